@@ -1,0 +1,26 @@
+//! Tells the build which revision and compiler it is of, for `--version` and `elements_exporter_build_info`.
+
+use std::process::Command;
+
+fn main() {
+    // A packager without the repository at hand sets the revision itself.
+    let revision = std::env::var("ELEMENTS_EXPORTER_REVISION")
+        .ok()
+        .or_else(|| said_by("git", &["rev-parse", "--short=12", "HEAD"]));
+    let compiler = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
+    let rustversion =
+        said_by(&compiler, &["--version"]).and_then(|version| version.split_whitespace().nth(1).map(ToOwned::to_owned));
+    for (name, value) in [("REVISION", revision), ("RUSTVERSION", rustversion)] {
+        let value = value.unwrap_or_else(|| "unknown".to_owned());
+        println!("cargo:rustc-env=ELEMENTS_EXPORTER_{name}={value}");
+    }
+    println!("cargo:rerun-if-env-changed=ELEMENTS_EXPORTER_REVISION");
+    println!("cargo:rerun-if-changed=.git/HEAD");
+    println!("cargo:rerun-if-changed=build.rs");
+}
+
+fn said_by(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).output().ok()?;
+    let said = String::from_utf8(output.stdout).ok()?;
+    (output.status.success() && !said.trim().is_empty()).then(|| said.trim().to_owned())
+}

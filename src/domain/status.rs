@@ -1,0 +1,254 @@
+//! Statuses, modes and flags: small closed lists, each with a place for what is not on it.
+
+mod job;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::job::{JobStatus, JobStatusWord, job_status};
+use super::{Parsed, count, is_not_applicable, present, understand};
+
+/// The status of a customer's tenant, `jobStatus` of a customer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[repr(i8)]
+pub enum CustomerStatus {
+    /// "N/A", which is a status here.
+    NotApplicable = 0,
+    /// All is well.
+    Working = 1,
+    /// Failed.
+    Failed = 2,
+    /// Not set up yet.
+    WaitingForConfiguration = 3,
+    /// Several things are wrong.
+    MultipleIssuesFound = 4,
+    /// Something was not backed up.
+    FinishedWithException = 5,
+    /// No backup reported anything.
+    NoBackupUpdates = 6,
+    /// A number or word that is not in the reference.
+    Unknown = -1,
+}
+
+impl CustomerStatus {
+    /// The number of the reference; −1 for [`CustomerStatus::Unknown`].
+    pub const fn code(self) -> i8 {
+        self as i8
+    }
+}
+
+/// Reads the status of a customer: a number, or a word in any case and spacing. Only an empty text is absent.
+pub fn customer_status(text: &str) -> Option<CustomerStatus> {
+    let text = text.trim();
+    if text.is_empty() {
+        return None;
+    }
+    if is_not_applicable(text) {
+        return Some(CustomerStatus::NotApplicable);
+    }
+    Some(match (number(text), squeeze(text).as_str()) {
+        (Some(0), _) => CustomerStatus::NotApplicable,
+        (Some(1), _) | (None, "working") => CustomerStatus::Working,
+        (Some(2), _) | (None, "failed") => CustomerStatus::Failed,
+        (Some(3), _) | (None, "waitingforconfiguration") => CustomerStatus::WaitingForConfiguration,
+        (Some(4), _) | (None, "multipleissuesfound") => CustomerStatus::MultipleIssuesFound,
+        (Some(5), _) | (None, "finishedwithexception" | "finishedwithexceptions") => {
+            CustomerStatus::FinishedWithException
+        }
+        (Some(6), _) | (None, "nobackupupdates") => CustomerStatus::NoBackupUpdates,
+        _ => CustomerStatus::Unknown,
+    })
+}
+
+/// How a scan profile looks for objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ScanMode {
+    /// Number 0.
+    Express,
+    /// Number 1.
+    Advanced,
+    /// A number or word that is not in the reference.
+    Unknown,
+}
+
+impl ScanMode {
+    /// The name as a label value.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Express => "express",
+            Self::Advanced => "advanced",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Reads a scan mode: 0 or 1, or words such as `Express`, `Advance mode`. `None` where there is none.
+pub fn scan_mode(text: &str) -> Option<ScanMode> {
+    let text = present(text)?;
+    Some(match (number(text), squeeze(text).as_str()) {
+        (Some(0), _) | (None, "express" | "expressmode") => ScanMode::Express,
+        (Some(1), _) | (None, "advanced" | "advance" | "advancedmode" | "advancemode") => ScanMode::Advanced,
+        _ => ScanMode::Unknown,
+    })
+}
+
+/// Who manages a customer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ManagementMode {
+    /// Number 0.
+    Customer,
+    /// Number 1.
+    Partner,
+    /// Number 2.
+    ToBeConfigured,
+    /// A number or word that is not in the reference.
+    Unknown,
+}
+
+impl ManagementMode {
+    /// The name as a label value.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Customer => "customer",
+            Self::Partner => "partner",
+            Self::ToBeConfigured => "to_be_configured",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Reads a management mode: 0 to 2, or a word. `None` where there is none.
+pub fn management_mode(text: &str) -> Option<ManagementMode> {
+    let text = present(text)?;
+    Some(match (number(text), squeeze(text).as_str()) {
+        (Some(0), _) | (None, "customer") => ManagementMode::Customer,
+        (Some(1), _) | (None, "partner") => ManagementMode::Partner,
+        (Some(2), _) | (None, "tobeconfigured") => ManagementMode::ToBeConfigured,
+        _ => ManagementMode::Unknown,
+    })
+}
+
+/// Reads a flag: true and false, yes and no, 1 and 0, enabled and disabled, in any case.
+///
+/// # Errors
+///
+/// Anything else.
+pub fn flag(text: &str) -> Parsed<bool> {
+    understand(text, |text| match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "1" | "enabled" => Some(true),
+        "false" | "no" | "0" | "disabled" => Some(false),
+        _ => None,
+    })
+}
+
+/// The number that stands for a word.
+fn number(text: &str) -> Option<u64> {
+    count(text).ok().flatten()
+}
+
+/// The words in lower case without what separates them.
+fn squeeze(text: &str) -> String {
+    text.chars()
+        .filter(|c| !(c.is_whitespace() || matches!(c, '-' | '_')))
+        .map(|c| c.to_ascii_lowercase())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+    use proptest::prelude::*;
+
+    use super::super::NotUnderstood;
+    use super::*;
+
+    #[test]
+    fn every_customer_status_of_the_reference() {
+        use CustomerStatus::*;
+        for (code, word, status) in [
+            (0, "N/A", NotApplicable),
+            (1, "Working", Working),
+            (2, "Failed", Failed),
+            (3, "Waiting for configuration", WaitingForConfiguration),
+            (4, "Multiple issues found", MultipleIssuesFound),
+            (5, "Finished with exception", FinishedWithException),
+            (6, "No backup updates", NoBackupUpdates),
+        ] {
+            assert_eq!(status.code(), code);
+            for text in [
+                code.to_string(),
+                word.to_owned(),
+                word.to_lowercase(),
+                word.to_uppercase(),
+            ] {
+                assert_eq!(customer_status(&text), Some(status), "{text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_customer_status_is_absent_only_if_empty() {
+        assert_eq!(customer_status(""), None);
+        assert_eq!(customer_status("  "), None);
+        for text in ["7", "-1", "1.5", "Broken", "unknown"] {
+            assert_eq!(customer_status(text), Some(CustomerStatus::Unknown), "{text:?}");
+        }
+        assert_eq!(CustomerStatus::Unknown.code(), -1);
+    }
+
+    #[test]
+    fn scan_modes() {
+        for text in ["0", "0.0", "Express", "express mode", "Express mode"] {
+            assert_eq!(scan_mode(text), Some(ScanMode::Express), "{text:?}");
+        }
+        for text in ["1", "Advanced", "Advance mode", "Advanced Mode"] {
+            assert_eq!(scan_mode(text), Some(ScanMode::Advanced), "{text:?}");
+        }
+        for text in ["2", "-1", "Fast"] {
+            assert_eq!(scan_mode(text), Some(ScanMode::Unknown), "{text:?}");
+        }
+        assert_eq!(
+            [ScanMode::Express, ScanMode::Advanced, ScanMode::Unknown].map(ScanMode::label),
+            ["express", "advanced", "unknown"]
+        );
+    }
+
+    #[test]
+    fn management_modes() {
+        use ManagementMode::*;
+        for (number, word, mode, label) in [
+            ("0", "Customer", Customer, "customer"),
+            ("1", "Partner", Partner, "partner"),
+            ("2", "To be configured", ToBeConfigured, "to_be_configured"),
+            ("3", "Somebody", Unknown, "unknown"),
+        ] {
+            assert_eq!(management_mode(number), Some(mode));
+            assert_eq!(management_mode(word), Some(mode));
+            assert_eq!(mode.label(), label);
+        }
+    }
+
+    #[test]
+    fn flags() {
+        for text in ["true", "True", " TRUE ", "Yes", "1", "Enabled"] {
+            assert_eq!(flag(text), Ok(Some(true)), "{text:?}");
+        }
+        for text in ["false", "False", "No", "0", "Disabled"] {
+            assert_eq!(flag(text), Ok(Some(false)), "{text:?}");
+        }
+        for text in ["2", "-1", "on", "maybe", "null", "truee", "1.0"] {
+            assert_eq!(flag(text), Err(NotUnderstood), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in any::<String>()) {
+            let _ = customer_status(&text);
+            let _ = scan_mode(&text);
+            let _ = management_mode(&text);
+            let _ = flag(&text);
+        }
+
+    }
+}

@@ -1,0 +1,416 @@
+//! The status of a run.
+
+use serde::{Deserialize, Serialize};
+
+use super::super::present;
+use super::{number, squeeze};
+
+/// The status of a run or a scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(i8)]
+pub enum JobStatus {
+    /// No status.
+    None = 0,
+    /// Also "In progress".
+    Running = 1,
+    /// Ended with everything done; also "Successful".
+    Finished = 2,
+    /// Ended without a restore point.
+    Failed = 3,
+    /// Ended with a restore point that lacks something.
+    FinishedWithException = 4,
+    /// Ended without having had to do anything.
+    Skipped = 5,
+    /// Waits for its turn.
+    Pending = 6,
+    /// Ended before it began.
+    FailedToStart = 7,
+    /// Ended by somebody.
+    Canceled = 8,
+    /// Ended by refusal.
+    Rejected = 9,
+    /// Ended by somebody or something.
+    Stopped = 10,
+    /// Not looked at.
+    NotScanned = 11,
+    /// Switched off.
+    Disabled = 12,
+    /// Has not run.
+    NotStarted = 13,
+    /// Cannot run yet.
+    WaitingForConfiguration = 14,
+    /// A number or word that is not in the reference.
+    Unknown = -1,
+}
+
+impl JobStatus {
+    /// Every status, by number, and [`JobStatus::Unknown`] last.
+    pub const ALL: [Self; 16] = [
+        Self::None,
+        Self::Running,
+        Self::Finished,
+        Self::Failed,
+        Self::FinishedWithException,
+        Self::Skipped,
+        Self::Pending,
+        Self::FailedToStart,
+        Self::Canceled,
+        Self::Rejected,
+        Self::Stopped,
+        Self::NotScanned,
+        Self::Disabled,
+        Self::NotStarted,
+        Self::WaitingForConfiguration,
+        Self::Unknown,
+    ];
+
+    /// The number of the reference; −1 for [`JobStatus::Unknown`].
+    pub const fn code(self) -> i8 {
+        self as i8
+    }
+
+    /// The name as a label value, which is also how it is saved.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Running => "running",
+            Self::Finished => "finished",
+            Self::Failed => "failed",
+            Self::FinishedWithException => "finished_with_exception",
+            Self::Skipped => "skipped",
+            Self::Pending => "pending",
+            Self::FailedToStart => "failed_to_start",
+            Self::Canceled => "canceled",
+            Self::Rejected => "rejected",
+            Self::Stopped => "stopped",
+            Self::NotScanned => "not_scanned",
+            Self::Disabled => "disabled",
+            Self::NotStarted => "not_started",
+            Self::WaitingForConfiguration => "waiting_for_configuration",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// How bad a status is; of two rows about one run the greater counts. No two are equal.
+    ///
+    /// The order is the distance from a complete restore point: one with everything, one that lacks something, one
+    /// that may still come, none, and failures last. So a row never makes a restore point of a run of which
+    /// another row denies it. [`JobStatus::Unknown`] is worse than all but the failures, because alone it may mean
+    /// that the run has not ended, and that must not hide a failure.
+    pub const fn severity(self) -> u8 {
+        match self {
+            Self::Finished => 0,
+            Self::FinishedWithException => 1,
+            Self::Running => 2,
+            Self::Pending => 3,
+            Self::NotStarted => 4,
+            Self::Skipped => 5,
+            Self::NotScanned => 6,
+            Self::None => 7,
+            Self::WaitingForConfiguration => 8,
+            Self::Disabled => 9,
+            Self::Unknown => 10,
+            Self::Stopped => 11,
+            Self::Canceled => 12,
+            Self::Rejected => 13,
+            Self::FailedToStart => 14,
+            Self::Failed => 15,
+        }
+    }
+
+    /// Whether a run in this status is over. An unknown status says so only with an end time.
+    pub const fn has_ended(self, has_end_time: bool) -> bool {
+        match self {
+            Self::Finished
+            | Self::Failed
+            | Self::FinishedWithException
+            | Self::Skipped
+            | Self::FailedToStart
+            | Self::Canceled
+            | Self::Rejected
+            | Self::Stopped => true,
+            Self::Unknown => has_end_time,
+            Self::None
+            | Self::Running
+            | Self::Pending
+            | Self::NotScanned
+            | Self::Disabled
+            | Self::NotStarted
+            | Self::WaitingForConfiguration => false,
+        }
+    }
+
+    /// Whether the run did everything it had to.
+    pub const fn is_success(self) -> bool {
+        matches!(self, Self::Finished)
+    }
+
+    /// Whether the run left something to restore from.
+    pub const fn is_restore_point(self) -> bool {
+        matches!(self, Self::Finished | Self::FinishedWithException)
+    }
+
+    /// Whether the run is over without a restore point, though it was not skipped.
+    pub const fn counts_as_failure(self, has_end_time: bool) -> bool {
+        self.has_ended(has_end_time) && !self.is_restore_point() && !matches!(self, Self::Skipped)
+    }
+
+    fn from_code(code: u64) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|status| u64::try_from(status.code()) == Ok(code))
+    }
+}
+
+/// What the text of a status says by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobStatusWord {
+    /// A status of the reference.
+    Known(JobStatus),
+    /// "Not Finished" of the first generation, of which the start time decides what it means.
+    NotFinished,
+    /// A number or word that is not in the reference.
+    Unknown,
+}
+
+impl JobStatusWord {
+    /// The status of a run that has a start time or none.
+    pub const fn resolve(self, has_start: bool) -> JobStatus {
+        match self {
+            Self::Known(status) => status,
+            Self::NotFinished if has_start => JobStatus::Running,
+            Self::NotFinished => JobStatus::NotStarted,
+            Self::Unknown => JobStatus::Unknown,
+        }
+    }
+
+    /// Whether the text is in the reference.
+    pub const fn is_recognised(self) -> bool {
+        !matches!(self, Self::Unknown)
+    }
+}
+
+/// Reads the status of a run or a scan: a number, or a word in any case and spacing. `None` where there is none.
+pub fn job_status(text: &str) -> Option<JobStatusWord> {
+    let text = present(text)?;
+    if let Some(code) = number(text) {
+        return Some(JobStatus::from_code(code).map_or(JobStatusWord::Unknown, JobStatusWord::Known));
+    }
+    let status = match squeeze(text).as_str() {
+        "none" => JobStatus::None,
+        "running" | "inprogress" => JobStatus::Running,
+        "finished" | "successful" => JobStatus::Finished,
+        "failed" => JobStatus::Failed,
+        "finishedwithexception" | "finishedwithexceptions" => JobStatus::FinishedWithException,
+        "skipped" => JobStatus::Skipped,
+        "pending" => JobStatus::Pending,
+        "failedtostart" => JobStatus::FailedToStart,
+        "canceled" | "cancelled" => JobStatus::Canceled,
+        "rejected" => JobStatus::Rejected,
+        "stopped" => JobStatus::Stopped,
+        "notscanned" => JobStatus::NotScanned,
+        "disabled" => JobStatus::Disabled,
+        "notstarted" => JobStatus::NotStarted,
+        "waitingforconfiguration" => JobStatus::WaitingForConfiguration,
+        "notfinished" => return Some(JobStatusWord::NotFinished),
+        _ => return Some(JobStatusWord::Unknown),
+    };
+    Some(JobStatusWord::Known(status))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// "Job and scan status" of the reference.
+    const JOB_STATUSES: [(i8, &str, JobStatus); 15] = [
+        (0, "None", JobStatus::None),
+        (1, "Running", JobStatus::Running),
+        (2, "Finished", JobStatus::Finished),
+        (3, "Failed", JobStatus::Failed),
+        (4, "Finished with exception", JobStatus::FinishedWithException),
+        (5, "Skipped", JobStatus::Skipped),
+        (6, "Pending", JobStatus::Pending),
+        (7, "Failed to start", JobStatus::FailedToStart),
+        (8, "Canceled", JobStatus::Canceled),
+        (9, "Rejected", JobStatus::Rejected),
+        (10, "Stopped", JobStatus::Stopped),
+        (11, "Not scanned", JobStatus::NotScanned),
+        (12, "Disabled", JobStatus::Disabled),
+        (13, "Not started", JobStatus::NotStarted),
+        (14, "Waiting for configuration", JobStatus::WaitingForConfiguration),
+    ];
+
+    #[test]
+    fn every_job_status_of_the_reference() {
+        for (code, word, status) in JOB_STATUSES {
+            let known = Some(JobStatusWord::Known(status));
+            assert_eq!(status.code(), code);
+            assert_eq!(status.label(), word.to_lowercase().replace(' ', "_"));
+            for text in [
+                code.to_string(),
+                format!("{code}.0"),
+                format!(" {code} "),
+                word.to_owned(),
+                word.to_uppercase(),
+                word.replace(' ', ""),
+                word.replace(' ', "_"),
+                word.replace(' ', " \u{a0}"),
+                status.label().to_owned(),
+            ] {
+                assert_eq!(job_status(&text), known, "{text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_words_for_a_job_status() {
+        for (text, status) in [
+            ("In progress", JobStatus::Running),
+            ("In Progress", JobStatus::Running),
+            ("InProgress", JobStatus::Running),
+            ("Cancelled", JobStatus::Canceled),
+            ("Successful", JobStatus::Finished),
+            ("Finished with Exceptions", JobStatus::FinishedWithException),
+        ] {
+            assert_eq!(job_status(text), Some(JobStatusWord::Known(status)), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_status_that_is_not_listed_is_unknown_and_never_a_success() {
+        for text in [
+            "15",
+            "-1",
+            "99999999999999999999",
+            "2.5",
+            "2.",
+            "+2",
+            "2e0",
+            "Completed",
+            "Success",
+            "Finished?",
+            "Unfinished",
+            "Finished, Failed",
+            "unknown",
+            "null",
+            "true",
+            "Ｆinished",
+        ] {
+            let word = job_status(text).unwrap();
+            assert_eq!(word, JobStatusWord::Unknown, "{text:?}");
+            assert!(!word.is_recognised());
+            for has_start in [true, false] {
+                assert_eq!(word.resolve(has_start), JobStatus::Unknown);
+            }
+        }
+        assert_eq!(JobStatus::Unknown.code(), -1);
+        assert!(!JobStatus::Unknown.is_success());
+        assert!(!JobStatus::Unknown.is_restore_point());
+    }
+
+    #[test]
+    fn not_finished_depends_on_the_start() {
+        for text in ["Not Finished", "not finished", "NotFinished"] {
+            let word = job_status(text).unwrap();
+            assert!(word.is_recognised());
+            assert_eq!(word.resolve(true), JobStatus::Running);
+            assert_eq!(word.resolve(false), JobStatus::NotStarted);
+        }
+    }
+
+    #[test]
+    fn what_has_ended() {
+        use JobStatus::*;
+        for status in JobStatus::ALL {
+            let expected = matches!(
+                status,
+                Finished | Failed | FinishedWithException | Skipped | FailedToStart | Canceled | Rejected | Stopped
+            );
+            assert_eq!(status.has_ended(false), expected, "{status:?}");
+            assert_eq!(status.has_ended(true), expected || status == Unknown, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_a_success_a_restore_point_and_a_failure() {
+        use JobStatus::*;
+        for status in JobStatus::ALL {
+            assert_eq!(status.is_success(), status == Finished);
+            assert_eq!(
+                status.is_restore_point(),
+                matches!(status, Finished | FinishedWithException)
+            );
+            let failure = matches!(status, Failed | FailedToStart | Canceled | Rejected | Stopped);
+            assert_eq!(status.counts_as_failure(false), failure, "{status:?}");
+            assert_eq!(
+                status.counts_as_failure(true),
+                failure || status == Unknown,
+                "{status:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn severity_orders_all_statuses() {
+        let severities: HashSet<u8> = JobStatus::ALL.iter().map(|s| s.severity()).collect();
+        assert_eq!(severities.len(), JobStatus::ALL.len());
+        let worst = |a: JobStatus, b: JobStatus| if a.severity() > b.severity() { a } else { b };
+        for status in JobStatus::ALL {
+            assert_eq!(worst(status, JobStatus::Finished), status);
+            assert_eq!(worst(status, JobStatus::Failed), JobStatus::Failed);
+            if !status.is_restore_point() {
+                assert_eq!(worst(status, JobStatus::FinishedWithException), status);
+            }
+            if !status.counts_as_failure(false) {
+                assert_eq!(worst(status, JobStatus::Unknown), JobStatus::Unknown);
+            } else {
+                assert_eq!(worst(status, JobStatus::Unknown), status);
+            }
+        }
+    }
+
+    #[test]
+    fn a_job_status_is_saved_by_its_label() {
+        for status in JobStatus::ALL {
+            let json = serde_json::to_string(&status).unwrap();
+            assert_eq!(json, format!("{:?}", status.label()));
+            assert_eq!(serde_json::from_str::<JobStatus>(&json).unwrap(), status);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in any::<String>()) {
+            let _ = job_status(&text);
+        }
+
+        /// Whatever is put together from the words of statuses, only the exact ones are a success.
+        #[test]
+        fn nothing_succeeds_by_chance(text in "((un|not|finished|successful|failed|with|exception|2|[-_ .,?]){1,4})") {
+            let success = ["finished", "successful", "2"];
+            if job_status(&text) == Some(JobStatusWord::Known(JobStatus::Finished)) {
+                let word = text.replace(['-', '_', ' '], "");
+                prop_assert!(success.contains(&word.as_str()), "{}", text);
+            }
+        }
+
+        #[test]
+        fn only_listed_numbers_are_known(code in any::<i64>(), small in 0_i64..20) {
+            for code in [code, small] {
+                let listed = JOB_STATUSES.iter().find(|(listed, ..)| i64::from(*listed) == code);
+                prop_assert_eq!(
+                    job_status(&code.to_string()),
+                    Some(listed.map_or(JobStatusWord::Unknown, |(.., status)| JobStatusWord::Known(*status)))
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! A Prometheus exporter for AvePoint Elements.
+
+pub mod domain;
+pub mod secret;
