@@ -1,4 +1,6 @@
 //! A Prometheus exporter for AvePoint Elements.
 
+pub mod args;
+pub mod config;
 pub mod domain;
 pub mod secret;

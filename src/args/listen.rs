@@ -1,0 +1,105 @@
+//! Where to listen, as people write it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+/// Where to listen: `HOST:PORT`, with the host in brackets where it is an IPv6 address, or `:PORT` for all addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// This port of all addresses of the machine.
+    All(u16),
+    /// This port of this address.
+    Socket(SocketAddr),
+    /// This port of the address of this name.
+    Named(String, u16),
+}
+
+impl ListenAddress {
+    /// What to bind, as `HOST:PORT`; the first that can be bound is the one. `:PORT` is first both families at once, then IPv4
+    /// alone, for machines without IPv6.
+    pub fn candidates(&self) -> Vec<String> {
+        match self {
+            Self::All(port) => vec![format!("[::]:{port}"), format!("0.0.0.0:{port}")],
+            Self::Socket(address) => vec![address.to_string()],
+            Self::Named(name, port) => vec![format!("{name}:{port}")],
+        }
+    }
+}
+
+/// A text that is no address to listen on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected HOST:PORT, such as 127.0.0.1:10027, [::1]:10027, localhost:10027 or :10027")]
+pub struct InvalidListenAddress;
+
+impl FromStr for ListenAddress {
+    type Err = InvalidListenAddress;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Socket(address));
+        }
+        let (host, port) = text.rsplit_once(':').ok_or(InvalidListenAddress)?;
+        let port = port.parse().map_err(|_| InvalidListenAddress)?;
+        let is_name = host
+            .chars()
+            .all(|character| character.is_ascii_alphanumeric() || matches!(character, '-' | '.' | '_'));
+        // A last label of digits is a mistyped IPv4 address, which a resolver might still make something of.
+        let is_numeric = host
+            .rsplit('.')
+            .next()
+            .is_some_and(|label| label.chars().all(|character| character.is_ascii_digit()));
+        match host {
+            "" => Ok(Self::All(port)),
+            name if is_name && !is_numeric => Ok(Self::Named(name.to_owned(), port)),
+            _ => Err(InvalidListenAddress),
+        }
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All(port) => write!(formatter, ":{port}"),
+            Self::Socket(address) => address.fmt(formatter),
+            Self::Named(name, port) => write!(formatter, "{name}:{port}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn listen_addresses() {
+        for (text, candidates) in [
+            (":10027", vec!["[::]:10027", "0.0.0.0:10027"]),
+            ("127.0.0.1:10027", vec!["127.0.0.1:10027"]),
+            ("0.0.0.0:10027", vec!["0.0.0.0:10027"]),
+            ("[::1]:0", vec!["[::1]:0"]),
+            ("localhost:9000", vec!["localhost:9000"]),
+        ] {
+            let address: ListenAddress = text.parse().unwrap();
+            assert_eq!(address.candidates(), candidates);
+            assert_eq!(address.to_string(), text);
+        }
+        for text in [
+            "",
+            ":",
+            "10027",
+            "localhost",
+            "localhost:",
+            ":65536",
+            "::1:9000",
+            "[::1]",
+            "a/b:1",
+            "127.0.0:1",
+            "300.0.0.1:1",
+        ] {
+            assert_eq!(text.parse::<ListenAddress>(), Err(InvalidListenAddress), "{text}");
+        }
+    }
+}
