@@ -1,5 +1,6 @@
 //! A Prometheus exporter for AvePoint Elements.
 
+pub mod api;
 pub mod args;
 pub mod config;
 pub mod domain;

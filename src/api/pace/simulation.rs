@@ -1,0 +1,265 @@
+//! Hours of traffic against a modelled host, in moments and without chance that a seed does not fix.
+
+#![allow(clippy::panic)]
+
+use std::{cmp::Reverse, collections::BinaryHeap, ops::Range, time::Duration};
+
+use super::{Admission, Limits, Pace, backoff};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const LATENCY: Duration = Duration::from_millis(150);
+const CONCURRENCY: usize = 8;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Answer {
+    Fine,
+    Throttle,
+    Failure,
+}
+
+/// A host with a rate limit, which may be down or faulty for some time.
+struct Host {
+    /// Requests a second, and how many may come at once.
+    limit: f64,
+    burst: f64,
+    retry_after: Option<Duration>,
+    /// When every request fails.
+    down: Range<Duration>,
+    /// When every other request fails.
+    faulty: Range<Duration>,
+    /// When the limit is lifted.
+    lifted_at: Duration,
+    allowance: f64,
+    seen_at: Duration,
+    answered: u64,
+}
+
+impl Host {
+    fn limited(limit: f64, burst: f64, retry_after: Option<u64>) -> Self {
+        Self {
+            limit,
+            burst,
+            retry_after: retry_after.map(Duration::from_secs),
+            down: Duration::MAX..Duration::MAX,
+            faulty: Duration::MAX..Duration::MAX,
+            lifted_at: Duration::MAX,
+            allowance: burst,
+            seen_at: Duration::ZERO,
+            answered: 0,
+        }
+    }
+
+    fn unlimited() -> Self {
+        Self::limited(1e9, 1e9, None)
+    }
+
+    fn answer(&mut self, now: Duration) -> Answer {
+        self.answered += 1;
+        let fault = self.faulty.contains(&now) && self.answered.is_multiple_of(2);
+        if fault || self.down.contains(&now) {
+            return Answer::Failure;
+        }
+        let earned = (now - self.seen_at).as_secs_f64() * self.limit;
+        self.allowance = (self.allowance + earned).min(self.burst);
+        self.seen_at = now;
+        if self.allowance < 1.0 && now < self.lifted_at {
+            return Answer::Throttle;
+        }
+        self.allowance -= 1.0;
+        Answer::Fine
+    }
+}
+
+/// One request that the host saw.
+struct Request {
+    at: Duration,
+    answer: Answer,
+    /// The rate that the pace then allowed.
+    rate: f64,
+}
+
+/// The next of a fixed sequence of numbers in `[0, 1)` (a linear congruential generator).
+struct Dice(u32);
+
+impl Dice {
+    fn roll(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        f64::from(self.0 >> 8) / f64::from(1_u32 << 24)
+    }
+}
+
+/// Sends `demand` first-time requests a second until `end`, each retried up to three times if the pace allows, as soon
+/// as the pace allows. What is refused is dropped, as a poll that fails.
+fn run(ceiling: f64, demand: f64, host: &mut Host, end: Duration) -> Vec<Request> {
+    let mut pace = Pace::new(Limits {
+        requests_per_second: ceiling,
+        max_concurrency: CONCURRENCY,
+    });
+    let mut dice = Dice(1);
+    let mut seen = Vec::new();
+    // What wants to go and when, with the number of earlier attempts; and what is in flight, by its end.
+    let mut waiting = BinaryHeap::from([Reverse((Duration::ZERO, 0_u32))]);
+    let mut in_flight: BinaryHeap<Reverse<(Duration, Answer, u32)>> = BinaryHeap::new();
+    let between = Duration::from_secs_f64(1.0 / demand);
+    let mut next_first = between;
+    let mut now = Duration::ZERO;
+    while now < end {
+        while let Some(&Reverse((done, answer, attempt))) = in_flight.peek()
+            && done <= now
+        {
+            in_flight.pop();
+            match answer {
+                Answer::Fine => pace.succeeded(now),
+                Answer::Throttle => pace.throttled(now, host.retry_after),
+                Answer::Failure => pace.failed(now, dice.roll()),
+            }
+            pace.finished();
+            if answer != Answer::Fine && attempt < 3 && pace.may_retry(now) {
+                waiting.push(Reverse((now + backoff(attempt, dice.roll()), attempt + 1)));
+            }
+        }
+        while next_first <= now {
+            waiting.push(Reverse((next_first, 0)));
+            next_first += between;
+        }
+        let mut wake = next_first;
+        while let Some(&Reverse((due, attempt))) = waiting.peek() {
+            if due > now {
+                wake = wake.min(due);
+                break;
+            }
+            match pace.admit(now) {
+                Admission::Go => {
+                    waiting.pop();
+                    let answer = host.answer(now);
+                    seen.push(Request {
+                        at: now,
+                        answer,
+                        rate: pace.rate(),
+                    });
+                    in_flight.push(Reverse((now + LATENCY, answer, attempt)));
+                    assert!(in_flight.len() <= CONCURRENCY);
+                }
+                Admission::Wait(time) => {
+                    wake = wake.min(now + time);
+                    break;
+                }
+                Admission::Busy => break,
+                Admission::Refused(_) => {
+                    waiting.pop();
+                }
+            }
+        }
+        if let Some(Reverse((done, ..))) = in_flight.peek() {
+            wake = wake.min(*done);
+        }
+        assert!(wake > now, "time stands still at {now:?}");
+        now = wake;
+    }
+    seen
+}
+
+fn between(seen: &[Request], time: Range<Duration>) -> impl Iterator<Item = &Request> {
+    seen.iter().filter(move |request| time.contains(&request.at))
+}
+
+fn number(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+fn share(seen: &[Request], answer: Answer) -> f64 {
+    let matching = seen.iter().filter(|request| request.answer == answer);
+    number(matching.count()) / number(seen.len())
+}
+
+fn minutes(count: u32) -> Duration {
+    Duration::from_secs(60) * count
+}
+
+#[test]
+fn most_of_a_limit_far_below_the_ceiling_is_used() {
+    for burst in [2.0, 10.0, 30.0] {
+        for retry_after in [None, Some(0), Some(1), Some(5), Some(10)] {
+            let mut host = Host::limited(10.0, burst, retry_after);
+            let seen = run(50.0, 60.0, &mut host, HOUR);
+            let used = share(&seen, Answer::Fine) * number(seen.len()) / (10.0 * 3600.0);
+            let throttled = share(&seen, Answer::Throttle);
+            let case = format!("{burst} at once, {retry_after:?}: {used:.3}, {throttled:.4}");
+            assert!(used >= 0.8 && throttled < 0.05, "{case}");
+        }
+    }
+}
+
+#[test]
+fn a_limit_that_is_lifted_is_found_out_within_minutes() {
+    let mut host = Host::limited(10.0, 10.0, Some(1));
+    host.lifted_at = HOUR / 2;
+    let seen = run(50.0, 60.0, &mut host, HOUR);
+    let later = HOUR / 2 + minutes(7);
+    let rate = number(between(&seen, later..later + minutes(1)).count()) / 60.0;
+    assert!(rate > 45.0, "{rate}");
+}
+
+#[test]
+fn the_ceiling_holds_in_every_second() {
+    let seen = run(20.0, 60.0, &mut Host::unlimited(), minutes(10));
+    for (index, request) in seen.iter().enumerate() {
+        let window = request.at..request.at + Duration::from_secs(1);
+        let count = seen.iter().skip(index).take_while(|other| window.contains(&other.at));
+        assert!(count.count() <= 22);
+    }
+    let used = number(seen.len()) / (20.0 * 600.0);
+    assert!(used > 0.99, "{used}");
+}
+
+#[test]
+fn endless_throttling_ends_at_the_floor_and_no_lower() {
+    for retry_after in [None, Some(0), Some(3)] {
+        let mut host = Host::limited(0.0, 0.0, retry_after);
+        let seen = run(50.0, 60.0, &mut host, HOUR);
+        let lowest = seen.iter().map(|request| request.rate).fold(50.0, f64::min);
+        assert!((lowest - 0.1).abs() < 1e-9, "{lowest}");
+        let late = number(between(&seen, HOUR / 2..HOUR).count()) / 1800.0;
+        assert!(late > 0.01 && late < 0.11, "{retry_after:?}: {late}");
+    }
+}
+
+#[test]
+fn an_outage_of_an_hour_costs_the_host_nothing() {
+    let mut host = Host::unlimited();
+    host.down = HOUR..2 * HOUR;
+    let seen = run(5.0, 4.0, &mut host, 3 * HOUR);
+    let healthy = between(&seen, Duration::ZERO..HOUR).count();
+    let down = between(&seen, HOUR..2 * HOUR).count();
+    assert!(healthy > 14_000, "{healthy}");
+    // Longest open times of 60 to 75 s: the probes of an hour, and the few that found out.
+    assert!((48..=80).contains(&down), "{down}");
+}
+
+#[test]
+fn a_host_that_fails_half_of_the_time_gets_a_tenth_more_and_no_more() {
+    let mut host = Host::unlimited();
+    host.faulty = HOUR..2 * HOUR;
+    let seen = run(50.0, 4.0, &mut host, 2 * HOUR);
+    let healthy = number(between(&seen, Duration::ZERO..HOUR).count());
+    let faulty = number(between(&seen, HOUR..2 * HOUR).count());
+    let load = faulty / healthy;
+    assert!(load > 1.05 && load <= 1.11, "{load}");
+}
+
+#[test]
+fn recovery_is_soon_and_without_a_stampede() {
+    let mut host = Host::unlimited();
+    host.down = HOUR..2 * HOUR;
+    let seen = run(50.0, 60.0, &mut host, 3 * HOUR);
+    let first = between(&seen, 2 * HOUR..3 * HOUR).next();
+    let first = first.map_or(Duration::MAX, |request| request.at);
+    assert!(first <= 2 * HOUR + Duration::from_secs(75), "{first:?}");
+
+    let within = |seconds| between(&seen, first..first + Duration::from_secs(seconds)).count();
+    assert!(within(1) <= 10, "{}", within(1));
+    assert!(within(10) <= 250, "{}", within(10));
+    let back = first + minutes(2);
+    let rate = number(between(&seen, back..back + minutes(1)).count()) / 60.0;
+    assert!(rate > 45.0, "{rate}");
+}

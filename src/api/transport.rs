@@ -1,0 +1,401 @@
+//! One request and what may happen to it: paced, authorized, bounded in time and size, never redirected.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use reqwest::{Method, Response, StatusCode};
+use tokio::sync::Notify;
+use url::Url;
+
+use super::auth::TokenSource;
+use super::pace::{self, Admission, Limits, Pace};
+use super::{Endpoint, Error, Observer};
+use crate::domain::Gigabyte;
+
+/// The largest body taken, after decompression. The subscriptions of ten thousand customers in one list are about
+/// 35 MB; twice that is no honest answer.
+pub const MAX_BODY_BYTES: usize = 64 << 20;
+
+/// How often a request that failed in passing is repeated. The retry budget of [`Pace`] bounds the sum over all.
+const MAX_RETRIES: u32 = 2;
+
+/// How often one request waits out a 429. Past it the poll gives up, and its customer shows as failed and late.
+const MAX_THROTTLES: u32 = 5;
+
+/// The longest wait for a connection, where `api.timeout` allows more: a host that does not answer a SYN for so long
+/// is not going to.
+const MAX_CONNECT: Duration = Duration::from_secs(10);
+
+/// How many idle connections are kept; more than ever run at once would be idle for nothing.
+const IDLE_CONNECTIONS: usize = 16;
+
+/// How long an idle connection is kept. Front ends commonly drop them after a minute or more.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
+
+/// Settings of the client, parsed.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the API is.
+    pub base_url: Url,
+    /// One request, whole.
+    pub timeout: Duration,
+    /// Ceilings of the pace.
+    pub limits: Limits,
+    /// How many bytes a "GB" is.
+    pub gigabyte: Gigabyte,
+}
+
+/// Builds the HTTP client for both the API and the token endpoint.
+///
+/// # Errors
+/// When the proxy or the certificate authorities cannot be used.
+pub fn http_client(
+    timeout: Duration,
+    proxy: Option<&Url>,
+    authorities: &[reqwest::Certificate],
+) -> Result<reqwest::Client, reqwest::Error> {
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("elements_exporter/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .no_proxy()
+        .connect_timeout(timeout.min(MAX_CONNECT))
+        .timeout(timeout)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .tls_version_min(reqwest::tls::Version::TLS_1_2);
+    if let Some(proxy) = proxy {
+        builder = builder.proxy(reqwest::Proxy::all(proxy.clone())?);
+    }
+    if !authorities.is_empty() {
+        builder = builder.tls_certs_merge(authorities.iter().cloned());
+    }
+    builder.build()
+}
+
+/// A request to the API.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// What is asked for.
+    pub endpoint: Endpoint,
+    /// Where.
+    pub url: Url,
+    /// The JSON body of a POST; a GET where there is none.
+    pub body: Option<String>,
+    /// The scope that it needs.
+    pub scope: &'static str,
+}
+
+/// A successful answer.
+#[derive(Debug)]
+pub enum Answer {
+    /// 204: there is nothing, and that is said.
+    Empty,
+    /// A body, whole.
+    Body(Vec<u8>),
+}
+
+/// The way to the API that all requests share.
+#[derive(Clone)]
+pub struct Transport(Arc<Inner>);
+
+struct Inner {
+    client: reqwest::Client,
+    tokens: Arc<TokenSource>,
+    settings: Settings,
+    observer: Arc<dyn Observer>,
+    pace: Mutex<Pace>,
+    slot_freed: Notify,
+    started: Instant,
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transport")
+            .field("settings", &self.0.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Transport {
+    /// A transport whose pace starts now.
+    pub fn new(
+        client: reqwest::Client,
+        tokens: Arc<TokenSource>,
+        settings: Settings,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        let pace = Mutex::new(Pace::new(settings.limits));
+        Self(Arc::new(Inner {
+            client,
+            tokens,
+            settings,
+            observer,
+            pace,
+            slot_freed: Notify::new(),
+            started: Instant::now(),
+        }))
+    }
+
+    /// Where the API is.
+    pub fn base_url(&self) -> &Url {
+        &self.0.settings.base_url
+    }
+
+    /// How many bytes a "GB" is.
+    pub fn gigabyte(&self) -> Gigabyte {
+        self.0.settings.gigabyte
+    }
+
+    /// Who is told.
+    pub fn observer(&self) -> &Arc<dyn Observer> {
+        &self.0.observer
+    }
+
+    /// Where tokens come from.
+    pub fn tokens(&self) -> &Arc<TokenSource> {
+        &self.0.tokens
+    }
+
+    /// The requests a second that the client now allows itself.
+    pub fn rate(&self) -> f64 {
+        self.pace().rate()
+    }
+
+    /// Sends a request and reads its answer whole, with what retries the budget allows.
+    ///
+    /// # Errors
+    /// The last attempt's.
+    pub async fn call(&self, call: &Call) -> Result<Answer, Error> {
+        let mut retries = 0;
+        let mut throttles = 0;
+        let mut reauthorized = false;
+        loop {
+            let token = self.0.tokens.token(call.scope).await?;
+            let slot = self.admission().await?;
+            let started = Instant::now();
+            let outcome = self.attempt(call, token.expose()).await;
+            drop(slot);
+            self.0
+                .observer
+                .request(call.endpoint, outcome.status(), started.elapsed());
+            let error = match outcome {
+                Outcome::Answer(_, answer) => {
+                    self.pace().succeeded(self.now());
+                    return Ok(answer);
+                }
+                Outcome::Unauthorized if !reauthorized => {
+                    // A token can be revoked before its time; one fresh token, one more try.
+                    self.pace().succeeded(self.now());
+                    reauthorized = true;
+                    self.0.tokens.reject(&token);
+                    self.0.observer.retry(call.endpoint);
+                    continue;
+                }
+                Outcome::Unauthorized => Error::Status(401),
+                Outcome::Throttled { wait, .. } => {
+                    self.pace().throttled(self.now(), wait);
+                    self.0.observer.throttled(call.endpoint);
+                    throttles += 1;
+                    if throttles > MAX_THROTTLES {
+                        return Err(Error::Throttled);
+                    }
+                    self.0.observer.retry(call.endpoint);
+                    continue;
+                }
+                Outcome::Failed(_, error) => error,
+            };
+            if !error.is_transient() {
+                if matches!(error, Error::Status(_) | Error::Redirect(_)) {
+                    self.pace().succeeded(self.now());
+                } else {
+                    self.pace().failed(self.now(), fastrand::f64());
+                }
+                return Err(error);
+            }
+            let repeat = {
+                let mut pace = self.pace();
+                pace.failed(self.now(), fastrand::f64());
+                retries < MAX_RETRIES && pace.may_retry(self.now())
+            };
+            if !repeat {
+                return Err(error);
+            }
+            tokio::time::sleep(pace::backoff(retries, fastrand::f64())).await;
+            retries += 1;
+            self.0.observer.retry(call.endpoint);
+        }
+    }
+
+    /// Waits until the pace lets another request go.
+    async fn admission(&self) -> Result<Slot<'_>, Error> {
+        loop {
+            let freed = self.0.slot_freed.notified();
+            let admission = self.pace().admit(self.now());
+            match admission {
+                Admission::Go => return Ok(Slot(&self.0)),
+                Admission::Refused(wait) => return Err(Error::Unavailable(wait)),
+                Admission::Wait(wait) => tokio::time::sleep(wait).await,
+                Admission::Busy => freed.await,
+            }
+        }
+    }
+
+    async fn attempt(&self, call: &Call, token: &str) -> Outcome {
+        let timeout = self.0.settings.timeout;
+        // The client's own timeout covers the body too, but only between its polls; this one covers everything.
+        match tokio::time::timeout(timeout, self.exchange(call, token)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Outcome::Failed(None, Error::Timeout(timeout)),
+        }
+    }
+
+    async fn exchange(&self, call: &Call, token: &str) -> Outcome {
+        let method = match call.body {
+            None => Method::GET,
+            Some(_) => Method::POST,
+        };
+        let mut request = self
+            .0
+            .client
+            .request(method, call.url.clone())
+            .header(ACCEPT, "application/json")
+            .bearer_auth(token);
+        if let Some(body) = &call.body {
+            request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
+        }
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => return Outcome::Failed(None, classify(error, self.0.settings.timeout)),
+        };
+        let status = response.status();
+        match status {
+            StatusCode::OK | StatusCode::CREATED => {}
+            StatusCode::NO_CONTENT => return Outcome::Answer(204, Answer::Empty),
+            StatusCode::UNAUTHORIZED => return Outcome::Unauthorized,
+            StatusCode::TOO_MANY_REQUESTS => {
+                return Outcome::Throttled {
+                    wait: retry_after(response.headers()),
+                };
+            }
+            status if status.is_redirection() => {
+                return Outcome::Failed(Some(status.as_u16()), Error::Redirect(status.as_u16()));
+            }
+            status => return Outcome::Failed(Some(status.as_u16()), Error::Status(status.as_u16())),
+        }
+        match read_body(response, MAX_BODY_BYTES, self.0.settings.timeout).await {
+            Ok(body) => Outcome::Answer(status.as_u16(), Answer::Body(body)),
+            Err(error) => Outcome::Failed(Some(status.as_u16()), error),
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.0.started.elapsed()
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        // The pace is plain numbers that are whole after every call, so a panic elsewhere does not spoil it.
+        self.0.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place among the requests under way, given back when dropped, also when its poll is cancelled.
+struct Slot<'a>(&'a Inner);
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.0.pace.lock().unwrap_or_else(PoisonError::into_inner).finished();
+        self.0.slot_freed.notify_one();
+    }
+}
+
+/// What became of one attempt.
+enum Outcome {
+    Answer(u16, Answer),
+    Unauthorized,
+    Throttled { wait: Option<Duration> },
+    Failed(Option<u16>, Error),
+}
+
+impl Outcome {
+    /// The status that was answered, `None` where there was no answer.
+    fn status(&self) -> Option<u16> {
+        match self {
+            Self::Answer(status, _) => Some(*status),
+            Self::Unauthorized => Some(401),
+            Self::Throttled { .. } => Some(429),
+            Self::Failed(status, _) => *status,
+        }
+    }
+}
+
+/// The pause that an answer asks for.
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let header = headers.get(RETRY_AFTER)?.to_str().ok();
+    pace::retry_after(header, unix_now())
+}
+
+pub(super) fn unix_now() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// Reads a body up to a cap that holds after decompression.
+pub(super) async fn read_body(mut response: Response, cap: usize, timeout: Duration) -> Result<Vec<u8>, Error> {
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(None) => return Ok(body),
+            Ok(Some(chunk)) if body.len() + chunk.len() > cap => return Err(Error::TooLarge(cap)),
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Err(error) => return Err(classify(error, timeout)),
+        }
+    }
+}
+
+/// Names what went wrong below HTTP. URLs are taken off: they carry ids, and a proxy's carries a password.
+pub(super) fn classify(error: reqwest::Error, timeout: Duration) -> Error {
+    let error = error.without_url();
+    if error.is_timeout() {
+        return Error::Timeout(timeout);
+    }
+    if !error.is_connect() {
+        return Error::Interrupted(error);
+    }
+    let causes: Vec<String> = causes(&error).collect();
+    let says = |words: &[&str]| causes.iter().any(|cause| words.iter().any(|word| cause.contains(word)));
+    if says(&["dns error", "failed to lookup"]) {
+        Error::Dns(error)
+    } else if says(&["proxy", "tunnel"]) {
+        Error::Proxy(error)
+    } else if has_cause::<rustls::Error>(&error) || says(&["certificate", "tls", "handshake"]) {
+        Error::Tls(error)
+    } else {
+        Error::Connect(error)
+    }
+}
+
+/// The errors behind an error, nearest first.
+fn chain<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
+    let mut next = error.source();
+    std::iter::from_fn(move || {
+        let cause = next?;
+        next = cause.source();
+        Some(cause)
+    })
+}
+
+fn causes(error: &(dyn StdError + 'static)) -> impl Iterator<Item = String> {
+    chain(error).map(|cause| cause.to_string().to_ascii_lowercase())
+}
+
+fn has_cause<E: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
+    chain(error).any(|cause| {
+        let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        cause.is::<E>() || inner.is_some_and(|inner| inner.is::<E>())
+    })
+}

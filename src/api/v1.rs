@@ -1,0 +1,165 @@
+//! The first generation: GET everywhere, lists under `value`, further pages by link.
+
+use std::collections::HashSet;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use url::Url;
+
+use super::transport::{Answer, Call, Transport};
+use super::{Endpoint, Error, Failure, without_mark};
+
+/// The most pages of one list. At the fifty rows that the API gives a page this is a fleet of a hundred thousand; a
+/// list without end must not take memory without end.
+const MAX_PAGES: usize = 2_000;
+
+/// Scopes of the first generation.
+pub mod scope {
+    /// Customers.
+    pub const CUSTOMERS: &str = "partner.customers.read.all";
+    /// Subscriptions.
+    pub const LICENSES: &str = "partner.license.read.all";
+    /// Jobs.
+    pub const JOBS: &str = "partner.jobs.read.all";
+    /// Protected data.
+    pub const PROTECTED: &str = "partner.cbprotected.read.all";
+    /// Scan profiles and their daily reports.
+    pub const SCAN_PROFILES: &str = "partner.scanprofiles.read.all";
+}
+
+/// A client of the first generation.
+#[derive(Clone, Debug)]
+pub struct Client {
+    transport: Transport,
+    /// `/partner`, or the older `/partner/api/V1.1`.
+    base_path: String,
+}
+
+impl Client {
+    /// A client below `base_path` of the transport's base.
+    pub fn new(transport: Transport, base_path: &str) -> Self {
+        Self {
+            transport,
+            base_path: base_path.to_owned(),
+        }
+    }
+
+    pub(super) fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    /// All rows of a list, every page.
+    ///
+    /// # Errors
+    /// The first error; then none of the rows count.
+    pub async fn list(
+        &self,
+        endpoint: Endpoint,
+        scope: &'static str,
+        path: &[&str],
+    ) -> Result<Vec<Box<RawValue>>, Failure> {
+        self.walk(endpoint, scope, path)
+            .await
+            .map_err(|error| error.at(endpoint))
+    }
+
+    /// What a path for one entity answers: the bare entity, or the rows where it comes as a list. Empty after a 204.
+    ///
+    /// # Errors
+    /// As [`Client::list`].
+    pub async fn entity(
+        &self,
+        endpoint: Endpoint,
+        scope: &'static str,
+        path: &[&str],
+    ) -> Result<Vec<Box<RawValue>>, Failure> {
+        let read = async {
+            let call = self.call(endpoint, scope, self.url(path)?);
+            let Answer::Body(body) = self.transport.call(&call).await? else {
+                return Ok(Vec::new());
+            };
+            let body = without_mark(&body);
+            match serde_json::from_slice::<Page<'_>>(body) {
+                Ok(Page { value: Some(rows), .. }) => Ok(owned(rows)),
+                _ => entity(body),
+            }
+        };
+        read.await.map_err(|error: Error| error.at(endpoint))
+    }
+
+    async fn walk(&self, endpoint: Endpoint, scope: &'static str, path: &[&str]) -> Result<Vec<Box<RawValue>>, Error> {
+        let first = self.url(path)?;
+        let mut seen = HashSet::from([first.clone()]);
+        let mut url = first;
+        let mut rows = Vec::new();
+        for _ in 0..MAX_PAGES {
+            let call = self.call(endpoint, scope, url.clone());
+            let Answer::Body(body) = self.transport.call(&call).await? else {
+                return Ok(rows);
+            };
+            let body = without_mark(&body);
+            if body.first() == Some(&b'[') {
+                // A bare array is not in the reference of this generation, but a list it is.
+                let page: Vec<&RawValue> = serde_json::from_slice(body).map_err(|_| Error::Decode("JSON"))?;
+                rows.extend(owned(page));
+                return Ok(rows);
+            }
+            let page: Page<'_> =
+                serde_json::from_slice(body).map_err(|_| Error::Decode("a JSON list under \"value\""))?;
+            rows.extend(owned(page.value.ok_or(Error::Decode("a list under \"value\""))?));
+            let Some(link) = page.link.or(page.older_link).filter(|link| !link.is_empty()) else {
+                return Ok(rows);
+            };
+            url = self.follow(&url, &link)?;
+            if !seen.insert(url.clone()) {
+                return Err(Error::Incomplete("its pages go in a circle"));
+            }
+        }
+        Err(Error::Incomplete("it has more pages than any honest list"))
+    }
+
+    /// The next page, if it is where we are: same scheme, host and port, and no user in it.
+    fn follow(&self, from: &Url, link: &str) -> Result<Url, Error> {
+        let url = from.join(link).map_err(|_| Error::ForeignLink)?;
+        let at_home =
+            url.origin() == self.transport.base_url().origin() && url.username().is_empty() && url.password().is_none();
+        if at_home { Ok(url) } else { Err(Error::ForeignLink) }
+    }
+
+    fn url(&self, path: &[&str]) -> Result<Url, Error> {
+        super::url(self.transport.base_url(), &self.base_path, path)
+    }
+
+    fn call(&self, endpoint: Endpoint, scope: &'static str, url: Url) -> Call {
+        Call {
+            endpoint,
+            url,
+            body: None,
+            scope,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Page<'a> {
+    #[serde(borrow)]
+    value: Option<Vec<&'a RawValue>>,
+    #[serde(rename = "@odata.nextLink")]
+    link: Option<String>,
+    #[serde(rename = "nextLink")]
+    older_link: Option<String>,
+}
+
+fn owned(rows: Vec<&RawValue>) -> Vec<Box<RawValue>> {
+    rows.into_iter().map(ToOwned::to_owned).collect()
+}
+
+/// A body that is one object.
+pub(super) fn entity(body: &[u8]) -> Result<Vec<Box<RawValue>>, Error> {
+    let json: Box<RawValue> = serde_json::from_slice(body).map_err(|_| Error::Decode("JSON"))?;
+    if json.get().starts_with('{') {
+        Ok(vec![json])
+    } else {
+        Err(Error::Decode("a JSON object"))
+    }
+}
