@@ -1,0 +1,380 @@
+//! Licences: what customers subscribed to, how many seats, how much of it they use, and when it ends.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Collector, Context, Reach, Reading, Target, shape, tabulate};
+use crate::api::wire::{Names, Row};
+use crate::api::{Api, Endpoint, Failure, Generation, v1, v3};
+use crate::domain::{CustomerId, Gigabyte, Timestamp};
+use crate::exposition::{Column, Label, Metric, Shape, Table};
+
+/// What a customer subscribed to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Subscriptions {
+    /// The ids of the tenants, where the generation tells them here.
+    tenants: BTreeSet<String>,
+    products: Vec<Product>,
+}
+
+/// A subscription.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Product {
+    /// Tells it from another subscription of the same service; empty where there is one only.
+    license: String,
+    identity: Identity,
+    purchased_seats: Option<u64>,
+    purchased_units: Option<u64>,
+    microsoft_assigned: Option<u64>,
+    microsoft_available: Option<u64>,
+    purchased_capacity: Option<f64>,
+    used_capacity: Option<f64>,
+    protected_capacity: Option<f64>,
+    consumed_storage: Option<f64>,
+    seats_change: Option<i64>,
+    expiration: Option<Timestamp>,
+    contract_end: Option<Timestamp>,
+}
+
+/// What stays the same of a subscription while its numbers change.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Identity {
+    service: String,
+    subscription_model: String,
+    storage: String,
+    retention: String,
+    source: String,
+    payment_type: String,
+    subscription_name: String,
+    package: String,
+}
+
+/// The collector.
+pub(super) struct Licenses;
+
+impl Collector for Licenses {
+    const NAME: &'static str = "licenses";
+    const INTERVAL: Duration = Duration::from_secs(3600);
+    const SCOPE_V1: &'static str = v1::scope::LICENSES;
+    const SCOPE_V3: &'static str = v3::scope::LICENSES;
+    const REACH: Reach = Reach::Partner;
+    type Record = Subscriptions;
+
+    async fn poll(
+        api: &Api,
+        target: &Target,
+        _previous: Option<&Subscriptions>,
+        context: &Context,
+    ) -> Result<Reading<Subscriptions>, Failure> {
+        let (endpoint, rows) = match (api, target) {
+            (Api::V1(client), Target::Partner) => {
+                let rows = client.list(Endpoint::Licenses, Self::SCOPE_V1, &["services"]).await?;
+                (Endpoint::Licenses, rows)
+            }
+            (Api::V1(client), Target::Customer(id)) => {
+                let path = ["services", id.as_str()];
+                let rows = client.entity(Endpoint::License, Self::SCOPE_V1, &path).await?;
+                (Endpoint::License, rows)
+            }
+            (Api::V3(client), target) => {
+                let list = v3::List {
+                    endpoint: Endpoint::Licenses,
+                    scope: Self::SCOPE_V3,
+                    path: &["customers", "services", "batch"],
+                    filter: Some(&super::customer_filter(target, context)),
+                    key: None,
+                };
+                (Endpoint::Licenses, client.list(list).await?)
+            }
+        };
+        let mut records: BTreeMap<CustomerId, Subscriptions> = BTreeMap::new();
+        let mut unreadable = 0;
+        for json in &rows {
+            let row = Row::read(json, endpoint, api.observer().as_ref());
+            let read = row.and_then(|row| {
+                let id = CustomerId::parse(&row.text(&["customerId"])?)?;
+                let products = row.list(&["products"])?;
+                let products = products.into_iter().map(|json| row.nested(json)).collect();
+                Some((id, row, products))
+            });
+            let Some((id, row, products)): Option<(_, _, Vec<Option<Row<'_>>>)> = read else {
+                unreadable += 1;
+                continue;
+            };
+            let known = records.entry(id).or_default();
+            if api.generation() == Generation::V1 {
+                known.tenants.extend(tenants(&row));
+            }
+            for product in products {
+                match product.and_then(|product| read_product(&product, api.gigabyte())) {
+                    Some(product) => known.products.push(product),
+                    None => unreadable += 1,
+                }
+            }
+        }
+        if let Target::Customer(asked) = target {
+            records.retain(|id, _| id == asked);
+        }
+        let duplicates = records
+            .values_mut()
+            .map(|record| tell_apart(&mut record.products))
+            .sum();
+        if duplicates > 0 {
+            api.observer().duplicate_rows(endpoint, duplicates);
+        }
+        Ok(Reading {
+            records,
+            unreadable,
+            endpoint,
+        })
+    }
+
+    fn complete(previous: &Subscriptions, mut partial: Subscriptions) -> Subscriptions {
+        partial.tenants.extend(previous.tenants.iter().cloned());
+        partial.products = super::keep_missing(&previous.products, partial.products, |product| {
+            (product.identity.clone(), product.license.clone())
+        });
+        partial
+    }
+
+    fn metrics() -> Vec<Vec<(Metric, Vec<&'static str>)>> {
+        vec![shape(&SHAPE_INFO), shape(&SHAPE_NUMBERS), shape(&SHAPE_TENANTS)]
+    }
+
+    fn tables(record: &Subscriptions, customer: &CustomerId, _context: &Context) -> (Vec<Table>, u64) {
+        let id = customer.as_str();
+        tabulate([
+            SHAPE_INFO.table(id, &record.products),
+            SHAPE_NUMBERS.table(id, &record.products),
+            SHAPE_TENANTS.table(id, std::slice::from_ref(record)),
+        ])
+    }
+}
+
+/// The tenants of a row: several ids joined by commas.
+fn tenants(row: &Row<'_>) -> Vec<String> {
+    row.text(&["tenantId"])
+        .unwrap_or_default()
+        .split(',')
+        .map(str::trim)
+        .filter(|id| !id.is_empty())
+        .map(ToOwned::to_owned)
+        .collect()
+}
+
+fn read_product(row: &Row<'_>, gigabyte: Gigabyte) -> Option<Product> {
+    let text = |names: Names| row.text(names).map(|text| text.trim().to_owned()).unwrap_or_default();
+    let identity = Identity {
+        service: text(&["service"]),
+        subscription_model: text(&["subscriptionModel"]),
+        storage: text(&["storage"]),
+        retention: text(&["retention"]),
+        source: text(&["source"]),
+        payment_type: text(&["paymentType"]),
+        subscription_name: text(&["subscriptionName"]),
+        package: text(&["package"]),
+    };
+    if identity.service.is_empty() {
+        return None;
+    }
+    let capacity = row.capacity(&["purchasedCapacity"], gigabyte);
+    Some(Product {
+        license: String::new(),
+        identity,
+        purchased_seats: row.count(&["purchasedUserSeats"]),
+        purchased_units: row.count(&["purchasedUnits"]),
+        microsoft_assigned: row.count(&["microsoftLicenseAssigned"]),
+        microsoft_available: row.count(&["microsoftLicenseAvailable"]),
+        purchased_capacity: capacity.and_then(|capacity| capacity.purchased),
+        used_capacity: capacity.and_then(|capacity| capacity.used),
+        protected_capacity: row.size(&["protectedCapacity"], gigabyte),
+        consumed_storage: row.size(&["consumedStorage"], gigabyte),
+        seats_change: row.signed(&["change"]),
+        expiration: row.timestamp(&["expirationDate"]),
+        contract_end: row.timestamp(&["contractEndDate"]),
+    })
+}
+
+/// Gives subscriptions of one service labels that tell them apart, and says how many were the same to the letter. The
+/// label is made of what stays the same of a subscription, so that it is stable over polls, restarts and order; where
+/// even that is equal, of its place among its equals by end.
+fn tell_apart(products: &mut Vec<Product>) -> u64 {
+    let before = products.len();
+    products.sort_by(|one, other| {
+        let key = |product: &Product| (product.expiration, product.contract_end, product.purchased_seats);
+        (&one.identity, key(one)).cmp(&(&other.identity, key(other)))
+    });
+    products.dedup();
+    let services: Vec<String> = products
+        .iter()
+        .map(|product| product.identity.service.clone())
+        .collect();
+    let mut equals: BTreeMap<Identity, usize> = BTreeMap::new();
+    for product in products.iter_mut() {
+        let of_service = services.iter().filter(|service| **service == product.identity.service);
+        if of_service.count() < 2 {
+            continue;
+        }
+        let place = equals.entry(product.identity.clone()).or_default();
+        *place += 1;
+        product.license = match *place {
+            1 => product.identity.digest(),
+            place => format!("{}-{place}", product.identity.digest()),
+        };
+    }
+    u64::try_from(before - products.len()).unwrap_or(u64::MAX)
+}
+
+impl Identity {
+    /// A short name for it: a checksum in hexadecimal digits.
+    fn digest(&self) -> String {
+        let parts = [
+            &self.service,
+            &self.subscription_model,
+            &self.storage,
+            &self.retention,
+            &self.source,
+            &self.payment_type,
+            &self.subscription_name,
+            &self.package,
+        ];
+        let mut hasher = crc32fast::Hasher::new();
+        for part in parts {
+            hasher.update(part.as_bytes());
+            hasher.update(&[0]);
+        }
+        format!("{:08x}", hasher.finalize())
+    }
+}
+
+const LICENSE: Label<Product> = Label {
+    name: "license",
+    value: |product| Some(Cow::Borrowed(&product.license)),
+};
+
+const SERVICE: Label<Product> = Label {
+    name: "service",
+    value: |product| Some(Cow::Borrowed(&product.identity.service)),
+};
+
+const SHAPE_INFO: Shape<Product> = Shape {
+    labels: &[
+        LICENSE,
+        SERVICE,
+        Label {
+            name: "subscription_model",
+            value: |product| Some(Cow::Borrowed(&product.identity.subscription_model)),
+        },
+        Label {
+            name: "storage",
+            value: |product| Some(Cow::Borrowed(&product.identity.storage)),
+        },
+        Label {
+            name: "retention",
+            value: |product| Some(Cow::Borrowed(&product.identity.retention)),
+        },
+        Label {
+            name: "source",
+            value: |product| Some(Cow::Borrowed(&product.identity.source)),
+        },
+        Label {
+            name: "payment_type",
+            value: |product| Some(Cow::Borrowed(&product.identity.payment_type)),
+        },
+        Label {
+            name: "subscription_name",
+            value: |product| Some(Cow::Borrowed(&product.identity.subscription_name)),
+        },
+        Label {
+            name: "package",
+            value: |product| Some(Cow::Borrowed(&product.identity.package)),
+        },
+    ],
+    columns: &[Column {
+        metric: Metric::info("elements_license_info", "A subscription of a customer"),
+        value: |_| Some(1.0),
+    }],
+};
+
+const SHAPE_NUMBERS: Shape<Product> = Shape {
+    labels: &[LICENSE, SERVICE],
+    columns: &[
+        Column {
+            metric: Metric::gauge("elements_license_purchased_seats", "User seats bought"),
+            value: |product| product.purchased_seats.map(super::float),
+        },
+        Column {
+            metric: Metric::gauge(
+                "elements_license_purchased_units",
+                "Units bought, such as Microsoft 365 tenants",
+            ),
+            value: |product| product.purchased_units.map(super::float),
+        },
+        Column {
+            metric: Metric::gauge("elements_license_microsoft_assigned", "Microsoft licences assigned"),
+            value: |product| product.microsoft_assigned.map(super::float),
+        },
+        Column {
+            metric: Metric::gauge("elements_license_microsoft_available", "Microsoft licences available"),
+            value: |product| product.microsoft_available.map(super::float),
+        },
+        Column {
+            metric: Metric::gauge("elements_license_purchased_capacity_bytes", "Capacity bought"),
+            value: |product| product.purchased_capacity,
+        },
+        Column {
+            metric: Metric::gauge(
+                "elements_license_used_capacity_bytes",
+                "Capacity used of a pooled subscription",
+            ),
+            value: |product| product.used_capacity,
+        },
+        Column {
+            metric: Metric::gauge(
+                "elements_license_protected_capacity_bytes",
+                "Size of the protected data",
+            ),
+            value: |product| product.protected_capacity,
+        },
+        Column {
+            metric: Metric::gauge("elements_license_consumed_storage_bytes", "Storage consumed"),
+            value: |product| product.consumed_storage,
+        },
+        Column {
+            metric: Metric::gauge(
+                "elements_license_seats_change",
+                "Change of seats in a pooled subscription since the first day of the month",
+            ),
+            value: |product| product.seats_change.map(super::signed_float),
+        },
+        Column {
+            metric: Metric::timestamp(
+                "elements_license_expiration_timestamp_seconds",
+                "When the service expires",
+            ),
+            value: |product| product.expiration.map(Timestamp::as_unix_seconds),
+        },
+        Column {
+            metric: Metric::timestamp(
+                "elements_license_contract_end_timestamp_seconds",
+                "When the contract ends",
+            ),
+            value: |product| product.contract_end.map(Timestamp::as_unix_seconds),
+        },
+    ],
+};
+
+const SHAPE_TENANTS: Shape<Subscriptions> = Shape {
+    labels: &[],
+    columns: &[Column {
+        metric: super::CUSTOMER_TENANTS,
+        value: |record| {
+            Some(record.tenants.len())
+                .filter(|tenants| *tenants > 0)
+                .and_then(super::exact)
+        },
+    }],
+};
