@@ -1,0 +1,125 @@
+//! The routes that are not the partner's: faults, truth, requests, clock and scopes, open to whoever asks.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::answer::{Answer, Call};
+use super::{Clock, Fault, Request, State, TOKEN_PATH};
+
+/// Whether a path is one of these and not one of the partner's.
+pub(super) fn owns(path: &str) -> bool {
+    path == "/" || path.starts_with("/-/")
+}
+
+/// Answers a request for one of these paths.
+pub(super) fn answer(state: &mut State, call: &Call) -> Answer {
+    match (call.method.as_str(), call.path.as_str()) {
+        ("GET", "/") => Answer::text(overview(state, call)),
+        ("GET", "/-/healthy") => Answer::text("healthy\n"),
+        ("GET", "/-/faults") => Answer::json(json!(state.faults)),
+        ("POST", "/-/faults") => match body::<Vec<Fault>>(call) {
+            Ok(faults) => {
+                state.faults = faults;
+                Answer::json(json!(state.faults))
+            }
+            Err(refusal) => refusal,
+        },
+        ("DELETE", "/-/faults") => {
+            state.faults.clear();
+            Answer::empty(StatusCode::NO_CONTENT)
+        }
+        ("GET", "/-/world") => Answer::json(json!(state.world)),
+        ("GET", "/-/requests") => Answer::json(state.requests.iter().map(shown).collect()),
+        ("POST", "/-/advance") => advance(state, call),
+        ("POST", "/-/scopes") => match body(call) {
+            Ok(scopes) => {
+                state.registration.set_scopes(scopes);
+                Answer::empty(StatusCode::NO_CONTENT)
+            }
+            Err(refusal) => refusal,
+        },
+        (_, "/" | "/-/healthy" | "/-/world" | "/-/requests") => Answer::wrong_verb("GET"),
+        (_, "/-/advance" | "/-/scopes") => Answer::wrong_verb("POST"),
+        (_, "/-/faults") => Answer::wrong_verb("GET, POST, DELETE"),
+        _ => Answer::not_found("path"),
+    }
+}
+
+fn body<T: DeserializeOwned>(call: &Call) -> Result<T, Answer> {
+    serde_json::from_str(&call.body).map_err(|error| Answer::error(StatusCode::BAD_REQUEST, &error.to_string()))
+}
+
+/// A request as it is shown to anybody: without the secrets that the token endpoint is sent.
+fn shown(request: &Request) -> serde_json::Value {
+    let mut shown = request.clone();
+    if shown.path == TOKEN_PATH {
+        shown.body.clear();
+    }
+    json!(shown)
+}
+
+fn advance(state: &mut State, call: &Call) -> Answer {
+    if state.clock == Clock::Wall {
+        return Answer::error(StatusCode::CONFLICT, "the wall clock cannot be moved");
+    }
+    match call.parameter("seconds").and_then(|seconds| seconds.parse().ok()) {
+        Some(seconds) => {
+            state.advance(Duration::from_secs(seconds));
+            Answer::json(json!({"now": state.world.now()}))
+        }
+        None => Answer::error(StatusCode::BAD_REQUEST, "seconds must be a whole number"),
+    }
+}
+
+fn overview(state: &State, call: &Call) -> String {
+    let base = &call.origin;
+    let customer = state
+        .world
+        .customers
+        .first()
+        .map_or("ID", |customer| customer.id.as_str());
+    let client = state.registration.client_id();
+    format!(
+        r#"A simulated partner of the Elements API: {count} customers, first and second generation.
+
+Get a token (the demo's secret is demo-secret):
+
+  TOKEN=$(curl -s {base}{TOKEN_PATH} -d grant_type=client_credentials -d client_id={client} \
+    -d client_secret=demo-secret | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
+
+First generation:
+
+  curl -H "Authorization: Bearer $TOKEN" {base}/partner/customers
+  curl -H "Authorization: Bearer $TOKEN" {base}/partner/services
+  curl -H "Authorization: Bearer $TOKEN" {base}/partner/customers/{customer}/jobs
+  curl -H "Authorization: Bearer $TOKEN" {base}/partner/customers/{customer}/protected
+  curl -H "Authorization: Bearer $TOKEN" {base}/partner/customers/{customer}/scanProfiles
+
+Second generation:
+
+  curl -H "Authorization: Bearer $TOKEN" -d '{{}}' "{base}/partner/external/v3/general/customers/batch?pageIndex=1&pageSize=100"
+  curl -H "Authorization: Bearer $TOKEN" -d '{{}}' {base}/partner/external/v3/general/customers/services/batch
+  curl -H "Authorization: Bearer $TOKEN" -d '{{}}' {base}/partner/external/v3/general/customers/{customer}/avpt-products/jobs/batch
+  curl -H "Authorization: Bearer $TOKEN" {base}/partner/external/v3/general/customers/{customer}/cloud-backup-m365/overview
+  curl -H "Authorization: Bearer $TOKEN" -d '{{}}' {base}/partner/external/v3/general/customers/{customer}/scan-profiles/batch
+
+What the simulator itself offers, without a token:
+
+  curl {base}/-/healthy
+  curl {base}/-/world
+  curl {base}/-/requests
+  curl {base}/-/faults
+  curl {base}/-/faults -d '[{{"path": "*/jobs*", "kind": "throttle", "retry_after": "3", "times": 5}}]'
+  curl -X DELETE {base}/-/faults
+  curl {base}/-/scopes -d '["partner.customers.read.all"]'
+  curl -X POST "{base}/-/advance?seconds=3600"      (with a manual clock only)
+
+Kinds of faults: status delay hang hang_body drip truncate short_length reset wrong_body redirect throttle
+gzip_bomb replace next_link extra_header ignore_paging total_count
+"#,
+        count = state.world.customers.len(),
+    )
+}

@@ -1,0 +1,495 @@
+//! The simulated partner over real sockets.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use reqwest::{Client, Response, StatusCode, redirect};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+
+mod spoiled;
+mod tokens;
+
+const NOW: i64 = 1_790_000_000;
+const V3: &str = "/partner/external/v3/general";
+
+/// A partner that serves, and a client of it.
+struct Partner {
+    base: String,
+    address: SocketAddr,
+    handle: Handle,
+    client: Client,
+    shutdown: CancellationToken,
+    running: JoinHandle<std::io::Result<()>>,
+}
+
+fn still() -> Settings {
+    Settings {
+        clock: Clock::Manual(NOW),
+        churn: false,
+        ..Settings::default()
+    }
+}
+
+impl Partner {
+    async fn start(settings: Settings) -> Self {
+        // A second test that installs the provider is told that it is there already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let simulator = Simulator::bind(settings, SocketAddr::from(([127, 0, 0, 1], 0)))
+            .await
+            .unwrap();
+        let shutdown = CancellationToken::new();
+        Self {
+            base: simulator.base_url(),
+            address: simulator.address(),
+            handle: simulator.handle(),
+            client: Client::builder()
+                .redirect(redirect::Policy::none())
+                .no_proxy()
+                .build()
+                .unwrap(),
+            shutdown: shutdown.clone(),
+            running: tokio::spawn(simulator.run(shutdown)),
+        }
+    }
+
+    async fn ask_token(&self, form: &[(&str, &str)]) -> (StatusCode, Value) {
+        let url = format!("{}{TOKEN_PATH}", self.base);
+        let response = self.client.post(url).form(form).send().await.unwrap();
+        (response.status(), body(response).await)
+    }
+
+    async fn token_for(&self, scope: &str) -> String {
+        let form = [
+            ("grant_type", "client_credentials"),
+            ("client_id", "demo"),
+            ("client_secret", "demo-secret"),
+            ("scope", scope),
+        ];
+        let (status, answer) = self.ask_token(&form).await;
+        assert_eq!(status, 200, "{answer}");
+        answer["access_token"].as_str().unwrap().to_owned()
+    }
+
+    async fn token(&self) -> String {
+        self.token_for("").await
+    }
+
+    async fn get(&self, token: &str, path: &str) -> Response {
+        self.try_get(token, path).await.unwrap()
+    }
+
+    async fn try_get(&self, token: &str, path: &str) -> reqwest::Result<Response> {
+        self.client
+            .get(format!("{}{path}", self.base))
+            .bearer_auth(token)
+            .send()
+            .await
+    }
+
+    async fn post(&self, token: &str, path: &str, filter: Value) -> Response {
+        let request = self.client.post(format!("{}{path}", self.base)).bearer_auth(token);
+        request.body(filter.to_string()).send().await.unwrap()
+    }
+
+    async fn v1(&self, token: &str, path: &str) -> Value {
+        body(self.get(token, path).await).await
+    }
+
+    async fn v3(&self, token: &str, path: &str) -> Value {
+        body(self.post(token, &format!("{V3}{path}"), json!({})).await).await
+    }
+
+    /// What goes over the wire for one request, until the server closes.
+    async fn raw(&self, token: &str, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n",
+            self.address
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // A connection that breaks off is what some of the tests are about.
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    fn fault(&self, kind: FaultKind) {
+        self.handle.set_faults(vec![Fault::new("/partner/customers", kind)]);
+    }
+}
+
+async fn body(response: Response) -> Value {
+    serde_json::from_slice(&response.bytes().await.unwrap()).unwrap()
+}
+
+fn rows(answer: &Value) -> &[Value] {
+    answer
+        .get("value")
+        .or_else(|| answer.get("data"))
+        .unwrap()
+        .as_array()
+        .unwrap()
+}
+
+fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value[field].as_str().unwrap()
+}
+
+/// What both generations say of a run, in one spelling.
+fn facts(row: &Value) -> BTreeMap<String, String> {
+    let mut facts: BTreeMap<String, String> = row
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(name, value)| {
+            (
+                name.clone(),
+                value.as_str().map_or_else(|| value.to_string(), str::to_owned),
+            )
+        })
+        .collect();
+    for name in ["startTime", "endTime", "lastModifyTime"] {
+        let time = facts.get_mut(name).unwrap();
+        *time = time.replace(".0000000Z", "Z");
+    }
+    facts
+}
+
+#[tokio::test]
+async fn both_generations_tell_the_same_of_every_run() {
+    let partner = Partner::start(Settings {
+        history: History::Runs(20),
+        ..still()
+    })
+    .await;
+    let token = partner.token().await;
+    let ids: Vec<String> = partner
+        .handle
+        .with_world(|world| world.customers.iter().map(|c| c.id.clone()).collect());
+    for id in &ids {
+        let v1 = partner.v1(&token, &format!("/partner/customers/{id}/jobs")).await;
+        let mut pages = Vec::new();
+        for page in 1..=4 {
+            let path = format!("/customers/{id}/avpt-products/jobs/batch?pageSize=100&pageIndex={page}");
+            pages.extend(rows(&partner.v3(&token, &path).await).to_vec());
+        }
+        assert_eq!(rows(&v1).len(), pages.len());
+        for (one, two) in rows(&v1).iter().zip(&pages) {
+            let (mut one, mut two) = (facts(one), facts(two));
+            let number = two.remove("jobModule").unwrap().parse().unwrap();
+            assert_eq!(one.remove("jobModule").unwrap(), names::module_word(number));
+            let job_type = two.remove("jobType").unwrap().parse().unwrap();
+            assert_eq!(one.remove("jobType").unwrap(), names::job_type_word(job_type));
+            let status: i64 = two.remove("status").unwrap().parse().unwrap();
+            let word = one.remove("status").unwrap();
+            let words = [
+                names::job_status_word(status),
+                "Successful".to_owned(),
+                "Not Finished".to_owned(),
+            ];
+            assert!(words.contains(&word), "{word} {status}");
+            assert_eq!(word == "Successful", status == 2 && matches!(job_type, 15 | 16));
+            assert_eq!(one, two);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_module_that_never_ran_is_listed_as_such() {
+    let partner = Partner::start(still()).await;
+    let token = partner.token().await;
+    let id = partner.handle.with_world(|world| {
+        world.customers[0].modules = vec![Module::new(7, 303)];
+        world.customers[0].id.clone()
+    });
+    let v1 = partner.v1(&token, &format!("/partner/customers/{id}/jobs")).await;
+    let v3 = partner
+        .v3(&token, &format!("/customers/{id}/avpt-products/jobs/batch"))
+        .await;
+    assert_eq!(rows(&v1)[0]["status"], "Not Finished");
+    assert_eq!(rows(&v3)[0]["status"], 13);
+    for row in [&rows(&v1)[0], &rows(&v3)[0]] {
+        assert_eq!((text(row, "jobId"), text(row, "totalCount")), ("N/A", "0"));
+        assert_eq!((text(row, "backupSize"), text(row, "endTime")), ("0 GB", "N/A"));
+    }
+}
+
+#[tokio::test]
+async fn paging_returns_every_customer_once() {
+    let partner = Partner::start(Settings {
+        v1_page_size: Some(7),
+        ..still()
+    })
+    .await;
+    let token = partner.token().await;
+    let mut seen = Vec::new();
+    let mut next = Some(format!("{}/partner/customers", partner.base));
+    while let Some(link) = next {
+        let page = body(partner.client.get(&link).bearer_auth(&token).send().await.unwrap()).await;
+        seen.extend(rows(&page).iter().map(|row| text(row, "id").to_owned()));
+        next = page["@odata.nextLink"].as_str().map(str::to_owned);
+    }
+    let unique: BTreeSet<String> = seen.iter().cloned().collect();
+    assert_eq!((seen.len(), unique.len()), (40, 40));
+
+    let mut second = Vec::new();
+    for page in 1..=6 {
+        let answer = partner
+            .v3(&token, &format!("/customers/batch?pageSize=7&pageIndex={page}"))
+            .await;
+        assert_eq!(
+            answer["metadata"],
+            json!({"pageIndex": page, "pageSize": 7, "totalCount": 40})
+        );
+        second.extend(rows(&answer).iter().map(|row| text(row, "id").to_owned()));
+    }
+    assert_eq!(seen, second);
+}
+
+#[tokio::test]
+async fn lists_and_entities_have_their_envelopes() {
+    let partner = Partner::start(still()).await;
+    let token = partner.token().await;
+    let customers = partner.v1(&token, "/partner/customers").await;
+    assert!(text(&customers, "@odata.context").ends_with("/partner/$metadata#Customers"));
+    assert_eq!(customers, partner.v1(&token, "/partner/api/V1.1/customers").await);
+    let id = text(&rows(&customers)[0], "id");
+    let one = partner.v1(&token, &format!("/partner/customers/{id}")).await;
+    assert_eq!(one["organization"], rows(&customers)[0]["organization"]);
+    assert!(one["@odata.context"].is_string());
+    let tenants = partner.v1(&token, &format!("/partner/services/{id}")).await;
+    assert_eq!(text(&tenants, "tenantId").split(',').count(), 2);
+
+    let services = partner.v1(&token, "/partner/services").await;
+    let second = partner.v3(&token, "/customers/services/batch").await;
+    assert_eq!(rows(&services)[3]["products"], rows(&second)[3]["products"]);
+    let protected = partner.v1(&token, &format!("/partner/customers/{id}/protected")).await;
+    let overview = partner
+        .v1(&token, &format!("{V3}/customers/{id}/cloud-backup-m365/overview"))
+        .await;
+    assert_eq!(rows(&protected).len(), rows(&overview).len());
+    assert_eq!(rows(&protected)[2]["serviceModule"], "Microsoft 365 Group");
+    assert_eq!(rows(&overview)[2]["serviceModule"], "Microsoft 365 Groups");
+    let users = partner
+        .v3(
+            &token,
+            &format!("/customers/{id}/tenants/t/cloud-backup-m365/users/batch"),
+        )
+        .await;
+    assert!(rows(&users).is_empty());
+}
+
+#[tokio::test]
+async fn scan_profiles_tell_numbers_and_objects() {
+    let partner = Partner::start(still()).await;
+    let token = partner.token().await;
+    let id = partner.handle.with_world(|world| {
+        let profile = &mut world.customers[0].scan_profiles[0];
+        profile.report.removed = vec![Change {
+            object: "gone".to_owned(),
+            container: "c".to_owned(),
+        }];
+        world.customers[0].id.clone()
+    });
+    let profiles = partner
+        .v1(&token, &format!("/partner/customers/{id}/scanProfiles"))
+        .await;
+    let profile = text(&rows(&profiles)[0], "profileId").to_owned();
+    let path = format!("/partner/customers/{id}/scanProfiles/{profile}");
+    let detail = partner.v1(&token, &path).await;
+    assert!(detail["containers"][0]["objectType"].is_string());
+    let summary = partner.v1(&token, &format!("{path}/dailyNewSummary")).await;
+    assert_eq!(summary["removedFromMicrosoft365OrOutofPolicy"], 1);
+    let details = partner.v1(&token, &format!("{path}/dailyNewDetails")).await;
+    assert_eq!(
+        details["removedFromMicrosoft365OrOutOfPolicyObjects"],
+        json!([{"objectName": "gone", "containerName": "c"}])
+    );
+    let second = partner
+        .v1(&token, &format!("{V3}/customers/{id}/scan-profiles/{profile}"))
+        .await;
+    assert!(second["containers"][0]["objectType"].is_number());
+    let changes = partner
+        .v1(&token, &format!("{V3}/customers/{id}/scan-profiles/{profile}/changes"))
+        .await;
+    assert_eq!(changes["removedFromMicrosoft365OrOutOfPolicyObjects"], json!(["gone"]));
+    for path in [
+        format!("/partner/customers/{id}/scanProfiles/none/dailyNewSummary"),
+        format!("/partner/customers/{id}/scanProfiles/none/dailyNewDetails"),
+        format!("{V3}/customers/{id}/scan-profiles/none/changes"),
+    ] {
+        assert_eq!(partner.get(&token, &path).await.status(), 404, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn filters_narrow_and_nonsense_is_refused() {
+    let partner = Partner::start(still()).await;
+    let token = partner.token().await;
+    let id = partner.handle.with_world(|world| world.customers[1].id.clone());
+    let one = body(
+        partner
+            .post(&token, &format!("{V3}/customers/batch"), json!({"customerIds": [id]}))
+            .await,
+    )
+    .await;
+    assert_eq!(rows(&one).len(), 1);
+    let jobs = format!("{V3}/customers/{id}/avpt-products/jobs/batch");
+    let exchange = body(
+        partner
+            .post(&token, &jobs, json!({"jobType": 7, "jobModule": 303}))
+            .await,
+    )
+    .await;
+    assert_eq!(rows(&exchange).len(), 1);
+    let first = format!("/partner/customers/{id}/jobs/jobType");
+    let words = partner
+        .v1(&token, &format!("{first}/Microsoft%20365/jobModule/Exchange%20Online"))
+        .await;
+    assert_eq!(rows(&words)[0]["jobId"], rows(&exchange)[0]["jobId"]);
+
+    let status = async |path: &str, filter: Value| partner.post(&token, path, filter).await.status();
+    assert_eq!(status(&jobs, json!({"jobType": "Microsoft 365"})).await, 400);
+    assert_eq!(status(&jobs, json!([])).await, 400);
+    assert_eq!(
+        status(&format!("{V3}/customers/batch?pageSize=101"), json!({})).await,
+        400
+    );
+    assert_eq!(
+        status(&format!("{V3}/customers/batch?pageIndex=0"), json!({})).await,
+        400
+    );
+    assert_eq!(
+        status(&format!("{V3}/customers/none/avpt-products/jobs/batch"), json!({})).await,
+        404
+    );
+    assert_eq!(status("/partner/customers", json!({})).await, 405);
+    assert_eq!(partner.get(&token, &jobs).await.status(), 405);
+    for (path, expected) in [
+        (format!("{first}/Mainframe/jobModule/Disk"), 400),
+        ("/partner/customers/none".to_owned(), 404),
+        ("/partner/nothing".to_owned(), 404),
+        ("/elsewhere".to_owned(), 404),
+    ] {
+        assert_eq!(partner.get(&token, &path).await.status(), expected, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn odd_values_are_sent_as_tests_put_them() {
+    let partner = Partner::start(still()).await;
+    let token = partner.token().await;
+    let id = partner.handle.with_world(|world| {
+        let customer = &mut world.customers[0];
+        let mut module = Module::new(7, 303);
+        let raw_fields = BTreeMap::from([("failedCount".to_owned(), json!(null)), ("new".to_owned(), json!([1]))]);
+        module.runs.push(Run {
+            status: -5,
+            raw_fields,
+            ..Run::default()
+        });
+        customer.modules = vec![module];
+        customer.products = vec![Product {
+            change: "+1".to_owned(),
+            ..Product::new("Fly")
+        }];
+        customer.products[0].raw_fields.insert("package".to_owned(), json!(3));
+        customer.organization = "\"} 0\nfake 1".to_owned();
+        customer.id.clone()
+    });
+    let jobs = partner.v1(&token, &format!("/partner/customers/{id}/jobs")).await;
+    let row = &rows(&jobs)[0];
+    assert_eq!(
+        (&row["failedCount"], &row["new"], &row["status"]),
+        (&Value::Null, &json!([1]), &json!("-5"))
+    );
+    let services = partner.v3(&token, "/customers/services/batch").await;
+    assert_eq!(rows(&services)[0]["organization"], "\"} 0\nfake 1");
+    assert_eq!(rows(&services)[0]["products"][0]["package"], 3);
+    assert_eq!(rows(&services)[0]["products"][0]["change"], "+1");
+}
+
+#[tokio::test]
+async fn a_rate_beyond_the_limit_is_throttled() {
+    let partner = Partner::start(Settings {
+        rate_limit: Some(0.001),
+        ..still()
+    })
+    .await;
+    let token = partner.token().await;
+    let response = partner.get(&token, "/partner/customers").await;
+    assert_eq!(response.status(), 429);
+    let healthy = partner
+        .client
+        .get(format!("{}/-/healthy", partner.base))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(healthy.status(), 200);
+}
+
+#[tokio::test]
+async fn control_routes_need_no_token() {
+    let partner = Partner::start(still()).await;
+    let url = |path: &str| format!("{}{path}", partner.base);
+    let get = async |path: &str| partner.client.get(url(path)).send().await.unwrap();
+    let post = async |path: &str, text: &str| {
+        partner
+            .client
+            .post(url(path))
+            .body(text.to_owned())
+            .send()
+            .await
+            .unwrap()
+    };
+    assert!(get("/").await.text().await.unwrap().contains("curl"));
+    let answer = post(
+        "/-/faults",
+        r#"[{"path": "*", "kind": "status", "code": 500, "times": 1}]"#,
+    )
+    .await;
+    assert_eq!(answer.status(), 200);
+    assert_eq!(body(get("/-/faults").await).await[0]["code"], 500);
+    assert_eq!(get("/-/healthy").await.status(), 200, "no faults here");
+    assert_eq!(get("/partner/customers").await.status(), 500);
+    assert_eq!(
+        post("/-/faults", r#"[{"path": "*", "kind": "gremlins"}]"#)
+            .await
+            .status(),
+        400
+    );
+    let cleared = partner.client.delete(url("/-/faults")).send().await.unwrap();
+    assert_eq!(cleared.status(), 204);
+    assert_eq!(body(get("/-/faults").await).await, json!([]));
+
+    assert_eq!(body(post("/-/advance?seconds=60", "").await).await["now"], NOW + 60);
+    assert_eq!(post("/-/advance?seconds=x", "").await.status(), 400);
+    assert_eq!(post("/-/scopes", r#"["partner.jobs.read.all"]"#).await.status(), 204);
+    let token = partner.token().await;
+    assert_eq!(partner.get(&token, "/partner/customers").await.status(), 403);
+    let world = body(get("/-/world").await).await;
+    assert_eq!(world["customers"].as_array().unwrap().len(), 40);
+    let requests = get("/-/requests").await.text().await.unwrap();
+    assert!(requests.contains("/connect/token") && !requests.contains("demo-secret"));
+    assert_eq!(get("/-/scopes").await.status(), 405);
+    assert_eq!(get("/-/nothing").await.status(), 404);
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_none_is_refused_at_the_start() {
+    let settings = Settings {
+        certificate_pem: Some("nonsense".to_owned()),
+        ..still()
+    };
+    let error = Simulator::bind(settings, SocketAddr::from(([127, 0, 0, 1], 0)))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+}
