@@ -1,0 +1,117 @@
+//! `process_*`: what every Prometheus client tells of its process, where the system tells it.
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+#[cfg(target_os = "linux")]
+use prometheus_client::encoding::EncodeMetric as _;
+
+use crate::exposition::Metric;
+
+const CPU_SECONDS: Metric = Metric::counter("process_cpu_seconds_total", "User and system CPU time spent");
+const OPEN_FDS: Metric = Metric::gauge("process_open_fds", "Open file descriptors");
+const MAX_FDS: Metric = Metric::gauge("process_max_fds", "The most file descriptors that may be open");
+const VIRTUAL_MEMORY: Metric = Metric::gauge("process_virtual_memory_bytes", "Virtual memory size");
+const RESIDENT_MEMORY: Metric = Metric::gauge("process_resident_memory_bytes", "Resident memory size");
+const START_TIME: Metric = Metric::timestamp("process_start_time_seconds", "When the process started");
+const THREADS: Metric = Metric::gauge("process_threads", "Threads of the process");
+
+/// All of them.
+pub(super) const METRICS: &[Metric] = &[
+    CPU_SECONDS,
+    OPEN_FDS,
+    MAX_FDS,
+    VIRTUAL_MEMORY,
+    RESIDENT_MEMORY,
+    START_TIME,
+    THREADS,
+];
+
+/// Reads the process when it is asked.
+#[derive(Debug)]
+pub(super) struct Process;
+
+impl Collector for Process {
+    #[cfg(target_os = "linux")]
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        use prometheus_client::metrics::counter::ConstCounter;
+        use prometheus_client::metrics::gauge::ConstGauge;
+
+        let Some(reading) = linux::read() else { return Ok(()) };
+        let cpu = ConstCounter::new(reading.cpu_seconds);
+        let descriptor = encoder.encode_descriptor(
+            CPU_SECONDS.family_name(),
+            &format!("{}.", CPU_SECONDS.help),
+            None,
+            cpu.metric_type(),
+        )?;
+        cpu.encode(descriptor)?;
+        for (metric, value) in reading.gauges() {
+            let Some(value) = value else { continue };
+            let gauge = ConstGauge::new(value);
+            let descriptor =
+                encoder.encode_descriptor(metric.name, &format!("{}.", metric.help), None, gauge.metric_type())?;
+            gauge.encode(descriptor)?;
+        }
+        Ok(())
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn encode(&self, _encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        Ok(())
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use procfs::WithCurrentSystemInfo as _;
+    use procfs::process::LimitValue;
+
+    use super::{MAX_FDS, Metric, OPEN_FDS, RESIDENT_MEMORY, START_TIME, THREADS, VIRTUAL_MEMORY};
+
+    pub(super) struct Reading {
+        pub(super) cpu_seconds: f64,
+        open_fds: Option<f64>,
+        max_fds: Option<f64>,
+        virtual_bytes: f64,
+        resident_bytes: f64,
+        start_seconds: Option<f64>,
+        threads: f64,
+    }
+
+    impl Reading {
+        pub(super) fn gauges(&self) -> [(Metric, Option<f64>); 6] {
+            [
+                (OPEN_FDS, self.open_fds),
+                (MAX_FDS, self.max_fds),
+                (VIRTUAL_MEMORY, Some(self.virtual_bytes)),
+                (RESIDENT_MEMORY, Some(self.resident_bytes)),
+                (START_TIME, self.start_seconds),
+                (THREADS, Some(self.threads)),
+            ]
+        }
+    }
+
+    pub(super) fn read() -> Option<Reading> {
+        let process = procfs::process::Process::myself().ok()?;
+        let stat = process.stat().ok()?;
+        let ticks = procfs::ticks_per_second() as f64;
+        let open_fds = process.fd_count().ok().and_then(|count| u32::try_from(count).ok());
+        let max_fds = process
+            .limits()
+            .ok()
+            .and_then(|limits| match limits.max_open_files.soft_limit {
+                LimitValue::Value(limit) => Some(limit as f64),
+                LimitValue::Unlimited => None,
+            });
+        let boot = procfs::boot_time_secs().ok();
+        Some(Reading {
+            cpu_seconds: (stat.utime + stat.stime) as f64 / ticks,
+            open_fds: open_fds.map(f64::from),
+            max_fds,
+            virtual_bytes: stat.vsize as f64,
+            resident_bytes: stat.rss_bytes().get() as f64,
+            start_seconds: boot.map(|boot| boot as f64 + stat.starttime as f64 / ticks),
+            threads: stat.num_threads as f64,
+        })
+    }
+}

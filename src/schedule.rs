@@ -1,0 +1,671 @@
+//! The poll loop: what is due the longest goes first, one flight per collector and target, every outcome into the store.
+//!
+//! One task owns the queue and the polls under way. It starts polls while there is room, takes their outcomes in, and
+//! beats for `/-/healthy`. A poll that panics or hangs is that poll's failure; the loop goes on.
+
+mod complaint;
+pub mod queue;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use futures_util::FutureExt as _;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::api::gateway::Gateway;
+use crate::api::{Endpoint, Error, Failure};
+use crate::collector::{self, Brought, Context, Customer, Entry, Reach, Settings, Target};
+use crate::domain::{CustomerId, Timestamp};
+use crate::health::Health;
+use crate::store::{Plan, Store};
+use complaint::Complaints;
+use queue::{Due, Moment, Queue};
+
+/// The longest that a poll may take, waits for the pace included. A list of two hundred pages at the lowest rate ends
+/// within it; what does not is hanging.
+const POLL_DEADLINE: Duration = Duration::from_secs(45 * 60);
+
+/// How long the loop sleeps at most, so that it beats and looks after tokens though nothing is due.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
+/// When a list that lacks too many customers is asked for again: soon, because until then nothing is known for sure.
+const DOUBT_RECHECK: Duration = Duration::from_secs(60);
+
+/// The shortest part of an interval after which a first poll is repeated. Second polls are spread over the rest, so
+/// that a start does not make a rush of every later round.
+const FIRST_SPREAD: f64 = 0.1;
+
+/// Decides from a customer's id and organization whether the operator wants it.
+pub type Admits = Arc<dyn Fn(&CustomerId, &str) -> bool + Send + Sync>;
+
+/// What the loop works by. A reload hands it a new one.
+#[derive(Clone)]
+pub struct Orders {
+    /// The way to the API.
+    pub gateway: Arc<Gateway>,
+    /// What the operator set for the collectors.
+    pub settings: Arc<Settings>,
+    /// How each collector is run, in the order of [`collector::ALL`].
+    pub plans: Vec<Plan>,
+    /// Which customers are wanted.
+    pub admits: Admits,
+    /// The only customers wanted, where the operator named them all by id.
+    pub customer_ids: Vec<CustomerId>,
+    /// The customers that the operator named by id among others, for a registration that is refused the list of all.
+    pub fallback_ids: Vec<CustomerId>,
+    /// Polls under way at once.
+    pub max_concurrency: usize,
+    /// Refuse to grow past this many series.
+    pub series_limit: Option<usize>,
+}
+
+/// When the loop ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// When it is told to.
+    Stopped,
+    /// When every target has been polled once.
+    EachPolledOnce,
+}
+
+/// What others may see of the schedule.
+#[derive(Clone, Debug, Default)]
+pub struct Pulse {
+    /// How late the most overdue poll of each collector is.
+    pub lag: Vec<Duration>,
+    /// How long the last full round over all targets of each collector took.
+    pub cycle: Vec<Option<Duration>>,
+    /// What the newest poll of the customer list came to.
+    pub customers_listed: Option<bool>,
+}
+
+/// The loop's view for others, renewed at every turn.
+pub type SharedPulse = Arc<Mutex<Pulse>>;
+
+/// The poll loop.
+pub struct Scheduler {
+    orders: Orders,
+    store: Arc<Store>,
+    health: Arc<Health>,
+    pulse: SharedPulse,
+    queue: Queue,
+    polls: JoinSet<Outcome>,
+    /// Failures in a row by collector and target.
+    failures: HashMap<(usize, Target), u32>,
+    /// Targets that were due at once and have not been polled yet.
+    unpolled: HashSet<(usize, Target)>,
+    /// Collectors that ask about each customer by itself, though made to ask once for all.
+    each: Vec<bool>,
+    rounds: Vec<Round>,
+    complaints: Complaints,
+    started: Instant,
+    customers_listed: Option<bool>,
+    failed_any: bool,
+}
+
+/// A round of a collector over all its targets.
+#[derive(Debug, Default)]
+struct Round {
+    since: Option<Moment>,
+    remaining: BTreeSet<Target>,
+    took: Option<Duration>,
+}
+
+/// What came of a poll.
+struct Outcome {
+    due: Due,
+    result: Result<Brought, Failure>,
+}
+
+impl Scheduler {
+    /// A loop that has not begun. Targets known to the store, from a state file, are due when they would have been.
+    pub fn new(orders: Orders, store: Arc<Store>, health: Arc<Health>, pulse: SharedPulse) -> Self {
+        let collectors = collector::ALL.len();
+        let mut scheduler = Self {
+            orders,
+            store,
+            health,
+            pulse,
+            queue: Queue::new(collectors),
+            polls: JoinSet::new(),
+            failures: HashMap::new(),
+            unpolled: HashSet::new(),
+            each: vec![false; collectors],
+            rounds: (0..collectors).map(|_| Round::default()).collect(),
+            complaints: Complaints::default(),
+            started: Instant::now(),
+            customers_listed: None,
+            failed_any: false,
+        };
+        scheduler.arrange();
+        scheduler
+    }
+
+    /// Runs until it is told to stop, or until each target was polled once. Polls under way are then given up: nothing
+    /// of them is lost but their answers. True when no poll failed.
+    pub async fn run(mut self, until: Until, mut reloads: mpsc::Receiver<Orders>, stop: CancellationToken) -> bool {
+        loop {
+            self.turn();
+            if until == Until::EachPolledOnce && self.each_polled_once() {
+                break;
+            }
+            let sleep = self.sleep();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(orders) = reloads.recv() => self.reorder(orders),
+                Some(joined) = self.polls.join_next() => match joined {
+                    Ok(outcome) => self.take_in(outcome),
+                    // The poll's own panic is caught inside its task, so this is the runtime shutting down.
+                    Err(error) => warn!(%error, "a poll's task ended without an outcome"),
+                },
+                () = tokio::time::sleep(sleep) => {}
+            }
+        }
+        self.polls.shutdown().await;
+        !self.failed_any
+    }
+
+    /// Starts what is due and shows how things stand.
+    fn turn(&mut self) {
+        self.health.beat();
+        if self.orders.gateway.transport().tokens().may_have_recovered() {
+            self.hasten_customers();
+        }
+        let now = self.now();
+        while self.polls.len() < self.orders.max_concurrency {
+            let Some(due) = self.queue.pop(now) else { break };
+            self.start(due);
+        }
+        let pulse = Pulse {
+            lag: (0..collector::ALL.len())
+                .map(|collector| self.queue.lag(collector, now))
+                .collect(),
+            cycle: self.rounds.iter().map(|round| round.took).collect(),
+            customers_listed: self.customers_listed,
+        };
+        *self.pulse.lock().unwrap_or_else(PoisonError::into_inner) = pulse;
+    }
+
+    fn sleep(&self) -> Duration {
+        if self.polls.len() >= self.orders.max_concurrency {
+            return LONGEST_SLEEP;
+        }
+        let next = self.queue.next_due().map(|at| at.saturating_sub(self.now()));
+        next.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP)
+    }
+
+    fn start(&mut self, due: Due) {
+        let Some(entry) = collector::ALL.get(due.collector) else {
+            return;
+        };
+        if let Some(round) = self.rounds.get_mut(due.collector)
+            && round.since.is_none()
+        {
+            round.since = Some(self.started.elapsed());
+            round.remaining = self.queue.targets(due.collector).cloned().collect();
+        }
+        let context = Context {
+            now: wall_clock(),
+            settings: Arc::clone(&self.orders.settings),
+            organization: match &due.target {
+                Target::Partner => Arc::from(""),
+                Target::Customer(id) => self.store.organization(id),
+            },
+        };
+        let gateway = Arc::clone(&self.orders.gateway);
+        let store = Arc::clone(&self.store);
+        let collector = due.collector;
+        let previous: collector::Previous = Arc::new(move |id| store.record(collector, id));
+        self.polls.spawn(async move {
+            let target = due.target.clone();
+            let result = guarded(*entry, gateway, target, previous, context).await;
+            Outcome { due, result }
+        });
+    }
+
+    /// Takes an outcome into the store and decides when its target is due again.
+    fn take_in(&mut self, Outcome { due, result }: Outcome) {
+        let now = self.now();
+        let key = (due.collector, due.target.clone());
+        let first = self.unpolled.remove(&key);
+        let result = match result {
+            Ok(brought) => self.commit(&due, brought),
+            Err(failure) => {
+                self.store.fail(due.collector, &due.target, &failure.error);
+                Err(failure)
+            }
+        };
+        self.note_permission(&due, &result);
+        let interval = self
+            .orders
+            .plans
+            .get(due.collector)
+            .map_or(LONGEST_SLEEP, |plan| plan.interval);
+        let next = match &result {
+            Ok(()) => {
+                let recovered = self.failures.remove(&key).is_some();
+                if recovered {
+                    self.complaints.settle(entry_name(due.collector));
+                    if due.collector == CUSTOMERS_INDEX {
+                        self.hasten_failed();
+                    }
+                }
+                self.next_after_success(&due, now, interval, first)
+            }
+            Err(failure) => {
+                self.failed_any |= !matches!(failure.error, Error::NotPermitted(_));
+                let failures = self.failures.entry(key).or_default();
+                *failures = failures.saturating_add(1);
+                let failures = *failures;
+                self.complain(&due, failure);
+                match &failure.error {
+                    Error::Shrunk { .. } => now.saturating_add(DOUBT_RECHECK.min(interval)),
+                    Error::Status(403) | Error::NotPermitted(_) => {
+                        queue::next_time(now, now, interval, fastrand::f64()).0
+                    }
+                    _ => queue::retry_time(now, failures, interval, fastrand::f64()),
+                }
+            }
+        };
+        self.fall_back_to_each(&due, &result);
+        if due.collector == CUSTOMERS_INDEX {
+            self.note_customers_listed(&result);
+        }
+        if self.queue.done(due.collector, &due.target, next) {
+            self.end_of_round(&due, now);
+        }
+    }
+
+    /// A first poll happens at once, so its repetition is put anywhere in the interval: the later rounds are then even.
+    fn next_after_success(&mut self, due: &Due, now: Moment, interval: Duration, first: bool) -> Moment {
+        if first {
+            let part = FIRST_SPREAD + (1.0 - FIRST_SPREAD) * fastrand::f64();
+            return now.saturating_add(interval.mul_f64(part));
+        }
+        let (next, missed) = queue::next_time(due.since, now, interval, fastrand::f64());
+        if missed > 0 {
+            self.health.overran(entry_name(due.collector), missed);
+        }
+        next
+    }
+
+    /// Puts what a poll brought into the store; a list of customers changes who is known first.
+    fn commit(&mut self, due: &Due, mut brought: Brought) -> Result<(), Failure> {
+        let mut doubt = Ok(());
+        if due.collector == CUSTOMERS_INDEX {
+            let listed = self.admitted(&mut brought);
+            if due.target == Target::Partner {
+                let (reconciled, result) = self.store.reconcile(&listed, brought.incomplete.is_none());
+                doubt = result.map_err(|error| error.at(Endpoint::Customers));
+                self.welcome(reconciled.joined);
+                self.farewell(&reconciled.left);
+            } else {
+                let (reconciled, _) = self.store.reconcile(&listed, false);
+                self.welcome(reconciled.joined);
+            }
+        }
+        if let Err(failure) = doubt {
+            self.store.fail(due.collector, &due.target, &failure.error);
+            return Err(failure);
+        }
+        let missing_customer = matches!(&due.target, Target::Customer(id) if due.collector == CUSTOMERS_INDEX
+            && brought.incomplete.is_none() && !brought.records.contains_key(id));
+        if missing_customer {
+            let failure = Error::Decode("about the customer asked for").at(Endpoint::Customer);
+            self.store.fail(due.collector, &due.target, &failure.error);
+            return Err(failure);
+        }
+        let incomplete = brought.incomplete.take();
+        let complete = incomplete.is_none();
+        if let Err(over) = self
+            .store
+            .commit(due.collector, &due.target, brought.records, complete, wall_clock())
+        {
+            self.health.dropped_series(over.series);
+            return Err(Error::SeriesLimit.at(Endpoint::of_collector(entry_name(due.collector))));
+        }
+        incomplete.map_or(Ok(()), Err)
+    }
+
+    /// The customers of a list that the operator wants, by organization; the others leave `brought`.
+    fn admitted(&self, brought: &mut Brought) -> BTreeMap<CustomerId, Arc<str>> {
+        let mut listed = BTreeMap::new();
+        brought.records.retain(|id, kept| {
+            let customer = kept.record.as_any().downcast_ref::<Customer>();
+            let organization = customer.map_or("", |customer| customer.organization.as_str());
+            let admitted = (self.orders.admits)(id, organization);
+            if admitted {
+                listed.insert(id.clone(), Arc::from(organization));
+            }
+            admitted
+        });
+        listed
+    }
+
+    /// Queues customers that are new, at once.
+    fn welcome(&mut self, joined: Vec<CustomerId>) {
+        if !joined.is_empty() {
+            info!(customers = joined.len(), "new customers");
+        }
+        let now = self.now();
+        for id in joined {
+            self.queue_customer(&id, now);
+        }
+    }
+
+    fn farewell(&mut self, left: &[CustomerId]) {
+        if left.is_empty() {
+            return;
+        }
+        info!(
+            customers = left.len(),
+            "customers are gone from two complete lists and dropped"
+        );
+        let left: BTreeSet<Target> = left.iter().cloned().map(Target::Customer).collect();
+        for collector in 0..collector::ALL.len() {
+            self.queue.retain(collector, |target| !left.contains(target));
+        }
+        self.failures.retain(|(_, target), _| !left.contains(target));
+        self.unpolled.retain(|(_, target)| !left.contains(target));
+    }
+
+    /// Queues the collectors that ask about each customer for one; where the state file tells of a last time, for the
+    /// time after that.
+    fn queue_customer(&mut self, id: &CustomerId, now: Moment) {
+        let target = Target::Customer(id.clone());
+        for (collector, entry) in collector::ALL.iter().enumerate() {
+            if self.asks_each(collector, entry) && self.is_enabled(collector) {
+                self.store.expect(collector, &target);
+                let at = self.due_after_restart(collector, &target, now);
+                self.enqueue(collector, target.clone(), at, now);
+            }
+        }
+    }
+
+    fn enqueue(&mut self, collector: usize, target: Target, at: Moment, now: Moment) {
+        if at <= now && !self.queue.targets(collector).any(|known| *known == target) {
+            self.unpolled.insert((collector, target.clone()));
+        }
+        self.queue.add(collector, target, at);
+    }
+
+    fn due_after_restart(&self, collector: usize, target: &Target, now: Moment) -> Moment {
+        let Some(success) = self.store.last_success(collector, target) else {
+            return now;
+        };
+        let interval = self
+            .orders
+            .plans
+            .get(collector)
+            .map_or(Duration::ZERO, |plan| plan.interval);
+        let due = success.plus(interval).as_unix_seconds() - wall_clock().as_unix_seconds();
+        let wait = Duration::try_from_secs_f64(due).unwrap_or_default().min(interval);
+        now.saturating_add(wait)
+    }
+
+    /// Queues everything that the orders say and drops what they do not.
+    fn arrange(&mut self) {
+        let now = self.now();
+        let by_id = !self.orders.customer_ids.is_empty() && self.speaks_v1();
+        for each in &mut self.each {
+            *each = *each || by_id;
+        }
+        for (collector, entry) in collector::ALL.iter().enumerate() {
+            let partner = !self.asks_each(collector, entry);
+            let wanted = self.is_enabled(collector);
+            let keep = |target: &Target| wanted && (*target == Target::Partner) == partner;
+            self.queue.retain(collector, keep);
+            self.store.retain_targets(collector, keep);
+            if wanted && partner {
+                self.store.expect(collector, &Target::Partner);
+                // The customer list is asked for at once, whatever the state file says: everything stands on it.
+                let at = match collector {
+                    CUSTOMERS_INDEX => now,
+                    _ => self.due_after_restart(collector, &Target::Partner, now),
+                };
+                self.enqueue(collector, Target::Partner, at, now);
+            }
+        }
+        if self.each.get(CUSTOMERS_INDEX).copied().unwrap_or_default() {
+            let named = self
+                .orders
+                .fallback_ids
+                .iter()
+                .map(|id| (id.clone(), self.store.organization(id)));
+            let named: BTreeMap<_, _> = named.collect();
+            let (_, _) = self.store.reconcile(&named, false);
+        }
+        for id in self.store.customers() {
+            self.queue_customer(&id, now);
+        }
+    }
+
+    /// Takes up new orders, as after a reload.
+    fn reorder(&mut self, orders: Orders) {
+        self.orders = orders;
+        let admits = Arc::clone(&self.orders.admits);
+        let gone = self.store.retain_customers(|id, organization| admits(id, organization));
+        self.farewell(&gone);
+        self.store.reconfigure(
+            &self.orders.plans,
+            self.orders.series_limit,
+            &self.orders.settings,
+            wall_clock(),
+        );
+        self.each.fill(false);
+        self.rounds = (0..collector::ALL.len()).map(|_| Round::default()).collect();
+        self.failures.clear();
+        self.arrange();
+        // Filters, credentials or the place of the API may have changed, and the list tells at once.
+        self.hasten_customers();
+    }
+
+    fn is_enabled(&self, collector: usize) -> bool {
+        self.orders.plans.get(collector).is_some_and(|plan| plan.enabled)
+    }
+
+    fn asks_each(&self, collector: usize, entry: &Entry) -> bool {
+        entry.reach == Reach::Customer || self.each.get(collector).copied().unwrap_or_default()
+    }
+
+    fn speaks_v1(&self) -> bool {
+        use crate::api::Generation;
+        self.orders.gateway.generation() == Some(Generation::V1)
+    }
+
+    /// A registration that may see only some customers is refused the lists of all. Then each customer is asked about
+    /// by itself: those that the operator named, and for the other collectors those that are known. Where the
+    /// generation was just found out, customers named by id are asked for one by one, too.
+    fn fall_back_to_each(&mut self, due: &Due, result: &Result<(), Failure>) {
+        if due.target != Target::Partner || !self.speaks_v1() {
+            return;
+        }
+        let refused = matches!(result, Err(failure) if failure.error.is_forbidden());
+        let named = !self.orders.customer_ids.is_empty();
+        let possible = due.collector != CUSTOMERS_INDEX || !self.orders.fallback_ids.is_empty();
+        if let Some(each) = self.each.get_mut(due.collector)
+            && possible
+            && (refused || named)
+            && !*each
+        {
+            *each = true;
+            if refused {
+                warn!(
+                    collector = entry_name(due.collector),
+                    "the list of all customers is refused; asking about each customer by itself"
+                );
+            }
+            self.arrange();
+        }
+    }
+
+    /// Shows whether the collector's scope is granted, and says so when that changed.
+    fn note_permission(&mut self, due: &Due, result: &Result<(), Failure>) {
+        let Some(entry) = collector::ALL.get(due.collector) else {
+            return;
+        };
+        let permitted = match result {
+            Err(Failure {
+                error: Error::NotPermitted(_),
+                ..
+            }) => Some(false),
+            _ => self.orders.gateway.generation().and_then(|generation| {
+                let scope = entry.scope(generation);
+                self.orders.gateway.transport().tokens().permitted(scope)
+            }),
+        };
+        let Some(permitted) = permitted else { return };
+        if !self.store.set_permitted(due.collector, permitted) {
+            return;
+        }
+        match result {
+            Err(Failure {
+                error: Error::NotPermitted(scope),
+                ..
+            }) => warn!(
+                collector = entry.name,
+                permission = scope,
+                "the app registration does not hold the permission; the collector is off until it is granted"
+            ),
+            _ if permitted => {
+                let targets: Vec<Target> = self.queue.targets(due.collector).cloned().collect();
+                let now = self.now();
+                for target in targets {
+                    if !self.store.succeeded(due.collector, &target) {
+                        self.queue.hasten(due.collector, &target, now);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Says that a poll failed: at once, then with a growing pause, and each reason of a collector by itself.
+    fn complain(&mut self, due: &Due, failure: &Failure) {
+        if matches!(failure.error, Error::NotPermitted(_)) {
+            return;
+        }
+        let reason = failure.error.reason();
+        self.health.poll_failed(failure.endpoint, reason);
+        let collector = entry_name(due.collector);
+        if let Some(repeated) = self.complaints.raise(collector, reason, self.started.elapsed()) {
+            warn!(
+                collector,
+                endpoint = failure.endpoint.as_str(),
+                reason,
+                customer_id = due.target.customer_id(),
+                repeated,
+                error = error_chain(&failure.error),
+                "a poll failed; what is known stands and ages"
+            );
+        }
+    }
+
+    /// `elements_up` tells of the list: whether the newest attempt at it succeeded. Where customers are asked about one
+    /// by one, one that is refused or gone says nothing about the API.
+    fn note_customers_listed(&mut self, result: &Result<(), Failure>) {
+        let each = self.each.get(CUSTOMERS_INDEX).copied().unwrap_or_default();
+        let of_one = |error: &Error| matches!(error, Error::Status(403 | 404) | Error::Decode(_));
+        self.customers_listed = match result {
+            Ok(()) => Some(true),
+            Err(failure) if each && of_one(&failure.error) => self.customers_listed.or(Some(true)),
+            Err(_) => Some(false),
+        };
+        if self.customers_listed == Some(true) {
+            self.health.set_ready();
+        }
+    }
+
+    fn hasten_customers(&mut self) {
+        let now = self.now();
+        let targets: Vec<Target> = self.queue.targets(CUSTOMERS_INDEX).cloned().collect();
+        for target in targets {
+            self.queue.hasten(CUSTOMERS_INDEX, &target, now);
+        }
+    }
+
+    /// After an outage, what failed is due at once. The pace lets it through no faster than it should.
+    fn hasten_failed(&mut self) {
+        let now = self.now();
+        let failed: Vec<(usize, Target)> = self.failures.keys().cloned().collect();
+        for (collector, target) in failed {
+            self.queue.hasten(collector, &target, now);
+        }
+    }
+
+    fn end_of_round(&mut self, due: &Due, now: Moment) {
+        let Some(round) = self.rounds.get_mut(due.collector) else {
+            return;
+        };
+        round.remaining.remove(&due.target);
+        if round.remaining.len() < LINGERING_CHECK {
+            let queued: BTreeSet<&Target> = self.queue.targets(due.collector).collect();
+            round.remaining.retain(|target| queued.contains(target));
+        }
+        if round.remaining.is_empty()
+            && let Some(since) = round.since.take()
+        {
+            round.took = Some(now.saturating_sub(since));
+        }
+    }
+
+    fn each_polled_once(&self) -> bool {
+        self.unpolled.is_empty() && self.polls.is_empty()
+    }
+
+    fn now(&self) -> Moment {
+        self.started.elapsed()
+    }
+}
+
+/// When so few targets remain of a round, those that were dropped meanwhile are looked for; before, it would cost more
+/// than it tells.
+const LINGERING_CHECK: usize = 8;
+
+/// Where the customers collector stands in [`collector::ALL`]; a test holds it there.
+const CUSTOMERS_INDEX: usize = 0;
+
+fn entry_name(collector: usize) -> &'static str {
+    collector::ALL.get(collector).map_or("", |entry| entry.name)
+}
+
+fn wall_clock() -> Timestamp {
+    Timestamp::from(SystemTime::now())
+}
+
+/// A poll that ends, whatever happens in it.
+async fn guarded(
+    entry: Entry,
+    gateway: Arc<Gateway>,
+    target: Target,
+    previous: collector::Previous,
+    context: Context,
+) -> Result<Brought, Failure> {
+    let poll = async {
+        let api = gateway.api().await?;
+        entry.poll(api, target, previous, context).await
+    };
+    let caught = AssertUnwindSafe(poll).catch_unwind();
+    match tokio::time::timeout(POLL_DEADLINE, caught).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_panic)) => Err(Error::Panicked.at(Endpoint::of_collector(entry.name))),
+        Err(_) => Err(Error::Deadline(POLL_DEADLINE).at(Endpoint::of_collector(entry.name))),
+    }
+}
+
+/// An error with what is behind it, for a log line.
+pub fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,606 @@
+//! What is known of the remote world: the newest complete record of every collector about every customer, and how
+//! fresh it is.
+//!
+//! Only a poll's outcome changes it, and always as a whole: [`Store::commit`] swaps records in, [`Store::fail`] leaves
+//! them as they are and says so. A scrape takes a [`Picture`] of it under one short lock. What it shows of a record that
+//! has outlived `stale_after` is decided when the picture is taken, so nothing has to be swept.
+
+pub mod state;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::api::Error;
+use crate::collector::{self, Context, Kept, Record, Settings, Target};
+use crate::domain::{CustomerId, Timestamp};
+use crate::exposition::{Metric, Picture, Source, Table, Tables};
+
+/// A customer list that lacks more than this part of the customers known is not believed at once.
+const SHARP_SHRINK_PART: f64 = 0.1;
+
+/// Nor is it called sharp when it lacks fewer than this many: of a handful of customers, one or two leaving is life.
+const SHARP_SHRINK_CUSTOMERS: usize = 3;
+
+/// The outcome of the newest attempt, per collector and customer.
+pub const COLLECTOR_SUCCESS: Metric = Metric::gauge(
+    "elements_exporter_collector_success",
+    "Whether the newest poll brought a complete answer; 0 before the first; customer_id is empty where one poll asks \
+     for all",
+)
+.dated()
+.labels(FRESHNESS_LABELS);
+
+/// When a poll last brought a complete answer, per collector and customer.
+pub const COLLECTOR_LAST_SUCCESS: Metric = Metric::timestamp(
+    "elements_exporter_collector_last_success_timestamp_seconds",
+    "When a poll last brought a complete answer; 0 before the first",
+)
+.labels(FRESHNESS_LABELS);
+
+const FRESHNESS_LABELS: &[&str] = &["collector", "customer_id"];
+
+/// How a collector is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Whether it is run at all.
+    pub enabled: bool,
+    /// How often.
+    pub interval: Duration,
+    /// How long values outlive the last good poll.
+    pub stale_after: Duration,
+}
+
+/// How a customer stands with a collector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    /// The newest poll succeeded and is not older than `stale_after`.
+    Fresh,
+    /// The last good poll is older than `stale_after`.
+    Stale,
+    /// The newest poll failed, the last good one is not that old yet or never was.
+    Failed,
+    /// The API does not let us see this.
+    Forbidden,
+    /// No poll has ended yet.
+    Pending,
+}
+
+impl State {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Fresh, Self::Stale, Self::Failed, Self::Forbidden, Self::Pending];
+
+    /// The label value.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Stale => "stale",
+            Self::Failed => "failed",
+            Self::Forbidden => "forbidden",
+            Self::Pending => "pending",
+        }
+    }
+}
+
+/// What came of the newest poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Attempt {
+    Pending,
+    Succeeded,
+    Failed,
+    Forbidden,
+}
+
+/// How fresh what is known of a target is.
+#[derive(Clone, Debug)]
+struct Freshness {
+    attempt: Attempt,
+    last_success: Option<Timestamp>,
+    tables: Arc<[Table]>,
+}
+
+impl Freshness {
+    fn new(collector: &str, target: &Target, attempt: Attempt, last_success: Option<Timestamp>) -> Self {
+        let labels = [("collector", collector), ("customer_id", target.customer_id())];
+        let success = f64::from(attempt == Attempt::Succeeded);
+        let last = last_success.map_or(0.0, Timestamp::as_unix_seconds);
+        let table = Table::single(&labels, &[Some(success), Some(last)]);
+        Self {
+            attempt,
+            last_success,
+            tables: Arc::new([table]),
+        }
+    }
+
+    fn state(&self, stale_after: Duration, now: Timestamp) -> State {
+        let stale = self.last_success.is_some_and(|success| now > success.plus(stale_after));
+        match self.attempt {
+            Attempt::Pending if self.last_success.is_none() => State::Pending,
+            Attempt::Forbidden => State::Forbidden,
+            _ if stale => State::Stale,
+            Attempt::Succeeded => State::Fresh,
+            Attempt::Failed | Attempt::Pending => State::Failed,
+        }
+    }
+}
+
+/// A record and the moment of the last complete poll that it stands on.
+#[derive(Clone, Debug)]
+struct Cell {
+    kept: Kept,
+    good_at: Timestamp,
+}
+
+impl Cell {
+    fn samples(&self) -> usize {
+        self.kept.tables.iter().map(Table::samples).sum()
+    }
+}
+
+/// What is known through one collector.
+#[derive(Debug)]
+struct Collected {
+    name: &'static str,
+    plan: Plan,
+    permitted: Option<bool>,
+    cells: BTreeMap<CustomerId, Cell>,
+    freshness: BTreeMap<Target, Freshness>,
+}
+
+impl Collected {
+    fn note(&mut self, target: &Target, attempt: Attempt, success: Option<Timestamp>) {
+        let before = self.freshness.get(target).and_then(|known| known.last_success);
+        let freshness = Freshness::new(self.name, target, attempt, success.or(before));
+        self.freshness.insert(target.clone(), freshness);
+    }
+}
+
+/// A customer that is known.
+#[derive(Clone, Debug)]
+struct Known {
+    organization: Arc<str>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    customers: BTreeMap<CustomerId, Known>,
+    /// Customers that the last complete list lacked. Absent from the next one too, they are gone.
+    absent_once: BTreeSet<CustomerId>,
+    collected: Vec<Collected>,
+    series: usize,
+    series_limit: Option<usize>,
+    restored: bool,
+    /// Counts changes, so that whoever keeps something made from the store knows when it is out of date.
+    generation: u64,
+}
+
+/// The store. Its lock is held for moments only and never across a wait.
+#[derive(Debug)]
+pub struct Store(Mutex<Inner>);
+
+/// What a customer list changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Reconciled {
+    /// Customers that are new.
+    pub joined: Vec<CustomerId>,
+    /// Customers that are gone, with everything known of them.
+    pub left: Vec<CustomerId>,
+}
+
+/// A record was turned away because it would have taken the store past its limit of series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OverLimit {
+    /// How many more series it would have been.
+    pub series: usize,
+}
+
+/// How a collector does, for the metrics about the exporter.
+#[derive(Clone, Debug)]
+pub struct Overview {
+    /// The collector.
+    pub name: &'static str,
+    /// How it is run.
+    pub plan: Plan,
+    /// Whether its scope is granted, `None` before that is known.
+    pub permitted: Option<bool>,
+    /// Customers by state; adds up to the customers known.
+    pub customers: BTreeMap<State, usize>,
+}
+
+impl Store {
+    /// An empty store for collectors that are run like this, in the order of [`collector::ALL`].
+    pub fn new(plans: &[Plan], series_limit: Option<usize>) -> Self {
+        let collected = collector::ALL
+            .iter()
+            .zip(plans)
+            .map(|(entry, plan)| Collected {
+                name: entry.name,
+                plan: *plan,
+                permitted: None,
+                cells: BTreeMap::new(),
+                freshness: BTreeMap::new(),
+            })
+            .collect();
+        Self(Mutex::new(Inner {
+            customers: BTreeMap::new(),
+            absent_once: BTreeSet::new(),
+            collected,
+            series: 0,
+            series_limit,
+            restored: false,
+            generation: 0,
+        }))
+    }
+
+    /// Takes up other plans and limits, as after a reload, and renders every record under the new settings.
+    pub fn reconfigure(&self, plans: &[Plan], series_limit: Option<usize>, settings: &Arc<Settings>, now: Timestamp) {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        inner.series_limit = series_limit;
+        for ((collected, plan), entry) in inner.collected.iter_mut().zip(plans).zip(collector::ALL) {
+            collected.plan = *plan;
+            for (id, cell) in &mut collected.cells {
+                let context = Context {
+                    now,
+                    settings: Arc::clone(settings),
+                    organization: organization(&inner.customers, id),
+                };
+                if let Some(tables) = entry.render(cell.kept.record.as_ref(), id, &context) {
+                    inner.series -= cell.samples();
+                    cell.kept.tables = tables;
+                    inner.series += cell.samples();
+                }
+            }
+            if !plan.enabled {
+                inner.series -= collected.cells.values().map(Cell::samples).sum::<usize>();
+                collected.cells.clear();
+                collected.freshness.clear();
+            }
+        }
+        inner.generation += 1;
+    }
+
+    /// Makes sure that a target is known to a collector, so that its freshness is shown from the first moment.
+    pub fn expect(&self, collector: usize, target: &Target) {
+        let mut inner = self.lock();
+        if let Some(collected) = inner.collected.get_mut(collector)
+            && !collected.freshness.contains_key(target)
+        {
+            collected.note(target, Attempt::Pending, None);
+            inner.generation += 1;
+        }
+    }
+
+    /// Forgets the freshness of targets that a collector does not ask about any more.
+    pub fn retain_targets(&self, collector: usize, keep: impl Fn(&Target) -> bool) {
+        let mut inner = self.lock();
+        if let Some(collected) = inner.collected.get_mut(collector) {
+            collected.freshness.retain(|target, _| keep(target));
+            inner.generation += 1;
+        }
+    }
+
+    /// Whether a collector's scope is granted; true when that is news.
+    pub fn set_permitted(&self, collector: usize, permitted: bool) -> bool {
+        let mut inner = self.lock();
+        let Some(collected) = inner.collected.get_mut(collector) else {
+            return false;
+        };
+        let news = collected.permitted != Some(permitted);
+        collected.permitted = Some(permitted);
+        inner.generation += 1;
+        news
+    }
+
+    /// What was kept of a customer by a collector.
+    pub fn record(&self, collector: usize, customer: &CustomerId) -> Option<Arc<dyn Record>> {
+        let inner = self.lock();
+        let cell = inner.collected.get(collector)?.cells.get(customer)?;
+        Some(Arc::clone(&cell.kept.record))
+    }
+
+    /// The name of a customer's organization; empty where it is not known.
+    pub fn organization(&self, customer: &CustomerId) -> Arc<str> {
+        organization(&self.lock().customers, customer)
+    }
+
+    /// The customers known.
+    pub fn customers(&self) -> Vec<CustomerId> {
+        self.lock().customers.keys().cloned().collect()
+    }
+
+    /// When a poll of a target last succeeded.
+    pub fn last_success(&self, collector: usize, target: &Target) -> Option<Timestamp> {
+        self.lock()
+            .collected
+            .get(collector)?
+            .freshness
+            .get(target)?
+            .last_success
+    }
+
+    /// Whether the newest poll of a target succeeded.
+    pub fn succeeded(&self, collector: usize, target: &Target) -> bool {
+        let inner = self.lock();
+        let freshness = inner
+            .collected
+            .get(collector)
+            .and_then(|collected| collected.freshness.get(target));
+        freshness.is_some_and(|freshness| freshness.attempt == Attempt::Succeeded)
+    }
+
+    /// Swaps in what a poll about `target` brought at `now`. Customers that are not known are left out. An answer
+    /// about all customers replaces all that was known through the collector, an incomplete one only what it holds.
+    ///
+    /// # Errors
+    /// [`OverLimit`] where it would take more series than the limit; then nothing is swapped.
+    pub fn commit(
+        &self,
+        collector: usize,
+        target: &Target,
+        mut records: BTreeMap<CustomerId, Kept>,
+        complete: bool,
+        now: Timestamp,
+    ) -> Result<(), OverLimit> {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let Some(collected) = inner.collected.get_mut(collector) else {
+            return Ok(());
+        };
+        records.retain(|id, _| inner.customers.contains_key(id));
+        let replaced: Vec<CustomerId> = match target {
+            Target::Partner if complete => collected.cells.keys().cloned().collect(),
+            Target::Partner => records.keys().cloned().collect(),
+            Target::Customer(id) => vec![id.clone()],
+        };
+        let samples_of = |tables: &Arc<[Table]>| tables.iter().map(Table::samples).sum::<usize>();
+        let more: usize = records.values().map(|kept| samples_of(&kept.tables)).sum();
+        let less: usize = replaced
+            .iter()
+            .filter_map(|id| collected.cells.get(id))
+            .map(Cell::samples)
+            .sum();
+        let series = inner.series - less + more;
+        if more > less && inner.series_limit.is_some_and(|limit| series > limit) {
+            collected.note(target, Attempt::Failed, None);
+            inner.generation += 1;
+            return Err(OverLimit { series: more - less });
+        }
+        for id in replaced {
+            let gone = complete && !records.contains_key(&id);
+            if gone {
+                collected.cells.remove(&id);
+            }
+        }
+        for (id, kept) in records {
+            let good_before = collected.cells.get(&id).map(|cell| cell.good_at);
+            let good_at = match (complete, good_before) {
+                (false, Some(before)) => before,
+                _ => now,
+            };
+            collected.cells.insert(id, Cell { kept, good_at });
+        }
+        match complete {
+            true => collected.note(target, Attempt::Succeeded, Some(now)),
+            false => collected.note(target, Attempt::Failed, None),
+        }
+        inner.series = series;
+        inner.generation += 1;
+        Ok(())
+    }
+
+    /// Notes that a poll failed. What is known stands.
+    pub fn fail(&self, collector: usize, target: &Target, error: &Error) {
+        let attempt = if error.is_forbidden() || matches!(error, Error::NotPermitted(_)) {
+            Attempt::Forbidden
+        } else {
+            Attempt::Failed
+        };
+        let mut inner = self.lock();
+        if let Some(collected) = inner.collected.get_mut(collector) {
+            collected.note(target, attempt, None);
+            inner.generation += 1;
+        }
+    }
+
+    /// Takes in a list of all customers, by organization. A customer is gone when two complete lists in a row lack it.
+    ///
+    /// # Errors
+    /// [`Error::Shrunk`] where a complete list lacks so many customers at once that it is not believed before the
+    /// next one says the same. Those who are missing for the second time are gone all the same.
+    pub fn reconcile(
+        &self,
+        listed: &BTreeMap<CustomerId, Arc<str>>,
+        complete: bool,
+    ) -> (Reconciled, Result<(), Error>) {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let mut reconciled = Reconciled::default();
+        for (id, organization) in listed {
+            inner.absent_once.remove(id);
+            let known = Known {
+                organization: Arc::clone(organization),
+            };
+            if inner.customers.insert(id.clone(), known).is_none() {
+                reconciled.joined.push(id.clone());
+            }
+        }
+        inner.generation += 1;
+        if !complete {
+            return (reconciled, Ok(()));
+        }
+        let known = inner.customers.len() - reconciled.joined.len();
+        let missing: Vec<CustomerId> = inner
+            .customers
+            .keys()
+            .filter(|id| !listed.contains_key(id))
+            .cloned()
+            .collect();
+        let (left, missing): (Vec<_>, Vec<_>) = missing.into_iter().partition(|id| inner.absent_once.contains(id));
+        for id in &left {
+            inner.forget(id);
+        }
+        reconciled.left = left;
+        inner.absent_once = missing.iter().cloned().collect();
+        let result = if is_sharp(missing.len(), known) {
+            Err(Error::Shrunk {
+                missing: missing.len(),
+                known,
+            })
+        } else {
+            Ok(())
+        };
+        (reconciled, result)
+    }
+
+    /// Keeps just the customers that pass, as after a reload of the filters, and says who went.
+    pub fn retain_customers(&self, admits: impl Fn(&CustomerId, &str) -> bool) -> Vec<CustomerId> {
+        let mut inner = self.lock();
+        let gone: Vec<CustomerId> = inner
+            .customers
+            .iter()
+            .filter(|(id, known)| !admits(id, &known.organization))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in &gone {
+            inner.forget(id);
+        }
+        inner.generation += 1;
+        gone
+    }
+
+    /// The newest readings of everything, as one scrape shows them; of just these customers where `only` is given.
+    /// Its groups are those that [`columns`] names.
+    pub fn picture(&self, only: Option<&BTreeSet<String>>, now: Timestamp) -> Picture {
+        let inner = self.lock();
+        let admits = |id: &str| only.is_none_or(|only| only.contains(id));
+        let cells = inner.collected.iter().map(|collected| {
+            let cells = collected.cells.iter().filter(|(id, _)| admits(id.as_str()));
+            cells
+                .map(|(_, cell)| Tables {
+                    tables: Arc::clone(&cell.kept.tables),
+                    stale: now > cell.good_at.plus(collected.plan.stale_after),
+                })
+                .collect()
+        });
+        let freshness = inner.collected.iter().map(|collected| {
+            let targets = collected
+                .freshness
+                .iter()
+                .filter(|(target, _)| admits(target.customer_id()));
+            targets
+                .map(|(_, freshness)| Tables {
+                    tables: Arc::clone(&freshness.tables),
+                    stale: false,
+                })
+                .collect()
+        });
+        Picture {
+            groups: cells.chain(freshness).collect(),
+        }
+    }
+
+    /// How each enabled collector does.
+    pub fn overview(&self, now: Timestamp) -> Vec<Overview> {
+        let inner = self.lock();
+        let enabled = inner.collected.iter().filter(|collected| collected.plan.enabled);
+        enabled
+            .map(|collected| {
+                let mut customers = BTreeMap::from(State::ALL.map(|state| (state, 0)));
+                let of_all = collected.freshness.get(&Target::Partner);
+                for id in inner.customers.keys() {
+                    let of_customer = || collected.freshness.get(&Target::Customer(id.clone()));
+                    let state = of_all.or_else(of_customer).map_or(State::Pending, |freshness| {
+                        freshness.state(collected.plan.stale_after, now)
+                    });
+                    *customers.entry(state).or_default() += 1;
+                }
+                Overview {
+                    name: collected.name,
+                    plan: collected.plan,
+                    permitted: collected.permitted,
+                    customers,
+                }
+            })
+            .collect()
+    }
+
+    /// How many series it holds, those about freshness included.
+    pub fn series(&self) -> usize {
+        let inner = self.lock();
+        let freshness: usize = inner.collected.iter().map(|collected| collected.freshness.len()).sum();
+        inner.series + 2 * freshness
+    }
+
+    /// Whether it came out of a state file.
+    pub fn was_restored(&self) -> bool {
+        self.lock().restored
+    }
+
+    /// A number that changes with every change.
+    pub fn generation(&self) -> u64 {
+        self.lock().generation
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every change below is a whole swap of plain data, so what a panic leaves behind is whole too.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Drops a customer with all its series.
+    fn forget(&mut self, id: &CustomerId) {
+        self.customers.remove(id);
+        self.absent_once.remove(id);
+        let target = Target::Customer(id.clone());
+        for collected in &mut self.collected {
+            collected.freshness.remove(&target);
+            if let Some(cell) = collected.cells.remove(id) {
+                self.series -= cell.samples();
+            }
+        }
+    }
+}
+
+fn organization(customers: &BTreeMap<CustomerId, Known>, id: &CustomerId) -> Arc<str> {
+    customers
+        .get(id)
+        .map_or_else(|| Arc::from(""), |known| Arc::clone(&known.organization))
+}
+
+/// Whether so many customers missing of so many known smells of a fault rather than of business.
+fn is_sharp(missing: usize, known: usize) -> bool {
+    let all = known > 0 && missing >= known;
+    let many = missing >= SHARP_SHRINK_CUSTOMERS && missing as f64 > known as f64 * SHARP_SHRINK_PART;
+    all || many
+}
+
+/// Every metric that the store shows and where a [`Picture`] holds it: the collectors' groups, then their freshness.
+pub fn columns() -> Vec<(Metric, Source)> {
+    let mut columns = Vec::new();
+    for (group, entry) in collector::ALL.iter().enumerate() {
+        for (shape, metrics) in entry.metrics().into_iter().enumerate() {
+            for (column, (metric, _)) in metrics.into_iter().enumerate() {
+                columns.push((metric, Source { group, shape, column }));
+            }
+        }
+    }
+    for (column, metric) in [COLLECTOR_SUCCESS, COLLECTOR_LAST_SUCCESS].into_iter().enumerate() {
+        for collector in 0..collector::ALL.len() {
+            let source = Source {
+                group: collector::ALL.len() + collector,
+                shape: 0,
+                column,
+            };
+            columns.push((metric, source));
+        }
+    }
+    columns
+}
+
+/// The groups of a picture that belong to a collector: its records and its freshness.
+pub fn groups_of(collector: usize) -> [usize; 2] {
+    [collector, collector::ALL.len() + collector]
+}

@@ -1,0 +1,416 @@
+//! The state file: what is known, across restarts.
+//!
+//! A file written whole beside the old one and put in its place by a rename, rather than an embedded database: the
+//! state is a few megabytes that are learned again from the API within a round, so it is worth a file that people can
+//! read and that is either the old one or the new one whenever the process is killed. Lines of JSON, first what it is,
+//! last how many lines there are and their checksum.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{Attempt, Cell, Freshness, Known, Store};
+use crate::collector::{self, Context, Record, Settings, Target};
+use crate::domain::{CustomerId, Timestamp};
+
+/// The version of the format. A file with a higher one is left alone.
+const FORMAT: u32 = 1;
+
+/// The longest line that is read: the record of one customer, whose answer was capped well below it.
+const MAX_LINE_BYTES: u64 = 256 << 20;
+
+/// Why the state could not be saved or loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file system.
+    #[error("{}: {doing}", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// What it said.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is no state file, or not all of one.
+    #[error("{}: {what}", path.display())]
+    Corrupt {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// The file is of a version to come.
+    #[error("{}: written by a newer version, in format {format} where this one knows {FORMAT}", path.display())]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// Its format.
+        format: u32,
+    },
+}
+
+/// What is known at one moment, to be written while the store goes on.
+pub struct Snapshot {
+    customers: Vec<(CustomerId, Arc<str>)>,
+    records: Vec<(&'static str, CustomerId, Timestamp, Arc<dyn Record>)>,
+    freshness: Vec<(&'static str, Target, Attempt, Option<Timestamp>)>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    State {
+        format: u32,
+        version: String,
+    },
+    Customer {
+        id: CustomerId,
+        organization: String,
+    },
+    Record {
+        collector: String,
+        customer: CustomerId,
+        good_at: Timestamp,
+        record: Box<RawValue>,
+    },
+    Freshness {
+        collector: String,
+        customer: Option<CustomerId>,
+        attempt: Attempt,
+        last_success: Option<Timestamp>,
+    },
+    End {
+        lines: u64,
+        crc32: u32,
+    },
+}
+
+impl Store {
+    /// What is known now.
+    pub fn snapshot(&self) -> Snapshot {
+        let inner = self.lock();
+        let mut snapshot = Snapshot {
+            customers: Vec::with_capacity(inner.customers.len()),
+            records: Vec::new(),
+            freshness: Vec::new(),
+        };
+        for (id, known) in &inner.customers {
+            snapshot.customers.push((id.clone(), Arc::clone(&known.organization)));
+        }
+        for collected in &inner.collected {
+            for (id, cell) in &collected.cells {
+                let record = Arc::clone(&cell.kept.record);
+                snapshot
+                    .records
+                    .push((collected.name, id.clone(), cell.good_at, record));
+            }
+            for (target, freshness) in &collected.freshness {
+                let line = (
+                    collected.name,
+                    target.clone(),
+                    freshness.attempt,
+                    freshness.last_success,
+                );
+                snapshot.freshness.push(line);
+            }
+        }
+        snapshot
+    }
+
+    /// Takes in what a state file holds, for customers that `admits` lets in. Records come back with the moments of
+    /// the polls they stand on, so they are as old as they are. Returns how many customers came back.
+    ///
+    /// # Errors
+    /// Where the file cannot be read whole; then nothing of it is taken in. A file that is not there is an empty state.
+    pub fn restore(
+        &self,
+        path: &Path,
+        settings: &Arc<Settings>,
+        admits: impl Fn(&CustomerId, &str) -> bool,
+        now: Timestamp,
+    ) -> Result<usize, Error> {
+        let Some(lines) = read(path)? else { return Ok(0) };
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let mut organizations: BTreeMap<CustomerId, Arc<str>> = BTreeMap::new();
+        for line in lines {
+            match line {
+                Line::State { .. } | Line::End { .. } => {}
+                Line::Customer { id, organization } => {
+                    if admits(&id, &organization) {
+                        let organization: Arc<str> = organization.into();
+                        organizations.insert(id.clone(), Arc::clone(&organization));
+                        inner.customers.insert(id, Known { organization });
+                    }
+                }
+                Line::Record {
+                    collector,
+                    customer,
+                    good_at,
+                    record,
+                } => {
+                    let Some(organization) = organizations.get(&customer) else {
+                        continue;
+                    };
+                    let place = collector::index_of(&collector);
+                    let entry = place.and_then(|place| collector::ALL.get(place));
+                    let collected = place.and_then(|place| inner.collected.get_mut(place));
+                    let (Some(entry), Some(collected)) = (entry, collected) else {
+                        continue;
+                    };
+                    let context = Context {
+                        now,
+                        settings: Arc::clone(settings),
+                        organization: Arc::clone(organization),
+                    };
+                    if !collected.plan.enabled {
+                        continue;
+                    }
+                    if let Some(kept) = entry.restore(&record, &customer, &context) {
+                        let good_at = good_at.min(now);
+                        let cell = Cell { kept, good_at };
+                        inner.series += cell.samples();
+                        collected.cells.insert(customer, cell);
+                    }
+                }
+                Line::Freshness {
+                    collector,
+                    customer,
+                    attempt,
+                    last_success,
+                } => {
+                    let place = collector::index_of(&collector);
+                    let Some(collected) = place.and_then(|place| inner.collected.get_mut(place)) else {
+                        continue;
+                    };
+                    let target = match customer {
+                        None => Target::Partner,
+                        Some(id) if organizations.contains_key(&id) => Target::Customer(id),
+                        Some(_) => continue,
+                    };
+                    if collected.plan.enabled {
+                        let last_success = last_success.map(|success| success.min(now));
+                        let freshness = Freshness::new(collected.name, &target, attempt, last_success);
+                        collected.freshness.insert(target, freshness);
+                    }
+                }
+            }
+        }
+        inner.restored = true;
+        inner.generation += 1;
+        Ok(organizations.len())
+    }
+}
+
+impl Snapshot {
+    /// Writes the state so that `path` holds the old or the new one, whatever happens meanwhile.
+    ///
+    /// # Errors
+    /// Where the file system does not let it.
+    pub fn save(&self, path: &Path) -> Result<(), Error> {
+        let io = |doing| {
+            move |source| Error::Io {
+                path: path.to_owned(),
+                doing,
+                source,
+            }
+        };
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(".new");
+        let temporary = PathBuf::from(temporary);
+        let file = private_file(&temporary).map_err(io("cannot be written beside it"))?;
+        let mut writer = Checked::new(BufWriter::new(file));
+        self.write(&mut writer).map_err(io("cannot be written"))?;
+        let file = writer.finish().map_err(io("cannot be written"))?;
+        file.sync_all().map_err(io("cannot be brought to disk"))?;
+        fs::rename(&temporary, path).map_err(io("cannot be replaced"))?;
+        // The rename itself is on disk only when the directory is; where that cannot be said, the old state is the
+        // worst that a power cut leaves.
+        if let Some(directory) = path.parent().and_then(|directory| File::open(directory).ok()) {
+            let _ = directory.sync_all();
+        }
+        Ok(())
+    }
+
+    fn write(&self, writer: &mut Checked<impl Write>) -> io::Result<()> {
+        writer.line(&Line::State {
+            format: FORMAT,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        })?;
+        for (id, organization) in &self.customers {
+            writer.line(&Line::Customer {
+                id: id.clone(),
+                organization: organization.to_string(),
+            })?;
+        }
+        for (collector, customer, good_at, record) in &self.records {
+            writer.line(&Line::Record {
+                collector: (*collector).to_owned(),
+                customer: customer.clone(),
+                good_at: *good_at,
+                record: record.to_json()?,
+            })?;
+        }
+        for (collector, target, attempt, last_success) in &self.freshness {
+            writer.line(&Line::Freshness {
+                collector: (*collector).to_owned(),
+                customer: match target {
+                    Target::Partner => None,
+                    Target::Customer(id) => Some(id.clone()),
+                },
+                attempt: *attempt,
+                last_success: *last_success,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Puts a state file that cannot be used aside, so that the next save does not destroy it. Returns its new place.
+///
+/// # Errors
+/// Where the file system does not let it.
+pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".unusable");
+    let aside = PathBuf::from(aside);
+    fs::rename(path, &aside)?;
+    Ok(aside)
+}
+
+/// A file that only its owner may read: it tells the names of all customers.
+fn private_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        options.mode(0o600);
+    }
+    options.open(path)
+}
+
+/// Writes lines and keeps their checksum.
+struct Checked<W: Write> {
+    writer: W,
+    lines: u64,
+    hasher: crc32fast::Hasher,
+}
+
+impl<W: Write> Checked<W> {
+    fn new(writer: W) -> Self {
+        Self {
+            writer,
+            lines: 0,
+            hasher: crc32fast::Hasher::new(),
+        }
+    }
+
+    fn line(&mut self, line: &Line) -> io::Result<()> {
+        let mut text = serde_json::to_vec(line)?;
+        text.push(b'\n');
+        self.hasher.update(&text);
+        self.lines += 1;
+        self.writer.write_all(&text)
+    }
+}
+
+impl<W: Write> Checked<BufWriter<W>> {
+    /// Writes the last line and gives the file back.
+    fn finish(mut self) -> io::Result<W> {
+        let end = Line::End {
+            lines: self.lines,
+            crc32: self.hasher.clone().finalize(),
+        };
+        self.line(&end)?;
+        self.writer.into_inner().map_err(io::IntoInnerError::into_error)
+    }
+}
+
+/// The lines of a state file, `None` where there is no file. They are given only when the file is whole.
+fn read(path: &Path) -> Result<Option<Vec<Line>>, Error> {
+    let io = |source| Error::Io {
+        path: path.to_owned(),
+        doing: "cannot be read",
+        source,
+    };
+    let corrupt = |what| Error::Corrupt {
+        path: path.to_owned(),
+        what,
+    };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(error)),
+    };
+    let mut reader = BufReader::new(file);
+    let mut hasher = crc32fast::Hasher::new();
+    let mut lines = Vec::new();
+    loop {
+        let mut text = Vec::new();
+        let read = (&mut reader)
+            .take(MAX_LINE_BYTES)
+            .read_until(b'\n', &mut text)
+            .map_err(io)?;
+        if read == 0 {
+            return Err(corrupt("it ends before its end"));
+        }
+        let line: Line = match serde_json::from_slice(&text) {
+            Ok(line) => line,
+            Err(_) if lines.is_empty() => return Err(not_ours(&text, path)),
+            Err(_) => return Err(corrupt("it holds a line that is none of its kind")),
+        };
+        match (&line, lines.is_empty()) {
+            (Line::State { format: FORMAT, .. }, true) => {}
+            (Line::State { format, .. }, true) => {
+                return Err(Error::Newer {
+                    path: path.to_owned(),
+                    format: *format,
+                });
+            }
+            (_, true) => return Err(corrupt("it is no state file")),
+            (Line::End { lines: count, crc32 }, false) => {
+                let whole = u64::try_from(lines.len()) == Ok(*count) && hasher.finalize() == *crc32;
+                return if whole {
+                    Ok(Some(lines))
+                } else {
+                    Err(corrupt("its checksum does not fit"))
+                };
+            }
+            _ => {}
+        }
+        hasher.update(&text);
+        lines.push(line);
+    }
+}
+
+/// Tells a file of a version to come from one that is no state file at all.
+fn not_ours(first_line: &[u8], path: &Path) -> Error {
+    #[derive(Deserialize)]
+    struct Header {
+        state: Format,
+    }
+    #[derive(Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    match serde_json::from_slice::<Header>(first_line) {
+        Ok(Header {
+            state: Format { format },
+        }) if format > FORMAT => Error::Newer {
+            path: path.to_owned(),
+            format,
+        },
+        _ => Error::Corrupt {
+            path: path.to_owned(),
+            what: "it is no state file",
+        },
+    }
+}
