@@ -15,7 +15,7 @@ fn main() {
         println!("cargo:rustc-env=ELEMENTS_EXPORTER_{name}={value}");
     }
     println!("cargo:rerun-if-env-changed=ELEMENTS_EXPORTER_REVISION");
-    println!("cargo:rerun-if-changed=.git/HEAD");
+    println!("cargo:rerun-if-changed=.git/logs/HEAD");
     println!("cargo:rerun-if-changed=build.rs");
 }
 

@@ -1,9 +1,19 @@
 //! A Prometheus exporter for AvePoint Elements.
-
 pub mod api;
+pub mod app;
 pub mod args;
+pub mod assets;
+pub mod catalogue;
 pub mod collector;
+pub mod commands;
 pub mod config;
 pub mod domain;
 pub mod exposition;
+pub mod health;
+pub mod http;
+pub mod logging;
+pub mod schedule;
+pub mod scrape;
 pub mod secret;
+pub mod simulator;
+pub mod store;

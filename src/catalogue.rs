@@ -1,0 +1,112 @@
+//! The catalogue: every metric once, with its type, labels, help and promises. The reference page is made of it, and the
+//! tests hold documentation, dashboards and rules against it.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use crate::exposition::{Metric, Stability};
+use crate::{collector, health, scrape, store};
+
+/// A metric with the names of its labels.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The metric.
+    pub metric: Metric,
+    /// Its labels in order.
+    pub labels: Vec<&'static str>,
+    /// The collector that it comes from, `None` for metrics about the exporter.
+    pub collector: Option<&'static str>,
+}
+
+/// Every metric, in the order of the exposition: those of the collectors, then those about the exporter.
+pub fn metrics() -> Vec<Entry> {
+    let mut seen = BTreeSet::new();
+    let of_collectors = collector::ALL.iter().flat_map(|entry| {
+        let metrics = entry.metrics().into_iter().flatten();
+        metrics.map(|(metric, labels)| Entry {
+            metric,
+            labels,
+            collector: Some(entry.name),
+        })
+    });
+    let about_the_exporter = scrape::metrics()
+        .chain([store::COLLECTOR_SUCCESS, store::COLLECTOR_LAST_SUCCESS])
+        .chain(health::COUNTED.iter().copied())
+        .chain(health::PROCESS.iter().copied())
+        .map(|metric| Entry {
+            metric,
+            labels: metric.labels.to_vec(),
+            collector: None,
+        });
+    of_collectors
+        .chain(about_the_exporter)
+        .filter(|entry| seen.insert(entry.metric.name))
+        .collect()
+}
+
+/// The reference of metrics as Markdown.
+pub fn reference() -> String {
+    let mut text = String::new();
+    let mut section = Some("");
+    for entry in metrics() {
+        if section != entry.collector {
+            section = entry.collector;
+            let title = match section {
+                Some(collector) => format!("Collector `{collector}`"),
+                None => "About the exporter".to_owned(),
+            };
+            let _ = write!(
+                text,
+                "\n### {title}\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n"
+            );
+        }
+        let Metric {
+            name,
+            kind,
+            help,
+            stability,
+            ..
+        } = entry.metric;
+        let labels: Vec<String> = entry.labels.iter().map(|label| format!("`{label}`")).collect();
+        let experimental = match stability {
+            Stability::Stable => "",
+            Stability::Experimental => " *(experimental)*",
+        };
+        let _ = writeln!(
+            text,
+            "| `{name}` | {} | {} | {help}{experimental} |",
+            kind.as_str(),
+            labels.join(", ")
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exposition::{Kind, Lifetime};
+
+    #[test]
+    fn names_follow_the_conventions() {
+        for Entry { metric, labels, .. } in metrics() {
+            let name = metric.name;
+            assert!(name.starts_with("elements_") || name.starts_with("process_"), "{name}");
+            assert_eq!(name.ends_with("_total"), metric.kind == Kind::Counter, "{name}");
+            assert_eq!(name.ends_with("_info"), metric.kind == Kind::Info, "{name}");
+            assert!(!metric.help.ends_with('.') && !metric.help.contains('\n'), "{name}");
+            let unique: BTreeSet<_> = labels.iter().collect();
+            assert_eq!(unique.len(), labels.len(), "{name}");
+        }
+    }
+
+    #[test]
+    fn dated_facts_are_those_that_the_contract_names() {
+        for entry in metrics().into_iter().filter(|entry| entry.collector.is_some()) {
+            let name = entry.metric.name;
+            let dated =
+                name.ends_with("_timestamp_seconds") || name.ends_with("_info") || name == "elements_job_rpo_seconds";
+            assert_eq!(entry.metric.lifetime == Lifetime::Dated, dated, "{name}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The way in: routes, and what each of them answers. Nothing in here asks the API.
+
+mod body;
+mod negotiate;
+mod page;
+pub mod server;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, VARY};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+
+use crate::assets::{self, Asset};
+use crate::health::Health;
+use crate::scrape::{Narrowing, Scrape};
+
+/// Loads the configuration anew; the error is the message for whoever asked.
+pub type Reload = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
+
+/// What the routes need.
+pub struct Site {
+    /// Answers scrapes.
+    pub scrape: Arc<Scrape>,
+    /// Tells whether the loop lives and whether it is ready.
+    pub health: Arc<Health>,
+    /// Where the metrics are.
+    pub telemetry_path: String,
+    /// What all paths begin with; empty or `/…` without a slash at its end.
+    pub route_prefix: String,
+    /// Reloads, where that may be asked for over HTTP.
+    pub reload: Option<Reload>,
+    /// What the status page says of the source of the data.
+    pub subtitle: String,
+}
+
+/// The routes of the exporter.
+pub fn routes(site: Site) -> Router {
+    let prefix = site.route_prefix.clone();
+    let at = |path: &str| format!("{prefix}{path}");
+    let mut router = Router::new()
+        .route(&at("/"), get(index))
+        .route(&at(&site.telemetry_path), get(metrics))
+        .route(&at("/-/healthy"), get(healthy))
+        .route(&at("/-/ready"), get(ready))
+        .route(&at("/-/reload"), post(reload).put(reload))
+        .route(
+            &at("/dashboards/"),
+            get(|state| list(state, assets::DASHBOARDS, "dashboards")),
+        )
+        .route(&at("/dashboards/{name}"), get(|name| asset(name, assets::DASHBOARDS)))
+        .route(&at("/rules/"), get(|state| list(state, assets::RULES, "rules")))
+        .route(&at("/rules/{name}"), get(|name| asset(name, assets::RULES)));
+    let home = at("/");
+    for shortened in ["/dashboards", "/rules"] {
+        let whole = at(&format!("{shortened}/"));
+        router = router.route(&at(shortened), get(|| async move { Redirect::permanent(&whole) }));
+    }
+    if !prefix.is_empty() {
+        let from_root = home.clone();
+        router = router
+            .route("/", get(|| async move { Redirect::temporary(&from_root) }))
+            .route(&prefix, get(|| async move { Redirect::permanent(&home) }));
+    }
+    router.with_state(Arc::new(site))
+}
+
+async fn index(State(site): State<Arc<Site>>) -> Html<String> {
+    Html(page::index(&site))
+}
+
+async fn metrics(State(site): State<Arc<Site>>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
+    let format = negotiate::format(&headers);
+    let frames = site.scrape.frames(&narrowing(query.as_deref()), format);
+    let mut response = if negotiate::accepts_gzip(&headers) {
+        let mut response = body::compressed(frames).into_response();
+        response
+            .headers_mut()
+            .insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        response
+    } else {
+        body::plain(frames).into_response()
+    };
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// What the query narrows the answer to. What it says besides is passed over: a scrape always has an answer.
+fn narrowing(query: Option<&str>) -> Narrowing {
+    let mut narrowing = Narrowing::default();
+    for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        match name.as_ref() {
+            "collector" | "collector[]" => narrowing.collectors.insert(value.into_owned()),
+            "customer_id" | "customer_id[]" => narrowing.customers.insert(value.into_owned()),
+            _ => false,
+        };
+    }
+    narrowing
+}
+
+async fn healthy(State(site): State<Arc<Site>>) -> (StatusCode, &'static str) {
+    if site.health.is_alive() {
+        (StatusCode::OK, "elements_exporter is healthy.\n")
+    } else {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The poll loop does not turn any more.\n",
+        )
+    }
+}
+
+async fn ready(State(site): State<Arc<Site>>) -> (StatusCode, &'static str) {
+    if site.health.is_ready() {
+        (StatusCode::OK, "elements_exporter is ready.\n")
+    } else {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The customer list has not been polled yet.\n",
+        )
+    }
+}
+
+async fn reload(State(site): State<Arc<Site>>) -> Response {
+    let Some(reload) = &site.reload else {
+        let message = "Lifecycle API is not enabled; start with --web.enable-lifecycle, or send SIGHUP.\n";
+        return (StatusCode::FORBIDDEN, message).into_response();
+    };
+    match reload().await {
+        Ok(()) => (StatusCode::OK, "Configuration reloaded.\n").into_response(),
+        Err(message) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("The old configuration stays in force: {message}\n"),
+        )
+            .into_response(),
+    }
+}
+
+async fn list(State(site): State<Arc<Site>>, assets: &'static [Asset], kind: &'static str) -> Html<String> {
+    Html(page::list(&site, assets, kind))
+}
+
+async fn asset(Path(name): Path<String>, assets: &'static [Asset]) -> Response {
+    let Some(asset) = assets.iter().find(|asset| asset.name == name) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    ([(CONTENT_TYPE, asset.content_type())], asset.content).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_narrow_and_nonsense_is_passed_over() {
+        let parsed = narrowing(Some(
+            "collector=jobs&customer_id=a%26b&collector=licenses&x=1&=&%ff&collector",
+        ));
+        assert_eq!(parsed.collectors, ["", "jobs", "licenses"].map(String::from).into());
+        assert_eq!(parsed.customers, ["a&b"].map(String::from).into());
+        assert_eq!(narrowing(None), Narrowing::default());
+    }
+}

@@ -1,0 +1,130 @@
+//! Which format and encoding a client asks for.
+
+use axum::http::HeaderMap;
+use axum::http::header::{ACCEPT, ACCEPT_ENCODING, HeaderName};
+
+use crate::exposition::Format;
+
+/// OpenMetrics where the client names it and does not like plain text better, else the text format.
+pub(super) fn format(headers: &HeaderMap) -> Format {
+    let mut openmetrics = 0.0_f32;
+    let mut text = 0.0_f32;
+    for range in items(headers, &ACCEPT) {
+        match range.name.as_str() {
+            "application/openmetrics-text" if range.speaks(&["1.0.0", "0.0.1"]) => {
+                openmetrics = openmetrics.max(range.quality);
+            }
+            "text/plain" if range.speaks(&["0.0.4"]) => text = text.max(range.quality),
+            _ => {}
+        }
+    }
+    if openmetrics > 0.0 && openmetrics >= text {
+        Format::OpenMetrics
+    } else {
+        Format::Text
+    }
+}
+
+/// Whether the client takes gzip.
+pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let mut any = false;
+    for coding in items(headers, &ACCEPT_ENCODING) {
+        match coding.name.as_str() {
+            "gzip" | "x-gzip" => return coding.quality > 0.0,
+            "*" => any = coding.quality > 0.0,
+            _ => {}
+        }
+    }
+    any
+}
+
+/// An item of a header that lists preferences.
+struct Item {
+    name: String,
+    quality: f32,
+    version: Option<String>,
+}
+
+impl Item {
+    /// Whether it asks for one of these versions, or for any.
+    fn speaks(&self, versions: &[&str]) -> bool {
+        self.version
+            .as_deref()
+            .is_none_or(|version| versions.contains(&version))
+    }
+}
+
+fn items(headers: &HeaderMap, name: &HeaderName) -> impl Iterator<Item = Item> {
+    let values = headers.get_all(name).into_iter();
+    values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(item)
+}
+
+fn item(text: &str) -> Item {
+    let mut parts = text.split(';').map(str::trim);
+    let mut item = Item {
+        name: parts.next().unwrap_or_default().to_ascii_lowercase(),
+        quality: 1.0,
+        version: None,
+    };
+    for (key, value) in parts.filter_map(|part| part.split_once('=')) {
+        match key.trim().to_ascii_lowercase().as_str() {
+            // A quality that is no number is no preference at all.
+            "q" => item.quality = value.trim().parse().unwrap_or(0.0_f32).clamp(0.0, 1.0),
+            "version" => item.version = Some(value.trim().trim_matches('"').to_owned()),
+            _ => {}
+        }
+    }
+    item
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn with(name: HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name, value.parse().unwrap())])
+    }
+
+    fn accepted(value: &str) -> Format {
+        format(&with(ACCEPT, value))
+    }
+
+    #[test]
+    fn prometheus_gets_openmetrics_and_a_browser_text() {
+        let prometheus_2 = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+                            text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        let prometheus_3 = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+                            application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;\
+                            escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+        assert_eq!(accepted(prometheus_2), Format::OpenMetrics);
+        assert_eq!(accepted(prometheus_3), Format::OpenMetrics);
+        assert_eq!(accepted("application/openmetrics-text"), Format::OpenMetrics);
+        assert_eq!(accepted("text/html,application/xhtml+xml,*/*;q=0.8"), Format::Text);
+        assert_eq!(accepted("*/*"), Format::Text);
+        assert_eq!(format(&HeaderMap::new()), Format::Text);
+    }
+
+    #[test]
+    fn preferences_count() {
+        assert_eq!(
+            accepted("application/openmetrics-text;q=0.3,text/plain;q=0.9"),
+            Format::Text
+        );
+        assert_eq!(accepted("application/openmetrics-text;q=0"), Format::Text);
+        assert_eq!(accepted("application/openmetrics-text;version=2.0.0"), Format::Text);
+        assert_eq!(accepted("application/openmetrics-text;q=nonsense,;;=,"), Format::Text);
+    }
+
+    #[test]
+    fn gzip_where_it_is_accepted() {
+        let gzip = |value: &str| accepts_gzip(&with(ACCEPT_ENCODING, value));
+        assert!(gzip("gzip") && gzip("deflate, GZIP;q=0.5") && gzip("*"));
+        assert!(!gzip("gzip;q=0") && !gzip("*, gzip;q=0") && !gzip("identity") && !gzip(""));
+        assert!(!accepts_gzip(&HeaderMap::new()));
+    }
+}

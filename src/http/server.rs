@@ -1,0 +1,100 @@
+//! Connections: bounded in number and in the time that a request may take to come, and drained when it is time to go.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+/// How long the head of a request may take to come. Scrapers send it at once.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connections at once. A handful of Prometheus servers and people need tens; past this a newcomer waits in the kernel.
+const MAX_CONNECTIONS: usize = 512;
+
+/// How long answers under way may take to end when the exporter stops.
+const DRAIN: Duration = Duration::from_secs(3);
+
+/// The pause after a connection could not be accepted, as when there are no file descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A socket that listens.
+#[derive(Debug)]
+pub struct Listener(TcpListener);
+
+impl Listener {
+    /// Binds the first of `addresses` that can be bound.
+    ///
+    /// # Errors
+    /// That of the last address.
+    pub async fn bind(addresses: &[String]) -> io::Result<Self> {
+        let mut last = io::Error::new(io::ErrorKind::InvalidInput, "no address to listen on");
+        for address in addresses {
+            match TcpListener::bind(address).await {
+                Ok(listener) => return Ok(Self(listener)),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// Where the system does not tell.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    /// Serves until it is told to stop, then lets answers under way end for a short while.
+    pub async fn serve(self, routes: Router, stop: CancellationToken) {
+        let graceful = GracefulShutdown::new();
+        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = self.accept(&slots) => accepted,
+            };
+            let Some((stream, slot)) = accepted else { continue };
+            let mut builder = http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+            let service = TowerToHyperService::new(routes.clone());
+            let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    debug!(%error, "a connection ended early");
+                }
+                drop(slot);
+            });
+        }
+        drop(self.0);
+        if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+            debug!("answers still under way are cut off");
+        }
+    }
+
+    async fn accept(&self, slots: &Arc<Semaphore>) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+        let slot = Arc::clone(slots).acquire_owned().await.ok()?;
+        match self.0.accept().await {
+            Ok((stream, _)) => {
+                // Frames are written whole, so there is nothing for the kernel to wait for.
+                let _ = stream.set_nodelay(true);
+                Some((stream, slot))
+            }
+            Err(error) => {
+                warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! One line per event on standard error, as logfmt or JSON.
+
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, fmt};
+
+use crate::args::{Log, LogFormat};
+
+/// Starts logging. What libraries say below a warning is never logged, at no level: HTTP libraries show what they send,
+/// and secrets and tokens are part of that.
+pub fn start(log: Log) {
+    let level = LevelFilter::from_level(log.level.into());
+    let ours = Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        .with_target(env!("CARGO_CRATE_NAME"), level);
+    let registry = tracing_subscriber::registry();
+    match log.format {
+        LogFormat::Logfmt => {
+            let layer = tracing_logfmt::builder()
+                .with_target(false)
+                .with_span_name(false)
+                .with_span_path(false)
+                .layer()
+                .with_writer(std::io::stderr);
+            registry.with(layer.with_filter(ours)).init();
+        }
+        LogFormat::Json => {
+            let layer = fmt::layer()
+                .json()
+                .flatten_event(true)
+                .with_target(false)
+                .with_current_span(false)
+                .with_span_list(false)
+                .with_writer(std::io::stderr);
+            registry.with(layer.with_filter(ours)).init();
+        }
+    }
+}

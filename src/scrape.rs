@@ -1,0 +1,295 @@
+//! What a scrape is answered with: a picture of the store, what is read of the exporter at that moment, its counters.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use crate::collector;
+use crate::domain::Timestamp;
+use crate::exposition::{Family, Filter, Format, Metric, Renderer, Source, Table, Tables, families};
+use crate::health::Health;
+use crate::schedule::SharedPulse;
+use crate::store::{self, State, Store};
+
+const COLLECTOR: &[&str] = &["collector"];
+const COLLECTOR_STATE: &[&str] = &["collector", "state"];
+
+/// The gauges without a label, in the order of [`Scrape::singles`].
+const SINGLES: [Metric; 8] = [
+    Metric::gauge(
+        "elements_up",
+        "Whether the newest attempt at a token and at the customer list both succeeded",
+    ),
+    Metric::gauge(
+        "elements_exporter_api_rate_limit",
+        "Requests a second that the client now allows itself",
+    ),
+    Metric::timestamp(
+        "elements_exporter_token_expiry_timestamp_seconds",
+        "When the first of the tokens in use expires",
+    ),
+    Metric::timestamp(
+        "elements_exporter_credential_expiry_timestamp_seconds",
+        "When the certificate ends, or the client secret according to auth.client_secret_expires",
+    ),
+    Metric::gauge(
+        "elements_exporter_series",
+        "Series held of the API and of its freshness",
+    ),
+    Metric::gauge(
+        "elements_exporter_config_last_reload_successful",
+        "Whether the newest load of the configuration succeeded",
+    ),
+    Metric::timestamp(
+        "elements_exporter_config_last_reload_success_timestamp_seconds",
+        "When the configuration was last loaded",
+    ),
+    Metric::gauge(
+        "elements_exporter_state_load_successful",
+        "0 where the state file could not be loaded at start; 1 also where there was none",
+    ),
+];
+
+/// The gauges of each collector, in the order of [`Scrape::of_collectors`].
+const OF_COLLECTORS: [Metric; 5] = [
+    Metric::gauge(
+        "elements_exporter_collector_permitted",
+        "Whether the permission that the collector needs is granted; absent before that is known",
+    )
+    .labels(COLLECTOR),
+    Metric::gauge(
+        "elements_exporter_collector_interval_seconds",
+        "How often the collector polls, as configured",
+    )
+    .labels(COLLECTOR),
+    Metric::gauge(
+        "elements_exporter_collector_stale_after_seconds",
+        "How long values outlive the last good poll, as configured",
+    )
+    .labels(COLLECTOR),
+    Metric::gauge(
+        "elements_exporter_poll_lag_seconds",
+        "How late the most overdue poll is",
+    )
+    .labels(COLLECTOR),
+    Metric::gauge(
+        "elements_exporter_poll_cycle_seconds",
+        "How long the last full round over all customers took; absent before the first",
+    )
+    .labels(COLLECTOR),
+];
+
+const CUSTOMERS: Metric = Metric::gauge(
+    "elements_exporter_customers",
+    "Customers by how their newest values stand; adds up to the customers known",
+)
+.labels(COLLECTOR_STATE);
+
+/// What is read of the client at the moment of a scrape.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Vitals {
+    /// Requests a second that the client allows itself.
+    pub rate: f64,
+    /// When the first token in use expires.
+    pub token_expiry: Option<SystemTime>,
+    /// When the credential ends, in seconds since the epoch.
+    pub credential_expiry: Option<i64>,
+    /// Whether the newest attempt at a token succeeded.
+    pub token: Option<bool>,
+}
+
+/// How the configuration and the state were loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Loaded {
+    /// Whether the newest load of the configuration succeeded.
+    pub config: bool,
+    /// When the configuration in force was loaded.
+    pub config_at: Timestamp,
+    /// Whether the state file, if any, could be loaded.
+    pub state: bool,
+}
+
+/// Reads the client's vitals.
+pub type ReadVitals = Arc<dyn Fn() -> Vitals + Send + Sync>;
+
+/// What narrows an answer; nothing where both are empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Narrowing {
+    /// Only these collectors.
+    pub collectors: BTreeSet<String>,
+    /// Only these customers.
+    pub customers: BTreeSet<String>,
+}
+
+/// Answers scrapes. It never asks the API and never waits for a poll.
+pub struct Scrape {
+    store: Arc<Store>,
+    health: Arc<Health>,
+    pulse: SharedPulse,
+    vitals: ReadVitals,
+    loaded: Mutex<Loaded>,
+    families: Arc<[Family]>,
+}
+
+impl Scrape {
+    /// An answerer over these sources.
+    pub fn new(store: Arc<Store>, health: Arc<Health>, pulse: SharedPulse, vitals: ReadVitals, loaded: Loaded) -> Self {
+        Self {
+            store,
+            health,
+            pulse,
+            vitals,
+            loaded: Mutex::new(loaded),
+            families: families(own_columns().into_iter().chain(store::columns())).into(),
+        }
+    }
+
+    /// Notes how the newest load went.
+    pub fn note_loaded(&self, note: impl FnOnce(&mut Loaded)) {
+        note(&mut self.loaded.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The answer, frame by frame, of one moment.
+    pub fn frames(&self, narrowing: &Narrowing, format: Format) -> Frames {
+        let now = Timestamp::from(SystemTime::now());
+        let only = (!narrowing.customers.is_empty()).then_some(&narrowing.customers);
+        let mut picture = self.store.picture(only, now);
+        let whole = *narrowing == Narrowing::default();
+        let groups = (!narrowing.collectors.is_empty()).then(|| {
+            let indices = narrowing.collectors.iter().filter_map(|name| collector::index_of(name));
+            indices.flat_map(store::groups_of).collect()
+        });
+        if whole {
+            picture.groups.push(vec![self.own_tables(now)]);
+        }
+        Frames {
+            renderer: Renderer::new(Arc::clone(&self.families), Arc::new(picture), Filter { groups }, format),
+            tail: Some(if whole {
+                Tail::Counters(Arc::clone(&self.health))
+            } else {
+                Tail::End
+            }),
+            format,
+        }
+    }
+
+    /// Whether the list of customers and a token could be had at the newest attempt.
+    pub fn is_up(&self) -> bool {
+        let listed = self
+            .pulse
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .customers_listed;
+        (self.vitals)().token == Some(true) && listed == Some(true)
+    }
+
+    fn own_tables(&self, now: Timestamp) -> Tables {
+        let tables = [self.singles(), self.of_collectors(now), self.customers(now)];
+        Tables {
+            tables: Arc::new(tables),
+            stale: false,
+        }
+    }
+
+    fn singles(&self) -> Table {
+        let vitals = (self.vitals)();
+        let loaded = *self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let series = u32::try_from(self.store.series()).ok();
+        Table::single(
+            &[],
+            &[
+                Some(f64::from(self.is_up())),
+                Some(vitals.rate),
+                vitals.token_expiry.map(|at| Timestamp::from(at).as_unix_seconds()),
+                vitals
+                    .credential_expiry
+                    .map(|at| Timestamp::from_unix_seconds(at).as_unix_seconds()),
+                series.map(f64::from),
+                Some(f64::from(loaded.config)),
+                Some(loaded.config_at.as_unix_seconds()),
+                Some(f64::from(loaded.state)),
+            ],
+        )
+    }
+
+    fn of_collectors(&self, now: Timestamp) -> Table {
+        let pulse = self.pulse.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let rows = self.store.overview(now).into_iter().map(|overview| {
+            let place = collector::index_of(overview.name);
+            let lag = place.and_then(|place| pulse.lag.get(place));
+            let cycle = place.and_then(|place| pulse.cycle.get(place).copied().flatten());
+            let values = vec![
+                overview.permitted.map(f64::from),
+                Some(overview.plan.interval.as_secs_f64()),
+                Some(overview.plan.stale_after.as_secs_f64()),
+                lag.map(std::time::Duration::as_secs_f64),
+                cycle.map(|cycle| cycle.as_secs_f64()),
+            ];
+            (vec![("collector", overview.name)], values)
+        });
+        Table::of(OF_COLLECTORS.len(), rows)
+    }
+
+    fn customers(&self, now: Timestamp) -> Table {
+        let overviews = self.store.overview(now);
+        let rows = overviews.iter().flat_map(|overview| {
+            State::ALL.map(|state| {
+                let customers = overview.customers.get(&state).copied().unwrap_or_default();
+                let value = u32::try_from(customers).ok().map(f64::from);
+                (
+                    vec![("collector", overview.name), ("state", state.label())],
+                    vec![value],
+                )
+            })
+        });
+        Table::of(1, rows)
+    }
+}
+
+/// Where the metrics that are read at scrape time stand in the picture: in the group after the store's.
+fn own_columns() -> Vec<(Metric, Source)> {
+    let group = 2 * collector::ALL.len();
+    let shapes: [&[Metric]; 3] = [&SINGLES, &OF_COLLECTORS, &[CUSTOMERS]];
+    let mut columns = Vec::new();
+    for (shape, metrics) in shapes.into_iter().enumerate() {
+        for (column, metric) in metrics.iter().enumerate() {
+            columns.push((*metric, Source { group, shape, column }));
+        }
+    }
+    columns
+}
+
+/// The metrics that are read at scrape time, for the catalogue.
+pub fn metrics() -> impl Iterator<Item = Metric> {
+    SINGLES.into_iter().chain(OF_COLLECTORS).chain([CUSTOMERS])
+}
+
+/// An answer, frame by frame.
+pub struct Frames {
+    renderer: Renderer,
+    tail: Option<Tail>,
+    format: Format,
+}
+
+enum Tail {
+    Counters(Arc<Health>),
+    End,
+}
+
+impl Iterator for Frames {
+    type Item = Vec<u8>;
+
+    fn next(&mut self) -> Option<Vec<u8>> {
+        if let Some(frame) = self.renderer.next_frame() {
+            return Some(frame);
+        }
+        let mut text = Vec::new();
+        if let Tail::Counters(health) = self.tail.take()? {
+            health.write(&mut text, self.format);
+        }
+        if self.format == Format::OpenMetrics {
+            text.extend_from_slice(b"# EOF\n");
+        }
+        Some(text)
+    }
+}

@@ -1,0 +1,482 @@
+//! JSON in, exposition out, for each collector and both generations of the API. What both tell comes out as one text.
+
+use crate::canned::Canned;
+use crate::support::{about_customers, config, once, value};
+
+const ID: &str = "00427fbc-8832-46cf-a1d2-582fa46ec638";
+
+const V1_CUSTOMERS: &str = r#"{"@odata.context":"…","value":[{"id":"00427fbc-8832-46cf-a1d2-582fa46ec638",
+    "organization":"AvePoint test","ownerEmail":"aptest***s8@avepoint.com","jobStatus":"Working",
+    "countryOrRegion":"Vietnam"}]}"#;
+
+const V3_CUSTOMERS: &str = r#"{"data":[{"id":"00427fbc-8832-46cf-a1d2-582fa46ec638",
+    "organization":"AvePoint test","ownerEmail":"aptest***s8@avepoint.com","jobStatus":1,
+    "countryOrRegion":"Vietnam","managementMode":1,
+    "tenants":[{"id":"t1","name":"One"},{"id":"t2","name":"Two"}]}],
+    "metadata":{"pageIndex":1,"pageSize":100,"totalCount":1}}"#;
+
+/// One full poll of the customer list and one collector, in one generation.
+async fn poll(collector: &str, generation: &str, answers: &[(&str, &str)], more: &[(&str, &str)]) -> (String, bool) {
+    let (text, good, _) = poll_and_look(collector, generation, answers, more).await;
+    (text, good)
+}
+
+async fn poll_and_look(
+    collector: &str,
+    generation: &str,
+    answers: &[(&str, &str)],
+    more: &[(&str, &str)],
+) -> (String, bool, Canned) {
+    let canned = Canned::start(&[
+        ("GET /partner/customers", V1_CUSTOMERS),
+        ("POST /partner/external/v3/general/customers/batch", V3_CUSTOMERS),
+    ])
+    .await;
+    for (line, body) in answers {
+        canned.set(line, 200, body);
+    }
+    let switches: Vec<(String, &str)> = ["jobs", "protected", "licenses", "scan_profiles", "scan_changes"]
+        .into_iter()
+        .map(|name| {
+            let switch = format!("ELEMENTS_COLLECTORS__{}__ENABLED", name.to_uppercase());
+            (switch, if name == collector { "true" } else { "false" })
+        })
+        .collect();
+    let mut all: Vec<(&str, &str)> = switches.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    all.push(("ELEMENTS_API__VERSION", generation));
+    all.extend_from_slice(more);
+    let (text, good) = once(&config(&canned.base, &all)).await;
+    (text, good, canned)
+}
+
+/// The text that is expected, in a file beside this one. With `UPDATE_EXPECTED` set it is written instead.
+fn expect(name: &str, text: &str) {
+    let path = format!("{}/tests/it/expected/{name}.prom", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("UPDATE_EXPECTED").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(
+        text, expected,
+        "{name} differs from what is expected; UPDATE_EXPECTED=1 writes it anew"
+    );
+}
+
+/// A sample of the vendor's pages as JSON: their comments run from two slashes after white space to the line's end.
+fn without_comments(sample: &str) -> String {
+    let lines = sample.lines().map(|line| line.split(" //").next().unwrap_or_default());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test]
+async fn customers() {
+    let (v1, good) = poll("customers", "v1", &[], &[]).await;
+    assert!(good);
+    let (v3, good) = poll("customers", "v3", &[], &[]).await;
+    assert!(good);
+    expect("customers", &about_customers(&v3));
+    // What only the second generation knows, at this endpoint.
+    let v3 = about_customers(&v3).replace(r#"management_mode="partner""#, r#"management_mode="""#);
+    let v3: String = v3
+        .lines()
+        .filter(|line| !line.starts_with("elements_customer_tenants"))
+        .map(|line| line.to_owned() + "\n")
+        .collect();
+    assert_eq!(about_customers(&v1), v3);
+    assert!(!v1.contains('@'), "no address without being asked for");
+}
+
+#[tokio::test]
+async fn the_owners_address_is_a_label_where_it_is_asked_for() {
+    let (text, _) = poll("customers", "v1", &[], &[("ELEMENTS_METRICS__OWNER_EMAIL", "true")]).await;
+    assert!(text.contains(r#"owner_email="aptest***s8@avepoint.com"} 1"#), "{text}");
+}
+
+#[tokio::test]
+async fn one_customer_of_the_vendors_page() {
+    let sample = without_comments(
+        r#"{
+    "@odata.context": "https://graph.avepointonlineservices.com/partner/$metadata#Customers/$entity",
+    "id": "00427fbc-8832-46cf-a1d2-582fa46ec638", // The tenant owner ID of the customer
+    "organization": "AvePoint test", // The organization name of the customer
+    "ownerEmail": "aptest***s8@avepoint.com", // The tenant owner email address of the customer
+    "jobStatus": "Working", // The status of the customer’s tenant
+    "countryOrRegion": "Vietnam" // The country or region name of the customer.
+}"#,
+    );
+    let path = format!("GET /partner/customers/{ID}");
+    let answers = [(path.as_str(), sample.as_str())];
+    let only = [("ELEMENTS_CUSTOMERS__INCLUDE", ID)];
+    let (text, good, canned) = poll_and_look("customers", "v1", &answers, &only).await;
+    assert!(good, "{text}");
+    let lines: Vec<_> = canned.seen().into_iter().map(|seen| seen.line).collect();
+    assert_eq!(
+        lines,
+        [path],
+        "the list is not asked for where all customers are named by id"
+    );
+    assert_eq!(
+        value(&text, &format!(r#"elements_customer_status{{customer_id="{ID}"}}"#)),
+        Some(1.0)
+    );
+    assert_eq!(value(&text, "elements_up"), Some(1.0));
+}
+
+#[tokio::test]
+async fn jobs_of_the_vendors_page_never_ran() {
+    let sample = without_comments(
+        r#"{
+    "@odata.context": "https://graph.avepointonlineservices.com/partner/$metadata#Collection(Portal.Api.Model.BackUpJob)",
+    "value": [
+        {
+            "jobType": "Microsoft 365", // The service type of the job
+            "jobModule": "SharePoint Online", // The service module of the job
+            "status": "Not Finished", // The job status
+            "jobId": "N/A", // The job ID
+            "name": "N/A", // The job name
+            "totalCount": "0", // The count of the objects that have been processed by the job
+            "failedCount": "0", // The count of the failed objects
+            "successfulCount": "0", // The count of the successful objects
+            "skippedCount": "0", // The count of the skipped objects
+            "warningCount": "0", // The count of the warning objects
+            "backupSize": "0 GB", // The size of the backed-up objects
+            "startTime": "N/A", // The start time of the job
+            "endTime": "N/A", // The end time of the job
+            "jobDuration": "N/A", // The job duration
+            "lastModifyTime": "N/A" // The last modified time of the job
+        },
+        {
+            "jobType": "Microsoft 365",
+            "jobModule": "Exchange Online",
+            "status": "Not Finished",
+            "jobId": "N/A",
+            "name": "N/A",
+            "totalCount": "0",
+            "failedCount": "0",
+            "successfulCount": "0",
+            "skippedCount": "0",
+            "warningCount": "0",
+            "backupSize": "0 GB",
+            "startTime": "N/A",
+            "endTime": "N/A",
+            "jobDuration": "N/A",
+            "lastModifyTime": "N/A"
+        }
+    ]
+}"#,
+    );
+    let path = format!("GET /partner/customers/{ID}/jobs");
+    let (text, good) = poll("jobs", "v1", &[(&path, &sample)], &[]).await;
+    assert!(good);
+    expect("jobs_never_ran", &about_customers(&text));
+}
+
+/// The same runs in words and strings, and in numbers.
+const V1_JOBS: &str = r#"{"value":[
+    {"jobType":"Microsoft 365","jobModule":"Exchange Online","status":"Successful","jobId":"EX1","name":"daily",
+     "totalCount":"2323","failedCount":"0","successfulCount":"2323","skippedCount":"0","warningCount":"0",
+     "backupSize":"5.01 GB","startTime":"2025-09-11T03:03:37Z","endTime":"2025-09-11T03:21:16Z",
+     "jobDuration":"17m39s","lastModifyTime":"2025-09-11T03:21:16Z"},
+    {"jobType":"Microsoft 365","jobModule":"Exchange Online","status":"In Progress","jobId":"EX2","name":"daily",
+     "totalCount":"10","failedCount":"0","successfulCount":"10","skippedCount":"0","warningCount":"0",
+     "backupSize":"N/A","startTime":"2025-09-12T03:00:00Z","endTime":"N/A","jobDuration":"N/A",
+     "lastModifyTime":"2025-09-12T03:05:00Z"},
+    {"jobType":"Microsoft 365","jobModule":"Microsoft 365 Group","status":"Finished with Exception","jobId":"N/A",
+     "name":"N/A","totalCount":"1,234","failedCount":"4","successfulCount":"1,220","skippedCount":"6",
+     "warningCount":"4","backupSize":"3072 GB","startTime":"09/11/2025 01:00:00","endTime":"09/11/2025 02:30:00",
+     "jobDuration":"1h30m","lastModifyTime":"2025-09-11T02:30:00.5000000Z"},
+    {"jobType":"IaaS PaaS","jobModule":"Azure Virtual Machine","status":"Failed","jobId":"VM9","totalCount":"3",
+     "failedCount":"0","successfulCount":"0","skippedCount":"0","warningCount":"3","backupSize":"",
+     "startTime":"2025-09-11T00:00:00+00:00","endTime":"2025-09-11T00:10:00+00:00","jobDuration":"00:10:00",
+     "lastModifyTime":null}]}"#;
+
+const V3_JOBS: &str = r#"{"data":[
+    {"jobType":12,"jobModule":356,"status":3,"jobId":"VM9","totalCount":3,"failedCount":0,"successfulCount":0,
+     "skippedCount":0,"warningCount":3,"backupSize":null,"startTime":"2025-09-11T00:00:00.0000000Z",
+     "endTime":"2025-09-11T00:10:00.0000000Z","jobDuration":"10m"},
+    {"jobType":7,"jobModule":303,"status":1,"jobId":"EX2","totalCount":10,"failedCount":0,"successfulCount":10,
+     "skippedCount":0,"warningCount":0,"backupSize":"N/A","startTime":"2025-09-12T03:00:00.0000000Z",
+     "endTime":"N/A","jobDuration":"N/A","lastModifyTime":"2025-09-12T03:05:00.0000000Z"},
+    {"jobType":7,"jobModule":303,"status":2,"jobId":"EX1","totalCount":2323,"failedCount":"0",
+     "successfulCount":"2323","skippedCount":0,"warningCount":0,"backupSize":"5.01GB",
+     "startTime":"2025-09-11T03:03:37.0000000Z","endTime":"2025-09-11T03:21:16.0000000Z","jobDuration":"17m 39s",
+     "lastModifyTime":"2025-09-11T03:21:16.0000000Z"},
+    {"jobType":"7","jobModule":"304","status":"4","jobId":"N/A","totalCount":1234,"failedCount":4,
+     "successfulCount":1220,"skippedCount":6,"warningCount":4,"backupSize":"3 tb",
+     "startTime":"2025-09-11T01:00:00Z","endTime":"2025-09-11T02:30:00Z","jobDuration":"90m",
+     "lastModifyTime":"2025-09-11T02:30:00.5Z"}],
+    "metadata":{"pageIndex":1,"pageSize":100,"totalCount":4}}"#;
+
+/// What the oldest page says: every field in PascalCase, counts as integers.
+const OLDEST_JOBS: &str = r#"{"value":[
+    {"JobType":"Microsoft 365","JobModule":"Exchange Online","Status":"Finished","JobId":"EX1","Name":"daily",
+     "TotalCount":2323,"FailedCount":0,"SuccessfulCount":2323,"SkippedCount":0,"WarningCount":0,
+     "BackupSize":"5.01 GB","StartTime":"2025-09-11T03:03:37Z","EndTime":"2025-09-11T03:21:16Z",
+     "JobDuration":"17m39s","LastModifyTime":"2025-09-11T03:21:16Z"},
+    {"JobType":"Microsoft 365","JobModule":"Exchange Online","Status":"Not Finished","JobId":"EX2",
+     "TotalCount":10,"FailedCount":0,"SuccessfulCount":10,"SkippedCount":0,"WarningCount":0,"BackupSize":"N/A",
+     "StartTime":"2025-09-12T03:00:00Z","EndTime":"N/A","JobDuration":"N/A","LastModifyTime":"2025-09-12T03:05:00Z"},
+    {"JobType":"Microsoft 365","JobModule":"Microsoft 365 Groups","Status":"Finished with exception","JobId":"N/A",
+     "TotalCount":1234,"FailedCount":4,"SuccessfulCount":1220,"SkippedCount":6,"WarningCount":4,
+     "BackupSize":"3072 GB","StartTime":"2025-09-11T01:00:00","EndTime":"2025-09-11T02:30:00","JobDuration":"1h 30m",
+     "LastModifyTime":"2025-09-11T02:30:00.5000000Z"},
+    {"JobType":"IaaS + PaaS","JobModule":"Azure Virtual Machine","Status":"Failed","JobId":"VM9","TotalCount":3,
+     "FailedCount":0,"SuccessfulCount":0,"SkippedCount":0,"WarningCount":3,"BackupSize":"N/A",
+     "StartTime":"2025-09-11T00:00:00Z","EndTime":"2025-09-11T00:10:00Z","JobDuration":"10m0s"}]}"#;
+
+#[tokio::test]
+async fn jobs() {
+    let v1 = format!("GET /partner/customers/{ID}/jobs");
+    let v3 = format!("POST /partner/external/v3/general/customers/{ID}/avpt-products/jobs/batch");
+    let overrides = r#"[{"module":"Azure*","rpo":"none"},{"service":7,"module":303,"rpo":"12h"}]"#;
+    let rpo = [("ELEMENTS_RPO__OVERRIDES", overrides)];
+    let mut texts = Vec::new();
+    for (generation, path, body) in [("v1", &v1, V1_JOBS), ("v3", &v3, V3_JOBS), ("v1", &v1, OLDEST_JOBS)] {
+        let (text, good) = poll("jobs", generation, &[(path, body)], &rpo).await;
+        assert!(good, "{text}");
+        let jobs: String = about_customers(&text)
+            .lines()
+            .filter(|line| line.starts_with("elements_job"))
+            .map(|line| line.to_owned() + "\n")
+            .collect();
+        texts.push(jobs);
+    }
+    expect("jobs", &texts[0]);
+    assert_eq!(texts[0], texts[1]);
+    assert_eq!(texts[0], texts[2]);
+}
+
+#[tokio::test]
+async fn wanted_jobs_are_asked_for_by_type_and_module() {
+    let wanted = [
+        ("ELEMENTS_COLLECTORS__JOBS__JOB_TYPES", "Microsoft 365, 12"),
+        (
+            "ELEMENTS_COLLECTORS__JOBS__JOB_MODULES",
+            "Exchange Online,Azure Virtual Machine",
+        ),
+    ];
+    let exchange = format!("GET /partner/customers/{ID}/jobs/jobType/Microsoft%20365/jobModule/Exchange%20Online");
+    let machines = format!("GET /partner/customers/{ID}/jobs/jobType/IaaS%20PaaS/jobModule/Azure%20Virtual%20Machine");
+    let answers = [(exchange.as_str(), V1_JOBS), (machines.as_str(), r#"{"value":[]}"#)];
+    let (text, good, canned) = poll_and_look("jobs", "v1", &answers, &wanted).await;
+    assert!(good, "{text}");
+    let mut lines: Vec<_> = canned.seen().into_iter().map(|seen| seen.line).collect();
+    lines.sort();
+    assert_eq!(lines, ["GET /partner/customers".to_owned(), machines, exchange]);
+    assert!(!text.contains("Groups"), "what was not asked for is not shown");
+
+    let path = format!("POST /partner/external/v3/general/customers/{ID}/avpt-products/jobs/batch");
+    let (text, good, canned) = poll_and_look("jobs", "v3", &[(&path, V3_JOBS)], &wanted).await;
+    assert!(good, "{text}");
+    let mut bodies: Vec<_> = canned
+        .seen()
+        .into_iter()
+        .filter(|seen| seen.line.contains("jobs"))
+        .map(|seen| seen.body)
+        .collect();
+    bodies.sort();
+    assert_eq!(
+        bodies,
+        [r#"{"jobModule":303,"jobType":7}"#, r#"{"jobModule":356,"jobType":12}"#]
+    );
+}
+
+#[tokio::test]
+async fn the_older_base_path_works_by_configuration() {
+    let older = [("ELEMENTS_API__V1_BASE_PATH", "/partner/api/V1.1")];
+    let answers = [("GET /partner/api/V1.1/customers", V1_CUSTOMERS)];
+    let (text, good) = poll("customers", "v1", &answers, &older).await;
+    assert!(good, "{text}");
+}
+
+#[tokio::test]
+async fn protected_data_of_the_vendors_page() {
+    let sample = without_comments(
+        r#"{
+"@odata.context": "https://graph.avepointonlineservices.com/partner/$metadata#Collection(Portal.Api.Model.CustomerOverallProtected)",
+"value": [
+{
+"customerId": "caf94a75-2cc6-43aa-b04b-794cb9af5ea3", // The tenant owner ID of the customer
+"customer": "APtest_AOSP_OOP_BothCB365ServiceAndExpress@commercial.com", // The tenant owner email address of the customer
+"serviceType": "Cloud Backup for Microsoft 365", // The Cloud Backup for Microsoft 365 service that the customer has the subscription for
+"serviceModule": "Exchange Online", // The module of the customer’s Cloud Backup for Microsoft 365 service
+"totalScannedObjects": 0, // The number of the scanned objects
+"totalProtectedObjects": 0, // The number of the backed-up objects
+"dataSizeStoredInAvePoint": "0 GB", // The size of the backed-up objects stored in the AvePoint storage
+"dataSizeStoredInBYOS": "N/A" // The size of the backed-up objects stored in BYOS
+},
+{
+"customerId": "caf94a75-2cc6-43aa-b04b-794cb9af5ea3",
+"customer": "APtest_AOSP_OOP_BothCB365ServiceAndExpress@commercial.com",
+"serviceType": "Cloud Backup for Microsoft 365",
+"serviceModule": "Microsoft 365 Group",
+"totalScannedObjects": 0,
+"totalProtectedObjects": 0,
+"dataSizeStoredInAvePoint": "0 GB",
+"dataSizeStoredInBYOS": "N/A"
+}
+]
+}"#,
+    );
+    let v1 = format!("GET /partner/customers/{ID}/protected");
+    let (text, good) = poll("protected", "v1", &[(&v1, &sample)], &[]).await;
+    assert!(good, "{text}");
+    let v3 = format!("GET /partner/external/v3/general/customers/{ID}/cloud-backup-m365/overview");
+    let body = r#"[{"serviceType":7,"serviceModule":303,"totalScannedObjects":"0","totalProtectedObjects":0,
+        "dataSizeStoredInAvePoint":"0 GB","dataSizeStoredInBYOS":"N/A"},{"serviceType":"Microsoft 365",
+        "serviceModule":"Microsoft 365 Groups","totalScannedObjects":0,"totalProtectedObjects":0,
+        "dataSizeStoredInAvePoint":"0GB"}]"#;
+    let (other, good) = poll("protected", "v3", &[(&v3, body)], &[]).await;
+    assert!(good, "{other}");
+    let protected = |text: &str| crate::support::samples(text, "elements_protected");
+    expect("protected", &protected(&text));
+    assert_eq!(protected(&text), protected(&other));
+}
+
+/// A pooled subscription, and one service subscribed twice.
+const PRODUCTS: &str = r#"[
+    {"service":"Cloud Backup for Microsoft 365","subscriptionModel":"User based","purchasedUserSeats":"1,250",
+     "purchasedUnits":"1","microsoftLicenseAssigned":"1100","microsoftLicenseAvailable":"150",
+     "purchasedCapacity":"N/A","protectedCapacity":"812.5 GB","storage":"AvePoint Storage","retention":"1 year",
+     "consumedStorage":"1.5 TB","expirationDate":"2026-12-29","change":"+12","source":"Direct",
+     "paymentType":"Annual","subscriptionName":"N/A","package":"Premium","contractEndDate":"12/29/2026"},
+    {"service":"Cloud Backup for Microsoft 365","subscriptionModel":"User based","purchasedUserSeats":"5",
+     "storage":"BYOS","retention":"Unlimited","expirationDate":"2025-09-26T00:00:00Z","change":"-3",
+     "source":"Pooled","paymentType":"Monthly","package":"Basic","contractEndDate":"2025/09/30"},
+    {"service":"Fly","subscriptionModel":"Capacity based","purchasedUserSeats":"N/A","purchasedCapacity":"0/1 GB",
+     "consumedStorage":"0 GB","expirationDate":"N/A","change":"N/A","subscriptionName":"Migration",
+     "source":"Pooled"}]"#;
+
+#[tokio::test]
+async fn licenses() {
+    let v1 = format!(
+        r#"{{"value":[{{"customerId":"{ID}","organization":"AvePoint test","customer":"a***b@example.com",
+        "tenantId":"t1, t2","products":{PRODUCTS}}}]}}"#
+    );
+    let v3 = format!(
+        r#"{{"data":[{{"customerId":"{ID}","organization":"AvePoint test","Products":{PRODUCTS}}}],
+        "metadata":{{"totalCount":1}}}}"#
+    );
+    let path = "POST /partner/external/v3/general/customers/services/batch";
+    let (one, good) = poll("licenses", "v1", &[("GET /partner/services", &v1)], &[]).await;
+    assert!(good, "{one}");
+    let (other, good) = poll("licenses", "v3", &[(path, &v3)], &[]).await;
+    assert!(good, "{other}");
+    let licenses = |text: &str| crate::support::samples(text, "elements_license");
+    expect("licenses", &licenses(&one));
+    assert_eq!(licenses(&one), licenses(&other));
+    let tenants = |text: &str| crate::support::samples(text, "elements_customer_tenants");
+    assert_eq!(
+        tenants(&one),
+        tenants(&other),
+        "each generation tells the tenants somewhere"
+    );
+    assert_eq!(
+        tenants(&one),
+        format!("elements_customer_tenants{{customer_id=\"{ID}\"}} 2\n")
+    );
+}
+
+#[tokio::test]
+async fn license_labels_do_not_depend_on_the_order_of_rows() {
+    let products: Vec<serde_json::Value> = serde_json::from_str(PRODUCTS).unwrap();
+    let mut texts = Vec::new();
+    for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
+        let shuffled: Vec<_> = order.iter().map(|place| &products[*place]).collect();
+        let body = serde_json::json!({ "value": [{ "customerId": ID, "products": shuffled }] }).to_string();
+        let (text, _) = poll("licenses", "v1", &[("GET /partner/services", &body)], &[]).await;
+        texts.push(crate::support::samples(&text, "elements_license"));
+    }
+    assert_eq!(texts[0], texts[1]);
+    assert_eq!(texts[0], texts[2]);
+}
+
+#[tokio::test]
+async fn scan_profiles() {
+    let base = format!("/partner/customers/{ID}/scanProfiles");
+    let v3_base = format!("/partner/external/v3/general/customers/{ID}/scan-profiles");
+    let (v1_list, v1_one) = (format!("GET {base}"), format!("GET {base}/p-1"));
+    let (v3_list, v3_one) = (format!("POST {v3_base}/batch"), format!("GET {v3_base}/p-1"));
+    let listed = r#"{"profileName":"Default \"scan\"","profileId":"p-1","scanMode":1,
+        "modifiedTime":"2026-09-14T16:17:38.6017245Z"}"#;
+    let v1_detail = r#"{"@odata.context":"…","profileName":"Default \"scan\"","profileId":"p-1","description":null,
+        "tenantId":"t1","tenantDomain":"contoso.onmicrosoft.com","scanMode":1,
+        "modifiedTime":"2026-09-14T16:17:38.6017245Z","createdTime":"2024-09-26T05:58:40.4092427+00:00",
+        "impersonationAccount":"admin@contoso.example","scanInplaceArchivedMailboxes":true,
+        "ignoreTheLockedObjectsWhenUpdatingTheJobStatus":false,"enableDailyScan":"01:59",
+        "SendAnemailNotificationToTheFollowIngRecipientsWhenObjectsAreMovedTooTherContainerOrRemovedFromAnyContainers":true,
+        "containers":[{"containersName":"a","objectType":"Mailbox"},{"ContainersName":"b","ObjectType":"Mailbox"},
+        {"containersName":"c","objectType":"SiteCollection"}]}"#;
+    let v3_detail = r#"{"data":{"profileName":"Default \"scan\"","profileId":"p-1","tenantId":"t1",
+        "tenantDomain":"contoso.onmicrosoft.com","scanMode":"1","modifiedTime":"2026-09-14T16:17:38.6017245Z",
+        "createdTime":"2024-09-26T05:58:40.4092427Z","impersonationAccount":null,
+        "scanInplaceArchivedMailboxes":"True","IsIgnoreLockedSiteEnabled":"No","enableDailyScan":"1:59",
+        "IsSendOutOfPolicyNotification":true,"containers":[{"containersName":"a","objectType":1},
+        {"ContainersName":"b","ObjectType":"1"},{"containersName":"c","objectType":0}]}}"#;
+    let answers = [
+        (v1_list.as_str(), format!(r#"{{"value":[{listed}]}}"#)),
+        (v1_one.as_str(), v1_detail.to_owned()),
+        (
+            v3_list.as_str(),
+            format!(r#"{{"data":[{listed}],"metadata":{{"totalCount":"1"}}}}"#),
+        ),
+        (v3_one.as_str(), v3_detail.to_owned()),
+    ];
+    let answers: Vec<_> = answers.iter().map(|(line, body)| (*line, body.as_str())).collect();
+    let (one, good) = poll("scan_profiles", "v1", &answers, &[]).await;
+    assert!(good, "{one}");
+    let (other, good) = poll("scan_profiles", "v3", &answers, &[]).await;
+    assert!(good, "{other}");
+    let profiles = |text: &str| crate::support::samples(text, "elements_scan");
+    expect("scan_profiles", &profiles(&one));
+    assert_eq!(profiles(&one), profiles(&other));
+    assert!(!one.contains("admin@contoso.example"), "the account is personal");
+}
+
+#[tokio::test]
+async fn scan_changes() {
+    let base = format!("/partner/customers/{ID}/scanProfiles");
+    let v3_base = format!("/partner/external/v3/general/customers/{ID}/scan-profiles");
+    let lines = [
+        format!("GET {base}"),
+        format!("GET {base}/p-1/dailyNewSummary"),
+        format!("GET {base}/p-1/dailyNewDetails"),
+        format!("POST {v3_base}/batch"),
+        format!("GET {v3_base}/p-1/changes"),
+    ];
+    let objects = r#"[{"objectName":"a","containerName":"Mail"},{"objectName":"b","containerName":"Mail"},
+        {"objectName":"c","containerName":"Sites"}]"#;
+    let bodies = [
+        r#"{"value":[{"profileId":"p-1","profileName":"x","scanMode":0}]}"#.to_owned(),
+        r#"{"profileID":"p-1","lastScanStatus":4,"lastUpdateTime":"2026-09-14T16:17:38Z","newRegistedContentCount":3,
+            "movedToAnotherContainerObjects":0,"removedFromMicrosoft365OrOutofPolicy":"1"}"#
+            .to_owned(),
+        format!(
+            r#"{{"profileID":"p-1","newRegistedContent":{objects},"movedToAnotherContainerObjects":[],
+            "removedFromMicrosoft365OrOutOfPolicyObjects":[{{"objectName":"z"}}]}}"#
+        ),
+        r#"{"data":[{"profileId":"p-1"}],"metadata":{"totalCount":1}}"#.to_owned(),
+        format!(
+            r#"{{"profileId":"p-1","lastScanStatus":"4","lastUpdateTime":"2026-09-14T16:17:38.0000000Z",
+            "newRegisteredContentCount":"3","newRegisteredContent":{objects},"movedToAnotherContainer":0,
+            "movedToAnotherContainerObjects":[],"removedFromMicrosoft365OrOutofPolicy":1,
+            "removedFromMicrosoft365OrOutOfPolicyObjects":["z"]}}"#
+        ),
+    ];
+    let answers: Vec<_> = lines
+        .iter()
+        .map(String::as_str)
+        .zip(bodies.iter().map(String::as_str))
+        .collect();
+    let objects = [("ELEMENTS_COLLECTORS__SCAN_CHANGES__OBJECTS", "true")];
+    let (one, good) = poll("scan_changes", "v1", &answers, &objects).await;
+    assert!(good, "{one}");
+    let (other, good) = poll("scan_changes", "v3", &answers, &objects).await;
+    assert!(good, "{other}");
+    let changes = |text: &str| crate::support::samples(text, "elements_scan");
+    expect("scan_changes", &changes(&one));
+    assert_eq!(changes(&one), changes(&other));
+    let (without, _, canned) = poll_and_look("scan_changes", "v1", &answers, &[]).await;
+    assert!(!without.contains("elements_scan_changed_objects"));
+    assert!(!canned.seen().iter().any(|seen| seen.line.contains("dailyNewDetails")));
+}
