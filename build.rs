@@ -4,7 +4,7 @@ use std::process::Command;
 
 fn main() {
     // A packager without the repository at hand sets the revision itself.
-    let revision = std::env::var("ELEMENTS_EXPORTER_REVISION")
+    let revision = std::env::var("BUILD_REVISION")
         .ok()
         .or_else(|| said_by("git", &["rev-parse", "--short=12", "HEAD"]));
     let compiler = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
@@ -14,7 +14,7 @@ fn main() {
         let value = value.unwrap_or_else(|| "unknown".to_owned());
         println!("cargo:rustc-env=ELEMENTS_EXPORTER_{name}={value}");
     }
-    println!("cargo:rerun-if-env-changed=ELEMENTS_EXPORTER_REVISION");
+    println!("cargo:rerun-if-env-changed=BUILD_REVISION");
     println!("cargo:rerun-if-changed=.git/logs/HEAD");
     println!("cargo:rerun-if-changed=build.rs");
 }

@@ -367,11 +367,3 @@ fn url(base: &Url, base_path: &str, segments: &[&str]) -> Result<Url, Error> {
 fn without_mark(body: &[u8]) -> &[u8] {
     body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii()
 }
-
-impl Endpoint {
-    /// The endpoint that a collector's failure is laid to where nothing more is known of it.
-    pub fn of_collector(name: &str) -> Self {
-        let of_name = Self::ALL.into_iter().find(|endpoint| endpoint.as_str() == name);
-        of_name.unwrap_or(Self::Token)
-    }
-}

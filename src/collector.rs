@@ -173,6 +173,8 @@ impl<R> Reading<R> {
 pub trait Collector: 'static {
     /// The name in configuration and labels.
     const NAME: &'static str;
+    /// What it asks for, where a failure says no more than whose it is.
+    const ENDPOINT: Endpoint;
     /// How often by default.
     const INTERVAL: Duration;
     /// The scope it needs in the first generation.
@@ -236,6 +238,13 @@ pub struct Kept {
     pub tables: Arc<[Table]>,
 }
 
+impl Kept {
+    /// How many samples it has.
+    pub fn samples(&self) -> usize {
+        self.tables.iter().map(Table::samples).sum()
+    }
+}
+
 /// What a poll brought, its type erased.
 #[derive(Debug)]
 pub struct Brought {
@@ -255,6 +264,8 @@ pub type Previous = Arc<dyn Fn(&CustomerId) -> Option<Arc<dyn Record>> + Send + 
 pub struct Entry {
     /// The name in configuration and labels.
     pub name: &'static str,
+    /// What it asks for, where a failure says no more than whose it is.
+    pub endpoint: Endpoint,
     /// How often by default.
     pub interval: Duration,
     /// Whom it asks about.
@@ -271,6 +282,7 @@ impl Entry {
     const fn of<C: Collector>() -> Self {
         Self {
             name: C::NAME,
+            endpoint: C::ENDPOINT,
             interval: C::INTERVAL,
             reach: C::REACH,
             scope_v1: C::SCOPE_V1,

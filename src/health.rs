@@ -241,7 +241,7 @@ impl Health {
         }
         for entry in crate::collector::ALL {
             let _ = self.overruns.get_or_create(&OfCollector { collector: entry.name });
-            let endpoint = Endpoint::of_collector(entry.name).as_str();
+            let endpoint = entry.endpoint.as_str();
             for reason in crate::api::REASONS.iter().copied() {
                 let _ = self.errors.get_or_create(&OfReason { endpoint, reason });
             }

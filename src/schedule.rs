@@ -327,7 +327,10 @@ impl Scheduler {
             .commit(due.collector, &due.target, brought.records, complete, wall_clock())
         {
             self.health.dropped_series(over.series);
-            return Err(Error::SeriesLimit.at(Endpoint::of_collector(entry_name(due.collector))));
+            let endpoint = collector::ALL
+                .get(due.collector)
+                .map_or(Endpoint::Customers, |entry| entry.endpoint);
+            return Err(Error::SeriesLimit.at(endpoint));
         }
         incomplete.map_or(Ok(()), Err)
     }
@@ -653,8 +656,8 @@ async fn guarded(
     let caught = AssertUnwindSafe(poll).catch_unwind();
     match tokio::time::timeout(POLL_DEADLINE, caught).await {
         Ok(Ok(result)) => result,
-        Ok(Err(_panic)) => Err(Error::Panicked.at(Endpoint::of_collector(entry.name))),
-        Err(_) => Err(Error::Deadline(POLL_DEADLINE).at(Endpoint::of_collector(entry.name))),
+        Ok(Err(_panic)) => Err(Error::Panicked.at(entry.endpoint)),
+        Err(_) => Err(Error::Deadline(POLL_DEADLINE).at(entry.endpoint)),
     }
 }
 
@@ -668,4 +671,14 @@ pub fn error_chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_customer_list_stands_first() {
+        assert_eq!(collector::index_of(collector::CUSTOMERS), Some(CUSTOMERS_INDEX));
+    }
 }

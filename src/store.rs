@@ -134,7 +134,7 @@ struct Cell {
 
 impl Cell {
     fn samples(&self) -> usize {
-        self.kept.tables.iter().map(Table::samples).sum()
+        self.kept.samples()
     }
 }
 
@@ -349,15 +349,20 @@ impl Store {
             return Ok(());
         };
         records.retain(|id, _| inner.customers.contains_key(id));
-        let replaced: Vec<CustomerId> = match target {
-            Target::Partner if complete => collected.cells.keys().cloned().collect(),
-            Target::Partner => records.keys().cloned().collect(),
-            Target::Customer(id) => vec![id.clone()],
+        let gone: Vec<CustomerId> = match target {
+            _ if !complete => Vec::new(),
+            Target::Customer(id) if !records.contains_key(id) => vec![id.clone()],
+            Target::Customer(_) => Vec::new(),
+            // Whether a customer is still there is decided over two lists, in `reconcile`; until then it stays as it was.
+            Target::Partner if collected.name == collector::CUSTOMERS => Vec::new(),
+            Target::Partner => {
+                let known = collected.cells.keys();
+                known.filter(|id| !records.contains_key(*id)).cloned().collect()
+            }
         };
-        let samples_of = |tables: &Arc<[Table]>| tables.iter().map(Table::samples).sum::<usize>();
-        let more: usize = records.values().map(|kept| samples_of(&kept.tables)).sum();
+        let more: usize = records.values().map(Kept::samples).sum();
+        let replaced = gone.iter().chain(records.keys());
         let less: usize = replaced
-            .iter()
             .filter_map(|id| collected.cells.get(id))
             .map(Cell::samples)
             .sum();
@@ -367,11 +372,8 @@ impl Store {
             inner.generation += 1;
             return Err(OverLimit { series: more - less });
         }
-        for id in replaced {
-            let gone = complete && !records.contains_key(&id);
-            if gone {
-                collected.cells.remove(&id);
-            }
+        for id in &gone {
+            collected.cells.remove(id);
         }
         for (id, kept) in records {
             let good_before = collected.cells.get(&id).map(|cell| cell.good_at);

@@ -57,7 +57,6 @@ const TELLING_SKEW_SECONDS: i64 = 60;
 /// Every value of [`Error::reason`], so that counters can begin at zero.
 pub const REASONS: &[&str] = &[
     "invalid_client",
-    "invalid_scope",
     "credential",
     "throttled",
     "server_error",
@@ -83,9 +82,6 @@ pub enum Error {
         /// How many seconds the server's clock is ahead of ours, where the answer tells.
         skew: Option<i64>,
     },
-    /// None of the scopes asked for is granted.
-    #[error("none of the permissions asked for is granted")]
-    NoScope,
     /// The secret or the certificate could not be read.
     #[error("the credential cannot be read")]
     Credential(#[source] CredentialError),
@@ -117,7 +113,6 @@ impl Error {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::InvalidClient { .. } => "invalid_client",
-            Self::NoScope => "invalid_scope",
             Self::Credential(_) => "credential",
             Self::Unreachable(error) => error.reason(),
             Self::Throttled(_) => "throttled",
@@ -129,7 +124,7 @@ impl Error {
 
     fn backoff(&self) -> (Duration, Duration) {
         match self {
-            Self::InvalidClient { .. } | Self::NoScope | Self::Credential(_) => REFUSED_BACKOFF,
+            Self::InvalidClient { .. } | Self::Credential(_) => REFUSED_BACKOFF,
             Self::Throttled(Some(wait)) => (*wait, (*wait).max(UNREACHABLE_BACKOFF.1)),
             Self::Throttled(None) | Self::Unreachable(_) | Self::Status(_) | Self::Malformed => UNREACHABLE_BACKOFF,
         }
@@ -330,7 +325,8 @@ impl TokenSource {
         };
         let result = self.fetch_all(&wanted).await;
         let mut known = self.known();
-        known.newest_attempt_succeeded = Some(result.is_ok());
+        // A registration without any permission gets no token, though nothing is wrong with who it is.
+        known.newest_attempt_succeeded = Some(result.is_ok() && !known.granted.is_empty());
         match result {
             Ok(()) => {
                 known.pause = None;

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{Error, orders};
 use crate::api::{self, Api, Endpoint, Failure, Observer, auth};
-use crate::collector::{self, Brought, Context, Customer, Entry, Reach, Target};
+use crate::collector::{self, Brought, Context, Customer, Entry, Kept, Reach, Target};
 use crate::config::Config;
 use crate::domain::{CustomerId, Timestamp};
 use crate::schedule::{Orders, error_chain};
@@ -169,12 +169,7 @@ async fn examine(entry: &Entry, api: &Api, orders: &Orders, sample: &mut Option<
                 *sample = first_admitted(&brought, orders);
             }
             let customers = brought.records.len();
-            let samples: usize = brought
-                .records
-                .values()
-                .flat_map(|kept| kept.tables.iter())
-                .map(crate::exposition::Table::samples)
-                .sum();
+            let samples: usize = brought.records.values().map(Kept::samples).sum();
             let detail = format!("{customers} customers, {samples} samples");
             match brought.incomplete {
                 None => finding("ok", detail, false),

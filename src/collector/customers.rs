@@ -18,6 +18,8 @@ use crate::exposition::{Column, Label, Metric, Shape, Table};
 pub struct Customer {
     /// The name of the organization; empty where the list has none.
     pub organization: String,
+    /// Personal, so it is not kept in the state file.
+    #[serde(skip)]
     owner_email: Option<String>,
     country: String,
     status: Option<CustomerStatus>,
@@ -30,6 +32,7 @@ pub(super) struct Customers;
 
 impl Collector for Customers {
     const NAME: &'static str = "customers";
+    const ENDPOINT: Endpoint = Endpoint::Customers;
     const INTERVAL: Duration = Duration::from_secs(15 * 60);
     const SCOPE_V1: &'static str = v1::scope::CUSTOMERS;
     const SCOPE_V3: &'static str = v3::scope::CUSTOMERS;

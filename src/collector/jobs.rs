@@ -36,6 +36,7 @@ pub(super) struct Jobs;
 
 impl Collector for Jobs {
     const NAME: &'static str = "jobs";
+    const ENDPOINT: Endpoint = Endpoint::Jobs;
     const INTERVAL: Duration = Duration::from_secs(5 * 60);
     const SCOPE_V1: &'static str = v1::scope::JOBS;
     const SCOPE_V3: &'static str = v3::scope::JOBS;

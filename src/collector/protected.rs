@@ -27,6 +27,7 @@ pub(super) struct Protected;
 
 impl Collector for Protected {
     const NAME: &'static str = "protected";
+    const ENDPOINT: Endpoint = Endpoint::Protected;
     const INTERVAL: Duration = Duration::from_secs(30 * 60);
     const SCOPE_V1: &'static str = v1::scope::PROTECTED;
     const SCOPE_V3: &'static str = v3::scope::PROTECTED;

@@ -49,11 +49,11 @@ pub fn accepts_text(exposition: &str) {
 
 /// The program that checks rules and metrics.
 pub fn promtool() -> String {
-    std::env::var("ELEMENTS_TEST_PROMTOOL").unwrap_or_else(|_| "promtool".to_owned())
+    std::env::var("EXPORTER_TEST_PROMTOOL").unwrap_or_else(|_| "promtool".to_owned())
 }
 
 fn python() -> String {
-    std::env::var("ELEMENTS_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned())
+    std::env::var("EXPORTER_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned())
 }
 
 fn run(program: &str, arguments: &[&str], input: &str) {
