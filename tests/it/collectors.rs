@@ -1,7 +1,7 @@
 //! JSON in, exposition out, for each collector and both generations of the API. What both tell comes out as one text.
 
 use crate::canned::Canned;
-use crate::support::{about_customers, config, once, value};
+use crate::support::{about_customers, config, expect, once, value};
 
 const ID: &str = "00427fbc-8832-46cf-a1d2-582fa46ec638";
 
@@ -47,19 +47,6 @@ async fn poll_and_look(
     all.extend_from_slice(more);
     let (text, good) = once(&config(&canned.base, &all)).await;
     (text, good, canned)
-}
-
-/// The text that is expected, in a file beside this one. With `UPDATE_EXPECTED` set it is written instead.
-fn expect(name: &str, text: &str) {
-    let path = format!("{}/tests/it/expected/{name}.prom", env!("CARGO_MANIFEST_DIR"));
-    if std::env::var_os("UPDATE_EXPECTED").is_some() {
-        std::fs::write(&path, text).unwrap();
-    }
-    let expected = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(
-        text, expected,
-        "{name} differs from what is expected; UPDATE_EXPECTED=1 writes it anew"
-    );
 }
 
 /// A sample of the vendor's pages as JSON: their comments run from two slashes after white space to the line's end.

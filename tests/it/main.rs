@@ -5,10 +5,13 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a test that cannot go on says so by panicking"
+    unreachable_pub,
+    reason = "a test that cannot go on says so by panicking, and nothing here is seen from outside"
 )]
 
 mod canned;
 mod collectors;
+mod drift;
 mod parser;
 mod support;
+mod world;

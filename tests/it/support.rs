@@ -14,6 +14,9 @@ use crate::parser;
 /// How long a condition may take to come true on a slow machine before the test gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Counts changed objects, which is off by default.
+pub const OBJECTS: (&str, &str) = ("ELEMENTS_COLLECTORS__SCAN_CHANGES__OBJECTS", "true");
+
 /// The environment of an exporter that asks the API at `base`, with `more` over it.
 pub fn environment(base: &str, more: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
     let token_url = format!("{base}/connect/token");
@@ -72,6 +75,19 @@ pub fn value(text: &str, series: &str) -> Option<f64> {
     let value = values.next();
     assert!(values.next().is_none(), "{series} stands twice");
     value
+}
+
+/// The text that is expected, in a file beside this one. With `UPDATE_EXPECTED` set it is written instead.
+pub fn expect(name: &str, text: &str) {
+    let path = format!("{}/tests/it/expected/{name}.prom", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("UPDATE_EXPECTED").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(
+        text, expected,
+        "{name} differs from what is expected; UPDATE_EXPECTED=1 writes it anew"
+    );
 }
 
 /// Waits until `condition` gives something.
