@@ -25,7 +25,7 @@ use serde_json::value::RawValue;
 
 use crate::api::{Api, Endpoint, Error, Failure, Generation};
 use crate::domain::{CustomerId, Timestamp};
-use crate::exposition::{Metric, Shape, Table};
+use crate::exposition::{Metric, Shape, ShapeMetrics, Table};
 
 pub use customers::Customer;
 
@@ -105,7 +105,9 @@ pub struct Settings {
 
 /// How old the newest restore point of a module may be; `None` exempts it.
 #[derive(Clone)]
-pub struct Objective(Arc<dyn Fn(&Module<'_>) -> Option<Duration> + Send + Sync>);
+pub struct Objective(Arc<ObjectiveOf>);
+
+type ObjectiveOf = dyn Fn(&Module<'_>) -> Option<Duration> + Send + Sync;
 
 /// A module of a customer, as objectives are set for it.
 #[derive(Clone, Copy, Debug)]
@@ -202,7 +204,7 @@ pub trait Collector: 'static {
     }
 
     /// The metrics, shape by shape, in the order of the tables that [`Collector::tables`] gives.
-    fn metrics() -> Vec<Vec<(Metric, Vec<&'static str>)>>;
+    fn metrics() -> Vec<ShapeMetrics>;
 
     /// The samples of a record, a table per shape, and how many rows would have made a second sample of a series.
     fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> (Vec<Table>, u64);
@@ -273,10 +275,12 @@ pub struct Entry {
     scope_v1: &'static str,
     scope_v3: &'static str,
     poll: fn(Api, Target, Previous, Context) -> PollFuture,
-    metrics: fn() -> Vec<Vec<(Metric, Vec<&'static str>)>>,
+    metrics: fn() -> Vec<ShapeMetrics>,
     restore: fn(&RawValue, &CustomerId, &Context) -> Option<Kept>,
-    render: fn(&dyn Record, &CustomerId, &Context) -> Option<Arc<[Table]>>,
+    render: Render,
 }
+
+type Render = fn(&dyn Record, &CustomerId, &Context) -> Option<Arc<[Table]>>;
 
 impl Entry {
     const fn of<C: Collector>() -> Self {
@@ -314,7 +318,7 @@ impl Entry {
     }
 
     /// Its metrics, shape by shape.
-    pub fn metrics(&self) -> Vec<Vec<(Metric, Vec<&'static str>)>> {
+    pub fn metrics(&self) -> Vec<ShapeMetrics> {
         (self.metrics)()
     }
 
@@ -396,7 +400,7 @@ fn tabulate(tables: impl IntoIterator<Item = (Table, u64)>) -> (Vec<Table>, u64)
 }
 
 /// A table with the metrics of one shape, for [`Collector::metrics`].
-fn shape<R>(shape: &Shape<R>) -> Vec<(Metric, Vec<&'static str>)> {
+fn shape<R>(shape: &Shape<R>) -> ShapeMetrics {
     shape.metrics()
 }
 

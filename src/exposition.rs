@@ -11,4 +11,4 @@ mod table;
 
 pub use metric::{Kind, Lifetime, Metric, Stability};
 pub use render::{Family, Filter, Format, Picture, Renderer, Source, Tables, families, write_sample};
-pub use table::{Column, Label, Shape, Table, write_label};
+pub use table::{Column, Label, Shape, ShapeMetrics, Table, write_label};

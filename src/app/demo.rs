@@ -9,7 +9,6 @@ use tracing::error;
 
 use super::{App, Error, LoadConfig, load_config};
 use crate::args;
-use crate::domain::Timestamp;
 use crate::simulator::{self, Simulator};
 
 /// How old restore points may be in the simulated partner's own time, which runs faster than ours.
@@ -108,10 +107,8 @@ async fn bind(wanted: &args::Simulator) -> Result<Simulator, Error> {
 /// The configuration of the demo, as an operator would write it into the environment.
 fn environment(simulator: &Simulator, speed: f64) -> Vec<(OsString, OsString)> {
     let settings = simulator::Settings::default();
-    let expires = Timestamp::from(SystemTime::now() + SECRET_LIFE).as_unix_seconds();
-    let expires = jiff::Timestamp::from_second(expires as i64)
-        .map(|at| at.to_string())
-        .unwrap_or_default();
+    let expires = jiff::Timestamp::try_from(SystemTime::now() + SECRET_LIFE);
+    let expires = expires.map(|at| at.to_string()).unwrap_or_default();
     let rpo = RPO.div_f64(speed).max(Duration::from_secs(1)).as_secs();
     let mut environment = vec![
         ("ELEMENTS_API__BASE_URL".to_owned(), simulator.base_url()),

@@ -11,7 +11,7 @@ use super::{Collector, Context, Reach, Reading, Target, shape, tabulate};
 use crate::api::wire::Row;
 use crate::api::{Api, Endpoint, Failure, Observer, v1, v3};
 use crate::domain::{CustomerId, CustomerStatus, ManagementMode, customer_status, management_mode};
-use crate::exposition::{Column, Label, Metric, Shape, Table};
+use crate::exposition::{Column, Label, Metric, Shape, ShapeMetrics, Table};
 
 /// A customer as the partner's list shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,7 +78,7 @@ impl Collector for Customers {
         })
     }
 
-    fn metrics() -> Vec<Vec<(Metric, Vec<&'static str>)>> {
+    fn metrics() -> Vec<ShapeMetrics> {
         vec![shape(&SHAPE_INFO), shape(&SHAPE_STATUS)]
     }
 

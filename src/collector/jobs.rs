@@ -12,7 +12,7 @@ use super::{Collector, Context, Reach, Reading, Settings, Target, shape, tabulat
 use crate::api::wire::Row;
 use crate::api::{Api, Endpoint, Error, Failure, v1, v3};
 use crate::domain::{self, CustomerId, History, JobStatus, JobStatusWord, Run, RunKey, Timestamp};
-use crate::exposition::{Column, Label, Metric, Shape, Table};
+use crate::exposition::{Column, Label, Metric, Shape, ShapeMetrics, Table};
 
 /// How far ahead of our clock a run may end before its end is not believed. Clocks differ by a few minutes at most.
 const FUTURE_TOLERANCE: Duration = Duration::from_secs(5 * 60);
@@ -88,7 +88,7 @@ impl Collector for Jobs {
         Ok(Reading::one(customer, modules, unreadable, Endpoint::Jobs))
     }
 
-    fn metrics() -> Vec<Vec<(Metric, Vec<&'static str>)>> {
+    fn metrics() -> Vec<ShapeMetrics> {
         vec![
             shape(&SHAPE_MODULE),
             shape(&SHAPE_LISTED),

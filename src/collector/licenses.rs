@@ -10,7 +10,7 @@ use super::{Collector, Context, Reach, Reading, Target, shape, tabulate};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Failure, Generation, v1, v3};
 use crate::domain::{CustomerId, Gigabyte, Timestamp};
-use crate::exposition::{Column, Label, Metric, Shape, Table};
+use crate::exposition::{Column, Label, Metric, Shape, ShapeMetrics, Table};
 
 /// What a customer subscribed to.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -141,7 +141,7 @@ impl Collector for Licenses {
         partial
     }
 
-    fn metrics() -> Vec<Vec<(Metric, Vec<&'static str>)>> {
+    fn metrics() -> Vec<ShapeMetrics> {
         vec![shape(&SHAPE_INFO), shape(&SHAPE_NUMBERS), shape(&SHAPE_TENANTS)]
     }
 

@@ -9,7 +9,7 @@ use super::{Collector, Context, Reach, Reading, Target, shape, tabulate};
 use crate::api::wire::Row;
 use crate::api::{Api, Endpoint, Error, Failure, v1, v3};
 use crate::domain::{self, CustomerId, Gigabyte};
-use crate::exposition::{Column, Label, Metric, Shape, Table};
+use crate::exposition::{Column, Label, Metric, Shape, ShapeMetrics, Table};
 
 /// What is protected of a module.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -89,7 +89,7 @@ impl Collector for Protected {
         super::keep_missing(previous, partial, |module| module.name())
     }
 
-    fn metrics() -> Vec<Vec<(Metric, Vec<&'static str>)>> {
+    fn metrics() -> Vec<ShapeMetrics> {
         vec![shape(&SHAPE_OBJECTS), shape(&SHAPE_SIZE)]
     }
 

@@ -11,7 +11,7 @@ use super::{Collector, Context, Reach, Reading, Target, scan_profiles, shape, ta
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v1, v3};
 use crate::domain::{CustomerId, JobStatus, Timestamp};
-use crate::exposition::{Column, Label, Metric, Shape, Table};
+use crate::exposition::{Column, Label, Metric, Shape, ShapeMetrics, Table};
 
 /// The most containers shown of a report. Reports of large tenants name thousands; the rest is summed up as
 /// [`OTHER_CONTAINERS`], so that the sum stays true.
@@ -94,7 +94,7 @@ impl Collector for ScanChanges {
         super::keep_missing(previous, partial, |report| report.profile_id.clone())
     }
 
-    fn metrics() -> Vec<Vec<(Metric, Vec<&'static str>)>> {
+    fn metrics() -> Vec<ShapeMetrics> {
         vec![shape(&SHAPE_REPORT), shape(&SHAPE_OBJECTS)]
     }
 

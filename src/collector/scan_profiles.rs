@@ -11,7 +11,7 @@ use super::{Collector, Context, Reach, Reading, Target, shape, tabulate};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v1, v3};
 use crate::domain::{self, CustomerId, DailyScan, ScanMode, Timestamp, scan_mode};
-use crate::exposition::{Column, Label, Metric, Shape, Table};
+use crate::exposition::{Column, Label, Metric, Shape, ShapeMetrics, Table};
 
 /// A scan profile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,7 +82,7 @@ impl Collector for ScanProfiles {
         super::keep_missing(previous, partial, |profile| profile.id.clone())
     }
 
-    fn metrics() -> Vec<Vec<(Metric, Vec<&'static str>)>> {
+    fn metrics() -> Vec<ShapeMetrics> {
         vec![shape(&SHAPE_INFO), shape(&SHAPE_PROFILE), shape(&SHAPE_CONTAINERS)]
     }
 

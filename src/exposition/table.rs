@@ -65,7 +65,7 @@ impl<R> Shape<R> {
     }
 
     /// The metrics of the shape with their label names, for the catalogue.
-    pub fn metrics(&self) -> Vec<(Metric, Vec<&'static str>)> {
+    pub fn metrics(&self) -> ShapeMetrics {
         let labels: Vec<_> = std::iter::once(CUSTOMER_ID)
             .chain(self.labels.iter().map(|label| label.name))
             .collect();
@@ -75,6 +75,9 @@ impl<R> Shape<R> {
             .collect()
     }
 }
+
+/// The metrics of a shape, each with the names of its labels.
+pub type ShapeMetrics = Vec<(Metric, Vec<&'static str>)>;
 
 /// The samples of one record under one shape.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -467,3 +467,21 @@ async fn scan_changes() {
     assert!(!without.contains("elements_scan_changed_objects"));
     assert!(!canned.seen().iter().any(|seen| seen.line.contains("dailyNewDetails")));
 }
+
+#[tokio::test]
+async fn scopes_are_those_of_enabled_collectors_and_asked_for_once() {
+    let path = format!("POST /partner/external/v3/general/customers/{ID}/avpt-products/jobs/batch");
+    let (_, _, canned) = poll_and_look("jobs", "v3", &[(&path, V3_JOBS)], &[]).await;
+    let tokens = canned.token_requests();
+    assert_eq!(tokens.len(), 1);
+    let form: Vec<(String, String)> = url::form_urlencoded::parse(tokens[0].body.as_bytes())
+        .into_owned()
+        .collect();
+    let scope = form
+        .iter()
+        .find(|(name, _)| name == "scope")
+        .map(|(_, scope)| scope.split(' ').collect::<Vec<_>>());
+    let mut scope = scope.unwrap();
+    scope.sort_unstable();
+    assert_eq!(scope, ["elements.customers.read.all", "elements.jobs.read.all"]);
+}

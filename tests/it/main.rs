@@ -13,5 +13,6 @@ mod canned;
 mod collectors;
 mod drift;
 mod parser;
+mod program;
 mod support;
 mod world;
