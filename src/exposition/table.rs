@@ -183,7 +183,7 @@ impl Building {
 }
 
 /// Appends `name="value"` to label text, after a comma where something stands already. The value is escaped for
-/// both text formats, cut at [`MAX_LABEL_CHARS`], and characters that could end or disguise a line are replaced.
+/// both text formats, cut where it is longer than any honest one, and characters that could end or disguise a line are replaced.
 pub fn write_label(text: &mut String, name: &str, value: &str) {
     if !text.is_empty() {
         text.push(',');
