@@ -18,8 +18,8 @@ use tracing::info;
 use crate::app::{self, App, Demo, Error};
 use crate::args::{self, Args, Command, ListenAddress, REVISION, VERSION, Web};
 use crate::assets;
+use crate::error_chain::error_chain;
 use crate::http::Reload;
-use crate::schedule::error_chain;
 use crate::simulator::Simulator;
 
 /// How long the health check waits for its answer: less than orchestrators wait for the health check.

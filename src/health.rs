@@ -21,6 +21,7 @@ use prometheus_client::registry::{Metric as Registered, Registry};
 use tracing::warn;
 
 use crate::api::{Endpoint, Observer, auth};
+use crate::error_chain::error_chain;
 use crate::exposition::{Format, Metric};
 
 /// A loop that has not turned for so long is dead: it turns every second, and never waits for anything but time.
@@ -395,7 +396,7 @@ impl Observer for Health {
         self.token_failures
             .get_or_create(&Reason { reason: error.reason() })
             .inc();
-        tracing::debug!(error = crate::schedule::error_chain(error), "no token");
+        tracing::debug!(error = error_chain(error), "no token");
     }
 
     fn token(&self, expires_in: Duration) {

@@ -51,6 +51,7 @@ pub mod collector;
 pub mod commands;
 pub mod config;
 pub mod domain;
+pub mod error_chain;
 pub mod exposition;
 pub mod health;
 pub mod http;

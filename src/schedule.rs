@@ -21,6 +21,7 @@ use crate::api::gateway::Gateway;
 use crate::api::{Endpoint, Error, Failure};
 use crate::collector::{self, Brought, Context, Customer, Entry, Reach, Settings, Target};
 use crate::domain::{CustomerId, Timestamp};
+use crate::error_chain::error_chain;
 use crate::health::Health;
 use crate::store::{Plan, Store};
 use complaint::Complaints;
@@ -659,18 +660,6 @@ async fn guarded(
         Ok(Err(_panic)) => Err(Error::Panicked.at(entry.endpoint)),
         Err(_) => Err(Error::Deadline(POLL_DEADLINE).at(entry.endpoint)),
     }
-}
-
-/// An error with what is behind it, for a log line.
-pub fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

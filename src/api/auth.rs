@@ -10,7 +10,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::credential::{Credential, CredentialError, Fingerprint};
-use super::transport::{classify, read_body, retry_after, unix_now};
+use super::exchange::{classify, read_body, retry_after, unix_now};
 use super::{Endpoint, Observer, pace};
 use crate::secret::Secret;
 

@@ -10,7 +10,8 @@ use crate::api::{self, Api, Endpoint, Failure, Observer, auth};
 use crate::collector::{self, Brought, Context, Customer, Entry, Kept, Reach, Target};
 use crate::config::Config;
 use crate::domain::{CustomerId, Timestamp};
-use crate::schedule::{Orders, error_chain};
+use crate::error_chain::error_chain;
+use crate::schedule::Orders;
 
 /// Where a permission is granted.
 const GRANT: &str = "in Elements open API app registration (or AvePoint Online Services > App registration), edit the \

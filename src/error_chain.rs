@@ -1,0 +1,13 @@
+//! Errors say what failed without saying why again; whoever handles one writes the whole chain, once.
+
+/// An error with what is behind it, for a log line.
+pub fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
