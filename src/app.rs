@@ -362,11 +362,12 @@ fn orders(config: &Config, observer: Arc<dyn Observer>) -> Result<Orders, Error>
 fn plans(config: &Config) -> Vec<Plan> {
     let plan = |entry: &collector::Entry| {
         let set = config.collectors.get(entry.name);
-        Plan {
-            enabled: set.is_none_or(|set| set.enabled),
-            interval: set.map_or(entry.interval, |set| set.interval),
-            stale_after: set.map_or(entry.interval * config::DEFAULT_STALE_INTERVALS, |set| set.stale_after),
-        }
+        // The configuration is made of the same table, so every collector is in it.
+        set.map_or(Plan::OFF, |set| Plan {
+            enabled: set.enabled,
+            interval: set.interval,
+            stale_after: set.stale_after,
+        })
     };
     collector::ALL.iter().map(plan).collect()
 }

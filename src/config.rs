@@ -23,7 +23,7 @@ pub use self::api::{
     LONGEST_TIMEOUT, MOST_CONCURRENCY, MOST_REQUESTS_PER_SECOND, ProxyUrl, Version,
 };
 pub use self::auth::{Auth, Credential, Password};
-pub use self::collectors::{Collector, Collectors, DEFAULT_INTERVALS, DEFAULT_STALE_INTERVALS, Jobs, LONGEST_INTERVAL};
+pub use self::collectors::{Collector, Collectors, DEFAULT_STALE_INTERVALS, Jobs, LONGEST_INTERVAL};
 pub use self::customers::Customers;
 pub use self::error::{Error, Origin};
 pub use self::keys::{KEYS, Key, PREFIX, Preset, reference};

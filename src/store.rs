@@ -51,6 +51,15 @@ pub struct Plan {
     pub stale_after: Duration,
 }
 
+impl Plan {
+    /// Not at all.
+    pub const OFF: Self = Self {
+        enabled: false,
+        interval: Duration::MAX,
+        stale_after: Duration::MAX,
+    };
+}
+
 /// How a customer stands with a collector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {

@@ -8,16 +8,7 @@ use super::error::Error;
 use super::layers::Settings;
 use super::pattern;
 use super::setting::{LONGEST, SHORTEST, Setting};
-
-/// Every collector and how often it polls by default: jobs as often as an operator looks, what changes by the day by the hour.
-pub const DEFAULT_INTERVALS: [(&str, Duration); 6] = [
-    ("customers", Duration::from_secs(15 * 60)),
-    ("licenses", Duration::from_secs(60 * 60)),
-    ("jobs", Duration::from_secs(5 * 60)),
-    ("protected", Duration::from_secs(30 * 60)),
-    ("scan_profiles", Duration::from_secs(60 * 60)),
-    ("scan_changes", Duration::from_secs(60 * 60)),
-];
+use crate::collector;
 
 /// The longest interval that can be configured, 30 days: what is asked for less often is not watched.
 pub const LONGEST_INTERVAL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -42,14 +33,14 @@ pub struct Collectors(BTreeMap<&'static str, Collector>);
 
 impl Collectors {
     pub(super) fn read(settings: &Settings) -> Result<Self, Error> {
-        DEFAULT_INTERVALS
-            .into_iter()
-            .map(|(name, interval)| Ok((name, Collector::read(settings, name, interval)?)))
+        collector::ALL
+            .iter()
+            .map(|entry| Ok((entry.name, Collector::read(settings, entry.name, entry.interval)?)))
             .collect::<Result<_, _>>()
             .map(Self)
     }
 
-    /// What the collector of this name does; `None` for a name that is not in [`DEFAULT_INTERVALS`].
+    /// What the collector of this name does; `None` for a name that is not in [`collector::ALL`].
     pub fn get(&self, name: &str) -> Option<&Collector> {
         self.0.get(name)
     }
@@ -167,7 +158,7 @@ mod tests {
             }
         );
         assert_eq!(config.collectors.get("job"), None);
-        assert_eq!(config.collectors.iter().count(), DEFAULT_INTERVALS.len());
+        assert_eq!(config.collectors.iter().count(), collector::ALL.len());
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! The one place that knows the keys: their names, their environment variables, what they take and what they are for.
 
 use std::fmt::Write as _;
+use std::sync::LazyLock;
+
+use crate::collector;
 
 /// What every environment variable of the exporter begins with.
 pub const PREFIX: &str = "ELEMENTS_";
@@ -54,8 +57,30 @@ impl Key {
 
 const NONE: Preset = Preset::Otherwise("none");
 
-/// Every key, in the order of the reference.
-pub const KEYS: &[Key] = &[
+/// Every key, in the order of the reference: those of the collectors come from the table of collectors.
+pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
+    let of_collectors = collector::ALL.iter().flat_map(|entry| {
+        let path = |key: &str| spelled(format!("collectors.{}.{key}", entry.name));
+        let default = spelled(humantime::format_duration(entry.interval).to_string());
+        [
+            enabled(path("enabled")),
+            interval(path("interval"), default),
+            stale_after(path("stale_after")),
+        ]
+    });
+    let before = BEFORE_COLLECTORS.iter().copied();
+    before
+        .chain(of_collectors)
+        .chain(AFTER_COLLECTORS.iter().copied())
+        .collect()
+});
+
+/// A text that lives as long as the process, as the keys do, which are made once.
+fn spelled(text: String) -> &'static str {
+    text.leak()
+}
+
+const BEFORE_COLLECTORS: &[Key] = &[
     key(
         "api.version",
         Preset::Value("auto"),
@@ -175,15 +200,9 @@ pub const KEYS: &[Key] = &[
         "a list of customer ids, or globs over the organization's name",
         "The customers to leave out; wins over `customers.include`.",
     ),
-    enabled("collectors.customers.enabled"),
-    interval("collectors.customers.interval", "15m"),
-    stale_after("collectors.customers.stale_after"),
-    enabled("collectors.licenses.enabled"),
-    interval("collectors.licenses.interval", "1h"),
-    stale_after("collectors.licenses.stale_after"),
-    enabled("collectors.jobs.enabled"),
-    interval("collectors.jobs.interval", "5m"),
-    stale_after("collectors.jobs.stale_after"),
+];
+
+const AFTER_COLLECTORS: &[Key] = &[
     key(
         "collectors.jobs.job_types",
         Preset::Otherwise("all"),
@@ -196,15 +215,6 @@ pub const KEYS: &[Key] = &[
         "a list of names or numbers of modules",
         "The modules whose jobs to ask for.",
     ),
-    enabled("collectors.protected.enabled"),
-    interval("collectors.protected.interval", "30m"),
-    stale_after("collectors.protected.stale_after"),
-    enabled("collectors.scan_profiles.enabled"),
-    interval("collectors.scan_profiles.interval", "1h"),
-    stale_after("collectors.scan_profiles.stale_after"),
-    enabled("collectors.scan_changes.enabled"),
-    interval("collectors.scan_changes.interval", "1h"),
-    stale_after("collectors.scan_changes.stale_after"),
     key(
         "collectors.scan_changes.objects",
         Preset::Value("false"),
@@ -293,7 +303,7 @@ const fn stale_after(path: &'static str) -> Key {
 /// The keys as a Markdown table, for the documentation.
 pub fn reference() -> String {
     let mut table = String::from("| key | environment | default | takes | meaning |\n|---|---|---|---|---|\n");
-    for key in KEYS {
+    for key in KEYS.iter() {
         let default = match key.default {
             Preset::Value(text) => format!("`{text}`"),
             other => other.text().to_owned(),

@@ -4,6 +4,7 @@
 
 use super::*;
 use crate::domain::Gigabyte;
+use std::collections::BTreeSet;
 
 const CREDENTIALS: &str = "auth: {client_id: demo, client_secret: demo-secret}\n";
 
@@ -231,8 +232,8 @@ fn company_of(path: &str) -> Vec<(&'static str, &'static str)> {
 
 #[test]
 fn every_key_has_a_sample() {
-    let sampled: Vec<_> = SAMPLES.iter().map(|(path, _, _)| *path).collect();
-    let known: Vec<_> = KEYS.iter().map(|key| key.path).collect();
+    let sampled: BTreeSet<_> = SAMPLES.iter().map(|(path, _, _)| *path).collect();
+    let known: BTreeSet<_> = KEYS.iter().map(|key| key.path).collect();
     assert_eq!(sampled, known);
 }
 
