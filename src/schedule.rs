@@ -3,6 +3,7 @@
 //! One task owns the queue and the polls under way. It starts polls while there is room, takes their outcomes in, and
 //! beats for `/-/healthy`. A poll that panics or hangs is that poll's failure; the loop goes on.
 
+mod clock;
 mod complaint;
 pub mod queue;
 
@@ -24,6 +25,7 @@ use crate::domain::{CustomerId, Timestamp};
 use crate::error_chain::error_chain;
 use crate::health::Health;
 use crate::store::{Plan, Store};
+use clock::{ClockWatch, Step};
 use complaint::Complaints;
 use queue::{Due, Moment, Queue};
 
@@ -104,6 +106,7 @@ pub struct Scheduler {
     each: Vec<bool>,
     rounds: Vec<Round>,
     complaints: Complaints,
+    clocks: ClockWatch,
     started: Instant,
     customers_listed: Option<bool>,
     failed_any: bool,
@@ -139,6 +142,7 @@ impl Scheduler {
             each: vec![false; collectors],
             rounds: (0..collectors).map(|_| Round::default()).collect(),
             complaints: Complaints::default(),
+            clocks: ClockWatch::new(Duration::ZERO, wall_clock()),
             started: Instant::now(),
             customers_listed: None,
             failed_any: false,
@@ -174,6 +178,7 @@ impl Scheduler {
     /// Starts what is due and shows how things stand.
     fn turn(&mut self) {
         self.health.beat();
+        self.watch_clocks();
         if self.orders.gateway.transport().tokens().may_have_recovered() {
             self.hasten_customers();
         }
@@ -190,6 +195,23 @@ impl Scheduler {
             customers_listed: self.customers_listed,
         };
         *self.pulse.lock().unwrap_or_else(PoisonError::into_inner) = pulse;
+    }
+
+    /// Polls are due by the monotonic clock, so a step of the wall clock makes no rush of them. What it does is to make
+    /// moments lie in the future, which they cannot, or everything old, which the list of customers then tells first.
+    fn watch_clocks(&mut self) {
+        let (monotonic, wall) = (self.now(), wall_clock());
+        match self.clocks.look(monotonic, wall) {
+            None => {}
+            Some(Step::Back) => {
+                warn!("the wall clock was set back");
+                self.store.not_after(wall);
+            }
+            Some(Step::Forward) => {
+                warn!("the wall clock was set forward, or the machine slept");
+                self.hasten_customers();
+            }
+        }
     }
 
     fn sleep(&self) -> Duration {

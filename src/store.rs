@@ -465,6 +465,21 @@ impl Store {
         (reconciled, result)
     }
 
+    /// Lets nothing be newer than `now`, as after the wall clock was set back: what lies in the future cannot be fresh.
+    pub fn not_after(&self, now: Timestamp) {
+        let mut inner = self.lock();
+        for collected in &mut inner.collected {
+            for cell in collected.cells.values_mut() {
+                cell.good_at = cell.good_at.min(now);
+            }
+            for (target, freshness) in &mut collected.freshness {
+                let last_success = freshness.last_success.map(|success| success.min(now));
+                *freshness = Freshness::new(collected.name, target, freshness.attempt, last_success);
+            }
+        }
+        inner.generation += 1;
+    }
+
     /// Keeps just the customers that pass, as after a reload of the filters, and says who went.
     pub fn retain_customers(&self, admits: impl Fn(&CustomerId, &str) -> bool) -> Vec<CustomerId> {
         let mut inner = self.lock();

@@ -170,3 +170,16 @@ fn states_add_up_and_age_is_that_of_the_last_complete_poll() {
     );
     assert_eq!(store.last_success(JOBS, &Target::Customer(id(2))), Some(at(0)));
 }
+
+#[test]
+fn nothing_is_newer_than_a_clock_that_was_set_back() {
+    let store = store(None);
+    store.reconcile(&listed(0..1), true).1.unwrap();
+    commit(&store, 0, 1, true, 3600).unwrap();
+    store.not_after(at(0));
+    assert_eq!(store.last_success(JOBS, &Target::Customer(id(0))), Some(at(0)));
+    assert!(
+        store.picture(None, at(181)).groups[JOBS][0].stale,
+        "it ages from then on"
+    );
+}
