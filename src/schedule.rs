@@ -414,7 +414,7 @@ impl Scheduler {
     }
 
     fn enqueue(&mut self, collector: usize, target: Target, at: Moment, now: Moment) {
-        if at <= now && !self.queue.targets(collector).any(|known| *known == target) {
+        if at <= now && !self.queue.contains(collector, &target) {
             self.unpolled.insert((collector, target.clone()));
         }
         self.queue.add(collector, target, at);

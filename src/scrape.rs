@@ -9,7 +9,7 @@ use crate::domain::Timestamp;
 use crate::exposition::{Family, Filter, Format, Metric, Renderer, Source, Table, Tables, families};
 use crate::health::Health;
 use crate::schedule::SharedPulse;
-use crate::store::{self, State, Store};
+use crate::store::{self, Overview, State, Store};
 
 const COLLECTOR: &[&str] = &["collector"];
 const COLLECTOR_STATE: &[&str] = &["collector", "state"];
@@ -184,7 +184,8 @@ impl Scrape {
     }
 
     fn own_tables(&self, now: Timestamp) -> Tables {
-        let tables = [self.singles(), self.of_collectors(now), self.customers(now)];
+        let overviews = self.store.overview(now);
+        let tables = [self.singles(), self.of_collectors(&overviews), customers(&overviews)];
         Tables {
             tables: Arc::new(tables),
             stale: false,
@@ -212,9 +213,9 @@ impl Scrape {
         )
     }
 
-    fn of_collectors(&self, now: Timestamp) -> Table {
+    fn of_collectors(&self, overviews: &[Overview]) -> Table {
         let pulse = self.pulse.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let rows = self.store.overview(now).into_iter().map(|overview| {
+        let rows = overviews.iter().map(|overview| {
             let place = collector::index_of(overview.name);
             let lag = place.and_then(|place| pulse.lag.get(place));
             let cycle = place.and_then(|place| pulse.cycle.get(place).copied().flatten());
@@ -229,21 +230,21 @@ impl Scrape {
         });
         Table::of(OF_COLLECTORS.len(), rows)
     }
+}
 
-    fn customers(&self, now: Timestamp) -> Table {
-        let overviews = self.store.overview(now);
-        let rows = overviews.iter().flat_map(|overview| {
-            State::ALL.map(|state| {
-                let customers = overview.customers.get(&state).copied().unwrap_or_default();
-                let value = u32::try_from(customers).ok().map(f64::from);
-                (
-                    vec![("collector", overview.name), ("state", state.label())],
-                    vec![value],
-                )
-            })
-        });
-        Table::of(1, rows)
-    }
+/// Customers by collector and state.
+fn customers(overviews: &[Overview]) -> Table {
+    let rows = overviews.iter().flat_map(|overview| {
+        State::ALL.map(|state| {
+            let customers = overview.customers.get(&state).copied().unwrap_or_default();
+            let value = u32::try_from(customers).ok().map(f64::from);
+            (
+                vec![("collector", overview.name), ("state", state.label())],
+                vec![value],
+            )
+        })
+    });
+    Table::of(1, rows)
 }
 
 /// Where the metrics that are read at scrape time stand in the picture: in the group after the store's.

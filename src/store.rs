@@ -534,14 +534,17 @@ impl Store {
         enabled
             .map(|collected| {
                 let mut customers = BTreeMap::from(State::ALL.map(|state| (state, 0)));
-                let of_all = collected.freshness.get(&Target::Partner);
-                for id in inner.customers.keys() {
-                    let of_customer = || collected.freshness.get(&Target::Customer(id.clone()));
-                    let state = of_all.or_else(of_customer).map_or(State::Pending, |freshness| {
-                        freshness.state(collected.plan.stale_after, now)
-                    });
-                    *customers.entry(state).or_default() += 1;
+                let state = |freshness: &Freshness| freshness.state(collected.plan.stale_after, now);
+                let mut rest = inner.customers.len();
+                if let Some(of_all) = collected.freshness.get(&Target::Partner) {
+                    *customers.entry(state(of_all)).or_default() += std::mem::take(&mut rest);
+                } else {
+                    for freshness in collected.freshness.values() {
+                        *customers.entry(state(freshness)).or_default() += 1;
+                        rest = rest.saturating_sub(1);
+                    }
                 }
+                *customers.entry(State::Pending).or_default() += rest;
                 Overview {
                     name: collected.name,
                     plan: collected.plan,

@@ -39,12 +39,18 @@ impl Queue {
 
     /// Adds a target, unless it is there already.
     pub fn add(&mut self, collector: usize, target: Target, at: Moment) {
-        if let Some(line) = self.0.get_mut(collector)
-            && !line.due.contains_key(&target)
-            && !line.under_way.contains_key(&target)
-        {
+        if self.contains(collector, &target) {
+            return;
+        }
+        if let Some(line) = self.0.get_mut(collector) {
             line.wait(target, at);
         }
+    }
+
+    /// Whether a target is there, waiting or under way.
+    pub fn contains(&self, collector: usize, target: &Target) -> bool {
+        let line = self.0.get(collector);
+        line.is_some_and(|line| line.due.contains_key(target) || line.under_way.contains_key(target))
     }
 
     /// Drops the waiting targets that do not pass. One under way ends first; its [`Queue::done`] is then refused.
