@@ -158,6 +158,12 @@ struct Collected {
 }
 
 impl Collected {
+    /// Whether a target is still asked about. A customer may go while a poll about it is under way, and must not come
+    /// back as a ghost with its outcome.
+    fn expects(&self, target: &Target) -> bool {
+        self.freshness.contains_key(target)
+    }
+
     fn note(&mut self, target: &Target, attempt: Attempt, success: Option<Timestamp>) {
         let before = self.freshness.get(target).and_then(|known| known.last_success);
         let freshness = Freshness::new(self.name, target, attempt, success.or(before));
@@ -354,7 +360,11 @@ impl Store {
     ) -> Result<(), OverLimit> {
         let mut inner = self.lock();
         let inner = &mut *inner;
-        let Some(collected) = inner.collected.get_mut(collector) else {
+        let Some(collected) = inner
+            .collected
+            .get_mut(collector)
+            .filter(|collected| collected.expects(target))
+        else {
             return Ok(());
         };
         records.retain(|id, _| inner.customers.contains_key(id));
@@ -409,7 +419,8 @@ impl Store {
             Attempt::Failed
         };
         let mut inner = self.lock();
-        if let Some(collected) = inner.collected.get_mut(collector) {
+        let collected = inner.collected.get_mut(collector);
+        if let Some(collected) = collected.filter(|collected| collected.expects(target)) {
             collected.note(target, attempt, None);
             inner.generation += 1;
         }

@@ -38,6 +38,7 @@ fn kept(samples: usize) -> Kept {
 }
 
 fn commit(store: &Store, customer: usize, samples: usize, complete: bool, now: i64) -> Result<(), OverLimit> {
+    store.expect(JOBS, &Target::Customer(id(customer)));
     let records = BTreeMap::from([(id(customer), kept(samples))]);
     store.commit(JOBS, &Target::Customer(id(customer)), records, complete, at(now))
 }
@@ -98,6 +99,7 @@ fn a_sharp_shrink_is_not_believed_before_the_next_list_says_the_same() {
 fn a_customer_missing_for_the_first_time_keeps_its_row_of_the_list() {
     let store = store(None);
     store.reconcile(&listed(0..10), true).1.unwrap();
+    store.expect(CUSTOMERS, &Target::Partner);
     let all = (0..10).map(|n| (id(n), kept(1))).collect();
     store.commit(CUSTOMERS, &Target::Partner, all, true, at(0)).unwrap();
     store.reconcile(&listed(0..9), true).1.unwrap();
@@ -182,4 +184,18 @@ fn nothing_is_newer_than_a_clock_that_was_set_back() {
         store.picture(None, at(181)).groups[JOBS][0].stale,
         "it ages from then on"
     );
+}
+
+#[test]
+fn a_customer_that_went_during_its_poll_does_not_come_back_as_a_ghost() {
+    let store = store(None);
+    store.reconcile(&listed(0..10), true).1.unwrap();
+    commit(&store, 9, 1, true, 0).unwrap();
+    store.reconcile(&listed(0..9), true).1.unwrap();
+    store.reconcile(&listed(0..9), true).1.unwrap();
+    let late = BTreeMap::from([(id(9), kept(1))]);
+    store.commit(JOBS, &Target::Customer(id(9)), late, true, at(1)).unwrap();
+    store.fail(JOBS, &Target::Customer(id(9)), &Error::Throttled);
+    let picture = store.picture(None, at(1));
+    assert!(picture.groups.iter().all(Vec::is_empty));
 }
