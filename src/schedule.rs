@@ -599,7 +599,7 @@ impl Scheduler {
         let of_one = |error: &Error| matches!(error, Error::Status(403 | 404) | Error::Decode(_));
         self.customers_listed = match result {
             Ok(()) => Some(true),
-            Err(failure) if each && of_one(&failure.error) => self.customers_listed.or(Some(true)),
+            Err(failure) if each && of_one(&failure.error) => self.customers_listed.or(Some(false)),
             Err(_) => Some(false),
         };
         if self.customers_listed == Some(true) {
