@@ -347,16 +347,17 @@ fn orders(config: &Config, observer: Arc<dyn Observer>) -> Result<Orders, Error>
         settings: Arc::new(settings),
         plans,
         admits: Arc::new(move |id, organization| customers.admits(id.as_str(), organization)),
-        customer_ids: ids.iter().filter_map(|id| CustomerId::parse(id)).collect(),
-        fallback_ids: config
-            .customers
-            .ids()
-            .iter()
-            .filter_map(|id| CustomerId::parse(id))
-            .collect(),
+        customer_ids: not_excluded(config, ids),
+        fallback_ids: not_excluded(config, config.customers.ids()),
         max_concurrency: config.api.max_concurrency,
         series_limit: config.metrics.series_limit,
     })
+}
+
+/// The customers with these ids that are not excluded by id.
+fn not_excluded(config: &Config, ids: &[String]) -> Vec<CustomerId> {
+    let wanted = ids.iter().filter(|id| config.customers.admits(id, ""));
+    wanted.filter_map(|id| CustomerId::parse(id)).collect()
 }
 
 fn plans(config: &Config) -> Vec<Plan> {

@@ -64,6 +64,14 @@ impl Target {
             Self::Customer(id) => id.as_str(),
         }
     }
+
+    /// The same for a person to read in a log.
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Partner => String::new(),
+            Self::Customer(id) => id.shown(),
+        }
+    }
 }
 
 /// Whom a collector asks about, as long as nothing forbids it.
@@ -417,6 +425,14 @@ fn customer_filter(target: &Target, context: &Context) -> String {
         Target::Partner if context.settings.customer_ids.is_empty() => "{}".to_owned(),
         Target::Partner => serde_json::json!({ "customerIds": context.settings.customer_ids }).to_string(),
     }
+}
+
+/// What an answer about one customer says of that customer, whatever else it holds. Ids are the same in either case of
+/// their letters, and the one asked for is the one that is known.
+fn only<R>(asked: &CustomerId, records: BTreeMap<CustomerId, R>) -> BTreeMap<CustomerId, R> {
+    let same = |id: &CustomerId| id.as_str().eq_ignore_ascii_case(asked.as_str());
+    let found = records.into_iter().find(|(id, _)| same(id));
+    found.map(|(_, record)| (asked.clone(), record)).into_iter().collect()
 }
 
 /// A count as a sample's value. Counts beyond the integers that a double holds are not exact and so not said.

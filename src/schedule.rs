@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::api::auth::REFUSAL_LIFE;
 use crate::api::gateway::Gateway;
 use crate::api::{Endpoint, Error, Failure};
 use crate::collector::{self, Brought, Context, Customer, Entry, Reach, Settings, Target};
@@ -102,6 +103,8 @@ pub struct Scheduler {
     failures: HashMap<(usize, Target), u32>,
     /// Targets that were due at once and have not been polled yet.
     unpolled: HashSet<(usize, Target)>,
+    /// Customers named by id that the list was found not to have, so that it is said once.
+    unlisted: BTreeSet<CustomerId>,
     /// Collectors that ask about each customer by itself, though made to ask once for all.
     each: Vec<bool>,
     rounds: Vec<Round>,
@@ -139,6 +142,7 @@ impl Scheduler {
             polls: JoinSet::new(),
             failures: HashMap::new(),
             unpolled: HashSet::new(),
+            unlisted: BTreeSet::new(),
             each: vec![false; collectors],
             rounds: (0..collectors).map(|_| Round::default()).collect(),
             complaints: Complaints::default(),
@@ -280,6 +284,8 @@ impl Scheduler {
                 }
                 self.next_after_success(&due, now, interval, first)
             }
+            // The collector asks about each customer by itself from now on, so the refusal is not the last word.
+            Err(_) if self.falls_back_to_each(&due, &result) => now,
             Err(failure) => {
                 self.failed_any |= !matches!(failure.error, Error::NotPermitted(_));
                 let failures = self.failures.entry(key).or_default();
@@ -288,9 +294,8 @@ impl Scheduler {
                 self.complain(&due, failure);
                 match &failure.error {
                     Error::Shrunk { .. } => now.saturating_add(DOUBT_RECHECK.min(interval)),
-                    Error::Status(403) | Error::NotPermitted(_) => {
-                        queue::next_time(now, now, interval, fastrand::f64()).0
-                    }
+                    Error::NotPermitted(_) => now.saturating_add(interval.min(REFUSAL_LIFE)),
+                    Error::Status(403) => queue::next_time(now, now, interval, fastrand::f64()).0,
                     _ => queue::retry_time(now, failures, interval, fastrand::f64()),
                 }
             }
@@ -319,35 +324,15 @@ impl Scheduler {
 
     /// Puts what a poll brought into the store; a list of customers changes who is known first.
     fn commit(&mut self, due: &Due, mut brought: Brought) -> Result<(), Failure> {
-        let mut doubt = Ok(());
-        if due.collector == CUSTOMERS_INDEX {
-            let listed = self.admitted(&mut brought);
-            if due.target == Target::Partner {
-                let (reconciled, result) = self.store.reconcile(&listed, brought.incomplete.is_none());
-                doubt = result.map_err(|error| error.at(Endpoint::Customers));
-                self.welcome(reconciled.joined);
-                self.farewell(&reconciled.left);
-            } else {
-                let (reconciled, _) = self.store.reconcile(&listed, false);
-                self.welcome(reconciled.joined);
-            }
-        }
-        if let Err(failure) = doubt {
-            self.store.fail(due.collector, &due.target, &failure.error);
-            return Err(failure);
-        }
-        let missing_customer = matches!(&due.target, Target::Customer(id) if due.collector == CUSTOMERS_INDEX
-            && brought.incomplete.is_none() && !brought.records.contains_key(id));
-        if missing_customer {
-            let failure = Error::Decode("about the customer asked for").at(Endpoint::Customer);
-            self.store.fail(due.collector, &due.target, &failure.error);
-            return Err(failure);
+        if due.collector == CUSTOMERS_INDEX && !self.take_in_customers(due, &mut brought)? {
+            return Ok(());
         }
         let incomplete = brought.incomplete.take();
         let complete = incomplete.is_none();
+        let records = brought.records;
         if let Err(over) = self
             .store
-            .commit(due.collector, &due.target, brought.records, complete, wall_clock())
+            .commit(due.collector, &due.target, records, complete, wall_clock())
         {
             self.health.dropped_series(over.series);
             let endpoint = collector::ALL
@@ -355,7 +340,79 @@ impl Scheduler {
                 .map_or(Endpoint::Customers, |entry| entry.endpoint);
             return Err(Error::SeriesLimit.at(endpoint));
         }
+        if due.collector == CUSTOMERS_INDEX {
+            let now = self.now();
+            match &due.target {
+                Target::Partner => self.queue_partner(now),
+                Target::Customer(id) => self.queue_customer(id, now),
+            }
+        }
         incomplete.map_or(Ok(()), Err)
+    }
+
+    /// Learns from a list, or from the answer about one customer, who is known. False where the one customer is known
+    /// now to be left out by name, so that nothing more is to be done about it.
+    fn take_in_customers(&mut self, due: &Due, brought: &mut Brought) -> Result<bool, Failure> {
+        let complete = brought.incomplete.is_none();
+        let answered = |brought: &Brought, id| !complete || brought.records.contains_key(id);
+        match &due.target {
+            Target::Partner => {
+                let listed = self.admitted(brought);
+                let (reconciled, believed) = self.store.reconcile(&listed, complete);
+                self.welcome(reconciled.joined);
+                if !reconciled.left.is_empty() {
+                    info!(
+                        customers = reconciled.left.len(),
+                        "customers are gone from two complete lists and dropped"
+                    );
+                    self.farewell(&reconciled.left);
+                }
+                self.miss_named(&listed, complete);
+                match believed {
+                    Ok(()) => Ok(true),
+                    Err(error) => {
+                        self.store.fail(due.collector, &due.target, &error);
+                        Err(error.at(Endpoint::Customers))
+                    }
+                }
+            }
+            Target::Customer(id) if !answered(brought, id) => {
+                let error = Error::Decode("about the customer asked for");
+                self.store.fail(due.collector, &due.target, &error);
+                Err(error.at(Endpoint::Customer))
+            }
+            Target::Customer(id) => {
+                let told = brought.records.contains_key(id);
+                let listed = self.admitted(brought);
+                if told && listed.is_empty() {
+                    info!(customer_id = %id.shown(), "a customer named by id is left out by name");
+                    self.store.forget(id);
+                    self.farewell(std::slice::from_ref(id));
+                    return Ok(false);
+                }
+                let (_, _) = self.store.reconcile(&listed, false);
+                Ok(true)
+            }
+        }
+    }
+
+    /// Says which customers named by id a complete list does not have: nothing else would ever tell.
+    fn miss_named(&mut self, listed: &BTreeMap<CustomerId, Arc<str>>, complete: bool) {
+        if !complete {
+            return;
+        }
+        for id in &self.orders.customer_ids {
+            if listed
+                .keys()
+                .any(|listed| listed.as_str().eq_ignore_ascii_case(id.as_str()))
+            {
+                continue;
+            }
+            self.health.poll_failed(Endpoint::Customers, "not_found");
+            if self.unlisted.insert(id.clone()) {
+                warn!(customer_id = %id.shown(), "a customer named in customers.include is not in the list");
+            }
+        }
     }
 
     /// The customers of a list that the operator wants, by organization; the others leave `brought`.
@@ -373,12 +430,16 @@ impl Scheduler {
         listed
     }
 
-    /// Queues customers that are new, at once.
+    /// Queues customers that are new, at once, and what asks once for all again, because it may hold something of them.
     fn welcome(&mut self, joined: Vec<CustomerId>) {
-        if !joined.is_empty() {
-            info!(customers = joined.len(), "new customers");
+        if joined.is_empty() {
+            return;
         }
+        info!(customers = joined.len(), "new customers");
         let now = self.now();
+        for collector in (0..collector::ALL.len()).filter(|collector| *collector != CUSTOMERS_INDEX) {
+            self.queue.hasten(collector, &Target::Partner, now);
+        }
         for id in joined {
             self.queue_customer(&id, now);
         }
@@ -401,14 +462,18 @@ impl Scheduler {
     }
 
     /// Queues the collectors that ask about each customer for one; where the state file tells of a last time, for the
-    /// time after that.
+    /// time after that. A customer that is only named by id so far is first asked for itself: it may turn out to be
+    /// one that the operator leaves out by name.
     fn queue_customer(&mut self, id: &CustomerId, now: Moment) {
         let target = Target::Customer(id.clone());
+        let only_named = self.lists_each() && self.store.record(CUSTOMERS_INDEX, id).is_none();
         for (collector, entry) in collector::ALL.iter().enumerate() {
             if self.asks_each(collector, entry) && self.is_enabled(collector) {
                 self.store.expect(collector, &target);
-                let at = self.due_after_restart(collector, &target, now);
-                self.enqueue(collector, target.clone(), at, now);
+                if collector == CUSTOMERS_INDEX || !only_named {
+                    let at = self.due_after_restart(collector, &target, now);
+                    self.enqueue(collector, target.clone(), at, now);
+                }
             }
         }
     }
@@ -449,25 +514,39 @@ impl Scheduler {
             self.store.retain_targets(collector, keep);
             if wanted && partner {
                 self.store.expect(collector, &Target::Partner);
-                // The customer list is asked for at once, whatever the state file says: everything stands on it.
-                let at = match collector {
-                    CUSTOMERS_INDEX => now,
-                    _ => self.due_after_restart(collector, &Target::Partner, now),
-                };
-                self.enqueue(collector, Target::Partner, at, now);
             }
         }
-        if self.each.get(CUSTOMERS_INDEX).copied().unwrap_or_default() {
-            let named = self
-                .orders
-                .fallback_ids
-                .iter()
-                .map(|id| (id.clone(), self.store.organization(id)));
-            let named: BTreeMap<_, _> = named.collect();
+        if self.lists_each() {
+            let named = self.orders.fallback_ids.iter();
+            let named: BTreeMap<_, _> = named.map(|id| (id.clone(), self.store.organization(id))).collect();
+            // Named and not listed yet, so this proves nothing about who is gone.
             let (_, _) = self.store.reconcile(&named, false);
+        } else {
+            // The customer list is asked for at once, whatever the state file says: everything stands on it.
+            self.enqueue(CUSTOMERS_INDEX, Target::Partner, now, now);
         }
-        for id in self.store.customers() {
+        let known = self.store.customers();
+        if !known.is_empty() {
+            self.queue_partner(now);
+        }
+        for id in known {
             self.queue_customer(&id, now);
+        }
+    }
+
+    /// Whether each customer is asked for by itself instead of the list of all.
+    fn lists_each(&self) -> bool {
+        self.each.get(CUSTOMERS_INDEX).copied().unwrap_or_default()
+    }
+
+    /// Queues the collectors that ask once for all. They come after the first list of customers, because what they bring
+    /// of customers that are not known yet cannot be kept.
+    fn queue_partner(&mut self, now: Moment) {
+        for (collector, entry) in collector::ALL.iter().enumerate() {
+            if collector != CUSTOMERS_INDEX && self.is_enabled(collector) && !self.asks_each(collector, entry) {
+                let at = self.due_after_restart(collector, &Target::Partner, now);
+                self.enqueue(collector, Target::Partner, at, now);
+            }
         }
     }
 
@@ -476,7 +555,13 @@ impl Scheduler {
         self.orders = orders;
         let admits = Arc::clone(&self.orders.admits);
         let gone = self.store.retain_customers(|id, organization| admits(id, organization));
-        self.farewell(&gone);
+        if !gone.is_empty() {
+            info!(
+                customers = gone.len(),
+                "customers are left out by the new configuration"
+            );
+            self.farewell(&gone);
+        }
         self.store.reconfigure(
             &self.orders.plans,
             self.orders.series_limit,
@@ -486,6 +571,7 @@ impl Scheduler {
         self.each.fill(false);
         self.rounds = (0..collector::ALL.len()).map(|_| Round::default()).collect();
         self.failures.clear();
+        self.unlisted.clear();
         self.arrange();
         // Filters, credentials or the place of the API may have changed, and the list tells at once.
         self.hasten_customers();
@@ -504,30 +590,31 @@ impl Scheduler {
         self.orders.gateway.generation() == Some(Generation::V1)
     }
 
-    /// A registration that may see only some customers is refused the lists of all. Then each customer is asked about
-    /// by itself: those that the operator named, and for the other collectors those that are known. Where the
-    /// generation was just found out, customers named by id are asked for one by one, too.
+    /// Whether a collector has to ask about each customer by itself from now on: a registration that may see only some
+    /// customers is refused the lists of all, and in the first generation customers named by id are asked for one by
+    /// one. The list of customers itself can only be replaced where some are named.
+    fn falls_back_to_each(&self, due: &Due, result: &Result<(), Failure>) -> bool {
+        let refused = matches!(result, Err(failure) if failure.error.is_forbidden());
+        let named = self.speaks_v1() && !self.orders.customer_ids.is_empty();
+        let possible = due.collector != CUSTOMERS_INDEX || !self.orders.fallback_ids.is_empty();
+        let already = self.each.get(due.collector).copied().unwrap_or_default();
+        due.target == Target::Partner && possible && !already && (refused || named)
+    }
+
     fn fall_back_to_each(&mut self, due: &Due, result: &Result<(), Failure>) {
-        if due.target != Target::Partner || !self.speaks_v1() {
+        if !self.falls_back_to_each(due, result) {
             return;
         }
-        let refused = matches!(result, Err(failure) if failure.error.is_forbidden());
-        let named = !self.orders.customer_ids.is_empty();
-        let possible = due.collector != CUSTOMERS_INDEX || !self.orders.fallback_ids.is_empty();
-        if let Some(each) = self.each.get_mut(due.collector)
-            && possible
-            && (refused || named)
-            && !*each
-        {
-            *each = true;
-            if refused {
-                warn!(
-                    collector = entry_name(due.collector),
-                    "the list of all customers is refused; asking about each customer by itself"
-                );
-            }
-            self.arrange();
+        if result.is_err() {
+            warn!(
+                collector = entry_name(due.collector),
+                "the list of all customers is refused; asking about each customer by itself"
+            );
         }
+        if let Some(each) = self.each.get_mut(due.collector) {
+            *each = true;
+        }
+        self.arrange();
     }
 
     /// Shows whether the collector's scope is granted, and says so when that changed.
@@ -584,7 +671,7 @@ impl Scheduler {
                 collector,
                 endpoint = failure.endpoint.as_str(),
                 reason,
-                customer_id = due.target.customer_id(),
+                customer_id = %due.target.shown(),
                 repeated,
                 error = error_chain(&failure.error),
                 "a poll failed; what is known stands and ages"

@@ -164,6 +164,11 @@ impl Collected {
         self.freshness.contains_key(target)
     }
 
+    /// How many series tell how fresh it is: two of each target.
+    fn freshness_series(&self) -> usize {
+        2 * self.freshness.len()
+    }
+
     fn note(&mut self, target: &Target, attempt: Attempt, success: Option<Timestamp>) {
         let before = self.freshness.get(target).and_then(|known| known.last_success);
         let freshness = Freshness::new(self.name, target, attempt, success.or(before));
@@ -386,7 +391,11 @@ impl Store {
             .map(Cell::samples)
             .sum();
         let series = inner.series - less + more;
-        if more > less && inner.series_limit.is_some_and(|limit| series > limit) {
+        let freshness: usize = inner.collected.iter().map(Collected::freshness_series).sum();
+        let Some(collected) = inner.collected.get_mut(collector) else {
+            return Ok(());
+        };
+        if more > less && inner.series_limit.is_some_and(|limit| series + freshness > limit) {
             collected.note(target, Attempt::Failed, None);
             inner.generation += 1;
             return Err(OverLimit { series: more - less });
@@ -491,6 +500,13 @@ impl Store {
         inner.generation += 1;
     }
 
+    /// Drops a customer with all its series.
+    pub fn forget(&self, id: &CustomerId) {
+        let mut inner = self.lock();
+        inner.forget(id);
+        inner.generation += 1;
+    }
+
     /// Keeps just the customers that pass, as after a reload of the filters, and says who went.
     pub fn retain_customers(&self, admits: impl Fn(&CustomerId, &str) -> bool) -> Vec<CustomerId> {
         let mut inner = self.lock();
@@ -569,8 +585,7 @@ impl Store {
     /// How many series it holds, those about freshness included.
     pub fn series(&self) -> usize {
         let inner = self.lock();
-        let freshness: usize = inner.collected.iter().map(|collected| collected.freshness.len()).sum();
-        inner.series + 2 * freshness
+        inner.series + inner.collected.iter().map(Collected::freshness_series).sum::<usize>()
     }
 
     /// Whether it came out of a state file.

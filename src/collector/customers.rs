@@ -68,8 +68,7 @@ impl Collector for Customers {
         };
         let (mut records, unreadable) = read(&rows, endpoint, api.observer().as_ref());
         if let Target::Customer(asked) = target {
-            // Whatever else an answer about one customer holds, it is not about that customer.
-            records.retain(|id, _| id == asked);
+            records = super::only(asked, records);
         }
         Ok(Reading {
             records,

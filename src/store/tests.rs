@@ -133,7 +133,8 @@ fn the_series_held_are_those_counted_whatever_was_committed() {
 
 #[test]
 fn what_would_pass_the_limit_is_turned_away_and_what_is_there_goes_on() {
-    let store = store(Some(10));
+    // Ten of the API, and two of freshness for each of two customers.
+    let store = store(Some(14));
     store.reconcile(&listed(0..3), true).1.unwrap();
     commit(&store, 0, 6, true, 0).unwrap();
     assert_eq!(commit(&store, 1, 6, true, 0), Err(OverLimit { series: 6 }));

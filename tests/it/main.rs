@@ -11,6 +11,7 @@
 
 mod canned;
 mod collectors;
+mod customers;
 mod drift;
 mod parser;
 mod program;

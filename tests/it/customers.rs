@@ -1,0 +1,158 @@
+//! Who is known, and who is asked about: joining, named by id, left out, refused.
+
+use crate::canned::Canned;
+use crate::support::{config, once, samples, value};
+
+const A: &str = "aaaaaaaa-0000-4000-8000-000000000001";
+const B: &str = "bbbbbbbb-0000-4000-8000-000000000002";
+
+fn customer(id: &str, name: &str) -> String {
+    format!(r#"{{"id":"{id}","organization":"{name}","jobStatus":"Working"}}"#)
+}
+
+fn services(ids: &[&str]) -> String {
+    let row = |id: &&str| format!(r#"{{"customerId":"{id}","products":[{{"service":"S","purchasedUserSeats":"5"}}]}}"#);
+    let rows: Vec<String> = ids.iter().map(row).collect();
+    format!(r#"{{"value":[{}]}}"#, rows.join(","))
+}
+
+/// Only customers, jobs and licences, of the first generation.
+fn settings<'a>(more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    let mut settings = vec![
+        ("ELEMENTS_API__VERSION", "v1"),
+        ("ELEMENTS_COLLECTORS__PROTECTED__ENABLED", "false"),
+        ("ELEMENTS_COLLECTORS__SCAN_PROFILES__ENABLED", "false"),
+        ("ELEMENTS_COLLECTORS__SCAN_CHANGES__ENABLED", "false"),
+    ];
+    settings.extend_from_slice(more);
+    settings
+}
+
+async fn api(answers: &[(String, String)]) -> Canned {
+    let canned = Canned::start(&[]).await;
+    for (line, body) in answers {
+        canned.set(line, 200, body);
+    }
+    canned
+}
+
+fn jobs_of(id: &str) -> (String, String) {
+    (
+        format!("GET /partner/customers/{id}/jobs"),
+        r#"{"value":[]}"#.to_owned(),
+    )
+}
+
+#[tokio::test]
+async fn licences_wait_for_the_list_of_customers() {
+    let list = format!(r#"{{"value":[{},{}]}}"#, customer(A, "One"), customer(B, "Two"));
+    let canned = api(&[
+        ("GET /partner/customers".to_owned(), list),
+        ("GET /partner/services".to_owned(), services(&[A, B])),
+        jobs_of(A),
+        jobs_of(B),
+    ])
+    .await;
+    for _ in 0..5 {
+        let (text, good) = once(&config(&canned.base, &settings(&[]))).await;
+        assert!(good, "{text}");
+        assert_eq!(samples(&text, "elements_license_purchased_seats").lines().count(), 2);
+    }
+}
+
+#[tokio::test]
+async fn who_is_named_by_id_and_excluded_is_not_asked_about() {
+    let include = format!("{A},{B}");
+    let answers = [
+        (format!("GET /partner/customers/{A}"), customer(A, "One")),
+        (format!("GET /partner/customers/{B}"), customer(B, "Two")),
+        (format!("GET /partner/services/{A}"), services(&[A])),
+        (format!("GET /partner/services/{B}"), services(&[B])),
+        jobs_of(A),
+        jobs_of(B),
+    ];
+    for excluded in [B, "Tw*"] {
+        let canned = api(&answers).await;
+        let filters = [
+            ("ELEMENTS_CUSTOMERS__INCLUDE", include.as_str()),
+            ("ELEMENTS_CUSTOMERS__EXCLUDE", excluded),
+        ];
+        let (text, good) = once(&config(&canned.base, &settings(&filters))).await;
+        assert!(good, "{text}");
+        assert!(!text.contains(B), "{text}");
+        assert_eq!(samples(&text, "elements_license_purchased_seats").lines().count(), 1);
+        let asked = canned.seen().into_iter().filter(|seen| seen.line.contains(B)).count();
+        assert_eq!(
+            asked,
+            usize::from(excluded != B),
+            "by name it must be asked for once to know its name"
+        );
+    }
+}
+
+#[tokio::test]
+async fn refusals_alone_do_not_make_it_up() {
+    let canned = api(&[]).await;
+    for status in [403, 404] {
+        canned.set(&format!("GET /partner/customers/{A}"), status, "{}");
+        let (text, good) = once(&config(&canned.base, &settings(&[("ELEMENTS_CUSTOMERS__INCLUDE", A)]))).await;
+        assert!(!good);
+        assert_eq!(value(&text, "elements_up"), Some(0.0), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn an_id_in_another_case_is_the_same_customer() {
+    let canned = api(&[
+        (
+            format!("GET /partner/customers/{A}"),
+            customer(&A.to_uppercase(), "One"),
+        ),
+        (format!("GET /partner/services/{A}"), services(&[&A.to_uppercase()])),
+        jobs_of(A),
+    ])
+    .await;
+    let (text, good) = once(&config(&canned.base, &settings(&[("ELEMENTS_CUSTOMERS__INCLUDE", A)]))).await;
+    assert!(good, "{text}");
+    assert_eq!(samples(&text, "elements_license_purchased_seats").lines().count(), 1);
+}
+
+#[tokio::test]
+async fn a_registration_that_is_refused_the_list_of_licences_asks_for_each() {
+    let list = format!(r#"{{"value":[{},{}]}}"#, customer(A, "One"), customer(B, "Two"));
+    let canned = api(&[
+        ("GET /partner/customers".to_owned(), list),
+        (format!("GET /partner/services/{A}"), services(&[A])),
+        (format!("GET /partner/services/{B}"), services(&[B])),
+        jobs_of(A),
+        jobs_of(B),
+    ])
+    .await;
+    canned.set("GET /partner/services", 403, "{}");
+    let (text, good) = once(&config(&canned.base, &settings(&[]))).await;
+    assert!(good, "the refusal is not the last word: {text}");
+    assert_eq!(samples(&text, "elements_license_purchased_seats").lines().count(), 2);
+    let fresh = r#"elements_exporter_customers{collector="licenses",state="fresh"}"#;
+    assert_eq!(value(&text, fresh), Some(2.0));
+}
+
+#[tokio::test]
+async fn a_page_that_is_announced_and_empty_makes_the_list_incomplete() {
+    let rows: Vec<String> = (0..100)
+        .map(|n| format!(r#"{{"id":"customer-{n}","organization":"{n}"}}"#))
+        .collect();
+    let first = format!(r#"{{"data":[{}],"metadata":{{"totalCount":120}}}}"#, rows.join(","));
+    let canned = Canned::start(&[]).await;
+    let path = "POST /partner/external/v3/general/customers/batch";
+    canned.set(&format!("{path}?pageIndex=1&pageSize=100"), 200, &first);
+    canned.set(&format!("{path}?pageIndex=2&pageSize=100"), 204, "");
+    let v3 = [
+        ("ELEMENTS_API__VERSION", "v3"),
+        ("ELEMENTS_COLLECTORS__JOBS__ENABLED", "false"),
+    ];
+    let (text, good) = once(&config(&canned.base, &settings(&v3))).await;
+    assert!(!good);
+    assert!(!text.contains("elements_customer_info{"));
+    let errors = r#"elements_exporter_api_errors_total{endpoint="customers",reason="incomplete"}"#;
+    assert_eq!(value(&text, errors), Some(1.0));
+}
