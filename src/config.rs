@@ -89,7 +89,7 @@ pub fn load(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
     names: Names,
 ) -> Result<Config, Error> {
-    Config::read(&Settings::collect(file, environment)?, names)
+    Config::read(&Settings::collect(file, environment)?, names).map_err(|error| error.of(file))
 }
 
 impl Config {

@@ -9,6 +9,7 @@ mod module;
 mod quantity;
 mod run;
 mod status;
+mod text;
 mod time;
 
 pub use customer::{CustomerId, InvalidCustomerId, looks_like_id};
@@ -22,6 +23,7 @@ pub use status::{
     CustomerStatus, JobStatus, JobStatusWord, ManagementMode, ScanMode, customer_status, flag, job_status,
     management_mode, scan_mode,
 };
+pub use text::{is_disguising, shown};
 pub use time::{DailyScan, Timestamp, daily_time, duration, timestamp};
 
 /// A field held something that is not a value of its kind.

@@ -21,6 +21,7 @@ use prometheus_client::registry::{Metric as Registered, Registry};
 use tracing::warn;
 
 use crate::api::{Endpoint, Observer, auth};
+use crate::domain::shown;
 use crate::error_chain::error_chain;
 use crate::exposition::{Format, Metric};
 
@@ -29,9 +30,6 @@ const HEARTBEAT_LIMIT: Duration = Duration::from_secs(30);
 
 /// The most different values of one field that are named in the log. A server that makes words up must not fill it.
 const MAX_TOLD_VALUES: usize = 200;
-
-/// The longest part of an unknown value that is shown in the log, in characters.
-const MAX_TOLD_CHARS: usize = 60;
 
 const ENDPOINT: &[&str] = &["endpoint"];
 const ENDPOINT_FIELD: &[&str] = &["endpoint", "field"];
@@ -369,13 +367,7 @@ impl Observer for Health {
             field,
         };
         self.unknown_values.get_or_create(&labels).inc();
-        let value: String = value.chars().filter(|c| !c.is_control()).take(MAX_TOLD_CHARS).collect();
-        // A word with an @ may be an address, which no log line holds.
-        let value = if value.contains('@') {
-            String::from("(an address)")
-        } else {
-            value
-        };
+        let value = shown(value);
         if self.is_news(endpoint, field, &value) {
             warn!(
                 endpoint = endpoint.as_str(),

@@ -123,7 +123,7 @@ async fn ready(State(site): State<Arc<Site>>) -> (StatusCode, &'static str) {
     } else {
         (
             StatusCode::SERVICE_UNAVAILABLE,
-            "The customer list has not been polled yet.\n",
+            "The customer list has not been had yet.\n",
         )
     }
 }

@@ -39,6 +39,9 @@ const EXPIRY_MARGIN: Duration = Duration::from_secs(5);
 /// Two renewals are never closer than this, whatever lives the answers claim.
 const RENEWAL_GAP: Duration = Duration::from_secs(30);
 
+/// Tokens are given up for a 401 no more often than this: a second time so soon, it is not the token.
+const REJECTION_GAP: Duration = Duration::from_secs(30);
+
 /// The first and the longest pause after the registration was refused. A wrong secret does not mend itself within
 /// seconds, and hammering an identity provider locks accounts.
 const REFUSED_BACKOFF: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(15 * 60));
@@ -48,7 +51,7 @@ const UNREACHABLE_BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Durat
 
 /// How long a refused scope is taken for refused. An administrator who grants it after an alert sees it work within
 /// this time, without a restart.
-pub const REFUSAL_LIFE: Duration = Duration::from_secs(15 * 60);
+pub const REFUSAL_LIFE: Duration = Duration::from_secs(5 * 60);
 
 /// The skew of clocks from which a refusal is more likely to be its fault than the certificate's. Assertions are
 /// valid from a minute before to five minutes after they are made.
@@ -102,7 +105,9 @@ pub enum Error {
 fn skew_hint(skew: Option<i64>) -> String {
     match skew {
         Some(skew) if skew.abs() > TELLING_SKEW_SECONDS => {
-            format!("; the server's clock is {skew} s ahead of this machine's, which alone can be the reason")
+            let side = if skew > 0 { "ahead of" } else { "behind" };
+            let skew = humantime::format_duration(Duration::from_secs(skew.unsigned_abs()));
+            format!("; the server's clock is {skew} {side} this machine's, which alone can be the reason")
         }
         _ => String::new(),
     }
@@ -154,6 +159,7 @@ struct Known {
     granted: Vec<&'static str>,
     pause: Option<Pause>,
     newest_attempt_succeeded: Option<bool>,
+    rejected: Option<Moment>,
 }
 
 #[derive(Clone)]
@@ -264,9 +270,20 @@ impl TokenSource {
         }
     }
 
-    /// Forgets a token that the API refused, whatever its age.
-    pub fn reject(&self, token: &Arc<Secret>) {
-        self.known().tokens.retain(|_, known| !Arc::ptr_eq(&known.value, token));
+    /// Forgets a token that the API refused, whatever its age; true where another is worth trying. An API that refuses
+    /// every token gets a new one now and then, not with every request.
+    pub fn reject(&self, token: &Arc<Secret>) -> bool {
+        let mut known = self.known();
+        let in_use = known.tokens.values().any(|held| Arc::ptr_eq(&held.value, token));
+        if !in_use {
+            return true;
+        }
+        if known.rejected.is_some_and(|at| at.age() < REJECTION_GAP) {
+            return false;
+        }
+        known.rejected = Some(Moment::now());
+        known.tokens.retain(|_, held| !Arc::ptr_eq(&held.value, token));
+        true
     }
 
     /// Whether a scope is granted, `None` before it is known.

@@ -149,11 +149,10 @@ impl Transport {
                     self.pace().succeeded(self.now());
                     return Ok(answer);
                 }
-                Outcome::Unauthorized if !reauthorized => {
-                    // A token can be revoked before its time; one fresh token, one more try.
+                // A token can be revoked before its time; one fresh token, one more try.
+                Outcome::Unauthorized if !reauthorized && self.0.tokens.reject(&token) => {
                     self.pace().succeeded(self.now());
                     reauthorized = true;
-                    self.0.tokens.reject(&token);
                     self.0.observer.retry(call.endpoint);
                     continue;
                 }

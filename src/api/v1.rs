@@ -94,8 +94,10 @@ impl Client {
         let mut rows = Vec::new();
         for _ in 0..MAX_PAGES {
             let call = self.call(endpoint, scope, url.clone());
-            let Answer::Body(body) = self.transport.call(&call).await? else {
-                return Ok(rows);
+            let body = match self.transport.call(&call).await? {
+                Answer::Body(body) => body,
+                Answer::Empty if rows.is_empty() => return Ok(rows),
+                Answer::Empty => return Err(Error::Incomplete("a page that should be there is empty")),
             };
             let body = without_mark(&body);
             if body.first() == Some(&b'[') {

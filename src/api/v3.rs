@@ -122,8 +122,10 @@ impl Client {
         let mut rows = Vec::new();
         let mut seen = HashSet::new();
         for index in 1..=MAX_PAGES {
-            let Answer::Body(body) = self.transport.call(&self.page(list, index)?).await? else {
-                return whole(rows, None);
+            let body = match self.transport.call(&self.page(list, index)?).await? {
+                Answer::Body(body) => body,
+                Answer::Empty if index == 1 => return Ok(rows),
+                Answer::Empty => return Err(Error::Incomplete("a page that should be there is empty")),
             };
             let page = Page::read(without_mark(&body))?;
             let size = page.rows.len();

@@ -9,7 +9,7 @@ use super::{Error, orders};
 use crate::api::{self, Api, Endpoint, Failure, Observer, auth};
 use crate::collector::{self, Brought, Context, Customer, Entry, Kept, Reach, Target};
 use crate::config::Config;
-use crate::domain::{CustomerId, Timestamp};
+use crate::domain::{self, CustomerId, Timestamp};
 use crate::error_chain::error_chain;
 use crate::schedule::Orders;
 
@@ -58,11 +58,7 @@ impl Observer for Notebook {
     }
 
     fn unknown_value(&self, endpoint: Endpoint, field: &'static str, value: &str) {
-        let value = value
-            .chars()
-            .filter(|character| !character.is_control())
-            .take(60)
-            .collect();
+        let value = domain::shown(value);
         self.notes().unknown.insert((endpoint.as_str(), field), value);
     }
 
@@ -108,7 +104,7 @@ pub async fn check(config: &Config) -> Result<(String, bool), Error> {
         findings.push(finding);
     }
     if let Some((id, organization)) = &sample {
-        let _ = writeln!(report, "customer   {id} ({organization})");
+        let _ = writeln!(report, "customer   {} ({})", id.shown(), domain::shown(organization));
     }
     let _ = writeln!(report, "\n{:<15} {:<14} detail", "collector", "result");
     for finding in &findings {

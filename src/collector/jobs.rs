@@ -254,12 +254,18 @@ fn read(row: &Row<'_>, api: &Api, context: &Context) -> Option<Read> {
     let start = row.timestamp(&["startTime"]);
     let end = end(row, start, context.now);
     let status = match row.job_status(&["status"]) {
+        // A run that says how it ended and that this is yet to come is not believed to have ended at all.
+        Some(word) if end == End::Future && word.resolve(start.is_some()).has_ended(true) => JobStatus::Unknown,
         Some(word) => word.resolve(start.is_some()),
-        None if start.is_none() && end.is_none() => JobStatusWord::NotFinished.resolve(false),
+        None if start.is_none() && end == End::None => JobStatusWord::NotFinished.resolve(false),
         None => {
             row.not_understood(&["status"], "nothing, of a run");
             JobStatus::Unknown
         }
+    };
+    let end = match end {
+        End::At(end) => Some(end),
+        End::None | End::Future => None,
     };
     let run = Run {
         key: RunKey::new(id.as_deref(), start, end),
@@ -282,18 +288,28 @@ fn read(row: &Row<'_>, api: &Api, context: &Context) -> Option<Read> {
     })
 }
 
-/// The end of a run. One in the future is not believed, and one before the start is counted as not understood.
-fn end(row: &Row<'_>, start: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+/// What a row says of the end of its run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    None,
+    At(Timestamp),
+    Future,
+}
+
+/// Reads the end of a run. One in the future or before the start is counted as not understood.
+fn end(row: &Row<'_>, start: Option<Timestamp>, now: Timestamp) -> End {
     const NAMES: &[&str] = &["endTime"];
-    let end = row.timestamp(NAMES)?;
+    let Some(end) = row.timestamp(NAMES) else {
+        return End::None;
+    };
     if end > now.plus(FUTURE_TOLERANCE) {
         row.not_understood(NAMES, "a time in the future");
-        return None;
+        return End::Future;
     }
     if start.is_some_and(|start| end < start) {
         row.not_understood(NAMES, "a time before the start");
     }
-    Some(end)
+    End::At(end)
 }
 
 /// A module as it is shown, with the objective in force.

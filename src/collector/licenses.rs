@@ -117,7 +117,7 @@ impl Collector for Licenses {
             }
         }
         if let Target::Customer(asked) = target {
-            records.retain(|id, _| id == asked);
+            records = super::only(asked, records);
         }
         let duplicates = records
             .values_mut()
@@ -200,8 +200,8 @@ fn read_product(row: &Row<'_>, gigabyte: Gigabyte) -> Option<Product> {
 }
 
 /// Gives subscriptions of one service labels that tell them apart, and says how many were the same to the letter. The
-/// label is made of what stays the same of a subscription, so that it is stable over polls, restarts and order; where
-/// even that is equal, of its place among its equals by end.
+/// label is made of what a subscription was bought as, which does not change while it is renewed, extended or moved to
+/// other storage; where that is equal, of its place among its equals.
 fn tell_apart(products: &mut Vec<Product>) -> u64 {
     let before = products.len();
     products.sort_by(|one, other| {
@@ -213,32 +213,30 @@ fn tell_apart(products: &mut Vec<Product>) -> u64 {
         .iter()
         .map(|product| product.identity.service.clone())
         .collect();
-    let mut equals: BTreeMap<Identity, usize> = BTreeMap::new();
+    let mut equals: BTreeMap<String, usize> = BTreeMap::new();
     for product in products.iter_mut() {
         let of_service = services.iter().filter(|service| **service == product.identity.service);
         if of_service.count() < 2 {
             continue;
         }
-        let place = equals.entry(product.identity.clone()).or_default();
+        let digest = product.identity.digest();
+        let place = equals.entry(digest.clone()).or_default();
         *place += 1;
         product.license = match *place {
-            1 => product.identity.digest(),
-            place => format!("{}-{place}", product.identity.digest()),
+            1 => digest,
+            place => format!("{digest}-{place}"),
         };
     }
     u64::try_from(before - products.len()).unwrap_or(u64::MAX)
 }
 
 impl Identity {
-    /// A short name for it: a checksum in hexadecimal digits.
+    /// A short name for what was bought: a checksum in hexadecimal digits.
     fn digest(&self) -> String {
         let parts = [
             &self.service,
             &self.subscription_model,
-            &self.storage,
-            &self.retention,
             &self.source,
-            &self.payment_type,
             &self.subscription_name,
             &self.package,
         ];

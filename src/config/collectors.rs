@@ -64,7 +64,12 @@ impl Collector {
                 stale_after(setting, interval, &key("interval"))
             })?
             .unwrap_or_else(|| interval.saturating_mul(DEFAULT_STALE_INTERVALS));
-        let enabled = settings.read(&key("enabled"), Setting::boolean)?;
+        let enabled = settings.read(&key("enabled"), |setting| match setting.boolean()? {
+            false if name == collector::CUSTOMERS => Err(setting.invalid(
+                "would leave nothing to ask about; expected true, since every other collector stands on this one",
+            )),
+            enabled => Ok(enabled),
+        })?;
         Ok(Self {
             enabled: enabled.unwrap_or(true),
             interval,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a configuration was refused. Every one of these ends the process with [`EXIT_CODE`](super::EXIT_CODE).
 ///
@@ -139,6 +139,28 @@ pub enum Error {
         /// The environment variables that would do.
         variables: String,
     },
+
+    /// One of the above that is about what is not there, of a configuration with a file.
+    #[error("{}: {lacking}", path.display())]
+    Lacking {
+        /// The file, as given on the command line.
+        path: PathBuf,
+        /// What is missing.
+        lacking: Box<Error>,
+    },
+}
+
+impl Error {
+    /// The same error, naming the file that lacks something, where there is a file.
+    pub(super) fn of(self, file: Option<&Path>) -> Self {
+        match (self, file) {
+            (lacking @ (Self::Missing { .. } | Self::NoCredential { .. }), Some(path)) => Self::Lacking {
+                path: path.to_owned(),
+                lacking: Box::new(lacking),
+            },
+            (error, _) => error,
+        }
+    }
 }
 
 fn did_you_mean(suggestion: Option<&str>) -> String {

@@ -143,8 +143,9 @@ const SAMPLES: &[Sample] = &[
     ("customers.exclude", "[Contoso]", |c| {
         !c.customers.admits("x", "Contoso")
     }),
-    ("collectors.customers.enabled", "false", |c| {
-        !collector(c, "customers").enabled
+    // Its other value is refused, because every other collector stands on this one.
+    ("collectors.customers.enabled", "true", |c| {
+        collector(c, "customers").enabled
     }),
     ("collectors.customers.interval", "2m", |c| {
         collector(c, "customers").interval.as_secs() == 120
@@ -471,4 +472,13 @@ fn loads_a_real_file() {
     let path = directory.path().join("elements.yml");
     std::fs::write(&path, CREDENTIALS).unwrap();
     assert_eq!(load(Some(&path), [], names()).unwrap(), from_file(CREDENTIALS).unwrap());
+}
+
+#[test]
+fn the_customer_list_cannot_be_switched_off() {
+    let said = message(from_file("collectors:\n  customers:\n    enabled: false\n"));
+    assert!(
+        said.contains("collectors.customers.enabled") && said.contains("expected true"),
+        "{said}"
+    );
 }

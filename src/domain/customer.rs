@@ -34,6 +34,11 @@ impl CustomerId {
         Some(Self(Arc::from(id)))
     }
 
+    /// The id for a person to read in a log.
+    pub fn shown(&self) -> String {
+        super::shown(&self.0)
+    }
+
     /// The id as the API wrote it.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -231,9 +231,18 @@ impl Table {
             });
         }
         let name = self.find(text).and_then(|number| self.name(number));
+        let unlisted = || {
+            let text = bounded(text);
+            // A number that cannot be listed, as a negative one, is still a number and no name.
+            if text.parse::<f64>().is_ok() {
+                format!("unknown_{text}")
+            } else {
+                text.to_owned()
+            }
+        };
         Some(Named {
             known: name.is_some(),
-            name: name.map_or_else(|| bounded(text).to_owned().into(), Cow::Borrowed),
+            name: name.map_or_else(|| unlisted().into(), Cow::Borrowed),
         })
     }
 
@@ -445,7 +454,8 @@ mod tests {
         assert_eq!(module("70000"), unknown("unknown_70000"));
         assert_eq!(service("8"), unknown("unknown_8"));
         assert_eq!(object_type("3"), unknown("unknown_3"));
-        assert_eq!(module("-1"), unknown("-1"));
+        assert_eq!(module("-1"), unknown("unknown_-1"));
+        assert_eq!(module("303.5"), unknown("unknown_303.5"));
         assert_eq!(module(" Quantum Backup "), unknown("Quantum Backup"));
         assert_eq!(module("???"), unknown("???"));
     }

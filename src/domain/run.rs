@@ -71,11 +71,20 @@ impl RunKey {
 
 /// Where a run stands among others: by end, then last modification, then start; a run without an end stands where its
 /// last known moment is.
-type Rank = (Option<Timestamp>, Option<Timestamp>, Option<Timestamp>);
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Rank {
+    moment: Option<Timestamp>,
+    modified: Option<Timestamp>,
+    start: Option<Timestamp>,
+}
 
 impl Run {
     fn rank(&self) -> Rank {
-        (self.moment(), self.modified, self.start)
+        Rank {
+            moment: self.moment(),
+            modified: self.modified,
+            start: self.start,
+        }
     }
 
     /// The last moment known of the run, `None` for the placeholder of a module that never ran.
@@ -94,12 +103,17 @@ struct Ended {
     key: RunKey,
     status: JobStatus,
     end: Option<Timestamp>,
-    moment: Option<Timestamp>,
+    rank: Rank,
 }
 
 impl Ended {
-    fn restore_point(&self) -> Option<Timestamp> {
-        self.end.filter(|_| self.status.is_restore_point())
+    /// Where the run stands, if it left a restore point whose moment is known.
+    fn restore_point(&self) -> Option<Rank> {
+        (self.end.is_some() && self.status.is_restore_point()).then_some(self.rank)
+    }
+
+    fn is_failure(&self) -> bool {
+        self.status.counts_as_failure(self.end.is_some())
     }
 
     fn success(&self) -> Option<Timestamp> {
@@ -113,10 +127,10 @@ struct Forgotten {
     /// The newest moment among them. A run not after it that is not remembered has been counted.
     until: Option<Timestamp>,
     success: Option<Timestamp>,
-    restore_point: Option<Timestamp>,
-    /// Failures among them after `restore_point`, and the moment of the newest of them.
+    restore_point: Option<Rank>,
+    /// Failures among them after `restore_point`, and where the newest of them stands.
     failures: u64,
-    newest_failure: Option<Timestamp>,
+    newest_failure: Option<Rank>,
 }
 
 /// What is known of the runs of one module.
@@ -180,23 +194,27 @@ impl History {
 
     /// The end of the newest run that ended Finished or Finished with exception: of the newest restore point.
     pub fn last_restore_point(&self) -> Option<Timestamp> {
-        let remembered = self.remembered.iter().filter_map(Ended::restore_point).max();
-        remembered.max(self.forgotten.restore_point)
+        self.restore_point()?.moment
     }
 
     /// How many runs ended since the newest restore point, skipped ones not counted.
     pub fn consecutive_failures(&self) -> u64 {
-        let since = self.last_restore_point();
-        let remembered = self
-            .remembered
-            .iter()
-            .filter(|run| run.status.counts_as_failure(run.end.is_some()) && (since.is_none() || run.moment > since))
+        let since = self.restore_point();
+        let remembered = self.remembered.iter();
+        let remembered = remembered
+            .filter(|run| run.is_failure() && Some(run.rank) > since)
             .count();
         let forgotten = match self.forgotten.newest_failure > since {
             true => self.forgotten.failures,
             false => 0,
         };
         forgotten.saturating_add(u64::try_from(remembered).unwrap_or(u64::MAX))
+    }
+
+    /// Where the run of the newest restore point stands.
+    fn restore_point(&self) -> Option<Rank> {
+        let remembered = self.remembered.iter().filter_map(Ended::restore_point).max();
+        remembered.max(self.forgotten.restore_point)
     }
 
     /// Remembers an ended run and counts it, unless it was counted before. A run whose status was corrected is
@@ -206,13 +224,13 @@ impl History {
             key: run.key,
             status: run.status,
             end: run.end,
-            moment: run.moment(),
+            rank: run.rank(),
         };
         if let Some(known) = self.remembered.iter_mut().find(|known| known.key == run.key) {
             *known = ended;
             return;
         }
-        let counted_before = ended.moment.is_some() && ended.moment <= self.forgotten.until;
+        let counted_before = ended.rank.moment.is_some() && ended.rank.moment <= self.forgotten.until;
         if !counted_before {
             *self.ended.entry(run.status).or_default() += 1;
             self.remembered.push(ended);
@@ -221,7 +239,7 @@ impl History {
 
     /// Lets go of the oldest runs that are not listed any more, keeping what they say in sum.
     fn forget(&mut self, listed: &BTreeMap<RunKey, Run>) {
-        self.remembered.sort_by_key(|run| std::cmp::Reverse(run.moment));
+        self.remembered.sort_by_key(|run| std::cmp::Reverse(run.rank));
         let mut unlisted = 0;
         let forgotten = &mut self.forgotten;
         self.remembered.retain(|run| {
@@ -240,7 +258,7 @@ impl History {
 
 impl Forgotten {
     fn take_in(&mut self, run: &Ended) {
-        self.until = self.until.max(run.moment);
+        self.until = self.until.max(run.rank.moment);
         self.success = self.success.max(run.success());
         if run.restore_point() > self.restore_point {
             self.restore_point = run.restore_point();
@@ -248,14 +266,14 @@ impl Forgotten {
                 self.failures = 0;
             }
         }
-        if run.status.counts_as_failure(run.end.is_some()) && run.moment > self.restore_point {
+        if run.is_failure() && Some(run.rank) > self.restore_point {
             self.failures = self.failures.saturating_add(1);
-            self.newest_failure = self.newest_failure.max(run.moment);
+            self.newest_failure = self.newest_failure.max(Some(run.rank));
         }
     }
 }
 
-/// The runs by key. Of two rows of one run the worse status counts.
+/// The runs by key. Of two rows of one run the one that has ended counts, and of two such the worse.
 fn distinct(rows: Vec<Run>) -> (BTreeMap<RunKey, Run>, u64) {
     let mut runs: BTreeMap<RunKey, Run> = BTreeMap::new();
     let mut duplicates = 0;
@@ -266,7 +284,9 @@ fn distinct(rows: Vec<Run>) -> (BTreeMap<RunKey, Run>, u64) {
             }
             Some(known) => {
                 duplicates += 1;
-                if row.status.severity() > known.status.severity() {
+                // A row that has ended knows more than one that has not; of two alike the worse counts.
+                let weight = |run: &Run| (run.has_ended(), run.status.severity());
+                if weight(&row) > weight(known) {
                     *known = row;
                 }
             }
@@ -432,6 +452,28 @@ mod tests {
         assert_eq!(history.newest().unwrap().status, Failed);
         assert_eq!(history.listed(), &BTreeMap::from([(Failed, 1)]));
         assert_eq!(history.last_success(), None);
+    }
+
+    #[test]
+    fn a_row_that_has_ended_outweighs_one_of_the_same_run_that_has_not() {
+        let mut history = History::default();
+        history.absorb(vec![
+            run("a", JobStatus::Pending, 0, None),
+            run("a", Finished, 0, Some(1)),
+            run("a", Running, 0, None),
+        ]);
+        assert_eq!(history.last_success(), at(1));
+        assert_eq!(history.newest().unwrap().status, Finished);
+    }
+
+    #[test]
+    fn a_failure_that_ends_with_the_restore_point_and_is_newer_is_after_it() {
+        let mut history = History::default();
+        let mut failed = run("b", Failed, 0, Some(2));
+        failed.modified = at(3);
+        history.absorb(vec![run("a", Finished, 0, Some(2)), failed]);
+        assert_eq!(history.newest().unwrap().status, Failed);
+        assert_eq!(history.consecutive_failures(), 1);
     }
 
     #[test]

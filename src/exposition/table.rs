@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use super::Metric;
+use crate::domain::is_disguising;
 
 /// Marks a value that is not there. No reader of the API gives a NaN, so no real value is lost to it.
 pub(super) const ABSENT: f64 = f64::NAN;
@@ -204,13 +205,6 @@ pub fn write_label(text: &mut String, name: &str, value: &str) {
         }
     }
     text.push('"');
-}
-
-/// Control characters (a NUL ends the input of Prometheus' lexer, a carriage return a line of some) and those that
-/// reorder what a person reads.
-fn is_disguising(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ pub(super) fn index(site: &Site) -> String {
     let up = match (site.health.is_ready(), site.scrape.is_up()) {
         (_, true) => "The newest attempts at a token and at the customer list succeeded.",
         (true, false) => "The newest attempt at a token or at the customer list failed; what is shown stands and ages.",
-        (false, false) => "The customer list has not been polled yet.",
+        (false, false) => "The customer list has not been had yet.",
     };
     let mut body = format!("<p>{}</p><p>{up}</p><ul>", escape(&site.subtitle));
     let links = [

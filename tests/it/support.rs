@@ -84,9 +84,10 @@ pub fn expect(name: &str, text: &str) {
         std::fs::write(&path, text).unwrap();
     }
     let expected = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(
-        text, expected,
-        "{name} differs from what is expected; UPDATE_EXPECTED=1 writes it anew"
+    let differs = text.lines().zip(expected.lines()).find(|(said, wanted)| said != wanted);
+    assert!(
+        text == expected,
+        "{name} differs from what is expected, first in {differs:?}; UPDATE_EXPECTED=1 writes it anew"
     );
 }
 

@@ -11,16 +11,16 @@ const MAX_DIGITS: usize = 19;
 const SECONDS_PER_HOUR: u64 = 3600;
 const SECONDS_PER_DAY: u64 = 24 * SECONDS_PER_HOUR;
 
-/// The name of a unit and its milliseconds.
-type Unit = (&'static str, u64);
+/// The names of a unit and its milliseconds.
+type Unit = (&'static [&'static str], u64);
 
-const DAYS: Unit = ("d", SECONDS_PER_DAY * 1000);
-const HOURS: Unit = ("h", SECONDS_PER_HOUR * 1000);
-const MINUTES: Unit = ("m", 60_000);
-const SECONDS: Unit = ("s", 1000);
-const MILLISECONDS: Unit = ("ms", 1);
+const DAYS: Unit = (&["d", "day", "days"], SECONDS_PER_DAY * 1000);
+const HOURS: Unit = (&["h", "hr", "hrs", "hour", "hours"], SECONDS_PER_HOUR * 1000);
+const MINUTES: Unit = (&["m", "min", "mins", "minute", "minutes"], 60_000);
+const SECONDS: Unit = (&["s", "sec", "secs", "second", "seconds"], 1000);
+const MILLISECONDS: Unit = (&["ms"], 1);
 
-/// Reads a duration: `17m39s`, `1d 2h 3m 4s`, `500ms`, `00:17:39`, `26:00:00`, `1.02:03:04` (days and a clock, as
+/// Reads a duration: `17m39s`, `1d 2h 3m 4s`, `2 days 3 hours`, `500ms`, `00:17:39`, `26:00:00`, `1.02:03:04` (days and a clock, as
 /// .NET writes it) and `PT17M39S` (ISO 8601). Seconds may have up to nine decimals.
 ///
 /// # Errors
@@ -74,7 +74,7 @@ fn units(text: &str, allowed: &[Unit]) -> Option<Duration> {
         let fraction = scanner.fraction()?;
         scanner.spaces();
         let name = scanner.letters();
-        let unit = allowed.find(|(unit, _)| unit.eq_ignore_ascii_case(name))?;
+        let unit = allowed.find(|(names, _)| names.iter().any(|unit| unit.eq_ignore_ascii_case(name)))?;
         if fraction > 0 && *unit != SECONDS {
             return None;
         }
@@ -123,6 +123,8 @@ mod tests {
             ("pt17m39s", 1059),
             ("P1DT2H3M4S", 93_784),
             ("P1D", 86_400),
+            ("2 days 3 hours", 183_600),
+            ("1 min 5 secs", 65),
         ] {
             assert_eq!(duration(text), Ok(Some(Duration::from_secs(seconds))), "{text:?}");
         }

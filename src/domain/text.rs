@@ -1,0 +1,39 @@
+//! Text from the outside, made harmless for whoever reads it.
+
+/// Control characters (a NUL ends the input of Prometheus' lexer, a carriage return a line of some) and those that
+/// reorder what a person reads.
+pub fn is_disguising(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
+}
+
+/// The longest text from the outside that a log line shows, in characters: an id whole, and enough of anything else.
+const MAX_SHOWN_CHARS: usize = 60;
+
+/// A text for a person to read in a log: bounded, without what disguises, and never an address.
+pub fn shown(text: &str) -> String {
+    if text.contains('@') {
+        return "(an address)".to_owned();
+    }
+    let inert = |character| {
+        if is_disguising(character) {
+            char::REPLACEMENT_CHARACTER
+        } else {
+            character
+        }
+    };
+    text.chars().take(MAX_SHOWN_CHARS).map(inert).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_is_short_inert_and_no_address() {
+        assert_eq!(shown("Loop Backup"), "Loop Backup");
+        assert_eq!(shown("\u{202e}evil\nx\0"), "\u{fffd}evil\u{fffd}x\u{fffd}");
+        assert_eq!(shown("bob@corp.example"), "(an address)");
+        assert_eq!(shown(&"é".repeat(1000)).chars().count(), MAX_SHOWN_CHARS);
+    }
+}
