@@ -15,4 +15,5 @@ mod drift;
 mod parser;
 mod program;
 mod support;
+mod web;
 mod world;
