@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod healthcheck;
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use tracing::{error, info, warn};
 
 pub use check::check;
 pub use demo::{Demo, simulate};
+pub use healthcheck::{Unhealthy, healthcheck};
 
 use crate::api::auth::TokenSource;
 use crate::api::credential::{Credential, CredentialError};
@@ -32,6 +34,7 @@ use crate::error_chain::error_chain;
 use crate::exposition::Format;
 use crate::health::Health;
 use crate::http::server::Listener;
+use crate::http::web_config::{self, Guard};
 use crate::http::{self, Reload, Site};
 use crate::schedule::{Orders, Pulse, Scheduler, SharedPulse, Until};
 use crate::scrape::{Loaded, Narrowing, Scrape, Vitals};
@@ -62,9 +65,9 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// A flag that this build cannot keep.
-    #[error("{0}")]
-    Unsupported(&'static str),
+    /// The web configuration.
+    #[error(transparent)]
+    Web(#[from] web_config::Error),
     /// An address that cannot be listened on.
     #[error("cannot listen on {address}")]
     Bind {
@@ -83,7 +86,7 @@ impl Error {
     /// The exit code of the process.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Material { .. } | Self::Unsupported(_) => config::EXIT_CODE,
+            Self::Config(_) | Self::Material { .. } | Self::Web(_) => config::EXIT_CODE,
             Self::Bind { .. } | Self::Signals(_) => 1,
         }
     }
@@ -122,6 +125,7 @@ pub struct App {
     reload: Reload,
     state_file: Option<PathBuf>,
     listeners: Vec<Listener>,
+    guard: Option<Arc<Guard>>,
     web: Web,
     subtitle: String,
 }
@@ -148,12 +152,8 @@ impl App {
     /// # Errors
     /// Where one of these cannot be done. A state that cannot be restored is no error: it is said, and shown.
     pub async fn bind(load: LoadConfig, web: Web, subtitle: String) -> Result<Self, Error> {
-        if web.config_file.is_some() {
-            return Err(Error::Unsupported(
-                "--web.config.file is not supported by this version; put a proxy with TLS in front, or listen on loopback",
-            ));
-        }
         let config = load()?;
+        let guard = web.config_file.as_deref().map(Guard::load).transpose()?;
         let parts = Parts::new(&config)?;
         let mut listeners = Vec::with_capacity(web.listen_addresses.len());
         for address in &web.listen_addresses {
@@ -181,6 +181,7 @@ impl App {
             reload,
             state_file: config.state_file,
             listeners,
+            guard,
             web,
             subtitle,
         })
@@ -192,6 +193,12 @@ impl App {
             .iter()
             .filter_map(|listener| listener.address().ok())
             .collect()
+    }
+
+    /// The scheme of the URLs under which it is reached, `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        let serves_tls = self.guard.as_ref().is_some_and(|guard| guard.serves_tls());
+        if serves_tls { "https" } else { "http" }
     }
 
     /// Loads the configuration anew, as SIGHUP asks for.
@@ -217,7 +224,7 @@ impl App {
                 reload: lifecycle.clone(),
                 subtitle: self.subtitle.clone(),
             };
-            tasks.spawn(listener.serve(http::routes(site), stop.clone()));
+            tasks.spawn(listener.serve(http::routes(site), self.guard.clone(), stop.clone()));
         }
         let saver = Saver {
             store: Arc::clone(&self.store),
@@ -296,16 +303,6 @@ pub async fn once(config: &Config, stop: CancellationToken) -> Result<(Vec<u8>, 
     let all_good = scheduler.run(Until::EachPolledOnce, reloads, stop).await;
     let frames = parts.scrape.frames(&Narrowing::default(), Format::Text);
     Ok((frames.flatten().collect(), all_good && parts.scrape.is_up()))
-}
-
-/// Whether a GET of `url` answers with a success.
-///
-/// # Errors
-/// Where there is no answer.
-pub async fn ask(url: &str, timeout: Duration) -> Result<bool, reqwest::Error> {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let response = http_client(timeout, None, &[])?.get(url).send().await?;
-    Ok(response.status().is_success())
 }
 
 async fn listen(address: &ListenAddress) -> Result<Listener, Error> {

@@ -9,21 +9,17 @@
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::app::{self, App, Demo, Error};
-use crate::args::{self, Args, Command, ListenAddress, REVISION, VERSION, Web};
+use crate::args::{Args, Command, REVISION, VERSION, Web};
 use crate::assets;
 use crate::error_chain::error_chain;
 use crate::http::Reload;
 use crate::simulator::Simulator;
-
-/// How long the health check waits for its answer: less than orchestrators wait for the health check.
-const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
 const SUBTITLE: &str = "Backups, restore points, licences and scans of the customers of an AvePoint Elements partner, \
                         for Prometheus.";
@@ -70,7 +66,7 @@ pub async fn run(args: Args) -> Result<bool, Error> {
             Ok(print(report.as_bytes()) && good)
         }
         Command::Assets(directory) => Ok(write_assets(&directory)),
-        Command::Healthcheck => Ok(healthcheck(&args.web).await),
+        Command::Healthcheck => healthcheck(&args.web).await,
     }
 }
 
@@ -106,7 +102,7 @@ fn watch_signals(stop: CancellationToken, reload: Option<Reload>) -> Result<(), 
 fn greet(demo: &Demo, web: &Web) {
     let addresses = demo.app().addresses();
     let Some(address) = addresses.first() else { return };
-    let root = format!("http://{address}{}", web.route_prefix);
+    let root = format!("{}://{address}{}", demo.app().scheme(), web.route_prefix);
     println!("elements_exporter demo: a simulated partner, polled as in production. Stop it with Ctrl-C.");
     println!();
     println!("  start page       {root}/");
@@ -157,23 +153,12 @@ fn write_assets(directory: &Path) -> bool {
     }
 }
 
-/// Asks the exporter that listens where the flags say whether it is healthy, for containers without a shell.
-async fn healthcheck(web: &Web) -> bool {
-    let address = match web.listen_addresses.first() {
-        Some(ListenAddress::All(port)) => format!("127.0.0.1:{port}"),
-        Some(address) => address.to_string(),
-        None => format!("127.0.0.1:{}", args::DEFAULT_PORT),
+/// Says whether the exporter that listens where the flags say is healthy, for containers without a shell.
+async fn healthcheck(web: &Web) -> Result<bool, Error> {
+    let problem = match app::healthcheck(web).await? {
+        Ok(()) => return Ok(true),
+        Err(problem) => problem,
     };
-    let url = format!("http://{address}{}/-/healthy", web.route_prefix);
-    match app::ask(&url, HEALTHCHECK_TIMEOUT).await {
-        Ok(true) => true,
-        Ok(false) => {
-            eprintln!("elements_exporter: {url} says that it is not healthy");
-            false
-        }
-        Err(error) => {
-            eprintln!("elements_exporter: {url}: {}", error_chain(&error));
-            false
-        }
-    }
+    eprintln!("elements_exporter: {}", error_chain(&problem));
+    Ok(false)
 }

@@ -1,9 +1,11 @@
 //! The way in: routes, and what each of them answers. Nothing in here asks the API.
 
 mod body;
+mod handshake;
 mod negotiate;
 mod page;
 pub mod server;
+pub mod web_config;
 
 use std::future::Future;
 use std::pin::Pin;

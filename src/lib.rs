@@ -60,4 +60,5 @@ pub mod schedule;
 pub mod scrape;
 pub mod secret;
 pub mod simulator;
+mod spelling;
 pub mod store;

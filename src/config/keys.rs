@@ -5,12 +5,10 @@ use std::sync::LazyLock;
 
 use crate::collector;
 
+use crate::spelling::nearest;
+
 /// What every environment variable of the exporter begins with.
 pub const PREFIX: &str = "ELEMENTS_";
-
-/// How alike two keys must be, of 1, for the one to be suggested for the other. Below this, suggestions name keys that have
-/// nothing to do with what was meant.
-const LIKENESS: f64 = 0.6;
 
 /// One key of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -355,22 +353,6 @@ pub(super) fn suggest_variable(name: &str) -> Option<String> {
 fn sections() -> impl Iterator<Item = &'static str> + Clone {
     KEYS.iter()
         .flat_map(|key| key.path.match_indices('.').filter_map(|(end, _)| key.path.get(..end)))
-}
-
-/// The known path that ends in what was written, as when a section was forgotten, else the one most like it.
-fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
-    let written = written.to_lowercase();
-    let forgotten_section = known.clone().find(|path| {
-        path.strip_suffix(written.as_str())
-            .is_some_and(|section| section.ends_with('.'))
-    });
-    forgotten_section.or_else(|| {
-        known
-            .map(|path| (strsim::normalized_damerau_levenshtein(&written, path), path))
-            .filter(|(likeness, _)| *likeness >= LIKENESS)
-            .max_by(|(one, _), (other, _)| one.total_cmp(other))
-            .map(|(_, path)| path)
-    })
 }
 
 #[cfg(test)]

@@ -8,12 +8,16 @@ use std::time::Duration;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
+
+use super::handshake;
+use super::web_config::{Guard, guarded};
 
 /// How long the head of a request may take to come. Scrapers send it at once.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,24 +59,25 @@ impl Listener {
         self.0.local_addr()
     }
 
-    /// Serves until it is told to stop, then lets answers under way end for a short while.
-    pub async fn serve(self, routes: Router, stop: CancellationToken) {
+    /// Serves until it is told to stop, then lets answers under way end for a short while. Where there is a guard, it
+    /// stands before all routes.
+    pub async fn serve(self, routes: Router, guard: Option<Arc<Guard>>, stop: CancellationToken) {
         let graceful = GracefulShutdown::new();
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let routes = match &guard {
+            Some(guard) => guarded(routes, Arc::clone(guard)),
+            None => routes,
+        };
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
                 accepted = self.accept(&slots) => accepted,
             };
             let Some((stream, slot)) = accepted else { continue };
-            let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-            let service = TowerToHyperService::new(routes.clone());
-            let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+            let (routes, guard, stop) = (routes.clone(), guard.clone(), stop.clone());
+            let watcher = graceful.watcher();
             tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    debug!(%error, "a connection ended early");
-                }
+                connect(stream, guard, routes, watcher, stop).await;
                 drop(slot);
             });
         }
@@ -96,5 +101,39 @@ impl Listener {
                 None
             }
         }
+    }
+}
+
+async fn connect(
+    stream: TcpStream,
+    guard: Option<Arc<Guard>>,
+    routes: Router,
+    watcher: Watcher,
+    stop: CancellationToken,
+) {
+    let tls = match guard {
+        Some(guard) => guard.current().await.tls.clone(),
+        None => None,
+    };
+    let Some(acceptor) = tls else {
+        return answer(stream, routes, watcher).await;
+    };
+    let secured = tokio::select! {
+        // Before there is a request there is no answer to let end.
+        () = stop.cancelled() => None,
+        secured = handshake::accept(stream, &acceptor) => secured,
+    };
+    if let Some(secured) = secured {
+        answer(secured, routes, watcher).await;
+    }
+}
+
+async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, routes: Router, watcher: Watcher) {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    let service = TowerToHyperService::new(routes);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = watcher.watch(connection).await {
+        debug!(%error, "a connection ended early");
     }
 }

@@ -16,4 +16,5 @@ mod drift;
 mod parser;
 mod program;
 mod support;
+mod web;
 mod world;

@@ -1,0 +1,71 @@
+//! The beginning of a connection with TLS.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tracing::debug;
+
+/// How long a handshake may take. It is a few round trips, and as long as the head of a request may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection that failed is kept to let the client read why.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// The type of the first record of TLS, which is the first byte of a connection.
+const HANDSHAKE_RECORD: u8 = 0x16;
+
+/// What a client is told that does not speak TLS, in the words that other exporters have for it.
+const PLAIN_HTTP: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n\
+                            Client sent an HTTP request to an HTTPS server.\n";
+
+/// Shakes hands; `None` where that failed, in which case the client was told.
+pub(super) async fn accept(stream: TcpStream, acceptor: &TlsAcceptor) -> Option<TlsStream<TcpStream>> {
+    let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, shake(stream, acceptor)).await;
+    let (error, stream) = match shaken {
+        Ok(Ok(secured)) => return Some(secured),
+        Ok(Err(failure)) => failure,
+        Err(elapsed) => (io::Error::from(elapsed), None),
+    };
+    debug!(%error, "a TLS handshake failed");
+    if let Some(stream) = stream {
+        linger(stream).await;
+    }
+    None
+}
+
+type Failure = (io::Error, Option<TcpStream>);
+
+async fn shake(mut stream: TcpStream, acceptor: &TlsAcceptor) -> Result<TlsStream<TcpStream>, Failure> {
+    let mut first = [0];
+    if let Err(error) = stream.peek(&mut first).await {
+        return Err((error, None));
+    }
+    let [first] = first;
+    if first != HANDSHAKE_RECORD && first.is_ascii_alphabetic() {
+        let told = stream.write_all(PLAIN_HTTP).await;
+        let error = told
+            .err()
+            .unwrap_or_else(|| io::Error::other("the client does not speak TLS"));
+        return Err((error, Some(stream)));
+    }
+    let accepting = acceptor.accept(stream).into_fallible();
+    accepting.await.map_err(|(error, stream)| (error, Some(stream)))
+}
+
+/// Ends what is sent and reads what still comes. Closed with something unread, the connection would be reset, and the client
+/// might not see what it was told.
+async fn linger(mut stream: TcpStream) {
+    let reading = async {
+        stream.shutdown().await?;
+        let mut ignored = [0; 4096];
+        while stream.read(&mut ignored).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // Whether the client was patient enough to be told is its own affair.
+    let _ = tokio::time::timeout(LINGER, reading).await;
+}

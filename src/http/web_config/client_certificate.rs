@@ -1,0 +1,98 @@
+//! Which certificates of clients are good enough.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+/// Asks for a certificate and looks at its chain and at its names, as far as that is wanted. That the client holds the key
+/// of the certificate is checked in any case.
+#[derive(Debug)]
+pub(super) struct Verifier {
+    /// Whether there is no way in without one.
+    pub(super) mandatory: bool,
+    /// Looks at the chain; `None` where any certificate will do.
+    pub(super) chain: Option<Arc<dyn ClientCertVerifier>>,
+    /// One of these names has to be in the certificate, where there are any.
+    pub(super) names: Vec<String>,
+    pub(super) provider: Arc<CryptoProvider>,
+}
+
+impl ClientCertVerifier for Verifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.mandatory
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.chain.as_ref().map_or(&[], |chain| chain.root_hint_subjects())
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        if let Some(chain) = &self.chain {
+            chain.verify_client_cert(end_entity, intermediates, now)?;
+        }
+        if self.names.is_empty() || bears_one_of(end_entity, &self.names)? {
+            Ok(ClientCertVerified::assertion())
+        } else {
+            Err(CertificateError::ApplicationVerificationFailure.into())
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Whether a certificate has one of these as a subject alternative name: a DNS name, an address, a mailbox or a URI.
+fn bears_one_of(certificate: &CertificateDer<'_>, names: &[String]) -> Result<bool, Error> {
+    let (_, certificate) = X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
+    let extension = certificate
+        .subject_alternative_name()
+        .map_err(|_| CertificateError::BadEncoding)?;
+    let borne = extension.iter().flat_map(|extension| &extension.value.general_names);
+    Ok(borne.into_iter().any(|borne| match borne {
+        GeneralName::DNSName(name) | GeneralName::RFC822Name(name) | GeneralName::URI(name) => {
+            names.iter().any(|wanted| wanted == name)
+        }
+        GeneralName::IPAddress(bytes) => {
+            address(bytes).is_some_and(|address| names.iter().any(|wanted| wanted.parse() == Ok(address)))
+        }
+        _ => false,
+    }))
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+}

@@ -1,0 +1,170 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+use std::fs;
+
+use tempfile::TempDir;
+
+use super::*;
+
+const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server-key.pem\n";
+const CLIENTS: &str = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n";
+const USERS: &str = "basic_auth_users:\n  alice: $2y$10$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG\n";
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/web")
+        .join(name)
+}
+
+/// A directory with a web configuration and the files that it names.
+struct Files(TempDir);
+
+impl Files {
+    fn new(text: &str) -> Self {
+        let files = Self(tempfile::tempdir().unwrap());
+        for name in ["server.pem", "server-key.pem", "ca.pem"] {
+            files.put(name, name);
+        }
+        files.write(text);
+        files
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("web.yml")
+    }
+
+    fn write(&self, text: &str) {
+        fs::write(self.path(), text).unwrap();
+    }
+
+    fn put(&self, name: &str, from: &str) {
+        fs::copy(fixture(from), self.0.path().join(name)).unwrap();
+    }
+
+    fn error(&self) -> String {
+        let Err(error) = Guard::load(&self.path()) else {
+            panic!("is accepted")
+        };
+        in_words(&error)
+    }
+}
+
+/// Looks, and tells whether something new is in force and what is complained of.
+fn look(guard: &Guard) -> (bool, Option<String>) {
+    let before = Arc::clone(&guard.state().in_force);
+    guard.look();
+    let state = guard.state();
+    (!Arc::ptr_eq(&before, &state.in_force), state.complaint.clone())
+}
+
+#[test]
+fn what_is_unchanged_stays_in_force() {
+    let files = Files::new(&format!("{TLS}{CLIENTS}{USERS}"));
+    let guard = Guard::load(&files.path()).unwrap();
+    assert!(guard.serves_tls());
+    assert_eq!(look(&guard), (false, None));
+    files.put("server.pem", "server.pem");
+    assert_eq!(look(&guard), (false, None));
+}
+
+#[test]
+fn a_new_pair_takes_effect_once_it_is_whole() {
+    let files = Files::new(TLS);
+    let guard = Guard::load(&files.path()).unwrap();
+    files.put("server.pem", "renewed.pem");
+    let (changed, complaint) = look(&guard);
+    assert!(
+        !changed
+            && complaint
+                .unwrap()
+                .contains("server-key.pem: does not belong to the certificate")
+    );
+    files.put("server-key.pem", "renewed-key.pem");
+    assert_eq!(look(&guard), (true, None));
+    assert_eq!(look(&guard), (false, None));
+}
+
+#[test]
+fn a_complaint_ends_when_the_old_file_is_back() {
+    let files = Files::new(TLS);
+    let guard = Guard::load(&files.path()).unwrap();
+    fs::remove_file(files.0.path().join("server.pem")).unwrap();
+    assert!(look(&guard).1.unwrap().contains("tls_server_config.cert_file"));
+    files.put("server.pem", "server.pem");
+    assert_eq!(look(&guard), (false, None));
+}
+
+#[test]
+fn protection_is_gained_but_not_lost_on_the_fly() {
+    let files = Files::new("");
+    let guard = Guard::load(&files.path()).unwrap();
+    for (text, gone) in [
+        (USERS.to_owned(), "basic_auth_users"),
+        (format!("{USERS}{TLS}"), "tls_server_config"),
+        (format!("{USERS}{TLS}{CLIENTS}"), "a mandatory client_auth_type"),
+    ] {
+        let before = fs::read_to_string(files.path()).unwrap();
+        files.write(&text);
+        assert_eq!(look(&guard), (true, None), "{text}");
+        files.write(&before);
+        let (changed, complaint) = look(&guard);
+        assert!(!changed && complaint.unwrap().contains(&format!("{gone} is gone")));
+        files.write("");
+        assert!(!look(&guard).0);
+        files.write(&text);
+        assert_eq!(look(&guard), (false, None));
+    }
+}
+
+#[test]
+fn material_that_cannot_be_used_is_named() {
+    let key = |name: &str| format!("tls_server_config:\n  cert_file: server.pem\n  key_file: {name}\n");
+    let files = Files::new("");
+    files.put("encrypted-key.pem", "encrypted-key.pem");
+    fs::write(
+        files.0.path().join("damaged.pem"),
+        "-----BEGIN CERTIFICATE-----\n%%%\n-----END CERTIFICATE-----\n",
+    )
+    .unwrap();
+    for (text, problem) in [
+        (key("nowhere.pem"), "nowhere.pem: No such file"),
+        (key("server.pem"), "holds no private key; expected PEM"),
+        (
+            key("encrypted-key.pem"),
+            "holds an encrypted key; expected one without a passphrase",
+        ),
+        (
+            TLS.replace(": server.pem", ": server-key.pem"),
+            "holds no certificate; expected PEM",
+        ),
+        (
+            TLS.replace(": server.pem", ": damaged.pem"),
+            "holds a damaged certificate; expected PEM",
+        ),
+        (
+            TLS.replace(": server.pem", ": ca.pem"),
+            "does not belong to the certificate",
+        ),
+        (
+            format!("{TLS}{}", CLIENTS.replace("ca.pem", "server-key.pem")),
+            "server-key.pem: holds no certificate",
+        ),
+    ] {
+        files.write(&text);
+        let error = files.error();
+        assert!(error.contains("web.yml: line ") && error.contains(problem), "{error}");
+    }
+    fs::remove_file(files.path()).unwrap();
+    assert!(files.error().contains("web.yml: cannot be read: No such file"));
+}
+
+#[test]
+fn pem_may_stand_in_the_file_itself() {
+    let indented = |name: &str| fs::read_to_string(fixture(name)).unwrap().replace('\n', "\n    ");
+    let files = Files::new(&format!(
+        "tls_server_config:\n  cert: |\n    {}\n  key: |\n    {}\n",
+        indented("server.pem"),
+        indented("server-key.pem")
+    ));
+    assert!(Guard::load(&files.path()).unwrap().serves_tls());
+}

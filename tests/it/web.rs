@@ -1,0 +1,377 @@
+//! The web configuration: TLS, certificates of clients, passwords and headers, over real sockets.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+use elements_exporter::app::{App, load_config};
+use elements_exporter::args::{self, Web};
+use reqwest::tls::TlsInfo;
+use reqwest::{Certificate, Client, ClientBuilder, Identity};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::support::{environment, eventually};
+
+const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server-key.pem\n";
+const NEEDS_CLIENT: &str = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n";
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/web")
+        .join(name)
+}
+
+fn pem(name: &str) -> Vec<u8> {
+    fs::read(fixture(name)).unwrap()
+}
+
+fn users(password: &str) -> String {
+    // The lowest cost that there is.
+    format!("basic_auth_users:\n  alice: {}\n", bcrypt::hash(password, 4).unwrap())
+}
+
+/// The exporter without an API, with a web configuration.
+struct Site {
+    directory: TempDir,
+    address: String,
+    _stop: DropGuard,
+}
+
+impl Site {
+    async fn start(text: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["server.pem", "server-key.pem", "ca.pem"] {
+            fs::copy(fixture(name), directory.path().join(name)).unwrap();
+        }
+        fs::write(directory.path().join("web.yml"), text).unwrap();
+        let load = || load_config(None, environment("http://127.0.0.1:1", &[]));
+        let app = App::bind(Arc::new(load), web(directory.path()), String::new())
+            .await
+            .unwrap();
+        let address = app.addresses()[0].to_string();
+        let stop = CancellationToken::new();
+        tokio::spawn(app.run(stop.clone()));
+        Self {
+            directory,
+            address,
+            _stop: stop.drop_guard(),
+        }
+    }
+
+    fn replace(&self, name: &str, content: &[u8]) {
+        fs::write(self.directory.path().join(name), content).unwrap();
+    }
+
+    fn url(&self, scheme: &str, path: &str) -> String {
+        format!("{scheme}://{}{path}", self.address)
+    }
+
+    /// The status of a path over TLS, or that there is none.
+    async fn status(&self, client: &Client, path: &str) -> Option<u16> {
+        let answer = client.get(self.url("https", path)).send().await;
+        answer.ok().map(|answer| answer.status().as_u16())
+    }
+
+    fn healthcheck(&self) -> Output {
+        command(&[
+            "healthcheck",
+            &format!("--web.listen-address={}", self.address),
+            &format!("--web.config.file={}", self.directory.path().join("web.yml").display()),
+        ])
+    }
+}
+
+fn web(directory: &Path) -> Web {
+    let file = directory.join("web.yml");
+    let flags = [
+        "elements_exporter",
+        "--web.listen-address=127.0.0.1:0",
+        "--web.config.file",
+    ];
+    args::parse(flags.map(Into::into).into_iter().chain([file.into_os_string()]))
+        .unwrap()
+        .web
+}
+
+fn command(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_elements_exporter"));
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(environment("http://127.0.0.1:1", &[]))
+        .output()
+        .unwrap()
+}
+
+/// A client that trusts the authority of the tests and shakes hands anew for every request.
+fn client() -> ClientBuilder {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder()
+        .tls_certs_only([Certificate::from_pem(&pem("ca.pem")).unwrap()])
+        .pool_max_idle_per_host(0)
+        .tls_info(true)
+}
+
+fn client_as(name: &str) -> Client {
+    let identity = [pem(&format!("{name}.pem")), pem(&format!("{name}-key.pem"))].concat();
+    client()
+        .identity(Identity::from_pem(&identity).unwrap())
+        .build()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_serves_over_tls_with_the_headers_that_were_asked_for() {
+    let headers = "http_server_config:\n  http2: true\n  headers:\n    X-Frame-Options: deny\n    \
+                   Strict-Transport-Security: max-age=60\n";
+    let site = Site::start(&format!("{TLS}{headers}")).await;
+    let client = client().build().unwrap();
+    for (path, status) in [("/metrics", 200), ("/-/healthy", 200), ("/nothing", 404)] {
+        let answer = client.get(site.url("https", path)).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), status, "{path}");
+        assert_eq!(answer.version(), reqwest::Version::HTTP_11);
+        assert_eq!(answer.headers()["x-frame-options"], "deny");
+        assert_eq!(answer.headers()["strict-transport-security"], "max-age=60");
+    }
+    let older = client_of(reqwest::tls::Version::TLS_1_2);
+    assert_eq!(site.status(&older, "/metrics").await, Some(200));
+    assert!(site.healthcheck().status.success());
+}
+
+fn client_of(version: reqwest::tls::Version) -> Client {
+    client().tls_version_max(version).build().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_below_the_least_are_turned_away() {
+    let site = Site::start(&format!("{TLS}  min_version: TLS13\n")).await;
+    assert_eq!(site.status(&client().build().unwrap(), "/metrics").await, Some(200));
+    let older = client_of(reqwest::tls::Version::TLS_1_2);
+    assert_eq!(site.status(&older, "/metrics").await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_http_to_a_tls_port_is_told_so() {
+    let site = Site::start(TLS).await;
+    let answer = reqwest::Client::builder()
+        .build()
+        .unwrap()
+        .get(site.url("http", "/metrics"))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status().as_u16(), 400);
+    assert!(answer.text().await.unwrap().contains("HTTP request to an HTTPS server"));
+    // What is neither is sent an alert and let go.
+    let mut stream = tokio::net::TcpStream::connect(&site.address).await.unwrap();
+    stream.write_all(&[0; 16]).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    assert!(!answer.starts_with(b"HTTP"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_guards_every_route() {
+    let site = Site::start(&users("correct horse")).await;
+    let client = client().build().unwrap();
+    let get = |path: &str| client.get(site.url("http", path));
+    for path in [
+        "/",
+        "/metrics",
+        "/-/healthy",
+        "/-/ready",
+        "/-/reload",
+        "/dashboards/",
+        "/nothing",
+    ] {
+        for request in [
+            get(path),
+            get(path).basic_auth("alice", Some("wrong")),
+            get(path).basic_auth("alice", None::<&str>),
+            get(path).basic_auth("bob", Some("correct horse")),
+            get(path).bearer_auth("correct horse"),
+        ] {
+            let answer = request.send().await.unwrap();
+            assert_eq!(answer.status().as_u16(), 401, "{path}");
+            assert!(
+                answer.headers()["www-authenticate"]
+                    .to_str()
+                    .unwrap()
+                    .starts_with("Basic realm=")
+            );
+            assert_eq!(answer.text().await.unwrap(), "Unauthorized\n");
+        }
+    }
+    for (path, status) in [("/metrics", 200), ("/-/healthy", 200), ("/nothing", 404)] {
+        let answer = get(path)
+            .basic_auth("alice", Some("correct horse"))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status().as_u16(), status, "{path}");
+    }
+    assert!(
+        site.healthcheck().status.success(),
+        "asking for a password is a sign of life"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_password_takes_effect_and_the_old_one_ends() {
+    let site = Site::start(&users("old")).await;
+    let client = client().build().unwrap();
+    let status = async |password| {
+        let request = client
+            .get(site.url("http", "/metrics"))
+            .basic_auth("alice", Some(password));
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!((status("old").await, status("new").await), (200, 401));
+    site.replace("web.yml", b"");
+    site.replace("web.yml", users("new").as_bytes());
+    eventually("the new password is in force", || async {
+        (status("new").await == 200).then_some(())
+    })
+    .await;
+    assert_eq!(status("old").await, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_clients_with_the_right_certificate_come_in() {
+    let names = "  client_allowed_sans: [other.example.com, scraper.example.com]\n";
+    for (more, scraper) in [
+        ("", Some(200)),
+        (names, Some(200)),
+        ("  max_version: TLS12\n", Some(200)),
+        ("  client_allowed_sans: [192.0.2.1]\n", Some(200)),
+        ("  client_allowed_sans: ['spiffe://example.com/scraper']\n", Some(200)),
+        ("  client_allowed_sans: [other.example.com]\n", None),
+    ] {
+        let site = Site::start(&format!("{TLS}{NEEDS_CLIENT}{more}")).await;
+        assert_eq!(site.status(&client_as("scraper"), "/metrics").await, scraper, "{more}");
+        assert!(site.healthcheck().status.success(), "{more}");
+        assert_eq!(site.status(&client_as("stranger"), "/metrics").await, None, "{more}");
+        assert_eq!(
+            site.status(&client().build().unwrap(), "/metrics").await,
+            None,
+            "{more}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_of_clients_is_as_in_the_toolkit() {
+    for (kind, nobody, stranger) in [
+        ("RequestClientCert", Some(200), Some(200)),
+        ("RequireAnyClientCert", None, Some(200)),
+        ("VerifyClientCertIfGiven", Some(200), None),
+        ("RequireAndVerifyClientCert", None, None),
+    ] {
+        let site = Site::start(&format!("{TLS}  client_auth_type: {kind}\n  client_ca_file: ca.pem\n")).await;
+        assert_eq!(
+            site.status(&client().build().unwrap(), "/metrics").await,
+            nobody,
+            "{kind}"
+        );
+        assert_eq!(
+            site.status(&client_as("stranger"), "/metrics").await,
+            stranger,
+            "{kind}"
+        );
+        assert_eq!(
+            site.status(&client_as("scraper"), "/metrics").await,
+            Some(200),
+            "{kind}"
+        );
+        let output = site.healthcheck();
+        assert!(
+            output.status.success(),
+            "{kind}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewed_certificate_is_picked_up_and_a_broken_one_is_not() {
+    let site = Site::start(TLS).await;
+    let client = client().build().unwrap();
+    let shown = async || {
+        let answer = client.get(site.url("https", "/-/healthy")).send().await.unwrap();
+        let info = answer.extensions().get::<TlsInfo>().unwrap();
+        info.peer_certificate().unwrap().to_vec()
+    };
+    let first = shown().await;
+    // Half of the pair is not taken, and neither is a broken one.
+    site.replace("server.pem", &pem("renewed.pem"));
+    assert_eq!(shown().await, first);
+    site.replace("server-key.pem", b"nonsense");
+    assert_eq!(shown().await, first);
+    site.replace("server-key.pem", &pem("renewed-key.pem"));
+    let renewed = eventually("the renewed certificate is in force", || async {
+        let now = shown().await;
+        (now != first).then_some(now)
+    })
+    .await;
+    site.replace("server.pem", b"nonsense");
+    assert_eq!(shown().await, renewed);
+}
+
+#[test]
+fn a_bad_web_configuration_is_told_in_one_line_and_ends_with_78() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("web.yml");
+    let flag = format!("--web.config.file={}", file.display());
+    let missing = "web.yml: cannot be read";
+    for (text, part) in [
+        (None, missing),
+        (Some("tls_server_config: ["), "web.yml: line 2: "),
+        (
+            Some("\nbasic_auth_user: {}\n"),
+            "line 2: unknown key \"basic_auth_user\"; did you mean \"basic_auth_users\"?",
+        ),
+        (
+            Some("basic_auth_users:\n  alice: secret\n"),
+            "line 2: basic_auth_users.alice: is not a bcrypt hash",
+        ),
+        (Some(TLS), "line 2: tls_server_config.cert_file: "),
+    ] {
+        if let Some(text) = text {
+            fs::write(&file, text).unwrap();
+        }
+        let output = command(&["--web.listen-address=127.0.0.1:0", &flag]);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(78), "{error}");
+        assert!(error.contains(part), "{error} lacks {part}");
+        assert_eq!(error.trim_end().lines().count(), 1, "{error}");
+    }
+}
+
+#[test]
+fn a_health_check_without_an_exporter_fails() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let output = command(&["healthcheck", &format!("--web.listen-address={free}")]);
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_works() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/config/web.yml");
+    let site = Site::start(&fs::read_to_string(example).unwrap()).await;
+    let client = client().build().unwrap();
+    let request = client.get(site.url("https", "/metrics"));
+    let answer = request
+        .basic_auth("prometheus", Some("change me"))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status().as_u16(), 200);
+    assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
+    assert_eq!(site.status(&client, "/metrics").await, Some(401));
+}
