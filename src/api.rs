@@ -364,7 +364,61 @@ fn url(base: &Url, base_path: &str, segments: &[&str]) -> Result<Url, Error> {
     Ok(url)
 }
 
+/// How deep lists and objects may stand in each other. The deepest answer of the reference has five levels.
+const MAX_DEPTH: usize = 64;
+
 /// The body without the byte order mark that some servers put before JSON, and without white space around it.
-fn without_mark(body: &[u8]) -> &[u8] {
-    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii()
+///
+/// # Errors
+/// Where it is too deep. What nobody asks for is skipped unread, so that no parser would notice.
+fn json(body: &[u8]) -> Result<&[u8], Error> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
+    if is_too_deep(body) {
+        return Err(Error::Decode("JSON of an honest depth"));
+    }
+    Ok(body)
+}
+
+/// Whether brackets and braces outside of strings stand deeper than [`MAX_DEPTH`]. Whether they fit is the parser's.
+fn is_too_deep(body: &[u8]) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in body {
+        match (in_string, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => in_string = !in_string,
+            (false, b'[' | b'{') => {
+                depth += 1;
+                if depth > MAX_DEPTH {
+                    return true;
+                }
+            }
+            (false, b']' | b'}') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn depth_counts_brackets_outside_of_strings() {
+        let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
+        assert!(json(nested(MAX_DEPTH).as_bytes()).is_ok());
+        assert!(json(nested(MAX_DEPTH + 1).as_bytes()).is_err());
+        let side_by_side = format!("[{}1]", "[],".repeat(10 * MAX_DEPTH));
+        assert!(json(side_by_side.as_bytes()).is_ok());
+        let text = format!(r#"["{}\"{}"]"#, "[".repeat(1000), "{".repeat(1000));
+        assert!(json(text.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn a_byte_order_mark_and_white_space_are_left_out() {
+        assert_eq!(json(b"\xef\xbb\xbf {} \n").unwrap(), b"{}");
+    }
 }

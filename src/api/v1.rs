@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use super::transport::{Answer, Call, Transport};
-use super::{Endpoint, Error, Failure, without_mark};
+use super::{Endpoint, Error, Failure, json};
 
 /// The most pages of one list. At the fifty rows that the API gives a page this is a fleet of a hundred thousand; a
 /// list without end must not take memory without end.
@@ -78,7 +78,7 @@ impl Client {
             let Answer::Body(body) = self.transport.call(&call).await? else {
                 return Ok(Vec::new());
             };
-            let body = without_mark(&body);
+            let body = json(&body)?;
             match serde_json::from_slice::<Page<'_>>(body) {
                 Ok(Page { value: Some(rows), .. }) => Ok(owned(rows)),
                 _ => entity(body),
@@ -99,7 +99,7 @@ impl Client {
                 Answer::Empty if rows.is_empty() => return Ok(rows),
                 Answer::Empty => return Err(Error::Incomplete("a page that should be there is empty")),
             };
-            let body = without_mark(&body);
+            let body = json(&body)?;
             if body.first() == Some(&b'[') {
                 // A bare array is not in the reference of this generation, but a list it is.
                 let page: Vec<&RawValue> = serde_json::from_slice(body).map_err(|_| Error::Decode("JSON"))?;

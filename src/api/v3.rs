@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::transport::{Answer, Call, Transport};
-use super::{Endpoint, Error, Failure, v1, without_mark};
+use super::{Endpoint, Error, Failure, json, v1};
 
 /// Where the second generation lives below the base.
 const BASE_PATH: &str = "/partner/external/v3/general";
@@ -106,7 +106,7 @@ impl Client {
             let Answer::Body(body) = self.transport.call(&call).await? else {
                 return Ok(Vec::new());
             };
-            let body = without_mark(&body);
+            let body = json(&body)?;
             match serde_json::from_slice::<Wrapped<'_>>(body) {
                 Ok(Wrapped { data: Some(data) }) if data.get().starts_with('{') => Ok(vec![data.to_owned()]),
                 Ok(Wrapped { data: Some(data) }) if data.get().starts_with('[') => {
@@ -127,7 +127,7 @@ impl Client {
                 Answer::Empty if index == 1 => return Ok(rows),
                 Answer::Empty => return Err(Error::Incomplete("a page that should be there is empty")),
             };
-            let page = Page::read(without_mark(&body))?;
+            let page = Page::read(json(&body)?)?;
             let size = page.rows.len();
             let identities: Vec<String> = page.rows.iter().map(|row| identity(row, list.key)).collect();
             let repeated = size > 0 && identities.iter().all(|identity| seen.contains(identity));
