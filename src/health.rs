@@ -259,6 +259,15 @@ impl Health {
         self.started.elapsed().saturating_sub(beat) < HEARTBEAT_LIMIT
     }
 
+    /// One whose loop has not turned for so long.
+    #[cfg(test)]
+    pub(crate) fn silent_for(silence: Duration) -> Self {
+        Self {
+            started: Instant::now().checked_sub(silence).unwrap_or_else(Instant::now),
+            ..Self::new()
+        }
+    }
+
     /// The customer list was had once, or a state file was restored.
     pub fn set_ready(&self) {
         self.ready.store(true, Ordering::Relaxed);
@@ -418,4 +427,18 @@ fn as_text_format(openmetrics: &str) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loop_that_does_not_turn_is_dead_until_it_does() {
+        assert!(Health::silent_for(HEARTBEAT_LIMIT / 2).is_alive());
+        let health = Health::silent_for(HEARTBEAT_LIMIT + Duration::from_secs(1));
+        assert!(!health.is_alive());
+        health.beat();
+        assert!(health.is_alive());
+    }
 }

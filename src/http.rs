@@ -158,7 +158,43 @@ async fn asset(Path(name): Path<String>, assets: &'static [Asset]) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::domain::Timestamp;
+    use crate::scrape::{Loaded, Vitals};
+    use crate::store::Store;
+
+    fn site(health: Health) -> State<Arc<Site>> {
+        let health = Arc::new(health);
+        let loaded = Loaded {
+            config: true,
+            config_at: Timestamp::from_unix_seconds(0),
+            state: true,
+        };
+        let scrape = Scrape::new(
+            Arc::new(Store::new(&[], None)),
+            Arc::clone(&health),
+            Arc::default(),
+            Arc::new(Vitals::default),
+            loaded,
+        );
+        State(Arc::new(Site {
+            scrape: Arc::new(scrape),
+            health,
+            telemetry_path: "/metrics".to_owned(),
+            route_prefix: String::new(),
+            reload: None,
+            subtitle: String::new(),
+        }))
+    }
+
+    #[tokio::test]
+    async fn a_loop_that_hangs_is_not_healthy() {
+        assert_eq!(healthy(site(Health::new())).await.0, StatusCode::OK);
+        let hung = Health::silent_for(Duration::from_secs(60));
+        assert_eq!(healthy(site(hung)).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    }
 
     #[test]
     fn queries_narrow_and_nonsense_is_passed_over() {

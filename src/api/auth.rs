@@ -127,6 +127,12 @@ impl Error {
         }
     }
 
+    /// How long nothing is asked after this error, which is the `failures`th in a row.
+    fn pause(&self, failures: u32) -> Duration {
+        let (first, longest) = self.backoff();
+        (first * 2u32.saturating_pow(failures.clamp(1, 16) - 1)).min(longest)
+    }
+
     fn backoff(&self) -> (Duration, Duration) {
         match self {
             Self::InvalidClient { .. } | Self::Credential(_) => REFUSED_BACKOFF,
@@ -352,8 +358,7 @@ impl TokenSource {
             Err(error) => {
                 self.observer.token_failure(&error);
                 let failures = known.pause.as_ref().map_or(0, |pause| pause.failures) + 1;
-                let (first, longest) = error.backoff();
-                let length = (first * 2u32.saturating_pow(failures.min(16) - 1)).min(longest);
+                let length = error.pause(failures);
                 let error = Arc::new(error);
                 known.pause = Some(Pause {
                     since: Moment::now(),
@@ -569,4 +574,54 @@ impl TokenAnswer {
 #[derive(Deserialize)]
 struct ErrorAnswer {
     error: String,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_refused_client_waits_from_one_to_fifteen_minutes() {
+        let refused = Error::InvalidClient {
+            code: "invalid_client".to_owned(),
+            skew: None,
+        };
+        let minutes = [1, 2, 3, 4, 5, 6, 100].map(|failures| refused.pause(failures).as_secs() / 60);
+        assert_eq!(minutes, [1, 2, 4, 8, 15, 15, 15]);
+    }
+
+    #[test]
+    fn a_pause_that_is_asked_for_is_kept() {
+        let asked = Error::Throttled(Some(Duration::from_secs(7)));
+        assert_eq!(asked.pause(1), Duration::from_secs(7));
+        assert_eq!(Error::Status(503).pause(1), Duration::from_secs(2));
+        assert_eq!(Error::Status(503).pause(50), Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_token_ends_by_whichever_clock_is_ahead() {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let token = |fetched| Token {
+            value: Arc::new(Secret::from("t".to_owned())),
+            fetched,
+            life: HOUR,
+        };
+        let now = Moment::now();
+        assert!(token(now).is_live());
+        // The wall clock stepped forward, or the machine was suspended.
+        let stepped = Moment {
+            wall: now.wall - 2 * HOUR,
+            ..now
+        };
+        assert!(!token(stepped).is_live());
+        // It stepped back: the token is as old as the monotonic clock says.
+        let stepped_back = |age| Moment {
+            monotonic: now.monotonic.checked_sub(age).unwrap(),
+            wall: now.wall + HOUR,
+        };
+        assert!(token(stepped_back(Duration::ZERO)).is_live());
+        assert!(stepped_back(Duration::from_secs(9)).age() >= Duration::from_secs(9));
+    }
 }

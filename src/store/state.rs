@@ -419,3 +419,41 @@ fn not_ours(first_line: &[u8], path: &Path) -> Error {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::Plan;
+
+    #[test]
+    fn a_clock_that_went_back_over_a_restart_leaves_nothing_in_the_future() {
+        let plan = Plan {
+            enabled: true,
+            interval: Duration::from_secs(60),
+            stale_after: Duration::from_secs(180),
+        };
+        let plans = vec![plan; collector::ALL.len()];
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        let then = Timestamp::from_unix_seconds(1_790_000_000);
+        let before = Store::new(&plans, None);
+        before.expect(0, &Target::Partner);
+        before.commit(0, &Target::Partner, BTreeMap::new(), true, then).unwrap();
+        before.snapshot().save(&path).unwrap();
+        for (now, expected) in [
+            (then.plus(Duration::from_secs(3600)), then),
+            (
+                then.minus(Duration::from_secs(3600)),
+                then.minus(Duration::from_secs(3600)),
+            ),
+        ] {
+            let after = Store::new(&plans, None);
+            after.restore(&path, &Arc::default(), |_, _| true, now).unwrap();
+            assert_eq!(after.last_success(0, &Target::Partner), Some(expected));
+        }
+    }
+}
