@@ -16,5 +16,6 @@ mod drift;
 mod parser;
 mod program;
 mod support;
+mod use_lines;
 mod web;
 mod world;
