@@ -13,6 +13,7 @@ mod canned;
 mod collectors;
 mod customers;
 mod drift;
+mod faults;
 mod parser;
 mod program;
 mod support;

@@ -1,0 +1,186 @@
+//! Values that would be something else than values.
+
+use elements_exporter::simulator::{Fault, FaultKind};
+use serde_json::json;
+
+use super::{CUSTOMERS_V1, Exporter, errors, ids, number, success, sum};
+use crate::canned::Canned;
+use crate::parser;
+use crate::support::{config, once, value};
+use crate::world::{start, still};
+
+/// Names that an organization, a profile, a module or a subscription could be given.
+fn names() -> Vec<String> {
+    let plain = [
+        "quotes \" and 'more'",
+        "back\\slash \\\" \\n",
+        "new\nline\r\nand more",
+        "nul \0 and bell \u{7}",
+        "bidi \u{202e}\u{2066} marks",
+        "line \u{2028} and paragraph \u{2029}",
+        "\"} 0\nfake 1",
+        "x\",organization=\"y",
+        "# HELP fake fake\n# TYPE fake gauge\nfake 1\n# EOF",
+        "{{ $value }} {{ template \"x\" }}",
+        "<script>alert(1)</script><img src=x onerror=alert(1)>",
+        "\u{feff}byte order mark",
+        "emoji 🦀 and é",
+    ];
+    plain
+        .into_iter()
+        .map(ToOwned::to_owned)
+        .chain([
+            "m".repeat(1 << 20),
+            "\"".repeat(1 << 14),
+            "\n".repeat(1 << 14),
+            "🦀".repeat(1 << 14),
+        ])
+        .collect()
+}
+
+#[tokio::test]
+async fn a_name_is_escaped_bounded_and_one_sample() {
+    let names = names();
+    let partner = start(still(names.len())).await;
+    partner.handle.with_world(|world| {
+        for (customer, name) in world.customers.iter_mut().zip(&names) {
+            customer.organization.clone_from(name);
+            // A megabyte once is enough; it would be sent with every one of these.
+            let name = &name.chars().take(2_000).collect::<String>();
+            customer.country.clone_from(name);
+            for profile in &mut customer.scan_profiles {
+                profile.name.clone_from(name);
+                profile.tenant_domain.clone_from(name);
+            }
+            for product in &mut customer.products {
+                product.subscription_name.clone_from(name);
+                product.package.clone_from(name);
+            }
+            for run in customer.modules.iter_mut().filter_map(|module| module.runs.last_mut()) {
+                run.name.clone_from(name);
+            }
+        }
+    });
+    for generation in ["v1", "v3"] {
+        // The text is read back by independent parsers, which also find a series that stands twice.
+        let (text, good) = once(&config(&partner.base, &[("ELEMENTS_API__VERSION", generation)])).await;
+        assert!(good, "{generation}");
+        assert_eq!(text.matches("\nelements_customer_info{").count(), names.len());
+        assert!(
+            !text.lines().any(|line| line.starts_with("fake")),
+            "no line of their own"
+        );
+        let longest = text.lines().map(str::len).max().unwrap();
+        assert!(longest < 16 * 1024, "{longest} bytes in one line");
+        assert!(!text.contains(['\0', '\u{7}', '\r', '\u{202e}', '\u{2066}', '\u{2028}']));
+    }
+}
+
+#[tokio::test]
+async fn hostile_modules_and_types_are_one_sample_each() {
+    let names = names().into_iter().filter(|name| name.len() < 1024);
+    let rows: Vec<_> = names
+        .map(|name| super::meaning::job("A", json!({"jobType": name, "jobModule": name})))
+        .collect();
+    let text = super::meaning::told(&rows).await;
+    assert!(!text.lines().any(|line| line.starts_with("fake")));
+    assert!(text.lines().all(|line| line.len() < 16 * 1024));
+    let shown = text.matches("\nelements_job_status{").count();
+    assert_eq!(shown, rows.len(), "what differs stays apart");
+}
+
+#[tokio::test]
+async fn hostile_names_are_openmetrics_too_and_inert_on_the_page() {
+    let names = names();
+    let partner = start(still(names.len())).await;
+    partner.handle.with_world(|world| {
+        for (customer, name) in world.customers.iter_mut().zip(&names) {
+            customer.organization.clone_from(name);
+        }
+    });
+    let exporter = Exporter::start(&partner.base, &[], &[]).await;
+    exporter.settled().await;
+    let request = exporter.client.get(format!("{}/metrics", exporter.base));
+    let request = request.header("accept", "application/openmetrics-text;version=1.0.0");
+    let text = request.send().await.unwrap().text().await.unwrap();
+    parser::accepts_openmetrics(&text);
+    let (status, page) = exporter.get("/").await;
+    assert_eq!(status, 200);
+    assert!(!page.contains("<script") && !page.contains("<img"), "{page}");
+}
+
+#[tokio::test]
+async fn an_id_is_encoded_and_never_another_path() {
+    let id = "../../x?y#z";
+    let partner = start(still(2)).await;
+    partner.handle.with_world(|world| world.customers[0].id = id.to_owned());
+    for (generation, jobs) in [
+        ("v1", "/partner/customers"),
+        ("v3", "/partner/external/v3/general/customers"),
+    ] {
+        partner.handle.clear_requests();
+        let (text, good) = once(&config(&partner.base, &[("ELEMENTS_API__VERSION", generation)])).await;
+        assert!(good, "{text}");
+        assert_eq!(number(&text, &success("jobs", id)), 1.0);
+        let requests = partner.handle.requests();
+        let of_it = requests.iter().filter(|request| request.path.contains("%3Fy%23z"));
+        let paths: Vec<_> = of_it.map(|request| request.path.as_str()).collect();
+        assert!(paths.iter().any(|path| path.contains("/jobs")), "{paths:?}");
+        assert!(
+            paths
+                .iter()
+                .all(|path| path.starts_with(&format!("{jobs}/..%2F..%2Fx%3Fy%23z/"))),
+            "{paths:?}"
+        );
+        assert!(
+            requests.iter().all(|request| request.status == 200),
+            "nothing else was asked for"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_id_that_cannot_stand_in_a_path_gets_no_request() {
+    for id in [".", ".."] {
+        let list = json!({"value": [{"id": id, "organization": "Dots"}, {"id": "c-1", "organization": "One"}]});
+        let canned = Canned::start(&[
+            ("GET /partner/customers", &list.to_string()),
+            ("GET /partner/customers/c-1/jobs", r#"{"value":[]}"#),
+        ])
+        .await;
+        let exporter = Exporter::start(&canned.base, &["jobs"], &[("ELEMENTS_API__VERSION", "v1")]).await;
+        let text = exporter
+            .until("it is refused", |text| {
+                value(text, &errors("jobs", "unusable_id")) >= Some(1.0)
+            })
+            .await;
+        assert_eq!(number(&text, &success("jobs", id)), 0.0);
+        let asked = |line: &str| ["GET /partner/customers", "GET /partner/customers/c-1/jobs"].contains(&line);
+        assert!(
+            canned.seen().iter().all(|seen| asked(&seen.line)),
+            "{:?}",
+            canned.seen()
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_id_beyond_reason_is_a_row_that_cannot_be_read() {
+    let partner = start(still(2)).await;
+    let exporter = Exporter::start(&partner.base, &[], &[("ELEMENTS_API__VERSION", "v1")]).await;
+    let before = exporter.settled().await;
+    let row = json!({"id": "x".repeat(1 << 20), "organization": "Long"});
+    let add = FaultKind::Replace {
+        pointer: "/value/-".to_owned(),
+        value: row,
+    };
+    partner.handle.set_faults(vec![Fault::new(CUSTOMERS_V1, add)]);
+    let unreadable = errors("customers", "unreadable_rows");
+    let text = exporter
+        .until("it is counted", |text| value(text, &unreadable) >= Some(1.0))
+        .await;
+    assert_eq!(text.matches("elements_customer_info{").count(), 2);
+    assert!(text.len() < before.len() + 4096);
+    assert_eq!(sum(&text, "elements_exporter_customers{collector=\"customers\""), 2.0);
+    assert_eq!(ids(&partner).len(), 2);
+}

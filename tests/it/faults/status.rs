@@ -1,0 +1,296 @@
+//! Statuses that are no success.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use elements_exporter::simulator::{Fault, FaultKind, Request};
+use futures_util::future::join_all;
+
+use super::scripted::{Scripted, json};
+use super::{
+    Case, Exporter, Failing, JOBS_V1, JOBS_V3, TOKEN, case, errors, hold_each, holds, ids, is_settled, number, state,
+    success, sum,
+};
+use crate::support::{eventually, value};
+use crate::world::{Partner, start, still};
+
+const RATE: &str = "elements_exporter_api_rate_limit";
+
+fn status(code: u16) -> FaultKind {
+    FaultKind::Status { code, body: None }
+}
+
+fn throttle(retry_after: Option<&str>) -> FaultKind {
+    FaultKind::Throttle {
+        retry_after: retry_after.map(ToOwned::to_owned),
+        code: 429,
+    }
+}
+
+fn retries() -> &'static str {
+    "elements_exporter_api_retries_total{endpoint=\"jobs\"}"
+}
+
+/// The longest time in which nothing at all is asked, from before one request is throttled until it has gone through
+/// and the others are back at their pace.
+async fn pause_after(partner: &Partner, kind: FaultKind) -> Duration {
+    partner.handle.clear_requests();
+    partner.handle.set_faults(vec![Fault::new(JOBS_V3, kind).times(1)]);
+    let progress = Mutex::new((0, Instant::now(), Duration::ZERO));
+    eventually("the throttled request goes through", || async {
+        let requests = partner.handle.requests();
+        let (seen, since, longest) = &mut *progress.lock().unwrap();
+        if requests.len() > *seen {
+            *longest = since.elapsed().max(*longest);
+            (*seen, *since) = (requests.len(), Instant::now());
+        }
+        let at = requests.iter().position(|request| request.status == 429)?;
+        let again = |request: &Request| request.path == requests[at].path && request.status == 200;
+        (requests[at..].iter().any(again) && requests.len() > at + 20).then_some(*longest)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_throttle_pauses_the_whole_host_and_slows_it() {
+    fn soon() -> Option<String> {
+        let then = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(4);
+        Some(then.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string())
+    }
+    // Eleven polls a second would go on, did the pause not hold for all of them.
+    type Header = fn() -> Option<String>;
+    let cases: [(&str, Header, f64, f64); 7] = [
+        ("seconds", || Some("2".to_owned()), 1.8, 4.0),
+        ("a date", soon, 1.8, 6.0),
+        (
+            "a date gone by",
+            || Some("Sun, 06 Nov 1994 08:49:37 GMT".to_owned()),
+            0.0,
+            1.6,
+        ),
+        ("nothing", || None, 0.8, 3.0),
+        ("garbage", || Some("soon".to_owned()), 0.8, 3.0),
+        ("a negative number", || Some("-5".to_owned()), 0.8, 3.0),
+        ("zero", || Some("0".to_owned()), 0.0, 1.6),
+    ];
+    join_all(cases.map(|(name, retry_after, least, most)| async move {
+        let partner = start(still(10)).await;
+        let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
+        let before = exporter.settled().await;
+        let pause = pause_after(&partner, throttle(retry_after().as_deref()))
+            .await
+            .as_secs_f64();
+        assert!((least..most).contains(&pause), "{name}: {pause} s");
+        let after = exporter
+            .until("the throttle is counted", |text| {
+                sum(text, "elements_exporter_api_throttled_total") == 1.0 && is_settled(text)
+            })
+            .await;
+        assert_eq!(
+            sum(&after, "elements_exporter_api_errors_total"),
+            0.0,
+            "{name}: it went through later"
+        );
+        assert!(number(&after, RATE) < number(&before, RATE), "{name}");
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn a_huge_wait_is_asked_for_and_not_a_failure() {
+    let partner = start(still(2)).await;
+    let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
+    exporter.settled().await;
+    partner.handle.set_faults(vec![
+        Fault::new(JOBS_V3, throttle(Some("99999999999999999999"))).times(1),
+    ]);
+    let throttled = "elements_exporter_api_throttled_total{endpoint=\"jobs\"}";
+    let lag = "elements_exporter_poll_lag_seconds{collector=\"customers\"}";
+    let text = exporter
+        .until("everything waits", |text| {
+            number(text, throttled) == 1.0 && number(text, lag) > 2.0
+        })
+        .await;
+    assert_eq!(sum(&text, "elements_exporter_api_errors_total"), 0.0);
+    assert_eq!(exporter.get("/-/healthy").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_throttle_without_end_slows_down_and_shows_as_lag() {
+    let partner = start(still(5)).await;
+    let exporter = Exporter::start(&partner.base, &["jobs"], &[("ELEMENTS_API__REQUESTS_PER_SECOND", "20")]).await;
+    let before = exporter.settled().await;
+    partner
+        .handle
+        .set_faults(vec![Fault::new("/partner/*", throttle(Some("0")))]);
+    let lag = "elements_exporter_poll_lag_seconds{collector=\"jobs\"}";
+    let text = exporter
+        .until("slower and late", |text| {
+            number(text, RATE) < 0.3 * number(&before, RATE) && number(text, lag) > 3.0
+        })
+        .await;
+    assert!(number(&text, RATE) > 0.0);
+}
+
+#[tokio::test]
+async fn an_error_of_the_server_in_passing_is_repeated_unseen() {
+    join_all([500, 502, 503, 504, 408].map(|code| async move {
+        let partner = start(still(2)).await;
+        let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
+        let before = exporter.settled().await;
+        partner
+            .handle
+            .set_faults(vec![Fault::new(JOBS_V3, status(code)).times(2)]);
+        let text = exporter
+            .until(&format!("{code} is repeated"), |text| {
+                number(text, retries()) >= number(&before, retries()) + 2.0 && is_settled(text)
+            })
+            .await;
+        assert_eq!(sum(&text, "elements_exporter_api_errors_total"), 0.0, "{code}");
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn an_error_of_the_server_that_stays_holds() {
+    hold_each([
+        case("500", status(500), "server_error"),
+        case("503", status(503), "server_error"),
+        case("408", status(408), "request_timeout"),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn an_outage_does_not_multiply_the_load() {
+    let partner = start(still(20)).await;
+    let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
+    exporter.settled().await;
+    partner.handle.clear_requests();
+    partner.handle.set_faults(vec![Fault::new("/partner/*", status(503))]);
+    // The lists of twenty customers fail twice: forty polls and more, which in good times are as many requests.
+    exporter
+        .until("two rounds have failed", |text| {
+            sum(text, "elements_exporter_api_errors_total{endpoint=\"jobs\"") >= 40.0
+        })
+        .await;
+    let requests = partner.handle.requests();
+    let failed = requests.iter().filter(|request| request.status == 503).count();
+    assert!(failed <= 48, "{failed} requests");
+    assert!(
+        failed <= 30,
+        "the breaker lets probes through and no more: {failed} requests"
+    );
+}
+
+#[tokio::test]
+async fn refusals_are_not_repeated() {
+    let cases = [
+        (400, "bad_request"),
+        (404, "not_found"),
+        (405, "method_not_allowed"),
+        (418, "unexpected_status"),
+    ];
+    join_all(cases.map(|(code, reason)| async move {
+        let partner = start(still(2)).await;
+        let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
+        let id = ids(&partner)[0].clone();
+        let failing = Failing {
+            collector: "jobs",
+            id: &id,
+            endpoint: "jobs",
+            reason,
+        };
+        let text = holds(&exporter, failing, reason, async || {
+            partner.handle.set_faults(vec![Fault::new(JOBS_V3, status(code))]);
+        })
+        .await;
+        assert_eq!(number(&text, retries()), 0.0, "{code}");
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn one_customer_that_is_forbidden_is_shown_and_the_others_go_on() {
+    let partner = start(still(3)).await;
+    let exporter = Exporter::start(&partner.base, &["jobs", "protected"], &[]).await;
+    let ids = ids(&partner);
+    let failing = Failing {
+        collector: "jobs",
+        id: &ids[1],
+        endpoint: "jobs",
+        reason: "forbidden",
+    };
+    let text = holds(&exporter, failing, "403", async || {
+        partner
+            .handle
+            .set_faults(vec![Fault::new(&JOBS_V3.replace('*', &ids[1]), status(403))]);
+    })
+    .await;
+    assert_eq!(number(&text, &state("jobs", "forbidden")), 1.0);
+    assert_eq!(number(&text, &state("jobs", "fresh")), 2.0);
+    assert_eq!(number(&text, &state("protected", "fresh")), 3.0);
+    assert_eq!(number(&text, &success("jobs", &ids[0])), 1.0);
+    assert_eq!(number(&text, "elements_up"), 1.0);
+    assert_eq!(
+        number(&text, "elements_exporter_collector_permitted{collector=\"jobs\"}"),
+        1.0
+    );
+}
+
+#[tokio::test]
+async fn nothing_to_tell_is_an_empty_answer() {
+    for (generation, path) in [("v1", JOBS_V1), ("v3", JOBS_V3)] {
+        let partner = start(still(1)).await;
+        let exporter = Exporter::start(&partner.base, &["jobs"], &[("ELEMENTS_API__VERSION", generation)]).await;
+        let before = exporter.settled().await;
+        assert!(before.contains("elements_job_status{"));
+        partner.handle.set_faults(vec![Fault::new(path, status(204))]);
+        let text = exporter
+            .until("an empty answer", |text| !text.contains("elements_job_status{"))
+            .await;
+        assert_eq!(number(&text, &success("jobs", &ids(&partner)[0])), 1.0, "{generation}");
+        assert_eq!(sum(&text, "elements_exporter_api_errors_total"), 0.0, "{generation}");
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_refused_and_carries_nothing_away() {
+    let elsewhere = Scripted::start(|_| json(200, "{}")).await;
+    let redirect = |code, location: String| FaultKind::Redirect { code, location };
+    let mut cases: Vec<Case> = [301, 302, 303, 307, 308]
+        .map(|code| {
+            case(
+                "to another place",
+                redirect(code, format!("{}/x", elsewhere.base)),
+                "redirect",
+            )
+        })
+        .into();
+    cases.push(case(
+        "to itself",
+        redirect(307, "/partner/customers".to_owned()),
+        "redirect",
+    ));
+    hold_each(cases).await;
+    // The token endpoint's carries the secret, so it goes nowhere either.
+    join_all([302, 307, 308].map(|code| {
+        let location = format!("{}{TOKEN}", elsewhere.base);
+        async move {
+            let partner = start(still(1)).await;
+            partner
+                .handle
+                .set_faults(vec![Fault::new(TOKEN, redirect(code, location))]);
+            let exporter = Exporter::start(&partner.base, &[], &[]).await;
+            let text = exporter
+                .until("no token", |text| {
+                    value(text, &errors("customers", "auth")) >= Some(1.0)
+                })
+                .await;
+            assert_eq!(number(&text, "elements_up"), 0.0, "{code}");
+        }
+    }))
+    .await;
+    let asked = elsewhere.asked();
+    assert!(asked.is_empty(), "{asked:?}");
+}

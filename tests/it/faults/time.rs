@@ -1,0 +1,184 @@
+//! Times that are no times, and clocks that do not tick as they should.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use elements_exporter::simulator::{Fault, FaultKind};
+use serde_json::json;
+
+use super::meaning::{job, seconds, told};
+use super::program::Program;
+use super::{Exporter, errors, ids, is_settled, last_success, number, state, sum};
+use crate::support::{eventually, value};
+use crate::world::{start, still};
+
+fn exchange(name: &str) -> String {
+    format!(r#"elements_job_{name}{{customer_id="c-1",service="Microsoft 365",module="Exchange Online"}}"#)
+}
+
+fn not_understood(field: &str) -> String {
+    format!("elements_exporter_decode_errors_total{{endpoint=\"jobs\",field=\"{field}\"}}")
+}
+
+#[tokio::test]
+async fn what_stands_for_never_is_absent() {
+    for never in [
+        "N/A",
+        "",
+        "0001-01-01T00:00:00Z",
+        "1900-01-01T00:00:00Z",
+        "9999-12-31T23:59:59Z",
+        "01/01/0001 00:00:00",
+    ] {
+        let fields = json!({"status": "Failed", "startTime": never, "endTime": never, "lastModifyTime": never});
+        let text = told(&[job("A", fields)]).await;
+        for name in ["start", "end", "last_modified"] {
+            assert_eq!(
+                value(&text, &exchange(&format!("{name}_timestamp_seconds"))),
+                None,
+                "{name} {never}"
+            );
+        }
+        assert_eq!(sum(&text, "elements_exporter_decode_errors_total"), 0.0, "{never}");
+        assert_eq!(number(&text, &exchange("status")), 3.0, "{never}");
+    }
+}
+
+#[tokio::test]
+async fn a_time_without_a_zone_is_utc() {
+    for end in [
+        "2026-03-01T02:00:00",
+        "2026-03-01 02:00:00",
+        "03/01/2026 02:00:00",
+        "2026-03-01T04:00:00+02:00",
+    ] {
+        let text = told(&[job("A", json!({ "endTime": end }))]).await;
+        let expected = seconds("2026-03-01T02:00:00Z");
+        assert_eq!(
+            value(&text, &exchange("end_timestamp_seconds")),
+            Some(expected),
+            "{end}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_end_before_the_start_is_counted() {
+    let text = told(&[job("A", json!({"endTime": "2026-02-28T02:00:00Z"}))]).await;
+    assert_eq!(number(&text, &not_understood("endTime")), 1.0);
+}
+
+#[tokio::test]
+async fn an_end_in_the_future_is_counted_and_no_success() {
+    let text = told(&[job("A", json!({"endTime": "2150-01-01T00:00:00Z"}))]).await;
+    assert_eq!(number(&text, &not_understood("endTime")), 1.0);
+    for name in ["last_success", "last_backup"] {
+        let moment = value(&text, &exchange(&format!("{name}_timestamp_seconds")));
+        assert!(moment.is_none_or(|moment| moment == 0.0), "{name} {moment:?}");
+    }
+    assert_eq!(value(&text, &exchange("end_timestamp_seconds")), None);
+}
+
+#[tokio::test]
+async fn past_stale_after_only_dated_facts_stay() {
+    let partner = start(still(2)).await;
+    let collectors = ["jobs", "protected", "scan_profiles"];
+    let stale: Vec<String> = collectors
+        .iter()
+        .chain(["customers"].iter())
+        .map(|name| format!("ELEMENTS_COLLECTORS__{}__STALE_AFTER", name.to_uppercase()))
+        .collect();
+    let more: Vec<(&str, &str)> = stale.iter().map(|name| (name.as_str(), "2s")).collect();
+    let exporter = Exporter::start(&partner.base, &collectors, &more).await;
+    let before = exporter
+        .until("all is known", |text| {
+            is_settled(text) && text.contains("elements_scan_profile_info{")
+        })
+        .await;
+    let lines = |text: &str, prefix: &str| -> Vec<String> {
+        text.lines()
+            .filter(|line| line.starts_with(prefix))
+            .map(ToOwned::to_owned)
+            .collect()
+    };
+    partner.handle.set_faults(vec![Fault::new(
+        "/partner/*",
+        FaultKind::Status { code: 404, body: None },
+    )]);
+    let after = exporter
+        .until("it goes stale", |text| {
+            collectors
+                .iter()
+                .all(|collector| number(text, &state(collector, "stale")) == 2.0)
+                && number(text, &state("customers", "stale")) == 2.0
+        })
+        .await;
+    for now in [
+        "elements_customer_status{",
+        "elements_job_status{",
+        "elements_jobs{",
+        "elements_job_backup_size_bytes{",
+        "elements_job_objects{",
+        "elements_protected_objects{",
+        "elements_protected_size_bytes{",
+        "elements_scan_profile_containers{",
+    ] {
+        assert!(!lines(&before, now).is_empty(), "{now}");
+        assert!(lines(&after, now).is_empty(), "{now}");
+    }
+    for dated in [
+        "elements_customer_info{",
+        "elements_job_last_backup_timestamp_seconds{",
+        "elements_job_last_success_timestamp_seconds{",
+        "elements_job_end_timestamp_seconds{",
+        "elements_job_rpo_seconds{",
+        "elements_scan_profile_info{",
+        "elements_scan_profile_modified_timestamp_seconds{",
+    ] {
+        assert!(!lines(&before, dated).is_empty(), "{dated}");
+        assert_eq!(lines(&after, dated), lines(&before, dated), "{dated}");
+    }
+    let id = &ids(&partner)[0];
+    assert!(number(&after, &last_success("jobs", id)) > 0.0);
+    assert!(number(&after, &errors("jobs", "not_found")) >= 1.0);
+    partner.handle.clear_faults();
+    let back = exporter.settled().await;
+    assert_eq!(
+        lines(&back, "elements_job_status{"),
+        lines(&before, "elements_job_status{")
+    );
+}
+
+#[tokio::test]
+async fn a_suspended_process_comes_back_without_a_burst() {
+    const SUSPENDED: Duration = Duration::from_secs(4);
+    const CUSTOMERS: usize = 5;
+    let partner = start(still(CUSTOMERS)).await;
+    let program = Program::watching(&partner.base, &["jobs"], &[]).await;
+    program.until_metrics("every poll succeeded", is_settled).await;
+    program.signal("STOP");
+    let began = Instant::now();
+    eventually("four intervals have passed", || async {
+        (began.elapsed() > SUSPENDED).then_some(())
+    })
+    .await;
+    partner.handle.clear_requests();
+    program.signal("CONT");
+    let woken = Instant::now();
+    let text = program
+        .until_metrics("it polls again", |_| partner.handle.requests().len() >= CUSTOMERS)
+        .await;
+    let rounds = 1.0 + woken.elapsed().as_secs_f64() / 0.9;
+    let asked = partner.handle.requests().len() as f64;
+    assert!(
+        asked <= (rounds + 1.0) * (CUSTOMERS + 1) as f64,
+        "{asked} requests in {:?}",
+        woken.elapsed()
+    );
+    assert_eq!(sum(&text, "elements_exporter_api_errors_total"), 0.0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    let future = text
+        .lines()
+        .filter(|line| line.starts_with("elements_exporter_collector_last_success_timestamp_seconds{"))
+        .filter(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap() > now);
+    assert_eq!(future.count(), 0);
+}
