@@ -1,6 +1,7 @@
 //! What goes wrong, clause by clause, and what must then be seen. `docs/faults.md` maps each clause to its test.
 
 mod body;
+mod documented;
 mod hostile;
 mod identity;
 mod meaning;

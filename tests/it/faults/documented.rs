@@ -1,0 +1,48 @@
+//! The page that maps clauses to tests names tests that are there, and all of them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+/// The tests of a source, as the page names them.
+fn tests(module: &str) -> BTreeSet<String> {
+    let source = read(&format!("tests/it/faults/{module}.rs"));
+    let after = source.split("#[tokio::test").skip(1);
+    after
+        .map(|rest| {
+            let name = rest.split_once("async fn ").unwrap().1;
+            format!("{module}::{}", name.split_once('(').unwrap().0)
+        })
+        .collect()
+}
+
+#[test]
+fn the_page_names_every_test_and_no_other() {
+    const MODULES: [&str; 9] = [
+        "body", "hostile", "identity", "meaning", "paging", "process", "scrape", "status", "time",
+    ];
+    let modules = MODULES.into_iter().chain(["transport"]);
+    let there: BTreeSet<String> = modules.clone().flat_map(tests).collect();
+    let page = read("docs/faults.md");
+    let quoted = page.split('`').skip(1).step_by(2);
+    let named: BTreeSet<String> = quoted
+        .filter(|name| modules.clone().any(|module| name.starts_with(&format!("{module}::"))))
+        .map(ToOwned::to_owned)
+        .collect();
+    assert_eq!(named, there);
+    // Unit tests are named by their file and, behind it, their name.
+    let mut pieces = page.split('`').peekable();
+    while let Some(piece) = pieces.next() {
+        if piece.starts_with("src/") && Path::new(piece).extension().is_some_and(|extension| extension == "rs") {
+            let source = read(piece);
+            let name = pieces.clone().nth(1).filter(|_| pieces.peek() == Some(&" "));
+            if let Some(name) = name {
+                assert!(source.contains(&format!("fn {name}()")), "{piece} has no {name}");
+            }
+        }
+    }
+}
