@@ -24,10 +24,44 @@ impl Asset {
 }
 
 /// Dashboards for Grafana.
-pub const DASHBOARDS: &[Asset] = &[];
+pub const DASHBOARDS: &[Asset] = &[
+    Asset {
+        name: "elements-fleet.json",
+        content: include_str!("../dashboards/elements-fleet.json"),
+    },
+    Asset {
+        name: "elements-customer.json",
+        content: include_str!("../dashboards/elements-customer.json"),
+    },
+    Asset {
+        name: "elements-jobs.json",
+        content: include_str!("../dashboards/elements-jobs.json"),
+    },
+    Asset {
+        name: "elements-protection.json",
+        content: include_str!("../dashboards/elements-protection.json"),
+    },
+    Asset {
+        name: "elements-licences.json",
+        content: include_str!("../dashboards/elements-licences.json"),
+    },
+    Asset {
+        name: "elements-exporter.json",
+        content: include_str!("../dashboards/elements-exporter.json"),
+    },
+];
 
 /// Rules for Prometheus.
-pub const RULES: &[Asset] = &[];
+pub const RULES: &[Asset] = &[
+    Asset {
+        name: "elements-recording.yml",
+        content: include_str!("../deploy/prometheus/elements-recording.yml"),
+    },
+    Asset {
+        name: "elements-alerts.yml",
+        content: include_str!("../deploy/prometheus/elements-alerts.yml"),
+    },
+];
 
 /// Whether every name consists of letters, digits, `-`, `_` and `.`, so that it can stand in a page as it is.
 pub const NAMES_ARE_PLAIN: bool = names_are_plain(DASHBOARDS) && names_are_plain(RULES);

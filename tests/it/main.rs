@@ -9,6 +9,7 @@
     reason = "a test that cannot go on says so by panicking, and nothing here is seen from outside"
 )]
 
+mod assets;
 mod canned;
 mod collectors;
 mod customers;
