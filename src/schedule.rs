@@ -40,6 +40,9 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// When a list that lacks too many customers is asked for again: soon, because until then nothing is known for sure.
 const DOUBT_RECHECK: Duration = Duration::from_secs(60);
 
+/// How often in a row a customer asked for by itself must be missing to be gone.
+const GONE_AFTER: u32 = 2;
+
 /// The shortest part of an interval after which a first poll is repeated. Second polls are spread over the rest, so
 /// that a start does not make a rush of every later round.
 const FIRST_SPREAD: f64 = 0.1;
@@ -292,6 +295,9 @@ impl Scheduler {
                 *failures = failures.saturating_add(1);
                 let failures = *failures;
                 self.complain(&due, failure);
+                if failures >= GONE_AFTER && matches!(failure.error, Error::Status(404)) {
+                    self.let_go(&due);
+                }
                 match &failure.error {
                     Error::Shrunk { .. } => now.saturating_add(DOUBT_RECHECK.min(interval)),
                     Error::NotPermitted(_) => now.saturating_add(interval.min(REFUSAL_LIFE)),
@@ -340,12 +346,10 @@ impl Scheduler {
                 .map_or(Endpoint::Customers, |entry| entry.endpoint);
             return Err(Error::SeriesLimit.at(endpoint));
         }
-        if due.collector == CUSTOMERS_INDEX {
-            let now = self.now();
-            match &due.target {
-                Target::Partner => self.queue_partner(now),
-                Target::Customer(id) => self.queue_customer(id, now),
-            }
+        if due.collector == CUSTOMERS_INDEX
+            && let Target::Customer(id) = &due.target
+        {
+            self.queue_customer(id, self.now());
         }
         incomplete.map_or(Ok(()), Err)
     }
@@ -359,6 +363,8 @@ impl Scheduler {
             Target::Partner => {
                 let listed = self.admitted(brought);
                 let (reconciled, believed) = self.store.reconcile(&listed, complete);
+                // One request for all goes before the many for each.
+                self.queue_partner(self.now());
                 self.welcome(reconciled.joined);
                 if !reconciled.left.is_empty() {
                     info!(
@@ -396,6 +402,22 @@ impl Scheduler {
         }
     }
 
+    /// A customer asked for by itself that was not found twice in a row is as gone as one that two lists lack. It is
+    /// still asked for, because it is named, and comes back if it does.
+    fn let_go(&mut self, due: &Due) {
+        let Target::Customer(id) = &due.target else { return };
+        let known = self.store.record(CUSTOMERS_INDEX, id).is_some();
+        if due.collector != CUSTOMERS_INDEX || !known {
+            return;
+        }
+        info!(customer_id = %id.shown(), "a customer named by id was not found twice and is dropped");
+        self.store.forget(id);
+        for collector in (0..collector::ALL.len()).filter(|collector| *collector != CUSTOMERS_INDEX) {
+            self.queue.retain(collector, |target| *target != due.target);
+        }
+        self.store.expect(CUSTOMERS_INDEX, &due.target);
+    }
+
     /// Says which customers named by id a complete list does not have: nothing else would ever tell.
     fn miss_named(&mut self, listed: &BTreeMap<CustomerId, Arc<str>>, complete: bool) {
         if !complete {
@@ -408,6 +430,7 @@ impl Scheduler {
             {
                 continue;
             }
+            self.failed_any = true;
             self.health.poll_failed(Endpoint::Customers, "not_found");
             if self.unlisted.insert(id.clone()) {
                 warn!(customer_id = %id.shown(), "a customer named in customers.include is not in the list");
@@ -446,13 +469,6 @@ impl Scheduler {
     }
 
     fn farewell(&mut self, left: &[CustomerId]) {
-        if left.is_empty() {
-            return;
-        }
-        info!(
-            customers = left.len(),
-            "customers are gone from two complete lists and dropped"
-        );
         let left: BTreeSet<Target> = left.iter().cloned().map(Target::Customer).collect();
         for collector in 0..collector::ALL.len() {
             self.queue.retain(collector, |target| !left.contains(target));

@@ -566,7 +566,12 @@ impl Store {
                 if let Some(of_all) = collected.freshness.get(&Target::Partner) {
                     *customers.entry(state(of_all)).or_default() += std::mem::take(&mut rest);
                 } else {
-                    for freshness in collected.freshness.values() {
+                    let known = |target: &&Target| match target {
+                        Target::Partner => false,
+                        Target::Customer(id) => inner.customers.contains_key(id),
+                    };
+                    let of_known = collected.freshness.iter().filter(|(target, _)| known(target));
+                    for (_, freshness) in of_known {
                         *customers.entry(state(freshness)).or_default() += 1;
                         rest = rest.saturating_sub(1);
                     }

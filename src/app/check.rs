@@ -130,7 +130,7 @@ pub async fn check(config: &Config) -> Result<(String, bool), Error> {
     } else {
         "something fell short"
     };
-    let _ = writeln!(report, "\n{verdict}; {} requests", notes.requests);
+    let _ = writeln!(report, "\n{verdict}; requests: {}", notes.requests);
     Ok((report, good))
 }
 
@@ -151,7 +151,12 @@ async fn examine(entry: &Entry, api: &Api, orders: &Orders, sample: &mut Option<
         (Reach::Partner, _) => Target::Partner,
         (Reach::Customer, Some(id)) => Target::Customer(id),
         (Reach::Customer, None) => {
-            return finding("not tried", "there is no customer to try it with".to_owned(), true);
+            return finding(
+                "not tried",
+                "there is no customer to try it with; the registration sees none, or the configuration leaves all out"
+                    .to_owned(),
+                true,
+            );
         }
     };
     let context = Context {
@@ -179,7 +184,17 @@ async fn examine(entry: &Entry, api: &Api, orders: &Orders, sample: &mut Option<
                 ref error if error.is_forbidden() => "forbidden",
                 _ => "failed",
             };
-            finding(result, explain(&failure), true)
+            let scope = entry.scope(api.generation());
+            let detail = match failure.error {
+                ref error if error.is_forbidden() => {
+                    format!(
+                        "{}; the permission {scope} may be missing or not cover this customer: {GRANT}",
+                        explain(&failure)
+                    )
+                }
+                _ => explain(&failure),
+            };
+            finding(result, detail, true)
         }
     }
 }

@@ -70,7 +70,7 @@ fn every_alert_has_its_runbook() {
     let runbooks = std::fs::read_to_string(repository("docs/runbooks.md")).unwrap();
     let headings: BTreeSet<&str> = runbooks
         .lines()
-        .filter_map(|line| line.strip_prefix("## "))
+        .filter_map(|line| line.strip_prefix("### "))
         .map(str::trim)
         .collect();
     let alerts = RULES.iter().flat_map(|rules| rules.content.lines());

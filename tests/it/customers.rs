@@ -156,3 +156,20 @@ async fn a_page_that_is_announced_and_empty_makes_the_list_incomplete() {
     let errors = r#"elements_exporter_api_errors_total{endpoint="customers",reason="incomplete"}"#;
     assert_eq!(value(&text, errors), Some(1.0));
 }
+
+#[tokio::test]
+async fn a_customer_that_is_named_and_not_listed_is_no_success() {
+    let list = format!(r#"{{"data":[{}],"metadata":{{"totalCount":1}}}}"#, customer(A, "One"));
+    let canned = api(&[("POST /partner/external/v3/general/customers/batch".to_owned(), list)]).await;
+    let include = format!("{A},{B}");
+    let v3 = [
+        ("ELEMENTS_API__VERSION", "v3"),
+        ("ELEMENTS_COLLECTORS__JOBS__ENABLED", "false"),
+        ("ELEMENTS_COLLECTORS__LICENSES__ENABLED", "false"),
+        ("ELEMENTS_CUSTOMERS__INCLUDE", include.as_str()),
+    ];
+    let (text, good) = once(&config(&canned.base, &settings(&v3))).await;
+    assert!(!good);
+    let errors = r#"elements_exporter_api_errors_total{endpoint="customers",reason="not_found"}"#;
+    assert_eq!(value(&text, errors), Some(1.0));
+}
