@@ -144,6 +144,9 @@ pub struct Request {
     pub authorized: bool,
     /// The status answered; 0 where there is no answer.
     pub status: u16,
+    /// When it was decided on.
+    #[serde(skip)]
+    pub at: Instant,
 }
 
 /// The simulated partner, bound to its address and not yet serving.
@@ -427,6 +430,7 @@ impl State {
             body: call.body.clone(),
             authorized,
             status,
+            at: Instant::now(),
         });
     }
 }
