@@ -5,6 +5,8 @@
 
 mod clock;
 mod complaint;
+#[cfg(test)]
+mod outage;
 pub mod queue;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -46,6 +48,22 @@ const GONE_AFTER: u32 = 2;
 /// The shortest part of an interval after which a first poll is repeated. Second polls are spread over the rest, so
 /// that a start does not make a rush of every later round.
 const FIRST_SPREAD: f64 = 0.1;
+
+/// After how many intervals a list of all that was refused is asked for again. A registration that may see only some
+/// customers is refused for good and pays a tenth of a round for it; a refusal in passing would otherwise make a request
+/// for each customer out of one for all until the next start.
+const RELIST_ROUNDS: u32 = 10;
+
+/// How a collector that is made to ask once for all asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asking {
+    /// As it is made to.
+    AsMade,
+    /// About each customer by itself, because the operator named them.
+    Each,
+    /// About each customer by itself, because the list of all was refused.
+    EachUntilAllowed,
+}
 
 /// Decides from a customer's id and organization whether the operator wants it.
 pub type Admits = Arc<dyn Fn(&CustomerId, &str) -> bool + Send + Sync>;
@@ -108,8 +126,8 @@ pub struct Scheduler {
     unpolled: HashSet<(usize, Target)>,
     /// Customers named by id that the list was found not to have, so that it is said once.
     unlisted: BTreeSet<CustomerId>,
-    /// Collectors that ask about each customer by itself, though made to ask once for all.
-    each: Vec<bool>,
+    /// How each collector asks.
+    asking: Vec<Asking>,
     rounds: Vec<Round>,
     complaints: Complaints,
     clocks: ClockWatch,
@@ -146,7 +164,7 @@ impl Scheduler {
             failures: HashMap::new(),
             unpolled: HashSet::new(),
             unlisted: BTreeSet::new(),
-            each: vec![false; collectors],
+            asking: vec![Asking::AsMade; collectors],
             rounds: (0..collectors).map(|_| Round::default()).collect(),
             complaints: Complaints::default(),
             clocks: ClockWatch::new(Duration::ZERO, wall_clock()),
@@ -261,6 +279,18 @@ impl Scheduler {
     /// Takes an outcome into the store and decides when its target is due again.
     fn take_in(&mut self, Outcome { due, result }: Outcome) {
         let now = self.now();
+        if self.is_relisting(&due) {
+            if result.is_err() {
+                self.queue.done(due.collector, &due.target, self.relist_time(&due, now));
+                return;
+            }
+            info!(
+                collector = entry_name(due.collector),
+                "the list of all customers is allowed again"
+            );
+            self.set_asking(due.collector, Asking::AsMade);
+            self.arrange();
+        }
         let key = (due.collector, due.target.clone());
         let first = self.unpolled.remove(&key);
         let result = match result {
@@ -288,7 +318,7 @@ impl Scheduler {
                 self.next_after_success(&due, now, interval, first)
             }
             // The collector asks about each customer by itself from now on, so the refusal is not the last word.
-            Err(_) if self.falls_back_to_each(&due, &result) => now,
+            Err(_) if self.falls_back_to_each(&due, &result) => self.relist_time(&due, now),
             Err(failure) => {
                 self.failed_any |= !matches!(failure.error, Error::NotPermitted(_));
                 let failures = self.failures.entry(key).or_default();
@@ -301,8 +331,14 @@ impl Scheduler {
                 match &failure.error {
                     Error::Shrunk { .. } => now.saturating_add(DOUBT_RECHECK.min(interval)),
                     Error::NotPermitted(_) => now.saturating_add(interval.min(REFUSAL_LIFE)),
-                    Error::Status(403) => queue::next_time(now, now, interval, fastrand::f64()).0,
-                    _ => queue::retry_time(now, failures, interval, fastrand::f64()),
+                    error => {
+                        let refused = match error {
+                            Error::Unavailable(wait) => Some(*wait),
+                            _ => None,
+                        };
+                        let may_repeat = || self.may_repeat(&due, failure.endpoint, error);
+                        queue::failed_time(now, failures, interval, refused, may_repeat, fastrand::f64())
+                    }
                 }
             }
         };
@@ -313,6 +349,17 @@ impl Scheduler {
         if self.queue.done(due.collector, &due.target, next) {
             self.end_of_round(&due, now);
         }
+    }
+
+    /// Whether a poll that failed is repeated before its time. What sent no request costs nothing, and the one list of
+    /// all customers tells when an outage is over; the rest is paid from the budget of retries.
+    fn may_repeat(&self, due: &Due, endpoint: Endpoint, error: &Error) -> bool {
+        if error.is_forbidden() {
+            return false;
+        }
+        let is_free = matches!(error, Error::Auth(_));
+        let tells_of_all = due.collector == CUSTOMERS_INDEX && due.target == Target::Partner;
+        is_free || tells_of_all || self.orders.gateway.transport().grants_repetition(endpoint)
     }
 
     /// A first poll happens at once, so its repetition is put anywhere in the interval: the later rounds are then even.
@@ -518,15 +565,17 @@ impl Scheduler {
     /// Queues everything that the orders say and drops what they do not.
     fn arrange(&mut self) {
         let now = self.now();
-        let by_id = !self.orders.customer_ids.is_empty() && self.speaks_v1();
-        for each in &mut self.each {
-            *each = *each || by_id;
+        if !self.orders.customer_ids.is_empty() && self.speaks_v1() {
+            self.asking.fill(Asking::Each);
         }
         for (collector, entry) in collector::ALL.iter().enumerate() {
             let partner = !self.asks_each(collector, entry);
             let wanted = self.is_enabled(collector);
+            let relists = self.asking_of(collector) == Asking::EachUntilAllowed;
             let keep = |target: &Target| wanted && (*target == Target::Partner) == partner;
-            self.queue.retain(collector, keep);
+            self.queue.retain(collector, |target| {
+                keep(target) || (wanted && relists && *target == Target::Partner)
+            });
             self.store.retain_targets(collector, keep);
             if wanted && partner {
                 self.store.expect(collector, &Target::Partner);
@@ -552,7 +601,7 @@ impl Scheduler {
 
     /// Whether each customer is asked for by itself instead of the list of all.
     fn lists_each(&self) -> bool {
-        self.each.get(CUSTOMERS_INDEX).copied().unwrap_or_default()
+        self.asking_of(CUSTOMERS_INDEX) != Asking::AsMade
     }
 
     /// Queues the collectors that ask once for all. They come after the first list of customers, because what they bring
@@ -584,7 +633,7 @@ impl Scheduler {
             &self.orders.settings,
             wall_clock(),
         );
-        self.each.fill(false);
+        self.asking.fill(Asking::AsMade);
         self.rounds = (0..collector::ALL.len()).map(|_| Round::default()).collect();
         self.failures.clear();
         self.unlisted.clear();
@@ -598,7 +647,27 @@ impl Scheduler {
     }
 
     fn asks_each(&self, collector: usize, entry: &Entry) -> bool {
-        entry.reach == Reach::Customer || self.each.get(collector).copied().unwrap_or_default()
+        entry.reach == Reach::Customer || self.asking_of(collector) != Asking::AsMade
+    }
+
+    fn asking_of(&self, collector: usize) -> Asking {
+        self.asking.get(collector).copied().unwrap_or(Asking::AsMade)
+    }
+
+    fn set_asking(&mut self, collector: usize, asking: Asking) {
+        if let Some(known) = self.asking.get_mut(collector) {
+            *known = asking;
+        }
+    }
+
+    /// Whether a poll looks if the list of all, which was refused, is allowed again.
+    fn is_relisting(&self, due: &Due) -> bool {
+        due.target == Target::Partner && self.asking_of(due.collector) == Asking::EachUntilAllowed
+    }
+
+    fn relist_time(&self, due: &Due, now: Moment) -> Moment {
+        let plan = self.orders.plans.get(due.collector);
+        now.saturating_add(plan.map_or(LONGEST_SLEEP, |plan| plan.interval.saturating_mul(RELIST_ROUNDS)))
     }
 
     fn speaks_v1(&self) -> bool {
@@ -613,8 +682,8 @@ impl Scheduler {
         let refused = matches!(result, Err(failure) if failure.error.is_forbidden());
         let named = self.speaks_v1() && !self.orders.customer_ids.is_empty();
         let possible = due.collector != CUSTOMERS_INDEX || !self.orders.fallback_ids.is_empty();
-        let already = self.each.get(due.collector).copied().unwrap_or_default();
-        due.target == Target::Partner && possible && !already && (refused || named)
+        let as_made = self.asking_of(due.collector) == Asking::AsMade;
+        due.target == Target::Partner && possible && as_made && (refused || named)
     }
 
     fn fall_back_to_each(&mut self, due: &Due, result: &Result<(), Failure>) {
@@ -627,9 +696,13 @@ impl Scheduler {
                 "the list of all customers is refused; asking about each customer by itself"
             );
         }
-        if let Some(each) = self.each.get_mut(due.collector) {
-            *each = true;
-        }
+        let refused = result.is_err();
+        let asking = if refused {
+            Asking::EachUntilAllowed
+        } else {
+            Asking::Each
+        };
+        self.set_asking(due.collector, asking);
         self.arrange();
     }
 
@@ -698,7 +771,7 @@ impl Scheduler {
     /// `elements_up` tells of the list: whether the newest attempt at it succeeded. Where customers are asked about one
     /// by one, one that is refused or gone says nothing about the API.
     fn note_customers_listed(&mut self, result: &Result<(), Failure>) {
-        let each = self.each.get(CUSTOMERS_INDEX).copied().unwrap_or_default();
+        let each = self.lists_each();
         let of_one = |error: &Error| matches!(error, Error::Status(403 | 404) | Error::Decode(_));
         self.customers_listed = match result {
             Ok(()) => Some(true),

@@ -10,12 +10,15 @@ mod rate;
 #[cfg(test)]
 mod simulation;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use self::{
     breaker::{Breaker, Verdict},
     rate::Rate,
 };
+use super::Endpoint;
 
 pub use self::headers::{clock_skew, retry_after};
 
@@ -41,6 +44,9 @@ const BURST_SECONDS: f64 = 0.1;
 /// Room for the rounding of a wait to whole nanoseconds, so that whoever waited as told is let go.
 const ROUNDING: f64 = 1e-6;
 
+/// The least time without an answer that makes an outage of the host: as long as what is down is left alone at first.
+const SILENCE: Duration = breaker::FIRST_OPEN;
+
 /// What each request adds to the budget of retries. Retries are requests too, so that this eleventh of all
 /// is a tenth of the first-time ones, and load grows by no more than that.
 const RETRIES_PER_REQUEST: f64 = 1.0 / 11.0;
@@ -63,6 +69,25 @@ pub struct Limits {
     pub max_concurrency: usize,
 }
 
+/// What a request asks for. Which kinds of resources work, and which single ones do not, is told apart by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resource {
+    endpoint: Endpoint,
+    path: u64,
+}
+
+impl Resource {
+    /// The resource of a kind at a path.
+    pub fn new(endpoint: Endpoint, path: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        path.hash(&mut hasher);
+        Self {
+            endpoint,
+            path: hasher.finish(),
+        }
+    }
+}
+
 /// The answer to a request that wants to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
@@ -72,7 +97,7 @@ pub enum Admission {
     Wait(Duration),
     /// As many requests as may be are in flight: ask again when one has finished.
     Busy,
-    /// The host is down: give up, and try no sooner than after this time.
+    /// The host, or what is asked for of it, is down: give up, and try no sooner than after this time.
     Refused(Duration),
 }
 
@@ -80,7 +105,7 @@ pub enum Admission {
 ///
 /// The rate falls by three tenths when the host throttles and climbs back as requests succeed, steeply where the host
 /// was content and flat around the rate at which it last was not. Throttling stops all requests for a while; a run of
-/// failures stops them but for a probe now and then.
+/// failures of one kind of resource stops those but for a probe now and then, and leaves the others alone.
 #[derive(Debug)]
 pub struct Pace {
     max_concurrency: usize,
@@ -92,7 +117,17 @@ pub struct Pace {
     last_cut: Option<Duration>,
     throttles: u32,
     retries: f64,
+    lanes: BTreeMap<Endpoint, Lane>,
+    answered_at: Option<Duration>,
+    /// What failed since then.
+    failed_since: BTreeSet<Endpoint>,
+}
+
+/// The requests for one kind of resource.
+#[derive(Debug, Default)]
+struct Lane {
     breaker: Breaker,
+    in_flight: usize,
 }
 
 impl Pace {
@@ -109,7 +144,9 @@ impl Pace {
             last_cut: None,
             throttles: 0,
             retries: RETRY_RESERVE,
-            breaker: Breaker::default(),
+            lanes: BTreeMap::new(),
+            answered_at: None,
+            failed_since: BTreeSet::new(),
         }
     }
 
@@ -119,9 +156,9 @@ impl Pace {
     }
 
     /// Whether a request may go now.
-    pub fn admit(&mut self, now: Duration) -> Admission {
+    pub fn admit(&mut self, now: Duration, resource: Resource) -> Admission {
         self.refill(now);
-        let verdict = self.breaker.verdict(now);
+        let verdict = self.lane(resource).breaker.verdict(now);
         if let Verdict::Refuse(time) = verdict {
             return Admission::Refused(time);
         }
@@ -134,9 +171,11 @@ impl Pace {
         if self.tokens < 1.0 - ROUNDING {
             return Admission::Wait(seconds((1.0 - self.tokens) / self.rate.per_second()));
         }
+        let lane = self.lane(resource);
         if verdict == Verdict::Probe {
-            self.breaker.probe();
+            lane.breaker.probe();
         }
+        lane.in_flight += 1;
         self.tokens -= 1.0;
         self.in_flight += 1;
         self.retries = (self.retries + RETRIES_PER_REQUEST).min(RETRY_RESERVE);
@@ -144,10 +183,8 @@ impl Pace {
     }
 
     /// An answer came that is neither a throttle nor a failure of the host: a 403 or a 404 is one.
-    pub fn succeeded(&mut self, now: Duration) {
-        if self.breaker.close() {
-            self.rate.restart(now);
-        }
+    pub fn succeeded(&mut self, now: Duration, resource: Resource) {
+        self.answered(now, resource);
         // What was in flight when the host throttled says nothing about the time after.
         if now >= self.paused_until {
             self.throttles = 0;
@@ -156,11 +193,9 @@ impl Pace {
     }
 
     /// The host answered that there were too many requests. `retry_after` is what [`retry_after`] made of its header.
-    pub fn throttled(&mut self, now: Duration, retry_after: Option<Duration>) {
+    pub fn throttled(&mut self, now: Duration, resource: Resource, retry_after: Option<Duration>) {
         self.refill(now);
-        if self.breaker.close() {
-            self.rate.restart(now);
-        }
+        self.answered(now, resource);
         let counts = now >= self.paused_until && self.last_cut.is_none_or(|cut| now.saturating_sub(cut) >= CUT_SPACING);
         let pause = match retry_after {
             Some(told) => told.min(MAX_PAUSE),
@@ -177,27 +212,51 @@ impl Pace {
     }
 
     /// The host failed: no connection, no answer in time, or a status of 5xx.
-    pub fn failed(&mut self, now: Duration, dice: f64) {
-        self.breaker.fail(now, dice);
+    pub fn failed(&mut self, now: Duration, resource: Resource, dice: f64) {
+        self.failed_since.insert(resource.endpoint);
+        self.lane(resource).breaker.fail(resource.path, now, dice);
     }
 
     /// A request that was let go is over, also one that was given up and has no outcome. Comes after its outcome.
-    pub fn finished(&mut self) {
+    pub fn finished(&mut self, resource: Resource) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        if self.in_flight == 0 {
-            self.breaker.probe_given_up();
+        let lane = self.lane(resource);
+        lane.in_flight = lane.in_flight.saturating_sub(1);
+        if lane.in_flight == 0 {
+            lane.breaker.probe_given_up();
         }
     }
 
-    /// Whether a request that failed may be tried again, which uses up a part of the budget. Never while the host is
-    /// known to be down. The retry is admitted like any request.
-    pub fn may_retry(&mut self, now: Duration) -> bool {
-        let up = !matches!(self.breaker.verdict(now), Verdict::Refuse(_));
+    /// Whether a request that failed may be tried again, or its poll before its time, which uses up a part of the
+    /// budget. Never while what it asks for is known to be down. The retry is admitted like any request.
+    pub fn may_retry(&mut self, now: Duration, resource: Resource) -> bool {
+        let up = !matches!(self.lane(resource).breaker.verdict(now), Verdict::Refuse(_));
         let granted = up && self.retries >= 1.0 - ROUNDING;
         if granted {
             self.retries -= 1.0;
         }
         granted
+    }
+
+    fn lane(&mut self, resource: Resource) -> &mut Lane {
+        self.lanes.entry(resource.endpoint).or_default()
+    }
+
+    /// The host answered. Where what answers had failed since anything was answered last, and that is a while ago, the
+    /// host was down as a whole and is back with all that it has; else only what answers is.
+    fn answered(&mut self, now: Duration, resource: Resource) {
+        let before = self.answered_at.replace(now).unwrap_or(Duration::ZERO);
+        let silent = now.saturating_sub(before) >= SILENCE && self.failed_since.contains(&resource.endpoint);
+        self.failed_since.clear();
+        let mut lanes = self.lanes.values_mut();
+        if silent && lanes.any(|lane| lane.breaker.is_open()) {
+            for lane in self.lanes.values_mut() {
+                lane.breaker = Breaker::default();
+            }
+            self.rate.restart(now);
+        } else {
+            self.lane(resource).breaker.succeed(resource.path);
+        }
     }
 
     fn refill(&mut self, now: Duration) {
@@ -242,9 +301,19 @@ mod tests {
 
     use std::time::Duration;
 
-    use super::{Admission, BACKOFF_CAP, Limits, MAX_PAUSE, Pace, backoff};
+    use super::{Admission, BACKOFF_CAP, Limits, MAX_PAUSE, Pace, Resource, backoff};
+    use crate::api::Endpoint;
 
     const DICE: f64 = 0.5;
+
+    /// The jobs of a customer.
+    fn jobs(customer: u32) -> Resource {
+        Resource::new(Endpoint::Jobs, &customer.to_string())
+    }
+
+    fn any() -> Resource {
+        jobs(0)
+    }
 
     fn at(seconds: f64) -> Duration {
         Duration::from_secs_f64(seconds)
@@ -260,7 +329,7 @@ mod tests {
     /// Lets one request go, at `now` or after the waits it is told, and returns when.
     fn go(pace: &mut Pace, mut now: Duration) -> Duration {
         loop {
-            match pace.admit(now) {
+            match pace.admit(now, any()) {
                 Admission::Go => return now,
                 Admission::Wait(time) => {
                     assert!(time > Duration::ZERO);
@@ -274,28 +343,31 @@ mod tests {
     fn request(pace: &mut Pace, now: Duration, outcome: impl FnOnce(&mut Pace, Duration)) -> Duration {
         let now = go(pace, now);
         outcome(pace, now);
-        pace.finished();
+        pace.finished(any());
         now
     }
 
-    fn fail(pace: &mut Pace, now: Duration) {
-        pace.failed(now, DICE);
+    /// The jobs of five customers fail.
+    fn find_down(pace: &mut Pace, now: Duration) {
+        for customer in 0..5 {
+            pace.failed(now, jobs(customer), DICE);
+        }
     }
 
     #[test]
     fn requests_are_spread_at_the_ceiling_after_a_small_burst() {
         let mut pace = pace(5.0, 100);
-        assert_eq!(pace.admit(at(0.0)), Admission::Go);
-        assert_eq!(pace.admit(at(0.0)), Admission::Go);
-        assert_eq!(pace.admit(at(0.0)), Admission::Wait(at(0.2)));
-        assert_eq!(pace.admit(at(0.2)), Admission::Go);
-        assert_eq!(pace.admit(at(0.3)), Admission::Wait(at(0.1)));
+        assert_eq!(pace.admit(at(0.0), any()), Admission::Go);
+        assert_eq!(pace.admit(at(0.0), any()), Admission::Go);
+        assert_eq!(pace.admit(at(0.0), any()), Admission::Wait(at(0.2)));
+        assert_eq!(pace.admit(at(0.2), any()), Admission::Go);
+        assert_eq!(pace.admit(at(0.3), any()), Admission::Wait(at(0.1)));
     }
 
     #[test]
     fn a_suspended_machine_comes_back_without_a_burst() {
         let mut pace = pace(5.0, 100);
-        let gone = (0..100).filter(|_| pace.admit(at(1e6)) == Admission::Go);
+        let gone = (0..100).filter(|_| pace.admit(at(1e6), any()) == Admission::Go);
         assert_eq!(gone.count(), 2);
     }
 
@@ -304,19 +376,19 @@ mod tests {
         let mut pace = pace(1.0, 100);
         go(&mut pace, at(10.0));
         go(&mut pace, at(10.0));
-        assert_eq!(pace.admit(at(5.0)), Admission::Wait(at(1.0)));
-        assert_eq!(pace.admit(at(10.5)), Admission::Wait(at(0.5)));
+        assert_eq!(pace.admit(at(5.0), any()), Admission::Wait(at(1.0)));
+        assert_eq!(pace.admit(at(10.5), any()), Admission::Wait(at(0.5)));
     }
 
     #[test]
     fn no_more_than_the_limit_are_in_flight() {
         let mut pace = pace(100.0, 2);
-        assert_eq!(pace.admit(at(0.0)), Admission::Go);
-        assert_eq!(pace.admit(at(0.0)), Admission::Go);
-        assert_eq!(pace.admit(at(9.0)), Admission::Busy);
-        pace.finished();
-        assert_eq!(pace.admit(at(9.0)), Admission::Go);
-        assert_eq!(pace.admit(at(9.0)), Admission::Busy);
+        assert_eq!(pace.admit(at(0.0), any()), Admission::Go);
+        assert_eq!(pace.admit(at(0.0), any()), Admission::Go);
+        assert_eq!(pace.admit(at(9.0), any()), Admission::Busy);
+        pace.finished(any());
+        assert_eq!(pace.admit(at(9.0), any()), Admission::Go);
+        assert_eq!(pace.admit(at(9.0), any()), Admission::Busy);
     }
 
     #[test]
@@ -324,7 +396,7 @@ mod tests {
         for nonsense in [0.0, -1.0, f64::NAN] {
             let mut pace = pace(nonsense, 0);
             assert!(pace.rate() > 0.0 && pace.rate() < 1.0);
-            request(&mut pace, at(0.0), |pace, now| pace.succeeded(now));
+            request(&mut pace, at(0.0), |pace, now| pace.succeeded(now, any()));
         }
     }
 
@@ -332,23 +404,23 @@ mod tests {
     fn a_throttle_pauses_everyone_for_as_long_as_told() {
         let mut pace = pace(5.0, 8);
         request(&mut pace, at(0.0), |pace, now| {
-            pace.throttled(now, Some(at(7.0)));
+            pace.throttled(now, any(), Some(at(7.0)));
         });
-        assert_eq!(pace.admit(at(1.0)), Admission::Wait(at(6.0)));
-        assert_eq!(pace.admit(at(7.0)), Admission::Go);
-        assert!(matches!(pace.admit(at(7.0)), Admission::Wait(_)));
+        assert_eq!(pace.admit(at(1.0), any()), Admission::Wait(at(6.0)));
+        assert_eq!(pace.admit(at(7.0), any()), Admission::Go);
+        assert!(matches!(pace.admit(at(7.0), any()), Admission::Wait(_)));
     }
 
     #[test]
     fn a_pause_is_clamped_and_only_ever_extended() {
         let mut pace = pace(5.0, 8);
-        pace.throttled(at(0.0), Some(Duration::MAX));
-        assert_eq!(pace.admit(at(0.0)), Admission::Wait(MAX_PAUSE));
-        pace.throttled(at(1.0), Some(at(2.0)));
-        pace.throttled(at(1.0), None);
-        assert_eq!(pace.admit(at(1.0)), Admission::Wait(MAX_PAUSE - at(1.0)));
-        pace.throttled(at(100.0), Some(MAX_PAUSE));
-        assert_eq!(pace.admit(at(100.0)), Admission::Wait(MAX_PAUSE));
+        pace.throttled(at(0.0), any(), Some(Duration::MAX));
+        assert_eq!(pace.admit(at(0.0), any()), Admission::Wait(MAX_PAUSE));
+        pace.throttled(at(1.0), any(), Some(at(2.0)));
+        pace.throttled(at(1.0), any(), None);
+        assert_eq!(pace.admit(at(1.0), any()), Admission::Wait(MAX_PAUSE - at(1.0)));
+        pace.throttled(at(100.0), any(), Some(MAX_PAUSE));
+        assert_eq!(pace.admit(at(100.0), any()), Admission::Wait(MAX_PAUSE));
     }
 
     #[test]
@@ -357,17 +429,17 @@ mod tests {
         let mut now = at(0.0);
         let mut pauses = Vec::new();
         for _ in 0..8 {
-            now = request(&mut pace, now, |pace, now| pace.throttled(now, None));
-            let Admission::Wait(pause) = pace.admit(now) else {
+            now = request(&mut pace, now, |pace, now| pace.throttled(now, any(), None));
+            let Admission::Wait(pause) = pace.admit(now, any()) else {
                 panic!("a pause expected");
             };
             pauses.push(pause.as_secs());
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
 
-        now = request(&mut pace, now, |pace, now| pace.succeeded(now));
-        now = request(&mut pace, now, |pace, now| pace.throttled(now, None));
-        assert_eq!(pace.admit(now), Admission::Wait(at(1.0)));
+        now = request(&mut pace, now, |pace, now| pace.succeeded(now, any()));
+        now = request(&mut pace, now, |pace, now| pace.throttled(now, any(), None));
+        assert_eq!(pace.admit(now, any()), Admission::Wait(at(1.0)));
     }
 
     #[test]
@@ -375,7 +447,7 @@ mod tests {
         for told in [None, Some(Duration::ZERO), Some(at(3.0))] {
             let mut pace = pace(10.0, 8);
             for _ in 0..8 {
-                pace.throttled(at(0.5), told);
+                pace.throttled(at(0.5), any(), told);
             }
             assert!((pace.rate() - 7.0).abs() < 1e-9, "{}", pace.rate());
         }
@@ -384,10 +456,10 @@ mod tests {
     #[test]
     fn a_late_success_does_not_end_a_run_of_throttles() {
         let mut pace = pace(10.0, 8);
-        pace.throttled(at(0.0), None);
-        pace.succeeded(at(0.5));
-        pace.throttled(at(1.0), None);
-        assert_eq!(pace.admit(at(1.0)), Admission::Wait(at(2.0)));
+        pace.throttled(at(0.0), any(), None);
+        pace.succeeded(at(0.5), any());
+        pace.throttled(at(1.0), any(), None);
+        assert_eq!(pace.admit(at(1.0), any()), Admission::Wait(at(2.0)));
     }
 
     #[test]
@@ -395,10 +467,10 @@ mod tests {
         let mut pace = pace(1000.0, 8);
         let (mut first, mut retries, mut now) = (0_u32, 0_u32, at(0.0));
         while first < 10_000 {
-            now = request(&mut pace, now, |pace, now| pace.succeeded(now));
+            now = request(&mut pace, now, |pace, now| pace.succeeded(now, any()));
             first += 1;
-            while pace.may_retry(now) {
-                now = request(&mut pace, now, |pace, now| pace.succeeded(now));
+            while pace.may_retry(now, any()) {
+                now = request(&mut pace, now, |pace, now| pace.succeeded(now, any()));
                 retries += 1;
             }
         }
@@ -408,52 +480,46 @@ mod tests {
     #[test]
     fn no_retry_while_the_host_is_down() {
         let mut pace = pace(5.0, 8);
-        for _ in 0..5 {
-            fail(&mut pace, at(0.0));
-        }
-        assert!(matches!(pace.admit(at(0.0)), Admission::Refused(_)));
-        assert!(!pace.may_retry(at(0.0)));
-        assert!(pace.may_retry(at(60.0)));
+        find_down(&mut pace, at(0.0));
+        assert!(matches!(pace.admit(at(0.0), any()), Admission::Refused(_)));
+        assert!(!pace.may_retry(at(0.0), any()));
+        assert!(pace.may_retry(at(60.0), any()));
     }
 
     #[test]
     fn a_host_that_is_down_gets_one_probe_at_a_time() {
         let mut pace = pace(50.0, 8);
-        for _ in 0..5 {
-            request(&mut pace, at(0.0), fail);
-        }
-        let Admission::Refused(open) = pace.admit(at(1.0)) else {
+        find_down(&mut pace, at(0.0));
+        let Admission::Refused(open) = pace.admit(at(1.0), any()) else {
             panic!("refusal expected");
         };
         let probing = at(1.0) + open;
-        assert_eq!(pace.admit(probing), Admission::Go);
-        assert!(matches!(pace.admit(probing), Admission::Refused(_)));
+        assert_eq!(pace.admit(probing, any()), Admission::Go);
+        assert!(matches!(pace.admit(probing, any()), Admission::Refused(_)));
 
         // Its outcome decides; one that is given up is followed by another.
-        pace.finished();
-        assert_eq!(pace.admit(probing), Admission::Go);
-        pace.failed(probing, DICE);
-        pace.finished();
-        let Admission::Refused(longer) = pace.admit(probing) else {
+        pace.finished(any());
+        assert_eq!(pace.admit(probing, any()), Admission::Go);
+        pace.failed(probing, any(), DICE);
+        pace.finished(any());
+        let Admission::Refused(longer) = pace.admit(probing, any()) else {
             panic!("refusal expected");
         };
         assert!(longer > open);
 
         let probing = go(&mut pace, probing + longer);
-        pace.succeeded(probing);
-        pace.finished();
-        assert!(matches!(pace.admit(probing), Admission::Go | Admission::Wait(_)));
+        pace.succeeded(probing, any());
+        pace.finished(any());
+        assert!(matches!(pace.admit(probing, any()), Admission::Go | Admission::Wait(_)));
         assert!(pace.rate() < 10.0, "{}", pace.rate());
     }
 
     #[test]
     fn a_throttle_shows_that_the_host_lives() {
         let mut pace = pace(50.0, 8);
-        for _ in 0..5 {
-            fail(&mut pace, at(0.0));
-        }
-        pace.throttled(at(1.0), Some(at(2.0)));
-        assert_eq!(pace.admit(at(1.0)), Admission::Wait(at(2.0)));
+        find_down(&mut pace, at(0.0));
+        pace.throttled(at(1.0), any(), Some(at(2.0)));
+        assert_eq!(pace.admit(at(1.0), any()), Admission::Wait(at(2.0)));
     }
 
     #[test]
@@ -464,5 +530,35 @@ mod tests {
         assert_eq!(backoff(6, 1.0), BACKOFF_CAP);
         assert_eq!(backoff(u32::MAX, 1.0), BACKOFF_CAP);
         assert_eq!(backoff(1, f64::INFINITY), at(1.0));
+    }
+
+    #[test]
+    fn what_is_down_leaves_the_rest_of_the_host_alone() {
+        let protected = Resource::new(Endpoint::Protected, "0");
+        let mut pace = pace(1000.0, 8);
+        assert_eq!(pace.admit(at(0.0), protected), Admission::Go);
+        pace.succeeded(at(0.0), protected);
+        pace.finished(protected);
+        find_down(&mut pace, at(0.1));
+        for second in [0.2, 1.0, 2.0] {
+            assert!(matches!(pace.admit(at(second), any()), Admission::Refused(_)));
+            assert_eq!(pace.admit(at(second), protected), Admission::Go);
+            pace.finished(protected);
+        }
+        pace.succeeded(at(9.0), protected);
+        assert_eq!(pace.rate(), 1000.0, "the host is not slowed down for it");
+    }
+
+    #[test]
+    fn a_host_that_answers_again_is_back_with_all_that_it_has() {
+        let customers = Resource::new(Endpoint::Customers, "");
+        let mut pace = pace(1000.0, 8);
+        pace.succeeded(at(0.0), customers);
+        find_down(&mut pace, at(1.0));
+        pace.failed(at(1.0), customers, DICE);
+        assert!(matches!(pace.admit(at(2.0), any()), Admission::Refused(_)));
+        pace.succeeded(at(5.5), customers);
+        assert_eq!(pace.admit(at(5.5), any()), Admission::Go);
+        assert!(pace.rate() < 200.0, "and is not overrun: {}", pace.rate());
     }
 }

@@ -11,7 +11,7 @@ use url::Url;
 
 use super::auth::TokenSource;
 use super::exchange::{classify, read_body, retry_after};
-use super::pace::{self, Admission, Limits, Pace};
+use super::pace::{self, Admission, Limits, Pace, Resource};
 use super::{Endpoint, Error, Observer};
 use crate::domain::Gigabyte;
 
@@ -127,17 +127,25 @@ impl Transport {
         self.pace().rate()
     }
 
+    /// Whether a poll that failed may be repeated before its time. It comes out of the same budget as the retries within
+    /// a poll, so that neither multiplies the load.
+    pub fn grants_repetition(&self, endpoint: Endpoint) -> bool {
+        let resource = Resource::new(endpoint, "");
+        self.pace().may_retry(self.now(), resource)
+    }
+
     /// Sends a request and reads its answer whole, with what retries the budget allows.
     ///
     /// # Errors
     /// The last attempt's.
     pub async fn call(&self, call: &Call) -> Result<Answer, Error> {
+        let resource = Resource::new(call.endpoint, call.url.path());
         let mut retries = 0;
         let mut throttles = 0;
         let mut reauthorized = false;
         loop {
             let token = self.0.tokens.token(call.scope).await?;
-            let slot = self.admission().await?;
+            let slot = self.admission(resource).await?;
             let started = Instant::now();
             let outcome = self.attempt(call, token.expose()).await;
             drop(slot);
@@ -146,19 +154,19 @@ impl Transport {
                 .request(call.endpoint, outcome.status(), started.elapsed());
             let error = match outcome {
                 Outcome::Answer(_, answer) => {
-                    self.pace().succeeded(self.now());
+                    self.pace().succeeded(self.now(), resource);
                     return Ok(answer);
                 }
                 // A token can be revoked before its time; one fresh token, one more try.
                 Outcome::Unauthorized if !reauthorized && self.0.tokens.reject(&token) => {
-                    self.pace().succeeded(self.now());
+                    self.pace().succeeded(self.now(), resource);
                     reauthorized = true;
                     self.0.observer.retry(call.endpoint);
                     continue;
                 }
                 Outcome::Unauthorized => Error::Status(401),
                 Outcome::Throttled { wait, .. } => {
-                    self.pace().throttled(self.now(), wait);
+                    self.pace().throttled(self.now(), resource, wait);
                     self.0.observer.throttled(call.endpoint);
                     throttles += 1;
                     if throttles > MAX_THROTTLES {
@@ -171,16 +179,16 @@ impl Transport {
             };
             if !error.is_transient() {
                 if matches!(error, Error::Status(_) | Error::Redirect(_)) {
-                    self.pace().succeeded(self.now());
+                    self.pace().succeeded(self.now(), resource);
                 } else {
-                    self.pace().failed(self.now(), fastrand::f64());
+                    self.pace().failed(self.now(), resource, fastrand::f64());
                 }
                 return Err(error);
             }
             let repeat = {
                 let mut pace = self.pace();
-                pace.failed(self.now(), fastrand::f64());
-                retries < MAX_RETRIES && pace.may_retry(self.now())
+                pace.failed(self.now(), resource, fastrand::f64());
+                retries < MAX_RETRIES && pace.may_retry(self.now(), resource)
             };
             if !repeat {
                 return Err(error);
@@ -192,12 +200,12 @@ impl Transport {
     }
 
     /// Waits until the pace lets another request go.
-    async fn admission(&self) -> Result<Slot<'_>, Error> {
+    async fn admission(&self, resource: Resource) -> Result<Slot<'_>, Error> {
         loop {
             let freed = self.0.slot_freed.notified();
-            let admission = self.pace().admit(self.now());
+            let admission = self.pace().admit(self.now(), resource);
             match admission {
-                Admission::Go => return Ok(Slot(&self.0)),
+                Admission::Go => return Ok(Slot(&self.0, resource)),
                 Admission::Refused(wait) => return Err(Error::Unavailable(wait)),
                 Admission::Wait(wait) => tokio::time::sleep(wait).await,
                 Admission::Busy => freed.await,
@@ -264,11 +272,13 @@ impl Transport {
 }
 
 /// A place among the requests under way, given back when dropped, also when its poll is cancelled.
-struct Slot<'a>(&'a Inner);
+struct Slot<'a>(&'a Inner, Resource);
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        self.0.pace.lock().unwrap_or_else(PoisonError::into_inner).finished();
+        let mut pace = self.0.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        pace.finished(self.1);
+        drop(pace);
         self.0.slot_freed.notify_one();
     }
 }

@@ -154,13 +154,40 @@ pub fn next_time(since: Moment, now: Moment, interval: Duration, dice: f64) -> (
 
 /// When a poll that failed for the `failures`th time in a row is tried again: soon, then later and later, and never
 /// later than its interval.
-pub fn retry_time(now: Moment, failures: u32, interval: Duration, dice: f64) -> Moment {
+fn retry_time(now: Moment, failures: u32, interval: Duration, dice: f64) -> Moment {
     // Half a minute gives a host time to come back and an operator who looks at once a second answer.
     const FIRST: Duration = Duration::from_secs(30);
     const SPREAD: f64 = 0.2;
     let factor = 2u32.saturating_pow(failures.saturating_sub(1).min(16));
     let pause = FIRST.saturating_mul(factor).min(interval);
     now.saturating_add(pause.mul_f64(1.0 + SPREAD * (2.0 * dice - 1.0)))
+}
+
+/// When a poll that failed for the `failures`th time in a row is due again: after the next probe where it was refused,
+/// else soon where it may be repeated before its time, else when it would have been anyway. An outage is then asked for
+/// no more than what works, and what was saved up for repetitions.
+pub fn failed_time(
+    now: Moment,
+    failures: u32,
+    interval: Duration,
+    refused: Option<Duration>,
+    may_repeat: impl FnOnce() -> bool,
+    dice: f64,
+) -> Moment {
+    match refused {
+        Some(wait) => refused_time(now, wait, interval, dice),
+        None if may_repeat() => retry_time(now, failures, interval, dice),
+        None => next_time(now, now, interval, dice).0,
+    }
+}
+
+/// When a poll that was not let go, because what it asks for is down, is tried again: some time after the next probe,
+/// so that all who were refused do not come back together, and never later than its interval.
+fn refused_time(now: Moment, wait: Duration, interval: Duration, dice: f64) -> Moment {
+    // As long as the first pause after a failure: this one is no worse.
+    const SPREAD: Duration = Duration::from_secs(30);
+    let pause = wait.saturating_add(SPREAD.mul_f64(dice));
+    now.saturating_add(pause.min(interval))
 }
 
 #[cfg(test)]
@@ -262,5 +289,12 @@ mod tests {
             [at(1), at(2), at(3), at(4), at(5), at(500)],
             [30, 60, 120, 240, 300, 300].map(seconds)
         );
+    }
+
+    #[test]
+    fn what_was_refused_comes_back_spread_out_after_the_probe() {
+        let at = |interval, dice| refused_time(seconds(100), seconds(10), seconds(interval), dice);
+        assert_eq!([at(300, 0.0), at(300, 0.5)], [110, 125].map(seconds));
+        assert_eq!(at(5, 0.9), seconds(105));
     }
 }

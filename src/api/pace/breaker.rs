@@ -1,13 +1,17 @@
-//! The circuit breaker: a host that is down is asked once in a while, not by everyone.
+//! The circuit breaker of one kind of resource: what is down is asked once in a while, not by everyone.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
-/// Failures in a row, of any requests, after which the host counts as down. One request and its retries are fewer,
-/// so that a single bad resource does not stop all others.
+/// Resources that failed one after the other, each for the first time, after which their kind counts as down. A few
+/// customers that fail by themselves, however often, do not stop all others.
 const FAILURES_TO_OPEN: u32 = 5;
 
-/// The time without requests after the host was found down; doubled each time that it is found so again.
-const FIRST_OPEN: Duration = Duration::from_secs(5);
+/// Failing resources remembered. Of more than these a failure counts as the first, which spares the host.
+const MAX_FAILING: usize = 10_000;
+
+/// The time without requests after a kind was found down; doubled each time that it is found so again.
+pub(super) const FIRST_OPEN: Duration = Duration::from_secs(5);
 
 /// The most that it grows to, and so how late at most the end of an outage is noticed, the jitter aside.
 const LONGEST_OPEN: Duration = Duration::from_secs(60);
@@ -28,14 +32,21 @@ pub(super) enum Verdict {
     Refuse(Duration),
 }
 
-#[derive(Debug)]
-pub(super) enum Breaker {
+#[derive(Debug, Default)]
+pub(super) struct Breaker {
+    state: State,
+    /// Resources whose newest request failed, by the hash of their path.
+    failing: HashSet<u64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
     Closed { failures: u32 },
     Open { until: Duration, length: Duration },
     Probing { length: Duration },
 }
 
-impl Default for Breaker {
+impl Default for State {
     fn default() -> Self {
         Self::Closed { failures: 0 }
     }
@@ -43,62 +54,72 @@ impl Default for Breaker {
 
 impl Breaker {
     pub(super) fn verdict(&self, now: Duration) -> Verdict {
-        match *self {
-            Self::Closed { .. } => Verdict::Pass,
-            Self::Open { until, .. } if now < until => Verdict::Refuse(until.saturating_sub(now)),
-            Self::Open { .. } => Verdict::Probe,
-            Self::Probing { .. } => Verdict::Refuse(PROBE_ANSWER),
+        match self.state {
+            State::Closed { .. } => Verdict::Pass,
+            State::Open { until, .. } if now < until => Verdict::Refuse(until.saturating_sub(now)),
+            State::Open { .. } => Verdict::Probe,
+            State::Probing { .. } => Verdict::Refuse(PROBE_ANSWER),
         }
+    }
+
+    /// Whether what it guards counts as down.
+    pub(super) fn is_open(&self) -> bool {
+        !matches!(self.state, State::Closed { .. })
     }
 
     /// The probe is on its way.
     pub(super) fn probe(&mut self) {
-        if let Self::Open { length, .. } = *self {
-            *self = Self::Probing { length };
+        if let State::Open { length, .. } = self.state {
+            self.state = State::Probing { length };
         }
     }
 
     /// Nothing is in flight any more: a probe that reported no outcome was given up, and another may go.
     pub(super) fn probe_given_up(&mut self) {
-        if let Self::Probing { length } = *self {
-            *self = Self::Open {
-                until: Duration::ZERO,
-                length,
-            };
+        if let State::Probing { length } = self.state {
+            let until = Duration::ZERO;
+            self.state = State::Open { until, length };
         }
     }
 
-    /// The host answered. Returns whether it had counted as down.
-    pub(super) fn close(&mut self) -> bool {
-        let was_down = !matches!(self, Self::Closed { .. });
-        *self = Self::default();
-        was_down
+    /// A resource was answered.
+    pub(super) fn succeed(&mut self, path: u64) {
+        self.failing.remove(&path);
+        self.state = State::default();
     }
 
-    /// A request failed for a reason that lies with the host.
-    pub(super) fn fail(&mut self, now: Duration, dice: f64) {
-        match self {
-            Self::Closed { failures } => {
+    /// A request for a resource failed for a reason that lies with the host.
+    pub(super) fn fail(&mut self, path: u64, now: Duration, dice: f64) {
+        let room = self.failing.len() < MAX_FAILING;
+        let is_news = if room {
+            self.failing.insert(path)
+        } else {
+            !self.failing.contains(&path)
+        };
+        match &mut self.state {
+            State::Closed { failures } if is_news => {
                 *failures += 1;
                 if *failures >= FAILURES_TO_OPEN {
-                    *self = Self::open(now, FIRST_OPEN, dice);
+                    self.open(now, FIRST_OPEN, dice);
                 }
             }
-            Self::Probing { length } => {
+            // What failed before and fails again says nothing about the others.
+            State::Closed { .. } => {}
+            State::Probing { length } => {
                 let length = length.saturating_mul(2).min(LONGEST_OPEN);
-                *self = Self::open(now, length, dice);
+                self.open(now, length, dice);
             }
             // Requests that were in flight when it opened say nothing new.
-            Self::Open { .. } => {}
+            State::Open { .. } => {}
         }
     }
 
-    fn open(now: Duration, length: Duration, dice: f64) -> Self {
+    fn open(&mut self, now: Duration, length: Duration, dice: f64) {
         let jittered = length.mul_f64(1.0 + JITTER * dice.clamp(0.0, 1.0));
-        Self::Open {
+        self.state = State::Open {
             until: now.saturating_add(jittered),
             length,
-        }
+        };
     }
 }
 
@@ -112,9 +133,9 @@ mod tests {
 
     fn opened(dice: f64) -> Breaker {
         let mut breaker = Breaker::default();
-        for _ in 0..5 {
+        for path in 0..5 {
             assert_eq!(breaker.verdict(Duration::ZERO), Verdict::Pass);
-            breaker.fail(Duration::ZERO, dice);
+            breaker.fail(path, Duration::ZERO, dice);
         }
         breaker
     }
@@ -122,13 +143,35 @@ mod tests {
     #[test]
     fn only_failures_in_a_row_open_it() {
         let mut breaker = Breaker::default();
-        for _ in 0..10 {
-            for _ in 0..4 {
-                breaker.fail(Duration::ZERO, 0.0);
+        for path in 0..40 {
+            breaker.fail(path, Duration::ZERO, 0.0);
+            if path % 4 == 3 {
+                breaker.succeed(1000);
             }
-            assert!(!breaker.close());
         }
         assert_eq!(breaker.verdict(Duration::ZERO), Verdict::Pass);
+    }
+
+    #[test]
+    fn resources_that_fail_again_and_again_do_not_open_it() {
+        let mut breaker = Breaker::default();
+        for _ in 0..100 {
+            for path in 0..4 {
+                breaker.fail(path, Duration::ZERO, 0.0);
+            }
+        }
+        assert_eq!(breaker.verdict(Duration::ZERO), Verdict::Pass);
+        breaker.succeed(0);
+        for _ in 0..100 {
+            breaker.fail(1, Duration::ZERO, 0.0);
+        }
+        assert_eq!(breaker.verdict(Duration::ZERO), Verdict::Pass);
+        // One that had been good is news.
+        for path in [0, 5, 6, 7, 8] {
+            assert_eq!(breaker.verdict(Duration::ZERO), Verdict::Pass);
+            breaker.fail(path, Duration::ZERO, 0.0);
+        }
+        assert!(matches!(breaker.verdict(Duration::ZERO), Verdict::Refuse(_)));
     }
 
     #[test]
@@ -144,7 +187,7 @@ mod tests {
             now += length;
             assert_eq!(breaker.verdict(now), Verdict::Probe);
             breaker.probe();
-            breaker.fail(now, 0.0);
+            breaker.fail(0, now, 0.0);
         }
         assert_eq!(lengths, [5, 10, 20, 40, 60, 60]);
     }
@@ -159,7 +202,7 @@ mod tests {
     #[test]
     fn failures_of_requests_already_in_flight_do_not_prolong_it() {
         let mut breaker = opened(0.0);
-        breaker.fail(Duration::from_secs(4), 0.0);
+        breaker.fail(9, Duration::from_secs(4), 0.0);
         assert_eq!(breaker.verdict(Duration::from_secs(5)), Verdict::Probe);
     }
 
@@ -167,9 +210,11 @@ mod tests {
     fn an_answer_closes_it_and_starts_the_count_anew() {
         let mut breaker = opened(0.0);
         breaker.probe();
-        assert!(breaker.close());
+        assert!(breaker.is_open());
+        breaker.succeed(0);
+        assert!(!breaker.is_open());
         assert_eq!(breaker.verdict(Duration::ZERO), Verdict::Pass);
-        breaker.fail(Duration::ZERO, 0.0);
+        breaker.fail(0, Duration::ZERO, 0.0);
         assert_eq!(breaker.verdict(Duration::ZERO), Verdict::Pass);
     }
 }

@@ -4,7 +4,8 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap, ops::Range, time::Duration};
 
-use super::{Admission, Limits, Pace, backoff};
+use super::{Admission, Limits, Pace, Resource, backoff};
+use crate::api::Endpoint;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const LATENCY: Duration = Duration::from_millis(150);
@@ -97,38 +98,42 @@ fn run(ceiling: f64, demand: f64, host: &mut Host, end: Duration) -> Vec<Request
     });
     let mut dice = Dice(1);
     let mut seen = Vec::new();
-    // What wants to go and when, with the number of earlier attempts; and what is in flight, by its end.
-    let mut waiting = BinaryHeap::from([Reverse((Duration::ZERO, 0_u32))]);
-    let mut in_flight: BinaryHeap<Reverse<(Duration, Answer, u32)>> = BinaryHeap::new();
+    // Each first-time request asks for something of its own. What wants to go and when, with the number of earlier
+    // attempts and what it asks for; and what is in flight, by its end.
+    let resource = |number: u32| Resource::new(Endpoint::Jobs, &number.to_string());
+    let mut asked = 0_u32;
+    let mut waiting = BinaryHeap::from([Reverse((Duration::ZERO, 0_u32, asked))]);
+    let mut in_flight: BinaryHeap<Reverse<(Duration, Answer, u32, u32)>> = BinaryHeap::new();
     let between = Duration::from_secs_f64(1.0 / demand);
     let mut next_first = between;
     let mut now = Duration::ZERO;
     while now < end {
-        while let Some(&Reverse((done, answer, attempt))) = in_flight.peek()
+        while let Some(&Reverse((done, answer, attempt, number))) = in_flight.peek()
             && done <= now
         {
             in_flight.pop();
             match answer {
-                Answer::Fine => pace.succeeded(now),
-                Answer::Throttle => pace.throttled(now, host.retry_after),
-                Answer::Failure => pace.failed(now, dice.roll()),
+                Answer::Fine => pace.succeeded(now, resource(number)),
+                Answer::Throttle => pace.throttled(now, resource(number), host.retry_after),
+                Answer::Failure => pace.failed(now, resource(number), dice.roll()),
             }
-            pace.finished();
-            if answer != Answer::Fine && attempt < 3 && pace.may_retry(now) {
-                waiting.push(Reverse((now + backoff(attempt, dice.roll()), attempt + 1)));
+            pace.finished(resource(number));
+            if answer != Answer::Fine && attempt < 3 && pace.may_retry(now, resource(number)) {
+                waiting.push(Reverse((now + backoff(attempt, dice.roll()), attempt + 1, number)));
             }
         }
         while next_first <= now {
-            waiting.push(Reverse((next_first, 0)));
+            asked += 1;
+            waiting.push(Reverse((next_first, 0, asked)));
             next_first += between;
         }
         let mut wake = next_first;
-        while let Some(&Reverse((due, attempt))) = waiting.peek() {
+        while let Some(&Reverse((due, attempt, number))) = waiting.peek() {
             if due > now {
                 wake = wake.min(due);
                 break;
             }
-            match pace.admit(now) {
+            match pace.admit(now, resource(number)) {
                 Admission::Go => {
                     waiting.pop();
                     let answer = host.answer(now);
@@ -137,7 +142,7 @@ fn run(ceiling: f64, demand: f64, host: &mut Host, end: Duration) -> Vec<Request
                         answer,
                         rate: pace.rate(),
                     });
-                    in_flight.push(Reverse((now + LATENCY, answer, attempt)));
+                    in_flight.push(Reverse((now + LATENCY, answer, attempt, number)));
                     assert!(in_flight.len() <= CONCURRENCY);
                 }
                 Admission::Wait(time) => {

@@ -15,6 +15,8 @@ use crate::world::{Partner, start, still};
 
 const RATE: &str = "elements_exporter_api_rate_limit";
 
+const LICENSES_V3: &str = "/partner/external/v3/general/customers/services/batch";
+
 fn status(code: u16) -> FaultKind {
     FaultKind::Status { code, body: None }
 }
@@ -193,6 +195,65 @@ async fn an_outage_does_not_multiply_the_load() {
         failed <= 30,
         "the breaker lets probes through and no more: {failed} requests"
     );
+}
+
+#[tokio::test]
+async fn a_list_that_is_refused_in_passing_is_asked_for_again() {
+    let partner = start(still(5)).await;
+    partner
+        .handle
+        .set_faults(vec![Fault::new(LICENSES_V3, status(403)).times(1)]);
+    let exporter = Exporter::start(&partner.base, &["licenses"], &[]).await;
+    let each = |text: &str| number(text, &state("licenses", "fresh")) == 5.0;
+    let text = exporter.until("each customer is asked about", each).await;
+    assert_eq!(number(&text, &success("licenses", &ids(&partner)[0])), 1.0);
+    let text = exporter
+        .until("all are asked about at once", |text| {
+            value(text, &success("licenses", "")) == Some(1.0)
+        })
+        .await;
+    assert!(each(&text));
+    assert_eq!(value(&text, &success("licenses", &ids(&partner)[0])), None);
+    assert!(text.contains("elements_license_purchased_seats{"));
+}
+
+#[tokio::test]
+async fn a_resource_that_is_down_for_everybody_leaves_the_others_alone() {
+    for kind in [status(500), FaultKind::Hang] {
+        let partner = start(still(20)).await;
+        let more = [("ELEMENTS_API__TIMEOUT", "1s"), ("ELEMENTS_API__MAX_CONCURRENCY", "4")];
+        let exporter = Exporter::start(&partner.base, &["jobs", "protected", "licenses"], &more).await;
+        let before = exporter.settled().await;
+        partner.handle.set_faults(vec![Fault::new(JOBS_V3, kind)]);
+        exporter
+            .until("no jobs are to be had", |text| {
+                number(text, &state("jobs", "failed")) == 20.0
+            })
+            .await;
+        // From here on nothing else may fail, and all of it goes on.
+        let others = ["customers", "protected", "licenses", "token"];
+        let failed = |text: &str| -> f64 {
+            let errors = |endpoint| format!("elements_exporter_api_errors_total{{endpoint=\"{endpoint}\"");
+            others.iter().map(|endpoint| sum(text, &errors(endpoint))).sum()
+        };
+        let asked = |text: &str| {
+            sum(
+                text,
+                "elements_exporter_api_requests_total{endpoint=\"protected\",code=\"200\"}",
+            )
+        };
+        let long = exporter
+            .until("three more rounds of the others", |text| {
+                asked(text) >= asked(&before) + 60.0
+            })
+            .await;
+        assert_eq!(failed(&long), 0.0, "{long}");
+        assert_eq!(number(&long, &state("protected", "fresh")), 20.0);
+        assert_eq!(number(&long, &state("jobs", "failed")), 20.0);
+        assert_eq!(number(&long, "elements_up"), 1.0);
+        partner.handle.clear_faults();
+        exporter.settled().await;
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,172 @@
+//! An outage of an hour, in moments: what the queue and the pace together ask of a host that fails.
+
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use super::queue::{Moment, Queue, failed_time, next_time};
+use crate::api::Endpoint;
+use crate::api::pace::{Admission, Limits, Pace, Resource};
+use crate::collector::Target;
+use crate::domain::CustomerId;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// What is polled: the list of customers, and three resources of each of them, at their intervals by default.
+const COLLECTORS: [(Endpoint, u64); 4] = [
+    (Endpoint::Customers, 900),
+    (Endpoint::Jobs, 300),
+    (Endpoint::Protected, 1800),
+    (Endpoint::ScanProfiles, 3600),
+];
+
+/// How often a poll repeats its request at most, if the pace allows.
+const RETRIES: u32 = 2;
+
+/// When everything fails, or one endpoint alone.
+#[derive(Clone, Copy)]
+struct Fault {
+    from: Moment,
+    to: Moment,
+    only: Option<Endpoint>,
+}
+
+impl Fault {
+    fn hits(&self, endpoint: Endpoint, now: Moment) -> bool {
+        (self.from..self.to).contains(&now) && self.only.is_none_or(|only| only == endpoint)
+    }
+}
+
+/// A request that reached the host.
+struct Request {
+    at: Moment,
+    endpoint: Endpoint,
+    failed: bool,
+}
+
+/// Polls a fleet until `end` as the schedule does, with answers that take no time.
+fn run(customers: u32, fault: Fault, end: Moment) -> Vec<Request> {
+    let mut pace = Pace::new(Limits {
+        requests_per_second: 20.0,
+        max_concurrency: 8,
+    });
+    let mut dice = fastrand::Rng::with_seed(1);
+    let mut roll = move || dice.f64();
+    let mut queue = Queue::new(COLLECTORS.len());
+    queue.add(0, Target::Partner, Duration::ZERO);
+    for (collector, (_, interval)) in COLLECTORS.iter().enumerate().skip(1) {
+        for customer in 0..customers {
+            let id = CustomerId::parse(&format!("customer-{customer}")).unwrap();
+            let spread = Duration::from_secs(*interval).mul_f64(f64::from(customer) / f64::from(customers));
+            queue.add(collector, Target::Customer(id), spread);
+        }
+    }
+    let mut failures = std::collections::HashMap::new();
+    let mut seen = Vec::new();
+    let mut now = Duration::ZERO;
+    while now < end {
+        let Some(due) = queue.pop(now) else {
+            now = queue.next_due().unwrap_or(end);
+            continue;
+        };
+        let Some((endpoint, interval)) = COLLECTORS.get(due.collector).copied() else {
+            continue;
+        };
+        let interval = Duration::from_secs(interval);
+        let resource = Resource::new(endpoint, due.target.customer_id());
+        let mut retries = 0;
+        let refused = loop {
+            match pace.admit(now, resource) {
+                Admission::Wait(wait) => now += wait,
+                Admission::Busy => unreachable!("answers take no time"),
+                Admission::Refused(wait) => break Some(wait),
+                Admission::Go => {
+                    let failed = fault.hits(endpoint, now);
+                    seen.push(Request {
+                        at: now,
+                        endpoint,
+                        failed,
+                    });
+                    if failed {
+                        pace.failed(now, resource, roll());
+                    } else {
+                        pace.succeeded(now, resource);
+                    }
+                    pace.finished(resource);
+                    if !failed || retries == RETRIES || !pace.may_retry(now, resource) {
+                        break None;
+                    }
+                    retries += 1;
+                }
+            }
+        };
+        let key = (due.collector, due.target.clone());
+        let failed = refused.is_some() || seen.last().is_some_and(|request| request.failed);
+        let next = if failed {
+            let failures = failures.entry(key).and_modify(|count| *count += 1).or_insert(1);
+            let may_repeat = || due.collector == 0 || pace.may_retry(now, resource);
+            failed_time(now, *failures, interval, refused, may_repeat, roll())
+        } else {
+            failures.remove(&key);
+            next_time(due.since, now, interval, roll()).0
+        };
+        queue.done(due.collector, &due.target, next);
+    }
+    seen
+}
+
+fn asked(seen: &[Request], from: Moment, to: Moment) -> f64 {
+    let count = seen.iter().filter(|request| (from..to).contains(&request.at)).count();
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+#[test]
+fn an_outage_asks_no_more_than_a_healthy_hour() {
+    for customers in [3, 10, 100, 1000] {
+        let fault = Fault {
+            from: 2 * HOUR,
+            to: 3 * HOUR,
+            only: None,
+        };
+        let seen = run(customers, fault, 4 * HOUR);
+        let (healthy, down) = (asked(&seen, HOUR, 2 * HOUR), asked(&seen, 2 * HOUR, 3 * HOUR));
+        // The budget that was saved up, and what the list of all customers adds to find the end of it.
+        assert!(
+            down <= 1.2 * healthy + 20.0,
+            "{customers} customers: {down} after {healthy}"
+        );
+        if customers >= 100 {
+            assert!(down <= 1.2 * healthy, "{customers} customers: {down} after {healthy}");
+        }
+        let back = seen.iter().find(|request| request.at >= 3 * HOUR && !request.failed);
+        let back = back.map_or(Duration::MAX, |request| request.at);
+        assert!(
+            back < 3 * HOUR + Duration::from_secs(300),
+            "{customers} customers: {back:?}"
+        );
+        // Nobody stampedes: no second sees more than the ceiling and its burst.
+        for second in 0..600 {
+            let from = back + Duration::from_secs(second);
+            assert!(asked(&seen, from, from + Duration::from_secs(1)) <= 22.0);
+        }
+    }
+}
+
+#[test]
+fn an_endpoint_that_fails_for_an_hour_is_asked_no_more_than_when_it_did_not() {
+    let fault = Fault {
+        from: 2 * HOUR,
+        to: 3 * HOUR,
+        only: Some(Endpoint::ScanProfiles),
+    };
+    let seen = run(1000, fault, 4 * HOUR);
+    let of = |endpoint, from, to| {
+        let of: Vec<_> = seen.iter().filter(|request| request.endpoint == endpoint).collect();
+        let count = of.iter().filter(|request| (from..to).contains(&request.at)).count();
+        f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+    };
+    let scans = Endpoint::ScanProfiles;
+    assert!(of(scans, 2 * HOUR, 3 * HOUR) <= 1.2 * of(scans, HOUR, 2 * HOUR));
+    let jobs = Endpoint::Jobs;
+    assert!(of(jobs, 2 * HOUR, 3 * HOUR) >= 0.95 * of(jobs, HOUR, 2 * HOUR));
+}
