@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use elements_exporter::{catalogue, config};
+use elements_exporter::api::auth;
+use elements_exporter::{api, catalogue, config};
 
 use crate::support::{OBJECTS, once};
 use crate::world::{start, still};
@@ -40,6 +41,20 @@ fn the_reference_of_metrics_is_that_of_the_catalogue() {
 #[test]
 fn the_reference_of_the_configuration_is_that_of_the_keys() {
     section("README.md", "config", &config::reference());
+}
+
+#[test]
+fn every_reason_of_a_failure_is_explained() {
+    let page = read("docs/troubleshooting.md");
+    let (_, table) = page.split_once("## The reasons").unwrap();
+    let (table, _) = table.split_once("\n## ").unwrap();
+    let mut explained = BTreeSet::new();
+    for row in table.lines().filter(|line| line.starts_with("| `")) {
+        let cell = row.split('|').nth(1).unwrap();
+        explained.extend(cell.split(',').map(|reason| reason.trim().trim_matches('`')));
+    }
+    let reasons: BTreeSet<&str> = api::REASONS.iter().chain(auth::REASONS).copied().collect();
+    assert_eq!(explained, reasons);
 }
 
 /// The dotted paths of the keys in a YAML file whose keys are commented out with one `#`, and its prose with two.
