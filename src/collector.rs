@@ -211,6 +211,18 @@ pub trait Collector: 'static {
         partial
     }
 
+    /// Settles what a new record takes over from the one before it, which may be none.
+    fn settle(record: &mut Self::Record, previous: Option<&Self::Record>) {
+        let _ = (record, previous);
+    }
+
+    /// The rows that the newest answer told and those that are held because it could not be read whole; `None` where
+    /// none is held.
+    fn split(record: &Self::Record) -> Option<(Self::Record, Self::Record)> {
+        let _ = record;
+        None
+    }
+
     /// The metrics, shape by shape, in the order of the tables that [`Collector::tables`] gives.
     fn metrics() -> Vec<ShapeMetrics>;
 
@@ -246,12 +258,14 @@ pub struct Kept {
     pub record: Arc<dyn Record>,
     /// Its samples, a table per shape.
     pub tables: Arc<[Table]>,
+    /// The samples of the rows that are held from earlier answers, in the same way; empty where there are none.
+    pub held: Arc<[Table]>,
 }
 
 impl Kept {
     /// How many samples it has.
     pub fn samples(&self) -> usize {
-        self.tables.iter().map(Table::samples).sum()
+        self.tables.iter().chain(self.held.iter()).map(Table::samples).sum()
     }
 }
 
@@ -266,8 +280,27 @@ pub struct Brought {
 
 type PollFuture = Pin<Box<dyn Future<Output = Result<Brought, Failure>> + Send>>;
 
-/// What a collector's entry asks of the store while it polls: what was kept of a customer.
-pub type Previous = Arc<dyn Fn(&CustomerId) -> Option<Arc<dyn Record>> + Send + Sync>;
+/// What a collector's entry asks of the store while it polls.
+pub trait Memory: Send + Sync {
+    /// What was kept of a customer.
+    fn record(&self, customer: &CustomerId) -> Option<Arc<dyn Record>>;
+    /// The id of a customer as it is known, where an answer writes it in another case.
+    fn as_known(&self, customer: CustomerId) -> CustomerId;
+}
+
+/// A memory without anything in it, for a poll that stands alone.
+#[derive(Clone, Copy, Debug)]
+pub struct NoMemory;
+
+impl Memory for NoMemory {
+    fn record(&self, _customer: &CustomerId) -> Option<Arc<dyn Record>> {
+        None
+    }
+
+    fn as_known(&self, customer: CustomerId) -> CustomerId {
+        customer
+    }
+}
 
 /// A row of the table [`ALL`].
 #[derive(Clone, Copy)]
@@ -282,13 +315,16 @@ pub struct Entry {
     pub reach: Reach,
     scope_v1: &'static str,
     scope_v3: &'static str,
-    poll: fn(Api, Target, Previous, Context) -> PollFuture,
+    poll: fn(Api, Target, Arc<dyn Memory>, Context) -> PollFuture,
     metrics: fn() -> Vec<ShapeMetrics>,
     restore: fn(&RawValue, &CustomerId, &Context) -> Option<Kept>,
     render: Render,
 }
 
-type Render = fn(&dyn Record, &CustomerId, &Context) -> Option<Arc<[Table]>>;
+type Render = fn(&dyn Record, &CustomerId, &Context) -> Option<Rendered>;
+
+/// The samples of a record, and those of its rows that are held.
+pub type Rendered = (Arc<[Table]>, Arc<[Table]>);
 
 impl Entry {
     const fn of<C: Collector>() -> Self {
@@ -299,7 +335,7 @@ impl Entry {
             reach: C::REACH,
             scope_v1: C::SCOPE_V1,
             scope_v3: C::SCOPE_V3,
-            poll: |api, target, previous, context| Box::pin(poll::<C>(api, target, previous, context)),
+            poll: |api, target, memory, context| Box::pin(poll::<C>(api, target, memory, context)),
             metrics: C::metrics,
             restore: |json, customer, context| {
                 let record: C::Record = serde_json::from_str(json.get()).ok()?;
@@ -307,7 +343,7 @@ impl Entry {
             },
             render: |record, customer, context| {
                 let record = record.as_any().downcast_ref::<C::Record>()?;
-                Some(C::tables(record, customer, context).0.into())
+                Some(render::<C>(record, customer, context).0)
             },
         }
     }
@@ -321,8 +357,8 @@ impl Entry {
     }
 
     /// Asks the API about a target.
-    pub fn poll(&self, api: Api, target: Target, previous: Previous, context: Context) -> PollFuture {
-        (self.poll)(api, target, previous, context)
+    pub fn poll(&self, api: Api, target: Target, memory: Arc<dyn Memory>, context: Context) -> PollFuture {
+        (self.poll)(api, target, memory, context)
     }
 
     /// Its metrics, shape by shape.
@@ -335,8 +371,8 @@ impl Entry {
         (self.restore)(json, customer, context)
     }
 
-    /// The samples of a record under other settings.
-    pub fn render(&self, record: &dyn Record, customer: &CustomerId, context: &Context) -> Option<Arc<[Table]>> {
+    /// The samples of a record under other settings, and those of its rows that are held.
+    pub fn render(&self, record: &dyn Record, customer: &CustomerId, context: &Context) -> Option<Rendered> {
         (self.render)(record, customer, context)
     }
 }
@@ -352,11 +388,11 @@ impl fmt::Debug for Entry {
 async fn poll<C: Collector>(
     api: Api,
     target: Target,
-    previous: Previous,
+    memory: Arc<dyn Memory>,
     context: Context,
 ) -> Result<Brought, Failure> {
     let before = match &target {
-        Target::Customer(id) => previous(id),
+        Target::Customer(id) => memory.record(id),
         Target::Partner => None,
     };
     let before = before
@@ -366,14 +402,16 @@ async fn poll<C: Collector>(
     let mut duplicates = 0;
     let mut records = BTreeMap::new();
     for (id, record) in reading.records {
-        let known = (reading.unreadable > 0).then(|| previous(&id)).flatten();
+        let id = memory.as_known(id);
+        let known = memory.record(&id);
         let known = known
             .as_deref()
             .and_then(|record| record.as_any().downcast_ref::<C::Record>());
-        let record = match known {
+        let mut record = match known.filter(|_| reading.unreadable > 0) {
             Some(known) => C::complete(known, record),
             None => record,
         };
+        C::settle(&mut record, known);
         let (kept, more) = keep::<C>(record, &id, &context);
         duplicates += more;
         records.insert(id, kept);
@@ -386,12 +424,27 @@ async fn poll<C: Collector>(
 }
 
 fn keep<C: Collector>(record: C::Record, customer: &CustomerId, context: &Context) -> (Kept, u64) {
-    let (tables, duplicates) = C::tables(&record, customer, context);
+    let ((tables, held), duplicates) = render::<C>(&record, customer, context);
     let kept = Kept {
         record: Arc::new(record),
-        tables: tables.into(),
+        tables,
+        held,
     };
     (kept, duplicates)
+}
+
+fn render<C: Collector>(record: &C::Record, customer: &CustomerId, context: &Context) -> (Rendered, u64) {
+    match C::split(record) {
+        None => {
+            let (tables, duplicates) = C::tables(record, customer, context);
+            ((tables.into(), Arc::new([])), duplicates)
+        }
+        Some((told, held)) => {
+            let (told, more) = C::tables(&told, customer, context);
+            let (held, duplicates) = C::tables(&held, customer, context);
+            ((told.into(), held.into()), duplicates + more)
+        }
+    }
 }
 
 /// The samples of several shapes, in order, with their duplicates summed.
@@ -450,10 +503,28 @@ fn signed_float(number: i64) -> f64 {
     number as f64
 }
 
-/// The rows of an answer that could be read, and those known before whose keys the answer lacks: one of them may be
-/// the row that could not be read.
-fn keep_missing<R: Clone, K: Ord>(previous: &[R], mut partial: Vec<R>, key: impl Fn(&R) -> K) -> Vec<R> {
+/// A row that may be held from an earlier answer.
+trait Held: Clone {
+    /// Whether it is.
+    fn is_held(&self) -> bool;
+    /// Marks it as such.
+    fn hold(&mut self);
+}
+
+/// The rows of an answer that could be read, and those known before whose keys the answer lacks, which are held: one of
+/// them may be the row that could not be read.
+fn keep_missing<R: Held, K: Ord>(previous: &[R], mut partial: Vec<R>, key: impl Fn(&R) -> K) -> Vec<R> {
     let read: std::collections::BTreeSet<K> = partial.iter().map(&key).collect();
-    partial.extend(previous.iter().filter(|row| !read.contains(&key(row))).cloned());
+    let missing = previous.iter().filter(|row| !read.contains(&key(row))).cloned();
+    partial.extend(missing.map(|mut row| {
+        row.hold();
+        row
+    }));
     partial
+}
+
+/// The rows told and the rows held, where any is.
+fn split_rows<R: Held>(rows: &[R]) -> Option<(Vec<R>, Vec<R>)> {
+    let (held, told): (Vec<R>, Vec<R>) = rows.iter().cloned().partition(Held::is_held);
+    (!held.is_empty()).then_some((told, held))
 }

@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use crate::api::auth::REFUSAL_LIFE;
 use crate::api::gateway::Gateway;
 use crate::api::{Endpoint, Error, Failure};
-use crate::collector::{self, Brought, Context, Customer, Entry, Reach, Settings, Target};
+use crate::collector::{self, Brought, Context, Customer, Entry, Memory, Reach, Record, Settings, Target};
 use crate::domain::{CustomerId, Timestamp};
 use crate::error_chain::error_chain;
 use crate::health::Health;
@@ -180,7 +180,7 @@ impl Scheduler {
     /// of them is lost but their answers. True when no poll failed.
     pub async fn run(mut self, until: Until, mut reloads: mpsc::Receiver<Orders>, stop: CancellationToken) -> bool {
         loop {
-            self.turn();
+            self.turn(until);
             if until == Until::EachPolledOnce && self.each_polled_once() {
                 break;
             }
@@ -201,7 +201,7 @@ impl Scheduler {
     }
 
     /// Starts what is due and shows how things stand.
-    fn turn(&mut self) {
+    fn turn(&mut self, until: Until) {
         self.health.beat();
         self.watch_clocks();
         if self.orders.gateway.transport().tokens().may_have_recovered() {
@@ -210,7 +210,13 @@ impl Scheduler {
         let now = self.now();
         while self.polls.len() < self.orders.max_concurrency {
             let Some(due) = self.queue.pop(now) else { break };
-            self.start(due);
+            let is_first = self.unpolled.contains(&(due.collector, due.target.clone()));
+            match until {
+                Until::EachPolledOnce if !is_first => {
+                    self.queue.done(due.collector, &due.target, Moment::MAX);
+                }
+                _ => self.start(due),
+            }
         }
         let pulse = Pulse {
             lag: (0..collector::ALL.len())
@@ -266,12 +272,13 @@ impl Scheduler {
             },
         };
         let gateway = Arc::clone(&self.orders.gateway);
-        let store = Arc::clone(&self.store);
-        let collector = due.collector;
-        let previous: collector::Previous = Arc::new(move |id| store.record(collector, id));
+        let memory = Arc::new(Remembered {
+            store: Arc::clone(&self.store),
+            collector: due.collector,
+        });
         self.polls.spawn(async move {
             let target = due.target.clone();
-            let result = guarded(*entry, gateway, target, previous, context).await;
+            let result = guarded(*entry, gateway, target, memory, context).await;
             Outcome { due, result }
         });
     }
@@ -421,6 +428,10 @@ impl Scheduler {
                     self.farewell(&reconciled.left);
                 }
                 self.miss_named(&listed, complete);
+                if !listed.is_empty() && !complete {
+                    // A list with a row that cannot be read is no success, and still there is something to serve.
+                    self.health.set_ready();
+                }
                 match believed {
                     Ok(()) => Ok(true),
                     Err(error) => {
@@ -840,17 +851,33 @@ fn wall_clock() -> Timestamp {
     Timestamp::from(SystemTime::now())
 }
 
+/// What the store knows through one collector, for its polls.
+struct Remembered {
+    store: Arc<Store>,
+    collector: usize,
+}
+
+impl Memory for Remembered {
+    fn record(&self, customer: &CustomerId) -> Option<Arc<dyn Record>> {
+        self.store.record(self.collector, customer)
+    }
+
+    fn as_known(&self, customer: CustomerId) -> CustomerId {
+        self.store.as_known(customer)
+    }
+}
+
 /// A poll that ends, whatever happens in it.
 async fn guarded(
     entry: Entry,
     gateway: Arc<Gateway>,
     target: Target,
-    previous: collector::Previous,
+    memory: Arc<dyn Memory>,
     context: Context,
 ) -> Result<Brought, Failure> {
     let poll = async {
         let api = gateway.api().await?;
-        entry.poll(api, target, previous, context).await
+        entry.poll(api, target, memory, context).await
     };
     let caught = AssertUnwindSafe(poll).catch_unwind();
     match tokio::time::timeout(POLL_DEADLINE, caught).await {

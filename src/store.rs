@@ -134,11 +134,13 @@ impl Freshness {
     }
 }
 
-/// A record and the moment of the last complete poll that it stands on.
+/// A record and the moment of the poll that it stands on.
 #[derive(Clone, Debug)]
 struct Cell {
     kept: Kept,
     good_at: Timestamp,
+    /// The same for the rows that are held because later answers could not be read whole.
+    held_at: Timestamp,
 }
 
 impl Cell {
@@ -266,9 +268,10 @@ impl Store {
                     settings: Arc::clone(settings),
                     organization: organization(&inner.customers, id),
                 };
-                if let Some(tables) = entry.render(cell.kept.record.as_ref(), id, &context) {
+                if let Some((tables, held)) = entry.render(cell.kept.record.as_ref(), id, &context) {
                     inner.series -= cell.samples();
                     cell.kept.tables = tables;
+                    cell.kept.held = held;
                     inner.series += cell.samples();
                 }
             }
@@ -318,6 +321,13 @@ impl Store {
         let inner = self.lock();
         let cell = inner.collected.get(collector)?.cells.get(customer)?;
         Some(Arc::clone(&cell.kept.record))
+    }
+
+    /// The id of a customer as it is known.
+    pub fn as_known(&self, customer: CustomerId) -> CustomerId {
+        let inner = self.lock();
+        let known = inner.customers.get_key_value(&customer).map(|(known, _)| known.clone());
+        known.unwrap_or(customer)
     }
 
     /// The name of a customer's organization; empty where it is not known.
@@ -404,12 +414,18 @@ impl Store {
             collected.cells.remove(id);
         }
         for (id, kept) in records {
-            let good_before = collected.cells.get(&id).map(|cell| cell.good_at);
-            let good_at = match (complete, good_before) {
-                (false, Some(before)) => before,
-                _ => now,
+            // Rows that are held already do not become younger by being held once more.
+            let before = collected.cells.get(&id);
+            let held_at = before.map_or(now, |cell| match cell.kept.held.is_empty() {
+                true => cell.good_at,
+                false => cell.held_at,
+            });
+            let cell = Cell {
+                kept,
+                good_at: now,
+                held_at,
             };
-            collected.cells.insert(id, Cell { kept, good_at });
+            collected.cells.insert(id, cell);
         }
         match complete {
             true => collected.note(target, Attempt::Succeeded, Some(now)),
@@ -491,6 +507,7 @@ impl Store {
         for collected in &mut inner.collected {
             for cell in collected.cells.values_mut() {
                 cell.good_at = cell.good_at.min(now);
+                cell.held_at = cell.held_at.min(now);
             }
             for (target, freshness) in &mut collected.freshness {
                 let last_success = freshness.last_success.map(|success| success.min(now));
@@ -530,12 +547,16 @@ impl Store {
         let admits = |id: &str| only.is_none_or(|only| only.contains(id));
         let cells = inner.collected.iter().map(|collected| {
             let cells = collected.cells.iter().filter(|(id, _)| admits(id.as_str()));
-            cells
-                .map(|(_, cell)| Tables {
-                    tables: Arc::clone(&cell.kept.tables),
-                    stale: now > cell.good_at.plus(collected.plan.stale_after),
-                })
-                .collect()
+            let parts = cells.flat_map(|(_, cell)| {
+                let told = (&cell.kept.tables, cell.good_at);
+                let held = (&cell.kept.held, cell.held_at);
+                [Some(told), Some(held).filter(|(tables, _)| !tables.is_empty())]
+            });
+            let tables = parts.flatten().map(|(tables, at)| Tables {
+                tables: Arc::clone(tables),
+                stale: now > at.plus(collected.plan.stale_after),
+            });
+            tables.collect()
         });
         let freshness = inner.collected.iter().map(|collected| {
             let targets = collected

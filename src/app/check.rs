@@ -164,7 +164,7 @@ async fn examine(entry: &Entry, api: &Api, orders: &Orders, sample: &mut Option<
         settings: Arc::clone(&orders.settings),
         organization: sample.as_ref().map_or("", |(_, organization)| organization).into(),
     };
-    let poll = entry.poll(api.clone(), target, Arc::new(|_| None), context);
+    let poll = entry.poll(api.clone(), target, Arc::new(collector::NoMemory), context);
     match poll.await {
         Ok(brought) => {
             if entry.name == collector::CUSTOMERS {

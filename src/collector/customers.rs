@@ -1,7 +1,7 @@
 //! The customers: who they are, how they are doing, how many tenants they have.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -117,6 +117,17 @@ fn read(
     (records, unreadable)
 }
 
+/// How many tenants a list has, each once. One without an id is one by itself.
+fn count_tenants(row: &Row<'_>, tenants: &[&RawValue]) -> usize {
+    let ids = tenants.iter().map(|tenant| {
+        let id = row
+            .nested(tenant)
+            .and_then(|tenant| Some(tenant.text(&["id"])?.trim().to_ascii_lowercase()));
+        id.unwrap_or_else(|| tenant.get().to_owned())
+    });
+    ids.collect::<BTreeSet<String>>().len()
+}
+
 fn read_row(row: &Row<'_>) -> Option<(CustomerId, Customer)> {
     let id = CustomerId::parse(&row.text(&["id"])?)?;
     let status = row.word(&["jobStatus"]).and_then(|word| {
@@ -142,7 +153,7 @@ fn read_row(row: &Row<'_>) -> Option<(CustomerId, Customer)> {
         management_mode,
         tenants: row
             .list(&["tenants"])
-            .map(|tenants| tenants.len())
+            .map(|tenants| count_tenants(row, &tenants))
             .filter(|tenants| *tenants > 0),
     };
     Some((id, customer))

@@ -29,6 +29,9 @@ pub(super) struct Module {
     /// Whether the newest list has it. What is known of a module that is not listed is not shown, but kept for its
     /// return, so that no run is counted twice and no restore point is forgotten.
     listed: bool,
+    /// Whether it is held from an earlier list, because the newest could not be read whole.
+    #[serde(default)]
+    held: bool,
 }
 
 /// The collector.
@@ -68,15 +71,15 @@ impl Collector for Jobs {
                 Some(Read { name, run, .. }) => listed.entry(name).or_default().push(run),
             }
         }
-        if unreadable == 0 {
-            for module in modules.values_mut() {
-                module.listed = false;
-            }
+        for module in modules.values_mut() {
+            module.held = unreadable > 0 && module.listed;
+            module.listed = module.held;
         }
         let mut duplicates = 0;
         for (name, runs) in listed {
             let module = modules.entry(name.clone()).or_insert_with(|| Module::new(name));
             module.listed = true;
+            module.held = false;
             duplicates += module.history.absorb(runs);
         }
         if duplicates > 0 {
@@ -86,6 +89,11 @@ impl Collector for Jobs {
         modules.sort_by_key(|module| !module.listed);
         modules.truncate(MAX_MODULES);
         Ok(Reading::one(customer, modules, unreadable, Endpoint::Jobs))
+    }
+
+    fn split(record: &Self::Record) -> Option<(Self::Record, Self::Record)> {
+        let (held, told): (Self::Record, Self::Record) = record.iter().cloned().partition(|module| module.held);
+        (!held.is_empty()).then_some((told, held))
     }
 
     fn metrics() -> Vec<ShapeMetrics> {
@@ -140,6 +148,7 @@ impl Module {
             module,
             history: History::default(),
             listed: true,
+            held: false,
         }
     }
 

@@ -23,8 +23,14 @@ pub(super) struct Subscriptions {
 /// A subscription.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Product {
+    /// Whether it is held from an earlier answer, because the newest could not be read whole.
+    #[serde(default)]
+    held: bool,
     /// Tells it from another subscription of the same service; empty where there is one only.
     license: String,
+    /// Its place among those that were bought as the same, from 1; 0 before it has one.
+    #[serde(default)]
+    place: u32,
     identity: Identity,
     purchased_seats: Option<u64>,
     purchased_units: Option<u64>,
@@ -37,6 +43,16 @@ pub(super) struct Product {
     seats_change: Option<i64>,
     expiration: Option<Timestamp>,
     contract_end: Option<Timestamp>,
+}
+
+impl super::Held for Product {
+    fn is_held(&self) -> bool {
+        self.held
+    }
+
+    fn hold(&mut self) {
+        self.held = true;
+    }
 }
 
 /// What stays the same of a subscription while its numbers change.
@@ -121,7 +137,7 @@ impl Collector for Licenses {
         }
         let duplicates = records
             .values_mut()
-            .map(|record| tell_apart(&mut record.products))
+            .map(|record| join_equal(&mut record.products))
             .sum();
         if duplicates > 0 {
             api.observer().duplicate_rows(endpoint, duplicates);
@@ -135,10 +151,45 @@ impl Collector for Licenses {
 
     fn complete(previous: &Subscriptions, mut partial: Subscriptions) -> Subscriptions {
         partial.tenants.extend(previous.tenants.iter().cloned());
-        partial.products = super::keep_missing(&previous.products, partial.products, |product| {
-            (product.identity.clone(), product.license.clone())
-        });
+        // Which of several that were bought as the same is missing cannot be told, so they are told apart by number.
+        let numbered = |products: &[Product]| -> Vec<Product> {
+            let mut counts = BTreeMap::new();
+            let number = |product: &Product| {
+                let count: &mut u32 = counts.entry(product.identity.digest()).or_default();
+                *count += 1;
+                Product {
+                    place: *count,
+                    ..product.clone()
+                }
+            };
+            products.iter().map(number).collect()
+        };
+        let key = |product: &Product| (product.identity.digest(), product.place);
+        partial.products = super::keep_missing(&numbered(&previous.products), numbered(&partial.products), key);
         partial
+    }
+
+    fn settle(record: &mut Subscriptions, previous: Option<&Subscriptions>) {
+        tell_apart(
+            &mut record.products,
+            previous.map_or(&[], |previous| &previous.products),
+        );
+    }
+
+    fn split(record: &Subscriptions) -> Option<(Subscriptions, Subscriptions)> {
+        let (told, held) = super::split_rows(&record.products)?;
+        let tenants = record.tenants.clone();
+        let held = Subscriptions {
+            tenants: BTreeSet::new(),
+            products: held,
+        };
+        Some((
+            Subscriptions {
+                tenants,
+                products: told,
+            },
+            held,
+        ))
     }
 
     fn metrics() -> Vec<ShapeMetrics> {
@@ -183,7 +234,9 @@ fn read_product(row: &Row<'_>, gigabyte: Gigabyte) -> Option<Product> {
     }
     let capacity = row.capacity(&["purchasedCapacity"], gigabyte);
     Some(Product {
+        held: false,
         license: String::new(),
+        place: 0,
         identity,
         purchased_seats: row.count(&["purchasedUserSeats"]),
         purchased_units: row.count(&["purchasedUnits"]),
@@ -199,35 +252,97 @@ fn read_product(row: &Row<'_>, gigabyte: Gigabyte) -> Option<Product> {
     })
 }
 
-/// Gives subscriptions of one service labels that tell them apart, and says how many were the same to the letter. The
-/// label is made of what a subscription was bought as, which does not change while it is renewed, extended or moved to
-/// other storage; where that is equal, of its place among its equals.
-fn tell_apart(products: &mut Vec<Product>) -> u64 {
+/// The most subscriptions of one customer that were bought as the same and are still recognized one by one. More than
+/// these are told apart by their order.
+const MAX_RECOGNIZED: usize = 64;
+
+/// Joins subscriptions that are the same to the letter, and says how many were.
+fn join_equal(products: &mut Vec<Product>) -> u64 {
     let before = products.len();
     products.sort_by(|one, other| {
         let key = |product: &Product| (product.expiration, product.contract_end, product.purchased_seats);
         (&one.identity, key(one)).cmp(&(&other.identity, key(other)))
     });
     products.dedup();
-    let services: Vec<String> = products
-        .iter()
-        .map(|product| product.identity.service.clone())
-        .collect();
-    let mut equals: BTreeMap<String, usize> = BTreeMap::new();
-    for product in products.iter_mut() {
-        let of_service = services.iter().filter(|service| **service == product.identity.service);
-        if of_service.count() < 2 {
-            continue;
-        }
-        let digest = product.identity.digest();
-        let place = equals.entry(digest.clone()).or_default();
-        *place += 1;
-        product.license = match *place {
-            1 => digest,
-            place => format!("{digest}-{place}"),
-        };
-    }
     u64::try_from(before - products.len()).unwrap_or(u64::MAX)
+}
+
+/// Gives subscriptions of one service labels that tell them apart. The label is made of what a subscription was bought
+/// as, which does not change while it is renewed, extended or moved to other storage; where that is equal, of its place
+/// among its equals, which it keeps as long as it is recognized among those of `previous`.
+fn tell_apart(products: &mut [Product], previous: &[Product]) {
+    let mut of_service: BTreeMap<String, usize> = BTreeMap::new();
+    let mut equals: BTreeMap<String, Vec<&mut Product>> = BTreeMap::new();
+    for product in products.iter_mut() {
+        *of_service.entry(product.identity.service.clone()).or_default() += 1;
+        product.place = 0;
+        equals.entry(product.identity.digest()).or_default().push(product);
+    }
+    let mut before: BTreeMap<String, Vec<&Product>> = BTreeMap::new();
+    for product in previous {
+        before.entry(product.identity.digest()).or_default().push(product);
+    }
+    for (digest, mut equals) in equals {
+        let before = before.get(&digest).map_or(&[][..], Vec::as_slice);
+        place(&mut equals, before);
+        for product in equals {
+            let alone = of_service.get(&product.identity.service).is_none_or(|count| *count < 2);
+            product.license = match product.place {
+                _ if alone => String::new(),
+                1 => digest.clone(),
+                place => format!("{digest}-{place}"),
+            };
+        }
+    }
+}
+
+/// Gives each of some equals a place: the one of the most similar of those before, the most similar pair first, and to
+/// those that are new the lowest that is free.
+fn place(equals: &mut [&mut Product], before: &[&Product]) {
+    let mut taken = BTreeSet::new();
+    if equals.len().max(before.len()) <= MAX_RECOGNIZED {
+        let mut pairs: Vec<(u32, usize, usize)> = Vec::new();
+        for (old, known) in before.iter().enumerate() {
+            pairs.extend(
+                equals
+                    .iter()
+                    .enumerate()
+                    .map(|(new, product)| (known.likeness(product), old, new)),
+            );
+        }
+        pairs.sort_by_key(|(likeness, old, new)| (std::cmp::Reverse(*likeness), *old, *new));
+        let mut gone = BTreeSet::new();
+        for (_, old, new) in pairs {
+            let (Some(known), Some(product)) = (before.get(old), equals.get_mut(new)) else {
+                continue;
+            };
+            if product.place == 0 && known.place > 0 && !gone.contains(&old) && taken.insert(known.place) {
+                gone.insert(old);
+                product.place = known.place;
+            }
+        }
+    }
+    let mut free = (1..).filter(|place| !taken.contains(place));
+    for product in equals.iter_mut().filter(|product| product.place == 0) {
+        product.place = free.next().unwrap_or(u32::MAX);
+    }
+}
+
+impl Product {
+    /// How much speaks for this and another being one subscription at two times.
+    fn likeness(&self, other: &Self) -> u32 {
+        let same = [
+            self.identity.storage == other.identity.storage,
+            self.identity.retention == other.identity.retention,
+            self.identity.payment_type == other.identity.payment_type,
+            self.expiration == other.expiration,
+            self.contract_end == other.contract_end,
+            self.purchased_seats == other.purchased_seats,
+            self.purchased_units == other.purchased_units,
+            self.purchased_capacity == other.purchased_capacity,
+        ];
+        same.into_iter().map(u32::from).sum()
+    }
 }
 
 impl Identity {

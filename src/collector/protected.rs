@@ -14,12 +14,25 @@ use crate::exposition::{Column, Label, Metric, Shape, ShapeMetrics, Table};
 /// What is protected of a module.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Module {
+    /// Whether it is held from an earlier answer, because the newest could not be read whole.
+    #[serde(default)]
+    held: bool,
     service: Cow<'static, str>,
     module: Cow<'static, str>,
     scanned: Option<u64>,
     protected: Option<u64>,
     avepoint_bytes: Option<f64>,
     byos_bytes: Option<f64>,
+}
+
+impl super::Held for Module {
+    fn is_held(&self) -> bool {
+        self.held
+    }
+
+    fn hold(&mut self) {
+        self.held = true;
+    }
 }
 
 /// The collector.
@@ -89,6 +102,10 @@ impl Collector for Protected {
         super::keep_missing(previous, partial, |module| module.name())
     }
 
+    fn split(record: &Self::Record) -> Option<(Self::Record, Self::Record)> {
+        super::split_rows(record)
+    }
+
     fn metrics() -> Vec<ShapeMetrics> {
         vec![shape(&SHAPE_OBJECTS), shape(&SHAPE_SIZE)]
     }
@@ -128,6 +145,7 @@ impl Module {
 
 fn read(row: &Row<'_>, gigabyte: Gigabyte) -> Option<Module> {
     Some(Module {
+        held: false,
         service: row.named(&["serviceType"], domain::service)?,
         module: row.named(&["serviceModule"], domain::module)?,
         scanned: row.count(&["totalScannedObjects"]),

@@ -23,6 +23,9 @@ const OTHER_CONTAINERS: &str = "(other)";
 /// The daily report of a scan profile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Report {
+    /// Whether it is held from an earlier answer, because the newest could not be read whole.
+    #[serde(default)]
+    held: bool,
     profile_id: String,
     status: Option<JobStatus>,
     updated: Option<Timestamp>,
@@ -31,6 +34,16 @@ pub(super) struct Report {
     removed: Option<u64>,
     /// Changed objects by change and container, where they are asked for.
     objects: BTreeMap<Change, BTreeMap<String, u32>>,
+}
+
+impl super::Held for Report {
+    fn is_held(&self) -> bool {
+        self.held
+    }
+
+    fn hold(&mut self) {
+        self.held = true;
+    }
 }
 
 /// What became of an object.
@@ -94,6 +107,10 @@ impl Collector for ScanChanges {
         super::keep_missing(previous, partial, |report| report.profile_id.clone())
     }
 
+    fn split(record: &Self::Record) -> Option<(Self::Record, Self::Record)> {
+        super::split_rows(record)
+    }
+
     fn metrics() -> Vec<ShapeMetrics> {
         vec![shape(&SHAPE_REPORT), shape(&SHAPE_OBJECTS)]
     }
@@ -144,6 +161,7 @@ async fn ask(api: &Api, customer: &CustomerId, id: &str, with_objects: bool) -> 
 fn read(answer: &Answer, profile_id: String, api: &Api) -> Option<Report> {
     let observer = api.observer().as_ref();
     let mut report = Report {
+        held: false,
         profile_id,
         status: None,
         updated: None,

@@ -16,6 +16,9 @@ use crate::exposition::{Column, Label, Metric, Shape, ShapeMetrics, Table};
 /// A scan profile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Profile {
+    /// Whether it is held from an earlier answer, because the newest could not be read whole.
+    #[serde(default)]
+    held: bool,
     id: String,
     name: String,
     tenant_id: String,
@@ -28,6 +31,16 @@ pub(super) struct Profile {
     ignore_locked: Option<bool>,
     out_of_policy_notification: Option<bool>,
     containers: BTreeMap<Cow<'static, str>, u32>,
+}
+
+impl super::Held for Profile {
+    fn is_held(&self) -> bool {
+        self.held
+    }
+
+    fn hold(&mut self) {
+        self.held = true;
+    }
 }
 
 /// The collector.
@@ -67,9 +80,11 @@ impl Collector for ScanProfiles {
             };
             let observer = api.observer().as_ref();
             let listed = Row::read(json, Endpoint::ScanProfiles, observer);
-            let detailed = details
-                .first()
-                .and_then(|json| Row::read(json, Endpoint::ScanProfile, observer));
+            // There may be no details yet of a profile; what the list says of it stands then.
+            let detailed = match details.first() {
+                None => Row::read(json, Endpoint::ScanProfiles, observer),
+                Some(details) => Row::read(details, Endpoint::ScanProfile, observer),
+            };
             match (listed, detailed) {
                 (Some(listed), Some(detailed)) => profiles.push(read(id, &detailed, &listed)),
                 _ => unreadable += 1,
@@ -80,6 +95,10 @@ impl Collector for ScanProfiles {
 
     fn complete(previous: &Self::Record, partial: Self::Record) -> Self::Record {
         super::keep_missing(previous, partial, |profile| profile.id.clone())
+    }
+
+    fn split(record: &Self::Record) -> Option<(Self::Record, Self::Record)> {
+        super::split_rows(record)
     }
 
     fn metrics() -> Vec<ShapeMetrics> {
@@ -167,6 +186,7 @@ fn read(id: String, detailed: &Row<'_>, listed: &Row<'_>) -> Profile {
     let mode = detailed.text(mode_names).or_else(|| listed.text(mode_names));
     let modified: Names = &["modifiedTime"];
     Profile {
+        held: false,
         id,
         name: either(&["profileName"]),
         tenant_id: either(&["tenantId"]),

@@ -1,6 +1,8 @@
 //! Who a value is about.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -15,12 +17,20 @@ const MAX_ID_BYTES: usize = 256;
 /// this long is not to be expected, and the shortest id in the reference's samples has 34 characters.
 const MIN_ID_LENGTH: usize = 20;
 
+/// The length of a GUID in its usual form.
+const GUID_LENGTH: usize = 36;
+
 /// The id of a customer, the "tenant owner ID" of the reference. Cheap to clone.
 ///
-/// Its characters are whatever the API sent, so it has to be encoded wherever it becomes part of a path or a label.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// Its characters are whatever the API sent, so it has to be encoded wherever it becomes part of a path or a label. Two
+/// GUIDs that differ in the case of their letters only are the same: answers disagree about it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
-pub struct CustomerId(Arc<str>);
+pub struct CustomerId {
+    text: Arc<str>,
+    /// The same in lower case, for a GUID that is written with capitals.
+    folded: Option<Arc<str>>,
+}
 
 /// A text that cannot be the id of a customer: empty, `N/A`, or longer than 256 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,23 +41,59 @@ impl CustomerId {
     /// Takes an id without the space around it; `None` if it is empty, `N/A`, or longer than 256 bytes.
     pub fn parse(text: &str) -> Option<Self> {
         let id = present(text).filter(|id| id.len() <= MAX_ID_BYTES)?;
-        Some(Self(Arc::from(id)))
+        let folded = is_guid_with_capitals(id).then(|| Arc::from(id.to_ascii_lowercase()));
+        let text = Arc::from(id);
+        Some(Self { text, folded })
     }
 
     /// The id for a person to read in a log.
     pub fn shown(&self) -> String {
-        super::shown(&self.0)
+        super::shown(&self.text)
     }
 
     /// The id as the API wrote it.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    fn key(&self) -> &str {
+        self.folded.as_deref().unwrap_or(&self.text)
+    }
+}
+
+fn is_guid_with_capitals(id: &str) -> bool {
+    id.len() == GUID_LENGTH && looks_like_id(id) && id.bytes().any(|byte| byte.is_ascii_uppercase())
+}
+
+impl PartialEq for CustomerId {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for CustomerId {}
+
+impl PartialOrd for CustomerId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for CustomerId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(other.key())
+    }
+}
+
+impl Hash for CustomerId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
     }
 }
 
 impl fmt::Display for CustomerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -80,6 +126,21 @@ mod tests {
     use super::*;
 
     const ID: &str = "caf94a75-2cc6-43aa-b04b-794c8baf5ea3";
+
+    #[test]
+    fn a_guid_is_the_same_in_either_case_and_stays_as_it_was_written() {
+        let (lower, upper) = (
+            CustomerId::parse(ID).unwrap(),
+            CustomerId::parse(&ID.to_uppercase()).unwrap(),
+        );
+        assert_eq!(lower, upper);
+        assert_eq!(upper.as_str(), ID.to_uppercase());
+        let ids = std::collections::BTreeSet::from([lower.clone()]);
+        assert!(ids.contains(&upper));
+        let ids = std::collections::HashSet::from([lower]);
+        assert!(ids.contains(&upper));
+        assert_ne!(CustomerId::parse("c-a").unwrap(), CustomerId::parse("C-A").unwrap());
+    }
 
     #[test]
     fn an_id_is_trimmed_and_otherwise_left_alone() {

@@ -56,10 +56,13 @@ pub enum Error {
     },
 }
 
+/// A record, whose it is, and the moments of the polls that its rows and those held stand on.
+type SavedRecord = (&'static str, CustomerId, [Timestamp; 2], Arc<dyn Record>);
+
 /// What is known at one moment, to be written while the store goes on.
 pub struct Snapshot {
     customers: Vec<(CustomerId, Arc<str>)>,
-    records: Vec<(&'static str, CustomerId, Timestamp, Arc<dyn Record>)>,
+    records: Vec<SavedRecord>,
     freshness: Vec<(&'static str, Target, Attempt, Option<Timestamp>)>,
 }
 
@@ -78,6 +81,9 @@ enum Line {
         collector: String,
         customer: CustomerId,
         good_at: Timestamp,
+        /// The same for the rows that are held; files of the first version lack it.
+        #[serde(default)]
+        held_at: Option<Timestamp>,
         record: Box<RawValue>,
     },
     Freshness {
@@ -109,7 +115,7 @@ impl Store {
                 let record = Arc::clone(&cell.kept.record);
                 snapshot
                     .records
-                    .push((collected.name, id.clone(), cell.good_at, record));
+                    .push((collected.name, id.clone(), [cell.good_at, cell.held_at], record));
             }
             for (target, freshness) in &collected.freshness {
                 let line = (
@@ -154,6 +160,7 @@ impl Store {
                     collector,
                     customer,
                     good_at,
+                    held_at,
                     record,
                 } => {
                     let Some(organization) = organizations.get(&customer) else {
@@ -175,7 +182,8 @@ impl Store {
                     }
                     if let Some(kept) = entry.restore(&record, &customer, &context) {
                         let good_at = good_at.min(now);
-                        let cell = Cell { kept, good_at };
+                        let held_at = held_at.unwrap_or(good_at).min(now);
+                        let cell = Cell { kept, good_at, held_at };
                         inner.series += cell.samples();
                         collected.cells.insert(customer, cell);
                     }
@@ -250,11 +258,12 @@ impl Snapshot {
                 organization: organization.to_string(),
             })?;
         }
-        for (collector, customer, good_at, record) in &self.records {
+        for (collector, customer, [good_at, held_at], record) in &self.records {
             writer.line(&Line::Record {
                 collector: (*collector).to_owned(),
                 customer: customer.clone(),
                 good_at: *good_at,
+                held_at: Some(*held_at),
                 record: record.to_json()?,
             })?;
         }
