@@ -5,6 +5,7 @@
 
 pub mod auth;
 pub mod credential;
+mod envelope;
 pub mod exchange;
 pub mod gateway;
 pub mod pace;

@@ -45,6 +45,10 @@ use crate::store::{Plan, Store};
 /// costs no more than what the next polls tell again.
 const SAVE_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How soon what was learned after the start is saved for the first time, so that not even an early crash loses all, and
+/// a path that cannot be written shows.
+const FIRST_SAVE: Duration = Duration::from_secs(1);
+
 /// Saving takes at most this part of the time, however large the state.
 const SAVE_PART: u32 = 50;
 
@@ -549,7 +553,7 @@ impl Saver {
     async fn run(self, stop: CancellationToken) {
         let Some(path) = self.path.clone() else { return };
         let mut saved = self.store.generation();
-        let mut pause = SAVE_INTERVAL;
+        let mut pause = FIRST_SAVE;
         let mut failing = false;
         loop {
             let stopping = tokio::select! {
@@ -573,7 +577,9 @@ impl Saver {
                         failing = true;
                     }
                 }
-                pause = SAVE_INTERVAL.max(began.elapsed() * SAVE_PART);
+                // Until the round of a start is over there is much to learn every second, and later once in a while.
+                let settled = SAVE_INTERVAL.max(began.elapsed() * SAVE_PART);
+                pause = (pause * 2).max(began.elapsed() * SAVE_PART).min(settled);
             }
             if stopping {
                 return;

@@ -513,7 +513,7 @@ fn judge(status: StatusCode, body: &[u8], skew: Option<i64>) -> Result<Option<To
     if status == StatusCode::OK {
         return serde_json::from_slice::<TokenAnswer>(body)
             .ok()
-            .filter(|answer| !answer.access_token.is_empty())
+            .filter(|answer| is_token(&answer.access_token))
             .map(Some)
             .ok_or(Error::Malformed);
     }
@@ -531,6 +531,11 @@ fn judge(status: StatusCode, body: &[u8], skew: Option<i64>) -> Result<Option<To
         }),
         Err(_) => Err(Error::Status(status.as_u16())),
     }
+}
+
+/// Whether a text can be a token at all: visible ASCII, as a header takes it.
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// An error code as OAuth writes it; anything else is not repeated, because nobody knows what it holds.

@@ -2,16 +2,19 @@
 
 use std::collections::HashSet;
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use url::Url;
 
+use super::envelope::Envelope;
 use super::transport::{Answer, Call, Transport};
 use super::{Endpoint, Error, Failure, json};
 
 /// The most pages of one list. At the fifty rows that the API gives a page this is a fleet of a hundred thousand; a
 /// list without end must not take memory without end.
 const MAX_PAGES: usize = 2_000;
+
+/// Where the rows of a list stand.
+const LIST: &str = "value";
 
 /// Scopes of the first generation.
 pub mod scope {
@@ -79,8 +82,8 @@ impl Client {
                 return Ok(Vec::new());
             };
             let body = json(&body)?;
-            match serde_json::from_slice::<Page<'_>>(body) {
-                Ok(Page { value: Some(rows), .. }) => Ok(owned(rows)),
+            match Envelope::read(body, LIST) {
+                Ok(Envelope { rows: Some(rows), .. }) => Ok(owned(rows)),
                 _ => entity(body),
             }
         };
@@ -106,10 +109,9 @@ impl Client {
                 rows.extend(owned(page));
                 return Ok(rows);
             }
-            let page: Page<'_> =
-                serde_json::from_slice(body).map_err(|_| Error::Decode("a JSON list under \"value\""))?;
-            rows.extend(owned(page.value.ok_or(Error::Decode("a list under \"value\""))?));
-            let Some(link) = page.link.or(page.older_link).filter(|link| !link.is_empty()) else {
+            let page = Envelope::read(body, LIST)?;
+            rows.extend(owned(page.rows.ok_or(Error::Decode("a list under \"value\""))?));
+            let Some(link) = page.link else {
                 return Ok(rows);
             };
             url = self.follow(&url, &link)?;
@@ -140,16 +142,6 @@ impl Client {
             scope,
         }
     }
-}
-
-#[derive(Deserialize)]
-struct Page<'a> {
-    #[serde(borrow)]
-    value: Option<Vec<&'a RawValue>>,
-    #[serde(rename = "@odata.nextLink")]
-    link: Option<String>,
-    #[serde(rename = "nextLink")]
-    older_link: Option<String>,
 }
 
 fn owned(rows: Vec<&RawValue>) -> Vec<Box<RawValue>> {

@@ -5,11 +5,15 @@ use std::collections::HashSet;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::envelope::Envelope;
 use super::transport::{Answer, Call, Transport};
 use super::{Endpoint, Error, Failure, json, v1};
 
 /// Where the second generation lives below the base.
 const BASE_PATH: &str = "/partner/external/v3/general";
+
+/// Where the rows of a list stand.
+const LIST: &str = "data";
 
 /// Rows a page: the most that the API gives.
 const PAGE_SIZE: usize = 100;
@@ -75,14 +79,34 @@ impl Client {
     /// The first error, or [`Error::Incomplete`] where pages repeat or rows are fewer or more than the total says;
     /// then none of the rows count.
     pub async fn list(&self, list: List<'_>) -> Result<Vec<Box<RawValue>>, Failure> {
-        let mut outcome = Err(Error::Incomplete("its total and its rows disagree"));
+        self.walk_until_sure(&list)
+            .await
+            .map_err(|error| error.at(list.endpoint))
+    }
+
+    async fn walk_until_sure(&self, list: &List<'_>) -> Result<Vec<Box<RawValue>>, Error> {
+        let mut before = None;
+        let mut doubt = Error::Incomplete("its total and its rows disagree");
         for _ in 0..WALKS {
-            outcome = self.walk(&list).await;
-            if !matches!(outcome, Err(Error::Incomplete(_))) {
-                break;
+            let mut walked = match self.walk(list).await {
+                Err(error @ Error::Incomplete(_)) => {
+                    doubt = error;
+                    continue;
+                }
+                walked => walked?,
+            };
+            // Rows that moved to a later page while we walked come twice, and another is then missed. A list that gives
+            // the same rows twice in both walks just holds them twice.
+            let holds_repeats = walked.total == Some(walked.served) && before.as_ref() == Some(&walked.seen);
+            if holds_repeats {
+                walked.rows.append(&mut walked.repeats);
             }
+            if walked.total.is_none_or(|total| total == walked.rows.len()) {
+                return Ok(walked.rows);
+            }
+            before = Some(walked.seen);
         }
-        outcome.map_err(|error| error.at(list.endpoint))
+        Err(doubt)
     }
 
     /// One entity, bare or under `data`. Empty after a 204.
@@ -118,35 +142,41 @@ impl Client {
         read.await.map_err(|error: Error| error.at(endpoint))
     }
 
-    async fn walk(&self, list: &List<'_>) -> Result<Vec<Box<RawValue>>, Error> {
-        let mut rows = Vec::new();
-        let mut seen = HashSet::new();
+    async fn walk(&self, list: &List<'_>) -> Result<Walked, Error> {
+        let mut walked = Walked::default();
         for index in 1..=MAX_PAGES {
             let body = match self.transport.call(&self.page(list, index)?).await? {
                 Answer::Body(body) => body,
-                Answer::Empty if index == 1 => return Ok(rows),
+                // Where no total announces more, nothing is what comes after the last page.
+                Answer::Empty if walked.total.is_none() => return Ok(walked),
                 Answer::Empty => return Err(Error::Incomplete("a page that should be there is empty")),
             };
             let page = Page::read(json(&body)?)?;
             let size = page.rows.len();
             let identities: Vec<String> = page.rows.iter().map(|row| identity(row, list.key)).collect();
-            let repeated = size > 0 && identities.iter().all(|identity| seen.contains(identity));
-            match (repeated, page.total) {
-                (false, _) => {}
+            let repeated = size > 0 && identities.iter().all(|identity| walked.seen.contains(identity));
+            match page.total {
                 // A bare array of just one page's size may be all there is, from a server that does not page.
-                (true, None) if index == 2 => return Ok(rows),
-                (true, _) => return Err(Error::Incomplete("the same page came again")),
+                None if repeated && index == 2 => return Ok(walked),
+                None if repeated => return Err(Error::Incomplete("the same page came again")),
+                // The last page is shorter and may hold nothing but rows that moved there; a whole page is another's.
+                Some(_) if repeated && size >= walked.page_size => {
+                    return Err(Error::Incomplete("the same page came again"));
+                }
+                _ => {}
             }
             for (row, identity) in page.rows.into_iter().zip(&identities) {
-                // Rows that moved to a later page while we walked come twice; the total then shows what was missed.
-                if list.key.is_none() || !seen.contains(identity) {
-                    rows.push(row.to_owned());
-                }
+                let repeats = list.key.is_some() && walked.seen.contains(identity);
+                let rows = if repeats { &mut walked.repeats } else { &mut walked.rows };
+                rows.push(row.to_owned());
             }
-            seen.extend(identities);
+            walked.seen.extend(identities);
+            walked.served += size;
+            walked.page_size = walked.page_size.max(size);
+            walked.total = page.total;
             match page.total {
-                Some(total) if size == 0 || rows.len() >= total => return whole(rows, Some(total)),
-                None if ![PAGE_SIZE, DEFAULT_PAGE_SIZE].contains(&size) => return Ok(rows),
+                Some(total) if size == 0 || walked.served >= total => return Ok(walked),
+                None if ![PAGE_SIZE, DEFAULT_PAGE_SIZE].contains(&size) => return Ok(walked),
                 _ => {}
             }
         }
@@ -167,11 +197,18 @@ impl Client {
     }
 }
 
-fn whole(rows: Vec<Box<RawValue>>, total: Option<usize>) -> Result<Vec<Box<RawValue>>, Error> {
-    match total {
-        Some(total) if total != rows.len() => Err(Error::Incomplete("its total and its rows disagree")),
-        _ => Ok(rows),
-    }
+/// What one walk over the pages of a list brought.
+#[derive(Default)]
+struct Walked {
+    rows: Vec<Box<RawValue>>,
+    /// Rows whose key had come before, on an earlier page.
+    repeats: Vec<Box<RawValue>>,
+    /// How many rows came, repeated ones too.
+    served: usize,
+    seen: HashSet<String>,
+    /// The most rows of a page.
+    page_size: usize,
+    total: Option<usize>,
 }
 
 /// What tells a row from another: its key where it has one, else all of it.
@@ -202,29 +239,10 @@ impl<'a> Page<'a> {
             let rows = serde_json::from_slice(body).map_err(|_| Error::Decode("JSON"))?;
             return Ok(Self { rows, total: None });
         }
-        let envelope: Envelope<'a> =
-            serde_json::from_slice(body).map_err(|_| Error::Decode("a JSON list under \"data\""))?;
-        let total = envelope
-            .metadata
-            .and_then(|metadata| metadata.total_count)
-            .and_then(|total| total.get().trim_matches('"').parse().ok());
+        let envelope = Envelope::read(body, LIST)?;
         Ok(Self {
-            rows: envelope.data.ok_or(Error::Decode("a list under \"data\""))?,
-            total,
+            rows: envelope.rows.ok_or(Error::Decode("a list under \"data\""))?,
+            total: envelope.total,
         })
     }
-}
-
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(borrow)]
-    data: Option<Vec<&'a RawValue>>,
-    #[serde(borrow)]
-    metadata: Option<Metadata<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Metadata<'a> {
-    #[serde(rename = "totalCount", borrow)]
-    total_count: Option<&'a RawValue>,
 }

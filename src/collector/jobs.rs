@@ -276,12 +276,14 @@ fn read(row: &Row<'_>, api: &Api, context: &Context) -> Option<Read> {
         End::At(end) => Some(end),
         End::None | End::Future => None,
     };
+    let modified = row.timestamp(&["lastModifyTime", "lastModifiedTime"]);
     let run = Run {
         key: RunKey::new(id.as_deref(), start, end),
         status,
         start,
         end,
-        modified: row.timestamp(&["lastModifyTime", "lastModifiedTime"]),
+        dated: dated(status, start.or(modified), end, context.now),
+        modified,
         duration: row.duration(&["jobDuration"]),
         backup_size: row.size(&["backupSize"], api.gigabyte()),
         processed: row.count(&["totalCount"]),
@@ -295,6 +297,16 @@ fn read(row: &Row<'_>, api: &Api, context: &Context) -> Option<Read> {
         numbers,
         run,
     })
+}
+
+/// When a run that says that it ended, and not when, is taken to have ended: one that left a restore point when it began,
+/// because what it restores is no younger, and one that failed and says of no moment now, because it must not hide.
+fn dated(status: JobStatus, said: Option<Timestamp>, end: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    match (end, said) {
+        (None, said) if status.is_restore_point() => said.filter(|said| *said <= now.plus(FUTURE_TOLERANCE)),
+        (None, None) if status.counts_as_failure(false) => Some(now),
+        _ => None,
+    }
 }
 
 /// What a row says of the end of its run.

@@ -60,9 +60,7 @@ impl Collector {
             })?
             .unwrap_or(default);
         let stale_after = settings
-            .read(&key("stale_after"), |setting| {
-                stale_after(setting, interval, &key("interval"))
-            })?
+            .read(&key("stale_after"), |setting| setting.duration(SHORTEST..=LONGEST))?
             .unwrap_or_else(|| interval.saturating_mul(DEFAULT_STALE_INTERVALS));
         let enabled = settings.read(&key("enabled"), |setting| match setting.boolean()? {
             false if name == collector::CUSTOMERS => Err(setting.invalid(
@@ -76,17 +74,6 @@ impl Collector {
             stale_after,
         })
     }
-}
-
-fn stale_after(setting: &Setting, interval: Duration, interval_key: &str) -> Result<Duration, Error> {
-    let stale_after = setting.duration(SHORTEST..=LONGEST)?;
-    if stale_after < interval {
-        return Err(setting.invalid(format!(
-            "is shorter than {interval_key}; expected {} or more",
-            humantime::format_duration(interval)
-        )));
-    }
-    Ok(stale_after)
 }
 
 /// Which jobs are asked for.
@@ -164,14 +151,6 @@ mod tests {
         );
         assert_eq!(config.collectors.get("job"), None);
         assert_eq!(config.collectors.iter().count(), collector::ALL.len());
-    }
-
-    #[test]
-    fn refuses_what_goes_stale_between_polls() {
-        assert_eq!(
-            message(from_file("collectors: {jobs: {stale_after: 1m}}")),
-            "elements.yml: collectors.jobs.stale_after: \"1m\" is shorter than collectors.jobs.interval; expected 5m or more"
-        );
     }
 
     #[test]

@@ -293,7 +293,7 @@ const fn stale_after(path: &'static str) -> Key {
     key(
         path,
         Preset::Otherwise("3 × interval"),
-        "a duration, no shorter than the interval",
+        "a duration; where it is shorter than the interval, values go between two polls",
         "How long values outlive the last good poll.",
     )
 }

@@ -206,7 +206,11 @@ rpo:
                 "[none]",
                 "rpo.overrides[0]: \"none\" is not a mapping; expected {customer, service, module, rpo}",
             ),
-            ("none", "rpo.overrides: \"none\" is not a list; expected [one, other]"),
+            (
+                "none",
+                "rpo.overrides[0]: \"none\" is not a mapping; expected {customer, service, module, rpo}",
+            ),
+            ("{}", "rpo.overrides: is not a list; expected [one, other]"),
         ] {
             assert_eq!(
                 message(from_file(&format!("rpo: {{overrides: {overrides}}}"))),

@@ -12,6 +12,7 @@ use url::{Host, Url};
 
 use super::error::{Error, Origin};
 use super::layers;
+use crate::domain::{self, Timestamp};
 use crate::secret::Secret;
 
 /// How much of a value an error shows, in characters: enough to recognise it, short enough for one line.
@@ -140,7 +141,7 @@ impl Setting {
         )))
     }
 
-    /// A day at its start in UTC, or a timestamp, in seconds since the Unix epoch.
+    /// A day at its start in UTC, or a timestamp, in any form that Elements shows, in seconds since the Unix epoch.
     pub(super) fn date(&self) -> Result<i64, Error> {
         let expected = "is not a date; expected something like 2027-01-31 or 2027-01-31T12:00:00Z";
         let text = self.text().map_err(|_| self.invalid(expected))?;
@@ -151,7 +152,9 @@ impl Setting {
         });
         timestamp
             .map(jiff::Timestamp::as_second)
-            .map_err(|_| self.invalid(expected))
+            .ok()
+            .or_else(|| domain::timestamp(text).ok().flatten().map(Timestamp::whole_seconds))
+            .ok_or_else(|| self.invalid(expected))
     }
 
     /// One of a few words, in any case.
@@ -214,6 +217,9 @@ impl Setting {
         let values = match &self.value {
             ValueKind::Array(items) => items.iter().map(|item| item.kind.clone()).collect(),
             ValueKind::String(text) if matches!(self.origin, Origin::Variable(_)) => self.list_in(text.trim())?,
+            // One item needs no brackets. Whether a comma separates two or belongs to a name, a file has to say.
+            ValueKind::String(text) if !text.contains(',') => vec![self.value.clone()],
+            ValueKind::I64(_) => vec![self.value.clone()],
             _ => return Err(self.invalid("is not a list; expected [one, other]")),
         };
         Ok(values
@@ -430,8 +436,9 @@ mod tests {
     fn dates() {
         assert_eq!(in_file("1970-01-02").date().unwrap(), 86_400);
         assert_eq!(in_file("1970-01-01T00:00:09Z").date().unwrap(), 9);
+        assert_eq!(in_file("12/29/2026").date().unwrap(), 1_798_502_400);
         assert_eq!(in_file("1970-01-01T02:00:00+02:00").date().unwrap(), 0);
-        for text in ["2027-02-30", "01/31/2027", "2027-01-31T12:00:00", "soon", ""] {
+        for text in ["2027-02-30", "31/01/2027", "N/A", "soon", ""] {
             assert_eq!(
                 message(in_file(text).date()),
                 format!(
@@ -563,6 +570,8 @@ mod tests {
             ["Contoso, Ltd", "303", "it's"]
         );
         assert_eq!(words(in_file(vec!["one", "other"])), ["one", "other"]);
+        assert_eq!(words(in_file("Contoso Ltd")), ["Contoso Ltd"]);
+        assert_eq!(words(in_file(303_i64)), ["303"]);
         assert_eq!(
             message(in_file("one,other").list()),
             "elements.yml: a.key: \"one,other\" is not a list; expected [one, other]"

@@ -27,6 +27,9 @@ pub struct Run {
     pub start: Option<Timestamp>,
     /// When it ended. An end in the future is left out by whoever reads the run: it is no end yet.
     pub end: Option<Timestamp>,
+    /// When it is taken to have ended at the earliest, where it says that it ended and not when.
+    #[serde(default)]
+    pub dated: Option<Timestamp>,
     /// When it was last modified.
     pub modified: Option<Timestamp>,
     /// How long it took, as the API says.
@@ -89,7 +92,12 @@ impl Run {
 
     /// The last moment known of the run, `None` for the placeholder of a module that never ran.
     fn moment(&self) -> Option<Timestamp> {
-        self.end.or(self.modified).or(self.start)
+        self.end.or(self.dated).or(self.modified).or(self.start)
+    }
+
+    /// Whether it is dated by when it was first seen, because it says of no moment.
+    fn is_dated_by_sight(&self) -> bool {
+        self.dated.is_some() && self.end.or(self.modified).or(self.start).is_none()
     }
 
     fn has_ended(&self) -> bool {
@@ -147,7 +155,11 @@ pub struct History {
 impl History {
     /// Takes in the runs that a list holds of the module, and says how many rows were second rows of one run.
     pub fn absorb(&mut self, rows: Vec<Run>) -> u64 {
-        let (runs, duplicates) = distinct(rows);
+        let (mut runs, duplicates) = distinct(rows);
+        for run in runs.values_mut().filter(|run| run.is_dated_by_sight()) {
+            let known = self.remembered.iter().find(|known| known.key == run.key);
+            run.dated = known.and_then(|known| known.rank.moment).or(run.dated);
+        }
         self.listed.clear();
         for run in runs.values() {
             *self.listed.entry(run.status).or_default() += 1;
@@ -223,7 +235,7 @@ impl History {
         let ended = Ended {
             key: run.key,
             status: run.status,
-            end: run.end,
+            end: run.end.or(run.dated.filter(|_| run.status.is_restore_point())),
             rank: run.rank(),
         };
         if let Some(known) = self.remembered.iter_mut().find(|known| known.key == run.key) {
@@ -330,6 +342,7 @@ mod tests {
             status,
             start,
             end,
+            dated: None,
             modified: None,
             duration: None,
             backup_size: None,
@@ -361,6 +374,59 @@ mod tests {
         assert_eq!(history.newest_ended().unwrap().status, Failed);
         assert_eq!(history.last_success(), at(1));
         assert_eq!(history.consecutive_failures(), 1);
+    }
+
+    /// A run that says no moment, as it is read when it is `seen`.
+    fn undated(id: &str, status: JobStatus, seen: i64) -> Run {
+        Run {
+            key: RunKey::new(Some(id), None, None),
+            start: None,
+            dated: at(seen),
+            ..run(id, status, 0, None)
+        }
+    }
+
+    #[test]
+    fn a_failure_that_says_no_moment_counts_from_when_it_was_first_seen() {
+        let mut history = History::default();
+        history.absorb(vec![run("a", Finished, 0, Some(1)), undated("b", Failed, 10)]);
+        assert_eq!(history.newest_ended().unwrap().status, Failed);
+        assert_eq!(history.consecutive_failures(), 1);
+        for seen in 11..14 {
+            history.absorb(vec![undated("b", Failed, seen), undated("c", Canceled, seen)]);
+        }
+        assert_eq!(history.consecutive_failures(), 2);
+        assert_eq!(
+            history.ended(),
+            &BTreeMap::from([(Finished, 1), (Failed, 1), (Canceled, 1)])
+        );
+        // A later restore point settles them, though they are still listed.
+        history.absorb(vec![
+            undated("b", Failed, 20),
+            undated("c", Canceled, 20),
+            run("d", Finished, 15, Some(16)),
+        ]);
+        assert_eq!(history.consecutive_failures(), 0);
+        assert_eq!(history.newest_ended().unwrap().status, Finished);
+    }
+
+    #[test]
+    fn a_finished_run_without_an_end_is_as_old_as_its_start() {
+        let mut history = History::default();
+        let finished = Run {
+            dated: at(5),
+            modified: at(9),
+            ..run("b", Finished, 5, None)
+        };
+        history.absorb(vec![run("a", Failed, 0, Some(4)), finished]);
+        assert_eq!(history.last_success(), at(5));
+        assert_eq!(history.last_restore_point(), at(5));
+        assert_eq!(history.consecutive_failures(), 0);
+        assert_eq!(
+            history.newest_ended().unwrap().end,
+            None,
+            "what was not said is not shown"
+        );
     }
 
     #[test]

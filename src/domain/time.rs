@@ -42,6 +42,11 @@ impl Timestamp {
         seconds + ticks / TICKS_PER_SECOND as f64
     }
 
+    /// Whole seconds since the Unix epoch.
+    pub fn whole_seconds(self) -> i64 {
+        self.0.div_euclid(TICKS_PER_SECOND)
+    }
+
     /// The point this much later, or the last there is.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {

@@ -421,6 +421,30 @@ async fn scan_profiles() {
 }
 
 #[tokio::test]
+async fn a_profile_without_details_is_what_the_list_says() {
+    let list = format!("GET /partner/customers/{ID}/scanProfiles");
+    let one = format!("{list}/p-1");
+    let listed =
+        r#"{"value":[{"profileId":"p-1","profileName":"New","scanMode":1,"modifiedTime":"2026-09-14T16:17:38Z"}]}"#;
+    let canned = Canned::start(&[("GET /partner/customers", V1_CUSTOMERS), (list.as_str(), listed)]).await;
+    canned.set(&one, 204, "");
+    let only = [
+        ("ELEMENTS_API__VERSION", "v1"),
+        ("ELEMENTS_COLLECTORS__JOBS__ENABLED", "false"),
+        ("ELEMENTS_COLLECTORS__PROTECTED__ENABLED", "false"),
+        ("ELEMENTS_COLLECTORS__LICENSES__ENABLED", "false"),
+        ("ELEMENTS_COLLECTORS__SCAN_CHANGES__ENABLED", "false"),
+    ];
+    let (text, good) = once(&config(&canned.base, &only)).await;
+    assert!(good, "{text}");
+    let modified =
+        format!(r#"elements_scan_profile_modified_timestamp_seconds{{customer_id="{ID}",profile_id="p-1"}}"#);
+    assert_eq!(value(&text, &modified), Some(1_789_402_658.0));
+    assert!(text.contains(r#"profile_name="New""#));
+    assert!(!text.contains("elements_scan_profile_daily_scan_enabled{"));
+}
+
+#[tokio::test]
 async fn scan_changes() {
     let base = format!("/partner/customers/{ID}/scanProfiles");
     let v3_base = format!("/partner/external/v3/general/customers/{ID}/scan-profiles");

@@ -1,7 +1,12 @@
 //! Who is known, and who is asked about: joining, named by id, left out, refused.
 
+use std::collections::BTreeMap;
+
+use elements_exporter::simulator::{Fault, FaultKind};
+
 use crate::canned::Canned;
 use crate::support::{config, once, samples, value};
+use crate::world::{start, still};
 
 const A: &str = "aaaaaaaa-0000-4000-8000-000000000001";
 const B: &str = "bbbbbbbb-0000-4000-8000-000000000002";
@@ -172,4 +177,108 @@ async fn a_customer_that_is_named_and_not_listed_is_no_success() {
     assert!(!good);
     let errors = r#"elements_exporter_api_errors_total{endpoint="customers",reason="not_found"}"#;
     assert_eq!(value(&text, errors), Some(1.0));
+}
+
+/// Only the list of customers, of the second generation.
+const V3_CUSTOMERS_ALONE: [(&str, &str); 3] = [
+    ("ELEMENTS_API__VERSION", "v3"),
+    ("ELEMENTS_COLLECTORS__JOBS__ENABLED", "false"),
+    ("ELEMENTS_COLLECTORS__LICENSES__ENABLED", "false"),
+];
+
+fn numbered(numbers: impl IntoIterator<Item = usize>) -> String {
+    let rows: Vec<String> = numbers
+        .into_iter()
+        .map(|n| format!(r#"{{"id":"customer-{n}","organization":"{n}","jobStatus":1}}"#))
+        .collect();
+    rows.join(",")
+}
+
+#[tokio::test]
+async fn a_list_that_holds_a_customer_twice_is_complete_and_says_so() {
+    let path = "POST /partner/external/v3/general/customers/batch";
+    for rest in [0..1, 95..105] {
+        let canned = Canned::start(&[]).await;
+        let total = 100 + rest.len();
+        let page = |rows: String| format!(r#"{{"data":[{rows}],"metadata":{{"totalCount":{total}}}}}"#);
+        canned.set(
+            &format!("{path}?pageIndex=1&pageSize=100"),
+            200,
+            &page(numbered(0..100)),
+        );
+        canned.set(
+            &format!("{path}?pageIndex=2&pageSize=100"),
+            200,
+            &page(numbered(rest.clone())),
+        );
+        let (text, good) = once(&config(&canned.base, &settings(&V3_CUSTOMERS_ALONE))).await;
+        assert!(good, "{text}");
+        let customers = rest.end.max(100);
+        assert_eq!(samples(&text, "elements_customer_info").lines().count(), customers);
+        let repeats = (total - customers) as f64;
+        let duplicates = r#"elements_exporter_duplicate_rows_total{endpoint="customers"}"#;
+        assert_eq!(value(&text, duplicates), Some(repeats));
+    }
+}
+
+#[tokio::test]
+async fn nothing_after_a_full_page_without_a_total_is_its_end() {
+    let path = "POST /partner/external/v3/general/customers/batch";
+    for (rows, body) in [
+        (50, format!("[{}]", numbered(0..50))),
+        (100, format!("[{}]", numbered(0..100))),
+        (100, format!(r#"{{"data":[{}]}}"#, numbered(0..100))),
+    ] {
+        let canned = Canned::start(&[]).await;
+        canned.set(&format!("{path}?pageIndex=1&pageSize=100"), 200, &body);
+        canned.set(&format!("{path}?pageIndex=2&pageSize=100"), 204, "");
+        let (text, good) = once(&config(&canned.base, &settings(&V3_CUSTOMERS_ALONE))).await;
+        assert!(good, "{text}");
+        assert_eq!(samples(&text, "elements_customer_info").lines().count(), rows);
+    }
+}
+
+#[tokio::test]
+async fn a_guid_in_another_case_is_the_same_customer_in_every_list() {
+    let list = format!(
+        r#"{{"value":[{},{}]}}"#,
+        customer(A, "One"),
+        customer(&A.to_uppercase(), "One")
+    );
+    let canned = api(&[
+        ("GET /partner/customers".to_owned(), list),
+        ("GET /partner/services".to_owned(), services(&[&A.to_uppercase()])),
+        jobs_of(A),
+    ])
+    .await;
+    let (text, good) = once(&config(&canned.base, &settings(&[]))).await;
+    assert!(good, "{text}");
+    assert_eq!(samples(&text, "elements_customer_info").lines().count(), 1);
+    let seats = format!(r#"elements_license_purchased_seats{{customer_id="{A}",license="",service="S"}}"#);
+    assert_eq!(value(&text, &seats), Some(5.0));
+}
+
+#[tokio::test]
+async fn a_poll_of_everything_once_begins_no_second_round() {
+    let partner = start(still(20)).await;
+    partner
+        .handle
+        .set_faults(vec![Fault::new("/partner/*", FaultKind::Delay { ms: 50 })]);
+    let second = [
+        ("ELEMENTS_API__VERSION", "v3"),
+        ("ELEMENTS_COLLECTORS__CUSTOMERS__INTERVAL", "1s"),
+        ("ELEMENTS_COLLECTORS__JOBS__INTERVAL", "1s"),
+        ("ELEMENTS_COLLECTORS__PROTECTED__INTERVAL", "1s"),
+        ("ELEMENTS_API__MAX_CONCURRENCY", "1"),
+    ];
+    let (text, good) = once(&config(&partner.base, &second)).await;
+    assert!(good, "{text}");
+    let mut asked: BTreeMap<String, usize> = BTreeMap::new();
+    for request in partner.handle.requests() {
+        // The list of profiles is asked for by two collectors.
+        if !request.path.contains("/scan-profiles/") {
+            *asked.entry(request.path).or_default() += 1;
+        }
+    }
+    assert!(asked.values().all(|times| *times == 1), "{asked:?}");
 }

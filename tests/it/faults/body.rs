@@ -4,6 +4,7 @@ use elements_exporter::simulator::{Fault, FaultKind};
 use serde_json::{Value, json};
 
 use super::{CUSTOMERS_V3, Case, Exporter, JOBS_V1, case, errors, hold_each, ids, last_success, number, success};
+use crate::canned::Canned;
 use crate::support::{about_customers, config, value};
 use crate::world::{start, still};
 
@@ -246,4 +247,63 @@ async fn a_row_that_cannot_be_read_leaves_the_others_and_the_poll_incomplete() {
         })
         .await;
     assert_eq!(shown(&more), modules);
+}
+
+#[tokio::test]
+async fn what_a_partial_answer_tells_stays_current_and_the_rest_ages() {
+    let customers = r#"{"value":[{"id":"one","organization":"One"},{"id":"two","organization":"Two"}]}"#;
+    let services = |second: &str| {
+        format!(
+            r#"{{"value":[{{"customerId":"one","products":[{{"service":"A","purchasedUserSeats":5}},{second}]}},
+            {{"customerId":"two","products":[{{"service":"A","purchasedUserSeats":6}}]}}]}}"#
+        )
+    };
+    let jobs = |second: &str| {
+        format!(
+            r#"{{"value":[{{"jobType":"Microsoft 365","jobModule":"OneDrive","status":"Finished","jobId":"1",
+            "endTime":"2026-01-01T00:00:00Z"}},{{"jobType":"Microsoft 365","jobModule":{second},"status":"Finished",
+            "jobId":"2","endTime":"2026-01-01T00:00:00Z"}}]}}"#
+        )
+    };
+    let api = Canned::start(&[
+        ("GET /partner/customers", customers),
+        (
+            "GET /partner/services",
+            &services(r#"{"service":"B","purchasedUserSeats":7}"#),
+        ),
+        ("GET /partner/customers/one/jobs", &jobs(r#""Exchange Online""#)),
+        ("GET /partner/customers/two/jobs", r#"{"value":[]}"#),
+    ])
+    .await;
+    let more = [
+        ("ELEMENTS_API__VERSION", "v1"),
+        ("ELEMENTS_COLLECTORS__LICENSES__STALE_AFTER", "2s"),
+        ("ELEMENTS_COLLECTORS__JOBS__STALE_AFTER", "2s"),
+    ];
+    let exporter = Exporter::start(&api.base, &["licenses", "jobs"], &more).await;
+    exporter.settled().await;
+    api.set("GET /partner/services", 200, &services(r#"{"service":null}"#));
+    api.set("GET /partner/customers/one/jobs", 200, &jobs("null"));
+    let seats = |customer, service| {
+        format!(r#"elements_license_purchased_seats{{customer_id="{customer}",license="",service="{service}"}}"#)
+    };
+    let status =
+        |module| format!(r#"elements_job_status{{customer_id="one",service="Microsoft 365",module="{module}"}}"#);
+    let aged = exporter
+        .until("what could not be read is old", |text| {
+            value(text, &seats("one", "B")).is_none() && value(text, &status("Exchange Online")).is_none()
+        })
+        .await;
+    assert_eq!(number(&aged, &success("licenses", "")), 0.0);
+    assert_eq!(number(&aged, &success("jobs", "one")), 0.0);
+    let polls = |text: &str| number(text, &errors("licenses", "unreadable_rows"));
+    let text = exporter
+        .until("three more polls", |text| polls(text) >= polls(&aged) + 3.0)
+        .await;
+    assert_eq!(value(&text, &seats("one", "A")), Some(5.0));
+    assert_eq!(value(&text, &seats("two", "A")), Some(6.0));
+    assert_eq!(value(&text, &status("OneDrive")), Some(2.0));
+    assert!(text.contains(r#"elements_license_info{customer_id="one",license="",service="B""#));
+    let backup = r#"elements_job_last_backup_timestamp_seconds{customer_id="one",service="Microsoft 365",module="Exchange Online"}"#;
+    assert!(value(&text, backup).is_some(), "a date stays");
 }

@@ -298,3 +298,71 @@ async fn a_number_is_exact_or_absent_and_counted() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_subscription_keeps_its_label_when_it_or_another_changes() {
+    let services = |seats: [u32; 2], ends: [&str; 2]| {
+        let product = |at: usize| {
+            format!(
+                r#"{{"service":"S","package":"P","purchasedUserSeats":{},"expirationDate":"{}"}}"#,
+                seats[at], ends[at]
+            )
+        };
+        format!(
+            r#"{{"value":[{{"customerId":"one","products":[{},{}]}}]}}"#,
+            product(0),
+            product(1)
+        )
+    };
+    let api = Canned::start(&[
+        (
+            "GET /partner/customers",
+            r#"{"value":[{"id":"one","organization":"One"}]}"#,
+        ),
+        (
+            "GET /partner/services",
+            &services([100, 50], ["2027-01-01", "2028-01-01"]),
+        ),
+    ])
+    .await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("state");
+    let more = [
+        ("ELEMENTS_API__VERSION", "v1"),
+        ("ELEMENTS_STATE__FILE", file.to_str().unwrap()),
+    ];
+    let license_of = |text: &str, seats: &str| {
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("elements_license_purchased_seats{") && line.ends_with(seats));
+        let (_, rest) = line?.split_once("license=\"")?;
+        Some(rest.split_once('"')?.0.to_owned())
+    };
+    let mut exporter = Exporter::start(&api.base, &["licenses"], &more).await;
+    let text = exporter.settled().await;
+    let (one, other) = (license_of(&text, " 100"), license_of(&text, " 50"));
+    assert!(one.is_some() && other.is_some() && one != other, "{text}");
+    for (seats, ends) in [
+        ([100, 50], ["2029-01-01", "2028-01-01"]),
+        ([40, 50], ["2029-01-01", "2028-01-01"]),
+        ([40, 60], ["2029-01-01", "2028-01-01"]),
+    ] {
+        api.set("GET /partner/services", 200, &services(seats, ends));
+        let (first, second) = (format!(" {}", seats[0]), format!(" {}", seats[1]));
+        let end = if ends[0] == "2029-01-01" {
+            " 1861920000"
+        } else {
+            " 1798761600"
+        };
+        let text = exporter
+            .until("the change is seen", |text| {
+                let ends = |line: &str| line.starts_with("elements_license_expiration") && line.ends_with(end);
+                text.lines().any(ends) && license_of(text, &first).is_some() && license_of(text, &second).is_some()
+            })
+            .await;
+        assert_eq!(license_of(&text, &first), one, "{seats:?} {ends:?}");
+        assert_eq!(license_of(&text, &second), other, "{seats:?} {ends:?}");
+        exporter.stop().await;
+        exporter = Exporter::start(&api.base, &["licenses"], &more).await;
+    }
+}

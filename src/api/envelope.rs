@@ -1,0 +1,128 @@
+//! The object around the rows of a list, in both generations: its names in either case, its rows as they came.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::Error;
+
+/// What is read of the object around a list.
+#[derive(Debug, Default)]
+pub(super) struct Envelope<'a> {
+    /// The rows; `None` where there is no list, which is not the same as an empty one.
+    pub(super) rows: Option<Vec<&'a RawValue>>,
+    /// The link to the next page.
+    pub(super) link: Option<String>,
+    /// How many rows all pages have together, where that is said and can be read.
+    pub(super) total: Option<usize>,
+}
+
+impl<'a> Envelope<'a> {
+    /// Reads an object whose rows stand under `list`.
+    ///
+    /// # Errors
+    /// Where it is no such object.
+    pub(super) fn read(body: &'a [u8], list: &'static str) -> Result<Self, Error> {
+        let mut deserializer = serde_json::Deserializer::from_slice(body);
+        let read = Names { list }.deserialize(&mut deserializer);
+        let whole = read.and_then(|envelope| deserializer.end().map(|()| envelope));
+        whole.map_err(|_| Error::Decode("a JSON object around a list"))
+    }
+}
+
+/// The names by which an envelope is read. A struct that derives this would not take them in another case, and a next
+/// page that is not found is a list that looks complete and is not.
+#[derive(Clone, Copy)]
+struct Names {
+    list: &'static str,
+}
+
+impl<'de> DeserializeSeed<'de> for Names {
+    type Value = Envelope<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Names {
+    type Value = Envelope<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object around a list")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut envelope = Envelope::default();
+        while let Some(Name(name)) = map.next_key()? {
+            let is = |wanted: &str| name.eq_ignore_ascii_case(wanted);
+            if is(self.list) {
+                if envelope.rows.is_some() {
+                    return Err(A::Error::custom("two lists"));
+                }
+                envelope.rows = map.next_value()?;
+            } else if is("@odata.nextLink") || is("nextLink") {
+                let link: Option<String> = map.next_value()?;
+                envelope.link = envelope.link.or(link.filter(|link| !link.is_empty()));
+            } else if is("metadata") {
+                envelope.total = total(map.next_value()?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(envelope)
+    }
+}
+
+/// The total of the metadata, as a number or as text; absent where there is none that can be read.
+fn total(metadata: Option<&RawValue>) -> Option<usize> {
+    let fields: HashMap<String, &RawValue> = serde_json::from_str(metadata?.get()).ok()?;
+    let (_, total) = fields
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case("totalCount"))?;
+    total.get().trim_matches('"').trim().parse().ok()
+}
+
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn names_are_read_in_either_case() {
+        let body = br#"{"@odata.context":{"x":[1]},"Value":[{},1],"@odata.nextlink":"next"}"#;
+        let envelope = Envelope::read(body, "value").unwrap();
+        assert_eq!(envelope.rows.unwrap().len(), 2);
+        assert_eq!(envelope.link.as_deref(), Some("next"));
+        let body = br#"{"Data":[],"MetaData":{"pageIndex":1,"TotalCount":"7"}}"#;
+        let envelope = Envelope::read(body, "data").unwrap();
+        assert!(envelope.rows.unwrap().is_empty());
+        assert_eq!(envelope.total, Some(7));
+    }
+
+    #[test]
+    fn no_list_is_no_empty_list() {
+        for body in [
+            r#"{"value":null}"#,
+            "{}",
+            r#"{"data":[]}"#,
+            r#"{"value":[],"x":"#,
+            r#"{"value":"a"}"#,
+        ] {
+            let rows = Envelope::read(body.as_bytes(), "value")
+                .ok()
+                .and_then(|envelope| envelope.rows);
+            assert!(rows.is_none(), "{body}");
+        }
+        assert!(Envelope::read(br#"{"value":[],"Value":[1]}"#, "value").is_err());
+        assert!(Envelope::read(br#"{"value":[]} x"#, "value").is_err());
+    }
+}
