@@ -34,6 +34,7 @@ fn kept(samples: usize) -> Kept {
     Kept {
         record: Arc::new(samples),
         tables: Arc::new([Table::single(&[("customer_id", "x")], &values)]),
+        standing: None,
     }
 }
 
