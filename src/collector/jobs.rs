@@ -328,7 +328,11 @@ struct Counted {
 
 impl Shown {
     /// The modules of a record that the newest list has.
-    fn all<'r>(record: &'r [Arc<Module>], customer: &'r CustomerId, context: &'r Context) -> impl Iterator<Item = Self> {
+    fn all<'r>(
+        record: &'r [Arc<Module>],
+        customer: &'r CustomerId,
+        context: &'r Context,
+    ) -> impl Iterator<Item = Self> {
         let listed = record.iter().filter(|module| module.listed);
         listed.map(|module| {
             let objective = context.settings.rpo.of(&super::Module {

@@ -122,7 +122,11 @@ impl Store {
                 .iter()
                 .filter_map(|(id, cell)| Some((id.clone(), Arc::clone(cell.kept.standing.as_ref()?))))
                 .collect(),
-            newest: collected.freshness.values().filter_map(|known| known.last_success).max(),
+            newest: collected
+                .freshness
+                .values()
+                .filter_map(|known| known.last_success)
+                .max(),
             oldest: oldest(&collected.freshness),
             trouble: {
                 let troubles = collected.freshness.values().filter_map(|known| known.trouble.as_ref());
