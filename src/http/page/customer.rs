@@ -90,7 +90,7 @@ fn whole_modules(portrait: &Portrait, now: Timestamp) -> Markup {
                             td { (run(module.newest_ended, now)) }
                             td { (restore_point(module, now)) }
                             td { @match module.objective { Some(objective) => (span(objective)), None => span.none { "exempt" } } }
-                            td.number class=[(module.failures == 0).then_some("none")] { (count(module.failures)) }
+                            td.number.none[module.failures == 0] { (count(module.failures)) }
                         }
                     }
                 }
@@ -139,7 +139,7 @@ fn chip(state: State) -> Markup {
         State::Failed => Tone::Bad,
         State::Pending => Tone::Idle,
     };
-    html! { span.chip class=(tone.class()) { (state.label()) } }
+    html! { span.chip.{ (tone.class()) } { (state.label()) } }
 }
 
 /// Modules in few words, without a head: each cell says what it is.

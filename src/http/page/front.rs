@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use url::form_urlencoded;
 
 use super::customer::{modules, path_of};
-use super::words::{count, counted, span, time, time_or, told};
+use super::words::{about, count, counted, span, time, time_or, told};
 use super::{Depth, Frame, Page};
 use crate::domain::{CustomerId, Timestamp};
 use crate::http::Site;
@@ -300,7 +300,7 @@ fn other_concerns(summary: &Summary) -> Vec<String> {
 fn verdict(summary: &Summary) -> Markup {
     let verdict = Verdict::of(summary);
     html! {
-        div.card.verdict class=(verdict.tone.class()) {
+        div.card.verdict.{ (verdict.tone.class()) } {
             span.soft { "Is the data true?" }
             strong { (verdict.says) }
             @if !verdict.because.is_empty() {
@@ -342,7 +342,7 @@ fn facts(summary: &Summary) -> Markup {
                 dt { "Token" }
                 dd {
                     @match token {
-                        Some(left) => b { (span(left)) " left" },
+                        Some(left) => b { (about(left)) " left" },
                         None => b { "none" },
                     }
                     @if let Some(at) = vitals.credential_expiry {
@@ -353,7 +353,7 @@ fn facts(summary: &Summary) -> Markup {
             div.card {
                 dt { "Rate it allows itself" }
                 dd {
-                    b { (format!("{:.3}", vitals.rate).trim_end_matches('0').trim_end_matches('.')) " per second" }
+                    b { (format!("{:.3}", vitals.rate).trim_end_matches('0').trim_end_matches('.')) "/s" }
                     small {
                         (count(counted_all.requests)) " requests, "
                         (count(counted_all.throttled)) " throttled, "
@@ -364,7 +364,7 @@ fn facts(summary: &Summary) -> Markup {
             div.card {
                 dt { "Uptime" }
                 dd {
-                    b { (span(summary.uptime)) }
+                    b { (about(summary.uptime)) }
                     small { "version " (crate::args::VERSION) ", " (count(whole(summary.series))) " series" }
                 }
             }
@@ -438,10 +438,10 @@ fn collector_rows(collector: &CollectorSummary, now: Timestamp) -> Markup {
             td { (bar(overview.customers.iter().map(|(state, customers)| (*state, *customers)))) }
             @for state in State::ALL {
                 @let customers = overview.customers.get(&state).copied().unwrap_or_default();
-                td.number class=[(customers == 0).then_some("none")] { (count(whole(customers))) }
+                td.number.none[customers == 0] { (count(whole(customers))) }
             }
             td.number { (count(collector.counted.requests)) }
-            td.number class=[(collector.counted.errors == 0).then_some("none")] { (count(collector.counted.errors)) }
+            td.number.none[collector.counted.errors == 0] { (count(collector.counted.errors)) }
         }
         @if let Some(trouble) = &collector.trouble {
             tr.trouble {
@@ -566,7 +566,7 @@ fn chip(citizen: &Citizen) -> Markup {
         Concern::Pending => (Tone::Idle, "pending".to_owned()),
         Concern::Fine => (Tone::Good, "fine".to_owned()),
     };
-    html! { span.chip class=(tone.class()) { (says) } }
+    html! { span.chip.{ (tone.class()) } { (says) } }
 }
 
 /// The modules of a customer, the worst in sight, and what went wrong when it was last asked about.

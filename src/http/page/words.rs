@@ -39,7 +39,7 @@ pub(super) fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let greatest = UNITS.iter().position(|(unit, _)| seconds >= *unit);
     let Some(greatest) = greatest else {
-        return "0 s".to_owned();
+        return "under 1 s".to_owned();
     };
     let mut rest = seconds;
     let mut words = Vec::new();
@@ -50,6 +50,13 @@ pub(super) fn span(duration: Duration) -> String {
         rest %= unit;
     }
     words.join(" ")
+}
+
+/// A duration in its greatest unit, where there is little room.
+pub(super) fn about(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let greatest = UNITS.into_iter().find(|(unit, _)| seconds >= *unit);
+    greatest.map_or_else(|| span(duration), |(unit, name)| format!("{} {name}", seconds / unit))
 }
 
 /// A point in time as people think of it, with the exact one beside.
@@ -106,7 +113,7 @@ mod tests {
     #[test]
     fn durations_are_said_in_two_units_at_most() {
         for (seconds, words) in [
-            (0, "0 s"),
+            (0, "under 1 s"),
             (59, "59 s"),
             (60, "1 min"),
             (3_600, "1 h"),
