@@ -206,6 +206,11 @@ fn as_html(markdown: &str) -> String {
             }
             Event::Start(Tag::Link { ref dest_url, .. }) if !dest_url.starts_with('#') => dead_link = true,
             Event::End(TagEnd::Link) if dead_link => dead_link = false,
+            // What a runbook says in bold begins a line of its own.
+            Event::Start(Tag::Strong) if matches!(events.last(), Some(Event::SoftBreak)) => {
+                events.pop();
+                events.extend([Event::HardBreak, event]);
+            }
             event => events.push(event),
         }
     }
@@ -250,6 +255,7 @@ mod tests {
             "{html}"
         );
         assert!(html.contains("<a href=\"#elementsauthfailing\">"));
+        assert!(html.contains("<br />\n<strong>Do</strong>"));
         assert!(!html.contains("href=\"..") && !html.contains("<script"));
     }
 

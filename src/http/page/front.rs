@@ -23,6 +23,9 @@ const MODULES_IN_SIGHT: usize = 3;
 /// How long before its end a credential is worth a word. Renewing one takes an approval in many houses.
 const CREDENTIAL_WARNING: Duration = Duration::from_secs(21 * 24 * 3600);
 
+/// A lag below this is only that of the loop, which turns once a second.
+const WORTH_SAYING: Duration = Duration::from_secs(1);
+
 /// A poll later than this part of its interval is worth a colour.
 const LATE_PART: f64 = 0.5;
 
@@ -416,7 +419,7 @@ fn collectors(summary: &Summary) -> Markup {
 
 fn collector_rows(collector: &CollectorSummary, now: Timestamp) -> Markup {
     let overview = &collector.overview;
-    let late = collector.lag > overview.plan.interval.mul_f64(LATE_PART);
+    let late = collector.lag >= WORTH_SAYING && collector.lag > overview.plan.interval.mul_f64(LATE_PART);
     html! {
         tr {
             th scope="row" { (overview.name) }
@@ -430,11 +433,13 @@ fn collector_rows(collector: &CollectorSummary, now: Timestamp) -> Markup {
             td {
                 (time_or(collector.oldest, now, "not yet"))
                 small {
-                    @if let Some(newest) = collector.newest { "newest answer " (time(newest, now)) }
-                    @if let Some(cycle) = collector.cycle { ", round took " (span(cycle)) }
+                    @if let Some(newest) = collector.newest { "newest " (time(newest, now)) }
+                    @if let Some(cycle) = collector.cycle { ", took " (span(cycle)) }
                 }
             }
-            td.number { @if late { span.warn-text { (span(collector.lag)) } } @else { (span(collector.lag)) } }
+            td.number.none[collector.lag < WORTH_SAYING] {
+                @if collector.lag < WORTH_SAYING { "none" } @else { span.warn-text[late] { (span(collector.lag)) } }
+            }
             td { (bar(overview.customers.iter().map(|(state, customers)| (*state, *customers)))) }
             @for state in State::ALL {
                 @let customers = overview.customers.get(&state).copied().unwrap_or_default();

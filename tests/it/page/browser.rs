@@ -11,6 +11,12 @@ use tempfile::TempDir;
 /// How long the browser may take to answer, or a page to come true, on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long to wait between two looks at a page.
+const GLANCE: Duration = Duration::from_millis(20);
+
+/// How long the browser may take to end by itself.
+const FAREWELL: Duration = Duration::from_secs(5);
+
 /// Hands file descriptors 3 and 4 to the browser, which speaks through them.
 const WIRED: &str = "exec \"$0\" \"$@\" 3<&0 4>&1 0</dev/null 1>/dev/null";
 
@@ -164,7 +170,9 @@ impl Browser {
                 let page = self.eval("document.body.innerText");
                 panic!("still not: {expression}; the page says {page}");
             }
-            std::thread::sleep(Duration::from_millis(20));
+            if let Ok(event) = self.messages.recv_timeout(GLANCE) {
+                self.events.push(event);
+            }
         }
     }
 
@@ -255,10 +263,8 @@ impl Browser {
     /// Asks it to end, so that the processes it has started end too.
     fn try_close(&mut self) -> std::io::Result<()> {
         self.input.write_all(b"{\"id\":0,\"method\":\"Browser.close\"}\0")?;
-        let began = Instant::now();
-        while self.child.try_wait()?.is_none() && began.elapsed() < Duration::from_secs(5) {
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        // Its end of the pipe closes with it.
+        while self.messages.recv_timeout(FAREWELL).is_ok() {}
         Ok(())
     }
 }
