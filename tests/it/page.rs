@@ -199,7 +199,7 @@ async fn it_tells_at_a_glance_how_things_stand_and_renews_itself() {
             "{verdict}"
         );
         assert!(browser.text(".facts").contains("API\ndown"));
-        assert!(browser.text("#collectors").contains("Last error customers: status 404"));
+        browser.until("document.querySelector('#collectors').innerText.includes('Last error customers: status 404')");
 
         // What fails of one customer is said of that customer.
         let of_one = format!("/partner/*customers/{customer}/*jobs/batch");
