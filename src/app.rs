@@ -38,6 +38,7 @@ use crate::http::web_config::{self, Guard};
 use crate::http::{self, Reload, Site};
 use crate::schedule::{Orders, Pulse, Scheduler, SharedPulse, Until};
 use crate::scrape::{Loaded, Narrowing, Scrape, Vitals};
+use crate::status::Status;
 use crate::store::state::{self, set_aside};
 use crate::store::{Plan, Store};
 
@@ -124,6 +125,8 @@ pub struct App {
     store: Arc<Store>,
     health: Arc<Health>,
     scrape: Arc<Scrape>,
+    current: Arc<Mutex<Current>>,
+    config_file: Option<PathBuf>,
     scheduler: Scheduler,
     reloads: mpsc::Receiver<Orders>,
     reload: Reload,
@@ -147,6 +150,7 @@ struct Parts {
 /// What is in force, for what is read of it at scrape time.
 struct Current {
     gateway: Arc<Gateway>,
+    settings: Arc<Settings>,
     secret_expires: Option<i64>,
 }
 
@@ -180,6 +184,8 @@ impl App {
             store: parts.store,
             health: parts.health,
             scrape: parts.scrape,
+            current: parts.current,
+            config_file: None,
             scheduler,
             reloads,
             reload,
@@ -189,6 +195,13 @@ impl App {
             web,
             subtitle,
         })
+    }
+
+    /// Says on the status page which file the configuration was read from.
+    #[must_use]
+    pub fn read_from(mut self, config_file: Option<PathBuf>) -> Self {
+        self.config_file = config_file;
+        self
     }
 
     /// The addresses that it listens on.
@@ -219,9 +232,18 @@ impl App {
     pub async fn run(self, stop: CancellationToken) {
         let mut tasks = JoinSet::new();
         let lifecycle = self.web.enable_lifecycle.then(|| Arc::clone(&self.reload));
+        let current = self.current;
+        let status = Arc::new(Status::new(
+            Arc::clone(&self.scrape),
+            Arc::clone(&self.store),
+            Arc::clone(&self.health),
+            Arc::new(move || Arc::clone(&current.lock().unwrap_or_else(PoisonError::into_inner).settings)),
+            self.config_file,
+        ));
         for listener in self.listeners {
             let site = Site {
                 scrape: Arc::clone(&self.scrape),
+                status: Arc::clone(&status),
                 health: Arc::clone(&self.health),
                 telemetry_path: self.web.telemetry_path.clone(),
                 route_prefix: self.web.route_prefix.clone(),
@@ -264,6 +286,7 @@ impl Parts {
         let pulse: SharedPulse = Arc::new(Mutex::new(Pulse::default()));
         let current = Arc::new(Mutex::new(Current {
             gateway: Arc::clone(&orders.gateway),
+            settings: Arc::clone(&orders.settings),
             secret_expires: config.auth.secret_expires,
         }));
         let read = Arc::clone(&current);
@@ -527,6 +550,7 @@ fn reloader(parts: &Parts, load: LoadConfig, sender: mpsc::Sender<Orders>, state
             }
             *current.lock().unwrap_or_else(PoisonError::into_inner) = Current {
                 gateway: Arc::clone(&orders.gateway),
+                settings: Arc::clone(&orders.settings),
                 secret_expires: config.auth.secret_expires,
             };
             if sender.send(orders).await.is_err() {

@@ -34,7 +34,7 @@ pub const RUSTVERSION: &str = match option_env!("ELEMENTS_EXPORTER_RUSTVERSION")
 };
 
 /// Paths of the server that no flag may give to something else.
-const RESERVED_PATHS: [&str; 3] = ["/-", "/dashboards", "/rules"];
+const RESERVED_PATHS: [&str; 5] = ["/-", "/customers", "/dashboards", "/rules", "/runbooks"];
 
 static VERSION_TEXT: LazyLock<String> =
     LazyLock::new(|| format!("version {VERSION} (revision: {REVISION}, rustversion: {RUSTVERSION})"));

@@ -63,6 +63,9 @@ pub const RULES: &[Asset] = &[
     },
 ];
 
+/// What to do about each alert, in Markdown.
+pub const RUNBOOKS: &str = include_str!("../docs/runbooks.md");
+
 /// Whether every name consists of letters, digits, `-`, `_` and `.`, so that it can stand in a page as it is.
 pub const NAMES_ARE_PLAIN: bool = names_are_plain(DASHBOARDS) && names_are_plain(RULES);
 

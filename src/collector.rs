@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use crate::api::{Api, Endpoint, Error, Failure, Generation};
-use crate::domain::{CustomerId, Timestamp};
+use crate::domain::{CustomerId, ModuleStanding, Standing, Timestamp};
 use crate::exposition::{Metric, Shape, ShapeMetrics, Table};
 
 pub use customers::Customer;
@@ -185,6 +185,8 @@ pub trait Collector: 'static {
     const NAME: &'static str;
     /// What it asks for, where a failure says no more than whose it is.
     const ENDPOINT: Endpoint;
+    /// All that it may ask for.
+    const ENDPOINTS: &'static [Endpoint] = &[Self::ENDPOINT];
     /// How often by default.
     const INTERVAL: Duration;
     /// The scope it needs in the first generation.
@@ -228,6 +230,12 @@ pub trait Collector: 'static {
 
     /// The samples of a record, a table per shape, and how many rows would have made a second sample of a series.
     fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> (Vec<Table>, u64);
+
+    /// How the modules stand that a record tells of, for people; by default it tells of none.
+    fn modules(record: &Self::Record, customer: &CustomerId, context: &Context) -> Vec<ModuleStanding> {
+        let _ = (record, customer, context);
+        Vec::new()
+    }
 }
 
 /// A record whose type only its collector knows.
@@ -260,6 +268,8 @@ pub struct Kept {
     pub tables: Arc<[Table]>,
     /// The samples of the rows that are held from earlier answers, in the same way; empty where there are none.
     pub held: Arc<[Table]>,
+    /// How the modules stand that it tells of, in sum; `None` where it tells of none.
+    pub standing: Option<Arc<Standing>>,
 }
 
 impl Kept {
@@ -309,6 +319,8 @@ pub struct Entry {
     pub name: &'static str,
     /// What it asks for, where a failure says no more than whose it is.
     pub endpoint: Endpoint,
+    /// All that it may ask for.
+    pub endpoints: &'static [Endpoint],
     /// How often by default.
     pub interval: Duration,
     /// Whom it asks about.
@@ -319,18 +331,21 @@ pub struct Entry {
     metrics: fn() -> Vec<ShapeMetrics>,
     restore: fn(&RawValue, &CustomerId, &Context) -> Option<Kept>,
     render: Render,
+    modules: Modules,
 }
 
 type Render = fn(&dyn Record, &CustomerId, &Context) -> Option<Rendered>;
 
 /// The samples of a record, and those of its rows that are held.
 pub type Rendered = (Arc<[Table]>, Arc<[Table]>);
+type Modules = fn(&dyn Record, &CustomerId, &Context) -> Vec<ModuleStanding>;
 
 impl Entry {
     const fn of<C: Collector>() -> Self {
         Self {
             name: C::NAME,
             endpoint: C::ENDPOINT,
+            endpoints: C::ENDPOINTS,
             interval: C::INTERVAL,
             reach: C::REACH,
             scope_v1: C::SCOPE_V1,
@@ -344,6 +359,10 @@ impl Entry {
             render: |record, customer, context| {
                 let record = record.as_any().downcast_ref::<C::Record>()?;
                 Some(render::<C>(record, customer, context).0)
+            },
+            modules: |record, customer, context| {
+                let record = record.as_any().downcast_ref::<C::Record>();
+                record.map_or_else(Vec::new, |record| C::modules(record, customer, context))
             },
         }
     }
@@ -374,6 +393,16 @@ impl Entry {
     /// The samples of a record under other settings, and those of its rows that are held.
     pub fn render(&self, record: &dyn Record, customer: &CustomerId, context: &Context) -> Option<Rendered> {
         (self.render)(record, customer, context)
+    }
+
+    /// How the modules stand that a record tells of.
+    pub fn modules(&self, record: &dyn Record, customer: &CustomerId, context: &Context) -> Vec<ModuleStanding> {
+        (self.modules)(record, customer, context)
+    }
+
+    /// The same in sum, for a record that tells of any.
+    pub fn standing(&self, record: &dyn Record, customer: &CustomerId, context: &Context) -> Option<Arc<Standing>> {
+        summed(&self.modules(record, customer, context))
     }
 }
 
@@ -425,10 +454,12 @@ async fn poll<C: Collector>(
 
 fn keep<C: Collector>(record: C::Record, customer: &CustomerId, context: &Context) -> (Kept, u64) {
     let ((tables, held), duplicates) = render::<C>(&record, customer, context);
+    let standing = summed(&C::modules(&record, customer, context));
     let kept = Kept {
         record: Arc::new(record),
         tables,
         held,
+        standing,
     };
     (kept, duplicates)
 }
@@ -445,6 +476,10 @@ fn render<C: Collector>(record: &C::Record, customer: &CustomerId, context: &Con
             ((told.into(), held.into()), duplicates + more)
         }
     }
+}
+
+fn summed(modules: &[ModuleStanding]) -> Option<Arc<Standing>> {
+    (!modules.is_empty()).then(|| Arc::new(Standing::of(modules)))
 }
 
 /// The samples of several shapes, in order, with their duplicates summed.

@@ -29,11 +29,13 @@ const SUBTITLE: &str = "Backups, restore points, licences and scans of the custo
 /// # Errors
 /// Where it could not begin.
 pub async fn run(args: Args) -> Result<bool, Error> {
-    let load = app::config_source(args.config_file);
+    let load = app::config_source(args.config_file.clone());
     let stop = CancellationToken::new();
     match args.command {
         Command::Run => {
-            let app = App::bind(load, args.web, SUBTITLE.to_owned()).await?;
+            let app = App::bind(load, args.web, SUBTITLE.to_owned())
+                .await?
+                .read_from(args.config_file);
             watch_signals(stop.clone(), Some(app.reload()))?;
             for address in app.addresses() {
                 info!(%address, version = VERSION, revision = REVISION, "listening");

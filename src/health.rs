@@ -5,7 +5,7 @@
 
 mod process;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -165,6 +165,26 @@ pub struct Health {
     beat: AtomicU64,
     ready: AtomicBool,
     told: Mutex<HashSet<(Endpoint, &'static str, String)>>,
+    tallies: BTreeMap<Endpoint, Tally>,
+}
+
+/// The counters of an endpoint in sum, for people: the families above cannot be read back.
+#[derive(Debug, Default)]
+struct Tally {
+    requests: AtomicU64,
+    errors: AtomicU64,
+    throttled: AtomicU64,
+}
+
+/// What was counted of some endpoints since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Attempts at requests.
+    pub requests: u64,
+    /// Polls that brought no complete answer.
+    pub errors: u64,
+    /// Attempts answered with 429.
+    pub throttled: u64,
 }
 
 impl Default for Health {
@@ -194,6 +214,7 @@ impl Health {
             beat: AtomicU64::new(0),
             ready: AtomicBool::new(false),
             told: Mutex::new(HashSet::new()),
+            tallies: Endpoint::ALL.map(|endpoint| (endpoint, Tally::default())).into(),
         };
         let build = Info::new(vec![
             ("version", env!("CARGO_PKG_VERSION")),
@@ -255,8 +276,7 @@ impl Health {
 
     /// Whether the loop lives.
     pub fn is_alive(&self) -> bool {
-        let beat = Duration::from_millis(self.beat.load(Ordering::Relaxed));
-        self.started.elapsed().saturating_sub(beat) < HEARTBEAT_LIMIT
+        self.silence() < HEARTBEAT_LIMIT
     }
 
     /// One whose loop has not turned for so long.
@@ -290,6 +310,30 @@ impl Health {
             reason,
         };
         self.errors.get_or_create(&labels).inc();
+        self.count(endpoint, |tally| &tally.errors);
+    }
+
+    fn count(&self, endpoint: Endpoint, counter: impl Fn(&Tally) -> &AtomicU64) {
+        if let Some(tally) = self.tallies.get(&endpoint) {
+            counter(tally).fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What was counted of these endpoints.
+    pub fn counted(&self, endpoints: &[Endpoint]) -> Counted {
+        let mut counted = Counted::default();
+        for tally in endpoints.iter().filter_map(|endpoint| self.tallies.get(endpoint)) {
+            counted.requests += tally.requests.load(Ordering::Relaxed);
+            counted.errors += tally.errors.load(Ordering::Relaxed);
+            counted.throttled += tally.throttled.load(Ordering::Relaxed);
+        }
+        counted
+    }
+
+    /// How long ago the loop last turned.
+    pub fn silence(&self) -> Duration {
+        let beat = Duration::from_millis(self.beat.load(Ordering::Relaxed));
+        self.started.elapsed().saturating_sub(beat)
     }
 
     /// Polls were left out.
@@ -332,6 +376,7 @@ impl Health {
 
 impl Observer for Health {
     fn request(&self, endpoint: Endpoint, status: Option<u16>, took: Duration) {
+        self.count(endpoint, |tally| &tally.requests);
         let endpoint = endpoint.as_str();
         let code = status.unwrap_or(0);
         self.requests.get_or_create(&OfCode { endpoint, code }).inc();
@@ -349,6 +394,7 @@ impl Observer for Health {
     }
 
     fn throttled(&self, endpoint: Endpoint) {
+        self.count(endpoint, |tally| &tally.throttled);
         self.throttled
             .get_or_create(&OfEndpoint {
                 endpoint: endpoint.as_str(),

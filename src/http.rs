@@ -15,12 +15,14 @@ use axum::Router;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 
 use crate::assets::{self, Asset};
 use crate::health::Health;
 use crate::scrape::{Narrowing, Scrape};
+use crate::status::Status;
+use page::{Page, Wanted};
 
 /// Loads the configuration anew; the error is the message for whoever asked.
 pub type Reload = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
@@ -29,6 +31,8 @@ pub type Reload = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>
 pub struct Site {
     /// Answers scrapes.
     pub scrape: Arc<Scrape>,
+    /// Answers the pages for people.
+    pub status: Arc<Status>,
     /// Tells whether the loop lives and whether it is ready.
     pub health: Arc<Health>,
     /// Where the metrics are.
@@ -57,9 +61,11 @@ pub fn routes(site: Site) -> Router {
         )
         .route(&at("/dashboards/{name}"), get(|name| asset(name, assets::DASHBOARDS)))
         .route(&at("/rules/"), get(|state| list(state, assets::RULES, "rules")))
-        .route(&at("/rules/{name}"), get(|name| asset(name, assets::RULES)));
+        .route(&at("/rules/{name}"), get(|name| asset(name, assets::RULES)))
+        .route(&at("/customers/{id}"), get(customer))
+        .route(&at("/runbooks/"), get(runbooks));
     let home = at("/");
-    for shortened in ["/dashboards", "/rules"] {
+    for shortened in ["/dashboards", "/rules", "/runbooks"] {
         let whole = at(&format!("{shortened}/"));
         router = router.route(&at(shortened), get(|| async move { Redirect::permanent(&whole) }));
     }
@@ -72,8 +78,24 @@ pub fn routes(site: Site) -> Router {
     router.with_state(Arc::new(site))
 }
 
-async fn index(State(site): State<Arc<Site>>) -> Html<String> {
-    Html(page::index(&site))
+async fn index(State(site): State<Arc<Site>>, RawQuery(query): RawQuery) -> Response {
+    aside(move || page::front(&site, &Wanted::parse(query.as_deref()))).await
+}
+
+async fn customer(State(site): State<Arc<Site>>, Path(id): Path<String>) -> Response {
+    aside(move || page::customer(&site, &id)).await
+}
+
+async fn runbooks(State(site): State<Arc<Site>>) -> Page {
+    page::runbooks(&site)
+}
+
+/// Makes a page where it holds up neither scrapes nor polls: one about ten thousand customers takes a while.
+async fn aside(make: impl FnOnce() -> Page + Send + 'static) -> Response {
+    match tokio::task::spawn_blocking(make).await {
+        Ok(page) => page.into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
 async fn metrics(State(site): State<Arc<Site>>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
@@ -145,8 +167,8 @@ async fn reload(State(site): State<Arc<Site>>) -> Response {
     }
 }
 
-async fn list(State(site): State<Arc<Site>>, assets: &'static [Asset], kind: &'static str) -> Html<String> {
-    Html(page::list(&site, assets, kind))
+async fn list(State(site): State<Arc<Site>>, assets: &'static [Asset], kind: &'static str) -> Page {
+    page::list(&site, assets, kind)
 }
 
 async fn asset(Path(name): Path<String>, assets: &'static [Asset]) -> Response {
@@ -172,15 +194,24 @@ mod tests {
             config_at: Timestamp::from_unix_seconds(0),
             state: true,
         };
-        let scrape = Scrape::new(
-            Arc::new(Store::new(&[], None)),
+        let store = Arc::new(Store::new(&[], None));
+        let scrape = Arc::new(Scrape::new(
+            Arc::clone(&store),
             Arc::clone(&health),
             Arc::default(),
             Arc::new(Vitals::default),
             loaded,
+        ));
+        let status = Status::new(
+            Arc::clone(&scrape),
+            store,
+            Arc::clone(&health),
+            Arc::new(Arc::default),
+            None,
         );
         State(Arc::new(Site {
-            scrape: Arc::new(scrape),
+            scrape,
+            status: Arc::new(status),
             health,
             telemetry_path: "/metrics".to_owned(),
             route_prefix: String::new(),

@@ -38,8 +38,8 @@
 //! # Modules, in reading order
 //!
 //! [`domain`] what values mean · [`api`] how they are asked for · [`collector`] what is asked for · [`exposition`] how it is
-//! written · [`store`] what is kept · [`schedule`] when · [`health`], [`scrape`], [`catalogue`] about the exporter itself ·
-//! [`http`], [`assets`] the way in · [`config`], [`args`], [`logging`], [`commands`] the program · [`simulator`] a partner
+//! written · [`store`] what is kept · [`schedule`] when · [`health`], [`scrape`], [`status`], [`catalogue`] about the exporter
+//! itself · [`http`], [`assets`] the way in · [`config`], [`args`], [`logging`], [`commands`] the program · [`simulator`] a partner
 //! to try it on · [`app`] the only place that wires.
 
 pub mod api;
@@ -61,4 +61,5 @@ pub mod scrape;
 pub mod secret;
 pub mod simulator;
 mod spelling;
+pub mod status;
 pub mod store;

@@ -307,6 +307,9 @@ impl Scheduler {
                 Err(failure)
             }
         };
+        if let Err(failure) = &result {
+            self.store.explain(due.collector, &due.target, failure, wall_clock());
+        }
         self.note_permission(&due, &result);
         let interval = self
             .orders

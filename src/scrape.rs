@@ -8,7 +8,7 @@ use crate::collector;
 use crate::domain::Timestamp;
 use crate::exposition::{Family, Filter, Format, Metric, Renderer, Source, Table, Tables, families};
 use crate::health::Health;
-use crate::schedule::SharedPulse;
+use crate::schedule::{Pulse, SharedPulse};
 use crate::store::{self, Overview, State, Store};
 
 const COLLECTOR: &[&str] = &["collector"];
@@ -173,14 +173,24 @@ impl Scrape {
         }
     }
 
+    /// How the newest loads went.
+    pub fn loaded(&self) -> Loaded {
+        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is read of the client now.
+    pub fn vitals(&self) -> Vitals {
+        (self.vitals)()
+    }
+
+    /// How the schedule stands.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Whether the list of customers and a token could be had at the newest attempt.
     pub fn is_up(&self) -> bool {
-        let listed = self
-            .pulse
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .customers_listed;
-        (self.vitals)().token == Some(true) && listed == Some(true)
+        self.vitals().token == Some(true) && self.pulse().customers_listed == Some(true)
     }
 
     fn own_tables(&self, now: Timestamp) -> Tables {
@@ -193,8 +203,8 @@ impl Scrape {
     }
 
     fn singles(&self) -> Table {
-        let vitals = (self.vitals)();
-        let loaded = *self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let vitals = self.vitals();
+        let loaded = self.loaded();
         let series = u32::try_from(self.store.series()).ok();
         Table::single(
             &[],
@@ -214,7 +224,7 @@ impl Scrape {
     }
 
     fn of_collectors(&self, overviews: &[Overview]) -> Table {
-        let pulse = self.pulse.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let pulse = self.pulse();
         let rows = overviews.iter().map(|overview| {
             let place = collector::index_of(overview.name);
             let lag = place.and_then(|place| pulse.lag.get(place));

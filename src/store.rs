@@ -5,6 +5,7 @@
 //! them as they are and says so. A scrape takes a [`Picture`] of it under one short lock. What it shows of a record that
 //! has outlived `stale_after` is decided when the picture is taken, so nothing has to be swept.
 
+mod roster;
 pub mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ use crate::api::Error;
 use crate::collector::{self, Context, Kept, Record, Settings, Target};
 use crate::domain::{CustomerId, Timestamp};
 use crate::exposition::{Metric, Picture, Source, Table, Tables};
+pub use roster::{Answer, Dossier, Roll, Roster, Trouble};
 
 /// A customer list that lacks more than this part of the customers known is not believed at once.
 const SHARP_SHRINK_PART: f64 = 0.1;
@@ -107,6 +109,8 @@ struct Freshness {
     attempt: Attempt,
     last_success: Option<Timestamp>,
     tables: Arc<[Table]>,
+    /// What went wrong at the newest attempt, where it failed since the start.
+    trouble: Option<Trouble>,
 }
 
 impl Freshness {
@@ -119,6 +123,7 @@ impl Freshness {
             attempt,
             last_success,
             tables: Arc::new([table]),
+            trouble: None,
         }
     }
 
@@ -157,6 +162,8 @@ struct Collected {
     permitted: Option<bool>,
     cells: BTreeMap<CustomerId, Cell>,
     freshness: BTreeMap<Target, Freshness>,
+    /// The text of the newest failure, for those that fail alike.
+    last_trouble: Option<Arc<str>>,
 }
 
 impl Collected {
@@ -242,6 +249,7 @@ impl Store {
                 permitted: None,
                 cells: BTreeMap::new(),
                 freshness: BTreeMap::new(),
+                last_trouble: None,
             })
             .collect();
         Self(Mutex::new(Inner {
@@ -272,6 +280,7 @@ impl Store {
                     inner.series -= cell.samples();
                     cell.kept.tables = tables;
                     cell.kept.held = held;
+                    cell.kept.standing = entry.standing(cell.kept.record.as_ref(), id, &context);
                     inner.series += cell.samples();
                 }
             }
@@ -511,7 +520,9 @@ impl Store {
             }
             for (target, freshness) in &mut collected.freshness {
                 let last_success = freshness.last_success.map(|success| success.min(now));
+                let trouble = freshness.trouble.take();
                 *freshness = Freshness::new(collected.name, target, freshness.attempt, last_success);
+                freshness.trouble = trouble;
             }
         }
         inner.generation += 1;

@@ -33,6 +33,7 @@ pub(super) struct Customers;
 impl Collector for Customers {
     const NAME: &'static str = "customers";
     const ENDPOINT: Endpoint = Endpoint::Customers;
+    const ENDPOINTS: &'static [Endpoint] = &[Endpoint::Customers, Endpoint::Customer];
     const INTERVAL: Duration = Duration::from_secs(15 * 60);
     const SCOPE_V1: &'static str = v1::scope::CUSTOMERS;
     const SCOPE_V3: &'static str = v3::scope::CUSTOMERS;

@@ -11,7 +11,9 @@ use serde_json::value::RawValue;
 use super::{Collector, Context, Reach, Reading, Settings, Target, shape, tabulate};
 use crate::api::wire::Row;
 use crate::api::{Api, Endpoint, Error, Failure, v1, v3};
-use crate::domain::{self, CustomerId, History, JobStatus, JobStatusWord, Run, RunKey, Timestamp};
+use crate::domain::{
+    self, CustomerId, Glimpse, History, JobStatus, JobStatusWord, ModuleStanding, Run, RunKey, Timestamp,
+};
 use crate::exposition::{Column, Label, Metric, Shape, ShapeMetrics, Table};
 
 /// How far ahead of our clock a run may end before its end is not believed. Clocks differ by a few minutes at most.
@@ -107,22 +109,7 @@ impl Collector for Jobs {
 
     fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> (Vec<Table>, u64) {
         let id = customer.as_str();
-        let shown: Vec<Shown> = record
-            .iter()
-            .filter(|module| module.listed)
-            .map(|module| {
-                let objective = context.settings.rpo.of(&super::Module {
-                    customer_id: id,
-                    organization: &context.organization,
-                    service: &module.service,
-                    module: &module.module,
-                });
-                Shown {
-                    module: Arc::clone(module),
-                    objective,
-                }
-            })
-            .collect();
+        let shown: Vec<Shown> = Shown::all(record, customer, context).collect();
         let listed: Vec<_> = shown
             .iter()
             .flat_map(|shown| shown.by_status(History::listed))
@@ -135,6 +122,20 @@ impl Collector for Jobs {
             SHAPE_OBJECTS.table(id, &objects),
             SHAPE_ENDED.table(id, &ended),
         ])
+    }
+
+    fn modules(record: &Self::Record, customer: &CustomerId, context: &Context) -> Vec<ModuleStanding> {
+        Shown::all(record, customer, context)
+            .map(|shown| ModuleStanding {
+                service: shown.module.service.clone(),
+                module: shown.module.module.clone(),
+                newest: shown.newest().map(Glimpse::from),
+                newest_ended: shown.ended().map(Glimpse::from),
+                restore_point: shown.module.history.last_restore_point(),
+                objective: shown.objective,
+                failures: shown.module.history.consecutive_failures(),
+            })
+            .collect()
     }
 }
 
@@ -347,6 +348,27 @@ struct Counted {
 }
 
 impl Shown {
+    /// The modules of a record that the newest list has.
+    fn all<'r>(
+        record: &'r [Arc<Module>],
+        customer: &'r CustomerId,
+        context: &'r Context,
+    ) -> impl Iterator<Item = Self> {
+        let listed = record.iter().filter(|module| module.listed);
+        listed.map(|module| {
+            let objective = context.settings.rpo.of(&super::Module {
+                customer_id: customer.as_str(),
+                organization: &context.organization,
+                service: &module.service,
+                module: &module.module,
+            });
+            Self {
+                module: Arc::clone(module),
+                objective,
+            }
+        })
+    }
+
     fn newest(&self) -> Option<&Run> {
         self.module.history.newest()
     }

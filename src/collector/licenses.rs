@@ -74,6 +74,7 @@ pub(super) struct Licenses;
 impl Collector for Licenses {
     const NAME: &'static str = "licenses";
     const ENDPOINT: Endpoint = Endpoint::Licenses;
+    const ENDPOINTS: &'static [Endpoint] = &[Endpoint::Licenses, Endpoint::License];
     const INTERVAL: Duration = Duration::from_secs(3600);
     const SCOPE_V1: &'static str = v1::scope::LICENSES;
     const SCOPE_V3: &'static str = v3::scope::LICENSES;

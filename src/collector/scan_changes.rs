@@ -70,6 +70,7 @@ pub(super) struct ScanChanges;
 impl Collector for ScanChanges {
     const NAME: &'static str = "scan_changes";
     const ENDPOINT: Endpoint = Endpoint::ScanChanges;
+    const ENDPOINTS: &'static [Endpoint] = &[Endpoint::ScanChanges, Endpoint::ScanChangeObjects];
     const INTERVAL: Duration = Duration::from_secs(3600);
     const SCOPE_V1: &'static str = v1::scope::SCAN_PROFILES;
     const SCOPE_V3: &'static str = v3::scope::SCAN_PROFILES;

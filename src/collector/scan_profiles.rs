@@ -49,6 +49,7 @@ pub(super) struct ScanProfiles;
 impl Collector for ScanProfiles {
     const NAME: &'static str = "scan_profiles";
     const ENDPOINT: Endpoint = Endpoint::ScanProfiles;
+    const ENDPOINTS: &'static [Endpoint] = &[Endpoint::ScanProfiles, Endpoint::ScanProfile];
     const INTERVAL: Duration = Duration::from_secs(3600);
     const SCOPE_V1: &'static str = v1::scope::SCAN_PROFILES;
     const SCOPE_V3: &'static str = v3::scope::SCAN_PROFILES;

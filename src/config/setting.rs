@@ -153,7 +153,12 @@ impl Setting {
         timestamp
             .map(jiff::Timestamp::as_second)
             .ok()
-            .or_else(|| domain::timestamp(text).ok().flatten().map(Timestamp::whole_seconds))
+            .or_else(|| {
+                domain::timestamp(text)
+                    .ok()
+                    .flatten()
+                    .map(Timestamp::as_whole_unix_seconds)
+            })
             .ok_or_else(|| self.invalid(expected))
     }
 

@@ -43,8 +43,14 @@ impl Timestamp {
     }
 
     /// Whole seconds since the Unix epoch.
-    pub fn whole_seconds(self) -> i64 {
+    pub const fn as_whole_unix_seconds(self) -> i64 {
         self.0.div_euclid(TICKS_PER_SECOND)
+    }
+
+    /// How much later it is than `earlier`; nothing where it is not.
+    pub fn since(self, earlier: Self) -> Duration {
+        let ticks = u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or_default();
+        Duration::from_micros(ticks / 10)
     }
 
     /// The point this much later, or the last there is.

@@ -35,6 +35,7 @@ fn kept(samples: usize) -> Kept {
         record: Arc::new(samples),
         tables: Arc::new([Table::single(&[("customer_id", "x")], &values)]),
         held: Arc::new([]),
+        standing: None,
     }
 }
 
@@ -211,4 +212,38 @@ fn a_customer_that_went_during_its_poll_does_not_come_back_as_a_ghost() {
     store.fail(JOBS, &Target::Customer(id(9)), &Error::Throttled);
     let picture = store.picture(None, at(1));
     assert!(picture.groups.iter().all(Vec::is_empty));
+}
+
+fn failure(error: Error) -> crate::api::Failure {
+    error.at(crate::api::Endpoint::Jobs)
+}
+
+fn troubles(store: &Store, customer: usize) -> Vec<Trouble> {
+    let dossiers = store.dossiers(&[id(customer)], at(0));
+    let answers = dossiers.into_iter().flat_map(|dossier| dossier.answers);
+    answers.filter_map(|answer| answer.trouble).collect()
+}
+
+#[test]
+fn what_went_wrong_is_kept_until_it_goes_right_and_once_for_all_that_fail_alike() {
+    let store = store(None);
+    let (_, result) = store.reconcile(&listed(0..2), true);
+    result.unwrap();
+    for customer in 0..2 {
+        store.expect(JOBS, &Target::Customer(id(customer)));
+        let error = Error::Status(404);
+        store.fail(JOBS, &Target::Customer(id(customer)), &error);
+        store.explain(JOBS, &Target::Customer(id(customer)), &failure(error), at(5));
+    }
+    let (one, other) = (troubles(&store, 0), troubles(&store, 1));
+    assert_eq!((&*one[0].text, one[0].at), ("jobs: status 404", at(5)));
+    assert!(Arc::ptr_eq(&one[0].text, &other[0].text));
+    store.not_after(at(-5));
+    assert_eq!(troubles(&store, 0), one);
+    commit(&store, 0, 1, true, 10).unwrap();
+    assert_eq!(troubles(&store, 0), []);
+    assert_eq!(troubles(&store, 1), other);
+    // Nothing is kept of targets that are not asked about.
+    store.explain(JOBS, &Target::Customer(id(7)), &failure(Error::Throttled), at(5));
+    assert_eq!(troubles(&store, 7), []);
 }

@@ -15,6 +15,7 @@ mod collectors;
 mod customers;
 mod drift;
 mod faults;
+mod page;
 mod parser;
 mod program;
 mod support;

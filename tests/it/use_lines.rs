@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use elements_exporter::api::Endpoint;
 use elements_exporter::collector;
 
 fn source() -> PathBuf {
@@ -151,4 +152,18 @@ fn every_collector_has_its_row() {
         .collect();
     let rows: BTreeSet<String> = collector::ALL.iter().map(|entry| entry.name.to_owned()).collect();
     assert_eq!(files, rows);
+}
+
+#[test]
+fn every_endpoint_but_the_token_is_of_one_collector() {
+    for endpoint in Endpoint::ALL {
+        let collectors = collector::ALL
+            .iter()
+            .filter(|entry| entry.endpoints.contains(&endpoint));
+        assert_eq!(
+            collectors.count(),
+            usize::from(endpoint != Endpoint::Token),
+            "{endpoint}"
+        );
+    }
 }

@@ -1,0 +1,189 @@
+//! The page of one customer: how it stands with each collector, and each of its modules.
+
+use std::time::SystemTime;
+
+use axum::http::StatusCode;
+use maud::{Markup, html};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::front::{Tone, called};
+use super::words::{count, span, status, time, time_or, told};
+use super::{Depth, Frame, Page, missing};
+use crate::domain::{CustomerId, Glimpse, JobStatus, ModuleStanding, Timestamp};
+use crate::http::Site;
+use crate::status::Portrait;
+use crate::store::{Answer, State};
+
+/// The path of a customer's page, from the root of all pages.
+pub(super) fn path_of(id: &CustomerId) -> String {
+    format!("customers/{}", encoded(id))
+}
+
+fn encoded(id: &CustomerId) -> String {
+    utf8_percent_encode(id.as_str(), NON_ALPHANUMERIC).to_string()
+}
+
+/// The page of the customer with this id.
+pub(in crate::http) fn customer(site: &Site, id: &str) -> Page {
+    let now = Timestamp::from(SystemTime::now());
+    let found = CustomerId::parse(id).map(|id| site.status.portraits(&[id], now));
+    let Some(portrait) = found.and_then(|found| found.into_iter().next()) else {
+        return missing(site, "No customer of this id is known, or none any more.");
+    };
+    let name = told(&portrait.dossier.organization);
+    let title = format!("{name} – elements_exporter");
+    let frame = Frame {
+        title: &title,
+        subtitle: &site.subtitle,
+        telemetry_path: &site.telemetry_path,
+        depth: Depth::Below,
+        live: true,
+    };
+    frame.page(StatusCode::OK, &content(site, &portrait, now), &html! {})
+}
+
+fn content(site: &Site, portrait: &Portrait, now: Timestamp) -> Markup {
+    let root = Depth::Below.root();
+    let dossier = &portrait.dossier;
+    let metrics = format!(
+        "{root}{}?customer_id={}",
+        site.telemetry_path.trim_start_matches('/'),
+        encoded(&dossier.id)
+    );
+    html! {
+        p #lost role="status" hidden { "The exporter does not answer any more. What is shown here is from before." }
+        h2 { (called(&dossier.organization)) }
+        p.soft { code { (told(dossier.id.as_str())) } " · " a href=(metrics) { "metrics of this customer" } " · " a href=(root) { "all customers" } }
+        section #modules data-live aria-labelledby="modules-title" {
+            h2 #modules-title { "Modules" }
+            @if portrait.modules.is_empty() { p.card.empty { "No module has been listed." } }
+            @else { (whole_modules(portrait, now)) }
+        }
+        section #answers data-live aria-labelledby="answers-title" {
+            h2 #answers-title { "What is known of it" }
+            (answers(&dossier.answers, now))
+        }
+    }
+}
+
+fn whole_modules(portrait: &Portrait, now: Timestamp) -> Markup {
+    html! {
+        div.card.scroll tabindex="0" role="region" aria-labelledby="modules-title" {
+            table.grid {
+                thead {
+                    tr {
+                        th scope="col" { "Module" }
+                        th scope="col" { "Service" }
+                        th scope="col" { "Newest run" }
+                        th scope="col" { "Newest run that ended" }
+                        th scope="col" { "Restore point" }
+                        th scope="col" { "Objective" }
+                        th.number scope="col" { "Failures since" }
+                    }
+                }
+                tbody {
+                    @for module in &portrait.modules {
+                        tr {
+                            th scope="row" { (told(&module.module)) }
+                            td { (told(&module.service)) }
+                            td { (run(module.newest, now)) }
+                            td { (run(module.newest_ended, now)) }
+                            td { (restore_point(module, now)) }
+                            td { @match module.objective { Some(objective) => (span(objective)), None => span.none { "exempt" } } }
+                            td.number.none[module.failures == 0] { (count(module.failures)) }
+                        }
+                    }
+                }
+            }
+        }
+        @if let Some(at) = portrait.modules_at { p.soft { "As the API told " (time(at, now)) "." } }
+    }
+}
+
+fn answers(answers: &[Answer], now: Timestamp) -> Markup {
+    html! {
+        div.card.scroll tabindex="0" role="region" aria-labelledby="answers-title" {
+            table.grid {
+                thead {
+                    tr {
+                        th scope="col" { "Collector" }
+                        th scope="col" { "State" }
+                        th scope="col" { "Last success" }
+                        th scope="col" { "Last error" }
+                    }
+                }
+                tbody {
+                    @for answer in answers {
+                        tr {
+                            th scope="row" { (answer.name) }
+                            td { (chip(answer.state)) @if answer.of_all { small { "asked for all at once" } } }
+                            td { (time_or(answer.last_success, now, "not yet")) }
+                            td {
+                                @match &answer.trouble {
+                                    Some(trouble) => { (told(&trouble.text)) small { (time(trouble.at, now)) } },
+                                    None => span.none { "none" },
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn chip(state: State) -> Markup {
+    let tone = match state {
+        State::Fresh => Tone::Good,
+        State::Stale | State::Forbidden => Tone::Warn,
+        State::Failed => Tone::Bad,
+        State::Pending => Tone::Idle,
+    };
+    html! { span.chip.{ (tone.class()) } { (state.label()) } }
+}
+
+/// Modules in few words, without a head: each cell says what it is.
+pub(super) fn modules(modules: &[ModuleStanding], now: Timestamp) -> Markup {
+    html! {
+        table.modules {
+            @for module in modules {
+                tr {
+                    th scope="row" { (told(&module.module)) " " small { (told(&module.service)) } }
+                    td {
+                        (run(module.newest, now))
+                        @if module.failures > 1 { small { ", " (count(module.failures)) " failures in a row" } }
+                    }
+                    td { "restore point " (restore_point(module, now)) }
+                }
+            }
+        }
+    }
+}
+
+fn run(run: Option<Glimpse>, now: Timestamp) -> Markup {
+    let Some(run) = run else {
+        return html! { span.none { "no run" } };
+    };
+    let class = match run.status {
+        JobStatus::Failed | JobStatus::FailedToStart | JobStatus::Rejected => Some("bad-text"),
+        JobStatus::FinishedWithException | JobStatus::Canceled | JobStatus::Stopped | JobStatus::Unknown => {
+            Some("warn-text")
+        }
+        _ => None,
+    };
+    html! {
+        span class=[class] { (status(run.status)) }
+        @if let Some(at) = run.at { " " (time(at, now)) }
+    }
+}
+
+fn restore_point(module: &ModuleStanding, now: Timestamp) -> Markup {
+    let class = module.is_overdue(now).then_some("bad-text");
+    html! {
+        @match module.restore_point {
+            Some(at) => span class=[class] { (time(at, now)) },
+            None => span class=(class.unwrap_or("none")) { "never" },
+        }
+        @if let Some(objective) = module.objective.filter(|_| class.is_some()) { small { ", " (span(objective)) " allowed" } }
+    }
+}

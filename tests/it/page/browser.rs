@@ -1,0 +1,270 @@
+//! Chromium without a window, driven over the DevTools protocol through a pipe: one browser with one tab.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// How long the browser may take to answer, or a page to come true, on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long to wait between two looks at a page.
+const GLANCE: Duration = Duration::from_millis(20);
+
+/// How long the browser may take to end by itself.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Hands file descriptors 3 and 4 to the browser, which speaks through them.
+const WIRED: &str = "exec \"$0\" \"$@\" 3<&0 4>&1 0</dev/null 1>/dev/null";
+
+const FLAGS: &[&str] = &[
+    "--headless=new",
+    "--remote-debugging-pipe",
+    "--no-sandbox",
+    "--no-first-run",
+    "--no-default-browser-check",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-dev-shm-usage",
+    "--disable-extensions",
+    "--disable-gpu",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--mute-audio",
+];
+
+pub struct Browser {
+    child: Child,
+    input: ChildStdin,
+    messages: Receiver<Value>,
+    events: Vec<Value>,
+    calls: u64,
+    session: Option<String>,
+    _profile: TempDir,
+}
+
+impl Browser {
+    pub fn start() -> Self {
+        let program = std::env::var("EXPORTER_TEST_CHROMIUM").unwrap_or_else(|_| "chromium".to_owned());
+        let profile = tempfile::tempdir().unwrap();
+        let mut child = Command::new("sh")
+            .args(["-c", WIRED, &program])
+            .args(FLAGS)
+            .arg(format!("--user-data-dir={}", profile.path().display()))
+            .arg("about:blank")
+            .env("HOME", profile.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let input = child.stdin.take().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (sender, messages) = channel();
+        std::thread::spawn(move || {
+            for message in output.split(0).map_while(Result::ok) {
+                let Ok(message) = serde_json::from_slice(&message) else {
+                    break;
+                };
+                if sender.send(message).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut browser = Self {
+            child,
+            input,
+            messages,
+            events: Vec::new(),
+            calls: 0,
+            session: None,
+            _profile: profile,
+        };
+        browser.attach();
+        browser
+    }
+
+    fn attach(&mut self) {
+        let target = self.call("Target.createTarget", json!({"url": "about:blank"}));
+        let attached = self.call(
+            "Target.attachToTarget",
+            json!({"targetId": target["targetId"], "flatten": true}),
+        );
+        self.session = Some(attached["sessionId"].as_str().unwrap().to_owned());
+        for domain in ["Page", "Runtime", "Log", "Network"] {
+            self.call(&format!("{domain}.enable"), json!({}));
+        }
+        self.size(1280, 900);
+    }
+
+    /// Calls a method and gives its result.
+    fn call(&mut self, method: &str, params: Value) -> Value {
+        let answer = self.try_call(method, params);
+        assert!(answer.get("error").is_none(), "{method}: {answer}");
+        answer["result"].clone()
+    }
+
+    fn try_call(&mut self, method: &str, params: Value) -> Value {
+        self.calls += 1;
+        let mut message = json!({"id": self.calls, "method": method, "params": params});
+        if let Some(session) = &self.session {
+            message["sessionId"] = json!(session);
+        }
+        let mut bytes = serde_json::to_vec(&message).unwrap();
+        bytes.push(0);
+        self.input
+            .write_all(&bytes)
+            .expect("the browser runs; tests/run installs it");
+        let began = Instant::now();
+        loop {
+            let message = self.next_message(began, method);
+            if message["id"] == json!(self.calls) {
+                return message;
+            }
+            self.events.push(message);
+        }
+    }
+
+    fn next_message(&mut self, began: Instant, waiting_for: &str) -> Value {
+        match self.messages.recv_timeout(PATIENCE.saturating_sub(began.elapsed())) {
+            Ok(message) => message,
+            Err(RecvTimeoutError::Timeout) => panic!("the browser does not answer {waiting_for}"),
+            Err(RecvTimeoutError::Disconnected) => panic!("there is no browser; tests/run installs it"),
+        }
+    }
+
+    /// Opens a page and waits until it is loaded.
+    pub fn go(&mut self, url: &str) {
+        self.events.retain(|event| event["method"] != "Page.loadEventFired");
+        let answer = self.call("Page.navigate", json!({"url": url}));
+        assert!(answer.get("errorText").is_none(), "{url}: {answer}");
+        let began = Instant::now();
+        while !self.events.iter().any(|event| event["method"] == "Page.loadEventFired") {
+            let event = self.next_message(began, "a page");
+            self.events.push(event);
+        }
+    }
+
+    /// What an expression is worth in the page.
+    pub fn eval(&mut self, expression: &str) -> Value {
+        let params = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
+        let result = self.call("Runtime.evaluate", params);
+        assert!(result.get("exceptionDetails").is_none(), "{expression}: {result}");
+        result["result"]["value"].clone()
+    }
+
+    pub fn text(&mut self, selector: &str) -> String {
+        let expression = format!("document.querySelector({})?.innerText ?? ''", json!(selector));
+        self.eval(&expression).as_str().unwrap().to_owned()
+    }
+
+    /// Waits until an expression is true. Between two pages there is none to ask, and then it is not.
+    pub fn until(&mut self, expression: &str) {
+        let began = Instant::now();
+        let params = json!({"expression": expression, "returnByValue": true});
+        while self.try_call("Runtime.evaluate", params.clone())["result"]["result"]["value"] != json!(true) {
+            if began.elapsed() > PATIENCE {
+                let page = self.eval("document.body.innerText");
+                panic!("still not: {expression}; the page says {page}");
+            }
+            if let Ok(event) = self.messages.recv_timeout(GLANCE) {
+                self.events.push(event);
+            }
+        }
+    }
+
+    pub fn scheme(&mut self, scheme: &str) {
+        let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);
+        self.call("Emulation.setEmulatedMedia", json!({"features": features}));
+    }
+
+    pub fn size(&mut self, width: u32, height: u32) {
+        let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
+        self.call("Emulation.setDeviceMetricsOverride", metrics);
+    }
+
+    pub fn without_scripts(&mut self) {
+        self.call("Emulation.setScriptExecutionDisabled", json!({"value": true}));
+    }
+
+    /// Runs a script in every page before its own.
+    pub fn before_each(&mut self, source: &str) {
+        self.call("Page.addScriptToEvaluateOnNewDocument", json!({"source": source}));
+    }
+
+    pub fn press(&mut self, key: &str, code: u32, text: &str) {
+        let down = if text.is_empty() { "rawKeyDown" } else { "keyDown" };
+        let params = |kind| json!({"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text});
+        self.call("Input.dispatchKeyEvent", params(down));
+        self.call(
+            "Input.dispatchKeyEvent",
+            json!({"type": "keyUp", "key": key, "code": key, "windowsVirtualKeyCode": code}),
+        );
+    }
+
+    pub fn tab(&mut self) {
+        self.press("Tab", 9, "");
+    }
+
+    pub fn enter(&mut self) {
+        self.press("Enter", 13, "\r");
+    }
+
+    pub fn write(&mut self, text: &str) {
+        self.call("Input.insertText", json!({"text": text}));
+    }
+
+    /// Keeps a picture of the page where `EXPORTER_TEST_SCREENSHOTS` says.
+    pub fn picture(&mut self, name: &str) {
+        use base64::Engine as _;
+        let Ok(directory) = std::env::var("EXPORTER_TEST_SCREENSHOTS") else {
+            return;
+        };
+        let shot = self.call("Page.captureScreenshot", json!({"captureBeyondViewport": true}));
+        let image = base64::prelude::BASE64_STANDARD
+            .decode(shot["data"].as_str().unwrap())
+            .unwrap();
+        std::fs::write(format!("{directory}/{name}.png"), image).unwrap();
+    }
+
+    /// What the console has said that is no mere notice.
+    pub fn complaints(&mut self) -> Vec<String> {
+        // Whatever was said before this answer is heard by then.
+        self.eval("0");
+        let mut complaints = Vec::new();
+        for event in &self.events {
+            let params = &event["params"];
+            let complains = match event["method"].as_str().unwrap_or_default() {
+                "Runtime.exceptionThrown" => true,
+                "Runtime.consoleAPICalled" => params["type"] == "error" || params["type"] == "warning",
+                "Log.entryAdded" => params["entry"]["level"] == "error" || params["entry"]["level"] == "warning",
+                _ => false,
+            };
+            if complains {
+                complaints.push(params.to_string());
+            }
+        }
+        complaints
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = self.try_close();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Browser {
+    /// Asks it to end, so that the processes it has started end too.
+    fn try_close(&mut self) -> std::io::Result<()> {
+        self.input.write_all(b"{\"id\":0,\"method\":\"Browser.close\"}\0")?;
+        // Its end of the pipe closes with it.
+        while self.messages.recv_timeout(FAREWELL).is_ok() {}
+        Ok(())
+    }
+}
