@@ -214,10 +214,12 @@ impl App {
     /// Polls and serves until it is told to stop, then saves the state.
     pub async fn run(self, stop: CancellationToken) {
         let mut tasks = JoinSet::new();
+        let bodies = Arc::<http::Bodies>::default();
         let lifecycle = self.web.enable_lifecycle.then(|| Arc::clone(&self.reload));
         for listener in self.listeners {
             let site = Site {
                 scrape: Arc::clone(&self.scrape),
+                bodies: Arc::clone(&bodies),
                 health: Arc::clone(&self.health),
                 telemetry_path: self.web.telemetry_path.clone(),
                 route_prefix: self.web.route_prefix.clone(),
