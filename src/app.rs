@@ -231,6 +231,7 @@ impl App {
     /// Polls and serves until it is told to stop, then saves the state.
     pub async fn run(self, stop: CancellationToken) {
         let mut tasks = JoinSet::new();
+        let bodies = Arc::<http::Bodies>::default();
         let lifecycle = self.web.enable_lifecycle.then(|| Arc::clone(&self.reload));
         let current = self.current;
         let status = Arc::new(Status::new(
@@ -244,6 +245,7 @@ impl App {
             let site = Site {
                 scrape: Arc::clone(&self.scrape),
                 status: Arc::clone(&status),
+                bodies: Arc::clone(&bodies),
                 health: Arc::clone(&self.health),
                 telemetry_path: self.web.telemetry_path.clone(),
                 route_prefix: self.web.route_prefix.clone(),

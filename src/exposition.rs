@@ -10,5 +10,7 @@ mod render;
 mod table;
 
 pub use metric::{Kind, Lifetime, Metric, Stability};
-pub use render::{Family, Filter, Format, Picture, Renderer, Source, Tables, families, write_sample};
+pub use render::{
+    Block, Family, Filter, Format, Group, Picture, Renderer, Shown, Source, families, frame_capacity, write_sample,
+};
 pub use table::{Column, Label, Shape, ShapeMetrics, Table, write_label};

@@ -1,6 +1,7 @@
 //! The way in: routes, and what each of them answers. Nothing in here asks the API.
 
 mod body;
+mod gzip;
 mod handshake;
 mod negotiate;
 mod page;
@@ -33,6 +34,8 @@ pub struct Site {
     pub scrape: Arc<Scrape>,
     /// Answers the pages for people.
     pub status: Arc<Status>,
+    /// Makes the bodies of the answers; the same for all sites of an exporter.
+    pub bodies: Arc<Bodies>,
     /// Tells whether the loop lives and whether it is ready.
     pub health: Arc<Health>,
     /// Where the metrics are.
@@ -43,6 +46,13 @@ pub struct Site {
     pub reload: Option<Reload>,
     /// What the status page says of the source of the data.
     pub subtitle: String,
+}
+
+/// What makes the bodies of answers: the compressed ones are kept while they are good.
+#[derive(Debug, Default)]
+pub struct Bodies {
+    compressor: gzip::Compressor,
+    spare: body::Spare,
 }
 
 /// The routes of the exporter.
@@ -100,15 +110,17 @@ async fn aside(make: impl FnOnce() -> Page + Send + 'static) -> Response {
 
 async fn metrics(State(site): State<Arc<Site>>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
     let format = negotiate::format(&headers);
-    let frames = site.scrape.frames(&narrowing(query.as_deref()), format);
+    let narrowing = narrowing(query.as_deref());
     let mut response = if negotiate::accepts_gzip(&headers) {
-        let mut response = body::compressed(frames).into_response();
+        let body = site.bodies.compressor.answer(&site.scrape, &narrowing, format);
+        let mut response = body.into_response();
         response
             .headers_mut()
             .insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         response
     } else {
-        body::plain(frames).into_response()
+        let frames = site.scrape.frames(&narrowing, format);
+        body::plain(frames, site.bodies.spare.clone()).into_response()
     };
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
@@ -212,6 +224,7 @@ mod tests {
         State(Arc::new(Site {
             scrape,
             status: Arc::new(status),
+            bodies: Arc::default(),
             health,
             telemetry_path: "/metrics".to_owned(),
             route_prefix: String::new(),

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::collector;
 use crate::domain::Timestamp;
-use crate::exposition::{Family, Filter, Format, Metric, Renderer, Source, Table, Tables, families};
+use crate::exposition::{
+    Block, Family, Filter, Format, Group, Metric, Picture, Renderer, Shown, Source, Table, families, frame_capacity,
+};
 use crate::health::Health;
 use crate::schedule::{Pulse, SharedPulse};
 use crate::store::{self, Overview, State, Store};
@@ -128,7 +130,10 @@ pub struct Scrape {
     pulse: SharedPulse,
     vitals: ReadVitals,
     loaded: Mutex<Loaded>,
-    families: Arc<[Family]>,
+    /// What is read at the moment of a scrape.
+    own: Arc<[Family]>,
+    /// What the store holds.
+    stored: Arc<[Family]>,
 }
 
 impl Scrape {
@@ -140,7 +145,8 @@ impl Scrape {
             pulse,
             vitals,
             loaded: Mutex::new(loaded),
-            families: families(own_columns().into_iter().chain(store::columns())).into(),
+            own: families(own_columns()).into(),
+            stored: families(store::columns()).into(),
         }
     }
 
@@ -151,25 +157,52 @@ impl Scrape {
 
     /// The answer, frame by frame, of one moment.
     pub fn frames(&self, narrowing: &Narrowing, format: Format) -> Frames {
+        let margins = self.margins(narrowing, format);
+        Frames {
+            head: Some(margins.head),
+            stored: self.stored(narrowing, format).renderer,
+            tail: Some(margins.tail),
+        }
+    }
+
+    /// What an answer begins and ends with: what the exporter says about itself, which is new at every scrape. An
+    /// answer that is narrowed leaves it out.
+    pub fn margins(&self, narrowing: &Narrowing, format: Format) -> Margins {
+        let mut margins = Margins::default();
+        if *narrowing == Narrowing::default() {
+            let now = Timestamp::from(SystemTime::now());
+            let picture = Picture {
+                groups: vec![Group {
+                    blocks: vec![Arc::new(self.own_tables(now))],
+                    stale_after: Duration::MAX,
+                }],
+                now,
+            };
+            let mut renderer = Renderer::new(Arc::clone(&self.own), picture, Filter::default(), format);
+            while let Some(mut frame) = renderer.next_frame() {
+                margins.head.append(&mut frame);
+            }
+            self.health.write(&mut margins.tail, format);
+        }
+        if format == Format::OpenMetrics {
+            margins.tail.extend_from_slice(b"# EOF\n");
+        }
+        margins
+    }
+
+    /// What an answer has in its middle: what the store holds.
+    pub fn stored(&self, narrowing: &Narrowing, format: Format) -> Stored {
         let now = Timestamp::from(SystemTime::now());
         let only = (!narrowing.customers.is_empty()).then_some(&narrowing.customers);
-        let mut picture = self.store.picture(only, now);
-        let whole = *narrowing == Narrowing::default();
+        let (generation, picture) = self.store.numbered_picture(only, now);
         let groups = (!narrowing.collectors.is_empty()).then(|| {
             let indices = narrowing.collectors.iter().filter_map(|name| collector::index_of(name));
             indices.flat_map(store::groups_of).collect()
         });
-        if whole {
-            picture.groups.push(vec![self.own_tables(now)]);
-        }
-        Frames {
-            renderer: Renderer::new(Arc::clone(&self.families), Arc::new(picture), Filter { groups }, format),
-            tail: Some(if whole {
-                Tail::Counters(Arc::clone(&self.health))
-            } else {
-                Tail::End
-            }),
-            format,
+        Stored {
+            generation,
+            valid_until: picture.valid_until(),
+            renderer: Renderer::new(Arc::clone(&self.stored), picture, Filter { groups }, format),
         }
     }
 
@@ -188,18 +221,19 @@ impl Scrape {
         self.pulse.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// A number that changes whenever what the store holds does.
+    pub fn generation(&self) -> u64 {
+        self.store.generation()
+    }
+
     /// Whether the list of customers and a token could be had at the newest attempt.
     pub fn is_up(&self) -> bool {
         self.vitals().token == Some(true) && self.pulse().customers_listed == Some(true)
     }
 
-    fn own_tables(&self, now: Timestamp) -> Tables {
+    fn own_tables(&self, now: Timestamp) -> Own {
         let overviews = self.store.overview(now);
-        let tables = [self.singles(), self.of_collectors(&overviews), customers(&overviews)];
-        Tables {
-            tables: Arc::new(tables),
-            stale: false,
-        }
+        Own([self.singles(), self.of_collectors(&overviews), customers(&overviews)])
     }
 
     fn singles(&self) -> Table {
@@ -233,7 +267,7 @@ impl Scrape {
                 overview.permitted.map(f64::from),
                 Some(overview.plan.interval.as_secs_f64()),
                 Some(overview.plan.stale_after.as_secs_f64()),
-                lag.map(std::time::Duration::as_secs_f64),
+                lag.map(Duration::as_secs_f64),
                 cycle.map(|cycle| cycle.as_secs_f64()),
             ];
             (vec![("collector", overview.name)], values)
@@ -257,9 +291,22 @@ fn customers(overviews: &[Overview]) -> Table {
     Table::of(1, rows)
 }
 
-/// Where the metrics that are read at scrape time stand in the picture: in the group after the store's.
+/// What is read at the moment of a scrape, one table per shape.
+#[derive(Debug)]
+struct Own([Table; 3]);
+
+impl Block for Own {
+    fn shown(&self, position: usize) -> Option<Shown<'_>> {
+        (position == 0).then_some(Shown {
+            tables: &self.0,
+            good_at: None,
+        })
+    }
+}
+
+/// Where the metrics that are read at scrape time stand in their picture.
 fn own_columns() -> Vec<(Metric, Source)> {
-    let group = 2 * collector::ALL.len();
+    let group = 0;
     let shapes: [&[Metric]; 3] = [&SINGLES, &OF_COLLECTORS, &[CUSTOMERS]];
     let mut columns = Vec::new();
     for (shape, metrics) in shapes.into_iter().enumerate() {
@@ -275,32 +322,58 @@ pub fn metrics() -> impl Iterator<Item = Metric> {
     SINGLES.into_iter().chain(OF_COLLECTORS).chain([CUSTOMERS])
 }
 
-/// An answer, frame by frame.
-pub struct Frames {
-    renderer: Renderer,
-    tail: Option<Tail>,
-    format: Format,
+/// What an answer begins and ends with.
+#[derive(Clone, Debug, Default)]
+pub struct Margins {
+    /// Before what the store holds.
+    pub head: Vec<u8>,
+    /// After it.
+    pub tail: Vec<u8>,
 }
 
-enum Tail {
-    Counters(Arc<Health>),
-    End,
+/// What an answer has between its margins.
+pub struct Stored {
+    /// Which generation of the store it is of.
+    pub generation: u64,
+    /// Until when the same generation makes the same text; `None` for as long as it is the newest.
+    pub valid_until: Option<Timestamp>,
+    renderer: Renderer,
+}
+
+impl Stored {
+    /// Fills `text`, which is empty, with the next frame; it stays empty after the last one.
+    pub fn fill(&mut self, text: &mut Vec<u8>) {
+        self.renderer.append_frame(text);
+    }
+}
+
+/// An answer, frame by frame.
+pub struct Frames {
+    head: Option<Vec<u8>>,
+    stored: Renderer,
+    tail: Option<Vec<u8>>,
+}
+
+impl Frames {
+    /// Fills `text`, which is empty, with the next frame; it stays empty after the last one.
+    pub fn fill(&mut self, text: &mut Vec<u8>) {
+        if let Some(head) = self.head.take() {
+            text.reserve_exact(head.len() + frame_capacity());
+            text.extend_from_slice(&head);
+        }
+        let more = self.stored.append_frame(text);
+        if !more && let Some(tail) = self.tail.take() {
+            text.extend_from_slice(&tail);
+        }
+    }
 }
 
 impl Iterator for Frames {
     type Item = Vec<u8>;
 
     fn next(&mut self) -> Option<Vec<u8>> {
-        if let Some(frame) = self.renderer.next_frame() {
-            return Some(frame);
-        }
         let mut text = Vec::new();
-        if let Tail::Counters(health) = self.tail.take()? {
-            health.write(&mut text, self.format);
-        }
-        if self.format == Format::OpenMetrics {
-            text.extend_from_slice(b"# EOF\n");
-        }
-        Some(text)
+        self.fill(&mut text);
+        (!text.is_empty()).then_some(text)
     }
 }

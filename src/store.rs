@@ -2,10 +2,12 @@
 //! fresh it is.
 //!
 //! Only a poll's outcome changes it, and always as a whole: [`Store::commit`] swaps records in, [`Store::fail`] leaves
-//! them as they are and says so. A scrape takes a [`Picture`] of it under one short lock. What it shows of a record that
-//! has outlived `stale_after` is decided when the picture is taken, so nothing has to be swept.
+//! them as they are and says so. A scrape takes a [`Picture`] of it, which shares its records and so takes the lock for
+//! moments. What it shows of a record that has outlived `stale_after` depends on the moment of the picture, so nothing
+//! has to be swept.
 
 mod roster;
+mod shelf;
 pub mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,8 +17,9 @@ use std::time::Duration;
 use crate::api::Error;
 use crate::collector::{self, Context, Kept, Record, Settings, Target};
 use crate::domain::{CustomerId, Timestamp};
-use crate::exposition::{Metric, Picture, Source, Table, Tables};
+use crate::exposition::{Block, Group, Metric, Picture, Shown, Source, Table};
 pub use roster::{Answer, Dossier, Roll, Roster, Trouble};
+use shelf::Shelf;
 
 /// A customer list that lacks more than this part of the customers known is not believed at once.
 const SHARP_SHRINK_PART: f64 = 0.1;
@@ -154,14 +157,58 @@ impl Cell {
     }
 }
 
-/// What is known through one collector.
+impl Block for Vec<(CustomerId, Cell)> {
+    fn shown(&self, position: usize) -> Option<Shown<'_>> {
+        self.get(position).map(|(_, cell)| Shown {
+            tables: &cell.kept.tables,
+            good_at: Some(cell.good_at),
+        })
+    }
+}
+
+/// The rows of a record that are held, and the moment of the poll that they stand on.
 #[derive(Debug)]
+struct HeldRows {
+    tables: Arc<[Table]>,
+    at: Timestamp,
+}
+
+impl Cell {
+    fn held_rows(&self) -> Option<HeldRows> {
+        let tables = Some(&self.kept.held).filter(|tables| !tables.is_empty())?;
+        Some(HeldRows {
+            tables: Arc::clone(tables),
+            at: self.held_at,
+        })
+    }
+}
+
+impl Block for Vec<HeldRows> {
+    fn shown(&self, position: usize) -> Option<Shown<'_>> {
+        self.get(position).map(|held| Shown {
+            tables: &held.tables,
+            good_at: Some(held.at),
+        })
+    }
+}
+
+impl Block for Vec<(Target, Freshness)> {
+    fn shown(&self, position: usize) -> Option<Shown<'_>> {
+        self.get(position).map(|(_, freshness)| Shown {
+            tables: &freshness.tables,
+            good_at: None,
+        })
+    }
+}
+
+/// What is known through one collector.
+#[derive(Clone, Debug)]
 struct Collected {
     name: &'static str,
     plan: Plan,
     permitted: Option<bool>,
-    cells: BTreeMap<CustomerId, Cell>,
-    freshness: BTreeMap<Target, Freshness>,
+    cells: Shelf<CustomerId, Cell>,
+    freshness: Shelf<Target, Freshness>,
     /// The text of the newest failure, for those that fail alike.
     last_trouble: Option<Arc<str>>,
 }
@@ -176,6 +223,61 @@ impl Collected {
     /// How many series tell how fresh it is: two of each target.
     fn freshness_series(&self) -> usize {
         2 * self.freshness.len()
+    }
+
+    /// The records and the freshness of these customers, or of all.
+    fn blocks(&self, only: Option<&BTreeSet<String>>) -> [Vec<Arc<dyn Block>>; 2] {
+        let Some(only) = only else {
+            let mut cells = self.cells.blocks();
+            let held: Vec<HeldRows> = self.cells.values().filter_map(Cell::held_rows).collect();
+            if !held.is_empty() {
+                cells.push(Arc::new(held));
+            }
+            return [cells, self.freshness.blocks()];
+        };
+        // The id that is empty stands for what asks once for all.
+        let targets = only.iter().filter_map(|id| match id.as_str() {
+            "" => Some(Target::Partner),
+            text => CustomerId::parse(text)
+                .filter(|id| id.as_str() == text)
+                .map(Target::Customer),
+        });
+        let (mut cells, mut held, mut freshness) = (Vec::new(), Vec::new(), Vec::new());
+        for target in targets {
+            if let Target::Customer(id) = &target
+                && let Some(cell) = self.cells.get(id)
+            {
+                held.extend(cell.held_rows());
+                cells.push((id.clone(), cell.clone()));
+            }
+            if let Some(known) = self.freshness.get(&target) {
+                freshness.push((target, known.clone()));
+            }
+        }
+        [vec![Arc::new(cells), Arc::new(held)], vec![Arc::new(freshness)]]
+    }
+
+    /// The customers by state. Whoever is known and of whom nothing was asked yet is pending.
+    fn states(&self, customers: &Shelf<CustomerId, Known>, now: Timestamp) -> BTreeMap<State, usize> {
+        let mut states = BTreeMap::from(State::ALL.map(|state| (state, 0)));
+        let state = |freshness: &Freshness| freshness.state(self.plan.stale_after, now);
+        let mut rest = customers.len();
+        if let Some(of_all) = self.freshness.get(&Target::Partner) {
+            *states.entry(state(of_all)).or_default() += std::mem::take(&mut rest);
+        } else {
+            // Both are sorted, so one walk finds who of those asked about is known.
+            let mut known = customers.keys().peekable();
+            for (target, freshness) in self.freshness.iter() {
+                let Target::Customer(id) = target else { continue };
+                while known.next_if(|known| *known < id).is_some() {}
+                if known.next_if(|known| *known == id).is_some() {
+                    *states.entry(state(freshness)).or_default() += 1;
+                    rest = rest.saturating_sub(1);
+                }
+            }
+        }
+        *states.entry(State::Pending).or_default() += rest;
+        states
     }
 
     fn note(&mut self, target: &Target, attempt: Attempt, success: Option<Timestamp>) {
@@ -193,7 +295,7 @@ struct Known {
 
 #[derive(Debug)]
 struct Inner {
-    customers: BTreeMap<CustomerId, Known>,
+    customers: Shelf<CustomerId, Known>,
     /// Customers that the last complete list lacked. Absent from the next one too, they are gone.
     absent_once: BTreeSet<CustomerId>,
     collected: Vec<Collected>,
@@ -247,13 +349,13 @@ impl Store {
                 name: entry.name,
                 plan: *plan,
                 permitted: None,
-                cells: BTreeMap::new(),
-                freshness: BTreeMap::new(),
+                cells: Shelf::default(),
+                freshness: Shelf::default(),
                 last_trouble: None,
             })
             .collect();
         Self(Mutex::new(Inner {
-            customers: BTreeMap::new(),
+            customers: Shelf::default(),
             absent_once: BTreeSet::new(),
             collected,
             series: 0,
@@ -270,7 +372,7 @@ impl Store {
         inner.series_limit = series_limit;
         for ((collected, plan), entry) in inner.collected.iter_mut().zip(plans).zip(collector::ALL) {
             collected.plan = *plan;
-            for (id, cell) in &mut collected.cells {
+            for (id, cell) in collected.cells.iter_mut() {
                 let context = Context {
                     now,
                     settings: Arc::clone(settings),
@@ -308,7 +410,7 @@ impl Store {
     pub fn retain_targets(&self, collector: usize, keep: impl Fn(&Target) -> bool) {
         let mut inner = self.lock();
         if let Some(collected) = inner.collected.get_mut(collector) {
-            collected.freshness.retain(|target, _| keep(target));
+            collected.freshness.retain(keep);
             inner.generation += 1;
         }
     }
@@ -514,11 +616,11 @@ impl Store {
     pub fn not_after(&self, now: Timestamp) {
         let mut inner = self.lock();
         for collected in &mut inner.collected {
-            for cell in collected.cells.values_mut() {
+            for (_, cell) in collected.cells.iter_mut() {
                 cell.good_at = cell.good_at.min(now);
                 cell.held_at = cell.held_at.min(now);
             }
-            for (target, freshness) in &mut collected.freshness {
+            for (target, freshness) in collected.freshness.iter_mut() {
                 let last_success = freshness.last_success.map(|success| success.min(now));
                 let trouble = freshness.trouble.take();
                 *freshness = Freshness::new(collected.name, target, freshness.attempt, last_success);
@@ -554,67 +656,42 @@ impl Store {
     /// The newest readings of everything, as one scrape shows them; of just these customers where `only` is given.
     /// Its groups are those that [`columns`] names.
     pub fn picture(&self, only: Option<&BTreeSet<String>>, now: Timestamp) -> Picture {
+        self.numbered_picture(only, now).1
+    }
+
+    /// The same, with the generation that it shows.
+    pub fn numbered_picture(&self, only: Option<&BTreeSet<String>>, now: Timestamp) -> (u64, Picture) {
         let inner = self.lock();
-        let admits = |id: &str| only.is_none_or(|only| only.contains(id));
-        let cells = inner.collected.iter().map(|collected| {
-            let cells = collected.cells.iter().filter(|(id, _)| admits(id.as_str()));
-            let parts = cells.flat_map(|(_, cell)| {
-                let told = (&cell.kept.tables, cell.good_at);
-                let held = (&cell.kept.held, cell.held_at);
-                [Some(told), Some(held).filter(|(tables, _)| !tables.is_empty())]
+        let (mut cells, mut freshness) = (Vec::new(), Vec::new());
+        for collected in &inner.collected {
+            let stale_after = collected.plan.stale_after;
+            let [of_records, of_freshness] = collected.blocks(only);
+            cells.push(Group {
+                blocks: of_records,
+                stale_after,
             });
-            let tables = parts.flatten().map(|(tables, at)| Tables {
-                tables: Arc::clone(tables),
-                stale: now > at.plus(collected.plan.stale_after),
+            freshness.push(Group {
+                blocks: of_freshness,
+                stale_after,
             });
-            tables.collect()
-        });
-        let freshness = inner.collected.iter().map(|collected| {
-            let targets = collected
-                .freshness
-                .iter()
-                .filter(|(target, _)| admits(target.customer_id()));
-            targets
-                .map(|(_, freshness)| Tables {
-                    tables: Arc::clone(&freshness.tables),
-                    stale: false,
-                })
-                .collect()
-        });
-        Picture {
-            groups: cells.chain(freshness).collect(),
         }
+        cells.append(&mut freshness);
+        (inner.generation, Picture { groups: cells, now })
     }
 
     /// How each enabled collector does.
     pub fn overview(&self, now: Timestamp) -> Vec<Overview> {
-        let inner = self.lock();
-        let enabled = inner.collected.iter().filter(|collected| collected.plan.enabled);
+        let (customers, collected) = {
+            let inner = self.lock();
+            (inner.customers.clone(), inner.collected.clone())
+        };
+        let enabled = collected.iter().filter(|collected| collected.plan.enabled);
         enabled
-            .map(|collected| {
-                let mut customers = BTreeMap::from(State::ALL.map(|state| (state, 0)));
-                let state = |freshness: &Freshness| freshness.state(collected.plan.stale_after, now);
-                let mut rest = inner.customers.len();
-                if let Some(of_all) = collected.freshness.get(&Target::Partner) {
-                    *customers.entry(state(of_all)).or_default() += std::mem::take(&mut rest);
-                } else {
-                    let known = |target: &&Target| match target {
-                        Target::Partner => false,
-                        Target::Customer(id) => inner.customers.contains_key(id),
-                    };
-                    let of_known = collected.freshness.iter().filter(|(target, _)| known(target));
-                    for (_, freshness) in of_known {
-                        *customers.entry(state(freshness)).or_default() += 1;
-                        rest = rest.saturating_sub(1);
-                    }
-                }
-                *customers.entry(State::Pending).or_default() += rest;
-                Overview {
-                    name: collected.name,
-                    plan: collected.plan,
-                    permitted: collected.permitted,
-                    customers,
-                }
+            .map(|collected| Overview {
+                name: collected.name,
+                plan: collected.plan,
+                permitted: collected.permitted,
+                customers: collected.states(&customers, now),
             })
             .collect()
     }
@@ -656,7 +733,7 @@ impl Inner {
     }
 }
 
-fn organization(customers: &BTreeMap<CustomerId, Known>, id: &CustomerId) -> Arc<str> {
+fn organization(customers: &Shelf<CustomerId, Known>, id: &CustomerId) -> Arc<str> {
     customers
         .get(id)
         .map_or_else(|| Arc::from(""), |known| Arc::clone(&known.organization))

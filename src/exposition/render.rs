@@ -1,9 +1,12 @@
 //! From tables to text: one walk over family → record → row, in frames.
 
+use std::fmt;
 use std::io::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Kind, Lifetime, Metric, Table};
+use crate::domain::Timestamp;
 
 /// About how much text one frame holds. Small enough that slow readers share fairly and memory stays flat, large
 /// enough that the cost per frame does not show.
@@ -79,20 +82,55 @@ pub fn families(columns: impl IntoIterator<Item = (Metric, Source)>) -> Vec<Fami
     families
 }
 
-/// The tables of one record, as they were when the picture was taken.
-#[derive(Clone, Debug)]
-pub struct Tables {
+/// What a scrape shows of one record.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'a> {
     /// One table per shape of the record's collector.
-    pub tables: Arc<[Table]>,
-    /// Whether the record outlived its collector's `stale_after`, so that only dated facts are shown.
-    pub stale: bool,
+    pub tables: &'a [Table],
+    /// When it was last good; `None` for what does not age.
+    pub good_at: Option<Timestamp>,
+}
+
+/// Records that stand side by side.
+pub trait Block: fmt::Debug + Send + Sync {
+    /// One of them by its position.
+    fn shown(&self, position: usize) -> Option<Shown<'_>>;
+}
+
+/// The records of one collector.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// All of them, in order.
+    pub blocks: Vec<Arc<dyn Block>>,
+    /// How long their values outlive the last good poll.
+    pub stale_after: Duration,
 }
 
 /// Everything a scrape shows of the remote world, taken at one moment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Picture {
     /// The records by group; which group is whose is known to whoever made the families.
-    pub groups: Vec<Vec<Tables>>,
+    pub groups: Vec<Group>,
+    /// The moment.
+    pub now: Timestamp,
+}
+
+impl Picture {
+    /// The last moment at which the same records make the same text: after it, the first of them is stale. `None`
+    /// where time alone changes nothing.
+    pub fn valid_until(&self) -> Option<Timestamp> {
+        let ends = self.groups.iter().flat_map(|group| {
+            let goods = group
+                .blocks
+                .iter()
+                .flat_map(|block| (0..).map_while(|position| block.shown(position)))
+                .filter_map(|shown| shown.good_at);
+            let oldest_fresh = self.now.minus(group.stale_after);
+            let first = goods.filter(|good_at| *good_at >= oldest_fresh).min();
+            first.map(|good_at| good_at.plus(group.stale_after))
+        });
+        ends.min()
+    }
 }
 
 /// Which groups of a picture a scrape asks for.
@@ -111,10 +149,12 @@ impl Filter {
 /// Walks a picture and gives it out as frames of text. It holds no text but the frame in hand.
 pub struct Renderer {
     families: Arc<[Family]>,
-    picture: Arc<Picture>,
+    picture: Picture,
     filter: Filter,
     format: Format,
     at: Position,
+    /// What the lines of the record in hand begin with: the name of the metric, and the labels of all rows.
+    line: Vec<u8>,
 }
 
 /// How far the walk has come.
@@ -122,6 +162,7 @@ pub struct Renderer {
 struct Position {
     family: usize,
     source: usize,
+    block: usize,
     record: usize,
     row: usize,
     headed: bool,
@@ -129,13 +170,14 @@ struct Position {
 
 impl Renderer {
     /// A walk from the beginning.
-    pub fn new(families: Arc<[Family]>, picture: Arc<Picture>, filter: Filter, format: Format) -> Self {
+    pub fn new(families: Arc<[Family]>, picture: Picture, filter: Filter, format: Format) -> Self {
         Self {
             families,
             picture,
             filter,
             format,
             at: Position::default(),
+            line: Vec::new(),
         }
     }
 
@@ -143,74 +185,133 @@ impl Renderer {
     /// may follow.
     pub fn next_frame(&mut self) -> Option<Vec<u8>> {
         let mut text = Vec::new();
+        self.append_frame(&mut text);
+        (!text.is_empty()).then_some(text)
+    }
+
+    /// Appends the next frame to `text`; false with the last one. Text that has room for [`frame_capacity`] more bytes
+    /// is not moved.
+    pub fn append_frame(&mut self, text: &mut Vec<u8>) -> bool {
+        let full_at = text.len() + FRAME_BYTES;
         while let Some(family) = self.families.get(self.at.family) {
             while let Some(source) = family.sources.get(self.at.source) {
                 if self.filter.admits(source) {
-                    let full = render_source(&mut text, self.format, family, source, &self.picture, &mut self.at);
-                    if full {
-                        return Some(text);
+                    let group = self.picture.groups.get(source.group);
+                    let mut walk = Walk {
+                        format: self.format,
+                        metric: &family.metric,
+                        source,
+                        now: self.picture.now,
+                        line: &mut self.line,
+                        full_at,
+                    };
+                    if group.is_some_and(|group| walk.group(group, &mut self.at, text)) {
+                        return true;
                     }
                 }
                 self.at.source += 1;
-                self.at.record = 0;
+                self.at.block = 0;
             }
             self.at = Position {
                 family: self.at.family + 1,
                 ..Position::default()
             };
         }
-        (!text.is_empty()).then_some(text)
+        false
     }
 }
 
-/// Renders the samples of one source from `at` on; true when the frame is full and the walk must be taken up again
-/// where `at` now stands.
-fn render_source(
-    text: &mut Vec<u8>,
+/// How much room a frame takes at most, as long as labels are of ordinary length.
+pub const fn frame_capacity() -> usize {
+    FRAME_BYTES + FRAME_SLACK
+}
+
+/// The walk over the samples of one source.
+struct Walk<'a> {
     format: Format,
-    family: &Family,
-    source: &Source,
-    picture: &Picture,
-    at: &mut Position,
-) -> bool {
-    let records = picture.groups.get(source.group).map_or(&[][..], Vec::as_slice);
-    while let Some(record) = records.get(at.record) {
-        let shown = !record.stale || family.metric.lifetime == Lifetime::Dated;
-        if let Some(table) = record.tables.get(source.shape).filter(|_| shown) {
-            while at.row < table.rows() {
-                let row = at.row;
-                at.row += 1;
-                let (Some(labels), Some(value)) = (table.labels(row), table.value(row, source.column)) else {
-                    continue;
-                };
-                if text.capacity() == 0 {
-                    text.reserve_exact(FRAME_BYTES + FRAME_SLACK);
-                }
-                if !at.headed {
-                    format.write_header(text, &family.metric);
-                    at.headed = true;
-                }
-                write_sample(text, family.metric.name, labels, value);
-                if text.len() >= FRAME_BYTES {
+    metric: &'a Metric,
+    source: &'a Source,
+    now: Timestamp,
+    line: &'a mut Vec<u8>,
+    full_at: usize,
+}
+
+impl Walk<'_> {
+    /// Renders from `at` on; true when the frame is full and the walk must be taken up again where `at` now stands.
+    fn group(&mut self, group: &Group, at: &mut Position, text: &mut Vec<u8>) -> bool {
+        let oldest_fresh = self.now.minus(group.stale_after);
+        let dated = self.metric.lifetime == Lifetime::Dated;
+        while let Some(block) = group.blocks.get(at.block) {
+            while let Some(shown) = block.shown(at.record) {
+                if (dated || shown.good_at.is_none_or(|good_at| good_at >= oldest_fresh))
+                    && let Some(table) = shown.tables.get(self.source.shape)
+                    && self.table(table, at, text)
+                {
                     return true;
                 }
+                at.row = 0;
+                at.record += 1;
+            }
+            at.record = 0;
+            at.block += 1;
+        }
+        false
+    }
+
+    fn table(&mut self, table: &Table, at: &mut Position, text: &mut Vec<u8>) -> bool {
+        let mut begun = false;
+        for (row, labels, value) in table.samples_of(self.source.column, at.row) {
+            if !begun {
+                begun = true;
+                self.begin(table.head(), at, text);
+            }
+            let bare = table.head().is_empty() && labels.is_empty();
+            if bare {
+                write_sample(text, self.metric.name, "", value);
+            } else {
+                text.extend_from_slice(self.line);
+                text.extend_from_slice(labels.as_bytes());
+                write_end(text, value);
+            }
+            if text.len() >= self.full_at {
+                at.row = row + 1;
+                return true;
             }
         }
-        at.row = 0;
-        at.record += 1;
+        false
     }
-    false
+
+    /// Prepares the lines of a record, and begins the family where this is its first.
+    fn begin(&mut self, head: &str, at: &mut Position, text: &mut Vec<u8>) {
+        text.reserve_exact((self.full_at + FRAME_SLACK).saturating_sub(text.len()));
+        if !at.headed {
+            self.format.write_header(text, self.metric);
+            at.headed = true;
+        }
+        self.line.clear();
+        self.line.extend_from_slice(self.metric.name.as_bytes());
+        self.line.push(b'{');
+        self.line.extend_from_slice(head.as_bytes());
+    }
 }
 
 /// Appends one sample line.
 pub fn write_sample(text: &mut Vec<u8>, name: &str, labels: &str, value: f64) {
     text.extend_from_slice(name.as_bytes());
-    if !labels.is_empty() {
+    if labels.is_empty() {
+        text.push(b' ');
+        write_value(text, value);
+        text.push(b'\n');
+    } else {
         text.push(b'{');
         text.extend_from_slice(labels.as_bytes());
-        text.push(b'}');
+        write_end(text, value);
     }
-    text.push(b' ');
+}
+
+/// Appends what comes after the labels.
+fn write_end(text: &mut Vec<u8>, value: f64) {
+    text.extend_from_slice(b"} ");
     write_value(text, value);
     text.push(b'\n');
 }
@@ -221,10 +322,10 @@ const EXACT_INTEGERS: f64 = 9_007_199_254_740_992.0;
 /// Appends a value as the shortest decimal that reads back as the same double. Whole numbers, which nearly all are,
 /// take the quick way.
 fn write_value(text: &mut Vec<u8>, value: f64) {
-    if value.fract() == 0.0 && value.abs() < EXACT_INTEGERS {
-        #[expect(clippy::cast_possible_truncation, reason = "whole and below 2^53, so exact")]
-        let whole = value as i64;
-        write_all(text, format_args!("{whole}"));
+    #[expect(clippy::cast_possible_truncation, reason = "only used where it is the same number")]
+    let whole = value as i64;
+    if whole as f64 == value && value.abs() < EXACT_INTEGERS {
+        text.extend_from_slice(itoa::Buffer::new().format(whole).as_bytes());
     } else {
         write_all(text, format_args!("{value}"));
     }
@@ -249,21 +350,41 @@ mod tests {
         String::from_utf8(text).unwrap()
     }
 
-    fn picture() -> Picture {
-        let fresh = Tables {
-            tables: Arc::new([Table::single(&[("customer_id", "a")], &[Some(2.0), Some(1.5), None])]),
-            stale: false,
-        };
-        let stale = Tables {
-            tables: Arc::new([Table::single(
-                &[("customer_id", "b")],
-                &[Some(3.0), Some(1e21), Some(7.0)],
-            )]),
-            stale: true,
-        };
-        Picture {
-            groups: vec![vec![fresh, stale]],
+    #[derive(Debug)]
+    struct Records(Vec<(Table, i64)>);
+
+    impl Block for Records {
+        fn shown(&self, position: usize) -> Option<Shown<'_>> {
+            let (table, good_at) = self.0.get(position)?;
+            Some(Shown {
+                tables: std::slice::from_ref(table),
+                good_at: Some(Timestamp::from_unix_seconds(*good_at)),
+            })
         }
+    }
+
+    const NOW: i64 = 1_800_000_000;
+    const STALE_AFTER: Duration = Duration::from_secs(60);
+
+    fn pictured(blocks: Vec<Records>) -> Picture {
+        let blocks = blocks.into_iter().map(|block| Arc::new(block) as Arc<dyn Block>);
+        Picture {
+            groups: vec![Group {
+                blocks: blocks.collect(),
+                stale_after: STALE_AFTER,
+            }],
+            now: Timestamp::from_unix_seconds(NOW),
+        }
+    }
+
+    fn picture(second_good_at: i64) -> Picture {
+        let first = Table::single(&[("customer_id", "a")], &[Some(2.0), Some(1.5), None]);
+        let second = Table::single(&[("customer_id", "b")], &[Some(3.0), Some(1e21), Some(7.0)]);
+        pictured(vec![
+            Records(vec![(first, NOW - 60)]),
+            Records(Vec::new()),
+            Records(vec![(second, second_good_at)]),
+        ])
     }
 
     fn source(column: usize) -> Source {
@@ -286,12 +407,7 @@ mod tests {
 
     #[test]
     fn stale_records_show_only_dated_facts() {
-        let text = text_of(Renderer::new(
-            all(),
-            Arc::new(picture()),
-            Filter::default(),
-            Format::Text,
-        ));
+        let text = text_of(Renderer::new(all(), picture(NOW - 61), Filter::default(), Format::Text));
         assert_eq!(
             text,
             "# HELP elements_now Now.\n# TYPE elements_now gauge\n\
@@ -306,11 +422,9 @@ mod tests {
 
     #[test]
     fn openmetrics_names_families_without_their_suffix() {
-        let mut picture = picture();
-        picture.groups[0][1].stale = false;
         let text = text_of(Renderer::new(
             all(),
-            Arc::new(picture),
+            picture(NOW),
             Filter::default(),
             Format::OpenMetrics,
         ));
@@ -321,15 +435,16 @@ mod tests {
     #[test]
     fn frames_join_to_the_same_text_whatever_their_number() {
         let rows = 20_000;
-        let record = |n: usize| Tables {
-            tables: Arc::new([Table::single(&[("customer_id", &n.to_string())], &[Some(n as f64)])]),
-            stale: false,
+        let record = |n: usize| {
+            (
+                Table::single(&[("customer_id", &n.to_string())], &[Some(n as f64)]),
+                NOW,
+            )
         };
-        let picture = Picture {
-            groups: vec![(0..rows).map(record).collect()],
-        };
+        let blocks = (0..rows / 10).map(|block| Records((block * 10..block * 10 + 10).map(record).collect()));
+        let picture = pictured(blocks.collect());
         let families: Arc<[Family]> = families([(Metric::gauge("elements_now", "Now"), source(0))]).into();
-        let mut renderer = Renderer::new(families, Arc::new(picture), Filter::default(), Format::Text);
+        let mut renderer = Renderer::new(families, picture, Filter::default(), Format::Text);
         let mut frames = Vec::new();
         while let Some(frame) = renderer.next_frame() {
             assert!(frame.len() < FRAME_BYTES + FRAME_SLACK);
@@ -342,6 +457,42 @@ mod tests {
             rows
         );
         assert_eq!(text.matches("# TYPE").count(), 1);
+    }
+
+    #[test]
+    fn the_text_is_the_same_until_the_first_record_is_stale() {
+        let until = |second| picture(second).valid_until();
+        assert_eq!(until(NOW - 30), Some(Timestamp::from_unix_seconds(NOW)));
+        let later = pictured(vec![Records(vec![
+            (Table::default(), NOW - 90),
+            (Table::default(), NOW - 10),
+        ])]);
+        assert_eq!(later.valid_until(), Some(Timestamp::from_unix_seconds(NOW + 50)));
+        assert_eq!(pictured(Vec::new()).valid_until(), None);
+    }
+
+    #[test]
+    fn values_are_the_shortest_that_read_back() {
+        let written = |value| {
+            let mut text = Vec::new();
+            write_value(&mut text, value);
+            String::from_utf8(text).unwrap()
+        };
+        for value in [
+            0.0,
+            -1.0,
+            1e15,
+            9_007_199_254_740_991.0,
+            9_007_199_254_740_992.0,
+            1e21,
+            0.1,
+            -2.5,
+            1e-7,
+            f64::MAX,
+        ] {
+            assert_eq!(written(value), format!("{value}"), "{value}");
+        }
+        assert_eq!(written(-0.0), "0");
     }
 
     #[test]

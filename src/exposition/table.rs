@@ -44,24 +44,18 @@ impl<R> Shape<R> {
     /// The table of `rows` for a customer, and how many rows were left out because a row with equal labels was
     /// there already: of those the first counts. Collectors merge what can be merged before they come here.
     pub fn table(&self, customer_id: &str, rows: &[R]) -> (Table, u64) {
-        let mut seen = HashSet::with_capacity(rows.len());
-        let mut duplicates = 0;
         let mut table = Building::with_rows(rows.len(), self.columns.len());
+        write_label(&mut table.labels, CUSTOMER_ID, customer_id);
+        table.begin_rows();
         for row in rows {
-            let mut labels = String::new();
-            write_label(&mut labels, CUSTOMER_ID, customer_id);
             for label in self.labels {
                 if let Some(value) = (label.value)(row) {
-                    write_label(&mut labels, label.name, &value);
+                    write_label(&mut table.labels, label.name, &value);
                 }
             }
-            if seen.contains(&labels) {
-                duplicates += 1;
-                continue;
-            }
-            table.push(&labels, self.columns.iter().map(|column| (column.value)(row)));
-            seen.insert(labels);
+            table.end_row(self.columns.iter().map(|column| (column.value)(row)));
         }
+        let duplicates = table.drop_duplicates();
         (table.finish(), duplicates)
     }
 
@@ -81,23 +75,28 @@ impl<R> Shape<R> {
 pub type ShapeMetrics = Vec<(Metric, Vec<&'static str>)>;
 
 /// The samples of one record under one shape.
+///
+/// A scrape walks column by column, so values lie in that order. What all rows begin with, which is their customer,
+/// stands once.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table {
+    /// Label text, escaped: first what all rows begin with, then the rest of each row.
     labels: Box<str>,
+    /// Where in it the common beginning ends, and then each row.
     ends: Box<[u32]>,
+    /// The values, column after column.
     values: Box<[f64]>,
-    columns: usize,
 }
 
 impl Table {
     /// A table of one row whose labels are given as pairs.
     pub fn single(labels: &[(&str, &str)], values: &[Option<f64>]) -> Self {
-        let mut text = String::new();
-        for (name, value) in labels {
-            write_label(&mut text, name, value);
-        }
         let mut table = Building::with_rows(1, values.len());
-        table.push(&text, values.iter().copied());
+        table.begin_rows();
+        for (name, value) in labels {
+            write_label(&mut table.labels, name, value);
+        }
+        table.end_row(values.iter().copied());
         table.finish()
     }
 
@@ -107,35 +106,59 @@ impl Table {
         rows: impl IntoIterator<Item = (Vec<(&'static str, &'static str)>, Vec<Option<f64>>)>,
     ) -> Self {
         let mut table = Building::with_rows(0, columns);
+        table.begin_rows();
         for (labels, values) in rows {
             let mut text = String::new();
             for (name, value) in labels {
                 write_label(&mut text, name, value);
             }
-            table.push(&text, values.into_iter());
+            table.labels.push_str(&text);
+            table.end_row(values.into_iter());
         }
         table.finish()
     }
 
     /// How many rows it has.
     pub fn rows(&self) -> usize {
-        self.ends.len()
+        self.ends.len().saturating_sub(1)
     }
 
-    /// The label text of a row, escaped, without braces.
+    /// The label text that all rows begin with.
+    pub fn head(&self) -> &str {
+        let end = self.ends.first().copied().unwrap_or_default() as usize;
+        self.labels.get(..end).unwrap_or_default()
+    }
+
+    /// The label text of a row after the common beginning.
     pub fn labels(&self, row: usize) -> Option<&str> {
-        let end = *self.ends.get(row)? as usize;
-        let start = match row.checked_sub(1) {
-            Some(before) => *self.ends.get(before)? as usize,
-            None => 0,
-        };
+        let start = *self.ends.get(row)? as usize;
+        let end = *self.ends.get(row + 1)? as usize;
         self.labels.get(start..end)
     }
 
     /// The value of a row under a column, `None` where it is absent.
     pub fn value(&self, row: usize, column: usize) -> Option<f64> {
-        let value = *self.values.get(row * self.columns + column)?;
+        let value = *self.column(column).get(row)?;
         (!value.is_nan()).then_some(value)
+    }
+
+    /// The values of a column, row by row; NaN where there is none.
+    pub(super) fn column(&self, column: usize) -> &[f64] {
+        let rows = self.rows();
+        let start = column.saturating_mul(rows);
+        self.values.get(start..start.saturating_add(rows)).unwrap_or_default()
+    }
+
+    /// Label text and value of the rows from `first` on that have a value under a column.
+    pub(super) fn samples_of(&self, column: usize, first: usize) -> impl Iterator<Item = (usize, &str, f64)> {
+        let values = self.column(column).get(first..).unwrap_or_default();
+        let ends = self.ends.get(first..).unwrap_or_default();
+        let rows = values.iter().zip(ends.windows(2)).enumerate();
+        rows.filter(|(_, (value, _))| !value.is_nan())
+            .filter_map(move |(row, (value, ends))| {
+                let &[start, end] = ends else { return None };
+                Some((first + row, self.labels.get(start as usize..end as usize)?, *value))
+            })
     }
 
     /// How many samples it holds.
@@ -144,6 +167,7 @@ impl Table {
     }
 }
 
+/// A table that is being built, row by row.
 struct Building {
     labels: String,
     ends: Vec<u32>,
@@ -155,30 +179,63 @@ impl Building {
     fn with_rows(rows: usize, columns: usize) -> Self {
         Self {
             labels: String::new(),
-            ends: Vec::with_capacity(rows),
+            ends: Vec::with_capacity(rows + 1),
             values: Vec::with_capacity(rows * columns),
             columns,
         }
     }
 
-    fn push(&mut self, labels: &str, values: impl Iterator<Item = Option<f64>>) {
+    /// Ends what all rows begin with.
+    fn begin_rows(&mut self) {
+        self.ends.push(u32::try_from(self.labels.len()).unwrap_or(0));
+    }
+
+    /// Ends a row whose labels were written.
+    fn end_row(&mut self, values: impl Iterator<Item = Option<f64>>) {
         // A table of one answer stays far below 4 GiB of label text because answers are capped; a row that would
         // cross it is left out rather than given the wrong labels.
-        let Ok(end) = u32::try_from(self.labels.len() + labels.len()) else {
+        let Ok(end) = u32::try_from(self.labels.len()) else {
+            self.labels
+                .truncate(self.ends.last().copied().unwrap_or_default() as usize);
             return;
         };
-        self.labels.push_str(labels);
         self.ends.push(end);
         self.values
             .extend(values.map(|value| value.filter(|v| v.is_finite()).unwrap_or(ABSENT)));
     }
 
+    /// Leaves out the rows whose labels an earlier one has, and says how many.
+    fn drop_duplicates(&mut self) -> u64 {
+        let text = |ends: &[u32]| match *ends {
+            [start, end] => self.labels.get(start as usize..end as usize).unwrap_or_default(),
+            _ => "",
+        };
+        let mut seen = HashSet::with_capacity(self.ends.len());
+        let fresh: Vec<bool> = self.ends.windows(2).map(|ends| seen.insert(text(ends))).collect();
+        let duplicates = fresh.iter().filter(|fresh| !**fresh).count();
+        if duplicates > 0 {
+            let head = self.ends.first().copied().unwrap_or_default();
+            let mut kept = Self::with_rows(fresh.len() - duplicates, self.columns);
+            kept.labels
+                .push_str(self.labels.get(..head as usize).unwrap_or_default());
+            kept.begin_rows();
+            let rows = self.ends.windows(2).zip(self.values.chunks(self.columns.max(1)));
+            for ((ends, values), _) in rows.zip(&fresh).filter(|(_, fresh)| **fresh) {
+                kept.labels.push_str(text(ends));
+                kept.end_row(values.iter().copied().map(Some));
+            }
+            *self = kept;
+        }
+        u64::try_from(duplicates).unwrap_or(u64::MAX)
+    }
+
     fn finish(self) -> Table {
+        let columns = self.columns.max(1);
+        let column = |column| self.values.iter().skip(column).step_by(columns).copied();
         Table {
+            values: (0..columns).flat_map(column).collect(),
             labels: self.labels.into_boxed_str(),
             ends: self.ends.into_boxed_slice(),
-            values: self.values.into_boxed_slice(),
-            columns: self.columns,
         }
     }
 }
@@ -263,7 +320,10 @@ mod tests {
         );
         assert_eq!(duplicates, 1);
         assert_eq!(table.rows(), 3);
-        assert_eq!(table.labels(1).unwrap(), r#"customer_id="c1",module="y""#);
+        assert_eq!(
+            (table.head(), table.labels(1).unwrap()),
+            (r#"customer_id="c1""#, r#",module="y""#)
+        );
         assert_eq!(table.value(0, 0), Some(2.5));
         assert_eq!(table.value(1, 0), None);
         assert_eq!(table.value(1, 1), Some(1.0));

@@ -2,9 +2,9 @@
 //!
 //! Under the lock only handles are copied, as for a scrape; whatever is made of them is made by whoever asked.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::shelf::Shelf;
 use super::{Freshness, Plan, State, Store};
 use crate::api::Failure;
 use crate::collector::{Record, Target};
@@ -107,12 +107,16 @@ impl Store {
 
     /// Everybody, and how they stand at `now`.
     pub fn roster(&self, now: Timestamp) -> Roster {
-        let inner = self.lock();
-        let customers = inner.customers.iter();
+        // A copy shares what it shows, so that nobody waits while it is walked.
+        let (customers, collected) = {
+            let inner = self.lock();
+            (inner.customers.clone(), inner.collected.clone())
+        };
         let customers = customers
+            .iter()
             .map(|(id, known)| (id.clone(), Arc::clone(&known.organization)))
             .collect();
-        let enabled = inner.collected.iter().filter(|collected| collected.plan.enabled);
+        let enabled = collected.iter().filter(|collected| collected.plan.enabled);
         let rolls = enabled.map(|collected| Roll {
             name: collected.name,
             permitted: collected.permitted,
@@ -181,7 +185,7 @@ impl Store {
     }
 }
 
-fn states(freshness: &BTreeMap<Target, Freshness>, plan: Plan, now: Timestamp) -> Vec<(CustomerId, State)> {
+fn states(freshness: &Shelf<Target, Freshness>, plan: Plan, now: Timestamp) -> Vec<(CustomerId, State)> {
     let state = |(target, known): (&Target, &Freshness)| match target {
         Target::Partner => None,
         Target::Customer(id) => Some((id.clone(), known.state(plan.stale_after, now))),
@@ -190,7 +194,7 @@ fn states(freshness: &BTreeMap<Target, Freshness>, plan: Plan, now: Timestamp) -
 }
 
 /// The oldest of the last successes, `None` where one is missing.
-fn oldest(freshness: &BTreeMap<Target, Freshness>) -> Option<Timestamp> {
+fn oldest(freshness: &Shelf<Target, Freshness>) -> Option<Timestamp> {
     let successes: Option<Vec<Timestamp>> = freshness.values().map(|known| known.last_success).collect();
     successes?.into_iter().min()
 }

@@ -107,17 +107,17 @@ impl Store {
             records: Vec::new(),
             freshness: Vec::new(),
         };
-        for (id, known) in &inner.customers {
+        for (id, known) in inner.customers.iter() {
             snapshot.customers.push((id.clone(), Arc::clone(&known.organization)));
         }
         for collected in &inner.collected {
-            for (id, cell) in &collected.cells {
+            for (id, cell) in collected.cells.iter() {
                 let record = Arc::clone(&cell.kept.record);
                 snapshot
                     .records
                     .push((collected.name, id.clone(), [cell.good_at, cell.held_at], record));
             }
-            for (target, freshness) in &collected.freshness {
+            for (target, freshness) in collected.freshness.iter() {
                 let line = (
                     collected.name,
                     target.clone(),
