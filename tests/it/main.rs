@@ -17,6 +17,7 @@ mod drift;
 mod faults;
 mod parser;
 mod program;
+mod proof;
 mod support;
 mod use_lines;
 mod web;
