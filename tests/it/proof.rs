@@ -2,7 +2,10 @@
 //! their data in a temporary directory and end with the test.
 
 mod dashboards;
+mod gates;
 mod history;
+mod labels;
+mod mutations;
 mod queries;
 mod rules;
 mod servers;

@@ -1,12 +1,12 @@
 //! The shipped rules, read as Prometheus reads them.
 
 use elements_exporter::assets::RULES;
+use serde_json::{Map, Value};
 use yaml_rust2::{Yaml, YamlLoader};
 
 /// A rule, with the text of its expression.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    pub file: &'static str,
     pub group: String,
     /// The name of the alert or of the series recorded.
     pub name: String,
@@ -14,6 +14,8 @@ pub struct Rule {
     pub expr: String,
     pub labels: Vec<(String, String)>,
     pub annotations: Vec<(String, String)>,
+    /// The whole rule as it is written.
+    pub json: Value,
 }
 
 impl Rule {
@@ -28,6 +30,32 @@ impl Rule {
 /// Reads a YAML document.
 pub fn yaml(text: &str) -> Yaml {
     YamlLoader::load_from_str(text).unwrap().swap_remove(0)
+}
+
+/// The same as JSON, which is YAML as well.
+pub fn json(yaml: &Yaml) -> Value {
+    match yaml {
+        Yaml::Real(number) => Value::from(number.parse::<f64>().unwrap()),
+        Yaml::Integer(number) => Value::from(*number),
+        Yaml::String(text) => Value::from(text.as_str()),
+        Yaml::Boolean(value) => Value::from(*value),
+        Yaml::Array(values) => values.iter().map(json).collect(),
+        Yaml::Hash(map) => {
+            let entries = map
+                .iter()
+                .map(|(key, value)| (key.as_str().unwrap().to_owned(), json(value)));
+            Value::Object(entries.collect::<Map<_, _>>())
+        }
+        Yaml::Null | Yaml::BadValue | Yaml::Alias(_) => Value::Null,
+    }
+}
+
+/// Seconds of a duration of Prometheus, such as `1d2h`.
+pub fn seconds(duration: &str) -> u64 {
+    let parts = duration.split_inclusive(|c: char| c.is_ascii_alphabetic());
+    parts
+        .map(|part| shorter(part, 1).unwrap().trim_end_matches('s').parse::<u64>().unwrap())
+        .sum()
 }
 
 /// The entries of a YAML map whose keys and values are texts.
@@ -46,13 +74,13 @@ pub fn all() -> Vec<Rule> {
             for rule in group["rules"].as_vec().unwrap() {
                 let (alert, record) = (rule["alert"].as_str(), rule["record"].as_str());
                 rules.push(Rule {
-                    file: file.name,
                     group: group["name"].as_str().unwrap().to_owned(),
                     name: alert.or(record).unwrap().to_owned(),
                     alerts: alert.is_some(),
                     expr: rule["expr"].as_str().unwrap().to_owned(),
                     labels: pairs(&rule["labels"]),
                     annotations: pairs(&rule["annotations"]),
+                    json: json(rule),
                 });
             }
         }
