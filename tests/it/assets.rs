@@ -66,24 +66,6 @@ fn dashboards_rules_and_runbooks_name_only_metrics_that_exist() {
 }
 
 #[test]
-fn every_alert_has_its_runbook() {
-    let runbooks = std::fs::read_to_string(repository("docs/runbooks.md")).unwrap();
-    let headings: BTreeSet<&str> = runbooks
-        .lines()
-        .filter_map(|line| line.strip_prefix("### "))
-        .map(str::trim)
-        .collect();
-    let alerts = RULES.iter().flat_map(|rules| rules.content.lines());
-    let alerts: Vec<&str> = alerts
-        .filter_map(|line| line.trim().strip_prefix("- alert: "))
-        .collect();
-    assert!(!alerts.is_empty());
-    for alert in alerts {
-        assert!(headings.contains(alert), "docs/runbooks.md has no heading {alert}");
-    }
-}
-
-#[test]
 fn promtool_accepts_the_rules() {
     for rules in RULES {
         run_promtool(&["check", "rules", rules.name], "deploy/prometheus");

@@ -18,6 +18,7 @@ mod faults;
 mod page;
 mod parser;
 mod program;
+mod proof;
 mod support;
 mod use_lines;
 mod web;

@@ -1,0 +1,162 @@
+//! The shipped dashboards, read as Grafana reads them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use elements_exporter::assets::DASHBOARDS;
+use serde_json::Value;
+
+/// A dashboard.
+pub struct Dashboard {
+    pub file: &'static str,
+    pub json: Value,
+}
+
+/// A query of a panel.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// Where it stands, for messages.
+    pub place: String,
+    pub expr: String,
+    /// Over a range of time, and not at one instant only.
+    pub range: bool,
+    /// How far it looks back, in seconds.
+    pub span: i64,
+    /// Labels that the panel shows, links with or joins on.
+    pub labels: BTreeSet<String>,
+    /// What the panel says about itself.
+    pub description: String,
+}
+
+/// Values of variables by name, as they stand in a query.
+pub type Values = BTreeMap<String, String>;
+
+/// All shipped dashboards.
+pub fn all() -> Vec<Dashboard> {
+    let read = |asset: &elements_exporter::assets::Asset| Dashboard {
+        file: asset.name,
+        json: serde_json::from_str(asset.content).unwrap(),
+    };
+    DASHBOARDS.iter().map(read).collect()
+}
+
+/// The elements of a list, and none of what is no list.
+pub fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+/// A text, empty where there is none.
+pub fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+impl Dashboard {
+    /// Panels that show something, also those inside of collapsed rows.
+    pub fn panels(&self) -> Vec<&Value> {
+        let outer = list(&self.json["panels"]);
+        outer
+            .flat_map(|panel| std::iter::once(panel).chain(list(&panel["panels"])))
+            .filter(|panel| panel["type"] != "row")
+            .collect()
+    }
+
+    pub fn variables(&self) -> impl Iterator<Item = &Value> {
+        list(&self.json["templating"]["list"])
+    }
+
+    /// The annotations that are asked of Prometheus.
+    pub fn annotations(&self) -> impl Iterator<Item = &Value> {
+        list(&self.json["annotations"]["list"]).filter(|annotation| annotation["builtIn"] != 1)
+    }
+
+    /// The queries of a panel.
+    pub fn queries(&self, panel: &Value) -> Vec<Query> {
+        let columns = columns(panel);
+        let from = panel["timeFrom"].as_str().or(self.json["time"]["from"].as_str());
+        let query = |target: &Value| Query {
+            place: format!("{} / {} {}", self.file, text(&panel["title"]), text(&target["refId"])),
+            expr: text(&target["expr"]).to_owned(),
+            range: target["range"] == true,
+            span: span(from.unwrap().trim_start_matches("now-")),
+            labels: &placeholders(text(&target["legendFormat"])) | &columns,
+            description: text(&panel["description"]).to_owned(),
+        };
+        list(&panel["targets"]).map(query).collect()
+    }
+}
+
+/// The names between double braces.
+pub fn placeholders(format: &str) -> BTreeSet<String> {
+    let parts = format.split("{{").skip(1).filter_map(|part| part.split_once("}}"));
+    parts.map(|(name, _)| name.trim().to_owned()).collect()
+}
+
+/// The labels that a table has columns of.
+pub fn columns(panel: &Value) -> BTreeSet<String> {
+    let mut columns = BTreeSet::new();
+    for transformation in list(&panel["transformations"]) {
+        let options = &transformation["options"];
+        columns.extend(list(&options["include"]["names"]).map(text).map(ToOwned::to_owned));
+        for map in ["indexByName", "renameByName"] {
+            columns.extend(
+                options[map]
+                    .as_object()
+                    .into_iter()
+                    .flatten()
+                    .map(|(name, _)| name.clone()),
+            );
+        }
+    }
+    columns.retain(|name| !name.starts_with("Value") && !name.starts_with("Time"));
+    columns
+}
+
+/// Seconds of a duration such as `7d`.
+fn span(duration: &str) -> i64 {
+    let (number, unit) = duration.split_at(duration.len() - 1);
+    let seconds = match unit {
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => panic!("{duration}"),
+    };
+    number.parse::<i64>().unwrap() * seconds
+}
+
+/// Puts the values of variables in their places: `$name`, `${name}` and `${name:regex}`. A value is not read again.
+pub fn interpolate(template: &str, values: &Values) -> String {
+    let mut out = String::new();
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('$') {
+        out.push_str(before);
+        let (name, tail) = match after.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
+            Some(found) => found,
+            None => after.split_at(after.find(|c: char| !is_name(c)).unwrap_or(after.len())),
+        };
+        let (name, format) = name.split_once(':').unwrap_or((name, ""));
+        match (values.get(name), format) {
+            (Some(value), "regex") => out.push_str(&escape_regex(value)),
+            (Some(value), "") => out.push_str(value),
+            // What a group of a regular expression matched is none of Grafana's.
+            _ if name.parse::<u8>().is_ok() => out.push_str(&format!("${name}")),
+            _ => panic!("${name}:{format} in {template}"),
+        }
+        rest = tail;
+    }
+    out + rest
+}
+
+fn is_name(character: char) -> bool {
+    character.is_ascii_alphanumeric() || character == '_'
+}
+
+/// What Grafana makes of a value with the format `regex`.
+pub fn escape_regex(value: &str) -> String {
+    let mut out = String::new();
+    for character in value.chars() {
+        if "\\^$*+?.()|[]{}/".contains(character) {
+            out.push('\\');
+        }
+        out.push(character);
+    }
+    out
+}
