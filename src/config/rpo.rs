@@ -210,7 +210,7 @@ rpo:
                 "none",
                 "rpo.overrides[0]: \"none\" is not a mapping; expected {customer, service, module, rpo}",
             ),
-            ("{}", "rpo.overrides: is not a list; expected [one, other]"),
+            ("{}", "rpo.overrides: a mapping is not a list; expected [one, other]"),
         ] {
             assert_eq!(
                 message(from_file(&format!("rpo: {{overrides: {overrides}}}"))),

@@ -445,7 +445,13 @@ mod tests {
                 assert!(!stored(&plain).is_empty());
                 assert_eq!(stored(&streamed), stored(&plain));
                 assert_eq!(stored(&kept), stored(&plain));
-                assert_eq!(streamed.lines().last(), plain.lines().last());
+                // What the exporter says of its process changes by the moment, but not what it is about.
+                let last = |text: &str| {
+                    text.lines()
+                        .last()
+                        .and_then(|line| line.split(' ').next().map(str::to_owned))
+                };
+                assert_eq!(last(&streamed), last(&plain));
                 assert_eq!(streamed.contains("elements_up"), narrowing == Narrowing::default());
             }
         }
