@@ -65,7 +65,7 @@ pub enum Command {
     /// Run the simulated partner alone.
     Simulate(Simulator),
     /// Try the configuration and every endpoint once.
-    Check,
+    Check(Output),
     /// Poll once and print the exposition.
     Once,
     /// Ask the exporter that runs here whether it is healthy.
@@ -89,6 +89,15 @@ pub struct Web {
     pub route_prefix: String,
     /// Whether `POST /-/reload` is served.
     pub enable_lifecycle: bool,
+}
+
+/// How a report is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people; in colour on a terminal.
+    Text,
+    /// For programs.
+    Json,
 }
 
 /// How to log.
@@ -203,7 +212,11 @@ enum CliCommand {
     Simulate(Simulator),
     /// Read the configuration, get a token, call every enabled endpoint once and print what worked.
     #[command(display_name = VERSION_NAME)]
-    Check,
+    Check {
+        /// How the report is written.
+        #[arg(long, value_name = "FORMAT", default_value = "text", ignore_case = true)]
+        output: Output,
+    },
     /// Ask the exporter that listens at --web.listen-address whether it is healthy, as a container's health check does.
     Healthcheck,
     /// Make one full poll, print the exposition on stdout and exit.
@@ -333,7 +346,7 @@ impl From<CliCommand> for Command {
         match command {
             CliCommand::Demo(simulator) => Self::Demo(simulator),
             CliCommand::Simulate(simulator) => Self::Simulate(simulator),
-            CliCommand::Check => Self::Check,
+            CliCommand::Check { output } => Self::Check(output),
             CliCommand::Healthcheck => Self::Healthcheck,
             CliCommand::Once => Self::Once,
             CliCommand::Assets { dir } => Self::Assets(dir),
@@ -456,7 +469,7 @@ mod tests {
         assert_eq!(
             args,
             Args {
-                command: Command::Check,
+                command: Command::Check(Output::Text),
                 config_file: Some("a.yml".into()),
                 web: Web {
                     listen_addresses: vec![ListenAddress::All(1), ListenAddress::Socket("[::1]:2".parse().unwrap()),],
@@ -492,6 +505,7 @@ mod tests {
                 speed: 0.5,
             })
         );
+        assert_eq!(parsed("check --output=json").command, Command::Check(Output::Json));
         assert_eq!(parsed("once").command, Command::Once);
         assert_eq!(parsed("assets out").command, Command::Assets("out".into()));
     }

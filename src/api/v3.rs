@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::transport::{Answer, Call, Transport};
-use super::{Endpoint, Error, Failure, json, v1};
+use super::{Endpoint, Error, Failure, json, told_rows, v1};
 
 /// Where the second generation lives below the base.
 const BASE_PATH: &str = "/partner/external/v3/general";
@@ -82,7 +82,7 @@ impl Client {
                 break;
             }
         }
-        outcome.map_err(|error| error.at(list.endpoint))
+        told_rows(&self.transport, list.endpoint, outcome)
     }
 
     /// One entity, bare or under `data`. Empty after a 204.
@@ -115,7 +115,7 @@ impl Client {
                 _ => v1::entity(body),
             }
         };
-        read.await.map_err(|error: Error| error.at(endpoint))
+        told_rows(&self.transport, endpoint, read.await)
     }
 
     async fn walk(&self, list: &List<'_>) -> Result<Vec<Box<RawValue>>, Error> {
