@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::app::{self, App, Demo, Error};
-use crate::args::{Args, Command, Output, REVISION, VERSION, Web};
+use crate::args::{self, Args, Command, Output, REVISION, VERSION, Web};
 use crate::assets;
 use crate::error_chain::error_chain;
 use crate::http::Reload;
@@ -73,6 +73,8 @@ pub async fn run(args: Args) -> Result<bool, Error> {
         }
         Command::Assets(directory) => Ok(write_assets(&directory)),
         Command::Healthcheck => healthcheck(&args.web).await,
+        Command::Man => Ok(args::man_page().is_ok_and(|page| print(&page))),
+        Command::Completions(shell) => Ok(print(&args::completions(shell))),
     }
 }
 
