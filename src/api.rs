@@ -9,6 +9,7 @@ mod envelope;
 pub mod exchange;
 pub mod gateway;
 pub mod pace;
+pub mod probe;
 pub mod transport;
 pub mod v1;
 pub mod v3;
@@ -144,6 +145,17 @@ impl std::fmt::Display for Endpoint {
     }
 }
 
+/// Tells how many rows an answer held, and gives them on.
+fn told_rows<R>(
+    transport: &transport::Transport,
+    endpoint: Endpoint,
+    answer: Result<Vec<R>, Error>,
+) -> Result<Vec<R>, Failure> {
+    let rows = answer.map_err(|error| error.at(endpoint))?;
+    transport.observer().rows(endpoint, rows.len());
+    Ok(rows)
+}
+
 /// Told about everything that happens between us and the API. The calls are cheap and never block.
 pub trait Observer: std::fmt::Debug + Send + Sync {
     /// One attempt was answered with this status, or not answered at all (`None`).
@@ -152,6 +164,10 @@ pub trait Observer: std::fmt::Debug + Send + Sync {
     fn retry(&self, endpoint: Endpoint);
     /// The API asked for less.
     fn throttled(&self, endpoint: Endpoint);
+    /// An answer held so many rows. By default nobody wants to know.
+    fn rows(&self, endpoint: Endpoint, rows: usize) {
+        let _ = (endpoint, rows);
+    }
     /// A value was there and could not be understood. `shape` is the value with its letters and digits masked.
     fn decode_error(&self, endpoint: Endpoint, field: &'static str, shape: &str);
     /// A number or word is not in the reference.

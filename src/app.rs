@@ -1,5 +1,6 @@
 //! The wiring: everything that runs is put together here, for production, the demo and the tests alike.
 
+pub mod budget;
 mod check;
 mod demo;
 mod healthcheck;
@@ -15,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-pub use check::check;
+pub use check::{Report, check};
 pub use demo::{Demo, simulate};
 pub use healthcheck::{Unhealthy, healthcheck};
 

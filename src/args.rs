@@ -3,11 +3,14 @@
 mod listen;
 
 use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, ValueEnum};
+pub use clap_complete::Shell;
 use url::Url;
 
 pub use self::listen::{InvalidListenAddress, ListenAddress};
@@ -65,13 +68,17 @@ pub enum Command {
     /// Run the simulated partner alone.
     Simulate(Simulator),
     /// Try the configuration and every endpoint once.
-    Check,
+    Check(Output),
     /// Poll once and print the exposition.
     Once,
     /// Ask the exporter that runs here whether it is healthy.
     Healthcheck,
     /// Write dashboards and rules below a directory.
     Assets(PathBuf),
+    /// Print the man page.
+    Man,
+    /// Print completions for a shell.
+    Completions(Shell),
 }
 
 /// How the exporter is to be reached.
@@ -89,6 +96,15 @@ pub struct Web {
     pub route_prefix: String,
     /// Whether `POST /-/reload` is served.
     pub enable_lifecycle: bool,
+}
+
+/// How a report is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people; in colour on a terminal.
+    Text,
+    /// For programs.
+    Json,
 }
 
 /// How to log.
@@ -176,6 +192,98 @@ pub fn exit_code(error: &clap::Error) -> u8 {
     if error.use_stderr() { USAGE_EXIT_CODE } else { 0 }
 }
 
+/// The name of the program, in its man page and completions.
+const NAME: &str = "elements_exporter";
+
+/// The man page, made of the definition of the command line, so that it is always that of this version. Commands
+/// stand in it with their flags.
+///
+/// # Errors
+/// Where formatting fails, which into memory it does not.
+pub fn man_page() -> io::Result<Vec<u8>> {
+    let mut command = Cli::command().display_name(NAME).version(VERSION);
+    command.build();
+    let mut page = Vec::new();
+    let man = clap_mangen::Man::new(command.clone()).source(format!("{NAME} {VERSION}"));
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    page.extend_from_slice(commands_section(&command).as_bytes());
+    page.extend_from_slice(AFTERWORD.as_bytes());
+    man.render_version_section(&mut page)?;
+    Ok(page)
+}
+
+/// The commands, each with the flags that only it has.
+fn commands_section(command: &clap::Command) -> String {
+    let mut section = String::from(".SH COMMANDS\n");
+    let escaped = |text: String| text.replace('-', "\\-");
+    for command in command.get_subcommands().filter(|command| !command.is_hide_set()) {
+        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+        let _ = write!(section, ".TP\n\\fB{}\\fR\n{}\n", command.get_name(), escaped(about));
+        let own = command
+            .get_arguments()
+            .filter(|arg| !arg.is_global_set() && !is_built_in(arg));
+        for arg in own {
+            let name = match arg.get_long() {
+                Some(long) => format!("--{long}"),
+                None => arg.get_id().to_string().to_uppercase(),
+            };
+            let defaults = arg.get_default_values().iter().map(|value| value.to_string_lossy());
+            let defaults: Vec<_> = defaults.collect();
+            let default = match defaults.as_slice() {
+                [] => String::new(),
+                defaults => format!(" [default: {}]", defaults.join(" ")),
+            };
+            let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+            let (name, help) = (escaped(name), escaped(format!("{help}{default}")));
+            let _ = write!(section, ".RS\n.TP\n\\fB{name}\\fR\n{help}\n.RE\n");
+        }
+    }
+    section
+}
+
+fn is_built_in(arg: &clap::Arg) -> bool {
+    matches!(arg.get_id().as_str(), "help" | "version")
+}
+
+/// What the command line does not define and a manual page has.
+const AFTERWORD: &str = ".SH FILES
+.TP
+\\fI/etc/elements_exporter/elements.yml\\fR
+The configuration of the packaged service. Every key and its default stand in the reference at the end of README.md;
+every key can be overridden by an environment variable, such as \\fBELEMENTS_COLLECTORS__JOBS__INTERVAL\\fR.
+.SH SIGNALS
+.TP
+\\fBSIGHUP\\fR
+The configuration is read again. A bad one changes nothing and is logged.
+.TP
+\\fBSIGTERM\\fR, \\fBSIGINT\\fR
+Answers under way are finished, the state is saved, and the process ends.
+.SH EXIT STATUS
+.TP
+\\fB0\\fR
+Fine.
+.TP
+\\fB1\\fR
+Anything not below, such as an address that is taken, or a check that fell short.
+.TP
+\\fB64\\fR
+Wrong usage.
+.TP
+\\fB78\\fR
+Bad configuration; the message names file, key and what was expected.
+";
+
+/// Completions for a shell.
+pub fn completions(shell: Shell) -> Vec<u8> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command().display_name(NAME), NAME, &mut text);
+    text
+}
+
 /// Prometheus exporter for AvePoint Elements.
 #[derive(Debug, Parser)]
 #[command(
@@ -203,7 +311,11 @@ enum CliCommand {
     Simulate(Simulator),
     /// Read the configuration, get a token, call every enabled endpoint once and print what worked.
     #[command(display_name = VERSION_NAME)]
-    Check,
+    Check {
+        /// How the report is written.
+        #[arg(long, value_name = "FORMAT", default_value = "text", ignore_case = true)]
+        output: Output,
+    },
     /// Ask the exporter that listens at --web.listen-address whether it is healthy, as a container's health check does.
     Healthcheck,
     /// Make one full poll, print the exposition on stdout and exit.
@@ -214,6 +326,15 @@ enum CliCommand {
     Assets {
         /// The directory, which is made where it does not exist.
         dir: PathBuf,
+    },
+    /// Print the man page, for packages.
+    #[command(hide = true)]
+    Man,
+    /// Print completions for a shell, for packages.
+    #[command(hide = true)]
+    Completions {
+        /// The shell.
+        shell: Shell,
     },
 }
 
@@ -333,10 +454,12 @@ impl From<CliCommand> for Command {
         match command {
             CliCommand::Demo(simulator) => Self::Demo(simulator),
             CliCommand::Simulate(simulator) => Self::Simulate(simulator),
-            CliCommand::Check => Self::Check,
+            CliCommand::Check { output } => Self::Check(output),
             CliCommand::Healthcheck => Self::Healthcheck,
             CliCommand::Once => Self::Once,
             CliCommand::Assets { dir } => Self::Assets(dir),
+            CliCommand::Man => Self::Man,
+            CliCommand::Completions { shell } => Self::Completions(shell),
         }
     }
 }
@@ -405,7 +528,6 @@ fn is_path(text: &str) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use clap::CommandFactory as _;
     use clap::error::ErrorKind;
 
     use super::*;
@@ -456,7 +578,7 @@ mod tests {
         assert_eq!(
             args,
             Args {
-                command: Command::Check,
+                command: Command::Check(Output::Text),
                 config_file: Some("a.yml".into()),
                 web: Web {
                     listen_addresses: vec![ListenAddress::All(1), ListenAddress::Socket("[::1]:2".parse().unwrap()),],
@@ -492,7 +614,10 @@ mod tests {
                 speed: 0.5,
             })
         );
+        assert_eq!(parsed("check --output=json").command, Command::Check(Output::Json));
         assert_eq!(parsed("once").command, Command::Once);
+        assert_eq!(parsed("man").command, Command::Man);
+        assert_eq!(parsed("completions fish").command, Command::Completions(Shell::Fish));
         assert_eq!(parsed("assets out").command, Command::Assets("out".into()));
     }
 

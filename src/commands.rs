@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::app::{self, App, Demo, Error};
-use crate::args::{Args, Command, REVISION, VERSION, Web};
+use crate::args::{self, Args, Command, Output, REVISION, VERSION, Web};
 use crate::assets;
 use crate::error_chain::error_chain;
 use crate::http::Reload;
@@ -63,12 +63,18 @@ pub async fn run(args: Args) -> Result<bool, Error> {
             let (exposition, good) = app::once(&config, stop).await?;
             Ok(print(&exposition) && good)
         }
-        Command::Check => {
-            let (report, good) = app::check(&load()?).await?;
-            Ok(print(report.as_bytes()) && good)
+        Command::Check(output) => {
+            let report = app::check(&load()?).await?;
+            let printed = match output {
+                Output::Text => print_coloured(&report.text()),
+                Output::Json => print(report.json().as_bytes()),
+            };
+            Ok(printed && report.is_good())
         }
         Command::Assets(directory) => Ok(write_assets(&directory)),
         Command::Healthcheck => healthcheck(&args.web).await,
+        Command::Man => Ok(args::man_page().is_ok_and(|page| print(&page))),
+        Command::Completions(shell) => Ok(print(&args::completions(shell))),
     }
 }
 
@@ -140,6 +146,12 @@ fn introduce(simulator: &Simulator) {
 fn print(text: &[u8]) -> bool {
     let mut output = std::io::stdout().lock();
     output.write_all(text).and_then(|()| output.flush()).is_ok()
+}
+
+/// The same with colours where they are seen: on a terminal, unless `NO_COLOR` is set.
+fn print_coloured(text: &str) -> bool {
+    let mut output = anstream::stdout().lock();
+    output.write_all(text.as_bytes()).and_then(|()| output.flush()).is_ok()
 }
 
 fn write_assets(directory: &Path) -> bool {

@@ -127,6 +127,7 @@ pub struct Census {
     citizens: Vec<Citizen>,
     by_concern: BTreeMap<Concern, usize>,
     rolls: Vec<Roll>,
+    overviews: Vec<Overview>,
 }
 
 /// One customer with everything that people are told of it.
@@ -163,7 +164,7 @@ impl Status {
         let now = Timestamp::from(SystemTime::now());
         let pulse = self.scrape.pulse();
         let census = self.census(now);
-        let collectors = self.store.overview(now).into_iter().map(|overview| {
+        let collectors = census.overviews.iter().map(|overview| {
             let place = collector::index_of(overview.name);
             let endpoints = place.and_then(|place| collector::ALL.get(place));
             let roll = census.rolls.iter().find(|roll| roll.name == overview.name);
@@ -176,11 +177,12 @@ impl Status {
                     .unwrap_or_default(),
                 cycle: place.and_then(|place| pulse.cycle.get(place).copied().flatten()),
                 counted: endpoints.map_or_else(Counted::default, |entry| self.health.counted(entry.endpoints)),
-                overview,
+                overview: overview.clone(),
             }
         });
+        let collectors = collectors.collect();
         Summary {
-            collectors: collectors.collect(),
+            collectors,
             now,
             up: self.scrape.is_up(),
             alive: self.health.is_alive(),
@@ -214,7 +216,10 @@ impl Status {
         {
             return Arc::clone(census);
         }
-        let census = Arc::new(Census::of(self.store.roster(now), now));
+        let census = Arc::new(Census {
+            overviews: self.store.overview(now),
+            ..Census::of(self.store.roster(now), now)
+        });
         *kept = Some((Instant::now(), Arc::clone(&census)));
         census
     }
@@ -253,6 +258,7 @@ impl Census {
             citizens,
             by_concern,
             rolls: roster.rolls,
+            overviews: Vec::new(),
         }
     }
 

@@ -28,6 +28,15 @@ pub fn http_client(
     proxy: Option<&Url>,
     authorities: &[reqwest::Certificate],
 ) -> Result<reqwest::Client, reqwest::Error> {
+    client_builder(timeout, proxy, authorities)?.build()
+}
+
+/// The same client with whatever else it is to do.
+pub(super) fn client_builder(
+    timeout: Duration,
+    proxy: Option<&Url>,
+    authorities: &[reqwest::Certificate],
+) -> Result<reqwest::ClientBuilder, reqwest::Error> {
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("elements_exporter/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
@@ -44,7 +53,7 @@ pub fn http_client(
     if !authorities.is_empty() {
         builder = builder.tls_certs_merge(authorities.iter().cloned());
     }
-    builder.build()
+    Ok(builder)
 }
 
 /// The pause that an answer asks for.

@@ -7,7 +7,7 @@ use url::Url;
 
 use super::envelope::Envelope;
 use super::transport::{Answer, Call, Transport};
-use super::{Endpoint, Error, Failure, json};
+use super::{Endpoint, Error, Failure, json, told_rows};
 
 /// The most pages of one list. At the fifty rows that the API gives a page this is a fleet of a hundred thousand; a
 /// list without end must not take memory without end.
@@ -61,9 +61,8 @@ impl Client {
         scope: &'static str,
         path: &[&str],
     ) -> Result<Vec<Box<RawValue>>, Failure> {
-        self.walk(endpoint, scope, path)
-            .await
-            .map_err(|error| error.at(endpoint))
+        let rows = self.walk(endpoint, scope, path).await;
+        told_rows(&self.transport, endpoint, rows)
     }
 
     /// What a path for one entity answers: the bare entity, or the rows where it comes as a list. Empty after a 204.
@@ -87,7 +86,7 @@ impl Client {
                 _ => entity(body),
             }
         };
-        read.await.map_err(|error: Error| error.at(endpoint))
+        told_rows(&self.transport, endpoint, read.await)
     }
 
     async fn walk(&self, endpoint: Endpoint, scope: &'static str, path: &[&str]) -> Result<Vec<Box<RawValue>>, Error> {

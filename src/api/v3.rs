@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::envelope::Envelope;
 use super::transport::{Answer, Call, Transport};
-use super::{Endpoint, Error, Failure, json, v1};
+use super::{Endpoint, Error, Failure, json, told_rows, v1};
 
 /// Where the second generation lives below the base.
 const BASE_PATH: &str = "/partner/external/v3/general";
@@ -79,9 +79,8 @@ impl Client {
     /// The first error, or [`Error::Incomplete`] where pages repeat or rows are fewer or more than the total says;
     /// then none of the rows count.
     pub async fn list(&self, list: List<'_>) -> Result<Vec<Box<RawValue>>, Failure> {
-        self.walk_until_sure(&list)
-            .await
-            .map_err(|error| error.at(list.endpoint))
+        let rows = self.walk_until_sure(&list).await;
+        told_rows(&self.transport, list.endpoint, rows)
     }
 
     async fn walk_until_sure(&self, list: &List<'_>) -> Result<Vec<Box<RawValue>>, Error> {
@@ -139,7 +138,7 @@ impl Client {
                 _ => v1::entity(body),
             }
         };
-        read.await.map_err(|error: Error| error.at(endpoint))
+        told_rows(&self.transport, endpoint, read.await)
     }
 
     async fn walk(&self, list: &List<'_>) -> Result<Walked, Error> {

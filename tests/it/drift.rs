@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use elements_exporter::api::auth;
+use elements_exporter::app::budget;
 use elements_exporter::{api, catalogue, config};
 
 use crate::support::{OBJECTS, once};
@@ -55,6 +56,47 @@ fn every_reason_of_a_failure_is_explained() {
     }
     let reasons: BTreeSet<&str> = api::REASONS.iter().chain(auth::REASONS).copied().collect();
     assert_eq!(explained, reasons);
+}
+
+#[test]
+fn the_scaling_guide_says_what_is_computed() {
+    let rate = config::KEYS.iter().find(|key| key.path == "api.requests_per_second");
+    let rate = rate.unwrap().default.text().parse().unwrap();
+    section("docs/scaling.md", "prices", &budget::prices());
+    section("docs/scaling.md", "examples", &budget::examples(rate));
+}
+
+#[tokio::test]
+async fn a_round_costs_what_the_scaling_guide_says() {
+    for (customers, profiles) in [(7, 2), (120, 1)] {
+        let partner = start(still(customers)).await;
+        partner.handle.with_world(|world| {
+            for customer in &mut world.customers {
+                let model = customer.scan_profiles.first().cloned();
+                customer.scan_profiles = (0..profiles)
+                    .filter_map(|n| {
+                        let mut profile = model.clone()?;
+                        profile.id = format!("{}-{n}", profile.id);
+                        Some(profile)
+                    })
+                    .collect();
+            }
+            world
+                .customers
+                .retain(|customer| customer.scan_profiles.len() == profiles);
+        });
+        let left = partner.handle.with_world(|world| world.customers.len());
+        assert!(left > customers / 2, "{left}");
+        let (text, good) = once(&crate::support::config(&partner.base, &[])).await;
+        assert!(good, "{text}");
+        let said: f64 = budget::costs(left, profiles)
+            .iter()
+            .map(|(_, cost)| cost.requests * cost.targets as f64)
+            .sum();
+        let requests = partner.handle.requests().into_iter();
+        let asked = requests.filter(|request| request.path.starts_with("/partner/")).count();
+        assert_eq!(asked as f64, said, "{left} customers with {profiles} profiles");
+    }
 }
 
 /// The dotted paths of the keys in a YAML file whose keys are commented out with one `#`, and its prose with two.

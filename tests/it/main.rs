@@ -11,6 +11,7 @@
 
 mod assets;
 mod canned;
+mod check;
 mod collectors;
 mod customers;
 mod drift;

@@ -223,6 +223,10 @@ async fn it_tells_at_a_glance_how_things_stand_and_renews_itself() {
             Some(("customer_id".into(), customer.as_str().into()))
         );
         is_quiet(&mut browser);
+
+        // An exporter that is gone is said to be, by what it left on the screen.
+        drop(exporter);
+        browser.until("!document.getElementById('lost').hidden");
     });
 }
 

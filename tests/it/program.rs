@@ -505,3 +505,56 @@ async fn once_prints_one_full_poll_and_tells_a_failure_by_its_code() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(value(&text, "elements_up"), Some(0.0));
 }
+
+#[test]
+fn the_man_page_and_completions_tell_of_every_flag_and_command() {
+    let page = run(&["man"], &[]);
+    assert_eq!(page.status.code(), Some(0));
+    let page = String::from_utf8(page.stdout).unwrap();
+    let mut groff = Command::new("groff")
+        .args(["-man", "-Tascii", "-ww", "-P-cbou", "-rLL=200n", "-rHY=0"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("groff is installed by tests/run");
+    let mut input = groff.stdin.take().unwrap();
+    std::io::Write::write_all(&mut input, page.as_bytes()).unwrap();
+    drop(input);
+    let set = groff.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8(set.stderr).unwrap(), "", "groff warns of nothing");
+    let set = String::from_utf8(set.stdout).unwrap();
+    for part in [
+        "NAME",
+        "SYNOPSIS",
+        "COMMANDS",
+        "FILES",
+        "SIGNALS",
+        "EXIT STATUS",
+        "--simulator.customers",
+        "--output",
+    ] {
+        assert!(set.contains(part), "{set} lacks {part}");
+    }
+    let help = String::from_utf8(run(&["--help"], &[]).stdout).unwrap();
+    let flags = help.lines().filter_map(|line| line.trim_start().strip_prefix("--"));
+    let flags: Vec<&str> = flags.filter_map(|flag| flag.split([' ', '[', '=']).next()).collect();
+    assert!(flags.len() >= 9, "{help}");
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(&["completions", shell], &[]);
+        assert_eq!(script.status.code(), Some(0));
+        let script = String::from_utf8(script.stdout).unwrap();
+        for word in flags
+            .iter()
+            .copied()
+            .chain(["demo", "simulate", "check", "once", "assets"])
+        {
+            assert!(script.contains(word), "{shell} lacks {word}");
+            let told =
+                ["demo", "simulate", "check", "once", "assets"].contains(&word) || set.contains(&format!("--{word}"));
+            assert!(told, "the man page lacks {word}");
+        }
+    }
+    let (code, _) = code_and_error(&["completions", "tcsh"], &[]);
+    assert_eq!(code, 64);
+}

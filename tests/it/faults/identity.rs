@@ -472,14 +472,19 @@ async fn a_clock_that_is_far_off_is_named() {
         refusal
     })
     .await;
-    let (report, good) = app::check(&config(&server.base, &[])).await.unwrap();
-    assert!(!good);
+    let report = app::check(&config(&server.base, &[])).await.unwrap();
+    assert!(!report.is_good());
+    let report = report.text();
+    assert!(
+        report.contains("this machine is ") && report.contains(" behind; set its clock"),
+        "{report}"
+    );
     // A second may pass between the two clocks.
     let skewed = ["29m 59s ahead", "30m ahead", "30m 1s ahead"];
     assert!(skewed.iter().any(|skew| report.contains(skew)), "{report}");
     assert!(!report.contains("demo-secret"));
     let honest = Scripted::start(|_| json(400, r#"{"error":"invalid_client"}"#)).await;
-    let (report, _) = app::check(&config(&honest.base, &[])).await.unwrap();
+    let report = app::check(&config(&honest.base, &[])).await.unwrap().text();
     assert!(
         report.contains("invalid_client") && !report.contains("ahead"),
         "{report}"

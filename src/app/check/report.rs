@@ -1,0 +1,296 @@
+//! What `check` found, as a report for people, and as JSON for programs.
+
+use std::fmt::Write as _;
+
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+
+use crate::app::budget::Budget;
+
+/// How a thing went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Outcome {
+    /// As it should.
+    Ok,
+    /// It is not as it should be.
+    FellShort,
+    /// It was not asked for.
+    Off,
+}
+
+impl Outcome {
+    fn style(self) -> Style {
+        let colour = match self {
+            Self::Ok => AnsiColor::Green,
+            Self::FellShort => AnsiColor::Red,
+            Self::Off => return Style::new().dimmed(),
+        };
+        colour.on_default().bold()
+    }
+}
+
+/// One thing that was tried.
+#[derive(Debug, Serialize)]
+pub(super) struct Finding {
+    /// What was tried.
+    pub(super) name: String,
+    /// How it went.
+    pub(super) outcome: Outcome,
+    /// How it went in a word or two.
+    pub(super) result: &'static str,
+    /// What is behind it.
+    pub(super) detail: String,
+    /// Rows of all answers; only of collectors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rows: Option<usize>,
+    /// Requests that it took; only of collectors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) requests: Option<u64>,
+}
+
+impl Finding {
+    pub(super) fn new(name: impl Into<String>, outcome: Outcome, result: &'static str, detail: String) -> Self {
+        Self {
+            name: name.into(),
+            outcome,
+            result,
+            detail,
+            rows: None,
+            requests: None,
+        }
+    }
+}
+
+/// A value that is odd.
+#[derive(Debug, Serialize)]
+pub(super) struct Odd {
+    pub(super) endpoint: &'static str,
+    pub(super) field: &'static str,
+    /// The value, or its shape with letters and digits masked where it could not be understood.
+    pub(super) example: String,
+}
+
+/// The customer that was tried.
+#[derive(Debug, Serialize)]
+pub(super) struct Sample {
+    pub(super) id: String,
+    pub(super) organization: String,
+}
+
+/// Everything that was found.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    pub(super) api: String,
+    pub(super) token_url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) proxy: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) generation: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) customer: Option<Sample>,
+    pub(super) customers: usize,
+    pub(super) connection: Vec<Finding>,
+    pub(super) permissions: Vec<Finding>,
+    pub(super) collectors: Vec<Finding>,
+    pub(super) not_understood: Vec<Odd>,
+    pub(super) not_in_the_reference: Vec<Odd>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) budget: Option<Budget>,
+    #[serde(skip)]
+    pub(super) requests_per_second: f64,
+    pub(super) requests: u64,
+    pub(super) throttled: u64,
+    /// Whether nothing fell short.
+    pub(super) good: bool,
+}
+
+impl Report {
+    /// Whether nothing fell short.
+    pub fn is_good(&self) -> bool {
+        self.good
+    }
+
+    /// Decides whether anything fell short.
+    pub(super) fn judge(&mut self) {
+        let mut findings = self.connection.iter().chain(&self.permissions).chain(&self.collectors);
+        let fell_short = findings.any(|finding| finding.outcome == Outcome::FellShort);
+        let suffices = self.budget.is_none_or(|budget| budget.suffices);
+        self.good = !fell_short && suffices && self.not_understood.is_empty() && !self.collectors.is_empty();
+    }
+
+    /// The report as JSON.
+    pub fn json(&self) -> String {
+        // Plain strings and numbers always have a JSON form.
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+
+    /// The report for people, with the escape sequences of colours.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |name: &str, value: &str| {
+            let _ = writeln!(text, "{name:<10} {value}");
+        };
+        line("API", &self.api);
+        line("token URL", &self.token_url);
+        if let Some(proxy) = &self.proxy {
+            line("proxy", proxy);
+        }
+        if let Some(generation) = &self.generation {
+            line("generation", generation);
+        }
+        if let Some(Sample { id, organization }) = &self.customer {
+            line("customer", &format!("{id} ({organization})"));
+        }
+        table(&mut text, "connection", &self.connection, false);
+        table(&mut text, "permission", &self.permissions, false);
+        table(&mut text, "collector", &self.collectors, true);
+        if !self.not_understood.is_empty() || !self.not_in_the_reference.is_empty() {
+            text.push('\n');
+        }
+        for Odd {
+            endpoint,
+            field,
+            example,
+        } in &self.not_understood
+        {
+            let style = Outcome::FellShort.style();
+            let _ = writeln!(
+                text,
+                "{style}not understood:{style:#} {endpoint}.{field}, of the form {example:?}"
+            );
+        }
+        for Odd {
+            endpoint,
+            field,
+            example,
+        } in &self.not_in_the_reference
+        {
+            let _ = writeln!(
+                text,
+                "not in the reference, passed through: {endpoint}.{field} {example:?}"
+            );
+        }
+        if let Some(budget) = &self.budget {
+            self.spend(&mut text, budget);
+        }
+        let (outcome, verdict) = match self.good {
+            true => (Outcome::Ok, "everything works"),
+            false => (Outcome::FellShort, "something fell short"),
+        };
+        let style = outcome.style();
+        let _ = write!(text, "\n{style}{verdict}{style:#}; requests: {}", self.requests);
+        if self.throttled > 0 {
+            let _ = write!(text, ", throttled: {}", self.throttled);
+        }
+        text.push('\n');
+        text
+    }
+
+    /// Whether the intervals can be kept, and what to do where they cannot.
+    fn spend(&self, text: &mut String, budget: &Budget) {
+        let _ = writeln!(
+            text,
+            "\nThe intervals need about {:.0} requests an hour for {} customers; api.requests_per_second = {} allows {:.0}.",
+            budget.needed_per_hour, self.customers, self.requests_per_second, budget.allowed_per_hour
+        );
+        let first = std::time::Duration::from_secs_f64(budget.first_round_seconds.clamp(0.0, 1e9).ceil());
+        let _ = writeln!(
+            text,
+            "A first round over everything takes {} at that rate.",
+            humantime::format_duration(first)
+        );
+        let outcome = if budget.suffices {
+            Outcome::Ok
+        } else {
+            Outcome::FellShort
+        };
+        let style = outcome.style();
+        let _ = match budget.suffices {
+            true => writeln!(text, "{style}They can be kept.{style:#}"),
+            false => writeln!(
+                text,
+                "{style}They cannot be kept:{style:#} {:.1} requests a second would be needed, or intervals {:.1} times as long.",
+                budget.rate_needed(),
+                budget.stretch()
+            ),
+        };
+    }
+}
+
+/// Findings under a head, in columns as wide as they need.
+fn table(text: &mut String, head: &str, findings: &[Finding], counts: bool) {
+    if findings.is_empty() {
+        return;
+    }
+    let width = |of: fn(&Finding) -> usize, least: usize| findings.iter().map(of).max().unwrap_or_default().max(least);
+    let names = width(|finding| finding.name.len(), head.len().max(15));
+    let results = width(|finding| finding.result.len(), 14);
+    let style = Style::new().bold();
+    let counted = if counts {
+        format!("{:>6} {:>9}  ", "rows", "requests")
+    } else {
+        String::new()
+    };
+    let head = format!("{head:<names$} {:<results$} {counted}detail", "result");
+    let _ = writeln!(text, "\n{style}{head}{style:#}");
+    let number = |number: Option<u64>| number.map_or_else(String::new, |number| number.to_string());
+    for finding in findings {
+        let style = finding.outcome.style();
+        let counted = if counts {
+            let rows = finding.rows.and_then(|rows| u64::try_from(rows).ok());
+            format!("{:>6} {:>9}  ", number(rows), number(finding.requests))
+        } else {
+            String::new()
+        };
+        let tail = format!("{counted}{}", finding.detail);
+        let gap = if tail.trim().is_empty() {
+            0
+        } else {
+            results + 1 - finding.result.len()
+        };
+        let _ = writeln!(
+            text,
+            "{:<names$} {style}{}{style:#}{:gap$}{}",
+            finding.name,
+            finding.result,
+            "",
+            tail.trim_end()
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fell_short_decides() {
+        let finding = |outcome| Finding::new("jobs", outcome, "so", String::new());
+        let judged = |outcome| {
+            let mut report = Report {
+                collectors: vec![finding(Outcome::Ok), finding(outcome)],
+                ..Report::default()
+            };
+            report.judge();
+            report.is_good()
+        };
+        assert!(judged(Outcome::Ok) && judged(Outcome::Off) && !judged(Outcome::FellShort));
+        let mut nothing = Report::default();
+        nothing.judge();
+        assert!(!nothing.is_good(), "nothing tried is nothing shown");
+    }
+
+    #[test]
+    fn colours_are_escape_sequences_and_nothing_else() {
+        let report = Report {
+            collectors: vec![Finding::new("jobs", Outcome::Ok, "ok", "3 customers".to_owned())],
+            ..Report::default()
+        };
+        let plain = anstream::adapter::strip_str(&report.text()).to_string();
+        assert!(plain.contains("jobs            ok "), "{plain}");
+        assert_ne!(plain, report.text());
+    }
+}
