@@ -6,12 +6,17 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use url::Url;
 
+use super::rows::{Page, Rows};
 use super::transport::{Answer, Call, Transport};
 use super::{Endpoint, Error, Failure, json};
 
 /// The most pages of one list. At the fifty rows that the API gives a page this is a fleet of a hundred thousand; a
 /// list without end must not take memory without end.
 const MAX_PAGES: usize = 2_000;
+
+/// The longest link to a further page, in bytes: the longest address that servers take. All links of a list are kept,
+/// to notice one that comes again.
+const MAX_LINK_BYTES: usize = 8 << 10;
 
 /// Scopes of the first generation.
 pub mod scope {
@@ -79,8 +84,8 @@ impl Client {
                 return Ok(Vec::new());
             };
             let body = json(&body)?;
-            match serde_json::from_slice::<Page<'_>>(body) {
-                Ok(Page { value: Some(rows), .. }) => Ok(owned(rows)),
+            match serde_json::from_slice::<Envelope<'_>>(body) {
+                Ok(Envelope { value: Some(page), .. }) => owned(page),
                 _ => entity(body),
             }
         };
@@ -91,27 +96,31 @@ impl Client {
         let first = self.url(path)?;
         let mut seen = HashSet::from([first.clone()]);
         let mut url = first;
-        let mut rows = Vec::new();
+        let mut rows = Rows::default();
         for _ in 0..MAX_PAGES {
             let call = self.call(endpoint, scope, url.clone());
             let body = match self.transport.call(&call).await? {
                 Answer::Body(body) => body,
-                Answer::Empty if rows.is_empty() => return Ok(rows),
+                Answer::Empty if rows.is_empty() => return Ok(rows.into_vec()),
                 Answer::Empty => return Err(Error::Incomplete("a page that should be there is empty")),
             };
             let body = json(&body)?;
             if body.first() == Some(&b'[') {
                 // A bare array is not in the reference of this generation, but a list it is.
-                let page: Vec<&RawValue> = serde_json::from_slice(body).map_err(|_| Error::Decode("JSON"))?;
-                rows.extend(owned(page));
-                return Ok(rows);
+                rows.extend(serde_json::from_slice(body).map_err(|_| Error::Decode("JSON"))?)?;
+                return Ok(rows.into_vec());
             }
-            let page: Page<'_> =
+            let page: Envelope<'_> =
                 serde_json::from_slice(body).map_err(|_| Error::Decode("a JSON list under \"value\""))?;
-            rows.extend(owned(page.value.ok_or(Error::Decode("a list under \"value\""))?));
+            rows.extend(page.value.ok_or(Error::Decode("a list under \"value\""))?)?;
             let Some(link) = page.link.or(page.older_link).filter(|link| !link.is_empty()) else {
-                return Ok(rows);
+                return Ok(rows.into_vec());
             };
+            if link.len() > MAX_LINK_BYTES {
+                return Err(Error::Incomplete(
+                    "the link to its next page is longer than any address",
+                ));
+            }
             url = self.follow(&url, &link)?;
             if !seen.insert(url.clone()) {
                 return Err(Error::Incomplete("its pages go in a circle"));
@@ -143,17 +152,20 @@ impl Client {
 }
 
 #[derive(Deserialize)]
-struct Page<'a> {
+struct Envelope<'a> {
     #[serde(borrow)]
-    value: Option<Vec<&'a RawValue>>,
+    value: Option<Page<'a>>,
     #[serde(rename = "@odata.nextLink")]
     link: Option<String>,
     #[serde(rename = "nextLink")]
     older_link: Option<String>,
 }
 
-fn owned(rows: Vec<&RawValue>) -> Vec<Box<RawValue>> {
-    rows.into_iter().map(ToOwned::to_owned).collect()
+/// The rows of a list that is one page.
+pub(super) fn owned(page: Page<'_>) -> Result<Vec<Box<RawValue>>, Error> {
+    let mut rows = Rows::default();
+    rows.extend(page)?;
+    Ok(rows.into_vec())
 }
 
 /// A body that is one object.

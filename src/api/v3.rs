@@ -1,11 +1,14 @@
 //! The second generation: filters in a body, lists under `data`, pages by number.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher as _, RandomState};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::rows::{Page, Rows};
 use super::transport::{Answer, Call, Transport};
+use super::wire::field;
 use super::{Endpoint, Error, Failure, json, v1};
 
 /// Where the second generation lives below the base.
@@ -110,7 +113,7 @@ impl Client {
             match serde_json::from_slice::<Wrapped<'_>>(body) {
                 Ok(Wrapped { data: Some(data) }) if data.get().starts_with('{') => Ok(vec![data.to_owned()]),
                 Ok(Wrapped { data: Some(data) }) if data.get().starts_with('[') => {
-                    serde_json::from_str(data.get()).map_err(|_| Error::Decode("JSON"))
+                    v1::owned(serde_json::from_str(data.get()).map_err(|_| Error::Decode("JSON"))?)
                 }
                 _ => v1::entity(body),
             }
@@ -119,34 +122,40 @@ impl Client {
     }
 
     async fn walk(&self, list: &List<'_>) -> Result<Vec<Box<RawValue>>, Error> {
-        let mut rows = Vec::new();
+        let mut rows = Rows::default();
         let mut seen = HashSet::new();
+        // What tells rows apart is kept as a hash: of a list without a key it would be all of it a second time.
+        let hashes = RandomState::new();
         for index in 1..=MAX_PAGES {
             let body = match self.transport.call(&self.page(list, index)?).await? {
                 Answer::Body(body) => body,
-                Answer::Empty if index == 1 => return Ok(rows),
+                Answer::Empty if index == 1 => return Ok(rows.into_vec()),
                 Answer::Empty => return Err(Error::Incomplete("a page that should be there is empty")),
             };
-            let page = Page::read(json(&body)?)?;
+            let page = Envelope::read(json(&body)?)?;
             let size = page.rows.len();
-            let identities: Vec<String> = page.rows.iter().map(|row| identity(row, list.key)).collect();
+            let identities: Vec<u64> = page
+                .rows
+                .iter()
+                .map(|row| hashes.hash_one(identity(row, list.key)))
+                .collect();
             let repeated = size > 0 && identities.iter().all(|identity| seen.contains(identity));
             match (repeated, page.total) {
                 (false, _) => {}
                 // A bare array of just one page's size may be all there is, from a server that does not page.
-                (true, None) if index == 2 => return Ok(rows),
+                (true, None) if index == 2 => return Ok(rows.into_vec()),
                 (true, _) => return Err(Error::Incomplete("the same page came again")),
             }
             for (row, identity) in page.rows.into_iter().zip(&identities) {
                 // Rows that moved to a later page while we walked come twice; the total then shows what was missed.
                 if list.key.is_none() || !seen.contains(identity) {
-                    rows.push(row.to_owned());
+                    rows.push(row)?;
                 }
             }
             seen.extend(identities);
             match page.total {
-                Some(total) if size == 0 || rows.len() >= total => return whole(rows, Some(total)),
-                None if ![PAGE_SIZE, DEFAULT_PAGE_SIZE].contains(&size) => return Ok(rows),
+                Some(total) if size == 0 || rows.len() >= total => return whole(rows, total),
+                None if ![PAGE_SIZE, DEFAULT_PAGE_SIZE].contains(&size) => return Ok(rows.into_vec()),
                 _ => {}
             }
         }
@@ -167,21 +176,17 @@ impl Client {
     }
 }
 
-fn whole(rows: Vec<Box<RawValue>>, total: Option<usize>) -> Result<Vec<Box<RawValue>>, Error> {
-    match total {
-        Some(total) if total != rows.len() => Err(Error::Incomplete("its total and its rows disagree")),
-        _ => Ok(rows),
+fn whole(rows: Rows, total: usize) -> Result<Vec<Box<RawValue>>, Error> {
+    if total == rows.len() {
+        Ok(rows.into_vec())
+    } else {
+        Err(Error::Incomplete("its total and its rows disagree"))
     }
 }
 
 /// What tells a row from another: its key where it has one, else all of it.
-fn identity(row: &RawValue, key: Option<&str>) -> String {
-    key.and_then(|key| {
-        let fields: std::collections::HashMap<String, &RawValue> = serde_json::from_str(row.get()).ok()?;
-        let value = fields.get(key)?.get();
-        Some(value.to_owned())
-    })
-    .unwrap_or_else(|| row.get().to_owned())
+fn identity<'a>(row: &'a RawValue, key: Option<&str>) -> &'a str {
+    key.and_then(|key| field(row, key)).unwrap_or(row).get()
 }
 
 #[derive(Deserialize)]
@@ -190,35 +195,37 @@ struct Wrapped<'a> {
     data: Option<&'a RawValue>,
 }
 
-struct Page<'a> {
+/// A page: its rows, and how many the whole list has.
+struct Envelope<'a> {
     rows: Vec<&'a RawValue>,
     total: Option<usize>,
 }
 
-impl<'a> Page<'a> {
+impl<'a> Envelope<'a> {
     /// A page in its envelope, or a bare array, as some lists have been seen.
     fn read(body: &'a [u8]) -> Result<Self, Error> {
         if body.first() == Some(&b'[') {
-            let rows = serde_json::from_slice(body).map_err(|_| Error::Decode("JSON"))?;
+            let page: Page<'a> = serde_json::from_slice(body).map_err(|_| Error::Decode("JSON"))?;
+            let rows = page.rows()?;
             return Ok(Self { rows, total: None });
         }
-        let envelope: Envelope<'a> =
+        let envelope: Fields<'a> =
             serde_json::from_slice(body).map_err(|_| Error::Decode("a JSON list under \"data\""))?;
         let total = envelope
             .metadata
             .and_then(|metadata| metadata.total_count)
             .and_then(|total| total.get().trim_matches('"').parse().ok());
         Ok(Self {
-            rows: envelope.data.ok_or(Error::Decode("a list under \"data\""))?,
+            rows: envelope.data.ok_or(Error::Decode("a list under \"data\""))?.rows()?,
             total,
         })
     }
 }
 
 #[derive(Deserialize)]
-struct Envelope<'a> {
+struct Fields<'a> {
     #[serde(borrow)]
-    data: Option<Vec<&'a RawValue>>,
+    data: Option<Page<'a>>,
     #[serde(borrow)]
     metadata: Option<Metadata<'a>>,
 }

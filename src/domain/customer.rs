@@ -30,8 +30,7 @@ pub struct InvalidCustomerId;
 impl CustomerId {
     /// Takes an id without the space around it; `None` if it is empty, `N/A`, or longer than 256 bytes.
     pub fn parse(text: &str) -> Option<Self> {
-        let id = present(text).filter(|id| id.len() <= MAX_ID_BYTES)?;
-        Some(Self(Arc::from(id)))
+        id(text).map(|id| Self(Arc::from(id)))
     }
 
     /// The id for a person to read in a log.
@@ -63,6 +62,11 @@ impl TryFrom<String> for CustomerId {
     fn try_from(text: String) -> Result<Self, Self::Error> {
         Self::parse(&text).ok_or(InvalidCustomerId)
     }
+}
+
+/// An id without the space around it; `None` if it is empty, `N/A`, or longer than 256 bytes.
+pub fn id(text: &str) -> Option<&str> {
+    present(text).filter(|id| id.len() <= MAX_ID_BYTES)
 }
 
 /// Whether a text in the configuration is meant as an id, and not as a pattern for an organization's name:
