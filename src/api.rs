@@ -10,6 +10,7 @@ pub mod exchange;
 pub mod gateway;
 pub mod pace;
 pub mod probe;
+mod rows;
 pub mod transport;
 pub mod v1;
 pub mod v3;
@@ -20,6 +21,8 @@ use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
+
+pub use rows::{MAX_LIST_BYTES, MAX_LIST_ROWS};
 
 use crate::domain::Gigabyte;
 
@@ -240,9 +243,12 @@ pub enum Error {
     /// The connection broke in the middle, or the body ended early.
     #[error("the answer broke off")]
     Interrupted(#[source] reqwest::Error),
-    /// The body is larger than any honest answer.
+    /// The body, or all bodies of a list together, are larger than any honest answer.
     #[error("the answer is larger than {0} bytes")]
     TooLarge(usize),
+    /// The list has more rows than any honest one.
+    #[error("the list has more than {0} rows")]
+    TooMany(usize),
     /// The API answered with a status that is no success.
     #[error("status {0}")]
     Status(u16),
@@ -301,7 +307,7 @@ impl Error {
             Self::Proxy(_) => "proxy",
             Self::Timeout(_) => "timeout",
             Self::Interrupted(_) => "interrupted",
-            Self::TooLarge(_) => "too_large",
+            Self::TooLarge(_) | Self::TooMany(_) => "too_large",
             Self::Status(400) => "bad_request",
             Self::Status(401) => "unauthorized",
             Self::Status(403) => "forbidden",

@@ -42,6 +42,9 @@ pub const ALL: &[Entry] = &[
 /// The name of the collector that lists the customers, on which the others stand.
 pub const CUSTOMERS: &str = customers::Customers::NAME;
 
+/// How many rows are read before other polls and scrapes have their turn: a few milliseconds' worth.
+const ROWS_A_TURN: usize = 1_000;
+
 /// The position of a collector in [`ALL`].
 pub fn index_of(name: &str) -> Option<usize> {
     ALL.iter().position(|entry| entry.name == name)
@@ -480,6 +483,13 @@ fn render<C: Collector>(record: &C::Record, customer: &CustomerId, context: &Con
 
 fn summed(modules: &[ModuleStanding]) -> Option<Arc<Standing>> {
     (!modules.is_empty()).then(|| Arc::new(Standing::of(modules)))
+}
+
+/// Lets others have their turn now and then while the rows of a long answer are read.
+async fn turn(position: usize) {
+    if position % ROWS_A_TURN == ROWS_A_TURN - 1 {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// The samples of several shapes, in order, with their duplicates summed.

@@ -13,7 +13,7 @@ mod status;
 mod text;
 mod time;
 
-pub use customer::{CustomerId, InvalidCustomerId, looks_like_id};
+pub use customer::{CustomerId, InvalidCustomerId, id, looks_like_id};
 pub use module::{
     Named, first_generation_module, first_generation_service, module, module_number, object_type, service,
     service_number, service_of_module,
@@ -25,7 +25,7 @@ pub use status::{
     CustomerStatus, JobStatus, JobStatusWord, ManagementMode, ScanMode, customer_status, flag, job_status,
     management_mode, scan_mode,
 };
-pub use text::{is_disguising, shown};
+pub use text::{MAX_TEXT_CHARS, cut, is_disguising, shown};
 pub use time::{DailyScan, Timestamp, daily_time, duration, timestamp};
 
 /// A field held something that is not a value of its kind.

@@ -9,12 +9,13 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use serde_json::value::RawValue;
 
 use super::Error;
+use super::rows::Page;
 
 /// What is read of the object around a list.
 #[derive(Debug, Default)]
 pub(super) struct Envelope<'a> {
     /// The rows; `None` where there is no list, which is not the same as an empty one.
-    pub(super) rows: Option<Vec<&'a RawValue>>,
+    pub(super) rows: Option<Page<'a>>,
     /// The link to the next page.
     pub(super) link: Option<String>,
     /// How many rows all pages have together, where that is said and can be read.
@@ -100,11 +101,11 @@ mod tests {
     fn names_are_read_in_either_case() {
         let body = br#"{"@odata.context":{"x":[1]},"Value":[{},1],"@odata.nextlink":"next"}"#;
         let envelope = Envelope::read(body, "value").unwrap();
-        assert_eq!(envelope.rows.unwrap().len(), 2);
+        assert_eq!(envelope.rows.unwrap().rows().unwrap().len(), 2);
         assert_eq!(envelope.link.as_deref(), Some("next"));
         let body = br#"{"Data":[],"MetaData":{"pageIndex":1,"TotalCount":"7"}}"#;
         let envelope = Envelope::read(body, "data").unwrap();
-        assert!(envelope.rows.unwrap().is_empty());
+        assert!(envelope.rows.unwrap().rows().unwrap().is_empty());
         assert_eq!(envelope.total, Some(7));
     }
 

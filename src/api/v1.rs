@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use super::envelope::Envelope;
+use super::rows::{Page, Rows};
 use super::transport::{Answer, Call, Transport};
 use super::{Endpoint, Error, Failure, json, told_rows};
 
@@ -15,6 +16,10 @@ const MAX_PAGES: usize = 2_000;
 
 /// Where the rows of a list stand.
 const LIST: &str = "value";
+
+/// The longest link to a further page, in bytes: the longest address that servers take. All links of a list are kept,
+/// to notice one that comes again.
+const MAX_LINK_BYTES: usize = 8 << 10;
 
 /// Scopes of the first generation.
 pub mod scope {
@@ -82,7 +87,7 @@ impl Client {
             };
             let body = json(&body)?;
             match Envelope::read(body, LIST) {
-                Ok(Envelope { rows: Some(rows), .. }) => Ok(owned(rows)),
+                Ok(Envelope { rows: Some(page), .. }) => owned(page),
                 _ => entity(body),
             }
         };
@@ -93,26 +98,30 @@ impl Client {
         let first = self.url(path)?;
         let mut seen = HashSet::from([first.clone()]);
         let mut url = first;
-        let mut rows = Vec::new();
+        let mut rows = Rows::default();
         for _ in 0..MAX_PAGES {
             let call = self.call(endpoint, scope, url.clone());
             let body = match self.transport.call(&call).await? {
                 Answer::Body(body) => body,
-                Answer::Empty if rows.is_empty() => return Ok(rows),
+                Answer::Empty if rows.is_empty() => return Ok(rows.into_vec()),
                 Answer::Empty => return Err(Error::Incomplete("a page that should be there is empty")),
             };
             let body = json(&body)?;
             if body.first() == Some(&b'[') {
                 // A bare array is not in the reference of this generation, but a list it is.
-                let page: Vec<&RawValue> = serde_json::from_slice(body).map_err(|_| Error::Decode("JSON"))?;
-                rows.extend(owned(page));
-                return Ok(rows);
+                rows.extend(serde_json::from_slice(body).map_err(|_| Error::Decode("JSON"))?)?;
+                return Ok(rows.into_vec());
             }
             let page = Envelope::read(body, LIST)?;
-            rows.extend(owned(page.rows.ok_or(Error::Decode("a list under \"value\""))?));
+            rows.extend(page.rows.ok_or(Error::Decode("a list under \"value\""))?)?;
             let Some(link) = page.link else {
-                return Ok(rows);
+                return Ok(rows.into_vec());
             };
+            if link.len() > MAX_LINK_BYTES {
+                return Err(Error::Incomplete(
+                    "the link to its next page is longer than any address",
+                ));
+            }
             url = self.follow(&url, &link)?;
             if !seen.insert(url.clone()) {
                 return Err(Error::Incomplete("its pages go in a circle"));
@@ -143,8 +152,11 @@ impl Client {
     }
 }
 
-fn owned(rows: Vec<&RawValue>) -> Vec<Box<RawValue>> {
-    rows.into_iter().map(ToOwned::to_owned).collect()
+/// The rows of a list that is one page.
+pub(super) fn owned(page: Page<'_>) -> Result<Vec<Box<RawValue>>, Error> {
+    let mut rows = Rows::default();
+    rows.extend(page)?;
+    Ok(rows.into_vec())
 }
 
 /// A body that is one object.

@@ -1,12 +1,15 @@
 //! The second generation: filters in a body, lists under `data`, pages by number.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher as _, RandomState};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::envelope::Envelope;
+use super::rows::{self, Rows};
 use super::transport::{Answer, Call, Transport};
+use super::wire::field;
 use super::{Endpoint, Error, Failure, json, told_rows, v1};
 
 /// Where the second generation lives below the base.
@@ -84,10 +87,11 @@ impl Client {
     }
 
     async fn walk_until_sure(&self, list: &List<'_>) -> Result<Vec<Box<RawValue>>, Error> {
+        let hashes = RandomState::new();
         let mut before = None;
         let mut doubt = Error::Incomplete("its total and its rows disagree");
         for _ in 0..WALKS {
-            let mut walked = match self.walk(list).await {
+            let walked = match self.walk(list, &hashes).await {
                 Err(error @ Error::Incomplete(_)) => {
                     doubt = error;
                     continue;
@@ -97,11 +101,13 @@ impl Client {
             // Rows that moved to a later page while we walked come twice, and another is then missed. A list that gives
             // the same rows twice in both walks just holds them twice.
             let holds_repeats = walked.total == Some(walked.served) && before.as_ref() == Some(&walked.seen);
+            let whole = walked.total.is_none_or(|total| total == walked.rows.len());
+            let mut rows = walked.rows.into_vec();
             if holds_repeats {
-                walked.rows.append(&mut walked.repeats);
+                rows.append(&mut walked.repeats.into_vec());
             }
-            if walked.total.is_none_or(|total| total == walked.rows.len()) {
-                return Ok(walked.rows);
+            if whole || holds_repeats {
+                return Ok(rows);
             }
             before = Some(walked.seen);
         }
@@ -133,7 +139,7 @@ impl Client {
             match serde_json::from_slice::<Wrapped<'_>>(body) {
                 Ok(Wrapped { data: Some(data) }) if data.get().starts_with('{') => Ok(vec![data.to_owned()]),
                 Ok(Wrapped { data: Some(data) }) if data.get().starts_with('[') => {
-                    serde_json::from_str(data.get()).map_err(|_| Error::Decode("JSON"))
+                    v1::owned(serde_json::from_str(data.get()).map_err(|_| Error::Decode("JSON"))?)
                 }
                 _ => v1::entity(body),
             }
@@ -141,7 +147,7 @@ impl Client {
         told_rows(&self.transport, endpoint, read.await)
     }
 
-    async fn walk(&self, list: &List<'_>) -> Result<Walked, Error> {
+    async fn walk(&self, list: &List<'_>, hashes: &RandomState) -> Result<Walked, Error> {
         let mut walked = Walked::default();
         for index in 1..=MAX_PAGES {
             let body = match self.transport.call(&self.page(list, index)?).await? {
@@ -152,7 +158,11 @@ impl Client {
             };
             let page = Page::read(json(&body)?)?;
             let size = page.rows.len();
-            let identities: Vec<String> = page.rows.iter().map(|row| identity(row, list.key)).collect();
+            let identities: Vec<u64> = page
+                .rows
+                .iter()
+                .map(|row| hashes.hash_one(identity(row, list.key)))
+                .collect();
             let repeated = size > 0 && identities.iter().all(|identity| walked.seen.contains(identity));
             match page.total {
                 // A bare array of just one page's size may be all there is, from a server that does not page.
@@ -167,7 +177,7 @@ impl Client {
             for (row, identity) in page.rows.into_iter().zip(&identities) {
                 let repeats = list.key.is_some() && walked.seen.contains(identity);
                 let rows = if repeats { &mut walked.repeats } else { &mut walked.rows };
-                rows.push(row.to_owned());
+                rows.push(row)?;
             }
             walked.seen.extend(identities);
             walked.served += size;
@@ -199,25 +209,21 @@ impl Client {
 /// What one walk over the pages of a list brought.
 #[derive(Default)]
 struct Walked {
-    rows: Vec<Box<RawValue>>,
+    rows: Rows,
     /// Rows whose key had come before, on an earlier page.
-    repeats: Vec<Box<RawValue>>,
+    repeats: Rows,
     /// How many rows came, repeated ones too.
     served: usize,
-    seen: HashSet<String>,
+    /// What tells the rows apart, as hashes: of a list without a key it would be all of it a second time.
+    seen: HashSet<u64>,
     /// The most rows of a page.
     page_size: usize,
     total: Option<usize>,
 }
 
 /// What tells a row from another: its key where it has one, else all of it.
-fn identity(row: &RawValue, key: Option<&str>) -> String {
-    key.and_then(|key| {
-        let fields: std::collections::HashMap<String, &RawValue> = serde_json::from_str(row.get()).ok()?;
-        let value = fields.get(key)?.get();
-        Some(value.to_owned())
-    })
-    .unwrap_or_else(|| row.get().to_owned())
+fn identity<'a>(row: &'a RawValue, key: Option<&str>) -> &'a str {
+    key.and_then(|key| field(row, key)).unwrap_or(row).get()
 }
 
 #[derive(Deserialize)]
@@ -226,6 +232,7 @@ struct Wrapped<'a> {
     data: Option<&'a RawValue>,
 }
 
+/// A page: its rows, and how many the whole list has.
 struct Page<'a> {
     rows: Vec<&'a RawValue>,
     total: Option<usize>,
@@ -235,12 +242,13 @@ impl<'a> Page<'a> {
     /// A page in its envelope, or a bare array, as some lists have been seen.
     fn read(body: &'a [u8]) -> Result<Self, Error> {
         if body.first() == Some(&b'[') {
-            let rows = serde_json::from_slice(body).map_err(|_| Error::Decode("JSON"))?;
+            let page: rows::Page<'a> = serde_json::from_slice(body).map_err(|_| Error::Decode("JSON"))?;
+            let rows = page.rows()?;
             return Ok(Self { rows, total: None });
         }
         let envelope = Envelope::read(body, LIST)?;
         Ok(Self {
-            rows: envelope.rows.ok_or(Error::Decode("a list under \"data\""))?,
+            rows: envelope.rows.ok_or(Error::Decode("a list under \"data\""))?.rows()?,
             total: envelope.total,
         })
     }

@@ -12,11 +12,16 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::rows::Page;
 use super::{Endpoint, Observer};
 use crate::domain::{self, Capacity, DailyScan, Gigabyte, JobStatusWord, Named, Parsed, Timestamp};
 
 /// The names of a field, the current one first. It is also the value of the label `field`.
 pub type Names = &'static [&'static str];
+
+/// The most fields of an object. The longest row of the reference has about thirty; a megabyte of them would cost ten
+/// times that.
+const MAX_FIELDS: usize = 1_000;
 
 /// How many characters of a value that could not be understood are shown, masked.
 const MAX_SHAPE_CHARS: usize = 40;
@@ -40,10 +45,16 @@ impl<'a> Row<'a> {
         })
     }
 
-    /// The objects of a list field; `None` where there is no such list.
+    /// The objects of a list field; `None` where there is no such list, or one that is too long, which is counted.
     pub fn list(&self, names: Names) -> Option<Vec<&'a RawValue>> {
-        self.candidates(names)
-            .find_map(|json| serde_json::from_str::<Vec<&'a RawValue>>(json.get()).ok())
+        let page = self
+            .candidates(names)
+            .find_map(|json| serde_json::from_str::<Page<'a>>(json.get()).ok())?;
+        let rows = page.rows();
+        if rows.is_err() {
+            self.not_understood(names, "a list without end");
+        }
+        rows.ok()
     }
 
     /// Another object of the same answer.
@@ -59,6 +70,16 @@ impl<'a> Row<'a> {
     /// Text that says something; `None` for `"N/A"`, `null`, `""` and a missing field.
     pub fn text(&self, names: Names) -> Option<Cow<'a, str>> {
         self.scalar(names).filter(|text| !is_absent(text))
+    }
+
+    /// Text for people to read, cut where it is longer than any honest one.
+    pub fn name(&self, names: Names) -> Option<String> {
+        self.text(names).map(|text| domain::cut(&text).into_owned())
+    }
+
+    /// An id that can be asked for by itself.
+    pub fn id(&self, names: Names) -> Option<String> {
+        domain::id(&self.text(names)?).map(ToOwned::to_owned)
     }
 
     /// Text with `"N/A"` left as it stands, for fields where that is a word of the vendor's.
@@ -135,7 +156,8 @@ impl<'a> Row<'a> {
 
     /// Counts a value that is not in the reference.
     pub fn unknown(&self, names: Names, value: &str) {
-        self.observer.unknown_value(self.endpoint, label(names), value);
+        self.observer
+            .unknown_value(self.endpoint, label(names), &domain::cut(value));
     }
 
     /// Counts a value that could not be understood.
@@ -200,6 +222,14 @@ impl<'a> Row<'a> {
     }
 }
 
+/// What stands in a field of a row, whatever the case of its name; `None` where there is no such field, or the row is no
+/// object.
+pub(super) fn field<'a>(row: &'a RawValue, name: &str) -> Option<&'a RawValue> {
+    let fields = serde_json::from_str::<Object<'a>>(row.get()).ok()?.0;
+    let found = fields.into_iter().find(|(field, _)| field.eq_ignore_ascii_case(name));
+    found.map(|(_, json)| json)
+}
+
 /// What stands for "nothing here".
 fn is_absent(text: &str) -> bool {
     let text = text.trim();
@@ -244,6 +274,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut fields = Vec::with_capacity(16);
                 while let Some((Text(name), json)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
+                    if fields.len() >= MAX_FIELDS {
+                        return Err(serde::de::Error::custom("more fields than any honest object has"));
+                    }
                     fields.push((name, json));
                 }
                 Ok(Object(fields))

@@ -145,11 +145,10 @@ fn read_row(row: &Row<'_>) -> Option<(CustomerId, Customer)> {
         }
         Some(mode)
     });
-    let text = |names| row.text(names).map(Cow::into_owned).unwrap_or_default();
     let customer = Customer {
-        organization: text(&["organization"]),
-        owner_email: row.text(&["ownerEmail"]).map(Cow::into_owned),
-        country: text(&["countryOrRegion"]),
+        organization: row.name(&["organization"]).unwrap_or_default(),
+        owner_email: row.name(&["ownerEmail"]),
+        country: row.name(&["countryOrRegion"]).unwrap_or_default(),
         status,
         management_mode,
         tenants: row

@@ -65,7 +65,8 @@ impl Collector for Jobs {
             .collect();
         let mut listed: BTreeMap<Name, Vec<Run>> = BTreeMap::new();
         let mut unreadable = 0;
-        for json in &rows {
+        for (position, json) in rows.iter().enumerate() {
+            super::turn(position).await;
             let row = Row::read(json, Endpoint::Jobs, api.observer().as_ref());
             match row.and_then(|row| read(&row, api, context)) {
                 None => unreadable += 1,

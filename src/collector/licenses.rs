@@ -8,9 +8,16 @@ use serde::{Deserialize, Serialize};
 
 use super::{Collector, Context, Reach, Reading, Target, shape, tabulate};
 use crate::api::wire::{Names, Row};
-use crate::api::{Api, Endpoint, Failure, Generation, v1, v3};
-use crate::domain::{CustomerId, Gigabyte, Timestamp};
+use crate::api::{Api, Endpoint, Error, Failure, Generation, v1, v3};
+use crate::domain::{self, CustomerId, Gigabyte, Timestamp};
 use crate::exposition::{Column, Label, Metric, Shape, ShapeMetrics, Table};
+
+/// The most subscriptions of one answer: ten for each of fifty thousand customers. One of no more than its service would
+/// cost thirty times its length.
+const MAX_PRODUCTS: usize = 500_000;
+
+/// The most tenants of a customer. The largest tell of dozens.
+const MAX_TENANTS: usize = 10_000;
 
 /// What a customer subscribed to.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -109,24 +116,29 @@ impl Collector for Licenses {
             }
         };
         let mut records: BTreeMap<CustomerId, Subscriptions> = BTreeMap::new();
-        let mut unreadable = 0;
-        for json in &rows {
+        let (mut unreadable, mut count) = (0, 0);
+        for (position, json) in rows.iter().enumerate() {
+            super::turn(position).await;
             let row = Row::read(json, endpoint, api.observer().as_ref());
             let read = row.and_then(|row| {
                 let id = CustomerId::parse(&row.text(&["customerId"])?)?;
                 let products = row.list(&["products"])?;
-                let products = products.into_iter().map(|json| row.nested(json)).collect();
                 Some((id, row, products))
             });
-            let Some((id, row, products)): Option<(_, _, Vec<Option<Row<'_>>>)> = read else {
+            let Some((id, row, products)) = read else {
                 unreadable += 1;
                 continue;
             };
+            count += products.len();
+            if count > MAX_PRODUCTS {
+                return Err(Error::TooMany(MAX_PRODUCTS).at(endpoint));
+            }
             let known = records.entry(id).or_default();
             if api.generation() == Generation::V1 {
                 known.tenants.extend(tenants(&row));
             }
-            for product in products {
+            for json in products {
+                let product = row.nested(json);
                 match product.and_then(|product| read_product(&product, api.gigabyte())) {
                     Some(product) => known.products.push(product),
                     None => unreadable += 1,
@@ -209,17 +221,20 @@ impl Collector for Licenses {
 
 /// The tenants of a row: several ids joined by commas.
 fn tenants(row: &Row<'_>) -> Vec<String> {
-    row.text(&["tenantId"])
-        .unwrap_or_default()
-        .split(',')
-        .map(str::trim)
-        .filter(|id| !id.is_empty())
-        .map(ToOwned::to_owned)
-        .collect()
+    const NAMES: Names = &["tenantId"];
+    let text = row.text(NAMES).unwrap_or_default();
+    if text.bytes().filter(|byte| *byte == b',').count() >= MAX_TENANTS {
+        row.not_understood(NAMES, "a list without end");
+        return Vec::new();
+    }
+    text.split(',').filter_map(domain::id).map(ToOwned::to_owned).collect()
 }
 
 fn read_product(row: &Row<'_>, gigabyte: Gigabyte) -> Option<Product> {
-    let text = |names: Names| row.text(names).map(|text| text.trim().to_owned()).unwrap_or_default();
+    let text = |names: Names| {
+        let text = row.text(names).unwrap_or_default();
+        domain::cut(text.trim()).into_owned()
+    };
     let identity = Identity {
         service: text(&["service"]),
         subscription_model: text(&["subscriptionModel"]),

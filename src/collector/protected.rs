@@ -1,6 +1,7 @@
 //! Protected data of Cloud Backup for Microsoft 365: what was scanned, what is backed up, where it is stored.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -75,6 +76,7 @@ impl Collector for Protected {
         };
         let observer = api.observer().as_ref();
         let mut modules: Vec<Module> = Vec::new();
+        let mut places: BTreeMap<_, usize> = BTreeMap::new();
         let (mut unreadable, mut duplicates) = (0, 0);
         for json in &rows {
             let row = Row::read(json, endpoint, observer);
@@ -82,8 +84,12 @@ impl Collector for Protected {
                 unreadable += 1;
                 continue;
             };
-            match modules.iter_mut().find(|known| known.name() == module.name()) {
-                None => modules.push(module),
+            let place = places.get(&module.name()).copied();
+            match place.and_then(|place| modules.get_mut(place)) {
+                None => {
+                    places.insert(module.name(), modules.len());
+                    modules.push(module);
+                }
                 Some(known) => {
                     duplicates += 1;
                     if module.unprotected() > known.unprotected() {

@@ -214,11 +214,9 @@ fn read(answer: &Answer, profile_id: String, api: &Api) -> Option<Report> {
 
 /// The container of a changed object; empty where the object comes as a bare name.
 fn container(row: &Row<'_>, json: &RawValue) -> String {
-    let container = row.nested(json).and_then(|object| {
-        let name = object.text(&["containerName", "containersName"])?;
-        Some(name.into_owned())
-    });
-    container.unwrap_or_default()
+    let object = row.nested(json);
+    let name = object.and_then(|object| object.name(&["containerName", "containersName"]));
+    name.unwrap_or_default()
 }
 
 impl Report {

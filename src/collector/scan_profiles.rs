@@ -151,7 +151,7 @@ pub(super) async fn list(api: &Api, customer: &CustomerId) -> Result<Listed, Fai
     let (mut unreadable, mut duplicates) = (0, 0);
     let mut ids = Vec::with_capacity(rows.len());
     for json in &rows {
-        let id = Row::read(json, endpoint, observer).and_then(|row| Some(row.text(&["profileId"])?.trim().to_owned()));
+        let id = Row::read(json, endpoint, observer).and_then(|row| row.id(&["profileId"]));
         let repeats = id.as_ref().is_some_and(|id| !seen.insert(id.clone()));
         unreadable += usize::from(id.is_none());
         duplicates += u64::from(repeats);
@@ -180,8 +180,8 @@ async fn detail(api: &Api, customer: &CustomerId, id: &str) -> Result<Vec<Box<Ra
 /// Reads a profile from its details, and from the list what the details lack.
 fn read(id: String, detailed: &Row<'_>, listed: &Row<'_>) -> Profile {
     let either = |names: Names| {
-        let text = detailed.text(names).or_else(|| listed.text(names));
-        text.map(Cow::into_owned).unwrap_or_default()
+        let text = detailed.name(names).or_else(|| listed.name(names));
+        text.unwrap_or_default()
     };
     let mode_names: Names = &["scanMode"];
     let mode = detailed.text(mode_names).or_else(|| listed.text(mode_names));

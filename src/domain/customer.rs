@@ -40,7 +40,7 @@ pub struct InvalidCustomerId;
 impl CustomerId {
     /// Takes an id without the space around it; `None` if it is empty, `N/A`, or longer than 256 bytes.
     pub fn parse(text: &str) -> Option<Self> {
-        let id = present(text).filter(|id| id.len() <= MAX_ID_BYTES)?;
+        let id = id(text)?;
         let folded = is_guid_with_capitals(id).then(|| Arc::from(id.to_ascii_lowercase()));
         let text = Arc::from(id);
         Some(Self { text, folded })
@@ -109,6 +109,11 @@ impl TryFrom<String> for CustomerId {
     fn try_from(text: String) -> Result<Self, Self::Error> {
         Self::parse(&text).ok_or(InvalidCustomerId)
     }
+}
+
+/// An id without the space around it; `None` if it is empty, `N/A`, or longer than 256 bytes.
+pub fn id(text: &str) -> Option<&str> {
+    present(text).filter(|id| id.len() <= MAX_ID_BYTES)
 }
 
 /// Whether a text in the configuration is meant as an id, and not as a pattern for an organization's name:

@@ -156,8 +156,9 @@ impl History {
     /// Takes in the runs that a list holds of the module, and says how many rows were second rows of one run.
     pub fn absorb(&mut self, rows: Vec<Run>) -> u64 {
         let (mut runs, duplicates) = distinct(rows);
+        let places = self.places();
         for run in runs.values_mut().filter(|run| run.is_dated_by_sight()) {
-            let known = self.remembered.iter().find(|known| known.key == run.key);
+            let known = places.get(&run.key).and_then(|place| self.remembered.get(*place));
             run.dated = known.and_then(|known| known.rank.moment).or(run.dated);
         }
         self.listed.clear();
@@ -166,9 +167,7 @@ impl History {
         }
         self.newest = newest(self.newest.take(), &runs, |_| true);
         self.newest_ended = newest(self.newest_ended.take(), &runs, Run::has_ended);
-        for run in runs.values().filter(|run| run.has_ended()) {
-            self.remember(run);
-        }
+        self.remember(&runs);
         self.forget(&runs);
         duplicates
     }
@@ -229,23 +228,33 @@ impl History {
         remembered.max(self.forgotten.restore_point)
     }
 
-    /// Remembers an ended run and counts it, unless it was counted before. A run whose status was corrected is
-    /// remembered as corrected and stays counted as it was.
-    fn remember(&mut self, run: &Run) {
-        let ended = Ended {
-            key: run.key,
-            status: run.status,
-            end: run.end.or(run.dated.filter(|_| run.status.is_restore_point())),
-            rank: run.rank(),
-        };
-        if let Some(known) = self.remembered.iter_mut().find(|known| known.key == run.key) {
-            *known = ended;
-            return;
-        }
-        let counted_before = ended.rank.moment.is_some() && ended.rank.moment <= self.forgotten.until;
-        if !counted_before {
-            *self.ended.entry(run.status).or_default() += 1;
-            self.remembered.push(ended);
+    /// Where each run that is remembered stands. By key, because a list may hold tens of thousands of runs of one module.
+    fn places(&self) -> BTreeMap<RunKey, usize> {
+        let known = self.remembered.iter().enumerate();
+        known.map(|(place, run)| (run.key, place)).collect()
+    }
+
+    /// Remembers the runs that ended and counts them, but for those that were counted before. A run whose status was
+    /// corrected is remembered as corrected and stays counted as it was.
+    fn remember(&mut self, listed: &BTreeMap<RunKey, Run>) {
+        let places = self.places();
+        for run in listed.values().filter(|run| run.has_ended()) {
+            let ended = Ended {
+                key: run.key,
+                status: run.status,
+                end: run.end.or(run.dated.filter(|_| run.status.is_restore_point())),
+                rank: run.rank(),
+            };
+            let place = places.get(&run.key).copied();
+            if let Some(known) = place.and_then(|place| self.remembered.get_mut(place)) {
+                *known = ended;
+                continue;
+            }
+            let counted_before = ended.rank.moment.is_some() && ended.rank.moment <= self.forgotten.until;
+            if !counted_before {
+                *self.ended.entry(run.status).or_default() += 1;
+                self.remembered.push(ended);
+            }
         }
     }
 
@@ -330,6 +339,22 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[test]
+    fn a_list_of_very_many_runs_counts_each_once() {
+        const RUNS: u64 = 50_000;
+        let list = || -> Vec<Run> {
+            let hours = 0..i64::try_from(RUNS).unwrap();
+            hours
+                .map(|hour| run(&hour.to_string(), JobStatus::Finished, hour, Some(hour + 1)))
+                .collect()
+        };
+        let mut history = History::default();
+        for _ in 0..3 {
+            assert_eq!(history.absorb(list()), 0);
+            assert_eq!(history.ended(), &BTreeMap::from([(JobStatus::Finished, RUNS)]));
+        }
+    }
 
     fn at(hours: i64) -> Option<Timestamp> {
         Some(Timestamp::from_unix_seconds(1_750_000_000 + hours * 3600))

@@ -1,5 +1,21 @@
 //! Text from the outside, made harmless for whoever reads it.
 
+use std::borrow::Cow;
+
+/// The longest text that is taken over from an answer for people to read, in characters: a name of an organization or a
+/// profile, the words of a subscription. Honest ones stay well below it, and one of a megabyte must not be held in
+/// memory, written to the state file and sent with every scrape.
+pub const MAX_TEXT_CHARS: usize = 256;
+
+/// A text as long as one may be, with an ellipsis in place of what is cut off.
+pub fn cut(text: &str) -> Cow<'_, str> {
+    let end = text.char_indices().nth(MAX_TEXT_CHARS);
+    match end.and_then(|(end, _)| text.get(..end)) {
+        Some(start) => Cow::Owned(format!("{start}…")),
+        None => Cow::Borrowed(text),
+    }
+}
+
 /// Control characters (a NUL ends the input of Prometheus' lexer, a carriage return a line of some) and those that
 /// reorder what a person reads.
 pub fn is_disguising(character: char) -> bool {
@@ -28,6 +44,15 @@ pub fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_cut_where_it_is_longer_than_any_honest_one() {
+        let most = "é".repeat(MAX_TEXT_CHARS);
+        assert_eq!(cut(&most), most);
+        assert_eq!(cut(&format!("{most}é")), format!("{most}…"));
+        assert_eq!(cut(&"é".repeat(1 << 20)), format!("{most}…"));
+        assert_eq!(cut(""), "");
+    }
 
     #[test]
     fn what_is_shown_is_short_inert_and_no_address() {

@@ -4,14 +4,13 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use super::Metric;
-use crate::domain::is_disguising;
+use crate::domain::{MAX_TEXT_CHARS, is_disguising};
 
 /// Marks a value that is not there. No reader of the API gives a NaN, so no real value is lost to it.
 pub(super) const ABSENT: f64 = f64::NAN;
 
-/// The longest label value, in characters. Honest organization names stay well below it, and a name of a megabyte
-/// must not make every scrape a megabyte longer.
-pub(super) const MAX_LABEL_CHARS: usize = 256;
+/// The longest label value, in characters: what answers are cut to already, and everything else that becomes a label.
+pub(super) const MAX_LABEL_CHARS: usize = MAX_TEXT_CHARS;
 
 /// The label that every table starts with.
 pub(super) const CUSTOMER_ID: &str = "customer_id";

@@ -74,16 +74,19 @@ impl Queue {
     }
 
     /// Takes what has been due the longest; of what was due at once, the collector that stands first.
+    ///
+    /// A poll that asks once for all goes before those that ask for each: it is one of a few, and behind tens of
+    /// thousands, as after a start or an outage, the list of customers would be as old as the whole round.
     pub fn pop(&mut self, now: Moment) -> Option<Due> {
-        let (since, collector) = self
-            .0
-            .iter()
-            .enumerate()
-            .filter_map(|(collector, line)| Some((line.waiting.first()?.0, collector)))
-            .min()
-            .filter(|(since, _)| *since <= now)?;
+        let for_all = |line: &Line| {
+            let due = *line.due.get(&Target::Partner)?;
+            Some((due, Target::Partner))
+        };
+        let (since, collector, target) = self
+            .oldest(now, for_all)
+            .or_else(|| self.oldest(now, |line| line.waiting.first().cloned()))?;
         let line = self.0.get_mut(collector)?;
-        let (_, target) = line.waiting.pop_first()?;
+        line.waiting.remove(&(since, target.clone()));
         line.due.remove(&target);
         line.under_way.insert(target.clone(), since);
         Some(Due {
@@ -91,6 +94,19 @@ impl Queue {
             target,
             since,
         })
+    }
+
+    /// Of what each line puts forward, what has been due the longest.
+    fn oldest(
+        &self,
+        now: Moment,
+        candidate: impl Fn(&Line) -> Option<(Moment, Target)>,
+    ) -> Option<(Moment, usize, Target)> {
+        let lines = self.0.iter().enumerate();
+        lines
+            .filter_map(|(collector, line)| candidate(line).map(|(since, target)| (since, collector, target)))
+            .min()
+            .filter(|(since, ..)| *since <= now)
     }
 
     /// Puts a target that was under way back for its next time; false when it was dropped meanwhile.
@@ -221,6 +237,21 @@ mod tests {
         assert_eq!(queue.pop(seconds(10)), None, "it is under way");
         assert!(queue.done(0, &customer(2), seconds(20)));
         assert_eq!(queue.next_due(), Some(seconds(20)));
+    }
+
+    #[test]
+    fn one_poll_for_all_goes_before_the_many_for_each_that_are_longer_overdue() {
+        let mut queue = Queue::new(3);
+        for n in 0..5 {
+            queue.add(1, customer(n), seconds(1));
+        }
+        queue.add(0, Target::Partner, seconds(3));
+        queue.add(2, Target::Partner, seconds(2));
+        let mut pop = |now| queue.pop(seconds(now)).map(|due| (due.collector, due.target));
+        assert_eq!(pop(1), Some((1, customer(0))), "but not before it is due");
+        assert_eq!(pop(9), Some((2, Target::Partner)));
+        assert_eq!(pop(9), Some((0, Target::Partner)));
+        assert_eq!(pop(9), Some((1, customer(1))));
     }
 
     #[test]

@@ -465,4 +465,14 @@ mod tests {
             assert_eq!(after.last_success(0, &Target::Partner), Some(expected));
         }
     }
+
+    proptest::proptest! {
+        /// Sizes past 2^53 too: a gauge that moves over a restart by a byte is a change that nobody made.
+        #[test]
+        fn a_size_comes_back_as_it_was(bytes in 0.0..9e18_f64) {
+            let json = serde_json::value::to_raw_value(&bytes).unwrap();
+            let back: f64 = serde_json::from_str(json.get()).unwrap();
+            proptest::prop_assert_eq!(back.to_bits(), bytes.to_bits());
+        }
+    }
 }

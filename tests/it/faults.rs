@@ -5,11 +5,15 @@ mod documented;
 mod hostile;
 mod identity;
 mod meaning;
+#[cfg(target_os = "linux")]
+mod memory;
 mod paging;
 mod process;
 mod program;
 mod scrape;
 mod scripted;
+#[cfg(target_os = "linux")]
+mod soak;
 mod status;
 mod time;
 mod tls;

@@ -3,9 +3,9 @@
 use elements_exporter::simulator::{Fault, FaultKind};
 use serde_json::{Value, json};
 
-use super::{CUSTOMERS_V3, Case, Exporter, JOBS_V1, case, errors, hold_each, ids, last_success, number, success};
+use super::{Case, Exporter, JOBS_V1, case, errors, hold_each, ids, last_success, number, success};
 use crate::canned::Canned;
-use crate::support::{about_customers, config, value};
+use crate::support::{config, value};
 use crate::world::{start, still};
 
 fn replace(pointer: &str, value: Value) -> FaultKind {
@@ -101,22 +101,6 @@ async fn a_body_too_deep_is_refused() {
         v1(case("a deep row", wrong("application/json", row), "decode")),
     ])
     .await;
-}
-
-#[tokio::test]
-async fn a_gzip_bomb_is_refused_at_the_cap() {
-    const TEN_GIGABYTES: u64 = 10 << 30;
-    let partner = start(still(1)).await;
-    let exporter = Exporter::start(&partner.base, &[], &[("ELEMENTS_API__TIMEOUT", "25s")]).await;
-    let before = exporter.settled().await;
-    let bomb = FaultKind::GzipBomb { bytes: TEN_GIGABYTES };
-    // Where everything is fast, ten gigabytes take as long to unpack as the request may take.
-    partner.handle.set_faults(vec![Fault::new(CUSTOMERS_V3, bomb).times(1)]);
-    let too_large = errors("customers", "too_large");
-    let after = exporter
-        .until("it is refused", |text| value(text, &too_large) == Some(1.0))
-        .await;
-    assert_eq!(about_customers(&after), about_customers(&before));
 }
 
 #[tokio::test]

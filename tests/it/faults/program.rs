@@ -84,13 +84,37 @@ impl Program {
 
     /// Scrapes until an answer passes, and gives it.
     pub(super) async fn until_metrics(&self, what: &str, passes: impl Fn(&str) -> bool) -> String {
+        self.until("/metrics", what, passes).await
+    }
+
+    /// The same of any path.
+    pub(super) async fn until(&self, path: &str, what: &str, passes: impl Fn(&str) -> bool) -> String {
         let passes = &passes;
         eventually(what, || async {
-            let (status, text) = self.get("/metrics").await;
+            let (status, text) = self.get(path).await;
             assert_eq!(status, 200);
             passes(&text).then_some(text)
         })
         .await
+    }
+
+    /// The most memory that it has had resident so far, in MiB.
+    #[cfg(target_os = "linux")]
+    pub(super) fn peak_mib(&self) -> u64 {
+        self.memory_mib("VmHWM:")
+    }
+
+    /// The memory that it has resident now, in MiB.
+    #[cfg(target_os = "linux")]
+    pub(super) fn resident_mib(&self) -> u64 {
+        self.memory_mib("VmRSS:")
+    }
+
+    #[cfg(target_os = "linux")]
+    fn memory_mib(&self, field: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let memory = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        memory.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
     }
 
     /// Sends a signal by its name.

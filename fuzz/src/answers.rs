@@ -1,0 +1,231 @@
+//! Answers of the API: every collector reads them in both generations, and what it says of them they say.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use elements_exporter::api::auth::{self, TokenSource};
+use elements_exporter::api::credential::Credential;
+use elements_exporter::api::exchange::http_client;
+use elements_exporter::api::pace::Limits;
+use elements_exporter::api::transport::{self, Answer, Call, Transport};
+use elements_exporter::api::{Api, Endpoint, Observer, v1, v3};
+use elements_exporter::collector::{self, Brought, Context, Entry, Kept, Previous, Reach, Record, Settings, Target};
+use elements_exporter::domain::{CustomerId, Gigabyte, Timestamp};
+use elements_exporter::exposition::{Filter, Format, Picture, Renderer, Source, Tables, families};
+use url::Url;
+
+use crate::parser::{Sample, parse};
+
+/// The customer that is asked about where one is.
+const CUSTOMER: &str = "caf94a75-2cc6-43aa-b04b-794c8baf5ea3";
+
+/// What stands between two answers: a byte that no JSON has.
+const BETWEEN: u8 = 0xff;
+
+/// Counts, of which an answer must have the digits.
+const COUNTS: &[&str] = &[
+    "elements_job_processed_objects",
+    "elements_job_objects",
+    "elements_protected_scanned_objects",
+    "elements_protected_objects",
+    "elements_license_purchased_seats",
+    "elements_license_purchased_units",
+    "elements_license_microsoft_assigned",
+    "elements_license_microsoft_available",
+    "elements_scan_new_objects",
+    "elements_scan_moved_objects",
+    "elements_scan_removed_objects",
+];
+
+/// The input: a byte that says who asks whom, and the answers to the requests in their order. Past the last, there is
+/// nothing more (204).
+pub fn check(data: &[u8]) {
+    let Some((choice, answers)) = data.split_first() else {
+        return;
+    };
+    let choice = usize::from(*choice);
+    let Some(entry) = collector::ALL.get(choice % collector::ALL.len()) else {
+        return;
+    };
+    let choice = choice / collector::ALL.len();
+    let (second, objects, of_one) = (choice % 2 == 1, choice / 2 % 2 == 1, choice / 4 % 2 == 1);
+    let id = CustomerId::parse(CUSTOMER).expect("an id");
+    let target = match entry.reach {
+        Reach::Partner if !of_one => Target::Partner,
+        _ => Target::Customer(id),
+    };
+    let context = Context {
+        now: Timestamp::from_unix_seconds(1_800_000_000),
+        settings: Arc::new(Settings {
+            scan_objects: objects,
+            ..Settings::default()
+        }),
+        organization: Arc::from("Contoso"),
+    };
+    let bodies: Vec<&[u8]> = answers.split(|byte| *byte == BETWEEN).collect();
+    let poll = |previous: Previous| {
+        let api = api(second, &bodies);
+        let poll = entry.poll(api, target.clone(), previous, context.clone());
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime")
+            .block_on(poll)
+    };
+    let Ok(first) = poll(Arc::new(|_| None)) else { return };
+    let shown = render(entry, first.records.values(), Format::Text);
+    let samples = parse(&shown, false);
+    parse(&render(entry, first.records.values(), Format::OpenMetrics), true);
+    says_what_the_answers_say(&samples, answers);
+    of_whom_it_may_be(&first, &target);
+    comes_back_from_the_state(entry, &first, &context, &shown);
+    let records: Vec<(CustomerId, Arc<dyn Record>)> = first
+        .records
+        .iter()
+        .map(|(id, kept)| (id.clone(), Arc::clone(&kept.record)))
+        .collect();
+    let previous: Previous = Arc::new(move |id| {
+        let found = records.iter().find(|(known, _)| known == id);
+        found.map(|(_, record)| Arc::clone(record))
+    });
+    let second = poll(previous).expect("the same answer is read again");
+    assert_eq!(
+        render(entry, second.records.values(), Format::Text),
+        shown,
+        "the same answer twice is no news"
+    );
+}
+
+/// A count that is shown stands in the answers, digit for digit.
+fn says_what_the_answers_say(samples: &[Sample], answers: &[u8]) {
+    if answers.contains(&b'\\') {
+        return;
+    }
+    let said: String = String::from_utf8_lossy(answers).chars().filter(|c| *c != ',').collect();
+    for sample in samples.iter().filter(|sample| COUNTS.contains(&sample.name.as_str())) {
+        assert!(sample.value >= 0.0, "{sample:?}");
+        assert!(said.contains(&format!("{}", sample.value)), "nobody said {sample:?}");
+    }
+    for sample in samples
+        .iter()
+        .filter(|sample| sample.name == "elements_job_consecutive_failures")
+    {
+        assert!(sample.value >= 0.0, "{sample:?}");
+    }
+}
+
+/// A poll about one customer brings nothing of another.
+fn of_whom_it_may_be(brought: &Brought, target: &Target) {
+    if let Target::Customer(asked) = target {
+        let of: BTreeSet<_> = brought.records.keys().collect();
+        assert!(of.is_empty() || of == BTreeSet::from([asked]), "{of:?}");
+    }
+}
+
+fn comes_back_from_the_state(entry: &Entry, brought: &Brought, context: &Context, shown: &str) {
+    let restored = brought.records.iter().map(|(id, kept)| {
+        let json = kept.record.to_json().expect("a record is JSON");
+        entry.restore(&json, id, context).expect("its own record is read")
+    });
+    let restored: Vec<Kept> = restored.collect();
+    let again = render(entry, restored.iter(), Format::Text);
+    assert_eq!(again, shown, "it comes back as another");
+}
+
+/// Records as a scrape shows them.
+fn render<'a>(entry: &Entry, records: impl Iterator<Item = &'a Kept>, format: Format) -> String {
+    let tables = records.map(|kept| Tables {
+        tables: Arc::clone(&kept.tables),
+        stale: false,
+    });
+    let picture = Picture {
+        groups: vec![tables.collect()],
+    };
+    let mut columns = Vec::new();
+    for (shape, metrics) in entry.metrics().into_iter().enumerate() {
+        for (column, (metric, _)) in metrics.into_iter().enumerate() {
+            columns.push((
+                metric,
+                Source {
+                    group: 0,
+                    shape,
+                    column,
+                },
+            ));
+        }
+    }
+    let mut renderer = Renderer::new(families(columns).into(), Arc::new(picture), Filter::default(), format);
+    let mut text = Vec::new();
+    while let Some(frame) = renderer.next_frame() {
+        text.extend_from_slice(&frame);
+    }
+    String::from_utf8(text).expect("UTF-8")
+}
+
+/// A client that is answered these bodies and asks no network.
+fn api(second: bool, bodies: &[&[u8]]) -> Api {
+    let bodies: VecDeque<Vec<u8>> = bodies.iter().map(|body| body.to_vec()).collect();
+    let bodies = Mutex::new(bodies);
+    let answers = move |_: &Call| {
+        let next = bodies.lock().expect("not poisoned").pop_front();
+        Ok(next.map_or(Answer::Empty, Answer::Body))
+    };
+    let (client, tokens) = idle();
+    let settings = transport::Settings {
+        base_url: Url::parse("https://api.example").expect("an address"),
+        timeout: Duration::from_secs(1),
+        limits: Limits {
+            requests_per_second: 1.0,
+            max_concurrency: 1,
+        },
+        gigabyte: Gigabyte::Binary,
+    };
+    let transport = Transport::with_answers(client, tokens, settings, Arc::new(Deaf), Box::new(answers));
+    if second {
+        Api::V3(v3::Client::new(transport))
+    } else {
+        Api::V1(v1::Client::new(transport, "/partner"))
+    }
+}
+
+/// A client and a source of tokens that are never asked.
+fn idle() -> (reqwest::Client, Arc<TokenSource>) {
+    static IDLE: OnceLock<(reqwest::Client, Arc<TokenSource>)> = OnceLock::new();
+    IDLE.get_or_init(|| {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let timeout = Duration::from_secs(1);
+        let client = http_client(timeout, None, &[]).expect("a client");
+        let tokens = TokenSource::new(
+            client.clone(),
+            Url::parse("https://tokens.example").expect("an address"),
+            "client".to_owned(),
+            Credential::secret("secret".into()).expect("a secret"),
+            timeout,
+            Vec::new(),
+            Arc::new(Deaf),
+        );
+        (client, Arc::new(tokens))
+    })
+    .clone()
+}
+
+/// Who is told and makes nothing of it.
+#[derive(Debug)]
+struct Deaf;
+
+impl Observer for Deaf {
+    fn request(&self, _: Endpoint, _: Option<u16>, _: Duration) {}
+    fn retry(&self, _: Endpoint) {}
+    fn throttled(&self, _: Endpoint) {}
+    fn decode_error(&self, _: Endpoint, _: &'static str, shape: &str) {
+        assert!(shape.chars().count() <= 40, "{shape}");
+    }
+    fn unknown_value(&self, _: Endpoint, _: &'static str, value: &str) {
+        assert!(value.chars().count() <= 257, "{value}");
+    }
+    fn duplicate_rows(&self, _: Endpoint, rows: u64) {
+        assert!(rows > 0);
+    }
+    fn token_failure(&self, _: &auth::Error) {}
+    fn token(&self, _: Duration) {}
+}

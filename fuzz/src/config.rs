@@ -1,0 +1,72 @@
+//! The configuration file: whatever it holds, it is read or refused, and no refusal shows a secret.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+
+use elements_exporter::app::load_config;
+use elements_exporter::collector;
+use elements_exporter::error_chain::error_chain;
+
+/// A secret that no message may show.
+const CANARY: &str = "canary-c0ffee-4711";
+
+/// The input: the file; behind a NUL, lines of the environment as `NAME=value`. `SECRET` stands for a secret.
+pub fn check(data: &[u8]) {
+    let (file, environment) = match data.iter().position(|byte| *byte == 0) {
+        Some(end) => (&data[..end], &data[end + 1..]),
+        None => (data, &[][..]),
+    };
+    let with_secret = |text: &[u8]| String::from_utf8_lossy(text).replace("SECRET", CANARY);
+    let file = with_secret(file);
+    let variables: Vec<(OsString, OsString)> = with_secret(environment)
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (OsString::from(format!("ELEMENTS_{name}")), OsString::from(value)))
+        .collect();
+    let mut written = tempfile::NamedTempFile::new().expect("a file");
+    written.write_all(file.as_bytes()).expect("written");
+    let load = || load_config(Some(written.path()), variables.clone());
+    match (load(), load()) {
+        (Ok(one), Ok(other)) => {
+            let shown = format!("{one:?}");
+            assert_eq!(shown, format!("{other:?}"), "read twice, it says two things");
+            if !canary_elsewhere(&file, environment) {
+                assert!(!shown.contains(CANARY), "{shown}");
+            }
+            assert!(one.api.requests_per_second.is_finite() && one.api.requests_per_second > 0.0);
+            assert!(one.api.max_concurrency > 0);
+            for entry in collector::ALL {
+                let plan = one.collectors.get(entry.name).expect("every collector is configured");
+                assert!(
+                    !plan.interval.is_zero() && plan.stale_after >= plan.interval,
+                    "{}",
+                    entry.name
+                );
+            }
+        }
+        (Err(one), Err(other)) => {
+            let message = error_chain(&one);
+            assert_eq!(message, error_chain(&other));
+            assert!(!message.is_empty());
+            if !canary_elsewhere(&file, environment) {
+                assert!(!message.contains(CANARY), "{message}");
+            }
+        }
+        (one, other) => panic!("{:?} and then {:?}", one.is_ok(), other.is_ok()),
+    }
+}
+
+/// Whether the secret may stand where no secret belongs, so that nothing could know it for one: under another key, in the
+/// environment, or in a text of several lines.
+fn canary_elsewhere(file: &str, environment: &[u8]) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || " \n._-:/".contains(c);
+    let allowed = |line: &str| {
+        let line = line.trim_start();
+        let keys = ["client_secret: ", "certificate_password: "];
+        !line.contains(CANARY)
+            || keys
+                .iter()
+                .any(|key| line.strip_prefix(key).is_some_and(|value| value.trim() == CANARY))
+    };
+    !file.chars().all(plain) || !file.lines().all(allowed) || String::from_utf8_lossy(environment).contains("SECRET")
+}

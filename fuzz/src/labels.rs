@@ -1,0 +1,105 @@
+//! Labels: rendered in both formats, parsed back, and compared.
+
+use std::sync::Arc;
+
+use elements_exporter::exposition::{Family, Filter, Format, Metric, Picture, Renderer, Source, Table, Tables};
+
+use crate::parser::parse;
+
+const NAMES: [&str; 3] = ["customer_id", "organization", "module"];
+
+const METRICS: [Metric; 3] = [
+    Metric::gauge("elements_a", "A gauge"),
+    Metric::counter("elements_b_total", "A counter"),
+    Metric::info("elements_c_info", "An info"),
+];
+
+/// The input: a value, then texts with a NUL between two labels and a 0x01 between two rows.
+pub fn check(data: &[u8]) {
+    let Some((number, rest)) = data.split_first_chunk::<8>() else {
+        return;
+    };
+    let number = f64::from_le_bytes(*number);
+    let text = String::from_utf8_lossy(rest);
+    let mut rows: Vec<Vec<(&str, &str)>> = Vec::new();
+    for row in text.split('\u{1}') {
+        let row: Vec<(&str, &str)> = NAMES.into_iter().zip(row.split('\0')).collect();
+        let shown: Vec<_> = row.iter().map(|(_, value)| shown(value)).collect();
+        // Rows that look alike are one series, which whoever makes a table keeps apart; here the first counts.
+        let known = |known: &Vec<(&str, &str)>| {
+            known.len() == row.len()
+                && known
+                    .iter()
+                    .zip(&shown)
+                    .all(|((_, value), shown)| self::shown(value) == *shown)
+        };
+        if !rows.iter().any(known) {
+            rows.push(row);
+        }
+    }
+    let values = [Some(number), None, Some(1.0)];
+    let records = rows.iter().map(|row| Tables {
+        tables: Arc::new([Table::single(row, &values)]),
+        stale: false,
+    });
+    let families: Arc<[Family]> = METRICS
+        .into_iter()
+        .enumerate()
+        .map(|(column, metric)| Family {
+            metric,
+            sources: vec![Source {
+                group: 0,
+                shape: 0,
+                column,
+            }],
+        })
+        .collect();
+    let picture = Arc::new(Picture {
+        groups: vec![records.collect()],
+    });
+    for format in [Format::Text, Format::OpenMetrics] {
+        let mut renderer = Renderer::new(Arc::clone(&families), Arc::clone(&picture), Filter::default(), format);
+        let mut text = Vec::new();
+        while let Some(frame) = renderer.next_frame() {
+            text.extend_from_slice(&frame);
+        }
+        let text = String::from_utf8(text).expect("UTF-8");
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+        let samples = parse(&text, format == Format::OpenMetrics);
+        let of = |name: &str| samples.iter().filter(|sample| sample.name == name).collect::<Vec<_>>();
+        let numbers = of("elements_a");
+        assert_eq!(numbers.len(), if number.is_finite() { rows.len() } else { 0 });
+        // Minus zero and zero are one value to everybody who compares.
+        assert!(
+            numbers.iter().all(|sample| sample.value == number),
+            "{number} in {text:?}"
+        );
+        assert!(of("elements_b_total").is_empty(), "what is absent stays absent");
+        let infos = of("elements_c_info");
+        assert_eq!(infos.len(), rows.len());
+        for (sample, row) in infos.iter().zip(&rows) {
+            let wanted: Vec<_> = row
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), shown(value)))
+                .collect();
+            assert_eq!(sample.labels, wanted);
+        }
+    }
+}
+
+/// A value as a label is to show it: at most 256 characters, none of which ends or disguises a line.
+pub(crate) fn shown(value: &str) -> String {
+    let mut shown: String = value
+        .chars()
+        .take(256)
+        .map(|character| match u32::from(character) {
+            0x0a => '\n',
+            0x00..=0x1f | 0x7f..=0x9f | 0x2028..=0x202e | 0x2066..=0x2069 => '\u{fffd}',
+            _ => character,
+        })
+        .collect();
+    if value.chars().count() > 256 {
+        shown.push('…');
+    }
+    shown
+}

@@ -1,0 +1,123 @@
+//! A small parser of the text formats, which takes nothing that it does not know.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A sample line, its label values unescaped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    pub name: String,
+    pub labels: Vec<(String, String)>,
+    pub value: f64,
+}
+
+/// The samples of a document of gauges, counters and infos. Each family is declared before its samples and stands
+/// together, no series stands twice, and every value is finite.
+pub fn parse(text: &str, openmetrics: bool) -> Vec<Sample> {
+    let mut samples = Vec::new();
+    let mut series = BTreeSet::new();
+    let mut families = BTreeSet::new();
+    let mut family: Option<(String, String)> = None;
+    let mut help: Option<String> = None;
+    assert!(text.is_empty() || text.ends_with('\n'), "the last line has no end");
+    for line in text.split_terminator('\n') {
+        assert!(!line.contains('\r'), "a carriage return in {line:?}");
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, text) = rest.split_once(' ').expect("HELP has a text");
+            assert!(!text.is_empty());
+            help = Some(name.to_owned());
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').expect("TYPE has a type");
+            assert_eq!(help.take().as_deref(), Some(name), "HELP and TYPE belong together");
+            assert!(families.insert(name.to_owned()), "{name} is declared twice");
+            let kinds: &[&str] = if openmetrics {
+                &["gauge", "counter", "info"]
+            } else {
+                &["gauge", "counter"]
+            };
+            assert!(kinds.contains(&kind), "{line:?}");
+            family = Some((name.to_owned(), kind.to_owned()));
+        } else {
+            let sample = sample(line);
+            let (name, kind) = family.as_ref().expect("a sample after its family");
+            let wanted = match (openmetrics, kind.as_str()) {
+                (true, "counter") => format!("{name}_total"),
+                (true, "info") => format!("{name}_info"),
+                _ => name.clone(),
+            };
+            assert_eq!(sample.name, wanted, "{line:?}");
+            assert!(sample.value.is_finite(), "{line:?}");
+            let labels: BTreeMap<_, _> = sample.labels.iter().cloned().collect();
+            assert_eq!(labels.len(), sample.labels.len(), "a label stands twice in {line:?}");
+            assert!(
+                series.insert((sample.name.clone(), labels)),
+                "a series stands twice: {line:?}"
+            );
+            samples.push(sample);
+        }
+    }
+    samples
+}
+
+fn sample(line: &str) -> Sample {
+    let bytes: Vec<char> = line.chars().collect();
+    let mut at = 0;
+    let name = name(&bytes, &mut at);
+    let mut labels = Vec::new();
+    if bytes.get(at) == Some(&'{') {
+        at += 1;
+        loop {
+            let label = self::name(&bytes, &mut at);
+            expect(&bytes, &mut at, '=', line);
+            expect(&bytes, &mut at, '"', line);
+            let mut value = String::new();
+            loop {
+                let next = *bytes.get(at).expect("a label value ends");
+                at += 1;
+                match next {
+                    '"' => break,
+                    '\\' => {
+                        let escaped = *bytes.get(at).expect("a character after a backslash");
+                        at += 1;
+                        value.push(match escaped {
+                            'n' => '\n',
+                            '\\' | '"' => escaped,
+                            other => panic!("\\{other} in {line:?}"),
+                        });
+                    }
+                    other => value.push(other),
+                }
+            }
+            labels.push((label, value));
+            match bytes.get(at) {
+                Some(',') => at += 1,
+                Some('}') => break,
+                other => panic!("{other:?} after a label in {line:?}"),
+            }
+        }
+        at += 1;
+    }
+    expect(&bytes, &mut at, ' ', line);
+    let value: String = bytes.get(at..).expect("a value").iter().collect();
+    let digits = |c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.' | 'e');
+    assert!(value.chars().all(digits), "{line:?}");
+    Sample {
+        name,
+        labels,
+        value: value.parse().expect("a number"),
+    }
+}
+
+fn name(text: &[char], at: &mut usize) -> String {
+    let start = *at;
+    while text.get(*at).is_some_and(|c| c.is_ascii_alphanumeric() || *c == '_') {
+        *at += 1;
+    }
+    let name: String = text.get(start..*at).unwrap_or_default().iter().collect();
+    assert!(name.starts_with(|c: char| c.is_ascii_alphabetic()), "a name: {name:?}");
+    name
+}
+
+fn expect(text: &[char], at: &mut usize, wanted: char, line: &str) {
+    assert_eq!(text.get(*at), Some(&wanted), "at {at} of {line:?}");
+    *at += 1;
+}

@@ -1,0 +1,104 @@
+//! The state file: restored whole or not at all, and what is restored is saved and restored again as the same.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use elements_exporter::collector::{self, Settings};
+use elements_exporter::domain::Timestamp;
+use elements_exporter::exposition::{Filter, Format, Renderer, families};
+use elements_exporter::store::{Plan, Store, columns};
+
+use crate::parser::parse;
+
+/// The input: a flag, then the lines of a state file. Where the flag is odd, the last line with count and checksum is
+/// added as it has to be, because no chance would find it.
+pub fn check(data: &[u8]) {
+    let Some((flag, lines)) = data.split_first() else {
+        return;
+    };
+    let mut file = lines.to_vec();
+    if flag % 2 == 1 {
+        if !file.ends_with(b"\n") {
+            file.push(b'\n');
+        }
+        let count = file.split_inclusive(|byte| *byte == b'\n').count();
+        let crc32 = crc32fast::hash(&file);
+        file.extend_from_slice(format!("{{\"end\":{{\"lines\":{count},\"crc32\":{crc32}}}}}\n").as_bytes());
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("state");
+    std::fs::write(&path, &file).expect("written");
+    let store = new_store();
+    // Far enough ahead that no moment of a sane file lies after it, and cut off where one does.
+    let now = Timestamp::from_unix_seconds(1_800_000_000);
+    match restore(&store, &path, now) {
+        None => {
+            assert!(!store.was_restored() && store.customers().is_empty() && store.series() == 0);
+            assert!(
+                exposition(&store, now, Format::Text).is_empty(),
+                "half of it was restored"
+            );
+        }
+        Some(customers) => {
+            assert_eq!(customers, store.customers().len());
+            let shown = exposition(&store, now, Format::Text);
+            let samples = parse(&shown, false);
+            parse(&exposition(&store, now, Format::OpenMetrics), true);
+            let known: BTreeMap<String, ()> = store
+                .customers()
+                .iter()
+                .map(|id| (crate::labels::shown(id.as_str()), ()))
+                .collect();
+            for sample in &samples {
+                let (_, id) = sample
+                    .labels
+                    .iter()
+                    .find(|(name, _)| name == "customer_id")
+                    .expect("every series says whose it is");
+                assert!(id.is_empty() || known.contains_key(id), "{sample:?} of nobody");
+                let moment =
+                    sample.name.starts_with("elements_exporter_") && sample.name.ends_with("_timestamp_seconds");
+                assert!(
+                    !moment || sample.value <= now.as_unix_seconds(),
+                    "{sample:?} is yet to come"
+                );
+            }
+            let again = directory.path().join("again");
+            store.snapshot().save(&again).expect("saved");
+            let other = new_store();
+            assert_eq!(
+                restore(&other, &again, now),
+                Some(customers),
+                "what was saved is not restored"
+            );
+            assert_eq!(exposition(&other, now, Format::Text), shown, "it comes back as another");
+            assert_eq!(other.series(), store.series());
+        }
+    }
+}
+
+fn new_store() -> Store {
+    let plan = Plan {
+        enabled: true,
+        interval: Duration::from_secs(60),
+        stale_after: Duration::from_secs(180),
+    };
+    Store::new(&vec![plan; collector::ALL.len()], None)
+}
+
+fn restore(store: &Store, path: &Path, now: Timestamp) -> Option<usize> {
+    let settings = Arc::new(Settings::default());
+    store.restore(path, &settings, |_, _| true, now).ok()
+}
+
+fn exposition(store: &Store, now: Timestamp, format: Format) -> String {
+    let picture = Arc::new(store.picture(None, now));
+    let mut renderer = Renderer::new(families(columns()).into(), picture, Filter::default(), format);
+    let mut text = Vec::new();
+    while let Some(frame) = renderer.next_frame() {
+        text.extend_from_slice(&frame);
+    }
+    String::from_utf8(text).expect("UTF-8")
+}

@@ -1,0 +1,333 @@
+//! The readers of values: whatever they make of a text, the text says, by a second reading.
+
+use elements_exporter::domain::{
+    self, CustomerId, DailyScan, Gigabyte, JobStatus, JobStatusWord, Named, capacity, count, customer_status,
+    daily_time, duration, flag, job_status, management_mode, scan_mode, signed, size, timestamp,
+};
+
+/// The input: one text, or two with a NUL between them.
+pub fn check(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    for part in text.split('\0').take(2) {
+        numbers(part);
+        times(part);
+        words(part);
+        texts(part);
+    }
+    if let Some((used, purchased)) = text.split_once('\0') {
+        halves(used, purchased);
+    }
+}
+
+fn numbers(text: &str) {
+    let said = text.trim();
+    if let Ok(Some(read)) = count(text) {
+        assert_eq!(Some(i128::from(read)), integer(said), "{text:?}");
+    } else if (1..=15).contains(&said.len()) && said.bytes().all(|byte| byte.is_ascii_digit()) {
+        panic!("{text:?} is a count");
+    }
+    if let Ok(Some(read)) = signed(text) {
+        let (sign, magnitude) = match said.strip_prefix(['-', '\u{2212}']) {
+            Some(magnitude) => (-1, magnitude),
+            None => (1, said.strip_prefix('+').unwrap_or(said)),
+        };
+        assert_eq!(
+            Some(i128::from(read)),
+            integer(magnitude).map(|number| sign * number),
+            "{text:?}"
+        );
+    }
+    for gigabyte in [Gigabyte::Binary, Gigabyte::Decimal] {
+        if let Ok(Some(read)) = size(text, gigabyte) {
+            assert!(
+                read >= 0.0 && read.fract() == 0.0 && read < 2f64.powi(63),
+                "{text:?}: {read}"
+            );
+            let wanted = bytes(said, gigabyte).unwrap_or_else(|| panic!("{text:?} is no size, and not {read}"));
+            assert!(
+                (read - wanted).abs() <= 0.51 + wanted * 1e-14,
+                "{text:?}: {read}, not {wanted}"
+            );
+        }
+        if let Ok(Some(read)) = capacity(text, gigabyte) {
+            assert!(read.used.is_none() || said.contains('/'), "{text:?}: {read:?}");
+            for half in [read.used, read.purchased].into_iter().flatten() {
+                assert!(
+                    half >= 0.0 && half.fract() == 0.0 && half < 2f64.powi(63),
+                    "{text:?}: {read:?}"
+                );
+            }
+            if !said.contains('/') {
+                assert_eq!(Ok(read.purchased), size(text, gigabyte), "{text:?}");
+            }
+        }
+    }
+}
+
+/// Two sizes with a slash between them are what each is by itself.
+fn halves(used: &str, purchased: &str) {
+    let binary = |text: &str| size(text, Gigabyte::Binary).ok().flatten();
+    let plain = |text: &str| !text.contains('/');
+    if let (true, true, Some(left), Some(right)) = (plain(used), plain(purchased), binary(used), binary(purchased)) {
+        // A zero needs no unit by itself, and takes that of the other half here: it is still zero.
+        let read = capacity(&format!("{used}/{purchased}"), Gigabyte::Binary);
+        let read = read
+            .ok()
+            .flatten()
+            .unwrap_or_else(|| panic!("{used:?} of {purchased:?}"));
+        assert_eq!(
+            (read.used, read.purchased),
+            (Some(left), Some(right)),
+            "{used:?} of {purchased:?}"
+        );
+    }
+}
+
+/// A number that is whole and not negative, with or without commas and zeros behind a point.
+fn integer(text: &str) -> Option<i128> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let zeros = !fraction.is_empty() && fraction.bytes().all(|byte| byte == b'0');
+    let digits: String = whole.chars().filter(|c| *c != ',').collect();
+    let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    (zeros && plain).then(|| digits.parse().ok()).flatten()
+}
+
+fn bytes(text: &str, gigabyte: Gigabyte) -> Option<f64> {
+    let letters = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(letters);
+    let number: f64 = number.trim().replace(',', "").parse().ok()?;
+    let unit = unit.to_lowercase();
+    let kilo: f64 = match (gigabyte, unit.ends_with("ib")) {
+        (Gigabyte::Decimal, false) => 1000.0,
+        _ => 1024.0,
+    };
+    let power = match unit.as_str() {
+        "b" | "byte" | "bytes" => 0,
+        "kb" | "kib" => 1,
+        "mb" | "mib" => 2,
+        "gb" | "gib" => 3,
+        "tb" | "tib" => 4,
+        "pb" | "pib" => 5,
+        "eb" | "eib" => 6,
+        "" if number == 0.0 => 0,
+        _ => return None,
+    };
+    Some(number * kilo.powi(power))
+}
+
+fn times(text: &str) {
+    let said = text.trim();
+    if let Ok(Some(read)) = timestamp(text) {
+        let read = read.as_unix_seconds();
+        let wanted = moment(said).unwrap_or_else(|| panic!("{text:?} is no time, and not {read}"));
+        assert!((read - wanted).abs() < 1e-5, "{text:?}: {read}, not {wanted}");
+        assert!((0.0..8e9).contains(&read), "{text:?}: {read}");
+    }
+    if let Ok(Some(read)) = duration(text) {
+        let read = read.as_secs_f64();
+        let wanted = length(said).unwrap_or_else(|| panic!("{text:?} is no length of time, and not {read}"));
+        assert!(
+            (read - wanted).abs() <= 1e-6 + wanted * 1e-12,
+            "{text:?}: {read}, not {wanted}"
+        );
+    }
+    match daily_time(text) {
+        Ok(Some(DailyScan::At(read))) => {
+            assert_eq!(clock(said), Some(f64::from(read)), "{text:?}");
+            assert!(read < 86_400, "{text:?}");
+        }
+        Ok(Some(DailyScan::Off)) => assert!(["no", "false"].contains(&said.to_lowercase().as_str()), "{text:?}"),
+        Ok(None) | Err(_) => {}
+    }
+}
+
+fn moment(text: &str) -> Option<f64> {
+    let end = text
+        .find(|c: char| !(c.is_ascii_digit() || matches!(c, '-' | '/')))
+        .unwrap_or(text.len());
+    let (date, rest) = text.split_at(end);
+    let parts: Vec<&str> = date.split(['-', '/']).collect();
+    let [first, second, third] = parts.as_slice() else {
+        return None;
+    };
+    let (year, month, day) = if first.len() == 4 {
+        (first, second, third)
+    } else {
+        (third, first, second)
+    };
+    let (year, month, day): (i64, i64, i64) = (year.parse().ok()?, month.parse().ok()?, day.parse().ok()?);
+    assert!(
+        (1..=12).contains(&month) && (1..=31).contains(&day),
+        "{text:?} is no date"
+    );
+    let midnight = days(year, month, day) as f64 * 86_400.0;
+    let rest = rest.trim_start_matches(['T', 't']).trim();
+    if rest.is_empty() {
+        return Some(midnight);
+    }
+    let end = rest.find(['+', '-', '\u{2212}', 'Z', 'z']).unwrap_or(rest.len());
+    let (time, offset) = rest.split_at(end);
+    let digits: String = offset.chars().filter(char::is_ascii_digit).collect();
+    let (hours, minutes) = digits.split_at_checked(2).unwrap_or(("0", ""));
+    let minutes = if minutes.is_empty() { "0" } else { minutes };
+    let east = hours.parse::<f64>().ok()? * 3600.0 + minutes.parse::<f64>().ok()? * 60.0;
+    let east = if offset.starts_with('+') { east } else { -east };
+    Some(midnight + clock(time.trim())? - east)
+}
+
+/// Seconds after midnight.
+fn clock(text: &str) -> Option<f64> {
+    let lower = text.to_lowercase();
+    let numbers = lower.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let mut parts = numbers.split(':');
+    let hour: f64 = parts.next()?.parse().ok()?;
+    let minute: f64 = parts.next()?.parse().ok()?;
+    let second: f64 = parts.next().map_or(Ok(0.0), str::parse).ok()?;
+    let hour = match (lower.contains("pm"), lower.contains("am")) {
+        (true, _) => hour % 12.0 + 12.0,
+        (_, true) => hour % 12.0,
+        _ => hour,
+    };
+    Some(hour * 3600.0 + minute * 60.0 + second)
+}
+
+/// Days from 1970-01-01, by counting leap days.
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    let leap = |year: i64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let lengths = [
+        31,
+        if leap(year) { 29 } else { 28 },
+        31,
+        30,
+        31,
+        30,
+        31,
+        31,
+        30,
+        31,
+        30,
+        31,
+    ];
+    let years: i64 = (1970..year).map(|year| if leap(year) { 366 } else { 365 }).sum();
+    let months: i64 = lengths.iter().zip(1..month).map(|(length, _)| length).sum();
+    years + months + day - 1
+}
+
+fn length(text: &str) -> Option<f64> {
+    if text.contains(':') {
+        let mut parts = text.splitn(3, ':');
+        let (hours, minutes, seconds) = (parts.next()?, parts.next()?, parts.next()?);
+        let (days, hours) = hours.split_once('.').unwrap_or(("0", hours));
+        let number = |text: &str| text.parse::<f64>().ok();
+        return Some(number(days)? * 86_400.0 + number(hours)? * 3600.0 + number(minutes)? * 60.0 + number(seconds)?);
+    }
+    let iso = text.starts_with(['P', 'p']);
+    let mut total = 0.0;
+    let mut rest = text.trim_start_matches(['P', 'p', 'T', 't']);
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
+        let (number, behind) = rest.split_at(end);
+        let behind = behind.trim_start();
+        let end = behind.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(behind.len());
+        let (unit, behind) = behind.split_at(end);
+        let unit = unit.to_lowercase();
+        let seconds = match (unit.as_str(), unit.chars().next()?) {
+            ("ms", _) if !iso => 0.001,
+            (_, 'd') => 86_400.0,
+            (_, 'h') => 3600.0,
+            (_, 'm') => 60.0,
+            (_, 's') => 1.0,
+            _ => return None,
+        };
+        total += number.parse::<f64>().ok()? * seconds;
+        rest = behind.trim_start();
+    }
+    Some(total)
+}
+
+fn words(text: &str) {
+    let said = text.trim();
+    let squeezed: String = said
+        .to_ascii_lowercase()
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric())
+        .collect();
+    let number = said.replace(',', "").parse::<f64>().ok();
+    if let Some(JobStatusWord::Known(status)) = job_status(text) {
+        let name = status.label().replace('_', "");
+        let other = match squeezed.as_str() {
+            "inprogress" => status == JobStatus::Running,
+            "successful" => status == JobStatus::Finished,
+            "cancelled" => status == JobStatus::Canceled,
+            "finishedwithexceptions" => status == JobStatus::FinishedWithException,
+            _ => false,
+        };
+        let coded = number == Some(f64::from(status.code()));
+        assert!(coded || other || name == squeezed, "{text:?}: {status:?}");
+        assert_ne!(status, JobStatus::Unknown);
+    }
+    if let Some(status) = customer_status(text)
+        && let Some(number) = number
+    {
+        assert!(
+            status.code() == -1 || f64::from(status.code()) == number,
+            "{text:?}: {status:?}"
+        );
+    }
+    if let Some(mode) = scan_mode(text) {
+        let label = mode.label();
+        assert!(
+            label == "unknown" || number.is_some() || squeezed.starts_with(&label[..7]),
+            "{text:?}: {label}"
+        );
+    }
+    if let Some(mode) = management_mode(text) {
+        let label = mode.label().replace('_', "");
+        assert!(
+            label == "unknown" || number.is_some() || squeezed == label,
+            "{text:?}: {label}"
+        );
+    }
+    match flag(text) {
+        Ok(Some(true)) => assert!(["true", "yes", "1", "enabled"].contains(&squeezed.as_str()), "{text:?}"),
+        Ok(Some(false)) => assert!(
+            ["false", "no", "0", "disabled"].contains(&squeezed.as_str()),
+            "{text:?}"
+        ),
+        Ok(None) | Err(_) => {}
+    }
+    named(text, domain::service, Some(domain::service_number));
+    named(text, domain::module, Some(domain::module_number));
+    named(text, domain::object_type, None);
+}
+
+/// A name is bounded, says the same when it is read again, and has the number that the text has.
+fn named(text: &str, read: fn(&str) -> Option<Named>, number: Option<fn(&str) -> Option<u16>>) {
+    let Some(name) = read(text) else { return };
+    assert!(name.name.chars().count() <= 140, "{text:?}");
+    assert!(!name.name.is_empty(), "{text:?}");
+    if name.known {
+        assert_eq!(read(&name.name), Some(name.clone()), "{text:?}");
+    }
+    if let (true, Some(number)) = (name.known, number) {
+        assert!(number(text).is_some(), "{text:?}");
+        assert_eq!(number(&name.name), number(text), "{text:?}");
+    }
+    let digits = text.trim();
+    if digits.bytes().all(|byte| byte.is_ascii_digit()) && !name.known {
+        assert!(name.name.starts_with("unknown_"), "{text:?}: {name:?}");
+    }
+}
+
+fn texts(text: &str) {
+    if let Some(id) = CustomerId::parse(text) {
+        assert_eq!(id.as_str(), text.trim());
+        assert!(!id.as_str().is_empty() && id.as_str().len() <= 256);
+        assert_eq!(domain::id(text), Some(id.as_str()));
+    }
+    let cut = domain::cut(text);
+    assert!(cut.chars().count() <= 257);
+    assert!(*cut == *text || cut.ends_with('…'));
+    let shown = domain::shown(text);
+    assert!(shown.chars().count() <= 60 && !shown.contains('@') && !shown.contains(domain::is_disguising));
+}

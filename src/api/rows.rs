@@ -1,0 +1,149 @@
+//! The rows of a list as its pages bring them, bounded in number and in bytes.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::Error;
+
+/// The most bytes that the rows of one list have, all its pages together. The cap of a body bounds one page, and two
+/// thousand of those would be more than any machine has. The subscriptions of fifty thousand customers are about 175 MB.
+pub const MAX_LIST_BYTES: usize = 256 << 20;
+
+/// The most rows of one list, also of one within a row: as many as two thousand pages of a hundred hold. A row costs
+/// memory however short it is, so that a body of `[0,0,0` would cost thirty times its size.
+pub const MAX_LIST_ROWS: usize = 200_000;
+
+/// The rows of a list so far.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    rows: Vec<Box<RawValue>>,
+    bytes: usize,
+}
+
+impl Rows {
+    /// Takes a row over.
+    ///
+    /// # Errors
+    /// Where the list is then larger than any honest one.
+    pub(super) fn push(&mut self, row: &RawValue) -> Result<(), Error> {
+        self.bytes = self.bytes.saturating_add(row.get().len());
+        if self.bytes > MAX_LIST_BYTES {
+            return Err(Error::TooLarge(MAX_LIST_BYTES));
+        }
+        if self.rows.len() >= MAX_LIST_ROWS {
+            return Err(Error::TooMany(MAX_LIST_ROWS));
+        }
+        self.rows.push(row.to_owned());
+        Ok(())
+    }
+
+    /// Takes the rows of a page over.
+    ///
+    /// # Errors
+    /// As [`Rows::push`].
+    pub(super) fn extend(&mut self, page: Page<'_>) -> Result<(), Error> {
+        page.rows()?.into_iter().try_for_each(|row| self.push(row))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    pub(super) fn into_vec(self) -> Vec<Box<RawValue>> {
+        self.rows
+    }
+}
+
+/// A JSON list, each row still as it came. Of one that is too long no more is kept than that it is.
+#[derive(Debug)]
+pub(super) enum Page<'a> {
+    /// All rows.
+    Whole(Vec<&'a RawValue>),
+    /// There are more than [`MAX_LIST_ROWS`].
+    TooLong,
+}
+
+impl<'a> Page<'a> {
+    /// The rows.
+    ///
+    /// # Errors
+    /// Where there are too many.
+    pub(super) fn rows(self) -> Result<Vec<&'a RawValue>, Error> {
+        match self {
+            Self::Whole(rows) => Ok(rows),
+            Self::TooLong => Err(Error::TooMany(MAX_LIST_ROWS)),
+        }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Page<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pieces;
+        impl<'de> Visitor<'de> for Pieces {
+            type Value = Page<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut rows = Vec::new();
+                while let Some(row) = list.next_element::<&'de RawValue>()? {
+                    if rows.len() >= MAX_LIST_ROWS {
+                        // The rest is still read, so that what is no JSON is called that.
+                        while list.next_element::<IgnoredAny>()?.is_some() {}
+                        return Ok(Page::TooLong);
+                    }
+                    rows.push(row);
+                }
+                Ok(Page::Whole(rows))
+            }
+        }
+        deserializer.deserialize_seq(Pieces)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn zeros(count: usize) -> String {
+        format!("[{}0]", "0,".repeat(count - 1))
+    }
+
+    #[test]
+    fn a_list_has_a_number_of_rows_at_most() {
+        let (most, more) = (zeros(MAX_LIST_ROWS), zeros(MAX_LIST_ROWS + 1));
+        let page: Page<'_> = serde_json::from_str(&most).unwrap();
+        let mut rows = Rows::default();
+        rows.extend(page).unwrap();
+        assert_eq!(rows.len(), MAX_LIST_ROWS);
+        let page: Page<'_> = serde_json::from_str("[0]").unwrap();
+        assert!(matches!(rows.extend(page), Err(Error::TooMany(MAX_LIST_ROWS))));
+        let page: Page<'_> = serde_json::from_str(&more).unwrap();
+        assert!(matches!(page, Page::TooLong));
+        assert!(
+            serde_json::from_str::<Page<'_>>(&more.replace("0]", "0")).is_err(),
+            "what is too long is not JSON for that"
+        );
+    }
+
+    #[test]
+    fn the_bytes_of_all_pages_have_a_sum_at_most() {
+        let text = format!("\"{}\"", "x".repeat(1 << 20));
+        let row: &RawValue = serde_json::from_str(&text).unwrap();
+        let mut rows = Rows::default();
+        let took = (0..1000).take_while(|_| rows.push(row).is_ok()).count();
+        assert_eq!(took, MAX_LIST_BYTES / text.len());
+        assert!(matches!(rows.push(row), Err(Error::TooLarge(MAX_LIST_BYTES))));
+    }
+}

@@ -1,0 +1,358 @@
+//! What an API gone bad may send without end: the program refuses it, says why, and stays as small as it is promised to.
+//!
+//! The bounds are of the peak of resident memory, as the kernel keeps it, of a build that is not optimised.
+
+#![expect(
+    clippy::print_stdout,
+    reason = "the figures tell whoever moves a bound where it stands"
+)]
+
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::Response;
+use elements_exporter::simulator::{Fault, FaultKind};
+use futures_util::stream;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+
+use super::program::Program;
+use super::scripted::{Scripted, json as answer, token};
+use super::{CUSTOMERS_V3, errors, last_success, number, state, success};
+use crate::support::{about_customers, value};
+use crate::world::{start, still};
+
+/// What the program takes by itself, with room for an allocator that gives nothing back and for scrapes.
+const IDLE_MIB: u64 = 96;
+
+/// What one body may take: 64 MiB, and as much again while the buffer for it grows.
+const BODY_MIB: u64 = 128;
+
+fn assert_peak(program: &Program, bound_mib: u64, case: &str) {
+    let peak = program.peak_mib();
+    assert!(peak < bound_mib, "{case}: {peak} MiB, which is not below {bound_mib}");
+    println!("{case}: {peak} MiB of {bound_mib}");
+}
+
+/// What is answered for a page, by its number; the first generation's first has none.
+type List = Box<dyn Fn(usize) -> Response<String> + Send + Sync>;
+
+/// A partner with one customer, whose list becomes another once `on`.
+async fn turning(list: List, on: &Arc<AtomicBool>) -> Scripted {
+    let on = Arc::clone(on);
+    Scripted::start(move |asked| {
+        if asked.line.starts_with("POST /connect") {
+            return token();
+        }
+        if !on.load(Ordering::SeqCst) {
+            let rows = json!([{"id": "c-0", "organization": "One"}]);
+            return answer(
+                200,
+                json!({"value": rows, "data": rows, "metadata": {"totalCount": 1}}).to_string(),
+            );
+        }
+        let number = |(_, behind): (&str, &str)| behind.split(['&', ' ']).next()?.parse().ok();
+        let parameters = ["page=", "pageIndex="].into_iter();
+        let page = parameters
+            .filter_map(|name| asked.line.split_once(name))
+            .find_map(number);
+        list(page.unwrap_or_default())
+    })
+    .await
+}
+
+const V1: (&str, &str) = ("ELEMENTS_API__VERSION", "v1");
+
+/// Waits until the list of customers fails for a reason, and holds what was known against what then is.
+async fn refused(program: &Program, before: &str, reason: &str) -> String {
+    let counter = errors("customers", reason);
+    let after = program
+        .until_metrics(&counter, |text| value(text, &counter) >= Some(1.0))
+        .await;
+    assert_eq!(about_customers(&after), about_customers(before), "{reason}");
+    assert_eq!(number(&after, &success("customers", "")), 0.0, "{reason}");
+    assert!(number(&after, &last_success("customers", "")) > 0.0, "{reason}");
+    after
+}
+
+async fn settled(program: &Program) -> String {
+    program.until_metrics("every poll succeeded", super::is_settled).await
+}
+
+#[tokio::test]
+async fn a_gzip_bomb_of_ten_gigabytes_takes_two_bodies_at_most() {
+    let partner = start(still(1)).await;
+    let program = Program::watching(&partner.base, &[], &[("ELEMENTS_API__TIMEOUT", "25s")]).await;
+    let before = settled(&program).await;
+    let bomb = FaultKind::GzipBomb { bytes: 10 << 30 };
+    partner.handle.set_faults(vec![Fault::new(CUSTOMERS_V3, bomb).times(1)]);
+    refused(&program, &before, "too_large").await;
+    assert_peak(&program, IDLE_MIB + BODY_MIB, "gzip bomb");
+}
+
+/// Answers tokens, and everything else with white space: so many bytes, again and again after a pause, for ever.
+async fn endless(bytes: usize, pause: Duration) -> String {
+    let listener = tokio::net::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+        .await
+        .unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = service_fn(move |request: axum::http::Request<hyper::body::Incoming>| async move {
+                let response = if request.uri().path() == "/connect/token" {
+                    token().map(Body::from)
+                } else {
+                    let drops = stream::unfold((), move |()| async move {
+                        tokio::time::sleep(pause).await;
+                        Some((Ok::<_, Infallible>(Bytes::from(vec![b' '; bytes])), ()))
+                    });
+                    Response::new(Body::from_stream(drops))
+                };
+                Ok::<_, Infallible>(response)
+            });
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    base
+}
+
+#[tokio::test]
+async fn a_body_without_end_is_given_up_by_time_or_by_size() {
+    let cases = [
+        ("drip", 16, Duration::from_millis(2), "timeout", "1s", IDLE_MIB),
+        (
+            "flood",
+            1 << 20,
+            Duration::ZERO,
+            "too_large",
+            "25s",
+            IDLE_MIB + BODY_MIB,
+        ),
+    ];
+    for (case, bytes, pause, reason, timeout, bound) in cases {
+        let base = endless(bytes, pause).await;
+        let program = Program::watching(&base, &[], &[("ELEMENTS_API__TIMEOUT", timeout)]).await;
+        let counter = errors("customers", reason);
+        program
+            .until_metrics(&counter, |text| value(text, &counter) >= Some(1.0))
+            .await;
+        assert_peak(&program, bound, case);
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_a_million_pages_takes_what_one_list_may() {
+    let next = |page: usize| format!("/partner/customers?page={}", page + 1);
+    let cases: [(&str, &str, &str, List); 4] = [
+        (
+            "a row a page",
+            "v1",
+            "incomplete",
+            Box::new(move |page| {
+                let row = json!({"id": format!("c-{page}"), "organization": "One"});
+                answer(200, json!({"value": [row], "@odata.nextLink": next(page)}).to_string())
+            }),
+        ),
+        (
+            "rows of a digit",
+            "v1",
+            "too_large",
+            Box::new(move |page| {
+                let rows = vec![0; 50_000];
+                answer(200, json!({"value": rows, "@odata.nextLink": next(page)}).to_string())
+            }),
+        ),
+        (
+            "links of a megabyte",
+            "v1",
+            "incomplete",
+            Box::new(move |page| {
+                let link = format!("{}&{}", next(page), "x".repeat(1 << 20));
+                answer(200, json!({"value": [], "@odata.nextLink": link}).to_string())
+            }),
+        ),
+        (
+            "rows of a few digits",
+            "v3",
+            "too_large",
+            Box::new(|page| {
+                let rows: Vec<usize> = (0..50_000).map(|row| page * 50_000 + row).collect();
+                answer(
+                    200,
+                    json!({"data": rows, "metadata": {"totalCount": 1_000_000_000}}).to_string(),
+                )
+            }),
+        ),
+    ];
+    for (case, generation, reason, list) in cases {
+        let endless = Arc::new(AtomicBool::new(false));
+        let server = turning(list, &endless).await;
+        let program = Program::watching(&server.base, &[], &[("ELEMENTS_API__VERSION", generation)]).await;
+        let before = settled(&program).await;
+        endless.store(true, Ordering::SeqCst);
+        refused(&program, &before, reason).await;
+        assert_peak(&program, IDLE_MIB, case);
+    }
+}
+
+#[tokio::test]
+async fn one_body_of_millions_of_rows_or_fields_takes_no_multiple_of_itself() {
+    let items = |count: usize, item: &str| format!("{}{item}", format!("{item},").repeat(count - 1));
+    let fields = format!(r#"{{"value":[{{"id":"c-1",{}}}]}}"#, items(2_000_000, r#""":0"#));
+    let tenants = format!(r#"{{"value":[{{"id":"c-1","tenants":[{}]}}]}}"#, items(4_000_000, "0"));
+    let rows = format!(r#"{{"value":[{}]}}"#, items(4_000_000, "0"));
+    for (case, body, reason) in [
+        ("rows", rows, "too_large"),
+        ("fields", fields, "unreadable_rows"),
+        ("tenants", tenants, ""),
+    ] {
+        let large = Arc::new(AtomicBool::new(false));
+        let server = turning(Box::new(move |_| answer(200, body.clone())), &large).await;
+        let program = Program::watching(&server.base, &[], &[V1]).await;
+        let before = settled(&program).await;
+        large.store(true, Ordering::SeqCst);
+        if reason.is_empty() {
+            // The customer is there, and how many tenants it has cannot be understood.
+            let counted = "elements_exporter_decode_errors_total{endpoint=\"customers\",field=\"tenants\"}";
+            let text = program
+                .until_metrics(case, |text| value(text, counted) >= Some(1.0))
+                .await;
+            assert!(!text.contains("elements_customer_tenants"), "{case}");
+        } else {
+            refused(&program, &before, reason).await;
+        }
+        assert_peak(&program, IDLE_MIB + BODY_MIB, case);
+    }
+}
+
+#[tokio::test]
+async fn fifty_thousand_customers_in_one_listing_are_watched() {
+    const CUSTOMERS: usize = 50_000;
+    /// Three kilobytes a customer: the row that told of it, what is known of it, and the timers of its polls.
+    const BOUND_MIB: u64 = IDLE_MIB + 150;
+    let many = Arc::new(AtomicBool::new(false));
+    let rows: Vec<_> = (0..CUSTOMERS)
+        .map(|n| {
+            let (id, organization) = (format!("{n:08}-2cc6-43aa-b04b-794c8baf5ea3"), format!("Customer {n}"));
+            json!({"id": id, "organization": organization, "ownerEmail": "owner@customer.example",
+                "jobStatus": "Working", "countryOrRegion": "Switzerland"})
+        })
+        .collect();
+    let list = json!({ "value": rows }).to_string();
+    let on = Arc::clone(&many);
+    let server = Scripted::start(move |asked| match asked.line.as_str() {
+        line if line.starts_with("POST") => token(),
+        "GET /partner/customers" if on.load(Ordering::SeqCst) => answer(200, list.clone()),
+        "GET /partner/customers" => answer(200, json!({"value": [{"id": "c-0"}]}).to_string()),
+        _ => answer(200, r#"{"value":[]}"#),
+    })
+    .await;
+    let more = [
+        V1,
+        ("ELEMENTS_API__REQUESTS_PER_SECOND", "50"),
+        ("ELEMENTS_API__TIMEOUT", "25s"),
+    ];
+    let program = Program::watching(&server.base, &["jobs"], &more).await;
+    settled(&program).await;
+    many.store(true, Ordering::SeqCst);
+    // The one that was known is missing, so that it takes a second list to believe the first, while the polls of the new
+    // ones are due already and would take a quarter of an hour. Whole scrapes would take longer than all of it.
+    let told = "elements_customer_info{";
+    let text = program
+        .until("/metrics?collector=customers", "all are known", |text| {
+            text.matches(told).count() >= CUSTOMERS
+        })
+        .await;
+    assert_eq!(text.matches(told).count(), CUSTOMERS);
+    let pending = state("jobs", "pending");
+    let waiting = number(&program.get("/metrics").await.1, &pending);
+    assert!(waiting > 0.0);
+    program
+        .until_metrics("they are polled one by one", |text| {
+            value(text, &pending) < Some(waiting)
+        })
+        .await;
+    assert_eq!(program.get("/-/healthy").await.0, 200);
+    assert_peak(&program, BOUND_MIB, "fifty thousand customers");
+}
+
+#[tokio::test]
+async fn fifty_thousand_runs_of_one_module_are_counted_once() {
+    const RUNS: usize = 50_000;
+    let rows: Vec<_> = (0..RUNS)
+        .map(|n| {
+            let at = |minute: usize| {
+                format!(
+                    "2025-{:02}-{:02}T{:02}:{:02}:00Z",
+                    n / 5000 + 1,
+                    n / 250 % 20 + 1,
+                    n / 60 % 24,
+                    minute
+                )
+            };
+            json!({"jobId": format!("FS{n}"), "jobType": 7, "jobModule": 303, "status": 2,
+                "startTime": at(n % 60), "endTime": at(n % 60)})
+        })
+        .collect();
+    let jobs = json!({ "value": rows }).to_string();
+    let server = Scripted::start(move |asked| match asked.line.as_str() {
+        line if line.starts_with("POST") => token(),
+        "GET /partner/customers" => answer(
+            200,
+            json!({"value": [{"id": "c-0", "organization": "One"}]}).to_string(),
+        ),
+        _ => answer(200, jobs.clone()),
+    })
+    .await;
+    let program = Program::watching(&server.base, &["jobs"], &[V1, ("ELEMENTS_API__TIMEOUT", "25s")]).await;
+    let first = settled(&program).await;
+    let last = last_success("jobs", "c-0");
+    let again = program
+        .until_metrics("the same list again", |text| value(text, &last) > value(&first, &last))
+        .await;
+    let labels = r#"{customer_id="c-0",service="Microsoft 365",module="Exchange Online",status="finished"}"#;
+    assert_eq!(number(&again, &format!("elements_job_runs_total{labels}")), RUNS as f64);
+    assert_eq!(number(&again, &format!("elements_jobs{labels}")), RUNS as f64);
+    assert_eq!(program.get("/-/healthy").await.0, 200);
+    assert_peak(&program, IDLE_MIB + BODY_MIB, "fifty thousand runs");
+}
+
+#[tokio::test]
+async fn a_name_of_a_megabyte_is_cut_wherever_it_is_kept() {
+    let partner = start(still(3)).await;
+    let name = "m".repeat(1 << 20);
+    partner.handle.with_world(|world| {
+        let customer = &mut world.customers[0];
+        customer.organization.clone_from(&name);
+        customer.country.clone_from(&name);
+        for profile in &mut customer.scan_profiles {
+            profile.name.clone_from(&name);
+            profile.tenant_domain.clone_from(&name);
+        }
+        for product in &mut customer.products {
+            product.subscription_name.clone_from(&name);
+            product.package.clone_from(&name);
+        }
+        for run in customer.modules.iter_mut().filter_map(|module| module.runs.last_mut()) {
+            run.raw_fields.insert("jobModule".to_owned(), json!(name));
+        }
+    });
+    let files = tempfile::tempdir().unwrap();
+    let path = files.path().join("state");
+    let more = [("ELEMENTS_STATE__FILE", path.to_str().unwrap())];
+    let program = Program::watching(&partner.base, &super::COLLECTORS, &more).await;
+    let text = settled(&program).await;
+    assert!(text.lines().all(|line| line.len() < 16 * 1024));
+    assert_peak(&program, IDLE_MIB + BODY_MIB, "names of a megabyte");
+    let output = program.terminate().await;
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    let saved = std::fs::read_to_string(&path).unwrap();
+    assert!(saved.contains(&"m".repeat(100)), "the name is saved");
+    assert!(!saved.contains(&"m".repeat(1000)), "but not all of it");
+    assert!(!output.stderr.contains(&"m".repeat(1000)), "nor is it logged");
+}
