@@ -27,6 +27,13 @@ pub struct Customer {
     tenants: Option<usize>,
 }
 
+impl Customer {
+    /// Whether its status is another than in the list before.
+    pub fn has_news(&self, before: &Self) -> bool {
+        self.status != before.status
+    }
+}
+
 /// The collector.
 pub(super) struct Customers;
 

@@ -41,6 +41,7 @@ impl Collector for Jobs {
     const SCOPE_V1: &'static str = v1::scope::JOBS;
     const SCOPE_V3: &'static str = v3::scope::JOBS;
     const REACH: Reach = Reach::Customer;
+    const FOLLOWS_STATUS: bool = true;
     type Record = Vec<Arc<Module>>;
 
     async fn poll(
@@ -86,6 +87,12 @@ impl Collector for Jobs {
         modules.sort_by_key(|module| !module.listed);
         modules.truncate(MAX_MODULES);
         Ok(Reading::one(customer, modules, unreadable, Endpoint::Jobs))
+    }
+
+    fn is_quiet(record: &Self::Record) -> bool {
+        !record
+            .iter()
+            .any(|module| module.listed && module.history.is_under_way())
     }
 
     fn metrics() -> Vec<ShapeMetrics> {

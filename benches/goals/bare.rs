@@ -1,0 +1,1 @@
+pub fn run(_: &str, _: usize, _: usize) {}
