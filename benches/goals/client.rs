@@ -50,6 +50,20 @@ fn scrape_into(buffer: &mut [u8], address: SocketAddr, path: &str, encoding: Enc
     }
 }
 
+/// What is answered, as text.
+pub fn text(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    // The older protocol, in which an answer has no chunks.
+    let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.") && head.contains(" 200 "), "{head}");
+    body.to_owned()
+}
+
 /// Several scrapers at once, each so many times.
 pub fn crowd(scrapers: usize, times: usize, address: SocketAddr, path: &str, encoding: Encoding) -> Vec<Duration> {
     thread::scope(|scope| {

@@ -73,7 +73,7 @@ pub fn run() {
     for _ in 0..ROUNDS {
         times[0].push(timed(|| black_box(&mut copy).copy_from_slice(black_box(&text))));
         times[1].push(timed(|| {
-            assert_eq!(render(&scrape, &everything, Format::Text, &mut frame), text.len())
+            render(&scrape, &everything, Format::Text, &mut frame);
         }));
         times[2].push(timed(|| {
             render(&scrape, &everything, Format::OpenMetrics, &mut frame);
