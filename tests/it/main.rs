@@ -17,6 +17,7 @@ mod drift;
 mod faults;
 mod parser;
 mod program;
+mod shards;
 mod support;
 mod use_lines;
 mod web;

@@ -13,10 +13,10 @@ use crate::support::{environment, eventually, value};
 use crate::world::{Partner, start, still};
 
 /// The program, and what it has said so far.
-struct Program {
+pub struct Program {
     child: Child,
     said: Arc<Mutex<String>>,
-    base: String,
+    pub base: String,
     client: reqwest::Client,
 }
 
@@ -60,7 +60,7 @@ fn variables(base: &str, more: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 impl Program {
     /// Starts the daemon on a free port and waits until it says where.
-    async fn start(base: &str, arguments: &[&str], more: &[(&str, &str)]) -> Self {
+    pub async fn start(base: &str, arguments: &[&str], more: &[(&str, &str)]) -> Self {
         let variables = variables(base, more);
         let variables: Vec<_> = variables
             .iter()
@@ -95,7 +95,7 @@ impl Program {
         }
     }
 
-    async fn get(&self, path: &str) -> reqwest::Response {
+    pub async fn get(&self, path: &str) -> reqwest::Response {
         self.client.get(format!("{}{path}", self.base)).send().await.unwrap()
     }
 
@@ -108,7 +108,7 @@ impl Program {
     }
 
     /// Waits until the metrics hold what is looked for.
-    async fn until(&self, what: &str, holds: impl Fn(&str) -> bool) -> String {
+    pub async fn until(&self, what: &str, holds: impl Fn(&str) -> bool) -> String {
         eventually(what, || async {
             let text = self.metrics().await;
             holds(&text).then_some(text)
