@@ -30,7 +30,7 @@ use crate::api::{Generation, Observer};
 use crate::args::{ListenAddress, Web};
 use crate::collector::{self, Objective, Settings};
 use crate::config::{self, Config, Password, Version};
-use crate::domain::{self, CustomerId, Timestamp};
+use crate::domain::{self, CustomerId, Purpose, Shard, Timestamp};
 use crate::error_chain::error_chain;
 use crate::exposition::Format;
 use crate::health::Health;
@@ -101,9 +101,14 @@ impl Error {
 /// Reads the configuration: once at start, and again at every reload.
 pub type LoadConfig = Arc<dyn Fn() -> Result<Config, config::Error> + Send + Sync>;
 
-/// Where the configuration of a production run comes from: a file and the environment of the process.
-pub fn config_source(file: Option<PathBuf>) -> LoadConfig {
-    Arc::new(move || load_config(file.as_deref(), std::env::vars_os()))
+/// Where the configuration of a production run comes from: a file, the environment of the process, and the share of the
+/// customers that is this exporter's.
+pub fn config_source(file: Option<PathBuf>, shard: Shard) -> LoadConfig {
+    Arc::new(move || {
+        let mut config = load_config(file.as_deref(), std::env::vars_os())?;
+        config.shard = shard;
+        Ok(config)
+    })
 }
 
 /// Reads a configuration, with the vendor's names understood.
@@ -368,12 +373,14 @@ fn orders(config: &Config, observer: Arc<dyn Observer>) -> Result<Orders, Error>
         customer_ids: ids.to_vec(),
     };
     let plans = plans(config);
-    let customers = config.customers.clone();
+    let (customers, shard) = (config.customers.clone(), config.shard);
     Ok(Orders {
         gateway: Arc::new(gateway(config, &plans, observer)?),
         settings: Arc::new(settings),
         plans,
-        admits: Arc::new(move |id, organization| customers.admits(id.as_str(), organization)),
+        admits: Arc::new(move |id, organization| {
+            shard.owns(id, Purpose::Poll) && customers.admits(id.as_str(), organization)
+        }),
         customer_ids: not_excluded(config, ids),
         fallback_ids: not_excluded(config, config.customers.ids()),
         max_concurrency: config.api.max_concurrency,
@@ -381,10 +388,11 @@ fn orders(config: &Config, observer: Arc<dyn Observer>) -> Result<Orders, Error>
     })
 }
 
-/// The customers with these ids that are not excluded by id.
+/// The customers with these ids that are not excluded by id, and are this exporter's.
 fn not_excluded(config: &Config, ids: &[String]) -> Vec<CustomerId> {
     let wanted = ids.iter().filter(|id| config.customers.admits(id, ""));
-    wanted.filter_map(|id| CustomerId::parse(id)).collect()
+    let ids = wanted.filter_map(|id| CustomerId::parse(id));
+    ids.filter(|id| config.shard.owns(id, Purpose::Poll)).collect()
 }
 
 fn plans(config: &Config) -> Vec<Plan> {

@@ -14,6 +14,7 @@ pub use clap_complete::Shell;
 use url::Url;
 
 pub use self::listen::{InvalidListenAddress, ListenAddress};
+use crate::domain::Shard;
 
 /// The port of the exporter.
 pub const DEFAULT_PORT: u16 = 10027;
@@ -37,7 +38,7 @@ pub const RUSTVERSION: &str = match option_env!("ELEMENTS_EXPORTER_RUSTVERSION")
 };
 
 /// Paths of the server that no flag may give to something else.
-const RESERVED_PATHS: [&str; 5] = ["/-", "/customers", "/dashboards", "/rules", "/runbooks"];
+const RESERVED_PATHS: [&str; 6] = ["/-", "/customers", "/dashboards", "/rules", "/runbooks", "/sd"];
 
 static VERSION_TEXT: LazyLock<String> =
     LazyLock::new(|| format!("version {VERSION} (revision: {REVISION}, rustversion: {RUSTVERSION})"));
@@ -52,6 +53,8 @@ pub struct Args {
     pub command: Command,
     /// The configuration file; `None` leaves the environment alone.
     pub config_file: Option<PathBuf>,
+    /// The share of the customers to watch.
+    pub shard: Shard,
     /// How to be reached.
     pub web: Web,
     /// How to log.
@@ -344,6 +347,16 @@ struct Flags {
     #[arg(long = "config.file", global = true, value_name = "FILE")]
     config_file: Option<PathBuf>,
 
+    /// The share of the customers to watch, such as 0/3 for the first of three exporters. The default is 0/1, which is all.
+    #[arg(
+        long = "shard",
+        global = true,
+        value_name = "I/N",
+        default_value_t = Shard::WHOLE,
+        hide_default_value = true
+    )]
+    shard: Shard,
+
     /// An address to listen on; can be repeated. The default is :10027, which is all addresses; for demo it is 127.0.0.1:10027.
     #[arg(
         long = "web.listen-address",
@@ -440,6 +453,7 @@ impl From<Cli> for Args {
                 enable_lifecycle: flags.enable_lifecycle,
             },
             config_file: flags.config_file,
+            shard: flags.shard,
             log: Log {
                 level: flags.log_level,
                 format: flags.log_format,
@@ -552,6 +566,7 @@ mod tests {
             Args {
                 command: Command::Run,
                 config_file: None,
+                shard: Shard::WHOLE,
                 web: Web {
                     listen_addresses: vec![ListenAddress::All(10027)],
                     config_file: None,
@@ -570,7 +585,7 @@ mod tests {
 
     #[test]
     fn every_flag_before_and_after_the_command() {
-        let flags = "--config.file=a.yml --web.listen-address :1 --web.listen-address=[::1]:2 --web.config.file=w.yml \
+        let flags = "--config.file=a.yml --shard=1/3 --web.listen-address :1 --web.listen-address=[::1]:2 --web.config.file=w.yml \
                      --web.telemetry-path=/m --web.external-url=https://x.example.com/e/ --web.route-prefix=p/ \
                      --web.enable-lifecycle --log.level=DEBUG --log.format json";
         let args = parsed(&format!("{flags} check"));
@@ -580,6 +595,7 @@ mod tests {
             Args {
                 command: Command::Check(Output::Text),
                 config_file: Some("a.yml".into()),
+                shard: "1/3".parse().unwrap(),
                 web: Web {
                     listen_addresses: vec![ListenAddress::All(1), ListenAddress::Socket("[::1]:2".parse().unwrap()),],
                     config_file: Some("w.yml".into()),

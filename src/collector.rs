@@ -198,6 +198,8 @@ pub trait Collector: 'static {
     const SCOPE_V3: &'static str;
     /// Whom it asks about.
     const REACH: Reach;
+    /// Whether another status of a customer in the list of customers tells that there is something new to ask for.
+    const FOLLOWS_STATUS: bool = false;
     /// What it keeps of a customer.
     type Record: Serialize + DeserializeOwned + fmt::Debug + Send + Sync + 'static;
 
@@ -226,6 +228,13 @@ pub trait Collector: 'static {
     fn split(record: &Self::Record) -> Option<(Self::Record, Self::Record)> {
         let _ = record;
         None
+    }
+
+    /// Whether nothing was under way that the next poll would see the end of, so that others may go first where the API
+    /// does not allow all.
+    fn is_quiet(record: &Self::Record) -> bool {
+        let _ = record;
+        false
     }
 
     /// The metrics, shape by shape, in the order of the tables that [`Collector::tables`] gives.
@@ -328,6 +337,8 @@ pub struct Entry {
     pub interval: Duration,
     /// Whom it asks about.
     pub reach: Reach,
+    /// Whether another status of a customer tells that there is something new to ask for.
+    pub follows_status: bool,
     scope_v1: &'static str,
     scope_v3: &'static str,
     poll: fn(Api, Target, Arc<dyn Memory>, Context) -> PollFuture,
@@ -335,6 +346,7 @@ pub struct Entry {
     restore: fn(&RawValue, &CustomerId, &Context) -> Option<Kept>,
     render: Render,
     modules: Modules,
+    is_quiet: fn(&dyn Record) -> bool,
 }
 
 type Render = fn(&dyn Record, &CustomerId, &Context) -> Option<Rendered>;
@@ -351,6 +363,7 @@ impl Entry {
             endpoints: C::ENDPOINTS,
             interval: C::INTERVAL,
             reach: C::REACH,
+            follows_status: C::FOLLOWS_STATUS,
             scope_v1: C::SCOPE_V1,
             scope_v3: C::SCOPE_V3,
             poll: |api, target, memory, context| Box::pin(poll::<C>(api, target, memory, context)),
@@ -367,6 +380,7 @@ impl Entry {
                 let record = record.as_any().downcast_ref::<C::Record>();
                 record.map_or_else(Vec::new, |record| C::modules(record, customer, context))
             },
+            is_quiet: |record| record.as_any().downcast_ref::<C::Record>().is_some_and(C::is_quiet),
         }
     }
 
@@ -391,6 +405,11 @@ impl Entry {
     /// A record out of the state file; `None` where it is of another form, as after an upgrade.
     pub fn restore(&self, json: &RawValue, customer: &CustomerId, context: &Context) -> Option<Kept> {
         (self.restore)(json, customer, context)
+    }
+
+    /// Whether nothing was under way that the next poll would see the end of.
+    pub fn is_quiet(&self, record: &dyn Record) -> bool {
+        (self.is_quiet)(record)
     }
 
     /// The samples of a record under other settings, and those of its rows that are held.

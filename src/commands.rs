@@ -29,7 +29,7 @@ const SUBTITLE: &str = "Backups, restore points, licences and scans of the custo
 /// # Errors
 /// Where it could not begin.
 pub async fn run(args: Args) -> Result<bool, Error> {
-    let load = app::config_source(args.config_file.clone());
+    let load = app::config_source(args.config_file.clone(), args.shard);
     let stop = CancellationToken::new();
     match args.command {
         Command::Run => {

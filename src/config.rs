@@ -31,6 +31,7 @@ use self::layers::Settings;
 pub use self::pattern::{NumberedPattern, Pattern};
 pub use self::rpo::{DEFAULT_RPO, Override, Rpo};
 use self::setting::Setting;
+use crate::domain::Shard;
 
 /// How the process ends on a bad configuration: `EX_CONFIG` of `sysexits.h`.
 pub const EXIT_CODE: u8 = 78;
@@ -58,6 +59,9 @@ pub struct Config {
     pub metrics: Metrics,
     /// Where runs and last values are remembered across restarts.
     pub state_file: Option<PathBuf>,
+    /// The share of the customers that is watched. It is the one thing that differs between exporters that share one
+    /// configuration, so it comes from a flag and not from here.
+    pub shard: Shard,
 }
 
 /// What is exposed.
@@ -107,6 +111,7 @@ impl Config {
                 series_limit: settings.read("metrics.series_limit", |setting| setting.whole_number(1..=usize::MAX))?,
             },
             state_file: settings.read("state.file", Setting::path)?,
+            shard: Shard::WHOLE,
             api: Api::read(settings)?,
             auth: Auth::read(settings)?,
         })

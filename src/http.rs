@@ -1,6 +1,7 @@
 //! The way in: routes, and what each of them answers. Nothing in here asks the API.
 
 mod body;
+mod discovery;
 mod gzip;
 mod handshake;
 mod negotiate;
@@ -14,12 +15,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, VARY};
+use axum::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HOST, VARY};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 
 use crate::assets::{self, Asset};
+use crate::domain::Shard;
 use crate::health::Health;
 use crate::scrape::{Narrowing, Scrape};
 use crate::status::Status;
@@ -62,6 +64,7 @@ pub fn routes(site: Site) -> Router {
     let mut router = Router::new()
         .route(&at("/"), get(index))
         .route(&at(&site.telemetry_path), get(metrics))
+        .route(&at("/sd"), get(discover))
         .route(&at("/-/healthy"), get(healthy))
         .route(&at("/-/ready"), get(ready))
         .route(&at("/-/reload"), post(reload).put(reload))
@@ -136,10 +139,37 @@ fn narrowing(query: Option<&str>) -> Narrowing {
         match name.as_ref() {
             "collector" | "collector[]" => narrowing.collectors.insert(value.into_owned()),
             "customer_id" | "customer_id[]" => narrowing.customers.insert(value.into_owned()),
+            "shard" | "shard[]" => {
+                // One that cannot be has no customers: showing them all would show them twice.
+                narrowing.shards.get_or_insert_default().extend(value.parse::<Shard>());
+                true
+            }
             _ => false,
         };
     }
     narrowing
+}
+
+/// The targets that Prometheus is to scrape here, at the address under which it reached us.
+async fn discover(State(site): State<Arc<Site>>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
+    let Some(address) = headers.get(HOST).and_then(|host| host.to_str().ok()) else {
+        return (StatusCode::BAD_REQUEST, "The request names no host.\n").into_response();
+    };
+    let path = format!("{}{}", site.route_prefix, site.telemetry_path);
+    let customers;
+    let groups = match discovery::shards(query.as_deref()) {
+        Ok(None) => {
+            customers = site.scrape.customers();
+            discovery::of_customers(address, &path, &customers)
+        }
+        Ok(Some(shards)) => discovery::of_shards(address, &path, shards),
+        Err(invalid) => return (StatusCode::BAD_REQUEST, format!("{invalid}\n")).into_response(),
+    };
+    let json = HeaderValue::from_static("application/json");
+    match serde_json::to_vec(&groups) {
+        Ok(body) => ([(CONTENT_TYPE, json)], body).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
 async fn healthy(State(site): State<Arc<Site>>) -> (StatusCode, &'static str) {
@@ -247,6 +277,13 @@ mod tests {
         ));
         assert_eq!(parsed.collectors, ["", "jobs", "licenses"].map(String::from).into());
         assert_eq!(parsed.customers, ["a&b"].map(String::from).into());
+        assert_eq!(parsed.shards, None);
+        let shards = narrowing(Some("shard=0/2&shard=5/2&shard=1%2F3")).shards;
+        assert_eq!(
+            shards,
+            Some(["0/2", "1/3"].iter().flat_map(|text| text.parse()).collect())
+        );
+        assert_eq!(narrowing(Some("shard=all")).shards, Some(Vec::new()));
         assert_eq!(narrowing(None), Narrowing::default());
     }
 }

@@ -8,6 +8,8 @@ mod complaint;
 #[cfg(test)]
 mod outage;
 pub mod queue;
+#[cfg(test)]
+mod simulation;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
@@ -30,7 +32,7 @@ use crate::health::Health;
 use crate::store::{Plan, Store};
 use clock::{ClockWatch, Step};
 use complaint::Complaints;
-use queue::{Due, Moment, Queue};
+use queue::{Due, Moment, Patience, Queue, Urgency};
 
 /// The longest that a poll may take, waits for the pace included. A list of two hundred pages at the lowest rate ends
 /// within it; what does not is hanging.
@@ -213,7 +215,8 @@ impl Scheduler {
             let is_first = self.unpolled.contains(&(due.collector, due.target.clone()));
             match until {
                 Until::EachPolledOnce if !is_first => {
-                    self.queue.done(due.collector, &due.target, Moment::MAX);
+                    self.queue
+                        .done(due.collector, &due.target, Moment::MAX, Urgency::Ordinary);
                 }
                 _ => self.start(due),
             }
@@ -288,7 +291,8 @@ impl Scheduler {
         let now = self.now();
         if self.is_relisting(&due) {
             if result.is_err() {
-                self.queue.done(due.collector, &due.target, self.relist_time(&due, now));
+                let next = self.relist_time(&due, now);
+                self.queue.done(due.collector, &due.target, next, Urgency::Ordinary);
                 return;
             }
             info!(
@@ -300,6 +304,7 @@ impl Scheduler {
         }
         let key = (due.collector, due.target.clone());
         let first = self.unpolled.remove(&key);
+        let urgency = urgency(&due, &result);
         let result = match result {
             Ok(brought) => self.commit(&due, brought),
             Err(failure) => {
@@ -356,7 +361,7 @@ impl Scheduler {
         if due.collector == CUSTOMERS_INDEX {
             self.note_customers_listed(&result);
         }
-        if self.queue.done(due.collector, &due.target, next) {
+        if self.queue.done(due.collector, &due.target, next, urgency) {
             self.end_of_round(&due, now);
         }
     }
@@ -419,7 +424,9 @@ impl Scheduler {
         match &due.target {
             Target::Partner => {
                 let listed = self.admitted(brought);
+                let news = self.with_news(brought);
                 let (reconciled, believed) = self.store.reconcile(&listed, complete);
+                self.signal(news);
                 // One request for all goes before the many for each.
                 self.queue_partner(self.now());
                 self.welcome(reconciled.joined);
@@ -514,6 +521,32 @@ impl Scheduler {
         listed
     }
 
+    /// The customers whose status is another than in the list before.
+    fn with_news(&self, brought: &Brought) -> Vec<CustomerId> {
+        let customer = |record: &dyn collector::Record| record.as_any().downcast_ref::<Customer>().cloned();
+        let changed = brought.records.iter().filter(|(id, kept)| {
+            let before = self.store.record(CUSTOMERS_INDEX, id);
+            let before = before.as_deref().and_then(customer);
+            let now = customer(kept.record.as_ref());
+            before.zip(now).is_some_and(|(before, now)| now.has_news(&before))
+        });
+        changed.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Lets the list of customers, which costs few requests, say about whom to ask next.
+    fn signal(&mut self, news: Vec<CustomerId>) {
+        let now = self.now();
+        for target in news.into_iter().map(Target::Customer) {
+            for (collector, _) in collector::ALL
+                .iter()
+                .enumerate()
+                .filter(|(_, entry)| entry.follows_status)
+            {
+                self.queue.signal(collector, &target, now);
+            }
+        }
+    }
+
     /// Queues customers that are new, at once, and what asks once for all again, because it may hold something of them.
     fn welcome(&mut self, joined: Vec<CustomerId>) {
         if joined.is_empty() {
@@ -581,6 +614,10 @@ impl Scheduler {
         let now = self.now();
         if !self.orders.customer_ids.is_empty() && self.speaks_v1() {
             self.asking.fill(Asking::Each);
+        }
+        for (collector, plan) in self.orders.plans.iter().enumerate() {
+            let patience = Patience::new(plan.interval, plan.stale_after);
+            self.queue.set_patience(collector, patience);
         }
         for (collector, entry) in collector::ALL.iter().enumerate() {
             let partner = !self.asks_each(collector, entry);
@@ -845,6 +882,18 @@ const LINGERING_CHECK: usize = 8;
 
 /// Where the customers collector stands in [`collector::ALL`]; a test holds it there.
 const CUSTOMERS_INDEX: usize = 0;
+
+/// Who was found with nothing under way can wait the longest. Of whom nothing could be learned, nothing is known.
+fn urgency(due: &Due, result: &Result<Brought, Failure>) -> Urgency {
+    let quiet = match (result, &due.target, collector::ALL.get(due.collector)) {
+        (Ok(brought), Target::Customer(id), Some(entry)) => {
+            let kept = brought.records.get(id);
+            kept.is_some_and(|kept| entry.is_quiet(kept.record.as_ref()))
+        }
+        _ => false,
+    };
+    if quiet { Urgency::Quiet } else { Urgency::Ordinary }
+}
 
 fn entry_name(collector: usize) -> &'static str {
     collector::ALL.get(collector).map_or("", |entry| entry.name)

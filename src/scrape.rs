@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::collector;
-use crate::domain::Timestamp;
+use crate::collector::{self, Customer};
+use crate::domain::{CustomerId, Purpose, Shard, Timestamp};
 use crate::exposition::{
     Block, Family, Filter, Format, Group, Metric, Picture, Renderer, Shown, Source, Table, families, frame_capacity,
 };
@@ -121,6 +121,45 @@ pub struct Narrowing {
     pub collectors: BTreeSet<String>,
     /// Only these customers.
     pub customers: BTreeSet<String>,
+    /// Only customers of one of these shares. The first share also has what belongs to no customer.
+    pub shards: Option<Vec<Shard>>,
+}
+
+/// The name that stands among collectors for what the exporter says about itself.
+const EXPORTER: &str = "exporter";
+
+impl Narrowing {
+    /// Whether it leaves everything in.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether what belongs to no customer is left in: the exporter's own metrics, and the freshness of what is asked
+    /// for all customers at once.
+    fn has_exporter(&self) -> bool {
+        let first = |shards: &Vec<Shard>| shards.iter().any(|shard| shard.is_first());
+        let by_shard =
+            self.customers.is_empty() && self.collectors.is_empty() && self.shards.as_ref().is_some_and(first);
+        self.is_none() || by_shard || self.collectors.contains(EXPORTER)
+    }
+
+    /// Whether nothing else is.
+    fn is_just_exporter(&self) -> bool {
+        self.collectors.len() == 1 && self.collectors.contains(EXPORTER)
+    }
+}
+
+/// A customer, as service discovery tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownCustomer {
+    /// Its id.
+    pub id: CustomerId,
+    /// The name of its organization.
+    pub organization: String,
+    /// Its country or region.
+    pub country: String,
+    /// Who manages it.
+    pub management_mode: &'static str,
 }
 
 /// Answers scrapes. It never asks the API and never waits for a poll.
@@ -169,7 +208,7 @@ impl Scrape {
     /// answer that is narrowed leaves it out.
     pub fn margins(&self, narrowing: &Narrowing, format: Format) -> Margins {
         let mut margins = Margins::default();
-        if *narrowing == Narrowing::default() {
+        if narrowing.has_exporter() {
             let now = Timestamp::from(SystemTime::now());
             let picture = Picture {
                 groups: vec![Group {
@@ -193,9 +232,9 @@ impl Scrape {
     /// What an answer has in its middle: what the store holds.
     pub fn stored(&self, narrowing: &Narrowing, format: Format) -> Stored {
         let now = Timestamp::from(SystemTime::now());
-        let only = (!narrowing.customers.is_empty()).then_some(&narrowing.customers);
-        let (generation, picture) = self.store.numbered_picture(only, now);
-        let groups = (!narrowing.collectors.is_empty()).then(|| {
+        let only = self.only(narrowing);
+        let (generation, picture) = self.store.numbered_picture(only.as_ref(), now);
+        let groups = (!narrowing.collectors.is_empty() && !narrowing.is_just_exporter()).then(|| {
             let indices = narrowing.collectors.iter().filter_map(|name| collector::index_of(name));
             indices.flat_map(store::groups_of).collect()
         });
@@ -219,6 +258,44 @@ impl Scrape {
     /// How the schedule stands.
     pub fn pulse(&self) -> Pulse {
         self.pulse.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The customers that are left in; `None` where all are. The empty id stands for what belongs to none.
+    fn only(&self, narrowing: &Narrowing) -> Option<BTreeSet<String>> {
+        if narrowing.is_just_exporter() {
+            return Some(BTreeSet::from([String::new()]));
+        }
+        let Some(shards) = &narrowing.shards else {
+            return (!narrowing.customers.is_empty()).then(|| narrowing.customers.clone());
+        };
+        let owned = |id: &CustomerId| shards.iter().any(|shard| shard.owns(id, Purpose::Scrape));
+        let wanted = |id: &CustomerId| narrowing.customers.is_empty() || narrowing.customers.contains(id.as_str());
+        let customers = self.store.customers().into_iter();
+        let mut only: BTreeSet<String> = customers
+            .filter(|id| wanted(id) && owned(id))
+            .map(String::from)
+            .collect();
+        if narrowing.has_exporter() {
+            only.insert(String::new());
+        }
+        Some(only)
+    }
+
+    /// The customers known, for service discovery.
+    pub fn customers(&self) -> Vec<KnownCustomer> {
+        let place = collector::index_of(collector::CUSTOMERS).unwrap_or_default();
+        let known = self.store.customers_with(place).into_iter().map(|(id, record)| {
+            let customer = record
+                .as_deref()
+                .and_then(|record| record.as_any().downcast_ref::<Customer>());
+            KnownCustomer {
+                id,
+                organization: customer.map_or_else(String::new, |customer| customer.organization.clone()),
+                country: customer.map_or_else(String::new, |customer| customer.country().to_owned()),
+                management_mode: customer.map_or("", Customer::management_mode),
+            }
+        });
+        known.collect()
     }
 
     /// A number that changes whenever what the store holds does.

@@ -446,6 +446,17 @@ impl Store {
         organization(&self.lock().customers, customer)
     }
 
+    /// The customers known, each with what a collector keeps of it.
+    pub fn customers_with(&self, collector: usize) -> Vec<(CustomerId, Option<Arc<dyn Record>>)> {
+        let (customers, cells) = {
+            let inner = self.lock();
+            let cells = inner.collected.get(collector).map(|collected| collected.cells.clone());
+            (inner.customers.clone(), cells.unwrap_or_default())
+        };
+        let kept = |id| cells.get(id).map(|cell: &Cell| Arc::clone(&cell.kept.record));
+        customers.keys().map(|id| (id.clone(), kept(id))).collect()
+    }
+
     /// The customers known.
     pub fn customers(&self) -> Vec<CustomerId> {
         self.lock().customers.keys().cloned().collect()

@@ -27,6 +27,23 @@ pub struct Customer {
     tenants: Option<usize>,
 }
 
+impl Customer {
+    /// The country or region; empty where the list has none.
+    pub fn country(&self) -> &str {
+        &self.country
+    }
+
+    /// Who manages it; empty where the list does not say.
+    pub fn management_mode(&self) -> &'static str {
+        self.management_mode.map_or("", ManagementMode::label)
+    }
+
+    /// Whether its status is another than in the list before.
+    pub fn has_news(&self, before: &Self) -> bool {
+        self.status != before.status
+    }
+}
+
 /// The collector.
 pub(super) struct Customers;
 

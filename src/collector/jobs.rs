@@ -46,6 +46,7 @@ impl Collector for Jobs {
     const SCOPE_V1: &'static str = v1::scope::JOBS;
     const SCOPE_V3: &'static str = v3::scope::JOBS;
     const REACH: Reach = Reach::Customer;
+    const FOLLOWS_STATUS: bool = true;
     type Record = Vec<Arc<Module>>;
 
     async fn poll(
@@ -97,6 +98,12 @@ impl Collector for Jobs {
     fn split(record: &Self::Record) -> Option<(Self::Record, Self::Record)> {
         let (held, told): (Self::Record, Self::Record) = record.iter().cloned().partition(|module| module.held);
         (!held.is_empty()).then_some((told, held))
+    }
+
+    fn is_quiet(record: &Self::Record) -> bool {
+        !record
+            .iter()
+            .any(|module| module.listed && module.history.is_under_way())
     }
 
     fn metrics() -> Vec<ShapeMetrics> {

@@ -31,6 +31,12 @@ pub(super) struct Profile {
     ignore_locked: Option<bool>,
     out_of_policy_notification: Option<bool>,
     containers: BTreeMap<Cow<'static, str>, u32>,
+    /// When it was last modified according to the list that its details were asked for after.
+    #[serde(default)]
+    listed_modified: Option<Timestamp>,
+    /// Whether its details are those of the poll before.
+    #[serde(default)]
+    details_kept: bool,
 }
 
 impl super::Held for Profile {
@@ -59,7 +65,7 @@ impl Collector for ScanProfiles {
     async fn poll(
         api: &Api,
         target: &Target,
-        _previous: Option<&Self::Record>,
+        previous: Option<&Self::Record>,
         _context: &Context,
     ) -> Result<Reading<Self::Record>, Failure> {
         let Target::Customer(customer) = target else {
@@ -73,6 +79,10 @@ impl Collector for ScanProfiles {
         let mut profiles = Vec::with_capacity(ids.len());
         for (json, id) in rows.iter().zip(ids) {
             let Some(id) = id else { continue };
+            if let Some(kept) = unchanged(json, &id, previous, api) {
+                profiles.push(kept);
+                continue;
+            }
             let details = detail(api, customer, &id).await;
             let details = match details {
                 // A profile that was deleted since the list was made is gone, and the rest is complete without it.
@@ -116,6 +126,21 @@ impl Collector for ScanProfiles {
         ])
     }
 }
+
+/// The profile as it is kept, where the list says that it was not modified since its details were asked for. They are kept
+/// once and then asked for again, so that a change that the list does not tell is not overlooked for longer than that.
+fn unchanged(json: &RawValue, id: &str, previous: Option<&Vec<Profile>>, api: &Api) -> Option<Profile> {
+    let known = previous?.iter().find(|profile| profile.id == id)?;
+    let observer = api.observer().as_ref();
+    let modified = Row::read(json, Endpoint::ScanProfiles, observer)?.timestamp(MODIFIED)?;
+    let same = known.listed_modified == Some(modified) && !known.details_kept;
+    same.then(|| Profile {
+        details_kept: true,
+        ..known.clone()
+    })
+}
+
+const MODIFIED: Names = &["modifiedTime"];
 
 /// The profiles of a customer as a list shows them.
 pub(super) struct Listed {
@@ -185,7 +210,6 @@ fn read(id: String, detailed: &Row<'_>, listed: &Row<'_>) -> Profile {
     };
     let mode_names: Names = &["scanMode"];
     let mode = detailed.text(mode_names).or_else(|| listed.text(mode_names));
-    let modified: Names = &["modifiedTime"];
     Profile {
         held: false,
         id,
@@ -199,7 +223,9 @@ fn read(id: String, detailed: &Row<'_>, listed: &Row<'_>) -> Profile {
             }
             Some(mode)
         }),
-        modified: detailed.timestamp(modified).or_else(|| listed.timestamp(modified)),
+        modified: detailed.timestamp(MODIFIED).or_else(|| listed.timestamp(MODIFIED)),
+        listed_modified: listed.timestamp(MODIFIED),
+        details_kept: false,
         created: detailed.timestamp(&["createdTime"]),
         daily_scan: detailed.daily_scan(&["enableDailyScan"]),
         archived_mailboxes: detailed.flag(&["scanInplaceArchivedMailboxes"]),

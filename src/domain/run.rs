@@ -177,6 +177,11 @@ impl History {
         self.newest.as_ref()
     }
 
+    /// Whether the newest run has begun and not ended.
+    pub fn is_under_way(&self) -> bool {
+        self.newest().is_some_and(|run| run.start.is_some() && !run.has_ended())
+    }
+
     /// The newest run that ended.
     pub fn newest_ended(&self) -> Option<&Run> {
         self.newest_ended.as_ref()
@@ -399,6 +404,16 @@ mod tests {
         assert_eq!(history.newest_ended().unwrap().status, Failed);
         assert_eq!(history.last_success(), at(1));
         assert_eq!(history.consecutive_failures(), 1);
+        assert!(history.is_under_way());
+        history.absorb(vec![run("c", Finished, 48, Some(49))]);
+        assert!(!history.is_under_way());
+    }
+
+    #[test]
+    fn what_never_ran_is_not_under_way() {
+        let mut history = History::default();
+        history.absorb(vec![placeholder(NotStarted)]);
+        assert!(!history.is_under_way());
     }
 
     /// A run that says no moment, as it is read when it is `seen`.

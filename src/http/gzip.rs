@@ -83,7 +83,7 @@ impl Compressor {
     /// The body of an answer.
     pub(super) fn answer(&self, scrape: &Scrape, narrowing: &Narrowing, format: Format) -> Body {
         let margins = scrape.margins(narrowing, format);
-        if *narrowing != Narrowing::default() {
+        if !narrowing.is_none() {
             let stored = scrape.stored(narrowing, format);
             return stream_body(deflated(stored, self.spare.clone()), &margins);
         }

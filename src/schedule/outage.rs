@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::queue::{Moment, Queue, failed_time, next_time};
+use super::queue::{Moment, Queue, Urgency, failed_time, next_time};
 use crate::api::Endpoint;
 use crate::api::pace::{Admission, Limits, Pace, Resource};
 use crate::collector::Target;
@@ -110,7 +110,7 @@ fn run(customers: u32, fault: Fault, end: Moment) -> Vec<Request> {
             failures.remove(&key);
             next_time(due.since, now, interval, roll()).0
         };
-        queue.done(due.collector, &due.target, next);
+        queue.done(due.collector, &due.target, next, Urgency::Ordinary);
     }
     seen
 }

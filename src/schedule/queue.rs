@@ -1,5 +1,6 @@
 //! When what is due: pure decisions over a clock that is passed in.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -19,22 +20,106 @@ pub struct Due {
     pub since: Moment,
 }
 
+/// How much there is to learn from a poll, as far as that is known before. It decides who goes first where more is due
+/// than the API allows; where there is room for all, nobody waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// The list of customers tells of something new about it.
+    Signalled,
+    /// Nothing is known.
+    Ordinary,
+    /// Nothing was under way when it was last asked about, and nothing tells of a change.
+    Quiet,
+}
+
+/// How soon after it is due a target must have its turn, as long as the API allows so many requests at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    interval: Duration,
+    quiet: Duration,
+}
+
+impl Patience {
+    /// A turn may be late by an interval, so that nothing goes unasked for longer than two. What is quiet uses that up
+    /// first, but not so far that its values would be stale by then.
+    pub fn new(interval: Duration, stale_after: Duration) -> Self {
+        Self {
+            interval,
+            quiet: stale_after.saturating_sub(interval).min(interval),
+        }
+    }
+
+    /// By how much a turn may be late.
+    fn limit(self, urgency: Urgency) -> Duration {
+        match urgency {
+            Urgency::Quiet => self.quiet,
+            Urgency::Signalled | Urgency::Ordinary => self.interval,
+        }
+    }
+
+    /// Being late by this much counts the same for all targets. So collectors share what there is by how often they are
+    /// run, and what is quiet is asked half as often as what is not.
+    fn unit(self, urgency: Urgency) -> Duration {
+        match urgency {
+            Urgency::Quiet => self.interval.saturating_add(self.quiet),
+            Urgency::Signalled | Urgency::Ordinary => self.interval,
+        }
+    }
+}
+
+/// After so many turns in a row of targets that were signalled, one of another is due. A signal about all customers at
+/// once must not keep everything else waiting until it has been followed.
+const SIGNALLED_IN_A_ROW: u32 = 3;
+
 /// What is queued of one collector.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Line {
-    waiting: BTreeSet<(Moment, Target)>,
-    due: BTreeMap<Target, Moment>,
+    patience: Patience,
+    waiting: [BTreeSet<(Moment, Target)>; 3],
+    due: BTreeMap<Target, (Moment, Urgency)>,
     under_way: BTreeMap<Target, Moment>,
+}
+
+/// Whose turn is how near; the least goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    tier: Tier,
+    /// How late it is in millionths of its patience's unit.
+    late: Reverse<u128>,
+    since: Moment,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Tier {
+    /// One request for all goes before the many for each.
+    ForAll,
+    Signalled,
+    /// It has used up what it may be late.
+    Overdue,
+    Due,
 }
 
 /// Every target of every collector, each once: waiting for its time or under way.
 #[derive(Debug)]
-pub struct Queue(Vec<Line>);
+pub struct Queue {
+    lines: Vec<Line>,
+    signalled_in_a_row: u32,
+}
 
 impl Queue {
     /// An empty queue for so many collectors.
     pub fn new(collectors: usize) -> Self {
-        Self((0..collectors).map(|_| Line::default()).collect())
+        Self {
+            lines: (0..collectors).map(|_| Line::new()).collect(),
+            signalled_in_a_row: 0,
+        }
+    }
+
+    /// Sets how long the targets of a collector may wait for their turn.
+    pub fn set_patience(&mut self, collector: usize, patience: Patience) {
+        if let Some(line) = self.lines.get_mut(collector) {
+            line.patience = patience;
+        }
     }
 
     /// Adds a target, unless it is there already.
@@ -42,21 +127,23 @@ impl Queue {
         if self.contains(collector, &target) {
             return;
         }
-        if let Some(line) = self.0.get_mut(collector) {
-            line.wait(target, at);
+        if let Some(line) = self.lines.get_mut(collector) {
+            line.wait(target, at, Urgency::Ordinary);
         }
     }
 
     /// Whether a target is there, waiting or under way.
     pub fn contains(&self, collector: usize, target: &Target) -> bool {
-        let line = self.0.get(collector);
+        let line = self.lines.get(collector);
         line.is_some_and(|line| line.due.contains_key(target) || line.under_way.contains_key(target))
     }
 
     /// Drops the waiting targets that do not pass. One under way ends first; its [`Queue::done`] is then refused.
     pub fn retain(&mut self, collector: usize, keep: impl Fn(&Target) -> bool) {
-        if let Some(line) = self.0.get_mut(collector) {
-            line.waiting.retain(|(_, target)| keep(target));
+        if let Some(line) = self.lines.get_mut(collector) {
+            for waiting in &mut line.waiting {
+                waiting.retain(|(_, target)| keep(target));
+            }
             line.due.retain(|target, _| keep(target));
             line.under_way.retain(|target, _| keep(target));
         }
@@ -64,29 +151,46 @@ impl Queue {
 
     /// Moves a waiting target forward, never back.
     pub fn hasten(&mut self, collector: usize, target: &Target, at: Moment) {
-        if let Some(line) = self.0.get_mut(collector)
-            && let Some(due) = line.due.get(target).copied()
+        if let Some(line) = self.lines.get_mut(collector)
+            && let Some((due, urgency)) = line.due.get(target).copied()
             && at < due
         {
-            line.waiting.remove(&(due, target.clone()));
-            line.wait(target.clone(), at);
+            line.move_to(target, (due, urgency), (at, urgency));
         }
     }
 
-    /// Takes what has been due the longest; of what was due at once, the collector that stands first.
-    ///
-    /// A poll that asks once for all goes before those that ask for each: it is one of a few, and behind tens of
-    /// thousands, as after a start or an outage, the list of customers would be as old as the whole round.
+    /// Makes a waiting target due at once and ahead of its turn, because something tells that there is news of it.
+    pub fn signal(&mut self, collector: usize, target: &Target, now: Moment) {
+        if let Some(line) = self.lines.get_mut(collector)
+            && let Some((due, urgency)) = line.due.get(target).copied()
+        {
+            line.move_to(target, (due, urgency), (due.min(now), Urgency::Signalled));
+        }
+    }
+
+    /// Takes what must go next: of what is due, what asks for all, what was signalled, what has waited for as long as it
+    /// may, and then what has waited the longest for how often it is to be asked.
     pub fn pop(&mut self, now: Moment) -> Option<Due> {
-        let for_all = |line: &Line| {
-            let due = *line.due.get(&Target::Partner)?;
-            Some((due, Target::Partner))
+        let ranked = |signalled: bool| {
+            let lines = self.lines.iter().enumerate();
+            let heads = lines.flat_map(|(collector, line)| {
+                let heads = line.heads(now);
+                heads.map(move |(rank, urgency)| (rank, collector, urgency))
+            });
+            heads
+                .filter(|(rank, ..)| signalled || rank.tier != Tier::Signalled)
+                .min()
         };
-        let (since, collector, target) = self
-            .oldest(now, for_all)
-            .or_else(|| self.oldest(now, |line| line.waiting.first().cloned()))?;
-        let line = self.0.get_mut(collector)?;
-        line.waiting.remove(&(since, target.clone()));
+        let others_turn = self.signalled_in_a_row >= SIGNALLED_IN_A_ROW;
+        let first = ranked(!others_turn).or_else(|| ranked(true));
+        let (rank, collector, urgency) = first?;
+        self.signalled_in_a_row = if rank.tier == Tier::Signalled {
+            self.signalled_in_a_row + 1
+        } else {
+            0
+        };
+        let line = self.lines.get_mut(collector)?;
+        let (since, target) = line.waiting_as(urgency).pop_first()?;
         line.due.remove(&target);
         line.under_way.insert(target.clone(), since);
         Some(Due {
@@ -96,59 +200,98 @@ impl Queue {
         })
     }
 
-    /// Of what each line puts forward, what has been due the longest.
-    fn oldest(
-        &self,
-        now: Moment,
-        candidate: impl Fn(&Line) -> Option<(Moment, Target)>,
-    ) -> Option<(Moment, usize, Target)> {
-        let lines = self.0.iter().enumerate();
-        lines
-            .filter_map(|(collector, line)| candidate(line).map(|(since, target)| (since, collector, target)))
-            .min()
-            .filter(|(since, ..)| *since <= now)
-    }
-
     /// Puts a target that was under way back for its next time; false when it was dropped meanwhile.
-    pub fn done(&mut self, collector: usize, target: &Target, next: Moment) -> bool {
-        let Some(line) = self.0.get_mut(collector) else {
+    pub fn done(&mut self, collector: usize, target: &Target, next: Moment, urgency: Urgency) -> bool {
+        let Some(line) = self.lines.get_mut(collector) else {
             return false;
         };
         let known = line.under_way.remove(target).is_some();
         if known {
-            line.wait(target.clone(), next);
+            line.wait(target.clone(), next, urgency);
         }
         known
     }
 
     /// When the next target is due.
     pub fn next_due(&self) -> Option<Moment> {
-        let firsts = self.0.iter().filter_map(|line| line.waiting.first());
-        firsts.map(|(at, _)| *at).min()
+        self.lines.iter().filter_map(Line::first).min()
     }
 
     /// How late the most overdue poll of a collector is, under way or waiting.
     pub fn lag(&self, collector: usize, now: Moment) -> Duration {
-        let Some(line) = self.0.get(collector) else {
+        let Some(line) = self.lines.get(collector) else {
             return Duration::ZERO;
         };
-        let waiting = line.waiting.first().map(|(at, _)| *at);
-        let oldest = line.under_way.values().copied().chain(waiting).min();
+        let oldest = line.under_way.values().copied().chain(line.first()).min();
         oldest.map_or(Duration::ZERO, |oldest| now.saturating_sub(oldest))
     }
 
     /// The targets of a collector.
     pub fn targets(&self, collector: usize) -> impl Iterator<Item = &Target> {
-        let line = self.0.get(collector);
+        let line = self.lines.get(collector);
         line.into_iter()
             .flat_map(|line| line.due.keys().chain(line.under_way.keys()))
     }
 }
 
 impl Line {
-    fn wait(&mut self, target: Target, at: Moment) {
-        self.waiting.insert((at, target.clone()));
-        self.due.insert(target, at);
+    /// An empty line. Until it is told otherwise, it is as patient as all others.
+    fn new() -> Self {
+        const HOUR: Duration = Duration::from_secs(3600);
+        Self {
+            patience: Patience::new(HOUR, HOUR),
+            waiting: Default::default(),
+            due: BTreeMap::new(),
+            under_way: BTreeMap::new(),
+        }
+    }
+
+    fn waiting_as(&mut self, urgency: Urgency) -> &mut BTreeSet<(Moment, Target)> {
+        let [signalled, ordinary, quiet] = &mut self.waiting;
+        match urgency {
+            Urgency::Signalled => signalled,
+            Urgency::Ordinary => ordinary,
+            Urgency::Quiet => quiet,
+        }
+    }
+
+    fn wait(&mut self, target: Target, at: Moment, urgency: Urgency) {
+        self.waiting_as(urgency).insert((at, target.clone()));
+        self.due.insert(target, (at, urgency));
+    }
+
+    fn move_to(&mut self, target: &Target, (due, urgency): (Moment, Urgency), (at, new): (Moment, Urgency)) {
+        self.waiting_as(urgency).remove(&(due, target.clone()));
+        self.wait(target.clone(), at, new);
+    }
+
+    /// When its first target is due.
+    fn first(&self) -> Option<Moment> {
+        let firsts = self.waiting.iter().filter_map(|waiting| waiting.first());
+        firsts.map(|(at, _)| *at).min()
+    }
+
+    /// The first of each urgency that is due. Within one, who has waited the longest is first whatever the patience.
+    fn heads(&self, now: Moment) -> impl Iterator<Item = (Rank, Urgency)> {
+        let urgencies = [Urgency::Signalled, Urgency::Ordinary, Urgency::Quiet];
+        let firsts = self.waiting.iter().zip(urgencies);
+        firsts.filter_map(move |(waiting, urgency)| {
+            let (since, target) = waiting.first()?;
+            let late = now.checked_sub(*since)?;
+            let tier = match (target, urgency) {
+                (Target::Partner, _) => Tier::ForAll,
+                (_, Urgency::Signalled) => Tier::Signalled,
+                _ if late >= self.patience.limit(urgency) => Tier::Overdue,
+                _ => Tier::Due,
+            };
+            let units = late.as_nanos() * 1_000_000 / self.patience.unit(urgency).as_nanos().max(1);
+            let rank = Rank {
+                tier,
+                late: Reverse(units),
+                since: *since,
+            };
+            Some((rank, urgency))
+        })
     }
 }
 
@@ -235,23 +378,8 @@ mod tests {
         assert_eq!(popped, [(0, customer(3)), (1, customer(1)), (0, customer(2))]);
         queue.add(0, customer(2), seconds(0));
         assert_eq!(queue.pop(seconds(10)), None, "it is under way");
-        assert!(queue.done(0, &customer(2), seconds(20)));
+        assert!(queue.done(0, &customer(2), seconds(20), Urgency::Ordinary));
         assert_eq!(queue.next_due(), Some(seconds(20)));
-    }
-
-    #[test]
-    fn one_poll_for_all_goes_before_the_many_for_each_that_are_longer_overdue() {
-        let mut queue = Queue::new(3);
-        for n in 0..5 {
-            queue.add(1, customer(n), seconds(1));
-        }
-        queue.add(0, Target::Partner, seconds(3));
-        queue.add(2, Target::Partner, seconds(2));
-        let mut pop = |now| queue.pop(seconds(now)).map(|due| (due.collector, due.target));
-        assert_eq!(pop(1), Some((1, customer(0))), "but not before it is due");
-        assert_eq!(pop(9), Some((2, Target::Partner)));
-        assert_eq!(pop(9), Some((0, Target::Partner)));
-        assert_eq!(pop(9), Some((1, customer(1))));
     }
 
     #[test]
@@ -260,7 +388,7 @@ mod tests {
         queue.add(0, customer(1), seconds(0));
         queue.pop(seconds(0)).unwrap();
         queue.retain(0, |_| false);
-        assert!(!queue.done(0, &customer(1), seconds(1)));
+        assert!(!queue.done(0, &customer(1), seconds(1), Urgency::Ordinary));
         assert_eq!(queue.pop(seconds(9)), None);
     }
 
@@ -277,7 +405,7 @@ mod tests {
             seconds(16),
             "what is under way is still late"
         );
-        queue.done(0, &customer(1), seconds(100));
+        queue.done(0, &customer(1), seconds(100), Urgency::Ordinary);
         assert_eq!(queue.lag(0, seconds(26)), Duration::ZERO);
     }
 
@@ -291,6 +419,82 @@ mod tests {
         assert_eq!(queue.next_due(), Some(seconds(3)));
         assert!(queue.pop(seconds(3)).is_some());
         assert_eq!(queue.pop(seconds(30)), None);
+    }
+
+    /// The customers in the order in which they are taken at this moment.
+    fn order(queue: &mut Queue, now: u64) -> Vec<(usize, Target)> {
+        let popped = std::iter::from_fn(|| queue.pop(seconds(now)));
+        popped.map(|due| (due.collector, due.target)).collect()
+    }
+
+    #[test]
+    fn what_asks_for_all_and_what_was_signalled_go_ahead_of_their_turn() {
+        let mut queue = Queue::new(2);
+        (1..=3).for_each(|n| queue.add(0, customer(n), seconds(n.into())));
+        queue.add(1, Target::Partner, seconds(50));
+        queue.add(0, customer(4), seconds(1000));
+        queue.signal(0, &customer(4), seconds(60));
+        assert_eq!(queue.lag(0, seconds(60)), seconds(59), "a signal hides no lag");
+        let expected = [
+            (1, Target::Partner),
+            (0, customer(4)),
+            (0, customer(1)),
+            (0, customer(2)),
+            (0, customer(3)),
+        ];
+        assert_eq!(order(&mut queue, 60), expected);
+    }
+
+    #[test]
+    fn signals_about_all_let_others_through() {
+        let mut queue = Queue::new(2);
+        (0..8).for_each(|n| queue.add(0, customer(n), seconds(1000)));
+        (0..8).for_each(|n| queue.signal(0, &customer(n), seconds(10)));
+        (10..12).for_each(|n| queue.add(1, customer(n), seconds(1)));
+        let collectors: Vec<usize> = order(&mut queue, 20)
+            .into_iter()
+            .map(|(collector, _)| collector)
+            .collect();
+        assert_eq!(collectors, [0, 0, 0, 1, 0, 0, 0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn who_is_late_by_more_intervals_goes_first() {
+        let mut queue = Queue::new(2);
+        queue.set_patience(0, Patience::new(seconds(100), seconds(300)));
+        queue.set_patience(1, Patience::new(seconds(1000), seconds(3000)));
+        queue.add(0, customer(1), seconds(50));
+        queue.add(1, customer(2), seconds(0));
+        assert_eq!(order(&mut queue, 100), [(0, customer(1)), (1, customer(2))]);
+    }
+
+    #[test]
+    fn what_is_quiet_waits_no_longer_than_it_may() {
+        let queue = |stale_after| {
+            let mut queue = Queue::new(1);
+            queue.set_patience(0, Patience::new(seconds(100), seconds(stale_after)));
+            for n in 1..=2 {
+                queue.add(0, customer(n), seconds(0));
+                queue.pop(seconds(0)).unwrap();
+            }
+            queue.done(0, &customer(1), seconds(100), Urgency::Quiet);
+            queue.done(0, &customer(2), seconds(110), Urgency::Ordinary);
+            queue
+        };
+        let (quiet, busy) = ((0, customer(1)), (0, customer(2)));
+        assert_eq!(
+            order(&mut queue(300), 105),
+            [quiet.clone()],
+            "where there is room nothing waits"
+        );
+        assert_eq!(order(&mut queue(300), 199), [busy.clone(), quiet.clone()]);
+        assert_eq!(
+            order(&mut queue(300), 200),
+            [quiet.clone(), busy.clone()],
+            "two intervals without an answer"
+        );
+        assert_eq!(order(&mut queue(140), 139), [busy.clone(), quiet.clone()]);
+        assert_eq!(order(&mut queue(140), 140), [quiet, busy], "values would be stale");
     }
 
     #[test]

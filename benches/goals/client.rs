@@ -1,0 +1,98 @@
+//! Scrapers: one connection a scrape, read to its end.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What a scraper reads at once.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// How an answer is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    Identity,
+    Gzip,
+}
+
+/// One scrape: how long it took, and how many bytes came.
+pub fn scrape(address: SocketAddr, path: &str, encoding: Encoding) -> (Duration, usize) {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    scrape_into(&mut buffer, address, path, encoding)
+}
+
+fn scrape_into(buffer: &mut [u8], address: SocketAddr, path: &str, encoding: Encoding) -> (Duration, usize) {
+    let accept = match encoding {
+        Encoding::Identity => "",
+        Encoding::Gzip => "Accept-Encoding: gzip\r\n",
+    };
+    let began = Instant::now();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{accept}Connection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut bytes = 0;
+    let mut first = true;
+    loop {
+        let read = stream.read(buffer).unwrap();
+        if std::mem::take(&mut first) {
+            assert!(
+                buffer.starts_with(b"HTTP/1.1 200"),
+                "{}",
+                String::from_utf8_lossy(&buffer[..read.min(200)])
+            );
+        }
+        if read == 0 {
+            return (began.elapsed(), bytes);
+        }
+        bytes += read;
+    }
+}
+
+/// What is answered, as text.
+pub fn text(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    // The older protocol, in which an answer has no chunks.
+    let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.") && head.contains(" 200 "), "{head}");
+    body.to_owned()
+}
+
+/// Several scrapers at once, each so many times.
+pub fn crowd(scrapers: usize, times: usize, address: SocketAddr, path: &str, encoding: Encoding) -> Vec<Duration> {
+    thread::scope(|scope| {
+        let scraper = || {
+            let mut buffer = vec![0; BUFFER_BYTES];
+            let scrapes = (0..times).map(|_| scrape_into(&mut buffer, address, path, encoding).0);
+            scrapes.collect::<Vec<_>>()
+        };
+        let threads: Vec<_> = (0..scrapers).map(|_| scope.spawn(scraper)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+/// Scrapers in processes of their own, so that what they hold is not counted with anybody else.
+pub fn processes(scrapers: usize, times: usize, address: SocketAddr, path: &str) {
+    let scraper = || {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["draw", &address.to_string(), path, &times.to_string()]);
+        command.stdout(Stdio::null()).spawn().unwrap()
+    };
+    let children: Vec<Child> = (0..scrapers).map(|_| scraper()).collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+}
+
+/// One of these processes.
+pub fn draw(address: SocketAddr, path: &str, times: usize) {
+    for _ in 0..times {
+        scrape(address, path, Encoding::Gzip);
+    }
+}

@@ -1,0 +1,76 @@
+//! Goal 3: compressed scrapes, beside the usual stack and beside nginx that serves the finished `.gz`.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use elements_exporter::exposition::Format;
+use elements_exporter::scrape::Narrowing;
+
+use crate::client::{Encoding, crowd, scrape};
+use crate::dense;
+use crate::report::{goal, line, median, ratio};
+use crate::server::{Nginx, Server};
+
+const ROUNDS: usize = 15;
+const SLOW_ROUNDS: usize = 3;
+
+pub fn run() {
+    let text: Vec<u8> = {
+        let store = dense::store();
+        let frames = dense::scrape(&store).frames(&Narrowing::default(), Format::Text);
+        frames.flatten().collect()
+    };
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(1));
+    encoder.write_all(&text).unwrap();
+    let finished = encoder.finish().unwrap();
+    drop(text);
+    let Some(nginx) = Nginx::start(b"", &finished) else {
+        panic!("BENCH_NGINX is not set; benches/run sets it");
+    };
+    let ours = Server::start("ours");
+    let (_, bytes) = scrape(ours.address, "/metrics", Encoding::Gzip);
+    println!(
+        "{:.1} MB compressed, {:.1} % more than in one piece",
+        bytes as f64 / 1e6,
+        100.0 * (bytes as f64 / finished.len() as f64 - 1.0)
+    );
+    let mut times: [Vec<Duration>; 3] = Default::default();
+    for _ in 0..ROUNDS {
+        scrape(ours.address, "/publish", Encoding::Identity);
+        times[0].push(scrape(ours.address, "/metrics", Encoding::Gzip).0);
+        times[1].push(scrape(nginx.address, "/metrics", Encoding::Gzip).0);
+        times[2].push(scrape(ours.address, "/metrics", Encoding::Gzip).0);
+    }
+    let [fresh, theirs, cached] = times.each_ref().map(|times| median(times));
+    scrape(ours.address, "/publish", Encoding::Identity);
+    let many = median(&crowd(8, 1, ours.address, "/metrics", Encoding::Gzip));
+    let usual = Server::start("usual");
+    let mut slow: [Vec<Duration>; 2] = Default::default();
+    for _ in 0..SLOW_ROUNDS {
+        scrape(ours.address, "/publish", Encoding::Identity);
+        slow[0].push(scrape(ours.address, "/metrics", Encoding::Gzip).0);
+        slow[1].push(scrape(usual.address, "/metrics", Encoding::Gzip).0);
+    }
+    let [again, usual] = slow.each_ref().map(|times| median(times));
+    line("Family behind CompressionLayer", usual, "the usual stack", 1.0);
+    line(
+        "a fresh compressed scrape",
+        again,
+        "the usual stack",
+        ratio(again, usual),
+    );
+    line("8 fresh ones at the same moment", many, "one fresh", ratio(many, fresh));
+    line("nginx, the finished .gz from a file", theirs, "nginx", 1.0);
+    line(
+        "a compressed scrape that is kept",
+        cached,
+        "nginx",
+        ratio(cached, theirs),
+    );
+    goal(
+        "a fresh compressed scrape, of the usual stack's",
+        ratio(again, usual),
+        1.0 / 15.0,
+    );
+    goal("a kept compressed scrape, of nginx's", ratio(cached, theirs), 1.1);
+}

@@ -1,0 +1,145 @@
+//! A million gauges: a thousand customers, of each a hundred modules, of each ten metrics; 161 bytes a line.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use elements_exporter::collector::{self, Kept, Target};
+use elements_exporter::domain::{CustomerId, Timestamp};
+use elements_exporter::exposition::{Column, Label, Metric, Shape, Table};
+use elements_exporter::health::Health;
+use elements_exporter::scrape::{Loaded, Scrape, Vitals};
+use elements_exporter::store::{Plan, Store};
+
+pub const CUSTOMERS: usize = 1000;
+pub const MODULES: usize = 100;
+pub const COLUMNS: usize = 10;
+pub const SERIES: usize = CUSTOMERS * MODULES * COLUMNS;
+
+/// The collector whose first shape takes the tables.
+const JOBS: usize = 1;
+
+pub struct Row {
+    pub module: String,
+    pub values: [f64; COLUMNS],
+}
+
+macro_rules! column {
+    ($n:literal) => {
+        Column {
+            metric: Metric::gauge("elements_dense", "Of no meaning"),
+            value: |row: &Row| Some(row.values[$n]),
+        }
+    };
+}
+
+const SHAPE: Shape<Row> = Shape {
+    labels: &[
+        Label {
+            name: "service",
+            value: |_| Some(Cow::Borrowed(SERVICE)),
+        },
+        Label {
+            name: "module",
+            value: |row| Some(Cow::Borrowed(&row.module)),
+        },
+    ],
+    columns: &[
+        column!(0),
+        column!(1),
+        column!(2),
+        column!(3),
+        column!(4),
+        column!(5),
+        column!(6),
+        column!(7),
+        column!(8),
+        column!(9),
+    ],
+};
+
+pub const SERVICE: &str = "Microsoft 365";
+
+/// The metrics that the columns are served as: the first of the jobs.
+pub fn metrics() -> Vec<Metric> {
+    let shapes = collector::ALL[JOBS].metrics();
+    shapes[0].iter().take(COLUMNS).map(|(metric, _)| *metric).collect()
+}
+
+pub fn customer_id(customer: usize) -> String {
+    format!("{customer:08x}-7d1b-4c1e-9a64-5b1f0e2d3c4a")
+}
+
+/// Rows with the mix of real ones: times, sizes, counts; and some of a fraction of a second.
+pub fn rows(customer: usize) -> Vec<Row> {
+    let mut dice = fastrand::Rng::with_seed(customer as u64);
+    let row = |module| {
+        let whole = |range: std::ops::Range<u64>, dice: &mut fastrand::Rng| dice.u64(range) as f64;
+        let mut values = [0.0; COLUMNS];
+        for (n, value) in values.iter_mut().enumerate() {
+            *value = match n {
+                0 => whole(0..16, &mut dice),
+                1..=3 => whole(1_700_000_000..1_800_000_000, &mut dice),
+                4 => whole(1..360_000, &mut dice) / 10.0,
+                5 => whole(0..1 << 44, &mut dice),
+                _ => whole(0..1_000_000, &mut dice),
+            };
+        }
+        Row {
+            module: format!("Exchange Online mailbox {module:02}"),
+            values,
+        }
+    };
+    (0..MODULES).map(row).collect()
+}
+
+pub fn table(customer: usize) -> Table {
+    SHAPE.table(&customer_id(customer), &rows(customer)).0
+}
+
+pub fn scrape(store: &Arc<Store>) -> Scrape {
+    let loaded = Loaded {
+        config: true,
+        config_at: Timestamp::from_unix_seconds(0),
+        state: true,
+    };
+    Scrape::new(
+        Arc::clone(store),
+        Arc::new(Health::new()),
+        Arc::default(),
+        Arc::new(Vitals::default),
+        loaded,
+    )
+}
+
+/// A store that holds them.
+pub fn store() -> Arc<Store> {
+    let hour = Duration::from_secs(3600);
+    let plan = Plan {
+        enabled: true,
+        interval: hour,
+        stale_after: 3 * hour,
+    };
+    let store = Arc::new(Store::new(&vec![plan; collector::ALL.len()], None));
+    let ids = (0..CUSTOMERS).filter_map(|customer| CustomerId::parse(&customer_id(customer)));
+    let listed: BTreeMap<_, Arc<str>> = ids.map(|id| (id, Arc::from("Contoso"))).collect();
+    store.reconcile(&listed, true).1.unwrap();
+    (0..CUSTOMERS).for_each(|customer| publish(&store, customer));
+    store
+}
+
+/// Publishes one customer anew.
+pub fn publish(store: &Store, customer: usize) {
+    let kept = Kept {
+        record: Arc::new(()),
+        tables: Arc::new([table(customer)]),
+    };
+    let id = CustomerId::parse(&customer_id(customer)).unwrap();
+    let target = Target::Customer(id.clone());
+    store.expect(JOBS, &target);
+    let now = Timestamp::from(SystemTime::now());
+    store
+        .commit(JOBS, &target, BTreeMap::from([(id, kept)]), true, now)
+        .unwrap();
+}

@@ -1,0 +1,58 @@
+//! Goal 4: what a million series take, at rest and while eight scrape.
+
+use std::hint::black_box;
+
+use elements_exporter::exposition::Table;
+use stats_alloc::Region;
+
+use crate::client::processes;
+use crate::report::{goal, status_bytes};
+use crate::server::Server;
+use crate::{ALLOCATOR, dense, peers};
+
+const SCRAPERS: usize = 8;
+const SCRAPES: usize = 3;
+
+pub fn run() {
+    let region = Region::new(ALLOCATOR);
+    let tables: Vec<Table> = (0..dense::CUSTOMERS).map(dense::table).collect();
+    let dense_bytes = held(&region);
+    drop(black_box(tables));
+    let region = Region::new(ALLOCATOR);
+    let store = dense::store();
+    let store_bytes = held(&region);
+    drop(store);
+    let region = Region::new(ALLOCATOR);
+    let families = peers::families();
+    let family_bytes = held(&region);
+    drop(black_box(families));
+    let of_series = |bytes: f64| bytes / dense::SERIES as f64;
+    println!("bytes a series: tables {:.1}", of_series(dense_bytes));
+    println!(
+        "                the store with them, its customers and freshness {:.1}",
+        of_series(store_bytes)
+    );
+    println!(
+        "                prometheus-client, Family {:.1}",
+        of_series(family_bytes)
+    );
+
+    let peaks = ["empty", "ours", "usual"].map(|which| {
+        let server = Server::start(which);
+        processes(SCRAPERS, SCRAPES, server.address, "/metrics");
+        status_bytes(server.pid(), "VmHWM") as f64
+    });
+    let [empty, ours, usual] = peaks;
+    println!("peak memory with {SCRAPERS} compressed scrapers, in MB:");
+    println!("    a server of nothing       {:>8.1}", empty / 1e6);
+    println!("    ours                      {:>8.1}", ours / 1e6);
+    println!("    the usual stack           {:>8.1}", usual / 1e6);
+    goal("bytes a series", of_series(store_bytes), 16.0);
+    goal("peak memory, of the usual stack's", ours / usual, 1.0 / 20.0);
+}
+
+/// Bytes that were allocated and are still held.
+fn held(region: &Region<'_, std::alloc::System>) -> f64 {
+    let change = region.change();
+    change.bytes_allocated as f64 - change.bytes_deallocated as f64 + change.bytes_reallocated as f64
+}

@@ -1,0 +1,126 @@
+//! Goal 6: the program itself: how soon it answers, and what it takes with a hundred customers.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::client::text;
+use crate::report::{goal, median, status_bytes};
+use crate::server::Server;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_elements_exporter");
+const CUSTOMERS: usize = 100;
+const STARTS: usize = 9;
+
+/// How long the program is left alone before it counts as idle.
+const REST: Duration = Duration::from_secs(5);
+
+/// The program, running; it ends with this value.
+pub struct Exporter {
+    pub address: SocketAddr,
+    child: Child,
+}
+
+impl Exporter {
+    /// Starts it against the first generation of an API, each resource to be asked for once.
+    pub fn start(api: &str, concurrency: usize) -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let mut command = Command::new(PROGRAM);
+        command
+            .env_clear()
+            .arg(format!("--web.listen-address={address}"))
+            .arg("--log.level=error")
+            .env("ELEMENTS_API__VERSION", "v1")
+            .env("ELEMENTS_API__BASE_URL", format!("http://{api}"))
+            .env("ELEMENTS_API__TOKEN_URL", format!("http://{api}/connect/token"))
+            .env("ELEMENTS_API__REQUESTS_PER_SECOND", "1000")
+            .env("ELEMENTS_API__MAX_CONCURRENCY", concurrency.to_string())
+            .env("ELEMENTS_AUTH__CLIENT_ID", "demo")
+            .env("ELEMENTS_AUTH__CLIENT_SECRET", "demo-secret")
+            .stdin(Stdio::null());
+        for collector in [
+            "CUSTOMERS",
+            "JOBS",
+            "PROTECTED",
+            "LICENSES",
+            "SCAN_PROFILES",
+            "SCAN_CHANGES",
+        ] {
+            command.env(format!("ELEMENTS_COLLECTORS__{collector}__INTERVAL"), "1day");
+        }
+        let child = command.spawn().unwrap();
+        let exporter = Self { address, child };
+        let began = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            assert!(began.elapsed() < Duration::from_secs(30), "it does not listen");
+            thread::sleep(Duration::from_millis(1));
+        }
+        exporter
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether every collector has asked about every customer.
+    pub fn has_asked_for_all(&self) -> bool {
+        let metrics = text(self.address, "/metrics");
+        let mut customers = 0.0;
+        let mut pending = 0.0;
+        for line in metrics
+            .lines()
+            .filter(|line| line.starts_with("elements_exporter_customers{"))
+        {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            let value: f64 = value.parse().unwrap();
+            customers += value;
+            pending += if series.contains("state=\"pending\"") {
+                value
+            } else {
+                0.0
+            };
+        }
+        customers > 0.0 && pending == 0.0
+    }
+}
+
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn run() {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let stub = Server::of(command.args(["stub", &CUSTOMERS.to_string(), "1"]));
+    let start = || {
+        let began = Instant::now();
+        let exporter = Exporter::start(&stub.address.to_string(), 8);
+        assert!(text(exporter.address, "/metrics").contains("elements_up"));
+        (exporter, began.elapsed())
+    };
+    let starts: Vec<Duration> = (0..STARTS).map(|_| start().1).collect();
+    let (exporter, _) = start();
+    while !exporter.has_asked_for_all() {
+        thread::sleep(Duration::from_millis(100));
+    }
+    let series = text(exporter.address, "/metrics")
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .count();
+    thread::sleep(REST);
+    let resident = status_bytes(exporter.pid(), "VmRSS") as f64 / 1e6;
+    let size = std::fs::metadata(PROGRAM).unwrap().len() as f64 / 1e6;
+    println!("{CUSTOMERS} customers, {series} series");
+    goal(
+        "start to first /metrics, in ms",
+        1e3 * median(&starts).as_secs_f64(),
+        100.0,
+    );
+    goal("resident when idle, in MB", resident, 20.0);
+    goal("the program, in MB", size, 15.0);
+}

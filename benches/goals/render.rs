@@ -1,0 +1,167 @@
+//! Goal 1: rendering a million series, beside copying their text and beside other libraries.
+
+use std::collections::BTreeSet;
+use std::hint::black_box;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use elements_exporter::exposition::{Format, frame_capacity};
+use elements_exporter::scrape::{Narrowing, Scrape};
+use stats_alloc::Region;
+
+use crate::report::{goal, goal_at_least, line, median, ratio};
+use crate::{ALLOCATOR, dense, peers};
+
+const ROUNDS: usize = 15;
+
+/// The slow ones need no more to be told apart.
+const SLOW_ROUNDS: usize = 3;
+
+fn timed(work: impl FnOnce()) -> Duration {
+    let began = Instant::now();
+    work();
+    began.elapsed()
+}
+
+/// Renders what the store holds into one frame's memory, and counts its bytes.
+fn render(scrape: &Scrape, narrowing: &Narrowing, format: Format, frame: &mut Vec<u8>) -> usize {
+    let mut stored = scrape.stored(narrowing, format);
+    let mut bytes = 0;
+    loop {
+        frame.clear();
+        stored.fill(frame);
+        if frame.is_empty() {
+            return bytes;
+        }
+        bytes += black_box(&*frame).len();
+    }
+}
+
+pub fn run() {
+    let store = dense::store();
+    let scrape = dense::scrape(&store);
+    let everything = Narrowing::default();
+    let mut frame = Vec::with_capacity(frame_capacity());
+    let mut text = Vec::new();
+    let mut stored = scrape.stored(&everything, Format::Text);
+    loop {
+        frame.clear();
+        stored.fill(&mut frame);
+        if frame.is_empty() {
+            break;
+        }
+        text.extend_from_slice(&frame);
+    }
+    let series = text
+        .split(|byte| *byte == b'\n')
+        .filter(|line| line.starts_with(b"elements_job_"))
+        .count();
+    assert_eq!(series, dense::SERIES);
+    println!("{series} series, {:.1} bytes a line", text.len() as f64 / series as f64);
+
+    let of_jobs = Narrowing {
+        collectors: BTreeSet::from(["jobs".to_owned()]),
+        ..Narrowing::default()
+    };
+    let of_one = |customer| Narrowing {
+        customers: BTreeSet::from([dense::customer_id(customer)]),
+        ..Narrowing::default()
+    };
+    let mut copy = vec![0_u8; text.len()];
+    let mut times: [Vec<Duration>; 6] = Default::default();
+    for _ in 0..ROUNDS {
+        times[0].push(timed(|| black_box(&mut copy).copy_from_slice(black_box(&text))));
+        times[1].push(timed(|| {
+            render(&scrape, &everything, Format::Text, &mut frame);
+        }));
+        times[2].push(timed(|| {
+            render(&scrape, &everything, Format::OpenMetrics, &mut frame);
+        }));
+        times[3].push(timed(|| {
+            render(&scrape, &of_jobs, Format::Text, &mut frame);
+        }));
+        times[4].push(timed(|| {
+            for customer in 0..dense::CUSTOMERS {
+                render(&scrape, &of_one(customer), Format::Text, &mut frame);
+            }
+        }));
+        times[5].push(timed(|| dense::publish(&store, 7)));
+    }
+    drop(copy);
+    let [floor, ours, openmetrics, of_collector, one_by_one, publish] = times.each_ref().map(|times| median(times));
+    line("memcpy of the text (the floor)", floor, "memcpy", 1.0);
+    line("rendering, text 0.0.4", ours, "memcpy", ratio(ours, floor));
+    line(
+        "rendering, OpenMetrics",
+        openmetrics,
+        "memcpy",
+        ratio(openmetrics, floor),
+    );
+    line(
+        "rendering, ?collector=jobs",
+        of_collector,
+        "memcpy",
+        ratio(of_collector, floor),
+    );
+    line(
+        "rendering, ?customer_id= of each, all 1000",
+        one_by_one,
+        "memcpy",
+        ratio(one_by_one, floor),
+    );
+    line(
+        "publishing one customer of 1000 series",
+        publish,
+        "memcpy",
+        ratio(publish, floor),
+    );
+
+    let region = Region::new(ALLOCATOR);
+    render(&scrape, &everything, Format::Text, &mut frame);
+    let allocations = region.change().allocations;
+    println!("allocations while rendering a million series: {allocations}, of which none grows with the series");
+
+    let (constant, families) = (peers::const_gauges(), peers::families());
+    let mut times: [Vec<Duration>; 3] = Default::default();
+    let mut encoded = String::with_capacity(2 * text.len());
+    for _ in 0..SLOW_ROUNDS {
+        times[0].push(timed(|| {
+            render(&scrape, &everything, Format::Text, &mut frame);
+        }));
+        for (registry, at) in [(&constant, 1), (&families, 2)] {
+            encoded.clear();
+            times[at].push(timed(|| {
+                prometheus_client::encoding::text::encode(&mut encoded, registry).unwrap()
+            }));
+        }
+    }
+    let [again, constant, families] = times.each_ref().map(|times| median(times));
+    line(
+        "prometheus-client, custom collector of const gauges",
+        constant,
+        "ours",
+        ratio(constant, again),
+    );
+    line("prometheus-client, Family", families, "ours", ratio(families, again));
+    if let Some(python) = python() {
+        line(
+            "Python client, a tenth of them, times ten",
+            python,
+            "ours",
+            ratio(python, again),
+        );
+    }
+    goal("rendering, in memcpys", ratio(ours, floor), 2.5);
+    goal("allocations while rendering", allocations as f64, 100.0);
+    goal_at_least("times faster than const gauges", ratio(constant, again), 8.0);
+}
+
+/// How long the Python client takes, where `benches/run` put one.
+fn python() -> Option<Duration> {
+    let python = std::env::var_os("BENCH_PYTHON")?;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/python_client.py");
+    let output = Command::new(python).arg(script).output().ok()?;
+    let seconds: f64 = String::from_utf8(output.stdout).ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs_f64(10.0 * seconds))
+}

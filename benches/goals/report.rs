@@ -1,0 +1,60 @@
+//! Figures and how they are told.
+
+use std::time::Duration;
+
+/// The middle of a list.
+pub fn median(times: &[Duration]) -> Duration {
+    quantile(times, 0.5)
+}
+
+/// The time that this part of a list does not exceed.
+pub fn quantile(times: &[Duration], part: f64) -> Duration {
+    let mut sorted = times.to_vec();
+    sorted.sort();
+    let at = (part * sorted.len() as f64).ceil() as usize;
+    sorted[at.clamp(1, sorted.len()) - 1]
+}
+
+/// One line: what, how long, and its ratio to something else.
+pub fn line(what: &str, time: Duration, to: &str, ratio: f64) {
+    println!("{what:<58} {:>9.1} ms   {ratio:>8.2} × {to}", time.as_secs_f64() * 1e3);
+}
+
+/// How many times one is of the other.
+pub fn ratio(time: Duration, of: Duration) -> f64 {
+    time.as_secs_f64() / of.as_secs_f64()
+}
+
+/// Says whether a goal is met.
+pub fn goal(what: &str, value: f64, at_most: f64) {
+    let met = if value <= at_most { "met" } else { "MISSED" };
+    println!("GOAL {what}: {value:.3} (at most {at_most:.3}) — {met}");
+}
+
+/// Says whether a goal that is a factor is met.
+pub fn goal_at_least(what: &str, value: f64, at_least: f64) {
+    let met = if value >= at_least { "met" } else { "MISSED" };
+    println!("GOAL {what}: {value:.2} (at least {at_least:.2}) — {met}");
+}
+
+/// A field of `/proc/PID/status` in bytes, as `VmHWM`.
+pub fn status_bytes(pid: u32, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+    let kibibytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kibibytes * 1024
+}
+
+/// The processor time that a process has had.
+pub fn processor_time(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let after_name = stat.rsplit_once(") ").unwrap().1;
+    let ticks: u64 = after_name
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(|field| field.parse::<u64>().unwrap())
+        .sum();
+    // A tick is a hundredth of a second on every Linux that there is to run on.
+    Duration::from_millis(ticks * 10)
+}

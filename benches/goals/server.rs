@@ -1,0 +1,185 @@
+//! Servers in processes of their own: ours, the usual one, and nginx.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use elements_exporter::health::Health;
+use elements_exporter::http::server::Listener;
+use elements_exporter::http::{self, Site};
+use tokio_util::sync::CancellationToken;
+use tower_http::compression::CompressionLayer;
+
+use crate::{dense, peers};
+
+/// A server process, which ends with this value.
+pub struct Server {
+    pub address: SocketAddr,
+    child: Child,
+}
+
+impl Server {
+    /// Starts one of this program's: `ours` or `usual`.
+    pub fn start(which: &str) -> Self {
+        Self::of(Command::new(std::env::current_exe().unwrap()).args(["serve", which]))
+    }
+
+    /// Starts a program that says its address in its first line.
+    pub fn of(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        Self {
+            address: line.trim().parse().unwrap(),
+            child,
+        }
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// nginx over files that are written first, if `benches/run` put one.
+pub struct Nginx {
+    pub address: SocketAddr,
+    child: Child,
+    folder: PathBuf,
+}
+
+impl Nginx {
+    /// Serves `metrics`, and `metrics.gz` to whoever takes it compressed.
+    pub fn start(plain: &[u8], compressed: &[u8]) -> Option<Self> {
+        let program = std::env::var_os("BENCH_NGINX")?;
+        let folder = std::env::temp_dir().join(format!("elements-bench-{}", std::process::id()));
+        fs::create_dir_all(folder.join("files")).unwrap();
+        fs::write(folder.join("files/metrics"), plain).unwrap();
+        fs::write(folder.join("files/metrics.gz"), compressed).unwrap();
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let root = folder.display();
+        // As Debian ships it, but for the paths and for what needs a system user.
+        let config = format!(
+            "worker_processes auto;\ndaemon off;\npid {root}/pid;\nerror_log {root}/error.log;\n\
+             events {{ worker_connections 768; }}\n\
+             http {{\n  sendfile on;\n  tcp_nopush on;\n  types_hash_max_size 2048;\n  access_log off;\n\
+             default_type text/plain;\n  gzip_static on;\n  client_body_temp_path {root}/body;\n\
+             proxy_temp_path {root}/proxy;\n  fastcgi_temp_path {root}/fastcgi;\n  uwsgi_temp_path {root}/uwsgi;\n\
+             scgi_temp_path {root}/scgi;\n  server {{ listen {address}; root {root}/files; }}\n}}\n"
+        );
+        let user = if is_root() { "user root;\n" } else { "" };
+        fs::write(folder.join("nginx.conf"), format!("{user}{config}")).unwrap();
+        let child = Command::new(program)
+            .arg("-e")
+            .arg(folder.join("error.log"))
+            .arg("-c")
+            .arg(folder.join("nginx.conf"))
+            .spawn()
+            .unwrap();
+        let nginx = Self { address, child, folder };
+        for _ in 0..100 {
+            if TcpStream::connect(address).is_ok() {
+                return Some(nginx);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!(
+            "nginx does not answer: {}",
+            fs::read_to_string(nginx.folder.join("error.log")).unwrap_or_default()
+        );
+    }
+}
+
+fn is_root() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status.lines().any(|line| line.starts_with("Uid:\t0\t"))
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // The master ends its workers when it is asked to, not when it is killed.
+        let pid = self.child.id().to_string();
+        let _ = Command::new("kill").arg(pid).status();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(Path::new(&self.folder));
+    }
+}
+
+/// One of this program's servers, until its standard input ends.
+pub fn serve(which: &str) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let stop = CancellationToken::new();
+    let router = match which {
+        "ours" => ours(),
+        "usual" => usual(),
+        "empty" => Router::new().route("/metrics", get(|| async { "" })),
+        other => panic!("no server is called {other}"),
+    };
+    let serving = async {
+        let listener = Listener::bind(&["127.0.0.1:0".to_owned()]).await.unwrap();
+        println!("{}", listener.address().unwrap());
+        std::io::stdout().flush().unwrap();
+        listener.serve(router, None, stop.clone()).await;
+    };
+    std::thread::spawn({
+        let stop = stop.clone();
+        move || {
+            let _ = std::io::stdin().read_to_end(&mut Vec::new());
+            stop.cancel();
+        }
+    });
+    runtime.block_on(serving);
+}
+
+/// The exporter's own routes over a dense store, and one that publishes a customer anew.
+fn ours() -> Router {
+    let store = dense::store();
+    let scrape = dense::scrape(&store);
+    let site = Site {
+        scrape: Arc::new(scrape),
+        bodies: Arc::default(),
+        health: Arc::new(Health::new()),
+        telemetry_path: "/metrics".to_owned(),
+        route_prefix: String::new(),
+        reload: None,
+        subtitle: String::new(),
+    };
+    let publish = move || async move {
+        dense::publish(&store, 7);
+        ""
+    };
+    http::routes(site).route("/publish", get(publish))
+}
+
+/// What is usually built: `Family`, encoded into a text, behind tower-http's compression.
+fn usual() -> Router {
+    let registry = Arc::new(peers::families());
+    let metrics = move || async move {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text
+    };
+    Router::new()
+        .route("/metrics", get(metrics))
+        .layer(CompressionLayer::new())
+}

@@ -1,0 +1,209 @@
+//! An API of a fixed latency: the simulated partner's answers about a few customers, told of as many as wanted.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, Bytes};
+use elements_exporter::simulator::{Settings, Simulator};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::dense;
+
+/// Customers whose answers are told of all others too.
+const TEMPLATES: usize = 8;
+
+struct Stub {
+    latency: Duration,
+    partner: SocketAddr,
+    templates: Vec<String>,
+    customers: Bytes,
+    answers: Mutex<HashMap<String, Bytes>>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    paths: Vec<String>,
+    first: Option<Instant>,
+    last: Option<Instant>,
+}
+
+/// Serves until its standard input ends.
+pub fn serve(customers: usize, latency_milliseconds: u64) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async move {
+        let settings = Settings {
+            customers: TEMPLATES,
+            churn: false,
+            ..Settings::default()
+        };
+        let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let simulator = Simulator::bind(settings, local).await.unwrap();
+        let partner: SocketAddr = simulator.base_url().trim_start_matches("http://").parse().unwrap();
+        tokio::spawn(simulator.run(CancellationToken::new()));
+        let (templates, customers) = tokio::task::spawn_blocking(move || list(partner, customers))
+            .await
+            .unwrap();
+        let stub = Arc::new(Stub {
+            latency: Duration::from_millis(latency_milliseconds),
+            partner,
+            templates,
+            customers,
+            answers: Mutex::default(),
+            seen: Mutex::default(),
+        });
+        let listener = tokio::net::TcpListener::bind(local).await.unwrap();
+        println!("{}", listener.local_addr().unwrap());
+        std::io::stdout().flush().unwrap();
+        std::thread::spawn(|| {
+            let _ = std::io::stdin().read_to_end(&mut Vec::new());
+            std::process::exit(0);
+        });
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let stub = Arc::clone(&stub);
+            let service = service_fn(move |request| answer(Arc::clone(&stub), request));
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    });
+}
+
+/// The templates' ids, and the list of so many customers made of theirs.
+fn list(partner: SocketAddr, customers: usize) -> (Vec<String>, Bytes) {
+    let form =
+        "grant_type=client_credentials&client_id=demo&client_secret=demo-secret&scope=partner.customers.read.all";
+    let form_type = "application/x-www-form-urlencoded";
+    let token: Value = serde_json::from_slice(&ask(partner, "POST", "/connect/token", None, form_type, form)).unwrap();
+    let bearer = format!("Bearer {}", token["access_token"].as_str().unwrap());
+    let listed = ask(partner, "GET", "/partner/customers", Some(&bearer), "", "");
+    let mut listed: Value = serde_json::from_slice(&listed).unwrap();
+    let rows = listed["value"].as_array().unwrap().clone();
+    let templates = rows.iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect();
+    let all = (0..customers).map(|n| {
+        let mut row = rows[n % TEMPLATES].clone();
+        row["id"] = dense::customer_id(n).into();
+        row
+    });
+    listed["value"] = all.collect();
+    (templates, serde_json::to_vec(&listed).unwrap().into())
+}
+
+async fn answer(stub: Arc<Stub>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let path = request
+        .uri()
+        .path_and_query()
+        .map_or("", |path| path.as_str())
+        .to_owned();
+    if path == "/-/paths" {
+        return Ok(Response::new(Body::from(stub.seen.lock().unwrap().paths.join("\n"))));
+    }
+    if path == "/-/took" {
+        let seen = stub.seen.lock().unwrap();
+        let took = seen
+            .last
+            .zip(seen.first)
+            .map_or(Duration::ZERO, |(last, first)| last - first);
+        return Ok(Response::new(Body::from(format!(
+            "{} {}",
+            seen.paths.len(),
+            took.as_secs_f64()
+        ))));
+    }
+    let began = Instant::now();
+    let token = path == "/connect/token";
+    let bearer = request
+        .headers()
+        .get("authorization")
+        .and_then(|value| value.to_str().ok());
+    let bearer = bearer.map(ToOwned::to_owned);
+    let method = request.method().to_string();
+    tokio::time::sleep(stub.latency).await;
+    let body = if token {
+        let form = axum::body::to_bytes(Body::new(request.into_body()), 1 << 20)
+            .await
+            .unwrap();
+        let form = String::from_utf8(form.to_vec()).unwrap();
+        let partner = stub.partner;
+        let asking = move || {
+            ask(
+                partner,
+                "POST",
+                "/connect/token",
+                None,
+                "application/x-www-form-urlencoded",
+                &form,
+            )
+        };
+        tokio::task::spawn_blocking(asking).await.unwrap().into()
+    } else {
+        about(&stub, &method, &path, bearer).await
+    };
+    if !token {
+        let mut seen = stub.seen.lock().unwrap();
+        seen.first.get_or_insert(began);
+        seen.last = Some(Instant::now());
+        seen.paths.push(path);
+    }
+    let response = Response::builder().header("content-type", "application/json");
+    Ok(response.body(Body::from(body)).unwrap())
+}
+
+/// What the simulated partner says of a template, once asked.
+async fn about(stub: &Arc<Stub>, method: &str, path: &str, bearer: Option<String>) -> Bytes {
+    if path == "/partner/customers" {
+        return stub.customers.clone();
+    }
+    let id = path
+        .strip_prefix("/partner/customers/")
+        .and_then(|rest| rest.split('/').next());
+    let number = id.and_then(|id| usize::from_str_radix(id.get(..8)?, 16).ok());
+    let path = match (id, number) {
+        (Some(id), Some(number)) => path.replace(id, &stub.templates[number % TEMPLATES]),
+        _ => path.to_owned(),
+    };
+    if let Some(known) = stub.answers.lock().unwrap().get(&path).cloned() {
+        return known;
+    }
+    let (partner, asked, method) = (stub.partner, path.clone(), method.to_owned());
+    let asking = move || ask(partner, &method, &asked, bearer.as_deref(), "", "");
+    let body = Bytes::from(tokio::task::spawn_blocking(asking).await.unwrap());
+    stub.answers.lock().unwrap().insert(path, body.clone());
+    body
+}
+
+/// One request to the simulated partner, over a connection of its own.
+fn ask(partner: SocketAddr, method: &str, path: &str, bearer: Option<&str>, kind: &str, body: &str) -> Vec<u8> {
+    let mut stream = TcpStream::connect(partner).unwrap();
+    let authorization = bearer
+        .map(|bearer| format!("Authorization: {bearer}\r\n"))
+        .unwrap_or_default();
+    let kind = if kind.is_empty() {
+        String::new()
+    } else {
+        format!("Content-Type: {kind}\r\n")
+    };
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {partner}\r\n{authorization}{kind}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 20"), "{method} {path}: {head}");
+    assert!(!head.contains("transfer-encoding"), "{head}");
+    answer.split_off(end + 4)
+}

@@ -1,0 +1,180 @@
+//! A share of the customers, for fleets that outgrow one Prometheus or one budget of requests.
+
+use std::fmt;
+use std::str::FromStr;
+
+use ring::digest;
+
+use super::CustomerId;
+
+/// The most shares. A fleet of fifty thousand customers then still has fifty in each; further, every scrape would be
+/// mostly overhead.
+pub const MAX_SHARDS: u32 = 1_000;
+
+/// One of several equal shares of the customers, counted from zero.
+///
+/// A customer belongs to the share that scores highest for it (rendezvous hashing). A share more takes from each of the
+/// others what it needs and moves nothing between them. The hash never changes, so that a restart or an upgrade of some
+/// of the exporters moves nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    index: u32,
+    of: u32,
+}
+
+/// What the shares are for. Shares for one purpose are independent of those for another, so that each share of an
+/// exporter's customers splits evenly again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Which exporter asks the API about the customer.
+    Poll,
+    /// Which scrape shows it.
+    Scrape,
+}
+
+/// A text that is no share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected I/N with N from 1 to {MAX_SHARDS} and I from 0 to N - 1, such as 0/3")]
+pub struct InvalidShard;
+
+impl Shard {
+    /// All customers.
+    pub const WHOLE: Self = Self { index: 0, of: 1 };
+
+    /// All shares of so many.
+    pub fn all(of: u32) -> impl Iterator<Item = Self> {
+        (0..of).map(move |index| Self { index, of })
+    }
+
+    /// Whether it is the first, which also has what belongs to no customer.
+    pub fn is_first(self) -> bool {
+        self.index == 0
+    }
+
+    /// Whether a customer belongs to it.
+    pub fn owns(self, customer: &CustomerId, purpose: Purpose) -> bool {
+        if self.of == 1 {
+            return true;
+        }
+        let hash = hash(customer, purpose);
+        let score = |index: u32| mixed(hash ^ mixed(u64::from(index) + 1));
+        let best = (0..self.of).max_by_key(|index| score(*index));
+        best == Some(self.index)
+    }
+}
+
+/// The first half of what SHA-256 makes of purpose and id.
+fn hash(customer: &CustomerId, purpose: Purpose) -> u64 {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(match purpose {
+        Purpose::Poll => b"poll ",
+        Purpose::Scrape => b"scrape ",
+    });
+    // Ids are the same in either case of their letters.
+    context.update(customer.as_str().to_ascii_lowercase().as_bytes());
+    let bytes = context.finish();
+    bytes
+        .as_ref()
+        .iter()
+        .take(8)
+        .fold(0, |hash, byte| hash << 8 | u64::from(*byte))
+}
+
+/// SplitMix64's finaliser: every bit of the input changes half of the output.
+fn mixed(mut bits: u64) -> u64 {
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        Self::WHOLE
+    }
+}
+
+impl FromStr for Shard {
+    type Err = InvalidShard;
+
+    fn from_str(text: &str) -> Result<Self, InvalidShard> {
+        let (index, of) = text.split_once('/').ok_or(InvalidShard)?;
+        let number = |text: &str| text.parse::<u32>().map_err(|_| InvalidShard);
+        let (index, of) = (number(index)?, number(of)?);
+        if (1..=MAX_SHARDS).contains(&of) && index < of {
+            Ok(Self { index, of })
+        } else {
+            Err(InvalidShard)
+        }
+    }
+}
+
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.index, self.of)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    const CUSTOMERS: u32 = 6000;
+
+    fn customers() -> impl Iterator<Item = CustomerId> {
+        (0..CUSTOMERS).map(|n| CustomerId::parse(&format!("{n:08x}-7d1b-4c1e-9a64-5b1f0e2d3c4a")).unwrap())
+    }
+
+    fn owner(customer: &CustomerId, of: u32, purpose: Purpose) -> u32 {
+        let owners: Vec<Shard> = Shard::all(of).filter(|shard| shard.owns(customer, purpose)).collect();
+        assert_eq!(owners.len(), 1, "every customer once, none lost");
+        owners.first().unwrap().index
+    }
+
+    #[test]
+    fn shares_are_even_and_one_more_moves_only_what_it_takes() {
+        for of in [1, 2, 3, 8] {
+            let mut sizes = vec![0; of as usize];
+            let mut moved = 0;
+            for customer in customers() {
+                let before = owner(&customer, of, Purpose::Poll);
+                let after = owner(&customer, of + 1, Purpose::Poll);
+                *sizes.get_mut(before as usize).unwrap() += 1;
+                if before != after {
+                    assert_eq!(after, of, "nobody moves between those that were there");
+                    moved += 1;
+                }
+            }
+            let near = |count: u32, part: u32| (CUSTOMERS / part).abs_diff(count) < CUSTOMERS / part / 5;
+            assert!(sizes.iter().all(|size| near(*size, of)), "{sizes:?}");
+            assert!(near(moved, of + 1), "{moved}");
+        }
+    }
+
+    #[test]
+    fn shares_of_scrapes_split_each_share_of_polls_evenly() {
+        let mut sizes = [0; 4];
+        for customer in customers().filter(|customer| owner(customer, 2, Purpose::Poll) == 0) {
+            *sizes.get_mut(owner(&customer, 4, Purpose::Scrape) as usize).unwrap() += 1;
+        }
+        assert!(sizes.iter().all(|size| (600..900).contains(size)), "{sizes:?}");
+    }
+
+    #[test]
+    fn the_hash_is_the_same_for_ever() {
+        let customer = CustomerId::parse("0F1C3DED-26b1-443b-91bf-c9009b7c057a").unwrap();
+        let owners = [2, 3, 10, 1000].map(|of| owner(&customer, of, Purpose::Poll));
+        assert_eq!(owners, [0, 0, 3, 806]);
+    }
+
+    #[test]
+    fn shares_are_written_as_they_are_read() {
+        for text in ["0/1", "2/3", "999/1000"] {
+            assert_eq!(text.parse::<Shard>().unwrap().to_string(), text);
+        }
+        for text in ["", "1", "/", "3/3", "0/0", "-1/2", "0/1001", "a/b", "1/2/3", " 0/1"] {
+            assert_eq!(text.parse::<Shard>(), Err(InvalidShard), "{text}");
+        }
+    }
+}
