@@ -158,7 +158,12 @@ pub(super) fn modules(modules: &[ModuleStanding], now: Timestamp) -> Markup {
                         (run(module.newest, now))
                         @if module.failures > 1 { small { ", " (count(module.failures)) " failures in a row" } }
                     }
-                    td { "restore point " (restore_point(module, now)) }
+                    td {
+                        "restore point " (restore_point(module, now))
+                        @if let Some(objective) = module.objective.filter(|_| module.is_overdue(now)) {
+                            small { ", " (span(objective)) " allowed" }
+                        }
+                    }
                 }
             }
         }
@@ -189,6 +194,5 @@ fn restore_point(module: &ModuleStanding, now: Timestamp) -> Markup {
             Some(at) => span class=[class] { (time(at, now)) },
             None => span class=(class.unwrap_or("none")) { "never" },
         }
-        @if let Some(objective) = module.objective.filter(|_| class.is_some()) { small { ", " (span(objective)) " allowed" } }
     }
 }
