@@ -95,8 +95,8 @@ async fn index(State(site): State<Arc<Site>>, RawQuery(query): RawQuery) -> Resp
     aside(move || page::front(&site, &Wanted::parse(query.as_deref()))).await
 }
 
-async fn customer(State(site): State<Arc<Site>>, Path(id): Path<String>) -> Response {
-    aside(move || page::customer(&site, &id)).await
+async fn customer(State(site): State<Arc<Site>>, Path(id): Path<String>, RawQuery(query): RawQuery) -> Response {
+    aside(move || page::customer(&site, &id, &Wanted::parse(query.as_deref()))).await
 }
 
 async fn runbooks(State(site): State<Arc<Site>>) -> Page {

@@ -1,7 +1,7 @@
 //! What the pages for people are made of: how the exporter does, and how every customer stands, worst first.
 //!
 //! Like a scrape it never asks the API and never waits for a poll. What walks all customers is made at most once a
-//! [`CENSUS_LIFE`], however many people look.
+//! second, however many people look.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

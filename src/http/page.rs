@@ -19,6 +19,7 @@ use ring::digest::{SHA256, digest};
 
 use crate::args::{REVISION, VERSION};
 use crate::assets::{self, Asset};
+use crate::domain::Timestamp;
 
 pub(super) use customer::customer;
 pub(super) use front::{Wanted, front};
@@ -165,6 +166,21 @@ pub(super) fn runbooks(site: &super::Site) -> Page {
         div.card.text { (PreEscaped(as_html(assets::RUNBOOKS))) }
     };
     below(site, "runbooks", &content)
+}
+
+/// When a page was made.
+fn as_of(at: Timestamp) -> Markup {
+    let exact = jiff::Timestamp::from_second(at.as_whole_unix_seconds()).map(|at| at.to_string());
+    let exact = exact.unwrap_or_default().replace('T', " ").replace('Z', " UTC");
+    html! { "As of " time #as-of data-live { (exact) } "." }
+}
+
+/// How to stop a page from renewing itself, and to have it go on.
+fn pause(is_live: bool, live: &str, paused: &str) -> Markup {
+    html! {
+        @if is_live { "It renews itself; " a href=(paused) { "pause" } "." }
+        @else { "It is paused; " a href=(live) { "resume" } "." }
+    }
 }
 
 /// What is said of a page that is not there.

@@ -137,6 +137,14 @@ fn a_scrape_cannot_call_the_api() {
 }
 
 #[test]
+fn a_page_for_people_cannot_reach_the_loop() {
+    assert_eq!(
+        trespasses("status", &["schedule", "app", "config", "http", "simulator"]),
+        [""; 0]
+    );
+}
+
+#[test]
 fn the_simulated_partner_is_a_witness_of_its_own() {
     assert_eq!(
         trespasses("simulator", &["api", "domain", "collector", "store", "exposition"]),

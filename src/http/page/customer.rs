@@ -4,15 +4,18 @@ use std::time::SystemTime;
 
 use axum::http::StatusCode;
 use maud::{Markup, html};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::front::{Tone, called};
+use super::front::{Tone, Wanted, called};
 use super::words::{count, span, status, time, time_or, told};
-use super::{Depth, Frame, Page, missing};
+use super::{Depth, Frame, Page, as_of, missing, pause};
 use crate::domain::{CustomerId, Glimpse, JobStatus, ModuleStanding, Timestamp};
 use crate::http::Site;
 use crate::status::Portrait;
 use crate::store::{Answer, State};
+
+/// What of an id is encoded where it stands in a path or a query: everything that could mean something there.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 
 /// The path of a customer's page, from the root of all pages.
 pub(super) fn path_of(id: &CustomerId) -> String {
@@ -20,11 +23,11 @@ pub(super) fn path_of(id: &CustomerId) -> String {
 }
 
 fn encoded(id: &CustomerId) -> String {
-    utf8_percent_encode(id.as_str(), NON_ALPHANUMERIC).to_string()
+    utf8_percent_encode(id.as_str(), ENCODED).to_string()
 }
 
 /// The page of the customer with this id.
-pub(in crate::http) fn customer(site: &Site, id: &str) -> Page {
+pub(in crate::http) fn customer(site: &Site, id: &str, wanted: &Wanted) -> Page {
     let now = Timestamp::from(SystemTime::now());
     let found = CustomerId::parse(id).map(|id| site.status.portraits(&[id], now));
     let Some(portrait) = found.and_then(|found| found.into_iter().next()) else {
@@ -37,9 +40,11 @@ pub(in crate::http) fn customer(site: &Site, id: &str) -> Page {
         subtitle: &site.subtitle,
         telemetry_path: &site.telemetry_path,
         depth: Depth::Below,
-        live: true,
+        live: wanted.is_live(),
     };
-    frame.page(StatusCode::OK, &content(site, &portrait, now), &html! {})
+    let here = encoded(&portrait.dossier.id);
+    let foot = html! { p { (as_of(now)) " " (pause(wanted.is_live(), &here, &format!("{here}?live=off"))) } };
+    frame.page(StatusCode::OK, &content(site, &portrait, now), &foot)
 }
 
 fn content(site: &Site, portrait: &Portrait, now: Timestamp) -> Markup {
@@ -153,7 +158,12 @@ pub(super) fn modules(modules: &[ModuleStanding], now: Timestamp) -> Markup {
                         (run(module.newest, now))
                         @if module.failures > 1 { small { ", " (count(module.failures)) " failures in a row" } }
                     }
-                    td { "restore point " (restore_point(module, now)) }
+                    td {
+                        "restore point " (restore_point(module, now))
+                        @if let Some(objective) = module.objective.filter(|_| module.is_overdue(now)) {
+                            small { ", " (span(objective)) " allowed" }
+                        }
+                    }
                 }
             }
         }
@@ -184,6 +194,5 @@ fn restore_point(module: &ModuleStanding, now: Timestamp) -> Markup {
             Some(at) => span class=[class] { (time(at, now)) },
             None => span class=(class.unwrap_or("none")) { "never" },
         }
-        @if let Some(objective) = module.objective.filter(|_| class.is_some()) { small { ", " (span(objective)) " allowed" } }
     }
 }

@@ -8,7 +8,7 @@ use url::form_urlencoded;
 
 use super::customer::{modules, path_of};
 use super::words::{about, count, counted, span, time, time_or, told};
-use super::{Depth, Frame, Page};
+use super::{Depth, Frame, Page, as_of, pause};
 use crate::domain::{CustomerId, Timestamp};
 use crate::http::Site;
 use crate::status::{Census, Citizen, CollectorSummary, Concern, Portrait, Summary};
@@ -58,6 +58,11 @@ impl Wanted {
             }
         }
         wanted
+    }
+
+    /// Whether the page is to renew itself.
+    pub(super) fn is_live(&self) -> bool {
+        self.live
     }
 
     /// The link to the page that this asks for.
@@ -146,12 +151,12 @@ pub(in crate::http) fn front(site: &Site, wanted: &Wanted) -> Page {
     };
     let foot = html! {
         p {
-            "As of " (jiff_text(summary.now)) ". "
-            @if wanted.live {
-                "It renews itself; " a href=(Wanted { live: false, ..wanted.clone() }.link()) { "pause" } "."
-            } @else {
-                "It is paused; " a href=(Wanted { live: true, ..wanted.clone() }.link()) { "resume" } "."
-            }
+            (as_of(summary.now)) " "
+            (pause(
+                wanted.live,
+                &Wanted { live: true, ..wanted.clone() }.link(),
+                &Wanted { live: false, ..wanted.clone() }.link(),
+            ))
         }
         p { "Narrow the metrics with " code { "?collector=NAME" } " and " code { "?customer_id=ID" } ", each as often as needed." }
     };
@@ -163,11 +168,6 @@ pub(in crate::http) fn front(site: &Site, wanted: &Wanted) -> Page {
         live: wanted.live,
     };
     frame.page(StatusCode::OK, &content, &foot)
-}
-
-fn jiff_text(at: Timestamp) -> Markup {
-    let exact = jiff::Timestamp::from_second(at.as_whole_unix_seconds()).map(|at| at.to_string());
-    html! { time #as-of data-live { (exact.unwrap_or_default().replace('T', " ").replace('Z', " UTC")) } }
 }
 
 /// The answer to whether the data is true, and what it stands on.
