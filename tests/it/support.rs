@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::parser;
 
 /// How long a condition may take to come true on a slow machine before the test gives up.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Counts changed objects, which is off by default.
 pub const OBJECTS: (&str, &str) = ("ELEMENTS_COLLECTORS__SCAN_CHANGES__OBJECTS", "true");
