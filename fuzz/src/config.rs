@@ -12,6 +12,10 @@ const CANARY: &str = "canary-c0ffee-4711";
 
 /// The input: the file; behind a NUL, lines of the environment as `NAME=value`. `SECRET` stands for a secret.
 pub fn check(data: &[u8]) {
+    // A fuzzer that sees what texts are compared with writes it itself, anywhere.
+    if data.windows(CANARY.len()).any(|window| window == CANARY.as_bytes()) {
+        return;
+    }
     let (file, environment) = match data.iter().position(|byte| *byte == 0) {
         Some(end) => (&data[..end], &data[end + 1..]),
         None => (data, &[][..]),
