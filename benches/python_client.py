@@ -16,7 +16,7 @@ for customer in range(100):
             gauge.labels(customer_id, "Microsoft 365", f"Exchange Online mailbox {module:02}").set(1.7e9 + n)
 times = []
 for _ in range(3):
-    began = time.perf_counter()
+    began = time.thread_time()
     generate_latest(registry)
-    times.append(time.perf_counter() - began)
+    times.append(time.thread_time() - began)
 print(sorted(times)[1])

@@ -65,9 +65,22 @@ impl Exporter {
         self.child.id()
     }
 
+    /// The mean time of its requests, in seconds.
+    pub fn mean_request(&self) -> f64 {
+        let metrics = text(self.address, "/metrics?collector=exporter");
+        let sum = |suffix: &str| -> f64 {
+            let name = format!("elements_exporter_api_request_duration_seconds_{suffix}{{");
+            let lines = metrics.lines().filter(|line| line.starts_with(&name));
+            lines
+                .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+                .sum()
+        };
+        sum("sum") / sum("count")
+    }
+
     /// Whether every collector has asked about every customer.
     pub fn has_asked_for_all(&self) -> bool {
-        let metrics = text(self.address, "/metrics");
+        let metrics = text(self.address, "/metrics?collector=exporter");
         let mut customers = 0.0;
         let mut pending = 0.0;
         for line in metrics

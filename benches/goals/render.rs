@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::hint::black_box;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use cpu_time::ThreadTime;
 use elements_exporter::exposition::{Format, frame_capacity};
 use elements_exporter::scrape::{Narrowing, Scrape};
 use stats_alloc::Region;
@@ -18,8 +19,9 @@ const ROUNDS: usize = 15;
 /// The slow ones need no more to be told apart.
 const SLOW_ROUNDS: usize = 3;
 
+/// The processor time of a work in one thread, which others on the machine disturb less than the time that passes.
 fn timed(work: impl FnOnce()) -> Duration {
-    let began = Instant::now();
+    let began = ThreadTime::now();
     work();
     began.elapsed()
 }

@@ -23,14 +23,16 @@ pub fn run() {
     let customers: usize = std::env::var("BENCH_CUSTOMERS").map_or(10_000, |text| text.parse().unwrap());
     let stub = stub(customers, LATENCY);
     let exporter = Exporter::start(&stub.address.to_string(), CONCURRENCY);
+    let empty = Server::start("empty");
     let done = AtomicBool::new(false);
     let one = format!("/metrics?customer_id={}", crate::dense::customer_id(7));
     let (whole, narrow) = thread::scope(|scope| {
         let whole = scope.spawn(|| every_second(&done, || scrape(exporter.address, "/metrics", Encoding::Gzip).0));
         let narrow = scope.spawn(|| {
-            let mut times = Vec::new();
+            let mut times: [Vec<Duration>; 2] = Default::default();
             while !done.load(Ordering::Relaxed) {
-                times.push(scrape(exporter.address, &one, Encoding::Identity).0);
+                times[0].push(scrape(exporter.address, &one, Encoding::Identity).0);
+                times[1].push(scrape(empty.address, "/metrics", Encoding::Identity).0);
                 thread::sleep(Duration::from_millis(20));
             }
             times
@@ -44,19 +46,26 @@ pub fn run() {
     println!(
         "{customers} customers, {requests} requests of {LATENCY:?} by {CONCURRENCY} at once: {took:.1} s, {floor:.1} s if nothing took time"
     );
-    let seconds = |time: Duration| time.as_secs_f64();
     println!(
-        "meanwhile {} whole compressed scrapes, median {:.3} s",
-        whole.len(),
-        seconds(quantile(&whole, 0.5))
+        "a request took {:.1} ms as the exporter saw it",
+        1e3 * exporter.mean_request()
     );
+    let milliseconds = |time: Duration| 1e3 * time.as_secs_f64();
+    let [narrow, nothing] = narrow;
+    for (what, times) in [
+        ("whole compressed scrapes", &whole),
+        ("scrapes of one customer", &narrow),
+        ("scrapes of a server of nothing", &nothing),
+    ] {
+        let (median, slow) = (quantile(times, 0.5), quantile(times, 0.99));
+        println!(
+            "meanwhile {} {what}: median {:.1} ms, p99 {:.1} ms",
+            times.len(),
+            milliseconds(median),
+            milliseconds(slow)
+        );
+    }
     let p99 = quantile(&narrow, 0.99);
-    println!(
-        "and {} of one customer, median {:.1} ms, p99 {:.1} ms",
-        narrow.len(),
-        1e3 * seconds(quantile(&narrow, 0.5)),
-        1e3 * seconds(p99)
-    );
     drop(exporter);
     drop(stub);
 
@@ -74,13 +83,13 @@ pub fn run() {
     let bare: f64 = String::from_utf8(bare.stdout).unwrap().trim().parse().unwrap();
     println!(
         "{costed} pages: {:.2} s of processor time, bare hyper and serde_json {bare:.2} s",
-        seconds(ours)
+        ours.as_secs_f64()
     );
     goal("a round, of its requests' latency", took / floor, 1.1);
-    goal("p99 of ?customer_id= during the round, in ms", 1e3 * seconds(p99), 5.0);
+    goal("p99 of ?customer_id= during the round, in ms", milliseconds(p99), 5.0);
     goal(
         "processor time, of bare hyper and serde_json",
-        seconds(ours) / bare,
+        ours.as_secs_f64() / bare,
         1.5,
     );
 }

@@ -230,9 +230,12 @@ impl Building {
 
     fn finish(self) -> Table {
         let columns = self.columns.max(1);
-        let column = |column| self.values.iter().skip(column).step_by(columns).copied();
+        let mut values = Vec::with_capacity(self.values.len());
+        for column in 0..columns {
+            values.extend(self.values.iter().skip(column).step_by(columns));
+        }
         Table {
-            values: (0..columns).flat_map(column).collect(),
+            values: values.into_boxed_slice(),
             labels: self.labels.into_boxed_str(),
             ends: self.ends.into_boxed_slice(),
         }
