@@ -6,6 +6,7 @@ mod gates;
 mod history;
 mod labels;
 mod mutations;
+mod notifications;
 mod queries;
 mod rules;
 mod servers;
