@@ -5,6 +5,7 @@ mod dashboards;
 mod gates;
 mod history;
 mod labels;
+mod lint;
 mod mutations;
 mod notifications;
 mod queries;
