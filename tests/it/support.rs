@@ -92,13 +92,26 @@ pub fn expect(name: &str, text: &str) {
 }
 
 /// Waits until `condition` gives something.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut condition: impl FnMut() -> F) -> T {
+pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, condition: impl FnMut() -> F) -> T {
+    within(PATIENCE, what, condition).await
+}
+
+/// The same where several programs have to play together, of which each waits a while by design.
+pub async fn patiently<T, F: Future<Output = Option<T>>>(what: &str, condition: impl FnMut() -> F) -> T {
+    within(PATIENCE * 6, what, condition).await
+}
+
+async fn within<T, F: Future<Output = Option<T>>>(
+    patience: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> F,
+) -> T {
     let began = Instant::now();
     loop {
         if let Some(value) = condition().await {
             return value;
         }
-        assert!(began.elapsed() < PATIENCE, "still not: {what}");
+        assert!(began.elapsed() < patience, "still not: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -105,13 +105,20 @@ pub fn unfolded() -> Vec<(String, String)> {
     recorded
 }
 
-/// The rules of a file with all that takes its time made so many times shorter: `for`, `keep_firing_for`, intervals of
-/// groups, ranges and offsets; a second at least.
+/// A file of rules, or of routes, with all that takes its time made so many times shorter: `for`, `keep_firing_for`,
+/// intervals and waits of groups, ranges and offsets; a second at least.
 pub fn hastened(text: &str, factor: u64) -> String {
     let mut lines = Vec::new();
     for line in text.lines() {
         let key = line.trim_start();
-        let timed = ["for: ", "keep_firing_for: ", "interval: "];
+        let timed = [
+            "for: ",
+            "keep_firing_for: ",
+            "interval: ",
+            "group_wait: ",
+            "group_interval: ",
+            "repeat_interval: ",
+        ];
         let line = match timed.iter().find_map(|prefix| key.strip_prefix(prefix)) {
             Some(duration) if !line.trim_start().starts_with('#') => {
                 line.replace(duration, &shorter(duration, factor).unwrap())

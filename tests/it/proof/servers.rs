@@ -90,14 +90,42 @@ impl Server {
             format!("--config.file={}", file.display()),
             format!("--storage.tsdb.path={}", directory.join("data").display()),
             "--storage.tsdb.retention.time=90d".to_owned(),
-            "--enable-feature=promql-at-modifier".to_owned(),
+            "--web.enable-lifecycle".to_owned(),
+            // What was sent before it knew its Alertmanager is sent again so soon, and not after a minute.
+            "--rules.alert.resend-delay=5s".to_owned(),
         ];
-        Self::start(
-            &tool("EXPORTER_TEST_PROMETHEUS", "prometheus"),
-            directory,
-            &arguments[..3],
-        )
-        .await
+        Self::start(&tool("EXPORTER_TEST_PROMETHEUS", "prometheus"), directory, &arguments).await
+    }
+
+    /// Has a Prometheus read its configuration again.
+    pub async fn reload(&self) {
+        let answer = self
+            .client
+            .post(format!("{}/-/reload", self.base))
+            .send()
+            .await
+            .unwrap();
+        assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
+    }
+
+    /// An Alertmanager by itself with this configuration, whose templates are in `directory`.
+    pub async fn alertmanager(directory: &Path, configuration: &str) -> Self {
+        let file = directory.join("alertmanager.yml");
+        std::fs::write(&file, configuration).unwrap();
+        let arguments = [
+            format!("--config.file={}", file.display()),
+            format!("--storage.path={}", directory.join("data").display()),
+            "--cluster.listen-address=".to_owned(),
+        ];
+        let program = tool("EXPORTER_TEST_ALERTMANAGER", "prometheus-alertmanager");
+        Self::start(&program, directory, &arguments).await
+    }
+
+    /// The alerts that an Alertmanager has.
+    pub async fn alerts(&self) -> Vec<Value> {
+        let request = self.client.get(format!("{}/api/v2/alerts", self.base));
+        let text = request.send().await.unwrap().text().await.unwrap();
+        serde_json::from_str(&text).unwrap()
     }
 
     /// What the API answers to a form.
@@ -134,6 +162,17 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The shipped example, checked by Alertmanager's own tool.
+#[test]
+fn amtool_accepts_the_example() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/alertmanager/alertmanager.yml");
+    let output = Command::new(tool("EXPORTER_TEST_AMTOOL", "amtool"))
+        .args(["check-config", example])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Makes blocks of samples in OpenMetrics, beside those that are in `directory/data` already.

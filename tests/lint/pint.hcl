@@ -1,0 +1,55 @@
+# Cloudflare's pint over the rules, without a Prometheus.
+
+parser {
+  schema = "prometheus"
+}
+
+checks {
+  disabled = [
+    # Alerts stand on the recording rules of the other file, which evaluates by itself. That they may be an interval older
+    # is far below what any of them waits, and ElementsRecordingRulesMissing tells where they are not evaluated at all.
+    "rule/dependency",
+  ]
+}
+
+rule {
+  match {
+    name = "ElementsWatchdog"
+  }
+  # It is there to fire always.
+  disable = ["alerts/comparison"]
+}
+
+rule {
+  match {
+    kind = "alerting"
+  }
+  label "severity" {
+    value    = "critical|warning|info|none"
+    required = true
+    severity = "bug"
+  }
+  label "area" {
+    value    = "exporter|backup|protection|licence"
+    required = true
+    severity = "bug"
+  }
+  annotation "summary" {
+    required = true
+    severity = "bug"
+  }
+  annotation "description" {
+    required = true
+    severity = "bug"
+  }
+  annotation "runbook_url" {
+    value    = "docs/runbooks.md#elements[a-z]+"
+    required = true
+    severity = "bug"
+  }
+  annotation "dashboard_url" {
+    value    = "/d/elements-.+"
+    required = true
+    severity = "bug"
+  }
+}
