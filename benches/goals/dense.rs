@@ -134,6 +134,8 @@ pub fn publish(store: &Store, customer: usize) {
     let kept = Kept {
         record: Arc::new(()),
         tables: Arc::new([table(customer)]),
+        held: Arc::new([]),
+        standing: None,
     };
     let id = CustomerId::parse(&customer_id(customer)).unwrap();
     let target = Target::Customer(id.clone());

@@ -13,6 +13,7 @@ use axum::routing::get;
 use elements_exporter::health::Health;
 use elements_exporter::http::server::Listener;
 use elements_exporter::http::{self, Site};
+use elements_exporter::status::Status;
 use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
 
@@ -154,11 +155,20 @@ pub fn serve(which: &str) {
 /// The exporter's own routes over a dense store, and one that publishes a customer anew.
 fn ours() -> Router {
     let store = dense::store();
-    let scrape = dense::scrape(&store);
+    let (scrape, health) = (Arc::new(dense::scrape(&store)), Arc::new(Health::new()));
+    let settings = Arc::new(Arc::default);
+    let status = Status::new(
+        Arc::clone(&scrape),
+        Arc::clone(&store),
+        Arc::clone(&health),
+        settings,
+        None,
+    );
     let site = Site {
-        scrape: Arc::new(scrape),
+        scrape,
+        status: Arc::new(status),
         bodies: Arc::default(),
-        health: Arc::new(Health::new()),
+        health,
         telemetry_path: "/metrics".to_owned(),
         route_prefix: String::new(),
         reload: None,

@@ -52,7 +52,7 @@ impl Format {
 pub struct Source {
     /// Index into [`Picture::groups`].
     pub group: usize,
-    /// Index into [`Tables::tables`].
+    /// Index into [`Shown::tables`].
     pub shape: usize,
     /// Column of the table.
     pub column: usize,

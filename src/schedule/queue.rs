@@ -484,7 +484,7 @@ mod tests {
         let (quiet, busy) = ((0, customer(1)), (0, customer(2)));
         assert_eq!(
             order(&mut queue(300), 105),
-            [quiet.clone()],
+            std::slice::from_ref(&quiet),
             "where there is room nothing waits"
         );
         assert_eq!(order(&mut queue(300), 199), [busy.clone(), quiet.clone()]);

@@ -69,7 +69,9 @@ impl Outcome {
         let mut sorted = self.seen_after.clone();
         sorted.sort();
         let at = sorted.len().saturating_sub(1) as f64 * part;
-        *sorted.iter().nth(at.round() as usize).unwrap()
+        #[expect(clippy::cast_possible_truncation, reason = "a place in the list")]
+        let at = at.round() as usize;
+        *sorted.get(at).unwrap()
     }
 }
 

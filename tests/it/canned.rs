@@ -116,7 +116,7 @@ async fn answer(
 }
 
 /// `axum::serve` needs a feature of axum that the exporter has no use for.
-async fn axum_serve(listener: tokio::net::TcpListener, router: Router) {
+pub async fn axum_serve(listener: tokio::net::TcpListener, router: Router) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
         let service = hyper_util::service::TowerToHyperService::new(router.clone());

@@ -118,7 +118,7 @@ impl Exporter {
 }
 
 /// A client that shows what comes as it comes: through no proxy, past no redirect, not decompressed.
-fn client() -> reqwest::Client {
+pub fn client() -> reqwest::Client {
     // Whoever comes second finds the same provider installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = reqwest::Client::builder().no_proxy().no_gzip();

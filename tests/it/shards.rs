@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 use yaml_rust2::YamlLoader;
 
+use crate::faults::client;
 use crate::parser;
 use crate::program::Program;
 use crate::support::{eventually, samples};
@@ -59,7 +60,7 @@ impl Prometheus {
     async fn query(&self, query: &str) -> Option<Vec<(Value, String)>> {
         let mut url = url::Url::parse(&self.base).unwrap();
         url.query_pairs_mut().append_pair("query", query);
-        let answer = reqwest::get(url).await.ok()?.text().await.ok()?;
+        let answer = client().get(url).send().await.ok()?.text().await.ok()?;
         let answer: Value = serde_json::from_str(&answer).ok()?;
         let series = answer["data"]["result"].as_array()?;
         let value = |series: &Value| series["value"][1].as_str().unwrap_or_default().to_owned();
@@ -210,7 +211,9 @@ async fn discovery_names_targets_that_can_be_scraped_as_they_are() {
         let id = labels["__param_customer_id"].as_str().unwrap();
         assert_eq!(labels["__meta_elements_customer_id"], id);
         assert_ne!(labels["__meta_elements_country"], "");
-        let scraped = reqwest::get(format!("http://{address}{path}?customer_id={id}"))
+        let scraped = client()
+            .get(format!("http://{address}{path}?customer_id={id}"))
+            .send()
             .await
             .unwrap();
         let text = scraped.text().await.unwrap();

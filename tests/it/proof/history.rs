@@ -72,6 +72,7 @@ impl Sample {
 
     /// Whether the module failed on that day of the past: one day in eleven it did.
     fn failed(&self, age: f64) -> bool {
+        #[expect(clippy::cast_possible_truncation, reason = "an age is thirty days at most")]
         let day = (age / DAY) as u64;
         day > 0 && BuildHasherDefault::<DefaultHasher>::default().hash_one((self.subject, day)) % 11 == 0
     }

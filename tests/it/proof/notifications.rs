@@ -18,6 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::dashboards::{list, text};
 use super::rules;
 use super::servers::Server;
+use crate::canned::axum_serve;
 use crate::program::Program;
 use crate::support::patiently;
 use crate::world::{self, Partner};
@@ -59,7 +60,12 @@ impl Recorder {
             .with_state(recorder.clone());
         let stop = CancellationToken::new();
         let ended = stop.clone().cancelled_owned();
-        tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(ended).await });
+        tokio::spawn(async move {
+            tokio::select! {
+                () = ended => {}
+                () = axum_serve(listener, router) => {}
+            }
+        });
         (recorder, base, stop.drop_guard())
     }
 
