@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::Error;
 use super::rows::Page;
+use crate::domain;
 
 /// What is read of the object around a list.
 #[derive(Debug, Default)]
@@ -70,7 +71,7 @@ impl<'de> Visitor<'de> for Names {
                 let link: Option<String> = map.next_value()?;
                 envelope.link = envelope.link.or(link.filter(|link| !link.is_empty()));
             } else if is("metadata") {
-                envelope.total = total(map.next_value()?);
+                envelope.total = total(map.next_value()?).map_err(A::Error::custom)?;
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
@@ -79,13 +80,24 @@ impl<'de> Visitor<'de> for Names {
     }
 }
 
-/// The total of the metadata, as a number or as text; absent where there is none that can be read.
-fn total(metadata: Option<&RawValue>) -> Option<usize> {
-    let fields: HashMap<String, &RawValue> = serde_json::from_str(metadata?.get()).ok()?;
-    let (_, total) = fields
+/// The total of the metadata, as a number or as text; absent where there is none. One that is there and cannot be read
+/// is an error: without it a list would look complete after its first page.
+fn total(metadata: Option<&RawValue>) -> Result<Option<usize>, &'static str> {
+    let Some(fields) = metadata.and_then(|metadata| serde_json::from_str(metadata.get()).ok()) else {
+        return Ok(None);
+    };
+    let fields: HashMap<String, &RawValue> = fields;
+    let mut named = fields
         .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case("totalCount"))?;
-    total.get().trim_matches('"').trim().parse().ok()
+        .filter(|(name, _)| name.eq_ignore_ascii_case("totalCount"));
+    let text = named.next().map_or("null", |(_, total)| total.get());
+    let text = text.trim_matches('"').trim();
+    if text.is_empty() || text == "null" || text.eq_ignore_ascii_case("n/a") {
+        return Ok(None);
+    }
+    let count = domain::count(text).ok().flatten();
+    let count = count.and_then(|count| usize::try_from(count).ok());
+    count.map(Some).ok_or("a total that is no count")
 }
 
 #[derive(Deserialize)]
@@ -107,6 +119,22 @@ mod tests {
         let envelope = Envelope::read(body, "data").unwrap();
         assert!(envelope.rows.unwrap().rows().unwrap().is_empty());
         assert_eq!(envelope.total, Some(7));
+    }
+
+    #[test]
+    fn a_total_that_cannot_be_read_is_not_taken_for_none() {
+        let total = |total: &str| {
+            let body = format!(r#"{{"data":[],"metadata":{{"totalCount":{total}}}}}"#);
+            Envelope::read(body.as_bytes(), "data")
+                .ok()
+                .map(|envelope| envelope.total)
+        };
+        assert_eq!(total("150"), Some(Some(150)));
+        assert_eq!(total("\"1,150\""), Some(Some(1150)));
+        assert_eq!(total("null"), Some(None));
+        for bad in ["-1", "1e300", "\"1,50\"", "[]", "1.5"] {
+            assert_eq!(total(bad), None, "{bad}");
+        }
     }
 
     #[test]

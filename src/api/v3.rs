@@ -100,7 +100,8 @@ impl Client {
             };
             // Rows that moved to a later page while we walked come twice, and another is then missed. A list that gives
             // the same rows twice in both walks just holds them twice.
-            let holds_repeats = walked.total == Some(walked.served) && before.as_ref() == Some(&walked.seen);
+            let same_twice = walked.total == Some(walked.served) && before.as_ref() == Some(&walked.seen);
+            let holds_repeats = same_twice && !walked.overlaps;
             let whole = walked.total.is_none_or(|total| total == walked.rows.len());
             let mut rows = walked.rows.into_vec();
             if holds_repeats {
@@ -174,6 +175,9 @@ impl Client {
                 }
                 _ => {}
             }
+            let last = identities.last().copied();
+            walked.overlaps |= walked.last.is_some_and(|last| identities.contains(&last));
+            walked.last = last;
             for (row, identity) in page.rows.into_iter().zip(&identities) {
                 let repeats = list.key.is_some() && walked.seen.contains(identity);
                 let rows = if repeats { &mut walked.repeats } else { &mut walked.rows };
@@ -216,6 +220,10 @@ struct Walked {
     served: usize,
     /// What tells the rows apart, as hashes: of a list without a key it would be all of it a second time.
     seen: HashSet<u64>,
+    /// What tells the last row of the newest page.
+    last: Option<u64>,
+    /// Whether a page begins before the end of the one before, so that what comes twice has taken the place of others.
+    overlaps: bool,
     /// The most rows of a page.
     page_size: usize,
     total: Option<usize>,

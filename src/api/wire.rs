@@ -57,6 +57,12 @@ impl<'a> Row<'a> {
         rows.ok()
     }
 
+    /// Whether it has any of these fields. An object without the fields of its kind, such as one that tells of an error,
+    /// is none of its kind, however leniently it is read.
+    pub fn has_any(&self, names: Names) -> bool {
+        self.candidates(names).next().is_some()
+    }
+
     /// Another object of the same answer.
     pub fn nested(&self, json: &'a RawValue) -> Option<Self> {
         Self::read(json, self.endpoint, self.observer)

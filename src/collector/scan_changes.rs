@@ -46,6 +46,15 @@ impl super::Held for Report {
     }
 }
 
+/// Fields of which every report has some.
+const TELLING: Names = &[
+    "profileId",
+    "profileName",
+    "lastScanStatus",
+    "lastUpdateTime",
+    "scanMode",
+];
+
 /// What became of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 enum Change {
@@ -172,7 +181,7 @@ fn read(answer: &Answer, profile_id: String, api: &Api) -> Option<Report> {
         objects: BTreeMap::new(),
     };
     if let Some(json) = answer.numbers.first() {
-        let row = Row::read(json, Endpoint::ScanChanges, observer)?;
+        let row = Row::read(json, Endpoint::ScanChanges, observer).filter(|row| row.has_any(TELLING))?;
         report.status = row.job_status(&["lastScanStatus"]).map(|word| word.resolve(true));
         report.updated = row.timestamp(&["lastUpdateTime"]);
         report.new = row.count_unless_list(&[

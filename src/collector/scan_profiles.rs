@@ -49,6 +49,16 @@ impl super::Held for Profile {
     }
 }
 
+/// Fields of which every profile's details have some.
+const TELLING: Names = &[
+    "profileId",
+    "profileName",
+    "tenantId",
+    "createdTime",
+    "modifiedTime",
+    "containers",
+];
+
 /// The collector.
 pub(super) struct ScanProfiles;
 
@@ -94,7 +104,7 @@ impl Collector for ScanProfiles {
             // There may be no details yet of a profile; what the list says of it stands then.
             let detailed = match details.first() {
                 None => Row::read(json, Endpoint::ScanProfiles, observer),
-                Some(details) => Row::read(details, Endpoint::ScanProfile, observer),
+                Some(details) => Row::read(details, Endpoint::ScanProfile, observer).filter(|row| row.has_any(TELLING)),
             };
             match (listed, detailed) {
                 (Some(listed), Some(detailed)) => profiles.push(read(id, &detailed, &listed)),

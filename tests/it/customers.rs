@@ -197,7 +197,7 @@ fn numbered(numbers: impl IntoIterator<Item = usize>) -> String {
 #[tokio::test]
 async fn a_list_that_holds_a_customer_twice_is_complete_and_says_so() {
     let path = "POST /partner/external/v3/general/customers/batch";
-    for rest in [0..1, 95..105] {
+    for rest in [vec![0], (3..4).chain(100..110).collect()] {
         let canned = Canned::start(&[]).await;
         let total = 100 + rest.len();
         let page = |rows: String| format!(r#"{{"data":[{rows}],"metadata":{{"totalCount":{total}}}}}"#);
@@ -209,16 +209,36 @@ async fn a_list_that_holds_a_customer_twice_is_complete_and_says_so() {
         canned.set(
             &format!("{path}?pageIndex=2&pageSize=100"),
             200,
-            &page(numbered(rest.clone())),
+            &page(numbered(rest.iter().copied())),
         );
         let (text, good) = once(&config(&canned.base, &settings(&V3_CUSTOMERS_ALONE))).await;
         assert!(good, "{text}");
-        let customers = rest.end.max(100);
+        let customers = rest.iter().max().unwrap().max(&99) + 1;
         assert_eq!(samples(&text, "elements_customer_info").lines().count(), customers);
         let repeats = (total - customers) as f64;
         let duplicates = r#"elements_exporter_duplicate_rows_total{endpoint="customers"}"#;
         assert_eq!(value(&text, duplicates), Some(repeats));
     }
+}
+
+#[tokio::test]
+async fn pages_that_overlap_are_no_complete_list() {
+    let path = "POST /partner/external/v3/general/customers/batch";
+    let canned = Canned::start(&[]).await;
+    let page = |rows: String| format!(r#"{{"data":[{rows}],"metadata":{{"totalCount":150}}}}"#);
+    canned.set(
+        &format!("{path}?pageIndex=1&pageSize=100"),
+        200,
+        &page(numbered(0..100)),
+    );
+    canned.set(
+        &format!("{path}?pageIndex=2&pageSize=100"),
+        200,
+        &page(numbered(99..149)),
+    );
+    let (text, good) = once(&config(&canned.base, &settings(&V3_CUSTOMERS_ALONE))).await;
+    assert!(!good, "a customer is missing");
+    assert!(!text.contains("elements_customer_info{"));
 }
 
 #[tokio::test]
