@@ -10,12 +10,15 @@ use elements_exporter::api::exchange::http_client;
 use elements_exporter::api::pace::Limits;
 use elements_exporter::api::transport::{self, Answer, Call, Transport};
 use elements_exporter::api::{Api, Endpoint, Observer, v1, v3};
-use elements_exporter::collector::{self, Brought, Context, Entry, Kept, Previous, Reach, Record, Settings, Target};
+use elements_exporter::collector::{
+    self, Brought, Context, Entry, Kept, Memory, NoMemory, Reach, Record, Settings, Target,
+};
 use elements_exporter::domain::{CustomerId, Gigabyte, Timestamp};
-use elements_exporter::exposition::{Filter, Format, Picture, Renderer, Source, Tables, families};
+use elements_exporter::exposition::{Filter, Format, Renderer, Source, families};
 use url::Url;
 
 use crate::parser::{Sample, parse};
+use crate::picture::picture;
 
 /// The customer that is asked about where one is.
 const CUSTOMER: &str = "caf94a75-2cc6-43aa-b04b-794c8baf5ea3";
@@ -64,15 +67,15 @@ pub fn check(data: &[u8]) {
         organization: Arc::from("Contoso"),
     };
     let bodies: Vec<&[u8]> = answers.split(|byte| *byte == BETWEEN).collect();
-    let poll = |previous: Previous| {
+    let poll = |memory: Arc<dyn Memory>| {
         let api = api(second, &bodies);
-        let poll = entry.poll(api, target.clone(), previous, context.clone());
+        let poll = entry.poll(api, target.clone(), memory, context.clone());
         tokio::runtime::Builder::new_current_thread()
             .build()
             .expect("a runtime")
             .block_on(poll)
     };
-    let Ok(first) = poll(Arc::new(|_| None)) else { return };
+    let Ok(first) = poll(Arc::new(NoMemory)) else { return };
     let shown = render(entry, first.records.values(), Format::Text);
     let samples = parse(&shown, false);
     parse(&render(entry, first.records.values(), Format::OpenMetrics), true);
@@ -84,16 +87,26 @@ pub fn check(data: &[u8]) {
         .iter()
         .map(|(id, kept)| (id.clone(), Arc::clone(&kept.record)))
         .collect();
-    let previous: Previous = Arc::new(move |id| {
-        let found = records.iter().find(|(known, _)| known == id);
-        found.map(|(_, record)| Arc::clone(record))
-    });
-    let second = poll(previous).expect("the same answer is read again");
+    let second = poll(Arc::new(Remembered(records))).expect("the same answer is read again");
     assert_eq!(
         render(entry, second.records.values(), Format::Text),
         shown,
         "the same answer twice is no news"
     );
+}
+
+/// What one poll brought, for the next.
+struct Remembered(Vec<(CustomerId, Arc<dyn Record>)>);
+
+impl Memory for Remembered {
+    fn record(&self, customer: &CustomerId) -> Option<Arc<dyn Record>> {
+        let found = self.0.iter().find(|(known, _)| known == customer);
+        found.map(|(_, record)| Arc::clone(record))
+    }
+
+    fn as_known(&self, customer: CustomerId) -> CustomerId {
+        customer
+    }
 }
 
 /// A count that is shown stands in the answers, digit for digit.
@@ -134,13 +147,8 @@ fn comes_back_from_the_state(entry: &Entry, brought: &Brought, context: &Context
 
 /// Records as a scrape shows them.
 fn render<'a>(entry: &Entry, records: impl Iterator<Item = &'a Kept>, format: Format) -> String {
-    let tables = records.map(|kept| Tables {
-        tables: Arc::clone(&kept.tables),
-        stale: false,
-    });
-    let picture = Picture {
-        groups: vec![tables.collect()],
-    };
+    let tables = records.flat_map(|kept| [Arc::clone(&kept.tables), Arc::clone(&kept.held)]);
+    let picture = picture(tables);
     let mut columns = Vec::new();
     for (shape, metrics) in entry.metrics().into_iter().enumerate() {
         for (column, (metric, _)) in metrics.into_iter().enumerate() {
@@ -154,7 +162,7 @@ fn render<'a>(entry: &Entry, records: impl Iterator<Item = &'a Kept>, format: Fo
             ));
         }
     }
-    let mut renderer = Renderer::new(families(columns).into(), Arc::new(picture), Filter::default(), format);
+    let mut renderer = Renderer::new(families(columns).into(), picture, Filter::default(), format);
     let mut text = Vec::new();
     while let Some(frame) = renderer.next_frame() {
         text.extend_from_slice(&frame);

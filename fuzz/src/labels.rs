@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use elements_exporter::exposition::{Family, Filter, Format, Metric, Picture, Renderer, Source, Table, Tables};
+use elements_exporter::exposition::{Family, Filter, Format, Metric, Renderer, Source, Table};
 
 use crate::parser::parse;
+use crate::picture::picture;
 
 const NAMES: [&str; 3] = ["customer_id", "organization", "module"];
 
@@ -38,10 +39,10 @@ pub fn check(data: &[u8]) {
         }
     }
     let values = [Some(number), None, Some(1.0)];
-    let records = rows.iter().map(|row| Tables {
-        tables: Arc::new([Table::single(row, &values)]),
-        stale: false,
-    });
+    let records = || {
+        rows.iter()
+            .map(|row| -> Arc<[Table]> { Arc::new([Table::single(row, &values)]) })
+    };
     let families: Arc<[Family]> = METRICS
         .into_iter()
         .enumerate()
@@ -54,11 +55,8 @@ pub fn check(data: &[u8]) {
             }],
         })
         .collect();
-    let picture = Arc::new(Picture {
-        groups: vec![records.collect()],
-    });
     for format in [Format::Text, Format::OpenMetrics] {
-        let mut renderer = Renderer::new(Arc::clone(&families), Arc::clone(&picture), Filter::default(), format);
+        let mut renderer = Renderer::new(Arc::clone(&families), picture(records()), Filter::default(), format);
         let mut text = Vec::new();
         while let Some(frame) = renderer.next_frame() {
             text.extend_from_slice(&frame);

@@ -94,7 +94,7 @@ fn restore(store: &Store, path: &Path, now: Timestamp) -> Option<usize> {
 }
 
 fn exposition(store: &Store, now: Timestamp, format: Format) -> String {
-    let picture = Arc::new(store.picture(None, now));
+    let picture = store.picture(None, now);
     let mut renderer = Renderer::new(families(columns()).into(), picture, Filter::default(), format);
     let mut text = Vec::new();
     while let Some(frame) = renderer.next_frame() {
