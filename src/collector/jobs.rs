@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Collector, Context, Reach, Reading, Settings, Target, shape, tabulate};
-use crate::api::wire::Row;
+use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v1, v3};
 use crate::domain::{
     self, CustomerId, Glimpse, History, JobStatus, JobStatusWord, ModuleStanding, Run, RunKey, Timestamp,
@@ -269,25 +269,28 @@ fn read(row: &Row<'_>, api: &Api, context: &Context) -> Option<Read> {
     let job_module = row.named(&["jobModule"], domain::module)?;
     let numbers = (domain::service_number(&service), domain::module_number(&job_module));
     let id = row.text(&["jobId"]);
-    let start = row.timestamp(&["startTime"]);
-    let end = end(row, start, context.now);
+    let start = Moment::read(row, &["startTime"], context.now);
+    let modified = Moment::read(row, &["lastModifyTime", "lastModifiedTime"], context.now);
+    let end = Moment::read(row, &["endTime"], context.now);
+    if start.past.is_some() && end.past.is_some() && end.past < start.past {
+        row.not_understood(&["endTime"], "a time before the start");
+    }
+    let has_begun = start.past.is_some();
+    let is_to_come = start.is_future() || end.is_future();
     let status = match row.job_status(&["status"]) {
-        // A run that says how it ended and that this is yet to come is not believed to have ended at all.
-        Some(word) if end == End::Future && word.resolve(start.is_some()).has_ended(true) => JobStatus::Unknown,
-        Some(word) => word.resolve(start.is_some()),
-        None if start.is_none() && end == End::None => JobStatusWord::NotFinished.resolve(false),
+        // A run that says that it left a restore point, and that this is yet to come, is not believed.
+        Some(word) if is_to_come && word.resolve(has_begun).is_restore_point() => JobStatus::Unknown,
+        Some(word) => word.resolve(has_begun),
+        None if start.told.is_none() && end.told.is_none() => JobStatusWord::NotFinished.resolve(false),
         None => {
             row.not_understood(&["status"], "nothing, of a run");
             JobStatus::Unknown
         }
     };
-    let end = match end {
-        End::At(end) => Some(end),
-        End::None | End::Future => None,
-    };
-    let modified = row.timestamp(&["lastModifyTime", "lastModifiedTime"]);
+    let key = RunKey::new(id.as_deref(), start.told, end.told);
+    let (start, end, modified) = (start.past, end.past, modified.past);
     let run = Run {
-        key: RunKey::new(id.as_deref(), start, end),
+        key,
         status,
         start,
         end,
@@ -312,34 +315,38 @@ fn read(row: &Row<'_>, api: &Api, context: &Context) -> Option<Read> {
 /// because what it restores is no younger, and one that failed and says of no moment now, because it must not hide.
 fn dated(status: JobStatus, said: Option<Timestamp>, end: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
     match (end, said) {
-        (None, said) if status.is_restore_point() => said.filter(|said| *said <= now.plus(FUTURE_TOLERANCE)),
+        (None, said) if status.is_restore_point() => said,
         (None, None) if status.counts_as_failure(false) => Some(now),
         _ => None,
     }
 }
 
-/// What a row says of the end of its run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    None,
-    At(Timestamp),
-    Future,
+/// What a row says of a moment of its run.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    told: Option<Timestamp>,
+    /// The same, where it is not yet to come: what is would stand before everything that really happened.
+    past: Option<Timestamp>,
 }
 
-/// Reads the end of a run. One in the future or before the start is counted as not understood.
-fn end(row: &Row<'_>, start: Option<Timestamp>, now: Timestamp) -> End {
-    const NAMES: &[&str] = &["endTime"];
-    let Some(end) = row.timestamp(NAMES) else {
-        return End::None;
-    };
-    if end > now.plus(FUTURE_TOLERANCE) {
-        row.not_understood(NAMES, "a time in the future");
-        return End::Future;
+impl Moment {
+    /// Reads a moment. One in the future is counted as not understood; one that is so by the difference of two clocks
+    /// is now.
+    fn read(row: &Row<'_>, names: Names, now: Timestamp) -> Self {
+        let told = row.timestamp(names);
+        let past = told.filter(|at| *at <= now.plus(FUTURE_TOLERANCE));
+        if told.is_some() && past.is_none() {
+            row.not_understood(names, "a time in the future");
+        }
+        Self {
+            told,
+            past: past.map(|at| at.min(now)),
+        }
     }
-    if start.is_some_and(|start| end < start) {
-        row.not_understood(NAMES, "a time before the start");
+
+    fn is_future(self) -> bool {
+        self.told.is_some() && self.past.is_none()
     }
-    End::At(end)
 }
 
 /// A module as it is shown, with the objective in force.

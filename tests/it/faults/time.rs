@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use elements_exporter::simulator::{Fault, FaultKind};
+use futures_util::future::join_all;
 use serde_json::json;
 
 use super::meaning::{job, seconds, told};
 use super::program::Program;
 use super::{Exporter, errors, ids, is_settled, last_success, number, state, sum};
+use crate::canned::Canned;
 use crate::support::{eventually, value};
 use crate::world::{start, still};
 
@@ -76,6 +78,60 @@ async fn an_end_in_the_future_is_counted_and_no_success() {
         assert!(moment.is_none_or(|moment| moment == 0.0), "{name} {moment:?}");
     }
     assert_eq!(value(&text, &exchange("end_timestamp_seconds")), None);
+}
+
+#[tokio::test]
+async fn a_moment_in_the_future_does_not_stand_before_what_happened() {
+    let run = |id: &str, status: &str, start: &str, end: &str, modified: &str| {
+        format!(
+            r#"{{"value":[{{"jobType":"Microsoft 365","jobModule":"Exchange Online","jobId":"{id}","status":"{status}",
+            "startTime":"{start}","endTime":"{end}","lastModifyTime":"{modified}"}}]}}"#
+        )
+    };
+    let cases = [
+        ("Finished", "2150-01-01T00:00:00Z", "N/A", "N/A"),
+        ("Finished", "N/A", "N/A", "2150-01-01T00:00:00Z"),
+        ("Finished with exception", "2150-01-01T00:00:00Z", "N/A", "N/A"),
+        ("Running", "2150-01-01T00:00:00Z", "N/A", "N/A"),
+    ];
+    join_all(cases.map(|(status, start, end, modified)| async move {
+        let jobs = "GET /partner/customers/one/jobs";
+        let api = Canned::start(&[
+            (
+                "GET /partner/customers",
+                r#"{"value":[{"id":"one","organization":"One"}]}"#,
+            ),
+            (jobs, &run("odd", status, start, end, modified)),
+        ])
+        .await;
+        let exporter = Exporter::start(&api.base, &["jobs"], &[("ELEMENTS_API__VERSION", "v1")]).await;
+        let first = exporter.settled().await;
+        let field = if modified == "N/A" { "startTime" } else { "lastModifyTime" };
+        let counted = format!("elements_exporter_decode_errors_total{{endpoint=\"jobs\",field=\"{field}\"}}");
+        assert!(number(&first, &counted) >= 1.0, "{status}");
+        let last_backup =
+            r#"elements_job_last_backup_timestamp_seconds{customer_id="one",service="Microsoft 365",module="Exchange Online"}"#;
+        assert!(value(&first, last_backup).is_none_or(|moment| moment == 0.0), "{status}");
+        let real = run("real", "Failed", "2026-01-01T00:00:00Z", "2026-01-01T01:00:00Z", "N/A");
+        api.set(jobs, 200, &real);
+        let shown =
+            r#"elements_job_status{customer_id="one",service="Microsoft 365",module="Exchange Online"}"#;
+        exporter
+            .until("the failure shows", |text| value(text, shown) == Some(3.0))
+            .await;
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn an_end_a_little_ahead_is_now_and_not_in_the_future() {
+    let ahead = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(240);
+    let text = told(&[job("A", json!({"endTime": ahead.to_string()}))]).await;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    for name in ["last_success", "last_backup", "end"] {
+        let moment = number(&text, &exchange(&format!("{name}_timestamp_seconds")));
+        assert!(moment > 0.0 && moment <= now, "{name} {moment}");
+    }
 }
 
 #[tokio::test]
