@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use reqwest::StatusCode;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use url::Url;
 
 use super::credential::{Credential, CredentialError, Fingerprint};
@@ -52,6 +53,9 @@ const UNREACHABLE_BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Durat
 /// How long a refused scope is taken for refused. An administrator who grants it after an alert sees it work within
 /// this time, without a restart.
 pub const REFUSAL_LIFE: Duration = Duration::from_secs(5 * 60);
+
+/// Codes of OAuth that tell of the server and not of who asks.
+const IN_PASSING: [&str; 3] = ["server_error", "temporarily_unavailable", "slow_down"];
 
 /// The skew of clocks from which a refusal is more likely to be its fault than the certificate's. Assertions are
 /// valid from a minute before to five minutes after they are made.
@@ -130,14 +134,18 @@ impl Error {
     /// How long nothing is asked after this error, which is the `failures`th in a row.
     fn pause(&self, failures: u32) -> Duration {
         let (first, longest) = self.backoff();
-        (first * 2u32.saturating_pow(failures.clamp(1, 16) - 1)).min(longest)
+        let grown = (first * 2u32.saturating_pow(failures.clamp(1, 16) - 1)).min(longest);
+        // What it asks for is kept, and never less than for any other failure: it may ask for nothing, again and again.
+        match self {
+            Self::Throttled(Some(wait)) => grown.max(*wait),
+            _ => grown,
+        }
     }
 
     fn backoff(&self) -> (Duration, Duration) {
         match self {
             Self::InvalidClient { .. } | Self::Credential(_) => REFUSED_BACKOFF,
-            Self::Throttled(Some(wait)) => (*wait, (*wait).max(UNREACHABLE_BACKOFF.1)),
-            Self::Throttled(None) | Self::Unreachable(_) | Self::Status(_) | Self::Malformed => UNREACHABLE_BACKOFF,
+            Self::Throttled(_) | Self::Unreachable(_) | Self::Status(_) | Self::Malformed => UNREACHABLE_BACKOFF,
         }
     }
 }
@@ -484,8 +492,8 @@ impl TokenSource {
         let status = response.status();
         let date = response.headers().get(reqwest::header::DATE);
         let skew = pace::clock_skew(date.and_then(|date| date.to_str().ok()), unix_now());
-        if status == StatusCode::TOO_MANY_REQUESTS {
-            let wait = retry_after(response.headers());
+        let wait = retry_after(response.headers());
+        if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE && wait.is_some() {
             return (Some(status.as_u16()), Err(Error::Throttled(wait)));
         }
         let body = tokio::time::timeout(self.timeout, read_body(response, MAX_ANSWER_BYTES, self.timeout));
@@ -511,8 +519,9 @@ impl TokenSource {
 /// What an answer of the token endpoint means.
 fn judge(status: StatusCode, body: &[u8], skew: Option<i64>) -> Result<Option<TokenAnswer>, Error> {
     if status == StatusCode::OK {
-        return serde_json::from_slice::<TokenAnswer>(body)
+        return super::json(body)
             .ok()
+            .and_then(|body| serde_json::from_slice::<TokenAnswer>(body).ok())
             .filter(|answer| is_token(&answer.access_token))
             .map(Some)
             .ok_or(Error::Malformed);
@@ -525,6 +534,7 @@ fn judge(status: StatusCode, body: &[u8], skew: Option<i64>) -> Result<Option<To
     }
     match serde_json::from_slice::<ErrorAnswer>(body) {
         Ok(answer) if answer.error == "invalid_scope" => Ok(None),
+        Ok(answer) if IN_PASSING.contains(&answer.error.as_str()) => Err(Error::Status(status.as_u16())),
         Ok(answer) => Err(Error::InvalidClient {
             code: bounded_code(&answer.error),
             skew,
@@ -554,8 +564,9 @@ fn bounded_code(code: &str) -> String {
 #[derive(Deserialize)]
 struct TokenAnswer {
     access_token: String,
+    /// As it came, because a number past any float would cost the token.
     #[serde(default)]
-    expires_in: serde_json::Value,
+    expires_in: Option<Box<RawValue>>,
     #[serde(default)]
     scope: serde_json::Value,
 }
@@ -563,13 +574,10 @@ struct TokenAnswer {
 impl TokenAnswer {
     /// The token's life: what the answer says where that is a positive number, in whatever type, else a safe default.
     fn life(&self) -> Duration {
-        let seconds = match &self.expires_in {
-            serde_json::Value::Number(number) => number.as_f64(),
-            serde_json::Value::String(text) => text.trim().parse().ok(),
-            _ => None,
-        };
+        let text = self.expires_in.as_ref().map(|json| json.get().trim_matches('"').trim());
+        let seconds = text.and_then(|text| text.parse::<f64>().ok());
         seconds
-            .filter(|seconds: &f64| *seconds >= 1.0)
+            .filter(|seconds| seconds.is_finite() && *seconds >= 1.0)
             .map_or(DEFAULT_LIFE, |seconds| {
                 Duration::try_from_secs_f64(seconds).unwrap_or(MAX_LIFE).min(MAX_LIFE)
             })
@@ -601,8 +609,42 @@ mod tests {
     fn a_pause_that_is_asked_for_is_kept() {
         let asked = Error::Throttled(Some(Duration::from_secs(7)));
         assert_eq!(asked.pause(1), Duration::from_secs(7));
+        let nothing = Error::Throttled(Some(Duration::ZERO));
+        assert_eq!(
+            [1, 2, 3, 50].map(|failures| nothing.pause(failures).as_secs()),
+            [2, 4, 8, 60]
+        );
         assert_eq!(Error::Status(503).pause(1), Duration::from_secs(2));
         assert_eq!(Error::Status(503).pause(50), Duration::from_secs(60));
+    }
+
+    #[test]
+    fn nonsense_beside_a_token_does_not_cost_it() {
+        for (life, seconds) in [
+            ("1e400", 300),
+            ("-1e400", 300),
+            ("[]", 300),
+            ("\"60\"", 60),
+            ("null", 300),
+            ("90.5", 90),
+        ] {
+            let body = format!("\u{feff}{{\"access_token\":\"t\",\"expires_in\":{life}}}");
+            let answer = judge(StatusCode::OK, body.as_bytes(), None).unwrap().unwrap();
+            assert_eq!(answer.life().as_secs(), seconds, "{life}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_errs_is_not_taken_for_a_refusal() {
+        let judged = |body: &str| judge(StatusCode::BAD_REQUEST, body.as_bytes(), None);
+        for code in IN_PASSING {
+            let judged = judged(&format!(r#"{{"error":"{code}"}}"#));
+            assert!(matches!(judged, Err(Error::Status(400))), "{code}");
+        }
+        assert!(matches!(
+            judged(r#"{"error":"invalid_client"}"#),
+            Err(Error::InvalidClient { .. })
+        ));
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub(super) struct Envelope<'a> {
     pub(super) link: Option<String>,
     /// How many rows all pages have together, where that is said and can be read.
     pub(super) total: Option<usize>,
+    /// How many rows a page has, where that is said.
+    pub(super) page_size: Option<usize>,
 }
 
 impl<'a> Envelope<'a> {
@@ -71,7 +73,18 @@ impl<'de> Visitor<'de> for Names {
                 let link: Option<String> = map.next_value()?;
                 envelope.link = envelope.link.or(link.filter(|link| !link.is_empty()));
             } else if is("metadata") {
-                envelope.total = total(map.next_value()?).map_err(A::Error::custom)?;
+                let metadata: Option<&RawValue> = map.next_value()?;
+                let metadata = metadata.map_or(Ok(Metadata::default()), |json| serde_json::from_str(json.get()));
+                let Metadata(fields) = metadata.map_err(A::Error::custom)?;
+                let said = |name| number(&fields, name).map_err(A::Error::custom);
+                envelope.total = envelope.total.or(said("totalCount")?);
+                // What a page has is only a help, so nothing depends on being able to read it.
+                envelope.page_size = envelope.page_size.or(said("pageSize").unwrap_or_default());
+            } else if is("totalCount") {
+                let fields = HashMap::from([(name.into_owned(), map.next_value()?)]);
+                envelope.total = envelope
+                    .total
+                    .or(number(&fields, "totalCount").map_err(A::Error::custom)?);
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
@@ -80,24 +93,37 @@ impl<'de> Visitor<'de> for Names {
     }
 }
 
-/// The total of the metadata, as a number or as text; absent where there is none. One that is there and cannot be read
-/// is an error: without it a list would look complete after its first page.
-fn total(metadata: Option<&RawValue>) -> Result<Option<usize>, &'static str> {
-    let Some(fields) = metadata.and_then(|metadata| serde_json::from_str(metadata.get()).ok()) else {
-        return Ok(None);
-    };
-    let fields: HashMap<String, &RawValue> = fields;
-    let mut named = fields
-        .iter()
-        .filter(|(name, _)| name.eq_ignore_ascii_case("totalCount"));
-    let text = named.next().map_or("null", |(_, total)| total.get());
+/// The fields beside a list.
+#[derive(Default, Deserialize)]
+struct Metadata<'a>(#[serde(borrow)] HashMap<String, &'a RawValue>);
+
+/// A count among the fields, as a number or as text; absent where it is not said. One that is there and cannot be read
+/// is an error: without its total a list would look complete after its first page.
+fn number(fields: &HashMap<String, &RawValue>, wanted: &str) -> Result<Option<usize>, &'static str> {
+    let mut named = fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case(wanted));
+    let text = named.next().map_or("null", |(_, number)| number.get());
     let text = text.trim_matches('"').trim();
     if text.is_empty() || text == "null" || text.eq_ignore_ascii_case("n/a") {
         return Ok(None);
     }
     let count = domain::count(text).ok().flatten();
     let count = count.and_then(|count| usize::try_from(count).ok());
-    count.map(Some).ok_or("a total that is no count")
+    count
+        .or_else(|| whole(text))
+        .map(Some)
+        .ok_or("a number that is no count")
+}
+
+/// A whole number that is written as some serializers write one, such as `150.0`.
+fn whole(text: &str) -> Option<usize> {
+    let number: f64 = text.parse().ok()?;
+    let is_count = number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it is whole and in range"
+    )]
+    is_count.then_some(number as usize)
 }
 
 #[derive(Deserialize)]
@@ -132,6 +158,17 @@ mod tests {
         assert_eq!(total("150"), Some(Some(150)));
         assert_eq!(total("\"1,150\""), Some(Some(1150)));
         assert_eq!(total("null"), Some(None));
+        assert_eq!(total("150.0"), Some(Some(150)));
+        assert_eq!(total("1.5e2"), Some(Some(150)));
+        let beside = Envelope::read(br#"{"data":[],"totalCount":7}"#, "data");
+        assert_eq!(beside.unwrap().total, Some(7));
+        let twice = Envelope::read(
+            br#"{"data":[],"metadata":{"totalCount":7,"pageSize":20},"metadata":null}"#,
+            "data",
+        );
+        let twice = twice.unwrap();
+        assert_eq!((twice.total, twice.page_size), (Some(7), Some(20)));
+        assert!(Envelope::read(br#"{"data":[],"metadata":[]}"#, "data").is_err());
         for bad in ["-1", "1e300", "\"1,50\"", "[]", "1.5"] {
             assert_eq!(total(bad), None, "{bad}");
         }

@@ -1,6 +1,7 @@
 //! The first generation: GET everywhere, lists under `value`, further pages by link.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher as _, RandomState};
 
 use serde_json::value::RawValue;
 use url::Url;
@@ -99,6 +100,7 @@ impl Client {
         let mut seen = HashSet::from([first.clone()]);
         let mut url = first;
         let mut rows = Rows::default();
+        let (hashes, mut told) = (RandomState::new(), HashSet::new());
         for _ in 0..MAX_PAGES {
             let call = self.call(endpoint, scope, url.clone());
             let body = match self.transport.call(&call).await? {
@@ -113,7 +115,16 @@ impl Client {
                 return Ok(rows.into_vec());
             }
             let page = Envelope::read(body, LIST)?;
-            rows.extend(page.rows.ok_or(Error::Decode("a list under \"value\""))?)?;
+            let page_rows = page.rows.ok_or(Error::Decode("a list under \"value\""))?.rows()?;
+            // A server that gives one page again and again under new links would else look like one that has no more.
+            let before = told.len();
+            told.extend(page_rows.iter().map(|row| hashes.hash_one(row.get())));
+            if before > 0 && !page_rows.is_empty() && told.len() == before {
+                return Err(Error::Incomplete("the same page came again"));
+            }
+            for row in page_rows {
+                rows.push(row)?;
+            }
             let Some(link) = page.link else {
                 return Ok(rows.into_vec());
             };
@@ -132,7 +143,9 @@ impl Client {
 
     /// The next page, if it is where we are: same scheme, host and port, and no user in it.
     fn follow(&self, from: &Url, link: &str) -> Result<Url, Error> {
-        let url = from.join(link).map_err(|_| Error::ForeignLink)?;
+        let mut url = from.join(link).map_err(|_| Error::ForeignLink)?;
+        // A fragment is never sent, so that links that differ in it alone lead to one page.
+        url.set_fragment(None);
         let at_home =
             url.origin() == self.transport.base_url().origin() && url.username().is_empty() && url.password().is_none();
         if at_home { Ok(url) } else { Err(Error::ForeignLink) }

@@ -158,6 +158,9 @@ impl Client {
                 Answer::Empty => return Err(Error::Incomplete("a page that should be there is empty")),
             };
             let page = Page::read(json(&body)?)?;
+            if index > 1 && page.total != walked.total {
+                return Err(Error::Incomplete("its total changed while it was walked"));
+            }
             let size = page.rows.len();
             let identities: Vec<u64> = page
                 .rows
@@ -189,7 +192,9 @@ impl Client {
             walked.total = page.total;
             match page.total {
                 Some(total) if size == 0 || walked.served >= total => return Ok(walked),
-                None if ![PAGE_SIZE, DEFAULT_PAGE_SIZE].contains(&size) => return Ok(walked),
+                None if ![PAGE_SIZE, DEFAULT_PAGE_SIZE].contains(&size) && page.size != Some(size) => {
+                    return Ok(walked);
+                }
                 _ => {}
             }
         }
@@ -244,6 +249,8 @@ struct Wrapped<'a> {
 struct Page<'a> {
     rows: Vec<&'a RawValue>,
     total: Option<usize>,
+    /// How many rows a page has, where that is said.
+    size: Option<usize>,
 }
 
 impl<'a> Page<'a> {
@@ -252,12 +259,17 @@ impl<'a> Page<'a> {
         if body.first() == Some(&b'[') {
             let page: rows::Page<'a> = serde_json::from_slice(body).map_err(|_| Error::Decode("JSON"))?;
             let rows = page.rows()?;
-            return Ok(Self { rows, total: None });
+            return Ok(Self {
+                rows,
+                total: None,
+                size: None,
+            });
         }
         let envelope = Envelope::read(body, LIST)?;
         Ok(Self {
             rows: envelope.rows.ok_or(Error::Decode("a list under \"data\""))?.rows()?,
             total: envelope.total,
+            size: envelope.page_size.filter(|size| *size > 0),
         })
     }
 }

@@ -302,3 +302,59 @@ async fn a_poll_of_everything_once_begins_no_second_round() {
     }
     assert!(asked.values().all(|times| *times == 1), "{asked:?}");
 }
+
+#[tokio::test]
+async fn a_total_that_changes_or_goes_while_it_is_walked_is_no_complete_list() {
+    let path = "POST /partner/external/v3/general/customers/batch";
+    let told = |total: usize| format!(r#","metadata":{{"totalCount":{total}}}"#);
+    for (rows, metadata) in [(100..130, told(130)), (100..120, String::new())] {
+        let canned = Canned::start(&[]).await;
+        let first = format!(r#"{{"data":[{}]{}}}"#, numbered(0..100), told(150));
+        let second = format!(r#"{{"data":[{}]{metadata}}}"#, numbered(rows));
+        canned.set(&format!("{path}?pageIndex=1&pageSize=100"), 200, &first);
+        canned.set(&format!("{path}?pageIndex=2&pageSize=100"), 200, &second);
+        let (text, good) = once(&config(&canned.base, &settings(&V3_CUSTOMERS_ALONE))).await;
+        assert!(!good, "{metadata:?}");
+        assert!(!text.contains("elements_customer_info{"), "{metadata:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_as_full_as_it_says_is_not_the_last() {
+    let path = "POST /partner/external/v3/general/customers/batch";
+    let canned = Canned::start(&[]).await;
+    let page = |rows| format!(r#"{{"data":[{}],"metadata":{{"pageSize":20}}}}"#, numbered(rows));
+    canned.set(&format!("{path}?pageIndex=1&pageSize=100"), 200, &page(0..20));
+    canned.set(&format!("{path}?pageIndex=2&pageSize=100"), 200, &page(20..30));
+    let (text, good) = once(&config(&canned.base, &settings(&V3_CUSTOMERS_ALONE))).await;
+    assert!(good, "{text}");
+    assert_eq!(samples(&text, "elements_customer_info").lines().count(), 30);
+}
+
+#[tokio::test]
+async fn a_first_generation_that_gives_one_page_again_and_again_is_found_out() {
+    let jobs_off = [("ELEMENTS_COLLECTORS__JOBS__ENABLED", "false")];
+    let page = |link: &str| {
+        let rows = [customer(A, "One"), customer(B, "Two")].join(",");
+        format!(r#"{{"value":[{rows}]{link}}}"#)
+    };
+    let links = [r#","@odata.nextLink":"/partner/customers?p=3""#, ""];
+    for second in links {
+        let canned = Canned::start(&[]).await;
+        let first = page(r#","@odata.nextLink":"/partner/customers?p=2""#);
+        canned.set("GET /partner/customers", 200, &first);
+        canned.set("GET /partner/customers?p=2", 200, &page(second));
+        canned.set("GET /partner/customers?p=3", 200, &page(""));
+        let (text, good) = once(&config(&canned.base, &settings(&jobs_off))).await;
+        assert!(!good, "{second:?}");
+        let errors = r#"elements_exporter_api_errors_total{endpoint="customers",reason="incomplete"}"#;
+        assert_eq!(value(&text, errors), Some(1.0));
+    }
+    // Links that differ in what is never sent lead to one page.
+    let canned = Canned::start(&[]).await;
+    let endless = page(r##","@odata.nextLink":"#1""##);
+    canned.set("GET /partner/customers", 200, &endless);
+    let (_, good) = once(&config(&canned.base, &settings(&jobs_off))).await;
+    assert!(!good);
+    assert_eq!(canned.seen().len(), 1);
+}

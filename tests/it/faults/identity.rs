@@ -311,6 +311,27 @@ async fn a_refusal_that_stays_is_repeated_once() {
 }
 
 #[tokio::test]
+async fn a_token_endpoint_that_asks_for_no_pause_is_not_asked_without_one() {
+    let waits = ["0", "Sun, 06 Nov 1994 08:49:37 GMT"];
+    join_all(waits.map(|wait| async move {
+        let partner = start(still(2)).await;
+        let throttle = FaultKind::Throttle {
+            retry_after: Some(wait.to_owned()),
+            code: 429,
+        };
+        partner.handle.set_faults(vec![Fault::new(TOKEN, throttle)]);
+        let _exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
+        let asked = eventually("a third attempt", || async {
+            Some(partner.handle.requests()).filter(|asked| asked.len() >= 3)
+        })
+        .await;
+        // The pause is two seconds, and then four.
+        assert!(asked[2].at - asked[0].at >= Duration::from_millis(5_900), "{wait}");
+    }))
+    .await;
+}
+
+#[tokio::test]
 async fn a_token_endpoint_that_errs_is_no_empty_list() {
     let html = "<html><body>Service Unavailable</body></html>";
     let page = |code| FaultKind::Status {
