@@ -153,7 +153,7 @@ impl<'a> Row<'a> {
     /// A name from one of the reference's lists, by number or word. One that is not on the list is counted.
     pub fn named(&self, names: Names, read: fn(&str) -> Option<Named>) -> Option<Cow<'static, str>> {
         let text = self.text(names)?;
-        let named = read(&text)?;
+        let named = read(&domain::cut(&text))?;
         if !named.known {
             self.unknown(names, &text);
         }

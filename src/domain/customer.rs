@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::present;
+use super::text::is_lost_in_labels;
 
 /// Longest id that is taken, in bytes. The API's ids are GUIDs of 36; the rest is room for a format not yet seen,
 /// and an end to what a hostile answer can make every label and every path carry.
@@ -32,13 +33,13 @@ pub struct CustomerId {
     folded: Option<Arc<str>>,
 }
 
-/// A text that cannot be the id of a customer: empty, `N/A`, or longer than 256 bytes.
+/// A text that cannot be the id of a customer, as [`id`] says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not the id of a customer")]
 pub struct InvalidCustomerId;
 
 impl CustomerId {
-    /// Takes an id without the space around it; `None` if it is empty, `N/A`, or longer than 256 bytes.
+    /// Takes an id without the space around it; `None` where [`id`] finds none.
     pub fn parse(text: &str) -> Option<Self> {
         let id = id(text)?;
         let folded = is_guid_with_capitals(id).then(|| Arc::from(id.to_ascii_lowercase()));
@@ -111,9 +112,10 @@ impl TryFrom<String> for CustomerId {
     }
 }
 
-/// An id without the space around it; `None` if it is empty, `N/A`, or longer than 256 bytes.
+/// An id without the space around it; `None` if it is empty, `N/A`, longer than 256 bytes, or has characters that cannot
+/// be shown: two ids that differ in those alone would be one series.
 pub fn id(text: &str) -> Option<&str> {
-    present(text).filter(|id| id.len() <= MAX_ID_BYTES)
+    present(text).filter(|id| id.len() <= MAX_ID_BYTES && !id.contains(is_lost_in_labels))
 }
 
 /// Whether a text in the configuration is meant as an id, and not as a pattern for an organization's name:

@@ -7,12 +7,18 @@ use std::borrow::Cow;
 /// memory, written to the state file and sent with every scrape.
 pub const MAX_TEXT_CHARS: usize = 256;
 
-/// A text as long as one may be, with an ellipsis in place of what is cut off.
+/// A text as long as one may be, with an ellipsis in place of what is cut off and without what disguises. Texts that look
+/// the same as labels are then the same from the start, and what they name is one thing.
 pub fn cut(text: &str) -> Cow<'_, str> {
     let end = text.char_indices().nth(MAX_TEXT_CHARS);
-    match end.and_then(|(end, _)| text.get(..end)) {
+    let cut = match end.and_then(|(end, _)| text.get(..end)) {
         Some(start) => Cow::Owned(format!("{start}…")),
         None => Cow::Borrowed(text),
+    };
+    if cut.contains(is_lost_in_labels) {
+        Cow::Owned(cut.replace(is_lost_in_labels, "\u{fffd}"))
+    } else {
+        cut
     }
 }
 
@@ -21,6 +27,11 @@ pub fn cut(text: &str) -> Cow<'_, str> {
 pub fn is_disguising(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
+}
+
+/// Characters that a label shows as one and the same. A line break is not one of them, because it has an escape.
+pub(super) fn is_lost_in_labels(character: char) -> bool {
+    is_disguising(character) && character != '\n'
 }
 
 /// The longest text from the outside that a log line shows, in characters: an id whole, and enough of anything else.
@@ -52,6 +63,7 @@ mod tests {
         assert_eq!(cut(&format!("{most}é")), format!("{most}…"));
         assert_eq!(cut(&"é".repeat(1 << 20)), format!("{most}…"));
         assert_eq!(cut(""), "");
+        assert_eq!(cut("a\0b\u{202e}c\nd"), "a\u{fffd}b\u{fffd}c\nd");
     }
 
     #[test]

@@ -186,3 +186,34 @@ async fn an_id_beyond_reason_is_a_row_that_cannot_be_read() {
     assert_eq!(sum(&text, "elements_exporter_customers{collector=\"customers\""), 2.0);
     assert_eq!(ids(&partner).len(), 2);
 }
+
+#[tokio::test]
+async fn names_that_look_alike_as_labels_are_one_thing_and_ids_that_do_are_refused() {
+    let customers = r#"{"value":[{"id":"one","organization":"One"},{"id":"x\u202e","organization":"X"},
+        {"id":"x\u202d","organization":"Y"}]}"#;
+    let run = |module: &str, id: &str, status: u8| {
+        format!(
+            r#"{{"jobType":7,"jobModule":"{module}","jobId":"{id}","status":{status},
+            "startTime":"2026-01-01T00:00:00Z","endTime":"2026-01-01T01:00:00Z"}}"#
+        )
+    };
+    let jobs = format!(
+        r#"{{"value":[{},{}]}}"#,
+        run("A\\u0000", "a", 2),
+        run("A\\u0001", "b", 3)
+    );
+    let api = Canned::start(&[
+        ("GET /partner/customers", customers),
+        ("GET /partner/customers/one/jobs", &jobs),
+    ])
+    .await;
+    let exporter = Exporter::start(&api.base, &["jobs"], &[("ELEMENTS_API__VERSION", "v1")]).await;
+    let text = exporter
+        .until("jobs", |text| text.contains("elements_job_status{"))
+        .await;
+    parser::accepts_text(&text);
+    assert_eq!(text.matches("elements_customer_info{").count(), 1);
+    assert!(number(&text, &errors("customers", "unreadable_rows")) >= 1.0);
+    let status = "elements_job_status{customer_id=\"one\",service=\"Microsoft 365\",module=\"A\u{fffd}\"}";
+    assert_eq!(value(&text, status), Some(3.0));
+}
