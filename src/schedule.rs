@@ -668,6 +668,8 @@ impl Scheduler {
 
     /// Takes up new orders, as after a reload.
     fn reorder(&mut self, orders: Orders) {
+        let before = Arc::clone(&self.orders.gateway);
+        orders.gateway.transport().take_over(before.transport());
         self.orders = orders;
         let admits = Arc::clone(&self.orders.admits);
         let gone = self.store.retain_customers(|id, organization| admits(id, organization));

@@ -305,7 +305,8 @@ impl Scrape {
 
     /// Whether the list of customers and a token could be had at the newest attempt.
     pub fn is_up(&self) -> bool {
-        self.vitals().token == Some(true) && self.pulse().customers_listed == Some(true)
+        // After a reload there is no attempt at a token yet; what the one before it came to stands, as the list's does.
+        self.vitals().token != Some(false) && self.pulse().customers_listed == Some(true)
     }
 
     fn own_tables(&self, now: Timestamp) -> Own {

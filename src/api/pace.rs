@@ -108,6 +108,7 @@ pub enum Admission {
 /// failures of one kind of resource stops those but for a probe now and then, and leaves the others alone.
 #[derive(Debug)]
 pub struct Pace {
+    limits: Limits,
     max_concurrency: usize,
     in_flight: usize,
     rate: Rate,
@@ -135,6 +136,7 @@ impl Pace {
     pub fn new(limits: Limits) -> Self {
         let rate = Rate::new(limits.requests_per_second);
         Self {
+            limits,
             max_concurrency: limits.max_concurrency.max(1),
             in_flight: 0,
             tokens: burst(&rate),
@@ -209,6 +211,30 @@ impl Pace {
         }
         self.paused_until = self.paused_until.max(now.saturating_add(pause));
         self.tokens = self.tokens.min(1.0);
+    }
+
+    /// The host asked for a pause with an answer that is no throttle, as a 503 may: everybody waits, nobody is slowed.
+    pub fn pause(&mut self, now: Duration, told: Duration) {
+        self.refill(now);
+        self.paused_until = self.paused_until.max(now.saturating_add(told.min(MAX_PAUSE)));
+        self.tokens = self.tokens.min(1.0);
+    }
+
+    /// The pace that goes on where this one was, as after a reload: under the same limits as it was, under others from
+    /// their ceiling, and in either case not before a pause is over. What is in flight is not carried over.
+    #[must_use]
+    pub fn under(&self, limits: Limits) -> Self {
+        let mut next = Self::new(limits);
+        next.paused_until = self.paused_until;
+        next.refilled_at = self.refilled_at;
+        next.tokens = self.tokens.min(next.tokens);
+        next.retries = self.retries;
+        if self.limits == limits {
+            next.rate = self.rate.clone();
+            next.last_cut = self.last_cut;
+            next.throttles = self.throttles;
+        }
+        next
     }
 
     /// The host failed: no connection, no answer in time, or a status of 5xx.
@@ -530,6 +556,32 @@ mod tests {
         assert_eq!(backoff(6, 1.0), BACKOFF_CAP);
         assert_eq!(backoff(u32::MAX, 1.0), BACKOFF_CAP);
         assert_eq!(backoff(1, f64::INFINITY), at(1.0));
+    }
+
+    #[test]
+    fn a_reload_forgets_no_pause_and_no_adapted_rate() {
+        let mut before = pace(10.0, 8);
+        before.throttled(at(1.0), any(), Some(at(100.0)));
+        let mut same = before.under(before.limits);
+        assert!((same.rate() - 7.0).abs() < 1e-9, "{}", same.rate());
+        assert_eq!(same.admit(at(2.0), any()), Admission::Wait(at(99.0)));
+        let other = Limits {
+            requests_per_second: 20.0,
+            ..before.limits
+        };
+        let mut other = before.under(other);
+        assert_eq!(other.rate(), 20.0, "limits take effect at once");
+        assert_eq!(other.admit(at(2.0), any()), Admission::Wait(at(99.0)));
+    }
+
+    #[test]
+    fn a_pause_without_a_throttle_slows_nobody() {
+        let mut pace = pace(10.0, 8);
+        pace.pause(at(1.0), at(30.0));
+        assert_eq!(pace.rate(), 10.0);
+        assert_eq!(pace.admit(at(2.0), any()), Admission::Wait(at(29.0)));
+        pace.pause(at(2.0), Duration::MAX);
+        assert_eq!(pace.admit(at(2.0), any()), Admission::Wait(MAX_PAUSE));
     }
 
     #[test]

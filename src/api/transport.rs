@@ -1,7 +1,7 @@
 //! One request and what may happen to it: paced, authorized, bounded in time and size, never redirected.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
@@ -18,6 +18,9 @@ use crate::domain::Gigabyte;
 /// The largest body taken, after decompression. The subscriptions of ten thousand customers in one list are about
 /// 35 MB; twice that is no honest answer.
 pub const MAX_BODY_BYTES: usize = 64 << 20;
+
+/// What the pace of every transport of the process counts its time from, so that one can go on where another was.
+static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// How often a request that failed in passing is repeated. The retry budget of [`Pace`] bounds the sum over all.
 const MAX_RETRIES: u32 = 2;
@@ -75,7 +78,6 @@ struct Inner {
     answers: Option<Box<Answers>>,
     pace: Mutex<Pace>,
     slot_freed: Notify,
-    started: Instant,
 }
 
 impl fmt::Debug for Transport {
@@ -125,7 +127,6 @@ impl Transport {
             answers,
             pace,
             slot_freed: Notify::new(),
-            started: Instant::now(),
         }))
     }
 
@@ -152,6 +153,15 @@ impl Transport {
     /// The requests a second that the client now allows itself.
     pub fn rate(&self) -> f64 {
         self.pace().rate()
+    }
+
+    /// Goes on at the pace of an earlier transport, where that asks the same host: a pause that the host asked for is not
+    /// over because the configuration was read again.
+    pub fn take_over(&self, earlier: &Self) {
+        if self.base_url().origin() == earlier.base_url().origin() {
+            let next = earlier.pace().under(self.0.settings.limits);
+            *self.pace() = next;
+        }
     }
 
     /// Whether a poll that failed may be repeated before its time. It comes out of the same budget as the retries within
@@ -283,7 +293,14 @@ impl Transport {
             status if status.is_redirection() => {
                 return Outcome::Failed(Some(status.as_u16()), Error::Redirect(status.as_u16()));
             }
-            status => return Outcome::Failed(Some(status.as_u16()), Error::Status(status.as_u16())),
+            status => {
+                if status == StatusCode::SERVICE_UNAVAILABLE
+                    && let Some(wait) = retry_after(response.headers())
+                {
+                    self.pace().pause(self.now(), wait);
+                }
+                return Outcome::Failed(Some(status.as_u16()), Error::Status(status.as_u16()));
+            }
         }
         match read_body(response, MAX_BODY_BYTES, self.0.settings.timeout).await {
             Ok(body) => Outcome::Answer(status.as_u16(), Answer::Body(body)),
@@ -292,7 +309,7 @@ impl Transport {
     }
 
     fn now(&self) -> Duration {
-        self.0.started.elapsed()
+        EPOCH.elapsed()
     }
 
     fn pace(&self) -> MutexGuard<'_, Pace> {

@@ -13,6 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -24,6 +25,10 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connections at once. A handful of Prometheus servers and people need tens; past this a newcomer waits in the kernel.
 const MAX_CONNECTIONS: usize = 512;
+
+/// How long a reader may take nothing of its answer. Slow ones take something all the time; who takes nothing holds one
+/// of [`MAX_CONNECTIONS`] for nothing.
+const WRITE_STALL: Duration = Duration::from_secs(10);
 
 /// How long answers under way may take to end when the exporter stops.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -132,7 +137,9 @@ async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, ro
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     let service = TowerToHyperService::new(routes);
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_STALL));
+    let connection = builder.serve_connection(TokioIo::new(Box::pin(stream)), service);
     if let Err(error) = watcher.watch(connection).await {
         debug!(%error, "a connection ended early");
     }

@@ -17,7 +17,7 @@ const AFTER_OUTAGE: f64 = 0.1;
 const RECOVERY: f64 = 90.0;
 
 /// Requests a second, between a floor and a ceiling.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Rate {
     ceiling: f64,
     /// Where the climb began.
