@@ -47,6 +47,9 @@ const DOUBT_RECHECK: Duration = Duration::from_secs(60);
 /// How often in a row a customer asked for by itself must be missing to be gone.
 const GONE_AFTER: u32 = 2;
 
+/// How many customers at least share the polls that may be under way at once.
+const CUSTOMERS_AT_ONCE: usize = 4;
+
 /// The shortest part of an interval after which a first poll is repeated. Second polls are spread over the rest, so
 /// that a start does not make a rush of every later round.
 const FIRST_SPREAD: f64 = 0.1;
@@ -122,6 +125,8 @@ pub struct Scheduler {
     pulse: SharedPulse,
     queue: Queue,
     polls: JoinSet<Outcome>,
+    /// How many polls are under way by target.
+    under_way: HashMap<Target, usize>,
     /// Failures in a row by collector and target.
     failures: HashMap<(usize, Target), u32>,
     /// Targets that were due at once and have not been polled yet.
@@ -163,6 +168,7 @@ impl Scheduler {
             pulse,
             queue: Queue::new(collectors),
             polls: JoinSet::new(),
+            under_way: HashMap::new(),
             failures: HashMap::new(),
             unpolled: HashSet::new(),
             unlisted: BTreeSet::new(),
@@ -210,8 +216,13 @@ impl Scheduler {
             self.hasten_customers();
         }
         let now = self.now();
+        let mut aside = Vec::new();
         while self.polls.len() < self.orders.max_concurrency {
             let Some(due) = self.queue.pop(now) else { break };
+            if self.has_its_share(&due.target) {
+                aside.push(due);
+                continue;
+            }
             let is_first = self.unpolled.contains(&(due.collector, due.target.clone()));
             match until {
                 Until::EachPolledOnce if !is_first => {
@@ -221,6 +232,10 @@ impl Scheduler {
                 _ => self.start(due),
             }
         }
+        for due in aside {
+            self.queue
+                .done(due.collector, &due.target, due.since, Urgency::Ordinary);
+        }
         let pulse = Pulse {
             lag: (0..collector::ALL.len())
                 .map(|collector| self.queue.lag(collector, now))
@@ -229,6 +244,16 @@ impl Scheduler {
             customers_listed: self.customers_listed,
         };
         *self.pulse.lock().unwrap_or_else(PoisonError::into_inner) = pulse;
+    }
+
+    /// Whether so many polls about a customer are under way that others must have a turn: where a few customers hang, they
+    /// must not hang everybody.
+    fn has_its_share(&self, target: &Target) -> bool {
+        let share = (self.orders.max_concurrency / CUSTOMERS_AT_ONCE).max(1);
+        if *target == Target::Partner {
+            return false;
+        }
+        self.under_way.get(target).is_some_and(|polls| *polls >= share)
     }
 
     /// Polls are due by the monotonic clock, so a step of the wall clock makes no rush of them. What it does is to make
@@ -279,6 +304,7 @@ impl Scheduler {
             store: Arc::clone(&self.store),
             collector: due.collector,
         });
+        *self.under_way.entry(due.target.clone()).or_default() += 1;
         self.polls.spawn(async move {
             let target = due.target.clone();
             let result = guarded(*entry, gateway, target, memory, context).await;
@@ -289,6 +315,12 @@ impl Scheduler {
     /// Takes an outcome into the store and decides when its target is due again.
     fn take_in(&mut self, Outcome { due, result }: Outcome) {
         let now = self.now();
+        if let Some(polls) = self.under_way.get_mut(&due.target) {
+            *polls = polls.saturating_sub(1);
+            if *polls == 0 {
+                self.under_way.remove(&due.target);
+            }
+        }
         if self.is_relisting(&due) {
             if result.is_err() {
                 let next = self.relist_time(&due, now);

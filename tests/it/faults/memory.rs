@@ -163,7 +163,9 @@ async fn a_list_of_a_million_pages_takes_what_one_list_may() {
             "v1",
             "too_large",
             Box::new(move |page| {
-                let rows = vec![0; 50_000];
+                let mut rows = vec![0; 50_000];
+                // A page that holds nothing new would be found out before.
+                rows[0] = page + 1;
                 answer(200, json!({"value": rows, "@odata.nextLink": next(page)}).to_string())
             }),
         ),

@@ -217,6 +217,23 @@ async fn two_hundred_scrapers_and_worse_cost_no_call_and_harm_nobody() {
 }
 
 #[tokio::test]
+async fn a_reader_that_takes_nothing_is_let_go() {
+    let partner = start(still(40)).await;
+    let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
+    exporter.settled().await;
+    // More answers than all buffers in between hold.
+    let scrape = "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n";
+    let dawdler = connection(&exporter, &scrape.repeat(100)).await;
+    eventually("it is let go", || {
+        let write = dawdler.try_write(b"GET");
+        let is_open = write.is_ok() || write.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+        async move { (!is_open).then_some(()) }
+    })
+    .await;
+    assert!(is_settled(&exporter.metrics().await));
+}
+
+#[tokio::test]
 async fn absurd_requests_are_answered_and_do_no_harm() {
     let partner = start(still(2)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;

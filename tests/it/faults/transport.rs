@@ -215,3 +215,27 @@ async fn an_outage_at_the_start_is_served_and_shown() {
     assert_eq!(exporter.get("/-/ready").await.0, 503);
     assert_eq!(exporter.get("/").await.0, 200);
 }
+
+#[tokio::test]
+async fn customers_that_hang_do_not_take_every_place() {
+    let partner = start(still(6)).await;
+    let ids = ids(&partner);
+    let hanging = ids.iter().take(2);
+    let faults = hanging.map(|id| Fault::new(&format!("/partner/*{id}*"), FaultKind::Hang));
+    partner.handle.set_faults(faults.collect());
+    let collectors = ["jobs", "protected", "scan_profiles", "scan_changes"];
+    let more = [("ELEMENTS_API__TIMEOUT", "30s"), ("ELEMENTS_API__MAX_CONCURRENCY", "4")];
+    let exporter = Exporter::start(&partner.base, &collectors, &more).await;
+    let text = exporter
+        .until("the others are known", |text| {
+            let known = |collector, id: &String| value(text, &success(collector, id)) == Some(1.0);
+            let mut others = ids.iter().skip(2);
+            others.all(|id| collectors.iter().all(|collector| known(collector, id)))
+        })
+        .await;
+    assert_eq!(
+        sum(&text, "elements_exporter_api_errors_total"),
+        0.0,
+        "before those that hang have given up"
+    );
+}
