@@ -23,6 +23,8 @@ pub(super) struct Envelope<'a> {
     pub(super) total: Option<usize>,
     /// How many rows a page has, where that is said.
     pub(super) page_size: Option<usize>,
+    /// Whether anything is said about pages at all.
+    pub(super) is_paged: bool,
 }
 
 impl<'a> Envelope<'a> {
@@ -76,6 +78,7 @@ impl<'de> Visitor<'de> for Names {
                 let metadata: Option<&RawValue> = map.next_value()?;
                 let metadata = metadata.map_or(Ok(Metadata::default()), |json| serde_json::from_str(json.get()));
                 let Metadata(fields) = metadata.map_err(A::Error::custom)?;
+                envelope.is_paged |= !fields.is_empty();
                 let said = |name| number(&fields, name).map_err(A::Error::custom);
                 envelope.total = envelope.total.or(said("totalCount")?);
                 // What a page has is only a help, so nothing depends on being able to read it.

@@ -181,6 +181,7 @@ impl Client {
             let last = identities.last().copied();
             walked.overlaps |= walked.last.is_some_and(|last| identities.contains(&last));
             walked.last = last;
+            let (total, may_go_on) = (page.total, size > 0 && page.may_go_on(size));
             for (row, identity) in page.rows.into_iter().zip(&identities) {
                 let repeats = list.key.is_some() && walked.seen.contains(identity);
                 let rows = if repeats { &mut walked.repeats } else { &mut walked.rows };
@@ -189,12 +190,10 @@ impl Client {
             walked.seen.extend(identities);
             walked.served += size;
             walked.page_size = walked.page_size.max(size);
-            walked.total = page.total;
-            match page.total {
+            walked.total = total;
+            match total {
                 Some(total) if size == 0 || walked.served >= total => return Ok(walked),
-                None if ![PAGE_SIZE, DEFAULT_PAGE_SIZE].contains(&size) && page.size != Some(size) => {
-                    return Ok(walked);
-                }
+                None if !may_go_on => return Ok(walked),
                 _ => {}
             }
         }
@@ -251,6 +250,8 @@ struct Page<'a> {
     total: Option<usize>,
     /// How many rows a page has, where that is said.
     size: Option<usize>,
+    /// Whether it says anything of pages.
+    is_paged: bool,
 }
 
 impl<'a> Page<'a> {
@@ -263,6 +264,7 @@ impl<'a> Page<'a> {
                 rows,
                 total: None,
                 size: None,
+                is_paged: false,
             });
         }
         let envelope = Envelope::read(body, LIST)?;
@@ -270,6 +272,14 @@ impl<'a> Page<'a> {
             rows: envelope.rows.ok_or(Error::Decode("a list under \"data\""))?.rows()?,
             total: envelope.total,
             size: envelope.page_size.filter(|size| *size > 0),
+            is_paged: envelope.is_paged,
         })
+    }
+
+    /// Whether another page may follow this one of so many rows, where no total tells: it is as full as pages are or as
+    /// it says that they are, or it speaks of pages and says nothing more.
+    fn may_go_on(&self, rows: usize) -> bool {
+        let is_full = [PAGE_SIZE, DEFAULT_PAGE_SIZE].contains(&rows);
+        is_full || self.is_paged && self.size.is_none_or(|size| rows >= size)
     }
 }

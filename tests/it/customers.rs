@@ -323,12 +323,15 @@ async fn a_total_that_changes_or_goes_while_it_is_walked_is_no_complete_list() {
 async fn a_page_as_full_as_it_says_is_not_the_last() {
     let path = "POST /partner/external/v3/general/customers/batch";
     let canned = Canned::start(&[]).await;
-    let page = |rows| format!(r#"{{"data":[{}],"metadata":{{"pageSize":20}}}}"#, numbered(rows));
-    canned.set(&format!("{path}?pageIndex=1&pageSize=100"), 200, &page(0..20));
-    canned.set(&format!("{path}?pageIndex=2&pageSize=100"), 200, &page(20..30));
-    let (text, good) = once(&config(&canned.base, &settings(&V3_CUSTOMERS_ALONE))).await;
-    assert!(good, "{text}");
-    assert_eq!(samples(&text, "elements_customer_info").lines().count(), 30);
+    for metadata in [r#"{"pageSize":20}"#, r#"{"pageIndex":1,"totalCount":null}"#] {
+        let page = |rows| format!(r#"{{"data":[{}],"metadata":{metadata}}}"#, numbered(rows));
+        canned.set(&format!("{path}?pageIndex=1&pageSize=100"), 200, &page(0..20));
+        canned.set(&format!("{path}?pageIndex=2&pageSize=100"), 200, &page(20..30));
+        canned.set(&format!("{path}?pageIndex=3&pageSize=100"), 204, "");
+        let (text, good) = once(&config(&canned.base, &settings(&V3_CUSTOMERS_ALONE))).await;
+        assert!(good, "{text}");
+        assert_eq!(samples(&text, "elements_customer_info").lines().count(), 30);
+    }
 }
 
 #[tokio::test]
