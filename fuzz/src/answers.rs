@@ -1,6 +1,6 @@
 //! Answers of the API: every collector reads them in both generations, and what it says of them they say.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -67,8 +67,9 @@ pub fn check(data: &[u8]) {
         organization: Arc::from("Contoso"),
     };
     let bodies: Vec<&[u8]> = answers.split(|byte| *byte == BETWEEN).collect();
+    let told = Arc::new(Mutex::new(Told::new(&bodies)));
     let poll = |memory: Arc<dyn Memory>| {
-        let api = api(second, &bodies);
+        let api = api(second, &told);
         let poll = entry.poll(api, target.clone(), memory, context.clone());
         tokio::runtime::Builder::new_current_thread()
             .build()
@@ -87,12 +88,45 @@ pub fn check(data: &[u8]) {
         .iter()
         .map(|(id, kept)| (id.clone(), Arc::clone(&kept.record)))
         .collect();
+    told.lock().expect("not poisoned").again();
     let second = poll(Arc::new(Remembered(records))).expect("the same answer is read again");
     assert_eq!(
         render(entry, second.records.values(), Format::Text),
         shown,
         "the same answer twice is no news"
     );
+}
+
+/// An API that is told what to answer once, in the order in which it is asked, and then answers the same questions the
+/// same way: a second poll may ask less than the first.
+struct Told {
+    bodies: VecDeque<Vec<u8>>,
+    answered: HashMap<String, VecDeque<Option<Vec<u8>>>>,
+    repeats: bool,
+}
+
+impl Told {
+    fn new(bodies: &[&[u8]]) -> Self {
+        Self {
+            bodies: bodies.iter().map(|body| body.to_vec()).collect(),
+            answered: HashMap::new(),
+            repeats: false,
+        }
+    }
+
+    fn again(&mut self) {
+        self.repeats = true;
+    }
+
+    fn next(&mut self, call: &Call) -> Option<Vec<u8>> {
+        let question = format!("{} {:?}", call.url, call.body);
+        if self.repeats {
+            return self.answered.get_mut(&question)?.pop_front()?;
+        }
+        let answer = self.bodies.pop_front();
+        self.answered.entry(question).or_default().push_back(answer.clone());
+        answer
+    }
 }
 
 /// What one poll brought, for the next.
@@ -171,11 +205,10 @@ fn render<'a>(entry: &Entry, records: impl Iterator<Item = &'a Kept>, format: Fo
 }
 
 /// A client that is answered these bodies and asks no network.
-fn api(second: bool, bodies: &[&[u8]]) -> Api {
-    let bodies: VecDeque<Vec<u8>> = bodies.iter().map(|body| body.to_vec()).collect();
-    let bodies = Mutex::new(bodies);
-    let answers = move |_: &Call| {
-        let next = bodies.lock().expect("not poisoned").pop_front();
+fn api(second: bool, told: &Arc<Mutex<Told>>) -> Api {
+    let told = Arc::clone(told);
+    let answers = move |call: &Call| {
+        let next = told.lock().expect("not poisoned").next(call);
         Ok(next.map_or(Answer::Empty, Answer::Body))
     };
     let (client, tokens) = idle();

@@ -163,7 +163,8 @@ impl Store {
                     held_at,
                     record,
                 } => {
-                    let Some(organization) = organizations.get(&customer) else {
+                    // Its series carry the id as the customer is known by, in whichever case the line has it.
+                    let Some((customer, organization)) = organizations.get_key_value(&customer) else {
                         continue;
                     };
                     let place = collector::index_of(&collector);
@@ -180,12 +181,12 @@ impl Store {
                     if !collected.plan.enabled {
                         continue;
                     }
-                    if let Some(kept) = entry.restore(&record, &customer, &context) {
+                    if let Some(kept) = entry.restore(&record, customer, &context) {
                         let good_at = good_at.min(now);
                         let held_at = held_at.unwrap_or(good_at).min(now);
                         let cell = Cell { kept, good_at, held_at };
                         inner.series += cell.samples();
-                        collected.cells.insert(customer, cell);
+                        collected.cells.insert(customer.clone(), cell);
                     }
                 }
                 Line::Freshness {
@@ -198,10 +199,11 @@ impl Store {
                     let Some(collected) = place.and_then(|place| inner.collected.get_mut(place)) else {
                         continue;
                     };
-                    let target = match customer {
+                    let known = customer.as_ref().map(|id| organizations.get_key_value(id));
+                    let target = match known {
                         None => Target::Partner,
-                        Some(id) if organizations.contains_key(&id) => Target::Customer(id),
-                        Some(_) => continue,
+                        Some(Some((id, _))) => Target::Customer(id.clone()),
+                        Some(None) => continue,
                     };
                     if collected.plan.enabled {
                         let last_success = last_success.map(|success| success.min(now));
@@ -437,6 +439,54 @@ mod tests {
 
     use super::*;
     use crate::store::Plan;
+
+    #[test]
+    fn a_customer_comes_back_under_one_spelling_of_its_id() {
+        const ID: &str = "caf94a75-2cc6-43aa-b04b-794c8baf5ea3";
+        let plan = Plan {
+            enabled: true,
+            interval: Duration::from_secs(60),
+            stale_after: Duration::from_secs(180),
+        };
+        let plans = vec![plan; collector::ALL.len()];
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        let now = Timestamp::from_unix_seconds(1_790_000_000);
+        let customer = CustomerId::parse(&ID.to_uppercase()).unwrap();
+        let record = serde_json::json!([{"service": "Microsoft 365", "module": "OneDrive", "scanned": 1, "protected": 1,
+            "avepoint_bytes": null, "byos_bytes": null}]);
+        let protected = collector::index_of("protected").unwrap();
+        let text = [
+            serde_json::json!({"state": {"format": FORMAT, "version": "0"}}),
+            serde_json::json!({"customer": {"id": ID, "organization": "Contoso"}}),
+            serde_json::json!({"record": {"collector": "protected", "customer": customer, "good_at": now, "record": record}}),
+            serde_json::json!({"freshness": {"collector": "protected", "customer": customer, "attempt": "succeeded",
+                "last_success": now}}),
+        ];
+        let mut text: String = text.iter().map(|line| line.to_string() + "\n").collect();
+        let end = Line::End {
+            lines: 4,
+            crc32: crc32fast::hash(text.as_bytes()),
+        };
+        text.push_str(&serde_json::to_string(&end).unwrap());
+        text.push('\n');
+        fs::write(&path, text).unwrap();
+        let store = Store::new(&plans, None);
+        assert_eq!(store.restore(&path, &Arc::default(), |_, _| true, now).unwrap(), 1);
+        let families = crate::exposition::families(crate::store::columns());
+        let mut renderer = crate::exposition::Renderer::new(
+            families.into(),
+            store.picture(None, now),
+            crate::exposition::Filter::default(),
+            crate::exposition::Format::Text,
+        );
+        let mut shown = Vec::new();
+        while renderer.append_frame(&mut shown) {}
+        let shown = String::from_utf8(shown).unwrap();
+        assert!(shown.contains("elements_protected_objects{"), "{shown}");
+        assert!(shown.contains(ID) && !shown.contains(customer.as_str()), "{shown}");
+        assert!(store.succeeded(protected, &Target::Customer(customer)));
+    }
 
     #[test]
     fn a_clock_that_went_back_over_a_restart_leaves_nothing_in_the_future() {
