@@ -129,11 +129,24 @@ pub fn store() -> Arc<Store> {
     store
 }
 
-/// Publishes one customer anew.
+/// Publishes one customer.
 pub fn publish(store: &Store, customer: usize) {
+    publish_rows(store, customer, &rows(customer));
+}
+
+/// Publishes one customer with other values than in any other round.
+pub fn publish_anew(store: &Store, customer: usize, round: usize) {
+    let mut rows = rows(customer);
+    for row in &mut rows {
+        row.values.iter_mut().for_each(|value| *value += (1 + round) as f64);
+    }
+    publish_rows(store, customer, &rows);
+}
+
+fn publish_rows(store: &Store, customer: usize, rows: &[Row]) {
     let kept = Kept {
         record: Arc::new(()),
-        tables: Arc::new([table(customer)]),
+        tables: Arc::new([SHAPE.table(&customer_id(customer), rows).0]),
         held: Arc::new([]),
         standing: None,
     };

@@ -6,9 +6,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Path as UrlPath;
 use axum::routing::get;
 use elements_exporter::health::Health;
 use elements_exporter::http::server::Listener;
@@ -152,7 +154,7 @@ pub fn serve(which: &str) {
     runtime.block_on(serving);
 }
 
-/// The exporter's own routes over a dense store, and one that publishes a customer anew.
+/// The exporter's own routes over a dense store, and one that publishes every so many-th customer with new values.
 fn ours() -> Router {
     let store = dense::store();
     let (scrape, health) = (Arc::new(dense::scrape(&store)), Arc::new(Health::new()));
@@ -174,11 +176,15 @@ fn ours() -> Router {
         reload: None,
         subtitle: String::new(),
     };
-    let publish = move || async move {
-        dense::publish(&store, 7);
+    let rounds = Arc::new(AtomicUsize::new(0));
+    let publish = move |UrlPath(every): UrlPath<usize>| async move {
+        let round = rounds.fetch_add(1, Ordering::Relaxed);
+        (0..dense::CUSTOMERS)
+            .step_by(every)
+            .for_each(|customer| dense::publish_anew(&store, customer, round));
         ""
     };
-    http::routes(site).route("/publish", get(publish))
+    http::routes(site).route("/publish/{every}", get(publish))
 }
 
 /// What is usually built: `Family`, encoded into a text, behind tower-http's compression.

@@ -12,6 +12,14 @@ use crate::domain::Timestamp;
 /// enough that the cost per frame does not show.
 pub(super) const FRAME_BYTES: usize = 256 * 1024;
 
+/// A frame that has so much text ends where a block or a part of one does, so that it begins and ends with the same
+/// records whatever becomes of those of other frames: what is made of its text can then be kept with it. Less than that,
+/// and compressing frames one by one would cost more than it saves.
+const LEAST_FRAME_BYTES: usize = 64 * 1024;
+
+/// The records of such a part.
+const PART_RECORDS: usize = 8;
+
 /// Room beyond [`FRAME_BYTES`] for the sample that crosses it, so that a frame is one allocation.
 const FRAME_SLACK: usize = 8 * 1024;
 
@@ -193,6 +201,7 @@ impl Renderer {
     /// is not moved.
     pub fn append_frame(&mut self, text: &mut Vec<u8>) -> bool {
         let full_at = text.len() + FRAME_BYTES;
+        let enough_at = text.len() + LEAST_FRAME_BYTES;
         while let Some(family) = self.families.get(self.at.family) {
             while let Some(source) = family.sources.get(self.at.source) {
                 if self.filter.admits(source) {
@@ -204,6 +213,7 @@ impl Renderer {
                         now: self.picture.now,
                         line: &mut self.line,
                         full_at,
+                        enough_at,
                     };
                     if group.is_some_and(|group| walk.group(group, &mut self.at, text)) {
                         return true;
@@ -234,10 +244,11 @@ struct Walk<'a> {
     now: Timestamp,
     line: &'a mut Vec<u8>,
     full_at: usize,
+    enough_at: usize,
 }
 
 impl Walk<'_> {
-    /// Renders from `at` on; true when the frame is full and the walk must be taken up again where `at` now stands.
+    /// Renders from `at` on; true when the frame ends and the walk must be taken up again where `at` now stands.
     fn group(&mut self, group: &Group, at: &mut Position, text: &mut Vec<u8>) -> bool {
         let oldest_fresh = self.now.minus(group.stale_after);
         let dated = self.metric.lifetime == Lifetime::Dated;
@@ -251,9 +262,15 @@ impl Walk<'_> {
                 }
                 at.row = 0;
                 at.record += 1;
+                if at.record.is_multiple_of(PART_RECORDS) && text.len() >= self.enough_at {
+                    return true;
+                }
             }
             at.record = 0;
             at.block += 1;
+            if text.len() >= self.enough_at {
+                return true;
+            }
         }
         false
     }
@@ -457,6 +474,35 @@ mod tests {
             rows
         );
         assert_eq!(text.matches("# TYPE").count(), 1);
+    }
+
+    #[test]
+    fn a_record_that_changes_changes_no_frame_but_its_own() {
+        let rows = 20_000;
+        let frames = |changed: Option<usize>| {
+            let record = |n: usize| {
+                let value = if changed == Some(n) { 1e12 } else { 1.0 };
+                (Table::single(&[("customer_id", &n.to_string())], &[Some(value)]), NOW)
+            };
+            let blocks = (0..rows / 50).map(|block| Records((block * 50..block * 50 + 50).map(record).collect()));
+            let families: Arc<[Family]> = families([(Metric::gauge("elements_now", "Now"), source(0))]).into();
+            let mut renderer = Renderer::new(families, pictured(blocks.collect()), Filter::default(), Format::Text);
+            std::iter::from_fn(move || renderer.next_frame()).collect::<Vec<_>>()
+        };
+        let before = frames(None);
+        assert!(before.len() > 5);
+        for changed in [0, rows / 2, rows - 1] {
+            let after = frames(Some(changed));
+            assert_eq!(after.len(), before.len());
+            assert_eq!(
+                after
+                    .iter()
+                    .zip(&before)
+                    .filter(|(after, before)| after != before)
+                    .count(),
+                1
+            );
+        }
     }
 
     #[test]

@@ -2,16 +2,18 @@
 //!
 //! An answer is one gzip member, because several clients read no further than the first. Its chunks are deflated each on
 //! their own and end at a byte, so they can be made side by side, kept, and joined with others; the checksum of the
-//! whole is combined of theirs. What the store holds is compressed once per generation of the store. What the exporter
-//! says about itself stands before and after it, is new at every scrape, and so is never older than the scrape.
+//! whole is combined of theirs. What the store holds is compressed once per generation of the store, and of a new
+//! generation only the chunks whose text is another. What the exporter says about itself stands before and after it, is
+//! new at every scrape, and so is never older than the scrape.
 //!
 //! Narrowed answers are not kept: each is asked for by one scraper at a time, of the many that there may be, so that what
 //! would be kept would hardly be asked for again before it changed.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
 use std::pin::{Pin, pin};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::thread;
 use std::time::SystemTime;
@@ -21,6 +23,7 @@ use flate2::{Compress, Compression, FlushCompress, Status};
 use futures_util::stream::{self, Stream, StreamExt as _};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use super::body::{Frame, Spare};
 use crate::domain::Timestamp;
@@ -40,13 +43,30 @@ const PIECE_BYTES: usize = 64 * 1024;
 /// What a gzip member begins with: its magic number, deflate, no flags, no time, no hint about the effort, system unknown.
 const HEADER: &[u8] = &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 
+/// Tells texts apart by 128 bits, with a key that only this process knows, so that nobody can choose names for which
+/// two are taken for the same.
+static DIGEST_KEY: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
+
+/// The digest of a text.
+type Digest = u128;
+
+/// Chunks by their texts.
+type Chunks = HashMap<Digest, Chunk>;
+
 /// A piece of text, deflated.
 #[derive(Clone, Debug)]
 struct Chunk {
+    digest: Digest,
     deflated: Bytes,
     checksum: crc32fast::Hasher,
     /// The length of the text modulo 2³², as a member's trailer wants it.
     length: u32,
+}
+
+/// A frame of text: what it was deflated to before, or what is to be deflated.
+enum Part {
+    Known(Chunk),
+    New(Digest, Frame),
 }
 
 /// The text could not be deflated, which only a defect can make happen. The answer is then cut off, and never ended as if
@@ -85,7 +105,7 @@ impl Compressor {
         let margins = scrape.margins(narrowing, format);
         if !narrowing.is_none() {
             let stored = scrape.stored(narrowing, format);
-            return stream_body(deflated(stored, self.spare.clone()), &margins);
+            return stream_body(deflated(stored, Arc::default(), self.spare.clone()), &margins);
         }
         let progress = self.join(scrape, narrowing, format);
         let ended = {
@@ -120,14 +140,23 @@ impl Compressor {
             valid_until: stored.valid_until,
             progress: progress.clone(),
         };
+        let mut before = Chunks::new();
         if let Some(found) = found {
-            kept.swap_remove(found);
+            let found = kept.swap_remove(found);
+            before.extend(
+                found
+                    .progress
+                    .borrow()
+                    .chunks
+                    .iter()
+                    .map(|chunk| (chunk.digest, chunk.clone())),
+            );
         }
         kept.push(fresh);
         drop(kept);
         let mut under_way = lock(&self.under_way);
         while under_way.try_join_next().is_some() {}
-        under_way.spawn(compress(stored, self.spare.clone(), sender));
+        under_way.spawn(compress(stored, Arc::new(before), self.spare.clone(), sender));
         progress
     }
 }
@@ -137,8 +166,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Compresses what the store holds, for whoever follows.
-async fn compress(stored: Stored, spare: Spare, sender: watch::Sender<Progress>) {
-    let mut chunks = pin!(deflated(stored, spare));
+async fn compress(stored: Stored, before: Arc<Chunks>, spare: Spare, sender: watch::Sender<Progress>) {
+    let mut chunks = pin!(deflated(stored, before, spare));
     while let Some(chunk) = chunks.next().await {
         // Whoever follows sees the sender go without having ended.
         let Ok(chunk) = chunk else { return };
@@ -175,17 +204,34 @@ fn follow(progress: watch::Receiver<Progress>) -> impl Stream<Item = Result<Chun
     })
 }
 
-/// The frames of what the store holds, deflated side by side, in order.
-fn deflated(mut stored: Stored, spare: Spare) -> impl Stream<Item = Result<Chunk, Broken>> {
+/// The frames of what the store holds, deflated side by side, in order, but for those that were deflated before.
+fn deflated(mut stored: Stored, before: Arc<Chunks>, spare: Spare) -> impl Stream<Item = Result<Chunk, Broken>> {
     let frames = std::iter::from_fn(move || {
         let mut frame = spare.take();
         stored.fill(&mut frame.text);
-        (!frame.text.is_empty()).then_some(frame)
+        if frame.text.is_empty() {
+            return None;
+        }
+        // While the text is still in this core's cache, which makes it nearly free.
+        let digest = digest(&frame.text);
+        Some(match before.get(&digest) {
+            Some(chunk) => Part::Known(chunk.clone()),
+            None => Part::New(digest, frame),
+        })
     });
     let parallel = thread::available_parallelism().map_or(1, usize::from).min(MAX_PARALLEL);
-    let deflate = |frame: Frame| async {
-        let deflating = tokio::task::spawn_blocking(move || Chunk::new(&frame.text, FlushCompress::Sync));
-        deflating.await.map_err(|_| Broken)?
+    let deflate = |part: Part| async {
+        match part {
+            Part::Known(chunk) => {
+                // Where nothing changed nothing is waited for, and others want to have their turn.
+                tokio::task::coop::consume_budget().await;
+                Ok(chunk)
+            }
+            Part::New(digest, frame) => {
+                let deflate = move || Chunk::new(digest, &frame.text, FlushCompress::Sync);
+                tokio::task::spawn_blocking(deflate).await.map_err(|_| Broken)?
+            }
+        }
     };
     stream::iter(frames).map(deflate).buffered(parallel)
 }
@@ -237,7 +283,7 @@ impl Member {
             length: 0,
         };
         if !head.is_empty() {
-            let chunk = member.add(Chunk::new(head, FlushCompress::Sync)?);
+            let chunk = member.add(Chunk::new(digest(head), head, FlushCompress::Sync)?);
             member.begun.extend_from_slice(&chunk);
         }
         Ok(member)
@@ -257,7 +303,9 @@ impl Member {
 
     /// The bytes that it ends with.
     fn end(&mut self, tail: &[u8]) -> Result<Bytes, Broken> {
-        let mut bytes = self.add(Chunk::new(tail, FlushCompress::Finish)?).to_vec();
+        let mut bytes = self
+            .add(Chunk::new(digest(tail), tail, FlushCompress::Finish)?)
+            .to_vec();
         bytes.extend_from_slice(&self.checksum.clone().finalize().to_le_bytes());
         bytes.extend_from_slice(&self.length.to_le_bytes());
         Ok(bytes.into())
@@ -298,14 +346,19 @@ thread_local! {
     });
 }
 
+fn digest(text: &[u8]) -> Digest {
+    xxh3_128_with_seed(text, *DIGEST_KEY)
+}
+
 impl Chunk {
     /// Deflates a text on its own, to a byte's end or to the end of the member.
-    fn new(text: &[u8], flush: FlushCompress) -> Result<Self, Broken> {
+    fn new(digest: Digest, text: &[u8], flush: FlushCompress) -> Result<Self, Broken> {
         let mut checksum = crc32fast::Hasher::new();
         checksum.update(text);
         let deflated = DEFLATER.with_borrow_mut(|deflater| deflater.deflate(text, flush))?;
         let length = u64::try_from(text.len()).map_err(|_| Broken)?;
         Ok(Self {
+            digest,
             deflated: deflated.into(),
             checksum,
             length: u32::try_from(length % (1 << 32)).map_err(|_| Broken)?,
@@ -480,6 +533,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn only_what_changed_is_compressed_anew() {
+        let store = store(std::time::Duration::from_secs(3600));
+        fill(&store, 20_000);
+        let scrape = scrape(&store);
+        let compressor = Compressor::default();
+        let everything = Narrowing::default();
+        let compressed = async || {
+            unpacked(compressor.answer(&scrape, &everything, Format::Text)).await;
+            let kept = compressor.join(&scrape, &everything, Format::Text);
+            let progress = kept.borrow();
+            let memory = |chunk: &Chunk| (chunk.digest, chunk.deflated.as_ptr() as usize);
+            progress.chunks.iter().map(memory).collect::<BTreeMap<_, _>>()
+        };
+        let before = compressed().await;
+        assert!(before.len() > 3);
+        fill(&store, 20_001);
+        let after = compressed().await;
+        let anew = after
+            .iter()
+            .filter(|(digest, memory)| before.get(digest) != Some(memory));
+        assert!(
+            matches!(anew.count(), 1..=2),
+            "the customer that is new is in one or two chunks"
+        );
+    }
+
+    #[tokio::test]
     async fn what_is_kept_is_out_of_date_when_a_record_turns_stale() {
         let store = store(std::time::Duration::ZERO);
         fill(&store, 10);
@@ -503,7 +583,7 @@ mod tests {
                 .collect();
             let mut member = Member::begin(&text).unwrap();
             let mut bytes = member.take().to_vec();
-            bytes.extend_from_slice(&member.add(Chunk::new(&text, FlushCompress::Sync).unwrap()));
+            bytes.extend_from_slice(&member.add(Chunk::new(digest(&text), &text, FlushCompress::Sync).unwrap()));
             bytes.extend_from_slice(&member.end(&text).unwrap());
             let mut back = Vec::new();
             flate2::bufread::GzDecoder::new(&*bytes).read_to_end(&mut back).unwrap();
