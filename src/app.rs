@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -269,7 +269,7 @@ impl App {
         let scheduler = self.scheduler;
         let reloads = self.reloads;
         tasks.spawn(async move {
-            let _ = scheduler.run(Until::Stopped, reloads, polling).await;
+            let _ = poll_apart(scheduler, Until::Stopped, reloads, polling).await;
         });
         let saving = tokio::spawn({
             let stop = stop.clone();
@@ -335,9 +335,39 @@ pub async fn once(config: &Config, stop: CancellationToken) -> Result<(Vec<u8>, 
         Arc::clone(&parts.pulse),
     );
     let (_sender, reloads) = mpsc::channel(1);
-    let all_good = scheduler.run(Until::EachPolledOnce, reloads, stop).await;
+    let all_good = poll_apart(scheduler, Until::EachPolledOnce, reloads, stop).await;
     let frames = parts.scrape.frames(&Narrowing::default(), Format::Text);
     Ok((frames.flatten().collect(), all_good && parts.scrape.is_up()))
+}
+
+/// Runs the loop and its polls in one thread of their own, until they end. What polls do is mostly waiting, and handing
+/// it from thread to thread would cost more than half of it again; and so no poll ever keeps a scrape waiting, nor a
+/// scrape a poll. True when no poll failed.
+async fn poll_apart(
+    scheduler: Scheduler,
+    until: Until,
+    reloads: mpsc::Receiver<Orders>,
+    stop: CancellationToken,
+) -> bool {
+    let (sender, ended) = oneshot::channel();
+    let polling = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let all_good = match runtime {
+            Ok(runtime) => runtime.block_on(scheduler.run(until, reloads, stop)),
+            Err(error) => {
+                error!(%error, "nothing can be polled");
+                false
+            }
+        };
+        // Whoever waited may have given up.
+        let _ = sender.send(all_good);
+    };
+    let thread = std::thread::Builder::new().name("polls".to_owned()).spawn(polling);
+    if let Err(error) = &thread {
+        error!(%error, "nothing can be polled");
+    }
+    // A thread that panics lets go of its end.
+    ended.await.unwrap_or(false)
 }
 
 async fn listen(address: &ListenAddress) -> Result<Listener, Error> {
