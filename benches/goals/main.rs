@@ -20,7 +20,11 @@
 mod bare;
 mod client;
 mod compressed;
+#[path = "../../tests/it/proof/dashboards.rs"]
+#[allow(dead_code, reason = "the tests look at more of a dashboard")]
+mod dashboards;
 mod dense;
+mod fleet;
 mod memory;
 mod peers;
 mod program;
@@ -53,6 +57,7 @@ fn main() {
         ["memory"] => memory::run(),
         ["sweep"] => sweep::run(),
         ["start"] => program::run(),
+        ["fleet"] => fleet::run(),
         // Processes that the above start of themselves.
         ["serve", which] => server::serve(which),
         ["stub", customers, latency] => stub::serve(customers.parse().unwrap(), latency.parse().unwrap()),
@@ -61,7 +66,7 @@ fn main() {
         }
         ["draw", address, path, times] => client::draw(address.parse().unwrap(), path, times.parse().unwrap()),
         _ => {
-            eprintln!("usage: benches/run render|scrape|compressed|memory|sweep|start");
+            eprintln!("usage: benches/run render|scrape|compressed|memory|sweep|start|fleet");
             std::process::exit(64);
         }
     }

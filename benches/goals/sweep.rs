@@ -10,7 +10,7 @@ use crate::program::Exporter;
 use crate::report::{goal, processor_time, quantile};
 use crate::server::Server;
 
-const LATENCY: Duration = Duration::from_millis(100);
+pub const LATENCY: Duration = Duration::from_millis(100);
 const CONCURRENCY: usize = 64;
 
 /// Fewer where the cost is measured, which is so much for each.
@@ -94,7 +94,7 @@ pub fn run() {
     );
 }
 
-fn stub(customers: usize, latency: Duration) -> Server {
+pub fn stub(customers: usize, latency: Duration) -> Server {
     let mut command = Command::new(std::env::current_exe().unwrap());
     Server::of(command.args(["stub", &customers.to_string(), &latency.as_millis().to_string()]))
 }
@@ -114,7 +114,7 @@ fn every_second(done: &AtomicBool, mut work: impl FnMut() -> Duration) -> Vec<Du
 }
 
 /// Waits until every collector has asked about every customer.
-fn wait_for_round(exporter: &Exporter) {
+pub fn wait_for_round(exporter: &Exporter) {
     let began = Instant::now();
     while !exporter.has_asked_for_all() {
         assert!(began.elapsed() < PATIENCE, "the round does not end");

@@ -1,0 +1,282 @@
+//! How soon the dashboards answer where a Prometheus holds ten thousand customers: every query of every panel, for all of
+//! them, while it goes on scraping and evaluating the shipped rules.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use elements_exporter::assets::RULES;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+
+use crate::client::text;
+use crate::dashboards::{self, Query, Values, interpolate, list};
+use crate::program::Exporter;
+use crate::report::{goal, median};
+use crate::sweep::{LATENCY, stub, wait_for_round};
+
+const CUSTOMERS: usize = 10_000;
+
+/// How often each query is asked.
+const ROUNDS: usize = 5;
+
+/// What no panel of the fleet's dashboard may take.
+const BOUND: Duration = Duration::from_secs(1);
+
+/// How many of the slowest are told.
+const SLOWEST: usize = 3;
+
+/// Seconds between samples, of the past as of the present.
+const INTERVAL: i64 = 60;
+const DAY: i64 = 86_400;
+const DAYS: i64 = 30;
+
+/// How many points Grafana asks for of a graph on a screen of ordinary width.
+const POINTS: i64 = 1_000;
+
+/// Prometheus needs about half a minute for the first scrape of all series; longer than that, and it is not coming.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Prometheus over a directory of its own; both end with this value.
+struct Prometheus {
+    address: SocketAddr,
+    child: Child,
+    directory: tempfile::TempDir,
+}
+
+impl Prometheus {
+    fn start(target: SocketAddr) -> Self {
+        let program = std::env::var_os("BENCH_PROMETHEUS").expect("benches/run sets BENCH_PROMETHEUS");
+        let directory = tempfile::tempdir().unwrap();
+        for file in RULES {
+            fs::write(directory.path().join(file.name), file.content).unwrap();
+        }
+        let configuration = format!(
+            "global:\n  scrape_interval: {INTERVAL}s\n  scrape_timeout: {INTERVAL}s\n  evaluation_interval: {INTERVAL}s\n\
+             rule_files: [elements-*.yml]\n\
+             scrape_configs:\n  - job_name: elements\n    static_configs:\n      - targets: ['{target}']\n"
+        );
+        fs::write(directory.path().join("prometheus.yml"), configuration).unwrap();
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        let child = Command::new(program)
+            .arg(format!("--config.file={}", path("prometheus.yml")))
+            .arg(format!("--storage.tsdb.path={}", path("data")))
+            .arg("--storage.tsdb.retention.time=90d")
+            .arg(format!("--web.listen-address={address}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(path("log")).unwrap())
+            .spawn()
+            .unwrap();
+        Self {
+            address,
+            child,
+            directory,
+        }
+    }
+
+    fn ask(&self, path: &str, form: &[(&str, &str)]) -> (Duration, Value) {
+        let mut target = format!("/api/v1/{path}?");
+        for (name, value) in form {
+            let _ = write!(target, "{name}={}&", utf8_percent_encode(value, NON_ALPHANUMERIC));
+        }
+        let began = Instant::now();
+        let answer = text(self.address, &target);
+        let took = began.elapsed();
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        (took, answer["data"]["result"].clone())
+    }
+
+    fn instant(&self, query: &str) -> Value {
+        self.ask("query", &[("query", query)]).1
+    }
+
+    /// Waits until a query has an answer.
+    fn wait(&self, query: &str) {
+        let began = Instant::now();
+        while std::net::TcpStream::connect(self.address).is_err() || list(&self.instant(query)).next().is_none() {
+            assert!(
+                began.elapsed() < PATIENCE,
+                "{query} has no answer: {}",
+                fs::read_to_string(self.directory.path().join("log")).unwrap()
+            );
+            thread::sleep(Duration::from_millis(500));
+        }
+    }
+
+    /// Gives what the rules make of all customers a past of thirty days, as it would be after so long. Of single
+    /// customers the dashboards look at the present, which is scraped.
+    fn remember(&self) {
+        let now = unix_seconds();
+        let file = self.directory.path().join("history");
+        let mut out = std::io::BufWriter::new(File::create(&file).unwrap());
+        let series = self.instant(r#"{__name__=~"(module|fleet):.+"}"#);
+        for series in list(&series) {
+            let labels = series["metric"].as_object().unwrap();
+            let name = labels["__name__"].as_str().unwrap();
+            let pairs = labels.iter().filter(|(label, _)| *label != "__name__");
+            let pairs: Vec<String> = pairs.map(|(label, value)| format!("{label}={value}")).collect();
+            let value = series["value"][1].as_str().unwrap();
+            // Twenty-eight days are looked at of one only, and a day of the others.
+            let days = if name == "module:elements_job_failing:ratio6h" {
+                DAYS
+            } else {
+                2
+            };
+            for at in (now - days * DAY..now - 2 * INTERVAL).step_by(INTERVAL as usize) {
+                writeln!(out, "{name}{{{}}} {value} {at}", pairs.join(",")).unwrap();
+            }
+        }
+        out.write_all(b"# EOF\n").unwrap();
+        out.flush().unwrap();
+        drop(out);
+        let promtool = std::env::var_os("BENCH_PROMTOOL").expect("benches/run sets BENCH_PROMTOOL");
+        let output = Command::new(promtool)
+            .args([
+                "tsdb",
+                "create-blocks-from",
+                "--max-block-duration=700h",
+                "openmetrics",
+                "--quiet",
+            ])
+            .args([&file, &self.directory.path().join("data")])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        fs::remove_file(file).unwrap();
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn unix_seconds() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_secs()).unwrap()
+}
+
+/// A panel and how long its queries took, one after the other.
+struct Panel {
+    dashboard: &'static str,
+    title: String,
+    took: Duration,
+}
+
+pub fn run() {
+    assert!(Path::new("/proc").exists(), "this reads /proc");
+    let stub = stub(CUSTOMERS, LATENCY / 4);
+    let exporter = Exporter::start(&stub.address.to_string(), 64);
+    wait_for_round(&exporter);
+    let prometheus = Prometheus::start(exporter.address);
+    prometheus.wait("elements_up == 1");
+    // The last of what stands on other rules.
+    prometheus.wait("customer:elements_attention:sum and on () module:elements_job_failing:ratio6h");
+    prometheus.remember();
+    prometheus.wait("count_over_time(module:elements_job_failing:ratio6h[28d]) > 28 * 1000");
+    let count = |query: &str| -> f64 {
+        let value = prometheus.instant(query);
+        value[0]["value"][1].as_str().unwrap().parse().unwrap()
+    };
+    let customers = count("count(elements_customer_info)");
+    assert_eq!(customers as usize, CUSTOMERS);
+    println!(
+        "{customers} customers, {} series scraped in {:.1} s, {} recorded",
+        count("scrape_samples_scraped"),
+        count("scrape_duration_seconds"),
+        count(r#"count({__name__=~"[a-z_]+:elements.+"})"#)
+    );
+    let values: Values = [
+        ("datasource", "prometheus"),
+        ("job", ".+"),
+        ("instance", ".+"),
+        ("search", ""),
+        ("customer", ".+"),
+        ("service", ".+"),
+        ("module", ".+"),
+        ("target", "0.99"),
+        ("__rate_interval", "4m"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into();
+    let mut panels = Vec::new();
+    for dashboard in dashboards::all() {
+        for panel in dashboard.panels() {
+            let queries = dashboard.queries(panel);
+            let ask = || queries.iter().map(|query| ask(&prometheus, query, &values)).sum();
+            let times: Vec<Duration> = (0..ROUNDS).map(|_| ask()).collect();
+            panels.push(Panel {
+                dashboard: dashboard.file,
+                title: dashboards::text(&panel["title"]).to_owned(),
+                took: median(&times),
+            });
+        }
+    }
+    panels.sort_by_key(|panel| std::cmp::Reverse(panel.took));
+    for file in panels
+        .iter()
+        .map(|panel| panel.dashboard)
+        .collect::<std::collections::BTreeSet<_>>()
+    {
+        let own = panels.iter().filter(|panel| panel.dashboard == file);
+        println!("{file}, {} panels, the slowest:", own.clone().count());
+        for panel in own.take(SLOWEST) {
+            println!("    {:<50} {:>7.1} ms", panel.title, 1e3 * panel.took.as_secs_f64());
+        }
+    }
+    let groups = prometheus.instant("prometheus_rule_group_last_duration_seconds");
+    if list(&groups).next().is_none() {
+        // It does not scrape itself; it tells the same of itself without.
+        let own = text(prometheus.address, "/metrics");
+        let lines = own
+            .lines()
+            .filter(|line| line.starts_with("prometheus_rule_group_last_duration_seconds{"));
+        for line in lines {
+            let (group, seconds) = line.rsplit_once(' ').unwrap();
+            let group = group.rsplit(';').next().unwrap_or(group).trim_end_matches("\"}");
+            println!("rules {group}: {seconds} s an evaluation");
+        }
+    }
+    let slowest = panels
+        .iter()
+        .find(|panel| panel.dashboard == "elements-fleet.json")
+        .unwrap();
+    goal(
+        "the slowest panel of the fleet, in seconds",
+        slowest.took.as_secs_f64(),
+        BOUND.as_secs_f64(),
+    );
+}
+
+/// Asks as Grafana does.
+fn ask(prometheus: &Prometheus, query: &Query, values: &Values) -> Duration {
+    let expr = interpolate(&query.expr, values);
+    if !query.range {
+        return prometheus.ask("query", &[("query", &expr)]).0;
+    }
+    let step = if query.span >= 28 * DAY {
+        DAY
+    } else {
+        (query.span / POINTS).max(INTERVAL)
+    };
+    let end = unix_seconds() / step * step;
+    let (start, end, step) = ((end - query.span).to_string(), end.to_string(), step.to_string());
+    let form = [
+        ("query", expr.as_str()),
+        ("start", &start),
+        ("end", &end),
+        ("step", &step),
+    ];
+    prometheus.ask("query_range", &form).0
+}
