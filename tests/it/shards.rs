@@ -232,7 +232,7 @@ async fn discovery_names_targets_that_can_be_scraped_as_they_are() {
 
 #[test]
 fn the_stateful_set_gives_each_pod_its_share() {
-    let text = include_str!("../../deploy/kubernetes/sharded.yml");
+    let text = include_str!("../../deploy/kubernetes/sharded/statefulset.yml");
     let documents = YamlLoader::load_from_str(text).unwrap();
     let set = documents
         .iter()

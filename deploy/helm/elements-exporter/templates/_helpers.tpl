@@ -1,0 +1,109 @@
+{{- define "elements-exporter.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* A label has 63 characters at most, and a StatefulSet writes its name and a hash of ten into one. */}}
+{{- define "elements-exporter.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- $full := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
+{{- default $full .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "elements-exporter.selector" -}}
+app.kubernetes.io/name: {{ include "elements-exporter.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "elements-exporter.labels" -}}
+{{ include "elements-exporter.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "elements-exporter.serviceAccountName" -}}
+{{- $own := .Values.serviceAccount.create | ternary (include "elements-exporter.fullname" .) "default" -}}
+{{- default $own .Values.serviceAccount.name -}}
+{{- end -}}
+
+{{- define "elements-exporter.secretName" -}}
+{{- default (include "elements-exporter.fullname" .) .Values.auth.existingSecret -}}
+{{- end -}}
+
+{{- define "elements-exporter.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{ .repository }}@{{ .digest }}
+{{- else -}}
+{{ .repository }}:{{ default $.Chart.AppVersion .tag }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The keys of the Secret that become files. */}}
+{{- define "elements-exporter.secretKeys" -}}
+{{- $keys := list -}}
+{{- with .Values.auth -}}
+{{- if .registrations -}}
+{{- range .registrations -}}
+{{- $keys = append $keys .clientSecretKey -}}
+{{- end -}}
+{{- else if .certificateKey -}}
+{{- $keys = compact (list .certificateKey .privateKeyKey .certificatePasswordKey) -}}
+{{- else -}}
+{{- $keys = list .clientSecretKey -}}
+{{- end -}}
+{{- end -}}
+{{- uniq $keys | toJson -}}
+{{- end -}}
+
+{{/* The configuration file of one registration: a dict with root, clientId and clientSecretKey. */}}
+{{- define "elements-exporter.config" -}}
+{{- $files := "/etc/elements_exporter/secret" -}}
+{{- $auth := dict "client_id" .clientId -}}
+{{- with .root.Values.auth -}}
+{{- if .certificateKey -}}
+{{- $_ := set $auth "certificate_file" (printf "%s/%s" $files .certificateKey) -}}
+{{- with .privateKeyKey -}}
+{{- $_ := set $auth "private_key_file" (printf "%s/%s" $files .) -}}
+{{- end -}}
+{{- with .certificatePasswordKey -}}
+{{- $_ := set $auth "certificate_password_file" (printf "%s/%s" $files .) -}}
+{{- end -}}
+{{- else -}}
+{{- $_ := set $auth "client_secret_file" (printf "%s/%s" $files $.clientSecretKey) -}}
+{{- end -}}
+{{- end -}}
+{{- $set := dict "auth" $auth "state" (dict "file" "/var/lib/elements_exporter/state") -}}
+{{- mergeOverwrite (deepCopy .root.Values.config) $set | toYaml -}}
+{{- end -}}
+
+{{/* What cannot be meant is refused before anything is made of it. */}}
+{{- define "elements-exporter.validate" -}}
+{{- with .Values.auth -}}
+{{- if and .registrations (ne (len .registrations) (int $.Values.shards)) -}}
+{{- fail (printf "auth.registrations: %d of them, but shards is %d" (len .registrations) (int $.Values.shards)) -}}
+{{- end -}}
+{{- if not (or .registrations .clientId) -}}
+{{- fail "auth.clientId is required: the client id of the app registration" -}}
+{{- end -}}
+{{- if and (not .existingSecret) (not .clientSecret) -}}
+{{- fail "auth.existingSecret is required: a Secret with the client secret or the certificate" -}}
+{{- end -}}
+{{- if and .existingSecret .clientSecret -}}
+{{- fail "auth.existingSecret and auth.clientSecret: set one of them" -}}
+{{- end -}}
+{{- if and .clientSecret (or .certificateKey .registrations) -}}
+{{- fail "auth.clientSecret goes neither with auth.certificateKey nor with auth.registrations" -}}
+{{- end -}}
+{{- if and .certificateKey .registrations -}}
+{{- fail "auth.registrations and auth.certificateKey: set one of them" -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.serviceMonitor.enabled .Values.podMonitor.enabled -}}
+{{- fail "serviceMonitor and podMonitor: enable one of them, because each scrapes everything" -}}
+{{- end -}}
+{{- if and .Values.state.existingClaim (gt (int .Values.shards) 1) -}}
+{{- fail "state.existingClaim goes with one shard only: each needs a state of its own" -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,551 @@
+package kube
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"testing"
+
+	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	apps "k8s.io/api/apps/v1"
+	core "k8s.io/api/core/v1"
+	security "k8s.io/pod-security-admission/api"
+	"k8s.io/pod-security-admission/policy"
+	"sigs.k8s.io/yaml"
+)
+
+// What `kubectl apply` notes down of an object at most, in an annotation of it. A ConfigMap may have four times as
+// much.
+const applied = 256 << 10
+
+// The first group of the first place in a file of the repository that looks like this.
+func found(t *testing.T, path, pattern string) string {
+	t.Helper()
+	place := regexp.MustCompile(pattern).FindStringSubmatch(read(t, path))
+	if place == nil {
+		t.Fatalf("%s has no %s", path, pattern)
+	}
+	return place[1]
+}
+
+func TestPodsKeepTheStrictestStandard(t *testing.T) {
+	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	restricted := security.LevelVersion{Level: security.LevelRestricted, Version: security.LatestVersion()}
+	user := found(t, "Dockerfile", `(?m)^USER (\d+):\d+$`)
+	each(t, func(t *testing.T, r rendering) {
+		w := r.workload(t)
+		spec := w.template.Spec
+		verdict := policy.AggregateCheckResults(evaluator.EvaluatePod(restricted, &w.template.ObjectMeta, &spec))
+		if !verdict.Allowed {
+			t.Errorf("the standard forbids: %s", verdict.ForbiddenDetail())
+		}
+		if got := fmt.Sprint(*spec.SecurityContext.RunAsUser); got != user {
+			t.Errorf("runs as %s, but the image as %s", got, user)
+		}
+		if *spec.SecurityContext.FSGroup != *spec.SecurityContext.RunAsGroup {
+			t.Error("the volumes belong to another group than the process")
+		}
+		if len(spec.Containers) != 1 || len(spec.InitContainers) != 0 {
+			t.Fatal("another container")
+		}
+		container := w.container()
+		if read := container.SecurityContext.ReadOnlyRootFilesystem; read == nil || !*read {
+			t.Error("the root is writable")
+		}
+		if token := spec.AutomountServiceAccountToken; token == nil || *token {
+			t.Error("the pod has a token of Kubernetes")
+		}
+		for _, account := range r.serviceAccounts {
+			if token := account.AutomountServiceAccountToken; token == nil || *token {
+				t.Error("the account gives its token to pods")
+			}
+			if account.Name != spec.ServiceAccountName {
+				t.Errorf("the pod is %s and not %s", spec.ServiceAccountName, account.Name)
+			}
+		}
+		if links := spec.EnableServiceLinks; links == nil || *links {
+			t.Error("the environment holds variables of Kubernetes")
+		}
+		resources := container.Resources
+		if resources.Requests.Cpu().IsZero() || resources.Requests.Memory().IsZero() || resources.Limits.Memory().IsZero() {
+			t.Error("requests or the limit of memory are missing")
+		}
+	})
+}
+
+// What the shutdown of the program needs at most, as the service of systemd knows it as well.
+func TestPodsMayTakeTheTimeToStop(t *testing.T) {
+	text := found(t, "deploy/systemd/elements_exporter.service", `(?m)^TimeoutStopSec=(\d+)s$`)
+	stop, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	each(t, func(t *testing.T, r rendering) {
+		if got := *r.workload(t).template.Spec.TerminationGracePeriodSeconds; got != stop {
+			t.Errorf("%d seconds, and systemd gives %d", got, stop)
+		}
+	})
+}
+
+func TestNoCustomerIsAskedAboutTwice(t *testing.T) {
+	each(t, func(t *testing.T, r rendering) {
+		w := r.workload(t)
+		for _, deployment := range r.deployments {
+			if w.replicas != 1 || deployment.Spec.Strategy.Type != apps.RecreateDeploymentStrategyType {
+				t.Error("a Deployment runs two at times")
+			}
+		}
+		for _, set := range r.statefulSets {
+			if set.Spec.ServiceName != r.services[0].Name {
+				t.Error("the StatefulSet names no service of its own")
+			}
+			container := w.container()
+			index := slices.IndexFunc(container.Args, isShare)
+			if index < 0 {
+				t.Fatal("no share")
+			}
+			if got, want := expand(container, container.Args[index], 0), fmt.Sprintf("--shard=0/%d", w.replicas); got != want {
+				t.Errorf("%s, want %s", got, want)
+			}
+		}
+	})
+}
+
+func isShare(argument string) bool {
+	return strings.HasPrefix(argument, "--shard=")
+}
+
+// An argument as the kubelet hands it over to the pod with this number.
+func expand(container core.Container, argument string, index int) string {
+	for _, variable := range container.Env {
+		value := variable.Value
+		if variable.ValueFrom != nil && variable.ValueFrom.FieldRef != nil {
+			value = strconv.Itoa(index)
+		}
+		argument = strings.ReplaceAll(argument, "$("+variable.Name+")", value)
+	}
+	return argument
+}
+
+func TestSecretsAreFilesThatFollowARotation(t *testing.T) {
+	each(t, func(t *testing.T, r rendering) {
+		w := r.workload(t)
+		container := w.container()
+		volumes := map[string]core.Volume{}
+		for _, volume := range w.template.Spec.Volumes {
+			volumes[volume.Name] = volume
+		}
+		for _, claim := range w.claims {
+			volumes[claim.Name] = core.Volume{}
+		}
+		secret := false
+		for _, mount := range container.VolumeMounts {
+			volume, known := volumes[mount.Name]
+			if !known {
+				t.Errorf("no volume %s", mount.Name)
+			}
+			delete(volumes, mount.Name)
+			if mount.SubPath != "" || mount.SubPathExpr != "" {
+				t.Errorf("%s: a change would not reach a subPath", mount.Name)
+			}
+			if volume.Secret == nil && volume.ConfigMap == nil {
+				continue
+			}
+			if !mount.ReadOnly {
+				t.Errorf("%s is writable", mount.Name)
+			}
+			if volume.Secret != nil {
+				secret = true
+				if *volume.Secret.DefaultMode != 0o440 {
+					t.Errorf("%s has mode %o", mount.Name, *volume.Secret.DefaultMode)
+				}
+			}
+		}
+		if !secret || len(volumes) != 0 {
+			t.Errorf("no secret is mounted, or something else is not: %v", volumes)
+		}
+		for _, variable := range container.Env {
+			from := variable.ValueFrom
+			if from != nil && from.SecretKeyRef != nil && from.SecretKeyRef.Key != "client_id" {
+				t.Errorf("%s is a secret in the environment", variable.Name)
+			}
+		}
+		for _, configMap := range r.configMaps {
+			for name, text := range configMap.Data {
+				if strings.Contains(text, "demo-secret") || strings.Contains(text, "client_secret:") {
+					t.Errorf("%s of %s holds a secret", name, configMap.Name)
+				}
+			}
+		}
+	})
+}
+
+func TestTheServiceFindsPodsThatAreNotReady(t *testing.T) {
+	each(t, func(t *testing.T, r rendering) {
+		w := r.workload(t)
+		if len(r.services) != 1 {
+			t.Fatalf("%d services; a monitor would scrape everything as often", len(r.services))
+		}
+		service := r.services[0]
+		if !service.Spec.PublishNotReadyAddresses {
+			t.Error("a secret that is refused from the start would be seen by nobody")
+		}
+		if service.Spec.ClusterIP != core.ClusterIPNone {
+			t.Error("the service hides its pods")
+		}
+		if !selects(service.Spec.Selector, w.template.Labels) || !selects(w.selector, w.template.Labels) {
+			t.Error("the labels of the pods are not those that are selected")
+		}
+		port, served := w.container().Ports[0], service.Spec.Ports[0]
+		if served.TargetPort.StrVal != port.Name || served.Port != port.ContainerPort {
+			t.Errorf("the service has port %v, the pod %v", served, port)
+		}
+		if want := found(t, "Dockerfile", `(?m)^EXPOSE (\d+)$`); fmt.Sprint(port.ContainerPort) != want {
+			t.Errorf("port %d, but the image has %s", port.ContainerPort, want)
+		}
+		if want := found(t, "src/args.rs", `DEFAULT_PORT: u16 = (\d+)`); fmt.Sprint(port.ContainerPort) != want {
+			t.Errorf("port %d, but the program listens on %s", port.ContainerPort, want)
+		}
+	})
+}
+
+func TestTheNetworkPolicyNamesWhatIsServed(t *testing.T) {
+	each(t, func(t *testing.T, r rendering) {
+		w := r.workload(t)
+		if len(r.policies) == 0 && r.name == "helm-certificate" {
+			t.Skip("switched off there")
+		}
+		if len(r.policies) != 1 {
+			t.Fatalf("%d policies", len(r.policies))
+		}
+		spec := r.policies[0].Spec
+		if !selects(spec.PodSelector.MatchLabels, w.template.Labels) {
+			t.Error("it is about other pods")
+		}
+		if len(spec.PolicyTypes) != 2 || len(spec.Ingress) != 1 {
+			t.Fatalf("not what may come in and go out: %v", spec)
+		}
+		in := spec.Ingress[0]
+		if len(in.From) == 0 || len(in.Ports) != 1 {
+			t.Fatalf("more may come in than who scrapes: %v", in)
+		}
+		port := w.container().Ports[0]
+		if named := in.Ports[0].Port; named.StrVal != port.Name && named.IntVal != port.ContainerPort {
+			t.Errorf("%v is not served", named)
+		}
+		var out []string
+		for _, rule := range spec.Egress {
+			for _, port := range rule.Ports {
+				out = append(out, fmt.Sprintf("%s %s", *port.Protocol, port.Port))
+				if port.Port.IntVal == 443 && (len(rule.To) == 0 || len(rule.To[0].IPBlock.Except) == 0) {
+					t.Error("the API's port is open to the cluster as well")
+				}
+			}
+		}
+		for _, need := range []string{"UDP 53", "TCP 53", "TCP 443"} {
+			if !slices.Contains(out, need) {
+				t.Errorf("%s is shut", need)
+			}
+		}
+	})
+}
+
+// kustomize writes text that is folded anew, and with a further line end where an indented line follows. It means
+// nothing in an expression, and is taken out there.
+func withoutEmptyLines(rules any) {
+	for _, group := range rules.(map[string]any)["groups"].([]any) {
+		for _, rule := range group.(map[string]any)["rules"].([]any) {
+			rule := rule.(map[string]any)
+			rule["expr"] = strings.ReplaceAll(rule["expr"].(string), "\n\n", "\n")
+		}
+	}
+}
+
+func TestRulesAreThoseOfTheRepository(t *testing.T) {
+	want := map[string]any{}
+	files, err := filepath.Glob(filepath.Join(root, "deploy/prometheus/elements-*.yml"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		name := filepath.Base(file)
+		var content any
+		if err := yaml.Unmarshal([]byte(read(t, "deploy/prometheus/"+name)), &content); err != nil {
+			t.Fatal(err)
+		}
+		want[strings.TrimSuffix(strings.TrimPrefix(name, "elements-"), ".yml")] = content
+	}
+	seen := 0
+	each(t, func(t *testing.T, r rendering) {
+		if len(r.rules) == 0 {
+			t.Skip("without rules")
+		}
+		seen++
+		got := map[string]any{}
+		for _, rule := range r.rules {
+			text, err := json.Marshal(rule.Spec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var content any
+			if err := json.Unmarshal(text, &content); err != nil {
+				t.Fatal(err)
+			}
+			if strings.HasPrefix(r.name, "kustomize-") {
+				withoutEmptyLines(content)
+			}
+			got[rule.Name[strings.LastIndex(rule.Name, "-")+1:]] = content
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Error("the rules are not those of deploy/prometheus")
+		}
+	})
+	if seen < 3 {
+		t.Errorf("rules are in %d renderings only", seen)
+	}
+}
+
+func TestDashboardsAreThoseOfTheRepository(t *testing.T) {
+	want := map[string]string{}
+	files, err := filepath.Glob(filepath.Join(root, "dashboards/*.json"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		want[filepath.Base(file)] = read(t, "dashboards/"+filepath.Base(file))
+	}
+	seen := 0
+	each(t, func(t *testing.T, r rendering) {
+		got := map[string]string{}
+		for _, configMap := range r.configMaps {
+			if configMap.Labels["grafana_dashboard"] == "" {
+				continue
+			}
+			size := 0
+			for name, text := range configMap.Data {
+				got[name] = text
+				size += len(text)
+			}
+			if len(configMap.Data) != 1 || size >= applied*9/10 {
+				t.Errorf("%s holds %d files of %d bytes", configMap.Name, len(configMap.Data), size)
+			}
+		}
+		if len(got) == 0 {
+			t.Skip("without dashboards")
+		}
+		seen++
+		if !reflect.DeepEqual(got, want) {
+			t.Error("the dashboards are not those of the repository")
+		}
+	})
+	if seen < 2 {
+		t.Errorf("dashboards are in %d renderings only", seen)
+	}
+}
+
+// The labels of the exporter's metrics, from the reference in the README.
+func metricLabels(t *testing.T) []string {
+	t.Helper()
+	_, reference, _ := strings.Cut(read(t, "README.md"), "<!-- metrics:begin -->")
+	reference, _, _ = strings.Cut(reference, "<!-- metrics:end -->")
+	labels := map[string]bool{}
+	word := regexp.MustCompile("`([a-z_]+)`")
+	for _, row := range strings.Split(reference, "\n") {
+		if columns := strings.Split(row, "|"); len(columns) > 4 && strings.Contains(columns[1], "`elements_") {
+			for _, label := range word.FindAllStringSubmatch(columns[3], -1) {
+				labels[label[1]] = true
+			}
+		}
+	}
+	var all []string
+	for label := range labels {
+		all = append(all, label)
+	}
+	sort.Strings(all)
+	if len(all) < 10 {
+		t.Fatalf("labels of the reference: %v", all)
+	}
+	return all
+}
+
+// The operator gives targets labels of its own. Where a metric has one of these, Prometheus renames the metric's.
+func TestMonitorsLeaveTheLabelsOfMetricsAlone(t *testing.T) {
+	operators := []string{"job", "instance", "namespace", "service", "pod", "container", "endpoint", "node"}
+	labels := metricLabels(t)
+	seen := 0
+	each(t, func(t *testing.T, r rendering) {
+		w := r.workload(t)
+		var selector map[string]string
+		var relabelings []monitoring.RelabelConfig
+		var port, scheme string
+		var own map[string]string
+		switch {
+		case len(r.serviceMonitors)+len(r.podMonitors) > 1:
+			t.Fatal("everything is scraped more than once")
+		case len(r.serviceMonitors) == 1:
+			spec := r.serviceMonitors[0].Spec
+			selector, own = spec.Selector.MatchLabels, r.services[0].Labels
+			relabelings, port = spec.Endpoints[0].RelabelConfigs, spec.Endpoints[0].Port
+			scheme = spec.Endpoints[0].Scheme.String()
+		case len(r.podMonitors) == 1:
+			spec := r.podMonitors[0].Spec
+			selector, own = spec.Selector.MatchLabels, w.template.Labels
+			relabelings, port = spec.PodMetricsEndpoints[0].RelabelConfigs, *spec.PodMetricsEndpoints[0].Port
+			scheme = spec.PodMetricsEndpoints[0].Scheme.String()
+		default:
+			t.Skip("without a monitor")
+		}
+		seen++
+		if !selects(selector, own) {
+			t.Error("it selects something else")
+		}
+		if port != w.container().Ports[0].Name {
+			t.Errorf("no port %s", port)
+		}
+		if tls := r.name == "helm-certificate"; tls != (scheme == "https") {
+			t.Errorf("scheme %q", scheme)
+		}
+		dropped := func(label string) bool {
+			return slices.ContainsFunc(relabelings, func(r monitoring.RelabelConfig) bool {
+				return r.Action == "labeldrop" && regexp.MustCompile("^(?:"+r.Regex+")$").MatchString(label)
+			})
+		}
+		instance := slices.ContainsFunc(relabelings, func(r monitoring.RelabelConfig) bool {
+			return r.TargetLabel == "instance"
+		})
+		if !instance {
+			t.Error("series would end with each pod")
+		}
+		for _, label := range operators {
+			if slices.Contains(labels, label) && !dropped(label) {
+				t.Errorf("the exporter's %s would become exported_%s", label, label)
+			}
+		}
+	})
+	if seen < 4 {
+		t.Errorf("monitors are in %d renderings only", seen)
+	}
+}
+
+func TestProbesAskWhatAnswers(t *testing.T) {
+	program := found(t, "Dockerfile", `(?m)^ENTRYPOINT \["(.+)"\]$`)
+	each(t, func(t *testing.T, r rendering) {
+		w := r.workload(t)
+		container := w.container()
+		prefix := ""
+		for _, argument := range container.Args {
+			if value, is := strings.CutPrefix(argument, "--web.route-prefix="); is {
+				prefix = value
+			}
+		}
+		live, ready := container.LivenessProbe, container.ReadinessProbe
+		if r.name == "helm-certificate" {
+			if live.Exec == nil || !slices.Equal(live.Exec.Command[:2], []string{program, "healthcheck"}) {
+				t.Error("alive: the kubelet has no password")
+			}
+			if ready.TCPSocket == nil {
+				t.Error("ready: the kubelet has no password")
+			}
+			return
+		}
+		if live.HTTPGet == nil || live.HTTPGet.Path != prefix+"/-/healthy" {
+			t.Errorf("alive: %v", live)
+		}
+		if ready.HTTPGet == nil || ready.HTTPGet.Path != prefix+"/-/ready" {
+			t.Errorf("ready: %v", ready)
+		}
+	})
+}
+
+// One pod of plain differs from one of sharded in what makes it a share, and in nothing else.
+func TestPlainAndShardedAreAlike(t *testing.T) {
+	pods := map[string]core.PodTemplateSpec{}
+	for _, r := range renderings(t) {
+		if strings.HasPrefix(r.name, "kustomize-") {
+			pods[r.name] = r.workload(t).template
+		}
+	}
+	plain, sharded := pods["kustomize-plain"], pods["kustomize-sharded"]
+	container := &sharded.Spec.Containers[0]
+	container.Args = slices.DeleteFunc(container.Args, isShare)
+	container.Env = slices.DeleteFunc(container.Env, func(variable core.EnvVar) bool {
+		return variable.Name == "SHARDS" || variable.Name == "POD_INDEX"
+	})
+	plain.Spec.Volumes = slices.DeleteFunc(plain.Spec.Volumes, func(volume core.Volume) bool {
+		return volume.PersistentVolumeClaim != nil
+	})
+	if !reflect.DeepEqual(plain, sharded) {
+		a, _ := yaml.Marshal(plain)
+		b, _ := yaml.Marshal(sharded)
+		t.Errorf("%s\nis not\n%s", a, b)
+	}
+}
+
+func TestVersionsAreThatOfTheProgram(t *testing.T) {
+	version := found(t, "Cargo.toml", `(?m)^version = "(.+)"$`)
+	var chart struct {
+		AppVersion string `json:"appVersion"`
+	}
+	if err := yaml.Unmarshal([]byte(read(t, "deploy/helm/elements-exporter/Chart.yaml")), &chart); err != nil {
+		t.Fatal(err)
+	}
+	if chart.AppVersion != version {
+		t.Errorf("appVersion of the chart is %s, and the program is %s", chart.AppVersion, version)
+	}
+	each(t, func(t *testing.T, r rendering) {
+		w := r.workload(t)
+		image := w.container().Image
+		if !strings.HasSuffix(image, ":"+version) && !strings.Contains(image, "@sha256:") {
+			t.Errorf("%s, but the program is %s", image, version)
+		}
+	})
+}
+
+// Every value has its place in the schema, and the other way round.
+func TestTheSchemaKnowsEveryValue(t *testing.T) {
+	var values, schema map[string]any
+	chart := "deploy/helm/elements-exporter/"
+	if err := yaml.Unmarshal([]byte(read(t, chart+"values.yaml")), &values); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(read(t, chart+"values.schema.json")), &schema); err != nil {
+		t.Fatal(err)
+	}
+	// What a parent chart hands to all of its charts is not a value of this one.
+	delete(schema["properties"].(map[string]any), "global")
+	compare(t, "", values, schema)
+}
+
+func compare(t *testing.T, path string, values, schema map[string]any) {
+	properties, closed := schema["properties"].(map[string]any)
+	if !closed {
+		return
+	}
+	if schema["additionalProperties"] != false {
+		t.Errorf("%s: typing errors are passed over", path)
+	}
+	for key, value := range values {
+		property, known := properties[key].(map[string]any)
+		if !known {
+			t.Errorf("%s.%s is not in the schema", path, key)
+			continue
+		}
+		if inner, is := value.(map[string]any); is {
+			compare(t, path+"."+key, inner, property)
+		}
+	}
+	for key := range properties {
+		if _, known := values[key]; !known {
+			t.Errorf("%s.%s is not in values.yaml", path, key)
+		}
+	}
+}

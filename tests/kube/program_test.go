@@ -1,0 +1,302 @@
+package kube
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	core "k8s.io/api/core/v1"
+)
+
+const (
+	// How long the program may take for what it does in a second.
+	patience = 30 * time.Second
+	// Where the image has what the pods mount.
+	configured = "/etc/elements_exporter"
+	remembered = "/var/lib/elements_exporter"
+)
+
+func program(t *testing.T) string {
+	t.Helper()
+	path := os.Getenv("EXPORTER_TEST_PROGRAM")
+	if path == "" {
+		t.Skip("no program is named; run tests/kube/run")
+	}
+	return path
+}
+
+func start(t *testing.T, environment []string, arguments ...string) (*exec.Cmd, io.Reader) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	command := exec.CommandContext(ctx, program(t), arguments...)
+	command.Env = environment
+	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }
+	output, err := command.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	command.Stderr = log
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		_ = command.Wait()
+		if text, err := os.ReadFile(log.Name()); err == nil && t.Failed() {
+			t.Logf("%s", text)
+		}
+	})
+	return command, output
+}
+
+// Starts a partner of a few customers, and gives its address.
+func simulate(t *testing.T) string {
+	t.Helper()
+	_, output := start(t, []string{}, "simulate", "--simulator.listen-address=127.0.0.1:0", "--simulator.customers=3")
+	line, err := bufio.NewReader(output).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	return regexp.MustCompile(`http://[0-9.:]+`).FindString(line)
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+// The files of a volume are links into a directory that is a link itself, as the kubelet makes them: what is new comes
+// into force at once.
+func project(t *testing.T, directory string, files map[string]string) {
+	t.Helper()
+	version, err := os.MkdirTemp(directory, "..version")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(version, name), []byte(text), 0o440); err != nil {
+			t.Fatal(err)
+		}
+		_ = os.Symlink("..data/"+name, filepath.Join(directory, name))
+	}
+	if err := os.Symlink(filepath.Base(version), filepath.Join(directory, "..next")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(directory, "..next"), filepath.Join(directory, "..data")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What the Secrets hold that an operator makes.
+func secretFiles(t *testing.T, volume *core.SecretVolumeSource, secret string) map[string]string {
+	t.Helper()
+	if len(volume.Items) == 0 {
+		return map[string]string{
+			"web.yml":        read(t, "deploy/config/web.yml"),
+			"server.pem":     read(t, "tests/fixtures/web/server.pem"),
+			"server-key.pem": read(t, "tests/fixtures/web/server-key.pem"),
+		}
+	}
+	files := map[string]string{}
+	for _, item := range volume.Items {
+		switch {
+		case strings.HasPrefix(item.Key, "client_secret"):
+			files[item.Path] = secret + "\n"
+		case item.Key == "certificate.pem":
+			files[item.Path] = read(t, "tests/fixtures/simulator/client.pem")
+		case item.Key == "key.pem":
+			files[item.Path] = read(t, "tests/fixtures/simulator/client-key.pem")
+		default:
+			t.Fatalf("who knows what %s is", item.Key)
+		}
+	}
+	return files
+}
+
+// A pod of a rendering, as processes and files of this machine.
+type pod struct {
+	directory string
+	address   string
+	arguments []string
+	container core.Container
+	volumes   map[string]*core.SecretVolumeSource
+}
+
+func (p *pod) here(text string) string {
+	text = strings.ReplaceAll(text, configured, filepath.Join(p.directory, "etc"))
+	return strings.ReplaceAll(text, remembered, filepath.Join(p.directory, "state"))
+}
+
+// Lays out the volumes of a pod and starts the program with its arguments and its environment.
+func run(t *testing.T, r rendering, index int, api, secret string) *pod {
+	t.Helper()
+	w := r.workload(t)
+	p := &pod{
+		directory: t.TempDir(),
+		address:   freePort(t),
+		container: w.container(),
+		volumes:   map[string]*core.SecretVolumeSource{},
+	}
+	mounts := map[string]string{}
+	for _, mount := range p.container.VolumeMounts {
+		mounts[mount.Name] = p.here(mount.MountPath)
+		if err := os.MkdirAll(mounts[mount.Name], 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, volume := range w.template.Spec.Volumes {
+		switch {
+		case volume.Secret != nil:
+			p.volumes[volume.Name] = volume.Secret
+			project(t, mounts[volume.Name], secretFiles(t, volume.Secret, secret))
+		case volume.ConfigMap != nil:
+			files := map[string]string{}
+			for _, configMap := range r.configMaps {
+				if configMap.Name == volume.ConfigMap.Name {
+					for name, text := range configMap.Data {
+						// The simulated partner knows one app registration only.
+						files[name] = p.here(regexp.MustCompile(`client_id: demo-\d+`).ReplaceAllString(text, "client_id: demo"))
+					}
+				}
+			}
+			project(t, mounts[volume.Name], files)
+		}
+	}
+	environment := []string{"ELEMENTS_API__BASE_URL=" + api, "ELEMENTS_API__TOKEN_URL=" + api + "/connect/token"}
+	for _, variable := range p.container.Env {
+		switch from := variable.ValueFrom; {
+		case from == nil:
+			environment = append(environment, variable.Name+"="+variable.Value)
+		case from.SecretKeyRef != nil && from.SecretKeyRef.Key == "client_id":
+			environment = append(environment, variable.Name+"=demo")
+		}
+	}
+	for _, argument := range p.container.Args {
+		p.arguments = append(p.arguments, p.here(expand(p.container, argument, index)))
+	}
+	start(t, environment, append(p.arguments, "--web.listen-address="+p.address)...)
+	return p
+}
+
+var client = http.Client{
+	Timeout:   5 * time.Second,
+	Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}},
+}
+
+func (p *pod) ask(path string) (int, string) {
+	answer, err := client.Get("http://" + p.address + path)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return answer.StatusCode, string(text)
+}
+
+// Whether a probe of the container succeeds.
+func (p *pod) probe(probe *core.Probe) error {
+	switch {
+	case probe.HTTPGet != nil:
+		if code, text := p.ask(probe.HTTPGet.Path); code != http.StatusOK {
+			return fmt.Errorf("%s: %d %s", probe.HTTPGet.Path, code, text)
+		}
+	case probe.TCPSocket != nil:
+		connection, err := net.Dial("tcp", p.address)
+		if err != nil {
+			return err
+		}
+		return connection.Close()
+	case probe.Exec != nil:
+		var arguments []string
+		for _, argument := range probe.Exec.Command[1:] {
+			arguments = append(arguments, p.here(argument))
+		}
+		arguments = append(arguments, "--web.listen-address="+p.address)
+		command := exec.Command(os.Getenv("EXPORTER_TEST_PROGRAM"), arguments...)
+		command.Env = []string{}
+		if said, err := command.CombinedOutput(); err != nil {
+			return fmt.Errorf("%v: %s", err, said)
+		}
+	}
+	return nil
+}
+
+func eventually(t *testing.T, what string, test func() error) {
+	t.Helper()
+	var err error
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if err = test(); err == nil {
+			return
+		}
+	}
+	t.Fatalf("%s: %v", what, err)
+}
+
+func TestTheProgramTakesWhatThePodsGiveIt(t *testing.T) {
+	program(t)
+	api := simulate(t)
+	each(t, func(t *testing.T, r rendering) {
+		for index := range int(r.workload(t).replicas) {
+			p := run(t, r, index, api, "demo-secret")
+			eventually(t, "alive", func() error { return p.probe(p.container.LivenessProbe) })
+			eventually(t, "ready", func() error { return p.probe(p.container.ReadinessProbe) })
+		}
+	})
+}
+
+func TestASecretIsRotatedWithoutARestart(t *testing.T) {
+	const refusal = `elements_exporter_token_failures_total{reason="invalid_client"} 1`
+	program(t)
+	api := simulate(t)
+	for _, r := range renderings(t) {
+		if r.name != "kustomize-plain" && r.name != "helm-plain" {
+			continue
+		}
+		t.Run(r.name, func(t *testing.T) {
+			p := run(t, r, 0, api, "of yesterday")
+			eventually(t, "a refusal", func() error {
+				code, text := p.ask("/metrics")
+				if code != http.StatusOK || !strings.Contains(text, refusal) {
+					return fmt.Errorf("%d", code)
+				}
+				return nil
+			})
+			if err := p.probe(p.container.ReadinessProbe); err == nil {
+				t.Error("ready without a token")
+			}
+			if err := p.probe(p.container.LivenessProbe); err != nil {
+				t.Error(err)
+			}
+			project(t, p.here(configured+"/secret"), secretFiles(t, p.volumes["secret"], "demo-secret"))
+			eventually(t, "ready", func() error { return p.probe(p.container.ReadinessProbe) })
+			if _, text := p.ask("/metrics"); !strings.Contains(text, "\nelements_up 1\n") {
+				t.Error("not up")
+			}
+		})
+	}
+}
