@@ -1,11 +1,10 @@
 //! How soon the dashboards answer where a Prometheus holds ten thousand customers: every query of every panel, for all of
-//! them, while it goes on scraping and evaluating the shipped rules.
+//! them (of the customer's dashboard, for one), while it goes on scraping and evaluating the shipped rules.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -16,6 +15,7 @@ use serde_json::Value;
 
 use crate::client::text;
 use crate::dashboards::{self, Query, Values, interpolate, list};
+use crate::dense;
 use crate::program::Exporter;
 use crate::report::{goal, median};
 use crate::sweep::{LATENCY, stub, wait_for_round};
@@ -27,6 +27,12 @@ const ROUNDS: usize = 5;
 
 /// What no panel of the fleet's dashboard may take.
 const BOUND: Duration = Duration::from_secs(1);
+
+/// Which that is.
+const FLEET: &str = "elements-fleet.json";
+
+/// The dashboard of one customer.
+const CUSTOMER: &str = "elements-customer.json";
 
 /// How many of the slowest are told.
 const SLOWEST: usize = 3;
@@ -167,15 +173,7 @@ fn unix_seconds() -> i64 {
     i64::try_from(since.as_secs()).unwrap()
 }
 
-/// A panel and how long its queries took, one after the other.
-struct Panel {
-    dashboard: &'static str,
-    title: String,
-    took: Duration,
-}
-
 pub fn run() {
-    assert!(Path::new("/proc").exists(), "this reads /proc");
     let stub = stub(CUSTOMERS, LATENCY / 4);
     let exporter = Exporter::start(&stub.address.to_string(), 64);
     wait_for_round(&exporter);
@@ -210,51 +208,43 @@ pub fn run() {
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
-    let mut panels = Vec::new();
-    for dashboard in dashboards::all() {
+    let mut one = values.clone();
+    one.insert("customer".to_owned(), dense::customer_id(7));
+    let mut dashboards = dashboards::all();
+    // The one that there is a bound for goes first, and is known before the others have been waited for.
+    dashboards.sort_by_key(|dashboard| dashboard.file != FLEET);
+    let mut slowest = Duration::MAX;
+    for dashboard in dashboards {
+        let values = if dashboard.file == CUSTOMER { &one } else { &values };
+        let mut panels: Vec<(Duration, &str)> = Vec::new();
         for panel in dashboard.panels() {
             let queries = dashboard.queries(panel);
-            let ask = || queries.iter().map(|query| ask(&prometheus, query, &values)).sum();
+            let ask = || queries.iter().map(|query| ask(&prometheus, query, values)).sum();
             let times: Vec<Duration> = (0..ROUNDS).map(|_| ask()).collect();
-            panels.push(Panel {
-                dashboard: dashboard.file,
-                title: dashboards::text(&panel["title"]).to_owned(),
-                took: median(&times),
-            });
+            panels.push((median(&times), dashboards::text(&panel["title"])));
+        }
+        panels.sort_by_key(|(took, _)| std::cmp::Reverse(*took));
+        println!("{}, {} panels, the slowest:", dashboard.file, panels.len());
+        for (took, title) in panels.iter().take(SLOWEST) {
+            println!("    {title:<50} {:>7.1} ms", 1e3 * took.as_secs_f64());
+        }
+        if dashboard.file == FLEET {
+            slowest = panels[0].0;
         }
     }
-    panels.sort_by_key(|panel| std::cmp::Reverse(panel.took));
-    for file in panels
-        .iter()
-        .map(|panel| panel.dashboard)
-        .collect::<std::collections::BTreeSet<_>>()
-    {
-        let own = panels.iter().filter(|panel| panel.dashboard == file);
-        println!("{file}, {} panels, the slowest:", own.clone().count());
-        for panel in own.take(SLOWEST) {
-            println!("    {:<50} {:>7.1} ms", panel.title, 1e3 * panel.took.as_secs_f64());
-        }
+    let own = text(prometheus.address, "/metrics");
+    let evaluations = own
+        .lines()
+        .filter(|line| line.starts_with("prometheus_rule_group_last_duration_seconds{"));
+    for line in evaluations {
+        let (group, seconds) = line.rsplit_once(' ').unwrap();
+        let group = group.rsplit(';').next().unwrap().trim_end_matches("\"}");
+        let seconds: f64 = seconds.parse().unwrap();
+        println!("evaluating {group}: {seconds:.1} s");
     }
-    let groups = prometheus.instant("prometheus_rule_group_last_duration_seconds");
-    if list(&groups).next().is_none() {
-        // It does not scrape itself; it tells the same of itself without.
-        let own = text(prometheus.address, "/metrics");
-        let lines = own
-            .lines()
-            .filter(|line| line.starts_with("prometheus_rule_group_last_duration_seconds{"));
-        for line in lines {
-            let (group, seconds) = line.rsplit_once(' ').unwrap();
-            let group = group.rsplit(';').next().unwrap_or(group).trim_end_matches("\"}");
-            println!("rules {group}: {seconds} s an evaluation");
-        }
-    }
-    let slowest = panels
-        .iter()
-        .find(|panel| panel.dashboard == "elements-fleet.json")
-        .unwrap();
     goal(
         "the slowest panel of the fleet, in seconds",
-        slowest.took.as_secs_f64(),
+        slowest.as_secs_f64(),
         BOUND.as_secs_f64(),
     );
 }
