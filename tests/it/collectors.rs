@@ -1,7 +1,8 @@
 //! JSON in, exposition out, for each collector and both generations of the API. What both tell comes out as one text.
 
 use crate::canned::Canned;
-use crate::support::{about_customers, config, expect, once, value};
+use crate::program::Program;
+use crate::support::{about_customers, config, eventually, expect, once, value};
 
 const ID: &str = "00427fbc-8832-46cf-a1d2-582fa46ec638";
 
@@ -418,6 +419,46 @@ async fn scan_profiles() {
     expect("scan_profiles", &profiles(&one));
     assert_eq!(profiles(&one), profiles(&other));
     assert!(!one.contains("admin@contoso.example"), "the account is personal");
+}
+
+#[tokio::test]
+async fn details_of_a_scan_profile_are_asked_for_when_it_was_modified_and_at_least_every_other_time() {
+    let list = format!("GET /partner/customers/{ID}/scanProfiles");
+    let detail = format!("{list}/p-1");
+    let listed = |modified: &str| format!(r#"{{"value":[{{"profileId":"p-1","modifiedTime":"{modified}"}}]}}"#);
+    let named = |name: &str| format!(r#"{{"profileId":"p-1","profileName":"{name}"}}"#);
+    let canned = Canned::start(&[("GET /partner/customers", V1_CUSTOMERS)]).await;
+    canned.set(&list, 200, &listed("2026-09-14T16:17:38Z"));
+    canned.set(&detail, 200, &named("before"));
+    // The scans' changes stand on the same list, and would be counted among those who ask for it.
+    let settings = [
+        ("ELEMENTS_API__VERSION", "v1"),
+        ("ELEMENTS_COLLECTORS__SCAN_CHANGES__ENABLED", "false"),
+    ];
+    let exporter = Program::start(&canned.base, &[], &settings).await;
+    let lines = || canned.seen().into_iter().map(|seen| seen.line).collect::<Vec<_>>();
+    let lists = |lines: &[String]| lines.iter().filter(|line| **line == list).count();
+    let asked = eventually("the list was asked for often", || async {
+        Some(lines()).filter(|lines| lists(lines) > 8)
+    })
+    .await;
+    let profiles = asked.iter().filter(|line| **line == list || **line == detail);
+    let runs: Vec<bool> = profiles.map(|line| *line == detail).collect();
+    assert!(
+        runs.windows(3).all(|three| three.contains(&true)),
+        "never twice without details: {runs:?}"
+    );
+    assert!(
+        runs.windows(2).any(|two| two == [false, false]),
+        "not every time: {runs:?}"
+    );
+
+    // A change that the list tells of shows with the next poll.
+    canned.set(&detail, 200, &named("after"));
+    canned.set(&list, 200, &listed("2026-09-14T16:17:39Z"));
+    exporter
+        .until("the change shows", |text| text.contains("profile_name=\"after\""))
+        .await;
 }
 
 #[tokio::test]
