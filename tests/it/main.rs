@@ -20,6 +20,7 @@ mod page;
 mod parser;
 mod program;
 mod proof;
+mod reload;
 mod scrapers;
 mod security;
 mod shards;

@@ -66,8 +66,13 @@ impl Program {
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
+        Self::launch(arguments, &variables).await
+    }
+
+    /// The same with this environment and no other.
+    pub async fn launch(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let arguments = [&["--web.listen-address=127.0.0.1:0"], arguments].concat();
-        let mut child = command(&arguments, &variables).spawn().unwrap();
+        let mut child = command(&arguments, variables).spawn().unwrap();
         let said = Arc::new(Mutex::new(String::new()));
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let heard = Arc::clone(&said);
@@ -116,7 +121,7 @@ impl Program {
         .await
     }
 
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let sent = Command::new("kill")
             .arg(format!("-{name}"))
             .arg(self.child.id().to_string())
