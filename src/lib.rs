@@ -39,8 +39,8 @@
 //!
 //! [`domain`] what values mean · [`api`] how they are asked for · [`collector`] what is asked for · [`exposition`] how it is
 //! written · [`store`] what is kept · [`schedule`] when · [`health`], [`scrape`], [`status`], [`catalogue`] about the exporter
-//! itself · [`http`], [`assets`] the way in · [`config`], [`args`], [`logging`], [`commands`] the program · [`simulator`] a partner
-//! to try it on · [`app`] the only place that wires.
+//! itself · [`http`], [`assets`] the way in · [`config`], [`args`], [`logging`], [`core_dumps`], [`commands`] the program ·
+//! [`simulator`] a partner to try it on · [`app`] the only place that wires.
 
 pub mod api;
 pub mod app;
@@ -50,6 +50,7 @@ pub mod catalogue;
 pub mod collector;
 pub mod commands;
 pub mod config;
+pub mod core_dumps;
 pub mod domain;
 pub mod error_chain;
 pub mod exposition;

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use elements_exporter::{args, commands, logging};
+use elements_exporter::{args, commands, core_dumps, logging};
+use tracing::warn;
 
 fn main() -> ExitCode {
     let args = match args::parse(std::env::args_os()) {
@@ -14,6 +15,10 @@ fn main() -> ExitCode {
         }
     };
     logging::start(args.log);
+    // Before the configuration is read, so that there has been no moment in which a core would have held a secret.
+    if let Err(error) = core_dumps::switch_off() {
+        warn!(%error, "core dumps cannot be switched off; one would hold the secret");
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return commands::report(&error, 1),

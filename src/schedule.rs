@@ -700,9 +700,8 @@ impl Scheduler {
 
     /// Takes up new orders, as after a reload.
     fn reorder(&mut self, orders: Orders) {
-        let before = Arc::clone(&self.orders.gateway);
-        orders.gateway.transport().take_over(before.transport());
-        self.orders = orders;
+        orders.gateway.transport().take_over(self.orders.gateway.transport());
+        let before = std::mem::replace(&mut self.orders, orders);
         let admits = Arc::clone(&self.orders.admits);
         let gone = self.store.retain_customers(|id, organization| admits(id, organization));
         if !gone.is_empty() {
@@ -723,8 +722,25 @@ impl Scheduler {
         self.failures.clear();
         self.unlisted.clear();
         self.arrange();
+        self.hasten_shortened(&before.plans);
         // Filters, credentials or the place of the API may have changed, and the list tells at once.
         self.hasten_customers();
+    }
+
+    /// Brings forward what has a shorter interval than before: that counts from the last success, as after a restart, and
+    /// not only once the longer one has passed.
+    fn hasten_shortened(&mut self, before: &[Plan]) {
+        let now = self.now();
+        let plans = before.iter().zip(&self.orders.plans).enumerate();
+        let shortened = plans.filter(|(_, (before, after))| after.interval < before.interval);
+        let shortened: Vec<usize> = shortened.map(|(collector, _)| collector).collect();
+        for collector in shortened {
+            let targets: Vec<Target> = self.queue.targets(collector).cloned().collect();
+            for target in targets {
+                let at = self.due_after_restart(collector, &target, now);
+                self.queue.hasten(collector, &target, at);
+            }
+        }
     }
 
     fn is_enabled(&self, collector: usize) -> bool {

@@ -66,8 +66,13 @@ impl Program {
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
+        Self::launch(arguments, &variables).await
+    }
+
+    /// The same with this environment and no other.
+    pub async fn launch(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let arguments = [&["--web.listen-address=127.0.0.1:0"], arguments].concat();
-        let mut child = command(&arguments, &variables).spawn().unwrap();
+        let mut child = command(&arguments, variables).spawn().unwrap();
         let said = Arc::new(Mutex::new(String::new()));
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let heard = Arc::clone(&said);
@@ -116,7 +121,7 @@ impl Program {
         .await
     }
 
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let sent = Command::new("kill")
             .arg(format!("-{name}"))
             .arg(self.child.id().to_string())
@@ -357,6 +362,41 @@ async fn sigterm_ends_it_with_0_and_its_state_outlives_it() {
 fn assert_private(path: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
     assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_memory_that_holds_the_secret_is_never_dumped() {
+    use std::os::unix::process::ExitStatusExt as _;
+
+    let partner = partner().await;
+    let mut program = Program::start(&partner.base, &[], &[]).await;
+    let proc = format!("/proc/{}", program.child.id());
+    let limits = std::fs::read_to_string(format!("{proc}/limits")).unwrap();
+    let limit = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"))
+        .unwrap();
+    assert_eq!(limit.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"]);
+    let text = program.until("it polls", |text| fresh(text, "jobs") == Some(4.0)).await;
+    for metric in [
+        "process_open_fds",
+        "process_max_fds",
+        "process_resident_memory_bytes",
+        "process_threads",
+    ] {
+        assert!(
+            value(&text, metric).is_some_and(|value| value > 0.0),
+            "{metric} is still told"
+        );
+    }
+    program.signal("ABRT");
+    let status = eventually("it ends", || {
+        let status = program.child.try_wait().unwrap();
+        async move { status }
+    })
+    .await;
+    assert!(status.signal().is_some() && !status.core_dumped(), "{status:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

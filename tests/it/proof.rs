@@ -10,4 +10,4 @@ mod mutations;
 mod notifications;
 mod queries;
 mod rules;
-mod servers;
+pub mod servers;

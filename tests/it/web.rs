@@ -15,10 +15,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::support::{environment, eventually};
 
-const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server-key.pem\n";
-const NEEDS_CLIENT: &str = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n";
+pub const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server-key.pem\n";
+pub const NEEDS_CLIENT: &str = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n";
 
-fn fixture(name: &str) -> PathBuf {
+pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fixtures/web")
         .join(name)
@@ -28,20 +28,20 @@ fn pem(name: &str) -> Vec<u8> {
     fs::read(fixture(name)).unwrap()
 }
 
-fn users(password: &str) -> String {
+pub fn users(password: &str) -> String {
     // The lowest cost that there is.
     format!("basic_auth_users:\n  alice: {}\n", bcrypt::hash(password, 4).unwrap())
 }
 
 /// The exporter without an API, with a web configuration.
-struct Site {
+pub struct Site {
     directory: TempDir,
-    address: String,
+    pub address: String,
     _stop: DropGuard,
 }
 
 impl Site {
-    async fn start(text: &str) -> Self {
+    pub async fn start(text: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         for name in ["server.pem", "server-key.pem", "ca.pem"] {
             fs::copy(fixture(name), directory.path().join(name)).unwrap();
@@ -65,7 +65,7 @@ impl Site {
         fs::write(self.directory.path().join(name), content).unwrap();
     }
 
-    fn url(&self, scheme: &str, path: &str) -> String {
+    pub fn url(&self, scheme: &str, path: &str) -> String {
         format!("{scheme}://{}{path}", self.address)
     }
 

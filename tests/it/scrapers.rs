@@ -1,0 +1,129 @@
+//! The exporter behind TLS and a password, asked by the programs that people ask it with.
+
+use std::process::{Command, Output};
+
+use crate::proof::servers::Server;
+use crate::support::eventually;
+use crate::web::{NEEDS_CLIENT, Site, TLS, fixture, users};
+
+const PASSWORD: &str = "correct horse";
+
+/// One that wants TLS and a password, and another that wants a certificate as well.
+async fn sites() -> (Site, Site) {
+    let users = users(PASSWORD);
+    let guarded = Site::start(&format!("{TLS}{users}")).await;
+    (guarded, Site::start(&format!("{TLS}{NEEDS_CLIENT}{users}")).await)
+}
+
+/// A job of Prometheus' configuration.
+fn job(name: &str, site: &Site, scheme: &str, password: &str, tls: &str) -> String {
+    let address = &site.address;
+    format!(
+        "- job_name: {name}\n  scrape_interval: 1s\n  scheme: {scheme}\n  basic_auth: {{username: alice, password: \
+         {password}}}\n  tls_config: {{{tls}}}\n  static_configs: [{{targets: ['{address}']}}]\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_scrapes_over_tls_with_a_password_and_a_certificate() {
+    let (guarded, strict) = sites().await;
+    let file = |name: &str| fixture(name).display().to_string();
+    let trusting = format!("ca_file: {}", file("ca.pem"));
+    let certified = |name: &str| {
+        let (certificate, key) = (file(&format!("{name}.pem")), file(&format!("{name}-key.pem")));
+        format!("{trusting}, cert_file: {certificate}, key_file: {key}")
+    };
+    let (scraper, stranger) = (certified("scraper"), certified("stranger"));
+    let jobs = [
+        ("right", &guarded, "https", PASSWORD, trusting.as_str(), 1.0),
+        ("wrong_password", &guarded, "https", "wrong", &trusting, 0.0),
+        ("untrusting", &guarded, "https", PASSWORD, "", 0.0),
+        ("plain", &guarded, "http", PASSWORD, &trusting, 0.0),
+        ("certified", &strict, "https", PASSWORD, &scraper, 1.0),
+        ("certified_wrong_password", &strict, "https", "wrong", &scraper, 0.0),
+        ("stranger", &strict, "https", PASSWORD, &stranger, 0.0),
+        ("without_certificate", &strict, "https", PASSWORD, &trusting, 0.0),
+    ];
+    let configuration: String = jobs
+        .iter()
+        .map(|(name, site, scheme, password, tls, _)| job(name, site, scheme, password, tls))
+        .collect();
+    let directory = tempfile::tempdir().unwrap();
+    let configuration = format!("scrape_configs:\n{configuration}");
+    let prometheus = Server::prometheus(directory.path(), &configuration).await;
+    for (name, .., up) in jobs {
+        let query = format!("up{{job=\"{name}\"}}");
+        let seen = eventually(name, || prometheus.value(&query)).await;
+        assert_eq!(seen, up, "{name}");
+        let told = prometheus
+            .value(&format!("elements_exporter_build_info{{job=\"{name}\"}}"))
+            .await;
+        assert_eq!(told, (up > 0.0).then_some(1.0), "{name}");
+    }
+}
+
+fn curl(arguments: &[&str]) -> Output {
+    // Without the configuration of whoever runs the tests, which has to be said first.
+    let alone = [
+        "--disable",
+        "--silent",
+        "--show-error",
+        "--noproxy",
+        "*",
+        "--max-time",
+        "60",
+    ];
+    Command::new("curl")
+        .args(alone)
+        .args(arguments)
+        .output()
+        .expect("curl is installed by tests/run")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn curl_comes_in_with_what_is_asked_for_and_not_without() {
+    let (guarded, strict) = sites().await;
+    let ca = fixture("ca.pem");
+    let ca = ca.to_str().unwrap();
+    let right = format!("alice:{PASSWORD}");
+    let url = guarded.url("https", "/metrics");
+    let ask = |arguments: &[&str]| {
+        let output = tokio::task::block_in_place(|| curl(&[&["--write-out", "\n%{http_code}"], arguments].concat()));
+        let said = String::from_utf8(output.stdout).unwrap();
+        let (body, code) = said.rsplit_once('\n').unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        (code.parse::<u16>().unwrap(), body.to_owned(), error)
+    };
+    let (code, body, error) = ask(&["--cacert", ca, "--user", &right, &url]);
+    assert_eq!(code, 200, "{error}");
+    assert!(body.contains("\nelements_up 0\n"), "{body}");
+    let (code, body, _) = ask(&["--compressed", "--cacert", ca, "--user", &right, &url]);
+    assert!(code == 200 && body.contains("\nelements_up 0\n"), "{body}");
+    for user in [&["--user", "alice:wrong"][..], &["--user", "bob:wrong"], &[]] {
+        let (code, body, _) = ask(&[&["--cacert", ca], user, &[&url]].concat());
+        assert_eq!((code, body.as_str()), (401, "Unauthorized\n"), "{user:?}");
+    }
+    // An authority that is not known is none.
+    let (code, _, error) = ask(&["--user", &right, &url]);
+    assert_eq!(code, 0, "{error}");
+    let (code, body, _) = ask(&["--user", &right, &guarded.url("http", "/metrics")]);
+    assert_eq!(code, 400, "{body}");
+    assert!(!body.contains("elements_"), "{body}");
+
+    let url = strict.url("https", "/metrics");
+    let (code, _, error) = ask(&["--cacert", ca, "--user", &right, &url]);
+    assert_eq!(code, 0, "{error}");
+    for (name, expected) in [("scraper", 200), ("stranger", 0)] {
+        let (certificate, key) = (fixture(&format!("{name}.pem")), fixture(&format!("{name}-key.pem")));
+        let certified = [
+            "--cert",
+            certificate.to_str().unwrap(),
+            "--key",
+            key.to_str().unwrap(),
+            "--cacert",
+            ca,
+        ];
+        let (code, _, error) = ask(&[&certified[..], &["--user", &right, &url]].concat());
+        assert_eq!(code, expected, "{name}: {error}");
+    }
+}

@@ -1,0 +1,180 @@
+//! The list of `SECURITY.md`, and what of it no other test holds.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::program::Program;
+use crate::support::eventually;
+use crate::world::{start, still};
+
+/// As many connections as the exporter serves at once.
+const MAX_CONNECTIONS: usize = 512;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The rows of the table with this heading: what holds, and what holds it to that.
+fn rows(page: &str) -> Vec<(String, String)> {
+    let (_, table) = page.split_once("\n| what holds | held by |\n").unwrap();
+    let rows = table.lines().skip(1).take_while(|line| line.starts_with('|'));
+    let cells = rows.map(|row| row.trim_matches('|').split_once(" | ").unwrap());
+    cells
+        .map(|(what, by)| (what.trim().to_owned(), by.trim().to_owned()))
+        .collect()
+}
+
+/// Whether a source has a test with this name.
+fn has_test(source: &str, name: &str) -> bool {
+    let mut sections = source.split(&format!("fn {name}(")).collect::<Vec<_>>();
+    sections.pop();
+    // What stands before the name, back to the end of what came before it.
+    sections.iter().any(|before| {
+        let item = before.rsplit_once("}\n").map_or(*before, |(_, item)| item);
+        item.contains("#[test]") || item.contains("#[tokio::test")
+    })
+}
+
+#[test]
+fn the_list_names_tests_and_programs_that_are_there() {
+    let page = fs::read_to_string(root().join("SECURITY.md")).unwrap();
+    let rows = rows(&page);
+    assert!(rows.len() >= 13, "{rows:?}");
+    for (what, by) in &rows {
+        // What has a space in it is a command, and not a name.
+        let names = by.split('`').skip(1).step_by(2).filter(|name| !name.contains(' '));
+        let names: Vec<&str> = names.collect();
+        assert!(!names.is_empty(), "{what}: nothing holds it");
+        for name in names {
+            let (file, test) = match name.split_once("::") {
+                Some((file, test)) => (file, Some(test)),
+                None => (name, None),
+            };
+            let path = root().join(file);
+            let source = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{what}: {file}: {error}"));
+            match test {
+                Some(test) => {
+                    let test = test.trim_start_matches("tests::");
+                    assert!(has_test(&source, test), "{what}: {file} has no test {test}");
+                }
+                None => assert!(source.starts_with("#!"), "{what}: {file} cannot be run"),
+            }
+        }
+    }
+}
+
+#[test]
+fn no_flag_takes_a_secret() {
+    let program = || Command::new(env!("CARGO_BIN_EXE_elements_exporter"));
+    for command in ["", "demo", "simulate", "check", "once", "assets", "healthcheck"] {
+        let mut help = program();
+        help.args([command, "--help"].iter().filter(|argument| !argument.is_empty()));
+        let help = String::from_utf8(help.output().unwrap().stdout).unwrap();
+        let flags = help.lines().filter(|line| line.trim_start().starts_with("--"));
+        for flag in flags.map(str::to_lowercase) {
+            for word in ["secret", "password", "token", "key", "credential"] {
+                assert!(!flag.contains(word), "{command}: {flag}");
+            }
+        }
+    }
+    let output = program()
+        .arg("--auth.client_secret=hunter2")
+        .env_clear()
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(64));
+}
+
+/// An exporter that asks whatever address its scraper names could be used to reach what only it can reach.
+#[tokio::test(flavor = "multi_thread")]
+async fn there_is_no_probe_and_no_request_chooses_where_to_ask() {
+    let partner = start(still(2)).await;
+    let elsewhere = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let target = elsewhere.local_addr().unwrap();
+    let program = Program::start(&partner.base, &[], &[]).await;
+    for path in ["/probe", "/-/probe", "/proxy", "/debug/pprof/", "/config", "/-/quit"] {
+        let answer = program.get(&format!("{path}?target=http://{target}/")).await;
+        assert_eq!(answer.status().as_u16(), 404, "{path}");
+    }
+    let answer = program.get(&format!("/metrics?target=http://{target}/")).await;
+    assert_eq!(answer.status().as_u16(), 200);
+    let asked = tokio::time::timeout(Duration::from_millis(200), elsewhere.accept()).await;
+    assert!(asked.is_err(), "nothing was asked there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_reloads_unless_that_was_allowed_and_nobody_by_a_link() {
+    const AT: &str = "elements_exporter_config_last_reload_success_timestamp_seconds";
+    let partner = start(still(2)).await;
+    let client = crate::faults::client();
+    for (flags, by_post) in [(&[][..], 403), (&["--web.enable-lifecycle"][..], 200)] {
+        let program = Program::start(&partner.base, flags, &[]).await;
+        let loaded = || async { crate::support::value(&program.metrics().await, AT).unwrap() };
+        let before = loaded().await;
+        let url = format!("{}/-/reload", program.base);
+        // A page that a browser opens can have it fetch a link.
+        for method in ["GET", "HEAD", "DELETE", "PATCH", "OPTIONS"] {
+            let answer = client.request(method.parse().unwrap(), &url).send().await.unwrap();
+            assert_eq!(answer.status().as_u16(), 405, "{method} {flags:?}");
+        }
+        assert_eq!(loaded().await.to_bits(), before.to_bits());
+        let answer = client.post(&url).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), by_post, "{flags:?}");
+        assert_eq!(loaded().await > before, by_post == 200, "{flags:?}");
+    }
+}
+
+/// Lets this process have as many files as it may: half of the sockets of the test are its own.
+#[cfg(unix)]
+fn allow_many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, most).unwrap();
+}
+
+/// Asks over a connection that is open already, and says whether an answer comes.
+async fn is_answered(stream: &mut TcpStream) -> bool {
+    stream
+        .write_all(b"GET /-/healthy HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = [0; 15];
+    stream.read_exact(&mut answer).await.is_ok() && answer == *b"HTTP/1.1 200 OK"
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn past_as_many_connections_as_are_served_a_newcomer_waits_for_a_place() {
+    allow_many_files();
+    let partner = start(still(2)).await;
+    let program = Program::start(&partner.base, &[], &[]).await;
+    let address: SocketAddr = program.base.trim_start_matches("http://").parse().unwrap();
+    // Each is asked something, so that it is known to be served and not just in the queue of the system.
+    let connections = (0..MAX_CONNECTIONS).map(|_| async move {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        assert!(is_answered(&mut stream).await);
+        stream
+    });
+    let mut served = futures_util::future::join_all(connections).await;
+    let mut newcomer = TcpStream::connect(address).await.unwrap();
+    let mut answer = tokio::spawn(async move { is_answered(&mut newcomer).await });
+    let soon = tokio::time::timeout(Duration::from_millis(500), &mut answer).await;
+    assert!(soon.is_err(), "one more than may be is served");
+    served.pop();
+    assert!(answer.await.unwrap(), "there is a place again");
+    drop(served);
+    eventually("everybody is served again", || async {
+        let mut stream = TcpStream::connect(address).await.ok()?;
+        is_answered(&mut stream).await.then_some(())
+    })
+    .await;
+}
