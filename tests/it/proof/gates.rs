@@ -342,6 +342,10 @@ fn undescribed(dashboard: &Dashboard) -> Vec<String> {
         if text(&panel["description"]).len() < 20 {
             problems.push(format!("{title} has no description"));
         }
+        // Of a range the last value that there is would be shown, hours after the data has ended.
+        if panel["type"] == "stat" && list(&panel["targets"]).any(|target| target["instant"] != true) {
+            problems.push(format!("{title} shows a value that may be of long ago"));
+        }
         if text(&panel["fieldConfig"]["defaults"]["unit"]).is_empty() {
             problems.push(format!("{title} has no unit"));
         }

@@ -23,6 +23,9 @@ relabelings:
   - sourceLabels: [__meta_kubernetes_namespace, __meta_kubernetes_pod_name]
     separator: /
     targetLabel: instance
+  # Two exporters of one job stand in for each other, as the rules see it. Shards do not: each is a job of its own.
+  - sourceLabels: [__meta_kubernetes_pod_name]
+    targetLabel: job
   {{- else }}
   - sourceLabels: [__meta_kubernetes_namespace]
     regex: (.*)
