@@ -14,6 +14,7 @@ mod canned;
 mod check;
 mod collectors;
 mod customers;
+mod docs;
 mod drift;
 mod faults;
 mod page;

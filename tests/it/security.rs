@@ -91,6 +91,28 @@ fn no_flag_takes_a_secret() {
     assert_eq!(output.status.code(), Some(64));
 }
 
+/// As systemd measures it, times ten; the package is held to the same by `tests/deb`.
+#[test]
+fn the_service_is_exposed_to_little() {
+    const EXPOSURE: u32 = 15;
+    let unit = root().join("deploy/systemd/elements_exporter.service");
+    let text = fs::read_to_string(&unit).unwrap();
+    assert!(text.lines().any(|line| line == "LimitCORE=0"));
+    let analysis = Command::new("systemd-analyze")
+        .args(["security", "--offline=true", "--no-pager"])
+        .arg(format!("--threshold={EXPOSURE}"))
+        .arg(unit)
+        .output();
+    let Ok(analysis) = analysis else {
+        eprintln!("there is no systemd-analyze here, so the exposure is not measured");
+        return;
+    };
+    let said = [analysis.stdout, analysis.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(analysis.status.success(), "{said}");
+    assert!(said.contains("exposure level"), "{said}");
+}
+
 /// An exporter that asks whatever address its scraper names could be used to reach what only it can reach.
 #[tokio::test(flavor = "multi_thread")]
 async fn there_is_no_probe_and_no_request_chooses_where_to_ask() {
