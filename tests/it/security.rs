@@ -103,10 +103,8 @@ fn the_service_is_exposed_to_little() {
         .arg(format!("--threshold={EXPOSURE}"))
         .arg(unit)
         .output();
-    let Ok(analysis) = analysis else {
-        eprintln!("there is no systemd-analyze here, so the exposure is not measured");
-        return;
-    };
+    // Where there is no systemd there is nothing to measure it with; tests/deb insists on it.
+    let Ok(analysis) = analysis else { return };
     let said = [analysis.stdout, analysis.stderr].concat();
     let said = String::from_utf8_lossy(&said);
     assert!(analysis.status.success(), "{said}");
