@@ -42,6 +42,9 @@ pub const ALL: &[Entry] = &[
 /// The name of the collector that lists the customers, on which the others stand.
 pub const CUSTOMERS: &str = customers::Customers::NAME;
 
+/// The name of the collector of jobs, without which nothing is known of backups.
+pub const JOBS: &str = jobs::Jobs::NAME;
+
 /// How many rows are read before other polls and scrapes have their turn: a few milliseconds' worth.
 const ROWS_A_TURN: usize = 1_000;
 

@@ -93,13 +93,22 @@ pub enum Concern {
     Unfresh,
     /// Not everything has been asked for yet.
     Pending,
+    /// Nothing is known to be, but its backups are not looked at.
+    Unknown,
     /// Nothing.
     Fine,
 }
 
 impl Concern {
     /// All of them, worst first.
-    pub const ALL: [Self; 5] = [Self::Overdue, Self::Failing, Self::Unfresh, Self::Pending, Self::Fine];
+    pub const ALL: [Self; 6] = [
+        Self::Overdue,
+        Self::Failing,
+        Self::Unfresh,
+        Self::Pending,
+        Self::Unknown,
+        Self::Fine,
+    ];
 }
 
 /// One customer among all.
@@ -126,6 +135,7 @@ pub struct Citizen {
 pub struct Census {
     citizens: Vec<Citizen>,
     by_concern: BTreeMap<Concern, usize>,
+    knows_backups: bool,
     rolls: Vec<Roll>,
     overviews: Vec<Overview>,
 }
@@ -249,6 +259,13 @@ impl Census {
                 citizen.note_standing(standing, now);
             });
         }
+        let mut jobs = roster.rolls.iter().filter(|roll| roll.name == collector::JOBS);
+        let knows_backups = jobs.any(|roll| roll.permitted != Some(false));
+        if !knows_backups {
+            for citizen in &mut citizens {
+                citizen.concern = citizen.concern.min(Concern::Unknown);
+            }
+        }
         let mut by_concern = BTreeMap::from(Concern::ALL.map(|concern| (concern, 0)));
         for citizen in &citizens {
             *by_concern.entry(citizen.concern).or_default() += 1;
@@ -257,6 +274,7 @@ impl Census {
         Self {
             citizens,
             by_concern,
+            knows_backups,
             rolls: roster.rolls,
             overviews: Vec::new(),
         }
@@ -270,6 +288,11 @@ impl Census {
     /// Whether there is no customer.
     pub fn is_empty(&self) -> bool {
         self.citizens.is_empty()
+    }
+
+    /// Whether backups are looked at at all: jobs are collected, and permitted.
+    pub fn knows_backups(&self) -> bool {
+        self.knows_backups
     }
 
     /// How many customers have this as the worst that is the matter.

@@ -9,6 +9,7 @@ use url::form_urlencoded;
 use super::customer::{modules, path_of};
 use super::words::{about, count, counted, span, time, time_or, told};
 use super::{Depth, Frame, Page, as_of, pause};
+use crate::collector::JOBS;
 use crate::domain::{CustomerId, Timestamp};
 use crate::http::Site;
 use crate::status::{Census, Citizen, CollectorSummary, Concern, Portrait, Summary};
@@ -193,30 +194,28 @@ impl Verdict {
         } else if summary.vitals.token == Some(false) {
             because.push("The newest attempt at a token failed. elements_exporter check tells more.".to_owned());
             because.extend(trouble);
-            (
-                Tone::Bad,
-                "Not any more: there is no token to ask with. What is shown stands and ages.",
-            )
+            let says = match summary.census.is_empty() {
+                true => "No: there has never been a token to ask with.",
+                false => "Not any more: there is no token to ask with. What is shown stands and ages.",
+            };
+            (Tone::Bad, says)
         } else if summary.listed == Some(false) {
             because.push("The newest attempt at the list of customers failed.".to_owned());
             because.extend(trouble);
-            (
-                Tone::Bad,
-                "Not any more: the API does not tell the customers. What is shown stands and ages.",
-            )
+            let says = match summary.census.is_empty() {
+                true => "No: the API has never told the customers.",
+                false => "Not any more: the API does not tell the customers. What is shown stands and ages.",
+            };
+            (Tone::Bad, says)
         } else if !summary.up {
             because.push("The list of customers has not been had since the start.".to_owned());
             (Tone::Idle, "Not yet: the first answers are still to come.")
         } else {
-            let (pending, unfresh) = summary.collectors.iter().fold((0, 0), |(pending, unfresh), collector| {
-                (pending + pending_of(collector), unfresh + unfresh_of(collector))
-            });
-            match (pending, unfresh) {
-                (_, 1..) => (Tone::Warn, "Mostly: some values are not fresh."),
-                (1.., 0) => (Tone::Idle, "Almost: some answers are still to come."),
-                (0, 0) => (Tone::Good, "Yes: everything is fresh."),
-            }
+            freshness(summary)
         };
+        if !summary.census.knows_backups() && !summary.collectors.iter().any(|known| known.overview.name == JOBS) {
+            because.push(format!("{JOBS}: switched off, so nothing is known of backups."));
+        }
         because.extend(summary.collectors.iter().filter_map(said_of));
         because.extend(other_concerns(summary));
         Self {
@@ -224,6 +223,40 @@ impl Verdict {
             says: says.to_owned(),
             because,
         }
+    }
+}
+
+/// What is to be said where the exporter gets its answers. Green is only for what is whole: where something is not
+/// collected, that everything else is fresh does not make it true.
+fn freshness(summary: &Summary) -> (Tone, &'static str) {
+    let collected = |collector: &&CollectorSummary| collector.overview.permitted != Some(false);
+    let fresh_of = |collector: &CollectorSummary| collector.overview.customers.get(&State::Fresh).copied();
+    let permitted = summary.collectors.iter().filter(collected);
+    let (mut pending, mut unfresh, mut fresh, mut is_any_lost) = (0, 0, 0, false);
+    for collector in permitted {
+        let (here, good) = (unfresh_of(collector), fresh_of(collector).unwrap_or_default());
+        pending += pending_of(collector);
+        unfresh += here;
+        fresh += good;
+        is_any_lost |= here > 0 && good == 0;
+    }
+    if is_any_lost || unfresh > fresh {
+        (Tone::Bad, "No: much of it is not fresh.")
+    } else if unfresh > 0 {
+        (Tone::Warn, "Mostly: some values are not fresh.")
+    } else if !summary.census.knows_backups() {
+        (Tone::Warn, "Not of backups: jobs are not collected.")
+    } else if !summary.collectors.iter().all(|collector| collected(&collector)) {
+        (Tone::Warn, "Not all of it: something may not be collected.")
+    } else if pending > 0 {
+        (Tone::Idle, "Almost: some answers are still to come.")
+    } else if summary.census.is_empty() {
+        (
+            Tone::Warn,
+            "There is nobody: no customer is listed, or the filters leave all out.",
+        )
+    } else {
+        (Tone::Good, "Yes: everything is fresh.")
     }
 }
 
@@ -336,8 +369,10 @@ fn facts(summary: &Summary) -> Markup {
                 dd {
                     b { (count(whole(census.len()))) }
                     small {
-                        (count(whole(census.count(Concern::Overdue)))) " overdue, "
-                        (count(whole(census.count(Concern::Failing)))) " failing"
+                        @if census.knows_backups() {
+                            (count(whole(census.count(Concern::Overdue)))) " overdue, "
+                            (count(whole(census.count(Concern::Failing)))) " failing"
+                        } @else { "their backups are not known" }
                     }
                 }
             }
@@ -499,6 +534,7 @@ fn word(concern: Concern) -> &'static str {
         Concern::Failing => "failing",
         Concern::Unfresh => "not fresh",
         Concern::Pending => "pending",
+        Concern::Unknown => "not known",
         Concern::Fine => "fine",
     }
 }
@@ -569,6 +605,7 @@ fn chip(citizen: &Citizen) -> Markup {
         ),
         Concern::Unfresh => (Tone::Warn, "not fresh".to_owned()),
         Concern::Pending => (Tone::Idle, "pending".to_owned()),
+        Concern::Unknown => (Tone::Idle, "not known".to_owned()),
         Concern::Fine => (Tone::Good, "fine".to_owned()),
     };
     html! { span.chip.{ (tone.class()) } { (says) } }

@@ -1,8 +1,11 @@
 // Fetches the page now and then and exchanges the parts that say data-live. Without it the page renews itself whole.
 (() => {
   const PAUSE = 10000;
+  // An exporter that hangs does not refuse; it says nothing.
+  const PATIENCE = 8000;
   const lost = document.getElementById("lost");
-  const isBusy = () => document.hidden || !getSelection().isCollapsed;
+  // What somebody has selected is not taken from under the mouse. That it is out of date is said all the same.
+  const isBusy = () => !getSelection().isCollapsed;
   const name = (element) => element && (element.id || element.getAttribute("href") || element.dataset.key);
 
   const exchange = (part, fresh) => {
@@ -19,16 +22,28 @@
     [...candidates].find((element) => name(element) === focused)?.focus({ preventScroll: true });
   };
 
+  // What was true before is not said in its colours.
+  const show = (isLost) => {
+    lost.hidden = !isLost;
+    document.body.classList.toggle("lost", isLost);
+  };
+
   const renew = async () => {
-    if (!isBusy()) {
+    if (!document.hidden) {
       try {
-        const answer = await fetch(location.href, { cache: "no-store", headers: { accept: "text/html" } });
+        const answer = await fetch(location.href, {
+          cache: "no-store",
+          headers: { accept: "text/html" },
+          signal: AbortSignal.timeout(PATIENCE),
+        });
         if (!answer.ok) throw new Error(answer.statusText);
         const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-        for (const part of document.querySelectorAll("[data-live]")) exchange(part, fresh.getElementById(part.id));
-        lost.hidden = true;
+        if (!isBusy()) {
+          for (const part of document.querySelectorAll("[data-live]")) exchange(part, fresh.getElementById(part.id));
+        }
+        show(false);
       } catch {
-        lost.hidden = false;
+        show(true);
       }
     }
     setTimeout(renew, PAUSE);
