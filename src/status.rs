@@ -448,11 +448,33 @@ mod tests {
     }
 
     #[test]
-    fn a_permission_that_is_missing_is_not_held_against_customers() {
-        let mut roster = roster(1, &[(0, State::Forbidden)]);
-        roster.rolls.iter_mut().for_each(|roll| roll.permitted = Some(false));
-        let census = Census::of(roster, Timestamp::from_unix_seconds(0));
-        assert_eq!(census.count(Concern::Fine), 1);
+    fn a_permission_that_is_missing_is_not_held_against_customers_but_without_jobs_none_is_fine() {
+        let counted = |name, permitted| {
+            let mut roster = roster(1, &[(0, State::Fresh)]);
+            roster.rolls.push(Roll {
+                name,
+                permitted,
+                states: vec![(id(0), State::Forbidden)],
+                standings: Vec::new(),
+                newest: None,
+                oldest: None,
+                trouble: None,
+            });
+            if name == collector::JOBS {
+                roster.rolls.remove(0);
+            }
+            let census = Census::of(roster, Timestamp::from_unix_seconds(0));
+            [Concern::Fine, Concern::Unknown, Concern::Unfresh].map(|concern| census.count(concern))
+        };
+        assert_eq!(counted("protected", Some(false)), [1, 0, 0]);
+        assert_eq!(counted("protected", Some(true)), [0, 0, 1]);
+        assert_eq!(counted(collector::JOBS, Some(false)), [0, 1, 0]);
+        let mut none = roster(1, &[]);
+        none.rolls.clear();
+        assert_eq!(
+            Census::of(none, Timestamp::from_unix_seconds(0)).count(Concern::Unknown),
+            1
+        );
     }
 
     #[test]

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::task::block_in_place;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::program::Program;
 use crate::support::{environment, eventually};
 use crate::world::{Partner, start, still};
 
@@ -228,6 +229,36 @@ async fn it_tells_at_a_glance_how_things_stand_and_renews_itself() {
         drop(exporter);
         browser.until("!document.getElementById('lost').hidden");
     });
+}
+
+/// The page's answer to whether the data is true, once it begins as wanted.
+async fn verdict(base: &str, settings: &[(&str, &str)], wanted: &str) -> String {
+    let exporter = Program::start(base, &[], settings).await;
+    eventually(wanted, || async {
+        let page = exporter.get("/").await.text().await.unwrap();
+        Some(page).filter(|page| page.contains(wanted))
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_is_true_that_is_not_looked_at() {
+    let partner = partner(5).await;
+    let off = [("ELEMENTS_COLLECTORS__JOBS__ENABLED", "false")];
+    let page = verdict(&partner.base, &off, "Not of backups: jobs are not collected.").await;
+    assert!(page.contains("jobs: switched off"), "it says why");
+    assert!(page.contains("their backups are not known") && page.contains("Not known 5") && page.contains("Fine 0"));
+
+    let nobody = [("ELEMENTS_CUSTOMERS__INCLUDE", "Nobody of that name")];
+    let page = verdict(&partner.base, &nobody, "There is nobody").await;
+    assert!(!page.contains("Yes: everything is fresh"));
+
+    let wrong = [("ELEMENTS_AUTH__CLIENT_SECRET", "not-the-secret")];
+    verdict(&partner.base, &wrong, "No: there has never been a token").await;
+
+    let jobs = Fault::new("*jobs*", FaultKind::Status { code: 500, body: None });
+    partner.handle.set_faults(vec![jobs]);
+    verdict(&partner.base, &[], "No: much of it is not fresh.").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
