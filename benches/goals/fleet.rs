@@ -195,19 +195,7 @@ pub fn run() {
         count("scrape_duration_seconds"),
         count(r#"count({__name__=~"[a-z_]+:elements.+"})"#)
     );
-    let values: Values = [
-        ("datasource", "prometheus"),
-        ("job", ".+"),
-        ("instance", ".+"),
-        ("search", ""),
-        ("customer", ".+"),
-        ("service", ".+"),
-        ("module", ".+"),
-        ("target", "0.99"),
-        ("__rate_interval", "4m"),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .into();
+    let values = dashboards::everything("4m");
     let mut one = values.clone();
     one.insert("customer".to_owned(), dense::customer_id(7));
     let mut dashboards = dashboards::all();

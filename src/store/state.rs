@@ -440,15 +440,20 @@ mod tests {
     use super::*;
     use crate::store::Plan;
 
-    #[test]
-    fn a_customer_comes_back_under_one_spelling_of_its_id() {
-        const ID: &str = "caf94a75-2cc6-43aa-b04b-794c8baf5ea3";
+    /// All collectors, run every minute.
+    fn plans() -> Vec<Plan> {
         let plan = Plan {
             enabled: true,
             interval: Duration::from_secs(60),
             stale_after: Duration::from_secs(180),
         };
-        let plans = vec![plan; collector::ALL.len()];
+        vec![plan; collector::ALL.len()]
+    }
+
+    #[test]
+    fn a_customer_comes_back_under_one_spelling_of_its_id() {
+        const ID: &str = "caf94a75-2cc6-43aa-b04b-794c8baf5ea3";
+        let plans = plans();
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
         let now = Timestamp::from_unix_seconds(1_790_000_000);
@@ -490,12 +495,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_went_back_over_a_restart_leaves_nothing_in_the_future() {
-        let plan = Plan {
-            enabled: true,
-            interval: Duration::from_secs(60),
-            stale_after: Duration::from_secs(180),
-        };
-        let plans = vec![plan; collector::ALL.len()];
+        let plans = plans();
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
         let then = Timestamp::from_unix_seconds(1_790_000_000);

@@ -30,6 +30,23 @@ pub struct Query {
 /// Values of variables by name, as they stand in a query.
 pub type Values = BTreeMap<String, String>;
 
+/// The values with which dashboards show everything, where samples are so far apart.
+pub fn everything(rate_interval: &str) -> Values {
+    [
+        ("datasource", "prometheus"),
+        ("job", ".+"),
+        ("instance", ".+"),
+        ("search", ""),
+        ("customer", ".+"),
+        ("service", ".+"),
+        ("module", ".+"),
+        ("target", "0.99"),
+        ("__rate_interval", rate_interval),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into()
+}
+
 /// All shipped dashboards.
 pub fn all() -> Vec<Dashboard> {
     let read = |asset: &elements_exporter::assets::Asset| Dashboard {

@@ -198,19 +198,7 @@ async fn every_query_of_every_dashboard_has_data_with_the_labels_that_its_panel_
     }
 
     let nasty = &ids[0];
-    let everything: Values = [
-        ("datasource", "prometheus"),
-        ("job", ".+"),
-        ("instance", ".+"),
-        ("search", ""),
-        ("customer", ".+"),
-        ("service", ".+"),
-        ("module", ".+"),
-        ("target", "0.99"),
-        ("__rate_interval", RATE_INTERVAL),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .into();
+    let everything = dashboards::everything(RATE_INTERVAL);
     let mut one = everything.clone();
     one.insert("job".to_owned(), "elements".to_owned());
     one.insert("instance".to_owned(), escape_regex(target).replace('\\', "\\\\"));
