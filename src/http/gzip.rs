@@ -223,8 +223,9 @@ fn deflated(mut stored: Stored, before: Arc<Chunks>, spare: Spare) -> impl Strea
     let deflate = |part: Part| async {
         match part {
             Part::Known(chunk) => {
-                // Where nothing changed nothing is waited for, and others want to have their turn.
-                tokio::task::coop::consume_budget().await;
+                // Where nothing changed nothing is waited for. Without a pause after each chunk this thread would walk
+                // through a hundred of them before it looks whether somebody else has asked for something.
+                tokio::task::yield_now().await;
                 Ok(chunk)
             }
             Part::New(digest, frame) => {
@@ -404,6 +405,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::io::Read as _;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
     use crate::collector::{self, Kept as Record, Target};
@@ -556,6 +558,35 @@ mod tests {
         assert!(
             matches!(anew.count(), 1..=2),
             "the customer that is new is in one or two chunks"
+        );
+    }
+
+    #[tokio::test]
+    async fn others_have_their_turn_between_chunks_that_are_known() {
+        let store = store(std::time::Duration::from_secs(3600));
+        fill(&store, 60_000);
+        let scrape = scrape(&store);
+        let compressor = Compressor::default();
+        let everything = Narrowing::default();
+        unpacked(compressor.answer(&scrape, &everything, Format::Text)).await;
+        // Out of date, though every chunk of it is good.
+        lock(&compressor.kept)[0].valid_until = Some(Timestamp::from_unix_seconds(0));
+        let turns = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&turns);
+        let other = tokio::spawn(async move {
+            loop {
+                counted.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        });
+        unpacked(compressor.answer(&scrape, &everything, Format::Text)).await;
+        other.abort();
+        let kept = compressor.join(&scrape, &everything, Format::Text);
+        let chunks = kept.borrow().chunks.len();
+        let turns = turns.load(Ordering::Relaxed);
+        assert!(
+            chunks > 40 && turns >= chunks / MAX_PARALLEL,
+            "{turns} turns for {chunks} chunks"
         );
     }
 
