@@ -398,7 +398,8 @@ struct Flags {
     )]
     route_prefix: Option<String>,
 
-    /// Whether POST /-/reload reads the configuration again. The default is false; SIGHUP always does.
+    /// Whether POST /-/reload reads the configuration again: from this machine, or from who is known by a password or a
+    /// verified certificate. The default is false; SIGHUP always does.
     #[arg(
         long = "web.enable-lifecycle",
         global = true,

@@ -42,13 +42,18 @@ pub struct Site {
 
 impl Site {
     pub async fn start(text: &str) -> Self {
+        Self::start_with(text, &["--web.listen-address=127.0.0.1:0"]).await
+    }
+
+    /// The same with these flags, of which one says where to listen.
+    pub async fn start_with(text: &str, flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         for name in ["server.pem", "server-key.pem", "ca.pem"] {
             fs::copy(fixture(name), directory.path().join(name)).unwrap();
         }
         fs::write(directory.path().join("web.yml"), text).unwrap();
         let load = || load_config(None, environment("http://127.0.0.1:1", &[]));
-        let app = App::bind(Arc::new(load), web(directory.path()), String::new())
+        let app = App::bind(Arc::new(load), web(directory.path(), flags), String::new())
             .await
             .unwrap();
         let address = app.addresses()[0].to_string();
@@ -84,16 +89,10 @@ impl Site {
     }
 }
 
-fn web(directory: &Path) -> Web {
-    let file = directory.join("web.yml");
-    let flags = [
-        "elements_exporter",
-        "--web.listen-address=127.0.0.1:0",
-        "--web.config.file",
-    ];
-    args::parse(flags.map(Into::into).into_iter().chain([file.into_os_string()]))
-        .unwrap()
-        .web
+fn web(directory: &Path, flags: &[&str]) -> Web {
+    let file = format!("--web.config.file={}", directory.join("web.yml").display());
+    let flags = [&["elements_exporter", &file], flags].concat();
+    args::parse(flags).unwrap().web
 }
 
 fn command(arguments: &[&str]) -> Output {
@@ -107,7 +106,7 @@ fn command(arguments: &[&str]) -> Output {
 }
 
 /// A client that trusts the authority of the tests and shakes hands anew for every request.
-fn client() -> ClientBuilder {
+pub fn client() -> ClientBuilder {
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder()
         .tls_certs_only([Certificate::from_pem(&pem("ca.pem")).unwrap()])
@@ -115,12 +114,14 @@ fn client() -> ClientBuilder {
         .tls_info(true)
 }
 
-fn client_as(name: &str) -> Client {
+/// A client with a certificate of its own.
+pub fn with_certificate(name: &str) -> ClientBuilder {
     let identity = [pem(&format!("{name}.pem")), pem(&format!("{name}-key.pem"))].concat();
-    client()
-        .identity(Identity::from_pem(&identity).unwrap())
-        .build()
-        .unwrap()
+    client().identity(Identity::from_pem(&identity).unwrap())
+}
+
+fn client_as(name: &str) -> Client {
+    with_certificate(name).build().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
