@@ -230,6 +230,28 @@ async fn no_web_page_reloads() {
     assert_eq!(post().send().await.unwrap().status().as_u16(), 200);
 }
 
+/// A program that was built in another way is not what was shown to be reproducible.
+#[test]
+fn what_is_released_is_built_as_is_shown_to_be_reproducible() {
+    for file in [
+        "tests/reproducible",
+        "Dockerfile",
+        ".github/workflows/release.yml",
+        "README.md",
+    ] {
+        let text = fs::read_to_string(root().join(file)).unwrap();
+        assert!(text.contains("deploy/build"), "{file} builds in another way");
+        assert!(!text.contains("cargo build"), "{file} builds in another way as well");
+    }
+    let workflow = fs::read_to_string(root().join(".github/workflows/release.yml")).unwrap();
+    let (shown, released) = workflow.split_once("tests/reproducible compare").unwrap();
+    assert!(shown.contains("tests/reproducible first") && shown.contains("tests/reproducible second"));
+    assert!(
+        released.contains("          deploy/build\n"),
+        "what is released is not what was compared"
+    );
+}
+
 /// Lets this process have as many files as it may: half of the sockets of the test are its own.
 #[cfg(unix)]
 fn allow_many_files() {
