@@ -81,11 +81,14 @@ impl Site {
     }
 
     fn healthcheck(&self) -> Output {
-        command(&[
-            "healthcheck",
-            &format!("--web.listen-address={}", self.address),
-            &format!("--web.config.file={}", self.directory.path().join("web.yml").display()),
-        ])
+        self.ask(&[])
+    }
+
+    /// Asks with the program itself, as a container's health check does.
+    fn ask(&self, more: &[&str]) -> Output {
+        let address = format!("--web.listen-address={}", self.address);
+        let file = format!("--web.config.file={}", self.directory.path().join("web.yml").display());
+        command(&[&["healthcheck", &address, &file], more].concat())
     }
 }
 
@@ -351,14 +354,36 @@ fn a_bad_web_configuration_is_told_in_one_line_and_ends_with_78() {
     }
 }
 
+/// This exporter has no API to get the list of customers from, so it lives and is not ready.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_health_check_tells_alive_from_ready_where_it_is_let_in() {
+    let demands_certificate = format!("{TLS}{NEEDS_CLIENT}");
+    for (config, ready) in [
+        ("", 1),
+        (TLS, 1),
+        (users("correct horse").as_str(), 0),
+        (demands_certificate.as_str(), 0),
+    ] {
+        let site = Site::start(config).await;
+        assert!(site.healthcheck().status.success(), "{config}");
+        let output = site.ask(&["--ready"]);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(ready), "{config}: {error}");
+        assert_eq!(error.contains("/-/ready answers 503"), ready == 1, "{config}: {error}");
+    }
+}
+
 #[test]
 fn a_health_check_without_an_exporter_fails() {
     let free = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap();
-    let output = command(&["healthcheck", &format!("--web.listen-address={free}")]);
-    assert_eq!(output.status.code(), Some(1));
+    for more in [&[][..], &["--ready"]] {
+        let address = format!("--web.listen-address={free}");
+        let output = command(&[&["healthcheck", &address], more].concat());
+        assert_eq!(output.status.code(), Some(1), "{more:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
