@@ -7,7 +7,7 @@ ARG REVISION=unknown
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    BUILD_REVISION="$REVISION" cargo build --release --locked --bin elements_exporter \
+    BUILD_REVISION="$REVISION" deploy/build \
     && install -D target/release/elements_exporter /out/usr/local/bin/elements_exporter \
     && install -d /out/var/lib/elements_exporter
 

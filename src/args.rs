@@ -74,8 +74,11 @@ pub enum Command {
     Check(Output),
     /// Poll once and print the exposition.
     Once,
-    /// Ask the exporter that runs here whether it is healthy.
-    Healthcheck,
+    /// Ask the exporter that runs here whether it is healthy, or also whether it is ready.
+    Healthcheck {
+        /// Whether it has to be ready, too.
+        ready: bool,
+    },
     /// Write dashboards and rules below a directory.
     Assets(PathBuf),
     /// Print the man page.
@@ -320,7 +323,12 @@ enum CliCommand {
         output: Output,
     },
     /// Ask the exporter that listens at --web.listen-address whether it is healthy, as a container's health check does.
-    Healthcheck,
+    Healthcheck {
+        /// Ask whether it is ready in the place of whether it is healthy. Where a password or a certificate is asked for,
+        /// this tells no more than that.
+        #[arg(long)]
+        ready: bool,
+    },
     /// Make one full poll, print the exposition on stdout and exit.
     #[command(display_name = VERSION_NAME)]
     Once,
@@ -398,7 +406,8 @@ struct Flags {
     )]
     route_prefix: Option<String>,
 
-    /// Whether POST /-/reload reads the configuration again. The default is false; SIGHUP always does.
+    /// Whether POST /-/reload reads the configuration again: from this machine, or from who is known by a password or a
+    /// verified certificate. The default is false; SIGHUP always does.
     #[arg(
         long = "web.enable-lifecycle",
         global = true,
@@ -469,7 +478,7 @@ impl From<CliCommand> for Command {
             CliCommand::Demo(simulator) => Self::Demo(simulator),
             CliCommand::Simulate(simulator) => Self::Simulate(simulator),
             CliCommand::Check { output } => Self::Check(output),
-            CliCommand::Healthcheck => Self::Healthcheck,
+            CliCommand::Healthcheck { ready } => Self::Healthcheck { ready },
             CliCommand::Once => Self::Once,
             CliCommand::Assets { dir } => Self::Assets(dir),
             CliCommand::Man => Self::Man,
@@ -632,6 +641,11 @@ mod tests {
         );
         assert_eq!(parsed("check --output=json").command, Command::Check(Output::Json));
         assert_eq!(parsed("once").command, Command::Once);
+        assert_eq!(parsed("healthcheck").command, Command::Healthcheck { ready: false });
+        assert_eq!(
+            parsed("healthcheck --ready").command,
+            Command::Healthcheck { ready: true }
+        );
         assert_eq!(parsed("man").command, Command::Man);
         assert_eq!(parsed("completions fish").command, Command::Completions(Shell::Fish));
         assert_eq!(parsed("assets out").command, Command::Assets("out".into()));

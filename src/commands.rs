@@ -72,7 +72,7 @@ pub async fn run(args: Args) -> Result<bool, Error> {
             Ok(printed && report.is_good())
         }
         Command::Assets(directory) => Ok(write_assets(&directory)),
-        Command::Healthcheck => healthcheck(&args.web).await,
+        Command::Healthcheck { ready } => healthcheck(&args.web, ready).await,
         Command::Man => Ok(args::man_page().is_ok_and(|page| print(&page))),
         Command::Completions(shell) => Ok(print(&args::completions(shell))),
     }
@@ -167,9 +167,9 @@ fn write_assets(directory: &Path) -> bool {
     }
 }
 
-/// Says whether the exporter that listens where the flags say is healthy, for containers without a shell.
-async fn healthcheck(web: &Web) -> Result<bool, Error> {
-    let problem = match app::healthcheck(web).await? {
+/// Says whether the exporter that listens where the flags say is healthy, or ready, for containers without a shell.
+async fn healthcheck(web: &Web, ready: bool) -> Result<bool, Error> {
+    let problem = match app::healthcheck(web, ready).await? {
         Ok(()) => return Ok(true),
         Err(problem) => problem,
     };

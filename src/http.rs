@@ -1,6 +1,7 @@
 //! The way in: routes, and what each of them answers. Nothing in here asks the API.
 
 mod body;
+mod caller;
 mod discovery;
 mod gzip;
 mod handshake;
@@ -13,18 +14,19 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HOST, VARY};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 
 use crate::assets::{self, Asset};
 use crate::domain::Shard;
 use crate::health::Health;
 use crate::scrape::{Narrowing, Scrape};
 use crate::status::Status;
+use caller::Caller;
 use page::{Page, Wanted};
 
 /// Loads the configuration anew; the error is the message for whoever asked.
@@ -44,7 +46,7 @@ pub struct Site {
     pub telemetry_path: String,
     /// What all paths begin with; empty or `/…` without a slash at its end.
     pub route_prefix: String,
-    /// Reloads, where that may be asked for over HTTP.
+    /// Reloads, where that may be asked for over HTTP by those who may.
     pub reload: Option<Reload>,
     /// What the status page says of the source of the data.
     pub subtitle: String,
@@ -194,11 +196,14 @@ async fn ready(State(site): State<Arc<Site>>) -> (StatusCode, &'static str) {
     }
 }
 
-async fn reload(State(site): State<Arc<Site>>) -> Response {
+async fn reload(State(site): State<Arc<Site>>, caller: Option<Extension<Caller>>, headers: HeaderMap) -> Response {
     let Some(reload) = &site.reload else {
         let message = "Lifecycle API is not enabled; start with --web.enable-lifecycle, or send SIGHUP.\n";
         return (StatusCode::FORBIDDEN, message).into_response();
     };
+    if let Err(refused) = caller::may_command(caller.map(|Extension(caller)| caller), &headers) {
+        return refused.into_response();
+    }
     match reload().await {
         Ok(()) => (StatusCode::OK, "Configuration reloaded.\n").into_response(),
         Err(message) => (

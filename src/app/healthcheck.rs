@@ -36,20 +36,22 @@ pub enum Unhealthy {
     },
 }
 
-/// Asks the exporter that listens where the flags say whether it is healthy.
+/// Asks the exporter that listens where the flags say whether it is healthy, or whether it is ready.
 ///
 /// A health check has neither a password nor a certificate. That these are asked for is an answer, too: the server lives.
+/// Whether it is ready it does not say then, and is taken for it, because nothing would ever tell.
 ///
 /// # Errors
 /// Where the web configuration cannot be read; within, why the exporter is not healthy.
-pub async fn healthcheck(web: &Web) -> Result<Result<(), Unhealthy>, Error> {
+pub async fn healthcheck(web: &Web, ready: bool) -> Result<Result<(), Unhealthy>, Error> {
     let door = match &web.config_file {
         Some(file) => web_config::door(file)?,
         None => Door::Plain,
     };
     let scheme = if door == Door::Plain { "http" } else { "https" };
     let target = Target::of(web.listen_addresses.first());
-    let url = format!("{scheme}://{}{}/-/healthy", target.address, web.route_prefix);
+    let page = if ready { "ready" } else { "healthy" };
+    let url = format!("{scheme}://{}{}/-/{page}", target.address, web.route_prefix);
     Ok(match ask(&url, target.is_loopback).await {
         Ok(status) if status.is_success() || status == StatusCode::UNAUTHORIZED => Ok(()),
         Ok(status) => Err(Unhealthy::Status { url, status }),

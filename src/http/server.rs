@@ -1,22 +1,25 @@
 //! Connections: bounded in number and in the time that a request may take to come, and drained when it is time to go.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::caller::Caller;
 use super::handshake;
 use super::web_config::{Guard, guarded};
 
@@ -78,11 +81,11 @@ impl Listener {
                 () = stop.cancelled() => break,
                 accepted = self.accept(&slots) => accepted,
             };
-            let Some((stream, slot)) = accepted else { continue };
+            let Some((stream, peer, slot)) = accepted else { continue };
             let (routes, guard, stop) = (routes.clone(), guard.clone(), stop.clone());
             let watcher = graceful.watcher();
             tokio::spawn(async move {
-                connect(stream, guard, routes, watcher, stop).await;
+                connect(stream, peer, guard, routes, watcher, stop).await;
                 drop(slot);
             });
         }
@@ -92,13 +95,13 @@ impl Listener {
         }
     }
 
-    async fn accept(&self, slots: &Arc<Semaphore>) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    async fn accept(&self, slots: &Arc<Semaphore>) -> Option<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
         let slot = Arc::clone(slots).acquire_owned().await.ok()?;
         match self.0.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 // Frames are written whole, so there is nothing for the kernel to wait for.
                 let _ = stream.set_nodelay(true);
-                Some((stream, slot))
+                Some((stream, peer.ip(), slot))
             }
             Err(error) => {
                 warn!(%error, "a connection could not be accepted");
@@ -111,32 +114,44 @@ impl Listener {
 
 async fn connect(
     stream: TcpStream,
+    peer: IpAddr,
     guard: Option<Arc<Guard>>,
     routes: Router,
     watcher: Watcher,
     stop: CancellationToken,
 ) {
-    let tls = match guard {
-        Some(guard) => guard.current().await.tls.clone(),
+    let in_force = match guard {
+        Some(guard) => Some(guard.current().await),
         None => None,
     };
-    let Some(acceptor) = tls else {
-        return answer(stream, routes, watcher).await;
+    let Some(acceptor) = in_force.as_ref().and_then(|in_force| in_force.tls.clone()) else {
+        return answer(stream, Caller::new(peer, false), routes, watcher).await;
     };
+    // By the configuration of this handshake: one that is read later verifies nobody who is connected already.
+    let caller = Caller::new(peer, in_force.is_some_and(|in_force| in_force.verifies_clients));
     let secured = tokio::select! {
         // Before there is a request there is no answer to let end.
         () = stop.cancelled() => None,
         secured = handshake::accept(stream, &acceptor) => secured,
     };
     if let Some(secured) = secured {
-        answer(secured, routes, watcher).await;
+        answer(secured, caller, routes, watcher).await;
     }
 }
 
-async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, routes: Router, watcher: Watcher) {
+async fn answer(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    caller: Caller,
+    routes: Router,
+    watcher: Watcher,
+) {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    let service = TowerToHyperService::new(routes);
+    let routes = TowerToHyperService::new(routes);
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(caller);
+        routes.call(request)
+    });
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(WRITE_STALL));
     let connection = builder.serve_connection(TokioIo::new(Box::pin(stream)), service);

@@ -29,7 +29,7 @@ const NOT_RUN: [(&str, &str); 20] = [
     ("fuzz/run", "needs a nightly compiler"),
     ("benches/run", "measures, which takes a machine of its own"),
     ("deploy/deb/build", "needs a release; tests/deb runs it"),
-    ("cargo build", "builds what is tested here"),
+    ("deploy/build", "builds the release; tests/reproducible runs it"),
     ("cargo test", "this is how this test is run"),
     ("cargo doc", "opens a browser; .ci/run makes the documentation"),
     ("cargo deny", "run by .ci/run"),

@@ -121,6 +121,11 @@ impl Program {
         .await
     }
 
+    /// What it has said on standard error so far.
+    pub fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill")
             .arg(format!("-{name}"))

@@ -48,6 +48,8 @@ impl Wanted {
             ("protected", "1s".to_owned()),
             ("customers", "{}".to_owned()),
             ("rpo", "{default: 26h}".to_owned()),
+            ("job_modules", "[]".to_owned()),
+            ("metrics", "{}".to_owned()),
         ]))
     }
 
@@ -59,7 +61,13 @@ impl Wanted {
 
     fn yaml(&self, base: &str) -> String {
         let of = |key: &str| &self.0[key];
-        let collector = |name: &str, interval: &str| format!("  {name}: {{interval: {interval}, stale_after: 2h}}\n");
+        let collector = |name: &str, interval: &str| {
+            let more = match name {
+                "jobs" => format!(", job_modules: {}", of("job_modules")),
+                _ => String::new(),
+            };
+            format!("  {name}: {{interval: {interval}, stale_after: 2h{more}}}\n")
+        };
         let collectors: String = [("jobs", of("jobs").as_str()), ("protected", of("protected"))]
             .into_iter()
             .chain(["customers", "licenses", "scan_profiles", "scan_changes"].map(|name| (name, "1s")))
@@ -68,12 +76,13 @@ impl Wanted {
         format!(
             "api:\n  version: v3\n  base_url: {base}\n  token_url: {base}/connect/token\n  timeout: 5s\n  \
              requests_per_second: {}\n  max_concurrency: {}\nauth:\n  client_id: demo\n  client_secret: {}\n\
-             collectors:\n{collectors}customers: {}\nrpo: {}\n",
+             collectors:\n{collectors}customers: {}\nrpo: {}\nmetrics: {}\n",
             of("requests_per_second"),
             of("max_concurrency"),
             of("client_secret"),
             of("customers"),
             of("rpo"),
+            of("metrics"),
         )
     }
 }
@@ -105,14 +114,38 @@ impl Reloading {
         assert_eq!(value(&text, RELOADED), Some(1.0));
     }
 
-    async fn ask(&self, by: By, status: u16) {
+    /// Has it refuse a file, and gives what it said of that: the answer, where there is one, and the log.
+    async fn refuse(&self, text: &str, by: By) -> (Option<String>, String) {
+        std::fs::write(&self.file, text).unwrap();
+        let before = self.program.said().len();
+        let answer = self.ask(by, 500).await;
+        self.program
+            .until("it is refused", |text| value(text, RELOADED) == Some(0.0))
+            .await;
+        let said = eventually("it is logged", || async {
+            let said = self.program.said().split_off(before);
+            said.lines()
+                .find(|line| line.contains("the configuration cannot be reloaded; the old one stays in force"))
+                .map(ToOwned::to_owned)
+        })
+        .await;
+        (answer, said)
+    }
+
+    /// Asks for a reload; the answer, where there is one.
+    async fn ask(&self, by: By, status: u16) -> Option<String> {
         match by {
-            By::Signal => self.program.signal("HUP"),
+            By::Signal => {
+                self.program.signal("HUP");
+                None
+            }
             By::Post => {
                 let url = format!("{}/-/reload", self.program.base);
                 let answer = crate::faults::client().post(url).send().await.unwrap();
                 let answered = answer.status().as_u16();
-                assert_eq!(answered, status, "{}", answer.text().await.unwrap());
+                let text = answer.text().await.unwrap();
+                assert_eq!(answered, status, "{text}");
+                Some(text)
             }
         }
     }
@@ -149,7 +182,29 @@ struct Seen {
     scrapes: usize,
     failed: Vec<String>,
     missing: BTreeSet<String>,
+    /// Counters by what they were, and those that went back.
+    counters: BTreeMap<String, f64>,
+    went_back: BTreeSet<String>,
     down: usize,
+}
+
+impl Seen {
+    /// Notes the counters of what is expected, and of the exporter itself.
+    fn count(&mut self, text: &str, expected: &BTreeSet<String>) {
+        let counters = text.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let name = series.split('{').next()?;
+            let lasts = name.starts_with("elements_exporter_") || expected.contains(series);
+            let value = value.parse::<f64>().ok()?;
+            (name.ends_with("_total") && lasts).then_some((series, value))
+        });
+        for (series, value) in counters {
+            let before = self.counters.insert(series.to_owned(), value);
+            if before > Some(value) {
+                self.went_back.insert(series.to_owned());
+            }
+        }
+    }
 }
 
 /// Scrapes on and on, and looks for these series every time.
@@ -177,6 +232,7 @@ fn scrape_on(url: String, expected: BTreeSet<String>, stop: CancellationToken) -
             let there: BTreeSet<&str> = text.lines().map(series).collect();
             let missing = expected.iter().filter(|series| !there.contains(series.as_str()));
             seen.missing.extend(missing.cloned());
+            seen.count(&text, &expected);
             seen.down += usize::from(!text.contains("\nelements_up 1\n"));
         }
         seen
@@ -187,6 +243,148 @@ fn scrape_on(url: String, expected: BTreeSet<String>, stop: CancellationToken) -
 fn pauses(requests: &[Request]) -> Vec<Duration> {
     let at: Vec<Instant> = requests.iter().map(|request| request.at).collect();
     at.windows(2).map(|pair| pair[1] - pair[0]).collect()
+}
+
+/// What is said of the world and of the polls, but for what goes on by itself: none of it may change.
+fn in_force(text: &str) -> BTreeSet<String> {
+    const NAMES: [&str; 7] = [
+        "elements_job_rpo_seconds{",
+        "elements_customer_info{",
+        "elements_exporter_collector_interval_seconds{",
+        "elements_exporter_collector_stale_after_seconds{",
+        "elements_exporter_collector_permitted{",
+        "elements_exporter_config_last_reload_success_timestamp_seconds ",
+        "elements_exporter_series ",
+    ];
+    let lines = text.lines();
+    let told = lines.filter(|line| NAMES.iter().any(|name| line.starts_with(name)));
+    told.map(ToOwned::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_file_changes_nothing_and_says_so() {
+    let wanted = Wanted::first().with("jobs", "1s").with("rpo", "{default: 3h}");
+    let exporter = Reloading::start(&wanted).await;
+    let program = &exporter.program;
+    let text = program
+        .until("all is fresh", |text| {
+            ["jobs", "protected", "licenses", "scan_profiles", "scan_changes"]
+                .iter()
+                .all(|collector| fresh(text, collector) == Some(4.0))
+        })
+        .await;
+    let before = in_force(&text);
+    assert!(before.iter().any(|line| line.ends_with(" 10800")), "{before:?}");
+    let base = &exporter.partner.base;
+    let yaml = |key, value: &str| wanted.with(key, value).yaml(base);
+    // What is broken, and what is to be said of it.
+    let cases = [
+        (yaml("rpo", "{default: soon}"), "rpo.default", "soon"),
+        (yaml("jobs", "never"), "collectors.jobs.interval", "never"),
+        (yaml("requests_per_second", "0"), "api.requests_per_second", "0"),
+        (yaml("metrics", "{series_limit: -1}"), "metrics.series_limit", "-1"),
+        (
+            yaml("metrics", "{serieslimit: 10}"),
+            "metrics.serieslimit",
+            "series_limit",
+        ),
+        (yaml("customers", "{include: 7: 8}"), "elements.yml", ""),
+        (yaml("client_secret", "''"), "auth.client_secret", ""),
+        (String::from("api: [\n"), "elements.yml", ""),
+    ];
+    for (text, key, word) in cases {
+        for by in [By::Post, By::Signal] {
+            let (answer, logged) = exporter.refuse(&text, by).await;
+            assert!(
+                logged.contains(key) && logged.contains(word),
+                "{logged} lacks {key} or {word}"
+            );
+            assert!(logged.contains("level=error"), "{logged}");
+            if let Some(answer) = answer {
+                assert!(answer.starts_with("The old configuration stays in force: "), "{answer}");
+                assert!(
+                    answer.contains(key) && answer.contains(word),
+                    "{answer} lacks {key} or {word}"
+                );
+            }
+            // Polls go on by the old intervals, with the old credentials.
+            exporter.partner.handle.clear_requests();
+            exporter.until_asked(JOBS, 4).await;
+            let now = program.metrics().await;
+            assert_eq!(in_force(&now), before, "{key}");
+            assert_eq!(value(&now, "elements_up"), Some(1.0));
+        }
+    }
+    // Nor does a file that is gone.
+    std::fs::remove_file(&exporter.file).unwrap();
+    let answer = exporter.ask(By::Post, 500).await.unwrap();
+    assert!(answer.contains("elements.yml"), "{answer}");
+    assert_eq!(in_force(&program.metrics().await), before);
+    // A good one mends it.
+    exporter.reload(&wanted.with("rpo", "{default: 4h}"), By::Signal).await;
+    program
+        .until("the new objective", |text| {
+            text.contains("} 14400\n") && !text.contains("} 10800\n")
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_limit_of_series_and_the_filter_of_jobs_are_reloaded() {
+    const DROPPED: &str = "elements_exporter_series_dropped_total";
+    let first = Wanted::first().with("jobs", "1s");
+    let exporter = Reloading::start(&first).await;
+    let (program, handle) = (&exporter.program, &exporter.partner.handle);
+    let ids: Vec<String> =
+        handle.with_world(|world| world.customers.iter().map(|customer| customer.id.clone()).collect());
+    let jobs_of = |text: &str, id: &str| {
+        telling_of(text, &[id])
+            .into_iter()
+            .filter(|series| series.starts_with("elements_job_status{"))
+            .collect::<BTreeSet<String>>()
+    };
+    let text = program
+        .until("all is fresh", |text| fresh(text, "jobs") == Some(4.0))
+        .await;
+    let (first_jobs, last_jobs) = (jobs_of(&text, &ids[0]), jobs_of(&text, &ids[3]));
+    assert!(!first_jobs.is_empty() && !last_jobs.is_empty());
+
+    // A customer that comes while there may be no more series is not shown; those that are there stay.
+    let without = first.with("customers", &format!("{{exclude: ['{}']}}", ids[3]));
+    exporter.reload(&without, By::Signal).await;
+    program
+        .until("one is left out", |text| telling_of(text, &[&ids[3]]).is_empty())
+        .await;
+    let dropped = value(&program.metrics().await, DROPPED).unwrap();
+    exporter
+        .reload(&first.with("metrics", "{series_limit: 1}"), By::Post)
+        .await;
+    let text = program
+        .until("series are turned away", |text| value(text, DROPPED) > Some(dropped))
+        .await;
+    assert_eq!(jobs_of(&text, &ids[0]), first_jobs);
+    assert_eq!(jobs_of(&text, &ids[3]), BTreeSet::new());
+    exporter.reload(&first, By::Signal).await;
+    program
+        .until("there is room again", |text| jobs_of(text, &ids[3]) == last_jobs)
+        .await;
+
+    // Modules that are asked about, and all of them again.
+    let about_one = |request: &Request| request.body.contains("\"jobModule\"");
+    for (modules, filtered) in [("[Exchange Online]", true), ("[]", false)] {
+        let by = if filtered { By::Post } else { By::Signal };
+        exporter.reload(&first.with("job_modules", modules), by).await;
+        // Polls that were under way end first.
+        exporter.until_asked(JOBS, 2 * ids.len()).await;
+        handle.clear_requests();
+        exporter.until_asked(JOBS, 2 * ids.len()).await;
+        let requests = handle.requests();
+        let mut jobs = requests.iter().filter(|request| request.path.ends_with(JOBS));
+        assert!(
+            jobs.all(|request| about_one(request) == filtered),
+            "{modules}: {requests:?}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -331,21 +529,11 @@ async fn everything_is_reloaded_without_a_scrape_or_a_series_less() {
     handle.clear_faults();
     exporter.reload(&wanted, By::Signal).await;
 
-    // A bad file changes nothing but what is said of it, whichever way it was asked for.
-    for (by, bad) in [
-        (By::Post, wanted.with("rpo", "{default: soon}")),
-        (By::Signal, wanted.with("jobs", "never")),
-    ] {
-        let before = value(&program.metrics().await, RELOADED_AT);
-        std::fs::write(&exporter.file, bad.yaml(&exporter.partner.base)).unwrap();
-        exporter.ask(by, 500).await;
-        let text = program
-            .until("it is said", |text| value(text, RELOADED) == Some(0.0))
+    // A bad file costs no scrape either.
+    for by in [By::Post, By::Signal] {
+        exporter
+            .refuse(&wanted.with("rpo", "{default: soon}").yaml(&exporter.partner.base), by)
             .await;
-        assert_eq!(value(&text, RELOADED_AT), before);
-        assert_eq!(objectives(&text, ids[1]), only("3600"));
-        handle.clear_requests();
-        exporter.until_asked(JOBS, 2 * ids.len()).await;
         exporter.reload(&wanted, By::Post).await;
     }
 
@@ -354,5 +542,11 @@ async fn everything_is_reloaded_without_a_scrape_or_a_series_less() {
     assert_eq!(seen.failed, Vec::<String>::new());
     assert_eq!(seen.missing, BTreeSet::new(), "in {} scrapes", seen.scrapes);
     assert_eq!(seen.down, 0, "in {} scrapes", seen.scrapes);
+    assert_eq!(seen.went_back, BTreeSet::new(), "in {} scrapes", seen.scrapes);
+    assert!(
+        seen.counters
+            .keys()
+            .any(|series| series.starts_with("elements_job_runs_total{"))
+    );
     assert!(seen.scrapes > 100, "{}", seen.scrapes);
 }

@@ -1,7 +1,7 @@
 //! The list of `SECURITY.md`, and what of it no other test holds.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 
 use crate::program::Program;
 use crate::support::eventually;
+use crate::web;
 use crate::world::{start, still};
 
 /// As many connections as the exporter serves at once.
@@ -148,6 +149,107 @@ async fn nobody_reloads_unless_that_was_allowed_and_nobody_by_a_link() {
         assert_eq!(answer.status().as_u16(), by_post, "{flags:?}");
         assert_eq!(loaded().await > before, by_post == 200, "{flags:?}");
     }
+}
+
+/// An address of this machine that another could reach it at; `None` where it has no network.
+fn own_address() -> Option<IpAddr> {
+    // Nothing is sent: a socket that is connected has been told from where it would send.
+    let from = |to: &str, any: &str| {
+        let socket = UdpSocket::bind((any, 0)).ok()?;
+        socket.connect((to, 9)).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    let found = ["192.0.2.1", "203.0.113.1", "10.0.0.1"]
+        .iter()
+        .find_map(|to| from(to, "0.0.0.0"));
+    found.filter(|address| !address.is_loopback())
+}
+
+/// A peer is taken for who it is by its connection, and by nothing that it says.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_elsewhere_reloads_unless_the_web_configuration_says_who_asks() {
+    const REQUIRED: &str = "  client_ca_file: ca.pem\n  client_auth_type: ";
+    // Without a network, src/http/caller.rs has the tests of what is decided.
+    let Some(elsewhere) = own_address() else { return };
+    let nobody = || web::client().tls_danger_accept_invalid_certs(true);
+    let with = |name| web::with_certificate(name).tls_danger_accept_invalid_certs(true);
+    let tls = |kind: &str| format!("{}{REQUIRED}{kind}\n", web::TLS);
+    for (config, client, from_elsewhere, from_here) in [
+        (String::new(), nobody(), 403, 200),
+        (web::TLS.to_owned(), nobody(), 403, 200),
+        (tls("RequireAnyClientCert"), with("stranger"), 403, 200),
+        (tls("VerifyClientCertIfGiven"), with("scraper"), 403, 200),
+        (tls("RequireAndVerifyClientCert"), with("scraper"), 200, 200),
+        (web::users("correct horse"), nobody(), 200, 200),
+    ] {
+        let site = web::Site::start_with(&config, &["--web.listen-address=:0", "--web.enable-lifecycle"]).await;
+        let port = site.address.rsplit(':').next().unwrap();
+        let scheme = if config.starts_with(web::TLS) { "https" } else { "http" };
+        let client = client.build().unwrap();
+        let reload = |host: &str, password: Option<&'static str>| {
+            let request = client.post(format!("{scheme}://{host}:{port}/-/reload"));
+            let request = request
+                .header("x-forwarded-for", "127.0.0.1")
+                .header("forwarded", "for=127.0.0.1");
+            request
+                .basic_auth("alice", password)
+                .header("x-real-ip", "127.0.0.1")
+                .send()
+        };
+        let answer = reload(&elsewhere.to_string(), Some("correct horse")).await.unwrap();
+        assert_eq!(answer.status().as_u16(), from_elsewhere, "{config}");
+        let said = answer.text().await.unwrap();
+        assert_eq!(
+            said.contains("--web.config.file"),
+            from_elsewhere == 403,
+            "{config}: {said}"
+        );
+        let answer = reload("127.0.0.1", Some("correct horse")).await.unwrap();
+        assert_eq!(answer.status().as_u16(), from_here, "{config}");
+        if config.contains("basic_auth_users") {
+            for host in [elsewhere.to_string().as_str(), "127.0.0.1"] {
+                assert_eq!(
+                    reload(host, Some("wrong")).await.unwrap().status().as_u16(),
+                    401,
+                    "{host}"
+                );
+            }
+        }
+    }
+}
+
+/// A page that a browser on the machine of the exporter opens can have it send a POST.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_web_page_reloads() {
+    let site = web::Site::start_with("", &["--web.listen-address=127.0.0.1:0", "--web.enable-lifecycle"]).await;
+    let post = || web::client().build().unwrap().post(site.url("http", "/-/reload"));
+    for origin in ["https://example.com", "null", &site.url("http", "")] {
+        let answer = post().header("origin", origin).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), 403, "{origin}");
+    }
+    assert_eq!(post().send().await.unwrap().status().as_u16(), 200);
+}
+
+/// A program that was built in another way is not what was shown to be reproducible.
+#[test]
+fn what_is_released_is_built_as_is_shown_to_be_reproducible() {
+    for file in [
+        "tests/reproducible",
+        "Dockerfile",
+        ".github/workflows/release.yml",
+        "README.md",
+    ] {
+        let text = fs::read_to_string(root().join(file)).unwrap();
+        assert!(text.contains("deploy/build"), "{file} builds in another way");
+        assert!(!text.contains("cargo build"), "{file} builds in another way as well");
+    }
+    let workflow = fs::read_to_string(root().join(".github/workflows/release.yml")).unwrap();
+    let (shown, released) = workflow.split_once("tests/reproducible compare").unwrap();
+    assert!(shown.contains("tests/reproducible first") && shown.contains("tests/reproducible second"));
+    assert!(
+        released.contains("          deploy/build\n"),
+        "what is released is not what was compared"
+    );
 }
 
 /// Lets this process have as many files as it may: half of the sockets of the test are its own.

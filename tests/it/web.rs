@@ -42,13 +42,18 @@ pub struct Site {
 
 impl Site {
     pub async fn start(text: &str) -> Self {
+        Self::start_with(text, &["--web.listen-address=127.0.0.1:0"]).await
+    }
+
+    /// The same with these flags, of which one says where to listen.
+    pub async fn start_with(text: &str, flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         for name in ["server.pem", "server-key.pem", "ca.pem"] {
             fs::copy(fixture(name), directory.path().join(name)).unwrap();
         }
         fs::write(directory.path().join("web.yml"), text).unwrap();
         let load = || load_config(None, environment("http://127.0.0.1:1", &[]));
-        let app = App::bind(Arc::new(load), web(directory.path()), String::new())
+        let app = App::bind(Arc::new(load), web(directory.path(), flags), String::new())
             .await
             .unwrap();
         let address = app.addresses()[0].to_string();
@@ -76,24 +81,21 @@ impl Site {
     }
 
     fn healthcheck(&self) -> Output {
-        command(&[
-            "healthcheck",
-            &format!("--web.listen-address={}", self.address),
-            &format!("--web.config.file={}", self.directory.path().join("web.yml").display()),
-        ])
+        self.ask(&[])
+    }
+
+    /// Asks with the program itself, as a container's health check does.
+    fn ask(&self, more: &[&str]) -> Output {
+        let address = format!("--web.listen-address={}", self.address);
+        let file = format!("--web.config.file={}", self.directory.path().join("web.yml").display());
+        command(&[&["healthcheck", &address, &file], more].concat())
     }
 }
 
-fn web(directory: &Path) -> Web {
-    let file = directory.join("web.yml");
-    let flags = [
-        "elements_exporter",
-        "--web.listen-address=127.0.0.1:0",
-        "--web.config.file",
-    ];
-    args::parse(flags.map(Into::into).into_iter().chain([file.into_os_string()]))
-        .unwrap()
-        .web
+fn web(directory: &Path, flags: &[&str]) -> Web {
+    let file = format!("--web.config.file={}", directory.join("web.yml").display());
+    let flags = [&["elements_exporter", &file], flags].concat();
+    args::parse(flags).unwrap().web
 }
 
 fn command(arguments: &[&str]) -> Output {
@@ -107,7 +109,7 @@ fn command(arguments: &[&str]) -> Output {
 }
 
 /// A client that trusts the authority of the tests and shakes hands anew for every request.
-fn client() -> ClientBuilder {
+pub fn client() -> ClientBuilder {
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder()
         .tls_certs_only([Certificate::from_pem(&pem("ca.pem")).unwrap()])
@@ -115,12 +117,14 @@ fn client() -> ClientBuilder {
         .tls_info(true)
 }
 
-fn client_as(name: &str) -> Client {
+/// A client with a certificate of its own.
+pub fn with_certificate(name: &str) -> ClientBuilder {
     let identity = [pem(&format!("{name}.pem")), pem(&format!("{name}-key.pem"))].concat();
-    client()
-        .identity(Identity::from_pem(&identity).unwrap())
-        .build()
-        .unwrap()
+    client().identity(Identity::from_pem(&identity).unwrap())
+}
+
+fn client_as(name: &str) -> Client {
+    with_certificate(name).build().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -350,14 +354,36 @@ fn a_bad_web_configuration_is_told_in_one_line_and_ends_with_78() {
     }
 }
 
+/// This exporter has no API to get the list of customers from, so it lives and is not ready.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_health_check_tells_alive_from_ready_where_it_is_let_in() {
+    let demands_certificate = format!("{TLS}{NEEDS_CLIENT}");
+    for (config, ready) in [
+        ("", 1),
+        (TLS, 1),
+        (users("correct horse").as_str(), 0),
+        (demands_certificate.as_str(), 0),
+    ] {
+        let site = Site::start(config).await;
+        assert!(site.healthcheck().status.success(), "{config}");
+        let output = site.ask(&["--ready"]);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(ready), "{config}: {error}");
+        assert_eq!(error.contains("/-/ready answers 503"), ready == 1, "{config}: {error}");
+    }
+}
+
 #[test]
 fn a_health_check_without_an_exporter_fails() {
     let free = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap();
-    let output = command(&["healthcheck", &format!("--web.listen-address={free}")]);
-    assert_eq!(output.status.code(), Some(1));
+    for more in [&[][..], &["--ready"]] {
+        let address = format!("--web.listen-address={free}");
+        let output = command(&[&["healthcheck", &address], more].concat());
+        assert_eq!(output.status.code(), Some(1), "{more:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

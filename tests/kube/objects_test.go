@@ -135,6 +135,11 @@ func renderings(t *testing.T) []rendering {
 	return all
 }
 
+// Whether the values of a rendering have the exporter serve TLS.
+func (r *rendering) servesTLS() bool {
+	return r.name == "helm-certificate" || r.name == "helm-tls"
+}
+
 // Runs a test for every rendering.
 func each(t *testing.T, test func(t *testing.T, r rendering)) {
 	for _, one := range renderings(t) {

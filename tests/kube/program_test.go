@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -113,8 +114,12 @@ func project(t *testing.T, directory string, files map[string]string) {
 func secretFiles(t *testing.T, volume *core.SecretVolumeSource, secret string) map[string]string {
 	t.Helper()
 	if len(volume.Items) == 0 {
+		web := read(t, "deploy/config/web.yml")
+		if volume.SecretName == "elements-tls" {
+			web = "tls_server_config: {cert_file: server.pem, key_file: server-key.pem}\n"
+		}
 		return map[string]string{
-			"web.yml":        read(t, "deploy/config/web.yml"),
+			"web.yml":        web,
 			"server.pem":     read(t, "tests/fixtures/web/server.pem"),
 			"server-key.pem": read(t, "tests/fixtures/web/server-key.pem"),
 		}
@@ -139,6 +144,8 @@ func secretFiles(t *testing.T, volume *core.SecretVolumeSource, secret string) m
 type pod struct {
 	directory string
 	address   string
+	// Where its paths begin.
+	base      string
 	arguments []string
 	container core.Container
 	volumes   map[string]*core.SecretVolumeSource
@@ -158,6 +165,15 @@ func run(t *testing.T, r rendering, index int, api, secret string) *pod {
 		address:   freePort(t),
 		container: w.container(),
 		volumes:   map[string]*core.SecretVolumeSource{},
+	}
+	p.base = "http://" + p.address
+	if r.servesTLS() {
+		p.base = "https://" + p.address
+	}
+	for _, argument := range p.container.Args {
+		if prefix, is := strings.CutPrefix(argument, "--web.route-prefix="); is {
+			p.base += prefix
+		}
 	}
 	mounts := map[string]string{}
 	for _, mount := range p.container.VolumeMounts {
@@ -206,7 +222,11 @@ var client = http.Client{
 }
 
 func (p *pod) ask(path string) (int, string) {
-	answer, err := client.Get("http://" + p.address + path)
+	return get(p.base + path)
+}
+
+func get(url string) (int, string) {
+	answer, err := client.Get(url)
 	if err != nil {
 		return 0, err.Error()
 	}
@@ -222,7 +242,7 @@ func (p *pod) ask(path string) (int, string) {
 func (p *pod) probe(probe *core.Probe) error {
 	switch {
 	case probe.HTTPGet != nil:
-		if code, text := p.ask(probe.HTTPGet.Path); code != http.StatusOK {
+		if code, text := get("http://" + p.address + probe.HTTPGet.Path); code != http.StatusOK {
 			return fmt.Errorf("%s: %d %s", probe.HTTPGet.Path, code, text)
 		}
 	case probe.TCPSocket != nil:
@@ -274,7 +294,7 @@ func TestASecretIsRotatedWithoutARestart(t *testing.T) {
 	program(t)
 	api := simulate(t)
 	for _, r := range renderings(t) {
-		if r.name != "kustomize-plain" && r.name != "helm-plain" {
+		if !slices.Contains([]string{"kustomize-plain", "helm-plain", "helm-tls"}, r.name) {
 			continue
 		}
 		t.Run(r.name, func(t *testing.T) {

@@ -19,6 +19,7 @@ use super::error::Error;
 use super::settings::{self, Settings};
 use super::tls::{self, Pem};
 use super::users::{Places, Users, Verdict};
+use crate::http::caller::Caller;
 
 /// The shortest time between two looks at the files, which happen when a connection or a request comes. Long enough to
 /// cost nothing however many come, short enough that nobody waits for a new certificate.
@@ -46,6 +47,8 @@ struct Shown {
 pub(in crate::http) struct InForce {
     pub(in crate::http) tls: Option<TlsAcceptor>,
     needs_client_certificate: bool,
+    /// Whether who has shaken hands has a certificate of one of the authorities.
+    pub(in crate::http) verifies_clients: bool,
     users: Users,
     headers: Vec<(HeaderName, HeaderValue)>,
     /// Of everything that was read.
@@ -147,10 +150,17 @@ pub(in crate::http) fn guarded(routes: Router, guard: Arc<Guard>) -> Router {
     routes.layer(from_fn_with_state(guard, protect))
 }
 
-async fn protect(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+async fn protect(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
     let in_force = guard.current().await;
     let mut response = match in_force.users.verdict(request.headers()).await {
-        Verdict::Admitted => next.run(request).await,
+        Verdict::Admitted => {
+            if !in_force.users.is_empty()
+                && let Some(caller) = request.extensions_mut().get_mut::<Caller>()
+            {
+                caller.note_password();
+            }
+            next.run(request).await
+        }
         Verdict::Refused => (
             StatusCode::UNAUTHORIZED,
             [(WWW_AUTHENTICATE, CHALLENGE)],
@@ -209,6 +219,7 @@ impl InForce {
         };
         Ok(Self {
             tls: tls.map(TlsAcceptor::from),
+            verifies_clients: settings.tls.as_ref().is_some_and(|tls| tls.client_auth.identifies()),
             needs_client_certificate: settings.tls.as_ref().is_some_and(|tls| tls.client_auth.is_mandatory()),
             users: Users::new(&settings.users, places)?,
             headers: settings.headers.clone(),

@@ -73,6 +73,11 @@ impl ClientAuth {
         matches!(self, Self::RequireAny | Self::RequireAndVerify)
     }
 
+    /// Whether whoever comes in is known by a certificate that one of the authorities signed.
+    pub(super) fn identifies(self) -> bool {
+        self == Self::RequireAndVerify
+    }
+
     /// Whether a certificate has to be signed by one of the authorities.
     pub(super) fn verifies(self) -> bool {
         matches!(self, Self::VerifyIfGiven | Self::RequireAndVerify)

@@ -33,14 +33,7 @@ spec:
     {{- toYaml . | nindent 4 }}
   {{- end }}
   securityContext:
-    runAsNonRoot: true
-    runAsUser: 65532
-    runAsGroup: 65532
-    # Makes the volume of the state writable and the secret readable.
-    fsGroup: 65532
-    fsGroupChangePolicy: OnRootMismatch
-    seccompProfile:
-      type: RuntimeDefault
+    {{- toYaml .Values.podSecurityContext | nindent 4 }}
   # Answers under way are drained and the state is saved, which takes ten seconds at most.
   terminationGracePeriodSeconds: 20
   containers:
@@ -98,9 +91,18 @@ spec:
             {{- end }}
         periodSeconds: 30
         timeoutSeconds: 5
+      # Without a password it can be told that TLS is served, and whether the exporter is ready; with one, or where a
+      # certificate is asked for, only that it serves.
       readinessProbe:
-        tcpSocket:
-          port: metrics
+        exec:
+          command:
+            - /usr/local/bin/elements_exporter
+            - healthcheck
+            - --ready
+            - --web.config.file=/etc/elements_exporter/web/web.yml
+            {{- with .Values.web.routePrefix }}
+            - --web.route-prefix={{ . }}
+            {{- end }}
         timeoutSeconds: 5
       {{- else }}
       livenessProbe:
@@ -118,10 +120,7 @@ spec:
         timeoutSeconds: 5
       {{- end }}
       securityContext:
-        allowPrivilegeEscalation: false
-        readOnlyRootFilesystem: true
-        capabilities:
-          drop: [ALL]
+        {{- toYaml .Values.securityContext | nindent 8 }}
       resources:
         {{- toYaml .Values.resources | nindent 8 }}
       volumeMounts:
