@@ -541,6 +541,25 @@ async fn every_link_leads_somewhere_below_any_prefix() {
                 }
             }
         }
+        for shortened in ["customers", "customers/", "rules"] {
+            let answer = client.get(base.join(shortened).unwrap()).send().await.unwrap();
+            assert_eq!(answer.status().as_u16(), 200, "{shortened}");
+            let there = if shortened == "rules" {
+                base.join("rules/").unwrap()
+            } else {
+                base.clone()
+            };
+            assert_eq!(*answer.url(), there, "{shortened}");
+        }
+        for unknown in ["customers/nobody", "customers/?id=nobody"] {
+            let answer = client.get(base.join(unknown).unwrap()).send().await.unwrap();
+            assert_eq!(answer.status().as_u16(), 404, "{unknown}");
+            let text = answer.text().await.unwrap();
+            assert!(
+                text.contains("No customer of this id is known") && text.contains("<a href=\"../\">All customers</a>"),
+                "{text}"
+            );
+        }
         for path in ["dashboards/", "rules/", "runbooks/", "-/healthy"] {
             assert!(seen.contains(&base.join(path).unwrap()), "{path}");
         }

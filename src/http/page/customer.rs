@@ -19,7 +19,16 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 
 /// The path of a customer's page, from the root of all pages.
 pub(super) fn path_of(id: &CustomerId) -> String {
-    format!("customers/{}", encoded(id))
+    format!("customers/{}", page_of(id))
+}
+
+/// The page of a customer among those of all customers. Browsers take two ids for a way through the folders, encoded as
+/// well as plain, so these stand in the query.
+fn page_of(id: &CustomerId) -> String {
+    match id.as_str() {
+        "." | ".." => format!("?id={}", encoded(id)),
+        _ => encoded(id),
+    }
 }
 
 fn encoded(id: &CustomerId) -> String {
@@ -31,7 +40,11 @@ pub(in crate::http) fn customer(site: &Site, id: &str, wanted: &Wanted) -> Page 
     let now = Timestamp::from(SystemTime::now());
     let found = CustomerId::parse(id).map(|id| site.status.portraits(&[id], now));
     let Some(portrait) = found.and_then(|found| found.into_iter().next()) else {
-        return missing(site, "No customer of this id is known, or none any more.");
+        return missing(
+            site,
+            "No customer of this id is known, or none any more.",
+            "All customers",
+        );
     };
     let name = told(&portrait.dossier.organization);
     let title = format!("{name} – elements_exporter");
@@ -42,8 +55,9 @@ pub(in crate::http) fn customer(site: &Site, id: &str, wanted: &Wanted) -> Page 
         depth: Depth::Below,
         live: wanted.is_live(),
     };
-    let here = encoded(&portrait.dossier.id);
-    let foot = html! { p { (as_of(now)) " " (pause(wanted.is_live(), &here, &format!("{here}?live=off"))) } };
+    let here = page_of(&portrait.dossier.id);
+    let more = if here.contains('?') { '&' } else { '?' };
+    let foot = html! { p { (as_of(now)) " " (pause(wanted.is_live(), &here, &format!("{here}{more}live=off"))) } };
     frame.page(StatusCode::OK, &content(site, &portrait, now), &foot)
 }
 
