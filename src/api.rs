@@ -24,7 +24,7 @@ use url::Url;
 
 pub use rows::{MAX_LIST_BYTES, MAX_LIST_ROWS};
 
-use crate::domain::Gigabyte;
+use crate::domain::{Gigabyte, counted};
 
 /// A client of one generation of the API. Collectors match over it, so that each answers for both.
 #[derive(Clone, Debug)]
@@ -234,8 +234,8 @@ pub enum Error {
     /// The TLS handshake failed.
     #[error("TLS handshake failed")]
     Tls(#[source] reqwest::Error),
-    /// The proxy refused.
-    #[error("the proxy refused the connection")]
+    /// The proxy cannot be reached or refused.
+    #[error("no connection through the proxy")]
     Proxy(#[source] reqwest::Error),
     /// The whole request took longer than `api.timeout`.
     #[error("no complete answer within {}", humantime::format_duration(*.0))]
@@ -262,7 +262,7 @@ pub enum Error {
     #[error("the answer is not {0}")]
     Decode(&'static str),
     /// Some rows could not be read; the others count.
-    #[error("{0} rows of the answer could not be read")]
+    #[error("{} of the answer could not be read", counted(u64::try_from(*.0).unwrap_or(u64::MAX), "row", "rows"))]
     UnreadableRows(usize),
     /// A list did not come in whole.
     #[error("the list is not complete: {0}")]

@@ -27,7 +27,7 @@ pub use status::{
     CustomerStatus, JobStatus, JobStatusWord, ManagementMode, ScanMode, customer_status, flag, job_status,
     management_mode, scan_mode,
 };
-pub use text::{MAX_TEXT_CHARS, cut, is_disguising, shown};
+pub use text::{MAX_TEXT_CHARS, counted, cut, grouped, is_disguising, shown};
 pub use time::{DailyScan, Timestamp, daily_time, duration, timestamp};
 
 /// A field held something that is not a value of its kind.

@@ -78,11 +78,17 @@ pub fn routes(site: Site) -> Router {
         .route(&at("/rules/"), get(|state| list(state, assets::RULES, "rules")))
         .route(&at("/rules/{name}"), get(|name| asset(name, assets::RULES)))
         .route(&at("/customers/{id}"), get(customer))
+        .route(&at("/customers/"), get(customer_by_query))
         .route(&at("/runbooks/"), get(runbooks));
     let home = at("/");
-    for shortened in ["/dashboards", "/rules", "/runbooks"] {
-        let whole = at(&format!("{shortened}/"));
-        router = router.route(&at(shortened), get(|| async move { Redirect::permanent(&whole) }));
+    for (shortened, whole) in [
+        ("/dashboards", "dashboards/"),
+        ("/rules", "rules/"),
+        ("/runbooks", "runbooks/"),
+        ("/customers", "customers/"),
+    ] {
+        // From where it stands, so that it leads there behind a proxy that takes a prefix off as well.
+        router = router.route(&at(shortened), get(move || async move { Redirect::permanent(whole) }));
     }
     if !prefix.is_empty() {
         let from_root = home.clone();
@@ -99,6 +105,16 @@ async fn index(State(site): State<Arc<Site>>, RawQuery(query): RawQuery) -> Resp
 
 async fn customer(State(site): State<Arc<Site>>, Path(id): Path<String>, RawQuery(query): RawQuery) -> Response {
     aside(move || page::customer(&site, &id, &Wanted::parse(query.as_deref()))).await
+}
+
+/// The page of the customer that the query names; without one, the way to the list of all, which is the front page.
+async fn customer_by_query(State(site): State<Arc<Site>>, RawQuery(query): RawQuery) -> Response {
+    let mut pairs = url::form_urlencoded::parse(query.as_deref().unwrap_or_default().as_bytes());
+    let Some((_, id)) = pairs.find(|(name, _)| name == "id") else {
+        return Redirect::temporary("../").into_response();
+    };
+    let (id, wanted) = (id.into_owned(), Wanted::parse(query.as_deref()));
+    aside(move || page::customer(&site, &id, &wanted)).await
 }
 
 async fn runbooks(State(site): State<Arc<Site>>) -> Page {

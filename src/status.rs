@@ -52,6 +52,8 @@ pub struct Summary {
     pub collectors: Vec<CollectorSummary>,
     /// What was counted of all endpoints.
     pub counted: Counted,
+    /// What was counted of the token endpoint, which belongs to no collector.
+    pub for_tokens: Counted,
     /// How configuration and state were loaded.
     pub loaded: Loaded,
     /// The configuration file; `None` where the environment alone configures.
@@ -202,6 +204,7 @@ impl Status {
             list_trouble: collector::index_of(collector::CUSTOMERS)
                 .and_then(|customers| self.store.partner_trouble(customers)),
             counted: self.health.counted(&Endpoint::ALL),
+            for_tokens: self.health.counted(&[Endpoint::Token]),
             loaded: self.scrape.loaded(),
             config_file: self.config_file.clone(),
             uptime: self.health.uptime(),

@@ -96,7 +96,7 @@ pub(super) fn classify(error: reqwest::Error, timeout: Duration) -> Error {
         Error::Dns(error)
     } else if says(&["proxy", "tunnel"]) {
         Error::Proxy(error)
-    } else if has_cause::<rustls::Error>(&error) || says(&["certificate", "tls", "handshake"]) {
+    } else if has_cause::<rustls::Error>(&error) || says(&["certificate", "tls", "handshake", "corrupt message"]) {
         Error::Tls(error)
     } else {
         Error::Connect(error)

@@ -14,18 +14,16 @@ use url::Url;
 
 use super::budget::{Budget, Cost};
 use super::{Error, authorities, orders};
-use crate::api::{self, Api, Endpoint, Failure, Observer, auth, probe};
+use crate::api::{self, Api, Endpoint, Failure, Observer, auth, probe, v1, v3};
 use crate::collector::{self, Brought, Context, Customer, Entry, Kept, Reach, Target};
 use crate::config::{Config, ProxyUrl};
-use crate::domain::{self, CustomerId, Timestamp};
-use crate::error_chain::error_chain;
+use crate::domain::{self, CustomerId, Timestamp, counted};
 use crate::schedule::Orders;
 pub use report::Report;
 use report::{Finding, Odd, Outcome, Sample};
 
-/// Where a permission is granted.
-const GRANT: &str = "in Elements open API app registration (or AvePoint Online Services > App registration), edit the \
-                     app, and under Permissions of AvePoint Elements add it and save; it counts within minutes";
+/// Where apps, their permissions, customers and secrets are, as the vendor's guide names it.
+const REGISTRATION: &str = "in Elements, Settings > API app registration";
 
 /// How long one thing may take besides `api.timeout`. A host that asks for pauses can make a poll wait for many minutes,
 /// and whoever checks sits before the screen.
@@ -46,7 +44,16 @@ const CERTIFICATE_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
 struct Notes {
     not_understood: BTreeMap<(&'static str, &'static str), String>,
     unknown: BTreeMap<(&'static str, &'static str), String>,
+    counts: Counts,
+}
+
+/// What was counted so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
     requests: u64,
+    /// Requests that repeated one that had failed.
+    retries: u64,
+    /// Refusals for haste.
     throttled: u64,
     rows: usize,
 }
@@ -59,22 +66,22 @@ impl Notebook {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Requests, rows and refusals for haste so far.
-    fn counts(&self) -> (u64, usize, u64) {
-        let notes = self.notes();
-        (notes.requests, notes.rows, notes.throttled)
+    fn counts(&self) -> Counts {
+        self.notes().counts
     }
 }
 
 impl Observer for Notebook {
     fn request(&self, _endpoint: Endpoint, _status: Option<u16>, _took: Duration) {
-        self.notes().requests += 1;
+        self.notes().counts.requests += 1;
     }
 
-    fn retry(&self, _endpoint: Endpoint) {}
+    fn retry(&self, _endpoint: Endpoint) {
+        self.notes().counts.retries += 1;
+    }
 
     fn throttled(&self, endpoint: Endpoint) {
-        self.notes().throttled += 1;
+        self.notes().counts.throttled += 1;
         warn!(
             endpoint = endpoint.as_str(),
             "the API asks for a pause (429); waiting for as long as it says"
@@ -82,7 +89,7 @@ impl Observer for Notebook {
     }
 
     fn rows(&self, _endpoint: Endpoint, rows: usize) {
-        self.notes().rows += rows;
+        self.notes().counts.rows += rows;
     }
 
     fn decode_error(&self, endpoint: Endpoint, field: &'static str, shape: &str) {
@@ -111,6 +118,8 @@ struct Check<'a> {
     report: Report,
     /// The customer that stands for all.
     sample: Option<(CustomerId, String)>,
+    /// Whether the list of customers was had, whoever stands in it.
+    listed: bool,
     costs: Vec<Cost>,
 }
 
@@ -133,11 +142,13 @@ pub async fn check(config: &Config) -> Result<Report, Error> {
             ..Report::default()
         },
         sample: None,
+        listed: false,
         costs: Vec::new(),
     };
     check.look_at_hosts().await?;
-    if let Some(api) = check.get_token().await {
-        check.ask_for_permissions(&api).await;
+    if let Some(api) = check.find_generation().await
+        && check.ask_for_permissions(&api).await
+    {
         check.try_collectors(&api).await;
     }
     Ok(check.reported())
@@ -153,27 +164,35 @@ impl Check<'_> {
             Some(proxy) => vec![proxy],
             None => hosts(&[&api.token_url, &api.base_url]),
         };
+        let mut lost: Vec<&str> = Vec::new();
         for url in resolved {
             let finding = match probe::resolve(url).await {
                 Ok((1, address)) => (Outcome::Ok, "ok", address),
                 Ok((addresses, first)) => (Outcome::Ok, "ok", format!("{addresses} addresses, the first {first}")),
-                Err(problem) => (
-                    Outcome::FellShort,
-                    "failed",
-                    format!("{problem}; look at the resolver of this machine"),
-                ),
+                Err(problem) => {
+                    lost.extend(url.host_str());
+                    let look = match proxy {
+                        Some(_) => "this is the host of api.proxy_url",
+                        None => "look at the resolver of this machine",
+                    };
+                    (Outcome::FellShort, "failed", format!("{problem}; {look}"))
+                }
             };
             self.found(format!("DNS {}", host(url)), finding);
         }
         for url in hosts(&[&api.token_url, &api.base_url]) {
+            let name = format!("{} {}", way(url), host(url));
+            let first = proxy.unwrap_or(url);
+            if first.host_str().is_some_and(|host| lost.contains(&host)) {
+                let told = format!("{} has no address", host(first));
+                self.found(name, (Outcome::NotTried, "not tried", told));
+                continue;
+            }
             let answer = match probe::probe(url, proxy, &authorities, api.timeout).await {
                 Ok(answer) => answer,
                 Err(error) => {
-                    let told = format!("{}; {}", error_chain(&error), remedy(&error));
-                    self.found(
-                        format!("{} {}", way(url), host(url)),
-                        (Outcome::FellShort, "failed", told),
-                    );
+                    let told = format!("{}; {}", plainly(&error), remedy(&error, proxy.is_some()));
+                    self.found(name, (Outcome::FellShort, "failed", told));
                     continue;
                 }
             };
@@ -181,8 +200,8 @@ impl Check<'_> {
             let took = humantime::format_duration(took);
             let (outcome, told) = certificate(answer.certificate_end);
             let result = if outcome == Outcome::Ok { "ok" } else { "ends soon" };
-            let told = format!("answered {} in {took}{told}", answer.status);
-            self.found(format!("{} {}", way(url), host(url)), (outcome, result, told));
+            let told = format!("answered in {took} (status {}; any will do){told}", answer.status);
+            self.found(name, (outcome, result, told));
             self.found(format!("clock {}", host(url)), clock(answer.skew));
         }
         Ok(())
@@ -192,24 +211,66 @@ impl Check<'_> {
         self.report.connection.push(Finding::new(name, outcome, result, detail));
     }
 
-    /// The first token, with which the generation is known.
-    async fn get_token(&mut self) -> Option<Api> {
+    /// The generation, which takes a token where the configuration leaves it open.
+    async fn find_generation(&mut self) -> Option<Api> {
         let gateway = Arc::clone(&self.orders.gateway);
-        let failed = match self.patiently("token", gateway.api()).await {
+        let (result, told) = match self.patiently("token", gateway.api()).await {
             Ok(Ok(api)) => {
                 self.report.generation = Some(api.generation().to_string());
                 return Some(api);
             }
-            Ok(Err(failure)) => explain(&failure),
-            Err(impatience) => impatience,
+            Ok(Err(Failure {
+                error: api::Error::NotPermitted(_),
+                ..
+            })) => {
+                self.report.lacks_permission = true;
+                let (new, old) = (v3::scope::CUSTOMERS, v1::scope::CUSTOMERS);
+                let told = format!("neither {new} nor, of the first generation, {old} is granted");
+                ("not granted", told)
+            }
+            Ok(Err(failure)) => ("failed", self.why_no_token(&failure.error)),
+            Err(impatience) => ("gave up", impatience),
         };
-        let finding = Finding::new("token", Outcome::FellShort, "FAILED", failed);
-        self.report.permissions.push(finding);
+        self.no_token(result, told);
         None
     }
 
-    /// Each permission by itself. What was told with the first token costs no further request.
-    async fn ask_for_permissions(&mut self, api: &Api) {
+    fn no_token(&mut self, result: &'static str, told: String) {
+        let finding = Finding::new("token", Outcome::FellShort, result, told);
+        self.report.permissions.push(finding);
+    }
+
+    /// Why there is no token, and what to look at.
+    fn why_no_token(&self, error: &api::Error) -> String {
+        let api::Error::Auth(cause) = error else {
+            return plainly(error);
+        };
+        let connection = self.report.connection.iter();
+        let is_explained = connection
+            .into_iter()
+            .any(|finding| finding.outcome == Outcome::FellShort);
+        match cause.as_ref() {
+            auth::Error::InvalidClient { .. } => format!(
+                "{cause}; compare auth.client_id with the app {REGISTRATION}, and see there whether its secret or \
+                 certificate has ended"
+            ),
+            auth::Error::Unreachable(_) if is_explained => format!("{cause}; see the connection above"),
+            auth::Error::Unreachable(error) => {
+                let remedy = remedy(error, self.config.api.proxy_url.is_some());
+                format!("{}; {remedy}", plainly(cause))
+            }
+            auth::Error::Throttled(_) => format!("{cause}; try again later"),
+            auth::Error::Status(_) | auth::Error::Malformed => format!(
+                "{}; is api.token_url that of your environment? something else may answer there",
+                plainly(cause)
+            ),
+            auth::Error::Credential(_) => plainly(cause),
+        }
+    }
+
+    /// Each permission by itself; false where none can be asked with. What was told with the first token costs no
+    /// further request.
+    async fn ask_for_permissions(&mut self, api: &Api) -> bool {
         let mut asked: Vec<&'static str> = Vec::new();
         for (entry, plan) in collector::ALL.iter().zip(&self.orders.plans) {
             let scope = entry.scope(api.generation());
@@ -217,19 +278,30 @@ impl Check<'_> {
                 asked.push(scope);
             }
         }
+        let mut is_any_granted = false;
         for scope in asked {
             let token = self.patiently(scope, api.transport().tokens().token(scope)).await;
             let (outcome, result, detail) = match token {
-                Ok(Ok(_)) => (Outcome::Ok, "granted", String::new()),
-                Ok(Err(api::Error::NotPermitted(_))) => {
-                    (Outcome::FellShort, "not granted", "see the collector below".to_owned())
+                Ok(Ok(_)) => {
+                    is_any_granted = true;
+                    (Outcome::Ok, "granted", String::new())
                 }
-                Ok(Err(error)) => (Outcome::FellShort, "failed", error_chain(&error)),
-                Err(impatience) => (Outcome::FellShort, "failed", impatience),
+                Ok(Err(api::Error::NotPermitted(_))) => {
+                    self.report.lacks_permission = true;
+                    (Outcome::FellShort, "not granted", String::new())
+                }
+                // It is the same for every permission, and said once.
+                Ok(Err(error)) => {
+                    let told = self.why_no_token(&error);
+                    self.no_token("failed", told);
+                    break;
+                }
+                Err(impatience) => (Outcome::FellShort, "gave up", impatience),
             };
             let finding = Finding::new(scope, outcome, result, detail);
             self.report.permissions.push(finding);
         }
+        is_any_granted
     }
 
     /// Every enabled collector once, for one customer where it is about customers.
@@ -244,16 +316,20 @@ impl Check<'_> {
                     "switched off by the configuration".to_owned(),
                 ),
                 Some(plan) => {
-                    let (requests, rows, _) = self.notebook.counts();
+                    let before = self.notebook.counts();
                     let mut finding = self.examine(entry, api).await;
-                    let (requests_after, rows_after, _) = self.notebook.counts();
-                    let requests = requests_after - requests;
-                    finding.requests = Some(requests);
-                    finding.rows = Some(rows_after - rows);
+                    let after = self.notebook.counts();
+                    let requests = after.requests - before.requests;
+                    if finding.outcome != Outcome::NotTried {
+                        finding.requests = Some(requests);
+                        finding.rows = Some(after.rows - before.rows);
+                    }
                     let each = entry.reach == Reach::Customer || self.asks_by_id(api);
+                    // What had to be repeated this time is no part of what an ordinary poll costs, and what was not
+                    // answered is taken to cost what the least answer costs.
+                    let ordinary = requests.saturating_sub(after.retries - before.retries).max(1);
                     self.costs.push(Cost {
-                        // What was not answered is taken to cost what the least answer costs.
-                        requests: u32::try_from(requests.max(1)).map_or(f64::MAX, f64::from),
+                        requests: u32::try_from(ordinary).map_or(f64::MAX, f64::from),
                         targets: if each { self.report.customers } else { 1 },
                         interval: plan.interval,
                     });
@@ -266,22 +342,19 @@ impl Check<'_> {
 
     async fn examine(&mut self, entry: &Entry, api: &Api) -> Finding {
         let fell_short = |result, detail| Finding::new(entry.name, Outcome::FellShort, result, detail);
-        let one = self
-            .sample
-            .as_ref()
-            .map(|(id, _)| id.clone())
-            .or_else(|| self.orders.customer_ids.first().cloned());
+        // Where the list failed, a customer that the configuration names by its id serves as well.
+        let named = self.orders.customer_ids.first().filter(|_| !self.listed);
+        let one = self.sample.as_ref().map(|(id, _)| id).or(named).cloned();
         let target = match (entry.reach, one) {
             (Reach::Partner, Some(id)) if self.asks_by_id(api) => Target::Customer(id),
             (Reach::Partner, _) => Target::Partner,
             (Reach::Customer, Some(id)) => Target::Customer(id),
             (Reach::Customer, None) => {
-                return fell_short(
-                    "not tried",
-                    "there is no customer to try it with; the registration sees none, or the configuration leaves all \
-                     out"
-                    .to_owned(),
-                );
+                let why = match self.listed {
+                    true => "there is no customer to try it with, see customers",
+                    false => "no customer is known, because customers failed",
+                };
+                return Finding::new(entry.name, Outcome::NotTried, "not tried", why.to_owned());
             }
         };
         let context = Context {
@@ -289,33 +362,67 @@ impl Check<'_> {
             settings: Arc::clone(&self.orders.settings),
             organization: self.sample.as_ref().map_or("", |(_, organization)| organization).into(),
         };
-        let poll = entry.poll(api.clone(), target, Arc::new(collector::NoMemory), context);
+        let poll = entry.poll(api.clone(), target.clone(), Arc::new(collector::NoMemory), context);
         let failure = match self.patiently(entry.name, poll).await {
-            Err(impatience) => return fell_short("throttled", impatience),
+            Err(impatience) => return fell_short("gave up", impatience),
             Ok(Err(failure)) => failure,
             Ok(Ok(brought)) => {
                 if entry.name == collector::CUSTOMERS {
                     self.take_sample(&brought, api);
                 }
                 let samples: usize = brought.records.values().map(Kept::samples).sum();
-                let detail = format!("{} customers, {samples} samples", brought.records.len());
+                let detail = format!(
+                    "{}, {}",
+                    counted(whole(brought.records.len()), "customer", "customers"),
+                    counted(whole(samples), "sample", "samples")
+                );
                 return match brought.incomplete {
+                    Some(failure) => fell_short("incomplete", format!("{detail}; {}", explain(&failure, entry.name))),
+                    None if self.listed && self.sample.is_none() && entry.name == collector::CUSTOMERS => {
+                        fell_short("nobody", self.why_nobody(brought.records.len()))
+                    }
                     None => Finding::new(entry.name, Outcome::Ok, "ok", detail),
-                    Some(failure) => fell_short("incomplete", format!("{detail}; {}", explain(&failure))),
                 };
             }
         };
         let scope = entry.scope(api.generation());
         match failure.error {
-            api::Error::NotPermitted(_) => fell_short("not permitted", explain(&failure)),
-            ref error if error.is_forbidden() => fell_short(
-                "forbidden",
-                format!(
-                    "{}; the permission {scope} may be missing or not cover this customer: {GRANT}",
-                    explain(&failure)
-                ),
+            api::Error::NotPermitted(_) => fell_short("not permitted", format!("{scope} is not granted")),
+            ref error if error.is_forbidden() => {
+                let told = explain(&failure, entry.name);
+                let why = match (target, api.generation()) {
+                    (Target::Customer(_), _) => format!(
+                        "{scope} is granted, so see {REGISTRATION}, whether this customer is among those of the app"
+                    ),
+                    (Target::Partner, api::Generation::V1) => {
+                        "an app that may see only some customers can be refused the list of all of them: name them by \
+                         id in customers.include"
+                            .to_owned()
+                    }
+                    (Target::Partner, api::Generation::V3) => {
+                        format!("{scope} is granted, so see the app's customers {REGISTRATION}")
+                    }
+                };
+                fell_short("forbidden", format!("{told}; {why}"))
+            }
+            _ => fell_short("failed", explain(&failure, entry.name)),
+        }
+    }
+
+    /// Why the list of customers, which was had, leaves nobody to try the rest with.
+    fn why_nobody(&self, listed: usize) -> String {
+        match listed {
+            0 if self.orders.customer_ids.is_empty() => {
+                format!("the API lists no customer; see the app's customers {REGISTRATION}")
+            }
+            0 => format!(
+                "none of the customers that customers.include names is listed; see their ids, and the app's customers \
+                 {REGISTRATION}"
             ),
-            _ => fell_short("failed", explain(&failure)),
+            listed => format!(
+                "{} listed, and customers.include, customers.exclude or --shard leave all out",
+                counted(whole(listed), "customer is", "customers are")
+            ),
         }
     }
 
@@ -337,6 +444,7 @@ impl Check<'_> {
             false => wanted.len(),
         };
         self.sample = (!wanted.is_empty()).then(|| wanted.swap_remove(0));
+        self.listed = true;
     }
 
     async fn patiently<T>(&self, what: &str, future: impl Future<Output = T>) -> Result<T, String> {
@@ -353,8 +461,8 @@ impl Check<'_> {
         };
         self.report.not_understood = notes.not_understood.into_iter().map(odd).collect();
         self.report.not_in_the_reference = notes.unknown.into_iter().map(odd).collect();
-        self.report.requests = notes.requests;
-        self.report.throttled = notes.throttled;
+        self.report.requests = notes.counts.requests;
+        self.report.throttled = notes.counts.throttled;
         self.report.customer = self.sample.map(|(id, organization)| Sample {
             id: id.shown(),
             organization: domain::shown(&organization),
@@ -373,7 +481,7 @@ async fn within<T>(
     notebook: &Notebook,
     future: impl Future<Output = T>,
 ) -> Result<T, String> {
-    let (_, _, throttled_before) = notebook.counts();
+    let before = notebook.counts();
     let began = Instant::now();
     let mut future = std::pin::pin!(future);
     loop {
@@ -385,33 +493,110 @@ async fn within<T>(
             info!(what, waited = ?began.elapsed(), "still waiting");
             continue;
         }
-        let (_, _, throttled) = notebook.counts();
-        return Err(format!(
-            "gave up after {}, in which the API asked {} times for a pause; try again later, or lower \
-             api.requests_per_second",
-            humantime::format_duration(limit),
-            throttled - throttled_before
-        ));
+        let limit = humantime::format_duration(limit);
+        return Err(match notebook.counts().throttled - before.throttled {
+            0 => format!("gave up after {limit} without an answer; try again later"),
+            pauses => format!(
+                "gave up after {limit}, in which the API asked {} for a pause; try again later, or lower \
+                 api.requests_per_second",
+                counted(pauses, "time", "times")
+            ),
+        });
     }
 }
 
-/// What went wrong, and where a permission is missing, what to click on.
-fn explain(failure: &Failure) -> String {
-    match &failure.error {
-        api::Error::NotPermitted(scope) => format!("the permission {scope} is not granted: {GRANT}"),
-        error => format!("{}: {}", failure.endpoint, error_chain(error)),
+/// What went wrong with a collector, and what to look at. The endpoint is named where it is another than its own.
+fn explain(failure: &Failure, collector: &str) -> String {
+    let told = match &failure.error {
+        api::Error::Auth(cause) => plainly(cause),
+        error => plainly(error),
+    };
+    let told = match advice(&failure.error) {
+        Some(advice) => format!("{told}; {advice}"),
+        None => told,
+    };
+    match failure.endpoint.as_str() {
+        endpoint if endpoint == collector => told,
+        endpoint => format!("{endpoint}: {told}"),
     }
+}
+
+/// What to look at where a poll failed, in as far as it does not say so itself.
+fn advice(error: &api::Error) -> Option<&'static str> {
+    Some(match error {
+        api::Error::Dns(_) | api::Error::Connect(_) | api::Error::Tls(_) | api::Error::Proxy(_) => {
+            "see the connection above"
+        }
+        api::Error::Timeout(_) => "the API or the way to it is slow; api.timeout says how long to wait",
+        api::Error::Status(401) => "a fresh token is refused: api.base_url and api.token_url have to belong together",
+        api::Error::Status(400 | 404 | 405) => {
+            "see api.version and api.base_url; of one customer, whether it is still there"
+        }
+        api::Error::Status(408 | 500..=599) | api::Error::Unavailable(_) => {
+            "the fault is the API's; see the vendor's status page, and try again later"
+        }
+        api::Error::Throttled => {
+            "the API asked for a pause each time (429); try again later, or lower api.requests_per_second"
+        }
+        api::Error::Redirect(_) | api::Error::Decode(_) => {
+            "something else than the API may have answered, such as a login page on the way; see api.base_url"
+        }
+        _ => return None,
+    })
 }
 
 /// What to look at where a host cannot be reached.
-fn remedy(error: &api::Error) -> &'static str {
-    match error {
-        api::Error::Dns(_) => "look at the resolver of this machine",
-        api::Error::Tls(_) => "a proxy that opens connections needs its authority in api.ca_file",
-        api::Error::Proxy(_) => "look at api.proxy_url and at what the proxy lets through",
-        api::Error::Timeout(_) | api::Error::Connect(_) => "a firewall, or api.proxy_url is missing",
+fn remedy(error: &api::Error, is_proxied: bool) -> &'static str {
+    match (error, is_proxied) {
+        (api::Error::Dns(_), false) => "look at the resolver of this machine",
+        (api::Error::Dns(_), true) => "this is the host of api.proxy_url",
+        (api::Error::Tls(_), _) => {
+            "a proxy that opens connections needs its authority in api.ca_file, and a port without TLS is none for https"
+        }
+        (api::Error::Proxy(_), _) => {
+            "look at address, user name and password in api.proxy_url, and at what the proxy lets through"
+        }
+        (api::Error::Timeout(_) | api::Error::Connect(_), false) => {
+            "a firewall, or a proxy is needed here and api.proxy_url is not set"
+        }
+        (api::Error::Timeout(_) | api::Error::Connect(_), true) => {
+            "the proxy of api.proxy_url does not answer, or the host behind it"
+        }
         _ => "look at the network between here and there",
     }
+}
+
+/// What the HTTP library says of a proxy, and what that means.
+const OF_PROXIES: [(&str, &str); 2] = [
+    ("tunnel error: unsuccessful", "it refuses to connect to this host"),
+    (
+        "tunnel error: proxy authorization required",
+        "it asks for a user name and a password",
+    ),
+];
+
+/// An error with what is behind it. Of the layers of the HTTP library the innermost tells; the others say that there is
+/// another.
+fn plainly(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(mut cause) = next {
+        if cause.is::<reqwest::Error>() {
+            while let Some(inner) = cause.source() {
+                cause = inner;
+            }
+        }
+        let told = cause.to_string();
+        let known = OF_PROXIES.iter().find(|(said, _)| *said == told);
+        text.push_str(": ");
+        text.push_str(known.map_or(&told, |(_, means)| means));
+        next = cause.source();
+    }
+    text
+}
+
+fn whole(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
 }
 
 fn certificate(end: Option<i64>) -> (Outcome, String) {
@@ -425,7 +610,10 @@ fn certificate(end: Option<i64>) -> (Outcome, String) {
     } else {
         Outcome::Ok
     };
-    (outcome, format!(", certificate good for {days} days"))
+    (
+        outcome,
+        format!(", certificate good for {}", counted(days, "day", "days")),
+    )
 }
 
 fn clock(skew: Option<i64>) -> (Outcome, &'static str, String) {
@@ -492,7 +680,7 @@ mod tests {
         });
         let told = waited.await.err().unwrap_or_default();
         assert!(
-            told.contains("gave up after 20ms, in which the API asked 1 times"),
+            told.contains("gave up after 20ms, in which the API asked 1 time for a pause"),
             "{told}"
         );
         assert_eq!(within(limit, "jobs", &notebook, async { 7 }).await, Ok(7));

@@ -52,6 +52,25 @@ pub fn shown(text: &str) -> String {
     text.chars().take(MAX_SHOWN_CHARS).map(inert).collect()
 }
 
+/// A number with its thousands apart, for a person to read.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// So many of something, for a person to read.
+pub fn counted(number: u64, one: &str, many: &str) -> String {
+    let word = if number == 1 { one } else { many };
+    format!("{} {word}", grouped(number))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,5 +91,15 @@ mod tests {
         assert_eq!(shown("\u{202e}evil\nx\0"), "\u{fffd}evil\u{fffd}x\u{fffd}");
         assert_eq!(shown("bob@corp.example"), "(an address)");
         assert_eq!(shown(&"é".repeat(1000)).chars().count(), MAX_SHOWN_CHARS);
+    }
+
+    #[test]
+    fn thousands_stand_apart_and_one_is_no_plural() {
+        for (number, words) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(grouped(number), words);
+        }
+        assert_eq!(counted(0, "row", "rows"), "0 rows");
+        assert_eq!(counted(1, "row", "rows"), "1 row");
+        assert_eq!(counted(1001, "row", "rows"), "1,001 rows");
     }
 }

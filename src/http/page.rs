@@ -184,8 +184,12 @@ fn pause(is_live: bool, live: &str, paused: &str) -> Markup {
 }
 
 /// What is said of a page that is not there.
-fn missing(site: &super::Site, what: &str) -> Page {
-    let mut page = below(site, "not found", &html! { p.card.empty { (what) } });
+fn missing(site: &super::Site, what: &str, way_out: &str) -> Page {
+    let content = html! {
+        h2 { "Not found" }
+        p.card.empty { (what) " " a href=(Depth::Below.root()) { (way_out) } }
+    };
+    let mut page = below(site, "not found", &content);
     page.status = StatusCode::NOT_FOUND;
     page
 }

@@ -1,5 +1,6 @@
 //! `check`, as a support engineer runs it.
 
+use std::io::{Read as _, Write as _};
 use std::process::{Command, Output};
 
 use elements_exporter::simulator::{Fault, FaultKind};
@@ -147,6 +148,7 @@ async fn what_cannot_be_understood_is_shown_by_its_shape_alone() {
         "{report}"
     );
     assert_eq!(odd["example"], "99.99.9999 aa aaaa");
+    assert_eq!(report["fell_short"], serde_json::json!(["1 value not understood"]));
     assert_eq!(report["not_in_the_reference"][0]["field"], "jobStatus", "{report}");
 }
 
@@ -174,6 +176,7 @@ async fn intervals_that_cannot_be_kept_fall_short() {
     assert_eq!(tight.status.code(), Some(1), "{report}");
     let sentence = line(&report, "They cannot be kept: ");
     assert!(sentence.contains("requests a second would be needed"), "{sentence}");
+    assert!(line(&report, "fell short: ").starts_with("fell short: the intervals; requests: "));
     assert!(line(&report, "licenses").contains(" off "), "{report}");
     assert_eq!(json(&roomy)["budget"]["suffices"], true);
 }
@@ -214,7 +217,7 @@ async fn a_host_that_is_not_there_is_named_with_what_to_look_at() {
         "{way}"
     );
     assert!(
-        line(&report, "token").contains("token URL") || line(&report, "token ").contains("FAILED"),
+        line(&report, "token  ").ends_with("the token endpoint cannot be reached; see the connection above"),
         "{report}"
     );
     let proxied = [("ELEMENTS_API__PROXY_URL", format!("http://user:hunter2@{free}"))];
@@ -224,4 +227,146 @@ async fn a_host_that_is_not_there_is_named_with_what_to_look_at() {
     assert!(line(&report, "proxy").contains(&format!("http://{free}")), "{report}");
     assert!(line(&report, "TLS elements.example.com").contains("failed"), "{report}");
     assert!(!report.contains("hunter2") && !String::from_utf8(output.stderr).unwrap().contains("hunter2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_follows_from_a_failure_says_so_and_the_last_line_names_what_fell_short() {
+    let partner = partner().await;
+    let failing = FaultKind::Status { code: 404, body: None };
+    partner
+        .handle
+        .set_faults(vec![Fault::new("/partner/*customers/batch", failing)]);
+    let output = block_in_place(|| check(&partner.base, &[], &[]));
+    let report = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    let customers = line(&report, "customers  ");
+    assert!(customers.contains("status 404; see api.version"), "{customers}");
+    for collector in ["jobs", "protected", "scan_profiles", "scan_changes"] {
+        let told = line(&report, &format!("{collector} "));
+        assert!(
+            told.contains("not tried") && told.ends_with("no customer is known, because customers failed"),
+            "{told}"
+        );
+    }
+    let last = "fell short: customers; not tried: jobs, protected, scan_profiles, scan_changes; requests: ";
+    assert!(line(&report, "fell short").starts_with(last), "{report}");
+
+    partner.handle.set_faults(Vec::new());
+    let nobody = [("ELEMENTS_CUSTOMERS__EXCLUDE", "*")];
+    let report = text(&block_in_place(|| check(&partner.base, &[], &nobody)));
+    let customers = line(&report, "customers  ");
+    assert!(
+        customers.contains("8 customers are listed, and customers.include"),
+        "{customers}"
+    );
+    let jobs = line(&report, "jobs ");
+    assert!(
+        jobs.ends_with("there is no customer to try it with, see customers"),
+        "{jobs}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_is_refused_is_told_once_and_so_is_where_to_look() {
+    let partner = partner().await;
+    for version in ["auto", "v1", "v3"] {
+        let wrong = [
+            ("ELEMENTS_AUTH__CLIENT_SECRET", "not-the-secret"),
+            ("ELEMENTS_API__VERSION", version),
+        ];
+        let output = block_in_place(|| check(&partner.base, &[], &wrong));
+        let report = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{report}");
+        assert_eq!(report.matches("refused the client id").count(), 1, "{report}");
+        assert!(
+            report.contains("in Elements, Settings > API app registration"),
+            "{report}"
+        );
+        assert!(!report.contains("no token: "), "{report}");
+        assert!(
+            report.contains("fell short: token; no collector was tried; requests: 1"),
+            "{report}"
+        );
+    }
+    partner.handle.set_scopes(Vec::new());
+    let report = text(&block_in_place(|| check(&partner.base, &[], &[])));
+    let told =
+        "neither elements.customers.read.all nor, of the first generation, partner.customers.read.all is granted";
+    assert!(line(&report, "token  ").ends_with(told), "{report}");
+    assert!(line(&report, "To grant a permission").contains("Settings > API app registration"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_is_no_plural() {
+    let partner = start(still(1)).await;
+    partner.handle.with_world(|world| world.customers[0].products.clear());
+    let report = text(&block_in_place(|| check(&partner.base, &[], &[])));
+    assert!(line(&report, "customers  ").contains(" 1 customer, "), "{report}");
+    assert!(
+        line(&report, "The intervals need").contains(" an hour for 1 customer;"),
+        "{report}"
+    );
+    for plural in [" 1 customers", " 1 requests", " 1 samples"] {
+        assert!(!report.contains(plural), "{plural}: {report}");
+    }
+}
+
+/// A proxy that says the same to whoever comes, for as long as the tests run.
+fn proxy(says: &'static str) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut head = Vec::new();
+            let mut buffer = [0; 1024];
+            while !head.ends_with(b"\r\n\r\n") {
+                match stream.read(&mut buffer) {
+                    Ok(read) if read > 0 => head.extend_from_slice(&buffer[..read]),
+                    _ => break,
+                }
+            }
+            // Whoever has gone does not hear it.
+            let _ = stream.write_all(says.as_bytes());
+        }
+    });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_in_the_way_is_named_for_what_it_does() {
+    let nobody_listens = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    for (proxy, expected) in [
+        (
+            proxy("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"),
+            "no connection through the proxy: it asks for a user name and a password; look at address",
+        ),
+        (
+            proxy("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"),
+            "no connection through the proxy: it refuses to connect to this host; look at address",
+        ),
+        (
+            format!("http://{nobody_listens}"),
+            "no connection through the proxy: Connection refused (os error 111); look at address",
+        ),
+        (
+            "http://proxy.invalid:3128".to_owned(),
+            "proxy.invalid:3128 has no address",
+        ),
+    ] {
+        let proxied = [("ELEMENTS_API__PROXY_URL", proxy.as_str())];
+        let report = text(&block_in_place(|| check("https://elements.example.com", &[], &proxied)));
+        assert!(line(&report, "TLS elements.example.com").contains(expected), "{report}");
+        assert!(!report.contains("api.proxy_url is not set"), "{report}");
+        assert!(
+            !report.contains("client error"),
+            "the library's layers say nothing: {report}"
+        );
+        assert!(
+            line(&report, "token  ").ends_with("the token endpoint cannot be reached; see the connection above"),
+            "{report}"
+        );
+    }
 }

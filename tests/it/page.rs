@@ -80,6 +80,21 @@ const FOCUS: &str = r#"(() => {
 
 const EVERYTHING_IS_FRESH: &str = "document.querySelector('.verdict strong').innerText.startsWith('Yes')";
 
+/// What each collector and the token took is what all took.
+const REQUESTS_ADD_UP: &str = r"(() => {
+  const number = (text) => Number(text.replaceAll(',', '').match(/\d+/)[0]);
+  const card = (name) => [...document.querySelectorAll('.facts > div')].find((card) => card.innerText.startsWith(name)).innerText;
+  const of = (name) => number(card(name).match(/([\d,]+) requests?/)[1]);
+  const column = [...document.querySelectorAll('#collectors td[data-label=Requests]')].map((cell) => number(cell.innerText));
+  return column.length === 6 && column.reduce((sum, one) => sum + one, of('Token')) === of('Rate');
+})()";
+
+/// Counts how often the page asks, and loses patience with an exporter that hangs sooner than it would for a person.
+const WATCH: &str = "{ const ask = window.fetch; window.asked = 0; \
+                     window.fetch = (...what) => { window.asked += 1; return ask(...what); }; \
+                     const after = AbortSignal.timeout.bind(AbortSignal); \
+                     AbortSignal.timeout = (ms) => after(Math.min(ms, 500)); }";
+
 /// Renews the page often, so that a test need not wait.
 const HASTEN: &str = "{ const later = window.setTimeout; window.setTimeout = (f, ms) => later(f, Math.min(ms, 100)); }";
 
@@ -164,6 +179,7 @@ async fn it_tells_at_a_glance_how_things_stand_and_renews_itself() {
             "Customers\n5",
             "min left",
             "1000/s",
+            " requests in all, ",
             "Uptime",
             "elements.yml",
             "/etc/elements_exporter/elements.yml, read",
@@ -181,6 +197,7 @@ async fn it_tells_at_a_glance_how_things_stand_and_renews_itself() {
             let there = format!("!!document.querySelector('nav a[href=\"./{link}\"]')");
             assert_eq!(browser.eval(&there), json!(true), "{link}");
         }
+        browser.until(REQUESTS_ADD_UP);
         assert!(browser.text("footer").contains(env!("CARGO_PKG_VERSION")));
         let people = browser.text(".people");
         assert!(people.contains("restore point") && people.contains(" ago"), "{people}");
@@ -260,6 +277,94 @@ async fn nothing_is_true_that_is_not_looked_at() {
     let jobs = Fault::new("*jobs*", FaultKind::Status { code: 500, body: None });
     partner.handle.set_faults(vec![jobs]);
     verdict(&partner.base, &[], "No: much of it is not fresh.").await;
+    // A round without a success has no newest one to tell of, and took its time all the same.
+    verdict(&partner.base, &[], "<small>took ").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn it_says_when_the_exporter_hangs_and_takes_nothing_from_whoever_reads() {
+    let partner = partner(5).await;
+    let exporter = Program::start(&partner.base, &[], &[]).await;
+    block_in_place(|| {
+        let mut browser = Browser::start();
+        browser.before_each(HASTEN);
+        browser.before_each(WATCH);
+        browser.go(&format!("{}/", exporter.base));
+        browser.until(EVERYTHING_IS_FRESH);
+        browser.until("!!document.querySelector('.people details')");
+
+        // What is open stays open and what has the focus keeps it, while the parts around it are exchanged.
+        browser.eval(
+            "{ const more = document.querySelector('.people details'); more.open = true; \
+             more.querySelector('summary').focus(); window.key = more.dataset.key; window.part = document.getElementById('customers'); }",
+        );
+        browser.until("!window.part.isConnected");
+        let kept = browser.eval(
+            "[document.querySelector(`.people details[data-key=\"${window.key}\"]`).open, \
+             document.activeElement.closest('details')?.dataset.key === window.key]",
+        );
+        assert_eq!(kept, json!([true, true]));
+
+        // What is selected is not taken away: the whole page stands still, its date too.
+        browser.eval(
+            "{ getSelection().selectAllChildren(document.querySelector('.verdict strong')); \
+             window.selected = document.querySelector('.verdict strong'); window.asked = 0; \
+             window.since = Date.now(); window.date = document.getElementById('as-of').innerText; }",
+        );
+        browser.until("window.asked > 5 && Date.now() - window.since > 2500");
+        let stands = "[window.selected.isConnected, getSelection().toString() === window.selected.innerText, \
+                      document.getElementById('as-of').innerText === window.date, document.getElementById('lost').hidden]";
+        assert_eq!(browser.eval(stands), json!([true, true, true, true]));
+
+        // An exporter that hangs still takes connections. That it is out of date is said even then.
+        exporter.signal("STOP");
+        browser.until("!document.getElementById('lost').hidden && document.body.classList.contains('lost')");
+        browser.picture("hung");
+        assert_eq!(browser.eval(stands), json!([true, true, true, false]));
+        exporter.signal("CONT");
+        browser.until("document.getElementById('lost').hidden && !document.body.classList.contains('lost')");
+        browser.eval("getSelection().removeAllRanges()");
+        browser.until("document.getElementById('as-of').innerText !== window.date");
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn customers_whose_ids_are_ways_have_pages_too() {
+    let partner = partner(3).await;
+    partner.handle.with_world(|world| {
+        for (customer, id) in world.customers.iter_mut().zip([".", "..", "a/b?c#d%2e"]) {
+            customer.id = id.to_owned();
+            customer.organization = format!("Known as {id}");
+        }
+    });
+    let exporter = exporter(&partner.base, &[], &[]).await;
+    block_in_place(|| {
+        let mut browser = Browser::start();
+        browser.before_each(HASTEN);
+        for id in [".", "..", "a/b?c#d%2e"] {
+            browser.go(&exporter.base);
+            browser.until("document.querySelectorAll('.people > li').length === 3");
+            let name = format!("Known as {id}");
+            browser.eval(&format!(
+                "[...document.querySelectorAll('h3 a')].find((link) => link.innerText === {}).click()",
+                json!(name)
+            ));
+            browser.until("location.pathname.includes('/customers/') && document.readyState === 'complete'");
+            assert_eq!(browser.text("main h2"), name);
+            // Pausing stays on the page, and so does going on.
+            for word in ["pause", "resume"] {
+                browser.eval(&format!(
+                    "[...document.querySelectorAll('footer a')].find((link) => link.innerText === '{word}').click()"
+                ));
+                let other = if word == "pause" { "resume" } else { "pause" };
+                browser.until(&format!(
+                    "document.readyState === 'complete' && [...document.querySelectorAll('footer a')].some((link) => link.innerText === '{other}')"
+                ));
+                assert_eq!(browser.text("main h2"), name);
+            }
+        }
+        is_quiet(&mut browser);
+    });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -388,7 +493,7 @@ async fn both_colour_schemes_are_easy_to_read_at_any_width() {
         let mut grounds = Vec::new();
         for scheme in ["light", "dark"] {
             browser.scheme(scheme);
-            for (width, name) in [(1280, "wide"), (380, "narrow")] {
+            for (width, name) in [(1280, "wide"), (390, "phone"), (320, "narrow")] {
                 browser.size(width, 900);
                 for (path, page) in [
                     (String::new(), "front"),
@@ -404,6 +509,14 @@ async fn both_colour_schemes_are_easy_to_read_at_any_width() {
                     assert!(
                         overflow.as_i64() <= Some(0),
                         "{scheme} {name} {page}: {overflow} too wide"
+                    );
+                    let tables = browser.eval(
+                        "[...document.querySelectorAll('.scroll')].filter((table) => table.scrollWidth > table.clientWidth).length",
+                    );
+                    assert_eq!(
+                        tables,
+                        json!(0),
+                        "{scheme} {name} {page}: a table has to be pushed to and fro"
                     );
                     browser.picture(&format!("{page}-{scheme}-{name}"));
                 }
@@ -540,6 +653,25 @@ async fn every_link_leads_somewhere_below_any_prefix() {
                     seen.push(target);
                 }
             }
+        }
+        for shortened in ["customers", "customers/", "rules"] {
+            let answer = client.get(base.join(shortened).unwrap()).send().await.unwrap();
+            assert_eq!(answer.status().as_u16(), 200, "{shortened}");
+            let there = if shortened == "rules" {
+                base.join("rules/").unwrap()
+            } else {
+                base.clone()
+            };
+            assert_eq!(*answer.url(), there, "{shortened}");
+        }
+        for unknown in ["customers/nobody", "customers/?id=nobody"] {
+            let answer = client.get(base.join(unknown).unwrap()).send().await.unwrap();
+            assert_eq!(answer.status().as_u16(), 404, "{unknown}");
+            let text = answer.text().await.unwrap();
+            assert!(
+                text.contains("No customer of this id is known") && text.contains("<a href=\"../\">All customers</a>"),
+                "{text}"
+            );
         }
         for path in ["dashboards/", "rules/", "runbooks/", "-/healthy"] {
             assert!(seen.contains(&base.join(path).unwrap()), "{path}");

@@ -515,7 +515,10 @@ async fn check_names_the_permission_that_is_missing_and_what_to_click_on() {
         line.contains("not permitted") && line.contains("elements.scanprofiles.read.all"),
         "{report}"
     );
-    assert!(line.contains("App registration"), "{report}");
+    assert!(
+        report.contains("open Settings > API app registration"),
+        "it says where: {report}"
+    );
     assert!(
         report
             .lines()

@@ -130,7 +130,7 @@ fn client_as(name: &str) -> Client {
 #[tokio::test(flavor = "multi_thread")]
 async fn it_serves_over_tls_with_the_headers_that_were_asked_for() {
     let headers = "http_server_config:\n  http2: true\n  headers:\n    X-Frame-Options: deny\n    \
-                   Strict-Transport-Security: max-age=60\n";
+                   Strict-Transport-Security: max-age=60\n    Content-Security-Policy: default-src 'self'\n";
     let site = Site::start(&format!("{TLS}{headers}")).await;
     let client = client().build().unwrap();
     for (path, status) in [("/metrics", 200), ("/-/healthy", 200), ("/nothing", 404)] {
@@ -139,7 +139,20 @@ async fn it_serves_over_tls_with_the_headers_that_were_asked_for() {
         assert_eq!(answer.version(), reqwest::Version::HTTP_11);
         assert_eq!(answer.headers()["x-frame-options"], "deny");
         assert_eq!(answer.headers()["strict-transport-security"], "max-age=60");
+        assert_eq!(answer.headers()["content-security-policy"], "default-src 'self'");
     }
+    // A page keeps what it says of itself, and gets the rest.
+    let page = client.get(site.url("https", "/")).send().await.unwrap();
+    assert_eq!(page.headers()["strict-transport-security"], "max-age=60");
+    assert_eq!(page.headers()["x-frame-options"], "DENY");
+    let policies: Vec<_> = page.headers().get_all("content-security-policy").iter().collect();
+    assert_eq!(policies.len(), 1);
+    assert!(
+        policies[0]
+            .to_str()
+            .unwrap()
+            .starts_with("default-src 'none'; style-src 'sha256-")
+    );
     let older = client_of(reqwest::tls::Version::TLS_1_2);
     assert_eq!(site.status(&older, "/metrics").await, Some(200));
     assert!(site.healthcheck().status.success());

@@ -6,6 +6,11 @@ use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
 use crate::app::budget::Budget;
+use crate::domain::counted;
+
+/// Where a permission is granted.
+const GRANT: &str = "To grant a permission: in Elements, open Settings > API app registration, edit the app, add the \
+                     permission and save. It counts within minutes.";
 
 /// How a thing went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -15,6 +20,8 @@ pub(super) enum Outcome {
     Ok,
     /// It is not as it should be.
     FellShort,
+    /// It was not asked for, because of something else that fell short.
+    NotTried,
     /// It was not asked for.
     Off,
 }
@@ -24,6 +31,7 @@ impl Outcome {
         let colour = match self {
             Self::Ok => AnsiColor::Green,
             Self::FellShort => AnsiColor::Red,
+            Self::NotTried => AnsiColor::Yellow,
             Self::Off => return Style::new().dimmed(),
         };
         colour.on_default().bold()
@@ -101,6 +109,15 @@ pub struct Report {
     pub(super) requests_per_second: f64,
     pub(super) requests: u64,
     pub(super) throttled: u64,
+    /// Whether a permission is missing, so that it is said where one is granted.
+    #[serde(skip)]
+    pub(super) lacks_permission: bool,
+    /// What fell short, by name.
+    pub(super) fell_short: Vec<String>,
+    /// What was not tried for want of something that fell short, by name.
+    pub(super) not_tried: Vec<String>,
+    /// What to do about it that is worth saying once.
+    pub(super) hints: Vec<&'static str>,
     /// Whether nothing fell short.
     pub(super) good: bool,
 }
@@ -113,10 +130,22 @@ impl Report {
 
     /// Decides whether anything fell short.
     pub(super) fn judge(&mut self) {
-        let mut findings = self.connection.iter().chain(&self.permissions).chain(&self.collectors);
-        let fell_short = findings.any(|finding| finding.outcome == Outcome::FellShort);
-        let suffices = self.budget.is_none_or(|budget| budget.suffices);
-        self.good = !fell_short && suffices && self.not_understood.is_empty() && !self.collectors.is_empty();
+        let named = |outcome: Outcome| -> Vec<String> {
+            let findings = self.connection.iter().chain(&self.permissions).chain(&self.collectors);
+            let such = findings.filter(|finding| finding.outcome == outcome);
+            such.map(|finding| finding.name.clone()).collect()
+        };
+        let (mut fell_short, not_tried) = (named(Outcome::FellShort), named(Outcome::NotTried));
+        let odd = u64::try_from(self.not_understood.len()).unwrap_or(u64::MAX);
+        if odd > 0 {
+            fell_short.push(counted(odd, "value not understood", "values not understood"));
+        }
+        if self.budget.is_some_and(|budget| !budget.suffices) {
+            fell_short.push("the intervals".to_owned());
+        }
+        self.hints = self.lacks_permission.then_some(GRANT).into_iter().collect();
+        self.good = fell_short.is_empty() && not_tried.is_empty() && !self.collectors.is_empty();
+        (self.fell_short, self.not_tried) = (fell_short, not_tried);
     }
 
     /// The report as JSON.
@@ -142,11 +171,14 @@ impl Report {
             line("generation", generation);
         }
         if let Some(Sample { id, organization }) = &self.customer {
-            line("customer", &format!("{id} ({organization})"));
+            line("tried with", &format!("{id} ({organization})"));
         }
         table(&mut text, "connection", &self.connection, false);
         table(&mut text, "permission", &self.permissions, false);
         table(&mut text, "collector", &self.collectors, true);
+        for hint in &self.hints {
+            let _ = writeln!(text, "\n{hint}");
+        }
         if !self.not_understood.is_empty() || !self.not_in_the_reference.is_empty() {
             text.push('\n');
         }
@@ -176,12 +208,7 @@ impl Report {
         if let Some(budget) = &self.budget {
             self.spend(&mut text, budget);
         }
-        let (outcome, verdict) = match self.good {
-            true => (Outcome::Ok, "everything works"),
-            false => (Outcome::FellShort, "something fell short"),
-        };
-        let style = outcome.style();
-        let _ = write!(text, "\n{style}{verdict}{style:#}; requests: {}", self.requests);
+        self.conclude(&mut text);
         if self.throttled > 0 {
             let _ = write!(text, ", throttled: {}", self.throttled);
         }
@@ -189,12 +216,37 @@ impl Report {
         text
     }
 
+    /// The last words: whether all is well, or what is not.
+    fn conclude(&self, text: &mut String) {
+        let outcome = if self.good { Outcome::Ok } else { Outcome::FellShort };
+        let style = outcome.style();
+        let _ = if self.good {
+            write!(text, "\n{style}everything works{style:#}")
+        } else {
+            write!(text, "\n{style}fell short:{style:#} {}", self.fell_short.join(", "))
+        };
+        if !self.not_tried.is_empty() {
+            let _ = write!(text, "; not tried: {}", self.not_tried.join(", "));
+        }
+        if self.collectors.is_empty() {
+            text.push_str("; no collector was tried");
+        }
+        let _ = write!(text, "; requests: {}", self.requests);
+    }
+
     /// Whether the intervals can be kept, and what to do where they cannot.
     fn spend(&self, text: &mut String, budget: &Budget) {
         let _ = writeln!(
             text,
-            "\nThe intervals need about {:.0} requests an hour for {} customers; api.requests_per_second = {} allows {:.0}.",
-            budget.needed_per_hour, self.customers, self.requests_per_second, budget.allowed_per_hour
+            "\nThe intervals need about {} an hour for {}; api.requests_per_second = {} allows {:.0}.",
+            requests(budget.needed_per_hour),
+            counted(
+                u64::try_from(self.customers).unwrap_or(u64::MAX),
+                "customer",
+                "customers"
+            ),
+            self.requests_per_second,
+            budget.allowed_per_hour
         );
         let first = std::time::Duration::from_secs_f64(budget.first_round_seconds.clamp(0.0, 1e9).ceil());
         let _ = writeln!(
@@ -218,6 +270,13 @@ impl Report {
             ),
         };
     }
+}
+
+/// A number of requests that is estimated.
+fn requests(number: f64) -> String {
+    let number = format!("{number:.0}");
+    let word = if number == "1" { "request" } else { "requests" };
+    format!("{number} {word}")
 }
 
 /// Findings under a head, in columns as wide as they need.

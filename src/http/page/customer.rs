@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::front::{Tone, Wanted, called};
-use super::words::{count, span, status, time, time_or, told};
+use super::words::{count, counted, span, status, time, time_or, told, whole};
 use super::{Depth, Frame, Page, as_of, missing, pause};
 use crate::domain::{CustomerId, Glimpse, JobStatus, ModuleStanding, Timestamp};
 use crate::http::Site;
@@ -19,7 +19,16 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 
 /// The path of a customer's page, from the root of all pages.
 pub(super) fn path_of(id: &CustomerId) -> String {
-    format!("customers/{}", encoded(id))
+    format!("customers/{}", page_of(id))
+}
+
+/// The page of a customer among those of all customers. Browsers take two ids for a way through the folders, encoded as
+/// well as plain, so these stand in the query.
+fn page_of(id: &CustomerId) -> String {
+    match id.as_str() {
+        "." | ".." => format!("?id={}", encoded(id)),
+        _ => encoded(id),
+    }
 }
 
 fn encoded(id: &CustomerId) -> String {
@@ -31,7 +40,11 @@ pub(in crate::http) fn customer(site: &Site, id: &str, wanted: &Wanted) -> Page 
     let now = Timestamp::from(SystemTime::now());
     let found = CustomerId::parse(id).map(|id| site.status.portraits(&[id], now));
     let Some(portrait) = found.and_then(|found| found.into_iter().next()) else {
-        return missing(site, "No customer of this id is known, or none any more.");
+        return missing(
+            site,
+            "No customer of this id is known, or none any more.",
+            "All customers",
+        );
     };
     let name = told(&portrait.dossier.organization);
     let title = format!("{name} – elements_exporter");
@@ -42,8 +55,9 @@ pub(in crate::http) fn customer(site: &Site, id: &str, wanted: &Wanted) -> Page 
         depth: Depth::Below,
         live: wanted.is_live(),
     };
-    let here = encoded(&portrait.dossier.id);
-    let foot = html! { p { (as_of(now)) " " (pause(wanted.is_live(), &here, &format!("{here}?live=off"))) } };
+    let here = page_of(&portrait.dossier.id);
+    let more = if here.contains('?') { '&' } else { '?' };
+    let foot = html! { p { (as_of(now)) " " (pause(wanted.is_live(), &here, &format!("{here}{more}live=off"))) } };
     frame.page(StatusCode::OK, &content(site, &portrait, now), &foot)
 }
 
@@ -57,7 +71,8 @@ fn content(site: &Site, portrait: &Portrait, now: Timestamp) -> Markup {
     );
     html! {
         p #lost role="status" hidden { "The exporter does not answer any more. What is shown here is from before." }
-        h2 { (called(&dossier.organization)) }
+        h2.name { (called(&dossier.organization)) }
+        p #standing data-live { (standing(portrait, now)) }
         p.soft { code { (told(dossier.id.as_str())) } " · " a href=(metrics) { "metrics of this customer" } " · " a href=(root) { "all customers" } }
         section #modules data-live aria-labelledby="modules-title" {
             h2 #modules-title { "Modules" }
@@ -68,6 +83,20 @@ fn content(site: &Site, portrait: &Portrait, now: Timestamp) -> Markup {
             h2 #answers-title { "What is known of it" }
             (answers(&dossier.answers, now))
         }
+    }
+}
+
+/// What is the matter with the customer, in short.
+fn standing(portrait: &Portrait, now: Timestamp) -> Markup {
+    let many =
+        |is: fn(&ModuleStanding, Timestamp) -> bool| portrait.modules.iter().filter(|module| is(module, now)).count();
+    let overdue = whole(many(ModuleStanding::is_overdue));
+    let failing = whole(many(|module, now| module.is_failing() && !module.is_overdue(now)));
+    let is_unfresh = |answer: &Answer| matches!(answer.state, State::Stale | State::Failed | State::Forbidden);
+    html! {
+        @if overdue > 0 { span.chip.bad { (counted(overdue, "module overdue", "modules overdue")) } " " }
+        @if failing > 0 { span.chip.warn { (counted(failing, "module failing", "modules failing")) } " " }
+        @if portrait.dossier.answers.iter().any(is_unfresh) { span.chip.warn { "not fresh" } }
     }
 }
 
@@ -90,12 +119,14 @@ fn whole_modules(portrait: &Portrait, now: Timestamp) -> Markup {
                     @for module in &portrait.modules {
                         tr {
                             th scope="row" { (told(&module.module)) }
-                            td { (told(&module.service)) }
-                            td { (run(module.newest, now)) }
-                            td { (run(module.newest_ended, now)) }
-                            td { (restore_point(module, now)) }
-                            td { @match module.objective { Some(objective) => (span(objective)), None => span.none { "exempt" } } }
-                            td.number.none[module.failures == 0] { (count(module.failures)) }
+                            td.service { (told(&module.service)) }
+                            td data-label="Newest run" { (run(module.newest, now)) }
+                            td data-label="Newest run that ended" { (run(module.newest_ended, now)) }
+                            td data-label="Restore point" { (restore_point(module, now)) }
+                            td data-label="Objective" {
+                                @match module.objective { Some(objective) => (span(objective)), None => span.none { "exempt" } }
+                            }
+                            td.number.none[module.failures == 0] data-label="Failures since" { (count(module.failures)) }
                         }
                     }
                 }
@@ -121,12 +152,12 @@ fn answers(answers: &[Answer], now: Timestamp) -> Markup {
                     @for answer in answers {
                         tr {
                             th scope="row" { (answer.name) }
-                            td { (chip(answer.state)) @if answer.of_all { small { "asked for all at once" } } }
-                            td { (time_or(answer.last_success, now, "not yet")) }
-                            td {
+                            td data-label="State" { (chip(answer.state)) @if answer.of_all { small { "asked for all at once" } } }
+                            td data-label="Last success" { (time_or(answer.last_success, now, "not yet")) }
+                            td.words.none[answer.trouble.is_none()] data-label="Last error" {
                                 @match &answer.trouble {
                                     Some(trouble) => { (told(&trouble.text)) small { (time(trouble.at, now)) } },
-                                    None => span.none { "none" },
+                                    None => "none",
                                 }
                             }
                         }

@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use url::form_urlencoded;
 
 use super::customer::{modules, path_of};
-use super::words::{about, count, counted, span, time, time_or, told};
+use super::words::{about, count, counted, span, time, time_or, told, whole};
 use super::{Depth, Frame, Page, as_of, pause};
 use crate::collector::JOBS;
 use crate::domain::{CustomerId, Timestamp};
@@ -301,7 +301,7 @@ fn said_of(collector: &CollectorSummary) -> Option<String> {
                 .filter(|customers| *customers > 0)?;
             Some(format!(
                 "{} {}",
-                counted(customers, "customer", "customers"),
+                counted(whole(customers), "customer", "customers"),
                 state.label()
             ))
         })
@@ -326,8 +326,11 @@ fn other_concerns(summary: &Summary) -> Vec<String> {
         .map(|at| Timestamp::from_unix_seconds(at).since(summary.now));
     if let Some(left) = left.filter(|left| *left < CREDENTIAL_WARNING) {
         concerns.push(match left.is_zero() {
-            true => "The credential has ended: make a new one in Elements.".to_owned(),
-            false => format!("The credential ends in {}: make a new one in Elements.", span(left)),
+            true => "The credential has ended: make a new one in Elements, Settings > API app registration.".to_owned(),
+            false => format!(
+                "The credential ends in {}: make a new one in Elements, Settings > API app registration.",
+                span(left)
+            ),
         });
     }
     concerns
@@ -386,6 +389,10 @@ fn facts(summary: &Summary) -> Markup {
                     @if let Some(at) = vitals.credential_expiry {
                         small { "credential ends " (time(Timestamp::from_unix_seconds(at), summary.now)) }
                     } @else { small { "end of the credential not known" } }
+                    small {
+                        (counted(summary.for_tokens.requests, "request", "requests")) ", "
+                        (counted(summary.for_tokens.errors, "error", "errors"))
+                    }
                 }
             }
             div.card {
@@ -393,9 +400,9 @@ fn facts(summary: &Summary) -> Markup {
                 dd {
                     b { (format!("{:.3}", vitals.rate).trim_end_matches('0').trim_end_matches('.')) "/s" }
                     small {
-                        (count(counted_all.requests)) " requests, "
+                        (counted(counted_all.requests, "request", "requests")) " in all, "
                         (count(counted_all.throttled)) " throttled, "
-                        (counted(usize::try_from(counted_all.errors).unwrap_or(usize::MAX), "error", "errors"))
+                        (counted(counted_all.errors, "error", "errors"))
                     }
                 }
             }
@@ -424,14 +431,10 @@ fn facts(summary: &Summary) -> Markup {
     }
 }
 
-fn whole(number: usize) -> u64 {
-    u64::try_from(number).unwrap_or(u64::MAX)
-}
-
 fn collectors(summary: &Summary) -> Markup {
     html! {
         div.card.scroll tabindex="0" role="region" aria-labelledby="collectors-title" {
-            table.grid {
+            table.grid.tight {
                 thead {
                     tr {
                         th scope="col" { "Collector" }
@@ -458,30 +461,32 @@ fn collector_rows(collector: &CollectorSummary, now: Timestamp) -> Markup {
     html! {
         tr {
             th scope="row" { (overview.name) }
-            td {
+            td data-label="Permitted" {
                 @match overview.permitted {
                     Some(true) => span.chip.good { "yes" },
                     Some(false) => span.chip.bad { "no" },
                     None => span.chip { "not known yet" },
                 }
             }
-            td {
+            td.broad data-label="Last good round" {
                 (time_or(collector.oldest, now, "not yet"))
                 small {
                     @if let Some(newest) = collector.newest { "newest " (time(newest, now)) }
-                    @if let Some(cycle) = collector.cycle { ", took " (span(cycle)) }
+                    // Where no poll of a round succeeded, the round took its time all the same.
+                    @if collector.newest.is_some() && collector.cycle.is_some() { ", " }
+                    @if let Some(cycle) = collector.cycle { "took " (span(cycle)) }
                 }
             }
-            td.number.none[collector.lag < WORTH_SAYING] {
+            td.number.none[collector.lag < WORTH_SAYING] data-label="Lag" {
                 @if collector.lag < WORTH_SAYING { "none" } @else { span.warn-text[late] { (span(collector.lag)) } }
             }
-            td { (bar(overview.customers.iter().map(|(state, customers)| (*state, *customers)))) }
+            td data-label="Customers" { (bar(overview.customers.iter().map(|(state, customers)| (*state, *customers)))) }
             @for state in State::ALL {
                 @let customers = overview.customers.get(&state).copied().unwrap_or_default();
-                td.number.none[customers == 0] { (count(whole(customers))) }
+                td.number.none[customers == 0] data-label=(capital(state.label())) { (count(whole(customers))) }
             }
-            td.number { (count(collector.counted.requests)) }
-            td.number.none[collector.counted.errors == 0] { (count(collector.counted.errors)) }
+            td.number data-label="Requests" { (count(collector.counted.requests)) }
+            td.number.none[collector.counted.errors == 0] data-label="Errors" { (count(collector.counted.errors)) }
         }
         @if let Some(trouble) = &collector.trouble {
             tr.trouble {
@@ -598,10 +603,13 @@ pub(super) fn called(organization: &str) -> Markup {
 
 fn chip(citizen: &Citizen) -> Markup {
     let (tone, says) = match citizen.concern {
-        Concern::Overdue => (Tone::Bad, counted(citizen.overdue, "module overdue", "modules overdue")),
+        Concern::Overdue => (
+            Tone::Bad,
+            counted(whole(citizen.overdue), "module overdue", "modules overdue"),
+        ),
         Concern::Failing => (
             Tone::Warn,
-            counted(citizen.failing, "module failing", "modules failing"),
+            counted(whole(citizen.failing), "module failing", "modules failing"),
         ),
         Concern::Unfresh => (Tone::Warn, "not fresh".to_owned()),
         Concern::Pending => (Tone::Idle, "pending".to_owned()),
@@ -620,7 +628,7 @@ fn told_of(portrait: &Portrait, now: Timestamp) -> Markup {
         @else { (modules(sight, now)) }
         @if !rest.is_empty() {
             details data-key=(portrait.dossier.id.as_str()) {
-                summary data-key=(format!("more {}", portrait.dossier.id)) { (counted(rest.len(), "more module", "more modules")) }
+                summary data-key=(format!("more {}", portrait.dossier.id)) { (counted(whole(rest.len()), "more module", "more modules")) }
                 (modules(rest, now))
             }
         }
@@ -651,7 +659,7 @@ fn pager(found: usize, pages: usize, wanted: &Wanted) -> Markup {
                 (to(wanted.page + 1, "Next"))
                 (to(pages, "Last"))
             }
-            span.soft { (counted(found, "customer", "customers")) }
+            span.soft { (counted(whole(found), "customer", "customers")) }
         }
     }
 }
