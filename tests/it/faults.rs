@@ -121,7 +121,12 @@ impl Exporter {
 pub fn client() -> reqwest::Client {
     // Whoever comes second finds the same provider installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = reqwest::Client::builder().no_proxy().no_gzip();
+    // A connection that was idle may be closed by the other side in the very moment in which it is used again. Scrapers ask
+    // again then, and this one does not, so it opens one for each request.
+    let builder = reqwest::Client::builder()
+        .no_proxy()
+        .no_gzip()
+        .pool_max_idle_per_host(0);
     builder.redirect(reqwest::redirect::Policy::none()).build().unwrap()
 }
 
