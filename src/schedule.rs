@@ -3,8 +3,10 @@
 //! One task owns the queue and the polls under way. It starts polls while there is room, takes their outcomes in, and
 //! beats for `/-/healthy`. A poll that panics or hangs is that poll's failure; the loop goes on.
 
+mod asking;
 mod clock;
 mod complaint;
+mod customers;
 #[cfg(test)]
 mod outage;
 pub mod queue;
@@ -25,11 +27,12 @@ use tracing::{info, warn};
 use crate::api::auth::REFUSAL_LIFE;
 use crate::api::gateway::Gateway;
 use crate::api::{Endpoint, Error, Failure};
-use crate::collector::{self, Brought, Context, Customer, Entry, Memory, Reach, Record, Settings, Target};
+use crate::collector::{self, Brought, Context, Entry, Memory, Record, Settings, Target};
 use crate::domain::{CustomerId, Timestamp};
 use crate::error_chain::error_chain;
 use crate::health::Health;
 use crate::store::{Plan, Store};
+use asking::Asking;
 use clock::{ClockWatch, Step};
 use complaint::Complaints;
 use queue::{Due, Moment, Patience, Queue, Urgency};
@@ -53,22 +56,6 @@ const CUSTOMERS_AT_ONCE: usize = 4;
 /// The shortest part of an interval after which a first poll is repeated. Second polls are spread over the rest, so
 /// that a start does not make a rush of every later round.
 const FIRST_SPREAD: f64 = 0.1;
-
-/// After how many intervals a list of all that was refused is asked for again. A registration that may see only some
-/// customers is refused for good and pays a tenth of a round for it; a refusal in passing would otherwise make a request
-/// for each customer out of one for all until the next start.
-const RELIST_ROUNDS: u32 = 10;
-
-/// How a collector that is made to ask once for all asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asking {
-    /// As it is made to.
-    AsMade,
-    /// About each customer by itself, because the operator named them.
-    Each,
-    /// About each customer by itself, because the list of all was refused.
-    EachUntilAllowed,
-}
 
 /// Decides from a customer's id and organization whether the operator wants it.
 pub type Admits = Arc<dyn Fn(&CustomerId, &str) -> bool + Send + Sync>;
@@ -448,178 +435,6 @@ impl Scheduler {
         incomplete.map_or(Ok(()), Err)
     }
 
-    /// Learns from a list, or from the answer about one customer, who is known. False where the one customer is known
-    /// now to be left out by name, so that nothing more is to be done about it.
-    fn take_in_customers(&mut self, due: &Due, brought: &mut Brought) -> Result<bool, Failure> {
-        let complete = brought.incomplete.is_none();
-        let answered = |brought: &Brought, id| !complete || brought.records.contains_key(id);
-        match &due.target {
-            Target::Partner => {
-                let listed = self.admitted(brought);
-                let news = self.with_news(brought);
-                let (reconciled, believed) = self.store.reconcile(&listed, complete);
-                self.signal(news);
-                // One request for all goes before the many for each.
-                self.queue_partner(self.now());
-                self.welcome(reconciled.joined);
-                if !reconciled.left.is_empty() {
-                    info!(
-                        customers = reconciled.left.len(),
-                        "customers are gone from two complete lists and dropped"
-                    );
-                    self.farewell(&reconciled.left);
-                }
-                self.miss_named(&listed, complete);
-                if !listed.is_empty() && !complete {
-                    // A list with a row that cannot be read is no success, and still there is something to serve.
-                    self.health.set_ready();
-                }
-                match believed {
-                    Ok(()) => Ok(true),
-                    Err(error) => {
-                        self.store.fail(due.collector, &due.target, &error);
-                        Err(error.at(Endpoint::Customers))
-                    }
-                }
-            }
-            Target::Customer(id) if !answered(brought, id) => {
-                let error = Error::Decode("about the customer asked for");
-                self.store.fail(due.collector, &due.target, &error);
-                Err(error.at(Endpoint::Customer))
-            }
-            Target::Customer(id) => {
-                let told = brought.records.contains_key(id);
-                let listed = self.admitted(brought);
-                if told && listed.is_empty() {
-                    info!(customer_id = %id.shown(), "a customer named by id is left out by name");
-                    self.store.forget(id);
-                    self.farewell(std::slice::from_ref(id));
-                    return Ok(false);
-                }
-                let (_, _) = self.store.reconcile(&listed, false);
-                Ok(true)
-            }
-        }
-    }
-
-    /// A customer asked for by itself that was not found twice in a row is as gone as one that two lists lack. It is
-    /// still asked for, because it is named, and comes back if it does.
-    fn let_go(&mut self, due: &Due) {
-        let Target::Customer(id) = &due.target else { return };
-        let known = self.store.record(CUSTOMERS_INDEX, id).is_some();
-        if due.collector != CUSTOMERS_INDEX || !known {
-            return;
-        }
-        info!(customer_id = %id.shown(), "a customer named by id was not found twice and is dropped");
-        self.store.forget(id);
-        for collector in (0..collector::ALL.len()).filter(|collector| *collector != CUSTOMERS_INDEX) {
-            self.queue.retain(collector, |target| *target != due.target);
-        }
-        self.store.expect(CUSTOMERS_INDEX, &due.target);
-    }
-
-    /// Says which customers named by id a complete list does not have: nothing else would ever tell.
-    fn miss_named(&mut self, listed: &BTreeMap<CustomerId, Arc<str>>, complete: bool) {
-        if !complete {
-            return;
-        }
-        for id in &self.orders.customer_ids {
-            if listed
-                .keys()
-                .any(|listed| listed.as_str().eq_ignore_ascii_case(id.as_str()))
-            {
-                continue;
-            }
-            self.failed_any = true;
-            self.health.poll_failed(Endpoint::Customers, "not_found");
-            if self.unlisted.insert(id.clone()) {
-                warn!(customer_id = %id.shown(), "a customer named in customers.include is not in the list");
-            }
-        }
-    }
-
-    /// The customers of a list that the operator wants, by organization; the others leave `brought`.
-    fn admitted(&self, brought: &mut Brought) -> BTreeMap<CustomerId, Arc<str>> {
-        let mut listed = BTreeMap::new();
-        brought.records.retain(|id, kept| {
-            let customer = kept.record.as_any().downcast_ref::<Customer>();
-            let organization = customer.map_or("", |customer| customer.organization.as_str());
-            let admitted = (self.orders.admits)(id, organization);
-            if admitted {
-                listed.insert(id.clone(), Arc::from(organization));
-            }
-            admitted
-        });
-        listed
-    }
-
-    /// The customers whose status is another than in the list before.
-    fn with_news(&self, brought: &Brought) -> Vec<CustomerId> {
-        let customer = |record: &dyn collector::Record| record.as_any().downcast_ref::<Customer>().cloned();
-        let changed = brought.records.iter().filter(|(id, kept)| {
-            let before = self.store.record(CUSTOMERS_INDEX, id);
-            let before = before.as_deref().and_then(customer);
-            let now = customer(kept.record.as_ref());
-            before.zip(now).is_some_and(|(before, now)| now.has_news(&before))
-        });
-        changed.map(|(id, _)| id.clone()).collect()
-    }
-
-    /// Lets the list of customers, which costs few requests, say about whom to ask next.
-    fn signal(&mut self, news: Vec<CustomerId>) {
-        let now = self.now();
-        for target in news.into_iter().map(Target::Customer) {
-            for (collector, _) in collector::ALL
-                .iter()
-                .enumerate()
-                .filter(|(_, entry)| entry.follows_status)
-            {
-                self.queue.signal(collector, &target, now);
-            }
-        }
-    }
-
-    /// Queues customers that are new, at once, and what asks once for all again, because it may hold something of them.
-    fn welcome(&mut self, joined: Vec<CustomerId>) {
-        if joined.is_empty() {
-            return;
-        }
-        info!(customers = joined.len(), "new customers");
-        let now = self.now();
-        for collector in (0..collector::ALL.len()).filter(|collector| *collector != CUSTOMERS_INDEX) {
-            self.queue.hasten(collector, &Target::Partner, now);
-        }
-        for id in joined {
-            self.queue_customer(&id, now);
-        }
-    }
-
-    fn farewell(&mut self, left: &[CustomerId]) {
-        let left: BTreeSet<Target> = left.iter().cloned().map(Target::Customer).collect();
-        for collector in 0..collector::ALL.len() {
-            self.queue.retain(collector, |target| !left.contains(target));
-        }
-        self.failures.retain(|(_, target), _| !left.contains(target));
-        self.unpolled.retain(|(_, target)| !left.contains(target));
-    }
-
-    /// Queues the collectors that ask about each customer for one; where the state file tells of a last time, for the
-    /// time after that. A customer that is only named by id so far is first asked for itself: it may turn out to be
-    /// one that the operator leaves out by name.
-    fn queue_customer(&mut self, id: &CustomerId, now: Moment) {
-        let target = Target::Customer(id.clone());
-        let only_named = self.lists_each() && self.store.record(CUSTOMERS_INDEX, id).is_none();
-        for (collector, entry) in collector::ALL.iter().enumerate() {
-            if self.asks_each(collector, entry) && self.is_enabled(collector) {
-                self.store.expect(collector, &target);
-                if collector == CUSTOMERS_INDEX || !only_named {
-                    let at = self.due_after_restart(collector, &target, now);
-                    self.enqueue(collector, target.clone(), at, now);
-                }
-            }
-        }
-    }
-
     fn enqueue(&mut self, collector: usize, target: Target, at: Moment, now: Moment) {
         if at <= now && !self.queue.contains(collector, &target) {
             self.unpolled.insert((collector, target.clone()));
@@ -682,11 +497,6 @@ impl Scheduler {
         }
     }
 
-    /// Whether each customer is asked for by itself instead of the list of all.
-    fn lists_each(&self) -> bool {
-        self.asking_of(CUSTOMERS_INDEX) != Asking::AsMade
-    }
-
     /// Queues the collectors that ask once for all. They come after the first list of customers, because what they bring
     /// of customers that are not known yet cannot be kept.
     fn queue_partner(&mut self, now: Moment) {
@@ -745,66 +555,6 @@ impl Scheduler {
 
     fn is_enabled(&self, collector: usize) -> bool {
         self.orders.plans.get(collector).is_some_and(|plan| plan.enabled)
-    }
-
-    fn asks_each(&self, collector: usize, entry: &Entry) -> bool {
-        entry.reach == Reach::Customer || self.asking_of(collector) != Asking::AsMade
-    }
-
-    fn asking_of(&self, collector: usize) -> Asking {
-        self.asking.get(collector).copied().unwrap_or(Asking::AsMade)
-    }
-
-    fn set_asking(&mut self, collector: usize, asking: Asking) {
-        if let Some(known) = self.asking.get_mut(collector) {
-            *known = asking;
-        }
-    }
-
-    /// Whether a poll looks if the list of all, which was refused, is allowed again.
-    fn is_relisting(&self, due: &Due) -> bool {
-        due.target == Target::Partner && self.asking_of(due.collector) == Asking::EachUntilAllowed
-    }
-
-    fn relist_time(&self, due: &Due, now: Moment) -> Moment {
-        let plan = self.orders.plans.get(due.collector);
-        now.saturating_add(plan.map_or(LONGEST_SLEEP, |plan| plan.interval.saturating_mul(RELIST_ROUNDS)))
-    }
-
-    fn speaks_v1(&self) -> bool {
-        use crate::api::Generation;
-        self.orders.gateway.generation() == Some(Generation::V1)
-    }
-
-    /// Whether a collector has to ask about each customer by itself from now on: a registration that may see only some
-    /// customers is refused the lists of all, and in the first generation customers named by id are asked for one by
-    /// one. The list of customers itself can only be replaced where some are named.
-    fn falls_back_to_each(&self, due: &Due, result: &Result<(), Failure>) -> bool {
-        let refused = matches!(result, Err(failure) if failure.error.is_forbidden());
-        let named = self.speaks_v1() && !self.orders.customer_ids.is_empty();
-        let possible = due.collector != CUSTOMERS_INDEX || !self.orders.fallback_ids.is_empty();
-        let as_made = self.asking_of(due.collector) == Asking::AsMade;
-        due.target == Target::Partner && possible && as_made && (refused || named)
-    }
-
-    fn fall_back_to_each(&mut self, due: &Due, result: &Result<(), Failure>) {
-        if !self.falls_back_to_each(due, result) {
-            return;
-        }
-        if result.is_err() {
-            warn!(
-                collector = entry_name(due.collector),
-                "the list of all customers is refused; asking about each customer by itself"
-            );
-        }
-        let refused = result.is_err();
-        let asking = if refused {
-            Asking::EachUntilAllowed
-        } else {
-            Asking::Each
-        };
-        self.set_asking(due.collector, asking);
-        self.arrange();
     }
 
     /// Shows whether the collector's scope is granted, and says so when that changed.
@@ -866,29 +616,6 @@ impl Scheduler {
                 error = error_chain(&failure.error),
                 "a poll failed; what is known stands and ages"
             );
-        }
-    }
-
-    /// `elements_up` tells of the list: whether the newest attempt at it succeeded. Where customers are asked about one
-    /// by one, one that is refused or gone says nothing about the API.
-    fn note_customers_listed(&mut self, result: &Result<(), Failure>) {
-        let each = self.lists_each();
-        let of_one = |error: &Error| matches!(error, Error::Status(403 | 404) | Error::Decode(_));
-        self.customers_listed = match result {
-            Ok(()) => Some(true),
-            Err(failure) if each && of_one(&failure.error) => self.customers_listed.or(Some(false)),
-            Err(_) => Some(false),
-        };
-        if self.customers_listed == Some(true) {
-            self.health.set_ready();
-        }
-    }
-
-    fn hasten_customers(&mut self) {
-        let now = self.now();
-        let targets: Vec<Target> = self.queue.targets(CUSTOMERS_INDEX).cloned().collect();
-        for target in targets {
-            self.queue.hasten(CUSTOMERS_INDEX, &target, now);
         }
     }
 
