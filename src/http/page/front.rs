@@ -353,6 +353,7 @@ fn facts(summary: &Summary) -> Markup {
     let vitals = &summary.vitals;
     let counted_all = summary.counted;
     let census = &summary.census;
+    let (overdue, failing) = (census.count(Concern::Overdue), census.count(Concern::Failing));
     let token = vitals
         .token_expiry
         .and_then(|at| at.duration_since(SystemTime::now()).ok());
@@ -373,8 +374,8 @@ fn facts(summary: &Summary) -> Markup {
                     b { (count(whole(census.len()))) }
                     small {
                         @if census.knows_backups() {
-                            (count(whole(census.count(Concern::Overdue)))) " overdue, "
-                            (count(whole(census.count(Concern::Failing)))) " failing"
+                            span.bad-text[overdue > 0] { (count(whole(overdue))) " overdue" } ", "
+                            span.bad-text[failing > 0] { (count(whole(failing))) " failing" }
                         } @else { "their backups are not known" }
                     }
                 }
