@@ -39,7 +39,7 @@ const MAX_PARALLEL: usize = 4;
 
 /// How many chunks that are known pass before others have their turn: some tenths of a millisecond. Changing turns takes as
 /// long as rendering one chunk or two.
-const KNOWN_AT_ONCE: usize = 8;
+const KNOWN_AT_ONCE: usize = 4;
 
 /// What a chunk is deflated into, piece by piece; a frame of metrics mostly fits into one.
 const PIECE_BYTES: usize = 64 * 1024;
