@@ -219,9 +219,8 @@ impl Scheduler {
                 _ => self.start(due),
             }
         }
-        for due in aside {
-            self.queue
-                .done(due.collector, &due.target, due.since, Urgency::Ordinary);
+        for due in &aside {
+            self.queue.put_back(due);
         }
         let pulse = Pulse {
             lag: (0..collector::ALL.len())

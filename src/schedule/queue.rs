@@ -18,6 +18,8 @@ pub struct Due {
     pub target: Target,
     /// When it was due.
     pub since: Moment,
+    /// What was known of it before.
+    pub urgency: Urgency,
 }
 
 /// How much there is to learn from a poll, as far as that is known before. It decides who goes first where more is due
@@ -77,7 +79,16 @@ struct Line {
     patience: Patience,
     waiting: [BTreeSet<(Moment, Target)>; 3],
     due: BTreeMap<Target, (Moment, Urgency)>,
-    under_way: BTreeMap<Target, Moment>,
+    under_way: BTreeMap<Target, UnderWay>,
+}
+
+/// A target that is being polled.
+#[derive(Clone, Copy, Debug)]
+struct UnderWay {
+    /// When it was due.
+    since: Moment,
+    /// When it was signalled since. What is being answered may be older than that.
+    signalled: Option<Moment>,
 }
 
 /// Whose turn is how near; the least goes first.
@@ -159,12 +170,16 @@ impl Queue {
         }
     }
 
-    /// Makes a waiting target due at once and ahead of its turn, because something tells that there is news of it.
+    /// Makes a target due at once and ahead of its turn, because something tells that there is news of it; one that is
+    /// under way as soon as it is done.
     pub fn signal(&mut self, collector: usize, target: &Target, now: Moment) {
-        if let Some(line) = self.lines.get_mut(collector)
-            && let Some((due, urgency)) = line.due.get(target).copied()
-        {
+        let Some(line) = self.lines.get_mut(collector) else {
+            return;
+        };
+        if let Some((due, urgency)) = line.due.get(target).copied() {
             line.move_to(target, (due, urgency), (due.min(now), Urgency::Signalled));
+        } else if let Some(under_way) = line.under_way.get_mut(target) {
+            under_way.signalled.get_or_insert(now);
         }
     }
 
@@ -192,24 +207,38 @@ impl Queue {
         let line = self.lines.get_mut(collector)?;
         let (since, target) = line.waiting_as(urgency).pop_first()?;
         line.due.remove(&target);
-        line.under_way.insert(target.clone(), since);
+        let under_way = UnderWay { since, signalled: None };
+        line.under_way.insert(target.clone(), under_way);
         Some(Due {
             collector,
             target,
             since,
+            urgency,
         })
     }
 
-    /// Puts a target that was under way back for its next time; false when it was dropped meanwhile.
+    /// Puts a target that was taken back as it was, because it cannot have its turn now.
+    pub fn put_back(&mut self, due: &Due) {
+        if due.urgency == Urgency::Signalled {
+            self.signalled_in_a_row = self.signalled_in_a_row.saturating_sub(1);
+        }
+        self.done(due.collector, &due.target, due.since, due.urgency);
+    }
+
+    /// Puts a target that was under way back for its next time, which is now where it was signalled meanwhile; false when
+    /// it was dropped meanwhile.
     pub fn done(&mut self, collector: usize, target: &Target, next: Moment, urgency: Urgency) -> bool {
         let Some(line) = self.lines.get_mut(collector) else {
             return false;
         };
-        let known = line.under_way.remove(target).is_some();
-        if known {
-            line.wait(target.clone(), next, urgency);
+        let Some(under_way) = line.under_way.remove(target) else {
+            return false;
+        };
+        match under_way.signalled {
+            Some(at) => line.wait(target.clone(), next.min(at), Urgency::Signalled),
+            None => line.wait(target.clone(), next, urgency),
         }
-        known
+        true
     }
 
     /// When the next target is due.
@@ -222,7 +251,8 @@ impl Queue {
         let Some(line) = self.lines.get(collector) else {
             return Duration::ZERO;
         };
-        let oldest = line.under_way.values().copied().chain(line.first()).min();
+        let under_way = line.under_way.values().map(|under_way| under_way.since);
+        let oldest = under_way.chain(line.first()).min();
         oldest.map_or(Duration::ZERO, |oldest| now.saturating_sub(oldest))
     }
 
@@ -380,6 +410,42 @@ mod tests {
         assert_eq!(queue.pop(seconds(10)), None, "it is under way");
         assert!(queue.done(0, &customer(2), seconds(20), Urgency::Ordinary));
         assert_eq!(queue.next_due(), Some(seconds(20)));
+    }
+
+    #[test]
+    fn a_signal_that_comes_while_a_target_is_under_way_is_followed_after() {
+        let mut queue = Queue::new(1);
+        queue.add(0, customer(1), seconds(0));
+        queue.add(0, customer(2), seconds(5));
+        assert_eq!(queue.pop(seconds(1)).unwrap().target, customer(1));
+        queue.signal(0, &customer(1), seconds(8));
+        assert!(queue.done(0, &customer(1), seconds(60), Urgency::Quiet));
+        let again = queue.pop(seconds(10)).unwrap();
+        assert_eq!(
+            (again.target, again.since, again.urgency),
+            (customer(1), seconds(8), Urgency::Signalled)
+        );
+        assert!(queue.done(0, &customer(1), seconds(60), Urgency::Quiet));
+        assert_eq!(
+            queue.pop(seconds(10)).unwrap().target,
+            customer(2),
+            "the signal was followed once"
+        );
+    }
+
+    #[test]
+    fn what_is_put_back_is_as_urgent_as_before_and_has_had_no_turn() {
+        let mut queue = Queue::new(1);
+        for n in 0..=SIGNALLED_IN_A_ROW {
+            queue.add(0, customer(n), seconds(20));
+            queue.signal(0, &customer(n), seconds(1));
+        }
+        queue.add(0, customer(99), seconds(0));
+        for _ in 0..3 * SIGNALLED_IN_A_ROW {
+            let due = queue.pop(seconds(10)).unwrap();
+            assert_eq!(due.urgency, Urgency::Signalled);
+            queue.put_back(&due);
+        }
     }
 
     #[test]
