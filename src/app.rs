@@ -256,6 +256,7 @@ impl App {
                 telemetry_path: self.web.telemetry_path.clone(),
                 route_prefix: self.web.route_prefix.clone(),
                 reload: lifecycle.clone(),
+                external_url: self.web.external_url.clone(),
                 subtitle: self.subtitle.clone(),
             };
             tasks.spawn(listener.serve(http::routes(site), self.guard.clone(), stop.clone()));

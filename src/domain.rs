@@ -21,7 +21,7 @@ pub use module::{
 };
 pub use quantity::{Capacity, Gigabyte, capacity, count, signed, size};
 pub use run::{History, Run, RunKey};
-pub use shard::{InvalidShard, MAX_SHARDS, Purpose, Shard};
+pub use shard::{InvalidShard, MAX_SHARDS, Purpose, Shard, shard_count};
 pub use standing::{Glimpse, ModuleStanding, Standing};
 pub use status::{
     CustomerStatus, JobStatus, JobStatusWord, ManagementMode, ScanMode, customer_status, flag, job_status,

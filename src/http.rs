@@ -20,13 +20,16 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
+use url::Url;
 
 use crate::assets::{self, Asset};
-use crate::domain::Shard;
+use crate::collector::Target;
+use crate::domain::{CustomerId, Shard};
 use crate::health::Health;
 use crate::scrape::{Narrowing, Scrape};
 use crate::status::Status;
 use caller::Caller;
+use discovery::Place;
 use page::{Page, Wanted};
 
 /// Loads the configuration anew; the error is the message for whoever asked.
@@ -46,6 +49,8 @@ pub struct Site {
     pub telemetry_path: String,
     /// What all paths begin with; empty or `/…` without a slash at its end.
     pub route_prefix: String,
+    /// The URL under which people and scrapers reach it from outside, where that is another.
+    pub external_url: Option<Url>,
     /// Reloads, where that may be asked for over HTTP by those who may.
     pub reload: Option<Reload>,
     /// What the status page says of the source of the data.
@@ -121,10 +126,10 @@ async fn runbooks(State(site): State<Arc<Site>>) -> Page {
     page::runbooks(&site)
 }
 
-/// Makes a page where it holds up neither scrapes nor polls: one about ten thousand customers takes a while.
-async fn aside(make: impl FnOnce() -> Page + Send + 'static) -> Response {
+/// Makes an answer where it holds up neither scrapes nor polls: one about ten thousand customers takes a while.
+async fn aside<R: IntoResponse + Send + 'static>(make: impl FnOnce() -> R + Send + 'static) -> Response {
     match tokio::task::spawn_blocking(make).await {
-        Ok(page) => page.into_response(),
+        Ok(answer) => answer.into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
@@ -132,6 +137,11 @@ async fn aside(make: impl FnOnce() -> Page + Send + 'static) -> Response {
 async fn metrics(State(site): State<Arc<Site>>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
     let format = negotiate::format(&headers);
     let narrowing = narrowing(query.as_deref());
+    if let Some(shards) = narrowing.shards_to_divide_into() {
+        let scrape = Arc::clone(&site.scrape);
+        // What it comes to is kept; where it panics, the answer finds out for itself.
+        let _ = tokio::task::spawn_blocking(move || scrape.divide(shards)).await;
+    }
     let mut response = if negotiate::accepts_gzip(&headers) {
         let body = site.bodies.compressor.answer(&site.scrape, &narrowing, format);
         let mut response = body.into_response();
@@ -156,11 +166,21 @@ fn narrowing(query: Option<&str>) -> Narrowing {
     for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
         match name.as_ref() {
             "collector" | "collector[]" => narrowing.collectors.insert(value.into_owned()),
-            "customer_id" | "customer_id[]" => narrowing.customers.insert(value.into_owned()),
+            "customer_id" | "customer_id[]" => {
+                // What no customer can have for an id is one that is not known.
+                let customers = narrowing.customers.get_or_insert_default();
+                match CustomerId::parse(&value).filter(|id| id.as_str() == value) {
+                    Some(id) => customers.insert(Target::Customer(id)),
+                    None => value.is_empty() && customers.insert(Target::Partner),
+                }
+            }
             "shard" | "shard[]" => {
-                // One that cannot be has no customers: showing them all would show them twice.
-                narrowing.shards.get_or_insert_default().extend(value.parse::<Shard>());
-                true
+                // One that cannot be has no customers: showing them all would show them twice. All are shares of one
+                // number, so that finding out who is in them costs the same however many are named.
+                let shards = narrowing.shards.get_or_insert_default();
+                let shard = value.parse::<Shard>().ok();
+                let fits = |shard: &Shard| shards.first().is_none_or(|first| first.of() == shard.of());
+                shard.filter(fits).is_some_and(|shard| shards.insert(shard))
             }
             _ => false,
         };
@@ -169,25 +189,41 @@ fn narrowing(query: Option<&str>) -> Narrowing {
 }
 
 /// The targets that Prometheus is to scrape here, at the address under which it reached us.
-async fn discover(State(site): State<Arc<Site>>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
-    let Some(address) = headers.get(HOST).and_then(|host| host.to_str().ok()) else {
+async fn discover(
+    State(site): State<Arc<Site>>,
+    RawQuery(query): RawQuery,
+    caller: Option<Extension<Caller>>,
+    headers: HeaderMap,
+) -> Response {
+    let is_over_tls = caller.is_some_and(|Extension(caller)| caller.is_over_tls());
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let place = host.and_then(|host| {
+        let external = site.external_url.as_ref();
+        Place::of_request(host, is_over_tls, external, &site.route_prefix, &site.telemetry_path)
+    });
+    let Some(place) = place else {
         return (StatusCode::BAD_REQUEST, "The request names no host.\n").into_response();
     };
-    let path = format!("{}{}", site.route_prefix, site.telemetry_path);
-    let customers;
-    let groups = match discovery::shards(query.as_deref()) {
-        Ok(None) => {
-            customers = site.scrape.customers();
-            discovery::of_customers(address, &path, &customers)
-        }
-        Ok(Some(shards)) => discovery::of_shards(address, &path, shards),
+    let shards = match discovery::shards(query.as_deref()) {
+        Ok(shards) => shards,
         Err(invalid) => return (StatusCode::BAD_REQUEST, format!("{invalid}\n")).into_response(),
     };
-    let json = HeaderValue::from_static("application/json");
-    match serde_json::to_vec(&groups) {
-        Ok(body) => ([(CONTENT_TYPE, json)], body).into_response(),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
+    aside(move || {
+        let customers;
+        let groups = match shards {
+            None => {
+                customers = site.scrape.customers();
+                discovery::of_customers(&place, &customers)
+            }
+            Some(shards) => discovery::of_shards(&place, shards),
+        };
+        let json = HeaderValue::from_static("application/json");
+        match serde_json::to_vec(&groups) {
+            Ok(body) => ([(CONTENT_TYPE, json)], body).into_response(),
+            Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        }
+    })
+    .await
 }
 
 async fn healthy(State(site): State<Arc<Site>>) -> (StatusCode, &'static str) {
@@ -243,6 +279,7 @@ async fn asset(Path(name): Path<String>, assets: &'static [Asset]) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::time::Duration;
 
     use super::*;
@@ -279,6 +316,7 @@ mod tests {
             health,
             telemetry_path: "/metrics".to_owned(),
             route_prefix: String::new(),
+            external_url: None,
             reload: None,
             subtitle: String::new(),
         }))
@@ -297,14 +335,20 @@ mod tests {
             "collector=jobs&customer_id=a%26b&collector=licenses&x=1&=&%ff&collector",
         ));
         assert_eq!(parsed.collectors, ["", "jobs", "licenses"].map(String::from).into());
-        assert_eq!(parsed.customers, ["a&b"].map(String::from).into());
+        let customer = |id: &str| CustomerId::parse(id).map(Target::Customer);
+        assert_eq!(parsed.customers, Some(customer("a&b").into_iter().collect()));
         assert_eq!(parsed.shards, None);
-        let shards = narrowing(Some("shard=0/2&shard=5/2&shard=1%2F3")).shards;
+        let shards = narrowing(Some("shard=0/2&shard=5/2&shard=1%2F3&shard=1%2F2&shard=0/2")).shards;
+        let expected = ["0/2", "1/2"].iter().flat_map(|text| text.parse());
+        assert_eq!(shards, Some(expected.collect()), "each once, and all of one number");
+        assert_eq!(narrowing(Some("shard=all")).shards, Some(BTreeSet::new()));
+        let guid = "0f1c3ded-26b1-443b-91bf-c9009b7c057a";
+        let twice = format!("customer_id={guid}&customer_id={}&customer_id=", guid.to_uppercase());
+        let customers = narrowing(Some(&twice)).customers.unwrap_or_default();
         assert_eq!(
-            shards,
-            Some(["0/2", "1/3"].iter().flat_map(|text| text.parse()).collect())
+            customers,
+            [Some(Target::Partner), customer(guid)].into_iter().flatten().collect()
         );
-        assert_eq!(narrowing(Some("shard=all")).shards, Some(Vec::new()));
         assert_eq!(narrowing(None), Narrowing::default());
     }
 }

@@ -1,17 +1,20 @@
 //! What a scrape is answered with: a picture of the store, what is read of the exporter at that moment, its counters.
 
+mod shares;
+
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::collector::{self, Customer};
-use crate::domain::{CustomerId, Purpose, Shard, Timestamp};
+use crate::collector::{self, Customer, Target};
+use crate::domain::{CustomerId, Shard, Timestamp};
 use crate::exposition::{
     Block, Family, Filter, Format, Group, Metric, Picture, Renderer, Shown, Source, Table, families, frame_capacity,
 };
 use crate::health::Health;
 use crate::schedule::{Pulse, SharedPulse};
 use crate::store::{self, Overview, State, Store};
+use shares::Shares;
 
 const COLLECTOR: &[&str] = &["collector"];
 const COLLECTOR_STATE: &[&str] = &["collector", "state"];
@@ -114,15 +117,16 @@ pub struct Loaded {
 /// Reads the client's vitals.
 pub type ReadVitals = Arc<dyn Fn() -> Vitals + Send + Sync>;
 
-/// What narrows an answer; nothing where both are empty.
+/// What narrows an answer; nothing where nothing is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Narrowing {
     /// Only these collectors.
     pub collectors: BTreeSet<String>,
-    /// Only these customers.
-    pub customers: BTreeSet<String>,
-    /// Only customers of one of these shares. The first share also has what belongs to no customer.
-    pub shards: Option<Vec<Shard>>,
+    /// Only these customers. The partner stands for what belongs to none.
+    pub customers: Option<BTreeSet<Target>>,
+    /// Only customers of one of these shares, which are all shares of one number. The first share also has what belongs to
+    /// no customer.
+    pub shards: Option<BTreeSet<Shard>>,
 }
 
 /// The name that stands among collectors for what the exporter says about itself.
@@ -134,18 +138,33 @@ impl Narrowing {
         *self == Self::default()
     }
 
-    /// Whether what belongs to no customer is left in: the exporter's own metrics, and the freshness of what is asked
-    /// for all customers at once.
+    /// Whether what belongs to no customer is left in: what the exporter says about itself, and the freshness of what is
+    /// asked for all customers at once.
+    fn has_what_is_of_none(&self) -> bool {
+        let names_it = |customers: &BTreeSet<Target>| customers.contains(&Target::Partner);
+        let has_first = |shards: &BTreeSet<Shard>| shards.iter().any(|shard| shard.is_first());
+        self.customers.as_ref().is_none_or(names_it) && self.shards.as_ref().is_none_or(has_first)
+    }
+
+    /// Whether what the exporter says about itself is left in.
     fn has_exporter(&self) -> bool {
-        let first = |shards: &Vec<Shard>| shards.iter().any(|shard| shard.is_first());
-        let by_shard =
-            self.customers.is_empty() && self.collectors.is_empty() && self.shards.as_ref().is_some_and(first);
-        self.is_none() || by_shard || self.collectors.contains(EXPORTER)
+        let is_asked_for = if self.collectors.is_empty() {
+            self.customers.is_none()
+        } else {
+            self.collectors.contains(EXPORTER)
+        };
+        is_asked_for && self.has_what_is_of_none()
     }
 
     /// Whether nothing else is.
     fn is_just_exporter(&self) -> bool {
-        self.collectors.len() == 1 && self.collectors.contains(EXPORTER)
+        let is_no_other = |name: &String| name == EXPORTER || collector::index_of(name).is_none();
+        self.collectors.contains(EXPORTER) && self.collectors.iter().all(is_no_other)
+    }
+
+    /// Into how many shares the customers have to be divided for the answer.
+    pub fn shards_to_divide_into(&self) -> Option<u32> {
+        self.shards.as_ref()?.first().map(|shard| shard.of())
     }
 }
 
@@ -169,6 +188,7 @@ pub struct Scrape {
     pulse: SharedPulse,
     vitals: ReadVitals,
     loaded: Mutex<Loaded>,
+    shares: Shares,
     /// What is read at the moment of a scrape.
     own: Arc<[Family]>,
     /// What the store holds.
@@ -184,6 +204,7 @@ impl Scrape {
             pulse,
             vitals,
             loaded: Mutex::new(loaded),
+            shares: Shares::default(),
             own: families(own_columns()).into(),
             stored: families(store::columns()).into(),
         }
@@ -260,25 +281,27 @@ impl Scrape {
         self.pulse.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The customers that are left in; `None` where all are. The empty id stands for what belongs to none.
-    fn only(&self, narrowing: &Narrowing) -> Option<BTreeSet<String>> {
+    /// Finds out who is in which of so many shares, and keeps it for the scrapes that want to know. With many customers and
+    /// shares it takes tenths of a second, and is to be done where nobody waits for it.
+    pub fn divide(&self, shards: u32) {
+        self.shares.of(shards, &self.store);
+    }
+
+    /// Whom is shown something of; `None` where that is everybody.
+    fn only(&self, narrowing: &Narrowing) -> Option<BTreeSet<Target>> {
+        let of_none = narrowing.has_what_is_of_none().then_some(Target::Partner);
         if narrowing.is_just_exporter() {
-            return Some(BTreeSet::from([String::new()]));
+            return Some(of_none.into_iter().collect());
         }
         let Some(shards) = &narrowing.shards else {
-            return (!narrowing.customers.is_empty()).then(|| narrowing.customers.clone());
+            return narrowing.customers.clone();
         };
-        let owned = |id: &CustomerId| shards.iter().any(|shard| shard.owns(id, Purpose::Scrape));
-        let wanted = |id: &CustomerId| narrowing.customers.is_empty() || narrowing.customers.contains(id.as_str());
-        let customers = self.store.customers().into_iter();
-        let mut only: BTreeSet<String> = customers
-            .filter(|id| wanted(id) && owned(id))
-            .map(String::from)
-            .collect();
-        if narrowing.has_exporter() {
-            only.insert(String::new());
-        }
-        Some(only)
+        let divided = narrowing
+            .shards_to_divide_into()
+            .map(|of| self.shares.of(of, &self.store));
+        let shares = shards.iter().filter_map(|shard| divided.as_ref()?.get(*shard));
+        let wanted = |target: &&Target| narrowing.customers.as_ref().is_none_or(|only| only.contains(*target));
+        Some(shares.flatten().filter(wanted).cloned().chain(of_none).collect())
     }
 
     /// The customers known, for service discovery.

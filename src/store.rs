@@ -226,7 +226,7 @@ impl Collected {
     }
 
     /// The records and the freshness of these customers, or of all.
-    fn blocks(&self, only: Option<&BTreeSet<String>>) -> [Vec<Arc<dyn Block>>; 2] {
+    fn blocks(&self, only: Option<&BTreeSet<Target>>) -> [Vec<Arc<dyn Block>>; 2] {
         let Some(only) = only else {
             let mut cells = self.cells.blocks();
             let held: Vec<HeldRows> = self.cells.values().filter_map(Cell::held_rows).collect();
@@ -235,23 +235,16 @@ impl Collected {
             }
             return [cells, self.freshness.blocks()];
         };
-        // The id that is empty stands for what asks once for all.
-        let targets = only.iter().filter_map(|id| match id.as_str() {
-            "" => Some(Target::Partner),
-            text => CustomerId::parse(text)
-                .filter(|id| id.as_str() == text)
-                .map(Target::Customer),
-        });
         let (mut cells, mut held, mut freshness) = (Vec::new(), Vec::new(), Vec::new());
-        for target in targets {
-            if let Target::Customer(id) = &target
+        for target in only {
+            if let Target::Customer(id) = target
                 && let Some(cell) = self.cells.get(id)
             {
                 held.extend(cell.held_rows());
                 cells.push((id.clone(), cell.clone()));
             }
-            if let Some(known) = self.freshness.get(&target) {
-                freshness.push((target, known.clone()));
+            if let Some(known) = self.freshness.get(target) {
+                freshness.push((target.clone(), known.clone()));
             }
         }
         [vec![Arc::new(cells), Arc::new(held)], vec![Arc::new(freshness)]]
@@ -302,6 +295,8 @@ struct Inner {
     series: usize,
     series_limit: Option<usize>,
     restored: bool,
+    /// Counts changes of who is known.
+    membership: u64,
     /// Counts changes, so that whoever keeps something made from the store knows when it is out of date.
     generation: u64,
 }
@@ -361,6 +356,7 @@ impl Store {
             series: 0,
             series_limit,
             restored: false,
+            membership: 0,
             generation: 0,
         }))
     }
@@ -460,6 +456,17 @@ impl Store {
     /// The customers known.
     pub fn customers(&self) -> Vec<CustomerId> {
         self.lock().customers.keys().cloned().collect()
+    }
+
+    /// A number that changes whenever other customers are known, however much is learned about the same.
+    pub fn membership(&self) -> u64 {
+        self.lock().membership
+    }
+
+    /// The customers known, with the number that they have by [`Store::membership`].
+    pub fn numbered_customers(&self) -> (u64, Vec<CustomerId>) {
+        let inner = self.lock();
+        (inner.membership, inner.customers.keys().cloned().collect())
     }
 
     /// When a poll of a target last succeeded.
@@ -593,6 +600,7 @@ impl Store {
             };
             if inner.customers.insert(id.clone(), known).is_none() {
                 reconciled.joined.push(id.clone());
+                inner.membership += 1;
             }
         }
         inner.generation += 1;
@@ -664,14 +672,14 @@ impl Store {
         gone
     }
 
-    /// The newest readings of everything, as one scrape shows them; of just these customers where `only` is given.
+    /// The newest readings of everything, as one scrape shows them; of just these targets where `only` is given.
     /// Its groups are those that [`columns`] names.
-    pub fn picture(&self, only: Option<&BTreeSet<String>>, now: Timestamp) -> Picture {
+    pub fn picture(&self, only: Option<&BTreeSet<Target>>, now: Timestamp) -> Picture {
         self.numbered_picture(only, now).1
     }
 
     /// The same, with the generation that it shows.
-    pub fn numbered_picture(&self, only: Option<&BTreeSet<String>>, now: Timestamp) -> (u64, Picture) {
+    pub fn numbered_picture(&self, only: Option<&BTreeSet<Target>>, now: Timestamp) -> (u64, Picture) {
         let inner = self.lock();
         let (mut cells, mut freshness) = (Vec::new(), Vec::new());
         for collected in &inner.collected {
@@ -732,6 +740,7 @@ impl Store {
 impl Inner {
     /// Drops a customer with all its series.
     fn forget(&mut self, id: &CustomerId) {
+        self.membership += 1;
         self.customers.remove(id);
         self.absent_once.remove(id);
         let target = Target::Customer(id.clone());

@@ -7,6 +7,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use cpu_time::ThreadTime;
+use elements_exporter::collector::Target;
+use elements_exporter::domain::CustomerId;
 use elements_exporter::exposition::{Format, frame_capacity};
 use elements_exporter::scrape::{Narrowing, Scrape};
 use stats_alloc::Region;
@@ -67,7 +69,7 @@ pub fn run() {
         ..Narrowing::default()
     };
     let of_one = |customer| Narrowing {
-        customers: BTreeSet::from([dense::customer_id(customer)]),
+        customers: CustomerId::parse(&dense::customer_id(customer)).map(|id| BTreeSet::from([Target::Customer(id)])),
         ..Narrowing::default()
     };
     let mut copy = vec![0_u8; text.len()];

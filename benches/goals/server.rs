@@ -173,6 +173,7 @@ fn ours() -> Router {
         health,
         telemetry_path: "/metrics".to_owned(),
         route_prefix: String::new(),
+        external_url: None,
         reload: None,
         subtitle: String::new(),
     };

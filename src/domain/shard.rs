@@ -16,7 +16,7 @@ pub const MAX_SHARDS: u32 = 1_000;
 /// A customer belongs to the share that scores highest for it (rendezvous hashing). A share more takes from each of the
 /// others what it needs and moves nothing between them. The hash never changes, so that a restart or an upgrade of some
 /// of the exporters moves nobody.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Shard {
     index: u32,
     of: u32,
@@ -51,15 +51,31 @@ impl Shard {
         self.index == 0
     }
 
+    /// Its number among the others.
+    pub fn index(self) -> u32 {
+        self.index
+    }
+
+    /// How many shares there are.
+    pub fn of(self) -> u32 {
+        self.of
+    }
+
     /// Whether a customer belongs to it.
     pub fn owns(self, customer: &CustomerId, purpose: Purpose) -> bool {
-        if self.of == 1 {
-            return true;
+        Self::owner(customer, self.of, purpose) == self
+    }
+
+    /// The share, of so many, that a customer belongs to. It takes a step for each of them, so whoever asks again and
+    /// again about the same customers keeps the answers.
+    pub fn owner(customer: &CustomerId, of: u32, purpose: Purpose) -> Self {
+        if of <= 1 {
+            return Self::WHOLE;
         }
         let hash = hash(customer, purpose);
         let score = |index: u32| mixed(hash ^ mixed(u64::from(index) + 1));
-        let best = (0..self.of).max_by_key(|index| score(*index));
-        best == Some(self.index)
+        let index = (0..of).max_by_key(|index| score(*index)).unwrap_or_default();
+        Self { index, of }
     }
 }
 
@@ -98,14 +114,24 @@ impl FromStr for Shard {
 
     fn from_str(text: &str) -> Result<Self, InvalidShard> {
         let (index, of) = text.split_once('/').ok_or(InvalidShard)?;
-        let number = |text: &str| text.parse::<u32>().map_err(|_| InvalidShard);
-        let (index, of) = (number(index)?, number(of)?);
+        let (index, of) = (number(index).ok_or(InvalidShard)?, number(of).ok_or(InvalidShard)?);
         if (1..=MAX_SHARDS).contains(&of) && index < of {
             Ok(Self { index, of })
         } else {
             Err(InvalidShard)
         }
     }
+}
+
+/// A number as it is written here: digits, without a sign or zeros before them.
+fn number(text: &str) -> Option<u32> {
+    let number = text.parse::<u32>().ok()?;
+    (number.to_string() == text).then_some(number)
+}
+
+/// How many shares a text asks for; `None` where there cannot be so many.
+pub fn shard_count(text: &str) -> Option<u32> {
+    number(text).filter(|number| (1..=MAX_SHARDS).contains(number))
 }
 
 impl fmt::Display for Shard {
@@ -173,7 +199,9 @@ mod tests {
         for text in ["0/1", "2/3", "999/1000"] {
             assert_eq!(text.parse::<Shard>().unwrap().to_string(), text);
         }
-        for text in ["", "1", "/", "3/3", "0/0", "-1/2", "0/1001", "a/b", "1/2/3", " 0/1"] {
+        for text in [
+            "", "1", "/", "3/3", "0/0", "-1/2", "0/1001", "a/b", "1/2/3", " 0/1", "+0/2", "00/2", "0/02",
+        ] {
             assert_eq!(text.parse::<Shard>(), Err(InvalidShard), "{text}");
         }
     }

@@ -13,6 +13,8 @@ pub(super) struct Caller {
     address: IpAddr,
     /// Whether a password or a certificate that was verified says who it is.
     is_known: bool,
+    /// Whether its connection ends its TLS here.
+    is_over_tls: bool,
 }
 
 impl Caller {
@@ -21,7 +23,21 @@ impl Caller {
         Self {
             address,
             is_known: has_verified_certificate,
+            is_over_tls: false,
         }
+    }
+
+    /// The same over TLS.
+    pub(super) fn over_tls(self) -> Self {
+        Self {
+            is_over_tls: true,
+            ..self
+        }
+    }
+
+    /// Whether its connection ends its TLS here.
+    pub(super) fn is_over_tls(self) -> bool {
+        self.is_over_tls
     }
 
     /// Notes that the right password came with the request.

@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use axum::http::uri::Authority;
 use serde::Serialize;
+use url::Url;
 
-use crate::domain::{MAX_SHARDS, Shard};
+use crate::domain::{MAX_SHARDS, Shard, shard_count};
 use crate::scrape::KnownCustomer;
 
 /// A group of targets as Prometheus reads them.
@@ -17,28 +19,88 @@ pub(super) struct TargetGroup<'a> {
 
 /// `shards` of the query is not a number that there can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("shards: expected a whole number from 1 to {MAX_SHARDS}")]
+#[error("shards: expected one whole number from 1 to {MAX_SHARDS}")]
 pub(super) struct InvalidShards;
 
 /// How many shares a query asks for; `None` where it asks for customers.
 pub(super) fn shards(query: Option<&str>) -> Result<Option<u32>, InvalidShards> {
-    let mut pairs = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
-    let Some((_, value)) = pairs.find(|(name, _)| name == "shards") else {
-        return Ok(None);
-    };
-    let number = value.parse().ok().filter(|number| (1..=MAX_SHARDS).contains(number));
-    number.map(Some).ok_or(InvalidShards)
+    let pairs = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    let mut values = pairs.filter(|(name, _)| name == "shards").map(|(_, value)| value);
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => shard_count(&value).map(Some).ok_or(InvalidShards),
+        (Some(_), Some(_)) => Err(InvalidShards),
+    }
+}
+
+/// Where targets are scraped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Host and port.
+    address: String,
+    path: String,
+    /// `https` where that is known. Where it is not, whoever ends TLS before the exporter knows better.
+    scheme: Option<&'static str>,
+}
+
+impl Place {
+    /// The place under which a request reached the exporter: what it names as its host, and there the path that the
+    /// exporter has itself, or, where it came by the external URL, the one that it has there. `None` where it names no
+    /// host.
+    pub(super) fn of_request(
+        host: &str,
+        is_over_tls: bool,
+        external: Option<&Url>,
+        route_prefix: &str,
+        telemetry_path: &str,
+    ) -> Option<Self> {
+        let authority: Authority = host.parse().ok()?;
+        let has_port = authority.as_str().len() > authority.host().len();
+        let is_sound = !authority.host().is_empty()
+            && !authority.as_str().contains('@')
+            && (!has_port || authority.port_u16().is_some());
+        if !is_sound {
+            return None;
+        }
+        let by_external = external.filter(|url| {
+            let port = authority.port_u16().or_else(|| {
+                Url::parse(&format!("{}://x", url.scheme()))
+                    .ok()?
+                    .port_or_known_default()
+            });
+            url.host_str()
+                .is_some_and(|named| named.eq_ignore_ascii_case(authority.host()))
+                && url.port_or_known_default() == port
+        });
+        let (prefix, is_https) = match by_external {
+            Some(url) => (url.path().trim_end_matches('/'), url.scheme() == "https"),
+            None => (route_prefix, is_over_tls),
+        };
+        Some(Self {
+            address: host.to_owned(),
+            path: format!("{prefix}{telemetry_path}"),
+            scheme: is_https.then_some("https"),
+        })
+    }
+
+    fn target<'a>(&'a self, labels: impl IntoIterator<Item = (&'static str, Cow<'a, str>)>) -> TargetGroup<'a> {
+        let mut labels: BTreeMap<&'static str, Cow<'a, str>> = labels.into_iter().collect();
+        labels.insert("__metrics_path__", Cow::Borrowed(self.path.as_str()));
+        if let Some(scheme) = self.scheme {
+            labels.insert("__scheme__", Cow::Borrowed(scheme));
+        }
+        TargetGroup {
+            targets: [self.address.as_str()],
+            labels,
+        }
+    }
 }
 
 /// A target per customer, at the address under which the exporter was asked.
 ///
 /// All labels that it needs to be scraped are there, so it works without relabelling: the path, the parameter, and an
 /// `instance` of its own, without which the targets' `up` would be one series.
-pub(super) fn of_customers<'a>(
-    address: &'a str,
-    path: &'a str,
-    customers: &'a [KnownCustomer],
-) -> Vec<TargetGroup<'a>> {
+pub(super) fn of_customers<'a>(place: &'a Place, customers: &'a [KnownCustomer]) -> Vec<TargetGroup<'a>> {
     let group = |customer: &'a KnownCustomer| {
         let id = customer.id.as_str();
         let labels = [
@@ -52,32 +114,24 @@ pub(super) fn of_customers<'a>(
                 "__meta_elements_management_mode",
                 Cow::Borrowed(customer.management_mode),
             ),
-            ("__metrics_path__", Cow::Borrowed(path)),
             ("__param_customer_id", Cow::Borrowed(id)),
-            ("instance", format!("{address}?customer_id={id}").into()),
+            ("instance", format!("{}?customer_id={id}", place.address).into()),
         ];
-        TargetGroup {
-            targets: [address],
-            labels: labels.into(),
-        }
+        place.target(labels)
     };
     customers.iter().map(group).collect()
 }
 
 /// A target per share.
-pub(super) fn of_shards<'a>(address: &'a str, path: &'a str, shards: u32) -> Vec<TargetGroup<'a>> {
+pub(super) fn of_shards(place: &Place, shards: u32) -> Vec<TargetGroup<'_>> {
     let group = |shard: Shard| {
         let shard = shard.to_string();
         let labels = [
             ("__meta_elements_shard", shard.clone().into()),
-            ("__metrics_path__", Cow::Borrowed(path)),
-            ("instance", format!("{address}?shard={shard}").into()),
+            ("instance", format!("{}?shard={shard}", place.address).into()),
             ("__param_shard", shard.into()),
         ];
-        TargetGroup {
-            targets: [address],
-            labels: labels.into(),
-        }
+        place.target(labels)
     };
     Shard::all(shards).map(group).collect()
 }
@@ -87,11 +141,41 @@ mod tests {
     use super::*;
 
     #[test]
+    fn targets_are_where_the_request_came_in() {
+        let external = Url::parse("https://Proxy.example.com/elements/").ok();
+        let place = |host: &str, is_over_tls| {
+            let place = Place::of_request(host, is_over_tls, external.as_ref(), "/inside", "/m")?;
+            Some((place.path, place.scheme))
+        };
+        let found = |path: &str, scheme| Some((path.to_owned(), scheme));
+        assert_eq!(place("10.0.0.1:10027", false), found("/inside/m", None));
+        assert_eq!(place("[::1]:10027", true), found("/inside/m", Some("https")));
+        assert_eq!(place("proxy.example.com", false), found("/elements/m", Some("https")));
+        assert_eq!(
+            place("proxy.example.com:443", false),
+            found("/elements/m", Some("https"))
+        );
+        assert_eq!(place("proxy.example.com:8443", false), found("/inside/m", None));
+        for odd in ["", "a/b", "x y", "evil\"<>", "host:99999", "host:", "a@b", "[::1"] {
+            assert_eq!(place(odd, false), None, "{odd}");
+        }
+    }
+
+    #[test]
     fn shards_are_a_number_within_reason_or_not_asked_for() {
         assert_eq!(shards(None), Ok(None));
         assert_eq!(shards(Some("x=1")), Ok(None));
         assert_eq!(shards(Some("shards=3")), Ok(Some(3)));
-        for query in ["shards=", "shards=0", "shards=1001", "shards=-1", "shards=many"] {
+        for query in [
+            "shards=3&shards=4",
+            "shards=%2B3",
+            "shards=03",
+            "shards=",
+            "shards=0",
+            "shards=1001",
+            "shards=-1",
+            "shards=many",
+        ] {
             assert_eq!(shards(Some(query)), Err(InvalidShards), "{query}");
         }
     }

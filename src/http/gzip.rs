@@ -495,7 +495,7 @@ mod tests {
         let scrape = scrape(&store);
         let compressor = Compressor::default();
         let one = Narrowing {
-            customers: ["customer-7".to_owned()].into(),
+            customers: CustomerId::parse("customer-7").map(|id| [Target::Customer(id)].into()),
             ..Narrowing::default()
         };
         let of_collector = Narrowing {

@@ -5,37 +5,45 @@ use axum::http::header::{ACCEPT, ACCEPT_ENCODING, HeaderName};
 
 use crate::exposition::Format;
 
-/// OpenMetrics where the client names it and does not like plain text better, else the text format.
+/// OpenMetrics where the client names it and does not like plain text better, by name or by a wildcard, else the text
+/// format.
 pub(super) fn format(headers: &HeaderMap) -> Format {
     let mut openmetrics = 0.0_f32;
-    let mut text = 0.0_f32;
+    let (mut text, mut wild) = (None::<f32>, 0.0_f32);
     for range in items(headers, &ACCEPT) {
         match range.name.as_str() {
             "application/openmetrics-text" if range.speaks(&["1.0.0", "0.0.1"]) => {
                 openmetrics = openmetrics.max(range.quality);
             }
-            "text/plain" if range.speaks(&["0.0.4"]) => text = text.max(range.quality),
+            "text/plain" if range.speaks(&["0.0.4"]) => {
+                text = Some(text.map_or(range.quality, |text| text.max(range.quality)));
+            }
+            "text/*" | "*/*" => wild = wild.max(range.quality),
             _ => {}
         }
     }
-    if openmetrics > 0.0 && openmetrics >= text {
+    // What is named counts by its name, whatever the wildcards say.
+    if openmetrics > 0.0 && openmetrics >= text.unwrap_or(wild) {
         Format::OpenMetrics
     } else {
         Format::Text
     }
 }
 
-/// Whether the client takes gzip.
+/// Whether the client takes gzip, and does not say that it likes plain text better.
 pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
-    let mut any = false;
+    let (mut gzip, mut wild, mut identity) = (None::<f32>, 0.0_f32, 0.0_f32);
     for coding in items(headers, &ACCEPT_ENCODING) {
         match coding.name.as_str() {
-            "gzip" | "x-gzip" => return coding.quality > 0.0,
-            "*" => any = coding.quality > 0.0,
+            // Two names for one thing.
+            "gzip" | "x-gzip" => gzip = Some(gzip.map_or(coding.quality, |gzip| gzip.max(coding.quality))),
+            "identity" => identity = coding.quality,
+            "*" => wild = coding.quality,
             _ => {}
         }
     }
-    any
+    let gzip = gzip.unwrap_or(wild);
+    gzip > 0.0 && gzip >= identity
 }
 
 /// An item of a header that lists preferences.
@@ -115,6 +123,14 @@ mod tests {
             accepted("application/openmetrics-text;q=0.3,text/plain;q=0.9"),
             Format::Text
         );
+        for better in ["*/*", "text/*", "*/*;q=0.2"] {
+            let text = format!("{better}, application/openmetrics-text;q=0.1");
+            assert_eq!(accepted(&text), Format::Text, "{better}");
+        }
+        assert_eq!(
+            accepted("*/*, text/plain;q=0.1, application/openmetrics-text;q=0.2"),
+            Format::OpenMetrics
+        );
         assert_eq!(accepted("application/openmetrics-text;q=0"), Format::Text);
         assert_eq!(accepted("application/openmetrics-text;version=2.0.0"), Format::Text);
         assert_eq!(accepted("application/openmetrics-text;q=nonsense,;;=,"), Format::Text);
@@ -124,6 +140,8 @@ mod tests {
     fn gzip_where_it_is_accepted() {
         let gzip = |value: &str| accepts_gzip(&with(ACCEPT_ENCODING, value));
         assert!(gzip("gzip") && gzip("deflate, GZIP;q=0.5") && gzip("*"));
+        assert!(gzip("x-gzip;q=0, gzip") && gzip("identity, gzip") && gzip("identity;q=0.5, *"));
+        assert!(!gzip("gzip;q=0.1, identity") && !gzip("identity;q=1, *;q=0.1"));
         assert!(!gzip("gzip;q=0") && !gzip("*, gzip;q=0") && !gzip("identity") && !gzip(""));
         assert!(!accepts_gzip(&HeaderMap::new()));
     }

@@ -135,7 +135,7 @@ async fn connect(
         secured = handshake::accept(stream, &acceptor) => secured,
     };
     if let Some(secured) = secured {
-        answer(secured, caller, routes, watcher).await;
+        answer(secured, caller.over_tls(), routes, watcher).await;
     }
 }
 

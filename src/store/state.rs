@@ -154,6 +154,7 @@ impl Store {
                         let organization: Arc<str> = organization.into();
                         organizations.insert(id.clone(), Arc::clone(&organization));
                         inner.customers.insert(id, Known { organization });
+                        inner.membership += 1;
                     }
                 }
                 Line::Record {

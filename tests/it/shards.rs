@@ -188,6 +188,53 @@ async fn shares_of_a_scrape_add_up_to_the_whole() {
     assert!(own.contains("elements_exporter_collector_success{collector=\"customers\",customer_id=\"\"} 1"));
 }
 
+/// The series of an answer, without their values and without what is new at every scrape.
+fn series(text: &str) -> Vec<String> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let mut series: Vec<String> = lines
+        .filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned()))
+        .filter(|series| !series.contains("request_duration") && !series.starts_with("process_"))
+        .collect();
+    series.sort();
+    series
+}
+
+#[tokio::test]
+async fn what_narrows_a_scrape_shows_each_series_once_however_it_is_combined() {
+    let partner = start(still(CUSTOMERS)).await;
+    let exporter = Program::start(&partner.base, &[], &[]).await;
+    let whole = all_asked(&exporter).await;
+    let scrape = async |query: &str| series(&exporter.get(&format!("/metrics?{query}")).await.text().await.unwrap());
+    for collectors in [
+        "",
+        "collector=licenses",
+        "collector=customers&collector=jobs",
+        "collector=exporter",
+        "collector=exporter&collector=licenses",
+    ] {
+        let mut parts = Vec::new();
+        for share in 0..3 {
+            parts.extend(scrape(&format!("{collectors}&shard={share}/3")).await);
+        }
+        parts.sort();
+        assert_eq!(parts, scrape(collectors).await, "{collectors}");
+    }
+    assert_eq!(
+        scrape("collector=exporter&collector=nope").await,
+        scrape("collector=exporter").await
+    );
+    let id = customers(&whole).pop_first().unwrap();
+    let capitals = id.to_uppercase();
+    assert_ne!(id, capitals);
+    let one = scrape(&format!("customer_id={id}")).await;
+    assert!(!one.is_empty());
+    assert_eq!(scrape(&format!("customer_id={capitals}")).await, one);
+    assert_eq!(scrape(&format!("customer_id={id}&customer_id={capitals}")).await, one);
+    assert_eq!(scrape(&format!("customer_id={capitals}&shard=0/1")).await, one);
+    let many = "&shard=0/1000".repeat(400);
+    assert_eq!(scrape(&many).await, scrape("shard=0/1000").await);
+}
+
 #[tokio::test]
 async fn discovery_names_targets_that_can_be_scraped_as_they_are() {
     let partner = start(still(3)).await;
