@@ -286,11 +286,12 @@ struct Known {
     organization: Arc<str>,
 }
 
-#[derive(Debug)]
+/// What the store holds. A copy shares the blocks of its shelves, and so is made in moments.
+#[derive(Clone, Debug)]
 struct Inner {
     customers: Shelf<CustomerId, Known>,
     /// Customers that the last complete list lacked. Absent from the next one too, they are gone.
-    absent_once: BTreeSet<CustomerId>,
+    absent_once: Arc<BTreeSet<CustomerId>>,
     collected: Vec<Collected>,
     series: usize,
     series_limit: Option<usize>,
@@ -351,7 +352,7 @@ impl Store {
             .collect();
         Self(Mutex::new(Inner {
             customers: Shelf::default(),
-            absent_once: BTreeSet::new(),
+            absent_once: Arc::default(),
             collected,
             series: 0,
             series_limit,
@@ -498,71 +499,14 @@ impl Store {
         &self,
         collector: usize,
         target: &Target,
-        mut records: BTreeMap<CustomerId, Kept>,
+        records: BTreeMap<CustomerId, Kept>,
         complete: bool,
         now: Timestamp,
     ) -> Result<(), OverLimit> {
-        let mut inner = self.lock();
-        let inner = &mut *inner;
-        let Some(collected) = inner
-            .collected
-            .get_mut(collector)
-            .filter(|collected| collected.expects(target))
-        else {
-            return Ok(());
-        };
-        records.retain(|id, _| inner.customers.contains_key(id));
-        let gone: Vec<CustomerId> = match target {
-            _ if !complete => Vec::new(),
-            Target::Customer(id) if !records.contains_key(id) => vec![id.clone()],
-            Target::Customer(_) => Vec::new(),
-            // Whether a customer is still there is decided over two lists, in `reconcile`; until then it stays as it was.
-            Target::Partner if collected.name == collector::CUSTOMERS => Vec::new(),
-            Target::Partner => {
-                let known = collected.cells.keys();
-                known.filter(|id| !records.contains_key(*id)).cloned().collect()
-            }
-        };
-        let more: usize = records.values().map(Kept::samples).sum();
-        let replaced = gone.iter().chain(records.keys());
-        let less: usize = replaced
-            .filter_map(|id| collected.cells.get(id))
-            .map(Cell::samples)
-            .sum();
-        let series = inner.series - less + more;
-        let freshness: usize = inner.collected.iter().map(Collected::freshness_series).sum();
-        let Some(collected) = inner.collected.get_mut(collector) else {
-            return Ok(());
-        };
-        if more > less && inner.series_limit.is_some_and(|limit| series + freshness > limit) {
-            collected.note(target, Attempt::Failed, None);
-            inner.generation += 1;
-            return Err(OverLimit { series: more - less });
+        match target {
+            Target::Customer(_) => self.lock().commit(collector, target, records, complete, now),
+            Target::Partner => self.rework(|inner| inner.commit(collector, target, records.clone(), complete, now)),
         }
-        for id in &gone {
-            collected.cells.remove(id);
-        }
-        for (id, kept) in records {
-            // Rows that are held already do not become younger by being held once more.
-            let before = collected.cells.get(&id);
-            let held_at = before.map_or(now, |cell| match cell.kept.held.is_empty() {
-                true => cell.good_at,
-                false => cell.held_at,
-            });
-            let cell = Cell {
-                kept,
-                good_at: now,
-                held_at,
-            };
-            collected.cells.insert(id, cell);
-        }
-        match complete {
-            true => collected.note(target, Attempt::Succeeded, Some(now)),
-            false => collected.note(target, Attempt::Failed, None),
-        }
-        inner.series = series;
-        inner.generation += 1;
-        Ok(())
     }
 
     /// Notes that a poll failed. What is known stands.
@@ -590,45 +534,7 @@ impl Store {
         listed: &BTreeMap<CustomerId, Arc<str>>,
         complete: bool,
     ) -> (Reconciled, Result<(), Error>) {
-        let mut inner = self.lock();
-        let inner = &mut *inner;
-        let mut reconciled = Reconciled::default();
-        for (id, organization) in listed {
-            inner.absent_once.remove(id);
-            let known = Known {
-                organization: Arc::clone(organization),
-            };
-            if inner.customers.insert(id.clone(), known).is_none() {
-                reconciled.joined.push(id.clone());
-                inner.membership += 1;
-            }
-        }
-        inner.generation += 1;
-        if !complete {
-            return (reconciled, Ok(()));
-        }
-        let known = inner.customers.len() - reconciled.joined.len();
-        let missing: Vec<CustomerId> = inner
-            .customers
-            .keys()
-            .filter(|id| !listed.contains_key(id))
-            .cloned()
-            .collect();
-        let (left, missing): (Vec<_>, Vec<_>) = missing.into_iter().partition(|id| inner.absent_once.contains(id));
-        for id in &left {
-            inner.forget(id);
-        }
-        reconciled.left = left;
-        inner.absent_once = missing.iter().cloned().collect();
-        let result = if is_sharp(missing.len(), known) {
-            Err(Error::Shrunk {
-                missing: missing.len(),
-                known,
-            })
-        } else {
-            Ok(())
-        };
-        (reconciled, result)
+        self.rework(|inner| inner.reconcile(listed, complete))
     }
 
     /// Lets nothing be newer than `now`, as after the wall clock was set back: what lies in the future cannot be fresh.
@@ -658,18 +564,16 @@ impl Store {
 
     /// Keeps just the customers that pass, as after a reload of the filters, and says who went.
     pub fn retain_customers(&self, admits: impl Fn(&CustomerId, &str) -> bool) -> Vec<CustomerId> {
-        let mut inner = self.lock();
-        let gone: Vec<CustomerId> = inner
-            .customers
-            .iter()
-            .filter(|(id, known)| !admits(id, &known.organization))
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in &gone {
-            inner.forget(id);
-        }
-        inner.generation += 1;
-        gone
+        self.rework(|inner| {
+            let known = inner.customers.iter();
+            let gone = known.filter(|(id, known)| !admits(id, &known.organization));
+            let gone: Vec<CustomerId> = gone.map(|(id, _)| id.clone()).collect();
+            for id in &gone {
+                inner.forget(id);
+            }
+            inner.generation += 1;
+            gone
+        })
     }
 
     /// The newest readings of everything, as one scrape shows them; of just these targets where `only` is given.
@@ -731,6 +635,21 @@ impl Store {
         self.lock().generation
     }
 
+    /// Changes much: works on a copy and swaps it in, so that no scrape waits for the work, nor for what is freed after it.
+    /// One loop makes all changes; should another have come between all the same, the work is done again, under the lock.
+    fn rework<R>(&self, work: impl Fn(&mut Inner) -> R) -> R {
+        let mut copy = self.lock().clone();
+        let before = copy.generation;
+        let result = work(&mut copy);
+        let mut inner = self.lock();
+        if inner.generation != before {
+            return work(&mut inner);
+        }
+        std::mem::swap(&mut *inner, &mut copy);
+        drop(inner);
+        result
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Every change below is a whole swap of plain data, so what a panic leaves behind is whole too.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -738,11 +657,130 @@ impl Store {
 }
 
 impl Inner {
+    /// [`Store::commit`], as one step.
+    fn commit(
+        &mut self,
+        collector: usize,
+        target: &Target,
+        mut records: BTreeMap<CustomerId, Kept>,
+        complete: bool,
+        now: Timestamp,
+    ) -> Result<(), OverLimit> {
+        let Some(collected) = self
+            .collected
+            .get_mut(collector)
+            .filter(|collected| collected.expects(target))
+        else {
+            return Ok(());
+        };
+        records.retain(|id, _| self.customers.contains_key(id));
+        let gone: Vec<CustomerId> = match target {
+            _ if !complete => Vec::new(),
+            Target::Customer(id) if !records.contains_key(id) => vec![id.clone()],
+            Target::Customer(_) => Vec::new(),
+            // Whether a customer is still there is decided over two lists, in `reconcile`; until then it stays as it was.
+            Target::Partner if collected.name == collector::CUSTOMERS => Vec::new(),
+            Target::Partner => {
+                let known = collected.cells.keys();
+                known.filter(|id| !records.contains_key(*id)).cloned().collect()
+            }
+        };
+        let more: usize = records.values().map(Kept::samples).sum();
+        let replaced = gone.iter().chain(records.keys());
+        let less: usize = replaced
+            .filter_map(|id| collected.cells.get(id))
+            .map(Cell::samples)
+            .sum();
+        let series = self.series - less + more;
+        let freshness: usize = self.collected.iter().map(Collected::freshness_series).sum();
+        let Some(collected) = self.collected.get_mut(collector) else {
+            return Ok(());
+        };
+        if more > less && self.series_limit.is_some_and(|limit| series + freshness > limit) {
+            collected.note(target, Attempt::Failed, None);
+            self.generation += 1;
+            return Err(OverLimit { series: more - less });
+        }
+        for id in &gone {
+            collected.cells.remove(id);
+        }
+        for (id, kept) in records {
+            // Rows that are held already do not become younger by being held once more.
+            let before = collected.cells.get(&id);
+            let held_at = before.map_or(now, |cell| match cell.kept.held.is_empty() {
+                true => cell.good_at,
+                false => cell.held_at,
+            });
+            let cell = Cell {
+                kept,
+                good_at: now,
+                held_at,
+            };
+            collected.cells.insert(id, cell);
+        }
+        match complete {
+            true => collected.note(target, Attempt::Succeeded, Some(now)),
+            false => collected.note(target, Attempt::Failed, None),
+        }
+        self.series = series;
+        self.generation += 1;
+        Ok(())
+    }
+
+    /// [`Store::reconcile`], as one step.
+    fn reconcile(
+        &mut self,
+        listed: &BTreeMap<CustomerId, Arc<str>>,
+        complete: bool,
+    ) -> (Reconciled, Result<(), Error>) {
+        let mut reconciled = Reconciled::default();
+        for (id, organization) in listed {
+            if self.absent_once.contains(id) {
+                Arc::make_mut(&mut self.absent_once).remove(id);
+            }
+            let known = Known {
+                organization: Arc::clone(organization),
+            };
+            if self.customers.insert(id.clone(), known).is_none() {
+                reconciled.joined.push(id.clone());
+                self.membership += 1;
+            }
+        }
+        self.generation += 1;
+        if !complete {
+            return (reconciled, Ok(()));
+        }
+        let known = self.customers.len() - reconciled.joined.len();
+        let missing: Vec<CustomerId> = self
+            .customers
+            .keys()
+            .filter(|id| !listed.contains_key(id))
+            .cloned()
+            .collect();
+        let (left, missing): (Vec<_>, Vec<_>) = missing.into_iter().partition(|id| self.absent_once.contains(id));
+        for id in &left {
+            self.forget(id);
+        }
+        reconciled.left = left;
+        self.absent_once = Arc::new(missing.iter().cloned().collect());
+        let result = if is_sharp(missing.len(), known) {
+            Err(Error::Shrunk {
+                missing: missing.len(),
+                known,
+            })
+        } else {
+            Ok(())
+        };
+        (reconciled, result)
+    }
+
     /// Drops a customer with all its series.
     fn forget(&mut self, id: &CustomerId) {
         self.membership += 1;
         self.customers.remove(id);
-        self.absent_once.remove(id);
+        if self.absent_once.contains(id) {
+            Arc::make_mut(&mut self.absent_once).remove(id);
+        }
         let target = Target::Customer(id.clone());
         for collected in &mut self.collected {
             collected.freshness.remove(&target);

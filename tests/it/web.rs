@@ -141,6 +141,9 @@ async fn it_serves_over_tls_with_the_headers_that_were_asked_for() {
         assert_eq!(answer.headers()["strict-transport-security"], "max-age=60");
         assert_eq!(answer.headers()["content-security-policy"], "default-src 'self'");
     }
+    let discovered = client.get(site.url("https", "/sd?shards=1")).send().await.unwrap();
+    let discovered = discovered.text().await.unwrap();
+    assert!(discovered.contains(r#""__scheme__":"https""#), "{discovered}");
     // A page keeps what it says of itself, and gets the rest.
     let page = client.get(site.url("https", "/")).send().await.unwrap();
     assert_eq!(page.headers()["strict-transport-security"], "max-age=60");
