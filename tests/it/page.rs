@@ -242,6 +242,15 @@ async fn it_tells_at_a_glance_how_things_stand_and_renews_itself() {
         );
         is_quiet(&mut browser);
 
+        // A customer that is gone is said to be, and not the exporter.
+        browser.go(&format!("{}customers/{customer}", exporter.base));
+        partner.handle.clear_faults();
+        partner
+            .handle
+            .with_world(|world| world.customers.retain(|known| known.id != customer));
+        browser.until("document.body.innerText.includes('No customer of this id is known')");
+        browser.go(&exporter.base);
+
         // An exporter that is gone is said to be, by what it left on the screen.
         drop(exporter);
         browser.until("!document.getElementById('lost').hidden");
@@ -304,6 +313,19 @@ async fn it_says_when_the_exporter_hangs_and_takes_nothing_from_whoever_reads() 
              document.activeElement.closest('details')?.dataset.key === window.key]",
         );
         assert_eq!(kept, json!([true, true]));
+
+        // A part that is scrolled stays where it is, with the focus in it.
+        browser.eval(
+            "{ document.styleSheets[0].insertRule('.scroll > table { width: 200rem }'); \
+             const box = document.querySelector('#collectors .scroll'); box.focus(); box.scrollLeft = 120; \
+             window.part = document.getElementById('collectors'); }",
+        );
+        browser.until("!window.part.isConnected");
+        let stays = browser.eval(
+            "[document.activeElement === document.querySelector('#collectors .scroll'), \
+             document.querySelector('#collectors .scroll').scrollLeft]",
+        );
+        assert_eq!(stays, json!([true, 120]));
 
         // What is selected is not taken away: the whole page stands still, its date too.
         browser.eval(

@@ -27,13 +27,21 @@ pub(super) fn told(text: &str) -> String {
         return inert;
     }
     let word = |word: &'_ str| {
-        if word.contains('@') {
+        if has_address(word) {
             "(an address)".to_owned()
         } else {
             word.to_owned()
         }
     };
     inert.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// Whether somebody could be written to at what stands in a word: something, an at sign, and a domain.
+fn has_address(word: &str) -> bool {
+    word.split_once('@').is_some_and(|(local, domain)| {
+        let domain = domain.trim_matches(|character: char| !character.is_alphanumeric());
+        local.chars().any(char::is_alphanumeric) && domain.contains('.')
+    })
 }
 
 /// A duration in its two greatest units.
@@ -116,6 +124,9 @@ mod tests {
     #[test]
     fn addresses_and_what_disguises_are_not_told() {
         assert_eq!(told("Ann <ann@contoso.example> Ltd"), "Ann (an address) Ltd");
+        for name in ["@Home Ltd", "Team @ Work", "a@b", "Meet @ 10.30"] {
+            assert_eq!(told(name), name, "nobody's address");
+        }
         assert_eq!(told("\u{202e}live"), "\u{fffd}live");
         assert_eq!(told(&"x".repeat(1000)).len(), MAX_SHOWN_CHARS);
     }
