@@ -358,6 +358,14 @@ fn a_bad_web_configuration_is_told_in_one_line_and_ends_with_78() {
             "line 2: basic_auth_users.alice: is not a bcrypt hash",
         ),
         (Some(TLS), "line 2: tls_server_config.cert_file: "),
+        (
+            Some("\ntls_server_config: {}\n"),
+            "line 2: tls_server_config: holds nothing",
+        ),
+        (
+            Some("tls_server_config:\n# cert_file: x\n"),
+            "line 1: tls_server_config: holds nothing",
+        ),
     ] {
         if let Some(text) = text {
             fs::write(&file, text).unwrap();

@@ -160,6 +160,12 @@ impl Settings {
         }
         let directory = file.parent().unwrap_or(Path::new(""));
         let tls = root.section("tls_server_config")?;
+        if tls.is_none()
+            && let Some(empty) = root.fields().find(|field| field.name == "tls_server_config")
+        {
+            // Whoever begins to write it does not expect to be served in the open.
+            return Err(empty.invalid("holds nothing; expected cert_file and key_file, or no such section"));
+        }
         Ok(Self {
             tls: tls.map(|section| Tls::read(&section, directory)).transpose()?,
             headers: root
