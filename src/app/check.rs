@@ -22,6 +22,9 @@ use crate::schedule::Orders;
 pub use report::Report;
 use report::{Finding, Odd, Outcome, Sample};
 
+/// The result of a collector whose permission is not granted.
+const NOT_PERMITTED: &str = "not permitted";
+
 /// Where apps, their permissions, customers and secrets are, as the vendor's guide names it.
 const REGISTRATION: &str = "in Elements, Settings > API app registration";
 
@@ -324,15 +327,21 @@ impl Check<'_> {
                         finding.requests = Some(requests);
                         finding.rows = Some(after.rows - before.rows);
                     }
+                    // One that is not permitted will not run, and one that was not answered costs nobody knows what.
+                    let runs = finding.result != NOT_PERMITTED;
+                    if runs && finding.outcome != Outcome::Ok && finding.rows.unwrap_or_default() == 0 {
+                        self.report.not_measured.push(entry.name);
+                    }
                     let each = entry.reach == Reach::Customer || self.asks_by_id(api);
                     // What had to be repeated this time is no part of what an ordinary poll costs, and what was not
                     // answered is taken to cost what the least answer costs.
                     let ordinary = requests.saturating_sub(after.retries - before.retries).max(1);
-                    self.costs.push(Cost {
+                    let cost = Cost {
                         requests: u32::try_from(ordinary).map_or(f64::MAX, f64::from),
                         targets: if each { self.report.customers } else { 1 },
                         interval: plan.interval,
-                    });
+                    };
+                    self.costs.extend(runs.then_some(cost));
                     finding
                 }
             };
@@ -387,7 +396,7 @@ impl Check<'_> {
         };
         let scope = entry.scope(api.generation());
         match failure.error {
-            api::Error::NotPermitted(_) => fell_short("not permitted", format!("{scope} is not granted")),
+            api::Error::NotPermitted(_) => fell_short(NOT_PERMITTED, format!("{scope} is not granted")),
             ref error if error.is_forbidden() => {
                 let told = explain(&failure, entry.name);
                 let why = match (target, api.generation()) {

@@ -251,6 +251,16 @@ async fn what_follows_from_a_failure_says_so_and_the_last_line_names_what_fell_s
     let last = "fell short: customers; not tried: jobs, protected, scan_profiles, scan_changes; requests: ";
     assert!(line(&report, "fell short").starts_with(last), "{report}");
 
+    // What was not answered costs nobody knows what.
+    let jobs = Fault::new("/partner/*jobs*", FaultKind::Status { code: 500, body: None });
+    partner.handle.set_faults(vec![jobs]);
+    let report = text(&block_in_place(|| check(&partner.base, &[], &[])));
+    assert!(
+        line(&report, "The intervals need").starts_with("The intervals need at least "),
+        "{report}"
+    );
+    assert!(report.contains("is not known: jobs could not be measured."), "{report}");
+
     partner.handle.set_faults(Vec::new());
     let nobody = [("ELEMENTS_CUSTOMERS__EXCLUDE", "*")];
     let report = text(&block_in_place(|| check(&partner.base, &[], &nobody)));

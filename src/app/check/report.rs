@@ -116,6 +116,8 @@ pub struct Report {
     pub(super) fell_short: Vec<String>,
     /// What was not tried for want of something that fell short, by name.
     pub(super) not_tried: Vec<String>,
+    /// Collectors that were not answered, so that what they need is not known.
+    pub(super) not_measured: Vec<&'static str>,
     /// What to do about it that is worth saying once.
     pub(super) hints: Vec<&'static str>,
     /// Whether nothing fell short.
@@ -238,7 +240,12 @@ impl Report {
     fn spend(&self, text: &mut String, budget: &Budget) {
         let _ = writeln!(
             text,
-            "\nThe intervals need about {} an hour for {}; api.requests_per_second = {} allows {:.0}.",
+            "\nThe intervals need {} {} an hour for {}; api.requests_per_second = {} allows {:.0}.",
+            if self.not_measured.is_empty() {
+                "about"
+            } else {
+                "at least"
+            },
             requests(budget.needed_per_hour),
             counted(
                 u64::try_from(self.customers).unwrap_or(u64::MAX),
@@ -261,7 +268,12 @@ impl Report {
         };
         let style = outcome.style();
         let _ = match budget.suffices {
-            true => writeln!(text, "{style}They can be kept.{style:#}"),
+            true if self.not_measured.is_empty() => writeln!(text, "{style}They can be kept.{style:#}"),
+            true => writeln!(
+                text,
+                "Whether they can be kept is not known: {} could not be measured.",
+                self.not_measured.join(", ")
+            ),
             false => writeln!(
                 text,
                 "{style}They cannot be kept:{style:#} {:.1} requests a second would be needed, or intervals {:.1} times as long.",
