@@ -9,6 +9,7 @@ use tracing::error;
 
 use super::{App, Error, LoadConfig, load_config};
 use crate::args;
+use crate::domain::counted;
 use crate::simulator::{self, Simulator};
 
 /// How old restore points may be in the simulated partner's own time, which runs faster than ours.
@@ -27,6 +28,10 @@ const INTERVALS: &[(&str, u32)] = &[
     ("SCAN_CHANGES", 30),
 ];
 
+/// How many customers can be polled as often as that. Each takes half a request a second, so these take half of the rate;
+/// where there are more, everything is polled less often.
+const CUSTOMERS_IN_TIME: f64 = 500.0;
+
 /// The exporter and its simulated partner, bound and not yet running.
 pub struct Demo {
     app: App,
@@ -40,12 +45,18 @@ impl Demo {
     /// As [`App::bind`], and where the simulated partner's address cannot be bound.
     pub async fn bind(wanted: &args::Simulator, web: args::Web) -> Result<Self, Error> {
         let simulator = bind(wanted).await?;
-        let environment = environment(&simulator, wanted.speed);
+        let environment = environment(&simulator, wanted);
         let load: LoadConfig = std::sync::Arc::new(move || load_config(None, environment.clone()));
-        let subtitle = format!(
-            "A demo: {} simulated customers at {} times the speed of the real ones. Nothing here is real.",
-            wanted.customers, wanted.speed
+        let speed = match wanted.speed {
+            1.0 => "the speed".to_owned(),
+            speed => format!("{speed} times the speed"),
+        };
+        let customers = counted(
+            u64::try_from(wanted.customers).unwrap_or(u64::MAX),
+            "simulated customer",
+            "simulated customers",
         );
+        let subtitle = format!("A demo: {customers} at {speed} of the real ones. Nothing here is real.");
         let app = App::bind(load, web, subtitle).await?;
         Ok(Self { app, simulator })
     }
@@ -105,11 +116,11 @@ async fn bind(wanted: &args::Simulator) -> Result<Simulator, Error> {
 }
 
 /// The configuration of the demo, as an operator would write it into the environment.
-fn environment(simulator: &Simulator, speed: f64) -> Vec<(OsString, OsString)> {
+fn environment(simulator: &Simulator, wanted: &args::Simulator) -> Vec<(OsString, OsString)> {
     let settings = simulator::Settings::default();
     let expires = jiff::Timestamp::try_from(SystemTime::now() + SECRET_LIFE);
     let expires = expires.map(|at| at.to_string()).unwrap_or_default();
-    let rpo = RPO.div_f64(speed).max(Duration::from_secs(1)).as_secs();
+    let rpo = RPO.div_f64(wanted.speed).max(Duration::from_secs(1)).as_secs();
     let mut environment = vec![
         ("ELEMENTS_API__BASE_URL".to_owned(), simulator.base_url()),
         ("ELEMENTS_API__TOKEN_URL".to_owned(), simulator.token_url()),
@@ -124,7 +135,10 @@ fn environment(simulator: &Simulator, speed: f64) -> Vec<(OsString, OsString)> {
         ),
         ("ELEMENTS_RPO__DEFAULT".to_owned(), format!("{rpo}s")),
     ];
+    let customers = u32::try_from(wanted.customers).map_or(f64::MAX, f64::from);
+    let stretch = (customers / CUSTOMERS_IN_TIME).max(1.0);
     for (collector, seconds) in INTERVALS {
+        let seconds = (f64::from(*seconds) * stretch).ceil();
         environment.push((
             format!("ELEMENTS_COLLECTORS__{collector}__INTERVAL"),
             format!("{seconds}s"),
