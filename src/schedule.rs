@@ -526,6 +526,13 @@ impl Scheduler {
             &self.orders.settings,
             wall_clock(),
         );
+        let held = self.store.series();
+        if let Some(limit) = self.orders.series_limit.filter(|limit| held > *limit) {
+            warn!(
+                series = held,
+                limit, "more series are held than metrics.series_limit allows; they stay, and nothing is added"
+            );
+        }
         self.asking.fill(Asking::AsMade);
         self.rounds = (0..collector::ALL.len()).map(|_| Round::default()).collect();
         self.failures.clear();

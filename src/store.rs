@@ -364,32 +364,7 @@ impl Store {
 
     /// Takes up other plans and limits, as after a reload, and renders every record under the new settings.
     pub fn reconfigure(&self, plans: &[Plan], series_limit: Option<usize>, settings: &Arc<Settings>, now: Timestamp) {
-        let mut inner = self.lock();
-        let inner = &mut *inner;
-        inner.series_limit = series_limit;
-        for ((collected, plan), entry) in inner.collected.iter_mut().zip(plans).zip(collector::ALL) {
-            collected.plan = *plan;
-            for (id, cell) in collected.cells.iter_mut() {
-                let context = Context {
-                    now,
-                    settings: Arc::clone(settings),
-                    organization: organization(&inner.customers, id),
-                };
-                if let Some((tables, held)) = entry.render(cell.kept.record.as_ref(), id, &context) {
-                    inner.series -= cell.samples();
-                    cell.kept.tables = tables;
-                    cell.kept.held = held;
-                    cell.kept.standing = entry.standing(cell.kept.record.as_ref(), id, &context);
-                    inner.series += cell.samples();
-                }
-            }
-            if !plan.enabled {
-                inner.series -= collected.cells.values().map(Cell::samples).sum::<usize>();
-                collected.cells.clear();
-                collected.freshness.clear();
-            }
-        }
-        inner.generation += 1;
+        self.rework(|inner| inner.reconfigure(plans, series_limit, settings, now));
     }
 
     /// Makes sure that a target is known to a collector, so that its freshness is shown from the first moment.
@@ -657,6 +632,34 @@ impl Store {
 }
 
 impl Inner {
+    /// [`Store::reconfigure`], as one step.
+    fn reconfigure(&mut self, plans: &[Plan], series_limit: Option<usize>, settings: &Arc<Settings>, now: Timestamp) {
+        self.series_limit = series_limit;
+        for ((collected, plan), entry) in self.collected.iter_mut().zip(plans).zip(collector::ALL) {
+            collected.plan = *plan;
+            for (id, cell) in collected.cells.iter_mut() {
+                let context = Context {
+                    now,
+                    settings: Arc::clone(settings),
+                    organization: organization(&self.customers, id),
+                };
+                if let Some((tables, held)) = entry.render(cell.kept.record.as_ref(), id, &context) {
+                    self.series -= cell.samples();
+                    cell.kept.tables = tables;
+                    cell.kept.held = held;
+                    cell.kept.standing = entry.standing(cell.kept.record.as_ref(), id, &context);
+                    self.series += cell.samples();
+                }
+            }
+            if !plan.enabled {
+                self.series -= collected.cells.values().map(Cell::samples).sum::<usize>();
+                collected.cells.clear();
+                collected.freshness.clear();
+            }
+        }
+        self.generation += 1;
+    }
+
     /// [`Store::commit`], as one step.
     fn commit(
         &mut self,

@@ -241,7 +241,8 @@ const AFTER_COLLECTORS: &[Key] = &[
         "metrics.series_limit",
         NONE,
         "a whole number above 0",
-        "How many series to expose at most; beyond it new ones are refused and counted.",
+        "How many series to expose at most; beyond it new ones are refused and counted. \
+         Lowered by a reload, it takes nothing away that is held.",
     ),
     key(
         "state.file",
