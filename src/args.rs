@@ -339,10 +339,8 @@ enum CliCommand {
         dir: PathBuf,
     },
     /// Print the man page, for packages.
-    #[command(hide = true)]
     Man,
     /// Print completions for a shell, for packages.
-    #[command(hide = true)]
     Completions {
         /// The shell.
         shell: Shell,

@@ -19,7 +19,7 @@ const PAGES: [&str; 3] = ["README.md", "CONTRIBUTING.md", "SECURITY.md"];
 const NO_COMMANDS: [&str; 1] = ["config → auth → api"];
 
 /// Commands that no test can run, by how they begin, and why. What they name is looked for all the same.
-const NOT_RUN: [(&str, &str); 20] = [
+const NOT_RUN: [(&str, &str); 21] = [
     ("./tests/run", "this is how this test is run"),
     (".ci/run", "runs this test"),
     ("tests/deb", "builds a release and a package"),
@@ -30,6 +30,7 @@ const NOT_RUN: [(&str, &str); 20] = [
     ("benches/run", "measures, which takes a machine of its own"),
     ("deploy/deb/build", "needs a release; tests/deb runs it"),
     ("deploy/build", "builds the release; tests/reproducible runs it"),
+    ("cargo build --release --timings", "builds the release"),
     ("cargo test", "this is how this test is run"),
     ("cargo doc", "opens a browser; .ci/run makes the documentation"),
     ("cargo deny", "run by .ci/run"),
