@@ -139,6 +139,10 @@ pub(in crate::http) fn front(site: &Site, wanted: &Wanted) -> Page {
         section #collectors data-live aria-labelledby="collectors-title" {
             h2 #collectors-title { "Collectors" }
             (collectors(&summary))
+            p.soft {
+                "Requests and errors are counted by what was asked for: where two collectors ask for the same, they stand with the \
+                 first. A poll that fails before it can ask is an error without a request."
+            }
         }
         section aria-labelledby="customers-title" {
             h2 #customers-title { "Customers" }

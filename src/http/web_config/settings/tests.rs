@@ -29,11 +29,23 @@ fn suites(tls: &Tls) -> Vec<&'static str> {
 }
 
 #[test]
+fn a_section_of_tls_that_is_begun_is_not_left_empty() {
+    for text in [
+        "\ntls_server_config:\n",
+        "\ntls_server_config: {}\n",
+        "\ntls_server_config: ~\n",
+    ] {
+        let told = error(text);
+        assert!(told.contains("line 2: tls_server_config: holds nothing"), "{told}");
+    }
+}
+
+#[test]
 fn nothing_asks_for_nothing() {
     for text in [
         "",
         "{}",
-        "tls_server_config:\nbasic_auth_users: {}\nhttp_server_config: {headers: }\nrate_limit:\n",
+        "basic_auth_users: {}\nhttp_server_config: {headers: }\nrate_limit:\n",
     ] {
         let settings = parsed(text);
         assert!(settings.tls.is_none() && settings.headers.is_empty() && settings.users.is_empty());
