@@ -588,18 +588,33 @@ fn the_man_page_and_completions_tell_of_every_flag_and_command() {
     let flags = help.lines().filter_map(|line| line.trim_start().strip_prefix("--"));
     let flags: Vec<&str> = flags.filter_map(|flag| flag.split([' ', '[', '=']).next()).collect();
     assert!(flags.len() >= 9, "{help}");
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let commands: Vec<&str> = commands
+        .take_while(|line| !line.is_empty())
+        // What goes on over a line is indented further.
+        .filter_map(|line| line.strip_prefix("  ").filter(|rest| !rest.starts_with(' ')))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    for command in [
+        "demo",
+        "simulate",
+        "check",
+        "healthcheck",
+        "once",
+        "assets",
+        "man",
+        "completions",
+    ] {
+        assert!(commands.contains(&command), "{help} lacks {command}");
+    }
     for shell in ["bash", "zsh", "fish"] {
         let script = run(&["completions", shell], &[]);
         assert_eq!(script.status.code(), Some(0));
         let script = String::from_utf8(script.stdout).unwrap();
-        for word in flags
-            .iter()
-            .copied()
-            .chain(["demo", "simulate", "check", "once", "assets"])
-        {
+        for word in flags.iter().copied().chain(commands.iter().copied()) {
             assert!(script.contains(word), "{shell} lacks {word}");
-            let told =
-                ["demo", "simulate", "check", "once", "assets"].contains(&word) || set.contains(&format!("--{word}"));
+            let told = set.contains(&format!("--{word}"))
+                || set.lines().any(|line| line.split_whitespace().next() == Some(word));
             assert!(told, "the man page lacks {word}");
         }
     }

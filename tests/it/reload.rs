@@ -359,6 +359,14 @@ async fn the_limit_of_series_and_the_filter_of_jobs_are_reloaded() {
     exporter
         .reload(&first.with("metrics", "{series_limit: 1}"), By::Post)
         .await;
+    eventually("a limit that is passed already is said", || async {
+        let said = program.said();
+        let warning = said
+            .lines()
+            .find(|line| line.contains("more series are held than metrics.series_limit allows"));
+        warning.map(|line| assert!(line.contains("level=warn") && line.contains("limit=1"), "{line}"))
+    })
+    .await;
     let text = program
         .until("series are turned away", |text| value(text, DROPPED) > Some(dropped))
         .await;
