@@ -45,11 +45,12 @@
           signal: AbortSignal.timeout(PATIENCE),
         });
         // A customer that is gone, or a password that is asked for: the browser shows what is said of it.
-        if (answer.status === 404 || answer.status === 401) {
-          if (!isBusy()) return location.reload();
-        } else if (!answer.ok) throw new Error(answer.statusText);
+        if ((answer.status === 404 || answer.status === 401) && !isBusy()) return location.reload();
+        if (!answer.ok) throw new Error(answer.statusText);
         const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-        if (answer.ok && !isBusy()) {
+        // A page of somebody else's, as of a proxy that asks who is there, says nothing about the data.
+        if (!fresh.querySelector("[data-live]")) throw new Error("another page");
+        if (!isBusy()) {
           for (const part of document.querySelectorAll("[data-live]")) exchange(part, fresh.getElementById(part.id));
         }
         show(false);
