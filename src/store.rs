@@ -431,7 +431,7 @@ impl Store {
 
     /// The customers known.
     pub fn customers(&self) -> Vec<CustomerId> {
-        self.lock().customers.keys().cloned().collect()
+        self.numbered_customers().1
     }
 
     /// A number that changes whenever other customers are known, however much is learned about the same.
@@ -738,9 +738,7 @@ impl Inner {
     ) -> (Reconciled, Result<(), Error>) {
         let mut reconciled = Reconciled::default();
         for (id, organization) in listed {
-            if self.absent_once.contains(id) {
-                Arc::make_mut(&mut self.absent_once).remove(id);
-            }
+            self.forgive_absence(id);
             let known = Known {
                 organization: Arc::clone(organization),
             };
@@ -777,13 +775,18 @@ impl Inner {
         (reconciled, result)
     }
 
+    /// Forgets that a list lacked a customer. The set is copied only where it changes.
+    fn forgive_absence(&mut self, id: &CustomerId) {
+        if self.absent_once.contains(id) {
+            Arc::make_mut(&mut self.absent_once).remove(id);
+        }
+    }
+
     /// Drops a customer with all its series.
     fn forget(&mut self, id: &CustomerId) {
         self.membership += 1;
         self.customers.remove(id);
-        if self.absent_once.contains(id) {
-            Arc::make_mut(&mut self.absent_once).remove(id);
-        }
+        self.forgive_absence(id);
         let target = Target::Customer(id.clone());
         for collected in &mut self.collected {
             collected.freshness.remove(&target);

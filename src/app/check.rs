@@ -248,10 +248,8 @@ impl Check<'_> {
         let api::Error::Auth(cause) = error else {
             return plainly(error);
         };
-        let connection = self.report.connection.iter();
-        let is_explained = connection
-            .into_iter()
-            .any(|finding| finding.outcome == Outcome::FellShort);
+        let mut connection = self.report.connection.iter();
+        let is_explained = connection.any(|finding| finding.outcome == Outcome::FellShort);
         match cause.as_ref() {
             auth::Error::InvalidClient { .. } => format!(
                 "{cause}; compare auth.client_id with the app {REGISTRATION}, and see there whether its secret or \

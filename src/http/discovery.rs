@@ -63,14 +63,13 @@ impl Place {
             return None;
         }
         let by_external = external.filter(|url| {
-            let port = authority.port_u16().or_else(|| {
-                Url::parse(&format!("{}://x", url.scheme()))
-                    .ok()?
-                    .port_or_known_default()
-            });
-            url.host_str()
-                .is_some_and(|named| named.eq_ignore_ascii_case(authority.host()))
-                && url.port_or_known_default() == port
+            let is_its_port = match authority.port_u16() {
+                Some(port) => url.port_or_known_default() == Some(port),
+                // A URL is read without the port that its scheme has anyway.
+                None => url.port().is_none(),
+            };
+            let is_its_host = |named: &str| named.eq_ignore_ascii_case(authority.host());
+            is_its_port && url.host_str().is_some_and(is_its_host)
         });
         let (prefix, is_https) = match by_external {
             Some(url) => (url.path().trim_end_matches('/'), url.scheme() == "https"),

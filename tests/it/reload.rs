@@ -239,6 +239,17 @@ fn scrape_on(url: String, expected: BTreeSet<String>, stop: CancellationToken) -
     })
 }
 
+/// The answer to a scrape once every collector has asked about all four customers.
+async fn until_all_is_fresh(program: &Program) -> String {
+    program
+        .until("all is fresh", |text| {
+            ["jobs", "protected", "licenses", "scan_profiles", "scan_changes"]
+                .iter()
+                .all(|collector| fresh(text, collector) == Some(4.0))
+        })
+        .await
+}
+
 /// The pauses between requests, in their order.
 fn pauses(requests: &[Request]) -> Vec<Duration> {
     let at: Vec<Instant> = requests.iter().map(|request| request.at).collect();
@@ -266,13 +277,7 @@ async fn a_bad_file_changes_nothing_and_says_so() {
     let wanted = Wanted::first().with("jobs", "1s").with("rpo", "{default: 3h}");
     let exporter = Reloading::start(&wanted).await;
     let program = &exporter.program;
-    let text = program
-        .until("all is fresh", |text| {
-            ["jobs", "protected", "licenses", "scan_profiles", "scan_changes"]
-                .iter()
-                .all(|collector| fresh(text, collector) == Some(4.0))
-        })
-        .await;
+    let text = until_all_is_fresh(program).await;
     let before = in_force(&text);
     assert!(before.iter().any(|line| line.ends_with(" 10800")), "{before:?}");
     let base = &exporter.partner.base;
@@ -409,13 +414,7 @@ async fn everything_is_reloaded_without_a_scrape_or_a_series_less() {
             .collect()
     });
     let ids: Vec<&str> = customers.iter().map(|(id, _)| id.as_str()).collect();
-    let text = program
-        .until("all is fresh", |text| {
-            ["jobs", "protected", "licenses", "scan_profiles", "scan_changes"]
-                .iter()
-                .all(|collector| fresh(text, collector) == Some(4.0))
-        })
-        .await;
+    let text = until_all_is_fresh(program).await;
     let kept = telling_of(&text, &ids[..2]);
     assert!(kept.len() > 50, "{kept:?}");
     let stop = CancellationToken::new();
