@@ -3,7 +3,7 @@
 use std::process::Command;
 
 fn main() {
-    // A packager without the repository at hand sets the revision itself.
+    // A packager without a repository sets the revision.
     let revision = std::env::var("BUILD_REVISION")
         .ok()
         .or_else(|| said_by("git", &["rev-parse", "--short=12", "HEAD"]));

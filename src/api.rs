@@ -1,15 +1,17 @@
-//! The Elements API: who we are to it, how requests travel, and its two generations.
+//! Client of the Elements API: credentials, transport, and both generations.
 //!
-//! Nothing in here knows of metrics. What happens is told to an [`Observer`], which `app` hands in; what goes wrong is
-//! an [`Error`] whose [`Error::reason`] is also the bounded label value.
+//! Independent of metrics. Events are reported to an [`Observer`], which `app` passes in; failures are an [`Error`],
+//! whose [`Error::reason`] is also the bounded label value.
 
 pub mod auth;
+mod body;
+pub mod client;
 pub mod credential;
 mod envelope;
 pub mod exchange;
-pub mod gateway;
 pub mod pace;
 pub mod probe;
+mod request_id;
 mod rows;
 pub mod transport;
 pub mod v1;
@@ -22,11 +24,12 @@ use std::time::Duration;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
 
+pub use request_id::RequestId;
 pub use rows::{MAX_LIST_BYTES, MAX_LIST_ROWS};
 
-use crate::domain::{Gigabyte, counted};
+use crate::domain::counted;
 
-/// A client of one generation of the API. Collectors match over it, so that each answers for both.
+/// A client of one generation of the API. Collectors match on it, so that each supports both.
 #[derive(Clone, Debug)]
 pub enum Api {
     /// `partner/…`, slated for deprecation by the vendor.
@@ -36,17 +39,12 @@ pub enum Api {
 }
 
 impl Api {
-    /// How many bytes the vendor's "GB" is taken for.
-    pub fn gigabyte(&self) -> Gigabyte {
-        self.transport().gigabyte()
-    }
-
-    /// Who is told about what happens.
+    /// Receives events.
     pub fn observer(&self) -> &Arc<dyn Observer> {
         self.transport().observer()
     }
 
-    /// The way requests take.
+    /// Returns the transport of requests.
     pub fn transport(&self) -> &transport::Transport {
         match self {
             Self::V1(client) => client.transport(),
@@ -54,7 +52,7 @@ impl Api {
         }
     }
 
-    /// The name of the generation as the configuration spells it.
+    /// Returns the name of the generation as in the configuration.
     pub fn generation(&self) -> Generation {
         match self {
             Self::V1(_) => Generation::V1,
@@ -66,7 +64,7 @@ impl Api {
 /// A generation of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Generation {
-    /// The first.
+    /// The first, whose paths have no version.
     V1,
     /// The second, whose paths say `v3`.
     V3,
@@ -81,10 +79,10 @@ impl std::fmt::Display for Generation {
     }
 }
 
-/// What is asked for, under one name for both generations; also the value of the label `endpoint`.
+/// A resource, under one name for both generations; also the value of the label `endpoint`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Endpoint {
-    /// The token.
+    /// Token.
     Token,
     /// All customers.
     Customers,
@@ -102,15 +100,27 @@ pub enum Endpoint {
     ScanProfiles,
     /// One scan profile.
     ScanProfile,
-    /// Numbers of the daily scan report; in the second generation its objects too.
+    /// Counts of the daily scan report, with its objects in the second generation.
     ScanChanges,
     /// Objects of the daily scan report, first generation.
     ScanChangeObjects,
+    /// The objects in the report of a job.
+    JobReport,
+    /// Seats per tenant.
+    TenantSeats,
+    /// The users of a tenant.
+    Users,
+    /// Consent to the app of a product.
+    AppConsent,
+    /// Signs of ransomware in a tenant.
+    Ransomware,
+    /// Baselines of all tenants.
+    Baselines,
 }
 
 impl Endpoint {
-    /// All of them, for tables and checks.
-    pub const ALL: [Self; 11] = [
+    /// All endpoints, for tables and checks.
+    pub const ALL: [Self; 17] = [
         Self::Token,
         Self::Customers,
         Self::Customer,
@@ -122,6 +132,12 @@ impl Endpoint {
         Self::ScanProfile,
         Self::ScanChanges,
         Self::ScanChangeObjects,
+        Self::JobReport,
+        Self::TenantSeats,
+        Self::Users,
+        Self::AppConsent,
+        Self::Ransomware,
+        Self::Baselines,
     ];
 
     /// The label value.
@@ -138,6 +154,12 @@ impl Endpoint {
             Self::ScanProfile => "scan_profile",
             Self::ScanChanges => "scan_changes",
             Self::ScanChangeObjects => "scan_change_objects",
+            Self::JobReport => "job_report",
+            Self::TenantSeats => "tenant_seats",
+            Self::Users => "users",
+            Self::AppConsent => "app_consent",
+            Self::Ransomware => "ransomware",
+            Self::Baselines => "baselines",
         }
     }
 }
@@ -148,42 +170,51 @@ impl std::fmt::Display for Endpoint {
     }
 }
 
-/// Tells how many rows an answer held, and gives them on.
-fn told_rows<R>(
+/// Attempts to fetch a list whose total and number of rows differ. Customers may change between two pages, but rarely
+/// twice in a row.
+const WALKS: usize = 2;
+
+/// Reports the number of rows of a response, and returns them. `last` is the id of the newest call, which is the one
+/// that failed.
+fn report_rows<R>(
     transport: &transport::Transport,
     endpoint: Endpoint,
     answer: Result<Vec<R>, Error>,
+    last: Option<RequestId>,
 ) -> Result<Vec<R>, Failure> {
-    let rows = answer.map_err(|error| error.at(endpoint))?;
+    let rows = answer.map_err(|error| Failure {
+        request_id: last,
+        ..error.at(endpoint)
+    })?;
     transport.observer().rows(endpoint, rows.len());
     Ok(rows)
 }
 
-/// Told about everything that happens between us and the API. The calls are cheap and never block.
+/// Receives the events of requests to the API. Calls are cheap and never block.
 pub trait Observer: std::fmt::Debug + Send + Sync {
-    /// One attempt was answered with this status, or not answered at all (`None`).
+    /// An attempt ended with this status, or without a response (`None`).
     fn request(&self, endpoint: Endpoint, status: Option<u16>, took: Duration);
-    /// An attempt is about to be repeated.
+    /// An attempt is about to be retried.
     fn retry(&self, endpoint: Endpoint);
-    /// The API asked for less.
+    /// The API throttled a request.
     fn throttled(&self, endpoint: Endpoint);
-    /// An answer held so many rows. By default nobody wants to know.
+    /// A response contained this many rows. Ignored by default.
     fn rows(&self, endpoint: Endpoint, rows: usize) {
         let _ = (endpoint, rows);
     }
-    /// A value was there and could not be understood. `shape` is the value with its letters and digits masked.
+    /// A value could not be parsed. `shape` is the value with its letters and digits masked.
     fn decode_error(&self, endpoint: Endpoint, field: &'static str, shape: &str);
-    /// A number or word is not in the reference.
+    /// A number or word is missing from the vendor's reference.
     fn unknown_value(&self, endpoint: Endpoint, field: &'static str, value: &str);
-    /// Rows would have made two samples of one series.
+    /// Rows would have been duplicates of a series.
     fn duplicate_rows(&self, endpoint: Endpoint, rows: u64);
-    /// A token could not be had.
+    /// A token request failed.
     fn token_failure(&self, error: &auth::Error);
-    /// A token was had; it expires in this time.
+    /// A token was fetched; it expires after this time.
     fn token(&self, expires_in: Duration);
 }
 
-/// Every value of [`Error::reason`], so that counters can begin at zero.
+/// All values of [`Error::reason`], so that counters can start at zero.
 pub const REASONS: &[&str] = &[
     "auth",
     "not_permitted",
@@ -210,20 +241,16 @@ pub const REASONS: &[&str] = &[
     "foreign_link",
     "unusable_id",
     "unavailable",
-    "shrunk",
-    "series_limit",
-    "deadline",
-    "panicked",
 ];
 
-/// Why a poll has no complete answer.
+/// Reason why there is no complete response.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no token to ask with.
+    /// There is no token for the request.
     #[error("no token")]
     Auth(#[source] Arc<auth::Error>),
-    /// The scope that the request needs is not granted.
-    #[error("the app registration does not hold the permission {0}")]
+    /// The permission that the request needs is missing.
+    #[error("permission missing: {0}")]
     NotPermitted(&'static str),
     /// The host name has no address.
     #[error("cannot resolve the host name")]
@@ -234,69 +261,52 @@ pub enum Error {
     /// The TLS handshake failed.
     #[error("TLS handshake failed")]
     Tls(#[source] reqwest::Error),
-    /// The proxy cannot be reached or refused.
-    #[error("no connection through the proxy")]
+    /// The proxy is unreachable or rejected the request.
+    #[error("cannot connect through the proxy")]
     Proxy(#[source] reqwest::Error),
-    /// The whole request took longer than `api.timeout`.
-    #[error("no complete answer within {}", humantime::format_duration(*.0))]
+    /// The whole request exceeded `api.timeout`.
+    #[error("no complete response within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
-    /// The connection broke in the middle, or the body ended early.
-    #[error("the answer broke off")]
+    /// The connection broke, or the body ended early.
+    #[error("the response was truncated")]
     Interrupted(#[source] reqwest::Error),
-    /// The body, or all bodies of a list together, are larger than any honest answer.
-    #[error("the answer is larger than {0} bytes")]
+    /// The body, or all bodies of a list together, exceed the size limit.
+    #[error("the response exceeds {0} bytes")]
     TooLarge(usize),
-    /// The list has more rows than any honest one.
+    /// The list exceeds the limit of rows.
     #[error("the list has more than {0} rows")]
     TooMany(usize),
-    /// The API answered with a status that is no success.
+    /// The API returned an error status.
     #[error("status {0}")]
     Status(u16),
-    /// The API pointed to another place. Redirects are never followed: they could carry a token there.
-    #[error("status {0} points elsewhere, which is never followed")]
+    /// The API returned a redirect. Redirects are never followed, because they could leak a token.
+    #[error("status {0}: redirects are not followed")]
     Redirect(u16),
-    /// The API asked for a pause, again and again.
+    /// The API kept throttling.
     #[error("throttled")]
     Throttled,
-    /// The body is not what the reference says.
-    #[error("the answer is not {0}")]
+    /// The body does not match the reference.
+    #[error("the response is not {0}")]
     Decode(&'static str),
-    /// Some rows could not be read; the others count.
-    #[error("{} of the answer could not be read", counted(u64::try_from(*.0).unwrap_or(u64::MAX), "row", "rows"))]
+    /// Some rows are invalid; the others count.
+    #[error("could not parse {} of the response", counted(u64::try_from(*.0).unwrap_or(u64::MAX), "row", "rows"))]
     UnreadableRows(usize),
-    /// A list did not come in whole.
-    #[error("the list is not complete: {0}")]
+    /// A list is incomplete.
+    #[error("incomplete list: {0}")]
     Incomplete(&'static str),
-    /// A link of the answer leads to another scheme, host or port.
-    #[error("the next page is at another origin, which is never asked")]
+    /// A link in the response has another scheme, host or port.
+    #[error("the next page has a different origin; not followed")]
     ForeignLink,
-    /// An id from the answer cannot stand in a path.
-    #[error("an id of the answer cannot stand in a path")]
+    /// An id in the response is not allowed in a path.
+    #[error("the response contains an id that is not valid in a URL path")]
     UnusableId,
-    /// The host has been failing, so that it is only probed now and then.
-    #[error("the API has been failing; it is asked again in {}", humantime::format_duration(*.0))]
+    /// The host keeps failing, so only occasional probes are sent.
+    #[error("the API keeps failing; next attempt in {}", humantime::format_duration(*.0))]
     Unavailable(Duration),
-    /// Far fewer customers than before; believed when the next list says the same.
-    #[error("{missing} of {known} customers are missing; believed when the next list says the same")]
-    Shrunk {
-        /// How many known customers the list lacks.
-        missing: usize,
-        /// How many were known.
-        known: usize,
-    },
-    /// The answer would take the exporter past `metrics.series_limit`.
-    #[error("the answer would pass metrics.series_limit")]
-    SeriesLimit,
-    /// The poll took longer than any honest poll.
-    #[error("the poll did not end within {}", humantime::format_duration(*.0))]
-    Deadline(Duration),
-    /// The poll panicked: a fault of the exporter.
-    #[error("the poll panicked, which is a fault of the exporter")]
-    Panicked,
 }
 
 impl Error {
-    /// The value of the label `reason`.
+    /// Returns the value of the label `reason`.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Auth(_) => "auth",
@@ -324,19 +334,21 @@ impl Error {
             Self::ForeignLink => "foreign_link",
             Self::UnusableId => "unusable_id",
             Self::Unavailable(_) => "unavailable",
-            Self::Shrunk { .. } => "shrunk",
-            Self::SeriesLimit => "series_limit",
-            Self::Deadline(_) => "deadline",
-            Self::Panicked => "panicked",
         }
     }
 
-    /// Whether the API said that we may not see this.
+    /// Returns whether the API denied access.
     pub fn is_forbidden(&self) -> bool {
         matches!(self, Self::Status(403))
     }
 
-    /// Whether another attempt soon may well succeed: the fault lies between us and the API or in a bad moment of it.
+    /// Returns whether there was no response, or one that means that the API is down.
+    pub fn is_outage(&self) -> bool {
+        let is_without_answer = matches!(self, Self::Tls(_) | Self::Proxy(_) | Self::Unavailable(_));
+        is_without_answer || self.is_transient()
+    }
+
+    /// Returns whether a retry may succeed: the connection failed, or the API has a temporary problem.
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
@@ -345,29 +357,36 @@ impl Error {
     }
 }
 
-/// An error with the endpoint that it came from.
+/// An error with its endpoint.
 #[derive(Debug, thiserror::Error)]
 #[error("{endpoint}: {error}")]
 pub struct Failure {
-    /// What was asked for.
+    /// Endpoint of the request.
     pub endpoint: Endpoint,
-    /// What went wrong.
+    /// The error.
     #[source]
     pub error: Error,
+    /// Id of the failed call, if its response has one.
+    pub request_id: Option<RequestId>,
 }
 
 impl Error {
-    /// The same error, saying what was asked for.
+    /// Adds the endpoint to an error.
     pub fn at(self, endpoint: Endpoint) -> Failure {
-        Failure { endpoint, error: self }
+        Failure {
+            endpoint,
+            error: self,
+            request_id: None,
+        }
     }
 }
 
-/// The characters of a path segment that are not themselves: everything but letters, digits and `-_~`. The dot is
-/// left to [`url`], which refuses the segments that would climb.
+/// Characters that are escaped in a path segment: all except letters, digits and `-_~`. Dots are not escaped, because
+/// [`url`] rejects segments of dots.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'~').remove(b'.');
 
-/// The address below `base` and `base_path`, each segment encoded, so that an id of the answer is never another path.
+/// Returns the URL below `base` and `base_path`. Each segment is escaped, so that an id from a response cannot change
+/// the path.
 fn url(base: &Url, base_path: &str, segments: &[&str]) -> Result<Url, Error> {
     let mut path = format!(
         "{}{}",
@@ -375,7 +394,7 @@ fn url(base: &Url, base_path: &str, segments: &[&str]) -> Result<Url, Error> {
         base_path.trim_end_matches('/')
     );
     for segment in segments {
-        // Even encoded, these two are read as "here" and "up" by everything that reads URLs.
+        // URL parsers interpret these two as "current" and "parent" even if they are escaped.
         if segment.is_empty() || *segment == "." || *segment == ".." {
             return Err(Error::UnusableId);
         }
@@ -385,63 +404,4 @@ fn url(base: &Url, base_path: &str, segments: &[&str]) -> Result<Url, Error> {
     let mut url = base.clone();
     url.set_path(&path);
     Ok(url)
-}
-
-/// How deep lists and objects may stand in each other. The deepest answer of the reference has five levels.
-const MAX_DEPTH: usize = 64;
-
-/// The body without the byte order mark that some servers put before JSON, and without white space around it.
-///
-/// # Errors
-/// Where it is too deep. What nobody asks for is skipped unread, so that no parser would notice.
-fn json(body: &[u8]) -> Result<&[u8], Error> {
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
-    if is_too_deep(body) {
-        return Err(Error::Decode("JSON of an honest depth"));
-    }
-    Ok(body)
-}
-
-/// Whether brackets and braces outside of strings stand deeper than [`MAX_DEPTH`]. Whether they fit is the parser's.
-fn is_too_deep(body: &[u8]) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in body {
-        match (in_string, byte) {
-            (true, _) if escaped => escaped = false,
-            (true, b'\\') => escaped = true,
-            (_, b'"') => in_string = !in_string,
-            (false, b'[' | b'{') => {
-                depth += 1;
-                if depth > MAX_DEPTH {
-                    return true;
-                }
-            }
-            (false, b']' | b'}') => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    false
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-
-    #[test]
-    fn depth_counts_brackets_outside_of_strings() {
-        let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
-        assert!(json(nested(MAX_DEPTH).as_bytes()).is_ok());
-        assert!(json(nested(MAX_DEPTH + 1).as_bytes()).is_err());
-        let side_by_side = format!("[{}1]", "[],".repeat(10 * MAX_DEPTH));
-        assert!(json(side_by_side.as_bytes()).is_ok());
-        let text = format!(r#"["{}\"{}"]"#, "[".repeat(1000), "{".repeat(1000));
-        assert!(json(text.as_bytes()).is_ok());
-    }
-
-    #[test]
-    fn a_byte_order_mark_and_white_space_are_left_out() {
-        assert_eq!(json(b"\xef\xbb\xbf {} \n").unwrap(), b"{}");
-    }
 }

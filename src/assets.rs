@@ -1,19 +1,27 @@
-//! Dashboards and rules, compiled in, so that they are always those of this version.
+//! Dashboards and rules, embedded, so that they match the version.
 
-use std::io;
+pub mod grafana;
+mod links;
+
+use std::borrow::Cow;
+use std::fs::Permissions;
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-/// A file that comes with the exporter.
+pub use links::Links;
+
+/// A bundled file.
 #[derive(Clone, Copy, Debug)]
 pub struct Asset {
-    /// Its name.
+    /// File name.
     pub name: &'static str,
-    /// Its content, byte for byte that of the repository.
+    /// Content, byte for byte as in the repository.
     pub content: &'static str,
 }
 
 impl Asset {
-    /// The value of `Content-Type` that goes with it.
+    /// Returns its `Content-Type`.
     pub fn content_type(&self) -> &'static str {
         if self.name.ends_with(".json") {
             "application/json"
@@ -46,6 +54,10 @@ pub const DASHBOARDS: &[Asset] = &[
         content: include_str!("../dashboards/elements-licences.json"),
     },
     Asset {
+        name: "elements-report.json",
+        content: include_str!("../dashboards/elements-report.json"),
+    },
+    Asset {
         name: "elements-exporter.json",
         content: include_str!("../dashboards/elements-exporter.json"),
     },
@@ -63,10 +75,10 @@ pub const RULES: &[Asset] = &[
     },
 ];
 
-/// What to do about each alert, in Markdown.
+/// Runbooks of the alerts, in Markdown.
 pub const RUNBOOKS: &str = include_str!("../docs/runbooks.md");
 
-/// Whether every name consists of letters, digits, `-`, `_` and `.`, so that it can stand in a page as it is.
+/// Whether every name consists of letters, digits, `-`, `_` and `.`, so that it needs no escaping in a page.
 pub const NAMES_ARE_PLAIN: bool = names_are_plain(DASHBOARDS) && names_are_plain(RULES);
 
 const fn names_are_plain(assets: &[Asset]) -> bool {
@@ -87,16 +99,44 @@ const fn names_are_plain(assets: &[Asset]) -> bool {
 /// Writes all assets under `directory`: dashboards in `dashboards`, rules in `rules`.
 ///
 /// # Errors
-/// Where a directory or file cannot be written.
-pub fn write(directory: &Path) -> io::Result<usize> {
+/// If a directory or file cannot be written.
+pub fn write(directory: &Path, links: &Links) -> io::Result<usize> {
+    let dashboards = DASHBOARDS
+        .iter()
+        .map(|asset| ("dashboards", asset, Cow::Borrowed(asset.content)));
+    let rules = RULES
+        .iter()
+        .map(|asset| ("rules", asset, links.absolute(asset.content)));
     let mut written = 0;
-    for (folder, assets) in [("dashboards", DASHBOARDS), ("rules", RULES)] {
+    for (folder, asset, content) in dashboards.chain(rules) {
         let folder = directory.join(folder);
         std::fs::create_dir_all(&folder)?;
-        for asset in assets {
-            std::fs::write(folder.join(asset.name), asset.content)?;
-            written += 1;
-        }
+        replace(&folder.join(asset.name), &content)?;
+        written += 1;
     }
     Ok(written)
+}
+
+/// Writes the Grafana alert rules under `directory`, evaluated by the data source with this id.
+///
+/// # Errors
+/// If the directory or the file cannot be written.
+pub fn write_grafana_alerts(directory: &Path, datasource: &str, links: &Links) -> io::Result<usize> {
+    let rules = grafana::alert_rules(datasource, links).map_err(io::Error::other)?;
+    std::fs::create_dir_all(directory)?;
+    replace(&directory.join(grafana::FILE_NAME), &rules)?;
+    Ok(1)
+}
+
+/// Writes a file atomically, so that a full disk cannot truncate a rule file.
+fn replace(path: &Path, content: &str) -> io::Result<()> {
+    // Follows symbolic links.
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    // Other users may read it, subject to the umask.
+    let mut file = builder.permissions(Permissions::from_mode(0o666)).tempfile_in(folder)?;
+    file.write_all(content.as_bytes())?;
+    file.persist(path)?;
+    Ok(())
 }

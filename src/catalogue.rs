@@ -1,10 +1,10 @@
-//! The catalogue: every metric once, with its type, labels, help and promises. The reference page is made of it, and the
-//! tests hold documentation, dashboards and rules against it.
+//! List of all metrics, with type, labels, help and stability. The reference page is generated from it, and tests check
+//! documentation, dashboards and rules against it.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 
-use crate::exposition::{Metric, Stability};
+use crate::domain::Pattern;
+use crate::exposition::{ExcludedMetrics, Metric};
 use crate::{collector, health, scrape, store};
 
 /// A metric with the names of its labels.
@@ -14,11 +14,11 @@ pub struct Entry {
     pub metric: Metric,
     /// Its labels in order.
     pub labels: Vec<&'static str>,
-    /// The collector that it comes from, `None` for metrics about the exporter.
+    /// Its collector; `None` for metrics about the exporter.
     pub collector: Option<&'static str>,
 }
 
-/// Every metric, in the order of the exposition: those of the collectors, then those about the exporter.
+/// Returns every metric, in the order of the exposition: those of the collectors, then those about the exporter.
 pub fn metrics() -> Vec<Entry> {
     let mut seen = BTreeSet::new();
     let of_collectors = collector::ALL.iter().flat_map(|entry| {
@@ -44,42 +44,9 @@ pub fn metrics() -> Vec<Entry> {
         .collect()
 }
 
-/// The reference of metrics as Markdown.
-pub fn reference() -> String {
-    let mut text = String::new();
-    let mut section = Some("");
-    for entry in metrics() {
-        if section != entry.collector {
-            section = entry.collector;
-            let title = match section {
-                Some(collector) => format!("Collector `{collector}`"),
-                None => "About the exporter".to_owned(),
-            };
-            let _ = write!(
-                text,
-                "\n### {title}\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n"
-            );
-        }
-        let Metric {
-            name,
-            kind,
-            help,
-            stability,
-            ..
-        } = entry.metric;
-        let labels: Vec<String> = entry.labels.iter().map(|label| format!("`{label}`")).collect();
-        let experimental = match stability {
-            Stability::Stable => "",
-            Stability::Experimental => " *(experimental)*",
-        };
-        let _ = writeln!(
-            text,
-            "| `{name}` | {} | {} | {help}{experimental} |",
-            kind.as_str(),
-            labels.join(", ")
-        );
-    }
-    text
+/// Returns the metrics whose names match a pattern.
+pub fn matching(patterns: &[Pattern]) -> ExcludedMetrics {
+    ExcludedMetrics::matching(patterns, metrics().into_iter().map(|entry| entry.metric))
 }
 
 #[cfg(test)]
@@ -101,11 +68,12 @@ mod tests {
     }
 
     #[test]
-    fn dated_facts_are_those_that_the_contract_names() {
+    fn dated_facts_are_those_of_the_contract() {
         for entry in metrics().into_iter().filter(|entry| entry.collector.is_some()) {
             let name = entry.metric.name;
-            let dated =
-                name.ends_with("_timestamp_seconds") || name.ends_with("_info") || name == "elements_job_rpo_seconds";
+            let dated = name.ends_with("_timestamp_seconds")
+                || name.ends_with("_info")
+                || ["elements_job_rpo_seconds", "elements_job_abandoned"].contains(&name);
             assert_eq!(entry.metric.lifetime == Lifetime::Dated, dated, "{name}");
         }
     }

@@ -1,21 +1,30 @@
-//! What is collected: one file each, and the table of them all.
+//! Collectors, one file each, and their table.
 //!
-//! A [`Collector`] asks the API about one [`Target`] and gives either a whole new record or an error. What it keeps is a
-//! record of parsed values; what a scrape shows of it are its [`Shape`]s. The table [`ALL`] is the only place that
-//! knows which collectors exist: the schedule, the configuration, the reference of metrics and the tests walk it.
+//! A [`Collector`] polls the API for one [`Target`] and returns a complete new record or an error. The record holds
+//! parsed values; its [`Shape`](crate::exposition::Shape)s render it as samples. The table [`ALL`] is the only list of
+//! collectors: schedule, configuration, metrics reference and tests iterate over it.
 
+mod app_consent;
+mod baselines;
 mod customers;
+mod entry;
+mod id;
+mod job_reports;
 mod jobs;
 mod licenses;
+mod per_tenant;
 mod protected;
+mod ransomware;
+mod rows;
 mod scan_changes;
 mod scan_profiles;
+mod tenant_seats;
+mod user_protection;
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,11 +32,26 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use crate::api::{Api, Endpoint, Error, Failure, Generation};
-use crate::domain::{CustomerId, ModuleStanding, Standing, Timestamp};
-use crate::exposition::{Metric, Shape, ShapeMetrics, Table};
+use crate::api::{Api, Endpoint, Error, Failure};
+use crate::domain::{
+    AttributeTable, Attributes, CustomerId, Gigabyte, HealthSummary, ModuleHealth, Objectives, Pattern, TenantId,
+    Timestamp,
+};
+use crate::exposition::{ExcludedMetrics, ShapeMetrics, Table};
+use rows::{
+    Held, customer_filter, exact, float, hold_known, keep_missing, only, signed_float, split_rows, tabulate, turn,
+};
 
 pub use customers::Customer;
+pub use entry::Entry;
+pub use id::{CollectorId, PerCollector, ids};
+pub use job_reports::{CommonErrors, common_errors};
+pub use jobs::{EndedRun, ModuleRuns, add_module_names, past_runs};
+pub use licenses::add_product_names;
+pub use ransomware::{RansomwareSigns, ransomware_signs};
+
+/// How far in the future a time may lie before it is rejected. Clocks differ by a few minutes at most.
+const FUTURE_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
 /// All collectors, in the order in which their metrics are written.
 pub const ALL: &[Entry] = &[
@@ -37,23 +61,21 @@ pub const ALL: &[Entry] = &[
     Entry::of::<licenses::Licenses>(),
     Entry::of::<scan_profiles::ScanProfiles>(),
     Entry::of::<scan_changes::ScanChanges>(),
+    Entry::of::<job_reports::JobReports>(),
+    Entry::of::<tenant_seats::TenantSeats>(),
+    Entry::of::<user_protection::UserProtection>(),
+    Entry::of::<app_consent::AppConsent>(),
+    Entry::of::<ransomware::Ransomware>(),
+    Entry::of::<baselines::Baselines>(),
 ];
 
-/// The name of the collector that lists the customers, on which the others stand.
+/// Name of the collector of the customer list, which all others need.
 pub const CUSTOMERS: &str = customers::Customers::NAME;
 
-/// The name of the collector of jobs, without which nothing is known of backups.
+/// Name of the collector of jobs, needed for backup status.
 pub const JOBS: &str = jobs::Jobs::NAME;
 
-/// How many rows are read before other polls and scrapes have their turn: a few milliseconds' worth.
-const ROWS_A_TURN: usize = 1_000;
-
-/// The position of a collector in [`ALL`].
-pub fn index_of(name: &str) -> Option<usize> {
-    ALL.iter().position(|entry| entry.name == name)
-}
-
-/// Whom a poll asks about.
+/// What a poll is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Target {
     /// All customers at once.
@@ -71,196 +93,321 @@ impl Target {
         }
     }
 
-    /// The same for a person to read in a log.
-    pub fn shown(&self) -> String {
+    /// The same for log messages.
+    pub fn log_safe(&self) -> String {
         match self {
             Self::Partner => String::new(),
-            Self::Customer(id) => id.shown(),
+            Self::Customer(id) => id.log_safe(),
         }
     }
 }
 
-/// Whom a collector asks about, as long as nothing forbids it.
+/// Kind of target that a collector is polled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// Once for all customers. Where only some customers may be seen, each by itself.
+pub enum TargetKind {
+    /// All customers at once; each one separately if the registration may only read some customers.
     Partner,
-    /// Each customer by itself.
+    /// Each customer separately.
     Customer,
 }
 
-/// What a poll needs to know besides the API.
-#[derive(Clone, Debug)]
-pub struct Context {
-    /// The present, by the wall clock.
-    pub now: Timestamp,
-    /// What the operator set.
-    pub settings: Arc<Settings>,
-    /// The name of the target customer's organization, where it is known.
-    pub organization: Arc<str>,
+/// Estimated cost of a poll of one target.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Price {
+    /// Requests of one poll.
+    pub requests: f64,
+    /// What is requested, for people.
+    pub of: &'static str,
 }
 
-/// What the operator set for the collectors.
+impl Price {
+    /// One request.
+    pub const ONE: Self = Self {
+        requests: 1.0,
+        of: "1 per customer",
+    };
+}
+
+/// The targets that a collector can poll: a [`Target`] of either kind, or a [`CustomerId`] alone.
+pub trait PollTarget: Sized + Send + Sync + 'static {
+    /// Kind of these targets.
+    const KIND: TargetKind;
+
+    /// Converts a target to this type; `None` if the collector cannot poll it.
+    fn from_target(target: &Target) -> Option<Self>;
+}
+
+impl PollTarget for Target {
+    const KIND: TargetKind = TargetKind::Partner;
+
+    fn from_target(target: &Target) -> Option<Self> {
+        Some(target.clone())
+    }
+}
+
+/// The partner only, for resources without a per-customer list.
+#[derive(Clone, Copy, Debug)]
+pub struct Partner;
+
+impl PollTarget for Partner {
+    const KIND: TargetKind = TargetKind::Partner;
+
+    fn from_target(target: &Target) -> Option<Self> {
+        (*target == Target::Partner).then_some(Self)
+    }
+}
+
+impl PollTarget for CustomerId {
+    const KIND: TargetKind = TargetKind::Customer;
+
+    fn from_target(target: &Target) -> Option<Self> {
+        match target {
+            Target::Partner => None,
+            Target::Customer(id) => Some(id.clone()),
+        }
+    }
+}
+
+/// Input of a poll besides the API.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Current time by the wall clock.
+    pub now: Timestamp,
+    /// Settings of the collectors.
+    pub settings: Arc<Settings>,
+    /// Age at which values of the collector expire; without end where that is not known.
+    pub stale_after: Duration,
+    /// Name of the target customer's organization; empty if unknown.
+    pub organization: Arc<str>,
+    /// Records of other collectors, while polling.
+    pub memory: Option<Arc<dyn Memory>>,
+}
+
+impl Context {
+    /// Returns a context for rendering records.
+    pub fn new(now: Timestamp, settings: Arc<Settings>, organization: Arc<str>) -> Self {
+        Self {
+            now,
+            settings,
+            stale_after: Duration::MAX,
+            organization,
+            memory: None,
+        }
+    }
+
+    /// Returns the attributes of the target customer.
+    fn attributes(&self, customer: &CustomerId) -> Option<&Arc<Attributes>> {
+        self.settings.attributes.as_ref()?.of(customer, &self.organization)
+    }
+
+    /// Returns another collector's record of a customer.
+    fn record_of(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>> {
+        self.memory.as_ref()?.record(collector, customer)
+    }
+
+    /// Returns a customer's Microsoft 365 tenants according to the customer list.
+    fn tenants(&self, customer: &CustomerId) -> Vec<TenantId> {
+        let listed = self.listed(customer);
+        listed.map_or_else(Vec::new, |listed| listed.tenant_ids().cloned().collect())
+    }
+
+    /// Whether these are all of its tenants.
+    fn names_all_tenants(&self, customer: &CustomerId) -> bool {
+        self.listed(customer).is_some_and(|listed| listed.names_all_tenants())
+    }
+
+    /// Returns a customer as the customer list shows it.
+    fn listed(&self, customer: &CustomerId) -> Option<Customer> {
+        let record = self.record_of(CollectorId::CUSTOMERS, customer)?;
+        record.as_any().downcast_ref::<Customer>().cloned()
+    }
+}
+
+/// Settings of the collectors.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// Job types to ask for; all where empty.
+    /// Job types to request; all if empty.
     pub job_types: Vec<u16>,
-    /// Job modules to ask for; all where empty.
+    /// Job modules to request; all if empty.
     pub job_modules: Vec<u16>,
     /// Whether changed objects are counted per container.
     pub scan_objects: bool,
     /// Whether the owner's address is a label.
     pub owner_email: bool,
-    /// How old restore points may be.
-    pub rpo: Objective,
-    /// The only customers to ask the second generation's lists for; all where empty.
+    /// Attributes of customers; `None` without a file of them.
+    pub attributes: Option<Arc<AttributeTable>>,
+    /// Recovery point objectives.
+    pub rpo: Objectives,
+    /// Products whose licences are collected; all if empty.
+    pub license_services: Vec<Pattern>,
+    /// Products that count as backup licences.
+    pub backup_services: Vec<Pattern>,
+    /// Meaning of a gigabyte in the API.
+    pub gigabyte: Gigabyte,
+    /// Products whose app consent is polled.
+    pub consent_products: Vec<String>,
+    /// Metrics to exclude.
+    pub excluded: ExcludedMetrics,
+    /// The only customers to request from the lists of the second generation; all if empty.
     pub customer_ids: Vec<String>,
 }
 
-/// How old the newest restore point of a module may be; `None` exempts it.
-#[derive(Clone)]
-pub struct Objective(Arc<ObjectiveOf>);
-
-type ObjectiveOf = dyn Fn(&Module<'_>) -> Option<Duration> + Send + Sync;
-
-/// A module of a customer, as objectives are set for it.
-#[derive(Clone, Copy, Debug)]
-pub struct Module<'a> {
-    /// The customer's id.
-    pub customer_id: &'a str,
-    /// The name of its organization.
-    pub organization: &'a str,
-    /// The service.
-    pub service: &'a str,
-    /// The module.
-    pub module: &'a str,
+/// Settings that the requests of a poll depend on. If they change, running polls are repeated.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Question {
+    /// Job types and modules to request.
+    pub jobs: (Vec<u16>, Vec<u16>),
+    /// Whether changed objects are requested.
+    pub scan_objects: bool,
+    /// Products whose app consent is polled.
+    pub consent_products: Vec<String>,
 }
 
-impl Objective {
-    /// The objective that `of` says.
-    pub fn new(of: impl Fn(&Module<'_>) -> Option<Duration> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(of))
-    }
-
-    /// The objective of a module.
-    pub fn of(&self, module: &Module<'_>) -> Option<Duration> {
-        (self.0)(module)
-    }
-}
-
-impl Default for Objective {
-    /// No module has one.
-    fn default() -> Self {
-        Self::new(|_| None)
-    }
-}
-
-impl fmt::Debug for Objective {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Objective")
-    }
-}
-
-/// What a poll brought: records of parsed values, and whether every row of the answer could be read.
+/// Output of a poll. Its records are rendered later, because settings may change while the poll runs. Outside a
+/// collector their type is erased.
 #[derive(Debug)]
-pub struct Reading<R> {
-    /// The records, by customer. A poll about one customer brings one.
+pub struct PollOutput<R = Arc<dyn Record>> {
+    /// Records by customer. A poll of one customer returns one.
     pub records: BTreeMap<CustomerId, R>,
-    /// How many rows could not be read. The others count, but the poll is then not called complete.
-    pub unreadable: usize,
-    /// What was asked for, for the error that unreadable rows are.
-    pub endpoint: Endpoint,
+    /// Error that makes the poll incomplete, although its records count.
+    pub incomplete: Option<Failure>,
+    /// Job runs that have ended since the previous poll.
+    pub ended: Vec<(CustomerId, EndedRun)>,
 }
 
-impl<R> Reading<R> {
-    /// A reading about one customer.
-    pub fn one(customer: &CustomerId, record: R, unreadable: usize, endpoint: Endpoint) -> Self {
+impl<R> PollOutput<R> {
+    /// Returns the records of a response with this many invalid rows.
+    fn new(records: BTreeMap<CustomerId, R>, unreadable: usize, endpoint: Endpoint) -> Self {
+        let incomplete = (unreadable > 0).then(|| Error::UnreadableRows(unreadable).at(endpoint));
         Self {
-            records: BTreeMap::from([(customer.clone(), record)]),
-            unreadable,
-            endpoint,
+            records,
+            incomplete,
+            ended: Vec::new(),
+        }
+    }
+
+    /// The same for a response about one customer.
+    fn one(customer: &CustomerId, record: R, unreadable: usize, endpoint: Endpoint) -> Self {
+        Self::new(BTreeMap::from([(customer.clone(), record)]), unreadable, endpoint)
+    }
+
+    /// Makes the poll incomplete by a failure, where there is one. It comes before rows that are invalid.
+    fn incomplete_by(self, failure: Option<Failure>) -> Self {
+        Self {
+            incomplete: failure.or(self.incomplete),
+            ..self
         }
     }
 }
 
-/// Something that is polled.
+/// A kind of data that is polled.
 ///
-/// Records go into the state file, so that a restart begins where the last run ended.
+/// The state file stores the records, so that they survive a restart.
 pub trait Collector: 'static {
-    /// The name in configuration and labels.
+    /// Name in configuration and labels.
     const NAME: &'static str;
-    /// What it asks for, where a failure says no more than whose it is.
+    /// Endpoint of failures that do not name one.
     const ENDPOINT: Endpoint;
-    /// All that it may ask for.
+    /// All endpoints that it requests.
     const ENDPOINTS: &'static [Endpoint] = &[Self::ENDPOINT];
-    /// How often by default.
+    /// Default interval.
     const INTERVAL: Duration;
-    /// The scope it needs in the first generation.
-    const SCOPE_V1: &'static str;
-    /// The scope it needs in the second.
+    /// Whether only some customers pay for its data. Such a collector is off by default and requires the second
+    /// generation. Customers without the service return 403 or 404. It uses the requests that the other collectors
+    /// leave.
+    const IS_EXTRA: bool = false;
+    /// Estimated cost of a poll.
+    const PRICE: Price = Price::ONE;
+    /// Permission in the first generation; empty for an extra.
+    const SCOPE_V1: &'static str = "";
+    /// Permission in the second generation.
     const SCOPE_V3: &'static str;
-    /// Whom it asks about.
-    const REACH: Reach;
-    /// Whether another status of a customer in the list of customers tells that there is something new to ask for.
+    /// Whether a changed customer status triggers a poll.
     const FOLLOWS_STATUS: bool = false;
-    /// What it keeps of a customer.
+    /// Names of the collectors that poll each item that a record of this one lists.
+    const FOLLOWED_BY: &'static [&'static str] = &[];
+    /// Name of the collector whose records list what to request. A target is then also polled after each poll of that
+    /// collector, and not before the first.
+    const FOLLOWS: Option<&'static str> = None;
+    /// Type of its targets.
+    type Target: PollTarget;
+    /// Type of its record of a customer.
     type Record: Serialize + DeserializeOwned + fmt::Debug + Send + Sync + 'static;
 
-    /// Asks. `previous` is what it kept of the target customer, if anything.
+    /// Polls the target. `previous` is its last record, if there is one.
     fn poll(
         api: &Api,
-        target: &Target,
+        target: &Self::Target,
         previous: Option<&Self::Record>,
         context: &Context,
-    ) -> impl Future<Output = Result<Reading<Self::Record>, Failure>> + Send;
+    ) -> impl Future<Output = Result<PollOutput<Self::Record>, Failure>> + Send;
 
-    /// Joins the rows of an answer that could be read with what is known of the rest, where some could not. By default
-    /// the new record stands alone, for collectors whose record is one row.
+    /// Merges the valid rows of a response that has invalid ones with the previous record. By default the new record
+    /// replaces it, for collectors whose record is one row.
     fn complete(previous: &Self::Record, partial: Self::Record) -> Self::Record {
         let _ = previous;
         partial
     }
 
-    /// Settles what a new record takes over from the one before it, which may be none.
-    fn settle(record: &mut Self::Record, previous: Option<&Self::Record>) {
-        let _ = (record, previous);
+    /// Completes a new record from the previous one, which may be missing, and from the last known name of the
+    /// organization.
+    fn settle(record: &mut Self::Record, previous: Option<&Self::Record>, organization: &str) {
+        let _ = (record, previous, organization);
     }
 
-    /// The rows that the newest answer told and those that are held because it could not be read whole; `None` where
-    /// none is held.
+    /// Rows of the newest response and rows kept from earlier ones because it had invalid rows; `None` if none are
+    /// kept.
     fn split(record: &Self::Record) -> Option<(Self::Record, Self::Record)> {
         let _ = record;
         None
     }
 
-    /// Whether nothing was under way that the next poll would see the end of, so that others may go first where the API
-    /// does not allow all.
+    /// Returns the settings that its requests or its parsing depend on; none by default.
+    fn question(settings: &Settings) -> Question {
+        let _ = settings;
+        Question::default()
+    }
+
+    /// Whether a record lists other items than the previous one, see [`Collector::FOLLOWED_BY`].
+    fn lists_others(record: &Self::Record, previous: &Self::Record) -> bool {
+        let _ = (record, previous);
+        false
+    }
+
+    /// Returns a record without tenants that left their customer; `None` if it has none of them.
+    fn without_tenants(record: &Self::Record, gone: &BTreeSet<TenantId>) -> Option<Self::Record> {
+        let _ = (record, gone);
+        None
+    }
+
+    /// Whether no run was in progress whose end the next poll would report, so that other polls may precede if requests
+    /// are scarce.
     fn is_quiet(record: &Self::Record) -> bool {
         let _ = record;
         false
     }
 
-    /// The metrics, shape by shape, in the order of the tables that [`Collector::tables`] gives.
+    /// Returns the metrics, shape by shape, in the order of [`Collector::tables`].
     fn metrics() -> Vec<ShapeMetrics>;
 
-    /// The samples of a record, a table per shape, and how many rows would have made a second sample of a series.
+    /// Renders a record: one table per shape, and the number of rows dropped as duplicates of a series.
     fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> (Vec<Table>, u64);
 
-    /// How the modules stand that a record tells of, for people; by default it tells of none.
-    fn modules(record: &Self::Record, customer: &CustomerId, context: &Context) -> Vec<ModuleStanding> {
+    /// Returns the health of the modules in a record; none by default.
+    fn modules(record: &Self::Record, customer: &CustomerId, context: &Context) -> Vec<ModuleHealth> {
         let _ = (record, customer, context);
         Vec::new()
     }
 }
 
-/// A record whose type only its collector knows.
+/// A record with its type erased.
 pub trait Record: fmt::Debug + Send + Sync {
-    /// For the collector.
+    /// Allows the collector to downcast it.
     fn as_any(&self) -> &dyn Any;
     /// The record as JSON, for the state file.
     ///
     /// # Errors
-    /// Where a value has no JSON, which no record's has.
+    /// If a value has no JSON form, which no record contains.
     fn to_json(&self) -> serde_json::Result<Box<RawValue>>;
 }
 
@@ -274,324 +421,62 @@ impl<R: Serialize + fmt::Debug + Send + Sync + 'static> Record for R {
     }
 }
 
-/// A record and what a scrape shows of it.
+/// A record with its rendered samples.
 #[derive(Clone, Debug)]
-pub struct Kept {
+pub struct RenderedRecord {
     /// The record.
     pub record: Arc<dyn Record>,
-    /// Its samples, a table per shape.
+    /// Samples, one table per shape.
     pub tables: Arc<[Table]>,
-    /// The samples of the rows that are held from earlier answers, in the same way; empty where there are none.
+    /// Samples of rows kept from earlier responses, in the same order; empty if there are none.
     pub held: Arc<[Table]>,
-    /// How the modules stand that it tells of, in sum; `None` where it tells of none.
-    pub standing: Option<Arc<Standing>>,
+    /// Health of its modules; `None` if it has none.
+    pub health: Option<Arc<HealthSummary>>,
 }
 
-impl Kept {
-    /// How many samples it has.
+impl RenderedRecord {
+    /// Whether it is a customer record with a list of tenants.
+    pub fn lists_tenants(&self) -> bool {
+        let customer = self.record.as_any().downcast_ref::<Customer>();
+        customer.is_some_and(Customer::lists_tenants)
+    }
+
+    /// Drops samples of tenants named by subscriptions; returns false if there are none.
+    pub fn drop_named_tenants(&mut self) -> bool {
+        let dropped = [&mut self.tables, &mut self.held].map(licenses::drop_tenants);
+        dropped.contains(&true)
+    }
+
+    /// Returns its number of samples.
     pub fn samples(&self) -> usize {
         self.tables.iter().chain(self.held.iter()).map(Table::samples).sum()
     }
 }
 
-/// What a poll brought, its type erased.
-#[derive(Debug)]
-pub struct Brought {
-    /// By customer.
-    pub records: BTreeMap<CustomerId, Kept>,
-    /// The error that makes the poll incomplete though its records count.
-    pub incomplete: Option<Failure>,
-}
-
-type PollFuture = Pin<Box<dyn Future<Output = Result<Brought, Failure>> + Send>>;
-
-/// What a collector's entry asks of the store while it polls.
-pub trait Memory: Send + Sync {
-    /// What was kept of a customer.
-    fn record(&self, customer: &CustomerId) -> Option<Arc<dyn Record>>;
-    /// The id of a customer as it is known, where an answer writes it in another case.
+/// Access to the store during a poll.
+pub trait Memory: fmt::Debug + Send + Sync {
+    /// Returns a collector's record of a customer.
+    fn record(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>>;
+    /// Returns the known spelling of a customer id that differs only in case.
     fn as_known(&self, customer: CustomerId) -> CustomerId;
+    /// Returns the last known name of a customer's organization; empty if there is none.
+    fn organization(&self, customer: &CustomerId) -> Arc<str>;
 }
 
-/// A memory without anything in it, for a poll that stands alone.
+/// An empty memory, for a poll without a store.
 #[derive(Clone, Copy, Debug)]
 pub struct NoMemory;
 
 impl Memory for NoMemory {
-    fn record(&self, _customer: &CustomerId) -> Option<Arc<dyn Record>> {
+    fn record(&self, _collector: CollectorId, _customer: &CustomerId) -> Option<Arc<dyn Record>> {
         None
     }
 
     fn as_known(&self, customer: CustomerId) -> CustomerId {
         customer
     }
-}
 
-/// A row of the table [`ALL`].
-#[derive(Clone, Copy)]
-pub struct Entry {
-    /// The name in configuration and labels.
-    pub name: &'static str,
-    /// What it asks for, where a failure says no more than whose it is.
-    pub endpoint: Endpoint,
-    /// All that it may ask for.
-    pub endpoints: &'static [Endpoint],
-    /// How often by default.
-    pub interval: Duration,
-    /// Whom it asks about.
-    pub reach: Reach,
-    /// Whether another status of a customer tells that there is something new to ask for.
-    pub follows_status: bool,
-    scope_v1: &'static str,
-    scope_v3: &'static str,
-    poll: fn(Api, Target, Arc<dyn Memory>, Context) -> PollFuture,
-    metrics: fn() -> Vec<ShapeMetrics>,
-    restore: fn(&RawValue, &CustomerId, &Context) -> Option<Kept>,
-    render: Render,
-    modules: Modules,
-    is_quiet: fn(&dyn Record) -> bool,
-}
-
-type Render = fn(&dyn Record, &CustomerId, &Context) -> Option<Rendered>;
-
-/// The samples of a record, and those of its rows that are held.
-pub type Rendered = (Arc<[Table]>, Arc<[Table]>);
-type Modules = fn(&dyn Record, &CustomerId, &Context) -> Vec<ModuleStanding>;
-
-impl Entry {
-    const fn of<C: Collector>() -> Self {
-        Self {
-            name: C::NAME,
-            endpoint: C::ENDPOINT,
-            endpoints: C::ENDPOINTS,
-            interval: C::INTERVAL,
-            reach: C::REACH,
-            follows_status: C::FOLLOWS_STATUS,
-            scope_v1: C::SCOPE_V1,
-            scope_v3: C::SCOPE_V3,
-            poll: |api, target, memory, context| Box::pin(poll::<C>(api, target, memory, context)),
-            metrics: C::metrics,
-            restore: |json, customer, context| {
-                let record: C::Record = serde_json::from_str(json.get()).ok()?;
-                Some(keep::<C>(record, customer, context).0)
-            },
-            render: |record, customer, context| {
-                let record = record.as_any().downcast_ref::<C::Record>()?;
-                Some(render::<C>(record, customer, context).0)
-            },
-            modules: |record, customer, context| {
-                let record = record.as_any().downcast_ref::<C::Record>();
-                record.map_or_else(Vec::new, |record| C::modules(record, customer, context))
-            },
-            is_quiet: |record| record.as_any().downcast_ref::<C::Record>().is_some_and(C::is_quiet),
-        }
+    fn organization(&self, _customer: &CustomerId) -> Arc<str> {
+        Arc::from("")
     }
-
-    /// The scope that it needs in a generation.
-    pub fn scope(&self, generation: Generation) -> &'static str {
-        match generation {
-            Generation::V1 => self.scope_v1,
-            Generation::V3 => self.scope_v3,
-        }
-    }
-
-    /// Asks the API about a target.
-    pub fn poll(&self, api: Api, target: Target, memory: Arc<dyn Memory>, context: Context) -> PollFuture {
-        (self.poll)(api, target, memory, context)
-    }
-
-    /// Its metrics, shape by shape.
-    pub fn metrics(&self) -> Vec<ShapeMetrics> {
-        (self.metrics)()
-    }
-
-    /// A record out of the state file; `None` where it is of another form, as after an upgrade.
-    pub fn restore(&self, json: &RawValue, customer: &CustomerId, context: &Context) -> Option<Kept> {
-        (self.restore)(json, customer, context)
-    }
-
-    /// Whether nothing was under way that the next poll would see the end of.
-    pub fn is_quiet(&self, record: &dyn Record) -> bool {
-        (self.is_quiet)(record)
-    }
-
-    /// The samples of a record under other settings, and those of its rows that are held.
-    pub fn render(&self, record: &dyn Record, customer: &CustomerId, context: &Context) -> Option<Rendered> {
-        (self.render)(record, customer, context)
-    }
-
-    /// How the modules stand that a record tells of.
-    pub fn modules(&self, record: &dyn Record, customer: &CustomerId, context: &Context) -> Vec<ModuleStanding> {
-        (self.modules)(record, customer, context)
-    }
-
-    /// The same in sum, for a record that tells of any.
-    pub fn standing(&self, record: &dyn Record, customer: &CustomerId, context: &Context) -> Option<Arc<Standing>> {
-        summed(&self.modules(record, customer, context))
-    }
-}
-
-impl fmt::Debug for Entry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
-    }
-}
-
-async fn poll<C: Collector>(
-    api: Api,
-    target: Target,
-    memory: Arc<dyn Memory>,
-    context: Context,
-) -> Result<Brought, Failure> {
-    let before = match &target {
-        Target::Customer(id) => memory.record(id),
-        Target::Partner => None,
-    };
-    let before = before
-        .as_deref()
-        .and_then(|record| record.as_any().downcast_ref::<C::Record>());
-    let reading = C::poll(&api, &target, before, &context).await?;
-    let mut duplicates = 0;
-    let mut records = BTreeMap::new();
-    for (id, record) in reading.records {
-        let id = memory.as_known(id);
-        let known = memory.record(&id);
-        let known = known
-            .as_deref()
-            .and_then(|record| record.as_any().downcast_ref::<C::Record>());
-        let mut record = match known.filter(|_| reading.unreadable > 0) {
-            Some(known) => C::complete(known, record),
-            None => record,
-        };
-        C::settle(&mut record, known);
-        let (kept, more) = keep::<C>(record, &id, &context);
-        duplicates += more;
-        records.insert(id, kept);
-    }
-    if duplicates > 0 {
-        api.observer().duplicate_rows(reading.endpoint, duplicates);
-    }
-    let incomplete = (reading.unreadable > 0).then(|| Error::UnreadableRows(reading.unreadable).at(reading.endpoint));
-    Ok(Brought { records, incomplete })
-}
-
-fn keep<C: Collector>(record: C::Record, customer: &CustomerId, context: &Context) -> (Kept, u64) {
-    let ((tables, held), duplicates) = render::<C>(&record, customer, context);
-    let standing = summed(&C::modules(&record, customer, context));
-    let kept = Kept {
-        record: Arc::new(record),
-        tables,
-        held,
-        standing,
-    };
-    (kept, duplicates)
-}
-
-fn render<C: Collector>(record: &C::Record, customer: &CustomerId, context: &Context) -> (Rendered, u64) {
-    match C::split(record) {
-        None => {
-            let (tables, duplicates) = C::tables(record, customer, context);
-            ((tables.into(), Arc::new([])), duplicates)
-        }
-        Some((told, held)) => {
-            let (told, more) = C::tables(&told, customer, context);
-            let (held, duplicates) = C::tables(&held, customer, context);
-            ((told.into(), held.into()), duplicates + more)
-        }
-    }
-}
-
-fn summed(modules: &[ModuleStanding]) -> Option<Arc<Standing>> {
-    (!modules.is_empty()).then(|| Arc::new(Standing::of(modules)))
-}
-
-/// Lets others have their turn now and then while the rows of a long answer are read.
-async fn turn(position: usize) {
-    if position % ROWS_A_TURN == ROWS_A_TURN - 1 {
-        tokio::task::yield_now().await;
-    }
-}
-
-/// The samples of several shapes, in order, with their duplicates summed.
-fn tabulate(tables: impl IntoIterator<Item = (Table, u64)>) -> (Vec<Table>, u64) {
-    let mut sum = 0;
-    let tables = tables
-        .into_iter()
-        .map(|(table, duplicates)| {
-            sum += duplicates;
-            table
-        })
-        .collect();
-    (tables, sum)
-}
-
-/// A table with the metrics of one shape, for [`Collector::metrics`].
-fn shape<R>(shape: &Shape<R>) -> ShapeMetrics {
-    shape.metrics()
-}
-
-/// The tenants of a customer. The second generation tells them with the customer, the first with the subscriptions.
-const CUSTOMER_TENANTS: Metric = Metric::gauge(
-    "elements_customer_tenants",
-    "Microsoft 365 tenants known of the customer",
-);
-
-/// The body that asks the second generation for the target, or for the customers that the operator named.
-fn customer_filter(target: &Target, context: &Context) -> String {
-    match target {
-        Target::Customer(id) => serde_json::json!({ "customerIds": [id.as_str()] }).to_string(),
-        Target::Partner if context.settings.customer_ids.is_empty() => "{}".to_owned(),
-        Target::Partner => serde_json::json!({ "customerIds": context.settings.customer_ids }).to_string(),
-    }
-}
-
-/// What an answer about one customer says of that customer, whatever else it holds. Ids are the same in either case of
-/// their letters, and the one asked for is the one that is known.
-fn only<R>(asked: &CustomerId, records: BTreeMap<CustomerId, R>) -> BTreeMap<CustomerId, R> {
-    let same = |id: &CustomerId| id.as_str().eq_ignore_ascii_case(asked.as_str());
-    let found = records.into_iter().find(|(id, _)| same(id));
-    found.map(|(_, record)| (asked.clone(), record)).into_iter().collect()
-}
-
-/// A count as a sample's value. Counts beyond the integers that a double holds are not exact and so not said.
-fn exact(count: usize) -> Option<f64> {
-    u32::try_from(count).ok().map(f64::from)
-}
-
-/// A count as a sample's value. The readers take no count that a double does not hold exactly.
-fn float(count: u64) -> f64 {
-    count as f64
-}
-
-/// A number with a sign as a sample's value, exact for the same reason.
-fn signed_float(number: i64) -> f64 {
-    number as f64
-}
-
-/// A row that may be held from an earlier answer.
-trait Held: Clone {
-    /// Whether it is.
-    fn is_held(&self) -> bool;
-    /// Marks it as such.
-    fn hold(&mut self);
-}
-
-/// The rows of an answer that could be read, and those known before whose keys the answer lacks, which are held: one of
-/// them may be the row that could not be read.
-fn keep_missing<R: Held, K: Ord>(previous: &[R], mut partial: Vec<R>, key: impl Fn(&R) -> K) -> Vec<R> {
-    let read: std::collections::BTreeSet<K> = partial.iter().map(&key).collect();
-    let missing = previous.iter().filter(|row| !read.contains(&key(row))).cloned();
-    partial.extend(missing.map(|mut row| {
-        row.hold();
-        row
-    }));
-    partial
-}
-
-/// The rows told and the rows held, where any is.
-fn split_rows<R: Held>(rows: &[R]) -> Option<(Vec<R>, Vec<R>)> {
-    let (held, told): (Vec<R>, Vec<R>) = rows.iter().cloned().partition(Held::is_held);
-    (!held.is_empty()).then_some((told, held))
 }

@@ -1,119 +1,130 @@
-//! The configuration: defaults, under the YAML file, under the environment.
+//! The configuration: defaults, overridden by the YAML file, overridden by the environment.
 //!
-//! [`load`] lays the layers over each other and lets only parsed types out: past this module no setting is read as text. A key
-//! that nobody knows is refused, since a mistyped one would silently leave a default in force. [`KEYS`] is the one place that
-//! knows the keys. The process environment is passed in, never asked for, so that tests need not change it.
+//! [`load`] merges the layers and returns parsed types only. Unknown keys are rejected, because a mistyped key would
+//! silently keep a default. [`KEYS`] is the table of keys; readers repeat each path, and tests check that both agree.
+//! The process environment is an argument, so that tests need not change it.
 
 mod api;
+mod attributes;
 mod auth;
 mod collectors;
-mod customers;
-mod error;
 mod keys;
 mod layers;
-mod pattern;
 mod rpo;
-mod setting;
+mod schema;
+mod takes;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-pub use self::api::{
-    Api, DEFAULT_MAX_CONCURRENCY, DEFAULT_REQUESTS_PER_SECOND, DEFAULT_TIMEOUT, DEFAULT_V1_BASE_PATH, Environment,
-    LONGEST_TIMEOUT, MOST_CONCURRENCY, MOST_REQUESTS_PER_SECOND, ProxyUrl, Version,
-};
+pub use self::api::{Api, Environment, ProxyUrl, Version};
+pub use self::attributes::{AttributesError, read_attributes};
 pub use self::auth::{Auth, Credential, Password};
-pub use self::collectors::{Collector, Collectors, DEFAULT_STALE_INTERVALS, Jobs, LONGEST_INTERVAL};
-pub use self::customers::Customers;
-pub use self::error::{Error, Origin};
-pub use self::keys::{KEYS, Key, PREFIX, Preset, reference};
-use self::layers::Settings;
-pub use self::pattern::{NumberedPattern, Pattern};
-pub use self::rpo::{DEFAULT_RPO, Override, Rpo};
-use self::setting::Setting;
-use crate::domain::Shard;
+pub use self::collectors::{Collector, Collectors, Jobs, Licenses};
+pub use self::keys::{KEYS, Key, OVERRIDE_KEYS, PREFIX, Preset};
+use self::layers::Layers;
+pub use self::schema::{schema, schema_text};
+pub use self::takes::Takes;
+use crate::domain::{CustomerFilter, Objectives, Pattern, Shard};
+pub use crate::settings::Error;
+use crate::settings::Field;
 
-/// How the process ends on a bad configuration: `EX_CONFIG` of `sysexits.h`.
+/// Exit code for an invalid configuration: `EX_CONFIG` of `sysexits.h`.
 pub const EXIT_CODE: u8 = 78;
 
-/// Everything that can be configured.
+/// The complete configuration.
 ///
-/// Its parts can be compared, so that a reload can tell what changed.
+/// Its parts can be compared, so that a reload can detect changes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Where the API is and how hard it may be asked.
+    /// API address and limits.
     pub api: Api,
-    /// Who the exporter is and how it proves it.
+    /// Identity and credential.
     pub auth: Auth,
-    /// Which customers are watched.
-    pub customers: Customers,
-    /// What is polled, and how often.
+    /// Customer filters. The share comes from a flag, because it is the only difference between exporters that use the
+    /// same configuration.
+    pub customers: CustomerFilter,
+    /// File with attributes of customers.
+    pub attributes_file: Option<PathBuf>,
+    /// Schedule of each collector.
     pub collectors: Collectors,
-    /// Which jobs are asked for.
+    /// Job filters.
     pub jobs: Jobs,
-    /// Whether changed objects are counted per container, too.
+    /// Whether changed objects are also counted per container.
     pub scan_changes_objects: bool,
-    /// How old the newest restore point of a module may be.
-    pub rpo: Rpo,
-    /// What is exposed.
+    /// Licence filters.
+    pub licenses: Licenses,
+    /// Products whose app consent is polled.
+    pub consent_products: Vec<String>,
+    /// Recovery point objectives.
+    pub rpo: Objectives,
+    /// Filters and limits of the exposition.
     pub metrics: Metrics,
-    /// Where runs and last values are remembered across restarts.
+    /// Whether each job run that is seen to end is logged.
+    pub run_events: bool,
+    /// State file, which keeps runs and last known values across restarts.
     pub state_file: Option<PathBuf>,
-    /// The share of the customers that is watched. It is the one thing that differs between exporters that share one
-    /// configuration, so it comes from a flag and not from here.
-    pub shard: Shard,
 }
 
-/// What is exposed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Filters and limits of the exposition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metrics {
-    /// Whether the owner's address is a label of `elements_customer_info`. It is personal data, hence not by default.
+    /// Names of metrics to exclude from every exposition.
+    pub exclude: Vec<Pattern>,
+    /// Whether the owner's email address is a label of `elements_customer_info`. Off by default, because it is personal
+    /// data.
     pub owner_email: bool,
-    /// How many series to expose at most; no limit where `None`.
+    /// Maximum number of exposed series; unlimited if `None`.
     pub series_limit: Option<usize>,
 }
 
-/// How the API's names of services and modules become its numbers; `None` for a name that it does not have.
-#[derive(Clone, Copy, Debug)]
-pub struct Names {
-    /// The number of a service, which the API calls a job type.
-    pub service: fn(&str) -> Option<u16>,
-    /// The number of a job module.
-    pub module: fn(&str) -> Option<u16>,
-}
-
-/// Reads the configuration from a file and from an environment that overrides it.
+/// Reads the configuration from a file and from the environment, which overrides the file.
 ///
 /// # Errors
 ///
-/// The first problem found: in the shape of the file, then in the names of the environment, then in the values of either, last
-/// in what is missing.
-pub fn load(
-    file: Option<&Path>,
-    environment: impl IntoIterator<Item = (OsString, OsString)>,
-    names: Names,
-) -> Result<Config, Error> {
-    Config::read(&Settings::collect(file, environment)?, names).map_err(|error| error.of(file))
+/// The first problem found: in the structure of the file, then in the names of the environment, then in values, finally
+/// in missing keys.
+pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Config, Error> {
+    Config::read(&Layers::read(file, environment)?)
 }
 
 impl Config {
-    fn read(settings: &Settings, names: Names) -> Result<Self, Error> {
-        let flag = |path| settings.read(path, Setting::boolean).map(Option::unwrap_or_default);
-        // The sections with required keys come last: what is missing is told after what is wrong.
+    /// Returns the files besides the configuration file whose content a reload reads.
+    pub fn reloaded_files(&self) -> Vec<PathBuf> {
+        self.api.ca_file.iter().cloned().collect()
+    }
+
+    fn read(layers: &Layers) -> Result<Self, Error> {
+        let flag = |path| layers.read_required(path, Field::boolean);
+        let patterns = |path| {
+            layers
+                .read_optional(path, Field::patterns)
+                .map(Option::unwrap_or_default)
+        };
+        // The sections with required keys come last, so that invalid values are reported before missing ones.
         Ok(Self {
-            customers: Customers::read(settings)?,
-            collectors: Collectors::read(settings)?,
-            jobs: Jobs::read(settings, names)?,
-            scan_changes_objects: flag("collectors.scan_changes.objects")?,
-            rpo: Rpo::read(settings, names)?,
-            metrics: Metrics {
-                owner_email: flag("metrics.owner_email")?,
-                series_limit: settings.read("metrics.series_limit", |setting| setting.whole_number(1..=usize::MAX))?,
+            customers: CustomerFilter {
+                include: patterns("customers.include")?,
+                exclude: patterns("customers.exclude")?,
+                shard: Shard::WHOLE,
             },
-            state_file: settings.read("state.file", Setting::path)?,
-            shard: Shard::WHOLE,
-            api: Api::read(settings)?,
-            auth: Auth::read(settings)?,
+            attributes_file: layers.read_optional("customers.attributes_file", Field::path)?,
+            collectors: Collectors::read(layers)?,
+            jobs: Jobs::read(layers)?,
+            scan_changes_objects: flag("collectors.scan_changes.objects")?,
+            licenses: Licenses::read(layers)?,
+            consent_products: collectors::read_consent_products(layers)?,
+            rpo: rpo::read_objectives(layers)?,
+            metrics: Metrics {
+                exclude: patterns("metrics.exclude")?,
+                owner_email: flag("metrics.owner_email")?,
+                series_limit: layers
+                    .read_optional("metrics.series_limit", |field| field.whole_number(1..=usize::MAX))?,
+            },
+            run_events: flag("events.runs")?,
+            state_file: layers.read_optional("state.file", Field::path)?,
+            api: Api::read(layers)?,
+            auth: Auth::read(layers)?,
         })
     }
 }

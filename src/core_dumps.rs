@@ -1,17 +1,17 @@
-//! No image of the memory on a disk: it holds the client secret, tokens, and the names of customers.
+//! Disables core dumps, because the memory contains the client secret, tokens, and the names of customers.
 
 use std::io;
 
-/// Keeps the memory of this process out of core dumps, and from other programs of the same user.
+/// Excludes the memory of this process from core dumps, and from access by other programs of the same user.
 ///
-/// A limit of zero stops cores that are written to files, and core handlers such as systemd-coredump heed it. The kernel
-/// itself does not: where `kernel.core_pattern` names a program, it pipes the memory there whatever the limit is. Only a
-/// process that is not dumpable is left alone by both, and neither its memory nor its environment, which may hold the
-/// secret too, can then be read by anyone but root and itself. That `/proc/PID` belongs to root from then on takes nothing
-/// from `process_*`: what these read is readable for all, or for the process itself.
+/// A limit of zero prevents core files, and core handlers such as systemd-coredump respect it. The kernel itself does
+/// not: if `kernel.core_pattern` is a program, it receives the memory whatever the limit is. Only a process that is not
+/// dumpable is excluded from both. Its memory and its environment, which may also contain the secret, can then be read
+/// by root and itself only. `/proc/PID` then belongs to root, which does not affect `process_*`: those files are
+/// readable for everyone, or for the process itself.
 ///
 /// # Errors
-/// Where the system refuses, as filters of system calls may; what could be done is done nevertheless.
+/// Returns an error if the system rejects a call, as system call filters may; the other steps are still performed.
 #[cfg(target_os = "linux")]
 pub fn switch_off() -> io::Result<()> {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
@@ -21,16 +21,16 @@ pub fn switch_off() -> io::Result<()> {
     Ok(undumpable?)
 }
 
-/// The same, as far as other systems have it: nothing is written to files.
+/// The same, as far as other systems support it: no core files are written.
 ///
 /// # Errors
-/// Where the system refuses.
+/// Returns an error if the system rejects the call.
 #[cfg(all(unix, not(target_os = "linux")))]
 pub fn switch_off() -> io::Result<()> {
     limit_to_zero()
 }
 
-/// The hard limit goes as well, so that nothing in this process raises the soft one again.
+/// Also lowers the hard limit, so that nothing in this process can raise the soft one.
 #[cfg(unix)]
 fn limit_to_zero() -> io::Result<()> {
     use rustix::process::{Resource, Rlimit, setrlimit};
@@ -44,20 +44,18 @@ fn limit_to_zero() -> io::Result<()> {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use rustix::process::{DumpableBehavior, Resource, dumpable_behavior, getrlimit};
 
     use super::switch_off;
 
-    /// A test of the program sees the limit alone: the kernel looks at it first.
+    /// A test of the program would only observe the limit, which the kernel checks first.
     #[test]
-    fn neither_files_nor_handlers_are_given_a_dump() {
+    fn core_files_and_core_handlers_are_disabled() {
         switch_off().unwrap();
         assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
         let limit = getrlimit(Resource::Core);
         assert_eq!((limit.current, limit.maximum), (Some(0), Some(0)));
-        // Once more, as under a service manager that has set the limit before.
+        // A second call, as under a service manager that has already set the limit.
         switch_off().unwrap();
     }
 }

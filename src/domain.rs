@@ -1,47 +1,66 @@
-//! What the fields of the Elements API mean, as pure values: no I/O, no clock, no metrics.
+//! Meaning of the fields of the Elements API as pure values, without I/O, clock or metrics.
 //!
-//! Every reader takes the text of one field, whether it came as a JSON string or as a JSON number, and gives a
-//! value, nothing where the field says that it does not apply, or "there, but not understood". It never guesses:
-//! a value is only given if the text says exactly that.
+//! Each parser takes the text of one field, sent as a JSON string or a JSON number. It returns a value, `None` if the
+//! field does not apply, or an error for an invalid value. Parsers never guess: ambiguous text is invalid.
 
+mod attributes;
+mod comment;
 mod customer;
+mod customer_filter;
+mod health;
+mod history;
 mod module;
+mod objective;
+mod pattern;
 mod quantity;
 mod run;
 mod shard;
-mod standing;
+mod spelling;
 mod status;
 mod text;
 mod time;
+mod trail;
+mod unmatched;
 
-pub use customer::{CustomerId, InvalidCustomerId, id, looks_like_id};
+pub use attributes::{AttributeTable, Attributes};
+pub use comment::{MAX_COMMENT_CHARS, mask_comment, without_invisible};
+pub use customer::{CustomerId, InvalidCustomerId, TenantId, id, looks_like_id};
+pub use customer_filter::CustomerFilter;
+pub use health::{HealthSummary, ModuleHealth, ModuleState, RunSummary};
+pub use history::{Absorbed, History};
 pub use module::{
-    Named, first_generation_module, first_generation_service, module, module_number, object_type, service,
-    service_number, service_of_module,
+    Named, baseline_status, first_generation_module, first_generation_service, is_housekeeping, module, module_number,
+    object_type, report_status, report_statuses, scan_of_service, scanned_service, seat_service, seat_services,
+    service, service_number, service_of_module, user_module,
 };
-pub use quantity::{Capacity, Gigabyte, capacity, count, signed, size};
-pub use run::{History, Run, RunKey};
+pub use objective::{DEFAULT_ABANDONED_AFTER, DEFAULT_RPO, ModuleName, Objective, Objectives, Override};
+use pattern::folded;
+pub use pattern::{DEFAULT_BACKUP_SERVICES, InvalidPattern, NumberedPattern, Pattern};
+pub use quantity::{Capacity, Gigabyte, Size, capacity, count, signed, size};
+pub use run::{Run, RunKey};
 pub use shard::{InvalidShard, MAX_SHARDS, Purpose, Shard, shard_count};
-pub use standing::{Glimpse, ModuleStanding, Standing};
+pub(crate) use spelling::nearest;
 pub use status::{
     CustomerStatus, JobStatus, JobStatusWord, ManagementMode, ScanMode, customer_status, flag, job_status,
     management_mode, scan_mode,
 };
-pub use text::{MAX_TEXT_CHARS, counted, cut, grouped, is_disguising, shown};
+pub use text::{MAX_TEXT_CHARS, counted, cut, grouped, is_disguising, log_safe};
 pub use time::{DailyScan, Timestamp, daily_time, duration, timestamp};
+pub use trail::{PastRun, TRAIL_RUNS};
+pub use unmatched::{KnownNames, UnmatchedPattern};
 
-/// A field held something that is not a value of its kind.
+/// A field contains an invalid value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("value not understood")]
+#[error("invalid value")]
 pub struct NotUnderstood;
 
-/// What a reader makes of a field: a value, nothing (`N/A`, or no text at all), or something it does not understand.
+/// Result of parsing a field: a value, `None` (`N/A` or no text), or an error.
 pub type Parsed<T> = Result<Option<T>, NotUnderstood>;
 
-/// The word with which the API says that a field does not apply.
+/// The API's text for a field that does not apply.
 const NOT_APPLICABLE: &str = "N/A";
 
-/// The text without the space around it, or `None` where it says that there is no value.
+/// Returns the trimmed text; `None` if it means that there is no value.
 fn present(text: &str) -> Option<&str> {
     let text = text.trim();
     (!text.is_empty() && !is_not_applicable(text)).then_some(text)
@@ -51,8 +70,8 @@ fn is_not_applicable(text: &str) -> bool {
     text.eq_ignore_ascii_case(NOT_APPLICABLE)
 }
 
-/// Applies `read` to a text that is present; its `None` means that the text was not understood.
-fn understand<'a, T>(text: &'a str, read: impl FnOnce(&'a str) -> Option<T>) -> Parsed<T> {
+/// Applies `read` to a text that is present; its `None` means an invalid value.
+fn parse_present<'a, T>(text: &'a str, read: impl FnOnce(&'a str) -> Option<T>) -> Parsed<T> {
     present(text).map(|text| read(text).ok_or(NotUnderstood)).transpose()
 }
 
@@ -71,12 +90,12 @@ mod tests {
     }
 
     #[test]
-    fn every_reader_takes_an_absent_value_for_absent() {
+    fn absent_values_are_absent_for_every_parser() {
         for text in ["", "  ", "N/A", " n/a\u{a0}"] {
             assert_eq!(count(text), Ok(None));
             assert_eq!(signed(text), Ok(None));
-            assert_eq!(size(text, Gigabyte::Binary), Ok(None));
-            assert_eq!(capacity(text, Gigabyte::Binary), Ok(None));
+            assert_eq!(size(text), Ok(None));
+            assert_eq!(capacity(text), Ok(None));
             assert_eq!(timestamp(text), Ok(None));
             assert_eq!(duration(text), Ok(None));
             assert_eq!(daily_time(text), Ok(None));

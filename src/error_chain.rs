@@ -1,6 +1,6 @@
-//! Errors say what failed without saying why again; whoever handles one writes the whole chain, once.
+//! Errors do not repeat their source; the handler formats the whole chain once.
 
-/// An error with what is behind it, for a log line.
+/// Formats an error with its sources, for a log line.
 pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

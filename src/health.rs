@@ -1,17 +1,17 @@
-//! How the exporter itself does: its counters, its heartbeat, whether it is ready, and the metrics that tell.
+//! The exporter's own health: counters, heartbeat, readiness, and their metrics.
 //!
-//! Counters live in a registry of prometheus-client, because they are ours to count. Everything else is read where it
-//! lives when a scrape asks, so that nothing can be forgotten to be `set()`.
+//! Counters live in a registry of prometheus-client. All other values are read from their owner at scrape time, so that
+//! no `set()` can be forgotten.
 
 mod process;
+mod text_format;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode_registry;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -21,76 +21,84 @@ use prometheus_client::registry::{Metric as Registered, Registry};
 use tracing::warn;
 
 use crate::api::{Endpoint, Observer, auth};
-use crate::domain::shown;
+use crate::build_info::{REVISION, RUSTVERSION, VERSION};
+use crate::domain::log_safe;
 use crate::error_chain::error_chain;
-use crate::exposition::{Format, Metric};
+use crate::exposition::{ExcludedMetrics, Format, Metric};
+use text_format::as_text_format;
 
-/// A loop that has not turned for so long is dead: it turns every second, and never waits for anything but time.
+/// Time without a heartbeat after which the poll loop counts as stalled: it iterates every second and waits only for time.
 const HEARTBEAT_LIMIT: Duration = Duration::from_secs(30);
 
-/// The most different values of one field that are named in the log. A server that makes words up must not fill it.
+/// Maximum number of distinct values of one field in the log, so that a server that invents values cannot fill it.
 const MAX_TOLD_VALUES: usize = 200;
 
 const ENDPOINT: &[&str] = &["endpoint"];
 const ENDPOINT_FIELD: &[&str] = &["endpoint", "field"];
 
-const BUILD_INFO: Metric =
-    Metric::info("elements_exporter_build_info", "Which build this is").labels(&["version", "revision", "rustversion"]);
+const BUILD_INFO: Metric = Metric::info("elements_exporter_build_info", "Build of the exporter").labels(&[
+    "version",
+    "revision",
+    "rustversion",
+]);
 const API_REQUESTS: Metric = Metric::counter(
     "elements_exporter_api_requests_total",
-    "Attempts at requests, by status code; code 0 where there was no answer",
+    "Request attempts by status code; code 0 without an answer",
 )
 .labels(&["endpoint", "code"]);
 const API_REQUEST_DURATION: Metric = Metric::histogram(
     "elements_exporter_api_request_duration_seconds",
-    "How long attempts at requests took",
+    "Duration of request attempts",
 )
 .labels(ENDPOINT);
 const API_ERRORS: Metric = Metric::counter(
     "elements_exporter_api_errors_total",
-    "Polls that brought no complete answer, by what was asked for and why",
+    "Polls without a complete answer by endpoint and reason",
 )
 .labels(&["endpoint", "reason"]);
-const API_THROTTLED: Metric =
-    Metric::counter("elements_exporter_api_throttled_total", "Attempts answered with 429").labels(ENDPOINT);
+const API_THROTTLED: Metric = Metric::counter(
+    "elements_exporter_api_throttled_total",
+    "Request attempts answered with status 429",
+)
+.labels(ENDPOINT);
 const API_RETRIES: Metric =
-    Metric::counter("elements_exporter_api_retries_total", "Attempts that repeated another").labels(ENDPOINT);
+    Metric::counter("elements_exporter_api_retries_total", "Repeated request attempts").labels(ENDPOINT);
 const TOKEN_FAILURES: Metric = Metric::counter(
     "elements_exporter_token_failures_total",
-    "Attempts at a token that failed, by why",
+    "Failed token requests by reason",
 )
 .labels(&["reason"]);
 const DECODE_ERRORS: Metric = Metric::counter(
     "elements_exporter_decode_errors_total",
-    "Values that were there and could not be understood; they are absent",
+    "Field values dropped because they could not be parsed",
 )
 .labels(ENDPOINT_FIELD);
 const UNKNOWN_VALUES: Metric = Metric::counter(
     "elements_exporter_unknown_values_total",
-    "Numbers and words that are not in the reference of the API",
+    "Field values missing from the vendor's reference",
 )
 .labels(ENDPOINT_FIELD);
 const DUPLICATE_ROWS: Metric = Metric::counter(
     "elements_exporter_duplicate_rows_total",
-    "Rows that would have made two samples of one series",
+    "Rows that repeat the labels of another row",
 )
 .labels(ENDPOINT);
 const SERIES_DROPPED: Metric = Metric::counter(
     "elements_exporter_series_dropped_total",
-    "Series turned away because of metrics.series_limit",
+    "Series rejected because of metrics.series_limit",
 );
 const STATE_SAVE_FAILURES: Metric = Metric::counter(
     "elements_exporter_state_save_failures_total",
-    "Attempts to save the state file that failed",
+    "Failed saves of the state file",
 );
 const POLL_OVERRUNS: Metric = Metric::counter(
     "elements_exporter_poll_overruns_total",
-    "Polls left out because the one before them came too late",
+    "Polls skipped because the poll before them was late",
 )
 .labels(&["collector"])
 .experimental();
 
-/// The metrics that the registry holds, for the catalogue.
+/// Metrics of the registry, for the catalogue.
 pub const COUNTED: &[Metric] = &[
     BUILD_INFO,
     API_REQUESTS,
@@ -107,60 +115,42 @@ pub const COUNTED: &[Metric] = &[
     POLL_OVERRUNS,
 ];
 
-/// The metrics of the process, for the catalogue.
+/// Metrics of the process, for the catalogue.
 pub const PROCESS: &[Metric] = process::METRICS;
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfEndpoint {
-    endpoint: &'static str,
+/// A fixed number of labels with their values.
+type Labels<const N: usize> = [(&'static str, &'static str); N];
+
+fn of(endpoint: Endpoint) -> Labels<1> {
+    [("endpoint", endpoint.as_str())]
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfCode {
-    endpoint: &'static str,
-    code: u16,
+fn of_field(endpoint: Endpoint, field: &'static str) -> Labels<2> {
+    [("endpoint", endpoint.as_str()), ("field", field)]
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfReason {
-    endpoint: &'static str,
-    reason: &'static str,
+fn of_reason(endpoint: Endpoint, reason: &'static str) -> Labels<2> {
+    [("endpoint", endpoint.as_str()), ("reason", reason)]
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfField {
-    endpoint: &'static str,
-    field: &'static str,
-}
+type Durations = Family<Labels<1>, Histogram, fn() -> Histogram>;
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Reason {
-    reason: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfCollector {
-    collector: &'static str,
-}
-
-type Durations = Family<OfEndpoint, Histogram, fn() -> Histogram>;
-
-/// The exporter's own state of health.
+/// Health of the exporter itself.
 #[derive(Debug)]
 pub struct Health {
     registry: Registry,
-    requests: Family<OfCode, Counter>,
+    requests: Family<[(&'static str, Cow<'static, str>); 2], Counter>,
     durations: Durations,
-    errors: Family<OfReason, Counter>,
-    throttled: Family<OfEndpoint, Counter>,
-    retries: Family<OfEndpoint, Counter>,
-    token_failures: Family<Reason, Counter>,
-    decode_errors: Family<OfField, Counter>,
-    unknown_values: Family<OfField, Counter>,
-    duplicate_rows: Family<OfEndpoint, Counter>,
+    errors: Family<Labels<2>, Counter>,
+    throttled: Family<Labels<1>, Counter>,
+    retries: Family<Labels<1>, Counter>,
+    token_failures: Family<Labels<1>, Counter>,
+    decode_errors: Family<Labels<2>, Counter>,
+    unknown_values: Family<Labels<2>, Counter>,
+    duplicate_rows: Family<Labels<1>, Counter>,
     series_dropped: Counter,
     save_failures: Counter,
-    overruns: Family<OfCollector, Counter>,
+    overruns: Family<Labels<1>, Counter>,
     started: Instant,
     beat: AtomicU64,
     ready: AtomicBool,
@@ -168,7 +158,7 @@ pub struct Health {
     tallies: BTreeMap<Endpoint, Tally>,
 }
 
-/// The counters of an endpoint in sum, for people: the families above cannot be read back.
+/// Totals of an endpoint for the status page, because the families above cannot be read back.
 #[derive(Debug, Default)]
 struct Tally {
     requests: AtomicU64,
@@ -176,14 +166,14 @@ struct Tally {
     throttled: AtomicU64,
 }
 
-/// What was counted of some endpoints since the start.
+/// Totals of several endpoints since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
     /// Attempts at requests.
     pub requests: u64,
-    /// Polls that brought no complete answer.
+    /// Polls without a complete response.
     pub errors: u64,
-    /// Attempts answered with 429.
+    /// Attempts with status 429.
     pub throttled: u64,
 }
 
@@ -194,7 +184,7 @@ impl Default for Health {
 }
 
 impl Health {
-    /// Counters at zero, heart beating now, not ready.
+    /// Returns counters at zero, with a current heartbeat, not ready.
     pub fn new() -> Self {
         let mut health = Self {
             registry: Registry::default(),
@@ -217,9 +207,9 @@ impl Health {
             tallies: Endpoint::ALL.map(|endpoint| (endpoint, Tally::default())).into(),
         };
         let build = Info::new(vec![
-            ("version", env!("CARGO_PKG_VERSION")),
-            ("revision", env!("ELEMENTS_EXPORTER_REVISION")),
-            ("rustversion", env!("ELEMENTS_EXPORTER_RUSTVERSION")),
+            ("version", VERSION),
+            ("revision", REVISION),
+            ("rustversion", RUSTVERSION),
         ]);
         health.register(BUILD_INFO, build);
         health.register(API_REQUESTS, health.requests.clone());
@@ -239,47 +229,46 @@ impl Health {
         health
     }
 
-    /// Registers a metric under its family's name, to which the encoder adds the suffix again.
+    /// Registers a metric under its family's name, to which the encoder appends the suffix.
     fn register(&mut self, metric: Metric, registered: impl Registered) {
         self.registry.register(metric.family_name(), metric.help, registered);
     }
 
-    /// Counters whose labels are known begin at zero, because the first step of a counter that was not there before
-    /// is invisible to `increase()`.
+    /// Counters with known labels start at zero, because `increase()` misses the first step of a new series.
     fn begin_at_zero(&self) {
         for endpoint in Endpoint::ALL {
-            let of_endpoint = OfEndpoint {
-                endpoint: endpoint.as_str(),
-            };
-            let _ = self.throttled.get_or_create(&of_endpoint);
-            let _ = self.retries.get_or_create(&of_endpoint);
-            let _ = self.durations.get_or_create(&of_endpoint);
-            let _ = self.duplicate_rows.get_or_create(&of_endpoint);
+            let _ = self.throttled.get_or_create(&of(endpoint));
+            let _ = self.retries.get_or_create(&of(endpoint));
+            let _ = self.durations.get_or_create(&of(endpoint));
+            let _ = self.duplicate_rows.get_or_create(&of(endpoint));
         }
         for reason in auth::REASONS.iter().copied() {
-            let _ = self.token_failures.get_or_create(&Reason { reason });
+            let _ = self.token_failures.get_or_create(&[("reason", reason)]);
         }
         for entry in crate::collector::ALL {
-            let _ = self.overruns.get_or_create(&OfCollector { collector: entry.name });
-            let endpoint = entry.endpoint.as_str();
-            for reason in crate::api::REASONS.iter().copied() {
-                let _ = self.errors.get_or_create(&OfReason { endpoint, reason });
-            }
+            let _ = self.overruns.get_or_create(&[("collector", entry.name)]);
         }
     }
 
-    /// The loop turned.
+    /// Starts the counters of failed polls at zero, for these reasons.
+    pub fn begin_failures_at_zero(&self, endpoint: Endpoint, reasons: impl IntoIterator<Item = &'static str>) {
+        for reason in reasons {
+            let _ = self.errors.get_or_create(&of_reason(endpoint, reason));
+        }
+    }
+
+    /// Updates the heartbeat of the poll loop.
     pub fn beat(&self) {
         let elapsed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.beat.store(elapsed, Ordering::Relaxed);
     }
 
-    /// Whether the loop lives.
+    /// Returns whether the poll loop runs.
     pub fn is_alive(&self) -> bool {
         self.silence() < HEARTBEAT_LIMIT
     }
 
-    /// One whose loop has not turned for so long.
+    /// Returns a health whose poll loop has stalled.
     #[cfg(test)]
     pub(crate) fn silent_for(silence: Duration) -> Self {
         Self {
@@ -288,28 +277,24 @@ impl Health {
         }
     }
 
-    /// The customer list was had once, or a state file was restored.
+    /// Records that a customer list was fetched or a state file restored.
     pub fn set_ready(&self) {
         self.ready.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a scrape has something true to show.
+    /// Returns whether a scrape returns data.
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
     }
 
-    /// How long the exporter has been running.
+    /// Returns how long the exporter has been running.
     pub fn uptime(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// A poll brought no complete answer.
+    /// Counts a poll without a complete response.
     pub fn poll_failed(&self, endpoint: Endpoint, reason: &'static str) {
-        let labels = OfReason {
-            endpoint: endpoint.as_str(),
-            reason,
-        };
-        self.errors.get_or_create(&labels).inc();
+        self.errors.get_or_create(&of_reason(endpoint, reason)).inc();
         self.count(endpoint, |tally| &tally.errors);
     }
 
@@ -319,7 +304,7 @@ impl Health {
         }
     }
 
-    /// What was counted of these endpoints.
+    /// Returns the totals of these endpoints.
     pub fn counted(&self, endpoints: &[Endpoint]) -> Counted {
         let mut counted = Counted::default();
         for tally in endpoints.iter().filter_map(|endpoint| self.tallies.get(endpoint)) {
@@ -330,44 +315,44 @@ impl Health {
         counted
     }
 
-    /// How long ago the loop last turned.
+    /// Returns the time since the last heartbeat.
     pub fn silence(&self) -> Duration {
         let beat = Duration::from_millis(self.beat.load(Ordering::Relaxed));
         self.started.elapsed().saturating_sub(beat)
     }
 
-    /// Polls were left out.
+    /// Counts skipped polls.
     pub fn overran(&self, collector: &'static str, polls: u32) {
         self.overruns
-            .get_or_create(&OfCollector { collector })
+            .get_or_create(&[("collector", collector)])
             .inc_by(u64::from(polls));
     }
 
-    /// Series were turned away.
+    /// Counts rejected series.
     pub fn dropped_series(&self, series: usize) {
         self.series_dropped.inc_by(u64::try_from(series).unwrap_or(u64::MAX));
     }
 
-    /// The state file could not be saved.
+    /// Counts a failure to save the state file.
     pub fn save_failed(&self) {
         self.save_failures.inc();
     }
 
-    /// Appends the counters in a text format.
-    pub fn write(&self, text: &mut Vec<u8>, format: Format) {
+    /// Appends the counters in a text format, without excluded ones.
+    pub fn write(&self, text: &mut Vec<u8>, format: Format, excluded: &ExcludedMetrics) {
         let mut encoded = String::new();
-        // Formatting into a string fails only where a metric's own code does, and then what came before is left out
-        // too rather than shown in part.
+        // Formatting into a string fails only if a metric's own code fails. Its partial output is then dropped.
         if encode_registry(&mut encoded, &self.registry).is_err() {
             return;
         }
+        let encoded = excluded.strip(encoded);
         match format {
             Format::OpenMetrics => text.extend_from_slice(encoded.as_bytes()),
             Format::Text => text.extend_from_slice(as_text_format(&encoded).as_bytes()),
         }
     }
 
-    /// Whether a value is told for the first time, so that it is worth a line.
+    /// Returns whether a value is new, and therefore logged.
     fn is_news(&self, endpoint: Endpoint, field: &'static str, value: &str) -> bool {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.len() < MAX_TOLD_VALUES && told.insert((endpoint, field, value.to_owned()))
@@ -377,73 +362,49 @@ impl Health {
 impl Observer for Health {
     fn request(&self, endpoint: Endpoint, status: Option<u16>, took: Duration) {
         self.count(endpoint, |tally| &tally.requests);
-        let endpoint = endpoint.as_str();
-        let code = status.unwrap_or(0);
-        self.requests.get_or_create(&OfCode { endpoint, code }).inc();
-        self.durations
-            .get_or_create(&OfEndpoint { endpoint })
-            .observe(took.as_secs_f64());
+        let code = status.unwrap_or(0).to_string();
+        let labels = [("endpoint", endpoint.as_str().into()), ("code", code.into())];
+        self.requests.get_or_create(&labels).inc();
+        self.durations.get_or_create(&of(endpoint)).observe(took.as_secs_f64());
     }
 
     fn retry(&self, endpoint: Endpoint) {
-        self.retries
-            .get_or_create(&OfEndpoint {
-                endpoint: endpoint.as_str(),
-            })
-            .inc();
+        self.retries.get_or_create(&of(endpoint)).inc();
     }
 
     fn throttled(&self, endpoint: Endpoint) {
         self.count(endpoint, |tally| &tally.throttled);
-        self.throttled
-            .get_or_create(&OfEndpoint {
-                endpoint: endpoint.as_str(),
-            })
-            .inc();
+        self.throttled.get_or_create(&of(endpoint)).inc();
     }
 
     fn decode_error(&self, endpoint: Endpoint, field: &'static str, shape: &str) {
-        let labels = OfField {
-            endpoint: endpoint.as_str(),
-            field,
-        };
-        self.decode_errors.get_or_create(&labels).inc();
+        self.decode_errors.get_or_create(&of_field(endpoint, field)).inc();
         if self.is_news(endpoint, field, "") {
             warn!(
                 endpoint = endpoint.as_str(),
-                field, shape, "a value could not be understood and is absent; shown masked"
+                field, shape, "invalid value dropped; shown masked"
             );
         }
     }
 
     fn unknown_value(&self, endpoint: Endpoint, field: &'static str, value: &str) {
-        let labels = OfField {
-            endpoint: endpoint.as_str(),
-            field,
-        };
-        self.unknown_values.get_or_create(&labels).inc();
-        let value = shown(value);
+        self.unknown_values.get_or_create(&of_field(endpoint, field)).inc();
+        let value = log_safe(value);
         if self.is_news(endpoint, field, &value) {
             warn!(
                 endpoint = endpoint.as_str(),
-                field, value, "a value is not in the reference of the API and passed through"
+                field, value, "unknown value; exported as is"
             );
         }
     }
 
     fn duplicate_rows(&self, endpoint: Endpoint, rows: u64) {
-        self.duplicate_rows
-            .get_or_create(&OfEndpoint {
-                endpoint: endpoint.as_str(),
-            })
-            .inc_by(rows);
+        self.duplicate_rows.get_or_create(&of(endpoint)).inc_by(rows);
     }
 
     fn token_failure(&self, error: &auth::Error) {
-        self.token_failures
-            .get_or_create(&Reason { reason: error.reason() })
-            .inc();
-        tracing::debug!(error = error_chain(error), "no token");
+        self.token_failures.get_or_create(&[("reason", error.reason())]).inc();
+        tracing::debug!(error = error_chain(error), "token request failed");
     }
 
     fn token(&self, expires_in: Duration) {
@@ -451,36 +412,12 @@ impl Observer for Health {
     }
 }
 
-/// What prometheus-client writes, which is OpenMetrics, in the older format: counters and infos carry their suffix in
-/// HELP and TYPE too, and there are no units.
-fn as_text_format(openmetrics: &str) -> String {
-    let mut text = String::with_capacity(openmetrics.len() + 1024);
-    let mut help = None;
-    for line in openmetrics.lines() {
-        if let Some(rest) = line.strip_prefix("# HELP ") {
-            help = rest.split_once(' ');
-        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
-            let (suffix, kind) = match kind {
-                "counter" => ("_total", "counter"),
-                "info" => ("_info", "gauge"),
-                kind => ("", kind),
-            };
-            let help = help.take().map_or("", |(_, help)| help);
-            let _ = write!(text, "# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {kind}\n");
-        } else if !line.starts_with("# ") {
-            text.push_str(line);
-            text.push('\n');
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_loop_that_does_not_turn_is_dead_until_it_does() {
+    fn stalled_loop_is_not_alive_until_it_continues() {
         assert!(Health::silent_for(HEARTBEAT_LIMIT / 2).is_alive());
         let health = Health::silent_for(HEARTBEAT_LIMIT + Duration::from_secs(1));
         assert!(!health.is_alive());

@@ -1,5 +1,6 @@
-//! The way in: routes, and what each of them answers. Nothing in here asks the API.
+//! Routes and their responses. Nothing here calls the API.
 
+mod accept;
 mod body;
 mod caller;
 mod discovery;
@@ -7,6 +8,7 @@ mod gzip;
 mod handshake;
 mod negotiate;
 mod page;
+mod runs;
 pub mod server;
 pub mod web_config;
 
@@ -22,49 +24,51 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use url::Url;
 
-use crate::assets::{self, Asset};
+use crate::assets::{self, Asset, Links};
 use crate::collector::Target;
 use crate::domain::{CustomerId, Shard};
 use crate::health::Health;
-use crate::scrape::{Narrowing, Scrape};
+use crate::scrape::{Scrape, ScrapeFilter};
 use crate::status::Status;
 use caller::Caller;
 use discovery::Place;
-use page::{Page, Wanted};
+use page::{Page, PageQuery};
 
-/// Loads the configuration anew; the error is the message for whoever asked.
+/// Reloads the configuration; the error is the message for the client.
 pub type Reload = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
 
-/// What the routes need.
+/// Dependencies of the routes.
 pub struct Site {
-    /// Answers scrapes.
+    /// Renders scrapes.
     pub scrape: Arc<Scrape>,
-    /// Answers the pages for people.
+    /// Builds the status page.
     pub status: Arc<Status>,
-    /// Makes the bodies of the answers; the same for all sites of an exporter.
+    /// Makes response bodies; shared by all sites of an exporter.
     pub bodies: Arc<Bodies>,
-    /// Tells whether the loop lives and whether it is ready.
+    /// Reports liveness and readiness.
     pub health: Arc<Health>,
-    /// Where the metrics are.
+    /// Path of the metrics.
     pub telemetry_path: String,
-    /// What all paths begin with; empty or `/…` without a slash at its end.
+    /// Prefix of all paths; empty or `/…` without a trailing slash.
     pub route_prefix: String,
-    /// The URL under which people and scrapers reach it from outside, where that is another.
+    /// External URL, if it differs.
     pub external_url: Option<Url>,
-    /// Reloads, where that may be asked for over HTTP by those who may.
+    /// URL of the Grafana with the dashboards, for links to them.
+    pub grafana_url: Option<Url>,
+    /// Reloads the configuration, if authorized clients may request that over HTTP.
     pub reload: Option<Reload>,
-    /// What the status page says of the source of the data.
+    /// Description of the data source on the status page.
     pub subtitle: String,
 }
 
-/// What makes the bodies of answers: the compressed ones are kept while they are good.
+/// Makes response bodies and caches compressed ones.
 #[derive(Debug, Default)]
 pub struct Bodies {
     compressor: gzip::Compressor,
     spare: body::Spare,
 }
 
-/// The routes of the exporter.
+/// Returns the routes of the exporter.
 pub fn routes(site: Site) -> Router {
     let prefix = site.route_prefix.clone();
     let at = |path: &str| format!("{prefix}{path}");
@@ -81,8 +85,9 @@ pub fn routes(site: Site) -> Router {
         )
         .route(&at("/dashboards/{name}"), get(|name| asset(name, assets::DASHBOARDS)))
         .route(&at("/rules/"), get(|state| list(state, assets::RULES, "rules")))
-        .route(&at("/rules/{name}"), get(|name| asset(name, assets::RULES)))
+        .route(&at("/rules/{name}"), get(rules))
         .route(&at("/customers/{id}"), get(customer))
+        .route(&at("/customers/{id}/runs.json"), get(customer_runs))
         .route(&at("/customers/"), get(customer_by_query))
         .route(&at("/runbooks/"), get(runbooks));
     let home = at("/");
@@ -92,7 +97,7 @@ pub fn routes(site: Site) -> Router {
         ("/runbooks", "runbooks/"),
         ("/customers", "customers/"),
     ] {
-        // From where it stands, so that it leads there behind a proxy that takes a prefix off as well.
+        // Relative, so that it also works behind a proxy that strips a prefix.
         router = router.route(&at(shortened), get(move || async move { Redirect::permanent(whole) }));
     }
     if !prefix.is_empty() {
@@ -105,28 +110,32 @@ pub fn routes(site: Site) -> Router {
 }
 
 async fn index(State(site): State<Arc<Site>>, RawQuery(query): RawQuery) -> Response {
-    aside(move || page::front(&site, &Wanted::parse(query.as_deref()))).await
+    aside(move || page::front(&site, &PageQuery::parse(query.as_deref()))).await
 }
 
 async fn customer(State(site): State<Arc<Site>>, Path(id): Path<String>, RawQuery(query): RawQuery) -> Response {
-    aside(move || page::customer(&site, &id, &Wanted::parse(query.as_deref()))).await
+    aside(move || page::customer(&site, &id, &PageQuery::parse(query.as_deref()))).await
 }
 
-/// The page of the customer that the query names; without one, the way to the list of all, which is the front page.
+/// Returns the page of the customer in the query; without one, a redirect to the front page, which lists all.
 async fn customer_by_query(State(site): State<Arc<Site>>, RawQuery(query): RawQuery) -> Response {
     let mut pairs = url::form_urlencoded::parse(query.as_deref().unwrap_or_default().as_bytes());
     let Some((_, id)) = pairs.find(|(name, _)| name == "id") else {
         return Redirect::temporary("../").into_response();
     };
-    let (id, wanted) = (id.into_owned(), Wanted::parse(query.as_deref()));
-    aside(move || page::customer(&site, &id, &wanted)).await
+    let (id, page_query) = (id.into_owned(), PageQuery::parse(query.as_deref()));
+    aside(move || page::customer(&site, &id, &page_query)).await
+}
+
+async fn customer_runs(State(site): State<Arc<Site>>, Path(id): Path<String>) -> Response {
+    aside(move || runs::runs(&site, &id)).await
 }
 
 async fn runbooks(State(site): State<Arc<Site>>) -> Page {
     page::runbooks(&site)
 }
 
-/// Makes an answer where it holds up neither scrapes nor polls: one about ten thousand customers takes a while.
+/// Renders a response off the threads of scrapes and polls: one about ten thousand customers takes a while.
 async fn aside<R: IntoResponse + Send + 'static>(make: impl FnOnce() -> R + Send + 'static) -> Response {
     match tokio::task::spawn_blocking(make).await {
         Ok(answer) => answer.into_response(),
@@ -135,22 +144,18 @@ async fn aside<R: IntoResponse + Send + 'static>(make: impl FnOnce() -> R + Send
 }
 
 async fn metrics(State(site): State<Arc<Site>>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
-    let format = negotiate::format(&headers);
-    let narrowing = narrowing(query.as_deref());
-    if let Some(shards) = narrowing.shards_to_divide_into() {
-        let scrape = Arc::clone(&site.scrape);
-        // What it comes to is kept; where it panics, the answer finds out for itself.
-        let _ = tokio::task::spawn_blocking(move || scrape.divide(shards)).await;
-    }
-    let mut response = if negotiate::accepts_gzip(&headers) {
-        let body = site.bodies.compressor.answer(&site.scrape, &narrowing, format);
-        let mut response = body.into_response();
-        response
-            .headers_mut()
-            .insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        response
+    aside(move || scrape(&site, query.as_deref(), &headers)).await
+}
+
+/// Returns the response to a scrape.
+fn scrape(site: &Site, query: Option<&str>, headers: &HeaderMap) -> Response {
+    let format = negotiate::format(headers);
+    let filter = scrape_filter(query);
+    let mut response = if negotiate::accepts_gzip(headers) {
+        let body = site.bodies.compressor.body(&site.scrape, &filter, format);
+        ([(CONTENT_ENCODING, "gzip")], body).into_response()
     } else {
-        let frames = site.scrape.frames(&narrowing, format);
+        let frames = site.scrape.frames(&filter, format);
         body::plain(frames, site.bodies.spare.clone()).into_response()
     };
     let headers = response.headers_mut();
@@ -160,24 +165,24 @@ async fn metrics(State(site): State<Arc<Site>>, RawQuery(query): RawQuery, heade
     response
 }
 
-/// What the query narrows the answer to. What it says besides is passed over: a scrape always has an answer.
-fn narrowing(query: Option<&str>) -> Narrowing {
-    let mut narrowing = Narrowing::default();
+/// Returns the filter in a query. Unknown parameters are ignored, so that a scrape always has a response.
+fn scrape_filter(query: Option<&str>) -> ScrapeFilter {
+    let mut filter = ScrapeFilter::default();
     for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
         match name.as_ref() {
-            "collector" | "collector[]" => narrowing.collectors.insert(value.into_owned()),
+            "collector" | "collector[]" => filter.collectors.insert(value.into_owned()),
             "customer_id" | "customer_id[]" => {
-                // What no customer can have for an id is one that is not known.
-                let customers = narrowing.customers.get_or_insert_default();
+                // An invalid id is an unknown customer.
+                let customers = filter.customers.get_or_insert_default();
                 match CustomerId::parse(&value).filter(|id| id.as_str() == value) {
                     Some(id) => customers.insert(Target::Customer(id)),
                     None => value.is_empty() && customers.insert(Target::Partner),
                 }
             }
             "shard" | "shard[]" => {
-                // One that cannot be has no customers: showing them all would show them twice. All are shares of one
-                // number, so that finding out who is in them costs the same however many are named.
-                let shards = narrowing.shards.get_or_insert_default();
+                // An invalid share has no customers: returning all would duplicate them. All shares have the same
+                // number, so that finding their customers costs the same for any number of shares.
+                let shards = filter.shards.get_or_insert_default();
                 let shard = value.parse::<Shard>().ok();
                 let fits = |shard: &Shard| shards.first().is_none_or(|first| first.of() == shard.of());
                 shard.filter(fits).is_some_and(|shard| shards.insert(shard))
@@ -185,10 +190,10 @@ fn narrowing(query: Option<&str>) -> Narrowing {
             _ => false,
         };
     }
-    narrowing
+    filter
 }
 
-/// The targets that Prometheus is to scrape here, at the address under which it reached us.
+/// Returns the targets for Prometheus, at the address under which it reached the exporter.
 async fn discover(
     State(site): State<Arc<Site>>,
     RawQuery(query): RawQuery,
@@ -202,7 +207,7 @@ async fn discover(
         Place::of_request(host, is_over_tls, external, &site.route_prefix, &site.telemetry_path)
     });
     let Some(place) = place else {
-        return (StatusCode::BAD_REQUEST, "The request names no host.\n").into_response();
+        return (StatusCode::BAD_REQUEST, "Missing Host header.\n").into_response();
     };
     let shards = match discovery::shards(query.as_deref()) {
         Ok(shards) => shards,
@@ -230,10 +235,7 @@ async fn healthy(State(site): State<Arc<Site>>) -> (StatusCode, &'static str) {
     if site.health.is_alive() {
         (StatusCode::OK, "elements_exporter is healthy.\n")
     } else {
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "The poll loop does not turn any more.\n",
-        )
+        (StatusCode::SERVICE_UNAVAILABLE, "Poll loop stalled.\n")
     }
 }
 
@@ -241,10 +243,7 @@ async fn ready(State(site): State<Arc<Site>>) -> (StatusCode, &'static str) {
     if site.health.is_ready() {
         (StatusCode::OK, "elements_exporter is ready.\n")
     } else {
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "The customer list has not been had yet.\n",
-        )
+        (StatusCode::SERVICE_UNAVAILABLE, "Customer list not fetched yet.\n")
     }
 }
 
@@ -260,7 +259,7 @@ async fn reload(State(site): State<Arc<Site>>, caller: Option<Extension<Caller>>
         Ok(()) => (StatusCode::OK, "Configuration reloaded.\n").into_response(),
         Err(message) => (
             StatusCode::INTERNAL_SERVER_ERROR,
-            format!("The old configuration stays in force: {message}\n"),
+            format!("Reload failed; keeping the previous configuration: {message}\n"),
         )
             .into_response(),
     }
@@ -277,29 +276,39 @@ async fn asset(Path(name): Path<String>, assets: &'static [Asset]) -> Response {
     ([(CONTENT_TYPE, asset.content_type())], asset.content).into_response()
 }
 
+async fn rules(State(site): State<Arc<Site>>, Path(name): Path<String>) -> Response {
+    let Some(asset) = assets::RULES.iter().find(|asset| asset.name == name) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let links = Links::new(site.external_url.as_ref(), site.grafana_url.as_ref());
+    let rules = links.absolute(asset.content);
+    ([(CONTENT_TYPE, asset.content_type())], rules).into_response()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
     use std::time::Duration;
 
     use super::*;
+    use crate::collector::PerCollector;
     use crate::domain::Timestamp;
-    use crate::scrape::{Loaded, Vitals};
-    use crate::store::Store;
+    use crate::scrape::{ClientStatus, Loaded};
+    use crate::store::{Plan, Store};
 
     fn site(health: Health) -> State<Arc<Site>> {
         let health = Arc::new(health);
         let loaded = Loaded {
             config: true,
             config_at: Timestamp::from_unix_seconds(0),
-            state: true,
+            state: Some(true),
         };
-        let store = Arc::new(Store::new(&[], None));
+        let store = Arc::new(Store::new(&PerCollector::from_fn(|_| Plan::OFF), None));
         let scrape = Arc::new(Scrape::new(
             Arc::clone(&store),
             Arc::clone(&health),
             Arc::default(),
-            Arc::new(Vitals::default),
+            Arc::new(ClientStatus::default),
             loaded,
         ));
         let status = Status::new(
@@ -317,38 +326,39 @@ mod tests {
             telemetry_path: "/metrics".to_owned(),
             route_prefix: String::new(),
             external_url: None,
+            grafana_url: None,
             reload: None,
             subtitle: String::new(),
         }))
     }
 
     #[tokio::test]
-    async fn a_loop_that_hangs_is_not_healthy() {
+    async fn stalled_loop_is_not_healthy() {
         assert_eq!(healthy(site(Health::new())).await.0, StatusCode::OK);
         let hung = Health::silent_for(Duration::from_secs(60));
         assert_eq!(healthy(site(hung)).await.0, StatusCode::SERVICE_UNAVAILABLE);
     }
 
     #[test]
-    fn queries_narrow_and_nonsense_is_passed_over() {
-        let parsed = narrowing(Some(
+    fn queries_filter_and_invalid_parameters_are_ignored() {
+        let parsed = scrape_filter(Some(
             "collector=jobs&customer_id=a%26b&collector=licenses&x=1&=&%ff&collector",
         ));
         assert_eq!(parsed.collectors, ["", "jobs", "licenses"].map(String::from).into());
         let customer = |id: &str| CustomerId::parse(id).map(Target::Customer);
         assert_eq!(parsed.customers, Some(customer("a&b").into_iter().collect()));
         assert_eq!(parsed.shards, None);
-        let shards = narrowing(Some("shard=0/2&shard=5/2&shard=1%2F3&shard=1%2F2&shard=0/2")).shards;
+        let shards = scrape_filter(Some("shard=0/2&shard=5/2&shard=1%2F3&shard=1%2F2&shard=0/2")).shards;
         let expected = ["0/2", "1/2"].iter().flat_map(|text| text.parse());
         assert_eq!(shards, Some(expected.collect()), "each once, and all of one number");
-        assert_eq!(narrowing(Some("shard=all")).shards, Some(BTreeSet::new()));
+        assert_eq!(scrape_filter(Some("shard=all")).shards, Some(BTreeSet::new()));
         let guid = "0f1c3ded-26b1-443b-91bf-c9009b7c057a";
         let twice = format!("customer_id={guid}&customer_id={}&customer_id=", guid.to_uppercase());
-        let customers = narrowing(Some(&twice)).customers.unwrap_or_default();
+        let customers = scrape_filter(Some(&twice)).customers.unwrap_or_default();
         assert_eq!(
             customers,
             [Some(Target::Partner), customer(guid)].into_iter().flatten().collect()
         );
-        assert_eq!(narrowing(None), Narrowing::default());
+        assert_eq!(scrape_filter(None), ScrapeFilter::default());
     }
 }

@@ -1,51 +1,30 @@
 //! A Prometheus exporter for AvePoint Elements.
 //!
-//! # The map
+//! Data flows one way: [`config`] → [`api`] → [`collector`] → [`schedule`] → [`store`] → [`scrape`] and [`status`] →
+//! [`http`]. `docs/architecture.md` follows one poll through the modules and lists the invariants.
 //!
-//! Data flows one way:
+//! The modules in reading order:
 //!
-//! ```text
-//! config → auth → api (v1 | v3) → schedule → store → exposition → http
-//! ```
-//!
-//! A *poll* asks one *collector* about one *target* (the partner, or one customer) and brings a complete new record, or an
-//! error. The [`store`] swaps the record in, or notes the failure and keeps what it had; nothing else ever changes what
-//! `/metrics` says about the remote world. A *scrape* takes one picture of the store and renders it. It never waits for a
-//! poll, and a poll never waits for a scrape.
-//!
-//! # One poll, walked through
-//!
-//! 1. [`schedule::queue::Queue`] says that `jobs` of a customer has been due the longest.
-//! 2. [`schedule::Scheduler`] spawns the poll with the gateway, what the store keeps of that customer, and the settings.
-//! 3. The collector asks [`api::Api`] for its list. [`api::transport`] waits for the pace, puts a token on the request and
-//!    reads the answer under one deadline and one cap; [`api::v1`] or [`api::v3`] walks the pages.
-//! 4. Each row is read leniently by [`api::wire::Row`] into values of [`domain`]. Past this point there is no `"N/A"`, no
-//!    raw size and no bare status number.
-//! 5. [`domain::History`] decides what is new among the runs.
-//! 6. The collector's [`exposition::Shape`]s make tables of the record: label text escaped once, values beside it.
-//! 7. [`store::Store::commit`] swaps record and tables in, and the queue learns when the customer is due again.
-//!
-//! # What must stay true
-//!
-//! - A record is committed whole or not at all: all pages of an answer.
-//! - On failure values are held and freshness does not advance. Past `stale_after` what describes the present goes; dated
-//!   facts and freshness stay. Nothing is ever filled up with 0, "OK" or NaN.
-//! - An unknown status is never a success.
-//! - A customer is dropped only on proof: absent from two complete lists.
-//! - One panic, one hang, one bad customer, one missing permission stays what it is.
-//! - `domain` and `api` know nothing of metrics, `http` never calls the API, and `simulator` never imports the client.
-//!
-//! # Modules, in reading order
-//!
-//! [`domain`] what values mean · [`api`] how they are asked for · [`collector`] what is asked for · [`exposition`] how it is
-//! written · [`store`] what is kept · [`schedule`] when · [`health`], [`scrape`], [`status`], [`catalogue`] about the exporter
-//! itself · [`http`], [`assets`] the way in · [`config`], [`args`], [`logging`], [`core_dumps`], [`commands`] the program ·
-//! [`simulator`] a partner to try it on · [`app`] the only place that wires.
+//! - [`domain`]: values without I/O, and the meaning of a list of runs
+//! - [`collector`]: one file per collector, and their table
+//! - [`exposition`], [`store`]: tables of samples and their text; the latest record of every target
+//! - [`schedule`]: the poll loop
+//! - [`api`]: the API client, from tokens to rows
+//! - [`health`], [`scrape`], [`status`], [`catalogue`]: metrics about the exporter, contents of a scrape and of the
+//!   status page, list of all metrics
+//! - [`http`], [`assets`]: routes, pages and connections; bundled dashboards and rules
+//! - `settings`, [`config`]: parser of settings, and the configuration
+//! - [`app`]: connects them all
+//! - [`commands`], [`args`], [`logging`], [`output`], [`signals`], `service_manager`, [`core_dumps`], `build_info`: the
+//!   program around them
+//! - [`secret`], [`text_file`], [`error_chain`], `log_throttle`: helpers without dependencies
+//! - [`simulator`]: the simulated partner API
 
 pub mod api;
 pub mod app;
 pub mod args;
 pub mod assets;
+mod build_info;
 pub mod catalogue;
 pub mod collector;
 pub mod commands;
@@ -56,11 +35,16 @@ pub mod error_chain;
 pub mod exposition;
 pub mod health;
 pub mod http;
+mod log_throttle;
 pub mod logging;
+pub mod output;
 pub mod schedule;
 pub mod scrape;
 pub mod secret;
+mod service_manager;
+mod settings;
+pub mod signals;
 pub mod simulator;
-mod spelling;
 pub mod status;
 pub mod store;
+pub mod text_file;

@@ -6,9 +6,10 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, fmt};
 
 use crate::args::{Log, LogFormat};
+use crate::output::LossyStderr;
 
-/// Starts logging. What libraries say below a warning is never logged, at no level: HTTP libraries show what they send,
-/// and secrets and tokens are part of that.
+/// Starts logging. Messages of libraries below a warning are never logged, at any level: HTTP libraries log what they
+/// send, including secrets and tokens.
 pub fn start(log: Log) {
     let level = LevelFilter::from_level(log.level.into());
     let ours = Targets::new()
@@ -22,7 +23,7 @@ pub fn start(log: Log) {
                 .with_span_name(false)
                 .with_span_path(false)
                 .layer()
-                .with_writer(std::io::stderr);
+                .with_writer(LossyStderr::default);
             registry.with(layer.with_filter(ours)).init();
         }
         LogFormat::Json => {
@@ -32,7 +33,7 @@ pub fn start(log: Log) {
                 .with_target(false)
                 .with_current_span(false)
                 .with_span_list(false)
-                .with_writer(std::io::stderr);
+                .with_writer(LossyStderr::default);
             registry.with(layer.with_filter(ours)).init();
         }
     }

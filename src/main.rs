@@ -1,31 +1,62 @@
-//! The program: arguments, logging, and then the command that was asked for.
+//! The program: arguments, logging, and then the command.
 
+use std::io;
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
-use elements_exporter::{args, commands, core_dumps, logging};
+use elements_exporter::signals::Signals;
+use elements_exporter::{args, commands, core_dumps, logging, output};
+use tokio::runtime::{self, Runtime};
 use tracing::warn;
 
+/// More descriptors than the two runtimes need together.
+const DESCRIPTORS: usize = 12;
+
 fn main() -> ExitCode {
+    // First, because each of these would end the process.
+    let (runtime, signals) = match start() {
+        Ok(started) => started,
+        Err(error) => {
+            output::report(format_args!("cannot start: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
     let args = match args::parse(std::env::args_os()) {
         Ok(args) => args,
-        Err(error) => {
-            // Where even that cannot be printed, the exit code is all there is to say.
-            let _ = error.print();
-            return ExitCode::from(args::exit_code(&error));
+        Err(usage) => {
+            let code = runtime.block_on(commands::print_usage(usage, signals));
+            runtime.shutdown_background();
+            return code;
         }
     };
     logging::start(args.log);
-    // Before the configuration is read, so that there has been no moment in which a core would have held a secret.
+    // Before the configuration is read, so that no core dump can contain a secret.
     if let Err(error) = core_dumps::switch_off() {
-        warn!(%error, "core dumps cannot be switched off; one would hold the secret");
+        warn!(%error, "cannot disable core dumps; a dump may contain the secret");
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return commands::report(&error, 1),
-    };
-    match runtime.block_on(commands::run(args)) {
+    let ended = runtime.block_on(commands::run(args, signals));
+    // Does not wait for running work, such as reading a large state.
+    runtime.shutdown_background();
+    match ended {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => commands::report(&error, error.exit_code()),
     }
+}
+
+fn start() -> io::Result<(Runtime, Signals)> {
+    // The runtime panics if it finds no descriptors.
+    drop(
+        (0..DESCRIPTORS / 2)
+            .map(|_| UnixStream::pair())
+            .collect::<io::Result<Vec<_>>>()?,
+    );
+    // A small runtime starts faster than one with threads, and signals may arrive immediately.
+    let first = runtime::Builder::new_current_thread().enable_io().build()?;
+    let signals = {
+        let _guard = first.enter();
+        Signals::catch()?
+    };
+    let runtime = runtime::Builder::new_multi_thread().enable_all().build()?;
+    Ok((runtime, signals))
 }

@@ -1,57 +1,66 @@
-//! What a scrape is answered with: a picture of the store, what is read of the exporter at that moment, its counters.
+//! Contents of a scrape: a snapshot of the store, values of the exporter at that moment, and its counters.
 
+mod filter;
 mod shares;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::collector::{self, Customer, Target};
-use crate::domain::{CustomerId, Shard, Timestamp};
+use crate::collector::{CollectorId, Customer, Target};
+use crate::domain::{Attributes, CustomerId, Timestamp};
 use crate::exposition::{
-    Block, Family, Filter, Format, Group, Metric, Picture, Renderer, Shown, Source, Table, families, frame_capacity,
+    Block, Family, Filter, Format, Group, Metric, Renderer, Shown, Snapshot, Source, Table, families, frame_capacity,
 };
 use crate::health::Health;
-use crate::schedule::{Pulse, SharedPulse};
+use crate::schedule::{ScheduleStatus, SharedScheduleStatus};
 use crate::store::{self, Overview, State, Store};
 use shares::Shares;
+
+pub use filter::ScrapeFilter;
 
 const COLLECTOR: &[&str] = &["collector"];
 const COLLECTOR_STATE: &[&str] = &["collector", "state"];
 
 /// The gauges without a label, in the order of [`Scrape::singles`].
-const SINGLES: [Metric; 8] = [
+const SINGLES: [Metric; 10] = [
     Metric::gauge(
         "elements_up",
-        "Whether the newest attempt at a token and at the customer list both succeeded",
+        "1 if the newest fetch of a token and that of the customer list succeeded, 0 otherwise",
     ),
     Metric::gauge(
         "elements_exporter_api_rate_limit",
-        "Requests a second that the client now allows itself",
+        "Adaptive request rate limit, per second",
     ),
     Metric::timestamp(
         "elements_exporter_token_expiry_timestamp_seconds",
-        "When the first of the tokens in use expires",
+        "Earliest expiry of the tokens in use, Unix time",
     ),
     Metric::timestamp(
         "elements_exporter_credential_expiry_timestamp_seconds",
-        "When the certificate ends, or the client secret according to auth.client_secret_expires",
+        "Expiry of the certificate, or of the secret by auth.client_secret_expires, Unix time",
     ),
-    Metric::gauge(
-        "elements_exporter_series",
-        "Series held of the API and of its freshness",
-    ),
+    Metric::gauge("elements_exporter_series", "Stored series of the API and of freshness"),
     Metric::gauge(
         "elements_exporter_config_last_reload_successful",
-        "Whether the newest load of the configuration succeeded",
+        "1 if the newest load of the configuration succeeded, 0 otherwise",
     ),
     Metric::timestamp(
         "elements_exporter_config_last_reload_success_timestamp_seconds",
-        "When the configuration was last loaded",
+        "Last successful load of the configuration, Unix time",
     ),
     Metric::gauge(
+        "elements_exporter_config_unmatched_patterns",
+        "Patterns for customers, modules, scopes and products that match nothing; absent before the first complete list",
+    ),
+    Metric::gauge(
+        "elements_exporter_customers_without_attributes",
+        "Customers that no row of customers.attributes_file fits; absent without such a file",
+    )
+    .experimental(),
+    Metric::gauge(
         "elements_exporter_state_load_successful",
-        "0 where the state file could not be loaded at start; 1 also where there was none",
+        "1 if the state file was loaded at start or was new, 0 otherwise; absent without state.file",
     ),
 ];
 
@@ -59,116 +68,61 @@ const SINGLES: [Metric; 8] = [
 const OF_COLLECTORS: [Metric; 5] = [
     Metric::gauge(
         "elements_exporter_collector_permitted",
-        "Whether the permission that the collector needs is granted; absent before that is known",
+        "1 if the collector's permission is granted, 0 otherwise; absent before that is known",
     )
     .labels(COLLECTOR),
     Metric::gauge(
         "elements_exporter_collector_interval_seconds",
-        "How often the collector polls, as configured",
+        "Configured poll interval of the collector",
     )
     .labels(COLLECTOR),
     Metric::gauge(
         "elements_exporter_collector_stale_after_seconds",
-        "How long values outlive the last good poll, as configured",
+        "Configured age at which values of the collector expire",
     )
     .labels(COLLECTOR),
-    Metric::gauge(
-        "elements_exporter_poll_lag_seconds",
-        "How late the most overdue poll is",
-    )
-    .labels(COLLECTOR),
+    Metric::gauge("elements_exporter_poll_lag_seconds", "Lag of the most overdue poll").labels(COLLECTOR),
     Metric::gauge(
         "elements_exporter_poll_cycle_seconds",
-        "How long the last full round over all customers took; absent before the first",
+        "Duration of the last full cycle over all customers; absent before the first",
     )
     .labels(COLLECTOR),
 ];
 
 const CUSTOMERS: Metric = Metric::gauge(
     "elements_exporter_customers",
-    "Customers by how their newest values stand; adds up to the customers known",
+    "Customers by state of their values; the states add up to all customers",
 )
 .labels(COLLECTOR_STATE);
 
-/// What is read of the client at the moment of a scrape.
+/// Values of the API client at scrape time.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Vitals {
-    /// Requests a second that the client allows itself.
+pub struct ClientStatus {
+    /// Request rate limit per second.
     pub rate: f64,
-    /// When the first token in use expires.
+    /// Expiry of the first token in use.
     pub token_expiry: Option<SystemTime>,
-    /// When the credential ends, in seconds since the epoch.
+    /// Expiry of the credential, in seconds since the epoch.
     pub credential_expiry: Option<i64>,
-    /// Whether the newest attempt at a token succeeded.
+    /// Whether the newest token request succeeded.
     pub token: Option<bool>,
 }
 
-/// How the configuration and the state were loaded.
+/// Results of loading the configuration and the state.
 #[derive(Clone, Copy, Debug)]
 pub struct Loaded {
     /// Whether the newest load of the configuration succeeded.
     pub config: bool,
-    /// When the configuration in force was loaded.
+    /// Time at which the active configuration was loaded.
     pub config_at: Timestamp,
-    /// Whether the state file, if any, could be loaded.
-    pub state: bool,
+    /// Whether the state file could be loaded; `None` without one.
+    pub state: Option<bool>,
 }
 
-/// Reads the client's vitals.
-pub type ReadVitals = Arc<dyn Fn() -> Vitals + Send + Sync>;
+/// Reads the status of the client.
+pub type ReadClientStatus = Arc<dyn Fn() -> ClientStatus + Send + Sync>;
 
-/// What narrows an answer; nothing where nothing is given.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Narrowing {
-    /// Only these collectors.
-    pub collectors: BTreeSet<String>,
-    /// Only these customers. The partner stands for what belongs to none.
-    pub customers: Option<BTreeSet<Target>>,
-    /// Only customers of one of these shares, which are all shares of one number. The first share also has what belongs to
-    /// no customer.
-    pub shards: Option<BTreeSet<Shard>>,
-}
-
-/// The name that stands among collectors for what the exporter says about itself.
-const EXPORTER: &str = "exporter";
-
-impl Narrowing {
-    /// Whether it leaves everything in.
-    pub fn is_none(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// Whether what belongs to no customer is left in: what the exporter says about itself, and the freshness of what is
-    /// asked for all customers at once.
-    fn has_what_is_of_none(&self) -> bool {
-        let names_it = |customers: &BTreeSet<Target>| customers.contains(&Target::Partner);
-        let has_first = |shards: &BTreeSet<Shard>| shards.iter().any(|shard| shard.is_first());
-        self.customers.as_ref().is_none_or(names_it) && self.shards.as_ref().is_none_or(has_first)
-    }
-
-    /// Whether what the exporter says about itself is left in.
-    fn has_exporter(&self) -> bool {
-        let is_asked_for = if self.collectors.is_empty() {
-            self.customers.is_none()
-        } else {
-            self.collectors.contains(EXPORTER)
-        };
-        is_asked_for && self.has_what_is_of_none()
-    }
-
-    /// Whether nothing else is.
-    fn is_just_exporter(&self) -> bool {
-        let is_no_other = |name: &String| name == EXPORTER || collector::index_of(name).is_none();
-        self.collectors.contains(EXPORTER) && self.collectors.iter().all(is_no_other)
-    }
-
-    /// Into how many shares the customers have to be divided for the answer.
-    pub fn shards_to_divide_into(&self) -> Option<u32> {
-        self.shards.as_ref()?.first().map(|shard| shard.of())
-    }
-}
-
-/// A customer, as service discovery tells of it.
+/// A customer, for service discovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownCustomer {
     /// Its id.
@@ -177,32 +131,40 @@ pub struct KnownCustomer {
     pub organization: String,
     /// Its country or region.
     pub country: String,
-    /// Who manages it.
+    /// Its manager.
     pub management_mode: &'static str,
+    /// What the operator says about it.
+    pub attributes: Arc<Attributes>,
 }
 
-/// Answers scrapes. It never asks the API and never waits for a poll.
+/// Renders scrapes. It never calls the API and never waits for a poll.
 pub struct Scrape {
     store: Arc<Store>,
     health: Arc<Health>,
-    pulse: SharedPulse,
-    vitals: ReadVitals,
+    schedule_status: SharedScheduleStatus,
+    client_status: ReadClientStatus,
     loaded: Mutex<Loaded>,
     shares: Shares,
-    /// What is read at the moment of a scrape.
+    /// Values read at scrape time.
     own: Arc<[Family]>,
-    /// What the store holds.
+    /// Contents of the store.
     stored: Arc<[Family]>,
 }
 
 impl Scrape {
-    /// An answerer over these sources.
-    pub fn new(store: Arc<Store>, health: Arc<Health>, pulse: SharedPulse, vitals: ReadVitals, loaded: Loaded) -> Self {
+    /// Creates a renderer over these sources.
+    pub fn new(
+        store: Arc<Store>,
+        health: Arc<Health>,
+        schedule_status: SharedScheduleStatus,
+        client_status: ReadClientStatus,
+        loaded: Loaded,
+    ) -> Self {
         Self {
             store,
             health,
-            pulse,
-            vitals,
+            schedule_status,
+            client_status,
             loaded: Mutex::new(loaded),
             shares: Shares::default(),
             own: families(own_columns()).into(),
@@ -210,126 +172,126 @@ impl Scrape {
         }
     }
 
-    /// Notes how the newest load went.
+    /// Records the result of the newest load.
     pub fn note_loaded(&self, note: impl FnOnce(&mut Loaded)) {
         note(&mut self.loaded.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// The answer, frame by frame, of one moment.
-    pub fn frames(&self, narrowing: &Narrowing, format: Format) -> Frames {
-        let margins = self.margins(narrowing, format);
+    /// Returns the response for one moment, frame by frame.
+    pub fn frames(&self, filter: &ScrapeFilter, format: Format) -> Frames {
+        let now = Timestamp::from(SystemTime::now());
+        let exporter_metrics = self.exporter_metrics(filter, format, now);
         Frames {
-            head: Some(margins.head),
-            stored: self.stored(narrowing, format).renderer,
-            tail: Some(margins.tail),
+            head: Some(exporter_metrics.head),
+            stored: self.stored(filter, format, now).renderer,
+            tail: Some(exporter_metrics.tail),
         }
     }
 
-    /// What an answer begins and ends with: what the exporter says about itself, which is new at every scrape. An
-    /// answer that is narrowed leaves it out.
-    pub fn margins(&self, narrowing: &Narrowing, format: Format) -> Margins {
-        let mut margins = Margins::default();
-        if narrowing.has_exporter() {
-            let now = Timestamp::from(SystemTime::now());
-            let picture = Picture {
+    /// Returns the beginning and end of a response: the exporter's own metrics, which are new at every scrape. A
+    /// filtered response lacks them.
+    pub fn exporter_metrics(&self, filter: &ScrapeFilter, format: Format, now: Timestamp) -> ExporterMetrics {
+        let mut exporter_metrics = ExporterMetrics::default();
+        if filter.has_exporter() {
+            let snapshot = Snapshot {
                 groups: vec![Group {
                     blocks: vec![Arc::new(self.own_tables(now))],
                     stale_after: Duration::MAX,
                 }],
                 now,
             };
-            let mut renderer = Renderer::new(Arc::clone(&self.own), picture, Filter::default(), format);
+            let excluded = self.store.excluded();
+            let shown = self.own.iter().filter(|family| !excluded.contains(&family.metric));
+            let mut renderer = Renderer::new(shown.cloned().collect(), snapshot, Filter::default(), format);
             while let Some(mut frame) = renderer.next_frame() {
-                margins.head.append(&mut frame);
+                exporter_metrics.head.append(&mut frame);
             }
-            self.health.write(&mut margins.tail, format);
+            self.health.write(&mut exporter_metrics.tail, format, &excluded);
         }
         if format == Format::OpenMetrics {
-            margins.tail.extend_from_slice(b"# EOF\n");
+            exporter_metrics.tail.extend_from_slice(b"# EOF\n");
         }
-        margins
+        exporter_metrics
     }
 
-    /// What an answer has in its middle: what the store holds.
-    pub fn stored(&self, narrowing: &Narrowing, format: Format) -> Stored {
-        let now = Timestamp::from(SystemTime::now());
-        let only = self.only(narrowing);
-        let (generation, picture) = self.store.numbered_picture(only.as_ref(), now);
-        let groups = (!narrowing.collectors.is_empty() && !narrowing.is_just_exporter()).then(|| {
-            let indices = narrowing.collectors.iter().filter_map(|name| collector::index_of(name));
-            indices.flat_map(store::groups_of).collect()
+    /// Returns the middle of a response: the contents of the store.
+    pub fn stored(&self, filter: &ScrapeFilter, format: Format, now: Timestamp) -> Stored {
+        let only = self.only(filter);
+        let (generation, snapshot) = self.store.numbered_snapshot(only.as_ref(), now);
+        let groups = (!filter.collectors.is_empty() && !filter.is_just_exporter()).then(|| {
+            let named = filter.collectors.iter().filter_map(|name| CollectorId::named(name));
+            named.flat_map(store::groups_of).collect()
         });
         Stored {
             generation,
-            valid_until: picture.valid_until(),
-            renderer: Renderer::new(Arc::clone(&self.stored), picture, Filter { groups }, format),
+            valid_until: snapshot.valid_until(),
+            renderer: Renderer::new(Arc::clone(&self.stored), snapshot, Filter { groups }, format),
         }
     }
 
-    /// How the newest loads went.
+    /// Returns the results of the newest loads.
     pub fn loaded(&self) -> Loaded {
         *self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is read of the client now.
-    pub fn vitals(&self) -> Vitals {
-        (self.vitals)()
+    /// Reads the status of the client.
+    pub fn client_status(&self) -> ClientStatus {
+        (self.client_status)()
     }
 
-    /// How the schedule stands.
-    pub fn pulse(&self) -> Pulse {
-        self.pulse.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Returns the state of the schedule.
+    pub fn schedule_status(&self) -> ScheduleStatus {
+        self.schedule_status
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
-    /// Finds out who is in which of so many shares, and keeps it for the scrapes that want to know. With many customers and
-    /// shares it takes tenths of a second, and is to be done where nobody waits for it.
-    pub fn divide(&self, shards: u32) {
-        self.shares.of(shards, &self.store);
-    }
-
-    /// Whom is shown something of; `None` where that is everybody.
-    fn only(&self, narrowing: &Narrowing) -> Option<BTreeSet<Target>> {
-        let of_none = narrowing.has_what_is_of_none().then_some(Target::Partner);
-        if narrowing.is_just_exporter() {
+    /// Returns the admitted targets; `None` if all are.
+    fn only(&self, filter: &ScrapeFilter) -> Option<BTreeSet<Target>> {
+        let of_none = filter.has_what_is_of_none().then_some(Target::Partner);
+        if filter.is_just_exporter() {
             return Some(of_none.into_iter().collect());
         }
-        let Some(shards) = &narrowing.shards else {
-            return narrowing.customers.clone();
+        let Some(shards) = &filter.shards else {
+            return filter.customers.clone();
         };
-        let divided = narrowing
-            .shards_to_divide_into()
-            .map(|of| self.shares.of(of, &self.store));
+        let divided = filter.shards_to_divide_into().map(|of| self.shares.of(of, &self.store));
         let shares = shards.iter().filter_map(|shard| divided.as_ref()?.get(*shard));
-        let wanted = |target: &&Target| narrowing.customers.as_ref().is_none_or(|only| only.contains(*target));
+        let wanted = |target: &&Target| filter.customers.as_ref().is_none_or(|only| only.contains(*target));
         Some(shares.flatten().filter(wanted).cloned().chain(of_none).collect())
     }
 
-    /// The customers known, for service discovery.
+    /// Returns the known customers, for service discovery.
     pub fn customers(&self) -> Vec<KnownCustomer> {
-        let place = collector::index_of(collector::CUSTOMERS).unwrap_or_default();
-        let known = self.store.customers_with(place).into_iter().map(|(id, record)| {
-            let customer = record
-                .as_deref()
-                .and_then(|record| record.as_any().downcast_ref::<Customer>());
-            KnownCustomer {
-                id,
-                organization: customer.map_or_else(String::new, |customer| customer.organization.clone()),
-                country: customer.map_or_else(String::new, |customer| customer.country().to_owned()),
-                management_mode: customer.map_or("", Customer::management_mode),
-            }
-        });
+        let known = self
+            .store
+            .customers_with(CollectorId::CUSTOMERS)
+            .into_iter()
+            .map(|(id, record)| {
+                let customer = record
+                    .as_deref()
+                    .and_then(|record| record.as_any().downcast_ref::<Customer>());
+                KnownCustomer {
+                    attributes: self.store.attributes(&id).unwrap_or_default(),
+                    id,
+                    organization: customer.map_or_else(String::new, |customer| customer.organization.clone()),
+                    country: customer.map_or_else(String::new, |customer| customer.country().to_owned()),
+                    management_mode: customer.map_or("", Customer::management_mode),
+                }
+            });
         known.collect()
     }
 
-    /// A number that changes whenever what the store holds does.
+    /// Returns a number that changes with the contents of the store.
     pub fn generation(&self) -> u64 {
         self.store.generation()
     }
 
-    /// Whether the list of customers and a token could be had at the newest attempt.
+    /// Returns whether the newest attempts at the customer list and at a token succeeded.
     pub fn is_up(&self) -> bool {
-        // After a reload there is no attempt at a token yet; what the one before it came to stands, as the list's does.
-        self.vitals().token != Some(false) && self.pulse().customers_listed == Some(true)
+        // After a reload no token has been requested yet; the previous result applies, as for the customer list.
+        self.client_status().token != Some(false) && self.schedule_status().customers_listed == Some(true)
     }
 
     fn own_tables(&self, now: Timestamp) -> Own {
@@ -338,37 +300,46 @@ impl Scrape {
     }
 
     fn singles(&self) -> Table {
-        let vitals = self.vitals();
+        let client_status = self.client_status();
         let loaded = self.loaded();
         let series = u32::try_from(self.store.series()).ok();
+        let unmatched = self
+            .schedule_status()
+            .unmatched_patterns
+            .and_then(|count| u32::try_from(count).ok());
+        let without_attributes = self.store.without_attributes();
+        let without_attributes = without_attributes.and_then(|count| u32::try_from(count).ok());
         Table::single(
             &[],
             &[
                 Some(f64::from(self.is_up())),
-                Some(vitals.rate),
-                vitals.token_expiry.map(|at| Timestamp::from(at).as_unix_seconds()),
-                vitals
+                Some(client_status.rate),
+                client_status
+                    .token_expiry
+                    .map(|at| Timestamp::from(at).as_unix_seconds()),
+                client_status
                     .credential_expiry
                     .map(|at| Timestamp::from_unix_seconds(at).as_unix_seconds()),
                 series.map(f64::from),
                 Some(f64::from(loaded.config)),
                 Some(loaded.config_at.as_unix_seconds()),
-                Some(f64::from(loaded.state)),
+                unmatched.map(f64::from),
+                without_attributes.map(f64::from),
+                loaded.state.map(f64::from),
             ],
         )
     }
 
     fn of_collectors(&self, overviews: &[Overview]) -> Table {
-        let pulse = self.pulse();
+        let schedule_status = self.schedule_status();
         let rows = overviews.iter().map(|overview| {
-            let place = collector::index_of(overview.name);
-            let lag = place.and_then(|place| pulse.lag.get(place));
-            let cycle = place.and_then(|place| pulse.cycle.get(place).copied().flatten());
+            let lag = schedule_status.lag.get(overview.collector);
+            let cycle = schedule_status.cycle.get(overview.collector);
             let values = vec![
                 overview.permitted.map(f64::from),
                 Some(overview.plan.interval.as_secs_f64()),
                 Some(overview.plan.stale_after.as_secs_f64()),
-                lag.map(Duration::as_secs_f64),
+                Some(lag.as_secs_f64()),
                 cycle.map(|cycle| cycle.as_secs_f64()),
             ];
             (vec![("collector", overview.name)], values)
@@ -377,7 +348,7 @@ impl Scrape {
     }
 }
 
-/// Customers by collector and state.
+/// Returns the customers by collector and state.
 fn customers(overviews: &[Overview]) -> Table {
     let rows = overviews.iter().flat_map(|overview| {
         State::ALL.map(|state| {
@@ -392,7 +363,7 @@ fn customers(overviews: &[Overview]) -> Table {
     Table::of(1, rows)
 }
 
-/// What is read at the moment of a scrape, one table per shape.
+/// Values read at scrape time, one table per shape.
 #[derive(Debug)]
 struct Own([Table; 3]);
 
@@ -405,7 +376,7 @@ impl Block for Own {
     }
 }
 
-/// Where the metrics that are read at scrape time stand in their picture.
+/// Returns the metrics read at scrape time, with their positions in the snapshot.
 fn own_columns() -> Vec<(Metric, Source)> {
     let group = 0;
     let shapes: [&[Metric]; 3] = [&SINGLES, &OF_COLLECTORS, &[CUSTOMERS]];
@@ -418,37 +389,37 @@ fn own_columns() -> Vec<(Metric, Source)> {
     columns
 }
 
-/// The metrics that are read at scrape time, for the catalogue.
+/// Returns the metrics read at scrape time, for the catalogue.
 pub fn metrics() -> impl Iterator<Item = Metric> {
     SINGLES.into_iter().chain(OF_COLLECTORS).chain([CUSTOMERS])
 }
 
-/// What an answer begins and ends with.
+/// Beginning and end of a response.
 #[derive(Clone, Debug, Default)]
-pub struct Margins {
-    /// Before what the store holds.
+pub struct ExporterMetrics {
+    /// Precedes the contents of the store.
     pub head: Vec<u8>,
-    /// After it.
+    /// Follows them.
     pub tail: Vec<u8>,
 }
 
-/// What an answer has between its margins.
+/// Middle of a response, between its `exporter_metrics`.
 pub struct Stored {
-    /// Which generation of the store it is of.
+    /// Generation of the store.
     pub generation: u64,
-    /// Until when the same generation makes the same text; `None` for as long as it is the newest.
+    /// Until when the text of this generation stays the same; `None` as long as the generation is the newest.
     pub valid_until: Option<Timestamp>,
     renderer: Renderer,
 }
 
 impl Stored {
-    /// Fills `text`, which is empty, with the next frame; it stays empty after the last one.
+    /// Fills `text`, which is empty, with the next frame; leaves it empty after the last one.
     pub fn fill(&mut self, text: &mut Vec<u8>) {
         self.renderer.append_frame(text);
     }
 }
 
-/// An answer, frame by frame.
+/// A response, frame by frame.
 pub struct Frames {
     head: Option<Vec<u8>>,
     stored: Renderer,
@@ -456,7 +427,7 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Fills `text`, which is empty, with the next frame; it stays empty after the last one.
+    /// Fills `text`, which is empty, with the next frame; leaves it empty after the last one.
     pub fn fill(&mut self, text: &mut Vec<u8>) {
         if let Some(head) = self.head.take() {
             text.reserve_exact(head.len() + frame_capacity());

@@ -1,21 +1,21 @@
-//! A text that must not be seen.
+//! Text that must not be displayed.
 
 use std::fmt;
 
-/// A secret text. It has neither `Display` nor `Serialize`, so that it leaves the process only where
-/// [`expose`](Secret::expose) is written out.
+/// A secret text. It implements neither `Display` nor `Serialize`, so that it leaves the process only through explicit
+/// calls of [`expose`](Secret::expose).
 #[derive(Clone)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The text itself.
+    /// Returns the text itself.
     pub fn expose(&self) -> &str {
         &self.0
     }
 }
 
 impl PartialEq for Secret {
-    /// For telling whether a reload changed it, which an attacker has no part in; nothing is authenticated with it.
+    /// Detects changes on reload. An attacker does not control it, and it authenticates nothing.
     fn eq(&self, other: &Self) -> bool {
         self.0 == other.0
     }

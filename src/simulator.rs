@@ -1,58 +1,60 @@
 //! A simulated partner API: both generations over one seeded world, its token endpoint, and faults on demand.
 //!
-//! It is a witness and not an echo: everything that it sends is written down here a second time from the
-//! API's reference, and nothing of the client's side is used.
+//! The simulator implements the API's reference a second time and shares no code with the client, so that an error in
+//! the client is not repeated here.
 //!
 //! # Time
 //!
-//! Time stamps are real ones (or those of [`Clock::Manual`]). The schedule of backups, scans and of customers
-//! that come and go is divided by [`Settings::speed`]: at speed 60 a daily backup runs every 24 minutes, and a
-//! 30-minute run takes 30 seconds. There is no background task: the world is brought up to date when somebody
-//! asks. Runs depend on the seed and their slot alone, so two worlds of one seed tell the same story.
+//! Timestamps are those of the wall clock (or of [`Clock::Manual`]). [`Settings::speed`] compresses the schedule of
+//! backups, scans, and customers that join and leave: at speed 60 a daily backup runs every 24 minutes, and a 30-minute
+//! run takes 30 seconds. There is no background task: each request first advances the world to the current time. Runs
+//! depend on the seed and their slot only, so two worlds with the same seed are equal.
 //!
 //! # Faults
 //!
-//! `POST /-/faults` takes a JSON list, which replaces the one in force; the first that matches a request wins:
+//! `POST /-/faults` replaces the list of faults with a JSON list; the first fault that matches a request applies:
 //!
 //! ```json
 //! [{"path": "/partner/customers/*/jobs", "kind": "throttle", "retry_after": "3", "times": 2},
 //!  {"path": "/connect/token", "method": "POST", "kind": "status", "code": 503, "probability": 0.5}]
 //! ```
 //!
-//! `path` is a glob over the path as sent (`*`: any characters, also `/`). `method`, `times` (at most so often),
-//! `skip` (let so many matching requests pass first) and `probability` may be left out. The kinds are those of
-//! [`FaultKind`].
+//! `path` is a glob over the path as sent (`*` matches any characters, including `/`). `method`, `times` (maximum
+//! number of matches), `skip` (matching requests that pass first) and `probability` are optional. The kinds are those
+//! of [`FaultKind`].
 //!
 //! # Other routes
 //!
 //! `GET /` lists them. They need no token and are never subject to faults.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use axum::body::Body;
-use axum::http::{Request as HttpRequest, Response, StatusCode};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use axum::http::StatusCode;
 use serde::Serialize;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 mod answer;
+mod connection;
 mod control;
 mod customer;
 mod dice;
 mod faults;
 mod generate;
+mod latency;
+mod limiter;
 mod names;
 mod oauth;
+mod rows;
+mod rules;
+mod run;
+mod scan;
 mod schedule;
+mod services;
 #[cfg(test)]
 mod tests;
 mod v1;
@@ -60,58 +62,66 @@ mod v3;
 mod world;
 
 use answer::{Answer, Call};
-pub use customer::{Change, Container, Customer, DailyReport, Module, Product, ProtectedRow, ScanProfile, Tenant};
+pub use customer::{Customer, Module, Product, ProtectedRow, Tenant};
 use dice::Dice;
 pub use faults::{Fault, FaultKind};
+pub use latency::Latency;
+use limiter::Limiter;
 use oauth::Registration;
-pub use schedule::Run;
+pub use run::Run;
+pub use scan::{Change, Container, DailyReport, ScanProfile};
+pub use services::{Baseline, Seats, Services};
 pub use world::World;
 
 /// The path of the token endpoint.
 const TOKEN_PATH: &str = "/connect/token";
 
-/// Requests remembered: enough for a long test, bounded for a demo that runs for weeks.
+/// Recorded requests: enough for a long test, bounded for a demo that runs for weeks.
 const REQUESTS_KEPT: usize = 100_000;
 
-/// How long open connections may finish what they are at once the shutdown has begun. Hanging faults never
-/// finish, so this is also about how long the shutdown takes with them.
-const SHUTDOWN_GRACE: Duration = Duration::from_millis(300);
-
-/// A pause after a failed accept, which may be for want of file descriptors and would fail again at once.
+/// Pause after a failed accept. If file descriptors are exhausted, the next accept would fail at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What the simulated partner is like.
+/// Settings of the simulated partner.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Decides everything that is not said otherwise; 1.
+    /// Seed of the world. Default: 1.
     pub seed: u64,
-    /// Customers at the start; 40.
+    /// Customers at the start. Default: 40.
     pub customers: usize,
-    /// By how much schedules and durations are compressed; 1.0 is real time. Not positive: 1.0.
+    /// Factor by which schedules and durations are compressed. Default: 1.0, real time, which also replaces values that
+    /// are not positive.
     pub speed: f64,
-    /// Where time comes from; the wall clock.
+    /// Source of time. Default: the wall clock.
     pub clock: Clock,
-    /// Whether customers join and leave, a licence runs out and a scan profile begins to fail; true.
+    /// Whether customers join and leave, a licence expires and a scan profile begins to fail. Default: true.
     pub churn: bool,
-    /// The registered client; `demo`.
+    /// Client id of the registration. Default: `demo`.
     pub client_id: String,
-    /// Its secret; `demo-secret`.
+    /// Client secret of the registration. Default: `demo-secret`.
     pub client_secret: String,
     /// The certificate registered for client assertions, if any.
     pub certificate_pem: Option<String>,
-    /// The scopes that the registration holds; all of both generations.
+    /// Scopes granted to the registration. Default: all of both generations.
     pub scopes: Vec<String>,
-    /// How long a token lives; an hour.
+    /// Lifetime of a token. Default: one hour.
     pub token_lifetime: Duration,
-    /// Rows of a first-generation page; none: lists come whole.
+    /// Rows per page in the first generation. Default: none, so lists are not paged.
     pub v1_page_size: Option<usize>,
-    /// How many runs of a module are listed; the newest.
+    /// Runs listed per module. Default: only the newest.
     pub history: History,
-    /// Requests a second, for the whole host, beyond which the answer is 429; none.
+    /// Requests per second for the whole host; more are answered with 429. Default: no limit.
     pub rate_limit: Option<f64>,
+    /// Whether names, dates and sizes are hard to parse, and every module of the reference exists. Default: false.
+    pub hostile: bool,
+    /// Latency of responses. Default: none.
+    pub latency: Latency,
+    /// Unix time at which the customers' stories take place. Default: the start. A world that begins earlier includes
+    /// the events that led to them.
+    pub stories_from: Option<i64>,
 }
 
-/// Where time comes from.
+/// Source of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
     /// The system's clock.
@@ -120,16 +130,16 @@ pub enum Clock {
     Manual(i64),
 }
 
-/// How many runs of a module the lists of jobs hold.
+/// Runs of a module in the lists of jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum History {
     /// The newest run of each module, in the order of the modules.
     Newest,
-    /// Up to so many of the newest runs of each module, all of them shuffled.
+    /// Up to this many of the newest runs of each module, shuffled.
     Runs(usize),
 }
 
-/// A request that the simulated partner has seen.
+/// A request that the simulated partner has received.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Request {
     /// The method.
@@ -140,11 +150,11 @@ pub struct Request {
     pub query: String,
     /// The body as text.
     pub body: String,
-    /// Whether it carried a live token; of the token endpoint, whether it was given one.
+    /// Whether the request carried a valid token; for the token endpoint, whether it was granted one.
     pub authorized: bool,
-    /// The status answered; 0 where there is no answer.
+    /// Status of the response; 0 if there was none.
     pub status: u16,
-    /// When it was decided on.
+    /// When the response was decided.
     #[serde(skip)]
     pub at: Instant,
 }
@@ -157,7 +167,7 @@ pub struct Simulator {
     handle: Handle,
 }
 
-/// A hold on the simulated partner that is cheap to clone, for tests and for the demo.
+/// A handle to the simulated partner that is cheap to clone, for tests and the demo.
 #[derive(Clone, Debug)]
 pub struct Handle(Arc<Mutex<State>>);
 
@@ -167,6 +177,7 @@ struct State {
     history: History,
     v1_page_size: Option<usize>,
     limiter: Option<Limiter>,
+    latency: Latency,
     token_url: String,
     world: World,
     registration: Registration,
@@ -175,24 +186,16 @@ struct State {
     dice: Dice,
 }
 
-/// What a generation of the API sees when it writes an answer.
+/// The state that a generation of the API needs to make a response.
 #[derive(Clone, Copy, Debug)]
 struct View<'a> {
     world: &'a World,
-    /// The scopes of the token, or none without a live one.
+    /// The scopes of the token; `None` without a valid token.
     scopes: Option<&'a [String]>,
     history: History,
     v1_page_size: Option<usize>,
-    /// Answer the first page whatever is asked.
+    /// Whether to return the first page for every request.
     ignore_paging: bool,
-}
-
-/// A token bucket over real time that holds one second's worth.
-#[derive(Debug)]
-struct Limiter {
-    rate: f64,
-    allowance: f64,
-    last: Instant,
 }
 
 impl Default for Settings {
@@ -211,16 +214,20 @@ impl Default for Settings {
             v1_page_size: None,
             history: History::Newest,
             rate_limit: None,
+            hostile: false,
+            latency: Latency::None,
+            stories_from: None,
         }
     }
 }
 
 impl Simulator {
-    /// Makes the world and binds the socket; [`Simulator::run`] then serves.
+    /// Creates the world and binds the socket. [`Simulator::run`] then serves.
     ///
     /// # Errors
     ///
-    /// The address cannot be bound, or the certificate cannot be read ([`std::io::ErrorKind::InvalidInput`]).
+    /// Returns an error if the address cannot be bound, or the certificate cannot be parsed
+    /// ([`std::io::ErrorKind::InvalidInput`]).
     pub async fn bind(settings: Settings, address: SocketAddr) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
@@ -232,35 +239,35 @@ impl Simulator {
         })
     }
 
-    /// The address that is bound, with its real port.
+    /// Returns the bound address with its real port.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The base of the API, such as `http://127.0.0.1:10028`, without a slash at the end.
+    /// Returns the base URL of the API, such as `http://127.0.0.1:10028`, without a trailing slash.
     #[must_use]
     pub fn base_url(&self) -> String {
         base_url(self.address)
     }
 
-    /// The token endpoint.
+    /// Returns the URL of the token endpoint.
     #[must_use]
     pub fn token_url(&self) -> String {
         format!("{}{TOKEN_PATH}", self.base_url())
     }
 
-    /// A hold on the world and its faults.
+    /// Returns a handle to the world and its faults.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// Serves until the shutdown is cancelled, and ends soon after that, hanging faults or not.
+    /// Serves until shutdown is cancelled, and returns shortly after that even if faults keep requests hanging.
     ///
     /// # Errors
     ///
-    /// None at present: an accept that fails is tried again.
+    /// None at present: a failed accept is retried.
     pub async fn run(self, shutdown: CancellationToken) -> std::io::Result<()> {
         let connections = TaskTracker::new();
         loop {
@@ -270,7 +277,7 @@ impl Simulator {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(serve(stream, self.handle.clone(), shutdown.clone()));
+                    connections.spawn(connection::serve(stream, self.handle.clone(), shutdown.clone()));
                 }
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             }
@@ -282,14 +289,14 @@ impl Simulator {
 }
 
 impl Handle {
-    /// Reads or changes the world, brought up to date first.
+    /// Calls `f` with the world, advanced to the current time.
     pub fn with_world<R>(&self, f: impl FnOnce(&mut World) -> R) -> R {
         let mut state = self.state();
         state.pass();
         f(&mut state.world)
     }
 
-    /// Moves a manual clock; the wall clock is left alone.
+    /// Advances a manual clock. Has no effect on the wall clock.
     pub fn advance(&self, by: Duration) {
         self.state().advance(by);
     }
@@ -299,23 +306,23 @@ impl Handle {
         self.state().faults = faults;
     }
 
-    /// Takes all faults away. A request that already hangs goes on hanging.
+    /// Removes all faults. Requests that already hang keep hanging.
     pub fn clear_faults(&self) {
         self.state().faults.clear();
     }
 
-    /// The newest requests, oldest first, at most 100 000; those for the control routes are left out.
+    /// Returns the newest requests, oldest first, at most 100 000, without those of the control routes.
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
         self.state().requests.iter().cloned().collect()
     }
 
-    /// Forgets the requests seen so far.
+    /// Clears the recorded requests.
     pub fn clear_requests(&self) {
         self.state().requests.clear();
     }
 
-    /// Replaces the scopes that the registration holds. Tokens keep what they were given.
+    /// Replaces the scopes granted to the registration. Existing tokens keep theirs.
     pub fn set_scopes(&self, scopes: Vec<String>) {
         self.state().registration.set_scopes(scopes);
     }
@@ -325,18 +332,18 @@ impl Handle {
         self.state().registration.set_secret(secret);
     }
 
-    /// Makes every token so far invalid.
+    /// Invalidates all existing tokens.
     pub fn revoke_tokens(&self) {
         self.state().registration.revoke();
     }
 
-    /// How many requests have reached the token endpoint, whatever came of them.
+    /// Returns how many requests have reached the token endpoint, whatever their result.
     #[must_use]
     pub fn token_requests(&self) -> usize {
         self.state().registration.requests()
     }
 
-    /// A test that panicked while it held the world says nothing about the world's use to others.
+    /// Ignores a poisoned lock: a test that panicked leaves a world that is still usable.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -349,6 +356,7 @@ impl State {
             history: settings.history,
             v1_page_size: settings.v1_page_size,
             limiter: settings.rate_limit.map(Limiter::new),
+            latency: settings.latency,
             token_url,
             world: World::new(settings, settings.clock.now()),
             registration: Registration::new(settings)?,
@@ -369,7 +377,7 @@ impl State {
         self.pass();
     }
 
-    /// Decides what a request is answered and how the answer travels.
+    /// Returns the response to a request and how it is delivered.
     fn respond(&mut self, call: &Call) -> (Answer, faults::Delivery) {
         self.pass();
         if control::owns(&call.path) {
@@ -387,6 +395,12 @@ impl State {
             }
         };
         self.remember(call, if delivery.answers() { answer.status.as_u16() } else { 0 });
+        let delivery = match self.latency.pause(&call.path, &answer) {
+            Some(pause) if delivery == faults::Delivery::Whole => faults::Delivery::After(pause),
+            _ => delivery,
+        };
+        // The vendor's support identifies a call by this header.
+        let answer = answer.with_header("request-id", &self.dice.uuid());
         (answer, delivery)
     }
 
@@ -407,6 +421,7 @@ impl State {
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
         match segments.as_slice() {
             ["partner", "external", "v3", "general", rest @ ..] => v3::answer(view, call, rest),
+            ["partner", "external", "v3", rest @ ..] => v3::services::answer(view, call, rest),
             ["partner", "api", "V1.1", rest @ ..] | ["partner", rest @ ..] => v1::answer(view, call, rest),
             _ => Answer::error(StatusCode::NOT_FOUND, "no such path"),
         }
@@ -436,7 +451,7 @@ impl State {
 }
 
 impl View<'_> {
-    /// Refuses a request without a live token, or whose token lacks the scope.
+    /// Returns the error response to a request without a valid token, or with one that lacks the scope.
     fn refusal(&self, scope: &str) -> Option<Answer> {
         match self.scopes {
             None => Some(
@@ -465,34 +480,11 @@ impl Clock {
     }
 }
 
-impl Limiter {
-    fn new(rate: f64) -> Self {
-        Self {
-            rate,
-            allowance: rate.max(1.0),
-            last: Instant::now(),
-        }
-    }
-
-    /// Takes one request's worth; true if there was none.
-    fn is_exhausted(&mut self) -> bool {
-        let now = Instant::now();
-        let gained = now.duration_since(self.last).as_secs_f64() * self.rate;
-        self.last = now;
-        self.allowance = (self.allowance + gained).min(self.rate.max(1.0));
-        let exhausted = self.allowance < 1.0;
-        if !exhausted {
-            self.allowance -= 1.0;
-        }
-        exhausted
-    }
-}
-
 fn throttled() -> Answer {
     Answer::error(StatusCode::TOO_MANY_REQUESTS, "too many requests").with_header("retry-after", "1")
 }
 
-/// Where the simulator is reached; an address that stands for all of the machine's is reached by loopback.
+/// Returns the URL of the simulator, with the loopback address in place of an unspecified one.
 fn base_url(address: SocketAddr) -> String {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -500,39 +492,4 @@ fn base_url(address: SocketAddr) -> String {
         ip => ip,
     };
     format!("http://{}", SocketAddr::new(ip, address.port()))
-}
-
-async fn serve(stream: TcpStream, handle: Handle, shutdown: CancellationToken) {
-    let cut = CancellationToken::new();
-    let service = service_fn(|request| exchange(&handle, &cut, request));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    // How a connection ends is the client's affair; dropping it closes it without an answer.
-    tokio::select! {
-        _ = connection.as_mut() => return,
-        () = cut.cancelled() => return,
-        () = shutdown.cancelled() => {}
-    }
-    connection.as_mut().graceful_shutdown();
-    let _ = tokio::time::timeout(SHUTDOWN_GRACE, connection).await;
-}
-
-async fn exchange(
-    handle: &Handle,
-    cut: &CancellationToken,
-    request: HttpRequest<Incoming>,
-) -> Result<Response<Body>, Infallible> {
-    let (answer, delivery) = match Call::read(request).await {
-        Ok(call) => handle.state().respond(&call),
-        Err(refused) => (refused, faults::Delivery::Whole),
-    };
-    match delivery.deliver(answer).await {
-        Some(response) => Ok(response),
-        None => {
-            cut.cancel();
-            std::future::pending().await
-        }
-    }
 }

@@ -1,63 +1,50 @@
-//! What is known of the remote world: the newest complete record of every collector about every customer, and how
-//! fresh it is.
+//! The store: newest complete record of every collector and customer, and its freshness.
 //!
-//! Only a poll's outcome changes it, and always as a whole: [`Store::commit`] swaps records in, [`Store::fail`] leaves
-//! them as they are and says so. A scrape takes a [`Picture`] of it, which shares its records and so takes the lock for
-//! moments. What it shows of a record that has outlived `stale_after` depends on the moment of the picture, so nothing
-//! has to be swept.
+//! Only the outcome of a poll changes it, and always as a whole: [`Store::commit`] swaps records in, [`Store::fail`]
+//! keeps them and notes the failure. A scrape takes a [`Snapshot`], which shares the records, so the lock is held
+//! briefly. Expiry is decided when a snapshot is taken, so no cleanup is needed.
 
-mod roster;
-mod shelf;
+mod collected;
+mod columns;
+mod cow_map;
+mod freshness;
+mod inner;
+mod run_events;
 pub mod state;
+pub mod state_file;
+mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::api::Error;
-use crate::collector::{self, Context, Kept, Record, Settings, Target};
-use crate::domain::{CustomerId, Timestamp};
-use crate::exposition::{Block, Group, Metric, Picture, Shown, Source, Table};
-pub use roster::{Answer, Dossier, Roll, Roster, Trouble};
-use shelf::Shelf;
+use crate::collector::{CollectorId, PerCollector, Record, RenderedRecord, Settings, Target};
+use crate::domain::{AttributeTable, Attributes, CustomerFilter, CustomerId, Timestamp};
+use crate::exposition::{ExcludedMetrics, Group, Snapshot};
+use collected::{Cell, Collected};
+use cow_map::CowMap;
+use freshness::{Attempt, Freshness};
+use inner::{Inner, Known, organization};
+use run_events::RunEvents;
 
-/// A customer list that lacks more than this part of the customers known is not believed at once.
-const SHARP_SHRINK_PART: f64 = 0.1;
+pub use columns::{columns, groups_of};
+pub use freshness::{COLLECTOR_LAST_SUCCESS, COLLECTOR_SUCCESS, State};
+pub use run_events::RunEvent;
+pub use status::{CollectorSnapshot, LastError, PollStatus, StatusSnapshot};
 
-/// Nor is it called sharp when it lacks fewer than this many: of a handful of customers, one or two leaving is life.
-const SHARP_SHRINK_CUSTOMERS: usize = 3;
-
-/// The outcome of the newest attempt, per collector and customer.
-pub const COLLECTOR_SUCCESS: Metric = Metric::gauge(
-    "elements_exporter_collector_success",
-    "Whether the newest poll brought a complete answer; 0 before the first; customer_id is empty where one poll asks \
-     for all",
-)
-.dated()
-.labels(FRESHNESS_LABELS);
-
-/// When a poll last brought a complete answer, per collector and customer.
-pub const COLLECTOR_LAST_SUCCESS: Metric = Metric::timestamp(
-    "elements_exporter_collector_last_success_timestamp_seconds",
-    "When a poll last brought a complete answer; 0 before the first",
-)
-.labels(FRESHNESS_LABELS);
-
-const FRESHNESS_LABELS: &[&str] = &["collector", "customer_id"];
-
-/// How a collector is run.
+/// Whether and how often a collector is polled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Whether it is run at all.
+    /// Whether it is polled at all.
     pub enabled: bool,
-    /// How often.
+    /// Time between two polls of a target.
     pub interval: Duration,
-    /// How long values outlive the last good poll.
+    /// Age of the last successful poll at which values expire.
     pub stale_after: Duration,
 }
 
 impl Plan {
-    /// Not at all.
+    /// Disabled.
     pub const OFF: Self = Self {
         enabled: false,
         interval: Duration::MAX,
@@ -65,416 +52,239 @@ impl Plan {
     };
 }
 
-/// How a customer stands with a collector.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum State {
-    /// The newest poll succeeded and is not older than `stale_after`.
-    Fresh,
-    /// The last good poll is older than `stale_after`.
-    Stale,
-    /// The newest poll failed, the last good one is not that old yet or never was.
-    Failed,
-    /// The API does not let us see this.
-    Forbidden,
-    /// No poll has ended yet.
-    Pending,
-}
-
-impl State {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::Fresh, Self::Stale, Self::Failed, Self::Forbidden, Self::Pending];
-
-    /// The label value.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Fresh => "fresh",
-            Self::Stale => "stale",
-            Self::Failed => "failed",
-            Self::Forbidden => "forbidden",
-            Self::Pending => "pending",
-        }
-    }
-}
-
-/// What came of the newest poll.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Attempt {
-    Pending,
-    Succeeded,
-    Failed,
-    Forbidden,
-}
-
-/// How fresh what is known of a target is.
-#[derive(Clone, Debug)]
-struct Freshness {
-    attempt: Attempt,
-    last_success: Option<Timestamp>,
-    tables: Arc<[Table]>,
-    /// What went wrong at the newest attempt, where it failed since the start.
-    trouble: Option<Trouble>,
-}
-
-impl Freshness {
-    fn new(collector: &str, target: &Target, attempt: Attempt, last_success: Option<Timestamp>) -> Self {
-        let labels = [("collector", collector), ("customer_id", target.customer_id())];
-        let success = f64::from(attempt == Attempt::Succeeded);
-        let last = last_success.map_or(0.0, Timestamp::as_unix_seconds);
-        let table = Table::single(&labels, &[Some(success), Some(last)]);
-        Self {
-            attempt,
-            last_success,
-            tables: Arc::new([table]),
-            trouble: None,
-        }
-    }
-
-    fn state(&self, stale_after: Duration, now: Timestamp) -> State {
-        let stale = self.last_success.is_some_and(|success| now > success.plus(stale_after));
-        match self.attempt {
-            Attempt::Pending if self.last_success.is_none() => State::Pending,
-            Attempt::Forbidden => State::Forbidden,
-            _ if stale => State::Stale,
-            Attempt::Succeeded => State::Fresh,
-            Attempt::Failed | Attempt::Pending => State::Failed,
-        }
-    }
-}
-
-/// A record and the moment of the poll that it stands on.
-#[derive(Clone, Debug)]
-struct Cell {
-    kept: Kept,
-    good_at: Timestamp,
-    /// The same for the rows that are held because later answers could not be read whole.
-    held_at: Timestamp,
-}
-
-impl Cell {
-    fn samples(&self) -> usize {
-        self.kept.samples()
-    }
-}
-
-impl Block for Vec<(CustomerId, Cell)> {
-    fn shown(&self, position: usize) -> Option<Shown<'_>> {
-        self.get(position).map(|(_, cell)| Shown {
-            tables: &cell.kept.tables,
-            good_at: Some(cell.good_at),
-        })
-    }
-}
-
-/// The rows of a record that are held, and the moment of the poll that they stand on.
+/// The store. Its lock is held briefly and never across an await.
 #[derive(Debug)]
-struct HeldRows {
-    tables: Arc<[Table]>,
-    at: Timestamp,
+pub struct Store {
+    inner: Mutex<Inner>,
+    run_events: RunEvents,
 }
 
-impl Cell {
-    fn held_rows(&self) -> Option<HeldRows> {
-        let tables = Some(&self.kept.held).filter(|tables| !tables.is_empty())?;
-        Some(HeldRows {
-            tables: Arc::clone(tables),
-            at: self.held_at,
-        })
-    }
-}
-
-impl Block for Vec<HeldRows> {
-    fn shown(&self, position: usize) -> Option<Shown<'_>> {
-        self.get(position).map(|held| Shown {
-            tables: &held.tables,
-            good_at: Some(held.at),
-        })
-    }
-}
-
-impl Block for Vec<(Target, Freshness)> {
-    fn shown(&self, position: usize) -> Option<Shown<'_>> {
-        self.get(position).map(|(_, freshness)| Shown {
-            tables: &freshness.tables,
-            good_at: None,
-        })
-    }
-}
-
-/// What is known through one collector.
-#[derive(Clone, Debug)]
-struct Collected {
-    name: &'static str,
-    plan: Plan,
-    permitted: Option<bool>,
-    cells: Shelf<CustomerId, Cell>,
-    freshness: Shelf<Target, Freshness>,
-    /// The text of the newest failure, for those that fail alike.
-    last_trouble: Option<Arc<str>>,
-}
-
-impl Collected {
-    /// Whether a target is still asked about. A customer may go while a poll about it is under way, and must not come
-    /// back as a ghost with its outcome.
-    fn expects(&self, target: &Target) -> bool {
-        self.freshness.contains_key(target)
-    }
-
-    /// How many series tell how fresh it is: two of each target.
-    fn freshness_series(&self) -> usize {
-        2 * self.freshness.len()
-    }
-
-    /// The records and the freshness of these customers, or of all.
-    fn blocks(&self, only: Option<&BTreeSet<Target>>) -> [Vec<Arc<dyn Block>>; 2] {
-        let Some(only) = only else {
-            let mut cells = self.cells.blocks();
-            let held: Vec<HeldRows> = self.cells.values().filter_map(Cell::held_rows).collect();
-            if !held.is_empty() {
-                cells.push(Arc::new(held));
-            }
-            return [cells, self.freshness.blocks()];
-        };
-        let (mut cells, mut held, mut freshness) = (Vec::new(), Vec::new(), Vec::new());
-        for target in only {
-            if let Target::Customer(id) = target
-                && let Some(cell) = self.cells.get(id)
-            {
-                held.extend(cell.held_rows());
-                cells.push((id.clone(), cell.clone()));
-            }
-            if let Some(known) = self.freshness.get(target) {
-                freshness.push((target.clone(), known.clone()));
-            }
-        }
-        [vec![Arc::new(cells), Arc::new(held)], vec![Arc::new(freshness)]]
-    }
-
-    /// The customers by state. Whoever is known and of whom nothing was asked yet is pending.
-    fn states(&self, customers: &Shelf<CustomerId, Known>, now: Timestamp) -> BTreeMap<State, usize> {
-        let mut states = BTreeMap::from(State::ALL.map(|state| (state, 0)));
-        let state = |freshness: &Freshness| freshness.state(self.plan.stale_after, now);
-        let mut rest = customers.len();
-        if let Some(of_all) = self.freshness.get(&Target::Partner) {
-            *states.entry(state(of_all)).or_default() += std::mem::take(&mut rest);
-        } else {
-            // Both are sorted, so one walk finds who of those asked about is known.
-            let mut known = customers.keys().peekable();
-            for (target, freshness) in self.freshness.iter() {
-                let Target::Customer(id) = target else { continue };
-                while known.next_if(|known| *known < id).is_some() {}
-                if known.next_if(|known| *known == id).is_some() {
-                    *states.entry(state(freshness)).or_default() += 1;
-                    rest = rest.saturating_sub(1);
-                }
-            }
-        }
-        *states.entry(State::Pending).or_default() += rest;
-        states
-    }
-
-    fn note(&mut self, target: &Target, attempt: Attempt, success: Option<Timestamp>) {
-        let before = self.freshness.get(target).and_then(|known| known.last_success);
-        let freshness = Freshness::new(self.name, target, attempt, success.or(before));
-        self.freshness.insert(target.clone(), freshness);
-    }
-}
-
-/// A customer that is known.
-#[derive(Clone, Debug)]
-struct Known {
-    organization: Arc<str>,
-}
-
-/// What the store holds. A copy shares the blocks of its shelves, and so is made in moments.
-#[derive(Clone, Debug)]
-struct Inner {
-    customers: Shelf<CustomerId, Known>,
-    /// Customers that the last complete list lacked. Absent from the next one too, they are gone.
-    absent_once: Arc<BTreeSet<CustomerId>>,
-    collected: Vec<Collected>,
-    series: usize,
-    series_limit: Option<usize>,
-    restored: bool,
-    /// Counts changes of who is known.
-    membership: u64,
-    /// Counts changes, so that whoever keeps something made from the store knows when it is out of date.
-    generation: u64,
-}
-
-/// The store. Its lock is held for moments only and never across a wait.
-#[derive(Debug)]
-pub struct Store(Mutex<Inner>);
-
-/// What a customer list changed.
+/// Changes made by a customer list.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Reconciled {
-    /// Customers that are new.
+    /// New customers.
     pub joined: Vec<CustomerId>,
-    /// Customers that are gone, with everything known of them.
+    /// Removed customers; their data is dropped.
     pub left: Vec<CustomerId>,
+    /// Customers whose organization was renamed.
+    pub renamed: Vec<CustomerId>,
 }
 
-/// A record was turned away because it would have taken the store past its limit of series.
+/// A list with far fewer customers than before, which is not applied until the next one confirms it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{missing} of {known} customers are missing from the list; removed if the next list confirms it")]
+pub struct Shrunk {
+    /// Number of known customers that the list lacks.
+    pub missing: usize,
+    /// Number of known customers.
+    pub known: usize,
+}
+
+/// A record was rejected because it would exceed the limit of series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OverLimit {
-    /// How many more series it would have been.
+    /// Number of series above the limit.
     pub series: usize,
 }
 
-/// How a collector does, for the metrics about the exporter.
+/// State of a collector, for the metrics about the exporter.
 #[derive(Clone, Debug)]
 pub struct Overview {
     /// The collector.
+    pub collector: CollectorId,
+    /// Its name.
     pub name: &'static str,
-    /// How it is run.
+    /// Its schedule.
     pub plan: Plan,
-    /// Whether its scope is granted, `None` before that is known.
+    /// Whether its permission is granted; `None` before that is known.
     pub permitted: Option<bool>,
-    /// Customers by state; adds up to the customers known.
+    /// Customers by state; the sum is the number of known customers.
     pub customers: BTreeMap<State, usize>,
 }
 
 impl Store {
-    /// An empty store for collectors that are run like this, in the order of [`collector::ALL`].
-    pub fn new(plans: &[Plan], series_limit: Option<usize>) -> Self {
-        let collected = collector::ALL
-            .iter()
-            .zip(plans)
-            .map(|(entry, plan)| Collected {
-                name: entry.name,
-                plan: *plan,
-                permitted: None,
-                cells: Shelf::default(),
-                freshness: Shelf::default(),
-                last_trouble: None,
-            })
-            .collect();
-        Self(Mutex::new(Inner {
-            customers: Shelf::default(),
+    /// Returns an empty store for collectors with these schedules.
+    pub fn new(plans: &PerCollector<Plan>, series_limit: Option<usize>) -> Self {
+        let collected = PerCollector::from_fn(|collector| Collected::new(collector, *plans.get(collector)));
+        let inner = Inner {
+            customers: CowMap::default(),
+            left_out: Arc::default(),
             absent_once: Arc::default(),
             collected,
+            excluded: Arc::default(),
+            attributes: None,
             series: 0,
             series_limit,
             restored: false,
             membership: 0,
             generation: 0,
-        }))
+        };
+        Self {
+            inner: Mutex::new(inner),
+            run_events: RunEvents::default(),
+        }
     }
 
-    /// Takes up other plans and limits, as after a reload, and renders every record under the new settings.
-    pub fn reconfigure(&self, plans: &[Plan], series_limit: Option<usize>, settings: &Arc<Settings>, now: Timestamp) {
+    /// Applies new schedules and limits, for example after a reload, and renders every record with the new settings.
+    pub fn reconfigure(
+        &self,
+        plans: &PerCollector<Plan>,
+        series_limit: Option<usize>,
+        settings: &Arc<Settings>,
+        now: Timestamp,
+    ) {
         self.rework(|inner| inner.reconfigure(plans, series_limit, settings, now));
     }
 
-    /// Makes sure that a target is known to a collector, so that its freshness is shown from the first moment.
-    pub fn expect(&self, collector: usize, target: &Target) {
+    /// Renders all records of some customers again, for example after they were renamed.
+    pub fn render_anew(&self, ids: &[CustomerId], settings: &Arc<Settings>, now: Timestamp) {
+        if !ids.is_empty() {
+            self.rework(|inner| inner.render_anew(ids, settings, now));
+        }
+    }
+
+    /// Excludes metrics from now on. Records are already rendered without them, by the same settings.
+    pub fn exclude(&self, excluded: &ExcludedMetrics) {
+        self.lock().exclude(excluded);
+    }
+
+    /// Returns the excluded metrics.
+    pub fn excluded(&self) -> Arc<ExcludedMetrics> {
+        Arc::clone(&self.lock().excluded)
+    }
+
+    /// Gives customers attributes from now on. Records are already rendered with them, by the same settings.
+    pub fn set_attributes(&self, table: Option<&Arc<AttributeTable>>) {
+        self.lock().set_attributes(table);
+    }
+
+    /// Returns the attributes of a customer; `None` if no row fits.
+    pub fn attributes(&self, customer: &CustomerId) -> Option<Arc<Attributes>> {
+        self.lock().customers.get(customer)?.attributes.clone()
+    }
+
+    /// Returns how many of the known customers no row of attributes fits; `None` without a file of them, and while no
+    /// customer is known.
+    pub fn without_attributes(&self) -> Option<usize> {
+        let inner = self.lock();
+        let without = inner.customers.values().filter(|known| known.attributes.is_none());
+        let is_known = inner.attributes.is_some() && inner.customers.len() > 0;
+        is_known.then(|| without.count())
+    }
+
+    /// Adds a target to a collector, so that its freshness is shown immediately.
+    pub fn expect(&self, collector: CollectorId, target: &Target) {
         let mut inner = self.lock();
-        if let Some(collected) = inner.collected.get_mut(collector)
-            && !collected.freshness.contains_key(target)
-        {
+        let collected = inner.collected.get_mut(collector);
+        if !collected.freshness.contains_key(target) {
             collected.note(target, Attempt::Pending, None);
             inner.generation += 1;
         }
     }
 
-    /// Forgets the freshness of targets that a collector does not ask about any more.
-    pub fn retain_targets(&self, collector: usize, keep: impl Fn(&Target) -> bool) {
+    /// Removes the freshness of targets that a collector no longer polls.
+    pub fn retain_targets(&self, collector: CollectorId, keep: impl Fn(&Target) -> bool) {
         let mut inner = self.lock();
-        if let Some(collected) = inner.collected.get_mut(collector) {
-            collected.freshness.retain(keep);
-            inner.generation += 1;
-        }
-    }
-
-    /// Whether a collector's scope is granted; true when that is news.
-    pub fn set_permitted(&self, collector: usize, permitted: bool) -> bool {
-        let mut inner = self.lock();
-        let Some(collected) = inner.collected.get_mut(collector) else {
-            return false;
-        };
-        let news = collected.permitted != Some(permitted);
-        collected.permitted = Some(permitted);
+        inner.collected.get_mut(collector).freshness.retain(keep);
         inner.generation += 1;
-        news
     }
 
-    /// What was kept of a customer by a collector.
-    pub fn record(&self, collector: usize, customer: &CustomerId) -> Option<Arc<dyn Record>> {
+    /// Records whether a collector's permission is granted. Returns what was known before.
+    pub fn set_permitted(&self, collector: CollectorId, permitted: bool) -> Option<bool> {
+        let mut inner = self.lock();
+        inner.generation += 1;
+        inner.collected.get_mut(collector).permitted.replace(permitted)
+    }
+
+    /// Whether a collector's permission is granted; `None` before that is known.
+    pub fn permitted(&self, collector: CollectorId) -> Option<bool> {
+        self.lock().collected.get(collector).permitted
+    }
+
+    /// Returns a collector's record of a customer.
+    pub fn record(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>> {
         let inner = self.lock();
-        let cell = inner.collected.get(collector)?.cells.get(customer)?;
+        let cell = inner.collected.get(collector).cells.get(customer)?;
         Some(Arc::clone(&cell.kept.record))
     }
 
-    /// The id of a customer as it is known.
+    /// Returns the known spelling of a customer id.
     pub fn as_known(&self, customer: CustomerId) -> CustomerId {
         let inner = self.lock();
         let known = inner.customers.get_key_value(&customer).map(|(known, _)| known.clone());
         known.unwrap_or(customer)
     }
 
-    /// The name of a customer's organization; empty where it is not known.
+    /// Returns the last known name of a customer's organization, even if the filters exclude it; empty if there is
+    /// none.
     pub fn organization(&self, customer: &CustomerId) -> Arc<str> {
-        organization(&self.lock().customers, customer)
+        let inner = self.lock();
+        match inner.left_out.get(customer) {
+            Some(name) => Arc::clone(name),
+            None => organization(&inner.customers, customer),
+        }
     }
 
-    /// The customers known, each with what a collector keeps of it.
-    pub fn customers_with(&self, collector: usize) -> Vec<(CustomerId, Option<Arc<dyn Record>>)> {
+    /// Remembers the names of listed customers that the filters exclude. A complete list replaces all of them.
+    pub fn leave_out(&self, names: BTreeMap<CustomerId, Arc<str>>, complete: bool) {
+        let mut inner = self.lock();
+        let named = names.into_iter().filter(|(_, name)| !name.is_empty());
+        if complete {
+            inner.left_out = Arc::new(named.collect());
+        } else {
+            Arc::make_mut(&mut inner.left_out).extend(named);
+        }
+    }
+
+    /// Returns the known customers, each with a collector's record.
+    pub fn customers_with(&self, collector: CollectorId) -> Vec<(CustomerId, Option<Arc<dyn Record>>)> {
         let (customers, cells) = {
             let inner = self.lock();
-            let cells = inner.collected.get(collector).map(|collected| collected.cells.clone());
-            (inner.customers.clone(), cells.unwrap_or_default())
+            (inner.customers.clone(), inner.collected.get(collector).cells.clone())
         };
         let kept = |id| cells.get(id).map(|cell: &Cell| Arc::clone(&cell.kept.record));
         customers.keys().map(|id| (id.clone(), kept(id))).collect()
     }
 
-    /// The customers known.
+    /// Returns the known customers.
     pub fn customers(&self) -> Vec<CustomerId> {
         self.numbered_customers().1
     }
 
-    /// A number that changes whenever other customers are known, however much is learned about the same.
+    /// Returns a number that changes with the set of known customers, but not with their data.
     pub fn membership(&self) -> u64 {
         self.lock().membership
     }
 
-    /// The customers known, with the number that they have by [`Store::membership`].
+    /// Returns the known customers with the number of [`Store::membership`].
     pub fn numbered_customers(&self) -> (u64, Vec<CustomerId>) {
         let inner = self.lock();
         (inner.membership, inner.customers.keys().cloned().collect())
     }
 
-    /// When a poll of a target last succeeded.
-    pub fn last_success(&self, collector: usize, target: &Target) -> Option<Timestamp> {
-        self.lock()
-            .collected
-            .get(collector)?
-            .freshness
-            .get(target)?
-            .last_success
+    /// Returns the time of a target's last successful poll.
+    pub fn last_success(&self, collector: CollectorId, target: &Target) -> Option<Timestamp> {
+        let inner = self.lock();
+        inner.collected.get(collector).freshness.get(target)?.last_success
     }
 
-    /// Whether the newest poll of a target succeeded.
-    pub fn succeeded(&self, collector: usize, target: &Target) -> bool {
+    /// Returns whether the newest poll of a target succeeded.
+    pub fn succeeded(&self, collector: CollectorId, target: &Target) -> bool {
         let inner = self.lock();
-        let freshness = inner
-            .collected
-            .get(collector)
-            .and_then(|collected| collected.freshness.get(target));
+        let freshness = inner.collected.get(collector).freshness.get(target);
         freshness.is_some_and(|freshness| freshness.attempt == Attempt::Succeeded)
     }
 
-    /// Swaps in what a poll about `target` brought at `now`. Customers that are not known are left out. An answer
-    /// about all customers replaces all that was known through the collector, an incomplete one only what it holds.
+    /// Replaces the records of `target` by those of a poll at `now`. Unknown customers are dropped. A response about
+    /// all customers replaces all records of the collector; an incomplete one replaces only those that it contains.
     ///
     /// # Errors
-    /// [`OverLimit`] where it would take more series than the limit; then nothing is swapped.
+    /// Returns [`OverLimit`] if it would exceed the limit of series; nothing is replaced then.
     pub fn commit(
         &self,
-        collector: usize,
+        collector: CollectorId,
         target: &Target,
-        records: BTreeMap<CustomerId, Kept>,
+        records: BTreeMap<CustomerId, RenderedRecord>,
         complete: bool,
         now: Timestamp,
     ) -> Result<(), OverLimit> {
@@ -484,84 +294,125 @@ impl Store {
         }
     }
 
-    /// Notes that a poll failed. What is known stands.
-    pub fn fail(&self, collector: usize, target: &Target, error: &Error) {
-        let attempt = if error.is_forbidden() || matches!(error, Error::NotPermitted(_)) {
-            Attempt::Forbidden
-        } else {
-            Attempt::Failed
+    /// Replaces the record of a customer by a part of it, which is as old.
+    pub fn amend(&self, collector: CollectorId, customer: &CustomerId, kept: RenderedRecord) {
+        let mut inner = self.lock();
+        let Some(cell) = inner.collected.get_mut(collector).cells.get_mut(customer) else {
+            return;
         };
+        let (before, after) = (cell.samples(), kept.samples());
+        cell.kept = kept;
+        inner.series = inner.series - before + after;
+        inner.generation += 1;
+    }
+
+    /// Records that a poll failed. Records of data stay.
+    pub fn fail(&self, collector: CollectorId, target: &Target) {
+        self.note(collector, target, Attempt::Failed);
+    }
+
+    /// Records that the API denied a poll: status 403 for this target, or a missing permission. Data stays.
+    pub fn forbid(&self, collector: CollectorId, target: &Target) {
+        self.note(collector, target, Attempt::Forbidden);
+    }
+
+    /// Records that a target lacks the service that a collector reads. Data stays until it expires.
+    pub fn unlicensed(&self, collector: CollectorId, target: &Target, now: Timestamp) {
+        self.note(collector, target, Attempt::Unlicensed);
+        let mut inner = self.lock();
+        if let Some(freshness) = inner.collected.get_mut(collector).freshness.get_mut(target) {
+            freshness.unlicensed_at = Some(now);
+        }
+    }
+
+    /// Returns when the newest poll found that a target lacks the service that a collector reads; `None` if it did not.
+    pub fn unlicensed_at(&self, collector: CollectorId, target: &Target) -> Option<Timestamp> {
+        let inner = self.lock();
+        inner.collected.get(collector).freshness.get(target)?.unlicensed_at
+    }
+
+    /// Returns whether the store contains samples of a target that have not expired.
+    pub fn is_known(&self, collector: CollectorId, target: &Target, now: Timestamp) -> bool {
+        let inner = self.lock();
+        let collected = inner.collected.get(collector);
+        let is_shown = |cell: &Cell| cell.samples() > 0 && now <= cell.good_at.plus(collected.plan.stale_after);
+        match target {
+            Target::Customer(id) => collected.cells.get(id).is_some_and(is_shown),
+            Target::Partner => collected.cells.values().any(is_shown),
+        }
+    }
+
+    fn note(&self, collector: CollectorId, target: &Target, attempt: Attempt) {
         let mut inner = self.lock();
         let collected = inner.collected.get_mut(collector);
-        if let Some(collected) = collected.filter(|collected| collected.expects(target)) {
+        if collected.expects(target) {
             collected.note(target, attempt, None);
             inner.generation += 1;
         }
     }
 
-    /// Takes in a list of all customers, by organization. A customer is gone when two complete lists in a row lack it.
+    /// Applies a list of all customers by organization. A customer is removed when two complete lists in a row lack it.
     ///
     /// # Errors
-    /// [`Error::Shrunk`] where a complete list lacks so many customers at once that it is not believed before the
-    /// next one says the same. Those who are missing for the second time are gone all the same.
+    /// Returns [`Shrunk`] if a complete list lacks too many customers at once. It is not applied until the next list
+    /// confirms it, except that customers missing for the second time are removed.
     pub fn reconcile(
         &self,
         listed: &BTreeMap<CustomerId, Arc<str>>,
         complete: bool,
-    ) -> (Reconciled, Result<(), Error>) {
+    ) -> (Reconciled, Result<(), Shrunk>) {
         self.rework(|inner| inner.reconcile(listed, complete))
     }
 
-    /// Lets nothing be newer than `now`, as after the wall clock was set back: what lies in the future cannot be fresh.
+    /// Moves times after `now` back to it, for example after the wall clock was set back, because data from the future
+    /// cannot be fresh.
     pub fn not_after(&self, now: Timestamp) {
         let mut inner = self.lock();
-        for collected in &mut inner.collected {
+        for collected in inner.collected.values_mut() {
             for (_, cell) in collected.cells.iter_mut() {
                 cell.good_at = cell.good_at.min(now);
                 cell.held_at = cell.held_at.min(now);
             }
-            for (target, freshness) in collected.freshness.iter_mut() {
-                let last_success = freshness.last_success.map(|success| success.min(now));
-                let trouble = freshness.trouble.take();
-                *freshness = Freshness::new(collected.name, target, freshness.attempt, last_success);
-                freshness.trouble = trouble;
-            }
+            collected.render_freshness(now);
         }
         inner.generation += 1;
     }
 
-    /// Drops a customer with all its series.
+    /// Removes a customer with all its series.
     pub fn forget(&self, id: &CustomerId) {
         let mut inner = self.lock();
         inner.forget(id);
         inner.generation += 1;
     }
 
-    /// Keeps just the customers that pass, as after a reload of the filters, and says who went.
-    pub fn retain_customers(&self, admits: impl Fn(&CustomerId, &str) -> bool) -> Vec<CustomerId> {
+    /// Keeps only customers that the filter admits, for example after a reload, and returns the removed ones.
+    pub fn retain_customers(&self, filter: &CustomerFilter) -> Vec<CustomerId> {
         self.rework(|inner| {
             let known = inner.customers.iter();
-            let gone = known.filter(|(id, known)| !admits(id, &known.organization));
-            let gone: Vec<CustomerId> = gone.map(|(id, _)| id.clone()).collect();
-            for id in &gone {
+            let removed = known.filter(|(id, known)| !filter.admits(id, &known.organization));
+            let removed: BTreeMap<CustomerId, Arc<str>> = removed
+                .map(|(id, known)| (id.clone(), Arc::clone(&known.organization)))
+                .collect();
+            for id in removed.keys() {
                 inner.forget(id);
             }
+            let named = removed.iter().filter(|(_, name)| !name.is_empty());
+            Arc::make_mut(&mut inner.left_out).extend(named.map(|(id, name)| (id.clone(), Arc::clone(name))));
             inner.generation += 1;
-            gone
+            removed.into_keys().collect()
         })
     }
 
-    /// The newest readings of everything, as one scrape shows them; of just these targets where `only` is given.
-    /// Its groups are those that [`columns`] names.
-    pub fn picture(&self, only: Option<&BTreeSet<Target>>, now: Timestamp) -> Picture {
-        self.numbered_picture(only, now).1
+    /// Returns a snapshot for one scrape, limited to the targets in `only`. [`columns`] describes its groups.
+    pub fn snapshot(&self, only: Option<&BTreeSet<Target>>, now: Timestamp) -> Snapshot {
+        self.numbered_snapshot(only, now).1
     }
 
-    /// The same, with the generation that it shows.
-    pub fn numbered_picture(&self, only: Option<&BTreeSet<Target>>, now: Timestamp) -> (u64, Picture) {
+    /// Same as [`Store::snapshot`], with its generation.
+    pub fn numbered_snapshot(&self, only: Option<&BTreeSet<Target>>, now: Timestamp) -> (u64, Snapshot) {
         let inner = self.lock();
         let (mut cells, mut freshness) = (Vec::new(), Vec::new());
-        for collected in &inner.collected {
+        for collected in inner.collected.values() {
             let stale_after = collected.plan.stale_after;
             let [of_records, of_freshness] = collected.blocks(only);
             cells.push(Group {
@@ -574,44 +425,54 @@ impl Store {
             });
         }
         cells.append(&mut freshness);
-        (inner.generation, Picture { groups: cells, now })
+        (inner.generation, Snapshot { groups: cells, now })
     }
 
-    /// How each enabled collector does.
+    /// Returns the state of each enabled collector.
     pub fn overview(&self, now: Timestamp) -> Vec<Overview> {
-        let (customers, collected) = {
-            let inner = self.lock();
-            (inner.customers.clone(), inner.collected.clone())
-        };
-        let enabled = collected.iter().filter(|collected| collected.plan.enabled);
-        enabled
-            .map(|collected| Overview {
-                name: collected.name,
-                plan: collected.plan,
-                permitted: collected.permitted,
-                customers: collected.states(&customers, now),
-            })
-            .collect()
+        let snapshot = self.status_snapshot(now);
+        snapshot.collectors().map(|collector| collector.overview()).collect()
     }
 
-    /// How many series it holds, those about freshness included.
+    /// Returns the number of series, including those about freshness.
     pub fn series(&self) -> usize {
         let inner = self.lock();
-        inner.series + inner.collected.iter().map(Collected::freshness_series).sum::<usize>()
+        inner.series + inner.collected.values().map(Collected::freshness_series).sum::<usize>()
     }
 
-    /// Whether it came out of a state file.
+    /// Returns whether the store was restored from a state file.
     pub fn was_restored(&self) -> bool {
         self.lock().restored
     }
 
-    /// A number that changes with every change.
+    /// Returns a number that changes with every change.
     pub fn generation(&self) -> u64 {
         self.lock().generation
     }
 
-    /// Changes much: works on a copy and swaps it in, so that no scrape waits for the work, nor for what is freed after it.
-    /// One loop makes all changes; should another have come between all the same, the work is done again, under the lock.
+    /// Adds job runs that were seen to end, after the records that remember them were committed.
+    pub fn add_run_events(&self, events: impl IntoIterator<Item = RunEvent>) {
+        self.run_events.add(events);
+    }
+
+    /// Whether job runs wait to be logged.
+    pub fn has_run_events(&self) -> bool {
+        !self.run_events.is_empty()
+    }
+
+    /// Takes the job runs that wait to be logged, and the number of those that were dropped because too many waited. A
+    /// state that is read afterwards remembers these runs.
+    pub fn take_run_events(&self) -> (Vec<RunEvent>, u64) {
+        self.run_events.take()
+    }
+
+    /// Puts back what was taken, because it cannot be logged yet.
+    pub fn put_back_run_events(&self, taken: (Vec<RunEvent>, u64)) {
+        self.run_events.put_back(taken);
+    }
+
+    /// Makes a large change on a copy and swaps it in, so that no scrape waits for it. All changes come from one loop;
+    /// if another one intervened, the work is repeated under the lock.
     fn rework<R>(&self, work: impl Fn(&mut Inner) -> R) -> R {
         let mut copy = self.lock().clone();
         let before = copy.generation;
@@ -626,216 +487,9 @@ impl Store {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Every change below is a whole swap of plain data, so what a panic leaves behind is whole too.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        // Every change replaces plain data as a whole, so a panic leaves it consistent.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-impl Inner {
-    /// [`Store::reconfigure`], as one step.
-    fn reconfigure(&mut self, plans: &[Plan], series_limit: Option<usize>, settings: &Arc<Settings>, now: Timestamp) {
-        self.series_limit = series_limit;
-        for ((collected, plan), entry) in self.collected.iter_mut().zip(plans).zip(collector::ALL) {
-            collected.plan = *plan;
-            for (id, cell) in collected.cells.iter_mut() {
-                let context = Context {
-                    now,
-                    settings: Arc::clone(settings),
-                    organization: organization(&self.customers, id),
-                };
-                if let Some((tables, held)) = entry.render(cell.kept.record.as_ref(), id, &context) {
-                    self.series -= cell.samples();
-                    cell.kept.tables = tables;
-                    cell.kept.held = held;
-                    cell.kept.standing = entry.standing(cell.kept.record.as_ref(), id, &context);
-                    self.series += cell.samples();
-                }
-            }
-            if !plan.enabled {
-                self.series -= collected.cells.values().map(Cell::samples).sum::<usize>();
-                collected.cells.clear();
-                collected.freshness.clear();
-            }
-        }
-        self.generation += 1;
-    }
-
-    /// [`Store::commit`], as one step.
-    fn commit(
-        &mut self,
-        collector: usize,
-        target: &Target,
-        mut records: BTreeMap<CustomerId, Kept>,
-        complete: bool,
-        now: Timestamp,
-    ) -> Result<(), OverLimit> {
-        let Some(collected) = self
-            .collected
-            .get_mut(collector)
-            .filter(|collected| collected.expects(target))
-        else {
-            return Ok(());
-        };
-        records.retain(|id, _| self.customers.contains_key(id));
-        let gone: Vec<CustomerId> = match target {
-            _ if !complete => Vec::new(),
-            Target::Customer(id) if !records.contains_key(id) => vec![id.clone()],
-            Target::Customer(_) => Vec::new(),
-            // Whether a customer is still there is decided over two lists, in `reconcile`; until then it stays as it was.
-            Target::Partner if collected.name == collector::CUSTOMERS => Vec::new(),
-            Target::Partner => {
-                let known = collected.cells.keys();
-                known.filter(|id| !records.contains_key(*id)).cloned().collect()
-            }
-        };
-        let more: usize = records.values().map(Kept::samples).sum();
-        let replaced = gone.iter().chain(records.keys());
-        let less: usize = replaced
-            .filter_map(|id| collected.cells.get(id))
-            .map(Cell::samples)
-            .sum();
-        let series = self.series - less + more;
-        let freshness: usize = self.collected.iter().map(Collected::freshness_series).sum();
-        let Some(collected) = self.collected.get_mut(collector) else {
-            return Ok(());
-        };
-        if more > less && self.series_limit.is_some_and(|limit| series + freshness > limit) {
-            collected.note(target, Attempt::Failed, None);
-            self.generation += 1;
-            return Err(OverLimit { series: more - less });
-        }
-        for id in &gone {
-            collected.cells.remove(id);
-        }
-        for (id, kept) in records {
-            // Rows that are held already do not become younger by being held once more.
-            let before = collected.cells.get(&id);
-            let held_at = before.map_or(now, |cell| match cell.kept.held.is_empty() {
-                true => cell.good_at,
-                false => cell.held_at,
-            });
-            let cell = Cell {
-                kept,
-                good_at: now,
-                held_at,
-            };
-            collected.cells.insert(id, cell);
-        }
-        match complete {
-            true => collected.note(target, Attempt::Succeeded, Some(now)),
-            false => collected.note(target, Attempt::Failed, None),
-        }
-        self.series = series;
-        self.generation += 1;
-        Ok(())
-    }
-
-    /// [`Store::reconcile`], as one step.
-    fn reconcile(
-        &mut self,
-        listed: &BTreeMap<CustomerId, Arc<str>>,
-        complete: bool,
-    ) -> (Reconciled, Result<(), Error>) {
-        let mut reconciled = Reconciled::default();
-        for (id, organization) in listed {
-            self.forgive_absence(id);
-            let known = Known {
-                organization: Arc::clone(organization),
-            };
-            if self.customers.insert(id.clone(), known).is_none() {
-                reconciled.joined.push(id.clone());
-                self.membership += 1;
-            }
-        }
-        self.generation += 1;
-        if !complete {
-            return (reconciled, Ok(()));
-        }
-        let known = self.customers.len() - reconciled.joined.len();
-        let missing: Vec<CustomerId> = self
-            .customers
-            .keys()
-            .filter(|id| !listed.contains_key(id))
-            .cloned()
-            .collect();
-        let (left, missing): (Vec<_>, Vec<_>) = missing.into_iter().partition(|id| self.absent_once.contains(id));
-        for id in &left {
-            self.forget(id);
-        }
-        reconciled.left = left;
-        self.absent_once = Arc::new(missing.iter().cloned().collect());
-        let result = if is_sharp(missing.len(), known) {
-            Err(Error::Shrunk {
-                missing: missing.len(),
-                known,
-            })
-        } else {
-            Ok(())
-        };
-        (reconciled, result)
-    }
-
-    /// Forgets that a list lacked a customer. The set is copied only where it changes.
-    fn forgive_absence(&mut self, id: &CustomerId) {
-        if self.absent_once.contains(id) {
-            Arc::make_mut(&mut self.absent_once).remove(id);
-        }
-    }
-
-    /// Drops a customer with all its series.
-    fn forget(&mut self, id: &CustomerId) {
-        self.membership += 1;
-        self.customers.remove(id);
-        self.forgive_absence(id);
-        let target = Target::Customer(id.clone());
-        for collected in &mut self.collected {
-            collected.freshness.remove(&target);
-            if let Some(cell) = collected.cells.remove(id) {
-                self.series -= cell.samples();
-            }
-        }
-    }
-}
-
-fn organization(customers: &Shelf<CustomerId, Known>, id: &CustomerId) -> Arc<str> {
-    customers
-        .get(id)
-        .map_or_else(|| Arc::from(""), |known| Arc::clone(&known.organization))
-}
-
-/// Whether so many customers missing of so many known smells of a fault rather than of business.
-fn is_sharp(missing: usize, known: usize) -> bool {
-    let all = known > 0 && missing >= known;
-    let many = missing >= SHARP_SHRINK_CUSTOMERS && missing as f64 > known as f64 * SHARP_SHRINK_PART;
-    all || many
-}
-
-/// Every metric that the store shows and where a [`Picture`] holds it: the collectors' groups, then their freshness.
-pub fn columns() -> Vec<(Metric, Source)> {
-    let mut columns = Vec::new();
-    for (group, entry) in collector::ALL.iter().enumerate() {
-        for (shape, metrics) in entry.metrics().into_iter().enumerate() {
-            for (column, (metric, _)) in metrics.into_iter().enumerate() {
-                columns.push((metric, Source { group, shape, column }));
-            }
-        }
-    }
-    for (column, metric) in [COLLECTOR_SUCCESS, COLLECTOR_LAST_SUCCESS].into_iter().enumerate() {
-        for collector in 0..collector::ALL.len() {
-            let source = Source {
-                group: collector::ALL.len() + collector,
-                shape: 0,
-                column,
-            };
-            columns.push((metric, source));
-        }
-    }
-    columns
-}
-
-/// The groups of a picture that belong to a collector: its records and its freshness.
-pub fn groups_of(collector: usize) -> [usize; 2] {
-    [collector, collector::ALL.len() + collector]
 }
 
 #[cfg(test)]

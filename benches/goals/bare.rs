@@ -1,4 +1,4 @@
-//! The same pages over bare hyper, read with serde_json and nothing made of them.
+//! The same pages over bare hyper, parsed with serde_json and dropped.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -10,8 +10,7 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// The fields that the exporter reads of jobs, which are nearly all of what there is to read; of the rest, those that
-/// all have in common.
+/// The fields that the exporter parses for jobs, which are nearly all; of the other resources, the common ones.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(dead_code, reason = "reading them is what counts")]
@@ -56,7 +55,7 @@ struct Page<'a> {
     value: Option<Vec<Row<'a>>>,
 }
 
-/// Fetches every page that the stub was asked for before, and ends.
+/// Fetches every page that was requested from the stub before, and ends.
 pub fn run(address: &str, _customers: usize, concurrency: usize) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -1,4 +1,4 @@
-//! Scrapers: one connection a scrape, read to its end.
+//! Scrapers: one connection per scrape, read to its end.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -6,17 +6,17 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What a scraper reads at once.
+/// Size of a scraper's reads.
 const BUFFER_BYTES: usize = 256 * 1024;
 
-/// How an answer is asked for.
+/// Encoding requested by a scrape.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
     Identity,
     Gzip,
 }
 
-/// One scrape: how long it took, and how many bytes came.
+/// Scrapes once. Returns the duration and the number of bytes.
 pub fn scrape(address: SocketAddr, path: &str, encoding: Encoding) -> (Duration, usize) {
     let mut buffer = vec![0; BUFFER_BYTES];
     scrape_into(&mut buffer, address, path, encoding)
@@ -50,11 +50,11 @@ fn scrape_into(buffer: &mut [u8], address: SocketAddr, path: &str, encoding: Enc
     }
 }
 
-/// What is answered, as text.
+/// Returns the response as text.
 pub fn text(address: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    // The older protocol, in which an answer has no chunks.
+    // HTTP/1.0, whose responses are not chunked.
     let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
@@ -64,7 +64,7 @@ pub fn text(address: SocketAddr, path: &str) -> String {
     body.to_owned()
 }
 
-/// Several scrapers at once, each so many times.
+/// Runs several scrapers concurrently, each this many times.
 pub fn crowd(scrapers: usize, times: usize, address: SocketAddr, path: &str, encoding: Encoding) -> Vec<Duration> {
     thread::scope(|scope| {
         let scraper = || {
@@ -77,7 +77,7 @@ pub fn crowd(scrapers: usize, times: usize, address: SocketAddr, path: &str, enc
     })
 }
 
-/// Scrapers in processes of their own, so that what they hold is not counted with anybody else.
+/// Runs scrapers in separate processes, so that their memory is not counted.
 pub fn processes(scrapers: usize, times: usize, address: SocketAddr, path: &str) {
     let scraper = || {
         let mut command = Command::new(std::env::current_exe().unwrap());
@@ -90,7 +90,7 @@ pub fn processes(scrapers: usize, times: usize, address: SocketAddr, path: &str)
     }
 }
 
-/// One of these processes.
+/// Runs one of these processes.
 pub fn draw(address: SocketAddr, path: &str, times: usize) {
     for _ in 0..times {
         scrape(address, path, Encoding::Gzip);

@@ -1,10 +1,10 @@
-//! Goal 3: compressed scrapes, beside the usual stack and beside nginx that serves the finished `.gz`.
+//! Goal 3: compressed scrapes, compared with the usual stack and with nginx that serves the finished `.gz`.
 
 use std::io::Write as _;
 use std::time::Duration;
 
 use elements_exporter::exposition::Format;
-use elements_exporter::scrape::Narrowing;
+use elements_exporter::scrape::ScrapeFilter;
 
 use crate::client::{Encoding, crowd, scrape};
 use crate::dense;
@@ -14,7 +14,7 @@ use crate::server::{Nginx, Server};
 const ROUNDS: usize = 15;
 const SLOW_ROUNDS: usize = 3;
 
-/// One customer in a hundred changes: about as many as have a run that ends within a minute, where each has a dozen
+/// One customer in a hundred changes: about as many as have a run that ends within a minute, if each has a dozen
 /// modules that run once a day.
 const SOME: &str = "/publish/100";
 
@@ -24,7 +24,7 @@ const ALL: &str = "/publish/1";
 pub fn run() {
     let text: Vec<u8> = {
         let store = dense::store();
-        let frames = dense::scrape(&store).frames(&Narrowing::default(), Format::Text);
+        let frames = dense::scrape(&store).frames(&ScrapeFilter::default(), Format::Text);
         frames.flatten().collect()
     };
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(1));
@@ -70,24 +70,14 @@ pub fn run() {
     ] {
         line(what, time, "the usual stack", ratio(time, usual));
     }
-    line(
-        "8 of these at the same moment",
-        many,
-        "one of these",
-        ratio(many, fresh),
-    );
+    line("8 of these concurrently", many, "one of these", ratio(many, fresh));
     line("nginx, the finished .gz from a file", theirs, "nginx", 1.0);
-    line(
-        "a compressed scrape that is kept",
-        cached,
-        "nginx",
-        ratio(cached, theirs),
-    );
+    line("a cached compressed scrape", cached, "nginx", ratio(cached, theirs));
     goal(
         "a fresh compressed scrape, of the usual stack's",
         ratio(some, usual),
         1.0 / 15.0,
     );
     goal("the same where every series changed", ratio(all, usual), 1.0 / 15.0);
-    goal("a kept compressed scrape, of nginx's", ratio(cached, theirs), 1.1);
+    goal("a cached compressed scrape, of nginx's", ratio(cached, theirs), 1.1);
 }

@@ -1,15 +1,14 @@
-//! A million gauges: a thousand customers, of each a hundred modules, of each ten metrics; 161 bytes a line.
+//! A million gauges: a thousand customers with a hundred modules and ten metrics each; 161 bytes per line.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use elements_exporter::collector::{self, Kept, Target};
+use elements_exporter::collector::{CollectorId, PerCollector, RenderedRecord, Target};
 use elements_exporter::domain::{CustomerId, Timestamp};
 use elements_exporter::exposition::{Column, Label, Metric, Shape, Table};
 use elements_exporter::health::Health;
-use elements_exporter::scrape::{Loaded, Scrape, Vitals};
+use elements_exporter::scrape::{ClientStatus, Loaded, Scrape};
 use elements_exporter::store::{Plan, Store};
 
 pub const CUSTOMERS: usize = 1000;
@@ -17,8 +16,8 @@ pub const MODULES: usize = 100;
 pub const COLUMNS: usize = 10;
 pub const SERIES: usize = CUSTOMERS * MODULES * COLUMNS;
 
-/// The collector whose first shape takes the tables.
-const JOBS: usize = 1;
+/// The collector whose first shape contains the tables.
+const JOBS: CollectorId = CollectorId::JOBS;
 
 pub struct Row {
     pub module: String,
@@ -38,11 +37,11 @@ const SHAPE: Shape<Row> = Shape {
     labels: &[
         Label {
             name: "service",
-            value: |_| Some(Cow::Borrowed(SERVICE)),
+            value: |_| Some(SERVICE),
         },
         Label {
             name: "module",
-            value: |row| Some(Cow::Borrowed(&row.module)),
+            value: |row| Some(&row.module),
         },
     ],
     columns: &[
@@ -61,9 +60,9 @@ const SHAPE: Shape<Row> = Shape {
 
 pub const SERVICE: &str = "Microsoft 365";
 
-/// The metrics that the columns are served as: the first of the jobs.
+/// Returns the metrics of the columns: the first ones of the jobs.
 pub fn metrics() -> Vec<Metric> {
-    let shapes = collector::ALL[JOBS].metrics();
+    let shapes = JOBS.entry().metrics();
     shapes[0].iter().take(COLUMNS).map(|(metric, _)| *metric).collect()
 }
 
@@ -71,7 +70,7 @@ pub fn customer_id(customer: usize) -> String {
     format!("{customer:08x}-7d1b-4c1e-9a64-5b1f0e2d3c4a")
 }
 
-/// Rows with the mix of real ones: times, sizes, counts; and some of a fraction of a second.
+/// Returns rows like real ones: times, sizes, counts; and some fractions of a second.
 pub fn rows(customer: usize) -> Vec<Row> {
     let mut dice = fastrand::Rng::with_seed(customer as u64);
     let row = |module| {
@@ -102,18 +101,18 @@ pub fn scrape(store: &Arc<Store>) -> Scrape {
     let loaded = Loaded {
         config: true,
         config_at: Timestamp::from_unix_seconds(0),
-        state: true,
+        state: Some(true),
     };
     Scrape::new(
         Arc::clone(store),
         Arc::new(Health::new()),
         Arc::default(),
-        Arc::new(Vitals::default),
+        Arc::new(ClientStatus::default),
         loaded,
     )
 }
 
-/// A store that holds them.
+/// Returns a store with the tables.
 pub fn store() -> Arc<Store> {
     let hour = Duration::from_secs(3600);
     let plan = Plan {
@@ -121,7 +120,7 @@ pub fn store() -> Arc<Store> {
         interval: hour,
         stale_after: 3 * hour,
     };
-    let store = Arc::new(Store::new(&vec![plan; collector::ALL.len()], None));
+    let store = Arc::new(Store::new(&PerCollector::from_fn(|_| plan), None));
     let ids = (0..CUSTOMERS).filter_map(|customer| CustomerId::parse(&customer_id(customer)));
     let listed: BTreeMap<_, Arc<str>> = ids.map(|id| (id, Arc::from("Contoso"))).collect();
     store.reconcile(&listed, true).1.unwrap();
@@ -129,13 +128,13 @@ pub fn store() -> Arc<Store> {
     store
 }
 
-/// Publishes one customer.
+/// Commits one customer.
 pub fn publish(store: &Store, customer: usize) {
     publish_rows(store, customer, &rows(customer));
 }
 
-/// Publishes one customer with other values than in any other round.
-pub fn publish_anew(store: &Store, customer: usize, round: usize) {
+/// Commits one customer with values that differ in every round.
+pub fn publish_changed(store: &Store, customer: usize, round: usize) {
     let mut rows = rows(customer);
     for row in &mut rows {
         row.values.iter_mut().for_each(|value| *value += (1 + round) as f64);
@@ -144,11 +143,11 @@ pub fn publish_anew(store: &Store, customer: usize, round: usize) {
 }
 
 fn publish_rows(store: &Store, customer: usize, rows: &[Row]) {
-    let kept = Kept {
+    let kept = RenderedRecord {
         record: Arc::new(()),
         tables: Arc::new([SHAPE.table(&customer_id(customer), rows).0]),
         held: Arc::new([]),
-        standing: None,
+        health: None,
     };
     let id = CustomerId::parse(&customer_id(customer)).unwrap();
     let target = Target::Customer(id.clone());

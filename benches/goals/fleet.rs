@@ -1,5 +1,5 @@
-//! How soon the dashboards answer where a Prometheus holds ten thousand customers: every query of every panel, for all of
-//! them (of the customer's dashboard, for one), while it goes on scraping and evaluating the shipped rules.
+//! Response time of the dashboards with a Prometheus that holds ten thousand customers: every query of every panel, for
+//! all customers (on the customer's dashboard, for one), while it keeps scraping and evaluating the shipped rules.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -22,33 +22,33 @@ use crate::sweep::{LATENCY, stub, wait_for_round};
 
 const CUSTOMERS: usize = 10_000;
 
-/// How often each query is asked.
+/// Number of times that each query is sent.
 const ROUNDS: usize = 5;
 
-/// What no panel of the fleet's dashboard may take.
+/// Maximum duration of a panel of the fleet dashboard.
 const BOUND: Duration = Duration::from_secs(1);
 
-/// Which that is.
+/// That dashboard.
 const FLEET: &str = "elements-fleet.json";
 
 /// The dashboard of one customer.
 const CUSTOMER: &str = "elements-customer.json";
 
-/// How many of the slowest are told.
+/// Number of slowest panels that are printed.
 const SLOWEST: usize = 3;
 
-/// Seconds between samples, of the past as of the present.
+/// Seconds between samples, in the history and now.
 const INTERVAL: i64 = 60;
 const DAY: i64 = 86_400;
 const DAYS: i64 = 30;
 
-/// How many points Grafana asks for of a graph on a screen of ordinary width.
+/// Number of points that Grafana requests for a graph on a screen of ordinary width.
 const POINTS: i64 = 1_000;
 
-/// Prometheus needs about half a minute for the first scrape of all series; longer than that, and it is not coming.
+/// Prometheus needs about half a minute for the first scrape of all series; after this time, the bench fails.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Prometheus over a directory of its own; both end with this value.
+/// A Prometheus with its own directory; both end with this value.
 struct Prometheus {
     address: SocketAddr,
     child: Child,
@@ -105,7 +105,7 @@ impl Prometheus {
         self.ask("query", &[("query", query)]).1
     }
 
-    /// Waits until a query has an answer.
+    /// Waits until a query has a result.
     fn wait(&self, query: &str) {
         let began = Instant::now();
         while std::net::TcpStream::connect(self.address).is_err() || list(&self.instant(query)).next().is_none() {
@@ -118,8 +118,8 @@ impl Prometheus {
         }
     }
 
-    /// Gives what the rules make of all customers a past of thirty days, as it would be after so long. Of single
-    /// customers the dashboards look at the present, which is scraped.
+    /// Adds thirty days of history to what the rules record about all customers. About single customers, the dashboards
+    /// query the present, which is scraped.
     fn remember(&self) {
         let now = unix_seconds();
         let file = self.directory.path().join("history");
@@ -131,7 +131,7 @@ impl Prometheus {
             let pairs = labels.iter().filter(|(label, _)| *label != "__name__");
             let pairs: Vec<String> = pairs.map(|(label, value)| format!("{label}={value}")).collect();
             let value = series["value"][1].as_str().unwrap();
-            // Twenty-eight days are looked at of one only, and a day of the others.
+            // Twenty-eight days are queried of one series only, and one day of the others.
             let days = if name == "module:elements_job_failing:ratio6h" {
                 DAYS
             } else {
@@ -179,7 +179,7 @@ pub fn run() {
     wait_for_round(&exporter);
     let prometheus = Prometheus::start(exporter.address);
     prometheus.wait("elements_up == 1");
-    // The last of what stands on other rules.
+    // The last series that depend on other rules.
     prometheus.wait("customer:elements_attention:sum and on () module:elements_job_failing:ratio6h");
     prometheus.remember();
     prometheus.wait("count_over_time(module:elements_job_failing:ratio6h[28d]) > 28 * 1000");
@@ -199,7 +199,7 @@ pub fn run() {
     let mut one = values.clone();
     one.insert("customer".to_owned(), dense::customer_id(7));
     let mut dashboards = dashboards::all();
-    // The one that there is a bound for goes first, and is known before the others have been waited for.
+    // The dashboard with a bound is first, so that its result is known early.
     dashboards.sort_by_key(|dashboard| dashboard.file != FLEET);
     let mut slowest = Duration::MAX;
     for dashboard in dashboards {
@@ -237,7 +237,7 @@ pub fn run() {
     );
 }
 
-/// Asks as Grafana does.
+/// Sends a query as Grafana does.
 fn ask(prometheus: &Prometheus, query: &Query, values: &Values) -> Duration {
     let expr = interpolate(&query.expr, values);
     if !query.range {

@@ -1,7 +1,7 @@
-//! The goals of speed and size, each beside what it is measured against, in one run: `benches/run NAME`.
+//! The goals of speed and size, each compared with something in one run: `benches/run NAME`.
 //!
-//! Ratios of one run count, because times of a shared machine do not. Rounds of everything compared alternate, and what
-//! is told is their median.
+//! Ratios within one run are significant, because times on a shared machine are not. Rounds of everything compared
+//! alternate, and the result is their median.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,13 +14,13 @@
     clippy::cast_possible_truncation,
     missing_docs,
     unreachable_pub,
-    reason = "a benchmark that cannot go on says so by panicking, and speaks to whoever runs it"
+    reason = "a benchmark that cannot continue panics, and prints its results"
 )]
 
 mod bare;
 mod client;
 mod compressed;
-#[path = "../../tests/it/proof/dashboards.rs"]
+#[path = "../../tests/monitoring/dashboards.rs"]
 #[allow(dead_code, reason = "the tests look at more of a dashboard")]
 mod dashboards;
 mod dense;
@@ -39,17 +39,20 @@ use std::alloc::System;
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
-/// Counts what is allocated, for the goals that say that nothing is, or how much.
+/// Counts allocations, for the goals about them.
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 fn main() {
-    // Cargo puts `--bench` among the arguments of every benchmark.
+    // Cargo adds `--bench` to the arguments of every benchmark.
     let arguments: Vec<String> = std::env::args()
         .skip(1)
         .filter(|argument| argument != "--bench")
         .collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if matches!(*arguments.as_slice(), [_]) {
+        report::processor();
+    }
     match *arguments.as_slice() {
         ["render"] => render::run(),
         ["scrape"] => scrape::run(),
@@ -58,7 +61,7 @@ fn main() {
         ["sweep"] => sweep::run(),
         ["start"] => program::run(),
         ["fleet"] => fleet::run(),
-        // Processes that the above start of themselves.
+        // Processes that the benchmarks above start.
         ["serve", which] => server::serve(which),
         ["stub", customers, latency] => stub::serve(customers.parse().unwrap(), latency.parse().unwrap()),
         ["bare", address, customers, concurrency] => {

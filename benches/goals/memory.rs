@@ -1,4 +1,4 @@
-//! Goal 4: what a million series take, at rest and while eight scrape.
+//! Goal 4: memory for a million series, idle and with eight scrapers.
 
 use std::hint::black_box;
 
@@ -27,7 +27,7 @@ pub fn run() {
     let family_bytes = held(&region);
     drop(black_box(families));
     let of_series = |bytes: f64| bytes / dense::SERIES as f64;
-    println!("bytes a series: tables {:.1}", of_series(dense_bytes));
+    println!("bytes per series: tables {:.1}", of_series(dense_bytes));
     println!(
         "                the store with them, its customers and freshness {:.1}",
         of_series(store_bytes)
@@ -44,14 +44,14 @@ pub fn run() {
     });
     let [empty, ours, usual] = peaks;
     println!("peak memory with {SCRAPERS} compressed scrapers, in MB:");
-    println!("    a server of nothing       {:>8.1}", empty / 1e6);
+    println!("    an empty server       {:>8.1}", empty / 1e6);
     println!("    ours                      {:>8.1}", ours / 1e6);
     println!("    the usual stack           {:>8.1}", usual / 1e6);
-    goal("bytes a series", of_series(store_bytes), 16.0);
+    goal("bytes per series", of_series(store_bytes), 16.0);
     goal("peak memory, of the usual stack's", ours / usual, 1.0 / 20.0);
 }
 
-/// Bytes that were allocated and are still held; what is allocated anew in place is counted among them.
+/// Returns the bytes that were allocated and are still in use, including reallocations.
 fn held(region: &Region<'_, std::alloc::System>) -> f64 {
     let change = region.change();
     change.bytes_allocated as f64 - change.bytes_deallocated as f64

@@ -1,4 +1,4 @@
-//! The same gauges as others keep and write them.
+//! The same gauges in other libraries.
 
 use std::fmt;
 
@@ -44,7 +44,7 @@ pub fn families() -> Registry {
     registry
 }
 
-/// prometheus-client's constant gauges out of a collector of one's own, which is the fastest that it has.
+/// prometheus-client's constant gauges in a custom collector, which is its fastest interface.
 pub fn const_gauges() -> Registry {
     let mut registry = Registry::default();
     let rows = (0..dense::CUSTOMERS).flat_map(|customer| {

@@ -1,4 +1,4 @@
-//! Goal 6: the program itself: how soon it answers, and what it takes with a hundred customers.
+//! Goal 6: the program itself: its start time, and its memory with a hundred customers.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -13,17 +13,17 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_elements_exporter");
 const CUSTOMERS: usize = 100;
 const STARTS: usize = 9;
 
-/// How long the program is left alone before it counts as idle.
+/// Time without requests after which the program counts as idle.
 const REST: Duration = Duration::from_secs(5);
 
-/// The program, running; it ends with this value.
+/// The running program, which ends with this value.
 pub struct Exporter {
     pub address: SocketAddr,
     child: Child,
 }
 
 impl Exporter {
-    /// Starts it against the first generation of an API, each resource to be asked for once.
+    /// Starts the program with the first generation of an API; each resource is polled once.
     pub fn start(api: &str, concurrency: usize) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
@@ -55,7 +55,7 @@ impl Exporter {
         let exporter = Self { address, child };
         let began = Instant::now();
         while TcpStream::connect(address).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(30), "it does not listen");
+            assert!(began.elapsed() < Duration::from_secs(30), "the program does not listen");
             thread::sleep(Duration::from_millis(1));
         }
         exporter
@@ -65,7 +65,7 @@ impl Exporter {
         self.child.id()
     }
 
-    /// The mean time of its requests, in seconds.
+    /// Returns the mean duration of its requests, in seconds.
     pub fn mean_request(&self) -> f64 {
         let metrics = text(self.address, "/metrics?collector=exporter");
         let sum = |suffix: &str| -> f64 {
@@ -78,8 +78,8 @@ impl Exporter {
         sum("sum") / sum("count")
     }
 
-    /// Whether every collector has asked about every customer.
-    pub fn has_asked_for_all(&self) -> bool {
+    /// Returns whether every collector has polled every customer.
+    pub fn has_polled_everything(&self) -> bool {
         let metrics = text(self.address, "/metrics?collector=exporter");
         let mut customers = 0.0;
         let mut pending = 0.0;
@@ -118,7 +118,7 @@ pub fn run() {
     };
     let starts: Vec<Duration> = (0..STARTS).map(|_| start().1).collect();
     let (exporter, _) = start();
-    while !exporter.has_asked_for_all() {
+    while !exporter.has_polled_everything() {
         thread::sleep(Duration::from_millis(100));
     }
     let series = text(exporter.address, "/metrics")

@@ -1,16 +1,16 @@
-//! Goal 1: rendering a million series, beside copying their text and beside other libraries.
+//! Goal 1: rendering a million series, compared with copying their text and with other libraries.
 
 use std::collections::BTreeSet;
 use std::hint::black_box;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use cpu_time::ThreadTime;
 use elements_exporter::collector::Target;
-use elements_exporter::domain::CustomerId;
+use elements_exporter::domain::{CustomerId, Timestamp};
 use elements_exporter::exposition::{Format, frame_capacity};
-use elements_exporter::scrape::{Narrowing, Scrape};
+use elements_exporter::scrape::{Scrape, ScrapeFilter};
 use stats_alloc::Region;
 
 use crate::report::{goal, goal_at_least, line, median, ratio};
@@ -18,19 +18,19 @@ use crate::{ALLOCATOR, dense, peers};
 
 const ROUNDS: usize = 15;
 
-/// The slow ones need no more to be told apart.
+/// The slow libraries differ clearly with few rounds.
 const SLOW_ROUNDS: usize = 3;
 
-/// The processor time of a work in one thread, which others on the machine disturb less than the time that passes.
+/// Returns the processor time of work in one thread, which depends less on other processes than elapsed time does.
 fn timed(work: impl FnOnce()) -> Duration {
     let began = ThreadTime::now();
     work();
     began.elapsed()
 }
 
-/// Renders what the store holds into one frame's memory, and counts its bytes.
-fn render(scrape: &Scrape, narrowing: &Narrowing, format: Format, frame: &mut Vec<u8>) -> usize {
-    let mut stored = scrape.stored(narrowing, format);
+/// Renders the store into the memory of one frame, and returns the number of bytes.
+fn render(scrape: &Scrape, filter: &ScrapeFilter, format: Format, frame: &mut Vec<u8>) -> usize {
+    let mut stored = scrape.stored(filter, format, Timestamp::from(SystemTime::now()));
     let mut bytes = 0;
     loop {
         frame.clear();
@@ -45,10 +45,10 @@ fn render(scrape: &Scrape, narrowing: &Narrowing, format: Format, frame: &mut Ve
 pub fn run() {
     let store = dense::store();
     let scrape = dense::scrape(&store);
-    let everything = Narrowing::default();
+    let everything = ScrapeFilter::default();
     let mut frame = Vec::with_capacity(frame_capacity());
     let mut text = Vec::new();
-    let mut stored = scrape.stored(&everything, Format::Text);
+    let mut stored = scrape.stored(&everything, Format::Text, Timestamp::from(SystemTime::now()));
     loop {
         frame.clear();
         stored.fill(&mut frame);
@@ -64,13 +64,13 @@ pub fn run() {
     assert_eq!(series, dense::SERIES);
     println!("{series} series, {:.1} bytes a line", text.len() as f64 / series as f64);
 
-    let of_jobs = Narrowing {
+    let of_jobs = ScrapeFilter {
         collectors: BTreeSet::from(["jobs".to_owned()]),
-        ..Narrowing::default()
+        ..ScrapeFilter::default()
     };
-    let of_one = |customer| Narrowing {
+    let of_one = |customer| ScrapeFilter {
         customers: CustomerId::parse(&dense::customer_id(customer)).map(|id| BTreeSet::from([Target::Customer(id)])),
-        ..Narrowing::default()
+        ..ScrapeFilter::default()
     };
     let mut copy = vec![0_u8; text.len()];
     let mut times: [Vec<Duration>; 6] = Default::default();
@@ -124,7 +124,7 @@ pub fn run() {
     let region = Region::new(ALLOCATOR);
     render(&scrape, &everything, Format::Text, &mut frame);
     let allocations = region.change().allocations;
-    println!("allocations while rendering a million series: {allocations}, of which none grows with the series");
+    println!("allocations while rendering a million series: {allocations}, independent of the number of series");
 
     let (constant, families) = (peers::const_gauges(), peers::families());
     let mut times: [Vec<Duration>; 3] = Default::default();
@@ -161,7 +161,7 @@ pub fn run() {
     goal_at_least("times faster than const gauges", ratio(constant, again), 8.0);
 }
 
-/// How long the Python client takes, where `benches/run` put one.
+/// Returns the duration of the Python client, if `benches/run` installed one.
 fn python() -> Option<Duration> {
     let python = std::env::var_os("BENCH_PYTHON")?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/python_client.py");

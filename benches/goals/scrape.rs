@@ -1,9 +1,9 @@
-//! Goal 2: a plain scrape of a million series, beside nginx that serves the same bytes from a file.
+//! Goal 2: a plain scrape of a million series, compared with nginx that serves the same bytes from a file.
 
 use std::time::Duration;
 
 use elements_exporter::exposition::Format;
-use elements_exporter::scrape::Narrowing;
+use elements_exporter::scrape::ScrapeFilter;
 
 use crate::client::{Encoding, crowd, scrape};
 use crate::dense;
@@ -17,7 +17,7 @@ const CROWDS: usize = 5;
 pub fn run() {
     let text: Vec<u8> = {
         let store = dense::store();
-        let frames = dense::scrape(&store).frames(&Narrowing::default(), Format::Text);
+        let frames = dense::scrape(&store).frames(&ScrapeFilter::default(), Format::Text);
         frames.flatten().collect()
     };
     let Some(nginx) = Nginx::start(&text, b"") else {

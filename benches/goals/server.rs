@@ -1,4 +1,4 @@
-//! Servers in processes of their own: ours, the usual one, and nginx.
+//! Servers in separate processes: the exporter, the usual stack, and nginx.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -28,12 +28,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts one of this program's: `ours` or `usual`.
+    /// Starts a server of this program: `ours` or `usual`.
     pub fn start(which: &str) -> Self {
         Self::of(Command::new(std::env::current_exe().unwrap()).args(["serve", which]))
     }
 
-    /// Starts a program that says its address in its first line.
+    /// Starts a program that prints its address in its first line.
     pub fn of(command: &mut Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
@@ -46,7 +46,7 @@ impl Server {
         }
     }
 
-    /// Its process.
+    /// Returns its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -59,7 +59,7 @@ impl Drop for Server {
     }
 }
 
-/// nginx over files that are written first, if `benches/run` put one.
+/// nginx with prepared files, if `benches/run` installed one.
 pub struct Nginx {
     pub address: SocketAddr,
     child: Child,
@@ -67,7 +67,7 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Serves `metrics`, and `metrics.gz` to whoever takes it compressed.
+    /// Serves `metrics`, and `metrics.gz` to clients that accept gzip.
     pub fn start(plain: &[u8], compressed: &[u8]) -> Option<Self> {
         let program = std::env::var_os("BENCH_NGINX")?;
         let folder = std::env::temp_dir().join(format!("elements-bench-{}", std::process::id()));
@@ -78,7 +78,7 @@ impl Nginx {
         let address = free.local_addr().unwrap();
         drop(free);
         let root = folder.display();
-        // As Debian ships it, but for the paths and for what needs a system user.
+        // The configuration of Debian, except for the paths and for what needs a system user.
         let config = format!(
             "worker_processes auto;\ndaemon off;\npid {root}/pid;\nerror_log {root}/error.log;\n\
              events {{ worker_connections 768; }}\n\
@@ -117,7 +117,7 @@ fn is_root() -> bool {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // The master ends its workers when it is asked to, not when it is killed.
+        // The master ends its workers if it is terminated, but not if it is killed.
         let pid = self.child.id().to_string();
         let _ = Command::new("kill").arg(pid).status();
         let _ = self.child.wait();
@@ -125,7 +125,7 @@ impl Drop for Nginx {
     }
 }
 
-/// One of this program's servers, until its standard input ends.
+/// Runs a server of this program until its standard input ends.
 pub fn serve(which: &str) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -154,7 +154,7 @@ pub fn serve(which: &str) {
     runtime.block_on(serving);
 }
 
-/// The exporter's own routes over a dense store, and one that publishes every so many-th customer with new values.
+/// Returns the exporter's routes over a dense store, and a route that commits every nth customer with new values.
 fn ours() -> Router {
     let store = dense::store();
     let (scrape, health) = (Arc::new(dense::scrape(&store)), Arc::new(Health::new()));
@@ -174,6 +174,7 @@ fn ours() -> Router {
         telemetry_path: "/metrics".to_owned(),
         route_prefix: String::new(),
         external_url: None,
+        grafana_url: None,
         reload: None,
         subtitle: String::new(),
     };
@@ -182,13 +183,13 @@ fn ours() -> Router {
         let round = rounds.fetch_add(1, Ordering::Relaxed);
         (0..dense::CUSTOMERS)
             .step_by(every)
-            .for_each(|customer| dense::publish_anew(&store, customer, round));
+            .for_each(|customer| dense::publish_changed(&store, customer, round));
         ""
     };
     http::routes(site).route("/publish/{every}", get(publish))
 }
 
-/// What is usually built: `Family`, encoded into a text, behind tower-http's compression.
+/// Returns the usual stack: `Family`, encoded into text, with tower-http's compression.
 fn usual() -> Router {
     let registry = Arc::new(peers::families());
     let metrics = move || async move {

@@ -1,4 +1,5 @@
-//! An API of a fixed latency: the simulated partner's answers about a few customers, told of as many as wanted.
+//! An API with a fixed latency: the simulated partner's responses about a few customers, used for any number of
+//! customers.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dense;
 
-/// Customers whose answers are told of all others too.
+/// Customers whose responses are used for all others as well.
 const TEMPLATES: usize = 8;
 
 struct Stub {
@@ -80,7 +81,7 @@ pub fn serve(customers: usize, latency_milliseconds: u64) {
     });
 }
 
-/// The templates' ids, and the list of so many customers made of theirs.
+/// Returns the ids of the templates, and a list of this many customers based on theirs.
 fn list(partner: SocketAddr, customers: usize) -> (Vec<String>, Bytes) {
     let form =
         "grant_type=client_credentials&client_id=demo&client_secret=demo-secret&scope=partner.customers.read.all";
@@ -160,7 +161,7 @@ async fn answer(stub: Arc<Stub>, request: Request<Incoming>) -> Result<Response<
     Ok(response.body(Body::from(body)).unwrap())
 }
 
-/// What the simulated partner says of a template, once asked.
+/// Returns the simulated partner's response about a template, which is requested once.
 async fn about(stub: &Arc<Stub>, method: &str, path: &str, bearer: Option<String>) -> Bytes {
     if path == "/partner/customers" {
         return stub.customers.clone();
@@ -183,7 +184,7 @@ async fn about(stub: &Arc<Stub>, method: &str, path: &str, bearer: Option<String
     body
 }
 
-/// One request to the simulated partner, over a connection of its own.
+/// Sends one request to the simulated partner over a new connection.
 fn ask(partner: SocketAddr, method: &str, path: &str, bearer: Option<&str>, kind: &str, body: &str) -> Vec<u8> {
     let mut stream = TcpStream::connect(partner).unwrap();
     let authorization = bearer

@@ -1,4 +1,4 @@
-//! Goal 5: a round of all collectors against an API of a fixed latency while it is scraped, and what it costs.
+//! Goal 5: a cycle of all collectors with an API of a fixed latency during scrapes, and its cost.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,10 +13,10 @@ use crate::server::Server;
 pub const LATENCY: Duration = Duration::from_millis(100);
 const CONCURRENCY: usize = 64;
 
-/// Fewer where the cost is measured, which is so much for each.
+/// Fewer customers to measure the cost, which is proportional to their number.
 const COSTED_CUSTOMERS: usize = 2000;
 
-/// Longer than that, and the round is not coming to its end.
+/// Time after which the cycle counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(900);
 
 pub fn run() {
@@ -47,7 +47,7 @@ pub fn run() {
         "{customers} customers, {requests} requests of {LATENCY:?} by {CONCURRENCY} at once: {took:.1} s, {floor:.1} s if nothing took time"
     );
     println!(
-        "a request took {:.1} ms as the exporter saw it",
+        "a request took {:.1} ms as measured by the exporter",
         1e3 * exporter.mean_request()
     );
     let milliseconds = |time: Duration| 1e3 * time.as_secs_f64();
@@ -55,7 +55,7 @@ pub fn run() {
     for (what, times) in [
         ("whole compressed scrapes", &whole),
         ("scrapes of one customer", &narrow),
-        ("scrapes of a server of nothing", &nothing),
+        ("scrapes of an empty server", &nothing),
     ] {
         let (median, slow) = (quantile(times, 0.5), quantile(times, 0.99));
         println!(
@@ -85,8 +85,8 @@ pub fn run() {
         "{costed} pages: {:.2} s of processor time, bare hyper and serde_json {bare:.2} s",
         ours.as_secs_f64()
     );
-    goal("a round, of its requests' latency", took / floor, 1.1);
-    goal("p99 of ?customer_id= during the round, in ms", milliseconds(p99), 5.0);
+    goal("a cycle, of its requests' latency", took / floor, 1.1);
+    goal("p99 of ?customer_id= during the cycle, in ms", milliseconds(p99), 5.0);
     goal(
         "processor time, of bare hyper and serde_json",
         ours.as_secs_f64() / bare,
@@ -113,16 +113,16 @@ fn every_second(done: &AtomicBool, mut work: impl FnMut() -> Duration) -> Vec<Du
     times
 }
 
-/// Waits until every collector has asked about every customer.
+/// Waits until every collector has polled every customer.
 pub fn wait_for_round(exporter: &Exporter) {
     let began = Instant::now();
-    while !exporter.has_asked_for_all() {
-        assert!(began.elapsed() < PATIENCE, "the round does not end");
+    while !exporter.has_polled_everything() {
+        assert!(began.elapsed() < PATIENCE, "the cycle does not end");
         thread::sleep(Duration::from_millis(500));
     }
 }
 
-/// How many requests the stub has answered, and the seconds from the first to the last.
+/// Returns the number of requests to the stub, and the seconds from the first to the last.
 fn took(stub: &Server) -> (usize, f64) {
     let told = text(stub.address, "/-/took");
     let (requests, seconds) = told.split_once(' ').unwrap();

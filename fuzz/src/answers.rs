@@ -11,14 +11,14 @@ use elements_exporter::api::pace::Limits;
 use elements_exporter::api::transport::{self, Answer, Call, Transport};
 use elements_exporter::api::{Api, Endpoint, Observer, v1, v3};
 use elements_exporter::collector::{
-    self, Brought, Context, Entry, Kept, Memory, NoMemory, Reach, Record, Settings, Target,
+    self, CollectorId, Context, Entry, Memory, PollOutput, Record, RenderedRecord, Settings, Target, TargetKind,
 };
-use elements_exporter::domain::{CustomerId, Gigabyte, Timestamp};
+use elements_exporter::domain::{CustomerId, Timestamp};
 use elements_exporter::exposition::{Filter, Format, Renderer, Source, families};
 use url::Url;
 
 use crate::parser::{Sample, parse};
-use crate::picture::picture;
+use crate::snapshot::snapshot;
 
 /// The customer that is asked about where one is.
 const CUSTOMER: &str = "caf94a75-2cc6-43aa-b04b-794c8baf5ea3";
@@ -39,6 +39,8 @@ const COUNTS: &[&str] = &[
     "elements_scan_new_objects",
     "elements_scan_moved_objects",
     "elements_scan_removed_objects",
+    "elements_tenant_ransomware_objects",
+    "elements_tenant_drift_detected",
 ];
 
 /// The input: a byte that says who asks whom, and the answers to the requests in their order. Past the last, there is
@@ -54,18 +56,17 @@ pub fn check(data: &[u8]) {
     let choice = choice / collector::ALL.len();
     let (second, objects, of_one) = (choice % 2 == 1, choice / 2 % 2 == 1, choice / 4 % 2 == 1);
     let id = CustomerId::parse(CUSTOMER).expect("an id");
-    let target = match entry.reach {
-        Reach::Partner if !of_one => Target::Partner,
+    let target = match entry.target_kind {
+        TargetKind::Partner if !of_one || entry.is_extra => Target::Partner,
         _ => Target::Customer(id),
     };
-    let context = Context {
-        now: Timestamp::from_unix_seconds(1_800_000_000),
-        settings: Arc::new(Settings {
-            scan_objects: objects,
-            ..Settings::default()
-        }),
-        organization: Arc::from("Contoso"),
+    let settings = Settings {
+        scan_objects: objects,
+        consent_products: vec!["Office365Backup".to_owned(), "PartnerWorkspaceOnboarding".to_owned()],
+        ..Settings::default()
     };
+    let now = Timestamp::from_unix_seconds(1_800_000_000);
+    let context = Context::new(now, Arc::new(settings), Arc::from("Contoso"));
     let bodies: Vec<&[u8]> = answers.split(|byte| *byte == BETWEEN).collect();
     let told = Arc::new(Mutex::new(Told::new(&bodies)));
     let poll = |memory: Arc<dyn Memory>| {
@@ -76,22 +77,33 @@ pub fn check(data: &[u8]) {
             .expect("a runtime")
             .block_on(poll)
     };
-    let Ok(first) = poll(Arc::new(NoMemory)) else { return };
-    let shown = render(entry, first.records.values(), Format::Text);
+    let Ok(first) = poll(Arc::new(Remembered::new(entry, Vec::new(), &context))) else {
+        return;
+    };
+    let rendered = |output: &PollOutput| -> Vec<RenderedRecord> {
+        let render = |(id, record): (_, &Arc<dyn Record>)| entry.render(Arc::clone(record), id, &context);
+        output
+            .records
+            .iter()
+            .map(|each| render(each).expect("its own record").0)
+            .collect()
+    };
+    let first_rendered = rendered(&first);
+    let shown = render(entry, first_rendered.iter(), Format::Text);
     let samples = parse(&shown, false);
-    parse(&render(entry, first.records.values(), Format::OpenMetrics), true);
+    parse(&render(entry, first_rendered.iter(), Format::OpenMetrics), true);
     says_what_the_answers_say(&samples, answers);
     of_whom_it_may_be(&first, &target);
     comes_back_from_the_state(entry, &first, &context, &shown);
     let records: Vec<(CustomerId, Arc<dyn Record>)> = first
         .records
         .iter()
-        .map(|(id, kept)| (id.clone(), Arc::clone(&kept.record)))
+        .map(|(id, record)| (id.clone(), Arc::clone(record)))
         .collect();
     told.lock().expect("not poisoned").again();
-    let second = poll(Arc::new(Remembered(records))).expect("the same answer is read again");
+    let second = poll(Arc::new(Remembered::new(entry, records, &context))).expect("the same answer is read again");
     assert_eq!(
-        render(entry, second.records.values(), Format::Text),
+        render(entry, rendered(&second).iter(), Format::Text),
         shown,
         "the same answer twice is no news"
     );
@@ -129,17 +141,63 @@ impl Told {
     }
 }
 
-/// What one poll brought, for the next.
-struct Remembered(Vec<(CustomerId, Arc<dyn Record>)>);
+/// What one poll brought, for the next, and what others know of the customer: two tenants and two runs that failed.
+#[derive(Debug)]
+struct Remembered {
+    own: &'static str,
+    records: Vec<(CustomerId, Arc<dyn Record>)>,
+    others: Vec<(&'static str, Arc<dyn Record>)>,
+}
+
+/// What the list of customers and that of jobs are kept as.
+const OTHERS: [(&str, &str); 2] = [
+    (
+        "customers",
+        r#"{"organization":"Contoso","country":"","status":null,"management_mode":null,"tenants":2,
+            "named_tenants":[{"id":"t1","name":""},{"id":"t2","name":""}]}"#,
+    ),
+    (
+        "jobs",
+        r#"{"modules":[{"service":"Microsoft 365","module":"OneDrive","listed":true,"history":{"newest":null,
+            "newest_ended":{"key":1,"report":"r1","status":"failed","start":null,"end":null,"modified":null,"duration":null,
+            "backup_size":null,"processed":null,"successful":null,"failed":null,"skipped":null,"warning":null},
+            "listed":{},"ended":{},"remembered":[],"forgotten":{"until":null,"success":null,"restore_point":null,
+            "failures":0,"newest_failure":null}}}],"scans":[]}"#,
+    ),
+];
+
+impl Remembered {
+    fn new(entry: &Entry, records: Vec<(CustomerId, Arc<dyn Record>)>, context: &Context) -> Self {
+        let id = CustomerId::parse(CUSTOMER).expect("an id");
+        let others = OTHERS.map(|(name, json)| {
+            let other = collector::ALL.iter().find(|other| other.name == name).expect("a collector");
+            let json = serde_json::from_str(json).expect("JSON");
+            (name, other.restore(json, &id, context).expect("a record").record)
+        });
+        Self {
+            own: entry.name,
+            records,
+            others: others.into(),
+        }
+    }
+}
 
 impl Memory for Remembered {
-    fn record(&self, customer: &CustomerId) -> Option<Arc<dyn Record>> {
-        let found = self.0.iter().find(|(known, _)| known == customer);
+    fn record(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>> {
+        if collector.name() != self.own {
+            let mut others = self.others.iter();
+            return others.find(|(name, _)| *name == collector.name()).map(|(_, record)| Arc::clone(record));
+        }
+        let found = self.records.iter().find(|(known, _)| known == customer);
         found.map(|(_, record)| Arc::clone(record))
     }
 
     fn as_known(&self, customer: CustomerId) -> CustomerId {
         customer
+    }
+
+    fn organization(&self, _customer: &CustomerId) -> Arc<str> {
+        Arc::from("")
     }
 }
 
@@ -162,27 +220,27 @@ fn says_what_the_answers_say(samples: &[Sample], answers: &[u8]) {
 }
 
 /// A poll about one customer brings nothing of another.
-fn of_whom_it_may_be(brought: &Brought, target: &Target) {
+fn of_whom_it_may_be(brought: &PollOutput, target: &Target) {
     if let Target::Customer(asked) = target {
         let of: BTreeSet<_> = brought.records.keys().collect();
         assert!(of.is_empty() || of == BTreeSet::from([asked]), "{of:?}");
     }
 }
 
-fn comes_back_from_the_state(entry: &Entry, brought: &Brought, context: &Context, shown: &str) {
+fn comes_back_from_the_state(entry: &Entry, brought: &PollOutput, context: &Context, shown: &str) {
     let restored = brought.records.iter().map(|(id, kept)| {
-        let json = kept.record.to_json().expect("a record is JSON");
+        let json = kept.to_json().expect("a record is JSON");
         entry.restore(&json, id, context).expect("its own record is read")
     });
-    let restored: Vec<Kept> = restored.collect();
+    let restored: Vec<RenderedRecord> = restored.collect();
     let again = render(entry, restored.iter(), Format::Text);
     assert_eq!(again, shown, "it comes back as another");
 }
 
 /// Records as a scrape shows them.
-fn render<'a>(entry: &Entry, records: impl Iterator<Item = &'a Kept>, format: Format) -> String {
+fn render<'a>(entry: &Entry, records: impl Iterator<Item = &'a RenderedRecord>, format: Format) -> String {
     let tables = records.flat_map(|kept| [Arc::clone(&kept.tables), Arc::clone(&kept.held)]);
-    let picture = picture(tables);
+    let snapshot = snapshot(tables);
     let mut columns = Vec::new();
     for (shape, metrics) in entry.metrics().into_iter().enumerate() {
         for (column, (metric, _)) in metrics.into_iter().enumerate() {
@@ -196,7 +254,7 @@ fn render<'a>(entry: &Entry, records: impl Iterator<Item = &'a Kept>, format: Fo
             ));
         }
     }
-    let mut renderer = Renderer::new(families(columns).into(), picture, Filter::default(), format);
+    let mut renderer = Renderer::new(families(columns).into(), snapshot, Filter::default(), format);
     let mut text = Vec::new();
     while let Some(frame) = renderer.next_frame() {
         text.extend_from_slice(&frame);
@@ -219,7 +277,6 @@ fn api(second: bool, told: &Arc<Mutex<Told>>) -> Api {
             requests_per_second: 1.0,
             max_concurrency: 1,
         },
-        gigabyte: Gigabyte::Binary,
     };
     let transport = Transport::with_answers(client, tokens, settings, Arc::new(Deaf), Box::new(answers));
     if second {

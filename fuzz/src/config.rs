@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 use std::io::Write as _;
 
-use elements_exporter::app::load_config;
 use elements_exporter::collector;
+use elements_exporter::config::load;
 use elements_exporter::error_chain::error_chain;
 
 /// A secret that no message may show.
@@ -29,7 +29,7 @@ pub fn check(data: &[u8]) {
         .collect();
     let mut written = tempfile::NamedTempFile::new().expect("a file");
     written.write_all(file.as_bytes()).expect("written");
-    let load = || load_config(Some(written.path()), variables.clone());
+    let load = || load(Some(written.path()), variables.clone());
     match (load(), load()) {
         (Ok(one), Ok(other)) => {
             let shown = format!("{one:?}");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use elements_exporter::exposition::{Family, Filter, Format, Metric, Renderer, Source, Table};
 
 use crate::parser::parse;
-use crate::picture::picture;
+use crate::snapshot::snapshot;
 
 const NAMES: [&str; 3] = ["customer_id", "organization", "module"];
 
@@ -56,7 +56,7 @@ pub fn check(data: &[u8]) {
         })
         .collect();
     for format in [Format::Text, Format::OpenMetrics] {
-        let mut renderer = Renderer::new(Arc::clone(&families), picture(records()), Filter::default(), format);
+        let mut renderer = Renderer::new(Arc::clone(&families), snapshot(records()), Filter::default(), format);
         let mut text = Vec::new();
         while let Some(frame) = renderer.next_frame() {
             text.extend_from_slice(&frame);

@@ -6,6 +6,6 @@ pub mod answers;
 pub mod config;
 pub mod labels;
 pub mod parser;
-mod picture;
+mod snapshot;
 pub mod state;
 pub mod values;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use elements_exporter::collector::{self, Settings};
+use elements_exporter::collector::{PerCollector, Settings};
 use elements_exporter::domain::Timestamp;
 use elements_exporter::exposition::{Filter, Format, Renderer, families};
 use elements_exporter::store::{Plan, Store, columns};
@@ -66,7 +66,7 @@ pub fn check(data: &[u8]) {
                 );
             }
             let again = directory.path().join("again");
-            store.snapshot().save(&again).expect("saved");
+            store.saved_state().save(&again).expect("saved");
             let other = new_store();
             assert_eq!(
                 restore(&other, &again, now),
@@ -85,17 +85,27 @@ fn new_store() -> Store {
         interval: Duration::from_secs(60),
         stale_after: Duration::from_secs(180),
     };
-    Store::new(&vec![plan; collector::ALL.len()], None)
+    Store::new(&PerCollector::from_fn(|_| plan), None)
 }
 
 fn restore(store: &Store, path: &Path, now: Timestamp) -> Option<usize> {
-    let settings = Arc::new(Settings::default());
-    store.restore(path, &settings, |_, _| true, now).ok()
+    let settings = Arc::new(Settings {
+        consent_products: vec!["Office365Backup".to_owned()],
+        ..Settings::default()
+    });
+    store
+        .restore(
+            path,
+            &settings,
+            &elements_exporter::domain::CustomerFilter::default(),
+            now,
+        )
+        .ok()
 }
 
 fn exposition(store: &Store, now: Timestamp, format: Format) -> String {
-    let picture = store.picture(None, now);
-    let mut renderer = Renderer::new(families(columns()).into(), picture, Filter::default(), format);
+    let snapshot = store.snapshot(None, now);
+    let mut renderer = Renderer::new(families(columns()).into(), snapshot, Filter::default(), format);
     let mut text = Vec::new();
     while let Some(frame) = renderer.next_frame() {
         text.extend_from_slice(&frame);

@@ -2,7 +2,7 @@
 
 use elements_exporter::domain::{
     self, CustomerId, DailyScan, Gigabyte, JobStatus, JobStatusWord, Named, capacity, count, customer_status,
-    daily_time, duration, flag, job_status, management_mode, scan_mode, signed, size, timestamp,
+    daily_time, duration, flag, job_status, management_mode, mask_comment, scan_mode, signed, size, timestamp,
 };
 
 /// The input: one text, or two with a NUL between them.
@@ -38,7 +38,8 @@ fn numbers(text: &str) {
         );
     }
     for gigabyte in [Gigabyte::Binary, Gigabyte::Decimal] {
-        if let Ok(Some(read)) = size(text, gigabyte) {
+        if let Ok(Some(read)) = size(text) {
+            let read = read.bytes(gigabyte);
             assert!(
                 read >= 0.0 && read.fract() == 0.0 && read < 2f64.powi(63),
                 "{text:?}: {read}"
@@ -49,16 +50,17 @@ fn numbers(text: &str) {
                 "{text:?}: {read}, not {wanted}"
             );
         }
-        if let Ok(Some(read)) = capacity(text, gigabyte) {
+        if let Ok(Some(read)) = capacity(text) {
             assert!(read.used.is_none() || said.contains('/'), "{text:?}: {read:?}");
             for half in [read.used, read.purchased].into_iter().flatten() {
+                let half = half.bytes(gigabyte);
                 assert!(
                     half >= 0.0 && half.fract() == 0.0 && half < 2f64.powi(63),
                     "{text:?}: {read:?}"
                 );
             }
             if !said.contains('/') {
-                assert_eq!(Ok(read.purchased), size(text, gigabyte), "{text:?}");
+                assert_eq!(Ok(read.purchased), size(text), "{text:?}");
             }
         }
     }
@@ -66,11 +68,11 @@ fn numbers(text: &str) {
 
 /// Two sizes with a slash between them are what each is by itself.
 fn halves(used: &str, purchased: &str) {
-    let binary = |text: &str| size(text, Gigabyte::Binary).ok().flatten();
+    let of = |text: &str| size(text).ok().flatten();
     let plain = |text: &str| !text.contains('/');
-    if let (true, true, Some(left), Some(right)) = (plain(used), plain(purchased), binary(used), binary(purchased)) {
+    if let (true, true, Some(left), Some(right)) = (plain(used), plain(purchased), of(used), of(purchased)) {
         // A zero needs no unit by itself, and takes that of the other half here: it is still zero.
-        let read = capacity(&format!("{used}/{purchased}"), Gigabyte::Binary);
+        let read = capacity(&format!("{used}/{purchased}"));
         let read = read
             .ok()
             .flatten()
@@ -142,33 +144,44 @@ fn times(text: &str) {
 }
 
 fn moment(text: &str) -> Option<f64> {
-    let end = text
-        .find(|c: char| !(c.is_ascii_digit() || matches!(c, '-' | '/')))
-        .unwrap_or(text.len());
-    let (date, rest) = text.split_at(end);
-    let parts: Vec<&str> = date.split(['-', '/']).collect();
-    let [first, second, third] = parts.as_slice() else {
-        return None;
+    if let Ok(number) = text.parse::<f64>() {
+        return Some(match text.len() {
+            0..12 => number,
+            12..15 => number / 1e3,
+            // Ticks are more than a double holds exactly.
+            _ => (text.parse::<i128>().ok()? - 621_355_968_000_000_000) as f64 / 1e7,
+        });
+    }
+    let separator = text.chars().find(|c| !c.is_ascii_digit())?;
+    let mut parts = text.splitn(3, separator);
+    let (first, second, rest) = (parts.next()?, parts.next()?, parts.next()?);
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    let (third, rest) = rest.split_at(end);
+    let (year, month, day) = match first.len() {
+        4 => (first, second, third),
+        _ if first.parse::<u8>().ok()? > 12 => (third, second, first),
+        _ => (third, first, second),
     };
-    let (year, month, day) = if first.len() == 4 {
-        (first, second, third)
-    } else {
-        (third, first, second)
-    };
+    assert_eq!(year.len(), 4, "{text:?} leaves the century open");
     let (year, month, day): (i64, i64, i64) = (year.parse().ok()?, month.parse().ok()?, day.parse().ok()?);
     assert!(
         (1..=12).contains(&month) && (1..=31).contains(&day),
         "{text:?} is no date"
     );
     let midnight = days(year, month, day) as f64 * 86_400.0;
-    let rest = rest.trim_start_matches(['T', 't']).trim();
+    let rest = rest.trim_start_matches(['T', 't', ',']).trim();
+    let is_utc = ["utc", "gmt"].iter().any(|zone| rest.to_lowercase().ends_with(zone));
+    let rest = if is_utc { rest[..rest.len() - 3].trim() } else { rest };
+    let rest = if rest.eq_ignore_ascii_case("z") { "" } else { rest };
     if rest.is_empty() {
         return Some(midnight);
     }
     let end = rest.find(['+', '-', '\u{2212}', 'Z', 'z']).unwrap_or(rest.len());
     let (time, offset) = rest.split_at(end);
     let digits: String = offset.chars().filter(char::is_ascii_digit).collect();
-    let (hours, minutes) = digits.split_at_checked(2).unwrap_or(("0", ""));
+    let (hours, minutes) = digits
+        .split_at_checked(2)
+        .unwrap_or((if digits.is_empty() { "0" } else { &digits }, ""));
     let minutes = if minutes.is_empty() { "0" } else { minutes };
     let east = hours.parse::<f64>().ok()? * 3600.0 + minutes.parse::<f64>().ok()? * 60.0;
     let east = if offset.starts_with('+') { east } else { -east };
@@ -214,29 +227,52 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
 }
 
 fn length(text: &str) -> Option<f64> {
-    if text.contains(':') {
-        let mut parts = text.splitn(3, ':');
-        let (hours, minutes, seconds) = (parts.next()?, parts.next()?, parts.next()?);
-        let (days, hours) = hours.split_once('.').unwrap_or(("0", hours));
-        let number = |text: &str| text.parse::<f64>().ok();
-        return Some(number(days)? * 86_400.0 + number(hours)? * 3600.0 + number(minutes)? * 60.0 + number(seconds)?);
-    }
-    let iso = text.starts_with(['P', 'p']);
+    let lower = text.to_lowercase();
+    // Nothing negative is a length of time, but for nothing.
+    let is_negative = lower.starts_with('-') || lower.ends_with("ago");
+    let text = lower.trim_start_matches(['+', '-']).trim_end_matches("ago").trim();
+    let length = if text.contains(':') {
+        clock_and_days(text)
+    } else {
+        units(text)
+    };
+    length.filter(|length| !is_negative || *length == 0.0)
+}
+
+fn clock_and_days(text: &str) -> Option<f64> {
+    let number = |text: &str| text.parse::<f64>().ok();
+    let start = text.rfind(|c: char| !(c.is_ascii_digit() || matches!(c, ':' | '.')));
+    let (days, clock) = text.split_at(start.map_or(0, |start| start + 1));
+    let mut parts = clock.splitn(3, ':');
+    let (hours, minutes, seconds) = (parts.next()?, parts.next()?, parts.next()?);
+    let (more_days, hours) = hours.split_once('.').unwrap_or(("0", hours));
+    let days = units(days.trim())? + number(more_days)? * 86_400.0;
+    Some(days + number(hours)? * 3600.0 + number(minutes)? * 60.0 + number(seconds)?)
+}
+
+/// Seconds of numbers with their units, in ISO 8601 or in words.
+fn units(text: &str) -> Option<f64> {
+    let iso = text.starts_with('p');
     let mut total = 0.0;
-    let mut rest = text.trim_start_matches(['P', 'p', 'T', 't']);
+    let mut rest = text.trim_start_matches(['p', 't']);
     while !rest.is_empty() {
         let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
         let (number, behind) = rest.split_at(end);
         let behind = behind.trim_start();
-        let end = behind.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(behind.len());
+        let end = behind.find(|c: char| !c.is_alphabetic()).unwrap_or(behind.len());
         let (unit, behind) = behind.split_at(end);
-        let unit = unit.to_lowercase();
-        let seconds = match (unit.as_str(), unit.chars().next()?) {
-            ("ms", _) if !iso => 0.001,
-            (_, 'd') => 86_400.0,
-            (_, 'h') => 3600.0,
-            (_, 'm') => 60.0,
-            (_, 's') => 1.0,
+        let begins = |names: &[&str]| !iso && names.iter().any(|name| unit.starts_with(name));
+        let seconds = match unit.chars().next()? {
+            _ if begins(&["ns", "nano"]) => 1e-9,
+            _ if begins(&["us", "micro", "\u{b5}", "\u{3bc}"]) => 1e-6,
+            _ if begins(&["ms", "milli"]) => 0.001,
+            'w' => 604_800.0,
+            'd' => 86_400.0,
+            'h' => 3600.0,
+            'm' => 60.0,
+            's' => 1.0,
+            // Years have no length, but for none of them.
+            'y' if number.parse() == Ok(0.0) => 0.0,
             _ => return None,
         };
         total += number.parse::<f64>().ok()? * seconds;
@@ -339,6 +375,9 @@ fn texts(text: &str) {
         .collect();
     assert!(*cut == *replaced || cut.ends_with('…'));
     assert!(replaced.starts_with(cut.trim_end_matches('…')));
-    let shown = domain::shown(text);
+    let masked = mask_comment(text);
+    assert!(masked.chars().count() <= domain::MAX_COMMENT_CHARS, "{masked}");
+    assert!(!masked.contains('@') && !masked.chars().any(char::is_numeric), "{masked}");
+    let shown = domain::log_safe(text);
     assert!(shown.chars().count() <= 60 && !shown.contains('@') && !shown.contains(domain::is_disguising));
 }

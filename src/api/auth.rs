@@ -1,4 +1,9 @@
-//! Tokens: one request however many wait, fetched early, and a registration that lacks one permission keeps the rest.
+//! Tokens: one request for all waiting polls, renewed early; one missing permission does not affect the others.
+
+mod answer;
+mod error;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,151 +11,41 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use reqwest::StatusCode;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use url::Url;
 
-use super::credential::{Credential, CredentialError, Fingerprint};
+use super::credential::{Credential, Fingerprint};
 use super::exchange::{classify, read_body, retry_after, unix_now};
 use super::{Endpoint, Observer, pace};
 use crate::secret::Secret;
+use answer::{TokenAnswer, parse_response};
+pub use error::{Error, REASONS};
 
-/// The longest scope string that the token endpoint takes, in characters.
+/// Maximum length of a scope string at the token endpoint, in characters.
 const MAX_SCOPE_CHARS: usize = 300;
 
-/// The largest answer of the token endpoint that is read. A token is a few kilobytes.
+/// Maximum size of a response of the token endpoint. A token has a few kilobytes.
 const MAX_ANSWER_BYTES: usize = 256 << 10;
 
-/// The life assumed of a token whose answer does not say, or says nonsense: short enough to be right for any issuer,
-/// long enough that it makes no loop.
-const DEFAULT_LIFE: Duration = Duration::from_secs(300);
-
-/// The longest life believed. A token that claims more is renewed daily anyway.
-const MAX_LIFE: Duration = Duration::from_secs(24 * 3600);
-
-/// A token is renewed when this part of its life is over, or [`RENEWAL_LEAD`] before its end, whichever is earlier.
+/// A token is renewed after this fraction of its lifetime, or [`RENEWAL_LEAD`] before its expiry, whichever is earlier.
 const RENEWAL_PART: f64 = 0.8;
 
-/// How long before its end a token is renewed at the latest: two whole requests at the default timeout.
+/// Latest renewal before the expiry: two complete requests at the default timeout.
 const RENEWAL_LEAD: Duration = Duration::from_secs(60);
 
-/// A token about to end is not sent any more: the request would arrive too late.
+/// A token that expires within this is not sent: the request would arrive too late.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(5);
 
-/// Two renewals are never closer than this, whatever lives the answers claim.
+/// Minimum time between two renewals, whatever lifetime the responses contain.
 const RENEWAL_GAP: Duration = Duration::from_secs(30);
 
-/// Tokens are given up for a 401 no more often than this: a second time so soon, it is not the token.
+/// Minimum time between two tokens discarded after a 401. If it recurs sooner, the token is not the cause.
 const REJECTION_GAP: Duration = Duration::from_secs(30);
 
-/// The first and the longest pause after the registration was refused. A wrong secret does not mend itself within
-/// seconds, and hammering an identity provider locks accounts.
-const REFUSED_BACKOFF: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(15 * 60));
-
-/// The first and the longest pause after the token endpoint could not be reached or answered nonsense.
-const UNREACHABLE_BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
-
-/// How long a refused scope is taken for refused. An administrator who grants it after an alert sees it work within
-/// this time, without a restart.
+/// How long a denied scope is not requested again. A newly granted permission takes effect within this time, without a
+/// restart.
 pub const REFUSAL_LIFE: Duration = Duration::from_secs(5 * 60);
 
-/// Codes of OAuth that tell of the server and not of who asks.
-const IN_PASSING: [&str; 3] = ["server_error", "temporarily_unavailable", "slow_down"];
-
-/// The skew of clocks from which a refusal is more likely to be its fault than the certificate's. Assertions are
-/// valid from a minute before to five minutes after they are made.
-const TELLING_SKEW_SECONDS: i64 = 60;
-
-/// Every value of [`Error::reason`], so that counters can begin at zero.
-pub const REASONS: &[&str] = &[
-    "invalid_client",
-    "credential",
-    "throttled",
-    "server_error",
-    "unexpected_status",
-    "decode",
-    "dns",
-    "connect",
-    "tls",
-    "proxy",
-    "timeout",
-    "interrupted",
-    "too_large",
-];
-
-/// Why there is no token.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The registration's id, secret or certificate was refused.
-    #[error("the token endpoint refused the client id, secret or certificate ({code}){}", skew_hint(*skew))]
-    InvalidClient {
-        /// The code of the answer.
-        code: String,
-        /// How many seconds the server's clock is ahead of ours, where the answer tells.
-        skew: Option<i64>,
-    },
-    /// The secret or the certificate could not be read.
-    #[error("the credential cannot be read")]
-    Credential(#[source] CredentialError),
-    /// The token endpoint could not be reached.
-    #[error("the token endpoint cannot be reached")]
-    Unreachable(#[source] Box<super::Error>),
-    /// It asked for a pause.
-    #[error("the token endpoint asks for a pause")]
-    Throttled(Option<Duration>),
-    /// It answered with a status that says nothing about us.
-    #[error("the token endpoint answered with status {0}")]
-    Status(u16),
-    /// Its answer is no token.
-    #[error("the answer of the token endpoint holds no token")]
-    Malformed,
-}
-
-fn skew_hint(skew: Option<i64>) -> String {
-    match skew {
-        Some(skew) if skew.abs() > TELLING_SKEW_SECONDS => {
-            let side = if skew > 0 { "ahead of" } else { "behind" };
-            let skew = humantime::format_duration(Duration::from_secs(skew.unsigned_abs()));
-            format!("; the server's clock is {skew} {side} this machine's, which alone can be the reason")
-        }
-        _ => String::new(),
-    }
-}
-
-impl Error {
-    /// The value of the label `reason`.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::InvalidClient { .. } => "invalid_client",
-            Self::Credential(_) => "credential",
-            Self::Unreachable(error) => error.reason(),
-            Self::Throttled(_) => "throttled",
-            Self::Status(500..=599) => "server_error",
-            Self::Status(_) => "unexpected_status",
-            Self::Malformed => "decode",
-        }
-    }
-
-    /// How long nothing is asked after this error, which is the `failures`th in a row.
-    fn pause(&self, failures: u32) -> Duration {
-        let (first, longest) = self.backoff();
-        let grown = (first * 2u32.saturating_pow(failures.clamp(1, 16) - 1)).min(longest);
-        // What it asks for is kept, and never less than for any other failure: it may ask for nothing, again and again.
-        match self {
-            Self::Throttled(Some(wait)) => grown.max(*wait),
-            _ => grown,
-        }
-    }
-
-    fn backoff(&self) -> (Duration, Duration) {
-        match self {
-            Self::InvalidClient { .. } | Self::Credential(_) => REFUSED_BACKOFF,
-            Self::Throttled(_) | Self::Unreachable(_) | Self::Status(_) | Self::Malformed => UNREACHABLE_BACKOFF,
-        }
-    }
-}
-
-/// Gets tokens, keeps them and renews them. Shared by everything that sends requests.
+/// Fetches, caches and renews tokens. Shared by all requests.
 pub struct TokenSource {
     client: reqwest::Client,
     token_url: Url,
@@ -158,15 +53,15 @@ pub struct TokenSource {
     credential: Credential,
     timeout: Duration,
     observer: Arc<dyn Observer>,
-    /// The scopes worth asking for: those of the enabled collectors, by group; a generation is a group.
+    /// Scopes to request: those of the enabled collectors, by group; a generation is a group.
     groups: Vec<Vec<&'static str>>,
-    /// Held while a token is fetched, so that one request serves all who wait.
+    /// Held while a token is fetched, so that one request serves all waiting polls.
     fetching: tokio::sync::Mutex<()>,
     known: Mutex<Known>,
 }
 
-/// What is known; plain data behind a short lock.
-#[derive(Default)]
+/// Plain data behind a short lock.
+#[derive(Clone, Default)]
 struct Known {
     tokens: BTreeMap<&'static str, Token>,
     refused: BTreeMap<&'static str, Moment>,
@@ -183,8 +78,8 @@ struct Token {
     life: Duration,
 }
 
-/// A point in time on both clocks: the monotonic one stands still while a machine is suspended, the wall clock can be
-/// set back. What either says has passed has passed.
+/// A time on both clocks: the monotonic one stops while a machine is suspended, the wall clock can be set back. It has
+/// passed if it has passed on either.
 #[derive(Clone, Copy)]
 struct Moment {
     monotonic: Instant,
@@ -205,7 +100,8 @@ impl Moment {
     }
 }
 
-/// A wait after a failure.
+/// A pause after a failure.
+#[derive(Clone)]
 struct Pause {
     since: Moment,
     length: Duration,
@@ -235,7 +131,7 @@ impl fmt::Debug for TokenSource {
 }
 
 impl TokenSource {
-    /// A source that asks for the scopes of `groups`, each group by itself.
+    /// Returns a source that requests the scopes of `groups`, each group separately.
     pub fn new(
         client: reqwest::Client,
         token_url: Url,
@@ -258,16 +154,23 @@ impl TokenSource {
         }
     }
 
-    /// A live token that carries `scope`.
+    /// Takes over tokens, denials and pauses of an earlier source with the same identity: a reload invalidates no valid
+    /// token and ends no denial or pause.
+    pub fn carry_over(&self, earlier: &Self) {
+        let known = earlier.known().clone();
+        *self.known() = known;
+    }
+
+    /// Returns a valid token with `scope`.
     ///
     /// # Errors
-    /// [`super::Error::NotPermitted`] where the scope is not granted, [`super::Error::Auth`] where no token can be had.
+    /// [`super::Error::NotPermitted`] if the scope is not granted, [`super::Error::Auth`] if no token can be fetched.
     pub async fn token(&self, scope: &'static str) -> Result<Arc<Secret>, super::Error> {
         if let Some(token) = self.live(scope) {
             if !token.wants_renewal() {
                 return Ok(token.value);
             }
-            // Whoever comes first renews; for the others, and if it fails, the old one is still good.
+            // The first poll renews; the others, or all if it fails, use the old token.
             if let Ok(_guard) = self.fetching.try_lock() {
                 let _ = self.fetch(scope).await;
             }
@@ -284,8 +187,8 @@ impl TokenSource {
         }
     }
 
-    /// Forgets a token that the API refused, whatever its age; true where another is worth trying. An API that refuses
-    /// every token gets a new one now and then, not with every request.
+    /// Discards a token that the API rejected, whatever its age. Returns whether another one may help. An API that
+    /// rejects every token causes an occasional new one, not one per request.
     pub fn reject(&self, token: &Arc<Secret>) -> bool {
         let mut known = self.known();
         let in_use = known.tokens.values().any(|held| Arc::ptr_eq(&held.value, token));
@@ -300,7 +203,7 @@ impl TokenSource {
         true
     }
 
-    /// Whether a scope is granted, `None` before it is known.
+    /// Returns whether a scope is granted; `None` if unknown.
     pub fn permitted(&self, scope: &str) -> Option<bool> {
         let known = self.known();
         if known.granted.contains(&scope) {
@@ -310,12 +213,12 @@ impl TokenSource {
         }
     }
 
-    /// Whether the newest attempt at a token succeeded, `None` before the first.
+    /// Returns whether the newest token request succeeded; `None` before the first.
     pub fn newest_attempt_succeeded(&self) -> Option<bool> {
         self.known().newest_attempt_succeeded
     }
 
-    /// When the first of the live tokens ends.
+    /// Returns when the first of the valid tokens expires.
     pub fn expiry(&self) -> Option<SystemTime> {
         self.known()
             .tokens
@@ -324,13 +227,13 @@ impl TokenSource {
             .min()
     }
 
-    /// When the credential itself ends, in seconds since the epoch, where that is known from a certificate.
+    /// Returns when the certificate expires, in seconds since the epoch; `None` for a secret.
     pub fn credential_expiry(&self) -> Option<i64> {
         self.credential.expires()
     }
 
-    /// Whether a pause after a failure is on and what it waits for may have changed: its time is over, or the secret
-    /// file holds something else. Polls that failed for want of a token are then worth repeating at once.
+    /// Returns whether a pause after a failure may be over: its time has passed, or the secret file has changed. Polls
+    /// that failed without a token can then be repeated immediately.
     pub fn may_have_recovered(&self) -> bool {
         let (fingerprint, over) = match &self.known().pause {
             None => return false,
@@ -354,9 +257,11 @@ impl TokenSource {
             }
             self.group_of(scope, &known.refused)
         };
+        // Computed before the files are read, so that later changes are detected.
+        let fingerprint = self.credential.fingerprint();
         let result = self.fetch_all(&wanted).await;
         let mut known = self.known();
-        // A registration without any permission gets no token, though nothing is wrong with who it is.
+        // A registration without any permission gets no token, although its credential is valid.
         known.newest_attempt_succeeded = Some(result.is_ok() && !known.granted.is_empty());
         match result {
             Ok(()) => {
@@ -373,7 +278,7 @@ impl TokenSource {
                     length,
                     failures,
                     error: Arc::clone(&error),
-                    fingerprint: self.credential.fingerprint(),
+                    fingerprint,
                 });
                 Err(super::Error::Auth(error))
             }
@@ -388,7 +293,7 @@ impl TokenSource {
         }
     }
 
-    /// The scopes to ask for together with `scope`: those of its group that are not refused, as many as fit.
+    /// Returns the scopes to request together with `scope`: those of its group that are not denied, as many as fit.
     fn group_of(&self, scope: &'static str, refused: &BTreeMap<&'static str, Moment>) -> Vec<&'static str> {
         let mut wanted = vec![scope];
         let mut length = scope.len();
@@ -403,7 +308,7 @@ impl TokenSource {
         wanted
     }
 
-    /// Asks for all of `wanted` at once and, where that is refused, finds out which of them are.
+    /// Requests all `wanted` scopes at once. If that is denied, determines the denied ones.
     async fn fetch_all(&self, wanted: &[&'static str]) -> Result<(), Error> {
         if self.fetch_together(wanted).await? {
             return Ok(());
@@ -422,9 +327,9 @@ impl TokenSource {
         Ok(())
     }
 
-    /// One token for these scopes; false when one of them is not granted.
+    /// Requests one token for these scopes. Returns false if one of them is not granted.
     async fn fetch_together(&self, scopes: &[&'static str]) -> Result<bool, Error> {
-        let Some(answer) = self.ask(scopes).await? else {
+        let Some(answer) = self.request_token(scopes).await? else {
             return Ok(false);
         };
         let life = answer.life();
@@ -461,8 +366,8 @@ impl TokenSource {
         known.refused.insert(scope, Moment::now());
     }
 
-    /// One request; `None` when it was refused for its scopes.
-    async fn ask(&self, scopes: &[&'static str]) -> Result<Option<TokenAnswer>, Error> {
+    /// Sends one request; `None` if its scopes were denied.
+    async fn request_token(&self, scopes: &[&'static str]) -> Result<Option<TokenAnswer>, Error> {
         let mut form = vec![
             ("grant_type", Secret::from("client_credentials".to_owned())),
             ("client_id", Secret::from(self.client_id.clone())),
@@ -497,7 +402,7 @@ impl TokenSource {
             return (Some(status.as_u16()), Err(Error::Throttled(wait)));
         }
         let body = tokio::time::timeout(self.timeout, read_body(response, MAX_ANSWER_BYTES, self.timeout));
-        let body = match body.await {
+        let mut body = match body.await {
             Ok(Ok(body)) => body,
             Ok(Err(error)) => return (Some(status.as_u16()), Err(unreachable(error))),
             Err(_) => {
@@ -507,168 +412,11 @@ impl TokenSource {
                 );
             }
         };
-        (Some(status.as_u16()), judge(status, &body, skew))
+        (Some(status.as_u16()), parse_response(status, &mut body, skew))
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        // Plain data that is whole after every change, so a panic elsewhere does not spoil it.
+        // Plain data that is consistent after every change, even if another thread panics.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What an answer of the token endpoint means.
-fn judge(status: StatusCode, body: &[u8], skew: Option<i64>) -> Result<Option<TokenAnswer>, Error> {
-    if status == StatusCode::OK {
-        return super::json(body)
-            .ok()
-            .and_then(|body| serde_json::from_slice::<TokenAnswer>(body).ok())
-            .filter(|answer| is_token(&answer.access_token))
-            .map(Some)
-            .ok_or(Error::Malformed);
-    }
-    if !matches!(
-        status,
-        StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
-    ) {
-        return Err(Error::Status(status.as_u16()));
-    }
-    match serde_json::from_slice::<ErrorAnswer>(body) {
-        Ok(answer) if answer.error == "invalid_scope" => Ok(None),
-        Ok(answer) if IN_PASSING.contains(&answer.error.as_str()) => Err(Error::Status(status.as_u16())),
-        Ok(answer) => Err(Error::InvalidClient {
-            code: bounded_code(&answer.error),
-            skew,
-        }),
-        Err(_) => Err(Error::Status(status.as_u16())),
-    }
-}
-
-/// Whether a text can be a token at all: visible ASCII, as a header takes it.
-fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
-/// An error code as OAuth writes it; anything else is not repeated, because nobody knows what it holds.
-fn bounded_code(code: &str) -> String {
-    const MAX_CODE_CHARS: usize = 40;
-    let honest = !code.is_empty()
-        && code.len() <= MAX_CODE_CHARS
-        && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-    if honest {
-        code.to_owned()
-    } else {
-        "unknown code".to_owned()
-    }
-}
-
-#[derive(Deserialize)]
-struct TokenAnswer {
-    access_token: String,
-    /// As it came, because a number past any float would cost the token.
-    #[serde(default)]
-    expires_in: Option<Box<RawValue>>,
-    #[serde(default)]
-    scope: serde_json::Value,
-}
-
-impl TokenAnswer {
-    /// The token's life: what the answer says where that is a positive number, in whatever type, else a safe default.
-    fn life(&self) -> Duration {
-        let text = self.expires_in.as_ref().map(|json| json.get().trim_matches('"').trim());
-        let seconds = text.and_then(|text| text.parse::<f64>().ok());
-        seconds
-            .filter(|seconds| seconds.is_finite() && *seconds >= 1.0)
-            .map_or(DEFAULT_LIFE, |seconds| {
-                Duration::try_from_secs_f64(seconds).unwrap_or(MAX_LIFE).min(MAX_LIFE)
-            })
-    }
-}
-
-#[derive(Deserialize)]
-struct ErrorAnswer {
-    error: String,
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-
-    #[test]
-    fn a_refused_client_waits_from_one_to_fifteen_minutes() {
-        let refused = Error::InvalidClient {
-            code: "invalid_client".to_owned(),
-            skew: None,
-        };
-        let minutes = [1, 2, 3, 4, 5, 6, 100].map(|failures| refused.pause(failures).as_secs() / 60);
-        assert_eq!(minutes, [1, 2, 4, 8, 15, 15, 15]);
-    }
-
-    #[test]
-    fn a_pause_that_is_asked_for_is_kept() {
-        let asked = Error::Throttled(Some(Duration::from_secs(7)));
-        assert_eq!(asked.pause(1), Duration::from_secs(7));
-        let nothing = Error::Throttled(Some(Duration::ZERO));
-        assert_eq!(
-            [1, 2, 3, 50].map(|failures| nothing.pause(failures).as_secs()),
-            [2, 4, 8, 60]
-        );
-        assert_eq!(Error::Status(503).pause(1), Duration::from_secs(2));
-        assert_eq!(Error::Status(503).pause(50), Duration::from_secs(60));
-    }
-
-    #[test]
-    fn nonsense_beside_a_token_does_not_cost_it() {
-        for (life, seconds) in [
-            ("1e400", 300),
-            ("-1e400", 300),
-            ("[]", 300),
-            ("\"60\"", 60),
-            ("null", 300),
-            ("90.5", 90),
-        ] {
-            let body = format!("\u{feff}{{\"access_token\":\"t\",\"expires_in\":{life}}}");
-            let answer = judge(StatusCode::OK, body.as_bytes(), None).unwrap().unwrap();
-            assert_eq!(answer.life().as_secs(), seconds, "{life}");
-        }
-    }
-
-    #[test]
-    fn a_server_that_errs_is_not_taken_for_a_refusal() {
-        let judged = |body: &str| judge(StatusCode::BAD_REQUEST, body.as_bytes(), None);
-        for code in IN_PASSING {
-            let judged = judged(&format!(r#"{{"error":"{code}"}}"#));
-            assert!(matches!(judged, Err(Error::Status(400))), "{code}");
-        }
-        assert!(matches!(
-            judged(r#"{"error":"invalid_client"}"#),
-            Err(Error::InvalidClient { .. })
-        ));
-    }
-
-    #[test]
-    fn a_token_ends_by_whichever_clock_is_ahead() {
-        const HOUR: Duration = Duration::from_secs(3600);
-        let token = |fetched| Token {
-            value: Arc::new(Secret::from("t".to_owned())),
-            fetched,
-            life: HOUR,
-        };
-        let now = Moment::now();
-        assert!(token(now).is_live());
-        // The wall clock stepped forward, or the machine was suspended.
-        let stepped = Moment {
-            wall: now.wall - 2 * HOUR,
-            ..now
-        };
-        assert!(!token(stepped).is_live());
-        // It stepped back: the token is as old as the monotonic clock says.
-        let stepped_back = |age| Moment {
-            monotonic: now.monotonic.checked_sub(age).unwrap(),
-            wall: now.wall + HOUR,
-        };
-        assert!(token(stepped_back(Duration::ZERO)).is_live());
-        assert!(stepped_back(Duration::from_secs(9)).age() >= Duration::from_secs(9));
     }
 }

@@ -1,47 +1,119 @@
-//! The object around the rows of a list, in both generations: its names in either case, its rows as they came.
+//! Object around the rows of a list, in both generations: member names in any case, rows as raw JSON.
+//!
+//! It also detects failures in responses with status 200: see [`reports_failure`].
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt;
 
-use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::Error;
 use super::rows::Page;
+use super::wire::{Object, Text};
 use crate::domain;
 
-/// What is read of the object around a list.
+/// Parsed members of the object around a list.
 #[derive(Debug, Default)]
 pub(super) struct Envelope<'a> {
-    /// The rows; `None` where there is no list, which is not the same as an empty one.
+    /// The rows; `None` if there is no list, which differs from an empty one.
     pub(super) rows: Option<Page<'a>>,
     /// The link to the next page.
     pub(super) link: Option<String>,
-    /// How many rows all pages have together, where that is said and can be read.
+    /// Total number of rows of all pages, under the name that has no other meaning.
     pub(super) total: Option<usize>,
-    /// How many rows a page has, where that is said.
+    /// Lower bound of that number: the largest of all counts, some of which may be those of a page.
+    pub(super) at_least: Option<usize>,
+    /// Token of the next page.
+    pub(super) skip_token: Option<String>,
+    /// Rows per page, if present.
     pub(super) page_size: Option<usize>,
-    /// Whether anything is said about pages at all.
+    /// Whether any member concerns pages.
     pub(super) is_paged: bool,
+    /// Whether a member reports a failure.
+    has_failed: bool,
 }
 
+/// Error of a response that reports a failure.
+const FAILED: Error = Error::Decode("a success: it contains an error member");
+
+/// Names of the link to the next page.
+const LINKS: [&str; 3] = ["@odata.nextLink", "odata.nextLink", "nextLink"];
+
+/// Count of all rows in the reference of the second generation.
+const TOTAL: &str = "totalCount";
+
+/// Token of the next page in chained lists.
+const SKIP_TOKEN: &str = "skipToken";
+
+/// Maximum length of a token that is sent back: longer ones do not fit into a URL.
+const MAX_TOKEN_BYTES: usize = 4 << 10;
+
+/// Further names of counts. Depending on the server, `count` is the number of all rows or of those on the page.
+const COUNTS: [&str; 3] = ["@odata.count", "odata.count", "count"];
+
 impl<'a> Envelope<'a> {
-    /// Reads an object whose rows stand under `list`.
+    /// Parses an object whose rows are under `list`.
     ///
     /// # Errors
-    /// Where it is no such object.
+    /// Returns an error if it is not such an object, or reports a failure.
     pub(super) fn read(body: &'a [u8], list: &'static str) -> Result<Self, Error> {
         let mut deserializer = serde_json::Deserializer::from_slice(body);
         let read = Names { list }.deserialize(&mut deserializer);
         let whole = read.and_then(|envelope| deserializer.end().map(|()| envelope));
-        whole.map_err(|_| Error::Decode("a JSON object around a list"))
+        match whole {
+            Ok(envelope) if envelope.has_failed => Err(FAILED),
+            Ok(envelope) => Ok(envelope),
+            Err(_) => Err(Error::Decode("a JSON object around a list")),
+        }
+    }
+
+    /// Parses a member beside the list or in `metadata`.
+    fn read_member(&mut self, name: &str, json: &RawValue) -> Result<(), &'static str> {
+        if is_any(name, &LINKS) {
+            let link: Option<String> = serde_json::from_str(json.get()).map_err(|_| "a link that is no text")?;
+            self.link = self.link.take().or(link.filter(|link| !link.is_empty()));
+        } else if name.eq_ignore_ascii_case(TOTAL) {
+            let total = number(json)?;
+            self.total = self.total.or(total);
+            self.at_least = self.at_least.max(total);
+        } else if is_any(name, &COUNTS) {
+            self.at_least = self.at_least.max(number(json)?);
+        } else {
+            self.has_failed |= reports_failure(name, json);
+        }
+        Ok(())
+    }
+
+    fn read_metadata(&mut self, json: &RawValue) -> Result<(), &'static str> {
+        let metadata: Option<Object<'_>> =
+            serde_json::from_str(json.get()).map_err(|_| "metadata that is no object")?;
+        let Some(Object(fields)) = metadata else { return Ok(()) };
+        self.is_paged |= !fields.is_empty();
+        for (name, json) in fields {
+            if name.eq_ignore_ascii_case("pageSize") {
+                // The page size is only a hint, so an unparseable one is ignored.
+                self.page_size = self.page_size.or(number(json).unwrap_or_default());
+            }
+            if name.eq_ignore_ascii_case(SKIP_TOKEN) {
+                let token: Option<String> = serde_json::from_str(json.get()).map_err(|_| "a token that is no text")?;
+                if token.as_ref().is_some_and(|token| token.len() > MAX_TOKEN_BYTES) {
+                    return Err("a token without end");
+                }
+                self.skip_token = self.skip_token.take().or(token.filter(|token| !token.is_empty()));
+            }
+            self.read_member(&name, json)?;
+        }
+        Ok(())
     }
 }
 
-/// The names by which an envelope is read. A struct that derives this would not take them in another case, and a next
-/// page that is not found is a list that looks complete and is not.
+fn is_any(name: &str, names: &[&str]) -> bool {
+    names.iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
+/// Member names. A derived struct would not accept them in another case; a list whose next link is not found would then
+/// look complete.
 #[derive(Clone, Copy)]
 struct Names {
     list: &'static str,
@@ -64,30 +136,18 @@ impl<'de> Visitor<'de> for Names {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut envelope = Envelope::default();
-        while let Some(Name(name)) = map.next_key()? {
-            let is = |wanted: &str| name.eq_ignore_ascii_case(wanted);
-            if is(self.list) {
+        while let Some(Text(name)) = map.next_key()? {
+            if name.eq_ignore_ascii_case(self.list) {
                 if envelope.rows.is_some() {
                     return Err(A::Error::custom("two lists"));
                 }
                 envelope.rows = map.next_value()?;
-            } else if is("@odata.nextLink") || is("nextLink") {
-                let link: Option<String> = map.next_value()?;
-                envelope.link = envelope.link.or(link.filter(|link| !link.is_empty()));
-            } else if is("metadata") {
-                let metadata: Option<&RawValue> = map.next_value()?;
-                let metadata = metadata.map_or(Ok(Metadata::default()), |json| serde_json::from_str(json.get()));
-                let Metadata(fields) = metadata.map_err(A::Error::custom)?;
-                envelope.is_paged |= !fields.is_empty();
-                let said = |name| number(&fields, name).map_err(A::Error::custom);
-                envelope.total = envelope.total.or(said("totalCount")?);
-                // What a page has is only a help, so nothing depends on being able to read it.
-                envelope.page_size = envelope.page_size.or(said("pageSize").unwrap_or_default());
-            } else if is("totalCount") {
-                let fields = HashMap::from([(name.into_owned(), map.next_value()?)]);
-                envelope.total = envelope
-                    .total
-                    .or(number(&fields, "totalCount").map_err(A::Error::custom)?);
+            } else if name.eq_ignore_ascii_case(METADATA) {
+                envelope.read_metadata(map.next_value()?).map_err(A::Error::custom)?;
+            } else if is_member(&name) {
+                envelope
+                    .read_member(&name, map.next_value()?)
+                    .map_err(A::Error::custom)?;
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
@@ -96,16 +156,92 @@ impl<'de> Visitor<'de> for Names {
     }
 }
 
-/// The fields beside a list.
-#[derive(Default, Deserialize)]
-struct Metadata<'a>(#[serde(borrow)] HashMap<String, &'a RawValue>);
+/// Name of the object beside a list that describes it.
+const METADATA: &str = "metadata";
 
-/// A count among the fields, as a number or as text; absent where it is not said. One that is there and cannot be read
-/// is an error: without its total a list would look complete after its first page.
-fn number(fields: &HashMap<String, &RawValue>, wanted: &str) -> Result<Option<usize>, &'static str> {
-    let mut named = fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case(wanted));
-    let text = named.next().map_or("null", |(_, number)| number.get());
-    let text = text.trim_matches('"').trim();
+/// Returns whether a member is parsed. Others are skipped without being stored.
+fn is_member(name: &str) -> bool {
+    name.eq_ignore_ascii_case(TOTAL)
+        || [LINKS.as_slice(), &COUNTS, &ERRORS, &ERROR_LISTS, &SUCCESSES]
+            .iter()
+            .any(|names| is_any(name, names))
+}
+
+/// Names of a member that describes one error.
+const ERRORS: [&str; 3] = ["error", "@odata.error", "odata.error"];
+
+/// Names of a member that lists errors, or maps fields to errors.
+const ERROR_LISTS: [&str; 1] = ["errors"];
+
+/// Names of a member that says whether the call succeeded.
+const SUCCESSES: [&str; 2] = ["isSuccess", "success"];
+
+/// Returns whether a member reports a failure, although the status is 200.
+///
+/// An error member reports a failure unless it is empty: `null`, `false`, 0, an empty list, or a text that means
+/// nothing or one of these. An empty object is empty under `errors`, where it maps fields to errors, but not under
+/// `error`: a JavaScript `Error` serializes to `{}`. A success member reports a failure if it is false in any spelling;
+/// `null` and anything else do not.
+fn reports_failure(name: &str, json: &RawValue) -> bool {
+    if is_any(name, &SUCCESSES) {
+        return is_false(json);
+    }
+    let is_empty = match json.get().as_bytes().first() {
+        Some(b'[') => is_empty_container(json),
+        Some(b'{') => is_any(name, &ERROR_LISTS) && is_empty_container(json),
+        _ => is_false(json) || is_nothing(json),
+    };
+    (is_any(name, &ERRORS) || is_any(name, &ERROR_LISTS)) && !is_empty
+}
+
+/// Returns whether an object, or the `metadata` in it, reports a failure.
+pub(super) fn refuse_failure(json: &RawValue) -> Result<(), Error> {
+    let fields = |json: &RawValue| -> bool {
+        let Ok(Object(fields)) = serde_json::from_str(json.get()) else {
+            return false;
+        };
+        fields.iter().any(|(name, json)| reports_failure(name, json))
+    };
+    let metadata = super::wire::field(json, METADATA);
+    if fields(json) || metadata.is_some_and(fields) {
+        return Err(FAILED);
+    }
+    Ok(())
+}
+
+fn is_empty_container(json: &RawValue) -> bool {
+    let inner = json.get().get(1..json.get().len().saturating_sub(1));
+    inner.is_some_and(|inner| inner.trim().is_empty())
+}
+
+/// Returns the text of a scalar, without the quotes of a string.
+fn scalar(json: &RawValue) -> Cow<'_, str> {
+    match serde_json::from_str::<Text<'_>>(json.get()) {
+        Ok(Text(text)) => text,
+        Err(_) => Cow::Borrowed(json.get()),
+    }
+}
+
+fn is_false(json: &RawValue) -> bool {
+    let text = scalar(json);
+    let text = text.trim();
+    ["false", "no"].iter().any(|word| text.eq_ignore_ascii_case(word)) || text.parse() == Ok(0.0)
+}
+
+fn is_nothing(json: &RawValue) -> bool {
+    let text = scalar(json);
+    let text = text.trim();
+    text.is_empty()
+        || ["null", "none", "n/a"]
+            .iter()
+            .any(|word| text.eq_ignore_ascii_case(word))
+}
+
+/// Parses a count, as a number or as text; `None` if absent. An unparseable one is an error, because a list without its
+/// total would look complete after its first page.
+fn number(json: &RawValue) -> Result<Option<usize>, &'static str> {
+    let text = scalar(json);
+    let text = text.trim();
     if text.is_empty() || text == "null" || text.eq_ignore_ascii_case("n/a") {
         return Ok(None);
     }
@@ -117,7 +253,7 @@ fn number(fields: &HashMap<String, &RawValue>, wanted: &str) -> Result<Option<us
         .ok_or("a number that is no count")
 }
 
-/// A whole number that is written as some serializers write one, such as `150.0`.
+/// Parses an integer, also in the form `150.0` of some serializers.
 fn whole(text: &str) -> Option<usize> {
     let number: f64 = text.parse().ok()?;
     let is_count = number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number);
@@ -129,17 +265,12 @@ fn whole(text: &str) -> Option<usize> {
     is_count.then_some(number as usize)
 }
 
-#[derive(Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
-
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     #[test]
-    fn names_are_read_in_either_case() {
+    fn names_are_found_in_any_case() {
         let body = br#"{"@odata.context":{"x":[1]},"Value":[{},1],"@odata.nextlink":"next"}"#;
         let envelope = Envelope::read(body, "value").unwrap();
         assert_eq!(envelope.rows.unwrap().rows().unwrap().len(), 2);
@@ -151,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_total_that_cannot_be_read_is_not_taken_for_none() {
+    fn unparseable_total_is_an_error() {
         let total = |total: &str| {
             let body = format!(r#"{{"data":[],"metadata":{{"totalCount":{total}}}}}"#);
             Envelope::read(body.as_bytes(), "data")
@@ -178,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn no_list_is_no_empty_list() {
+    fn missing_list_is_not_an_empty_list() {
         for body in [
             r#"{"value":null}"#,
             "{}",
@@ -193,5 +324,91 @@ mod tests {
         }
         assert!(Envelope::read(br#"{"value":[],"Value":[1]}"#, "value").is_err());
         assert!(Envelope::read(br#"{"value":[]} x"#, "value").is_err());
+    }
+
+    #[test]
+    fn counts_are_found_beside_the_list_and_in_metadata() {
+        for name in ["@odata.count", "odata.count", "count", "totalCount", "TotalCount"] {
+            for body in [
+                format!(r#"{{"value":[],"{name}":"7"}}"#),
+                format!(r#"{{"value":[],"metadata":{{"{name}":7}}}}"#),
+            ] {
+                let envelope = Envelope::read(body.as_bytes(), "value").unwrap();
+                assert_eq!(envelope.at_least, Some(7), "{body}");
+                assert_eq!(envelope.total.is_some(), name.eq_ignore_ascii_case(TOTAL), "{body}");
+            }
+        }
+        for name in ["@odata.nextLink", "odata.nextLink", "NEXTLINK"] {
+            let body = format!(r#"{{"value":[],"{name}":"next"}}"#);
+            let envelope = Envelope::read(body.as_bytes(), "value").unwrap();
+            assert_eq!(envelope.link.as_deref(), Some("next"), "{body}");
+        }
+    }
+
+    /// Tests all positions of a member, in lists and single entities.
+    fn is_failure(member: &str) -> bool {
+        let list = |body: &str| Envelope::read(body.as_bytes(), "value").is_err();
+        let entity = |body: &str| refuse_failure(serde_json::from_str(body).unwrap()).is_err();
+        let verdicts = [
+            list(&format!(r#"{{"value":[1],{member}}}"#)),
+            list(&format!(r#"{{{member},"value":[]}}"#)),
+            list(&format!(r#"{{"metadata":{{{member}}},"value":[]}}"#)),
+            entity(&format!(r#"{{"id":"x",{member}}}"#)),
+            entity(&format!(r#"{{"metadata":{{{member}}}}}"#)),
+        ];
+        assert!(
+            verdicts.iter().all(|verdict| *verdict == verdicts[0]),
+            "{member}: {verdicts:?}"
+        );
+        verdicts[0]
+    }
+
+    #[test]
+    fn error_member_is_a_failure_unless_empty() {
+        let empty = [
+            "null",
+            "false",
+            "0",
+            "[]",
+            "[ ]",
+            r#""""#,
+            r#"" ""#,
+            r#""N/A""#,
+            r#""False""#,
+            r#""0""#,
+            r#""null""#,
+        ];
+        let full = [
+            "true",
+            "1",
+            r#""busy""#,
+            r#"["x"]"#,
+            "[null]",
+            r#"{"code":"Busy"}"#,
+            r#"{"code":null}"#,
+        ];
+        for name in ["error", "Errors", "@odata.error", "odata.ERROR"] {
+            for value in empty {
+                assert!(!is_failure(&format!(r#""{name}":{value}"#)), "{name} {value}");
+            }
+            for value in full {
+                assert!(is_failure(&format!(r#""{name}":{value}"#)), "{name} {value}");
+            }
+        }
+        assert!(is_failure(r#""error":{}"#));
+        assert!(!is_failure(r#""errors":{ }"#));
+        assert!(!is_failure(r#""errorCode":"x","context":{"error":"x"}"#));
+    }
+
+    #[test]
+    fn false_success_member_is_a_failure() {
+        for name in ["isSuccess", "issuccess", "Success"] {
+            for value in ["false", r#""False""#, "0", "0.0", r#""0""#, r#""no""#] {
+                assert!(is_failure(&format!(r#""{name}":{value}"#)), "{name} {value}");
+            }
+            for value in ["true", r#""True""#, "1", "null", r#""""#, r#""N/A""#, "{}", "[]"] {
+                assert!(!is_failure(&format!(r#""{name}":{value}"#)), "{name} {value}");
+            }
+        }
     }
 }

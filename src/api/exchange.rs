@@ -1,19 +1,20 @@
-//! What one exchange over HTTP is made of, for tokens and for the API: the client, reading a body, naming what broke.
+//! Parts of an HTTP exchange, for tokens and the API: client, body reader, names of errors.
 
+use rustls::pki_types::CertificateDer;
 use std::error::Error as StdError;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use reqwest::Response;
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use url::Url;
 
 use super::{Error, pace};
 
-/// The longest wait for a connection, where `api.timeout` allows more: a host that does not answer a SYN for so long
-/// is not going to.
+/// Maximum connect timeout, even if `api.timeout` is longer. A host that does not respond to a SYN within this time
+/// will not respond later.
 const MAX_CONNECT: Duration = Duration::from_secs(10);
 
-/// How many idle connections are kept; more than ever run at once would be idle for nothing.
+/// Maximum number of idle connections: no more than run at once.
 const IDLE_CONNECTIONS: usize = 16;
 
 /// How long an idle connection is kept. Front ends commonly drop them after a minute or more.
@@ -22,23 +23,31 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 /// Builds the HTTP client for both the API and the token endpoint.
 ///
 /// # Errors
-/// When the proxy or the certificate authorities cannot be used.
+/// Returns an error if the proxy or the certificate authorities cannot be used.
 pub fn http_client(
     timeout: Duration,
     proxy: Option<&Url>,
-    authorities: &[reqwest::Certificate],
+    authorities: &[CertificateDer<'static>],
 ) -> Result<reqwest::Client, reqwest::Error> {
     client_builder(timeout, proxy, authorities)?.build()
 }
 
-/// The same client with whatever else it is to do.
+/// Builds the same client for URLs without TLS. It works on systems without certificate authorities.
+///
+/// # Errors
+/// Returns an error if the proxy cannot be used.
+pub fn plain_http_client(timeout: Duration, proxy: Option<&Url>) -> Result<reqwest::Client, reqwest::Error> {
+    client_builder(timeout, proxy, &[])?.tls_certs_only([]).build()
+}
+
+/// Returns a builder of the client with the common settings.
 pub(super) fn client_builder(
     timeout: Duration,
     proxy: Option<&Url>,
-    authorities: &[reqwest::Certificate],
+    authorities: &[CertificateDer<'static>],
 ) -> Result<reqwest::ClientBuilder, reqwest::Error> {
     let mut builder = reqwest::Client::builder()
-        .user_agent(concat!("elements_exporter/", env!("CARGO_PKG_VERSION")))
+        .user_agent(format!("elements_exporter/{}", crate::build_info::VERSION))
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
         .no_proxy()
@@ -51,15 +60,23 @@ pub(super) fn client_builder(
         builder = builder.proxy(reqwest::Proxy::all(proxy.clone())?);
     }
     if !authorities.is_empty() {
-        builder = builder.tls_certs_merge(authorities.iter().cloned());
+        let authorities: Result<Vec<_>, _> = authorities
+            .iter()
+            .map(|der| reqwest::Certificate::from_der(der))
+            .collect();
+        builder = builder.tls_certs_merge(authorities?);
     }
     Ok(builder)
 }
 
-/// The pause that an answer asks for.
+/// Returns the pause that a response requests. A date is compared with the `Date` of the response, so that clock skew
+/// does not matter, or with the local clock if there is none.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let header = headers.get(RETRY_AFTER)?.to_str().ok();
-    pace::retry_after(header, unix_now())
+    let ours = unix_now();
+    let date = headers.get(DATE).and_then(|date| date.to_str().ok());
+    let skew = pace::clock_skew(date, ours).unwrap_or_default();
+    pace::retry_after(header, ours.saturating_add(skew))
 }
 
 pub(super) fn unix_now() -> i64 {
@@ -68,7 +85,7 @@ pub(super) fn unix_now() -> i64 {
         .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
-/// Reads a body up to a cap that holds after decompression.
+/// Reads a body up to a limit after decompression.
 pub(super) async fn read_body(mut response: Response, cap: usize, timeout: Duration) -> Result<Vec<u8>, Error> {
     let mut body = Vec::new();
     loop {
@@ -81,7 +98,7 @@ pub(super) async fn read_body(mut response: Response, cap: usize, timeout: Durat
     }
 }
 
-/// Names what went wrong below HTTP. URLs are taken off: they carry ids, and a proxy's carries a password.
+/// Classifies an error below HTTP. URLs are removed: they contain ids, and a proxy's contains a password.
 pub(super) fn classify(error: reqwest::Error, timeout: Duration) -> Error {
     let error = error.without_url();
     if error.is_timeout() {
@@ -103,7 +120,7 @@ pub(super) fn classify(error: reqwest::Error, timeout: Duration) -> Error {
     }
 }
 
-/// The errors behind an error, nearest first.
+/// Returns the sources of an error, nearest first.
 fn chain<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
     let mut next = error.source();
     std::iter::from_fn(move || {
@@ -122,4 +139,33 @@ fn has_cause<E: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
         let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
         cause.is::<E>() || inner.is_some_and(|inner| inner.is::<E>())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::HeaderValue;
+
+    use super::*;
+
+    fn wait(retry_after_header: &str, date: Option<&str>) -> Option<u64> {
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, HeaderValue::from_str(retry_after_header).unwrap());
+        if let Some(date) = date {
+            headers.insert(DATE, HeaderValue::from_str(date).unwrap());
+        }
+        retry_after(&headers).map(|wait| wait.as_secs())
+    }
+
+    #[test]
+    fn date_is_compared_with_the_clock_of_its_response() {
+        let at = "Sun, 06 Nov 1994 08:49:37 GMT";
+        assert_eq!(wait(at, Some("Sun, 06 Nov 1994 08:49:30 GMT")), Some(7));
+        assert_eq!(wait(at, Some("Sun, 06 Nov 1994 08:50:00 GMT")), Some(0));
+        assert_eq!(wait(at, Some("Sun, 06 Nov 1994 07:00:00 GMT")), Some(300), "clamped");
+        assert_eq!(wait("7", Some("Sun, 06 Nov 1994 08:49:30 GMT")), Some(7));
+        // The date is long past by the local clock.
+        assert_eq!(wait(at, None), Some(0));
+        assert_eq!(wait(at, Some("yesterday")), Some(0));
+        assert_eq!(wait("soon", Some(at)), None);
+    }
 }

@@ -1,6 +1,6 @@
-//! One look at a host without saying who we are: whether it has an address and answers, with which certificate, and what
-//! time it is there. It is what a person would try first when nothing works.
+//! Probes a host without credentials: whether it resolves and responds, its certificate, and its clock.
 
+use rustls::pki_types::CertificateDer;
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
@@ -12,26 +12,26 @@ use super::Error;
 use super::exchange::{classify, client_builder, unix_now};
 use super::pace::clock_skew;
 
-/// How long names may take to resolve. A resolver tries three times within it.
+/// Timeout of name resolution. A resolver tries three times within it.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(15);
 
-/// What a host answered.
+/// Result of a probe.
 #[derive(Debug)]
 pub struct Answer {
-    /// The status; any is fine, since nothing in particular was asked for.
+    /// Status of the response; any is fine, because the request has no particular purpose.
     pub status: u16,
-    /// How long it took, connection included.
+    /// Duration of the request, including the connection.
     pub took: Duration,
-    /// By how many seconds its clock is ahead of ours, where it tells.
+    /// Seconds by which the host's clock is ahead, if the response has a date.
     pub skew: Option<i64>,
-    /// When its certificate ends, in seconds since the epoch, where there is one.
+    /// Expiry of the host's certificate, in seconds since the epoch, if there is one.
     pub certificate_end: Option<i64>,
 }
 
-/// Resolves the host of a URL; how many addresses it has, and the first of them.
+/// Resolves the host of a URL. Returns the number of its addresses, and the first one.
 ///
 /// # Errors
-/// What the system says.
+/// Returns the error of the system.
 pub async fn resolve(url: &Url) -> Result<(usize, String), String> {
     let host = url.host_str().unwrap_or_default();
     let host = host.trim_matches(['[', ']']).to_owned();
@@ -48,17 +48,25 @@ pub async fn resolve(url: &Url) -> Result<(usize, String), String> {
     Ok((addresses.len(), first))
 }
 
-/// Asks the root of a host, without credentials.
+/// Requests the root of a host, without credentials.
 ///
 /// # Errors
-/// What is between us and its answer.
+/// Returns the reason why there is no response.
 pub async fn probe(
     url: &Url,
     proxy: Option<&Url>,
-    authorities: &[reqwest::Certificate],
+    authorities: &[CertificateDer<'static>],
     timeout: Duration,
 ) -> Result<Answer, Error> {
-    let client = client_builder(timeout, proxy, authorities).and_then(|builder| builder.tls_info(true).build());
+    let is_encrypted = [Some(url), proxy]
+        .into_iter()
+        .flatten()
+        .any(|url| url.scheme() == "https");
+    let client = client_builder(timeout, proxy, authorities).and_then(|builder| match is_encrypted {
+        true => builder.tls_info(true).build(),
+        // Works on systems without certificate authorities.
+        false => builder.tls_certs_only([]).build(),
+    });
     let client = client.map_err(|error| classify(error, timeout))?;
     let mut root = url.clone();
     root.set_path("/");
@@ -77,7 +85,7 @@ pub async fn probe(
     })
 }
 
-/// When a certificate ends.
+/// Returns the expiry of a certificate.
 fn end_of(certificate: &[u8]) -> Option<i64> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
     Some(certificate.validity().not_after.timestamp())

@@ -1,4 +1,4 @@
-//! The rows of a list as its pages bring them, bounded in number and in bytes.
+//! Rows of a list across its pages, limited in number and bytes.
 
 use std::fmt;
 
@@ -8,12 +8,13 @@ use serde_json::value::RawValue;
 
 use super::Error;
 
-/// The most bytes that the rows of one list have, all its pages together. The cap of a body bounds one page, and two
-/// thousand of those would be more than any machine has. The subscriptions of fifty thousand customers are about 175 MB.
+/// Maximum size of the rows of a list, over all pages. The size limit of a body applies to one page only, and two
+/// thousand pages of that size would exhaust the memory. The subscriptions of fifty thousand customers have about 175
+/// MB.
 pub const MAX_LIST_BYTES: usize = 256 << 20;
 
-/// The most rows of one list, also of one within a row: as many as two thousand pages of a hundred hold. A row costs
-/// memory however short it is, so that a body of `[0,0,0` would cost thirty times its size.
+/// Maximum number of rows of a list, also of one within a row: two thousand pages of a hundred rows. Without it, a body
+/// of `[0,0,0` would take thirty times its size in memory.
 pub const MAX_LIST_ROWS: usize = 200_000;
 
 /// The rows of a list so far.
@@ -24,10 +25,10 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Takes a row over.
+    /// Adds a row.
     ///
     /// # Errors
-    /// Where the list is then larger than any honest one.
+    /// Returns an error if the list exceeds its limits.
     pub(super) fn push(&mut self, row: &RawValue) -> Result<(), Error> {
         self.bytes = self.bytes.saturating_add(row.get().len());
         if self.bytes > MAX_LIST_BYTES {
@@ -40,10 +41,10 @@ impl Rows {
         Ok(())
     }
 
-    /// Takes the rows of a page over.
+    /// Adds the rows of a page.
     ///
     /// # Errors
-    /// As [`Rows::push`].
+    /// See [`Rows::push`].
     pub(super) fn extend(&mut self, page: Page<'_>) -> Result<(), Error> {
         page.rows()?.into_iter().try_for_each(|row| self.push(row))
     }
@@ -61,7 +62,7 @@ impl Rows {
     }
 }
 
-/// A JSON list, each row still as it came. Of one that is too long no more is kept than that it is.
+/// A JSON list, with each row as raw JSON. Rows of a list that is too long are not stored.
 #[derive(Debug)]
 pub(super) enum Page<'a> {
     /// All rows.
@@ -71,10 +72,10 @@ pub(super) enum Page<'a> {
 }
 
 impl<'a> Page<'a> {
-    /// The rows.
+    /// Returns the rows.
     ///
     /// # Errors
-    /// Where there are too many.
+    /// Returns an error if there are too many.
     pub(super) fn rows(self) -> Result<Vec<&'a RawValue>, Error> {
         match self {
             Self::Whole(rows) => Ok(rows),
@@ -97,7 +98,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Page<'a> {
                 let mut rows = Vec::new();
                 while let Some(row) = list.next_element::<&'de RawValue>()? {
                     if rows.len() >= MAX_LIST_ROWS {
-                        // The rest is still read, so that what is no JSON is called that.
+                        // The rest is still parsed, so that invalid JSON is reported as such.
                         while list.next_element::<IgnoredAny>()?.is_some() {}
                         return Ok(Page::TooLong);
                     }
@@ -112,8 +113,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Page<'a> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     fn zeros(count: usize) -> String {
@@ -121,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_has_a_number_of_rows_at_most() {
+    fn list_has_a_maximum_number_of_rows() {
         let (most, more) = (zeros(MAX_LIST_ROWS), zeros(MAX_LIST_ROWS + 1));
         let page: Page<'_> = serde_json::from_str(&most).unwrap();
         let mut rows = Rows::default();
@@ -133,12 +132,12 @@ mod tests {
         assert!(matches!(page, Page::TooLong));
         assert!(
             serde_json::from_str::<Page<'_>>(&more.replace("0]", "0")).is_err(),
-            "what is too long is not JSON for that"
+            "a list that is too long must still be valid JSON"
         );
     }
 
     #[test]
-    fn the_bytes_of_all_pages_have_a_sum_at_most() {
+    fn list_has_a_maximum_size_over_all_pages() {
         let text = format!("\"{}\"", "x".repeat(1 << 20));
         let row: &RawValue = serde_json::from_str(&text).unwrap();
         let mut rows = Rows::default();

@@ -1,4 +1,4 @@
-//! One request and what may happen to it: paced, authorized, bounded in time and size, never redirected.
+//! One request: rate-limited, authorized, limited in time and size, never redirected.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -12,61 +12,59 @@ use url::Url;
 use super::auth::TokenSource;
 use super::exchange::{classify, read_body, retry_after};
 use super::pace::{self, Admission, Limits, Pace, Resource};
-use super::{Endpoint, Error, Observer};
-use crate::domain::Gigabyte;
+use super::{Endpoint, Error, Observer, RequestId};
+use crate::secret::Secret;
 
-/// The largest body taken, after decompression. The subscriptions of ten thousand customers in one list are about
-/// 35 MB; twice that is no honest answer.
+/// Maximum size of a body after decompression. The subscriptions of ten thousand customers in one list have about 35
+/// MB; this is twice that.
 pub const MAX_BODY_BYTES: usize = 64 << 20;
 
-/// What the pace of every transport of the process counts its time from, so that one can go on where another was.
+/// Start of the clock of every rate limiter in the process, so that one can continue another.
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// How often a request that failed in passing is repeated. The retry budget of [`Pace`] bounds the sum over all.
+/// Retries of a request after a temporary failure. The retry budget of [`Pace`] limits the sum over all.
 const MAX_RETRIES: u32 = 2;
 
-/// How often one request waits out a 429. Past it the poll gives up, and its customer shows as failed and late.
+/// How often a request waits after a 429. After that, the poll fails.
 const MAX_THROTTLES: u32 = 5;
 
-/// Settings of the client, parsed.
+/// Parsed settings of the client.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where the API is.
+    /// Base URL of the API.
     pub base_url: Url,
-    /// One request, whole.
+    /// Time limit of a whole request.
     pub timeout: Duration,
-    /// Ceilings of the pace.
+    /// Limits of the rate limiter.
     pub limits: Limits,
-    /// How many bytes a "GB" is.
-    pub gigabyte: Gigabyte,
 }
 
 /// A request to the API.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// What is asked for.
+    /// Endpoint.
     pub endpoint: Endpoint,
-    /// Where.
+    /// URL.
     pub url: Url,
-    /// The JSON body of a POST; a GET where there is none.
+    /// JSON body of a POST; `None` for a GET.
     pub body: Option<String>,
-    /// The scope that it needs.
+    /// Scope that it needs.
     pub scope: &'static str,
 }
 
-/// A successful answer.
+/// A successful response.
 #[derive(Debug)]
 pub enum Answer {
-    /// 204: there is nothing, and that is said.
+    /// Status 204: explicitly empty.
     Empty,
-    /// A body, whole.
+    /// A complete body.
     Body(Vec<u8>),
 }
 
-/// What answers requests in the place of the network.
+/// Function that responds to requests instead of the network.
 pub type Answers = dyn Fn(&Call) -> Result<Answer, Error> + Send + Sync;
 
-/// The way to the API that all requests share.
+/// Transport shared by all requests.
 #[derive(Clone)]
 pub struct Transport(Arc<Inner>);
 
@@ -89,7 +87,7 @@ impl fmt::Debug for Transport {
 }
 
 impl Transport {
-    /// A transport whose pace starts now.
+    /// Creates a transport whose rate limiter starts now.
     pub fn new(
         client: reqwest::Client,
         tokens: Arc<TokenSource>,
@@ -99,8 +97,8 @@ impl Transport {
         Self::build(client, tokens, settings, observer, None)
     }
 
-    /// A transport that asks `answers` and nobody else, without a token, a pace or a retry: for trying what reads
-    /// answers on whatever they may hold, faster than any network.
+    /// Creates a transport that responds with `answers`, without tokens, rate limiter and retries, to test parsers with
+    /// arbitrary responses faster than over a network.
     pub fn with_answers(
         client: reqwest::Client,
         tokens: Arc<TokenSource>,
@@ -130,52 +128,48 @@ impl Transport {
         }))
     }
 
-    /// Where the API is.
+    /// Returns the base URL of the API.
     pub fn base_url(&self) -> &Url {
         &self.0.settings.base_url
     }
 
-    /// How many bytes a "GB" is.
-    pub fn gigabyte(&self) -> Gigabyte {
-        self.0.settings.gigabyte
-    }
-
-    /// Who is told.
+    /// Returns the receiver of events.
     pub fn observer(&self) -> &Arc<dyn Observer> {
         &self.0.observer
     }
 
-    /// Where tokens come from.
+    /// Returns the source of tokens.
     pub fn tokens(&self) -> &Arc<TokenSource> {
         &self.0.tokens
     }
 
-    /// The requests a second that the client now allows itself.
+    /// Returns the request rate limit per second.
     pub fn rate(&self) -> f64 {
         self.pace().rate()
     }
 
-    /// Goes on at the pace of an earlier transport, where that asks the same host: a pause that the host asked for is not
-    /// over because the configuration was read again.
-    pub fn take_over(&self, earlier: &Self) {
-        if self.base_url().origin() == earlier.base_url().origin() {
+    /// Continues the rate limiter of an earlier transport to the same host: a reload does not end a pause.
+    pub fn carry_over(&self, earlier: &Self) {
+        let is_same = Arc::ptr_eq(&self.0, &earlier.0);
+        if !is_same && self.base_url().origin() == earlier.base_url().origin() {
             let next = earlier.pace().under(self.0.settings.limits);
             *self.pace() = next;
         }
     }
 
-    /// Whether a poll that failed may be repeated before its time. It comes out of the same budget as the retries within
-    /// a poll, so that neither multiplies the load.
+    /// Returns whether a failed poll may be repeated early. This uses the same budget as retries within a poll, so that
+    /// the two do not multiply the load.
     pub fn grants_repetition(&self, endpoint: Endpoint) -> bool {
         let resource = Resource::new(endpoint, "");
         self.pace().may_retry(self.now(), resource)
     }
 
-    /// Sends a request and reads its answer whole, with what retries the budget allows.
+    /// Sends a request and reads the complete response, with retries as the budget allows. `last` becomes the id of the
+    /// newest attempt, if its response has one.
     ///
     /// # Errors
-    /// The last attempt's.
-    pub async fn call(&self, call: &Call) -> Result<Answer, Error> {
+    /// The error of the last attempt.
+    pub async fn call(&self, call: &Call, last: &mut Option<RequestId>) -> Result<Answer, Error> {
         if let Some(answers) = &self.0.answers {
             return answers(call);
         }
@@ -184,10 +178,13 @@ impl Transport {
         let mut throttles = 0;
         let mut reauthorized = false;
         loop {
-            let token = self.0.tokens.token(call.scope).await?;
+            *last = None;
+            // Fails before waiting if there is no token.
+            self.0.tokens.token(call.scope).await?;
             let slot = self.admission(resource).await?;
+            let token = self.token_to_send(call.scope).await?;
             let started = Instant::now();
-            let outcome = self.attempt(call, token.expose()).await;
+            let outcome = self.attempt(call, token.expose(), last).await;
             drop(slot);
             self.0
                 .observer
@@ -197,7 +194,7 @@ impl Transport {
                     self.pace().succeeded(self.now(), resource);
                     return Ok(answer);
                 }
-                // A token can be revoked before its time; one fresh token, one more try.
+                // A token can be revoked before it expires: request a new token and retry once.
                 Outcome::Unauthorized if !reauthorized && self.0.tokens.reject(&token) => {
                     self.pace().succeeded(self.now(), resource);
                     reauthorized = true;
@@ -239,7 +236,7 @@ impl Transport {
         }
     }
 
-    /// Waits until the pace lets another request go.
+    /// Waits until the rate limiter admits another request.
     async fn admission(&self, resource: Resource) -> Result<Slot<'_>, Error> {
         loop {
             let freed = self.0.slot_freed.notified();
@@ -253,16 +250,29 @@ impl Transport {
         }
     }
 
-    async fn attempt(&self, call: &Call, token: &str) -> Outcome {
+    /// Returns a token that is valid now, outside of any pause. One fetched before waiting for a slot may have expired,
+    /// and the host may request a pause while another is fetched.
+    async fn token_to_send(&self, scope: &'static str) -> Result<Arc<Secret>, Error> {
+        loop {
+            let token = self.0.tokens.token(scope).await?;
+            let pause = self.pace().pause_left(self.now());
+            if pause.is_zero() {
+                return Ok(token);
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn attempt(&self, call: &Call, token: &str, last: &mut Option<RequestId>) -> Outcome {
         let timeout = self.0.settings.timeout;
-        // The client's own timeout covers the body too, but only between its polls; this one covers everything.
-        match tokio::time::timeout(timeout, self.exchange(call, token)).await {
+        // The client's timeout covers the body only while it is polled; this one covers everything.
+        match tokio::time::timeout(timeout, self.exchange(call, token, last)).await {
             Ok(outcome) => outcome,
             Err(_) => Outcome::Failed(None, Error::Timeout(timeout)),
         }
     }
 
-    async fn exchange(&self, call: &Call, token: &str) -> Outcome {
+    async fn exchange(&self, call: &Call, token: &str, last: &mut Option<RequestId>) -> Outcome {
         let method = match call.body {
             None => Method::GET,
             Some(_) => Method::POST,
@@ -280,6 +290,7 @@ impl Transport {
             Ok(response) => response,
             Err(error) => return Outcome::Failed(None, classify(error, self.0.settings.timeout)),
         };
+        *last = RequestId::of(response.headers());
         let status = response.status();
         match status {
             StatusCode::OK | StatusCode::CREATED => {}
@@ -313,12 +324,12 @@ impl Transport {
     }
 
     fn pace(&self) -> MutexGuard<'_, Pace> {
-        // The pace is plain numbers that are whole after every call, so a panic elsewhere does not spoil it.
+        // Plain numbers that are consistent after every call, even if another thread panics.
         self.0.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A place among the requests under way, given back when dropped, also when its poll is cancelled.
+/// A slot for a running request, released when dropped, even if its poll is cancelled.
 struct Slot<'a>(&'a Inner, Resource);
 
 impl Drop for Slot<'_> {
@@ -330,7 +341,7 @@ impl Drop for Slot<'_> {
     }
 }
 
-/// What became of one attempt.
+/// Result of an attempt.
 enum Outcome {
     Answer(u16, Answer),
     Unauthorized,
@@ -339,7 +350,7 @@ enum Outcome {
 }
 
 impl Outcome {
-    /// The status that was answered, `None` where there was no answer.
+    /// Returns the status of the response; `None` without one.
     fn status(&self) -> Option<u16> {
         match self {
             Self::Answer(status, _) => Some(*status),

@@ -1,4 +1,4 @@
-//! The first generation: GET everywhere, lists under `value`, further pages by link.
+//! First generation: only GET, lists under `value`, further pages by link.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
@@ -6,20 +6,21 @@ use std::hash::{BuildHasher as _, RandomState};
 use serde_json::value::RawValue;
 use url::Url;
 
-use super::envelope::Envelope;
-use super::rows::{Page, Rows};
+use super::body::json;
+use super::envelope::{self, Envelope};
+use super::rows::Rows;
 use super::transport::{Answer, Call, Transport};
-use super::{Endpoint, Error, Failure, json, told_rows};
+use super::{Endpoint, Error, Failure, RequestId, WALKS, report_rows};
 
-/// The most pages of one list. At the fifty rows that the API gives a page this is a fleet of a hundred thousand; a
-/// list without end must not take memory without end.
+/// Maximum pages of one list. At the API's fifty rows per page this is a fleet of a hundred thousand; an endless list
+/// must not exhaust the memory.
 const MAX_PAGES: usize = 2_000;
 
-/// Where the rows of a list stand.
+/// Member with the rows of a list.
 const LIST: &str = "value";
 
-/// The longest link to a further page, in bytes: the longest address that servers take. All links of a list are kept,
-/// to notice one that comes again.
+/// Maximum length of a link to the next page, in bytes: the longest URL that servers accept. All links of a list are
+/// stored to detect repetitions.
 const MAX_LINK_BYTES: usize = 8 << 10;
 
 /// Scopes of the first generation.
@@ -45,7 +46,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client below `base_path` of the transport's base.
+    /// Creates a client below `base_path` of the transport's base URL.
     pub fn new(transport: Transport, base_path: &str) -> Self {
         Self {
             transport,
@@ -57,76 +58,105 @@ impl Client {
         &self.transport
     }
 
-    /// All rows of a list, every page.
+    /// Fetches all pages of a list and returns their rows.
     ///
     /// # Errors
-    /// The first error; then none of the rows count.
+    /// Returns the first error, or [`Error::Incomplete`] if a count exceeds the number of fetched rows; no row counts
+    /// then.
     pub async fn list(
         &self,
         endpoint: Endpoint,
         scope: &'static str,
         path: &[&str],
     ) -> Result<Vec<Box<RawValue>>, Failure> {
-        let rows = self.walk(endpoint, scope, path).await;
-        told_rows(&self.transport, endpoint, rows)
+        let mut last = None;
+        let rows = self.walk_until_sure(endpoint, scope, path, &mut last).await;
+        report_rows(&self.transport, endpoint, rows, last)
     }
 
-    /// What a path for one entity answers: the bare entity, or the rows where it comes as a list. Empty after a 204.
+    /// Fetches one entity: the bare entity, or the rows of a list. Empty after a 204.
     ///
     /// # Errors
-    /// As [`Client::list`].
+    /// See [`Client::list`].
     pub async fn entity(
         &self,
         endpoint: Endpoint,
         scope: &'static str,
         path: &[&str],
     ) -> Result<Vec<Box<RawValue>>, Failure> {
+        let mut last = None;
         let read = async {
             let call = self.call(endpoint, scope, self.url(path)?);
-            let Answer::Body(body) = self.transport.call(&call).await? else {
+            let Answer::Body(mut body) = self.transport.call(&call, &mut last).await? else {
                 return Ok(Vec::new());
             };
-            let body = json(&body)?;
+            let body = json(&mut body)?;
             match Envelope::read(body, LIST) {
-                Ok(Envelope { rows: Some(page), .. }) => owned(page),
+                Ok(envelope) if envelope.rows.is_some() => only_page(envelope),
                 _ => entity(body),
             }
         };
-        told_rows(&self.transport, endpoint, read.await)
+        let rows = read.await;
+        report_rows(&self.transport, endpoint, rows, last)
     }
 
-    async fn walk(&self, endpoint: Endpoint, scope: &'static str, path: &[&str]) -> Result<Vec<Box<RawValue>>, Error> {
+    async fn walk_until_sure(
+        &self,
+        endpoint: Endpoint,
+        scope: &'static str,
+        path: &[&str],
+        last: &mut Option<RequestId>,
+    ) -> Result<Vec<Box<RawValue>>, Error> {
+        for _ in 0..WALKS {
+            let walked = self.walk(endpoint, scope, path, last).await?;
+            if walked.at_least.is_none_or(|count| count <= walked.rows.len()) {
+                return Ok(walked.rows.into_vec());
+            }
+        }
+        Err(Error::Incomplete("its total and its rows disagree"))
+    }
+
+    async fn walk(
+        &self,
+        endpoint: Endpoint,
+        scope: &'static str,
+        path: &[&str],
+        last: &mut Option<RequestId>,
+    ) -> Result<Walked, Error> {
         let first = self.url(path)?;
         let mut seen = HashSet::from([first.clone()]);
         let mut url = first;
-        let mut rows = Rows::default();
-        let (hashes, mut told) = (RandomState::new(), HashSet::new());
+        let mut walked = Walked::default();
+        let (hashes, mut row_hashes) = (RandomState::new(), HashSet::new());
         for _ in 0..MAX_PAGES {
             let call = self.call(endpoint, scope, url.clone());
-            let body = match self.transport.call(&call).await? {
+            let mut body = match self.transport.call(&call, last).await? {
                 Answer::Body(body) => body,
-                Answer::Empty if rows.is_empty() => return Ok(rows.into_vec()),
+                Answer::Empty if walked.rows.is_empty() => return Ok(walked),
                 Answer::Empty => return Err(Error::Incomplete("a page that should be there is empty")),
             };
-            let body = json(&body)?;
+            let body = json(&mut body)?;
             if body.first() == Some(&b'[') {
-                // A bare array is not in the reference of this generation, but a list it is.
-                rows.extend(serde_json::from_slice(body).map_err(|_| Error::Decode("JSON"))?)?;
-                return Ok(rows.into_vec());
+                // The reference of this generation has no bare arrays, but servers may send them.
+                walked
+                    .rows
+                    .extend(serde_json::from_slice(body).map_err(|_| Error::Decode("JSON"))?)?;
+                return Ok(walked);
             }
             let page = Envelope::read(body, LIST)?;
+            walked.at_least = walked.at_least.max(page.at_least);
             let page_rows = page.rows.ok_or(Error::Decode("a list under \"value\""))?.rows()?;
-            // A server that gives one page again and again under new links would else look like one that has no more.
-            let before = told.len();
-            told.extend(page_rows.iter().map(|row| hashes.hash_one(row.get())));
-            if before > 0 && !page_rows.is_empty() && told.len() == before {
+            // Without this check, a server that repeats one page under new links would seem to have no more rows.
+            let before = row_hashes.len();
+            row_hashes.extend(page_rows.iter().map(|row| hashes.hash_one(row.get())));
+            if before > 0 && !page_rows.is_empty() && row_hashes.len() == before {
                 return Err(Error::Incomplete("the same page came again"));
             }
             for row in page_rows {
-                rows.push(row)?;
+                walked.rows.push(row)?;
             }
             let Some(link) = page.link else {
-                return Ok(rows.into_vec());
+                return Ok(walked);
             };
             if link.len() > MAX_LINK_BYTES {
                 return Err(Error::Incomplete(
@@ -138,13 +168,13 @@ impl Client {
                 return Err(Error::Incomplete("its pages go in a circle"));
             }
         }
-        Err(Error::Incomplete("it has more pages than any honest list"))
+        Err(Error::Incomplete("too many pages"))
     }
 
-    /// The next page, if it is where we are: same scheme, host and port, and no user in it.
+    /// Returns the URL of the next page, if it has the same scheme, host and port, and no user.
     fn follow(&self, from: &Url, link: &str) -> Result<Url, Error> {
         let mut url = from.join(link).map_err(|_| Error::ForeignLink)?;
-        // A fragment is never sent, so that links that differ in it alone lead to one page.
+        // Fragments are never sent, so links that differ only in them refer to the same page.
         url.set_fragment(None);
         let at_home =
             url.origin() == self.transport.base_url().origin() && url.username().is_empty() && url.password().is_none();
@@ -165,19 +195,33 @@ impl Client {
     }
 }
 
-/// The rows of a list that is one page.
-pub(super) fn owned(page: Page<'_>) -> Result<Vec<Box<RawValue>>, Error> {
+/// Result of fetching the pages of a list.
+#[derive(Default)]
+struct Walked {
+    rows: Rows,
+    /// The largest count announced by a page.
+    at_least: Option<usize>,
+}
+
+/// Returns the rows of a list that must have a single page.
+///
+/// # Errors
+/// Returns [`Error::Incomplete`] if a count exceeds the number of rows.
+pub(super) fn only_page(page: Envelope<'_>) -> Result<Vec<Box<RawValue>>, Error> {
     let mut rows = Rows::default();
-    rows.extend(page)?;
+    rows.extend(page.rows.ok_or(Error::Decode("a list"))?)?;
+    if page.link.is_some() || page.at_least.is_some_and(|count| count > rows.len()) {
+        return Err(Error::Incomplete("there is more of it than one page"));
+    }
     Ok(rows.into_vec())
 }
 
-/// A body that is one object.
+/// Parses a body with a single object.
 pub(super) fn entity(body: &[u8]) -> Result<Vec<Box<RawValue>>, Error> {
     let json: Box<RawValue> = serde_json::from_slice(body).map_err(|_| Error::Decode("JSON"))?;
-    if json.get().starts_with('{') {
-        Ok(vec![json])
-    } else {
-        Err(Error::Decode("a JSON object"))
+    if !json.get().starts_with('{') {
+        return Err(Error::Decode("a JSON object"));
     }
+    envelope::refuse_failure(&json)?;
+    Ok(vec![json])
 }

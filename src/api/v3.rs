@@ -1,35 +1,42 @@
-//! The second generation: filters in a body, lists under `data`, pages by number.
+//! Second generation: filters in a body, lists under `data`, pages by number.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::envelope::Envelope;
+use super::body::json;
+use super::envelope::{self, Envelope};
 use super::rows::{self, Rows};
 use super::transport::{Answer, Call, Transport};
 use super::wire::field;
-use super::{Endpoint, Error, Failure, json, told_rows, v1};
+use super::{Endpoint, Error, Failure, RequestId, WALKS, report_rows, v1};
 
-/// Where the second generation lives below the base.
-const BASE_PATH: &str = "/partner/external/v3/general";
+/// Base path of most resources.
+const GENERAL_PATH: &str = "/partner/external/v3/general";
 
-/// Where the rows of a list stand.
+/// Base path of the resources of optional services.
+const SERVICES_PATH: &str = "/partner/external/v3";
+
+/// Returns the base path of a resource.
+fn base_path(endpoint: Endpoint) -> &'static str {
+    match endpoint {
+        Endpoint::Ransomware | Endpoint::Baselines => SERVICES_PATH,
+        _ => GENERAL_PATH,
+    }
+}
+
+/// Member with the rows of a list.
 const LIST: &str = "data";
 
-/// Rows a page: the most that the API gives.
+/// Rows requested per page: the maximum of the API.
 const PAGE_SIZE: usize = 100;
 
-/// Rows a page where a server does not heed what we ask for.
+/// Rows per page of a server that ignores the requested number.
 const DEFAULT_PAGE_SIZE: usize = 50;
 
-/// The most pages of one list: a fleet of two hundred thousand. A list without end must not take memory without end.
+/// Maximum pages of one list: a fleet of two hundred thousand. An endless list must not exhaust the memory.
 const MAX_PAGES: usize = 2_000;
-
-/// How often a list whose total and rows disagree is walked. Customers come and go between two pages; twice in a row
-/// it is something else.
-const WALKS: usize = 2;
 
 /// Scopes of the second generation.
 pub mod scope {
@@ -43,6 +50,10 @@ pub mod scope {
     pub const PROTECTED: &str = "elements.cbprotected.read.all";
     /// Scan profiles and their daily reports.
     pub const SCAN_PROFILES: &str = "elements.scanprofiles.read.all";
+    /// Workspaces and the signs of ransomware in them.
+    pub const WORKSPACES: &str = "elements.wm.read.all";
+    /// Baselines of tenants.
+    pub const BASELINES: &str = "elements.bm.tenant.read.all";
 }
 
 /// A client of the second generation.
@@ -51,23 +62,23 @@ pub struct Client {
     transport: Transport,
 }
 
-/// A list to ask for.
+/// A list to fetch.
 #[derive(Clone, Copy, Debug)]
 pub struct List<'a> {
-    /// What is asked for.
+    /// Endpoint.
     pub endpoint: Endpoint,
     /// The scope that it needs.
     pub scope: &'static str,
-    /// The segments below the base path.
+    /// Segments below the base path.
     pub path: &'a [&'a str],
-    /// The JSON filter of a POST; a GET where there is none.
+    /// JSON filter of a POST; `None` for a GET.
     pub filter: Option<&'a str>,
-    /// The field that tells rows apart, where rows have one, to notice a server that gives a page twice.
+    /// Field that identifies rows, if any, to detect a server that repeats a page.
     pub key: Option<&'static str>,
 }
 
 impl Client {
-    /// A client below the transport's base.
+    /// Creates a client below the transport's base URL.
     pub fn new(transport: Transport) -> Self {
         Self { transport }
     }
@@ -76,33 +87,39 @@ impl Client {
         &self.transport
     }
 
-    /// All rows of a list, every page.
+    /// Fetches all pages of a list and returns their rows.
     ///
     /// # Errors
-    /// The first error, or [`Error::Incomplete`] where pages repeat or rows are fewer or more than the total says;
-    /// then none of the rows count.
+    /// Returns the first error, or [`Error::Incomplete`] if pages repeat or the number of rows differs from the total;
+    /// no row counts then.
     pub async fn list(&self, list: List<'_>) -> Result<Vec<Box<RawValue>>, Failure> {
-        let rows = self.walk_until_sure(&list).await;
-        told_rows(&self.transport, list.endpoint, rows)
+        let mut last = None;
+        let rows = self.walk_until_sure(&list, &mut last).await;
+        report_rows(&self.transport, list.endpoint, rows, last)
     }
 
-    async fn walk_until_sure(&self, list: &List<'_>) -> Result<Vec<Box<RawValue>>, Error> {
+    async fn walk_until_sure(
+        &self,
+        list: &List<'_>,
+        last: &mut Option<RequestId>,
+    ) -> Result<Vec<Box<RawValue>>, Error> {
         let hashes = RandomState::new();
         let mut before = None;
         let mut doubt = Error::Incomplete("its total and its rows disagree");
         for _ in 0..WALKS {
-            let walked = match self.walk(list, &hashes).await {
+            let walked = match self.walk(list, &hashes, last).await {
                 Err(error @ Error::Incomplete(_)) => {
                     doubt = error;
                     continue;
                 }
                 walked => walked?,
             };
-            // Rows that moved to a later page while we walked come twice, and another is then missed. A list that gives
-            // the same rows twice in both walks just holds them twice.
+            // If rows move to a later page during a walk, they are repeated and others are missed. If both walks repeat
+            // the same rows, the list itself contains them twice.
             let same_twice = walked.total == Some(walked.served) && before.as_ref() == Some(&walked.seen);
             let holds_repeats = same_twice && !walked.overlaps;
-            let whole = walked.total.is_none_or(|total| total == walked.rows.len());
+            let whole = walked.total.is_none_or(|total| total == walked.rows.len())
+                && walked.at_least.is_none_or(|count| count <= walked.served);
             let mut rows = walked.rows.into_vec();
             if holds_repeats {
                 rows.append(&mut walked.repeats.into_vec());
@@ -115,52 +132,118 @@ impl Client {
         Err(doubt)
     }
 
-    /// One entity, bare or under `data`. Empty after a 204.
+    /// Fetches one page of a chained list, with at most `size` rows.
     ///
     /// # Errors
-    /// As [`Client::list`].
-    pub async fn entity(
+    /// See [`Client::list`].
+    pub async fn chained_page(
         &self,
-        endpoint: Endpoint,
-        scope: &'static str,
+        (endpoint, scope): (Endpoint, &'static str),
         path: &[&str],
-    ) -> Result<Vec<Box<RawValue>>, Failure> {
+        size: usize,
+        token: Option<&str>,
+    ) -> Result<ChainedPage, Failure> {
+        let mut last = None;
         let read = async {
-            let url = super::url(self.transport.base_url(), BASE_PATH, path)?;
+            let mut url = super::url(self.transport.base_url(), base_path(endpoint), path)?;
+            url.query_pairs_mut().append_pair("pageSize", &size.to_string());
+            if let Some(token) = token {
+                url.query_pairs_mut().append_pair("skipToken", token);
+            }
             let call = Call {
                 endpoint,
                 url,
                 body: None,
                 scope,
             };
-            let Answer::Body(body) = self.transport.call(&call).await? else {
+            let Answer::Body(mut body) = self.transport.call(&call, &mut last).await? else {
+                return match token {
+                    None => Ok(ChainedPage::default()),
+                    Some(_) => Err(Error::Incomplete("a page that should be there is empty")),
+                };
+            };
+            let envelope = Envelope::read(json(&mut body)?, LIST)?;
+            let mut rows = Rows::default();
+            rows.extend(envelope.rows.ok_or(Error::Decode("a list under \"data\""))?)?;
+            Ok(ChainedPage {
+                rows: rows.into_vec(),
+                next: envelope.skip_token,
+                total: envelope.total,
+            })
+        };
+        let page: Result<ChainedPage, Error> = read.await;
+        let page = page.map_err(|error| Failure {
+            request_id: last,
+            ..error.at(endpoint)
+        })?;
+        self.transport.observer().rows(endpoint, page.rows.len());
+        Ok(page)
+    }
+
+    /// Fetches one entity: bare, alone in a list or under `data`. Empty after a 204.
+    ///
+    /// # Errors
+    /// See [`Client::list`].
+    pub async fn entity(
+        &self,
+        endpoint: Endpoint,
+        scope: &'static str,
+        path: &[&str],
+    ) -> Result<Vec<Box<RawValue>>, Failure> {
+        let mut last = None;
+        let read = async {
+            let url = super::url(self.transport.base_url(), base_path(endpoint), path)?;
+            let call = Call {
+                endpoint,
+                url,
+                body: None,
+                scope,
+            };
+            let Answer::Body(mut body) = self.transport.call(&call, &mut last).await? else {
                 return Ok(Vec::new());
             };
-            let body = json(&body)?;
-            match serde_json::from_slice::<Wrapped<'_>>(body) {
-                Ok(Wrapped { data: Some(data) }) if data.get().starts_with('{') => Ok(vec![data.to_owned()]),
-                Ok(Wrapped { data: Some(data) }) if data.get().starts_with('[') => {
-                    v1::owned(serde_json::from_str(data.get()).map_err(|_| Error::Decode("JSON"))?)
+            let body = json(&mut body)?;
+            if body.first() == Some(&b'[') {
+                let mut rows = Rows::default();
+                rows.extend(serde_json::from_slice(body).map_err(|_| Error::Decode("JSON"))?)?;
+                return Ok(rows.into_vec());
+            }
+            let whole: &RawValue = serde_json::from_slice(body).map_err(|_| Error::Decode("JSON"))?;
+            match field(whole, LIST) {
+                Some(data) if data.get().starts_with('{') => {
+                    envelope::refuse_failure(whole)?;
+                    v1::entity(data.get().as_bytes())
                 }
+                Some(data) if data.get().starts_with('[') => v1::only_page(Envelope::read(body, LIST)?),
                 _ => v1::entity(body),
             }
         };
-        told_rows(&self.transport, endpoint, read.await)
+        let rows = read.await;
+        report_rows(&self.transport, endpoint, rows, last)
     }
 
-    async fn walk(&self, list: &List<'_>, hashes: &RandomState) -> Result<Walked, Error> {
+    async fn walk(
+        &self,
+        list: &List<'_>,
+        hashes: &RandomState,
+        last_call: &mut Option<RequestId>,
+    ) -> Result<Walked, Error> {
         let mut walked = Walked::default();
         for index in 1..=MAX_PAGES {
-            let body = match self.transport.call(&self.page(list, index)?).await? {
+            let mut body = match self.transport.call(&self.page(list, index)?, last_call).await? {
                 Answer::Body(body) => body,
-                // Where no total announces more, nothing is what comes after the last page.
+                // Without a total, an empty response may follow the last page.
                 Answer::Empty if walked.total.is_none() => return Ok(walked),
                 Answer::Empty => return Err(Error::Incomplete("a page that should be there is empty")),
             };
-            let page = Page::read(json(&body)?)?;
-            if index > 1 && page.total != walked.total {
-                return Err(Error::Incomplete("its total changed while it was walked"));
-            }
+            let page = Page::read(json(&mut body)?)?;
+            // A page without a total does not contradict it.
+            let total = match (walked.total, page.total) {
+                (Some(before), Some(now)) if before != now => {
+                    return Err(Error::Incomplete("its total changed while it was walked"));
+                }
+                (before, now) => before.or(now),
+            };
             let size = page.rows.len();
             let identities: Vec<u64> = page
                 .rows
@@ -168,11 +251,12 @@ impl Client {
                 .map(|row| hashes.hash_one(identity(row, list.key)))
                 .collect();
             let repeated = size > 0 && identities.iter().all(|identity| walked.seen.contains(identity));
-            match page.total {
-                // A bare array of just one page's size may be all there is, from a server that does not page.
+            match total {
+                // A bare array of exactly one page may be complete, if the server does not use pages.
                 None if repeated && index == 2 => return Ok(walked),
                 None if repeated => return Err(Error::Incomplete("the same page came again")),
-                // The last page is shorter and may hold nothing but rows that moved there; a whole page is another's.
+                // The last page is shorter, and may contain only rows that moved there. A full page of repeated rows is
+                // an error.
                 Some(_) if repeated && size >= walked.page_size => {
                     return Err(Error::Incomplete("the same page came again"));
                 }
@@ -181,7 +265,8 @@ impl Client {
             let last = identities.last().copied();
             walked.overlaps |= walked.last.is_some_and(|last| identities.contains(&last));
             walked.last = last;
-            let (total, may_go_on) = (page.total, size > 0 && page.may_go_on(size));
+            let may_go_on = size > 0 && page.may_go_on(size);
+            walked.at_least = walked.at_least.max(page.at_least);
             for (row, identity) in page.rows.into_iter().zip(&identities) {
                 let repeats = list.key.is_some() && walked.seen.contains(identity);
                 let rows = if repeats { &mut walked.repeats } else { &mut walked.rows };
@@ -197,11 +282,11 @@ impl Client {
                 _ => {}
             }
         }
-        Err(Error::Incomplete("it has more pages than any honest list"))
+        Err(Error::Incomplete("too many pages"))
     }
 
     fn page(&self, list: &List<'_>, index: usize) -> Result<Call, Error> {
-        let mut url = super::url(self.transport.base_url(), BASE_PATH, list.path)?;
+        let mut url = super::url(self.transport.base_url(), base_path(list.endpoint), list.path)?;
         url.query_pairs_mut()
             .append_pair("pageIndex", &index.to_string())
             .append_pair("pageSize", &PAGE_SIZE.to_string());
@@ -214,48 +299,61 @@ impl Client {
     }
 }
 
-/// What one walk over the pages of a list brought.
+/// A page of a chained list.
+#[derive(Debug, Default)]
+pub struct ChainedPage {
+    /// The rows.
+    pub rows: Vec<Box<RawValue>>,
+    /// Token of the next page; `None` on the last.
+    pub next: Option<String>,
+    /// Total number of rows, if present.
+    pub total: Option<usize>,
+}
+
+/// Result of fetching the pages of a list.
 #[derive(Default)]
 struct Walked {
     rows: Rows,
-    /// Rows whose key had come before, on an earlier page.
+    /// Number of rows whose key occurred on an earlier page.
     repeats: Rows,
-    /// How many rows came, repeated ones too.
+    /// Number of rows, including repeated ones.
     served: usize,
-    /// What tells the rows apart, as hashes: of a list without a key it would be all of it a second time.
+    /// Hashes of the keys. Without keys, this would contain hashes of whole rows.
     seen: HashSet<u64>,
-    /// What tells the last row of the newest page.
+    /// Key of the last row of the newest page.
     last: Option<u64>,
-    /// Whether a page begins before the end of the one before, so that what comes twice has taken the place of others.
+    /// Whether a page starts before the end of the previous one, so that repeated rows replaced others.
     overlaps: bool,
-    /// The most rows of a page.
+    /// Maximum rows of a page.
     page_size: usize,
+    /// Total number of rows according to a page.
     total: Option<usize>,
+    /// The largest count announced by a page, under any name.
+    at_least: Option<usize>,
 }
 
-/// What tells a row from another: its key where it has one, else all of it.
+/// Returns the identity of a row: its key if it has one, otherwise all of it.
 fn identity<'a>(row: &'a RawValue, key: Option<&str>) -> &'a str {
     key.and_then(|key| field(row, key)).unwrap_or(row).get()
 }
 
-#[derive(Deserialize)]
-struct Wrapped<'a> {
-    #[serde(borrow)]
-    data: Option<&'a RawValue>,
-}
-
-/// A page: its rows, and how many the whole list has.
+/// A page: its rows, and the size of the whole list.
 struct Page<'a> {
     rows: Vec<&'a RawValue>,
     total: Option<usize>,
-    /// How many rows a page has, where that is said.
+    /// Lower bound of the total number of rows.
+    at_least: Option<usize>,
+    /// Rows per page, if present.
     size: Option<usize>,
-    /// Whether it says anything of pages.
+    /// Whether it contains members about pages.
     is_paged: bool,
+    /// Whether it links to another page. The link itself is not followed, because pages have numbers in this
+    /// generation.
+    has_link: bool,
 }
 
 impl<'a> Page<'a> {
-    /// A page in its envelope, or a bare array, as some lists have been seen.
+    /// Parses a page in its envelope, or a bare array, as some lists return.
     fn read(body: &'a [u8]) -> Result<Self, Error> {
         if body.first() == Some(&b'[') {
             let page: rows::Page<'a> = serde_json::from_slice(body).map_err(|_| Error::Decode("JSON"))?;
@@ -263,23 +361,27 @@ impl<'a> Page<'a> {
             return Ok(Self {
                 rows,
                 total: None,
+                at_least: None,
                 size: None,
                 is_paged: false,
+                has_link: false,
             });
         }
         let envelope = Envelope::read(body, LIST)?;
         Ok(Self {
             rows: envelope.rows.ok_or(Error::Decode("a list under \"data\""))?.rows()?,
             total: envelope.total,
+            at_least: envelope.at_least,
             size: envelope.page_size.filter(|size| *size > 0),
             is_paged: envelope.is_paged,
+            has_link: envelope.link.is_some(),
         })
     }
 
-    /// Whether another page may follow this one of so many rows, where no total tells: it is as full as pages are or as
-    /// it says that they are, or it speaks of pages and says nothing more.
+    /// Returns whether another page may follow this one, with this many rows, if there is no total: the page is full,
+    /// mentions pages without details, or links to another.
     fn may_go_on(&self, rows: usize) -> bool {
         let is_full = [PAGE_SIZE, DEFAULT_PAGE_SIZE].contains(&rows);
-        is_full || self.is_paged && self.size.is_none_or(|size| rows >= size)
+        is_full || self.has_link || self.is_paged && self.size.is_none_or(|size| rows >= size)
     }
 }

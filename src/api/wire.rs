@@ -1,8 +1,8 @@
-//! The one lenient reader of rows: names in any of their spellings and either case, values as text, number or boolean.
+//! Lenient parser of rows: names in all spellings and any case, values as text, number or boolean.
 //!
-//! A row keeps each field as the piece of JSON that came and reads it when it is asked for. So a field of another type
-//! costs that field and not the row, a number past any float does not cost the document, and what nobody asks for is
-//! never decoded. What stood there and could not be understood is told to the [`Observer`].
+//! A row keeps each field as raw JSON and parses it on access. A field of another type thus invalidates only that
+//! field, an out-of-range number does not invalidate the document, and unused fields are never decoded. Unparseable
+//! values are reported to the [`Observer`].
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,19 +14,19 @@ use serde_json::value::RawValue;
 
 use super::rows::Page;
 use super::{Endpoint, Observer};
-use crate::domain::{self, Capacity, DailyScan, Gigabyte, JobStatusWord, Named, Parsed, Timestamp};
+use crate::domain::{self, Capacity, DailyScan, JobStatusWord, Named, Parsed, Size, Timestamp};
 
-/// The names of a field, the current one first. It is also the value of the label `field`.
+/// Names of a field, the current one first. The current name is also the value of the label `field`.
 pub type Names = &'static [&'static str];
 
-/// The most fields of an object. The longest row of the reference has about thirty; a megabyte of them would cost ten
-/// times that.
+/// Maximum number of fields of an object. The longest row of the reference has about thirty. A megabyte of fields would
+/// take ten times that in memory.
 const MAX_FIELDS: usize = 1_000;
 
-/// How many characters of a value that could not be understood are shown, masked.
+/// Maximum length of an unparseable value in a log line, masked, in characters.
 const MAX_SHAPE_CHARS: usize = 40;
 
-/// An object of an answer whose fields are read by name.
+/// An object of a response, whose fields are read by name.
 #[derive(Debug)]
 pub struct Row<'a> {
     fields: Vec<(Cow<'a, str>, &'a RawValue)>,
@@ -35,7 +35,7 @@ pub struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    /// The row, or `None` where the piece of JSON is no object.
+    /// Parses a row; `None` if the JSON is not an object.
     pub fn read(json: &'a RawValue, endpoint: Endpoint, observer: &'a dyn Observer) -> Option<Self> {
         let fields = serde_json::from_str::<Object<'a>>(json.get()).ok()?.0;
         Some(Self {
@@ -45,7 +45,7 @@ impl<'a> Row<'a> {
         })
     }
 
-    /// The objects of a list field; `None` where there is no such list, or one that is too long, which is counted.
+    /// Returns the objects of a list field; `None` if there is no such list, or it is too long, which is counted.
     pub fn list(&self, names: Names) -> Option<Vec<&'a RawValue>> {
         let page = self
             .candidates(names)
@@ -57,90 +57,96 @@ impl<'a> Row<'a> {
         rows.ok()
     }
 
-    /// Whether it has any of these fields. An object without the fields of its kind, such as one that tells of an error,
-    /// is none of its kind, however leniently it is read.
+    /// Returns whether it has any of these fields. An object with none of them, such as an error, is not a row of this
+    /// kind.
     pub fn has_any(&self, names: Names) -> bool {
         self.candidates(names).next().is_some()
     }
 
-    /// Another object of the same answer.
+    /// Parses another object of the same response.
     pub fn nested(&self, json: &'a RawValue) -> Option<Self> {
         Self::read(json, self.endpoint, self.observer)
     }
 
-    /// The object in a field.
+    /// Returns the object in a field.
     pub fn object(&self, names: Names) -> Option<Self> {
         self.candidates(names).find_map(|json| self.nested(json))
     }
 
-    /// Text that says something; `None` for `"N/A"`, `null`, `""` and a missing field.
+    /// Parses text; `None` for `"N/A"`, `null`, `""` and a missing field.
     pub fn text(&self, names: Names) -> Option<Cow<'a, str>> {
         self.scalar(names).filter(|text| !is_absent(text))
     }
 
-    /// Text for people to read, cut where it is longer than any honest one.
+    /// Parses text to display, truncated at a limit. Numbers and booleans are invalid.
     pub fn name(&self, names: Names) -> Option<String> {
-        self.text(names).map(|text| domain::cut(&text).into_owned())
+        let text = self.text(names)?;
+        let is_text = |json: &RawValue| json.get().starts_with('"');
+        if !self.candidates(names).any(is_text) {
+            self.not_understood(names, &text);
+            return None;
+        }
+        Some(domain::cut(&text).into_owned())
     }
 
-    /// An id that can be asked for by itself.
+    /// Parses an id that can be used in requests.
     pub fn id(&self, names: Names) -> Option<String> {
         domain::id(&self.text(names)?).map(ToOwned::to_owned)
     }
 
-    /// Text with `"N/A"` left as it stands, for fields where that is a word of the vendor's.
+    /// Parses text without special treatment of `"N/A"`, for fields in which that is a regular value.
     pub fn word(&self, names: Names) -> Option<Cow<'a, str>> {
         self.scalar(names)
     }
 
-    /// A count.
+    /// Parses a count.
     pub fn count(&self, names: Names) -> Option<u64> {
         self.parse(names, domain::count)
     }
 
-    /// A count where the same name is a list in another answer: a list is then no count and no error.
+    /// Parses a count in a field that contains a list in other responses. A list is neither a count nor an error.
     pub fn count_unless_list(&self, names: Names) -> Option<u64> {
         let json = self.candidates(names).find(|json| !json.get().starts_with('['))?;
         let text = self.plain(json, names)?;
         self.understood(names, &text, domain::count(&text))
     }
 
-    /// A number with a sign.
+    /// Parses a signed number.
     pub fn signed(&self, names: Names) -> Option<i64> {
         self.parse(names, domain::signed)
     }
 
-    /// A size in bytes.
-    pub fn size(&self, names: Names, gigabyte: Gigabyte) -> Option<f64> {
-        self.parse(names, |text| domain::size(text, gigabyte))
+    /// Parses a size in bytes.
+    pub fn size(&self, names: Names) -> Option<Size> {
+        self.parse(names, domain::size)
     }
 
-    /// A capacity, used and purchased, in bytes.
-    pub fn capacity(&self, names: Names, gigabyte: Gigabyte) -> Option<Capacity> {
-        self.parse(names, |text| domain::capacity(text, gigabyte))
+    /// Parses a capacity, used and purchased, in bytes.
+    pub fn capacity(&self, names: Names) -> Option<Capacity> {
+        self.parse(names, domain::capacity)
     }
 
-    /// A point in time.
+    /// Parses a time.
     pub fn timestamp(&self, names: Names) -> Option<Timestamp> {
         self.parse(names, domain::timestamp)
     }
 
-    /// A length of time.
+    /// Parses a duration.
     pub fn duration(&self, names: Names) -> Option<Duration> {
         self.parse(names, domain::duration)
     }
 
-    /// The time of a daily scan, or that there is none.
+    /// Parses the time of a daily scan, or that there is none.
     pub fn daily_scan(&self, names: Names) -> Option<DailyScan> {
         self.parse(names, domain::daily_time)
     }
 
-    /// A yes or no.
+    /// Parses a boolean.
     pub fn flag(&self, names: Names) -> Option<bool> {
         self.parse(names, domain::flag)
     }
 
-    /// The status of a job or scan. One that is not in the reference is counted.
+    /// Parses the status of a job or scan. Unknown values are counted.
     pub fn job_status(&self, names: Names) -> Option<JobStatusWord> {
         let text = self.text(names)?;
         let status = domain::job_status(&text)?;
@@ -150,7 +156,7 @@ impl<'a> Row<'a> {
         Some(status)
     }
 
-    /// A name from one of the reference's lists, by number or word. One that is not on the list is counted.
+    /// Parses a name in a list of the reference, by number or word. Unknown values are counted.
     pub fn named(&self, names: Names, read: fn(&str) -> Option<Named>) -> Option<Cow<'static, str>> {
         let text = self.text(names)?;
         let named = read(&domain::cut(&text))?;
@@ -160,18 +166,18 @@ impl<'a> Row<'a> {
         Some(named.name)
     }
 
-    /// Counts a value that is not in the reference.
+    /// Counts an unknown value.
     pub fn unknown(&self, names: Names, value: &str) {
         self.observer
             .unknown_value(self.endpoint, label(names), &domain::cut(value));
     }
 
-    /// Counts a value that could not be understood.
+    /// Counts an unparseable value.
     pub fn not_understood(&self, names: Names, value: &str) {
         self.observer.decode_error(self.endpoint, label(names), &masked(value));
     }
 
-    /// Counts a value that was read and cannot be true.
+    /// Parses the value of a field. An invalid one is counted.
     fn parse<T>(&self, names: Names, read: impl FnOnce(&str) -> Parsed<T>) -> Option<T> {
         let text = self.scalar(names)?;
         self.understood(names, &text, read(&text))
@@ -184,7 +190,7 @@ impl<'a> Row<'a> {
         })
     }
 
-    /// The text of the first of `names` that says something, else that of the first that is there.
+    /// Returns the text of the first of `names` with a value, otherwise of the first that is present.
     fn scalar(&self, names: Names) -> Option<Cow<'a, str>> {
         let mut said = None;
         for json in self.candidates(names) {
@@ -197,7 +203,7 @@ impl<'a> Row<'a> {
         said
     }
 
-    /// The text of a string, number or boolean. A list, an object or a broken string is counted.
+    /// Returns the text of a string, number or boolean. A list, an object or a broken string is counted.
     fn plain(&self, json: &'a RawValue, names: Names) -> Option<Cow<'a, str>> {
         let text = json.get();
         match text.as_bytes().first() {
@@ -216,7 +222,7 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// What stands under any of `names`, in their order, `null` left out.
+    /// Returns the values of `names`, in their order, without `null`.
     fn candidates(&self, names: Names) -> impl Iterator<Item = &'a RawValue> {
         names.iter().flat_map(|name| {
             self.fields
@@ -228,15 +234,14 @@ impl<'a> Row<'a> {
     }
 }
 
-/// What stands in a field of a row, whatever the case of its name; `None` where there is no such field, or the row is no
-/// object.
+/// Returns the value of a field in any case; `None` if there is no such field, or the row is no object.
 pub(super) fn field<'a>(row: &'a RawValue, name: &str) -> Option<&'a RawValue> {
     let fields = serde_json::from_str::<Object<'a>>(row.get()).ok()?.0;
     let found = fields.into_iter().find(|(field, _)| field.eq_ignore_ascii_case(name));
     found.map(|(_, json)| json)
 }
 
-/// What stands for "nothing here".
+/// Returns whether a text means "no value".
 fn is_absent(text: &str) -> bool {
     let text = text.trim();
     text.is_empty() || text.eq_ignore_ascii_case("n/a")
@@ -246,7 +251,7 @@ fn label(names: Names) -> &'static str {
     names.first().copied().unwrap_or_default()
 }
 
-/// The value with letters and digits masked and its length bounded, so that a log can show its form and nothing of it.
+/// Masks letters and digits and limits the length, so that a log shows the form of a value and not its contents.
 fn masked(value: &str) -> String {
     value
         .chars()
@@ -261,11 +266,11 @@ fn masked(value: &str) -> String {
 }
 
 #[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
-/// The fields of an object in order, each still as JSON. Unlike a derived struct it takes the same name twice, and
-/// unlike a map it does not decode what nobody asks for.
-struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+/// The fields of an object in order, as raw JSON. Unlike a derived struct it accepts duplicate names, and unlike a map
+/// it does not decode unused fields.
+pub(super) struct Object<'a>(pub(super) Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -281,7 +286,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
                 let mut fields = Vec::with_capacity(16);
                 while let Some((Text(name), json)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
                     if fields.len() >= MAX_FIELDS {
-                        return Err(serde::de::Error::custom("more fields than any honest object has"));
+                        return Err(serde::de::Error::custom("too many fields"));
                     }
                     fields.push((name, json));
                 }

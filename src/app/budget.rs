@@ -1,186 +1,182 @@
-//! How many requests the schedule makes, and whether the rate that is allowed suffices for them.
+//! Cost of the schedule: requests per hour and concurrent requests, both of which are limited.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::collector::{self, Entry, Reach};
+use crate::collector::{self, Entry, TargetKind};
 
-/// The part of the allowed rate that the schedule may take. The rest is for retries, for tokens, for what is asked anew
-/// after an outage, and for the spread of polls, which is not perfectly even.
+/// Fraction of the limits that the schedule may use. The rest is for retries, tokens, polls after an outage, and the
+/// uneven distribution of polls.
 pub const HEADROOM: f64 = 0.9;
 
-/// What one collector costs.
-#[derive(Clone, Copy, Debug)]
+/// Maximum number of rows per page in the second generation.
+pub const PAGE_ROWS: usize = 100;
+
+/// Cost of one collector.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cost {
     /// Requests of one poll.
     pub requests: f64,
-    /// How many targets are polled: 1, or all customers.
+    /// Duration of one of its requests.
+    pub latency: Duration,
+    /// Number of polled targets: 1, or all customers.
     pub targets: usize,
-    /// How often each is.
+    /// Time between two polls of a target.
     pub interval: Duration,
 }
 
 impl Cost {
-    /// Requests an hour.
+    /// Returns the requests of one cycle over all targets.
+    fn per_cycle(&self) -> f64 {
+        self.requests * self.targets as f64
+    }
+
+    /// Returns the requests per hour.
     pub fn per_hour(&self) -> f64 {
-        self.requests * self.targets as f64 * 3600.0 / self.interval.as_secs_f64()
+        self.per_cycle() * 3600.0 / self.interval.as_secs_f64()
+    }
+
+    /// Returns the average number of requests in flight: by Little's law, their rate times their latency.
+    fn in_flight(&self) -> f64 {
+        self.per_hour() / 3600.0 * self.latency.as_secs_f64()
     }
 }
 
-/// What all collectors cost, and what is allowed.
+/// Configured limits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Allowance {
+    /// `api.requests_per_second`.
+    pub requests_per_second: f64,
+    /// `api.max_concurrency`.
+    pub max_concurrency: usize,
+}
+
+/// The limit that is reached first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Binding {
+    /// The request rate, `api.requests_per_second`.
+    RequestRate,
+    /// The requests in flight, `api.max_concurrency`.
+    Concurrency,
+}
+
+impl Binding {
+    /// Returns the configuration key of the limit.
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::RequestRate => "api.requests_per_second",
+            Self::Concurrency => "api.max_concurrency",
+        }
+    }
+}
+
+/// Cost of all collectors, and the limits.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Budget {
-    /// Requests an hour that the intervals need.
+    /// Requests per hour that the intervals need.
     pub needed_per_hour: f64,
-    /// Requests an hour that `api.requests_per_second` allows.
+    /// Requests per hour that `api.requests_per_second` allows.
     pub allowed_per_hour: f64,
-    /// How long a first round over everything takes at that rate, in seconds.
-    pub first_round_seconds: f64,
-    /// Whether the intervals can be kept with some room left.
+    /// Average number of requests in flight that the intervals need.
+    pub needed_in_flight: f64,
+    /// Requests in flight that `api.max_concurrency` allows.
+    pub allowed_in_flight: f64,
+    /// The limit that is reached first.
+    pub binding: Binding,
+    /// Duration of a first cycle over all customers at the tighter limit, in seconds.
+    pub first_cycle_seconds: f64,
+    /// Whether the limits suffice for the intervals, with headroom.
     pub suffices: bool,
 }
 
 impl Budget {
-    /// The budget of these collectors at a rate.
-    pub fn of(costs: &[Cost], requests_per_second: f64) -> Self {
-        let needed: f64 = costs.iter().map(Cost::per_hour).sum();
-        let allowed = requests_per_second * 3600.0;
-        let once: f64 = costs.iter().map(|cost| cost.requests * cost.targets as f64).sum();
+    /// Returns the budget of these collectors under the configured limits.
+    pub fn of(costs: &[Cost], allowance: Allowance) -> Self {
+        let needed_per_hour: f64 = costs.iter().map(Cost::per_hour).sum();
+        let needed_in_flight: f64 = costs.iter().map(Cost::in_flight).sum();
+        let allowed_per_hour = allowance.requests_per_second * 3600.0;
+        let allowed_in_flight = allowance.max_concurrency as f64;
+        let (by_rate, by_latency) = (needed_per_hour / allowed_per_hour, needed_in_flight / allowed_in_flight);
+        let cycle: f64 = costs.iter().map(Cost::per_cycle).sum();
+        let answering: f64 = costs
+            .iter()
+            .map(|cost| cost.per_cycle() * cost.latency.as_secs_f64())
+            .sum();
         Self {
-            needed_per_hour: needed,
-            allowed_per_hour: allowed,
-            first_round_seconds: once / requests_per_second,
-            suffices: needed <= HEADROOM * allowed,
+            needed_per_hour,
+            allowed_per_hour,
+            needed_in_flight,
+            allowed_in_flight,
+            binding: if by_latency > by_rate {
+                Binding::Concurrency
+            } else {
+                Binding::RequestRate
+            },
+            first_cycle_seconds: (cycle / allowance.requests_per_second).max(answering / allowed_in_flight),
+            suffices: by_rate.max(by_latency) <= HEADROOM,
         }
     }
 
-    /// The rate, in requests a second, that the intervals need with room left.
+    /// Returns the requests per second that the intervals need, with headroom.
     pub fn rate_needed(&self) -> f64 {
         self.needed_per_hour / 3600.0 / HEADROOM
     }
 
-    /// By what the intervals would have to be multiplied to suffice; 1 where they do.
+    /// Returns the requests in flight that the intervals need, with headroom.
+    pub fn concurrency_needed(&self) -> f64 {
+        (self.needed_in_flight / HEADROOM).ceil().max(1.0)
+    }
+
+    /// Returns the factor by which the intervals must grow to fit both limits; 1 if they fit.
     pub fn stretch(&self) -> f64 {
-        (self.needed_per_hour / (HEADROOM * self.allowed_per_hour)).max(1.0)
+        let by_rate = self.needed_per_hour / self.allowed_per_hour;
+        let by_latency = self.needed_in_flight / self.allowed_in_flight;
+        (by_rate.max(by_latency) / HEADROOM).max(1.0)
     }
 }
 
-/// Rows on a page of the second generation, which is the most that it gives.
-const PAGE_ROWS: usize = 100;
+/// Returns the latency of a collector's requests, as measured with a real partner. For the overview, it is that of a
+/// customer with data; the API responds faster for customers without data.
+fn typical_latency(collector: &str) -> Duration {
+    Duration::from_millis(match collector {
+        "customers" => 1_700,
+        "licenses" => 4_800,
+        "protected" => 4_500,
+        _ => 1_000,
+    })
+}
 
-/// The fleets that the guide works out.
-const FLEETS: [usize; 4] = [50, 500, 5_000, 50_000];
+/// Returns the cost of each collector that is enabled by default, for this many customers and scan profiles per
+/// customer, at the default interval and the latencies of the real API.
+pub fn typical_costs(customers: usize, profiles: usize) -> Vec<(&'static str, Cost)> {
+    costs(customers, profiles, false)
+}
 
-/// Scan profiles that the guide takes a customer to have.
-const PROFILES: usize = 2;
+/// Returns the cost of each collector that is disabled by default, for this many customers with one tenant each.
+pub fn extra_costs(customers: usize) -> Vec<(&'static str, Cost)> {
+    costs(customers, 0, true)
+}
 
-/// Intervals for fleets whose rate does not suffice for the defaults. Backups run once a day or a few times, so that a
-/// restore point is still seen long before an objective of 26 hours.
-const RELAXED: [(&str, Duration); 5] = [
-    ("jobs", Duration::from_secs(15 * 60)),
-    ("protected", Duration::from_secs(4 * 3600)),
-    ("licenses", Duration::from_secs(6 * 3600)),
-    ("scan_profiles", Duration::from_secs(12 * 3600)),
-    ("scan_changes", Duration::from_secs(12 * 3600)),
-];
-
-/// What each collector costs of so many customers with so many scan profiles each, at its default interval.
-pub fn costs(customers: usize, profiles: usize) -> Vec<(&'static str, Cost)> {
+fn costs(customers: usize, profiles: usize, is_extra: bool) -> Vec<(&'static str, Cost)> {
     let cost = |entry: &Entry| Cost {
-        requests: match entry.reach {
-            Reach::Partner => float(customers.div_ceil(PAGE_ROWS).max(1)),
-            // The list, and then each profile by itself.
-            Reach::Customer if entry.name.starts_with("scan_") => float(1 + profiles),
-            Reach::Customer => 1.0,
+        requests: match entry.target_kind {
+            TargetKind::Partner => customers.div_ceil(PAGE_ROWS).max(1) as f64,
+            // One request for the list, and one for each profile.
+            TargetKind::Customer if entry.name.starts_with("scan_") => (1 + profiles) as f64,
+            TargetKind::Customer => entry.price.requests,
         },
-        targets: if entry.reach == Reach::Customer { customers } else { 1 },
+        latency: typical_latency(entry.name),
+        targets: if entry.target_kind == TargetKind::Customer {
+            customers
+        } else {
+            1
+        },
         interval: entry.interval,
     };
-    collector::ALL.iter().map(|entry| (entry.name, cost(entry))).collect()
-}
-
-fn relaxed(customers: usize, profiles: usize) -> Vec<(&'static str, Cost)> {
-    let mut costs = costs(customers, profiles);
-    for (name, cost) in &mut costs {
-        if let Some((_, interval)) = RELAXED.iter().find(|(relaxed, _)| relaxed == name) {
-            cost.interval = *interval;
-        }
-    }
-    costs
-}
-
-fn float(count: usize) -> f64 {
-    count as f64
-}
-
-/// The worked examples of the scaling guide, as Markdown. `rate` is the default of `api.requests_per_second`.
-pub fn examples(rate: f64) -> String {
-    let budget = |costs: &[(&str, Cost)]| {
-        let costs: Vec<Cost> = costs.iter().map(|(_, cost)| *cost).collect();
-        Budget::of(&costs, rate)
-    };
-    let mut text = format!(
-        "| customers | requests an hour | rate needed | first round at {rate}/s | the default {rate}/s | rate needed, relaxed \
-         |\n|---|---|---|---|---|---|\n"
-    );
-    for customers in FLEETS {
-        let usual = budget(&costs(customers, PROFILES));
-        let calm = budget(&relaxed(customers, PROFILES));
-        let verdict = match (usual.suffices, calm.suffices) {
-            (true, _) => "suffices".to_owned(),
-            (false, true) => "suffices with the relaxed intervals".to_owned(),
-            (false, false) => format!("needs intervals {:.0} times as long", usual.stretch().ceil()),
-        };
-        let first = Duration::from_secs_f64((usual.first_round_seconds / 60.0).ceil() * 60.0);
-        let _ = writeln!(
-            text,
-            "| {} | {:.0} | {:.1}/s | {} | {verdict} | {:.1}/s |",
-            grouped(customers),
-            usual.needed_per_hour,
-            usual.rate_needed(),
-            humantime::format_duration(first),
-            calm.rate_needed(),
-        );
-    }
-    text
-}
-
-/// What one customer costs by collector, as Markdown.
-pub fn prices() -> String {
-    let mut text = String::from(
-        "| collector | requests of a poll | default interval | relaxed interval | requests an hour, default \
-         |\n|---|---|---|---|---|\n",
-    );
-    let calm = relaxed(1, PROFILES);
-    for ((name, cost), (_, relaxed)) in costs(1, PROFILES).into_iter().zip(calm) {
-        let reach = collector::ALL
-            .iter()
-            .find(|entry| entry.name == name)
-            .map(|entry| entry.reach);
-        let requests = match reach {
-            Some(Reach::Partner) => format!("1 per {PAGE_ROWS} customers"),
-            _ if name.starts_with("scan_") => "1 per customer and 1 per scan profile".to_owned(),
-            _ => "1 per customer".to_owned(),
-        };
-        let _ = writeln!(
-            text,
-            "| `{name}` | {requests} | {} | {} | {:.0} |",
-            humantime::format_duration(cost.interval),
-            humantime::format_duration(relaxed.interval),
-            cost.per_hour()
-        );
-    }
-    text
-}
-
-/// A count with spaces between its thousands, as prose has it.
-fn grouped(count: usize) -> String {
-    match (count / 1000, count % 1000) {
-        (0, rest) => rest.to_string(),
-        (thousands, rest) => format!("{thousands} {rest:03}"),
-    }
+    let entries = collector::ALL.iter().filter(|entry| entry.is_extra == is_extra);
+    entries.map(|entry| (entry.name, cost(entry))).collect()
 }
 
 #[cfg(test)]
@@ -190,26 +186,52 @@ mod tests {
     const fn cost(requests: f64, targets: usize, minutes: u64) -> Cost {
         Cost {
             requests,
+            latency: Duration::from_secs(2),
             targets,
             interval: Duration::from_secs(minutes * 60),
         }
     }
 
+    const fn allowance(requests_per_second: f64, max_concurrency: usize) -> Allowance {
+        Allowance {
+            requests_per_second,
+            max_concurrency,
+        }
+    }
+
     #[test]
-    fn what_is_needed_is_compared_with_what_is_allowed() {
+    fn budget_of_a_request_rate() {
         let costs = [cost(1.0, 100, 5), cost(2.0, 1, 60)];
-        let budget = Budget::of(&costs, 1.0);
+        let budget = Budget::of(&costs, allowance(1.0, 8));
         assert!((budget.needed_per_hour - 1202.0).abs() < 1e-9);
         assert!(budget.suffices && (budget.stretch() - 1.0).abs() < f64::EPSILON);
-        assert!((budget.first_round_seconds - 102.0).abs() < 1e-9);
-        let tight = Budget::of(&costs, 0.1);
+        assert!((budget.first_cycle_seconds - 102.0).abs() < 1e-9);
+        assert_eq!(budget.binding, Binding::RequestRate);
+        let tight = Budget::of(&costs, allowance(0.1, 8));
         assert!(!tight.suffices);
-        // Stretched by what it says, it suffices.
+        // The stretched intervals fit.
         let stretched = costs.map(|cost| Cost {
             interval: cost.interval.mul_f64(tight.stretch() + 1e-6),
             ..cost
         });
-        assert!(Budget::of(&stretched, 0.1).suffices);
-        assert!(Budget::of(&costs, tight.rate_needed() + 1e-6).suffices);
+        assert!(Budget::of(&stretched, allowance(0.1, 8)).suffices);
+        assert!(Budget::of(&costs, allowance(tight.rate_needed() + 1e-6, 8)).suffices);
+    }
+
+    #[test]
+    fn budget_of_requests_in_flight() {
+        // Two requests per second with a latency of two seconds keep four in flight at any rate limit.
+        let costs = [cost(1.0, 120, 1)];
+        let tight = Budget::of(&costs, allowance(100.0, 4));
+        assert!((tight.needed_in_flight - 4.0).abs() < 1e-9);
+        assert_eq!((tight.binding, tight.suffices), (Binding::Concurrency, false));
+        assert!((tight.first_cycle_seconds - 60.0).abs() < 1e-9);
+        assert!((tight.concurrency_needed() - 5.0).abs() < 1e-9);
+        assert!(Budget::of(&costs, allowance(100.0, 5)).suffices);
+        let stretched = costs.map(|cost| Cost {
+            interval: cost.interval.mul_f64(tight.stretch() + 1e-6),
+            ..cost
+        });
+        assert!(Budget::of(&stretched, allowance(100.0, 4)).suffices);
     }
 }

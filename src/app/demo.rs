@@ -1,101 +1,137 @@
-//! The demo: the exporter as in production, against a partner that is simulated in the same process.
+//! The demo: the exporter as in production, with a simulated partner in the same process.
+
+mod backfill;
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
+use tempfile::NamedTempFile;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use super::budget::{self, Budget};
-use super::{App, Error, LoadConfig, load_config};
+use super::budget::{self, Allowance, Budget};
+use super::{App, Error, LoadConfig};
 use crate::args;
+use crate::collector;
 use crate::domain::counted;
 use crate::simulator::{self, Simulator};
 
-/// How old restore points may be in the simulated partner's own time, which runs faster than ours.
-const RPO: Duration = Duration::from_secs(26 * 3600);
+pub use backfill::{Backfilled, backfill};
 
-/// How long the demo's secret is said to last. What the figure looks like matters, not which it is.
+/// Lifetime of the demo's secret, which only serves for display.
 const SECRET_LIFE: Duration = Duration::from_secs(60 * 24 * 3600);
 
-/// Seconds between two polls of each collector. A demo is looked at for minutes, not for hours. With more customers than
-/// [`PACE`] suffices for they are all stretched alike.
+/// Seconds between two polls of each collector. A demo is used for minutes rather than hours. If there are more
+/// customers than [`PACE`] allows, all intervals are stretched by the same factor.
 const INTERVALS: &[(&str, u32)] = &[
     ("customers", 10),
     ("jobs", 5),
     ("protected", 15),
     ("licenses", 20),
-    ("scan_profiles", 30),
-    ("scan_changes", 30),
+    ("job_reports", 10),
 ];
 
-/// Requests a second that the demo may make.
+/// The same for every other collector.
+const USUAL_INTERVAL: u32 = 30;
+
+/// Maximum requests per second of the demo.
 const RATE: f64 = 500.0;
 
-/// Requests a second that the intervals may need. A slow machine, which also plays the partner, keeps up with this.
+/// Requests per second for which the intervals are chosen. A slow machine, which also runs the simulator, keeps up with
+/// them.
 const PACE: f64 = RATE / 2.0;
 
-/// Scan profiles of a customer for the estimate: some have several, and the objects of each are asked for, too.
+/// The simulator responds immediately, so requests in flight are not a limit.
+const ALLOWANCE: Allowance = Allowance {
+    requests_per_second: PACE,
+    max_concurrency: usize::MAX,
+};
+
+/// Scan profiles per customer for the estimate: some customers have several, and the objects of each are requested as
+/// well.
 const PROFILES: usize = 4;
+
+/// Attributes of the customers, by their names.
+const ATTRIBUTES: &str = "\
+customer,tier,region,team
+[a-f]*,gold,emea,North
+[g-m]*,silver,emea,South
+[n-s]*,silver,americas,North
+*,bronze,apac,South
+";
 
 /// The exporter and its simulated partner, bound and not yet running.
 pub struct Demo {
     app: App,
     simulator: Simulator,
+    _attributes: Option<NamedTempFile>,
 }
 
 impl Demo {
     /// Binds both.
     ///
     /// # Errors
-    /// As [`App::bind`], and where the simulated partner's address cannot be bound.
+    /// See [`App::bind`]; also returns an error if the simulated partner's address cannot be bound.
     pub async fn bind(wanted: &args::Simulator, web: args::Web) -> Result<Self, Error> {
         let simulator = bind(wanted).await?;
-        let environment = environment(&simulator, wanted);
-        let load: LoadConfig = std::sync::Arc::new(move || load_config(None, environment.clone()));
+        let attributes = attributes();
+        let environment = environment(&simulator, wanted, attributes.as_ref());
+        let load: LoadConfig = std::sync::Arc::new(move || crate::config::load(None, environment.clone()));
         let app = App::bind(load, web, subtitle(wanted)).await?;
-        Ok(Self { app, simulator })
+        Ok(Self {
+            app,
+            simulator,
+            _attributes: attributes,
+        })
     }
 
-    /// The exporter.
+    /// Returns the exporter.
     pub fn app(&self) -> &App {
         &self.app
     }
 
-    /// Where the simulated partner's API is.
+    /// Returns the URL of the simulated partner's API.
     pub fn partner(&self) -> String {
         self.simulator.base_url()
     }
 
-    /// Runs both until they are told to stop.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Runs both until they are stopped.
+    pub async fn run(self, stop: CancellationToken) -> bool {
         let partner = run(self.simulator, stop.clone());
-        let ((), ()) = tokio::join!(self.app.run(stop), partner);
+        let (was_stopped, ()) = tokio::join!(self.app.run(stop), partner);
+        was_stopped
     }
 }
 
-/// The simulated partner by itself.
+/// Returns the simulated partner without an exporter.
 ///
 /// # Errors
-/// Where its address cannot be bound.
+/// Returns an error if its address cannot be bound.
 pub async fn simulate(wanted: &args::Simulator) -> Result<Simulator, Error> {
     bind(wanted).await
 }
 
 async fn run(simulator: Simulator, stop: CancellationToken) {
     if let Err(problem) = simulator.run(stop).await {
-        error!(error = %problem, "the simulated partner ended");
+        error!(error = %problem, "simulated partner stopped");
+    }
+}
+
+fn settings(wanted: &args::Simulator) -> simulator::Settings {
+    simulator::Settings {
+        seed: wanted.seed,
+        customers: wanted.customers,
+        speed: wanted.speed,
+        hostile: wanted.hostile,
+        latency: wanted.latency,
+        ..simulator::Settings::default()
     }
 }
 
 async fn bind(wanted: &args::Simulator) -> Result<Simulator, Error> {
-    let settings = simulator::Settings {
-        seed: wanted.seed,
-        customers: wanted.customers,
-        speed: wanted.speed,
-        ..simulator::Settings::default()
-    };
+    let settings = settings(wanted);
     let mut last = None;
     for candidate in wanted.listen_address.candidates() {
         let addresses = tokio::net::lookup_host(&candidate).await;
@@ -112,6 +148,14 @@ async fn bind(wanted: &args::Simulator) -> Result<Simulator, Error> {
     })
 }
 
+/// Writes the attributes of the customers. `None` if there is no place for a temporary file, as in a read-only image; then
+/// the customers have none.
+fn attributes() -> Option<NamedTempFile> {
+    let mut file = tempfile::Builder::new().suffix(".csv").tempfile().ok()?;
+    file.write_all(ATTRIBUTES.as_bytes()).ok()?;
+    Some(file)
+}
+
 /// What the pages say of the demo.
 fn subtitle(wanted: &args::Simulator) -> String {
     let customers = u64::try_from(wanted.customers).unwrap_or(u64::MAX);
@@ -123,16 +167,17 @@ fn subtitle(wanted: &args::Simulator) -> String {
     format!("A demo: {customers} at {times}the speed of the real ones. Nothing here is real.")
 }
 
-/// The seconds between two polls of each collector that so many customers allow.
+/// Returns the seconds between two polls of each collector for this many customers.
 fn intervals(customers: usize) -> Vec<(&'static str, u64)> {
-    let mut costs = budget::costs(customers, PROFILES);
+    let mut costs = budget::typical_costs(customers, PROFILES);
+    costs.extend(budget::extra_costs(customers));
     for (name, cost) in &mut costs {
-        if let Some((_, seconds)) = INTERVALS.iter().find(|(known, _)| known == name) {
-            cost.interval = Duration::from_secs(u64::from(*seconds));
-        }
+        let known = INTERVALS.iter().find(|(known, _)| known == name);
+        let seconds = known.map_or(USUAL_INTERVAL, |(_, seconds)| *seconds);
+        cost.interval = Duration::from_secs(u64::from(seconds));
     }
     let all: Vec<_> = costs.iter().map(|(_, cost)| *cost).collect();
-    let stretch = Budget::of(&all, PACE).stretch();
+    let stretch = Budget::of(&all, ALLOWANCE).stretch();
     let stretched = |interval: Duration| interval.mul_f64(stretch).as_secs_f64().ceil();
     costs
         .into_iter()
@@ -141,11 +186,14 @@ fn intervals(customers: usize) -> Vec<(&'static str, u64)> {
 }
 
 /// The configuration of the demo, as an operator would write it into the environment.
-fn environment(simulator: &Simulator, wanted: &args::Simulator) -> Vec<(OsString, OsString)> {
+fn environment(
+    simulator: &Simulator,
+    wanted: &args::Simulator,
+    attributes: Option<&NamedTempFile>,
+) -> Vec<(OsString, OsString)> {
     let settings = simulator::Settings::default();
     let expires = jiff::Timestamp::try_from(SystemTime::now() + SECRET_LIFE);
     let expires = expires.map(|at| at.to_string()).unwrap_or_default();
-    let rpo = RPO.div_f64(wanted.speed).max(Duration::from_secs(1)).as_secs();
     let mut environment = vec![
         ("ELEMENTS_API__BASE_URL".to_owned(), simulator.base_url()),
         ("ELEMENTS_API__TOKEN_URL".to_owned(), simulator.token_url()),
@@ -158,8 +206,14 @@ fn environment(simulator: &Simulator, wanted: &args::Simulator) -> Vec<(OsString
             "ELEMENTS_COLLECTORS__SCAN_CHANGES__OBJECTS".to_owned(),
             "true".to_owned(),
         ),
-        ("ELEMENTS_RPO__DEFAULT".to_owned(), format!("{rpo}s")),
     ];
+    for extra in collector::ALL.iter().filter(|entry| entry.is_extra) {
+        let name = extra.name.to_uppercase();
+        environment.push((format!("ELEMENTS_COLLECTORS__{name}__ENABLED"), "true".to_owned()));
+    }
+    if let Some(file) = attributes.and_then(|file| file.path().to_str()) {
+        environment.push(("ELEMENTS_CUSTOMERS__ATTRIBUTES_FILE".to_owned(), file.to_owned()));
+    }
     for (collector, seconds) in intervals(wanted.customers) {
         environment.push((
             format!("ELEMENTS_COLLECTORS__{}__INTERVAL", collector.to_uppercase()),
@@ -177,36 +231,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_demo_of_any_size_asks_no_more_than_it_may() {
-        let usual: Vec<_> = INTERVALS
-            .iter()
-            .map(|(name, seconds)| (*name, u64::from(*seconds)))
-            .collect();
-        let mut few = intervals(40);
-        few.sort_by_key(|(name, _)| usual.iter().position(|(known, _)| known == name));
-        assert_eq!(few, usual, "few customers are polled as often as can be looked at");
+    fn demo_of_any_size_keeps_its_request_rate() {
+        let few = intervals(40);
+        for (name, seconds) in INTERVALS {
+            let interval = few.iter().find(|(known, _)| known == name);
+            let usual = Some(u64::from(*seconds));
+            assert_eq!(
+                interval.map(|(_, interval)| *interval),
+                usual,
+                "{name} of few customers can be looked at"
+            );
+        }
         for customers in [0, 1, 1_000, 10_000, 100_000] {
             let intervals = intervals(customers);
-            let costs = budget::costs(customers, PROFILES).into_iter().map(|(name, mut cost)| {
-                let seconds = intervals
-                    .iter()
-                    .find(|(known, _)| *known == name)
-                    .map(|(_, seconds)| *seconds);
-                cost.interval = Duration::from_secs(seconds.unwrap_or_default());
-                cost
-            });
-            assert!(Budget::of(&costs.collect::<Vec<_>>(), PACE).suffices, "{customers}");
+            let costs = budget::typical_costs(customers, PROFILES)
+                .into_iter()
+                .chain(budget::extra_costs(customers))
+                .map(|(name, mut cost)| {
+                    let seconds = intervals
+                        .iter()
+                        .find(|(known, _)| *known == name)
+                        .map(|(_, seconds)| *seconds);
+                    cost.interval = Duration::from_secs(seconds.unwrap_or_default());
+                    cost
+                });
+            assert!(
+                Budget::of(&costs.collect::<Vec<_>>(), ALLOWANCE).suffices,
+                "{customers}"
+            );
         }
     }
 
     #[test]
-    fn it_says_how_fast_it_runs_and_of_whom() {
+    fn subtitle_contains_the_speed_and_the_customers() {
         let said = |customers, speed| {
             subtitle(&args::Simulator {
                 listen_address: crate::args::ListenAddress::All(0),
                 customers,
                 seed: 1,
                 speed,
+                hostile: false,
+                latency: simulator::Latency::None,
             })
         };
         assert!(said(40, 60.0).starts_with("A demo: 40 simulated customers at 60 times the speed of the real ones."));

@@ -1,4 +1,4 @@
-//! Whether the exporter that runs on this machine is healthy, as a container's health check asks.
+//! Checks the health of the exporter on this machine, for health checks of containers.
 
 use std::error::Error as StdError;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,38 +11,39 @@ use super::Error;
 use crate::args::{DEFAULT_PORT, ListenAddress, Web};
 use crate::http::web_config::{self, Door};
 
-/// How long it waits for its answer: less than orchestrators wait for the health check.
+/// Timeout of the response, shorter than the health-check timeout of orchestrators.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Why the exporter is not called healthy.
+/// Reason why the exporter is not healthy.
 #[derive(Debug, thiserror::Error)]
 pub enum Unhealthy {
-    /// It says so itself, or it is something else that answers.
-    #[error("{url} answers {status}")]
+    /// The response is an error, or from another program.
+    #[error("{url} returned status {status}")]
     Status {
-        /// What was asked.
+        /// The URL.
         url: String,
-        /// What it answered.
+        /// The status.
         status: StatusCode,
     },
-    /// There is no answer.
+    /// There was no response.
     #[error("{url}")]
-    NoAnswer {
-        /// What was asked.
+    NoResponse {
+        /// The URL.
         url: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: reqwest::Error,
     },
 }
 
-/// Asks the exporter that listens where the flags say whether it is healthy, or whether it is ready.
+/// Requests the health or the readiness of the exporter at the address of its flags.
 ///
-/// A health check has neither a password nor a certificate. That these are asked for is an answer, too: the server lives.
-/// Whether it is ready it does not say then, and is taken for it, because nothing would ever tell.
+/// A health check has neither a password nor a certificate. A response that demands one proves that the server runs, so
+/// it counts as healthy. It also counts as ready, because readiness cannot be determined.
 ///
 /// # Errors
-/// Where the web configuration cannot be read; within, why the exporter is not healthy.
+/// Returns an error if the web configuration cannot be read. The inner result contains the reason why the exporter is
+/// not healthy.
 pub async fn healthcheck(web: &Web, ready: bool) -> Result<Result<(), Unhealthy>, Error> {
     let door = match &web.config_file {
         Some(file) => web_config::door(file)?,
@@ -51,19 +52,19 @@ pub async fn healthcheck(web: &Web, ready: bool) -> Result<Result<(), Unhealthy>
     let scheme = if door == Door::Plain { "http" } else { "https" };
     let target = Target::of(web.listen_addresses.first());
     let page = if ready { "ready" } else { "healthy" };
-    let url = format!("{scheme}://{}{}/-/{page}", target.address, web.route_prefix);
-    Ok(match ask(&url, target.is_loopback).await {
+    let url = format!("{scheme}://{}{}/-/{page}", target.address, web.route_prefix());
+    Ok(match request_status(&url, target.is_loopback).await {
         Ok(status) if status.is_success() || status == StatusCode::UNAUTHORIZED => Ok(()),
         Ok(status) => Err(Unhealthy::Status { url, status }),
-        Err(error) if door == Door::TlsWithClientCertificate && is_turned_away(&error) => Ok(()),
-        Err(error) => Err(Unhealthy::NoAnswer {
+        Err(error) if door == Door::TlsWithClientCertificate && is_certificate_missing(&error) => Ok(()),
+        Err(error) => Err(Unhealthy::NoResponse {
             url,
             source: error.without_url(),
         }),
     })
 }
 
-/// Where to ask.
+/// Address of the request.
 struct Target {
     address: String,
     is_loopback: bool,
@@ -93,23 +94,29 @@ impl Target {
     }
 }
 
-async fn ask(url: &str, is_loopback: bool) -> Result<StatusCode, reqwest::Error> {
-    // It is installed already where another part of the process came first.
+async fn request_status(url: &str, is_loopback: bool) -> Result<StatusCode, reqwest::Error> {
+    // Fails if another part of the process has installed the provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder()
+    let mut client = reqwest::Client::builder();
+    if !url.starts_with("https:") {
+        // Without TLS no certificate authorities are needed, and the image may contain none.
+        client = client.tls_certs_only([]);
+    }
+    let client = client
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .timeout(TIMEOUT)
-        // The certificate bears the name under which the exporter is known to others, and rarely 127.0.0.1. What goes over
-        // loopback does not leave the machine, nothing secret is sent, and nothing but a status is believed.
+        // The certificate is issued for the exporter's external name, rarely for 127.0.0.1. Traffic over loopback stays
+        // on the machine, and the request contains no secrets.
         .tls_danger_accept_invalid_certs(is_loopback)
         .build()?;
     Ok(client.get(url).send().await?.status())
 }
 
-/// Whether the server did its part of the handshake and then turned the client away for want of a certificate.
-fn is_turned_away(error: &reqwest::Error) -> bool {
-    // With TLS 1.3 that is after the client's part, too, when the request may be on its way and fail in any way.
+/// Returns whether the server completed its part of the handshake and then rejected the client for the missing
+/// certificate.
+fn is_certificate_missing(error: &reqwest::Error) -> bool {
+    // With TLS 1.3, the rejection arrives after the handshake, and the request may fail with any error.
     let shook_hands = !error.is_connect() && !error.is_timeout();
     let alert = rustls::Error::AlertReceived(AlertDescription::CertificateRequired);
     shook_hands || tls_error(error) == Some(&alert)
@@ -119,7 +126,7 @@ fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Erro
     if let Some(error) = error.downcast_ref() {
         return Some(error);
     }
-    // The source of an I/O error that wraps another is the source of that one, which would be passed over.
+    // An I/O error returns the source of its inner error as its own and skips the inner error.
     match error.downcast_ref::<std::io::Error>() {
         Some(error) => tls_error(error.get_ref()?),
         None => tls_error(error.source()?),
@@ -128,12 +135,10 @@ fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Erro
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     #[test]
-    fn asks_where_the_exporter_listens() {
+    fn target_is_where_the_exporter_listens() {
         for (listen, address, is_loopback) in [
             (":10027", "127.0.0.1:10027", true),
             ("0.0.0.0:1", "127.0.0.1:1", true),

@@ -1,23 +1,23 @@
-//! Where to listen, as people write it.
+//! Parses listen addresses.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-/// Where to listen: `HOST:PORT`, with the host in brackets where it is an IPv6 address, or `:PORT` for all addresses.
+/// A listen address: `HOST:PORT`, with an IPv6 address in brackets, or `:PORT` for all addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenAddress {
-    /// This port of all addresses of the machine.
+    /// This port on all addresses of the machine.
     All(u16),
-    /// This port of this address.
+    /// This port on this address.
     Socket(SocketAddr),
-    /// This port of the address of this name.
+    /// This port on the address of this name.
     Named(String, u16),
 }
 
 impl ListenAddress {
-    /// What to bind, as `HOST:PORT`; the first that can be bound is the one. `:PORT` is first both families at once, then IPv4
-    /// alone, for machines without IPv6.
+    /// Returns the addresses to bind, as `HOST:PORT`; the first one that can be bound is used. `:PORT` tries both
+    /// address families at once, then IPv4 alone, for machines without IPv6.
     pub fn candidates(&self) -> Vec<String> {
         match self {
             Self::All(port) => vec![format!("[::]:{port}"), format!("0.0.0.0:{port}")],
@@ -27,7 +27,7 @@ impl ListenAddress {
     }
 }
 
-/// A text that is no address to listen on.
+/// Text that is not a listen address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected HOST:PORT, such as 127.0.0.1:10027, [::1]:10027, localhost:10027 or :10027")]
 pub struct InvalidListenAddress;
@@ -44,7 +44,7 @@ impl FromStr for ListenAddress {
         let is_name = host
             .chars()
             .all(|character| character.is_ascii_alphanumeric() || matches!(character, '-' | '.' | '_'));
-        // A last label of digits is a mistyped IPv4 address, which a resolver might still make something of.
+        // A numeric last label is a mistyped IPv4 address, which a resolver might still accept.
         let is_numeric = host
             .rsplit('.')
             .next()
@@ -69,8 +69,6 @@ impl fmt::Display for ListenAddress {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     #[test]

@@ -1,22 +1,32 @@
-//! The customers: who they are, how they are doing, how many tenants they have.
+//! Customers: identity, status, and number of tenants.
 
-use std::borrow::Cow;
+pub(super) mod tenants;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Collector, Context, Reach, Reading, Target, shape, tabulate};
-use crate::api::wire::Row;
-use crate::api::{Api, Endpoint, Failure, Observer, v1, v3};
-use crate::domain::{CustomerId, CustomerStatus, ManagementMode, customer_status, management_mode};
-use crate::exposition::{Column, Label, Metric, Shape, ShapeMetrics, Table};
+use self::tenants::{CUSTOMER_TENANTS, MAX_TENANTS, SHAPE_TENANTS, Tenant};
+use super::app_consent::AppConsent;
+use super::baselines::Baselines;
+use super::ransomware::Ransomware;
+use super::tenant_seats::TenantSeats;
+use super::user_protection::UserProtection;
+use super::{Collector, Context, PollOutput, Target, tabulate};
+use crate::api::wire::{Names, Row};
+use crate::api::{Api, Endpoint, Failure, Generation, Observer, v1, v3};
+use crate::domain::{
+    Attributes, CustomerId, CustomerStatus, ManagementMode, TenantId, customer_status, management_mode,
+};
+use crate::exposition::{Shape, ShapeMetrics, Table, column, gauge, info, label};
 
 /// A customer as the partner's list shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Customer {
-    /// The name of the organization; empty where the list has none.
+    /// The last known name of the organization; empty before there was one.
     pub organization: String,
     /// Personal, so it is not kept in the state file.
     #[serde(skip)]
@@ -25,6 +35,12 @@ pub struct Customer {
     status: Option<CustomerStatus>,
     management_mode: Option<ManagementMode>,
     tenants: Option<usize>,
+    /// Those of the tenants that have an id. State files of the first edition lack them.
+    #[serde(default)]
+    named_tenants: Vec<Tenant>,
+    /// Whether the second generation left them out, which says nothing about them.
+    #[serde(skip)]
+    lacks_tenants: bool,
 }
 
 impl Customer {
@@ -33,9 +49,34 @@ impl Customer {
         &self.country
     }
 
-    /// Who manages it; empty where the list does not say.
+    /// Its manager; empty if the list lacks it.
     pub fn management_mode(&self) -> &'static str {
         self.management_mode.map_or("", ManagementMode::label)
+    }
+
+    /// The ids of its tenants.
+    pub(super) fn tenant_ids(&self) -> impl Iterator<Item = &TenantId> {
+        self.named_tenants.iter().map(|tenant| &tenant.id)
+    }
+
+    /// The tenants that a former list had and this one lacks. None, where this one may not name all of them.
+    pub fn lost_tenants(&self, before: &Self) -> BTreeSet<TenantId> {
+        if !self.names_all_tenants() {
+            return BTreeSet::new();
+        }
+        let known: BTreeSet<&TenantId> = self.tenant_ids().collect();
+        let lost = before.tenant_ids().filter(|id| !known.contains(id));
+        lost.cloned().collect()
+    }
+
+    /// Whether the list has all of its tenants by their ids.
+    pub(super) fn names_all_tenants(&self) -> bool {
+        self.tenants == Some(self.named_tenants.len())
+    }
+
+    /// Whether the list has its tenants.
+    pub(super) fn lists_tenants(&self) -> bool {
+        self.tenants.is_some()
     }
 
     /// Whether its status is another than in the list before.
@@ -54,7 +95,14 @@ impl Collector for Customers {
     const INTERVAL: Duration = Duration::from_secs(15 * 60);
     const SCOPE_V1: &'static str = v1::scope::CUSTOMERS;
     const SCOPE_V3: &'static str = v3::scope::CUSTOMERS;
-    const REACH: Reach = Reach::Partner;
+    const FOLLOWED_BY: &'static [&'static str] = &[
+        TenantSeats::NAME,
+        UserProtection::NAME,
+        AppConsent::NAME,
+        Ransomware::NAME,
+        Baselines::NAME,
+    ];
+    type Target = Target;
     type Record = Customer;
 
     async fn poll(
@@ -62,7 +110,7 @@ impl Collector for Customers {
         target: &Target,
         _previous: Option<&Customer>,
         context: &Context,
-    ) -> Result<Reading<Customer>, Failure> {
+    ) -> Result<PollOutput<Customer>, Failure> {
         let (endpoint, rows) = match (api, target) {
             (Api::V1(client), Target::Partner) => {
                 let rows = client.list(Endpoint::Customers, Self::SCOPE_V1, &["customers"]).await?;
@@ -84,49 +132,73 @@ impl Collector for Customers {
                 (Endpoint::Customers, client.list(list).await?)
             }
         };
-        let (mut records, unreadable) = read(&rows, endpoint, api.observer().as_ref());
+        let (mut records, unreadable) = read(&rows, api, endpoint);
         if let Target::Customer(asked) = target {
             records = super::only(asked, records);
         }
-        Ok(Reading {
-            records,
-            unreadable,
-            endpoint,
-        })
+        Ok(PollOutput::new(records, unreadable, endpoint))
+    }
+
+    fn settle(record: &mut Customer, previous: Option<&Customer>, organization: &str) {
+        if record.organization.is_empty() {
+            organization.clone_into(&mut record.organization);
+        }
+        if let Some(previous) = previous.filter(|_| record.lacks_tenants) {
+            record.tenants = previous.tenants;
+            record.named_tenants.clone_from(&previous.named_tenants);
+        }
+        let known = previous.map_or(&[][..], |previous| &previous.named_tenants);
+        let names: BTreeMap<&TenantId, &String> = known.iter().map(|tenant| (&tenant.id, &tenant.name)).collect();
+        for tenant in record.named_tenants.iter_mut().filter(|tenant| tenant.name.is_empty()) {
+            if let Some(name) = names.get(&tenant.id) {
+                tenant.name.clone_from(name);
+            }
+        }
+    }
+
+    fn lists_others(record: &Customer, previous: &Customer) -> bool {
+        !record.tenant_ids().eq(previous.tenant_ids())
     }
 
     fn metrics() -> Vec<ShapeMetrics> {
-        vec![shape(&SHAPE_INFO), shape(&SHAPE_STATUS)]
+        vec![SHAPE_INFO.metrics(), SHAPE_STATUS.metrics(), SHAPE_TENANTS.metrics()]
     }
 
     fn tables(record: &Customer, customer: &CustomerId, context: &Context) -> (Vec<Table>, u64) {
         let id = customer.as_str();
-        let mut info = record.clone();
-        info.owner_email = info.owner_email.filter(|_| context.settings.owner_email);
+        let shown = Shown {
+            customer: record.clone(),
+            owner_email: record.owner_email.clone().filter(|_| context.settings.owner_email),
+            attributes: context.attributes(customer).map(Arc::clone).unwrap_or_default(),
+        };
         tabulate([
-            SHAPE_INFO.table(id, &[info]),
+            SHAPE_INFO.table(id, &[shown]),
             SHAPE_STATUS.table(id, std::slice::from_ref(record)),
+            SHAPE_TENANTS.table(id, &record.named_tenants),
         ])
     }
 }
 
-fn read(
-    rows: &[Box<RawValue>],
-    endpoint: Endpoint,
-    observer: &dyn Observer,
-) -> (BTreeMap<CustomerId, Customer>, usize) {
+fn read(rows: &[Box<RawValue>], api: &Api, endpoint: Endpoint) -> (BTreeMap<CustomerId, Customer>, usize) {
+    let observer: &dyn Observer = api.observer().as_ref();
     let mut records = BTreeMap::new();
     let mut unreadable = 0;
     let mut duplicates = 0;
     for json in rows {
-        let Some((id, customer)) = Row::read(json, endpoint, observer).and_then(|row| read_row(&row)) else {
+        let row = Row::read(json, endpoint, observer);
+        let Some((id, customer)) = row.and_then(|row| read_row(&row, api.generation())) else {
             unreadable += 1;
             continue;
         };
         duplicates += u64::from(records.contains_key(&id));
         records
             .entry(id)
-            .and_modify(|known: &mut Customer| known.status = worse(known.status, customer.status))
+            .and_modify(|known: &mut Customer| {
+                known.status = worse(known.status, customer.status);
+                if known.organization.is_empty() {
+                    known.organization.clone_from(&customer.organization);
+                }
+            })
             .or_insert(customer);
     }
     if duplicates > 0 {
@@ -135,18 +207,32 @@ fn read(
     (records, unreadable)
 }
 
-/// How many tenants a list has, each once. One without an id is one by itself.
-fn count_tenants(row: &Row<'_>, tenants: &[&RawValue]) -> usize {
-    let ids = tenants.iter().map(|tenant| {
-        let id = row
-            .nested(tenant)
-            .and_then(|tenant| Some(tenant.text(&["id"])?.trim().to_ascii_lowercase()));
-        id.unwrap_or_else(|| tenant.get().to_owned())
-    });
-    ids.collect::<BTreeSet<String>>().len()
+const TENANTS: Names = &["tenants"];
+
+/// Returns the tenants of a list that have an id, each once, and how many without one there are besides.
+fn read_tenants(row: &Row<'_>, tenants: &[&RawValue]) -> (Vec<Tenant>, usize) {
+    let mut named: BTreeMap<TenantId, Tenant> = BTreeMap::new();
+    let mut nameless = 0;
+    for json in tenants {
+        let tenant = row.nested(json).and_then(|tenant| {
+            let id = TenantId::parse(&tenant.text(&["id"])?)?;
+            let name = tenant.name(&["name"]).unwrap_or_default();
+            Some(Tenant { id, name })
+        });
+        match tenant {
+            None => nameless += 1,
+            Some(tenant) => {
+                let known = named.entry(tenant.id.clone()).or_insert_with(|| tenant.clone());
+                if known.name.is_empty() {
+                    known.name = tenant.name;
+                }
+            }
+        }
+    }
+    (named.into_values().collect(), nameless)
 }
 
-fn read_row(row: &Row<'_>) -> Option<(CustomerId, Customer)> {
+fn read_row(row: &Row<'_>, generation: Generation) -> Option<(CustomerId, Customer)> {
     let id = CustomerId::parse(&row.text(&["id"])?)?;
     let status = row.word(&["jobStatus"]).and_then(|word| {
         let status = customer_status(&word)?;
@@ -162,21 +248,34 @@ fn read_row(row: &Row<'_>) -> Option<(CustomerId, Customer)> {
         }
         Some(mode)
     });
+    // The first generation names them in the subscriptions, and would have each twice.
+    let is_listed_here = generation == Generation::V3;
+    let tenants = row.list(TENANTS).filter(|_| is_listed_here);
+    let lacks_tenants = is_listed_here && tenants.is_none();
+    if lacks_tenants && row.has_any(TENANTS) {
+        row.not_understood(TENANTS, "no list");
+    }
+    let tenants = tenants.map(|tenants| read_tenants(row, &tenants));
+    let count = tenants.as_ref().map(|(named, nameless)| named.len() + nameless);
+    let mut named_tenants = tenants.map(|(named, _)| named).unwrap_or_default();
+    if named_tenants.len() > MAX_TENANTS {
+        row.not_understood(TENANTS, "more tenants than have series");
+        named_tenants.truncate(MAX_TENANTS);
+    }
     let customer = Customer {
         organization: row.name(&["organization"]).unwrap_or_default(),
         owner_email: row.name(&["ownerEmail"]),
         country: row.name(&["countryOrRegion"]).unwrap_or_default(),
         status,
         management_mode,
-        tenants: row
-            .list(&["tenants"])
-            .map(|tenants| count_tenants(row, &tenants))
-            .filter(|tenants| *tenants > 0),
+        tenants: count,
+        named_tenants,
+        lacks_tenants,
     };
     Some((id, customer))
 }
 
-/// The worse of what two rows say of one customer: anything but "working" is worth more than "working".
+/// Returns the worse status of two rows of one customer: any but "working" takes precedence.
 fn worse(one: Option<CustomerStatus>, other: Option<CustomerStatus>) -> Option<CustomerStatus> {
     let rank = |status: Option<CustomerStatus>| match status {
         None => 0,
@@ -192,52 +291,37 @@ fn worse(one: Option<CustomerStatus>, other: Option<CustomerStatus>) -> Option<C
     if rank(other) > rank(one) { other } else { one }
 }
 
-const SHAPE_INFO: Shape<Customer> = Shape {
+/// A customer as it is rendered, by the settings in force.
+struct Shown {
+    customer: Customer,
+    owner_email: Option<String>,
+    attributes: Arc<Attributes>,
+}
+
+const SHAPE_INFO: Shape<Shown> = Shape {
     labels: &[
-        Label {
-            name: "organization",
-            value: |customer| Some(Cow::Borrowed(&customer.organization)),
-        },
-        Label {
-            name: "country",
-            value: |customer| Some(Cow::Borrowed(&customer.country)),
-        },
-        Label {
-            name: "management_mode",
-            value: |customer| {
-                Some(Cow::Borrowed(
-                    customer.management_mode.map_or("", ManagementMode::label),
-                ))
-            },
-        },
-        Label {
-            name: "owner_email",
-            value: |customer| customer.owner_email.as_deref().map(Cow::Borrowed),
-        },
+        label("organization", |shown| Some(&shown.customer.organization)),
+        label("country", |shown| Some(shown.customer.country())),
+        label("management_mode", |shown| Some(shown.customer.management_mode())),
+        label("owner_email", |shown| shown.owner_email.as_deref()),
+        label("tier", |shown| shown.attributes.tier.as_deref()),
+        label("region", |shown| shown.attributes.region.as_deref()),
+        label("team", |shown| shown.attributes.team.as_deref()),
     ],
-    columns: &[Column {
-        metric: Metric::info(
-            "elements_customer_info",
-            "A customer of the partner; owner_email only with metrics.owner_email",
-        ),
-        value: |_| Some(1.0),
-    }],
+    columns: &[info(
+        "elements_customer_info",
+        "Customer of the partner; owner_email only with metrics.owner_email, tier, region and team by customers.attributes_file",
+    )],
 };
 
 const SHAPE_STATUS: Shape<Customer> = Shape {
     labels: &[],
     columns: &[
-        Column {
-            metric: Metric::gauge(
-                "elements_customer_status",
-                "Status of the customer: 0 N/A, 1 working, 2 failed, 3 waiting for configuration, 4 multiple issues \
-                 found, 5 finished with exception, 6 no backup updates, -1 unknown",
-            ),
-            value: |customer| customer.status.map(|status| f64::from(status.code())),
-        },
-        Column {
-            metric: super::CUSTOMER_TENANTS,
-            value: |customer| customer.tenants.and_then(super::exact),
-        },
+        gauge(
+            "elements_customer_status",
+            "Status number of the customer; 0 if N/A, -1 if unknown",
+            |customer| customer.status.map(|status| f64::from(status.code())),
+        ),
+        column(CUSTOMER_TENANTS, |customer| customer.tenants.and_then(super::exact)),
     ],
 };

@@ -1,39 +1,63 @@
-//! Backup jobs: what ran, what did not, and since when there is no restore point.
+//! Backup jobs: runs, failures, and the age of the latest restore point.
+
+mod question;
+mod record;
+mod samples;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Collector, Context, Reach, Reading, Settings, Target, shape, tabulate};
+use self::question::ask;
+pub use self::record::EndedRun;
+pub(super) use self::record::ModuleKey;
+use self::record::{Listed, Record, Scan};
+use self::samples::{SHAPE_ENDED, SHAPE_EXEMPTION, SHAPE_LISTED, SHAPE_MODULE, SHAPE_OBJECTS, SHAPE_SCAN, Shown};
+use super::{Collector, Context, PollOutput, Question, Settings, tabulate};
 use crate::api::wire::{Names, Row};
-use crate::api::{Api, Endpoint, Error, Failure, v1, v3};
+use crate::api::{Api, Endpoint, Failure, Observer, v1, v3};
 use crate::domain::{
-    self, CustomerId, Glimpse, History, JobStatus, JobStatusWord, ModuleStanding, Run, RunKey, Timestamp,
+    self, CustomerId, History, JobStatus, JobStatusWord, KnownNames, ModuleHealth, PastRun, Run, RunKey, RunSummary,
+    Timestamp,
 };
-use crate::exposition::{Column, Label, Metric, Shape, ShapeMetrics, Table};
+use crate::exposition::{ShapeMetrics, Table};
 
-/// How far ahead of our clock a run may end before its end is not believed. Clocks differ by a few minutes at most.
-const FUTURE_TOLERANCE: Duration = Duration::from_secs(5 * 60);
+/// The runs of a module or backup scope that have ended, newest first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModuleRuns {
+    /// The service.
+    pub service: Cow<'static, str>,
+    /// The module.
+    pub module: Cow<'static, str>,
+    /// Backup scope, if the module has any.
+    pub scope: Option<String>,
+    /// The runs; never empty.
+    pub runs: Vec<PastRun>,
+}
 
-/// The most modules kept of a customer. The reference lists about sixty; names beyond all reason must not pile up.
-const MAX_MODULES: usize = 1_000;
+/// Returns the remembered runs in a record of this collector, by module, also of modules that are no longer listed.
+pub fn past_runs(record: &dyn super::Record, settings: &Settings) -> Vec<ModuleRuns> {
+    let record = record.as_any().downcast_ref::<Record>();
+    let modules = record.into_iter().flat_map(Record::modules);
+    let wanted = modules.filter(|module| settings.wants(&module.service, &module.module));
+    let runs = wanted.map(|module| ModuleRuns {
+        service: module.service.clone(),
+        module: module.module.clone(),
+        scope: module.scope.clone(),
+        runs: module.history.past_runs(),
+    });
+    runs.filter(|module| !module.runs.is_empty()).collect()
+}
 
-/// A module of a customer and its runs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Module {
-    service: Cow<'static, str>,
-    module: Cow<'static, str>,
-    history: History,
-    /// Whether the newest list has it. What is known of a module that is not listed is not shown, but kept for its
-    /// return, so that no run is counted twice and no restore point is forgotten.
-    listed: bool,
-    /// Whether it is held from an earlier list, because the newest could not be read whole.
-    #[serde(default)]
-    held: bool,
+/// Adds the names of all modules in a record of this collector.
+pub fn add_module_names(record: &dyn super::Record, names: &mut KnownNames) {
+    if let Some(record) = record.as_any().downcast_ref::<Record>() {
+        record.add_names(names);
+    }
 }
 
 /// The collector.
@@ -45,77 +69,57 @@ impl Collector for Jobs {
     const INTERVAL: Duration = Duration::from_secs(5 * 60);
     const SCOPE_V1: &'static str = v1::scope::JOBS;
     const SCOPE_V3: &'static str = v3::scope::JOBS;
-    const REACH: Reach = Reach::Customer;
     const FOLLOWS_STATUS: bool = true;
-    type Record = Vec<Arc<Module>>;
+    type Target = CustomerId;
+    type Record = Record;
 
     async fn poll(
         api: &Api,
-        target: &Target,
-        previous: Option<&Self::Record>,
+        customer: &CustomerId,
+        previous: Option<&Record>,
         context: &Context,
-    ) -> Result<Reading<Self::Record>, Failure> {
-        let Target::Customer(customer) = target else {
-            return Err(Error::UnusableId.at(Endpoint::Jobs));
-        };
+    ) -> Result<PollOutput<Record>, Failure> {
         let rows = ask(api, customer, &context.settings).await?;
-        let mut modules: BTreeMap<Name, Module> = previous
-            .into_iter()
-            .flatten()
-            .map(|module| (module.name(), Module::clone(module)))
-            .collect();
-        let mut listed: BTreeMap<Name, Vec<Run>> = BTreeMap::new();
-        let mut unreadable = 0;
-        for (position, json) in rows.iter().enumerate() {
-            super::turn(position).await;
-            let row = Row::read(json, Endpoint::Jobs, api.observer().as_ref());
-            match row.and_then(|row| read(&row, api, context)) {
-                None => unreadable += 1,
-                Some(Read { numbers, .. }) if !context.settings.wants(numbers) => {}
-                Some(Read { name, run, .. }) => listed.entry(name).or_default().push(run),
-            }
-        }
-        for module in modules.values_mut() {
-            module.held = unreadable > 0 && module.listed;
-            module.listed = module.held;
-        }
-        let mut duplicates = 0;
-        for (name, runs) in listed {
-            let module = modules.entry(name.clone()).or_insert_with(|| Module::new(name));
-            module.listed = true;
-            module.held = false;
-            duplicates += module.history.absorb(runs);
-        }
-        if duplicates > 0 {
-            api.observer().duplicate_rows(Endpoint::Jobs, duplicates);
-        }
-        let mut modules: Vec<_> = modules.into_values().map(Arc::new).collect();
-        modules.sort_by_key(|module| !module.listed);
-        modules.truncate(MAX_MODULES);
-        Ok(Reading::one(customer, modules, unreadable, Endpoint::Jobs))
+        let source = Source {
+            observer: api.observer().as_ref(),
+            context,
+        };
+        let (record, ended, unreadable) = source.parse_list(&rows, previous).await;
+        let output = PollOutput::one(customer, record, unreadable, Endpoint::Jobs);
+        Ok(PollOutput {
+            ended: ended.into_iter().map(|run| (customer.clone(), run)).collect(),
+            ..output
+        })
     }
 
-    fn split(record: &Self::Record) -> Option<(Self::Record, Self::Record)> {
-        let (held, told): (Self::Record, Self::Record) = record.iter().cloned().partition(|module| module.held);
-        (!held.is_empty()).then_some((told, held))
+    fn split(record: &Record) -> Option<(Record, Record)> {
+        record.split()
     }
 
-    fn is_quiet(record: &Self::Record) -> bool {
-        !record
-            .iter()
-            .any(|module| module.listed && module.history.is_under_way())
+    fn is_quiet(record: &Record) -> bool {
+        let mut listed = record.listed();
+        !listed.any(|module| module.history.newest().is_some_and(Run::is_under_way))
+    }
+
+    fn question(settings: &Settings) -> Question {
+        Question {
+            jobs: (settings.job_types.clone(), settings.job_modules.clone()),
+            ..Question::default()
+        }
     }
 
     fn metrics() -> Vec<ShapeMetrics> {
         vec![
-            shape(&SHAPE_MODULE),
-            shape(&SHAPE_LISTED),
-            shape(&SHAPE_OBJECTS),
-            shape(&SHAPE_ENDED),
+            SHAPE_MODULE.metrics(),
+            SHAPE_LISTED.metrics(),
+            SHAPE_OBJECTS.metrics(),
+            SHAPE_ENDED.metrics(),
+            SHAPE_SCAN.metrics(),
+            SHAPE_EXEMPTION.metrics(),
         ]
     }
 
-    fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> (Vec<Table>, u64) {
+    fn tables(record: &Record, customer: &CustomerId, context: &Context) -> (Vec<Table>, u64) {
         let id = customer.as_str();
         let shown: Vec<Shown> = Shown::all(record, customer, context).collect();
         let listed: Vec<_> = shown
@@ -124,161 +128,102 @@ impl Collector for Jobs {
             .collect();
         let ended: Vec<_> = shown.iter().flat_map(|shown| shown.by_status(History::ended)).collect();
         let objects: Vec<_> = shown.iter().flat_map(Shown::objects).collect();
+        let is_wanted = |scan: &&Scan| {
+            let scanning = domain::scan_of_service(&scan.service).unwrap_or_default();
+            context.settings.wants(scanning, NO_MODULE)
+        };
+        let scans = record.scans.iter().filter(is_wanted);
+        let scans: Vec<Scan> = scans.cloned().collect();
         tabulate([
             SHAPE_MODULE.table(id, &shown),
             SHAPE_LISTED.table(id, &listed),
             SHAPE_OBJECTS.table(id, &objects),
             SHAPE_ENDED.table(id, &ended),
+            SHAPE_SCAN.table(id, &scans),
+            SHAPE_EXEMPTION.table(id, &shown),
         ])
     }
 
-    fn modules(record: &Self::Record, customer: &CustomerId, context: &Context) -> Vec<ModuleStanding> {
+    fn modules(record: &Record, customer: &CustomerId, context: &Context) -> Vec<ModuleHealth> {
         Shown::all(record, customer, context)
-            .map(|shown| ModuleStanding {
+            .map(|shown| ModuleHealth {
                 service: shown.module.service.clone(),
                 module: shown.module.module.clone(),
-                newest: shown.newest().map(Glimpse::from),
-                newest_ended: shown.ended().map(Glimpse::from),
-                restore_point: shown.module.history.last_restore_point(),
-                objective: shown.objective,
-                failures: shown.module.history.consecutive_failures(),
+                scope: shown.module.scope.clone(),
+                latest: shown.newest().map(RunSummary::from),
+                latest_completed: shown.ended().map(RunSummary::from),
+                restore_point: shown.history_of_backups().and_then(History::last_restore_point),
+                rpo: shown.objective.rpo,
+                until: shown.objective.until,
+                reason: shown.objective.reason.clone(),
+                failures: shown.history_of_backups().map_or(0, History::consecutive_failures),
+                makes_restore_points: shown.makes_restore_points,
+                is_abandoned: shown.is_abandoned == Some(true),
             })
             .collect()
     }
 }
 
-/// Service and module.
-type Name = (Cow<'static, str>, Cow<'static, str>);
+/// Input for parsing a list besides its rows.
+struct Source<'a> {
+    observer: &'a dyn Observer,
+    context: &'a Context,
+}
 
-impl Module {
-    fn new((service, module): Name) -> Self {
-        Self {
-            service,
-            module,
-            history: History::default(),
-            listed: true,
-            held: false,
+impl Source<'_> {
+    /// Merges the rows of a list with the previous record. Returns the new record, the runs that have ended since, and the
+    /// number of invalid rows.
+    async fn parse_list(&self, rows: &[Box<RawValue>], previous: Option<&Record>) -> (Record, Vec<EndedRun>, usize) {
+        let mut listed = Listed::default();
+        let mut unreadable = 0;
+        for (position, json) in rows.iter().enumerate() {
+            super::turn(position).await;
+            let row = Row::read(json, Endpoint::Jobs, self.observer);
+            match row.and_then(|row| parse_row(&row, self.context.now)) {
+                None => unreadable += 1,
+                Some(row) if !self.context.settings.wants(&row.key.service, &row.key.module) => {}
+                Some(row) => match domain::scanned_service(&row.key.service) {
+                    Some(service) => listed.add_scan(service, row.run.status),
+                    None => listed.add_run(row.key, row.run),
+                },
+            }
         }
-    }
-
-    fn name(&self) -> Name {
-        (self.service.clone(), self.module.clone())
+        for _ in 0..listed.cap_scopes() {
+            let problem = "more backup scopes than are kept of a module";
+            self.observer.decode_error(Endpoint::Jobs, SCOPE, problem);
+        }
+        let (record, ended, duplicates) = Record::absorb(previous, listed, unreadable > 0, self.context.now);
+        if duplicates > 0 {
+            self.observer.duplicate_rows(Endpoint::Jobs, duplicates);
+        }
+        (record, ended, unreadable)
     }
 }
 
-/// Asks for the jobs that the operator wants: all of them in one list, or each wanted type and module by itself.
-async fn ask(api: &Api, customer: &CustomerId, settings: &Settings) -> Result<Vec<Box<RawValue>>, Failure> {
-    let id = customer.as_str();
-    let mut rows = Vec::new();
-    match api {
-        Api::V1(client) => {
-            let scope = v1::scope::JOBS;
-            let pairs = settings.first_generation_pairs();
-            if pairs.is_empty() {
-                return client.list(Endpoint::Jobs, scope, &["customers", id, "jobs"]).await;
-            }
-            for (job_type, job_module) in pairs {
-                let path = ["customers", id, "jobs", "jobType", job_type, "jobModule", job_module];
-                rows.extend(client.list(Endpoint::Jobs, scope, &path).await?);
-            }
-        }
-        Api::V3(client) => {
-            for filter in settings.second_generation_filters() {
-                let list = v3::List {
-                    endpoint: Endpoint::Jobs,
-                    scope: v3::scope::JOBS,
-                    path: &["customers", id, "avpt-products", "jobs", "batch"],
-                    filter: Some(&filter),
-                    key: None,
-                };
-                rows.extend(client.list(list).await?);
-            }
-        }
-    }
-    Ok(rows)
-}
-
-impl Settings {
-    /// Whether a row of this type and module is wanted; a number that is not known passes where nothing is said of it.
-    fn wants(&self, (job_type, job_module): (Option<u16>, Option<u16>)) -> bool {
-        let admits = |wanted: &[u16], number: Option<u16>| {
-            wanted.is_empty() || number.is_some_and(|number| wanted.contains(&number))
-        };
-        admits(&self.job_types, job_type) && admits(&self.job_modules, job_module)
-    }
-
-    /// The words of the pairs to ask the first generation for. Its path needs both words, so where only types are
-    /// wanted, or a module's type is not certain, the whole list is asked for and sieved instead.
-    fn first_generation_pairs(&self) -> Vec<(&'static str, &'static str)> {
-        let mut pairs = Vec::new();
-        for job_module in self.job_modules.iter().copied() {
-            let types = match domain::service_of_module(job_module) {
-                Some(job_type) => vec![job_type],
-                None => self.job_types.clone(),
-            };
-            for job_type in types {
-                if !self.job_types.is_empty() && !self.job_types.contains(&job_type) {
-                    continue;
-                }
-                match (
-                    domain::first_generation_service(job_type),
-                    domain::first_generation_module(job_module),
-                ) {
-                    (Some(job_type), Some(job_module)) => pairs.push((job_type, job_module)),
-                    _ => return Vec::new(),
-                }
-            }
-        }
-        pairs
-    }
-
-    /// The bodies to ask the second generation with.
-    fn second_generation_filters(&self) -> Vec<String> {
-        let some_or_any = |numbers: &[u16]| match numbers {
-            [] => vec![None],
-            numbers => numbers.iter().copied().map(Some).collect(),
-        };
-        let modules = some_or_any(&self.job_modules);
-        let mut filters = Vec::new();
-        for job_type in some_or_any(&self.job_types) {
-            for job_module in modules.iter().copied() {
-                let home = job_module.and_then(domain::service_of_module);
-                if job_type.is_some() && home.is_some() && home != job_type {
-                    continue;
-                }
-                let mut filter = serde_json::Map::new();
-                filter.extend(job_type.map(|number| ("jobType".to_owned(), number.into())));
-                filter.extend(job_module.map(|number| ("jobModule".to_owned(), number.into())));
-                filters.push(serde_json::Value::Object(filter).to_string());
-            }
-        }
-        filters
-    }
-}
-
-/// A row, read.
-struct Read {
-    name: Name,
-    numbers: (Option<u16>, Option<u16>),
+/// A row, parsed.
+struct ParsedRow {
+    key: ModuleKey,
     run: Run,
 }
 
-/// Reads a row; `None` where it does not say what it is about.
-fn read(row: &Row<'_>, api: &Api, context: &Context) -> Option<Read> {
+/// Parses a row; `None` if it does not identify its module.
+fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<ParsedRow> {
     let service = row.named(&["jobType"], domain::service)?;
-    let job_module = row.named(&["jobModule"], domain::module)?;
-    let numbers = (domain::service_number(&service), domain::module_number(&job_module));
+    // A scan of objects is about no module.
+    let of_scan = || domain::scanned_service(&service).map(|_| Cow::Borrowed(NO_MODULE));
+    let job_module = row.named(&["jobModule"], domain::module).or_else(of_scan)?;
+    let scope = row.text(&[SCOPE]).map(|name| domain::cut(&name).into_owned());
     let id = row.text(&["jobId"]);
-    let start = Moment::read(row, &["startTime"], context.now);
-    let modified = Moment::read(row, &["lastModifyTime", "lastModifiedTime"], context.now);
-    let end = Moment::read(row, &["endTime"], context.now);
+    let start = Moment::read(row, START, now);
+    let modified = Moment::read(row, &["lastModifyTime", "lastModifiedTime"], now);
+    let end = Moment::read(row, END, now);
     if start.past.is_some() && end.past.is_some() && end.past < start.past {
-        row.not_understood(&["endTime"], "a time before the start");
+        row.not_understood(END, "a time before the start");
     }
     let has_begun = start.past.is_some();
     let is_to_come = start.is_future() || end.is_future();
     let status = match row.job_status(&["status"]) {
-        // A run that says that it left a restore point, and that this is yet to come, is not believed.
+        // A restore point that is yet to come is none.
         Some(word) if is_to_come && word.resolve(has_begun).is_restore_point() => JobStatus::Unknown,
         Some(word) => word.resolve(has_begun),
         None if start.told.is_none() && end.told.is_none() => JobStatusWord::NotFinished.resolve(false),
@@ -287,45 +232,100 @@ fn read(row: &Row<'_>, api: &Api, context: &Context) -> Option<Read> {
             JobStatus::Unknown
         }
     };
-    let key = RunKey::new(id.as_deref(), start.told, end.told);
-    let (start, end, modified) = (start.past, end.past, modified.past);
+    let has_times = row.text(START).is_some() || row.text(END).is_some();
+    // A run over nothing, and a failure before there was anything to date: they ended when the module was last modified.
+    let ends_undated = status.has_ended(false) && (id.is_none() || !status.is_restore_point());
+    let undated_end = modified.past.filter(|_| ends_undated && !has_times);
+    let failed = row.count(&["failedCount"]);
+    let is_reported = service == REPORTED_SERVICE
+        && (matches!(status, JobStatus::Failed | JobStatus::FinishedWithException)
+            || failed.is_some_and(|failed| failed > 0));
+    let report = id
+        .as_deref()
+        .and_then(domain::id)
+        .filter(|_| is_reported)
+        .map(Box::from);
+    let key = RunKey::new(id.as_deref(), start.told, end.told.or(undated_end));
+    let begin = start.past.or(modified.past.filter(|_| !has_times));
+    let end = end.past.or(undated_end);
     let run = Run {
         key,
+        id: id.as_deref().map(|id| Box::from(domain::cut(id))),
+        report,
         status,
-        start,
+        start: start.past,
         end,
-        dated: dated(status, start.or(modified), end, context.now),
-        modified,
-        duration: row.duration(&["jobDuration"]),
-        backup_size: row.size(&["backupSize"], api.gigabyte()),
+        dated: dated(status, begin, end, now),
+        modified: modified.past,
+        duration: row.duration(&["jobDuration"]).filter(|_| undated_end.is_none()),
+        backup_size: row.size(&["backupSize"]),
         processed: row.count(&["totalCount"]),
         successful: row.count(&["successfulCount"]),
-        failed: row.count(&["failedCount"]),
+        failed,
         skipped: row.count(&["skippedCount"]),
         warning: row.count(&["warningCount"]),
     };
-    Some(Read {
-        name: (service, job_module),
-        numbers,
+    Some(ParsedRow {
+        key: ModuleKey {
+            service,
+            module: job_module,
+            scope,
+        },
         run,
     })
 }
 
-/// When a run that says that it ended, and not when, is taken to have ended: one that left a restore point when it began,
-/// because what it restores is no younger, and one that failed and says of no moment now, because it must not hide.
-fn dated(status: JobStatus, said: Option<Timestamp>, end: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
-    match (end, said) {
-        (None, said) if status.is_restore_point() => said,
+/// The service whose jobs have reports.
+pub(super) const REPORTED_SERVICE: &str = "Microsoft 365";
+
+/// The latest completed run of a listed module, for its report.
+pub(super) struct Reported {
+    pub(super) key: ModuleKey,
+    /// The run's id, where its report is worth asking for.
+    pub(super) run: Option<Box<str>>,
+    /// When the run started.
+    pub(super) started: Option<Timestamp>,
+}
+
+/// Returns the latest completed runs in a record of this collector; `None` for another's.
+pub(super) fn reported(record: &dyn super::Record) -> Option<Vec<Reported>> {
+    let record = record.as_any().downcast_ref::<Record>()?;
+    let runs = record.listed().map(|module| Reported {
+        key: module.key(),
+        run: module.history.newest_ended().and_then(|run| run.report.clone()),
+        started: module.history.newest_ended().and_then(|run| run.start),
+    });
+    Some(runs.collect())
+}
+
+/// Returns the services in a record of this collector; `None` for another's.
+pub(super) fn listed_services(record: &dyn super::Record) -> Option<BTreeSet<Cow<'static, str>>> {
+    let record = record.as_any().downcast_ref::<Record>()?;
+    Some(record.listed().map(|module| module.service.clone()).collect())
+}
+
+/// The module of a job that is about none, as a scan of objects.
+const NO_MODULE: &str = "None";
+/// The field that names the backup scope.
+const SCOPE: &str = "name";
+const START: Names = &["startTime"];
+const END: Names = &["endTime"];
+
+/// When a run that ended at an unknown time is taken to have ended: one that left a restore point when it began, because
+/// what it restores is no younger, and a failure without any time now, because it must not hide.
+fn dated(status: JobStatus, begin: Option<Timestamp>, end: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    match (end, begin) {
+        (None, begin) if status.is_restore_point() => begin,
         (None, None) if status.counts_as_failure(false) => Some(now),
         _ => None,
     }
 }
 
-/// What a row says of a moment of its run.
+/// A time of a row's run.
 #[derive(Clone, Copy, Debug)]
 struct Moment {
     told: Option<Timestamp>,
-    /// The same, where it is not yet to come: what is would stand before everything that really happened.
+    /// The same unless it lies in the future: such a time would precede all real events.
     past: Option<Timestamp>,
 }
 
@@ -334,7 +334,7 @@ impl Moment {
     /// is now.
     fn read(row: &Row<'_>, names: Names, now: Timestamp) -> Self {
         let told = row.timestamp(names);
-        let past = told.filter(|at| *at <= now.plus(FUTURE_TOLERANCE));
+        let past = told.filter(|at| *at <= now.plus(super::FUTURE_TOLERANCE));
         if told.is_some() && past.is_none() {
             row.not_understood(names, "a time in the future");
         }
@@ -348,236 +348,3 @@ impl Moment {
         self.told.is_some() && self.past.is_none()
     }
 }
-
-/// A module as it is shown, with the objective in force.
-struct Shown {
-    module: Arc<Module>,
-    objective: Option<Duration>,
-}
-
-/// A value beside a word that is a label.
-struct Counted {
-    module: Arc<Module>,
-    word: &'static str,
-    value: f64,
-}
-
-impl Shown {
-    /// The modules of a record that the newest list has.
-    fn all<'r>(
-        record: &'r [Arc<Module>],
-        customer: &'r CustomerId,
-        context: &'r Context,
-    ) -> impl Iterator<Item = Self> {
-        let listed = record.iter().filter(|module| module.listed);
-        listed.map(|module| {
-            let objective = context.settings.rpo.of(&super::Module {
-                customer_id: customer.as_str(),
-                organization: &context.organization,
-                service: &module.service,
-                module: &module.module,
-            });
-            Self {
-                module: Arc::clone(module),
-                objective,
-            }
-        })
-    }
-
-    fn newest(&self) -> Option<&Run> {
-        self.module.history.newest()
-    }
-
-    fn ended(&self) -> Option<&Run> {
-        self.module.history.newest_ended()
-    }
-
-    fn by_status(&self, counts: fn(&History) -> &BTreeMap<JobStatus, u64>) -> impl Iterator<Item = Counted> {
-        counts(&self.module.history).iter().map(|(status, count)| Counted {
-            module: Arc::clone(&self.module),
-            word: status.label(),
-            value: super::float(*count),
-        })
-    }
-
-    fn objects(&self) -> impl Iterator<Item = Counted> {
-        let results = self.ended().map(|run| {
-            [
-                ("successful", run.successful),
-                ("failed", run.failed),
-                ("skipped", run.skipped),
-                ("warning", run.warning),
-            ]
-        });
-        results.into_iter().flatten().filter_map(|(word, count)| {
-            Some(Counted {
-                module: Arc::clone(&self.module),
-                word,
-                value: super::float(count?),
-            })
-        })
-    }
-
-    /// A moment that a module which has run always has an answer for: 0 where it never came.
-    fn moment_or_never(&self, moment: Option<Timestamp>) -> Option<f64> {
-        let never = self.module.history.has_run().then_some(0.0);
-        moment.map(Timestamp::as_unix_seconds).or(never)
-    }
-}
-
-const SERVICE: &str = "service";
-const MODULE: &str = "module";
-
-const SHAPE_MODULE: Shape<Shown> = Shape {
-    labels: &[
-        Label {
-            name: SERVICE,
-            value: |shown| Some(Cow::Borrowed(&shown.module.service)),
-        },
-        Label {
-            name: MODULE,
-            value: |shown| Some(Cow::Borrowed(&shown.module.module)),
-        },
-    ],
-    columns: &[
-        Column {
-            metric: Metric::gauge(
-                "elements_job_status",
-                "Status of the newest run: 0 none, 1 running, 2 finished, 3 failed, 4 finished with exception, 5 skipped, \
-                 6 pending, 7 failed to start, 8 canceled, 9 rejected, 10 stopped, 11 not scanned, 12 disabled, 13 not \
-                 started, 14 waiting for configuration, -1 unknown",
-            ),
-            value: |shown| shown.newest().map(|run| f64::from(run.status.code())),
-        },
-        Column {
-            metric: Metric::timestamp("elements_job_start_timestamp_seconds", "When the newest run started"),
-            value: |shown| shown.newest()?.start.map(Timestamp::as_unix_seconds),
-        },
-        Column {
-            metric: Metric::timestamp(
-                "elements_job_end_timestamp_seconds",
-                "When the newest run that ended did so",
-            ),
-            value: |shown| shown.ended()?.end.map(Timestamp::as_unix_seconds),
-        },
-        Column {
-            metric: Metric::timestamp(
-                "elements_job_last_modified_timestamp_seconds",
-                "When the newest run that ended was last modified",
-            ),
-            value: |shown| shown.ended()?.modified.map(Timestamp::as_unix_seconds),
-        },
-        Column {
-            metric: Metric::gauge(
-                "elements_job_duration_seconds",
-                "How long the newest run that ended took",
-            ),
-            value: |shown| shown.ended()?.duration.map(|duration| duration.as_secs_f64()),
-        },
-        Column {
-            metric: Metric::gauge(
-                "elements_job_backup_size_bytes",
-                "How much the newest run that ended backed up",
-            ),
-            value: |shown| shown.ended()?.backup_size,
-        },
-        Column {
-            metric: Metric::gauge(
-                "elements_job_processed_objects",
-                "Objects that the newest run that ended processed",
-            ),
-            value: |shown| shown.ended()?.processed.map(super::float),
-        },
-        Column {
-            metric: Metric::timestamp(
-                "elements_job_last_success_timestamp_seconds",
-                "When the newest run that ended Finished did so; 0 if none was ever seen of a module that has run",
-            ),
-            value: |shown| shown.moment_or_never(shown.module.history.last_success()),
-        },
-        Column {
-            metric: Metric::timestamp(
-                "elements_job_last_backup_timestamp_seconds",
-                "When the newest restore point was made, by a run that ended Finished or Finished with exception; 0 if \
-                 none was ever seen of a module that has run",
-            ),
-            value: |shown| shown.moment_or_never(shown.module.history.last_restore_point()),
-        },
-        Column {
-            metric: Metric::gauge(
-                "elements_job_consecutive_failures",
-                "Runs that ended since the newest restore point, skipped ones not counted",
-            ),
-            value: |shown| {
-                let history = &shown.module.history;
-                history.has_run().then(|| super::float(history.consecutive_failures()))
-            },
-        },
-        Column {
-            metric: Metric::gauge(
-                "elements_job_rpo_seconds",
-                "How old the newest restore point may be; absent where the module is exempt",
-            )
-            .dated(),
-            value: |shown| shown.objective.map(|objective| objective.as_secs_f64()),
-        },
-    ],
-};
-
-const COUNTED_LABELS_STATUS: &[Label<Counted>] = &[
-    Label {
-        name: SERVICE,
-        value: |counted| Some(Cow::Borrowed(&counted.module.service)),
-    },
-    Label {
-        name: MODULE,
-        value: |counted| Some(Cow::Borrowed(&counted.module.module)),
-    },
-    Label {
-        name: "status",
-        value: |counted| Some(Cow::Borrowed(counted.word)),
-    },
-];
-
-const SHAPE_LISTED: Shape<Counted> = Shape {
-    labels: COUNTED_LABELS_STATUS,
-    columns: &[Column {
-        metric: Metric::gauge("elements_jobs", "Runs that the API lists, by status"),
-        value: |counted| Some(counted.value),
-    }],
-};
-
-const SHAPE_ENDED: Shape<Counted> = Shape {
-    labels: COUNTED_LABELS_STATUS,
-    columns: &[Column {
-        metric: Metric::counter(
-            "elements_job_runs_total",
-            "Runs seen to end, each once, by the status they ended in",
-        ),
-        value: |counted| Some(counted.value),
-    }],
-};
-
-const SHAPE_OBJECTS: Shape<Counted> = Shape {
-    labels: &[
-        Label {
-            name: SERVICE,
-            value: |counted| Some(Cow::Borrowed(&counted.module.service)),
-        },
-        Label {
-            name: MODULE,
-            value: |counted| Some(Cow::Borrowed(&counted.module.module)),
-        },
-        Label {
-            name: "result",
-            value: |counted| Some(Cow::Borrowed(counted.word)),
-        },
-    ],
-    columns: &[Column {
-        metric: Metric::gauge(
-            "elements_job_objects",
-            "Objects of the newest run that ended, by result",
-        ),
-        value: |counted| Some(counted.value),
-    }],
-};

@@ -1,18 +1,21 @@
-//! Protected data of Cloud Backup for Microsoft 365: what was scanned, what is backed up, where it is stored.
+//! Protected data of Cloud Backup for Microsoft 365: scanned and protected objects, and storage used.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Collector, Context, Reach, Reading, Target, shape, tabulate};
-use crate::api::wire::Row;
-use crate::api::{Api, Endpoint, Error, Failure, v1, v3};
-use crate::domain::{self, CustomerId, Gigabyte};
-use crate::exposition::{Column, Label, Metric, Shape, ShapeMetrics, Table};
+use super::customers::tenants::MAX_TENANTS;
+use super::{Collector, Context, PollOutput, tabulate};
+use crate::api::wire::{Names, Row};
+use crate::api::{Api, Endpoint, Failure, v1, v3};
+use crate::domain::{self, CustomerId, Gigabyte, Size, TenantId, Timestamp};
+use crate::exposition::{Shape, ShapeMetrics, Table, gauge, label, timestamp};
 
-/// What is protected of a module.
+const TENANT: Names = &["tenantId"];
+
+/// The protected data of a module, of one tenant where the API names it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Module {
     /// Whether it is held from an earlier answer, because the newest could not be read whole.
@@ -20,19 +23,19 @@ pub(super) struct Module {
     held: bool,
     service: Cow<'static, str>,
     module: Cow<'static, str>,
+    tenant: Option<TenantId>,
     scanned: Option<u64>,
     protected: Option<u64>,
-    avepoint_bytes: Option<f64>,
-    byos_bytes: Option<f64>,
+    avepoint_bytes: Option<Size>,
+    byos_bytes: Option<Size>,
+    last_run: Option<Timestamp>,
 }
 
-impl super::Held for Module {
-    fn is_held(&self) -> bool {
-        self.held
-    }
+type Key = (Cow<'static, str>, Cow<'static, str>, Option<TenantId>);
 
-    fn hold(&mut self) {
-        self.held = true;
+impl super::Held for Module {
+    fn held(&mut self) -> &mut bool {
+        &mut self.held
     }
 }
 
@@ -45,19 +48,16 @@ impl Collector for Protected {
     const INTERVAL: Duration = Duration::from_secs(30 * 60);
     const SCOPE_V1: &'static str = v1::scope::PROTECTED;
     const SCOPE_V3: &'static str = v3::scope::PROTECTED;
-    const REACH: Reach = Reach::Customer;
+    type Target = CustomerId;
     type Record = Vec<Module>;
 
     async fn poll(
         api: &Api,
-        target: &Target,
+        customer: &CustomerId,
         _previous: Option<&Self::Record>,
-        _context: &Context,
-    ) -> Result<Reading<Self::Record>, Failure> {
+        context: &Context,
+    ) -> Result<PollOutput<Self::Record>, Failure> {
         let endpoint = Endpoint::Protected;
-        let Target::Customer(customer) = target else {
-            return Err(Error::UnusableId.at(endpoint));
-        };
         let rows = match api {
             Api::V1(client) => {
                 let path = ["customers", customer.as_str(), "protected"];
@@ -76,36 +76,40 @@ impl Collector for Protected {
         };
         let observer = api.observer().as_ref();
         let mut modules: Vec<Module> = Vec::new();
-        let mut places: BTreeMap<_, usize> = BTreeMap::new();
+        let mut places: BTreeMap<Key, usize> = BTreeMap::new();
         let (mut unreadable, mut duplicates) = (0, 0);
         for json in &rows {
             let row = Row::read(json, endpoint, observer);
-            let Some(module) = row.and_then(|row| read(&row, api.gigabyte())) else {
+            let Some(module) = row.and_then(|row| read(&row, context.now)) else {
                 unreadable += 1;
                 continue;
             };
-            let place = places.get(&module.name()).copied();
+            let place = places.get(&module.key()).copied();
             match place.and_then(|place| modules.get_mut(place)) {
                 None => {
-                    places.insert(module.name(), modules.len());
+                    places.insert(module.key(), modules.len());
                     modules.push(module);
                 }
                 Some(known) => {
                     duplicates += 1;
-                    if module.unprotected() > known.unprotected() {
-                        *known = module;
-                    }
+                    known.join(module);
                 }
             }
         }
         if duplicates > 0 {
             observer.duplicate_rows(endpoint, duplicates);
         }
-        Ok(Reading::one(customer, modules, unreadable, endpoint))
+        for _ in 0..bound_tenants(&mut modules) {
+            observer.decode_error(endpoint, "tenantId", "a tenant past the limit");
+            unreadable += 1;
+        }
+        Ok(PollOutput::one(customer, modules, unreadable, endpoint))
     }
 
     fn complete(previous: &Self::Record, partial: Self::Record) -> Self::Record {
-        super::keep_missing(previous, partial, |module| module.name())
+        let mut modules = super::keep_missing(previous, partial, Module::key);
+        bound_tenants(&mut modules);
+        modules
     }
 
     fn split(record: &Self::Record) -> Option<(Self::Record, Self::Record)> {
@@ -113,11 +117,12 @@ impl Collector for Protected {
     }
 
     fn metrics() -> Vec<ShapeMetrics> {
-        vec![shape(&SHAPE_OBJECTS), shape(&SHAPE_SIZE)]
+        vec![SHAPE_OBJECTS.metrics(), SHAPE_SIZE.metrics()]
     }
 
-    fn tables(record: &Self::Record, customer: &CustomerId, _context: &Context) -> (Vec<Table>, u64) {
-        let sizes: Vec<Stored> = record.iter().flat_map(Module::stored).collect();
+    fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> (Vec<Table>, u64) {
+        let gigabyte = context.settings.gigabyte;
+        let sizes: Vec<Stored> = record.iter().flat_map(|module| module.stored(gigabyte)).collect();
         tabulate([
             SHAPE_OBJECTS.table(customer.as_str(), record),
             SHAPE_SIZE.table(customer.as_str(), &sizes),
@@ -126,92 +131,120 @@ impl Collector for Protected {
 }
 
 impl Module {
-    fn name(&self) -> (Cow<'static, str>, Cow<'static, str>) {
-        (self.service.clone(), self.module.clone())
+    fn key(&self) -> Key {
+        (self.service.clone(), self.module.clone(), self.tenant.clone())
     }
 
-    /// How many scanned objects are not protected: of two rows of one module the worse counts.
+    /// Joins another row of the same key: the worse of both, and the older run.
+    fn join(&mut self, other: Self) {
+        let last_run = [self.last_run, other.last_run].into_iter().flatten().min();
+        if other.unprotected() > self.unprotected() {
+            *self = other;
+        }
+        self.last_run = last_run;
+    }
+
+    /// How many scanned objects are not protected.
     fn unprotected(&self) -> Option<u64> {
         Some(self.scanned?.saturating_sub(self.protected.unwrap_or(0)))
     }
 
-    fn stored(&self) -> impl Iterator<Item = Stored> {
+    fn stored(&self, gigabyte: Gigabyte) -> impl Iterator<Item = Stored> {
         [("avepoint", self.avepoint_bytes), ("byos", self.byos_bytes)]
             .into_iter()
-            .filter_map(|(storage, bytes)| {
+            .filter_map(move |(storage, size)| {
                 Some(Stored {
                     service: self.service.clone(),
                     module: self.module.clone(),
+                    tenant: self.tenant.clone(),
                     storage,
-                    bytes: bytes?,
+                    bytes: size?.bytes(gigabyte),
                 })
             })
     }
 }
 
-fn read(row: &Row<'_>, gigabyte: Gigabyte) -> Option<Module> {
+/// Drops the rows of tenants past [`MAX_TENANTS`] and returns how many they were.
+fn bound_tenants(modules: &mut Vec<Module>) -> usize {
+    let before = modules.len();
+    let mut tenants = BTreeSet::new();
+    modules.retain(|module| match &module.tenant {
+        Some(tenant) if !tenants.contains(tenant) => tenants.len() < MAX_TENANTS && tenants.insert(tenant.clone()),
+        _ => true,
+    });
+    before - modules.len()
+}
+
+fn read(row: &Row<'_>, now: Timestamp) -> Option<Module> {
+    let tenant = match row.text(TENANT) {
+        // Without its tenant the row would pass for the one of all tenants.
+        Some(text) => Some(TenantId::parse(&text)?),
+        None => None,
+    };
     Some(Module {
         held: false,
         service: row.named(&["serviceType"], domain::service)?,
         module: row.named(&["serviceModule"], domain::module)?,
+        tenant,
         scanned: row.count(&["totalScannedObjects"]),
         protected: row.count(&["totalProtectedObjects"]),
-        avepoint_bytes: row.size(&["dataSizeStoredInAvePoint"], gigabyte),
-        byos_bytes: row.size(&["dataSizeStoredInBYOS"], gigabyte),
+        avepoint_bytes: row.size(&["dataSizeStoredInAvePoint"]),
+        byos_bytes: row.size(&["dataSizeStoredInBYOS"]),
+        last_run: last_run(row, now),
     })
 }
 
-/// What is stored of a module in one kind of storage.
+/// The end of the last run; one that is yet to come is counted and left out.
+fn last_run(row: &Row<'_>, now: Timestamp) -> Option<Timestamp> {
+    const NAMES: Names = &["lastRunTime"];
+    let last_run = row.timestamp(NAMES)?;
+    if last_run > now.plus(super::FUTURE_TOLERANCE) {
+        row.not_understood(NAMES, "a time in the future");
+        return None;
+    }
+    Some(last_run)
+}
+
+/// Stored size of a module in one kind of storage.
 struct Stored {
     service: Cow<'static, str>,
     module: Cow<'static, str>,
+    tenant: Option<TenantId>,
     storage: &'static str,
     bytes: f64,
 }
 
 const SHAPE_OBJECTS: Shape<Module> = Shape {
     labels: &[
-        Label {
-            name: "service",
-            value: |row| Some(Cow::Borrowed(&row.service)),
-        },
-        Label {
-            name: "module",
-            value: |row| Some(Cow::Borrowed(&row.module)),
-        },
+        label("service", |row| Some(&row.service)),
+        label("module", |row| Some(&row.module)),
+        label("tenant_id", |row| row.tenant.as_ref().map(TenantId::as_str)),
     ],
     columns: &[
-        Column {
-            metric: Metric::gauge("elements_protected_scanned_objects", "Objects that scans found"),
-            value: |row| row.scanned.map(super::float),
-        },
-        Column {
-            metric: Metric::gauge("elements_protected_objects", "Objects that are backed up"),
-            value: |row| row.protected.map(super::float),
-        },
+        gauge("elements_protected_scanned_objects", "Objects found by scans", |row| {
+            row.scanned.map(super::float)
+        }),
+        gauge("elements_protected_objects", "Objects backed up", |row| {
+            row.protected.map(super::float)
+        }),
+        timestamp(
+            "elements_protected_last_run_timestamp_seconds",
+            "Latest run over the module, Unix time",
+            |row| row.last_run.map(Timestamp::as_unix_seconds),
+        ),
     ],
 };
 
 const SHAPE_SIZE: Shape<Stored> = Shape {
     labels: &[
-        Label {
-            name: "service",
-            value: |row| Some(Cow::Borrowed(&row.service)),
-        },
-        Label {
-            name: "module",
-            value: |row| Some(Cow::Borrowed(&row.module)),
-        },
-        Label {
-            name: "storage",
-            value: |row| Some(Cow::Borrowed(row.storage)),
-        },
+        label("service", |row| Some(&row.service)),
+        label("module", |row| Some(&row.module)),
+        label("tenant_id", |row| row.tenant.as_ref().map(TenantId::as_str)),
+        label("storage", |row| Some(row.storage)),
     ],
-    columns: &[Column {
-        metric: Metric::gauge(
-            "elements_protected_size_bytes",
-            "Size of what is backed up, by storage: AvePoint's or the customer's own (byos)",
-        ),
-        value: |row| Some(row.bytes),
-    }],
+    columns: &[gauge(
+        "elements_protected_size_bytes",
+        "Bytes stored by all runs together, in AvePoint's storage or the customer's own (byos)",
+        |row| Some(row.bytes),
+    )],
 };

@@ -1,23 +1,22 @@
-//! Daily scan reports: how the last scan went, and what it found new, moved and gone.
+//! Daily scan reports: result of the last scan, and new, moved and removed objects.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Collector, Context, Reach, Reading, Target, scan_profiles, shape, tabulate};
+use super::{Collector, Context, PollOutput, Question, Settings, scan_profiles, tabulate};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v1, v3};
 use crate::domain::{CustomerId, JobStatus, Timestamp};
-use crate::exposition::{Column, Label, Metric, Shape, ShapeMetrics, Table};
+use crate::exposition::{Shape, ShapeMetrics, Table, gauge, label, timestamp};
 
 /// The most containers shown of a report. Reports of large tenants name thousands; the rest is summed up as
 /// [`OTHER_CONTAINERS`], so that the sum stays true.
 const MAX_CONTAINERS: usize = 200;
 
-/// The container that stands for those beyond [`MAX_CONTAINERS`].
+/// The container that sums up those beyond [`MAX_CONTAINERS`].
 const OTHER_CONTAINERS: &str = "(other)";
 
 /// The daily report of a scan profile.
@@ -32,17 +31,13 @@ pub(super) struct Report {
     new: Option<u64>,
     moved: Option<u64>,
     removed: Option<u64>,
-    /// Changed objects by change and container, where they are asked for.
+    /// Changed objects by change and container, if requested.
     objects: BTreeMap<Change, BTreeMap<String, u32>>,
 }
 
 impl super::Held for Report {
-    fn is_held(&self) -> bool {
-        self.held
-    }
-
-    fn hold(&mut self) {
-        self.held = true;
+    fn held(&mut self) -> &mut bool {
+        &mut self.held
     }
 }
 
@@ -55,7 +50,7 @@ const TELLING: Names = &[
     "scanMode",
 ];
 
-/// What became of an object.
+/// Change of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 enum Change {
     New,
@@ -83,50 +78,59 @@ impl Collector for ScanChanges {
     const INTERVAL: Duration = Duration::from_secs(3600);
     const SCOPE_V1: &'static str = v1::scope::SCAN_PROFILES;
     const SCOPE_V3: &'static str = v3::scope::SCAN_PROFILES;
-    const REACH: Reach = Reach::Customer;
+    type Target = CustomerId;
     type Record = Vec<Report>;
 
     async fn poll(
         api: &Api,
-        target: &Target,
-        _previous: Option<&Self::Record>,
+        customer: &CustomerId,
+        previous: Option<&Self::Record>,
         context: &Context,
-    ) -> Result<Reading<Self::Record>, Failure> {
-        let Target::Customer(customer) = target else {
-            return Err(Error::UnusableId.at(Endpoint::ScanChanges));
-        };
-        let scan_profiles::Listed {
-            ids, mut unreadable, ..
-        } = scan_profiles::list(api, customer).await?;
+    ) -> Result<PollOutput<Self::Record>, Failure> {
+        let scan_profiles::Listed { ids, unreadable, .. } = scan_profiles::list(api, customer).await?;
+        let mut unknown = 0;
         let mut reports = Vec::with_capacity(ids.len());
         for id in ids.into_iter().flatten() {
             let answer = match ask(api, customer, &id, context.settings.scan_objects).await {
-                // A profile that was deleted since the list was made is gone, and the rest is complete without it.
-                Err(failure) if matches!(failure.error, Error::Status(404)) => continue,
-                answer => answer?,
+                // The profile may have been deleted since. Only a list without it proves that.
+                Err(failure) if matches!(failure.error, Error::Status(404)) => None,
+                answer => read(&answer?, id.clone(), api),
             };
-            match read(&answer, id, api) {
-                Some(report) => reports.push(report),
-                None => unreadable += 1,
-            }
+            unknown += usize::from(answer.is_none());
+            let held = || super::hold_known(previous, |known| known.profile_id == id);
+            reports.extend(answer.or_else(held));
         }
-        Ok(Reading::one(customer, reports, unreadable, Endpoint::ScanChanges))
-    }
-
-    fn complete(previous: &Self::Record, partial: Self::Record) -> Self::Record {
-        super::keep_missing(previous, partial, |report| report.profile_id.clone())
+        // Any known report may be that of the profile whose row has no id.
+        if let Some(previous) = previous.filter(|_| unreadable > 0) {
+            reports = super::keep_missing(previous, reports, |report| report.profile_id.clone());
+        }
+        Ok(PollOutput::one(
+            customer,
+            reports,
+            unreadable + unknown,
+            Endpoint::ScanChanges,
+        ))
     }
 
     fn split(record: &Self::Record) -> Option<(Self::Record, Self::Record)> {
         super::split_rows(record)
     }
 
-    fn metrics() -> Vec<ShapeMetrics> {
-        vec![shape(&SHAPE_REPORT), shape(&SHAPE_OBJECTS)]
+    fn question(settings: &Settings) -> Question {
+        Question {
+            scan_objects: settings.scan_objects,
+            ..Question::default()
+        }
     }
 
-    fn tables(record: &Self::Record, customer: &CustomerId, _context: &Context) -> (Vec<Table>, u64) {
-        let objects: Vec<Objects> = record.iter().flat_map(Report::objects).collect();
+    fn metrics() -> Vec<ShapeMetrics> {
+        vec![SHAPE_REPORT.metrics(), SHAPE_OBJECTS.metrics()]
+    }
+
+    fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> (Vec<Table>, u64) {
+        // A record of before a reload may hold them though they are not wanted any more.
+        let shown = record.iter().filter(|_| context.settings.scan_objects);
+        let objects: Vec<Objects> = shown.flat_map(Report::objects).collect();
         tabulate([
             SHAPE_REPORT.table(customer.as_str(), record),
             SHAPE_OBJECTS.table(customer.as_str(), &objects),
@@ -134,7 +138,7 @@ impl Collector for ScanChanges {
     }
 }
 
-/// What the API says of one report: the numbers, and the objects where they are asked for.
+/// Parts of one report: the numbers, and the objects if requested.
 struct Answer {
     numbers: Vec<Box<RawValue>>,
     objects: Option<Vec<Box<RawValue>>>,
@@ -167,7 +171,7 @@ async fn ask(api: &Api, customer: &CustomerId, id: &str, with_objects: bool) -> 
     }
 }
 
-/// Reads a report; `None` where the answer is there and no report. An empty answer says that there is none yet.
+/// Parses a report; `None` if the response is not one. An empty response means that there is none yet.
 fn read(answer: &Answer, profile_id: String, api: &Api) -> Option<Report> {
     let observer = api.observer().as_ref();
     let mut report = Report {
@@ -257,70 +261,45 @@ struct Objects {
 }
 
 const SHAPE_REPORT: Shape<Report> = Shape {
-    labels: &[Label {
-        name: "profile_id",
-        value: |report| Some(Cow::Borrowed(&report.profile_id)),
-    }],
+    labels: &[label("profile_id", |report| Some(&report.profile_id))],
     columns: &[
-        Column {
-            metric: Metric::gauge(
-                "elements_scan_status",
-                "Status of the last scan: 1 running, 2 finished, 3 failed, 4 finished with exception, 5 skipped, 10 \
-                 stopped, and the others of elements_job_status, -1 unknown",
-            ),
-            value: |report| report.status.map(|status| f64::from(status.code())),
-        },
-        Column {
-            metric: Metric::timestamp(
-                "elements_scan_report_timestamp_seconds",
-                "When the daily report was made; when the profile was modified if there is none yet",
-            ),
-            value: |report| report.updated.map(Timestamp::as_unix_seconds),
-        },
-        Column {
-            metric: Metric::gauge(
-                "elements_scan_new_objects",
-                "Objects newly registered in the daily report",
-            ),
-            value: |report| report.new.map(super::float),
-        },
-        Column {
-            metric: Metric::gauge(
-                "elements_scan_moved_objects",
-                "Objects moved to another container in the daily report",
-            ),
-            value: |report| report.moved.map(super::float),
-        },
-        Column {
-            metric: Metric::gauge(
-                "elements_scan_removed_objects",
-                "Objects removed from Microsoft 365 or out of policy in the daily report",
-            ),
-            value: |report| report.removed.map(super::float),
-        },
+        gauge(
+            "elements_scan_status",
+            "Status number of the last scan; -1 if unknown",
+            |report| report.status.map(|status| f64::from(status.code())),
+        ),
+        timestamp(
+            "elements_scan_report_timestamp_seconds",
+            "Creation of the daily report, Unix time; last modification of the profile if there is none yet",
+            |report| report.updated.map(Timestamp::as_unix_seconds),
+        ),
+        gauge(
+            "elements_scan_new_objects",
+            "Objects newly registered in the daily report",
+            |report| report.new.map(super::float),
+        ),
+        gauge(
+            "elements_scan_moved_objects",
+            "Objects moved to another container in the daily report",
+            |report| report.moved.map(super::float),
+        ),
+        gauge(
+            "elements_scan_removed_objects",
+            "Objects removed from Microsoft 365 or out of policy in the daily report",
+            |report| report.removed.map(super::float),
+        ),
     ],
 };
 
 const SHAPE_OBJECTS: Shape<Objects> = Shape {
     labels: &[
-        Label {
-            name: "profile_id",
-            value: |row| Some(Cow::Borrowed(&row.profile_id)),
-        },
-        Label {
-            name: "change",
-            value: |row| Some(Cow::Borrowed(row.change)),
-        },
-        Label {
-            name: "container",
-            value: |row| Some(Cow::Borrowed(&row.container)),
-        },
+        label("profile_id", |row| Some(&row.profile_id)),
+        label("change", |row| Some(row.change)),
+        label("container", |row| Some(&row.container)),
     ],
-    columns: &[Column {
-        metric: Metric::gauge(
-            "elements_scan_changed_objects",
-            "Changed objects of the daily report by container; only with collectors.scan_changes.objects",
-        ),
-        value: |row| Some(f64::from(row.count)),
-    }],
+    columns: &[gauge(
+        "elements_scan_changed_objects",
+        "Changed objects of the daily report by container; only with collectors.scan_changes.objects",
+        |row| Some(f64::from(row.count)),
+    )],
 };

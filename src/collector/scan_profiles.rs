@@ -1,17 +1,18 @@
 //! Scan profiles: what is scanned, how and how often.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Collector, Context, Reach, Reading, Target, shape, tabulate};
+use super::scan_changes::ScanChanges;
+use super::{Collector, Context, PollOutput, tabulate};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v1, v3};
 use crate::domain::{self, CustomerId, DailyScan, ScanMode, Timestamp, scan_mode};
-use crate::exposition::{Column, Label, Metric, Shape, ShapeMetrics, Table};
+use crate::exposition::{Label, Shape, ShapeMetrics, Table, gauge, info, label, timestamp};
 
 /// A scan profile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,7 +32,7 @@ pub(super) struct Profile {
     ignore_locked: Option<bool>,
     out_of_policy_notification: Option<bool>,
     containers: BTreeMap<Cow<'static, str>, u32>,
-    /// When it was last modified according to the list that its details were asked for after.
+    /// Its modification time in the list before its details were requested.
     #[serde(default)]
     listed_modified: Option<Timestamp>,
     /// Whether its details are those of the poll before.
@@ -40,12 +41,8 @@ pub(super) struct Profile {
 }
 
 impl super::Held for Profile {
-    fn is_held(&self) -> bool {
-        self.held
-    }
-
-    fn hold(&mut self) {
-        self.held = true;
+    fn held(&mut self) -> &mut bool {
+        &mut self.held
     }
 }
 
@@ -69,23 +66,18 @@ impl Collector for ScanProfiles {
     const INTERVAL: Duration = Duration::from_secs(3600);
     const SCOPE_V1: &'static str = v1::scope::SCAN_PROFILES;
     const SCOPE_V3: &'static str = v3::scope::SCAN_PROFILES;
-    const REACH: Reach = Reach::Customer;
+    const FOLLOWED_BY: &'static [&'static str] = &[ScanChanges::NAME];
+    type Target = CustomerId;
     type Record = Vec<Profile>;
 
     async fn poll(
         api: &Api,
-        target: &Target,
+        customer: &CustomerId,
         previous: Option<&Self::Record>,
         _context: &Context,
-    ) -> Result<Reading<Self::Record>, Failure> {
-        let Target::Customer(customer) = target else {
-            return Err(Error::UnusableId.at(Endpoint::ScanProfiles));
-        };
-        let Listed {
-            rows,
-            ids,
-            mut unreadable,
-        } = list(api, customer).await?;
+    ) -> Result<PollOutput<Self::Record>, Failure> {
+        let Listed { rows, ids, unreadable } = list(api, customer).await?;
+        let mut unknown = 0;
         let mut profiles = Vec::with_capacity(ids.len());
         for (json, id) in rows.iter().zip(ids) {
             let Some(id) = id else { continue };
@@ -95,35 +87,57 @@ impl Collector for ScanProfiles {
             }
             let details = detail(api, customer, &id).await;
             let details = match details {
-                // A profile that was deleted since the list was made is gone, and the rest is complete without it.
-                Err(failure) if matches!(failure.error, Error::Status(404)) => continue,
+                // It may have been deleted since. Only a list without it proves that.
+                Err(failure) if matches!(failure.error, Error::Status(404)) => {
+                    unknown += 1;
+                    let known = super::hold_known(previous, |known| known.id == id);
+                    profiles.extend(known.or_else(|| as_listed(json, &id, api)));
+                    continue;
+                }
                 details => details?,
             };
             let observer = api.observer().as_ref();
             let listed = Row::read(json, Endpoint::ScanProfiles, observer);
-            // There may be no details yet of a profile; what the list says of it stands then.
+            // A profile may have no details yet; the values of the list are used then.
             let detailed = match details.first() {
                 None => Row::read(json, Endpoint::ScanProfiles, observer),
                 Some(details) => Row::read(details, Endpoint::ScanProfile, observer).filter(|row| row.has_any(TELLING)),
             };
             match (listed, detailed) {
                 (Some(listed), Some(detailed)) => profiles.push(read(id, &detailed, &listed)),
-                _ => unreadable += 1,
+                _ => {
+                    unknown += 1;
+                    profiles.extend(super::hold_known(previous, |known| known.id == id));
+                }
             }
         }
-        Ok(Reading::one(customer, profiles, unreadable, Endpoint::ScanProfiles))
-    }
-
-    fn complete(previous: &Self::Record, partial: Self::Record) -> Self::Record {
-        super::keep_missing(previous, partial, |profile| profile.id.clone())
+        // Any known profile may be the one whose row has no id.
+        if let Some(previous) = previous.filter(|_| unreadable > 0) {
+            profiles = super::keep_missing(previous, profiles, |profile| profile.id.clone());
+        }
+        Ok(PollOutput::one(
+            customer,
+            profiles,
+            unreadable + unknown,
+            Endpoint::ScanProfiles,
+        ))
     }
 
     fn split(record: &Self::Record) -> Option<(Self::Record, Self::Record)> {
         super::split_rows(record)
     }
 
+    fn lists_others(record: &Self::Record, previous: &Self::Record) -> bool {
+        let known: BTreeSet<&str> = previous.iter().map(|profile| profile.id.as_str()).collect();
+        record.iter().any(|profile| !known.contains(profile.id.as_str()))
+    }
+
     fn metrics() -> Vec<ShapeMetrics> {
-        vec![shape(&SHAPE_INFO), shape(&SHAPE_PROFILE), shape(&SHAPE_CONTAINERS)]
+        vec![
+            SHAPE_INFO.metrics(),
+            SHAPE_PROFILE.metrics(),
+            SHAPE_CONTAINERS.metrics(),
+        ]
     }
 
     fn tables(record: &Self::Record, customer: &CustomerId, _context: &Context) -> (Vec<Table>, u64) {
@@ -143,10 +157,19 @@ fn unchanged(json: &RawValue, id: &str, previous: Option<&Vec<Profile>>, api: &A
     let known = previous?.iter().find(|profile| profile.id == id)?;
     let observer = api.observer().as_ref();
     let modified = Row::read(json, Endpoint::ScanProfiles, observer)?.timestamp(MODIFIED)?;
-    let same = known.listed_modified == Some(modified) && !known.details_kept;
+    let same = known.listed_modified == Some(modified) && !known.details_kept && !known.held;
     same.then(|| Profile {
         details_kept: true,
         ..known.clone()
+    })
+}
+
+/// A profile as far as the list describes it, held because its details are missing.
+fn as_listed(json: &RawValue, id: &str, api: &Api) -> Option<Profile> {
+    let listed = Row::read(json, Endpoint::ScanProfiles, api.observer().as_ref())?;
+    Some(Profile {
+        held: true,
+        ..read(id.to_owned(), &listed, &listed)
     })
 }
 
@@ -212,7 +235,7 @@ async fn detail(api: &Api, customer: &CustomerId, id: &str) -> Result<Vec<Box<Ra
     }
 }
 
-/// Reads a profile from its details, and from the list what the details lack.
+/// Parses a profile from its details, completed from the list.
 fn read(id: String, detailed: &Row<'_>, listed: &Row<'_>) -> Profile {
     let either = |names: Names| {
         let text = detailed.name(names).or_else(|| listed.name(names));
@@ -284,114 +307,76 @@ struct Containers {
     count: u32,
 }
 
-const PROFILE_ID: Label<Profile> = Label {
-    name: "profile_id",
-    value: |profile| Some(Cow::Borrowed(&profile.id)),
-};
+const PROFILE_ID: Label<Profile> = label("profile_id", |profile| Some(&profile.id));
 
 const SHAPE_INFO: Shape<Profile> = Shape {
     labels: &[
         PROFILE_ID,
-        Label {
-            name: "profile_name",
-            value: |profile| Some(Cow::Borrowed(&profile.name)),
-        },
-        Label {
-            name: "tenant_id",
-            value: |profile| Some(Cow::Borrowed(&profile.tenant_id)),
-        },
-        Label {
-            name: "tenant_domain",
-            value: |profile| Some(Cow::Borrowed(&profile.tenant_domain)),
-        },
-        Label {
-            name: "scan_mode",
-            value: |profile| Some(Cow::Borrowed(profile.scan_mode.map_or("", ScanMode::label))),
-        },
+        label("profile_name", |profile| Some(&profile.name)),
+        label("tenant_id", |profile| Some(&profile.tenant_id)),
+        label("tenant_domain", |profile| Some(&profile.tenant_domain)),
+        label("scan_mode", |profile| {
+            Some(profile.scan_mode.map_or("", ScanMode::label))
+        }),
     ],
-    columns: &[Column {
-        metric: Metric::info("elements_scan_profile_info", "A scan profile of a customer"),
-        value: |_| Some(1.0),
-    }],
+    columns: &[info("elements_scan_profile_info", "Scan profile of a customer")],
 };
 
 const SHAPE_PROFILE: Shape<Profile> = Shape {
     labels: &[PROFILE_ID],
     columns: &[
-        Column {
-            metric: Metric::timestamp(
-                "elements_scan_profile_modified_timestamp_seconds",
-                "When the scan profile was last modified",
-            ),
-            value: |profile| profile.modified.map(Timestamp::as_unix_seconds),
-        },
-        Column {
-            metric: Metric::timestamp(
-                "elements_scan_profile_created_timestamp_seconds",
-                "When the scan profile was created",
-            ),
-            value: |profile| profile.created.map(Timestamp::as_unix_seconds),
-        },
-        Column {
-            metric: Metric::gauge(
-                "elements_scan_profile_daily_scan_enabled",
-                "Whether the profile scans daily",
-            ),
-            value: |profile| match profile.daily_scan? {
+        timestamp(
+            "elements_scan_profile_modified_timestamp_seconds",
+            "Last modification of the scan profile, Unix time",
+            |profile| profile.modified.map(Timestamp::as_unix_seconds),
+        ),
+        timestamp(
+            "elements_scan_profile_created_timestamp_seconds",
+            "Creation of the scan profile, Unix time",
+            |profile| profile.created.map(Timestamp::as_unix_seconds),
+        ),
+        gauge(
+            "elements_scan_profile_daily_scan_enabled",
+            "1 if the profile scans daily, 0 otherwise",
+            |profile| match profile.daily_scan? {
                 DailyScan::Off => Some(0.0),
                 DailyScan::At(_) => Some(1.0),
             },
-        },
-        Column {
-            metric: Metric::gauge(
-                "elements_scan_profile_daily_scan_start_seconds",
-                "When the daily scan starts, in seconds after midnight",
-            ),
-            value: |profile| match profile.daily_scan? {
+        ),
+        gauge(
+            "elements_scan_profile_daily_scan_start_seconds",
+            "Start of the daily scan in seconds after midnight; absent without a daily scan",
+            |profile| match profile.daily_scan? {
                 DailyScan::Off => None,
                 DailyScan::At(seconds) => Some(f64::from(seconds)),
             },
-        },
-        Column {
-            metric: Metric::gauge(
-                "elements_scan_profile_archived_mailboxes_enabled",
-                "Whether in-place archived mailboxes are scanned",
-            ),
-            value: |profile| profile.archived_mailboxes.map(f64::from),
-        },
-        Column {
-            metric: Metric::gauge(
-                "elements_scan_profile_ignore_locked_enabled",
-                "Whether locked objects are ignored when the job status is made",
-            ),
-            value: |profile| profile.ignore_locked.map(f64::from),
-        },
-        Column {
-            metric: Metric::gauge(
-                "elements_scan_profile_out_of_policy_notification_enabled",
-                "Whether recipients are told of objects that moved or left",
-            ),
-            value: |profile| profile.out_of_policy_notification.map(f64::from),
-        },
+        ),
+        gauge(
+            "elements_scan_profile_archived_mailboxes_enabled",
+            "1 if in-place archived mailboxes are scanned, 0 otherwise",
+            |profile| profile.archived_mailboxes.map(f64::from),
+        ),
+        gauge(
+            "elements_scan_profile_ignore_locked_enabled",
+            "1 if locked objects do not affect the job status, 0 otherwise",
+            |profile| profile.ignore_locked.map(f64::from),
+        ),
+        gauge(
+            "elements_scan_profile_out_of_policy_notification_enabled",
+            "1 if recipients are notified of moved and removed objects, 0 otherwise",
+            |profile| profile.out_of_policy_notification.map(f64::from),
+        ),
     ],
 };
 
 const SHAPE_CONTAINERS: Shape<Containers> = Shape {
     labels: &[
-        Label {
-            name: "profile_id",
-            value: |row| Some(Cow::Borrowed(&row.profile_id)),
-        },
-        Label {
-            name: "object_type",
-            value: |row| Some(Cow::Borrowed(&row.object_type)),
-        },
+        label("profile_id", |row| Some(&row.profile_id)),
+        label("object_type", |row| Some(&row.object_type)),
     ],
-    columns: &[Column {
-        metric: Metric::gauge(
-            "elements_scan_profile_containers",
-            "Containers of the profile, by object type",
-        ),
-        value: |row| Some(f64::from(row.count)),
-    }],
+    columns: &[gauge(
+        "elements_scan_profile_containers",
+        "Containers of the scan profile by object type",
+        |row| Some(f64::from(row.count)),
+    )],
 };

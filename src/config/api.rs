@@ -1,85 +1,71 @@
-//! The section `api`: where the API is and how hard it may be asked.
+//! The section `api`: URLs and limits of the API.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use url::Url;
+use url::{Host, Url};
 
-use super::error::Error;
-use super::keys;
-use super::layers::Settings;
-use super::setting::{SHORTEST, Setting};
+use super::layers::Layers;
 use crate::domain::Gigabyte;
+use crate::settings::{Error, Field, SHORTEST};
 
-/// How long one request may take: long enough for a slow page, short enough for several tries within the shortest default
-/// interval of five minutes.
-pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Maximum timeout. A request that takes longer than two job intervals is lost rather than slow.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// The longest timeout that can be configured. A request that takes longer than two job intervals is lost, not slow.
-pub const LONGEST_TIMEOUT: Duration = Duration::from_secs(600);
+/// Maximum request rate. Beyond it, a typing error is more likely than a partner of that size.
+pub(super) const MOST_REQUESTS_PER_SECOND: f64 = 1000.0;
 
-/// The ceiling of the request rate. No limit is published; five a second poll a thousand customers' jobs in under four minutes.
-pub const DEFAULT_REQUESTS_PER_SECOND: f64 = 5.0;
+/// Maximum concurrency: as many open connections as common file limits allow in addition to scrapes.
+pub(super) const MOST_CONCURRENCY: usize = 256;
 
-/// The highest ceiling that can be configured: beyond it a typing error is likelier than a partner that large.
-pub const MOST_REQUESTS_PER_SECOND: f64 = 1000.0;
-
-/// How many requests may be under way at once: enough to reach the default rate while an answer takes a second and a half.
-pub const DEFAULT_MAX_CONCURRENCY: usize = 8;
-
-/// The most concurrency that can be configured: as many open connections as common file limits bear beside the scrapes.
-pub const MOST_CONCURRENCY: usize = 256;
-
-/// Where the first generation begins, as the current reference has it.
-pub const DEFAULT_V1_BASE_PATH: &str = "/partner";
-
-/// Where the API is and how hard it may be asked.
+/// URLs and limits of the API.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Api {
-    /// The generation to speak.
+    /// Generation of the API.
     pub version: Version,
-    /// The environment that the registration lives in.
+    /// Environment of the registration.
     pub environment: Environment,
-    /// The address of the API: `https`, or `http` to a loopback address; without credentials, query and fragment.
+    /// URL of the API: `https`, or `http` on a loopback address; without credentials, query and fragment.
     pub base_url: Url,
-    /// The address that issues tokens; of the same kind.
+    /// URL of the token endpoint, with the same restrictions.
     pub token_url: Url,
-    /// The proxy for both.
+    /// Proxy for both.
     pub proxy_url: Option<ProxyUrl>,
-    /// A PEM file of certificate authorities to trust besides the system's.
+    /// PEM file of certificate authorities to trust in addition to the system's.
     pub ca_file: Option<PathBuf>,
-    /// How long one request may take as a whole; 1 s to 10 min.
+    /// Timeout of a whole request; 1 s to 10 min.
     pub timeout: Duration,
-    /// The ceiling of the request rate; above 0, at most 1000.
+    /// Maximum request rate per second; above 0, at most 1000.
     pub requests_per_second: f64,
-    /// The ceiling of requests under way; 1 to 256.
+    /// Maximum number of concurrent requests; 1 to 256.
     pub max_concurrency: usize,
-    /// How many bytes a gigabyte of the API has.
+    /// Number of bytes in a gigabyte of the API.
     pub gigabyte: Gigabyte,
-    /// Where the first generation begins below `base_url`: empty, or a path that begins with a slash and does not end in one.
+    /// Base path of the first generation below `base_url`: empty, or a path with a leading and without a trailing
+    /// slash.
     pub v1_base_path: String,
 }
 
-/// The generation of the API to speak.
+/// Generation of the API.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Version {
     /// The first, under `/partner`.
     V1,
     /// The second, under `/partner/external/v3`.
     V3,
-    /// The second where the registration holds its customers scope, else the first.
+    /// The second if the registration has its customers scope, otherwise the first.
     #[default]
     Auto,
 }
 
-/// An AvePoint environment. Its addresses are from the vendor's page on authentication.
+/// An AvePoint environment. Its URLs are from the vendor's page about authentication.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Environment {
     /// The worldwide service.
     #[default]
     Commercial,
-    /// The service for the government of the United States.
+    /// The service for the US government.
     UsGov,
     /// The environment that the vendor calls AOS 2.
     Aos2,
@@ -88,7 +74,7 @@ pub enum Environment {
 }
 
 impl Environment {
-    /// The word in the configuration.
+    /// Returns the word in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Commercial => "commercial",
@@ -98,7 +84,7 @@ impl Environment {
         }
     }
 
-    /// The published address that issues tokens.
+    /// Returns the published URL of the token endpoint.
     pub const fn token_url(self) -> &'static str {
         match self {
             Self::Commercial => "https://identity.avepointonlineservices.com/connect/token",
@@ -108,21 +94,23 @@ impl Environment {
         }
     }
 
-    /// The address of the API, where it is published.
-    pub const fn base_url(self) -> Option<&'static str> {
+    /// Returns the published URL of the API.
+    pub const fn base_url(self) -> &'static str {
         match self {
-            Self::Commercial => Some("https://graph.avepointonlineservices.com"),
-            Self::UsGov | Self::Aos2 | Self::Fedramp => None,
+            Self::Commercial => "https://graph.avepointonlineservices.com",
+            Self::UsGov => "https://graph-gov.avepointonlineservices.com",
+            Self::Aos2 => "https://graph-aos2.avepointonlineservices.com",
+            Self::Fedramp => "https://graphusgovapi.online15.net",
         }
     }
 }
 
-/// The address of a proxy. It may hold credentials, so that its `Debug` shows only where the proxy is.
+/// The URL of a proxy. It may contain credentials, so its `Debug` output only contains the host.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ProxyUrl(Url);
 
 impl ProxyUrl {
-    /// The whole address, credentials and all, for the HTTP client.
+    /// Returns the whole URL with its credentials, for the HTTP client.
     pub fn expose(&self) -> &Url {
         &self.0
     }
@@ -139,41 +127,30 @@ impl fmt::Debug for ProxyUrl {
     }
 }
 
+/// Reads the generation of the API.
+pub(super) fn read_version(layers: &Layers) -> Result<Version, Error> {
+    layers.read_required("api.version", |field| field.choice(&VERSIONS))
+}
+
 impl Api {
-    pub(super) fn read(settings: &Settings) -> Result<Self, Error> {
-        let environment = settings
-            .read("api.environment", |setting| {
-                setting.choice(&ENVIRONMENTS.map(|known| (known.as_str(), known)))
-            })?
-            .unwrap_or_default();
+    pub(super) fn read(layers: &Layers) -> Result<Self, Error> {
+        let environments = ENVIRONMENTS.map(|known| (known.as_str(), known));
+        let environment = layers.read_required("api.environment", |field| field.choice(&environments))?;
         Ok(Self {
-            version: settings
-                .read("api.version", |setting| setting.choice(&VERSIONS))?
-                .unwrap_or_default(),
+            version: read_version(layers)?,
             environment,
-            proxy_url: settings.read("api.proxy_url", Setting::proxy)?.map(ProxyUrl),
-            ca_file: settings.read("api.ca_file", Setting::path)?,
-            timeout: settings
-                .read("api.timeout", |setting| setting.duration(SHORTEST..=LONGEST_TIMEOUT))?
-                .unwrap_or(DEFAULT_TIMEOUT),
-            requests_per_second: settings
-                .read("api.requests_per_second", |setting| {
-                    setting.positive_number(MOST_REQUESTS_PER_SECOND)
-                })?
-                .unwrap_or(DEFAULT_REQUESTS_PER_SECOND),
-            max_concurrency: settings
-                .read("api.max_concurrency", |setting| {
-                    setting.whole_number(1..=MOST_CONCURRENCY)
-                })?
-                .unwrap_or(DEFAULT_MAX_CONCURRENCY),
-            gigabyte: settings
-                .read("api.gigabyte", |setting| setting.choice(&GIGABYTES))?
-                .unwrap_or_default(),
-            v1_base_path: settings
-                .read("api.v1_base_path", v1_base_path)?
-                .unwrap_or_else(|| DEFAULT_V1_BASE_PATH.to_owned()),
-            token_url: endpoint(settings, "api.token_url", environment, Some(environment.token_url()))?,
-            base_url: endpoint(settings, "api.base_url", environment, environment.base_url())?,
+            proxy_url: layers.read_optional("api.proxy_url", read_proxy)?.map(ProxyUrl),
+            ca_file: layers.read_optional("api.ca_file", Field::path)?,
+            timeout: layers.read_required("api.timeout", |field| field.duration(SHORTEST..=LONGEST_TIMEOUT))?,
+            requests_per_second: layers.read_required("api.requests_per_second", |field| {
+                field.positive_number(MOST_REQUESTS_PER_SECOND)
+            })?,
+            max_concurrency: layers
+                .read_required("api.max_concurrency", |field| field.whole_number(1..=MOST_CONCURRENCY))?,
+            gigabyte: layers.read_required("api.gigabyte", |field| field.choice(&GIGABYTES))?,
+            v1_base_path: layers.read_required("api.v1_base_path", read_base_path)?,
+            token_url: endpoint(layers, "api.token_url", environment.token_url())?,
+            base_url: endpoint(layers, "api.base_url", environment.base_url())?,
         })
     }
 }
@@ -189,48 +166,88 @@ const VERSIONS: [(&str, Version); 3] = [("v1", Version::V1), ("v3", Version::V3)
 
 const GIGABYTES: [(&str, Gigabyte); 2] = [("binary", Gigabyte::Binary), ("decimal", Gigabyte::Decimal)];
 
-fn endpoint(
-    settings: &Settings,
-    path: &'static str,
-    environment: Environment,
-    published: Option<&str>,
-) -> Result<Url, Error> {
-    if let Some(setting) = settings.get(path) {
-        return setting.endpoint();
+fn endpoint(layers: &Layers, path: &str, published: &str) -> Result<Url, Error> {
+    if let Some(field) = layers.get(path) {
+        return read_endpoint(&field);
     }
-    published
-        .and_then(|url| Url::parse(url).ok())
-        .ok_or_else(|| Error::Missing {
-            key: path,
-            because: format!(
-                " with api.environment {}, whose API address is not published",
-                environment.as_str()
-            ),
-            variable: keys::variable(path),
-        })
+    // The published addresses are valid URLs, as a test checks.
+    Url::parse(published).map_err(|_| layers.missing(path, "is required"))
 }
 
-fn v1_base_path(setting: &Setting) -> Result<String, Error> {
+/// Parses a URL to which secrets may be sent: `https`, or `http` on this machine.
+fn read_endpoint(field: &Field<'_>) -> Result<Url, Error> {
+    const EXAMPLE: &str = "expected something like https://graph.example.com";
+    let field = hide_credentials(field);
+    let url = read_url(&field, EXAMPLE)?;
+    let problem = match url.scheme() {
+        "http" if !is_loopback(&url) => {
+            "would send secrets in the clear; expected https, or http to a loopback address"
+        }
+        "http" | "https" if !url.username().is_empty() || url.password().is_some() => {
+            "holds credentials; they belong in the section auth"
+        }
+        "http" | "https" if url.query().is_some() || url.fragment().is_some() => {
+            "holds a query or a fragment; expected none"
+        }
+        "http" | "https" => return Ok(url),
+        _ => return Err(field.invalid(format!("is not an https URL; {EXAMPLE}"))),
+    };
+    Err(field.invalid(problem))
+}
+
+/// Parses the URL of a proxy, which may contain credentials.
+fn read_proxy(field: &Field<'_>) -> Result<Url, Error> {
+    const EXAMPLE: &str = "expected something like http://proxy.example.com:3128";
+    let field = hide_credentials(field);
+    let url = read_url(&field, EXAMPLE)?;
+    if matches!(url.scheme(), "http" | "https") && url.host().is_some() {
+        Ok(url)
+    } else {
+        Err(field.invalid(format!("is not the URL of a proxy; {EXAMPLE}")))
+    }
+}
+
+fn read_url(field: &Field<'_>, expected: &str) -> Result<Url, Error> {
+    Url::parse(field.text()?).map_err(|problem| field.invalid(format!("is not a URL ({problem}); {expected}")))
+}
+
+/// Returns the field of a URL, marked as secret if any part of it may contain credentials.
+fn hide_credentials<'a>(field: &Field<'a>) -> Field<'a> {
+    let field = field.clone();
+    match field.raw_text() {
+        Ok(text) if text.contains(['@', '?', '#']) => field.secret(),
+        _ => field,
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+fn read_base_path(field: &Field<'_>) -> Result<String, Error> {
     let expected = "is not a path; expected something like /partner or /partner/api/V1.1";
-    let path = setting.text()?;
+    let path = field.text()?;
     let is_plain = |character: char| character.is_ascii_graphic() && !matches!(character, '?' | '#' | '\\' | '%');
     if !path.starts_with('/') || !path.chars().all(is_plain) {
-        return Err(setting.invalid(expected));
+        return Err(field.invalid(expected));
     }
     let segments = path.trim_matches('/').split('/');
     if path.trim_matches('/').is_empty() {
         return Ok(String::new());
     }
     if segments.clone().any(|name| matches!(name, "" | "." | "..")) {
-        return Err(setting.invalid(expected));
+        return Err(field.invalid(expected));
     }
     Ok(path.trim_end_matches('/').to_owned())
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
     use crate::config::tests::{from_file, message};
 
@@ -244,36 +261,37 @@ mod tests {
 
     #[test]
     fn environments_set_the_urls() {
-        let commercial = api("  environment: commercial\n");
-        assert_eq!(
-            commercial.base_url.as_str(),
-            "https://graph.avepointonlineservices.com/"
-        );
-        assert_eq!(commercial.token_url.as_str(), Environment::Commercial.token_url());
-        for (environment, token_url) in [
+        for (environment, token_url, base_url) in [
+            (
+                "commercial",
+                "https://identity.avepointonlineservices.com/connect/token",
+                "https://graph.avepointonlineservices.com/",
+            ),
             (
                 "us-gov",
                 "https://identity-gov.avepointonlineservices.com/connect/token",
+                "https://graph-gov.avepointonlineservices.com/",
             ),
-            ("aos2", "https://identity-aos2.avepointonlineservices.com/connect/token"),
-            ("fedramp", "https://identity.online15.net/connect/token"),
+            (
+                "aos2",
+                "https://identity-aos2.avepointonlineservices.com/connect/token",
+                "https://graph-aos2.avepointonlineservices.com/",
+            ),
+            (
+                "fedramp",
+                "https://identity.online15.net/connect/token",
+                "https://graphusgovapi.online15.net/",
+            ),
         ] {
+            let read = api(&format!("  environment: {environment}\n"));
+            assert_eq!(read.token_url.as_str(), token_url);
+            assert_eq!(read.base_url.as_str(), base_url);
             let read = api(&format!(
                 "  environment: {environment}\n  base_url: https://graph.example.com\n"
             ));
             assert_eq!(read.token_url.as_str(), token_url);
             assert_eq!(read.base_url.as_str(), "https://graph.example.com/");
         }
-    }
-
-    #[test]
-    fn other_environments_require_a_base_url() {
-        let yaml = "auth: {client_id: demo, client_secret: demo-secret}\napi: {environment: us-gov}";
-        assert_eq!(
-            message(from_file(yaml)),
-            "api.base_url is required with api.environment us-gov, whose API address is not published: \
-             set it in the file or as ELEMENTS_API__BASE_URL"
-        );
     }
 
     #[test]
@@ -294,18 +312,87 @@ mod tests {
             assert_eq!(
                 message(from_file(&yaml)),
                 format!(
-                    "elements.yml: api.v1_base_path: \"{text}\" is not a path; expected something like /partner or /partner/api/V1.1"
+                    "elements.yml:1: api.v1_base_path: \"{text}\" is not a path; expected something like /partner or /partner/api/V1.1"
                 )
             );
         }
     }
 
     #[test]
-    fn a_proxy_shows_no_credentials() {
+    fn proxy_shows_no_credentials() {
         let proxy = api("  proxy_url: http://me:hunter2@proxy.example.com:3128\n")
             .proxy_url
             .unwrap();
         assert_eq!(format!("{proxy:?}"), "ProxyUrl(http://proxy.example.com:3128)");
         assert_eq!(proxy.expose().password(), Some("hunter2"));
+    }
+
+    fn read(key: &str, url: &str) -> Result<crate::config::Config, Error> {
+        from_file(&format!(
+            "api: {{{key}: '{url}'}}\nauth: {{client_id: demo, client_secret: x}}"
+        ))
+    }
+
+    #[test]
+    fn endpoints_are_https_or_on_this_machine() {
+        for text in [
+            "https://graph.example.com",
+            "https://graph.example.com:8443/elements",
+            "http://127.0.0.1:10028",
+            "http://127.9.9.9",
+            "http://[::1]:10028",
+            "http://localhost:10028",
+        ] {
+            assert!(read("base_url", text).is_ok(), "{text}");
+        }
+        for (text, problem) in [
+            (
+                "graph",
+                "\"graph\" is not a URL (relative URL without a base); expected something like https://graph.example.com",
+            ),
+            (
+                "ftp://graph.example.com",
+                "\"ftp://graph.example.com\" is not an https URL; expected something like https://graph.example.com",
+            ),
+            (
+                "http://graph.example.com",
+                "\"http://graph.example.com\" would send secrets in the clear; expected https, or http to a loopback address",
+            ),
+            (
+                "http://localhost.example.com",
+                "\"http://localhost.example.com\" would send secrets in the clear; expected https, or http to a loopback address",
+            ),
+            (
+                "https://me:hunter2@graph.example.com",
+                "(hidden) holds credentials; they belong in the section auth",
+            ),
+            (
+                "https://graph.example.com?key=hunter2",
+                "(hidden) holds a query or a fragment; expected none",
+            ),
+            (
+                "https://graph.example.com#top",
+                "(hidden) holds a query or a fragment; expected none",
+            ),
+        ] {
+            assert_eq!(
+                message(read("base_url", text)),
+                format!("elements.yml:1: api.base_url: {problem}")
+            );
+        }
+    }
+
+    #[test]
+    fn proxies_may_contain_credentials_that_are_never_shown() {
+        assert!(read("proxy_url", "http://me:hunter2@proxy.example.com:3128").is_ok());
+        assert!(read("proxy_url", "https://proxy.example.com").is_ok());
+        assert_eq!(
+            message(read("proxy_url", "proxy.example.com:3128")),
+            "elements.yml:1: api.proxy_url: \"proxy.example.com:3128\" is not the URL of a proxy; expected something like http://proxy.example.com:3128"
+        );
+        for text in ["socks5://me:hunter2@proxy", "http://me:hunter2@proxy:port"] {
+            let shown = message(read("proxy_url", text));
+            assert!(shown.contains("(hidden)") && !shown.contains("hunter2"), "{shown}");
+        }
     }
 }

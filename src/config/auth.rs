@@ -1,48 +1,48 @@
-//! The section `auth`: who the exporter is and how it proves it.
+//! The section `auth`: identity and credential.
 
 use std::path::{Path, PathBuf};
 
-use super::error::Error;
 use super::keys;
-use super::layers::Settings;
-use super::setting::Setting;
+use super::layers::Layers;
 use crate::secret::Secret;
+use crate::settings::{Error, Field};
 
-/// Who the exporter is and how it proves it.
+/// Identity and credential of the exporter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Auth {
     /// The client id of the app registration.
     pub client_id: String,
-    /// The one proof that is configured.
+    /// The configured credential.
     pub credential: Credential,
-    /// When the client secret ends, in seconds since the Unix epoch, as the operator noted it. Says nothing of a certificate.
+    /// Expiry of the client secret in seconds since the Unix epoch, as entered by the operator. Does not apply to a
+    /// certificate.
     pub secret_expires: Option<i64>,
 }
 
-/// The proof of an identity. Files are named here and read where they are used, so that a rotated one takes effect.
+/// A credential. Files are only named here and read when they are used, so that rotated ones take effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
     /// A client secret.
     Secret(Secret),
-    /// A file that holds a client secret.
+    /// A file with a client secret.
     SecretFile(PathBuf),
     /// A certificate whose key signs assertions.
     Certificate {
-        /// A PFX (`.pfx`, `.p12`), or else a PEM file.
+        /// A PFX (`.pfx`, `.p12`), or otherwise a PEM file.
         file: PathBuf,
-        /// The PEM file of the key; `None` with a PFX, and with a PEM file that holds the key itself.
+        /// The PEM file of the key; `None` with a PFX, and with a PEM file that contains the key.
         private_key: Option<PathBuf>,
         /// The password of the PFX or of the key.
         password: Option<Password>,
     },
 }
 
-/// A password, or where it is.
+/// A password, or its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Password {
     /// The password itself.
     Value(Secret),
-    /// A file that holds it.
+    /// A file with the password.
     File(PathBuf),
 }
 
@@ -54,54 +54,48 @@ const PRIVATE_KEY_FILE: &str = "auth.private_key_file";
 const CERTIFICATE_PASSWORD: &str = "auth.certificate_password";
 const CERTIFICATE_PASSWORD_FILE: &str = "auth.certificate_password_file";
 
-/// The keys of which exactly one must be set.
+/// Keys of which exactly one must be set.
 const CREDENTIALS: [&str; 3] = [CLIENT_SECRET, CLIENT_SECRET_FILE, CERTIFICATE_FILE];
 
-/// The keys that are about a certificate.
+/// Keys that apply to a certificate.
 const OF_CERTIFICATE: [&str; 3] = [PRIVATE_KEY_FILE, CERTIFICATE_PASSWORD, CERTIFICATE_PASSWORD_FILE];
 
 impl Auth {
-    pub(super) fn read(settings: &Settings) -> Result<Self, Error> {
-        let secret_expires = settings.read("auth.client_secret_expires", Setting::date)?;
-        let client_id = settings.read(CLIENT_ID, |setting| setting.text().map(str::to_owned))?;
-        let credential = credential(settings)?;
-        let Some(client_id) = client_id else {
-            return Err(Error::Missing {
-                key: CLIENT_ID,
-                because: String::new(),
-                variable: keys::variable(CLIENT_ID),
-            });
-        };
+    pub(super) fn read(layers: &Layers) -> Result<Self, Error> {
+        let secret_expires = layers.read_optional("auth.client_secret_expires", Field::date)?;
+        let credential = credential(layers)?;
         Ok(Self {
-            client_id,
-            credential: credential.ok_or_else(no_credential)?,
+            client_id: layers.read_required(CLIENT_ID, |field| field.text().map(str::to_owned))?,
+            credential: credential.ok_or_else(|| no_credential(layers))?,
             secret_expires,
         })
     }
 }
 
-/// `None` where nothing is configured.
-fn credential(settings: &Settings) -> Result<Option<Credential>, Error> {
-    let secret = settings.read(CLIENT_SECRET, Setting::secret)?.map(Credential::Secret);
-    let secret_file = settings
-        .read(CLIENT_SECRET_FILE, Setting::path)?
+/// Returns the credential; `None` if none is configured.
+fn credential(layers: &Layers) -> Result<Option<Credential>, Error> {
+    let secret = layers
+        .read_optional(CLIENT_SECRET, Field::secret_text)?
+        .map(Credential::Secret);
+    let secret_file = layers
+        .read_optional(CLIENT_SECRET_FILE, Field::path)?
         .map(Credential::SecretFile);
-    let certificate = settings.read(CERTIFICATE_FILE, Setting::path)?;
-    let private_key = settings.read(PRIVATE_KEY_FILE, Setting::path)?;
-    let password = password(settings)?;
+    let certificate = layers.read_optional(CERTIFICATE_FILE, Field::path)?;
+    let private_key = layers.read_optional(PRIVATE_KEY_FILE, Field::path)?;
+    let password = password(layers)?;
 
     let [of_secret, of_secret_file, of_certificate] = CREDENTIALS;
-    exclusive(settings, of_secret, of_secret_file)?;
-    exclusive(settings, of_secret, of_certificate)?;
-    exclusive(settings, of_secret_file, of_certificate)?;
+    exclusive(layers, of_secret, of_secret_file)?;
+    exclusive(layers, of_secret, of_certificate)?;
+    exclusive(layers, of_secret_file, of_certificate)?;
     let Some(file) = certificate else {
         for key in OF_CERTIFICATE {
-            useful(settings, key, CERTIFICATE_FILE)?;
+            useful(layers, key, CERTIFICATE_FILE)?;
         }
         return Ok(secret.or(secret_file));
     };
     if is_pfx(&file) {
-        exclusive(settings, CERTIFICATE_FILE, PRIVATE_KEY_FILE)?;
+        exclusive(layers, CERTIFICATE_FILE, PRIVATE_KEY_FILE)?;
     }
     Ok(Some(Credential::Certificate {
         file,
@@ -110,54 +104,51 @@ fn credential(settings: &Settings) -> Result<Option<Credential>, Error> {
     }))
 }
 
-fn password(settings: &Settings) -> Result<Option<Password>, Error> {
-    exclusive(settings, CERTIFICATE_PASSWORD, CERTIFICATE_PASSWORD_FILE)?;
-    let value = settings.read(CERTIFICATE_PASSWORD, Setting::secret)?;
-    let file = settings.read(CERTIFICATE_PASSWORD_FILE, Setting::path)?;
+fn password(layers: &Layers) -> Result<Option<Password>, Error> {
+    exclusive(layers, CERTIFICATE_PASSWORD, CERTIFICATE_PASSWORD_FILE)?;
+    let value = layers.read_optional(CERTIFICATE_PASSWORD, Field::secret_text)?;
+    let file = layers.read_optional(CERTIFICATE_PASSWORD_FILE, Field::path)?;
     Ok(value.map(Password::Value).or(file.map(Password::File)))
 }
 
-/// A PFX holds its key; the name is what tells it from a PEM file before it is read.
+/// Returns whether a file is a PFX, which contains its key. Before the file is read, only its name distinguishes it
+/// from a PEM file.
 fn is_pfx(file: &Path) -> bool {
     file.extension()
         .and_then(|extension| extension.to_str())
         .is_some_and(|extension| ["pfx", "p12"].iter().any(|known| known.eq_ignore_ascii_case(extension)))
 }
 
-fn exclusive(settings: &Settings, one: &'static str, other: &'static str) -> Result<(), Error> {
-    match (settings.get(one), settings.get(other)) {
-        (Some(first), Some(second)) => Err(Error::Conflict {
-            first_key: one,
-            first: first.origin().clone(),
-            second_key: other,
-            second: second.origin().clone(),
-        }),
+fn exclusive(layers: &Layers, one: &str, other: &str) -> Result<(), Error> {
+    match (layers.get(one), layers.get(other)) {
+        (Some(one), Some(other)) => {
+            let (key, place) = (other.key(), other.place());
+            Err(one.error(format!("excludes {key} ({place}); set only one of them")))
+        }
         _ => Ok(()),
     }
 }
 
-fn useful(settings: &Settings, key: &'static str, needs: &'static str) -> Result<(), Error> {
-    match (settings.get(key), settings.get(needs)) {
-        (Some(setting), None) => Err(Error::Useless {
-            origin: setting.origin().clone(),
-            key,
-            needs,
-        }),
+fn useful(layers: &Layers, key: &str, needs: &str) -> Result<(), Error> {
+    match (layers.get(key), layers.get(needs)) {
+        (Some(field), None) => {
+            Err(field.error(format!("is of no use without {needs}; set that too, or leave this out")))
+        }
         _ => Ok(()),
     }
 }
 
-fn no_credential() -> Error {
-    Error::NoCredential {
-        keys: CREDENTIALS.join(", "),
-        variables: CREDENTIALS.map(keys::variable).join(", "),
-    }
+fn no_credential(layers: &Layers) -> Error {
+    let [first, ..] = CREDENTIALS;
+    let (keys, variables) = (CREDENTIALS.join(", "), CREDENTIALS.map(keys::variable).join(", "));
+    layers.error(
+        first,
+        format!("is required, or another credential; set one of {keys} in the file, or one of {variables}"),
+    )
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
     use crate::config::tests::{from_both, from_file, message};
 
@@ -169,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_credential() {
+    fn credentials_of_each_kind() {
         assert_eq!(
             credential("client_secret: hunter2"),
             Credential::Secret("hunter2".into())
@@ -205,10 +196,10 @@ mod tests {
     }
 
     #[test]
-    fn exactly_one_kind_of_credential() {
+    fn credential_must_be_of_exactly_one_kind() {
         assert_eq!(
             message(from_file("auth: {client_id: demo}")),
-            "a credential is required: set one of auth.client_secret, auth.client_secret_file, auth.certificate_file in the file, \
+            "elements.yml: auth.client_secret: is required, or another credential; set one of auth.client_secret, auth.client_secret_file, auth.certificate_file in the file, \
              or one of ELEMENTS_AUTH__CLIENT_SECRET, ELEMENTS_AUTH__CLIENT_SECRET_FILE, ELEMENTS_AUTH__CERTIFICATE_FILE"
         );
         assert_eq!(
@@ -216,8 +207,8 @@ mod tests {
                 "auth: {client_id: demo, client_secret: hunter2}",
                 &[("ELEMENTS_AUTH__CLIENT_SECRET_FILE", "/run/secret")]
             )),
-            "auth.client_secret (elements.yml) and auth.client_secret_file (ELEMENTS_AUTH__CLIENT_SECRET_FILE) \
-             exclude each other; set only one of them"
+            "elements.yml:1: auth.client_secret: excludes auth.client_secret_file (ELEMENTS_AUTH__CLIENT_SECRET_FILE); \
+             set only one of them"
         );
         for (keys, first, second) in [
             ("client_secret: x, certificate_file: y", CLIENT_SECRET, CERTIFICATE_FILE),
@@ -239,28 +230,30 @@ mod tests {
         ] {
             assert_eq!(
                 message(from_file(&format!("auth: {{client_id: demo, {keys}}}"))),
-                format!("{first} (elements.yml) and {second} (elements.yml) exclude each other; set only one of them")
+                format!("elements.yml:1: {first}: excludes {second} (elements.yml:1); set only one of them")
             );
         }
     }
 
     #[test]
-    fn what_is_about_a_certificate_needs_one() {
+    fn certificate_keys_need_a_certificate() {
         for key in OF_CERTIFICATE {
             let name = key.strip_prefix("auth.").unwrap();
             let yaml = format!("auth: {{client_id: demo, client_secret: x, {name}: y}}");
             assert_eq!(
                 message(from_file(&yaml)),
-                format!("elements.yml: {key} is of no use without auth.certificate_file")
+                format!(
+                    "elements.yml:1: {key}: is of no use without auth.certificate_file; set that too, or leave this out"
+                )
             );
         }
     }
 
     #[test]
-    fn the_client_id_is_required() {
+    fn client_id_is_required() {
         assert_eq!(
             message(from_file("")),
-            "auth.client_id is required: set it in the file or as ELEMENTS_AUTH__CLIENT_ID"
+            "elements.yml: auth.client_id: is required; set it in the file or as ELEMENTS_AUTH__CLIENT_ID"
         );
     }
 }

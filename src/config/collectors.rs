@@ -1,113 +1,168 @@
-//! The section `collectors`: what is polled, how often, and how long it counts.
+//! The section `collectors`: schedules of the collectors, and the lifetime of values.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Names;
-use super::error::Error;
-use super::layers::Settings;
-use super::pattern;
-use super::setting::{LONGEST, SHORTEST, Setting};
+use super::api::{Version, read_version};
+use super::layers::Layers;
 use crate::collector;
+use crate::domain::{self, Pattern};
+use crate::settings::{Error, Field, LONGEST, SHORTEST};
 
-/// The longest interval that can be configured, 30 days: what is asked for less often is not watched.
-pub const LONGEST_INTERVAL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Longest interval, 30 days.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// How many intervals values outlive the last good poll by default: two polls may fail, as polls do, before anything disappears.
-pub const DEFAULT_STALE_INTERVALS: u32 = 3;
+/// Default of `stale_after` in intervals, so that values are still served after two failed polls.
+const DEFAULT_STALE_INTERVALS: u32 = 3;
 
-/// What one collector does.
+/// Settings of one collector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Collector {
-    /// Whether it runs.
+    /// Whether it is polled.
     pub enabled: bool,
-    /// How often it polls; 1 s to 30 days.
+    /// Time between two polls; 1 s to 30 days.
     pub interval: Duration,
-    /// How long values outlive the last good poll; no shorter than the interval.
+    /// How long values are served after the last successful poll; 1 s to 30 days. If it is shorter than the interval,
+    /// values expire before the next poll.
     pub stale_after: Duration,
 }
 
-/// What every collector does, by name.
+/// Settings of every collector, by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Collectors(BTreeMap<&'static str, Collector>);
 
 impl Collectors {
-    pub(super) fn read(settings: &Settings) -> Result<Self, Error> {
+    pub(super) fn read(layers: &Layers) -> Result<Self, Error> {
         collector::ALL
             .iter()
-            .map(|entry| Ok((entry.name, Collector::read(settings, entry.name, entry.interval)?)))
+            .map(|entry| Ok((entry.name, Collector::read(layers, entry)?)))
             .collect::<Result<_, _>>()
             .map(Self)
     }
 
-    /// What the collector of this name does; `None` for a name that is not in [`collector::ALL`].
+    /// Returns the settings of a collector; `None` for a name that is not in [`collector::ALL`].
     pub fn get(&self, name: &str) -> Option<&Collector> {
         self.0.get(name)
     }
 
-    /// Every collector by name, in alphabetical order.
+    /// Disables all but these collectors.
+    pub fn keep_only(&mut self, names: &[&str]) {
+        for (name, collector) in &mut self.0 {
+            collector.enabled &= names.contains(name);
+        }
+    }
+
+    /// Returns all collectors in alphabetical order.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Collector)> {
         self.0.iter().map(|(name, collector)| (*name, collector))
     }
 }
 
 impl Collector {
-    fn read(settings: &Settings, name: &str, default: Duration) -> Result<Self, Error> {
+    fn read(layers: &Layers, entry: &collector::Entry) -> Result<Self, Error> {
+        let name = entry.name;
         let key = |key: &str| format!("collectors.{name}.{key}");
-        let interval = settings
-            .read(&key("interval"), |setting| {
-                setting.duration(SHORTEST..=LONGEST_INTERVAL)
-            })?
-            .unwrap_or(default);
-        let stale_after = settings
-            .read(&key("stale_after"), |setting| setting.duration(SHORTEST..=LONGEST))?
+        let interval = layers.read_required(&key("interval"), |field| field.duration(SHORTEST..=LONGEST_INTERVAL))?;
+        let stale_after = layers
+            .read_optional(&key("stale_after"), |field| field.duration(SHORTEST..=LONGEST))?
             .unwrap_or_else(|| interval.saturating_mul(DEFAULT_STALE_INTERVALS));
-        let enabled = settings.read(&key("enabled"), |setting| match setting.boolean()? {
-            false if name == collector::CUSTOMERS => Err(setting.invalid(
-                "would leave nothing to ask about; expected true, since every other collector stands on this one",
-            )),
+        let enabled = layers.read_required(&key("enabled"), |field| match field.boolean()? {
+            false if name == collector::CUSTOMERS => {
+                Err(field.invalid("cannot be disabled: every other collector needs it; expected true"))
+            }
+            true if entry.is_extra && read_version(layers)? == Version::V1 => {
+                Err(field.invalid("needs the second generation of the API; expected false, or api.version: v3 or auto"))
+            }
             enabled => Ok(enabled),
         })?;
+        if let Some(lead) = entry.follows.filter(|_| enabled) {
+            layers.read_required(&format!("collectors.{lead}.enabled"), |field| {
+                match field.boolean()? {
+                    true => Ok(()),
+                    false => Err(field.invalid(format!("is required by collectors.{name}; expected true"))),
+                }
+            })?;
+        }
         Ok(Self {
-            enabled: enabled.unwrap_or(true),
+            enabled,
             interval,
             stale_after,
         })
     }
 }
 
-/// Which jobs are asked for.
+/// Job filters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Jobs {
-    /// The numbers of the job types; all where this is empty.
+    /// Numbers of the job types; all if empty.
     pub job_types: Vec<u16>,
-    /// The numbers of the job modules; all where this is empty.
+    /// Numbers of the job modules; all if empty.
     pub job_modules: Vec<u16>,
 }
 
 impl Jobs {
-    pub(super) fn read(settings: &Settings, names: Names) -> Result<Self, Error> {
+    pub(super) fn read(layers: &Layers) -> Result<Self, Error> {
         let numbers = |path: &str, number_of: fn(&str) -> Option<u16>, kind: &str| {
-            settings
-                .read(path, |setting| numbers(setting, number_of, kind))
+            layers
+                .read_optional(path, |field| numbers(field, number_of, kind))
                 .map(Option::unwrap_or_default)
         };
         Ok(Self {
-            job_types: numbers("collectors.jobs.job_types", names.service, "service")?,
-            job_modules: numbers("collectors.jobs.job_modules", names.module, "module")?,
+            job_types: numbers("collectors.jobs.job_types", domain::service_number, "service")?,
+            job_modules: numbers("collectors.jobs.job_modules", domain::module_number, "module")?,
         })
     }
 }
 
-/// The numbers of a list of names and numbers, each once, in the order of the list.
-fn numbers(setting: &Setting, number_of: fn(&str) -> Option<u16>, kind: &str) -> Result<Vec<u16>, Error> {
+/// Licence filters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Licenses {
+    /// Products to collect; all if empty.
+    pub services: Vec<Pattern>,
+    /// Products that are counted as backup licences in alerts and overviews.
+    pub backup_services: Vec<Pattern>,
+}
+
+impl Licenses {
+    pub(super) fn read(layers: &Layers) -> Result<Self, Error> {
+        Ok(Self {
+            services: layers
+                .read_optional("collectors.licenses.services", Field::patterns)?
+                .unwrap_or_default(),
+            backup_services: layers.read_required("collectors.licenses.backup_services", Field::patterns)?,
+        })
+    }
+}
+
+/// Maximum number of products whose app consent is polled: each costs one request per tenant.
+const MOST_CONSENT_PRODUCTS: usize = 32;
+
+/// Reads the products whose app consent is polled.
+pub(super) fn read_consent_products(layers: &Layers) -> Result<Vec<String>, Error> {
+    layers.read_required("collectors.app_consent.products", |field| {
+        let mut products: Vec<String> = Vec::new();
+        for item in field.items()? {
+            let product = item.text()?;
+            if product.chars().count() > domain::MAX_TEXT_CHARS || matches!(product, "." | "..") {
+                return Err(item.invalid("is not a product name; expected e.g. Office365Backup"));
+            }
+            if !products.iter().any(|known| known == product) {
+                products.push(product.to_owned());
+            }
+        }
+        if products.is_empty() || products.len() > MOST_CONSENT_PRODUCTS {
+            return Err(field.invalid(format!("expected 1 to {MOST_CONSENT_PRODUCTS} products")));
+        }
+        Ok(products)
+    })
+}
+
+/// Returns the numbers of a list of names and numbers, without duplicates, in the order of the list.
+fn numbers(field: &Field<'_>, number_of: fn(&str) -> Option<u16>, kind: &str) -> Result<Vec<u16>, Error> {
     let mut numbers = Vec::new();
-    for item in setting.list()? {
-        let number = pattern::number(&item.word()?, number_of).ok_or_else(|| {
-            item.invalid(format!(
-                "is not a {kind}; expected one of the API's names or numbers of {kind}s"
-            ))
-        })?;
+    for item in field.items()? {
+        let number = number_of(item.text()?)
+            .ok_or_else(|| item.invalid(format!("is not a {kind}; expected a {kind} name or number of the API")))?;
         if !numbers.contains(&number) {
             numbers.push(number);
         }
@@ -117,8 +172,6 @@ fn numbers(setting: &Setting, number_of: fn(&str) -> Option<u16>, kind: &str) ->
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
     use crate::config::Config;
     use crate::config::tests::{from_file, message};
@@ -159,20 +212,20 @@ mod tests {
             assert_eq!(
                 message(from_file(&format!("collectors: {{protected: {{interval: {text}}}}}"))),
                 format!(
-                    "elements.yml: collectors.protected.interval: \"{text}\" is out of range; expected a duration from 1s to 30days"
+                    "elements.yml:1: collectors.protected.interval: \"{text}\" is out of range; expected a duration from 1s to 30days"
                 )
             );
         }
     }
 
     #[test]
-    fn jobs_go_by_name_or_number() {
+    fn jobs_are_selected_by_name_or_number() {
         let config = config("{jobs: {job_types: [Microsoft 365, 7, 99], job_modules: [303, Exchange Online, 302]}}");
         assert_eq!(config.jobs.job_types, [7, 99]);
         assert_eq!(config.jobs.job_modules, [303, 302]);
         assert_eq!(
             message(from_file("collectors: {jobs: {job_types: [7, Post]}}")),
-            "elements.yml: collectors.jobs.job_types[1]: \"Post\" is not a service; expected one of the API's names or numbers of services"
+            "elements.yml:1: collectors.jobs.job_types[1]: \"Post\" is not a service; expected a service name or number of the API"
         );
     }
 }

@@ -1,143 +1,100 @@
-//! The section `rpo`: how old the newest restore point of a module may be.
+//! The section `rpo`: maximum age of the latest restore point of a module.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::Names;
-use super::error::Error;
-use super::layers::Settings;
-use super::pattern::{NumberedPattern, Pattern};
-use super::setting::{LONGEST, SHORTEST, Setting};
+use super::OVERRIDE_KEYS;
+use super::layers::Layers;
+use crate::domain::{Attributes, Objective, Objectives, Override, Timestamp, is_disguising};
+use crate::settings::{Error, Field, LONGEST, SHORTEST, refuse_unknown};
 
-/// The objective where nothing else is said: a backup a day, and two hours for a day's backup to take longer than yesterday's.
-pub const DEFAULT_RPO: Duration = Duration::from_secs(26 * 60 * 60);
-
-/// The word that exempts from any objective.
+/// The value for no objective.
 const EXEMPT: &str = "none";
 
-/// The keys of an override.
-const OVERRIDE_KEYS: [&str; 4] = ["customer", "service", "module", "rpo"];
+/// Maximum length of a reason in characters: it is a label and a table cell.
+const MAX_REASON_CHARS: usize = 200;
 
-/// How much unlike one of [`OVERRIDE_KEYS`] a key may be for that to be suggested, in letters; more would be half of the word.
-const MOST_TYPING_ERRORS: usize = 2;
-
-/// How old the newest restore point of a module may be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rpo {
-    /// The objective of modules that no override fits.
-    pub default: Duration,
-    /// Other objectives; the first that fits counts.
-    pub overrides: Vec<Override>,
+pub(super) fn read_objectives(layers: &Layers) -> Result<Objectives, Error> {
+    let items = layers.read_optional("rpo.overrides", Field::items)?.unwrap_or_default();
+    Ok(Objectives {
+        default: layers.read_required("rpo.default", read_objective)?,
+        overrides: items.iter().map(read_override).collect::<Result<_, _>>()?,
+        abandoned_after: layers.read_required("rpo.abandoned_after", read_objective)?,
+    })
 }
 
-/// The objective of some modules. A part that is `None` fits everything.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Override {
-    /// The customers.
-    pub customer: Option<Pattern>,
-    /// The services.
-    pub service: Option<NumberedPattern>,
-    /// The modules.
-    pub module: Option<NumberedPattern>,
-    /// The objective; `None` exempts.
-    pub rpo: Option<Duration>,
+fn read_override(item: &Field<'_>) -> Result<Override, Error> {
+    refuse_unknown(item, &OVERRIDE_KEYS.iter().map(|key| key.path).collect::<Vec<_>>())?;
+    let rpo = item
+        .read("rpo", read_objective_or_exempt)?
+        .ok_or_else(|| item.error("lacks rpo; expected a duration such as 26h, or none"))?;
+    let [tier, region, team] = Attributes::NAMES.map(|name| item.read(name, Field::pattern));
+    Ok(Override {
+        customer: item.read("customer", Field::pattern)?,
+        attributes: [tier?, region?, team?],
+        service: item.read("service", Field::service_pattern)?,
+        module: item.read("module", Field::module_pattern)?,
+        scope: item.read("scope", Field::pattern)?,
+        objective: Objective {
+            rpo,
+            until: item.read("until", Field::end)?.map(Timestamp::from_unix_seconds),
+            reason: item.read("reason", read_reason)?,
+        },
+    })
 }
 
-impl Rpo {
-    pub(super) fn read(settings: &Settings, names: Names) -> Result<Self, Error> {
-        let default = settings.read("rpo.default", objective)?;
-        let items = settings.read("rpo.overrides", Setting::list)?;
-        Ok(Self {
-            default: default.unwrap_or(DEFAULT_RPO),
-            overrides: items
-                .unwrap_or_default()
-                .iter()
-                .map(|item| Override::read(item, names))
-                .collect::<Result<_, _>>()?,
-        })
+fn read_reason(field: &Field<'_>) -> Result<Arc<str>, Error> {
+    let text = field.text()?;
+    if text.chars().nth(MAX_REASON_CHARS).is_some() {
+        return Err(field.invalid(format!("is too long; expected at most {MAX_REASON_CHARS} characters")));
     }
-
-    /// The objective of a module of a customer, by the vendor's current names; `None` where it is exempt.
-    pub fn objective(&self, customer_id: &str, organization: &str, service: &str, module: &str) -> Option<Duration> {
-        self.overrides
-            .iter()
-            .find(|exception| exception.fits(customer_id, organization, service, module))
-            .map_or(Some(self.default), |exception| exception.rpo)
+    if text.contains(is_disguising) {
+        return Err(field.invalid("has a control character; expected one line of text"));
     }
+    Ok(text.into())
 }
 
-impl Override {
-    fn read(item: &Setting, names: Names) -> Result<Self, Error> {
-        let entries = item.entries("{customer, service, module, rpo}")?;
-        if let Some(key) = entries.keys().find(|key| !OVERRIDE_KEYS.contains(&key.as_str())) {
-            return Err(item.unknown(key, suggestion(key)));
-        }
-        let rpo = entries
-            .get("rpo")
-            .ok_or_else(|| item.invalid("lacks rpo; expected a duration such as 26h, or none"))?;
-        Ok(Self {
-            customer: part(&entries, "customer", Pattern::read)?,
-            service: part(&entries, "service", |part| NumberedPattern::service(part, names))?,
-            module: part(&entries, "module", |part| NumberedPattern::module(part, names))?,
-            rpo: objective_or_exempt(rpo)?,
-        })
-    }
-
-    fn fits(&self, customer_id: &str, organization: &str, service: &str, module: &str) -> bool {
-        let customer_fits = self
-            .customer
-            .as_ref()
-            .is_none_or(|customer| customer.matches_customer(customer_id, organization));
-        let fits = |pattern: &Option<NumberedPattern>, name: &str| {
-            pattern.as_ref().is_none_or(|pattern| pattern.matches(name))
-        };
-        customer_fits && fits(&self.service, service) && fits(&self.module, module)
-    }
+fn read_objective(field: &Field<'_>) -> Result<Duration, Error> {
+    field.duration(SHORTEST..=LONGEST)
 }
 
-fn part<T>(
-    entries: &BTreeMap<String, Setting>,
-    key: &str,
-    read: impl FnOnce(&Setting) -> Result<T, Error>,
-) -> Result<Option<T>, Error> {
-    entries.get(key).map(read).transpose()
-}
-
-fn objective(setting: &Setting) -> Result<Duration, Error> {
-    setting.duration(SHORTEST..=LONGEST)
-}
-
-fn objective_or_exempt(setting: &Setting) -> Result<Option<Duration>, Error> {
-    match setting.text() {
+fn read_objective_or_exempt(field: &Field<'_>) -> Result<Option<Duration>, Error> {
+    match field.text() {
         Ok(text) if text.eq_ignore_ascii_case(EXEMPT) => Ok(None),
-        _ => objective(setting).map(Some),
+        _ => read_objective(field).map(Some),
     }
-}
-
-fn suggestion(key: &str) -> Option<&'static str> {
-    OVERRIDE_KEYS
-        .into_iter()
-        .map(|known| (strsim::damerau_levenshtein(&key.to_lowercase(), known), known))
-        .filter(|(errors, _)| *errors <= MOST_TYPING_ERRORS)
-        .min()
-        .map(|(_, known)| known)
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
     use crate::config::tests::{from_both, from_file, message};
+    use crate::domain::ModuleName;
 
     const CREDENTIALS: &str = "auth: {client_id: demo, client_secret: x}";
+
+    fn name<'a>(customer_id: &'a str, organization: &'a str, service: &'a str, module: &'a str) -> ModuleName<'a> {
+        ModuleName {
+            customer_id,
+            organization,
+            service,
+            module,
+            scope: None,
+            attributes: None,
+        }
+    }
+
+    /// Returns the objective at the epoch.
+    fn objective_of(rpo: &Objectives, name: &ModuleName<'_>) -> Option<Duration> {
+        rpo.of(name, Timestamp::from_unix_seconds(0)).rpo
+    }
 
     fn hours(hours: u64) -> Option<Duration> {
         Some(Duration::from_secs(hours * 60 * 60))
     }
 
     #[test]
-    fn the_first_override_that_fits_counts() {
+    fn first_matching_override_applies() {
         let rpo = from_file(&format!(
             "{CREDENTIALS}
 rpo:
@@ -151,7 +108,8 @@ rpo:
         ))
         .unwrap()
         .rpo;
-        let objective = |id, organization, service, module| rpo.objective(id, organization, service, module);
+        let objective =
+            |id, organization, service, module| objective_of(&rpo, &name(id, organization, service, module));
         let service = "Microsoft 365";
         assert_eq!(objective("x", "Contoso Ltd", service, "Exchange Online"), hours(4));
         assert_eq!(objective("x", "Contoso Ltd", service, "OneDrive"), None);
@@ -167,28 +125,34 @@ rpo:
 {"service":"Salesforce","rpo":"none"}]"#;
         let rpo = read(json).unwrap().rpo;
         assert_eq!(
-            rpo.objective("x", "Contoso, Ltd", "Microsoft 365", "Exchange Online"),
+            objective_of(&rpo, &name("x", "Contoso, Ltd", "Microsoft 365", "Exchange Online")),
             hours(4)
         );
-        assert_eq!(rpo.objective("x", "Contoso, Ltd", "Salesforce", "None"), None);
+        assert_eq!(
+            objective_of(&rpo, &name("x", "Contoso, Ltd", "Salesforce", "None")),
+            None
+        );
         assert_eq!(read("[{module: 303, rpo: 1h}]").unwrap().rpo.overrides.len(), 1);
         assert_eq!(
             message(read("4h")),
-            "ELEMENTS_RPO__OVERRIDES: rpo.overrides[0]: \"4h\" is not a mapping; expected {customer, service, module, rpo}"
+            "ELEMENTS_RPO__OVERRIDES: rpo.overrides[0]: text is not a mapping; expected customer, tier, region, team, service, module, scope, rpo, until, reason"
         );
     }
 
     #[test]
-    fn refuses_what_is_no_override() {
+    fn invalid_overrides_are_rejected() {
         for (overrides, problem) in [
             (
                 "[{rpo: 1h}, {rpo: 2h}, {modul: x, rpo: 1h}]",
                 "unknown key \"rpo.overrides[2].modul\"; did you mean \"module\"?",
             ),
-            ("[{tenant: x, rpo: 1h}]", "unknown key \"rpo.overrides[0].tenant\""),
+            (
+                "[{tenant: x, rpo: 1h}]",
+                "unknown key \"rpo.overrides[0].tenant\"; expected customer, tier, region, team, service, module, scope, rpo, until, reason",
+            ),
             (
                 "[{module: x}]",
-                "rpo.overrides[0]: a mapping lacks rpo; expected a duration such as 26h, or none",
+                "rpo.overrides[0]: lacks rpo; expected a duration such as 26h, or none",
             ),
             (
                 "[{rpo: soon}]",
@@ -199,31 +163,79 @@ rpo:
                 "rpo.overrides[0].rpo: \"0s\" is out of range; expected a duration from 1s to 100years",
             ),
             (
-                "[{customer: 12, rpo: 1h}]",
-                "rpo.overrides[0].customer: 12 is not text; put it in quotes",
+                "[{customer: [12], rpo: 1h}]",
+                "rpo.overrides[0].customer: a list is not text; expected one value",
+            ),
+            (
+                "[{rpo: none, until: soon}]",
+                "rpo.overrides[0].until: \"soon\" is not a date; expected the last day, such as 2027-01-31, or a moment, such as 2027-01-31T12:00:00Z",
+            ),
+            (
+                "[{rpo: none, reason: \"a\\tb\"}]",
+                "rpo.overrides[0].reason: \"a\\tb\" has a control character; expected one line of text",
             ),
             (
                 "[none]",
-                "rpo.overrides[0]: \"none\" is not a mapping; expected {customer, service, module, rpo}",
+                "rpo.overrides[0]: text is not a mapping; expected customer, tier, region, team, service, module, scope, rpo, until, reason",
             ),
             (
                 "none",
-                "rpo.overrides[0]: \"none\" is not a mapping; expected {customer, service, module, rpo}",
+                "rpo.overrides[0]: text is not a mapping; expected customer, tier, region, team, service, module, scope, rpo, until, reason",
             ),
-            ("{}", "rpo.overrides: a mapping is not a list; expected [one, other]"),
+            (
+                "{}",
+                "rpo.overrides: a mapping cannot stand here; expected a list of `{customer, tier, region, team, service, module, scope, rpo, until, reason}`",
+            ),
         ] {
             assert_eq!(
                 message(from_file(&format!("rpo: {{overrides: {overrides}}}"))),
-                format!("elements.yml: {problem}")
+                format!("elements.yml:1: {problem}")
             );
         }
     }
 
     #[test]
-    fn nobody_is_exempt_by_default() {
+    fn overrides_match_scopes_and_abandoned_after_is_set() {
+        let rpo = from_file(&format!(
+            "{CREDENTIALS}\nrpo: {{abandoned_after: 30days, overrides: [{{scope: 'Test *', rpo: none}}]}}"
+        ))
+        .unwrap()
+        .rpo;
+        assert_eq!(rpo.abandoned_after, Duration::from_secs(30 * 86_400));
+        let of_scope = |scope| ModuleName {
+            scope: Some(scope),
+            ..name("x", "Contoso", "IaaS + PaaS", "Dev Ops")
+        };
+        assert_eq!(objective_of(&rpo, &of_scope("test one")), None);
+        assert_eq!(objective_of(&rpo, &of_scope("Production")), hours(26));
+    }
+
+    #[test]
+    fn default_exempts_no_module() {
         assert_eq!(
             message(from_file("rpo: {default: none}")),
-            "elements.yml: rpo.default: \"none\" is not a duration; expected something like 30s or 5m"
+            "elements.yml:1: rpo.default: \"none\" is not a duration; expected something like 30s or 5m"
         );
+    }
+
+    #[test]
+    fn entry_applies_through_its_last_day_in_utc() {
+        let rpo = from_file(&format!(
+            "{CREDENTIALS}
+rpo:
+  overrides:
+    - {{customer: c-1, rpo: none, until: 1970-01-02, reason: ' Let go, ticket 7 '}}
+    - {{tier: gold, region: 'em*', team: a, rpo: 4h, until: '1970-01-01T02:00:00+01:00'}}
+"
+        ))
+        .unwrap()
+        .rpo;
+        let at = Timestamp::from_unix_seconds;
+        let [first, second] = &rpo.overrides[..] else { panic!() };
+        assert_eq!(first.objective.until, Some(at(2 * 86_400)));
+        assert_eq!(first.objective.reason.as_deref(), Some("Let go, ticket 7"));
+        assert!(first.is_in_force(at(2 * 86_400 - 1)) && !first.is_in_force(at(2 * 86_400)));
+        assert_eq!(second.objective.until, Some(at(3600)));
+        assert!(second.attributes.iter().all(Option::is_some));
     }
 }

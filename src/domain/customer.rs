@@ -1,4 +1,4 @@
-//! Who a value is about.
+//! Identity of customers and tenants.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -10,36 +10,36 @@ use serde::{Deserialize, Serialize};
 use super::present;
 use super::text::is_lost_in_labels;
 
-/// Longest id that is taken, in bytes. The API's ids are GUIDs of 36; the rest is room for a format not yet seen,
-/// and an end to what a hostile answer can make every label and every path carry.
+/// Maximum length of an id in bytes. The API's ids are GUIDs with 36 characters. The rest leaves room for other
+/// formats, and limits how much a hostile response can add to every label and path.
 const MAX_ID_BYTES: usize = 256;
 
-/// Shortest text that counts as an id in configuration: an organization's name of hex letters and hyphens that is
-/// this long is not to be expected, and the shortest id in the reference's samples has 34 characters.
+/// Minimum length of text that counts as an id in the configuration. No organization is likely to have a name of hex
+/// letters and hyphens that is this long. The shortest id in the reference's samples has 34 characters.
 const MIN_ID_LENGTH: usize = 20;
 
-/// The length of a GUID in its usual form.
+/// Length of a GUID in its usual form.
 const GUID_LENGTH: usize = 36;
 
 /// The id of a customer, the "tenant owner ID" of the reference. Cheap to clone.
 ///
-/// Its characters are whatever the API sent, so it has to be encoded wherever it becomes part of a path or a label. Two
-/// GUIDs that differ in the case of their letters only are the same: answers disagree about it.
+/// It may contain any characters that the API sent, so it is encoded wherever it becomes part of a path or a label. Two
+/// GUIDs that differ only in case are equal, because responses differ in it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct CustomerId {
     text: Arc<str>,
-    /// The same in lower case, for a GUID that is written with capitals.
+    /// The id in lower case, if it is a GUID with capitals.
     folded: Option<Arc<str>>,
 }
 
-/// A text that cannot be the id of a customer, as [`id`] says.
+/// Text that is not a valid customer id; see [`id`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not the id of a customer")]
 pub struct InvalidCustomerId;
 
 impl CustomerId {
-    /// Takes an id without the space around it; `None` where [`id`] finds none.
+    /// Parses an id, without surrounding white space; `None` if [`id`] rejects it.
     pub fn parse(text: &str) -> Option<Self> {
         let id = id(text)?;
         let folded = is_guid_with_capitals(id).then(|| Arc::from(id.to_ascii_lowercase()));
@@ -47,12 +47,12 @@ impl CustomerId {
         Some(Self { text, folded })
     }
 
-    /// The id for a person to read in a log.
-    pub fn shown(&self) -> String {
-        super::shown(&self.text)
+    /// Returns the id for log messages.
+    pub fn log_safe(&self) -> String {
+        super::log_safe(&self.text)
     }
 
-    /// The id as the API wrote it.
+    /// Returns the id as the API sent it.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -112,22 +112,54 @@ impl TryFrom<String> for CustomerId {
     }
 }
 
-/// An id without the space around it; `None` if it is empty, `N/A`, longer than 256 bytes, or has characters that cannot
-/// be shown: two ids that differ in those alone would be one series.
+/// The id of a tenant.
+///
+/// GUIDs are in lower case, because responses differ in the case and series of one tenant are joined by the id.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct TenantId(String);
+
+impl TenantId {
+    /// Parses an id; `None` if [`id`] rejects it.
+    pub fn parse(text: &str) -> Option<Self> {
+        id(text).map(|id| Self::from(id.to_owned()))
+    }
+
+    /// Returns the id as a label value.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for TenantId {
+    fn from(mut id: String) -> Self {
+        if is_guid_with_capitals(&id) {
+            id.make_ascii_lowercase();
+        }
+        Self(id)
+    }
+}
+
+impl From<TenantId> for String {
+    fn from(id: TenantId) -> Self {
+        id.0
+    }
+}
+
+/// Returns an id without surrounding white space. `None` if it is empty, `N/A`, longer than 256 bytes, or contains
+/// characters that cannot be displayed, since two ids that differ only in those would be one series.
 pub fn id(text: &str) -> Option<&str> {
     present(text).filter(|id| id.len() <= MAX_ID_BYTES && !id.contains(is_lost_in_labels))
 }
 
-/// Whether a text in the configuration is meant as an id, and not as a pattern for an organization's name:
-/// at least 20 hex digits and hyphens, and nothing else.
+/// Returns whether a text in the configuration is an id rather than a pattern for an organization's name: at least 20
+/// hex digits and hyphens, and nothing else.
 pub fn looks_like_id(text: &str) -> bool {
     text.len() >= MIN_ID_LENGTH && text.contains('-') && text.bytes().all(|b| b == b'-' || b.is_ascii_hexdigit())
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
     use proptest::prelude::*;
 
     use super::*;
@@ -135,7 +167,7 @@ mod tests {
     const ID: &str = "caf94a75-2cc6-43aa-b04b-794c8baf5ea3";
 
     #[test]
-    fn a_guid_is_the_same_in_either_case_and_stays_as_it_was_written() {
+    fn guid_ignores_case_and_keeps_its_spelling() {
         let (lower, upper) = (
             CustomerId::parse(ID).unwrap(),
             CustomerId::parse(&ID.to_uppercase()).unwrap(),
@@ -150,21 +182,31 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_trimmed_and_otherwise_left_alone() {
+    fn tenant_ids_have_one_spelling() {
+        let tenant = TenantId::parse(&format!(" {} ", ID.to_uppercase())).unwrap();
+        assert_eq!(tenant.as_str(), ID);
+        let saved: TenantId = serde_json::from_str(&format!("\"{}\"", ID.to_uppercase())).unwrap();
+        assert_eq!(saved, tenant);
+        assert_ne!(TenantId::parse("T1"), TenantId::parse("t1"));
+        assert_eq!(TenantId::parse("N/A"), None);
+    }
+
+    #[test]
+    fn id_is_trimmed_and_otherwise_unchanged() {
         assert_eq!(CustomerId::parse(&format!(" {ID}\n")).unwrap().as_str(), ID);
         let hostile = "../../x?y#z\"} 0";
         assert_eq!(CustomerId::parse(hostile).unwrap().to_string(), hostile);
     }
 
     #[test]
-    fn an_id_has_a_limit() {
+    fn id_has_a_maximum_length() {
         assert!(CustomerId::parse(&"x".repeat(256)).is_some());
         assert_eq!(CustomerId::parse(&"x".repeat(257)), None);
         assert_eq!(CustomerId::parse(&"é".repeat(129)), None);
     }
 
     #[test]
-    fn serde_refuses_what_parse_refuses() {
+    fn serde_rejects_what_parse_rejects() {
         let id = CustomerId::parse(ID).unwrap();
         let json = serde_json::to_string(&id).unwrap();
         assert_eq!(json, format!("\"{ID}\""));
@@ -196,7 +238,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_id_is_the_trimmed_text(text in any::<String>()) {
+        fn id_is_the_trimmed_text(text in any::<String>()) {
             if let Some(id) = CustomerId::parse(&text) {
                 prop_assert_eq!(id.as_str(), text.trim());
                 prop_assert_eq!(CustomerId::parse(id.as_str()), Some(id.clone()));

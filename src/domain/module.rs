@@ -1,4 +1,7 @@
-//! The names of services, modules and container object types: one thing, one name, whichever answer it came from.
+//! Names of services, modules and container object types: one name per thing in all responses.
+
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -6,46 +9,82 @@ use std::sync::OnceLock;
 
 use super::{count, present};
 
-/// Longest name that is taken over from an answer, in characters. The longest of the reference has 34.
+/// Maximum length of a name in a response, in characters. The longest of the reference has 34.
 const MAX_NAME_CHARS: usize = 128;
 
-/// A name that is fit for a label, and whether it is in the reference.
+/// A name that is valid as a label value, and whether it is in the reference.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Named {
-    /// The vendor's current name; `unknown_<n>` for a number that is not listed; else the word that came, bounded.
+    /// The vendor's current name, `unknown_<n>` for an unlisted number, or otherwise the received word, truncated.
     pub name: Cow<'static, str>,
     /// Whether the reference lists it.
     pub known: bool,
 }
 
-/// Reads a service (`jobType`, `serviceType`, `service`): a number, or a name in any of its spellings.
-/// `None` where there is none.
+/// Parses a service (`jobType`, `serviceType`, `service`): a number, or a name in any spelling. `None` if absent.
 pub fn service(text: &str) -> Option<Named> {
     SERVICES.read(text)
 }
 
-/// Reads a module (`jobModule`, `serviceModule`): a number, or a name in any of its spellings.
-/// `None` where there is none.
+/// Parses a module (`jobModule`, `serviceModule`): a number, or a name in any spelling. `None` if absent.
 pub fn module(text: &str) -> Option<Named> {
     MODULES.read(text)
 }
 
-/// Reads the object type of a container: a number, or a name in any of its spellings. `None` where there is none.
+/// Parses the object type of a container: a number, or a name in any spelling. `None` if absent.
 pub fn object_type(text: &str) -> Option<Named> {
     OBJECT_TYPES.read(text)
 }
 
-/// The number of a service, from its name or itself; a number need not be listed.
+/// Returns the number of a service from its name or number. An unlisted number is returned as well.
 pub fn service_number(text: &str) -> Option<u16> {
     SERVICES.number(text)
 }
 
-/// The number of a module, from its name or itself; a number need not be listed.
+/// Returns the number of a module from its name or number. An unlisted number is returned as well.
 pub fn module_number(text: &str) -> Option<u16> {
     MODULES.number(text)
 }
 
-/// The word for a service in a path of the first generation, whose list of supported ones is shorter.
+/// Returns whether a module, given by its current name, only does housekeeping and makes no restore points.
+pub fn is_housekeeping(module: &str) -> bool {
+    [8, 10].into_iter().any(|number| MODULES.name(number) == Some(module))
+}
+
+/// Returns the service whose objects a job type scans, by the current name of the type; `None` for a type that backs
+/// up.
+pub fn scanned_service(service: &str) -> Option<&'static str> {
+    match SERVICES.number(service) {
+        Some(0) => SERVICES.name(7),
+        Some(10) => SERVICES.name(11),
+        _ => None,
+    }
+}
+
+/// Returns the names of all services of the reference except scans of objects.
+pub(super) fn service_names() -> impl Iterator<Item = &'static str> {
+    SERVICES
+        .names
+        .iter()
+        .map(|(_, name)| *name)
+        .filter(|name| scanned_service(name).is_none())
+}
+
+/// Returns the names of all modules of the reference.
+pub(super) fn module_names() -> impl Iterator<Item = &'static str> {
+    MODULES.names.iter().map(|(_, name)| *name)
+}
+
+/// Returns the job type that scans the objects of a service, by the current names of both.
+pub fn scan_of_service(service: &str) -> Option<&'static str> {
+    SERVICES
+        .names
+        .iter()
+        .map(|(_, name)| *name)
+        .find(|name| scanned_service(name) == Some(service))
+}
+
+/// Returns the word for a service in paths of the first generation, which supports fewer services.
 pub fn first_generation_service(number: u16) -> Option<&'static str> {
     match number {
         7 => Some("Microsoft 365"),
@@ -57,23 +96,62 @@ pub fn first_generation_service(number: u16) -> Option<&'static str> {
     }
 }
 
-/// The service that a module belongs to, where the numbering of the reference leaves no doubt.
+/// Returns the service of a module, if the numbering of the reference is unambiguous.
 pub fn service_of_module(number: u16) -> Option<u16> {
     match number {
         302..=312 | 402 => Some(7),
         501..=508 => Some(11),
         355..=371 => Some(12),
+        301 => Some(15),
         401 | 550 | 551 => Some(16),
         _ => None,
     }
 }
 
-/// The word for a module in a path of the first generation: its name, unless it is none.
+/// Returns the word for a module in paths of the first generation: its name, unless it is None.
 pub fn first_generation_module(number: u16) -> Option<&'static str> {
     (number != 0).then(|| MODULES.name(number)).flatten()
 }
 
-/// "Job type" of the reference. The prefix that subscriptions carry is cut off before the look-up.
+/// Parses the type of a tenant with seats. `None` if absent.
+pub fn seat_service(text: &str) -> Option<Named> {
+    SEAT_SERVICES.read(text)
+}
+
+/// Returns the numbers of the tenant types that have seats, with the names of the services.
+pub fn seat_services() -> impl Iterator<Item = (u16, &'static str)> {
+    SEAT_SERVICES.names.iter().copied()
+}
+
+/// Parses a module in the protection of a user. `None` if absent.
+pub fn user_module(text: &str) -> Option<Named> {
+    USER_MODULES.read(text)
+}
+
+/// Parses the state of an object in a job report. `None` if absent.
+pub fn report_status(text: &str) -> Option<Named> {
+    REPORT_STATUSES.read(text)
+}
+
+/// Returns the states of an object in a job report.
+pub fn report_statuses() -> impl Iterator<Item = &'static str> {
+    REPORT_STATUSES.names.iter().map(|(_, name)| *name)
+}
+
+/// Parses the number of a baseline's state: -1 for an unknown one. `None` if absent.
+pub fn baseline_status(text: &str) -> Option<i16> {
+    /// The reference also uses this number for Restored.
+    const RESTORED_TOO: u16 = 19;
+    present(text)?;
+    let known = BASELINE_STATUSES.number(text).map(|number| match number {
+        RESTORED_TOO => 9,
+        number => number,
+    });
+    let known = known.filter(|number| BASELINE_STATUSES.name(*number).is_some());
+    Some(known.and_then(|number| i16::try_from(number).ok()).unwrap_or(-1))
+}
+
+/// "Job type" of the reference. The prefix in subscriptions is removed before the look-up.
 static SERVICES: Table = Table::new(
     &[
         (0, "Microsoft 365 Scan"),
@@ -94,6 +172,8 @@ static MODULES: Table = Table::new(
         (0, "None"),
         (8, "Archiver"),
         (10, "Retention"),
+        // Missing from the reference; seen only with jobs of Salesforce.
+        (301, "Salesforce"),
         (302, "SharePoint Online"),
         (303, "Exchange Online"),
         (304, "Microsoft 365 Groups"),
@@ -199,15 +279,68 @@ static OBJECT_TYPES: Table = Table::new(
     "",
 );
 
+/// Tenant types that have seats, with the names of the services.
+static SEAT_SERVICES: Table = Table::new(
+    &[
+        (0, "Microsoft 365"),
+        (1, "Salesforce"),
+        (2, "Google Workspace"),
+        (3, "Dynamics 365"),
+    ],
+    &[(0, "Office 365"), (2, "Google")],
+    "",
+);
+
+/// Modules in the protection of a user.
+static USER_MODULES: Table = Table::new(&[(0, "mailbox"), (2, "onedrive")], &[], "");
+
+/// States of an object in a job report.
+static REPORT_STATUSES: Table = Table::new(
+    &[
+        (0, "success"),
+        (1, "failed"),
+        (2, "skipped"),
+        (3, "filtered"),
+        (4, "warning"),
+    ],
+    &[(0, "successful")],
+    "",
+);
+
+/// States of a tenant's baseline.
+static BASELINE_STATUSES: Table = Table::new(
+    &[
+        (1, "Connected"),
+        (2, "Deployed with exception"),
+        (3, "Deploying"),
+        (4, "Draft saved"),
+        (5, "Deployment failed"),
+        (6, "Expired"),
+        (7, "Deployed"),
+        (8, "Restore failed"),
+        (9, "Restored"),
+        (10, "Restored with exception"),
+        (11, "Restoring"),
+        (12, "Retrieving settings"),
+        (13, "Review deployment"),
+        (14, "Review restore"),
+        (15, "Scheduled deployment"),
+        (16, "Scheduled restore"),
+        (17, "Settings retrieval failed"),
+    ],
+    &[],
+    "",
+);
+
 type Entry = (u16, &'static str);
 
-/// One list of the reference, and other spellings of its names that go further than [`fold`] does.
+/// One list of the reference, with other spellings of its names that [`fold`] does not cover.
 struct Table {
     names: &'static [Entry],
     synonyms: &'static [Entry],
-    /// What may stand before a name.
+    /// Possible prefixes of a name.
     prefix: &'static str,
-    /// Every name and synonym, folded; made when the first word is looked up.
+    /// Every name and synonym, folded; created by the first look-up.
     folded: OnceLock<HashMap<String, u16>>,
 }
 
@@ -233,7 +366,7 @@ impl Table {
         let name = self.find(text).and_then(|number| self.name(number));
         let unlisted = || {
             let text = bounded(text);
-            // A number that cannot be listed, as a negative one, is still a number and no name.
+            // A number that cannot be listed, such as a negative one, is not a name.
             if text.parse::<f64>().is_ok() {
                 format!("unknown_{text}")
             } else {
@@ -262,7 +395,7 @@ impl Table {
     }
 
     fn find(&self, text: &str) -> Option<u16> {
-        // Nothing that is cut off is a name, and folding stays cheap whatever an answer holds.
+        // Only the part within the limit is a name, which keeps folding cheap.
         if bounded(text).len() < text.len() {
             return None;
         }
@@ -283,7 +416,7 @@ impl Table {
     }
 }
 
-/// What two spellings of one name have in common: letters and digits in lower case, without "and" and a plural s.
+/// Returns the common form of a name's spellings: letters and digits in lower case, without "and" and a plural s.
 fn fold(name: &str) -> String {
     let mut folded: String = name
         .split(|c: char| !c.is_alphanumeric())
@@ -300,232 +433,4 @@ fn fold(name: &str) -> String {
 fn bounded(text: &str) -> &str {
     let end = text.char_indices().nth(MAX_NAME_CHARS);
     end.and_then(|(end, _)| text.get(..end)).unwrap_or(text)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// The lists as the reference writes them; its 17–19 stand for three.
-    const JOB_TYPES: &str = "0 Microsoft 365 Scan · 7 Microsoft 365 · 10 Google Workspace Scan · 11 Google Workspace · \
-        12 IaaS + PaaS · 15 Salesforce · 16 Dynamics 365";
-    const JOB_MODULES: &str = "0 None · 8 Archiver · 10 Retention · 302 SharePoint Online · 303 Exchange Online · \
-        304 Microsoft 365 Groups · 305 OneDrive · 306 Project Online · 307 Exchange Online Public Folder · \
-        308 Microsoft Teams · 309 Teams Chat · 310 Power BI · 311 Power Automate · 312 Power Apps · \
-        355 Cloud Backup for Azure · 356 Azure Virtual Machine · 357 Disk · 358 Microsoft Entra ID · 359 Storage · \
-        360 Admin Portal Settings · 361 Amazon EC2 · 362 Native Azure SQL Backup Monitoring · 363 Dev Ops · \
-        364 Microsoft Entra ID B2C · 365 Azure SQL Backup · 366 Google Virtual Machine Instance · \
-        367 Azure VMware Solution · 368 Microsoft SQL Server in Azure VM · 369 Google Cloud Storage · 370 Cosmos DB · \
-        371 Azure PostgreSQL · 401 Dynamics 365 · 402 Viva Engage · 501 Gmail · 502 Calendar · 503 Contacts · \
-        504 Drive · 505 Shared Drives · 506 Google Classroom · 507 Chat · 508 Google Directory · \
-        550 Dynamics CRM Backup · 551 Dynamics Unified Operations Backup";
-    const CONTAINER_TYPES: &str = "0 Site Collection · 1 Mailbox · 2 OneDrive · 5 Microsoft 365 Group · \
-        6 Project Online · 7 Public Folder · 9 Channel · 10 User · 11 None Unified Group · \
-        12 Power Platform Environment · 13 Power Platform Connection · 14 Power Apps · 15 Power Automate · \
-        16 Power BI Workspace · 17 Active Directory Mailbox · 18 Active Directory User · 19 Active Directory Group · \
-        20 Power Platform Solution · 21 Power Copilot Studio · 22 Power Page · 23 Loop Container · 24 SharePoint Agent · \
-        25 Azure AI Foundry Agent · 100 Google User · 101 Google Shared Drive · 102 Google Classroom · \
-        103 Google Mailbox · 104 Google Group · 105 Google Vault Matter";
-
-    fn listed(reference: &'static str) -> Vec<Entry> {
-        reference
-            .split(" · ")
-            .map(|entry| entry.split_once(' ').unwrap())
-            .map(|(number, name)| (number.parse().unwrap(), name))
-            .collect()
-    }
-
-    fn known(name: &'static str) -> Option<Named> {
-        Some(Named {
-            name: name.into(),
-            known: true,
-        })
-    }
-
-    fn unknown(name: &str) -> Option<Named> {
-        Some(Named {
-            name: name.to_owned().into(),
-            known: false,
-        })
-    }
-
-    #[test]
-    fn every_number_and_name_of_the_reference() {
-        for (table, reference) in [
-            (&SERVICES, JOB_TYPES),
-            (&MODULES, JOB_MODULES),
-            (&OBJECT_TYPES, CONTAINER_TYPES),
-        ] {
-            let reference = listed(reference);
-            assert_eq!(table.names, reference);
-            for (number, name) in reference {
-                for text in [
-                    number.to_string(),
-                    format!(" {number}.0 "),
-                    name.to_owned(),
-                    name.to_uppercase(),
-                    name.replace(' ', ""),
-                    name.replace(' ', "-"),
-                    format!(" {}s ", name.trim_end_matches(['s', 'S'])),
-                ] {
-                    assert_eq!(table.read(&text), known(name), "{text:?}");
-                    assert_eq!(table.number(&text), Some(number), "{text:?}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn no_two_spellings_collide() {
-        for table in [&SERVICES, &MODULES, &OBJECT_TYPES] {
-            let spellings = table.names.len() + table.synonyms.len();
-            assert_eq!(table.fold_all().len(), spellings);
-            for (number, synonym) in table.synonyms {
-                assert_eq!(table.read(synonym), known(table.name(*number).unwrap()));
-            }
-        }
-    }
-
-    #[test]
-    fn spellings_of_a_service() {
-        for (text, name) in [
-            ("IaaS PaaS", "IaaS + PaaS"),
-            ("IaaS and PaaS", "IaaS + PaaS"),
-            ("IaaS & PaaS", "IaaS + PaaS"),
-            ("IaaS+PaaS", "IaaS + PaaS"),
-            ("Cloud Backup for IaaS + PaaS", "IaaS + PaaS"),
-            ("Cloud Backup for IaaS PaaS", "IaaS + PaaS"),
-            ("Cloud Backup for Microsoft 365", "Microsoft 365"),
-            ("cloud backup for microsoft365", "Microsoft 365"),
-            ("Cloud Backup for Office 365", "Microsoft 365"),
-            ("Office 365", "Microsoft 365"),
-            ("Cloud Backup for Google Workspace", "Google Workspace"),
-            ("Cloud Backup for Salesforce®", "Salesforce"),
-            ("Cloud Backup for Dynamics 365", "Dynamics 365"),
-        ] {
-            assert_eq!(service(text), known(name), "{text:?}");
-        }
-        for text in [
-            "Cloud Backup for",
-            "Cloud Backup for Azure",
-            "Fly",
-            "Insights",
-            "+",
-            "s",
-        ] {
-            assert_eq!(service(text), unknown(text), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn spellings_of_a_module() {
-        for (text, name) in [
-            ("Microsoft 365 Group", "Microsoft 365 Groups"),
-            ("Office 365 Group", "Microsoft 365 Groups"),
-            ("Exchange", "Exchange Online"),
-            ("SharePoint", "SharePoint Online"),
-            ("Teams", "Microsoft Teams"),
-            ("TeamsChat", "Teams Chat"),
-            ("Exchange Online Public Folders", "Exchange Online Public Folder"),
-            ("Shared Drive", "Shared Drives"),
-            ("Contact", "Contacts"),
-            ("Cloud Backup for Azure", "Cloud Backup for Azure"),
-            ("DevOps", "Dev Ops"),
-        ] {
-            assert_eq!(module(text), known(name), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn spellings_of_an_object_type() {
-        assert_eq!(object_type("SiteCollection"), known("Site Collection"));
-        assert_eq!(object_type("Mailboxes"), unknown("Mailboxes"));
-        assert_eq!(object_type("Microsoft 365 Groups"), known("Microsoft 365 Group"));
-        assert_eq!(object_type("Non-Unified Group"), known("None Unified Group"));
-    }
-
-    #[test]
-    fn what_is_not_listed_is_not_lost() {
-        assert_eq!(module("999"), unknown("unknown_999"));
-        assert_eq!(module("70000"), unknown("unknown_70000"));
-        assert_eq!(service("8"), unknown("unknown_8"));
-        assert_eq!(object_type("3"), unknown("unknown_3"));
-        assert_eq!(module("-1"), unknown("unknown_-1"));
-        assert_eq!(module("303.5"), unknown("unknown_303.5"));
-        assert_eq!(module(" Quantum Backup "), unknown("Quantum Backup"));
-        assert_eq!(module("???"), unknown("???"));
-    }
-
-    #[test]
-    fn a_long_word_is_cut_between_characters() {
-        let long = "é".repeat(MAX_NAME_CHARS + 1);
-        assert_eq!(module(&long), unknown(&"é".repeat(MAX_NAME_CHARS)));
-        // What is cut off may not make a name of the rest.
-        let hidden = format!("Disk{}x", "-".repeat(MAX_NAME_CHARS));
-        assert!(!module(&hidden).unwrap().known);
-    }
-
-    #[test]
-    fn numbers_for_requests() {
-        assert_eq!(service_number("IaaS PaaS"), Some(12));
-        assert_eq!(service_number("Microsoft 365"), Some(7));
-        assert_eq!(service_number("99"), Some(99));
-        assert_eq!(module_number("exchange online"), Some(303));
-        assert_eq!(module_number("999"), Some(999));
-        for text in ["", "N/A", "70000", "-1", "Quantum Backup"] {
-            assert_eq!(module_number(text), None, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn words_of_the_first_generation() {
-        let services = [
-            "Microsoft 365",
-            "Google Workspace",
-            "IaaS PaaS",
-            "Dynamics 365",
-            "Salesforce",
-        ];
-        for word in services {
-            let number = service_number(word).unwrap();
-            assert_eq!(first_generation_service(number), Some(word));
-        }
-        let supported = (0..=u16::MAX).filter_map(first_generation_service);
-        assert_eq!(supported.count(), services.len());
-
-        assert_eq!(first_generation_module(303), Some("Exchange Online"));
-        assert_eq!(first_generation_module(0), None);
-        assert_eq!(first_generation_module(999), None);
-    }
-
-    proptest! {
-        #[test]
-        fn any_name_is_bounded_and_reads_as_itself(text in any::<String>()) {
-            for read in [service, module, object_type] {
-                let Some(named) = read(&text) else {
-                    prop_assert!(present(&text).is_none());
-                    continue;
-                };
-                prop_assert!(named.name.chars().count() <= MAX_NAME_CHARS);
-                prop_assert!(!named.name.is_empty());
-                if named.known {
-                    prop_assert_eq!(read(&named.name), Some(named.clone()));
-                }
-            }
-        }
-
-        #[test]
-        fn any_number_comes_through(number in 0_u64..1 << 53) {
-            let named = module(&number.to_string()).unwrap();
-            let listed = listed(JOB_MODULES).into_iter().find(|(n, _)| u64::from(*n) == number);
-            match listed {
-                Some((_, name)) => prop_assert_eq!(named, known(name).unwrap()),
-                None => prop_assert_eq!(named, unknown(&format!("unknown_{number}")).unwrap()),
-            }
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! A share of the customers, for fleets that outgrow one Prometheus or one budget of requests.
+//! A share of the customers, for fleets that are too large for one Prometheus or one request rate.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,32 +7,32 @@ use ring::digest;
 
 use super::CustomerId;
 
-/// The most shares. A fleet of fifty thousand customers then still has fifty in each; further, every scrape would be
-/// mostly overhead.
+/// Maximum number of shares. A fleet of fifty thousand customers then has fifty per share; with more shares, scrapes
+/// would consist mostly of overhead.
 pub const MAX_SHARDS: u32 = 1_000;
 
 /// One of several equal shares of the customers, counted from zero.
 ///
-/// A customer belongs to the share that scores highest for it (rendezvous hashing). A share more takes from each of the
-/// others what it needs and moves nothing between them. The hash never changes, so that a restart or an upgrade of some
-/// of the exporters moves nobody.
+/// A customer belongs to the share with the highest score (rendezvous hashing). An additional share takes customers
+/// from each of the others and moves none between them. The hash never changes, so restarts and upgrades of some of the
+/// exporters move no customers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Shard {
     index: u32,
     of: u32,
 }
 
-/// What the shares are for. Shares for one purpose are independent of those for another, so that each share of an
-/// exporter's customers splits evenly again.
+/// Purpose of shares. Shares for different purposes are independent, so that each exporter's customers can be divided
+/// evenly again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Which exporter asks the API about the customer.
+    /// Selects the exporter that polls a customer.
     Poll,
-    /// Which scrape shows it.
+    /// Selects the scrape that contains a customer.
     Scrape,
 }
 
-/// A text that is no share.
+/// Text that is not a valid share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected I/N with N from 1 to {MAX_SHARDS} and I from 0 to N - 1, such as 0/3")]
 pub struct InvalidShard;
@@ -41,33 +41,33 @@ impl Shard {
     /// All customers.
     pub const WHOLE: Self = Self { index: 0, of: 1 };
 
-    /// All shares of so many.
+    /// Returns all shares, given their number.
     pub fn all(of: u32) -> impl Iterator<Item = Self> {
         (0..of).map(move |index| Self { index, of })
     }
 
-    /// Whether it is the first, which also has what belongs to no customer.
+    /// Returns whether this is the first share, which also has all data without a customer.
     pub fn is_first(self) -> bool {
         self.index == 0
     }
 
-    /// Its number among the others.
+    /// Returns its index.
     pub fn index(self) -> u32 {
         self.index
     }
 
-    /// How many shares there are.
+    /// Returns the number of shares.
     pub fn of(self) -> u32 {
         self.of
     }
 
-    /// Whether a customer belongs to it.
+    /// Returns whether a customer belongs to this share.
     pub fn owns(self, customer: &CustomerId, purpose: Purpose) -> bool {
         Self::owner(customer, self.of, purpose) == self
     }
 
-    /// The share, of so many, that a customer belongs to. It takes a step for each of them, so whoever asks again and
-    /// again about the same customers keeps the answers.
+    /// Returns the share to which a customer belongs. The cost grows with the number of shares, so callers cache the
+    /// result.
     pub fn owner(customer: &CustomerId, of: u32, purpose: Purpose) -> Self {
         if of <= 1 {
             return Self::WHOLE;
@@ -79,14 +79,14 @@ impl Shard {
     }
 }
 
-/// The first half of what SHA-256 makes of purpose and id.
+/// Returns the first half of the SHA-256 of purpose and id.
 fn hash(customer: &CustomerId, purpose: Purpose) -> u64 {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(match purpose {
         Purpose::Poll => b"poll ",
         Purpose::Scrape => b"scrape ",
     });
-    // Ids are the same in either case of their letters.
+    // Ids are equal in any case.
     context.update(customer.as_str().to_ascii_lowercase().as_bytes());
     let bytes = context.finish();
     bytes
@@ -96,7 +96,7 @@ fn hash(customer: &CustomerId, purpose: Purpose) -> u64 {
         .fold(0, |hash, byte| hash << 8 | u64::from(*byte))
 }
 
-/// SplitMix64's finaliser: every bit of the input changes half of the output.
+/// SplitMix64's finalizer: every bit of the input changes half of the output.
 fn mixed(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -123,13 +123,13 @@ impl FromStr for Shard {
     }
 }
 
-/// A number as it is written here: digits, without a sign or zeros before them.
+/// Parses digits without a sign or leading zeros.
 fn number(text: &str) -> Option<u32> {
     let number = text.parse::<u32>().ok()?;
     (number.to_string() == text).then_some(number)
 }
 
-/// How many shares a text asks for; `None` where there cannot be so many.
+/// Parses a number of shares; `None` if it is out of range.
 pub fn shard_count(text: &str) -> Option<u32> {
     number(text).filter(|number| (1..=MAX_SHARDS).contains(number))
 }
@@ -142,8 +142,6 @@ impl fmt::Display for Shard {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     const CUSTOMERS: u32 = 6000;
@@ -159,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_even_and_one_more_moves_only_what_it_takes() {
+    fn shares_are_even_and_an_added_one_moves_few() {
         for of in [1, 2, 3, 8] {
             let mut sizes = vec![0; of as usize];
             let mut moved = 0;
@@ -168,7 +166,7 @@ mod tests {
                 let after = owner(&customer, of + 1, Purpose::Poll);
                 *sizes.get_mut(before as usize).unwrap() += 1;
                 if before != after {
-                    assert_eq!(after, of, "nobody moves between those that were there");
+                    assert_eq!(after, of, "no customer moves between existing shares");
                     moved += 1;
                 }
             }
@@ -188,14 +186,14 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_is_the_same_for_ever() {
+    fn hash_never_changes() {
         let customer = CustomerId::parse("0F1C3DED-26b1-443b-91bf-c9009b7c057a").unwrap();
         let owners = [2, 3, 10, 1000].map(|of| owner(&customer, of, Purpose::Poll));
         assert_eq!(owners, [0, 0, 3, 806]);
     }
 
     #[test]
-    fn shares_are_written_as_they_are_read() {
+    fn shares_format_as_they_parse() {
         for text in ["0/1", "2/3", "999/1000"] {
             assert_eq!(text.parse::<Shard>().unwrap().to_string(), text);
         }

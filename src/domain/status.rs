@@ -1,42 +1,42 @@
-//! Statuses, modes and flags: small closed lists, each with a place for what is not on it.
+//! Statuses, modes and flags: small closed lists, each with a variant for unknown values.
 
 mod job;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::job::{JobStatus, JobStatusWord, job_status};
-use super::{Parsed, count, is_not_applicable, present, understand};
+use super::{Parsed, count, is_not_applicable, parse_present, present};
 
 /// The status of a customer's tenant, `jobStatus` of a customer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[repr(i8)]
 pub enum CustomerStatus {
-    /// "N/A", which is a status here.
+    /// "N/A", which is a valid status here.
     NotApplicable = 0,
-    /// All is well.
+    /// No problems.
     Working = 1,
     /// Failed.
     Failed = 2,
     /// Not set up yet.
     WaitingForConfiguration = 3,
-    /// Several things are wrong.
+    /// Several problems.
     MultipleIssuesFound = 4,
-    /// Something was not backed up.
+    /// Some objects were not backed up.
     FinishedWithException = 5,
-    /// No backup reported anything.
+    /// No backup sent a status.
     NoBackupUpdates = 6,
     /// A number or word that is not in the reference.
     Unknown = -1,
 }
 
 impl CustomerStatus {
-    /// The number of the reference; −1 for [`CustomerStatus::Unknown`].
+    /// Returns the number of the reference; −1 for [`CustomerStatus::Unknown`].
     pub const fn code(self) -> i8 {
         self as i8
     }
 }
 
-/// Reads the status of a customer: a number, or a word in any case and spacing. Only an empty text is absent.
+/// Parses the status of a customer: a number, or a word in any case and spacing. Only empty text is absent.
 pub fn customer_status(text: &str) -> Option<CustomerStatus> {
     let text = text.trim();
     if text.is_empty() {
@@ -59,7 +59,7 @@ pub fn customer_status(text: &str) -> Option<CustomerStatus> {
     })
 }
 
-/// How a scan profile looks for objects.
+/// How a scan profile finds objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ScanMode {
     /// Number 0.
@@ -71,7 +71,7 @@ pub enum ScanMode {
 }
 
 impl ScanMode {
-    /// The name as a label value.
+    /// Returns the label value.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Express => "express",
@@ -81,7 +81,7 @@ impl ScanMode {
     }
 }
 
-/// Reads a scan mode: 0 or 1, or words such as `Express`, `Advance mode`. `None` where there is none.
+/// Parses a scan mode: 0 or 1, or words such as `Express`, `Advance mode`. `None` if absent.
 pub fn scan_mode(text: &str) -> Option<ScanMode> {
     let text = present(text)?;
     Some(match (number(text), squeeze(text).as_str()) {
@@ -91,7 +91,7 @@ pub fn scan_mode(text: &str) -> Option<ScanMode> {
     })
 }
 
-/// Who manages a customer.
+/// Manager of a customer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ManagementMode {
     /// Number 0.
@@ -105,7 +105,7 @@ pub enum ManagementMode {
 }
 
 impl ManagementMode {
-    /// The name as a label value.
+    /// Returns the label value.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Customer => "customer",
@@ -116,7 +116,7 @@ impl ManagementMode {
     }
 }
 
-/// Reads a management mode: 0 to 2, or a word. `None` where there is none.
+/// Parses a management mode: 0 to 2, or a word. `None` if absent.
 pub fn management_mode(text: &str) -> Option<ManagementMode> {
     let text = present(text)?;
     Some(match (number(text), squeeze(text).as_str()) {
@@ -127,25 +127,25 @@ pub fn management_mode(text: &str) -> Option<ManagementMode> {
     })
 }
 
-/// Reads a flag: true and false, yes and no, 1 and 0, enabled and disabled, in any case.
+/// Parses a flag: true and false, yes and no, 1 and 0, enabled and disabled, in any case.
 ///
 /// # Errors
 ///
-/// Anything else.
+/// Returns an error for anything else.
 pub fn flag(text: &str) -> Parsed<bool> {
-    understand(text, |text| match text.to_ascii_lowercase().as_str() {
+    parse_present(text, |text| match text.to_ascii_lowercase().as_str() {
         "true" | "yes" | "1" | "enabled" => Some(true),
         "false" | "no" | "0" | "disabled" => Some(false),
         _ => None,
     })
 }
 
-/// The number that stands for a word.
+/// Returns the number of a word.
 fn number(text: &str) -> Option<u64> {
     count(text).ok().flatten()
 }
 
-/// The words in lower case without what separates them.
+/// Returns the words in lower case without separators.
 fn squeeze(text: &str) -> String {
     text.chars()
         .filter(|c| !(c.is_whitespace() || matches!(c, '-' | '_')))
@@ -155,15 +155,13 @@ fn squeeze(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
     use proptest::prelude::*;
 
     use super::super::NotUnderstood;
     use super::*;
 
     #[test]
-    fn every_customer_status_of_the_reference() {
+    fn customer_statuses_of_the_reference() {
         use CustomerStatus::*;
         for (code, word, status) in [
             (0, "N/A", NotApplicable),
@@ -187,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_customer_status_is_absent_only_if_empty() {
+    fn customer_status_is_absent_only_if_empty() {
         assert_eq!(customer_status(""), None);
         assert_eq!(customer_status("  "), None);
         for text in ["7", "-1", "1.5", "Broken", "unknown"] {
@@ -243,7 +241,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics(text in any::<String>()) {
+        fn parsers_do_not_panic(text in any::<String>()) {
             let _ = customer_status(&text);
             let _ = scan_mode(&text);
             let _ = management_mode(&text);

@@ -1,14 +1,14 @@
-//! Text from the outside, made harmless for whoever reads it.
+//! Makes external text safe to display and to store.
 
 use std::borrow::Cow;
 
-/// The longest text that is taken over from an answer for people to read, in characters: a name of an organization or a
-/// profile, the words of a subscription. Honest ones stay well below it, and one of a megabyte must not be held in
-/// memory, written to the state file and sent with every scrape.
+/// Maximum length of text from a response, in characters, such as names of organizations and profiles. Legitimate texts
+/// are much shorter. A text of a megabyte must not be kept in memory, written to the state file and sent with every
+/// scrape.
 pub const MAX_TEXT_CHARS: usize = 256;
 
-/// A text as long as one may be, with an ellipsis in place of what is cut off and without what disguises. Texts that look
-/// the same as labels are then the same from the start, and what they name is one thing.
+/// Returns a text without disguising characters, truncated with an ellipsis. Texts that look the same as labels become
+/// equal here, so they name one thing.
 pub fn cut(text: &str) -> Cow<'_, str> {
     let end = text.char_indices().nth(MAX_TEXT_CHARS);
     let cut = match end.and_then(|(end, _)| text.get(..end)) {
@@ -22,23 +22,23 @@ pub fn cut(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Control characters (a NUL ends the input of Prometheus' lexer, a carriage return a line of some) and those that
-/// reorder what a person reads.
+/// Returns whether a character is a control character (a NUL ends the input of Prometheus' lexer, a carriage return a
+/// line in some parsers) or changes the order of displayed text.
 pub fn is_disguising(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
 }
 
-/// Characters that a label shows as one and the same. A line break is not one of them, because it has an escape.
+/// Returns whether labels show a character like others of its kind. Line breaks are escaped and thus differ.
 pub(super) fn is_lost_in_labels(character: char) -> bool {
     is_disguising(character) && character != '\n'
 }
 
-/// The longest text from the outside that a log line shows, in characters: an id whole, and enough of anything else.
+/// Maximum length of external text in a log line, in characters: enough for a whole id.
 const MAX_SHOWN_CHARS: usize = 60;
 
-/// A text for a person to read in a log: bounded, without what disguises, and never an address.
-pub fn shown(text: &str) -> String {
+/// Returns a text for the log: shortened, without disguising characters, and without addresses.
+pub fn log_safe(text: &str) -> String {
     if text.contains('@') {
         return "(an address)".to_owned();
     }
@@ -52,7 +52,7 @@ pub fn shown(text: &str) -> String {
     text.chars().take(MAX_SHOWN_CHARS).map(inert).collect()
 }
 
-/// A number with its thousands apart, for a person to read.
+/// Formats a number with thousands separators.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -65,7 +65,7 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
-/// So many of something, for a person to read.
+/// Formats a number with the singular or plural of a noun.
 pub fn counted(number: u64, one: &str, many: &str) -> String {
     let word = if number == 1 { one } else { many };
     format!("{} {word}", grouped(number))
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_cut_where_it_is_longer_than_any_honest_one() {
+    fn text_is_truncated_beyond_its_maximum_length() {
         let most = "é".repeat(MAX_TEXT_CHARS);
         assert_eq!(cut(&most), most);
         assert_eq!(cut(&format!("{most}é")), format!("{most}…"));
@@ -86,15 +86,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_is_short_inert_and_no_address() {
-        assert_eq!(shown("Loop Backup"), "Loop Backup");
-        assert_eq!(shown("\u{202e}evil\nx\0"), "\u{fffd}evil\u{fffd}x\u{fffd}");
-        assert_eq!(shown("bob@corp.example"), "(an address)");
-        assert_eq!(shown(&"é".repeat(1000)).chars().count(), MAX_SHOWN_CHARS);
+    fn logged_text_is_short_safe_and_without_addresses() {
+        assert_eq!(log_safe("Loop Backup"), "Loop Backup");
+        assert_eq!(log_safe("\u{202e}evil\nx\0"), "\u{fffd}evil\u{fffd}x\u{fffd}");
+        assert_eq!(log_safe("bob@corp.example"), "(an address)");
+        assert_eq!(log_safe(&"é".repeat(1000)).chars().count(), MAX_SHOWN_CHARS);
     }
 
     #[test]
-    fn thousands_stand_apart_and_one_is_no_plural() {
+    fn thousands_are_separated_and_one_is_singular() {
         for (number, words) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(grouped(number), words);
         }

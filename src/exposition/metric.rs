@@ -1,11 +1,11 @@
-//! What is said once about a metric: its name, type, help, labels and promises.
+//! Definition of a metric: its name, type, help, labels and stability.
 
-/// The type of a metric, as both text formats know it.
+/// Type of a metric in both text formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A value that goes up and down.
     Gauge,
-    /// A value that only grows while the process lives; its name ends in `_total`.
+    /// A value that only grows during the lifetime of the process; its name ends in `_total`.
     Counter,
     /// Always 1, with facts as labels; its name ends in `_info`.
     Info,
@@ -14,7 +14,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Its name in the reference.
+    /// Returns its name in the reference.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Gauge => "gauge",
@@ -25,43 +25,43 @@ impl Kind {
     }
 }
 
-/// What becomes of a series whose record has not been renewed for longer than the collector's `stale_after`.
+/// Effect of `stale_after` on a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifetime {
-    /// It describes how things are now, so it goes.
+    /// Describes the present and expires.
     Now,
-    /// It is a dated fact and stays true, so it stays as long as its customer is known.
+    /// A dated fact, which stays until its customer is removed.
     Dated,
 }
 
-/// How firmly a metric's name, labels and meaning stand.
+/// Stability of a metric's name, labels and meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stability {
-    /// Part of the users' contract: it does not change within a major version.
+    /// Part of the public contract: does not change within a major version.
     Stable,
-    /// May still change with a minor version; the changelog says so.
+    /// May change in a minor version, with an entry in the changelog.
     Experimental,
 }
 
 /// One metric of the catalogue.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
-    /// The full name as samples carry it, `_total` and `_info` included.
+    /// The full name in samples, including `_total` and `_info`.
     pub name: &'static str,
     /// Its type.
     pub kind: Kind,
     /// One sentence without its full stop, which the renderer adds.
     pub help: &'static str,
-    /// The label names, in the order in which they are written.
+    /// The label names, in the order of the exposition.
     pub labels: &'static [&'static str],
-    /// Whether it outlives staleness.
+    /// Whether it expires after `stale_after`.
     pub lifetime: Lifetime,
-    /// How firmly it stands.
+    /// Its stability.
     pub stability: Stability,
 }
 
 impl Metric {
-    /// A gauge that describes how things are now.
+    /// Returns a gauge that describes the present.
     #[must_use]
     pub const fn gauge(name: &'static str, help: &'static str) -> Self {
         Self {
@@ -74,13 +74,13 @@ impl Metric {
         }
     }
 
-    /// A gauge that holds a point in time: a dated fact.
+    /// Returns a gauge with a Unix time, which is a dated fact.
     #[must_use]
     pub const fn timestamp(name: &'static str, help: &'static str) -> Self {
         Self::gauge(name, help).dated()
     }
 
-    /// A counter.
+    /// Returns a counter.
     #[must_use]
     pub const fn counter(name: &'static str, help: &'static str) -> Self {
         let mut metric = Self::gauge(name, help);
@@ -88,7 +88,7 @@ impl Metric {
         metric
     }
 
-    /// An info metric: a dated fact whose value is 1.
+    /// Returns an info metric, which is a dated fact with the value 1.
     #[must_use]
     pub const fn info(name: &'static str, help: &'static str) -> Self {
         let mut metric = Self::gauge(name, help).dated();
@@ -96,7 +96,7 @@ impl Metric {
         metric
     }
 
-    /// A histogram.
+    /// Returns a histogram.
     #[must_use]
     pub const fn histogram(name: &'static str, help: &'static str) -> Self {
         let mut metric = Self::gauge(name, help);
@@ -104,28 +104,28 @@ impl Metric {
         metric
     }
 
-    /// The same metric, outliving staleness.
+    /// Makes it a dated fact.
     #[must_use]
     pub const fn dated(mut self) -> Self {
         self.lifetime = Lifetime::Dated;
         self
     }
 
-    /// The same metric with these labels.
+    /// Sets its labels.
     #[must_use]
     pub const fn labels(mut self, labels: &'static [&'static str]) -> Self {
         self.labels = labels;
         self
     }
 
-    /// The same metric, not yet promised.
+    /// Marks it as experimental.
     #[must_use]
     pub const fn experimental(mut self) -> Self {
         self.stability = Stability::Experimental;
         self
     }
 
-    /// The name of the metric family in OpenMetrics, where counters and infos lose their suffix.
+    /// Returns the name of the metric family in OpenMetrics, where counters and infos lose their suffix.
     #[must_use]
     pub fn family_name(&self) -> &'static str {
         let suffix = match self.kind {

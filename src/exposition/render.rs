@@ -1,4 +1,7 @@
-//! From tables to text: one walk over family → record → row, in frames.
+//! Renders tables as text in frames, iterating over family → record → row.
+
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::io::Write as _;
@@ -8,19 +11,19 @@ use std::time::Duration;
 use super::{Kind, Lifetime, Metric, Table};
 use crate::domain::Timestamp;
 
-/// About how much text one frame holds. Small enough that slow readers share fairly and memory stays flat, large
-/// enough that the cost per frame does not show.
+/// Approximate size of a frame: small enough that slow readers are served fairly and memory usage stays constant, large
+/// enough that the cost per frame is negligible.
 pub(super) const FRAME_BYTES: usize = 256 * 1024;
 
-/// A frame that has so much text ends where a block or a part of one does, so that it begins and ends with the same
-/// records whatever becomes of those of other frames: what is made of its text can then be kept with it. Less than that,
-/// and compressing frames one by one would cost more than it saves.
+/// A frame of at least this size ends at the end of a block or of a part of one. Its boundaries then do not depend on
+/// the records of other frames, so its compressed form can be cached. With smaller frames, compressing each one
+/// separately would cost more than caching saves.
 const LEAST_FRAME_BYTES: usize = 64 * 1024;
 
-/// The records of such a part.
+/// Records of a part of a block.
 const PART_RECORDS: usize = 8;
 
-/// Room beyond [`FRAME_BYTES`] for the sample that crosses it, so that a frame is one allocation.
+/// Capacity beyond [`FRAME_BYTES`] for the sample that exceeds it, so that a frame is allocated once.
 const FRAME_SLACK: usize = 8 * 1024;
 
 /// A text format of the exposition.
@@ -33,7 +36,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The value of `Content-Type` that goes with it.
+    /// Returns its `Content-Type`.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -55,10 +58,10 @@ impl Format {
     }
 }
 
-/// Where samples of a family are found: in the tables of this group, at this position of a record, in this column.
+/// Location of samples of a family: the group, the table of each record, and its column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// Index into [`Picture::groups`].
+    /// Index into [`Snapshot::groups`].
     pub group: usize,
     /// Index into [`Shown::tables`].
     pub shape: usize,
@@ -66,16 +69,16 @@ pub struct Source {
     pub column: usize,
 }
 
-/// A metric and everywhere its samples are found.
+/// A metric and all locations of its samples.
 #[derive(Clone, Debug)]
 pub struct Family {
     /// The metric.
     pub metric: Metric,
-    /// Its sources; more than one where two collectors each know it for one generation of the API.
+    /// Its sources; several if two collectors each export it for one generation of the API.
     pub sources: Vec<Source>,
 }
 
-/// The families of all groups in order, those of one name joined into one.
+/// Returns the families of all groups in order, merging those with the same name.
 pub fn families(columns: impl IntoIterator<Item = (Metric, Source)>) -> Vec<Family> {
     let mut families: Vec<Family> = Vec::new();
     for (metric, source) in columns {
@@ -90,42 +93,42 @@ pub fn families(columns: impl IntoIterator<Item = (Metric, Source)>) -> Vec<Fami
     families
 }
 
-/// What a scrape shows of one record.
+/// Samples of one record.
 #[derive(Clone, Copy, Debug)]
 pub struct Shown<'a> {
     /// One table per shape of the record's collector.
     pub tables: &'a [Table],
-    /// When it was last good; `None` for what does not age.
+    /// Time of its last successful poll; `None` for records that do not age.
     pub good_at: Option<Timestamp>,
 }
 
-/// Records that stand side by side.
+/// Records of one group.
 pub trait Block: fmt::Debug + Send + Sync {
-    /// One of them by its position.
+    /// Returns a record by its position.
     fn shown(&self, position: usize) -> Option<Shown<'_>>;
 }
 
 /// The records of one collector.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// All of them, in order.
+    /// All records in order.
     pub blocks: Vec<Arc<dyn Block>>,
-    /// How long their values outlive the last good poll.
+    /// How long values are served after the last successful poll.
     pub stale_after: Duration,
 }
 
-/// Everything a scrape shows of the remote world, taken at one moment.
+/// A consistent view of all collected data for one scrape.
 #[derive(Clone, Debug)]
-pub struct Picture {
-    /// The records by group; which group is whose is known to whoever made the families.
+pub struct Snapshot {
+    /// The records by group. The indices are those of [`Source::group`].
     pub groups: Vec<Group>,
-    /// The moment.
+    /// Time of the snapshot.
     pub now: Timestamp,
 }
 
-impl Picture {
-    /// The last moment at which the same records make the same text: after it, the first of them is stale. `None`
-    /// where time alone changes nothing.
+impl Snapshot {
+    /// Returns the latest time until which the same records render to the same text, before the first of them becomes
+    /// stale. `None` if the text does not depend on the time.
     pub fn valid_until(&self) -> Option<Timestamp> {
         let ends = self.groups.iter().flat_map(|group| {
             let goods = group
@@ -141,10 +144,10 @@ impl Picture {
     }
 }
 
-/// Which groups of a picture a scrape asks for.
+/// Filter of the groups of a snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Only these groups; all of them where `None`.
+    /// Only these groups; all if `None`.
     pub groups: Option<Vec<usize>>,
 }
 
@@ -154,18 +157,18 @@ impl Filter {
     }
 }
 
-/// Walks a picture and gives it out as frames of text. It holds no text but the frame in hand.
+/// Renders a snapshot in frames. It holds only the current frame.
 pub struct Renderer {
     families: Arc<[Family]>,
-    picture: Picture,
+    snapshot: Snapshot,
     filter: Filter,
     format: Format,
     at: Position,
-    /// What the lines of the record in hand begin with: the name of the metric, and the labels of all rows.
+    /// Common start of the lines of the current record: the metric name, and the labels of all rows.
     line: Vec<u8>,
 }
 
-/// How far the walk has come.
+/// Position of the renderer.
 #[derive(Clone, Copy, Debug, Default)]
 struct Position {
     family: usize,
@@ -177,11 +180,11 @@ struct Position {
 }
 
 impl Renderer {
-    /// A walk from the beginning.
-    pub fn new(families: Arc<[Family]>, picture: Picture, filter: Filter, format: Format) -> Self {
+    /// Returns a renderer at the start of a snapshot.
+    pub fn new(families: Arc<[Family]>, snapshot: Snapshot, filter: Filter, format: Format) -> Self {
         Self {
             families,
-            picture,
+            snapshot,
             filter,
             format,
             at: Position::default(),
@@ -189,28 +192,28 @@ impl Renderer {
         }
     }
 
-    /// The next frame, `None` after the last. OpenMetrics' closing `# EOF` is not part of it, because other families
-    /// may follow.
+    /// Returns the next frame, or `None` after the last. It does not contain OpenMetrics' closing `# EOF`, because
+    /// other families may follow.
     pub fn next_frame(&mut self) -> Option<Vec<u8>> {
         let mut text = Vec::new();
         self.append_frame(&mut text);
         (!text.is_empty()).then_some(text)
     }
 
-    /// Appends the next frame to `text`; false with the last one. Text that has room for [`frame_capacity`] more bytes
-    /// is not moved.
+    /// Appends the next frame to `text`. Returns false after the last one. Text with a spare capacity of
+    /// [`frame_capacity`] is not reallocated.
     pub fn append_frame(&mut self, text: &mut Vec<u8>) -> bool {
         let full_at = text.len() + FRAME_BYTES;
         let enough_at = text.len() + LEAST_FRAME_BYTES;
         while let Some(family) = self.families.get(self.at.family) {
             while let Some(source) = family.sources.get(self.at.source) {
                 if self.filter.admits(source) {
-                    let group = self.picture.groups.get(source.group);
+                    let group = self.snapshot.groups.get(source.group);
                     let mut walk = Walk {
                         format: self.format,
                         metric: &family.metric,
                         source,
-                        now: self.picture.now,
+                        now: self.snapshot.now,
                         line: &mut self.line,
                         full_at,
                         enough_at,
@@ -231,12 +234,12 @@ impl Renderer {
     }
 }
 
-/// How much room a frame takes at most, as long as labels are of ordinary length.
+/// Returns the maximum size of a frame with labels of ordinary length.
 pub const fn frame_capacity() -> usize {
     FRAME_BYTES + FRAME_SLACK
 }
 
-/// The walk over the samples of one source.
+/// Renders the samples of one source.
 struct Walk<'a> {
     format: Format,
     metric: &'a Metric,
@@ -248,7 +251,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Renders from `at` on; true when the frame ends and the walk must be taken up again where `at` now stands.
+    /// Renders from `at` on. Returns whether the frame ended first; rendering then continues at `at`.
     fn group(&mut self, group: &Group, at: &mut Position, text: &mut Vec<u8>) -> bool {
         let oldest_fresh = self.now.minus(group.stale_after);
         let dated = self.metric.lifetime == Lifetime::Dated;
@@ -298,7 +301,7 @@ impl Walk<'_> {
         false
     }
 
-    /// Prepares the lines of a record, and begins the family where this is its first.
+    /// Prepares the lines of a record, and writes the family's header before its first record.
     fn begin(&mut self, head: &str, at: &mut Position, text: &mut Vec<u8>) {
         text.reserve_exact((self.full_at + FRAME_SLACK).saturating_sub(text.len()));
         if !at.headed {
@@ -326,18 +329,18 @@ pub fn write_sample(text: &mut Vec<u8>, name: &str, labels: &str, value: f64) {
     }
 }
 
-/// Appends what comes after the labels.
+/// Appends the value of a line.
 fn write_end(text: &mut Vec<u8>, value: f64) {
     text.extend_from_slice(b"} ");
     write_value(text, value);
     text.push(b'\n');
 }
 
-/// The largest integer up to which every integer is exact in a double.
+/// Largest number up to which every integer is exact in a double.
 const EXACT_INTEGERS: f64 = 9_007_199_254_740_992.0;
 
-/// Appends a value as the shortest decimal that reads back as the same double. Whole numbers, which nearly all are,
-/// take the quick way.
+/// Appends a value as the shortest decimal that parses to the same double. Integers, which nearly all values are, take
+/// a fast path.
 fn write_value(text: &mut Vec<u8>, value: f64) {
     #[expect(clippy::cast_possible_truncation, reason = "only used where it is the same number")]
     let whole = value as i64;
@@ -351,203 +354,4 @@ fn write_value(text: &mut Vec<u8>, value: f64) {
 /// Formats into a vector, which cannot fail.
 fn write_all(text: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
     let _ = text.write_fmt(arguments);
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
-
-    use super::*;
-
-    fn text_of(mut renderer: Renderer) -> String {
-        let mut text = Vec::new();
-        while let Some(frame) = renderer.next_frame() {
-            text.extend(frame);
-        }
-        String::from_utf8(text).unwrap()
-    }
-
-    #[derive(Debug)]
-    struct Records(Vec<(Table, i64)>);
-
-    impl Block for Records {
-        fn shown(&self, position: usize) -> Option<Shown<'_>> {
-            let (table, good_at) = self.0.get(position)?;
-            Some(Shown {
-                tables: std::slice::from_ref(table),
-                good_at: Some(Timestamp::from_unix_seconds(*good_at)),
-            })
-        }
-    }
-
-    const NOW: i64 = 1_800_000_000;
-    const STALE_AFTER: Duration = Duration::from_secs(60);
-
-    fn pictured(blocks: Vec<Records>) -> Picture {
-        let blocks = blocks.into_iter().map(|block| Arc::new(block) as Arc<dyn Block>);
-        Picture {
-            groups: vec![Group {
-                blocks: blocks.collect(),
-                stale_after: STALE_AFTER,
-            }],
-            now: Timestamp::from_unix_seconds(NOW),
-        }
-    }
-
-    fn picture(second_good_at: i64) -> Picture {
-        let first = Table::single(&[("customer_id", "a")], &[Some(2.0), Some(1.5), None]);
-        let second = Table::single(&[("customer_id", "b")], &[Some(3.0), Some(1e21), Some(7.0)]);
-        pictured(vec![
-            Records(vec![(first, NOW - 60)]),
-            Records(Vec::new()),
-            Records(vec![(second, second_good_at)]),
-        ])
-    }
-
-    fn source(column: usize) -> Source {
-        Source {
-            group: 0,
-            shape: 0,
-            column,
-        }
-    }
-
-    fn all() -> Arc<[Family]> {
-        families([
-            (Metric::gauge("elements_now", "Now"), source(0)),
-            (Metric::timestamp("elements_then_timestamp_seconds", "Then"), source(1)),
-            (Metric::counter("elements_runs_total", "Runs"), source(2)),
-            (Metric::info("elements_x_info", "X"), source(0)),
-        ])
-        .into()
-    }
-
-    #[test]
-    fn stale_records_show_only_dated_facts() {
-        let text = text_of(Renderer::new(all(), picture(NOW - 61), Filter::default(), Format::Text));
-        assert_eq!(
-            text,
-            "# HELP elements_now Now.\n# TYPE elements_now gauge\n\
-             elements_now{customer_id=\"a\"} 2\n\
-             # HELP elements_then_timestamp_seconds Then.\n# TYPE elements_then_timestamp_seconds gauge\n\
-             elements_then_timestamp_seconds{customer_id=\"a\"} 1.5\n\
-             elements_then_timestamp_seconds{customer_id=\"b\"} 1000000000000000000000\n\
-             # HELP elements_x_info X.\n# TYPE elements_x_info gauge\n\
-             elements_x_info{customer_id=\"a\"} 2\nelements_x_info{customer_id=\"b\"} 3\n"
-        );
-    }
-
-    #[test]
-    fn openmetrics_names_families_without_their_suffix() {
-        let text = text_of(Renderer::new(
-            all(),
-            picture(NOW),
-            Filter::default(),
-            Format::OpenMetrics,
-        ));
-        assert!(text.contains("# TYPE elements_runs counter\nelements_runs_total{customer_id=\"b\"} 7\n"));
-        assert!(text.contains("# TYPE elements_x info\nelements_x_info{customer_id=\"a\"} 2\n"));
-    }
-
-    #[test]
-    fn frames_join_to_the_same_text_whatever_their_number() {
-        let rows = 20_000;
-        let record = |n: usize| {
-            (
-                Table::single(&[("customer_id", &n.to_string())], &[Some(n as f64)]),
-                NOW,
-            )
-        };
-        let blocks = (0..rows / 10).map(|block| Records((block * 10..block * 10 + 10).map(record).collect()));
-        let picture = pictured(blocks.collect());
-        let families: Arc<[Family]> = families([(Metric::gauge("elements_now", "Now"), source(0))]).into();
-        let mut renderer = Renderer::new(families, picture, Filter::default(), Format::Text);
-        let mut frames = Vec::new();
-        while let Some(frame) = renderer.next_frame() {
-            assert!(frame.len() < FRAME_BYTES + FRAME_SLACK);
-            frames.push(frame);
-        }
-        assert!(frames.len() > 1);
-        let text = String::from_utf8(frames.concat()).unwrap();
-        assert_eq!(
-            text.lines().filter(|line| line.starts_with("elements_now{")).count(),
-            rows
-        );
-        assert_eq!(text.matches("# TYPE").count(), 1);
-    }
-
-    #[test]
-    fn a_record_that_changes_changes_no_frame_but_its_own() {
-        let rows = 20_000;
-        let frames = |changed: Option<usize>| {
-            let record = |n: usize| {
-                let value = if changed == Some(n) { 1e12 } else { 1.0 };
-                (Table::single(&[("customer_id", &n.to_string())], &[Some(value)]), NOW)
-            };
-            let blocks = (0..rows / 50).map(|block| Records((block * 50..block * 50 + 50).map(record).collect()));
-            let families: Arc<[Family]> = families([(Metric::gauge("elements_now", "Now"), source(0))]).into();
-            let mut renderer = Renderer::new(families, pictured(blocks.collect()), Filter::default(), Format::Text);
-            std::iter::from_fn(move || renderer.next_frame()).collect::<Vec<_>>()
-        };
-        let before = frames(None);
-        assert!(before.len() > 5);
-        for changed in [0, rows / 2, rows - 1] {
-            let after = frames(Some(changed));
-            assert_eq!(after.len(), before.len());
-            assert_eq!(
-                after
-                    .iter()
-                    .zip(&before)
-                    .filter(|(after, before)| after != before)
-                    .count(),
-                1
-            );
-        }
-    }
-
-    #[test]
-    fn the_text_is_the_same_until_the_first_record_is_stale() {
-        let until = |second| picture(second).valid_until();
-        assert_eq!(until(NOW - 30), Some(Timestamp::from_unix_seconds(NOW)));
-        let later = pictured(vec![Records(vec![
-            (Table::default(), NOW - 90),
-            (Table::default(), NOW - 10),
-        ])]);
-        assert_eq!(later.valid_until(), Some(Timestamp::from_unix_seconds(NOW + 50)));
-        assert_eq!(pictured(Vec::new()).valid_until(), None);
-    }
-
-    #[test]
-    fn values_are_the_shortest_that_read_back() {
-        let written = |value| {
-            let mut text = Vec::new();
-            write_value(&mut text, value);
-            String::from_utf8(text).unwrap()
-        };
-        for value in [
-            0.0,
-            -1.0,
-            1e15,
-            9_007_199_254_740_991.0,
-            9_007_199_254_740_992.0,
-            1e21,
-            0.1,
-            -2.5,
-            1e-7,
-            f64::MAX,
-        ] {
-            assert_eq!(written(value), format!("{value}"), "{value}");
-        }
-        assert_eq!(written(-0.0), "0");
-    }
-
-    #[test]
-    fn families_of_one_name_are_one() {
-        let joined = families([
-            (Metric::gauge("elements_t", "T"), source(0)),
-            (Metric::gauge("elements_t", "T"), source(1)),
-        ]);
-        assert_eq!(joined.len(), 1);
-        assert_eq!(joined[0].sources.len(), 2);
-    }
 }

@@ -1,34 +1,77 @@
-//! Dense tables: label text escaped once, values beside it.
+//! Dense tables of escaped label text and values.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 
 use super::Metric;
 use crate::domain::{MAX_TEXT_CHARS, is_disguising};
 
-/// Marks a value that is not there. No reader of the API gives a NaN, so no real value is lost to it.
+/// Marks an absent value. The API parsers never return NaN, so no real value is lost.
 pub(super) const ABSENT: f64 = f64::NAN;
 
-/// The longest label value, in characters: what answers are cut to already, and everything else that becomes a label.
+/// Maximum length of a label value, in characters, for responses and all other sources.
 pub(super) const MAX_LABEL_CHARS: usize = MAX_TEXT_CHARS;
 
-/// The label that every table starts with.
+/// The first label of every table.
 pub(super) const CUSTOMER_ID: &str = "customer_id";
 
-/// A metric and where its value comes from in a row of type `R`.
+/// A metric and how to compute its value from a row of type `R`.
 pub struct Column<R: ?Sized> {
     /// The metric. Its labels are those of the shape.
     pub metric: Metric,
-    /// The value of a row, `None` where the row has none.
+    /// Returns the value of a row; `None` if it is absent.
     pub value: fn(&R) -> Option<f64>,
 }
 
-/// A label and where its value comes from in a row of type `R`.
+/// A label and how to compute its value from a row of type `R`.
 pub struct Label<R: ?Sized> {
     /// The label's name.
     pub name: &'static str,
-    /// The label's value; `None` leaves the label out, which to Prometheus is the same as an empty value.
-    pub value: fn(&R) -> Option<Cow<'_, str>>,
+    /// The label's value; `None` omits the label, which Prometheus treats like an empty value.
+    pub value: fn(&R) -> Option<&str>,
+}
+
+/// Returns a label of a shape.
+pub const fn label<R: ?Sized>(name: &'static str, value: fn(&R) -> Option<&str>) -> Label<R> {
+    Label { name, value }
+}
+
+/// Returns a metric of a shape.
+pub const fn column<R: ?Sized>(metric: Metric, value: fn(&R) -> Option<f64>) -> Column<R> {
+    Column { metric, value }
+}
+
+/// Returns a gauge that describes the present.
+pub const fn gauge<R>(name: &'static str, help: &'static str, value: fn(&R) -> Option<f64>) -> Column<R> {
+    column(Metric::gauge(name, help), value)
+}
+
+/// Returns a gauge with a Unix time, which stays true when polls fail.
+pub const fn timestamp<R>(name: &'static str, help: &'static str, value: fn(&R) -> Option<f64>) -> Column<R> {
+    column(Metric::timestamp(name, help), value)
+}
+
+/// Returns a counter.
+pub const fn counter<R>(name: &'static str, help: &'static str, value: fn(&R) -> Option<f64>) -> Column<R> {
+    column(Metric::counter(name, help), value)
+}
+
+/// Returns a metric whose value is always 1, with facts as labels.
+pub const fn info<R>(name: &'static str, help: &'static str) -> Column<R> {
+    column(Metric::info(name, help), |_| Some(1.0))
+}
+
+impl<R: ?Sized> Column<R> {
+    /// Makes it a dated fact.
+    #[must_use]
+    pub const fn dated(self) -> Self {
+        column(self.metric.dated(), self.value)
+    }
+
+    /// Marks it as experimental.
+    #[must_use]
+    pub const fn experimental(self) -> Self {
+        column(self.metric.experimental(), self.value)
+    }
 }
 
 /// A group of metrics that share their labels, over rows of type `R`.
@@ -40,8 +83,8 @@ pub struct Shape<R: ?Sized + 'static> {
 }
 
 impl<R> Shape<R> {
-    /// The table of `rows` for a customer, and how many rows were left out because a row with equal labels was
-    /// there already: of those the first counts. Collectors merge what can be merged before they come here.
+    /// Returns the table of `rows` for a customer, and the number of rows dropped because an earlier row has equal
+    /// labels. Collectors merge rows before this where possible.
     pub fn table(&self, customer_id: &str, rows: &[R]) -> (Table, u64) {
         let mut table = Building::with_rows(rows.len(), self.columns.len());
         write_label(&mut table.labels, CUSTOMER_ID, customer_id);
@@ -49,7 +92,7 @@ impl<R> Shape<R> {
         for row in rows {
             for label in self.labels {
                 if let Some(value) = (label.value)(row) {
-                    write_label(&mut table.labels, label.name, &value);
+                    write_label(&mut table.labels, label.name, value);
                 }
             }
             table.end_row(self.columns.iter().map(|column| (column.value)(row)));
@@ -58,7 +101,7 @@ impl<R> Shape<R> {
         (table.finish(), duplicates)
     }
 
-    /// The metrics of the shape with their label names, for the catalogue.
+    /// Returns the metrics of the shape with their label names, for the catalogue.
     pub fn metrics(&self) -> ShapeMetrics {
         let labels: Vec<_> = std::iter::once(CUSTOMER_ID)
             .chain(self.labels.iter().map(|label| label.name))
@@ -75,20 +118,20 @@ pub type ShapeMetrics = Vec<(Metric, Vec<&'static str>)>;
 
 /// The samples of one record under one shape.
 ///
-/// A scrape walks column by column, so values lie in that order. What all rows begin with, which is their customer,
-/// stands once.
+/// A scrape iterates over columns, so values are stored in that order. The common beginning of all rows, which
+/// identifies the customer, is stored once.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table {
-    /// Label text, escaped: first what all rows begin with, then the rest of each row.
+    /// Escaped label text: first the common beginning, then the rest of each row.
     labels: Box<str>,
-    /// Where in it the common beginning ends, and then each row.
+    /// End offsets: of the common beginning, then of each row.
     ends: Box<[u32]>,
     /// The values, column after column.
     values: Box<[f64]>,
 }
 
 impl Table {
-    /// A table of one row whose labels are given as pairs.
+    /// Returns a table with one row.
     pub fn single(labels: &[(&str, &str)], values: &[Option<f64>]) -> Self {
         let mut table = Building::with_rows(1, values.len());
         table.begin_rows();
@@ -99,7 +142,7 @@ impl Table {
         table.finish()
     }
 
-    /// A table of rows whose labels are given as pairs, each with a value per column.
+    /// Returns a table of rows, each with label pairs and one value per column.
     pub fn of(
         columns: usize,
         rows: impl IntoIterator<Item = (Vec<(&'static str, &'static str)>, Vec<Option<f64>>)>,
@@ -117,38 +160,38 @@ impl Table {
         table.finish()
     }
 
-    /// How many rows it has.
+    /// Returns the number of rows.
     pub fn rows(&self) -> usize {
         self.ends.len().saturating_sub(1)
     }
 
-    /// The label text that all rows begin with.
+    /// Returns the label text that all rows start with.
     pub fn head(&self) -> &str {
         let end = self.ends.first().copied().unwrap_or_default() as usize;
         self.labels.get(..end).unwrap_or_default()
     }
 
-    /// The label text of a row after the common beginning.
+    /// Returns the label text of a row after the common beginning.
     pub fn labels(&self, row: usize) -> Option<&str> {
         let start = *self.ends.get(row)? as usize;
         let end = *self.ends.get(row + 1)? as usize;
         self.labels.get(start..end)
     }
 
-    /// The value of a row under a column, `None` where it is absent.
+    /// Returns the value of a row in a column; `None` if it is absent.
     pub fn value(&self, row: usize, column: usize) -> Option<f64> {
         let value = *self.column(column).get(row)?;
         (!value.is_nan()).then_some(value)
     }
 
-    /// The values of a column, row by row; NaN where there is none.
+    /// Returns the values of a column by row; NaN if absent.
     pub(super) fn column(&self, column: usize) -> &[f64] {
         let rows = self.rows();
         let start = column.saturating_mul(rows);
         self.values.get(start..start.saturating_add(rows)).unwrap_or_default()
     }
 
-    /// Label text and value of the rows from `first` on that have a value under a column.
+    /// Returns index, label text and value of the rows from `first` on that have a value in a column.
     pub(super) fn samples_of(&self, column: usize, first: usize) -> impl Iterator<Item = (usize, &str, f64)> {
         let values = self.column(column).get(first..).unwrap_or_default();
         let ends = self.ends.get(first..).unwrap_or_default();
@@ -160,13 +203,22 @@ impl Table {
             })
     }
 
-    /// How many samples it holds.
+    /// Removes the values of a column.
+    pub(crate) fn clear_column(&mut self, column: usize) {
+        let rows = self.rows();
+        let start = column.saturating_mul(rows);
+        if let Some(values) = self.values.get_mut(start..start.saturating_add(rows)) {
+            values.fill(ABSENT);
+        }
+    }
+
+    /// Returns the number of samples.
     pub fn samples(&self) -> usize {
         self.values.iter().filter(|value| !value.is_nan()).count()
     }
 }
 
-/// A table that is being built, row by row.
+/// A table under construction.
 struct Building {
     labels: String,
     ends: Vec<u32>,
@@ -184,15 +236,15 @@ impl Building {
         }
     }
 
-    /// Ends what all rows begin with.
+    /// Ends the common beginning of all rows.
     fn begin_rows(&mut self) {
         self.ends.push(u32::try_from(self.labels.len()).unwrap_or(0));
     }
 
-    /// Ends a row whose labels were written.
+    /// Ends a row after its labels.
     fn end_row(&mut self, values: impl Iterator<Item = Option<f64>>) {
-        // A table of one answer stays far below 4 GiB of label text because answers are capped; a row that would
-        // cross it is left out rather than given the wrong labels.
+        // The tables of one response stay far below 4 GiB of label text because responses are limited in size. A row
+        // beyond that is dropped rather than given wrong labels.
         let Ok(end) = u32::try_from(self.labels.len()) else {
             self.labels
                 .truncate(self.ends.last().copied().unwrap_or_default() as usize);
@@ -203,7 +255,7 @@ impl Building {
             .extend(values.map(|value| value.filter(|v| v.is_finite()).unwrap_or(ABSENT)));
     }
 
-    /// Leaves out the rows whose labels an earlier one has, and says how many.
+    /// Drops rows whose labels an earlier row has, and returns their number.
     fn drop_duplicates(&mut self) -> u64 {
         let text = |ends: &[u32]| match *ends {
             [start, end] => self.labels.get(start as usize..end as usize).unwrap_or_default(),
@@ -242,8 +294,8 @@ impl Building {
     }
 }
 
-/// Appends `name="value"` to label text, after a comma where something stands already. The value is escaped for
-/// both text formats, cut where it is longer than any honest one, and characters that could end or disguise a line are replaced.
+/// Appends `name="value"` to label text, after a comma unless it is the first. The value is escaped for both text
+/// formats and truncated at the limit, and characters that could end or disguise a line are replaced.
 pub fn write_label(text: &mut String, name: &str, value: &str) {
     if !text.is_empty() {
         text.push(',');
@@ -268,8 +320,6 @@ pub fn write_label(text: &mut String, name: &str, value: &str) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
-
     use super::*;
 
     fn escaped(value: &str) -> String {
@@ -279,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn label_values_cannot_break_out() {
+    fn label_values_are_escaped() {
         assert_eq!(escaped("a\"} 0\nfake 1\\"), r#"l="a\"} 0\nfake 1\\""#);
         assert_eq!(escaped("a\0b\rc\u{202e}d"), "l=\"a\u{fffd}b\u{fffd}c\u{fffd}d\"");
     }
@@ -295,7 +345,7 @@ mod tests {
     const SHAPE: Shape<Row> = Shape {
         labels: &[Label {
             name: "module",
-            value: |row: &Row| Some(Cow::Borrowed(row.0)),
+            value: |row: &Row| Some(row.0),
         }],
         columns: &[
             Column {
@@ -329,7 +379,7 @@ mod tests {
         assert_eq!(table.value(0, 0), Some(2.5));
         assert_eq!(table.value(1, 0), None);
         assert_eq!(table.value(1, 1), Some(1.0));
-        assert_eq!(table.value(2, 0), None, "what is not finite is absent");
+        assert_eq!(table.value(2, 0), None, "values that are not finite are absent");
         assert_eq!(table.samples(), 4);
     }
 }

@@ -1,4 +1,4 @@
-//! `process_*`: what every Prometheus client tells of its process, where the system tells it.
+//! `process_*`: the standard metrics of the process, as far as the system provides them.
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
@@ -7,12 +7,12 @@ use prometheus_client::encoding::EncodeMetric as _;
 
 use crate::exposition::Metric;
 
-const CPU_SECONDS: Metric = Metric::counter("process_cpu_seconds_total", "User and system CPU time spent");
+const CPU_SECONDS: Metric = Metric::counter("process_cpu_seconds_total", "User and system CPU time in seconds");
 const OPEN_FDS: Metric = Metric::gauge("process_open_fds", "Open file descriptors");
-const MAX_FDS: Metric = Metric::gauge("process_max_fds", "The most file descriptors that may be open");
+const MAX_FDS: Metric = Metric::gauge("process_max_fds", "Maximum number of open file descriptors");
 const VIRTUAL_MEMORY: Metric = Metric::gauge("process_virtual_memory_bytes", "Virtual memory size");
 const RESIDENT_MEMORY: Metric = Metric::gauge("process_resident_memory_bytes", "Resident memory size");
-const START_TIME: Metric = Metric::timestamp("process_start_time_seconds", "When the process started");
+const START_TIME: Metric = Metric::timestamp("process_start_time_seconds", "Start of the process, Unix time");
 const THREADS: Metric = Metric::gauge("process_threads", "Threads of the process");
 
 /// All of them.
@@ -26,7 +26,7 @@ pub(super) const METRICS: &[Metric] = &[
     THREADS,
 ];
 
-/// Reads the process when it is asked.
+/// Reads the values of the process when they are collected.
 #[derive(Debug)]
 pub(super) struct Process;
 

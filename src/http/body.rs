@@ -1,24 +1,41 @@
-//! Frames of an answer as the body of a response, one at a time.
+//! Body of a scrape response: frames rendered two ahead, off the I/O threads.
 
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::{Body, Bytes};
-use futures_util::stream;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{self, Stream, StreamExt as _};
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::exposition::frame_capacity;
 use crate::scrape::Frames;
 
-/// How many frames are kept for the next answer. A connection has two or three in hand at once, so these serve a few
-/// scrapers, and hold no more than 2 MiB.
+/// Frames rendered at once. With one, switching threads would take as long as rendering; with more, a slow reader would
+/// use more memory without being faster.
+pub(super) const FRAMES_AT_ONCE: usize = 2;
+
+/// Buffers kept for the next response. A connection uses a few at once, so these serve a few scrapers and hold at most
+/// 2 MiB.
 const SPARE_FRAMES: usize = 8;
 
-/// Memory of frames that were sent, to be filled again: fresh memory costs more than what is written into it.
+/// A bug prevented rendering; the response is cut off, so that it does not look complete.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("cannot render the response")]
+pub(super) struct Broken;
+
+impl IntoResponse for Broken {
+    fn into_response(self) -> Response {
+        StatusCode::INTERNAL_SERVER_ERROR.into_response()
+    }
+}
+
+/// Buffers of sent frames, to be reused: fresh memory costs more than writing into it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Spare(Arc<Mutex<Vec<Vec<u8>>>>);
 
 impl Spare {
-    /// An empty text with what memory there is.
+    /// Returns an empty buffer, reused if possible.
     pub(super) fn take(&self) -> Frame {
         let text = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
         Frame {
@@ -28,7 +45,7 @@ impl Spare {
     }
 }
 
-/// A frame of text, whose memory goes back to where it came from.
+/// A frame of text, whose buffer is returned when it is dropped.
 pub(super) struct Frame {
     pub(super) text: Vec<u8>,
     spare: Spare,
@@ -42,7 +59,7 @@ impl AsRef<[u8]> for Frame {
 
 impl Drop for Frame {
     fn drop(&mut self) {
-        // One that grew past the ordinary, or never held anything, is not worth keeping.
+        // A buffer that grew too large, or was never used, is not kept.
         if !(1..=2 * frame_capacity()).contains(&self.text.capacity()) {
             return;
         }
@@ -54,22 +71,49 @@ impl Drop for Frame {
     }
 }
 
-/// A body of the frames as they are.
+/// Returns a body of uncompressed frames.
 pub(super) fn plain(mut frames: Frames, spare: Spare) -> Body {
     let frames = std::iter::from_fn(move || {
         let mut frame = spare.take();
         frames.fill(&mut frame.text);
-        (!frame.text.is_empty()).then(|| Ok::<_, Infallible>(Bytes::from_owner(frame)))
+        (!frame.text.is_empty()).then(|| Bytes::from_owner(frame))
     });
-    Body::from_stream(stream::iter(frames))
+    Body::from_stream(made_ahead(frames))
+}
+
+/// Returns the items of an iterator, rendered off the I/O threads; the next ones are rendered while these are sent. No
+/// thread waits for the reader in between.
+pub(super) fn made_ahead<T: Send + 'static>(
+    items: impl Iterator<Item = T> + Send + 'static,
+) -> impl Stream<Item = Result<T, Broken>> {
+    let batches = stream::unfold(Some(make(items)), async |making| match making?.await {
+        Ok((items, made)) => {
+            let next = (made.len() == FRAMES_AT_ONCE).then(|| make(items));
+            Some((made, next))
+        }
+        Err(_) => Some((vec![Err(Broken)], None)),
+    });
+    batches.flat_map(stream::iter)
+}
+
+/// Renders the next items.
+fn make<T: Send + 'static, I: Iterator<Item = T> + Send + 'static>(
+    mut items: I,
+) -> JoinHandle<(I, Vec<Result<T, Broken>>)> {
+    spawn_blocking(move || {
+        let made = items.by_ref().take(FRAMES_AT_ONCE).map(Ok).collect();
+        (items, made)
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[test]
-    fn memory_of_frames_is_used_again_and_bounded() {
+    fn memory_of_frames_is_reused_and_bounded() {
         let spare = Spare::default();
         let held = || spare.0.lock().unwrap_or_else(PoisonError::into_inner).len();
         drop(spare.take());
@@ -86,5 +130,34 @@ mod tests {
         let frame = spare.take();
         assert!(frame.text.is_empty() && frame.text.capacity() > 0);
         assert_eq!(held(), SPARE_FRAMES - 1);
+    }
+
+    #[tokio::test]
+    async fn items_are_ordered_and_not_far_ahead_of_the_reader() {
+        for length in 0..7 {
+            let made = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&made);
+            let items = (0..length).inspect(move |_| {
+                counted.fetch_add(1, Ordering::Relaxed);
+            });
+            let mut items = std::pin::pin!(made_ahead(items));
+            for expected in 0..length {
+                assert!(
+                    items
+                        .next()
+                        .await
+                        .is_some_and(|item| item.is_ok_and(|item| item == expected))
+                );
+                assert!(made.load(Ordering::Relaxed) <= expected + 2 * FRAMES_AT_ONCE);
+            }
+            assert!(items.next().await.is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn rendering_error_truncates_the_response() {
+        let items = (0..5).inspect(|item| assert!(*item < 3, "a defect"));
+        let made: Vec<_> = made_ahead(items).collect().await;
+        assert!(matches!(made.as_slice(), [Ok(0), Ok(1), Err(Broken)]));
     }
 }

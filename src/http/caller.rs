@@ -1,24 +1,24 @@
-//! Who asks, as far as the connection and the web configuration tell. What a request says of itself, as in
-//! `X-Forwarded-For`, is not listened to: anybody can write it.
+//! The client of a request, according to the connection and the web configuration. Headers such as `X-Forwarded-For`
+//! are ignored, because anybody can set them.
 
 use std::net::IpAddr;
 
 use axum::http::header::ORIGIN;
 use axum::http::{HeaderMap, StatusCode};
 
-/// Whoever sent a request.
+/// The client of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Caller {
-    /// The other end of the connection.
+    /// Address of the client.
     address: IpAddr,
-    /// Whether a password or a certificate that was verified says who it is.
+    /// Whether a password or a verified certificate authenticates it.
     is_known: bool,
-    /// Whether its connection ends its TLS here.
+    /// Whether its connection uses TLS.
     is_over_tls: bool,
 }
 
 impl Caller {
-    /// Whoever is at the other end of a connection, and whether its certificate was verified before the first request.
+    /// Returns the client of a connection, and whether its certificate was verified in the handshake.
     pub(super) fn new(address: IpAddr, has_verified_certificate: bool) -> Self {
         Self {
             address,
@@ -35,28 +35,28 @@ impl Caller {
         }
     }
 
-    /// Whether its connection ends its TLS here.
+    /// Returns whether its connection uses TLS.
     pub(super) fn is_over_tls(self) -> bool {
         self.is_over_tls
     }
 
-    /// Notes that the right password came with the request.
+    /// Records that the request contained a valid password.
     pub(super) fn note_password(&mut self) {
         self.is_known = true;
     }
 
-    /// Whether it is on this machine, also where an IPv4 address reaches a socket of IPv6.
+    /// Returns whether it is on this machine, including IPv4 addresses on an IPv6 socket.
     fn is_here(self) -> bool {
         self.address.to_canonical().is_loopback()
     }
 }
 
-/// Whether a request may do more than read; where it may not, what to do about that.
+/// Returns whether a request may change state; if not, the error is advice.
 ///
-/// Without a caller, as behind a server that does not tell, nobody may.
+/// Without a client address, for example behind a server that does not pass it on, requests may not.
 pub(super) fn may_command(caller: Option<Caller>, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
-    // A browser puts it on whatever a page has it send, and tools do not: a page of somebody else's that is read on this
-    // machine, or after a password was given, must not command.
+    // Browsers add this header to requests from pages, and tools do not. A foreign page that is open on this machine,
+    // or after a login, must not change state.
     if headers.contains_key(ORIGIN) {
         let message =
             "A web page cannot reload the configuration; send the POST by a tool such as curl, or send SIGHUP.\n";
@@ -75,8 +75,6 @@ pub(super) fn may_command(caller: Option<Caller>, headers: &HeaderMap) -> Result
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     fn asked_from(address: &str, is_known: bool, headers: &HeaderMap) -> bool {
@@ -84,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_taken_from_this_machine_and_from_who_is_known() {
+    fn changes_are_allowed_locally_or_authenticated() {
         let none = HeaderMap::new();
         for here in [
             "127.0.0.1",
@@ -126,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_request_says_of_itself_makes_nobody_known() {
+    fn headers_do_not_authenticate_a_request() {
         for name in ["x-forwarded-for", "forwarded", "x-real-ip", "x-client-ip", "host"] {
             let headers = HeaderMap::from_iter([(name.parse().unwrap(), "127.0.0.1".parse().unwrap())]);
             assert!(!asked_from("10.0.0.1", false, &headers), "{name}");
@@ -134,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn no_page_commands_whoever_reads_it() {
+    fn web_page_cannot_change_state() {
         for origin in ["https://example.com", "http://127.0.0.1:10027", "null"] {
             let headers = HeaderMap::from_iter([(ORIGIN, origin.parse().unwrap())]);
             assert!(!asked_from("127.0.0.1", true, &headers), "{origin}");
@@ -142,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_makes_its_sender_known() {
+    fn password_authenticates_its_sender() {
         let mut caller = Caller::new("10.0.0.1".parse().unwrap(), false);
         caller.note_password();
         assert_eq!(may_command(Some(caller), &HeaderMap::new()), Ok(()));

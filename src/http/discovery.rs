@@ -1,4 +1,4 @@
-//! Prometheus' HTTP service discovery: every customer, or every share of them, as a target of its own.
+//! Prometheus' HTTP service discovery: one target per customer, or per share of the customers.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,19 +10,19 @@ use url::Url;
 use crate::domain::{MAX_SHARDS, Shard, shard_count};
 use crate::scrape::KnownCustomer;
 
-/// A group of targets as Prometheus reads them.
+/// A group of targets, as parsed by Prometheus.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct TargetGroup<'a> {
     targets: [&'a str; 1],
     labels: BTreeMap<&'static str, Cow<'a, str>>,
 }
 
-/// `shards` of the query is not a number that there can be.
+/// `shards` in the query is not a valid number of shares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("shards: expected one whole number from 1 to {MAX_SHARDS}")]
 pub(super) struct InvalidShards;
 
-/// How many shares a query asks for; `None` where it asks for customers.
+/// Returns the number of shares in a query; `None` if it selects customers.
 pub(super) fn shards(query: Option<&str>) -> Result<Option<u32>, InvalidShards> {
     let pairs = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
     let mut values = pairs.filter(|(name, _)| name == "shards").map(|(_, value)| value);
@@ -33,20 +33,19 @@ pub(super) fn shards(query: Option<&str>) -> Result<Option<u32>, InvalidShards> 
     }
 }
 
-/// Where targets are scraped.
+/// Address at which targets are scraped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     /// Host and port.
     address: String,
     path: String,
-    /// `https` where that is known. Where it is not, whoever ends TLS before the exporter knows better.
+    /// `https` if known; otherwise a proxy that terminates TLS may set it.
     scheme: Option<&'static str>,
 }
 
 impl Place {
-    /// The place under which a request reached the exporter: what it names as its host, and there the path that the
-    /// exporter has itself, or, where it came by the external URL, the one that it has there. `None` where it names no
-    /// host.
+    /// Returns the address at which a request reached the exporter: its host with the path of the exporter or, if it
+    /// matches the external URL, with the path of that. `None` without a host.
     pub(super) fn of_request(
         host: &str,
         is_over_tls: bool,
@@ -65,7 +64,7 @@ impl Place {
         let by_external = external.filter(|url| {
             let is_its_port = match authority.port_u16() {
                 Some(port) => url.port_or_known_default() == Some(port),
-                // A URL is read without the port that its scheme has anyway.
+                // A parsed URL has no port if it is the default of its scheme.
                 None => url.port().is_none(),
             };
             let is_its_host = |named: &str| named.eq_ignore_ascii_case(authority.host());
@@ -95,10 +94,15 @@ impl Place {
     }
 }
 
-/// A target per customer, at the address under which the exporter was asked.
+/// The labels of a customer's attributes, in the order of [`Attributes::NAMES`].
 ///
-/// All labels that it needs to be scraped are there, so it works without relabelling: the path, the parameter, and an
-/// `instance` of its own, without which the targets' `up` would be one series.
+/// [`Attributes::NAMES`]: crate::domain::Attributes::NAMES
+const ATTRIBUTES: [&str; 3] = ["__meta_elements_tier", "__meta_elements_region", "__meta_elements_team"];
+
+/// Returns a target per customer, at the address of the request.
+///
+/// Targets have all labels that they need to be scraped without relabelling: the path, the parameter, and a unique
+/// `instance`, without which the `up` series of the targets would be one.
 pub(super) fn of_customers<'a>(place: &'a Place, customers: &'a [KnownCustomer]) -> Vec<TargetGroup<'a>> {
     let group = |customer: &'a KnownCustomer| {
         let id = customer.id.as_str();
@@ -116,12 +120,14 @@ pub(super) fn of_customers<'a>(place: &'a Place, customers: &'a [KnownCustomer])
             ("__param_customer_id", Cow::Borrowed(id)),
             ("instance", format!("{}?customer_id={id}", place.address).into()),
         ];
-        place.target(labels)
+        let attributes = ATTRIBUTES.into_iter().zip(customer.attributes.values());
+        let attributes = attributes.filter_map(|(name, value)| Some((name, Cow::Borrowed(value?))));
+        place.target(labels.into_iter().chain(attributes))
     };
     customers.iter().map(group).collect()
 }
 
-/// A target per share.
+/// Returns a target per share.
 pub(super) fn of_shards(place: &Place, shards: u32) -> Vec<TargetGroup<'_>> {
     let group = |shard: Shard| {
         let shard = shard.to_string();
@@ -140,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn targets_are_where_the_request_came_in() {
+    fn targets_have_the_address_of_the_request() {
         let external = Url::parse("https://Proxy.example.com/elements/").ok();
         let place = |host: &str, is_over_tls| {
             let place = Place::of_request(host, is_over_tls, external.as_ref(), "/inside", "/m")?;
@@ -161,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn shards_are_a_number_within_reason_or_not_asked_for() {
+    fn shards_must_be_a_valid_number() {
         assert_eq!(shards(None), Ok(None));
         assert_eq!(shards(Some("x=1")), Ok(None));
         assert_eq!(shards(Some("shards=3")), Ok(Some(3)));

@@ -1,4 +1,4 @@
-//! The beginning of a connection with TLS.
+//! TLS handshakes.
 
 use std::io;
 use std::time::Duration;
@@ -9,21 +9,21 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
-/// How long a handshake may take. It is a few round trips, and as long as the head of a request may take.
+/// Time limit of a handshake: a few round trips, and as long as for the head of a request.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection that failed is kept to let the client read why.
+/// How long a failed connection stays open, so that the client can read the reason.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// The type of the first record of TLS, which is the first byte of a connection.
+/// Type of the first TLS record, which is the first byte of a connection.
 const HANDSHAKE_RECORD: u8 = 0x16;
 
-/// What a client is told that does not speak TLS, in the words that other exporters have for it.
+/// Response to a client that does not use TLS, with the same text as other exporters.
 const PLAIN_HTTP: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n\
                             Client sent an HTTP request to an HTTPS server.\n";
 
-/// Shakes hands; `None` where that failed, in which case the client was told.
+/// Performs the handshake; `None` if it failed and the client was sent an error.
 pub(super) async fn accept(stream: TcpStream, acceptor: &TlsAcceptor) -> Option<TlsStream<TcpStream>> {
     let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, shake(stream, acceptor)).await;
     let (error, stream) = match shaken {
@@ -31,7 +31,7 @@ pub(super) async fn accept(stream: TcpStream, acceptor: &TlsAcceptor) -> Option<
         Ok(Err(failure)) => failure,
         Err(elapsed) => (io::Error::from(elapsed), None),
     };
-    debug!(%error, "a TLS handshake failed");
+    debug!(%error, "TLS handshake failed");
     if let Some(stream) = stream {
         linger(stream).await;
     }
@@ -57,8 +57,8 @@ async fn shake(mut stream: TcpStream, acceptor: &TlsAcceptor) -> Result<TlsStrea
     accepting.await.map_err(|(error, stream)| (error, Some(stream)))
 }
 
-/// Ends what is sent and reads what still comes. Closed with something unread, the connection would be reset, and the client
-/// might not see what it was told.
+/// Closes the sending side and reads the rest. With unread data the connection would be reset, and the client might
+/// miss the error.
 async fn linger(mut stream: TcpStream) {
     let reading = async {
         stream.shutdown().await?;
@@ -66,6 +66,6 @@ async fn linger(mut stream: TcpStream) {
         while stream.read(&mut ignored).await? > 0 {}
         io::Result::Ok(())
     };
-    // Whether the client was patient enough to be told is its own affair.
+    // Best effort: the client may have closed the connection already.
     let _ = tokio::time::timeout(LINGER, reading).await;
 }

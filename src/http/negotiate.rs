@@ -1,12 +1,12 @@
-//! Which format and encoding a client asks for.
+//! Negotiates format and encoding with the client.
 
 use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, ACCEPT_ENCODING, HeaderName};
 
 use crate::exposition::Format;
 
-/// OpenMetrics where the client names it and does not like plain text better, by name or by a wildcard, else the text
-/// format.
+/// Returns OpenMetrics if the client lists it and does not prefer plain text, by name or by a wildcard; otherwise the
+/// text format.
 pub(super) fn format(headers: &HeaderMap) -> Format {
     let mut openmetrics = 0.0_f32;
     let (mut text, mut wild) = (None::<f32>, 0.0_f32);
@@ -22,7 +22,7 @@ pub(super) fn format(headers: &HeaderMap) -> Format {
             _ => {}
         }
     }
-    // What is named counts by its name, whatever the wildcards say.
+    // A listed type has its own quality, whatever the wildcards contain.
     if openmetrics > 0.0 && openmetrics >= text.unwrap_or(wild) {
         Format::OpenMetrics
     } else {
@@ -30,12 +30,12 @@ pub(super) fn format(headers: &HeaderMap) -> Format {
     }
 }
 
-/// Whether the client takes gzip, and does not say that it likes plain text better.
+/// Returns whether the client accepts gzip and does not prefer an uncompressed response.
 pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
     let (mut gzip, mut wild, mut identity) = (None::<f32>, 0.0_f32, 0.0_f32);
     for coding in items(headers, &ACCEPT_ENCODING) {
         match coding.name.as_str() {
-            // Two names for one thing.
+            // Two names of the same encoding.
             "gzip" | "x-gzip" => gzip = Some(gzip.map_or(coding.quality, |gzip| gzip.max(coding.quality))),
             "identity" => identity = coding.quality,
             "*" => wild = coding.quality,
@@ -46,7 +46,7 @@ pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
     gzip > 0.0 && gzip >= identity
 }
 
-/// An item of a header that lists preferences.
+/// An item of a header with preferences.
 struct Item {
     name: String,
     quality: f32,
@@ -54,7 +54,7 @@ struct Item {
 }
 
 impl Item {
-    /// Whether it asks for one of these versions, or for any.
+    /// Returns whether it accepts one of these versions, or any.
     fn speaks(&self, versions: &[&str]) -> bool {
         self.version
             .as_deref()
@@ -79,7 +79,7 @@ fn item(text: &str) -> Item {
     };
     for (key, value) in parts.filter_map(|part| part.split_once('=')) {
         match key.trim().to_ascii_lowercase().as_str() {
-            // A quality that is no number is no preference at all.
+            // An invalid quality counts as 0.
             "q" => item.quality = value.trim().parse().unwrap_or(0.0_f32).clamp(0.0, 1.0),
             "version" => item.version = Some(value.trim().trim_matches('"').to_owned()),
             _ => {}
@@ -90,8 +90,6 @@ fn item(text: &str) -> Item {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     fn with(name: HeaderName, value: &str) -> HeaderMap {
@@ -118,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn preferences_count() {
+    fn preferences_are_observed() {
         assert_eq!(
             accepted("application/openmetrics-text;q=0.3,text/plain;q=0.9"),
             Format::Text
@@ -137,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn gzip_where_it_is_accepted() {
+    fn gzip_is_used_if_accepted() {
         let gzip = |value: &str| accepts_gzip(&with(ACCEPT_ENCODING, value));
         assert!(gzip("gzip") && gzip("deflate, GZIP;q=0.5") && gzip("*"));
         assert!(gzip("x-gzip;q=0, gzip") && gzip("identity, gzip") && gzip("identity;q=0.5, *"));

@@ -1,7 +1,13 @@
-//! The pages for people: complete without scripts, with nothing from elsewhere, and dark or light as the system is.
+//! Status pages: complete without scripts, without external resources, and dark or light as the system is.
 
+mod banner;
 mod customer;
+mod exporter;
 mod front;
+mod modules;
+mod query;
+mod runbooks;
+mod runs;
 mod words;
 
 use std::sync::LazyLock;
@@ -14,28 +20,31 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
-use pulldown_cmark::{CowStr, Event, Parser, Tag, TagEnd};
 use ring::digest::{SHA256, digest};
 
-use crate::args::{REVISION, VERSION};
 use crate::assets::{self, Asset};
+use crate::build_info::{REVISION, VERSION};
 use crate::domain::Timestamp;
 
 pub(super) use customer::customer;
-pub(super) use front::{Wanted, front};
+pub(super) use front::front;
+pub(super) use query::PageQuery;
 
 const STYLE: &str = include_str!("page/style.css");
 const SCRIPT: &str = include_str!("page/live.js");
 
-/// A small disc, so that no browser asks for an icon.
+/// A small disc, so that browsers do not request an icon.
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Ccircle cx='8' \
                     cy='8' r='6' fill='%232da44e'/%3E%3C/svg%3E";
 
-/// How often a page renews itself where scripts are off, in seconds. Less often than the script does, because it takes
-/// the whole page and with it what is being typed.
+/// Reload interval without scripts, in seconds. Longer than with scripts, because it reloads the whole page, including
+/// text being typed.
 const RENEWAL_SECONDS: u32 = 60;
 
-/// What the pages may load and do: their own style and script by their hashes, themselves again, and nothing else.
+/// Shown by the script when the exporter no longer responds.
+const LOST: &str = "The exporter does not respond. This page shows its last answer.";
+
+/// Content security policy: the page's own style and script by hash, itself, and nothing else.
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let policy = format!(
         "default-src 'none'; style-src {}; script-src {}; connect-src 'self'; img-src data:; form-action 'self'; \
@@ -43,7 +52,7 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
         hash(STYLE),
         hash(SCRIPT)
     );
-    // It is made of letters, digits and punctuation alone; nothing allowed at all is what is left otherwise.
+    // It consists of letters, digits and punctuation; the fallback allows nothing.
     HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
 });
 
@@ -51,7 +60,7 @@ fn hash(text: &str) -> String {
     format!("'sha256-{}'", BASE64_STANDARD.encode(digest(&SHA256, text.as_bytes())))
 }
 
-/// The way from a page to the root of all pages. Links are relative, so that they lead home behind any proxy.
+/// Path from a page to the root of all pages. Links are relative, so that they work behind any proxy.
 #[derive(Clone, Copy)]
 enum Depth {
     Root,
@@ -67,7 +76,7 @@ impl Depth {
     }
 }
 
-/// A page with the headers that go with it.
+/// A page with its headers.
 pub(super) struct Page {
     status: StatusCode,
     markup: Markup,
@@ -86,17 +95,25 @@ impl IntoResponse for Page {
     }
 }
 
-/// What every page has around it.
+/// The frame of every page.
 struct Frame<'a> {
+    site: &'a super::Site,
     title: &'a str,
-    subtitle: &'a str,
-    telemetry_path: &'a str,
     depth: Depth,
-    /// Whether the page renews itself.
-    live: bool,
+    /// Whether the page reloads itself.
+    is_live: bool,
 }
 
-impl Frame<'_> {
+impl<'a> Frame<'a> {
+    fn new(site: &'a super::Site, title: &'a str, depth: Depth, is_live: bool) -> Self {
+        Self {
+            site,
+            title,
+            depth,
+            is_live,
+        }
+    }
+
     fn page(&self, status: StatusCode, content: &Markup, foot: &Markup) -> Page {
         let root = self.depth.root();
         let markup = html! {
@@ -109,7 +126,7 @@ impl Frame<'_> {
                     meta name="color-scheme" content="light dark";
                     link rel="icon" href=(ICON);
                     style { (PreEscaped(STYLE)) }
-                    @if self.live {
+                    @if self.is_live {
                         noscript { meta http-equiv="refresh" content=(RENEWAL_SECONDS); }
                     }
                 }
@@ -118,11 +135,11 @@ impl Frame<'_> {
                     header {
                         div {
                             h1 { a href=(root) { "elements_exporter" } }
-                            p.soft { (self.subtitle) }
+                            p.soft { (self.site.subtitle) }
                         }
                         nav aria-label="Pages" {
                             ul {
-                                li { a href=(format!("{root}{}", self.telemetry_path.trim_start_matches('/'))) { "Metrics" } }
+                                li { a href=(format!("{root}{}", self.site.telemetry_path.trim_start_matches('/'))) { "Metrics" } }
                                 li { a href=(format!("{root}dashboards/")) { "Dashboards" } }
                                 li { a href=(format!("{root}rules/")) { "Rules" } }
                                 li { a href=(format!("{root}runbooks/")) { "Runbooks" } }
@@ -136,7 +153,7 @@ impl Frame<'_> {
                         (foot)
                         p { "elements_exporter " (VERSION) ", revision " (REVISION) }
                     }
-                    @if self.live {
+                    @if self.is_live {
                         script { (PreEscaped(SCRIPT)) }
                     }
                 }
@@ -146,7 +163,7 @@ impl Frame<'_> {
     }
 }
 
-/// The page that lists assets.
+/// Returns the page that lists assets.
 pub(super) fn list(site: &super::Site, assets: &[Asset], kind: &str) -> Page {
     let content = html! {
         h2 { (kind) }
@@ -155,35 +172,32 @@ pub(super) fn list(site: &super::Site, assets: &[Asset], kind: &str) -> Page {
                 li { a href=(name) { (name) } }
             }
         }
-        p.soft { "The same files, written to disk: " code { "elements_exporter assets DIR" } }
+        p.soft { "To write these files to disk: " code { "elements_exporter assets DIR" } }
     };
     below(site, kind, &content)
 }
 
-/// The page with what to do about each alert.
+/// Returns the page with the runbooks of the alerts.
 pub(super) fn runbooks(site: &super::Site) -> Page {
-    let content = html! {
-        div.card.text { (PreEscaped(as_html(assets::RUNBOOKS))) }
-    };
-    below(site, "runbooks", &content)
+    below(site, "runbooks", &runbooks::runbooks())
 }
 
-/// When a page was made.
+/// Returns the time at which a page was made.
 fn as_of(at: Timestamp) -> Markup {
     let exact = jiff::Timestamp::from_second(at.as_whole_unix_seconds()).map(|at| at.to_string());
     let exact = exact.unwrap_or_default().replace('T', " ").replace('Z', " UTC");
     html! { "As of " time #as-of data-live { (exact) } "." }
 }
 
-/// How to stop a page from renewing itself, and to have it go on.
+/// Returns the links that pause and resume the reloads of a page.
 fn pause(is_live: bool, live: &str, paused: &str) -> Markup {
     html! {
-        @if is_live { "It renews itself; " a href=(paused) { "pause" } "." }
-        @else { "It is paused; " a href=(live) { "resume" } "." }
+        @if is_live { "Refreshes automatically; " a href=(paused) { "pause" } "." }
+        @else { "Paused; " a href=(live) { "resume" } "." }
     }
 }
 
-/// What is said of a page that is not there.
+/// Returns the text for a missing page.
 fn missing(site: &super::Site, what: &str, way_out: &str) -> Page {
     let content = html! {
         h2 { "Not found" }
@@ -196,88 +210,15 @@ fn missing(site: &super::Site, what: &str, way_out: &str) -> Page {
 
 fn below(site: &super::Site, title: &str, content: &Markup) -> Page {
     let title = format!("{title} – elements_exporter");
-    let frame = Frame {
-        title: &title,
-        subtitle: &site.subtitle,
-        telemetry_path: &site.telemetry_path,
-        depth: Depth::Below,
-        live: false,
-    };
-    frame.page(StatusCode::OK, content, &html! {})
+    Frame::new(site, &title, Depth::Below, false).page(StatusCode::OK, content, &html! {})
 }
 
-/// Our own Markdown as HTML. Headings get the anchors that the alerts name, and what leads to other files of the
-/// repository is no link, because those files are not served.
-fn as_html(markdown: &str) -> String {
-    let mut events: Vec<Event<'_>> = Vec::new();
-    let mut heading = None;
-    let mut dead_link = false;
-    for event in Parser::new_ext(markdown, pulldown_cmark::Options::ENABLE_TABLES) {
-        match event {
-            Event::Start(Tag::Heading { .. }) => {
-                heading = Some(events.len());
-                events.push(event);
-            }
-            Event::End(TagEnd::Heading(_)) => {
-                events.push(event);
-                if let Some(from) = heading.take() {
-                    name_heading(&mut events, from);
-                }
-            }
-            Event::Start(Tag::Link { ref dest_url, .. }) if !dest_url.starts_with('#') => dead_link = true,
-            Event::End(TagEnd::Link) if dead_link => dead_link = false,
-            // What a runbook says in bold begins a line of its own.
-            Event::Start(Tag::Strong) if matches!(events.last(), Some(Event::SoftBreak)) => {
-                events.pop();
-                events.extend([Event::HardBreak, event]);
-            }
-            event => events.push(event),
-        }
-    }
-    let mut text = String::with_capacity(2 * markdown.len());
-    pulldown_cmark::html::push_html(&mut text, events.into_iter());
-    text
-}
-
-/// Gives the heading that begins at `from` the anchor that repositories give it.
-fn name_heading(events: &mut [Event<'_>], from: usize) {
-    let Some((Event::Start(Tag::Heading { id, .. }), rest)) = events.get_mut(from..).and_then(<[_]>::split_first_mut)
-    else {
-        return;
-    };
-    let words = rest.iter().filter_map(|event| match event {
-        Event::Text(text) | Event::Code(text) => Some(text.to_lowercase()),
-        _ => None,
-    });
-    let anchor: String = words
-        .flat_map(|text| text.chars().collect::<Vec<_>>())
-        .filter_map(|character| match character {
-            ' ' => Some('-'),
-            character if character.is_alphanumeric() || matches!(character, '-' | '_') => Some(character),
-            _ => None,
-        })
-        .collect();
-    *id = Some(CowStr::from(anchor));
-}
-
-/// The assets that the pages list must have names that can stand in a relative link as they are.
+/// The assets that the pages list must have names that need no escaping in a relative link.
 const _: () = assert!(assets::NAMES_ARE_PLAIN);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_runbooks_have_the_anchors_that_alerts_name_and_no_dead_links() {
-        let html = as_html(assets::RUNBOOKS);
-        assert!(
-            html.contains("<h3 id=\"elementsapidown\">ElementsApiDown</h3>"),
-            "{html}"
-        );
-        assert!(html.contains("<a href=\"#elementsauthfailing\">"));
-        assert!(html.contains("<br />\n<strong>Do</strong>"));
-        assert!(!html.contains("href=\"..") && !html.contains("<script"));
-    }
 
     #[test]
     fn the_policy_allows_no_script_but_ours() {

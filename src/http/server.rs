@@ -1,4 +1,4 @@
-//! Connections: bounded in number and in the time that a request may take to come, and drained when it is time to go.
+//! Connections: limited in number and in the time that a request may take to arrive, and drained at shutdown.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -17,29 +17,28 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 
+use super::accept::Acceptor;
 use super::caller::Caller;
 use super::handshake;
 use super::web_config::{Guard, guarded};
 
-/// How long the head of a request may take to come. Scrapers send it at once.
+/// Time limit for the head of a request. Scrapers send it at once.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Connections at once. A handful of Prometheus servers and people need tens; past this a newcomer waits in the kernel.
+/// Maximum number of connections. A handful of Prometheus servers and people need tens; further ones wait in the
+/// kernel.
 const MAX_CONNECTIONS: usize = 512;
 
-/// How long a reader may take nothing of its answer. Slow ones take something all the time; who takes nothing holds one
-/// of [`MAX_CONNECTIONS`] for nothing.
+/// How long a client may read nothing of its response. Slow clients read continuously; one that reads nothing occupies
+/// one of [`MAX_CONNECTIONS`].
 const WRITE_STALL: Duration = Duration::from_secs(10);
 
-/// How long answers under way may take to end when the exporter stops.
+/// Time limit for running responses at shutdown.
 const DRAIN: Duration = Duration::from_secs(3);
 
-/// The pause after a connection could not be accepted, as when there are no file descriptors left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// A socket that listens.
+/// A listening socket.
 #[derive(Debug)]
 pub struct Listener(TcpListener);
 
@@ -47,7 +46,7 @@ impl Listener {
     /// Binds the first of `addresses` that can be bound.
     ///
     /// # Errors
-    /// That of the last address.
+    /// The error of the last address.
     pub async fn bind(addresses: &[String]) -> io::Result<Self> {
         let mut last = io::Error::new(io::ErrorKind::InvalidInput, "no address to listen on");
         for address in addresses {
@@ -59,16 +58,15 @@ impl Listener {
         Err(last)
     }
 
-    /// Where it listens.
+    /// Returns the local address.
     ///
     /// # Errors
-    /// Where the system does not tell.
+    /// If the system does not return it.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.0.local_addr()
     }
 
-    /// Serves until it is told to stop, then lets answers under way end for a short while. Where there is a guard, it
-    /// stands before all routes.
+    /// Serves until it is stopped, then gives running responses a short time to finish. A guard wraps all routes.
     pub async fn serve(self, routes: Router, guard: Option<Arc<Guard>>, stop: CancellationToken) {
         let graceful = GracefulShutdown::new();
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -76,12 +74,13 @@ impl Listener {
             Some(guard) => guarded(routes, Arc::clone(guard)),
             None => routes,
         };
+        let mut acceptor = Acceptor::new();
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
-                accepted = self.accept(&slots) => accepted,
+                accepted = self.accept(&mut acceptor, &slots) => accepted,
             };
-            let Some((stream, peer, slot)) = accepted else { continue };
+            let Some((stream, peer, slot)) = accepted else { break };
             let (routes, guard, stop) = (routes.clone(), guard.clone(), stop.clone());
             let watcher = graceful.watcher();
             tokio::spawn(async move {
@@ -91,24 +90,21 @@ impl Listener {
         }
         drop(self.0);
         if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
-            debug!("answers still under way are cut off");
+            debug!("closing connections with unfinished responses");
         }
     }
 
-    async fn accept(&self, slots: &Arc<Semaphore>) -> Option<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
+    /// Waits for a free slot and then for a connection; `None` if no slots remain.
+    async fn accept(
+        &self,
+        acceptor: &mut Acceptor,
+        slots: &Arc<Semaphore>,
+    ) -> Option<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
         let slot = Arc::clone(slots).acquire_owned().await.ok()?;
-        match self.0.accept().await {
-            Ok((stream, peer)) => {
-                // Frames are written whole, so there is nothing for the kernel to wait for.
-                let _ = stream.set_nodelay(true);
-                Some((stream, peer.ip(), slot))
-            }
-            Err(error) => {
-                warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                None
-            }
-        }
+        let (stream, peer) = acceptor.accept(&self.0).await;
+        // Frames are written whole, so waiting for more data gains nothing.
+        let _ = stream.set_nodelay(true);
+        Some((stream, peer.ip(), slot))
     }
 }
 
@@ -127,10 +123,10 @@ async fn connect(
     let Some(acceptor) = in_force.as_ref().and_then(|in_force| in_force.tls.clone()) else {
         return answer(stream, Caller::new(peer, false), routes, watcher).await;
     };
-    // By the configuration of this handshake: one that is read later verifies nobody who is connected already.
+    // The configuration of this handshake: a later one does not verify existing connections.
     let caller = Caller::new(peer, in_force.is_some_and(|in_force| in_force.verifies_clients));
     let secured = tokio::select! {
-        // Before there is a request there is no answer to let end.
+        // Without a request there is no response to finish.
         () = stop.cancelled() => None,
         secured = handshake::accept(stream, &acceptor) => secured,
     };
@@ -147,6 +143,8 @@ async fn answer(
 ) {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    // A client may close its half after its request. A closed connection is noticed when the response is written.
+    builder.half_close(true);
     let routes = TowerToHyperService::new(routes);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(caller);
@@ -156,6 +154,6 @@ async fn answer(
     stream.set_write_timeout(Some(WRITE_STALL));
     let connection = builder.serve_connection(TokioIo::new(Box::pin(stream)), service);
     if let Err(error) = watcher.watch(connection).await {
-        debug!(%error, "a connection ended early");
+        debug!(%error, "connection closed early");
     }
 }

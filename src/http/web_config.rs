@@ -4,54 +4,76 @@
 //! |---|---|
 //! | `tls_server_config.cert_file`, `.key_file`, or `.cert`, `.key` in the file itself | certificate chain and key, as PEM; without them there is no TLS |
 //! | `tls_server_config.client_auth_type` | `NoClientCert`, `RequestClientCert`, `RequireAnyClientCert`, `VerifyClientCertIfGiven`, `RequireAndVerifyClientCert` |
-//! | `tls_server_config.client_ca_file`, or `.client_ca` | who may sign certificates of clients |
-//! | `tls_server_config.client_allowed_sans` | the names, of which a client's certificate has to bear one |
+//! | `tls_server_config.client_ca_file`, or `.client_ca` | authorities that may sign client certificates |
+//! | `tls_server_config.client_allowed_sans` | names of which a client certificate must contain one |
 //! | `tls_server_config.min_version`, `.max_version` | `TLS12` or `TLS13` |
-//! | `tls_server_config.cipher_suites`, `.curve_preferences`, `.prefer_server_cipher_suites` | as in the toolkit, out of what is implemented here |
+//! | `tls_server_config.cipher_suites`, `.curve_preferences`, `.prefer_server_cipher_suites` | as in the toolkit, limited to what is implemented here |
 //! | `http_server_config.http2` | accepted; HTTP/1.1 is served either way, which every scraper speaks |
-//! | `http_server_config.headers` | headers of every answer, of the toolkit's list |
-//! | `basic_auth_users` | names and bcrypt hashes of who may come in |
+//! | `http_server_config.headers` | headers of every response, from the toolkit's list |
+//! | `basic_auth_users` | names and bcrypt hashes of users |
 //!
-//! Paths are relative to the directory of the file. A [`Guard`] stands before all routes, those for health included, as in
-//! the toolkit. It reads the file, and those that it names, again when they change.
+//! Paths are relative to the directory of the file. A [`Guard`] wraps all routes, including those for health, like the
+//! toolkit. It rereads the file and the files that it names when they change.
 //!
-//! It differs from the toolkit where that would be lenient: a key given twice, inline and as a file, is refused; a section
-//! `tls_server_config` without a certificate does not mean plain HTTP; and what protects cannot be taken away without a
-//! restart, so that a file that was caught half written opens nothing. `rate_limit` is refused: there is no limit to set.
+//! It is stricter than the toolkit in three ways. A key given both inline and as a file is rejected. A section
+//! `tls_server_config` without a certificate does not mean plain HTTP. Protection cannot be removed without a restart,
+//! so a half-written file cannot disable it. `rate_limit` is rejected, because no rate limit is implemented.
 
 mod client_certificate;
-mod document;
-mod error;
 mod guard;
-mod section;
 mod settings;
 mod tls;
 mod users;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-pub use self::error::{Error, Place};
 pub use self::guard::Guard;
 pub(super) use self::guard::guarded;
 use self::settings::Settings;
+use crate::settings::FILE_LIMIT;
+use crate::text_file;
 
-/// What a client meets first.
+/// Reason why a web configuration is rejected. Messages contain no password hash and no key.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file is invalid, or a file that it names is.
+    #[error(transparent)]
+    Settings(#[from] crate::settings::Error),
+    /// The changed file protects less than the active configuration.
+    #[error("{}: {key} was removed; restart to reduce protection", path.display())]
+    Weaker {
+        /// The file.
+        path: PathBuf,
+        /// The missing protection.
+        key: &'static str,
+    },
+    /// The operating system returns no random numbers.
+    #[error("cannot read random numbers from the system")]
+    NoRandomness,
+}
+
+/// The text of a web configuration.
+fn read(file: &Path) -> Result<String, Error> {
+    Ok(text_file::read_regular(file, FILE_LIMIT).map_err(crate::settings::Error::from)?)
+}
+
+/// Transport that a client meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
     /// HTTP without TLS.
     Plain,
-    /// TLS, for whoever comes.
+    /// TLS without client certificates.
     Tls,
-    /// TLS, for clients that have a certificate.
+    /// TLS with a required client certificate.
     TlsWithClientCertificate,
 }
 
-/// What a client meets first, by a web configuration. The files that it names are not looked at.
+/// Returns the transport that a web configuration selects. The files that it names are not read.
 ///
 /// # Errors
-/// What is wrong with the file.
+/// If the file is invalid.
 pub fn door(file: &Path) -> Result<Door, Error> {
-    let settings = Settings::parse(file, &settings::read(file)?)?;
+    let settings = Settings::parse(file, &read(file)?)?;
     Ok(match settings.tls {
         None => Door::Plain,
         Some(tls) if tls.client_auth.is_mandatory() => Door::TlsWithClientCertificate,

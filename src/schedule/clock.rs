@@ -1,5 +1,5 @@
-//! Two clocks held against each other: the wall clock is set and steps, the monotonic one stands still while a machine
-//! sleeps. A difference that changes tells of either.
+//! Compares two clocks. The wall clock can be set and then steps; the monotonic clock stops while the machine sleeps. A
+//! change of their difference reveals either.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use crate::domain::Timestamp;
 
 use super::queue::Moment;
 
-/// Differences up to this are the ordinary drift and slewing of clocks.
+/// Differences up to this are normal drift and slewing.
 const TOLERANCE: Duration = Duration::from_secs(5);
 
-/// What the wall clock did that the monotonic one did not.
+/// Step of the wall clock relative to the monotonic clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// It was set back.
@@ -19,7 +19,7 @@ pub(super) enum Step {
     Forward,
 }
 
-/// The clocks as they were seen last.
+/// The clocks at the last comparison.
 #[derive(Debug)]
 pub(super) struct ClockWatch {
     monotonic: Moment,
@@ -31,8 +31,8 @@ impl ClockWatch {
         Self { monotonic, wall }
     }
 
-    /// Looks at both clocks again.
-    pub(super) fn look(&mut self, monotonic: Moment, wall: Timestamp) -> Option<Step> {
+    /// Compares the clocks again.
+    pub(super) fn compare(&mut self, monotonic: Moment, wall: Timestamp) -> Option<Step> {
         let expected = self.wall.plus(monotonic.saturating_sub(self.monotonic));
         *self = Self::new(monotonic, wall);
         if wall < expected.minus(TOLERANCE) {
@@ -50,14 +50,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_are_told_from_the_passing_of_time() {
+    fn steps_differ_from_the_passing_of_time() {
         let wall = |seconds: i64| Timestamp::from_unix_seconds(1_800_000_000 + seconds);
         let mono = Duration::from_secs;
         let mut watch = ClockWatch::new(mono(0), wall(0));
-        assert_eq!(watch.look(mono(60), wall(61)), None);
-        assert_eq!(watch.look(mono(61), wall(61 - 3600)), Some(Step::Back));
-        assert_eq!(watch.look(mono(62), wall(62 - 3600)), None, "a step is told once");
-        assert_eq!(watch.look(mono(63), wall(86_400)), Some(Step::Forward));
-        assert_eq!(watch.look(mono(64), wall(86_401)), None);
+        assert_eq!(watch.compare(mono(60), wall(61)), None);
+        assert_eq!(watch.compare(mono(61), wall(61 - 3600)), Some(Step::Back));
+        assert_eq!(
+            watch.compare(mono(62), wall(62 - 3600)),
+            None,
+            "a step is reported once"
+        );
+        assert_eq!(watch.compare(mono(63), wall(86_400)), Some(Step::Forward));
+        assert_eq!(watch.compare(mono(64), wall(86_401)), None);
     }
 }

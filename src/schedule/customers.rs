@@ -1,4 +1,4 @@
-//! Who is known: what a list, or an answer about one customer, changes in the queue.
+//! Applies customer lists and single customers to the queue.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,88 +6,99 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use super::queue::{Due, Moment};
-use super::{CUSTOMERS_INDEX, Scheduler};
-use crate::api::{Endpoint, Error, Failure};
-use crate::collector::{self, Brought, Customer, Target};
-use crate::domain::CustomerId;
+use super::unmatched::listed_names;
+use super::{PollError, Scheduler, wall_clock};
+use crate::api::{Endpoint, Error};
+use crate::collector::{CollectorId, Customer, PollOutput, Record, Target, ids};
+use crate::domain::{CustomerId, Purpose};
 
 impl Scheduler {
-    /// Learns from a list, or from the answer about one customer, who is known. False where the one customer is known
-    /// now to be left out by name, so that nothing more is to be done about it.
-    pub(super) fn take_in_customers(&mut self, due: &Due, brought: &mut Brought) -> Result<bool, Failure> {
-        let complete = brought.incomplete.is_none();
-        let answered = |brought: &Brought, id| !complete || brought.records.contains_key(id);
+    /// Applies a customer list or one customer. Returns false if the customer is excluded by name.
+    pub(super) fn apply_customers(&mut self, due: &Due, output: &mut PollOutput) -> Result<bool, PollError> {
+        let complete = output.incomplete.is_none();
+        let answered = |output: &PollOutput, id| !complete || output.records.contains_key(id);
         match &due.target {
             Target::Partner => {
-                let listed = self.admitted(brought);
-                let news = self.with_news(brought);
+                let names = listed_names(output);
+                let listed = self.admitted(output, complete);
+                let news = self.with_news(output);
                 let (reconciled, believed) = self.store.reconcile(&listed, complete);
+                self.store
+                    .render_anew(&reconciled.renamed, &self.config.settings, wall_clock());
                 self.signal(news);
-                // One request for all goes before the many for each.
+                // Bulk polls precede per-customer polls.
                 self.queue_partner(self.now());
-                self.welcome(reconciled.joined);
+                self.add_customers(reconciled.joined);
                 if !reconciled.left.is_empty() {
                     info!(
                         customers = reconciled.left.len(),
-                        "customers are gone from two complete lists and dropped"
+                        "customers removed: absent from two complete lists"
                     );
-                    self.farewell(&reconciled.left);
+                    self.remove_customers(&reconciled.left);
                 }
                 self.miss_named(&listed, complete);
                 if !listed.is_empty() && !complete {
-                    // A list with a row that cannot be read is no success, and still there is something to serve.
+                    // An incomplete list is a failure, but its data can be served.
                     self.health.set_ready();
                 }
                 match believed {
-                    Ok(()) => Ok(true),
-                    Err(error) => {
-                        self.store.fail(due.collector, &due.target, &error);
-                        Err(error.at(Endpoint::Customers))
+                    Ok(()) => {
+                        if complete {
+                            self.listed_names = Some(names);
+                            self.judge_patterns();
+                        }
+                        Ok(true)
+                    }
+                    Err(shrunk) => {
+                        self.store.fail(due.collector, &due.target);
+                        Err(shrunk.into())
                     }
                 }
             }
-            Target::Customer(id) if !answered(brought, id) => {
-                let error = Error::Decode("about the customer asked for");
-                self.store.fail(due.collector, &due.target, &error);
-                Err(error.at(Endpoint::Customer))
+            Target::Customer(id) if !answered(output, id) => {
+                let error = Error::Decode("about the requested customer");
+                self.store.fail(due.collector, &due.target);
+                Err(error.at(Endpoint::Customer).into())
             }
             Target::Customer(id) => {
-                let told = brought.records.contains_key(id);
-                let listed = self.admitted(brought);
-                if told && listed.is_empty() {
-                    info!(customer_id = %id.shown(), "a customer named by id is left out by name");
+                let is_listed = output.records.contains_key(id);
+                let listed = self.admitted(output, false);
+                if is_listed && listed.is_empty() {
+                    info!(customer_id = %id.log_safe(), "customer included by id is excluded by name");
                     self.store.forget(id);
-                    self.farewell(std::slice::from_ref(id));
+                    self.remove_customers(std::slice::from_ref(id));
                     return Ok(false);
                 }
-                let (_, _) = self.store.reconcile(&listed, false);
+                let (reconciled, _) = self.store.reconcile(&listed, false);
+                self.store
+                    .render_anew(&reconciled.renamed, &self.config.settings, wall_clock());
                 Ok(true)
             }
         }
     }
 
-    /// A customer asked for by itself that was not found twice in a row is as gone as one that two lists lack. It is
-    /// still asked for, because it is named, and comes back if it does.
-    pub(super) fn let_go(&mut self, due: &Due) {
+    /// Removes a customer that was not found in two polls in a row. It is still polled, because it is configured and
+    /// may return.
+    pub(super) fn remove_missing(&mut self, due: &Due) {
         let Target::Customer(id) = &due.target else { return };
-        let known = self.store.record(CUSTOMERS_INDEX, id).is_some();
-        if due.collector != CUSTOMERS_INDEX || !known {
+        let known = self.store.record(CollectorId::CUSTOMERS, id).is_some();
+        if due.collector != CollectorId::CUSTOMERS || !known {
             return;
         }
-        info!(customer_id = %id.shown(), "a customer named by id was not found twice and is dropped");
+        info!(customer_id = %id.log_safe(), "customer removed: not found in two polls");
         self.store.forget(id);
-        for collector in (0..collector::ALL.len()).filter(|collector| *collector != CUSTOMERS_INDEX) {
+        for collector in ids().filter(|collector| *collector != CollectorId::CUSTOMERS) {
             self.queue.retain(collector, |target| *target != due.target);
         }
-        self.store.expect(CUSTOMERS_INDEX, &due.target);
+        self.store.expect(CollectorId::CUSTOMERS, &due.target);
     }
 
-    /// Says which customers named by id a complete list does not have: nothing else would ever tell.
+    /// Counts how often complete lists lack customers configured by id.
     fn miss_named(&mut self, listed: &BTreeMap<CustomerId, Arc<str>>, complete: bool) {
         if !complete {
             return;
         }
-        for id in &self.orders.customer_ids {
+        for id in &self.config.customer_ids {
             if listed
                 .keys()
                 .any(|listed| listed.as_str().eq_ignore_ascii_case(id.as_str()))
@@ -96,87 +107,104 @@ impl Scheduler {
             }
             self.failed_any = true;
             self.health.poll_failed(Endpoint::Customers, "not_found");
-            if self.unlisted.insert(id.clone()) {
-                warn!(customer_id = %id.shown(), "a customer named in customers.include is not in the list");
-            }
         }
     }
 
-    /// The customers of a list that the operator wants, by organization; the others leave `brought`.
-    fn admitted(&self, brought: &mut Brought) -> BTreeMap<CustomerId, Arc<str>> {
-        let mut listed = BTreeMap::new();
-        brought.records.retain(|id, kept| {
-            let customer = kept.record.as_any().downcast_ref::<Customer>();
-            let organization = customer.map_or("", |customer| customer.organization.as_str());
-            let admitted = (self.orders.admits)(id, organization);
-            if admitted {
-                listed.insert(id.clone(), Arc::from(organization));
+    /// Returns the customers that the filters admit, with their organizations, and removes the others from `output`.
+    fn admitted(&mut self, output: &mut PollOutput, complete: bool) -> BTreeMap<CustomerId, Arc<str>> {
+        let (mut listed, mut left_out) = (BTreeMap::new(), BTreeMap::new());
+        let mut nameless = BTreeSet::new();
+        output.records.retain(|id, kept| {
+            let customer = kept.as_any().downcast_ref::<Customer>();
+            let organization: Arc<str> = Arc::from(customer.map_or("", |customer| customer.organization.as_str()));
+            // Customers of another share are polled by another exporter.
+            if !self.config.customers.shard.owns(id, Purpose::Poll) {
+                return false;
             }
+            if organization.is_empty() {
+                nameless.insert(id.clone());
+            }
+            let admitted = self.config.customers.admits(id, &organization);
+            let side = if admitted { &mut listed } else { &mut left_out };
+            side.insert(id.clone(), organization);
             admitted
         });
+        self.store.leave_out(left_out, complete);
+        self.warn_of_nameless(nameless, complete);
         listed
     }
 
-    /// The customers whose status is another than in the list before.
-    fn with_news(&self, brought: &Brought) -> Vec<CustomerId> {
-        let customer = |record: &dyn collector::Record| record.as_any().downcast_ref::<Customer>().cloned();
-        let changed = brought.records.iter().filter(|(id, kept)| {
-            let before = self.store.record(CUSTOMERS_INDEX, id);
+    /// Logs once which customers have no name and therefore match no pattern for names.
+    fn warn_of_nameless(&mut self, nameless: BTreeSet<CustomerId>, complete: bool) {
+        for id in nameless.difference(&self.nameless) {
+            warn!(customer_id = %id.log_safe(), "customer has no organization name; name patterns cannot match it");
+        }
+        if complete {
+            self.nameless = nameless;
+        } else {
+            self.nameless.extend(nameless);
+        }
+    }
+
+    /// Returns the customers whose status changed since the previous list.
+    fn with_news(&self, output: &PollOutput) -> Vec<CustomerId> {
+        let customer = |record: &dyn Record| record.as_any().downcast_ref::<Customer>().cloned();
+        let changed = output.records.iter().filter(|(id, kept)| {
+            let before = self.store.record(CollectorId::CUSTOMERS, id);
             let before = before.as_deref().and_then(customer);
-            let now = customer(kept.record.as_ref());
+            let now = customer(kept.as_ref());
             before.zip(now).is_some_and(|(before, now)| now.has_news(&before))
         });
         changed.map(|(id, _)| id.clone()).collect()
     }
 
-    /// Lets the list of customers, which costs few requests, say about whom to ask next.
+    /// Brings forward the polls of customers whose status changed. The list that reports it costs few requests.
     fn signal(&mut self, news: Vec<CustomerId>) {
         let now = self.now();
         for target in news.into_iter().map(Target::Customer) {
-            for (collector, _) in collector::ALL
-                .iter()
-                .enumerate()
-                .filter(|(_, entry)| entry.follows_status)
-            {
+            for collector in ids().filter(|collector| collector.entry().follows_status) {
                 self.queue.signal(collector, &target, now);
             }
         }
     }
 
-    /// Queues customers that are new, at once, and what asks once for all again, because it may hold something of them.
-    fn welcome(&mut self, joined: Vec<CustomerId>) {
+    /// Queues new customers immediately and repeats bulk polls, which may contain data about them.
+    fn add_customers(&mut self, joined: Vec<CustomerId>) {
         if joined.is_empty() {
             return;
         }
-        info!(customers = joined.len(), "new customers");
+        info!(customers = joined.len(), "customers added");
         let now = self.now();
-        for collector in (0..collector::ALL.len()).filter(|collector| *collector != CUSTOMERS_INDEX) {
-            self.queue.hasten(collector, &Target::Partner, now);
+        for collector in ids().filter(|collector| *collector != CollectorId::CUSTOMERS) {
+            self.queue.poll_again(collector, &Target::Partner, now);
         }
         for id in joined {
             self.queue_customer(&id, now);
         }
     }
 
-    pub(super) fn farewell(&mut self, left: &[CustomerId]) {
+    pub(super) fn remove_customers(&mut self, left: &[CustomerId]) {
         let left: BTreeSet<Target> = left.iter().cloned().map(Target::Customer).collect();
-        for collector in 0..collector::ALL.len() {
+        for collector in ids() {
             self.queue.retain(collector, |target| !left.contains(target));
         }
         self.failures.retain(|(_, target), _| !left.contains(target));
         self.unpolled.retain(|(_, target)| !left.contains(target));
     }
 
-    /// Queues the collectors that ask about each customer for one; where the state file tells of a last time, for the
-    /// time after that. A customer that is only named by id so far is first asked for itself: it may turn out to be
-    /// one that the operator leaves out by name.
+    /// Queues the per-customer collectors of one customer: immediately or, if the state file has a last poll, for one
+    /// interval later. A customer configured by id without a known name is polled as a customer first, because its name
+    /// may exclude it.
     pub(super) fn queue_customer(&mut self, id: &CustomerId, now: Moment) {
         let target = Target::Customer(id.clone());
-        let only_named = self.lists_each() && self.store.record(CUSTOMERS_INDEX, id).is_none();
-        for (collector, entry) in collector::ALL.iter().enumerate() {
-            if self.asks_each(collector, entry) && self.is_enabled(collector) {
+        let only_named = self.lists_per_customer() && self.store.record(CollectorId::CUSTOMERS, id).is_none();
+        for collector in ids() {
+            if self.fetches_per_customer(collector) && self.is_enabled(collector) {
                 self.store.expect(collector, &target);
-                if collector == CUSTOMERS_INDEX || !only_named {
+                if self.waits_for_another(collector, &target) {
+                    continue;
+                }
+                if collector == CollectorId::CUSTOMERS || !only_named {
                     let at = self.due_after_restart(collector, &target, now);
                     self.enqueue(collector, target.clone(), at, now);
                 }
@@ -184,14 +212,21 @@ impl Scheduler {
         }
     }
 
-    /// `elements_up` tells of the list: whether the newest attempt at it succeeded. Where customers are asked about one
-    /// by one, one that is refused or gone says nothing about the API.
-    pub(super) fn note_customers_listed(&mut self, result: &Result<(), Failure>) {
-        let each = self.lists_each();
-        let of_one = |error: &Error| matches!(error, Error::Status(403 | 404) | Error::Decode(_));
+    /// Whether a target is queued only after the first poll of the collector that this one follows.
+    fn waits_for_another(&self, collector: CollectorId, target: &Target) -> bool {
+        let followed = collector.entry().follows.and_then(CollectorId::named);
+        followed.is_some_and(|followed| self.store.last_success(followed, target).is_none())
+            && self.store.unlicensed_at(collector, target).is_none()
+    }
+
+    /// Records the result of the newest customer list for `elements_up`. In per-customer mode, a 403 or 404 does not
+    /// count, because it says nothing about the API.
+    pub(super) fn note_customers_listed(&mut self, result: &Result<(), PollError>) {
+        let each = self.lists_per_customer();
+        let of_one = |error: &PollError| matches!(error.api(), Some(Error::Status(403 | 404) | Error::Decode(_)));
         self.customers_listed = match result {
             Ok(()) => Some(true),
-            Err(failure) if each && of_one(&failure.error) => self.customers_listed.or(Some(false)),
+            Err(error) if each && of_one(error) => self.customers_listed.or(Some(false)),
             Err(_) => Some(false),
         };
         if self.customers_listed == Some(true) {
@@ -199,11 +234,23 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn hasten_customers(&mut self) {
+    /// Polls the customer list now; if a poll of it is running, polls it again afterwards.
+    pub(super) fn bring_forward_customers(&mut self) {
         let now = self.now();
-        let targets: Vec<Target> = self.queue.targets(CUSTOMERS_INDEX).cloned().collect();
-        for target in targets {
-            self.queue.hasten(CUSTOMERS_INDEX, &target, now);
+        for target in self.targets(CollectorId::CUSTOMERS) {
+            self.queue.poll_again(CollectorId::CUSTOMERS, &target, now);
         }
+    }
+
+    /// Polls all targets of a collector again, including those with a running poll.
+    pub(super) fn poll_all_again(&mut self, collector: CollectorId) {
+        let now = self.now();
+        for target in self.targets(collector) {
+            self.queue.poll_again(collector, &target, now);
+        }
+    }
+
+    fn targets(&self, collector: CollectorId) -> Vec<Target> {
+        self.queue.targets(collector).cloned().collect()
     }
 }

@@ -1,18 +1,16 @@
-//! An outage of an hour, in moments: what the queue and the pace together ask of a host that fails.
-
-#![allow(clippy::unwrap_used)]
+//! Simulates an hour-long outage: requests that queue and rate limiter send to a failing host.
 
 use std::time::Duration;
 
 use super::queue::{Moment, Queue, Urgency, failed_time, next_time};
 use crate::api::Endpoint;
 use crate::api::pace::{Admission, Limits, Pace, Resource};
-use crate::collector::Target;
+use crate::collector::{CollectorId, Target, ids};
 use crate::domain::CustomerId;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// What is polled: the list of customers, and three resources of each of them, at their intervals by default.
+/// Polled collectors: the customer list and three resources of each customer, at their default intervals.
 const COLLECTORS: [(Endpoint, u64); 4] = [
     (Endpoint::Customers, 900),
     (Endpoint::Jobs, 300),
@@ -20,10 +18,10 @@ const COLLECTORS: [(Endpoint, u64); 4] = [
     (Endpoint::ScanProfiles, 3600),
 ];
 
-/// How often a poll repeats its request at most, if the pace allows.
+/// Maximum number of retries of a request by one poll, if the rate limiter allows them.
 const RETRIES: u32 = 2;
 
-/// When everything fails, or one endpoint alone.
+/// When all requests fail, or those of one endpoint only.
 #[derive(Clone, Copy)]
 struct Fault {
     from: Moment,
@@ -37,14 +35,14 @@ impl Fault {
     }
 }
 
-/// A request that reached the host.
+/// A request received by the host.
 struct Request {
     at: Moment,
     endpoint: Endpoint,
     failed: bool,
 }
 
-/// Polls a fleet until `end` as the schedule does, with answers that take no time.
+/// Polls a fleet until `end` as the schedule does, with responses that take no time.
 fn run(customers: u32, fault: Fault, end: Moment) -> Vec<Request> {
     let mut pace = Pace::new(Limits {
         requests_per_second: 20.0,
@@ -52,9 +50,9 @@ fn run(customers: u32, fault: Fault, end: Moment) -> Vec<Request> {
     });
     let mut dice = fastrand::Rng::with_seed(1);
     let mut roll = move || dice.f64();
-    let mut queue = Queue::new(COLLECTORS.len());
-    queue.add(0, Target::Partner, Duration::ZERO);
-    for (collector, (_, interval)) in COLLECTORS.iter().enumerate().skip(1) {
+    let mut queue = Queue::default();
+    queue.add(CollectorId::CUSTOMERS, Target::Partner, Duration::ZERO);
+    for (collector, (_, interval)) in ids().zip(&COLLECTORS).skip(1) {
         for customer in 0..customers {
             let id = CustomerId::parse(&format!("customer-{customer}")).unwrap();
             let spread = Duration::from_secs(*interval).mul_f64(f64::from(customer) / f64::from(customers));
@@ -66,10 +64,10 @@ fn run(customers: u32, fault: Fault, end: Moment) -> Vec<Request> {
     let mut now = Duration::ZERO;
     while now < end {
         let Some(due) = queue.pop(now) else {
-            now = queue.next_due().unwrap_or(end);
+            now = queue.next_due_after(now).unwrap_or(end);
             continue;
         };
-        let Some((endpoint, interval)) = COLLECTORS.get(due.collector).copied() else {
+        let Some((endpoint, interval)) = COLLECTORS.get(due.collector.position()).copied() else {
             continue;
         };
         let interval = Duration::from_secs(interval);
@@ -104,7 +102,7 @@ fn run(customers: u32, fault: Fault, end: Moment) -> Vec<Request> {
         let failed = refused.is_some() || seen.last().is_some_and(|request| request.failed);
         let next = if failed {
             let failures = failures.entry(key).and_modify(|count| *count += 1).or_insert(1);
-            let may_repeat = || due.collector == 0 || pace.may_retry(now, resource);
+            let may_repeat = || due.collector == CollectorId::CUSTOMERS || pace.may_retry(now, resource);
             failed_time(now, *failures, interval, refused, may_repeat, roll())
         } else {
             failures.remove(&key);
@@ -121,7 +119,7 @@ fn asked(seen: &[Request], from: Moment, to: Moment) -> f64 {
 }
 
 #[test]
-fn an_outage_asks_no_more_than_a_healthy_hour() {
+fn outage_takes_no_more_requests_than_normal_operation() {
     for customers in [3, 10, 100, 1000] {
         let fault = Fault {
             from: 2 * HOUR,
@@ -130,7 +128,7 @@ fn an_outage_asks_no_more_than_a_healthy_hour() {
         };
         let seen = run(customers, fault, 4 * HOUR);
         let (healthy, down) = (asked(&seen, HOUR, 2 * HOUR), asked(&seen, 2 * HOUR, 3 * HOUR));
-        // The budget that was saved up, and what the list of all customers adds to find the end of it.
+        // The retry budget, plus the requests for the customer list that detect the end of the outage.
         assert!(
             down <= 1.2 * healthy + 20.0,
             "{customers} customers: {down} after {healthy}"
@@ -144,7 +142,7 @@ fn an_outage_asks_no_more_than_a_healthy_hour() {
             back < 3 * HOUR + Duration::from_secs(300),
             "{customers} customers: {back:?}"
         );
-        // Nobody stampedes: no second sees more than the ceiling and its burst.
+        // No second exceeds the ceiling and its burst.
         for second in 0..600 {
             let from = back + Duration::from_secs(second);
             assert!(asked(&seen, from, from + Duration::from_secs(1)) <= 22.0);
@@ -153,7 +151,7 @@ fn an_outage_asks_no_more_than_a_healthy_hour() {
 }
 
 #[test]
-fn an_endpoint_that_fails_for_an_hour_is_asked_no_more_than_when_it_did_not() {
+fn failing_endpoint_gets_no_more_requests_than_others() {
     let fault = Fault {
         from: 2 * HOUR,
         to: 3 * HOUR,

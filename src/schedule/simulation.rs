@@ -1,39 +1,39 @@
-//! Hours of polls against a modelled partner, in moments and without chance that a seed does not fix.
+//! Simulates hours of polls against a modelled partner; the seed determines all randomness.
 //!
-//! The figures are said by `cargo test --lib schedule::simulation -- --nocapture`.
+//! `cargo test --lib schedule::simulation -- --nocapture` prints the figures.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::print_stdout)]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::queue::{Patience, Queue, Urgency, next_time};
-use crate::collector::Target;
+use crate::collector::{self, CollectorId, Target, TargetKind};
 use crate::domain::CustomerId;
 
 const HOUR: Duration = Duration::from_secs(3600);
-const JOBS: usize = 1;
+const JOBS: CollectorId = CollectorId::JOBS;
 
-/// A poll's interval in minutes and its requests, of one customer; of the list of customers, a hundred to a page.
+/// Poll interval in minutes and requests per poll, of one customer. The customer list has a hundred customers per page.
 const COLLECTORS: [(u64, u32); 5] = [(15, 0), (5, 1), (30, 1), (60, 2), (60, 2)];
 
-/// How long a backup runs, and how often.
+/// Duration of a backup, and time between two backups.
 const RUN: Duration = Duration::from_secs(30 * 60);
 const EVERY: Duration = Duration::from_secs(24 * 3600);
 
-/// One customer in so many has a backup that fails, each time it runs.
+/// One customer in this many has a backup that always fails.
 const FAILING: u32 = 20;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Order {
-    /// Whoever has been due the longest.
+    /// The target that has been due longest.
     Longest,
-    /// As the exporter does it.
+    /// The order of the exporter.
     ByNews,
 }
 
 struct World {
-    /// When each customer's backup ends.
+    /// End of each customer's backup.
     ends: Vec<Duration>,
 }
 
@@ -48,7 +48,7 @@ impl World {
         now < end && end <= now + RUN
     }
 
-    /// What the list of customers says: whether the newest backup that ended failed.
+    /// Returns the status in the customer list: whether the latest completed backup failed.
     fn has_failed(&self, customer: usize, now: Duration) -> bool {
         let end = self.ends.get(customer).copied().unwrap();
         end <= now && u32::try_from(customer).unwrap().is_multiple_of(FAILING)
@@ -56,12 +56,14 @@ impl World {
 }
 
 struct Outcome {
-    /// How long after each failure the jobs showed it.
+    /// Delay from each failure until the jobs contained it.
     seen_after: Vec<Duration>,
-    /// The longest and the mean time between two polls of the jobs of one customer.
+    /// Longest time between two polls of one customer's jobs.
     longest_gap: Duration,
     requests: u32,
     of_jobs: u32,
+    /// Requests of the extras, not included above.
+    extras: u32,
 }
 
 impl Outcome {
@@ -75,28 +77,63 @@ impl Outcome {
     }
 }
 
+/// Whether the extras are polled as well. Their polls need one request per hundred baselines in the list, ten per
+/// customer for users, and twenty for the reports of a customer whose backup failed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extras {
+    Off,
+    On,
+}
+
 fn run(order: Order, customers: u32, rate: f64, length: Duration) -> Outcome {
+    run_with(Extras::Off, order, customers, rate, length)
+}
+
+fn run_with(extras: Extras, order: Order, customers: u32, rate: f64, length: Duration) -> Outcome {
     let mut dice = fastrand::Rng::with_seed(7);
     let world = World::new(customers, &mut dice);
     let ids: Vec<Target> = (0..customers)
         .map(|n| Target::Customer(CustomerId::parse(&format!("customer-{n:05}")).unwrap()))
         .collect();
     let number: BTreeMap<&Target, usize> = ids.iter().enumerate().map(|(n, id)| (id, n)).collect();
-    let interval = |collector: usize| {
-        let (minutes, _) = COLLECTORS.get(collector).copied().unwrap();
+    let interval = |collector: CollectorId| {
+        let (minutes, _) = COLLECTORS.get(collector.position()).copied().unwrap();
         Duration::from_secs(60 * minutes)
     };
-    let mut queue = Queue::new(COLLECTORS.len());
-    queue.add(0, Target::Partner, Duration::ZERO);
-    for collector in 0..COLLECTORS.len() {
+    let mut queue = Queue::default();
+    queue.add(CollectorId::CUSTOMERS, Target::Partner, Duration::ZERO);
+    for collector in collector::ids().take(COLLECTORS.len()) {
         if order == Order::ByNews {
             queue.set_patience(collector, Patience::new(interval(collector), 3 * interval(collector)));
         }
-        for id in ids.iter().filter(|_| collector > 0) {
+        for id in ids.iter().filter(|_| collector != CollectorId::CUSTOMERS) {
             queue.add(collector, id.clone(), interval(collector).mul_f64(dice.f64()));
         }
     }
+    let mut extra_dice = fastrand::Rng::with_seed(11);
+    // Each poll has its own jitter, so that the order of polls does not affect other targets.
+    let mut rounds: BTreeMap<(CollectorId, Target), u64> = BTreeMap::new();
+    let mut jitter = |collector: CollectorId, target: &Target, n: usize| {
+        let round = rounds.entry((collector, target.clone())).or_default();
+        *round += 1;
+        let path = [collector.position(), n].map(|part| u64::try_from(part).unwrap());
+        fastrand::Rng::with_seed(path.iter().fold(*round, |seed, part| seed * 1_000_003 + part)).f64()
+    };
+    for collector in collector::ids().filter(|id| id.entry().is_extra && extras == Extras::On) {
+        let interval = collector.entry().interval;
+        queue.set_patience(collector, Patience::new(interval, 3 * interval));
+        let partner = [Target::Partner];
+        let targets = if collector.entry().target_kind == TargetKind::Partner {
+            &partner[..]
+        } else {
+            &ids
+        };
+        for target in targets {
+            queue.add(collector, target.clone(), interval.mul_f64(extra_dice.f64()));
+        }
+    }
     let mut outcome = Outcome {
+        extras: 0,
         seen_after: Vec::new(),
         longest_gap: Duration::ZERO,
         requests: 0,
@@ -104,26 +141,46 @@ fn run(order: Order, customers: u32, rate: f64, length: Duration) -> Outcome {
     };
     let mut listed = vec![false; ids.len()];
     let mut shown = vec![false; ids.len()];
+    let mut reported = vec![false; ids.len()];
     let mut polled: Vec<Option<Duration>> = vec![None; ids.len()];
     let mut now = Duration::ZERO;
     while now < length {
         let Some(due) = queue.pop(now) else {
-            now = queue.next_due().unwrap().max(now + Duration::from_millis(1));
+            now = queue.next_due_after(now).unwrap();
             continue;
         };
-        let (_, requests) = COLLECTORS.get(due.collector).copied().unwrap();
+        if due.collector.entry().is_extra {
+            let n = number.get(&due.target).copied().unwrap_or_default();
+            let requests = match due.collector.name() {
+                "job_reports" if world.has_failed(n, now) && !std::mem::replace(reported.get_mut(n).unwrap(), true) => {
+                    20
+                }
+                "job_reports" => 0,
+                "user_protection" => 10,
+                "app_consent" => 4,
+                "baselines" => customers.div_ceil(100),
+                _ => 1,
+            };
+            now += Duration::from_secs_f64(f64::from(requests) / rate);
+            outcome.extras += requests;
+            let interval = due.collector.entry().interval;
+            let (next, _) = next_time(due.since, now, interval, jitter(due.collector, &due.target, n));
+            queue.done(due.collector, &due.target, next, Urgency::Ordinary);
+            continue;
+        }
+        let (_, requests) = COLLECTORS.get(due.collector.position()).copied().unwrap();
         let requests = if due.target == Target::Partner {
             customers.div_ceil(100)
         } else {
             requests
         };
-        let asked = now;
+        let sent_at = now;
         now += Duration::from_secs_f64(f64::from(requests) / rate);
         outcome.requests += requests;
         let mut urgency = Urgency::Ordinary;
         if due.target == Target::Partner {
             for (n, before) in listed.iter_mut().enumerate() {
-                let failed = world.has_failed(n, asked);
+                let failed = world.has_failed(n, sent_at);
                 if std::mem::replace(before, failed) != failed && order == Order::ByNews {
                     queue.signal(JOBS, ids.get(n).unwrap(), now);
                 }
@@ -131,25 +188,27 @@ fn run(order: Order, customers: u32, rate: f64, length: Duration) -> Outcome {
         } else if due.collector == JOBS {
             outcome.of_jobs += requests;
             let n = number.get(&due.target).copied().unwrap();
-            if order == Order::ByNews && !world.is_running(n, asked) {
+            if order == Order::ByNews && !world.is_running(n, sent_at) {
                 urgency = Urgency::Quiet;
             }
-            if let Some(before) = polled.get_mut(n).unwrap().replace(asked) {
-                outcome.longest_gap = outcome.longest_gap.max(asked - before);
+            if let Some(before) = polled.get_mut(n).unwrap().replace(sent_at) {
+                outcome.longest_gap = outcome.longest_gap.max(sent_at - before);
             }
-            let failed = world.has_failed(n, asked);
+            let failed = world.has_failed(n, sent_at);
             if !std::mem::replace(shown.get_mut(n).unwrap(), failed) && failed {
                 let end = world.ends.get(n).copied().unwrap();
                 outcome.seen_after.push(now - end);
             }
         }
-        let (next, _) = next_time(due.since, now, interval(due.collector), dice.f64());
+        let n = number.get(&due.target).copied().unwrap_or_default();
+        let jitter = jitter(due.collector, &due.target, n);
+        let (next, _) = next_time(due.since, now, interval(due.collector), jitter);
         queue.done(due.collector, &due.target, next, urgency);
     }
     outcome
 }
 
-fn tell(what: &str, outcome: &Outcome) {
+fn print(what: &str, outcome: &Outcome) {
     println!(
         "{what:<32} failures {:>4}, visible after {:>6.1} min (median) {:>6.1} min (p99); {} requests, {} of them for \
          jobs; longest time between two polls of jobs {:.0} min",
@@ -163,11 +222,11 @@ fn tell(what: &str, outcome: &Outcome) {
 }
 
 #[test]
-fn a_failed_backup_is_seen_sooner_with_as_many_requests() {
+fn failed_backup_is_seen_sooner_with_as_many_requests() {
     let of = |order| run(order, 5000, 5.0, 8 * HOUR);
     let (longest, by_news) = (of(Order::Longest), of(Order::ByNews));
-    tell("longest due first", &longest);
-    tell("by news", &by_news);
+    print("longest due first", &longest);
+    print("by news", &by_news);
     assert!(by_news.seen_after.len() >= longest.seen_after.len());
     assert!(by_news.quantile(0.5) * 4 < longest.quantile(0.5));
     assert!(by_news.quantile(0.99) * 4 < longest.quantile(0.99));
@@ -176,7 +235,7 @@ fn a_failed_backup_is_seen_sooner_with_as_many_requests() {
 }
 
 #[test]
-fn where_the_rate_suffices_everything_keeps_its_interval() {
+fn intervals_are_kept_if_the_rate_suffices() {
     for order in [Order::Longest, Order::ByNews] {
         // Three hundred customers need about two requests a second.
         let outcome = run(order, 300, 5.0, 4 * HOUR);
@@ -190,13 +249,36 @@ fn where_the_rate_suffices_everything_keeps_its_interval() {
 }
 
 #[test]
-fn where_the_rate_nearly_suffices_nothing_goes_unasked_for_two_intervals() {
-    // Twelve hundred customers need six requests a second, of which five are allowed.
+fn polls_are_not_two_intervals_late_at_nearly_enough() {
+    // Twelve hundred customers need six requests per second, of which five are allowed.
     let outcome = run(Order::ByNews, 1200, 5.0, 6 * HOUR);
-    tell("by news, nearly enough", &outcome);
+    print("by news, nearly enough", &outcome);
     assert!(
         outcome.longest_gap < Duration::from_secs(660),
         "{:?}",
         outcome.longest_gap
     );
+}
+
+#[test]
+fn failed_backup_is_seen_no_later_with_extras() {
+    // The rate suffices for all, nearly for all, not for the others, and by far not.
+    for customers in [300, 900, 1200, 5000] {
+        let of = |extras| run_with(extras, Order::ByNews, customers, 5.0, 8 * HOUR);
+        let (without, with) = (of(Extras::Off), of(Extras::On));
+        print("without the extras", &without);
+        print("with the extras", &with);
+        assert!(with.seen_after.len() >= without.seen_after.len());
+        // A poll of an extra may be running when the customer list is due, and when the jobs are due.
+        let one_poll = Duration::from_secs(20 / 5 + 1);
+        for part in [0.5, 0.9] {
+            assert!(
+                with.quantile(part) <= without.quantile(part) + 2 * one_poll,
+                "{customers} {part}"
+            );
+        }
+        assert!(with.of_jobs * 100 >= without.of_jobs * 99, "{customers}");
+        let is_too_low = customers >= 1200;
+        assert_eq!(with.extras == 0, is_too_low, "extras use the rest: {}", with.extras);
+    }
 }

@@ -1,5 +1,5 @@
-//! Who is in which share of the customers, kept for as long as the customers are the same: to find out takes a step for
-//! each customer and share, and of a thousand shares each is scraped every minute.
+//! Caches the division of the customers into shares until the customers change. A division takes a step for each
+//! customer and share, and each of a thousand shares may be scraped every minute.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,31 +7,32 @@ use crate::collector::Target;
 use crate::domain::{Purpose, Shard};
 use crate::store::Store;
 
-/// Divisions that are kept. One is ordinary, and another while the number of shares is changed; past that somebody plays.
+/// Cached divisions. Usually there is one, and two while the number of shares is being changed; the oldest of more is
+/// evicted.
 const KEPT: usize = 4;
 
 /// The newest divisions of the customers.
 #[derive(Debug, Default)]
 pub(super) struct Shares(Mutex<Vec<Division>>);
 
-/// The customers, divided.
+/// A division of the customers.
 #[derive(Clone, Debug)]
 pub(super) struct Division {
-    /// Which customers, by the number that the store gives them.
+    /// Membership number of the store for these customers.
     membership: u64,
     of: u32,
     shares: Arc<[Vec<Target>]>,
 }
 
 impl Division {
-    /// The customers of a share, in order.
+    /// Returns the customers of a share, in order.
     pub(super) fn get(&self, shard: Shard) -> Option<&Vec<Target>> {
         self.shares.get(usize::try_from(shard.index()).ok()?)
     }
 }
 
 impl Shares {
-    /// The customers of the store, divided into so many shares.
+    /// Returns the customers of the store, divided into this many shares.
     pub(super) fn of(&self, of: u32, store: &Store) -> Division {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let membership = store.membership();
@@ -39,7 +40,7 @@ impl Shares {
         if let Some(division) = kept.iter().find(|division| is_good(division)) {
             return division.clone();
         }
-        // The lock is held, so that whoever asks for the same at the same moment has it made once.
+        // The lock is held, so that concurrent requests share one computation.
         let division = divide(of, store);
         kept.retain(|kept| kept.of != of && kept.membership == division.membership);
         kept.truncate(KEPT - 1);
@@ -66,12 +67,12 @@ fn divide(of: u32, store: &Store) -> Division {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
+    use crate::collector::PerCollector;
     use crate::domain::CustomerId;
+    use crate::store::Plan;
 
     fn know(store: &Store, customers: std::ops::Range<u32>) {
         let id = |n| CustomerId::parse(&format!("customer-{n}")).unwrap();
@@ -92,8 +93,8 @@ mod tests {
     }
 
     #[test]
-    fn a_division_is_kept_until_somebody_comes_or_goes() {
-        let store = Store::new(&[], None);
+    fn division_is_cached_until_the_customers_change() {
+        let store = Store::new(&PerCollector::from_fn(|_| Plan::OFF), None);
         know(&store, 0..100);
         let shares = Shares::default();
         let first = shares.of(7, &store);

@@ -1,4 +1,4 @@
-//! Requests as read and answers before they travel.
+//! Parsed requests, and responses before they are delivered.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +9,12 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use super::customer::Product;
+use super::run::ABSENT;
 
-/// The largest request body that is read. The largest honest one is a filter of a few thousand ids.
+/// Maximum size of a request body. The largest legitimate one is a filter of a few thousand ids.
 const BODY_LIMIT: usize = 1 << 20;
 
-/// A request, read whole.
+/// A request with its whole body.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Call {
     pub(crate) method: String,
@@ -21,14 +22,14 @@ pub(crate) struct Call {
     pub(crate) path: String,
     /// The query as sent.
     pub(crate) query: String,
-    /// Where the client believes the server to be, such as `http://127.0.0.1:10028`.
+    /// Origin of the request, such as `http://127.0.0.1:10028`, from its `Host` header.
     pub(crate) origin: String,
     pub(crate) authorization: Option<String>,
     pub(crate) content_type: String,
     pub(crate) body: String,
 }
 
-/// A status, headers and content.
+/// A response: status, headers and content.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -36,7 +37,7 @@ pub(crate) struct Answer {
     pub(crate) content: Content,
 }
 
-/// What an answer holds; JSON stays a value for as long as a fault may want to change it.
+/// Content of a response. JSON stays a value until it is sent, so that a fault can change it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Content {
     Empty,
@@ -45,7 +46,7 @@ pub(crate) enum Content {
 }
 
 impl Call {
-    /// Reads a request whole; the error is the answer to one that is too large or broke off.
+    /// Reads a request with its whole body. The error is the response to a body that is too large or incomplete.
     pub(crate) async fn read(request: Request<Incoming>) -> Result<Self, Answer> {
         let (parts, body) = request.into_parts();
         let header = |name| {
@@ -69,7 +70,7 @@ impl Call {
         })
     }
 
-    /// The path's segments, percent-decoded.
+    /// Returns the percent-decoded segments of the path.
     pub(crate) fn segments(&self) -> Vec<String> {
         self.path
             .trim_start_matches('/')
@@ -78,7 +79,7 @@ impl Call {
             .collect()
     }
 
-    /// The first query parameter of this name.
+    /// Returns the first query parameter with this name.
     pub(crate) fn parameter(&self, name: &str) -> Option<String> {
         url::form_urlencoded::parse(self.query.as_bytes())
             .find(|(key, _)| key == name)
@@ -89,9 +90,8 @@ impl Call {
 impl Answer {
     pub(crate) fn json(value: Value) -> Self {
         Self {
-            status: StatusCode::OK,
-            headers: Vec::new(),
             content: Content::Json(value),
+            ..Self::empty(StatusCode::OK)
         }
     }
 
@@ -101,9 +101,8 @@ impl Answer {
             text: text.into(),
         };
         Self {
-            status: StatusCode::OK,
-            headers: Vec::new(),
             content,
+            ..Self::empty(StatusCode::OK)
         }
     }
 
@@ -127,7 +126,7 @@ impl Answer {
         Self::error(StatusCode::NOT_FOUND, &format!("no such {what}"))
     }
 
-    /// 405, and which verb would have done.
+    /// Returns 405 with the allowed methods.
     pub(crate) fn wrong_verb(allowed: &str) -> Self {
         Self::error(StatusCode::METHOD_NOT_ALLOWED, "the resource does not know this verb")
             .with_header("allow", allowed)
@@ -139,7 +138,7 @@ impl Answer {
         self
     }
 
-    /// The body as it goes out, and its content type.
+    /// Returns the content type and the body as sent.
     pub(crate) fn body(&self) -> (Option<&str>, Bytes) {
         match &self.content {
             Content::Empty => (None, Bytes::new()),
@@ -149,7 +148,7 @@ impl Answer {
     }
 }
 
-/// An object with fields that replace or join its own.
+/// Returns the object with `fields` replaced or added.
 pub(crate) fn with_fields(mut value: Value, fields: &BTreeMap<String, Value>) -> Value {
     if let Value::Object(object) = &mut value {
         object.extend(fields.iter().map(|(name, field)| (name.clone(), field.clone())));
@@ -157,7 +156,7 @@ pub(crate) fn with_fields(mut value: Value, fields: &BTreeMap<String, Value>) ->
     value
 }
 
-/// A subscription, which both generations write alike.
+/// Returns the row of a subscription, which both generations format alike.
 pub(crate) fn product(product: &Product) -> Value {
     let row = json!({
         "service": product.service,
@@ -182,18 +181,25 @@ pub(crate) fn product(product: &Product) -> Value {
     with_fields(row, &product.raw_fields)
 }
 
-/// A duration in the API's spelling, such as `17m39s`; `N/A` for a run without two ends in their order.
+/// Formats a duration as the API does, such as `17m39s`; `N/A` without a start and a later end.
 pub(crate) fn duration(start: Option<i64>, end: Option<i64>) -> String {
     let seconds = match (start, end) {
         (Some(start), Some(end)) if end >= start => end.saturating_sub(start),
-        _ => return "N/A".to_owned(),
+        _ => return ABSENT.to_owned(),
     };
     let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     match (hours, minutes) {
+        (0, 0) if rest == 0 => "0 S".to_owned(),
         (0, 0) => format!("{rest}s"),
         (0, _) => format!("{minutes}m{rest}s"),
         _ => format!("{hours}h{minutes}m{rest}s"),
     }
+}
+
+/// Formats a Unix time in whole seconds, such as `2025-09-11T03:21:16Z`.
+pub(crate) fn time(at: Option<i64>) -> String {
+    at.and_then(|at| jiff::Timestamp::from_second(at).ok())
+        .map_or_else(|| ABSENT.to_owned(), |at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
 #[cfg(test)]
@@ -201,16 +207,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_spelled_as_the_api_does() {
+    fn times_have_whole_seconds() {
+        assert_eq!(time(Some(1_757_560_876)), "2025-09-11T03:21:16Z");
+        assert_eq!(time(None), "N/A");
+    }
+
+    #[test]
+    fn durations_are_formatted_as_the_api_does() {
         assert_eq!(duration(Some(0), Some(1059)), "17m39s");
-        assert_eq!(duration(Some(10), Some(10)), "0s");
+        assert_eq!(duration(Some(10), Some(10)), "0 S");
+        assert_eq!(duration(Some(10), Some(48)), "38s");
         assert_eq!(duration(Some(0), Some(3600)), "1h0m0s");
         assert_eq!(duration(Some(5), Some(0)), "N/A");
         assert_eq!(duration(None, Some(0)), "N/A");
     }
 
     #[test]
-    fn segments_are_decoded_one_by_one() {
+    fn segments_are_decoded_separately() {
         let call = Call {
             path: "/partner/a%2Fb/Microsoft%20365".to_owned(),
             ..Call::default()

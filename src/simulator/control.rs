@@ -1,4 +1,4 @@
-//! The routes that are not the partner's: faults, truth, requests, clock and scopes, open to whoever asks.
+//! Routes that control the simulator: faults, world, requests, clock and scopes. They need no token.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use serde_json::json;
 use super::answer::{Answer, Call};
 use super::{Clock, Fault, Request, State, TOKEN_PATH};
 
-/// Whether a path is one of these and not one of the partner's.
+/// Returns whether a path belongs to the control routes.
 pub(super) fn owns(path: &str) -> bool {
     path == "/" || path.starts_with("/-/")
 }
 
-/// Answers a request for one of these paths.
+/// Returns the response to a request for a control route.
 pub(super) fn answer(state: &mut State, call: &Call) -> Answer {
     match (call.method.as_str(), call.path.as_str()) {
         ("GET", "/") => Answer::text(overview(state, call)),
@@ -52,7 +52,7 @@ fn body<T: DeserializeOwned>(call: &Call) -> Result<T, Answer> {
     serde_json::from_str(&call.body).map_err(|error| Answer::error(StatusCode::BAD_REQUEST, &error.to_string()))
 }
 
-/// A request as it is shown to anybody: without the secrets that the token endpoint is sent.
+/// Returns a request without the secrets sent to the token endpoint.
 fn shown(request: &Request) -> serde_json::Value {
     let mut shown = request.clone();
     if shown.path == TOKEN_PATH {

@@ -1,17 +1,19 @@
-//! A customer and all that is known of it.
+//! A customer and its data.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::Value;
 
-use super::generate;
-use super::schedule::{self, Run, Schedule};
+use super::run::{ABSENT, Run};
+use super::scan::ScanProfile;
+use super::schedule::{self, Schedule, gigabytes};
+use super::services::Services;
 
 /// A customer of the partner.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Customer {
-    /// The tenant owner id, a UUID unless a test says otherwise.
+    /// The tenant owner id, a UUID by default.
     pub id: String,
     /// The organization's name.
     pub organization: String,
@@ -19,21 +21,21 @@ pub struct Customer {
     pub owner_email: String,
     /// Country or region.
     pub country: String,
-    /// The status by its number in the reference.
+    /// The status as a number of the reference.
     pub status: i64,
-    /// 0 customer, 1 partner, 2 to be configured.
+    /// 0: customer, 1: partner, 2: to be configured.
     pub management_mode: i64,
     /// The tenants.
     pub tenants: Vec<Tenant>,
     /// The modules and their runs.
     pub modules: Vec<Module>,
-    /// Protected data, a row per module of Microsoft 365.
+    /// Protected data, one row per module of Microsoft 365.
     pub protected: Vec<ProtectedRow>,
     /// The subscriptions.
     pub products: Vec<Product>,
     /// The scan profiles.
     pub scan_profiles: Vec<ScanProfile>,
-    /// Fields that replace or join those of the customer's JSON.
+    /// Fields that replace or extend the customer's JSON.
     pub raw_fields: BTreeMap<String, Value>,
 }
 
@@ -44,18 +46,22 @@ pub struct Tenant {
     pub id: String,
     /// Its domain.
     pub name: String,
+    /// Services that the customer pays for besides backups.
+    pub services: Services,
 }
 
-/// A module of a service that is backed up.
+/// A module of a service that is backed up, or one backup scope of it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Module {
     /// The job type by number.
     pub job_type: u16,
     /// The job module by number.
     pub number: u16,
-    /// The runs, oldest first; a module without runs is listed as one that never ran.
+    /// The backup scope. Modules with the same number and different scopes share other properties.
+    pub scope: Option<String>,
+    /// The runs, oldest first, or one row in place of them. A module without runs is listed as one that never ran.
     pub runs: Vec<Run>,
-    /// None: nothing runs by itself.
+    /// Schedule of further runs; `None` if no further runs start.
     pub(crate) schedule: Option<Schedule>,
     #[serde(skip)]
     pub(crate) next_slot: i64,
@@ -64,9 +70,11 @@ pub struct Module {
 /// A row of protected data.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ProtectedRow {
+    /// The tenant; `None` if the API does not report it. The first generation merges the rows of several tenants.
+    pub tenant_id: Option<String>,
     /// The service's name, `Cloud Backup for Microsoft 365`.
     pub service_type: String,
-    /// The module by number, which each generation spells in its way.
+    /// The module number; each generation spells it differently.
     pub module: u16,
     /// Objects scanned.
     pub total_scanned: u64,
@@ -76,11 +84,25 @@ pub struct ProtectedRow {
     pub stored_in_avepoint: String,
     /// Size in the customer's own storage, or `N/A`.
     pub stored_in_byos: String,
-    /// Fields that replace or join those of the row's JSON.
+    /// Unix time of the latest run; reported by the second generation in rows with a tenant.
+    pub last_run: Option<i64>,
+    /// Fields that replace or extend the row's JSON.
     pub raw_fields: BTreeMap<String, Value>,
+    #[serde(skip)]
+    pub(crate) growth: Option<Growth>,
 }
 
-/// A subscription: every field is sent as the string it is here.
+/// Growth of the stored size, a function of time only.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Growth {
+    /// Hundredths of a gigabyte at `since`.
+    pub(crate) stored: u64,
+    /// Parts per million added each day.
+    pub(crate) daily: i64,
+    pub(crate) since: i64,
+}
+
+/// A subscription. Every field is sent as the string that it contains.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs, reason = "the fields are the reference's")]
@@ -103,97 +125,9 @@ pub struct Product {
     pub subscription_name: String,
     pub package: String,
     pub contract_end_date: String,
-    /// Fields that replace or join those of the subscription's JSON.
+    /// Fields that replace or extend the subscription's JSON.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub raw_fields: BTreeMap<String, Value>,
-}
-
-/// A scan profile.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ScanProfile {
-    /// The profile's id.
-    pub id: String,
-    /// Its name.
-    pub name: String,
-    /// 0 express, 1 advanced.
-    pub scan_mode: i64,
-    /// What somebody wrote about it.
-    pub description: String,
-    /// The tenant that it scans.
-    pub tenant_id: String,
-    /// The domain of that tenant.
-    pub tenant_domain: String,
-    /// Creation, in Unix seconds.
-    pub created: i64,
-    /// Last change, in Unix seconds.
-    pub modified: i64,
-    /// The account that it scans as, if any.
-    pub impersonation_account: Option<String>,
-    /// Whether in-place archived mailboxes are scanned.
-    pub archived_mailboxes: bool,
-    /// Whether locked objects are ignored.
-    pub ignore_locked: bool,
-    /// `No` or `hh:mm`.
-    pub daily_scan: String,
-    /// Whether objects out of policy cause an e-mail.
-    pub out_of_policy_notification: bool,
-    /// The containers.
-    pub containers: Vec<Container>,
-    /// The daily report.
-    pub report: DailyReport,
-    /// Whether the first generation uses the older of two spellings for this profile's fields.
-    pub older_spelling: bool,
-    /// Fields that replace or join those of the list's and the detail's JSON.
-    pub raw_fields: BTreeMap<String, Value>,
-    pub(crate) scans: Scans,
-}
-
-/// A container of a scan profile.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Container {
-    /// Its name.
-    pub name: String,
-    /// The object type by number.
-    pub object_type: u16,
-}
-
-/// The daily report of a scan profile.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct DailyReport {
-    /// When it was made, in Unix seconds; the profile's last change where there is none yet.
-    pub updated: Option<i64>,
-    /// The status of the last scan by number.
-    pub status: i64,
-    /// Objects newly registered.
-    pub new: Vec<Change>,
-    /// Objects moved to another container.
-    pub moved: Vec<Change>,
-    /// Objects removed or out of policy.
-    pub removed: Vec<Change>,
-    /// Fields that replace or join those of the report's JSON.
-    pub raw_fields: BTreeMap<String, Value>,
-}
-
-/// An object of a daily report.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Change {
-    /// The object.
-    pub object: String,
-    /// The container that it is in.
-    pub container: String,
-}
-
-/// When a profile's scans run and from when on they fail.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct Scans {
-    pub(crate) key: u64,
-    pub(crate) phase: i64,
-    pub(crate) period: i64,
-    pub(crate) fails_from: Option<i64>,
-    /// False: there is no daily scan, and never a report.
-    pub(crate) daily: bool,
-    #[serde(skip)]
-    pub(crate) reported: Option<i64>,
 }
 
 impl Customer {
@@ -203,9 +137,9 @@ impl Customer {
                 continue;
             };
             let points = schedule::advance(&mut module.runs, &mut module.next_slot, schedule, kept, now);
-            if let Some(row) = self.protected.iter_mut().find(|row| row.module == module.number) {
-                row.total_scanned = row.total_scanned.saturating_add(points);
-                row.total_protected = row.total_protected.saturating_add(points);
+            let newest = module.runs.iter().rev().find_map(|run| run.end);
+            for row in self.protected.iter_mut().filter(|row| row.module == module.number) {
+                row.advance(points, newest, now);
             }
         }
         for profile in &mut self.scan_profiles {
@@ -214,27 +148,58 @@ impl Customer {
     }
 }
 
+impl ProtectedRow {
+    /// Updates the row after runs of its module.
+    fn advance(&mut self, restore_points: u64, newest_end: Option<i64>, now: i64) {
+        if self.tenant_id.is_some() {
+            self.last_run = newest_end.or(self.last_run);
+        }
+        match self.growth {
+            None => {
+                self.total_scanned = self.total_scanned.saturating_add(restore_points);
+                self.total_protected = self.total_protected.saturating_add(restore_points);
+            }
+            Some(growth) if self.stored_in_byos == ABSENT => self.stored_in_avepoint = gigabytes(growth.at(now)),
+            Some(growth) => self.stored_in_byos = gigabytes(growth.at(now)),
+        }
+    }
+}
+
+impl Growth {
+    fn at(self, now: i64) -> u64 {
+        const PARTS: i64 = 86_400 * 1_000_000;
+        let stored = i64::try_from(self.stored).unwrap_or(i64::MAX);
+        let parts = now.saturating_sub(self.since).saturating_mul(self.daily);
+        let grown = i128::from(stored) + i128::from(stored) * i128::from(parts) / i128::from(PARTS);
+        u64::try_from(grown).unwrap_or(0)
+    }
+}
+
 impl Module {
-    /// A module that has not run and will not run by itself.
+    /// Returns a module without runs and without a schedule.
     #[must_use]
     pub fn new(job_type: u16, number: u16) -> Self {
         Self {
             job_type,
             number,
+            scope: None,
             runs: Vec::new(),
             schedule: None,
             next_slot: i64::MIN,
         }
     }
 
-    /// Stops the schedule, so that the runs are whatever a test makes them.
-    pub fn freeze(&mut self) {
-        self.schedule = None;
+    /// Returns a module with one row that never changes.
+    pub(crate) fn fixed(job_type: u16, number: u16, run: Run) -> Self {
+        Self {
+            runs: vec![run],
+            ..Self::new(job_type, number)
+        }
     }
 }
 
 impl Product {
-    /// A subscription to a service of which nothing else is said: `N/A` in every other field.
+    /// Returns a subscription to a service with `N/A` in every other field.
     #[must_use]
     pub fn new(service: &str) -> Self {
         let absent = || "N/A".to_owned();
@@ -259,25 +224,5 @@ impl Product {
             contract_end_date: absent(),
             raw_fields: BTreeMap::new(),
         }
-    }
-}
-
-impl ScanProfile {
-    fn advance(&mut self, now: i64) {
-        let scans = &self.scans;
-        if !scans.daily {
-            return;
-        }
-        let slot = now.saturating_sub(scans.phase).div_euclid(scans.period.max(1));
-        if scans.reported == Some(slot) {
-            return;
-        }
-        let made = slot.saturating_mul(scans.period).saturating_add(scans.phase);
-        let raw_fields = std::mem::take(&mut self.report.raw_fields);
-        self.report = DailyReport {
-            raw_fields,
-            ..generate::report(scans, slot, made, &self.containers)
-        };
-        self.scans.reported = Some(slot);
     }
 }

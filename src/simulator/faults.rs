@@ -1,4 +1,4 @@
-//! What goes wrong on demand, and how answers travel.
+//! Injected faults, and how responses are delivered.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -14,40 +14,40 @@ use serde_json::{Value, json};
 use super::answer::{Answer, Content};
 use super::dice::Dice;
 
-/// A pause before a body breaks off, so that what was sent before has left the machine. Without it the server
-/// drops what it has buffered together with the connection.
+/// Pause before a body is cut off, so that the data sent before it has left the machine. Otherwise the server drops
+/// what it has buffered when it drops the connection.
 const FLUSH_PAUSE: Duration = Duration::from_millis(50);
 
-/// Decompressed bytes of a bomb that are compressed at a time, so that the bomb does not go off here.
+/// Size of the chunks in which the content of a bomb is compressed, so that it never exists whole in this process.
 const BOMB_CHUNK: u64 = 1 << 20;
 
-/// Something that goes wrong with requests of a path.
+/// A fault for requests whose path matches.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fault {
-    /// A glob over the path as sent; `*` stands for any characters.
+    /// A glob over the path as sent; `*` matches any characters.
     pub path: String,
-    /// The method; any if none.
+    /// The method; `None` matches any.
     #[serde(default)]
     pub method: Option<String>,
-    /// What happens.
+    /// The effect.
     #[serde(flatten)]
     pub kind: FaultKind,
-    /// How often; for ever if none.
+    /// Maximum number of matches; `None` for no maximum.
     #[serde(default)]
     pub times: Option<u32>,
-    /// How many matching requests pass unharmed first.
+    /// Matching requests that pass first.
     #[serde(default)]
     pub skip: u32,
-    /// How likely it is each time, from 0 to 1.
+    /// Probability of each match, from 0 to 1.
     #[serde(default = "certain")]
     pub probability: f64,
 }
 
-/// What happens to a request; in JSON the name is in `kind`, in `snake_case`.
+/// Effect of a fault; in JSON, `kind` contains its name in `snake_case`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum FaultKind {
-    /// Another status, with this body or a small JSON one.
+    /// Another status, with this body or a short JSON body.
     Status {
         /// The status.
         code: u16,
@@ -55,39 +55,39 @@ pub enum FaultKind {
         #[serde(default)]
         body: Option<String>,
     },
-    /// The right answer, late.
+    /// The correct response, delayed.
     Delay {
         /// Milliseconds.
         ms: u64,
     },
-    /// No answer, and the connection stays open.
+    /// No response; the connection stays open.
     Hang,
-    /// Status and headers, and then nothing.
+    /// Status and headers without a body; the connection stays open.
     HangBody,
-    /// The right answer, a few bytes at a time.
+    /// The correct response, a few bytes at a time.
     Drip {
         /// Bytes at a time, at least 1.
         bytes: usize,
-        /// Milliseconds before each.
+        /// Milliseconds before each chunk.
         ms: u64,
     },
-    /// The connection closes inside the body.
+    /// The connection closes within the body.
     Truncate {
         /// Bytes of the body that are sent.
         bytes: usize,
-        /// Whether a Content-Length declares the whole body; otherwise it is chunked.
+        /// Whether Content-Length declares the whole body; otherwise the body is chunked.
         #[serde(default)]
         declared: bool,
     },
-    /// A Content-Length that is not that of the body.
+    /// A wrong Content-Length.
     ShortLength {
-        /// By how much: negative, and the body ends before it is complete; positive, and the connection closes
-        /// before the body is as long as declared.
+        /// Difference to the length of the body. If negative, the body ends before it is complete. If positive, the
+        /// connection closes before the body is as long as declared.
         by: i64,
     },
-    /// The connection closes without an answer.
+    /// The connection closes without a response.
     Reset,
-    /// 200 with a body that is not the API's, such as a login page.
+    /// 200 with a body from something else than the API, such as a login page.
     WrongBody {
         /// Its content type.
         content_type: String,
@@ -99,52 +99,52 @@ pub enum FaultKind {
         /// The status.
         #[serde(default = "found")]
         code: u16,
-        /// Where to.
+        /// The target.
         location: String,
     },
-    /// A refusal for too many requests.
+    /// A response to too many requests.
     Throttle {
-        /// The `Retry-After` header as it is sent, if any.
+        /// The `Retry-After` header, if any.
         #[serde(default)]
         retry_after: Option<String>,
         /// The status.
         #[serde(default = "too_many_requests")]
         code: u16,
     },
-    /// A small gzip body of white space that grows without end.
+    /// A small gzip body that decompresses to much white space.
     GzipBomb {
-        /// Bytes when decompressed.
+        /// Decompressed size in bytes.
         bytes: u64,
     },
-    /// The right answer with another value in one place.
+    /// The correct response with one value replaced.
     Replace {
-        /// A JSON pointer; a last member that is not there is added.
+        /// A JSON pointer; a missing last member is added.
         pointer: String,
         /// The value, which may be null.
         value: Value,
     },
-    /// The right answer with this `@odata.nextLink`.
+    /// The correct response with this `@odata.nextLink`.
     NextLink {
-        /// The link as it is sent.
+        /// The link.
         url: String,
     },
-    /// The right answer with a further header.
+    /// The correct response with an additional header.
     ExtraHeader {
         /// Its name.
         name: String,
         /// Its value.
         value: String,
     },
-    /// The first page, whichever is asked for.
+    /// The first page for every request.
     IgnorePaging,
-    /// The right answer with another `metadata.totalCount`.
+    /// The correct response with another `metadata.totalCount`.
     TotalCount {
         /// The count.
         n: u64,
     },
 }
 
-/// How an answer travels.
+/// How a response is delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Delivery {
     Whole,
@@ -159,7 +159,7 @@ pub(crate) enum Delivery {
 }
 
 impl Fault {
-    /// A fault of every request of these paths, for ever.
+    /// Returns a fault that affects every request to these paths.
     #[must_use]
     pub fn new(path: &str, kind: FaultKind) -> Self {
         Self {
@@ -172,21 +172,21 @@ impl Fault {
         }
     }
 
-    /// At most so often.
+    /// Limits the number of matches.
     #[must_use]
     pub fn times(mut self, times: u32) -> Self {
         self.times = Some(times);
         self
     }
 
-    /// Only after so many matching requests.
+    /// Lets this many matching requests pass first.
     #[must_use]
     pub fn after(mut self, skip: u32) -> Self {
         self.skip = skip;
         self
     }
 
-    /// Decides whether this request is hit, and counts.
+    /// Returns whether this request is affected, and counts it.
     fn hits(&mut self, method: &str, path: &str, dice: &mut Dice) -> bool {
         let meant = self
             .method
@@ -207,7 +207,7 @@ impl Fault {
     }
 }
 
-/// The first fault that hits a request.
+/// Returns the first fault that affects a request.
 pub(crate) fn pick(faults: &mut [Fault], method: &str, path: &str, dice: &mut Dice) -> Option<FaultKind> {
     faults
         .iter_mut()
@@ -215,7 +215,7 @@ pub(crate) fn pick(faults: &mut [Fault], method: &str, path: &str, dice: &mut Di
 }
 
 impl FaultKind {
-    /// What is answered instead of the right answer, which is only made where it is of use; its maker is told
+    /// Returns the response under this fault. `right` makes the correct response, if it is needed; its argument says
     /// whether to ignore paging.
     pub(crate) fn spoil(self, right: impl FnOnce(bool) -> Answer) -> (Answer, Delivery) {
         match self {
@@ -270,12 +270,12 @@ impl FaultKind {
 }
 
 impl Delivery {
-    /// Whether the client gets to see a status.
+    /// Returns whether the client receives a status.
     pub(crate) fn answers(self) -> bool {
         !matches!(self, Self::Never | Self::Closed)
     }
 
-    /// The answer on its way; none: the connection is to be closed.
+    /// Returns the response to send, or `None` to close the connection.
     pub(crate) async fn deliver(self, answer: Answer) -> Option<Response<Body>> {
         let (_, bytes) = answer.body();
         let length = bytes.len();
@@ -298,8 +298,8 @@ impl Delivery {
             }
             Self::Misdeclared { by } => {
                 let declared = length.saturating_add_signed(isize::try_from(by).unwrap_or(0));
-                // A stream's length is not known to the server, which therefore believes the header: it cuts
-                // what is too long, and what is too short has to break off.
+                // The server does not know the length of a stream and trusts the header: it cuts a body that is too
+                // long. A body that is too short must end with an error.
                 (Some(declared), Body::from_stream(broken_off(bytes)))
             }
             Self::Bomb { bytes } => (None, Body::from_stream(bomb(bytes))),
@@ -321,7 +321,7 @@ fn response(answer: &Answer, declared: Option<usize>, body: Body) -> Response<Bo
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(declared));
     }
     for (name, value) in &answer.headers {
-        // What cannot be a header is left out.
+        // Invalid headers are omitted.
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) {
             headers.append(name, value);
         }
@@ -360,7 +360,7 @@ fn bomb(bytes: u64) -> impl Stream<Item = Piece> + Send {
             return Some((encoder.finish().map(Bytes::from), None));
         }
         let compressed = Bytes::from(std::mem::take(encoder.get_mut()));
-        // Other tasks of the runtime get their turn between two chunks.
+        // Lets other tasks run between two chunks.
         tokio::task::yield_now().await;
         Some((Ok(compressed), Some((encoder, left - now))))
     })
@@ -369,7 +369,7 @@ fn bomb(bytes: u64) -> impl Stream<Item = Piece> + Send {
 fn status_answer(code: u16, body: Option<String>) -> Answer {
     match body {
         None if code == 204 => Answer::empty(status(code)),
-        None => Answer::error(status(code), "a fault was asked for"),
+        None => Answer::error(status(code), "an injected fault"),
         Some(text) => Answer {
             status: status(code),
             ..Answer::text(text)
@@ -385,12 +385,12 @@ fn throttle(code: u16, retry_after: Option<String>) -> Answer {
     }
 }
 
-/// A number that cannot be a status is taken for a fault of the server.
+/// Returns the status with this code, or 500 if the code is invalid.
 fn status(code: u16) -> StatusCode {
     StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// Puts a value at a JSON pointer; what is not JSON, or has no such place, stays as it is.
+/// Sets the value at a JSON pointer. Content that is not JSON or lacks the place is unchanged.
 fn replaced(mut answer: Answer, pointer: &str, value: Value) -> Answer {
     let Content::Json(json) = &mut answer.content else {
         return answer;
@@ -412,7 +412,7 @@ fn replaced(mut answer: Answer, pointer: &str, value: Value) -> Answer {
     answer
 }
 
-/// Whether a text is what a glob says, `*` standing for any characters, `/` among them.
+/// Returns whether a text matches a glob, in which `*` matches any characters, including `/`.
 fn glob_matches(glob: &str, text: &str) -> bool {
     let mut pieces = glob.split('*');
     let Some(mut rest) = pieces.next().and_then(|first| text.strip_prefix(first)) else {
@@ -443,106 +443,4 @@ fn too_many_requests() -> u16 {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-
-    #[test]
-    fn globs_match_whole_paths() {
-        for (glob, text, matches) in [
-            ("*", "/connect/token", true),
-            ("/partner/customers", "/partner/customers", true),
-            ("/partner/customers", "/partner/customers/1", false),
-            ("/partner/customers/*/jobs", "/partner/customers/1/jobs", true),
-            ("/partner/customers/*/jobs", "/partner/customers/1/jobs/2", false),
-            ("*jobs*", "/partner/customers/1/jobs/2", true),
-            ("a*a", "a", false),
-            ("/a*b*c", "/a1c2b3c", true),
-            ("/a*b*c", "/a1c2b3", false),
-            ("", "/", false),
-            ("a*b*", "axb", true),
-            ("a**", "a", true),
-        ] {
-            assert_eq!(glob_matches(glob, text), matches, "{glob} {text}");
-        }
-    }
-
-    #[test]
-    fn faults_skip_count_and_give_way() {
-        let mut dice = Dice::of(&[1]);
-        let mut faults = vec![
-            Fault::new("/a", FaultKind::Hang).times(1).after(1),
-            Fault {
-                method: Some("POST".to_owned()),
-                ..Fault::new("*", FaultKind::Reset)
-            },
-        ];
-        let mut hit = |method: &str, path: &str| pick(&mut faults, method, path, &mut dice);
-        assert_eq!(hit("GET", "/a"), None);
-        assert_eq!(hit("POST", "/a"), Some(FaultKind::Hang));
-        assert_eq!(hit("POST", "/a"), Some(FaultKind::Reset));
-        assert_eq!(hit("GET", "/a"), None);
-    }
-
-    #[test]
-    fn improbable_faults_are_rare() {
-        let mut dice = Dice::of(&[1]);
-        let mut faults = vec![Fault {
-            probability: 0.2,
-            ..Fault::new("*", FaultKind::Hang)
-        }];
-        let hits = (0..1000)
-            .filter(|_| pick(&mut faults, "GET", "/", &mut dice).is_some())
-            .count();
-        assert!((150..250).contains(&hits), "{hits}");
-    }
-
-    #[test]
-    fn faults_are_read_from_flat_json() {
-        let text = r#"[{"path": "/x", "kind": "throttle", "retry_after": "3", "times": 2},
-                       {"path": "*", "kind": "replace", "pointer": "/value", "value": null},
-                       {"path": "*", "method": "GET", "kind": "short_length", "by": -5, "probability": 0.5},
-                       {"path": "*", "kind": "hang"}, {"path": "*", "kind": "redirect", "location": "/"}]"#;
-        let faults: Vec<Fault> = serde_json::from_str(text).unwrap();
-        let kinds: Vec<FaultKind> = faults.iter().map(|fault| fault.kind.clone()).collect();
-        assert_eq!(
-            kinds,
-            [
-                FaultKind::Throttle {
-                    retry_after: Some("3".to_owned()),
-                    code: 429
-                },
-                FaultKind::Replace {
-                    pointer: "/value".to_owned(),
-                    value: Value::Null
-                },
-                FaultKind::ShortLength { by: -5 },
-                FaultKind::Hang,
-                FaultKind::Redirect {
-                    code: 302,
-                    location: "/".to_owned()
-                },
-            ]
-        );
-        let again: Vec<Fault> = serde_json::from_str(&serde_json::to_string(&faults).unwrap()).unwrap();
-        assert_eq!(faults, again);
-        assert!(serde_json::from_str::<Fault>(r#"{"path": "*", "kind": "gremlins"}"#).is_err());
-    }
-
-    #[test]
-    fn values_are_replaced_and_added() {
-        let answer = || Answer::json(json!({"value": [{"id": "1"}], "metadata": {}}));
-        let content = |pointer: &str, value: Value| replaced(answer(), pointer, value).content;
-        assert_eq!(
-            content("/value/0/id", json!(7)),
-            Content::Json(json!({"value": [{"id": 7}], "metadata": {}}))
-        );
-        assert_eq!(
-            content("/metadata/totalCount", json!(7)),
-            Content::Json(json!({"value": [{"id": "1"}], "metadata": {"totalCount": 7}}))
-        );
-        assert_eq!(content("", Value::Null), Content::Json(Value::Null));
-        assert_eq!(content("/nowhere/x", Value::Null), answer().content);
-    }
-}
+mod tests;

@@ -1,24 +1,16 @@
-//! Makes customers from a seed: who they are, what they back up, hold and scan.
+//! Generates customers from a seed.
 
-use std::collections::BTreeMap;
+use super::customer::Customer;
+use super::rules::Rules;
 
-use super::customer::{Change, Container, Customer, DailyReport, Module, ProtectedRow, ScanProfile, Scans, Tenant};
-use super::dice::Dice;
-use super::names;
-use super::schedule::{Habit, Schedule};
-use super::world::Rules;
+mod fleet;
+mod hostile;
 
-mod products;
-
-/// The first customers, each of which shows something special.
-pub(crate) const SPECIAL_CUSTOMERS: usize = 10;
+/// Customers at the start of the list, each of which shows something special.
+pub(crate) const SPECIAL_CUSTOMERS: usize = 12;
 
 const HOUR: u32 = 3600;
 const DAY: u32 = 24 * HOUR;
-
-/// Real seconds, whatever the speed: what is overdue must be so by objectives that people set in hours.
-const SILENT_FOR: i64 = 5 * 86_400;
-const STUCK_FOR: i64 = 50 * 3600;
 
 const MICROSOFT_365: u16 = 7;
 const MICROSOFT_365_SCAN: u16 = 0;
@@ -28,383 +20,35 @@ const AZURE: u16 = 12;
 const SALESFORCE: u16 = 15;
 const DYNAMICS: u16 = 16;
 
-const USUAL_MODULES: [u16; 5] = [302, 303, 304, 305, 308];
-const FURTHER_MODULES: [u16; 9] = [8, 10, 306, 307, 309, 310, 311, 312, 402];
-const AZURE_MODULES: [u16; 17] = [
-    355, 356, 357, 358, 359, 360, 361, 362, 363, 364, 365, 366, 367, 368, 369, 370, 371,
-];
-const GOOGLE_MODULES: [u16; 8] = [501, 502, 503, 504, 505, 506, 507, 508];
-const DYNAMICS_MODULES: [u16; 3] = [401, 550, 551];
+/// A module of Salesforce that is missing from the reference.
+const SALESFORCE_BACKUP: u16 = 301;
 
-/// What a customer is made for; the first ten have one each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
-    Plain,
-    Failing,
-    UnlistedModule,
-    Silent,
-    HardlyConfigured,
-    Stuck,
-    Exceptional,
-    WithoutStatus,
-    ManyIssues,
-}
-
-/// Who is being made, and from what.
-struct Maker<'a> {
-    rules: &'a Rules,
-    index: usize,
-    number: u64,
-    joined: Option<i64>,
-    part: Part,
-    dice: Dice,
-}
-
-/// The customer with this index; one that joined later has no history.
+/// Returns the customer with this index. A customer that joined later has no history.
 pub(crate) fn customer(rules: &Rules, index: usize, joined: Option<i64>) -> Customer {
-    let number = u64::try_from(index).unwrap_or(u64::MAX);
-    let dice = Dice::of(&[rules.seed, number]);
-    let part = if joined.is_some() { Part::Plain } else { part_of(index) };
-    Maker {
-        rules,
-        index,
-        number,
-        joined,
-        part,
-        dice,
-    }
-    .make()
-}
-
-/// The daily report of a slot.
-pub(crate) fn report(scans: &Scans, slot: i64, made: i64, containers: &[Container]) -> DailyReport {
-    let mut dice = Dice::of(&[scans.key, slot.cast_unsigned()]);
-    let failed = scans.fails_from.is_some_and(|from| made >= from);
-    let status = match dice.below(20) {
-        _ if failed => 3,
-        0 => 4,
-        1 => 5,
-        2 => 10,
-        _ => 2,
-    };
-    let mut report = DailyReport {
-        updated: Some(made),
-        status,
-        ..DailyReport::default()
-    };
-    if matches!(status, 2 | 4) {
-        report.new = changes(&mut dice, 6, containers);
-        report.moved = changes(&mut dice, 3, containers);
-        report.removed = changes(&mut dice, 3, containers);
-    }
-    report
-}
-
-fn changes(dice: &mut Dice, most: u64, containers: &[Container]) -> Vec<Change> {
-    let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
-    (0..dice.below(most))
-        .map(|_| Change {
-            object: format!("user{}@example.com", dice.below(10_000)),
-            container: dice.pick(&names).to_owned(),
-        })
-        .collect()
-}
-
-/// The name of a module's jobs; module 0 is none, and its jobs are called by their type.
-fn title(job_type: u16, number: u16) -> String {
-    match number {
-        0 => format!("{} job", names::job_type_word(job_type)),
-        _ => format!("Backup of {}", names::module_word(number)),
+    if rules.hostile {
+        hostile::customer(rules, index, joined)
+    } else {
+        fleet::customer(rules, index, joined)
     }
 }
 
-fn part_of(index: usize) -> Part {
-    match index {
-        1 => Part::Failing,
-        2 => Part::UnlistedModule,
-        4 => Part::Silent,
-        5 => Part::HardlyConfigured,
-        6 => Part::Stuck,
-        7 => Part::Exceptional,
-        8 => Part::WithoutStatus,
-        9 => Part::ManyIssues,
-        _ => Part::Plain,
-    }
-}
-
-impl Maker<'_> {
-    fn make(mut self) -> Customer {
-        let id = self.dice.uuid();
-        let tenants = self.tenants();
-        let modules = self.modules();
-        let protected = self.protected(&modules);
-        let scan_profiles = self.scan_profiles(&modules, &tenants);
-        let products = self.products(&modules);
-        Customer {
-            id,
-            organization: names::organization(self.index),
-            owner_email: format!("aptest***s{}@example.com", self.index),
-            country: self.dice.pick(names::COUNTRIES).to_owned(),
-            status: self.status(&modules),
-            management_mode: self.dice.seconds(0, 2),
-            tenants,
-            modules,
-            protected,
-            products,
-            scan_profiles,
-            raw_fields: BTreeMap::new(),
-        }
-    }
-
-    fn status(&self, modules: &[Module]) -> i64 {
-        let failing = |module: &Module| {
-            module
-                .schedule
-                .as_ref()
-                .is_some_and(|schedule| schedule.habit == Habit::Failing)
-        };
-        match self.part {
-            Part::WithoutStatus => 0,
-            Part::Failing => 2,
-            Part::HardlyConfigured => 3,
-            Part::ManyIssues => 4,
-            Part::Exceptional => 5,
-            Part::Silent => 6,
-            _ if modules.iter().any(failing) => 2,
-            _ => 1,
-        }
-    }
-
-    fn tenants(&mut self) -> Vec<Tenant> {
-        let count = if self.index.is_multiple_of(7) { 2 } else { 1 };
-        (0..count)
-            .map(|nth| Tenant {
-                id: self.dice.uuid(),
-                name: format!("example{}-{nth}.onmicrosoft.com", self.index),
-            })
-            .collect()
-    }
-
-    fn modules(&mut self) -> Vec<Module> {
-        let listed = self.listed_modules();
-        listed
-            .into_iter()
-            .enumerate()
-            .map(|(nth, (job_type, number))| self.module(nth, job_type, number))
-            .collect()
-    }
-
-    /// A typical customer backs up Microsoft 365; what else there is goes round by tens.
-    fn listed_modules(&self) -> Vec<(u16, u16)> {
-        let of = |job_type: u16, numbers: Vec<u16>| numbers.into_iter().map(move |number| (job_type, number));
-        let microsoft =
-            of(MICROSOFT_365, USUAL_MODULES.to_vec()).chain(of(MICROSOFT_365, self.slice(&FURTHER_MODULES, 2)));
-        let azure = of(AZURE, self.slice(&AZURE_MODULES, 6));
-        let google = of(GOOGLE, self.slice(&GOOGLE_MODULES, 6)).chain([(GOOGLE_SCAN, 0)]);
-        let mut modules: Vec<(u16, u16)> = match self.index % 10 {
-            0 => microsoft.chain([(MICROSOFT_365_SCAN, 0)]).collect(),
-            1 | 9 => microsoft.chain(azure).collect(),
-            3 => google.collect(),
-            4 => microsoft.chain([(SALESFORCE, 0)]).collect(),
-            5 => microsoft.chain(of(DYNAMICS, DYNAMICS_MODULES.to_vec())).collect(),
-            6 => azure.collect(),
-            8 => microsoft.chain(google).collect(),
-            _ => microsoft.collect(),
-        };
-        if self.part == Part::UnlistedModule {
-            modules.push((MICROSOFT_365, names::UNLISTED_MODULE.0));
-        }
-        modules
-    }
-
-    /// `count` of the modules, beginning elsewhere for each customer.
-    fn slice(&self, modules: &[u16], count: usize) -> Vec<u16> {
-        let offset = self.index.wrapping_mul(count).checked_rem(modules.len()).unwrap_or(0);
-        modules
-            .iter()
-            .cycle()
-            .skip(offset)
-            .take(count.min(modules.len()))
-            .copied()
-            .collect()
-    }
-
-    fn module(&mut self, nth: usize, job_type: u16, number: u16) -> Module {
-        let mut module = Module::new(job_type, number);
-        let key = Dice::of(&[self.rules.seed, self.number, u64::from(job_type), u64::from(number)]).next();
-        let never_ran = self.part == Part::HardlyConfigured && nth > 2;
-        if !never_ran {
-            module.schedule = Some(self.schedule(nth, job_type, number, key));
-        }
-        module
-    }
-
-    fn schedule(&self, nth: usize, job_type: u16, number: u16, key: u64) -> Schedule {
-        let mut dice = Dice::of(&[key]);
-        let habit = self.habit(nth, &mut dice);
-        let scheduled = match number {
-            8 | 10 => 7 * DAY,
-            _ => dice.pick(&[DAY, DAY, DAY, DAY, DAY, DAY, DAY / 2, DAY / 4]),
-        };
-        let period = self.rules.compressed(scheduled);
-        let phase = i64::try_from(dice.below(period.cast_unsigned())).unwrap_or(0);
-        let duration = self
-            .rules
-            .compressed(u32::try_from(dice.between(300, 5400)).unwrap_or(1800));
-        Schedule {
-            phase,
-            period,
-            duration: duration.min(period / 2),
-            habit,
-            key,
-            title: title(job_type, number),
-            objects: dice.between(20, 4000),
-            not_before: self.joined.unwrap_or(i64::MIN),
-            not_after: match habit {
-                Habit::Silent => self.rules.started.saturating_sub(SILENT_FOR),
-                Habit::Stuck => self.rules.started.saturating_sub(STUCK_FOR),
-                _ => i64::MAX,
-            },
-        }
-    }
-
-    fn habit(&self, nth: usize, dice: &mut Dice) -> Habit {
-        let roll = dice.below(100);
-        match self.part {
-            Part::Silent => Habit::Silent,
-            Part::Stuck if nth == 1 => Habit::Stuck,
-            Part::Failing if nth < 2 => Habit::Failing,
-            Part::Exceptional => Habit::Exceptions,
-            Part::ManyIssues if nth < 4 => Habit::Rotating,
-            Part::ManyIssues => Habit::Flaky,
-            // The typical customer of the first look is a healthy one.
-            Part::Plain if self.index == 0 => Habit::Reliable,
-            _ => match roll {
-                0..82 => Habit::Reliable,
-                82..91 => Habit::Flaky,
-                91..95 => Habit::Exceptions,
-                95..98 => Habit::Rotating,
-                _ => Habit::Failing,
-            },
-        }
-    }
-
-    fn protected(&mut self, modules: &[Module]) -> Vec<ProtectedRow> {
-        modules
-            .iter()
-            .filter(|module| module.job_type == MICROSOFT_365 && !matches!(module.number, 8 | 10))
-            .map(|module| self.protected_row(module))
-            .collect()
-    }
-
-    fn protected_row(&mut self, module: &Module) -> ProtectedRow {
-        let scanned = if module.schedule.is_some() {
-            self.dice.between(50, 20_000)
-        } else {
-            0
-        };
-        let own_storage = self.index.is_multiple_of(5);
-        let size = if scanned == 0 {
-            "0 GB".to_owned()
-        } else {
-            self.dice.gigabytes(3000)
-        };
-        let (stored_in_avepoint, stored_in_byos) = if own_storage {
-            ("0 GB".to_owned(), size)
-        } else {
-            (size, "N/A".to_owned())
-        };
-        ProtectedRow {
-            service_type: "Cloud Backup for Microsoft 365".to_owned(),
-            module: module.number,
-            total_scanned: scanned,
-            total_protected: scanned - self.dice.below(scanned / 20 + 1),
-            stored_in_avepoint,
-            stored_in_byos,
-            raw_fields: BTreeMap::new(),
-        }
-    }
-
-    fn scan_profiles(&mut self, modules: &[Module], tenants: &[Tenant]) -> Vec<ScanProfile> {
-        if !modules.iter().any(|module| module.job_type == MICROSOFT_365) {
-            return Vec::new();
-        }
-        let count = if self.index == 0 { 3 } else { self.dice.between(1, 3) };
-        (0..count).map(|nth| self.scan_profile(nth, tenants)).collect()
-    }
-
-    fn scan_profile(&mut self, nth: u64, tenants: &[Tenant]) -> ScanProfile {
-        let tenant = tenants.first().cloned().unwrap_or_default();
-        let created = self
-            .rules
-            .started
-            .saturating_sub(self.dice.seconds(100 * DAY, 700 * DAY));
-        let daily = nth == 0 || self.dice.chance(70);
-        let (hour, minute) = (self.dice.below(24), self.dice.below(60));
-        let period = self.rules.compressed(DAY);
-        let fails = self.rules.churn && self.index == 0 && nth == 0;
-        ScanProfile {
-            id: self.dice.uuid(),
-            name: self
-                .dice
-                .pick(&[
-                    "Default profile",
-                    "All \"users\" & groups",
-                    "Überwachung",
-                    "Finance <internal>",
-                ])
-                .to_owned(),
-            scan_mode: self.dice.seconds(0, 1),
-            description: self.dice.pick(&["", "Scans everything", "N/A"]).to_owned(),
-            tenant_id: tenant.id,
-            tenant_domain: tenant.name,
-            created,
-            modified: created.saturating_add(self.dice.seconds(0, 99 * DAY)),
-            impersonation_account: self
-                .dice
-                .chance(30)
-                .then(|| format!("svc-scan{}@example.com", self.index)),
-            archived_mailboxes: self.dice.chance(40),
-            ignore_locked: self.dice.chance(40),
-            daily_scan: if daily {
-                format!("{hour:02}:{minute:02}")
-            } else {
-                "No".to_owned()
-            },
-            out_of_policy_notification: self.dice.chance(30),
-            containers: self.containers(nth),
-            report: DailyReport {
-                status: 2,
-                ..DailyReport::default()
-            },
-            older_spelling: self.index % 3 == 1,
-            raw_fields: BTreeMap::new(),
-            scans: Scans {
-                key: self.dice.next(),
-                phase: self.dice.seconds(0, DAY) % period,
-                period,
-                fails_from: fails.then(|| self.rules.started.saturating_add(self.rules.compressed(12 * HOUR))),
-                daily,
-                reported: None,
-            },
-        }
-    }
-
-    fn containers(&mut self, nth: u64) -> Vec<Container> {
-        let offset = self
-            .index
-            .saturating_add(usize::try_from(nth).unwrap_or(0))
-            .wrapping_mul(4);
-        let of_microsoft = names::OBJECT_TYPES.iter().filter(|(number, _)| *number < 100);
-        let round = of_microsoft.clone().cycle().skip(offset % of_microsoft.count().max(1));
-        let count = usize::try_from(self.dice.between(3, 6)).unwrap_or(3);
-        round
-            .take(count)
-            .enumerate()
-            .map(|(at, (object_type, word))| Container {
-                name: format!("{word} container {at}"),
-                object_type: *object_type,
-            })
-            .collect()
+/// Returns the prefix of a module's job ids.
+fn id_prefix(module: u16) -> &'static str {
+    match module {
+        303 | 307 => "EIB",
+        304 => "OIB",
+        306 | 360 => "FB",
+        308 => "TIB",
+        311 => "PAUIB",
+        312 => "PAPIB",
+        402 => "YIB",
+        501 => "GBG",
+        502 => "GBCA",
+        503 => "GBCO",
+        504 => "GBD",
+        505 => "GBSD",
+        507 => "GBCH",
+        550 | 551 => "DCIB",
+        _ => "IB",
     }
 }

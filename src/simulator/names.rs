@@ -1,43 +1,18 @@
-//! The words of the API, written down a second time from its reference, and names as odd as real ones.
+//! The words of the API, written a second time from its reference, and names as unusual as real ones.
 
-/// A job type: its number and its words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct JobType {
-    pub(crate) number: u16,
-    /// The word of the first generation's answers and paths.
-    pub(crate) word: &'static str,
-}
+mod organizations;
 
-/// Every job type of the reference.
-pub(crate) const JOB_TYPES: &[JobType] = &[
-    JobType {
-        number: 0,
-        word: "Microsoft 365 Scan",
-    },
-    JobType {
-        number: 7,
-        word: "Microsoft 365",
-    },
-    JobType {
-        number: 10,
-        word: "Google Workspace Scan",
-    },
-    JobType {
-        number: 11,
-        word: "Google Workspace",
-    },
-    JobType {
-        number: 12,
-        word: "IaaS PaaS",
-    },
-    JobType {
-        number: 15,
-        word: "Salesforce",
-    },
-    JobType {
-        number: 16,
-        word: "Dynamics 365",
-    },
+pub(crate) use organizations::{domain_word, organization};
+
+/// Every job type of the reference by number, with the word of the first generation's responses and paths.
+pub(crate) const JOB_TYPES: &[(u16, &str)] = &[
+    (0, "Microsoft 365 Scan"),
+    (7, "Microsoft 365"),
+    (10, "Google Workspace Scan"),
+    (11, "Google Workspace"),
+    (12, "IaaS PaaS"),
+    (15, "Salesforce"),
+    (16, "Dynamics 365"),
 ];
 
 /// Every job module of the reference, by number.
@@ -45,6 +20,7 @@ pub(crate) const MODULES: &[(u16, &str)] = &[
     (0, "None"),
     (8, "Archiver"),
     (10, "Retention"),
+    (301, "Salesforce"),
     (302, "SharePoint Online"),
     (303, "Exchange Online"),
     (304, "Microsoft 365 Groups"),
@@ -87,10 +63,10 @@ pub(crate) const MODULES: &[(u16, &str)] = &[
     (551, "Dynamics Unified Operations Backup"),
 ];
 
-/// A module that the reference does not list, because the list grows: its number and its word.
+/// Number and word of a module that the reference does not list, since the list grows.
 pub(crate) const UNLISTED_MODULE: (u16, &str) = (399, "Loop Backup");
 
-/// The container types that scan profiles of Microsoft 365 hold: number and first-generation word.
+/// Container types of scan profiles of Microsoft 365: number and word of the first generation.
 pub(crate) const OBJECT_TYPES: &[(u16, &str)] = &[
     (0, "SiteCollection"),
     (1, "Mailbox"),
@@ -123,7 +99,7 @@ pub(crate) const OBJECT_TYPES: &[(u16, &str)] = &[
     (105, "Google Vault Matter"),
 ];
 
-/// Organization names, the plain and the odd, in the order in which customers get them.
+/// Organization names, plain and unusual, in the order of the customers.
 const ORGANIZATIONS: &[&str] = &[
     "Contoso Ltd",
     "O'Reilly & Sons",
@@ -173,23 +149,23 @@ pub(crate) const COUNTRIES: &[&str] = &[
     "Australia",
 ];
 
-/// The organization's name of the customer with this index. The odd ones come first, then numbered ones.
-pub(crate) fn organization(index: usize) -> String {
+/// Returns the name of the organization with this index: unusual ones first, then numbered ones.
+pub(crate) fn hostile_organization(index: usize) -> String {
     match ORGANIZATIONS.get(index) {
         Some(name) => (*name).to_owned(),
         None => format!("Example Organization {index}"),
     }
 }
 
-/// The first-generation word of a job type; a number that is not on the list as it is.
+/// Returns the first generation's word for a job type; unlisted numbers are unchanged.
 pub(crate) fn job_type_word(number: u16) -> String {
     JOB_TYPES
         .iter()
-        .find(|job_type| job_type.number == number)
-        .map_or_else(|| number.to_string(), |job_type| job_type.word.to_owned())
+        .find(|(known, _)| *known == number)
+        .map_or_else(|| number.to_string(), |(_, word)| (*word).to_owned())
 }
 
-/// The first-generation word of a job module; a number that is not on the list as it is.
+/// Returns the first generation's word for a job module; unlisted numbers are unchanged.
 pub(crate) fn module_word(number: u16) -> String {
     MODULES
         .iter()
@@ -198,15 +174,25 @@ pub(crate) fn module_word(number: u16) -> String {
         .map_or_else(|| number.to_string(), |(_, word)| (*word).to_owned())
 }
 
-/// The number of a job type's first-generation word.
+/// Returns the word of a module in rows of protected data, which differs from the lists of jobs for some modules.
+pub(crate) fn protected_word(number: u16) -> String {
+    match number {
+        304 => "Microsoft 365 Group".to_owned(),
+        307 => "Exchange Online Public Folders".to_owned(),
+        309 => "Microsoft Teams chat".to_owned(),
+        _ => module_word(number),
+    }
+}
+
+/// Returns the job type of a word of the first generation.
 pub(crate) fn job_type_number(word: &str) -> Option<u16> {
     JOB_TYPES
         .iter()
-        .find(|job_type| job_type.word == word)
-        .map(|job_type| job_type.number)
+        .find(|(_, known)| *known == word)
+        .map(|(number, _)| *number)
 }
 
-/// The number of a job module's first-generation word.
+/// Returns the job module of a word of the first generation.
 pub(crate) fn module_number(word: &str) -> Option<u16> {
     MODULES
         .iter()
@@ -215,7 +201,7 @@ pub(crate) fn module_number(word: &str) -> Option<u16> {
         .map(|(number, _)| *number)
 }
 
-/// The first-generation word of a container's object type.
+/// Returns the first generation's word for a container's object type.
 pub(crate) fn object_type_word(number: u16) -> String {
     OBJECT_TYPES
         .iter()
@@ -223,7 +209,7 @@ pub(crate) fn object_type_word(number: u16) -> String {
         .map_or_else(|| number.to_string(), |(_, word)| (*word).to_owned())
 }
 
-/// The first-generation word of a customer's status.
+/// Returns the first generation's word for a customer's status.
 pub(crate) fn customer_status_word(number: i64) -> String {
     match number {
         0 => "N/A",
@@ -238,7 +224,7 @@ pub(crate) fn customer_status_word(number: i64) -> String {
     .to_owned()
 }
 
-/// The first-generation word of a job's status.
+/// Returns the first generation's word for a job's status.
 pub(crate) fn job_status_word(number: i64) -> String {
     match number {
         0 => "None",
@@ -266,9 +252,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_lead_back_to_their_numbers() {
-        for job_type in JOB_TYPES {
-            assert_eq!(job_type_number(&job_type_word(job_type.number)), Some(job_type.number));
+    fn words_map_back_to_their_numbers() {
+        for (number, _) in JOB_TYPES {
+            assert_eq!(job_type_number(&job_type_word(*number)), Some(*number));
         }
         for (number, _) in MODULES.iter().chain([&UNLISTED_MODULE]) {
             assert_eq!(module_number(&module_word(*number)), Some(*number));
@@ -278,8 +264,8 @@ mod tests {
     }
 
     #[test]
-    fn two_customers_share_a_name() {
-        assert_eq!(organization(11), organization(12));
-        assert_ne!(organization(40), organization(41));
+    fn name_is_shared_by_two_customers() {
+        assert_eq!(hostile_organization(11), hostile_organization(12));
+        assert_ne!(hostile_organization(40), hostile_organization(41));
     }
 }

@@ -1,4 +1,4 @@
-//! The token endpoint: client credentials by secret or by certificate, and the tokens that it gave out.
+//! The token endpoint: client credentials by secret or by certificate, and the issued tokens.
 
 use std::collections::HashMap;
 
@@ -23,21 +23,23 @@ const V1_SCOPES: [&str; 5] = [
 ];
 
 /// The scopes of the second generation.
-const V3_SCOPES: [&str; 5] = [
+const V3_SCOPES: [&str; 7] = [
     "elements.customers.read.all",
     "elements.cbprotected.read.all",
     "elements.license.read.all",
     "elements.jobs.read.all",
     "elements.scanprofiles.read.all",
+    "elements.wm.read.all",
+    "elements.bm.tenant.read.all",
 ];
 
-/// A longer scope string is refused, as the real endpoint does.
+/// Maximum length of a scope string. The real endpoint rejects longer ones.
 const SCOPE_LIMIT: usize = 300;
 
-/// By how many seconds the client's clock may be ahead.
+/// Seconds by which the client's clock may be ahead.
 const CLOCK_TOLERANCE: i64 = 60;
 
-/// What every token begins with, so that a leaked one is found by a search.
+/// Prefix of every token, so that a search finds a leaked one.
 const TOKEN_PREFIX: &str = "sim-token-";
 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -51,17 +53,17 @@ pub(crate) fn all_scopes() -> Vec<String> {
         .collect()
 }
 
-/// An app registration and the tokens that it was given.
+/// An app registration and its issued tokens.
 #[derive(Debug)]
 pub(crate) struct Registration {
     client_id: String,
     secret: String,
     certificate: Option<Certificate>,
     scopes: Vec<String>,
-    /// Seconds that a token lives.
+    /// Lifetime of a token in seconds.
     lifetime: u64,
     tokens: HashMap<String, Grant>,
-    /// Assertions that have been used, by `jti`, until they expire.
+    /// Expiry of used assertions by `jti`.
     used: HashMap<String, i64>,
     requests: usize,
     dice: Dice,
@@ -81,7 +83,7 @@ struct Grant {
     expires: i64,
 }
 
-/// An `error` of RFC 6749, section 5.2.
+/// An `error` code of RFC 6749, section 5.2.
 type Refusal = &'static str;
 
 const INVALID_CLIENT: Refusal = "invalid_client";
@@ -92,7 +94,7 @@ const UNSUPPORTED_GRANT_TYPE: Refusal = "unsupported_grant_type";
 impl Registration {
     /// # Errors
     ///
-    /// The certificate is not a PEM certificate.
+    /// Returns an error if the certificate is not a PEM certificate.
     pub(crate) fn new(settings: &Settings) -> std::io::Result<Self> {
         Ok(Self {
             client_id: settings.client_id.clone(),
@@ -131,7 +133,7 @@ impl Registration {
         self.requests = self.requests.saturating_add(1);
     }
 
-    /// The scopes of the token in an `Authorization` header, if it is live.
+    /// Returns the scopes of the token in an `Authorization` header, if it is valid.
     pub(crate) fn scopes_of(&self, authorization: Option<&str>, now: i64) -> Option<&[String]> {
         let (scheme, token) = authorization?.split_once(' ')?;
         let grant = self.tokens.get(token.trim())?;
@@ -139,7 +141,7 @@ impl Registration {
         live.then_some(grant.scopes.as_slice())
     }
 
-    /// Answers a request for a token.
+    /// Returns the response to a token request.
     pub(crate) fn token(&mut self, call: &Call, token_url: &str, now: i64) -> Answer {
         if call.method != "POST" {
             return Answer::wrong_verb("POST");
@@ -163,7 +165,8 @@ impl Registration {
             Some(_) => return Err(UNSUPPORTED_GRANT_TYPE),
             None => return Err(INVALID_REQUEST),
         }
-        // A client that reaches the simulator by another name, as from another container, means that one.
+        // A client that reaches the simulator by another name, as from another container, uses that name in the
+        // audience.
         let audiences = [token_url.to_owned(), format!("{}{}", call.origin, super::TOKEN_PATH)];
         self.authenticate(&form, &audiences, now)?;
         self.requested_scopes(form.get("scope").map_or("", String::as_str))
@@ -183,7 +186,7 @@ impl Registration {
         }
     }
 
-    /// Verifies a client assertion (RFC 7523) and marks it as used.
+    /// Verifies a client assertion (RFC 7523) and marks it as used. Returns `None` if it is invalid.
     fn accept(&mut self, assertion: &str, audiences: &[String], now: i64) -> Option<()> {
         let certificate = self.certificate.as_ref()?;
         let claims = certificate.verified_claims(assertion)?;
@@ -246,7 +249,7 @@ impl Certificate {
         })
     }
 
-    /// The claims of a JWT that this certificate's key has signed.
+    /// Returns the claims of a JWT signed with this certificate's key.
     fn verified_claims(&self, token: &str) -> Option<Value> {
         let (signed, signature) = token.rsplit_once('.')?;
         let (header, claims) = signed.split_once('.')?;

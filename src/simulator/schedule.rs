@@ -1,153 +1,161 @@
 //! When the backups of a module run and how they end: a pure function of seed, module and slot.
 //!
-//! Slots are counted from the Unix epoch, so a run is the same whenever the world is first looked at.
-
-use std::collections::BTreeMap;
+//! Slots are counted from the Unix epoch, so a run does not depend on when the world is first advanced.
 
 use serde::Serialize;
-use serde_json::Value;
 
 use super::dice::Dice;
+use super::run::{ABSENT, NO_SIZE, Run, status};
 
-/// The status numbers of the reference that runs of the simulated partner have.
-pub(crate) mod status {
-    pub(crate) const RUNNING: i64 = 1;
-    pub(crate) const FINISHED: i64 = 2;
-    pub(crate) const FAILED: i64 = 3;
-    pub(crate) const FINISHED_WITH_EXCEPTION: i64 = 4;
-    pub(crate) const SKIPPED: i64 = 5;
-    pub(crate) const PENDING: i64 = 6;
-    pub(crate) const FAILED_TO_START: i64 = 7;
-    pub(crate) const CANCELED: i64 = 8;
-    pub(crate) const REJECTED: i64 = 9;
-    pub(crate) const STOPPED: i64 = 10;
-    pub(crate) const NOT_STARTED: i64 = 13;
-}
-
-/// One run of a module, in truth; both generations write it down in their own way.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Run {
-    /// The job id; `N/A` for some runs that did run.
-    pub id: String,
-    /// The job name; `N/A` for some.
-    pub name: String,
-    /// The status by its number in the reference; any other number is sent as it is.
-    pub status: i64,
-    /// Objects that the run processed.
-    pub total: u64,
-    /// Objects that failed.
-    pub failed: u64,
-    /// Objects that succeeded.
-    pub successful: u64,
-    /// Objects that were skipped.
-    pub skipped: u64,
-    /// Objects with a warning.
-    pub warning: u64,
-    /// The size in the API's spelling, such as `5.01 GB`.
-    pub backup_size: String,
-    /// Start, in Unix seconds.
-    pub start: Option<i64>,
-    /// End, in Unix seconds.
-    pub end: Option<i64>,
-    /// Last modification, in Unix seconds.
-    pub last_modified: Option<i64>,
-    /// Fields, by their name in the JSON, that replace or join what would be sent.
-    pub raw_fields: BTreeMap<String, Value>,
-    /// The slot of the schedule that decides how this run goes on; `None` once it has ended, and for
-    /// a run that is to stay as a test has made it.
-    #[serde(skip)]
-    pub slot: Option<i64>,
-}
-
-/// How a module's runs tend to end.
+/// How a module's runs usually end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Habit {
-    /// Nearly always well.
+    /// Always successful, at times with some failed objects.
+    Steady,
+    /// Successful, with an occasional single failure.
+    Usual,
+    /// Nearly always successful; otherwise in any other way.
     Reliable,
-    /// One in five badly.
+    /// One in five is not successful.
     Flaky,
     /// Mostly with some failed objects.
     Exceptions,
     /// Always failed.
     Failing,
-    /// Every way of ending in turn.
+    /// Successful until [`Schedule::fails_from`]; then each run fails before it processes an object.
+    Broken,
+    /// Each possible way in turn.
     Rotating,
-    /// Well until the last slot, after which nothing runs any more.
+    /// Successful until the last slot, after which no run starts.
     Silent,
-    /// Well until the last slot, whose run never ends.
+    /// Successful until the last slot, whose run never ends.
     Stuck,
 }
 
-/// The plan of a module's runs, in seconds that `speed` has already divided.
+/// Amount of work of a module's runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Work {
+    /// About this many objects.
+    Objects(u64),
+    /// Nothing, in a run that starts and ends in the same second.
+    Instant,
+    /// Nothing; the run has neither an id nor times, only a last modification.
+    Nothing,
+}
+
+/// Schedule of a module's runs, in seconds already divided by `speed`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Schedule {
     pub(crate) phase: i64,
     pub(crate) period: i64,
+    /// How long a run is queued.
+    pub(crate) wait: i64,
     pub(crate) duration: i64,
     pub(crate) habit: Habit,
-    /// The path of the module's dice.
+    /// The path of the module's generator.
     pub(crate) key: u64,
-    /// The name that its jobs carry.
-    pub(crate) title: String,
-    /// The objects of an ordinary run.
-    pub(crate) objects: u64,
-    /// No slot starts before this instant.
+    /// The backup scope, if the service has scopes.
+    pub(crate) scope: Option<String>,
+    /// Prefix of its job ids.
+    pub(crate) id_prefix: &'static str,
+    /// Percentage of runs without an id.
+    pub(crate) anonymous: u64,
+    pub(crate) work: Work,
+    /// Size stored by an ordinary run, in hundredths of a gigabyte.
+    pub(crate) stores: u64,
+    /// When [`Habit::Broken`] begins to fail.
+    pub(crate) fails_from: i64,
+    /// No slot starts before this time.
     pub(crate) not_before: i64,
-    /// No slot starts after this instant.
+    /// No slot starts after this time.
     pub(crate) not_after: i64,
 }
 
 impl Schedule {
-    /// The newest slot that has started by `now`.
+    /// Returns the newest slot that has started by `now`.
     pub(crate) fn slot_at(&self, now: i64) -> i64 {
         now.min(self.not_after)
             .saturating_sub(self.phase)
             .div_euclid(self.period.max(1))
     }
 
-    /// When a slot starts.
+    /// Returns when a slot starts.
     pub(crate) fn start_of(&self, slot: i64) -> i64 {
         slot.saturating_mul(self.period).saturating_add(self.phase)
     }
 
-    /// The run of a slot as it stands at `now`.
+    /// Returns the run of a slot in its state at `now`.
     pub(crate) fn run(&self, slot: i64, now: i64) -> Run {
         let mut dice = Dice::of(&[self.key, slot.cast_unsigned()]);
-        let start = self.start_of(slot);
+        let queued = self.start_of(slot);
+        let start = queued.saturating_add(self.wait);
         let outcome = self.outcome(slot, &mut dice);
-        let took = self.duration_of(outcome, &mut dice);
-        let end = start.saturating_add(took);
-        let id = if dice.chance(3) { "N/A".to_owned() } else { dice.uuid() };
-        let name = if dice.chance(5) {
-            "N/A".to_owned()
-        } else {
-            self.title.clone()
+        let end = start.saturating_add(self.duration_of(outcome, &mut dice));
+        let waiting = Run {
+            name: self.scope.clone().unwrap_or_else(|| ABSENT.to_owned()),
+            last_modified: Some(queued),
+            slot: Some(slot),
+            ..Run::bare(status::PENDING)
         };
-        let begun = Run {
-            id,
-            name,
-            backup_size: "0 GB".to_owned(),
+        if now < start {
+            return waiting;
+        }
+        let running = Run {
+            id: self.id(&mut dice),
+            status: status::RUNNING,
             start: Some(start),
             last_modified: Some(start),
-            slot: Some(slot),
-            ..Run::default()
+            ..waiting
         };
         if self.never_ends(slot) || now < end {
-            let waiting = took / 10;
-            let pending = now < start.saturating_add(waiting);
-            let status = if pending { status::PENDING } else { status::RUNNING };
-            return Run { status, ..begun };
+            return running;
         }
-        let mut ended = Run {
-            status: outcome,
-            end: Some(end),
-            last_modified: Some(end),
-            slot: None,
-            ..begun
-        };
-        ended.count(self.objects, &mut dice);
-        ended
+        self.ended(
+            Run {
+                status: outcome,
+                end: Some(end),
+                last_modified: Some(end),
+                slot: None,
+                ..running
+            },
+            &mut dice,
+        )
+    }
+
+    fn id(&self, dice: &mut Dice) -> String {
+        if dice.chance(self.anonymous) {
+            return ABSENT.to_owned();
+        }
+        format!("{}{}", self.id_prefix, dice.next())
+    }
+
+    fn ended(&self, run: Run, dice: &mut Dice) -> Run {
+        match self.work {
+            Work::Nothing if run.is_restore_point() => Run {
+                id: ABSENT.to_owned(),
+                start: None,
+                end: None,
+                status: status::FINISHED,
+                ..run
+            },
+            Work::Instant if run.is_restore_point() => Run {
+                start: run.end,
+                status: status::FINISHED,
+                ..run
+            },
+            Work::Nothing | Work::Instant => run,
+            Work::Objects(_) if self.habit == Habit::Broken && run.status == status::FAILED => run,
+            Work::Objects(objects) => {
+                let mut run = run;
+                run.count(objects, dice);
+                if run.successful > 0 && self.stores > 0 {
+                    run.backup_size = gigabytes(dice.between(self.stores - self.stores / 5, self.stores).max(1));
+                }
+                run
+            }
+        }
     }
 
     fn never_ends(&self, slot: i64) -> bool {
@@ -168,7 +176,13 @@ impl Schedule {
         ];
         let roll = dice.below(1000);
         match self.habit {
-            Habit::Reliable | Habit::Silent | Habit::Stuck => match roll {
+            Habit::Steady | Habit::Silent | Habit::Stuck => steady(roll),
+            // Two failures never follow each other, so that the next run succeeds.
+            Habit::Usual if slot.rem_euclid(4) == 0 && roll >= 995 => FAILED,
+            Habit::Usual => steady(roll),
+            Habit::Broken if self.start_of(slot) < self.fails_from => steady(roll),
+            Habit::Broken => FAILED,
+            Habit::Reliable => match roll {
                 0..930 => FINISHED,
                 930..965 => FINISHED_WITH_EXCEPTION,
                 965..980 => FAILED,
@@ -202,15 +216,29 @@ impl Schedule {
             status::CANCELED | status::STOPPED => ordinary / 2,
             _ => ordinary,
         };
-        // A run is over before the next one begins, however far time is compressed.
-        took.clamp(0, (self.period - 1).max(0))
+        // A run ends before the next one starts at any speed.
+        took.clamp(0, (self.period - self.wait - 1).max(0))
+    }
+}
+
+fn steady(roll: u64) -> i64 {
+    if roll < 20 {
+        status::FINISHED_WITH_EXCEPTION
+    } else {
+        status::FINISHED
+    }
+}
+
+/// Formats hundredths of a gigabyte as the API does.
+pub(crate) fn gigabytes(hundredths: u64) -> String {
+    match hundredths {
+        0 => NO_SIZE.to_owned(),
+        _ => format!("{}.{:02} GB", hundredths / 100, hundredths % 100),
     }
 }
 
 impl Run {
-    /// Brings a run that has not ended to where its plan has it at `now`.
-    ///
-    /// True if that ended it.
+    /// Updates an unfinished run to `now`. Returns whether it has ended.
     fn settle(&mut self, schedule: &Schedule, now: i64) -> bool {
         let Some(slot) = self.slot else { return false };
         let raw_fields = std::mem::take(&mut self.raw_fields);
@@ -220,42 +248,15 @@ impl Run {
         };
         self.slot.is_none()
     }
-
-    fn count(&mut self, objects: u64, dice: &mut Dice) {
-        use status::*;
-        let total = objects
-            .saturating_sub(objects / 20)
-            .saturating_add(dice.below(objects / 10 + 1));
-        match self.status {
-            FINISHED => {
-                self.warning = if dice.chance(10) { dice.below(total / 50 + 1) } else { 0 };
-                self.successful = total - self.warning;
-            }
-            FINISHED_WITH_EXCEPTION => {
-                self.failed = dice.between(1, total / 20 + 1).min(total);
-                self.skipped = dice.below(3).min(total - self.failed);
-                self.successful = total - self.failed - self.skipped;
-            }
-            // Some failures name no object that failed.
-            FAILED => self.failed = if dice.chance(50) { total } else { 0 },
-            SKIPPED => self.skipped = total,
-            CANCELED | STOPPED => self.successful = total / 2,
-            _ => {}
-        }
-        self.total = self.failed + self.successful + self.skipped + self.warning;
-        if self.successful > 0 {
-            self.backup_size = dice.gigabytes(total / 20 + 2);
-        }
-    }
 }
 
-/// Brings a module's runs to `now`: settles the open ones, adds those that have started since, forgets
-/// the oldest past `kept`. Answers how many restore points were made.
+/// Updates a module's runs to `now`: ends the unfinished ones, adds those that have started since, and drops the oldest
+/// beyond `kept`. Returns the number of new restore points.
 pub(crate) fn advance(runs: &mut Vec<Run>, next_slot: &mut i64, schedule: &Schedule, kept: usize, now: i64) -> u64 {
-    let settled = runs
+    let settled: u64 = runs
         .iter_mut()
-        .filter_map(|run| run.settle(schedule, now).then_some(run.status))
-        .collect::<Vec<_>>();
+        .map(|run| u64::from(run.settle(schedule, now) && run.is_restore_point()))
+        .sum();
     let newest = schedule.slot_at(now);
     let oldest = newest
         .saturating_sub(i64::try_from(kept).unwrap_or(i64::MAX))
@@ -266,46 +267,53 @@ pub(crate) fn advance(runs: &mut Vec<Run>, next_slot: &mut i64, schedule: &Sched
         .map(|slot| schedule.run(slot, now))
         .collect::<Vec<_>>();
     *next_slot = (*next_slot).max(newest.saturating_add(1));
-    let points = settled
-        .into_iter()
-        .chain(added.iter().map(|run| run.status))
-        .filter(|status| matches!(*status, status::FINISHED | status::FINISHED_WITH_EXCEPTION))
+    let points = added
+        .iter()
+        .filter(|run| run.slot.is_none() && run.is_restore_point())
         .count();
     runs.extend(added);
     let surplus = runs.len().saturating_sub(kept);
     runs.drain(..surplus);
-    u64::try_from(points).unwrap_or(0)
+    settled.saturating_add(u64::try_from(points).unwrap_or(0))
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
-
     use super::*;
 
     fn daily(habit: Habit) -> Schedule {
         Schedule {
             phase: 3600,
             period: 86_400,
+            wait: 180,
             duration: 1800,
             habit,
             key: 7,
-            title: "Backup".to_owned(),
-            objects: 100,
+            scope: None,
+            id_prefix: "IB",
+            anonymous: 0,
+            work: Work::Objects(100),
+            stores: 0,
+            fails_from: i64::MIN,
             not_before: i64::MIN,
             not_after: i64::MAX,
         }
     }
 
     #[test]
-    fn a_run_waits_runs_and_ends() {
+    fn run_waits_runs_and_ends() {
         let schedule = daily(Habit::Exceptions);
-        let start = schedule.start_of(20_000);
-        assert_eq!(schedule.run(20_000, start).status, status::PENDING);
-        assert_eq!(schedule.run(20_000, start + 600).status, status::RUNNING);
-        assert_eq!(schedule.run(20_000, start + 600).end, None);
-        let ended = schedule.run(20_000, start + 3600);
-        assert!(ended.end.unwrap() > start);
+        let queued = schedule.start_of(20_000);
+        let waiting = schedule.run(20_000, queued);
+        assert_eq!((waiting.status, waiting.id.as_str()), (status::PENDING, "N/A"));
+        assert_eq!((waiting.start, waiting.last_modified), (None, Some(queued)));
+        let running = schedule.run(20_000, queued + 600);
+        assert_eq!((running.status, running.start), (status::RUNNING, Some(queued + 180)));
+        assert_eq!(running.end, None);
+        let ended = schedule.run(20_000, queued + 3600);
+        assert_eq!((&ended.id, ended.start), (&running.id, running.start));
+        assert!(ended.end.unwrap() > queued + 180);
+        assert_eq!(ended.backup_size, "0 GB");
         assert_eq!(
             ended.total,
             ended.failed + ended.successful + ended.skipped + ended.warning
@@ -313,7 +321,48 @@ mod tests {
     }
 
     #[test]
-    fn runs_are_the_same_however_time_is_cut() {
+    fn runs_over_nothing_have_no_counts() {
+        let work = |work| Schedule {
+            work,
+            stores: 500,
+            ..daily(Habit::Steady)
+        };
+        let nothing = work(Work::Nothing).run(20_000, i64::MAX);
+        assert_eq!((nothing.status, nothing.id.as_str(), nothing.total), (2, "N/A", 0));
+        assert_eq!((nothing.start, nothing.end), (None, None));
+        assert!(nothing.last_modified.is_some());
+        let instant = work(Work::Instant).run(20_000, i64::MAX);
+        assert_eq!((instant.start, instant.total), (instant.end, 0));
+        assert!(instant.id.starts_with("IB"));
+        let stored = work(Work::Objects(10)).run(20_000, i64::MAX).backup_size;
+        assert!(stored.starts_with('4') || stored == "5.00 GB", "{stored}");
+    }
+
+    #[test]
+    fn usual_module_never_fails_twice_in_a_row() {
+        let schedule = daily(Habit::Usual);
+        let failed: Vec<i64> = (0..4000)
+            .filter(|slot| schedule.run(*slot, i64::MAX).status == status::FAILED)
+            .collect();
+        assert!(!failed.is_empty());
+        assert!(failed.windows(2).all(|pair| pair[1] - pair[0] > 1));
+    }
+
+    #[test]
+    fn broken_module_fails_from_one_time_on() {
+        let mut schedule = daily(Habit::Broken);
+        schedule.fails_from = schedule.start_of(20_000);
+        assert!(schedule.run(19_999, i64::MAX).is_restore_point());
+        let broken = (20_000..20_100).map(|slot| schedule.run(slot, i64::MAX));
+        assert!(
+            broken
+                .into_iter()
+                .all(|run| (run.status, run.total) == (status::FAILED, 0))
+        );
+    }
+
+    #[test]
+    fn runs_do_not_depend_on_the_steps_of_time() {
         let schedule = daily(Habit::Flaky);
         let (mut once, mut often) = (Vec::new(), Vec::new());
         let (mut next_once, mut next_often) = (i64::MIN, i64::MIN);
@@ -326,19 +375,19 @@ mod tests {
     }
 
     #[test]
-    fn a_stuck_run_never_ends_and_nothing_follows() {
+    fn stuck_run_never_ends_and_nothing_follows() {
         let mut schedule = daily(Habit::Stuck);
         schedule.not_after = schedule.start_of(20_000) + 5;
         let (mut runs, mut next) = (Vec::new(), i64::MIN);
         advance(&mut runs, &mut next, &schedule, 60, schedule.start_of(20_010));
         let newest = runs.last().unwrap();
         assert_eq!(newest.status, status::RUNNING);
-        assert_eq!(newest.start, Some(schedule.start_of(20_000)));
+        assert_eq!(newest.start, Some(schedule.start_of(20_000) + 180));
         assert!(runs[58].end.is_some());
     }
 
     #[test]
-    fn every_way_of_ending_comes_round() {
+    fn rotating_module_ends_in_every_way() {
         let schedule = daily(Habit::Rotating);
         let mut seen: Vec<i64> = (0..8).map(|slot| schedule.run(slot, i64::MAX).status).collect();
         seen.sort_unstable();
@@ -346,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_test_put_on_an_open_run_outlives_its_end() {
+    fn fields_set_by_a_test_outlive_the_end_of_a_run() {
         let schedule = daily(Habit::Reliable);
         let start = schedule.start_of(20_000);
         let (mut runs, mut next) = (Vec::new(), i64::MIN);

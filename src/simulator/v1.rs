@@ -1,12 +1,16 @@
-//! The first generation: all GET, words for statuses, OData envelopes.
+//! The first generation: only GET, words for statuses, OData envelopes.
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Call, duration, product, with_fields};
-use super::customer::{Change, Container, Customer, Module, ProtectedRow, ScanProfile};
+use super::answer::{Answer, Call, product, time, with_fields};
+use super::customer::{Customer, Module, ProtectedRow};
 use super::names;
-use super::schedule::{Run, status};
+use super::rows::{job_row, objects, protected_row, scan_profile_row};
+use super::run::status;
+use super::scan::{Container, ScanProfile};
+use super::schedule::gigabytes;
+use super::world::JobRow;
 use super::{View, world};
 
 const CUSTOMERS: &str = "partner.customers.read.all";
@@ -15,13 +19,13 @@ const LICENSES: &str = "partner.license.read.all";
 const JOBS: &str = "partner.jobs.read.all";
 const SCAN_PROFILES: &str = "partner.scanprofiles.read.all";
 
-/// Job types whose finished runs are called `Successful`, a word seen beside `Finished`.
+/// Job types whose finished runs have the status `Successful`, which the API uses beside `Finished`.
 const SUCCESSFUL_TYPES: [u16; 2] = [15, 16];
 
-/// Job types whose runs in progress are called `Not Finished`.
+/// Job types whose runs in progress have the status `Not Finished`.
 const NOT_FINISHED_TYPES: [u16; 1] = [11];
 
-/// Answers a request; `path` is what follows `/partner`.
+/// Returns the response to a request; `path` follows `/partner`.
 pub(super) fn answer(view: View<'_>, call: &Call, path: &[&str]) -> Answer {
     let scope = match path {
         ["customers"] | ["customers", _] => CUSTOMERS,
@@ -59,7 +63,7 @@ fn of_customer(page: Pages<'_>, found: &Customer, path: &[&str], rest: &[&str]) 
             let row = |row: &ProtectedRow| protected(found, row);
             page.list(
                 "Collection(Portal.Api.Model.CustomerOverallProtected)",
-                &found.protected,
+                &over_tenants(&found.protected),
                 row,
             )
         }
@@ -88,7 +92,7 @@ fn of_customer(page: Pages<'_>, found: &Customer, path: &[&str], rest: &[&str]) 
     }
 }
 
-/// Envelopes, and lists cut in pages.
+/// Formats envelopes and pages of lists.
 #[derive(Clone, Copy)]
 struct Pages<'a> {
     view: View<'a>,
@@ -98,12 +102,12 @@ struct Pages<'a> {
 impl Pages<'_> {
     fn list<T>(self, context: &str, items: &[T], row: impl Fn(&T) -> Value) -> Answer {
         let size = self.view.v1_page_size.unwrap_or(usize::MAX).max(1);
-        let asked = self
+        let requested = self
             .call
             .parameter("$skip")
             .and_then(|skip| skip.parse().ok())
             .unwrap_or(0);
-        let skip: usize = if self.view.ignore_paging { 0 } else { asked };
+        let skip: usize = if self.view.ignore_paging { 0 } else { requested };
         let rows: Vec<Value> = items.iter().skip(skip).take(size).map(row).collect();
         let mut body = json!({"@odata.context": self.context(context), "value": rows});
         let next = skip.saturating_add(size);
@@ -140,22 +144,44 @@ fn customer(customer: &Customer) -> Value {
 }
 
 fn protected(customer: &Customer, row: &ProtectedRow) -> Value {
-    let word = match row.module {
-        // The plural of this one is written in the lists of jobs only.
-        304 => "Microsoft 365 Group".to_owned(),
-        number => names::module_word(number),
-    };
-    let value = json!({
-        "customerId": customer.id,
-        "customer": customer.owner_email,
-        "serviceType": row.service_type,
-        "serviceModule": word,
-        "totalScannedObjects": row.total_scanned,
-        "totalProtectedObjects": row.total_protected,
-        "dataSizeStoredInAvePoint": row.stored_in_avepoint,
-        "dataSizeStoredInBYOS": row.stored_in_byos,
-    });
-    with_fields(value, &row.raw_fields)
+    with_fields(protected_row(customer, row), &row.raw_fields)
+}
+
+/// Merges the rows of several tenants, which this generation does not distinguish here.
+fn over_tenants(rows: &[ProtectedRow]) -> Vec<ProtectedRow> {
+    let mut modules: Vec<ProtectedRow> = Vec::new();
+    for row in rows {
+        let same = |known: &&mut ProtectedRow| known.module == row.module && known.tenant_id.is_some();
+        match modules.iter_mut().find(same) {
+            Some(known) if row.tenant_id.is_some() => add(known, row),
+            _ => modules.push(row.clone()),
+        }
+    }
+    modules
+}
+
+fn add(sum: &mut ProtectedRow, row: &ProtectedRow) {
+    sum.total_scanned = sum.total_scanned.saturating_add(row.total_scanned);
+    sum.total_protected = sum.total_protected.saturating_add(row.total_protected);
+    sum.stored_in_avepoint = sum_of_sizes(&sum.stored_in_avepoint, &row.stored_in_avepoint);
+    sum.stored_in_byos = sum_of_sizes(&sum.stored_in_byos, &row.stored_in_byos);
+}
+
+fn sum_of_sizes(one: &str, other: &str) -> String {
+    match (hundredths(one), hundredths(other)) {
+        (Some(one), Some(other)) => gigabytes(one.saturating_add(other)),
+        (Some(_), None) => one.to_owned(),
+        (None, _) => other.to_owned(),
+    }
+}
+
+/// Parses a size formatted by the simulator, in hundredths of a gigabyte.
+fn hundredths(size: &str) -> Option<u64> {
+    let (whole, hundredths) = size
+        .strip_suffix(" GB")
+        .map(|size| size.split_once('.').unwrap_or((size, "0")))?;
+    let (whole, hundredths): (u64, u64) = (whole.parse().ok()?, hundredths.parse().ok()?);
+    Some(whole.saturating_mul(100).saturating_add(hundredths))
 }
 
 fn services(customer: &Customer) -> Value {
@@ -170,56 +196,19 @@ fn services(customer: &Customer) -> Value {
 }
 
 fn jobs(page: Pages<'_>, customer: &Customer, wanted: impl Fn(&Module) -> bool) -> Answer {
-    let listed = world::listed_runs(page.view.world, customer, page.view.history, wanted);
-    page.list(
-        "Collection(Portal.Api.Model.BackUpJob)",
-        &listed,
-        |(module, run)| match run {
-            Some(run) => job(module, run),
-            None => job_that_never_ran(module),
-        },
+    let rows = world::job_rows(page.view.world, customer, page.view.history, wanted);
+    page.list("Collection(Portal.Api.Model.BackUpJob)", &rows, job)
+}
+
+fn job(row: &JobRow<'_>) -> Value {
+    let Module { job_type, number, .. } = *row.module;
+    let status = status_word(job_type, row.run.status);
+    job_row(
+        row,
+        json!(names::job_type_word(job_type)),
+        json!(names::module_word(number)),
+        json!(status),
     )
-}
-
-fn job(module: &Module, run: &Run) -> Value {
-    let row = json!({
-        "jobType": names::job_type_word(module.job_type),
-        "jobModule": names::module_word(module.number),
-        "status": status_word(module.job_type, run.status),
-        "jobId": run.id,
-        "name": run.name,
-        "totalCount": run.total.to_string(),
-        "failedCount": run.failed.to_string(),
-        "successfulCount": run.successful.to_string(),
-        "skippedCount": run.skipped.to_string(),
-        "warningCount": run.warning.to_string(),
-        "backupSize": run.backup_size,
-        "startTime": time(run.start),
-        "endTime": time(run.end),
-        "jobDuration": duration(run.start, run.end),
-        "lastModifyTime": time(run.last_modified),
-    });
-    with_fields(row, &run.raw_fields)
-}
-
-fn job_that_never_ran(module: &Module) -> Value {
-    json!({
-        "jobType": names::job_type_word(module.job_type),
-        "jobModule": names::module_word(module.number),
-        "status": "Not Finished",
-        "jobId": "N/A",
-        "name": "N/A",
-        "totalCount": "0",
-        "failedCount": "0",
-        "successfulCount": "0",
-        "skippedCount": "0",
-        "warningCount": "0",
-        "backupSize": "0 GB",
-        "startTime": "N/A",
-        "endTime": "N/A",
-        "jobDuration": "N/A",
-        "lastModifyTime": "N/A",
-    })
 }
 
 fn status_word(job_type: u16, number: i64) -> String {
@@ -231,13 +220,7 @@ fn status_word(job_type: u16, number: i64) -> String {
 }
 
 fn scan_profile(profile: &ScanProfile) -> Value {
-    let row = json!({
-        "profileName": profile.name,
-        "profileId": profile.id,
-        "scanMode": profile.scan_mode,
-        "modifiedTime": time(Some(profile.modified)),
-    });
-    with_fields(row, &profile.raw_fields)
+    scan_profile_row(profile, &time(Some(profile.modified)))
 }
 
 fn scan_profile_detail(profile: &ScanProfile) -> Value {
@@ -321,10 +304,6 @@ fn daily_details(profile: &ScanProfile) -> Value {
     } else {
         "newRegisteredContent"
     };
-    let objects = |changes: &[Change]| -> Vec<Value> {
-        let object = |change: &Change| json!({"objectName": change.object, "containerName": change.container});
-        changes.iter().map(object).collect()
-    };
     let details = json!({
         "profileName": profile.name,
         "profileID": profile.id,
@@ -338,20 +317,53 @@ fn daily_details(profile: &ScanProfile) -> Value {
     with_fields(details, &report.raw_fields)
 }
 
-/// An instant in whole seconds, such as `2025-09-11T03:21:16Z`.
-fn time(at: Option<i64>) -> String {
-    at.and_then(|at| jiff::Timestamp::from_second(at).ok())
-        .map_or_else(|| "N/A".to_owned(), |at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn times_are_of_whole_seconds() {
-        assert_eq!(time(Some(1_757_560_876)), "2025-09-11T03:21:16Z");
-        assert_eq!(time(None), "N/A");
+    fn rows_of_several_tenants_are_merged() {
+        let row = |tenant: Option<&str>, module, size: &str| ProtectedRow {
+            tenant_id: tenant.map(str::to_owned),
+            service_type: String::new(),
+            module,
+            total_scanned: 10,
+            total_protected: 9,
+            stored_in_avepoint: size.to_owned(),
+            stored_in_byos: "N/A".to_owned(),
+            last_run: None,
+            raw_fields: Default::default(),
+            growth: None,
+        };
+        let rows = [
+            row(Some("a"), 302, "1.95 GB"),
+            row(Some("a"), 303, "0 GB"),
+            row(Some("b"), 302, "0.10 GB"),
+            row(None, 305, "3 GB"),
+        ];
+        let merged: Vec<_> = over_tenants(&rows)
+            .into_iter()
+            .map(|row| {
+                (
+                    row.module,
+                    row.total_scanned,
+                    row.stored_in_avepoint,
+                    row.stored_in_byos,
+                )
+            })
+            .collect();
+        let merged: Vec<_> = merged
+            .iter()
+            .map(|(m, n, a, b)| (*m, *n, a.as_str(), b.as_str()))
+            .collect();
+        assert_eq!(
+            merged,
+            [
+                (302, 20, "2.05 GB", "N/A"),
+                (303, 10, "0 GB", "N/A"),
+                (305, 10, "3 GB", "N/A")
+            ]
+        );
     }
 
     #[test]

@@ -1,14 +1,17 @@
-//! The second generation: POST for lists with a filter, numbers for words, `data` and `metadata`.
+//! The second generation: POST for lists with a filter, numbers for statuses, `data` and `metadata`.
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::View;
-use super::answer::{Answer, Call, duration, product, with_fields};
-use super::customer::{Change, Customer, Module, ProtectedRow, ScanProfile};
-use super::names;
-use super::schedule::{Run, status};
-use super::world;
+use super::answer::{Answer, Call, product, with_fields};
+use super::customer::{Customer, Module, ProtectedRow};
+use super::rows::{job_row, objects, protected_row, scan_profile_row};
+use super::run::ABSENT;
+use super::scan::ScanProfile;
+use super::world::{self, JobRow};
+
+pub(super) mod services;
 
 const CUSTOMERS: &str = "elements.customers.read.all";
 const PROTECTED: &str = "elements.cbprotected.read.all";
@@ -16,16 +19,13 @@ const LICENSES: &str = "elements.license.read.all";
 const JOBS: &str = "elements.jobs.read.all";
 const SCAN_PROFILES: &str = "elements.scanprofiles.read.all";
 
-/// Rows of a page where the request does not say.
+/// Rows per page by default.
 const DEFAULT_PAGE_SIZE: usize = 50;
 
-/// A request for larger pages is refused.
+/// Maximum page size; requests for larger pages are rejected.
 const LARGEST_PAGE_SIZE: usize = 100;
 
-/// Rows of a page of a job's report at most.
-const LARGEST_REPORT_PAGE_SIZE: usize = 1000;
-
-/// Answers a request; `path` is what follows `/partner/external/v3/general`.
+/// Returns the response to a request; `path` follows `/partner/external/v3/general`.
 pub(super) fn answer(view: View<'_>, call: &Call, path: &[&str]) -> Answer {
     let Some((verb, scope)) = verb_and_scope(path) else {
         return Answer::not_found("resource");
@@ -52,6 +52,7 @@ fn verb_and_scope(path: &[&str]) -> Option<(&'static str, &'static str)> {
         ["customers", _, "3rd-party-products", "type", _, "tenants", "batch"] => Some(("POST", LICENSES)),
         ["customers", _, "tenants", _, "cloud-backup-m365", "users", "batch"] => Some(("POST", PROTECTED)),
         ["customers", _, "jobs", _, "report-details"] => Some(("GET", JOBS)),
+        ["customers", _, "tenants", _, "product", _, "apps"] => Some(("GET", CUSTOMERS)),
         _ => None,
     }
 }
@@ -64,7 +65,7 @@ fn permitted(view: View<'_>, call: &Call, path: &[&str]) -> Result<Answer, Answe
         }
         ["customers", "services", "batch"] => {
             let (page, filter) = (Page::read(view, call)?, Filter::read(call)?);
-            Ok(page.list(&filter.customers(view)?, |found| services(found)))
+            Ok(page.list(&filter.customers(view)?, |found| subscriptions(found)))
         }
         ["customers", id, rest @ ..] => {
             let found = view.world.customer(id).ok_or_else(|| Answer::not_found("customer"))?;
@@ -92,12 +93,17 @@ fn of_customer(view: View<'_>, call: &Call, found: &Customer, rest: &[&str]) -> 
         }
         ["scan-profiles", id] => Ok(Answer::json(scan_profile_detail(profile_of(found, id)?))),
         ["scan-profiles", id, _] => Ok(Answer::json(changes(profile_of(found, id)?))),
-        ["jobs", _, _] => report_details(call),
-        // Third-party tenants and users: the simulated partner has none.
-        _ => {
+        ["jobs", job, _] => services::report(view, call, found, job),
+        ["3rd-party-products", _, number, ..] => {
             Filter::read(call)?;
-            Ok(Page::read(view, call)?.list::<Value>(&[], Value::clone))
+            services::seats(Page::read(view, call)?, found, number)
         }
+        ["tenants", tenant, "product", product, _] => services::consent(view, found, tenant, product),
+        ["tenants", tenant, ..] => {
+            Filter::read(call)?;
+            services::users(Page::read(view, call)?, found, tenant)
+        }
+        _ => Err(Answer::not_found("resource")),
     }
 }
 
@@ -109,7 +115,7 @@ fn profile_of<'a>(customer: &'a Customer, id: &str) -> Result<&'a ScanProfile, A
         .ok_or_else(|| Answer::not_found("scan profile"))
 }
 
-/// A page as the query asks for it.
+/// A page requested by the query.
 #[derive(Clone, Copy)]
 struct Page {
     index: usize,
@@ -147,7 +153,7 @@ fn positive(call: &Call, name: &str, default: usize) -> Result<usize, Answer> {
     }
 }
 
-/// The body of a POST: an object, empty for everything.
+/// The body of a POST: a JSON object, empty for no filter.
 struct Filter(Value);
 
 impl Filter {
@@ -161,7 +167,7 @@ impl Filter {
         }
     }
 
-    /// The ids asked for; none: all.
+    /// Returns the requested ids; `None` for all.
     fn ids(&self, name: &str) -> Result<Option<Vec<String>>, Answer> {
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(None),
@@ -211,20 +217,16 @@ fn customer(customer: &Customer) -> Value {
 }
 
 fn protected(customer: &Customer, row: &ProtectedRow) -> Value {
-    let value = json!({
-        "customerId": customer.id,
-        "customer": customer.owner_email,
-        "serviceType": row.service_type,
-        "serviceModule": names::module_word(row.module),
-        "totalScannedObjects": row.total_scanned,
-        "totalProtectedObjects": row.total_protected,
-        "dataSizeStoredInAvePoint": row.stored_in_avepoint,
-        "dataSizeStoredInBYOS": row.stored_in_byos,
-    });
+    let mut value = protected_row(customer, row);
+    // The API has had both fields since October 2026, and not in every row.
+    if let (Some(tenant), Some(object)) = (&row.tenant_id, value.as_object_mut()) {
+        object.insert("tenantId".to_owned(), json!(tenant));
+        object.insert("lastRunTime".to_owned(), json!(month_first_time(row.last_run)));
+    }
     with_fields(value, &row.raw_fields)
 }
 
-fn services(customer: &Customer) -> Value {
+fn subscriptions(customer: &Customer) -> Value {
     json!({
         "customerId": customer.id,
         "organization": customer.organization,
@@ -240,60 +242,21 @@ fn jobs(view: View<'_>, call: &Call, customer: &Customer) -> Result<Answer, Answ
         job_type.is_none_or(|wanted| wanted == u64::from(module.job_type))
             && number.is_none_or(|wanted| wanted == u64::from(module.number))
     };
-    let listed = world::listed_runs(view.world, customer, view.history, wanted);
-    Ok(page.list(&listed, |(module, run)| match run {
-        Some(run) => job(module, run),
-        None => job_that_never_ran(module),
-    }))
+    let rows = world::job_rows(view.world, customer, view.history, wanted);
+    Ok(page.list(&rows, job))
 }
 
-fn job(module: &Module, run: &Run) -> Value {
-    let row = json!({
-        "jobType": module.job_type,
-        "jobModule": module.number,
-        "status": run.status,
-        "jobId": run.id,
-        "name": run.name,
-        "totalCount": run.total.to_string(),
-        "failedCount": run.failed.to_string(),
-        "successfulCount": run.successful.to_string(),
-        "skippedCount": run.skipped.to_string(),
-        "warningCount": run.warning.to_string(),
-        "backupSize": run.backup_size,
-        "startTime": time(run.start),
-        "endTime": time(run.end),
-        "jobDuration": duration(run.start, run.end),
-        "lastModifyTime": time(run.last_modified),
-    });
-    with_fields(row, &run.raw_fields)
-}
-
-fn job_that_never_ran(module: &Module) -> Value {
-    let never = Run {
-        id: "N/A".to_owned(),
-        name: "N/A".to_owned(),
-        status: status::NOT_STARTED,
-        backup_size: "0 GB".to_owned(),
-        ..Run::default()
-    };
-    job(module, &never)
-}
-
-fn report_details(call: &Call) -> Result<Answer, Answer> {
-    if positive(call, "pageSize", DEFAULT_PAGE_SIZE)? > LARGEST_REPORT_PAGE_SIZE {
-        return Err(bad_request("pageSize is at most 1000"));
-    }
-    Ok(Answer::json(json!({"data": [], "metadata": {"skipToken": null}})))
+fn job(row: &JobRow<'_>) -> Value {
+    job_row(
+        row,
+        json!(row.module.job_type),
+        json!(row.module.number),
+        json!(row.run.status),
+    )
 }
 
 fn scan_profile(profile: &ScanProfile) -> Value {
-    let row = json!({
-        "profileName": profile.name,
-        "profileId": profile.id,
-        "scanMode": profile.scan_mode,
-        "modifiedTime": time(Some(profile.modified)),
-    });
-    with_fields(row, &profile.raw_fields)
+    scan_profile_row(profile, &precise_time(Some(profile.modified)))
 }
 
 fn scan_profile_detail(profile: &ScanProfile) -> Value {
@@ -309,8 +272,8 @@ fn scan_profile_detail(profile: &ScanProfile) -> Value {
         "tenantId": profile.tenant_id,
         "tenantDomain": profile.tenant_domain,
         "scanMode": profile.scan_mode,
-        "modifiedTime": time(Some(profile.modified)),
-        "createdTime": time(Some(profile.created)),
+        "modifiedTime": precise_time(Some(profile.modified)),
+        "createdTime": precise_time(Some(profile.created)),
         "impersonationAccount": profile.impersonation_account,
         "scanInplaceArchivedMailboxes": profile.archived_mailboxes,
         "isIgnoreLockedSiteEnabled": profile.ignore_locked,
@@ -321,13 +284,9 @@ fn scan_profile_detail(profile: &ScanProfile) -> Value {
     with_fields(detail, &profile.raw_fields)
 }
 
-/// The daily report: numbers and objects in one, the removed ones as plain strings.
+/// Formats the daily report, with counts and objects together and removed objects as plain strings.
 fn changes(profile: &ScanProfile) -> Value {
     let report = &profile.report;
-    let objects = |changes: &[Change]| -> Vec<Value> {
-        let object = |change: &Change| json!({"objectName": change.object, "containerName": change.container});
-        changes.iter().map(object).collect()
-    };
     let removed: Vec<&str> = report.removed.iter().map(|change| change.object.as_str()).collect();
     let answer = json!({
         "profileName": profile.name,
@@ -336,8 +295,8 @@ fn changes(profile: &ScanProfile) -> Value {
         "tenantId": profile.tenant_id,
         "description": profile.description,
         "scanMode": profile.scan_mode,
-        "modifiedTime": time(Some(profile.modified)),
-        "lastUpdateTime": time(Some(report.updated.unwrap_or(profile.modified))),
+        "modifiedTime": precise_time(Some(profile.modified)),
+        "lastUpdateTime": precise_time(Some(report.updated.unwrap_or(profile.modified))),
         "lastScanStatus": report.status,
         "newRegisteredContentCount": report.new.len(),
         "movedToAnotherContainer": report.moved.len(),
@@ -349,12 +308,18 @@ fn changes(profile: &ScanProfile) -> Value {
     with_fields(answer, &report.raw_fields)
 }
 
-/// An instant with seven decimals, such as `2025-09-11T03:21:16.0000000Z`.
-fn time(at: Option<i64>) -> String {
+/// Formats a Unix time with seven decimals, such as `2025-09-11T03:21:16.0000000Z`.
+fn precise_time(at: Option<i64>) -> String {
     at.and_then(|at| jiff::Timestamp::from_second(at).ok()).map_or_else(
-        || "N/A".to_owned(),
+        || ABSENT.to_owned(),
         |at| at.strftime("%Y-%m-%dT%H:%M:%S.0000000Z").to_string(),
     )
+}
+
+/// Formats a Unix time as rows of protected data do, such as `09/20/2026T13:00:00Z`.
+fn month_first_time(at: Option<i64>) -> String {
+    at.and_then(|at| jiff::Timestamp::from_second(at).ok())
+        .map_or_else(|| ABSENT.to_owned(), |at| at.strftime("%m/%d/%YT%H:%M:%SZ").to_string())
 }
 
 #[cfg(test)]
@@ -363,7 +328,13 @@ mod tests {
 
     #[test]
     fn times_have_seven_decimals() {
-        assert_eq!(time(Some(1_757_560_876)), "2025-09-11T03:21:16.0000000Z");
-        assert_eq!(time(Some(i64::MAX)), "N/A");
+        assert_eq!(precise_time(Some(1_757_560_876)), "2025-09-11T03:21:16.0000000Z");
+        assert_eq!(precise_time(Some(i64::MAX)), "N/A");
+    }
+
+    #[test]
+    fn protected_data_has_its_own_time_format() {
+        assert_eq!(month_first_time(Some(1_789_909_200)), "09/20/2026T13:00:00Z");
+        assert_eq!(month_first_time(None), "N/A");
     }
 }

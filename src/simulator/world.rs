@@ -1,37 +1,31 @@
-//! The truth that both generations of the simulated API tell, and how time changes it.
+//! State of the simulated partner, which both generations of the API report, and how it changes with time.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::customer::{Customer, Module};
 use super::dice::Dice;
 use super::generate;
-use super::schedule::Run;
+use super::rules::Rules;
+use super::run::Run;
 use super::{History, Settings};
-
-/// Runs kept per module, so that a history is there from the start and does not grow for ever.
-const RUNS_KEPT: usize = 60;
-
-/// Runs kept in all, so that a world of ten thousand customers still fits in a small machine: a full
-/// history for about 300 customers of eight modules, and a shorter one for each beyond.
-const RUNS_KEPT_IN_ALL: usize = 150_000;
-
-/// Modules of an ordinary customer, for sharing out [`RUNS_KEPT_IN_ALL`].
-const MODULES_OF_A_CUSTOMER: usize = 8;
 
 /// Scheduled seconds between two customers that join, and between two that leave.
 const CHURN_INTERVAL: u32 = 20 * 3600;
 
-/// Customers that join or leave in one step of time at most: a clock set years ahead must not build
-/// customers for minutes.
+/// Maximum number of customers that join or leave in one step of time, so that a clock set years ahead does not
+/// generate customers for minutes.
 const CHURN_AT_ONCE: u64 = 100;
 
-/// Customers from the first on that never leave, because each of them shows something special.
+/// First customers, which never leave because each of them shows something special.
 const PERMANENT_CUSTOMERS: usize = generate::SPECIAL_CUSTOMERS;
 
-/// Everything there is: plain data that a test may change at will and read as the truth.
+/// The complete state: plain data that a test may read and change.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct World {
-    /// The customers in the order in which they are listed.
+    /// The customers in the order of the list.
     pub customers: Vec<Customer>,
     now: i64,
     #[serde(skip)]
@@ -42,50 +36,8 @@ pub struct World {
     left: u64,
 }
 
-/// What of the settings the passing of time needs.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Rules {
-    pub(crate) seed: u64,
-    pub(crate) customers: usize,
-    pub(crate) churn: bool,
-    pub(crate) started: i64,
-    pub(crate) kept: usize,
-    speed: f64,
-}
-
-impl Rules {
-    fn new(settings: &Settings, now: i64) -> Self {
-        let shared = RUNS_KEPT_IN_ALL / MODULES_OF_A_CUSTOMER / settings.customers.max(1);
-        let listed = match settings.history {
-            History::Newest => 1,
-            History::Runs(runs) => runs,
-        };
-        Self {
-            seed: settings.seed,
-            customers: settings.customers,
-            churn: settings.churn,
-            started: now,
-            kept: shared.max(listed).clamp(4, RUNS_KEPT),
-            speed: if settings.speed.is_finite() && settings.speed > 0.0 {
-                settings.speed
-            } else {
-                1.0
-            },
-        }
-    }
-
-    /// Scheduled seconds as they pass on the clock: divided by the speed, at least one.
-    pub(crate) fn compressed(&self, seconds: u32) -> i64 {
-        std::time::Duration::try_from_secs_f64(f64::from(seconds) / self.speed)
-            .ok()
-            .and_then(|passed| i64::try_from(passed.as_secs()).ok())
-            .unwrap_or(i64::MAX / 4)
-            .max(1)
-    }
-}
-
 impl World {
-    /// The world of a seed as it stands at `now`, with its history behind it.
+    /// Returns the world of a seed at `now`, with its history.
     pub(crate) fn new(settings: &Settings, now: i64) -> Self {
         let rules = Rules::new(settings, now);
         let customers = (0..rules.customers)
@@ -102,28 +54,23 @@ impl World {
         world
     }
 
-    /// Lets time pass up to `now`; a clock that went back changes nothing.
+    /// Advances to `now`; has no effect if the clock went back.
     pub(crate) fn advance(&mut self, now: i64) {
         if now > self.now {
             self.pass(now);
         }
     }
 
-    /// The instant up to which time has passed, in Unix seconds.
+    /// Returns the Unix time up to which the world has advanced.
     #[must_use]
     pub fn now(&self) -> i64 {
         self.now
     }
 
-    /// The customer with this id.
+    /// Returns the customer with this id.
     #[must_use]
     pub fn customer(&self, id: &str) -> Option<&Customer> {
         self.customers.iter().find(|customer| customer.id == id)
-    }
-
-    /// The customer with this id, to be changed.
-    pub fn customer_mut(&mut self, id: &str) -> Option<&mut Customer> {
-        self.customers.iter_mut().find(|customer| customer.id == id)
     }
 
     fn pass(&mut self, now: i64) {
@@ -155,7 +102,7 @@ impl World {
 
     fn leave(&mut self, now: i64) {
         let interval = self.rules.compressed(CHURN_INTERVAL);
-        // Half an interval apart from those that join, so that the number goes up and down.
+        // Customers leave half an interval after others join, so that the number goes up and down.
         let started = self.rules.started.saturating_add(interval / 2);
         let due = elapsed_intervals(started, interval, now);
         for nth in self.left.max(due.saturating_sub(CHURN_AT_ONCE))..due {
@@ -171,222 +118,100 @@ impl World {
     }
 }
 
-/// The runs of a customer's modules that a list of jobs holds; a module without runs has one row for itself.
+/// A row of a list of jobs.
+#[derive(Clone, Debug)]
+pub(crate) struct JobRow<'a> {
+    pub(crate) module: &'a Module,
+    /// The run, or the row in place of it if the module never ran.
+    pub(crate) run: Cow<'a, Run>,
+    /// The last modification of the module, which all its backup scopes share.
+    pub(crate) last_modified: Option<i64>,
+}
+
+impl JobRow<'_> {
+    fn instant(&self) -> i64 {
+        self.run.instant().unwrap_or(i64::MIN)
+    }
+}
+
+/// Returns the rows of a customer's list of jobs.
 ///
-/// A history is ordered by a hash of each run, which looks shuffled and yet keeps its order between two pages.
-pub(crate) fn listed_runs<'a>(
+/// A history is sorted by a hash of each run, so that it looks shuffled and keeps its order between two pages.
+pub(crate) fn job_rows<'a>(
     world: &World,
     customer: &'a Customer,
     history: History,
     wanted: impl Fn(&Module) -> bool,
-) -> Vec<(&'a Module, Option<&'a Run>)> {
-    let count = match history {
-        History::Newest => 1,
-        History::Runs(count) => count.max(1),
-    };
-    let mut listed = Vec::new();
-    for module in customer.modules.iter().filter(|module| wanted(module)) {
-        let mut runs: Vec<&Run> = module.runs.iter().collect();
-        runs.sort_by_key(|run| std::cmp::Reverse(run.start));
-        if runs.is_empty() {
-            listed.push((module, None));
+) -> Vec<JobRow<'a>> {
+    let modules = customer.modules.iter().filter(|module| wanted(module));
+    match history {
+        History::Newest => {
+            let mut rows: Vec<_> = modules.flat_map(|module| rows_of(module, 1)).collect();
+            share_last_modified(&mut rows);
+            rows
         }
-        listed.extend(runs.into_iter().take(count).map(|run| (module, Some(run))));
+        History::Runs(count) => {
+            let mut rows: Vec<_> = modules.flat_map(|module| rows_of(module, count.max(1))).collect();
+            rows.sort_by_cached_key(|row| shuffled(world.rules.seed, row));
+            rows
+        }
     }
-    if let History::Runs(_) = history {
-        listed.sort_by_cached_key(|(module, run)| {
-            let start = run.and_then(|run| run.start).unwrap_or(0).cast_unsigned();
-            Dice::of(&[
-                world.rules.seed,
-                u64::from(module.job_type),
-                u64::from(module.number),
-                start,
-            ])
-            .next()
-        });
-    }
-    listed
 }
 
-/// How many whole intervals have passed.
+fn rows_of(module: &Module, count: usize) -> Vec<JobRow<'_>> {
+    let mut rows: Vec<JobRow<'_>> = module
+        .runs
+        .iter()
+        .rev()
+        .map(|run| JobRow {
+            module,
+            run: Cow::Borrowed(run),
+            last_modified: run.last_modified,
+        })
+        .collect();
+    rows.sort_by_key(|row| std::cmp::Reverse(row.instant()));
+    rows.truncate(count);
+    if rows.is_empty() {
+        rows.push(JobRow {
+            module,
+            run: Cow::Owned(Run::not_started()),
+            last_modified: None,
+        });
+    }
+    rows
+}
+
+fn share_last_modified(rows: &mut [JobRow<'_>]) {
+    let mut newest: BTreeMap<(u16, u16), Option<i64>> = BTreeMap::new();
+    let has_scope = |row: &&mut JobRow<'_>| row.module.scope.is_some() && row.last_modified.is_some();
+    for row in rows.iter_mut().filter(has_scope) {
+        let shared = newest.entry((row.module.job_type, row.module.number)).or_default();
+        *shared = row.last_modified.max(*shared);
+    }
+    for row in rows.iter_mut().filter(has_scope) {
+        if let Some(shared) = newest.get(&(row.module.job_type, row.module.number)) {
+            row.last_modified = *shared;
+        }
+    }
+}
+
+fn shuffled(seed: u64, row: &JobRow<'_>) -> u64 {
+    let module = row.module;
+    let scope = module.scope.iter().flat_map(|scope| scope.bytes()).map(u64::from);
+    let path = [
+        seed,
+        u64::from(module.job_type),
+        u64::from(module.number),
+        row.instant().cast_unsigned(),
+    ];
+    Dice::of(&path.into_iter().chain(scope).collect::<Vec<_>>()).next()
+}
+
+/// Returns how many whole intervals have passed.
 fn elapsed_intervals(started: i64, interval: i64, now: i64) -> u64 {
     let passed = now.saturating_sub(started).checked_div(interval).unwrap_or(0);
     u64::try_from(passed).unwrap_or(0)
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
-
-    use std::collections::BTreeSet;
-
-    use super::super::names;
-    use super::*;
-
-    const NOW: i64 = 1_790_000_000;
-    const DAY: i64 = 86_400;
-
-    fn world(settings: &Settings) -> World {
-        World::new(settings, NOW)
-    }
-
-    #[test]
-    fn two_worlds_of_one_seed_are_equal_also_later() {
-        let settings = Settings {
-            speed: 60.0,
-            ..Settings::default()
-        };
-        let (mut one, mut two) = (world(&settings), world(&settings));
-        assert_eq!(one, two);
-        for step in 1..50 {
-            one.advance(NOW + step * 600);
-            two.advance(NOW + step * 600);
-        }
-        assert_eq!(one, two);
-        assert_ne!(one, world(&settings));
-        assert_ne!(world(&settings), world(&Settings { seed: 2, ..settings }));
-    }
-
-    #[test]
-    fn every_type_and_module_of_the_reference_is_somewhere() {
-        let world = world(&Settings::default());
-        let modules = || world.customers.iter().flat_map(|customer| &customer.modules);
-        let types: BTreeSet<u16> = modules().map(|module| module.job_type).collect();
-        let numbers: BTreeSet<u16> = modules().map(|module| module.number).collect();
-        assert_eq!(types, names::JOB_TYPES.iter().map(|job_type| job_type.number).collect());
-        let mut listed: BTreeSet<u16> = names::MODULES.iter().map(|(number, _)| *number).collect();
-        listed.insert(names::UNLISTED_MODULE.0);
-        assert_eq!(numbers, listed);
-    }
-
-    #[test]
-    fn every_status_of_a_customer_and_the_special_modules_are_there() {
-        let world = world(&Settings::default());
-        let statuses: BTreeSet<i64> = world.customers.iter().map(|customer| customer.status).collect();
-        assert_eq!(statuses, (0..=6).collect());
-        let modules = || world.customers.iter().flat_map(|customer| &customer.modules);
-        assert!(modules().any(|module| module.runs.is_empty()), "never ran");
-        let runs = || modules().flat_map(|module| &module.runs);
-        assert!(runs().any(|run| run.id == "N/A" && run.end.is_some()));
-        assert!(runs().any(|run| run.status == 3 && run.failed == 0));
-        let stuck = runs().find(|run| run.end.is_none() && run.start.unwrap() < NOW - 2 * DAY);
-        assert!(stuck.is_some(), "running far too long");
-        let silent = world.customers.iter().find(|customer| customer.status == 6).unwrap();
-        assert!(
-            silent
-                .modules
-                .iter()
-                .flat_map(|module| &module.runs)
-                .all(|run| run.start.unwrap() < NOW - 4 * DAY)
-        );
-    }
-
-    #[test]
-    fn no_module_is_listed_twice_and_ids_are_unique() {
-        let world = world(&Settings {
-            customers: 200,
-            ..Settings::default()
-        });
-        let ids: BTreeSet<&str> = world.customers.iter().map(|customer| customer.id.as_str()).collect();
-        assert_eq!(ids.len(), 200);
-        for customer in &world.customers {
-            let modules: BTreeSet<(u16, u16)> = customer
-                .modules
-                .iter()
-                .map(|module| (module.job_type, module.number))
-                .collect();
-            assert_eq!(modules.len(), customer.modules.len());
-        }
-    }
-
-    #[test]
-    fn customers_join_and_leave_only_with_churn() {
-        let mut still = world(&Settings {
-            churn: false,
-            ..Settings::default()
-        });
-        let mut moving = world(&Settings {
-            churn: true,
-            ..Settings::default()
-        });
-        let before: BTreeSet<String> = moving.customers.iter().map(|customer| customer.id.clone()).collect();
-        still.advance(NOW + 10 * DAY);
-        moving.advance(NOW + 10 * DAY);
-        assert_eq!(still.customers.len(), 40);
-        let after: BTreeSet<String> = moving.customers.iter().map(|customer| customer.id.clone()).collect();
-        assert!(after.difference(&before).count() >= 8);
-        assert!(before.difference(&after).count() >= 4);
-        let joined = moving
-            .customers
-            .iter()
-            .find(|customer| !before.contains(&customer.id))
-            .unwrap();
-        let mut runs = joined.modules.iter().flat_map(|module| &module.runs);
-        assert!(runs.all(|run| run.start.unwrap() > NOW));
-    }
-
-    #[test]
-    fn speed_compresses_the_schedule_and_not_the_clock() {
-        let mut world = world(&Settings {
-            speed: 1440.0,
-            ..Settings::default()
-        });
-        let ended = |world: &World| {
-            let modules = world.customers.iter().flat_map(|customer| &customer.modules);
-            modules
-                .flat_map(|module| &module.runs)
-                .filter(|run| run.end > Some(NOW))
-                .count()
-        };
-        assert_eq!(ended(&world), 0);
-        world.advance(NOW + 120);
-        assert!(ended(&world) > 200, "two scheduled days in two minutes");
-        assert!(
-            world
-                .customers
-                .iter()
-                .flat_map(|customer| &customer.modules)
-                .flat_map(|module| &module.runs)
-                .all(|run| run.end.unwrap_or(0) <= NOW + 120 && run.start.unwrap() <= NOW + 120)
-        );
-    }
-
-    #[test]
-    fn a_scan_profile_fails_after_a_while() {
-        let mut world = world(&Settings::default());
-        let failed = |world: &World| {
-            let profiles = world.customers.iter().flat_map(|customer| &customer.scan_profiles);
-            profiles.filter(|profile| profile.report.status == 3).count()
-        };
-        let before = failed(&world);
-        world.advance(NOW + 3 * DAY);
-        assert!(failed(&world) > before);
-    }
-
-    #[test]
-    fn a_clock_that_jumps_does_no_harm() {
-        let mut world = world(&Settings {
-            speed: 10_000.0,
-            ..Settings::default()
-        });
-        world.advance(i64::MAX);
-        world.advance(0);
-        assert_eq!(world.now(), i64::MAX);
-        assert!(world.customers.len() < 400);
-    }
-
-    #[test]
-    fn a_large_world_keeps_fewer_runs() {
-        let world = world(&Settings {
-            customers: 5000,
-            ..Settings::default()
-        });
-        let runs: usize = world
-            .customers
-            .iter()
-            .flat_map(|customer| &customer.modules)
-            .map(|module| module.runs.len())
-            .sum();
-        assert!(runs < 250_000, "{runs}");
-    }
-}
+mod tests;

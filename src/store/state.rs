@@ -1,12 +1,11 @@
-//! The state file: what is known, across restarts.
+//! State file, which preserves the store across restarts.
 //!
-//! A file written whole beside the old one and put in its place by a rename, rather than an embedded database: the
-//! state is a few megabytes that are learned again from the API within a round, so it is worth a file that people can
-//! read and that is either the old one or the new one whenever the process is killed. Lines of JSON, first what it is,
-//! last how many lines there are and their checksum.
+//! The file is written beside the old one and then renamed. An embedded database is not needed: the state has a few
+//! megabytes that one cycle can fetch again, so a readable file that is always either old or new is enough. It consists
+//! of JSON lines: the first is a header, and the last contains the number of lines and their checksum.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,56 +13,65 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Attempt, Cell, Freshness, Known, Store};
-use crate::collector::{self, Context, Record, Settings, Target};
-use crate::domain::{CustomerId, Timestamp};
+use super::Store;
+use super::collected::Cell;
+use super::freshness::{Attempt, Freshness};
+use super::inner::Known;
+use super::state_file;
+use crate::collector::{CollectorId, Context, Record, Settings, Target};
+use crate::domain::{CustomerFilter, CustomerId, Timestamp};
+use crate::text_file::BYTE_ORDER_MARK;
 
-/// The version of the format. A file with a higher one is left alone.
+/// Version of the format. A file with a higher one is left untouched.
 const FORMAT: u32 = 1;
 
-/// The longest line that is read: the record of one customer, whose answer was capped well below it.
+/// Maximum length of a line: the record of one customer, whose response is limited to far less.
 const MAX_LINE_BYTES: u64 = 256 << 20;
 
-/// Why the state could not be saved or loaded.
+/// Reason why the state could not be saved or loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file system.
+    /// The path is not usable, or the file system failed.
+    #[error(transparent)]
+    File(#[from] state_file::Error),
+    /// The file cannot be read.
     #[error("{}: {doing}", path.display())]
     Io {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What was tried.
+        /// The operation.
         doing: &'static str,
-        /// What it said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
-    /// The file is no state file, or not all of one.
+    /// The file is not a state file, or is incomplete.
     #[error("{}: {what}", path.display())]
     Corrupt {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         what: &'static str,
     },
-    /// The file is of a version to come.
-    #[error("{}: written by a newer version, in format {format} where this one knows {FORMAT}", path.display())]
+    /// The file has a newer version.
+    #[error("{}: written by a newer version (format {format}; this version supports {FORMAT})", path.display())]
     Newer {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Its format.
+        /// Its version.
         format: u32,
     },
 }
 
-/// A record, whose it is, and the moments of the polls that its rows and those held stand on.
+/// A record with its customer, and the times of the polls of its rows and of its held rows.
 type SavedRecord = (&'static str, CustomerId, [Timestamp; 2], Arc<dyn Record>);
 
-/// What is known at one moment, to be written while the store goes on.
-pub struct Snapshot {
+/// A copy of the state, to be written while the store changes.
+pub struct SavedState {
     customers: Vec<(CustomerId, Arc<str>)>,
+    left_out: Arc<BTreeMap<CustomerId, Arc<str>>>,
     records: Vec<SavedRecord>,
-    freshness: Vec<(&'static str, Target, Attempt, Option<Timestamp>)>,
+    freshness: Vec<(&'static str, Target, Freshness)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -76,12 +84,15 @@ enum Line {
     Customer {
         id: CustomerId,
         organization: String,
+        /// Whether the filters excluded it. Older files lack those customers.
+        #[serde(default, skip_serializing_if = "is_false")]
+        left_out: bool,
     },
     Record {
         collector: String,
         customer: CustomerId,
         good_at: Timestamp,
-        /// The same for the rows that are held; files of the first version lack it.
+        /// The same for held rows. Older files lack it.
         #[serde(default)]
         held_at: Option<Timestamp>,
         record: Box<RawValue>,
@@ -91,6 +102,9 @@ enum Line {
         customer: Option<CustomerId>,
         attempt: Attempt,
         last_success: Option<Timestamp>,
+        /// When the target was last found to lack the service.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unlicensed_at: Option<Timestamp>,
     },
     End {
         lines: u64,
@@ -98,48 +112,51 @@ enum Line {
     },
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
 impl Store {
-    /// What is known now.
-    pub fn snapshot(&self) -> Snapshot {
+    /// Returns the current state.
+    pub fn saved_state(&self) -> SavedState {
         let inner = self.lock();
-        let mut snapshot = Snapshot {
+        let mut saved = SavedState {
             customers: Vec::with_capacity(inner.customers.len()),
+            left_out: Arc::clone(&inner.left_out),
             records: Vec::new(),
             freshness: Vec::new(),
         };
         for (id, known) in inner.customers.iter() {
-            snapshot.customers.push((id.clone(), Arc::clone(&known.organization)));
+            saved.customers.push((id.clone(), Arc::clone(&known.organization)));
         }
-        for collected in &inner.collected {
+        for collected in inner.collected.values() {
             for (id, cell) in collected.cells.iter() {
                 let record = Arc::clone(&cell.kept.record);
-                snapshot
+                saved
                     .records
-                    .push((collected.name, id.clone(), [cell.good_at, cell.held_at], record));
+                    .push((collected.id.name(), id.clone(), [cell.good_at, cell.held_at], record));
             }
             for (target, freshness) in collected.freshness.iter() {
-                let line = (
-                    collected.name,
-                    target.clone(),
-                    freshness.attempt,
-                    freshness.last_success,
-                );
-                snapshot.freshness.push(line);
+                saved
+                    .freshness
+                    .push((collected.id.name(), target.clone(), freshness.clone()));
             }
         }
-        snapshot
+        saved
     }
 
-    /// Takes in what a state file holds, for customers that `admits` lets in. Records come back with the moments of
-    /// the polls they stand on, so they are as old as they are. Returns how many customers came back.
+    /// Restores the contents of a state file, for customers that `filter` admits. Records keep the times of their
+    /// polls, and therefore their age. Returns the number of restored customers.
     ///
     /// # Errors
-    /// Where the file cannot be read whole; then nothing of it is taken in. A file that is not there is an empty state.
+    /// Returns an error if the file cannot be read completely; nothing is restored then. A missing file is an empty
+    /// state.
     pub fn restore(
         &self,
         path: &Path,
         settings: &Arc<Settings>,
-        admits: impl Fn(&CustomerId, &str) -> bool,
+        filter: &CustomerFilter,
         now: Timestamp,
     ) -> Result<usize, Error> {
         let Some(lines) = read(path)? else { return Ok(0) };
@@ -149,11 +166,22 @@ impl Store {
         for line in lines {
             match line {
                 Line::State { .. } | Line::End { .. } => {}
-                Line::Customer { id, organization } => {
-                    if admits(&id, &organization) {
-                        let organization: Arc<str> = organization.into();
+                Line::Customer {
+                    id,
+                    organization,
+                    left_out,
+                } => {
+                    let organization: Arc<str> = organization.into();
+                    if left_out || !filter.admits(&id, &organization) {
+                        // A customer that is admitted now is added with the first list, with this name if the list has
+                        // none.
+                        if !organization.is_empty() {
+                            Arc::make_mut(&mut inner.left_out).insert(id, organization);
+                        }
+                    } else {
                         organizations.insert(id.clone(), Arc::clone(&organization));
-                        inner.customers.insert(id, Known { organization });
+                        let known = Known::new(&id, organization, settings.attributes.as_deref());
+                        inner.customers.insert(id, known);
                         inner.membership += 1;
                     }
                 }
@@ -164,25 +192,19 @@ impl Store {
                     held_at,
                     record,
                 } => {
-                    // Its series carry the id as the customer is known by, in whichever case the line has it.
+                    // Its series use the known spelling of the id, whatever its case in the file.
                     let Some((customer, organization)) = organizations.get_key_value(&customer) else {
                         continue;
                     };
-                    let place = collector::index_of(&collector);
-                    let entry = place.and_then(|place| collector::ALL.get(place));
-                    let collected = place.and_then(|place| inner.collected.get_mut(place));
-                    let (Some(entry), Some(collected)) = (entry, collected) else {
+                    let Some(collector) = CollectorId::named(&collector) else {
                         continue;
                     };
-                    let context = Context {
-                        now,
-                        settings: Arc::clone(settings),
-                        organization: Arc::clone(organization),
-                    };
+                    let collected = inner.collected.get_mut(collector);
+                    let context = Context::new(now, Arc::clone(settings), Arc::clone(organization));
                     if !collected.plan.enabled {
                         continue;
                     }
-                    if let Some(kept) = entry.restore(&record, customer, &context) {
+                    if let Some(kept) = collector.entry().restore(&record, customer, &context) {
                         let good_at = good_at.min(now);
                         let held_at = held_at.unwrap_or(good_at).min(now);
                         let cell = Cell { kept, good_at, held_at };
@@ -195,11 +217,12 @@ impl Store {
                     customer,
                     attempt,
                     last_success,
+                    unlicensed_at,
                 } => {
-                    let place = collector::index_of(&collector);
-                    let Some(collected) = place.and_then(|place| inner.collected.get_mut(place)) else {
+                    let Some(collector) = CollectorId::named(&collector) else {
                         continue;
                     };
+                    let collected = inner.collected.get_mut(collector);
                     let known = customer.as_ref().map(|id| organizations.get_key_value(id));
                     let target = match known {
                         None => Target::Partner,
@@ -208,57 +231,56 @@ impl Store {
                     };
                     if collected.plan.enabled {
                         let last_success = last_success.map(|success| success.min(now));
-                        let freshness = Freshness::new(collected.name, &target, attempt, last_success);
+                        let mut freshness = Freshness::new(collector, &target, attempt, last_success, collected.shows);
+                        freshness.unlicensed_at = unlicensed_at.map(|at| at.min(now));
                         collected.freshness.insert(target, freshness);
                     }
                 }
             }
         }
+        let ids: Vec<CustomerId> = organizations.keys().cloned().collect();
+        inner.drop_repeated_tenants(&ids);
         inner.restored = true;
         inner.generation += 1;
         Ok(organizations.len())
     }
 }
 
-impl Snapshot {
-    /// Writes the state so that `path` holds the old or the new one, whatever happens meanwhile.
+impl SavedState {
+    /// Writes the state atomically: `path` holds the old or the new one, even after a crash.
     ///
     /// # Errors
-    /// Where the file system does not let it.
+    /// Returns an error if the file system does.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
-        let io = |doing| {
-            move |source| Error::Io {
-                path: path.to_owned(),
-                doing,
-                source,
-            }
-        };
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(".new");
-        let temporary = PathBuf::from(temporary);
-        let file = private_file(&temporary).map_err(io("cannot be written beside it"))?;
-        let mut writer = Checked::new(BufWriter::new(file));
-        self.write(&mut writer).map_err(io("cannot be written"))?;
-        let file = writer.finish().map_err(io("cannot be written"))?;
-        file.sync_all().map_err(io("cannot be brought to disk"))?;
-        fs::rename(&temporary, path).map_err(io("cannot be replaced"))?;
-        // The rename itself is on disk only when the directory is; where that cannot be said, the old state is the
-        // worst that a power cut leaves.
-        if let Some(directory) = path.parent().and_then(|directory| File::open(directory).ok()) {
-            let _ = directory.sync_all();
-        }
+        let target = state_file::resolve(path)?;
+        self.replace(&target)?;
         Ok(())
+    }
+
+    /// Same as [`Store::save`], for a checked path, without following links. Returns the new file, locked.
+    pub(super) fn replace(&self, target: &Path) -> Result<File, state_file::Error> {
+        state_file::replace(target, |file| {
+            let mut writer = Checked::new(BufWriter::new(file));
+            self.write(&mut writer)?;
+            writer.finish()
+        })
     }
 
     fn write(&self, writer: &mut Checked<impl Write>) -> io::Result<()> {
         writer.line(&Line::State {
             format: FORMAT,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: crate::build_info::VERSION.to_owned(),
         })?;
-        for (id, organization) in &self.customers {
+        let customers = self
+            .customers
+            .iter()
+            .map(|(id, organization)| (id, organization, false));
+        let left_out = self.left_out.iter().map(|(id, organization)| (id, organization, true));
+        for (id, organization, left_out) in customers.chain(left_out) {
             writer.line(&Line::Customer {
                 id: id.clone(),
                 organization: organization.to_string(),
+                left_out,
             })?;
         }
         for (collector, customer, [good_at, held_at], record) in &self.records {
@@ -270,51 +292,23 @@ impl Snapshot {
                 record: record.to_json()?,
             })?;
         }
-        for (collector, target, attempt, last_success) in &self.freshness {
+        for (collector, target, freshness) in &self.freshness {
             writer.line(&Line::Freshness {
                 collector: (*collector).to_owned(),
                 customer: match target {
                     Target::Partner => None,
                     Target::Customer(id) => Some(id.clone()),
                 },
-                attempt: *attempt,
-                last_success: *last_success,
+                attempt: freshness.attempt,
+                last_success: freshness.last_success,
+                unlicensed_at: freshness.unlicensed_at,
             })?;
         }
         Ok(())
     }
 }
 
-/// Puts a state file that cannot be used aside, so that the next save does not destroy it. Returns its new place.
-///
-/// # Errors
-/// Where the file system does not let it.
-pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".unusable");
-    let aside = PathBuf::from(aside);
-    fs::rename(path, &aside)?;
-    Ok(aside)
-}
-
-/// A new file that only its owner may read: it tells the names of all customers. What a killed process left in its
-/// place goes first, so that neither its rights nor what it points to count.
-fn private_file(path: &Path) -> io::Result<File> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        options.mode(0o600);
-    }
-    options.open(path)
-}
-
-/// Writes lines and keeps their checksum.
+/// Writes lines and updates their checksum.
 struct Checked<W: Write> {
     writer: W,
     lines: u64,
@@ -340,7 +334,7 @@ impl<W: Write> Checked<W> {
 }
 
 impl<W: Write> Checked<BufWriter<W>> {
-    /// Writes the last line and gives the file back.
+    /// Writes the last line and returns the file.
     fn finish(mut self) -> io::Result<W> {
         let end = Line::End {
             lines: self.lines,
@@ -351,7 +345,7 @@ impl<W: Write> Checked<BufWriter<W>> {
     }
 }
 
-/// The lines of a state file, `None` where there is no file. They are given only when the file is whole.
+/// Returns the lines of a state file; `None` if it is missing or empty. Incomplete files are rejected.
 fn read(path: &Path) -> Result<Option<Vec<Line>>, Error> {
     let io = |source| Error::Io {
         path: path.to_owned(),
@@ -362,12 +356,18 @@ fn read(path: &Path) -> Result<Option<Vec<Line>>, Error> {
         path: path.to_owned(),
         what,
     };
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io(error)),
+    let Some(file) = state_file::open(path)? else {
+        return Ok(None);
     };
     let mut reader = BufReader::new(file);
+    // Editors may write a byte order mark.
+    if reader.fill_buf().map_err(io)?.starts_with(BYTE_ORDER_MARK) {
+        reader.consume(BYTE_ORDER_MARK.len());
+    }
+    // The file may have been created by `touch`, or by a mount that starts empty.
+    if reader.fill_buf().map_err(io)?.is_empty() {
+        return Ok(None);
+    }
     let mut hasher = crc32fast::Hasher::new();
     let mut lines = Vec::new();
     loop {
@@ -408,7 +408,7 @@ fn read(path: &Path) -> Result<Option<Vec<Line>>, Error> {
     }
 }
 
-/// Tells a file of a version to come from one that is no state file at all.
+/// Distinguishes a file of a newer version from one that is not a state file.
 fn not_ours(first_line: &[u8], path: &Path) -> Error {
     #[derive(Deserialize)]
     struct Header {
@@ -433,97 +433,4 @@ fn not_ours(first_line: &[u8], path: &Path) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use std::time::Duration;
-
-    use super::*;
-    use crate::store::Plan;
-
-    /// All collectors, run every minute.
-    fn plans() -> Vec<Plan> {
-        let plan = Plan {
-            enabled: true,
-            interval: Duration::from_secs(60),
-            stale_after: Duration::from_secs(180),
-        };
-        vec![plan; collector::ALL.len()]
-    }
-
-    #[test]
-    fn a_customer_comes_back_under_one_spelling_of_its_id() {
-        const ID: &str = "caf94a75-2cc6-43aa-b04b-794c8baf5ea3";
-        let plans = plans();
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("state");
-        let now = Timestamp::from_unix_seconds(1_790_000_000);
-        let customer = CustomerId::parse(&ID.to_uppercase()).unwrap();
-        let record = serde_json::json!([{"service": "Microsoft 365", "module": "OneDrive", "scanned": 1, "protected": 1,
-            "avepoint_bytes": null, "byos_bytes": null}]);
-        let protected = collector::index_of("protected").unwrap();
-        let text = [
-            serde_json::json!({"state": {"format": FORMAT, "version": "0"}}),
-            serde_json::json!({"customer": {"id": ID, "organization": "Contoso"}}),
-            serde_json::json!({"record": {"collector": "protected", "customer": customer, "good_at": now, "record": record}}),
-            serde_json::json!({"freshness": {"collector": "protected", "customer": customer, "attempt": "succeeded",
-                "last_success": now}}),
-        ];
-        let mut text: String = text.iter().map(|line| line.to_string() + "\n").collect();
-        let end = Line::End {
-            lines: 4,
-            crc32: crc32fast::hash(text.as_bytes()),
-        };
-        text.push_str(&serde_json::to_string(&end).unwrap());
-        text.push('\n');
-        fs::write(&path, text).unwrap();
-        let store = Store::new(&plans, None);
-        assert_eq!(store.restore(&path, &Arc::default(), |_, _| true, now).unwrap(), 1);
-        let families = crate::exposition::families(crate::store::columns());
-        let mut renderer = crate::exposition::Renderer::new(
-            families.into(),
-            store.picture(None, now),
-            crate::exposition::Filter::default(),
-            crate::exposition::Format::Text,
-        );
-        let mut shown = Vec::new();
-        while renderer.append_frame(&mut shown) {}
-        let shown = String::from_utf8(shown).unwrap();
-        assert!(shown.contains("elements_protected_objects{"), "{shown}");
-        assert!(shown.contains(ID) && !shown.contains(customer.as_str()), "{shown}");
-        assert!(store.succeeded(protected, &Target::Customer(customer)));
-    }
-
-    #[test]
-    fn a_clock_that_went_back_over_a_restart_leaves_nothing_in_the_future() {
-        let plans = plans();
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("state");
-        let then = Timestamp::from_unix_seconds(1_790_000_000);
-        let before = Store::new(&plans, None);
-        before.expect(0, &Target::Partner);
-        before.commit(0, &Target::Partner, BTreeMap::new(), true, then).unwrap();
-        before.snapshot().save(&path).unwrap();
-        for (now, expected) in [
-            (then.plus(Duration::from_secs(3600)), then),
-            (
-                then.minus(Duration::from_secs(3600)),
-                then.minus(Duration::from_secs(3600)),
-            ),
-        ] {
-            let after = Store::new(&plans, None);
-            after.restore(&path, &Arc::default(), |_, _| true, now).unwrap();
-            assert_eq!(after.last_success(0, &Target::Partner), Some(expected));
-        }
-    }
-
-    proptest::proptest! {
-        /// Sizes past 2^53 too: a gauge that moves over a restart by a byte is a change that nobody made.
-        #[test]
-        fn a_size_comes_back_as_it_was(bytes in 0.0..9e18_f64) {
-            let json = serde_json::value::to_raw_value(&bytes).unwrap();
-            let back: f64 = serde_json::from_str(json.get()).unwrap();
-            proptest::prop_assert_eq!(back.to_bits(), bytes.to_bits());
-        }
-    }
-}
+mod tests;

@@ -1,11 +1,12 @@
-//! The store's decisions.
+//! Decisions of the store.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
-
+use super::inner::is_sharp;
 use super::*;
+use crate::api::{Endpoint, Error};
+use crate::exposition::{Shown, Table};
 
-const CUSTOMERS: usize = 0;
-const JOBS: usize = 1;
+const CUSTOMERS: CollectorId = CollectorId::CUSTOMERS;
+const JOBS: CollectorId = CollectorId::JOBS;
 
 fn id(n: usize) -> CustomerId {
     CustomerId::parse(&format!("customer-{n}")).unwrap()
@@ -21,21 +22,21 @@ fn store(limit: Option<usize>) -> Store {
         interval: Duration::from_secs(60),
         stale_after: Duration::from_secs(180),
     };
-    Store::new(&vec![plan; collector::ALL.len()], limit)
+    Store::new(&PerCollector::from_fn(|_| plan), limit)
 }
 
 fn listed(customers: impl IntoIterator<Item = usize>) -> BTreeMap<CustomerId, Arc<str>> {
     customers.into_iter().map(|n| (id(n), Arc::from("Contoso"))).collect()
 }
 
-/// A record of so many samples.
-fn kept(samples: usize) -> Kept {
+/// Returns a record with this many samples.
+fn kept(samples: usize) -> RenderedRecord {
     let values = vec![Some(1.0); samples];
-    Kept {
+    RenderedRecord {
         record: Arc::new(samples),
         tables: Arc::new([Table::single(&[("customer_id", "x")], &values)]),
         held: Arc::new([]),
-        standing: None,
+        health: None,
     }
 }
 
@@ -49,26 +50,43 @@ fn held(store: &Store) -> usize {
     store.lock().series
 }
 
-/// Which records of a group a picture shows as stale.
-fn stale(picture: &Picture, group: usize) -> Vec<bool> {
-    let group = &picture.groups[group];
+/// Returns which records of a group are stale in a snapshot.
+fn stale(snapshot: &Snapshot, group: usize) -> Vec<bool> {
+    let group = &snapshot.groups[group];
     let shown = group
         .blocks
         .iter()
         .flat_map(|block| (0..).map_while(|n| block.shown(n)));
-    let is_stale = |shown: Shown| shown.good_at.is_some_and(|at| picture.now > at.plus(group.stale_after));
+    let is_stale = |shown: Shown| {
+        shown
+            .good_at
+            .is_some_and(|at| snapshot.now > at.plus(group.stale_after))
+    };
     shown.map(is_stale).collect()
 }
 
-/// What is really held, counted anew.
+/// Counts the series in the store again.
 fn counted(store: &Store) -> usize {
     let inner = store.lock();
-    let cells = inner.collected.iter().flat_map(|collected| collected.cells.values());
+    let cells = inner.collected.values().flat_map(|collected| collected.cells.values());
     cells.map(Cell::samples).sum()
 }
 
 #[test]
-fn a_customer_goes_with_the_second_complete_list_that_lacks_it() {
+fn data_is_known_until_it_expires() {
+    let store = store(None);
+    store.reconcile(&listed(0..2), true).1.unwrap();
+    let [with, without] = [0, 1].map(|n| Target::Customer(id(n)));
+    commit(&store, 0, 1, true, 0).unwrap();
+    commit(&store, 1, 0, true, 0).unwrap();
+    let is_known = |target: &Target, now| store.is_known(JOBS, target, at(now));
+    assert!(is_known(&with, 180) && !is_known(&with, 181));
+    assert!(!is_known(&without, 0), "a record without values removes nothing");
+    assert!(is_known(&Target::Partner, 180) && !is_known(&Target::Partner, 181));
+}
+
+#[test]
+fn customer_is_removed_by_the_second_list_without_it() {
     let store = store(None);
     let (first, result) = store.reconcile(&listed(0..40), true);
     assert_eq!((first.joined.len(), result.is_ok()), (40, true));
@@ -85,7 +103,7 @@ fn a_customer_goes_with_the_second_complete_list_that_lacks_it() {
 }
 
 #[test]
-fn a_customer_that_comes_back_in_time_stays() {
+fn customer_that_returns_in_time_stays() {
     let store = store(None);
     store.reconcile(&listed(0..10), true).1.unwrap();
     store.reconcile(&listed(0..9), true).1.unwrap();
@@ -94,13 +112,13 @@ fn a_customer_that_comes_back_in_time_stays() {
 }
 
 #[test]
-fn a_sharp_shrink_is_not_believed_before_the_next_list_says_the_same() {
+fn sharp_shrink_is_applied_if_the_next_list_confirms_it() {
     for remaining in [0, 5, 35] {
         let store = store(None);
         store.reconcile(&listed(0..40), true).1.unwrap();
         let (first, result) = store.reconcile(&listed(0..remaining), true);
         let missing = 40 - remaining;
-        assert!(matches!(result, Err(Error::Shrunk { missing: m, known: 40 }) if m == missing));
+        assert!(matches!(result, Err(Shrunk { missing: m, known: 40 }) if m == missing));
         assert!(first.left.is_empty());
         let (second, result) = store.reconcile(&listed(0..remaining), true);
         assert_eq!((second.left.len(), result.is_ok()), (missing, true));
@@ -109,7 +127,7 @@ fn a_sharp_shrink_is_not_believed_before_the_next_list_says_the_same() {
 }
 
 #[test]
-fn a_customer_missing_for_the_first_time_keeps_its_row_of_the_list() {
+fn customer_missing_once_keeps_its_row() {
     let store = store(None);
     store.reconcile(&listed(0..10), true).1.unwrap();
     store.expect(CUSTOMERS, &Target::Partner);
@@ -122,7 +140,7 @@ fn a_customer_missing_for_the_first_time_keeps_its_row_of_the_list() {
 }
 
 #[test]
-fn the_series_held_are_those_counted_whatever_was_committed() {
+fn series_count_is_exact_after_any_commits() {
     let store = store(None);
     store.reconcile(&listed(0..3), true).1.unwrap();
     for (customer, samples, complete) in [(0, 5, true), (0, 3, false), (1, 2, true), (0, 7, true), (9, 4, true)] {
@@ -136,16 +154,16 @@ fn the_series_held_are_those_counted_whatever_was_committed() {
     assert_eq!(
         (held(&store), counted(&store)),
         (9, 9),
-        "an incomplete answer takes nothing away"
+        "an incomplete response removes nothing"
     );
     store
         .commit(JOBS, &Target::Customer(id(0)), nothing, true, at(1))
         .unwrap();
-    assert_eq!((held(&store), counted(&store)), (2, 2), "a complete one does");
+    assert_eq!((held(&store), counted(&store)), (2, 2), "a complete response does");
 }
 
 #[test]
-fn what_would_pass_the_limit_is_turned_away_and_what_is_there_goes_on() {
+fn series_limit_rejects_growth_and_keeps_existing_data() {
     // Ten of the API, and two of freshness for each of two customers.
     let store = store(Some(14));
     store.reconcile(&listed(0..3), true).1.unwrap();
@@ -157,7 +175,7 @@ fn what_would_pass_the_limit_is_turned_away_and_what_is_there_goes_on() {
 }
 
 #[test]
-fn states_add_up_and_age_is_that_of_the_last_complete_poll() {
+fn age_is_that_of_the_last_complete_poll() {
     let store = store(None);
     store.reconcile(&listed(0..5), true).1.unwrap();
     for customer in 0..5 {
@@ -166,15 +184,15 @@ fn states_add_up_and_age_is_that_of_the_last_complete_poll() {
     for customer in 0..3 {
         commit(&store, customer, 1, true, 0).unwrap();
     }
-    store.fail(JOBS, &Target::Customer(id(1)), &Error::Throttled);
-    store.fail(JOBS, &Target::Customer(id(3)), &Error::Status(403));
+    store.fail(JOBS, &Target::Customer(id(1)));
+    store.forbid(JOBS, &Target::Customer(id(3)));
     let states = |now: i64| {
         let overview = store.overview(at(now));
-        State::ALL.map(|state| overview[JOBS].customers[&state])
+        State::ALL.map(|state| overview[JOBS.position()].customers[&state])
     };
-    assert_eq!(states(60), [2, 0, 1, 1, 1]);
-    assert_eq!(states(181), [0, 3, 0, 1, 1]);
-    // An answer with a row that could not be read: what it tells is young, what is held is as old as it was.
+    assert_eq!(states(60), [2, 0, 1, 1, 0, 1]);
+    assert_eq!(states(181), [0, 3, 0, 1, 0, 1]);
+    // A response with an unparseable row: its parsed rows are new, and its held row is as old as before.
     for now in [100, 170] {
         let mut partial = kept(1);
         partial.held = kept(1).tables;
@@ -183,30 +201,33 @@ fn states_add_up_and_age_is_that_of_the_last_complete_poll() {
             .commit(JOBS, &Target::Customer(id(2)), records, false, at(now))
             .unwrap();
     }
-    let stale_at = |now: i64| stale(&store.picture(None, at(now)), JOBS);
+    let stale_at = |now: i64| stale(&store.snapshot(None, at(now)), groups_of(JOBS)[0]);
     assert_eq!(stale_at(180), [false, false, false, false]);
     assert_eq!(stale_at(181), [true, true, false, true]);
-    assert_eq!(states(181), [0, 3, 0, 1, 1], "and the customer is not called fresh");
-    let picture = store.picture(None, at(181));
+    assert_eq!(states(181), [0, 3, 0, 1, 0, 1], "the customer is not fresh");
+    let snapshot = store.snapshot(None, at(181));
     assert!(
-        stale(&picture, groups_of(JOBS)[1]).iter().all(|stale| !*stale),
+        stale(&snapshot, groups_of(JOBS)[1]).iter().all(|stale| !*stale),
         "freshness never disappears"
     );
     assert_eq!(store.last_success(JOBS, &Target::Customer(id(2))), Some(at(0)));
 }
 
 #[test]
-fn nothing_is_newer_than_a_clock_that_was_set_back() {
+fn times_are_not_newer_than_a_clock_that_was_set_back() {
     let store = store(None);
     store.reconcile(&listed(0..1), true).1.unwrap();
     commit(&store, 0, 1, true, 3600).unwrap();
     store.not_after(at(0));
     assert_eq!(store.last_success(JOBS, &Target::Customer(id(0))), Some(at(0)));
-    assert!(stale(&store.picture(None, at(181)), JOBS)[0], "it ages from then on");
+    assert!(
+        stale(&store.snapshot(None, at(181)), groups_of(JOBS)[0])[0],
+        "it ages from then on"
+    );
 }
 
 #[test]
-fn a_customer_that_went_during_its_poll_does_not_come_back_as_a_ghost() {
+fn customer_removed_during_its_poll_is_not_restored() {
     let store = store(None);
     store.reconcile(&listed(0..10), true).1.unwrap();
     commit(&store, 9, 1, true, 0).unwrap();
@@ -214,41 +235,70 @@ fn a_customer_that_went_during_its_poll_does_not_come_back_as_a_ghost() {
     store.reconcile(&listed(0..9), true).1.unwrap();
     let late = BTreeMap::from([(id(9), kept(1))]);
     store.commit(JOBS, &Target::Customer(id(9)), late, true, at(1)).unwrap();
-    store.fail(JOBS, &Target::Customer(id(9)), &Error::Throttled);
-    let picture = store.picture(None, at(1));
-    assert!((0..picture.groups.len()).all(|group| stale(&picture, group).is_empty()));
+    store.fail(JOBS, &Target::Customer(id(9)));
+    let snapshot = store.snapshot(None, at(1));
+    assert!((0..snapshot.groups.len()).all(|group| stale(&snapshot, group).is_empty()));
 }
 
-fn failure(error: Error) -> crate::api::Failure {
-    error.at(crate::api::Endpoint::Jobs)
-}
-
-fn troubles(store: &Store, customer: usize) -> Vec<Trouble> {
-    let dossiers = store.dossiers(&[id(customer)], at(0));
-    let answers = dossiers.into_iter().flat_map(|dossier| dossier.answers);
-    answers.filter_map(|answer| answer.trouble).collect()
+fn error(store: &Store, customer: usize) -> Option<LastError> {
+    let snapshot = store.status_snapshot(at(0));
+    let jobs = snapshot.collectors().find(|collector| collector.id == JOBS)?;
+    jobs.poll_of(&Target::Customer(id(customer))).error
 }
 
 #[test]
-fn what_went_wrong_is_kept_until_it_goes_right_and_once_for_all_that_fail_alike() {
+fn failures_are_kept_until_success_and_once_if_alike() {
     let store = store(None);
     let (_, result) = store.reconcile(&listed(0..2), true);
     result.unwrap();
     for customer in 0..2 {
         store.expect(JOBS, &Target::Customer(id(customer)));
         let error = Error::Status(404);
-        store.fail(JOBS, &Target::Customer(id(customer)), &error);
-        store.explain(JOBS, &Target::Customer(id(customer)), &failure(error), at(5));
+        store.fail(JOBS, &Target::Customer(id(customer)));
+        store.explain(JOBS, &Target::Customer(id(customer)), &error, Endpoint::Jobs, at(5));
     }
-    let (one, other) = (troubles(&store, 0), troubles(&store, 1));
-    assert_eq!((&*one[0].text, one[0].at), ("jobs: status 404", at(5)));
-    assert!(Arc::ptr_eq(&one[0].text, &other[0].text));
+    let (one, other) = (error(&store, 0).unwrap(), error(&store, 1).unwrap());
+    assert_eq!((&*one.text, one.at, one.is_outage), ("jobs: status 404", at(5), false));
+    assert!(Arc::ptr_eq(&one.text, &other.text));
     store.not_after(at(-5));
-    assert_eq!(troubles(&store, 0), one);
+    assert_eq!(error(&store, 0), Some(one));
     commit(&store, 0, 1, true, 10).unwrap();
-    assert_eq!(troubles(&store, 0), []);
-    assert_eq!(troubles(&store, 1), other);
-    // Nothing is kept of targets that are not asked about.
-    store.explain(JOBS, &Target::Customer(id(7)), &failure(Error::Throttled), at(5));
-    assert_eq!(troubles(&store, 7), []);
+    assert_eq!(error(&store, 0), None);
+    assert_eq!(error(&store, 1), Some(other));
+    // Nothing is stored about targets that are not polled.
+    store.explain(JOBS, &Target::Customer(id(7)), &Error::Throttled, Endpoint::Jobs, at(5));
+    assert_eq!(error(&store, 7), None);
+}
+
+#[test]
+fn extra_drops_a_customer_after_two_lists_without_it() {
+    let store = store(None);
+    store.reconcile(&listed(0..2), true).1.unwrap();
+    let baselines = CollectorId::named("baselines").unwrap();
+    store.expect(baselines, &Target::Partner);
+    let list = |customers: &[usize], complete: bool| {
+        let records = customers.iter().map(|n| (id(*n), kept(1))).collect();
+        store
+            .commit(baselines, &Target::Partner, records, complete, at(0))
+            .unwrap();
+        held(&store)
+    };
+    assert_eq!(list(&[0, 1], true), 2);
+    assert_eq!(list(&[0], true), 2, "once says little");
+    assert_eq!(list(&[0, 1], true), 2);
+    assert_eq!(list(&[0], true), 2, "it was there in between");
+    assert_eq!(list(&[0], false), 2, "an incomplete list says nothing");
+    assert_eq!(list(&[0], true), 1);
+}
+
+#[test]
+fn part_of_a_record_is_as_old_as_the_whole() {
+    let store = store(None);
+    store.reconcile(&listed(0..1), true).1.unwrap();
+    commit(&store, 0, 3, true, 0).unwrap();
+    store.amend(JOBS, &id(0), kept(1));
+    assert_eq!(held(&store), 1);
+    assert_eq!(store.last_success(JOBS, &Target::Customer(id(0))), Some(at(0)));
+    store.amend(JOBS, &id(1), kept(1));
+    assert_eq!(held(&store), 1, "nothing is known of it");
 }

@@ -1,4 +1,6 @@
-//! `check`, as a support engineer runs it.
+//! The `check` command, as a support engineer runs it.
+//!
+//! This file is longer than others, because the cases share the runs of the command built here.
 
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Output};
@@ -7,11 +9,11 @@ use elements_exporter::simulator::{Fault, FaultKind};
 use serde_json::Value;
 use tokio::task::block_in_place;
 
-use crate::support::environment;
-use crate::world::{Partner, start, still};
+use crate::harness::environment;
+use crate::harness::partner::{Partner, start, still};
 
 fn check(base: &str, arguments: &[&str], more: &[(&str, &str)]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_elements_exporter"))
+    Command::new(crate::harness::program::PROGRAM)
         .arg("check")
         .args(arguments)
         .env_clear()
@@ -28,7 +30,7 @@ fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", text(output)))
 }
 
-/// A partner whose first customer has nothing that cannot be understood.
+/// Returns a partner whose first customer has no invalid values.
 async fn partner() -> Partner {
     let partner = start(still(8)).await;
     partner.handle.with_world(|world| {
@@ -46,7 +48,7 @@ fn line<'t>(text: &'t str, begins: &str) -> &'t str {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_tells_of_the_way_the_clock_each_permission_and_each_endpoint() {
+async fn check_reports_hosts_clock_permissions_and_endpoints() {
     let partner = partner().await;
     let output = block_in_place(|| check(&partner.base, &[], &[]));
     let report = text(&output);
@@ -57,7 +59,7 @@ async fn it_tells_of_the_way_the_clock_each_permission_and_each_endpoint() {
         "{report}"
     );
     assert!(
-        line(&report, &format!("HTTP {address}")).contains("answered "),
+        line(&report, &format!("HTTP {address}")).contains("responded in "),
         "{report}"
     );
     assert!(
@@ -79,11 +81,23 @@ async fn it_tells_of_the_way_the_clock_each_permission_and_each_endpoint() {
 #[tokio::test(flavor = "multi_thread")]
 async fn colours_are_for_terminals_and_json_for_programs() {
     let partner = partner().await;
+    // Including the collectors that are off by default.
+    let extras = elements_exporter::collector::ALL.iter().filter(|entry| entry.is_extra);
+    let extras = extras.map(|entry| format!("ELEMENTS_COLLECTORS__{}__ENABLED", entry.name.to_uppercase()));
+    let extras: Vec<String> = extras.collect();
+    let switches = extras.iter().map(|switch| (switch.as_str(), "true"));
+    let with = |more: &[(&'static str, &'static str)]| -> Vec<(&str, &str)> {
+        switches.clone().chain(more.iter().copied()).collect()
+    };
     let (coloured, plain, output) = block_in_place(|| {
         (
-            text(&check(&partner.base, &[], &[("CLICOLOR_FORCE", "1")])),
-            text(&check(&partner.base, &[], &[("NO_COLOR", "1"), ("CLICOLOR", "1")])),
-            check(&partner.base, &["--output=json"], &[("CLICOLOR_FORCE", "1")]),
+            text(&check(&partner.base, &[], &with(&[("CLICOLOR_FORCE", "1")]))),
+            text(&check(
+                &partner.base,
+                &[],
+                &with(&[("NO_COLOR", "1"), ("CLICOLOR", "1")]),
+            )),
+            check(&partner.base, &["--output=json"], &with(&[("CLICOLOR_FORCE", "1")])),
         )
     });
     assert!(coloured.contains("\u{1b}[1m\u{1b}[32mok"), "{coloured:?}");
@@ -122,7 +136,7 @@ async fn colours_are_for_terminals_and_json_for_programs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_understood_is_shown_by_its_shape_alone() {
+async fn invalid_value_is_shown_by_its_shape_only() {
     let partner = partner().await;
     partner.handle.with_world(|world| {
         for customer in &mut world.customers {
@@ -148,7 +162,7 @@ async fn what_cannot_be_understood_is_shown_by_its_shape_alone() {
         "{report}"
     );
     assert_eq!(odd["example"], "99.99.9999 aa aaaa");
-    assert_eq!(report["fell_short"], serde_json::json!(["1 value not understood"]));
+    assert_eq!(report["fell_short"], serde_json::json!(["1 invalid value"]));
     assert_eq!(report["not_in_the_reference"][0]["field"], "jobStatus", "{report}");
 }
 
@@ -175,14 +189,35 @@ async fn intervals_that_cannot_be_kept_fall_short() {
     let report = text(&tight);
     assert_eq!(tight.status.code(), Some(1), "{report}");
     let sentence = line(&report, "They cannot be kept: ");
-    assert!(sentence.contains("requests a second would be needed"), "{sentence}");
+    assert!(sentence.contains("set api.requests_per_second to "), "{sentence}");
+    assert!(
+        line(&report, "The limit reached first is ").contains("api.requests_per_second"),
+        "{report}"
+    );
     assert!(line(&report, "fell short: ").starts_with("fell short: the intervals; requests: "));
     assert!(line(&report, "licenses").contains(" off "), "{report}");
     assert_eq!(json(&roomy)["budget"]["suffices"], true);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pause_that_the_api_asks_for_is_said_at_once() {
+async fn latency_is_a_budget_of_its_own() {
+    let partner = partner().await;
+    let late = FaultKind::Delay { ms: 1_500 };
+    partner.handle.set_faults(vec![Fault::new("/partner/*overview*", late)]);
+    let narrow = [
+        ("ELEMENTS_API__REQUESTS_PER_SECOND", "1000"),
+        ("ELEMENTS_API__MAX_CONCURRENCY", "1"),
+        ("ELEMENTS_COLLECTORS__PROTECTED__INTERVAL", "5s"),
+    ];
+    let output = block_in_place(|| check(&partner.base, &["--output=json"], &narrow));
+    let report = json(&output);
+    assert_eq!(report["budget"]["binding"], "concurrency", "{report}");
+    assert_eq!(report["budget"]["suffices"], false, "{report}");
+    assert_eq!(report["fell_short"], serde_json::json!(["the intervals"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pause_requested_by_the_api_is_reported_immediately() {
     let partner = partner().await;
     let throttle = FaultKind::Throttle {
         retry_after: Some("1".to_owned()),
@@ -194,16 +229,16 @@ async fn a_pause_that_the_api_asks_for_is_said_at_once() {
     let output = block_in_place(|| check(&partner.base, &[], &[]));
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     assert!(text(&output).contains(", throttled: 1"));
-    let said = String::from_utf8(output.stderr).unwrap();
+    let printed = String::from_utf8(output.stderr).unwrap();
     assert!(
-        said.contains("the API asks for a pause (429)") && said.contains("endpoint=jobs"),
-        "{said}"
+        printed.contains("throttled (429)") && printed.contains("endpoint=jobs"),
+        "{printed}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_host_that_is_not_there_is_named_with_what_to_look_at() {
-    // A port of our own that nobody listens on.
+async fn unreachable_host_is_reported_with_advice() {
+    // A local port without a listener.
     let free = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -217,7 +252,7 @@ async fn a_host_that_is_not_there_is_named_with_what_to_look_at() {
         "{way}"
     );
     assert!(
-        line(&report, "token  ").ends_with("the token endpoint cannot be reached; see the connection above"),
+        line(&report, "token  ").ends_with("cannot reach the token endpoint; see the connection checks above"),
         "{report}"
     );
     let proxied = [("ELEMENTS_API__PROXY_URL", format!("http://user:hunter2@{free}"))];
@@ -230,7 +265,7 @@ async fn a_host_that_is_not_there_is_named_with_what_to_look_at() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_follows_from_a_failure_says_so_and_the_last_line_names_what_fell_short() {
+async fn check_ends_with_what_failed_and_its_consequences() {
     let partner = partner().await;
     let failing = FaultKind::Status { code: 404, body: None };
     partner
@@ -242,16 +277,16 @@ async fn what_follows_from_a_failure_says_so_and_the_last_line_names_what_fell_s
     let customers = line(&report, "customers  ");
     assert!(customers.contains("status 404; see api.version"), "{customers}");
     for collector in ["jobs", "protected", "scan_profiles", "scan_changes"] {
-        let told = line(&report, &format!("{collector} "));
+        let reported = line(&report, &format!("{collector} "));
         assert!(
-            told.contains("not tried") && told.ends_with("no customer is known, because customers failed"),
-            "{told}"
+            reported.contains("not tried") && reported.ends_with("no customer known: customers failed"),
+            "{reported}"
         );
     }
     let last = "fell short: customers; not tried: jobs, protected, scan_profiles, scan_changes; requests: ";
     assert!(line(&report, "fell short").starts_with(last), "{report}");
 
-    // What was not answered costs nobody knows what.
+    // Without a response, the number of requests is unknown.
     let jobs = Fault::new("/partner/*jobs*", FaultKind::Status { code: 500, body: None });
     partner.handle.set_faults(vec![jobs]);
     let report = text(&block_in_place(|| check(&partner.base, &[], &[])));
@@ -259,7 +294,10 @@ async fn what_follows_from_a_failure_says_so_and_the_last_line_names_what_fell_s
         line(&report, "The intervals need").starts_with("The intervals need at least "),
         "{report}"
     );
-    assert!(report.contains("is not known: jobs could not be measured."), "{report}");
+    assert!(
+        report.contains("Unknown whether the intervals can be met: jobs could not be measured."),
+        "{report}"
+    );
 
     partner.handle.set_faults(Vec::new());
     let nobody = [("ELEMENTS_CUSTOMERS__EXCLUDE", "*")];
@@ -270,14 +308,11 @@ async fn what_follows_from_a_failure_says_so_and_the_last_line_names_what_fell_s
         "{customers}"
     );
     let jobs = line(&report, "jobs ");
-    assert!(
-        jobs.ends_with("there is no customer to try it with, see customers"),
-        "{jobs}"
-    );
+    assert!(jobs.ends_with("no customer available, see customers"), "{jobs}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_that_is_refused_is_told_once_and_so_is_where_to_look() {
+async fn rejected_secret_is_reported_once_with_advice() {
     let partner = partner().await;
     for version in ["auto", "v1", "v3"] {
         let wrong = [
@@ -287,7 +322,7 @@ async fn a_secret_that_is_refused_is_told_once_and_so_is_where_to_look() {
         let output = block_in_place(|| check(&partner.base, &[], &wrong));
         let report = text(&output);
         assert_eq!(output.status.code(), Some(1), "{report}");
-        assert_eq!(report.matches("refused the client id").count(), 1, "{report}");
+        assert_eq!(report.matches("rejected the client id").count(), 1, "{report}");
         assert!(
             report.contains("in Elements, Settings > API app registration"),
             "{report}"
@@ -300,14 +335,13 @@ async fn a_secret_that_is_refused_is_told_once_and_so_is_where_to_look() {
     }
     partner.handle.set_scopes(Vec::new());
     let report = text(&block_in_place(|| check(&partner.base, &[], &[])));
-    let told =
-        "neither elements.customers.read.all nor, of the first generation, partner.customers.read.all is granted";
-    assert!(line(&report, "token  ").ends_with(told), "{report}");
+    let reported = "neither elements.customers.read.all (v3) nor partner.customers.read.all (v1) is granted";
+    assert!(line(&report, "token  ").ends_with(reported), "{report}");
     assert!(line(&report, "To grant a permission").contains("Settings > API app registration"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_is_no_plural() {
+async fn report_uses_the_singular_for_one() {
     let partner = start(still(1)).await;
     partner.handle.with_world(|world| world.customers[0].products.clear());
     let report = text(&block_in_place(|| check(&partner.base, &[], &[])));
@@ -321,7 +355,7 @@ async fn one_is_no_plural() {
     }
 }
 
-/// A proxy that says the same to whoever comes, for as long as the tests run.
+/// Starts a proxy that sends the same response to every client while the tests run.
 fn proxy(says: &'static str) -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -335,7 +369,7 @@ fn proxy(says: &'static str) -> String {
                     _ => break,
                 }
             }
-            // Whoever has gone does not hear it.
+            // The client may have disconnected.
             let _ = stream.write_all(says.as_bytes());
         }
     });
@@ -343,7 +377,7 @@ fn proxy(says: &'static str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proxy_in_the_way_is_named_for_what_it_does() {
+async fn failing_proxy_is_reported_with_its_problem() {
     let nobody_listens = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -351,15 +385,15 @@ async fn a_proxy_in_the_way_is_named_for_what_it_does() {
     for (proxy, expected) in [
         (
             proxy("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"),
-            "no connection through the proxy: it asks for a user name and a password; look at address",
+            "cannot connect through the proxy: it asks for a user name and a password; check address",
         ),
         (
             proxy("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"),
-            "no connection through the proxy: it refuses to connect to this host; look at address",
+            "cannot connect through the proxy: it refuses to connect to this host; check address",
         ),
         (
             format!("http://{nobody_listens}"),
-            "no connection through the proxy: Connection refused (os error 111); look at address",
+            "cannot connect through the proxy: Connection refused (os error 111); check address",
         ),
         (
             "http://proxy.invalid:3128".to_owned(),
@@ -369,14 +403,178 @@ async fn a_proxy_in_the_way_is_named_for_what_it_does() {
         let proxied = [("ELEMENTS_API__PROXY_URL", proxy.as_str())];
         let report = text(&block_in_place(|| check("https://elements.example.com", &[], &proxied)));
         assert!(line(&report, "TLS elements.example.com").contains(expected), "{report}");
-        assert!(!report.contains("api.proxy_url is not set"), "{report}");
+        assert!(!report.contains("api.proxy_url must be set"), "{report}");
         assert!(
             !report.contains("client error"),
-            "the library's layers say nothing: {report}"
+            "no messages of the libraries: {report}"
         );
         assert!(
-            line(&report, "token  ").ends_with("the token endpoint cannot be reached; see the connection above"),
+            line(&report, "token  ").ends_with("cannot reach the token endpoint; see the connection checks above"),
             "{report}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pattern_without_a_match_falls_short_with_the_nearest_name() {
+    let partner = partner().await;
+    let name = partner
+        .handle
+        .with_world(|world| world.customers[0].organization.clone());
+    let mistyped = format!("{}*", name.replacen(|letter: char| letter.is_lowercase(), "", 1));
+    let include = format!("[\"{name}\", \"{mistyped}\"]");
+    let overrides = format!("[{{customer: \"{name}\", rpo: 1h}}, {{customer: \"*zzz\", rpo: 1h}}]");
+    let more = [
+        ("ELEMENTS_CUSTOMERS__INCLUDE", include.as_str()),
+        ("ELEMENTS_RPO__OVERRIDES", overrides.as_str()),
+    ];
+    let output = block_in_place(|| check(&partner.base, &[], &more));
+    let report = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    let include = line(&report, "customers.include[1]");
+    assert!(
+        include.contains(&mistyped) && include.contains(&format!("nearest: {name:?}")),
+        "{report}"
+    );
+    assert!(
+        line(&report, "rpo.overrides[1].customer").contains("no similar name"),
+        "{report}"
+    );
+    assert!(
+        !report.contains("customers.include[0]") && !report.contains("rpo.overrides[0]"),
+        "{report}"
+    );
+    assert!(
+        report.contains("fell short: customers.include[1], rpo.overrides[1].customer"),
+        "{report}"
+    );
+    let output = block_in_place(|| check(&partner.base, &["--output=json"], &more));
+    assert_eq!(json(&output)["patterns"][0]["result"], "matches nothing");
+}
+
+/// Runs the offline check with an API that counts connections.
+fn offline(yaml: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("elements.yml");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let api = format!("api: {{base_url: '{base}', token_url: '{base}/token', proxy_url: '{base}'}}\n");
+    std::fs::write(&file, format!("{api}{yaml}")).unwrap();
+    let output = Command::new(crate::harness::program::PROGRAM)
+        .args(["check", "--offline"])
+        .arg(format!("--config.file={}", file.display()))
+        .args(arguments)
+        .env_clear()
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    // A connection would be in the queue of the listener.
+    listener.set_nonblocking(true).unwrap();
+    let connected = listener.accept().map(|(_, from)| from);
+    assert_eq!(connected.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    output
+}
+
+#[test]
+fn offline_check_reads_files_and_sends_nothing() {
+    let fixture = |name: &str| crate::harness::program::fixture(&format!("credentials/{name}"));
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    std::fs::write(at("secret"), "s3cret").unwrap();
+    std::fs::write(at("attributes.csv"), "customer,tier\nContoso,gold\n,bronze\n").unwrap();
+    let good = format!(
+        "auth: {{client_id: a, client_secret_file: '{}'}}\nstate: {{file: '{}'}}\nrpo: {{overrides: [{{module: 'Exchange*', rpo: 4h}}]}}\n",
+        at("secret"),
+        at("state")
+    );
+    let output = offline(&good, &[], &[]);
+    let report = text(&output);
+    assert_eq!(output.status.code(), Some(0), "{report}");
+    assert!(line(&report, "auth.client_secret_file").contains("valid"), "{report}");
+    assert!(
+        line(&report, "the configuration is valid").contains("requests: 0"),
+        "{report}"
+    );
+    assert!(!std::path::Path::new(&at("state")).exists(), "it writes nothing");
+    assert_eq!(
+        json(&offline(&good, &["--output=json"], &[]))["good"],
+        Value::Bool(true)
+    );
+
+    // A missing secret, a key of another certificate, an invalid state file, an unknown key: each is reported with its
+    // key, and ends with 78.
+    let certificate = format!(
+        "auth: {{client_id: a, certificate_file: '{}', private_key_file: '{}'}}\n",
+        fixture("cert.pem"),
+        fixture("other-key.pem")
+    );
+    let web = format!("--web.config.file={}", at("missing.yml"));
+    for (yaml, argument, key) in [
+        (
+            good.replace("/secret'", "/absent'"),
+            "--output=text",
+            "auth.client_secret_file",
+        ),
+        (certificate, "--output=text", "auth.certificate_file"),
+        (good.replace("/state'", "/secret'"), "--output=text", "state.file"),
+        (good.replace("rpo:", "rpos:"), "--output=text", "rpos"),
+        (good.replace("4h", "soon"), "--output=text", "rpo.overrides[0].rpo"),
+        (
+            good.replace("Exchange*", "{Exchange"),
+            "--output=text",
+            "rpo.overrides[0].module",
+        ),
+        (good.clone(), web.as_str(), "missing.yml"),
+        (
+            format!("{good}customers: {{attributes_file: '{}'}}\n", at("attributes.csv")),
+            "--output=text",
+            "attributes.csv:3",
+        ),
+    ] {
+        let output = offline(&yaml, &[argument], &[]);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(78), "{yaml}: {error}");
+        assert!(error.contains(key), "{key}: {error}");
+    }
+}
+
+#[test]
+fn offline_check_finds_dead_patterns_and_expired_secrets() {
+    let yaml = "auth: {client_id: a, client_secret_expires: 2020-01-31}\n\
+                customers: {include: [Contoso]}\nrpo: {overrides: [{module: Exchange Onlin, customer: x, rpo: 4h}]}\n\
+                metrics: {exclude: [elements_up, no_such_*]}\n";
+    let secret = [("ELEMENTS_AUTH__CLIENT_SECRET", "x")];
+    let output = offline(yaml, &[], &secret);
+    let report = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    assert!(
+        line(&report, "rpo.overrides[0].module").contains("Exchange Online"),
+        "{report}"
+    );
+    assert!(
+        line(&report, "auth.client_secret_expires").contains("expired"),
+        "{report}"
+    );
+    let wanted = "fell short: auth.client_secret_expires, rpo.overrides[0].module, metrics.exclude; requests: 0";
+    assert_eq!(line(&report, "fell short"), wanted, "customers are not known here");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn collector_that_needs_no_request_is_not_called_ok() {
+    let partner = partner().await;
+    partner.handle.with_world(|world| {
+        for customer in &mut world.customers {
+            customer.modules.clear();
+        }
+    });
+    let on = [("ELEMENTS_COLLECTORS__JOB_REPORTS__ENABLED", "true")];
+    let report = json(&block_in_place(|| check(&partner.base, &["--output=json"], &on)));
+    let collectors = report["collectors"].as_array().unwrap();
+    let found = collectors
+        .iter()
+        .find(|finding| finding["name"] == "job_reports")
+        .unwrap();
+    assert_eq!(found["result"], "not needed");
+    assert_eq!((&found["requests"], &found["outcome"]), (&0.into(), &"ok".into()));
+    assert_eq!(report["good"], true);
 }

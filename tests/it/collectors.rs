@@ -1,8 +1,11 @@
-//! JSON in, exposition out, for each collector and both generations of the API. What both tell comes out as one text.
+//! JSON in, exposition out, for each collector and both generations of the API. Common data of both results in the same
+//! text.
+//!
+//! This file is longer than others, so that the fixtures of both generations are side by side.
 
-use crate::canned::Canned;
-use crate::program::Program;
-use crate::support::{about_customers, config, eventually, expect, once, value};
+use crate::harness::canned::Canned;
+use crate::harness::program::Program;
+use crate::harness::{about_customers, config, eventually, expect, once, value};
 
 const ID: &str = "00427fbc-8832-46cf-a1d2-582fa46ec638";
 
@@ -16,7 +19,7 @@ const V3_CUSTOMERS: &str = r#"{"data":[{"id":"00427fbc-8832-46cf-a1d2-582fa46ec6
     "tenants":[{"id":"t1","name":"One"},{"id":"t2","name":"Two"}]}],
     "metadata":{"pageIndex":1,"pageSize":100,"totalCount":1}}"#;
 
-/// One full poll of the customer list and one collector, in one generation.
+/// Polls the customer list and one collector once, in one generation.
 async fn poll(collector: &str, generation: &str, answers: &[(&str, &str)], more: &[(&str, &str)]) -> (String, bool) {
     let (text, good, _) = poll_and_look(collector, generation, answers, more).await;
     (text, good)
@@ -50,7 +53,8 @@ async fn poll_and_look(
     (text, good, canned)
 }
 
-/// A sample of the vendor's pages as JSON: their comments run from two slashes after white space to the line's end.
+/// Returns a sample of the vendor's pages as JSON. Its comments extend from two slashes after white space to the end of
+/// the line.
 fn without_comments(sample: &str) -> String {
     let lines = sample.lines().map(|line| line.split(" //").next().unwrap_or_default());
     lines.collect::<Vec<_>>().join("\n")
@@ -63,25 +67,25 @@ async fn customers() {
     let (v3, good) = poll("customers", "v3", &[], &[]).await;
     assert!(good);
     expect("customers", &about_customers(&v3));
-    // What only the second generation knows, at this endpoint.
+    // Fields that only the second generation has at this endpoint.
     let v3 = about_customers(&v3).replace(r#"management_mode="partner""#, r#"management_mode="""#);
     let v3: String = v3
         .lines()
-        .filter(|line| !line.starts_with("elements_customer_tenants"))
+        .filter(|line| !line.starts_with("elements_customer_tenants") && !line.starts_with("elements_tenant_info"))
         .map(|line| line.to_owned() + "\n")
         .collect();
     assert_eq!(about_customers(&v1), v3);
-    assert!(!v1.contains('@'), "no address without being asked for");
+    assert!(!v1.contains('@'), "addresses must be enabled");
 }
 
 #[tokio::test]
-async fn the_owners_address_is_a_label_where_it_is_asked_for() {
+async fn owner_address_is_a_label_if_enabled() {
     let (text, _) = poll("customers", "v1", &[], &[("ELEMENTS_METRICS__OWNER_EMAIL", "true")]).await;
     assert!(text.contains(r#"owner_email="aptest***s8@avepoint.com"} 1"#), "{text}");
 }
 
 #[tokio::test]
-async fn one_customer_of_the_vendors_page() {
+async fn customer_of_the_vendors_page() {
     let sample = without_comments(
         r#"{
     "@odata.context": "https://graph.avepointonlineservices.com/partner/$metadata#Customers/$entity",
@@ -101,7 +105,7 @@ async fn one_customer_of_the_vendors_page() {
     assert_eq!(
         lines,
         [path],
-        "the list is not asked for where all customers are named by id"
+        "the list is not requested if all customers are configured by id"
     );
     assert_eq!(
         value(&text, &format!(r#"elements_customer_status{{customer_id="{ID}"}}"#)),
@@ -159,7 +163,7 @@ async fn jobs_of_the_vendors_page_never_ran() {
     expect("jobs_never_ran", &about_customers(&text));
 }
 
-/// The same runs in words and strings, and in numbers.
+/// The same runs, in words and strings, and in numbers.
 const V1_JOBS: &str = r#"{"value":[
     {"jobType":"Microsoft 365","jobModule":"Exchange Online","status":"Successful","jobId":"EX1","name":"daily",
      "totalCount":"2323","failedCount":"0","successfulCount":"2323","skippedCount":"0","warningCount":"0",
@@ -182,10 +186,10 @@ const V3_JOBS: &str = r#"{"data":[
     {"jobType":12,"jobModule":356,"status":3,"jobId":"VM9","totalCount":3,"failedCount":0,"successfulCount":0,
      "skippedCount":0,"warningCount":3,"backupSize":null,"startTime":"2025-09-11T00:00:00.0000000Z",
      "endTime":"2025-09-11T00:10:00.0000000Z","jobDuration":"10m"},
-    {"jobType":7,"jobModule":303,"status":1,"jobId":"EX2","totalCount":10,"failedCount":0,"successfulCount":10,
+    {"jobType":7,"jobModule":303,"status":1,"jobId":"EX2","name":"daily","totalCount":10,"failedCount":0,"successfulCount":10,
      "skippedCount":0,"warningCount":0,"backupSize":"N/A","startTime":"2025-09-12T03:00:00.0000000Z",
      "endTime":"N/A","jobDuration":"N/A","lastModifyTime":"2025-09-12T03:05:00.0000000Z"},
-    {"jobType":7,"jobModule":303,"status":2,"jobId":"EX1","totalCount":2323,"failedCount":"0",
+    {"jobType":7,"jobModule":303,"status":2,"jobId":"EX1","name":"daily","totalCount":2323,"failedCount":"0",
      "successfulCount":"2323","skippedCount":0,"warningCount":0,"backupSize":"5.01GB",
      "startTime":"2025-09-11T03:03:37.0000000Z","endTime":"2025-09-11T03:21:16.0000000Z","jobDuration":"17m 39s",
      "lastModifyTime":"2025-09-11T03:21:16.0000000Z"},
@@ -195,13 +199,13 @@ const V3_JOBS: &str = r#"{"data":[
      "lastModifyTime":"2025-09-11T02:30:00.5Z"}],
     "metadata":{"pageIndex":1,"pageSize":100,"totalCount":4}}"#;
 
-/// What the oldest page says: every field in PascalCase, counts as integers.
+/// Format of the oldest page: every field in PascalCase, counts as integers.
 const OLDEST_JOBS: &str = r#"{"value":[
     {"JobType":"Microsoft 365","JobModule":"Exchange Online","Status":"Finished","JobId":"EX1","Name":"daily",
      "TotalCount":2323,"FailedCount":0,"SuccessfulCount":2323,"SkippedCount":0,"WarningCount":0,
      "BackupSize":"5.01 GB","StartTime":"2025-09-11T03:03:37Z","EndTime":"2025-09-11T03:21:16Z",
      "JobDuration":"17m39s","LastModifyTime":"2025-09-11T03:21:16Z"},
-    {"JobType":"Microsoft 365","JobModule":"Exchange Online","Status":"Not Finished","JobId":"EX2",
+    {"JobType":"Microsoft 365","JobModule":"Exchange Online","Status":"Not Finished","JobId":"EX2","Name":"daily",
      "TotalCount":10,"FailedCount":0,"SuccessfulCount":10,"SkippedCount":0,"WarningCount":0,"BackupSize":"N/A",
      "StartTime":"2025-09-12T03:00:00Z","EndTime":"N/A","JobDuration":"N/A","LastModifyTime":"2025-09-12T03:05:00Z"},
     {"JobType":"Microsoft 365","JobModule":"Microsoft 365 Groups","Status":"Finished with exception","JobId":"N/A",
@@ -235,7 +239,7 @@ async fn jobs() {
 }
 
 #[tokio::test]
-async fn wanted_jobs_are_asked_for_by_type_and_module() {
+async fn selected_jobs_are_requested_by_type_and_module() {
     let wanted = [
         ("ELEMENTS_COLLECTORS__JOBS__JOB_TYPES", "Microsoft 365, 12"),
         (
@@ -251,7 +255,7 @@ async fn wanted_jobs_are_asked_for_by_type_and_module() {
     let mut lines: Vec<_> = canned.seen().into_iter().map(|seen| seen.line).collect();
     lines.sort();
     assert_eq!(lines, ["GET /partner/customers".to_owned(), machines, exchange]);
-    assert!(!text.contains("Groups"), "what was not asked for is not shown");
+    assert!(!text.contains("Groups"), "jobs that were not requested are not exposed");
 
     let path = format!("POST /partner/external/v3/general/customers/{ID}/avpt-products/jobs/batch");
     let (text, good, canned) = poll_and_look("jobs", "v3", &[(&path, V3_JOBS)], &wanted).await;
@@ -270,7 +274,7 @@ async fn wanted_jobs_are_asked_for_by_type_and_module() {
 }
 
 #[tokio::test]
-async fn the_older_base_path_works_by_configuration() {
+async fn older_base_path_can_be_configured() {
     let older = [("ELEMENTS_API__V1_BASE_PATH", "/partner/api/V1.1")];
     let answers = [("GET /partner/api/V1.1/customers", V1_CUSTOMERS)];
     let (text, good) = poll("customers", "v1", &answers, &older).await;
@@ -316,9 +320,82 @@ async fn protected_data_of_the_vendors_page() {
         "dataSizeStoredInAvePoint":"0GB"}]"#;
     let (other, good) = poll("protected", "v3", &[(&v3, body)], &[]).await;
     assert!(good, "{other}");
-    let protected = |text: &str| crate::support::samples(text, "elements_protected");
+    let protected = |text: &str| crate::harness::samples(text, "elements_protected");
     expect("protected", &protected(&text));
     assert_eq!(protected(&text), protected(&other));
+}
+
+#[tokio::test]
+async fn empty_tenant_list_is_none_and_duplicates_count_once() {
+    for (tenants, expected) in [
+        (r#","tenants":[]"#, Some(0.0)),
+        ("", None),
+        (r#","tenants":null"#, None),
+        (
+            r#","tenants":[{"id":"caf94a75-2cc6-43aa-b04b-794c8baf5ea3","name":""},{"id":"CAF94A75-2CC6-43AA-B04B-794C8BAF5EA3","name":"A"},
+            {"name":"without an id"}]"#,
+            Some(2.0),
+        ),
+    ] {
+        let body =
+            format!(r#"{{"data":[{{"id":"{ID}","organization":"One"{tenants}}}],"metadata":{{"totalCount":1}}}}"#);
+        let path = "POST /partner/external/v3/general/customers/batch";
+        let (text, good) = poll("customers", "v3", &[(path, &body)], &[]).await;
+        assert!(good, "{text}");
+        let count = value(&text, &format!("elements_customer_tenants{{customer_id=\"{ID}\"}}"));
+        assert_eq!(count, expected, "{tenants}");
+        let infos = crate::harness::samples(&text, "elements_tenant_info");
+        let one = format!(
+            "elements_tenant_info{{customer_id=\"{ID}\",tenant_id=\"caf94a75-2cc6-43aa-b04b-794c8baf5ea3\",tenant_name=\"A\"}} 1\n"
+        );
+        assert_eq!(
+            infos,
+            if expected == Some(2.0) { one } else { String::new() },
+            "{tenants}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn protected_data_by_tenant() {
+    let row = |more: &str, protected: u32| {
+        format!(
+            r#"{{"serviceType":"Microsoft 365","serviceModule":"Exchange Online","totalScannedObjects":10,
+            "totalProtectedObjects":{protected},"dataSizeStoredInAvePoint":"1 GB"{more}}}"#
+        )
+    };
+    let rows = [
+        row("", 9),
+        row(r#","tenantId":"T1","lastRunTime":"09/20/2026T13:00:00Z""#, 8),
+        row(r#","tenantId":"T1","lastRunTime":"09/21/2026T13:00:00Z""#, 3),
+        row(r#","tenantId":"T2","lastRunTime":1790000000000"#, 10),
+        row(r#","tenantId":"N/A""#, 9),
+    ];
+    let body = format!(r#"{{"data":[{}],"metadata":{{"totalCount":5}}}}"#, rows.join(","));
+    let path = format!("GET /partner/external/v3/general/customers/{ID}/cloud-backup-m365/overview");
+    let (text, good) = poll("protected", "v3", &[(&path, &body)], &[]).await;
+    assert!(good, "{text}");
+    expect(
+        "protected_tenants",
+        &crate::harness::samples(&text, "elements_protected"),
+    );
+    let duplicates = r#"elements_exporter_duplicate_rows_total{endpoint="protected"}"#;
+    assert_eq!(value(&text, duplicates), Some(2.0));
+}
+
+#[tokio::test]
+async fn tenants_of_protected_data_are_bounded() {
+    let rows: Vec<String> = (0..10_001)
+        .map(|n| format!(r#"{{"serviceType":7,"serviceModule":303,"totalScannedObjects":1,"tenantId":"t{n}"}}"#))
+        .collect();
+    let path = format!("GET /partner/customers/{ID}/protected");
+    let body = format!(r#"{{"value":[{}]}}"#, rows.join(","));
+    let (text, good) = poll("protected", "v1", &[(&path, &body)], &[]).await;
+    assert!(!good, "a truncated response is not complete");
+    let shown = crate::harness::samples(&text, "elements_protected_scanned_objects");
+    assert_eq!(shown.lines().count(), 10_000);
+    let counted = r#"elements_exporter_decode_errors_total{endpoint="protected",field="tenantId"}"#;
+    assert_eq!(value(&text, counted), Some(1.0));
 }
 
 /// A pooled subscription, and one service subscribed twice.
@@ -350,19 +427,126 @@ async fn licenses() {
     assert!(good, "{one}");
     let (other, good) = poll("licenses", "v3", &[(path, &v3)], &[]).await;
     assert!(good, "{other}");
-    let licenses = |text: &str| crate::support::samples(text, "elements_license");
+    let licenses = |text: &str| crate::harness::samples(text, "elements_license");
     expect("licenses", &licenses(&one));
     assert_eq!(licenses(&one), licenses(&other));
-    let tenants = |text: &str| crate::support::samples(text, "elements_customer_tenants");
-    assert_eq!(
-        tenants(&one),
-        tenants(&other),
-        "each generation tells the tenants somewhere"
-    );
+    let tenants = |text: &str| crate::harness::samples(text, "elements_customer_tenants");
+    assert_eq!(tenants(&one), tenants(&other), "each generation reports the tenants");
     assert_eq!(
         tenants(&one),
         format!("elements_customer_tenants{{customer_id=\"{ID}\"}} 2\n")
     );
+    let infos = |text: &str| crate::harness::samples(text, "elements_tenant_info");
+    let nameless = infos(&other).replace("\"One\"", "\"\"").replace("\"Two\"", "\"\"");
+    assert_eq!(infos(&one), nameless, "the first generation has only ids");
+    assert_eq!(infos(&one).lines().count(), 2);
+}
+
+#[tokio::test]
+async fn licenses_are_collected_and_marked_by_product() {
+    let product = |service: &str, package: &str| {
+        format!(
+            r#"{{"service":"{service}","package":"{package}","purchasedUserSeats":"5",
+            "expirationDate":"12-31-2026T12:00:00Z"}}"#
+        )
+    };
+    let products = [
+        product("Cloud Backup for Salesforce® - Backup", "N/A"),
+        product("Cloud Backup for Microsoft 365 - Power Platform", "A"),
+        product("Cloud Backup for Microsoft 365 - Power Platform", "B"),
+        product("tyGraph - Microsoft", "N/A"),
+    ];
+    let body = format!(
+        r#"{{"value":[{{"customerId":"{ID}","products":[{}]}}]}}"#,
+        products.join(",")
+    );
+    let answers = [("GET /partner/services", body.as_str())];
+    let only = |services: &'static str| [("ELEMENTS_COLLECTORS__LICENSES__SERVICES", services)];
+    let infos = |text: &str| crate::harness::samples(text, "elements_license_info");
+    let (all, good) = poll("licenses", "v1", &answers, &[]).await;
+    assert!(good, "{all}");
+    let marked = |text: &str| {
+        infos(text)
+            .lines()
+            .filter(|line| line.contains(r#",backup="true"} 1"#))
+            .count()
+    };
+    assert_eq!((infos(&all).lines().count(), marked(&all)), (4, 3), "{all}");
+    assert_eq!(all.matches("backup=").count(), 3, "{all}");
+    let end = "elements_license_expiration_timestamp_seconds";
+    assert!(
+        crate::harness::samples(&all, end)
+            .lines()
+            .all(|line| line.ends_with(" 1798718400"))
+    );
+    // The distinguishing label does not depend on the other selected services.
+    for services in [
+        "Cloud Backup for Salesforce - *",
+        "cloud backup for salesforce® - backup",
+    ] {
+        let (some, _) = poll("licenses", "v1", &answers, &only(services)).await;
+        assert_eq!(infos(&some).lines().count(), 1, "{services}: {some}");
+    }
+    let (some, _) = poll("licenses", "v1", &answers, &only("* - Power Platform")).await;
+    let of_all: Vec<_> = all.lines().filter(|line| line.contains("Power Platform")).collect();
+    let of_some: Vec<_> = some
+        .lines()
+        .filter(|line| line.starts_with("elements_license"))
+        .collect();
+    assert_eq!(of_some, of_all);
+    assert!(!infos(&some).contains(r#"license="""#), "{some}");
+    let marks = [("ELEMENTS_COLLECTORS__LICENSES__BACKUP_SERVICES", "tyGraph*")];
+    let (other, _) = poll("licenses", "v1", &answers, &marks).await;
+    assert_eq!((infos(&other).lines().count(), marked(&other)), (4, 1));
+}
+
+#[tokio::test]
+async fn excluded_metrics_leave_no_trace() {
+    let excluded = "elements_customer_*,elements_exporter_collector_success,elements_exporter_token_failures_total,\
+        elements_exporter_api_request_duration_seconds,process_*,elements_up,elements_exporter_build_info,no_such_*";
+    let all = poll("customers", "v3", &[], &[]).await.0;
+    let text = poll("customers", "v3", &[], &[("ELEMENTS_METRICS__EXCLUDE", excluded)])
+        .await
+        .0;
+    let names = |text: &str, what: &str| -> std::collections::BTreeSet<String> {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(what));
+        lines
+            .filter_map(|line| line.split(' ').next().map(str::to_owned))
+            .collect()
+    };
+    let is_left_out = |name: &String| {
+        let families = ["elements_customer_", "process_"];
+        let whole = excluded.split(',').map(str::trim);
+        families.iter().any(|family| name.starts_with(family)) || whole.into_iter().any(|other| other == name.as_str())
+    };
+    for what in ["# HELP ", "# TYPE "] {
+        let mut expected = names(&all, what);
+        expected.retain(|name| !is_left_out(name));
+        assert_eq!(names(&text, what), expected);
+    }
+    for excluded in [
+        "elements_customer_info",
+        "process_",
+        "token_failures",
+        "request_duration",
+        "elements_up",
+    ] {
+        assert!(all.contains(excluded) && !text.contains(excluded), "{excluded}: {text}");
+    }
+    let series = |text: &str| value(text, "elements_exporter_series").unwrap();
+    let shown = |text: &str| {
+        let freshness = crate::harness::samples(text, "elements_exporter_collector_success")
+            .lines()
+            .count()
+            + crate::harness::samples(text, "elements_exporter_collector_last")
+                .lines()
+                .count();
+        about_customers(text).lines().count() + freshness
+    };
+    for text in [&all, &text] {
+        assert_eq!(series(text), f64::from(u32::try_from(shown(text)).unwrap()), "{text}");
+    }
+    assert!(series(&text) < series(&all));
 }
 
 #[tokio::test]
@@ -373,7 +557,7 @@ async fn license_labels_do_not_depend_on_the_order_of_rows() {
         let shuffled: Vec<_> = order.iter().map(|place| &products[*place]).collect();
         let body = serde_json::json!({ "value": [{ "customerId": ID, "products": shuffled }] }).to_string();
         let (text, _) = poll("licenses", "v1", &[("GET /partner/services", &body)], &[]).await;
-        texts.push(crate::support::samples(&text, "elements_license"));
+        texts.push(crate::harness::samples(&text, "elements_license"));
     }
     assert_eq!(texts[0], texts[1]);
     assert_eq!(texts[0], texts[2]);
@@ -415,14 +599,14 @@ async fn scan_profiles() {
     assert!(good, "{one}");
     let (other, good) = poll("scan_profiles", "v3", &answers, &[]).await;
     assert!(good, "{other}");
-    let profiles = |text: &str| crate::support::samples(text, "elements_scan");
+    let profiles = |text: &str| crate::harness::samples(text, "elements_scan");
     expect("scan_profiles", &profiles(&one));
     assert_eq!(profiles(&one), profiles(&other));
     assert!(!one.contains("admin@contoso.example"), "the account is personal");
 }
 
 #[tokio::test]
-async fn details_of_a_scan_profile_are_asked_for_when_it_was_modified_and_at_least_every_other_time() {
+async fn scan_profile_details_are_refreshed_every_other_poll() {
     let list = format!("GET /partner/customers/{ID}/scanProfiles");
     let detail = format!("{list}/p-1");
     let listed = |modified: &str| format!(r#"{{"value":[{{"profileId":"p-1","modifiedTime":"{modified}"}}]}}"#);
@@ -430,7 +614,7 @@ async fn details_of_a_scan_profile_are_asked_for_when_it_was_modified_and_at_lea
     let canned = Canned::start(&[("GET /partner/customers", V1_CUSTOMERS)]).await;
     canned.set(&list, 200, &listed("2026-09-14T16:17:38Z"));
     canned.set(&detail, 200, &named("before"));
-    // The scans' changes stand on the same list, and would be counted among those who ask for it.
+    // Scan changes request the same list, and these requests would be counted as well.
     let settings = [
         ("ELEMENTS_API__VERSION", "v1"),
         ("ELEMENTS_COLLECTORS__SCAN_CHANGES__ENABLED", "false"),
@@ -438,11 +622,11 @@ async fn details_of_a_scan_profile_are_asked_for_when_it_was_modified_and_at_lea
     let exporter = Program::start(&canned.base, &[], &settings).await;
     let lines = || canned.seen().into_iter().map(|seen| seen.line).collect::<Vec<_>>();
     let lists = |lines: &[String]| lines.iter().filter(|line| **line == list).count();
-    let asked = eventually("the list was asked for often", || async {
+    let requested = eventually("the list was requested often", || async {
         Some(lines()).filter(|lines| lists(lines) > 8)
     })
     .await;
-    let profiles = asked.iter().filter(|line| **line == list || **line == detail);
+    let profiles = requested.iter().filter(|line| **line == list || **line == detail);
     let runs: Vec<bool> = profiles.map(|line| *line == detail).collect();
     assert!(
         runs.windows(3).all(|three| three.contains(&true)),
@@ -453,7 +637,7 @@ async fn details_of_a_scan_profile_are_asked_for_when_it_was_modified_and_at_lea
         "not every time: {runs:?}"
     );
 
-    // A change that the list tells of shows with the next poll.
+    // A change in the list is visible after the next poll.
     canned.set(&detail, 200, &named("after"));
     canned.set(&list, 200, &listed("2026-09-14T16:17:39Z"));
     exporter
@@ -462,7 +646,7 @@ async fn details_of_a_scan_profile_are_asked_for_when_it_was_modified_and_at_lea
 }
 
 #[tokio::test]
-async fn a_profile_without_details_is_what_the_list_says() {
+async fn profile_without_details_has_the_values_of_the_list() {
     let list = format!("GET /partner/customers/{ID}/scanProfiles");
     let one = format!("{list}/p-1");
     let listed =
@@ -525,7 +709,7 @@ async fn scan_changes() {
     assert!(good, "{one}");
     let (other, good) = poll("scan_changes", "v3", &answers, &objects).await;
     assert!(good, "{other}");
-    let changes = |text: &str| crate::support::samples(text, "elements_scan");
+    let changes = |text: &str| crate::harness::samples(text, "elements_scan");
     expect("scan_changes", &changes(&one));
     assert_eq!(changes(&one), changes(&other));
     let (without, _, canned) = poll_and_look("scan_changes", "v1", &answers, &[]).await;
@@ -534,7 +718,7 @@ async fn scan_changes() {
 }
 
 #[tokio::test]
-async fn scopes_are_those_of_enabled_collectors_and_asked_for_once() {
+async fn scopes_of_enabled_collectors_are_requested_once() {
     let path = format!("POST /partner/external/v3/general/customers/{ID}/avpt-products/jobs/batch");
     let (_, _, canned) = poll_and_look("jobs", "v3", &[(&path, V3_JOBS)], &[]).await;
     let tokens = canned.token_requests();

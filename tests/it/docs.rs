@@ -1,5 +1,5 @@
-//! What the documentation tells people to type works: every command is run, or it is known why a test cannot run it, and
-//! then what it names is there.
+//! Commands in the documentation work. Every command is run; for a command that a test cannot run, the reason is
+//! listed, and the files, flags and keys that it names must exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,42 +8,46 @@ use std::process::{Command, Output, Stdio};
 
 use elements_exporter::config;
 
-use crate::program::Program;
-use crate::support::eventually;
-use crate::world::{Partner, start, still};
+use crate::harness::eventually;
+use crate::harness::partner::{Partner, start, still};
+use crate::harness::program::Program;
 
-/// The pages that tell people what to type, besides all of `docs`.
+/// Pages with commands besides all of `docs`.
 const PAGES: [&str; 3] = ["README.md", "CONTRIBUTING.md", "SECURITY.md"];
 
-/// Blocks that are indented and are no commands, by how they begin. Queries are known as such by themselves.
-const NO_COMMANDS: [&str; 1] = ["config → auth → api"];
+/// Beginnings of indented blocks that are not commands, and of spans that only name one. Queries are detected
+/// automatically.
+const NO_COMMANDS: [&str; 2] = ["config → auth → api", "promtool tsdb create-blocks-from openmetrics"];
 
-/// Commands that no test can run, by how they begin, and why. What they name is looked for all the same.
-const NOT_RUN: [(&str, &str); 21] = [
-    ("./tests/run", "this is how this test is run"),
+/// Beginnings of commands that no test can run, with the reason. The files, flags and keys that they name are still
+/// checked.
+const NOT_RUN: [(&str, &str); 23] = [
+    ("./tests/run", "runs this test"),
     (".ci/run", "runs this test"),
     ("tests/deb", "builds a release and a package"),
-    ("tests/kube/run", "builds the tools of Kubernetes"),
+    ("tests/kube/run", "builds the Kubernetes tools"),
     ("tests/reproducible", "builds the release twice"),
-    ("tests/soak", "takes minutes; a short one is a test"),
+    ("tests/soak", "takes minutes; a short run is a test"),
+    ("tests/month/run", "takes minutes and needs Go"),
     ("fuzz/run", "needs a nightly compiler"),
-    ("benches/run", "measures, which takes a machine of its own"),
+    ("benches/run", "measures, which needs an idle machine"),
     ("deploy/deb/build", "needs a release; tests/deb runs it"),
     ("deploy/build", "builds the release; tests/reproducible runs it"),
-    ("cargo build --release --timings", "builds the release"),
-    ("cargo test", "this is how this test is run"),
-    ("cargo doc", "opens a browser; .ci/run makes the documentation"),
+    ("cargo build --profile dist --timings", "builds the release"),
+    ("cargo test", "runs this test"),
+    ("cargo install", "builds the release"),
+    ("cargo doc", "opens a browser; .ci/run builds the documentation"),
     ("cargo deny", "run by .ci/run"),
     ("cargo audit", "run by .ci/run"),
     ("docker", "needs a container runtime"),
-    ("kubectl", "needs a cluster; tests/kube/run looks at what is applied"),
+    ("kubectl", "needs a cluster; tests/kube/run checks the manifests"),
     ("helm", "needs a cluster; tests/kube/run renders the chart"),
     ("sudo", "changes the machine"),
     ("sha256sum --check", "needs a release"),
     ("gh attestation", "needs a release"),
 ];
 
-/// Programs that a command can begin with. A span of code that begins with one of them is a command, too.
+/// Programs with which a command can begin. A span of code that begins with one of them is a command as well.
 const PROGRAMS: [&str; 10] = [
     "elements_exporter ",
     "curl ",
@@ -61,32 +65,38 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A command as a page tells it, on one line.
+/// A command from a page, on one line.
 #[derive(Clone, Debug, PartialEq)]
-struct Told {
+struct DocCommand {
     page: String,
     text: String,
-    /// Whether it stands in a block, to be copied as it is, and not in a sentence.
+    /// Whether it is in a block, to be copied unchanged, rather than in a sentence.
     in_block: bool,
 }
 
 fn pages() -> Vec<String> {
-    let docs = fs::read_dir(root().join("docs")).unwrap();
-    let docs = docs.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let docs = docs
-        .filter(|name| name.ends_with(".md"))
-        .map(|name| format!("docs/{name}"));
-    let mut pages: Vec<String> = PAGES.map(ToOwned::to_owned).into_iter().chain(docs).collect();
+    let mut pages = PAGES.map(ToOwned::to_owned).to_vec();
+    let mut folders = vec!["docs".to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(root().join(&folder)).unwrap().map(Result::unwrap) {
+            let path = format!("{folder}/{}", entry.file_name().into_string().unwrap());
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(path);
+            } else if path.ends_with(".md") {
+                pages.push(path);
+            }
+        }
+    }
     pages.sort();
     pages
 }
 
-/// What a page has in blocks of commands and in spans of code.
-fn commands(page: &str) -> Vec<Told> {
+/// Returns the commands in the code blocks and code spans of a page.
+fn commands(page: &str) -> Vec<DocCommand> {
     let text = fs::read_to_string(root().join(page)).unwrap();
-    let mut told = Vec::new();
+    let mut quoted = Vec::new();
     let mut add = |text: &str, in_block| {
-        told.push(Told {
+        quoted.push(DocCommand {
             page: page.to_owned(),
             text: text.to_owned(),
             in_block,
@@ -103,6 +113,13 @@ fn commands(page: &str) -> Vec<Told> {
                 !kind.is_empty() || block.iter().all(|line| line.starts_with(['#', 'e'])),
                 "{page}: a block that does not say what it is: {block:?}"
             );
+            if kind == "promql" {
+                let query = block.join(" ");
+                assert!(
+                    promql_parser::parser::parse(&query).is_ok(),
+                    "{page}: no query: {query}"
+                );
+            }
             if ["sh", "bash", "shell", "console"].contains(&kind) {
                 for command in joined(&block) {
                     add(command.trim_start_matches("$ "), true);
@@ -126,24 +143,25 @@ fn commands(page: &str) -> Vec<Told> {
     }
     for span in spans.split('`').skip(1).step_by(2) {
         let span = span.split_whitespace().collect::<Vec<_>>().join(" ");
-        if PROGRAMS.iter().any(|program| span.starts_with(program)) {
+        let is_command = !NO_COMMANDS.contains(&span.as_str());
+        if is_command && PROGRAMS.iter().any(|program| span.starts_with(program)) {
             add(&span, false);
         }
     }
-    told
+    quoted
 }
 
-/// Whether a block is a query or one of the others that are no commands.
+/// Returns whether a block is a query, or another block that is not a command.
 fn is_something_else(block: &[&str]) -> bool {
     let text = block.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
-    // A command with flags may be read as a difference, so a query has to be about metrics as well.
+    // A command with flags may parse as a difference, so a query must also contain a metric.
     let is_query = text.contains("elements_")
         && text.split(' ').next() != Some("elements_exporter")
         && promql_parser::parser::parse(&text).is_ok();
     is_query || NO_COMMANDS.iter().any(|beginning| text.starts_with(beginning))
 }
 
-/// The commands of a block, each on one line, without comments.
+/// Returns the commands of a block, each on one line, without comments.
 fn joined(block: &[&str]) -> Vec<String> {
     let mut commands = vec![String::new()];
     for line in block.iter().map(|line| line.trim()) {
@@ -165,7 +183,7 @@ fn joined(block: &[&str]) -> Vec<String> {
         .collect()
 }
 
-/// What stands for a word that is an example here: a directory for one in capitals, and the file that is shipped.
+/// Replaces placeholders: words in capitals by a directory, and the name of the example by the shipped file.
 fn filled_in(word: &str, directory: &Path) -> String {
     match word {
         "DIR" => directory.join("assets").display().to_string(),
@@ -177,7 +195,7 @@ fn filled_in(word: &str, directory: &Path) -> String {
     }
 }
 
-/// Where the commands are run: a partner to ask, an exporter to look at, and a place for what they write.
+/// Environment for the commands: a simulated partner, a running exporter, and a directory for output.
 struct Stage {
     partner: Partner,
     exporter: Program,
@@ -195,9 +213,9 @@ impl Stage {
         }
     }
 
-    /// The configuration of an operator who followed the page that far, but for the API, which is simulated.
+    /// Returns the configuration of an operator who has followed the page so far, with the simulated API.
     fn environment(&self) -> Vec<(String, String)> {
-        let variables = crate::support::environment(&self.partner.base, &[("ELEMENTS_API__VERSION", "v3")]);
+        let variables = crate::harness::environment(&self.partner.base, &[("ELEMENTS_API__VERSION", "v3")]);
         let text = |text: std::ffi::OsString| text.into_string().unwrap();
         variables
             .into_iter()
@@ -205,8 +223,8 @@ impl Stage {
             .collect()
     }
 
-    /// Runs the exporter with these words. What stays is stopped once it listens.
-    async fn run_exporter(&self, told: &Told, words: &[&str]) {
+    /// Runs the exporter with these arguments. A process that keeps running is stopped once it listens.
+    async fn run_exporter(&self, quoted: &DocCommand, words: &[&str]) {
         let words: Vec<String> = words
             .iter()
             .map(|word| filled_in(word, self.directory.path()))
@@ -223,38 +241,38 @@ impl Stage {
         };
         let listen = format!("--web.listen-address={address}");
         words.push(&listen);
-        let mut program = Command::new(env!("CARGO_BIN_EXE_elements_exporter"));
+        let mut program = Command::new(crate::harness::program::PROGRAM);
         program.args(&words).env_clear().envs(self.environment());
         if serves && !words.contains(&"--help") && !words.contains(&"--version") {
-            serves_until_killed(told, &mut program, self.directory.path()).await;
+            serves_until_killed(quoted, &mut program, self.directory.path()).await;
         } else {
-            succeeds(told, &mut program);
+            succeeds(quoted, &mut program);
         }
     }
 
-    /// Runs a command of a page, or says why not.
-    async fn hold(&self, told: &Told) {
-        let words = words(&told.text);
-        names_what_is_there(told, &words);
+    /// Runs a command, or checks the reason why it is not run.
+    async fn run_or_check(&self, quoted: &DocCommand) {
+        let words = words(&quoted.text);
+        check_references(quoted, &words);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words.as_slice() {
-            ["export", setting] => assert!(setting.starts_with("ELEMENTS_") && setting.contains('='), "{told:?}"),
-            ["elements_exporter", words @ ..] => self.run_exporter(told, words).await,
+            ["export", setting] => assert!(setting.starts_with("ELEMENTS_") && setting.contains('='), "{quoted:?}"),
+            ["elements_exporter", words @ ..] => self.run_exporter(quoted, words).await,
             ["cargo", "run", words @ ..] => {
                 let at = words
                     .iter()
                     .position(|word| *word == "--")
                     .map_or(words.len(), |at| at + 1);
-                self.run_exporter(told, &words[at..]).await;
+                self.run_exporter(quoted, &words[at..]).await;
             }
             ["curl", words @ ..] => {
                 let here = |word: &&str| {
-                    let told = word.replace("EXPORTER", "127.0.0.1").replace("localhost", "127.0.0.1");
-                    told.replace("http://127.0.0.1:10027", &self.exporter.base)
+                    let quoted = word.replace("EXPORTER", "127.0.0.1").replace("localhost", "127.0.0.1");
+                    quoted.replace("http://127.0.0.1:10027", &self.exporter.base)
                 };
                 let words: Vec<String> = words.iter().map(here).collect();
                 succeeds(
-                    told,
+                    quoted,
                     Command::new("curl")
                         .args(["--fail", "--silent", "--noproxy", "*"])
                         .args(words),
@@ -263,26 +281,26 @@ impl Stage {
             [tool @ ("promtool" | "amtool"), words @ ..] => {
                 let variable = format!("EXPORTER_TEST_{}", tool.to_uppercase());
                 let program = std::env::var(variable).unwrap_or_else(|_| (*tool).to_owned());
-                succeeds(told, Command::new(program).args(words).current_dir(root()));
+                succeeds(quoted, Command::new(program).args(words).current_dir(root()));
             }
             _ => {
-                let known = NOT_RUN.iter().any(|(beginning, _)| told.text.starts_with(beginning));
+                let known = NOT_RUN.iter().any(|(beginning, _)| quoted.text.starts_with(beginning));
                 assert!(
                     known,
                     "{}: {:?} is not run by any test. Teach tests/it/docs.rs to run it, or, where no test can, put it into \
                      NOT_RUN with the reason. Where it is no command, put it into NO_COMMANDS.",
-                    told.page, told.text
+                    quoted.page, quoted.text
                 );
             }
         }
     }
 }
 
-fn succeeds(told: &Told, command: &mut Command) -> Output {
-    let output = tokio::task::block_in_place(|| command.output()).unwrap_or_else(|error| panic!("{told:?}: {error}"));
+fn succeeds(quoted: &DocCommand, command: &mut Command) -> Output {
+    let output = tokio::task::block_in_place(|| command.output()).unwrap_or_else(|error| panic!("{quoted:?}: {error}"));
     assert!(
         output.status.success(),
-        "{told:?} ends with {:?}: {}{}",
+        "{quoted:?} ends with {:?}: {}{}",
         output.status.code(),
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
@@ -290,8 +308,8 @@ fn succeeds(told: &Told, command: &mut Command) -> Output {
     output
 }
 
-/// Starts a program that serves, and ends it once it says where.
-async fn serves_until_killed(told: &Told, command: &mut Command, directory: &Path) {
+/// Starts a server program, and stops it once it reports that it listens.
+async fn serves_until_killed(quoted: &DocCommand, command: &mut Command, directory: &Path) {
     let log = directory.join("log");
     let file = fs::File::create(&log).unwrap();
     let streams = (file.try_clone().unwrap(), file);
@@ -302,17 +320,17 @@ async fn serves_until_killed(told: &Told, command: &mut Command, directory: &Pat
         .spawn()
         .unwrap();
     let signs = ["start page ", "message=listening", "The simulated partner API is at "];
-    eventually(&format!("{told:?} serves"), || {
-        let said = fs::read_to_string(&log).unwrap();
-        assert!(child.try_wait().unwrap().is_none(), "{told:?} has ended: {said}");
-        async move { signs.iter().any(|sign| said.contains(sign)).then_some(()) }
+    eventually(&format!("{quoted:?} serves"), || {
+        let printed = fs::read_to_string(&log).unwrap();
+        assert!(child.try_wait().unwrap().is_none(), "{quoted:?} has ended: {printed}");
+        async move { signs.iter().any(|sign| printed.contains(sign)).then_some(()) }
     })
     .await;
     child.kill().unwrap();
     child.wait().unwrap();
 }
 
-/// The words of a command, as a shell takes them apart, where nothing is quoted but whole words or values.
+/// Splits a command into words as a shell does. Only whole words or values may be quoted.
 fn words(command: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut quote = None;
@@ -328,82 +346,82 @@ fn words(command: &str) -> Vec<String> {
     words
 }
 
-/// Files, variables, flags and keys that a command names exist.
-fn names_what_is_there(told: &Told, words: &[String]) {
+/// Checks that files, variables, flags and keys in a command exist.
+fn check_references(quoted: &DocCommand, words: &[String]) {
     let variables: BTreeSet<String> = config::KEYS.iter().map(config::Key::variable).collect();
     for word in words {
         for name in word.split('=').filter(|part| part.starts_with("ELEMENTS_")) {
-            assert!(variables.contains(name), "{told:?}: there is no variable {name}");
+            assert!(variables.contains(name), "{quoted:?}: there is no variable {name}");
         }
         let path = word.trim_start_matches("./");
         let is_ours = ["deploy/", "tests/", "docs/", "dashboards/", "benches/", "fuzz/", ".ci/"]
             .iter()
             .any(|folder| path.starts_with(folder));
-        assert!(!is_ours || root().join(path).exists(), "{told:?}: there is no {path}");
+        assert!(!is_ours || root().join(path).exists(), "{quoted:?}: there is no {path}");
     }
     let word = |at: usize| words.get(at).map_or("", String::as_str);
     match word(0) {
         "docker" if word(1) == "build" => assert!(root().join("Dockerfile").exists()),
-        // What stands behind the image is for the program.
+        // The words after the image are arguments of the program.
         "docker" if word(1) == "run" => {
             let image = words.iter().position(|word| word == "elements_exporter");
-            let image = image.unwrap_or_else(|| panic!("{told:?} names no image"));
-            flags_exist(told, &words[image + 1..]);
+            let image = image.unwrap_or_else(|| panic!("{quoted:?} names no image"));
+            flags_exist(quoted, &words[image + 1..]);
         }
         "helm" => {
             let chart = words.iter().find(|word| word.starts_with("deploy/helm/"));
-            let chart = chart.unwrap_or_else(|| panic!("{told:?} names no chart"));
+            let chart = chart.unwrap_or_else(|| panic!("{quoted:?} names no chart"));
             let values = fs::read_to_string(root().join(chart).join("values.yaml")).unwrap();
             let values = yaml_rust2::YamlLoader::load_from_str(&values).unwrap().remove(0);
             for pair in words.windows(2).filter(|pair| pair[0] == "--set") {
                 let path = pair[1].split_once('=').map_or(pair[1].as_str(), |(path, _)| path);
                 let value = path.split('.').fold(&values, |value, key| &value[key]);
-                assert!(!value.is_badvalue(), "{told:?}: the chart has no value {path}");
+                assert!(!value.is_badvalue(), "{quoted:?}: the chart has no value {path}");
             }
         }
         "sudo" if word(1) == "systemctl" => {
             let unit = words.last().unwrap();
             let file = format!("deploy/systemd/{unit}.service");
-            assert!(root().join(&file).exists(), "{told:?}: there is no {file}");
+            assert!(root().join(&file).exists(), "{quoted:?}: there is no {file}");
         }
         "sudo" if word(1) == "apt" => {
             let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
             let package = word(3).rsplit('/').next().unwrap().split('_').next().unwrap();
             assert!(
                 manifest.contains(&format!("name = \"{package}\"")),
-                "{told:?}: {package}"
+                "{quoted:?}: {package}"
             );
         }
-        "elements_exporter" => flags_exist(told, &words[1..]),
+        "elements_exporter" => flags_exist(quoted, &words[1..]),
         first => {
             let program = root().join(first);
             if first.contains('/') && program.is_file() {
-                succeeds(told, Command::new("bash").arg("-n").arg(program));
+                succeeds(quoted, Command::new("bash").arg("-n").arg(program));
             }
         }
     }
 }
 
-/// The program knows all flags that it is given, whatever they are for.
-fn flags_exist(told: &Told, words: &[String]) {
-    let mut program = Command::new(env!("CARGO_BIN_EXE_elements_exporter"));
-    succeeds(told, program.args(words).arg("--help").env_clear());
+/// Checks that the program supports all given flags.
+fn flags_exist(quoted: &DocCommand, words: &[String]) {
+    let mut program = Command::new(crate::harness::program::PROGRAM);
+    succeeds(quoted, program.args(words).arg("--help").env_clear());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_command_of_the_documentation_works() {
-    let told: Vec<Told> = pages().iter().flat_map(|page| commands(page)).collect();
-    let in_blocks = told.iter().filter(|told| told.in_block).count();
-    assert!(in_blocks >= 15, "blocks are not found any more: {told:#?}");
+async fn commands_in_the_documentation_work() {
+    let quoted: Vec<DocCommand> = pages().iter().flat_map(|page| commands(page)).collect();
+    let in_blocks = quoted.iter().filter(|quoted| quoted.in_block).count();
+    assert!(in_blocks >= 15, "blocks are no longer found: {quoted:#?}");
     let stage = Stage::set().await;
-    let mut held = Vec::<&Told>::new();
-    for told in &told {
-        if !held.iter().any(|held| held.text == told.text) {
-            stage.hold(told).await;
-            held.push(told);
+    let mut held = Vec::<&DocCommand>::new();
+    for quoted in &quoted {
+        if !held.iter().any(|held| held.text == quoted.text) {
+            stage.run_or_check(quoted).await;
+            held.push(quoted);
         }
     }
-    // What is not said any more needs no reason.
+    // An entry without a command in the documentation is outdated.
     let everything = pages()
         .iter()
         .map(|page| fs::read_to_string(root().join(page)).unwrap())
@@ -414,7 +432,7 @@ async fn every_command_of_the_documentation_works() {
 }
 
 #[test]
-fn commands_are_found_wherever_they_stand() {
+fn commands_are_found_in_blocks_spans_and_lists() {
     let directory = tempfile::tempdir().unwrap();
     let page: PathBuf = directory.path().join("page.md");
     let text = "# A page\n\n    frobnicate --now\n\n    elements_exporter check \\\n      --output=json\n    # a comment\n\n```console\n$ curl x | \
@@ -422,7 +440,10 @@ fn commands_are_found_wherever_they_stand() {
                 - an item\n    that goes on\n\n```yaml\ncurl: x\n```\n";
     fs::write(&page, text).unwrap();
     let found = commands(page.to_str().unwrap());
-    let found: Vec<(&str, bool)> = found.iter().map(|told| (told.text.as_str(), told.in_block)).collect();
+    let found: Vec<(&str, bool)> = found
+        .iter()
+        .map(|quoted| (quoted.text.as_str(), quoted.in_block))
+        .collect();
     assert_eq!(
         found,
         [

@@ -1,22 +1,31 @@
-//! What stands in two places says the same in both: the catalogue and the README, the keys and the example
-//! configuration, the exposition and the catalogue.
+//! Generated parts of the documentation, the example configuration and the exposition match the code.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
-use elements_exporter::api::auth;
-use elements_exporter::app::budget;
-use elements_exporter::{api, catalogue, config};
+use elements_exporter::api::{Generation, auth};
+use elements_exporter::exposition::{Metric, Stability};
+use elements_exporter::{catalogue, collector, config, schedule};
 
-use crate::support::{OBJECTS, once};
-use crate::world::{start, still};
+use crate::harness::partner::{start, still};
+use crate::harness::{OBJECTS, polled_once};
 
-fn read(path: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// Holds the part of a page between two markers to what the code says. With `UPDATE_EXPECTED` set it is written instead.
-fn section(path: &str, name: &str, content: &str) {
+fn read(path: &str) -> String {
+    std::fs::read_to_string(repository(path)).unwrap()
+}
+
+fn update_expected() -> bool {
+    std::env::var_os("UPDATE_EXPECTED").is_some()
+}
+
+/// Compares the part of a page between two markers with the generated content. Writes it instead if `UPDATE_EXPECTED`
+/// is set.
+pub(crate) fn section(path: &str, name: &str, content: &str) {
     let page = read(path);
     let (begin, end) = (format!("<!-- {name}:begin -->\n"), format!("<!-- {name}:end -->"));
     let (before, rest) = page
@@ -24,82 +33,153 @@ fn section(path: &str, name: &str, content: &str) {
         .unwrap_or_else(|| panic!("{path} has no {begin}"));
     let (_, after) = rest.split_once(&end).unwrap_or_else(|| panic!("{path} has no {end}"));
     let written = format!("{before}{begin}{}\n{end}{after}", content.trim_end());
-    if std::env::var_os("UPDATE_EXPECTED").is_some() {
-        std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(path), &written).unwrap();
+    if update_expected() {
+        std::fs::write(repository(path), &written).unwrap();
     }
     assert_eq!(
         read(path),
         written,
-        "{path} is out of date; UPDATE_EXPECTED=1 writes it anew"
+        "{path} is out of date; UPDATE_EXPECTED=1 updates it"
     );
 }
 
-#[test]
-fn the_reference_of_metrics_is_that_of_the_catalogue() {
-    section("README.md", "metrics", &catalogue::reference());
+/// Returns the pages of the metrics reference: one per collector, and `exporter` for the metrics about the exporter.
+fn metric_pages() -> Vec<&'static str> {
+    let mut pages = Vec::new();
+    for entry in catalogue::metrics() {
+        let page = entry.collector.unwrap_or("exporter");
+        if pages.last() != Some(&page) {
+            pages.push(page);
+        }
+    }
+    pages
+}
+
+/// Returns the metrics of a page as a Markdown table.
+fn metric_table(page: &str) -> String {
+    let mut table = String::from("| metric | type | labels | stability | meaning |\n|---|---|---|---|---|\n");
+    let entries = catalogue::metrics().into_iter();
+    for entry in entries.filter(|entry| entry.collector.unwrap_or("exporter") == page) {
+        let Metric { name, kind, help, .. } = entry.metric;
+        let labels: Vec<String> = entry.labels.iter().map(|label| format!("`{label}`")).collect();
+        let stability = match entry.metric.stability {
+            Stability::Stable => "stable",
+            Stability::Experimental => "experimental",
+        };
+        let (kind, labels) = (kind.as_str(), labels.join(", "));
+        writeln!(table, "| `{name}` | {kind} | {labels} | {stability} | {help} |").unwrap();
+    }
+    table
+}
+
+/// Returns the collectors as a Markdown table, with links to their pages.
+fn collector_table() -> String {
+    let mut table = String::from(
+        "| collector | interval | permission, second generation (`v3`) | permission, first generation (`v1`) | metrics |\n\
+         |---|---|---|---|---|\n",
+    );
+    for page in metric_pages() {
+        let metrics = catalogue::metrics().into_iter();
+        let count = metrics
+            .filter(|entry| entry.collector.unwrap_or("exporter") == page)
+            .count();
+        let plural = if count == 1 { "" } else { "s" };
+        let link = format!("[{count} metric{plural}]({page}.md)");
+        match collector::ALL.iter().find(|entry| entry.name == page) {
+            Some(entry) => {
+                let interval = humantime::format_duration(entry.interval);
+                let scope = |generation| {
+                    entry
+                        .scope(generation)
+                        .map_or_else(String::new, |scope| format!("`{scope}`"))
+                };
+                let (v3, v1) = (scope(Generation::V3), scope(Generation::V1));
+                writeln!(table, "| `{page}` | {interval} | {v3} | {v1} | {link} |").unwrap();
+            }
+            None => writeln!(table, "| about the exporter | | | | {link} |").unwrap(),
+        }
+    }
+    table
+}
+
+/// Returns the configuration keys as a Markdown table.
+fn reference_of_keys() -> String {
+    let mut table = String::from("| key | environment | default | takes | meaning |\n|---|---|---|---|---|\n");
+    for key in config::KEYS.iter() {
+        let default = match key.default {
+            config::Preset::Value(text) => format!("`{text}`"),
+            other => other.text().to_owned(),
+        };
+        writeln!(
+            table,
+            "| `{}` | `{}` | {default} | {} | {} |",
+            key.path,
+            key.variable(),
+            key.takes,
+            key.about
+        )
+        .unwrap();
+    }
+    table
 }
 
 #[test]
-fn the_reference_of_the_configuration_is_that_of_the_keys() {
-    section("README.md", "config", &config::reference());
+fn metrics_reference_matches_the_catalogue() {
+    for page in metric_pages() {
+        let path = format!("docs/metrics/{page}.md");
+        if update_expected() && !repository(&path).exists() {
+            let empty = format!("# Collector `{page}`\n\n<!-- metrics:begin -->\n<!-- metrics:end -->\n");
+            std::fs::write(repository(&path), empty).unwrap();
+        }
+        section(&path, "metrics", &metric_table(page));
+    }
+    section("docs/metrics/README.md", "collectors", &collector_table());
+    let files = std::fs::read_dir(repository("docs/metrics")).unwrap();
+    let files: BTreeSet<String> = files
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let pages = metric_pages().into_iter().chain(["README"]);
+    assert_eq!(files, pages.map(|page| format!("{page}.md")).collect());
 }
 
 #[test]
-fn every_reason_of_a_failure_is_explained() {
+fn configuration_reference_matches_the_keys() {
+    section("docs/configuration.md", "config", &reference_of_keys());
+}
+
+/// Editors read the schema from a file in the repository or the package.
+#[test]
+fn configuration_schema_matches_the_keys() {
+    let path = "deploy/config/elements.schema.json";
+    if update_expected() {
+        std::fs::write(repository(path), config::schema_text()).unwrap();
+    }
+    assert_eq!(read(path), config::schema_text(), "UPDATE_EXPECTED=1 updates {path}");
+}
+
+/// The README stays short, because newcomers read it first. Details have their own pages.
+#[test]
+fn readme_has_at_most_150_lines() {
+    let lines = read("README.md").lines().count();
+    assert!(lines <= 150, "README.md has {lines} lines; move some of it to docs/");
+}
+
+#[test]
+fn failure_reasons_are_explained() {
     let page = read("docs/troubleshooting.md");
-    let (_, table) = page.split_once("## The reasons").unwrap();
+    let (_, table) = page.split_once("## Reasons").unwrap();
     let (table, _) = table.split_once("\n## ").unwrap();
     let mut explained = BTreeSet::new();
     for row in table.lines().filter(|line| line.starts_with("| `")) {
         let cell = row.split('|').nth(1).unwrap();
         explained.extend(cell.split(',').map(|reason| reason.trim().trim_matches('`')));
     }
-    let reasons: BTreeSet<&str> = api::REASONS.iter().chain(auth::REASONS).copied().collect();
+    let of_tokens = auth::REASONS.iter().copied();
+    let reasons: BTreeSet<&str> = schedule::reasons().chain(of_tokens).collect();
     assert_eq!(explained, reasons);
 }
 
-#[test]
-fn the_scaling_guide_says_what_is_computed() {
-    let rate = config::KEYS.iter().find(|key| key.path == "api.requests_per_second");
-    let rate = rate.unwrap().default.text().parse().unwrap();
-    section("docs/scaling.md", "prices", &budget::prices());
-    section("docs/scaling.md", "examples", &budget::examples(rate));
-}
-
-#[tokio::test]
-async fn a_round_costs_what_the_scaling_guide_says() {
-    for (customers, profiles) in [(7, 2), (120, 1)] {
-        let partner = start(still(customers)).await;
-        partner.handle.with_world(|world| {
-            for customer in &mut world.customers {
-                let model = customer.scan_profiles.first().cloned();
-                customer.scan_profiles = (0..profiles)
-                    .filter_map(|n| {
-                        let mut profile = model.clone()?;
-                        profile.id = format!("{}-{n}", profile.id);
-                        Some(profile)
-                    })
-                    .collect();
-            }
-            world
-                .customers
-                .retain(|customer| customer.scan_profiles.len() == profiles);
-        });
-        let left = partner.handle.with_world(|world| world.customers.len());
-        assert!(left > customers / 2, "{left}");
-        let (text, good) = once(&crate::support::config(&partner.base, &[])).await;
-        assert!(good, "{text}");
-        let said: f64 = budget::costs(left, profiles)
-            .iter()
-            .map(|(_, cost)| cost.requests * cost.targets as f64)
-            .sum();
-        let requests = partner.handle.requests().into_iter();
-        let asked = requests.filter(|request| request.path.starts_with("/partner/")).count();
-        assert_eq!(asked as f64, said, "{left} customers with {profiles} profiles");
-    }
-}
-
-/// The dotted paths of the keys in a YAML file whose keys are commented out with one `#`, and its prose with two.
+/// Returns the dotted paths of the keys in a YAML file in which keys are commented out with one `#` and text with two.
 fn commented_keys(yaml: &str) -> BTreeSet<String> {
     let mut sections: Vec<(usize, String)> = Vec::new();
     let mut keys = BTreeSet::new();
@@ -125,50 +205,64 @@ fn commented_keys(yaml: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_example_configuration_has_every_key_and_no_other() {
+fn example_configuration_has_exactly_the_keys() {
     let example = commented_keys(&read("deploy/config/elements.yml"));
     let keys: BTreeSet<String> = config::KEYS.iter().map(|key| key.path.to_owned()).collect();
     assert_eq!(example, keys);
 }
 
 #[tokio::test]
-async fn what_is_exposed_is_what_the_catalogue_says() {
+async fn exposition_matches_the_catalogue() {
     let partner = start(still(40)).await;
-    let settings = [
+    // A report for a job that has a backup scope.
+    partner.handle.with_world(|world| {
+        let customers = world.customers.iter_mut();
+        let module = customers
+            .flat_map(|customer| &mut customer.modules)
+            .find(|module| module.job_type == 7)
+            .unwrap();
+        let run = module.runs.last_mut().unwrap();
+        (run.id, run.name, run.status, run.failed) = ("EIB1".to_owned(), "Board".to_owned(), 4, 1);
+        run.end = run.end.or(Some(1_760_000_000));
+    });
+    let extras = elements_exporter::collector::ALL.iter().filter(|entry| entry.is_extra);
+    let extras = extras.map(|entry| format!("ELEMENTS_COLLECTORS__{}__ENABLED", entry.name.to_uppercase()));
+    let extras: Vec<String> = extras.collect();
+    let directory = tempfile::tempdir().unwrap();
+    let attributes = directory.path().join("customers.csv");
+    std::fs::write(&attributes, "customer,tier,region,team\n*,gold,emea,North\n").unwrap();
+    let mut settings = vec![
         OBJECTS,
+        ("ELEMENTS_CUSTOMERS__ATTRIBUTES_FILE", attributes.to_str().unwrap()),
+        (
+            "ELEMENTS_RPO__OVERRIDES",
+            "[{rpo: 26h, until: 2199-12-31, reason: Migrated}]",
+        ),
         ("ELEMENTS_AUTH__CLIENT_SECRET_EXPIRES", "2030-01-01"),
         ("ELEMENTS_METRICS__OWNER_EMAIL", "true"),
     ];
-    let (text, _) = once(&crate::support::config(&partner.base, &settings)).await;
+    settings.extend(extras.iter().map(|switch| (switch.as_str(), "true")));
+    let (text, _) = polled_once(&crate::harness::config(&partner.base, &settings)).await;
     let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let exposed: BTreeSet<&str> = families.filter_map(|line| line.split(' ').next()).collect();
     let catalogue: BTreeSet<&str> = catalogue::metrics().iter().map(|entry| entry.metric.name).collect();
-    let missing: Vec<_> = catalogue.difference(&exposed).collect();
+    // One full poll loads no state file.
+    let without_state = "elements_exporter_state_load_successful";
+    let missing = catalogue.difference(&exposed).filter(|name| **name != without_state);
+    let missing: Vec<_> = missing.collect();
     let unknown: Vec<_> = exposed.difference(&catalogue).collect();
     assert!(unknown.is_empty(), "exposed and not in the catalogue: {unknown:?}");
     assert!(missing.is_empty(), "in the catalogue and not exposed: {missing:?}");
     for entry in catalogue::metrics() {
-        let sample = text
-            .lines()
-            .find(|line| line.starts_with(&format!("{}{{", entry.metric.name)));
-        for label in sample.map(|_| entry.labels.iter()).into_iter().flatten() {
+        // At least one sample has the label. Samples omit it if the API does not report the value.
+        let start = format!("{}{{", entry.metric.name);
+        let samples: Vec<_> = text.lines().filter(|line| line.starts_with(&start)).collect();
+        for label in entry.labels.iter().filter(|_| !samples.is_empty()) {
             assert!(
-                sample.unwrap().contains(&format!("{label}=\"")),
+                samples.iter().any(|sample| sample.contains(&format!("{label}=\""))),
                 "{} lacks {label}",
                 entry.metric.name
             );
         }
-    }
-}
-
-#[test]
-fn every_collector_file_has_its_row() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/collector");
-    for file in std::fs::read_dir(directory).unwrap() {
-        let name = file.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned();
-        assert!(
-            elements_exporter::collector::index_of(&name).is_some(),
-            "src/collector/{name}.rs has no row in ALL"
-        );
     }
 }

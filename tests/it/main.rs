@@ -1,4 +1,4 @@
-//! The exporter against real sockets: canned answers, the simulated partner, faults, and the program itself.
+//! Tests of the exporter over real sockets: canned responses, the simulated partner, faults, and the program itself.
 
 #![allow(
     clippy::unwrap_used,
@@ -6,26 +6,28 @@
     clippy::panic,
     clippy::indexing_slicing,
     unreachable_pub,
-    reason = "a test that cannot go on says so by panicking, and nothing here is seen from outside"
+    reason = "a test that cannot continue panics, and nothing here is public"
 )]
 
 mod assets;
-mod canned;
+mod attributes;
+mod backfill;
 mod check;
 mod collectors;
 mod customers;
 mod docs;
 mod drift;
+mod extras;
 mod faults;
+mod harness;
 mod page;
-mod parser;
 mod program;
-mod proof;
 mod reload;
+mod runs;
+mod scaling;
 mod scrapers;
 mod security;
 mod shards;
-mod support;
 mod use_lines;
 mod web;
 mod world;

@@ -1,73 +1,22 @@
-//! The pages for people, in a real browser.
+//! The HTML pages in a real browser.
+//!
+//! This file is longer than others, because the cases share the scripts that control the browser.
 
 mod browser;
-
-use std::ffi::OsString;
-use std::sync::Arc;
-use std::time::Duration;
+mod health;
+mod screens;
 
 use browser::Browser;
-use elements_exporter::app::{App, load_config};
-use elements_exporter::args;
 use elements_exporter::simulator::{Clock, Fault, FaultKind, Settings};
 use serde_json::{Value, json};
 use tokio::task::block_in_place;
-use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::program::Program;
-use crate::support::{environment, eventually};
-use crate::world::{Partner, start, still};
+use crate::harness::exporter::Exporter;
+use crate::harness::partner::{Partner, start, still};
+use crate::harness::program::Program;
+use crate::harness::{COLLECTOR_KEYS, PATIENCE, eventually, quick};
 
-/// The colours of every piece of text that is in sight and whose contrast is less than WCAG 2.2 asks for at level AA.
-const POOR_CONTRAST: &str = r#"(() => {
-  const parse = (text) => {
-    const [r, g, b, a = 1] = text.match(/[\d.]+/g).map(Number);
-    return { r, g, b, a };
-  };
-  const over = (top, ground) => ({
-    r: top.r * top.a + ground.r * (1 - top.a), g: top.g * top.a + ground.g * (1 - top.a),
-    b: top.b * top.a + ground.b * (1 - top.a), a: 1,
-  });
-  const ground = (element) => {
-    const layers = [];
-    for (let at = element; at; at = at.parentElement) layers.push(parse(getComputedStyle(at).backgroundColor));
-    const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-    let colour = dark ? { r: 18, g: 18, b: 18, a: 1 } : { r: 255, g: 255, b: 255, a: 1 };
-    for (const layer of layers.reverse()) colour = over(layer, colour);
-    return colour;
-  };
-  const light = ({ r, g, b }) => {
-    const [x, y, z] = [r, g, b].map((v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * x + 0.7152 * y + 0.0722 * z;
-  };
-  const contrast = (one, other) => {
-    const [high, low] = [light(one), light(other)].sort((a, b) => b - a);
-    return (high + 0.05) / (low + 0.05);
-  };
-  const poor = [];
-  let looked = 0;
-  const look = (element, style, text) => {
-    const behind = ground(element);
-    const size = parseFloat(style.fontSize);
-    const large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
-    const ratio = contrast(over(parse(style.color), behind), behind);
-    looked += 1;
-    if (ratio < (large ? 3 : 4.5)) poor.push(`${ratio.toFixed(2)} ${text}`);
-  };
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const element = walker.currentNode.parentElement;
-    const text = walker.currentNode.textContent.trim();
-    if (!text || ["SCRIPT", "STYLE", "NOSCRIPT"].includes(element.tagName) || !element.checkVisibility()) continue;
-    look(element, getComputedStyle(element), text);
-  }
-  for (const input of document.querySelectorAll("input[placeholder]")) {
-    look(input, getComputedStyle(input, "::placeholder"), input.placeholder);
-  }
-  return { poor, looked };
-})()"#;
-
-/// What has the focus, and whether it can be seen to have it.
+/// The focused element, and whether its focus is visible.
 const FOCUS: &str = r#"(() => {
   const element = document.activeElement;
   const style = getComputedStyle(element);
@@ -78,66 +27,40 @@ const FOCUS: &str = r#"(() => {
   };
 })()"#;
 
-const EVERYTHING_IS_FRESH: &str = "document.querySelector('.verdict strong').innerText.startsWith('Yes')";
+/// Expands the part about the exporter.
+const EXPAND: &str = "document.querySelector('#exporter details')?.setAttribute('open', '')";
 
-/// What each collector and the token took is what all took.
+const EVERYTHING_IS_FRESH: &str = "document.querySelector('.banner strong').innerText.startsWith('Data is up to date')";
+
+/// Checks that the requests of the collectors and tokens add up to the total.
 const REQUESTS_ADD_UP: &str = r"(() => {
   const number = (text) => Number(text.replaceAll(',', '').match(/\d+/)[0]);
   const card = (name) => [...document.querySelectorAll('.facts > div')].find((card) => card.innerText.startsWith(name)).innerText;
   const of = (name) => number(card(name).match(/([\d,]+) requests?/)[1]);
-  const column = [...document.querySelectorAll('#collectors td[data-label=Requests]')].map((cell) => number(cell.innerText));
-  return column.length === 6 && column.reduce((sum, one) => sum + one, of('Token')) === of('Rate');
+  const column = [...document.querySelectorAll('#exporter td[data-label=Requests]')].map((cell) => number(cell.innerText));
+  return column.length === 6 && column.reduce((sum, one) => sum + one, of('Token')) === of('Request rate');
 })()";
 
-/// Counts how often the page asks, and loses patience with an exporter that hangs sooner than it would for a person.
-const WATCH: &str = "{ const ask = window.fetch; window.asked = 0; \
-                     window.fetch = (...what) => { window.asked += 1; return ask(...what); }; \
+/// Counts the requests of the page, and lets a test shorten its timeout.
+const WATCH: &str = "{ const ask = window.fetch; window.requested = 0; \
+                     window.fetch = (...what) => { window.requested += 1; return ask(...what); }; \
                      const after = AbortSignal.timeout.bind(AbortSignal); \
-                     AbortSignal.timeout = (ms) => after(Math.min(ms, 500)); }";
+                     AbortSignal.timeout = (ms) => after(Math.min(ms, window.patience ?? ms)); }";
 
-/// Renews the page often, so that a test need not wait.
-const HASTEN: &str = "{ const later = window.setTimeout; window.setTimeout = (f, ms) => later(f, Math.min(ms, 100)); }";
-
-/// An exporter in this process that polls every second.
-struct Exporter {
-    base: String,
-    _stop: DropGuard,
-}
+/// Refreshes the page often, so that a test need not wait.
+const REFRESH_OFTEN: &str =
+    "{ const later = window.setTimeout; window.setTimeout = (f, ms) => later(f, Math.min(ms, 100)); }";
 
 async fn exporter(api: &str, flags: &[&str], more: &[(&str, &str)]) -> Exporter {
-    let mut variables = environment(api, more);
-    for name in [
-        "CUSTOMERS",
-        "JOBS",
-        "PROTECTED",
-        "LICENSES",
-        "SCAN_PROFILES",
-        "SCAN_CHANGES",
-    ] {
-        variables.push((format!("ELEMENTS_COLLECTORS__{name}__INTERVAL").into(), "1s".into()));
-        variables.push((format!("ELEMENTS_COLLECTORS__{name}__STALE_AFTER").into(), "1h".into()));
-    }
-    let flags = [&["", "--web.listen-address=127.0.0.1:0"], flags].concat();
-    let web = args::parse(flags.into_iter().map(OsString::from)).unwrap().web;
-    let prefix = web.route_prefix.clone();
-    let app = App::bind(
-        Arc::new(move || load_config(None, variables.clone())),
-        web,
-        "Under test.".to_owned(),
-    )
-    .await
-    .unwrap()
-    .read_from(Some("/etc/elements_exporter/elements.yml".into()));
-    let base = format!("http://{}{prefix}/", app.addresses()[0]);
-    let stop = CancellationToken::new();
-    tokio::spawn(app.run(stop.clone()));
-    Exporter {
-        base,
-        _stop: stop.drop_guard(),
-    }
+    let lasting = COLLECTOR_KEYS.map(|name| (format!("ELEMENTS_COLLECTORS__{name}__STALE_AFTER").into(), "1h".into()));
+    let variables = quick(api, more).into_iter().chain(lasting).collect();
+    let mut exporter = Exporter::serve(variables, flags).await;
+    // The URLs of pages are below it.
+    exporter.base.push('/');
+    exporter
 }
 
-/// A partner whose time is ours.
+/// Returns a partner with the current time.
 async fn partner(customers: usize) -> Partner {
     start(Settings {
         clock: Clock::Wall,
@@ -146,26 +69,26 @@ async fn partner(customers: usize) -> Partner {
     .await
 }
 
-/// A browser at the front page of an exporter whose data is all fresh.
+/// Opens the front page of an exporter whose data is all fresh.
 fn settled(exporter: &Exporter) -> Browser {
     let mut browser = Browser::start();
-    browser.before_each(HASTEN);
+    browser.before_each(REFRESH_OFTEN);
     browser.go(&exporter.base);
     browser.until(EVERYTHING_IS_FRESH);
     browser
 }
 
 fn names(browser: &mut Browser) -> Vec<String> {
-    let names = browser.eval("[...document.querySelectorAll('.people h3')].map((name) => name.innerText)");
+    let names = browser.eval("[...document.querySelectorAll('.customers h3')].map((name) => name.innerText)");
     serde_json::from_value(names).unwrap()
 }
 
 fn is_quiet(browser: &mut Browser) {
-    assert_eq!(browser.complaints(), [""; 0]);
+    assert_eq!(browser.console_messages(), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn it_tells_at_a_glance_how_things_stand_and_renews_itself() {
+async fn front_page_starts_with_customers_and_refreshes() {
     let partner = partner(5).await;
     let exporter = exporter(&partner.base, &[], &[]).await;
     let customer = partner.handle.with_world(|world| world.customers[0].id.clone());
@@ -173,25 +96,37 @@ async fn it_tells_at_a_glance_how_things_stand_and_renews_itself() {
         let mut browser = settled(&exporter);
         browser.picture("fresh");
         assert_eq!(browser.text("h1"), "elements_exporter");
+        let banner = browser.text(".banner");
+        for part in ["Data is up to date, oldest ", "API up · 5 customers"] {
+            assert!(banner.contains(part), "{banner} lacks {part}");
+        }
+        assert_eq!(browser.text(".banner ul"), "", "no problems are listed");
+        let is_after =
+            "document.querySelector('.customers').compareDocumentPosition(document.querySelector('#exporter')) & 4";
+        assert_eq!(browser.eval(is_after), json!(4), "customers come first");
+        assert_eq!(
+            browser.eval("document.querySelector('#exporter details').open"),
+            json!(false)
+        );
+        browser.eval(EXPAND);
         let facts = browser.text(".facts");
         for part in [
             "API\nup",
-            "Customers\n5",
             "min left",
             "1000/s",
             " requests in all, ",
             "Uptime",
             "elements.yml",
-            "/etc/elements_exporter/elements.yml, read",
+            "/etc/elements_exporter/elements.yml, loaded",
         ] {
             assert!(facts.contains(part), "{facts} lacks {part}");
         }
         let collectors = browser.eval(
-            "[...document.querySelectorAll('#collectors tbody th')].map((head) => head.innerText + ' ' + \
-             head.parentElement.children[1].innerText + ' ' + head.parentElement.children[5].innerText)",
+            "[...document.querySelectorAll('#exporter tbody th')].map((head) => head.innerText + ' ' + \
+             head.parentElement.children[1].innerText + ' ' + head.parentElement.children[4].innerText)",
         );
-        let expected = elements_exporter::collector::ALL.iter();
-        let expected: Vec<String> = expected.map(|entry| format!("{} yes 5", entry.name)).collect();
+        let expected = elements_exporter::collector::ALL.iter().filter(|entry| !entry.is_extra);
+        let expected: Vec<String> = expected.map(|entry| format!("{} granted 5", entry.name)).collect();
         assert_eq!(collectors, json!(expected));
         for link in ["metrics", "dashboards/", "rules/", "runbooks/"] {
             let there = format!("!!document.querySelector('nav a[href=\"./{link}\"]')");
@@ -199,40 +134,48 @@ async fn it_tells_at_a_glance_how_things_stand_and_renews_itself() {
         }
         browser.until(REQUESTS_ADD_UP);
         assert!(browser.text("footer").contains(env!("CARGO_PKG_VERSION")));
-        let people = browser.text(".people");
+        let people = browser.text(".customers");
         assert!(people.contains("restore point") && people.contains(" ago"), "{people}");
 
-        // The page changes without being loaded anew.
+        // The page changes without being reloaded.
         browser.eval("window.marked = true");
         partner.handle.set_faults(vec![Fault::new(
             "/partner/*customers/batch",
             FaultKind::Status { code: 404, body: None },
         )]);
-        browser.until("document.querySelector('.verdict').innerText.includes('status 404')");
-        browser.picture("down");
+        browser.until("document.querySelector('.banner').innerText.includes('status 404')");
         assert_eq!(browser.eval("window.marked"), json!(true));
-        let verdict = browser.text(".verdict");
-        assert!(
-            verdict.contains("Not any more: the API does not tell the customers"),
-            "{verdict}"
+        let banner = browser.text(".banner");
+        for part in [
+            "Customer list unavailable, last fetched ",
+            " UTC.",
+            "customers: the latest poll failed.",
+        ] {
+            assert!(banner.contains(part), "{banner} lacks {part}");
+        }
+        assert_eq!(
+            browser.eval("document.querySelector('#exporter details').open"),
+            json!(true),
+            "it stays expanded"
         );
-        assert!(browser.text(".facts").contains("API\ndown"));
-        browser.until("document.querySelector('#collectors').innerText.includes('Last error customers: status 404')");
+        assert!(browser.text(".facts").contains("API\ndown: no customer list"));
+        browser.until("document.querySelector('#exporter').innerText.includes('Last error customers: status 404')");
 
-        // What fails of one customer is said of that customer.
+        // A failure of one customer is displayed at that customer.
         let of_one = format!("/partner/*customers/{customer}/*jobs/batch");
         let refusal = FaultKind::Status { code: 403, body: None };
         partner.handle.set_faults(vec![Fault::new(&of_one, refusal)]);
-        browser.until("document.querySelector('.verdict strong').innerText.startsWith('Mostly')");
-        browser.until("document.querySelector('.people').innerText.includes('Last error jobs: status 403')");
+        browser.until("document.querySelector('.banner strong').innerText.startsWith('Some data is out of date')");
+        browser.until("document.querySelector('.customers').innerText.includes('Last error jobs: status 403')");
         browser.go(&format!("{}customers/{customer}", exporter.base));
-        let answers = browser.text("#answers");
+        let sources = browser.text("#sources");
         assert!(
-            answers.contains("forbidden") && answers.contains("jobs: status 403"),
-            "{answers}"
+            sources.contains("forbidden") && sources.contains("jobs: status 403"),
+            "{sources}"
         );
+        assert!(browser.text("#health").contains("backup status unknown"));
         browser.picture("customer");
-        assert!(browser.text("#modules").contains("Restore point"));
+        assert!(browser.text("#modules").contains("Latest restore point"));
         let link = browser.eval("document.querySelector('a[href*=\"customer_id=\"]').href");
         let link = reqwest::Url::parse(link.as_str().unwrap()).unwrap();
         assert_eq!(link.path(), "/metrics");
@@ -242,23 +185,23 @@ async fn it_tells_at_a_glance_how_things_stand_and_renews_itself() {
         );
         is_quiet(&mut browser);
 
-        // A customer that is gone is said to be, and not the exporter.
+        // The page reports a removed customer, as opposed to an unreachable exporter.
         browser.go(&format!("{}customers/{customer}", exporter.base));
         partner.handle.clear_faults();
         partner
             .handle
             .with_world(|world| world.customers.retain(|known| known.id != customer));
-        browser.until("document.body.innerText.includes('No customer of this id is known')");
+        browser.until("document.body.innerText.includes('No customer with this id is known')");
         browser.go(&exporter.base);
 
-        // An exporter that is gone is said to be, by what it left on the screen.
+        // The page reports an unreachable exporter in what is still displayed.
         drop(exporter);
         browser.until("!document.getElementById('lost').hidden");
     });
 }
 
-/// The page's answer to whether the data is true, once it begins as wanted.
-async fn verdict(base: &str, settings: &[(&str, &str)], wanted: &str) -> String {
+/// Returns the page once it contains a text.
+async fn page_that_says(base: &str, settings: &[(&str, &str)], wanted: &str) -> String {
     let exporter = Program::start(base, &[], settings).await;
     eventually(wanted, || async {
         let page = exporter.get("/").await.text().await.unwrap();
@@ -268,77 +211,83 @@ async fn verdict(base: &str, settings: &[(&str, &str)], wanted: &str) -> String 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn nothing_is_true_that_is_not_looked_at() {
+async fn page_shows_no_state_that_is_not_collected() {
     let partner = partner(5).await;
     let off = [("ELEMENTS_COLLECTORS__JOBS__ENABLED", "false")];
-    let page = verdict(&partner.base, &off, "Not known 5").await;
-    assert!(page.contains("Not of backups: jobs are not collected."));
-    assert!(page.contains("jobs: switched off"), "it says why");
-    assert!(page.contains("their backups are not known") && page.contains("Fine 0"));
+    let page = page_that_says(&partner.base, &off, "Unknown 5").await;
+    assert!(page.contains("Backup status is not collected."));
+    assert!(page.contains("jobs: disabled"), "the reason is displayed");
+    assert!(page.contains("Overdue unknown") && page.contains("Failing unknown") && page.contains("OK 0"));
 
     let nobody = [("ELEMENTS_CUSTOMERS__INCLUDE", "Nobody of that name")];
-    let page = verdict(&partner.base, &nobody, "There is nobody").await;
-    assert!(!page.contains("Yes: everything is fresh"));
+    let page = page_that_says(&partner.base, &nobody, "No customers match.").await;
+    assert!(!page.contains("Data is up to date"));
 
     let wrong = [("ELEMENTS_AUTH__CLIENT_SECRET", "not-the-secret")];
-    verdict(&partner.base, &wrong, "No: there has never been a token").await;
+    page_that_says(&partner.base, &wrong, "No API token. No data yet.").await;
 
     let jobs = Fault::new("*jobs*", FaultKind::Status { code: 500, body: None });
     partner.handle.set_faults(vec![jobs]);
-    verdict(&partner.base, &[], "No: much of it is not fresh.").await;
-    // A round without a success has no newest one to tell of, and took its time all the same.
-    verdict(&partner.base, &[], "<small>took ").await;
+    let page = page_that_says(&partner.base, &[], "Most data is out of date").await;
+    assert!(
+        page.contains("Overdue unknown") && !page.contains("customers failed"),
+        "{page}"
+    );
+    page_that_says(&partner.base, &[], "jobs: 5 failed polls.").await;
+    // A cycle without a success has no newest one, but a duration.
+    page_that_says(&partner.base, &[], "<small>cycle ").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn it_says_when_the_exporter_hangs_and_takes_nothing_from_whoever_reads() {
+async fn page_reports_a_hanging_exporter_and_keeps_its_state() {
     let partner = partner(5).await;
     let exporter = Program::start(&partner.base, &[], &[]).await;
     block_in_place(|| {
         let mut browser = Browser::start();
-        browser.before_each(HASTEN);
+        browser.before_each(REFRESH_OFTEN);
         browser.before_each(WATCH);
         browser.go(&format!("{}/", exporter.base));
         browser.until(EVERYTHING_IS_FRESH);
-        browser.until("!!document.querySelector('.people details')");
+        browser.until("!!document.querySelector('.customers details')");
 
-        // What is open stays open and what has the focus keeps it, while the parts around it are exchanged.
+        // Expanded parts stay expanded and the focus stays, while the parts around them are replaced.
         browser.eval(
-            "{ const more = document.querySelector('.people details'); more.open = true; \
+            "{ const more = document.querySelector('.customers details'); more.open = true; \
              more.querySelector('summary').focus(); window.key = more.dataset.key; window.part = document.getElementById('customers'); }",
         );
         browser.until("!window.part.isConnected");
         let kept = browser.eval(
-            "[document.querySelector(`.people details[data-key=\"${window.key}\"]`).open, \
+            "[document.querySelector(`.customers details[data-key=\"${window.key}\"]`).open, \
              document.activeElement.closest('details')?.dataset.key === window.key]",
         );
         assert_eq!(kept, json!([true, true]));
 
-        // A part that is scrolled stays where it is, with the focus in it.
+        // A scrolled part keeps its position, and the focus in it.
         browser.eval(
             "{ document.styleSheets[0].insertRule('.scroll > table { width: 200rem }'); \
-             const box = document.querySelector('#collectors .scroll'); box.focus(); box.scrollLeft = 120; \
-             window.part = document.getElementById('collectors'); }",
+             document.querySelector('#exporter details').open = true; const box = document.querySelector('#exporter .scroll'); box.focus(); box.scrollLeft = 120; \
+             window.part = document.getElementById('exporter'); }",
         );
         browser.until("!window.part.isConnected");
         let stays = browser.eval(
-            "[document.activeElement === document.querySelector('#collectors .scroll'), \
-             document.querySelector('#collectors .scroll').scrollLeft]",
+            "[document.activeElement === document.querySelector('#exporter .scroll'), \
+             document.querySelector('#exporter .scroll').scrollLeft]",
         );
         assert_eq!(stays, json!([true, 120]));
 
-        // What is selected is not taken away: the whole page stands still, its date too.
+        // Selected text is kept: the whole page stops refreshing, including its date.
         browser.eval(
-            "{ getSelection().selectAllChildren(document.querySelector('.verdict strong')); \
-             window.selected = document.querySelector('.verdict strong'); window.asked = 0; \
+            "{ getSelection().selectAllChildren(document.querySelector('.banner strong')); \
+             window.selected = document.querySelector('.banner strong'); window.requested = 0; \
              window.since = Date.now(); window.date = document.getElementById('as-of').innerText; }",
         );
-        browser.until("window.asked > 5 && Date.now() - window.since > 2500");
+        browser.until("window.requested > 5 && Date.now() - window.since > 2500");
         let stands = "[window.selected.isConnected, getSelection().toString() === window.selected.innerText, \
                       document.getElementById('as-of').innerText === window.date, document.getElementById('lost').hidden]";
         assert_eq!(browser.eval(stands), json!([true, true, true, true]));
 
-        // An exporter that hangs still takes connections. That it is out of date is said even then.
+        // A hanging exporter still accepts connections. The page reports outdated data even then.
+        browser.eval("window.patience = 500");
         exporter.signal("STOP");
         browser.until("!document.getElementById('lost').hidden && document.body.classList.contains('lost')");
         browser.picture("hung");
@@ -351,7 +300,7 @@ async fn it_says_when_the_exporter_hangs_and_takes_nothing_from_whoever_reads() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn customers_whose_ids_are_ways_have_pages_too() {
+async fn customers_with_path_like_ids_have_pages() {
     let partner = partner(3).await;
     partner.handle.with_world(|world| {
         for (customer, id) in world.customers.iter_mut().zip([".", "..", "a/b?c#d%2e"]) {
@@ -362,25 +311,25 @@ async fn customers_whose_ids_are_ways_have_pages_too() {
     let exporter = exporter(&partner.base, &[], &[]).await;
     block_in_place(|| {
         let mut browser = Browser::start();
-        browser.before_each(HASTEN);
+        browser.before_each(REFRESH_OFTEN);
         for id in [".", "..", "a/b?c#d%2e"] {
             browser.go(&exporter.base);
-            browser.until("document.querySelectorAll('.people > li').length === 3");
+            browser.until("document.querySelectorAll('.customers > li').length === 3");
             let name = format!("Known as {id}");
             browser.eval(&format!(
                 "[...document.querySelectorAll('h3 a')].find((link) => link.innerText === {}).click()",
                 json!(name)
             ));
-            browser.until("location.pathname.includes('/customers/') && document.readyState === 'complete'");
+            browser.until("location.pathname.includes('/customers/')");
             assert_eq!(browser.text("main h2"), name);
-            // Pausing stays on the page, and so does going on.
+            // Pausing and resuming stay on the page.
             for word in ["pause", "resume"] {
                 browser.eval(&format!(
                     "[...document.querySelectorAll('footer a')].find((link) => link.innerText === '{word}').click()"
                 ));
                 let other = if word == "pause" { "resume" } else { "pause" };
                 browser.until(&format!(
-                    "document.readyState === 'complete' && [...document.querySelectorAll('footer a')].some((link) => link.innerText === '{other}')"
+                    "[...document.querySelectorAll('footer a')].some((link) => link.innerText === '{other}')"
                 ));
                 assert_eq!(browser.text("main h2"), name);
             }
@@ -405,7 +354,8 @@ async fn customers_are_searched_filtered_and_paged() {
         let first = names(&mut browser);
         assert_eq!(first.len(), 25);
         browser.eval("[...document.querySelectorAll('.pages a')].find((link) => link.innerText === 'Last').click()");
-        browser.until("location.search.includes('page=3') && document.querySelectorAll('.people > li').length === 10");
+        browser
+            .until("location.search.includes('page=3') && document.querySelectorAll('.customers > li').length === 10");
         let last = names(&mut browser);
         assert!(last.iter().all(|name| !first.contains(name)));
         assert!(browser.text(".pages").contains("Page 3 of 3"));
@@ -413,19 +363,19 @@ async fn customers_are_searched_filtered_and_paged() {
         browser.eval("document.getElementById('q').focus()");
         browser.write("łódź ä");
         browser.enter();
-        browser.until("location.search.includes('q=') && document.querySelectorAll('.people > li').length === 1");
+        browser.until("location.search.includes('q=') && document.querySelectorAll('.customers > li').length === 1");
         assert_eq!(names(&mut browser), ["Łódź Ärzte & Söhne"]);
         assert_eq!(browser.eval("document.getElementById('q').value"), json!("łódź ä"));
         browser.go(&format!("{}?q={}", exporter.base, &id[..13]));
         assert_eq!(names(&mut browser), ["Łódź Ärzte & Söhne"]);
         browser.go(&format!("{}?q=nobody&page=7", exporter.base));
-        assert!(browser.text("#customers").contains("No customer fits."));
+        assert!(browser.text("#customers").contains("No customers match."));
 
-        // The worst stand first, and each kind by itself.
+        // The worst customers are first, and each filter shows only its kind.
         browser.go(&exporter.base);
         let concerns = browser.eval(
-            "[...document.querySelectorAll('.people .chip')].map((chip) => \
-             ['overdue', 'failing', 'not fresh', 'pending', 'fine'].findIndex((word) => chip.innerText.includes(word)))",
+            "[...document.querySelectorAll('.customers .chips > :first-child')].map((chip) => \
+             ['overdue', 'failing', 'unknown', 'outdated', 'pending', 'OK'].findIndex((word) => chip.innerText.includes(word)))",
         );
         let concerns: Vec<i64> = serde_json::from_value(concerns).unwrap();
         assert!(
@@ -436,7 +386,10 @@ async fn customers_are_searched_filtered_and_paged() {
             browser.eval("[...document.querySelectorAll('.tabs a')].map((tab) => +tab.innerText.split(' ').pop())");
         let counts: Vec<u64> = serde_json::from_value(counts).unwrap();
         assert_eq!(counts[0], 60);
-        assert_eq!(counts[1..].iter().sum::<u64>(), 60);
+        assert!(
+            counts[1..].iter().all(|count| *count <= 60) && counts[6] < 60,
+            "{counts:?}"
+        );
         browser.go(&format!("{}?show=overdue", exporter.base));
         let shown = browser.text(".pages");
         assert!(shown.contains(&format!("{} customer", counts[1])), "{shown} {counts:?}");
@@ -445,7 +398,7 @@ async fn customers_are_searched_filtered_and_paged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_hostile_name_is_inert_and_addresses_are_not_shown() {
+async fn hostile_names_are_inert_and_addresses_are_hidden() {
     const HOSTILE: &str = "</title><script>window.taken=1</script>\"'><img src=x onerror=\"window.taken=2\"><b>&amp;";
     let partner = partner(2).await;
     let id = partner.handle.with_world(|world| {
@@ -484,80 +437,29 @@ async fn a_hostile_name_is_inert_and_addresses_are_not_shown() {
         assert!(names(&mut browser).contains(&HOSTILE.to_owned()));
         assert!(names(&mut browser).contains(&"Ann (an address)".to_owned()));
         browser.eval("[...document.querySelectorAll('h3 a')].find((link) => link.innerText.includes('img')).click()");
-        browser.until("location.pathname.includes('/customers/') && document.readyState === 'complete'");
+        browser.until("location.pathname.includes('/customers/')");
         assert_eq!(browser.text("main h2"), HOSTILE);
         is_quiet(&mut browser);
-        // Were anything of it alive, the policy would still not let it run.
+        // The policy would prevent scripts from running even if a name were not escaped.
         browser.eval("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.taken=4\">')");
         browser.eval("{ const s = document.createElement('script'); s.textContent = 'window.taken = 5'; document.body.append(s); }");
         assert_eq!(browser.eval("typeof window.taken"), json!("undefined"));
         assert!(
             browser
-                .complaints()
+                .console_messages()
                 .iter()
-                .any(|said| said.contains("Content Security Policy"))
+                .any(|printed| printed.contains("Content Security Policy"))
         );
     });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn both_colour_schemes_are_easy_to_read_at_any_width() {
-    let partner = partner(12).await;
-    let exporter = exporter(&partner.base, &[], &[]).await;
-    let id = partner.handle.with_world(|world| world.customers[3].id.clone());
-    block_in_place(|| {
-        let mut browser = settled(&exporter);
-        partner.handle.set_faults(vec![Fault::new(
-            &format!("/partner/*customers/{id}/*jobs/batch"),
-            FaultKind::Status { code: 404, body: None },
-        )]);
-        browser.until("document.querySelector('.people').innerText.includes('Last error')");
-        let mut grounds = Vec::new();
-        for scheme in ["light", "dark"] {
-            browser.scheme(scheme);
-            for (width, name) in [(1280, "wide"), (390, "phone"), (320, "narrow")] {
-                browser.size(width, 900);
-                for (path, page) in [
-                    (String::new(), "front"),
-                    (format!("customers/{id}"), "customer"),
-                    ("dashboards/".to_owned(), "list"),
-                    ("runbooks/".to_owned(), "runbooks"),
-                ] {
-                    browser.go(&format!("{}{path}", exporter.base));
-                    let contrast = browser.eval(POOR_CONTRAST);
-                    assert_eq!(contrast["poor"], json!([]), "{scheme} {page}");
-                    assert!(contrast["looked"].as_u64() > Some(10), "{scheme} {page}: {contrast}");
-                    let overflow = browser.eval("document.documentElement.scrollWidth - innerWidth");
-                    assert!(
-                        overflow.as_i64() <= Some(0),
-                        "{scheme} {name} {page}: {overflow} too wide"
-                    );
-                    let tables = browser.eval(
-                        "[...document.querySelectorAll('.scroll')].filter((table) => table.scrollWidth > table.clientWidth).length",
-                    );
-                    assert_eq!(
-                        tables,
-                        json!(0),
-                        "{scheme} {name} {page}: a table has to be pushed to and fro"
-                    );
-                    browser.picture(&format!("{page}-{scheme}-{name}"));
-                }
-            }
-            browser.go(&exporter.base);
-            grounds.push(browser.eval("getComputedStyle(document.body).backgroundColor"));
-        }
-        assert_ne!(grounds[0], grounds[1]);
-        is_quiet(&mut browser);
-    });
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn everything_is_reached_by_keyboard_and_seen_to_be() {
+async fn all_controls_are_reachable_by_keyboard_with_focus() {
     let partner = partner(3).await;
     let exporter = exporter(&partner.base, &[], &[]).await;
     block_in_place(|| {
         let mut browser = settled(&exporter);
-        // Standing still, so that no part is exchanged between two keys.
+        // Without refreshing, so that no part is replaced between two keys.
         browser.go(&format!("{}?live=off", exporter.base));
         let mut reached: Vec<String> = Vec::new();
         loop {
@@ -587,7 +489,7 @@ async fn everything_is_reached_by_keyboard_and_seen_to_be() {
         assert!(places[..8].is_sorted(), "{reached:?}");
         let customers = reached.iter().filter(|is| is.starts_with("customers/")).count();
         assert_eq!(customers, 3, "{reached:?}");
-        // The first leads past what every page begins with.
+        // The first link skips the common part of all pages.
         browser.go(&exporter.base);
         browser.tab();
         browser.enter();
@@ -597,14 +499,14 @@ async fn everything_is_reached_by_keyboard_and_seen_to_be() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn it_is_whole_without_scripts() {
+async fn page_is_complete_without_scripts() {
     let partner = partner(30).await;
     let exporter = exporter(&partner.base, &[], &[]).await;
     block_in_place(|| {
         let mut browser = settled(&exporter);
         browser.without_scripts();
         browser.go(&exporter.base);
-        assert!(browser.text(".verdict").contains("Yes: everything is fresh."));
+        assert!(browser.text(".banner").contains("Data is up to date"));
         assert_eq!(names(&mut browser).len(), 25);
         let renewal = browser.eval("document.querySelector('noscript meta')?.content ?? null");
         assert_eq!(renewal, json!("60"));
@@ -612,7 +514,7 @@ async fn it_is_whole_without_scripts() {
         let name = names(&mut browser).remove(7);
         browser.write(&name);
         browser.enter();
-        browser.until("location.search.includes('q=') && document.readyState === 'complete'");
+        browser.until("location.search.includes('q=')");
         assert!(names(&mut browser).contains(&name));
         browser.go(&format!("{}?live=off", exporter.base));
         assert_eq!(browser.eval("document.querySelector('noscript meta')"), Value::Null);
@@ -621,7 +523,7 @@ async fn it_is_whole_without_scripts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn every_link_leads_somewhere_below_any_prefix() {
+async fn links_work_below_any_prefix() {
     let partner = partner(3).await;
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().build().unwrap();
@@ -691,7 +593,8 @@ async fn every_link_leads_somewhere_below_any_prefix() {
             assert_eq!(answer.status().as_u16(), 404, "{unknown}");
             let text = answer.text().await.unwrap();
             assert!(
-                text.contains("No customer of this id is known") && text.contains("<a href=\"../\">All customers</a>"),
+                text.contains("No customer with this id is known")
+                    && text.contains("<a href=\"../\">All customers</a>"),
                 "{text}"
             );
         }
@@ -702,18 +605,14 @@ async fn every_link_leads_somewhere_below_any_prefix() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn ten_thousand_customers_are_a_page_like_any_other() {
+async fn page_with_ten_thousand_customers_works() {
     let partner = partner(10_000).await;
     let off = ["JOBS", "PROTECTED", "LICENSES", "SCAN_PROFILES", "SCAN_CHANGES"]
         .map(|name| format!("ELEMENTS_COLLECTORS__{name}__ENABLED"));
-    let mut more: Vec<(&str, &str)> = off.iter().map(|name| (name.as_str(), "false")).collect();
-    more.push(("ELEMENTS_API__TIMEOUT", "60s"));
+    let more: Vec<(&str, &str)> = off.iter().map(|name| (name.as_str(), "false")).collect();
     let exporter = exporter(&partner.base, &[], &more).await;
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder()
-        .timeout(Duration::from_secs(60))
-        .build()
-        .unwrap();
+    let client = reqwest::Client::builder().timeout(PATIENCE).build().unwrap();
     let get = |query: &str| {
         let request = client.get(format!("{}{query}", exporter.base));
         async move { request.send().await.unwrap().text().await.unwrap() }

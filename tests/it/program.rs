@@ -1,40 +1,22 @@
-//! The program itself, started as an operator starts it.
+//! The program, started as an operator starts it.
+//!
+//! This file is longer than others, because the cases share the checks of exit codes and output built here.
 
-use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::Read as _;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::process::{Command, Output, Stdio};
 
-use crate::parser;
-use crate::support::{environment, eventually, value};
-use crate::world::{Partner, start, still};
+use crate::harness::parser;
+use crate::harness::partner::{Partner, start, still};
+use crate::harness::program::{PROGRAM, Program};
+use crate::harness::{environment, fresh, quick, value};
 
-/// The program, and what it has said so far.
-pub struct Program {
-    child: Child,
-    said: Arc<Mutex<String>>,
-    pub base: String,
-    client: reqwest::Client,
-}
-
-fn command(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_elements_exporter"));
-    command
-        .args(arguments)
-        .env_clear()
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command.envs(variables.iter().copied());
-    command
-}
-
-/// Runs it to its end.
+/// Runs the program to its end.
 fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
-    command(arguments, variables).output().unwrap()
+    let mut command = Command::new(PROGRAM);
+    command.args(arguments).env_clear().envs(variables.iter().copied());
+    command.output().unwrap()
 }
 
 fn code_and_error(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
@@ -42,127 +24,8 @@ fn code_and_error(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, Strin
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
 }
 
-/// The variables that point it at a partner, with short intervals.
-fn variables(base: &str, more: &[(&str, &str)]) -> BTreeMap<String, String> {
-    let short = [
-        "CUSTOMERS",
-        "JOBS",
-        "PROTECTED",
-        "LICENSES",
-        "SCAN_PROFILES",
-        "SCAN_CHANGES",
-    ]
-    .map(|name| (format!("ELEMENTS_COLLECTORS__{name}__INTERVAL"), "1s".to_owned()));
-    let given = environment(base, more).into_iter();
-    let given = given.map(|(name, value)| (name.into_string().unwrap(), value.into_string().unwrap()));
-    short.into_iter().chain(given).collect()
-}
-
-impl Program {
-    /// Starts the daemon on a free port and waits until it says where.
-    pub async fn start(base: &str, arguments: &[&str], more: &[(&str, &str)]) -> Self {
-        let variables = variables(base, more);
-        let variables: Vec<_> = variables
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
-        Self::launch(arguments, &variables).await
-    }
-
-    /// The same with this environment and no other.
-    pub async fn launch(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let arguments = [&["--web.listen-address=127.0.0.1:0"], arguments].concat();
-        let mut child = command(&arguments, variables).spawn().unwrap();
-        let said = Arc::new(Mutex::new(String::new()));
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let heard = Arc::clone(&said);
-        std::thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
-                let mut said = heard.lock().unwrap();
-                said.push_str(&line);
-                said.push('\n');
-            }
-        });
-        let address = eventually("it listens", || {
-            let said = said.lock().unwrap().clone();
-            async move {
-                let (_, rest) = said.split_once("address=")?;
-                rest.split_whitespace().next().map(ToOwned::to_owned)
-            }
-        })
-        .await;
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        Self {
-            child,
-            said,
-            base: format!("http://{address}"),
-            client: reqwest::Client::builder().no_gzip().build().unwrap(),
-        }
-    }
-
-    pub async fn get(&self, path: &str) -> reqwest::Response {
-        self.client.get(format!("{}{path}", self.base)).send().await.unwrap()
-    }
-
-    async fn status(&self, path: &str) -> u16 {
-        self.get(path).await.status().as_u16()
-    }
-
-    pub async fn metrics(&self) -> String {
-        self.get("/metrics").await.text().await.unwrap()
-    }
-
-    /// Waits until the metrics hold what is looked for.
-    pub async fn until(&self, what: &str, holds: impl Fn(&str) -> bool) -> String {
-        eventually(what, || async {
-            let text = self.metrics().await;
-            holds(&text).then_some(text)
-        })
-        .await
-    }
-
-    /// What it has said on standard error so far.
-    pub fn said(&self) -> String {
-        self.said.lock().unwrap().clone()
-    }
-
-    pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill")
-            .arg(format!("-{name}"))
-            .arg(self.child.id().to_string())
-            .status()
-            .unwrap();
-        assert!(sent.success());
-    }
-
-    /// Waits for its end: its exit code, and what it said.
-    async fn end(mut self) -> (Option<i32>, String) {
-        let status = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        };
-        (status.code(), self.said.lock().unwrap().clone())
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 async fn partner() -> Partner {
     start(still(4)).await
-}
-
-pub fn fresh(text: &str, collector: &str) -> Option<f64> {
-    value(
-        text,
-        &format!("elements_exporter_customers{{collector=\"{collector}\",state=\"fresh\"}}"),
-    )
 }
 
 #[test]
@@ -190,7 +53,7 @@ fn version_help_and_wrong_usage() {
 }
 
 #[test]
-fn a_bad_configuration_is_told_in_one_line_and_ends_with_78() {
+fn invalid_configuration_ends_with_78_and_one_line() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("elements.yml");
     let flag = format!("--config.file={}", file.display());
@@ -227,7 +90,7 @@ fn a_bad_configuration_is_told_in_one_line_and_ends_with_78() {
 }
 
 #[test]
-fn a_key_that_does_not_fit_its_certificate_ends_with_78() {
+fn key_of_another_certificate_ends_with_78() {
     let fixture = |name: &str| format!("{}/tests/fixtures/credentials/{name}", env!("CARGO_MANIFEST_DIR"));
     let (code, error) = code_and_error(
         &["check"],
@@ -250,24 +113,81 @@ fn assets_are_written() {
         let written = std::fs::read_to_string(directory.path().join("dashboards").join(asset.name)).unwrap();
         assert_eq!(written, asset.content);
     }
+    let alerts = directory.path().join("alerts");
+    let output = run(&["assets", "--grafana-alerts", alerts.to_str().unwrap()], &[]);
+    assert_eq!(output.status.code(), Some(0));
+    let written = std::fs::read_to_string(alerts.join("elements-alerts.yaml")).unwrap();
+    assert!(written.contains("grafanacloud-prom"));
+    assert!(!alerts.join("rules").exists());
+    assert_eq!(run(&["assets"], &[]).status.code(), Some(64));
 }
 
-#[tokio::test]
-async fn a_port_that_is_taken_ends_with_1_and_names_it() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
-    let variables = variables("http://127.0.0.1:1", &[]);
-    let variables: Vec<_> = variables
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()))
-        .collect();
-    let (code, error) = code_and_error(&[&format!("--web.listen-address={address}")], &variables);
-    assert_eq!(code, 1);
-    assert!(error.contains(&address), "{error}");
+#[test]
+fn schema_is_printed_without_a_configuration() {
+    let output = run(&["schema"], &[]);
+    assert_eq!(output.status.code(), Some(0));
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    let timeout = &schema["properties"]["api"]["properties"]["timeout"];
+    assert_eq!(timeout["default"], "30s");
+    assert!(timeout["description"].as_str().unwrap().contains("from 1s to 10m"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_serves_both_formats_plain_and_compressed_and_narrowed() {
+async fn rules_link_to_what_the_flags_name() {
+    let urls = [
+        "--web.external-url=https://x.example.com/elements/",
+        "--web.grafana-url=https://g.example.com",
+    ];
+    let partner = partner().await;
+    let plain = Program::start(&partner.base, &[], &[]).await;
+    let linked = Program::start(&partner.base, &urls, &[]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().to_str().unwrap();
+    let output = run(&["assets", out, "--grafana-alerts", out, urls[0], urls[1]], &[]);
+    assert_eq!(output.status.code(), Some(0));
+    let links = |text: &str| {
+        let lines = text.lines().map(|line| line.trim().replace('"', ""));
+        let is_link = |line: &String| line.starts_with("runbook_url:") || line.starts_with("dashboard_url:");
+        let mut links: Vec<_> = lines.filter(is_link).collect();
+        links.sort();
+        links
+    };
+    for asset in elements_exporter::assets::RULES {
+        let path = format!("/rules/{}", asset.name);
+        assert_eq!(plain.text(&path).await, asset.content);
+        let written = directory.path().join("rules").join(asset.name);
+        let text = std::fs::read_to_string(&written).unwrap();
+        assert_eq!(linked.text(&format!("/elements{path}")).await, text);
+        let checked = Command::new(parser::promtool())
+            .args(["check", "rules"])
+            .arg(&written)
+            .output()
+            .unwrap();
+        assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+        if asset.name == "elements-alerts.yml" {
+            assert!(text.contains(" runbook_url: https://x.example.com/elements/runbooks/#elementsapidown\n"));
+            assert!(text.contains(" dashboard_url: https://g.example.com/d/elements-exporter\n"));
+            let grafana = std::fs::read_to_string(directory.path().join("elements-alerts.yaml")).unwrap();
+            assert_eq!(links(&grafana), links(&text));
+            assert!(links(&text).iter().all(|link| link.contains("_url: https://")));
+        }
+    }
+}
+
+#[tokio::test]
+async fn port_in_use_ends_with_1_and_is_reported() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let variables = environment("http://127.0.0.1:1", &[]);
+    let flag = format!("--web.listen-address={address}");
+    let output = Program::spawn(variables, &[&flag]).ended().await;
+    assert_eq!(output.code, Some(1));
+    assert!(output.stderr.contains(&address), "{}", output.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_served_in_all_formats_and_filtered() {
     let partner = partner().await;
     let program = Program::start(&partner.base, &[], &[]).await;
     let text = program
@@ -325,7 +245,7 @@ async fn it_serves_both_formats_plain_and_compressed_and_narrowed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_ends_it_with_0_and_its_state_outlives_it() {
+async fn sigterm_ends_it_with_0_and_its_state_is_restored() {
     let partner = partner().await;
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
@@ -334,12 +254,11 @@ async fn sigterm_ends_it_with_0_and_its_state_outlives_it() {
     program
         .until("all is fresh", |text| fresh(text, "scan_changes") == Some(4.0))
         .await;
-    program.signal("TERM");
-    let (code, said) = program.end().await;
-    assert_eq!(code, Some(0), "{said}");
+    let output = program.terminate().await;
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
     assert_private(&state);
 
-    // The API is gone. What was known comes back with its own moments, and is not called up.
+    // The API is unreachable. Restored data keeps its times, and `elements_up` is not 1.
     let program = Program::start("http://127.0.0.1:1", &[], &with_state).await;
     assert_eq!(program.status("/-/ready").await, 200);
     let text = program.metrics().await;
@@ -355,7 +274,7 @@ async fn sigterm_ends_it_with_0_and_its_state_outlives_it() {
         rest.rsplit(' ').next()?.parse::<f64>().ok()
     });
     assert!(last.is_some_and(|last| last > 1.6e9), "{text}");
-    // Three seconds after the last good poll, what describes the present goes; dated facts stay.
+    // Three seconds after the last successful poll, values about the present expire; dated facts stay.
     let text = program
         .until("it is stale", |text| !text.contains("elements_job_status{"))
         .await;
@@ -371,12 +290,12 @@ fn assert_private(path: &Path) {
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
-async fn the_memory_that_holds_the_secret_is_never_dumped() {
+async fn core_dumps_are_disabled() {
     use std::os::unix::process::ExitStatusExt as _;
 
     let partner = partner().await;
-    let mut program = Program::start(&partner.base, &[], &[]).await;
-    let proc = format!("/proc/{}", program.child.id());
+    let program = Program::start(&partner.base, &[], &[]).await;
+    let proc = format!("/proc/{}", program.id());
     let limits = std::fs::read_to_string(format!("{proc}/limits")).unwrap();
     let limit = limits
         .lines()
@@ -392,25 +311,21 @@ async fn the_memory_that_holds_the_secret_is_never_dumped() {
     ] {
         assert!(
             value(&text, metric).is_some_and(|value| value > 0.0),
-            "{metric} is still told"
+            "{metric} is still exposed"
         );
     }
     program.signal("ABRT");
-    let status = eventually("it ends", || {
-        let status = program.child.try_wait().unwrap();
-        async move { status }
-    })
-    .await;
+    let status = program.ended().await.status;
     assert!(status.signal().is_some() && !status.core_dumped(), "{status:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_state_is_set_aside_and_said() {
+async fn damaged_state_is_set_aside_and_reported() {
     let partner = partner().await;
     let directory = tempfile::tempdir().unwrap();
     for (content, reason) in [
         ("{\"state\":{\"format\":99,\"version\":\"9\"}}\n", "newer version"),
-        ("not a state\n", "no state file"),
+        ("{\"state\":\n", "no state file"),
         ("{\"state\":{\"format\":1,\"version\":\"0\"}}\n", "ends before its end"),
     ] {
         let state = directory.path().join("state");
@@ -419,10 +334,9 @@ async fn a_broken_state_is_set_aside_and_said() {
         let program = Program::start(&partner.base, &[], &with_state).await;
         let text = program.until("it polls", |text| fresh(text, "jobs") == Some(4.0)).await;
         assert_eq!(value(&text, "elements_exporter_state_load_successful"), Some(0.0));
-        program.signal("TERM");
-        let (code, said) = program.end().await;
-        assert_eq!(code, Some(0));
-        assert!(said.contains(reason), "{said}");
+        let output = program.terminate().await;
+        assert_eq!(output.code, Some(0));
+        assert!(output.stderr.contains(reason), "{}", output.stderr);
         assert_eq!(
             std::fs::read_to_string(directory.path().join("state.unusable")).unwrap(),
             content
@@ -431,7 +345,7 @@ async fn a_broken_state_is_set_aside_and_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reload_takes_effect_and_a_bad_one_changes_nothing() {
+async fn reload_takes_effect_unless_it_is_invalid() {
     let partner = partner().await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("elements.yml");
@@ -464,7 +378,7 @@ async fn a_reload_takes_effect_and_a_bad_one_changes_nothing() {
         value(&text, "elements_exporter_config_last_reload_successful"),
         Some(0.0)
     );
-    assert!(rpo("} 43200")(&text), "the old configuration lives on");
+    assert!(rpo("} 43200")(&text), "the old configuration stays active");
 
     std::fs::write(&file, "rpo:\n  default: 1h\n").unwrap();
     let answer = program
@@ -482,7 +396,7 @@ async fn a_reload_takes_effect_and_a_bad_one_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_lifecycle_flag_nobody_reloads_over_http() {
+async fn reload_over_http_needs_the_lifecycle_flag() {
     let partner = partner().await;
     let program = Program::start(&partner.base, &[], &[]).await;
     let answer = program
@@ -495,21 +409,13 @@ async fn without_the_lifecycle_flag_nobody_reloads_over_http() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn check_names_the_permission_that_is_missing_and_what_to_click_on() {
+async fn check_reports_a_missing_permission_with_advice() {
     let partner = partner().await;
-    let variables = variables(&partner.base, &[]);
-    let variables: Vec<_> = variables
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()))
-        .collect();
-    let check = || {
-        let output = run(&["check"], &variables);
-        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
-    };
     let scopes = ["customers", "license", "jobs", "cbprotected"].map(|name| format!("elements.{name}.read.all"));
     partner.handle.set_scopes(scopes.into());
-    let (code, report) = tokio::task::block_in_place(check);
-    assert_eq!(code, 1, "{report}");
+    let output = Program::spawn(quick(&partner.base, &[]), &["check"]).ended().await;
+    let report = output.stdout;
+    assert_eq!(output.code, Some(1), "{report}");
     let line = report.lines().find(|line| line.starts_with("scan_profiles")).unwrap();
     assert!(
         line.contains("not permitted") && line.contains("elements.scanprofiles.read.all"),
@@ -517,7 +423,7 @@ async fn check_names_the_permission_that_is_missing_and_what_to_click_on() {
     );
     assert!(
         report.contains("open Settings > API app registration"),
-        "it says where: {report}"
+        "the advice says where: {report}"
     );
     assert!(
         report
@@ -535,27 +441,23 @@ async fn check_names_the_permission_that_is_missing_and_what_to_click_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn once_prints_one_full_poll_and_tells_a_failure_by_its_code() {
+async fn once_prints_one_full_poll_and_its_code_is_the_result() {
     let partner = partner().await;
-    let variables = variables(&partner.base, &[]);
-    let variables: Vec<_> = variables
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()))
-        .collect();
-    let output = tokio::task::block_in_place(|| run(&["once"], &variables));
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(0));
+    let once = || Program::spawn(quick(&partner.base, &[]), &["once"]).ended();
+    let output = once().await;
+    let text = output.stdout;
+    assert_eq!(output.code, Some(0));
     assert_eq!(fresh(&text, "scan_changes"), Some(4.0));
     parser::accepts_text(&text);
     partner.handle.set_secret("another".to_owned());
-    let output = tokio::task::block_in_place(|| run(&["once"], &variables));
-    assert_eq!(output.status.code(), Some(1));
-    let text = String::from_utf8(output.stdout).unwrap();
+    let output = once().await;
+    assert_eq!(output.code, Some(1));
+    let text = output.stdout;
     assert_eq!(value(&text, "elements_up"), Some(0.0));
 }
 
 #[test]
-fn the_man_page_and_completions_tell_of_every_flag_and_command() {
+fn man_page_and_completions_have_all_flags_and_commands() {
     let page = run(&["man"], &[]);
     assert_eq!(page.status.code(), Some(0));
     let page = String::from_utf8(page.stdout).unwrap();
@@ -570,7 +472,7 @@ fn the_man_page_and_completions_tell_of_every_flag_and_command() {
     std::io::Write::write_all(&mut input, page.as_bytes()).unwrap();
     drop(input);
     let set = groff.wait_with_output().unwrap();
-    assert_eq!(String::from_utf8(set.stderr).unwrap(), "", "groff warns of nothing");
+    assert_eq!(String::from_utf8(set.stderr).unwrap(), "", "groff prints no warnings");
     let set = String::from_utf8(set.stdout).unwrap();
     for part in [
         "NAME",
@@ -591,7 +493,7 @@ fn the_man_page_and_completions_tell_of_every_flag_and_command() {
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
     let commands: Vec<&str> = commands
         .take_while(|line| !line.is_empty())
-        // What goes on over a line is indented further.
+        // Continuation lines have a deeper indentation.
         .filter_map(|line| line.strip_prefix("  ").filter(|rest| !rest.starts_with(' ')))
         .filter_map(|line| line.split_whitespace().next())
         .collect();
@@ -613,9 +515,9 @@ fn the_man_page_and_completions_tell_of_every_flag_and_command() {
         let script = String::from_utf8(script.stdout).unwrap();
         for word in flags.iter().copied().chain(commands.iter().copied()) {
             assert!(script.contains(word), "{shell} lacks {word}");
-            let told = set.contains(&format!("--{word}"))
+            let reported = set.contains(&format!("--{word}"))
                 || set.lines().any(|line| line.split_whitespace().next() == Some(word));
-            assert!(told, "the man page lacks {word}");
+            assert!(reported, "the man page lacks {word}");
         }
     }
     let (code, _) = code_and_error(&["completions", "tcsh"], &[]);

@@ -1,4 +1,6 @@
-//! Reloads of everything that can be reloaded, one after the other, under the eyes of a scraper that never stops.
+//! Reloads of everything that can be reloaded, one after the other, during continuous scrapes.
+//!
+//! This file is longer than others, because every case uses the configuration, the scraper and the partner built here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -8,9 +10,10 @@ use elements_exporter::simulator::{Fault, FaultKind, Request};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::program::{Program, fresh};
-use crate::support::{eventually, value};
-use crate::world::{Partner, start, still};
+use crate::harness::fresh;
+use crate::harness::partner::{Partner, start, still};
+use crate::harness::program::Program;
+use crate::harness::{eventually, value};
 
 const JOBS: &str = "/avpt-products/jobs/batch";
 const PROTECTED: &str = "/cloud-backup-m365/overview";
@@ -18,14 +21,14 @@ const LIST: &str = "/customers/batch";
 const RELOADED: &str = "elements_exporter_config_last_reload_successful";
 const RELOADED_AT: &str = "elements_exporter_config_last_reload_success_timestamp_seconds";
 
-/// How a reload is asked for.
+/// How a reload is triggered.
 #[derive(Clone, Copy)]
 enum By {
     Signal,
     Post,
 }
 
-/// An exporter that is configured by its file alone.
+/// An exporter that is configured only by its file.
 struct Reloading {
     program: Program,
     partner: Partner,
@@ -33,8 +36,8 @@ struct Reloading {
     _directory: tempfile::TempDir,
 }
 
-/// A configuration out of what differs from the first one: whole sections, but for `api`, `auth` and `collectors`, whose
-/// keys are told one by one.
+/// Differences of a configuration from the first one: whole sections, except for `api`, `auth` and `collectors`, whose
+/// keys are replaced one by one.
 #[derive(Clone)]
 struct Wanted(BTreeMap<&'static str, String>);
 
@@ -49,6 +52,7 @@ impl Wanted {
             ("customers", "{}".to_owned()),
             ("rpo", "{default: 26h}".to_owned()),
             ("job_modules", "[]".to_owned()),
+            ("backup_services", "[Cloud Backup *]".to_owned()),
             ("metrics", "{}".to_owned()),
         ]))
     }
@@ -64,6 +68,7 @@ impl Wanted {
         let collector = |name: &str, interval: &str| {
             let more = match name {
                 "jobs" => format!(", job_modules: {}", of("job_modules")),
+                "licenses" => format!(", backup_services: {}", of("backup_services")),
                 _ => String::new(),
             };
             format!("  {name}: {{interval: {interval}, stale_after: 2h{more}}}\n")
@@ -74,14 +79,15 @@ impl Wanted {
             .map(|(name, interval)| collector(name, interval))
             .collect();
         format!(
-            "api:\n  version: v3\n  base_url: {base}\n  token_url: {base}/connect/token\n  timeout: 5s\n  \
+            "api:\n  version: v3\n  base_url: {base}\n  token_url: {base}/connect/token\n  timeout: 5m\n  \
              requests_per_second: {}\n  max_concurrency: {}\nauth:\n  client_id: demo\n  client_secret: {}\n\
              collectors:\n{collectors}customers: {}\nrpo: {}\nmetrics: {}\n",
             of("requests_per_second"),
             of("max_concurrency"),
             of("client_secret"),
             of("customers"),
-            of("rpo"),
+            // The dates of fixed worlds are long ago.
+            of("rpo").replacen('{', "{abandoned_after: 100years, ", 1),
             of("metrics"),
         )
     }
@@ -89,12 +95,17 @@ impl Wanted {
 
 impl Reloading {
     async fn start(wanted: &Wanted) -> Self {
+        Self::start_with(wanted, "--web.enable-lifecycle").await
+    }
+
+    async fn start_with(wanted: &Wanted, flag: &str) -> Self {
+        let started_with = flag;
         let partner = start(still(4)).await;
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("elements.yml");
         std::fs::write(&file, wanted.yaml(&partner.base)).unwrap();
         let flag = format!("--config.file={}", file.display());
-        let program = Program::launch(&[&flag, "--web.enable-lifecycle"], &[]).await;
+        let program = Program::listening(Vec::new(), &["--web.listen-address=127.0.0.1:0", &flag, started_with]).await;
         Self {
             program,
             partner,
@@ -103,7 +114,7 @@ impl Reloading {
         }
     }
 
-    /// Reloads a configuration, which is in force when this returns.
+    /// Reloads a configuration, and returns once it is active.
     async fn reload(&self, wanted: &Wanted, by: By) {
         let loaded = |text: &str| value(text, RELOADED_AT).unwrap();
         let before = loaded(&self.program.metrics().await);
@@ -114,25 +125,26 @@ impl Reloading {
         assert_eq!(value(&text, RELOADED), Some(1.0));
     }
 
-    /// Has it refuse a file, and gives what it said of that: the answer, where there is one, and the log.
+    /// Reloads an invalid file. Returns the response, if any, and the log.
     async fn refuse(&self, text: &str, by: By) -> (Option<String>, String) {
         std::fs::write(&self.file, text).unwrap();
-        let before = self.program.said().len();
+        let before = self.program.stderr().len();
         let answer = self.ask(by, 500).await;
         self.program
-            .until("it is refused", |text| value(text, RELOADED) == Some(0.0))
+            .until("it is rejected", |text| value(text, RELOADED) == Some(0.0))
             .await;
-        let said = eventually("it is logged", || async {
-            let said = self.program.said().split_off(before);
-            said.lines()
-                .find(|line| line.contains("the configuration cannot be reloaded; the old one stays in force"))
+        let printed = eventually("it is logged", || async {
+            let printed = self.program.stderr().split_off(before);
+            printed
+                .lines()
+                .find(|line| line.contains("configuration reload failed; keeping the previous configuration"))
                 .map(ToOwned::to_owned)
         })
         .await;
-        (answer, said)
+        (answer, printed)
     }
 
-    /// Asks for a reload; the answer, where there is one.
+    /// Triggers a reload. Returns the response, if any.
     async fn ask(&self, by: By, status: u16) -> Option<String> {
         match by {
             By::Signal => {
@@ -141,7 +153,7 @@ impl Reloading {
             }
             By::Post => {
                 let url = format!("{}/-/reload", self.program.base);
-                let answer = crate::faults::client().post(url).send().await.unwrap();
+                let answer = crate::harness::client().post(url).send().await.unwrap();
                 let answered = answer.status().as_u16();
                 let text = answer.text().await.unwrap();
                 assert_eq!(answered, status, "{text}");
@@ -150,46 +162,46 @@ impl Reloading {
         }
     }
 
-    /// How many requests there have been for paths that end like this.
-    fn asked(&self, path: &str) -> usize {
+    /// Returns how many requests there have been for paths with this ending.
+    fn request_count(&self, path: &str) -> usize {
         let requests = self.partner.handle.requests();
         requests.iter().filter(|request| request.path.ends_with(path)).count()
     }
 
-    async fn until_asked(&self, path: &str, times: usize) {
+    async fn until_requested(&self, path: &str, times: usize) {
         eventually(&format!("{times} requests for {path}"), || async {
-            (self.asked(path) >= times).then_some(())
+            (self.request_count(path) >= times).then_some(())
         })
         .await;
     }
 }
 
-/// A series as it is written, without its value.
+/// Returns a series without its value.
 fn series(line: &str) -> &str {
     line.rsplit_once(' ').map_or(line, |(series, _)| series)
 }
 
-/// The series that tell of one of these customers.
-fn telling_of(text: &str, ids: &[&str]) -> BTreeSet<String> {
+/// Returns the series about one of these customers.
+fn series_of(text: &str, ids: &[&str]) -> BTreeSet<String> {
     let samples = text.lines().filter(|line| !line.starts_with('#'));
-    let told = samples.filter(|line| ids.iter().any(|id| line.contains(id)));
-    told.map(|line| series(line).to_owned()).collect()
+    let matching = samples.filter(|line| ids.iter().any(|id| line.contains(id)));
+    matching.map(|line| series(line).to_owned()).collect()
 }
 
-/// What a scraper that never stops has seen.
+/// Observations of a continuous scraper.
 #[derive(Default)]
 struct Seen {
     scrapes: usize,
     failed: Vec<String>,
     missing: BTreeSet<String>,
-    /// Counters by what they were, and those that went back.
+    /// Counters with their last values, and those that decreased.
     counters: BTreeMap<String, f64>,
     went_back: BTreeSet<String>,
     down: usize,
 }
 
 impl Seen {
-    /// Notes the counters of what is expected, and of the exporter itself.
+    /// Records the counters of the expected series and of the exporter itself.
     fn count(&mut self, text: &str, expected: &BTreeSet<String>) {
         let counters = text.lines().filter_map(|line| {
             let (series, value) = line.rsplit_once(' ')?;
@@ -207,10 +219,10 @@ impl Seen {
     }
 }
 
-/// Scrapes on and on, and looks for these series every time.
+/// Scrapes continuously, and checks these series every time.
 fn scrape_on(url: String, expected: BTreeSet<String>, stop: CancellationToken) -> JoinHandle<Seen> {
     tokio::spawn(async move {
-        let client = crate::faults::client();
+        let client = crate::harness::client();
         let mut seen = Seen::default();
         while !stop.is_cancelled() {
             seen.scrapes += 1;
@@ -239,7 +251,7 @@ fn scrape_on(url: String, expected: BTreeSet<String>, stop: CancellationToken) -
     })
 }
 
-/// The answer to a scrape once every collector has asked about all four customers.
+/// Returns a scrape after every collector has polled all four customers.
 async fn until_all_is_fresh(program: &Program) -> String {
     program
         .until("all is fresh", |text| {
@@ -250,13 +262,13 @@ async fn until_all_is_fresh(program: &Program) -> String {
         .await
 }
 
-/// The pauses between requests, in their order.
+/// Returns the pauses between requests in order.
 fn pauses(requests: &[Request]) -> Vec<Duration> {
     let at: Vec<Instant> = requests.iter().map(|request| request.at).collect();
     at.windows(2).map(|pair| pair[1] - pair[0]).collect()
 }
 
-/// What is said of the world and of the polls, but for what goes on by itself: none of it may change.
+/// Returns the series about customers and polls without those that change all the time. None of them may change.
 fn in_force(text: &str) -> BTreeSet<String> {
     const NAMES: [&str; 7] = [
         "elements_job_rpo_seconds{",
@@ -268,12 +280,12 @@ fn in_force(text: &str) -> BTreeSet<String> {
         "elements_exporter_series ",
     ];
     let lines = text.lines();
-    let told = lines.filter(|line| NAMES.iter().any(|name| line.starts_with(name)));
-    told.map(ToOwned::to_owned).collect()
+    let matching = lines.filter(|line| NAMES.iter().any(|name| line.starts_with(name)));
+    matching.map(ToOwned::to_owned).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_file_changes_nothing_and_says_so() {
+async fn invalid_file_changes_nothing_and_is_reported() {
     let wanted = Wanted::first().with("jobs", "1s").with("rpo", "{default: 3h}");
     let exporter = Reloading::start(&wanted).await;
     let program = &exporter.program;
@@ -282,7 +294,7 @@ async fn a_bad_file_changes_nothing_and_says_so() {
     assert!(before.iter().any(|line| line.ends_with(" 10800")), "{before:?}");
     let base = &exporter.partner.base;
     let yaml = |key, value: &str| wanted.with(key, value).yaml(base);
-    // What is broken, and what is to be said of it.
+    // The invalid file, and the expected message.
     let cases = [
         (yaml("rpo", "{default: soon}"), "rpo.default", "soon"),
         (yaml("jobs", "never"), "collectors.jobs.interval", "never"),
@@ -306,26 +318,29 @@ async fn a_bad_file_changes_nothing_and_says_so() {
             );
             assert!(logged.contains("level=error"), "{logged}");
             if let Some(answer) = answer {
-                assert!(answer.starts_with("The old configuration stays in force: "), "{answer}");
+                assert!(
+                    answer.starts_with("Reload failed; keeping the previous configuration: "),
+                    "{answer}"
+                );
                 assert!(
                     answer.contains(key) && answer.contains(word),
                     "{answer} lacks {key} or {word}"
                 );
             }
-            // Polls go on by the old intervals, with the old credentials.
+            // Polls continue at the old intervals, with the old credentials.
             exporter.partner.handle.clear_requests();
-            exporter.until_asked(JOBS, 4).await;
+            exporter.until_requested(JOBS, 4).await;
             let now = program.metrics().await;
             assert_eq!(in_force(&now), before, "{key}");
             assert_eq!(value(&now, "elements_up"), Some(1.0));
         }
     }
-    // Nor does a file that is gone.
+    // The same applies to a missing file.
     std::fs::remove_file(&exporter.file).unwrap();
     let answer = exporter.ask(By::Post, 500).await.unwrap();
     assert!(answer.contains("elements.yml"), "{answer}");
     assert_eq!(in_force(&program.metrics().await), before);
-    // A good one mends it.
+    // A valid file is loaded again.
     exporter.reload(&wanted.with("rpo", "{default: 4h}"), By::Signal).await;
     program
         .until("the new objective", |text| {
@@ -335,7 +350,7 @@ async fn a_bad_file_changes_nothing_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_limit_of_series_and_the_filter_of_jobs_are_reloaded() {
+async fn series_limit_and_job_filter_are_reloaded() {
     const DROPPED: &str = "elements_exporter_series_dropped_total";
     let first = Wanted::first().with("jobs", "1s");
     let exporter = Reloading::start(&first).await;
@@ -343,7 +358,7 @@ async fn the_limit_of_series_and_the_filter_of_jobs_are_reloaded() {
     let ids: Vec<String> =
         handle.with_world(|world| world.customers.iter().map(|customer| customer.id.clone()).collect());
     let jobs_of = |text: &str, id: &str| {
-        telling_of(text, &[id])
+        series_of(text, &[id])
             .into_iter()
             .filter(|series| series.starts_with("elements_job_status{"))
             .collect::<BTreeSet<String>>()
@@ -354,26 +369,26 @@ async fn the_limit_of_series_and_the_filter_of_jobs_are_reloaded() {
     let (first_jobs, last_jobs) = (jobs_of(&text, &ids[0]), jobs_of(&text, &ids[3]));
     assert!(!first_jobs.is_empty() && !last_jobs.is_empty());
 
-    // A customer that comes while there may be no more series is not shown; those that are there stay.
+    // A customer added when the series limit is reached is not exposed; existing customers stay.
     let without = first.with("customers", &format!("{{exclude: ['{}']}}", ids[3]));
     exporter.reload(&without, By::Signal).await;
     program
-        .until("one is left out", |text| telling_of(text, &[&ids[3]]).is_empty())
+        .until("one is left out", |text| series_of(text, &[&ids[3]]).is_empty())
         .await;
     let dropped = value(&program.metrics().await, DROPPED).unwrap();
     exporter
         .reload(&first.with("metrics", "{series_limit: 1}"), By::Post)
         .await;
-    eventually("a limit that is passed already is said", || async {
-        let said = program.said();
-        let warning = said
+    eventually("a limit that is already exceeded is logged", || async {
+        let printed = program.stderr();
+        let warning = printed
             .lines()
-            .find(|line| line.contains("more series are held than metrics.series_limit allows"));
+            .find(|line| line.contains("series exceed metrics.series_limit"));
         warning.map(|line| assert!(line.contains("level=warn") && line.contains("limit=1"), "{line}"))
     })
     .await;
     let text = program
-        .until("series are turned away", |text| value(text, DROPPED) > Some(dropped))
+        .until("series are rejected", |text| value(text, DROPPED) > Some(dropped))
         .await;
     assert_eq!(jobs_of(&text, &ids[0]), first_jobs);
     assert_eq!(jobs_of(&text, &ids[3]), BTreeSet::new());
@@ -382,15 +397,15 @@ async fn the_limit_of_series_and_the_filter_of_jobs_are_reloaded() {
         .until("there is room again", |text| jobs_of(text, &ids[3]) == last_jobs)
         .await;
 
-    // Modules that are asked about, and all of them again.
+    // Only selected modules are requested, and then all of them again.
     let about_one = |request: &Request| request.body.contains("\"jobModule\"");
     for (modules, filtered) in [("[Exchange Online]", true), ("[]", false)] {
         let by = if filtered { By::Post } else { By::Signal };
         exporter.reload(&first.with("job_modules", modules), by).await;
-        // Polls that were under way end first.
-        exporter.until_asked(JOBS, 2 * ids.len()).await;
+        // Running polls end first.
+        exporter.until_requested(JOBS, 2 * ids.len()).await;
         handle.clear_requests();
-        exporter.until_asked(JOBS, 2 * ids.len()).await;
+        exporter.until_requested(JOBS, 2 * ids.len()).await;
         let requests = handle.requests();
         let mut jobs = requests.iter().filter(|request| request.path.ends_with(JOBS));
         assert!(
@@ -401,12 +416,12 @@ async fn the_limit_of_series_and_the_filter_of_jobs_are_reloaded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_is_reloaded_without_a_scrape_or_a_series_less() {
+async fn all_settings_are_reloaded_without_losing_a_series() {
     const OBJECTIVE: &str = "elements_job_rpo_seconds{";
     let first = Wanted::first();
     let exporter = Reloading::start(&first).await;
     let (program, handle) = (&exporter.program, &exporter.partner.handle);
-    // Names as they are written between single quotes.
+    // Names in the syntax of single quotes.
     let customers: Vec<(String, String)> = handle.with_world(|world| {
         let customers = world.customers.iter();
         customers
@@ -415,44 +430,44 @@ async fn everything_is_reloaded_without_a_scrape_or_a_series_less() {
     });
     let ids: Vec<&str> = customers.iter().map(|(id, _)| id.as_str()).collect();
     let text = until_all_is_fresh(program).await;
-    let kept = telling_of(&text, &ids[..2]);
+    let kept = series_of(&text, &ids[..2]);
     assert!(kept.len() > 50, "{kept:?}");
     let stop = CancellationToken::new();
     let scraper = scrape_on(format!("{}/metrics", program.base), kept, stop.clone());
 
-    // Intervals. One that is shorter from now on is not waited for as long as it was before.
+    // Intervals. A shorter interval applies immediately.
     let wanted = first.with("jobs", "1s");
     exporter.reload(&wanted, By::Signal).await;
-    exporter.until_asked(JOBS, 3 * ids.len()).await;
+    exporter.until_requested(JOBS, 3 * ids.len()).await;
     let wanted = wanted.with("protected", "1h");
     exporter.reload(&wanted, By::Post).await;
-    exporter.until_asked(JOBS, 5 * ids.len()).await;
-    let late = exporter.asked(PROTECTED);
+    exporter.until_requested(JOBS, 5 * ids.len()).await;
+    let late = exporter.request_count(PROTECTED);
     assert!(late <= 2 * ids.len(), "{late} after they were to come once an hour");
 
-    // Customers, left out by id and by name, and brought back.
-    let tells_of = |text: &str, ids: &[&str]| !telling_of(text, ids).is_empty();
+    // Customers, excluded by id and by name, and included again.
+    let has_series_of = |text: &str, ids: &[&str]| !series_of(text, ids).is_empty();
     let filter = format!("{{exclude: ['{}', '{}']}}", ids[3], customers[2].1);
     exporter.reload(&wanted.with("customers", &filter), By::Signal).await;
     program
-        .until("two are left out", |text| !tells_of(text, &ids[2..]))
+        .until("two are left out", |text| !has_series_of(text, &ids[2..]))
         .await;
-    // Polls that were under way end first.
-    exporter.until_asked(LIST, 3).await;
+    // Running polls end first.
+    exporter.until_requested(LIST, 3).await;
     handle.clear_requests();
-    exporter.until_asked(LIST, 2).await;
+    exporter.until_requested(LIST, 2).await;
     let requests = handle.requests();
     let of_others = |request: &&Request| ids[2..].iter().any(|id| request.path.contains(id));
-    assert_eq!(requests.iter().find(of_others), None, "they are not asked about");
+    assert_eq!(requests.iter().find(of_others), None, "they are not requested");
     let filter = format!("{{include: ['{}', '{}', '{}']}}", ids[0], customers[1].1, ids[2]);
     exporter.reload(&wanted.with("customers", &filter), By::Post).await;
     let text = program
-        .until("the third is back", |text| fresh(text, "jobs") == Some(3.0))
+        .until("the third is included again", |text| fresh(text, "jobs") == Some(3.0))
         .await;
-    assert!(!tells_of(&text, &ids[3..]) && tells_of(&text, &ids[2..3]));
+    assert!(!has_series_of(&text, &ids[3..]) && has_series_of(&text, &ids[2..3]));
     exporter.reload(&wanted, By::Signal).await;
     program
-        .until("all are back", |text| fresh(text, "jobs") == Some(4.0))
+        .until("all are included again", |text| fresh(text, "jobs") == Some(4.0))
         .await;
 
     // Objectives.
@@ -484,12 +499,12 @@ async fn everything_is_reloaded_without_a_scrape_or_a_series_less() {
         requests.iter().any(with_new).then_some(())
     })
     .await;
-    // Polls that were under way end first.
+    // Running polls end first.
     handle.clear_requests();
-    exporter.until_asked(LIST, 3).await;
+    exporter.until_requested(LIST, 3).await;
     handle.revoke_tokens();
     handle.clear_requests();
-    exporter.until_asked(LIST, 2).await;
+    exporter.until_requested(LIST, 2).await;
     assert!(
         handle
             .requests()
@@ -497,7 +512,7 @@ async fn everything_is_reloaded_without_a_scrape_or_a_series_less() {
             .all(|request| !request.body.contains("demo-secret"))
     );
 
-    // Limits: the rate, and how many at once.
+    // Limits: request rate and concurrency.
     exporter
         .reload(&wanted.with("requests_per_second", "3"), By::Post)
         .await;
@@ -507,13 +522,13 @@ async fn everything_is_reloaded_without_a_scrape_or_a_series_less() {
         })
         .await;
     handle.clear_requests();
-    let seen = eventually("as many requests as show their rate", || async {
+    let seen = eventually("enough requests to measure the rate", || async {
         let requests = handle.requests();
         (requests.len() >= 12).then_some(requests)
     })
     .await;
     let took: Duration = pauses(&seen).iter().sum();
-    // What a bucket lets through at once comes on top of what time grants.
+    // The burst is in addition to the rate.
     assert!(took >= Duration::from_secs(2), "{took:?}");
     let delay = Duration::from_millis(200);
     handle.set_faults(vec![Fault::new("*", FaultKind::Delay { ms: 200 })]);
@@ -536,7 +551,7 @@ async fn everything_is_reloaded_without_a_scrape_or_a_series_less() {
     handle.clear_faults();
     exporter.reload(&wanted, By::Signal).await;
 
-    // A bad file costs no scrape either.
+    // Reloads of an invalid file do not affect scrapes either.
     for by in [By::Post, By::Signal] {
         exporter
             .refuse(&wanted.with("rpo", "{default: soon}").yaml(&exporter.partner.base), by)
@@ -556,4 +571,157 @@ async fn everything_is_reloaded_without_a_scrape_or_a_series_less() {
             .any(|series| series.starts_with("elements_job_runs_total{"))
     );
     assert!(seen.scrapes > 100, "{}", seen.scrapes);
+}
+
+#[tokio::test]
+async fn excluded_metrics_return_with_a_reload_without_a_poll() {
+    let first = Wanted::first();
+    let exporter = Reloading::start(&first).await;
+    let program = &exporter.program;
+    let before = until_all_is_fresh(program).await;
+    let of_jobs = |text: &str| text.matches("elements_job_status{").count();
+    let own = [
+        "elements_up",
+        "elements_exporter_collector_success",
+        "elements_exporter_api_retries",
+    ];
+    let jobs = of_jobs(&before);
+    assert!(jobs > 2, "{before}");
+    let excluded =
+        "{exclude: ['elements_job_st*', elements_up, '*_success', elements_exporter_api_retries_total, no_such]}";
+    exporter.reload(&first.with("metrics", excluded), By::Post).await;
+    let text = program.until("metrics are left out", |text| of_jobs(text) == 0).await;
+    for name in own {
+        assert!(
+            before.contains(name) && !text.contains(&format!("{name} ")) && !text.contains(&format!("{name}{{")),
+            "{name}: {text}"
+        );
+    }
+    let series = |text: &str| value(text, "elements_exporter_series").unwrap();
+    assert!(series(&text) < series(&before));
+    eventually("a pattern without a metric is logged", || async {
+        let printed = program.stderr();
+        let warnings: Vec<_> = printed
+            .lines()
+            .filter(|line| line.contains("matches no metric"))
+            .collect();
+        (!warnings.is_empty()).then(|| assert!(warnings.len() == 1 && warnings[0].contains("no_such"), "{warnings:?}"))
+    })
+    .await;
+    exporter.reload(&first, By::Signal).await;
+    program.until("they are back", |text| of_jobs(text) == jobs).await;
+    assert_eq!(exporter.request_count(JOBS), 0, "the interval is an hour");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_file_is_reloaded_automatically() {
+    let wanted = Wanted::first();
+    let exporter = Reloading::start_with(&wanted, "--config.auto-reload").await;
+    let program = &exporter.program;
+    let objective = |seconds: &'static str| {
+        move |text: &str| {
+            let objectives = text
+                .lines()
+                .filter(|line| line.starts_with("elements_job_rpo_seconds{"));
+            let mut objectives = objectives.filter_map(|line| line.rsplit_once(' ')).peekable();
+            objectives.peek().is_some() && objectives.all(|(_, objective)| objective == seconds)
+        }
+    };
+    let failures = || program.stderr().matches("configuration reload failed").count();
+    program.until("the first objective", objective("93600")).await;
+
+    // As in a Kubernetes volume: the new file replaces the old one atomically, under the same name.
+    let changed = |wanted: &Wanted| {
+        let new = exporter.file.with_extension("new");
+        std::fs::write(&new, wanted.yaml(&exporter.partner.base)).unwrap();
+        std::fs::rename(new, &exporter.file).unwrap();
+    };
+    changed(&wanted.with("rpo", "{default: 3h}"));
+    program.until("the new objective", objective("10800")).await;
+
+    // An invalid file changes nothing, and is reported once.
+    changed(&wanted.with("rpo", "{default: soon}"));
+    let text = program
+        .until("it is rejected", |text| value(text, RELOADED) == Some(0.0))
+        .await;
+    assert!(
+        objective("10800")(&text) && program.stderr().contains("rpo.default"),
+        "{}",
+        program.stderr()
+    );
+    // Some further checks, during which polls continue every second.
+    exporter.partner.handle.clear_requests();
+    exporter.until_requested(LIST, 6).await;
+    assert_eq!(failures(), 1, "{}", program.stderr());
+
+    changed(&wanted.with("rpo", "{default: 4h}"));
+    let text = program.until("a valid file is loaded", objective("14400")).await;
+    assert_eq!(value(&text, RELOADED), Some(1.0));
+    assert_eq!(failures(), 1);
+}
+
+const UNMATCHED: &str = "elements_exporter_config_unmatched_patterns";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unmatched_patterns_are_reported_at_start_reload_and_loss() {
+    let wanted = Wanted::first()
+        .with("jobs", "1s")
+        .with("customers", "{exclude: [No Such Customer]}");
+    let exporter = Reloading::start(&wanted).await;
+    let names: Vec<String> = exporter.partner.handle.with_world(|world| {
+        let customers = world.customers.iter();
+        customers.map(|customer| customer.organization.clone()).collect()
+    });
+    let unmatched = |count| move |text: &str| value(text, UNMATCHED) == Some(count);
+    let warned = |word: &str| {
+        let printed = exporter.program.stderr();
+        let lines = printed
+            .lines()
+            .filter(|line| line.contains("pattern matches nothing") && line.contains(word));
+        lines.map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    exporter.program.until("it is counted", unmatched(1.0)).await;
+    let lines = warned("No Such Customer");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(
+        lines[0].contains("level=warn") && lines[0].contains("customers.exclude[0]"),
+        "{lines:?}"
+    );
+
+    let (last, mistyped) = (
+        &names[3],
+        names[0].replacen(|letter: char| letter.is_lowercase(), "", 1),
+    );
+    let overrides = format!(
+        "{{overrides: [{{customer: {last:?}, rpo: 1h}}, {{module: Exchange Onlin, rpo: 1h}}, {{module: Exchange*, rpo: 2h}}]}}"
+    );
+    let reloaded = wanted
+        .with("customers", &format!("{{exclude: [{mistyped:?}]}}"))
+        .with("rpo", &overrides);
+    exporter.reload(&reloaded, By::Post).await;
+    exporter.program.until("both are counted", unmatched(2.0)).await;
+    let lines = [warned("customers.exclude[0]"), warned("rpo.overrides[1].module")].concat();
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert!(
+        lines[1].contains(&mistyped) && lines[1].contains(&names[0]),
+        "{lines:?}"
+    );
+    assert!(
+        lines[2].contains("Exchange Onlin\"") && lines[2].contains("Exchange Online"),
+        "{lines:?}"
+    );
+
+    let reloaded = reloaded.with("backup_services", "[Cloud Backup *, Clod Backup for Microsoft 365]");
+    exporter.reload(&reloaded, By::Post).await;
+    exporter.program.until("a product is counted", unmatched(3.0)).await;
+    let lines = warned("collectors.licenses.backup_services[1]");
+    assert_eq!(lines.len(), 1);
+    assert!(lines[0].contains("Cloud Backup"), "{lines:?}");
+
+    exporter.partner.handle.with_world(|world| world.customers.truncate(3));
+    exporter
+        .program
+        .until("its last match is removed", unmatched(4.0))
+        .await;
+    assert_eq!(warned("rpo.overrides[0].customer").len(), 1);
 }

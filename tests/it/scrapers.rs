@@ -1,21 +1,21 @@
-//! The exporter behind TLS and a password, asked by the programs that people ask it with.
+//! The exporter with TLS and a password, scraped by common programs.
 
 use std::process::{Command, Output};
 
-use crate::proof::servers::Server;
-use crate::support::eventually;
+use crate::harness::eventually;
+use crate::harness::servers::Server;
 use crate::web::{NEEDS_CLIENT, Site, TLS, fixture, users};
 
 const PASSWORD: &str = "correct horse";
 
-/// One that wants TLS and a password, and another that wants a certificate as well.
+/// Starts an exporter with TLS and a password, and another that also requires a client certificate.
 async fn sites() -> (Site, Site) {
     let users = users(PASSWORD);
     let guarded = Site::start(&format!("{TLS}{users}")).await;
     (guarded, Site::start(&format!("{TLS}{NEEDS_CLIENT}{users}")).await)
 }
 
-/// A job of Prometheus' configuration.
+/// Returns a job of Prometheus' configuration.
 fn job(name: &str, site: &Site, scheme: &str, password: &str, tls: &str) -> String {
     let address = &site.address;
     format!(
@@ -25,7 +25,7 @@ fn job(name: &str, site: &Site, scheme: &str, password: &str, tls: &str) -> Stri
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn prometheus_scrapes_over_tls_with_a_password_and_a_certificate() {
+async fn prometheus_scrapes_over_tls_with_password_and_certificate() {
     let (guarded, strict) = sites().await;
     let file = |name: &str| fixture(name).display().to_string();
     let trusting = format!("ca_file: {}", file("ca.pem"));
@@ -55,15 +55,15 @@ async fn prometheus_scrapes_over_tls_with_a_password_and_a_certificate() {
         let query = format!("up{{job=\"{name}\"}}");
         let seen = eventually(name, || prometheus.value(&query)).await;
         assert_eq!(seen, up, "{name}");
-        let told = prometheus
+        let reported = prometheus
             .value(&format!("elements_exporter_build_info{{job=\"{name}\"}}"))
             .await;
-        assert_eq!(told, (up > 0.0).then_some(1.0), "{name}");
+        assert_eq!(reported, (up > 0.0).then_some(1.0), "{name}");
     }
 }
 
 fn curl(arguments: &[&str]) -> Output {
-    // Without the configuration of whoever runs the tests, which has to be said first.
+    // Without the configuration file of the user who runs the tests; this must be the first argument.
     let alone = [
         "--disable",
         "--silent",
@@ -81,7 +81,7 @@ fn curl(arguments: &[&str]) -> Output {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn curl_comes_in_with_what_is_asked_for_and_not_without() {
+async fn curl_is_admitted_only_with_all_credentials() {
     let (guarded, strict) = sites().await;
     let ca = fixture("ca.pem");
     let ca = ca.to_str().unwrap();
@@ -89,8 +89,8 @@ async fn curl_comes_in_with_what_is_asked_for_and_not_without() {
     let url = guarded.url("https", "/metrics");
     let ask = |arguments: &[&str]| {
         let output = tokio::task::block_in_place(|| curl(&[&["--write-out", "\n%{http_code}"], arguments].concat()));
-        let said = String::from_utf8(output.stdout).unwrap();
-        let (body, code) = said.rsplit_once('\n').unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        let (body, code) = printed.rsplit_once('\n').unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
         (code.parse::<u16>().unwrap(), body.to_owned(), error)
     };
@@ -103,7 +103,7 @@ async fn curl_comes_in_with_what_is_asked_for_and_not_without() {
         let (code, body, _) = ask(&[&["--cacert", ca], user, &[&url]].concat());
         assert_eq!((code, body.as_str()), (401, "Unauthorized\n"), "{user:?}");
     }
-    // An authority that is not known is none.
+    // An unknown authority is rejected.
     let (code, _, error) = ask(&["--user", &right, &url]);
     assert_eq!(code, 0, "{error}");
     let (code, body, _) = ask(&["--user", &right, &guarded.url("http", "/metrics")]);

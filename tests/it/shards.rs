@@ -1,77 +1,18 @@
-//! More than one: exporters that share the customers, and a Prometheus that discovers what to scrape of whom.
+//! Exporters that share the customers, and a Prometheus that discovers the scrapes of each.
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 use yaml_rust2::YamlLoader;
 
-use crate::faults::client;
-use crate::parser;
-use crate::program::Program;
-use crate::support::{eventually, samples};
-use crate::world::{start, still};
+use crate::harness::client;
+use crate::harness::parser;
+use crate::harness::partner::{start, still};
+use crate::harness::program::Program;
+use crate::harness::servers::Server;
+use crate::harness::{eventually, samples};
 
 const CUSTOMERS: usize = 12;
-
-/// A Prometheus server, which ends with this value.
-struct Prometheus {
-    child: Child,
-    base: String,
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Prometheus {
-    /// Starts the one that promtool came with.
-    fn start(directory: &Path, scrape_configs: &str) -> Self {
-        let config = directory.join("prometheus.yml");
-        std::fs::write(
-            &config,
-            format!("global:\n  scrape_interval: 1s\nscrape_configs:\n{scrape_configs}"),
-        )
-        .unwrap();
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
-        let program = PathBuf::from(parser::promtool()).with_file_name("prometheus");
-        let child = Command::new(program)
-            .arg(format!("--config.file={}", config.display()))
-            .arg(format!("--storage.tsdb.path={}", directory.join("data").display()))
-            .arg(format!("--web.listen-address={address}"))
-            .arg("--log.level=error")
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self {
-            child,
-            base: format!("http://{address}/api/v1/query"),
-        }
-    }
-
-    /// The series that a query gives now, each with its value; `None` while there is no answer.
-    async fn query(&self, query: &str) -> Option<Vec<(Value, String)>> {
-        let mut url = url::Url::parse(&self.base).unwrap();
-        url.query_pairs_mut().append_pair("query", query);
-        let answer = client().get(url).send().await.ok()?.text().await.ok()?;
-        let answer: Value = serde_json::from_str(&answer).ok()?;
-        let series = answer["data"]["result"].as_array()?;
-        let value = |series: &Value| series["value"][1].as_str().unwrap_or_default().to_owned();
-        Some(
-            series
-                .iter()
-                .map(|series| (series["metric"].clone(), value(series)))
-                .collect(),
-        )
-    }
-}
 
 async fn json(exporter: &Program, path: &str) -> Value {
     serde_json::from_str(&exporter.get(path).await.text().await.unwrap()).unwrap()
@@ -85,7 +26,7 @@ fn customers(text: &str) -> BTreeSet<String> {
 
 async fn all_asked(exporter: &Program) -> String {
     exporter
-        .until("everybody was asked about", |text| {
+        .until("all customers were polled", |text| {
             let pending = samples(text, "elements_exporter_customers{");
             let mut pending = pending.lines().filter(|line| line.contains("pending"));
             !customers(text).is_empty() && pending.all(|line| line.ends_with(" 0"))
@@ -94,7 +35,7 @@ async fn all_asked(exporter: &Program) -> String {
 }
 
 #[tokio::test]
-async fn two_exporters_and_a_prometheus_that_discovers_them_have_every_customer_once() {
+async fn two_discovered_shards_have_every_customer_once() {
     let partner = start(still(CUSTOMERS)).await;
     let first = Program::start(&partner.base, &["--shard=0/2"], &[]).await;
     let second = Program::start(&partner.base, &["--shard=1/2"], &[]).await;
@@ -103,8 +44,8 @@ async fn two_exporters_and_a_prometheus_that_discovers_them_have_every_customer_
         customers(&all_asked(&second).await),
     );
     assert!(of_first.is_disjoint(&of_second));
-    let everybody: BTreeSet<String> = of_first.union(&of_second).cloned().collect();
-    assert_eq!(everybody.len(), CUSTOMERS);
+    let all_ids: BTreeSet<String> = of_first.union(&of_second).cloned().collect();
+    assert_eq!(all_ids.len(), CUSTOMERS);
 
     let directory = tempfile::tempdir().unwrap();
     let job = |name: &str, query: &str| {
@@ -121,74 +62,61 @@ async fn two_exporters_and_a_prometheus_that_discovers_them_have_every_customer_
         )
     };
     let jobs = job("customers", "") + &job("shards", "?shards=3");
-    let prometheus = Prometheus::start(directory.path(), &jobs);
+    let configuration = format!("global:\n  scrape_interval: 1s\nscrape_configs:\n{jobs}");
+    let prometheus = Server::prometheus(directory.path(), &configuration).await;
+    let query = async |query: &str| prometheus.series("query", &[("query", query)]).await.unwrap();
     for (name, targets) in [("customers", CUSTOMERS), ("shards", 6)] {
         let up = format!("up{{job=\"{name}\"}} == 1");
         let infos = format!("elements_customer_info{{job=\"{name}\"}}");
-        let found = eventually("Prometheus has everybody", || async {
-            let up = prometheus.query(&up).await?;
-            let infos = prometheus.query(&infos).await?;
+        let found = eventually("Prometheus has all customers", || async {
+            let up = query(&up).await;
+            let infos = query(&infos).await;
             (up.len() == targets && infos.len() >= CUSTOMERS).then_some(infos)
         })
         .await;
-        let ids: Vec<&str> = found
-            .iter()
-            .filter_map(|(series, _)| series["customer_id"].as_str())
-            .collect();
-        assert_eq!(ids.len(), CUSTOMERS, "{name}: nobody twice");
-        assert_eq!(
-            ids.into_iter().map(ToOwned::to_owned).collect::<BTreeSet<_>>(),
-            everybody,
-            "{name}: nobody lost"
-        );
+        let ids = found.iter().filter_map(|series| series.get("customer_id").cloned());
+        let ids: Vec<String> = ids.collect();
+        assert_eq!(ids.len(), CUSTOMERS, "{name}: no customer twice");
+        assert_eq!(BTreeSet::from_iter(ids), all_ids, "{name}: no customer lost");
         let tenants = found
             .iter()
-            .filter(|(series, _)| series["tenant"] == series["organization"]);
+            .filter(|series| series.contains_key("tenant") && series.get("tenant") == series.get("organization"));
         assert_eq!(tenants.count(), if name == "customers" { CUSTOMERS } else { 0 });
     }
-    // What belongs to no customer comes with the first share of each exporter.
-    let up = prometheus.query("elements_up{job=\"shards\"}").await.unwrap();
+    // Series without a customer are in the first share of each exporter.
+    let up = query("elements_up{job=\"shards\"}").await;
     assert_eq!(up.len(), 2);
 }
 
 #[tokio::test]
 async fn shares_of_a_scrape_add_up_to_the_whole() {
     let partner = start(still(CUSTOMERS)).await;
-    let exporter = Program::start(&partner.base, &[], &[("ELEMENTS_COLLECTORS__JOBS__INTERVAL", "1h")]).await;
-    let whole = all_asked(&exporter).await;
-    let mut parts = Vec::new();
-    for share in 0..4 {
-        let part = exporter.get(&format!("/metrics?shard={share}/4")).await;
-        parts.push(part.text().await.unwrap());
-    }
-    let nobody = exporter.get("/metrics?shard=4/4").await;
-    let own = exporter.get("/metrics?collector=exporter").await.text().await.unwrap();
-    let with_exporter = parts.iter().filter(|part| part.contains("elements_up ")).count();
-    let mut lines = Vec::new();
-    for part in &parts {
-        parser::accepts_text(part);
-        lines.extend(
-            samples(part, "elements_job_rpo_seconds{")
-                .lines()
-                .map(ToOwned::to_owned),
-        );
+    let exporter = Program::start(&partner.base, &[], &[]).await;
+    all_asked(&exporter).await;
+    let shares: Vec<String> = (0..4).map(|share| format!("shard={share}/4")).collect();
+    let (whole, together) = compared(&exporter, "", &shares).await;
+    assert_eq!(together, whole);
+    let mut with_exporter = 0;
+    for share in &shares {
+        let part = scrape(&exporter, share).await;
+        parser::accepts_text(&part);
+        with_exporter += usize::from(part.contains("elements_up "));
     }
     assert_eq!(with_exporter, 1);
-    lines.sort();
-    let mut expected: Vec<String> = samples(&whole, "elements_job_rpo_seconds{")
-        .lines()
-        .map(ToOwned::to_owned)
-        .collect();
-    expected.sort();
-    assert_eq!(lines, expected);
 
+    let nobody = exporter.get("/metrics?shard=4/4").await;
     assert_eq!(nobody.status().as_u16(), 200);
-    assert_eq!(nobody.text().await.unwrap(), "", "a share that cannot be has nobody");
-    assert!(own.contains("elements_up 1") && customers(&own).is_empty());
-    assert!(own.contains("elements_exporter_collector_success{collector=\"customers\",customer_id=\"\"} 1"));
+    assert_eq!(nobody.text().await.unwrap(), "", "an impossible share is empty");
+    let own = scrape(&exporter, "collector=exporter").await;
+    assert!(own.contains("elements_up ") && customers(&own).is_empty());
+    assert!(own.contains("elements_exporter_collector_success{collector=\"customers\",customer_id=\"\"}"));
 }
 
-/// The series of an answer, without their values and without what is new at every scrape.
+async fn scrape(exporter: &Program, query: &str) -> String {
+    exporter.get(&format!("/metrics?{query}")).await.text().await.unwrap()
+}
+
+/// Returns the series of a response, without values and without series that change with every scrape.
 fn series(text: &str) -> Vec<String> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let mut series: Vec<String> = lines
@@ -199,44 +127,62 @@ fn series(text: &str) -> Vec<String> {
     series
 }
 
+/// Returns the series of one response, and those of others together, from a period in which no series appeared or
+/// disappeared.
+async fn compared(exporter: &Program, whole: &str, parts: &[String]) -> (Vec<String>, Vec<String>) {
+    let of = async |query: &str| series(&scrape(exporter, query).await);
+    eventually(whole, || async {
+        let before = of(whole).await;
+        let mut together = Vec::new();
+        for part in parts {
+            together.extend(of(part).await);
+        }
+        together.sort();
+        (before == of(whole).await).then_some((before, together))
+    })
+    .await
+}
+
 #[tokio::test]
-async fn what_narrows_a_scrape_shows_each_series_once_however_it_is_combined() {
+async fn filtered_scrapes_contain_each_series_once() {
     let partner = start(still(CUSTOMERS)).await;
     let exporter = Program::start(&partner.base, &[], &[]).await;
     let whole = all_asked(&exporter).await;
-    let scrape = async |query: &str| series(&exporter.get(&format!("/metrics?{query}")).await.text().await.unwrap());
     for collectors in [
-        "",
         "collector=licenses",
         "collector=customers&collector=jobs",
         "collector=exporter",
         "collector=exporter&collector=licenses",
     ] {
-        let mut parts = Vec::new();
-        for share in 0..3 {
-            parts.extend(scrape(&format!("{collectors}&shard={share}/3")).await);
-        }
-        parts.sort();
-        assert_eq!(parts, scrape(collectors).await, "{collectors}");
+        let shares: Vec<String> = (0..3).map(|share| format!("{collectors}&shard={share}/3")).collect();
+        let (whole, together) = compared(&exporter, collectors, &shares).await;
+        assert_eq!(together, whole, "{collectors}");
     }
-    assert_eq!(
-        scrape("collector=exporter&collector=nope").await,
-        scrape("collector=exporter").await
-    );
     let id = customers(&whole).pop_first().unwrap();
     let capitals = id.to_uppercase();
     assert_ne!(id, capitals);
-    let one = scrape(&format!("customer_id={id}")).await;
-    assert!(!one.is_empty());
-    assert_eq!(scrape(&format!("customer_id={capitals}")).await, one);
-    assert_eq!(scrape(&format!("customer_id={id}&customer_id={capitals}")).await, one);
-    assert_eq!(scrape(&format!("customer_id={capitals}&shard=0/1")).await, one);
     let many = "&shard=0/1000".repeat(400);
-    assert_eq!(scrape(&many).await, scrape("shard=0/1000").await);
+    for (query, same) in [
+        ("collector=exporter", "collector=exporter&collector=nope".to_owned()),
+        (&format!("customer_id={id}"), format!("customer_id={capitals}")),
+        (
+            &format!("customer_id={id}"),
+            format!("customer_id={id}&customer_id={capitals}"),
+        ),
+        (
+            &format!("customer_id={id}"),
+            format!("customer_id={capitals}&shard=0/1"),
+        ),
+        ("shard=0/1000", many),
+    ] {
+        let (series, others) = compared(&exporter, query, std::slice::from_ref(&same)).await;
+        assert_eq!(others, series, "{same}");
+        assert!(!series.is_empty() || query.starts_with("shard"), "{query}");
+    }
 }
 
 #[tokio::test]
-async fn discovery_names_targets_that_can_be_scraped_as_they_are() {
+async fn discovered_targets_can_be_scraped() {
     let partner = start(still(3)).await;
     let exporter = Program::start(
         &partner.base,
@@ -244,8 +190,8 @@ async fn discovery_names_targets_that_can_be_scraped_as_they_are() {
         &[],
     )
     .await;
-    // For a moment a customer may be known by nothing but its id.
-    let groups = eventually("customers are known with what was told of them", || async {
+    // Briefly, a customer may be known only by its id.
+    let groups = eventually("customers are known with their names", || async {
         let groups = json(&exporter, "/elements/sd").await;
         let listed = groups.as_array()?;
         let is_told = |group: &Value| group["labels"]["__meta_elements_country"] != "";
@@ -281,7 +227,7 @@ async fn discovery_names_targets_that_can_be_scraped_as_they_are() {
 }
 
 #[test]
-fn the_stateful_set_gives_each_pod_its_share() {
+fn stateful_set_gives_each_pod_its_share() {
     let text = include_str!("../../deploy/kubernetes/sharded/statefulset.yml");
     let documents = YamlLoader::load_from_str(text).unwrap();
     let set = documents
@@ -300,7 +246,7 @@ fn the_stateful_set_gives_each_pod_its_share() {
     assert_eq!(set["spec"]["replicas"].as_i64(), shards.parse().ok());
     let field = variable("POD_INDEX")["valueFrom"]["fieldRef"]["fieldPath"].as_str();
     assert_eq!(field, Some("metadata.labels['apps.kubernetes.io/pod-index']"));
-    // What Kubernetes makes of the arguments, the program understands.
+    // The program accepts the arguments after Kubernetes has expanded them.
     let arguments = container["args"]
         .as_vec()
         .unwrap()

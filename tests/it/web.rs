@@ -1,19 +1,19 @@
-//! The web configuration: TLS, certificates of clients, passwords and headers, over real sockets.
+//! The web configuration over real sockets: TLS, client certificates, passwords and headers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use elements_exporter::app::{App, load_config};
 use elements_exporter::args::{self, Web};
+use elements_exporter::{app::App, config};
 use reqwest::tls::TlsInfo;
 use reqwest::{Certificate, Client, ClientBuilder, Identity};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::support::{environment, eventually};
+use crate::harness::{environment, eventually};
 
 pub const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server-key.pem\n";
 pub const NEEDS_CLIENT: &str = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n";
@@ -29,11 +29,11 @@ fn pem(name: &str) -> Vec<u8> {
 }
 
 pub fn users(password: &str) -> String {
-    // The lowest cost that there is.
+    // The lowest possible cost.
     format!("basic_auth_users:\n  alice: {}\n", bcrypt::hash(password, 4).unwrap())
 }
 
-/// The exporter without an API, with a web configuration.
+/// An exporter without an API, with a web configuration.
 pub struct Site {
     directory: TempDir,
     pub address: String,
@@ -45,14 +45,14 @@ impl Site {
         Self::start_with(text, &["--web.listen-address=127.0.0.1:0"]).await
     }
 
-    /// The same with these flags, of which one says where to listen.
+    /// The same with these flags, one of which contains the listen address.
     pub async fn start_with(text: &str, flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         for name in ["server.pem", "server-key.pem", "ca.pem"] {
             fs::copy(fixture(name), directory.path().join(name)).unwrap();
         }
         fs::write(directory.path().join("web.yml"), text).unwrap();
-        let load = || load_config(None, environment("http://127.0.0.1:1", &[]));
+        let load = || config::load(None, environment("http://127.0.0.1:1", &[]));
         let app = App::bind(Arc::new(load), web(directory.path(), flags), String::new())
             .await
             .unwrap();
@@ -74,7 +74,7 @@ impl Site {
         format!("{scheme}://{}{path}", self.address)
     }
 
-    /// The status of a path over TLS, or that there is none.
+    /// Returns the status of a path over TLS, or `None` without a response.
     async fn status(&self, client: &Client, path: &str) -> Option<u16> {
         let answer = client.get(self.url("https", path)).send().await;
         answer.ok().map(|answer| answer.status().as_u16())
@@ -84,7 +84,7 @@ impl Site {
         self.ask(&[])
     }
 
-    /// Asks with the program itself, as a container's health check does.
+    /// Runs the health check of the program, as a container does.
     fn ask(&self, more: &[&str]) -> Output {
         let address = format!("--web.listen-address={}", self.address);
         let file = format!("--web.config.file={}", self.directory.path().join("web.yml").display());
@@ -99,7 +99,7 @@ fn web(directory: &Path, flags: &[&str]) -> Web {
 }
 
 fn command(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_elements_exporter"));
+    let mut command = Command::new(crate::harness::program::PROGRAM);
     command
         .args(arguments)
         .env_clear()
@@ -108,7 +108,7 @@ fn command(arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// A client that trusts the authority of the tests and shakes hands anew for every request.
+/// Returns a client that trusts the authority of the tests, with a new handshake for every request.
 pub fn client() -> ClientBuilder {
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder()
@@ -117,7 +117,7 @@ pub fn client() -> ClientBuilder {
         .tls_info(true)
 }
 
-/// A client with a certificate of its own.
+/// Returns a client with a certificate.
 pub fn with_certificate(name: &str) -> ClientBuilder {
     let identity = [pem(&format!("{name}.pem")), pem(&format!("{name}-key.pem"))].concat();
     client().identity(Identity::from_pem(&identity).unwrap())
@@ -128,7 +128,7 @@ fn client_as(name: &str) -> Client {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_serves_over_tls_with_the_headers_that_were_asked_for() {
+async fn pages_are_served_over_tls_with_configured_headers() {
     let headers = "http_server_config:\n  http2: true\n  headers:\n    X-Frame-Options: deny\n    \
                    Strict-Transport-Security: max-age=60\n    Content-Security-Policy: default-src 'self'\n";
     let site = Site::start(&format!("{TLS}{headers}")).await;
@@ -144,7 +144,7 @@ async fn it_serves_over_tls_with_the_headers_that_were_asked_for() {
     let discovered = client.get(site.url("https", "/sd?shards=1")).send().await.unwrap();
     let discovered = discovered.text().await.unwrap();
     assert!(discovered.contains(r#""__scheme__":"https""#), "{discovered}");
-    // A page keeps what it says of itself, and gets the rest.
+    // A page keeps its own headers, and the others are added.
     let page = client.get(site.url("https", "/")).send().await.unwrap();
     assert_eq!(page.headers()["strict-transport-security"], "max-age=60");
     assert_eq!(page.headers()["x-frame-options"], "DENY");
@@ -166,7 +166,7 @@ fn client_of(version: reqwest::tls::Version) -> Client {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn versions_below_the_least_are_turned_away() {
+async fn versions_below_the_minimum_are_rejected() {
     let site = Site::start(&format!("{TLS}  min_version: TLS13\n")).await;
     assert_eq!(site.status(&client().build().unwrap(), "/metrics").await, Some(200));
     let older = client_of(reqwest::tls::Version::TLS_1_2);
@@ -174,7 +174,7 @@ async fn versions_below_the_least_are_turned_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn plain_http_to_a_tls_port_is_told_so() {
+async fn plain_http_to_a_tls_port_gets_an_error() {
     let site = Site::start(TLS).await;
     let answer = reqwest::Client::builder()
         .build()
@@ -185,7 +185,7 @@ async fn plain_http_to_a_tls_port_is_told_so() {
         .unwrap();
     assert_eq!(answer.status().as_u16(), 400);
     assert!(answer.text().await.unwrap().contains("HTTP request to an HTTPS server"));
-    // What is neither is sent an alert and let go.
+    // Other data gets an alert, and the connection is closed.
     let mut stream = tokio::net::TcpStream::connect(&site.address).await.unwrap();
     stream.write_all(&[0; 16]).await.unwrap();
     let mut answer = Vec::new();
@@ -194,7 +194,7 @@ async fn plain_http_to_a_tls_port_is_told_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_password_guards_every_route() {
+async fn password_protects_every_route() {
     let site = Site::start(&users("correct horse")).await;
     let client = client().build().unwrap();
     let get = |path: &str| client.get(site.url("http", path));
@@ -235,12 +235,12 @@ async fn a_password_guards_every_route() {
     }
     assert!(
         site.healthcheck().status.success(),
-        "asking for a password is a sign of life"
+        "a server that requires a password is healthy"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_password_takes_effect_and_the_old_one_ends() {
+async fn new_password_replaces_the_old_one() {
     let site = Site::start(&users("old")).await;
     let client = client().build().unwrap();
     let status = async |password| {
@@ -252,7 +252,7 @@ async fn a_new_password_takes_effect_and_the_old_one_ends() {
     assert_eq!((status("old").await, status("new").await), (200, 401));
     site.replace("web.yml", b"");
     site.replace("web.yml", users("new").as_bytes());
-    eventually("the new password is in force", || async {
+    eventually("the new password is active", || async {
         (status("new").await == 200).then_some(())
     })
     .await;
@@ -260,7 +260,7 @@ async fn a_new_password_takes_effect_and_the_old_one_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_clients_with_the_right_certificate_come_in() {
+async fn clients_are_admitted_only_with_the_right_certificate() {
     let names = "  client_allowed_sans: [other.example.com, scraper.example.com]\n";
     for (more, scraper) in [
         ("", Some(200)),
@@ -283,7 +283,7 @@ async fn only_clients_with_the_right_certificate_come_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_asked_of_clients_is_as_in_the_toolkit() {
+async fn client_auth_types_are_those_of_the_toolkit() {
     for (kind, nobody, stranger) in [
         ("RequestClientCert", Some(200), Some(200)),
         ("RequireAnyClientCert", None, Some(200)),
@@ -316,7 +316,7 @@ async fn what_is_asked_of_clients_is_as_in_the_toolkit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_renewed_certificate_is_picked_up_and_a_broken_one_is_not() {
+async fn renewed_certificate_is_loaded_unless_it_is_invalid() {
     let site = Site::start(TLS).await;
     let client = client().build().unwrap();
     let shown = async || {
@@ -325,13 +325,13 @@ async fn a_renewed_certificate_is_picked_up_and_a_broken_one_is_not() {
         info.peer_certificate().unwrap().to_vec()
     };
     let first = shown().await;
-    // Half of the pair is not taken, and neither is a broken one.
+    // A certificate without its new key is not loaded, and neither is an invalid one.
     site.replace("server.pem", &pem("renewed.pem"));
     assert_eq!(shown().await, first);
     site.replace("server-key.pem", b"nonsense");
     assert_eq!(shown().await, first);
     site.replace("server-key.pem", &pem("renewed-key.pem"));
-    let renewed = eventually("the renewed certificate is in force", || async {
+    let renewed = eventually("the renewed certificate is active", || async {
         let now = shown().await;
         (now != first).then_some(now)
     })
@@ -341,30 +341,30 @@ async fn a_renewed_certificate_is_picked_up_and_a_broken_one_is_not() {
 }
 
 #[test]
-fn a_bad_web_configuration_is_told_in_one_line_and_ends_with_78() {
+fn invalid_web_configuration_ends_with_78_in_one_line() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("web.yml");
     let flag = format!("--web.config.file={}", file.display());
-    let missing = "web.yml: cannot be read";
+    let missing = "cannot read ";
     for (text, part) in [
         (None, missing),
-        (Some("tls_server_config: ["), "web.yml: line 2: "),
+        (Some("tls_server_config: ["), "web.yml:2: "),
         (
             Some("\nbasic_auth_user: {}\n"),
-            "line 2: unknown key \"basic_auth_user\"; did you mean \"basic_auth_users\"?",
+            "web.yml:2: unknown key \"basic_auth_user\"; did you mean \"basic_auth_users\"?",
         ),
         (
             Some("basic_auth_users:\n  alice: secret\n"),
-            "line 2: basic_auth_users.alice: is not a bcrypt hash",
+            "web.yml:2: basic_auth_users.alice: is not a bcrypt hash",
         ),
-        (Some(TLS), "line 2: tls_server_config.cert_file: "),
+        (Some(TLS), "web.yml:2: tls_server_config.cert_file: "),
         (
             Some("\ntls_server_config: {}\n"),
-            "line 2: tls_server_config: holds nothing",
+            "web.yml:2: tls_server_config: holds nothing",
         ),
         (
             Some("tls_server_config:\n# cert_file: x\n"),
-            "line 1: tls_server_config: holds nothing",
+            "web.yml:1: tls_server_config: holds nothing",
         ),
     ] {
         if let Some(text) = text {
@@ -378,9 +378,9 @@ fn a_bad_web_configuration_is_told_in_one_line_and_ends_with_78() {
     }
 }
 
-/// This exporter has no API to get the list of customers from, so it lives and is not ready.
+/// This exporter has no API that returns customers, so it is healthy but not ready.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_health_check_tells_alive_from_ready_where_it_is_let_in() {
+async fn health_check_distinguishes_healthy_and_ready() {
     let demands_certificate = format!("{TLS}{NEEDS_CLIENT}");
     for (config, ready) in [
         ("", 1),
@@ -393,12 +393,16 @@ async fn a_health_check_tells_alive_from_ready_where_it_is_let_in() {
         let output = site.ask(&["--ready"]);
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(ready), "{config}: {error}");
-        assert_eq!(error.contains("/-/ready answers 503"), ready == 1, "{config}: {error}");
+        assert_eq!(
+            error.contains("/-/ready returned status 503"),
+            ready == 1,
+            "{config}: {error}"
+        );
     }
 }
 
 #[test]
-fn a_health_check_without_an_exporter_fails() {
+fn health_check_without_an_exporter_fails() {
     let free = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -411,7 +415,7 @@ fn a_health_check_without_an_exporter_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_example_works() {
+async fn example_web_configuration_works() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/config/web.yml");
     let site = Site::start(&fs::read_to_string(example).unwrap()).await;
     let client = client().build().unwrap();

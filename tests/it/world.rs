@@ -1,86 +1,72 @@
-//! A seeded world: the same truth told by both generations, and the whole text of it.
+//! The same seeded world in both generations, and its whole exposition.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use elements_exporter::simulator::{History, Settings};
 
-use elements_exporter::simulator::{Clock, Handle, History, Settings, Simulator};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use crate::harness::partner::{Partner, start, still};
+use crate::harness::{OBJECTS, about_customers, config, expect, once, value};
 
-use crate::support::{OBJECTS, about_customers, config, expect, once, value};
-
-/// Noon of a day in the past, so that no run of the world ends in the future.
-const NOON: i64 = 1_760_961_600;
-
-/// A simulated partner that runs as long as this is held.
-pub struct Partner {
-    pub base: String,
-    pub handle: Handle,
-    _stop: DropGuard,
-}
-
-/// A still world of a seed: its clock stands unless it is advanced.
-pub fn still(customers: usize) -> Settings {
-    Settings {
-        seed: 7,
-        customers,
-        clock: Clock::Manual(NOON),
-        churn: false,
-        ..Settings::default()
-    }
-}
-
-pub async fn start(settings: Settings) -> Partner {
-    let simulator = Simulator::bind(settings, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
-        .await
-        .unwrap();
-    let (base, handle) = (simulator.base_url(), simulator.handle());
-    let stop = CancellationToken::new();
-    let guard = stop.clone().drop_guard();
-    tokio::spawn(simulator.run(stop));
-    Partner {
-        base,
-        handle,
-        _stop: guard,
-    }
-}
-
-async fn told_by(partner: &Partner, generation: &str) -> String {
+async fn exposition_of(partner: &Partner, generation: &str) -> String {
     let config = config(&partner.base, &[("ELEMENTS_API__VERSION", generation), OBJECTS]);
     let (text, good) = once(&config).await;
     assert!(good, "{text}");
     text
 }
 
-/// What both generations can tell. The management mode is known to the second alone; the containers of removed objects,
-/// and the name of a module that is not in the reference, to the first alone.
-fn common(text: &str) -> Vec<String> {
-    let without_mode = |line: &str| match line.split_once("management_mode=\"") {
+/// Returns a line without the value of a label.
+fn blanked(line: &str, label: &str) -> String {
+    match line.split_once(&format!("{label}=\"")) {
         Some((before, after)) => {
             let rest = after.split_once('"').map_or("", |(_, rest)| rest);
-            format!("{before}management_mode=\"\"{rest}")
+            format!("{before}{label}=\"\"{rest}")
         }
         None => line.to_owned(),
-    };
+    }
+}
+
+/// Returns the lines common to both generations. Only the second has the management mode, the names of tenants, an
+/// empty list of tenants, and protected data by tenant. Only the first has the containers of removed objects, and the
+/// name of a module that is not in the reference.
+fn common(text: &str, by_tenant: &[String]) -> Vec<String> {
+    let without_names = |line: &str| blanked(&blanked(line, "management_mode"), "tenant_name");
     let told_by_both = |line: &&str| {
         let by_one = ["change=\"removed\"", "module=\"Loop Backup\"", "module=\"unknown_399\""];
-        !by_one.iter().any(|part| line.contains(part))
+        let is_by_tenant =
+            line.starts_with("elements_protected_") && by_tenant.iter().any(|id| line.contains(id.as_str()));
+        let has_no_tenant = line.starts_with("elements_customer_tenants{") && line.ends_with(" 0");
+        !is_by_tenant && !has_no_tenant && !by_one.iter().any(|part| line.contains(part))
     };
     let text = about_customers(text);
-    let mut lines: Vec<String> = text.lines().filter(told_by_both).map(without_mode).collect();
+    let mut lines: Vec<String> = text.lines().filter(told_by_both).map(without_names).collect();
     lines.sort();
     lines
 }
 
+/// Returns the customers with protected data by tenant.
+fn customers_by_tenant(partner: &Partner) -> Vec<String> {
+    partner.handle.with_world(|world| {
+        let customers = world.customers.iter();
+        let matching = customers.filter(|customer| customer.protected.iter().any(|row| row.tenant_id.is_some()));
+        matching.map(|customer| customer.id.clone()).collect()
+    })
+}
+
 #[tokio::test]
-async fn both_generations_tell_the_same_world() {
-    for history in [History::Newest, History::Runs(20)] {
+async fn generations_expose_the_same_world() {
+    for (history, hostile) in [
+        (History::Newest, true),
+        (History::Runs(20), true),
+        (History::Newest, false),
+    ] {
         let partner = start(Settings {
             history,
+            hostile,
             v1_page_size: Some(3),
             ..still(40)
         })
         .await;
-        let (v1, v3) = (told_by(&partner, "v1").await, told_by(&partner, "v3").await);
-        let (v1, v3) = (common(&v1), common(&v3));
+        let (v1, v3) = (exposition_of(&partner, "v1").await, exposition_of(&partner, "v3").await);
+        let by_tenant = customers_by_tenant(&partner);
+        let (v1, v3) = (common(&v1, &by_tenant), common(&v3, &by_tenant));
         let only_v1: Vec<_> = v1.iter().filter(|line| v3.binary_search(line).is_err()).collect();
         let only_v3: Vec<_> = v3.iter().filter(|line| v1.binary_search(line).is_err()).collect();
         assert!(
@@ -91,15 +77,15 @@ async fn both_generations_tell_the_same_world() {
 }
 
 #[tokio::test]
-async fn the_exposition_of_a_known_world() {
+async fn exposition_of_a_known_world() {
     let partner = start(still(3)).await;
-    expect("world", &about_customers(&told_by(&partner, "v3").await));
+    expect("world", &about_customers(&exposition_of(&partner, "v3").await));
 }
 
 #[tokio::test]
-async fn every_module_of_the_reference_comes_through() {
+async fn modules_of_the_reference_are_all_exposed() {
     let partner = start(still(40)).await;
-    let text = told_by(&partner, "v1").await;
+    let text = exposition_of(&partner, "v1").await;
     for module in [
         "Exchange Online",
         "Amazon EC2",
@@ -112,12 +98,12 @@ async fn every_module_of_the_reference_comes_through() {
     let unknown = "elements_exporter_unknown_values_total{endpoint=\"jobs\",field=\"jobModule\"}";
     assert!(
         value(&text, unknown).is_some_and(|count| count > 0.0),
-        "a module that is not listed is counted"
+        "an unlisted module is counted"
     );
 }
 
 #[tokio::test]
-async fn the_api_is_asked_for_v3_where_the_registration_holds_it_and_for_v1_otherwise() {
+async fn generation_follows_the_registration() {
     let partner = start(still(3)).await;
     once(&config(&partner.base, &[])).await;
     assert!(

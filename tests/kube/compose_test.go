@@ -11,7 +11,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// What of a Compose file is looked at here.
+// The tested part of a Compose file.
 type compose struct {
 	Services map[string]struct {
 		Build       map[string]any `json:"build"`
@@ -72,7 +72,7 @@ func TestComposeIsWholeAndForThisMachineAlone(t *testing.T) {
 			mounted[name] = append(mounted[name], path+" "+parts[1])
 		}
 	}
-	// Where the configuration of each says that the files are.
+	// The paths of the files in the configuration of each service.
 	for name, want := range map[string][]string{
 		"prometheus": {
 			"deploy/compose/prometheus.yml /etc/prometheus/prometheus.yml",

@@ -3,6 +3,7 @@ package kube
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -20,11 +21,11 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// What `kubectl apply` notes down of an object at most, in an annotation of it. A ConfigMap may have four times as
-// much.
+// Maximum size of an object's annotation with its last applied configuration, which `kubectl apply` writes. A ConfigMap
+// may have four times as much.
 const applied = 256 << 10
 
-// The first group of the first place in a file of the repository that looks like this.
+// Returns the first group of the first match of an expression in a file of the repository.
 func found(t *testing.T, path, pattern string) string {
 	t.Helper()
 	place := regexp.MustCompile(pattern).FindStringSubmatch(read(t, path))
@@ -50,7 +51,7 @@ func TestPodsKeepTheStrictestStandard(t *testing.T) {
 		}
 		context := spec.SecurityContext
 		if r.name == "helm-openshift" {
-			// Any number would be outside of the range of the namespace, and the pod would be refused.
+			// A fixed number would be outside the range of the namespace, and the pod would be rejected.
 			if context.RunAsUser != nil || context.RunAsGroup != nil || context.FSGroup != nil {
 				t.Errorf("the cluster is not left to assign the user: %v", context)
 			}
@@ -90,7 +91,7 @@ func TestPodsKeepTheStrictestStandard(t *testing.T) {
 	})
 }
 
-// What the shutdown of the program needs at most, as the service of systemd knows it as well.
+// Maximum duration of the program's shutdown, as in the systemd service.
 func TestPodsMayTakeTheTimeToStop(t *testing.T) {
 	text := found(t, "deploy/systemd/elements_exporter.service", `(?m)^TimeoutStopSec=(\d+)s$`)
 	stop, err := strconv.ParseInt(text, 10, 64)
@@ -132,7 +133,7 @@ func isShare(argument string) bool {
 	return strings.HasPrefix(argument, "--shard=")
 }
 
-// An argument as the kubelet hands it over to the pod with this number.
+// Returns an argument as the kubelet passes it to the pod with this ordinal.
 func expand(container core.Container, argument string, index int) string {
 	for _, variable := range container.Env {
 		value := variable.Value
@@ -267,8 +268,8 @@ func TestTheNetworkPolicyNamesWhatIsServed(t *testing.T) {
 	})
 }
 
-// kustomize writes text that is folded anew, and with a further line end where an indented line follows. It means
-// nothing in an expression, and is taken out there.
+// kustomize folds text again, and adds a line break before an indented line. Neither has a meaning in an expression, so
+// both are removed here.
 func withoutEmptyLines(rules any) {
 	for _, group := range rules.(map[string]any)["groups"].([]any) {
 		for _, rule := range group.(map[string]any)["rules"].([]any) {
@@ -360,11 +361,21 @@ func TestDashboardsAreThoseOfTheRepository(t *testing.T) {
 	}
 }
 
-// The labels of the exporter's metrics, from the reference in the README.
+// Labels of the exporter's metrics, from the reference in docs/metrics.
 func metricLabels(t *testing.T) []string {
 	t.Helper()
-	_, reference, _ := strings.Cut(read(t, "README.md"), "<!-- metrics:begin -->")
-	reference, _, _ = strings.Cut(reference, "<!-- metrics:end -->")
+	pages, err := filepath.Glob(filepath.Join(root, "docs/metrics/*.md"))
+	if err != nil || len(pages) < 2 {
+		t.Fatalf("no reference of metrics: %v, %v", pages, err)
+	}
+	var reference string
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reference += string(text)
+	}
 	labels := map[string]bool{}
 	word := regexp.MustCompile("`([a-z_]+)`")
 	for _, row := range strings.Split(reference, "\n") {
@@ -385,7 +396,7 @@ func metricLabels(t *testing.T) []string {
 	return all
 }
 
-// The operator gives targets labels of its own. Where a metric has one of these, Prometheus renames the metric's.
+// The operator adds labels to targets. If a metric has one of them, Prometheus renames the metric's label.
 func TestMonitorsLeaveTheLabelsOfMetricsAlone(t *testing.T) {
 	operators := []string{"job", "instance", "namespace", "service", "pod", "container", "endpoint", "node"}
 	labels := metricLabels(t)
@@ -480,7 +491,7 @@ func TestProbesAskWhatAnswers(t *testing.T) {
 	})
 }
 
-// One pod of plain differs from one of sharded in what makes it a share, and in nothing else.
+// A pod of plain differs from one of sharded only in what makes it a share.
 func TestPlainAndShardedAreAlike(t *testing.T) {
 	pods := map[string]core.PodTemplateSpec{}
 	for _, r := range renderings(t) {
@@ -524,7 +535,7 @@ func TestVersionsAreThatOfTheProgram(t *testing.T) {
 	})
 }
 
-// Every value has its place in the schema, and the other way round.
+// The schema describes every value, and no others.
 func TestTheSchemaKnowsEveryValue(t *testing.T) {
 	var values, schema map[string]any
 	chart := "deploy/helm/elements-exporter/"
@@ -534,10 +545,10 @@ func TestTheSchemaKnowsEveryValue(t *testing.T) {
 	if err := json.Unmarshal([]byte(read(t, chart+"values.schema.json")), &schema); err != nil {
 		t.Fatal(err)
 	}
-	// What a parent chart hands to all of its charts is not a value of this one.
+	// Values that a parent chart passes to all of its charts.
 	properties := schema["properties"].(map[string]any)
 	delete(properties, "global")
-	// The exporter's own configuration is checked by the exporter; the schema names only what the chart sets itself.
+	// The exporter checks its own configuration; the schema only contains what the chart sets.
 	delete(properties["config"].(map[string]any), "properties")
 	compare(t, "", values, schema)
 }

@@ -1,5 +1,5 @@
-// Package kube tests what operators apply: the manifests as kustomize and helm render them, and the Compose file.
-// tests/kube/run renders them, and says where they lie.
+// Package kube tests what operators apply: the manifests as rendered by kustomize and helm, and the Compose file.
+// tests/kube/run renders them, and passes their paths.
 package kube
 
 import (
@@ -18,11 +18,10 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Where the repository begins, seen from here.
+// Path of the repository's root.
 const root = "../.."
 
-// What one command rendered, by kind. A key that is not one of Kubernetes or of the operator is refused when it is
-// read.
+// The objects of one rendering by kind. Parsing rejects unknown keys of Kubernetes and the operator.
 type rendering struct {
 	name            string
 	namespaces      []core.Namespace
@@ -39,7 +38,7 @@ type rendering struct {
 	rules           []monitoring.PrometheusRule
 }
 
-// The workload of a rendering: there is one, of either kind.
+// Returns the workload of a rendering: there is one, of either kind.
 type workload struct {
 	name     string
 	replicas int32
@@ -105,6 +104,24 @@ var (
 	comments  = regexp.MustCompile(`(?m)^\s*#.*$`)
 )
 
+// Returns the suffixes of the names of each account's objects in a rendering. Each account is as if rendered alone.
+func accountsOf(name string) []string {
+	if name == "helm-accounts" {
+		return []string{"-north", "-south"}
+	}
+	return []string{""}
+}
+
+// Returns whether an object belongs to another account. Shared objects belong to all accounts.
+func isOfAnother(document, account string) bool {
+	for _, other := range accountsOf("helm-accounts") {
+		if account != "" && other != account && strings.Contains(document, "\n  name: elements-exporter"+other+"\n") {
+			return true
+		}
+	}
+	return false
+}
+
 func renderings(t *testing.T) []rendering {
 	t.Helper()
 	directory := os.Getenv("KUBE_RENDERED")
@@ -121,21 +138,24 @@ func renderings(t *testing.T) []rendering {
 		if err != nil {
 			t.Fatal(err)
 		}
-		one := rendering{name: strings.TrimSuffix(filepath.Base(path), ".yml")}
-		for _, document := range separator.Split(string(text), -1) {
-			if strings.TrimSpace(comments.ReplaceAllString(document, "")) == "" {
-				continue
+		name := strings.TrimSuffix(filepath.Base(path), ".yml")
+		for _, account := range accountsOf(name) {
+			one := rendering{name: name + account}
+			for _, document := range separator.Split(string(text), -1) {
+				if strings.TrimSpace(comments.ReplaceAllString(document, "")) == "" || isOfAnother(document, account) {
+					continue
+				}
+				if err := one.take(document); err != nil {
+					t.Fatalf("%s: %v in\n%s", one.name, err, document)
+				}
 			}
-			if err := one.take(document); err != nil {
-				t.Fatalf("%s: %v in\n%s", one.name, err, document)
-			}
+			all = append(all, one)
 		}
-		all = append(all, one)
 	}
 	return all
 }
 
-// Whether the values of a rendering have the exporter serve TLS.
+// Returns whether the exporter serves TLS with the values of a rendering.
 func (r *rendering) servesTLS() bool {
 	return r.name == "helm-certificate" || r.name == "helm-tls"
 }
@@ -163,7 +183,7 @@ func (w *workload) container() core.Container {
 	return w.template.Spec.Containers[0]
 }
 
-// Whether labels are all those that a selector asks for.
+// Returns whether labels match a selector.
 func selects(selector, labels map[string]string) bool {
 	for key, value := range selector {
 		if labels[key] != value {

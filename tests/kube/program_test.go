@@ -22,9 +22,9 @@ import (
 )
 
 const (
-	// How long the program may take for what it does in a second.
+	// Timeout of operations that take the program a second.
 	patience = 30 * time.Second
-	// Where the image has what the pods mount.
+	// Directories of the image in which pods mount files.
 	configured = "/etc/elements_exporter"
 	remembered = "/var/lib/elements_exporter"
 )
@@ -67,7 +67,7 @@ func start(t *testing.T, environment []string, arguments ...string) (*exec.Cmd, 
 	return command, output
 }
 
-// Starts a partner of a few customers, and gives its address.
+// Starts a partner with a few customers, and returns its address.
 func simulate(t *testing.T) string {
 	t.Helper()
 	_, output := start(t, []string{}, "simulate", "--simulator.listen-address=127.0.0.1:0", "--simulator.customers=3")
@@ -88,8 +88,8 @@ func freePort(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-// The files of a volume are links into a directory that is a link itself, as the kubelet makes them: what is new comes
-// into force at once.
+// Writes the files of a volume as links into a directory that is itself a link, as the kubelet does, so that all files
+// change at once.
 func project(t *testing.T, directory string, files map[string]string) {
 	t.Helper()
 	version, err := os.MkdirTemp(directory, "..version")
@@ -110,7 +110,7 @@ func project(t *testing.T, directory string, files map[string]string) {
 	}
 }
 
-// What the Secrets hold that an operator makes.
+// Contents of the Secrets that an operator creates.
 func secretFiles(t *testing.T, volume *core.SecretVolumeSource, secret string) map[string]string {
 	t.Helper()
 	if len(volume.Items) == 0 {
@@ -144,7 +144,7 @@ func secretFiles(t *testing.T, volume *core.SecretVolumeSource, secret string) m
 type pod struct {
 	directory string
 	address   string
-	// Where its paths begin.
+	// Prefix of its paths.
 	base      string
 	arguments []string
 	container core.Container
@@ -156,7 +156,7 @@ func (p *pod) here(text string) string {
 	return strings.ReplaceAll(text, remembered, filepath.Join(p.directory, "state"))
 }
 
-// Lays out the volumes of a pod and starts the program with its arguments and its environment.
+// Creates the volumes of a pod, and starts the program with its arguments and environment.
 func run(t *testing.T, r rendering, index int, api, secret string) *pod {
 	t.Helper()
 	w := r.workload(t)
@@ -192,7 +192,7 @@ func run(t *testing.T, r rendering, index int, api, secret string) *pod {
 			for _, configMap := range r.configMaps {
 				if configMap.Name == volume.ConfigMap.Name {
 					for name, text := range configMap.Data {
-						// The simulated partner knows one app registration only.
+						// The simulated partner has one app registration only.
 						files[name] = p.here(regexp.MustCompile(`client_id: demo-\d+`).ReplaceAllString(text, "client_id: demo"))
 					}
 				}
@@ -238,7 +238,7 @@ func get(url string) (int, string) {
 	return answer.StatusCode, string(text)
 }
 
-// Whether a probe of the container succeeds.
+// Returns whether a probe of the container succeeds.
 func (p *pod) probe(probe *core.Probe) error {
 	switch {
 	case probe.HTTPGet != nil:

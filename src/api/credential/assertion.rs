@@ -1,4 +1,4 @@
-//! Client assertions: JWTs that stand in for a client secret (RFC 7523), as AvePoint's identity service wants them.
+//! Client assertions: JWTs used instead of a client secret (RFC 7523), as AvePoint's identity service requires them.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,19 +12,19 @@ use serde_json::{Value, json};
 use super::{CredentialError, identity::Identity};
 use crate::secret::Secret;
 
-/// The form value that announces an assertion (RFC 7523, section 2.2).
+/// Form value for an assertion (RFC 7523, section 2.2).
 pub(super) const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// How far the clock here may run ahead of the endpoint's.
+/// How far the local clock may be ahead of the endpoint's.
 const BACKDATED: Duration = Duration::from_secs(60);
 
-/// How long an assertion is good for, which is also how far the clock here may run behind.
+/// Lifetime of an assertion, which is also how far the local clock may be behind.
 const LIFETIME: Duration = Duration::from_secs(5 * 60);
 
-/// 128 bits, as a random UUID has at most: enough never to repeat.
+/// 128 bits, the size of a UUID: enough never to repeat.
 const JTI_BYTES: usize = 16;
 
-/// A new assertion of `client_id` for the token endpoint `audience`.
+/// Returns a new assertion of `client_id` for the token endpoint `audience`.
 pub(super) fn sign(
     identity: &Identity,
     client_id: &str,
@@ -55,7 +55,7 @@ fn header(identity: &Identity) -> Value {
 }
 
 fn claims(client_id: &str, audience: &str, jti: &str, now: SystemTime) -> Value {
-    // A clock before 1970 is refused by the endpoint, whose answer tells the skew.
+    // The endpoint rejects a clock before 1970, and the error reports the skew.
     let issued = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     json!({
         "iss": client_id,

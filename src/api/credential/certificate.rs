@@ -1,4 +1,7 @@
-//! A certificate that follows its files.
+//! A certificate that is read again when its files change.
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     path::Path,
@@ -6,11 +9,11 @@ use std::{
 };
 
 use super::{
-    CredentialError, Fingerprint,
+    CredentialError, Fingerprint, SecretSource,
     identity::{Contents, Identity, Source},
 };
 
-/// A certificate and the files it comes from, which are read again for each use.
+/// A certificate with its files, which are read for each use.
 #[derive(Debug)]
 pub struct Certificate {
     source: Source,
@@ -21,7 +24,7 @@ impl Certificate {
     pub(super) fn load(
         file: &Path,
         private_key: Option<&Path>,
-        password: Option<&str>,
+        password: Option<SecretSource>,
     ) -> Result<Self, CredentialError> {
         let source = Source::new(file, private_key, password);
         let loaded = Loaded::parse(&source.read()?, &source)?;
@@ -35,8 +38,8 @@ impl Certificate {
         self.source.files()
     }
 
-    /// The identity that the files hold now. Parsing costs a key derivation of up to a second, so files that did not
-    /// change are not parsed again.
+    /// Returns the identity in the current files. Parsing includes a key derivation of up to a second, so unchanged
+    /// files are not parsed again.
     pub(super) fn current(&self) -> Result<Arc<Identity>, CredentialError> {
         let contents = self.source.read()?;
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
@@ -67,257 +70,5 @@ impl Loaded {
             fingerprint: contents.fingerprint(),
             identity: Arc::new(contents.identity(source)?),
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
-    use std::{
-        collections::HashSet,
-        fs,
-        path::{Path, PathBuf},
-        time::{Duration, SystemTime, UNIX_EPOCH},
-    };
-
-    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-    use ring::{
-        digest,
-        signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey},
-    };
-    use serde_json::Value;
-    use x509_parser::pem::Pem;
-
-    use crate::api::credential::{Credential, CredentialError};
-
-    const PASSWORD: &str = "correct horse";
-    const TOKEN_URL: &str = "https://identity.example/connect/token";
-
-    fn fixture(name: &str) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/fixtures/credentials")
-            .join(name)
-    }
-
-    fn load(certificate: &str, key: Option<&str>, password: Option<&str>) -> Result<Credential, CredentialError> {
-        Credential::certificate(&fixture(certificate), key.map(fixture).as_deref(), password)
-    }
-
-    fn now() -> SystemTime {
-        UNIX_EPOCH + Duration::from_millis(1_700_000_000_900)
-    }
-
-    fn assertion(credential: &Credential) -> String {
-        let fields = credential.proof("client-1", TOKEN_URL, now()).unwrap();
-        assert_eq!(fields.len(), 2);
-        assert_eq!(fields[0].0, "client_assertion_type");
-        assert_eq!(
-            fields[0].1.expose(),
-            "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-        );
-        assert_eq!(fields[1].0, "client_assertion");
-        fields[1].1.expose().to_owned()
-    }
-
-    /// Header and claims of an assertion whose signature fits the certificate in this PEM fixture.
-    fn verified(assertion: &str, certificate: &str) -> (Value, Value) {
-        let pem = fs::read(fixture(certificate)).unwrap();
-        let pem = Pem::iter_from_buffer(&pem).next().unwrap().unwrap();
-        let certificate = pem.parse_x509().unwrap();
-        let public_key = &certificate.public_key().subject_public_key.data;
-        let (message, signature) = assertion.rsplit_once('.').unwrap();
-        UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, public_key)
-            .verify(message.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap())
-            .expect("the signature fits the certificate");
-
-        let (header, claims) = message.split_once('.').unwrap();
-        let decode =
-            |segment: &str| -> Value { serde_json::from_slice(&URL_SAFE_NO_PAD.decode(segment).unwrap()).unwrap() };
-        let (header, claims) = (decode(header), decode(claims));
-
-        let thumbprint = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &pem.contents);
-        let x5t = URL_SAFE_NO_PAD.decode(header["x5t"].as_str().unwrap());
-        assert_eq!(x5t.unwrap(), thumbprint.as_ref());
-        (header, claims)
-    }
-
-    #[test]
-    fn an_assertion_says_what_the_identity_service_asks_for() {
-        let credential = load("cert.pem", Some("key.pem"), None).unwrap();
-        let (header, claims) = verified(&assertion(&credential), "cert.pem");
-
-        assert_eq!(header["alg"], "RS256");
-        assert_eq!(header["typ"], "JWT");
-        let kid = header["kid"].as_str().unwrap();
-        let x5t = URL_SAFE_NO_PAD.decode(header["x5t"].as_str().unwrap()).unwrap();
-        assert_eq!(kid.len(), 40);
-        for (hex, byte) in kid.as_bytes().chunks(2).zip(x5t) {
-            assert_eq!(hex, format!("{byte:02X}").as_bytes());
-        }
-
-        assert_eq!(claims["iss"], "client-1");
-        assert_eq!(claims["sub"], "client-1");
-        assert_eq!(claims["aud"], TOKEN_URL);
-        assert_eq!(claims["nbf"], 1_699_999_940);
-        assert_eq!(claims["iat"], 1_700_000_000);
-        assert_eq!(claims["exp"], 1_700_000_300);
-    }
-
-    #[test]
-    fn every_assertion_has_its_own_jti() {
-        let credential = load("cert.pem", Some("key.pem"), None).unwrap();
-        let ids: HashSet<String> = (0..5)
-            .map(|_| verified(&assertion(&credential), "cert.pem").1["jti"].to_string())
-            .collect();
-        assert_eq!(ids.len(), 5);
-        for id in ids {
-            let bytes = URL_SAFE_NO_PAD.decode(id.trim_matches('"')).unwrap();
-            assert_eq!(bytes.len(), 16);
-        }
-    }
-
-    #[test]
-    fn every_container_of_the_pair_signs_alike() {
-        for (certificate, key, password) in [
-            ("cert.pem", Some("key.pem"), None),
-            ("cert.pem", Some("key.pem"), Some("not needed")),
-            ("cert.pem", Some("key-pkcs1.pem"), None),
-            ("cert.pem", Some("key-encrypted.pem"), Some(PASSWORD)),
-            ("cert.pem", Some("key-encrypted-pbes1.pem"), Some(PASSWORD)),
-            ("modern.pfx", None, Some(PASSWORD)),
-            ("legacy.pfx", None, Some(PASSWORD)),
-            ("chain.pfx", None, Some(PASSWORD)),
-            ("nopassword.pfx", None, Some("")),
-            ("nopassword.pfx", None, None),
-        ] {
-            let credential =
-                load(certificate, key, password).unwrap_or_else(|error| panic!("{certificate} {key:?}: {error:?}"));
-            verified(&assertion(&credential), "cert.pem");
-        }
-    }
-
-    #[test]
-    fn one_pem_may_hold_key_certificate_and_chain_in_any_order() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let [key, leaf, chain] = ["key.pem", "cert.pem", "other-cert.pem"].map(|name| fs::read(fixture(name)).unwrap());
-        for parts in [[&key, &leaf, &chain], [&leaf, &chain, &key]] {
-            let parts = parts.map(|part| part.as_slice());
-            fs::write(file.path(), parts.join(&b"Bag Attributes: <none>\r\n"[..])).unwrap();
-            let credential = Credential::certificate(file.path(), None, None).unwrap();
-            verified(&assertion(&credential), "cert.pem");
-        }
-    }
-
-    #[test]
-    fn the_end_of_the_certificate_is_known() {
-        let credential = load("modern.pfx", None, Some(PASSWORD)).unwrap();
-        let pem = fs::read(fixture("cert.pem")).unwrap();
-        let pem = Pem::iter_from_buffer(&pem).next().unwrap().unwrap();
-        let expected = pem.parse_x509().unwrap().validity().not_after.timestamp();
-        assert_eq!(credential.expires(), Some(expected));
-    }
-
-    #[test]
-    fn debug_shows_neither_password_nor_key() {
-        let credential = load("modern.pfx", None, Some(PASSWORD)).unwrap();
-        let shown = format!("{credential:?}");
-        assert!(!shown.contains(PASSWORD), "{shown}");
-        assert!(!shown.contains("private_exponent"), "{shown}");
-    }
-
-    /// Asserts that loading fails with this variant, in a message that names this file.
-    macro_rules! refused {
-        ($certificate:expr, $key:expr, $password:expr, $variant:ident, $names:expr) => {{
-            let error = load($certificate, $key, $password).unwrap_err();
-            assert!(matches!(error, CredentialError::$variant { .. }), "{error:?}");
-            assert!(error.to_string().contains($names), "{error}");
-        }};
-    }
-
-    #[test]
-    fn wrong_and_missing_passwords_are_told_apart() {
-        for archive in ["modern.pfx", "legacy.pfx"] {
-            refused!(archive, None, Some("wrong"), WrongPassword, archive);
-            refused!(archive, None, None, PasswordMissing, archive);
-        }
-        for key in ["key-encrypted.pem", "key-encrypted-pbes1.pem"] {
-            refused!("cert.pem", Some(key), Some("wrong"), WrongPassword, key);
-            refused!("cert.pem", Some(key), None, PasswordMissing, key);
-        }
-        refused!(
-            "cert.pem",
-            Some("key-encrypted-pkcs1.pem"),
-            Some(PASSWORD),
-            UnsupportedEncryption,
-            "key-encrypted-pkcs1.pem"
-        );
-    }
-
-    #[test]
-    fn keys_that_do_not_fit_are_told_apart() {
-        refused!("cert.pem", Some("other-key.pem"), None, Mismatch, "other-key.pem");
-        refused!("ec-cert.pem", Some("ec-key.pem"), None, NotRsa, "ec-cert.pem");
-        refused!("cert.pem", Some("ec-key.pem"), None, NotRsa, "ec-key.pem");
-        refused!("cert.pem", Some("ec-key-sec1.pem"), None, NotRsa, "ec-key-sec1.pem");
-        refused!("small-cert.pem", Some("small-key.pem"), None, KeySize, "1024");
-        refused!("cert.pem", Some("small-key.pem"), None, UnusableKey, "small-key.pem");
-        refused!("cert.pem", None, None, NoPrivateKey, "cert.pem");
-        refused!("cert.pem", Some("cert.pem"), None, NoPrivateKey, "cert.pem");
-        refused!("keyless.pfx", None, Some(PASSWORD), NoPrivateKey, "keyless.pfx");
-        refused!(
-            "modern.pfx",
-            Some("key.pem"),
-            Some(PASSWORD),
-            KeyBesideArchive,
-            "modern.pfx"
-        );
-    }
-
-    #[test]
-    fn what_is_no_certificate_is_said_to_be_none() {
-        refused!("key.pem", None, None, NotCertificate, "key.pem");
-        refused!("make", None, None, NotCertificate, "make");
-        refused!("absent.pem", None, None, Unreadable, "absent.pem");
-        refused!("cert.pem", Some("absent.pem"), None, Unreadable, "absent.pem");
-
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let pem = fs::read(fixture("cert.pem")).unwrap();
-        let der = Pem::iter_from_buffer(&pem).next().unwrap().unwrap().contents;
-        let load = |content: &[u8]| {
-            fs::write(file.path(), content).unwrap();
-            Credential::certificate(file.path(), None, None).unwrap_err()
-        };
-        assert!(matches!(load(b""), CredentialError::NotCertificate { .. }));
-        assert!(matches!(load(&der), CredentialError::NotCertificate { .. }));
-        assert!(matches!(
-            load(&pem[..pem.len() / 2]),
-            CredentialError::DamagedPem { .. }
-        ));
-        let archive = fs::read(fixture("modern.pfx")).unwrap();
-        assert!(matches!(
-            load(&archive[..archive.len() / 2]),
-            CredentialError::UnreadableArchive { .. }
-        ));
-    }
-
-    #[test]
-    fn a_rotated_pair_counts_once_both_files_fit() {
-        let directory = tempfile::tempdir().unwrap();
-        let [certificate, key] = ["cert", "key"].map(|name| directory.path().join(name));
-        let put = |name: &str, to: &Path| fs::copy(fixture(name), to).unwrap();
-        put("cert.pem", &certificate);
-        put("key.pem", &key);
-        let credential = Credential::certificate(&certificate, Some(&key), None).unwrap();
-        let first = credential.fingerprint();
-        assert!(first.is_some() && first == credential.fingerprint());
-
-        put("other-cert.pem", &certificate);
-        assert!(credential.fingerprint() != first);
-        let error = credential.proof("client-1", TOKEN_URL, now()).unwrap_err();
-        assert!(matches!(error, CredentialError::Mismatch { .. }));
-
-        put("other-key.pem", &key);
-        verified(&assertion(&credential), "other-cert.pem");
     }
 }

@@ -1,7 +1,7 @@
 //! Decrypts a PKCS#8 `ENCRYPTED PRIVATE KEY`.
 //!
-//! The reader of PFX archives knows every cipher that such a key is usually written with, but gets at a key only
-//! where it lies in an archive. So the key is put into one (RFC 7292, section 4) that holds nothing else.
+//! The PFX parser supports every cipher commonly used for such keys, but only decrypts keys inside an archive. The key
+//! is therefore wrapped in an archive (RFC 7292, section 4) that contains nothing else.
 
 use p12_keystore::{Pkcs12Archive, PrivateKey, error::Error};
 
@@ -16,7 +16,7 @@ const DATA: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x01";
 /// `OBJECT IDENTIFIER 1.2.840.113549.1.12.10.1.2`, `pkcs8ShroudedKeyBag`.
 const SHROUDED_KEY_BAG: &[u8] = b"\x06\x0b\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x0a\x01\x02";
 
-/// The PKCS#8 key inside `encrypted`, a DER `EncryptedPrivateKeyInfo`; `None` if there is none.
+/// Returns the PKCS#8 key inside `encrypted`, a DER `EncryptedPrivateKeyInfo`; `None` if there is none.
 pub(super) fn decrypt(encrypted: &[u8], password: &str) -> Result<Option<PrivateKey>, Error> {
     let archive = Pkcs12Archive::from_pkcs12(&archive_of(encrypted), password)?;
     Ok(archive.keys.into_iter().next().map(|bag| bag.key))
@@ -29,13 +29,13 @@ fn archive_of(encrypted: &[u8]) -> Vec<u8> {
     der(SEQUENCE, &[VERSION, &authenticated_safe])
 }
 
-/// A `ContentInfo` with plain data.
+/// Returns a `ContentInfo` with plain data.
 fn data(content: &[u8]) -> Vec<u8> {
     let octets = der(OCTET_STRING, &[content]);
     der(SEQUENCE, &[DATA, &der(EXPLICIT_0, &[&octets])])
 }
 
-/// Tag, length and the parts joined, in the distinguished encoding (X.690, section 10.1).
+/// Encodes tag, length and the joined parts in the distinguished encoding rules (X.690, section 10.1).
 fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let content = parts.concat();
     let mut encoded = vec![tag];
@@ -54,8 +54,6 @@ fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::indexing_slicing)]
-
     use super::{OCTET_STRING, der};
 
     #[test]

@@ -13,19 +13,20 @@ use ring::{
 };
 use x509_parser::{parse_x509_certificate, pem::Pem, public_key::PublicKey};
 
-use super::{CredentialError, Fingerprint, encrypted_key, read};
+use super::{CredentialError, Fingerprint, MAX_FILE_BYTES, SecretSource, encrypted_key};
 use crate::secret::Secret;
+use crate::text_file;
 
 /// rsaEncryption (RFC 8017, appendix C).
 const RSA_ENCRYPTION: &str = "1.2.840.113549.1.1.1";
 
-/// How OpenSSL before 1.0 marked a key encrypted with a digest of its password (RFC 1421, section 4.6.1.1).
+/// Mark of OpenSSL before 1.0 for a key encrypted with a digest of its password (RFC 1421, section 4.6.1.1).
 const LEGACY_ENCRYPTION: &[u8] = b"Proc-Type: 4,ENCRYPTED";
 
-/// Below 2048 bits RSA is not safe; above 4096 `ring` does not sign.
+/// RSA is not secure below 2048 bits; `ring` does not sign above 4096.
 const KEY_BITS: RangeInclusive<usize> = 2048..=4096;
 
-/// A certificate's names for itself, and the key that it certifies.
+/// The identity of a certificate, and its key.
 #[derive(Debug)]
 pub(super) struct Identity {
     key: KeyPair,
@@ -38,51 +39,51 @@ impl Identity {
         &self.key
     }
 
-    /// SHA-1 of the certificate's DER, by which the registration knows it.
+    /// Returns the SHA-1 of the certificate's DER, which identifies it in the registration.
     pub(super) fn thumbprint(&self) -> &[u8] {
         &self.thumbprint
     }
 
-    /// End of the certificate's validity, in seconds since 1970.
+    /// Returns the expiry of the certificate, in seconds since 1970.
     pub(super) fn expires(&self) -> i64 {
         self.expires
     }
 }
 
-/// Where a certificate and its key are, and what opens them.
+/// Files of a certificate and its key, with their password.
 #[derive(Debug)]
 pub(super) struct Source {
     file: PathBuf,
     private_key: Option<PathBuf>,
-    password: Option<Secret>,
+    password: Option<SecretSource>,
 }
 
 impl Source {
-    pub(super) fn new(file: &Path, private_key: Option<&Path>, password: Option<&str>) -> Self {
+    pub(super) fn new(file: &Path, private_key: Option<&Path>, password: Option<SecretSource>) -> Self {
         Self {
             file: file.to_owned(),
             private_key: private_key.map(Path::to_owned),
-            password: password.map(|password| password.to_owned().into()),
+            password,
         }
     }
 
     pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
-        iter::once(self.file.as_path()).chain(self.private_key.as_deref())
+        let password = self.password.as_ref().and_then(SecretSource::file);
+        iter::once(self.file.as_path())
+            .chain(self.private_key.as_deref())
+            .chain(password)
     }
 
     pub(super) fn read(&self) -> Result<Contents, CredentialError> {
         Ok(Contents {
             file: read(&self.file)?,
             private_key: self.private_key.as_deref().map(read).transpose()?,
+            password: self.password.as_ref().map(SecretSource::read).transpose()?,
         })
     }
 
     fn key_path(&self) -> &Path {
         self.private_key.as_deref().unwrap_or(&self.file)
-    }
-
-    fn password(&self) -> &str {
-        self.password.as_ref().map_or("", Secret::expose)
     }
 
     fn password_refused(&self, path: &Path) -> CredentialError {
@@ -94,16 +95,26 @@ impl Source {
     }
 }
 
-/// What the files of a source hold.
+/// Contents of the files of a source.
 pub(super) struct Contents {
     file: Vec<u8>,
     private_key: Option<Vec<u8>>,
+    password: Option<Secret>,
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, CredentialError> {
+    Ok(text_file::read_bytes(path, MAX_FILE_BYTES)?)
 }
 
 impl Contents {
     pub(super) fn fingerprint(&self) -> Fingerprint {
-        let private_key = self.private_key.as_deref().map(Some);
-        Fingerprint::of_contents(iter::once(Some(self.file.as_slice())).chain(private_key))
+        let password = self.password.as_ref().map(|password| password.expose().as_bytes());
+        let others = [self.private_key.as_deref(), password];
+        Fingerprint::of_contents(iter::once(Some(self.file.as_slice())).chain(others))
+    }
+
+    fn password(&self) -> &str {
+        self.password.as_ref().map_or("", Secret::expose)
     }
 
     pub(super) fn identity(&self, source: &Source) -> Result<Identity, CredentialError> {
@@ -123,8 +134,8 @@ impl Contents {
         let leaf = Leaf::parse(&leaf.contents, &source.file)?;
         leaf.require_rsa(&source.file)?;
         let key = match &self.private_key {
-            Some(content) => private_key(&pem_blocks(content, source.key_path())?, source)?,
-            None => private_key(blocks, source)?,
+            Some(content) => private_key(&pem_blocks(content, source.key_path())?, self.password(), source)?,
+            None => private_key(blocks, self.password(), source)?,
         };
         if !leaf.certifies(&key) {
             return Err(mismatch(source));
@@ -141,7 +152,7 @@ impl Contents {
             return Err(CredentialError::KeyBesideArchive { path: path.clone() });
         }
         let archive =
-            Pkcs12Archive::from_pkcs12(&self.file, source.password()).map_err(|error| archive_error(error, source))?;
+            Pkcs12Archive::from_pkcs12(&self.file, self.password()).map_err(|error| archive_error(error, source))?;
         let key = archive
             .keys
             .first()
@@ -150,7 +161,7 @@ impl Contents {
         if archive.certs.is_empty() {
             return Err(not_certificate(path));
         }
-        // An archive may hold the chain in any order; the leaf is the certificate of the key.
+        // An archive may contain the chain in any order; the leaf is the certificate of the key.
         for bag in &archive.certs {
             let leaf = Leaf::parse(bag.cert.as_der(), path)?;
             if leaf.certifies(&key) {
@@ -161,7 +172,7 @@ impl Contents {
     }
 }
 
-/// What is needed of a certificate.
+/// The used parts of a certificate.
 struct Leaf<'a> {
     der: &'a [u8],
     public_key: Vec<u8>,
@@ -193,7 +204,7 @@ impl<'a> Leaf<'a> {
         }
     }
 
-    /// Both sides are the DER of an `RSAPublicKey`, which has one encoding only.
+    /// Both sides are the DER of an `RSAPublicKey`, whose encoding is unique.
     fn certifies(&self, key: &KeyPair) -> bool {
         self.public_key == key.public().as_ref()
     }
@@ -224,8 +235,8 @@ fn pem_blocks(content: &[u8], path: &Path) -> Result<Vec<Pem>, CredentialError> 
         })
 }
 
-/// The first private key among the blocks, whose labels RFC 7468 and, before it, OpenSSL gave.
-fn private_key(blocks: &[Pem], source: &Source) -> Result<KeyPair, CredentialError> {
+/// Returns the first private key among the blocks, with labels of RFC 7468 or of older OpenSSL.
+fn private_key(blocks: &[Pem], password: &str, source: &Source) -> Result<KeyPair, CredentialError> {
     let path = source.key_path();
     let block = blocks
         .iter()
@@ -238,7 +249,7 @@ fn private_key(blocks: &[Pem], source: &Source) -> Result<KeyPair, CredentialErr
         }
         "RSA PRIVATE KEY" => KeyPair::from_der(&block.contents).map_err(|error| unusable_key(path, &error)),
         "ENCRYPTED PRIVATE KEY" => {
-            let key = encrypted_key::decrypt(&block.contents, source.password())
+            let key = encrypted_key::decrypt(&block.contents, password)
                 .map_err(|error| encrypted_key_error(&error, source))?
                 .ok_or_else(|| no_private_key(path))?;
             pkcs8_key(&key, path)
@@ -254,12 +265,12 @@ fn pkcs8_key(key: &PrivateKey, path: &Path) -> Result<KeyPair, CredentialError> 
     KeyPair::from_pkcs8(key.as_der()).map_err(|error| unusable_key(path, &error))
 }
 
-/// Whether this is a `SEQUENCE` that begins with the version of a PFX, 3. A bare certificate begins otherwise.
+/// Returns whether this is a `SEQUENCE` that starts with 3, the version of a PFX. A certificate starts differently.
 fn is_archive(content: &[u8]) -> bool {
     let Some((&[0x30, length], rest)) = content.split_first_chunk() else {
         return false;
     };
-    // The long form says how many bytes of length follow.
+    // The long form contains the number of length bytes that follow.
     let long_form = if length < 0x80 { 0 } else { length & 0x7f };
     rest.get(usize::from(long_form)..)
         .is_some_and(|body| body.starts_with(&[0x02, 0x01, 0x03]))
@@ -267,7 +278,7 @@ fn is_archive(content: &[u8]) -> bool {
 
 fn archive_error(error: ArchiveError, source: &Source) -> CredentialError {
     match error {
-        // An archive has a MAC, which tells a wrong password apart; one without it decrypts to nonsense.
+        // The MAC of an archive identifies a wrong password; without a MAC, decryption returns garbage.
         ArchiveError::MacError(_) | ArchiveError::Pkcs5Error(_) | ArchiveError::UnpadError => {
             source.password_refused(&source.file)
         }
@@ -280,7 +291,7 @@ fn archive_error(error: ArchiveError, source: &Source) -> CredentialError {
 
 fn encrypted_key_error(error: &ArchiveError, source: &Source) -> CredentialError {
     match error {
-        // There is no MAC here: what a wrong password leaves is bad padding or, rarely, not a key.
+        // There is no MAC here. A wrong password results in invalid padding or, rarely, in an invalid key.
         ArchiveError::Pkcs5Error(_) | ArchiveError::UnpadError | ArchiveError::InvalidPrivateKey => {
             source.password_refused(source.key_path())
         }

@@ -1,41 +1,42 @@
-//! The circuit breaker of one kind of resource: what is down is asked once in a while, not by everyone.
+//! Circuit breaker of one kind of resource: while it is down, only occasional probes are sent.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
-/// Resources that failed one after the other, each for the first time, after which their kind counts as down. A few
-/// customers that fail by themselves, however often, do not stop all others.
+/// Number of resources that must fail one after the other, each for the first time, to open the breaker. A few failing
+/// customers, however often they fail, do not stop requests for the others.
 const FAILURES_TO_OPEN: u32 = 5;
 
-/// Failing resources remembered. Of more than these a failure counts as the first, which spares the host.
+/// Maximum number of remembered failing resources. Failures of further ones always count as the first, which spares the
+/// host.
 const MAX_FAILING: usize = 10_000;
 
-/// The time without requests after a kind was found down; doubled each time that it is found so again.
+/// Time without requests after the breaker opens; doubled after each failed probe.
 pub(super) const FIRST_OPEN: Duration = Duration::from_secs(5);
 
-/// The most that it grows to, and so how late at most the end of an outage is noticed, the jitter aside.
+/// Longest time without requests, apart from jitter, and thus until the end of an outage is detected.
 const LONGEST_OPEN: Duration = Duration::from_secs(60);
 
-/// How much longer than that chance can make it, so that exporters of one host do not probe it in step.
+/// Maximum random extension of that time as a fraction, so that several exporters do not probe a host simultaneously.
 const JITTER: f64 = 0.25;
 
-/// What those are told to wait who ask while a probe is under way: as long as most answers take.
+/// Delay of requests during a probe: as long as most responses take.
 const PROBE_ANSWER: Duration = Duration::from_secs(1);
 
-/// What the breaker has to say about a request.
+/// Decision of the breaker about a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     Pass,
-    /// One request may go to find out; [`Breaker::probe`] is called when it does.
+    /// One request may be sent as a probe; [`Breaker::probe`] is called when it is.
     Probe,
-    /// None may, and asking again before this time is of no use.
+    /// No request may be sent before this time has passed.
     Refuse(Duration),
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Breaker {
     state: State,
-    /// Resources whose newest request failed, by the hash of their path.
+    /// Hashes of the paths whose latest request failed.
     failing: HashSet<u64>,
 }
 
@@ -62,19 +63,19 @@ impl Breaker {
         }
     }
 
-    /// Whether what it guards counts as down.
+    /// Returns whether the resources count as down.
     pub(super) fn is_open(&self) -> bool {
         !matches!(self.state, State::Closed { .. })
     }
 
-    /// The probe is on its way.
+    /// Marks the probe as sent.
     pub(super) fn probe(&mut self) {
         if let State::Open { length, .. } = self.state {
             self.state = State::Probing { length };
         }
     }
 
-    /// Nothing is in flight any more: a probe that reported no outcome was given up, and another may go.
+    /// Allows another probe after all requests have ended, if the last one was cancelled without an outcome.
     pub(super) fn probe_given_up(&mut self) {
         if let State::Probing { length } = self.state {
             let until = Duration::ZERO;
@@ -82,13 +83,13 @@ impl Breaker {
         }
     }
 
-    /// A resource was answered.
+    /// Handles a response for a resource.
     pub(super) fn succeed(&mut self, path: u64) {
         self.failing.remove(&path);
         self.state = State::default();
     }
 
-    /// A request for a resource failed for a reason that lies with the host.
+    /// Handles a failure of a resource that is caused by the host.
     pub(super) fn fail(&mut self, path: u64, now: Duration, dice: f64) {
         let room = self.failing.len() < MAX_FAILING;
         let is_news = if room {
@@ -103,13 +104,13 @@ impl Breaker {
                     self.open(now, FIRST_OPEN, dice);
                 }
             }
-            // What failed before and fails again says nothing about the others.
+            // A resource that fails again says nothing about the others.
             State::Closed { .. } => {}
             State::Probing { length } => {
                 let length = length.saturating_mul(2).min(LONGEST_OPEN);
                 self.open(now, length, dice);
             }
-            // Requests that were in flight when it opened say nothing new.
+            // Requests that were in flight when the breaker opened contain no new information.
             State::Open { .. } => {}
         }
     }
@@ -125,8 +126,6 @@ impl Breaker {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::panic)]
-
     use std::time::Duration;
 
     use super::{Breaker, Verdict};
@@ -141,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn only_failures_in_a_row_open_it() {
+    fn breaker_opens_only_after_failures_in_a_row() {
         let mut breaker = Breaker::default();
         for path in 0..40 {
             breaker.fail(path, Duration::ZERO, 0.0);
@@ -153,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn resources_that_fail_again_and_again_do_not_open_it() {
+    fn breaker_ignores_repeated_failures_of_a_resource() {
         let mut breaker = Breaker::default();
         for _ in 0..100 {
             for path in 0..4 {
@@ -166,7 +165,7 @@ mod tests {
             breaker.fail(1, Duration::ZERO, 0.0);
         }
         assert_eq!(breaker.verdict(Duration::ZERO), Verdict::Pass);
-        // One that had been good is news.
+        // A failure of a resource that had recovered counts.
         for path in [0, 5, 6, 7, 8] {
             assert_eq!(breaker.verdict(Duration::ZERO), Verdict::Pass);
             breaker.fail(path, Duration::ZERO, 0.0);
@@ -175,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn the_open_time_doubles_to_a_minute() {
+    fn open_time_doubles_up_to_a_minute() {
         let mut breaker = opened(0.0);
         let mut now = Duration::ZERO;
         let mut lengths = Vec::new();
@@ -193,21 +192,21 @@ mod tests {
     }
 
     #[test]
-    fn chance_lengthens_it_by_up_to_a_quarter() {
+    fn jitter_extends_the_open_time_by_up_to_a_quarter() {
         let refused = |dice| opened(dice).verdict(Duration::ZERO);
         assert_eq!(refused(0.5), Verdict::Refuse(Duration::from_millis(5625)));
         assert_eq!(refused(1.0), Verdict::Refuse(Duration::from_millis(6250)));
     }
 
     #[test]
-    fn failures_of_requests_already_in_flight_do_not_prolong_it() {
+    fn failures_of_requests_in_flight_do_not_prolong_it() {
         let mut breaker = opened(0.0);
         breaker.fail(9, Duration::from_secs(4), 0.0);
         assert_eq!(breaker.verdict(Duration::from_secs(5)), Verdict::Probe);
     }
 
     #[test]
-    fn an_answer_closes_it_and_starts_the_count_anew() {
+    fn response_closes_the_breaker_and_resets_the_count() {
         let mut breaker = opened(0.0);
         breaker.probe();
         assert!(breaker.is_open());

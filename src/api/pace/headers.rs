@@ -1,4 +1,4 @@
-//! The headers of an answer that are about time.
+//! Response headers about time.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use jiff::{
 
 use super::MAX_PAUSE;
 
-/// The forms of a date in HTTP, of which the last two are obsolete but have to be read (RFC 9110, section 5.6.7).
+/// Date formats of HTTP. The last two are obsolete but must be accepted (RFC 9110, section 5.6.7).
 const DATE_FORMATS: [&str; 3] = [
     "%a, %d %b %Y %H:%M:%S GMT",
     "%A, %d-%b-%y %H:%M:%S GMT",
@@ -18,13 +18,13 @@ const DATE_FORMATS: [&str; 3] = [
 
 const EPOCH: DateTime = datetime(1970, 1, 1, 0, 0, 0, 0);
 
-/// How long a `Retry-After` header asks to wait, at most [`MAX_PAUSE`]: given in seconds, or as a date, which is
-/// compared with `now_unix` (best the answer's own `Date`, in seconds since 1970; a date gone by is no wait).
-/// `None` for anything else, such as a negative number.
+/// Returns the pause requested by a `Retry-After` header, at most [`MAX_PAUSE`]. A date is compared with `now_unix`, in
+/// seconds since 1970, preferably the response's own `Date`; a past date means no pause. `None` for anything else, such
+/// as a negative number.
 pub fn retry_after(header: Option<&str>, now_unix: i64) -> Option<Duration> {
     let text = header?.trim();
     let seconds = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // Digits that do not fit are a very long time.
+        // Digits that overflow are a very long time.
         text.parse().unwrap_or(u64::MAX)
     } else {
         let wait = http_date(text)?.saturating_sub(now_unix);
@@ -33,8 +33,9 @@ pub fn retry_after(header: Option<&str>, now_unix: i64) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(MAX_PAUSE))
 }
 
-/// By how many seconds the clock of the server that sent this `Date` header is ahead of `now_unix`; negative if it is
-/// behind. The header has whole seconds and a journey behind it, so a second or two mean nothing.
+/// Returns by how many seconds the clock of the server that sent this `Date` header is ahead of `now_unix`; negative if
+/// it is behind. The header has a resolution of one second and is delayed by the network, so a second or two are
+/// insignificant.
 pub fn clock_skew(date_header: Option<&str>, now_unix: i64) -> Option<i64> {
     Some(http_date(date_header?.trim())?.saturating_sub(now_unix))
 }
@@ -60,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_are_read_and_clamped() {
+    fn seconds_are_parsed_and_clamped() {
         assert_eq!(seconds("0"), Some(0));
         assert_eq!(seconds(" 17 "), Some(17));
         assert_eq!(seconds("300"), Some(300));
@@ -69,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_are_read_in_all_three_forms() {
+    fn dates_are_parsed_in_all_three_forms() {
         assert_eq!(seconds("Sun, 06 Nov 1994 08:49:37 GMT"), Some(42));
         assert_eq!(seconds("Sunday, 06-Nov-94 08:49:37 GMT"), Some(42));
         assert_eq!(seconds("Sun Nov  6 08:49:37 1994"), Some(42));
@@ -78,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_no_wait_that_was_told() {
+    fn other_texts_are_no_pause() {
         assert_eq!(retry_after(None, EXAMPLE), None);
         for header in [
             "",
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn skew_is_positive_where_the_server_is_ahead() {
+    fn skew_is_positive_if_the_server_is_ahead() {
         let date = Some("Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(clock_skew(date, EXAMPLE - 90), Some(90));
         assert_eq!(clock_skew(date, EXAMPLE + 90), Some(-90));

@@ -1,36 +1,41 @@
-//! The rate that adapts: cut when the host throttles, climbing back along a cubic curve as in CUBIC (RFC 9438).
+//! Adaptive request rate: cut when the host throttles, then raised along a cubic curve as in CUBIC (RFC 9438).
+//!
+//! A linear increase (AIMD) is simpler but did worse in the simulation. A step large enough to find a lifted limit
+//! within minutes, like the curve, exceeds a constant limit so often that only 75 to 78 % of it are used if the host
+//! requests pauses of five seconds. With a step of less than half of that, 78 % are used at pauses of ten seconds, but
+//! a lifted limit is not found. The curve achieves more than 80 % in both cases.
 
 use std::time::Duration;
 
-/// The lowest rate, in requests a second. Slow enough for any host, quick enough to notice that it has relented.
+/// Lowest rate, in requests per second. Slow enough for any host, fast enough to detect recovery.
 const FLOOR: f64 = 0.1;
 
-/// What a throttle leaves of the rate.
+/// Factor of the rate after a throttle.
 const AFTER_THROTTLE: f64 = 0.7;
 
-/// What an outage leaves of it: all clients come back at the same time, to a host that has only just started.
+/// Factor after an outage: all clients return at once, to a host that has just started.
 const AFTER_OUTAGE: f64 = 0.1;
 
-/// Seconds of full use until the rate is back where it was cut. It passes that point hardly rising, and then rises ever
-/// more steeply: five times as fast takes five minutes. Each visit beyond the limit costs a pause, so they are kept
-/// minutes apart.
+/// Seconds of full use until the rate is back at the last limit. The curve is nearly flat there and then rises ever
+/// more steeply: reaching five times the rate takes five minutes. Each time the limit is exceeded costs a pause, so
+/// this happens only every few minutes.
 const RECOVERY: f64 = 90.0;
 
-/// Requests a second, between a floor and a ceiling.
+/// Requests per second, between a floor and a ceiling.
 #[derive(Debug, Clone)]
 pub(super) struct Rate {
     ceiling: f64,
-    /// Where the climb began.
+    /// Rate at the start of the climb.
     low: f64,
-    /// Where the host last complained, and where the climb is flat.
+    /// Rate of the last throttle, where the curve is flat.
     limit: f64,
-    /// Seconds for which the rate since then was fully used, with success.
+    /// Seconds of full, successful use since then.
     climbed: f64,
     credited_at: Duration,
 }
 
 impl Rate {
-    /// A rate at its ceiling.
+    /// Returns a rate at its ceiling.
     pub(super) fn new(ceiling: f64) -> Self {
         let ceiling = if ceiling > 0.0 { ceiling } else { FLOOR };
         Self {
@@ -48,24 +53,24 @@ impl Rate {
         climbing.clamp(self.floor(), self.ceiling)
     }
 
-    /// A request succeeded. It earns the time that it takes of the rate, so that a rate that is not used
-    /// does not rise, and never more than has passed since the last one.
+    /// Reports a successful request. It counts as the time that it takes at the current rate, but at most as the time
+    /// since the last one, so that an unused rate does not rise.
     pub(super) fn climb(&mut self, now: Duration) {
         let passed = now.saturating_sub(self.credited_at).as_secs_f64();
         self.climbed += passed.min(1.0 / self.per_second());
         self.credited_at = self.credited_at.max(now);
     }
 
-    /// The host throttled: the rate now is more than it bears.
+    /// Reports that the host throttled: the current rate is too high.
     pub(super) fn cut(&mut self, now: Duration) {
         let rate = self.per_second();
         self.low = (rate * AFTER_THROTTLE).max(self.floor());
-        // Even at the floor there has to be something to climb to.
+        // Even at the floor, the curve must rise.
         self.limit = rate.max(self.low / AFTER_THROTTLE);
         self.begin_climb(now);
     }
 
-    /// The host is back after an outage, which has changed nothing about what it bears.
+    /// Reports that the host is back after an outage, which says nothing about its limit.
     pub(super) fn restart(&mut self, now: Duration) {
         let rate = self.per_second();
         self.low = (rate * AFTER_OUTAGE).max(self.floor());
@@ -103,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_takes_three_tenths_and_recovery_brings_them_back() {
+    fn cut_is_three_tenths_and_recovery_restores_them() {
         let (mut rate, mut now) = (Rate::new(50.0), 0.0);
         rate.cut(Duration::ZERO);
         assert!(close(rate.per_second(), 35.0));
@@ -114,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn outages_one_upon_another_leave_the_old_rate_to_climb_back_to() {
+    fn rate_recovers_fully_after_repeated_outages() {
         let (mut rate, mut now) = (Rate::new(5.0), 0.0);
         for _ in 0..3 {
             rate.restart(Duration::ZERO);
@@ -127,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_climb_is_flat_around_the_limit_and_steep_beyond() {
+    fn climb_is_flat_around_the_limit_and_steep_beyond() {
         let (mut rate, mut now) = (Rate::new(50.0), 0.0);
         for _ in 0..4 {
             rate.cut(Duration::ZERO);
@@ -145,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_from_the_floor_to_the_ceiling_takes_minutes() {
+    fn climb_from_floor_to_ceiling_takes_minutes() {
         let (mut rate, mut now) = (Rate::new(5.0), 0.0);
         for _ in 0..100 {
             rate.cut(Duration::ZERO);
@@ -158,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_that_is_not_used_does_not_rise() {
+    fn unused_rate_does_not_rise() {
         let mut rate = Rate::new(50.0);
         rate.cut(Duration::ZERO);
         for minute in 1..=10 {
@@ -168,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn successes_that_come_together_raise_it_once() {
+    fn simultaneous_successes_raise_the_rate_once() {
         let mut rate = Rate::new(0.5);
         for _ in 0..100 {
             rate.cut(Duration::ZERO);
@@ -180,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ceiling_below_the_floor_is_a_ceiling() {
+    fn ceiling_below_the_floor_is_observed() {
         let mut rate = Rate::new(0.01);
         rate.cut(Duration::ZERO);
         assert!(close(rate.per_second(), 0.01));

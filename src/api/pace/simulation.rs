@@ -1,6 +1,4 @@
-//! Hours of traffic against a modelled host, in moments and without chance that a seed does not fix.
-
-#![allow(clippy::panic)]
+//! Simulates hours of traffic against a modelled host within moments, with seeded randomness.
 
 use std::{cmp::Reverse, collections::BinaryHeap, ops::Range, time::Duration};
 
@@ -20,15 +18,15 @@ enum Answer {
 
 /// A host with a rate limit, which may be down or faulty for some time.
 struct Host {
-    /// Requests a second, and how many may come at once.
+    /// Requests per second, and the maximum burst.
     limit: f64,
     burst: f64,
     retry_after: Option<Duration>,
-    /// When every request fails.
+    /// Period in which every request fails.
     down: Range<Duration>,
-    /// When every other request fails.
+    /// Period in which every other request fails.
     faulty: Range<Duration>,
-    /// When the limit is lifted.
+    /// Time at which the limit is lifted.
     lifted_at: Duration,
     allowance: f64,
     seen_at: Duration,
@@ -71,15 +69,15 @@ impl Host {
     }
 }
 
-/// One request that the host saw.
+/// A request received by the host.
 struct Request {
     at: Duration,
     answer: Answer,
-    /// The rate that the pace then allowed.
+    /// The rate limit at that time.
     rate: f64,
 }
 
-/// The next of a fixed sequence of numbers in `[0, 1)` (a linear congruential generator).
+/// A fixed sequence of numbers in `[0, 1)` (a linear congruential generator).
 struct Dice(u32);
 
 impl Dice {
@@ -89,8 +87,8 @@ impl Dice {
     }
 }
 
-/// Sends `demand` first-time requests a second until `end`, each retried up to three times if the pace allows, as soon
-/// as the pace allows. What is refused is dropped, as a poll that fails.
+/// Sends `demand` first-time requests per second until `end`, each as soon as the rate limiter admits it, with up to
+/// three retries if they are allowed. Rejected requests are dropped, like failed polls.
 fn run(ceiling: f64, demand: f64, host: &mut Host, end: Duration) -> Vec<Request> {
     let mut pace = Pace::new(Limits {
         requests_per_second: ceiling,
@@ -98,11 +96,11 @@ fn run(ceiling: f64, demand: f64, host: &mut Host, end: Duration) -> Vec<Request
     });
     let mut dice = Dice(1);
     let mut seen = Vec::new();
-    // Each first-time request asks for something of its own. What wants to go and when, with the number of earlier
-    // attempts and what it asks for; and what is in flight, by its end.
+    // Each first-time request has its own resource. `waiting` holds requests by their time, with the number of earlier
+    // attempts and the resource; `in_flight` holds those sent by their end.
     let resource = |number: u32| Resource::new(Endpoint::Jobs, &number.to_string());
-    let mut asked = 0_u32;
-    let mut waiting = BinaryHeap::from([Reverse((Duration::ZERO, 0_u32, asked))]);
+    let mut requested = 0_u32;
+    let mut waiting = BinaryHeap::from([Reverse((Duration::ZERO, 0_u32, requested))]);
     let mut in_flight: BinaryHeap<Reverse<(Duration, Answer, u32, u32)>> = BinaryHeap::new();
     let between = Duration::from_secs_f64(1.0 / demand);
     let mut next_first = between;
@@ -123,8 +121,8 @@ fn run(ceiling: f64, demand: f64, host: &mut Host, end: Duration) -> Vec<Request
             }
         }
         while next_first <= now {
-            asked += 1;
-            waiting.push(Reverse((next_first, 0, asked)));
+            requested += 1;
+            waiting.push(Reverse((next_first, 0, requested)));
             next_first += between;
         }
         let mut wake = next_first;
@@ -158,7 +156,7 @@ fn run(ceiling: f64, demand: f64, host: &mut Host, end: Duration) -> Vec<Request
         if let Some(Reverse((done, ..))) = in_flight.peek() {
             wake = wake.min(*done);
         }
-        assert!(wake > now, "time stands still at {now:?}");
+        assert!(wake > now, "time does not advance at {now:?}");
         now = wake;
     }
     seen
@@ -182,7 +180,7 @@ fn minutes(count: u32) -> Duration {
 }
 
 #[test]
-fn most_of_a_limit_far_below_the_ceiling_is_used() {
+fn limit_far_below_the_ceiling_is_mostly_used() {
     for burst in [2.0, 10.0, 30.0] {
         for retry_after in [None, Some(0), Some(1), Some(5), Some(10)] {
             let mut host = Host::limited(10.0, burst, retry_after);
@@ -196,7 +194,7 @@ fn most_of_a_limit_far_below_the_ceiling_is_used() {
 }
 
 #[test]
-fn a_limit_that_is_lifted_is_found_out_within_minutes() {
+fn lifted_limit_is_detected_within_minutes() {
     let mut host = Host::limited(10.0, 10.0, Some(1));
     host.lifted_at = HOUR / 2;
     let seen = run(50.0, 60.0, &mut host, HOUR);
@@ -206,7 +204,7 @@ fn a_limit_that_is_lifted_is_found_out_within_minutes() {
 }
 
 #[test]
-fn the_ceiling_holds_in_every_second() {
+fn ceiling_is_observed_in_every_second() {
     let seen = run(20.0, 60.0, &mut Host::unlimited(), minutes(10));
     for (index, request) in seen.iter().enumerate() {
         let window = request.at..request.at + Duration::from_secs(1);
@@ -218,7 +216,7 @@ fn the_ceiling_holds_in_every_second() {
 }
 
 #[test]
-fn endless_throttling_ends_at_the_floor_and_no_lower() {
+fn endless_throttling_ends_at_the_floor() {
     for retry_after in [None, Some(0), Some(3)] {
         let mut host = Host::limited(0.0, 0.0, retry_after);
         let seen = run(50.0, 60.0, &mut host, HOUR);
@@ -230,19 +228,19 @@ fn endless_throttling_ends_at_the_floor_and_no_lower() {
 }
 
 #[test]
-fn an_outage_of_an_hour_costs_the_host_nothing() {
+fn outage_of_an_hour_gets_few_requests() {
     let mut host = Host::unlimited();
     host.down = HOUR..2 * HOUR;
     let seen = run(5.0, 4.0, &mut host, 3 * HOUR);
     let healthy = between(&seen, Duration::ZERO..HOUR).count();
     let down = between(&seen, HOUR..2 * HOUR).count();
     assert!(healthy > 14_000, "{healthy}");
-    // Longest open times of 60 to 75 s: the probes of an hour, and the few that found out.
+    // With open times of 60 to 75 s, these are the probes of an hour and the failures that opened the breaker.
     assert!((48..=80).contains(&down), "{down}");
 }
 
 #[test]
-fn a_host_that_fails_half_of_the_time_gets_a_tenth_more_and_no_more() {
+fn host_that_fails_half_the_time_gets_at_most_a_tenth_more() {
     let mut host = Host::unlimited();
     host.faulty = HOUR..2 * HOUR;
     let seen = run(50.0, 4.0, &mut host, 2 * HOUR);
@@ -253,7 +251,7 @@ fn a_host_that_fails_half_of_the_time_gets_a_tenth_more_and_no_more() {
 }
 
 #[test]
-fn recovery_is_soon_and_without_a_stampede() {
+fn recovery_is_detected_soon_and_without_a_burst() {
     let mut host = Host::unlimited();
     host.down = HOUR..2 * HOUR;
     let seen = run(50.0, 60.0, &mut host, 3 * HOUR);

@@ -6,11 +6,14 @@ use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
 use crate::app::budget::Budget;
-use crate::domain::counted;
+use crate::domain::{CustomerId, counted, log_safe};
 
 /// Where a permission is granted.
 const GRANT: &str = "To grant a permission: in Elements, open Settings > API app registration, edit the app, add the \
                      permission and save. It counts within minutes.";
+
+/// The most customers of one list that people read; programs get all.
+const LISTED_CUSTOMERS: usize = 100;
 
 /// How a thing went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -55,6 +58,9 @@ pub(super) struct Finding {
     /// Requests that it took; only of collectors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) requests: Option<u64>,
+    /// The id by which the vendor's support finds the call that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) request_id: Option<String>,
 }
 
 impl Finding {
@@ -66,6 +72,7 @@ impl Finding {
             detail,
             rows: None,
             requests: None,
+            request_id: None,
         }
     }
 }
@@ -79,11 +86,20 @@ pub(super) struct Odd {
     pub(super) example: String,
 }
 
-/// The customer that was tried.
+/// A customer, such as the one that was tried.
 #[derive(Debug, Serialize)]
 pub(super) struct Sample {
     pub(super) id: String,
     pub(super) organization: String,
+}
+
+impl Sample {
+    pub(super) fn new(id: &CustomerId, organization: &str) -> Self {
+        Self {
+            id: id.log_safe(),
+            organization: log_safe(organization),
+        }
+    }
 }
 
 /// Everything that was found.
@@ -97,10 +113,22 @@ pub struct Report {
     pub(super) generation: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) customer: Option<Sample>,
+    /// Whether nothing was requested, because only the configuration was to be checked.
+    #[serde(rename = "offline")]
+    pub(super) is_offline: bool,
+    /// Files and credentials; only offline.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) configuration: Vec<Finding>,
     pub(super) customers: usize,
+    /// Customers that no row of the file of attributes fits.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) without_attributes: Vec<Sample>,
     pub(super) connection: Vec<Finding>,
     pub(super) permissions: Vec<Finding>,
     pub(super) collectors: Vec<Finding>,
+    /// Patterns of the configuration that match nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) patterns: Vec<Finding>,
     pub(super) not_understood: Vec<Odd>,
     pub(super) not_in_the_reference: Vec<Odd>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -118,6 +146,9 @@ pub struct Report {
     pub(super) not_tried: Vec<String>,
     /// Collectors that were not answered, so that what they need is not known.
     pub(super) not_measured: Vec<&'static str>,
+    /// Patterns of `metrics.exclude` that match no metric.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) unmatched_exclusions: Vec<String>,
     /// What to do about it that is worth saying once.
     pub(super) hints: Vec<&'static str>,
     /// Whether nothing fell short.
@@ -133,20 +164,26 @@ impl Report {
     /// Decides whether anything fell short.
     pub(super) fn judge(&mut self) {
         let named = |outcome: Outcome| -> Vec<String> {
-            let findings = self.connection.iter().chain(&self.permissions).chain(&self.collectors);
+            let findings = self
+                .configuration
+                .iter()
+                .chain(&self.connection)
+                .chain(&self.permissions)
+                .chain(&self.collectors)
+                .chain(&self.patterns);
             let such = findings.filter(|finding| finding.outcome == outcome);
             such.map(|finding| finding.name.clone()).collect()
         };
         let (mut fell_short, not_tried) = (named(Outcome::FellShort), named(Outcome::NotTried));
         let odd = u64::try_from(self.not_understood.len()).unwrap_or(u64::MAX);
         if odd > 0 {
-            fell_short.push(counted(odd, "value not understood", "values not understood"));
+            fell_short.push(counted(odd, "invalid value", "invalid values"));
         }
         if self.budget.is_some_and(|budget| !budget.suffices) {
             fell_short.push("the intervals".to_owned());
         }
         self.hints = self.lacks_permission.then_some(GRANT).into_iter().collect();
-        self.good = fell_short.is_empty() && not_tried.is_empty() && !self.collectors.is_empty();
+        self.good = fell_short.is_empty() && not_tried.is_empty() && (self.is_offline || !self.collectors.is_empty());
         (self.fell_short, self.not_tried) = (fell_short, not_tried);
     }
 
@@ -175,12 +212,18 @@ impl Report {
         if let Some(Sample { id, organization }) = &self.customer {
             line("tried with", &format!("{id} ({organization})"));
         }
+        table(&mut text, "configuration", &self.configuration, false);
         table(&mut text, "connection", &self.connection, false);
         table(&mut text, "permission", &self.permissions, false);
         table(&mut text, "collector", &self.collectors, true);
+        table(&mut text, "pattern", &self.patterns, false);
         for hint in &self.hints {
             let _ = writeln!(text, "\n{hint}");
         }
+        for pattern in &self.unmatched_exclusions {
+            let _ = writeln!(text, "\nmetrics.exclude: pattern {pattern:?} matches no metric");
+        }
+        self.list_without_attributes(&mut text);
         if !self.not_understood.is_empty() || !self.not_in_the_reference.is_empty() {
             text.push('\n');
         }
@@ -202,10 +245,7 @@ impl Report {
             example,
         } in &self.not_in_the_reference
         {
-            let _ = writeln!(
-                text,
-                "not in the reference, passed through: {endpoint}.{field} {example:?}"
-            );
+            let _ = writeln!(text, "unknown value: {endpoint}.{field} {example:?}");
         }
         if let Some(budget) = &self.budget {
             self.spend(&mut text, budget);
@@ -218,11 +258,29 @@ impl Report {
         text
     }
 
+    fn list_without_attributes(&self, text: &mut String) {
+        let without = &self.without_attributes;
+        if without.is_empty() {
+            return;
+        }
+        let count = |count: usize| counted(u64::try_from(count).unwrap_or(u64::MAX), "customer", "customers");
+        let all = count(without.len());
+        let _ = writeln!(text, "\nno row of customers.attributes_file fits {all}:");
+        for Sample { id, organization } in without.iter().take(LISTED_CUSTOMERS) {
+            let _ = writeln!(text, "  {id} ({organization})");
+        }
+        if let Some(more @ 1..) = without.len().checked_sub(LISTED_CUSTOMERS) {
+            let _ = writeln!(text, "  and {more} more; --output=json lists all");
+        }
+    }
+
     /// The last words: whether all is well, or what is not.
     fn conclude(&self, text: &mut String) {
         let outcome = if self.good { Outcome::Ok } else { Outcome::FellShort };
         let style = outcome.style();
-        let _ = if self.good {
+        let _ = if self.good && self.is_offline {
+            write!(text, "\n{style}the configuration is valid{style:#}")
+        } else if self.good {
             write!(text, "\n{style}everything works{style:#}")
         } else {
             write!(text, "\n{style}fell short:{style:#} {}", self.fell_short.join(", "))
@@ -230,7 +288,7 @@ impl Report {
         if !self.not_tried.is_empty() {
             let _ = write!(text, "; not tried: {}", self.not_tried.join(", "));
         }
-        if self.collectors.is_empty() {
+        if self.collectors.is_empty() && !self.is_offline {
             text.push_str("; no collector was tried");
         }
         let _ = write!(text, "; requests: {}", self.requests);
@@ -240,7 +298,8 @@ impl Report {
     fn spend(&self, text: &mut String, budget: &Budget) {
         let _ = writeln!(
             text,
-            "\nThe intervals need {} {} an hour for {}; api.requests_per_second = {} allows {:.0}.",
+            "\nThe intervals need {} {} an hour for {}; api.requests_per_second = {} allows {:.0}.\n\
+             At the measured latency they keep {:.1} requests in flight; api.max_concurrency allows {:.0}.",
             if self.not_measured.is_empty() {
                 "about"
             } else {
@@ -253,12 +312,15 @@ impl Report {
                 "customers"
             ),
             self.requests_per_second,
-            budget.allowed_per_hour
+            budget.allowed_per_hour,
+            budget.needed_in_flight,
+            budget.allowed_in_flight
         );
-        let first = std::time::Duration::from_secs_f64(budget.first_round_seconds.clamp(0.0, 1e9).ceil());
+        let first = std::time::Duration::from_secs_f64(budget.first_cycle_seconds.clamp(0.0, 1e9).ceil());
         let _ = writeln!(
             text,
-            "A first round over everything takes {} at that rate.",
+            "The limit reached first is {}; a first cycle over everything takes {}.",
+            budget.binding.key(),
             humantime::format_duration(first)
         );
         let outcome = if budget.suffices {
@@ -271,13 +333,15 @@ impl Report {
             true if self.not_measured.is_empty() => writeln!(text, "{style}They can be kept.{style:#}"),
             true => writeln!(
                 text,
-                "Whether they can be kept is not known: {} could not be measured.",
+                "Unknown whether the intervals can be met: {} could not be measured.",
                 self.not_measured.join(", ")
             ),
             false => writeln!(
                 text,
-                "{style}They cannot be kept:{style:#} {:.1} requests a second would be needed, or intervals {:.1} times as long.",
+                "{style}They cannot be kept:{style:#} set api.requests_per_second to {:.1} and api.max_concurrency to {:.0} at \
+                 least, or make the intervals {:.1} times as long.",
                 budget.rate_needed(),
+                budget.concurrency_needed(),
                 budget.stretch()
             ),
         };
@@ -316,7 +380,9 @@ fn table(text: &mut String, head: &str, findings: &[Finding], counts: bool) {
         } else {
             String::new()
         };
-        let tail = format!("{counted}{}", finding.detail);
+        let request_id = finding.request_id.as_ref();
+        let request_id = request_id.map_or_else(String::new, |id| format!(" (request-id {id})"));
+        let tail = format!("{counted}{}{request_id}", finding.detail);
         let gap = if tail.trim().is_empty() {
             0
         } else {

@@ -12,27 +12,27 @@ use super::{number, squeeze};
 pub enum JobStatus {
     /// No status.
     None = 0,
-    /// Also "In progress".
+    /// In progress.
     Running = 1,
-    /// Ended with everything done; also "Successful".
+    /// Ended completely; also "Successful".
     Finished = 2,
     /// Ended without a restore point.
     Failed = 3,
-    /// Ended with a restore point that lacks something.
+    /// Ended with an incomplete restore point.
     FinishedWithException = 4,
-    /// Ended without having had to do anything.
+    /// Ended because there was nothing to do.
     Skipped = 5,
-    /// Waits for its turn.
+    /// Queued.
     Pending = 6,
-    /// Ended before it began.
+    /// Ended before it started.
     FailedToStart = 7,
-    /// Ended by somebody.
+    /// Stopped by a person.
     Canceled = 8,
-    /// Ended by refusal.
+    /// Rejected.
     Rejected = 9,
-    /// Ended by somebody or something.
+    /// Stopped by a person or a program.
     Stopped = 10,
-    /// Not looked at.
+    /// Not scanned.
     NotScanned = 11,
     /// Switched off.
     Disabled = 12,
@@ -45,7 +45,7 @@ pub enum JobStatus {
 }
 
 impl JobStatus {
-    /// Every status, by number, and [`JobStatus::Unknown`] last.
+    /// Every status by number, with [`JobStatus::Unknown`] last.
     pub const ALL: [Self; 16] = [
         Self::None,
         Self::Running,
@@ -65,12 +65,12 @@ impl JobStatus {
         Self::Unknown,
     ];
 
-    /// The number of the reference; −1 for [`JobStatus::Unknown`].
+    /// Returns the number of the reference; −1 for [`JobStatus::Unknown`].
     pub const fn code(self) -> i8 {
         self as i8
     }
 
-    /// The name as a label value, which is also how it is saved.
+    /// Returns the label value, which the state file contains as well.
     pub const fn label(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -92,12 +92,12 @@ impl JobStatus {
         }
     }
 
-    /// How bad a status is; of two rows about one run the greater counts. No two are equal.
+    /// Returns how bad a status is. Of two rows about one run, the one with the greater severity counts. No two are
+    /// equal.
     ///
-    /// The order is the distance from a complete restore point: one with everything, one that lacks something, one
-    /// that may still come, none, and failures last. So a row never makes a restore point of a run of which
-    /// another row denies it. [`JobStatus::Unknown`] is worse than all but the failures, because alone it may mean
-    /// that the run has not ended, and that must not hide a failure.
+    /// The order is the distance from a complete restore point: complete, incomplete, possible later, none, failure. A
+    /// row therefore never adds a restore point to a run if another row contradicts it. [`JobStatus::Unknown`] is worse
+    /// than all except failures: it may mean that the run has not ended, which must not hide a failure.
     pub const fn severity(self) -> u8 {
         match self {
             Self::Finished => 0,
@@ -119,7 +119,7 @@ impl JobStatus {
         }
     }
 
-    /// Whether a run in this status is over. An unknown status says so only with an end time.
+    /// Returns whether a run with this status has ended. An unknown status counts as ended only with an end time.
     pub const fn has_ended(self, has_end_time: bool) -> bool {
         match self {
             Self::Finished
@@ -141,17 +141,17 @@ impl JobStatus {
         }
     }
 
-    /// Whether the run did everything it had to.
+    /// Returns whether the run was completely successful.
     pub const fn is_success(self) -> bool {
         matches!(self, Self::Finished)
     }
 
-    /// Whether the run left something to restore from.
+    /// Returns whether the run left a restore point.
     pub const fn is_restore_point(self) -> bool {
         matches!(self, Self::Finished | Self::FinishedWithException)
     }
 
-    /// Whether the run is over without a restore point, though it was not skipped.
+    /// Returns whether the run ended without a restore point and was not skipped.
     pub const fn counts_as_failure(self, has_end_time: bool) -> bool {
         self.has_ended(has_end_time) && !self.is_restore_point() && !matches!(self, Self::Skipped)
     }
@@ -163,19 +163,19 @@ impl JobStatus {
     }
 }
 
-/// What the text of a status says by itself.
+/// Meaning of a status text alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobStatusWord {
     /// A status of the reference.
     Known(JobStatus),
-    /// "Not Finished" of the first generation, of which the start time decides what it means.
+    /// "Not Finished" of the first generation, whose meaning depends on the start time.
     NotFinished,
     /// A number or word that is not in the reference.
     Unknown,
 }
 
 impl JobStatusWord {
-    /// The status of a run that has a start time or none.
+    /// Returns the status of a run with or without a start time.
     pub const fn resolve(self, has_start: bool) -> JobStatus {
         match self {
             Self::Known(status) => status,
@@ -185,13 +185,13 @@ impl JobStatusWord {
         }
     }
 
-    /// Whether the text is in the reference.
+    /// Returns whether the text is in the reference.
     pub const fn is_recognised(self) -> bool {
         !matches!(self, Self::Unknown)
     }
 }
 
-/// Reads the status of a run or a scan: a number, or a word in any case and spacing. `None` where there is none.
+/// Parses the status of a run or a scan: a number, or a word in any case and spacing. `None` if absent.
 pub fn job_status(text: &str) -> Option<JobStatusWord> {
     let text = present(text)?;
     if let Some(code) = number(text) {
@@ -221,8 +221,6 @@ pub fn job_status(text: &str) -> Option<JobStatusWord> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
     use std::collections::HashSet;
 
     use proptest::prelude::*;
@@ -249,7 +247,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_job_status_of_the_reference() {
+    fn job_statuses_of_the_reference() {
         for (code, word, status) in JOB_STATUSES {
             let known = Some(JobStatusWord::Known(status));
             assert_eq!(status.code(), code);
@@ -271,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn other_words_for_a_job_status() {
+    fn job_statuses_in_other_words() {
         for (text, status) in [
             ("In progress", JobStatus::Running),
             ("In Progress", JobStatus::Running),
@@ -285,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_that_is_not_listed_is_unknown_and_never_a_success() {
+    fn unlisted_status_is_unknown_and_never_a_success() {
         for text in [
             "15",
             "-1",
@@ -327,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_ended() {
+    fn statuses_that_have_ended() {
         use JobStatus::*;
         for status in JobStatus::ALL {
             let expected = matches!(
@@ -340,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_a_success_a_restore_point_and_a_failure() {
+    fn statuses_of_success_restore_point_and_failure() {
         use JobStatus::*;
         for status in JobStatus::ALL {
             assert_eq!(status.is_success(), status == Finished);
@@ -378,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_status_is_saved_by_its_label() {
+    fn job_status_is_saved_by_its_label() {
         for status in JobStatus::ALL {
             let json = serde_json::to_string(&status).unwrap();
             assert_eq!(json, format!("{:?}", status.label()));
@@ -388,13 +386,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics(text in any::<String>()) {
+        fn parser_does_not_panic(text in any::<String>()) {
             let _ = job_status(&text);
         }
 
-        /// Whatever is put together from the words of statuses, only the exact ones are a success.
+        /// Of all combinations of the words of statuses, only exact ones are a success.
         #[test]
-        fn nothing_succeeds_by_chance(text in "((un|not|finished|successful|failed|with|exception|2|[-_ .,?]){1,4})") {
+        fn success_needs_an_exact_word(text in "((un|not|finished|successful|failed|with|exception|2|[-_ .,?]){1,4})") {
             let success = ["finished", "successful", "2"];
             if job_status(&text) == Some(JobStatusWord::Known(JobStatus::Finished)) {
                 let word = text.replace(['-', '_', ' '], "");

@@ -1,11 +1,11 @@
-//! A reader over the rest of a text.
+//! Parses a text from left to right.
 
 use std::ops::RangeInclusive;
 
-/// Digits of a fraction of a second that are read: down to the nanosecond.
+/// Maximum number of decimals of a second: nanoseconds.
 const FRACTION_DIGITS: usize = 9;
 
-/// What is left of a text. A step that finds what it looks for goes past it; another leaves the text as it was.
+/// The unparsed rest of a text. A successful step consumes its input; a failed one leaves the text unchanged.
 pub(super) struct Scanner<'a> {
     rest: &'a str,
 }
@@ -33,7 +33,7 @@ impl<'a> Scanner<'a> {
         expected.iter().any(|c| self.eat(*c))
     }
 
-    /// Goes past white space; says whether there was any.
+    /// Skips white space. Returns whether there was any.
     pub(super) fn spaces(&mut self) -> bool {
         let rest = self.rest.trim_start();
         let found = rest.len() < self.rest.len();
@@ -41,7 +41,7 @@ impl<'a> Scanner<'a> {
         found
     }
 
-    /// All digits up to the next other character, if there are as many as `lengths` allows.
+    /// Consumes all leading digits, if `lengths` contains their number.
     pub(super) fn digits(&mut self, lengths: RangeInclusive<usize>) -> Option<&'a str> {
         let length = self.rest.bytes().take_while(u8::is_ascii_digit).count();
         let (digits, rest) = self
@@ -52,18 +52,13 @@ impl<'a> Scanner<'a> {
         Some(digits)
     }
 
-    /// The number that all digits up to the next other character make.
+    /// Consumes all leading digits as a number.
     pub(super) fn number<T: std::str::FromStr>(&mut self, lengths: RangeInclusive<usize>) -> Option<T> {
         self.digits(lengths)?.parse().ok()
     }
 
-    /// A number of exactly two digits below 60: minutes or seconds.
-    pub(super) fn sixtieth(&mut self) -> Option<u32> {
-        self.number(2..=2).filter(|n| *n < 60)
-    }
-
-    /// The nanoseconds of a point and one to nine digits; 0 where there is no point.
-    pub(super) fn fraction(&mut self) -> Option<u32> {
+    /// Consumes a point and one to nine digits. Returns them in nanoseconds; 0 without a point.
+    pub(super) fn fraction(&mut self) -> Option<i32> {
         if !self.eat('.') {
             return Some(0);
         }
@@ -71,24 +66,15 @@ impl<'a> Scanner<'a> {
         format!("{digits:0<FRACTION_DIGITS$}").parse().ok()
     }
 
-    /// All ASCII letters up to the next other character; may be none.
-    pub(super) fn letters(&mut self) -> &'a str {
-        let end = self
-            .rest
-            .find(|c: char| !c.is_ascii_alphabetic())
-            .unwrap_or(self.rest.len());
-        let (letters, rest) = self.rest.split_at(end);
-        self.rest = rest;
-        letters
-    }
-
-    /// Goes past a word of ASCII letters in any case.
+    /// Consumes a word of ASCII letters in any case.
     pub(super) fn eat_word(&mut self, expected: &str) -> bool {
-        let before = self.rest;
-        let found = self.letters().eq_ignore_ascii_case(expected);
-        if !found {
-            self.rest = before;
+        let split = self.rest.split_at_checked(expected.len());
+        match split.filter(|(word, _)| word.eq_ignore_ascii_case(expected)) {
+            Some((_, rest)) => {
+                self.rest = rest;
+                true
+            }
+            None => false,
         }
-        found
     }
 }

@@ -1,4 +1,4 @@
-//! The page of one customer: how it stands with each collector, and each of its modules.
+//! The page of one customer: its modules, and how fresh each collector's data is.
 
 use std::time::SystemTime;
 
@@ -6,24 +6,25 @@ use axum::http::StatusCode;
 use maud::{Markup, html};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::front::{Tone, Wanted, called};
-use super::words::{count, counted, span, status, time, time_or, told, whole};
-use super::{Depth, Frame, Page, as_of, missing, pause};
-use crate::domain::{CustomerId, Glimpse, JobStatus, ModuleStanding, Timestamp};
+use super::query::PageQuery;
+use super::words::{Severity, attributes_of, count_chips, name_of, sanitize, signs_chip, time, time_or};
+use super::{Depth, Frame, LOST, Page, as_of, missing, modules, pause};
+use crate::collector::{CommonErrors, RansomwareSigns};
+use crate::domain::{CustomerId, ModuleHealth, TRAIL_RUNS, Timestamp, counted};
 use crate::http::Site;
-use crate::status::Portrait;
-use crate::store::{Answer, State};
+use crate::status::{CustomerDetail, CustomerRuns, DataSource};
+use crate::store::State;
 
-/// What of an id is encoded where it stands in a path or a query: everything that could mean something there.
+/// Characters of an id that are escaped in a path or a query: all with a special meaning there.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 
-/// The path of a customer's page, from the root of all pages.
+/// Returns the path of a customer's page, from the root of all pages.
 pub(super) fn path_of(id: &CustomerId) -> String {
     format!("customers/{}", page_of(id))
 }
 
-/// The page of a customer among those of all customers. Browsers take two ids for a way through the folders, encoded as
-/// well as plain, so these stand in the query.
+/// Returns the path of a customer's page below the page of all customers. Browsers resolve two ids as path segments,
+/// escaped or not, so these are passed in the query.
 fn page_of(id: &CustomerId) -> String {
     match id.as_str() {
         "." | ".." => format!("?id={}", encoded(id)),
@@ -35,128 +36,176 @@ fn encoded(id: &CustomerId) -> String {
     utf8_percent_encode(id.as_str(), ENCODED).to_string()
 }
 
-/// The page of the customer with this id.
-pub(in crate::http) fn customer(site: &Site, id: &str, wanted: &Wanted) -> Page {
+/// Returns the page of the customer with this id.
+pub(in crate::http) fn customer(site: &Site, id: &str, query: &PageQuery) -> Page {
     let now = Timestamp::from(SystemTime::now());
-    let found = CustomerId::parse(id).map(|id| site.status.portraits(&[id], now));
-    let Some(portrait) = found.and_then(|found| found.into_iter().next()) else {
-        return missing(
-            site,
-            "No customer of this id is known, or none any more.",
-            "All customers",
-        );
+    let found = CustomerId::parse(id).and_then(|id| {
+        let runs = site.status.runs(&id)?;
+        Some((site.status.details(&[id], now).pop()?, runs))
+    });
+    let Some((detail, runs)) = found else {
+        return missing(site, "No customer with this id is known.", "All customers");
     };
-    let name = told(&portrait.dossier.organization);
-    let title = format!("{name} – elements_exporter");
-    let frame = Frame {
-        title: &title,
-        subtitle: &site.subtitle,
-        telemetry_path: &site.telemetry_path,
-        depth: Depth::Below,
-        live: wanted.is_live(),
-    };
-    let here = page_of(&portrait.dossier.id);
+    let title = format!("{} – elements_exporter", sanitize(&detail.organization));
+    let frame = Frame::new(site, &title, Depth::Below, query.is_live);
+    let here = page_of(&detail.id);
     let more = if here.contains('?') { '&' } else { '?' };
-    let foot = html! { p { (as_of(now)) " " (pause(wanted.is_live(), &here, &format!("{here}{more}live=off"))) } };
-    frame.page(StatusCode::OK, &content(site, &portrait, now), &foot)
+    let foot = html! { p { (as_of(now)) " " (pause(query.is_live, &here, &format!("{here}{more}live=off"))) } };
+    frame.page(StatusCode::OK, &content(site, &detail, &runs, now), &foot)
 }
 
-fn content(site: &Site, portrait: &Portrait, now: Timestamp) -> Markup {
+fn content(site: &Site, detail: &CustomerDetail, runs: &CustomerRuns, now: Timestamp) -> Markup {
     let root = Depth::Below.root();
-    let dossier = &portrait.dossier;
-    let metrics = format!(
-        "{root}{}?customer_id={}",
-        site.telemetry_path.trim_start_matches('/'),
-        encoded(&dossier.id)
-    );
     html! {
-        p #lost role="status" hidden { "The exporter does not answer any more. What is shown here is from before." }
-        h2.name { (called(&dossier.organization)) }
-        p #standing data-live { (standing(portrait, now)) }
-        p.soft { code { (told(dossier.id.as_str())) } " · " a href=(metrics) { "metrics of this customer" } " · " a href=(root) { "all customers" } }
+        p #lost role="status" hidden { (LOST) }
+        h2.name { (name_of(&detail.organization)) }
+        p #health data-live { (health(detail, now)) }
+        p.soft {
+            code { (sanitize(detail.id.as_str())) }
+            @if !detail.attributes.is_empty() { " · " (attributes_of(&detail.attributes)) }
+            @for (name, link) in links(site, &detail.id) { " · " a href=(link) { (name) } }
+            " · " a href=(root) { "all customers" }
+        }
+        @if let Some((signs, read_at)) = detail.signs {
+            section #attack data-live aria-labelledby="attack-title" { (attack(signs, read_at, now)) }
+        }
         section #modules data-live aria-labelledby="modules-title" {
             h2 #modules-title { "Modules" }
-            @if portrait.modules.is_empty() { p.card.empty { "No module has been listed." } }
-            @else { (whole_modules(portrait, now)) }
+            @if detail.modules.is_empty() { p.card.empty { "No modules listed." } }
+            @else { (modules::table(detail, now)) }
+            @if let Some(at) = detail.updated { p.soft { "Updated " (time(at, now)) } }
         }
-        section #answers data-live aria-labelledby="answers-title" {
-            h2 #answers-title { "What is known of it" }
-            (answers(&dossier.answers, now))
-        }
-    }
-}
-
-/// What is the matter with the customer, in short.
-fn standing(portrait: &Portrait, now: Timestamp) -> Markup {
-    let many =
-        |is: fn(&ModuleStanding, Timestamp) -> bool| portrait.modules.iter().filter(|module| is(module, now)).count();
-    let overdue = whole(many(ModuleStanding::is_overdue));
-    let failing = whole(many(|module, now| module.is_failing() && !module.is_overdue(now)));
-    let is_unfresh = |answer: &Answer| matches!(answer.state, State::Stale | State::Failed | State::Forbidden);
-    html! {
-        @if overdue > 0 { span.chip.bad { (counted(overdue, "module overdue", "modules overdue")) } " " }
-        @if failing > 0 { span.chip.warn { (counted(failing, "module failing", "modules failing")) } " " }
-        @if portrait.dossier.answers.iter().any(is_unfresh) { span.chip.warn { "not fresh" } }
-    }
-}
-
-fn whole_modules(portrait: &Portrait, now: Timestamp) -> Markup {
-    html! {
-        div.card.scroll tabindex="0" role="region" aria-labelledby="modules-title" {
-            table.grid {
-                thead {
-                    tr {
-                        th scope="col" { "Module" }
-                        th scope="col" { "Service" }
-                        th scope="col" { "Newest run" }
-                        th scope="col" { "Newest run that ended" }
-                        th scope="col" { "Restore point" }
-                        th scope="col" { "Objective" }
-                        th.number scope="col" { "Failures since" }
+        @if !runs.modules.is_empty() {
+            section #runs data-live aria-labelledby="runs-title" {
+                h2 #runs-title { "Runs" }
+                (super::runs::runs(&runs.modules, now))
+                p.soft {
+                    "The newest " (TRAIL_RUNS) " completed runs of each module that were listed."
+                    // Browsers would resolve two ids as path segments.
+                    @if !page_of(&detail.id).starts_with('?') {
+                        " For scripts: " a href=(format!("{}/runs.json", encoded(&detail.id))) { "runs.json" }
                     }
                 }
+            }
+        }
+        @if !detail.errors.is_empty() {
+            section #why data-live aria-labelledby="why-title" {
+                h2 #why-title { "Why it failed" }
+                (reasons(&detail.errors))
+            }
+        }
+        section #sources data-live aria-labelledby="sources-title" {
+            h2 #sources-title { "Data sources" }
+            (sources(&detail.sources, now))
+        }
+    }
+}
+
+/// Returns the signs of ransomware, the worst first.
+fn attack(signs: RansomwareSigns, read_at: Option<Timestamp>, now: Timestamp) -> Markup {
+    let counts = [
+        (signs.potential_attack, "under potential attack", Severity::Bad),
+        (signs.unusual_activities, "with unusual activities", Severity::Warn),
+        (signs.suspicious_objects, "with suspicious objects", Severity::Warn),
+    ];
+    html! {
+        h2 #attack-title { "Signs of ransomware" }
+        p {
+            @for (count, what, severity) in counts.into_iter().filter(|(count, ..)| *count > 0) {
+                span.chip.{ (severity.class()) } { (counted(count, "workspace", "workspaces")) " " (what) } " "
+            }
+            "within the last seven days."
+            @if let Some(at) = read_at { " Last read " (time(at, now)) "." }
+        }
+    }
+}
+
+/// Maximum number of errors shown per module; the metrics have ten.
+const SHOWN_ERRORS: usize = 3;
+
+/// Returns the most frequent errors of the latest runs, by module.
+fn reasons(errors: &[CommonErrors]) -> Markup {
+    html! {
+        div.card.scroll tabindex="0" role="region" aria-labelledby="why-title" {
+            table.grid {
+                thead { tr { th scope="col" { "Module" } th scope="col" { "Most common errors" } } }
                 tbody {
-                    @for module in &portrait.modules {
+                    @for module in errors {
                         tr {
-                            th scope="row" { (told(&module.module)) }
-                            td.service { (told(&module.service)) }
-                            td data-label="Newest run" { (run(module.newest, now)) }
-                            td data-label="Newest run that ended" { (run(module.newest_ended, now)) }
-                            td data-label="Restore point" { (restore_point(module, now)) }
-                            td data-label="Objective" {
-                                @match module.objective { Some(objective) => (span(objective)), None => span.none { "exempt" } }
+                            th scope="row" {
+                                (sanitize(&module.module))
+                                @if let Some(scope) = &module.scope { small { (sanitize(scope)) } }
                             }
-                            td.number.none[module.failures == 0] data-label="Failures since" { (count(module.failures)) }
+                            td.words data-label="Most common errors" {
+                                @for (error, count) in module.errors.iter().take(SHOWN_ERRORS) {
+                                    div { (counted(*count, "object", "objects")) ": " (sanitize(error)) }
+                                }
+                            }
                         }
                     }
                 }
             }
         }
-        @if let Some(at) = portrait.modules_at { p.soft { "As the API told " (time(at, now)) "." } }
     }
 }
 
-fn answers(answers: &[Answer], now: Timestamp) -> Markup {
+fn links(site: &Site, id: &CustomerId) -> Vec<(&'static str, String)> {
+    let metrics = format!(
+        "{}{}?customer_id={}",
+        Depth::Below.root(),
+        site.telemetry_path.trim_start_matches('/'),
+        encoded(id)
+    );
+    let grafana = site.grafana_url.as_ref().map(|grafana| {
+        let base = grafana.as_str().trim_end_matches('/');
+        (
+            "Grafana",
+            format!("{base}/d/elements-customer?var-customer={}", encoded(id)),
+        )
+    });
+    [("metrics of this customer", metrics)]
+        .into_iter()
+        .chain(grafana)
+        .collect()
+}
+
+/// Returns a summary of the customer's problems.
+fn health(detail: &CustomerDetail, now: Timestamp) -> Markup {
+    let count = |is: &dyn Fn(&ModuleHealth) -> bool| detail.modules.iter().filter(|module| is(module)).count();
+    let overdue = count(&|module| module.is_overdue(now));
+    let failing = count(&ModuleHealth::is_failing);
+    let is_outdated =
+        |source: &DataSource| matches!(source.poll.state, State::Stale | State::Failed | State::Forbidden);
     html! {
-        div.card.scroll tabindex="0" role="region" aria-labelledby="answers-title" {
+        @if let Some((signs, _)) = detail.signs { (signs_chip(signs)) }
+        (count_chips(overdue, failing))
+        @if !detail.is_known { span.chip { "backup status unknown" } " " }
+        @if detail.sources.iter().any(is_outdated) { span.chip.warn { "outdated data" } }
+        @else if detail.is_known && detail.signs.is_none() && overdue + failing == 0 { span.chip.good { "OK" } }
+    }
+}
+
+fn sources(sources: &[DataSource], now: Timestamp) -> Markup {
+    html! {
+        div.card.scroll tabindex="0" role="region" aria-labelledby="sources-title" {
             table.grid {
                 thead {
                     tr {
                         th scope="col" { "Collector" }
                         th scope="col" { "State" }
-                        th scope="col" { "Last success" }
+                        th scope="col" { "Updated" }
                         th scope="col" { "Last error" }
                     }
                 }
                 tbody {
-                    @for answer in answers {
+                    @for DataSource { name, poll } in sources {
                         tr {
-                            th scope="row" { (answer.name) }
-                            td data-label="State" { (chip(answer.state)) @if answer.of_all { small { "asked for all at once" } } }
-                            td data-label="Last success" { (time_or(answer.last_success, now, "not yet")) }
-                            td.words.none[answer.trouble.is_none()] data-label="Last error" {
-                                @match &answer.trouble {
-                                    Some(trouble) => { (told(&trouble.text)) small { (time(trouble.at, now)) } },
+                            th scope="row" { (name) }
+                            td data-label="State" { (chip(poll.state)) @if poll.is_for_all { small { "one poll for all customers" } } }
+                            td data-label="Updated" { (time_or(poll.last_success, now, "not yet")) }
+                            td.words.none[poll.error.is_none()] data-label="Last error" {
+                                @match &poll.error {
+                                    Some(error) => { (sanitize(&error.text)) small { (time(error.at, now)) } },
                                     None => "none",
                                 }
                             }
@@ -169,61 +218,13 @@ fn answers(answers: &[Answer], now: Timestamp) -> Markup {
 }
 
 fn chip(state: State) -> Markup {
-    let tone = match state {
-        State::Fresh => Tone::Good,
-        State::Stale | State::Forbidden => Tone::Warn,
-        State::Failed => Tone::Bad,
-        State::Pending => Tone::Idle,
+    let (severity, word) = match state {
+        State::Fresh => (Severity::Good, "fresh"),
+        State::Stale => (Severity::Warn, "stale"),
+        State::Forbidden => (Severity::Warn, "forbidden"),
+        State::Failed => (Severity::Bad, "poll failed"),
+        State::Unlicensed => (Severity::Idle, "not licensed"),
+        State::Pending => (Severity::Idle, "pending"),
     };
-    html! { span.chip.{ (tone.class()) } { (state.label()) } }
-}
-
-/// Modules in few words, without a head: each cell says what it is.
-pub(super) fn modules(modules: &[ModuleStanding], now: Timestamp) -> Markup {
-    html! {
-        table.modules {
-            @for module in modules {
-                tr {
-                    th scope="row" { (told(&module.module)) " " small { (told(&module.service)) } }
-                    td {
-                        (run(module.newest, now))
-                        @if module.failures > 1 { small { ", " (count(module.failures)) " failures in a row" } }
-                    }
-                    td {
-                        "restore point " (restore_point(module, now))
-                        @if let Some(objective) = module.objective.filter(|_| module.is_overdue(now)) {
-                            small { ", " (span(objective)) " allowed" }
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn run(run: Option<Glimpse>, now: Timestamp) -> Markup {
-    let Some(run) = run else {
-        return html! { span.none { "no run" } };
-    };
-    let class = match run.status {
-        JobStatus::Failed | JobStatus::FailedToStart | JobStatus::Rejected => Some("bad-text"),
-        JobStatus::FinishedWithException | JobStatus::Canceled | JobStatus::Stopped | JobStatus::Unknown => {
-            Some("warn-text")
-        }
-        _ => None,
-    };
-    html! {
-        span class=[class] { (status(run.status)) }
-        @if let Some(at) = run.at { " " (time(at, now)) }
-    }
-}
-
-fn restore_point(module: &ModuleStanding, now: Timestamp) -> Markup {
-    let class = module.is_overdue(now).then_some("bad-text");
-    html! {
-        @match module.restore_point {
-            Some(at) => span class=[class] { (time(at, now)) },
-            None => span class=(class.unwrap_or("none")) { "never" },
-        }
-    }
+    html! { span.chip.{ (severity.class()) } { (word) } }
 }

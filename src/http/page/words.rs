@@ -1,20 +1,43 @@
-//! How values are written for people.
+//! Formats values for people.
 
 use std::time::Duration;
 
 use maud::{Markup, html};
 
-use crate::domain::{JobStatus, Timestamp, is_disguising};
+use crate::collector::RansomwareSigns;
+use crate::domain::{Attributes, JobStatus, Timestamp, is_disguising};
 
 pub(super) use crate::domain::{counted, grouped as count};
 
-/// The longest text from the outside that a page shows, in characters. Names of organizations are shorter.
+/// Severity; its class sets the colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Severity {
+    Good,
+    Warn,
+    Bad,
+    Idle,
+}
+
+impl Severity {
+    pub(super) fn class(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Warn => "warn",
+            Self::Bad => "bad",
+            Self::Idle => "idle",
+        }
+    }
+}
+
+/// Maximum length of an external text on a page, in characters. Names of organizations are shorter.
 const MAX_SHOWN_CHARS: usize = 200;
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3600, "h"), (60, "min"), (1, "s")];
 
-/// A text from the outside: bounded, without what disguises, and without addresses. Escaping is the template's.
-pub(super) fn told(text: &str) -> String {
+/// Returns an external text shortened, without disguising characters and without addresses. The template escapes it.
+pub(super) fn sanitize(text: &str) -> String {
     let inert: String = text
         .chars()
         .take(MAX_SHOWN_CHARS)
@@ -36,7 +59,7 @@ pub(super) fn told(text: &str) -> String {
     inert.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
-/// Whether somebody could be written to at what stands in a word: something, an at sign, and a domain.
+/// Whether a word contains an email address: a name, an at sign, and a domain.
 fn has_address(word: &str) -> bool {
     word.split_once('@').is_some_and(|(local, domain)| {
         let domain = domain.trim_matches(|character: char| !character.is_alphanumeric());
@@ -44,7 +67,7 @@ fn has_address(word: &str) -> bool {
     })
 }
 
-/// A duration in its two greatest units.
+/// Formats a duration in its two largest units.
 pub(super) fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let greatest = UNITS.iter().position(|(unit, _)| seconds >= *unit);
@@ -62,14 +85,23 @@ pub(super) fn span(duration: Duration) -> String {
     words.join(" ")
 }
 
-/// A duration in its greatest unit, where there is little room.
+/// Formats an objective as configured: in hours unless it is long.
+pub(super) fn objective(rpo: Duration) -> String {
+    let (seconds, hour) = (rpo.as_secs(), 3600);
+    match seconds.is_multiple_of(hour) && rpo < 3 * DAY {
+        true => format!("{} h", seconds / hour),
+        false => span(rpo),
+    }
+}
+
+/// Formats a duration in its largest unit, if there is little room.
 pub(super) fn about(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let greatest = UNITS.into_iter().find(|(unit, _)| seconds >= *unit);
     greatest.map_or_else(|| span(duration), |(unit, name)| format!("{} {name}", seconds / unit))
 }
 
-/// A point in time as people think of it, with the exact one beside.
+/// Formats a time relative to now, with the exact one beside it.
 pub(super) fn time(at: Timestamp, now: Timestamp) -> Markup {
     let exact = jiff::Timestamp::from_second(at.as_whole_unix_seconds())
         .map(|at| at.to_string())
@@ -84,7 +116,18 @@ pub(super) fn time(at: Timestamp, now: Timestamp) -> Markup {
     html! { time datetime=(exact) title=(exact) { (words) } }
 }
 
-/// The same, or a word where there is none.
+/// Formats a time of the last day without its date, an older one with it.
+pub(super) fn clock(at: Timestamp, now: Timestamp) -> String {
+    let format = if now.since(at) < DAY {
+        "%H:%M UTC"
+    } else {
+        "%-d %b %H:%M UTC"
+    };
+    let at = jiff::Timestamp::from_second(at.as_whole_unix_seconds());
+    at.map(|at| at.strftime(format).to_string()).unwrap_or_default()
+}
+
+/// The same, or a word if there is none.
 pub(super) fn time_or(at: Option<Timestamp>, now: Timestamp, word: &str) -> Markup {
     match at {
         Some(at) => time(at, now),
@@ -92,12 +135,58 @@ pub(super) fn time_or(at: Option<Timestamp>, now: Timestamp, word: &str) -> Mark
     }
 }
 
-/// A length as a count.
+/// Converts a length to a count.
 pub(super) fn whole(length: usize) -> u64 {
     u64::try_from(length).unwrap_or(u64::MAX)
 }
 
-/// The status of a run.
+/// Returns a word with a capital letter.
+pub(super) fn capital(word: &str) -> String {
+    let mut letters = word.chars();
+    let first = letters.next().map(char::to_uppercase).into_iter().flatten();
+    first.chain(letters).collect()
+}
+
+/// Returns the attributes of a customer, such as `tier gold · team North`.
+pub(super) fn attributes_of(attributes: &Attributes) -> String {
+    let named = Attributes::NAMES.into_iter().zip(attributes.values());
+    let named = named.filter_map(|(name, value)| Some(format!("{name} {}", sanitize(value?))));
+    named.collect::<Vec<_>>().join(" · ")
+}
+
+/// Formats a moment to the minute, with its date.
+pub(super) fn moment(at: Timestamp) -> String {
+    let at = jiff::Timestamp::from_second(at.as_whole_unix_seconds());
+    at.map(|at| at.strftime("%-d %b %Y, %H:%M UTC").to_string())
+        .unwrap_or_default()
+}
+
+/// Returns the name of an organization, isolated from the writing direction of the text around it.
+pub(super) fn name_of(organization: &str) -> Markup {
+    let name = sanitize(organization);
+    html! { bdi { @if name.trim().is_empty() { "(no name)" } @else { (name) } } }
+}
+
+/// Returns a word about signs of ransomware.
+pub(super) fn signs_chip(signs: RansomwareSigns) -> Markup {
+    match signs.potential_attack {
+        0 => html! { span.chip.warn { "signs of ransomware" } " " },
+        number => {
+            html! { span.chip.bad { (counted(number, "workspace", "workspaces")) " under potential attack" } " " }
+        }
+    }
+}
+
+/// Returns the numbers of overdue and failing modules, if any. A module can be both.
+pub(super) fn count_chips(overdue: usize, failing: usize) -> Markup {
+    let modules = |number: usize| counted(whole(number), "module", "modules");
+    html! {
+        @if overdue > 0 { span.chip.bad { (modules(overdue)) " overdue" } " " }
+        @if failing > 0 { span.chip.warn { (modules(failing)) " failing" } " " }
+    }
+}
+
+/// Formats the status of a run.
 pub(super) fn status(status: JobStatus) -> String {
     status.label().replace('_', " ")
 }
@@ -107,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_said_in_two_units_at_most() {
+    fn durations_have_two_units_at_most() {
         for (seconds, words) in [
             (0, "under 1 s"),
             (59, "59 s"),
@@ -122,19 +211,29 @@ mod tests {
     }
 
     #[test]
-    fn addresses_and_what_disguises_are_not_told() {
-        assert_eq!(told("Ann <ann@contoso.example> Ltd"), "Ann (an address) Ltd");
-        for name in ["@Home Ltd", "Team @ Work", "a@b", "Meet @ 10.30"] {
-            assert_eq!(told(name), name, "nobody's address");
+    fn objectives_are_in_hours_where_that_is_short() {
+        for (hours, words) in [(26, "26 h"), (48, "48 h"), (168, "7 d")] {
+            assert_eq!(objective(Duration::from_secs(hours * 3600)), words);
         }
-        assert_eq!(told("\u{202e}live"), "\u{fffd}live");
-        assert_eq!(told(&"x".repeat(1000)).len(), MAX_SHOWN_CHARS);
+        assert_eq!(objective(Duration::from_secs(90 * 60)), "1 h 30 min");
     }
 
     #[test]
-    fn moments_are_told_from_now() {
+    fn addresses_and_what_disguises_are_not_sanitize() {
+        assert_eq!(sanitize("Ann <ann@contoso.example> Ltd"), "Ann (an address) Ltd");
+        for name in ["@Home Ltd", "Team @ Work", "a@b", "Meet @ 10.30"] {
+            assert_eq!(sanitize(name), name, "nobody's address");
+        }
+        assert_eq!(sanitize("\u{202e}live"), "\u{fffd}live");
+        assert_eq!(sanitize(&"x".repeat(1000)).len(), MAX_SHOWN_CHARS);
+    }
+
+    #[test]
+    fn moments_are_relative_to_now() {
         let at = Timestamp::from_unix_seconds;
         assert!(time(at(60), at(180)).into_string().contains(">2 min ago<"));
+        assert_eq!(clock(at(45_000), at(45_600)), "12:30 UTC");
+        assert_eq!(clock(at(45_000), at(200_000)), "1 Jan 12:30 UTC");
         assert!(time(at(180), at(60)).into_string().contains(">in 2 min<"));
         assert!(
             time(at(60), at(60))

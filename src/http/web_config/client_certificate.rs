@@ -1,4 +1,4 @@
-//! Which certificates of clients are good enough.
+//! Verification of client certificates.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,15 +11,15 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-/// Asks for a certificate and looks at its chain and at its names, as far as that is wanted. That the client holds the key
-/// of the certificate is checked in any case.
+/// Requests a client certificate and verifies its chain and names as configured. Possession of its key is always
+/// verified.
 #[derive(Debug)]
 pub(super) struct Verifier {
-    /// Whether there is no way in without one.
+    /// Whether a certificate is required.
     pub(super) mandatory: bool,
-    /// Looks at the chain; `None` where any certificate will do.
+    /// Verifies the chain; `None` if any certificate is accepted.
     pub(super) chain: Option<Arc<dyn ClientCertVerifier>>,
-    /// One of these names has to be in the certificate, where there are any.
+    /// If not empty, the certificate must contain one of these names.
     pub(super) names: Vec<String>,
     pub(super) provider: Arc<CryptoProvider>,
 }
@@ -74,7 +74,8 @@ impl ClientCertVerifier for Verifier {
     }
 }
 
-/// Whether a certificate has one of these as a subject alternative name: a DNS name, an address, a mailbox or a URI.
+/// Whether a certificate has one of these subject alternative names: a DNS name, an IP address, an email address or a
+/// URI.
 fn bears_one_of(certificate: &CertificateDer<'_>, names: &[String]) -> Result<bool, Error> {
     let (_, certificate) = X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
     let extension = certificate

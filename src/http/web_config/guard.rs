@@ -1,6 +1,5 @@
-//! What is in force of a web configuration, read again when the files change.
+//! Active web configuration, reloaded when files change.
 
-use std::error::Error as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,43 +14,44 @@ use ring::digest;
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
-use super::error::Error;
-use super::settings::{self, Settings};
+use super::settings::Settings;
 use super::tls::{self, Pem};
 use super::users::{Places, Users, Verdict};
+use super::{Error, read};
+use crate::error_chain::error_chain;
 use crate::http::caller::Caller;
 
-/// The shortest time between two looks at the files, which happen when a connection or a request comes. Long enough to
-/// cost nothing however many come, short enough that nobody waits for a new certificate.
+/// Minimum time between checks of the files, which connections and requests trigger. Long enough to cost nothing under
+/// load, short enough for a new certificate.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What a browser shows when it asks for a password, and the encoding that it is to use.
+/// Challenge of a password prompt, with the encoding of the answer.
 const CHALLENGE: &str = "Basic realm=\"elements_exporter\", charset=\"UTF-8\"";
 
-/// Stands before all routes and, with TLS, before the first byte of HTTP.
+/// Wraps all routes and, with TLS, the handshake.
 pub struct Guard {
     file: PathBuf,
     places: Places,
     state: Mutex<Shown>,
-    /// When the files were looked at. Held while they are, so that one request looks and the others go on.
+    /// Time of the last check, locked so that one request checks while the others continue.
     looked: tokio::sync::Mutex<Instant>,
 }
 
 struct Shown {
     in_force: Arc<InForce>,
-    /// What was wrong at the last look, so that it is said once.
+    /// Last error, to log it once.
     complaint: Option<String>,
 }
 
-/// One web configuration, ready to be used.
+/// One web configuration, ready to use.
 pub(in crate::http) struct InForce {
     pub(in crate::http) tls: Option<TlsAcceptor>,
     needs_client_certificate: bool,
-    /// Whether who has shaken hands has a certificate of one of the authorities.
+    /// Whether clients have a verified certificate.
     pub(in crate::http) verifies_clients: bool,
     users: Users,
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// Of everything that was read.
+    /// Digest of all files.
     digest: [u8; 32],
 }
 
@@ -59,7 +59,7 @@ impl Guard {
     /// Reads a web configuration and the files that it names.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// If one of them is invalid.
     pub fn load(file: &Path) -> Result<Arc<Self>, Error> {
         let places = Places::new();
         let in_force = Arc::new(InForce::prepare(&Read::new(file)?, places.clone())?);
@@ -79,20 +79,20 @@ impl Guard {
         self.state().in_force.tls.is_some()
     }
 
-    /// What is in force, after a look at the files where it is time for one.
+    /// Returns the active configuration, after checking the files if a check is due.
     pub(in crate::http) async fn current(self: &Arc<Self>) -> Arc<InForce> {
         if let Ok(mut looked) = self.looked.try_lock()
             && looked.elapsed() >= LOOK_INTERVAL
         {
             let guard = Arc::clone(self);
-            // A look that panics leaves in force what was.
+            // A panic keeps the active configuration.
             let _ = tokio::task::spawn_blocking(move || guard.look()).await;
             *looked = Instant::now();
         }
         Arc::clone(&self.state().in_force)
     }
 
-    /// Puts in force what the files say now, where they changed and can be used.
+    /// Activates the files if they changed and are valid.
     fn look(&self) {
         let in_force = Arc::clone(&self.state().in_force);
         match self.changed(&in_force) {
@@ -102,15 +102,15 @@ impl Guard {
                     in_force: Arc::new(newer),
                     complaint: None,
                 };
-                info!(file = %self.file.display(), "web configuration read again");
+                info!(file = %self.file.display(), "web configuration reloaded");
             }
             Err(problem) => {
-                let complaint = in_words(&problem);
+                let complaint = error_chain(&problem);
                 let mut state = self.state();
                 if state.complaint.as_ref() != Some(&complaint) {
                     warn!(
                         error = complaint,
-                        "the web configuration cannot be read again; the old one stays in force"
+                        "web configuration reload failed; keeping the previous one"
                     );
                     state.complaint = Some(complaint);
                 }
@@ -138,14 +138,7 @@ impl Guard {
     }
 }
 
-/// An error with its source, in one line.
-fn in_words(error: &Error) -> String {
-    error
-        .source()
-        .map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
-}
-
-/// Puts a guard before all routes, and before what is no route.
+/// Wraps all routes and the fallback in a guard.
 pub(in crate::http) fn guarded(routes: Router, guard: Arc<Guard>) -> Router {
     routes.layer(from_fn_with_state(guard, protect))
 }
@@ -174,13 +167,13 @@ async fn protect(State(guard): State<Arc<Guard>>, mut request: Request, next: Ne
             .into_response(),
     };
     for (name, value) in &in_force.headers {
-        // A page that sets a header by itself knows better, as in the toolkit.
+        // A header set by the page takes precedence, as in the toolkit.
         response.headers_mut().entry(name).or_insert_with(|| value.clone());
     }
     response
 }
 
-/// The files as they are at one moment.
+/// The files at one moment.
 struct Read {
     text: String,
     settings: Settings,
@@ -189,7 +182,7 @@ struct Read {
 
 impl Read {
     fn new(file: &Path) -> Result<Self, Error> {
-        let text = settings::read(file)?;
+        let text = read(file)?;
         let settings = Settings::parse(file, &text)?;
         let pem = settings.tls.as_ref().map(Pem::read).transpose()?;
         Ok(Self { text, settings, pem })
@@ -227,7 +220,7 @@ impl InForce {
         })
     }
 
-    /// What of its protection another lacks.
+    /// Returns the protection that `other` lacks.
     fn protects_more_than(&self, other: &Self) -> Option<&'static str> {
         let lost = |mine: bool, theirs: bool| mine && !theirs;
         if lost(self.tls.is_some(), other.tls.is_some()) {

@@ -1,7 +1,5 @@
-//! A web configuration as types, before any file that it names is read.
+//! Parsed web configuration, before the files that it names are read.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 
@@ -10,20 +8,41 @@ use rustls::crypto::{SupportedKxGroup, ring};
 use rustls::version::{TLS12, TLS13};
 use rustls::{SupportedCipherSuite, SupportedProtocolVersion};
 
-use super::document;
-use super::error::{Error, Place};
-use super::section::{Field, RATE_LIMIT, Section};
+use crate::error_chain::error_chain;
 use crate::secret::Secret;
+use crate::settings::{Error, FILE_LIMIT, Field, parse, refuse_unknown};
+use crate::text_file;
 
-/// The largest file that is read, in bytes: the web configuration, which is a page or two, and chains of certificates,
-/// which may be long. A path that names a device must not fill the memory.
-const FILE_LIMIT: u64 = 1 << 20;
+/// Keys of the format. Keys below `basic_auth_users` are names of users.
+const KEYS: &[&str] = &[
+    "tls_server_config.cert_file",
+    "tls_server_config.key_file",
+    "tls_server_config.cert",
+    "tls_server_config.key",
+    "tls_server_config.client_auth_type",
+    "tls_server_config.client_ca_file",
+    "tls_server_config.client_ca",
+    "tls_server_config.client_allowed_sans",
+    "tls_server_config.min_version",
+    "tls_server_config.max_version",
+    "tls_server_config.cipher_suites",
+    "tls_server_config.prefer_server_cipher_suites",
+    "tls_server_config.curve_preferences",
+    "http_server_config.http2",
+    "http_server_config.headers.Strict-Transport-Security",
+    "http_server_config.headers.X-Content-Type-Options",
+    "http_server_config.headers.X-Frame-Options",
+    "http_server_config.headers.X-XSS-Protection",
+    "http_server_config.headers.Content-Security-Policy",
+    "basic_auth_users",
+    "rate_limit",
+];
 
-/// The costs of a bcrypt hash that are accepted. Below 4 there is no bcrypt. Each step doubles the time, and past 16, which
-/// is some seconds, the first scrape would outlast its timeout.
+/// Accepted costs of a bcrypt hash. Below 4 there is no bcrypt. Each step doubles the time; above 16, which takes some
+/// seconds, the first scrape would time out.
 const COSTS: std::ops::RangeInclusive<u32> = 4..=16;
 
-/// The headers that can be set, and the values that each of them can take; any where there is none.
+/// Headers that can be set, with their allowed values; any value if there are none.
 const HEADERS: &[(&str, &[&str])] = &[
     ("Strict-Transport-Security", &[]),
     ("X-Content-Type-Options", &["nosniff"]),
@@ -32,24 +51,24 @@ const HEADERS: &[(&str, &[&str])] = &[
     ("Content-Security-Policy", &[]),
 ];
 
-/// What a web configuration says.
+/// A parsed web configuration.
 #[derive(Debug)]
 pub(super) struct Settings {
     /// `None` for plain HTTP.
     pub(super) tls: Option<Tls>,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
-    /// Names and bcrypt hashes; none where anybody may come in.
+    /// Names and bcrypt hashes; if empty, no password is required.
     pub(super) users: Vec<(String, Secret)>,
 }
 
-/// How TLS is to be served.
+/// TLS settings.
 #[derive(Debug)]
 pub(super) struct Tls {
     pub(super) certificate: Material,
     pub(super) key: Material,
     pub(super) client_auth: ClientAuth,
     pub(super) client_authorities: Option<Material>,
-    /// One of these names has to be in a client's certificate, where there are any.
+    /// If not empty, a client certificate must contain one of these names.
     pub(super) client_names: Vec<String>,
     pub(super) versions: Vec<&'static SupportedProtocolVersion>,
     pub(super) cipher_suites: Vec<SupportedCipherSuite>,
@@ -57,7 +76,7 @@ pub(super) struct Tls {
     pub(super) prefer_own_order: bool,
 }
 
-/// What is asked of a client's certificate.
+/// Requirements on client certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ClientAuth {
     None,
@@ -68,26 +87,26 @@ pub(super) enum ClientAuth {
 }
 
 impl ClientAuth {
-    /// Whether nobody comes in without a certificate.
+    /// Whether a client certificate is required.
     pub(super) fn is_mandatory(self) -> bool {
         matches!(self, Self::RequireAny | Self::RequireAndVerify)
     }
 
-    /// Whether whoever comes in is known by a certificate that one of the authorities signed.
+    /// Whether every client has a certificate signed by one of the authorities.
     pub(super) fn identifies(self) -> bool {
         self == Self::RequireAndVerify
     }
 
-    /// Whether a certificate has to be signed by one of the authorities.
+    /// Whether certificates must be signed by one of the authorities.
     pub(super) fn verifies(self) -> bool {
         matches!(self, Self::VerifyIfGiven | Self::RequireAndVerify)
     }
 }
 
-/// PEM that the configuration holds or names.
+/// PEM, inline or in a file.
 #[derive(Debug)]
 pub(super) struct Material {
-    pub(super) place: Place,
+    pub(super) place: String,
     pub(super) key: String,
     pub(super) source: Source,
 }
@@ -99,99 +118,71 @@ pub(super) enum Source {
 }
 
 impl Material {
-    /// The PEM as it is now.
+    /// Reads the PEM.
     pub(super) fn read(&self) -> Result<Secret, Error> {
         match &self.source {
             Source::Inline(pem) => Ok(pem.clone()),
-            Source::File(path) => read(path).map(Secret::from).map_err(|error| match error {
-                Error::Read { source, .. } => self.unusable(source.to_string()),
-                _ => self.unusable(format!("is larger than {FILE_LIMIT} bytes")),
-            }),
+            Source::File(path) => text_file::read_regular(path, FILE_LIMIT)
+                .map(Secret::from)
+                .map_err(|error| self.error(error_chain(&error))),
         }
     }
 
-    pub(super) fn unusable(&self, problem: impl Into<String>) -> Error {
-        Error::Material {
+    /// Returns an error that names the file, if there is one.
+    pub(super) fn unusable(&self, problem: impl AsRef<str>) -> Error {
+        let problem = problem.as_ref();
+        self.error(match &self.source {
+            Source::File(path) => format!("{}: {problem}", path.display()),
+            Source::Inline(_) => problem.to_owned(),
+        })
+    }
+
+    fn error(&self, problem: String) -> Error {
+        Error::Value {
             place: self.place.clone(),
             key: self.key.clone(),
-            file: match &self.source {
-                Source::File(path) => Some(path.clone()),
-                Source::Inline(_) => None,
-            },
-            problem: problem.into(),
+            problem,
         }
-    }
-}
-
-/// The text of a file.
-pub(super) fn read(path: &Path) -> Result<String, Error> {
-    let mut text = String::new();
-    File::open(path)
-        .and_then(|file| file.take(FILE_LIMIT + 1).read_to_string(&mut text))
-        .map_err(|source| Error::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-    if u64::try_from(text.len()).is_ok_and(|length| length <= FILE_LIMIT) {
-        Ok(text)
-    } else {
-        Err(Error::TooLarge {
-            path: path.to_owned(),
-            limit: FILE_LIMIT,
-        })
     }
 }
 
 impl Settings {
-    /// Reads the text of `file`; the paths in it are relative to its directory.
+    /// Parses the text of `file`; its paths are relative to its directory.
     pub(super) fn parse(file: &Path, text: &str) -> Result<Self, Error> {
-        let document = document::parse(text).map_err(|error| Error::Syntax {
-            place: Place {
-                path: file.to_owned(),
-                line: error.line,
-            },
-            message: error.message,
-        })?;
-        let root = Section::root(file, &document)?;
-        if let Some(limit) = root.get(RATE_LIMIT) {
+        let document = parse(file, text)?;
+        let root = Field::root(&document);
+        refuse_unknown(&root, KEYS)?;
+        if let Some(limit) = root.at("rate_limit") {
             return Err(
-                limit.invalid("is not supported; a scrape costs little here, and a proxy in front can limit more")
+                limit.error("is not supported; a scrape costs little here, and a proxy in front can limit more")
             );
         }
         let directory = file.parent().unwrap_or(Path::new(""));
-        let tls = root.section("tls_server_config")?;
-        if tls.is_none()
-            && let Some(empty) = root.fields().find(|field| field.name == "tls_server_config")
-        {
-            // Whoever begins to write it does not expect to be served in the open.
-            return Err(empty.invalid("holds nothing; expected cert_file and key_file, or no such section"));
-        }
+        let tls = root.entry("tls_server_config");
         Ok(Self {
             tls: tls.map(|section| Tls::read(&section, directory)).transpose()?,
-            headers: root
-                .section("http_server_config")?
-                .map_or(Ok(Vec::new()), |section| http(&section))?,
-            users: root
-                .free_section("basic_auth_users")?
-                .map_or(Ok(Vec::new()), |section| {
-                    section.fields().map(|field| user(&field)).collect()
-                })?,
+            headers: root.read("http_server_config", http)?.unwrap_or_default(),
+            users: root.read("basic_auth_users", users)?.unwrap_or_default(),
         })
     }
 }
 
 impl Tls {
-    fn read(section: &Section<'_>, directory: &Path) -> Result<Self, Error> {
+    fn read(section: &Field<'_>, directory: &Path) -> Result<Self, Error> {
+        if section.is_empty() {
+            // An incomplete section does not mean plain HTTP.
+            return Err(section.error("holds nothing; expected cert_file and key_file, or no such section"));
+        }
         let material = |file, inline| material(section, file, inline, directory);
         let wanted = |name, other| {
             section.lacks(
                 name,
-                format!("is required for TLS, or {other} in its place; for plain HTTP leave the section out"),
+                &format!("is required for TLS, or {other} in its place; for plain HTTP leave the section out"),
             )
         };
         let client_auth = section.read("client_auth_type", client_auth)?;
         let client_authorities = material("client_ca_file", "client_ca")?;
-        let names = section.get("client_allowed_sans");
+        let names = section.at("client_allowed_sans");
         let client_auth = agreed(section, client_auth, client_authorities.as_ref(), names.as_ref())?;
         let (cipher_suites, versions) = suites_and_versions(section)?;
         Ok(Self {
@@ -200,9 +191,7 @@ impl Tls {
                 .read("curve_preferences", groups)?
                 .filter(|groups| !groups.is_empty())
                 .unwrap_or_else(|| ring::DEFAULT_KX_GROUPS.to_vec()),
-            prefer_own_order: section
-                .read("prefer_server_cipher_suites", Field::boolean)?
-                .unwrap_or(true),
+            prefer_own_order: section.read("prefer_server_cipher_suites", boolean)?.unwrap_or(true),
             certificate: material("cert_file", "cert")?.ok_or_else(|| wanted("cert_file", "cert"))?,
             key: material("key_file", "key")?.ok_or_else(|| wanted("key_file", "key"))?,
             client_auth,
@@ -213,44 +202,41 @@ impl Tls {
     }
 }
 
-fn material(section: &Section<'_>, file: &str, inline: &str, directory: &Path) -> Result<Option<Material>, Error> {
-    let (field, source) = match (section.get(file), section.get(inline)) {
-        (Some(_), Some(field)) => return Err(field.invalid(format!("excludes {file}; set only one of them"))),
+fn material(section: &Field<'_>, file: &str, inline: &str, directory: &Path) -> Result<Option<Material>, Error> {
+    let (field, source) = match (section.at(file), section.at(inline)) {
+        (Some(_), Some(field)) => return Err(field.error(format!("excludes {file}; set only one of them"))),
         (Some(field), None) => {
-            let path = directory.join(field.some_text()?);
+            let path = directory.join(field.text()?);
             (field, Source::File(path))
         }
         (None, Some(field)) => {
-            let pem = Secret::from(field.some_text()?);
+            let pem = field.clone().secret().secret_text()?;
             (field, Source::Inline(pem))
         }
         (None, None) => return Ok(None),
     };
     Ok(Some(Material {
-        place: field.place(),
-        key: field.key,
+        place: field.place().to_owned(),
+        key: field.key().to_owned(),
         source,
     }))
 }
 
 fn client_auth(field: &Field<'_>) -> Result<ClientAuth, Error> {
-    choice(
-        field,
-        &[
-            ("NoClientCert", ClientAuth::None),
-            ("RequestClientCert", ClientAuth::Request),
-            ("RequireAnyClientCert", ClientAuth::RequireAny),
-            ("VerifyClientCertIfGiven", ClientAuth::VerifyIfGiven),
-            ("RequireAndVerifyClientCert", ClientAuth::RequireAndVerify),
-            // An older name of RequireAnyClientCert, which the toolkit still takes.
-            ("RequireClientCert", ClientAuth::RequireAny),
-        ],
-    )
+    field.choice(&[
+        ("NoClientCert", ClientAuth::None),
+        ("RequestClientCert", ClientAuth::Request),
+        ("RequireAnyClientCert", ClientAuth::RequireAny),
+        ("VerifyClientCertIfGiven", ClientAuth::VerifyIfGiven),
+        ("RequireAndVerifyClientCert", ClientAuth::RequireAndVerify),
+        // An older name of RequireAnyClientCert, which the toolkit still accepts.
+        ("RequireClientCert", ClientAuth::RequireAny),
+    ])
 }
 
-/// What is asked of clients, once what is said of it in three places agrees.
+/// Returns the requirements on client certificates, if the three keys about them agree.
 fn agreed(
-    section: &Section<'_>,
+    section: &Field<'_>,
     wanted: Option<ClientAuth>,
     authorities: Option<&Material>,
     names: Option<&Field<'_>>,
@@ -261,12 +247,12 @@ fn agreed(
         return Err(section.lacks("client_ca_file", problem));
     }
     match (authorities, names) {
-        (Some(authorities), _) if wanted == ClientAuth::None => Err(Error::Invalid {
+        (Some(authorities), _) if wanted == ClientAuth::None => Err(Error::Value {
             place: authorities.place.clone(),
             key: authorities.key.clone(),
             problem: "is of no use without client_auth_type; expected RequireAndVerifyClientCert there".to_owned(),
         }),
-        (_, Some(names)) if !wanted.is_mandatory() => Err(names.invalid(
+        (_, Some(names)) if !wanted.is_mandatory() => Err(names.error(
             "needs client_auth_type to be RequireAndVerifyClientCert or RequireAnyClientCert; \
              otherwise a client without a certificate would pass",
         )),
@@ -278,17 +264,17 @@ fn client_names(field: &Field<'_>) -> Result<Vec<String>, Error> {
     let names: Vec<String> = field
         .items()?
         .iter()
-        .map(|item| item.some_text().map(str::to_owned))
+        .map(|item| item.text().map(str::to_owned))
         .collect::<Result<_, _>>()?;
     if names.is_empty() {
-        return Err(field.invalid("is an empty list, which no client could satisfy; leave the key out"));
+        return Err(field.error("is an empty list, which no client could satisfy; leave the key out"));
     }
     Ok(names)
 }
 
-/// The suites on offer, and the versions that have any. Those of TLS 1.3 cannot be chosen, as in the toolkit.
+/// Returns the available suites and the versions that have any. Those of TLS 1.3 cannot be selected, as in the toolkit.
 fn suites_and_versions(
-    section: &Section<'_>,
+    section: &Field<'_>,
 ) -> Result<(Vec<SupportedCipherSuite>, Vec<&'static SupportedProtocolVersion>), Error> {
     let least = section.read("min_version", version)?.unwrap_or(&TLS12);
     let most = section.read("max_version", version)?.unwrap_or(&TLS13);
@@ -299,7 +285,7 @@ fn suites_and_versions(
     let mut versions = vec![&TLS12, &TLS13];
     versions.retain(|version| (number(least)..=number(most)).contains(&number(version)));
 
-    let chosen = section.get("cipher_suites");
+    let chosen = section.at("cipher_suites");
     let suites = match &chosen {
         Some(field) => cipher_suites(field)?,
         None => Vec::new(),
@@ -310,7 +296,7 @@ fn suites_and_versions(
     let is_of = |version: &SupportedProtocolVersion, suite: &SupportedCipherSuite| suite.version() == version;
     versions.retain(|version| **version == TLS13 || suites.iter().any(|suite| is_of(version, suite)));
     match chosen {
-        Some(field) if versions.is_empty() => Err(field.invalid("names no suite of TLS 1.2, and max_version is TLS12")),
+        Some(field) if versions.is_empty() => Err(field.error("names no suite of TLS 1.2, and max_version is TLS12")),
         _ => {
             let fixed = ring::ALL_CIPHER_SUITES
                 .iter()
@@ -323,23 +309,23 @@ fn suites_and_versions(
 }
 
 fn version(field: &Field<'_>) -> Result<&'static SupportedProtocolVersion, Error> {
-    if let "TLS10" | "TLS11" = field.some_text()? {
-        return Err(field.refused("is broken and not implemented here; expected TLS12 or TLS13"));
+    if let "TLS10" | "TLS11" = field.text()? {
+        return Err(field.invalid("is broken and not implemented here; expected TLS12 or TLS13"));
     }
-    choice(field, &[("TLS12", &TLS12), ("TLS13", &TLS13)])
+    field.choice(&[("TLS12", &TLS12), ("TLS13", &TLS13)])
 }
 
 fn cipher_suites(field: &Field<'_>) -> Result<Vec<SupportedCipherSuite>, Error> {
     let known: Vec<(String, SupportedCipherSuite)> = ring::ALL_CIPHER_SUITES
         .iter()
         .filter_map(|suite| {
-            // rustls marks the suites of TLS 1.3 in a way that the toolkit and the registry of names do not.
+            // rustls marks TLS 1.3 suites in a way that the toolkit and the IANA registry do not.
             let name = suite.suite().as_str()?.replace("TLS13_", "TLS_");
             Some((name, *suite))
         })
         .collect();
     let known: Vec<(&str, SupportedCipherSuite)> = known.iter().map(|(name, suite)| (name.as_str(), *suite)).collect();
-    field.items()?.iter().map(|item| choice(item, &known)).collect()
+    field.items()?.iter().map(|item| item.choice(&known)).collect()
 }
 
 fn groups(field: &Field<'_>) -> Result<Vec<&'static dyn SupportedKxGroup>, Error> {
@@ -348,65 +334,70 @@ fn groups(field: &Field<'_>) -> Result<Vec<&'static dyn SupportedKxGroup>, Error
         ("CurveP256", ring::kx_group::SECP256R1),
         ("CurveP384", ring::kx_group::SECP384R1),
     ];
-    field.items()?.iter().map(|item| choice(item, &known)).collect()
+    field.items()?.iter().map(|item| item.choice(&known)).collect()
 }
 
-fn choice<T: Copy>(field: &Field<'_>, choices: &[(&str, T)]) -> Result<T, Error> {
-    let written = field.text().unwrap_or_default();
-    let found = choices.iter().find(|(name, _)| *name == written);
-    found.map(|(_, choice)| *choice).ok_or_else(|| {
-        let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
-        field.refused(format!("is not one of the choices; expected {}", names.join(", ")))
-    })
+fn boolean(field: &Field<'_>) -> Result<bool, Error> {
+    // The toolkit reads YAML 1.1, which also has these booleans.
+    match field.raw_text().unwrap_or_default().to_lowercase().as_str() {
+        "yes" | "on" | "y" => Ok(true),
+        "no" | "off" | "n" => Ok(false),
+        _ => field.boolean(),
+    }
 }
 
-fn http(section: &Section<'_>) -> Result<Vec<(HeaderName, HeaderValue)>, Error> {
-    // HTTP/1.1 is served either way; the value only has to be one.
-    section.read("http2", Field::boolean)?;
-    let Some(headers) = section.section("headers")? else {
+fn http(section: &Field<'_>) -> Result<Vec<(HeaderName, HeaderValue)>, Error> {
+    // HTTP/1.1 is served either way; the value must only be a boolean.
+    section.read("http2", boolean)?;
+    let Some(headers) = section.at("headers") else {
         return Ok(Vec::new());
     };
     HEADERS
         .iter()
-        .filter_map(|(name, values)| Some((name, values, headers.get(name)?)))
+        .filter_map(|(name, values)| Some((name, values, headers.at(name)?)))
         .filter_map(|(name, values, field)| header(name, values, &field).transpose())
         .collect()
 }
 
-/// The header; `None` where its value is blank, which leaves it unset.
+/// Parses a header; `None` if its value is blank, which leaves it unset.
 fn header(name: &str, values: &[&str], field: &Field<'_>) -> Result<Option<(HeaderName, HeaderValue)>, Error> {
-    let value = field.text()?.trim();
+    let value = field.raw_text()?.trim();
     if value.is_empty() {
         return Ok(None);
     }
     if !values.is_empty() && !values.contains(&value) {
-        return Err(field.refused(format!("is not one of the choices; expected {}", values.join(", "))));
+        return Err(field.invalid(format!("is not one of the choices; expected {}", values.join(", "))));
     }
     match (HeaderName::from_str(name), HeaderValue::from_str(value)) {
         (Ok(name), Ok(value)) => Ok(Some((name, value))),
-        _ => Err(field.refused("cannot be sent as a header; expected one line")),
+        _ => Err(field.invalid("cannot be sent as a header; expected one line")),
     }
 }
 
-fn user(field: &Field<'_>) -> Result<(String, Secret), Error> {
-    if field.name.contains(':') {
-        return Err(field.invalid("is a name with a colon, which basic auth cannot send; expected one without"));
+fn users(section: &Field<'_>) -> Result<Vec<(String, Secret)>, Error> {
+    let entries = section.entries()?.into_iter();
+    entries.map(|(name, field)| user(name, &field.secret())).collect()
+}
+
+fn user(name: &str, field: &Field<'_>) -> Result<(String, Secret), Error> {
+    if name.contains(':') {
+        return Err(field.error("is a name with a colon, which basic auth cannot send; expected one without"));
     }
-    let hash = field.text()?;
+    let hash = field.raw_text()?;
     let parts = bcrypt::HashParts::from_str(hash).map_err(|_| {
-        field.invalid(
+        field.error(
             "is not a bcrypt hash; expected the output of htpasswd -nBC 10 \"\" | tr -d ':\\n', which begins with $2y$",
         )
     })?;
     if !COSTS.contains(&parts.get_cost()) {
-        return Err(field.invalid(format!(
+        return Err(field.error(format!(
             "has the cost {}; expected one from {} to {}",
             parts.get_cost(),
             COSTS.start(),
             COSTS.end()
         )));
     }
-    Ok((field.name.to_owned(), Secret::from(hash)))
+    Ok((name.to_owned(), Secret::from(hash)))
 }
 
 #[cfg(test)]

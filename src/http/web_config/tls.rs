@@ -1,4 +1,4 @@
-//! TLS as the settings want it, with the certificates and the key as they were read.
+//! TLS configuration from the settings, with the certificates and the key that were read.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig};
 
 use super::client_certificate::Verifier;
-use super::error::Error;
 use super::settings::{ClientAuth, Material, Tls};
 use crate::secret::Secret;
+use crate::settings::Error;
 
-/// The PEM that settings hold or name, as it is at one moment.
+/// PEM that the settings contain or name, as read once.
 pub(super) struct Pem {
     certificate: Secret,
     key: Secret,
@@ -41,7 +41,7 @@ impl Pem {
     }
 }
 
-/// What a listener needs.
+/// Settings of a listener.
 pub(super) fn server_config(settings: &Tls, pem: &Pem) -> Result<ServerConfig, Error> {
     let provider = Arc::new(CryptoProvider {
         cipher_suites: settings.cipher_suites.clone(),

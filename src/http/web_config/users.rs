@@ -1,7 +1,7 @@
-//! Who may come in, by basic auth.
+//! Basic authentication.
 //!
-//! A wrong name costs an attacker what a wrong password costs, and tells as little. A right password is bcrypted once and
-//! then remembered, so that scrapes cost next to nothing.
+//! An unknown name takes as long to reject as a wrong password, so that it reveals nothing. A correct password is
+//! hashed with bcrypt once and then remembered, so that scrapes are cheap.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,24 +15,24 @@ use ring::hmac;
 use ring::rand::SystemRandom;
 use tokio::sync::Semaphore;
 
-use super::error::Error;
+use super::Error;
 use crate::secret::Secret;
 
-/// Passwords that are checked at once. Each check keeps a processor busy, and polls and scrapes want some, too.
+/// Passwords checked at once. Each check uses a whole core, which polls and scrapes also need.
 const CHECKS_AT_ONCE: usize = 2;
 
-/// How long a request waits for others' passwords to be checked before it is turned away. Shorter than the ten seconds
-/// that Prometheus by default waits for a scrape.
+/// How long a request waits for other password checks before it is rejected. Shorter than Prometheus' default scrape
+/// timeout of ten seconds.
 const CHECK_WAIT: Duration = Duration::from_secs(5);
 
-/// How many right passwords are remembered: more than there are scrapers and people at one exporter.
+/// Number of correct passwords remembered: more than one exporter has scrapers and users.
 const REMEMBERED: usize = 64;
 
-/// The places for checks, which all that was ever in force shares: a reload makes no new ones.
+/// Slots for checks, shared by all configurations: a reload adds none.
 #[derive(Clone)]
 pub(super) struct Places {
     free: Arc<Semaphore>,
-    /// How long to wait for one.
+    /// How long to wait for a slot.
     patience: Duration,
 }
 
@@ -45,24 +45,24 @@ impl Places {
     }
 }
 
-/// What becomes of a request.
+/// Result of authentication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It goes on.
+    /// The request is accepted.
     Admitted,
     /// Name and password are missing or wrong.
     Refused,
-    /// Too many wait for their passwords to be checked.
+    /// Too many password checks are waiting.
     Busy,
 }
 
 /// The users and their hashes.
 pub(super) struct Users {
     hashes: BTreeMap<Vec<u8>, Secret>,
-    /// Tells nothing about what it was made from without this key, which nobody outside the process has: neither by the
-    /// time that a comparison takes, nor in a core dump without it.
+    /// Key of the tags, known only to this process, so that tags reveal nothing about names and passwords: neither
+    /// through the time of a comparison nor in a core dump that lacks the key.
     key: hmac::Key,
-    /// Tags of name, hash and password that were found right, oldest first.
+    /// Tags of name, hash and password that were correct, oldest first.
     right: Mutex<VecDeque<Tag>>,
     places: Places,
 }
@@ -83,12 +83,12 @@ impl Users {
         })
     }
 
-    /// Whether there are none, and anybody may come in.
+    /// Whether there are none, so that no password is required.
     pub(super) fn is_empty(&self) -> bool {
         self.hashes.is_empty()
     }
 
-    /// What becomes of a request with these headers.
+    /// Authenticates a request with these headers.
     pub(super) async fn verdict(&self, headers: &HeaderMap) -> Verdict {
         if self.is_empty() {
             return Verdict::Admitted;
@@ -119,21 +119,21 @@ impl Users {
         }
     }
 
-    /// Whether a password belongs to a hash; `None` where there was no place to find out.
+    /// Whether a password matches a hash; `None` if there was no free slot.
     async fn check(&self, password: Vec<u8>, hash: Secret) -> Option<bool> {
         let place = Arc::clone(&self.places.free).acquire_owned();
         let place = tokio::time::timeout(self.places.patience, place).await.ok()?.ok()?;
         let check = tokio::task::spawn_blocking(move || {
             let is_right = bcrypt::verify(&password, hash.expose()).unwrap_or(false);
-            // A check goes on when its request is gone, and keeps its place as long.
+            // A check continues, and keeps its slot, even if its request is dropped.
             drop(place);
             is_right
         });
         check.await.ok()
     }
 
-    /// The hash against which the password of an unknown name is checked, for the time that it takes. It is that of some
-    /// user, always the same for one name, so that names are not told apart where hashes differ in cost.
+    /// Returns the hash against which the password of an unknown name is checked, to take equally long. It is always
+    /// the same user's for one name, so that timing reveals no names if hashes differ in cost.
     fn decoy(&self, name: &[u8]) -> Option<&Secret> {
         let [first, ..] = self.tag(&[name]);
         let index = usize::from(first).checked_rem(self.hashes.len())?;
@@ -143,7 +143,7 @@ impl Users {
     fn tag(&self, parts: &[&[u8]]) -> Tag {
         let mut context = hmac::Context::with_key(&self.key);
         for part in parts {
-            // The length keeps "ab" and "c" from looking like "a" and "bc".
+            // The length separates "ab" and "c" from "a" and "bc".
             context.update(&part.len().to_be_bytes());
             context.update(part);
         }
@@ -171,7 +171,7 @@ impl Users {
     }
 }
 
-/// A name and a password as a client gave them.
+/// A name and a password sent by a client.
 struct Credentials {
     name: Vec<u8>,
     password: Vec<u8>,
@@ -196,13 +196,11 @@ impl Credentials {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used)]
-
     use axum::http::HeaderValue;
 
     use super::*;
 
-    /// The lowest cost that there is.
+    /// Lowest possible cost.
     const COST: u32 = 4;
 
     fn users(pairs: &[(&str, &str)]) -> Users {
@@ -229,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_right_password_of_a_known_name_comes_in() {
+    async fn only_the_right_password_of_a_known_user_is_accepted() {
         let users = users(&[("alice", "one:two"), ("bob", "three")]);
         for _ in 0..2 {
             assert_eq!(users.verdict(&basic("alice", "one:two")).await, Verdict::Admitted);
@@ -251,7 +249,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_basic_auth_is_refused() {
+    async fn requests_without_basic_auth_are_rejected() {
         let users = users(&[("alice", "secret")]);
         assert_eq!(users.verdict(&HeaderMap::new()).await, Verdict::Refused);
         let right = STANDARD.encode("alice:secret");
@@ -273,12 +271,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_users_anybody_comes_in() {
+    async fn without_users_every_request_is_accepted() {
         assert_eq!(users(&[]).verdict(&HeaderMap::new()).await, Verdict::Admitted);
     }
 
     #[tokio::test]
-    async fn no_place_is_needed_for_what_is_remembered_only() {
+    async fn remembered_password_needs_no_slot() {
         let mut users = users(&[("alice", "secret")]);
         assert_eq!(users.verdict(&basic("alice", "secret")).await, Verdict::Admitted);
         let all = u32::try_from(CHECKS_AT_ONCE).unwrap();
@@ -291,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_always_meets_the_same_hash() {
+    fn unknown_name_is_always_checked_with_the_same_hash() {
         let users = users(&[("alice", "one"), ("bob", "two"), ("carol", "three")]);
         let decoy = |name: &str| users.decoy(name.as_bytes()).unwrap().expose().to_owned();
         let names: Vec<String> = (0..64).map(|number| format!("nobody-{number}")).collect();
@@ -301,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_keep_parts_apart_and_memory_is_bounded() {
+    fn tags_separate_their_parts_and_memory_is_bounded() {
         let users = users(&[("alice", "secret")]);
         assert_ne!(users.tag(&[b"ab", b"c"]), users.tag(&[b"a", b"bc"]));
         for number in 0..2 * REMEMBERED {

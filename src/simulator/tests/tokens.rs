@@ -1,6 +1,4 @@
-//! The token endpoint and what tokens are good for.
-
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+//! The token endpoint and the scopes of tokens.
 
 use std::time::Duration;
 
@@ -8,12 +6,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use super::{NOW, Partner, still, text};
+use super::{NOW, Partner, fixed_settings, text};
 use crate::simulator::{Settings, TOKEN_PATH};
 
 #[tokio::test]
 async fn tokens_are_checked() {
-    let partner = Partner::start(still()).await;
+    let partner = Partner::start(fixed_settings()).await;
     let status = async |token: &str, path: &str| partner.get(token, path).await.status().as_u16();
     assert_eq!(status("nonsense", "/partner/customers").await, 401);
     let anonymous = partner
@@ -45,8 +43,8 @@ async fn tokens_are_checked() {
 }
 
 #[tokio::test]
-async fn the_token_endpoint_refuses_by_its_words() {
-    let partner = Partner::start(still()).await;
+async fn token_endpoint_returns_oauth_error_codes() {
+    let partner = Partner::start(fixed_settings()).await;
     let form = |secret: &'static str, scope: &'static str, grant: &'static str| {
         [
             ("grant_type", grant),
@@ -111,7 +109,7 @@ async fn client_assertions_are_verified() {
     };
     let settings = Settings {
         certificate_pem: Some(CERTIFICATE.to_owned()),
-        ..still()
+        ..fixed_settings()
     };
     let partner = Partner::start(settings).await;
     let header = json!({"alg": "RS256", "typ": "JWT", "kid": THUMBPRINT.trim()});

@@ -1,12 +1,12 @@
-//! Bodies that are not what they should be.
+//! Invalid bodies.
 
 use elements_exporter::simulator::{Fault, FaultKind};
 use serde_json::{Value, json};
 
-use super::{Case, Exporter, JOBS_V1, case, errors, hold_each, ids, last_success, number, success};
-use crate::canned::Canned;
-use crate::support::{config, value};
-use crate::world::{start, still};
+use super::{Case, Exporter, Failing, JOBS_V1, case, errors, hold_each, holds, ids, last_success, number, success};
+use crate::harness::canned::Canned;
+use crate::harness::partner::{start, still};
+use crate::harness::{config, eventually, samples, value};
 
 fn replace(pointer: &str, value: Value) -> FaultKind {
     FaultKind::Replace {
@@ -30,7 +30,7 @@ fn v1(case: Case) -> Case {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_is_discarded_whole() {
+async fn truncated_body_is_discarded_as_a_whole() {
     let truncated = |declared| FaultKind::Truncate { bytes: 200, declared };
     hold_each([
         case("broken off, length declared", truncated(true), "interrupted"),
@@ -42,7 +42,7 @@ async fn a_body_that_breaks_off_is_discarded_whole() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_no_list_is_never_an_empty_one() {
+async fn body_that_is_no_list_is_never_an_empty_one() {
     hold_each([
         case("not JSON", wrong("application/json", "sorry"), "decode"),
         case("nothing", wrong("application/json", ""), "decode"),
@@ -76,7 +76,123 @@ async fn a_body_that_is_no_list_is_never_an_empty_one() {
 }
 
 #[tokio::test]
-async fn a_login_page_is_no_answer() {
+async fn error_member_beside_a_list_is_a_failure() {
+    hold_each([
+        case("error", replace("/error", json!({"code": "Busy"})), "decode"),
+        case("errors", replace("/Errors", json!(["busy"])), "decode"),
+        case("in metadata", replace("/metadata/error", json!("busy")), "decode"),
+        case("no success", replace("/isSuccess", json!(false)), "decode"),
+        case(
+            "an empty list",
+            wrong("application/json", r#"{"data":[],"success":"False"}"#),
+            "decode",
+        ),
+        v1(case("@odata.error", replace("/@odata.error", json!({})), "decode")),
+        v1(case("no success in v1", replace("/success", json!(0)), "decode")),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn error_member_in_an_entity_is_a_failure() {
+    for generation in ["v1", "v3"] {
+        let partner = start(still(1)).await;
+        let id = ids(&partner)[0].clone();
+        let more = [("ELEMENTS_API__VERSION", generation)];
+        let exporter = Exporter::start(&partner.base, &["scan_changes"], &more).await;
+        let failing = Failing {
+            collector: "scan_changes",
+            id: &id,
+            endpoint: "scan_changes",
+            reason: "decode",
+        };
+        holds(&exporter, failing, generation, async || {
+            let path = match generation {
+                "v1" => "*/dailyNewSummary",
+                _ => "*/changes",
+            };
+            let fault = Fault::new(path, replace("/error", json!({"code": "Busy"})));
+            partner.handle.set_faults(vec![fault]);
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn empty_error_member_is_ignored() {
+    let partner = start(still(1)).await;
+    let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
+    for (pointer, value) in [
+        ("/error", Value::Null),
+        ("/errors", json!([])),
+        ("/error", json!("")),
+        ("/isSuccess", json!(true)),
+    ] {
+        partner.handle.clear_requests();
+        partner
+            .handle
+            .set_faults(vec![Fault::new("*/batch", replace(pointer, value))]);
+        eventually("it is polled again", || async {
+            (partner.handle.requests().len() > 4).then_some(())
+        })
+        .await;
+    }
+    let text = exporter.settled().await;
+    assert_eq!(super::sum(&text, "elements_exporter_api_errors_total"), 0.0, "{text}");
+}
+
+#[tokio::test]
+async fn lone_surrogate_affects_only_its_character() {
+    let job = r#"{"jobType":7,"jobModule":303,"status":2,"jobId":"r-1","name":"N/A","\udc00":1,
+        "backupSize":"0 GB","startTime":"2026-01-01T00:00:00Z","endTime":"2026-01-01T01:00:00Z","comment":"\ud83d"}"#;
+    for (generation, customers, jobs, list) in [
+        (
+            "v1",
+            "GET /partner/customers",
+            "GET /partner/customers/c-1/jobs",
+            "value",
+        ),
+        (
+            "v3",
+            "POST /partner/external/v3/general/customers/batch",
+            "POST /partner/external/v3/general/customers/c-1/avpt-products/jobs/batch",
+            "data",
+        ),
+    ] {
+        let customer = r#"{"id":"c-1","organization":"a\ud800b","jobStatus":2,"ownerEmail":"\udfff"}"#;
+        let api = Canned::start(&[
+            (customers, &format!(r#"{{"\udbff":"\ud800","{list}":[{customer}]}}"#)),
+            (jobs, &format!(r#"{{"{list}":[{job}]}}"#)),
+        ])
+        .await;
+        let token = r#"{"access_token":"canned-token","expires_in":3600,"token_type":"\ud800","\ud800":1}"#;
+        api.set("POST /connect/token", 200, token);
+        let off = |collector: &str| (format!("ELEMENTS_COLLECTORS__{collector}__ENABLED"), "false".to_owned());
+        let mut more: Vec<_> = ["PROTECTED", "LICENSES", "SCAN_PROFILES", "SCAN_CHANGES"]
+            .map(off)
+            .into();
+        more.push(("ELEMENTS_API__VERSION".to_owned(), generation.to_owned()));
+        let more: Vec<_> = more
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        let (text, good) = crate::harness::polled_once(&config(&api.base, &more)).await;
+        assert!(good, "{generation}: {text}");
+        assert!(text.contains("organization=\"a\u{fffd}b\""), "{generation}: {text}");
+        assert!(
+            text.contains("elements_job_end_timestamp_seconds{"),
+            "{generation}: {text}"
+        );
+        assert_eq!(
+            super::sum(&text, "elements_exporter_decode_errors_total"),
+            0.0,
+            "{generation}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn login_page_is_a_failure() {
     let page = "<!doctype html><html><title>Sign in</title></html>";
     hold_each([
         case("login page", wrong("text/html", page), "decode"),
@@ -86,7 +202,7 @@ async fn a_login_page_is_no_answer() {
 }
 
 #[tokio::test]
-async fn a_body_too_deep_is_refused() {
+async fn body_nested_too_deeply_is_rejected() {
     let deep = |levels: usize| {
         let nested = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
         wrong(
@@ -104,7 +220,36 @@ async fn a_body_too_deep_is_refused() {
 }
 
 #[tokio::test]
-async fn further_fields_are_accepted() {
+async fn tenants_missing_in_a_row_keep_the_last_known_value() {
+    let partner = start(still(2)).await;
+    let exporter = Exporter::start(&partner.base, &[], &[]).await;
+    let text = exporter.settled().await;
+    let tenants = |text: &str| samples(text, "elements_tenant_info") + &samples(text, "elements_customer_tenants");
+    let known = tenants(&text);
+    assert!(known.contains("elements_tenant_info"), "{text}");
+    for value in [Value::Null, json!("oops")] {
+        partner
+            .handle
+            .set_faults(vec![Fault::new(super::CUSTOMERS_V3, replace("/data/0/tenants", value))]);
+        partner.handle.clear_requests();
+        eventually("two lists without them", || async {
+            let requested = partner.handle.requests();
+            let lists = requested.iter().filter(|request| request.path == super::CUSTOMERS_V3);
+            (lists.count() > 2).then_some(())
+        })
+        .await;
+        assert_eq!(tenants(&exporter.metrics().await), known);
+    }
+    let field = r#"elements_exporter_decode_errors_total{endpoint="customers",field="tenants"}"#;
+    exporter
+        .until("a value that is not a list is counted", |text| {
+            value(text, field) >= Some(1.0)
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn additional_fields_are_accepted() {
     let partner = start(still(1)).await;
     let extra = || {
         [
@@ -127,14 +272,15 @@ async fn further_fields_are_accepted() {
         runs.for_each(|run| run.raw_fields.extend(extra()));
     });
     for generation in ["v1", "v3"] {
-        let (text, good) = super::polled_once(&config(&partner.base, &[("ELEMENTS_API__VERSION", generation)])).await;
+        let (text, good) =
+            crate::harness::polled_once(&config(&partner.base, &[("ELEMENTS_API__VERSION", generation)])).await;
         assert!(good, "{generation}: {text}");
         assert_eq!(super::sum(&text, "elements_exporter_decode_errors_total"), 0.0);
     }
 }
 
 #[tokio::test]
-async fn a_field_of_another_type_is_read_where_it_can_be() {
+async fn field_of_another_type_is_parsed_if_possible() {
     let partner = start(still(1)).await;
     let id = ids(&partner)[0].clone();
     let cases = [
@@ -160,7 +306,8 @@ async fn a_field_of_another_type_is_read_where_it_can_be() {
                 .insert("serviceModule".to_owned(), json!("Exchange Online"));
             ("Microsoft 365", "Exchange Online")
         });
-        let (text, good) = super::polled_once(&config(&partner.base, &[("ELEMENTS_API__VERSION", "v1")])).await;
+        let (text, good) =
+            crate::harness::polled_once(&config(&partner.base, &[("ELEMENTS_API__VERSION", "v1")])).await;
         assert!(good, "{sent}: {text}");
         let labels = format!(r#"{{customer_id="{id}",service="{service}",module="{module}"}}"#);
         assert_eq!(
@@ -178,7 +325,7 @@ async fn a_field_of_another_type_is_read_where_it_can_be() {
 }
 
 #[tokio::test]
-async fn a_row_that_cannot_be_read_leaves_the_others_and_the_poll_incomplete() {
+async fn invalid_row_keeps_the_others_and_fails_the_poll() {
     let partner = start(still(2)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[("ELEMENTS_API__VERSION", "v1")]).await;
     let id = ids(&partner)[0].clone();
@@ -189,25 +336,22 @@ async fn a_row_that_cannot_be_read_leaves_the_others_and_the_poll_incomplete() {
     };
     let modules = shown(&before);
     assert!(modules > 1);
-    // One row loses what says which module it is, another changes.
-    let changed = partner.handle.with_world(|world| {
-        let modules = &mut world.customers[0].modules;
-        let mut ran = modules.iter_mut().filter_map(|module| module.runs.last_mut());
+    // One row loses the field that identifies its module, and another row changes.
+    partner.handle.with_world(|world| {
+        let backups = world.customers[0].modules.iter_mut();
+        let backups = backups.filter(|module| ![0, 10].contains(&module.job_type));
+        let mut ran = backups.filter_map(|module| module.runs.last_mut());
         ran.next().unwrap().raw_fields.insert("jobModule".to_owned(), json!([]));
         let changed = ran.next().unwrap();
         changed.raw_fields.insert("status".to_owned(), json!("Rejected"));
         changed.raw_fields.insert("totalCount".to_owned(), json!("987654"));
-        modules.len()
     });
-    assert_eq!(changed, modules);
     let rows = errors("jobs", "unreadable_rows");
     let failed = exporter
         .until("unreadable rows", |text| value(text, &rows) >= Some(1.0))
         .await;
     let again = exporter
-        .until("unreadable rows again", |text| {
-            value(text, &rows) > value(&failed, &rows)
-        })
+        .until("invalid rows again", |text| value(text, &rows) > value(&failed, &rows))
         .await;
     assert_eq!(number(&again, &success("jobs", &id)), 0.0);
     assert_eq!(
@@ -220,13 +364,13 @@ async fn a_row_that_cannot_be_read_leaves_the_others_and_the_poll_incomplete() {
     assert_eq!(
         shown(&again),
         modules,
-        "the module that could not be read stands as it was"
+        "the module with the invalid row keeps its values"
     );
     partner
         .handle
         .set_faults(vec![Fault::new(JOBS_V1, replace("/value/-", json!("no row")))]);
     let more = exporter
-        .until("a row that is no object", |text| {
+        .until("a row that is not an object", |text| {
             value(text, &rows) > value(&again, &rows)
         })
         .await;
@@ -234,7 +378,7 @@ async fn a_row_that_cannot_be_read_leaves_the_others_and_the_poll_incomplete() {
 }
 
 #[tokio::test]
-async fn what_a_partial_answer_tells_stays_current_and_the_rest_ages() {
+async fn rows_of_a_partial_response_are_fresh_and_others_age() {
     let customers = r#"{"value":[{"id":"one","organization":"One"},{"id":"two","organization":"Two"}]}"#;
     let services = |second: &str| {
         format!(
@@ -274,7 +418,7 @@ async fn what_a_partial_answer_tells_stays_current_and_the_rest_ages() {
     let status =
         |module| format!(r#"elements_job_status{{customer_id="one",service="Microsoft 365",module="{module}"}}"#);
     let aged = exporter
-        .until("what could not be read is old", |text| {
+        .until("values of invalid rows are old", |text| {
             value(text, &seats("one", "B")).is_none() && value(text, &status("Exchange Online")).is_none()
         })
         .await;

@@ -1,15 +1,15 @@
-//! Values that would be something else than values.
+//! Values that try to be something other than values.
 
 use elements_exporter::simulator::{Fault, FaultKind};
 use serde_json::json;
 
 use super::{CUSTOMERS_V1, Exporter, errors, ids, number, success, sum};
-use crate::canned::Canned;
-use crate::parser;
-use crate::support::{config, once, value};
-use crate::world::{start, still};
+use crate::harness::canned::Canned;
+use crate::harness::parser;
+use crate::harness::partner::{start, still};
+use crate::harness::{config, once, value};
 
-/// Names that an organization, a profile, a module or a subscription could be given.
+/// Names that an organization, a profile, a module or a subscription might have.
 fn names() -> Vec<String> {
     let plain = [
         "quotes \" and 'more'",
@@ -39,13 +39,13 @@ fn names() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_name_is_escaped_bounded_and_one_sample() {
+async fn name_is_escaped_bounded_and_one_sample() {
     let names = names();
     let partner = start(still(names.len())).await;
     partner.handle.with_world(|world| {
         for (customer, name) in world.customers.iter_mut().zip(&names) {
             customer.organization.clone_from(name);
-            // A megabyte once is enough; it would be sent with every one of these.
+            // One megabyte is enough; it would be sent with each of these metrics.
             let name = &name.chars().take(2_000).collect::<String>();
             customer.country.clone_from(name);
             for profile in &mut customer.scan_profiles {
@@ -62,13 +62,13 @@ async fn a_name_is_escaped_bounded_and_one_sample() {
         }
     });
     for generation in ["v1", "v3"] {
-        // The text is read back by independent parsers, which also find a series that stands twice.
+        // Independent parsers parse the text, which also detect duplicate series.
         let (text, good) = once(&config(&partner.base, &[("ELEMENTS_API__VERSION", generation)])).await;
         assert!(good, "{generation}");
         assert_eq!(text.matches("\nelements_customer_info{").count(), names.len());
         assert!(
             !text.lines().any(|line| line.starts_with("fake")),
-            "no line of their own"
+            "names must not start a line"
         );
         let longest = text.lines().map(str::len).max().unwrap();
         assert!(longest < 16 * 1024, "{longest} bytes in one line");
@@ -82,15 +82,15 @@ async fn hostile_modules_and_types_are_one_sample_each() {
     let rows: Vec<_> = names
         .map(|name| super::meaning::job("A", json!({"jobType": name, "jobModule": name})))
         .collect();
-    let text = super::meaning::told(&rows).await;
+    let text = super::meaning::exposition_of(&rows).await;
     assert!(!text.lines().any(|line| line.starts_with("fake")));
     assert!(text.lines().all(|line| line.len() < 16 * 1024));
     let shown = text.matches("\nelements_job_status{").count();
-    assert_eq!(shown, rows.len(), "what differs stays apart");
+    assert_eq!(shown, rows.len(), "different names stay separate");
 }
 
 #[tokio::test]
-async fn hostile_names_are_openmetrics_too_and_inert_on_the_page() {
+async fn hostile_names_are_safe_in_openmetrics_and_on_the_page() {
     let names = names();
     let partner = start(still(names.len())).await;
     partner.handle.with_world(|world| {
@@ -106,13 +106,13 @@ async fn hostile_names_are_openmetrics_too_and_inert_on_the_page() {
     parser::accepts_openmetrics(&text);
     let (status, page) = exporter.get("/").await;
     assert_eq!(status, 200);
-    // The one script is the page's own.
+    // The only script is that of the page.
     assert_eq!(page.matches("<script").count(), 1, "{page}");
     assert!(!page.contains("<img"), "{page}");
 }
 
 #[tokio::test]
-async fn an_id_is_encoded_and_never_another_path() {
+async fn id_is_encoded_and_never_another_path() {
     let id = "../../x?y#z";
     let partner = start(still(2)).await;
     partner.handle.with_world(|world| world.customers[0].id = id.to_owned());
@@ -136,13 +136,13 @@ async fn an_id_is_encoded_and_never_another_path() {
         );
         assert!(
             requests.iter().all(|request| request.status == 200),
-            "nothing else was asked for"
+            "there were no other requests"
         );
     }
 }
 
 #[tokio::test]
-async fn an_id_that_cannot_stand_in_a_path_gets_no_request() {
+async fn id_that_is_invalid_in_a_path_is_not_requested() {
     for id in [".", ".."] {
         let list = json!({"value": [{"id": id, "organization": "Dots"}, {"id": "c-1", "organization": "One"}]});
         let canned = Canned::start(&[
@@ -152,14 +152,14 @@ async fn an_id_that_cannot_stand_in_a_path_gets_no_request() {
         .await;
         let exporter = Exporter::start(&canned.base, &["jobs"], &[("ELEMENTS_API__VERSION", "v1")]).await;
         let text = exporter
-            .until("it is refused", |text| {
+            .until("it is rejected", |text| {
                 value(text, &errors("jobs", "unusable_id")) >= Some(1.0)
             })
             .await;
         assert_eq!(number(&text, &success("jobs", id)), 0.0);
-        let asked = |line: &str| ["GET /partner/customers", "GET /partner/customers/c-1/jobs"].contains(&line);
+        let requested = |line: &str| ["GET /partner/customers", "GET /partner/customers/c-1/jobs"].contains(&line);
         assert!(
-            canned.seen().iter().all(|seen| asked(&seen.line)),
+            canned.seen().iter().all(|seen| requested(&seen.line)),
             "{:?}",
             canned.seen()
         );
@@ -167,7 +167,7 @@ async fn an_id_that_cannot_stand_in_a_path_gets_no_request() {
 }
 
 #[tokio::test]
-async fn an_id_beyond_reason_is_a_row_that_cannot_be_read() {
+async fn id_that_is_too_long_invalidates_its_row() {
     let partner = start(still(2)).await;
     let exporter = Exporter::start(&partner.base, &[], &[("ELEMENTS_API__VERSION", "v1")]).await;
     let before = exporter.settled().await;
@@ -188,7 +188,7 @@ async fn an_id_beyond_reason_is_a_row_that_cannot_be_read() {
 }
 
 #[tokio::test]
-async fn names_that_look_alike_as_labels_are_one_thing_and_ids_that_do_are_refused() {
+async fn lookalike_names_are_merged_and_ids_are_rejected() {
     let customers = r#"{"value":[{"id":"one","organization":"One"},{"id":"x\u202e","organization":"X"},
         {"id":"x\u202d","organization":"Y"}]}"#;
     let run = |module: &str, id: &str, status: u8| {

@@ -1,4 +1,6 @@
-//! Tokens that cannot be had, or end, or are refused.
+//! Tokens that cannot be fetched, expire or are rejected.
+//!
+//! This file is longer than others, because the cases share the token endpoints built here.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,19 +13,20 @@ use elements_exporter::api::auth::TokenSource;
 use elements_exporter::api::credential::Credential;
 use elements_exporter::api::exchange::http_client;
 use elements_exporter::app;
+use elements_exporter::config;
 use elements_exporter::health::Health;
 use elements_exporter::simulator::{Clock, Fault, FaultKind, Settings};
 use futures_util::future::join_all;
 use serde_json::Value;
 
-use super::program::{Program, fixture};
-use super::scripted::{Scripted, json};
 use super::{Exporter, Failing, JOBS_V3, TOKEN, errors, holds, ids, number, state, success, sum};
-use crate::canned::Canned;
-use crate::support::{config, eventually, value};
-use crate::world::{Partner, start, still};
+use crate::harness::canned::Canned;
+use crate::harness::partner::{Partner, start, still};
+use crate::harness::program::{Program, fixture};
+use crate::harness::scripted::{Scripted, json};
+use crate::harness::{PATIENCE, config, eventually, value};
 
-const TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = PATIENCE;
 
 fn token_failures(reason: &str) -> String {
     format!("elements_exporter_token_failures_total{{reason=\"{reason}\"}}")
@@ -33,7 +36,7 @@ fn unix_now() -> i64 {
     i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap()
 }
 
-/// The failure of the customer list for want of a token.
+/// The customer list fails because there is no token.
 const NO_TOKEN: Failing<'_> = Failing {
     collector: "customers",
     id: "",
@@ -47,7 +50,7 @@ const LIST_WITHOUT_TOKEN: Failing<'_> = Failing {
 };
 
 #[tokio::test]
-async fn a_refused_client_holds_and_waits_until_the_secret_file_changes() {
+async fn rejected_client_waits_until_the_secret_file_changes() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("secret");
     fs::write(&file, "demo-secret\n").unwrap();
@@ -59,9 +62,9 @@ async fn a_refused_client_holds_and_waits_until_the_secret_file_changes() {
     })
     .await;
     assert_eq!(number(&after, "elements_up"), 0.0);
-    let asked = partner.handle.token_requests();
+    let requested = partner.handle.token_requests();
     let failed = number(&after, &token_failures("invalid_client"));
-    assert_eq!(failed, 1.0, "one attempt however many polls want a token");
+    assert_eq!(failed, 1.0, "one attempt for all polls that need a token");
     exporter
         .until("further polls fail", |text| {
             value(text, &errors("jobs", "auth")) > value(&after, &errors("jobs", "auth"))
@@ -69,10 +72,10 @@ async fn a_refused_client_holds_and_waits_until_the_secret_file_changes() {
         .await;
     assert_eq!(
         partner.handle.token_requests(),
-        asked,
-        "nothing is asked during the pause"
+        requested,
+        "no request during the pause"
     );
-    // The pause is a minute at least, so that it is the change that makes the difference.
+    // The pause takes at least a minute, so the request is due to the changed file.
     fs::write(&file, "another-secret\n").unwrap();
     let recovered = exporter.settled().await;
     assert_eq!(number(&recovered, "elements_up"), 1.0);
@@ -91,7 +94,36 @@ async fn with_secret_file(partner: &Partner, file: &std::path::Path) -> Exporter
 }
 
 #[tokio::test]
-async fn a_rotated_secret_is_used_at_the_next_refresh() {
+async fn token_is_chosen_when_the_request_is_sent() {
+    let partner = start(Settings {
+        clock: Clock::Wall,
+        token_lifetime: Duration::from_secs(8),
+        ..still(2)
+    })
+    .await;
+    let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
+    exporter.settled().await;
+    partner.handle.clear_requests();
+    // Requests that wait this long outlive their token.
+    let pause = FaultKind::Throttle {
+        retry_after: Some("10".to_owned()),
+        code: 429,
+    };
+    partner.handle.set_faults(vec![Fault::new(JOBS_V3, pause).times(1)]);
+    let requests = eventually("the throttled request goes through", || async {
+        let requests = partner.handle.requests();
+        let at = requests.iter().position(|request| request.status == 429)?;
+        let path = &requests[at].path;
+        let through = requests[at + 1..].iter().any(|request| request.path == *path);
+        (through && requests.len() > at + 10).then_some(requests)
+    })
+    .await;
+    let refused = requests.iter().filter(|request| request.status == 401).count();
+    assert_eq!(refused, 0, "no expired token is sent");
+}
+
+#[tokio::test]
+async fn rotated_secret_is_used_at_the_next_renewal() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("secret");
     fs::write(&file, "demo-secret\n").unwrap();
@@ -100,10 +132,10 @@ async fn a_rotated_secret_is_used_at_the_next_refresh() {
     exporter.settled().await;
     fs::write(&file, "rotated\n").unwrap();
     partner.handle.set_secret("rotated".to_owned());
-    let asked = partner.handle.token_requests();
+    let requested = partner.handle.token_requests();
     partner.handle.revoke_tokens();
     eventually("a refresh", || async {
-        (partner.handle.token_requests() > asked).then_some(())
+        (partner.handle.token_requests() > requested).then_some(())
     })
     .await;
     let text = exporter.settled().await;
@@ -112,14 +144,14 @@ async fn a_rotated_secret_is_used_at_the_next_refresh() {
 }
 
 #[tokio::test]
-async fn a_scope_that_is_not_granted_costs_its_collector_alone() {
+async fn missing_permission_affects_only_its_collector() {
     let partner = start(still(2)).await;
     let kept = ["customers", "license", "cbprotected", "scanprofiles"];
     partner
         .handle
         .set_scopes(kept.map(|name| format!("elements.{name}.read.all")).into());
-    let (text, good) = super::polled_once(&config(&partner.base, &[("ELEMENTS_API__VERSION", "v3")])).await;
-    assert!(good, "what is not permitted is no failure: {text}");
+    let (text, good) = crate::harness::polled_once(&config(&partner.base, &[("ELEMENTS_API__VERSION", "v3")])).await;
+    assert!(good, "a missing permission is not a failure: {text}");
     let permitted = |collector: &str| format!("elements_exporter_collector_permitted{{collector=\"{collector}\"}}");
     assert_eq!(number(&text, &permitted("jobs")), 0.0);
     assert_eq!(number(&text, &state("jobs", "forbidden")), 2.0);
@@ -138,28 +170,28 @@ async fn a_scope_that_is_not_granted_costs_its_collector_alone() {
 }
 
 #[tokio::test]
-async fn the_scope_that_is_not_granted_is_named() {
+async fn missing_permission_is_named() {
     let partner = start(still(1)).await;
     partner
         .handle
         .set_scopes(vec!["elements.customers.read.all".to_owned()]);
     let program = Program::watching(&partner.base, &["jobs"], &[]).await;
     program
-        .until_metrics("jobs are off", |text| {
+        .until("jobs are off", |text| {
             value(text, "elements_exporter_collector_permitted{collector=\"jobs\"}") == Some(0.0)
         })
         .await;
     let output = program.terminate().await;
-    let told: Vec<_> = output
+    let reported: Vec<_> = output
         .stderr
         .lines()
         .filter(|line| line.contains("elements.jobs.read.all"))
         .collect();
-    assert_eq!(told.len(), 1, "once: {}", output.stderr);
-    assert!(told[0].contains("collector=jobs"), "{}", told[0]);
+    assert_eq!(reported.len(), 1, "once: {}", output.stderr);
+    assert!(reported[0].contains("collector=jobs"), "{}", reported[0]);
 }
 
-/// Scopes as long as those of the real API, and more of them than go into one request.
+/// Scopes as long as those of the real API, and more than fit into one request.
 const MANY_SCOPES: [&str; 14] = [
     "elements.customers.read.all",
     "elements.licenses.read.all",
@@ -191,7 +223,7 @@ fn tokens(base: &str, scopes: &[&'static str]) -> TokenSource {
 }
 
 #[tokio::test]
-async fn a_scope_string_past_its_limit_is_split() {
+async fn scope_string_beyond_its_limit_is_split() {
     let partner = start(Settings {
         scopes: MANY_SCOPES.map(ToOwned::to_owned).into(),
         ..still(1)
@@ -202,34 +234,37 @@ async fn a_scope_string_past_its_limit_is_split() {
         tokens.token(scope).await.unwrap();
         assert_eq!(tokens.permitted(scope), Some(true), "{scope}");
     }
-    let asked: Vec<String> = partner
+    let requested: Vec<String> = partner
         .handle
         .requests()
         .iter()
         .map(|request| field(&request.body, "scope"))
         .collect();
-    assert!(asked.iter().all(|scopes| scopes.chars().count() <= 300), "{asked:?}");
     assert!(
-        (2..=4).contains(&asked.len()),
-        "few requests for all of them: {asked:?}"
+        requested.iter().all(|scopes| scopes.chars().count() <= 300),
+        "{requested:?}"
+    );
+    assert!(
+        (2..=4).contains(&requested.len()),
+        "few requests for all of them: {requested:?}"
     );
 }
 
-/// A field of a form.
+/// Returns a field of a form.
 fn field(form: &str, name: &str) -> String {
     let mut pairs = url::form_urlencoded::parse(form.as_bytes());
     pairs.find(|(key, _)| key == name).unwrap().1.into_owned()
 }
 
 #[tokio::test]
-async fn a_hundred_that_wait_for_a_token_share_one_request() {
+async fn waiting_polls_share_one_token_request() {
     const SCOPE: &str = "elements.jobs.read.all";
     let partner = start(still(1)).await;
     let tokens = tokens(&partner.base, &[SCOPE]);
     let hundred = || join_all((0..100).map(|_| tokens.token(SCOPE)));
     let all: Vec<_> = hundred().await.into_iter().map(Result::unwrap).collect();
     assert_eq!(partner.handle.token_requests(), 1);
-    // All of them are refused by the API at once, and each says so.
+    // The API rejects all of them at once, and each poll reports it.
     for token in &all {
         tokens.reject(token);
     }
@@ -238,7 +273,7 @@ async fn a_hundred_that_wait_for_a_token_share_one_request() {
 }
 
 #[tokio::test]
-async fn polls_go_on_over_the_end_of_a_token() {
+async fn polls_continue_when_a_token_expires() {
     let partner = start(Settings {
         clock: Clock::Wall,
         token_lifetime: Duration::from_secs(2),
@@ -253,23 +288,21 @@ async fn polls_go_on_over_the_end_of_a_token() {
     .await;
     let text = exporter.settled().await;
     assert_eq!(sum(&text, "elements_exporter_api_errors_total"), 0.0);
-    assert!(
-        partner.handle.token_requests() <= 5,
-        "twenty polls a second share each token: {}",
-        partner.handle.token_requests()
-    );
+    let polls = sum(&text, "elements_exporter_api_requests_total{endpoint=\"jobs\"");
+    let tokens = partner.handle.token_requests();
+    assert!(polls >= 5.0 * tokens as f64, "{polls} polls share {tokens} tokens");
 }
 
 #[tokio::test]
-async fn a_revoked_token_costs_one_refresh_and_no_poll() {
+async fn revoked_token_is_renewed_once_and_no_poll_fails() {
     let partner = start(still(20)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
     exporter.settled().await;
-    let asked = partner.handle.token_requests();
+    let requested = partner.handle.token_requests();
     partner.handle.clear_requests();
     partner.handle.revoke_tokens();
     let refused = |request: &&elements_exporter::simulator::Request| request.status == 401;
-    eventually("a round after it", || async {
+    eventually("the next cycle", || async {
         let requests = partner.handle.requests();
         let since = requests
             .iter()
@@ -281,11 +314,11 @@ async fn a_revoked_token_costs_one_refresh_and_no_poll() {
     .await;
     let text = exporter.metrics().await;
     assert_eq!(sum(&text, "elements_exporter_api_errors_total"), 0.0);
-    assert_eq!(partner.handle.token_requests(), asked + 1);
+    assert_eq!(partner.handle.token_requests(), requested + 1);
 }
 
 #[tokio::test]
-async fn a_refusal_that_stays_is_repeated_once() {
+async fn lasting_rejection_is_retried_once() {
     let partner = start(still(1)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
     let id = &ids(&partner)[0];
@@ -311,7 +344,7 @@ async fn a_refusal_that_stays_is_repeated_once() {
 }
 
 #[tokio::test]
-async fn a_token_endpoint_that_asks_for_no_pause_is_not_asked_without_one() {
+async fn token_endpoint_without_retry_after_gets_a_pause() {
     let waits = ["0", "Sun, 06 Nov 1994 08:49:37 GMT"];
     join_all(waits.map(|wait| async move {
         let partner = start(still(2)).await;
@@ -320,19 +353,20 @@ async fn a_token_endpoint_that_asks_for_no_pause_is_not_asked_without_one() {
             code: 429,
         };
         partner.handle.set_faults(vec![Fault::new(TOKEN, throttle)]);
-        let _exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
-        let asked = eventually("a third attempt", || async {
-            Some(partner.handle.requests()).filter(|asked| asked.len() >= 3)
-        })
-        .await;
-        // The pause is two seconds, and then four.
-        assert!(asked[2].at - asked[0].at >= Duration::from_millis(5_900), "{wait}");
+        let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
+        // The pauses grow, and polls during a pause fail without a request.
+        exporter
+            .until(&format!("{wait}: polls without a request for a token"), |text| {
+                let requested = partner.handle.requests().len();
+                requested >= 3 && value(text, &errors("customers", "auth")) >= Some((requested + 3) as f64)
+            })
+            .await;
     }))
     .await;
 }
 
 #[tokio::test]
-async fn a_token_endpoint_that_errs_is_no_empty_list() {
+async fn token_endpoint_error_is_not_an_empty_list() {
     let html = "<html><body>Service Unavailable</body></html>";
     let page = |code| FaultKind::Status {
         code,
@@ -373,7 +407,7 @@ async fn a_token_endpoint_that_errs_is_no_empty_list() {
 }
 
 #[tokio::test]
-async fn nonsense_about_the_life_of_a_token_makes_no_refresh_loop() {
+async fn invalid_token_lifetime_causes_no_renewal_loop() {
     let lives = [
         "",
         r#","expires_in":0"#,
@@ -398,7 +432,7 @@ async fn nonsense_about_the_life_of_a_token_makes_no_refresh_loop() {
         ])
         .await;
         let exporter = Exporter::start(&canned.base, &["jobs"], &[("ELEMENTS_API__VERSION", "v1")]).await;
-        eventually("a few rounds", || async { (canned.seen().len() >= 6).then_some(()) }).await;
+        eventually("a few cycles", || async { (canned.seen().len() >= 6).then_some(()) }).await;
         let text = exporter.settled().await;
         assert_eq!(canned.token_requests().len(), 1, "{life}");
         let expiry = number(&text, "elements_exporter_token_expiry_timestamp_seconds");
@@ -408,7 +442,7 @@ async fn nonsense_about_the_life_of_a_token_makes_no_refresh_loop() {
     .await;
 }
 
-/// A partner that knows the client by its certificate, and by what the settings say more.
+/// Starts a partner at which the client's certificate is registered.
 async fn with_certificate(settings: Settings) -> (Partner, Vec<(&'static str, String)>) {
     let partner = start(Settings {
         certificate_pem: Some(fs::read_to_string(fixture("simulator/client.pem")).unwrap()),
@@ -423,13 +457,13 @@ async fn with_certificate(settings: Settings) -> (Partner, Vec<(&'static str, St
 }
 
 fn config_with(base: &str, more: &[(&'static str, String)]) -> elements_exporter::config::Config {
-    let mut variables = crate::support::environment(base, &[("ELEMENTS_API__VERSION", "v3")]);
+    let mut variables = crate::harness::environment(base, &[("ELEMENTS_API__VERSION", "v3")]);
     variables.retain(|(name, _)| name != "ELEMENTS_AUTH__CLIENT_SECRET");
     variables.extend(more.iter().map(|(name, value)| (name.into(), value.into())));
-    app::load_config(None, variables).unwrap()
+    config::load(None, variables).unwrap()
 }
 
-/// What the assertion in a request for a token claims.
+/// Returns the claims of the assertion in a token request.
 fn claims(form: &str) -> Value {
     let assertion = field(form, "client_assertion");
     let claims = assertion.split('.').nth(1).unwrap();
@@ -437,17 +471,17 @@ fn claims(form: &str) -> Value {
 }
 
 #[tokio::test]
-async fn every_attempt_has_an_assertion_of_its_own() {
+async fn attempts_have_separate_assertions() {
     let (partner, certificate) = with_certificate(Settings {
         clock: Clock::Wall,
         ..still(1)
     })
     .await;
-    // What is refused for its scopes is asked for again, one scope at a time.
+    // Denied scopes are requested again one by one.
     partner
         .handle
         .set_scopes(vec!["elements.customers.read.all".to_owned()]);
-    let (text, _) = super::polled_once(&config_with(&partner.base, &certificate)).await;
+    let (text, _) = crate::harness::polled_once(&config_with(&partner.base, &certificate)).await;
     assert_eq!(number(&text, "elements_up"), 1.0, "{text}");
     let requests = partner.handle.requests();
     let forms = requests
@@ -462,20 +496,20 @@ async fn every_attempt_has_an_assertion_of_its_own() {
     assert_eq!(
         distinct.len(),
         all.len(),
-        "the simulated endpoint refuses a second use, too"
+        "the simulated endpoint also rejects a second use"
     );
 }
 
 #[tokio::test]
 async fn clocks_may_differ_by_minutes() {
-    // The simulated endpoint tolerates a minute by itself; the rest is up to the assertion.
+    // The simulated endpoint tolerates one minute; the assertion covers the rest.
     for ahead in [-110, 0, 240] {
         let (partner, certificate) = with_certificate(Settings {
             clock: Clock::Manual(unix_now() + ahead),
             ..still(1)
         })
         .await;
-        let (text, _) = super::polled_once(&config_with(&partner.base, &certificate)).await;
+        let (text, _) = crate::harness::polled_once(&config_with(&partner.base, &certificate)).await;
         assert_eq!(number(&text, "elements_up"), 1.0, "{ahead} s ahead");
         let claims = claims(&partner.handle.requests()[0].body);
         let claim = |name: &str| claims[name].as_i64().unwrap();
@@ -484,7 +518,7 @@ async fn clocks_may_differ_by_minutes() {
 }
 
 #[tokio::test]
-async fn a_clock_that_is_far_off_is_named() {
+async fn clock_skew_is_reported() {
     let far = jiff::Timestamp::from_second(unix_now() + 1800).unwrap();
     let date = far.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
     let server = Scripted::start(move |_| {
@@ -497,10 +531,10 @@ async fn a_clock_that_is_far_off_is_named() {
     assert!(!report.is_good());
     let report = report.text();
     assert!(
-        report.contains("this machine is ") && report.contains(" behind; set its clock"),
+        report.contains("this machine is ") && report.contains(" behind; set the clock"),
         "{report}"
     );
-    // A second may pass between the two clocks.
+    // One second may pass between reading the two clocks.
     let skewed = ["29m 59s ahead", "30m ahead", "30m 1s ahead"];
     assert!(skewed.iter().any(|skew| report.contains(skew)), "{report}");
     assert!(!report.contains("demo-secret"));
@@ -513,7 +547,7 @@ async fn a_clock_that_is_far_off_is_named() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_not_the_certificates_is_bad_configuration() {
+async fn key_of_another_certificate_is_a_configuration_error() {
     let (partner, _) = with_certificate(still(1)).await;
     let mut variables = super::every_second(&partner.base, &[], &[]);
     variables.retain(|(name, _)| name != "ELEMENTS_AUTH__CLIENT_SECRET");

@@ -1,21 +1,23 @@
-//! Answers that are well formed and could be misunderstood.
+//! Valid responses that could be misinterpreted.
 
+use elements_exporter::simulator::{Fault, FaultKind};
 use serde_json::{Value, json};
 
-use super::{Exporter, number, sum};
-use crate::canned::Canned;
-use crate::support::{config, value};
+use super::{Exporter, errors, ids, number, success, sum};
+use crate::harness::canned::Canned;
+use crate::harness::partner::{start, still};
+use crate::harness::{config, value};
 
 const ID: &str = "c-1";
 const DAY: &str = "2026-03-01";
 
-/// The labels of the module that the tests are about.
+/// Labels of the tested module.
 const EXCHANGE: &str = r#"{customer_id="c-1",service="Microsoft 365",module="Exchange Online"}"#;
 
-/// A job of Exchange Online that finished, with `fields` over its own.
+/// Returns a finished job of Exchange Online, with these fields replaced.
 pub(super) fn job(id: &str, fields: Value) -> Value {
     let mut job = json!({
-        "jobType": "Microsoft 365", "jobModule": "Exchange Online", "status": "Finished", "jobId": id, "name": "daily",
+        "jobType": "Microsoft 365", "jobModule": "Exchange Online", "status": "Finished", "jobId": id, "name": "N/A",
         "totalCount": "10", "failedCount": "0", "successfulCount": "10", "skippedCount": "0", "warningCount": "0",
         "backupSize": "1 GB", "startTime": format!("{DAY}T01:00:00Z"), "endTime": format!("{DAY}T02:00:00Z"),
         "jobDuration": "1h", "lastModifyTime": format!("{DAY}T02:00:00Z"),
@@ -27,7 +29,7 @@ pub(super) fn job(id: &str, fields: Value) -> Value {
     job
 }
 
-/// A run of a later hour of the day, so that it is the newer one.
+/// Returns the fields of a run at a later hour, so that it is newer.
 fn at(hour: u32, mut fields: Value) -> Value {
     let end = format!("{DAY}T{:02}:30:00Z", hour);
     let times = json!({"startTime": format!("{DAY}T{hour:02}:00:00Z"), "endTime": end, "lastModifyTime": end});
@@ -48,23 +50,23 @@ fn list(rows: &[Value]) -> String {
     json!({ "value": rows }).to_string()
 }
 
-pub(super) async fn telling(jobs: &[Value]) -> Canned {
+pub(super) async fn start_api(jobs: &[Value]) -> Canned {
     let canned = Canned::start(&[(
         "GET /partner/customers",
         r#"{"value":[{"id":"c-1","organization":"Contoso","jobStatus":"Working"}]}"#,
     )])
     .await;
-    tell(&canned, jobs);
+    set_jobs(&canned, jobs);
     canned
 }
 
-pub(super) fn tell(canned: &Canned, jobs: &[Value]) {
+pub(super) fn set_jobs(canned: &Canned, jobs: &[Value]) {
     canned.set("GET /partner/customers/c-1/jobs", 200, &list(jobs));
 }
 
-/// What one poll makes of a list of jobs.
-pub(super) async fn told(jobs: &[Value]) -> String {
-    let canned = telling(jobs).await;
+/// Returns the exposition after one poll of a list of jobs.
+pub(super) async fn exposition_of(jobs: &[Value]) -> String {
+    let canned = start_api(jobs).await;
     let more = [
         ("ELEMENTS_API__VERSION", "v1"),
         ("ELEMENTS_COLLECTORS__PROTECTED__ENABLED", "false"),
@@ -72,14 +74,14 @@ pub(super) async fn told(jobs: &[Value]) -> String {
         ("ELEMENTS_COLLECTORS__SCAN_PROFILES__ENABLED", "false"),
         ("ELEMENTS_COLLECTORS__SCAN_CHANGES__ENABLED", "false"),
     ];
-    let (text, good) = super::polled_once(&config(&canned.base, &more)).await;
+    let (text, good) = crate::harness::polled_once(&config(&canned.base, &more)).await;
     assert!(good, "{text}");
     text
 }
 
-/// An exporter and the API that tells it what the test says.
-async fn following(jobs: &[Value]) -> (Canned, Exporter) {
-    let canned = telling(jobs).await;
+/// Starts an exporter and an API that returns these jobs.
+async fn start_exporter(jobs: &[Value]) -> (Canned, Exporter) {
+    let canned = start_api(jobs).await;
     let exporter = Exporter::start(&canned.base, &["jobs"], &[("ELEMENTS_API__VERSION", "v1")]).await;
     exporter.settled().await;
     (canned, exporter)
@@ -90,9 +92,9 @@ fn exchange(name: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_status_that_is_not_on_the_list_is_unknown_and_never_a_success() {
+async fn unlisted_status_is_unknown_and_never_a_success() {
     for status in [json!("Exploded"), json!("99"), json!(99), json!("Finished?")] {
-        let text = told(&[job("A", json!({ "status": status }))]).await;
+        let text = exposition_of(&[job("A", json!({ "status": status }))]).await;
         assert_eq!(number(&text, &exchange("status")), -1.0, "{status}");
         assert_eq!(
             number(&text, &exchange("last_success_timestamp_seconds")),
@@ -109,22 +111,22 @@ async fn a_status_that_is_not_on_the_list_is_unknown_and_never_a_success() {
     }
     let customer = r#"{"value":[{"id":"c-1","organization":"Contoso","jobStatus":"Splendid"}]}"#;
     let canned = Canned::start(&[("GET /partner/customers", customer)]).await;
-    let (text, _) = super::polled_once(&config(&canned.base, &[("ELEMENTS_API__VERSION", "v1")])).await;
+    let (text, _) = crate::harness::polled_once(&config(&canned.base, &[("ELEMENTS_API__VERSION", "v1")])).await;
     assert_eq!(number(&text, "elements_customer_status{customer_id=\"c-1\"}"), -1.0);
 }
 
 #[tokio::test]
-async fn failed_is_failed_however_many_objects_did() {
+async fn failed_run_is_failed_whatever_its_object_counts() {
     let failed = json!({"status": "Failed", "failedCount": "0", "successfulCount": "10"});
-    let text = told(&[job("A", failed)]).await;
+    let text = exposition_of(&[job("A", failed)]).await;
     assert_eq!(number(&text, &exchange("status")), 3.0);
     assert_eq!(number(&text, &exchange("consecutive_failures")), 1.0);
     assert_eq!(number(&text, &exchange("last_backup_timestamp_seconds")), 0.0);
 }
 
 #[tokio::test]
-async fn finished_with_exception_is_a_restore_point_and_no_success() {
-    let text = told(&[job(
+async fn exception_is_a_restore_point_but_not_a_success() {
+    let text = exposition_of(&[job(
         "A",
         json!({"status": "Finished with Exception", "failedCount": "3"}),
     )])
@@ -136,7 +138,7 @@ async fn finished_with_exception_is_a_restore_point_and_no_success() {
 }
 
 #[tokio::test]
-async fn a_run_in_progress_does_not_hide_the_failure_before_it() {
+async fn run_in_progress_does_not_hide_the_failure_before_it() {
     let failed = job("A", at(3, json!({"status": "Failed", "failedCount": "7"})));
     let running = job(
         "B",
@@ -145,7 +147,7 @@ async fn a_run_in_progress_does_not_hide_the_failure_before_it() {
             json!({"status": "In Progress", "endTime": "N/A", "failedCount": "0"}),
         ),
     );
-    let text = told(&[running.clone(), failed.clone()]).await;
+    let text = exposition_of(&[running.clone(), failed.clone()]).await;
     assert_eq!(number(&text, &exchange("status")), 1.0);
     assert_eq!(number(&text, &exchange("consecutive_failures")), 1.0);
     assert_eq!(number(&text, &exchange("last_backup_timestamp_seconds")), 0.0);
@@ -153,9 +155,9 @@ async fn a_run_in_progress_does_not_hide_the_failure_before_it() {
     assert_eq!(number(&text, &exchange("end_timestamp_seconds")), end);
     let failed_objects = EXCHANGE.replace('}', r#",result="failed"}"#);
     assert_eq!(number(&text, &format!("elements_job_objects{failed_objects}")), 7.0);
-    // Where the newest run is all that is listed, what was seen before it stands.
-    let (canned, exporter) = following(&[failed]).await;
-    tell(&canned, &[running]);
+    // If only the newest run is listed, the earlier one stays known.
+    let (canned, exporter) = start_exporter(&[failed]).await;
+    set_jobs(&canned, &[running]);
     let text = exporter
         .until("it runs", |text| value(text, &exchange("status")) == Some(1.0))
         .await;
@@ -164,15 +166,15 @@ async fn a_run_in_progress_does_not_hide_the_failure_before_it() {
 }
 
 #[tokio::test]
-async fn a_module_that_never_ran_says_so() {
+async fn module_that_never_ran_is_exposed_as_such() {
     let none = json!({
         "status": "Not Finished", "jobId": "N/A", "totalCount": "0", "successfulCount": "0", "backupSize": "0 GB",
         "startTime": "N/A", "endTime": "N/A", "jobDuration": "N/A", "lastModifyTime": "N/A",
     });
-    let text = told(&[job("N/A", none)]).await;
+    let text = exposition_of(&[job("N/A", none)]).await;
     assert_eq!(number(&text, &exchange("status")), 13.0, "not started");
-    assert!(number(&text, &exchange("rpo_seconds")) > 0.0);
     for name in [
+        "rpo_seconds",
         "backup_size_bytes",
         "processed_objects",
         "last_success_timestamp_seconds",
@@ -185,13 +187,13 @@ async fn a_module_that_never_ran_says_so() {
 }
 
 #[tokio::test]
-async fn two_rows_of_one_series_are_one_sample_with_the_worse_status() {
+async fn duplicate_rows_are_one_sample_with_the_worse_status() {
     let failed = job("A", json!({"status": "Failed"}));
     for rows in [
         [job("A", json!({})), failed.clone()],
         [failed.clone(), job("A", json!({}))],
     ] {
-        let text = told(&rows).await;
+        let text = exposition_of(&rows).await;
         assert_eq!(number(&text, &exchange("status")), 3.0);
         assert_eq!(
             number(&text, "elements_exporter_duplicate_rows_total{endpoint=\"jobs\"}"),
@@ -202,18 +204,18 @@ async fn two_rows_of_one_series_are_one_sample_with_the_worse_status() {
 }
 
 #[tokio::test]
-async fn an_older_run_that_arrives_late_does_not_displace_a_newer() {
+async fn older_run_that_arrives_late_does_not_replace_a_newer() {
     let newer = job("B", at(9, json!({})));
     let older = job("A", at(3, json!({"status": "Failed", "totalCount": "1"})));
-    let (canned, exporter) = following(&[newer]).await;
-    tell(&canned, &[older]);
+    let (canned, exporter) = start_exporter(&[newer]).await;
+    set_jobs(&canned, &[older]);
     let failed = EXCHANGE.replace('}', r#",status="failed"}"#);
     let text = exporter
         .until("the older was seen", |text| {
             value(text, &format!("elements_job_runs_total{failed}")) == Some(1.0)
         })
         .await;
-    assert_eq!(number(&text, &exchange("status")), 2.0);
+    assert_eq!(number(&text, &exchange("status")), 3.0, "the status in the list");
     assert_eq!(number(&text, &exchange("processed_objects")), 10.0);
     let end = seconds(&format!("{DAY}T09:30:00Z"));
     assert_eq!(number(&text, &exchange("last_backup_timestamp_seconds")), end);
@@ -221,10 +223,77 @@ async fn an_older_run_that_arrives_late_does_not_displace_a_newer() {
 }
 
 #[tokio::test]
-async fn a_module_that_vanishes_from_a_complete_answer_goes() {
+async fn scan_profile_is_removed_by_the_list_not_by_its_detail() {
+    for (generation, details, changes) in [
+        ("v1", "*/scanProfiles/p-0", "*/p-0/dailyNewSummary"),
+        ("v3", "*/scan-profiles/p-0", "*/p-0/changes"),
+    ] {
+        let partner = start(still(1)).await;
+        let profiles = partner.handle.with_world(|world| {
+            let customer = &mut world.customers[0];
+            let profile = customer.scan_profiles[0].clone();
+            customer.scan_profiles = (0..3)
+                .map(|number| {
+                    let mut profile = profile.clone();
+                    profile.id = format!("p-{number}");
+                    profile
+                })
+                .collect();
+            customer.scan_profiles.clone()
+        });
+        let set = |kept: &[usize]| {
+            let kept = kept.iter().map(|number| profiles[*number].clone()).collect();
+            partner
+                .handle
+                .with_world(|world| world.customers[0].scan_profiles = kept);
+        };
+        let more = [("ELEMENTS_API__VERSION", generation)];
+        let exporter = Exporter::start(&partner.base, &["scan_profiles", "scan_changes"], &more).await;
+        let id = ids(&partner)[0].clone();
+        let before = exporter.settled().await;
+        let shown = |text: &str, number: usize| {
+            let label = format!("profile_id=\"p-{number}\"");
+            let mut lines: Vec<_> = text
+                .lines()
+                .filter(|line| line.contains(&label))
+                .map(str::to_owned)
+                .collect();
+            lines.sort();
+            lines
+        };
+        assert!(!shown(&before, 0).is_empty());
+        let missing = || FaultKind::Status { code: 404, body: None };
+        partner
+            .handle
+            .set_faults(vec![Fault::new(details, missing()), Fault::new(changes, missing())]);
+        let polled = |text: &str| {
+            let counted = |endpoint| value(text, &errors(endpoint, "unreadable_rows")) >= Some(2.0);
+            counted("scan_profiles") && counted("scan_changes")
+        };
+        let held = exporter.until("the details are missing", polled).await;
+        assert_eq!(shown(&held, 0), shown(&before, 0), "{generation}");
+        assert_eq!(number(&held, &success("scan_changes", &id)), 0.0, "{generation}");
+        // Another profile, which the list lacks, is removed immediately.
+        set(&[0, 1]);
+        let without = exporter
+            .until("the last is removed", |text| shown(text, 2).is_empty())
+            .await;
+        assert_eq!(shown(&without, 0), shown(&before, 0), "{generation}");
+        set(&[1]);
+        let after = exporter
+            .until("the first is removed", |text| {
+                shown(text, 0).is_empty() && super::is_settled(text)
+            })
+            .await;
+        assert_eq!(shown(&after, 1), shown(&before, 1), "{generation}");
+    }
+}
+
+#[tokio::test]
+async fn module_missing_in_a_complete_response_is_removed() {
     let other = job("B", json!({"jobModule": "SharePoint Online"}));
-    let (canned, exporter) = following(&[job("A", json!({})), other.clone()]).await;
-    tell(&canned, &[other]);
+    let (canned, exporter) = start_exporter(&[job("A", json!({})), other.clone()]).await;
+    set_jobs(&canned, &[other]);
     let text = exporter
         .until("it goes", |text| !text.contains("Exchange Online"))
         .await;
@@ -236,8 +305,8 @@ async fn a_module_that_vanishes_from_a_complete_answer_goes() {
 }
 
 #[tokio::test]
-async fn a_customer_that_is_renamed_stays_one_customer() {
-    let (canned, exporter) = following(&[job("A", json!({}))]).await;
+async fn renamed_customer_stays_one_customer() {
+    let (canned, exporter) = start_exporter(&[job("A", json!({}))]).await;
     let renamed = r#"{"value":[{"id":"c-1","organization":"Fabrikam","jobStatus":"Working"}]}"#;
     canned.set("GET /partner/customers", 200, renamed);
     let text = exporter
@@ -245,17 +314,13 @@ async fn a_customer_that_is_renamed_stays_one_customer() {
         .await;
     assert_eq!(text.matches("elements_customer_info{").count(), 1);
     assert!(text.contains(&format!("elements_customer_info{{customer_id=\"{ID}\"")));
-    assert_eq!(
-        number(&text, &exchange("status")),
-        2.0,
-        "what is known of it stays with it"
-    );
+    assert_eq!(number(&text, &exchange("status")), 2.0, "its data stays");
 }
 
 #[tokio::test]
-async fn a_number_is_exact_or_absent_and_counted() {
+async fn number_is_exact_or_absent_and_counted() {
     let raw = |field: &str, literal: &str| {
-        // serde_json would write the number in its own way.
+        // serde_json would format the number differently.
         let row = job("A", json!({ field: "@@" })).to_string();
         format!(r#"{{"value":[{}]}}"#, row.replace("\"@@\"", literal))
     };
@@ -280,11 +345,11 @@ async fn a_number_is_exact_or_absent_and_counted() {
             Some(1.5 * 1024.0_f64.powi(4)),
         ),
     ];
-    let canned = telling(&[]).await;
+    let canned = start_api(&[]).await;
     for (field, literal, name, expected) in cases {
         canned.set("GET /partner/customers/c-1/jobs", 200, &raw(field, literal));
         let more = [("ELEMENTS_API__VERSION", "v1")];
-        let (text, _) = super::polled_once(&config(&canned.base, &more)).await;
+        let (text, _) = crate::harness::polled_once(&config(&canned.base, &more)).await;
         assert_eq!(value(&text, &exchange(name)), expected, "{literal}");
         let counted = sum(
             &text,
@@ -300,7 +365,7 @@ async fn a_number_is_exact_or_absent_and_counted() {
 }
 
 #[tokio::test]
-async fn a_subscription_keeps_its_label_when_it_or_another_changes() {
+async fn subscription_keeps_its_label_when_one_changes() {
     let services = |seats: [u32; 2], ends: [&str; 2]| {
         let product = |at: usize| {
             format!(

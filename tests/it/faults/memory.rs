@@ -1,11 +1,8 @@
-//! What an API gone bad may send without end: the program refuses it, says why, and stays as small as it is promised to.
+//! Endless or oversized responses: the exporter rejects them, reports why, and stays within its promised memory.
 //!
-//! The bounds are of the peak of resident memory, as the kernel keeps it, of a build that is not optimised.
+//! The bounds apply to the peak of resident memory, as measured by the kernel, of an unoptimized build.
 
-#![expect(
-    clippy::print_stdout,
-    reason = "the figures tell whoever moves a bound where it stands"
-)]
+#![expect(clippy::print_stdout, reason = "the figures show the distance to each bound")]
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,16 +18,16 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 
-use super::program::Program;
-use super::scripted::{Scripted, json as answer, token};
 use super::{CUSTOMERS_V3, errors, last_success, number, state, success};
-use crate::support::{about_customers, value};
-use crate::world::{start, still};
+use crate::harness::partner::{start, still};
+use crate::harness::program::Program;
+use crate::harness::scripted::{Scripted, json as answer, token};
+use crate::harness::{about_customers, value};
 
-/// What the program takes by itself, with room for an allocator that gives nothing back and for scrapes.
+/// Memory of the idle program, including scrapes and an allocator that returns nothing.
 const IDLE_MIB: u64 = 96;
 
-/// What one body may take: 64 MiB, and as much again while the buffer for it grows.
+/// Memory for one body: 64 MiB, and as much again while its buffer grows.
 const BODY_MIB: u64 = 128;
 
 fn assert_peak(program: &Program, bound_mib: u64, case: &str) {
@@ -39,14 +36,14 @@ fn assert_peak(program: &Program, bound_mib: u64, case: &str) {
     println!("{case}: {peak} MiB of {bound_mib}");
 }
 
-/// What is answered for a page, by its number; the first generation's first has none.
+/// Response for each page number; the first page of the first generation has none.
 type List = Box<dyn Fn(usize) -> Response<String> + Send + Sync>;
 
-/// A partner with one customer, whose list becomes another once `on`.
+/// Starts a partner with one customer, whose list becomes `list` once `on` is true.
 async fn turning(list: List, on: &Arc<AtomicBool>) -> Scripted {
     let on = Arc::clone(on);
-    Scripted::start(move |asked| {
-        if asked.line.starts_with("POST /connect") {
+    Scripted::start(move |request| {
+        if request.line.starts_with("POST /connect") {
             return token();
         }
         if !on.load(Ordering::SeqCst) {
@@ -59,7 +56,7 @@ async fn turning(list: List, on: &Arc<AtomicBool>) -> Scripted {
         let number = |(_, behind): (&str, &str)| behind.split(['&', ' ']).next()?.parse().ok();
         let parameters = ["page=", "pageIndex="].into_iter();
         let page = parameters
-            .filter_map(|name| asked.line.split_once(name))
+            .filter_map(|name| request.line.split_once(name))
             .find_map(number);
         list(page.unwrap_or_default())
     })
@@ -68,12 +65,10 @@ async fn turning(list: List, on: &Arc<AtomicBool>) -> Scripted {
 
 const V1: (&str, &str) = ("ELEMENTS_API__VERSION", "v1");
 
-/// Waits until the list of customers fails for a reason, and holds what was known against what then is.
+/// Waits until the customer list fails for a reason, and compares the exposition about customers with the earlier one.
 async fn refused(program: &Program, before: &str, reason: &str) -> String {
     let counter = errors("customers", reason);
-    let after = program
-        .until_metrics(&counter, |text| value(text, &counter) >= Some(1.0))
-        .await;
+    let after = program.until(&counter, |text| value(text, &counter) >= Some(1.0)).await;
     assert_eq!(about_customers(&after), about_customers(before), "{reason}");
     assert_eq!(number(&after, &success("customers", "")), 0.0, "{reason}");
     assert!(number(&after, &last_success("customers", "")) > 0.0, "{reason}");
@@ -81,13 +76,13 @@ async fn refused(program: &Program, before: &str, reason: &str) -> String {
 }
 
 async fn settled(program: &Program) -> String {
-    program.until_metrics("every poll succeeded", super::is_settled).await
+    program.until("every poll succeeded", super::is_settled).await
 }
 
 #[tokio::test]
-async fn a_gzip_bomb_of_ten_gigabytes_takes_two_bodies_at_most() {
+async fn gzip_bomb_takes_two_bodies_at_most() {
     let partner = start(still(1)).await;
-    let program = Program::watching(&partner.base, &[], &[("ELEMENTS_API__TIMEOUT", "25s")]).await;
+    let program = Program::watching(&partner.base, &[], &[("ELEMENTS_API__TIMEOUT", "10m")]).await;
     let before = settled(&program).await;
     let bomb = FaultKind::GzipBomb { bytes: 10 << 30 };
     partner.handle.set_faults(vec![Fault::new(CUSTOMERS_V3, bomb).times(1)]);
@@ -95,7 +90,7 @@ async fn a_gzip_bomb_of_ten_gigabytes_takes_two_bodies_at_most() {
     assert_peak(&program, IDLE_MIB + BODY_MIB, "gzip bomb");
 }
 
-/// Answers tokens, and everything else with white space: so many bytes, again and again after a pause, for ever.
+/// Starts an API that returns tokens, and for everything else an endless body of white space, in pieces with a pause.
 async fn endless(bytes: usize, pause: Duration) -> String {
     let listener = tokio::net::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
         .await
@@ -122,7 +117,7 @@ async fn endless(bytes: usize, pause: Duration) -> String {
 }
 
 #[tokio::test]
-async fn a_body_without_end_is_given_up_by_time_or_by_size() {
+async fn endless_body_is_stopped_by_time_or_by_size() {
     let cases = [
         ("drip", 16, Duration::from_millis(2), "timeout", "1s", IDLE_MIB),
         (
@@ -130,7 +125,7 @@ async fn a_body_without_end_is_given_up_by_time_or_by_size() {
             1 << 20,
             Duration::ZERO,
             "too_large",
-            "25s",
+            "10m",
             IDLE_MIB + BODY_MIB,
         ),
     ];
@@ -138,19 +133,17 @@ async fn a_body_without_end_is_given_up_by_time_or_by_size() {
         let base = endless(bytes, pause).await;
         let program = Program::watching(&base, &[], &[("ELEMENTS_API__TIMEOUT", timeout)]).await;
         let counter = errors("customers", reason);
-        program
-            .until_metrics(&counter, |text| value(text, &counter) >= Some(1.0))
-            .await;
+        program.until(&counter, |text| value(text, &counter) >= Some(1.0)).await;
         assert_peak(&program, bound, case);
     }
 }
 
 #[tokio::test]
-async fn a_list_of_a_million_pages_takes_what_one_list_may() {
+async fn list_of_a_million_pages_takes_what_one_list_may() {
     let next = |page: usize| format!("/partner/customers?page={}", page + 1);
     let cases: [(&str, &str, &str, List); 4] = [
         (
-            "a row a page",
+            "a row per page",
             "v1",
             "incomplete",
             Box::new(move |page| {
@@ -164,7 +157,7 @@ async fn a_list_of_a_million_pages_takes_what_one_list_may() {
             "too_large",
             Box::new(move |page| {
                 let mut rows = vec![0; 50_000];
-                // A page that holds nothing new would be found out before.
+                // A page without new rows would be detected earlier.
                 rows[0] = page + 1;
                 answer(200, json!({"value": rows, "@odata.nextLink": next(page)}).to_string())
             }),
@@ -203,7 +196,7 @@ async fn a_list_of_a_million_pages_takes_what_one_list_may() {
 }
 
 #[tokio::test]
-async fn one_body_of_millions_of_rows_or_fields_takes_no_multiple_of_itself() {
+async fn body_of_millions_of_rows_takes_no_multiple_of_its_size() {
     let items = |count: usize, item: &str| format!("{}{item}", format!("{item},").repeat(count - 1));
     let fields = format!(r#"{{"value":[{{"id":"c-1",{}}}]}}"#, items(2_000_000, r#""":0"#));
     let tenants = format!(r#"{{"value":[{{"id":"c-1","tenants":[{}]}}]}}"#, items(4_000_000, "0"));
@@ -219,11 +212,9 @@ async fn one_body_of_millions_of_rows_or_fields_takes_no_multiple_of_itself() {
         let before = settled(&program).await;
         large.store(true, Ordering::SeqCst);
         if reason.is_empty() {
-            // The customer is there, and how many tenants it has cannot be understood.
+            // The customer is known, but its tenants cannot be parsed.
             let counted = "elements_exporter_decode_errors_total{endpoint=\"customers\",field=\"tenants\"}";
-            let text = program
-                .until_metrics(case, |text| value(text, counted) >= Some(1.0))
-                .await;
+            let text = program.until(case, |text| value(text, counted) >= Some(1.0)).await;
             assert!(!text.contains("elements_customer_tenants"), "{case}");
         } else {
             refused(&program, &before, reason).await;
@@ -233,9 +224,9 @@ async fn one_body_of_millions_of_rows_or_fields_takes_no_multiple_of_itself() {
 }
 
 #[tokio::test]
-async fn fifty_thousand_customers_in_one_listing_are_watched() {
+async fn list_of_fifty_thousand_customers_is_monitored() {
     const CUSTOMERS: usize = 50_000;
-    /// Three kilobytes a customer: the row that told of it, what is known of it, and the timers of its polls.
+    /// Three kilobytes per customer: its row, its data, and the timers of its polls.
     const BOUND_MIB: u64 = IDLE_MIB + 150;
     let many = Arc::new(AtomicBool::new(false));
     let rows: Vec<_> = (0..CUSTOMERS)
@@ -247,7 +238,7 @@ async fn fifty_thousand_customers_in_one_listing_are_watched() {
         .collect();
     let list = json!({ "value": rows }).to_string();
     let on = Arc::clone(&many);
-    let server = Scripted::start(move |asked| match asked.line.as_str() {
+    let server = Scripted::start(move |request| match request.line.as_str() {
         line if line.starts_with("POST") => token(),
         "GET /partner/customers" if on.load(Ordering::SeqCst) => answer(200, list.clone()),
         "GET /partner/customers" => answer(200, json!({"value": [{"id": "c-0"}]}).to_string()),
@@ -257,29 +248,29 @@ async fn fifty_thousand_customers_in_one_listing_are_watched() {
     let more = [
         V1,
         ("ELEMENTS_API__REQUESTS_PER_SECOND", "50"),
-        ("ELEMENTS_API__TIMEOUT", "25s"),
+        ("ELEMENTS_API__TIMEOUT", "10m"),
     ];
     let program = Program::watching(&server.base, &["jobs"], &more).await;
     settled(&program).await;
     many.store(true, Ordering::SeqCst);
-    // The one that was known is missing, so that it takes a second list to believe the first, while the polls of the new
-    // ones are due already and would take a quarter of an hour. Whole scrapes would take longer than all of it.
-    let told = "elements_customer_info{";
+    // The first customer is missing, so a second list must confirm the first. The polls of the new customers are due
+    // already and would take a quarter of an hour, and complete scrapes would take even longer.
+    let reported = "elements_customer_info{";
     let text = program
-        .until("/metrics?collector=customers", "all are known", |text| {
-            text.matches(told).count() >= CUSTOMERS
+        .until_at("/metrics?collector=customers", "all are known", |text| {
+            text.matches(reported).count() >= CUSTOMERS
         })
         .await;
-    assert_eq!(text.matches(told).count(), CUSTOMERS);
+    assert_eq!(text.matches(reported).count(), CUSTOMERS);
     let pending = state("jobs", "pending");
-    let waiting = number(&program.get("/metrics").await.1, &pending);
+    let waiting = number(&program.metrics().await, &pending);
     assert!(waiting > 0.0);
     program
-        .until_metrics("they are polled one by one", |text| {
+        .until("they are polled one by one", |text| {
             value(text, &pending) < Some(waiting)
         })
         .await;
-    assert_eq!(program.get("/-/healthy").await.0, 200);
+    assert_eq!(program.status("/-/healthy").await, 200);
     assert_peak(&program, BOUND_MIB, "fifty thousand customers");
 }
 
@@ -302,7 +293,7 @@ async fn fifty_thousand_runs_of_one_module_are_counted_once() {
         })
         .collect();
     let jobs = json!({ "value": rows }).to_string();
-    let server = Scripted::start(move |asked| match asked.line.as_str() {
+    let server = Scripted::start(move |request| match request.line.as_str() {
         line if line.starts_with("POST") => token(),
         "GET /partner/customers" => answer(
             200,
@@ -311,21 +302,21 @@ async fn fifty_thousand_runs_of_one_module_are_counted_once() {
         _ => answer(200, jobs.clone()),
     })
     .await;
-    let program = Program::watching(&server.base, &["jobs"], &[V1, ("ELEMENTS_API__TIMEOUT", "25s")]).await;
+    let program = Program::watching(&server.base, &["jobs"], &[V1, ("ELEMENTS_API__TIMEOUT", "10m")]).await;
     let first = settled(&program).await;
     let last = last_success("jobs", "c-0");
     let again = program
-        .until_metrics("the same list again", |text| value(text, &last) > value(&first, &last))
+        .until("the same list again", |text| value(text, &last) > value(&first, &last))
         .await;
     let labels = r#"{customer_id="c-0",service="Microsoft 365",module="Exchange Online",status="finished"}"#;
     assert_eq!(number(&again, &format!("elements_job_runs_total{labels}")), RUNS as f64);
     assert_eq!(number(&again, &format!("elements_jobs{labels}")), RUNS as f64);
-    assert_eq!(program.get("/-/healthy").await.0, 200);
+    assert_eq!(program.status("/-/healthy").await, 200);
     assert_peak(&program, IDLE_MIB + BODY_MIB, "fifty thousand runs");
 }
 
 #[tokio::test]
-async fn a_name_of_a_megabyte_is_cut_wherever_it_is_kept() {
+async fn name_of_a_megabyte_is_truncated_everywhere() {
     let partner = start(still(3)).await;
     let name = "m".repeat(1 << 20);
     partner.handle.with_world(|world| {
@@ -339,7 +330,7 @@ async fn a_name_of_a_megabyte_is_cut_wherever_it_is_kept() {
     let files = tempfile::tempdir().unwrap();
     let path = files.path().join("state");
     let mut more = vec![("ELEMENTS_STATE__FILE".to_owned(), path.to_str().unwrap().to_owned())];
-    // Each is asked once; megabytes a second would prove no more.
+    // Each endpoint is requested once; megabytes per second would prove no more.
     for collector in super::COLLECTORS.iter().chain(&["customers"]) {
         let key = format!("ELEMENTS_COLLECTORS__{}__INTERVAL", collector.to_uppercase());
         more.push((key, "10m".to_owned()));

@@ -1,4 +1,4 @@
-//! Lists that come in pages, and not all of them.
+//! Lists in pages, some of which are missing.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use elements_exporter::simulator::{Fault, FaultKind, Settings};
 use futures_util::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::scripted::{Scripted, json as answer, token};
 use super::{CUSTOMERS_V1, CUSTOMERS_V3, Exporter, Failing, errors, holds, ids, number, state, success, sum};
-use crate::support::{eventually, value};
-use crate::world::{Partner, start, still};
+use crate::harness::partner::{Partner, start, still};
+use crate::harness::scripted::{Scripted, json as answer, token};
+use crate::harness::{eventually, value};
 
-/// A list of customers that fails for this reason.
+/// The customer list fails for this reason.
 fn list(reason: &str) -> Failing<'_> {
     Failing {
         collector: "customers",
@@ -23,12 +23,12 @@ fn list(reason: &str) -> Failing<'_> {
     }
 }
 
-/// Holds while the customer list has a fault, of an exporter that speaks a generation.
+/// Checks that polls fail for the reason while the customer list has a fault, in one generation.
 async fn list_holds(partner: &Partner, generation: &str, kind: FaultKind, reason: &str, case: &str) -> String {
     let path = if generation == "v1" { CUSTOMERS_V1 } else { CUSTOMERS_V3 };
     let exporter = Exporter::start(&partner.base, &[], &[("ELEMENTS_API__VERSION", generation)]).await;
     let text = holds(&exporter, list(reason), case, async || {
-        // A rename that would show, were anything of the list taken in.
+        // A rename, which would be visible if any part of the list were applied.
         partner
             .handle
             .with_world(|world| world.customers[0].organization = "Renamed".to_owned());
@@ -40,7 +40,7 @@ async fn list_holds(partner: &Partner, generation: &str, kind: FaultKind, reason
 }
 
 #[tokio::test]
-async fn a_link_to_another_place_gets_no_request() {
+async fn link_to_another_origin_is_not_requested() {
     let elsewhere = Scripted::start(|_| answer(200, r#"{"value":[]}"#)).await;
     let other = elsewhere.base.trim_start_matches("http://").to_owned();
     let links = |own: &str| {
@@ -78,12 +78,12 @@ async fn a_link_to_another_place_gets_no_request() {
         assert_eq!(number(&text, "elements_up"), 0.0, "{url}");
     }))
     .await;
-    let asked = elsewhere.asked();
-    assert!(asked.is_empty(), "{asked:?}");
+    let requested = elsewhere.requests();
+    assert!(requested.is_empty(), "{requested:?}");
 }
 
 #[tokio::test]
-async fn a_link_within_the_origin_is_followed() {
+async fn link_within_the_origin_is_followed() {
     let partner = start(Settings {
         v1_page_size: Some(2),
         ..still(7)
@@ -95,7 +95,7 @@ async fn a_link_within_the_origin_is_followed() {
 }
 
 #[tokio::test]
-async fn a_link_seen_before_ends_the_list_as_incomplete() {
+async fn repeated_link_makes_the_list_incomplete() {
     let partner = start(still(2)).await;
     let circle = |url: String| FaultKind::NextLink { url };
     let itself = circle(CUSTOMERS_V1.to_owned());
@@ -106,14 +106,14 @@ async fn a_link_seen_before_ends_the_list_as_incomplete() {
 }
 
 #[tokio::test]
-async fn a_list_without_end_is_given_up() {
+async fn endless_list_is_stopped() {
     let endless = Arc::new(AtomicBool::new(false));
     let on = Arc::clone(&endless);
-    let server = Scripted::start(move |asked| {
-        if asked.line.starts_with("POST") {
+    let server = Scripted::start(move |request| {
+        if request.line.starts_with("POST") {
             return token();
         }
-        let page: usize = asked
+        let page: usize = request
             .line
             .rsplit_once("page=")
             .map_or(0, |(_, page)| page.parse().unwrap());
@@ -138,18 +138,18 @@ async fn a_list_without_end_is_given_up() {
     endless.store(true, Ordering::SeqCst);
     let incomplete = errors("customers", "incomplete");
     let text = exporter
-        .until("it is given up", |text| value(text, &incomplete) >= Some(1.0))
+        .until("it is incomplete", |text| value(text, &incomplete) >= Some(1.0))
         .await;
     assert_eq!(
         text.matches("elements_customer_info{").count(),
         1,
-        "nothing of it was taken in"
+        "no part of it was applied"
     );
     assert_eq!(number(&text, &success("customers", "")), 0.0);
 }
 
 #[tokio::test]
-async fn a_server_that_ignores_the_page_is_found_out() {
+async fn server_that_ignores_the_page_number_is_detected() {
     let partner = start(still(250)).await;
     list_holds(
         &partner,
@@ -162,7 +162,7 @@ async fn a_server_that_ignores_the_page_is_found_out() {
 }
 
 #[tokio::test]
-async fn a_total_that_stays_wrong_is_incomplete() {
+async fn total_that_stays_wrong_is_incomplete() {
     join_all([0, 1, 4, 1_000_000].map(|n| async move {
         let partner = start(still(3)).await;
         list_holds(
@@ -178,7 +178,7 @@ async fn a_total_that_stays_wrong_is_incomplete() {
 }
 
 #[tokio::test]
-async fn a_total_that_was_wrong_once_is_asked_for_again() {
+async fn total_that_was_wrong_once_is_requested_again() {
     let partner = start(still(3)).await;
     let exporter = Exporter::start(&partner.base, &[], &[]).await;
     exporter.settled().await;
@@ -189,13 +189,130 @@ async fn a_total_that_was_wrong_once_is_asked_for_again() {
         .handle
         .with_world(|world| world.customers[0].organization = "Renamed".to_owned());
     let text = exporter
-        .until("the second walk counts", |text| text.contains("Renamed"))
+        .until("the second attempt is applied", |text| text.contains("Renamed"))
         .await;
     assert_eq!(sum(&text, "elements_exporter_api_errors_total"), 0.0);
 }
 
+/// Returns a range of rows of the second generation's customer list.
+fn rows(range: std::ops::Range<usize>) -> serde_json::Value {
+    range
+        .map(|n| json!({"id": format!("c-{n}"), "organization": "One"}))
+        .collect()
+}
+
+/// Starts an API with these pages of the customer list; in the second generation they are requested by number.
+async fn pages(pages: Vec<serde_json::Value>) -> Scripted {
+    Scripted::start(move |request| {
+        let Some((_, index)) = request.line.split_once("pageIndex=") else {
+            return token();
+        };
+        let index: usize = index.split('&').next().unwrap().parse().unwrap();
+        answer(200, pages[index - 1].to_string())
+    })
+    .await
+}
+
 #[tokio::test]
-async fn a_page_that_fails_costs_the_whole_list() {
+async fn total_missing_in_a_page_is_ignored() {
+    let total = |n: usize| json!({"totalCount": n});
+    let metadata = |first, second, third| {
+        vec![
+            json!({"data": rows(0..100), "metadata": first}),
+            json!({"data": rows(100..200), "metadata": second}),
+            json!({"data": rows(200..250), "metadata": third}),
+        ]
+    };
+    let nothing = json!({"totalCount": null});
+    for (case, pages_of) in [
+        ("on the first page", metadata(total(250), json!({}), nothing.clone())),
+        ("on the second page", metadata(json!({}), total(250), json!(null))),
+        (
+            "on the last page",
+            metadata(nothing.clone(), nothing.clone(), total(250)),
+        ),
+    ] {
+        let server = pages(pages_of).await;
+        let exporter = Exporter::start(&server.base, &[], &[]).await;
+        let text = exporter.settled().await;
+        assert_eq!(text.matches("elements_customer_info{").count(), 250, "{case}");
+        assert_eq!(sum(&text, "elements_exporter_api_errors_total"), 0.0, "{case}");
+    }
+    for (case, pages_of) in [
+        ("two totals", metadata(total(250), json!({}), total(251))),
+        ("too many", metadata(total(251), json!({}), json!({}))),
+    ] {
+        let mut pages_of = pages_of;
+        pages_of.push(json!({"data": []}));
+        let server = pages(pages_of).await;
+        let exporter = Exporter::start(&server.base, &[], &[]).await;
+        let incomplete = errors("customers", "incomplete");
+        let text = exporter.until(case, |text| value(text, &incomplete) >= Some(1.0)).await;
+        assert!(!text.contains("elements_customer_info{"), "{case}");
+    }
+}
+
+#[tokio::test]
+async fn count_above_the_rows_of_v1_is_incomplete() {
+    let partner = start(still(3)).await;
+    let counted = |pointer: &str, n: usize| FaultKind::Replace {
+        pointer: pointer.to_owned(),
+        value: json!(n),
+    };
+    for name in ["@odata.count", "odata.count", "count", "totalCount"] {
+        let pointer = format!("/{name}");
+        let text = list_holds(&partner, "v1", counted(&pointer, 4), "incomplete", name).await;
+        assert!(text.contains("elements_customer_info{"), "{name}");
+        partner
+            .handle
+            .set_faults(vec![Fault::new(CUSTOMERS_V1, counted(&pointer, 3))]);
+        let exporter = Exporter::start(&partner.base, &[], &[("ELEMENTS_API__VERSION", "v1")]).await;
+        exporter.settled().await;
+        partner.handle.clear_faults();
+        partner
+            .handle
+            .with_world(|world| world.customers[0].organization = "As before".to_owned());
+    }
+    let more = json!({"@odata.count": 4});
+    let in_metadata = FaultKind::Replace {
+        pointer: "/metadata".to_owned(),
+        value: more,
+    };
+    list_holds(&partner, "v1", in_metadata, "incomplete", "in metadata").await;
+}
+
+#[tokio::test]
+async fn count_that_was_wrong_once_is_requested_again() {
+    let wrong = Arc::new(AtomicBool::new(true));
+    let server = Scripted::start(move |request| {
+        if request.line.starts_with("POST") {
+            return token();
+        }
+        if request.line.contains("skip") {
+            return answer(200, json!({"value": rows(1..2)}).to_string());
+        }
+        let count = if wrong.swap(false, Ordering::SeqCst) { 3 } else { 2 };
+        let link = "/partner/customers?skip=1";
+        answer(
+            200,
+            json!({"value": rows(0..1), "count": count, "odata.nextLink": link}).to_string(),
+        )
+    })
+    .await;
+    let exporter = Exporter::start(&server.base, &[], &[("ELEMENTS_API__VERSION", "v1")]).await;
+    let text = exporter.settled().await;
+    assert_eq!(text.matches("elements_customer_info{").count(), 2);
+    assert_eq!(sum(&text, "elements_exporter_api_errors_total"), 0.0);
+    let walked = server
+        .requests()
+        .iter()
+        .filter(|request| request.line.contains("skip"))
+        .count();
+    assert!(walked >= 2, "{walked}");
+}
+
+#[tokio::test]
+async fn failed_page_fails_the_whole_list() {
     let partner = start(Settings {
         v1_page_size: Some(1),
         ..still(20)
@@ -216,29 +333,35 @@ async fn a_page_that_fails_costs_the_whole_list() {
 }
 
 #[tokio::test]
-async fn a_list_that_shrinks_for_once_is_not_believed() {
+async fn list_that_shrinks_once_is_not_applied() {
     join_all([("sharply", 10), ("to nothing", 0)].map(|(case, kept)| async move {
         let partner = start(still(40)).await;
-        let exporter = Exporter::start(
-            &partner.base,
-            &[],
-            &[("ELEMENTS_COLLECTORS__CUSTOMERS__INTERVAL", "3s")],
-        )
-        .await;
+        let exporter = Exporter::start(&partner.base, &[], &[("ELEMENTS_API__VERSION", "v1")]).await;
         exporter.settled().await;
-        let all = partner.handle.with_world(|world| {
-            let all = world.customers.clone();
-            world.customers.truncate(kept);
-            all
+        let kept: Vec<Value> = partner.handle.with_world(|world| {
+            let kept = world.customers.iter().take(kept);
+            kept.map(|customer| json!({"id": customer.id, "organization": customer.organization}))
+                .collect()
         });
+        let short = FaultKind::WrongBody {
+            content_type: "application/json".to_owned(),
+            body: json!({"value": kept}).to_string(),
+        };
+        let unavailable = FaultKind::Status { code: 503, body: None };
+        // Until this list has been received, only failures follow.
+        partner.handle.set_faults(vec![
+            Fault::new(CUSTOMERS_V1, short).times(1),
+            Fault::new(CUSTOMERS_V1, unavailable),
+        ]);
         let shrunk = errors("customers", "shrunk");
         let text = exporter
-            .until("the list shrank", |text| value(text, &shrunk) >= Some(1.0))
+            .until("the list shrank, and that is a failure", |text| {
+                let failed = |series: &str| value(text, series) == Some(0.0);
+                value(text, &shrunk) >= Some(1.0) && failed(&success("customers", "")) && failed("elements_up")
+            })
             .await;
-        partner.handle.with_world(|world| world.customers = all);
         assert_eq!(text.matches("elements_customer_info{").count(), 40, "{case}");
-        assert_eq!(number(&text, &success("customers", "")), 0.0, "{case}");
-        assert_eq!(number(&text, "elements_up"), 0.0, "{case}");
+        partner.handle.clear_faults();
         let text = exporter.settled().await;
         assert_eq!(text.matches("elements_customer_info{").count(), 40, "{case}");
         assert_eq!(number(&text, &shrunk), 1.0, "{case}");
@@ -247,34 +370,37 @@ async fn a_list_that_shrinks_for_once_is_not_believed() {
 }
 
 #[tokio::test]
-async fn a_list_that_shrinks_twice_is_believed() {
+async fn list_that_shrinks_twice_is_applied() {
     let partner = start(still(40)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
     exporter.settled().await;
-    let gone = ids(&partner)[10..].iter().cloned().collect::<BTreeSet<_>>();
+    let removed = ids(&partner)[10..].iter().cloned().collect::<BTreeSet<_>>();
     partner.handle.with_world(|world| world.customers.truncate(10));
     let known = |text: &str| -> f64 {
-        let states = ["fresh", "stale", "failed", "forbidden", "pending"];
+        let states = ["fresh", "stale", "failed", "forbidden", "unlicensed", "pending"];
         states.map(|name| number(text, &state("jobs", name))).iter().sum()
     };
-    // A scrape in the very moment of the change may count what it no longer lists.
+    // A scrape during the change may contain inconsistent counts.
     let text = exporter
-        .until("thirty are gone, and none of them is counted", |text| {
+        .until("thirty are removed, and none of them is counted", |text| {
             text.matches("elements_customer_info{").count() == 10 && known(text) <= 10.0
         })
         .await;
-    assert!(number(&text, &errors("customers", "shrunk")) >= 1.0, "but not at once");
     assert!(
-        !gone.iter().any(|id| text.contains(id.as_str())),
-        "and nothing is left of them"
+        number(&text, &errors("customers", "shrunk")) >= 1.0,
+        "but not immediately"
+    );
+    assert!(
+        !removed.iter().any(|id| text.contains(id.as_str())),
+        "their series are removed"
     );
     assert_eq!(known(&text), 10.0);
-    eventually("those that stay are polled", || async {
+    eventually("the remaining customers are polled", || async {
         let requests = partner.handle.requests();
         let newest = requests.iter().rev().take(30);
         let mut polled = newest.filter(|request| request.path.ends_with("/jobs/batch"));
         polled
-            .all(|request| !gone.iter().any(|id| request.path.contains(id.as_str())))
+            .all(|request| !removed.iter().any(|id| request.path.contains(id.as_str())))
             .then_some(())
     })
     .await;

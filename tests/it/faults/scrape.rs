@@ -1,7 +1,6 @@
-//! Scrapes, of any state of the world and by anybody.
+//! Scrapes in all states of the exporter, by all kinds of clients.
 
-use std::io::Read as _;
-use std::time::{Duration, Instant};
+use std::io::{ErrorKind, Read as _};
 
 use elements_exporter::simulator::{Fault, FaultKind};
 use futures_util::future::join_all;
@@ -9,15 +8,16 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::meaning::{job, tell, telling};
-use super::{COLLECTORS, Exporter, errors, is_settled, nowhere};
-use crate::parser;
-use crate::support::{eventually, value};
-use crate::world::{start, still};
+use super::meaning::{job, set_jobs, start_api};
+use super::{COLLECTORS, Exporter, errors, every_second, is_settled, nowhere};
+use crate::harness::parser;
+use crate::harness::partner::{start, still};
+use crate::harness::program::Program;
+use crate::harness::{eventually, patiently, value};
 
 const OPENMETRICS: &str = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
 
-/// Scrapes in both formats, each in its encoding, and has independent parsers read them.
+/// Scrapes in both formats, each with its encoding, and validates the text with independent parsers.
 async fn accepted(exporter: &Exporter, encodings: [&str; 2]) {
     let formats = [
         (
@@ -54,8 +54,8 @@ async fn accepted(exporter: &Exporter, encodings: [&str; 2]) {
 }
 
 #[tokio::test]
-async fn any_state_of_the_world_is_a_complete_answer() {
-    // Nothing was ever known.
+async fn scrape_is_complete_in_any_state() {
+    // Without any data.
     let lost = Exporter::start(&nowhere(), &COLLECTORS, &[]).await;
     accepted(&lost, ["identity", "gzip"]).await;
     lost.until("it failed", |text| {
@@ -63,7 +63,7 @@ async fn any_state_of_the_world_is_a_complete_answer() {
     })
     .await;
     accepted(&lost, ["gzip", "identity"]).await;
-    // All is known, and then the API goes.
+    // With all data, after the API became unreachable.
     let partner = start(still(3)).await;
     let short: Vec<String> = COLLECTORS
         .iter()
@@ -94,7 +94,7 @@ async fn any_state_of_the_world_is_a_complete_answer() {
     }
 }
 
-/// The samples alone, which are the same in both formats.
+/// Returns only the samples, which are the same in both formats.
 fn without_types(text: &str) -> String {
     text.lines()
         .filter(|line| !line.starts_with('#'))
@@ -102,7 +102,7 @@ fn without_types(text: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_scrape_during_a_poll_is_one_consistent_picture() {
+async fn scrape_during_a_poll_is_consistent() {
     const MODULES: [&str; 6] = [
         "Exchange Online",
         "SharePoint Online",
@@ -121,13 +121,13 @@ async fn a_scrape_during_a_poll_is_one_consistent_picture() {
         MODULES.iter().map(row).collect()
     };
     let worlds = [all("Finished", "1"), all("Failed", "2")];
-    let canned = telling(&worlds[0]).await;
+    let canned = start_api(&worlds[0]).await;
     let exporter = Exporter::start(&canned.base, &["jobs"], &[("ELEMENTS_API__VERSION", "v1")]).await;
     exporter.settled().await;
     let mut seen = [0, 0];
     for turn in 0..4 {
         let world = turn % 2;
-        tell(&canned, &worlds[1 - world]);
+        set_jobs(&canned, &worlds[1 - world]);
         let expected = [2.0, 3.0][1 - world];
         exporter
             .until("the other world", |text| {
@@ -151,7 +151,7 @@ async fn a_scrape_during_a_poll_is_one_consistent_picture() {
     assert_eq!(seen, [2, 2]);
 }
 
-/// A raw connection that has sent this.
+/// Opens a raw connection and sends this.
 async fn connection(exporter: &Exporter, head: &str) -> TcpStream {
     let mut stream = TcpStream::connect(exporter.base.trim_start_matches("http://"))
         .await
@@ -161,7 +161,7 @@ async fn connection(exporter: &Exporter, head: &str) -> TcpStream {
 }
 
 #[tokio::test]
-async fn two_hundred_scrapers_and_worse_cost_no_call_and_harm_nobody() {
+async fn slow_scrapers_cause_no_requests_and_no_delays() {
     const INTERVALS: [&str; 6] = [
         "customers",
         "jobs",
@@ -178,9 +178,9 @@ async fn two_hundred_scrapers_and_worse_cost_no_call_and_harm_nobody() {
     let hours: Vec<(&str, &str)> = hours.iter().map(|name| (name.as_str(), "1h")).collect();
     let exporter = Exporter::start(&partner.base, &COLLECTORS, &hours).await;
     let whole = exporter.settled().await;
-    let asked = partner.handle.requests().len();
+    let requested = partner.handle.requests().len();
     let scrape = "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n";
-    // Some read nothing, some go away in the middle, some never end their headers.
+    // Some clients do not read, some disconnect, some never end their headers.
     let mut slow = Vec::new();
     for _ in 0..20 {
         slow.push(connection(&exporter, scrape).await);
@@ -189,44 +189,58 @@ async fn two_hundred_scrapers_and_worse_cost_no_call_and_harm_nobody() {
         aborted.read_exact(&mut some).await.unwrap();
         drop(aborted);
     }
-    let began = Instant::now();
-    let mut dawdlers = Vec::new();
-    for _ in 0..20 {
-        dawdlers.push(connection(&exporter, "GET /metrics HTTP/1.1\r\nhost: x\r\nx-slow: ").await);
-    }
+    let mut dawdlers = dawdlers(&exporter).await;
     let samples = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
     let expected = samples(&whole);
     let texts = join_all((0..200).map(|_| exporter.metrics())).await;
     for text in &texts {
-        // Counters of requests may have come in meanwhile, but nothing goes.
-        assert!(samples(text) >= expected, "a complete answer");
+        // Counters of requests may appear in the meantime, but no sample disappears.
+        assert!(samples(text) >= expected, "a complete response");
     }
-    assert!(
-        began.elapsed() < Duration::from_secs(9),
-        "nobody waited for those who dawdle"
-    );
-    assert_eq!(partner.handle.requests().len(), asked, "no call to the API");
-    // Those who dawdle are cut off in the end.
+    // A response while all of those connections were open did not wait for any of them.
+    let is_open = |stream: &TcpStream| {
+        let read = stream.try_read(&mut [0]);
+        read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    };
+    let overtaken = eventually("a scrape overtakes the slow clients", || async {
+        let slower = self::dawdlers(&exporter).await;
+        exporter.metrics().await;
+        slower.iter().all(is_open).then_some(slower)
+    });
+    dawdlers.extend(overtaken.await);
+    assert_eq!(partner.handle.requests().len(), requested, "no call to the API");
     for mut stream in dawdlers {
         let mut rest = Vec::new();
-        let ended = tokio::time::timeout(Duration::from_secs(15), stream.read_to_end(&mut rest)).await;
-        assert!(ended.is_ok(), "slow headers are cut off");
+        let _ = patiently(
+            "connections with slow headers are closed",
+            stream.read_to_end(&mut rest),
+        )
+        .await;
     }
     drop(slow);
     exporter.stop().await;
 }
 
+/// Opens connections of clients that never end their headers.
+async fn dawdlers(exporter: &Exporter) -> Vec<TcpStream> {
+    let mut dawdlers = Vec::new();
+    for _ in 0..20 {
+        dawdlers.push(connection(exporter, "GET /metrics HTTP/1.1\r\nhost: x\r\nx-slow: ").await);
+    }
+    dawdlers
+}
+
 #[tokio::test]
-async fn a_reader_that_takes_nothing_is_let_go() {
+async fn client_that_does_not_read_is_disconnected() {
     let partner = start(still(40)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
     exporter.settled().await;
-    // More answers than all buffers in between hold.
+    // More responses than fit into all buffers on the way.
     let scrape = "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n";
     let dawdler = connection(&exporter, &scrape.repeat(100)).await;
-    eventually("it is let go", || {
+    eventually("it is disconnected", || {
         let write = dawdler.try_write(b"GET");
-        let is_open = write.is_ok() || write.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+        let is_open = write.is_ok() || write.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
         async move { (!is_open).then_some(()) }
     })
     .await;
@@ -234,7 +248,7 @@ async fn a_reader_that_takes_nothing_is_let_go() {
 }
 
 #[tokio::test]
-async fn absurd_requests_are_answered_and_do_no_harm() {
+async fn absurd_requests_are_answered_and_harmless() {
     let partner = start(still(2)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
     exporter.settled().await;
@@ -268,14 +282,155 @@ async fn absurd_requests_are_answered_and_do_no_harm() {
         assert_eq!(request.send().await.unwrap().status(), 200, "{name}");
     }
     let endless = connection(&exporter, "GET /metrics HTTP/1.1\r\nhost: x\r\n").await;
-    let refused = eventually("headers without end are refused", || {
+    let refused = eventually("endless headers are rejected", || {
         let write = endless.try_write(format!("x-{}: y\r\n", "a".repeat(8_000)).as_bytes());
         async move {
             write
-                .is_err_and(|error| error.kind() != std::io::ErrorKind::WouldBlock)
+                .is_err_and(|error| error.kind() != ErrorKind::WouldBlock)
                 .then_some(true)
         }
     });
     assert!(refused.await);
     assert!(is_settled(&exporter.metrics().await));
+}
+
+/// Returns the body of a response, if its length matches its headers.
+fn whole_body(answer: &[u8]) -> Option<&[u8]> {
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let (head, body) = (std::str::from_utf8(&answer[..end]).ok()?, &answer[end + 4..]);
+    let header = |name: &str| {
+        let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+        lines
+            .find(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+    };
+    let whole = match header("content-length") {
+        Some(length) => length.parse() == Ok(body.len()),
+        None if header("transfer-encoding") == Some("chunked") => body.ends_with(b"0\r\n\r\n"),
+        // The body ends with the connection, as in HTTP/1.0; the text shows whether it is truncated.
+        None => head.starts_with("HTTP/1.0") && body.ends_with(b"\n"),
+    };
+    (head.split(' ').nth(1) == Some("200") && whole).then_some(body)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_closed_client_gets_its_complete_response() {
+    let partner = start(still(40)).await;
+    let exporter = Exporter::start(&partner.base, &COLLECTORS, &[]).await;
+    exporter.settled().await;
+    for path in ["/", "/metrics", "/-/healthy", "/-/ready", "/dashboards/", "/rules/"] {
+        for version in ["HTTP/1.0", "HTTP/1.1"] {
+            for more in ["", "accept-encoding: gzip\r\n"] {
+                let mut stream = connection(&exporter, &format!("GET {path} {version}\r\nhost: x\r\n{more}\r\n")).await;
+                stream.shutdown().await.unwrap();
+                let mut answer = Vec::new();
+                stream.read_to_end(&mut answer).await.unwrap();
+                let whole = whole_body(&answer).is_some_and(|body| !body.is_empty());
+                let end = String::from_utf8_lossy(&answer[answer.len().saturating_sub(200)..]).into_owned();
+                assert!(
+                    whole || (version == "HTTP/1.0" && !more.is_empty() && !answer.is_empty()),
+                    "{path} {version} {more}: {} … {end}",
+                    answer.len()
+                );
+            }
+        }
+    }
+    // A connection with an incomplete or empty request is closed.
+    for head in ["", "GET /metrics HTTP/1.1\r\nhost"] {
+        let mut stream = connection(&exporter, head).await;
+        stream.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        assert!(!String::from_utf8_lossy(&answer).contains(" 200 "));
+    }
+    exporter.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_closed_tls_client_gets_its_complete_response() {
+    use std::sync::Arc;
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+    use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+    let server = crate::web::Site::start(crate::web::TLS).await;
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_file(crate::web::fixture("ca.pem")).unwrap())
+        .unwrap();
+    let config = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = TlsConnector::from(Arc::new(config));
+    for path in ["/", "/metrics", "/dashboards/", "/-/healthy"] {
+        let tcp = TcpStream::connect(&server.address).await.unwrap();
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        let mut stream = connector.connect(name, tcp).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        assert!(
+            whole_body(&answer).is_some_and(|body| !body.is_empty()),
+            "{path}: {}",
+            answer.len()
+        );
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn disconnected_clients_leave_nothing_behind() {
+    let partner = start(still(40)).await;
+    let program = Program::watching(&partner.base, &["jobs"], &[]).await;
+    program.until("every poll succeeded", is_settled).await;
+    let open = |program: &Program| std::fs::read_dir(format!("/proc/{}/fd", program.id())).unwrap().count();
+    let before = open(&program);
+    for _ in 0..50 {
+        for path in ["/", "/metrics"] {
+            let mut stream = TcpStream::connect(program.address()).await.unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+        }
+    }
+    // The program may open other descriptors at times.
+    eventually("they are closed", || async {
+        (open(&program) < before + 20).then_some(())
+    })
+    .await;
+    assert_eq!(program.terminate().await.code, Some(0));
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn exhausted_descriptors_are_logged_at_start_and_end() {
+    let variables = every_second(&nowhere(), &[], &[]);
+    let arguments = ["--web.listen-address=127.0.0.1:0", "--log.level=info"];
+    let program = Program::limited("-n 48", variables, &arguments).listens().await;
+    let mut held = Vec::new();
+    for _ in 0..96 {
+        held.push(TcpStream::connect(program.address()).await.unwrap());
+    }
+    let logged = |text: &str| program.stderr().matches(text).count();
+    eventually("it is logged", || async {
+        (logged("cannot accept connections") > 0).then_some(())
+    })
+    .await;
+    // The idle connections are closed in the end; until then, accepting fails repeatedly.
+    eventually("it is over", || async {
+        (logged("accepting connections again") > 0).then_some(())
+    })
+    .await;
+    drop(held);
+    assert_eq!(program.status("/-/healthy").await, 200);
+    let stderr = program.terminate().await.stderr;
+    let lines: Vec<_> = stderr
+        .lines()
+        .filter(|line| line.contains("accept connections") || line.contains("accepting connections"))
+        .collect();
+    assert_eq!(lines.len(), 2, "{stderr}");
+    let failures = lines[1].split("failures=").nth(1).unwrap();
+    assert!(failures.trim().parse::<u64>().unwrap() > 5, "{}", lines[1]);
 }

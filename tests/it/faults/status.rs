@@ -1,17 +1,18 @@
-//! Statuses that are no success.
+//! Responses with error statuses.
 
 use std::time::{Duration, Instant};
 
+use elements_exporter::app;
 use elements_exporter::simulator::{Fault, FaultKind, Request};
 use futures_util::future::join_all;
 
-use super::scripted::{Scripted, json};
 use super::{
     Case, Exporter, Failing, JOBS_V1, JOBS_V3, TOKEN, case, errors, hold_each, holds, ids, is_settled, number, state,
     success, sum,
 };
-use crate::support::{eventually, value};
-use crate::world::{Partner, start, still};
+use crate::harness::partner::{Partner, start, still};
+use crate::harness::scripted::{Scripted, json};
+use crate::harness::{eventually, value};
 
 const RATE: &str = "elements_exporter_api_rate_limit";
 
@@ -32,17 +33,17 @@ fn retries() -> &'static str {
     "elements_exporter_api_retries_total{endpoint=\"jobs\"}"
 }
 
-/// When the pause after a throttle is over at the earliest.
+/// Earliest end of the pause after a throttle.
 #[derive(Clone, Copy)]
 enum Ends {
-    /// So long after the throttle.
+    /// This long after the throttle.
     After(Duration),
     At(Instant),
 }
 
-/// What was asked after the one throttled request and before the pause is over, once that request has gone through and
-/// the others are back at their pace.
-async fn asked_in_pause(partner: &Partner, ends: Ends) -> usize {
+/// Returns the number of requests between the throttled request and the end of the pause, once that request has
+/// succeeded and the others have resumed.
+async fn requests_in_pause(partner: &Partner, ends: Ends) -> usize {
     let requests = eventually("the throttled request goes through", || async {
         let requests = partner.handle.requests();
         let at = requests.iter().position(|request| request.status == 429)?;
@@ -59,9 +60,9 @@ async fn asked_in_pause(partner: &Partner, ends: Ends) -> usize {
 }
 
 #[tokio::test]
-async fn a_throttle_pauses_the_whole_host_and_slows_it() {
-    // Eleven polls a second would go on, did the pause not hold for all of them. Those that were under way when the
-    // throttle came may still arrive.
+async fn throttle_pauses_all_requests_and_lowers_the_rate() {
+    // Eleven polls per second would continue if the pause did not apply to all of them. Requests in flight at the time
+    // of the throttle may still arrive.
     const UNDER_WAY: usize = 4;
     fn date(from_now: i64) -> (String, Instant) {
         let now = jiff::Timestamp::now();
@@ -78,7 +79,7 @@ async fn a_throttle_pauses_the_whole_host_and_slows_it() {
     let cases = [
         ("seconds", Some("2"), seconds(2)),
         ("a date", Some(soon.as_str()), Ends::At(then)),
-        ("a date gone by", Some("Sun, 06 Nov 1994 08:49:37 GMT"), now),
+        ("a past date", Some("Sun, 06 Nov 1994 08:49:37 GMT"), now),
         ("nothing", None, seconds(1)),
         ("garbage", Some("soon"), seconds(1)),
         ("a negative number", Some("-5"), seconds(1)),
@@ -93,8 +94,8 @@ async fn a_throttle_pauses_the_whole_host_and_slows_it() {
         partner
             .handle
             .set_faults(vec![Fault::new(JOBS_V3, throttle(retry_after)).times(1)]);
-        let asked = asked_in_pause(&partner, ends).await;
-        assert!(asked <= UNDER_WAY, "{name}: {asked} requests");
+        let requested = requests_in_pause(&partner, ends).await;
+        assert!(requested <= UNDER_WAY, "{name}: {requested} requests");
         let after = exporter
             .until("the throttle is counted", |text| {
                 sum(text, "elements_exporter_api_throttled_total") == 1.0 && is_settled(text)
@@ -111,7 +112,80 @@ async fn a_throttle_pauses_the_whole_host_and_slows_it() {
 }
 
 #[tokio::test]
-async fn a_huge_wait_is_asked_for_and_not_a_failure() {
+async fn retry_after_date_is_relative_to_the_date_of_its_response() {
+    // The server's clock is an hour ahead. By the local clock, the wait would be the maximum, for which the test does
+    // not wait.
+    let ahead = |seconds: i64| {
+        let then = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second() + 3600 + seconds).unwrap();
+        then.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+    };
+    let slow_down = move |status: u16| {
+        let mut refusal = json(status, "{}");
+        let headers = refusal.headers_mut();
+        headers.insert("date", ahead(0).parse().unwrap());
+        headers.insert("retry-after", ahead(2).parse().unwrap());
+        refusal
+    };
+    join_all(
+        [("POST", 429), ("POST", 503), ("GET", 429), ("GET", 503)].map(|(method, status)| async move {
+            let refused = std::sync::atomic::AtomicBool::new(false);
+            let server = Scripted::start(move |request| {
+                if request.line.starts_with(method) && !refused.swap(true, std::sync::atomic::Ordering::SeqCst) {
+                    return slow_down(status);
+                }
+                match request.line.starts_with("POST") {
+                    true => crate::harness::scripted::token(),
+                    false => json(200, r#"{"value":[{"id":"c-1","organization":"One"}]}"#),
+                }
+            })
+            .await;
+            let exporter = Exporter::start(&server.base, &[], &[("ELEMENTS_API__VERSION", "v1")]).await;
+            exporter.settled().await;
+        }),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn failed_call_is_logged_with_its_request_id() {
+    let id = "caf94a75-2cc6-43aa-b04b-794c8baf5ea3";
+    let hostile = "x\" reason=none @".to_owned() + &"y".repeat(500);
+    for (given, shown) in [(id.to_owned(), id), (hostile, "x??reason=none??yyyy")] {
+        for (status, body) in [(400, "{}"), (200, "sorry")] {
+            let given = given.clone();
+            let server = Scripted::start(move |request| {
+                if request.line.ends_with("/connect/token") {
+                    return crate::harness::scripted::token();
+                }
+                let mut answer = json(status, body);
+                answer.headers_mut().insert("request-id", given.parse().unwrap());
+                answer
+            })
+            .await;
+            let more = [("ELEMENTS_API__VERSION", "v1")];
+            let program = crate::harness::program::Program::watching(&server.base, &[], &more).await;
+            let line = eventually("the failure is logged", || async {
+                let printed = program.stderr();
+                let mut lines = printed.lines().filter(|line| line.contains("level=warn"));
+                lines
+                    .find(|line| line.contains("collector=customers"))
+                    .map(str::to_owned)
+            })
+            .await;
+            assert!(line.contains("request_id=") && line.contains(shown), "{line}");
+            assert!(!line.contains(&"y".repeat(70)), "{line}");
+            let report = app::check(&crate::harness::config(&server.base, &more)).await.unwrap();
+            let wanted = format!("(request-id {shown}");
+            assert!(report.text().contains(&wanted), "{}", report.text());
+            let report: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+            let found = report["collectors"][0]["request_id"].as_str().unwrap();
+            assert!(found.starts_with(shown) && found.len() <= 64, "{found}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn long_retry_after_is_observed_and_not_a_failure() {
     let partner = start(still(2)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
     exporter.settled().await;
@@ -130,7 +204,7 @@ async fn a_huge_wait_is_asked_for_and_not_a_failure() {
 }
 
 #[tokio::test]
-async fn a_throttle_without_end_slows_down_and_shows_as_lag() {
+async fn lasting_throttle_lowers_the_rate_and_increases_lag() {
     let partner = start(still(5)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[("ELEMENTS_API__REQUESTS_PER_SECOND", "20")]).await;
     let before = exporter.settled().await;
@@ -147,7 +221,7 @@ async fn a_throttle_without_end_slows_down_and_shows_as_lag() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_server_in_passing_is_repeated_unseen() {
+async fn temporary_server_error_is_retried() {
     join_all([500, 502, 503, 504, 408].map(|code| async move {
         let partner = start(still(2)).await;
         let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
@@ -166,7 +240,7 @@ async fn an_error_of_the_server_in_passing_is_repeated_unseen() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_server_that_stays_holds() {
+async fn lasting_server_error_keeps_the_last_known_values() {
     hold_each([
         case("500", status(500), "server_error"),
         case("503", status(503), "server_error"),
@@ -176,88 +250,95 @@ async fn an_error_of_the_server_that_stays_holds() {
 }
 
 #[tokio::test]
-async fn an_outage_does_not_multiply_the_load() {
+async fn outage_does_not_multiply_the_load() {
     let partner = start(still(20)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
     exporter.settled().await;
     partner.handle.clear_requests();
     partner.handle.set_faults(vec![Fault::new("/partner/*", status(503))]);
-    // The lists of twenty customers fail twice: forty polls and more, which in good times are as many requests.
+    // The lists of twenty customers fail twice. These are at least forty polls, which normally take as many requests.
     exporter
-        .until("two rounds have failed", |text| {
+        .until("two cycles have failed", |text| {
             sum(text, "elements_exporter_api_errors_total{endpoint=\"jobs\"") >= 40.0
         })
         .await;
     let requests = partner.handle.requests();
     let failed = requests.iter().filter(|request| request.status == 503).count();
     assert!(failed <= 48, "{failed} requests");
-    assert!(
-        failed <= 30,
-        "the breaker lets probes through and no more: {failed} requests"
-    );
+    assert!(failed <= 30, "the breaker admits only probes: {failed} requests");
 }
 
 #[tokio::test]
-async fn a_list_that_is_refused_in_passing_is_asked_for_again() {
+async fn temporarily_forbidden_list_is_requested_again() {
     let partner = start(still(5)).await;
     partner
         .handle
         .set_faults(vec![Fault::new(LICENSES_V3, status(403)).times(1)]);
     let exporter = Exporter::start(&partner.base, &["licenses"], &[]).await;
     let each = |text: &str| number(text, &state("licenses", "fresh")) == 5.0;
-    let text = exporter.until("each customer is asked about", each).await;
+    let text = exporter.until("each customer is requested", each).await;
     assert_eq!(number(&text, &success("licenses", &ids(&partner)[0])), 1.0);
     let text = exporter
-        .until("all are asked about at once", |text| {
-            value(text, &success("licenses", "")) == Some(1.0)
+        .until("the bulk list is requested", |text| {
+            value(text, &success("licenses", "")) == Some(1.0) && each(text)
         })
         .await;
-    assert!(each(&text));
     assert_eq!(value(&text, &success("licenses", &ids(&partner)[0])), None);
     assert!(text.contains("elements_license_purchased_seats{"));
 }
 
 #[tokio::test]
-async fn a_resource_that_is_down_for_everybody_leaves_the_others_alone() {
-    for kind in [status(500), FaultKind::Hang] {
+async fn resource_that_is_down_does_not_affect_others() {
+    // Hanging lists fail within a second. Other requests that take as long on a busy machine fail as well, but are
+    // polled again.
+    for (kind, timeout) in [(status(500), "5m"), (FaultKind::Hang, "1s")] {
         let partner = start(still(20)).await;
-        let more = [("ELEMENTS_API__TIMEOUT", "1s"), ("ELEMENTS_API__MAX_CONCURRENCY", "4")];
+        let more = [
+            ("ELEMENTS_API__TIMEOUT", timeout),
+            ("ELEMENTS_API__MAX_CONCURRENCY", "4"),
+        ];
         let exporter = Exporter::start(&partner.base, &["jobs", "protected", "licenses"], &more).await;
         let before = exporter.settled().await;
         partner.handle.set_faults(vec![Fault::new(JOBS_V3, kind)]);
         exporter
-            .until("no jobs are to be had", |text| {
+            .until("the jobs are down", |text| {
                 number(text, &state("jobs", "failed")) == 20.0
             })
             .await;
-        // From here on nothing else may fail, and all of it goes on.
+        // From here on nothing else may fail, and everything else continues.
         let others = ["customers", "protected", "licenses", "token"];
         let failed = |text: &str| -> f64 {
-            let errors = |endpoint| format!("elements_exporter_api_errors_total{{endpoint=\"{endpoint}\"");
-            others.iter().map(|endpoint| sum(text, &errors(endpoint))).sum()
+            let all = |endpoint| {
+                sum(
+                    text,
+                    &format!("elements_exporter_api_errors_total{{endpoint=\"{endpoint}\""),
+                )
+            };
+            let slow = |endpoint| value(text, &errors(endpoint, "timeout")).unwrap_or_default();
+            others.map(|endpoint| all(endpoint) - slow(endpoint)).iter().sum()
         };
-        let asked = |text: &str| {
+        let requested = |text: &str| {
             sum(
                 text,
                 "elements_exporter_api_requests_total{endpoint=\"protected\",code=\"200\"}",
             )
         };
         let long = exporter
-            .until("three more rounds of the others", |text| {
-                asked(text) >= asked(&before) + 60.0
+            .until("three more cycles of the others", |text| {
+                requested(text) >= requested(&before) + 60.0
+                    && number(text, &state("protected", "fresh")) == 20.0
+                    && number(text, &state("jobs", "failed")) == 20.0
+                    && number(text, "elements_up") == 1.0
             })
             .await;
         assert_eq!(failed(&long), 0.0, "{long}");
-        assert_eq!(number(&long, &state("protected", "fresh")), 20.0);
-        assert_eq!(number(&long, &state("jobs", "failed")), 20.0);
-        assert_eq!(number(&long, "elements_up"), 1.0);
         partner.handle.clear_faults();
         exporter.settled().await;
     }
 }
 
 #[tokio::test]
-async fn refusals_are_not_repeated() {
+async fn denied_requests_are_not_retried() {
     let cases = [
         (400, "bad_request"),
         (404, "not_found"),
@@ -284,7 +365,7 @@ async fn refusals_are_not_repeated() {
 }
 
 #[tokio::test]
-async fn one_customer_that_is_forbidden_is_shown_and_the_others_go_on() {
+async fn forbidden_customer_is_exposed_and_others_continue() {
     let partner = start(still(3)).await;
     let exporter = Exporter::start(&partner.base, &["jobs", "protected"], &[]).await;
     let ids = ids(&partner);
@@ -312,7 +393,7 @@ async fn one_customer_that_is_forbidden_is_shown_and_the_others_go_on() {
 }
 
 #[tokio::test]
-async fn nothing_to_tell_is_an_empty_answer() {
+async fn status_204_is_an_empty_response() {
     for (generation, path) in [("v1", JOBS_V1), ("v3", JOBS_V3)] {
         let partner = start(still(1)).await;
         let exporter = Exporter::start(&partner.base, &["jobs"], &[("ELEMENTS_API__VERSION", generation)]).await;
@@ -328,13 +409,13 @@ async fn nothing_to_tell_is_an_empty_answer() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_refused_and_carries_nothing_away() {
+async fn redirect_is_not_followed() {
     let elsewhere = Scripted::start(|_| json(200, "{}")).await;
     let redirect = |code, location: String| FaultKind::Redirect { code, location };
     let mut cases: Vec<Case> = [301, 302, 303, 307, 308]
         .map(|code| {
             case(
-                "to another place",
+                "to another host",
                 redirect(code, format!("{}/x", elsewhere.base)),
                 "redirect",
             )
@@ -346,7 +427,7 @@ async fn a_redirect_is_refused_and_carries_nothing_away() {
         "redirect",
     ));
     hold_each(cases).await;
-    // The token endpoint's carries the secret, so it goes nowhere either.
+    // The token request contains the secret, so its redirect is not followed either.
     join_all([302, 307, 308].map(|code| {
         let location = format!("{}{TOKEN}", elsewhere.base);
         async move {
@@ -364,6 +445,6 @@ async fn a_redirect_is_refused_and_carries_nothing_away() {
         }
     }))
     .await;
-    let asked = elsewhere.asked();
-    assert!(asked.is_empty(), "{asked:?}");
+    let requested = elsewhere.requests();
+    assert!(requested.is_empty(), "{requested:?}");
 }

@@ -1,4 +1,4 @@
-//! Times that are no times, and clocks that do not tick as they should.
+//! Invalid times, and clocks that step or stop.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -6,12 +6,12 @@ use elements_exporter::simulator::{Fault, FaultKind};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use super::meaning::{job, seconds, told};
-use super::program::Program;
+use super::meaning::{exposition_of, job, seconds};
 use super::{Exporter, errors, ids, is_settled, last_success, number, state, sum};
-use crate::canned::Canned;
-use crate::support::{eventually, value};
-use crate::world::{start, still};
+use crate::harness::canned::Canned;
+use crate::harness::partner::{start, still};
+use crate::harness::program::Program;
+use crate::harness::{eventually, value};
 
 fn exchange(name: &str) -> String {
     format!(r#"elements_job_{name}{{customer_id="c-1",service="Microsoft 365",module="Exchange Online"}}"#)
@@ -22,7 +22,7 @@ fn not_understood(field: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_stands_for_never_is_absent() {
+async fn dates_that_mean_never_are_absent() {
     for never in [
         "N/A",
         "",
@@ -32,7 +32,7 @@ async fn what_stands_for_never_is_absent() {
         "01/01/0001 00:00:00",
     ] {
         let fields = json!({"status": "Failed", "startTime": never, "endTime": never, "lastModifyTime": never});
-        let text = told(&[job("A", fields)]).await;
+        let text = exposition_of(&[job("A", fields)]).await;
         for name in ["start", "end", "last_modified"] {
             assert_eq!(
                 value(&text, &exchange(&format!("{name}_timestamp_seconds"))),
@@ -46,14 +46,14 @@ async fn what_stands_for_never_is_absent() {
 }
 
 #[tokio::test]
-async fn a_time_without_a_zone_is_utc() {
+async fn time_without_a_zone_is_utc() {
     for end in [
         "2026-03-01T02:00:00",
         "2026-03-01 02:00:00",
         "03/01/2026 02:00:00",
         "2026-03-01T04:00:00+02:00",
     ] {
-        let text = told(&[job("A", json!({ "endTime": end }))]).await;
+        let text = exposition_of(&[job("A", json!({ "endTime": end }))]).await;
         let expected = seconds("2026-03-01T02:00:00Z");
         assert_eq!(
             value(&text, &exchange("end_timestamp_seconds")),
@@ -64,14 +64,14 @@ async fn a_time_without_a_zone_is_utc() {
 }
 
 #[tokio::test]
-async fn an_end_before_the_start_is_counted() {
-    let text = told(&[job("A", json!({"endTime": "2026-02-28T02:00:00Z"}))]).await;
+async fn end_before_the_start_is_counted() {
+    let text = exposition_of(&[job("A", json!({"endTime": "2026-02-28T02:00:00Z"}))]).await;
     assert_eq!(number(&text, &not_understood("endTime")), 1.0);
 }
 
 #[tokio::test]
-async fn an_end_in_the_future_is_counted_and_no_success() {
-    let text = told(&[job("A", json!({"endTime": "2150-01-01T00:00:00Z"}))]).await;
+async fn end_in_the_future_is_counted_and_not_a_success() {
+    let text = exposition_of(&[job("A", json!({"endTime": "2150-01-01T00:00:00Z"}))]).await;
     assert_eq!(number(&text, &not_understood("endTime")), 1.0);
     for name in ["last_success", "last_backup"] {
         let moment = value(&text, &exchange(&format!("{name}_timestamp_seconds")));
@@ -81,7 +81,7 @@ async fn an_end_in_the_future_is_counted_and_no_success() {
 }
 
 #[tokio::test]
-async fn a_moment_in_the_future_does_not_stand_before_what_happened() {
+async fn time_in_the_future_does_not_hide_earlier_runs() {
     let run = |id: &str, status: &str, start: &str, end: &str, modified: &str| {
         format!(
             r#"{{"value":[{{"jobType":"Microsoft 365","jobModule":"Exchange Online","jobId":"{id}","status":"{status}",
@@ -105,10 +105,13 @@ async fn a_moment_in_the_future_does_not_stand_before_what_happened() {
         ])
         .await;
         let exporter = Exporter::start(&api.base, &["jobs"], &[("ELEMENTS_API__VERSION", "v1")]).await;
-        let first = exporter.settled().await;
         let field = if modified == "N/A" { "startTime" } else { "lastModifyTime" };
-        let counted = format!("elements_exporter_decode_errors_total{{endpoint=\"jobs\",field=\"{field}\"}}");
-        assert!(number(&first, &counted) >= 1.0, "{status}");
+        // A scrape renders counters before the results of polls that end in the meantime.
+        let first = exporter
+            .until(&format!("{status} {field} is counted"), |text| {
+                is_settled(text) && value(text, &not_understood(field)) >= Some(1.0)
+            })
+            .await;
         let last_backup =
             r#"elements_job_last_backup_timestamp_seconds{customer_id="one",service="Microsoft 365",module="Exchange Online"}"#;
         assert!(value(&first, last_backup).is_none_or(|moment| moment == 0.0), "{status}");
@@ -117,16 +120,16 @@ async fn a_moment_in_the_future_does_not_stand_before_what_happened() {
         let shown =
             r#"elements_job_status{customer_id="one",service="Microsoft 365",module="Exchange Online"}"#;
         exporter
-            .until("the failure shows", |text| value(text, shown) == Some(3.0))
+            .until("the failure is exposed", |text| value(text, shown) == Some(3.0))
             .await;
     }))
     .await;
 }
 
 #[tokio::test]
-async fn an_end_a_little_ahead_is_now_and_not_in_the_future() {
+async fn end_slightly_ahead_is_not_in_the_future() {
     let ahead = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(240);
-    let text = told(&[job("A", json!({"endTime": ahead.to_string()}))]).await;
+    let text = exposition_of(&[job("A", json!({"endTime": ahead.to_string()}))]).await;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
     for name in ["last_success", "last_backup", "end"] {
         let moment = number(&text, &exchange(&format!("{name}_timestamp_seconds")));
@@ -135,7 +138,7 @@ async fn an_end_a_little_ahead_is_now_and_not_in_the_future() {
 }
 
 #[tokio::test]
-async fn past_stale_after_only_dated_facts_stay() {
+async fn dated_facts_are_all_that_stays_after_stale_after() {
     let partner = start(still(2)).await;
     let collectors = ["jobs", "protected", "scan_profiles"];
     let stale: Vec<String> = collectors
@@ -161,7 +164,7 @@ async fn past_stale_after_only_dated_facts_stay() {
         FaultKind::Status { code: 404, body: None },
     )]);
     let after = exporter
-        .until("it goes stale", |text| {
+        .until("it becomes stale", |text| {
             collectors
                 .iter()
                 .all(|collector| number(text, &state(collector, "stale")) == 2.0)
@@ -205,12 +208,12 @@ async fn past_stale_after_only_dated_facts_stay() {
 }
 
 #[tokio::test]
-async fn a_suspended_process_comes_back_without_a_burst() {
+async fn suspended_process_resumes_without_a_burst() {
     const SUSPENDED: Duration = Duration::from_secs(4);
     const CUSTOMERS: usize = 5;
     let partner = start(still(CUSTOMERS)).await;
     let program = Program::watching(&partner.base, &["jobs"], &[]).await;
-    program.until_metrics("every poll succeeded", is_settled).await;
+    program.until("every poll succeeded", is_settled).await;
     program.signal("STOP");
     let began = Instant::now();
     eventually("four intervals have passed", || async {
@@ -221,13 +224,14 @@ async fn a_suspended_process_comes_back_without_a_burst() {
     program.signal("CONT");
     let woken = Instant::now();
     let text = program
-        .until_metrics("it polls again", |_| partner.handle.requests().len() >= CUSTOMERS)
+        .until("it polls again", |_| partner.handle.requests().len() >= CUSTOMERS)
         .await;
+    let requested = partner.handle.requests().len() as f64;
+    // A slow machine polls less often, never more often.
     let rounds = 1.0 + woken.elapsed().as_secs_f64() / 0.9;
-    let asked = partner.handle.requests().len() as f64;
     assert!(
-        asked <= (rounds + 1.0) * (CUSTOMERS + 1) as f64,
-        "{asked} requests in {:?}",
+        requested <= (rounds + 1.0) * (CUSTOMERS + 1) as f64,
+        "{requested} requests in {:?}",
         woken.elapsed()
     );
     assert_eq!(sum(&text, "elements_exporter_api_errors_total"), 0.0);

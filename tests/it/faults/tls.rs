@@ -1,4 +1,4 @@
-//! Servers with the certificates of `tests/fixtures/tls`. They answer 404 to whatever they are asked.
+//! Servers with the certificates in `tests/fixtures/tls`. They answer every request with 404.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -10,9 +10,9 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, Stream};
 
-use super::program::fixture;
+use crate::harness::program::fixture;
 
-/// What is right or wrong with the certificate that is shown.
+/// The properties of the server's certificate.
 #[derive(Clone, Copy)]
 pub(super) enum Certificate {
     Good,
@@ -39,7 +39,7 @@ pub(super) struct TlsServer {
 }
 
 impl TlsServer {
-    /// The file of the authority that has signed all certificates but one.
+    /// Returns the file of the authority that signed all certificates but one.
     pub(super) fn authority() -> String {
         fixture("tls/ca.pem")
     }
@@ -77,7 +77,7 @@ impl TlsServer {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// The heads of the requests that came through a handshake.
+    /// Returns the heads of the requests received after a handshake.
     pub(super) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
@@ -87,7 +87,7 @@ fn serve(config: Arc<ServerConfig>, mut stream: TcpStream, log: &Mutex<Vec<Strin
     let mut connection = ServerConnection::new(config).unwrap();
     let mut tls = Stream::new(&mut connection, &mut stream);
     let mut head = [0; 8192];
-    // A client that does not like the certificate ends here.
+    // A client that rejects the certificate ends here.
     let Ok(length) = tls.read(&mut head) else { return };
     log.lock()
         .unwrap()

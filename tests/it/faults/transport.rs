@@ -1,4 +1,4 @@
-//! What goes wrong below HTTP.
+//! Failures below HTTP.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -14,10 +14,11 @@ use super::{
     Exporter, Failing, JOBS_V3, TOKEN, case, errors, hold_each, holds, ids, is_settled, nowhere, number, set, state,
     success, sum,
 };
-use crate::support::{eventually, value};
-use crate::world::{start, still};
+use crate::harness::partner::{Partner, start, still};
+use crate::harness::program::Program;
+use crate::harness::{eventually, value};
 
-/// A list of customers that fails for this reason.
+/// The customer list fails for this reason.
 fn list(reason: &str) -> Failing<'_> {
     Failing {
         collector: "customers",
@@ -27,26 +28,38 @@ fn list(reason: &str) -> Failing<'_> {
     }
 }
 
-/// Points an exporter that knows its customers to another API with a reload, and holds that polls then fail.
+/// Reloads an exporter that knows its customers with another API URL, and checks that its polls then fail.
 async fn holds_at(case: &str, base: &str, reason: &str, more: &[(&str, &str)]) {
     let partner = start(still(2)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[("ELEMENTS_API__TIMEOUT", "1s")]).await;
     let after = holds(&exporter, list(reason), case, async || {
-        let (status, said) = exporter
+        let (status, printed) = exporter
             .reload(|variables| {
-                // The token endpoint stays where it was, so that it is the API that cannot be reached.
+                // The token endpoint stays the same, so that only the API is unreachable.
                 set(variables, "ELEMENTS_API__BASE_URL", base);
                 more.iter().for_each(|(name, value)| set(variables, name, value));
             })
             .await;
-        assert_eq!(status, 200, "{said}");
+        assert_eq!(status, 200, "{printed}");
     })
     .await;
     assert_eq!(number(&after, "elements_up"), 0.0, "{case}");
 }
 
+/// Returns whether each of these customers was requested this many times.
+fn are_polled(partner: &Partner, ids: &[String], times: usize) -> bool {
+    let requests = partner.handle.requests();
+    let polls = |id: &String| {
+        requests
+            .iter()
+            .filter(|request| request.path.contains(id.as_str()))
+            .count()
+    };
+    ids.iter().all(|id| polls(id) >= times)
+}
+
 #[tokio::test]
-async fn a_host_that_cannot_be_resolved_or_reached_holds() {
+async fn unreachable_host_keeps_the_last_known_values() {
     let closed = nowhere();
     tokio::join!(
         holds_at("dns", "https://elements.invalid", "dns", &[]),
@@ -55,10 +68,10 @@ async fn a_host_that_cannot_be_resolved_or_reached_holds() {
 }
 
 #[tokio::test]
-async fn a_tls_handshake_that_fails_holds() {
+async fn failed_tls_handshake_keeps_the_last_known_values() {
     let right = TlsServer::start(Certificate::Good);
     let cases = [
-        ("a certificate of nobody known", Certificate::OtherAuthority),
+        ("a certificate of an unknown authority", Certificate::OtherAuthority),
         ("a certificate for another name", Certificate::OtherName),
         ("an expired certificate", Certificate::Expired),
     ];
@@ -75,19 +88,19 @@ async fn a_tls_handshake_that_fails_holds() {
         );
     }))
     .await;
-    // The same with the right certificate goes through, to a server that has nothing.
+    // With the right certificate, requests succeed; this server returns only 404.
     holds_at("the right certificate", &right.base, "not_found", &more).await;
     assert!(right.requests().iter().all(|request| request.contains("/partner/")));
-    // And without the authority in the configuration it does not.
+    // Without the authority in the configuration, they fail.
     holds_at("an authority that is not configured", &right.base, "tls", &[]).await;
 }
 
 #[tokio::test]
-async fn a_proxy_that_refuses_is_never_bypassed() {
+async fn proxy_that_denies_requests_is_never_bypassed() {
     let proxy = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
     let proxy_url = format!("http://{}", proxy.local_addr().unwrap());
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
+    let requested = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&requested);
     thread::spawn(move || {
         for stream in proxy.incoming() {
             let mut stream = stream.unwrap();
@@ -112,7 +125,7 @@ async fn a_proxy_that_refuses_is_never_bypassed() {
         },
         "407",
         async || {
-            let (status, said) = exporter
+            let (status, printed) = exporter
                 .reload(|variables| {
                     set(variables, "ELEMENTS_API__BASE_URL", &target.base);
                     set(variables, "ELEMENTS_API__TOKEN_URL", &format!("{}{TOKEN}", target.base));
@@ -120,26 +133,26 @@ async fn a_proxy_that_refuses_is_never_bypassed() {
                     set(variables, "ELEMENTS_API__PROXY_URL", &proxy_url);
                 })
                 .await;
-            assert_eq!(status, 200, "{said}");
+            assert_eq!(status, 200, "{printed}");
         },
     )
     .await;
     assert!(number(&after, "elements_exporter_token_failures_total{reason=\"proxy\"}") >= 1.0);
-    assert!(asked.load(Ordering::SeqCst) >= 1);
+    assert!(requested.load(Ordering::SeqCst) >= 1);
     assert_eq!(
         target.connections(),
         0,
-        "what the proxy refuses is not asked for without it"
+        "a request that the proxy denies is not sent directly"
     );
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_or_falls_silent_holds() {
+async fn broken_connection_keeps_the_last_known_values() {
     hold_each([
-        case("closed without an answer", FaultKind::Reset, "interrupted"),
+        case("closed without a response", FaultKind::Reset, "interrupted"),
         case("no answer", FaultKind::Hang, "timeout"),
         case("headers and then silence", FaultKind::HangBody, "timeout"),
-        // The deadline is for the whole request: each drop comes well within it, all of them do not.
+        // The deadline applies to the whole request: each chunk comes well within it, but not all of them.
         case("a body in drips", FaultKind::Drip { bytes: 1, ms: 20 }, "timeout"),
         case("late", FaultKind::Delay { ms: 3_000 }, "timeout"),
     ])
@@ -147,7 +160,7 @@ async fn a_connection_that_breaks_or_falls_silent_holds() {
 }
 
 #[tokio::test]
-async fn a_stale_pooled_connection_is_not_noticed() {
+async fn stale_pooled_connection_is_retried() {
     let partner = start(still(3)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
     let before = exporter.settled().await;
@@ -164,7 +177,7 @@ async fn a_stale_pooled_connection_is_not_noticed() {
 }
 
 #[tokio::test]
-async fn a_poll_that_hangs_holds_up_nobody() {
+async fn poll_that_hangs_delays_no_others() {
     let partner = start(still(4)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[("ELEMENTS_API__TIMEOUT", "5m")]).await;
     exporter.settled().await;
@@ -177,21 +190,13 @@ async fn a_poll_that_hangs_holds_up_nobody() {
     })
     .await;
     partner.handle.clear_requests();
-    eventually("the others go on", || async {
-        let requests = partner.handle.requests();
-        let polled = |id: &String| {
-            requests
-                .iter()
-                .filter(|request| request.path.contains(id.as_str()))
-                .count()
-                >= 2
-        };
-        ids[1..].iter().all(polled).then_some(())
+    eventually("the others continue", || async {
+        are_polled(&partner, &ids[1..], 2).then_some(())
     })
     .await;
     assert!(
         !partner.handle.requests().iter().any(|request| request.path == stuck),
-        "one flight at a time"
+        "one poll at a time"
     );
     let lag = "elements_exporter_poll_lag_seconds{collector=\"jobs\"}";
     exporter.until("the lag shows it", |text| number(text, lag) > 1.0).await;
@@ -199,7 +204,99 @@ async fn a_poll_that_hangs_holds_up_nobody() {
 }
 
 #[tokio::test]
-async fn an_outage_at_the_start_is_served_and_shown() {
+async fn resource_that_hangs_leaves_slots_to_others() {
+    let partner = start(still(20)).await;
+    partner
+        .handle
+        .set_faults(vec![Fault::new("*/cloud-backup-m365/overview", FaultKind::Hang)]);
+    let more = [("ELEMENTS_API__TIMEOUT", "5m"), ("ELEMENTS_API__MAX_CONCURRENCY", "8")];
+    let exporter = Exporter::start(&partner.base, &["protected", "jobs"], &more).await;
+    let ids = ids(&partner);
+    exporter
+        .until("the jobs of all are known", |text| {
+            ids.iter().all(|id| value(text, &success("jobs", id)) == Some(1.0))
+        })
+        .await;
+    let hanging = || {
+        let requests = partner.handle.requests();
+        requests
+            .iter()
+            .filter(|request| request.path.ends_with("/overview"))
+            .count()
+    };
+    eventually("the resource uses its maximum of slots", || async {
+        (hanging() >= 6).then_some(())
+    })
+    .await;
+    partner.handle.clear_requests();
+    eventually("the jobs continue at their interval", || async {
+        are_polled(&partner, &ids, 3).then_some(())
+    })
+    .await;
+    assert_eq!(hanging(), 0, "three quarters of the slots and no more");
+}
+
+#[tokio::test]
+async fn invalid_authority_is_reported_with_its_file_and_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("authorities.pem");
+    let good = std::fs::read_to_string(TlsServer::authority()).unwrap();
+    let bad = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    for (content, number) in [
+        (format!("{good}{bad}"), "certificate 2"),
+        (bad.to_owned(), "certificate 1"),
+    ] {
+        std::fs::write(&file, content).unwrap();
+        let more = [("ELEMENTS_API__CA_FILE", file.to_str().unwrap())];
+        let program = Program::spawn(super::every_second("https://127.0.0.1:1", &[], &more), &[]);
+        let output = program.ended().await;
+        assert_eq!(output.code, Some(78), "{}", output.stderr);
+        for part in ["api.ca_file", file.to_str().unwrap(), number] {
+            assert!(output.stderr.contains(part), "{part}: {}", output.stderr);
+        }
+    }
+    // A byte order mark before the first certificate is ignored.
+    std::fs::write(&file, format!("\u{feff}{good}")).unwrap();
+    let server = TlsServer::start(Certificate::Good);
+    let more = [("ELEMENTS_API__CA_FILE", file.to_str().unwrap())];
+    holds_at("a byte order mark", &server.base, "not_found", &more).await;
+}
+
+#[tokio::test]
+async fn urls_without_tls_need_no_certificate_authorities() {
+    let empty = tempfile::tempdir().unwrap();
+    let nowhere = empty.path().join("authorities.pem");
+    let variables = vec![
+        ("SSL_CERT_DIR".into(), empty.path().into()),
+        ("SSL_CERT_FILE".into(), nowhere.into()),
+    ];
+    let arguments = [
+        "demo",
+        "--web.listen-address=127.0.0.1:0",
+        "--simulator.listen-address=127.0.0.1:0",
+    ];
+    let demo = Program::spawn(variables.clone(), &arguments);
+    eventually("the demo lists its customers", || async {
+        demo.stderr().contains("customers added").then_some(())
+    })
+    .await;
+    // With TLS, the error names the configuration key.
+    let mut encrypted = super::every_second("https://127.0.0.1:1", &[], &[]);
+    encrypted.extend(variables.clone());
+    for arguments in [&[][..], &["check"], &["once"]] {
+        let output = Program::spawn(encrypted.clone(), arguments).ended().await;
+        assert_eq!(output.code, Some(78), "{arguments:?}: {}", output.stderr);
+        let named = output.stderr.contains("api.ca_file: ") && !output.stderr.contains("builder error");
+        assert!(named, "{arguments:?}: {}", output.stderr);
+    }
+    let asks = ["healthcheck", "--web.listen-address=192.0.2.1:1"];
+    let output = Program::spawn(variables, &asks).ended().await;
+    assert_eq!(output.code, Some(1));
+    assert!(!output.stderr.contains("builder error"), "{}", output.stderr);
+}
+
+#[tokio::test]
+async fn outage_at_the_start_is_served_and_shown() {
     let base = nowhere();
     let exporter = Exporter::start(&base, &["jobs"], &[]).await;
     let text = exporter
@@ -217,7 +314,7 @@ async fn an_outage_at_the_start_is_served_and_shown() {
 }
 
 #[tokio::test]
-async fn customers_that_hang_do_not_take_every_place() {
+async fn customers_that_hang_do_not_use_every_slot() {
     let partner = start(still(6)).await;
     let ids = ids(&partner);
     let hanging = ids.iter().take(2);
@@ -236,6 +333,6 @@ async fn customers_that_hang_do_not_take_every_place() {
     assert_eq!(
         sum(&text, "elements_exporter_api_errors_total"),
         0.0,
-        "before those that hang have given up"
+        "before the hanging polls time out"
     );
 }

@@ -1,4 +1,4 @@
-//! Chromium without a window, driven over the DevTools protocol through a pipe: one browser with one tab.
+//! Headless Chromium, controlled over the DevTools protocol through a pipe: one browser with one tab.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -8,16 +8,15 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// How long the browser may take to answer, or a page to come true, on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::harness::PATIENCE;
 
-/// How long to wait between two looks at a page.
-const GLANCE: Duration = Duration::from_millis(20);
+/// Pause between two checks of a page.
+const POLL_PAUSE: Duration = Duration::from_millis(20);
 
-/// How long the browser may take to end by itself.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// How long the browser may take to exit.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Hands file descriptors 3 and 4 to the browser, which speaks through them.
+/// Passes file descriptors 3 and 4 to the browser, which uses them for the protocol.
 const WIRED: &str = "exec \"$0\" \"$@\" 3<&0 4>&1 0</dev/null 1>/dev/null";
 
 const FLAGS: &[&str] = &[
@@ -100,7 +99,7 @@ impl Browser {
         self.size(1280, 900);
     }
 
-    /// Calls a method and gives its result.
+    /// Calls a method and returns its result.
     fn call(&mut self, method: &str, params: Value) -> Value {
         let answer = self.try_call(method, params);
         assert!(answer.get("error").is_none(), "{method}: {answer}");
@@ -131,7 +130,7 @@ impl Browser {
     fn next_message(&mut self, began: Instant, waiting_for: &str) -> Value {
         match self.messages.recv_timeout(PATIENCE.saturating_sub(began.elapsed())) {
             Ok(message) => message,
-            Err(RecvTimeoutError::Timeout) => panic!("the browser does not answer {waiting_for}"),
+            Err(RecvTimeoutError::Timeout) => panic!("the browser does not respond to {waiting_for}"),
             Err(RecvTimeoutError::Disconnected) => panic!("there is no browser; tests/run installs it"),
         }
     }
@@ -148,7 +147,7 @@ impl Browser {
         }
     }
 
-    /// What an expression is worth in the page.
+    /// Evaluates an expression in the page.
     pub fn eval(&mut self, expression: &str) -> Value {
         let params = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
         let result = self.call("Runtime.evaluate", params);
@@ -161,16 +160,18 @@ impl Browser {
         self.eval(&expression).as_str().unwrap().to_owned()
     }
 
-    /// Waits until an expression is true. Between two pages there is none to ask, and then it is not.
+    /// Waits until an expression is true of a completely loaded page, because an incomplete page can match almost
+    /// anything. Between two pages the expression is false.
     pub fn until(&mut self, expression: &str) {
         let began = Instant::now();
-        let params = json!({"expression": expression, "returnByValue": true});
+        let whole = format!("document.readyState === 'complete' && ({expression})");
+        let params = json!({"expression": whole, "returnByValue": true});
         while self.try_call("Runtime.evaluate", params.clone())["result"]["result"]["value"] != json!(true) {
             if began.elapsed() > PATIENCE {
                 let page = self.eval("document.body.innerText");
                 panic!("still not: {expression}; the page says {page}");
             }
-            if let Ok(event) = self.messages.recv_timeout(GLANCE) {
+            if let Ok(event) = self.messages.recv_timeout(POLL_PAUSE) {
                 self.events.push(event);
             }
         }
@@ -217,7 +218,7 @@ impl Browser {
         self.call("Input.insertText", json!({"text": text}));
     }
 
-    /// Keeps a picture of the page where `EXPORTER_TEST_SCREENSHOTS` says.
+    /// Saves a screenshot in the directory in `EXPORTER_TEST_SCREENSHOTS`.
     pub fn picture(&mut self, name: &str) {
         use base64::Engine as _;
         let Ok(directory) = std::env::var("EXPORTER_TEST_SCREENSHOTS") else {
@@ -230,11 +231,11 @@ impl Browser {
         std::fs::write(format!("{directory}/{name}.png"), image).unwrap();
     }
 
-    /// What the console has said that is no mere notice.
-    pub fn complaints(&mut self) -> Vec<String> {
-        // Whatever was said before this answer is heard by then.
+    /// Returns the warnings and errors of the console so far.
+    pub fn console_messages(&mut self) -> Vec<String> {
+        // Messages sent before this response have then been received.
         self.eval("0");
-        let mut complaints = Vec::new();
+        let mut messages = Vec::new();
         for event in &self.events {
             let params = &event["params"];
             let complains = match event["method"].as_str().unwrap_or_default() {
@@ -244,10 +245,10 @@ impl Browser {
                 _ => false,
             };
             if complains {
-                complaints.push(params.to_string());
+                messages.push(params.to_string());
             }
         }
-        complaints
+        messages
     }
 }
 
@@ -260,11 +261,11 @@ impl Drop for Browser {
 }
 
 impl Browser {
-    /// Asks it to end, so that the processes it has started end too.
+    /// Asks the browser to exit, so that its child processes exit as well.
     fn try_close(&mut self) -> std::io::Result<()> {
         self.input.write_all(b"{\"id\":0,\"method\":\"Browser.close\"}\0")?;
-        // Its end of the pipe closes with it.
-        while self.messages.recv_timeout(FAREWELL).is_ok() {}
+        // Its end of the pipe closes when it exits.
+        while self.messages.recv_timeout(EXIT_TIMEOUT).is_ok() {}
         Ok(())
     }
 }

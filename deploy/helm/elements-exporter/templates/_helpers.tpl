@@ -2,16 +2,47 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* A label has 63 characters at most, and a StatefulSet writes its name and a hash of ten into one. */}}
-{{- define "elements-exporter.fullname" -}}
+{{/* A label has at most 63 characters, and a StatefulSet adds a hash of ten to its name. */}}
+{{- define "elements-exporter.release" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
 {{- $full := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
 {{- default $full .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
 {{- end -}}
 
+{{/* The same for one of several accounts. */}}
+{{- define "elements-exporter.fullname" -}}
+{{- $release := include "elements-exporter.release" . -}}
+{{- with .Values.account -}}
+{{- $release = printf "%s-%s" ($release | trunc 31 | trimSuffix "-") . -}}
+{{- end -}}
+{{- $release -}}
+{{- end -}}
+
 {{- define "elements-exporter.selector" -}}
 app.kubernetes.io/name: {{ include "elements-exporter.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
+{{- with .Values.account }}
+app.kubernetes.io/component: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{/* Renders a template for each account, or once without accounts: a dict with root and template. The values of an
+account are those of the chart, overridden by its auth and config. */}}
+{{- define "elements-exporter.ofEachAccount" -}}
+{{- $root := .root -}}
+{{- $template := .template -}}
+{{- range default (list dict) $root.Values.accounts -}}
+{{- $own := dict "auth" (default dict .auth) "config" (default dict .config) -}}
+{{- $values := mergeOverwrite (deepCopy $root.Values) $own -}}
+{{- $_ := set $values "account" (default (default "" $root.Values.account) .name) -}}
+{{- $_ := set $values "accounts" list -}}
+{{- $context := dict "Values" $values "Release" $root.Release "Chart" $root.Chart "Template" $root.Template "Files" $root.Files "Capabilities" $root.Capabilities -}}
+{{- include "elements-exporter.validate" $context -}}
+{{- with include $template $context | trim }}
+---
+{{ . }}
+{{- end }}
+{{- end -}}
 {{- end -}}
 
 {{- define "elements-exporter.labels" -}}
@@ -22,7 +53,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
 {{- define "elements-exporter.serviceAccountName" -}}
-{{- $own := .Values.serviceAccount.create | ternary (include "elements-exporter.fullname" .) "default" -}}
+{{- $own := .Values.serviceAccount.create | ternary (include "elements-exporter.release" .) "default" -}}
 {{- default $own .Values.serviceAccount.name -}}
 {{- end -}}
 
@@ -75,10 +106,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 {{- $set := dict "auth" $auth "state" (dict "file" "/var/lib/elements_exporter/state") -}}
+{{- if .root.Values.attributes -}}
+{{- $_ := set $set "customers" (dict "attributes_file" "/etc/elements_exporter/attributes/attributes.csv") -}}
+{{- end -}}
 {{- mergeOverwrite (deepCopy .root.Values.config) $set | toYaml -}}
 {{- end -}}
 
-{{/* What cannot be meant is refused before anything is made of it. */}}
+{{/* Rejects invalid combinations of values before anything is rendered. */}}
 {{- define "elements-exporter.validate" -}}
 {{- with .Values.auth -}}
 {{- if and .registrations (ne (len .registrations) (int $.Values.shards)) -}}
@@ -102,6 +136,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- if and .Values.serviceMonitor.enabled .Values.podMonitor.enabled -}}
 {{- fail "serviceMonitor and podMonitor: enable one of them, because each scrapes everything" -}}
+{{- end -}}
+{{- if and .Values.state.existingClaim .Values.account -}}
+{{- fail "state.existingClaim goes without accounts only: each needs a state of its own" -}}
 {{- end -}}
 {{- if and .Values.state.existingClaim (gt (int .Values.shards) 1) -}}
 {{- fail "state.existingClaim goes with one shard only: each needs a state of its own" -}}

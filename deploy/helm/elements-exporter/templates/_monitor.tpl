@@ -13,17 +13,17 @@ scrapeTimeout: {{ .monitor.scrapeTimeout }}
 {{ toYaml . }}
 {{- end }}
 relabelings:
-  # The operator gives every target these labels, and the exporter has some of them itself, with another meaning: the
-  # service that is backed up, the endpoint of the API, the container of an object. Prometheus would rename the
-  # exporter's to exported_service and so on, and no rule or dashboard would find them.
+  # The operator adds these labels to every target, and the exporter has some of them with other meanings: the service
+  # that is backed up, the endpoint of the API, the container of an object. Prometheus would rename the exporter's
+  # labels to exported_service and so on, and rules and dashboards would not find them.
   - action: labeldrop
     regex: service|endpoint|container|pod
-  # The address of a pod is another after each restart. A name that stays lets series go on.
+  # The address of a pod changes with each restart. With a constant name, series continue.
   {{- if gt (int .root.Values.shards) 1 }}
   - sourceLabels: [__meta_kubernetes_namespace, __meta_kubernetes_pod_name]
     separator: /
     targetLabel: instance
-  # Two exporters of one job stand in for each other, as the rules see it. Shards do not: each is a job of its own.
+  # The rules treat exporters of one job as replicas. Shards are not replicas, so each is a separate job.
   - sourceLabels: [__meta_kubernetes_pod_name]
     targetLabel: job
   {{- else }}

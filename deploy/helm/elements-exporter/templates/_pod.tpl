@@ -18,13 +18,13 @@ metadata:
     {{- toYaml . | nindent 4 }}
     {{- end }}
   annotations:
-    # The exporter reads its configuration again at a signal only, so a change of it starts new pods.
+    # Without --config.auto-reload, the exporter does not notice a changed configuration, so a change restarts the pods.
     checksum/config: {{ include (print $.Template.BasePath "/configmap.yaml") . | sha256sum }}
     {{- with .Values.podAnnotations }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
 spec:
-  # The exporter asks nothing of Kubernetes, neither by a token nor by the addresses of other services.
+  # The exporter does not use the Kubernetes API, so it needs neither a token nor service links.
   serviceAccountName: {{ include "elements-exporter.serviceAccountName" . }}
   automountServiceAccountToken: false
   enableServiceLinks: false
@@ -34,7 +34,7 @@ spec:
   {{- end }}
   securityContext:
     {{- toYaml .Values.podSecurityContext | nindent 4 }}
-  # Answers under way are drained and the state is saved, which takes ten seconds at most.
+  # Pending responses are completed and the state is saved, which takes at most ten seconds.
   terminationGracePeriodSeconds: 20
   containers:
     - name: elements-exporter
@@ -42,13 +42,13 @@ spec:
       imagePullPolicy: {{ .Values.image.pullPolicy }}
       args:
         {{- if .Values.auth.registrations }}
-        # A registration, and so a file, for each pod.
+        # One registration, and therefore one file, per pod.
         - --config.file=/etc/elements_exporter/config/elements-{{ $sharded | ternary "$(POD_INDEX)" "0" }}.yml
         {{- else }}
         - --config.file=/etc/elements_exporter/config/elements.yml
         {{- end }}
         {{- if $sharded }}
-        # Kubernetes puts the values in; no shell is needed.
+        # Kubernetes expands the variables; no shell is needed.
         - --shard=$(POD_INDEX)/{{ .Values.shards }}
         {{- end }}
         - --log.level={{ .Values.log.level }}
@@ -77,9 +77,9 @@ spec:
       ports:
         - name: metrics
           containerPort: 10027
-      # Neither asks the API. An outage there makes no pod unhealthy, and a restart would not mend it.
+      # Neither probe calls the API: an outage of the API makes no pod unhealthy, and a restart would not help.
       {{- if .Values.web.existingSecret }}
-      # A password guards these paths, too, and the kubelet has none; being asked for one is a sign of life.
+      # The password also protects these paths, and the kubelet has none. A response that demands it counts as healthy.
       livenessProbe:
         exec:
           command:
@@ -91,8 +91,8 @@ spec:
             {{- end }}
         periodSeconds: 30
         timeoutSeconds: 5
-      # Without a password it can be told that TLS is served, and whether the exporter is ready; with one, or where a
-      # certificate is asked for, only that it serves.
+      # Without a password, the probe checks that the exporter serves TLS and is ready. With a password or required
+      # client certificates, it only checks that the exporter serves.
       readinessProbe:
         exec:
           command:
@@ -111,8 +111,8 @@ spec:
           port: metrics
         periodSeconds: 30
         timeoutSeconds: 5
-      # From the first list of customers on, or from a state that was restored. Scrapes do not wait for it: see the
-      # Service. It holds back a rollout whose credentials do not work.
+      # Ready after the first customer list, or after a restored state. Scrapes do not depend on it; see the Service. A
+      # rollout with invalid credentials does not complete.
       readinessProbe:
         httpGet:
           path: {{ .Values.web.routePrefix }}/-/ready
@@ -127,7 +127,12 @@ spec:
         - name: config
           mountPath: /etc/elements_exporter/config
           readOnly: true
-        # The whole volume and no subPath, which a change of the Secret would never reach.
+        {{- if .Values.attributes }}
+        - name: attributes
+          mountPath: /etc/elements_exporter/attributes
+          readOnly: true
+        {{- end }}
+        # The whole volume without subPath, because changes of the Secret do not update a subPath.
         - name: secret
           mountPath: /etc/elements_exporter/secret
           readOnly: true
@@ -142,10 +147,15 @@ spec:
     - name: config
       configMap:
         name: {{ include "elements-exporter.fullname" . }}
+    {{- if .Values.attributes }}
+    - name: attributes
+      configMap:
+        name: {{ include "elements-exporter.fullname" . }}-attributes
+    {{- end }}
     - name: secret
       secret:
         secretName: {{ include "elements-exporter.secretName" . }}
-        # For the group of the pod, and for nobody else.
+        # Readable for the group of the pod only.
         defaultMode: 0440
         items:
           {{- range include "elements-exporter.secretKeys" . | fromJsonArray }}

@@ -1,0 +1,105 @@
+//! Reasons why there is no token, and the pause before the next request.
+
+use std::time::Duration;
+
+use crate::api::credential::CredentialError;
+
+/// First and longest pause after the registration was rejected. A wrong secret does not become valid within seconds,
+/// and frequent requests to an identity provider lock accounts.
+const REJECTED_BACKOFF: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(15 * 60));
+
+/// First and longest pause after the token endpoint was unreachable or sent an invalid response.
+const UNREACHABLE_BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+
+/// Clock skew above which a rejection is more likely due to the skew than to the certificate. Assertions are valid from
+/// one minute before to five minutes after they are signed.
+const SIGNIFICANT_SKEW_SECONDS: i64 = 60;
+
+/// All values of [`Error::reason`], so that counters can start at zero.
+pub const REASONS: &[&str] = &[
+    "invalid_client",
+    "credential",
+    "throttled",
+    "server_error",
+    "unexpected_status",
+    "decode",
+    "dns",
+    "connect",
+    "tls",
+    "proxy",
+    "timeout",
+    "interrupted",
+    "too_large",
+];
+
+/// Reason why there is no token.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The client id, secret or certificate was rejected.
+    #[error("the token endpoint rejected the client id, secret or certificate ({code}){}", skew_hint(*skew))]
+    InvalidClient {
+        /// The error code in the response.
+        code: String,
+        /// Seconds by which the server's clock is ahead, if the response has a date.
+        skew: Option<i64>,
+    },
+    /// The secret or the certificate cannot be read.
+    #[error("the credential cannot be read")]
+    Credential(#[source] CredentialError),
+    /// The token endpoint is unreachable.
+    #[error("cannot reach the token endpoint")]
+    Unreachable(#[source] Box<crate::api::Error>),
+    /// The token endpoint throttles; contains the requested pause.
+    #[error("the token endpoint throttles requests")]
+    Throttled(Option<Duration>),
+    /// The token endpoint returned a status that is not about the credential.
+    #[error("the token endpoint returned status {0}")]
+    Status(u16),
+    /// The response contains no token.
+    #[error("the token response contains no token")]
+    Malformed,
+}
+
+fn skew_hint(skew: Option<i64>) -> String {
+    match skew {
+        Some(skew) if skew.abs() > SIGNIFICANT_SKEW_SECONDS => {
+            let side = if skew > 0 { "ahead of" } else { "behind" };
+            let skew = humantime::format_duration(Duration::from_secs(skew.unsigned_abs()));
+            format!("; the server's clock is {skew} {side} this machine's, which may be the cause")
+        }
+        _ => String::new(),
+    }
+}
+
+impl Error {
+    /// Returns the value of the label `reason`.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::InvalidClient { .. } => "invalid_client",
+            Self::Credential(_) => "credential",
+            Self::Unreachable(error) => error.reason(),
+            Self::Throttled(_) => "throttled",
+            Self::Status(500..=599) => "server_error",
+            Self::Status(_) => "unexpected_status",
+            Self::Malformed => "decode",
+        }
+    }
+
+    /// Returns the pause after this error, the `failures`th in a row.
+    pub(super) fn pause(&self, failures: u32) -> Duration {
+        let (first, longest) = self.backoff();
+        let grown = (first * 2u32.saturating_pow(failures.clamp(1, 16) - 1)).min(longest);
+        // At least the pause of other failures, because the endpoint may repeatedly request no pause.
+        match self {
+            Self::Throttled(Some(wait)) => grown.max(*wait),
+            _ => grown,
+        }
+    }
+
+    fn backoff(&self) -> (Duration, Duration) {
+        match self {
+            Self::InvalidClient { .. } | Self::Credential(_) => REJECTED_BACKOFF,
+            Self::Throttled(_) | Self::Unreachable(_) | Self::Status(_) | Self::Malformed => UNREACHABLE_BACKOFF,
+        }
+    }
+}

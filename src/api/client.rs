@@ -1,0 +1,88 @@
+//! Selects the generation of the API: the configured one, or the newer if the registration has its permission.
+
+use std::sync::OnceLock;
+
+use super::transport::Transport;
+use super::{Api, Endpoint, Error, Failure, Generation, v1, v3};
+
+/// Configured generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// This generation.
+    Fixed(Generation),
+    /// The second if the registration has its customers permission, otherwise the first.
+    Auto,
+}
+
+/// Client that selects the generation.
+#[derive(Debug)]
+pub struct ApiClient {
+    v1: v1::Client,
+    v3: v3::Client,
+    choice: Choice,
+    found: OnceLock<Generation>,
+}
+
+impl ApiClient {
+    /// Creates a client over one transport, which both generations share, with host, rate limiter and tokens.
+    pub fn new(transport: Transport, choice: Choice, v1_base_path: &str) -> Self {
+        Self {
+            v1: v1::Client::new(transport.clone(), v1_base_path),
+            v3: v3::Client::new(transport),
+            choice,
+            found: OnceLock::new(),
+        }
+    }
+
+    /// Takes over the generation that an earlier client of the same API selected.
+    pub fn carry_over(&self, earlier: &Self) {
+        if let Some(found) = earlier.found.get() {
+            let _ = self.found.set(*found);
+        }
+    }
+
+    /// Returns the client to use. In `auto` mode the first call that gets a token selects the generation.
+    ///
+    /// # Errors
+    /// If the generation is not selected yet and no token can be fetched.
+    pub async fn api(&self) -> Result<Api, Failure> {
+        let generation = match self.generation() {
+            Some(generation) => generation,
+            None => {
+                let found = self.find().await.map_err(|error| error.at(Endpoint::Token))?;
+                *self.found.get_or_init(|| found)
+            }
+        };
+        Ok(match generation {
+            Generation::V1 => Api::V1(self.v1.clone()),
+            Generation::V3 => Api::V3(self.v3.clone()),
+        })
+    }
+
+    /// Returns the selected generation; `None` before that.
+    pub fn generation(&self) -> Option<Generation> {
+        match self.choice {
+            Choice::Fixed(generation) => Some(generation),
+            Choice::Auto => self.found.get().copied(),
+        }
+    }
+
+    /// Returns the transport of requests.
+    pub fn transport(&self) -> &Transport {
+        self.v3.transport()
+    }
+
+    async fn find(&self) -> Result<Generation, Error> {
+        let tokens = self.transport().tokens();
+        match tokens.token(v3::scope::CUSTOMERS).await {
+            Ok(_) => return Ok(Generation::V3),
+            Err(Error::NotPermitted(_)) => {}
+            Err(error) => return Err(error),
+        }
+        match tokens.token(v1::scope::CUSTOMERS).await {
+            Ok(_) => Ok(Generation::V1),
+            Err(Error::NotPermitted(_)) => Err(Error::NotPermitted(v3::scope::CUSTOMERS)),
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The id by which the vendor's support finds a call.
+
+use std::fmt;
+
+use reqwest::header::HeaderMap;
+
+/// The response header with the id.
+const HEADER: &str = "request-id";
+
+/// Maximum length of an id, in characters: a UUID has 36, and tracing systems add up to 55.
+const MAX_CHARS: usize = 64;
+
+/// The id of a call from its response, safe to log: limited in length, and without unusual characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestId(Box<str>);
+
+impl RequestId {
+    /// Returns the id in the headers of a response.
+    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+        let value = headers.get(HEADER)?.as_bytes().trim_ascii();
+        let id: String = value.iter().take(MAX_CHARS).copied().map(log_safe).collect();
+        (!id.is_empty()).then(|| Self(id.into()))
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn log_safe(byte: u8) -> char {
+    match byte {
+        b'-' | b'_' | b'.' | b':' | b'|' | b'/' | b'+' | b'=' => char::from(byte),
+        byte if byte.is_ascii_alphanumeric() => char::from(byte),
+        _ => '?',
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::HeaderValue;
+
+    use super::*;
+
+    fn shown(value: &[u8]) -> Option<String> {
+        let headers = HeaderMap::from_iter([("request-id".parse().unwrap(), HeaderValue::from_bytes(value).unwrap())]);
+        RequestId::of(&headers).map(|id| id.to_string())
+    }
+
+    #[test]
+    fn id_is_bounded_and_safe_to_log() {
+        let uuid = "caf94a75-2cc6-43aa-b04b-794c8baf5ea3";
+        assert_eq!(shown(uuid.as_bytes()).as_deref(), Some(uuid));
+        assert_eq!(shown(b" |4bf9.1_a: ").as_deref(), Some("|4bf9.1_a:"));
+        assert_eq!(shown(b"a\tb\" c=<x>@\xff").as_deref(), Some("a?b??c=?x???"));
+        assert_eq!(shown(&[b'x'; 5000]).map(|id| id.len()), Some(MAX_CHARS));
+        assert_eq!(shown(b""), None);
+        assert_eq!(RequestId::of(&HeaderMap::new()), None);
+    }
+}

@@ -1,0 +1,100 @@
+//! Explains errors and suggests remedies.
+
+use crate::api::{self, Failure};
+
+/// Explains the error of a collector, with a remedy. The endpoint is named if it is not the collector's own.
+pub(super) fn explain(failure: &Failure, collector: &str) -> String {
+    let told = match &failure.error {
+        api::Error::Auth(cause) => plainly(cause),
+        error => plainly(error),
+    };
+    let told = match advice(&failure.error) {
+        Some(advice) => format!("{told}; {advice}"),
+        None => told,
+    };
+    match failure.endpoint.as_str() {
+        endpoint if endpoint == collector => told,
+        endpoint => format!("{endpoint}: {told}"),
+    }
+}
+
+/// Returns a remedy for a failed poll, unless the error contains one.
+fn advice(error: &api::Error) -> Option<&'static str> {
+    Some(match error {
+        api::Error::Dns(_) | api::Error::Connect(_) | api::Error::Tls(_) | api::Error::Proxy(_) => {
+            "see the connection checks above"
+        }
+        api::Error::Timeout(_) => "the API or the network is slow; increase api.timeout",
+        api::Error::Status(401) => "a new token was rejected: api.base_url and api.token_url must match",
+        api::Error::Status(400 | 404 | 405) => {
+            "see api.version and api.base_url; for one customer, check that it still exists"
+        }
+        api::Error::Status(408 | 500..=599) | api::Error::Unavailable(_) => {
+            "server-side error; check the vendor's status page and retry"
+        }
+        api::Error::Throttled => {
+            "the API throttled every attempt (429); try again later, or lower api.requests_per_second"
+        }
+        api::Error::Redirect(_) | api::Error::Decode(_) => {
+            "the response may not be from the API, for example a login page; check api.base_url"
+        }
+        _ => return None,
+    })
+}
+
+/// Returns a remedy for an unreachable host.
+pub(super) fn remedy(error: &api::Error, is_proxied: bool) -> &'static str {
+    match (error, is_proxied) {
+        (api::Error::Dns(_), _) => remedy_of_dns(is_proxied),
+        (api::Error::Tls(_), _) => {
+            "add the CA of a TLS-inspecting proxy to api.ca_file; check that the port serves TLS"
+        }
+        (api::Error::Proxy(_), _) => {
+            "check address, user name and password in api.proxy_url, and the proxy's allow list"
+        }
+        (api::Error::Timeout(_) | api::Error::Connect(_), false) => {
+            "a firewall may block the connection, or api.proxy_url must be set"
+        }
+        (api::Error::Timeout(_) | api::Error::Connect(_), true) => {
+            "neither the proxy nor the host behind it responds; check api.proxy_url"
+        }
+        _ => "check the network path",
+    }
+}
+
+/// Returns what to check where a name cannot be resolved.
+pub(super) fn remedy_of_dns(is_proxied: bool) -> &'static str {
+    match is_proxied {
+        false => "check DNS on this machine",
+        true => "check the host of api.proxy_url",
+    }
+}
+
+/// Errors of the HTTP library about a proxy, with their meaning.
+const OF_PROXIES: [(&str, &str); 2] = [
+    ("tunnel error: unsuccessful", "it refuses to connect to this host"),
+    (
+        "tunnel error: proxy authorization required",
+        "it asks for a user name and a password",
+    ),
+];
+
+/// Returns an error with its causes. Only the innermost layer of the HTTP library is included: the other layers only
+/// say that there is a cause.
+pub(super) fn plainly(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(mut cause) = next {
+        if cause.is::<reqwest::Error>() {
+            while let Some(inner) = cause.source() {
+                cause = inner;
+            }
+        }
+        let told = cause.to_string();
+        let known = OF_PROXIES.iter().find(|(said, _)| *said == told);
+        text.push_str(": ");
+        text.push_str(known.map_or(&told, |(_, means)| means));
+        next = cause.source();
+    }
+    text
+}

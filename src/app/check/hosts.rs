@@ -1,0 +1,148 @@
+//! Checks DNS, TLS, proxy and clock skew.
+
+use std::time::{Duration, SystemTime};
+
+use url::Url;
+
+use super::advice::{plainly, remedy, remedy_of_dns};
+use super::report::{Finding, Outcome};
+use super::{Check, authorities};
+use crate::api::probe;
+use crate::app::Error;
+use crate::config::ProxyUrl;
+use crate::domain::{Timestamp, counted};
+
+/// Largest accepted clock skew. A larger one makes restore points look older or younger than they are, and can cause
+/// certificates and tokens to be rejected.
+const CLOCK_TOLERANCE_SECONDS: u64 = 60;
+
+/// Warn if a certificate expires within this.
+const CERTIFICATE_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
+
+impl Check<'_> {
+    /// Checks DNS, TLS, proxy and clock skew.
+    pub(super) async fn look_at_hosts(&mut self) -> Result<(), Error> {
+        let api = &self.config.api;
+        let proxy = api.proxy_url.as_ref().map(ProxyUrl::expose);
+        let authorities = authorities(api.ca_file.as_deref())?;
+        let resolved = match proxy {
+            Some(proxy) => vec![proxy],
+            None => hosts(&[&api.token_url, &api.base_url]),
+        };
+        let mut lost: Vec<&str> = Vec::new();
+        for url in resolved {
+            let finding = match probe::resolve(url).await {
+                Ok((1, address)) => (Outcome::Ok, "ok", address),
+                Ok((addresses, first)) => (Outcome::Ok, "ok", format!("{addresses} addresses, the first {first}")),
+                Err(problem) => {
+                    lost.extend(url.host_str());
+                    let look = remedy_of_dns(proxy.is_some());
+                    (Outcome::FellShort, "failed", format!("{problem}; {look}"))
+                }
+            };
+            self.found(format!("DNS {}", host(url)), finding);
+        }
+        for url in hosts(&[&api.token_url, &api.base_url]) {
+            let name = format!("{} {}", way(url), host(url));
+            let first = proxy.unwrap_or(url);
+            if first.host_str().is_some_and(|host| lost.contains(&host)) {
+                let told = format!("{} has no address", host(first));
+                self.found(name, (Outcome::NotTried, "not tried", told));
+                continue;
+            }
+            let answer = match probe::probe(url, proxy, &authorities, api.timeout).await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    let told = format!("{}; {}", plainly(&error), remedy(&error, proxy.is_some()));
+                    self.found(name, (Outcome::FellShort, "failed", told));
+                    continue;
+                }
+            };
+            let took = Duration::from_millis(u64::try_from(answer.took.as_millis()).unwrap_or(u64::MAX));
+            let took = humantime::format_duration(took);
+            let (outcome, told) = certificate(answer.certificate_end);
+            let result = if outcome == Outcome::Ok { "ok" } else { "expires soon" };
+            let told = format!("responded in {took} (status {}; any is fine){told}", answer.status);
+            self.found(name, (outcome, result, told));
+            self.found(format!("clock {}", host(url)), clock(answer.skew));
+        }
+        Ok(())
+    }
+
+    fn found(&mut self, name: String, (outcome, result, detail): (Outcome, &'static str, String)) {
+        self.report.connection.push(Finding::new(name, outcome, result, detail));
+    }
+}
+
+fn certificate(end: Option<i64>) -> (Outcome, String) {
+    let Some(end) = end else {
+        return (Outcome::Ok, String::new());
+    };
+    let left = Timestamp::from_unix_seconds(end).since(Timestamp::from(SystemTime::now()));
+    let days = left.as_secs() / 86_400;
+    let outcome = if left < CERTIFICATE_WARNING {
+        Outcome::FellShort
+    } else {
+        Outcome::Ok
+    };
+    (
+        outcome,
+        format!(", certificate valid for {}", counted(days, "day", "days")),
+    )
+}
+
+pub(super) fn clock(skew: Option<i64>) -> (Outcome, &'static str, String) {
+    match skew {
+        None => (Outcome::Off, "unknown", "the response has no Date header".to_owned()),
+        Some(skew) if skew.unsigned_abs() <= CLOCK_TOLERANCE_SECONDS => {
+            (Outcome::Ok, "ok", format!("{} s apart", skew.unsigned_abs()))
+        }
+        Some(skew) => {
+            let apart = humantime::format_duration(Duration::from_secs(skew.unsigned_abs()));
+            let side = if skew > 0 { "behind" } else { "ahead" };
+            let told =
+                format!("this machine is {apart} {side}; set the clock; the age of restore points depends on it");
+            (Outcome::FellShort, "differs", told)
+        }
+    }
+}
+
+/// Returns how long a credential is still valid.
+pub(super) fn expiry(end: i64) -> (Outcome, &'static str, String) {
+    let (end, now) = (Timestamp::from_unix_seconds(end), Timestamp::from(SystemTime::now()));
+    let days = |length: Duration| counted(length.as_secs() / 86_400, "day", "days");
+    let left = end.since(now);
+    if end <= now {
+        (Outcome::FellShort, "expired", format!("{} ago", days(now.since(end))))
+    } else if left < CERTIFICATE_WARNING {
+        (Outcome::FellShort, "expires soon", format!("in {}", days(left)))
+    } else {
+        (Outcome::Ok, "valid", format!("for {}", days(left)))
+    }
+}
+
+/// Removes URLs with the same origin.
+fn hosts<'u>(urls: &[&'u Url]) -> Vec<&'u Url> {
+    let mut distinct: Vec<&Url> = Vec::new();
+    for url in urls {
+        if !distinct.iter().any(|known| known.origin() == url.origin()) {
+            distinct.push(url);
+        }
+    }
+    distinct
+}
+
+fn host(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port()
+        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+fn way(url: &Url) -> &'static str {
+    if url.scheme() == "https" { "TLS" } else { "HTTP" }
+}
+
+/// Returns the address of a proxy without its credentials.
+pub(super) fn place(url: &Url) -> String {
+    format!("{}://{}", url.scheme(), host(url))
+}

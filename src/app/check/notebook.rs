@@ -1,0 +1,123 @@
+//! Records observations during the check, and limits waits for responses.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::api::{Endpoint, Observer, auth};
+use crate::domain::{self, counted};
+
+/// Interval of progress messages while waiting.
+const SAY_AFTER: Duration = Duration::from_secs(5);
+
+/// Observations of the check.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    pub(super) not_understood: BTreeMap<(&'static str, &'static str), String>,
+    pub(super) unknown: BTreeMap<(&'static str, &'static str), String>,
+    pub(super) counts: Counts,
+}
+
+/// Counts so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) requests: u64,
+    /// Retries after failed requests.
+    pub(super) retries: u64,
+    /// Responses with status 429.
+    pub(super) throttled: u64,
+    pub(super) rows: usize,
+    /// Total response time of all requests, except those for tokens.
+    pub(super) answering: Duration,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Notebook(Mutex<Notes>);
+
+impl Notebook {
+    pub(super) fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.notes().counts
+    }
+}
+
+impl Observer for Notebook {
+    fn request(&self, endpoint: Endpoint, _status: Option<u16>, took: Duration) {
+        let mut notes = self.notes();
+        notes.counts.requests += 1;
+        if endpoint != Endpoint::Token {
+            notes.counts.answering += took;
+        }
+    }
+
+    fn retry(&self, _endpoint: Endpoint) {
+        self.notes().counts.retries += 1;
+    }
+
+    fn throttled(&self, endpoint: Endpoint) {
+        self.notes().counts.throttled += 1;
+        warn!(
+            endpoint = endpoint.as_str(),
+            "throttled (429); waiting as requested by the API"
+        );
+    }
+
+    fn rows(&self, _endpoint: Endpoint, rows: usize) {
+        self.notes().counts.rows += rows;
+    }
+
+    fn decode_error(&self, endpoint: Endpoint, field: &'static str, shape: &str) {
+        self.notes()
+            .not_understood
+            .insert((endpoint.as_str(), field), shape.to_owned());
+    }
+
+    fn unknown_value(&self, endpoint: Endpoint, field: &'static str, value: &str) {
+        let value = domain::log_safe(value);
+        self.notes().unknown.insert((endpoint.as_str(), field), value);
+    }
+
+    fn duplicate_rows(&self, _endpoint: Endpoint, _rows: u64) {}
+
+    fn token_failure(&self, _error: &auth::Error) {}
+
+    fn token(&self, _expires_in: Duration) {}
+}
+
+/// Waits for a future with a time limit, and logs progress meanwhile.
+pub(super) async fn within<T>(
+    limit: Duration,
+    what: &str,
+    notebook: &Notebook,
+    future: impl Future<Output = T>,
+) -> Result<T, String> {
+    let before = notebook.counts();
+    let began = Instant::now();
+    let mut future = std::pin::pin!(future);
+    loop {
+        let left = limit.saturating_sub(began.elapsed());
+        if let Ok(result) = tokio::time::timeout(SAY_AFTER.min(left), &mut future).await {
+            return Ok(result);
+        }
+        if began.elapsed() < limit {
+            info!(what, waited = ?began.elapsed(), "still waiting");
+            continue;
+        }
+        let limit = humantime::format_duration(limit);
+        return Err(match notebook.counts().throttled - before.throttled {
+            0 => format!("no response within {limit}; try again later"),
+            pauses => format!(
+                "gave up after {limit}, in which the API asked {} for a pause; try again later, or lower \
+                 api.requests_per_second",
+                counted(pauses, "time", "times")
+            ),
+        });
+    }
+}

@@ -1,0 +1,238 @@
+//! Builds the API client from the configuration, and keeps unchanged parts across reloads.
+
+use std::error::Error as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
+use super::Error;
+use crate::api::auth::TokenSource;
+use crate::api::client::{ApiClient, Choice};
+use crate::api::credential::{Credential, CredentialError, SecretSource};
+use crate::api::exchange::{http_client, plain_http_client};
+use crate::api::pace::Limits;
+use crate::api::transport::{self, Transport};
+use crate::api::{Generation, Observer};
+use crate::collector::PerCollector;
+use crate::config::{self, Config, Password, Version};
+use crate::domain::Gigabyte;
+use crate::error_chain::error_chain;
+use crate::store::Plan;
+use crate::text_file;
+
+/// All inputs of a client. Equal inputs make equal clients, so a reload that does not change them keeps the client with
+/// its tokens, missing permissions, pauses and requests in flight.
+#[derive(Clone, PartialEq)]
+pub(super) struct ClientSource {
+    api: config::Api,
+    client_id: String,
+    credential: config::Credential,
+    authorities: Vec<CertificateDer<'static>>,
+    /// The scopes of the enabled collectors, by generation.
+    scopes: [Vec<&'static str>; 2],
+}
+
+impl ClientSource {
+    /// Reads the files named in the configuration.
+    ///
+    /// # Errors
+    /// Returns an error if a file of certificate authorities cannot be read.
+    pub(super) fn new(config: &Config, plans: &PerCollector<Plan>) -> Result<Self, Error> {
+        Ok(Self {
+            api: config::Api {
+                // The client does not depend on it.
+                gigabyte: Gigabyte::default(),
+                ..config.api.clone()
+            },
+            client_id: config.auth.client_id.clone(),
+            credential: config.auth.credential.clone(),
+            authorities: authorities(config.api.ca_file.as_deref())?,
+            scopes: [scopes(plans, Generation::V3), scopes(plans, Generation::V1)],
+        })
+    }
+
+    /// Returns the `earlier` client if its inputs are equal. Otherwise returns a new one that takes over the state
+    /// valid for both.
+    ///
+    /// # Errors
+    /// Returns an error if the inputs are invalid.
+    pub(super) fn client(
+        &self,
+        observer: Arc<dyn Observer>,
+        earlier: Option<&(Self, Arc<ApiClient>)>,
+    ) -> Result<Arc<ApiClient>, Error> {
+        match earlier {
+            Some((source, client)) if source == self => Ok(Arc::clone(client)),
+            Some((source, client)) => {
+                let new = self.build(observer)?;
+                if self.has_identity_of(source) {
+                    new.transport().tokens().carry_over(client.transport().tokens());
+                    if self.api.version == source.api.version && self.api.base_url == source.api.base_url {
+                        new.carry_over(client);
+                    }
+                }
+                Ok(Arc::new(new))
+            }
+            None => self.build(observer).map(Arc::new),
+        }
+    }
+
+    /// Returns whether the tokens of another client are valid for this one.
+    fn has_identity_of(&self, other: &Self) -> bool {
+        self.client_id == other.client_id
+            && self.credential == other.credential
+            && self.api.token_url == other.api.token_url
+    }
+
+    fn build(&self, observer: Arc<dyn Observer>) -> Result<ApiClient, Error> {
+        // Fails if another thread has installed the provider, which is equally good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let api = &self.api;
+        let proxy = api.proxy_url.as_ref().map(config::ProxyUrl::expose);
+        let mut urls = [&api.base_url, &api.token_url].into_iter().chain(proxy);
+        let cause = |error: reqwest::Error| {
+            let error = error.without_url();
+            error.source().map_or_else(|| error.to_string(), error_chain)
+        };
+        // The demo must run without certificate authorities, for example in an empty image.
+        let client = if urls.any(|url| url.scheme() == "https") {
+            http_client(api.timeout, proxy, &self.authorities).map_err(|error| Error::Material {
+                key: "api.ca_file",
+                problem: format!(
+                    "HTTPS is not possible: {}; expected the system's certificate authorities, or a file of them",
+                    cause(error)
+                ),
+            })?
+        } else {
+            plain_http_client(api.timeout, proxy).map_err(|error| Error::Material {
+                key: "api.proxy_url",
+                problem: cause(error),
+            })?
+        };
+        let choice = match api.version {
+            Version::V1 => Choice::Fixed(Generation::V1),
+            Version::V3 => Choice::Fixed(Generation::V3),
+            Version::Auto => Choice::Auto,
+        };
+        let tokens = TokenSource::new(
+            client.clone(),
+            api.token_url.clone(),
+            self.client_id.clone(),
+            credential(&self.credential)?,
+            api.timeout,
+            self.scopes.to_vec(),
+            Arc::clone(&observer),
+        );
+        let settings = transport::Settings {
+            base_url: api.base_url.clone(),
+            timeout: api.timeout,
+            limits: Limits {
+                requests_per_second: api.requests_per_second,
+                max_concurrency: api.max_concurrency,
+            },
+        };
+        let transport = Transport::new(client, Arc::new(tokens), settings, observer);
+        Ok(ApiClient::new(transport, choice, &api.v1_base_path))
+    }
+}
+
+/// Returns the scopes of the enabled collectors without duplicates.
+fn scopes(plans: &PerCollector<Plan>, generation: Generation) -> Vec<&'static str> {
+    let mut scopes: Vec<&'static str> = Vec::new();
+    for (collector, _) in plans.iter().filter(|(_, plan)| plan.enabled) {
+        let Some(scope) = collector.entry().scope(generation) else {
+            continue;
+        };
+        if !scopes.contains(&scope) {
+            scopes.push(scope);
+        }
+    }
+    scopes
+}
+
+/// Maximum size of a file of certificate authorities. All authorities trusted by browsers are half a megabyte.
+const MAX_CA_FILE_BYTES: u64 = 4 << 20;
+
+/// Reads a file of certificate authorities. Empty without a file.
+pub(super) fn authorities(file: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, Error> {
+    const KEY: &str = "api.ca_file";
+    let Some(file) = file else { return Ok(Vec::new()) };
+    let problem = |problem: String| Error::Material {
+        key: KEY,
+        problem: format!("{}: {problem}", file.display()),
+    };
+    let pem = text_file::read_bytes(file, MAX_CA_FILE_BYTES).map_err(|error| Error::Material {
+        key: KEY,
+        problem: error_chain(&error),
+    })?;
+    // Concatenated files may contain a byte order mark before each part.
+    let pem = text_file::without_marks(&pem);
+    let mut certificates = Vec::new();
+    for (number, der) in (1..).zip(CertificateDer::pem_slice_iter(&pem)) {
+        let bad = |error: &dyn std::error::Error| problem(format!("certificate {number}: {}", error_chain(error)));
+        let der = der.map_err(|error| bad(&error))?;
+        // The client makes the same check, but does not name the file and certificate.
+        let mut store = rustls::RootCertStore::empty();
+        store.add(der.clone()).map_err(|error| bad(&error))?;
+        certificates.push(der.into_owned());
+    }
+    if certificates.is_empty() {
+        return Err(problem("holds no certificate; expected PEM".to_owned()));
+    }
+    let announced = pem
+        .windows(BEGIN_CERTIFICATE.len())
+        .filter(|window| *window == BEGIN_CERTIFICATE)
+        .count();
+    if announced != certificates.len() {
+        let read = certificates.len();
+        return Err(problem(format!(
+            "{announced} certificates begin in it and {read} can be read; expected each to begin on a line of its own"
+        )));
+    }
+    Ok(certificates)
+}
+
+const BEGIN_CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
+
+fn credential(configured: &config::Credential) -> Result<Credential, Error> {
+    let material = |key| {
+        move |error: CredentialError| Error::Material {
+            key,
+            problem: error_chain(&error),
+        }
+    };
+    match configured {
+        config::Credential::Secret(secret) => {
+            Credential::secret(secret.clone()).map_err(material("auth.client_secret"))
+        }
+        config::Credential::SecretFile(path) => {
+            Credential::secret_file(path).map_err(material("auth.client_secret_file"))
+        }
+        config::Credential::Certificate {
+            file,
+            private_key,
+            password,
+        } => {
+            let password_source = password.as_ref().map(|password| match password {
+                Password::Value(password) => SecretSource::Value(password.clone()),
+                Password::File(path) => SecretSource::File(path.clone()),
+            });
+            Credential::certificate(file, private_key.as_deref(), password_source).map_err(|error| {
+                let unreadable = match &error {
+                    CredentialError::File(error) => Some(error.path()),
+                    _ => None,
+                };
+                let key = match (unreadable, password) {
+                    (Some(path), Some(Password::File(password))) if path == password => {
+                        "auth.certificate_password_file"
+                    }
+                    (Some(path), _) if Some(path) == private_key.as_deref() => "auth.private_key_file",
+                    _ => "auth.certificate_file",
+                };
+                material(key)(error)
+            })
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The command `customers`: prints the customers with their attributes and modules as a table or CSV.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{Error, Parts, Polls};
+use crate::collector::{self, CollectorId, Context};
+use crate::config::Config;
+use crate::domain::{Attributes, Timestamp, is_disguising};
+use crate::schedule::Until;
+use crate::scrape::KnownCustomer;
+
+/// The columns; all are accepted in `customers.attributes_file`.
+const COLUMNS: [&str; 7] = ["id", "organization", "country", "tier", "region", "team", "modules"];
+
+/// Module of a service that has no modules.
+const NO_MODULE: &str = "None";
+
+/// First characters of cells that spreadsheets execute as formulas. Names of customers are not trusted.
+const FORMULA_BEGINNINGS: [char; 4] = ['=', '+', '-', '@'];
+
+/// The customers, by organization.
+#[derive(Debug)]
+pub struct CustomerListing(Vec<[String; COLUMNS.len()]>);
+
+/// Polls the customers and their jobs once. Returns them, and whether every poll succeeded.
+///
+/// # Errors
+/// If the configuration is invalid.
+pub async fn customers(mut config: Config, stop: CancellationToken) -> Result<(CustomerListing, bool), Error> {
+    config.collectors.keep_only(&[collector::CUSTOMERS, collector::JOBS]);
+    let parts = Parts::new(&config)?;
+    let (_sender, reloads) = mpsc::channel(1);
+    let all_good = Polls::start(parts.scheduler(), Until::EachPolledOnce, reloads, stop)
+        .end()
+        .await;
+    Ok((CustomerListing::of(&parts), all_good && parts.scrape.is_up()))
+}
+
+impl CustomerListing {
+    fn of(parts: &Parts) -> Self {
+        let mut customers = parts.scrape.customers();
+        customers.sort_by_cached_key(|customer| (customer.organization.to_lowercase(), customer.id.clone()));
+        Self(customers.iter().map(|customer| row(customer, parts)).collect())
+    }
+
+    /// Returns the customers as CSV with a header.
+    pub fn csv(&self) -> String {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        // Writing to memory does not fail, and all rows have the same length.
+        let _ = writer.write_record(COLUMNS);
+        for [id, organization, country, attributes @ .., modules] in &self.0 {
+            let foreign = [organization, country].map(|text| inert(text));
+            let cells = [id.as_str()].into_iter().chain(foreign.iter().map(String::as_str));
+            let _ = writer.write_record(
+                cells
+                    .chain(attributes.iter().map(String::as_str))
+                    .chain([modules.as_str()]),
+            );
+        }
+        let text = writer.into_inner().unwrap_or_default();
+        String::from_utf8(text).unwrap_or_default()
+    }
+
+    /// Returns the customers as a table with aligned columns.
+    pub fn table(&self) -> String {
+        let head = COLUMNS.map(str::to_owned);
+        let rows = || std::iter::once(&head).chain(&self.0);
+        let mut widths = [0; COLUMNS.len()];
+        for row in rows() {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = cell.chars().count().max(*width);
+            }
+        }
+        let mut text = String::new();
+        for row in rows() {
+            let cells: Vec<String> = row
+                .iter()
+                .zip(widths)
+                .map(|(cell, width)| format!("{cell:width$}"))
+                .collect();
+            text.push_str(cells.join("  ").trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+fn row(customer: &KnownCustomer, parts: &Parts) -> [String; COLUMNS.len()] {
+    let record = parts.store.record(CollectorId::JOBS, &customer.id);
+    let organization: Arc<str> = Arc::from(customer.organization.as_str());
+    let settings = Arc::clone(&parts.schedule_config.settings);
+    let context = Context::new(Timestamp::from(SystemTime::now()), settings, organization);
+    let modules = record.map_or_else(Vec::new, |record| {
+        CollectorId::JOBS.entry().modules(&*record, &customer.id, &context)
+    });
+    let modules: BTreeSet<String> = modules
+        .iter()
+        .map(|module| match &*module.module {
+            NO_MODULE => module.service.to_string(),
+            name => format!("{} / {name}", module.service),
+        })
+        .collect();
+    let modules = modules.into_iter().collect::<Vec<_>>().join("; ");
+    let [tier, region, team] = values(&customer.attributes);
+    let texts = [
+        customer.id.as_str(),
+        &customer.organization,
+        &customer.country,
+        tier,
+        region,
+        team,
+        &modules,
+    ];
+    texts.map(|text| text.replace(is_disguising, " "))
+}
+
+fn values(attributes: &Attributes) -> [&str; 3] {
+    attributes.values().map(Option::unwrap_or_default)
+}
+
+/// Returns a cell that spreadsheets do not execute.
+fn inert(text: &str) -> String {
+    match text.starts_with(FORMULA_BEGINNINGS) {
+        true => format!("'{text}"),
+        false => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listing() -> CustomerListing {
+        let row = |cells: [&str; 7]| cells.map(str::to_owned);
+        CustomerListing(vec![
+            row([
+                "c-1",
+                "=cmd",
+                "DE",
+                "gold",
+                "",
+                "North",
+                "Microsoft 365 / OneDrive; Salesforce",
+            ]),
+            row(["c-2", "Müller, \"A\"", "", "", "", "", ""]),
+        ])
+    }
+
+    #[test]
+    fn csv_quotes_what_needs_it_and_has_no_formulas() {
+        assert_eq!(
+            listing().csv(),
+            "id,organization,country,tier,region,team,modules\n\
+             c-1,'=cmd,DE,gold,,North,Microsoft 365 / OneDrive; Salesforce\n\
+             c-2,\"Müller, \"\"A\"\"\",,,,,\n"
+        );
+    }
+
+    #[test]
+    fn table_has_columns_as_wide_as_they_need() {
+        assert_eq!(
+            listing().table(),
+            "id   organization  country  tier  region  team   modules\n\
+             c-1  =cmd          DE       gold          North  Microsoft 365 / OneDrive; Salesforce\n\
+             c-2  Müller, \"A\"\n"
+        );
+    }
+}

@@ -1,0 +1,327 @@
+//! Writes four weeks of the demo's history: its world is advanced, polled and rendered as in production, and written
+//! with timestamps.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use futures_util::{StreamExt as _, stream};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::{attributes, environment};
+use crate::app::{Error, Parts};
+use crate::args;
+use crate::collector::{CollectorId, Context, Customer, PollOutput, Record, Target, TargetKind, ids};
+use crate::config;
+use crate::domain::{CustomerId, Timestamp};
+use crate::exposition::Format;
+use crate::schedule::StoreMemory;
+use crate::scrape::ScrapeFilter;
+use crate::simulator::{self, Clock, Simulator};
+
+/// The longest range of a panel.
+const DAYS: u32 = 28;
+
+/// Seconds between samples. With half an hour, the file of the demo's fleet has about a gigabyte. Prometheus must look
+/// back that far, which `--query.lookback-delta` sets.
+const STEP: u32 = 30 * 60;
+
+/// Concurrent polls: the machine also runs the simulator.
+const CONCURRENCY: usize = 8;
+
+/// Number of steps between polls of collectors that need few samples.
+const SLOW: u32 = 12;
+
+/// Prefixes of the written metrics: those that panels and rules query over weeks.
+const WRITTEN: &[&str] = &[
+    "elements_up",
+    "elements_customer_info",
+    "elements_job_status",
+    "elements_job_last_backup_timestamp_seconds",
+    "elements_job_consecutive_failures",
+    "elements_job_rpo_seconds",
+    "elements_job_runs_total",
+    "elements_protected_size_bytes",
+    "elements_exporter_customers",
+];
+
+/// Prefixes of metrics that are written for the last days only. All others are available from the first scrape.
+const WRITTEN_LATELY: &[&str] = &[
+    "elements_job_end_timestamp_seconds",
+    "elements_job_duration_seconds",
+    "elements_job_objects",
+    "elements_job_abandoned",
+    "elements_protected_objects",
+    "elements_protected_scanned_objects",
+    "elements_license_info",
+    "elements_license_expiration_timestamp_seconds",
+    "elements_tenant_scan_status",
+    "elements_exporter_collector_",
+];
+
+/// Days for [`WRITTEN_LATELY`].
+const LATELY: u32 = 2;
+
+/// Result of a backfill.
+#[derive(Clone, Copy, Debug)]
+pub struct Backfilled {
+    /// Number of samples.
+    pub samples: u64,
+    /// Number of days.
+    pub days: u32,
+    /// False if it was stopped before the end.
+    pub is_complete: bool,
+}
+
+/// Writes the history of the demo.
+///
+/// # Errors
+/// Returns an error if the simulated partner's address cannot be bound, or the file cannot be written.
+pub async fn backfill(
+    simulator: &args::Simulator,
+    wanted: &args::Backfill,
+    stop: CancellationToken,
+) -> Result<Backfilled, Error> {
+    let not_written = |source| Error::Write {
+        path: wanted.file.clone(),
+        source,
+    };
+    let now = Timestamp::from(SystemTime::now()).as_unix_seconds();
+    #[expect(clippy::cast_possible_truncation, reason = "whole seconds of our time")]
+    let now = now as i64;
+    let begin = now - i64::from(DAYS * 24 * 3600);
+    let partner = partner(simulator, begin, now).await?;
+    let handle = partner.handle();
+    let past = Past::new(&partner, simulator)?;
+    let _serving = stop.clone().drop_guard();
+    tokio::spawn(partner.run(stop.clone()));
+
+    let mut out = Output::new(&wanted.file, &wanted.instance).map_err(not_written)?;
+    for step in 0..=(DAYS * 24 * 3600 / STEP) {
+        if stop.is_cancelled() {
+            break;
+        }
+        let at = begin + i64::from(step) * i64::from(STEP);
+        past.poll(step, Timestamp::from_unix_seconds(at)).await;
+        let is_late = (DAYS - LATELY) * 24 * 3600 <= step * STEP;
+        out.write(&past.exposition(Timestamp::from_unix_seconds(at)), at, is_late)
+            .map_err(not_written)?;
+        handle.advance(Duration::from_secs(u64::from(STEP)));
+    }
+    let is_complete = !stop.is_cancelled();
+    let samples = out.end().map_err(not_written)?;
+    Ok(Backfilled {
+        samples,
+        days: DAYS,
+        is_complete,
+    })
+}
+
+async fn partner(wanted: &args::Simulator, begin: i64, now: i64) -> Result<Simulator, Error> {
+    let settings = simulator::Settings {
+        clock: Clock::Manual(begin),
+        stories_from: Some(now),
+        churn: false,
+        // Tokens expire by the partner's clock, which is ahead.
+        token_lifetime: Duration::from_secs(u64::from(DAYS) * 2 * 24 * 3600),
+        latency: simulator::Latency::None,
+        ..super::settings(wanted)
+    };
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    Simulator::bind(settings, address).await.map_err(|source| Error::Bind {
+        address: address.to_string(),
+        source,
+    })
+}
+
+/// The exporter's parts without its poll loop, which only polls at the current time.
+struct Past {
+    parts: Parts,
+}
+
+impl Past {
+    fn new(partner: &Simulator, wanted: &args::Simulator) -> Result<Self, Error> {
+        // Read once, below.
+        let attributes = attributes();
+        let mut config = config::load(None, slowly(environment(partner, wanted, attributes.as_ref())))?;
+        // Nobody else is kept waiting.
+        config.api.requests_per_second = f64::from(u16::MAX);
+        config.api.max_concurrency = CONCURRENCY;
+        let parts = Parts::new(&config)?;
+        parts
+            .schedule_status
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .customers_listed = Some(true);
+        Ok(Self { parts })
+    }
+
+    /// Polls what is due in a step, with `now` as the time.
+    async fn poll(&self, step: u32, now: Timestamp) {
+        for collector in ids() {
+            let is_due = [CollectorId::CUSTOMERS, CollectorId::JOBS].contains(&collector) || step.is_multiple_of(SLOW);
+            if !is_due {
+                continue;
+            }
+            let targets = match collector.entry().target_kind {
+                TargetKind::Partner => vec![Target::Partner],
+                TargetKind::Customer => self.parts.store.customers().into_iter().map(Target::Customer).collect(),
+            };
+            let polls = targets
+                .into_iter()
+                .map(|target| self.poll_target(collector, target, now));
+            stream::iter(polls)
+                .buffer_unordered(CONCURRENCY)
+                .collect::<Vec<()>>()
+                .await;
+        }
+    }
+
+    async fn poll_target(&self, collector: CollectorId, target: Target, now: Timestamp) {
+        let store = &self.parts.store;
+        store.expect(collector, &target);
+        let context = self.context(
+            now,
+            match &target {
+                Target::Partner => Arc::from(""),
+                Target::Customer(id) => store.organization(id),
+            },
+        );
+        let memory = Arc::new(StoreMemory(Arc::clone(store)));
+        let polled = match self.parts.schedule_config.client.api().await {
+            Ok(api) => collector.entry().poll(api, target.clone(), memory, context).await,
+            Err(failure) => Err(failure),
+        };
+        match polled {
+            Ok(output) => self.commit(collector, &target, output, now),
+            Err(failure) if collector.entry().says_unlicensed(&failure.error) => {
+                store.unlicensed(collector, &target, now)
+            }
+            Err(failure) => warn!(collector = collector.name(), error = %failure.error, "poll failed"),
+        }
+    }
+
+    fn context(&self, now: Timestamp, organization: Arc<str>) -> Context {
+        Context::new(now, Arc::clone(&self.parts.schedule_config.settings), organization)
+    }
+
+    fn commit(&self, collector: CollectorId, target: &Target, output: PollOutput, now: Timestamp) {
+        let store = &self.parts.store;
+        let organization = |record: &dyn Record| {
+            let customer = record.as_any().downcast_ref::<Customer>();
+            customer.map_or_else(|| Arc::from(""), |customer| Arc::from(customer.organization.as_str()))
+        };
+        if collector == CollectorId::CUSTOMERS {
+            let listed: BTreeMap<CustomerId, Arc<str>> = output
+                .records
+                .iter()
+                .map(|(id, kept)| (id.clone(), organization(kept.as_ref())))
+                .collect();
+            // The simulated partner's list is complete, and no customer leaves.
+            let (_, _) = store.reconcile(&listed, true);
+        }
+        // No limit of series is configured here.
+        let context_of = |id: &CustomerId| self.context(now, store.organization(id));
+        let (rendered, _) = collector.entry().render_all(output.records, context_of);
+        let _ = store.commit(collector, target, rendered, output.incomplete.is_none(), now);
+    }
+
+    /// Renders the whole exposition with `now` as the time.
+    fn exposition(&self, now: Timestamp) -> Vec<u8> {
+        let everything = ScrapeFilter::default();
+        let mut text = self.parts.scrape.exporter_metrics(&everything, Format::Text, now).head;
+        let mut stored = self.parts.scrape.stored(&everything, Format::Text, now);
+        let mut frame = Vec::new();
+        loop {
+            frame.clear();
+            stored.fill(&mut frame);
+            if frame.is_empty() {
+                return text;
+            }
+            text.append(&mut frame);
+        }
+    }
+}
+
+/// Returns a configuration with the intervals of the steps.
+fn slowly(mut environment: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
+    let is_interval = |name: &OsString| name.to_string_lossy().ends_with("__INTERVAL");
+    for (_, value) in environment.iter_mut().filter(|(name, _)| is_interval(name)) {
+        *value = format!("{}s", STEP * SLOW).into();
+    }
+    environment
+}
+
+/// The file. Its samples are sorted by step, which promtool accepts as well as by family.
+struct Output {
+    out: BufWriter<File>,
+    labels: String,
+    samples: u64,
+}
+
+impl Output {
+    fn new(path: &std::path::Path, instance: &str) -> io::Result<Self> {
+        let instance = instance.replace(['"', '\\', '\n'], "");
+        Ok(Self {
+            out: BufWriter::new(File::create(path)?),
+            labels: format!("job=\"elements\",instance=\"{instance}\""),
+            samples: 0,
+        })
+    }
+
+    fn write(&mut self, exposition: &[u8], at: i64, is_late: bool) -> io::Result<()> {
+        writeln!(self.out, "up{{{}}} 1 {at}", self.labels)?;
+        self.samples += 1;
+        for line in String::from_utf8_lossy(exposition).lines() {
+            let Some((name, labels, value)) = sample(line) else {
+                continue;
+            };
+            // Most ways in which runs can end never occur.
+            let never_came = name.ends_with("_total") && value == "0";
+            let is_among = |names: &[&str]| names.iter().any(|beginning| name.starts_with(beginning));
+            if !never_came && (is_among(WRITTEN) || is_late && is_among(WRITTEN_LATELY)) {
+                let separator = if labels.is_empty() { "" } else { "," };
+                writeln!(self.out, "{name}{{{}{separator}{labels}}} {value} {at}", self.labels)?;
+                self.samples += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn end(mut self) -> io::Result<u64> {
+        self.out.write_all(b"# EOF\n")?;
+        self.out.flush()?;
+        Ok(self.samples)
+    }
+}
+
+/// Returns name, labels and value of a line in the text format, unless it is a comment.
+fn sample(line: &str) -> Option<(&str, &str, &str)> {
+    if line.starts_with('#') {
+        return None;
+    }
+    let (series, value) = line.rsplit_once(' ')?;
+    match series.split_once('{') {
+        Some((name, labels)) => Some((name, labels.strip_suffix('}')?, value)),
+        None => Some((series, "", value)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_split_into_their_parts() {
+        let labelled = sample(r#"elements_jobs{a="} 1",b="x y"} 3"#);
+        assert_eq!(labelled, Some(("elements_jobs", r#"a="} 1",b="x y""#, "3")));
+        assert_eq!(sample("elements_up 1"), Some(("elements_up", "", "1")));
+        assert_eq!(sample("# HELP elements_up 1"), None);
+        assert_eq!(sample(""), None);
+    }
+}

@@ -1,0 +1,214 @@
+//! Reloads the configuration, or the attributes of customers alone, and passes it to the poll loop; unchanged parts
+//! continue.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::attributes::{LOOK_INTERVAL, WatchedFile, read_attributes, read_file};
+use super::client::ClientSource;
+use super::saver::check_state_file;
+use super::{Current, Error, LoadConfig, Parts, plans, schedule_config, warn_of_idle_settings};
+use crate::api::Observer;
+use crate::api::client::ApiClient;
+use crate::collector::Settings;
+use crate::config::Config;
+use crate::domain::Timestamp;
+use crate::error_chain::error_chain;
+use crate::health::Health;
+use crate::http::Reload;
+use crate::schedule::ScheduleConfig;
+use crate::scrape::Scrape;
+use crate::service_manager::{notify_ready, notify_reloading};
+
+/// Reloads the configuration, and the attributes of customers by themselves.
+pub(super) struct Reloader {
+    health: Arc<Health>,
+    scrape: Arc<Scrape>,
+    current: Arc<Mutex<Current>>,
+    load: LoadConfig,
+    sender: mpsc::Sender<ScheduleConfig>,
+    /// The state file at start.
+    state_file: Option<PathBuf>,
+    /// Serializes reloads, so that the configuration that was read last is active.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// A loaded configuration.
+struct LoadedConfig {
+    config: Config,
+    schedule_config: ScheduleConfig,
+    client: (ClientSource, Arc<ApiClient>),
+    attributes: WatchedFile,
+}
+
+impl Reloader {
+    pub(super) fn new(
+        parts: &Parts,
+        load: LoadConfig,
+        sender: mpsc::Sender<ScheduleConfig>,
+        state_file: Option<PathBuf>,
+    ) -> Self {
+        Self {
+            health: Arc::clone(&parts.health),
+            scrape: Arc::clone(&parts.scrape),
+            current: Arc::clone(&parts.current),
+            load,
+            sender,
+            state_file,
+            turn: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Returns the function that reloads the configuration.
+    pub(super) fn reload_from(reloader: &Arc<Self>) -> Reload {
+        let reloader = Arc::clone(reloader);
+        Arc::new(move || {
+            let reloader = Arc::clone(&reloader);
+            // A task of its own, which completes even if the client disconnects.
+            let reload = tokio::spawn(async move {
+                let _turn = reloader.turn.lock().await;
+                notify_reloading();
+                let reloaded = reloader.reload().await;
+                notify_ready();
+                reloaded
+            });
+            Box::pin(async move { reload.await.unwrap_or_else(|panicked| Err(panicked.to_string())) })
+        })
+    }
+
+    /// Rereads the attributes whenever their file has changed, until the exporter stops.
+    pub(super) async fn watch_attributes(self: Arc<Self>, stop: CancellationToken) {
+        while stop
+            .run_until_cancelled(tokio::time::sleep(LOOK_INTERVAL))
+            .await
+            .is_some()
+        {
+            let _turn = self.turn.lock().await;
+            let mut watched = self.current().attributes.clone();
+            let looked = tokio::task::spawn_blocking(move || (watched.has_settled(), watched)).await;
+            let Ok((has_settled, watched)) = looked else { continue };
+            let fails_reload = watched.fails_reload;
+            self.current().attributes = watched;
+            match has_settled {
+                false => {}
+                // The operator wanted the whole configuration, and only this file was in its way.
+                true if fails_reload => _ = self.reload().await,
+                true => self.reload_attributes().await,
+            }
+        }
+    }
+
+    /// Rereads the attributes and passes them to the loop. A bad file changes nothing but the metric of reloads.
+    async fn reload_attributes(&self) {
+        let (file, mut schedule_config) = {
+            let current = self.current();
+            (current.attributes.path.clone(), current.schedule_config.clone())
+        };
+        let reading = tokio::task::spawn_blocking(move || read_file(file.as_deref()));
+        let read = reading.await.map_err(|panicked| panicked.to_string());
+        let table = match read.and_then(|read| read.map_err(|error| error_chain(&error))) {
+            Ok(table) => table,
+            Err(message) => {
+                self.scrape.note_loaded(|loaded| loaded.config = false);
+                warn!(
+                    error = message,
+                    "attributes not reloaded; keeping the previous attributes"
+                );
+                return;
+            }
+        };
+        let rows = table.as_ref().map(|table| table.len());
+        let mut settings = Settings::clone(&schedule_config.settings);
+        settings.attributes = table;
+        schedule_config.settings = Arc::new(settings);
+        let is_config_good = {
+            let mut current = self.current();
+            current.schedule_config = schedule_config.clone();
+            current.is_config_good
+        };
+        if self.sender.send(schedule_config).await.is_ok() {
+            self.scrape.note_loaded(|loaded| loaded.config = is_config_good);
+            info!(rows, "attributes reloaded");
+        }
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reloads the configuration and passes it to the loop. An invalid one only changes its metric.
+    async fn reload(&self) -> Result<(), String> {
+        let (load, health) = (Arc::clone(&self.load), Arc::clone(&self.health));
+        let state_file = self.state_file.clone();
+        let earlier = self.current().client.clone();
+        // Reading files may be slow.
+        let loading = tokio::task::spawn_blocking(move || {
+            let config = load().map_err(|error| (error_chain(&error), None))?;
+            let attributes = WatchedFile::new(config.attributes_file.as_deref());
+            let read = || {
+                if config.state_file != state_file {
+                    check_state_file(&config)?;
+                }
+                let source = ClientSource::new(&config, &plans(&config))?;
+                let client = source.client(health as Arc<dyn Observer>, Some(&earlier))?;
+                Ok((source, client))
+            };
+            let client = read().map_err(|error: Error| (error_chain(&error), None))?;
+            let table =
+                read_attributes(&config).map_err(|error| (error_chain(&error), Some(Box::new(attributes.clone()))))?;
+            Ok(LoadedConfig {
+                schedule_config: schedule_config(&config, Arc::clone(&client.1), table),
+                client,
+                attributes,
+                config,
+            })
+        });
+        let loaded = match loading
+            .await
+            .unwrap_or_else(|panicked| Err((panicked.to_string(), None)))
+        {
+            Ok(loaded) => loaded,
+            Err((message, attributes)) => {
+                let mut current = self.current();
+                current.is_config_good = false;
+                if let Some(attributes) = attributes {
+                    current.attributes = *attributes;
+                    current.attributes.fails_reload = true;
+                }
+                drop(current);
+                self.scrape.note_loaded(|loaded| loaded.config = false);
+                error!(
+                    error = message,
+                    "configuration reload failed; keeping the previous configuration"
+                );
+                return Err(message);
+            }
+        };
+        let config = loaded.config;
+        warn_of_idle_settings(&config);
+        if config.state_file != self.state_file {
+            warn!("state.file changed; restart to apply");
+        }
+        *self.current() = Current {
+            client: loaded.client,
+            schedule_config: loaded.schedule_config.clone(),
+            secret_expires: config.auth.secret_expires,
+            attributes: loaded.attributes,
+            is_config_good: true,
+        };
+        if self.sender.send(loaded.schedule_config).await.is_err() {
+            return Err("the poll loop has ended".to_owned());
+        }
+        self.scrape.note_loaded(|loaded| {
+            loaded.config = true;
+            loaded.config_at = Timestamp::from(SystemTime::now());
+        });
+        info!("configuration reloaded");
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+//! The state file: checked and restored at start, saved regularly and at shutdown.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::run_log::log_runs;
+use super::{Error, Parts};
+use crate::config::Config;
+use crate::domain::Timestamp;
+use crate::error_chain::error_chain;
+use crate::health::Health;
+use crate::store::Store;
+use crate::store::state;
+use crate::store::state_file::{self, StateFile};
+
+/// Minimum time between two saves. It is less than the shortest default interval, so that a crash loses only data that
+/// the next polls return again.
+const SAVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Delay of the first save, so that an early crash does not lose all data, and a path that is not writable is reported
+/// soon.
+const FIRST_SAVE: Duration = Duration::from_secs(1);
+
+/// Saving takes at most this fraction of the time, whatever the size of the state.
+const SAVE_PART: u32 = 50;
+
+/// Checks that the path can be a state file, without changing it.
+pub(super) fn check_state_file(config: &Config) -> Result<(), Error> {
+    match config.state_file.as_deref().map(state_file::resolve) {
+        Some(Err(error)) if error.is_configuration() => Err(bad_state_file(&error)),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn bad_state_file(error: &state_file::Error) -> Error {
+    Error::Material {
+        key: "state.file",
+        problem: error_chain(error),
+    }
+}
+
+/// Restores the state. Returns false if it cannot be restored, `None` without a state file.
+pub(super) fn restore(parts: &Parts, file: Option<&StateFile>) -> Option<bool> {
+    let file = file?;
+    let now = Timestamp::from(SystemTime::now());
+    let restored = match parts.store.restore(
+        file.path(),
+        &parts.schedule_config.settings,
+        &parts.schedule_config.customers,
+        now,
+    ) {
+        Ok(0) => true,
+        Ok(customers) => {
+            info!(customers, path = %file.path().display(), "state restored");
+            true
+        }
+        Err(problem) => {
+            let aside = file.set_aside().map_or_else(
+                |error| format!("kept in place: {}", error_chain(&error)),
+                |aside| format!("moved to {}", aside.display()),
+            );
+            error!(
+                error = error_chain(&problem),
+                aside, "cannot restore state; starting empty"
+            );
+            false
+        }
+    };
+    Some(restored)
+}
+
+/// Saves the state regularly, and at shutdown.
+pub(super) struct Saver {
+    pub(super) store: Arc<Store>,
+    pub(super) health: Arc<Health>,
+    pub(super) file: Option<Arc<StateFile>>,
+}
+
+impl Saver {
+    /// Runs until the exporter stops, and then saves once more. Job runs are logged once the state that remembers them is
+    /// saved, so that none is logged again after a crash.
+    pub(super) async fn run(self, stop: CancellationToken) {
+        let Some(file) = self.file.clone() else {
+            return self.log_without_state(&stop).await;
+        };
+        let mut saved = self.store.generation();
+        let mut pause = FIRST_SAVE;
+        let mut failing = false;
+        loop {
+            let stopping = tokio::select! {
+                () = stop.cancelled() => true,
+                () = tokio::time::sleep(pause) => false,
+            };
+            let generation = self.store.generation();
+            if generation != saved || self.store.has_run_events() {
+                let began = Instant::now();
+                let ended = self.store.take_run_events();
+                let result = self.save(Arc::clone(&file)).await;
+                match result {
+                    Ok(()) => {
+                        saved = generation;
+                        failing = false;
+                        log_runs(ended);
+                    }
+                    Err(problem) => {
+                        self.store.put_back_run_events(ended);
+                        self.health.save_failed();
+                        if !failing {
+                            error!(error = problem, "cannot save state; retrying");
+                        }
+                        failing = true;
+                    }
+                }
+                // During the first cycle the state changes every second, and later less often.
+                let settled = SAVE_INTERVAL.max(began.elapsed() * SAVE_PART);
+                pause = (pause * 2).max(began.elapsed() * SAVE_PART).min(settled);
+            }
+            if stopping {
+                return;
+            }
+        }
+    }
+
+    /// Logs job runs without a state file.
+    async fn log_without_state(&self, stop: &CancellationToken) {
+        let mut is_running = true;
+        while is_running {
+            is_running = stop.run_until_cancelled(tokio::time::sleep(FIRST_SAVE)).await.is_some();
+            log_runs(self.store.take_run_events());
+        }
+    }
+
+    async fn save(&self, file: Arc<StateFile>) -> Result<(), String> {
+        let saved: state::SavedState = self.store.saved_state();
+        tokio::task::spawn_blocking(move || file.save(&saved))
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error_chain(&error))
+    }
+}

@@ -1,0 +1,233 @@
+//! `--config.auto-reload`: reloads the configuration when a file that a reload reads has changed.
+//!
+//! Files are compared by content. A file that is replaced, or reached by a symbolic link that is swapped as in a
+//! Kubernetes volume, counts like an edited one. A file whose content is the same does not.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::LoadConfig;
+use super::attributes::LOOK_INTERVAL;
+use crate::http::Reload;
+use crate::text_file;
+
+/// Maximum size of a compared file. The parser rejects larger files.
+const MAX_FILE_BYTES: u64 = 8 << 20;
+
+/// Hashes of the contents of files; `None` for one that cannot be read.
+type Contents = BTreeMap<PathBuf, Option<u64>>;
+
+/// Watches the files that a reload reads.
+pub struct Watch {
+    load: LoadConfig,
+    config_file: Option<PathBuf>,
+    /// Contents at the last reload, or at start.
+    applied: Contents,
+    /// Contents at the last check.
+    seen: Contents,
+    /// Whether the configuration may name other files than before.
+    is_renewed: bool,
+}
+
+impl Watch {
+    /// Reads the configuration file. Call it before the file is loaded, so that no change is missed.
+    pub fn new(load: LoadConfig, config_file: Option<PathBuf>) -> Self {
+        let applied: Contents = config_file.iter().map(|file| (file.clone(), hash(file))).collect();
+        Self {
+            load,
+            config_file,
+            seen: applied.clone(),
+            applied,
+            is_renewed: true,
+        }
+    }
+
+    /// Reloads after each change until it is stopped. The reload logs its outcome once per content of the files.
+    pub async fn run(mut self, reload: Reload, stop: CancellationToken) {
+        if self.config_file.as_ref().is_some_and(|file| !file.is_file()) {
+            warn!("--config.auto-reload has no effect: the configuration is not read from a regular file");
+            return;
+        }
+        while stop
+            .run_until_cancelled(tokio::time::sleep(LOOK_INTERVAL))
+            .await
+            .is_some()
+        {
+            // Files can be slow to read.
+            let looked = tokio::task::spawn_blocking(move || (self.has_changed(), self)).await;
+            let Ok((has_changed, looking)) = looked else { return };
+            self = looking;
+            if has_changed {
+                info!("configuration file changed; reloading");
+                let _ = reload().await;
+            }
+        }
+    }
+
+    /// Returns whether the files differ from the applied ones and equal those of the last check, so that a file being
+    /// written is not loaded before it is complete.
+    fn has_changed(&mut self) -> bool {
+        if std::mem::take(&mut self.is_renewed) {
+            self.find_files();
+        }
+        let now: Contents = self.seen.keys().map(|file| (file.clone(), hash(file))).collect();
+        let is_settled = now == self.seen;
+        self.seen = now;
+        let has_changed = is_settled && self.seen != self.applied;
+        if has_changed {
+            self.applied.clone_from(&self.seen);
+            self.is_renewed = true;
+        }
+        has_changed && !self.is_emptied()
+    }
+
+    /// Returns whether the configuration file has no content any more, as after a write to a full disk. Everything would
+    /// then be as by default.
+    fn is_emptied(&self) -> bool {
+        let read = |file: &PathBuf| text_file::read_bytes(file, MAX_FILE_BYTES).ok();
+        let is_emptied = self
+            .config_file
+            .as_ref()
+            .and_then(read)
+            .is_some_and(|content| content.trim_ascii().is_empty());
+        if is_emptied {
+            warn!("configuration file is empty; keeping the configuration");
+        }
+        is_emptied
+    }
+
+    /// Finds the files named in the configuration. With an invalid configuration they do not change. The reload that
+    /// added a file has just read it.
+    fn find_files(&mut self) {
+        let Ok(config) = (self.load)() else { return };
+        let files: Vec<PathBuf> = self
+            .config_file
+            .iter()
+            .cloned()
+            .chain(config.reloaded_files())
+            .collect();
+        for contents in [&mut self.applied, &mut self.seen] {
+            let known = std::mem::take(contents);
+            contents.extend(files.iter().map(|file| {
+                let content = known.get(file).copied().unwrap_or_else(|| hash(file));
+                (file.clone(), content)
+            }));
+        }
+    }
+}
+
+fn hash(file: &Path) -> Option<u64> {
+    let bytes = text_file::read_bytes(file, MAX_FILE_BYTES).ok()?;
+    Some(xxh3_64(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config;
+
+    const VALID: &str = "auth: {client_id: a, client_secret: b}\n";
+
+    fn watch(file: &Path) -> Watch {
+        let path = file.to_owned();
+        let load: LoadConfig = Arc::new(move || config::load(Some(&path), []));
+        Watch::new(load, Some(file.to_owned()))
+    }
+
+    /// Returns the results of several checks in a row.
+    fn looks(watch: &mut Watch, times: usize) -> Vec<bool> {
+        (0..times).map(|_| watch.has_changed()).collect()
+    }
+
+    #[test]
+    fn change_counts_once_after_two_equal_checks() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("elements.yml");
+        fs::write(&file, VALID).unwrap();
+        let mut watch = watch(&file);
+        assert_eq!(looks(&mut watch, 2), [false, false]);
+        for half in ["auth: {client", "auth: {client_id: c, client_"] {
+            fs::write(&file, half).unwrap();
+            assert!(!watch.has_changed(), "{half}");
+        }
+        fs::write(&file, "auth: {client_id: c, client_secret: d}\n").unwrap();
+        assert_eq!(looks(&mut watch, 3), [false, true, false]);
+        // An invalid file is loaded once, and so is one that is missing or restored.
+        fs::write(&file, "auth: [").unwrap();
+        assert_eq!(looks(&mut watch, 3), [false, true, false]);
+        fs::remove_file(&file).unwrap();
+        assert_eq!(looks(&mut watch, 3), [false, true, false]);
+        fs::write(&file, "auth: [").unwrap();
+        assert_eq!(looks(&mut watch, 3), [false, true, false]);
+        // An emptied file is never loaded, and a restored one is.
+        fs::write(&file, "\n").unwrap();
+        assert_eq!(looks(&mut watch, 3), [false, false, false]);
+        fs::write(&file, "auth: [").unwrap();
+        assert_eq!(looks(&mut watch, 3), [false, true, false]);
+        // The same content is not a change.
+        fs::remove_file(&file).unwrap();
+        fs::write(&file, "auth: [").unwrap();
+        assert_eq!(looks(&mut watch, 2), [false, false]);
+    }
+
+    #[test]
+    fn swapped_link_is_a_change() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for (volume, text) in [("1", VALID), ("2", "auth: {client_id: c, client_secret: d}\n")] {
+            fs::create_dir(at(volume)).unwrap();
+            fs::write(at(volume).join("elements.yml"), text).unwrap();
+        }
+        symlink("1", at("..data")).unwrap();
+        symlink("..data/elements.yml", at("elements.yml")).unwrap();
+        let mut watch = watch(&at("elements.yml"));
+        symlink("2", at("new")).unwrap();
+        fs::rename(at("new"), at("..data")).unwrap();
+        assert_eq!(looks(&mut watch, 3), [false, true, false]);
+    }
+
+    #[test]
+    fn files_named_in_the_configuration_are_watched() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("elements.yml"), VALID).unwrap();
+        let mut watch = watch(&at("elements.yml"));
+        fs::write(at("ca.pem"), "one").unwrap();
+        assert_eq!(looks(&mut watch, 2), [false, false], "it is not named yet");
+        let named = format!("{VALID}api: {{ca_file: {}}}\n", at("ca.pem").display());
+        fs::write(at("elements.yml"), named).unwrap();
+        assert_eq!(looks(&mut watch, 2), [false, true]);
+        assert_eq!(looks(&mut watch, 2), [false, false]);
+        fs::write(at("ca.pem"), "other").unwrap();
+        assert_eq!(looks(&mut watch, 3), [false, true, false]);
+        // An invalid configuration does not name its files, so all stay watched.
+        fs::write(at("elements.yml"), "auth: [").unwrap();
+        assert_eq!(looks(&mut watch, 2), [false, true]);
+        fs::write(at("ca.pem"), "third").unwrap();
+        assert_eq!(looks(&mut watch, 2), [false, true]);
+    }
+
+    #[test]
+    fn pipe_in_place_of_the_file_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("elements.yml");
+        fs::write(&file, VALID).unwrap();
+        let load = crate::app::config_source(Some(file.clone()), crate::domain::Shard::WHOLE);
+        fs::remove_file(&file).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(&file).status().unwrap();
+        assert!(made.success());
+        // Opening the pipe would never return.
+        let error = load().unwrap_err().to_string();
+        assert!(error.contains("is not a regular file"), "{error}");
+    }
+}

@@ -1,0 +1,103 @@
+//! The man page and the completions, made of the definition of the command line, so that they are always those of this
+//! version.
+
+use std::fmt::Write as _;
+use std::io;
+
+use clap::CommandFactory as _;
+use clap_complete::Shell;
+
+use super::Args;
+use crate::build_info::VERSION;
+
+/// The name of the program, in its man page and completions.
+const NAME: &str = "elements_exporter";
+
+/// The man page. Commands stand in it with their flags.
+///
+/// # Errors
+/// Where formatting fails, which into memory it does not.
+pub fn man_page() -> io::Result<Vec<u8>> {
+    let mut command = Args::command().display_name(NAME).version(VERSION);
+    command.build();
+    let mut page = Vec::new();
+    let man = clap_mangen::Man::new(command.clone()).source(format!("{NAME} {VERSION}"));
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    page.extend_from_slice(commands_section(&command).as_bytes());
+    page.extend_from_slice(AFTERWORD.as_bytes());
+    man.render_version_section(&mut page)?;
+    Ok(page)
+}
+
+/// The commands, each with the flags that only it has.
+fn commands_section(command: &clap::Command) -> String {
+    let mut section = String::from(".SH COMMANDS\n");
+    let escaped = |text: String| text.replace('-', "\\-");
+    for command in command.get_subcommands().filter(|command| !command.is_hide_set()) {
+        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+        let _ = write!(section, ".TP\n\\fB{}\\fR\n{}\n", command.get_name(), escaped(about));
+        let own = command
+            .get_arguments()
+            .filter(|arg| !arg.is_global_set() && !is_built_in(arg));
+        for arg in own {
+            let name = match arg.get_long() {
+                Some(long) => format!("--{long}"),
+                None => arg.get_id().to_string().to_uppercase(),
+            };
+            let defaults = arg.get_default_values().iter().map(|value| value.to_string_lossy());
+            let defaults: Vec<_> = defaults.collect();
+            let default = match defaults.as_slice() {
+                [] => String::new(),
+                defaults => format!(" [default: {}]", defaults.join(" ")),
+            };
+            let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+            let (name, help) = (escaped(name), escaped(format!("{help}{default}")));
+            let _ = write!(section, ".RS\n.TP\n\\fB{name}\\fR\n{help}\n.RE\n");
+        }
+    }
+    section
+}
+
+fn is_built_in(arg: &clap::Arg) -> bool {
+    matches!(arg.get_id().as_str(), "help" | "version")
+}
+
+/// What the command line does not define and a manual page has.
+const AFTERWORD: &str = ".SH FILES
+.TP
+\\fI/etc/elements_exporter/elements.yml\\fR
+The configuration of the packaged service. Every key and its default are listed in docs/configuration.md;
+every key can be overridden by an environment variable, such as \\fBELEMENTS_COLLECTORS__JOBS__INTERVAL\\fR.
+.SH SIGNALS
+.TP
+\\fBSIGHUP\\fR
+The configuration is read again, once the start is over. A bad one changes nothing and is logged. Commands that do not
+stay ignore it.
+.TP
+\\fBSIGTERM\\fR, \\fBSIGINT\\fR
+Answers under way are finished, the state is saved, and the process ends.
+.SH EXIT STATUS
+.TP
+\\fB0\\fR
+Fine.
+.TP
+\\fB1\\fR
+Anything not below, such as an address that is taken, or a check that fell short.
+.TP
+\\fB64\\fR
+Wrong usage.
+.TP
+\\fB78\\fR
+Bad configuration; the message names file, key and what was expected.
+";
+
+/// Completions for a shell.
+pub fn completions(shell: Shell) -> Vec<u8> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Args::command().display_name(NAME), NAME, &mut text);
+    text
+}

@@ -1,0 +1,94 @@
+//! Flags of the simulated partner, and of the demo that uses it.
+
+use std::path::PathBuf;
+
+use super::ListenAddress;
+use crate::simulator::Latency;
+
+/// The simulated partner.
+#[derive(Clone, Debug, PartialEq, clap::Args)]
+#[command(next_help_heading = "Simulated partner")]
+pub struct Simulator {
+    /// The address on which the simulated partner listens.
+    #[arg(
+        long = "simulator.listen-address",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:10028"
+    )]
+    pub listen_address: ListenAddress,
+
+    /// Number of customers of the simulated partner.
+    #[arg(long = "simulator.customers", value_name = "COUNT", default_value_t = 75)]
+    pub customers: usize,
+
+    /// The seed of the simulated world; the same seed always produces the same world.
+    #[arg(long = "simulator.seed", value_name = "SEED", default_value_t = 1)]
+    pub seed: u64,
+
+    /// Speed of the schedules of the simulated world relative to real time; above 0.
+    #[arg(long = "simulator.speed", value_name = "FACTOR", default_value_t = 60.0, value_parser = speed)]
+    pub speed: f64,
+
+    /// Make names, dates and sizes hard to read, and list every module of the reference.
+    #[arg(long = "simulator.hostile")]
+    pub hostile: bool,
+
+    /// Response time of the simulated API: none, or like the real API.
+    #[arg(
+        long = "simulator.latency",
+        value_name = "LATENCY",
+        default_value = "none",
+        ignore_case = true
+    )]
+    pub latency: Latency,
+}
+
+/// Additional flags of the demo.
+#[derive(Clone, Debug, PartialEq, clap::Args)]
+pub struct Demo {
+    /// The simulated partner.
+    #[command(flatten)]
+    pub simulator: Simulator,
+
+    /// Write the last four weeks of the demo's metrics to FILE as OpenMetrics and exit, for promtool tsdb create-blocks-from
+    /// openmetrics.
+    #[arg(long = "backfill", value_name = "FILE", help_heading = "Backfill")]
+    backfill: Option<PathBuf>,
+
+    /// Value of the label instance in the file: the address at which Prometheus scrapes the demo; job is elements.
+    #[arg(
+        long = "backfill.instance",
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:10027",
+        requires = "backfill",
+        help_heading = "Backfill"
+    )]
+    instance: String,
+}
+
+/// Destination of four weeks of metrics, and the target that they belong to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backfill {
+    /// The file.
+    pub file: PathBuf,
+    /// The value of the label `instance`.
+    pub instance: String,
+}
+
+impl Demo {
+    /// Returns the destination of past metrics, if one was given.
+    pub fn backfill(&self) -> Option<Backfill> {
+        let file = self.backfill.clone()?;
+        Some(Backfill {
+            file,
+            instance: self.instance.clone(),
+        })
+    }
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(factor) if factor > 0.0 && factor.is_finite() => Ok(factor),
+        _ => Err("expected a number above 0".to_owned()),
+    }
+}

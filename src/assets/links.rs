@@ -1,0 +1,101 @@
+//! URLs in the annotations of the rules. The files contain the path of a runbook in the repository and the path of a
+//! dashboard in Grafana. With a base URL, these become URLs that a message can link to.
+
+use std::borrow::Cow;
+
+use url::Url;
+
+/// The start of every runbook in the files.
+const RUNBOOK: &str = "runbook_url: docs/runbooks.md#";
+
+/// The start of every dashboard in the files.
+const DASHBOARD: &str = "dashboard_url: /d/";
+
+/// Base URLs of the links in the rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Links {
+    /// URL of the exporter, without a trailing slash.
+    exporter: Option<String>,
+    /// URL of Grafana, without a trailing slash.
+    grafana: Option<String>,
+}
+
+impl Links {
+    /// Returns links below the external URL of the exporter and the URL of Grafana, neither of which has a query or a
+    /// fragment. Without a URL, the files keep their paths.
+    pub fn new(exporter: Option<&Url>, grafana: Option<&Url>) -> Self {
+        let base = |url: &Url| url.as_str().trim_end_matches('/').to_owned();
+        Self {
+            exporter: exporter.map(base),
+            grafana: grafana.map(base),
+        }
+    }
+
+    /// Returns the text of rules with URLs instead of paths.
+    pub fn absolute(&self, rules: &'static str) -> Cow<'static, str> {
+        let mut text = Cow::Borrowed(rules);
+        if let Some(exporter) = &self.exporter {
+            text = Cow::Owned(text.replace(RUNBOOK, &format!("runbook_url: {exporter}/runbooks/#")));
+        }
+        if let Some(grafana) = &self.grafana {
+            text = Cow::Owned(text.replace(DASHBOARD, &format!("dashboard_url: {grafana}/d/")));
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::assets::RULES;
+
+    const ALERT: &str = "
+          runbook_url: docs/runbooks.md#elementsapidown
+          dashboard_url: /d/elements-exporter?var-job={{ $labels.job }}
+";
+
+    fn absolute(exporter: Option<&str>, grafana: Option<&str>) -> String {
+        let url = |text: Option<&str>| text.and_then(|text| Url::parse(text).ok());
+        let links = Links::new(url(exporter).as_ref(), url(grafana).as_ref());
+        links.absolute(ALERT).into_owned()
+    }
+
+    #[test]
+    fn links_are_below_both_urls() {
+        assert_eq!(absolute(None, None), ALERT);
+        for (url, base) in [
+            ("https://x.example.com", "https://x.example.com"),
+            ("https://x.example.com/a/b/", "https://x.example.com/a/b"),
+            ("http://[::1]:3000/it's", "http://[::1]:3000/it's"),
+        ] {
+            let runbook = format!("runbook_url: {base}/runbooks/#elementsapidown\n");
+            let dashboard = format!("dashboard_url: {base}/d/elements-exporter?var-job={{{{ $labels.job }}}}\n");
+            let both = absolute(Some(url), Some(url));
+            assert!(both.contains(&runbook) && both.contains(&dashboard), "{both}");
+            let one = absolute(Some(url), None);
+            assert!(one.contains(&runbook) && one.contains(": /d/"), "{one}");
+            let other = absolute(None, Some(url));
+            assert!(other.contains(": docs/") && other.contains(&dashboard), "{other}");
+        }
+    }
+
+    #[test]
+    fn annotations_of_the_rules_become_absolute() {
+        let url = Url::parse("https://x.example.com").ok();
+        let links = Links::new(url.as_ref(), url.as_ref());
+        let mut annotations = 0;
+        for asset in RULES {
+            let text = links.absolute(asset.content);
+            for line in text.lines().map(str::trim_start) {
+                let value = ["runbook_url:", "dashboard_url:"]
+                    .into_iter()
+                    .find_map(|name| line.strip_prefix(name));
+                if let Some(value) = value {
+                    assert!(value.starts_with(" https://x.example.com/"), "{line}");
+                    annotations += 1;
+                }
+            }
+        }
+        assert!(annotations > 100, "{annotations}");
+    }
+}

@@ -1,0 +1,227 @@
+//! Baselines of tenants: state of their deployment, and drift of settings.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::customers::tenants::MAX_TENANTS;
+use super::{Collector, Context, Partner, PollOutput, tabulate};
+use crate::api::wire::{Names, Row};
+use crate::api::{Api, Endpoint, Error, Failure, v3};
+use crate::domain::{self, CustomerId, TenantId, Timestamp};
+use crate::exposition::{Shape, ShapeMetrics, Table, gauge, label, timestamp};
+
+/// The baselines of a tenant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Baseline {
+    /// Whether it is held from an earlier answer, because the newest could not be read whole.
+    #[serde(default)]
+    held: bool,
+    tenant: TenantId,
+    status: Option<i16>,
+    drifts: Option<u64>,
+    drifted: Option<Timestamp>,
+    deployed: Option<Timestamp>,
+}
+
+impl Baseline {
+    /// Takes over what is worse in another row of the tenant.
+    fn worsen(&mut self, other: Self) {
+        if severity(other.status) > severity(self.status) {
+            self.status = other.status;
+        }
+        self.drifts = self.drifts.max(other.drifts);
+        self.drifted = self.drifted.max(other.drifted);
+        self.deployed = self.deployed.max(other.deployed);
+    }
+}
+
+/// How bad a status is: failed, then with exceptions or expired, then unknown, then the others.
+fn severity(status: Option<i16>) -> u8 {
+    match status {
+        Some(5 | 8 | 17) => 4,
+        Some(2 | 6 | 10) => 3,
+        Some(-1) => 2,
+        Some(_) => 1,
+        None => 0,
+    }
+}
+
+impl super::Held for Baseline {
+    fn held(&mut self) -> &mut bool {
+        &mut self.held
+    }
+}
+
+/// The collector.
+pub(super) struct Baselines;
+
+impl Collector for Baselines {
+    const NAME: &'static str = "baselines";
+    const ENDPOINT: Endpoint = Endpoint::Baselines;
+    const INTERVAL: Duration = Duration::from_secs(3600);
+    const IS_EXTRA: bool = true;
+    const SCOPE_V3: &'static str = v3::scope::BASELINES;
+    type Target = Partner;
+    type Record = Vec<Baseline>;
+
+    async fn poll(
+        api: &Api,
+        _partner: &Partner,
+        _previous: Option<&Self::Record>,
+        context: &Context,
+    ) -> Result<PollOutput<Self::Record>, Failure> {
+        let endpoint = Endpoint::Baselines;
+        let rows = match api {
+            Api::V1(_) => return Err(Error::NotPermitted(Self::SCOPE_V3).at(endpoint)),
+            Api::V3(client) => {
+                let list = v3::List {
+                    endpoint,
+                    scope: Self::SCOPE_V3,
+                    path: &["bm", "tenants", "batch"],
+                    filter: Some("{}"),
+                    key: None,
+                };
+                client.list(list).await?
+            }
+        };
+        let observer = api.observer().as_ref();
+        let mut tenants: BTreeMap<CustomerId, BTreeMap<TenantId, Baseline>> = BTreeMap::new();
+        let (mut unreadable, mut duplicates) = (0, 0);
+        for (position, json) in rows.iter().enumerate() {
+            super::turn(position).await;
+            let row = Row::read(json, endpoint, observer);
+            let Some((customer, baseline)) = row.and_then(|row| read(&row, context.now)) else {
+                unreadable += 1;
+                continue;
+            };
+            let known = tenants.entry(customer).or_default();
+            if known.len() >= MAX_TENANTS && !known.contains_key(&baseline.tenant) {
+                observer.decode_error(endpoint, "tenantId", "a tenant past the limit");
+                unreadable += 1;
+                continue;
+            }
+            match known.get_mut(&baseline.tenant) {
+                None => {
+                    known.insert(baseline.tenant.clone(), baseline);
+                }
+                Some(known) => {
+                    duplicates += 1;
+                    known.worsen(baseline);
+                }
+            }
+        }
+        if duplicates > 0 {
+            observer.duplicate_rows(endpoint, duplicates);
+        }
+        let records = tenants
+            .into_iter()
+            .map(|(id, tenants)| (id, tenants.into_values().collect()));
+        Ok(PollOutput::new(records.collect(), unreadable, endpoint))
+    }
+
+    fn complete(previous: &Self::Record, partial: Self::Record) -> Self::Record {
+        let mut baselines = super::keep_missing(previous, partial, |baseline| baseline.tenant.clone());
+        baselines.truncate(MAX_TENANTS);
+        baselines
+    }
+
+    fn split(record: &Self::Record) -> Option<(Self::Record, Self::Record)> {
+        super::split_rows(record)
+    }
+
+    fn without_tenants(record: &Self::Record, gone: &BTreeSet<TenantId>) -> Option<Self::Record> {
+        let kept = record.iter().filter(|baseline| !gone.contains(&baseline.tenant));
+        let kept: Vec<Baseline> = kept.cloned().collect();
+        (kept.len() < record.len()).then_some(kept)
+    }
+
+    fn metrics() -> Vec<ShapeMetrics> {
+        vec![SHAPE.metrics()]
+    }
+
+    fn tables(record: &Self::Record, customer: &CustomerId, _context: &Context) -> (Vec<Table>, u64) {
+        tabulate([SHAPE.table(customer.as_str(), record)])
+    }
+}
+
+fn read(row: &Row<'_>, now: Timestamp) -> Option<(CustomerId, Baseline)> {
+    const STATUS: Names = &["status"];
+    let customer = CustomerId::parse(&row.text(&["customerId"])?)?;
+    let tenant = TenantId::parse(&row.text(&["tenantId"])?)?;
+    let status = row.text(STATUS).and_then(|text| {
+        let status = domain::baseline_status(&text)?;
+        if status < 0 {
+            row.unknown(STATUS, &text);
+        }
+        Some(status)
+    });
+    let baseline = Baseline {
+        held: false,
+        tenant,
+        status,
+        drifts: row.count(&["driftDetected"]),
+        drifted: past(row, &["driftDetectedTime"], now),
+        deployed: past(row, &["lastDeployedTime"], now),
+    };
+    Some((customer, baseline))
+}
+
+/// A moment; one that is yet to come is counted and left out.
+fn past(row: &Row<'_>, names: Names, now: Timestamp) -> Option<Timestamp> {
+    let at = row.timestamp(names)?;
+    if at > now.plus(super::FUTURE_TOLERANCE) {
+        row.not_understood(names, "a time in the future");
+        return None;
+    }
+    Some(at)
+}
+
+const SHAPE: Shape<Baseline> = Shape {
+    labels: &[label("tenant_id", |row| Some(row.tenant.as_str()))],
+    columns: &[
+        gauge(
+            "elements_tenant_baseline_status",
+            "Status number of the tenant's baselines; -1 if unknown",
+            |row| row.status.map(f64::from),
+        ),
+        gauge(
+            "elements_tenant_drift_detected",
+            "Settings of the tenant that drifted from its baselines",
+            |row| row.drifts.map(super::float),
+        ),
+        timestamp(
+            "elements_tenant_drift_detected_timestamp_seconds",
+            "Latest detection of a drift, Unix time",
+            |row| row.drifted.map(Timestamp::as_unix_seconds),
+        ),
+        timestamp(
+            "elements_tenant_baseline_deployed_timestamp_seconds",
+            "Latest deployment of baselines, Unix time",
+            |row| row.deployed.map(Timestamp::as_unix_seconds),
+        ),
+    ],
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worse_of_two_rows_of_a_tenant_counts() {
+        let row = |status: i16, drifts: u64| Baseline {
+            held: false,
+            tenant: TenantId::parse("t").expect("an id"),
+            status: Some(status),
+            drifts: Some(drifts),
+            drifted: None,
+            deployed: None,
+        };
+        for (one, other) in [(row(5, 0), row(7, 3)), (row(7, 3), row(5, 0))] {
+            let mut worse = one;
+            worse.worsen(other);
+            assert_eq!((worse.status, worse.drifts), (Some(5), Some(3)));
+        }
+    }
+}

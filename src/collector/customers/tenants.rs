@@ -1,0 +1,35 @@
+//! Tenants: the second generation lists them with the customer, the first names their ids in the subscriptions.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::TenantId;
+use crate::exposition::{Metric, Shape, info, label};
+
+/// Maximum number of tenants of a customer that have series. The largest customers have dozens. Without a limit, one
+/// response with invented ids would exhaust the memory of every Prometheus that scrapes the exporter.
+pub(in crate::collector) const MAX_TENANTS: usize = 10_000;
+
+/// Number of tenants of a customer.
+pub(in crate::collector) const CUSTOMER_TENANTS: Metric = Metric::gauge(
+    "elements_customer_tenants",
+    "Microsoft 365 tenants of the customer; 0 if the API lists none",
+);
+
+/// A tenant that the API names by its id.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(in crate::collector) struct Tenant {
+    pub(in crate::collector) id: TenantId,
+    /// Empty if the API returns no name.
+    pub(in crate::collector) name: String,
+}
+
+pub(in crate::collector) const SHAPE_TENANTS: Shape<Tenant> = Shape {
+    labels: &[
+        label("tenant_id", |tenant| Some(tenant.id.as_str())),
+        label("tenant_name", |tenant| Some(&tenant.name)),
+    ],
+    columns: &[info(
+        "elements_tenant_info",
+        "Tenant of a customer; tenant_name is empty with v1",
+    )],
+};

@@ -1,0 +1,285 @@
+//! Rows of the table: collectors with the types of their targets and records erased.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+use super::per_tenant::is_refusal;
+use super::{
+    Collector, CollectorId, Context, Memory, PollOutput, PollTarget, Price, Question, Record, RenderedRecord, Settings,
+    Target, TargetKind,
+};
+use crate::api::{Api, Endpoint, Error, Failure, Generation};
+use crate::domain::{CustomerId, HealthSummary, ModuleHealth, TenantId};
+use crate::exposition::{ShapeMetrics, Table};
+
+type PollFuture = Pin<Box<dyn Future<Output = Result<PollOutput, Failure>> + Send>>;
+
+/// A row of the table [`ALL`](super::ALL).
+#[derive(Clone, Copy)]
+pub struct Entry {
+    /// Name in configuration and labels.
+    pub name: &'static str,
+    /// Endpoint of failures that do not name one.
+    pub endpoint: Endpoint,
+    /// All endpoints that it requests.
+    pub endpoints: &'static [Endpoint],
+    /// Default interval.
+    pub interval: Duration,
+    /// Kind of its targets.
+    pub target_kind: TargetKind,
+    /// Whether a changed customer status triggers a poll.
+    pub follows_status: bool,
+    /// The collectors that poll each item that a record lists.
+    pub followed_by: &'static [&'static str],
+    /// Name of the collector whose records list what to request, see [`Collector::FOLLOWS`].
+    pub follows: Option<&'static str>,
+    /// Whether only some customers pay for its data, see [`Collector::IS_EXTRA`].
+    pub is_extra: bool,
+    /// Estimated cost of a poll of one target.
+    pub price: Price,
+    scope_v1: &'static str,
+    scope_v3: &'static str,
+    poll: fn(Api, Target, Arc<dyn Memory>, Context) -> PollFuture,
+    metrics: fn() -> Vec<ShapeMetrics>,
+    parse: fn(&RawValue) -> Option<Arc<dyn Record>>,
+    render: Render,
+    question: fn(&Settings) -> Question,
+    modules: Modules,
+    is_quiet: fn(&dyn Record) -> bool,
+    lists_others: fn(&dyn Record, &dyn Record) -> bool,
+    without_tenants: WithoutTenants,
+}
+
+type Render = fn(Arc<dyn Record>, &CustomerId, &Context) -> Option<(RenderedRecord, u64)>;
+type WithoutTenants = fn(&dyn Record, &BTreeSet<TenantId>) -> Option<Arc<dyn Record>>;
+type Modules = fn(&dyn Record, &CustomerId, &Context) -> Vec<ModuleHealth>;
+
+impl Entry {
+    pub(super) const fn of<C: Collector>() -> Self {
+        Self {
+            name: C::NAME,
+            endpoint: C::ENDPOINT,
+            endpoints: C::ENDPOINTS,
+            interval: C::INTERVAL,
+            target_kind: C::Target::KIND,
+            follows_status: C::FOLLOWS_STATUS,
+            followed_by: C::FOLLOWED_BY,
+            follows: C::FOLLOWS,
+            is_extra: C::IS_EXTRA,
+            price: C::PRICE,
+            scope_v1: C::SCOPE_V1,
+            scope_v3: C::SCOPE_V3,
+            poll: |api, target, memory, context| Box::pin(poll::<C>(api, target, memory, context)),
+            metrics: C::metrics,
+            parse: |json| {
+                let record: C::Record = serde_json::from_str(json.get()).ok()?;
+                Some(Arc::new(record))
+            },
+            render: render::<C>,
+            question: C::question,
+            modules: |record, customer, context| {
+                let record = record.as_any().downcast_ref::<C::Record>();
+                record.map_or_else(Vec::new, |record| C::modules(record, customer, context))
+            },
+            is_quiet: |record| record.as_any().downcast_ref::<C::Record>().is_some_and(C::is_quiet),
+            lists_others: |record, previous| {
+                let [record, previous] = [record, previous].map(|record| record.as_any().downcast_ref::<C::Record>());
+                record
+                    .zip(previous)
+                    .is_some_and(|(record, previous)| C::lists_others(record, previous))
+            },
+            without_tenants: |record, gone| {
+                let record = record.as_any().downcast_ref::<C::Record>()?;
+                Some(Arc::new(C::without_tenants(record, gone)?))
+            },
+        }
+    }
+
+    /// Returns its permission in a generation; `None` if it does not support that generation.
+    pub fn scope(&self, generation: Generation) -> Option<&'static str> {
+        match generation {
+            Generation::V1 if self.is_extra => None,
+            Generation::V1 => Some(self.scope_v1),
+            Generation::V3 => Some(self.scope_v3),
+        }
+    }
+
+    /// Whether an error means that the target lacks the service that the collector reads.
+    pub fn says_unlicensed(&self, error: &Error) -> bool {
+        self.is_extra && is_refusal(error)
+    }
+
+    /// Polls a target.
+    pub fn poll(&self, api: Api, target: Target, memory: Arc<dyn Memory>, context: Context) -> PollFuture {
+        (self.poll)(api, target, memory, context)
+    }
+
+    /// Returns its metrics, shape by shape.
+    pub fn metrics(&self) -> Vec<ShapeMetrics> {
+        (self.metrics)()
+    }
+
+    /// Parses a record of the state file; `None` if its form has changed, for example by an upgrade.
+    pub fn restore(&self, json: &RawValue, customer: &CustomerId, context: &Context) -> Option<RenderedRecord> {
+        let (rendered, _) = self.render((self.parse)(json)?, customer, context)?;
+        Some(rendered)
+    }
+
+    /// Returns the settings that its requests or its parsing depend on.
+    pub fn question(&self, settings: &Settings) -> Question {
+        (self.question)(settings)
+    }
+
+    /// Whether no run was in progress whose end the next poll would report.
+    pub fn is_quiet(&self, record: &dyn Record) -> bool {
+        (self.is_quiet)(record)
+    }
+
+    /// Whether a record lists other items than the previous one.
+    pub fn lists_others(&self, record: &dyn Record, previous: &dyn Record) -> bool {
+        (self.lists_others)(record, previous)
+    }
+
+    /// Returns a record without tenants that left their customer; `None` if it has none of them.
+    pub fn without_tenants(&self, record: &dyn Record, gone: &BTreeSet<TenantId>) -> Option<Arc<dyn Record>> {
+        (self.without_tenants)(record, gone)
+    }
+
+    /// Renders a record, and returns the number of rows dropped as duplicates of a series; `None` for another
+    /// collector's record.
+    pub fn render(
+        &self,
+        record: Arc<dyn Record>,
+        customer: &CustomerId,
+        context: &Context,
+    ) -> Option<(RenderedRecord, u64)> {
+        (self.render)(record, customer, context)
+    }
+
+    /// Renders the records of a poll, and returns the number of rows dropped as duplicates of a series.
+    pub fn render_all(
+        &self,
+        records: BTreeMap<CustomerId, Arc<dyn Record>>,
+        context_of: impl Fn(&CustomerId) -> Context,
+    ) -> (BTreeMap<CustomerId, RenderedRecord>, u64) {
+        let mut duplicates = 0;
+        let mut rendered = BTreeMap::new();
+        for (id, record) in records {
+            if let Some((record, more)) = self.render(record, &id, &context_of(&id)) {
+                duplicates += more;
+                rendered.insert(id, record);
+            }
+        }
+        (rendered, duplicates)
+    }
+
+    /// Returns the health of the modules in a record.
+    pub fn modules(&self, record: &dyn Record, customer: &CustomerId, context: &Context) -> Vec<ModuleHealth> {
+        (self.modules)(record, customer, context)
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+async fn poll<C: Collector>(
+    api: Api,
+    target: Target,
+    memory: Arc<dyn Memory>,
+    mut context: Context,
+) -> Result<PollOutput, Failure> {
+    let Some(own) = CollectorId::named(C::NAME) else {
+        return Err(Error::UnusableId.at(C::ENDPOINT));
+    };
+    if C::IS_EXTRA && api.generation() == Generation::V1 {
+        return Err(Error::NotPermitted(C::SCOPE_V3).at(C::ENDPOINT));
+    }
+    context.memory = Some(Arc::clone(&memory));
+    let before = match &target {
+        Target::Customer(id) => memory.record(own, id),
+        Target::Partner => None,
+    };
+    let Some(target) = C::Target::from_target(&target) else {
+        return Err(Error::UnusableId.at(C::ENDPOINT));
+    };
+    let before = before
+        .as_deref()
+        .and_then(|record| record.as_any().downcast_ref::<C::Record>());
+    let output = C::poll(&api, &target, before, &context).await?;
+    let mut records: BTreeMap<CustomerId, Arc<dyn Record>> = BTreeMap::new();
+    for (id, record) in output.records {
+        let id = memory.as_known(id);
+        let known = memory.record(own, &id);
+        let known = known
+            .as_deref()
+            .and_then(|record| record.as_any().downcast_ref::<C::Record>());
+        let mut record = match known.filter(|_| output.incomplete.is_some()) {
+            Some(known) => C::complete(known, record),
+            None => record,
+        };
+        C::settle(&mut record, known, &memory.organization(&id));
+        records.insert(id, Arc::new(record));
+    }
+    Ok(PollOutput {
+        records,
+        incomplete: output.incomplete,
+        ended: output.ended,
+    })
+}
+
+fn render<C: Collector>(
+    record: Arc<dyn Record>,
+    customer: &CustomerId,
+    context: &Context,
+) -> Option<(RenderedRecord, u64)> {
+    let typed = record.as_any().downcast_ref::<C::Record>()?;
+    let (tables, held, duplicates) = match C::split(typed) {
+        None => {
+            let (tables, duplicates) = shown_tables::<C>(typed, customer, context);
+            (tables, Vec::new(), duplicates)
+        }
+        Some((told, held)) => {
+            let (tables, more) = shown_tables::<C>(&told, customer, context);
+            let (held, duplicates) = shown_tables::<C>(&held, customer, context);
+            (tables, held, duplicates + more)
+        }
+    };
+    let health = summed(&C::modules(typed, customer, context));
+    let rendered = RenderedRecord {
+        tables: tables.into(),
+        held: held.into(),
+        health,
+        record,
+    };
+    Some((rendered, duplicates))
+}
+
+/// Returns the samples of a record without excluded metrics, so that these never count as series.
+fn shown_tables<C: Collector>(record: &C::Record, customer: &CustomerId, context: &Context) -> (Vec<Table>, u64) {
+    let (mut tables, duplicates) = C::tables(record, customer, context);
+    let excluded = &context.settings.excluded;
+    if !excluded.is_empty() {
+        for (table, metrics) in tables.iter_mut().zip(C::metrics()) {
+            let columns = metrics.iter().enumerate();
+            for (column, _) in columns.filter(|(_, (metric, _))| excluded.contains(metric)) {
+                table.clear_column(column);
+            }
+        }
+    }
+    (tables, duplicates)
+}
+
+fn summed(modules: &[ModuleHealth]) -> Option<Arc<HealthSummary>> {
+    (!modules.is_empty()).then(|| Arc::new(HealthSummary::of(modules)))
+}

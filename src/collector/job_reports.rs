@@ -1,0 +1,429 @@
+//! Reports of job runs that skipped or failed objects: numbers of objects by result, and reasons.
+//!
+//! Only runs that went wrong are asked for, each once. Titles, locations and comments name people, so none is kept: of a
+//! comment no more than [`domain::mask_comment`] leaves.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::jobs::{self, ModuleKey, Reported};
+use super::per_tenant::{is_of_one, is_refusal};
+use super::{Collector, CollectorId, Context, PollOutput, Price, Record, tabulate};
+use crate::api::wire::{Names, Row};
+use crate::api::{Api, Endpoint, Error, Failure, v3};
+use crate::domain::{self, CustomerId, ModuleHealth, RunKey, Timestamp};
+use crate::exposition::{Label, Shape, ShapeMetrics, Table, gauge, label};
+
+/// Rows of a page: the most that the API gives.
+const PAGE_SIZE: usize = 1_000;
+
+/// Maximum pages of a report. The first twenty thousand objects show the reasons.
+const MAX_PAGES: usize = 20;
+
+/// How often a run without a report is asked for one, once a poll.
+const MAX_TRIES: u32 = 3;
+
+/// How often a report is asked for that the API fails to give: two hours of polls, longer than most of its faults last.
+const MAX_FAILED_TRIES: u32 = 24;
+
+/// The most errors that have series of their own.
+const TOP_ERRORS: usize = 10;
+
+/// The label of the errors that have none.
+const OTHER: &str = "other";
+
+/// Reports of a module or backup scope.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Module {
+    key: ModuleKey,
+    /// The newest run whose report was requested.
+    asked: RunKey,
+    /// When that run started: runs may share an id.
+    #[serde(default)]
+    started: Option<Timestamp>,
+    /// How often it was asked for in vain; zero once it was told.
+    #[serde(default)]
+    tries: u32,
+    /// How often of these the API failed.
+    #[serde(default)]
+    failed: u32,
+    /// Its report.
+    report: Option<Report>,
+}
+
+/// Totals of a report.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Report {
+    /// Objects by status; `None` where not all of the report was read.
+    objects: Option<BTreeMap<Cow<'static, str>, u64>>,
+    /// The most common errors, the most common first, and `other`.
+    errors: Vec<(String, u64)>,
+}
+
+/// The most common errors of the newest report of a module or backup scope, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommonErrors {
+    /// The service.
+    pub service: Cow<'static, str>,
+    /// The module.
+    pub module: Cow<'static, str>,
+    /// The backup scope, where there is one.
+    pub scope: Option<String>,
+    /// The errors and how many objects each kept from being backed up, the most common first.
+    pub errors: Vec<(String, u64)>,
+}
+
+impl CommonErrors {
+    /// Whether they are of this module or backup scope.
+    pub fn is_about(&self, module: &ModuleHealth) -> bool {
+        (&self.service, &self.module, &self.scope) == (&module.service, &module.module, &module.scope)
+    }
+}
+
+/// Returns the most common errors in a record of this collector, of each module that has some.
+pub fn common_errors(record: &dyn Record) -> Vec<CommonErrors> {
+    let modules = record.as_any().downcast_ref::<Vec<Module>>();
+    let told = modules.into_iter().flatten().filter_map(|module| {
+        let report = module.report.as_ref().filter(|report| !report.errors.is_empty())?;
+        Some(CommonErrors {
+            service: module.key.service.clone(),
+            module: module.key.module.clone(),
+            scope: module.key.scope.clone(),
+            errors: report.errors.clone(),
+        })
+    });
+    told.collect()
+}
+
+/// The collector.
+pub(super) struct JobReports;
+
+impl Collector for JobReports {
+    const NAME: &'static str = "job_reports";
+    const ENDPOINT: Endpoint = Endpoint::JobReport;
+    const INTERVAL: Duration = jobs::Jobs::INTERVAL;
+    const IS_EXTRA: bool = true;
+    const PRICE: Price = Price {
+        requests: 0.007,
+        of: "1 per run that failed and 1000 objects, no more than 20",
+    };
+    const SCOPE_V3: &'static str = v3::scope::JOBS;
+    const FOLLOWS: Option<&'static str> = Some(jobs::Jobs::NAME);
+    type Target = CustomerId;
+    type Record = Vec<Module>;
+
+    async fn poll(
+        api: &Api,
+        customer: &CustomerId,
+        previous: Option<&Self::Record>,
+        context: &Context,
+    ) -> Result<PollOutput<Self::Record>, Failure> {
+        let endpoint = Endpoint::JobReport;
+        let mut modules: Vec<Module> = previous.cloned().unwrap_or_default();
+        let jobs = context.record_of(CollectorId::JOBS, customer);
+        let Some(runs) = jobs.as_deref().and_then(jobs::reported) else {
+            return Ok(PollOutput::one(customer, modules, 0, endpoint));
+        };
+        let (failure, unreadable) =
+            update(&mut modules, runs, |id| async move { fetch(api, customer, &id).await }).await?;
+        Ok(PollOutput::one(customer, modules, unreadable, endpoint).incomplete_by(failure))
+    }
+
+    fn metrics() -> Vec<ShapeMetrics> {
+        vec![SHAPE_OBJECTS.metrics(), SHAPE_ERRORS.metrics()]
+    }
+
+    fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> (Vec<Table>, u64) {
+        let id = customer.as_str();
+        let wanted = |module: &&Module| context.settings.wants(&module.key.service, &module.key.module);
+        let told = |module: &Module| Some((module.key.clone(), module.report.clone()?));
+        let reports: Vec<(ModuleKey, Report)> = record.iter().filter(wanted).filter_map(told).collect();
+        let counted = |key: &ModuleKey, word: &str, count: u64| Counted {
+            key: key.clone(),
+            word: word.to_owned(),
+            count,
+        };
+        let objects: Vec<Counted> = reports
+            .iter()
+            .flat_map(|(key, report)| {
+                let objects = report.objects.iter().flatten();
+                objects.map(|(status, count)| counted(key, status, *count))
+            })
+            .collect();
+        let errors: Vec<Counted> = reports
+            .iter()
+            .flat_map(|(key, report)| {
+                let errors = report.errors.iter();
+                errors.map(|(error, count)| counted(key, error, *count))
+            })
+            .collect();
+        tabulate([SHAPE_OBJECTS.table(id, &objects), SHAPE_ERRORS.table(id, &errors)])
+    }
+}
+
+/// Asks for the reports of the runs that have none yet. A report that fails does not keep the others from being asked for.
+/// Returns the first failure, and how many rows could not be read.
+///
+/// # Errors
+/// A refusal, where there was never an answer and every report is refused.
+async fn update<Asked: Future<Output = Result<(Option<Report>, usize), Failure>>>(
+    modules: &mut Vec<Module>,
+    runs: Vec<Reported>,
+    fetch: impl Fn(Box<str>) -> Asked,
+) -> Result<(Option<Failure>, usize), Failure> {
+    let (mut failure, mut refusal, mut is_answered) = (None, None, !modules.is_empty());
+    let listed: BTreeSet<&ModuleKey> = runs.iter().map(|run| &run.key).collect();
+    modules.retain(|module| listed.contains(&module.key));
+    let mut unreadable = 0;
+    for Reported { key, run, started } in runs {
+        let place = modules.iter().position(|module| module.key == key);
+        let mut known = place.and_then(|place| modules.get_mut(place));
+        let asked = run.as_deref().map(|id| RunKey::new(Some(id), None, None));
+        let is_same = |known: &Module| asked == Some(known.asked) && started == known.started;
+        if let Some(known) = known.as_mut().filter(|known| !is_same(known)) {
+            // What an older run left out is over when a newer one has ended.
+            known.report = None;
+        }
+        let (Some(id), Some(asked)) = (run, asked) else {
+            continue;
+        };
+        let before = known.as_ref().filter(|known| is_same(known));
+        let before = before.map(|known| (known.tries, known.failed));
+        let is_over =
+            |(tries, failed): (u32, u32)| tries == 0 || tries - failed >= MAX_TRIES || failed >= MAX_FAILED_TRIES;
+        if before.is_some_and(is_over) {
+            continue;
+        }
+        let (tries, failed) = before.unwrap_or_default();
+        let again = tries + 1;
+        let (report, tries, failed) = match fetch(id).await {
+            Ok((report, unread)) => {
+                is_answered = true;
+                unreadable += unread;
+                let tries = if report.is_some() { 0 } else { again };
+                (report, tries, failed)
+            }
+            // The run has no report, or none yet.
+            Err(told) if is_refusal(&told.error) => {
+                refusal = Some(told);
+                (None, again, failed)
+            }
+            // It never agrees with itself, or is not to be had.
+            Err(told) if matches!(told.error, Error::Incomplete(_) | Error::Status(400)) => {
+                failure = failure.or(Some(told));
+                (None, again, failed)
+            }
+            Err(told) if is_of_one(&told.error) => {
+                failure = failure.or(Some(told));
+                (None, again, failed + 1)
+            }
+            // What was read so far counts; the rest is asked for next time.
+            Err(told) => {
+                failure = Some(told);
+                break;
+            }
+        };
+        match known {
+            Some(module) => {
+                module.asked = asked;
+                module.started = started;
+                module.report = report;
+                module.tries = tries;
+                module.failed = failed;
+            }
+            None => modules.push(Module {
+                key,
+                asked,
+                started,
+                tries,
+                failed,
+                report,
+            }),
+        }
+    }
+    match (refusal, failure) {
+        (Some(refusal), None) if !is_answered => Err(refusal),
+        (_, failure) => Ok((failure, unreadable)),
+    }
+}
+
+/// How often a report whose total and rows disagree is walked.
+const WALKS: usize = 2;
+
+/// Fetches the report of a run, `None` where it is empty, and how many of its rows could not be read.
+async fn fetch(api: &Api, customer: &CustomerId, run: &str) -> Result<(Option<Report>, usize), Failure> {
+    let endpoint = Endpoint::JobReport;
+    let Api::V3(client) = api else {
+        return Err(Error::NotPermitted(JobReports::SCOPE_V3).at(endpoint));
+    };
+    let mut result = walk(api, client, customer, run).await;
+    for _ in 1..WALKS {
+        match &result {
+            Err(failure) if matches!(failure.error, Error::Incomplete(_)) => {
+                result = walk(api, client, customer, run).await;
+            }
+            _ => break,
+        }
+    }
+    result
+}
+
+async fn walk(
+    api: &Api,
+    client: &v3::Client,
+    customer: &CustomerId,
+    run: &str,
+) -> Result<(Option<Report>, usize), Failure> {
+    let endpoint = Endpoint::JobReport;
+    let path = ["customers", customer.as_str(), "jobs", run, "report-details"];
+    let mut tally = Tally::default();
+    let mut tokens: BTreeSet<String> = BTreeSet::new();
+    let mut token: Option<String> = None;
+    let mut total = None;
+    for _ in 0..MAX_PAGES {
+        let about = (endpoint, JobReports::SCOPE_V3);
+        let page = client.chained_page(about, &path, PAGE_SIZE, token.as_deref()).await?;
+        total = total.or(page.total);
+        for (position, json) in page.rows.iter().enumerate() {
+            super::turn(position).await;
+            let row = Row::read(json, endpoint, api.observer().as_ref());
+            tally.add(row.as_ref());
+        }
+        match page.next {
+            // A server may give a token on the last page, too.
+            Some(_) if page.rows.is_empty() || total.is_some_and(|total| tally.rows >= total) => token = None,
+            Some(next) if !tokens.insert(next.clone()) => {
+                return Err(Error::Incomplete("the same page came again").at(endpoint));
+            }
+            next => token = next,
+        }
+        if token.is_none() {
+            break;
+        }
+    }
+    let is_whole = token.is_none();
+    if is_whole && total.is_some_and(|total| total != tally.rows) {
+        return Err(Error::Incomplete("its total and its rows disagree").at(endpoint));
+    }
+    let unreadable = tally.unreadable;
+    let report = (tally.rows > unreadable).then(|| tally.report(is_whole));
+    Ok((report, unreadable))
+}
+
+/// The rows of a report so far, counted.
+#[derive(Default)]
+struct Tally {
+    rows: usize,
+    unreadable: usize,
+    objects: BTreeMap<Cow<'static, str>, u64>,
+    failures: BTreeMap<String, u64>,
+    warnings: BTreeMap<String, u64>,
+}
+
+const STATUS: Names = &["status"];
+
+impl Tally {
+    /// Counts a row; one without a result of its object is invalid.
+    fn add(&mut self, row: Option<&Row<'_>>) {
+        self.rows += 1;
+        let told = row.and_then(|row| Some((row, row.named(STATUS, domain::report_status)?)));
+        let Some((row, status)) = told else {
+            self.unreadable += 1;
+            return;
+        };
+        let errors = match status.as_ref() {
+            "failed" => Some(&mut self.failures),
+            "warning" => Some(&mut self.warnings),
+            _ => None,
+        };
+        if let Some(errors) = errors {
+            *errors.entry(error(row)).or_default() += 1;
+        }
+        if domain::report_statuses().any(|known| known == status) {
+            *self.objects.entry(status).or_default() += 1;
+        }
+    }
+
+    /// Failed objects show the reason; without any, those with a warning do.
+    fn report(mut self, is_whole: bool) -> Report {
+        for status in domain::report_statuses() {
+            self.objects.entry(Cow::Borrowed(status)).or_default();
+        }
+        let errors = if self.failures.is_empty() {
+            self.warnings
+        } else {
+            self.failures
+        };
+        let mut errors: Vec<(String, u64)> = errors.into_iter().collect();
+        errors.sort_by(|(one, count), (other, more)| more.cmp(count).then_with(|| one.cmp(other)));
+        let is_named = |(error, _): &(String, u64)| error != OTHER;
+        let (mut named, rest): (Vec<_>, Vec<_>) = errors.into_iter().partition(is_named);
+        let rest = named
+            .drain(TOP_ERRORS.min(named.len())..)
+            .chain(rest)
+            .map(|(_, count)| count);
+        let rest = rest.sum();
+        if rest > 0 {
+            named.push((OTHER.to_owned(), rest));
+        }
+        Report {
+            objects: (is_whole && self.unreadable == 0).then_some(self.objects),
+            errors: named,
+        }
+    }
+}
+
+/// What went wrong with an object: its code, or its comment masked. A code that is a sentence, an address, an id or a
+/// dot-separated name is masked as a comment.
+fn error(row: &Row<'_>) -> String {
+    let is_code = |code: &str| {
+        let is_of_code = |byte: u8| byte.is_ascii_alphanumeric() || b"_-:".contains(&byte);
+        let is_id = code.len() >= 16 && code.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit());
+        !is_id && code.len() <= domain::MAX_COMMENT_CHARS && code.bytes().all(is_of_code)
+    };
+    let code = row.text(&["errorCode"]).map(|code| domain::without_invisible(&code));
+    let told = match code.as_deref().map(str::trim) {
+        Some(code) if !code.is_empty() && is_code(code) => code.to_owned(),
+        Some(code) if !code.is_empty() => domain::mask_comment(code),
+        _ => row
+            .text(&["comment"])
+            .map_or_else(String::new, |comment| domain::mask_comment(&comment)),
+    };
+    if told.is_empty() { OTHER.to_owned() } else { told }
+}
+
+/// A count of objects beside a word that is a label.
+struct Counted {
+    key: ModuleKey,
+    word: String,
+    count: u64,
+}
+
+const SERVICE: Label<Counted> = label("service", |row| Some(&row.key.service));
+const MODULE: Label<Counted> = label("module", |row| Some(&row.key.module));
+const SCOPE: Label<Counted> = label("scope", |row| row.key.scope.as_deref());
+
+const SHAPE_OBJECTS: Shape<Counted> = Shape {
+    labels: &[SERVICE, MODULE, SCOPE, label("status", |row| Some(&row.word))],
+    columns: &[gauge(
+        "elements_job_report_objects",
+        "Objects in the latest report of a failed run; absent where it has more than 20,000",
+        |row| Some(super::float(row.count)),
+    )],
+};
+
+const SHAPE_ERRORS: Shape<Counted> = Shape {
+    labels: &[SERVICE, MODULE, SCOPE, label("error", |row| Some(&row.word))],
+    columns: &[gauge(
+        "elements_job_report_errors",
+        "Objects by error in the latest report of a failed run: the ten most common, the rest as other",
+        |row| Some(super::float(row.count)),
+    )],
+};
+
+#[cfg(test)]
+mod tests;

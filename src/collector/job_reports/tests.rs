@@ -1,0 +1,160 @@
+use super::*;
+
+fn runs(runs: &[(&'static str, Option<&str>)]) -> Vec<Reported> {
+    let reported = |(module, run): &(&'static str, Option<&str>)| Reported {
+        key: ModuleKey {
+            service: Cow::Borrowed("Microsoft 365"),
+            module: Cow::Borrowed(module),
+            scope: None,
+        },
+        run: run.map(Box::from),
+        started: None,
+    };
+    runs.iter().map(reported).collect()
+}
+
+async fn poll(
+    modules: &mut Vec<Module>,
+    listed: &[(&'static str, Option<&str>)],
+    status: u16,
+) -> Result<(Option<Failure>, usize), Failure> {
+    // Runs whose ids begin with "bad" are answered with the status.
+    update(modules, runs(listed), |id| {
+        let told = match (id.starts_with("bad"), status) {
+            (false, _) => Ok((Some(Report::default()), 0)),
+            (true, 204) => Ok((None, 0)),
+            (true, status) => Err(Error::Status(status).at(Endpoint::JobReport)),
+        };
+        std::future::ready(told)
+    })
+    .await
+}
+
+fn reports(modules: &[Module]) -> Vec<(bool, u32)> {
+    let told = |module: &Module| (module.report.is_some(), module.tries);
+    modules.iter().map(told).collect()
+}
+
+#[tokio::test]
+async fn a_run_without_a_report_is_asked_three_times() {
+    for status in [204, 400, 403, 404] {
+        let mut modules = Vec::new();
+        for tries in [1, 2, 3, 3] {
+            let listed = [("a", Some("bad")), ("b", Some("good"))];
+            poll(&mut modules, &listed, status).await.expect("an answer");
+            assert_eq!(reports(&modules), [(false, tries), (true, 0)], "{status}");
+        }
+        poll(&mut modules, &[("a", Some("good"))], status)
+            .await
+            .expect("an answer");
+        assert_eq!(reports(&modules), [(true, 0)]);
+        let refused = poll(&mut modules, &[("a", Some("bad"))], 403).await;
+        assert!(refused.is_ok(), "it has had a report");
+    }
+    assert!(poll(&mut Vec::new(), &[("a", Some("bad"))], 403).await.is_err());
+}
+
+#[tokio::test]
+async fn runs_that_share_an_id_have_a_report_each() {
+    let at = |start: i64| {
+        let mut listed = runs(&[("a", Some("good"))]);
+        listed[0].started = Some(Timestamp::from_unix_seconds(start));
+        listed
+    };
+    let mut modules = Vec::new();
+    let mut asked = Vec::new();
+    for start in [1, 1, 2, 2] {
+        let count = std::cell::Cell::new(0);
+        let told = |_| {
+            count.set(count.get() + 1);
+            std::future::ready(Ok((Some(Report::default()), 0)))
+        };
+        update(&mut modules, at(start), told).await.expect("an answer");
+        asked.push(count.get());
+    }
+    assert_eq!(asked, [1, 0, 1, 0]);
+}
+
+#[tokio::test]
+async fn report_that_always_fails_is_given_up() {
+    let mut modules = Vec::new();
+    let listed = [("a", Some("bad"))];
+    let mut failures = 0;
+    for _ in 0..2 * MAX_FAILED_TRIES {
+        let (failure, _) = poll(&mut modules, &listed, 500).await.expect("an answer");
+        failures += u32::from(failure.is_some());
+    }
+    assert_eq!(failures, MAX_FAILED_TRIES);
+    assert_eq!(reports(&modules), [(false, MAX_FAILED_TRIES)]);
+    // What fails for a while has as many tries left as before.
+    let mut modules = Vec::new();
+    poll(&mut modules, &listed, 500).await.expect("an answer");
+    for tries in [2, 3, 4, 4] {
+        poll(&mut modules, &listed, 404).await.expect("an answer");
+        assert_eq!(reports(&modules), [(false, tries)]);
+    }
+}
+
+#[test]
+fn module_that_is_no_longer_wanted_has_no_series() {
+    let module = |module: &'static str| Module {
+        key: ModuleKey {
+            service: Cow::Borrowed("Microsoft 365"),
+            module: Cow::Borrowed(module),
+            scope: None,
+        },
+        asked: RunKey::new(Some("1"), None, None),
+        started: None,
+        tries: 0,
+        failed: 0,
+        report: Some(Report {
+            objects: None,
+            errors: vec![("E".to_owned(), 1)],
+        }),
+    };
+    let record = vec![module("OneDrive"), module("Exchange Online")];
+    let customer = CustomerId::parse("c").expect("an id");
+    let samples = |job_modules: Vec<u16>| {
+        let settings = super::super::Settings {
+            job_modules,
+            ..Default::default()
+        };
+        let now = Timestamp::from_unix_seconds(1_000_000);
+        let context = Context::new(now, std::sync::Arc::new(settings), std::sync::Arc::from(""));
+        let (tables, _) = JobReports::tables(&record, &customer, &context);
+        tables.iter().map(Table::samples).sum::<usize>()
+    };
+    assert_eq!([samples(vec![]), samples(vec![305]), samples(vec![302])], [2, 1, 0]);
+}
+
+#[tokio::test]
+async fn a_report_that_fails_does_not_stop_the_others() {
+    let mut modules = Vec::new();
+    let listed = [("a", Some("bad")), ("b", Some("good"))];
+    let (failure, _) = poll(&mut modules, &listed, 500).await.expect("an answer");
+    assert!(failure.is_some());
+    assert_eq!(reports(&modules), [(false, 1), (true, 0)]);
+}
+
+#[tokio::test]
+async fn a_report_goes_when_a_newer_run_has_ended() {
+    for (newer, status) in [(None, 0), (Some("bad"), 404), (Some("bad"), 500)] {
+        let mut modules = Vec::new();
+        poll(&mut modules, &[("a", Some("good"))], 0).await.expect("an answer");
+        poll(&mut modules, &[("a", newer)], status).await.expect("an answer");
+        assert!(modules.iter().all(|module| module.report.is_none()), "{newer:?}");
+    }
+}
+
+#[test]
+fn an_error_code_without_visible_characters_is_no_code() {
+    let health = crate::health::Health::default();
+    let of = |code: &str| {
+        let row = serde_json::json!({"errorCode": code, "comment": "Mailbox locked"});
+        let row = serde_json::value::to_raw_value(&row).unwrap();
+        error(&Row::read(&row, Endpoint::JobReport, &health).unwrap())
+    };
+    assert_eq!(of("\u{200b}\u{feff} \u{2060}"), "Mailbox locked");
+    assert_eq!(of("\u{feff}E_LOCKED"), "E_LOCKED");
+    assert_eq!(of(""), "Mailbox locked");
+}

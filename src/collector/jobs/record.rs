@@ -1,0 +1,344 @@
+//! The record of a customer's jobs.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+
+use crate::collector::FUTURE_TOLERANCE;
+use crate::domain::{self, History, JobStatus, KnownNames, PastRun, Run, Timestamp};
+
+/// The most modules and backup scopes kept of a customer. The reference lists about sixty modules, and customers have
+/// dozens of scopes; names beyond all reason must not pile up.
+const MAX_MODULES: usize = 1_000;
+
+/// The most backup scopes of one module that are kept of a list, some ten times what the largest customer seen has. Past
+/// it a list names its scopes anew each time, and each would be a new series.
+const MAX_SCOPES: usize = 200;
+
+/// Key of a customer's job series.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(in crate::collector) struct ModuleKey {
+    pub(in crate::collector) service: Cow<'static, str>,
+    pub(in crate::collector) module: Cow<'static, str>,
+    /// The backup scope, where the list names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::collector) scope: Option<String>,
+}
+
+/// A module or backup scope of a customer and its runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Module {
+    pub(super) service: Cow<'static, str>,
+    pub(super) module: Cow<'static, str>,
+    /// The backup scope, where the list names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) scope: Option<String>,
+    pub(super) history: History,
+    /// Whether the newest list has it. A module that is not listed is not rendered, but kept for its return, so that no
+    /// run is counted twice and no restore point is lost.
+    listed: bool,
+    /// Whether it is held from an earlier list, because the newest could not be read whole.
+    #[serde(default)]
+    held: bool,
+}
+
+/// The newest scan of the objects of a customer's tenants.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Scan {
+    pub(super) service: Cow<'static, str>,
+    pub(super) status: JobStatus,
+    /// Whether it is held from an earlier list, because the newest could not be read whole.
+    #[serde(default)]
+    held: bool,
+}
+
+/// The modules and scans of a customer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Record {
+    modules: Vec<Arc<Module>>,
+    pub(super) scans: Vec<Scan>,
+    /// Time of the newest list; state files of older versions lack it.
+    pub(super) listed_at: Option<Timestamp>,
+}
+
+/// A run that was seen to end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndedRun {
+    /// The service.
+    pub service: Cow<'static, str>,
+    /// The module.
+    pub module: Cow<'static, str>,
+    /// Backup scope, if the module has any.
+    pub scope: Option<String>,
+    /// The run.
+    pub run: PastRun,
+}
+
+/// How long before the newest list a run may have ended that the list did not have. Replicas of the API disagree for
+/// less; what is older is history that another filter or generation of the API brings to light.
+const LATE_BY: Duration = Duration::from_secs(24 * 3600);
+
+/// The rows of a list, grouped.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    runs: BTreeMap<ModuleKey, Vec<Run>>,
+    scans: BTreeMap<&'static str, JobStatus>,
+    duplicate_scans: u64,
+}
+
+impl Listed {
+    pub(super) fn add_run(&mut self, key: ModuleKey, run: Run) {
+        self.runs.entry(key).or_default().push(run);
+    }
+
+    /// Adds a scan; of two of one service the worse counts.
+    pub(super) fn add_scan(&mut self, service: &'static str, status: JobStatus) {
+        match self.scans.get_mut(service) {
+            None => {
+                self.scans.insert(service, status);
+            }
+            Some(known) => {
+                self.duplicate_scans += 1;
+                if status.severity() > known.severity() {
+                    *known = status;
+                }
+            }
+        }
+    }
+
+    /// Drops the scopes past [`MAX_SCOPES`] of a module, those in the best state first, so that no failure is dropped for
+    /// a success. Returns how many were dropped.
+    pub(super) fn cap_scopes(&mut self) -> usize {
+        let mut counts: BTreeMap<(Cow<'static, str>, Cow<'static, str>), usize> = BTreeMap::new();
+        for key in self.runs.keys() {
+            *counts.entry((key.service.clone(), key.module.clone())).or_default() += 1;
+        }
+        let before = self.runs.len();
+        for ((service, module), _) in counts.into_iter().filter(|(_, count)| *count > MAX_SCOPES) {
+            let of_module = |key: &ModuleKey| key.service == service && key.module == module;
+            let worst = |runs: &Vec<Run>| runs.iter().map(|run| run.status.severity()).max();
+            let scopes = self.runs.iter().filter(|(key, _)| of_module(key));
+            let mut scopes: Vec<_> = scopes.map(|(key, runs)| (worst(runs), key.clone())).collect();
+            scopes.sort_by(|(one, key), (other, next)| other.cmp(one).then_with(|| key.cmp(next)));
+            for (_, key) in scopes.drain(MAX_SCOPES..) {
+                self.runs.remove(&key);
+            }
+        }
+        before - self.runs.len()
+    }
+}
+
+impl Record {
+    /// Adds the names of all modules, for patterns to match.
+    pub(super) fn add_names(&self, names: &mut KnownNames) {
+        for module in &self.modules {
+            names.add_module(&module.service, &module.module, module.scope.as_deref());
+        }
+    }
+
+    /// The modules, listed or not.
+    pub(super) fn modules(&self) -> impl Iterator<Item = &Arc<Module>> {
+        self.modules.iter()
+    }
+
+    /// Joins a list with what was kept before. Returns the new record, the runs that were seen to end, and how many rows
+    /// were second rows of one run or scan. Of a list that could not be read whole the modules it lacks are held.
+    pub(super) fn absorb(
+        previous: Option<&Self>,
+        listed: Listed,
+        is_partial: bool,
+        now: Timestamp,
+    ) -> (Self, Vec<EndedRun>, u64) {
+        let known = previous.into_iter().flat_map(|record| &record.modules);
+        let mut modules: BTreeMap<ModuleKey, Module> =
+            known.map(|module| (module.key(), Module::clone(module))).collect();
+        for module in modules.values_mut() {
+            module.held = is_partial && module.listed;
+            module.listed = module.held;
+        }
+        let mut duplicates = listed.duplicate_scans;
+        let mut seen_to_end = Vec::new();
+        for (key, runs) in listed.runs {
+            let since = previous.map(|previous| previous.seen_since(modules.get(&key)));
+            let module = modules.entry(key.clone()).or_insert_with(|| Module::new(key));
+            module.listed = true;
+            module.held = false;
+            let absorbed = module.history.absorb(runs);
+            duplicates += absorbed.duplicates;
+            if let Some(since) = since {
+                let ended = absorbed.ended.into_iter().filter(|run| since.has_passed(run));
+                seen_to_end.extend(ended.map(|run| module.ended(run)));
+            }
+        }
+        let mut modules: Vec<_> = modules.into_values().map(Arc::new).collect();
+        modules.sort_by_key(|module| (!module.listed, std::cmp::Reverse(module.last_known_if_unlisted())));
+        modules.truncate(MAX_MODULES);
+        let mut scans: Vec<Scan> = listed.scans.into_iter().map(Scan::from).collect();
+        if is_partial {
+            let known = previous.into_iter().flat_map(|record| &record.scans);
+            let missing: Vec<Scan> = known
+                .filter(|known| scans.iter().all(|scan| scan.service != known.service))
+                .map(|known| Scan {
+                    held: true,
+                    ..known.clone()
+                })
+                .collect();
+            scans.extend(missing);
+        }
+        let record = Self {
+            modules,
+            scans,
+            listed_at: Some(now),
+        };
+        (record, seen_to_end, duplicates)
+    }
+
+    /// From when on a run of a module that the next list has was seen to end. The first list shows runs that were over
+    /// before anybody looked, and so does the first one with a module.
+    fn seen_since(&self, known: Option<&Module>) -> Since {
+        let listed_at = self.listed_at;
+        match known {
+            None => Since(listed_at.map_or(Some(Timestamp::MAX), |at| Some(at.minus(FUTURE_TOLERANCE)))),
+            Some(module) => {
+                let newest = module.history.newest_ended().and_then(Run::took_place);
+                let late = listed_at.map(|at| at.minus(LATE_BY));
+                Since(late.map(|late| newest.map_or(late, |newest| newest.min(late))))
+            }
+        }
+    }
+
+    /// The modules that the newest list has, or that are held because it could not be read whole.
+    pub(super) fn listed(&self) -> impl Iterator<Item = &Arc<Module>> {
+        self.modules.iter().filter(|module| module.listed)
+    }
+
+    /// Returns the record without held rows, and the held rows; `None` if there are none.
+    pub(super) fn split(&self) -> Option<(Self, Self)> {
+        let (held, modules): (Vec<_>, Vec<_>) = self.modules.iter().cloned().partition(|module| module.held);
+        let (held_scans, scans): (Vec<_>, Vec<_>) = self.scans.iter().cloned().partition(|scan| scan.held);
+        let is_any_held = !held.is_empty() || !held_scans.is_empty();
+        let part = |modules, scans| Self {
+            modules,
+            scans,
+            listed_at: self.listed_at,
+        };
+        is_any_held.then(|| (part(modules, scans), part(held, held_scans)))
+    }
+}
+
+impl Module {
+    fn new(key: ModuleKey) -> Self {
+        Self {
+            service: key.service,
+            module: key.module,
+            scope: key.scope,
+            history: History::default(),
+            listed: true,
+            held: false,
+        }
+    }
+
+    fn ended(&self, run: PastRun) -> EndedRun {
+        EndedRun {
+            service: self.service.clone(),
+            module: self.module.clone(),
+            scope: self.scope.clone(),
+            run,
+        }
+    }
+
+    pub(super) fn key(&self) -> ModuleKey {
+        ModuleKey {
+            service: self.service.clone(),
+            module: self.module.clone(),
+            scope: self.scope.clone(),
+        }
+    }
+
+    /// When an unlisted module was last known of. Listed ones keep the order of their keys.
+    fn last_known_if_unlisted(&self) -> Option<Timestamp> {
+        self.history.last_known().filter(|_| !self.listed)
+    }
+}
+
+/// From when on a run counts as seen to end; always if `None`.
+#[derive(Clone, Copy)]
+struct Since(Option<Timestamp>);
+
+impl Since {
+    /// Whether a run took place later. One without any time was over when it was first seen.
+    fn has_passed(self, run: &PastRun) -> bool {
+        let took_place = run.took_place();
+        self.0.is_none_or(|since| took_place.is_none_or(|at| at > since))
+    }
+}
+
+impl From<(&'static str, JobStatus)> for Scan {
+    fn from((service, status): (&'static str, JobStatus)) -> Self {
+        Self {
+            service: Cow::Borrowed(service),
+            status,
+            held: false,
+        }
+    }
+}
+
+/// Gives modules that were saved by a number the name that the reference has for it by now.
+fn with_present_names(mut modules: Vec<Arc<Module>>) -> Vec<Arc<Module>> {
+    for module in &mut modules {
+        let named = module.module.strip_prefix("unknown_").and_then(domain::module);
+        if let Some(named) = named.filter(|named| named.known) {
+            Arc::make_mut(module).module = named.name;
+        }
+    }
+    modules
+}
+
+/// Reads the present form, and the bare list of modules that state files held before backup scopes were told apart: in
+/// that form scans were modules, which they are not.
+impl<'de> Deserialize<'de> for Record {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Fields {
+            modules: Vec<Arc<Module>>,
+            scans: Vec<Scan>,
+            #[serde(default)]
+            listed_at: Option<Timestamp>,
+        }
+
+        struct Forms;
+        impl<'de> Visitor<'de> for Forms {
+            type Value = Record;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("modules and scans, or a list of modules")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Record, A::Error> {
+                let fields = Fields::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Record {
+                    modules: with_present_names(fields.modules),
+                    scans: fields.scans,
+                    listed_at: fields.listed_at,
+                })
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Record, A::Error> {
+                let mut modules = Vec::<Arc<Module>>::deserialize(SeqAccessDeserializer::new(seq))?;
+                modules.retain(|module| domain::scanned_service(&module.service).is_none());
+                Ok(Record {
+                    modules: with_present_names(modules),
+                    scans: Vec::new(),
+                    listed_at: None,
+                })
+            }
+        }
+        deserializer.deserialize_any(Forms)
+    }
+}

@@ -1,0 +1,556 @@
+//! Longer than other files, because every test here reads rows that the first half builds.
+
+mod ended;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::api::auth;
+
+/// The moment of the first list, 2026-11-29 12:00 UTC.
+const NOW: i64 = 1_795_953_600;
+const HOUR: i64 = 3_600;
+const DAY: i64 = 24 * HOUR;
+const RPO: f64 = 26.0 * 3_600.0;
+
+#[derive(Debug, Default)]
+struct Counts {
+    undecoded: AtomicU64,
+    duplicates: AtomicU64,
+}
+
+impl Observer for Counts {
+    fn request(&self, _: Endpoint, _: Option<u16>, _: Duration) {}
+    fn retry(&self, _: Endpoint) {}
+    fn throttled(&self, _: Endpoint) {}
+    fn decode_error(&self, _: Endpoint, _: &'static str, _: &str) {
+        self.undecoded.fetch_add(1, Ordering::Relaxed);
+    }
+    fn unknown_value(&self, _: Endpoint, _: &'static str, _: &str) {}
+    fn duplicate_rows(&self, _: Endpoint, rows: u64) {
+        self.duplicates.fetch_add(rows, Ordering::Relaxed);
+    }
+    fn token_failure(&self, _: &auth::Error) {}
+    fn token(&self, _: Duration) {}
+}
+
+/// One customer's lists, one after another, and what they come to.
+#[derive(Default)]
+struct Customer {
+    record: Option<Record>,
+    settings: Settings,
+    counts: Counts,
+    now: i64,
+    /// The runs that the newest list showed to have ended.
+    ended: Vec<EndedRun>,
+}
+
+impl Customer {
+    async fn list(&mut self, now: i64, rows: &[Value]) {
+        self.now = now;
+        let rows: Vec<Box<RawValue>> = rows
+            .iter()
+            .map(|row| serde_json::value::to_raw_value(row).unwrap())
+            .collect();
+        let context = self.context();
+        let source = Source {
+            observer: &self.counts,
+            context: &context,
+        };
+        let (record, ended, _) = source.parse_list(&rows, self.record.as_ref()).await;
+        (self.record, self.ended) = (Some(record), ended);
+    }
+
+    fn context(&self) -> Context {
+        Context::new(
+            Timestamp::from_unix_seconds(self.now),
+            Arc::new(self.settings.clone()),
+            "Contoso".into(),
+        )
+    }
+
+    /// Every series without `customer_id`, by name and labels.
+    fn series(&self) -> BTreeMap<String, f64> {
+        let customer = CustomerId::parse("c-1").unwrap();
+        let (tables, _) = Jobs::tables(self.record.as_ref().unwrap(), &customer, &self.context());
+        let mut series = BTreeMap::new();
+        for (table, metrics) in tables.iter().zip(Jobs::metrics()) {
+            for row in 0..table.rows() {
+                let labels = table.labels(row).unwrap().trim_start_matches(',');
+                for (column, (metric, _)) in metrics.iter().enumerate() {
+                    if let Some(value) = table.value(row, column) {
+                        series.insert(format!("{}{{{labels}}}", metric.name), value);
+                    }
+                }
+            }
+        }
+        series
+    }
+
+    /// The value of a metric of the module that has one series of it; `None` where there is none.
+    fn value(&self, metric: &str) -> Option<f64> {
+        let series = self.series();
+        let mut found = series
+            .iter()
+            .filter(|(name, _)| name.starts_with(&format!("{metric}{{")));
+        let value = found.next().map(|(_, value)| *value);
+        assert!(found.next().is_none(), "{metric} has more than one series: {series:?}");
+        value
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "whole seconds and counts")]
+    fn whole(&self, metric: &str) -> Option<i64> {
+        self.value(metric).map(|value| value as i64)
+    }
+
+    fn state(&self) -> State {
+        let seconds = |metric: &str| self.whole(metric);
+        State {
+            status: self.whole("elements_job_status"),
+            restore_point: seconds("elements_job_last_backup_timestamp_seconds"),
+            failures: self.whole("elements_job_consecutive_failures"),
+            has_objective: self.value("elements_job_rpo_seconds").is_some(),
+            is_abandoned: self.value("elements_job_abandoned").map(|value| value == 1.0),
+            pending_since: seconds("elements_job_pending_since_timestamp_seconds"),
+        }
+    }
+}
+
+/// What alerts stand on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct State {
+    status: Option<i64>,
+    restore_point: Option<i64>,
+    failures: Option<i64>,
+    has_objective: bool,
+    is_abandoned: Option<bool>,
+    pending_since: Option<i64>,
+}
+
+fn time(second: i64) -> String {
+    jiff::Timestamp::from_second(second).unwrap().to_string()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Generation {
+    V1,
+    V3,
+}
+
+/// The rows of the reference's table "What the list of jobs is", and those that come between them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Finished,
+    Failed,
+    /// Failed before it reached an object: all counts 0.
+    FailedEarly,
+    FailedUndated,
+    WithException,
+    /// A start and an end in the same second.
+    ZeroSeconds,
+    /// Ran and had nothing to back up: no id, no times.
+    OverNothing,
+    Skipped,
+    Running,
+    RunningUnstarted,
+    Pending,
+    Disabled,
+    NotStarted,
+    Waiting,
+    /// A scope that was given up long ago, after a failure.
+    DormantFailed,
+    DormantFinished,
+}
+
+const KINDS: [Kind; 16] = [
+    Kind::Finished,
+    Kind::Failed,
+    Kind::FailedEarly,
+    Kind::FailedUndated,
+    Kind::WithException,
+    Kind::ZeroSeconds,
+    Kind::OverNothing,
+    Kind::Skipped,
+    Kind::Running,
+    Kind::RunningUnstarted,
+    Kind::Pending,
+    Kind::Disabled,
+    Kind::NotStarted,
+    Kind::Waiting,
+    Kind::DormantFailed,
+    Kind::DormantFinished,
+];
+
+impl Kind {
+    fn status(self) -> (i64, &'static str) {
+        match self {
+            Self::Finished | Self::ZeroSeconds | Self::OverNothing | Self::DormantFinished => (2, "Finished"),
+            Self::Failed | Self::FailedEarly | Self::FailedUndated | Self::DormantFailed => (3, "Failed"),
+            Self::WithException => (4, "Finished with exception"),
+            Self::Skipped => (5, "Skipped"),
+            Self::Running | Self::RunningUnstarted => (1, "In progress"),
+            Self::Pending => (6, "Pending"),
+            Self::Disabled => (12, "Disabled"),
+            Self::NotStarted => (13, "Not started"),
+            Self::Waiting => (14, "Waiting for configuration"),
+        }
+    }
+
+    /// Start, end and last modification of a row that is listed at `now`.
+    fn times(self, now: i64) -> (Option<i64>, Option<i64>, Option<i64>) {
+        let long_ago = NOW - 260 * DAY;
+        match self {
+            Self::Finished | Self::Failed | Self::FailedEarly | Self::WithException | Self::Skipped => {
+                (Some(now - HOUR), Some(now - HOUR / 2), Some(now - HOUR / 2))
+            }
+            Self::ZeroSeconds => (Some(now - HOUR), Some(now - HOUR), Some(now - HOUR + 2)),
+            Self::OverNothing | Self::FailedUndated => (None, None, Some(now - HOUR / 2)),
+            Self::Running => (Some(now - HOUR / 4), None, Some(now - 60)),
+            Self::RunningUnstarted | Self::Pending => (None, None, Some(now - HOUR / 3)),
+            Self::Disabled => (None, None, Some(long_ago)),
+            Self::NotStarted | Self::Waiting => (None, None, None),
+            Self::DormantFailed => (Some(long_ago - HOUR), Some(long_ago), Some(long_ago)),
+            Self::DormantFinished => (Some(long_ago - 9 * DAY), Some(long_ago - 8 * DAY), Some(long_ago)),
+        }
+    }
+
+    fn row(self, now: i64, generation: Generation) -> Value {
+        let (code, word) = self.status();
+        let (start, end, modified) = self.times(now);
+        let said = |moment: Option<i64>| moment.map_or("N/A".to_owned(), time);
+        let id = match (start, self) {
+            (Some(start), _) => format!("IB{start}"),
+            (None, _) => "N/A".to_owned(),
+        };
+        let failed = if self == Self::Failed { "3" } else { "0" };
+        let (job_type, module, status) = match generation {
+            Generation::V3 => (json!(7), json!(303), json!(code)),
+            Generation::V1 if code == 13 => (json!("Microsoft 365"), json!("Exchange Online"), json!("Not Finished")),
+            Generation::V1 => (json!("Microsoft 365"), json!("Exchange Online"), json!(word)),
+        };
+        json!({
+            "jobType": job_type, "jobModule": module, "status": status, "jobId": id, "name": "N/A",
+            "totalCount": "3", "failedCount": failed, "successfulCount": "0", "skippedCount": "0", "warningCount": "0",
+            "backupSize": "0 GB", "startTime": said(start), "endTime": said(end),
+            "jobDuration": if self == Self::ZeroSeconds { "0 S" } else { "N/A" }, "lastModifyTime": said(modified),
+        })
+    }
+
+    fn makes_restore_point(self) -> bool {
+        matches!(self.status().0, 2 | 4)
+    }
+
+    fn has_ended(self) -> bool {
+        matches!(self.status().0, 2..=5)
+    }
+
+    /// When it ended or began, as far as that makes a run.
+    fn took_place(self, now: i64) -> Option<i64> {
+        let (start, end, modified) = self.times(now);
+        let dated = end.or(start);
+        dated.or(modified.filter(|_| matches!(self, Self::OverNothing | Self::FailedUndated)))
+    }
+}
+
+/// What a sequence of rows, each listed at its moment, has to come to: the contract, computed from the sequence by itself.
+fn expected(sequence: &[(Kind, i64)]) -> State {
+    let (kind, now) = *sequence.last().unwrap();
+    let ended: Vec<_> = sequence.iter().filter(|(kind, _)| kind.has_ended()).collect();
+    let end = |&&(kind, at): &&(Kind, i64)| kind.took_place(at).unwrap();
+    let restore_point = ended
+        .iter()
+        .filter(|(kind, _)| kind.makes_restore_point())
+        .map(end)
+        .max();
+    let mut failures: Vec<i64> = ended.iter().filter(|(kind, _)| kind.status().0 == 3).map(end).collect();
+    failures.dedup();
+    let failures = failures.iter().filter(|end| Some(**end) > restore_point).count();
+    let running = (kind == Kind::Running).then(|| kind.times(now).0.unwrap());
+    let newest = ended.iter().map(end).max().max(running);
+    let is_abandoned = newest.map(|newest| now - newest > 90 * DAY);
+    let has_run = !ended.is_empty();
+    let is_configured = !matches!(kind, Kind::NotStarted | Kind::Waiting) || has_run;
+    State {
+        status: Some(kind.status().0),
+        restore_point: has_run.then(|| restore_point.unwrap_or(0)),
+        failures: has_run.then(|| i64::try_from(failures).unwrap()),
+        has_objective: kind != Kind::Disabled && is_configured && is_abandoned != Some(true),
+        is_abandoned,
+        pending_since: match kind {
+            Kind::Pending | Kind::RunningUnstarted => kind.times(now).2,
+            _ => None,
+        },
+    }
+}
+
+async fn played(sequence: &[(Kind, i64)], generation: Generation) -> Customer {
+    let mut customer = Customer::default();
+    for (kind, now) in sequence {
+        customer.list(*now, &[kind.row(*now, generation)]).await;
+    }
+    customer
+}
+
+#[tokio::test]
+async fn rows_of_every_kind_in_every_order_match_the_contract() {
+    for generation in [Generation::V1, Generation::V3] {
+        for first in KINDS {
+            for second in KINDS {
+                let after = |before: Option<Kind>| {
+                    let before = before.map(|kind| (kind, NOW - 2 * HOUR));
+                    before
+                        .into_iter()
+                        .chain([(first, NOW), (second, NOW + 2 * HOUR)])
+                        .collect::<Vec<_>>()
+                };
+                for sequence in [after(None), after(Some(Kind::Finished)), after(Some(Kind::Failed))] {
+                    for length in 1..=sequence.len() {
+                        let played = played(&sequence[..length], generation).await;
+                        let expected = expected(&sequence[..length]);
+                        assert_eq!(played.state(), expected, "{generation:?} {:?}", &sequence[..length]);
+                        assert_eq!(played.counts.undecoded.load(Ordering::Relaxed), 0);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_run_over_nothing_ended_when_its_module_was_last_modified() {
+    let nothing = played(&[(Kind::OverNothing, NOW)], Generation::V3).await;
+    let end = (NOW - HOUR / 2) as f64;
+    assert_eq!(nothing.value("elements_job_end_timestamp_seconds"), Some(end));
+    assert_eq!(nothing.value("elements_job_last_success_timestamp_seconds"), Some(end));
+    assert_eq!(nothing.value("elements_job_start_timestamp_seconds"), None);
+    assert_eq!(nothing.value("elements_job_duration_seconds"), None);
+    assert_eq!(nothing.value("elements_job_runs_total"), Some(1.0));
+    // The same row in the next list is the same run; a later modification is the next.
+    let mut again = nothing;
+    again
+        .list(NOW + 300, &[Kind::OverNothing.row(NOW, Generation::V3)])
+        .await;
+    assert_eq!(again.value("elements_job_runs_total"), Some(1.0));
+    again
+        .list(NOW + 600, &[Kind::OverNothing.row(NOW + 600, Generation::V3)])
+        .await;
+    assert_eq!(again.value("elements_job_runs_total"), Some(2.0));
+}
+
+#[tokio::test]
+async fn a_time_that_cannot_be_read_makes_no_run_over_nothing() {
+    let mut row = Kind::OverNothing.row(NOW, Generation::V3);
+    row["endTime"] = json!("soon");
+    let mut customer = Customer::default();
+    customer.list(NOW, &[row]).await;
+    assert_eq!(customer.value("elements_job_last_backup_timestamp_seconds"), Some(0.0));
+    assert_eq!(customer.counts.undecoded.load(Ordering::Relaxed), 1);
+}
+
+fn scoped(kind: Kind, now: i64, scope: &str) -> Value {
+    let mut row = kind.row(now, Generation::V3);
+    (row["jobType"], row["jobModule"], row["name"]) = (json!(12), json!(363), json!(scope));
+    row
+}
+
+#[tokio::test]
+async fn a_failed_scope_does_not_hide_behind_one_that_did_not_fail() {
+    let mut customer = Customer::default();
+    let rows = [
+        scoped(Kind::Failed, NOW, "Scope A"),
+        scoped(Kind::Finished, NOW, "Scope B"),
+    ];
+    customer.list(NOW, &rows).await;
+    let series = customer.series();
+    let labels = |scope: &str| format!(r#"service="IaaS + PaaS",module="Dev Ops",scope="{scope}""#);
+    let failures = |scope: &str| {
+        series
+            .get(&format!("elements_job_consecutive_failures{{{}}}", labels(scope)))
+            .copied()
+    };
+    assert_eq!((failures("Scope A"), failures("Scope B")), (Some(1.0), Some(0.0)));
+    let objects = format!("elements_job_objects{{{},result=\"failed\"}}", labels("Scope A"));
+    assert_eq!(series.get(&objects), Some(&3.0), "{series:?}");
+    // A scope that is no longer listed goes, and nothing else with it.
+    customer.list(NOW + 300, &rows[1..]).await;
+    assert!(customer.series().keys().all(|name| !name.contains("Scope A")));
+    assert_eq!(customer.value("elements_job_status"), Some(2.0));
+    // It comes back with what was known of it, and is counted once.
+    customer.list(NOW + 600, &rows).await;
+    let runs = format!("elements_job_runs_total{{{},status=\"failed\"}}", labels("Scope A"));
+    assert_eq!(customer.series().get(&runs), Some(&1.0));
+}
+
+#[tokio::test]
+async fn scopes_past_the_cap_are_counted_and_failures_are_kept() {
+    let mut rows: Vec<Value> = (0..250)
+        .map(|n| scoped(Kind::Finished, NOW, &format!("Scope {n:03}")))
+        .collect();
+    rows[249] = scoped(Kind::Failed, NOW, "Scope 249");
+    let mut customer = Customer::default();
+    customer.list(NOW, &rows).await;
+    let series = customer.series();
+    let statuses: Vec<_> = series
+        .iter()
+        .filter(|(name, _)| name.starts_with("elements_job_status{"))
+        .collect();
+    assert_eq!(statuses.len(), 200);
+    assert!(
+        statuses
+            .iter()
+            .any(|(name, status)| name.contains("Scope 249") && **status == 3.0)
+    );
+    assert_eq!(customer.counts.undecoded.load(Ordering::Relaxed), 50);
+}
+
+#[tokio::test]
+async fn a_scan_of_tenants_is_in_no_series_of_jobs() {
+    for (job_type, module, status) in [
+        (json!(0), json!(0), json!(4)),
+        (
+            json!("Microsoft 365 Scan"),
+            json!("None"),
+            json!("Finished with exception"),
+        ),
+    ] {
+        let scan = json!({"jobType": job_type, "jobModule": module, "status": status, "jobId": "N/A", "name": "N/A",
+            "totalCount": "N/A", "startTime": "N/A", "endTime": "N/A", "lastModifyTime": "N/A"});
+        let mut customer = Customer::default();
+        customer.list(NOW, &[scan]).await;
+        let series = customer.series();
+        let expected = r#"elements_tenant_scan_status{service="Microsoft 365"}"#.to_owned();
+        assert_eq!(series, BTreeMap::from([(expected, 4.0)]));
+        customer.list(NOW + 300, &[]).await;
+        assert!(customer.series().is_empty(), "a scan that is no longer listed goes");
+    }
+    let google = json!({"jobType": 10, "jobModule": 0, "status": 2});
+    let worse = json!({"jobType": 10, "jobModule": 0, "status": 3});
+    let mut customer = Customer::default();
+    customer.list(NOW, &[google, worse]).await;
+    let expected = r#"elements_tenant_scan_status{service="Google Workspace"}"#.to_owned();
+    assert_eq!(customer.series(), BTreeMap::from([(expected, 3.0)]));
+    assert_eq!(customer.counts.duplicates.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_scan_needs_no_module() {
+    for module in [json!(null), json!("N/A"), json!("")] {
+        let mut customer = Customer::default();
+        customer
+            .list(NOW, &[json!({"jobType": 0, "jobModule": module, "status": 2})])
+            .await;
+        assert_eq!(customer.series().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn scopes_are_told_apart_by_number_and_by_space() {
+    let names = [json!(5), json!(6), json!("A"), json!("A "), json!(" A")];
+    let rows: Vec<Value> = names
+        .iter()
+        .map(|name| {
+            let mut row = scoped(Kind::Finished, NOW, "");
+            row["name"] = name.clone();
+            row
+        })
+        .collect();
+    let mut customer = Customer::default();
+    customer.list(NOW, &rows).await;
+    let statuses = customer
+        .series()
+        .into_keys()
+        .filter(|name| name.starts_with("elements_job_status{"));
+    assert_eq!(statuses.count(), 5);
+}
+
+#[tokio::test]
+async fn housekeeping_has_no_objective_and_no_restore_point() {
+    for module in [8, 10] {
+        let mut row = Kind::Failed.row(NOW, Generation::V3);
+        row["jobModule"] = json!(module);
+        let mut customer = Customer::default();
+        customer.list(NOW, &[row]).await;
+        for absent in [
+            "elements_job_last_backup_timestamp_seconds",
+            "elements_job_last_success_timestamp_seconds",
+            "elements_job_consecutive_failures",
+            "elements_job_rpo_seconds",
+        ] {
+            assert_eq!(customer.value(absent), None, "{module} {absent}");
+        }
+        assert_eq!(customer.value("elements_job_status"), Some(3.0));
+        assert_eq!(customer.value("elements_job_runs_total"), Some(1.0));
+        assert_eq!(customer.value("elements_job_abandoned"), Some(0.0));
+    }
+}
+
+#[tokio::test]
+async fn one_id_with_two_starts_is_two_runs() {
+    let mut failed = Kind::Failed.row(NOW - 24 * HOUR, Generation::V3);
+    let mut finished = Kind::Finished.row(NOW, Generation::V3);
+    failed["jobId"] = json!("same");
+    finished["jobId"] = json!("same");
+    let unstarted = json!({"jobType": 7, "jobModule": 303, "status": 6, "jobId": "same"});
+    for rows in [
+        vec![failed.clone(), finished.clone()],
+        vec![unstarted, failed, finished],
+    ] {
+        let mut customer = Customer::default();
+        customer.list(NOW, &rows).await;
+        assert_eq!(customer.value("elements_job_consecutive_failures"), Some(0.0));
+        let runs: f64 = customer
+            .series()
+            .iter()
+            .filter(|(name, _)| name.starts_with("elements_job_runs_total{"))
+            .map(|(_, value)| value)
+            .sum();
+        assert_eq!(runs, 2.0);
+    }
+}
+
+#[tokio::test]
+async fn the_newest_state_is_what_the_list_shows_now() {
+    let sequence = [(Kind::Finished, NOW), (Kind::Pending, NOW - DAY)];
+    let customer = played(&sequence, Generation::V3).await;
+    assert_eq!(customer.value("elements_job_status"), Some(6.0));
+    assert_eq!(customer.value("elements_job_rpo_seconds"), Some(RPO));
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_holds_what_the_list_lacks() {
+    let mut customer = Customer::default();
+    let scan = json!({"jobType": 0, "jobModule": 0, "status": 2});
+    customer.list(NOW, &[scan, scoped(Kind::Failed, NOW, "Scope A")]).await;
+    let before = customer.series();
+    customer.list(NOW + 300, &[json!("no row")]).await;
+    assert_eq!(customer.series(), before);
+    let (told, held) = customer.record.as_ref().unwrap().split().unwrap();
+    assert!(told.modules().next().is_none() && told.scans.is_empty());
+    assert_eq!(Some(held), customer.record);
+}
+
+#[tokio::test]
+async fn state_files_of_the_first_form_are_read_without_their_scans() {
+    let mut customer = Customer::default();
+    customer.list(NOW, &[Kind::Finished.row(NOW, Generation::V3)]).await;
+    let record = serde_json::to_value(customer.record.as_ref().unwrap()).unwrap();
+    let mut modules = record["modules"].as_array().unwrap().clone();
+    let mut scan = modules[0].clone();
+    scan["service"] = json!("Microsoft 365 Scan");
+    modules.push(scan);
+    let old: Record = serde_json::from_value(Value::Array(modules)).unwrap();
+    let mut known = customer.record.clone().unwrap();
+    known.listed_at = None;
+    assert_eq!(old, known);
+    let mut numbered = record.clone();
+    numbered["modules"][0]["module"] = json!("unknown_303");
+    let named: Record = serde_json::from_value(numbered).unwrap();
+    assert_eq!(Some(&named), customer.record.as_ref());
+    let new: Record = serde_json::from_value(record).unwrap();
+    assert_eq!(Some(new), customer.record);
+    assert!(serde_json::from_value::<Record>(json!({"modules": 1})).is_err());
+}

@@ -1,0 +1,147 @@
+//! Which runs are seen to end, and what is remembered of them.
+
+use super::*;
+
+impl Customer {
+    /// What a list brings: the ids of the runs that are seen to end.
+    async fn ended(&mut self, now: i64, rows: &[Value]) -> Vec<String> {
+        self.list(now, rows).await;
+        let ids = self
+            .ended
+            .iter()
+            .map(|ended| ended.run.id.as_deref().unwrap_or("none").to_owned());
+        ids.collect()
+    }
+
+    /// As after a restart with a state file.
+    fn restarted(self) -> Self {
+        let saved = serde_json::to_string(self.record.as_ref().unwrap()).unwrap();
+        Self {
+            record: Some(serde_json::from_str(&saved).unwrap()),
+            ..self
+        }
+    }
+
+    /// The same with a file of a version that had no trail.
+    fn upgraded(self) -> Self {
+        let mut saved = serde_json::to_value(self.record.as_ref().unwrap()).unwrap();
+        saved.as_object_mut().unwrap().remove("listed_at");
+        for module in saved["modules"].as_array_mut().unwrap() {
+            module["history"].as_object_mut().unwrap().remove("trail").unwrap();
+        }
+        Self {
+            record: Some(serde_json::from_value(saved).unwrap()),
+            ..self
+        }
+    }
+
+    fn remembered(&self) -> Vec<ModuleRuns> {
+        past_runs(self.record.as_ref().unwrap(), &self.settings)
+    }
+}
+
+fn ended_at(end: i64, generation: Generation) -> Value {
+    Kind::Failed.row(end + HOUR / 2, generation)
+}
+
+fn id(end: i64) -> String {
+    format!("IB{}", end - HOUR / 2)
+}
+
+fn of_module(mut row: Value, module: i64) -> Value {
+    row["jobModule"] = json!(module);
+    row
+}
+
+#[tokio::test]
+async fn a_run_is_seen_to_end_once() {
+    for generation in [Generation::V1, Generation::V3] {
+        let row = |end| ended_at(end, generation);
+        let mut customer = Customer::default();
+        let none: [String; 0] = [];
+        assert_eq!(
+            customer.ended(NOW, &[row(NOW - HOUR)]).await,
+            none,
+            "it was over before"
+        );
+        let running = Kind::Running.row(NOW + HOUR, generation);
+        assert_eq!(customer.ended(NOW + HOUR, &[running]).await, none);
+        let both = [row(NOW + 2 * HOUR), row(NOW - HOUR)];
+        assert_eq!(customer.ended(NOW + 2 * HOUR, &both).await, [id(NOW + 2 * HOUR)]);
+        let ended = &customer.ended[0];
+        assert_eq!(
+            (&*ended.service, &*ended.module, &ended.scope),
+            ("Microsoft 365", "Exchange Online", &None)
+        );
+        let run = &ended.run;
+        assert_eq!(
+            (run.status, run.processed, run.failed, run.successful),
+            (JobStatus::Failed, Some(3), Some(3), Some(0))
+        );
+        assert_eq!(run.end, Some(Timestamp::from_unix_seconds(NOW + 2 * HOUR)));
+        assert_eq!(customer.ended(NOW + 3 * HOUR, &both).await, none);
+        let mut corrected = both.clone();
+        corrected[0]["failedCount"] = json!("1");
+        corrected[0]["status"] = Kind::WithException.row(NOW, generation)["status"].clone();
+        assert_eq!(customer.ended(NOW + 4 * HOUR, &corrected).await, none);
+        let runs = &customer.remembered()[0].runs;
+        let statuses: Vec<_> = runs.iter().map(|run| (run.status, run.failed)).collect();
+        assert_eq!(
+            statuses,
+            [
+                (JobStatus::FinishedWithException, Some(1)),
+                (JobStatus::Failed, Some(3))
+            ]
+        );
+        // It ended while the exporter was down, as did one of a module that is new.
+        let mut customer = customer.restarted();
+        let week = NOW + 7 * DAY;
+        let now = [row(week - DAY), row(week - 2 * DAY)];
+        assert_eq!(customer.ended(week, &now).await, [id(week - DAY), id(week - 2 * DAY)]);
+        assert_eq!(customer.ended(week + HOUR, &now).await, none);
+        assert_eq!(customer.restarted().ended(week + HOUR, &now).await, none);
+    }
+}
+
+#[tokio::test]
+async fn history_that_a_filter_brings_to_light_is_not_seen_to_end() {
+    let row = |end| ended_at(end, Generation::V3);
+    let mut customer = Customer::default();
+    customer.list(NOW, &[row(NOW - HOUR)]).await;
+    // More of the past than before, a run that was listed late, a module that is listed only now, and its first run since.
+    let past = [row(NOW - HOUR), row(NOW - 9 * DAY), row(NOW - 2 * HOUR)];
+    let new = [305, 304].map(|module| of_module(row(NOW - 3 * HOUR + module), module));
+    let since = of_module(row(NOW + HOUR), 304);
+    let rows = [past.as_slice(), &new, &[since]].concat();
+    let mut ended = customer.ended(NOW + 2 * HOUR, &rows).await;
+    ended.sort();
+    assert_eq!(ended, [id(NOW - 2 * HOUR), id(NOW + HOUR)]);
+    let modules: Vec<_> = customer
+        .remembered()
+        .into_iter()
+        .map(|module| (module.module, module.runs.len()))
+        .collect();
+    assert_eq!(modules.iter().map(|(_, runs)| runs).sum::<usize>(), 6, "{modules:?}");
+}
+
+#[tokio::test]
+async fn a_state_of_an_older_version_begins_the_trail() {
+    let row = |end| ended_at(end, Generation::V3);
+    let mut customer = Customer::default();
+    customer.list(NOW, &[row(NOW - HOUR)]).await;
+    let mut customer = customer.upgraded();
+    assert_eq!(customer.remembered(), []);
+    let rows = [row(NOW + HOUR), row(NOW - HOUR)];
+    assert_eq!(customer.ended(NOW + 2 * HOUR, &rows).await, [id(NOW + HOUR)]);
+    assert_eq!(customer.remembered()[0].runs.len(), 2);
+}
+
+#[tokio::test]
+async fn runs_of_a_module_that_is_gone_are_remembered() {
+    let mut customer = Customer::default();
+    customer.list(NOW, &[ended_at(NOW - HOUR, Generation::V3)]).await;
+    customer.list(NOW + HOUR, &[]).await;
+    assert_eq!(customer.remembered()[0].runs.len(), 1);
+    customer.settings.job_modules = vec![305];
+    assert_eq!(customer.remembered(), [], "it is not wanted");
+}

@@ -1,0 +1,200 @@
+//! Users of each tenant, protected or not. Their identity is ignored: only counts leave the process.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::per_tenant::{Answer, Tenants, poll_tenants};
+use super::{Collector, Context, PollOutput, Price, tabulate};
+use crate::api::wire::{Names, Row};
+use crate::api::{Api, Endpoint, Error, Failure, Observer, v3};
+use crate::domain::{self, CustomerId, TenantId};
+use crate::exposition::{Shape, ShapeMetrics, Table, gauge, label};
+
+/// The users of a tenant with and without protection of each module.
+pub(super) type Users = BTreeMap<Cow<'static, str>, Counts>;
+
+/// Users by whether they are protected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Counts {
+    protected: usize,
+    unprotected: usize,
+}
+
+/// Maximum number of distinct modules. The reference has two.
+const MAX_MODULES: usize = 16;
+
+/// The collector.
+pub(super) struct UserProtection;
+
+impl Collector for UserProtection {
+    const NAME: &'static str = "user_protection";
+    const ENDPOINT: Endpoint = Endpoint::Users;
+    const INTERVAL: Duration = Duration::from_secs(12 * 3600);
+    const IS_EXTRA: bool = true;
+    const PRICE: Price = Price {
+        requests: 1.0,
+        of: "1 per tenant and 100 users",
+    };
+    const SCOPE_V3: &'static str = v3::scope::PROTECTED;
+    type Target = CustomerId;
+    type Record = Tenants<Users>;
+
+    async fn poll(
+        api: &Api,
+        customer: &CustomerId,
+        previous: Option<&Self::Record>,
+        context: &Context,
+    ) -> Result<PollOutput<Self::Record>, Failure> {
+        let about = (customer, context);
+        poll_tenants(api, Endpoint::Users, about, previous, |tenant, _| async move {
+            ask(api, customer, &tenant).await
+        })
+        .await
+    }
+
+    fn split(record: &Self::Record) -> Option<(Self::Record, Self::Record)> {
+        record.split_whole()
+    }
+
+    fn without_tenants(record: &Self::Record, gone: &BTreeSet<TenantId>) -> Option<Self::Record> {
+        record.without(gone)
+    }
+
+    fn metrics() -> Vec<ShapeMetrics> {
+        vec![SHAPE.metrics()]
+    }
+
+    fn tables(record: &Self::Record, customer: &CustomerId, _context: &Context) -> (Vec<Table>, u64) {
+        let rows: Vec<ByState> = record
+            .iter()
+            .flat_map(|(tenant, users)| {
+                users.iter().flat_map(|(module, counts)| {
+                    let states = [("protected", counts.protected), ("unprotected", counts.unprotected)];
+                    states.map(|(state, users)| ByState {
+                        tenant: tenant.clone(),
+                        module: module.clone(),
+                        state,
+                        users,
+                    })
+                })
+            })
+            .collect();
+        tabulate([SHAPE.table(customer.as_str(), &rows)])
+    }
+}
+
+async fn ask(api: &Api, customer: &CustomerId, tenant: &TenantId) -> Answer<Users> {
+    let endpoint = Endpoint::Users;
+    let path = [
+        "customers",
+        customer.as_str(),
+        "tenants",
+        tenant.as_str(),
+        "cloud-backup-m365",
+        "users",
+        "batch",
+    ];
+    let rows = match api {
+        Api::V1(_) => return Err(Error::NotPermitted(UserProtection::SCOPE_V3).at(endpoint)),
+        Api::V3(client) => {
+            let list = v3::List {
+                endpoint,
+                scope: UserProtection::SCOPE_V3,
+                path: &path,
+                filter: Some("{}"),
+                key: Some("id"),
+            };
+            client.list(list).await?
+        }
+    };
+    count(&rows, api.observer().as_ref()).await
+}
+
+/// Counts the users that can be read. Where some cannot, the answer is incomplete; where none can, it is none.
+async fn count(rows: &[Box<RawValue>], observer: &dyn Observer) -> Answer<Users> {
+    let endpoint = Endpoint::Users;
+    let mut users = Users::new();
+    let mut unreadable = 0;
+    for (position, json) in rows.iter().enumerate() {
+        super::turn(position).await;
+        let row = Row::read(json, endpoint, observer);
+        let statuses = row.as_ref().and_then(|row| read(row));
+        match statuses {
+            None => unreadable += 1,
+            Some(statuses) => {
+                for (module, is_protected) in statuses {
+                    if users.len() >= MAX_MODULES && !users.contains_key(&module) {
+                        continue;
+                    }
+                    let counts = users.entry(module).or_default();
+                    if is_protected {
+                        counts.protected += 1;
+                    } else {
+                        counts.unprotected += 1;
+                    }
+                }
+            }
+        }
+    }
+    let failure = (unreadable > 0).then(|| Error::UnreadableRows(unreadable).at(endpoint));
+    match failure {
+        Some(failure) if unreadable == rows.len() => Err(failure),
+        failure => Ok((users, failure)),
+    }
+}
+
+/// The modules of a user, each once, and whether they are protected; `None` where one cannot be read.
+fn read(row: &Row<'_>) -> Option<BTreeMap<Cow<'static, str>, bool>> {
+    const STATUSES: Names = &["moduleStatus"];
+    let mut modules: BTreeMap<Cow<'static, str>, bool> = BTreeMap::new();
+    for json in row.list(STATUSES)? {
+        let status = row.nested(json)?;
+        let module = status.named(&["module"], domain::user_module)?;
+        let is_protected = status.flag(&["isProtected"])?;
+        let known = modules.entry(module).or_insert(true);
+        *known = *known && is_protected;
+    }
+    Some(modules)
+}
+
+/// The users of one module in one state.
+struct ByState {
+    tenant: TenantId,
+    module: Cow<'static, str>,
+    state: &'static str,
+    users: usize,
+}
+
+const SHAPE: Shape<ByState> = Shape {
+    labels: &[
+        label("tenant_id", |row| Some(row.tenant.as_str())),
+        label("module", |row| Some(&row.module)),
+        label("state", |row| Some(row.state)),
+    ],
+    columns: &[gauge(
+        "elements_tenant_users",
+        "Users of the tenant by whether the module backs them up",
+        |row| super::exact(row.users),
+    )],
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::Health;
+
+    #[tokio::test]
+    async fn a_user_that_cannot_be_read_costs_that_user_only() {
+        let row = |json: &str| RawValue::from_string(json.to_owned()).expect("JSON");
+        let good = r#"{"id": "1", "moduleStatus": [{"module": "OneDrive", "isProtected": true}]}"#;
+        let bad = r#"{"id": "2", "moduleStatus": null}"#;
+        let (users, failure) = count(&[row(good), row(bad)], &Health::new()).await.expect("an answer");
+        assert_eq!(users.values().map(|counts| counts.protected).collect::<Vec<_>>(), [1]);
+        assert!(failure.is_some_and(|failure| matches!(failure.error, Error::UnreadableRows(1))));
+        assert!(count(&[row(bad)], &Health::new()).await.is_err());
+    }
+}

@@ -1,0 +1,443 @@
+//! Parses `customers.attributes_file`: attributes of customers, as CSV or YAML.
+
+use std::path::Path;
+
+use crate::domain::{AttributeTable, Attributes, counted, is_disguising, nearest};
+use crate::settings::{self, Field, parse, refuse_unknown};
+use crate::text_file;
+
+/// Maximum size of a CSV file, in bytes. Ten thousand customers with the names of all modules take a few million.
+const MAX_CSV_BYTES: u64 = 16 << 20;
+
+/// Maximum number of rows, about ten times as many as the largest partner needs.
+const MAX_ROWS: usize = 100_000;
+
+/// Maximum number of globs. Each customer is compared with every glob until one matches; ids and plain names cost
+/// nothing.
+const MAX_GLOBS: usize = 1_000;
+
+/// Maximum length of a value, in characters. It is a label of every alert about its customers.
+const MAX_VALUE_CHARS: usize = 100;
+
+/// Maximum number of invalid rows in an error message. More of them usually have one cause.
+const MAX_NAMED: usize = 20;
+
+/// The columns, in the order of suggestions. `customer` and `id` are synonyms. `country` and `modules` are ignored;
+/// they are accepted because `elements_exporter customers` prints them.
+const COLUMNS: [&str; 8] = [
+    "customer",
+    "id",
+    "organization",
+    "country",
+    "tier",
+    "region",
+    "team",
+    "modules",
+];
+
+const UNREAD: [&str; 2] = ["country", "modules"];
+
+/// Reason why the file is rejected.
+#[derive(Debug, thiserror::Error)]
+pub enum AttributesError {
+    /// It cannot be read.
+    #[error(transparent)]
+    File(#[from] text_file::Error),
+    /// It is not YAML.
+    #[error(transparent)]
+    Yaml(#[from] settings::Error),
+    /// Some of its rows are invalid. Each problem begins with the file and the line.
+    #[error("{}{}", problems.join("; "), more(*unnamed))]
+    Rows {
+        /// The first problems.
+        problems: Vec<String>,
+        /// Number of further problems.
+        unnamed: usize,
+    },
+}
+
+fn more(unnamed: usize) -> String {
+    match u64::try_from(unnamed) {
+        Ok(unnamed @ 1..) => format!("; and {}", counted(unnamed, "more bad row", "more bad rows")),
+        _ => String::new(),
+    }
+}
+
+/// Reads the attributes of customers: YAML if the file name ends in `.yml`, `.yaml` or `.json`, otherwise CSV.
+///
+/// # Errors
+/// If the file cannot be read, or if it contains invalid rows. The error lists them.
+pub fn read_attributes(path: &Path) -> Result<AttributeTable, AttributesError> {
+    let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
+    let mut rows = Rows::default();
+    if ["yml", "yaml", "json"].iter().any(|yaml| extension == *yaml) {
+        let text = text_file::read_regular(path, settings::FILE_LIMIT)?;
+        rows.read_yaml(&parse(path, &text)?);
+    } else {
+        let text = text_file::read_regular(path, MAX_CSV_BYTES)?;
+        rows.read_csv(&path.display().to_string(), &text);
+    }
+    match rows.problems.is_empty() {
+        true => Ok(rows.table),
+        false => Err(AttributesError::Rows {
+            problems: rows.problems,
+            unnamed: rows.unnamed,
+        }),
+    }
+}
+
+/// The rows that were read so far.
+#[derive(Default)]
+struct Rows {
+    table: AttributeTable,
+    problems: Vec<String>,
+    unnamed: usize,
+}
+
+/// The cells of a row that are read.
+#[derive(Default)]
+struct Cells<'a> {
+    customer: &'a str,
+    organization: &'a str,
+    attributes: [&'a str; 3],
+}
+
+impl<'a> Cells<'a> {
+    fn set(&mut self, column: &str, text: &'a str) {
+        let text = text.trim();
+        match column {
+            "customer" | "id" => self.customer = text,
+            "organization" => self.organization = text,
+            column => {
+                let mut attributes = Attributes::NAMES.iter().zip(&mut self.attributes);
+                if let Some((_, cell)) = attributes.find(|(name, _)| **name == column) {
+                    *cell = text;
+                }
+            }
+        }
+    }
+
+    /// Adds the row to the table; the error says what is wrong with it.
+    fn push(&self, table: &mut AttributeTable) -> Result<(), String> {
+        let pattern = match self.customer {
+            "" => self.organization,
+            customer => customer,
+        };
+        if pattern.is_empty() {
+            return Err("names no customer; expected an id or a glob over the organization".to_owned());
+        }
+        let mut values: [Option<Box<str>>; 3] = [None, None, None];
+        for ((value, text), name) in values.iter_mut().zip(self.attributes).zip(Attributes::NAMES) {
+            *value = read_value(text).map_err(|problem| format!("{name}: {problem}"))?;
+        }
+        table.push(pattern, values.into()).map_err(|problem| {
+            format!("{pattern:?} is not a glob ({problem}); expected a name, in which * stands for anything")
+        })?;
+        match table.globs() > MAX_GLOBS {
+            true => Err(format!(
+                "is one glob more than the {MAX_GLOBS} that there may be; name customers by id"
+            )),
+            false => Ok(()),
+        }
+    }
+}
+
+fn read_value(text: &str) -> Result<Option<Box<str>>, String> {
+    if text.chars().nth(MAX_VALUE_CHARS).is_some() {
+        return Err(format!("is longer than {MAX_VALUE_CHARS} characters"));
+    }
+    if text.contains(is_disguising) {
+        return Err(format!("{text:?} has a control character"));
+    }
+    Ok((!text.is_empty()).then(|| text.into()))
+}
+
+impl Rows {
+    fn note(&mut self, problem: impl FnOnce() -> String) {
+        match self.problems.len() < MAX_NAMED {
+            true => self.problems.push(problem()),
+            false => self.unnamed += 1,
+        }
+    }
+
+    fn read_yaml(&mut self, document: &::config::Value) {
+        let root = Field::root(document);
+        if root.is_empty() {
+            return;
+        }
+        let items = match root.items() {
+            Ok(items) => items,
+            Err(error) => return self.note(|| error.to_string()),
+        };
+        // The size limit of the file also limits its rows.
+        for item in &items {
+            let read = refuse_unknown(item, &COLUMNS).and_then(|()| self.read_item(item));
+            if let Err(error) = read {
+                self.note(|| error.to_string());
+            }
+        }
+    }
+
+    fn read_item(&mut self, item: &Field<'_>) -> Result<(), settings::Error> {
+        let mut cells = Cells::default();
+        // Ignored columns can have any type, such as a list of modules.
+        for column in COLUMNS.iter().filter(|column| !UNREAD.contains(column)) {
+            if let Some(text) = item.read(column, Field::raw_text)? {
+                cells.set(column, text);
+            }
+        }
+        cells.push(&mut self.table).map_err(|problem| item.error(problem))
+    }
+
+    fn read_csv(&mut self, file: &str, text: &str) {
+        let mut reader = csv::ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .from_reader(text.as_bytes());
+        let mut record = csv::StringRecord::new();
+        let mut columns: Vec<&'static str> = Vec::new();
+        let mut count = 0;
+        // The text is UTF-8 and rows may have any number of cells, so no row is an error.
+        while reader.read_record(&mut record).unwrap_or(false) {
+            let line = || line_of(text, record.position());
+            if columns.is_empty() {
+                match read_header(&record) {
+                    Ok(read) => columns = read,
+                    Err(problem) => return self.note(|| format!("{file}:{}: {problem}", line())),
+                }
+                continue;
+            }
+            if record.iter().all(|cell| cell.trim().is_empty()) {
+                continue;
+            }
+            count += 1;
+            if count > MAX_ROWS {
+                return self.note(|| format!("{file}:{}: has more than {MAX_ROWS} rows", line()));
+            }
+            if let Err(problem) = read_row(&record, &columns).and_then(|cells| cells.push(&mut self.table)) {
+                self.note(|| format!("{file}:{}: {problem}", line()));
+            }
+        }
+        // An unclosed quote makes the rest of the file one cell, for example if the file was not written completely.
+        if text.matches('"').count() % 2 == 1 {
+            let at = text.rfind('"').unwrap_or_default();
+            let line = text.get(..at).unwrap_or_default().matches('\n').count() + 1;
+            self.note(|| format!("{file}:{line}: has a quote that is not closed"));
+        }
+        if columns.is_empty() {
+            self.note(|| format!("{file}:1: has no header; expected one such as customer,tier,region,team"));
+        }
+    }
+}
+
+/// The line of a row. The reader counts blank lines before a row as part of it.
+fn line_of(text: &str, position: Option<&csv::Position>) -> usize {
+    let start = position
+        .and_then(|position| usize::try_from(position.byte()).ok())
+        .unwrap_or_default();
+    let rest = text.get(start..).unwrap_or_default();
+    let start = start + (rest.len() - rest.trim_start_matches(['\r', '\n']).len());
+    let before = text.get(..start).unwrap_or_default();
+    before.matches('\n').count() + 1
+}
+
+fn read_header(header: &csv::StringRecord) -> Result<Vec<&'static str>, String> {
+    let mut columns = Vec::with_capacity(header.len());
+    for written in header {
+        let written = written.trim();
+        let known = COLUMNS.iter().find(|column| column.eq_ignore_ascii_case(written));
+        let Some(known) = known else {
+            return Err(unknown_column(written));
+        };
+        if columns.contains(known) {
+            return Err(format!("duplicate column {known:?}"));
+        }
+        columns.push(*known);
+    }
+    let has = |column| columns.contains(&column);
+    if has("customer") && has("id") {
+        return Err("columns \"customer\" and \"id\" mean the same; expected one of them".to_owned());
+    }
+    if !has("customer") && !has("id") && !has("organization") {
+        return Err(
+            "lacks a column for the customer; expected customer: an id or a glob over the organization".to_owned(),
+        );
+    }
+    if !Attributes::NAMES.iter().any(|name| columns.contains(name)) {
+        return Err("lacks attributes; expected at least one column of tier, region and team".to_owned());
+    }
+    Ok(columns)
+}
+
+fn unknown_column(written: &str) -> String {
+    let hint = match nearest(written, COLUMNS.iter().copied()) {
+        _ if written.contains([';', '\t']) => "separate cells by commas".to_owned(),
+        Some(column) => format!("did you mean {column:?}?"),
+        None => format!("expected a header of {}", COLUMNS.join(", ")),
+    };
+    format!("unknown column {written:?}; {hint}")
+}
+
+fn read_row<'a>(record: &'a csv::StringRecord, columns: &[&str]) -> Result<Cells<'a>, String> {
+    let cell = |count: usize| counted(u64::try_from(count).unwrap_or(u64::MAX), "cell", "cells");
+    if record.len() != columns.len() {
+        return Err(format!(
+            "has {}; expected {}, as the header",
+            cell(record.len()),
+            cell(columns.len())
+        ));
+    }
+    let mut cells = Cells::default();
+    for (column, text) in columns.iter().zip(record) {
+        if text.contains(['\n', '\r']) {
+            return Err(format!("{column}: has a line break; is a quotation mark not closed?"));
+        }
+        cells.set(column, text);
+    }
+    Ok(cells)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::CustomerId;
+
+    fn read(name: &str, text: &str) -> Result<AttributeTable, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let prefix = format!("{}/", directory.path().display());
+        read_attributes(&path).map_err(|error| error.to_string().replace(&prefix, ""))
+    }
+
+    fn of(table: &AttributeTable, id: &str, organization: &str) -> Option<[Option<String>; 3]> {
+        let found = table.of(&CustomerId::parse(id).unwrap(), organization)?;
+        Some(found.values().map(|value| value.map(str::to_owned)))
+    }
+
+    fn some(values: [&str; 3]) -> Option<[Option<String>; 3]> {
+        Some(values.map(|value| (!value.is_empty()).then(|| value.to_owned())))
+    }
+
+    const CSV: &str = "\u{feff}Customer, tier ,team\r\n\r\nc-1,gold,\"North, \"\"A\"\"\"\r\n\"Contoso, *\",silver,\r\n,,\r\n*,,night\r\n";
+
+    #[test]
+    fn file_that_ends_inside_a_cell_is_rejected() {
+        let error = read("a.csv", "customer,tier\nContoso*,gold\nFabrikam*,\"sil").unwrap_err();
+        assert!(error.ends_with("a.csv:3: has a quote that is not closed"), "{error}");
+    }
+
+    #[test]
+    fn csv_is_read_with_mark_quotes_and_line_ends_of_windows() {
+        let table = read("a.csv", CSV).unwrap();
+        assert_eq!(of(&table, "C-1", "Fabrikam"), some(["gold", "", "North, \"A\""]));
+        assert_eq!(of(&table, "x", "Contoso, Ltd"), some(["silver", "", ""]));
+        assert_eq!(of(&table, "x", "Fabrikam"), some(["", "", "night"]));
+        assert_eq!(table.len(), 3);
+    }
+
+    #[test]
+    fn columns_that_are_printed_may_stand_there() {
+        let table = read(
+            "a.csv",
+            "id,organization,country,tier,region,team,modules\nc-1,Contoso,DE,gold,,,OneDrive\n,Fab*,,,emea,,\nc-2,Fabrikam,,,,,\n",
+        )
+        .unwrap();
+        assert_eq!(of(&table, "c-1", "other"), some(["gold", "", ""]));
+        assert_eq!(of(&table, "x", "Contoso"), None, "the id counts, where there is one");
+        assert_eq!(of(&table, "c-2", "Fabrikam"), some(["", "emea", ""]));
+    }
+
+    #[test]
+    fn yaml_is_read() {
+        let text = "- {customer: c-1, tier: gold, modules: [OneDrive]}\n- customer: 'Contoso *'\n  region: emea\n  team: ~\n- {id: c-2, team: a}\n- {organization: Fab*, team: b}\n";
+        for name in ["a.yml", "a.YAML"] {
+            let table = read(name, text).unwrap();
+            assert_eq!(of(&table, "c-1", ""), some(["gold", "", ""]));
+            assert_eq!(of(&table, "x", "contoso ltd"), some(["", "emea", ""]));
+            assert_eq!(of(&table, "c-2", ""), some(["", "", "a"]));
+            assert_eq!(of(&table, "x", "Fabrikam"), some(["", "", "b"]));
+        }
+        assert!(read("a.yml", "# nobody yet\n").unwrap().is_empty());
+    }
+
+    #[test]
+    fn bad_rows_are_all_named_by_line() {
+        assert_eq!(
+            read(
+                "a.csv",
+                "customer,tier\n\n\n,gold\nContoso,gold,extra\n\"a\n[b\",x\n[c,x\nd,ok\n"
+            )
+            .unwrap_err(),
+            "a.csv:4: names no customer; expected an id or a glob over the organization; \
+             a.csv:5: has 3 cells; expected 2 cells, as the header; \
+             a.csv:6: customer: has a line break; is a quotation mark not closed?; \
+             a.csv:8: \"[c\" is not a glob (unclosed character class; missing ']'); expected a name, in which * stands for anything"
+        );
+        assert_eq!(
+            read(
+                "a.yml",
+                "- {customer: a, tier: x}\n- {customer: b, teer: x}\n- {tier: x}\n- x\n"
+            )
+            .unwrap_err(),
+            "a.yml:2: unknown key \"[1].teer\"; did you mean \"tier\"?; \
+             a.yml:3: [2]: names no customer; expected an id or a glob over the organization; \
+             a.yml:4: [3]: text is not a mapping; expected customer, id, organization, country, tier, region, team, modules"
+        );
+        let long = "x".repeat(MAX_VALUE_CHARS + 1);
+        let many = format!("customer,tier\n{}", format!("a,{long}\n").repeat(MAX_NAMED + 2));
+        let error = read("a.csv", &many).unwrap_err();
+        assert!(
+            error.starts_with("a.csv:2: tier: is longer than 100 characters; a.csv:3: "),
+            "{error}"
+        );
+        assert!(error.ends_with("; and 2 more bad rows"), "{error}");
+    }
+
+    #[test]
+    fn headers_that_cannot_be_read_are_refused() {
+        for (header, problem) in [
+            ("", "has no header; expected one such as customer,tier,region,team"),
+            ("customer,teir", "unknown column \"teir\"; did you mean \"tier\"?"),
+            (
+                "customer;tier",
+                "unknown column \"customer;tier\"; separate cells by commas",
+            ),
+            (
+                "Contoso,gold",
+                "unknown column \"Contoso\"; expected a header of customer, id, organization, country, tier, region, team, modules",
+            ),
+            ("customer,tier,Tier", "duplicate column \"tier\""),
+            (
+                "customer,id,tier",
+                "columns \"customer\" and \"id\" mean the same; expected one of them",
+            ),
+            (
+                "tier,team",
+                "lacks a column for the customer; expected customer: an id or a glob over the organization",
+            ),
+            (
+                "customer,modules",
+                "lacks attributes; expected at least one column of tier, region and team",
+            ),
+        ] {
+            assert_eq!(read("a.csv", header).unwrap_err(), format!("a.csv:1: {problem}"));
+        }
+        assert!(read("a.csv", "customer,tier\n").unwrap().is_empty());
+    }
+
+    #[test]
+    fn files_are_bounded() {
+        let rows: String = (0..=MAX_GLOBS).map(|row| format!("a{row}*,x\n")).collect();
+        let error = read("a.csv", &format!("customer,tier\n{rows}")).unwrap_err();
+        assert_eq!(
+            error,
+            "a.csv:1002: is one glob more than the 1000 that there may be; name customers by id"
+        );
+        let rows: String = (0..=MAX_ROWS).map(|row| format!("a{row},x\n")).collect();
+        let error = read("a.csv", &format!("customer,tier\n{rows}")).unwrap_err();
+        assert_eq!(error, "a.csv:100002: has more than 100000 rows");
+        let absent = tempfile::tempdir().unwrap().path().join("absent.csv");
+        assert!(matches!(read_attributes(&absent), Err(AttributesError::File(_))));
+    }
+}

@@ -1,0 +1,61 @@
+//! Accepted values of a key: a phrase for the reference and error messages, and a form for the JSON schema.
+
+use std::fmt;
+
+/// Accepted values of a key.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Takes {
+    /// A text, described by a phrase.
+    Text(&'static str),
+    /// A date or a timestamp, described by a phrase.
+    Date(&'static str),
+    /// One of a few words.
+    Word(&'static [&'static str]),
+    /// A boolean.
+    Boolean,
+    /// A duration, described by a phrase.
+    Duration(&'static str),
+    /// A duration or a word, described by a phrase.
+    DurationOr(&'static str, &'static str),
+    /// A number above 0, up to this.
+    Number(f64),
+    /// An integer from a minimum to a maximum, if there is a maximum.
+    Whole(usize, Option<usize>),
+    /// A list of texts, described by a phrase.
+    List(&'static str),
+    /// A list of objectives, see [`OVERRIDE_KEYS`](super::OVERRIDE_KEYS).
+    Overrides(&'static str),
+}
+
+impl Takes {
+    /// Returns whether it is a list.
+    pub fn is_list(self) -> bool {
+        matches!(self, Self::List(_) | Self::Overrides(_))
+    }
+}
+
+impl fmt::Display for Takes {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(phrase)
+            | Self::Date(phrase)
+            | Self::Duration(phrase)
+            | Self::List(phrase)
+            | Self::Overrides(phrase) => formatter.write_str(phrase),
+            Self::DurationOr(_, phrase) => formatter.write_str(phrase),
+            Self::Boolean => formatter.write_str("`true` or `false`"),
+            Self::Word([others @ .., last]) => {
+                for (place, word) in others.iter().enumerate() {
+                    let comma = if place > 0 { ", " } else { "" };
+                    write!(formatter, "{comma}`{word}`")?;
+                }
+                write!(formatter, " or `{last}`")
+            }
+            Self::Word([]) => Ok(()),
+            Self::Number(most) => write!(formatter, "a number above 0, at most {most}"),
+            Self::Whole(least, Some(most)) => write!(formatter, "a whole number from {least} to {most}"),
+            Self::Whole(1, None) => formatter.write_str("a whole number above 0"),
+            Self::Whole(least, None) => write!(formatter, "a whole number of at least {least}"),
+        }
+    }
+}

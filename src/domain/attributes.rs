@@ -1,0 +1,176 @@
+//! Attributes of customers, assigned by the operator: tier, region and team.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::{CustomerId, InvalidPattern, Pattern, folded};
+
+/// Characters that make a name a glob.
+const GLOB_CHARACTERS: [char; 4] = ['*', '?', '[', '{'];
+
+/// Attributes of a customer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// Importance of the customer, such as `gold`.
+    pub tier: Option<Box<str>>,
+    /// Region of the customer.
+    pub region: Option<Box<str>>,
+    /// Team responsible for the customer.
+    pub team: Option<Box<str>>,
+}
+
+impl Attributes {
+    /// The names of the attributes, as in labels and columns.
+    pub const NAMES: [&'static str; 3] = ["tier", "region", "team"];
+
+    /// Returns the values in the order of [`Attributes::NAMES`].
+    pub fn values(&self) -> [Option<&str>; 3] {
+        [&self.tier, &self.region, &self.team].map(Option::as_deref)
+    }
+
+    /// Returns whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.values() == [None; 3]
+    }
+}
+
+impl From<[Option<Box<str>>; 3]> for Attributes {
+    /// Returns attributes from values in the order of [`Attributes::NAMES`].
+    fn from([tier, region, team]: [Option<Box<str>>; 3]) -> Self {
+        Self { tier, region, team }
+    }
+}
+
+/// Attributes by customer: rows with an id or a glob over the organization. The first matching row applies.
+#[derive(Debug, Default)]
+pub struct AttributeTable {
+    rows: Vec<Arc<Attributes>>,
+    /// The first row of each id or name, [`folded`]. There may be a row per customer, so a map is used.
+    names: HashMap<String, usize>,
+    globs: Vec<(usize, Pattern)>,
+}
+
+impl AttributeTable {
+    /// Appends a row. A row without attributes matches no customer, so that an incomplete file hides no later row.
+    ///
+    /// # Errors
+    /// If the pattern is not a valid glob.
+    pub fn push(&mut self, pattern: &str, attributes: Attributes) -> Result<(), InvalidPattern> {
+        let place = self.rows.len();
+        let glob = pattern
+            .contains(GLOB_CHARACTERS)
+            .then(|| Pattern::parse(pattern))
+            .transpose()?;
+        if attributes.is_empty() {
+            return Ok(());
+        }
+        self.globs.extend(glob.map(|glob| (place, glob)));
+        // A glob also matches its own text.
+        self.names.entry(folded(pattern)).or_insert(place);
+        self.rows.push(Arc::new(attributes));
+        Ok(())
+    }
+
+    /// Returns the attributes of a customer; `None` if no row matches.
+    pub fn of(&self, id: &CustomerId, organization: &str) -> Option<&Arc<Attributes>> {
+        let name = folded(organization);
+        let by_id = self.names.get(&folded(id.as_str()));
+        // An unknown name matches nothing.
+        let by_name = self.names.get(&name).filter(|_| !name.is_empty());
+        let named = by_id.into_iter().chain(by_name).min().copied();
+        let globs = self.globs.iter().filter(|_| !name.is_empty());
+        let glob = globs
+            .take_while(|(place, _)| named.is_none_or(|named| *place < named))
+            .find(|(_, glob)| glob.matches_folded(&name))
+            .map(|(place, _)| *place);
+        self.rows.get(glob.or(named)?)
+    }
+
+    /// Returns the number of rows with attributes.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Returns whether it has no row with attributes.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Returns the number of globs.
+    pub fn globs(&self) -> usize {
+        self.globs.len()
+    }
+
+    /// Returns the values in all rows, in the order of [`Attributes::NAMES`].
+    pub fn values(&self) -> [BTreeSet<&str>; 3] {
+        let mut values: [BTreeSet<&str>; 3] = Default::default();
+        for row in &self.rows {
+            for (known, value) in values.iter_mut().zip(row.values()) {
+                known.extend(value);
+            }
+        }
+        values
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "5f0c3a2e-0000-4000-8000-00000000000A";
+
+    fn table(rows: &[(&str, &str)]) -> AttributeTable {
+        let mut table = AttributeTable::default();
+        for (pattern, tier) in rows {
+            let tier = (!tier.is_empty()).then(|| Box::from(*tier));
+            table.push(pattern, Attributes::from([tier, None, None])).unwrap();
+        }
+        table
+    }
+
+    fn tier<'a>(table: &'a AttributeTable, id: &str, organization: &str) -> Option<&'a str> {
+        let id = CustomerId::parse(id).unwrap();
+        table.of(&id, organization)?.tier.as_deref()
+    }
+
+    #[test]
+    fn first_row_that_fits_counts_whatever_its_kind() {
+        let table = table(&[
+            ("Contoso E*", "silver"),
+            ("contoso europe", "bronze"),
+            (&ID.to_lowercase(), "gold"),
+            ("Contoso [EU]", "iron"),
+            ("*", "rest"),
+            ("Fabrikam", "never"),
+        ]);
+        assert_eq!(tier(&table, "x", "Contoso Europe"), Some("silver"));
+        assert_eq!(tier(&table, ID, "Contoso East"), Some("silver"));
+        assert_eq!(tier(&table, ID, "Contoso West"), Some("gold"));
+        assert_eq!(tier(&table, ID, ""), Some("gold"));
+        assert_eq!(tier(&table, "x", "contoso [eu]"), Some("iron"));
+        assert_eq!(tier(&table, "x", "Fabrikam"), Some("rest"));
+        assert_eq!(tier(&table, "x", " "), None, "a name that is not known");
+        assert_eq!(table.len(), 6);
+    }
+
+    #[test]
+    fn names_match_in_any_case_and_composition() {
+        let table = table(&[
+            ("Cafe\u{301} du Nord", "gold"),
+            ("MÜLLER*", "silver"),
+            ("Contoso [EU]", "iron"),
+        ]);
+        assert_eq!(tier(&table, "x", " CAF\u{c9} du nord "), Some("gold"));
+        assert_eq!(tier(&table, "x", "Müller & Söhne"), Some("silver"));
+        assert_eq!(tier(&table, "x", "CONTOSO [EU]"), Some("iron"), "as it is written");
+        assert_eq!(tier(&table, "cafe", "Cafe"), None);
+    }
+
+    #[test]
+    fn rows_without_attributes_fit_nobody() {
+        let table = table(&[(ID, ""), ("Contoso*", "gold")]);
+        assert_eq!(tier(&table, ID, "Contoso"), Some("gold"));
+        assert_eq!(tier(&table, ID, "Fabrikam"), None);
+        assert!(AttributeTable::default().push("[a", Attributes::default()).is_err());
+    }
+}

@@ -1,0 +1,497 @@
+//! Comments of job reports as label values. Names of persons, places and objects are masked, so that comments about the
+//! same problem are equal.
+
+use icu_normalizer::ComposingNormalizer;
+
+/// Maximum length of a masked comment, in characters.
+pub const MAX_COMMENT_CHARS: usize = 80;
+
+/// Length of the examined part of a comment. The masked text starts within it.
+const MAX_READ_CHARS: usize = 1_000;
+
+/// Minimum length of an id. In shorter words only the digits are masked.
+const MIN_ID_CHARS: usize = 16;
+
+/// Maximum length of the name of an HTML entity with its semicolon.
+const MAX_ENTITY_CHARS: usize = 10;
+
+const ADDRESS: &str = "<address>";
+const ID: &str = "<id>";
+const LINK: &str = "<link>";
+const NAME: &str = "<name>";
+const NUMBER: char = '#';
+
+/// Particles of names, which are written small.
+const PARTICLES: [&str; 14] = [
+    "al", "bin", "da", "de", "del", "den", "der", "di", "dos", "du", "la", "le", "van", "von",
+];
+
+/// Punctuation around words.
+const AROUND: &str = ",.;:!?()[]{}";
+
+/// Returns a comment with addresses, ids, links, names in quotes and numbers masked, cut to [`MAX_COMMENT_CHARS`].
+pub fn mask_comment(comment: &str) -> String {
+    let read: String = comment.chars().take(MAX_READ_CHARS).collect();
+    let visible = without_invisible(&decode_entities(&read));
+    let unquoted = mask_quoted(&ComposingNormalizer::new_nfc().normalize(&visible));
+    let words = mask_display_names(unquoted.split_whitespace());
+    let clauses = words.chunk_by(|word, next| !ends_clause(word, next) && !starts_link(next));
+    let masked: Vec<String> = clauses.flat_map(mask_clause).collect();
+    super::cut(&cut(&masked.join(" "))).into_owned()
+}
+
+/// Returns a text without characters that have no width, such as a byte order mark.
+pub fn without_invisible(text: &str) -> String {
+    let is_invisible = |character| matches!(character, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}');
+    text.replace(is_invisible, "")
+}
+
+/// Decodes the entities of HTML that stand for quotes, brackets, spaces, or a character by its number.
+fn decode_entities(text: &str) -> String {
+    let mut decoded = String::with_capacity(text.len());
+    // An ampersand may be encoded itself, as in `&amp;quot;`.
+    let text = text.replace("&amp;", "&");
+    let mut rest = text.as_str();
+    while let Some((before, behind)) = rest.split_once('&') {
+        decoded.push_str(before);
+        let entity = behind
+            .char_indices()
+            .take(MAX_ENTITY_CHARS)
+            .find(|(_, mark)| *mark == ';');
+        let entity = entity.and_then(|(end, _)| behind.get(..end));
+        match entity.and_then(|name| Some((name, entity_character(name)?))) {
+            Some((name, character)) => {
+                decoded.push(character);
+                rest = behind.get(name.len() + 1..).unwrap_or_default();
+            }
+            None => {
+                decoded.push('&');
+                rest = behind;
+            }
+        }
+    }
+    decoded.push_str(rest);
+    decoded
+}
+
+fn entity_character(name: &str) -> Option<char> {
+    if let Some(number) = name.strip_prefix('#') {
+        let code = match number.strip_prefix(['x', 'X']) {
+            Some(hex) => u32::from_str_radix(hex, 16),
+            None => number.parse(),
+        };
+        return char::from_u32(code.ok()?);
+    }
+    match name {
+        "quot" => Some('"'),
+        "apos" => Some('\''),
+        "lt" => Some('<'),
+        "gt" => Some('>'),
+        "nbsp" => Some(' '),
+        "lsquo" | "rsquo" => Some('’'),
+        "ldquo" | "rdquo" => Some('”'),
+        "laquo" => Some('«'),
+        "raquo" => Some('»'),
+        _ => None,
+    }
+}
+
+fn cut(text: &str) -> String {
+    if text.chars().count() <= MAX_COMMENT_CHARS {
+        return text.to_owned();
+    }
+    let start: String = text.chars().take(MAX_COMMENT_CHARS - 1).collect();
+    format!("{start}…")
+}
+
+/// Returns the marks of the kind of a quote that `mark` begins. Languages use most of them in either direction.
+fn kind_of_quote(mark: char) -> Option<&'static str> {
+    match mark {
+        '"' => Some("\""),
+        '＂' => Some("＂"),
+        '\'' => Some("'"),
+        '＇' => Some("＇"),
+        '`' | '´' => Some("`´'"),
+        '“' | '„' | '”' | '‟' => Some("“„”‟"),
+        '‘' | '‚' | '’' | '‛' => Some("‘‚’‛"),
+        '«' | '»' => Some("«»"),
+        '‹' | '›' => Some("‹›"),
+        '「' => Some("「」"),
+        '『' => Some("『』"),
+        '《' => Some("《》"),
+        '〈' => Some("〈〉"),
+        '〝' => Some("〝〞〟"),
+        _ => None,
+    }
+}
+
+/// Returns whether a mark may be an apostrophe.
+fn is_apostrophe(mark: char) -> bool {
+    matches!(mark, '\'' | '’' | '‘' | '‛' | '＇' | '´')
+}
+
+/// Returns whether a mark between these characters begins a quote. In doubt it ends one, so that more is masked.
+fn begins_quote(mark: char, before: Option<char>, next: Option<char>) -> bool {
+    let is_start = before.is_none_or(|before| before.is_whitespace() || "([{<:=,;".contains(before));
+    let is_word = next.is_some_and(|next| next.is_alphanumeric() || "/\\([{<_#$@~".contains(next));
+    "「『《〈〝„‚".contains(mark) || is_start && is_word
+}
+
+/// Returns the end of a quote in the text after its opening mark: the last mark that ends one before another quote
+/// begins, because a name such as 'Chris' Files' contains marks itself. An apostrophe within a word is no mark.
+fn end_of_quote(rest: &str, kind: &str) -> Option<usize> {
+    let (mut before, mut depth, mut end) = (None, 1_u32, None);
+    let mut characters = rest.char_indices().peekable();
+    while let Some((at, mark)) = characters.next() {
+        let next = characters.peek().map(|(_, next)| *next);
+        let is_within_word = is_apostrophe(mark)
+            && [before, next]
+                .iter()
+                .all(|side| side.is_some_and(char::is_alphanumeric));
+        if kind.contains(mark) && !is_within_word {
+            if !begins_quote(mark, before, next) {
+                depth = depth.saturating_sub(1);
+                end = Some(at + mark.len_utf8());
+            } else if depth == 0 {
+                break;
+            } else {
+                depth += 1;
+            }
+        }
+        before = Some(mark);
+    }
+    end
+}
+
+/// Returns whether the text after an apostrophe is the end of a word, as in `can't` and `user's`.
+fn is_contraction(rest: &str) -> bool {
+    let letters = rest.chars().take_while(|character| character.is_alphanumeric());
+    let letters: Vec<char> = letters.take(3).collect();
+    matches!(letters.len(), 1..=2) && letters.iter().all(|letter| letter.is_lowercase())
+}
+
+/// Masks quoted text. A quote without an end extends to the end of the text.
+fn mask_quoted(text: &str) -> String {
+    let mut masked = String::with_capacity(text.len());
+    let mut characters = text.chars();
+    let mut before: Option<char> = None;
+    // Kinds of apostrophes that nothing ends from here on.
+    let mut endless = String::new();
+    while let Some(character) = characters.next() {
+        let rest = characters.as_str();
+        let is_within_word = is_apostrophe(character) && before.is_some_and(char::is_alphanumeric);
+        let is_plain = is_within_word && (is_contraction(rest) || endless.contains(character));
+        let kind = kind_of_quote(character).filter(|_| !is_plain);
+        let end = kind.map(|kind| end_of_quote(rest, kind));
+        match end {
+            // An apostrophe within a word begins a quote only if another one ends it.
+            Some(end) if end.is_some() || !is_within_word => {
+                characters = end.and_then(|end| rest.get(end..)).unwrap_or_default().chars();
+                masked.push_str(NAME);
+                before = Some('>');
+            }
+            _ => {
+                if end.is_some() {
+                    endless.push(character);
+                }
+                masked.push(character);
+                before = Some(character);
+            }
+        }
+    }
+    masked
+}
+
+/// Returns whether a clause ends between two words. A name in a path may contain some punctuation, as in `/Vance, Adele`.
+fn ends_clause(word: &str, next: &str) -> bool {
+    let is_name = next.starts_with(char::is_uppercase);
+    match word.chars().next_back() {
+        Some(':' | '!' | '?') => true,
+        Some(',' | ';') => !is_name,
+        Some('.') => !is_name || !word.contains(['/', '\\']),
+        _ => false,
+    }
+}
+
+/// Masks the words of a clause, of which at most the first begins a link of several words.
+fn mask_clause(words: &[&str]) -> Vec<String> {
+    let core = |word: &&str| word.trim_matches(|mark| AROUND.contains(mark)).to_owned();
+    // Words such as `read/write` and `I/O` are ordinary ones, unless a path goes on with them.
+    let is_choice = |word: &str| word.len() <= 3 || word.chars().all(|letter| letter == '/' || letter.is_lowercase());
+    let begins = |word: &&str| !word.contains('@') && (is_link(&core(word)) || word.contains('/') && !is_choice(word));
+    let first = words.iter().position(begins);
+    let is_file_name = |word: &&str| is_file(&core(word).to_lowercase());
+    let is_whole = first.and_then(|first| words.get(first)).is_some_and(is_file_name);
+    let goes_on =
+        |word: &&str| word.contains('\\') || word.contains('/') && !(is_whole && is_choice(word)) || is_file_name(word);
+    let last = words.iter().rposition(goes_on);
+    let mut masked: Vec<String> = Vec::with_capacity(words.len());
+    for (place, word) in words.iter().enumerate() {
+        match (first, last) {
+            (Some(first), Some(last)) if first < last && (first..=last).contains(&place) => {
+                let is_around = |mark| AROUND.contains(mark);
+                if place == first {
+                    let behind = word.trim_start_matches(is_around);
+                    masked.push(format!("{}{LINK}", word.strip_suffix(behind).unwrap_or_default()));
+                } else if place == last
+                    && let Some(link) = masked.last_mut()
+                {
+                    let before = word.trim_end_matches(is_around);
+                    link.push_str(word.strip_prefix(before).unwrap_or_default());
+                }
+            }
+            _ => masked.push(mask_word(word)),
+        }
+    }
+    masked
+}
+
+/// Replaces the capitalised words before an address in brackets, which name its owner.
+fn mask_display_names<'a>(words: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let is_name = |word: &str| {
+        let first = word.chars().find(|character| character.is_alphabetic());
+        let is_capitalised = first.is_some_and(|first| !first.is_lowercase());
+        !word.contains('<') && !word.ends_with([':', ';', '!', '?']) && is_capitalised || PARTICLES.contains(&word)
+    };
+    let mut masked: Vec<&str> = Vec::new();
+    for word in words {
+        if word.contains('@') && (word.contains('<') || word.starts_with(['(', '['])) {
+            let kept = masked.iter().rposition(|word| !is_name(word));
+            let kept = kept.map_or(0, |place| place + 1);
+            if kept < masked.len() {
+                masked.truncate(kept);
+                masked.push(NAME);
+            }
+        }
+        masked.push(word);
+    }
+    masked
+}
+
+/// Masks the revealing part of a word, and keeps the punctuation around it.
+fn mask_word(word: &str) -> String {
+    let core = word.trim_matches(|mark| AROUND.contains(mark));
+    if core.is_empty() || core == NAME {
+        return word.to_owned();
+    }
+    let whole = if core.contains('@') {
+        Some(ADDRESS)
+    } else if is_link(core) {
+        Some(LINK)
+    } else {
+        None
+    };
+    match whole {
+        Some(mask) => word.replacen(core, mask, 1),
+        None => mask_pieces(word),
+    }
+}
+
+/// Returns whether a word begins a link, rather than going on with one.
+fn starts_link(word: &str) -> bool {
+    let word = word.trim_start_matches(|mark| AROUND.contains(mark));
+    let is_root = word.starts_with(['/', '\\']) && word.len() > 1;
+    is_root || word.contains("://") || word.contains(":\\") || word.starts_with("www.")
+}
+
+/// Returns whether a word is a URL or a path of a site, a folder or a share.
+fn is_link(word: &str) -> bool {
+    let lower = word.to_lowercase();
+    let steps = word.matches('/').count();
+    lower.contains("://")
+        || lower.starts_with("www.")
+        || word.contains('\\')
+        || word.starts_with('/') && steps > 0
+        || steps > 1
+        || steps == 1 && is_file(&lower)
+        || lower.split('/').next().is_some_and(is_domain)
+}
+
+/// Returns whether a path in lower case has the extension of a file.
+fn is_file(lower: &str) -> bool {
+    let extension = lower
+        .rsplit_once('.')
+        .filter(|(name, _)| !name.is_empty() && !name.ends_with('/'));
+    extension.is_some_and(|(_, extension)| {
+        (1..=5).contains(&extension.len())
+            && extension.bytes().all(|byte| byte.is_ascii_alphanumeric())
+            && extension.bytes().any(|byte| byte.is_ascii_lowercase())
+    })
+}
+
+/// Returns whether a word in lower case is a domain name. Class names of exceptions, such as `System.Net.WebException`,
+/// are not, if they start with one of a few namespaces.
+fn is_domain(lower: &str) -> bool {
+    let mut labels = lower.split('.');
+    let last = labels.next_back().unwrap_or_default();
+    let is_top = (2..=24).contains(&last.len()) && last.bytes().all(|byte| byte.is_ascii_lowercase());
+    let has_more = lower.contains('.') && labels.all(|label| !label.is_empty());
+    const PARTS: [&str; 4] = ["system.", "microsoft.", "avepoint.", "exception."];
+    is_top && has_more && !(PARTS.iter().any(|part| lower.starts_with(part)) && last.ends_with("exception"))
+}
+
+/// Masks the ids and numbers in a word.
+fn mask_pieces(word: &str) -> String {
+    let mut masked = String::with_capacity(word.len());
+    let mut piece = String::new();
+    for character in word.chars() {
+        if character.is_alphanumeric() || matches!(character, '-' | '_') {
+            piece.push(character);
+        } else {
+            push_piece(&mut masked, &piece);
+            piece.clear();
+            masked.push(character);
+        }
+    }
+    push_piece(&mut masked, &piece);
+    masked
+}
+
+fn push_piece(masked: &mut String, piece: &str) {
+    let has_digit = piece.chars().any(char::is_numeric);
+    if has_digit && piece.chars().count() >= MIN_ID_CHARS {
+        masked.push_str(ID);
+        return;
+    }
+    let mut was_number = false;
+    for character in piece.chars() {
+        let is_number = character.is_numeric();
+        if !is_number {
+            masked.push(character);
+        } else if !was_number {
+            masked.push(NUMBER);
+        }
+        was_number = is_number;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_addresses_and_ids_are_masked() {
+        for (comment, masked) in [
+            ("The mailbox is locked.", "The mailbox is locked."),
+            (
+                "Mailbox adele.vance@contoso.com (id 5c2f9a1e-9f43-4f0e-8a52-0f5b0e1d7c11) does not exist",
+                "Mailbox <address> (id <id>) does not exist",
+            ),
+            (
+                "Cannot access https://contoso.sharepoint.com/sites/hr?id=7: 403 Forbidden.",
+                "Cannot access <link>: # Forbidden.",
+            ),
+            (
+                "The site 'Board of O'Brien' can't be opened",
+                "The site <name> can't be opened",
+            ),
+            (
+                "Folder \"Salaries\" and “Böses”, «Lohn», „Gehalt“",
+                "Folder <name> and <name>, <name>, <name>",
+            ),
+            (
+                "Ordner »Lohn« und ›Gehalt‹, ”Löner” och ’Adele’",
+                "Ordner <name> und <name>, <name> och <name>",
+            ),
+            ("Mappe‹Lohn› fehlt", "Mappe<name> fehlt"),
+            ("Item'Adele Vance' is gone", "Item<name> is gone"),
+            ("It can't be opened", "It can't be opened"),
+            ("File HR/Salaries.xlsx and read/write", "File <link> and read/write"),
+            ("Never ended \"Adele Vance is", "Never ended <name>"),
+            (
+                "429 Too Many Requests, retry after 120.5 s",
+                "# Too Many Requests, retry after #.# s",
+            ),
+            (
+                "AADSTS65001: no consent for contoso.onmicrosoft.com",
+                "AADSTS#: no consent for <link>",
+            ),
+            (
+                "Request id=8f14e45fceea167a5a36dedd4bea2543;user=x",
+                "Request id=<id>;user=x",
+            ),
+            (
+                "See \\\\server\\share\\Adele and /personal/adele",
+                "See <link> and <link>",
+            ),
+            (
+                "System.Net.WebException: timed out",
+                "System.Net.WebException: timed out",
+            ),
+            ("Mail to <adele@contoso.com>,bob@contoso.com", "Mail to <address>"),
+            ("  two \n lines\t", "two lines"),
+            (
+                "/sites/HR/Vance, Adele Miller.docx and /sites/Dr. Bob Miller.docx gone",
+                "<link> and <link> gone",
+            ),
+            (
+                "I/O error in HR Salaries/Adele Vance.docx now",
+                "I/O error in HR <link> now",
+            ),
+            (
+                "Mail of Adele Vance<adele@contoso.com> gone",
+                "Mail of <name> <address> gone",
+            ),
+            (
+                "See https://contoso-my.sharepoint.com/personal/adele/Documents/Medical Leave/Bob Miller diagnosis.docx: 423 Locked",
+                "See <link>: # Locked",
+            ),
+            (
+                "https://contoso.sharepoint.com/sites/HR Dept/Adele Vance.docx missing",
+                "<link> missing",
+            ),
+            ("/sites/HR Salaries/Adele Vance.docx missing", "<link> missing"),
+            (
+                r"Open (\\server\share\My Files\x.pst), then retry",
+                "Open (<link>), then retry",
+            ),
+            (r"C:\Users\Adele Vance\a.pst is in use", "<link> is in use"),
+            (
+                "Site &quot;HR&quot; and &#39;Pay&#39; of &amp;quot;Adele&amp;quot;&nbsp;gone",
+                "Site <name> and <name> of <name> gone",
+            ),
+            (
+                "‟HR‟ ＂Pay＂ ＇Adele＇ ´Bob´ 〝Eve〞 《Ann》 〈Joe〉 gone",
+                "<name> <name> <name> <name> <name> <name> <name> gone",
+            ),
+            (
+                "Can't open the user's file 'Pay' now",
+                "Can't open the user's file <name> now",
+            ),
+            ("'Chris' Salaries' is missing", "<name> is missing"),
+            (
+                "'The 'new' pay' and \"A \"B\" C\" are missing",
+                "<name> and <name> are missing",
+            ),
+            ("'A' and 'B' are missing", "<name> and <name> are missing"),
+            (
+                "Mail of Adele van Vance <adele@contoso.com> gone",
+                "Mail of <name> <address> gone",
+            ),
+            ("Locked: Vance, Adele <adele@contoso.com>", "Locked: <name> <address>"),
+            ("Adele Vance &lt;adele@contoso.com&gt; gone", "<name> <address> gone"),
+            ("\u{feff}Cafe\u{301} \u{200b}closed", "Café closed"),
+            ("\u{200b} \u{feff}", ""),
+        ] {
+            assert_eq!(mask_comment(comment), masked, "{comment}");
+        }
+    }
+
+    #[test]
+    fn comment_is_truncated() {
+        let masked = mask_comment(&"word ".repeat(100));
+        assert_eq!(masked.chars().count(), MAX_COMMENT_CHARS);
+        assert!(masked.ends_with('…'));
+    }
+
+    proptest! {
+        #[test]
+        fn comments_contain_no_address_and_no_number(comment in any::<String>()) {
+            let masked = mask_comment(&comment);
+            prop_assert!(masked.chars().count() <= MAX_COMMENT_CHARS);
+            prop_assert!(!masked.contains('@') && !masked.chars().any(char::is_numeric), "{}", masked);
+        }
+    }
+}

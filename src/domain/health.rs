@@ -1,0 +1,277 @@
+//! Health of modules and backup scopes: latest runs, restore point, objective, and the resulting state.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::run::Run;
+use super::status::JobStatus;
+use super::time::Timestamp;
+
+/// Summary of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunSummary {
+    /// Its status.
+    pub status: JobStatus,
+    /// When it ended; for an unfinished run, when it started or was last modified.
+    pub at: Option<Timestamp>,
+    /// Whether some of its objects failed.
+    pub has_failed_objects: bool,
+}
+
+impl From<&Run> for RunSummary {
+    fn from(run: &Run) -> Self {
+        Self {
+            status: run.status,
+            at: run.end.or(run.start).or(run.modified),
+            has_failed_objects: run.failed.is_some_and(|failed| failed > 0),
+        }
+    }
+}
+
+/// Health of a module or, if it has backup scopes, of one of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModuleHealth {
+    /// The service.
+    pub service: Cow<'static, str>,
+    /// The module.
+    pub module: Cow<'static, str>,
+    /// Backup scope, if the module has any.
+    pub scope: Option<String>,
+    /// The newest row of the list, which is the current state.
+    pub latest: Option<RunSummary>,
+    /// The latest completed run.
+    pub latest_completed: Option<RunSummary>,
+    /// When the latest restore point was made.
+    pub restore_point: Option<Timestamp>,
+    /// Maximum age of the latest restore point; `None` without an objective.
+    pub rpo: Option<Duration>,
+    /// When the override in force ends, where it does.
+    pub until: Option<Timestamp>,
+    /// Why the override in force is there, if it says so.
+    pub reason: Option<Arc<str>>,
+    /// Completed runs since the latest restore point.
+    pub failures: u64,
+    /// Whether it makes restore points; housekeeping modules do not.
+    pub makes_restore_points: bool,
+    /// Whether its latest run is so old that it counts as abandoned.
+    pub is_abandoned: bool,
+}
+
+/// State of a module, worst first. Only the first four have an objective.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ModuleState {
+    /// It has run, but never made a restore point.
+    NeverBackedUp,
+    /// The latest restore point is older than the objective.
+    Overdue,
+    /// Runs failed since a restore point within the objective.
+    Failing,
+    /// The latest restore point is within the objective and no run failed since.
+    Ok,
+    /// None of its runs has ended yet.
+    Pending,
+    /// The configuration exempts it.
+    Exempt,
+    /// It makes no restore points.
+    Housekeeping,
+    /// It was never configured.
+    NotConfigured,
+    /// It is switched off.
+    Disabled,
+    /// It counts as abandoned.
+    Dormant,
+}
+
+impl ModuleHealth {
+    /// Returns the module, with its backup scope if it has one.
+    pub fn name(&self) -> Cow<'_, str> {
+        match &self.scope {
+            Some(scope) => format!("{} / {scope}", self.module).into(),
+            None => Cow::Borrowed(&self.module),
+        }
+    }
+
+    /// Returns when the latest restore point exceeds the objective. For a module that has run without a restore point,
+    /// this is the epoch plus the objective. `None` without an objective or a run.
+    pub fn deadline(&self) -> Option<Timestamp> {
+        let _ = self.latest_completed?;
+        Some(self.restore_point.unwrap_or(NEVER).plus(self.rpo?))
+    }
+
+    /// Returns whether the latest restore point is older than the objective.
+    pub fn is_overdue(&self, now: Timestamp) -> bool {
+        self.deadline().is_some_and(|deadline| deadline < now)
+    }
+
+    /// Returns whether runs failed since the latest restore point of a module with an objective.
+    pub fn is_failing(&self) -> bool {
+        self.failures > 0 && self.rpo.is_some()
+    }
+
+    /// Returns the state at `now`.
+    pub fn state(&self, now: Timestamp) -> ModuleState {
+        use JobStatus as Status;
+        let latest = self.latest.map_or(Status::None, |run| run.status);
+        match latest {
+            Status::Disabled => ModuleState::Disabled,
+            _ if self.is_abandoned => ModuleState::Dormant,
+            _ if !self.makes_restore_points => ModuleState::Housekeeping,
+            Status::None | Status::NotScanned | Status::NotStarted | Status::WaitingForConfiguration
+                if self.latest_completed.is_none() =>
+            {
+                ModuleState::NotConfigured
+            }
+            _ if self.latest_completed.is_none() => ModuleState::Pending,
+            _ if self.rpo.is_none() => ModuleState::Exempt,
+            _ if self.is_overdue(now) && self.restore_point.is_none() => ModuleState::NeverBackedUp,
+            _ if self.is_overdue(now) => ModuleState::Overdue,
+            _ if self.is_failing() => ModuleState::Failing,
+            _ => ModuleState::Ok,
+        }
+    }
+}
+
+/// Time of the restore point of a module that never made one.
+const NEVER: Timestamp = Timestamp::from_unix_seconds(0);
+
+/// The health of all modules of a customer, small enough to keep for every customer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HealthSummary {
+    /// When each module becomes overdue, earliest first.
+    deadlines: Box<[Timestamp]>,
+    failing: usize,
+}
+
+impl HealthSummary {
+    /// Summarizes modules.
+    pub fn of(modules: &[ModuleHealth]) -> Self {
+        let mut deadlines: Vec<Timestamp> = modules.iter().filter_map(ModuleHealth::deadline).collect();
+        deadlines.sort_unstable();
+        Self {
+            deadlines: deadlines.into(),
+            failing: modules.iter().filter(|module| module.is_failing()).count(),
+        }
+    }
+
+    /// Returns how many modules are failing.
+    pub fn failing(&self) -> usize {
+        self.failing
+    }
+
+    /// Returns how many modules are overdue at `now`.
+    pub fn overdue(&self, now: Timestamp) -> usize {
+        self.deadlines.partition_point(|deadline| *deadline < now)
+    }
+
+    /// Returns when the first module became or becomes overdue.
+    pub fn first_deadline(&self) -> Option<Timestamp> {
+        self.deadlines.first().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(hours: i64) -> Timestamp {
+        Timestamp::from_unix_seconds(1_750_000_000 + hours * 3600)
+    }
+
+    fn module(restore_point: Option<i64>, rpo: Option<u64>, failures: u64) -> ModuleHealth {
+        let latest = Some(RunSummary {
+            status: JobStatus::Failed,
+            at: Some(at(0)),
+            has_failed_objects: false,
+        });
+        ModuleHealth {
+            service: "Microsoft 365".into(),
+            module: "OneDrive".into(),
+            scope: None,
+            latest,
+            latest_completed: latest,
+            restore_point: restore_point.map(at),
+            rpo: rpo.map(|hours| Duration::from_secs(hours * 3600)),
+            until: None,
+            reason: None,
+            failures,
+            makes_restore_points: true,
+            is_abandoned: false,
+        }
+    }
+
+    fn unrun(status: JobStatus) -> ModuleHealth {
+        ModuleHealth {
+            latest: Some(RunSummary {
+                status,
+                at: None,
+                has_failed_objects: false,
+            }),
+            latest_completed: None,
+            ..module(None, None, 0)
+        }
+    }
+
+    #[test]
+    fn module_is_overdue_only_past_its_objective() {
+        let due = module(Some(0), Some(26), 0);
+        assert!(!due.is_overdue(at(26)) && due.is_overdue(at(27)));
+        assert!(module(None, Some(26), 1).is_overdue(at(0)));
+        assert!(!module(None, None, 1).is_overdue(at(1000)));
+        let pending = ModuleHealth {
+            rpo: Some(Duration::from_secs(3600)),
+            ..unrun(JobStatus::Pending)
+        };
+        assert!(!pending.is_overdue(at(1000)));
+    }
+
+    #[test]
+    fn state_is_the_problem_or_the_reason_for_none() {
+        let failed = module(Some(0), Some(26), 2);
+        let without = |change: fn(&mut ModuleHealth)| {
+            let mut module = module(Some(0), None, 2);
+            change(&mut module);
+            module
+        };
+        for (module, hours, state) in [
+            (module(None, Some(26), 1), 0, ModuleState::NeverBackedUp),
+            (failed.clone(), 27, ModuleState::Overdue),
+            (failed, 1, ModuleState::Failing),
+            (module(Some(0), Some(26), 0), 1, ModuleState::Ok),
+            (unrun(JobStatus::Pending), 1, ModuleState::Pending),
+            (unrun(JobStatus::Running), 1, ModuleState::Pending),
+            (unrun(JobStatus::NotStarted), 1, ModuleState::NotConfigured),
+            (module(Some(0), None, 2), 99, ModuleState::Exempt),
+            (
+                without(|module| module.makes_restore_points = false),
+                99,
+                ModuleState::Housekeeping,
+            ),
+            (without(|module| module.is_abandoned = true), 99, ModuleState::Dormant),
+            (unrun(JobStatus::Disabled), 99, ModuleState::Disabled),
+        ] {
+            assert_eq!(module.state(at(hours)), state, "{module:?}");
+            assert!(
+                state <= ModuleState::Failing || !module.is_failing(),
+                "{state:?} does not count"
+            );
+        }
+    }
+
+    #[test]
+    fn summary_counts_the_states_of_modules() {
+        let modules = [
+            module(Some(0), Some(26), 2),
+            module(Some(10), Some(26), 0),
+            module(None, Some(26), 1),
+            module(Some(0), None, 1),
+        ];
+        let summary = HealthSummary::of(&modules);
+        assert_eq!(summary.failing(), 2);
+        for hours in [0, 26, 27, 36, 37, 100] {
+            let each = modules.iter().filter(|module| module.is_overdue(at(hours))).count();
+            assert_eq!(summary.overdue(at(hours)), each, "{hours}");
+        }
+        assert_eq!(summary.first_deadline(), modules[2].deadline());
+    }
+}

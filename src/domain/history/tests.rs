@@ -1,0 +1,291 @@
+use super::*;
+
+#[test]
+fn list_of_very_many_runs_counts_each_once() {
+    const RUNS: u64 = 50_000;
+    let list = || -> Vec<Run> {
+        let hours = 0..i64::try_from(RUNS).unwrap();
+        hours
+            .map(|hour| run(&hour.to_string(), JobStatus::Finished, hour, Some(hour + 1)))
+            .collect()
+    };
+    let mut history = History::default();
+    for _ in 0..3 {
+        assert_eq!(history.absorb(list()).duplicates, 0);
+        assert_eq!(history.ended(), &BTreeMap::from([(JobStatus::Finished, RUNS)]));
+    }
+}
+
+fn at(hours: i64) -> Option<Timestamp> {
+    Some(Timestamp::from_unix_seconds(1_750_000_000 + hours * 3600))
+}
+
+fn run(id: &str, status: JobStatus, start: i64, end: Option<i64>) -> Run {
+    let (start, end) = (at(start), end.and_then(at));
+    Run {
+        key: RunKey::new(Some(id), start, end),
+        id: Some(id.into()),
+        report: None,
+        status,
+        start,
+        end,
+        dated: None,
+        modified: None,
+        duration: None,
+        backup_size: None,
+        processed: None,
+        successful: None,
+        failed: None,
+        skipped: None,
+        warning: None,
+    }
+}
+
+fn placeholder(status: JobStatus) -> Run {
+    Run {
+        start: None,
+        key: RunKey::new(None, None, None),
+        ..run("", status, 0, None)
+    }
+}
+
+use JobStatus::{Canceled, Failed, Finished, FinishedWithException, NotStarted, Running, Skipped, Unknown};
+
+#[test]
+fn run_in_progress_does_not_hide_the_failure_before_it() {
+    let mut history = History::default();
+    history.absorb(vec![run("a", Finished, 0, Some(1))]);
+    history.absorb(vec![run("b", Failed, 24, Some(25))]);
+    history.absorb(vec![run("c", Running, 48, None)]);
+    assert_eq!(history.newest().unwrap().status, Running);
+    assert_eq!(history.newest_ended().unwrap().status, Failed);
+    assert_eq!(history.last_success(), at(1));
+    assert_eq!(history.consecutive_failures(), 1);
+    assert!(history.newest().unwrap().is_under_way());
+    history.absorb(vec![run("c", Finished, 48, Some(49))]);
+    assert!(!history.newest().unwrap().is_under_way());
+}
+
+#[test]
+fn module_that_never_ran_is_not_under_way() {
+    let mut history = History::default();
+    history.absorb(vec![placeholder(NotStarted)]);
+    assert!(!history.newest().unwrap().is_under_way());
+}
+
+/// Returns a run without any time, as parsed at `seen`.
+fn undated(id: &str, status: JobStatus, seen: i64) -> Run {
+    Run {
+        key: RunKey::new(Some(id), None, None),
+        start: None,
+        dated: at(seen),
+        ..run(id, status, 0, None)
+    }
+}
+
+#[test]
+fn failure_without_a_time_counts_from_when_first_seen() {
+    let mut history = History::default();
+    history.absorb(vec![run("a", Finished, 0, Some(1)), undated("b", Failed, 10)]);
+    assert_eq!(history.newest_ended().unwrap().status, Failed);
+    assert_eq!(history.consecutive_failures(), 1);
+    for seen in 11..14 {
+        history.absorb(vec![undated("b", Failed, seen), undated("c", Canceled, seen)]);
+    }
+    assert_eq!(history.consecutive_failures(), 2);
+    assert_eq!(
+        history.ended(),
+        &BTreeMap::from([(Finished, 1), (Failed, 1), (Canceled, 1)])
+    );
+    // A later restore point ends the failures, even while they are still listed.
+    history.absorb(vec![
+        undated("b", Failed, 20),
+        undated("c", Canceled, 20),
+        run("d", Finished, 15, Some(16)),
+    ]);
+    assert_eq!(history.consecutive_failures(), 0);
+    assert_eq!(history.newest_ended().unwrap().status, Finished);
+}
+
+#[test]
+fn finished_run_without_an_end_is_as_old_as_its_start() {
+    let mut history = History::default();
+    let finished = Run {
+        dated: at(5),
+        modified: at(9),
+        ..run("b", Finished, 5, None)
+    };
+    history.absorb(vec![run("a", Failed, 0, Some(4)), finished]);
+    assert_eq!(history.last_success(), at(5));
+    assert_eq!(history.last_restore_point(), at(5));
+    assert_eq!(history.consecutive_failures(), 0);
+    assert_eq!(
+        history.newest_ended().unwrap().end,
+        None,
+        "what was not said is not shown"
+    );
+}
+
+#[test]
+fn older_run_that_arrives_late_is_only_counted() {
+    let mut history = History::default();
+    history.absorb(vec![run("b", Failed, 24, Some(25))]);
+    history.absorb(vec![run("a", Finished, 0, Some(1))]);
+    assert_eq!(history.newest().unwrap().status, Finished, "what the list shows now");
+    assert_eq!(history.newest_ended().unwrap().status, Failed);
+    assert_eq!(history.last_restore_point(), at(1));
+    assert_eq!(history.consecutive_failures(), 1);
+    assert_eq!(history.ended(), &BTreeMap::from([(Finished, 1), (Failed, 1)]));
+}
+
+#[test]
+fn exception_is_a_restore_point_but_not_a_success() {
+    let mut history = History::default();
+    history.absorb(vec![
+        run("a", Finished, 0, Some(1)),
+        run("b", Failed, 2, Some(3)),
+        run("c", FinishedWithException, 4, Some(5)),
+        run("d", Skipped, 6, Some(7)),
+        run("e", Canceled, 8, Some(9)),
+        run("f", Unknown, 10, Some(11)),
+    ]);
+    assert_eq!(history.last_success(), at(1));
+    assert_eq!(history.last_restore_point(), at(5));
+    assert_eq!(history.consecutive_failures(), 2, "skipped ones are not counted");
+}
+
+#[test]
+fn counts_do_not_depend_on_the_order_of_rows_and_polls() {
+    let runs: Vec<Run> = (0..30)
+        .map(|n| {
+            let status = if n % 3 == 0 { Finished } else { Failed };
+            run(&n.to_string(), status, n * 2, Some(n * 2 + 1))
+        })
+        .collect();
+    let mut whole = History::default();
+    whole.absorb(runs.clone());
+    let mut reversed = History::default();
+    reversed.absorb(runs.iter().rev().cloned().collect());
+    let mut one_by_one = History::default();
+    for run in runs {
+        one_by_one.absorb(vec![run.clone()]);
+        one_by_one.absorb(vec![run]);
+    }
+    for history in [&whole, &reversed, &one_by_one] {
+        assert_eq!(history.ended(), &BTreeMap::from([(Finished, 10), (Failed, 20)]));
+        assert_eq!(history.consecutive_failures(), 2);
+        assert_eq!(history.last_success(), at(55));
+        assert_eq!(history.newest(), whole.newest());
+    }
+}
+
+#[test]
+fn failures_are_counted_beyond_the_remembered_runs() {
+    let mut history = History::default();
+    history.absorb(vec![run("ok", Finished, 0, Some(1))]);
+    for n in 1..100 {
+        history.absorb(vec![run(&format!("bad{n}"), Failed, n * 2, Some(n * 2 + 1))]);
+    }
+    assert_eq!(history.consecutive_failures(), 99);
+    assert_eq!(history.last_success(), at(1));
+    assert!(history.remembered.len() <= REMEMBERED_RUNS + 1);
+    history.absorb(vec![run("ok again", Finished, 300, Some(301))]);
+    assert_eq!(history.consecutive_failures(), 0);
+}
+
+#[test]
+fn run_that_leaves_a_list_and_returns_is_counted_once() {
+    let mut history = History::default();
+    for _ in 0..5 {
+        history.absorb(vec![run("a", Finished, 0, Some(1))]);
+        history.absorb(vec![run("b", Finished, 2, Some(3))]);
+    }
+    assert_eq!(history.ended(), &BTreeMap::from([(Finished, 2)]));
+}
+
+#[test]
+fn duplicate_rows_are_one_run_with_the_worse_status() {
+    let mut history = History::default();
+    let Absorbed { duplicates, .. } = history.absorb(vec![
+        run("a", Finished, 0, Some(1)),
+        run("a", Failed, 0, Some(1)),
+        run("a", Finished, 0, Some(1)),
+    ]);
+    assert_eq!(duplicates, 2);
+    assert_eq!(history.newest().unwrap().status, Failed);
+    assert_eq!(history.listed(), &BTreeMap::from([(Failed, 1)]));
+    assert_eq!(history.last_success(), None);
+}
+
+#[test]
+fn ended_row_outweighs_an_unended_one_of_the_same_run() {
+    let mut history = History::default();
+    history.absorb(vec![
+        run("a", JobStatus::Pending, 0, None),
+        run("a", Finished, 0, Some(1)),
+        run("a", Running, 0, None),
+    ]);
+    assert_eq!(history.last_success(), at(1));
+    assert_eq!(history.newest().unwrap().status, Finished);
+}
+
+#[test]
+fn newer_failure_that_ends_with_the_restore_point_counts() {
+    let mut history = History::default();
+    let mut failed = run("b", Failed, 0, Some(2));
+    failed.modified = at(3);
+    history.absorb(vec![run("a", Finished, 0, Some(2)), failed]);
+    assert_eq!(history.newest().unwrap().status, Failed);
+    assert_eq!(history.consecutive_failures(), 1);
+}
+
+#[test]
+fn retracted_success_is_no_longer_a_restore_point() {
+    let mut history = History::default();
+    history.absorb(vec![run("a", Finished, 0, Some(1))]);
+    history.absorb(vec![run("b", Finished, 2, Some(3))]);
+    history.absorb(vec![run("b", Failed, 2, Some(3))]);
+    assert_eq!(history.last_restore_point(), at(1));
+    assert_eq!(history.consecutive_failures(), 1);
+    assert_eq!(history.newest_ended().unwrap().status, Failed);
+    assert_eq!(
+        history.ended(),
+        &BTreeMap::from([(Finished, 2)]),
+        "each run is counted once"
+    );
+}
+
+#[test]
+fn placeholder_counts_only_if_nothing_else_is_listed() {
+    let mut history = History::default();
+    history.absorb(vec![placeholder(NotStarted)]);
+    assert_eq!(history.newest().unwrap().status, NotStarted);
+    assert!(!history.has_run());
+    history.absorb(vec![run("a", Failed, 0, Some(1)), placeholder(NotStarted)]);
+    assert_eq!(history.newest().unwrap().status, Failed);
+    history.absorb(vec![placeholder(JobStatus::Disabled)]);
+    assert_eq!(history.newest().unwrap().status, JobStatus::Disabled);
+    assert_eq!(
+        history.newest_ended().unwrap().status,
+        Failed,
+        "the earlier runs stay known"
+    );
+}
+
+#[test]
+fn success_without_an_end_is_no_dated_restore_point() {
+    let mut history = History::default();
+    history.absorb(vec![run("a", Finished, 0, None)]);
+    assert!(history.has_run());
+    assert_eq!(history.last_restore_point(), None);
+    history.absorb(vec![run("a", Finished, 0, Some(1))]);
+    assert_eq!(history.last_restore_point(), at(1));
+    assert_eq!(history.ended(), &BTreeMap::from([(Finished, 1)]));
+}
+
+#[test]
+fn keys_of_runs_without_an_id_are_their_starts() {
+    assert_eq!(RunKey::new(None, at(1), at(2)), RunKey::new(None, at(1), None));
+    assert_ne!(RunKey::new(None, at(1), at(2)), RunKey::new(None, at(2), at(2)));
+    assert_ne!(RunKey::new(Some("a"), at(1), None), RunKey::new(Some("b"), at(1), None));
+}

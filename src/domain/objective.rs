@@ -1,0 +1,234 @@
+//! Recovery point objectives: how old the latest restore point of a module may be.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::attributes::Attributes;
+use super::pattern::{NumberedPattern, Pattern};
+use super::time::Timestamp;
+
+/// The default objective: one backup a day, plus two hours in case today's backup takes longer than yesterday's.
+pub const DEFAULT_RPO: Duration = Duration::from_secs(26 * 60 * 60);
+
+/// Default age of the newest run beyond which a module counts as abandoned: longer than any schedule in use, including
+/// quarterly ones.
+pub const DEFAULT_ABANDONED_AFTER: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+/// Name of a module or backup scope of a customer, as used to select its objective.
+#[derive(Clone, Copy, Debug)]
+pub struct ModuleName<'a> {
+    /// The customer's id.
+    pub customer_id: &'a str,
+    /// The organization's name; empty if unknown.
+    pub organization: &'a str,
+    /// The service.
+    pub service: &'a str,
+    /// The module.
+    pub module: &'a str,
+    /// The backup scope, if the module has any.
+    pub scope: Option<&'a str>,
+    /// What the operator says about the customer.
+    pub attributes: Option<&'a Attributes>,
+}
+
+/// The configured objectives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Objectives {
+    /// Objective of modules that match no override.
+    pub default: Duration,
+    /// Other objectives; the first match applies.
+    pub overrides: Vec<Override>,
+    /// Age of the newest run beyond which a module counts as abandoned.
+    pub abandoned_after: Duration,
+}
+
+/// Objective of some modules. A part that is `None` matches everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Override {
+    /// The customers.
+    pub customer: Option<Pattern>,
+    /// The services.
+    pub service: Option<NumberedPattern>,
+    /// The modules.
+    pub module: Option<NumberedPattern>,
+    /// The backup scopes; `*` also matches a module without scopes.
+    pub scope: Option<Pattern>,
+    /// The attributes of the customers, in the order of [`Attributes::NAMES`]; `*` also fits a customer without the
+    /// attribute.
+    pub attributes: [Option<Pattern>; 3],
+    /// The objective that it sets.
+    pub objective: Objective,
+}
+
+/// The objective of a module, and what the override that sets it says about itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Objective {
+    /// The maximum age of the latest restore point; `None` exempts.
+    pub rpo: Option<Duration>,
+    /// From when on the override does not apply; `None` where it always does.
+    pub until: Option<Timestamp>,
+    /// Why it is there.
+    pub reason: Option<Arc<str>>,
+}
+
+impl Default for Objectives {
+    fn default() -> Self {
+        Self {
+            default: DEFAULT_RPO,
+            overrides: Vec::new(),
+            abandoned_after: DEFAULT_ABANDONED_AFTER,
+        }
+    }
+}
+
+impl Objectives {
+    /// Returns the objective of a module at `now`, by the vendor's current names.
+    pub fn of(&self, name: &ModuleName<'_>, now: Timestamp) -> Objective {
+        let mut in_force = self.overrides.iter().filter(|candidate| candidate.is_in_force(now));
+        let of_default = || Objective {
+            rpo: Some(self.default),
+            ..Objective::default()
+        };
+        in_force
+            .find(|candidate| candidate.fits(name))
+            .map_or_else(of_default, |fitting| fitting.objective.clone())
+    }
+
+    /// Returns when the next override ends after `now`.
+    pub fn next_end(&self, now: Timestamp) -> Option<Timestamp> {
+        let ends = self.overrides.iter().filter_map(|part| part.objective.until);
+        ends.filter(|end| *end > now).min()
+    }
+}
+
+impl Override {
+    /// Whether it has not ended at `now`.
+    pub fn is_in_force(&self, now: Timestamp) -> bool {
+        self.objective.until.is_none_or(|until| now < until)
+    }
+
+    fn fits(&self, name: &ModuleName<'_>) -> bool {
+        let numbered = |pattern: &Option<NumberedPattern>, name: &str| {
+            pattern.as_ref().is_none_or(|pattern| pattern.matches(name))
+        };
+        let customer = self.customer.as_ref();
+        let may_lack = |pattern: &Option<Pattern>, name: Option<&str>| {
+            pattern.as_ref().is_none_or(|pattern| match name {
+                Some(name) => pattern.matches_name(name),
+                None => pattern.is_any(),
+            })
+        };
+        let values = name.attributes.map(Attributes::values).unwrap_or_default();
+        let mut attributes = self.attributes.iter().zip(values);
+        customer.is_none_or(|customer| customer.matches_customer(name.customer_id, name.organization))
+            && numbered(&self.service, name.service)
+            && numbered(&self.module, name.module)
+            && may_lack(&self.scope, name.scope)
+            && attributes.all(|(pattern, value)| may_lack(pattern, value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(scope: Option<&str>) -> ModuleName<'_> {
+        ModuleName {
+            customer_id: "c-1",
+            organization: "Contoso",
+            service: "IaaS + PaaS",
+            module: "Microsoft Entra ID",
+            scope,
+            attributes: None,
+        }
+    }
+
+    fn objective(overrides: Vec<Override>, scope: Option<&str>) -> Option<u64> {
+        let objectives = Objectives {
+            overrides,
+            ..Objectives::default()
+        };
+        let objective = objectives.of(&name(scope), Timestamp::from_unix_seconds(0));
+        objective.rpo.map(|objective| objective.as_secs() / 3600)
+    }
+
+    fn of_scope(pattern: &str, rpo: Option<u64>) -> Override {
+        Override {
+            customer: None,
+            service: None,
+            module: None,
+            scope: Some(Pattern::parse(pattern).unwrap()),
+            attributes: [None, None, None],
+            objective: Objective {
+                rpo: rpo.map(|hours| Duration::from_secs(hours * 3600)),
+                ..Objective::default()
+            },
+        }
+    }
+
+    #[test]
+    fn scope_matches_its_pattern_and_no_scope_only_a_star() {
+        let overrides = || vec![of_scope("Test*", None), of_scope("*", Some(50))];
+        assert_eq!(objective(overrides(), Some("test tenant")), None);
+        assert_eq!(objective(overrides(), Some("Production")), Some(50));
+        assert_eq!(objective(overrides(), None), Some(50));
+        assert_eq!(objective(vec![of_scope("Test*", None)], None), Some(26));
+    }
+
+    #[test]
+    fn attributes_fit_their_patterns_and_none_only_a_star() {
+        let by_tier = |pattern: &str, rpo| Override {
+            scope: None,
+            attributes: [Some(Pattern::parse(pattern).unwrap()), None, None],
+            ..of_scope("*", rpo)
+        };
+        let objectives = Objectives {
+            overrides: vec![by_tier("Gold", Some(4)), by_tier("b*", None), by_tier("*", Some(50))],
+            ..Objectives::default()
+        };
+        let hours = |tier: Option<&str>| {
+            let attributes = Attributes::from([tier.map(Box::from), None, None]);
+            let name = ModuleName {
+                customer_id: "c-1",
+                organization: "Contoso",
+                service: "Microsoft 365",
+                module: "OneDrive",
+                scope: None,
+                attributes: Some(&attributes),
+            };
+            let objective = objectives.of(&name, Timestamp::from_unix_seconds(0));
+            objective.rpo.map(|objective| objective.as_secs() / 3600)
+        };
+        assert_eq!(hours(Some("gold")), Some(4));
+        assert_eq!(hours(Some("bronze")), None);
+        assert_eq!(hours(Some("silver")), Some(50));
+        assert_eq!(hours(None), Some(50));
+    }
+
+    #[test]
+    fn override_that_has_ended_is_as_if_it_were_not_there() {
+        let at = Timestamp::from_unix_seconds;
+        let ending = |rpo, until| Override {
+            objective: Objective {
+                until: Some(at(until)),
+                ..of_scope("*", rpo).objective
+            },
+            ..of_scope("*", rpo)
+        };
+        let objectives = Objectives {
+            overrides: vec![ending(None, 100), ending(Some(50), 200)],
+            ..Objectives::default()
+        };
+        let of = |now| {
+            let objective = objectives.of(&name(Some("Production")), at(now));
+            (objective.rpo.map(|rpo| rpo.as_secs() / 3600), objective.until)
+        };
+        assert_eq!(of(99), (None, Some(at(100))));
+        assert_eq!(of(100), (Some(50), Some(at(200))));
+        assert_eq!(of(200), (Some(26), None));
+        assert_eq!(
+            [99, 100, 200].map(|now| objectives.next_end(at(now))),
+            [Some(at(100)), Some(at(200)), None]
+        );
+    }
+}

@@ -1,0 +1,221 @@
+//! Whether the data is up to date, in one line, and the reasons where it is not.
+
+use std::time::Duration;
+
+use maud::{Markup, html};
+
+use super::words::{Severity, clock, count, counted, sanitize, span, whole};
+use crate::collector::CollectorId;
+use crate::domain::Timestamp;
+use crate::status::{CollectorSummary, Summary};
+use crate::store::State;
+
+/// How long before its end a credential is worth a word. Renewing one takes an approval in many houses.
+const CREDENTIAL_WARNING: Duration = Duration::from_secs(21 * 24 * 3600);
+
+/// The state of the data.
+struct DataStatus {
+    severity: Severity,
+    headline: String,
+    reasons: Vec<String>,
+}
+
+/// Returns the line about the exporter's own state.
+pub(super) fn banner(summary: &Summary) -> Markup {
+    let status = DataStatus::of(summary);
+    html! {
+        div.card.banner.{ (status.severity.class()) } {
+            strong { (status.headline) } " "
+            span.soft { (api_state(summary)) " · " (counted(whole(summary.customers.len()), "customer", "customers")) }
+            @if !status.reasons.is_empty() {
+                (listed(&status.reasons))
+            }
+        }
+    }
+}
+
+/// Returns the state of the API in a word or two.
+pub(super) fn api_state(summary: &Summary) -> &'static str {
+    match (summary.is_up, summary.is_listed) {
+        _ if summary.is_unreachable => "API down",
+        (true, _) => "API up",
+        _ if summary.client.token == Some(false) => "API down: no token",
+        (_, Some(_)) => "API down: no customer list",
+        (_, None) => "API not polled yet",
+    }
+}
+
+impl DataStatus {
+    fn of(summary: &Summary) -> Self {
+        let list = summary.collector(CollectorId::CUSTOMERS);
+        let mut error = list.and_then(|list| list.error.as_ref()).filter(|_| !summary.is_up);
+        let mut reasons = Vec::new();
+        let (severity, headline) = if !summary.is_alive {
+            let silence = span(summary.silence);
+            reasons.push(format!(
+                "The poll loop has not run for {silence}. Restart the exporter."
+            ));
+            (Severity::Bad, since("Poll loop stalled", summary))
+        } else if summary.client.token == Some(false) {
+            reasons.push("The latest token request failed. Run elements_exporter check for details.".to_owned());
+            (Severity::Bad, since("No API token", summary))
+        } else if summary.is_unreachable {
+            let errors = summary
+                .collectors
+                .iter()
+                .filter_map(|collector| collector.error.as_ref());
+            error = errors.max_by_key(|error| error.at);
+            (Severity::Bad, since("API unreachable", summary))
+        } else if summary.is_listed == Some(false) {
+            let fetched = list.and_then(|list| list.newest).map(|at| clock(at, summary.now));
+            let fetched = fetched.map_or_else(|| "never fetched".to_owned(), |at| format!("last fetched {at}"));
+            (Severity::Bad, format!("Customer list unavailable, {fetched}."))
+        } else if !summary.is_up {
+            (Severity::Idle, "Waiting for the first customer list.".to_owned())
+        } else {
+            freshness(summary)
+        };
+        if let Some(error) = error {
+            let ago = span(summary.now.since(error.at));
+            reasons.push(format!("{} ({ago} ago).", sanitize(&error.text)));
+        }
+        if summary.collector(CollectorId::JOBS).is_none() {
+            reasons.push("jobs: disabled, so the state of backups is unknown.".to_owned());
+        }
+        reasons.extend(summary.collectors.iter().filter_map(reason));
+        reasons.extend(other_reasons(summary));
+        Self {
+            severity,
+            headline,
+            reasons,
+        }
+    }
+}
+
+/// The most reasons in sight: the customers come first, also on a telephone.
+const REASONS_IN_SIGHT: usize = 2;
+
+fn listed(reasons: &[String]) -> Markup {
+    let (first, more) = reasons.split_at(reasons.len().min(REASONS_IN_SIGHT));
+    let items = |reasons: &[String]| html! { @for reason in reasons { li { (reason) } } };
+    html! {
+        ul { (items(first)) }
+        @if !more.is_empty() {
+            details { summary { (more.len()) " more" } ul { (items(more)) } }
+        }
+    }
+}
+
+/// Returns what is wrong, and of when the data is that is shown meanwhile.
+fn since(what: &str, summary: &Summary) -> String {
+    let newest = |collector: Option<&CollectorSummary>| collector.and_then(|collector| collector.newest);
+    let any = || summary.collectors.iter().filter_map(|collector| collector.newest).max();
+    match newest(summary.collector(CollectorId::JOBS)).or_else(any) {
+        _ if summary.customers.is_empty() => format!("{what}. No data yet."),
+        Some(at) => format!("{what}. Showing data from {}.", clock(at, summary.now)),
+        None => format!("{what}. Showing data from before the restart."),
+    }
+}
+
+/// Returns the state of the data while the API answers. Only complete data is good: what is not collected is not covered
+/// by the rest being fresh.
+fn freshness(summary: &Summary) -> (Severity, String) {
+    let permitted = || summary.collectors.iter().filter(|collector| collector.is_permitted());
+    let of_all = |count: fn(&CollectorSummary) -> usize| permitted().map(count).sum::<usize>();
+    let (outdated, fresh) = (
+        of_all(CollectorSummary::outdated),
+        of_all(|collector| collector.count(State::Fresh)),
+    );
+    let is_lost = |collector: &CollectorSummary| collector.outdated() > 0 && collector.count(State::Fresh) == 0;
+    let (severity, headline) = if outdated > fresh || permitted().any(is_lost) {
+        (Severity::Bad, "Most data is out of date")
+    } else if outdated > 0 {
+        (Severity::Warn, "Some data is out of date")
+    } else if !summary.customers.is_backup_status_collected {
+        return (Severity::Warn, "Backup status is not collected.".to_owned());
+    } else if permitted().count() < summary.collectors.len() {
+        return (Severity::Warn, "Some data is not collected.".to_owned());
+    } else if of_all(|collector| collector.count(State::Pending)) > 0 {
+        return (Severity::Idle, "First polls are under way.".to_owned());
+    } else if summary.customers.is_empty() {
+        return (Severity::Warn, "No customers match.".to_owned());
+    } else {
+        (Severity::Good, "Data is up to date")
+    };
+    let oldest = summary.collector(CollectorId::JOBS).and_then(|jobs| jobs.oldest);
+    let age = oldest.map(|oldest| format!(", oldest {}", span(summary.now.since(oldest))));
+    (severity, headline.to_owned() + &age.unwrap_or_default())
+}
+
+/// Returns why a collector's data is not all fresh.
+fn reason(collector: &CollectorSummary) -> Option<String> {
+    let name = collector.overview.name;
+    if !collector.is_permitted() {
+        return Some(format!("{name}: permission missing, so nothing is collected."));
+    }
+    let parts = [
+        (State::Failed, "failed poll", "failed polls"),
+        (State::Stale, "customer with stale data", "customers with stale data"),
+        (State::Forbidden, "customer forbidden", "customers forbidden"),
+        (State::Pending, "customer pending", "customers pending"),
+    ];
+    let parts: Vec<String> = parts
+        .into_iter()
+        .filter(|(state, ..)| collector.count(*state) > 0)
+        // One poll for all customers fails once, however many customers there are.
+        .map(|(state, one, many)| match (state, collector.polls_all_at_once) {
+            (State::Failed, true) => "the latest poll failed".to_owned(),
+            _ => counted(whole(collector.count(state)), one, many),
+        })
+        .collect();
+    (!parts.is_empty()).then(|| format!("{name}: {}.", parts.join(", ")))
+}
+
+/// Returns what else should be known.
+fn other_reasons(summary: &Summary) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if !summary.loaded.config {
+        reasons.push(
+            "The latest load of the configuration failed; the previous one stays in force. See the log.".to_owned(),
+        );
+    }
+    if summary.loaded.state == Some(false) {
+        reasons.push("The state file could not be loaded at start. See the log.".to_owned());
+    }
+    let expiry = summary.client.credential_expiry.map(Timestamp::from_unix_seconds);
+    let left = expiry.map(|expiry| expiry.since(summary.now));
+    if let Some(left) = left.filter(|left| *left < CREDENTIAL_WARNING) {
+        let when = match left.is_zero() {
+            true => "has expired".to_owned(),
+            false => format!("expires in {}", span(left)),
+        };
+        reasons.push(format!(
+            "The credential {when}: create a new one in Elements, Settings > API app registration."
+        ));
+    }
+    reasons
+}
+
+/// Returns how many customers something is true of. None of the known is not none of all: while the state of some is
+/// unknown, a bare 0 would be a lie.
+pub(super) fn count_of_known(number: usize, known: usize, all: usize) -> String {
+    match number {
+        0 if known == 0 && all > 0 => "unknown".to_owned(),
+        0 if known < all => format!("0 of {}", count(whole(known))),
+        number => count(whole(number)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_zero_only_where_everybody_is_known() {
+        assert_eq!(count_of_known(0, 8, 8), "0");
+        assert_eq!(count_of_known(0, 7, 8), "0 of 7");
+        assert_eq!(count_of_known(0, 0, 8), "unknown");
+        assert_eq!(count_of_known(3, 0, 8), "3");
+        assert_eq!(count_of_known(0, 0, 0), "0");
+    }
+}

@@ -1,0 +1,169 @@
+//! The exporter's own state, folded: facts, and a row per collector.
+
+use std::time::{Duration, SystemTime};
+
+use maud::{Markup, html};
+
+use super::banner::api_state;
+use super::words::{about, capital, count, counted, sanitize, span, time, time_or, whole};
+use crate::domain::Timestamp;
+use crate::status::{CollectorSummary, Summary};
+use crate::store::State;
+
+/// A shorter lag is caused by the loop, which runs once a second.
+const WORTH_SAYING: Duration = Duration::from_secs(1);
+
+/// A poll later than this fraction of its interval is highlighted.
+const LATE_PART: f64 = 0.5;
+
+/// Returns everything about the exporter itself.
+pub(super) fn exporter(summary: &Summary) -> Markup {
+    html! {
+        details data-key="exporter" {
+            summary data-key="exporter-summary" { "Exporter and collectors" }
+            (facts(summary))
+            h3 #collectors-title { "Collectors" }
+            (collectors(summary))
+            p.soft {
+                "Requests and errors are counted by endpoint; where two collectors share one, they are listed with the first. A \
+                 poll that fails before its request is an error without a request."
+            }
+        }
+    }
+}
+
+fn facts(summary: &Summary) -> Markup {
+    let client = &summary.client;
+    let token = client.token_expiry;
+    let token = token.and_then(|at| at.duration_since(SystemTime::now()).ok());
+    html! {
+        dl.facts {
+            div.card {
+                dt { "API" }
+                dd {
+                    b { (api_state(summary).trim_start_matches("API ")) }
+                    small { "token and customer list" }
+                }
+            }
+            div.card {
+                dt { "Token" }
+                dd {
+                    @match token {
+                        Some(left) => b { (about(left)) " left" },
+                        None => b { "none" },
+                    }
+                    @if let Some(at) = client.credential_expiry {
+                        small { "credential expires " (time(Timestamp::from_unix_seconds(at), summary.now)) }
+                    } @else { small { "expiry of the credential unknown" } }
+                    small {
+                        (counted(summary.token_requests.requests, "request", "requests")) ", "
+                        (counted(summary.token_requests.errors, "error", "errors"))
+                    }
+                }
+            }
+            div.card {
+                dt { "Request rate limit" }
+                dd {
+                    b { (format!("{:.3}", client.rate).trim_end_matches('0').trim_end_matches('.')) "/s" }
+                    small {
+                        (counted(summary.requests.requests, "request", "requests")) " in all, "
+                        (count(summary.requests.throttled)) " throttled, "
+                        (counted(summary.requests.errors, "error", "errors"))
+                    }
+                }
+            }
+            div.card {
+                dt { "Uptime" }
+                dd {
+                    b { (about(summary.uptime)) }
+                    small { "version " (crate::build_info::VERSION) ", " (count(whole(summary.series))) " series" }
+                }
+            }
+            div.card {
+                dt { "Configuration" }
+                dd {
+                    @match &summary.config_file {
+                        Some(file) => b { (file.file_name().unwrap_or(file.as_os_str()).to_string_lossy()) },
+                        None => b { "environment" },
+                    }
+                    small {
+                        @if let Some(file) = &summary.config_file { code { (file.display()) } ", " }
+                        "loaded " (time(summary.loaded.config_at, summary.now))
+                    }
+                    @if !summary.loaded.config { small.bad-text { "the latest load failed" } }
+                }
+            }
+        }
+    }
+}
+
+fn collectors(summary: &Summary) -> Markup {
+    html! {
+        div.card.scroll tabindex="0" role="region" aria-labelledby="collectors-title" {
+            table.grid.tight {
+                thead {
+                    tr {
+                        th scope="col" { "Collector" }
+                        th scope="col" { "Permission" }
+                        th scope="col" { "Oldest data" }
+                        th.number scope="col" { "Lag" }
+                        @for state in State::ALL { th.number scope="col" { (customers_in(state)) } }
+                        th.number scope="col" { "Requests" }
+                        th.number scope="col" { "Errors" }
+                    }
+                }
+                tbody {
+                    @for collector in &summary.collectors { (collector_rows(collector, summary.now)) }
+                }
+            }
+        }
+    }
+}
+
+/// Returns the heading of a column of customers by state. A failed poll is not a failed customer.
+fn customers_in(state: State) -> String {
+    match state {
+        State::Failed => "Failed polls".to_owned(),
+        state => capital(state.label()),
+    }
+}
+
+fn collector_rows(collector: &CollectorSummary, now: Timestamp) -> Markup {
+    let overview = &collector.overview;
+    let is_late = collector.lag >= WORTH_SAYING && collector.lag > overview.plan.interval.mul_f64(LATE_PART);
+    html! {
+        tr {
+            th scope="row" { (overview.name) }
+            td data-label="Permission" {
+                @match overview.permitted {
+                    Some(true) => span.chip.good { "granted" },
+                    Some(false) => span.chip.bad { "missing" },
+                    None => span.chip { "not known yet" },
+                }
+            }
+            td.broad data-label="Oldest data" {
+                (time_or(collector.oldest, now, "none yet"))
+                small {
+                    @if let Some(newest) = collector.newest { "newest " (time(newest, now)) }
+                    // Cycles without a successful poll also have a duration.
+                    @if collector.newest.is_some() && collector.cycle.is_some() { ", " }
+                    @if let Some(cycle) = collector.cycle { "cycle " (span(cycle)) }
+                }
+            }
+            td.number.none[collector.lag < WORTH_SAYING] data-label="Lag" {
+                @if collector.lag < WORTH_SAYING { "none" } @else { span.warn-text[is_late] { (span(collector.lag)) } }
+            }
+            @for state in State::ALL {
+                @let customers = collector.count(state);
+                td.number.none[customers == 0] data-label=(customers_in(state)) { (count(whole(customers))) }
+            }
+            td.number data-label="Requests" { (count(collector.requests.requests)) }
+            td.number.none[collector.requests.errors == 0] data-label="Errors" { (count(collector.requests.errors)) }
+        }
+        @if let Some(error) = &collector.error {
+            tr.trouble {
+                td colspan="11" { p.error { b { "Last error " } (sanitize(&error.text)) ", " (time(error.at, now)) } }
+            }
+        }
+    }
+}

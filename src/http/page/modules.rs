@@ -1,0 +1,138 @@
+//! The modules of a customer, as a few words in the list and as a table on the customer's page.
+
+use maud::{Markup, html};
+
+use super::words::{Severity, count, moment, objective, sanitize, status, time};
+use crate::domain::{JobStatus, ModuleHealth, ModuleState, RunSummary, Timestamp};
+use crate::status::CustomerDetail;
+
+/// Returns modules in few words, without a head: each cell says what it is.
+pub(super) fn brief(modules: &[ModuleHealth], is_known: bool, now: Timestamp) -> Markup {
+    html! {
+        table.modules {
+            @for module in modules {
+                tr {
+                    th scope="row" { (sanitize(&module.name())) " " small { (sanitize(&module.service)) } }
+                    td { (state(module, is_known, now)) (exemption(module)) }
+                    td {
+                        (run(module, module.latest, now))
+                        @if module.is_failing() && module.failures > 1 {
+                            small { ", " (count(module.failures)) " consecutive failures" }
+                        }
+                    }
+                    td {
+                        @if module.makes_restore_points && module.latest_completed.is_some() {
+                            "restore point " (restore_point(module, now))
+                        }
+                        @if let Some(rpo) = module.rpo.filter(|_| module.is_overdue(now)) {
+                            small { ", RPO " span.whole { (objective(rpo)) } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Returns all modules of a customer.
+pub(super) fn table(detail: &CustomerDetail, now: Timestamp) -> Markup {
+    html! {
+        div.card.scroll tabindex="0" role="region" aria-labelledby="modules-title" {
+            table.grid {
+                thead {
+                    tr {
+                        th scope="col" { "Module" }
+                        th scope="col" { "Status" }
+                        th scope="col" { "Latest restore point" }
+                        th scope="col" { "RPO" }
+                        th scope="col" { "Latest completed run" }
+                        th scope="col" { "Now" }
+                        th.number scope="col" { "Consecutive failures" }
+                    }
+                }
+                tbody { @for module in &detail.modules { (row(module, detail.is_known, now)) } }
+            }
+        }
+    }
+}
+
+fn row(module: &ModuleHealth, is_known: bool, now: Timestamp) -> Markup {
+    let newer = module.latest.filter(|_| module.latest != module.latest_completed);
+    html! {
+        tr {
+            th scope="row" { (sanitize(&module.name())) small { (sanitize(&module.service)) } }
+            td data-label="Status" { (state(module, is_known, now)) }
+            td data-label="Latest restore point" { (restore_point(module, now)) }
+            td.none[module.rpo.is_none()] data-label="RPO" {
+                @match module.rpo { Some(rpo) => span.whole { (objective(rpo)) }, None => "none" }
+                (exemption(module))
+            }
+            td data-label="Latest completed run" { (run(module, module.latest_completed, now)) }
+            td.none[newer.is_none()] data-label="Now" { @if newer.is_some() { (run(module, newer, now)) } }
+            td.number.none[module.failures == 0] data-label="Consecutive failures" {
+                span.bad-text[module.is_failing()] { (count(module.failures)) }
+            }
+        }
+    }
+}
+
+/// Returns until when the override of the objective applies, and why it is there.
+fn exemption(module: &ModuleHealth) -> Markup {
+    let until = module.until.map(|until| format!("until {}", moment(until)));
+    let reason = module.reason.as_deref().map(sanitize);
+    let words: Vec<String> = until.into_iter().chain(reason).collect();
+    html! { @if !words.is_empty() { " " small { (words.join(": ")) } } }
+}
+
+/// Returns the state of a module. Stale data shows no module as good.
+fn state(module: &ModuleHealth, is_known: bool, now: Timestamp) -> Markup {
+    let (severity, word) = match module.state(now) {
+        ModuleState::NeverBackedUp => (Severity::Bad, "never backed up"),
+        ModuleState::Overdue => (Severity::Bad, "overdue"),
+        ModuleState::Failing => (Severity::Warn, "failing"),
+        ModuleState::Ok if is_known => (Severity::Good, "OK"),
+        ModuleState::Ok => (Severity::Idle, "unknown"),
+        ModuleState::Pending => (Severity::Idle, "pending"),
+        ModuleState::Exempt => (Severity::Idle, "exempt"),
+        ModuleState::Housekeeping => (Severity::Idle, "housekeeping"),
+        ModuleState::NotConfigured => (Severity::Idle, "not configured"),
+        ModuleState::Disabled => (Severity::Idle, "disabled"),
+        ModuleState::Dormant => (Severity::Idle, "dormant"),
+    };
+    html! { span.chip.{ (severity.class()) } { (word) } }
+}
+
+/// Returns a run. Red are only runs of modules that are counted as failing or overdue.
+fn run(module: &ModuleHealth, run: Option<RunSummary>, now: Timestamp) -> Markup {
+    let Some(run) = run else {
+        return html! { span.none { "none" } };
+    };
+    let class = match run.status {
+        _ if module.state(now) > ModuleState::Ok => Some("none"),
+        JobStatus::Failed | JobStatus::FailedToStart | JobStatus::Rejected if module.is_failing() => Some("bad-text"),
+        JobStatus::FinishedWithException
+        | JobStatus::Failed
+        | JobStatus::FailedToStart
+        | JobStatus::Rejected
+        | JobStatus::Canceled
+        | JobStatus::Stopped
+        | JobStatus::Unknown => Some("warn-text"),
+        _ => None,
+    };
+    html! {
+        span class=[class] { (status(run.status)) }
+        @if let Some(at) = run.at { " " (time(at, now)) }
+    }
+}
+
+fn restore_point(module: &ModuleHealth, now: Timestamp) -> Markup {
+    let class = module.is_overdue(now).then_some("bad-text");
+    html! {
+        @match module.restore_point {
+            Some(at) => span class=[class] { (time(at, now)) },
+            // A module whose first run has not been seen to end may well have one.
+            None if module.latest_completed.is_none() => span.none { "unknown" },
+            None => span class=(class.unwrap_or("none")) { "never" },
+        }
+    }
+}

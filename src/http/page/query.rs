@@ -1,0 +1,130 @@
+//! The query of the status page.
+
+use url::form_urlencoded;
+
+use super::Depth;
+use crate::domain::Attributes;
+use crate::status::CustomerHealth;
+
+/// What the query of a page asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::http) struct PageQuery {
+    pub(super) text: String,
+    pub(super) health: Option<CustomerHealth>,
+    /// Attributes of the customers, in the order of [`Attributes::NAMES`].
+    pub(super) attributes: [Option<String>; 3],
+    /// From 1.
+    pub(super) page: usize,
+    /// Whether the page renews itself.
+    pub(super) is_live: bool,
+}
+
+impl PageQuery {
+    /// Parses a query. Whatever else it holds is skipped: a page always has an answer.
+    pub(in crate::http) fn parse(query: Option<&str>) -> Self {
+        let mut parsed = Self {
+            text: String::new(),
+            health: None,
+            attributes: [None, None, None],
+            page: 1,
+            is_live: true,
+        };
+        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            match name.as_ref() {
+                "q" => parsed.text = value.trim().to_owned(),
+                "show" => parsed.health = CustomerHealth::ALL.into_iter().find(|health| word(*health) == value),
+                "page" => parsed.page = value.parse().unwrap_or(1).max(1),
+                "live" => parsed.is_live = value != "off",
+                name => {
+                    let mut attributes = Attributes::NAMES.iter().zip(&mut parsed.attributes);
+                    if let Some((_, wanted)) = attributes.find(|(attribute, _)| **attribute == name) {
+                        *wanted = Some(value.into_owned()).filter(|value| !value.is_empty());
+                    }
+                }
+            }
+        }
+        parsed
+    }
+
+    /// Returns the link to the page that this asks for.
+    pub(super) fn link(&self) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        if !self.text.is_empty() {
+            query.append_pair("q", &self.text);
+        }
+        if let Some(health) = self.health {
+            query.append_pair("show", word(health));
+        }
+        for (name, wanted) in Attributes::NAMES.iter().zip(&self.attributes) {
+            if let Some(wanted) = wanted {
+                query.append_pair(name, wanted);
+            }
+        }
+        if self.page > 1 {
+            query.append_pair("page", &self.page.to_string());
+        }
+        if !self.is_live {
+            query.append_pair("live", "off");
+        }
+        match query.finish() {
+            query if query.is_empty() => Depth::Root.root().to_owned(),
+            query => format!("?{query}"),
+        }
+    }
+
+    /// Returns the link to another page of the customers that `health` is true of.
+    pub(super) fn link_to(&self, health: Option<CustomerHealth>, page: usize) -> String {
+        let query = Self {
+            health,
+            page,
+            ..self.clone()
+        };
+        query.link()
+    }
+
+    /// Returns the link to the same page that renews itself, or does not.
+    pub(super) fn link_live(&self, is_live: bool) -> String {
+        let query = Self {
+            is_live,
+            ..self.clone()
+        };
+        query.link()
+    }
+}
+
+/// The name of a customer's health, in queries and in words.
+pub(super) fn word(health: CustomerHealth) -> &'static str {
+    match health {
+        CustomerHealth::Ransomware => "ransomware",
+        CustomerHealth::Overdue => "overdue",
+        CustomerHealth::Failing => "failing",
+        CustomerHealth::Unknown => "unknown",
+        CustomerHealth::Outdated => "outdated",
+        CustomerHealth::Pending => "pending",
+        CustomerHealth::Ok => "OK",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_parsed_and_nonsense_is_skipped() {
+        let query = PageQuery::parse(Some(
+            "q=a%26b+c&show=outdated&page=3&live=off&x=1&%ff&tier=gold&region=&team=A%26B",
+        ));
+        let attributes = query.attributes.each_ref().map(Option::as_deref);
+        assert_eq!(attributes, [Some("gold"), None, Some("A&B")]);
+        assert_eq!(query.text, "a&b c");
+        assert_eq!(
+            (query.health, query.page, query.is_live),
+            (Some(CustomerHealth::Outdated), 3, false)
+        );
+        assert_eq!(PageQuery::parse(Some(query.link().trim_start_matches('?'))), query);
+        for query in ["page=0", "page=-1", "page=99999999999999999999", "show=x", ""] {
+            assert_eq!(PageQuery::parse(Some(query)), PageQuery::parse(None), "{query}");
+        }
+        assert_eq!(PageQuery::parse(None).link(), "./");
+    }
+}

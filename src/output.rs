@@ -1,0 +1,103 @@
+//! Standard output and standard error, either of which may be closed, full, or a pipe without a reader.
+
+use std::fmt::Display;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// Time that a reader of standard error may pause before lines are dropped: the longest pause of a busy reader, and the
+/// longest delay of other work by one line.
+const READER_PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+/// Maximum size of an atomic write to a pipe.
+const PIPE_PIECE: usize = 4096;
+
+/// Writes to standard output. Returns false if that fails, which is reported.
+pub fn print(text: &[u8]) -> bool {
+    let mut output = io::stdout().lock();
+    is_written(output.write_all(text).and_then(|()| output.flush()))
+}
+
+/// Writes to standard output, in colour on a terminal unless `NO_COLOR` is set.
+pub fn print_coloured(text: &str) -> bool {
+    let mut output = anstream::stdout().lock();
+    is_written(output.write_all(text.as_bytes()).and_then(|()| output.flush()))
+}
+
+/// Writes the help, the version, or a usage error to the right stream.
+pub fn print_usage(usage: &clap::Error) -> bool {
+    if !usage.use_stderr() {
+        return is_written(usage.print().and_then(|()| io::stdout().flush()));
+    }
+    let complaint = usage.render();
+    match anstream::AutoStream::choice(&io::stderr()) {
+        anstream::ColorChoice::Never => write_error(complaint.to_string().as_bytes()),
+        _ => write_error(complaint.ansi().to_string().as_bytes()),
+    }
+    true
+}
+
+/// Writes one line to standard error. If that fails, only the exit code remains.
+pub fn report(problem: impl Display) {
+    write_error(format!("elements_exporter: {problem}\n").as_bytes());
+}
+
+/// Returns whether a path leads to standard output, such as `/dev/stdout`.
+pub fn is_stdout(path: &Path) -> bool {
+    let stdout = io::stdout().as_fd().try_clone_to_owned();
+    let stdout = stdout.and_then(|stdout| File::from(stdout).metadata());
+    let identity = |file: &fs::Metadata| (file.dev(), file.ino());
+    stdout.is_ok_and(|stdout| fs::metadata(path).is_ok_and(|file| identity(&file) == identity(&stdout)))
+}
+
+/// Writes to standard error as long as its reader keeps up. After a reader has once caused a timeout, no write waits
+/// for it until it reads again.
+fn write_error(text: &[u8]) {
+    static IS_STUCK: AtomicBool = AtomicBool::new(false);
+    let mut stderr = io::stderr().lock();
+    for piece in text.chunks(PIPE_PIECE) {
+        let no_time = Timespec::default();
+        let patience = if IS_STUCK.load(Ordering::Relaxed) {
+            &no_time
+        } else {
+            &READER_PATIENCE
+        };
+        let ready = poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(patience));
+        let is_stuck = ready == Ok(0);
+        IS_STUCK.store(is_stuck, Ordering::Relaxed);
+        if is_stuck || stderr.write_all(piece).is_err() {
+            return;
+        }
+    }
+}
+
+/// Returns whether output was written. A closed pipe is not an error: its reader has read enough.
+fn is_written(written: io::Result<()>) -> bool {
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            report(format_args!("cannot write to standard output: {error}"));
+            false
+        }
+        _ => true,
+    }
+}
+
+/// Standard error for the log. A line that cannot be written is dropped without further effects.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LossyStderr;
+
+impl Write for LossyStderr {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        write_error(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,154 @@
+//! Applies the configuration to the queue, at start and after a reload.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use super::fetch_mode::FetchMode;
+use super::queue::{Moment, Patience};
+use super::{ScheduleConfig, Scheduler, wall_clock};
+use crate::collector::{CollectorId, PerCollector, Target, ids};
+use crate::store::Plan;
+
+impl Scheduler {
+    /// Queues all configured targets and removes the rest.
+    pub(super) fn enqueue_targets(&mut self) {
+        let now = self.now();
+        if !self.config.customer_ids.is_empty() && self.uses_v1() {
+            self.fetch_modes = PerCollector::from_fn(|_| FetchMode::PerCustomer);
+        }
+        for (collector, plan) in self.config.plans.iter() {
+            let patience = Patience::new(plan.interval, plan.stale_after);
+            self.queue.set_patience(collector, patience);
+        }
+        for collector in ids() {
+            let partner = !self.fetches_per_customer(collector);
+            let wanted = self.is_enabled(collector);
+            let relists = *self.fetch_modes.get(collector) == FetchMode::PerCustomerUntilAllowed;
+            let keep = |target: &Target| wanted && (*target == Target::Partner) == partner;
+            self.queue.retain(collector, |target| {
+                keep(target) || (wanted && relists && *target == Target::Partner)
+            });
+            self.store.retain_targets(collector, keep);
+            if wanted && partner {
+                self.store.expect(collector, &Target::Partner);
+            }
+        }
+        if self.lists_per_customer() {
+            let named = self.config.fallback_ids.iter();
+            let named: BTreeMap<_, _> = named.map(|id| (id.clone(), self.store.organization(id))).collect();
+            // The customers are configured but not listed yet, so this does not prove that others were removed.
+            let (_, _) = self.store.reconcile(&named, false);
+        } else {
+            // The customer list is polled immediately, even if the state file contains an earlier poll, because all
+            // other polls depend on it.
+            self.enqueue(CollectorId::CUSTOMERS, Target::Partner, now, now);
+        }
+        let known = self.store.customers();
+        if !known.is_empty() {
+            self.queue_partner(now);
+        }
+        for id in known {
+            self.queue_customer(&id, now);
+        }
+    }
+
+    /// Queues bulk collectors. They follow the first customer list, because records of unknown customers are dropped.
+    pub(super) fn queue_partner(&mut self, now: Moment) {
+        for collector in ids().filter(|collector| *collector != CollectorId::CUSTOMERS) {
+            if self.is_enabled(collector) && !self.fetches_per_customer(collector) {
+                let at = self.due_after_restart(collector, &Target::Partner, now);
+                self.enqueue(collector, Target::Partner, at, now);
+            }
+        }
+    }
+
+    /// Applies a new configuration after a reload.
+    pub(super) fn apply_config(&mut self, config: ScheduleConfig) {
+        config.client.transport().carry_over(self.config.client.transport());
+        let before = std::mem::replace(&mut self.config, config);
+        let removed = self.store.retain_customers(&self.config.customers);
+        if !removed.is_empty() {
+            info!(
+                customers = removed.len(),
+                "customers removed: excluded by the new configuration"
+            );
+            self.remove_customers(&removed);
+        }
+        self.store.reconfigure(
+            &self.config.plans,
+            self.config.series_limit,
+            &self.config.settings,
+            wall_clock(),
+        );
+        let held = self.store.series();
+        if let Some(limit) = self.config.series_limit.filter(|limit| held > *limit) {
+            warn!(
+                series = held,
+                limit, "series exceed metrics.series_limit; keeping them, rejecting new ones"
+            );
+        }
+        let is_same_api = Arc::ptr_eq(&before.client, &self.config.client);
+        let is_same_request = is_same_api
+            && before.customers == self.config.customers
+            && before.customer_ids == self.config.customer_ids
+            && before.fallback_ids == self.config.fallback_ids;
+        // Unchanged parts keep their state: back-offs, and how lists are fetched.
+        if !is_same_request {
+            self.fetch_modes = PerCollector::default();
+            self.failures.clear();
+            self.listed_names = None;
+        }
+        self.cycles = PerCollector::default();
+        self.note_next_end();
+        self.unmatched = None;
+        self.judge_patterns();
+        self.enqueue_targets();
+        self.bring_forward_shortened(&before.plans);
+        if !is_same_request {
+            // Filters, credentials or the API address changed, so the list is polled immediately.
+            self.poll_all_again(CollectorId::CUSTOMERS);
+        }
+        if !is_same_api {
+            self.bring_forward_unlicensed();
+        }
+        for collector in ids() {
+            let entry = collector.entry();
+            if entry.question(&before.settings) != entry.question(&self.config.settings) {
+                self.poll_all_again(collector);
+            }
+        }
+    }
+
+    /// Brings forward the polls of customers that lack a service: another registration may see it, and the next poll may
+    /// be a day away.
+    fn bring_forward_unlicensed(&mut self) {
+        let now = self.now();
+        for collector in ids().filter(|collector| collector.entry().is_extra) {
+            let targets: Vec<Target> = self.queue.targets(collector).cloned().collect();
+            for target in targets {
+                if self.store.unlicensed_at(collector, &target).is_some() {
+                    self.queue.bring_forward(collector, &target, now);
+                }
+            }
+        }
+    }
+
+    /// Brings forward the polls of collectors whose interval became shorter: it counts from the last success, as after
+    /// a restart.
+    pub(super) fn bring_forward_shortened(&mut self, before: &PerCollector<Plan>) {
+        let now = self.now();
+        let interval_of = |plans: &PerCollector<Plan>, collector| plans.get(collector).interval;
+        for collector in ids() {
+            if interval_of(&self.config.plans, collector) >= interval_of(before, collector) {
+                continue;
+            }
+            let targets: Vec<Target> = self.queue.targets(collector).cloned().collect();
+            for target in targets {
+                let at = self.due_after_restart(collector, &target, now);
+                self.queue.bring_forward(collector, &target, at);
+            }
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Cycles: one pass of a collector over all its targets.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::Scheduler;
+use super::queue::{Due, Moment};
+use crate::collector::{CollectorId, Target};
+
+/// Below this number of targets, removed ones are searched for; with more, the search would be too expensive.
+const LINGERING_CHECK: usize = 8;
+
+/// The cycle of a collector.
+#[derive(Debug, Default)]
+pub(super) struct Cycle {
+    since: Option<Moment>,
+    remaining: BTreeSet<Target>,
+    took: Option<Duration>,
+}
+
+impl Cycle {
+    /// Returns the duration of the last full cycle.
+    pub(super) fn took(&self) -> Option<Duration> {
+        self.took
+    }
+}
+
+impl Scheduler {
+    /// Begins a cycle over all targets, unless one is in progress.
+    pub(super) fn begin_cycle(&mut self, collector: CollectorId) {
+        let cycle = self.cycles.get_mut(collector);
+        if cycle.since.is_none() {
+            cycle.since = Some(self.started.elapsed());
+            cycle.remaining = self.queue.targets(collector).cloned().collect();
+        }
+    }
+
+    /// Removes a target from the cycle, and ends the cycle with the last target.
+    pub(super) fn end_of_cycle(&mut self, due: &Due, now: Moment) {
+        let cycle = self.cycles.get_mut(due.collector);
+        cycle.remaining.remove(&due.target);
+        if cycle.remaining.len() < LINGERING_CHECK {
+            let queued: BTreeSet<&Target> = self.queue.targets(due.collector).collect();
+            cycle.remaining.retain(|target| queued.contains(target));
+        }
+        if cycle.remaining.is_empty()
+            && let Some(since) = cycle.since.take()
+        {
+            cycle.took = Some(now.saturating_sub(since));
+            self.judge_after_cycle(due.collector);
+        }
+    }
+}

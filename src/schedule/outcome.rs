@@ -1,0 +1,428 @@
+//! Applies the outcome of a poll to the store, the log, the counters, and the target's next due time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::fetch_mode::FetchMode;
+use super::poll_error::PollError;
+use super::queue::{self, Due, Moment, Urgency};
+use super::{Outcome, Scheduler, wall_clock};
+use crate::api::auth::REFUSAL_LIFE;
+use crate::api::{Error, Observer as _};
+use crate::collector::{CollectorId, Customer, PollOutput, Record, RenderedRecord, Target, TargetKind, ids};
+use crate::domain::{CustomerId, TenantId};
+use crate::error_chain::error_chain;
+use crate::store::RunEvent;
+
+/// Delay before the customer list is polled again after one that lacks too many customers. It is short, because the
+/// result is uncertain until then.
+const DOUBT_RECHECK: Duration = Duration::from_secs(60);
+
+/// Delay before a customer that lacks a service is polled again. A newly bought service appears within a day.
+pub const UNLICENSED_RECHECK: Duration = Duration::from_secs(24 * 3600);
+
+/// Consecutive polls that must not find a single customer before it is removed.
+const REMOVED_AFTER: u32 = 2;
+
+/// Smallest fraction of an interval before the second poll. Second polls are spread over the rest, so that a start does
+/// not make later cycles uneven.
+const FIRST_SPREAD: f64 = 0.1;
+
+impl Scheduler {
+    /// Returns whether an error means that the target lacks the service. If data of the target is known, a denial is an
+    /// ordinary failure until that data has expired.
+    fn is_unlicensed(&self, due: &Due, error: &PollError) -> bool {
+        error.is_unlicensed(due.collector) && !self.store.is_known(due.collector, &due.target, wall_clock())
+    }
+
+    /// Records in the store that a poll failed.
+    pub(super) fn note_failure(&self, due: &Due, error: &PollError) {
+        if self.is_unlicensed(due, error) {
+            self.store.unlicensed(due.collector, &due.target, wall_clock());
+        } else if error.is_forbidden() || error.missing_permission().is_some() {
+            self.store.forbid(due.collector, &due.target);
+        } else {
+            self.store.fail(due.collector, &due.target);
+        }
+    }
+
+    /// Commits an outcome to the store and decides when its target is due again.
+    pub(super) fn handle_outcome(&mut self, outcome: Outcome) {
+        let Outcome { due, question, result } = outcome;
+        let now = self.now();
+        let held = self.held.get_mut(due.collector);
+        *held = held.saturating_sub(1);
+        if let Some(polls) = self.under_way.get_mut(&due.target) {
+            *polls = polls.saturating_sub(1);
+            if *polls == 0 {
+                self.under_way.remove(&due.target);
+            }
+        }
+        if question != due.collector.entry().question(&self.config.settings) {
+            // A reload changed the request, so this response is outdated.
+            self.queue.done(due.collector, &due.target, now, Urgency::Ordinary);
+            return;
+        }
+        if self.is_relisting(&due) {
+            if result.is_err() {
+                let next = self.relist_time(&due, now);
+                self.queue.done(due.collector, &due.target, next, Urgency::Ordinary);
+                return;
+            }
+            info!(collector = due.collector.name(), "bulk list available again");
+            *self.fetch_modes.get_mut(due.collector) = FetchMode::Bulk;
+            self.enqueue_targets();
+        }
+        let key = (due.collector, due.target.clone());
+        let first = self.unpolled.remove(&key);
+        let urgency = urgency(&due, &result);
+        let result = match result {
+            Ok(output) => self.commit(&due, output),
+            Err(error) => {
+                self.note_failure(&due, &error);
+                Err(error)
+            }
+        };
+        if let Err(error) = &result
+            && !self.is_unlicensed(&due, error)
+        {
+            let (cause, endpoint) = (error.cause(), error.endpoint(due.collector));
+            self.store
+                .explain(due.collector, &due.target, cause, endpoint, wall_clock());
+        }
+        self.note_permission(&due, &result);
+        let interval = self.config.plans.get(due.collector).interval;
+        let next = match &result {
+            Ok(()) => {
+                let recovered = self.failures.remove(&key).is_some();
+                if recovered {
+                    self.log_throttle.settle(due.collector.name());
+                    if due.collector == CollectorId::CUSTOMERS {
+                        self.bring_forward_failed();
+                    }
+                }
+                self.poll_followers(&due, now);
+                self.next_after_success(&due, now, interval, first)
+            }
+            Err(error) if self.is_unlicensed(&due, error) => {
+                self.failures.remove(&key);
+                now.saturating_add(interval.max(UNLICENSED_RECHECK))
+            }
+            // The collector is polled per customer from now on, so the denial is not final.
+            Err(_) if self.falls_back_to_per_customer(&due, &result) => self.relist_time(&due, now),
+            Err(error) => {
+                self.failed_any |= error.missing_permission().is_none();
+                let failures = self.failures.entry(key).or_default();
+                *failures = failures.saturating_add(1);
+                let failures = *failures;
+                self.log_failure(&due, error);
+                if failures >= REMOVED_AFTER && matches!(error.api(), Some(Error::Status(404))) {
+                    self.remove_missing(&due);
+                }
+                if let PollError::Shrunk(_) = error {
+                    now.saturating_add(DOUBT_RECHECK.min(interval))
+                } else if error.missing_permission().is_some() {
+                    now.saturating_add(interval.min(REFUSAL_LIFE))
+                } else {
+                    let refused = match error.api() {
+                        Some(Error::Unavailable(wait)) => Some(*wait),
+                        _ => None,
+                    };
+                    let may_repeat = || self.may_repeat(&due, error);
+                    queue::failed_time(now, failures, interval, refused, may_repeat, fastrand::f64())
+                }
+            }
+        };
+        self.fall_back_to_per_customer(&due, &result);
+        if due.collector == CollectorId::CUSTOMERS {
+            self.note_customers_listed(&result);
+        }
+        if self.queue.done(due.collector, &due.target, next, urgency) {
+            self.end_of_cycle(&due, now);
+        }
+    }
+
+    /// Queues the collectors that poll the items in this record.
+    fn poll_followers(&mut self, due: &Due, now: Moment) {
+        let is_follower = |id: &CollectorId| id.entry().follows == Some(due.collector.name());
+        for follower in ids().filter(is_follower) {
+            if self.is_enabled(follower) && self.store.unlicensed_at(follower, &due.target).is_none() {
+                self.enqueue(follower, due.target.clone(), now, now);
+                self.queue.bring_forward(follower, &due.target, now);
+            }
+        }
+    }
+
+    /// Returns whether a failed poll is repeated early. A poll that sends no request costs nothing, and the customer
+    /// list detects the end of an outage; other repetitions use the retry budget.
+    pub(super) fn may_repeat(&self, due: &Due, error: &PollError) -> bool {
+        if error.is_forbidden() {
+            return false;
+        }
+        let is_free = matches!(error.api(), Some(Error::Auth(_)));
+        let tells_of_all = due.collector == CollectorId::CUSTOMERS && due.target == Target::Partner;
+        is_free
+            || tells_of_all
+            || self
+                .config
+                .client
+                .transport()
+                .grants_repetition(error.endpoint(due.collector))
+    }
+
+    /// Returns when a successful poll is due again. First polls run immediately, so second ones are spread over the
+    /// interval to make later cycles even.
+    pub(super) fn next_after_success(&mut self, due: &Due, now: Moment, interval: Duration, first: bool) -> Moment {
+        if first {
+            let part = FIRST_SPREAD + (1.0 - FIRST_SPREAD) * fastrand::f64();
+            return now.saturating_add(interval.mul_f64(part));
+        }
+        let (next, missed) = queue::next_time(due.since, now, interval, fastrand::f64());
+        if missed > 0 {
+            self.health.overran(due.collector.name(), missed);
+        }
+        next
+    }
+
+    /// Commits the output of a poll to the store; a customer list first updates the set of customers.
+    pub(super) fn commit(&mut self, due: &Due, mut output: PollOutput) -> Result<(), PollError> {
+        if due.collector == CollectorId::CUSTOMERS && !self.apply_customers(due, &mut output)? {
+            return Ok(());
+        }
+        let mut incomplete = output.incomplete.take();
+        let entry = due.collector.entry();
+        // One empty response does not remove the data; it expires if more follow.
+        if entry.is_extra
+            && incomplete.is_none()
+            && output.records.is_empty()
+            && self.store.is_known(due.collector, &due.target, wall_clock())
+        {
+            incomplete = Some(Error::Incomplete("the response is empty, unlike earlier ones").at(entry.endpoint));
+        }
+        let complete = incomplete.is_none();
+        let ended = std::mem::take(&mut output.ended);
+        self.follow_up(due.collector, &output);
+        let lost = self.lost_tenants(due.collector, &output);
+        let records = self.render(due.collector, output);
+        if let Err(over) = self
+            .store
+            .commit(due.collector, &due.target, records, complete, wall_clock())
+        {
+            self.health.dropped_series(over.series);
+            return Err(PollError::SeriesLimit);
+        }
+        self.drop_tenants(&lost);
+        if self.config.run_events {
+            self.store
+                .add_run_events(ended.into_iter().map(|(customer, ended)| RunEvent {
+                    organization: self.store.organization(&customer),
+                    customer,
+                    ended,
+                }));
+        }
+        if due.collector == CollectorId::CUSTOMERS
+            && let Target::Customer(id) = &due.target
+        {
+            self.queue_customer(id, self.now());
+        }
+        incomplete.map_or(Ok(()), |failure| Err(failure.into()))
+    }
+
+    /// Polls the items of a record again if it lists others than before.
+    fn follow_up(&mut self, collector: CollectorId, output: &PollOutput) {
+        let entry = collector.entry();
+        let followers: Vec<CollectorId> = entry
+            .followed_by
+            .iter()
+            .filter_map(|name| CollectorId::named(name))
+            .filter(|follower| self.is_enabled(*follower))
+            .collect();
+        if followers.is_empty() {
+            return;
+        }
+        let now = self.now();
+        for (id, record) in &output.records {
+            let before = self.store.record(collector, id);
+            if before.is_some_and(|before| entry.lists_others(record.as_ref(), before.as_ref())) {
+                for follower in &followers {
+                    let target = match follower.entry().target_kind {
+                        TargetKind::Customer => Target::Customer(id.clone()),
+                        TargetKind::Partner => Target::Partner,
+                    };
+                    self.queue.poll_again(*follower, &target, now);
+                }
+            }
+        }
+    }
+
+    /// Returns the tenants that have left their customers according to these records of the customer list.
+    fn lost_tenants(&self, collector: CollectorId, output: &PollOutput) -> BTreeMap<CustomerId, BTreeSet<TenantId>> {
+        if collector != CollectorId::CUSTOMERS {
+            return BTreeMap::new();
+        }
+        let customer = |record: &dyn Record| record.as_any().downcast_ref::<Customer>().cloned();
+        let lost = output.records.iter().filter_map(|(id, record)| {
+            let before = customer(self.store.record(collector, id)?.as_ref())?;
+            Some((id.clone(), customer(record.as_ref())?.lost_tenants(&before)))
+        });
+        lost.filter(|(_, tenants)| !tenants.is_empty()).collect()
+    }
+
+    /// Drops what the other collectors know of tenants that have left.
+    fn drop_tenants(&self, lost: &BTreeMap<CustomerId, BTreeSet<TenantId>>) {
+        for (id, gone) in lost {
+            for collector in ids() {
+                let entry = collector.entry();
+                let record = self.store.record(collector, id);
+                let Some(kept) = record.and_then(|record| entry.without_tenants(record.as_ref(), gone)) else {
+                    continue;
+                };
+                let context = self.context(self.store.organization(id));
+                if let Some((kept, _)) = entry.render(kept, id, &context) {
+                    self.store.amend(collector, id, kept);
+                }
+            }
+        }
+    }
+
+    /// Renders records with the current settings and names, which may have changed during the poll.
+    pub(super) fn render(&self, collector: CollectorId, output: PollOutput) -> BTreeMap<CustomerId, RenderedRecord> {
+        let entry = collector.entry();
+        let context_of = |id: &CustomerId| self.context(self.store.organization(id));
+        let (rendered, duplicates) = entry.render_all(output.records, context_of);
+        if duplicates > 0 {
+            self.health.duplicate_rows(entry.endpoint, duplicates);
+        }
+        rendered
+    }
+
+    /// Records whether the collector's permission is granted, and logs a change.
+    pub(super) fn note_permission(&mut self, due: &Due, result: &Result<(), PollError>) {
+        let missing = result.as_ref().err().and_then(PollError::missing_permission);
+        let told_by_token = || {
+            let scope = due.collector.entry().scope(self.config.client.generation()?)?;
+            self.config.client.transport().tokens().permitted(scope)
+        };
+        let permitted = missing.map_or_else(told_by_token, |_| Some(false));
+        let Some(permitted) = permitted else { return };
+        let before = self.store.set_permitted(due.collector, permitted);
+        if before == Some(permitted) {
+            return;
+        }
+        match missing {
+            Some(_) if self.uses_v1() && due.collector.entry().is_extra => warn!(
+                collector = due.collector.name(),
+                "collector disabled: it needs API v3, but the registration is for v1"
+            ),
+            Some(scope) => warn!(
+                collector = due.collector.name(),
+                permission = scope,
+                "permission missing; collector disabled until it is granted"
+            ),
+            None => {}
+        }
+        // What a permission changes shows at once, also where the next poll is a day away.
+        let targets: Vec<Target> = self.queue.targets(due.collector).cloned().collect();
+        let now = self.now();
+        for target in targets {
+            let has_data = self.store.succeeded(due.collector, &target);
+            let is_unlicensed = self.store.unlicensed_at(due.collector, &target).is_some();
+            if shows_at_once(before, permitted, has_data, is_unlicensed) {
+                self.queue.bring_forward(due.collector, &target, now);
+            }
+        }
+    }
+
+    /// Brings forward a poll of each extra whose permission has been taken away, according to a newer token: if its
+    /// customers lack the service, the next poll may be a day away.
+    pub(super) fn watch_permissions(&mut self) {
+        let now = self.now();
+        for collector in ids()
+            .filter(|id| id.entry().is_extra && self.is_enabled(*id))
+            .collect::<Vec<_>>()
+        {
+            let generation = self.config.client.generation();
+            let Some(scope) = generation.and_then(|generation| collector.entry().scope(generation)) else {
+                continue;
+            };
+            let is_refused = self.config.client.transport().tokens().permitted(scope) == Some(false);
+            if is_refused && self.store.permitted(collector) == Some(true) {
+                for target in self.queue.targets(collector).take(1).cloned().collect::<Vec<_>>() {
+                    self.queue.bring_forward(collector, &target, now);
+                }
+            }
+        }
+    }
+
+    /// Counts and logs a failed poll. Repeated reasons of a collector are logged with growing pauses.
+    pub(super) fn log_failure(&mut self, due: &Due, error: &PollError) {
+        if error.missing_permission().is_some() {
+            return;
+        }
+        let (endpoint, reason) = (error.endpoint(due.collector), error.reason());
+        self.health.poll_failed(endpoint, reason);
+        let collector = due.collector.name();
+        if let Some(repeated) = self.log_throttle.raise(collector, reason, self.started.elapsed()) {
+            warn!(
+                collector,
+                endpoint = endpoint.as_str(),
+                reason,
+                customer_id = %due.target.log_safe(),
+                repeated,
+                request_id = error.request_id().map(tracing::field::display),
+                error = error_chain(error.cause()),
+                "poll failed; serving last known values"
+            );
+        }
+    }
+
+    /// Makes failed targets due immediately after an outage, and running polls that may have been sent during it. The
+    /// rate limiter spreads them.
+    pub(super) fn bring_forward_failed(&mut self) {
+        let now = self.now();
+        let failed: Vec<(CollectorId, Target)> = self.failures.keys().cloned().collect();
+        for (collector, target) in failed {
+            self.queue.poll_again(collector, &target, now);
+        }
+    }
+}
+
+/// Returns whether a permission that is learned or changed brings forward the poll of a target. After a restart it is
+/// learned anew, and a customer that lacked the service before is still polled once a day.
+fn shows_at_once(before: Option<bool>, permitted: bool, has_data: bool, is_unlicensed: bool) -> bool {
+    match permitted {
+        true => !has_data && (before == Some(false) || !is_unlicensed),
+        false => is_unlicensed,
+    }
+}
+
+/// Returns the urgency of the next poll. A customer without a run in progress can wait longest; without a record,
+/// nothing is known about its runs.
+fn urgency(due: &Due, result: &Result<PollOutput, PollError>) -> Urgency {
+    let quiet = match (result, &due.target) {
+        (Ok(output), Target::Customer(id)) => {
+            let kept = output.records.get(id);
+            kept.is_some_and(|kept| due.collector.entry().is_quiet(kept.as_ref()))
+        }
+        _ => false,
+    };
+    if quiet { Urgency::Quiet } else { Urgency::Ordinary }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permission_learned_at_a_start_polls_no_unlicensed_customer() {
+        assert!(!shows_at_once(None, true, false, true));
+        assert!(shows_at_once(None, true, false, false));
+        assert!(shows_at_once(Some(false), true, false, true));
+        assert!(!shows_at_once(Some(false), true, true, false));
+        assert!(shows_at_once(Some(true), false, false, true));
+        assert!(shows_at_once(None, false, false, true));
+        assert!(!shows_at_once(Some(true), false, false, false));
+    }
+}

@@ -1,0 +1,117 @@
+//! Errors of polls.
+
+use std::time::Duration;
+
+use crate::api::{self, Endpoint, Error, Failure, RequestId};
+use crate::collector::CollectorId;
+use crate::store::Shrunk;
+
+/// Reason why a poll has no complete result.
+#[derive(Debug, thiserror::Error)]
+pub enum PollError {
+    /// The API returned no complete response.
+    #[error(transparent)]
+    Api(#[from] Failure),
+    /// The customer list lacks too many customers.
+    #[error(transparent)]
+    Shrunk(#[from] Shrunk),
+    /// The response would exceed `metrics.series_limit`.
+    #[error("the response would exceed metrics.series_limit")]
+    SeriesLimit,
+    /// The poll exceeded the maximum duration of a poll.
+    #[error("the poll did not finish within {}", humantime::format_duration(*.0))]
+    Deadline(Duration),
+    /// The poll panicked, which is a bug in the exporter.
+    #[error("the poll panicked; this is a bug in the exporter")]
+    Panicked,
+}
+
+/// Values of [`PollError::reason`] besides [`api::REASONS`].
+pub const REASONS: &[&str] = &["shrunk", "series_limit", "deadline", "panicked"];
+
+/// Returns all values of [`PollError::reason`], so that counters can start at zero.
+pub fn reasons() -> impl Iterator<Item = &'static str> + Clone {
+    api::REASONS.iter().chain(REASONS).copied()
+}
+
+impl PollError {
+    /// Returns the value of the label `reason`.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Api(failure) => failure.error.reason(),
+            Self::Shrunk(_) => "shrunk",
+            Self::SeriesLimit => "series_limit",
+            Self::Deadline(_) => "deadline",
+            Self::Panicked => "panicked",
+        }
+    }
+
+    /// Returns the endpoint of the failed request, or the collector's main endpoint.
+    pub(super) fn endpoint(&self, collector: CollectorId) -> Endpoint {
+        match self {
+            Self::Api(failure) => failure.endpoint,
+            _ => collector.entry().endpoint,
+        }
+    }
+
+    /// Returns the error of the API, if it is one.
+    pub(super) fn api(&self) -> Option<&Error> {
+        match self {
+            Self::Api(failure) => Some(&failure.error),
+            _ => None,
+        }
+    }
+
+    /// Returns the id of the failed call, if its response has one.
+    pub(super) fn request_id(&self) -> Option<&RequestId> {
+        match self {
+            Self::Api(failure) => failure.request_id.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Returns the error without the endpoint, which is logged and displayed separately.
+    pub(super) fn cause(&self) -> &(dyn std::error::Error + 'static) {
+        match self {
+            Self::Api(failure) => &failure.error,
+            other => other,
+        }
+    }
+
+    /// Returns the missing permission, if that is the reason.
+    pub(super) fn missing_permission(&self) -> Option<&'static str> {
+        match self.api() {
+            Some(Error::NotPermitted(scope)) => Some(scope),
+            _ => None,
+        }
+    }
+
+    /// Returns whether the target lacks the service that the collector reads.
+    pub(super) fn is_unlicensed(&self, collector: CollectorId) -> bool {
+        let is_unlicensed = |error| collector.entry().says_unlicensed(error);
+        self.api().is_some_and(is_unlicensed)
+    }
+
+    /// Returns whether the API denied access with a 403.
+    pub(super) fn is_forbidden(&self) -> bool {
+        self.api().is_some_and(Error::is_forbidden)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_listed_once() {
+        let shrunk = Shrunk { missing: 1, known: 1 };
+        let errors = [
+            shrunk.into(),
+            PollError::SeriesLimit,
+            PollError::Deadline(Duration::ZERO),
+            PollError::Panicked,
+        ];
+        assert_eq!(errors.map(|error: PollError| error.reason()), REASONS);
+        assert!(REASONS.iter().all(|reason| !api::REASONS.contains(reason)));
+    }
+}

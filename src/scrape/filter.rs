@@ -1,0 +1,57 @@
+//! Filter of a scrape.
+
+use std::collections::BTreeSet;
+
+use crate::collector::{CollectorId, Target};
+use crate::domain::Shard;
+
+/// Filter of a scrape; empty for all series.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScrapeFilter {
+    /// Only these collectors.
+    pub collectors: BTreeSet<String>,
+    /// Only these customers. The partner represents data without a customer.
+    pub customers: Option<BTreeSet<Target>>,
+    /// Only customers of these shares, which all divide the customers into the same number. The first share also has
+    /// all data without a customer.
+    pub shards: Option<BTreeSet<Shard>>,
+}
+
+/// Collector name that selects the exporter's own metrics.
+const EXPORTER: &str = "exporter";
+
+impl ScrapeFilter {
+    /// Returns whether it admits everything.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Returns whether data without a customer is admitted: the exporter's own metrics, and the freshness of bulk
+    /// polls.
+    pub(super) fn has_what_is_of_none(&self) -> bool {
+        let names_it = |customers: &BTreeSet<Target>| customers.contains(&Target::Partner);
+        let has_first = |shards: &BTreeSet<Shard>| shards.iter().any(|shard| shard.is_first());
+        self.customers.as_ref().is_none_or(names_it) && self.shards.as_ref().is_none_or(has_first)
+    }
+
+    /// Returns whether the exporter's own metrics are admitted.
+    pub(super) fn has_exporter(&self) -> bool {
+        let is_asked_for = if self.collectors.is_empty() {
+            self.customers.is_none()
+        } else {
+            self.collectors.contains(EXPORTER)
+        };
+        is_asked_for && self.has_what_is_of_none()
+    }
+
+    /// Returns whether only the exporter's own metrics are admitted.
+    pub(super) fn is_just_exporter(&self) -> bool {
+        let is_no_other = |name: &String| name == EXPORTER || CollectorId::named(name).is_none();
+        self.collectors.contains(EXPORTER) && self.collectors.iter().all(is_no_other)
+    }
+
+    /// Returns the number of shares into which the customers are divided.
+    pub fn shards_to_divide_into(&self) -> Option<u32> {
+        self.shards.as_ref()?.first().map(|shard| shard.of())
+    }
+}

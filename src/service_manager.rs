@@ -1,0 +1,48 @@
+//! Notifications to systemd, or to another program that has set `NOTIFY_SOCKET`.
+
+use std::io;
+use std::os::unix::net::UnixDatagram;
+
+use sd_notify::NotifyState;
+use tracing::debug;
+
+/// Reports that the sockets are bound, or that a reload is complete.
+pub(crate) fn notify_ready() {
+    notify(&[NotifyState::Ready]);
+}
+
+/// Reports that the configuration is being reloaded. [`notify_ready`] must follow.
+pub(crate) fn notify_reloading() {
+    // Services of the type notify-reload must include the time.
+    let now = NotifyState::monotonic_usec_now();
+    let states: Vec<_> = std::iter::once(NotifyState::Reloading).chain(now).collect();
+    notify(&states);
+}
+
+/// Reports that the process is about to end.
+pub(crate) fn notify_stopping() {
+    notify(&[NotifyState::Stopping]);
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = send(states) {
+        debug!(%error, "service manager not notified");
+    }
+}
+
+/// Sends without blocking: a manager that does not read must not delay the start or the end of the exporter.
+fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+        return Ok(());
+    };
+    let message: String = states.iter().map(|state| format!("{state}\n")).collect();
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    #[cfg(target_os = "linux")]
+    if let Some(name) = path.as_encoded_bytes().strip_prefix(b"@") {
+        use std::os::linux::net::SocketAddrExt as _;
+        let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+        return socket.send_to_addr(message.as_bytes(), &address).map(drop);
+    }
+    socket.send_to(message.as_bytes(), path).map(drop)
+}

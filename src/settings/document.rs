@@ -1,0 +1,323 @@
+//! YAML document as a tree whose values keep their line numbers, which the typed YAML parsers drop.
+//!
+//! Every scalar that is not null is kept as text, so that `007` and `1.10` are not changed.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use ::config::{Map, Value, ValueKind};
+use yaml_rust2::parser::{Event, Parser};
+use yaml_rust2::scanner::{Marker, TScalarStyle};
+
+use super::Error;
+
+/// Maximum size of a settings file, in bytes. A configuration that names ten thousand customers is smaller.
+pub(crate) const FILE_LIMIT: u64 = 1 << 20;
+
+/// Maximum nesting depth of a document. Five levels are in use. Trees are traversed and dropped recursively.
+const MAX_DEPTH: usize = 16;
+
+/// Maximum size of a document in bytes, with its aliases expanded. A few hundred bytes of nested aliases could
+/// otherwise exhaust the memory.
+const MAX_WEIGHT: usize = 4 << 20;
+
+/// Weight of a value in addition to its text.
+const VALUE_WEIGHT: usize = 16;
+
+/// Parses a file that contains one document. An empty file is null.
+pub(crate) fn parse(path: &Path, text: &str) -> Result<Value, Error> {
+    Reader::new(text, Source::File(path.display().to_string())).document()
+}
+
+/// Parses the text of an environment variable.
+pub(crate) fn parse_variable(name: &str, text: &str) -> Result<Value, Error> {
+    Reader::new(text, Source::Variable(name.to_owned())).document()
+}
+
+enum Source {
+    File(String),
+    Variable(String),
+}
+
+impl Source {
+    fn place(&self, line: usize) -> String {
+        match self {
+            Self::File(path) => format!("{path}:{line}"),
+            Self::Variable(name) => name.clone(),
+        }
+    }
+}
+
+struct Reader<'a> {
+    parser: Parser<std::str::Chars<'a>>,
+    source: Source,
+    anchors: HashMap<usize, Anchored>,
+    weight: usize,
+}
+
+/// A value that aliases can refer to.
+struct Anchored {
+    kind: ValueKind,
+    weight: usize,
+    height: usize,
+}
+
+/// A parsed node: its kind, the number of levels below it, and its anchor, 0 for none.
+type Node = (ValueKind, usize, usize);
+
+impl<'a> Reader<'a> {
+    fn new(text: &'a str, source: Source) -> Self {
+        Self {
+            parser: Parser::new_from_str(text),
+            source,
+            anchors: HashMap::new(),
+            weight: 0,
+        }
+    }
+
+    fn document(mut self) -> Result<Value, Error> {
+        let mut root = None;
+        loop {
+            match self.next()? {
+                (Event::StreamStart | Event::DocumentEnd | Event::Nothing, _) => {}
+                (Event::StreamEnd, _) => break,
+                (Event::DocumentStart, mark) if root.is_some() => {
+                    return Err(self.error(&mark, "holds more than one YAML document; expected one"));
+                }
+                (Event::DocumentStart, _) => {
+                    let (event, mark) = self.next()?;
+                    root = Some(self.value(event, &mark, mark.line(), 0)?.0);
+                }
+                (_, mark) => return Err(self.error(&mark, "is not YAML")),
+            }
+        }
+        Ok(root.unwrap_or_else(|| Value::new(Some(&self.source.place(1)), ValueKind::Nil)))
+    }
+
+    fn next(&mut self) -> Result<(Event, Marker), Error> {
+        self.parser
+            .next_token()
+            .map_err(|error| self.error(error.marker(), format!("is not YAML ({})", error.info())))
+    }
+
+    /// Returns the value that starts with an event, and the number of levels below it.
+    fn value(&mut self, event: Event, mark: &Marker, line: usize, depth: usize) -> Result<(Value, usize), Error> {
+        let before = self.weight;
+        let (kind, height, anchor) = match event {
+            Event::Alias(anchor) => self.alias(anchor, mark)?,
+            event => self.node(event, mark, depth)?,
+        };
+        if depth.saturating_add(height) > MAX_DEPTH {
+            return Err(self.error(mark, "nests too deep"));
+        }
+        if anchor > 0 {
+            let weight = self.weight.saturating_sub(before);
+            self.weigh(weight, mark)?;
+            let kind = kind.clone();
+            self.anchors.insert(anchor, Anchored { kind, weight, height });
+        }
+        Ok((Value::new(Some(&self.source.place(line)), kind), height))
+    }
+
+    fn node(&mut self, event: Event, mark: &Marker, depth: usize) -> Result<Node, Error> {
+        if depth > MAX_DEPTH {
+            return Err(self.error(mark, "nests too deep"));
+        }
+        self.weigh(VALUE_WEIGHT, mark)?;
+        Ok(match event {
+            Event::Scalar(text, TScalarStyle::Plain, anchor, _) if is_null(&text) => (ValueKind::Nil, 0, anchor),
+            Event::Scalar(text, _, anchor, _) => {
+                self.weigh(text.len(), mark)?;
+                (ValueKind::String(text), 0, anchor)
+            }
+            Event::SequenceStart(anchor, _) => {
+                let (items, height) = self.sequence(depth)?;
+                (ValueKind::Array(items), height, anchor)
+            }
+            Event::MappingStart(anchor, _) => {
+                let (entries, height) = self.mapping(depth)?;
+                (ValueKind::Table(entries), height, anchor)
+            }
+            _ => return Err(self.error(mark, "is not YAML")),
+        })
+    }
+
+    /// Copies the target of an alias, after checking its weight.
+    fn alias(&mut self, anchor: usize, mark: &Marker) -> Result<Node, Error> {
+        let weight = self.anchors.get(&anchor).map(|anchored| anchored.weight);
+        self.weigh(weight.unwrap_or_default(), mark)?;
+        match self.anchors.get(&anchor) {
+            Some(anchored) => Ok((anchored.kind.clone(), anchored.height, 0)),
+            None => Err(self.error(mark, "is an alias of what it stands in; write the value out")),
+        }
+    }
+
+    fn sequence(&mut self, depth: usize) -> Result<(Vec<Value>, usize), Error> {
+        let (mut items, mut height) = (Vec::new(), 0);
+        loop {
+            let (event, mark) = self.next()?;
+            if event == Event::SequenceEnd {
+                return Ok((items, height));
+            }
+            let (item, below) = self.value(event, &mark, mark.line(), depth.saturating_add(1))?;
+            height = height.max(below.saturating_add(1));
+            items.push(item);
+        }
+    }
+
+    /// Returns the entries of a mapping. The origin of each value is the line of its key.
+    fn mapping(&mut self, depth: usize) -> Result<(Map<String, Value>, usize), Error> {
+        let (mut entries, mut height) = (Map::<String, Value>::new(), 0);
+        loop {
+            let (key, line) = match self.next()? {
+                (Event::MappingEnd, _) => return Ok((entries, height)),
+                (Event::Scalar(key, ..), mark) => {
+                    self.weigh(key.len(), &mark)?;
+                    if let Some(first) = entries.get(&key) {
+                        let first = first.origin().unwrap_or_default();
+                        return Err(self.error(&mark, format!("duplicate key \"{key}\", which also stands at {first}")));
+                    }
+                    (key, mark.line())
+                }
+                (_, mark) => return Err(self.error(&mark, "has a key that is not text; put it in quotes")),
+            };
+            let (event, mark) = self.next()?;
+            let (value, below) = self.value(event, &mark, line, depth.saturating_add(1))?;
+            height = height.max(below.saturating_add(1));
+            entries.insert(key, value);
+        }
+    }
+
+    fn weigh(&mut self, weight: usize, mark: &Marker) -> Result<(), Error> {
+        self.weight = self.weight.saturating_add(weight);
+        if self.weight > MAX_WEIGHT {
+            return Err(self.error(mark, "grows too large; write out what its aliases stand for"));
+        }
+        Ok(())
+    }
+
+    fn error(&self, mark: &Marker, problem: impl Into<String>) -> Error {
+        Error::Document {
+            place: self.source.place(mark.line()),
+            problem: problem.into(),
+        }
+    }
+}
+
+fn is_null(text: &str) -> bool {
+    matches!(text, "" | "~" | "null" | "Null" | "NULL")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Value, Error> {
+        parse(Path::new("a.yml"), text)
+    }
+
+    fn error(text: &str) -> String {
+        parsed(text).unwrap_err().to_string()
+    }
+
+    fn table(value: &Value) -> &Map<String, Value> {
+        let ValueKind::Table(entries) = &value.kind else {
+            panic!()
+        };
+        entries
+    }
+
+    #[test]
+    fn every_value_knows_its_line() {
+        let root = parsed("# c\na:\n  b: 1\n\n  c: [x,\n    \"\"]\nd:\n").unwrap();
+        assert_eq!(table(&root)["a"].origin(), Some("a.yml:2"));
+        assert_eq!(table(&root)["d"].origin(), Some("a.yml:7"));
+        let c = &table(&table(&root)["a"])["c"];
+        assert_eq!(c.origin(), Some("a.yml:5"));
+        let ValueKind::Array(items) = &c.kind else { panic!() };
+        let items: Vec<_> = items
+            .iter()
+            .map(|item| (item.origin().unwrap(), item.kind.clone()))
+            .collect();
+        assert_eq!(items, [("a.yml:5", "x".into()), ("a.yml:6", "".into())]);
+    }
+
+    #[test]
+    fn a_scalar_is_text_as_written_or_null() {
+        for text in ["007", "1.10", "0x1F", "true", "no", "1e3"] {
+            assert_eq!(parsed(text).unwrap().kind, ValueKind::from(text));
+        }
+        for text in ["", "# only a comment\n", "---\n", "~", "null"] {
+            assert_eq!(parsed(text).unwrap().kind, ValueKind::Nil, "{text:?}");
+        }
+        assert_eq!(parsed("'~'").unwrap().kind, ValueKind::from("~"));
+    }
+
+    #[test]
+    fn what_would_have_to_be_guessed_at_is_refused() {
+        for (text, expected) in [
+            (
+                "a: 1\nb: 2\na: 3\n",
+                "a.yml:3: duplicate key \"a\", which also stands at a.yml:1",
+            ),
+            ("a: 1\n---\nb: 2\n", "a.yml:2: holds more than one YAML document"),
+            ("a:\n  - [1\nb: 2\n", "a.yml:3: is not YAML ("),
+            ("? [a]\n: b\n", "a.yml:1: has a key that is not text"),
+            ("a: *x\n", "a.yml:1: is not YAML ("),
+            ("a: &x\n  - *x\n", "a.yml:2: is an alias of what it stands in"),
+        ] {
+            let error = error(text);
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn aliases_stand_for_what_they_name() {
+        let root = parsed("a: &x {b: [1, 2]}\nc: *x\nd: [&y 5m, *y]\n").unwrap();
+        assert_eq!(table(&root)["a"].kind, table(&root)["c"].kind);
+        assert_eq!(table(&root)["c"].origin(), Some("a.yml:2"));
+        let ValueKind::Array(items) = &table(&root)["d"].kind else {
+            panic!()
+        };
+        assert_eq!(items.first().unwrap().kind, items.last().unwrap().kind);
+    }
+
+    /// The first level holds `text`; each other holds the one before it `times` times.
+    fn nested_aliases(levels: usize, times: usize, text: &str) -> String {
+        let mut yaml = format!("a0: &a0 [{text}]\n");
+        for level in 1..levels {
+            let aliases = vec![format!("*a{}", level - 1); times].join(", ");
+            writeln!(yaml, "a{level}: &a{level} [{aliases}]").unwrap();
+        }
+        yaml
+    }
+
+    #[test]
+    fn nested_aliases_do_not_fill_the_memory() {
+        let bomb = nested_aliases(9, 9, "lol, lol, lol, lol, lol, lol, lol, lol, lol");
+        let error_of_bomb = error(&bomb);
+        assert!(
+            bomb.len() < 600 && error_of_bomb.contains(": grows too large; "),
+            "{error_of_bomb}"
+        );
+        // Few large values, and many levels of one value each.
+        let text = "x".repeat(100_000);
+        assert!(error(&nested_aliases(4, 9, &text)).contains(": grows too large; "));
+        assert!(error(&nested_aliases(10_000, 1, "x")).contains(": nests too deep"));
+        assert!(error(&format!("a: &a [x]\nb: {}*a{}", "[".repeat(15), "]".repeat(15))).contains("nests too deep"));
+    }
+
+    #[test]
+    fn deep_and_wide_documents_are_bounded() {
+        for open in ["{a: ", "- ", "[", "? "] {
+            assert!(parsed(&open.repeat(100_000)).is_err(), "{open}");
+        }
+        assert!(error(&"- ".repeat(100)).contains(": nests too deep"));
+        assert!(parsed(&format!("{}x{}", "[".repeat(MAX_DEPTH), "]".repeat(MAX_DEPTH))).is_ok());
+        assert!(error(&format!("[{}]", "a,".repeat(500_000))).contains(": grows too large"));
+        let keys: String = (0..60_000).map(|key| format!("{key}: x\n")).collect();
+        assert_eq!(table(&parsed(&keys).unwrap()).len(), 60_000);
+    }
+}

@@ -1,0 +1,500 @@
+//! One value with its key and its place, and the readers that turn it into a type.
+//!
+//! A reader returns the type, or an error with the place, the key, the invalid value and the expected one.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ::config::{Value, ValueKind};
+
+use super::Error;
+use crate::domain::{self, InvalidPattern, NumberedPattern, Pattern, Timestamp};
+use crate::secret::Secret;
+
+/// How much of a value an error shows, in characters: enough to recognise it, short enough for one line.
+const SHOWN_CHARACTERS: usize = 80;
+
+/// Shortest duration of any key. Nothing here needs a finer resolution, and zero would poll without pause.
+pub(crate) const SHORTEST: Duration = Duration::from_secs(1);
+
+/// The longest duration of any key, 100 years of 365.25 days. Ages are subtracted from clock readings, and far beyond this they
+/// would overflow.
+pub(crate) const LONGEST: Duration = Duration::from_secs(100 * 31_557_600);
+
+/// A value, not yet read.
+#[derive(Clone)]
+pub(crate) struct Field<'a> {
+    key: String,
+    value: &'a Value,
+    secret: bool,
+}
+
+impl<'a> Field<'a> {
+    /// Returns the outermost value of a document or of merged layers.
+    pub(crate) fn root(value: &'a Value) -> Self {
+        Self::new("", value)
+    }
+
+    /// Returns a value under a name that errors show.
+    pub(crate) fn new(key: &str, value: &'a Value) -> Self {
+        Self {
+            key: key.to_owned(),
+            value,
+            secret: false,
+        }
+    }
+
+    /// Marks the value as one that no error may show.
+    #[must_use]
+    pub(crate) fn secret(mut self) -> Self {
+        self.secret = true;
+        self
+    }
+
+    /// The dotted path, with the index of an item of a list.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The line of the file, or the environment variable.
+    pub(crate) fn place(&self) -> &'a str {
+        self.value.origin().unwrap_or_default()
+    }
+
+    pub(super) fn kind(&self) -> &'a ValueKind {
+        &self.value.kind
+    }
+
+    /// Returns the value at a dotted path below this one; `None` if it is missing or null.
+    pub(crate) fn at(&self, path: &str) -> Option<Self> {
+        let mut value = self.value;
+        for name in path.split('.') {
+            let ValueKind::Table(entries) = &value.kind else {
+                return None;
+            };
+            value = entries.get(name)?;
+        }
+        (value.kind != ValueKind::Nil).then(|| self.below(path, value))
+    }
+
+    /// Returns the value of a key of this mapping, which may be null; `None` if the key is missing.
+    pub(crate) fn entry(&self, name: &str) -> Option<Self> {
+        match self.kind() {
+            ValueKind::Table(entries) => entries.get(name).map(|value| self.below(name, value)),
+            _ => None,
+        }
+    }
+
+    /// Whether the value is null, or a mapping without keys.
+    pub(crate) fn is_empty(&self) -> bool {
+        match self.kind() {
+            ValueKind::Table(entries) => entries.is_empty(),
+            kind => *kind == ValueKind::Nil,
+        }
+    }
+
+    /// Returns an error about a key that is missing in this mapping.
+    pub(crate) fn lacks(&self, name: &str, problem: &str) -> Error {
+        self.below(name, self.value).error(problem)
+    }
+
+    /// Reads the value at a dotted path below this one, if there is one.
+    pub(crate) fn read<T>(
+        &self,
+        path: &str,
+        read: impl FnOnce(&Field<'a>) -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        self.at(path).as_ref().map(read).transpose()
+    }
+
+    /// Returns the entries of a mapping, by name.
+    pub(crate) fn entries(&self) -> Result<Vec<(&'a str, Self)>, Error> {
+        let ValueKind::Table(entries) = self.kind() else {
+            return Err(self.invalid("is not a mapping; expected keys below it"));
+        };
+        let entry = |(name, value): (&'a String, &'a Value)| (name.as_str(), self.below(name, value));
+        let mut entries: Vec<_> = entries.iter().map(entry).collect();
+        entries.sort_unstable_by_key(|(name, _)| *name);
+        Ok(entries)
+    }
+
+    /// Returns the items of a list. One item needs no brackets.
+    pub(crate) fn items(&self) -> Result<Vec<Self>, Error> {
+        let items = match self.kind() {
+            ValueKind::Array(items) => items.as_slice(),
+            ValueKind::String(text) if !text.contains(',') => std::slice::from_ref(self.value),
+            _ => return Err(self.invalid("is not a list; expected [one, other]")),
+        };
+        let item = |(index, value): (usize, &'a Value)| Self {
+            key: format!("{}[{index}]", self.key),
+            value,
+            secret: self.secret,
+        };
+        Ok(items.iter().enumerate().map(item).collect())
+    }
+
+    /// Returns a copy of a value that is no mapping, for a layer.
+    pub(crate) fn value_of(&self, takes: &str) -> Result<Value, Error> {
+        match self.kind() {
+            ValueKind::Table(_) => Err(self.invalid(format!("cannot stand here; expected {takes}"))),
+            _ => Ok(self.value.clone()),
+        }
+    }
+
+    fn below(&self, path: &str, value: &'a Value) -> Self {
+        let key = match self.key.as_str() {
+            "" => path.to_owned(),
+            outer => format!("{outer}.{path}"),
+        };
+        let secret = self.secret;
+        Self { key, value, secret }
+    }
+
+    /// Returns text as it is written, which may be empty.
+    pub(crate) fn raw_text(&self) -> Result<&'a str, Error> {
+        match self.kind() {
+            ValueKind::String(text) => Ok(text),
+            _ => Err(self.invalid("is not text; expected one value")),
+        }
+    }
+
+    /// Returns text without the space around it; never empty.
+    pub(crate) fn text(&self) -> Result<&'a str, Error> {
+        match self.raw_text()?.trim() {
+            "" => Err(self.invalid("is empty; expected some text, or leave the key out")),
+            text => Ok(text),
+        }
+    }
+
+    /// Returns a secret unchanged, except for the line end that editors and `kubectl` append.
+    pub(crate) fn secret_text(&self) -> Result<Secret, Error> {
+        self.text()?;
+        Ok(Secret::from(self.raw_text()?.trim_end_matches(['\r', '\n'])))
+    }
+
+    /// Returns a path.
+    pub(crate) fn path(&self) -> Result<PathBuf, Error> {
+        self.text().map(PathBuf::from)
+    }
+
+    /// Returns a truth value.
+    pub(crate) fn boolean(&self) -> Result<bool, Error> {
+        let text = self.plain_text().to_lowercase();
+        text.parse()
+            .map_err(|_| self.invalid("is not a truth value; expected true or false"))
+    }
+
+    /// Returns a number in `(0, most]`.
+    pub(crate) fn positive_number(&self, most: f64) -> Result<f64, Error> {
+        match self.plain_text().parse::<f64>() {
+            Ok(number) if number > 0.0 && number <= most => Ok(number),
+            Ok(_) => Err(self.invalid(format!("is out of range; expected a number above 0, at most {most}"))),
+            Err(_) => Err(self.invalid(format!("is not a number; expected one above 0, at most {most}"))),
+        }
+    }
+
+    /// Returns a whole number.
+    pub(crate) fn whole_number(&self, range: RangeInclusive<usize>) -> Result<usize, Error> {
+        let expected = match (range.start(), range.end()) {
+            (least, &usize::MAX) => format!("a whole number of at least {least}"),
+            (least, most) => format!("a whole number from {least} to {most}"),
+        };
+        let Ok(number) = self.plain_text().parse::<i128>() else {
+            return Err(self.invalid(format!("is not a whole number; expected {expected}")));
+        };
+        usize::try_from(number)
+            .ok()
+            .filter(|number| range.contains(number))
+            .ok_or_else(|| self.invalid(format!("is out of range; expected {expected}")))
+    }
+
+    /// Returns a duration.
+    pub(crate) fn duration(&self, range: RangeInclusive<Duration>) -> Result<Duration, Error> {
+        let duration = humantime::parse_duration(self.plain_text())
+            .map_err(|_| self.invalid("is not a duration; expected something like 30s or 5m"))?;
+        if range.contains(&duration) {
+            return Ok(duration);
+        }
+        Err(self.invalid(format!(
+            "is out of range; expected a duration from {} to {}",
+            humantime::format_duration(*range.start()),
+            humantime::format_duration(*range.end())
+        )))
+    }
+
+    /// Returns a day at its start in UTC, or a timestamp, in any form that Elements shows, in seconds since the Unix epoch.
+    pub(crate) fn date(&self) -> Result<i64, Error> {
+        let text = self.plain_text();
+        let timestamp = text.parse::<jiff::Timestamp>().or_else(|_| {
+            jiff::civil::Date::strptime("%Y-%m-%d", text)?
+                .to_zoned(jiff::tz::TimeZone::UTC)
+                .map(|start| start.timestamp())
+        });
+        let of_elements = || domain::timestamp(text).ok().flatten();
+        timestamp
+            .map(jiff::Timestamp::as_second)
+            .ok()
+            .or_else(|| of_elements().map(Timestamp::as_whole_unix_seconds))
+            .ok_or_else(|| self.invalid("is not a date; expected something like 2027-01-31 or 2027-01-31T12:00:00Z"))
+    }
+
+    /// Returns the end of a day in UTC, or a timestamp, in seconds since the Unix epoch.
+    pub(crate) fn end(&self) -> Result<i64, Error> {
+        let text = self.plain_text();
+        let end_of_day = || {
+            let day = jiff::civil::Date::strptime("%Y-%m-%d", text)?;
+            Ok(day.tomorrow()?.to_zoned(jiff::tz::TimeZone::UTC)?.timestamp())
+        };
+        let end = text.parse().or_else(|_: jiff::Error| end_of_day());
+        end.map(jiff::Timestamp::as_second).map_err(|_: jiff::Error| {
+            self.invalid(
+                "is not a date; expected the last day, such as 2027-01-31, or a moment, such as 2027-01-31T12:00:00Z",
+            )
+        })
+    }
+
+    /// Returns the value of one of a few words, in any case.
+    pub(crate) fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Result<T, Error> {
+        let written = self.plain_text();
+        let found = choices.iter().find(|(word, _)| word.eq_ignore_ascii_case(written));
+        found.map(|(_, choice)| *choice).ok_or_else(|| {
+            let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
+            self.invalid(format!("is not one of the choices; expected {}", words.join(", ")))
+        })
+    }
+
+    /// Returns a name or a glob.
+    pub(crate) fn pattern(&self) -> Result<Pattern, Error> {
+        self.glob(Pattern::parse)
+    }
+
+    /// Returns a list of names or globs.
+    pub(crate) fn patterns(&self) -> Result<Vec<Pattern>, Error> {
+        self.items()?.iter().map(Self::pattern).collect()
+    }
+
+    /// Returns a name, a glob or a number of a service.
+    pub(crate) fn service_pattern(&self) -> Result<NumberedPattern, Error> {
+        self.glob(NumberedPattern::service)
+    }
+
+    /// Returns a name, a glob or a number of a module.
+    pub(crate) fn module_pattern(&self) -> Result<NumberedPattern, Error> {
+        self.glob(NumberedPattern::module)
+    }
+
+    fn glob<T>(&self, parse: fn(&str) -> Result<T, InvalidPattern>) -> Result<T, Error> {
+        parse(self.text()?).map_err(|problem| {
+            self.invalid(format!(
+                "is not a glob ({problem}); expected a name, in which * stands for anything"
+            ))
+        })
+    }
+
+    /// Returns the trimmed text; empty if the value is a list or a mapping.
+    fn plain_text(&self) -> &'a str {
+        self.raw_text().unwrap_or_default().trim()
+    }
+
+    /// Returns an error that begins with the invalid value, such as `"x" is not a duration; expected something like
+    /// 30s`.
+    pub(crate) fn invalid(&self, problem: impl AsRef<str>) -> Error {
+        self.error(format!("{} {}", self.shown(), problem.as_ref()))
+    }
+
+    /// Returns an error that does not show the value.
+    pub(crate) fn error(&self, problem: impl Into<String>) -> Error {
+        let (place, problem) = (self.place().to_owned(), problem.into());
+        match self.key.as_str() {
+            "" => Error::Document { place, problem },
+            key => Error::Value {
+                place,
+                key: key.to_owned(),
+                problem,
+            },
+        }
+    }
+
+    fn shown(&self) -> String {
+        match self.kind() {
+            ValueKind::String(_) if self.secret => "(hidden)".to_owned(),
+            ValueKind::String(text) => shorten(text),
+            _ => self.kind_name().to_owned(),
+        }
+    }
+
+    pub(super) fn kind_name(&self) -> &'static str {
+        match self.kind() {
+            ValueKind::Nil => "null",
+            ValueKind::Table(_) => "a mapping",
+            ValueKind::Array(_) => "a list",
+            _ => "text",
+        }
+    }
+}
+
+fn shorten(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARACTERS) {
+        Some((end, _)) => format!("{:?}…", text.get(..end).unwrap_or_default()),
+        None => format!("{text:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::settings::parse;
+
+    /// Calls a reader; returns its error without place and key.
+    fn read<T>(yaml: &str, read: impl FnOnce(&Field<'_>) -> Result<T, Error>) -> Result<T, String> {
+        let document = parse(Path::new("elements.yml"), &format!("a: {{key: {yaml}}}")).unwrap();
+        let field = Field::root(&document).at("a.key").unwrap();
+        read(&field).map_err(|error| {
+            let error = error.to_string();
+            error
+                .strip_prefix("elements.yml:1: a.key")
+                .unwrap()
+                .trim_start_matches(": ")
+                .to_owned()
+        })
+    }
+
+    #[test]
+    fn numbers() {
+        let number = |yaml| read(yaml, |field| field.positive_number(1000.0));
+        assert_eq!(number("5"), Ok(5.0));
+        assert_eq!(number("0.25"), Ok(0.25));
+        assert_eq!(number("'0.25'"), Ok(0.25));
+        for yaml in ["0", "-1", "1000.5", "9223372036854775807", "NaN", "inf"] {
+            let error = number(yaml).unwrap_err();
+            assert_eq!(
+                error,
+                format!("\"{yaml}\" is out of range; expected a number above 0, at most 1000")
+            );
+        }
+        assert_eq!(
+            number("quick").unwrap_err(),
+            "\"quick\" is not a number; expected one above 0, at most 1000"
+        );
+        let whole = |yaml, range| read(yaml, |field| field.whole_number(range));
+        assert_eq!(whole("8", 1..=256), Ok(8));
+        assert_eq!(whole("' 8 '", 1..=256), Ok(8));
+        assert_eq!(
+            whole("257", 1..=256).unwrap_err(),
+            "\"257\" is out of range; expected a whole number from 1 to 256"
+        );
+        assert_eq!(
+            whole("1.5", 1..=usize::MAX).unwrap_err(),
+            "\"1.5\" is not a whole number; expected a whole number of at least 1"
+        );
+    }
+
+    #[test]
+    fn durations() {
+        let duration = |yaml: &str| read(yaml, |field| field.duration(SHORTEST..=Duration::from_secs(600)));
+        assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
+        for yaml in ["soon", "300"] {
+            let error = duration(yaml).unwrap_err();
+            assert_eq!(
+                error,
+                format!("\"{yaml}\" is not a duration; expected something like 30s or 5m")
+            );
+        }
+        for yaml in ["0s", "999ms", "601s"] {
+            let error = duration(yaml).unwrap_err();
+            assert_eq!(
+                error,
+                format!("\"{yaml}\" is out of range; expected a duration from 1s to 10m")
+            );
+        }
+    }
+
+    #[test]
+    fn dates() {
+        let date = |yaml: &str| read(yaml, |field| field.date());
+        assert_eq!(date("1970-01-02"), Ok(86_400));
+        assert_eq!(date("1970-01-01T00:00:09Z"), Ok(9));
+        assert_eq!(date("12/29/2026"), Ok(1_798_502_400));
+        assert_eq!(date("1970-01-01T02:00:00+02:00"), Ok(0));
+        for text in ["2027-02-30", "31/13/2027", "N/A", "soon", ""] {
+            assert_eq!(
+                date(&format!("'{text}'")).unwrap_err(),
+                format!("\"{text}\" is not a date; expected something like 2027-01-31 or 2027-01-31T12:00:00Z")
+            );
+        }
+    }
+
+    #[test]
+    fn texts() {
+        let text = |yaml| read(yaml, |field| field.text().map(str::to_owned));
+        assert_eq!(text("' demo '").unwrap(), "demo");
+        assert_eq!(text("007").unwrap(), "007");
+        assert_eq!(text("[x]").unwrap_err(), "a list is not text; expected one value");
+        assert_eq!(
+            text("' '").unwrap_err(),
+            "\" \" is empty; expected some text, or leave the key out"
+        );
+        assert_eq!(read("True", |field| field.boolean()), Ok(true));
+        assert_eq!(
+            read("yes", |field| field.boolean()).unwrap_err(),
+            "\"yes\" is not a truth value; expected true or false"
+        );
+        let choice = |yaml| read(yaml, |field| field.choice(&[("a", 1), ("b", 2)]));
+        assert_eq!(choice("B"), Ok(2));
+        assert_eq!(
+            choice("c").unwrap_err(),
+            "\"c\" is not one of the choices; expected a, b"
+        );
+        let long = read(&"x".repeat(SHOWN_CHARACTERS + 1), |field| field.boolean()).unwrap_err();
+        assert!(long.contains(&format!("\"{}\"…", "x".repeat(SHOWN_CHARACTERS))));
+    }
+
+    #[test]
+    fn secrets_keep_their_space_and_are_never_shown() {
+        let secret = |yaml| read(yaml, |field| field.clone().secret().secret_text());
+        assert_eq!(secret("\" pass word \\r\\n\"").unwrap().expose(), " pass word ");
+        assert_eq!(secret("1234").unwrap().expose(), "1234");
+        assert_eq!(
+            secret("[hunter2]").unwrap_err(),
+            "a list is not text; expected one value"
+        );
+        assert_eq!(
+            secret("\"\\n\"").unwrap_err(),
+            "(hidden) is empty; expected some text, or leave the key out"
+        );
+        let shown = read("hunter2", |field| field.clone().secret().boolean()).unwrap_err();
+        assert_eq!(shown, "(hidden) is not a truth value; expected true or false");
+    }
+
+    #[test]
+    fn lists() {
+        let words = |yaml| {
+            read(yaml, |field| {
+                let items = field.items()?;
+                items
+                    .iter()
+                    .map(|item| item.text().map(str::to_owned))
+                    .collect::<Result<Vec<_>, _>>()
+            })
+        };
+        assert_eq!(words("[one, other]").unwrap(), ["one", "other"]);
+        assert_eq!(words("Contoso Ltd").unwrap(), ["Contoso Ltd"]);
+        assert_eq!(words("303").unwrap(), ["303"]);
+        assert_eq!(
+            words("'one,other'").unwrap_err(),
+            "\"one,other\" is not a list; expected [one, other]"
+        );
+        assert_eq!(
+            words("[[x]]").unwrap_err(),
+            "[0]: a list is not text; expected one value"
+        );
+        assert_eq!(
+            read("['[a']", |field| field.patterns()).unwrap_err(),
+            "[0]: \"[a\" is not a glob (unclosed character class; missing ']'); \
+             expected a name, in which * stands for anything"
+        );
+    }
+}

@@ -1,0 +1,197 @@
+//! Which keys a mapping may hold, and which one was meant by a key that it may not.
+
+use ::config::ValueKind;
+
+use super::{Error, Field};
+use crate::domain::nearest;
+
+/// Refuses every key below `root` that is not in `known`, dotted paths in the order of suggestions. A section is what has
+/// keys in `known` below it, and has to be a mapping; what stands below a known key is not looked at.
+pub(crate) fn refuse_unknown(root: &Field<'_>, known: &[&str]) -> Result<(), Error> {
+    Known(known).check(root, "")
+}
+
+/// The known key that was probably meant: the one that ends in what was written, as when a section was left out, else the
+/// one most like it.
+pub(crate) fn nearest_key<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
+    key_ending_in(&written.to_lowercase(), known).or_else(|| nearest(written, known.iter().copied()))
+}
+
+fn key_ending_in<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
+    let is_end = |key: &&str| key.strip_suffix(written).is_some_and(|section| section.ends_with('.'));
+    known.iter().copied().find(is_end)
+}
+
+struct Known<'k>(&'k [&'k str]);
+
+impl<'k> Known<'k> {
+    fn check(&self, field: &Field<'_>, path: &str) -> Result<(), Error> {
+        if self.0.contains(&path) {
+            return Ok(());
+        }
+        let is_section = !self.names_in(path).is_empty();
+        match field.kind() {
+            ValueKind::Nil if is_section => Ok(()),
+            // The keys below an unknown section identify the intended one better than its name.
+            ValueKind::Table(entries) if is_section || (!entries.is_empty() && !self.resembles_key(path)) => {
+                field.entries()?.into_iter().try_for_each(|(name, entry)| {
+                    if name.contains('.') {
+                        return Err(self.unknown(&entry, &join(path, name)));
+                    }
+                    self.check(&entry, &join(path, name))
+                })
+            }
+            _ if is_section => {
+                let expected = self.names_in(path).join(", ");
+                Err(field.error(format!("{} is not a mapping; expected {expected}", field.kind_name())))
+            }
+            _ => Err(self.unknown(field, path)),
+        }
+    }
+
+    /// Whether the intended key takes a mapping.
+    fn resembles_key(&self, path: &str) -> bool {
+        self.suggest(path).is_some_and(|key| self.0.contains(&key.as_str()))
+    }
+
+    fn unknown(&self, field: &Field<'_>, path: &str) -> Error {
+        let hint = match (self.dotted(path), self.suggest(path)) {
+            (Some(written_out), _) => format!("did you mean {written_out}?"),
+            (_, Some(key)) => format!("did you mean \"{key}\"?"),
+            _ => format!("expected {}", self.names_around(path).join(", ")),
+        };
+        Error::Document {
+            place: field.place().to_owned(),
+            problem: format!("unknown key \"{}\"; {hint}", field.key()),
+        }
+    }
+
+    /// How a key is written that was written with a dot in its name.
+    fn dotted(&self, path: &str) -> Option<String> {
+        let (section, name) = path.rsplit_once('.')?;
+        let sections = section.replace('.', ": ");
+        self.0
+            .contains(&path)
+            .then(|| format!("\"{name}:\" below \"{sections}:\""))
+    }
+
+    fn suggest(&self, path: &str) -> Option<String> {
+        let (section, name) = path.rsplit_once('.').unwrap_or(("", path));
+        let siblings = self.names_in(section);
+        if siblings.is_empty() {
+            let all: Vec<&str> = self.0.iter().copied().chain(self.sections()).collect();
+            return nearest_key(path, &all).map(str::to_owned);
+        }
+        let name = name.to_lowercase();
+        let end = format!("_{name}");
+        let sibling = nearest(&name, siblings.iter().copied());
+        let sibling = sibling.or_else(|| siblings.into_iter().find(|sibling| sibling.ends_with(&end)));
+        let elsewhere = || key_ending_in(&name, self.0).map(str::to_owned);
+        sibling.map(|sibling| join(section, sibling)).or_else(elsewhere)
+    }
+
+    fn sections(&self) -> impl Iterator<Item = &'k str> {
+        let sections = |key: &'k str| key.match_indices('.').filter_map(move |(end, _)| key.get(..end));
+        self.0.iter().flat_map(move |key| sections(key))
+    }
+
+    /// Returns the names allowed in a section; none if it is no section.
+    fn names_in(&self, section: &str) -> Vec<&'k str> {
+        let mut names: Vec<&str> = Vec::new();
+        for key in self.0 {
+            let below = match section {
+                "" => Some(*key),
+                _ => key.strip_prefix(section).and_then(|rest| rest.strip_prefix('.')),
+            };
+            let name = below.and_then(|rest| rest.split('.').next());
+            names.extend(name.filter(|name| !names.contains(name)));
+        }
+        names
+    }
+
+    /// Returns the names allowed in the nearest section around a key.
+    fn names_around(&self, path: &str) -> Vec<&'k str> {
+        let (section, _) = path.rsplit_once('.').unwrap_or_default();
+        let names = self.names_in(section);
+        match names.is_empty() && !section.is_empty() {
+            true => self.names_around(section),
+            false => names,
+        }
+    }
+}
+
+fn join(section: &str, name: &str) -> String {
+    match section {
+        "" => name.to_owned(),
+        _ => format!("{section}.{name}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::settings::parse;
+
+    const KNOWN: &[&str] = &[
+        "api.timeout",
+        "auth.client_id",
+        "auth.client_secret",
+        "jobs.each.interval",
+        "jobs.each.stale_after",
+        "users",
+    ];
+
+    fn refused(yaml: &str) -> String {
+        let document = parse(Path::new("a.yml"), yaml).unwrap();
+        refuse_unknown(&Field::root(&document), KNOWN).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_known_passes() {
+        let yaml = "api:\nauth: {}\njobs: {each: {interval: [x]}}\nusers: {any: thing, a.b: c}";
+        let document = parse(Path::new("a.yml"), yaml).unwrap();
+        assert!(refuse_unknown(&Field::root(&document), KNOWN).is_ok());
+    }
+
+    #[test]
+    fn what_was_meant_is_suggested_else_what_could_stand_there() {
+        for (yaml, hint) in [
+            ("job: {each: }", "key \"job.each\"; did you mean \"jobs.each\"?"),
+            ("api: {timout: 1}", "key \"api.timout\"; did you mean \"api.timeout\"?"),
+            (
+                "API: {Timeout: 1}",
+                "key \"API.Timeout\"; did you mean \"api.timeout\"?",
+            ),
+            ("client_id: x", "key \"client_id\"; did you mean \"auth.client_id\"?"),
+            (
+                "auth: {secret: x}",
+                "key \"auth.secret\"; did you mean \"auth.client_secret\"?",
+            ),
+            (
+                "jobs: {each: {every: x}}",
+                "key \"jobs.each.every\"; expected interval, stale_after",
+            ),
+            ("zzz: {y: }", "key \"zzz.y\"; expected api, auth, jobs, users"),
+            (
+                "api.timeout: 1",
+                "key \"api.timeout\"; did you mean \"timeout:\" below \"api:\"?",
+            ),
+        ] {
+            assert_eq!(refused(yaml), format!("a.yml:1: unknown {hint}"));
+        }
+    }
+
+    #[test]
+    fn a_section_is_a_mapping() {
+        assert_eq!(
+            refused("\nauth: hunter2"),
+            "a.yml:2: auth: text is not a mapping; expected client_id, client_secret"
+        );
+        assert_eq!(
+            refused("[hunter2]"),
+            "a.yml:1: a list is not a mapping; expected api, auth, jobs, users"
+        );
+    }
+}

@@ -1,0 +1,56 @@
+//! Serves one connection.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::answer::Call;
+use super::{Handle, faults};
+
+/// How long open connections may take to complete after shutdown begins. Hanging faults never complete, so with them
+/// the shutdown takes about this long.
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(300);
+
+/// Serves a connection until either side closes it, or until shortly after shutdown begins.
+pub(super) async fn serve(stream: TcpStream, handle: Handle, shutdown: CancellationToken) {
+    let cut = CancellationToken::new();
+    let service = service_fn(|request| exchange(&handle, &cut, request));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    // Errors of the connection do not matter here. Dropping it closes it without a response.
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = cut.cancelled() => return,
+        () = shutdown.cancelled() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = tokio::time::timeout(SHUTDOWN_GRACE, connection).await;
+}
+
+async fn exchange(
+    handle: &Handle,
+    cut: &CancellationToken,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let (answer, delivery) = match Call::read(request).await {
+        Ok(call) => handle.state().respond(&call),
+        Err(refused) => (refused, faults::Delivery::Whole),
+    };
+    match delivery.deliver(answer).await {
+        Some(response) => Ok(response),
+        None => {
+            cut.cancel();
+            std::future::pending().await
+        }
+    }
+}

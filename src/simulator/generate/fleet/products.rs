@@ -1,0 +1,177 @@
+//! The subscriptions of a customer, for backups and for other services.
+
+use super::{AZURE, DAY, DYNAMICS, GOOGLE, MICROSOFT_365, Maker, SALESFORCE, Story};
+use crate::simulator::customer::Product;
+use crate::simulator::run::ABSENT;
+use crate::simulator::schedule::gigabytes;
+
+const AVEPOINT_STORAGE: &str = "AvePoint storage (Microsoft Azure Blob)";
+
+/// Services other than backups, all sold by seat, of a customer that subscribes to everything.
+const EVERYTHING_ELSE: [&str; 27] = [
+    "Cense",
+    "Cloud Archiving",
+    "Cloud Governance",
+    "Cloud Management",
+    "Compliance Guardian",
+    "EnPower",
+    "Entrust",
+    "Fly Migration",
+    "Fly Server",
+    "Insights for Microsoft 365",
+    "Insights for Google Workspace",
+    "MyHub",
+    "Opus - Discovery and analysis for Microsoft 365",
+    "Opus - Information Lifecycle for Microsoft 365",
+    "Opus - Storage optimization",
+    "Policies for Google Workspace",
+    "Policies for Microsoft 365",
+    "Portal Manager",
+    "ReCenter",
+    "Records",
+    "Risk management",
+    "tyGraph - Copilot",
+    "tyGraph - Microsoft",
+    "tyGraph - Pages",
+    "tyGraph - Power BI Embedded",
+    "User and device management",
+    "Workspace management",
+];
+
+impl Maker<'_> {
+    pub(super) fn products(&mut self) -> Vec<Product> {
+        let ends = self.ends();
+        let licences = Licences {
+            assigned: self.seats - self.dice.below(self.seats / 5 + 1),
+            available: self.dice.below(self.seats / 3 + 2),
+        };
+        let mut products = self.backups(licences);
+        if self.story == Story::Busiest {
+            products.extend(EVERYTHING_ELSE.map(|service| self.seats_of(service, licences)));
+        } else if self.index % 6 != 5 {
+            products.push(self.seats_of("Workspace management", licences));
+            if self.index.is_multiple_of(4) {
+                products.push(self.seats_of("User and device management", licences));
+            }
+            if self.index % 7 == 2 {
+                products.push(self.seats_of("tyGraph - Microsoft", licences));
+            }
+        }
+        products.push(Product {
+            purchased_units: "1".to_owned(),
+            ..Product::new("Baseline management")
+        });
+        for product in &mut products {
+            product.expiration_date.clone_from(&ends);
+            if self.story == Story::Busiest {
+                product.source = "AvePoint subscription".to_owned();
+            } else {
+                product.source = "AvePoint pooled subscription".to_owned();
+                product.payment_type = "Prepaid".to_owned();
+            }
+        }
+        products
+    }
+
+    /// Returns the end of all subscriptions of a customer, which is one day.
+    fn ends(&mut self) -> String {
+        let spread = u32::try_from(self.dice.between(45, 700)).unwrap_or(365);
+        let at = match self.story {
+            Story::LicenceEnding => self.ahead(11 * DAY),
+            _ => self.ahead(spread.saturating_mul(DAY)),
+        };
+        // It is always noon: the vendor writes midnight with a clock of twelve hours.
+        jiff::Timestamp::from_second(at).map_or_else(
+            |_| ABSENT.to_owned(),
+            |at| at.strftime("%m-%d-%YT12:00:00Z").to_string(),
+        )
+    }
+
+    fn backups(&mut self, licences: Licences) -> Vec<Product> {
+        let mut products = Vec::new();
+        if self.has(MICROSOFT_365) {
+            products.push(Product {
+                package: "Standard".to_owned(),
+                consumed_storage: gigabytes(self.seats * self.dice.between(300, 1500)),
+                ..self.backup("Cloud Backup for Microsoft 365 - Microsoft 365 services", licences)
+            });
+            if self.has_power_platform() {
+                products.push(Product {
+                    consumed_storage: gigabytes(self.dice.between(1, 300)),
+                    ..self.backup("Cloud Backup for Microsoft 365 - Power Platform", licences)
+                });
+            }
+        }
+        if self.has(AZURE) {
+            products.push(Product {
+                subscription_model: "Capacity".to_owned(),
+                retention: ABSENT.to_owned(),
+                ..self.backup("Cloud Backup for IaaS + PaaS - User Seats", licences)
+            });
+        }
+        if matches!(self.story, Story::Busiest | Story::DormantScopes) {
+            products.push(Product {
+                purchased_user_seats: "2".to_owned(),
+                ..self.backup("Cloud Backup for IaaS + PaaS - Amazon EC2", licences)
+            });
+            products.push(Product {
+                purchased_user_seats: ABSENT.to_owned(),
+                purchased_capacity: "120.50/2048 GB".to_owned(),
+                ..self.backup("Cloud Backup for IaaS + PaaS - Azure Virtual Machine", licences)
+            });
+        }
+        let none = Licences::NONE;
+        if self.has(GOOGLE) {
+            products.push(Product {
+                retention: "Retain data for 1 years".to_owned(),
+                ..self.backup("Cloud Backup for Google Workspace - Workspace", none)
+            });
+        }
+        if self.has(SALESFORCE) {
+            products.push(self.backup("Cloud Backup for Salesforce", none));
+        }
+        if self.has(DYNAMICS) {
+            products.push(Product {
+                subscription_model: "Dynamics 365 (Dataverse)".to_owned(),
+                consumed_storage: gigabytes(self.dice.below(400)),
+                ..self.backup("Cloud Backup for Dynamics 365", none)
+            });
+        }
+        products
+    }
+
+    fn backup(&self, service: &str, licences: Licences) -> Product {
+        Product {
+            subscription_model: "Unlimited organizations".to_owned(),
+            storage: AVEPOINT_STORAGE.to_owned(),
+            retention: "Unlimited retention".to_owned(),
+            ..self.seats_of(service, licences)
+        }
+    }
+
+    fn seats_of(&self, service: &str, licences: Licences) -> Product {
+        let mut product = Product {
+            purchased_user_seats: (self.seats + self.seats / 10).to_string(),
+            ..Product::new(service)
+        };
+        if licences != Licences::NONE {
+            product.microsoft_license_assigned = licences.assigned.to_string();
+            product.microsoft_license_available = licences.available.to_string();
+        }
+        product
+    }
+}
+
+/// The tenant's Microsoft licences, which the API reports for nearly every product.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Licences {
+    assigned: u64,
+    available: u64,
+}
+
+impl Licences {
+    const NONE: Self = Self {
+        assigned: 0,
+        available: 0,
+    };
+}

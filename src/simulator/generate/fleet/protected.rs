@@ -1,0 +1,93 @@
+//! The protected data of a customer, and its size.
+
+use std::collections::BTreeMap;
+
+use super::modules::{ONEDRIVE, POWER_PLATFORM, TEAMS_CHAT};
+use super::{MICROSOFT_365, Maker, Story};
+use crate::simulator::customer::{Growth, Module, ProtectedRow, Tenant};
+use crate::simulator::run::{ABSENT, NO_SIZE};
+
+/// The modules in the order of the overview, which includes modules without backups.
+const LISTED: [u16; 12] = [303, 304, 308, 305, 309, 312, 311, 310, 306, 307, 302, 402];
+
+impl Maker<'_> {
+    pub(super) fn protected(&mut self, modules: &[Module], tenants: &[Tenant]) -> Vec<ProtectedRow> {
+        if !self.has(MICROSOFT_365) {
+            return Vec::new();
+        }
+        let mut rows = Vec::new();
+        for number in LISTED {
+            if POWER_PLATFORM.contains(&number) && !self.has_power_platform() {
+                continue;
+            }
+            let is_backed_up = modules
+                .iter()
+                .any(|module| module.job_type == MICROSOFT_365 && module.number == number && module.schedule.is_some());
+            for tenant in self.tenants_of(number, tenants) {
+                rows.push(self.protected_row(number, tenant, is_backed_up));
+            }
+        }
+        rows
+    }
+
+    /// Returns the tenants of the rows. A third of the customers have rows per tenant; one also has rows without a
+    /// tenant.
+    fn tenants_of(&self, number: u16, tenants: &[Tenant]) -> Vec<Option<String>> {
+        let by_tenant = match self.story {
+            Story::Busiest => true,
+            Story::Well if self.index % 12 == 5 => matches!(number, 302 | 303),
+            _ => self.index.is_multiple_of(3),
+        };
+        if by_tenant {
+            tenants.iter().map(|tenant| Some(tenant.id.clone())).collect()
+        } else {
+            vec![None]
+        }
+    }
+
+    fn protected_row(&mut self, number: u16, tenant_id: Option<String>, is_backed_up: bool) -> ProtectedRow {
+        let scanned = self.objects(number) + self.dice.below(4);
+        let missing = match (self.story, number) {
+            (Story::CoverageGap, ONEDRIVE) => scanned * 31 / 100,
+            _ => self.dice.below(scanned / 40 + 1),
+        };
+        let stored = if is_backed_up { self.stored(number) } else { 0 };
+        // A customer with its own storage has nothing in the vendor's.
+        let (stored_in_avepoint, stored_in_byos) = if self.index % 10 == 4 {
+            (NO_SIZE.to_owned(), NO_SIZE.to_owned())
+        } else {
+            (NO_SIZE.to_owned(), ABSENT.to_owned())
+        };
+        ProtectedRow {
+            tenant_id,
+            service_type: "Cloud Backup for Microsoft 365".to_owned(),
+            module: number,
+            total_scanned: scanned,
+            total_protected: if is_backed_up { scanned - missing } else { 0 },
+            stored_in_avepoint,
+            stored_in_byos,
+            last_run: None,
+            raw_fields: BTreeMap::new(),
+            growth: Some(Growth {
+                stored,
+                // Encrypted files are stored again.
+                daily: self.dice.seconds(200, 2500) * if self.is_under_attack() { 100 } else { 1 },
+                since: self.rules.started,
+            }),
+        }
+    }
+
+    /// Returns hundredths of a gigabyte.
+    fn stored(&mut self, number: u16) -> u64 {
+        let of_each = match number {
+            302 => self.dice.between(60, 400),
+            303 => self.dice.between(70, 260),
+            305 => self.dice.between(150, 900),
+            308 => self.dice.between(90, 600),
+            304 => self.dice.between(10, 90),
+            TEAMS_CHAT => self.dice.between(1, 4),
+            _ => return self.dice.between(1, 240),
+        };
+        self.seats * of_each
+    }
+}

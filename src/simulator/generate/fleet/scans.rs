@@ -1,0 +1,78 @@
+//! The scan profiles of a customer.
+
+use std::collections::BTreeMap;
+
+use super::{DAY, Maker};
+use crate::simulator::customer::Tenant;
+use crate::simulator::names;
+use crate::simulator::run::status;
+use crate::simulator::scan::{Container, DailyReport, ScanProfile, Scans};
+
+/// Names of profiles and their object types.
+const PROFILES: [(&str, &[u16]); 3] = [
+    ("Default scan profile", &[0, 1, 2, 5]),
+    ("Teams and groups", &[5, 9, 10]),
+    ("Power Platform", &[12, 14, 15, 16]),
+];
+
+impl Maker<'_> {
+    /// Returns one profile per tenant, and a second one for some.
+    pub(super) fn scan_profiles(&mut self, tenants: &[Tenant]) -> Vec<ScanProfile> {
+        let further = match tenants.first() {
+            Some(tenant) if self.has_power_platform() => Some((tenant, PROFILES.get(2))),
+            Some(tenant) if self.index % 5 == 3 => Some((tenant, PROFILES.get(1))),
+            _ => None,
+        };
+        let profiles = tenants.iter().map(|tenant| (tenant, PROFILES.first())).chain(further);
+        profiles
+            .filter_map(|(tenant, profile)| Some((tenant, *profile?)))
+            .map(|(tenant, (name, types))| self.scan_profile(tenant, name, types))
+            .collect()
+    }
+
+    fn scan_profile(&mut self, tenant: &Tenant, name: &str, types: &[u16]) -> ScanProfile {
+        let created = self.rules.started - self.dice.seconds(100 * DAY, 700 * DAY);
+        let period = self.rules.compressed(DAY);
+        ScanProfile {
+            id: self.dice.uuid(),
+            name: name.to_owned(),
+            scan_mode: self.dice.seconds(0, 1),
+            description: String::new(),
+            tenant_id: tenant.id.clone(),
+            tenant_domain: tenant.name.clone(),
+            created,
+            modified: created + self.dice.seconds(0, 99 * DAY),
+            impersonation_account: None,
+            archived_mailboxes: self.dice.chance(40),
+            ignore_locked: self.dice.chance(40),
+            daily_scan: format!("{:02}:{:02}", self.dice.below(6), self.dice.pick(&[0, 15, 30, 45])),
+            out_of_policy_notification: self.dice.chance(30),
+            containers: types.iter().map(|number| container(*number)).collect(),
+            report: DailyReport {
+                status: status::FINISHED,
+                ..DailyReport::default()
+            },
+            older_spelling: false,
+            raw_fields: BTreeMap::new(),
+            scans: Scans {
+                key: self.dice.next(),
+                phase: self.dice.seconds(0, DAY) % period,
+                period,
+                fails_from: None,
+                is_odd: false,
+                daily: true,
+                reported: None,
+            },
+        }
+    }
+}
+
+fn container(object_type: u16) -> Container {
+    Container {
+        name: format!(
+            "Default {} container",
+            names::object_type_word(object_type).to_lowercase()
+        ),
+        object_type,
+    }
+}

@@ -1,0 +1,458 @@
+//! The hostile world, for tests: names, dates and sizes that are hard to parse, and every module of the reference.
+
+use std::collections::BTreeMap;
+
+use super::{
+    AZURE, DAY, DYNAMICS, GOOGLE, GOOGLE_SCAN, HOUR, MICROSOFT_365, MICROSOFT_365_SCAN, SALESFORCE, SALESFORCE_BACKUP,
+    id_prefix,
+};
+use crate::simulator::customer::{Customer, Module, ProtectedRow, Tenant};
+use crate::simulator::dice::Dice;
+use crate::simulator::names;
+use crate::simulator::rules::Rules;
+use crate::simulator::run::{ABSENT, NO_SIZE, Run, status};
+use crate::simulator::scan::{Container, DailyReport, ScanProfile, Scans};
+use crate::simulator::schedule::{Habit, Schedule, Work};
+use crate::simulator::services::Services;
+
+mod products;
+
+/// In real seconds at any speed, because objectives are configured in hours.
+const SILENT_FOR: i64 = 5 * 86_400;
+const STUCK_FOR: i64 = 50 * 3600;
+
+/// Age of the last run of an abandoned scope.
+const DORMANT_FOR: i64 = 300 * 86_400;
+
+/// How long ago a module was disabled.
+const DISABLED_FOR: i64 = 90 * 86_400;
+
+const USUAL_MODULES: [u16; 5] = [302, 303, 304, 305, 308];
+const FURTHER_MODULES: [u16; 9] = [8, 10, 306, 307, 309, 310, 311, 312, 402];
+const AZURE_MODULES: [u16; 17] = [
+    355, 356, 357, 358, 359, 360, 361, 362, 363, 364, 365, 366, 367, 368, 369, 370, 371,
+];
+const GOOGLE_MODULES: [u16; 8] = [501, 502, 503, 504, 505, 506, 507, 508];
+const DYNAMICS_MODULES: [u16; 3] = [401, 550, 551];
+
+/// The purpose of a customer. The first ten customers have one each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Plain,
+    Failing,
+    UnlistedModule,
+    Silent,
+    HardlyConfigured,
+    Stuck,
+    Exceptional,
+    WithoutStatus,
+    ManyIssues,
+}
+
+/// The customer to generate, and what it is generated from.
+struct Maker<'a> {
+    rules: &'a Rules,
+    index: usize,
+    number: u64,
+    joined: Option<i64>,
+    part: Part,
+    dice: Dice,
+}
+
+/// Returns the customer with this index. A customer that joined later has no history.
+pub(crate) fn customer(rules: &Rules, index: usize, joined: Option<i64>) -> Customer {
+    let number = u64::try_from(index).unwrap_or(u64::MAX);
+    let dice = Dice::of(&[rules.seed, number]);
+    let part = if joined.is_some() { Part::Plain } else { part_of(index) };
+    Maker {
+        rules,
+        index,
+        number,
+        joined,
+        part,
+        dice,
+    }
+    .make()
+}
+
+/// Returns the backup scope of a module, if its service has scopes.
+fn scope(job_type: u16, number: u16) -> Option<String> {
+    matches!(job_type, AZURE | SALESFORCE | DYNAMICS).then(|| format!("Backup of {}", names::module_word(number)))
+}
+
+fn part_of(index: usize) -> Part {
+    match index {
+        1 => Part::Failing,
+        2 => Part::UnlistedModule,
+        4 => Part::Silent,
+        5 => Part::HardlyConfigured,
+        6 => Part::Stuck,
+        7 => Part::Exceptional,
+        8 => Part::WithoutStatus,
+        9 => Part::ManyIssues,
+        _ => Part::Plain,
+    }
+}
+
+impl Maker<'_> {
+    fn make(mut self) -> Customer {
+        let id = self.dice.uuid();
+        let tenants = self.tenants();
+        let modules = self.modules();
+        let protected = self.protected(&modules, &tenants);
+        let scan_profiles = self.scan_profiles(&modules, &tenants);
+        let products = self.products(&modules);
+        Customer {
+            id,
+            organization: names::hostile_organization(self.index),
+            owner_email: format!("aptest***s{}@example.com", self.index),
+            country: self.dice.pick(names::COUNTRIES).to_owned(),
+            status: self.status(&modules),
+            management_mode: self.dice.seconds(0, 2),
+            tenants,
+            modules,
+            protected,
+            products,
+            scan_profiles,
+            raw_fields: BTreeMap::new(),
+        }
+    }
+
+    fn status(&self, modules: &[Module]) -> i64 {
+        let failing = |module: &Module| {
+            module
+                .schedule
+                .as_ref()
+                .is_some_and(|schedule| schedule.habit == Habit::Failing)
+        };
+        match self.part {
+            Part::WithoutStatus => 0,
+            Part::Failing => 2,
+            Part::HardlyConfigured => 3,
+            Part::ManyIssues => 4,
+            Part::Exceptional => 5,
+            Part::Silent => 6,
+            _ if modules.iter().any(failing) => 2,
+            _ => 1,
+        }
+    }
+
+    fn tenants(&mut self) -> Vec<Tenant> {
+        let count = match self.index {
+            index if index.is_multiple_of(7) => 2,
+            // Customers that do not use Microsoft 365.
+            index if index % 10 == 6 => 0,
+            _ => 1,
+        };
+        (0..count)
+            .map(|nth| Tenant {
+                id: self.dice.uuid(),
+                name: format!("example{}-{nth}.onmicrosoft.com", self.index),
+                services: Services::some(),
+            })
+            .collect()
+    }
+
+    fn modules(&mut self) -> Vec<Module> {
+        let listed = self.listed_modules();
+        let mut modules: Vec<Module> = listed
+            .into_iter()
+            .enumerate()
+            .map(|(nth, (job_type, number))| self.module(nth, job_type, number))
+            .collect();
+        modules.extend(self.scans(&modules));
+        modules.extend(self.dormant_scope(&modules));
+        modules
+    }
+
+    /// Returns the rows of the tenants' object scans, which nearly every customer has.
+    fn scans(&self, modules: &[Module]) -> Vec<Module> {
+        let has = |job_type: u16| modules.iter().any(|module| module.job_type == job_type);
+        let status = if self.index % 5 == 2 {
+            status::FINISHED_WITH_EXCEPTION
+        } else {
+            status::FINISHED
+        };
+        [(MICROSOFT_365_SCAN, MICROSOFT_365), (GOOGLE_SCAN, GOOGLE)]
+            .into_iter()
+            .filter(|(_, service)| has(*service))
+            .map(|(scan, _)| Module::fixed(scan, 0, Run::scan(status)))
+            .collect()
+    }
+
+    /// Returns a second scope of a module that was abandoned long ago and is still listed.
+    fn dormant_scope(&self, modules: &[Module]) -> Option<Module> {
+        let active = modules.iter().find(|module| module.job_type == AZURE)?;
+        let end = self.rules.started.saturating_sub(DORMANT_FOR);
+        let name = format!("Old \"scope\" \\ {}", self.index);
+        let run = Run {
+            id: format!("IB{}", self.number),
+            name: name.clone(),
+            start: Some(end.saturating_sub(687)),
+            end: Some(end),
+            last_modified: Some(end),
+            total: 1,
+            failed: 1,
+            ..Run::bare(status::FAILED)
+        };
+        Some(Module {
+            scope: Some(name),
+            ..Module::fixed(AZURE, active.number, run)
+        })
+    }
+
+    /// Returns the modules in use. A typical customer backs up Microsoft 365; the other services vary with the index.
+    fn listed_modules(&self) -> Vec<(u16, u16)> {
+        let of = |job_type: u16, numbers: Vec<u16>| numbers.into_iter().map(move |number| (job_type, number));
+        let microsoft =
+            of(MICROSOFT_365, USUAL_MODULES.to_vec()).chain(of(MICROSOFT_365, self.slice(&FURTHER_MODULES, 2)));
+        let azure = of(AZURE, self.slice(&AZURE_MODULES, 6));
+        let google = of(GOOGLE, self.slice(&GOOGLE_MODULES, 6));
+        let mut modules: Vec<(u16, u16)> = match self.index % 10 {
+            1 | 9 => microsoft.chain(azure).collect(),
+            3 => google.collect(),
+            4 => microsoft.chain([(SALESFORCE, SALESFORCE_BACKUP)]).collect(),
+            5 => microsoft.chain(of(DYNAMICS, DYNAMICS_MODULES.to_vec())).collect(),
+            6 => azure.collect(),
+            8 => microsoft.chain(google).collect(),
+            _ => microsoft.collect(),
+        };
+        if self.part == Part::UnlistedModule {
+            modules.push((MICROSOFT_365, names::UNLISTED_MODULE.0));
+        }
+        modules
+    }
+
+    /// Returns `count` of the modules, starting at another one for each customer.
+    fn slice(&self, modules: &[u16], count: usize) -> Vec<u16> {
+        let offset = self.index.wrapping_mul(count).checked_rem(modules.len()).unwrap_or(0);
+        modules
+            .iter()
+            .cycle()
+            .skip(offset)
+            .take(count.min(modules.len()))
+            .copied()
+            .collect()
+    }
+
+    fn module(&mut self, nth: usize, job_type: u16, number: u16) -> Module {
+        if number == 309 && !self.index.is_multiple_of(3) {
+            let since = self.rules.started.saturating_sub(DISABLED_FOR);
+            return Module::fixed(job_type, number, Run::disabled(since));
+        }
+        let mut module = Module {
+            scope: scope(job_type, number),
+            ..Module::new(job_type, number)
+        };
+        let key = Dice::of(&[self.rules.seed, self.number, u64::from(job_type), u64::from(number)]).next();
+        let never_ran = self.part == Part::HardlyConfigured && nth > 2;
+        if !never_ran {
+            module.schedule = Some(self.schedule(nth, job_type, number, key));
+        }
+        module
+    }
+
+    fn schedule(&self, nth: usize, job_type: u16, number: u16, key: u64) -> Schedule {
+        let mut dice = Dice::of(&[key]);
+        let habit = self.habit(nth, &mut dice);
+        let scheduled = match number {
+            8 | 10 => 7 * DAY,
+            _ => dice.pick(&[DAY, DAY, DAY, DAY, DAY, DAY, DAY / 2, DAY / 4]),
+        };
+        let period = self.rules.compressed(scheduled);
+        let phase = i64::try_from(dice.below(period.cast_unsigned())).unwrap_or(0);
+        let duration = self
+            .rules
+            .compressed(u32::try_from(dice.between(300, 5400)).unwrap_or(1800));
+        Schedule {
+            phase,
+            period,
+            wait: duration.min(period / 2) / 10,
+            duration: duration.min(period / 2),
+            habit,
+            key,
+            scope: scope(job_type, number),
+            id_prefix: id_prefix(number),
+            anonymous: 3,
+            work: self.work(number, dice.between(20, 4000)),
+            stores: if job_type == MICROSOFT_365 {
+                0
+            } else {
+                dice.between(1, 9000)
+            },
+            fails_from: i64::MIN,
+            not_before: self.joined.unwrap_or(i64::MIN),
+            not_after: match habit {
+                Habit::Silent => self.rules.started.saturating_sub(SILENT_FOR),
+                Habit::Stuck => self.rules.started.saturating_sub(STUCK_FOR),
+                _ => i64::MAX,
+            },
+        }
+    }
+
+    fn work(&self, number: u16, objects: u64) -> Work {
+        match number {
+            304 if self.index % 3 == 1 => Work::Nothing,
+            306 => Work::Instant,
+            _ => Work::Objects(objects),
+        }
+    }
+
+    fn habit(&self, nth: usize, dice: &mut Dice) -> Habit {
+        let roll = dice.below(100);
+        match self.part {
+            Part::Silent => Habit::Silent,
+            Part::Stuck if nth == 1 => Habit::Stuck,
+            Part::Failing if nth < 2 => Habit::Failing,
+            Part::Exceptional => Habit::Exceptions,
+            Part::ManyIssues if nth < 4 => Habit::Rotating,
+            Part::ManyIssues => Habit::Flaky,
+            // The first customer is healthy, because it is the one most readers look at.
+            Part::Plain if self.index == 0 => Habit::Reliable,
+            _ => match roll {
+                0..82 => Habit::Reliable,
+                82..91 => Habit::Flaky,
+                91..95 => Habit::Exceptions,
+                95..98 => Habit::Rotating,
+                _ => Habit::Failing,
+            },
+        }
+    }
+
+    fn protected(&mut self, modules: &[Module], tenants: &[Tenant]) -> Vec<ProtectedRow> {
+        let listed = modules
+            .iter()
+            .filter(|module| module.job_type == MICROSOFT_365 && !matches!(module.number, 8 | 10));
+        listed
+            .flat_map(|module| {
+                // One customer in fourteen has rows per tenant, and one has those beside rows without a tenant.
+                let of_tenants: Vec<Option<String>> = match self.index % 14 {
+                    7 => tenants.iter().map(|tenant| Some(tenant.id.clone())).collect(),
+                    0 if self.index > 0 && module.number % 2 == 0 => {
+                        tenants.iter().take(1).map(|tenant| Some(tenant.id.clone())).collect()
+                    }
+                    _ => vec![None],
+                };
+                of_tenants
+                    .into_iter()
+                    .map(|tenant| self.protected_row(module, tenant))
+                    .collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    fn protected_row(&mut self, module: &Module, tenant_id: Option<String>) -> ProtectedRow {
+        let scanned = if module.schedule.is_some() {
+            self.dice.between(50, 20_000)
+        } else {
+            0
+        };
+        let own_storage = self.index.is_multiple_of(5);
+        let size = if scanned == 0 {
+            NO_SIZE.to_owned()
+        } else {
+            self.dice.gigabytes(3000)
+        };
+        let (stored_in_avepoint, stored_in_byos) = if own_storage {
+            (NO_SIZE.to_owned(), size)
+        } else {
+            (size, ABSENT.to_owned())
+        };
+        ProtectedRow {
+            tenant_id,
+            service_type: "Cloud Backup for Microsoft 365".to_owned(),
+            module: module.number,
+            total_scanned: scanned,
+            total_protected: scanned - self.dice.below(scanned / 20 + 1),
+            stored_in_avepoint,
+            stored_in_byos,
+            last_run: None,
+            raw_fields: BTreeMap::new(),
+            growth: None,
+        }
+    }
+
+    fn scan_profiles(&mut self, modules: &[Module], tenants: &[Tenant]) -> Vec<ScanProfile> {
+        if !modules.iter().any(|module| module.job_type == MICROSOFT_365) {
+            return Vec::new();
+        }
+        let count = if self.index == 0 { 3 } else { self.dice.between(1, 3) };
+        (0..count).map(|nth| self.scan_profile(nth, tenants)).collect()
+    }
+
+    fn scan_profile(&mut self, nth: u64, tenants: &[Tenant]) -> ScanProfile {
+        let tenant = tenants.first().cloned().unwrap_or_default();
+        let created = self
+            .rules
+            .started
+            .saturating_sub(self.dice.seconds(100 * DAY, 700 * DAY));
+        let daily = nth == 0 || self.dice.chance(70);
+        let (hour, minute) = (self.dice.below(24), self.dice.below(60));
+        let period = self.rules.compressed(DAY);
+        let fails = self.rules.churn && self.index == 0 && nth == 0;
+        ScanProfile {
+            id: self.dice.uuid(),
+            name: self
+                .dice
+                .pick(&[
+                    "Default profile",
+                    "All \"users\" & groups",
+                    "Überwachung",
+                    "Finance <internal>",
+                ])
+                .to_owned(),
+            scan_mode: self.dice.seconds(0, 1),
+            description: self.dice.pick(&["", "Scans everything", "N/A"]).to_owned(),
+            tenant_id: tenant.id,
+            tenant_domain: tenant.name,
+            created,
+            modified: created.saturating_add(self.dice.seconds(0, 99 * DAY)),
+            impersonation_account: self
+                .dice
+                .chance(30)
+                .then(|| format!("svc-scan{}@example.com", self.index)),
+            archived_mailboxes: self.dice.chance(40),
+            ignore_locked: self.dice.chance(40),
+            daily_scan: if daily {
+                format!("{hour:02}:{minute:02}")
+            } else {
+                "No".to_owned()
+            },
+            out_of_policy_notification: self.dice.chance(30),
+            containers: self.containers(nth),
+            report: DailyReport {
+                status: 2,
+                ..DailyReport::default()
+            },
+            older_spelling: self.index % 3 == 1,
+            raw_fields: BTreeMap::new(),
+            scans: Scans {
+                key: self.dice.next(),
+                phase: self.dice.seconds(0, DAY) % period,
+                period,
+                fails_from: fails.then(|| self.rules.started.saturating_add(self.rules.compressed(12 * HOUR))),
+                is_odd: true,
+                daily,
+                reported: None,
+            },
+        }
+    }
+
+    fn containers(&mut self, nth: u64) -> Vec<Container> {
+        let offset = self
+            .index
+            .saturating_add(usize::try_from(nth).unwrap_or(0))
+            .wrapping_mul(4);
+        let of_microsoft = names::OBJECT_TYPES.iter().filter(|(number, _)| *number < 100);
+        let round = of_microsoft.clone().cycle().skip(offset % of_microsoft.count().max(1));
+        let count = usize::try_from(self.dice.between(3, 6)).unwrap_or(3);
+        round
+            .take(count)
+            .enumerate()
+            .map(|(at, (object_type, word))| Container {
+                name: format!("{word} container {at}"),
+                object_type: *object_type,
+            })
+            .collect()
+    }
+}

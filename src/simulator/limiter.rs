@@ -1,0 +1,34 @@
+//! Rate limit of the host.
+
+use std::time::Instant;
+
+/// A token bucket in real time with a capacity of one second.
+#[derive(Debug)]
+pub(super) struct Limiter {
+    rate: f64,
+    allowance: f64,
+    last: Instant,
+}
+
+impl Limiter {
+    pub(super) fn new(rate: f64) -> Self {
+        Self {
+            rate,
+            allowance: rate.max(1.0),
+            last: Instant::now(),
+        }
+    }
+
+    /// Takes one token. Returns whether there was none.
+    pub(super) fn is_exhausted(&mut self) -> bool {
+        let now = Instant::now();
+        let gained = now.duration_since(self.last).as_secs_f64() * self.rate;
+        self.last = now;
+        self.allowance = (self.allowance + gained).min(self.rate.max(1.0));
+        let exhausted = self.allowance < 1.0;
+        if !exhausted {
+            self.allowance -= 1.0;
+        }
+        exhausted
+    }
+}

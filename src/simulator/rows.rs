@@ -1,0 +1,67 @@
+//! Parts of rows that are the same in both generations.
+
+use serde_json::{Value, json};
+
+use super::answer::{duration, time, with_fields};
+use super::customer::{Customer, ProtectedRow};
+use super::names;
+use super::scan::{Change, ScanProfile};
+use super::world::JobRow;
+
+/// Returns the row of a run; each generation formats type, module and status differently.
+pub(super) fn job_row(
+    JobRow { run, last_modified, .. }: &JobRow<'_>,
+    job_type: Value,
+    module: Value,
+    status: Value,
+) -> Value {
+    let row = json!({
+        "jobType": job_type,
+        "jobModule": module,
+        "status": status,
+        "jobId": run.id,
+        "name": run.name,
+        "totalCount": run.total.to_string(),
+        "failedCount": run.failed.to_string(),
+        "successfulCount": run.successful.to_string(),
+        "skippedCount": run.skipped.to_string(),
+        "warningCount": run.warning.to_string(),
+        "backupSize": run.backup_size,
+        "startTime": time(run.start),
+        "endTime": time(run.end),
+        "jobDuration": duration(run.start, run.end),
+        "lastModifyTime": time(*last_modified),
+    });
+    with_fields(row, &run.raw_fields)
+}
+
+/// Returns the row of a module's protected data, without `raw_fields`.
+pub(super) fn protected_row(customer: &Customer, row: &ProtectedRow) -> Value {
+    json!({
+        "customerId": customer.id,
+        "customer": customer.owner_email,
+        "serviceType": row.service_type,
+        "serviceModule": names::protected_word(row.module),
+        "totalScannedObjects": row.total_scanned,
+        "totalProtectedObjects": row.total_protected,
+        "dataSizeStoredInAvePoint": row.stored_in_avepoint,
+        "dataSizeStoredInBYOS": row.stored_in_byos,
+    })
+}
+
+/// Returns the row of a scan profile.
+pub(super) fn scan_profile_row(profile: &ScanProfile, modified: &str) -> Value {
+    let row = json!({
+        "profileName": profile.name,
+        "profileId": profile.id,
+        "scanMode": profile.scan_mode,
+        "modifiedTime": modified,
+    });
+    with_fields(row, &profile.raw_fields)
+}
+
+/// Returns the objects of a daily report.
+pub(super) fn objects(changes: &[Change]) -> Vec<Value> {
+    let object = |change: &Change| json!({"objectName": change.object, "containerName": change.container});
+    changes.iter().map(object).collect()
+}

@@ -1,0 +1,142 @@
+//! One run of a module, and rows in place of a run.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::dice::Dice;
+
+/// The API's text for an absent value.
+pub(crate) const ABSENT: &str = "N/A";
+
+/// Size of a run that stored nothing, and of every run of Microsoft 365.
+pub(crate) const NO_SIZE: &str = "0 GB";
+
+/// Status numbers of the reference that the simulator uses.
+pub(crate) mod status {
+    pub(crate) const RUNNING: i64 = 1;
+    pub(crate) const FINISHED: i64 = 2;
+    pub(crate) const FAILED: i64 = 3;
+    pub(crate) const FINISHED_WITH_EXCEPTION: i64 = 4;
+    pub(crate) const SKIPPED: i64 = 5;
+    pub(crate) const PENDING: i64 = 6;
+    pub(crate) const FAILED_TO_START: i64 = 7;
+    pub(crate) const CANCELED: i64 = 8;
+    pub(crate) const REJECTED: i64 = 9;
+    pub(crate) const STOPPED: i64 = 10;
+    pub(crate) const DISABLED: i64 = 12;
+    pub(crate) const NOT_STARTED: i64 = 13;
+}
+
+/// One run of a module. Each generation formats it differently.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Run {
+    /// The job id; `N/A` for some runs.
+    pub id: String,
+    /// The job name, which is the backup scope; `N/A` for services without scopes.
+    pub name: String,
+    /// The status as a number of the reference; other numbers are sent unchanged.
+    pub status: i64,
+    /// Objects that the run processed.
+    pub total: u64,
+    /// Objects that failed.
+    pub failed: u64,
+    /// Objects that succeeded.
+    pub successful: u64,
+    /// Objects that were skipped.
+    pub skipped: u64,
+    /// Objects with a warning.
+    pub warning: u64,
+    /// The size as the API formats it, such as `5.01 GB`.
+    pub backup_size: String,
+    /// Start as Unix time.
+    pub start: Option<i64>,
+    /// End as Unix time.
+    pub end: Option<i64>,
+    /// Last modification as Unix time.
+    pub last_modified: Option<i64>,
+    /// JSON fields that replace or extend the row.
+    pub raw_fields: BTreeMap<String, Value>,
+    /// The slot of the schedule that decides how this run continues; `None` if it has ended, or if a test made it.
+    #[serde(skip)]
+    pub slot: Option<i64>,
+}
+
+impl Run {
+    /// Returns a row with this status and no other values.
+    #[must_use]
+    pub fn bare(status: i64) -> Self {
+        Self {
+            id: ABSENT.to_owned(),
+            name: ABSENT.to_owned(),
+            status,
+            backup_size: NO_SIZE.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// Returns the row of a module that never ran.
+    pub(crate) fn not_started() -> Self {
+        Self::bare(status::NOT_STARTED)
+    }
+
+    /// Returns the row of a module that was disabled at this Unix time.
+    pub(crate) fn disabled(since: i64) -> Self {
+        Self {
+            last_modified: Some(since),
+            ..Self::bare(status::DISABLED)
+        }
+    }
+
+    /// Returns the row of a tenants' object scan, which has a status only.
+    pub(crate) fn scan(status: i64) -> Self {
+        const COUNTS: [&str; 6] = [
+            "totalCount",
+            "failedCount",
+            "successfulCount",
+            "skippedCount",
+            "warningCount",
+            "backupSize",
+        ];
+        Self {
+            raw_fields: COUNTS.map(|name| (name.to_owned(), ABSENT.into())).into(),
+            ..Self::bare(status)
+        }
+    }
+
+    /// Returns the Unix time by which runs are sorted.
+    pub(crate) fn instant(&self) -> Option<i64> {
+        self.start.or(self.last_modified).or(self.end)
+    }
+
+    /// Returns whether the run left a restore point.
+    pub(crate) fn is_restore_point(&self) -> bool {
+        matches!(self.status, status::FINISHED | status::FINISHED_WITH_EXCEPTION)
+    }
+
+    /// Sets the counts of a run that has ended, by its status.
+    pub(crate) fn count(&mut self, objects: u64, dice: &mut Dice) {
+        use status::*;
+        let total = objects
+            .saturating_sub(objects / 20)
+            .saturating_add(dice.below(objects / 10 + 1));
+        match self.status {
+            FINISHED => {
+                self.warning = if dice.chance(10) { dice.below(total / 50 + 1) } else { 0 };
+                self.successful = total - self.warning;
+            }
+            FINISHED_WITH_EXCEPTION => {
+                self.failed = dice.between(1, total / 20 + 1).min(total);
+                self.skipped = dice.below(3).min(total - self.failed);
+                self.successful = total - self.failed - self.skipped;
+            }
+            // Some runs fail before they process an object.
+            FAILED => self.failed = if dice.chance(50) { total } else { 0 },
+            SKIPPED => self.skipped = total,
+            CANCELED | STOPPED => self.successful = total / 2,
+            _ => {}
+        }
+        self.total = self.failed + self.successful + self.skipped + self.warning;
+    }
+}

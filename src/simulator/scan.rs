@@ -1,0 +1,154 @@
+//! Scan profiles and their daily reports.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::dice::Dice;
+
+/// A scan profile.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ScanProfile {
+    /// The profile's id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// 0: express, 1: advanced.
+    pub scan_mode: i64,
+    /// A free-text description.
+    pub description: String,
+    /// The tenant that it scans.
+    pub tenant_id: String,
+    /// The domain of that tenant.
+    pub tenant_domain: String,
+    /// Creation as Unix time.
+    pub created: i64,
+    /// Last change as Unix time.
+    pub modified: i64,
+    /// The account used for the scan, if any.
+    pub impersonation_account: Option<String>,
+    /// Whether in-place archived mailboxes are scanned.
+    pub archived_mailboxes: bool,
+    /// Whether locked objects are ignored.
+    pub ignore_locked: bool,
+    /// `No` or `hh:mm`.
+    pub daily_scan: String,
+    /// Whether objects out of policy cause an e-mail.
+    pub out_of_policy_notification: bool,
+    /// The containers.
+    pub containers: Vec<Container>,
+    /// The daily report.
+    pub report: DailyReport,
+    /// Whether the first generation uses the older of two spellings of the fields.
+    pub older_spelling: bool,
+    /// Fields that replace or extend the JSON of the list and the detail.
+    pub raw_fields: BTreeMap<String, Value>,
+    pub(crate) scans: Scans,
+}
+
+/// A container of a scan profile.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Container {
+    /// Its name.
+    pub name: String,
+    /// The object type by number.
+    pub object_type: u16,
+}
+
+/// The daily report of a scan profile.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct DailyReport {
+    /// Unix time of the report; without a report, the profile's last change is used.
+    pub updated: Option<i64>,
+    /// The status of the last scan as a number of the reference.
+    pub status: i64,
+    /// Objects newly registered.
+    pub new: Vec<Change>,
+    /// Objects moved to another container.
+    pub moved: Vec<Change>,
+    /// Objects removed or out of policy.
+    pub removed: Vec<Change>,
+    /// Fields that replace or extend the report's JSON.
+    pub raw_fields: BTreeMap<String, Value>,
+}
+
+/// An object of a daily report.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Change {
+    /// The object.
+    pub object: String,
+    /// Its container.
+    pub container: String,
+}
+
+/// When a profile's scans run, and when they begin to fail.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Scans {
+    pub(crate) key: u64,
+    pub(crate) phase: i64,
+    pub(crate) period: i64,
+    pub(crate) fails_from: Option<i64>,
+    /// Whether scans end in every possible way.
+    pub(crate) is_odd: bool,
+    /// Whether there is a daily scan. Without one there is never a report.
+    pub(crate) daily: bool,
+    #[serde(skip)]
+    pub(crate) reported: Option<i64>,
+}
+
+impl ScanProfile {
+    /// Makes the report that is due at `now`.
+    pub(crate) fn advance(&mut self, now: i64) {
+        let scans = &self.scans;
+        if !scans.daily {
+            return;
+        }
+        let slot = now.saturating_sub(scans.phase).div_euclid(scans.period.max(1));
+        if scans.reported == Some(slot) {
+            return;
+        }
+        let made = slot.saturating_mul(scans.period).saturating_add(scans.phase);
+        let raw_fields = std::mem::take(&mut self.report.raw_fields);
+        self.report = DailyReport {
+            raw_fields,
+            ..report(scans, slot, made, &self.containers)
+        };
+        self.scans.reported = Some(slot);
+    }
+}
+
+/// Returns the daily report of a slot.
+fn report(scans: &Scans, slot: i64, made: i64, containers: &[Container]) -> DailyReport {
+    let mut dice = Dice::of(&[scans.key, slot.cast_unsigned()]);
+    let failed = scans.fails_from.is_some_and(|from| made >= from);
+    let status = match dice.below(20) {
+        _ if failed => 3,
+        _ if !scans.is_odd => 2,
+        0 => 4,
+        1 => 5,
+        2 => 10,
+        _ => 2,
+    };
+    let mut report = DailyReport {
+        updated: Some(made),
+        status,
+        ..DailyReport::default()
+    };
+    if matches!(status, 2 | 4) {
+        report.new = changes(&mut dice, 6, containers);
+        report.moved = changes(&mut dice, 3, containers);
+        report.removed = changes(&mut dice, 3, containers);
+    }
+    report
+}
+
+fn changes(dice: &mut Dice, most: u64, containers: &[Container]) -> Vec<Change> {
+    let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
+    (0..dice.below(most))
+        .map(|_| Change {
+            object: format!("user{}@example.com", dice.below(10_000)),
+            container: dice.pick(&names).to_owned(),
+        })
+        .collect()
+}

@@ -1,0 +1,330 @@
+//! All customers, worst first.
+
+use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::collector::{CollectorId, RansomwareSigns, Target};
+use crate::domain::{Attributes, CustomerId, Timestamp};
+use crate::store::{CollectorSnapshot, State, StatusSnapshot};
+
+/// A finding about a customer, worst first. Several can apply to one customer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CustomerHealth {
+    /// A tenant shows signs of ransomware.
+    Ransomware,
+    /// A module is overdue.
+    Overdue,
+    /// A module is failing.
+    Failing,
+    /// Its backup status is currently unknown.
+    Unknown,
+    /// Values of a collector are not fresh.
+    Outdated,
+    /// A first poll has not ended yet.
+    Pending,
+    /// None of these.
+    Ok,
+}
+
+impl CustomerHealth {
+    /// All of them, worst first.
+    pub const ALL: [Self; 7] = [
+        Self::Ransomware,
+        Self::Overdue,
+        Self::Failing,
+        Self::Unknown,
+        Self::Outdated,
+        Self::Pending,
+        Self::Ok,
+    ];
+}
+
+/// A customer in the list.
+#[derive(Clone, Debug)]
+pub struct CustomerRow {
+    /// The customer.
+    pub id: CustomerId,
+    /// The name of its organization.
+    pub organization: Arc<str>,
+    /// The attributes that the operator assigned to it.
+    pub attributes: Arc<Attributes>,
+    /// Signs of ransomware in its tenants, if there are any; the last known ones while polls fail.
+    pub signs: Option<RansomwareSigns>,
+    /// Number of overdue modules. Restore points are dated facts, so this keeps increasing while data is stale.
+    pub overdue: usize,
+    /// Number of modules that were failing when last polled.
+    pub failing: usize,
+    /// Number of collectors whose values are not fresh.
+    pub outdated: usize,
+    /// Whether its backup status is currently known.
+    pub is_known: bool,
+    /// Whether a first poll has not ended yet.
+    pub is_pending: bool,
+    /// When the first module became or becomes overdue.
+    first_deadline: Option<Timestamp>,
+}
+
+/// All customers, worst first.
+#[derive(Clone, Debug, Default)]
+pub struct CustomerList {
+    rows: Vec<CustomerRow>,
+    /// Whether the state of backups is collected at all.
+    pub is_backup_status_collected: bool,
+}
+
+impl CustomerRow {
+    fn of(id: &CustomerId, snapshot: &StatusSnapshot, collectors: &[CollectorSnapshot<'_>], now: Timestamp) -> Self {
+        let mut row = Self {
+            id: id.clone(),
+            organization: snapshot.organization(id).map(Arc::clone).unwrap_or_default(),
+            attributes: snapshot.attributes(id).map(Arc::clone).unwrap_or_default(),
+            signs: None,
+            overdue: 0,
+            failing: 0,
+            outdated: 0,
+            is_known: false,
+            is_pending: false,
+            first_deadline: None,
+        };
+        let target = Target::Customer(id.clone());
+        for collector in collectors {
+            row.add_poll(collector, &target);
+            row.signs = row.signs.or_else(|| collector.signs_of(id));
+            if let Some(health) = collector.health_of(id) {
+                row.overdue += health.overdue(now);
+                row.failing += health.failing();
+                row.first_deadline = health.first_deadline();
+            }
+        }
+        row
+    }
+
+    /// Adds a collector's newest poll, unless its result applies to all customers: a missing permission, or a poll for
+    /// all.
+    fn add_poll(&mut self, collector: &CollectorSnapshot<'_>, target: &Target) {
+        let poll = collector.poll_of(target);
+        if collector.permitted == Some(false) || poll.is_for_all {
+            return;
+        }
+        self.is_known |= collector.id == CollectorId::JOBS && poll.has_current_values();
+        match poll.state {
+            State::Fresh | State::Unlicensed => {}
+            State::Pending => self.is_pending = true,
+            State::Stale | State::Failed | State::Forbidden => self.outdated += 1,
+        }
+    }
+
+    /// Whether a finding applies to the customer.
+    pub fn is(&self, health: CustomerHealth) -> bool {
+        match health {
+            CustomerHealth::Ransomware => self.signs.is_some(),
+            CustomerHealth::Overdue => self.overdue > 0,
+            CustomerHealth::Failing => self.failing > 0,
+            CustomerHealth::Unknown => !self.is_known && !self.is_pending,
+            CustomerHealth::Outdated => self.outdated > 0,
+            CustomerHealth::Pending => self.is_pending,
+            CustomerHealth::Ok => self.health() == CustomerHealth::Ok,
+        }
+    }
+
+    /// Returns the worst finding that applies to the customer.
+    pub fn health(&self) -> CustomerHealth {
+        let [bad @ .., ok] = CustomerHealth::ALL;
+        bad.into_iter().find(|health| self.is(*health)).unwrap_or(ok)
+    }
+
+    /// Returns the sort key: worst first, and equally bad customers by name.
+    fn rank(&self) -> impl Ord + use<> {
+        let counts = Reverse((self.signs, self.overdue, self.failing, self.outdated));
+        let since = self.first_deadline.filter(|_| self.overdue > 0);
+        let name = (Arc::clone(&self.organization), self.id.clone());
+        (self.health(), counts, since, name)
+    }
+}
+
+impl CustomerList {
+    /// Builds the list from a snapshot.
+    pub fn of(snapshot: &StatusSnapshot, now: Timestamp) -> Self {
+        let collectors: Vec<_> = snapshot.collectors().collect();
+        let customers = snapshot.customers();
+        let mut rows: Vec<CustomerRow> = customers
+            .map(|(id, _)| CustomerRow::of(id, snapshot, &collectors, now))
+            .collect();
+        rows.sort_by_cached_key(CustomerRow::rank);
+        let mut jobs = collectors.iter().filter(|collector| collector.id == CollectorId::JOBS);
+        Self {
+            rows,
+            is_backup_status_collected: jobs.any(|jobs| jobs.permitted != Some(false)),
+        }
+    }
+
+    /// Returns the number of customers.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether the list is empty.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Returns the number of customers to which a finding applies.
+    pub fn count(&self, health: CustomerHealth) -> usize {
+        self.rows.iter().filter(|row| row.is(health)).count()
+    }
+
+    /// Returns the number of customers whose backup status is currently known.
+    pub fn known(&self) -> usize {
+        self.rows.iter().filter(|row| row.is_known).count()
+    }
+
+    /// Returns the values that the attributes of the customers have, in the order of [`Attributes::NAMES`].
+    pub fn attribute_values(&self) -> [BTreeSet<&str>; 3] {
+        let mut values: [BTreeSet<&str>; 3] = Default::default();
+        for row in &self.rows {
+            for (known, value) in values.iter_mut().zip(row.attributes.values()) {
+                known.extend(value);
+            }
+        }
+        values
+    }
+
+    /// Returns the customers that have these attributes, in the order of [`Attributes::NAMES`], or all if none is
+    /// given.
+    pub fn with_attributes(&self, attributes: &[Option<String>; 3]) -> Cow<'_, Self> {
+        if attributes.iter().all(Option::is_none) {
+            return Cow::Borrowed(self);
+        }
+        let is_wanted = |row: &&CustomerRow| {
+            let mut wanted = attributes.iter().zip(row.attributes.values());
+            wanted.all(|(wanted, value)| wanted.is_none() || wanted.as_deref() == value)
+        };
+        Cow::Owned(Self {
+            rows: self.rows.iter().filter(is_wanted).cloned().collect(),
+            is_backup_status_collected: self.is_backup_status_collected,
+        })
+    }
+
+    /// Returns the customers whose name or id contains `text`, ignoring case, worst first. With `health`, only those to
+    /// which it applies.
+    pub fn find(&self, text: &str, health: Option<CustomerHealth>) -> Vec<&CustomerRow> {
+        let text = text.trim().to_lowercase();
+        let contains = |hay: &str| hay.to_lowercase().contains(&text);
+        let rows = self.rows.iter();
+        rows.filter(|row| health.is_none_or(|health| row.is(health)))
+            .filter(|row| text.is_empty() || contains(&row.organization) || contains(row.id.as_str()))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(name: &str, change: impl FnOnce(&mut CustomerRow)) -> CustomerRow {
+        let id = CustomerId::parse(&format!("id-of-{name}"));
+        let mut row = CustomerRow {
+            id: id.unwrap_or_else(|| unreachable!()),
+            organization: Arc::from(name),
+            attributes: Arc::default(),
+            signs: None,
+            overdue: 0,
+            failing: 0,
+            outdated: 0,
+            is_known: true,
+            is_pending: false,
+            first_deadline: None,
+        };
+        change(&mut row);
+        row
+    }
+
+    fn signs(potential_attack: u64, suspicious_objects: u64) -> RansomwareSigns {
+        RansomwareSigns {
+            potential_attack,
+            suspicious_objects,
+            ..RansomwareSigns::default()
+        }
+    }
+
+    fn list(mut rows: Vec<CustomerRow>) -> CustomerList {
+        rows.sort_by_cached_key(CustomerRow::rank);
+        CustomerList {
+            rows,
+            is_backup_status_collected: true,
+        }
+    }
+
+    #[test]
+    fn customers_are_sorted_worst_first_and_counted_per_finding() {
+        let list = list(vec![
+            row("fine", |_| {}),
+            row("pending", |row| (row.is_known, row.is_pending) = (false, true)),
+            row("stale", |row| (row.is_known, row.outdated) = (false, 2)),
+            row("late and failing", |row| (row.overdue, row.failing) = (1, 3)),
+            row("failing", |row| row.failing = 1),
+            row("late", |row| row.overdue = 2),
+            row("off", |row| row.is_known = false),
+            row("suspicious", |row| row.signs = Some(signs(0, 9))),
+            row("attacked", |row| row.signs = Some(signs(1, 0))),
+        ]);
+        let names: Vec<&str> = list.rows.iter().map(|row| &*row.organization).collect();
+        assert_eq!(
+            names,
+            [
+                "attacked",
+                "suspicious",
+                "late",
+                "late and failing",
+                "failing",
+                "stale",
+                "off",
+                "pending",
+                "fine"
+            ]
+        );
+        assert_eq!(
+            CustomerHealth::ALL.map(|health| list.count(health)),
+            [2, 2, 2, 2, 1, 1, 1]
+        );
+        assert_eq!((list.len(), list.known()), (9, 6));
+    }
+
+    #[test]
+    fn customers_are_found_by_name_and_by_id_in_either_case() {
+        let rows = (0..30).map(|number| row(&format!("Contoso {number:02}"), |row| row.failing = number / 29));
+        let list = list(rows.collect());
+        let find = |text, health| list.find(text, health).len();
+        assert_eq!(find(" CONTOSO 2", None), 10);
+        assert_eq!(find("ID-of-contoso 03", None), 1);
+        assert_eq!(find("", Some(CustomerHealth::Failing)), 1);
+        assert_eq!(find("nobody", None), 0);
+    }
+
+    #[test]
+    fn customers_are_found_by_all_of_their_attributes() {
+        let with = |name, tier: &str, team: &str| {
+            let value = |text: &str| (!text.is_empty()).then(|| Box::from(text));
+            row(name, |row| {
+                row.attributes = Arc::new([value(tier), None, value(team)].into())
+            })
+        };
+        let list = list(vec![
+            with("a", "gold", "North"),
+            with("b", "gold", ""),
+            with("c", "", "North"),
+        ]);
+        let found = |tier: Option<&str>, team: Option<&str>| {
+            let wanted = [tier.map(str::to_owned), None, team.map(str::to_owned)];
+            let chosen = list.with_attributes(&wanted);
+            let rows = chosen.find("", None);
+            rows.iter().map(|row| row.organization.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(found(Some("gold"), None), ["a", "b"]);
+        assert_eq!(found(Some("gold"), Some("North")), ["a"]);
+        assert!(found(Some("Gold"), None).is_empty());
+        assert_eq!(list.attribute_values()[0].len(), 1);
+    }
+}

@@ -1,0 +1,99 @@
+//! One customer in detail.
+
+use std::sync::Arc;
+
+use crate::collector::{CollectorId, CommonErrors, Context, RansomwareSigns, Settings, Target, common_errors};
+use crate::domain::{Attributes, CustomerId, JobStatus, ModuleHealth, RunSummary, Timestamp};
+use crate::store::{CollectorSnapshot, PollStatus, StatusSnapshot};
+
+/// One collector's data of a customer.
+pub struct DataSource {
+    /// The collector.
+    pub name: &'static str,
+    /// Its newest poll.
+    pub poll: PollStatus,
+}
+
+/// One customer in detail.
+pub struct CustomerDetail {
+    /// The customer.
+    pub id: CustomerId,
+    /// The name of its organization.
+    pub organization: Arc<str>,
+    /// What the operator says about it.
+    pub attributes: Arc<Attributes>,
+    /// The enabled collectors.
+    pub sources: Vec<DataSource>,
+    /// Its modules, worst first.
+    pub modules: Vec<ModuleHealth>,
+    /// Time of the poll that returned the modules.
+    pub updated: Option<Timestamp>,
+    /// Whether its backup status is currently known.
+    pub is_known: bool,
+    /// Signs of ransomware at its tenants, if there are any, and when they were last read if not lately.
+    pub signs: Option<(RansomwareSigns, Option<Timestamp>)>,
+    /// Reasons why the latest runs failed or skipped objects, by module.
+    pub errors: Vec<CommonErrors>,
+}
+
+impl CustomerDetail {
+    /// Returns a customer of a snapshot; `None` if the snapshot lacks it.
+    pub fn of(id: &CustomerId, snapshot: &StatusSnapshot, settings: &Arc<Settings>, now: Timestamp) -> Option<Self> {
+        let organization = snapshot.organization(id)?;
+        let context = Context::new(now, Arc::clone(settings), Arc::clone(organization));
+        let mut detail = Self {
+            id: id.clone(),
+            organization: Arc::clone(organization),
+            attributes: snapshot.attributes(id).map(Arc::clone).unwrap_or_default(),
+            sources: Vec::new(),
+            modules: Vec::new(),
+            updated: None,
+            is_known: false,
+            signs: None,
+            errors: Vec::new(),
+        };
+        let target = Target::Customer(id.clone());
+        for collector in snapshot.collectors() {
+            let poll = collector.poll_of(&target);
+            if collector.id == CollectorId::JOBS {
+                detail.modules = modules_of(&collector, id, &context);
+                detail.updated = poll.last_success;
+                detail.is_known = collector.permitted != Some(false) && poll.has_current_values();
+            }
+            if let Some(signs) = collector.signs_of(id) {
+                detail.signs = Some((signs, poll.last_success.filter(|_| !poll.has_current_values())));
+            }
+            if let Some(record) = collector.record_of(id).filter(|_| poll.has_current_values()) {
+                detail.errors.extend(common_errors(record));
+            }
+            detail.sources.push(DataSource {
+                name: collector.id.name(),
+                poll,
+            });
+        }
+        // The report of an earlier run does not apply to a recovered module.
+        let modules = &detail.modules;
+        detail.errors.retain(|errors| {
+            modules
+                .iter()
+                .any(|module| errors.is_about(module) && left_something_out(module))
+        });
+        detail.modules.sort_by_cached_key(|module| {
+            let deadline = module.deadline();
+            let names = (module.service.clone(), module.module.clone(), module.scope.clone());
+            (module.state(now), deadline.is_none(), deadline, names)
+        });
+        Some(detail)
+    }
+}
+
+/// Whether the latest completed run is not known to be a full success.
+fn left_something_out(module: &ModuleHealth) -> bool {
+    let is_whole = |run: &RunSummary| run.status == JobStatus::Finished && !run.has_failed_objects;
+    module.latest_completed.as_ref().is_some_and(|run| !is_whole(run))
+}
+
+fn modules_of(collector: &CollectorSnapshot<'_>, id: &CustomerId, context: &Context) -> Vec<ModuleHealth> {
+    let record = collector.record_of(id);
+    record.map_or_else(Vec::new, |record| collector.id.entry().modules(record, id, context))
+}

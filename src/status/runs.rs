@@ -1,0 +1,43 @@
+//! The remembered runs of one customer.
+
+use std::sync::Arc;
+
+use crate::collector::{CollectorId, ModuleRuns, Settings, Target, past_runs};
+use crate::domain::{CustomerId, Timestamp};
+use crate::store::StatusSnapshot;
+
+/// The remembered runs of one customer.
+pub struct CustomerRuns {
+    /// The customer.
+    pub id: CustomerId,
+    /// The name of its organization.
+    pub organization: Arc<str>,
+    /// Time of the poll that listed the newest runs.
+    pub updated: Option<Timestamp>,
+    /// Modules and backup scopes with runs, in alphabetical order.
+    pub modules: Vec<ModuleRuns>,
+}
+
+impl CustomerRuns {
+    /// Returns the runs of a customer of a snapshot; `None` if the snapshot lacks it.
+    pub(super) fn of(id: &CustomerId, snapshot: &StatusSnapshot, settings: &Settings) -> Option<Self> {
+        let mut runs = Self {
+            id: id.clone(),
+            organization: Arc::clone(snapshot.organization(id)?),
+            updated: None,
+            modules: Vec::new(),
+        };
+        if let Some(jobs) = snapshot
+            .collectors()
+            .find(|collector| collector.id == CollectorId::JOBS)
+        {
+            runs.updated = jobs.poll_of(&Target::Customer(id.clone())).last_success;
+            runs.modules = jobs
+                .record_of(id)
+                .map_or_else(Vec::new, |record| past_runs(record, settings));
+        }
+        let names = |runs: &ModuleRuns| (runs.service.clone(), runs.module.clone(), runs.scope.clone());
+        runs.modules.sort_by_cached_key(names);
+        Some(runs)
+    }
+}

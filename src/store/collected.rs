@@ -1,0 +1,178 @@
+//! Data of one collector.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::cow_map::CowMap;
+use super::freshness::{Attempt, Freshness, State};
+use super::{Known, Plan};
+use crate::collector::{CollectorId, Context, Entry, RenderedRecord, Target};
+use crate::domain::{CustomerId, Timestamp};
+use crate::exposition::{Block, Shown, Table};
+
+/// Data of one collector.
+#[derive(Clone, Debug)]
+pub(super) struct Collected {
+    pub(super) id: CollectorId,
+    pub(super) plan: Plan,
+    pub(super) permitted: Option<bool>,
+    /// Which of [`COLLECTOR_SUCCESS`](super::COLLECTOR_SUCCESS) and
+    /// [`COLLECTOR_LAST_SUCCESS`](super::COLLECTOR_LAST_SUCCESS) are not excluded.
+    pub(super) shows: [bool; 2],
+    pub(super) cells: CowMap<CustomerId, Cell>,
+    pub(super) freshness: CowMap<Target, Freshness>,
+    /// Customers that the last complete list of an extra lacked. Their records are removed if the next one lacks them too.
+    pub(super) absent_once: Arc<BTreeSet<CustomerId>>,
+    /// Text of the newest failure, shared by targets with the same failure.
+    pub(super) last_error: Option<Arc<str>>,
+}
+
+impl Collected {
+    pub(super) fn new(id: CollectorId, plan: Plan) -> Self {
+        Self {
+            id,
+            plan,
+            permitted: None,
+            shows: [true; 2],
+            cells: CowMap::default(),
+            freshness: CowMap::default(),
+            absent_once: Arc::default(),
+            last_error: None,
+        }
+    }
+
+    /// Returns whether a target is still polled. A customer may be removed during a poll, whose outcome must not
+    /// restore it.
+    pub(super) fn expects(&self, target: &Target) -> bool {
+        self.freshness.contains_key(target)
+    }
+
+    /// Returns the number of series about freshness.
+    pub(super) fn freshness_series(&self) -> usize {
+        let of_each = self.shows.iter().filter(|shows| **shows).count();
+        of_each * self.freshness.len()
+    }
+
+    /// Renders freshness again, with times of `now` at the latest.
+    pub(super) fn render_freshness(&mut self, now: Timestamp) {
+        for (target, freshness) in self.freshness.iter_mut() {
+            let last_success = freshness.last_success.map(|success| success.min(now));
+            let error = freshness.error.take();
+            let unlicensed_at = freshness.unlicensed_at.map(|at| at.min(now));
+            *freshness = Freshness::new(self.id, target, freshness.attempt, last_success, self.shows);
+            freshness.error = error;
+            freshness.unlicensed_at = unlicensed_at;
+        }
+    }
+
+    /// Returns the records and the freshness of these customers, or of all.
+    pub(super) fn blocks(&self, only: Option<&BTreeSet<Target>>) -> [Vec<Arc<dyn Block>>; 2] {
+        let Some(only) = only else {
+            let mut cells = self.cells.blocks();
+            let held: Vec<HeldRows> = self.cells.values().filter_map(Cell::held_rows).collect();
+            if !held.is_empty() {
+                cells.push(Arc::new(held));
+            }
+            return [cells, self.freshness.blocks()];
+        };
+        let (mut cells, mut held, mut freshness) = (Vec::new(), Vec::new(), Vec::new());
+        for target in only {
+            if let Target::Customer(id) = target
+                && let Some(cell) = self.cells.get(id)
+            {
+                held.extend(cell.held_rows());
+                cells.push((id.clone(), cell.clone()));
+            }
+            if let Some(known) = self.freshness.get(target) {
+                freshness.push((target.clone(), known.clone()));
+            }
+        }
+        [vec![Arc::new(cells), Arc::new(held)], vec![Arc::new(freshness)]]
+    }
+
+    /// Returns the customers by state. Known customers without a poll are pending.
+    pub(super) fn states(&self, customers: &CowMap<CustomerId, Known>, now: Timestamp) -> BTreeMap<State, usize> {
+        let mut states = BTreeMap::from(State::ALL.map(|state| (state, 0)));
+        let state = |freshness: &Freshness| freshness.state(self.plan.stale_after, now);
+        let mut rest = customers.len();
+        if let Some(of_all) = self.freshness.get(&Target::Partner) {
+            *states.entry(state(of_all)).or_default() += std::mem::take(&mut rest);
+        } else {
+            // Both are sorted, so one pass finds the known customers among the polled ones.
+            let mut known = customers.keys().peekable();
+            for (target, freshness) in self.freshness.iter() {
+                let Target::Customer(id) = target else { continue };
+                while known.next_if(|known| *known < id).is_some() {}
+                if known.next_if(|known| *known == id).is_some() {
+                    *states.entry(state(freshness)).or_default() += 1;
+                    rest = rest.saturating_sub(1);
+                }
+            }
+        }
+        *states.entry(State::Pending).or_default() += rest;
+        states
+    }
+
+    pub(super) fn note(&mut self, target: &Target, attempt: Attempt, success: Option<Timestamp>) {
+        let before = self.freshness.get(target).and_then(|known| known.last_success);
+        let freshness = Freshness::new(self.id, target, attempt, success.or(before), self.shows);
+        self.freshness.insert(target.clone(), freshness);
+    }
+}
+
+/// A record and the time of its poll.
+#[derive(Clone, Debug)]
+pub(super) struct Cell {
+    pub(super) kept: RenderedRecord,
+    pub(super) good_at: Timestamp,
+    /// The same for rows held because later responses had invalid rows.
+    pub(super) held_at: Timestamp,
+}
+
+impl Cell {
+    pub(super) fn samples(&self) -> usize {
+        self.kept.samples()
+    }
+
+    /// Renders the record again, with other settings or another name.
+    pub(super) fn render_anew(&mut self, entry: &Entry, id: &CustomerId, context: &Context) {
+        if let Some((rendered, _)) = entry.render(Arc::clone(&self.kept.record), id, context) {
+            self.kept = rendered;
+        }
+    }
+}
+
+impl Block for Vec<(CustomerId, Cell)> {
+    fn shown(&self, position: usize) -> Option<Shown<'_>> {
+        self.get(position).map(|(_, cell)| Shown {
+            tables: &cell.kept.tables,
+            good_at: Some(cell.good_at),
+        })
+    }
+}
+
+/// The held rows of a record, and the time of their poll.
+#[derive(Debug)]
+pub(super) struct HeldRows {
+    pub(super) tables: Arc<[Table]>,
+    pub(super) at: Timestamp,
+}
+
+impl Cell {
+    pub(super) fn held_rows(&self) -> Option<HeldRows> {
+        let tables = Some(&self.kept.held).filter(|tables| !tables.is_empty())?;
+        Some(HeldRows {
+            tables: Arc::clone(tables),
+            at: self.held_at,
+        })
+    }
+}
+
+impl Block for Vec<HeldRows> {
+    fn shown(&self, position: usize) -> Option<Shown<'_>> {
+        self.get(position).map(|held| Shown {
+            tables: &held.tables,
+            good_at: Some(held.at),
+        })
+    }
+}

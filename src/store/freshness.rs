@@ -1,0 +1,135 @@
+//! Freshness of stored data.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::LastError;
+use crate::collector::{CollectorId, Target};
+use crate::domain::Timestamp;
+use crate::exposition::{Block, Metric, Shown, Table};
+
+/// Result of the newest poll, per collector and customer.
+pub const COLLECTOR_SUCCESS: Metric = Metric::gauge(
+    "elements_exporter_collector_success",
+    "1 if the newest poll returned a complete answer, 0 otherwise; customer_id is empty for a poll of all customers",
+)
+.dated()
+.labels(FRESHNESS_LABELS);
+
+/// Time of the last complete poll, per collector and customer.
+pub const COLLECTOR_LAST_SUCCESS: Metric = Metric::timestamp(
+    "elements_exporter_collector_last_success_timestamp_seconds",
+    "Latest poll with a complete answer, Unix time; 0 if none yet",
+)
+.labels(FRESHNESS_LABELS);
+
+const FRESHNESS_LABELS: &[&str] = &["collector", "customer_id"];
+
+/// State of a customer's data in one collector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    /// The newest poll succeeded and is not older than `stale_after`.
+    Fresh,
+    /// The last successful poll is older than `stale_after`.
+    Stale,
+    /// The newest poll failed; the last successful one is younger than `stale_after` or does not exist.
+    Failed,
+    /// Status 403.
+    Forbidden,
+    /// The customer lacks the service that the collector reads.
+    Unlicensed,
+    /// No poll has finished yet.
+    Pending,
+}
+
+impl State {
+    /// All states.
+    pub const ALL: [Self; 6] = [
+        Self::Fresh,
+        Self::Stale,
+        Self::Failed,
+        Self::Forbidden,
+        Self::Unlicensed,
+        Self::Pending,
+    ];
+
+    /// Returns the label value.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Stale => "stale",
+            Self::Failed => "failed",
+            Self::Forbidden => "forbidden",
+            Self::Unlicensed => "unlicensed",
+            Self::Pending => "pending",
+        }
+    }
+}
+
+/// Result of the newest poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Attempt {
+    Pending,
+    Succeeded,
+    Failed,
+    Forbidden,
+    Unlicensed,
+}
+
+/// Freshness of one target.
+#[derive(Clone, Debug)]
+pub(super) struct Freshness {
+    pub(super) attempt: Attempt,
+    pub(super) last_success: Option<Timestamp>,
+    /// When the target was last found to lack the service, if it was by the newest poll.
+    pub(super) unlicensed_at: Option<Timestamp>,
+    pub(super) tables: Arc<[Table]>,
+    /// The error of the newest poll, if it failed since the start.
+    pub(super) error: Option<LastError>,
+}
+
+impl Freshness {
+    pub(super) fn new(
+        collector: CollectorId,
+        target: &Target,
+        attempt: Attempt,
+        last_success: Option<Timestamp>,
+        shows: [bool; 2],
+    ) -> Self {
+        let labels = [("collector", collector.name()), ("customer_id", target.customer_id())];
+        let success = f64::from(attempt == Attempt::Succeeded);
+        let last = last_success.map_or(0.0, Timestamp::as_unix_seconds);
+        let [shows_success, shows_last] = shows;
+        let values = [shows_success.then_some(success), shows_last.then_some(last)];
+        let table = Table::single(&labels, &values);
+        Self {
+            attempt,
+            last_success,
+            unlicensed_at: None,
+            tables: Arc::new([table]),
+            error: None,
+        }
+    }
+
+    pub(super) fn state(&self, stale_after: Duration, now: Timestamp) -> State {
+        let stale = self.last_success.is_some_and(|success| now > success.plus(stale_after));
+        match self.attempt {
+            Attempt::Pending if self.last_success.is_none() => State::Pending,
+            Attempt::Forbidden => State::Forbidden,
+            Attempt::Unlicensed => State::Unlicensed,
+            _ if stale => State::Stale,
+            Attempt::Succeeded => State::Fresh,
+            Attempt::Failed | Attempt::Pending => State::Failed,
+        }
+    }
+}
+
+impl Block for Vec<(Target, Freshness)> {
+    fn shown(&self, position: usize) -> Option<Shown<'_>> {
+        self.get(position).map(|(_, freshness)| Shown {
+            tables: &freshness.tables,
+            good_at: None,
+        })
+    }
+}

@@ -1,0 +1,122 @@
+//! Job runs that were seen to end, until they are logged.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::collector::EndedRun;
+use crate::domain::CustomerId;
+
+/// The most runs that wait to be logged, as while the state cannot be saved: those of ten thousand customers in an hour.
+const MAX_WAITING: usize = 10_000;
+
+/// A job run that was seen to end, with its customer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunEvent {
+    /// The customer.
+    pub customer: CustomerId,
+    /// The name of its organization.
+    pub organization: Arc<str>,
+    /// The run.
+    pub ended: EndedRun,
+}
+
+/// Events in the order of their polls.
+#[derive(Debug, Default)]
+pub(super) struct RunEvents(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    events: VecDeque<RunEvent>,
+    dropped: u64,
+}
+
+impl RunEvents {
+    pub(super) fn add(&self, events: impl IntoIterator<Item = RunEvent>) {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.events.extend(events);
+        waiting.drop_oldest();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.events.is_empty()
+    }
+
+    pub(super) fn take(&self) -> (Vec<RunEvent>, u64) {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (waiting.events.drain(..).collect(), std::mem::take(&mut waiting.dropped))
+    }
+
+    pub(super) fn put_back(&self, (events, dropped): (Vec<RunEvent>, u64)) {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for event in events.into_iter().rev() {
+            waiting.events.push_front(event);
+        }
+        waiting.dropped += dropped;
+        waiting.drop_oldest();
+    }
+}
+
+impl Waiting {
+    fn drop_oldest(&mut self) {
+        let over = self.events.len().saturating_sub(MAX_WAITING);
+        self.events.drain(..over);
+        self.dropped += u64::try_from(over).unwrap_or(u64::MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+    use crate::domain::{JobStatus, PastRun};
+
+    fn event(id: usize) -> RunEvent {
+        let run = PastRun {
+            id: Some(id.to_string().into()),
+            status: JobStatus::Finished,
+            start: None,
+            end: None,
+            processed: None,
+            successful: None,
+            failed: None,
+            skipped: None,
+            warning: None,
+        };
+        RunEvent {
+            customer: CustomerId::parse("caf94a75-2cc6-43aa-b04b-794c8baf5ea3").unwrap(),
+            organization: Arc::from("Contoso"),
+            ended: EndedRun {
+                service: Cow::Borrowed("Microsoft 365"),
+                module: Cow::Borrowed("OneDrive"),
+                scope: None,
+                run,
+            },
+        }
+    }
+
+    #[test]
+    fn what_is_put_back_comes_first_again() {
+        let events = RunEvents::default();
+        events.add([event(1), event(2)]);
+        let taken = events.take();
+        assert!(events.is_empty());
+        events.add([event(3)]);
+        events.put_back(taken);
+        assert_eq!(events.take(), (vec![event(1), event(2), event(3)], 0));
+    }
+
+    #[test]
+    fn the_oldest_are_dropped_and_counted() {
+        let events = RunEvents::default();
+        events.add((0..MAX_WAITING).map(event));
+        events.add([event(MAX_WAITING)]);
+        let taken = events.take();
+        assert_eq!((taken.0.len(), &taken.0[0], taken.1), (MAX_WAITING, &event(1), 1));
+        events.add([event(0)]);
+        events.put_back(taken);
+        let (kept, dropped) = events.take();
+        assert_eq!((kept.len(), dropped, kept.last()), (MAX_WAITING, 2, Some(&event(0))));
+    }
+}

@@ -1,0 +1,443 @@
+//! The state file: its path behind links, whether it may be replaced, and its lock.
+//!
+//! The path comes from the configuration and may be wrong. Therefore only a state file is ever replaced or moved, and
+//! only by one exporter at a time.
+
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
+
+use super::state::{self, SavedState};
+use crate::text_file::BYTE_ORDER_MARK;
+
+/// First bytes of every state file, of any version.
+const BEGINNING: &[u8] = b"{\"state\":";
+
+/// Symbolic links followed to a file that does not exist yet: as many as Linux follows to an existing one.
+const MAX_LINKS: usize = 40;
+
+/// Maximum size of a lock file: a process id and a line feed.
+const MAX_PID_BYTES: u64 = 16;
+
+/// Reason why a path cannot be used for the state file.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The path leads to something other than a regular file.
+    #[error("{} is {kind}; expected a regular file, or a path at which one can be created", path.display())]
+    NotRegular {
+        /// The path.
+        path: PathBuf,
+        /// Type of the file.
+        kind: &'static str,
+    },
+    /// The path leads to another kind of file.
+    #[error("{} is not a state file and was not changed; expected a state file, an empty file, or none", path.display())]
+    Foreign {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The path leads nowhere, or to an unreadable file.
+    #[error("cannot read {}", path.display())]
+    Unreachable {
+        /// The path.
+        path: PathBuf,
+        /// The error of the system.
+        #[source]
+        source: io::Error,
+    },
+    /// Another exporter has locked it.
+    #[error("{} is in use by {}; expected a state file for each exporter", path.display(), holder(*pid))]
+    InUse {
+        /// The path.
+        path: PathBuf,
+        /// The process that locked it, if the lock file contains it.
+        pid: Option<u32>,
+    },
+    /// The file system failed.
+    #[error("{}: {doing}", path.display())]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// The operation.
+        doing: &'static str,
+        /// The error of the system.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Returns whether the configuration is the cause, rather than a disk that is full, read-only or temporarily
+    /// missing.
+    pub fn is_configuration(&self) -> bool {
+        !matches!(self, Self::Io { .. })
+    }
+}
+
+fn holder(pid: Option<u32>) -> String {
+    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+}
+
+fn io_error(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { path, doing, source }
+}
+
+/// Checks that a path leads to a state file, to an empty file, or to nothing, without changing it. Returns the file
+/// behind symbolic links.
+///
+/// # Errors
+/// Returns an error if it leads to anything else.
+pub fn resolve(path: &Path) -> Result<PathBuf, Error> {
+    if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        return Err(Error::NotRegular {
+            path: path.to_owned(),
+            kind: "the name of a directory",
+        });
+    }
+    let target = match open(path)? {
+        None => follow(path)?,
+        Some(file) => {
+            check_beginning(path, file)?;
+            fs::canonicalize(path).map_err(|source| unreachable(path, source))?
+        }
+    };
+    match target.file_name() {
+        Some(_) => Ok(target),
+        None => Err(Error::NotRegular {
+            path: path.to_owned(),
+            kind: "not the name of a file",
+        }),
+    }
+}
+
+/// Opens a regular file for reading; `None` if there is none. Other files are not opened: opening a FIFO blocks, and
+/// opening a device can have side effects.
+pub(super) fn open(path: &Path) -> Result<Option<File>, Error> {
+    let opened = fs::metadata(path).and_then(|metadata| {
+        if !metadata.is_file() {
+            return Ok(Err(metadata));
+        }
+        // A FIFO may have replaced the file in the meantime.
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+        options.open(path).map(Ok)
+    });
+    match opened {
+        Ok(Ok(file)) => Ok(Some(file)),
+        Ok(Err(metadata)) => Err(not_regular(path, &metadata)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unreachable(path, error)),
+    }
+}
+
+fn not_regular(path: &Path, metadata: &Metadata) -> Error {
+    let of = metadata.file_type();
+    let kinds = [
+        (of.is_dir(), "a directory"),
+        (of.is_symlink(), "a symbolic link"),
+        (of.is_fifo(), "a FIFO"),
+        (of.is_socket(), "a socket"),
+    ];
+    Error::NotRegular {
+        path: path.to_owned(),
+        kind: kinds
+            .into_iter()
+            .find_map(|(is, kind)| is.then_some(kind))
+            .unwrap_or("a device"),
+    }
+}
+
+/// Distinguishes an invalid path from a failing file system, which may recover.
+fn unreachable(path: &Path, source: io::Error) -> Error {
+    const WRONG: [Errno; 5] = [
+        Errno::ACCESS,
+        Errno::PERM,
+        Errno::NOTDIR,
+        Errno::LOOP,
+        Errno::NAMETOOLONG,
+    ];
+    let path = path.to_owned();
+    if Errno::from_io_error(&source).is_some_and(|error| WRONG.contains(&error)) {
+        Error::Unreachable { path, source }
+    } else {
+        let doing = "cannot be read";
+        Error::Io { path, doing, source }
+    }
+}
+
+/// Checks the first bytes of a state file. A truncated file passes, however short it is.
+fn check_beginning(path: &Path, file: File) -> Result<(), Error> {
+    let metadata = file.metadata().map_err(io_error(path, "cannot be read"))?;
+    if !metadata.is_file() {
+        return Err(not_regular(path, &metadata));
+    }
+    let mut beginning = Vec::new();
+    let longest = u64::try_from(BYTE_ORDER_MARK.len() + BEGINNING.len()).unwrap_or(u64::MAX);
+    file.take(longest)
+        .read_to_end(&mut beginning)
+        .map_err(io_error(path, "cannot be read"))?;
+    let beginning = beginning.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&beginning);
+    if BEGINNING.starts_with(beginning.get(..BEGINNING.len()).unwrap_or(beginning)) {
+        Ok(())
+    } else {
+        Err(Error::Foreign { path: path.to_owned() })
+    }
+}
+
+/// Follows symbolic links to the file to create.
+fn follow(path: &Path) -> Result<PathBuf, Error> {
+    let mut target = path.to_owned();
+    for _ in 0..=MAX_LINKS {
+        match fs::read_link(&target) {
+            Ok(next) => target = parent(&target).join(next),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => {
+                // The future name of the file. Without its directory it cannot be created anyway.
+                let directory = fs::canonicalize(parent(&target));
+                let named = directory.ok().zip(target.file_name());
+                return Ok(named.map_or_else(|| target.clone(), |(directory, name)| directory.join(name)));
+            }
+            Err(error) => return Err(unreachable(path, error)),
+        }
+    }
+    Err(unreachable(path, Errno::LOOP.into()))
+}
+
+/// Returns the directory of a file; for a bare name, the working directory.
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Returns the path with a suffix.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+/// Returns whether a temporary file exists beside the state. Returns an error if the exporter did not create it.
+fn is_left_over(path: &Path) -> Result<bool, Error> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(unreachable(path, error)),
+        Ok(metadata) if !metadata.is_file() => return Err(not_regular(path, &metadata)),
+        Ok(_) => {}
+    }
+    match open(path)? {
+        Some(file) => check_beginning(path, file).map(|()| true),
+        None => Ok(false),
+    }
+}
+
+/// Removes the temporary file of a process that was killed while saving.
+fn remove_left_over(target: &Path) -> Result<(), Error> {
+    let temporary = beside(target, TEMPORARY);
+    if is_left_over(&temporary)? {
+        fs::remove_file(&temporary).map_err(io_error(&temporary, "cannot be removed"))?;
+    }
+    Ok(())
+}
+
+/// Suffix of the temporary file.
+const TEMPORARY: &str = ".new";
+
+/// Replaces a file atomically. Only its owner may read it, because it contains the names of all customers. Returns the
+/// new file, locked.
+///
+/// # Errors
+/// Returns an error if the file system does; none of the new content remains then.
+pub(super) fn replace(target: &Path, write: impl FnOnce(File) -> io::Result<File>) -> Result<File, Error> {
+    remove_left_over(target)?;
+    let directory = parent(target);
+    let mut prefix = OsString::from(target.file_name().unwrap_or_default());
+    prefix.push(TEMPORARY);
+    // The name is constant, so that the next start finds the file after a kill.
+    let temporary = tempfile::Builder::new()
+        .prefix(&prefix)
+        .rand_bytes(0)
+        .tempfile_in(directory)
+        .map_err(io_error(target, "cannot be written beside it"))?;
+    let (file, temporary) = temporary.into_parts();
+    let file = write(file).map_err(io_error(target, "cannot be written"))?;
+    file.sync_all().map_err(io_error(target, "cannot be synced to disk"))?;
+    // No other process has the file yet, so locking fails only if the file system has no locks.
+    let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
+    temporary
+        .persist(target)
+        .map_err(|failed| io_error(target, "cannot be replaced")(failed.error))?;
+    // The rename is durable only after the directory is synced. If that fails, a power failure leaves the old state in
+    // the worst case.
+    if let Ok(directory) = File::open(directory) {
+        let _ = directory.sync_all();
+    }
+    Ok(file)
+}
+
+/// The state file of a running exporter, locked against others.
+pub struct StateFile {
+    path: PathBuf,
+    held: Mutex<Option<Held>>,
+    /// Whether an unreadable state file has yet to be set aside.
+    is_damaged: AtomicBool,
+}
+
+/// Locks of the state file. One is on a file beside it, because each save replaces the state file. The other is on the
+/// state file itself, which may have another name as a hard link. The kernel releases both when the process ends. Both
+/// are `None` if the file system has no locks, or there is no file yet.
+struct Held {
+    target: PathBuf,
+    _lock: Option<File>,
+    state: Option<File>,
+}
+
+impl StateFile {
+    /// Locks the file at `path`, and removes the temporary file of a process that was killed while saving. A read-only
+    /// file system is not an error, because each save tries again.
+    ///
+    /// # Errors
+    /// Returns an error if the path is unusable, or another exporter has locked it.
+    pub fn open(path: PathBuf) -> Result<Self, Error> {
+        let file = Self {
+            path,
+            held: Mutex::default(),
+            is_damaged: AtomicBool::new(false),
+        };
+        match file.hold() {
+            Err(error) if error.is_configuration() => Err(error),
+            _ => Ok(file),
+        }
+    }
+
+    /// Returns the configured path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the file that the path leads to now, locked.
+    fn hold(&self) -> Result<PathBuf, Error> {
+        let target = resolve(&self.path)?;
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.as_ref().is_none_or(|held| held.target != target) {
+            // Released first, because the other path may be a name of the same file.
+            *held = None;
+            let lock = lock(&target)?;
+            let state = lock_itself(&target)?;
+            // Files of others stay, and cause the save to fail if they are in the way.
+            let _ = remove_left_over(&target);
+            *held = Some(Held {
+                target: target.clone(),
+                _lock: lock,
+                state,
+            });
+        }
+        Ok(target)
+    }
+
+    /// Saves the state.
+    ///
+    /// # Errors
+    /// Returns an error if the file system does, the path now leads elsewhere, or a damaged state cannot be set aside.
+    pub fn save(&self, saved: &SavedState) -> Result<(), state::Error> {
+        let target = self.hold()?;
+        if self.is_damaged.load(Ordering::Relaxed) {
+            self.set_aside()?;
+        }
+        let state = saved.replace(&target)?;
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = held.as_mut().filter(|held| held.target == target) {
+            held.state = Some(state);
+        }
+        Ok(())
+    }
+
+    /// Sets aside a state file that cannot be restored, so that the next save does not destroy it. Returns its new
+    /// path.
+    ///
+    /// # Errors
+    /// Returns an error if the file system does, or the new path exists.
+    pub fn set_aside(&self) -> Result<PathBuf, Error> {
+        self.is_damaged.store(true, Ordering::Relaxed);
+        let target = self.hold()?;
+        let aside = beside(&target, ".unusable");
+        is_left_over(&aside)?;
+        match fs::rename(&target, &aside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error(&target, "cannot be set aside")(error));
+            }
+            _ => self.is_damaged.store(false, Ordering::Relaxed),
+        }
+        Ok(aside)
+    }
+}
+
+/// Locks the file beside the state; `None` if the file system has no locks.
+fn lock(target: &Path) -> Result<Option<File>, Error> {
+    let path = beside(target, ".lock");
+    let failed = |source| io_error(&path, "cannot be locked")(source);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
+    let mut file = options.open(&path).map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(failed(io::ErrorKind::AlreadyExists.into()));
+    }
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {
+            // The id is only used in the error message of another process.
+            let _ = write_pid(&mut file);
+            Ok(Some(file))
+        }
+        Err(Errno::WOULDBLOCK) => Err(Error::InUse {
+            path: target.to_owned(),
+            pid: read_pid(&mut file),
+        }),
+        Err(error) if has_no_locks(error) => Ok(None),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+/// Locks the state file itself, if it exists.
+fn lock_itself(target: &Path) -> Result<Option<File>, Error> {
+    let Some(file) = open(target)? else { return Ok(None) };
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(Errno::WOULDBLOCK) => Err(Error::InUse {
+            path: target.to_owned(),
+            pid: None,
+        }),
+        Err(error) if has_no_locks(error) => Ok(None),
+        Err(error) => Err(io_error(target, "cannot be locked")(error.into())),
+    }
+}
+
+/// Returns whether a file system has no locks, or none for files opened read-only.
+fn has_no_locks(error: Errno) -> bool {
+    const NONE: [Errno; 5] = [Errno::NOSYS, Errno::OPNOTSUPP, Errno::NOLCK, Errno::INVAL, Errno::BADF];
+    NONE.contains(&error)
+}
+
+fn read_pid(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(MAX_PID_BYTES).read_to_string(&mut text).ok()?;
+    text.trim_end().parse().ok()
+}
+
+/// Writes the process id. A file that contains anything else is left untouched.
+fn write_pid(file: &mut File) -> io::Result<()> {
+    if file.metadata()?.len() > 0 && read_pid(file).is_none() {
+        return Ok(());
+    }
+    file.rewind()?;
+    file.set_len(0)?;
+    writeln!(file, "{}", std::process::id())
+}

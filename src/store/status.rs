@@ -1,0 +1,201 @@
+//! View of the store for the status page.
+
+use std::sync::Arc;
+
+use super::cow_map::CowMap;
+use super::{Collected, Freshness, Known, Overview, State, Store};
+use crate::api::{self, Endpoint};
+use crate::collector::{CollectorId, PerCollector, RansomwareSigns, Record, Target, ransomware_signs};
+use crate::domain::{Attributes, CustomerId, HealthSummary, Timestamp};
+use crate::error_chain::error_chain;
+
+/// Maximum length of the stored text of a failure: twice the longest that the exporter writes itself. The log has the
+/// full text.
+const MAX_ERROR_CHARS: usize = 400;
+
+/// The error of the newest poll of a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastError {
+    /// The failure as logged, without secrets and URLs. Shared by all targets with the same failure.
+    pub text: Arc<str>,
+    /// When the poll ended.
+    pub at: Timestamp,
+    /// Whether there was no response, or one that means that the API is down.
+    pub is_outage: bool,
+}
+
+/// The newest poll of a target.
+#[derive(Clone, Debug)]
+pub struct PollStatus {
+    /// Freshness of the values.
+    pub state: State,
+    /// Whether one poll fetches all customers.
+    pub is_for_all: bool,
+    /// Time of the last successful poll.
+    pub last_success: Option<Timestamp>,
+    /// The error of the newest poll.
+    pub error: Option<LastError>,
+}
+
+impl PollStatus {
+    /// Returns whether there are values that are not stale, even if the newest poll failed.
+    pub fn has_current_values(&self) -> bool {
+        matches!(self.state, State::Fresh | State::Failed) && self.last_success.is_some()
+    }
+}
+
+/// A consistent view of the store. It shares the store's blocks, so reading it blocks no poll.
+#[derive(Debug)]
+pub struct StatusSnapshot {
+    customers: CowMap<CustomerId, Known>,
+    collected: PerCollector<Collected>,
+    now: Timestamp,
+}
+
+/// An enabled collector of a snapshot.
+#[derive(Clone, Copy, Debug)]
+pub struct CollectorSnapshot<'a> {
+    /// The collector.
+    pub id: CollectorId,
+    /// Whether its permission is granted, `None` before that is known.
+    pub permitted: Option<bool>,
+    collected: &'a Collected,
+    snapshot: &'a StatusSnapshot,
+}
+
+impl Store {
+    /// Stores the error of a target's newest poll if that poll is recorded as failed.
+    pub fn explain(
+        &self,
+        collector: CollectorId,
+        target: &Target,
+        error: &(dyn std::error::Error + 'static),
+        endpoint: Endpoint,
+        now: Timestamp,
+    ) {
+        let text = format!("{endpoint}: {}", error_chain(error));
+        let text: String = text.chars().take(MAX_ERROR_CHARS).collect();
+        let mut inner = self.lock();
+        let collected = inner.collected.get_mut(collector);
+        let Some(freshness) = collected.freshness.get_mut(target) else {
+            return;
+        };
+        // In an outage all targets fail alike and share one text.
+        let text = match &collected.last_error {
+            Some(last) if **last == *text => Arc::clone(last),
+            _ => Arc::from(text),
+        };
+        collected.last_error = Some(Arc::clone(&text));
+        freshness.error = Some(LastError {
+            text,
+            at: now,
+            is_outage: error.downcast_ref().is_some_and(api::Error::is_outage),
+        });
+    }
+
+    /// Returns the contents at `now`.
+    pub fn status_snapshot(&self, now: Timestamp) -> StatusSnapshot {
+        let inner = self.lock();
+        StatusSnapshot {
+            customers: inner.customers.clone(),
+            collected: inner.collected.clone(),
+            now,
+        }
+    }
+}
+
+impl StatusSnapshot {
+    /// Returns the customers by id, with the names of their organizations.
+    pub fn customers(&self) -> impl Iterator<Item = (&CustomerId, &Arc<str>)> {
+        self.customers.iter().map(|(id, known)| (id, &known.organization))
+    }
+
+    /// Returns the name of a customer's organization; `None` if the customer is unknown.
+    pub fn organization(&self, id: &CustomerId) -> Option<&Arc<str>> {
+        self.customers.get(id).map(|known| &known.organization)
+    }
+
+    /// Returns the attributes of a customer; `None` if no row fits.
+    pub fn attributes(&self, id: &CustomerId) -> Option<&Arc<Attributes>> {
+        self.customers.get(id)?.attributes.as_ref()
+    }
+
+    /// Returns the enabled collectors.
+    pub fn collectors(&self) -> impl Iterator<Item = CollectorSnapshot<'_>> {
+        let enabled = self.collected.values().filter(|collected| collected.plan.enabled);
+        enabled.map(|collected| CollectorSnapshot {
+            id: collected.id,
+            permitted: collected.permitted,
+            collected,
+            snapshot: self,
+        })
+    }
+}
+
+impl CollectorSnapshot<'_> {
+    /// Returns its schedule, and its customers by state.
+    pub fn overview(&self) -> Overview {
+        Overview {
+            collector: self.id,
+            name: self.id.name(),
+            plan: self.collected.plan,
+            permitted: self.permitted,
+            customers: self.collected.states(&self.snapshot.customers, self.snapshot.now),
+        }
+    }
+
+    /// Returns whether one poll fetches all customers.
+    pub fn polls_all_at_once(&self) -> bool {
+        self.collected.freshness.contains_key(&Target::Partner)
+    }
+
+    /// Returns the newest poll of a customer, individual or in bulk.
+    pub fn poll_of(&self, customer: &Target) -> PollStatus {
+        let for_all = self.collected.freshness.get(&Target::Partner);
+        let freshness = for_all.or_else(|| self.collected.freshness.get(customer));
+        let stale_after = self.collected.plan.stale_after;
+        PollStatus {
+            state: freshness.map_or(State::Pending, |known| known.state(stale_after, self.snapshot.now)),
+            is_for_all: for_all.is_some(),
+            last_success: freshness.and_then(|known| known.last_success),
+            error: freshness.and_then(|known| known.error.clone()),
+        }
+    }
+
+    /// Returns the record of a customer.
+    pub fn record_of(&self, id: &CustomerId) -> Option<&dyn Record> {
+        self.collected.cells.get(id).map(|cell| &*cell.kept.record)
+    }
+
+    /// Returns the signs of ransomware in the record of a customer, if it has some and the service.
+    pub fn signs_of(&self, id: &CustomerId) -> Option<RansomwareSigns> {
+        let signs = ransomware_signs(self.record_of(id)?)?;
+        let state = self.poll_of(&Target::Customer(id.clone())).state;
+        (state != State::Unlicensed).then_some(signs)
+    }
+
+    /// Returns the health of a customer's modules, if it has any.
+    pub fn health_of(&self, id: &CustomerId) -> Option<&HealthSummary> {
+        self.collected.cells.get(id)?.kept.health.as_deref()
+    }
+
+    /// Returns the time of the last successful poll of any target.
+    pub fn newest_success(&self) -> Option<Timestamp> {
+        self.polls().filter_map(|poll| poll.last_success).max()
+    }
+
+    /// Returns the time since which every target has been polled successfully; `None` if one never was.
+    pub fn oldest_success(&self) -> Option<Timestamp> {
+        let successes: Option<Vec<Timestamp>> = self.polls().map(|poll| poll.last_success).collect();
+        successes?.into_iter().min()
+    }
+
+    /// Returns the errors of the newest polls of all targets.
+    pub fn errors(&self) -> impl Iterator<Item = &LastError> {
+        self.polls().filter_map(|poll| poll.error.as_ref())
+    }
+
+    fn polls(&self) -> impl Iterator<Item = &Freshness> {
+        self.collected.freshness.values()
+    }
+}

@@ -1,0 +1,180 @@
+//! Reader of small files, most of them text: secrets, certificates, keys and configuration.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+/// UTF-8 byte order mark, which editors on Windows write before a text. It is not part of the text.
+pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Reason why a file cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operating system returned an error.
+    #[error("cannot read {path}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A pipe, directory or device.
+    #[error("{path} is not a regular file; expected one, because it is reread")]
+    NotRegular {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is too large.
+    #[error("{path} is larger than {limit} bytes; is it the right file?")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Maximum size.
+        limit: u64,
+    },
+    /// Not UTF-8.
+    #[error("{path} is not UTF-8 text; save it as UTF-8")]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl Error {
+    /// The file.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Unreadable { path, .. }
+            | Self::NotRegular { path }
+            | Self::TooLarge { path, .. }
+            | Self::NotUtf8 { path } => path,
+        }
+    }
+}
+
+/// Reads a text of at most `limit` bytes, without its byte order mark. A pipe is read to its end.
+///
+/// # Errors
+/// If it cannot be read, is too large, or is not UTF-8.
+pub fn read(path: &Path, limit: u64) -> Result<String, Error> {
+    text(path, open_and_read(path, limit)?)
+}
+
+/// Reads a text like [`read`], but only from a regular file, which can be read again.
+///
+/// # Errors
+/// As [`read`], and if it is not a regular file.
+pub fn read_regular(path: &Path, limit: u64) -> Result<String, Error> {
+    text(path, read_bytes(path, limit)?)
+}
+
+/// Reads the bytes of a regular file of at most `limit` bytes, without a byte order mark; none of the binary formats in
+/// use starts with one.
+///
+/// # Errors
+/// If it cannot be read, is too large, or is not a regular file.
+pub fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
+    require_regular(path)?;
+    open_and_read(path, limit)
+}
+
+/// Checks that a path leads to a regular file, without opening it: opening a pipe without a writer never returns.
+///
+/// # Errors
+/// If it does not, or leads nowhere.
+pub fn require_regular(path: &Path) -> Result<(), Error> {
+    let metadata = fs::metadata(path).map_err(|source| unreadable(path, source))?;
+    if !metadata.is_file() {
+        return Err(Error::NotRegular { path: path.to_owned() });
+    }
+    Ok(())
+}
+
+/// Removes all byte order marks of a text. In concatenated texts, each part may start with one.
+pub fn without_marks(text: &[u8]) -> Vec<u8> {
+    let mut rest = text;
+    let mut clean = Vec::with_capacity(text.len());
+    while let Some(at) = rest
+        .windows(BYTE_ORDER_MARK.len())
+        .position(|window| window == BYTE_ORDER_MARK)
+    {
+        let (before, after) = rest.split_at(at);
+        clean.extend_from_slice(before);
+        rest = after.get(BYTE_ORDER_MARK.len()..).unwrap_or_default();
+    }
+    clean.extend_from_slice(rest);
+    clean
+}
+
+fn open_and_read(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
+    let mut content = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(limit.saturating_add(1)).read_to_end(&mut content))
+        .map_err(|source| unreadable(path, source))?;
+    if u64::try_from(content.len()).is_ok_and(|length| length > limit) {
+        return Err(Error::TooLarge {
+            path: path.to_owned(),
+            limit,
+        });
+    }
+    if content.starts_with(BYTE_ORDER_MARK) {
+        content.drain(..BYTE_ORDER_MARK.len());
+    }
+    Ok(content)
+}
+
+fn text(path: &Path, content: Vec<u8>) -> Result<String, Error> {
+    String::from_utf8(content).map_err(|_| Error::NotUtf8 { path: path.to_owned() })
+}
+
+fn unreadable(path: &Path, source: io::Error) -> Error {
+    Error::Unreadable {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(content: &[u8]) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), content).unwrap();
+        file
+    }
+
+    #[test]
+    fn byte_order_mark_is_skipped() {
+        for reader in [read, read_regular] {
+            let read = |content: &[u8]| reader(file(content).path(), 8).unwrap();
+            assert_eq!(read("\u{feff}abc\n".as_bytes()), "abc\n");
+            assert_eq!(read("\u{feff}".as_bytes()), "");
+            assert_eq!(read("a\u{feff}".as_bytes()), "a\u{feff}");
+        }
+        assert_eq!(read_bytes(file(b"\xef\xbb\xbf\xff").path(), 8).unwrap(), b"\xff");
+    }
+
+    #[test]
+    fn errors_contain_the_path() {
+        let (large, latin) = (file(b"123456789"), file(b"\xff\xfea\0"));
+        let directory = tempfile::tempdir().unwrap();
+        let absent = directory.path().join("absent");
+        for (path, expected) in [
+            (large.path(), "is larger than 8 bytes"),
+            (latin.path(), "is not UTF-8 text"),
+            (directory.path(), "is not a regular file"),
+            (absent.as_path(), "cannot read"),
+        ] {
+            let error = read_regular(path, 8).unwrap_err();
+            assert_eq!(error.path(), path);
+            let text = error.to_string();
+            assert!(
+                text.contains(expected) && text.contains(&path.display().to_string()),
+                "{text}"
+            );
+        }
+        assert!(matches!(read(directory.path(), 8), Err(Error::Unreadable { .. })));
+        assert_eq!(read(file(b"12345678").path(), 8).unwrap().len(), 8);
+    }
+}

@@ -1,0 +1,178 @@
+// Package grafana checks the alert rules for Grafana against Grafana's types of provisioned files.
+package grafana
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+	"text/template"
+	"time"
+
+	"github.com/go-openapi/strfmt"
+	"github.com/grafana/grafana-openapi-client-go/models"
+	"gopkg.in/yaml.v3"
+)
+
+// An unknown field is an error: Grafana would ignore it.
+func strictly(t *testing.T, content []byte, into any) {
+	t.Helper()
+	decoder := json.NewDecoder(bytes.NewReader(content))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(into); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func load(t *testing.T) models.AlertingFileExport {
+	t.Helper()
+	content, err := os.ReadFile(os.Getenv("GRAFANA_ALERTS"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var document any
+	if err := yaml.Unmarshal(content, &document); err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := json.Marshal(document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file models.AlertingFileExport
+	strictly(t, encoded, &file)
+	return file
+}
+
+// The models of the three queries, whose type Grafana leaves open.
+type query struct {
+	RefID   string `json:"refId"`
+	Expr    string `json:"expr"`
+	Instant bool   `json:"instant"`
+	Range   bool   `json:"range"`
+}
+
+type math struct {
+	RefID      string `json:"refId"`
+	Type       string `json:"type"`
+	Expression string `json:"expression"`
+}
+
+type threshold struct {
+	math
+	Conditions []struct {
+		Evaluator struct {
+			Type   string    `json:"type"`
+			Params []float64 `json:"params"`
+		} `json:"evaluator"`
+	} `json:"conditions"`
+}
+
+func model(t *testing.T, of *models.AlertQueryExport, into any) {
+	t.Helper()
+	encoded, err := json.Marshal(of.Model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	strictly(t, encoded, into)
+}
+
+func TestTheFileIsOneThatGrafanaProvisions(t *testing.T) {
+	file := load(t)
+	if err := file.Validate(strfmt.Default); err != nil {
+		t.Fatal(err)
+	}
+	if file.APIVersion != 1 || len(file.Groups) == 0 {
+		t.Fatalf("version %d, %d groups", file.APIVersion, len(file.Groups))
+	}
+	if len(file.ContactPoints)+len(file.Policies)+len(file.MuteTimes) != 0 {
+		t.Error("who is told is not for this file to say")
+	}
+	uids := map[string]bool{}
+	for _, group := range file.Groups {
+		if _, err := time.ParseDuration(group.Interval); err != nil || group.Name == "" || group.Folder == "" || group.OrgID != 1 {
+			t.Errorf("group %+v", *group)
+		}
+		for _, rule := range group.Rules {
+			if rule.UID == "" || len(rule.UID) > 40 || uids[rule.UID] {
+				t.Errorf("uid %q", rule.UID)
+			}
+			uids[rule.UID] = true
+			if rule.NoDataState != "OK" || rule.ExecErrState != "Error" || rule.NotificationSettings != nil {
+				t.Errorf("%s: %+v", rule.UID, *rule)
+			}
+			check(t, rule)
+		}
+	}
+}
+
+func check(t *testing.T, rule *models.AlertRuleExport) {
+	t.Helper()
+	if len(rule.Data) != 3 {
+		t.Fatalf("%s: %d queries", rule.UID, len(rule.Data))
+	}
+	var asked query
+	var isThere math
+	var above threshold
+	for position, into := range []any{&asked, &isThere, &above} {
+		of := rule.Data[position]
+		model(t, of, into)
+		if isExpression := of.DatasourceUID == "__expr__"; isExpression != (position > 0) || of.DatasourceUID == "" {
+			t.Errorf("%s: data source %q", rule.UID, of.DatasourceUID)
+		}
+	}
+	if asked.RefID != "A" || asked.Expr == "" || !asked.Instant || asked.Range {
+		t.Errorf("%s: %+v", rule.UID, asked)
+	}
+	if isThere.Type != "math" || !strings.Contains(isThere.Expression, "$"+asked.RefID) {
+		t.Errorf("%s: %+v", rule.UID, isThere)
+	}
+	if above.Type != "threshold" || above.Expression != isThere.RefID || above.RefID != rule.Condition {
+		t.Errorf("%s: %+v", rule.UID, above)
+	}
+	if len(above.Conditions) != 1 || above.Conditions[0].Evaluator.Type != "gt" || above.Conditions[0].Evaluator.Params[0] != 0 {
+		t.Errorf("%s: %+v", rule.UID, above.Conditions)
+	}
+	for key, text := range rule.Annotations {
+		if got := expand(t, text); got == "" || strings.Contains(got, "no value") {
+			t.Errorf("%s: %s is %q", rule.UID, key, got)
+		}
+	}
+}
+
+// expand executes a template with Grafana's variables, and replacements for the functions that it shares with
+// Prometheus.
+func expand(t *testing.T, text string) string {
+	t.Helper()
+	same := func(value any) any { return value }
+	functions := template.FuncMap{
+		"humanize":           same,
+		"humanizeDuration":   func(any) string { return "1h" },
+		"humanizePercentage": func(any) string { return "50%" },
+		"reReplaceAll":       func(_, _, text string) string { return text },
+		"toTime":             func(any) time.Time { return time.Unix(0, 0) },
+	}
+	const variables = `{{ $labels := .Labels }}{{ $values := .Values }}{{ $value := .Value }}`
+	parsed, err := template.New("").Funcs(functions).Parse(variables + text)
+	if err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	labels := map[string]string{}
+	for _, name := range []string{
+		"collector", "customer_id", "endpoint", "ends", "field", "instance", "job", "license", "module", "organization",
+		"product", "profile_name", "reason", "scope", "service", "since", "tenant_id",
+	} {
+		labels[name] = "some"
+	}
+	type value struct{ Value float64 }
+	var written strings.Builder
+	err = parsed.Execute(&written, map[string]any{
+		"Labels": labels,
+		"Values": map[string]value{"A": {Value: 2}},
+		"Value":  "[ var='A' labels={} value=2 ]",
+	})
+	if err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	return written.String()
+}

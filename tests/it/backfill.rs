@@ -1,0 +1,58 @@
+//! History of the demo as a file for promtool.
+
+use std::collections::BTreeSet;
+
+use elements_exporter::app;
+use elements_exporter::args::{Backfill, ListenAddress, Simulator};
+use elements_exporter::simulator::Latency;
+use tokio_util::sync::CancellationToken;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backfill_covers_four_weeks_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let wanted = Backfill {
+        file: directory.path().join("past"),
+        instance: "exporter:10027".to_owned(),
+    };
+    let simulator = Simulator {
+        listen_address: ListenAddress::All(0),
+        customers: 1,
+        seed: 1,
+        speed: 60.0,
+        hostile: false,
+        latency: Latency::None,
+    };
+    let written = app::backfill(&simulator, &wanted, CancellationToken::new())
+        .await
+        .unwrap();
+    assert!(written.is_complete);
+    let text = std::fs::read_to_string(&wanted.file).unwrap();
+    let lines = text.strip_suffix("# EOF\n").unwrap().lines();
+    assert_eq!(u64::try_from(lines.clone().count()).unwrap(), written.samples);
+    let of = |name: &str| -> Vec<(f64, i64)> {
+        let samples = lines.clone().filter(|line| line.starts_with(&format!("{name}{{")));
+        samples
+            .map(|line| {
+                let mut words = line.rsplit(' ');
+                let at = words.next().unwrap().parse().unwrap();
+                (words.next().unwrap().parse().unwrap(), at)
+            })
+            .collect()
+    };
+    let up = of("elements_up");
+    assert!(up.iter().all(|(value, _)| *value == 1.0));
+    assert!(up.windows(2).all(|pair| pair[1].1 - pair[0].1 == 1800));
+    assert_eq!(up[up.len() - 1].1 - up[0].1, 28 * 24 * 3600);
+    // All modules of the only customer are backed up regularly.
+    let backups = of("elements_job_last_backup_timestamp_seconds");
+    let distinct: BTreeSet<u64> = backups.iter().map(|(end, _)| end.to_bits()).collect();
+    assert!(distinct.len() > 1000, "{}", distinct.len());
+    assert!(backups.iter().all(|(end, at)| *end <= *at as f64));
+    let counted = of("elements_job_runs_total");
+    assert!(counted.iter().any(|(runs, _)| *runs > 500.0));
+    assert!(
+        lines
+            .clone()
+            .all(|line| line.contains("job=\"elements\",instance=\"exporter:10027\""))
+    );
+}

@@ -1,0 +1,165 @@
+//! Signals at any time, and notifications of the service manager.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::{every_second, is_settled, nowhere, set};
+use crate::harness::partner::{start, still};
+use crate::harness::program::Program;
+use crate::harness::{PATIENCE, eventually};
+
+const LISTEN: &str = "--web.listen-address=127.0.0.1:0";
+
+/// A configuration file whose reader blocks until the test writes it.
+struct HeldConfig {
+    _directory: TempDir,
+    fifo: PathBuf,
+}
+
+impl HeldConfig {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("elements.yml");
+        assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        Self {
+            _directory: directory,
+            fifo,
+        }
+    }
+
+    fn flag(&self) -> String {
+        format!("--config.file={}", self.fifo.display())
+    }
+
+    /// Waits until the file is opened for reading.
+    async fn opened(&self) -> fs::File {
+        // Opening for writing fails until the file is opened for reading.
+        let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        eventually("the configuration is read", || async {
+            let mut options = OpenOptions::new();
+            options.write(true).custom_flags(nonblocking).open(&self.fifo).ok()
+        })
+        .await
+    }
+
+    /// Waits until the file is opened for reading, and lets the reader continue.
+    async fn give(&self) {
+        self.opened().await.write_all(b"rpo:\n  default: 26h\n").unwrap();
+    }
+}
+
+#[tokio::test]
+async fn reload_during_the_start_waits_for_it() {
+    let config = HeldConfig::new();
+    let program = Program::spawn(every_second(&nowhere(), &[], &[]), &[LISTEN, &config.flag()]);
+    let reading = config.opened().await;
+    program.signal("HUP");
+    program.signal("HUP");
+    (&reading).write_all(b"rpo:\n  default: 26h\n").unwrap();
+    drop(reading);
+    let program = program.listens().await;
+    config.give().await;
+    eventually("it is reloaded", || async {
+        program.stderr().contains("configuration reloaded").then_some(())
+    })
+    .await;
+    assert_eq!(program.terminate().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn stop_during_the_start_or_a_reload_is_clean() {
+    for signal in ["TERM", "INT"] {
+        let config = HeldConfig::new();
+        let program = Program::spawn(every_second(&nowhere(), &[], &[]), &[LISTEN, &config.flag()]);
+        let _reading = config.opened().await;
+        program.signal(signal);
+        let output = program.ended().await;
+        assert_eq!(output.code, Some(0), "{signal}: {}", output.stderr);
+    }
+    let config = HeldConfig::new();
+    let program = Program::spawn(every_second(&nowhere(), &[], &[]), &[LISTEN, &config.flag()]);
+    config.give().await;
+    let program = program.listens().await;
+    program.signal("HUP");
+    let _reading = config.opened().await;
+    let output = program.terminate().await;
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+}
+
+#[tokio::test]
+async fn hangup_ends_no_command() {
+    for command in ["check", "once"] {
+        let config = HeldConfig::new();
+        let program = Program::spawn(every_second(&nowhere(), &[], &[]), &[command, &config.flag()]);
+        let reading = config.opened().await;
+        program.signal("HUP");
+        (&reading).write_all(b"rpo:\n  default: 26h\n").unwrap();
+        drop(reading);
+        // The partner is unreachable.
+        assert_eq!(program.ended().await.code, Some(1), "{command}");
+        let program = Program::spawn(every_second(&nowhere(), &[], &[]), &[command, &config.flag()]);
+        let _reading = config.opened().await;
+        assert_eq!(program.terminate().await.code, Some(1), "{command}");
+    }
+    for (command, flags) in [
+        ("demo", vec![LISTEN, "--simulator.listen-address=127.0.0.1:0"]),
+        ("simulate", vec!["--simulator.listen-address=127.0.0.1:0"]),
+    ] {
+        let program = Program::spawn(Vec::new(), &[&[command], &flags[..]].concat());
+        let printed = || {
+            eventually("it has begun", || async {
+                program.stdout().contains("http").then_some(())
+            })
+        };
+        printed().await;
+        program.signal("HUP");
+        if command == "demo" {
+            eventually("it is reloaded", || async {
+                program.stderr().contains("configuration reloaded").then_some(())
+            })
+            .await;
+        }
+        let output = program.terminate().await;
+        assert_eq!(output.code, Some(0), "{command}: {}", output.stderr);
+    }
+}
+
+/// Returns the lines of the next datagram.
+fn received(socket: &UnixDatagram) -> Vec<String> {
+    let mut datagram = [0; 1024];
+    let length = socket.recv(&mut datagram).unwrap();
+    let text = std::str::from_utf8(&datagram[..length]).unwrap();
+    text.lines().map(ToOwned::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn service_manager_is_notified_of_start_reload_and_stop() {
+    let unit =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/systemd/elements_exporter.service"));
+    assert!(unit.unwrap().lines().any(|line| line == "Type=notify"));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let partner = start(still(2)).await;
+    let mut variables = every_second(&partner.base, &["jobs"], &[]);
+    set(&mut variables, "NOTIFY_SOCKET", path.to_str().unwrap());
+    let program = Program::listening(variables, &[LISTEN]).await;
+    let next = || tokio::task::block_in_place(|| received(&socket));
+    assert_eq!(next(), ["READY=1"]);
+    program.until("it answers", is_settled).await;
+    program.signal("HUP");
+    let reloading = next();
+    assert_eq!(reloading[0], "RELOADING=1");
+    assert!(reloading[1].starts_with("MONOTONIC_USEC="), "{reloading:?}");
+    assert_eq!(next(), ["READY=1"]);
+    program.signal("TERM");
+    assert_eq!(next(), ["STOPPING=1"]);
+    assert_eq!(program.ended().await.code, Some(0));
+}

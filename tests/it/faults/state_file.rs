@@ -1,0 +1,293 @@
+//! The state file: valid paths, locks, and leftovers of saves.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use super::process::{ARGUMENTS, LOADED, with_state};
+use super::{Exporter, every_second, is_settled, nowhere, number};
+use crate::harness::partner::{start, still};
+use crate::harness::program::Program;
+use crate::harness::{eventually, samples, value};
+
+const FAILURES: &str = "elements_exporter_state_save_failures_total";
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn make_fifo(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+#[tokio::test]
+async fn state_path_of_another_file_ends_with_78() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    let path = |name: &str| root.join(name);
+    fs::create_dir(path("directory")).unwrap();
+    fs::write(path("directory/kept"), "kept").unwrap();
+    fs::write(path("foreign"), "not a state").unwrap();
+    fs::write(path("zeros"), [0; 64]).unwrap();
+    make_fifo(&path("fifo"));
+    symlink("/dev/null", path("device")).unwrap();
+    symlink("directory", path("link")).unwrap();
+    symlink("loop", path("loop")).unwrap();
+    symlink("foreign", path("foreign-link")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+    let before = names(root);
+    for name in [
+        "directory",
+        "foreign",
+        "zeros",
+        "fifo",
+        "device",
+        "link",
+        "loop",
+        "foreign-link",
+        "socket",
+        "foreign/below",
+    ] {
+        for command in [&ARGUMENTS[..], &["check"], &["once"]] {
+            let program = Program::spawn(with_state(&nowhere(), &path(name)), command);
+            let output = program.ended().await;
+            assert_eq!(output.code, Some(78), "{name} {command:?}: {}", output.stderr);
+            let named = output.stderr.contains("state.file: ") && output.stderr.contains(path(name).to_str().unwrap());
+            assert!(named, "{}", output.stderr);
+        }
+    }
+    assert_eq!(names(root), before);
+    assert_eq!(fs::read_to_string(path("directory/kept")).unwrap(), "kept");
+    assert_eq!(fs::read_to_string(path("foreign")).unwrap(), "not a state");
+    assert!(fs::metadata(path("fifo")).unwrap().file_type().is_fifo());
+    assert!(fs::symlink_metadata(path("device")).unwrap().is_symlink());
+}
+
+#[tokio::test]
+async fn links_are_followed_to_the_file_that_is_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let volume = directory.path().join("volume");
+    fs::create_dir(&volume).unwrap();
+    let file = directory.path().join("state");
+    symlink("second", &file).unwrap();
+    symlink("volume/first", directory.path().join("second")).unwrap();
+    let partner = start(still(2)).await;
+    for _ in 0..2 {
+        let program = Program::listening(with_state(&partner.base, &file), &ARGUMENTS).await;
+        let text = program.until("every poll succeeded", is_settled).await;
+        assert_eq!(number(&text, LOADED), 1.0);
+        let output = program.terminate().await;
+        assert!(!output.stderr.contains("cannot save state"), "{}", output.stderr);
+        assert!(fs::symlink_metadata(&file).unwrap().is_symlink());
+        assert_eq!(names(&volume), ["first", "first.lock"]);
+        let mode = fs::metadata(volume.join("first")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    let again = Exporter::load(with_state(&nowhere(), &file)).await;
+    assert_eq!(again.get("/-/ready").await.0, 200, "the state is restored");
+    again.stop().await;
+}
+
+#[tokio::test]
+async fn state_file_replaced_by_something_else_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("state");
+    let partner = start(still(2)).await;
+    let program = Program::listening(with_state(&partner.base, &file), &ARGUMENTS).await;
+    program
+        .until("it is saved", |text| is_settled(text) && file.is_file())
+        .await;
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    fs::write(file.join("kept"), "kept").unwrap();
+    program
+        .until("a save fails", |text| value(text, FAILURES) >= Some(1.0))
+        .await;
+    assert_eq!(fs::read_to_string(file.join("kept")).unwrap(), "kept");
+    assert_eq!(names(directory.path()), ["state", "state.lock"]);
+    fs::remove_dir_all(&file).unwrap();
+    let output = program.terminate().await;
+    assert_eq!(output.code, Some(0));
+    assert!(output.stderr.contains("is a directory"), "{}", output.stderr);
+    assert!(file.is_file(), "the last save is written");
+}
+
+#[tokio::test]
+async fn empty_state_file_is_valid() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("state");
+    fs::write(&file, "").unwrap();
+    let partner = start(still(2)).await;
+    let exporter = Exporter::load(with_state(&partner.base, &file)).await;
+    assert_eq!(number(&exporter.settled().await, LOADED), 1.0);
+    exporter.stop().await;
+    assert_eq!(names(directory.path()), ["state", "state.lock"]);
+    assert!(fs::metadata(&file).unwrap().len() > 0);
+}
+
+/// A limit on the size of files has the same effect as a disk that becomes full during a save.
+#[tokio::test]
+async fn failed_save_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("state");
+    let partner = start(still(20)).await;
+    let program = Program::limited("-f 16", with_state(&partner.base, &file), &ARGUMENTS)
+        .listens()
+        .await;
+    program
+        .until("a save fails", |text| {
+            value(text, FAILURES) >= Some(1.0) && is_settled(text)
+        })
+        .await;
+    let output = program.terminate().await;
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    assert_eq!(names(directory.path()), ["state.lock"]);
+}
+
+#[tokio::test]
+async fn exporters_never_share_a_state_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("state");
+    let link = directory.path().join("link");
+    symlink("state", &link).unwrap();
+    let partner = start(still(2)).await;
+    let first = Program::listening(with_state(&partner.base, &file), &ARGUMENTS).await;
+    first
+        .until("it is saved", |text| is_settled(text) && file.is_file())
+        .await;
+    for path in [&file, &link] {
+        let second = Program::spawn(with_state(&partner.base, path), &ARGUMENTS);
+        let output = second.ended().await;
+        assert_eq!(output.code, Some(78), "{}", output.stderr);
+        let holder = format!("in use by process {}", first.id());
+        assert!(output.stderr.contains(&holder), "{}", output.stderr);
+    }
+    // Checking the configuration of a running exporter is allowed.
+    let check = Program::spawn(with_state(&partner.base, &file), &["check"]);
+    assert_ne!(check.ended().await.code, Some(78));
+    let text = first.until("it continues", is_settled).await;
+    assert_eq!(value(&text, FAILURES).unwrap_or_default(), 0.0);
+    // The next start removes the leftover of a kill during a save; the lock ends with the process.
+    first.signal("KILL");
+    first.ended().await;
+    fs::write(directory.path().join("state.new"), "{\"state\":{\"for").unwrap();
+    let third = Exporter::load(with_state(&nowhere(), &file)).await;
+    assert_eq!(number(&third.metrics().await, LOADED), 1.0);
+    assert_eq!(names(directory.path()), ["link", "state", "state.lock"]);
+    third.stop().await;
+}
+
+#[tokio::test]
+async fn files_beside_the_state_are_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("state");
+    let foreign = ["state.new", "state.unusable", "state.lock"];
+    for name in foreign {
+        fs::write(directory.path().join(name), "mine").unwrap();
+    }
+    let damaged = "{\"state\":{\"format\":1,\"version\":\"0\"}}\n";
+    fs::write(&file, damaged).unwrap();
+    let partner = start(still(2)).await;
+    let program = Program::listening(with_state(&partner.base, &file), &ARGUMENTS).await;
+    program
+        .until("a save fails", |text| value(text, FAILURES) >= Some(1.0))
+        .await;
+    program.terminate().await;
+    for name in foreign {
+        assert_eq!(
+            fs::read_to_string(directory.path().join(name)).unwrap(),
+            "mine",
+            "{name}"
+        );
+    }
+    assert_eq!(fs::read_to_string(&file).unwrap(), damaged);
+}
+
+/// A hard link is the same file until the next save.
+#[tokio::test]
+async fn hard_link_to_the_state_of_another_exporter_is_rejected() {
+    let directory = tempfile::tempdir().unwrap();
+    let [file, link] = ["state", "link"].map(|name| directory.path().join(name));
+    let partner = start(still(2)).await;
+    let variables = |path: &Path| {
+        let mut variables = with_state(&partner.base, path);
+        for collector in ["CUSTOMERS", "JOBS", "LICENSES"] {
+            super::set(
+                &mut variables,
+                &format!("ELEMENTS_COLLECTORS__{collector}__INTERVAL"),
+                "1h",
+            );
+        }
+        variables
+    };
+    // The second start finds an existing file to lock, and each exporter saves once more after its first cycle.
+    for _ in 0..2 {
+        let holder = Program::listening(variables(&file), &ARGUMENTS).await;
+        eventually("the last save is over", || async {
+            let saved = fs::read_to_string(&file).unwrap_or_default();
+            let polls = saved.lines().filter(|line| line.starts_with("{\"freshness\""));
+            let done = polls.clone().filter(|line| line.contains("\"attempt\":\"succeeded\""));
+            (done.count() == 4 && polls.count() == 4).then_some(())
+        })
+        .await;
+        fs::hard_link(&file, &link).unwrap();
+        let output = Program::spawn(variables(&link), &ARGUMENTS).ended().await;
+        assert_eq!(output.code, Some(78), "{}", output.stderr);
+        assert!(output.stderr.contains("in use by another process"), "{}", output.stderr);
+        assert_eq!(holder.terminate().await.code, Some(0));
+        let free = Program::listening(variables(&link), &ARGUMENTS).await;
+        assert_eq!(free.terminate().await.code, Some(0));
+        fs::remove_file(&link).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn byte_order_mark_before_the_state_is_skipped() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("state");
+    let partner = start(still(2)).await;
+    let exporter = Exporter::load(with_state(&partner.base, &file)).await;
+    let before = exporter.settled().await;
+    exporter.stop().await;
+    let saved = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("\u{feff}{saved}")).unwrap();
+    let again = Exporter::load(with_state(&nowhere(), &file)).await;
+    let text = again.metrics().await;
+    assert_eq!(number(&text, LOADED), 1.0);
+    let known = |text: &str| samples(text, "elements_customer_info{");
+    assert_eq!(known(&text), known(&before));
+    again.stop().await;
+    for content in ["\u{feff}", "\u{feff}{\"sta"] {
+        fs::write(&file, content).unwrap();
+        let program = Program::listening(with_state(&nowhere(), &file), &ARGUMENTS).await;
+        assert_eq!(program.terminate().await.code, Some(0));
+    }
+}
+
+/// The file is read repeatedly, and opening a FIFO waits for a writer.
+#[tokio::test]
+async fn fifo_as_web_configuration_is_rejected() {
+    let directory = tempfile::tempdir().unwrap();
+    let [fifo, config] = ["fifo", "web.yml"].map(|name| directory.path().join(name));
+    make_fifo(&fifo);
+    fs::write(&config, "tls_server_config: {cert_file: fifo, key_file: fifo}\n").unwrap();
+    for (file, command) in [
+        (&fifo, &ARGUMENTS[..]),
+        (&config, &ARGUMENTS),
+        (&fifo, &["healthcheck"]),
+    ] {
+        let flag = format!("--web.config.file={}", file.display());
+        let arguments = [command, &[&flag]].concat();
+        let output = Program::spawn(every_second(&nowhere(), &[], &[]), &arguments)
+            .ended()
+            .await;
+        assert_eq!(output.code, Some(78), "{arguments:?}: {}", output.stderr);
+        assert!(output.stderr.contains("is not a regular file"), "{}", output.stderr);
+    }
+}

@@ -1,0 +1,242 @@
+//! Standard streams that are closed or full, or pipes without a reader.
+
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+
+use super::{client, every_second, is_settled, nowhere};
+use crate::harness::eventually;
+use crate::harness::partner::{start, still};
+use crate::harness::program::{PROGRAM, Program};
+
+/// Runs the program in a shell with this suffix. Returns its code and, if it is not redirected, standard error.
+fn run(
+    arguments: &str,
+    redirected: &str,
+    variables: &[(std::ffi::OsString, std::ffi::OsString)],
+) -> (Option<i32>, String) {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("exec '{PROGRAM}' {arguments} {redirected}")]);
+    let output = shell.env_clear().envs(variables.iter().cloned()).output().unwrap();
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
+}
+
+/// Runs the program with a standard output that is closed before it writes.
+fn run_unread(arguments: &str, variables: &[(std::ffi::OsString, std::ffi::OsString)]) -> (Option<i32>, String) {
+    let mut command = Command::new(PROGRAM);
+    command.args(arguments.split_whitespace()).env_clear();
+    command.envs(variables.iter().cloned()).stdin(Stdio::null());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_do_not_panic_with_broken_streams() {
+    let partner = start(still(2)).await;
+    let directory = tempfile::tempdir().unwrap();
+    let assets = format!("assets {}", directory.path().display());
+    let variables = every_second(&partner.base, &super::COLLECTORS, &[]);
+    let commands = [
+        "--help",
+        "--version",
+        "check --help",
+        "man",
+        "completions bash",
+        "once",
+        "check",
+        "check --output=json",
+        assets.as_str(),
+    ];
+    for arguments in commands {
+        let usual = tokio::task::block_in_place(|| run(arguments, ">/dev/null", &variables)).0;
+        // The simulated partner intentionally has values about which `check` complains.
+        assert!(
+            usual == Some(0) || usual == Some(1) && arguments.starts_with("check"),
+            "{arguments}: {usual:?}"
+        );
+        for redirected in [">&-", "2>&-", "2>/dev/full", "<&- >&- 2>&-"] {
+            let (code, stderr) = tokio::task::block_in_place(|| run(arguments, redirected, &variables));
+            assert_eq!(code, usual, "{arguments} {redirected}: {stderr}");
+        }
+        let (code, stderr) = tokio::task::block_in_place(|| run_unread(arguments, &variables));
+        assert_eq!(code, usual, "{arguments} unread: {stderr}");
+        assert!(!stderr.contains("standard output"), "{arguments}: {stderr}");
+        let (code, stderr) = tokio::task::block_in_place(|| run(arguments, ">/dev/full", &variables));
+        assert_eq!(code, Some(1), "{arguments}: {stderr}");
+        assert!(
+            stderr.contains("cannot write to standard output"),
+            "{arguments}: {stderr}"
+        );
+        let (code, _) = tokio::task::block_in_place(|| run(arguments, ">/dev/full 2>&1", &variables));
+        assert_eq!(code, Some(1), "{arguments}");
+    }
+    for (arguments, expected) in [
+        ("--nonsense", 64),
+        ("--config.file=/nonsense", 78),
+        ("check --config.file=/nonsense", 78),
+        ("healthcheck --web.listen-address=127.0.0.1:1", 1),
+        ("assets /dev/null/x", 1),
+        (
+            "demo --web.listen-address=127.0.0.1:0 --simulator.listen-address=127.0.0.1:0 >/dev/full",
+            1,
+        ),
+        ("simulate --simulator.listen-address=127.0.0.1:0 >/dev/full", 1),
+        ("demo --simulator.customers=1 --backfill=/dev/full", 1),
+        ("demo --simulator.customers=1 --backfill=/dev/stdout >/dev/full", 1),
+    ] {
+        for redirected in ["", "2>&-", "2>/dev/full", "<&- 2>&-"] {
+            let (code, stderr) = tokio::task::block_in_place(|| run(arguments, redirected, &[]));
+            assert_eq!(code, Some(expected), "{arguments} {redirected}: {stderr}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backfill_into_a_closed_pipe_ends_quietly() {
+    let (code, stderr) =
+        tokio::task::block_in_place(|| run_unread("demo --simulator.customers=1 --backfill=/dev/stdout", &[]));
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+}
+
+/// Returns a full pipe that nothing reads.
+#[cfg(target_os = "linux")]
+fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
+    use std::io::Write as _;
+
+    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let flags = fcntl_getfl(&writer).unwrap();
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
+    for piece in [&[b' '; 4096][..], b" "] {
+        while writer.write(piece).is_ok() {}
+    }
+    fcntl_setfl(&writer, flags).unwrap();
+    (reader, writer)
+}
+
+/// Returns whether a process handles SIGTERM.
+#[cfg(target_os = "linux")]
+fn catches_stop(process: u32) -> bool {
+    const SIGTERM: u32 = 15;
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    caught.is_some_and(|mask| mask & (1 << (SIGTERM - 1)) != 0)
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn stop_ends_a_command_whose_output_is_not_read() {
+    use crate::harness::program::loop_until_ended;
+
+    let partner = start(still(2)).await;
+    let variables = every_second(&partner.base, &["jobs"], &[]);
+    for (arguments, expected) in [
+        ("--help", 1),
+        ("--version", 1),
+        ("man", 1),
+        ("completions bash", 1),
+        ("once", 1),
+        ("check", 1),
+        ("demo --simulator.customers=1 --backfill=/dev/stdout", 1),
+        (
+            "demo --web.listen-address=127.0.0.1:0 --simulator.listen-address=127.0.0.1:0",
+            0,
+        ),
+        ("simulate --simulator.listen-address=127.0.0.1:0", 0),
+    ] {
+        partner.handle.clear_requests();
+        let (_reader, writer) = full_pipe();
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments.split_whitespace()).env_clear();
+        command.envs(variables.iter().cloned()).stdin(Stdio::null());
+        let mut child = command.stdout(writer).stderr(Stdio::null()).spawn().unwrap();
+        eventually("it can be stopped", || async {
+            let has_begun = arguments != "once" || !partner.handle.requests().is_empty();
+            (has_begun && catches_stop(child.id())).then_some(())
+        })
+        .await;
+        let stop = Command::new("kill").arg(child.id().to_string()).status();
+        assert!(stop.unwrap().success());
+        assert_eq!(loop_until_ended(&mut child).await.code(), Some(expected), "{arguments}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn log_that_is_not_read_does_not_block() {
+    use crate::harness::program::loop_until_ended;
+
+    let partner = start(still(2)).await;
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let listen = format!("--web.listen-address={free}");
+    for (arguments, expected) in [
+        (vec!["--nonsense"], 64),
+        (vec!["--config.file=/nonsense"], 78),
+        (vec![listen.as_str(), "--log.level=trace"], 0),
+    ] {
+        let (_reader, writer) = full_pipe();
+        let mut command = Command::new(PROGRAM);
+        command
+            .args(&arguments)
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        command.envs(every_second(&partner.base, &["jobs"], &[]));
+        let mut child = command.stderr(writer).spawn().unwrap();
+        if expected == 0 {
+            eventually("every poll succeeded", || async {
+                let answer = client().get(format!("http://{free}/metrics")).send().await.ok()?;
+                is_settled(&answer.text().await.ok()?).then_some(())
+            })
+            .await;
+            let stop = Command::new("kill").arg(child.id().to_string()).status();
+            assert!(stop.unwrap().success());
+        }
+        assert_eq!(
+            loop_until_ended(&mut child).await.code(),
+            Some(expected),
+            "{arguments:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn log_that_cannot_be_written_does_not_stop_the_exporter() {
+    let partner = start(still(2)).await;
+    for (redirected, format) in [
+        ("2>/dev/full", "logfmt"),
+        ("2>&-", "json"),
+        ("2>/dev/full", "json"),
+        ("<&- >&- 2>&-", "logfmt"),
+    ] {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let listen = format!("--web.listen-address={free}");
+        let arguments = [listen.as_str(), "--log.level=trace", &format!("--log.format={format}")];
+        let mut program = Program::redirected(redirected, every_second(&partner.base, &["jobs"], &[]), &arguments);
+        program.is_at(&free.to_string());
+        eventually("it answers", || async {
+            client().get(format!("http://{free}/metrics")).send().await.ok()
+        })
+        .await;
+        program.until("every poll succeeded", is_settled).await;
+        program.signal("HUP");
+        program
+            .until("it continues", |text| {
+                is_settled(text) && text.contains("elements_exporter_config_last_reload_successful 1")
+            })
+            .await;
+        assert_eq!(program.terminate().await.code, Some(0), "{redirected}");
+    }
+    // An exporter that cannot poll logs more.
+    let program = Program::redirected("2>/dev/full", every_second(&nowhere(), &[], &[]), &["once"]);
+    assert_eq!(program.ended().await.code, Some(1));
+}

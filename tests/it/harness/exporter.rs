@@ -1,0 +1,112 @@
+//! An exporter in the process of the test, over real sockets.
+
+use std::ffi::OsString;
+use std::sync::{Arc, Mutex};
+
+use elements_exporter::app::{App, LoadConfig};
+use elements_exporter::{args, config};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{client, eventually, every_second};
+
+/// An exporter in this process that polls every second and listens on its own socket.
+pub struct Exporter {
+    pub base: String,
+    pub client: reqwest::Client,
+    environment: Arc<Mutex<Vec<(OsString, OsString)>>>,
+    task: tokio::task::JoinHandle<bool>,
+    stop: DropGuard,
+}
+
+impl Exporter {
+    /// Starts an exporter with the customer list and these collectors, and `more` settings.
+    pub async fn start(api: &str, collectors: &[&str], more: &[(&str, &str)]) -> Self {
+        Self::load(every_second(api, collectors, more)).await
+    }
+
+    pub async fn load(variables: Vec<(OsString, OsString)>) -> Self {
+        Self::serve(variables, &["--web.enable-lifecycle"]).await
+    }
+
+    /// Starts an exporter with this environment and these flags.
+    pub async fn serve(variables: Vec<(OsString, OsString)>, flags: &[&str]) -> Self {
+        let environment = Arc::new(Mutex::new(variables));
+        let variables = Arc::clone(&environment);
+        let load: LoadConfig = Arc::new(move || config::load(None, variables.lock().unwrap().clone()));
+        let flags = [&["", "--web.listen-address=127.0.0.1:0"], flags].concat();
+        let web = args::parse(flags.into_iter().map(OsString::from)).unwrap().web;
+        let prefix = web.route_prefix().to_owned();
+        // A child process started by another test holds the locks of this process until it executes its program.
+        let is_locked = |error: &elements_exporter::app::Error| error.to_string().contains("in use by");
+        let bound = eventually("it is bound", || async {
+            let bound = App::bind(Arc::clone(&load), web.clone(), "Under test.".to_owned()).await;
+            (!bound.as_ref().is_err_and(is_locked)).then_some(bound)
+        });
+        let app = bound
+            .await
+            .unwrap()
+            .read_from(Some("/etc/elements_exporter/elements.yml".into()));
+        let base = format!("http://{}{prefix}", app.addresses()[0]);
+        let stop = CancellationToken::new();
+        Self {
+            base,
+            client: client(),
+            environment,
+            task: tokio::spawn(app.run(stop.clone())),
+            stop: stop.drop_guard(),
+        }
+    }
+
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        let response = self.client.get(format!("{}{path}", self.base)).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    /// Returns the text of a successful scrape.
+    pub async fn metrics(&self) -> String {
+        let (status, text) = self.get("/metrics").await;
+        assert_eq!(status, 200, "{text}");
+        text
+    }
+
+    /// Scrapes until a response passes, and returns it.
+    pub async fn until(&self, what: &str, passes: impl Fn(&str) -> bool) -> String {
+        let passes = &passes;
+        eventually(what, || async {
+            let text = self.metrics().await;
+            passes(&text).then_some(text)
+        })
+        .await
+    }
+
+    /// Returns the first scrape after every poll has succeeded.
+    pub async fn settled(&self) -> String {
+        self.until("every poll succeeded", is_settled).await
+    }
+
+    /// Changes the configuration and reloads it.
+    pub async fn reload(&self, change: impl FnOnce(&mut Vec<(OsString, OsString)>)) -> (u16, String) {
+        change(&mut self.environment.lock().unwrap());
+        let url = format!("{}/-/reload", self.base);
+        let response = self.client.post(url).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    /// Stops the exporter and waits for its end.
+    pub async fn stop(self) {
+        drop(self.stop);
+        self.task.await.unwrap();
+    }
+}
+
+pub fn is_settled(text: &str) -> bool {
+    let mut polls = text
+        .lines()
+        .filter(|line| line.starts_with("elements_exporter_collector_success{"))
+        .peekable();
+    let listed = text.contains("elements_exporter_collector_success{collector=\"customers\"");
+    listed
+        && polls.peek().is_some()
+        && polls.all(|line| line.ends_with(" 1"))
+        && text.contains("elements_customer_info{")
+}

@@ -1,0 +1,43 @@
+//! A simulated partner that runs during a test.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use elements_exporter::simulator::{Clock, Handle, Settings, Simulator};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// Noon on a day in the past, so that no run of the world ends in the future.
+const NOON: i64 = 1_760_961_600;
+
+/// A simulated partner that runs until it is dropped.
+pub struct Partner {
+    pub base: String,
+    pub handle: Handle,
+    _stop: DropGuard,
+}
+
+/// Returns settings of a fixed hostile world: its clock does not move unless it is advanced.
+pub fn still(customers: usize) -> Settings {
+    Settings {
+        seed: 7,
+        customers,
+        clock: Clock::Manual(NOON),
+        churn: false,
+        hostile: true,
+        ..Settings::default()
+    }
+}
+
+pub async fn start(settings: Settings) -> Partner {
+    let simulator = Simulator::bind(settings, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+        .await
+        .unwrap();
+    let (base, handle) = (simulator.base_url(), simulator.handle());
+    let stop = CancellationToken::new();
+    let guard = stop.clone().drop_guard();
+    tokio::spawn(simulator.run(stop));
+    Partner {
+        base,
+        handle,
+        _stop: guard,
+    }
+}

@@ -1,0 +1,227 @@
+//! The program as a child process. Its output goes to files, so that no test has to drain it.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use tempfile::TempDir;
+
+use super::{client, eventually, every_second, quick};
+
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_elements_exporter");
+
+/// Returns the path of a fixture.
+pub fn fixture(path: &str) -> String {
+    format!("{}/tests/fixtures/{path}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A program that runs until it is stopped or dropped.
+pub struct Program {
+    child: Child,
+    files: TempDir,
+    pub base: String,
+    pub client: reqwest::Client,
+}
+
+/// Exit code and output of a program.
+pub struct Output {
+    pub status: ExitStatus,
+    /// `None` if a signal ended it.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Program {
+    /// Starts the program with only this environment.
+    pub fn spawn(variables: Vec<(OsString, OsString)>, arguments: &[&str]) -> Self {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments);
+        Self::run(command, variables)
+    }
+
+    /// The same with redirections of a shell.
+    pub fn redirected(redirected: &str, variables: Vec<(OsString, OsString)>, arguments: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        let script = format!("exec '{PROGRAM}' \"$@\" {redirected}");
+        shell.args(["-c", script.as_str(), "sh"]).args(arguments);
+        Self::run(shell, variables)
+    }
+
+    /// The same with a limit of `ulimit`.
+    pub fn limited(limit: &str, variables: Vec<(OsString, OsString)>, arguments: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit {limit}; exec '{PROGRAM}' \"$@\"");
+        shell.args(["-c", script.as_str(), "sh"]).args(arguments);
+        Self::run(shell, variables)
+    }
+
+    fn run(mut command: Command, variables: Vec<(OsString, OsString)>) -> Self {
+        let files = tempfile::tempdir().unwrap();
+        let to = |name: &str| Stdio::from(File::create(files.path().join(name)).unwrap());
+        command.env_clear().envs(variables);
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(to("stdout"))
+            .stderr(to("stderr"))
+            .spawn()
+            .unwrap();
+        Self {
+            child,
+            files,
+            base: String::new(),
+            client: client(),
+        }
+    }
+
+    /// Starts an exporter that polls these collectors every second, and waits until it listens.
+    pub async fn watching(api: &str, collectors: &[&str], more: &[(&str, &str)]) -> Self {
+        let arguments = ["--web.listen-address=127.0.0.1:0", "--log.level=trace"];
+        Self::listening(every_second(api, collectors, more), &arguments).await
+    }
+
+    /// Starts an exporter that polls everything every second, and waits until it listens.
+    pub async fn start(api: &str, arguments: &[&str], more: &[(&str, &str)]) -> Self {
+        let arguments = [&["--web.listen-address=127.0.0.1:0"], arguments].concat();
+        Self::listening(quick(api, more), &arguments).await
+    }
+
+    /// Starts an exporter with this environment and these arguments, and waits until it listens.
+    pub async fn listening(variables: Vec<(OsString, OsString)>, arguments: &[&str]) -> Self {
+        Self::spawn(variables, arguments).listens().await
+    }
+
+    /// Waits until it listens.
+    pub async fn listens(mut self) -> Self {
+        let address = eventually("the program listens", || async {
+            let printed = self.stderr();
+            let line = printed.lines().find(|line| line.contains("listening"))?;
+            let address = line.split("address=").nth(1)?.split_whitespace().next()?;
+            Some(address.trim_matches('"').to_owned())
+        })
+        .await;
+        self.is_at(&address);
+        self
+    }
+
+    /// Sets the address of a program that does not report it.
+    pub fn is_at(&mut self, address: &str) {
+        self.base = format!("http://{address}");
+    }
+
+    /// Returns its address.
+    pub fn address(&self) -> &str {
+        self.base.trim_start_matches("http://")
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Returns its standard error so far.
+    pub fn stderr(&self) -> String {
+        self.read("stderr")
+    }
+
+    /// Returns its standard output so far.
+    pub fn stdout(&self) -> String {
+        self.read("stdout")
+    }
+
+    fn read(&self, stream: &str) -> String {
+        let bytes = fs::read(self.files.path().join(stream)).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    pub async fn get(&self, path: &str) -> reqwest::Response {
+        self.client.get(format!("{}{path}", self.base)).send().await.unwrap()
+    }
+
+    pub async fn status(&self, path: &str) -> u16 {
+        self.get(path).await.status().as_u16()
+    }
+
+    /// Returns the body of a response, whatever its status.
+    pub async fn text(&self, path: &str) -> String {
+        self.get(path).await.text().await.unwrap()
+    }
+
+    pub async fn metrics(&self) -> String {
+        self.text("/metrics").await
+    }
+
+    /// Scrapes until a response passes, and returns it.
+    pub async fn until(&self, what: &str, passes: impl Fn(&str) -> bool) -> String {
+        self.until_at("/metrics", what, passes).await
+    }
+
+    /// The same for any path.
+    pub async fn until_at(&self, path: &str, what: &str, passes: impl Fn(&str) -> bool) -> String {
+        let passes = &passes;
+        eventually(what, || async {
+            let answer = self.get(path).await;
+            assert_eq!(answer.status(), 200);
+            let text = answer.text().await.unwrap();
+            passes(&text).then_some(text)
+        })
+        .await
+    }
+
+    /// Returns the maximum of its resident memory so far, in MiB.
+    #[cfg(target_os = "linux")]
+    pub fn peak_mib(&self) -> u64 {
+        self.memory_mib("VmHWM:")
+    }
+
+    /// Returns its resident memory, in MiB.
+    #[cfg(target_os = "linux")]
+    pub fn resident_mib(&self) -> u64 {
+        self.memory_mib("VmRSS:")
+    }
+
+    #[cfg(target_os = "linux")]
+    fn memory_mib(&self, field: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let memory = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        memory.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
+    }
+
+    /// Sends a signal by name.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .args([format!("-{name}"), self.child.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+    }
+
+    pub async fn terminate(self) -> Output {
+        self.signal("TERM");
+        self.ended().await
+    }
+
+    /// Waits until it ends.
+    pub async fn ended(mut self) -> Output {
+        let child = &mut self.child;
+        let status = loop_until_ended(child).await;
+        Output {
+            status,
+            code: status.code(),
+            stdout: self.stdout(),
+            stderr: self.stderr(),
+        }
+    }
+}
+
+/// Waits until a program ends.
+pub async fn loop_until_ended(child: &mut Child) -> ExitStatus {
+    let child = std::cell::RefCell::new(child);
+    eventually("the program ends", || async { child.borrow_mut().try_wait().unwrap() }).await
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Killing a program that has ended fails, which is equally good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

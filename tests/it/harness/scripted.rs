@@ -1,0 +1,80 @@
+//! A server whose responses come from a closure, for faults that need no simulated partner.
+
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+
+use axum::body::{Body, to_bytes};
+use axum::http::{Request, Response};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+
+/// A received request: `GET /path?query`.
+#[derive(Clone, Debug)]
+pub struct Received {
+    pub line: String,
+}
+
+/// A server and its received requests.
+pub struct Scripted {
+    pub base: String,
+    requests: Arc<Mutex<Vec<Received>>>,
+}
+
+impl Scripted {
+    pub async fn start(answer: impl Fn(&Received) -> Response<String> + Send + Sync + 'static) -> Self {
+        let listener = tokio::net::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+            .await
+            .unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let requests: Arc<Mutex<Vec<Received>>> = Arc::default();
+        let (answer, log) = (Arc::new(answer), Arc::clone(&requests));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (answer, log) = (Arc::clone(&answer), Arc::clone(&log));
+                let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+                    let (answer, log) = (Arc::clone(&answer), Arc::clone(&log));
+                    async move {
+                        let received = read(request).await;
+                        log.lock().unwrap().push(received.clone());
+                        Ok::<_, Infallible>(answer(&received))
+                    }
+                });
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
+                );
+            }
+        });
+        Self { base, requests }
+    }
+
+    pub fn requests(&self) -> Vec<Received> {
+        self.requests.lock().unwrap().clone()
+    }
+}
+
+async fn read(request: Request<hyper::body::Incoming>) -> Received {
+    let (parts, body) = request.into_parts();
+    // The body is read, so that the connection can be reused.
+    let _ = to_bytes(Body::new(body), 1 << 20).await;
+    Received {
+        line: format!("{} {}", parts.method, parts.uri),
+    }
+}
+
+/// Returns a response with JSON.
+pub fn json(status: u16, body: impl Into<String>) -> Response<String> {
+    Response::builder()
+        .status(status)
+        .header("content-type", "application/json")
+        .body(body.into())
+        .unwrap()
+}
+
+/// Returns the response to a token request.
+pub fn token() -> Response<String> {
+    json(
+        200,
+        r#"{"access_token":"scripted-token","expires_in":3600,"token_type":"Bearer"}"#,
+    )
+}

@@ -1,0 +1,174 @@
+//! The tables of the scaling guide match the code, and a cycle costs as much as they say.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use elements_exporter::app::budget::{Allowance, Budget, Cost, PAGE_ROWS, extra_costs, typical_costs};
+use elements_exporter::collector::{self, TargetKind};
+use elements_exporter::config::KEYS;
+
+use crate::drift::section;
+use crate::harness::partner::{start, still};
+use crate::harness::polled_once;
+
+/// Returns the default of a key.
+fn default<T: std::str::FromStr>(path: &str) -> T {
+    let key = KEYS.iter().find(|key| key.path == path);
+    key.and_then(|key| key.default.text().parse().ok()).unwrap()
+}
+
+/// Fleets in the examples of the guide.
+const FLEETS: [usize; 4] = [50, 500, 5_000, 50_000];
+
+/// Scan profiles per customer in the guide.
+const PROFILES: usize = 2;
+
+/// Intervals for fleets that need longer ones than the defaults. Backups run once or a few times a day, so a restore
+/// point is still seen long before an objective of 26 hours expires.
+const RELAXED: [(&str, Duration); 5] = [
+    ("jobs", Duration::from_secs(15 * 60)),
+    ("protected", Duration::from_secs(4 * 3600)),
+    ("licenses", Duration::from_secs(6 * 3600)),
+    ("scan_profiles", Duration::from_secs(12 * 3600)),
+    ("scan_changes", Duration::from_secs(12 * 3600)),
+];
+
+fn relaxed(customers: usize) -> Vec<(&'static str, Cost)> {
+    let mut costs = typical_costs(customers, PROFILES);
+    for (name, cost) in &mut costs {
+        if let Some((_, interval)) = RELAXED.iter().find(|(relaxed, _)| relaxed == name) {
+            cost.interval = *interval;
+        }
+    }
+    costs
+}
+
+fn examples() -> String {
+    let defaults = Allowance {
+        requests_per_second: default("api.requests_per_second"),
+        max_concurrency: default("api.max_concurrency"),
+    };
+    let budget = |costs: Vec<(&str, Cost)>| {
+        let costs: Vec<Cost> = costs.into_iter().map(|(_, cost)| cost).collect();
+        Budget::of(&costs, defaults)
+    };
+    let mut text = String::from(
+        "| customers | intervals | requests an hour | requests in flight | set `requests_per_second` to at least \
+         | set `max_concurrency` to at least | at the defaults, binding | first cycle at the defaults |\n\
+         |---|---|---|---|---|---|---|---|\n",
+    );
+    for customers in FLEETS {
+        for (intervals, costs) in [
+            ("default", typical_costs(customers, PROFILES)),
+            ("relaxed", relaxed(customers)),
+        ] {
+            let budget = budget(costs);
+            let verdict = if budget.suffices { "suffices" } else { "too little" };
+            let first = Duration::from_secs_f64((budget.first_cycle_seconds / 60.0).ceil() * 60.0);
+            writeln!(
+                text,
+                "| {} | {intervals} | {:.0} | {:.1} | {:.1} | {:.0} | {verdict}, `{}` | {} |",
+                grouped(customers),
+                budget.needed_per_hour,
+                budget.needed_in_flight,
+                budget.rate_needed(),
+                budget.concurrency_needed(),
+                budget.binding.key(),
+                humantime::format_duration(first),
+            )
+            .unwrap();
+        }
+    }
+    text
+}
+
+fn prices() -> String {
+    let mut text = String::from(
+        "| collector | requests of a poll | latency | default interval | relaxed interval | requests an hour, default \
+         |\n|---|---|---|---|---|---|\n",
+    );
+    for ((name, cost), (_, relaxed)) in typical_costs(1, PROFILES).into_iter().zip(relaxed(1)) {
+        let entry = collector::ALL.iter().find(|entry| entry.name == name).unwrap();
+        let requests = match entry.target_kind {
+            TargetKind::Partner => format!("1 per {PAGE_ROWS} customers"),
+            _ if name.starts_with("scan_") => "1 per customer and 1 per scan profile".to_owned(),
+            _ => "1 per customer".to_owned(),
+        };
+        writeln!(
+            text,
+            "| `{name}` | {requests} | {:.1} s | {} | {} | {:.0} |",
+            cost.latency.as_secs_f64(),
+            humantime::format_duration(cost.interval),
+            humantime::format_duration(relaxed.interval),
+            cost.per_hour()
+        )
+        .unwrap();
+    }
+    text
+}
+
+/// Formats a count with spaces as thousands separators, as in prose.
+fn grouped(count: usize) -> String {
+    match (count / 1000, count % 1000) {
+        (0, rest) => rest.to_string(),
+        (thousands, rest) => format!("{thousands} {rest:03}"),
+    }
+}
+
+fn extras() -> String {
+    let mut text =
+        String::from("| collector | requests | default interval | requests an hour, default |\n|---|---|---|---|\n");
+    for (name, cost) in extra_costs(1) {
+        let entry = collector::ALL.iter().find(|entry| entry.name == name).unwrap();
+        let requests = match entry.target_kind {
+            TargetKind::Partner => format!("1 per {PAGE_ROWS} tenants"),
+            TargetKind::Customer => entry.price.of.to_owned(),
+        };
+        let interval = humantime::format_duration(cost.interval);
+        writeln!(text, "| `{name}` | {requests} | {interval} | {:.1} |", cost.per_hour()).unwrap();
+    }
+    text
+}
+
+#[test]
+fn scaling_tables_match_the_code() {
+    section("docs/scaling.md", "prices", &prices());
+    section("docs/scaling.md", "extras", &extras());
+    section("docs/scaling.md", "examples", &examples());
+}
+
+#[tokio::test]
+async fn cycle_costs_what_the_scaling_guide_says() {
+    for (customers, profiles) in [(7, 2), (120, 1)] {
+        let partner = start(still(customers)).await;
+        partner.handle.with_world(|world| {
+            for customer in &mut world.customers {
+                let model = customer.scan_profiles.first().cloned();
+                customer.scan_profiles = (0..profiles)
+                    .filter_map(|n| {
+                        let mut profile = model.clone()?;
+                        profile.id = format!("{}-{n}", profile.id);
+                        Some(profile)
+                    })
+                    .collect();
+            }
+            world
+                .customers
+                .retain(|customer| customer.scan_profiles.len() == profiles);
+        });
+        let left = partner.handle.with_world(|world| world.customers.len());
+        assert!(left > customers / 2, "{left}");
+        let (text, good) = polled_once(&crate::harness::config(&partner.base, &[])).await;
+        assert!(good, "{text}");
+        let documented: f64 = typical_costs(left, profiles)
+            .iter()
+            .map(|(_, cost)| cost.requests * cost.targets as f64)
+            .sum();
+        let requests = partner.handle.requests().into_iter();
+        let requested = requests.filter(|request| request.path.starts_with("/partner/")).count();
+        assert_eq!(
+            requested as f64, documented,
+            "{left} customers with {profiles} profiles"
+        );
+    }
+}

@@ -1,0 +1,437 @@
+//! Panels are neither green nor red without reason: the first screens with stale, missing or very few data, from the
+//! responses of a Prometheus with such data and Grafana's colour rules.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use super::dashboards::{self, Dashboard, Values, interpolate, list, text};
+use crate::harness::servers::{Server, backfill};
+
+/// Seconds between samples.
+const STEP: i64 = 30;
+
+/// How long a situation lasts before it is evaluated: twice the look-back of panels.
+const LASTS: i64 = 600;
+
+/// Time between two situations, after which nothing of the previous one is visible.
+const APART: i64 = 3 * 3600;
+
+/// A situation: series with their values, by the seconds before the evaluation.
+struct Situation {
+    at: i64,
+    text: BTreeMap<i64, String>,
+}
+
+impl Situation {
+    fn new(at: i64) -> Self {
+        Self {
+            at,
+            text: BTreeMap::new(),
+        }
+    }
+
+    fn with(mut self, series: &str, value: impl Fn(i64) -> f64) -> Self {
+        for age in (0..=LASTS / STEP).map(|nth| nth * STEP) {
+            let time = self.at - age;
+            let _ = writeln!(self.text.entry(time).or_default(), "{series} {} {time}", value(age));
+        }
+        self
+    }
+
+    fn is(self, series: &str, value: f64) -> Self {
+        self.with(series, |_| value)
+    }
+
+    /// Adds an exporter that was scraped, and whose API last responded this many seconds ago.
+    fn exporter(self, api_failed_for: i64) -> Self {
+        #[expect(clippy::cast_precision_loss, reason = "an age of minutes")]
+        let requests = |answered: bool| {
+            move |age: i64| {
+                let since_failure = (api_failed_for - age).max(0);
+                let until_failure = LASTS - age - since_failure;
+                (if answered { until_failure } else { since_failure }) as f64
+            }
+        };
+        self.is(r#"up{job="e",instance="i"}"#, 1.0)
+            .is(r#"elements_up{job="e",instance="i"}"#, 1.0)
+            .with(
+                r#"elements_exporter_api_requests_total{job="e",instance="i",endpoint="jobs",code="200"}"#,
+                requests(true),
+            )
+            .with(
+                r#"elements_exporter_api_requests_total{job="e",instance="i",endpoint="jobs",code="0"}"#,
+                requests(false),
+            )
+            .known()
+    }
+
+    /// Adds the series of an exporter that has been running for days.
+    fn known(self) -> Self {
+        self.is(r#"elements_exporter_build_info{job="e",instance="i"}"#, 1.0)
+    }
+
+    /// Adds a customer, fresh or stale, with one module in this state.
+    fn customer(self, id: &str, is_fresh: bool, rank: Option<f64>, failures: f64) -> Self {
+        #[expect(clippy::cast_precision_loss, reason = "a time of this century")]
+        let read = (self.at - if is_fresh { 60 } else { 3600 }) as f64;
+        let module = format!(r#"job="e",customer_id="{id}",service="Microsoft 365",module="OneDrive""#);
+        let mut it = self
+            .is(
+                &format!(r#"customer:elements_customer_info:max{{job="e",customer_id="{id}",organization="{id}"}}"#),
+                1.0,
+            )
+            .is(
+                &format!(r#"elements_customer_info{{job="e",instance="i",customer_id="{id}",organization="{id}"}}"#),
+                1.0,
+            )
+            .is(
+                &format!(r#"customer:elements_jobs_fresh:bool{{job="e",customer_id="{id}"}}"#),
+                f64::from(u8::from(is_fresh)),
+            )
+            .is(
+                &format!(r#"customer:elements_jobs_read_timestamp_seconds:max{{job="e",customer_id="{id}"}}"#),
+                read,
+            )
+            .is(
+                &format!("customer_module:elements_job_rpo_seconds:max{{{module}}}"),
+                93_600.0,
+            )
+            .is(
+                &format!("customer_module:elements_job_last_backup_timestamp_seconds:max{{{module}}}"),
+                read - 7200.0,
+            )
+            .is(
+                &format!("customer_module:elements_job_consecutive_failures:max{{{module}}}"),
+                failures,
+            );
+        if let Some(rank) = rank {
+            it = it.is(
+                &format!(r#"customer_module:elements_attention:rank{{{module},why="overdue"}}"#),
+                rank,
+            );
+        }
+        it
+    }
+
+    fn firing(self, name: &str, area: &str, severity: &str) -> Self {
+        self.is(
+            &format!(r#"ALERTS{{job="e",alertname="{name}",alertstate="firing",area="{area}",severity="{severity}"}}"#),
+            1.0,
+        )
+    }
+}
+
+/// Appearance of a value in a stat panel.
+#[derive(Debug, PartialEq)]
+struct Look {
+    name: String,
+    text: String,
+    colour: String,
+}
+
+/// A Prometheus with all situations.
+struct Looked {
+    prometheus: Server,
+    at: i64,
+    values: Values,
+    _directory: tempfile::TempDir,
+}
+
+impl Looked {
+    async fn at(situations: Vec<Situation>) -> Vec<Self> {
+        let mut looked = Vec::new();
+        for situation in situations {
+            let directory = tempfile::tempdir().unwrap();
+            let file = directory.path().join("history");
+            let document: String = situation.text.values().map(String::as_str).collect();
+            std::fs::write(&file, document + "# EOF\n").unwrap();
+            backfill(directory.path(), &file);
+            looked.push(Self {
+                prometheus: Server::prometheus(directory.path(), "global: {}\n").await,
+                at: situation.at,
+                values: dashboards::everything("1m"),
+                _directory: directory,
+            });
+        }
+        looked
+    }
+
+    async fn answers(&self, target: &Value) -> Vec<Value> {
+        let expr = interpolate(text(&target["expr"]), &self.values);
+        let form = [("query", expr.as_str()), ("time", &self.at.to_string())];
+        let data = self.prometheus.api("query", &form).await;
+        let data = data.unwrap_or_else(|error| panic!("{error}\n{expr}"));
+        list(&data["result"]).cloned().collect()
+    }
+
+    /// Returns the values that a stat panel displays.
+    async fn stat(&self, uid: &str, title: &str) -> Vec<Look> {
+        let panel = panel(uid, title);
+        let mut looks = Vec::new();
+        for target in list(&panel["targets"]) {
+            for series in self.answers(target).await {
+                let mut name = text(&target["legendFormat"]).to_owned();
+                for (label, value) in series["metric"].as_object().unwrap() {
+                    name = name.replace(&format!("{{{{{label}}}}}"), text(value));
+                }
+                looks.push(look(&panel, name, text(&series["value"][1]).parse().unwrap()));
+            }
+        }
+        if looks.is_empty() {
+            looks.push(Look {
+                name: String::new(),
+                text: text(&panel["fieldConfig"]["defaults"]["noValue"]).to_owned(),
+                colour: null_colour(&panel["fieldConfig"]["defaults"]["mappings"]).unwrap_or("none".to_owned()),
+            });
+        }
+        looks
+    }
+
+    async fn only(&self, uid: &str, title: &str) -> Look {
+        let mut looks = self.stat(uid, title).await;
+        assert_eq!(looks.len(), 1, "{title}: {looks:?}");
+        looks.remove(0)
+    }
+
+    async fn named(&self, uid: &str, title: &str, name: &str) -> Look {
+        let looks = self.stat(uid, title).await;
+        let of_all = format!("{looks:?}");
+        looks
+            .into_iter()
+            .find(|look| look.name == name)
+            .unwrap_or_else(|| panic!("{title}: no {name} in {of_all}"))
+    }
+}
+
+fn panel(uid: &str, title: &str) -> Value {
+    let all = dashboards::all();
+    let dashboard = all.iter().find(|dashboard| dashboard.json["uid"] == uid).unwrap();
+    let panels = dashboard.panels();
+    let found = panels.into_iter().find(|panel| panel["title"] == title);
+    found.unwrap_or_else(|| panic!("{uid} has no {title}")).clone()
+}
+
+/// Returns a property of a field: from an override, or the default.
+fn property<'a>(panel: &'a Value, name: &str, id: &str) -> &'a Value {
+    let overridden = list(&panel["fieldConfig"]["overrides"])
+        .filter(|one| one["matcher"]["options"] == name)
+        .flat_map(|one| list(&one["properties"]))
+        .find(|property| property["id"] == id);
+    overridden.map_or(&panel["fieldConfig"]["defaults"][id], |property| &property["value"])
+}
+
+/// Returns the appearance of a value by Grafana's order: a mapping determines text and colour, otherwise the highest
+/// threshold that is reached determines the colour.
+fn look(panel: &Value, name: String, value: f64) -> Look {
+    for mapping in list(property(panel, &name, "mappings")) {
+        let options = &mapping["options"];
+        let result = match text(&mapping["type"]) {
+            "value" => &options[value.to_string()],
+            "range" if value >= options["from"].as_f64().unwrap() && value <= options["to"].as_f64().unwrap() => {
+                &options["result"]
+            }
+            _ => continue,
+        };
+        if !result.is_null() {
+            let (text, colour) = (text(&result["text"]).to_owned(), text(&result["color"]).to_owned());
+            return Look { name, text, colour };
+        }
+    }
+    let steps = list(&property(panel, &name, "thresholds")["steps"]);
+    let reached = steps.filter(|step| step["value"].as_f64().is_none_or(|least| value >= least));
+    let colour = text(&reached.last().unwrap()["color"]).to_owned();
+    let text = value.to_string();
+    Look { name, text, colour }
+}
+
+fn null_colour(mappings: &Value) -> Option<String> {
+    let mapping = list(mappings).find(|one| text(&one["options"]["match"]).starts_with("null"));
+    mapping.map(|one| text(&one["options"]["result"]["color"]).to_owned())
+}
+
+const FLEET: &str = "elements-fleet";
+const CUSTOMER: &str = "elements-customer";
+const EXPORTER: &str = "elements-exporter";
+
+/// The grey of unknown values.
+const GREY: &str = "#7b7f87";
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_secs()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn panels_are_green_or_red_only_with_reason() {
+    let at = |nth: i64| now() / STEP * STEP - nth * APART;
+    let coverage = |module: &str, scanned: f64, protected: f64| {
+        let labels =
+            format!(r#"job="e",instance="i",customer_id="a",service="Microsoft 365",module="{module}",tenant_id="t""#);
+        move |it: Situation| {
+            it.is(&format!("elements_protected_scanned_objects{{{labels}}}"), scanned)
+                .is(&format!("elements_protected_objects{{{labels}}}"), protected)
+        }
+    };
+    let live = Situation::new(at(1))
+        .exporter(0)
+        .customer("a", true, Some(7.0), 0.0)
+        .customer("b", true, None, 0.0)
+        .customer("c", true, None, 0.0)
+        .customer("d", true, None, 0.0)
+        .customer("e", true, None, 0.0)
+        .customer("f", true, None, 0.0);
+    let live = coverage("OneDrive", 100.0, 95.0)(live);
+    let live = coverage("Teams Chat", 35.0, 0.0)(live);
+    let down = Situation::new(at(2))
+        .known()
+        .is(r#"up{job="e",instance="i"}"#, 0.0)
+        .customer("a", false, None, 3.0)
+        .customer("b", false, None, 0.0)
+        .firing("ElementsBackupOverdueCritical", "backup", "critical")
+        .firing("ElementsCollectorStale", "exporter", "warning")
+        .firing("ElementsExporterDown", "exporter", "critical")
+        .firing("ElementsWatchdog", "exporter", "none");
+    let outage = Situation::new(at(3)).exporter(240).customer("a", true, None, 0.0);
+    let outage = outage.is(r#"elements_exporter_state_load_successful{job="e",instance="i"}"#, 1.0);
+    let stale = Situation::new(at(4))
+        .exporter(0)
+        .customer("a", false, None, 4.0)
+        .customer("b", false, None, 0.0);
+    let single = Situation::new(at(5)).exporter(0).customer("a", true, Some(8.0), 1.0);
+    let [live, down, outage, stale, single] = Looked::at(vec![live, down, outage, stale, single])
+        .await
+        .try_into()
+        .unwrap_or_else(|_| panic!("five"));
+
+    // A good state is green, and one of six is not displayed as 83 %.
+    let data = live.named(FLEET, "Data", "Data").await;
+    assert_eq!((data.text.as_str(), data.colour.as_str()), ("live", "green"));
+    let within = live.only(FLEET, "Within RPO").await;
+    assert_eq!((within.name.as_str(), within.colour.as_str()), ("5 of 6", "orange"));
+    assert_eq!(live.only(FLEET, "Never backed up").await.colour, "green");
+    assert_eq!(live.only(EXPORTER, "API").await.text, "up");
+    // Coverage excludes modules without an objective: disabled, or never configured.
+    let covered = live.only(CUSTOMER, "Coverage").await;
+    assert_eq!((covered.text.as_str(), covered.colour.as_str()), ("0.95", "green"));
+
+    // With the exporter down, that alert is first, known failures stay, and zeros are not green.
+    let data = down.named(FLEET, "Data", "Data").await;
+    assert_eq!((data.text.as_str(), data.colour.as_str()), ("EXPORTER DOWN", "red"));
+    assert_eq!(down.named(FLEET, "Failing 3× or more", "modules").await.text, "1");
+    assert_eq!(down.only(FLEET, "Never backed up").await.colour, GREY);
+    assert_eq!(down.only(FLEET, "Overdue").await.colour, GREY);
+    let within = down.only(FLEET, "Within RPO").await;
+    assert_eq!((within.name.as_str(), within.colour.as_str()), ("2 of 2", GREY));
+    assert_eq!(down.only(EXPORTER, "API").await.colour, GREY);
+    let critical = down.named(FLEET, "Critical alerts", "exporter and API").await;
+    assert_eq!((critical.text.as_str(), critical.colour.as_str()), ("1", "red"));
+    for uid in [FLEET, CUSTOMER] {
+        let mut alerts = down.answers(&panel(uid, "Alerts")["targets"][0]).await;
+        let rank = |alert: &Value| text(&alert["value"][1]).parse::<f64>().unwrap();
+        alerts.sort_by(|one, other| rank(other).total_cmp(&rank(one)));
+        assert_eq!(alerts[0]["metric"]["alertname"], "ElementsExporterDown", "{alerts:?}");
+        let sorted = &panel(uid, "Alerts")["options"]["sortBy"][0];
+        assert_eq!(
+            (&sorted["displayName"], &sorted["desc"]),
+            (&"Rank".into(), &true.into())
+        );
+    }
+
+    // Four minutes into an outage, before the customer list is polled again.
+    let api = outage.only(EXPORTER, "API").await;
+    assert_eq!((api.text.as_str(), api.colour.as_str()), ("failing", "red"));
+    let data = outage.named(FLEET, "Data", "Data").await;
+    assert_eq!((data.text.as_str(), data.colour.as_str()), ("API UNREACHABLE", "red"));
+
+    // Stale data neither lowers a count of failures nor makes it zero.
+    let data = stale.named(FLEET, "Data", "Data").await;
+    assert_eq!((data.text.as_str(), data.colour.as_str()), ("STALE", "red"));
+    assert_eq!(stale.named(FLEET, "Failing 3× or more", "modules").await.text, "1");
+    assert_eq!(stale.named(CUSTOMER, "Failing now", "modules").await.text, "1");
+    assert_eq!(stale.only(CUSTOMER, "Needs attention").await.colour, GREY);
+    assert_eq!(stale.named(CUSTOMER, "Data age", "STALE").await.colour, "red");
+
+    // A single customer has no percentage, and is not red for that.
+    let within = single.only(FLEET, "Within RPO").await;
+    assert_eq!((within.name.as_str(), within.colour.as_str()), ("0 of 1", "orange"));
+    assert_eq!(single.only(EXPORTER, "State file").await.colour, GREY);
+    // Dropped in this test, so that each Prometheus ends with it.
+    drop((live, down, outage, stale, single));
+}
+
+fn each_panel() -> Vec<(String, bool, Value)> {
+    let of = |dashboard: &Dashboard| {
+        let has = |name: &str| dashboard.variables().any(|variable| variable["name"] == name);
+        let panels: Vec<_> = dashboard.panels().into_iter().cloned().collect();
+        let narrowed = has("module");
+        panels
+            .into_iter()
+            .map(move |panel| {
+                (
+                    format!("{}: {}", dashboard.file, text(&panel["title"])),
+                    narrowed,
+                    panel,
+                )
+            })
+            .collect::<Vec<_>>()
+    };
+    dashboards::all().iter().flat_map(of).collect()
+}
+
+#[test]
+fn missing_values_are_not_green() {
+    let mut green = Vec::new();
+    for (place, _, panel) in each_panel() {
+        let defaults = &panel["fieldConfig"]["defaults"];
+        let coloured = text(&panel["type"]) == "stat" && panel["options"]["colorMode"] == "background";
+        if coloured && null_colour(&defaults["mappings"]).is_none_or(|colour| colour == "green") {
+            green.push(place.clone());
+        }
+        for one in list(&panel["fieldConfig"]["overrides"]) {
+            let property = |id: &str| list(&one["properties"]).find(|property| property["id"] == id);
+            let cell = property("custom.cellOptions").map_or("", |cell| text(&cell["value"]["type"]));
+            let base = property("thresholds").map_or("", |found| text(&found["value"]["steps"][0]["color"]));
+            let null = property("mappings").and_then(|found| null_colour(&found["value"]));
+            if cell == "color-background" && base == "green" && null.is_none_or(|colour| colour == "green") {
+                green.push(format!("{place}, {}", one["matcher"]["options"]));
+            }
+        }
+    }
+    assert!(green.is_empty(), "{green:#?}");
+}
+
+#[test]
+fn request_without_a_response_is_not_green() {
+    let panel = panel(EXPORTER, "Requests");
+    let no_answer = property(&panel, "0", "color");
+    assert!(text(&no_answer["fixedColor"]).contains("red"), "{no_answer}");
+}
+
+#[test]
+fn tiles_are_filtered_by_module_or_say_that_they_are_not() {
+    let silent: Vec<_> = each_panel()
+        .into_iter()
+        .filter(|(_, narrowed, panel)| *narrowed && panel["type"] == "stat")
+        .filter(|(_, _, panel)| {
+            let narrows = |target: &Value| text(&target["expr"]).contains("$module");
+            let says = text(&panel["description"]).contains("Not narrowed by");
+            let of_all = text(&panel["title"]).contains("all customers");
+            !list(&panel["targets"]).all(narrows) && !says && !of_all
+        })
+        .map(|(place, ..)| place)
+        .collect();
+    assert!(silent.is_empty(), "{silent:#?}");
+}
+
+#[test]
+fn instance_variable_is_only_on_the_exporter_dashboard() {
+    let with: Vec<_> = dashboards::all()
+        .iter()
+        .filter(|dashboard| dashboard.variables().any(|variable| variable["name"] == "instance"))
+        .map(|dashboard| text(&dashboard.json["uid"]).to_owned())
+        .collect();
+    assert_eq!(with, [EXPORTER]);
+}

@@ -1,0 +1,196 @@
+//! The shipped dashboards, parsed as Grafana does.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use elements_exporter::assets::DASHBOARDS;
+use serde_json::Value;
+
+/// A dashboard.
+pub struct Dashboard {
+    pub file: &'static str,
+    pub json: Value,
+}
+
+/// A query of a panel.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// Its location, for messages.
+    pub place: String,
+    pub expr: String,
+    /// Whether it is a range query rather than an instant query.
+    pub range: bool,
+    /// The length of its look-back, in seconds.
+    pub span: i64,
+    /// Labels that the panel displays, links with or joins on.
+    pub labels: BTreeSet<String>,
+    /// The panel's description.
+    pub description: String,
+}
+
+/// Values of variables by name, as inserted into queries.
+pub type Values = BTreeMap<String, String>;
+
+/// Returns the values with which dashboards show everything, for samples this far apart.
+pub fn everything(rate_interval: &str) -> Values {
+    [
+        ("datasource", "prometheus"),
+        ("job", ".+"),
+        ("instance", ".+"),
+        ("tier", ".*"),
+        ("region", ".*"),
+        ("team", ".*"),
+        ("among", ".+"),
+        ("search", ""),
+        ("customer", ".+"),
+        ("service", ".+"),
+        ("module", ".+"),
+        ("target", "0.99"),
+        ("__rate_interval", rate_interval),
+        ("__range", "30d"),
+        ("__range_s", "2592000"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into()
+}
+
+/// Returns all shipped dashboards.
+pub fn all() -> Vec<Dashboard> {
+    let read = |asset: &elements_exporter::assets::Asset| Dashboard {
+        file: asset.name,
+        json: serde_json::from_str(asset.content).unwrap(),
+    };
+    DASHBOARDS.iter().map(read).collect()
+}
+
+/// Returns the elements of a list; none if the value is not a list.
+pub fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+/// Returns a text; empty if the value is not a text.
+pub fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+impl Dashboard {
+    /// Returns the panels with content, including those in collapsed rows.
+    pub fn panels(&self) -> Vec<&Value> {
+        let outer = list(&self.json["panels"]);
+        outer
+            .flat_map(|panel| std::iter::once(panel).chain(list(&panel["panels"])))
+            .filter(|panel| panel["type"] != "row")
+            .collect()
+    }
+
+    pub fn variables(&self) -> impl Iterator<Item = &Value> {
+        list(&self.json["templating"]["list"])
+    }
+
+    /// Returns the annotations that are queried from Prometheus.
+    pub fn annotations(&self) -> impl Iterator<Item = &Value> {
+        list(&self.json["annotations"]["list"]).filter(|annotation| annotation["builtIn"] != 1)
+    }
+
+    /// Returns the queries of a panel.
+    pub fn queries(&self, panel: &Value) -> Vec<Query> {
+        let columns = columns(panel);
+        let from = panel["timeFrom"].as_str().or(self.json["time"]["from"].as_str());
+        let query = |target: &Value| Query {
+            place: format!("{} / {} {}", self.file, text(&panel["title"]), text(&target["refId"])),
+            expr: text(&target["expr"]).to_owned(),
+            range: target["range"] == true,
+            span: span(from.unwrap().trim_start_matches("now-").trim_end_matches("/M")),
+            labels: &placeholders(text(&target["legendFormat"])) | &columns,
+            description: text(&panel["description"]).to_owned(),
+        };
+        let mut queries: Vec<Query> = list(&panel["targets"]).map(query).collect();
+        // The first query of a table determines its rows; the others are merged into them, and may add a column.
+        for column in &columns {
+            let names_it = |query: &Query| query.expr.split(|c| !is_name(c)).any(|word| word == column);
+            let source = queries.iter().position(names_it).unwrap_or(0);
+            for (_, query) in queries.iter_mut().enumerate().filter(|(place, _)| *place != source) {
+                query.labels.remove(column);
+            }
+        }
+        queries
+    }
+}
+
+/// Returns the names between double braces.
+pub fn placeholders(format: &str) -> BTreeSet<String> {
+    let parts = format.split("{{").skip(1).filter_map(|part| part.split_once("}}"));
+    parts.map(|(name, _)| name.trim().to_owned()).collect()
+}
+
+/// Returns the labels that a table has as columns.
+pub fn columns(panel: &Value) -> BTreeSet<String> {
+    let mut columns = BTreeSet::new();
+    for transformation in list(&panel["transformations"]) {
+        let options = &transformation["options"];
+        columns.extend(list(&options["include"]["names"]).map(text).map(ToOwned::to_owned));
+        for map in ["indexByName", "renameByName"] {
+            columns.extend(
+                options[map]
+                    .as_object()
+                    .into_iter()
+                    .flatten()
+                    .map(|(name, _)| name.clone()),
+            );
+        }
+    }
+    columns.retain(|name| !name.starts_with("Value") && !name.starts_with("Time"));
+    columns
+}
+
+/// Returns the seconds of a duration such as `7d`.
+fn span(duration: &str) -> i64 {
+    let (number, unit) = duration.split_at(duration.len() - 1);
+    let seconds = match unit {
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        "M" => 30 * 86_400,
+        _ => panic!("{duration}"),
+    };
+    number.parse::<i64>().unwrap() * seconds
+}
+
+/// Inserts the values of variables: `$name`, `${name}`, `${name:pipe}` and `${name:regex}`. Inserted values are not
+/// expanded again.
+pub fn interpolate(template: &str, values: &Values) -> String {
+    let mut out = String::new();
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('$') {
+        out.push_str(before);
+        let (name, tail) = match after.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
+            Some(found) => found,
+            None => after.split_at(after.find(|c: char| !is_name(c)).unwrap_or(after.len())),
+        };
+        let (name, format) = name.split_once(':').unwrap_or((name, ""));
+        match (values.get(name), format) {
+            (Some(value), "regex") => out.push_str(&escape_regex(value)),
+            (Some(value), "" | "pipe") => out.push_str(value),
+            // A group of a regular expression is not a variable of Grafana.
+            _ if name.parse::<u8>().is_ok() => out.push_str(&format!("${name}")),
+            _ => panic!("${name}:{format} in {template}"),
+        }
+        rest = tail;
+    }
+    out + rest
+}
+
+fn is_name(character: char) -> bool {
+    character.is_ascii_alphanumeric() || character == '_'
+}
+
+/// Formats a value as Grafana does with the format `regex`.
+pub fn escape_regex(value: &str) -> String {
+    let mut out = String::new();
+    for character in value.chars() {
+        if "\\^$*+?.()|[]{}/".contains(character) {
+            out.push('\\');
+        }
+        out.push(character);
+    }
+    out
+}

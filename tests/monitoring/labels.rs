@@ -1,0 +1,241 @@
+//! Labels of the results of a query, from the catalogue and the rules. Unknown metrics and labels are errors.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use elements_exporter::catalogue;
+use promql_parser::label::Matchers;
+use promql_parser::parser::token::{T_BOTTOMK, T_COUNT_VALUES, T_LAND, T_LOR, T_LUNLESS, T_TOPK};
+use promql_parser::parser::{
+    self, AggregateExpr, BinaryExpr, Call, Expr, LabelModifier, VectorMatchCardinality, VectorSelector,
+};
+
+use super::rules;
+
+type Names = BTreeSet<String>;
+
+/// Labels that Prometheus adds to every scraped series.
+const OF_THE_TARGET: [&str; 2] = ["job", "instance"];
+
+/// Series that Prometheus creates for every scrape.
+const OF_THE_SCRAPE: [&str; 2] = ["up", "scrape_duration_seconds"];
+
+/// Labels of every known metric.
+pub struct Known(BTreeMap<String, Names>);
+
+fn names<T: AsRef<str>>(labels: impl IntoIterator<Item = T>) -> Names {
+    labels.into_iter().map(|label| label.as_ref().to_owned()).collect()
+}
+
+impl Known {
+    /// Reads the catalogue and the shipped rules, each of which is checked.
+    pub fn read() -> Result<Self, String> {
+        let mut known = BTreeMap::new();
+        for entry in catalogue::metrics() {
+            let labels = &names(entry.labels) | &names(OF_THE_TARGET);
+            let name = entry.metric.name;
+            if entry.metric.kind.as_str() == "histogram" {
+                known.insert(format!("{name}_bucket"), &labels | &names(["le"]));
+                known.insert(format!("{name}_sum"), labels.clone());
+                known.insert(format!("{name}_count"), labels);
+            } else {
+                known.insert(name.to_owned(), labels);
+            }
+        }
+        for name in OF_THE_SCRAPE {
+            known.insert(name.to_owned(), names(OF_THE_TARGET));
+        }
+        let mut known = Self(known);
+        let mut of_alerts = names(["alertname", "alertstate"]);
+        // Rules may query which alerts fire before the alerts are known.
+        let subject = [
+            "job",
+            "customer_id",
+            "service",
+            "module",
+            "scope",
+            "since",
+            "severity",
+            "area",
+        ];
+        known.0.insert("ALERTS".to_owned(), &of_alerts | &names(subject));
+        for rule in rules::all() {
+            if !rule.alerts {
+                // The operands that read a rule's own past do not change its labels.
+                let labels = known.of(&rules::without_memory(&rule, &[]));
+                let labels = labels.map_err(|error| format!("{}: {error}", rule.name))?;
+                known.0.insert(rule.name.clone(), labels);
+            }
+            let of_answer = known
+                .of(&rule.expr)
+                .map_err(|error| format!("{}: {error}", rule.name))?;
+            let labels = &of_answer | &names(rule.labels.iter().map(|(label, _)| label));
+            if rule.alerts {
+                of_alerts.extend(labels);
+            } else {
+                known.0.insert(rule.name, labels);
+            }
+        }
+        known.0.insert("ALERTS".to_owned(), of_alerts);
+        Ok(known)
+    }
+
+    /// Returns the labels of a metric.
+    pub fn metric(&self, name: &str) -> Result<&Names, String> {
+        self.0.get(name).ok_or_else(|| format!("there is no metric {name}"))
+    }
+
+    /// Returns the possible labels of a query's results.
+    pub fn of(&self, query: &str) -> Result<Names, String> {
+        self.expr(&parser::parse(query)?)
+    }
+
+    fn expr(&self, expr: &Expr) -> Result<Names, String> {
+        match expr {
+            Expr::Aggregate(aggregate) => self.aggregate(aggregate),
+            Expr::Unary(unary) => self.expr(&unary.expr),
+            Expr::Binary(binary) => self.binary(binary),
+            Expr::Paren(paren) => self.expr(&paren.expr),
+            Expr::Subquery(subquery) => self.expr(&subquery.expr),
+            Expr::VectorSelector(selector) => self.selector(selector),
+            Expr::MatrixSelector(selector) => self.selector(&selector.vs),
+            Expr::Call(call) => self.call(call),
+            Expr::NumberLiteral(_) | Expr::StringLiteral(_) | Expr::Extension(_) => Ok(Names::new()),
+        }
+    }
+
+    fn selector(&self, selector: &VectorSelector) -> Result<Names, String> {
+        let name = selector.name.as_deref().ok_or("a selector without a metric")?;
+        let labels = self.metric(name)?;
+        must_be_among(matched(&selector.matchers), labels, name)?;
+        Ok(labels.clone())
+    }
+
+    fn aggregate(&self, aggregate: &AggregateExpr) -> Result<Names, String> {
+        if let Some(parameter) = &aggregate.param {
+            self.expr(parameter)?;
+        }
+        let inner = self.expr(&aggregate.expr)?;
+        let kept = match &aggregate.modifier {
+            Some(LabelModifier::Include(by)) => {
+                let by = names(&by.labels);
+                must_be_among(by.clone(), &inner, "the aggregated expression")?;
+                by
+            }
+            Some(LabelModifier::Exclude(without)) => &inner - &names(&without.labels),
+            None => Names::new(),
+        };
+        let op = aggregate.op.id();
+        if op == T_TOPK || op == T_BOTTOMK {
+            return Ok(inner);
+        }
+        match aggregate.param.as_deref() {
+            Some(Expr::StringLiteral(label)) if op == T_COUNT_VALUES => Ok(&kept | &names([&label.val])),
+            _ => Ok(kept),
+        }
+    }
+
+    fn binary(&self, binary: &BinaryExpr) -> Result<Names, String> {
+        let (left, right) = (self.expr(&binary.lhs)?, self.expr(&binary.rhs)?);
+        let Some(modifier) = &binary.modifier else {
+            return Ok(&left | &right);
+        };
+        let matching = modifier.matching.as_ref();
+        if let Some(on) = matching {
+            must_be_among(names(&on.labels().labels), &left, "the left side")?;
+            must_be_among(names(&on.labels().labels), &right, "the right side")?;
+        }
+        let op = binary.op.id();
+        if op == T_LOR {
+            return Ok(&left | &right);
+        }
+        if op == T_LAND || op == T_LUNLESS {
+            return Ok(left);
+        }
+        let scalar = |side: &Expr| side.value_type() == parser::value::ValueType::Scalar;
+        if scalar(&binary.lhs) || scalar(&binary.rhs) {
+            return Ok(&left | &right);
+        }
+        match (&modifier.card, matching) {
+            (VectorMatchCardinality::ManyToOne(group), _) => {
+                must_be_among(names(&group.labels), &right, "the right side")?;
+                Ok(&left | &names(&group.labels))
+            }
+            (VectorMatchCardinality::OneToMany(group), _) => {
+                must_be_among(names(&group.labels), &left, "the left side")?;
+                Ok(&right | &names(&group.labels))
+            }
+            (_, Some(LabelModifier::Include(on))) => Ok(names(&on.labels)),
+            (_, Some(LabelModifier::Exclude(ignored))) => Ok(&left - &names(&ignored.labels)),
+            (_, None) => Ok(left),
+        }
+    }
+
+    fn call(&self, call: &Call) -> Result<Names, String> {
+        let mut labels = Names::new();
+        for argument in &call.args.args {
+            labels.extend(self.expr(argument)?);
+        }
+        match (call.func.name, call.args.args.first().map(AsRef::as_ref)) {
+            ("histogram_quantile", _) => {
+                labels.remove("le");
+                Ok(labels)
+            }
+            ("label_replace" | "label_join", _) => {
+                if let Some(Expr::StringLiteral(label)) = call.args.args.get(1).map(AsRef::as_ref) {
+                    labels.insert(label.val.clone());
+                }
+                Ok(labels)
+            }
+            ("absent", Some(Expr::VectorSelector(selector))) => Ok(matched(&selector.matchers)),
+            ("scalar", _) => Ok(Names::new()),
+            _ => Ok(labels),
+        }
+    }
+}
+
+fn matched(matchers: &Matchers) -> Names {
+    names(matchers.matchers.iter().map(|matcher| &matcher.name))
+}
+
+fn must_be_among(wanted: Names, there: &Names, what: &str) -> Result<(), String> {
+    let missing = &wanted - there;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(format!("{what} has no {missing:?}"))
+}
+
+#[test]
+fn missing_metric_or_label_is_rejected() {
+    let known = Known::read().unwrap();
+    for (query, complaint) in [
+        ("elements_job_state", "no metric"),
+        ("elements_job_status{customer=\"x\"}", "customer"),
+        ("sum by (modul) (elements_job_status)", "modul"),
+        ("elements_job_status * on (tenant) elements_job_rpo_seconds", "tenant"),
+        (
+            "elements_job_status * on (job, customer_id) group_left (org) customer:elements_customer_info:max",
+            "org",
+        ),
+        ("sum by (module) (sum by (service) (elements_job_status))", "module"),
+        ("customer:elements_job_rpo_breached:sum{instance=\"x\"}", "instance"),
+    ] {
+        let error = known.of(query).unwrap_err();
+        assert!(error.contains(complaint), "{query}: {error}");
+    }
+    let joined =
+        "elements_job_status * on (job, customer_id) group_left (organization) customer:elements_customer_info:max";
+    let labels = known.of(joined).unwrap();
+    assert_eq!(
+        labels.into_iter().collect::<Vec<_>>(),
+        [
+            "customer_id",
+            "instance",
+            "job",
+            "module",
+            "organization",
+            "scope",
+            "service"
+        ]
+    );
+}

@@ -1,0 +1,28 @@
+//! Dashboards, rules and the Alertmanager example with their programs, which run on loopback with data in a temporary
+//! directory and end with the test.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    unreachable_pub,
+    reason = "a test that cannot continue panics, and nothing here is public"
+)]
+
+#[path = "../it/harness/mod.rs"]
+mod harness;
+
+mod colours;
+mod dashboards;
+mod gates;
+mod history;
+mod labels;
+mod lint;
+mod mutations;
+mod notifications;
+mod pages;
+mod promtool;
+mod queries;
+mod report;
+mod rules;

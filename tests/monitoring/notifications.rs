@@ -1,0 +1,375 @@
+//! From a fault to the notification: a simulated partner, the exporter, Prometheus with the shipped rules and
+//! Alertmanager with the shipped example. Minutes and hours are shortened to seconds; everything else is the same.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::Uri;
+use axum::routing::post;
+use elements_exporter::assets::RULES;
+use elements_exporter::simulator::{Clock, Customer, Fault, FaultKind, History, Module, Run, Settings};
+use serde_json::Value;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::dashboards::{list, text};
+use super::rules;
+use crate::harness::canned::axum_serve;
+use crate::harness::partner::{self, Partner};
+use crate::harness::program::Program;
+use crate::harness::servers::Server;
+use crate::harness::{COLLECTOR_KEYS, eventually};
+
+/// Factor by which rules and routes are faster than shipped. Lists are sent hours apart, and alerts wait for minutes.
+const SPEEDUP_OF_RULES: u64 = 120;
+const SPEEDUP_OF_ROUTES: u64 = 600;
+
+/// Factor by which everything is slower at the second attempt. A machine that is too busy for the first pace misses
+/// scrapes and polls, which rightly causes alerts.
+const SLOWER: u64 = 4;
+
+const CUSTOMERS: usize = 12;
+const MICROSOFT_365: u16 = 7;
+const EXCHANGE: u16 = 303;
+const ONEDRIVE: u16 = 305;
+const FINISHED: i64 = 2;
+const FAILED: i64 = 3;
+const HOUR: i64 = 3600;
+
+/// Roles of the customers, by index.
+const FAILING: usize = 0;
+const SILENT: usize = 1;
+const LONG_SILENT: usize = 2;
+const OF_THE_PLATFORM: std::ops::Range<usize> = 5..11;
+
+/// A notification about one alert: receiver, group, alert, and whether it fires or is resolved.
+type Notification = (String, String, String, String);
+
+/// The notifications received by a webhook, without duplicates.
+#[derive(Clone, Default)]
+struct Recorder(Arc<Mutex<BTreeSet<Notification>>>);
+
+impl Recorder {
+    /// Listens on a free port until the guard is dropped.
+    async fn start() -> (Self, String, DropGuard) {
+        let recorder = Self::default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let router = Router::new()
+            .route("/{receiver}", post(record))
+            .with_state(recorder.clone());
+        let stop = CancellationToken::new();
+        let ended = stop.clone().cancelled_owned();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = ended => {}
+                () = axum_serve(listener, router) => {}
+            }
+        });
+        (recorder, base, stop.drop_guard())
+    }
+
+    fn notifications(&self) -> BTreeSet<Notification> {
+        self.0.lock().unwrap().clone()
+    }
+
+    async fn receives(&self, receiver: &str, alert: &str, status: &str) {
+        let what = format!("{receiver} is notified that {alert} is {status}");
+        let received =
+            |(to, _, about, state): &Notification| to == receiver && about.starts_with(alert) && state == status;
+        eventually(&what, || async {
+            self.notifications().iter().any(received).then_some(())
+        })
+        .await;
+    }
+}
+
+async fn record(State(recorder): State<Recorder>, uri: Uri, body: String) {
+    let message: Value = serde_json::from_str(&body).unwrap();
+    let shown = |labels: &Value, names: &[&str]| {
+        let values = names
+            .iter()
+            .map(|name| text(&labels[*name]))
+            .filter(|value| !value.is_empty());
+        values.collect::<Vec<_>>().join(" ")
+    };
+    let group = &message["groupLabels"];
+    let names: Vec<&str> = group.as_object().unwrap().keys().map(String::as_str).collect();
+    for alert in list(&message["alerts"]) {
+        let notification = (
+            uri.path().trim_start_matches('/').to_owned(),
+            shown(group, &names),
+            shown(
+                &alert["labels"],
+                &["alertname", "severity", "organization", "module", "collector"],
+            ),
+            text(&alert["status"]).to_owned(),
+        );
+        recorder.0.lock().unwrap().insert(notification);
+    }
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_secs()).unwrap()
+}
+
+/// Returns a run of half an hour that ended this long ago.
+fn run(status: i64, ago: i64) -> Run {
+    let end = now() - ago;
+    Run {
+        id: format!("run-{status}-{ago}"),
+        name: "Backup".to_owned(),
+        status,
+        total: 100,
+        successful: if status == FINISHED { 100 } else { 0 },
+        backup_size: "5 GB".to_owned(),
+        start: Some(end - HOUR / 2),
+        end: Some(end),
+        last_modified: Some(end),
+        ..Run::default()
+    }
+}
+
+/// Makes a customer healthy, with two modules that differ only in their latest runs.
+fn calm(customer: &mut Customer, nth: usize) {
+    let ago = match nth {
+        SILENT => 30 * HOUR,
+        LONG_SILENT => 60 * HOUR,
+        _ => HOUR,
+    };
+    customer.organization = format!("Customer {nth}");
+    customer.status = 1;
+    customer.protected.clear();
+    customer.products.clear();
+    customer.scan_profiles.clear();
+    customer.modules = [EXCHANGE, ONEDRIVE]
+        .map(|number| {
+            let mut module = Module::new(MICROSOFT_365, number);
+            module.runs.push(run(FINISHED, ago));
+            module
+        })
+        .into();
+}
+
+async fn partner() -> Partner {
+    let partner = partner::start(Settings {
+        clock: Clock::Wall,
+        history: History::Runs(20),
+        ..partner::still(CUSTOMERS)
+    })
+    .await;
+    partner.handle.with_world(|world| {
+        for (nth, customer) in world.customers.iter_mut().enumerate() {
+            calm(customer, nth);
+        }
+    });
+    partner
+}
+
+/// Adds runs to a module of a customer.
+fn ran(partner: &Partner, customer: usize, module: u16, runs: impl IntoIterator<Item = Run>) {
+    partner.handle.with_world(|world| {
+        let modules = &mut world.customers[customer].modules;
+        let module = modules.iter_mut().find(|known| known.number == module).unwrap();
+        module.runs.extend(runs);
+    });
+}
+
+/// Starts a Prometheus that already scrapes when it begins to evaluate the rules. Otherwise no exporter would exist at
+/// first, which at this speed is long enough for an alert.
+async fn prometheus(directory: &Path, pace: u64, exporter: &str, alertmanager: &str) -> Server {
+    std::fs::create_dir(directory).unwrap();
+    let configuration = format!(
+        "global:\n  scrape_interval: {pace}s\n  scrape_timeout: {pace}s\n  evaluation_interval: {pace}s\n\
+         rule_files: [elements-*.yml]\n\
+         alerting:\n  alertmanagers:\n    - static_configs:\n        - targets: ['{alertmanager}']\n\
+         scrape_configs:\n  - job_name: elements\n    static_configs:\n      - targets: ['{exporter}']\n"
+    );
+    let prometheus = Server::prometheus(directory, &configuration).await;
+    eventually("the exporter was scraped", || prometheus.value("elements_up == 1")).await;
+    for file in RULES {
+        let sped_up = rules::sped_up(file.content, SPEEDUP_OF_RULES / pace);
+        std::fs::write(directory.join(file.name), sped_up).unwrap();
+    }
+    prometheus.reload().await;
+    prometheus
+}
+
+/// Waits until Alertmanager inhibits this many alerts with a name.
+async fn inhibited(alertmanager: &Server, alert: &str, count: usize) {
+    let what = format!("{count} of {alert} are inhibited");
+    eventually(&what, || async {
+        let alerts = alertmanager.alerts().await;
+        let held = alerts.iter().filter(|held| {
+            held["labels"]["alertname"] == alert && list(&held["status"]["inhibitedBy"]).next().is_some()
+        });
+        (held.count() >= count).then_some(())
+    })
+    .await;
+}
+
+fn notification(receiver: &str, group: &str, alert: &str, status: &str) -> Notification {
+    (
+        receiver.to_owned(),
+        group.to_owned(),
+        alert.to_owned(),
+        status.to_owned(),
+    )
+}
+
+fn without_host(base: &str) -> &str {
+    base.strip_prefix("http://").unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn notifications_are_those_expected_and_no_others() {
+    let (expected, received) = expected_and_received(1).await;
+    let (expected, received) = match expected == received {
+        true => (expected, received),
+        false => expected_and_received(SLOWER).await,
+    };
+    let missing: Vec<_> = expected.difference(&received).collect();
+    let unexpected: Vec<_> = received.difference(&expected).collect();
+    assert!(
+        missing.is_empty() && unexpected.is_empty(),
+        "missing: {missing:#?}\nunexpected: {unexpected:#?}"
+    );
+}
+
+/// Returns the expected and the received notifications for several faults, slowed down by a factor.
+async fn expected_and_received(pace: u64) -> (BTreeSet<Notification>, BTreeSet<Notification>) {
+    let partner = partner().await;
+    let names = COLLECTOR_KEYS;
+    // Slower than in other tests, and stale only after some time, so that a busy machine does not look like an outage.
+    let (interval, stale_after) = (format!("{}s", 3 * pace), format!("{}s", 15 * pace));
+    let settings: Vec<(String, &str)> = names
+        .iter()
+        .flat_map(|name| {
+            let key = |key: &str| format!("ELEMENTS_COLLECTORS__{name}__{key}");
+            [
+                (key("INTERVAL"), interval.as_str()),
+                (key("STALE_AFTER"), stale_after.as_str()),
+            ]
+        })
+        .collect();
+    let settings: Vec<(&str, &str)> = settings.iter().map(|(key, value)| (key.as_str(), *value)).collect();
+    let exporter = Program::start(&partner.base, &[], &settings).await;
+    let (recorder, webhook, _recording) = Recorder::start().await;
+
+    let directory = tempfile::tempdir().unwrap();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/alertmanager");
+    let routes = std::fs::read_to_string(example.join("alertmanager.yml")).unwrap();
+    let routes = rules::sped_up(&routes, SPEEDUP_OF_ROUTES / pace).replace("http://127.0.0.1:9095", &webhook);
+    let of_alertmanager = directory.path().join("alertmanager");
+    std::fs::create_dir(&of_alertmanager).unwrap();
+    std::fs::copy(example.join("elements.tmpl"), of_alertmanager.join("elements.tmpl")).unwrap();
+    let alertmanager = Server::alertmanager(&of_alertmanager, &routes).await;
+    let of_prometheus = directory.path().join("prometheus");
+    let (to_scrape, to_tell) = (without_host(&exporter.base), without_host(&alertmanager.base));
+    let prometheus = prometheus(&of_prometheus, pace, to_scrape, to_tell).await;
+
+    // Two customers are silent from the start, in both modules, and the worse alert inhibits the other.
+    recorder.receives("deadman", "ElementsWatchdog", "firing").await;
+    recorder.receives("operations", "ElementsBackupOverdue", "firing").await;
+    recorder
+        .receives("on-call", "ElementsBackupOverdueCritical", "firing")
+        .await;
+    inhibited(&alertmanager, "ElementsBackupOverdue", 1).await;
+
+    // A module fails for the third time.
+    ran(&partner, FAILING, EXCHANGE, [300, 200, 100].map(|ago| run(FAILED, ago)));
+    recorder
+        .receives("operations", "ElementsBackupFailingRepeatedly", "firing")
+        .await;
+
+    // The platform fails for half of the customers. Later runs fail as well, for the same reason.
+    for customer in OF_THE_PLATFORM {
+        ran(&partner, customer, ONEDRIVE, [run(FAILED, 90)]);
+    }
+    recorder.receives("on-call", "ElementsMassFailure", "firing").await;
+    for customer in OF_THE_PLATFORM {
+        ran(&partner, customer, ONEDRIVE, [60, 30].map(|ago| run(FAILED, ago)));
+    }
+    eventually("the platform has failed three times for each", || {
+        prometheus.value("count(customer_module:elements_job_consecutive_failures:max{module=\"OneDrive\"} >= 3) == 6")
+    })
+    .await;
+
+    // A permission is removed.
+    let kept = ["customers", "jobs", "cbprotected", "scanprofiles"];
+    let scopes = kept.map(|name| format!("elements.{name}.read.all"));
+    partner.handle.set_scopes(scopes.into());
+    partner.handle.revoke_tokens();
+    recorder.receives("owner", "ElementsPermissionMissing", "firing").await;
+
+    // The API fails completely until data is stale, which causes no notification.
+    let broken = FaultKind::Status { code: 503, body: None };
+    partner.handle.set_faults(vec![Fault::new("*", broken)]);
+    recorder.receives("owner", "ElementsApiDown", "firing").await;
+    eventually("data is stale", || {
+        prometheus.value("sum(elements_exporter_customers{state=\"stale\"}) > 0")
+    })
+    .await;
+    partner.handle.clear_faults();
+    recorder.receives("owner", "ElementsApiDown", "resolved").await;
+
+    // The failed module has a restore point again. Lasting problems are not notified twice.
+    ran(&partner, FAILING, EXCHANGE, [run(FINISHED, 10)]);
+    recorder
+        .receives("operations", "ElementsBackupFailingRepeatedly", "resolved")
+        .await;
+
+    let customer = |nth: usize| partner.handle.with_world(|world| world.customers[nth].id.clone());
+    let (silent, failing) = (
+        "ElementsBackupOverdue elements",
+        "ElementsBackupFailingRepeatedly elements",
+    );
+    let long_silent = format!("{} elements", customer(LONG_SILENT));
+    let repeatedly = "ElementsBackupFailingRepeatedly warning Customer 0";
+    let expected = BTreeSet::from([
+        notification("deadman", "ElementsWatchdog", "ElementsWatchdog none", "firing"),
+        notification(
+            "operations",
+            silent,
+            "ElementsBackupOverdue warning Customer 1",
+            "firing",
+        ),
+        notification(
+            "on-call",
+            &long_silent,
+            "ElementsBackupOverdueCritical critical Customer 2",
+            "firing",
+        ),
+        notification("operations", failing, repeatedly, "firing"),
+        notification("operations", failing, repeatedly, "resolved"),
+        notification(
+            "on-call",
+            "ElementsMassFailure elements OneDrive Microsoft 365",
+            "ElementsMassFailure critical OneDrive",
+            "firing",
+        ),
+        notification(
+            "owner",
+            "ElementsPermissionMissing elements",
+            "ElementsPermissionMissing warning licenses",
+            "firing",
+        ),
+        notification(
+            "owner",
+            "ElementsApiDown elements",
+            "ElementsApiDown critical",
+            "firing",
+        ),
+        notification(
+            "owner",
+            "ElementsApiDown elements",
+            "ElementsApiDown critical",
+            "resolved",
+        ),
+    ]);
+    (expected, recorder.notifications())
+}

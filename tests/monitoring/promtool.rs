@@ -1,0 +1,252 @@
+//! The rules in Prometheus' own tool: their syntax, and when they fire.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use elements_exporter::assets::RULES;
+use serde_json::{Value, json};
+
+use super::dashboards::{list, text};
+use super::rules::{self, Rule};
+use crate::harness::parser::promtool;
+use crate::harness::servers::tool;
+
+/// Concurrent runs: the number of cores of a small machine. Each uses one core, and has weeks of samples in memory.
+pub const AT_A_TIME: usize = 2;
+
+fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// A file of tests.
+struct File {
+    name: String,
+    json: Value,
+}
+
+fn files() -> Vec<File> {
+    let entries = std::fs::read_dir(repository("deploy/prometheus/tests")).unwrap();
+    let files = entries.map(|entry| {
+        let path = entry.unwrap().path();
+        File {
+            name: path.file_name().unwrap().to_string_lossy().into_owned(),
+            json: rules::to_json(&rules::yaml(&std::fs::read_to_string(path).unwrap())),
+        }
+    });
+    files.collect()
+}
+
+/// A single test, with only the rules that it checks and those that they need. Evaluating all the others as well takes
+/// most of the time and proves nothing.
+struct Alone {
+    name: String,
+    /// Simulated seconds.
+    lasts: u64,
+    rules: Vec<Rule>,
+    json: Value,
+}
+
+impl Alone {
+    fn new(file: &File, test: &Value, rules: &[Rule]) -> Self {
+        let loaded: BTreeSet<&str> = list(&file.json["rule_files"])
+            .map(|path| text(path).trim_start_matches("../"))
+            .collect();
+        let groups = RULES.iter().filter(|asset| loaded.contains(asset.name));
+        let groups: BTreeSet<String> = groups.flat_map(|asset| rules::groups(asset.content)).collect();
+        let loaded: Vec<Rule> = rules
+            .iter()
+            .filter(|rule| groups.contains(&rule.group))
+            .cloned()
+            .collect();
+        let alerts: Vec<&Value> = list(&test["alert_rule_test"]).collect();
+        let queries: Vec<&Value> = list(&test["promql_expr_test"]).collect();
+        let exprs: Vec<&str> = queries.iter().map(|case| text(&case["expr"])).collect();
+        let fire: BTreeSet<&str> = alerts.iter().map(|case| text(&case["alertname"])).collect();
+        let named =
+            |rule: &&Rule| fire.contains(rule.name.as_str()) || exprs.iter().any(|expr| expr.contains(&rule.name));
+        let names = loaded.iter().filter(named).map(|rule| rule.name.clone()).collect();
+        let needed = rules::needed(&loaded, names);
+        let has = |group: &&Value| needed.iter().any(|rule| rule.group == text(group));
+        let cases = alerts.iter().chain(&queries);
+        Self {
+            name: format!("{}: {}", file.name, text(&test["name"])),
+            lasts: cases
+                .map(|case| rules::seconds(text(&case["eval_time"])))
+                .max()
+                .unwrap_or(0),
+            json: json!({
+                "rule_files": ["rules.yml"],
+                "evaluation_interval": file.json["evaluation_interval"],
+                "group_eval_order": list(&file.json["group_eval_order"]).filter(has).collect::<Vec<_>>(),
+                "tests": [test],
+            }),
+            rules: needed,
+        }
+    }
+
+    /// Returns the output of promtool if the test fails.
+    fn failure(&self) -> Option<String> {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, json: &Value| std::fs::write(directory.path().join(name), json.to_string()).unwrap();
+        write("rules.yml", &rules::file_of(&self.rules));
+        write("test.yml", &self.json);
+        run(&["test", "rules", "test.yml"], directory.path())
+            .err()
+            .map(|output_text| format!("{}\n{output_text}", self.name))
+    }
+}
+
+fn run(arguments: &[&str], directory: &Path) -> Result<(), String> {
+    let output = Command::new(promtool())
+        .args(arguments)
+        .current_dir(directory)
+        .output()
+        .unwrap();
+    let output_text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!("promtool {arguments:?}: {}: {output_text}", output.status)),
+    }
+}
+
+#[test]
+fn rules_are_accepted() {
+    for rules in RULES {
+        run(&["check", "rules", rules.name], &repository("deploy/prometheus")).unwrap();
+    }
+}
+
+#[test]
+fn rules_pass_their_tests() {
+    let rules = rules::all();
+    let mut tests = Vec::new();
+    for file in files() {
+        tests.extend(list(&file.json["tests"]).map(|test| Alone::new(&file, test, &rules)));
+    }
+    assert!(!tests.is_empty());
+    // Long tests are first, so that none of them runs alone at the end.
+    tests.sort_by_key(|test| test.lasts);
+    let (left, failures) = (Mutex::new(tests), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..AT_A_TIME {
+            scope.spawn(|| {
+                loop {
+                    let next = left.lock().unwrap().pop();
+                    let Some(test) = next else { break };
+                    failures.lock().unwrap().extend(test.failure());
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner().unwrap();
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+/// A rule without a test is not evaluated above.
+#[test]
+fn rules_all_have_a_test() {
+    let rules = rules::all();
+    let mut evaluated = BTreeSet::new();
+    for file in files() {
+        for test in list(&file.json["tests"]) {
+            evaluated.extend(Alone::new(&file, test, &rules).rules.into_iter().map(|rule| rule.name));
+        }
+    }
+    let left: Vec<&str> = rules
+        .iter()
+        .map(|rule| rule.name.as_str())
+        .filter(|name| !evaluated.contains(*name))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// Messages contain working links whether the rules have paths or whole URLs.
+#[test]
+fn messages_link_to_paths_and_to_whole_urls() {
+    let rendered = |template: &str, value: &str| {
+        let text = format!("{{{{ template \"elements.{template}\" \"{value}\" }}}}");
+        let output = Command::new(tool("EXPORTER_TEST_AMTOOL", "amtool"))
+            .args([
+                "template",
+                "render",
+                "--template.glob=deploy/alertmanager/elements.tmpl",
+            ])
+            .arg(format!("--template.text={text}"))
+            .current_dir(repository(""))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    for (template, path, place) in [
+        (
+            "runbook",
+            "docs/runbooks.md#elementsapidown",
+            "https://git.example.com/elements_exporter/blob/main/",
+        ),
+        ("dashboard", "/d/elements-exporter", "http://127.0.0.1:3000"),
+    ] {
+        assert_eq!(rendered(template, path), format!("{place}{path}"));
+        let whole = "https://x.example.com/elements/there";
+        assert_eq!(rendered(template, whole), whole);
+    }
+}
+
+/// The shipped examples, checked by Alertmanager's tool.
+#[test]
+fn alertmanager_examples_are_accepted() {
+    for entry in std::fs::read_dir(repository("deploy/alertmanager")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "yml") {
+            continue;
+        }
+        let output = Command::new(tool("EXPORTER_TEST_AMTOOL", "amtool"))
+            .arg("check-config")
+            .arg(&path)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn examples_route_by_tier_and_team() {
+    for file in ["alertmanager.yml", "alertmanager-large.yml"] {
+        let routed = |labels: &str| {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("deploy/alertmanager")
+                .join(file);
+            let output = Command::new(tool("EXPORTER_TEST_AMTOOL", "amtool"))
+                .args(["config", "routes", "test", "--config.file"])
+                .arg(path)
+                .args(labels.split(' '))
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        };
+        for (labels, receivers) in [
+            ("severity=critical area=backup tier=gold", "on-call"),
+            ("severity=critical area=backup tier=bronze", "on-call"),
+            ("severity=critical area=backup", "on-call"),
+            ("severity=critical area=backup team=North", "team-north,on-call"),
+            ("severity=warning area=backup team=North", "team-north"),
+            ("severity=warning area=backup", "operations"),
+            ("severity=info area=backup team=North tier=gold", "daily"),
+            ("severity=warning area=licence team=North", "billing"),
+        ] {
+            assert_eq!(routed(labels), receivers, "{file}: {labels}");
+        }
+        // The routes of bronze and gold name one receiver; only bronze is silent at night.
+        let text = std::fs::read_to_string(format!("{}/deploy/alertmanager/{file}", env!("CARGO_MANIFEST_DIR")));
+        let text = text.unwrap();
+        let of = |tier: &str| {
+            let start = text.find(&format!("tier=\"{tier}\"")).unwrap();
+            text[start..].split("\n\n").next().unwrap()
+        };
+        assert!(of("bronze").contains("mute_time_intervals: [off-hours]"), "{file}");
+        assert!(!of("gold").contains("mute_time_intervals"), "{file}");
+    }
+}

@@ -1,0 +1,436 @@
+//! Every query of every dashboard with a Prometheus that scrapes the exporter, evaluates the rules and has thirty days
+//! of data: for all customers, and for one with a difficult name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::future::Future;
+use std::io::BufWriter;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use elements_exporter::assets::RULES;
+use elements_exporter::simulator::{Clock, Fault, FaultKind, Settings};
+use regex::Regex;
+use serde_json::Value;
+
+use super::dashboards::{self, Dashboard, Query, Values, escape_regex, interpolate, list, placeholders, text};
+use super::{history, rules};
+use crate::harness::fresh;
+use crate::harness::partner::{self, Partner};
+use crate::harness::program::Program;
+use crate::harness::servers::{Server, backfill};
+use crate::harness::{COLLECTOR_KEYS, OBJECTS, PATIENCE, eventually};
+
+/// Characters that no query may fail on: quotes, a backslash, special characters of regular expressions, variables and
+/// templates, and characters outside ASCII.
+const NASTY: &str = r#"O'Neill \ "Söhne" (Köln) [*] $HOME ${job} {{ .x }} a|b .+ 株式会社"#;
+
+/// The customer with that name: it fails, and has most kinds of data.
+const NASTY_CUSTOMER: usize = 1;
+
+const CUSTOMERS: usize = 12;
+
+/// Number of customers whose history is filled in. The history must be long, not large.
+const REMEMBERED: usize = 3;
+
+/// Seconds between samples of the last day, and between those of earlier days.
+const CLOSE: i64 = 240;
+const FAR: i64 = 6 * 3600;
+
+/// Grafana's value of `$__rate_interval` for samples this far apart.
+const RATE_INTERVAL: &str = "16m";
+
+/// Factor by which the rules are faster than shipped, so that there are alerts to annotate within seconds.
+const SPEEDUP: u64 = 100_000;
+
+/// Evaluation interval of the rules.
+const EVALUATION: Duration = Duration::from_secs(1);
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_secs()).unwrap()
+}
+
+/// Starts a partner with all kinds of data, including failures.
+async fn partner() -> Partner {
+    let partner = partner::start(Settings {
+        customers: CUSTOMERS,
+        clock: Clock::Wall,
+        ..partner::still(CUSTOMERS)
+    })
+    .await;
+    partner.handle.with_world(|world| {
+        world.customers[NASTY_CUSTOMER].organization = NASTY.to_owned();
+        // Some subscriptions end within days, and some have ended.
+        let ends = [3, 20, 60, -5].map(|days| now() + days * 86_400);
+        for (customer, end) in world.customers.iter_mut().skip(NASTY_CUSTOMER).zip(ends) {
+            let date = jiff::Timestamp::from_second(end)
+                .unwrap()
+                .strftime("%Y-%m-%d")
+                .to_string();
+            for product in &mut customer.products {
+                product.expiration_date.clone_from(&date);
+            }
+        }
+    });
+    partner.handle.with_world(|world| {
+        let mut profiles = world
+            .customers
+            .iter_mut()
+            .flat_map(|customer| &mut customer.scan_profiles);
+        profiles.next().unwrap().report.status = 3;
+    });
+    let broken = |code| FaultKind::Status { code, body: None };
+    let throttled = FaultKind::Throttle {
+        retry_after: Some("1".to_owned()),
+        code: 429,
+    };
+    partner.handle.set_faults(vec![
+        Fault::new("/connect/token", broken(503)).times(1),
+        Fault::new("*/jobs/batch", throttled).times(2),
+        Fault::new("*/scan-profiles/*", broken(500)).times(3),
+    ]);
+    partner
+}
+
+/// Returns the part of an exposition about some customers, and about none in particular.
+fn only<'a>(exposition: &'a str, customers: &[String]) -> String {
+    let wanted = |line: &&'a str| match line.split_once("customer_id=\"") {
+        Some((_, rest)) => rest.starts_with('"') || customers.iter().any(|id| rest.starts_with(id)),
+        None => true,
+    };
+    exposition
+        .lines()
+        .filter(wanted)
+        .fold(String::new(), |text, line| text + line + "\n")
+}
+
+/// Fills the database with thirty days of the exporter's current values, and of the results of the rules.
+async fn fill(directory: &Path, exposition: &str, target: &str, now: i64) {
+    let target = format!("job=\"elements\",instance=\"{target}\"");
+    let ages = history::ages(30, CLOSE, FAR);
+    let file = directory.join("history");
+    let mut out = BufWriter::new(File::create(&file).unwrap());
+    let scraped = "up 1\nscrape_duration_seconds 0.01\n";
+    history::write(&mut out, &format!("{exposition}{scraped}"), &target, now, &ages).unwrap();
+    history::end(&mut out).unwrap();
+    drop(out);
+    backfill(directory, &file);
+
+    let prometheus = Server::prometheus(directory, "global: {}\n").await;
+    let mut out = BufWriter::new(File::create(&file).unwrap());
+    for (name, expr) in rules::unfolded() {
+        record(&prometheus, &mut out, &name, &expr, now, &ages).await;
+    }
+    history::end(&mut out).unwrap();
+    drop(out);
+    drop(prometheus);
+    backfill(directory, &file);
+    std::fs::remove_file(file).unwrap();
+}
+
+/// Writes what a recording rule would have recorded at these ages.
+async fn record(prometheus: &Server, out: &mut impl std::io::Write, name: &str, expr: &str, now: i64, ages: &[i64]) {
+    let (recent, older): (Vec<i64>, Vec<i64>) = ages.iter().partition(|age| **age <= history::RECENT);
+    for (ages, step) in [(older, FAR), (recent, CLOSE)] {
+        let times = (now - ages[0], now - ages[ages.len() - 1]);
+        history::record(prometheus, out, (name, &[]), expr, times, step).await;
+    }
+}
+
+/// Returns the configuration of a Prometheus with the shipped rules, sped up.
+fn configuration(directory: &Path, target: &str) -> String {
+    for file in RULES {
+        std::fs::write(directory.join(file.name), rules::sped_up(file.content, SPEEDUP)).unwrap();
+    }
+    format!(
+        "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\n  evaluation_interval: 1s\n\
+         rule_files: [elements-*.yml]\n\
+         scrape_configs:\n  - job_name: elements\n    static_configs:\n      - targets: ['{target}']\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dashboard_queries_have_data_with_the_displayed_labels() {
+    let partner = partner().await;
+    // So that an alert about the exporter fires as well.
+    let soon = jiff::Timestamp::from_second(now() + 3 * 86_400).unwrap().to_string();
+    // Polls every second leave a busy machine no time for scrapes.
+    let slow = COLLECTOR_KEYS.map(|name| {
+        let key = |key: &str| format!("ELEMENTS_COLLECTORS__{name}__{key}");
+        [(key("INTERVAL"), "15s"), (key("STALE_AFTER"), "2h")]
+    });
+    let mut settings: Vec<(&str, &str)> = slow
+        .iter()
+        .flatten()
+        .map(|(key, value)| (key.as_str(), *value))
+        .collect();
+    let files = tempfile::tempdir().unwrap();
+    let attributes = files.path().join("customers.csv");
+    std::fs::write(&attributes, "customer,tier,region,team\n*,gold,emea,North\n").unwrap();
+    // The default, so that every module keeps its objective.
+    let overrides = format!("[{{rpo: 26h, until: '{soon}', reason: Migrated}}]");
+    settings.extend([
+        OBJECTS,
+        ("ELEMENTS_AUTH__CLIENT_SECRET_EXPIRES", soon.as_str()),
+        ("ELEMENTS_CUSTOMERS__ATTRIBUTES_FILE", attributes.to_str().unwrap()),
+        ("ELEMENTS_RPO__OVERRIDES", overrides.as_str()),
+    ]);
+    let exporter = Program::start(&partner.base, &[], &settings).await;
+    let all = Some(CUSTOMERS as f64);
+    let exposition = exporter
+        .until("all is fresh", |text| {
+            ["jobs", "protected", "scan_profiles", "scan_changes"]
+                .iter()
+                .all(|collector| fresh(text, collector) == all)
+        })
+        .await;
+    let directory = tempfile::tempdir().unwrap();
+    let target = exporter.base.strip_prefix("http://").unwrap();
+    let ids = partner.handle.with_world(|world| {
+        let remembered = world.customers.iter().skip(NASTY_CUSTOMER).take(REMEMBERED);
+        remembered.map(|customer| customer.id.clone()).collect::<Vec<_>>()
+    });
+    let began = now();
+    fill(directory.path(), &only(&exposition, &ids), target, began).await;
+    let prometheus = Server::prometheus(directory.path(), &configuration(directory.path(), target)).await;
+    for condition in [
+        "rate(elements_exporter_api_requests_total[1m]) >= 0",
+        "customer:elements_job_runs:success_ratio7d offset 1s",
+        r#"ALERTS{alertstate="firing",area="licence",severity="critical"}"#,
+        r#"ALERTS{alertstate="firing",area="protection"}"#,
+        r#"ALERTS{alertstate="firing",area="exporter",severity="critical"}"#,
+        r#"ALERTS{alertname="ElementsWatchdog"} offset 2s"#,
+    ] {
+        // There is data of the past as well, which does not prove that this Prometheus evaluates rules.
+        let scraped = format!("{condition} and on () elements_up == 1");
+        eventually(condition, || async { prometheus.value(&scraped).await }).await;
+    }
+
+    let nasty = &ids[0];
+    let everything = dashboards::everything(RATE_INTERVAL);
+    let mut one = everything.clone();
+    one.insert("job".to_owned(), "elements".to_owned());
+    one.insert("instance".to_owned(), escape_regex(target).replace('\\', "\\\\"));
+    one.insert("search".to_owned(), NASTY.to_owned());
+    one.insert("customer".to_owned(), nasty.clone());
+
+    let deadline = Instant::now() + PATIENCE;
+    let mut wrong = Vec::new();
+    for (who, values) in [("all customers", &everything), ("one customer", &one)] {
+        for dashboard in dashboards::all() {
+            let mut problems = Vec::new();
+            for panel in dashboard.panels() {
+                let queries = dashboard.queries(panel);
+                let check = || check_panel(&prometheus, &queries, values, began);
+                problems.extend(remaining(deadline, check).await);
+            }
+            let check = || check_variables(&prometheus, &dashboard, values, nasty);
+            problems.extend(remaining(deadline, check).await);
+            let check = || check_annotations(&prometheus, &dashboard, values);
+            problems.extend(remaining(deadline, check).await);
+            wrong.extend(problems.into_iter().map(|problem| format!("{who}: {problem}")));
+        }
+    }
+    assert!(wrong.is_empty(), "{} problems:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Returns the problems that remain at the deadline: recorded series may need further evaluations.
+async fn remaining<F: Future<Output = Vec<String>>>(deadline: Instant, mut check: impl FnMut() -> F) -> Vec<String> {
+    loop {
+        let problems = check().await;
+        if problems.is_empty() || Instant::now() > deadline {
+            return problems;
+        }
+        tokio::time::sleep(EVALUATION).await;
+    }
+}
+
+/// Returns the problems of a panel's results.
+async fn check_panel(prometheus: &Server, queries: &[Query], values: &Values, began: i64) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut first = None;
+    for query in queries {
+        match check_query(prometheus, query, values, began).await {
+            Ok(begins) => first = first.into_iter().chain(begins).min(),
+            Err(problem) => problems.push(format!("{}: {problem}", query.place)),
+        }
+    }
+    // Alerts are not part of the filled history, and a panel may display something that appears late.
+    let Some(query) = queries
+        .iter()
+        .find(|query| query.range && !query.expr.contains("ALERTS"))
+    else {
+        return problems;
+    };
+    let reach = query.span.min(28 * 86_400) * 9 / 10;
+    if first.is_some_and(|first| first > began - reach) && !query.description.contains("Empty until") {
+        problems.push(format!("{}: begins only {}s ago", query.place, began - first.unwrap()));
+    }
+    problems
+}
+
+/// Returns when the result of a query begins, or its problem.
+async fn check_query(prometheus: &Server, query: &Query, values: &Values, began: i64) -> Result<Option<i64>, String> {
+    let expr = interpolate(&query.expr, values);
+    let data = if query.range {
+        let (start, end, step) = range(query.span, began);
+        let form = [
+            ("query", expr.as_str()),
+            ("start", &start),
+            ("end", &end),
+            ("step", &step),
+        ];
+        prometheus.api("query_range", &form).await
+    } else {
+        prometheus.api("query", &[("query", &expr)]).await
+    };
+    let data = data.map_err(|error| format!("{error}\n    {expr}"))?;
+    let series: Vec<&Value> = list(&data["result"]).collect();
+    if data["resultType"] == "scalar" || series.is_empty() {
+        return match says_why_it_may_be_empty(&query.description) {
+            true => Ok(None),
+            false => Err(format!("no data, and the description does not say why\n    {expr}")),
+        };
+    }
+    let has = |series: &Value, label: &String| series["metric"].get(label.as_str()).is_some();
+    for label in &query.labels {
+        let with = series.iter().filter(|series| has(series, label)).count();
+        let needed = if may_be_empty(label, &expr) { 0 } else { series.len() };
+        if with < needed {
+            return Err(format!("{} series without {label}\n    {expr}", series.len() - with));
+        }
+    }
+    Ok(series.iter().filter_map(|series| series["values"][0][0].as_i64()).min())
+}
+
+/// Returns whether a label may be empty, which Prometheus treats like a missing one: attributes if the operator gives
+/// none, that of the licence if a service has one subscription, that of the scope if a module has none, that of the
+/// service if a licence needs attention, and those of an alert if it is about something else.
+fn may_be_empty(label: &str, expr: &str) -> bool {
+    ["license", "scope", "backup", "name", "reason", "tier", "region", "team"].contains(&label)
+        || label == "service" && expr.contains("elements_attention")
+        || expr.contains("ALERTS") && label != "alertname" && label != "severity"
+}
+
+/// Returns start, end and step of a range query that includes the history and ends now.
+fn range(span: i64, began: i64) -> (String, String, String) {
+    let step = match span {
+        0..=history::RECENT => CLOSE,
+        _ if span >= 28 * 86_400 => 86_400,
+        _ => FAR,
+    };
+    let oldest = began - history::RECENT;
+    let start = oldest - (span - history::RECENT) / step * step;
+    // The current time in whole seconds may be before the last scrape.
+    (start.to_string(), (now() + 1).to_string(), step.to_string())
+}
+
+/// Returns whether a description says, in one of these words, that there may be no data.
+fn says_why_it_may_be_empty(description: &str) -> bool {
+    ["mpty", "left out", "o data"]
+        .iter()
+        .any(|word| description.contains(word))
+}
+
+/// Returns the problems of the options of variables.
+async fn check_variables(prometheus: &Server, dashboard: &Dashboard, values: &Values, nasty: &str) -> Vec<String> {
+    let mut problems = Vec::new();
+    for variable in dashboard.variables().filter(|variable| variable["type"] == "query") {
+        let name = text(&variable["name"]);
+        let query_text = interpolate(text(&variable["query"]["query"]), values);
+        let options = match options(prometheus, &query_text, text(&variable["regex"])).await {
+            Ok(options) => options,
+            Err(error) => {
+                problems.push(format!(
+                    "{}: variable {name}: {error}\n    {query_text}",
+                    dashboard.file
+                ));
+                continue;
+            }
+        };
+        if options.is_empty() {
+            problems.push(format!(
+                "{}: variable {name} has no options\n    {query_text}",
+                dashboard.file
+            ));
+        }
+        let wanted = (NASTY.to_owned(), nasty.to_owned());
+        if name == "customer" && !options.contains(&wanted) {
+            problems.push(format!("{}: {wanted:?} is not among {options:?}", dashboard.file));
+        }
+        if name == "customer" && values["search"] == NASTY && options.len() != 1 {
+            problems.push(format!("{}: the search finds {options:?}", dashboard.file));
+        }
+    }
+    problems
+}
+
+/// Returns the options of a variable as text and value.
+async fn options(prometheus: &Server, query_text: &str, pattern: &str) -> Result<Vec<(String, String)>, String> {
+    if let Some(inner) = query_text.strip_prefix("query_result(") {
+        let query = inner.strip_suffix(')').unwrap();
+        let pattern = Regex::new(pattern.trim_matches('/')).unwrap();
+        let series = prometheus.series("query", &[("query", query)]).await?;
+        let lines = series.iter().map(shown);
+        return Ok(lines
+            .filter_map(|line| {
+                let found = pattern.captures(&line)?;
+                Some((found["text"].to_owned(), found["value"].to_owned()))
+            })
+            .collect());
+    }
+    let inner = query_text
+        .strip_prefix("label_values(")
+        .and_then(|rest| rest.strip_suffix(')'));
+    let (selector, label) = inner
+        .ok_or("neither query_result nor label_values")?
+        .rsplit_once(',')
+        .unwrap();
+    let series = prometheus.series("query", &[("query", selector)]).await?;
+    let values: BTreeSet<&String> = series.iter().filter_map(|series| series.get(label.trim())).collect();
+    Ok(values.into_iter().map(|value| (value.clone(), value.clone())).collect())
+}
+
+/// Formats a sample as Grafana does for the regular expression of a variable: without escaping.
+fn shown(labels: &BTreeMap<String, String>) -> String {
+    let pairs: Vec<String> = labels
+        .iter()
+        .map(|(name, value)| format!("{name}=\"{value}\""))
+        .collect();
+    format!("{{{}}} 1 1760961600000", pairs.join(","))
+}
+
+/// Returns the problems of annotations: there must be some, with the labels in their title.
+async fn check_annotations(prometheus: &Server, dashboard: &Dashboard, values: &Values) -> Vec<String> {
+    let mut problems = Vec::new();
+    for annotation in dashboard.annotations() {
+        let query_text = interpolate(text(&annotation["expr"]), values);
+        let (start, end) = ((now() - 600).to_string(), (now() + 1).to_string());
+        let form = [
+            ("query", query_text.as_str()),
+            ("start", &start),
+            ("end", &end),
+            ("step", "1"),
+        ];
+        let labels = placeholders(text(&annotation["titleFormat"]));
+        match prometheus.series("query_range", &form).await {
+            Err(error) => problems.push(format!("{}: annotation: {error}\n    {query_text}", dashboard.file)),
+            Ok(series) if series.is_empty() => {
+                problems.push(format!("{}: annotation without data\n    {query_text}", dashboard.file));
+            }
+            Ok(series) => {
+                if labels
+                    .iter()
+                    .any(|label| series.iter().any(|series| !series.contains_key(label)))
+                {
+                    problems.push(format!(
+                        "{}: annotation lacks one of {labels:?}\n    {query_text}",
+                        dashboard.file
+                    ));
+                }
+            }
+        }
+    }
+    problems
+}

@@ -1,0 +1,346 @@
+//! The monthly report for a constructed month, compared with figures calculated by hand.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use super::dashboards::{self, Values, interpolate, list, text};
+use super::{history, rules};
+use crate::harness::servers::{Server, backfill};
+
+const GROUP: &str = "elements-report";
+const MINUTE: i64 = 60;
+const HOUR: i64 = 3600;
+const DAY: i64 = 86_400;
+
+/// Days with data before the month, and days of the month.
+const BEFORE: i64 = 10;
+const MONTH: i64 = 30;
+
+/// Offset in the hour at which Prometheus evaluates the group, which depends on its name.
+const OFFSET: i64 = 137;
+
+/// Seconds by which a share may be wrong at the edges of an hour and because of Prometheus' look-back.
+const TOLERANCE: f64 = 600.0;
+
+/// The values of one series: each applies from an hour until the next. `None` for no value.
+struct Story(&'static str, &'static [(i64, Option<f64>)]);
+
+const fn hour(day: i64, hour: i64) -> i64 {
+    day * 24 + hour
+}
+
+/// Days are counted from ten days before the month. Prometheus does not run on day 35 until ten o'clock. Contoso misses
+/// its objective on day 15 until noon, and cannot be polled on day 20 until six, so its age is unknown then. Fabrikam
+/// is added on day 30.
+const STORIES: &[Story] = &[
+    Story(
+        r#"customer:elements_customer_info:max{job="elements",customer_id="c1",organization="Contoso",country="CH"}"#,
+        &[(0, Some(1.0))],
+    ),
+    Story(
+        r#"customer:elements_customer_info:max{job="elements",customer_id="c2",organization="Fabrikam",country="CH"}"#,
+        &[(0, None), (hour(30, 0), Some(1.0))],
+    ),
+    Story(
+        r#"customer:elements_jobs_fresh:bool{job="elements",customer_id="c1"}"#,
+        &[(0, Some(1.0)), (hour(20, 0), Some(0.0)), (hour(20, 6), Some(1.0))],
+    ),
+    Story(
+        r#"customer:elements_jobs_fresh:bool{job="elements",customer_id="c2"}"#,
+        &[(0, None), (hour(30, 0), Some(1.0))],
+    ),
+    Story(
+        r#"customer_module:elements_job_rpo_seconds:max{job="elements",customer_id="c1",service="Microsoft 365",module="Exchange Online"}"#,
+        &[(0, Some(93_600.0))],
+    ),
+    Story(
+        r#"customer_module:elements_job_rpo_seconds:max{job="elements",customer_id="c2",service="Microsoft 365",module="SharePoint Online"}"#,
+        &[(0, None), (hour(30, 0), Some(93_600.0))],
+    ),
+    Story(
+        r#"customer_module:elements_job_rpo_breached:bool{job="elements",customer_id="c1",service="Microsoft 365",module="Exchange Online"}"#,
+        &[(0, Some(0.0)), (hour(15, 0), Some(1.0)), (hour(15, 12), Some(0.0))],
+    ),
+    Story(
+        r#"customer_module:elements_job_rpo_breached:bool{job="elements",customer_id="c2",service="Microsoft 365",module="SharePoint Online"}"#,
+        &[(0, None), (hour(30, 0), Some(0.0))],
+    ),
+    Story(
+        r#"customer_module:elements_job_last_backup_age_seconds:min{job="elements",customer_id="c1",service="Microsoft 365",module="Exchange Online"}"#,
+        &[
+            (0, Some(3600.0)),
+            (hour(15, 0), Some(136_800.0)),
+            (hour(15, 12), Some(3600.0)),
+            (hour(20, 0), Some(500_000.0)),
+            (hour(20, 6), Some(3600.0)),
+        ],
+    ),
+    // Two runs on the first days; a counter reset on day 32; one run while Prometheus is down.
+    Story(
+        r#"elements_job_runs_total{job="elements",instance="exporter",customer_id="c1",service="Microsoft 365",module="Exchange Online",status="finished"}"#,
+        &[
+            (0, Some(7.0)),
+            (hour(12, 2), Some(8.0)),
+            (hour(13, 2), Some(9.0)),
+            (hour(32, 12), Some(0.0)),
+            (hour(33, 2), Some(1.0)),
+            (hour(35, 2), Some(2.0)),
+        ],
+    ),
+    // The series of a status begins with its first run.
+    Story(
+        r#"elements_job_runs_total{job="elements",instance="exporter",customer_id="c1",service="Microsoft 365",module="Exchange Online",status="failed"}"#,
+        &[
+            (0, None),
+            (hour(14, 2), Some(1.0)),
+            (hour(16, 2), Some(2.0)),
+            (hour(32, 12), None),
+        ],
+    ),
+    Story(
+        r#"elements_job_runs_total{job="elements",instance="exporter",customer_id="c1",service="Microsoft 365",module="Exchange Online",status="skipped"}"#,
+        &[(0, Some(0.0)), (hour(14, 12), Some(1.0))],
+    ),
+    Story(
+        r#"elements_protected_objects{job="elements",instance="exporter",customer_id="c1",service="Microsoft 365",module="Exchange Online",tenant_id="t1"}"#,
+        &[(0, Some(100.0)), (hour(20, 0), Some(120.0))],
+    ),
+    Story(
+        r#"customer_module:elements_protected_size_bytes:sum{job="elements",customer_id="c1",service="Microsoft 365",module="Exchange Online"}"#,
+        &[(0, Some(1000.0)), (hour(20, 0), Some(1500.0))],
+    ),
+    Story(
+        r#"license:elements_license_expiration_timestamp_seconds:max{job="elements",customer_id="c1",license="L-1",service="Cloud Backup for Microsoft 365",backup="true"}"#,
+        &[(0, Some(1_900_000_000.0))],
+    ),
+    Story(
+        r#"elements_license_purchased_seats{job="elements",instance="exporter",customer_id="c1",license="L-1",service="Cloud Backup for Microsoft 365"}"#,
+        &[(0, Some(50.0))],
+    ),
+    Story(
+        r#"ALERTS{job="elements",alertname="ElementsBackupOverdue",alertstate="firing",severity="warning",area="backup",customer_id="c1",service="Microsoft 365",module="Exchange Online"}"#,
+        &[(0, None), (hour(15, 1), Some(1.0)), (hour(15, 12), None)],
+    ),
+];
+
+/// Writes the stories, one sample every five minutes, with a gap while Prometheus is down.
+fn write_stories(file: &Path, start: i64, end: i64) {
+    let mut out = BufWriter::new(File::create(file).unwrap());
+    let hole = hour(35, 0) * HOUR..hour(35, 10) * HOUR;
+    for Story(series, values) in STORIES {
+        for at in (start..=end).step_by(5 * 60) {
+            let since = at - start;
+            let current = values.iter().rev().find(|(from, _)| from * HOUR <= since);
+            if let Some((_, Some(value))) = current
+                && !hole.contains(&since)
+            {
+                writeln!(out, "{series} {value} {at}").unwrap();
+            }
+        }
+    }
+    history::end(&mut out).unwrap();
+}
+
+/// Records the rules of the report over the months, one hour at a time, in two passes: rules that read other rules come
+/// second.
+async fn record(directory: &Path, start: i64, end: i64) {
+    let all: Vec<_> = rules::all().into_iter().filter(|rule| rule.group == GROUP).collect();
+    let names: Vec<String> = all.iter().map(|rule| rule.name.clone()).collect();
+    let (second, first): (Vec<_>, Vec<_>) = all
+        .into_iter()
+        .partition(|rule| names.iter().any(|name| rule.expr.contains(name.as_str())));
+    assert!(!second.is_empty() && first.len() > second.len());
+    for round in [first, second] {
+        let prometheus = Server::prometheus(directory, "global: {}\n").await;
+        let file = directory.join("recorded");
+        let mut out = BufWriter::new(File::create(&file).unwrap());
+        for rule in round {
+            let times = (start + OFFSET, end);
+            history::record(
+                &prometheus,
+                &mut out,
+                (&rule.name, &rule.labels),
+                &rule.expr,
+                times,
+                HOUR,
+            )
+            .await;
+        }
+        history::end(&mut out).unwrap();
+        drop(prometheus);
+        backfill(directory, &file);
+    }
+}
+
+struct Report {
+    prometheus: Server,
+    dashboard: Value,
+    values: Values,
+    at: String,
+}
+
+impl Report {
+    async fn query(&self, title: &str, nth: usize) -> Vec<Value> {
+        let panel = list(&self.dashboard["panels"]).find(|panel| text(&panel["title"]).starts_with(title));
+        let panel = panel.unwrap_or_else(|| panic!("no panel {title}"));
+        let expr = interpolate(text(&panel["targets"][nth]["expr"]), &self.values);
+        let form = [("query", expr.as_str()), ("time", &self.at)];
+        let data = self.prometheus.api("query", &form).await;
+        let data = data.unwrap_or_else(|error| panic!("{title} {nth}: {error}\n{expr}"));
+        list(&data["result"]).cloned().collect()
+    }
+
+    /// Returns the only value of a query.
+    async fn value(&self, title: &str, nth: usize) -> f64 {
+        let series = self.query(title, nth).await;
+        let [one] = &series[..] else {
+            panic!("{title} {nth}: {series:?}")
+        };
+        text(&one["value"][1]).parse().unwrap()
+    }
+
+    /// Returns the value of the series with this label.
+    async fn of(&self, title: &str, nth: usize, label: &str, value: &str) -> f64 {
+        let series = self.query(title, nth).await;
+        let found = series.iter().find(|series| series["metric"][label] == value);
+        let found = found.unwrap_or_else(|| panic!("{title} {nth}: {series:?}"));
+        text(&found["value"][1]).parse().unwrap()
+    }
+}
+
+#[track_caller]
+fn near(found: f64, hours: f64, of_hours: f64, what: &str) {
+    let wanted = hours / of_hours;
+    let tolerance = TOLERANCE / (of_hours * HOUR as f64);
+    assert!(
+        (found - wanted).abs() <= tolerance,
+        "{what}: {found}, not {wanted} ± {tolerance}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn report_of_a_month_matches_the_hand_calculation() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let end = (i64::try_from(now.as_secs()).unwrap() - DAY) / HOUR * HOUR;
+    let start = end - (BEFORE + MONTH) * DAY;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("past");
+    write_stories(&file, start, end);
+    backfill(directory.path(), &file);
+    record(directory.path(), start, end).await;
+
+    let dashboard = dashboards::all()
+        .into_iter()
+        .find(|one| one.json["uid"] == "elements-report");
+    let mut report = Report {
+        prometheus: Server::prometheus(directory.path(), "global: {}\n").await,
+        dashboard: dashboard.unwrap().json,
+        values: dashboards::everything("5m"),
+        at: end.to_string(),
+    };
+
+    // Contoso: 720 hours, of which 12 were missed, 6 not polled and 10 not monitored. Fabrikam: 240 monitored hours,
+    // and the same 10, all within the objective.
+    for (nth, module, hours, of_hours, what) in [
+        (0, "Exchange Online", 692.0, 720.0, "within"),
+        (1, "Exchange Online", 12.0, 720.0, "missed"),
+        (2, "Exchange Online", 16.0, 720.0, "unknown"),
+        (0, "SharePoint Online", 230.0, 240.0, "within"),
+        (2, "SharePoint Online", 10.0, 240.0, "unknown"),
+    ] {
+        near(report.of("Modules", nth, "module", module).await, hours, of_hours, what);
+    }
+    near(report.value("Within RPO", 0).await, 922.0, 960.0, "within");
+    near(report.value("Unknown", 0).await, 26.0, 960.0, "unknown");
+    for (nth, hours, what) in [(0, 692.0, "within"), (1, 12.0, "missed"), (2, 16.0, "unknown")] {
+        let found = report.of("Customers and modules", nth, "organization", "Contoso").await;
+        near(found, hours, 720.0, what);
+    }
+
+    // Finished on days 12, 13, 33 and 35, failed on 14 and 16, and one skipped run.
+    assert_eq!(report.value("Runs", 0).await, 6.0);
+    assert_eq!(report.value("Failed runs", 0).await, 2.0);
+    assert_eq!(report.of("Modules", 4, "module", "Exchange Online").await, 6.0);
+    assert_eq!(report.of("Modules", 5, "module", "Exchange Online").await, 2.0);
+    assert_eq!(report.of("Modules", 4, "module", "SharePoint Online").await, 0.0);
+    // The 500 000 seconds occurred while nothing was known.
+    assert_eq!(report.value("Longest gap", 0).await, 136_800.0);
+
+    assert_eq!(report.value("Customers, ", 0).await, 2.0);
+    assert_eq!(report.value("Protected objects", 0).await, 120.0);
+    assert_eq!(report.value("Protection", 1).await, 20.0);
+    assert_eq!(report.value("Protection", 3).await, 500.0);
+    assert_eq!(report.of("Licences", 0, "organization", "Contoso").await, 1.9e12);
+    assert_eq!(report.of("Licences", 1, "organization", "Contoso").await, 50.0);
+    assert_eq!(report.value("Incidents", 0).await, 1.0);
+    near(
+        report.of("Incidents of", 0, "organization", "Contoso").await / HOUR as f64,
+        11.0,
+        1.0,
+        "incident",
+    );
+
+    report.values.insert("customer".to_owned(), "c2".to_owned());
+    near(report.value("Within RPO", 0).await, 230.0, 240.0, "within");
+    assert_eq!(report.value("Incidents", 0).await, 0.0);
+}
+
+#[test]
+fn report_of_a_year_is_small() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("year");
+    let end = 1_700_000_000 / HOUR * HOUR;
+    let mut text = String::new();
+    // A typical module: within its objective, one run per day, an age that grows every hour.
+    for module in 0..MODULES {
+        let labels = format!(
+            r#"job="elements",customer_id="0b51f0c2-3a8e-4a52-9d2a-{module:012}",service="Microsoft 365",module="Exchange Online""#
+        );
+        for hour in 0..365 * 24_i64 {
+            let at = end - (365 * 24 - hour) * HOUR + OFFSET;
+            let age = 5 * MINUTE * (12 * (hour % 24) + (hour * 7 + module) % 5);
+            let runs = hour / 24;
+            let objects = 200 + hour / 500;
+            let size = 1_000_000_000 + hour * 40_000 + module;
+            let _ = write!(
+                text,
+                "customer_module:elements_job_rpo_state_seconds:sum1h{{{labels},state=\"within\"}} 3600 {at}\n\
+                 customer_module:elements_job_last_backup_age_seconds:max1h{{{labels}}} {age} {at}\n\
+                 customer_module_status:elements_job_runs:max1h{{{labels},status=\"finished\"}} {runs} {at}\n\
+                 customer_module:elements_protected_objects:sum1h{{{labels}}} {objects} {at}\n\
+                 customer_module:elements_protected_size_bytes:sum1h{{{labels}}} {size} {at}\n"
+            );
+            if hour % 24 == 2 {
+                let _ = writeln!(
+                    text,
+                    "customer_module_status:elements_job_runs:increase1h{{{labels},status=\"finished\"}} 1 {at}"
+                );
+            }
+        }
+    }
+    text.push_str("# EOF\n");
+    std::fs::write(&file, text).unwrap();
+    backfill(directory.path(), &file);
+    let bytes = size_of(&directory.path().join("data"));
+    let each = bytes / u64::try_from(MODULES).unwrap();
+    // The value in docs/dashboards.md.
+    assert!(each < BYTES_A_YEAR, "{each} bytes per module and year");
+}
+
+const MODULES: i64 = 10;
+const BYTES_A_YEAR: u64 = 100_000;
+
+fn size_of(path: &Path) -> u64 {
+    let entries = std::fs::read_dir(path).unwrap().map(Result::unwrap);
+    entries
+        .map(|entry| match entry.file_type().unwrap().is_dir() {
+            true => size_of(&entry.path()),
+            false => entry.metadata().unwrap().len(),
+        })
+        .sum()
+}

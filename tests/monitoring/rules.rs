@@ -1,0 +1,285 @@
+//! The shipped rules, parsed as Prometheus does.
+
+use std::collections::BTreeSet;
+
+use elements_exporter::assets::RULES;
+use promql_parser::parser::token::T_LOR;
+use promql_parser::parser::{self, BinaryExpr, Expr, ParenExpr};
+use regex::Regex;
+use serde_json::{Map, Value, json};
+use yaml_rust2::{Yaml, YamlLoader};
+
+/// A rule, with the text of its expression.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    pub group: String,
+    /// The name of the alert or of the recorded series.
+    pub name: String,
+    pub alerts: bool,
+    pub expr: String,
+    pub labels: Vec<(String, String)>,
+    pub annotations: Vec<(String, String)>,
+    /// The names of the rules whose results it reads.
+    pub reads: BTreeSet<String>,
+    /// The whole rule.
+    pub json: Value,
+}
+
+impl Rule {
+    pub fn label(&self, name: &str) -> Option<&str> {
+        self.labels
+            .iter()
+            .find(|(label, _)| label == name)
+            .map(|(_, value)| value.as_str())
+    }
+}
+
+/// Parses a YAML document.
+pub fn yaml(text: &str) -> Yaml {
+    YamlLoader::load_from_str(text).unwrap().swap_remove(0)
+}
+
+/// Converts YAML to JSON.
+pub fn to_json(yaml: &Yaml) -> Value {
+    match yaml {
+        Yaml::Real(number) => Value::from(number.parse::<f64>().unwrap()),
+        Yaml::Integer(number) => Value::from(*number),
+        Yaml::String(text) => Value::from(text.as_str()),
+        Yaml::Boolean(value) => Value::from(*value),
+        Yaml::Array(values) => values.iter().map(to_json).collect(),
+        Yaml::Hash(map) => {
+            let entries = map
+                .iter()
+                .map(|(key, value)| (key.as_str().unwrap().to_owned(), to_json(value)));
+            Value::Object(entries.collect::<Map<_, _>>())
+        }
+        Yaml::Null | Yaml::BadValue | Yaml::Alias(_) => Value::Null,
+    }
+}
+
+/// Returns the seconds of a Prometheus duration, such as `1d2h`.
+pub fn seconds(duration: &str) -> u64 {
+    let parts = duration.split_inclusive(|c: char| c.is_ascii_alphabetic());
+    parts
+        .map(|part| shorter(part, 1).unwrap().trim_end_matches('s').parse::<u64>().unwrap())
+        .sum()
+}
+
+/// Returns the entries of a YAML map from text to text.
+pub fn pairs(map: &Yaml) -> Vec<(String, String)> {
+    let entries = map.as_hash().into_iter().flatten();
+    entries
+        .map(|(key, value)| (key.as_str().unwrap().to_owned(), value.as_str().unwrap().to_owned()))
+        .collect()
+}
+
+/// Returns the names of the groups in a file of rules.
+pub fn groups(file: &str) -> Vec<String> {
+    let groups = yaml(file);
+    let groups = groups["groups"].as_vec().unwrap().iter();
+    groups.map(|group| group["name"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Returns all shipped rules in order.
+pub fn all() -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for file in RULES {
+        for group in yaml(file.content)["groups"].as_vec().unwrap() {
+            for rule in group["rules"].as_vec().unwrap() {
+                let (alert, record) = (rule["alert"].as_str(), rule["record"].as_str());
+                rules.push(Rule {
+                    group: group["name"].as_str().unwrap().to_owned(),
+                    name: alert.or(record).unwrap().to_owned(),
+                    alerts: alert.is_some(),
+                    expr: rule["expr"].as_str().unwrap().to_owned(),
+                    labels: pairs(&rule["labels"]),
+                    annotations: pairs(&rule["annotations"]),
+                    reads: BTreeSet::new(),
+                    json: to_json(rule),
+                });
+            }
+        }
+    }
+    let read: Vec<_> = rules.iter().map(|rule| read_by(rule, &rules)).collect();
+    for (rule, read) in rules.iter_mut().zip(read) {
+        rule.reads = read;
+    }
+    rules
+}
+
+/// Returns the names of the rules that a rule reads: the series that they record, or whether they fire.
+fn read_by(rule: &Rule, rules: &[Rule]) -> BTreeSet<String> {
+    let queried = Regex::new(r#"alertname=~?"([^"]*)""#).unwrap();
+    let annotations = rule.annotations.iter().map(|(_, text)| text);
+    let texts: Vec<&String> = std::iter::once(&rule.expr).chain(annotations).collect();
+    let queried: Vec<Regex> = texts
+        .iter()
+        .flat_map(|text| queried.captures_iter(text))
+        .map(|found| Regex::new(&format!("^(?:{})$", &found[1])).unwrap())
+        .collect();
+    let read = |other: &&Rule| match other.alerts {
+        true => queried.iter().any(|queried| queried.is_match(&other.name)),
+        false => texts.iter().any(|text| text.contains(&other.name)),
+    };
+    rules.iter().filter(read).map(|other| other.name.clone()).collect()
+}
+
+/// Returns the rules with these names and all rules that they need, in order.
+pub fn needed(rules: &[Rule], mut names: BTreeSet<String>) -> Vec<Rule> {
+    loop {
+        let wanted = rules.iter().filter(|rule| names.contains(&rule.name));
+        let more: Vec<String> = wanted.flat_map(|rule| rule.reads.clone()).collect();
+        let before = names.len();
+        names.extend(more);
+        if names.len() == before {
+            return rules
+                .iter()
+                .filter(|rule| names.contains(&rule.name))
+                .cloned()
+                .collect();
+        }
+    }
+}
+
+/// Returns a file with these rules as JSON, which is valid YAML.
+pub fn file_of(rules: &[Rule]) -> Value {
+    let groups: BTreeSet<&str> = rules.iter().map(|rule| rule.group.as_str()).collect();
+    let groups = groups.into_iter().map(|group| {
+        let own: Vec<&Value> = rules
+            .iter()
+            .filter(|rule| rule.group == group)
+            .map(|rule| &rule.json)
+            .collect();
+        json!({"name": group, "rules": own})
+    });
+    json!({"groups": groups.collect::<Vec<_>>()})
+}
+
+/// Returns an expression without its memory: the operands of `or` that read the past of the rule itself, or of the
+/// recorded ones.
+pub fn without_memory(rule: &Rule, recorded: &[&str]) -> String {
+    let remembers = |side: &Expr| {
+        let text = side.to_string();
+        let past = |name: &str| [format!("{name}["), format!("{name} offset")];
+        text.contains(&rule.name)
+            || recorded
+                .iter()
+                .any(|name| past(name).iter().any(|read| text.contains(read)))
+    };
+    forget(parser::parse(&rule.expr).unwrap(), &remembers).to_string()
+}
+
+fn forget(expr: Expr, remembers: &dyn Fn(&Expr) -> bool) -> Expr {
+    match expr {
+        Expr::Binary(binary) if binary.op.id() == T_LOR => match (remembers(&binary.lhs), remembers(&binary.rhs)) {
+            (false, true) => forget(*binary.lhs, remembers),
+            (true, false) => forget(*binary.rhs, remembers),
+            // The operand with the memory is nested.
+            (true, true) => forget(*binary.lhs, remembers),
+            (false, false) => Expr::Binary(binary),
+        },
+        Expr::Binary(binary) => Expr::Binary(BinaryExpr {
+            lhs: Box::new(forget(*binary.lhs, remembers)),
+            rhs: Box::new(forget(*binary.rhs, remembers)),
+            ..binary
+        }),
+        Expr::Paren(paren) => Expr::Paren(ParenExpr {
+            expr: Box::new(forget(*paren.expr, remembers)),
+        }),
+        other => other,
+    }
+}
+
+/// Returns the recording rules with the rules that they need substituted, so that each can be evaluated for a time
+/// without recordings.
+pub fn unfolded() -> Vec<(String, String)> {
+    let mut recorded: Vec<(String, String)> = Vec::new();
+    for rule in all().into_iter().filter(|rule| !rule.alerts) {
+        let names: Vec<&str> = recorded.iter().map(|(name, _)| name.as_str()).collect();
+        let mut expr = without_memory(&rule, &names);
+        // Longer names first, so that no name matches the start of another.
+        let mut known = recorded.clone();
+        known.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
+        for (name, inner) in known {
+            // Only selectors have an offset, and nothing was recorded at that time.
+            let then = Regex::new(&format!(r"{} offset \w+", regex::escape(&name))).unwrap();
+            expr = then.replace_all(&expr, name.as_str()).into_owned();
+            expr = expr.replace(&name, &format!("({inner})"));
+        }
+        recorded.push((rule.name, expr));
+    }
+    recorded
+}
+
+/// Returns a file of rules or routes with all durations shortened by a factor: `for`, `keep_firing_for`, intervals and
+/// waits of groups, ranges and offsets; to at least one second.
+pub fn sped_up(text: &str, factor: u64) -> String {
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let key = line.trim_start();
+        let timed = [
+            "for: ",
+            "keep_firing_for: ",
+            "interval: ",
+            "group_wait: ",
+            "group_interval: ",
+            "repeat_interval: ",
+        ];
+        let line = match timed.iter().find_map(|prefix| key.strip_prefix(prefix)) {
+            Some(duration) if !line.trim_start().starts_with('#') => {
+                line.replace(duration, &shorter(duration, factor).unwrap())
+            }
+            _ => ranges(line, factor),
+        };
+        lines.push(line);
+    }
+    lines.join("\n") + "\n"
+}
+
+/// Shortens durations in brackets and after `offset`.
+fn ranges(line: &str, factor: u64) -> String {
+    let mut out = String::new();
+    let mut rest = line;
+    while let Some(at) = rest.find(['[', 'o']) {
+        let (before, found) = rest.split_at(at);
+        out.push_str(before);
+        let lead = ["[", "offset "].into_iter().find(|lead| found.starts_with(lead));
+        let Some(lead) = lead else {
+            out.push_str(&found[..1]);
+            rest = &found[1..];
+            continue;
+        };
+        out.push_str(lead);
+        rest = &found[lead.len()..];
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len());
+        let (duration, after) = rest.split_at(end);
+        out.push_str(&shorter(duration, factor).unwrap_or_else(|| duration.to_owned()));
+        rest = after;
+    }
+    out + rest
+}
+
+fn shorter(duration: &str, factor: u64) -> Option<String> {
+    let (number, unit) = duration.split_at(duration.len().checked_sub(1)?);
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        "w" => 604_800,
+        _ => return None,
+    };
+    let seconds = number.parse::<u64>().ok()? * seconds;
+    Some(format!("{}s", (seconds / factor).max(1)))
+}
+
+#[test]
+fn rules_are_sped_up_only_in_their_durations() {
+    let text =
+        "  for: 5m\n  interval: 2m\n  # for: 5m or so\n  expr: x[1d] offset 7d > on (job) y{a=~\"[0-9]\"} offset 1w\n";
+    let sped_up = sped_up(text, 60);
+    assert_eq!(
+        sped_up,
+        "  for: 5s\n  interval: 2s\n  # for: 5m or so\n  expr: x[1440s] offset 10080s > on (job) y{a=~\"[0-9]\"} offset 10080s\n"
+    );
+}

@@ -1,0 +1,59 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	tokenPath  = "/connect/token"
+	tokenLasts = time.Hour
+	// ClientID and ClientSecret are those of the registration.
+	ClientID     = "client-1"
+	ClientSecret = "s3cret"
+)
+
+type token struct {
+	scopes map[string]bool
+	until  time.Time
+}
+
+// resources are those that scopes grant, by generation as in elements.jobs.read.all and partner.jobs.read.all.
+var resources = []string{"customers.read.all", "cbprotected.read.all", "license.read.all", "jobs.read.all", "scanprofiles.read.all"}
+
+func (s *Server) token(now time.Time, body string) answer {
+	form, err := url.ParseQuery(body)
+	if err != nil || form.Get("client_id") != ClientID || form.Get("client_secret") != ClientSecret || s.active(now, isAuthRefused) != nil {
+		return refuse(http.StatusBadRequest, "invalid_client")
+	}
+	asked := strings.Fields(form.Get("scope"))
+	granted := map[string]bool{}
+	for _, scope := range asked {
+		generation, resource, _ := strings.Cut(scope, ".")
+		if generation != "elements" && generation != "partner" || !slices.Contains(resources, resource) || s.scopeMissing(now, scope) {
+			return refuse(http.StatusBadRequest, "invalid_scope")
+		}
+		granted[scope] = true
+	}
+	if len(granted) == 0 {
+		return refuse(http.StatusBadRequest, "invalid_scope")
+	}
+	s.issued++
+	name := fmt.Sprintf("token-%d", s.issued)
+	s.tokens[name] = token{granted, now.Add(tokenLasts)}
+	return answer{status: http.StatusOK, body: object{
+		"access_token": name, "expires_in": int(tokenLasts.Seconds()), "token_type": "Bearer", "scope": strings.Join(asked, " "),
+	}}
+}
+
+func (s *Server) grants(now time.Time, authorization string) (map[string]bool, bool) {
+	held, ok := s.tokens[strings.TrimPrefix(authorization, "Bearer ")]
+	if !ok || !held.until.After(now) || s.active(now, isAuthRefused) != nil {
+		return nil, false
+	}
+	return held.scopes, true
+}

@@ -1,0 +1,205 @@
+package prom
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"maps"
+	"math"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/rules"
+	"github.com/prometheus/prometheus/tsdb"
+)
+
+const (
+	// lookback is Prometheus' default.
+	lookback = 5 * time.Minute
+	// retention is the longest range of the rules, and a week more.
+	retention = 22 * 24 * time.Hour
+	blocks    = 12 * time.Hour
+	// maxSamples and evaluationTimeout are large, so that nothing fails because of them.
+	maxSamples        = 100_000_000
+	evaluationTimeout = 10 * time.Minute
+	// offset is the delay of the first group after the scrape, and of each later group after the previous one.
+	offset = 2 * time.Second
+)
+
+// Notify receives the alerts that a group sends at a time.
+type Notify func(at time.Time, alerts []*rules.Alert)
+
+// Engine evaluates rules.
+type Engine struct {
+	store  *store
+	query  *promql.Engine
+	stages [][]*rules.Group // groups of a stage do not read each other's series
+	keep   map[string]bool  // names of series that rules read
+	step   time.Duration
+
+	// Spent is the real time that evaluations took.
+	Spent time.Duration
+}
+
+type timestampKey struct{}
+
+// Options select what an engine evaluates.
+type Options struct {
+	Dir    string // for its data
+	Files  []string
+	Step   time.Duration
+	Notify Notify
+}
+
+// NewEngine loads rule files.
+func NewEngine(o Options) (*Engine, error) {
+	settings := tsdb.DefaultOptions()
+	settings.RetentionDuration = retention.Milliseconds()
+	settings.MinBlockDuration = blocks.Milliseconds()
+	settings.MaxBlockDuration = 4 * blocks.Milliseconds()
+	settings.WALSegmentSize = -1
+	settings.NoLockfile = true
+	db, err := tsdb.Open(o.Dir, slog.New(slog.NewTextHandler(io.Discard, nil)), nil, settings, nil)
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{store: newStore(db), keep: map[string]bool{}, step: o.Step}
+	e.query = promql.NewEngine(promql.EngineOpts{
+		MaxSamples: maxSamples, Timeout: evaluationTimeout, LookbackDelta: lookback, EnableAtModifier: true, EnableNegativeOffset: true,
+	})
+	set, err := loadRules(o.Files)
+	if err != nil {
+		return nil, err
+	}
+	file, err := set.write(o.Dir + "-rules")
+	if err != nil {
+		return nil, err
+	}
+	external := &url.URL{Scheme: "http", Host: "prometheus.example"}
+	var mu sync.Mutex
+	manager := rules.NewManager(&rules.ManagerOptions{
+		ExternalURL: external, QueryFunc: rules.EngineQueryFunc(e.query, e.store), Context: context.Background(),
+		Appendable: e.store, Queryable: e.store, OutageTolerance: time.Hour, ForGracePeriod: 10 * time.Minute, ResendDelay: time.Minute,
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		NotifyFunc: func(ctx context.Context, _ string, alerts ...*rules.Alert) {
+			at, ok := ctx.Value(timestampKey{}).(time.Time)
+			if ok && len(alerts) > 0 {
+				mu.Lock()
+				defer mu.Unlock()
+				for _, a := range alerts { // each is a copy made for this notification
+					a.Labels = set.restore(a.Labels)
+				}
+				o.Notify(at, alerts)
+			}
+		},
+	})
+	groups, errs := manager.LoadGroups(o.Step, labels.EmptyLabels(), external.String(), nil, false, file)
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	for _, g := range groups {
+		for _, r := range g.Rules() {
+			e.note(r)
+			if alerting, ok := r.(*rules.AlertingRule); ok {
+				alerting.SetRestored(true) // otherwise it would never write ALERTS
+			}
+		}
+	}
+	e.arrange(slices.Collect(maps.Values(groups)))
+	return e, nil
+}
+
+// Close closes the data.
+func (e *Engine) Close() error { return e.store.db.Close() }
+
+// note records which series a rule reads, and which of them over a range.
+func (e *Engine) note(r rules.Rule) {
+	parser.Inspect(r.Query(), func(n parser.Node, path []parser.Node) error {
+		selector, ok := n.(*parser.VectorSelector)
+		if !ok {
+			return nil
+		}
+		e.keep[selector.Name] = true
+		ranged := selector.OriginalOffset != 0 || selector.Timestamp != nil || selector.Name == ""
+		for i, parent := range path {
+			switch parent := parent.(type) {
+			case *parser.SubqueryExpr:
+				ranged = true
+			case *parser.MatrixSelector:
+				isLast := false
+				if i > 0 {
+					call, isCall := path[i-1].(*parser.Call)
+					isLast = isCall && call.Func.Name == lastOverTime
+				}
+				ranged = ranged || !isLast || parent.Range > retention
+			}
+		}
+		if ranged {
+			e.store.ranged[selector.Name] = true
+		}
+		return nil
+	})
+}
+
+// arrange sorts groups so that those that read recordings of others come after them. Groups of one stage run in
+// parallel.
+func (e *Engine) arrange(groups []*rules.Group) {
+	slices.SortFunc(groups, func(a, b *rules.Group) int { return strings.Compare(a.Name(), b.Name()) })
+	var recording, alerting []*rules.Group
+	for _, g := range groups {
+		if slices.ContainsFunc(g.Rules(), func(r rules.Rule) bool { _, ok := r.(*rules.RecordingRule); return ok }) {
+			recording = append(recording, g)
+		} else {
+			alerting = append(alerting, g)
+		}
+	}
+	for _, g := range recording {
+		e.stages = append(e.stages, []*rules.Group{g})
+	}
+	e.stages = append(e.stages, alerting)
+}
+
+// Evaluate runs the groups that are due.
+func (e *Engine) Evaluate(now time.Time) {
+	began := time.Now()
+	at := now
+	for _, stage := range e.stages {
+		var wg sync.WaitGroup
+		for _, g := range stage {
+			at = at.Add(offset)
+			if every := int64(math.Max(1, math.Round(float64(g.Interval())/float64(e.step)))); now.Unix()/int64(e.step.Seconds())%every != 0 {
+				continue
+			}
+			wg.Add(1)
+			go func(at time.Time) {
+				defer wg.Done()
+				g.Eval(context.WithValue(context.Background(), timestampKey{}, at), at)
+			}(at)
+		}
+		wg.Wait()
+	}
+	e.Spent += time.Since(began)
+}
+
+// Unhealthy returns the rules whose newest evaluation failed.
+func (e *Engine) Unhealthy() []string {
+	var failed []string
+	for _, stage := range e.stages {
+		for _, g := range stage {
+			for _, r := range g.Rules() {
+				if err := r.LastError(); err != nil {
+					failed = append(failed, r.Name()+": "+err.Error())
+				}
+			}
+		}
+	}
+	return failed
+}

@@ -1,0 +1,150 @@
+package prom
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/rules"
+)
+
+const ruleText = `
+groups:
+  - name: recording
+    rules:
+      - {record: "customer:age:max", expr: "time() - elements_last"}
+      - {record: "unused:age:max", expr: "max(elements_last)"}
+  - name: alerts
+    rules:
+      - alert: Old
+        expr: customer:age:max > 600
+        for: 2m
+        labels: {severity: warning}
+        annotations: {summary: "{{ $value }}"}
+      - alert: Old
+        expr: customer:age:max > 1200
+        labels: {severity: critical}
+      - alert: Gone
+        expr: last_over_time(elements_last[1h]) unless elements_last
+`
+
+// scrapes are ten minutes with one series, followed by none.
+func writeLog(t *testing.T, path string) {
+	t.Helper()
+	log, err := NewLog(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := &Target{Job: "elements", Instance: "a:1"}
+	for minute := range int64(60) {
+		log.begin(minute*60_000+60_000, target)
+		if minute == 0 {
+			log.line("N 1 {__name__=\"elements_last\", customer_id=\"c\"}\n1 0\n")
+		}
+		if minute == 30 {
+			log.stale(1)
+		}
+		log.up(target, 1)
+	}
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAReplayFiresWithTheLabelsOfTheRules(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "rules.yml")
+	if err := os.WriteFile(file, []byte(ruleText), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	writeLog(t, filepath.Join(dir, "samples.log"))
+	began := map[string]int64{}
+	engine, err := NewEngine(Options{Dir: filepath.Join(dir, "tsdb"), Files: []string{file}, Step: time.Minute, Notify: func(at time.Time, alerts []*rules.Alert) {
+		for _, a := range alerts {
+			key := a.Labels.Get("alertname") + " " + a.Labels.Get("severity") + " " + a.Labels.Get("customer_id")
+			if _, seen := began[key]; !seen {
+				began[key] = at.Unix() / 60
+			}
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	steps := 0
+	if err := engine.Replay(filepath.Join(dir, "samples.log"), func(time.Time) error { steps++; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := engine.Close(); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]int64{"Old warning c": 12, "Old critical c": 20, "Gone  c": 31}
+	for key, minute := range want {
+		if began[key] != minute {
+			t.Errorf("%s began to fire in minute %d, and not %d", key, began[key], minute)
+		}
+	}
+	if len(began) != len(want) || steps != 60 {
+		t.Errorf("%v after %d steps", began, steps)
+	}
+	if failed := engine.Unhealthy(); len(failed) > 0 {
+		t.Error(failed)
+	}
+}
+
+func TestOnlyRecordingsThatAlertsStandOnAreKept(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "rules.yml")
+	if err := os.WriteFile(file, []byte(ruleText), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	set, err := loadRules([]string{file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, g := range set.groups {
+		for _, r := range g.Rules {
+			if r.Record != "" {
+				names = append(names, r.Record)
+			}
+		}
+	}
+	if !slices.Equal(names, []string{"customer:age:max"}) {
+		t.Errorf("recordings %q", names)
+	}
+}
+
+func TestALaterSampleOfAnotherGroupHidesNothing(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "rules.yml")
+	if err := os.WriteFile(file, []byte(ruleText), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	engine, err := NewEngine(Options{Dir: filepath.Join(t.TempDir(), "tsdb"), Files: []string{file}, Step: time.Minute, Notify: func(time.Time, []*rules.Alert) {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer engine.Close()
+	const scraped, evaluated, later = 60_000, 64_000, 66_000
+	engine.store.advance(scraped)
+	app := engine.store.appender(t.Context())
+	if err := app.put(engine.up("elements", "a:1"), scraped, 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := app.Append(0, labels.FromStrings(labels.MetricName, alertSeries), later, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := app.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	query, err := engine.query.NewInstantQuery(t.Context(), engine.store, nil, "up", time.UnixMilli(evaluated))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer query.Close()
+	found, err := query.Exec(t.Context()).Vector()
+	if err != nil || len(found) != 1 {
+		t.Errorf("%v %v", found, err)
+	}
+}

@@ -1,0 +1,133 @@
+package prom
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/rulefmt"
+	"gopkg.in/yaml.v3"
+)
+
+// word finds names of series in expressions and templates.
+var word = regexp.MustCompile(`[a-zA-Z_][a-zA-Z0-9_:]*`)
+
+// ruleSet is a set of reduced rule files: without annotations, without recordings that no alert needs, and without
+// labels of alerts that are constant for a rule. Prometheus expands each label and annotation of every alert as a
+// template at every evaluation, which takes longer than all queries.
+type ruleSet struct {
+	groups []rulefmt.RuleGroup
+	// alerts are the original names and labels of the rules, by their new names.
+	alerts map[string]original
+}
+
+type original struct {
+	name   string
+	labels map[string]string
+}
+
+// alertSeries are written by the engine itself, with all labels.
+const alertSeries = "ALERTS"
+
+// loadRules reads rule files.
+func loadRules(files []string) (*ruleSet, error) {
+	set := &ruleSet{alerts: map[string]original{}}
+	for _, file := range files {
+		parsed, errs := rulefmt.ParseFile(file, false)
+		if len(errs) > 0 {
+			return nil, fmt.Errorf("%s: %w", file, errors.Join(errs...))
+		}
+		set.groups = append(set.groups, parsed.Groups...)
+	}
+	needed, readsAlerts := neededRecordings(set.groups)
+	isDropped := func(r rulefmt.Rule) bool { return r.Record != "" && !needed[r.Record] }
+	for i := range set.groups {
+		g := &set.groups[i]
+		g.Rules = slices.DeleteFunc(g.Rules, isDropped)
+		for k := range g.Rules {
+			r := &g.Rules[k]
+			r.Annotations = nil
+			if r.Alert != "" && !readsAlerts {
+				set.takeOut(r)
+			}
+		}
+	}
+	set.groups = slices.DeleteFunc(set.groups, func(g rulefmt.RuleGroup) bool { return len(g.Rules) == 0 })
+	return set, nil
+}
+
+// takeOut moves the constant labels of an alert to the set, under a unique name.
+func (s *ruleSet) takeOut(r *rulefmt.Rule) {
+	was := original{r.Alert, map[string]string{}}
+	kept := map[string]string{}
+	for name, v := range r.Labels {
+		if strings.Contains(v, "{{") {
+			kept[name] = v
+		} else {
+			was.labels[name] = v
+		}
+	}
+	r.Alert = fmt.Sprintf("%s_%d", r.Alert, len(s.alerts))
+	r.Labels = kept
+	s.alerts[r.Alert] = was
+}
+
+// restore restores the name and the labels of an alert's rule.
+func (s *ruleSet) restore(l labels.Labels) labels.Labels {
+	was, ok := s.alerts[l.Get(labels.AlertName)]
+	if !ok {
+		return l
+	}
+	b := labels.NewBuilder(l)
+	b.Set(labels.AlertName, was.name)
+	for name, v := range was.labels {
+		b.Set(name, v)
+	}
+	return b.Labels()
+}
+
+func (s *ruleSet) write(dir string) (string, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	text, err := yaml.Marshal(rulefmt.RuleGroups{Groups: s.groups})
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "rules.yml")
+	return path, os.WriteFile(path, text, 0o644)
+}
+
+// neededRecordings finds the recordings that alerts need, directly or indirectly, and whether a rule reads alerts. It
+// searches for names in the text of expressions, so it may keep others with similar names.
+func neededRecordings(groups []rulefmt.RuleGroup) (needed map[string]bool, readsAlerts bool) {
+	recordings := map[string][]string{} // expressions by name
+	var todo []string
+	for _, g := range groups {
+		for _, r := range g.Rules {
+			if r.Record != "" {
+				recordings[r.Record] = append(recordings[r.Record], r.Expr)
+				continue
+			}
+			todo = append(todo, r.Expr)
+		}
+	}
+	needed = map[string]bool{}
+	for len(todo) > 0 {
+		text := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		for _, name := range word.FindAllString(text, -1) {
+			readsAlerts = readsAlerts || name == alertSeries
+			if expressions, ok := recordings[name]; ok && !needed[name] {
+				needed[name] = true
+				todo = append(todo, expressions...)
+			}
+		}
+	}
+	return needed, readsAlerts
+}

@@ -1,0 +1,248 @@
+package prom
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/value"
+	"github.com/prometheus/prometheus/promql/parser"
+
+	"month/internal/vtime"
+)
+
+// scrapeTimeout is in real time, and much longer than that of Prometheus: with a virtual clock, a response takes no
+// time.
+const scrapeTimeout = 2 * time.Minute
+
+// processStart comes from the kernel, which does not use the virtual clock.
+const processStart = "process_start_time_seconds"
+
+// Scraper scrapes targets into an engine and logs what changed.
+type Scraper struct {
+	clock   *vtime.Clock
+	engine  *Engine
+	log     *Log
+	client  *http.Client
+	targets []*Target
+	ids     int
+
+	// Samples is the number of scraped samples.
+	Samples int
+}
+
+// Target is a scrape target with one instance label.
+type Target struct {
+	// Address is its address, which may change between scrapes.
+	Address string
+	// Started is when its process started.
+	Started time.Time
+	// Failing makes scrapes fail.
+	Failing bool
+
+	Job, Instance string
+	query         string
+	series        map[string]*scraped
+	live          map[string]*scraped
+	up            *series
+	scrape        int
+}
+
+// scraped is a line of the exposition.
+type scraped struct {
+	labels labels.Labels
+	series *series // nil if no rule reads it; the log contains it for replays of other rules
+	fixed  bool    // its value is the start of the process
+	id     int
+	last   float64
+	scrape int
+}
+
+// NewScraper returns a scraper without targets.
+func NewScraper(clock *vtime.Clock, engine *Engine, log *Log) *Scraper {
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return clock.Count(conn), nil
+	}
+	return &Scraper{
+		clock: clock, engine: engine, log: log,
+		client: &http.Client{Timeout: scrapeTimeout, Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true, DialContext: dial}},
+	}
+}
+
+// Add adds a target; query follows its path.
+func (s *Scraper) Add(address, job, instance, query string) *Target {
+	t := &Target{
+		Address: address, Started: s.clock.Now(), Job: job, Instance: instance, query: query,
+		series: map[string]*scraped{}, live: map[string]*scraped{}, up: s.engine.up(job, instance),
+	}
+	s.targets = append(s.targets, t)
+	return t
+}
+
+func (e *Engine) up(job, instance string) *series {
+	return e.store.series(labels.FromStrings(labels.MetricName, "up", "job", job, "instance", instance))
+}
+
+// Remove removes a target; its series become stale.
+func (s *Scraper) Remove(t *Target) error {
+	app := s.engine.store.appender(context.Background())
+	now := s.clock.Now().UnixMilli()
+	t.scrape += 2 // so that no sample belongs to the newest scrape or the one before
+	err := s.expire(app, t, now)
+	s.log.gone(t)
+	err = errors.Join(err, app.put(t.up, now, math.Float64frombits(value.StaleNaN)), app.Commit())
+	for i, other := range s.targets {
+		if other == t {
+			s.targets = append(s.targets[:i], s.targets[i+1:]...)
+			break
+		}
+	}
+	return err
+}
+
+// Return adds a removed target again.
+func (s *Scraper) Return(t *Target) { s.targets = append(s.targets, t) }
+
+// expire writes stale markers for series missing from the newest scrape.
+func (s *Scraper) expire(app *appender, t *Target, now int64) error {
+	var errs []error
+	for line, one := range t.live {
+		if one.scrape != t.scrape {
+			if one.series != nil {
+				errs = append(errs, app.put(one.series, now, math.Float64frombits(value.StaleNaN)))
+			}
+			s.log.stale(one.id)
+			delete(t.live, line)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Scrape scrapes all targets.
+func (s *Scraper) Scrape() error {
+	if len(s.targets) == 0 {
+		s.log.tick(s.clock.Now().UnixMilli())
+	}
+	for _, t := range s.targets {
+		if err := s.scrape(t); err != nil {
+			return fmt.Errorf("scrape of %s: %w", t.Instance, err)
+		}
+	}
+	return nil
+}
+
+func (s *Scraper) scrape(t *Target) error {
+	now := s.clock.Now().UnixMilli()
+	t.scrape++
+	s.log.begin(now, t)
+	s.engine.store.advance(now)
+	app := s.engine.store.appender(context.Background())
+	up := 0.
+	if body, err := s.fetch(t); err == nil {
+		up = 1
+		if err := s.take(app, t, now, body); err != nil {
+			return err
+		}
+	}
+	err := s.expire(app, t, now)
+	s.log.up(t, up)
+	return errors.Join(err, app.put(t.up, now, up), app.Commit())
+}
+
+func (s *Scraper) fetch(t *Target) ([]byte, error) {
+	if t.Failing {
+		return nil, errors.New("target is down")
+	}
+	response, err := s.client.Get("http://" + t.Address + "/metrics" + t.query)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("status %d", response.StatusCode)
+	}
+	return io.ReadAll(response.Body)
+}
+
+// take appends the samples of an exposition.
+func (s *Scraper) take(app *appender, t *Target, now int64, body []byte) error {
+	for len(body) > 0 {
+		line, rest, _ := bytes.Cut(body, []byte{'\n'})
+		body = rest
+		if len(line) == 0 || line[0] == '#' {
+			continue
+		}
+		space := bytes.LastIndexByte(line, ' ')
+		if space < 0 {
+			return fmt.Errorf("no value in %q", line)
+		}
+		one, seen := t.series[string(line[:space])]
+		if !seen {
+			found, err := s.find(t, string(line[:space]))
+			if err != nil {
+				return err
+			}
+			one = found
+			t.series[string(line[:space])] = one
+		}
+		v, err := strconv.ParseFloat(string(line[space+1:]), 64)
+		if err != nil {
+			return err
+		}
+		if one.fixed {
+			v = float64(t.Started.UnixMilli()) / 1000
+		}
+		if one.series != nil {
+			if err := app.put(one.series, now, v); err != nil {
+				return err
+			}
+		}
+		s.Samples++
+		isNew := one.scrape != t.scrape-1 || one.id == 0
+		if isNew {
+			t.live[string(line[:space])] = one
+		}
+		if isNew || one.last != v {
+			s.logSample(one, v)
+		}
+		one.last, one.scrape = v, t.scrape
+	}
+	return nil
+}
+
+func (s *Scraper) logSample(one *scraped, v float64) {
+	if one.id == 0 {
+		s.ids++
+		one.id = s.ids
+		s.log.name(one.id, one.labels)
+	}
+	s.log.value(one.id, v)
+}
+
+func (s *Scraper) find(t *Target, line string) (*scraped, error) {
+	parsed, err := parser.ParseMetric(line)
+	if err != nil {
+		return nil, fmt.Errorf("%q: %w", line, err)
+	}
+	b := labels.NewBuilder(parsed)
+	b.Set("job", t.Job)
+	b.Set("instance", t.Instance)
+	name := parsed.Get(labels.MetricName)
+	one := &scraped{labels: b.Labels(), fixed: name == processStart}
+	if s.engine.keep[name] {
+		one.series = s.engine.store.series(one.labels)
+	}
+	return one, nil
+}

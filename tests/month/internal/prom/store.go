@@ -1,0 +1,134 @@
+package prom
+
+import (
+	"context"
+	"sync"
+
+	"github.com/prometheus/prometheus/model/exemplar"
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/metadata"
+	"github.com/prometheus/prometheus/model/value"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb"
+)
+
+const longAgo = -1 << 60
+
+// series is a series with its newest sample.
+type series struct {
+	labels labels.Labels
+	t      int64
+	v      float64
+	liveT  int64 // newest sample that is not a stale marker
+	liveV  float64
+	ref    storage.SeriesRef
+	ranged bool
+}
+
+// store contains what rules read and write.
+type store struct {
+	mu     sync.RWMutex
+	byName map[string]map[uint64]*series
+	ranged map[string]bool // names of series that the TSDB must contain
+	db     *tsdb.DB
+	// newest is the time of the last scrape. Rules write later samples, and each group of a stage at its own time, so
+	// these do not count: the query of one group would seem to be in the past.
+	newest int64
+}
+
+// advance sets the time of the scrape.
+func (s *store) advance(now int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.newest = max(s.newest, now)
+}
+
+func newStore(db *tsdb.DB) *store {
+	return &store{db: db, byName: map[string]map[uint64]*series{}, ranged: map[string]bool{}}
+}
+
+func (s *store) series(l labels.Labels) *series {
+	name, hash := l.Get(labels.MetricName), l.Hash()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	family := s.byName[name]
+	if family == nil {
+		family = map[uint64]*series{}
+		s.byName[name] = family
+	}
+	found := family[hash]
+	if found == nil {
+		found = &series{labels: l, t: longAgo, liveT: longAgo, ranged: s.ranged[name] || s.ranged[""]}
+		family[hash] = found
+	}
+	return found
+}
+
+// Appender implements storage.Appendable.
+func (s *store) Appender(ctx context.Context) storage.Appender { return s.appender(ctx) }
+
+func (s *store) appender(ctx context.Context) *appender { return &appender{s, s.db.Appender(ctx)} }
+
+type appender struct {
+	store *store
+	db    storage.Appender
+}
+
+func (a *appender) put(s *series, t int64, v float64) error {
+	if s.ranged {
+		ref, err := a.db.Append(s.ref, s.labels, t, v)
+		if err != nil {
+			return err
+		}
+		s.ref = ref
+	}
+	a.store.mu.Lock()
+	defer a.store.mu.Unlock()
+	if t >= s.t {
+		s.t, s.v = t, v
+		if !value.IsStaleNaN(v) {
+			s.liveT, s.liveV = t, v
+		}
+	}
+	return nil
+}
+
+// Append implements storage.Appender.
+func (a *appender) Append(_ storage.SeriesRef, l labels.Labels, t int64, v float64) (storage.SeriesRef, error) {
+	return 0, a.put(a.store.series(l), t, v)
+}
+
+// Commit implements storage.Appender.
+func (a *appender) Commit() error { return a.db.Commit() }
+
+// Rollback implements storage.Appender.
+func (a *appender) Rollback() error { return a.db.Rollback() }
+
+// SetOptions implements storage.Appender.
+func (a *appender) SetOptions(o *storage.AppendOptions) { a.db.SetOptions(o) }
+
+// AppendExemplar implements storage.Appender; rules write none.
+func (a *appender) AppendExemplar(storage.SeriesRef, labels.Labels, exemplar.Exemplar) (storage.SeriesRef, error) {
+	return 0, nil
+}
+
+// AppendHistogram implements storage.Appender; the exporter has no native histograms.
+func (a *appender) AppendHistogram(storage.SeriesRef, labels.Labels, int64, *histogram.Histogram, *histogram.FloatHistogram) (storage.SeriesRef, error) {
+	return 0, nil
+}
+
+// AppendHistogramCTZeroSample implements storage.Appender.
+func (a *appender) AppendHistogramCTZeroSample(storage.SeriesRef, labels.Labels, int64, int64, *histogram.Histogram, *histogram.FloatHistogram) (storage.SeriesRef, error) {
+	return 0, nil
+}
+
+// UpdateMetadata implements storage.Appender.
+func (a *appender) UpdateMetadata(storage.SeriesRef, labels.Labels, metadata.Metadata) (storage.SeriesRef, error) {
+	return 0, nil
+}
+
+// AppendCTZeroSample implements storage.Appender.
+func (a *appender) AppendCTZeroSample(storage.SeriesRef, labels.Labels, int64, int64) (storage.SeriesRef, error) {
+	return 0, nil
+}

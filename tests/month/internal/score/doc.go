@@ -1,0 +1,2 @@
+// Package score compares notifications with the incidents of a world.
+package score

@@ -1,0 +1,29 @@
+package score
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Floors are the minimum values of a score.
+type Floors struct {
+	Recall, InTime, Strict, Lenient float64
+	PerDay                          float64 // maximum messages per day
+}
+
+// Check returns all violations.
+func (f Floors) Check(t Totals) error {
+	var errs []error
+	for _, x := range []struct {
+		name        string
+		is, atLeast float64
+	}{{"recall", t.Recall, f.Recall}, {"recall in time", t.InTime, f.InTime}, {"strict precision", t.Strict, f.Strict}, {"lenient precision", t.Lenient, f.Lenient}} {
+		if x.is < x.atLeast {
+			errs = append(errs, fmt.Errorf("%s is %s, and must be %s", x.name, percent(x.is), percent(x.atLeast)))
+		}
+	}
+	if t.PerDay > f.PerDay {
+		errs = append(errs, fmt.Errorf("%.1f messages a day, and no more than %.1f may be", t.PerDay, f.PerDay))
+	}
+	return errors.Join(errs...)
+}

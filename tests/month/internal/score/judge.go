@@ -1,0 +1,252 @@
+package score
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"month/internal/alertmanager"
+	"month/internal/world"
+)
+
+// verdict is the value of a message, best first.
+type verdict int
+
+const (
+	tellsFirst verdict = iota // an incident that its receiver did not know
+	tellsAgain                // an incident that its receiver already knew
+	isMinor                   // true, but not an incident
+	isFalse
+	verdictCount
+)
+
+var verdictNames = [verdictCount]string{"first report", "reported again", "true but minor", "false"}
+
+// judged is a message with new information, and its verdict.
+type judged struct {
+	note    alertmanager.Notification
+	verdict verdict
+	cause   string
+}
+
+// judge assigns a verdict to every message with new information: that of the best alert in it.
+func (r *run) judge() {
+	known := map[string]bool{} // incident and receiver
+	for _, n := range r.notes {
+		if r.receivers[n.Receiver].Deadman {
+			continue
+		}
+		best := judged{note: n, verdict: verdictCount}
+		var now []string
+		for _, a := range n.Alerts {
+			matches := r.matching(a.Labels, n.At)
+			slices.SortStableFunc(matches, func(x, y *world.Incident) int { // new information before known
+				return order(known[x.ID+" "+n.Receiver]) - order(known[y.ID+" "+n.Receiver])
+			})
+			if len(matches) > 0 && !matches[0].Quiet {
+				r.told[matches[0].ID] = append(r.told[matches[0].ID], telling{n.At, n.Receiver, isTelling(n, a)})
+			}
+			if !isTelling(n, a) {
+				continue
+			}
+			v, cause := r.verdictOf(a, n, matches, known)
+			if v == tellsFirst {
+				now = append(now, matches[0].ID+" "+n.Receiver)
+			}
+			if v < best.verdict {
+				best.verdict, best.cause = v, cause
+			}
+		}
+		for _, key := range now {
+			known[key] = true
+		}
+		if best.verdict < verdictCount {
+			r.verdicts = append(r.verdicts, best)
+		}
+	}
+}
+
+func order(isLater bool) int {
+	if isLater {
+		return 1
+	}
+	return 0
+}
+
+func (r *run) verdictOf(a alertmanager.Told, n alertmanager.Notification, matches []*world.Incident, known map[string]bool) (verdict, string) {
+	name := a.Labels["alertname"]
+	switch {
+	case len(matches) == 0:
+		return r.explain(a, n.At)
+	case matches[0].Quiet:
+		return isMinor, name + ": " + matches[0].Kind
+	case known[matches[0].ID+" "+n.Receiver]:
+		return tellsAgain, name + ": " + matches[0].Kind
+	}
+	return tellsFirst, matches[0].Kind
+}
+
+// explain returns the cause of an alert that no incident explains, and whether the alert is true.
+func (r *run) explain(a alertmanager.Told, at int64) (verdict, string) {
+	name := a.Labels["alertname"]
+	near := r.near(at)
+	service := strings.TrimPrefix(a.Labels["service"], "Cloud Backup for ")
+	key := moduleOf{a.Labels["customer_id"], world.ModuleKey{Service: service, Module: a.Labels["module"], Scope: a.Labels["scope"]}}
+	m := r.modules[key]
+	switch {
+	case strings.HasPrefix(name, "ElementsLicenseExpiring"):
+		if r.endsSoon(a.Labels["customer_id"], at) {
+			return isMinor, name + ": a subscription that no backup depends on, or that is renewed" + near
+		}
+	case strings.HasPrefix(name, "ElementsScan"):
+		recent := slices.ContainsFunc(r.truth.Scans, func(s Scan) bool {
+			return s.Profile == a.Labels["profile_id"] && s.End <= at && at-s.End < int64((50*time.Hour).Seconds())
+		})
+		if recent {
+			return isMinor, name + ": one failed scan" + near
+		}
+	case strings.HasPrefix(name, "ElementsBackup") && m == nil && a.Labels["module"] != "":
+		return r.explainWithoutScope(a, at, near)
+	case (strings.HasPrefix(name, "ElementsBackup") || strings.HasPrefix(name, "ElementsModule")) && m != nil:
+		return explainBackup(name, m, a.Starts, near)
+	}
+	return isFalse, name + near
+}
+
+// endsSoon returns whether a subscription of a customer ends within a month, or ended within the last.
+func (r *run) endsSoon(customer string, at int64) bool {
+	const month = int64(30 * 24 * time.Hour / time.Second)
+	return slices.ContainsFunc(r.truth.Licenses, func(l License) bool {
+		return l.Customer == customer && l.End-at <= month && at-l.End <= month
+	})
+}
+
+// explainWithoutScope judges an alert about all scopes of a module by the worst of them.
+func (r *run) explainWithoutScope(a alertmanager.Told, at int64, near string) (verdict, string) {
+	best, cause := isFalse, a.Labels["alertname"]+": no such module"+near
+	for i := range r.truth.Modules {
+		m := &r.truth.Modules[i]
+		if m.Customer != a.Labels["customer_id"] || m.Key.Module != a.Labels["module"] || a.Labels["scope"] != "" {
+			continue
+		}
+		if v, why := explainBackup(a.Labels["alertname"], m, a.Starts, near); v <= best {
+			best, cause = v, why
+		}
+	}
+	return best, cause
+}
+
+// near returns the name of the incident that may have been misleading.
+func (r *run) near(at int64) string {
+	for _, i := range r.truth.Incidents {
+		if i.Blinding && at >= i.Start.Unix() && at <= i.End.Add(3*time.Hour).Unix() {
+			return " [in or after " + i.Kind + "]"
+		}
+	}
+	return ""
+}
+
+// stateWords are parts of names of alerts that may be true of modules from the start.
+var stateWords = map[world.State][]string{
+	world.Disabled: {"SwitchedOff", "Disabled"},
+	world.Unset:    {"NotConfigured", "NotStarted"},
+	world.Dormant:  {"Abandoned", "Dormant"},
+}
+
+// explainBackup compares an alert about a module with its runs.
+func explainBackup(name string, m *Module, at int64, near string) (verdict, string) {
+	isOf := func(part string) bool { return strings.Contains(name, part) }
+	if slices.ContainsFunc(stateWords[m.State], isOf) {
+		return isMinor, name + ": so all along"
+	}
+	if (isOf("Vanished") || isOf("SwitchedOff")) && m.To.Unix() <= at {
+		return isMinor, name + ": taken away on purpose"
+	}
+	s := m.standing(at)
+	switch {
+	case strings.Contains(name, "Overdue"):
+		limit := m.RPO
+		if strings.Contains(name, "Critical") {
+			limit *= 2
+		}
+		if s.restorePoint == 0 {
+			return isFalse, name + ": no restore point at all" + near
+		}
+		if time.Duration(at-s.restorePoint)*time.Second < limit {
+			return isFalse, name + ": objective not missed" + near
+		}
+		return isMinor, fmt.Sprintf("%s: objective missed, %s%s", name, s.why(), near)
+	case strings.Contains(name, "FailingRepeatedly"):
+		if s.failures >= 3 {
+			return isMinor, name + ": failed by chance" + near
+		}
+	case strings.Contains(name, "NeverSucceeded"):
+		if s.restorePoint == 0 && s.failures > 0 {
+			return isMinor, name + ": new module" + near
+		}
+	case strings.Contains(name, "RunningLong"):
+		if s.isRunning {
+			return isMinor, name + ": ends well by itself" + near
+		}
+	case strings.Contains(name, "Partial"):
+		if s.newestFailed > 0 {
+			return isMinor, name + ": some objects of one run" + near
+		}
+	case strings.Contains(name, "Failed"):
+		if s.failures > 0 {
+			return isMinor, name + ": one failed run" + near
+		}
+	case strings.Contains(name, "Skipped"):
+		if s.skips > 0 {
+			return isMinor, name + ": runs were skipped" + near
+		}
+	}
+	return isFalse, name + ": not so" + near
+}
+
+// standing is the state of a module at a time.
+type standing struct {
+	restorePoint    int64
+	failures, skips int
+	isRunning       bool
+	newestFailed    float64
+}
+
+func (m *Module) standing(at int64) standing {
+	s := standing{}
+	ended := slices.DeleteFunc(slices.Clone(m.Runs), func(r Run) bool {
+		s.isRunning = s.isRunning || r.Start <= at && at < r.End
+		return r.End > at
+	})
+	slices.SortFunc(ended, func(a, b Run) int { return int(a.End - b.End) })
+	for k, r := range slices.Backward(ended) {
+		if k == len(ended)-1 {
+			s.newestFailed = r.Failed
+		}
+		switch {
+		case world.IsRestorePoint(r.Status):
+			s.restorePoint = r.End
+			return s
+		case r.Status == world.StatusSkipped:
+			s.skips++
+		default:
+			s.failures++
+		}
+	}
+	return s
+}
+
+func (s standing) why() string {
+	switch {
+	case s.failures == 1:
+		return "one failed run"
+	case s.failures > 1:
+		return "failed runs"
+	case s.skips > 0:
+		return "a skipped run"
+	case s.isRunning:
+		return "a run that takes long"
+	}
+	return "a later run than usual"
+}

@@ -1,0 +1,109 @@
+package score
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"month/internal/alertmanager"
+	"month/internal/world"
+)
+
+// Subjects in the format of package world.
+const (
+	onModule   = "module"
+	onCustomer = "customer"
+	onLicense  = "license"
+	onProfile  = "profile"
+	onService  = "service"
+)
+
+// defaultGrace is how long after its end an alert may be about an incident without a grace of its own.
+const defaultGrace = 2 * time.Hour
+
+// matching returns the incidents that an alert may be about at a time, the closest first. An alert is about an incident
+// if its name is expected and its labels match the affected objects.
+func (r *run) matching(labels map[string]string, at int64) []*world.Incident {
+	var found []*world.Incident
+	for _, i := range r.truth.Incidents {
+		grace := i.Grace
+		if grace == 0 {
+			grace = defaultGrace
+		}
+		if at >= i.Start.Unix() && at <= i.End.Add(grace).Unix() && r.speaks(labels, i) {
+			found = append(found, i)
+		}
+	}
+	isOfCustomer := labels["customer_id"] != ""
+	slices.SortStableFunc(found, func(a, b *world.Incident) int { return distance(a, isOfCustomer) - distance(b, isOfCustomer) })
+	if len(found) > 0 && !found[0].Quiet {
+		found = slices.DeleteFunc(found, func(i *world.Incident) bool { return i.Quiet })
+	}
+	return found
+}
+
+// distance is smallest if incident and alert are both about a customer, or both about the fleet.
+func distance(i *world.Incident, isOfCustomer bool) int {
+	switch {
+	case i.Quiet:
+		return 2
+	case isOfCustomer != (i.Customer != ""):
+		return 1
+	}
+	return 0
+}
+
+func (r *run) isExpected(name string, i *world.Incident) bool {
+	return slices.ContainsFunc(i.Expect, func(text string) bool { return r.patterns[text].MatchString(name) })
+}
+
+func (r *run) speaks(labels map[string]string, i *world.Incident) bool {
+	name := labels["alertname"]
+	switch {
+	case i.Quiet && i.Subject == onLicense:
+		if !strings.HasPrefix(name, "ElementsLicen") {
+			return false
+		}
+	case i.Quiet:
+		return isOfExporter(labels)
+	case !r.isExpected(name, i):
+		return false
+	}
+	isCustomer := labels["customer_id"] == i.Customer
+	switch i.Subject {
+	case onModule:
+		return isCustomer && namesModule(labels, i)
+	case onCustomer: // by its modules, as a whole, or by customers that could not be polled
+		if isCustomer {
+			return len(i.Modules) == 0 || labels["module"] == "" || namesModule(labels, i)
+		}
+		return labels["customer_id"] == "" && i.Effect == world.CustomerStatus && isOfExporter(labels)
+	case onLicense:
+		return isCustomer && (labels["service"] == i.Service || labels["service"] == "")
+	case onProfile:
+		return isCustomer && (labels["profile_id"] == i.Profile || labels["profile_id"] == "")
+	case onService:
+		return labels["module"] == i.Service || labels["module"] == "" && labels["customer_id"] == ""
+	default:
+		return labels["customer_id"] == ""
+	}
+}
+
+// namesModule returns whether an alert is about an affected module, or about the customer without a module. An alert
+// without a scope is about the whole module. Services of protected data have a prefix.
+func namesModule(labels map[string]string, i *world.Incident) bool {
+	if labels["module"] == "" {
+		return true
+	}
+	service := strings.TrimPrefix(labels["service"], "Cloud Backup for ")
+	return slices.ContainsFunc(i.Modules, func(k world.ModuleKey) bool {
+		return k.Module == labels["module"] && (service == "" || k.Service == service) && (labels["scope"] == "" || k.Scope == labels["scope"])
+	})
+}
+
+func isOfExporter(labels map[string]string) bool { return labels["area"] == "exporter" }
+
+// isTelling returns whether an alert in a notification is new information.
+func isTelling(n alertmanager.Notification, a alertmanager.Told) bool {
+	return (n.Kind == alertmanager.KindNew || n.Kind == alertmanager.KindMore) && a.State == alertmanager.StateNew
+}

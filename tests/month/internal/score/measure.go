@@ -1,0 +1,299 @@
+package score
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"month/internal/alertmanager"
+	"month/internal/world"
+)
+
+const (
+	// edge is cut off the end of a run, because alerts about it may come too late.
+	edge = 6 * time.Hour
+	// flapWithin is the time within which an alert that fires again has flapped.
+	flapWithin = 3 * 24 * time.Hour
+	// stormFrom is the number of messages to one receiver within an hour that counts as a storm.
+	stormFrom = 10
+	// fewestOfPlatform is the number of customers from which a failure differs from chance.
+	fewestOfPlatform = 5
+	// resolveWithin is the time within which a receiver must be notified of a resolved alert: the longest group interval
+	// in use, and some more.
+	resolveWithin = 26 * time.Hour
+)
+
+// Score is the result.
+type Score struct {
+	Days      float64
+	Customers int
+	Modules   int
+	Messages  int
+	Unplaced  []string
+	Kinds     []KindScore
+	Receivers []ReceiverScore
+	Causes    []Cause
+	Flaps     []Cause
+	// MissedResolves are alerts without a notification of their end.
+	MissedResolves []Cause
+	Problems       []string
+}
+
+// KindScore is the recall of a kind of incident.
+type KindScore struct {
+	Kind                    string
+	Quiet                   bool
+	Incidents, Told, InTime int
+	Median, Worst           time.Duration
+	Messages                int // of all kinds, over all receivers
+	Missed                  []string
+}
+
+// ReceiverScore is the result of one receiver.
+type ReceiverScore struct {
+	Receiver  string
+	Verdicts  [verdictCount]int
+	PerDay    float64
+	WorstDay  int
+	WorstHour int
+	Storms    int // hours
+	ByKind    map[string]int
+}
+
+// Cause is a reason with its frequency.
+type Cause struct {
+	Text  string
+	Count int
+	First time.Time
+}
+
+func (r *run) measure() *Score {
+	s := &Score{
+		Days: r.truth.End.Sub(r.truth.Start).Hours() / 24, Customers: len(r.truth.Names), Modules: len(r.truth.Modules), Unplaced: r.truth.Unplaced,
+	}
+	byKind := map[string][]*world.Incident{}
+	for _, i := range r.truth.Incidents {
+		if i.Subject == onService && r.failedFor(i) < fewestOfPlatform && r.hungFor(i) < fewestOfPlatform {
+			s.Unplaced = append(s.Unplaced, i.Kind+" (struck fewer than five customers)")
+			continue
+		}
+		if i.Start.Before(r.truth.End.Add(-edge)) {
+			byKind[i.Kind] = append(byKind[i.Kind], i)
+		}
+	}
+	for kind, incidents := range byKind {
+		s.Kinds = append(s.Kinds, r.recall(kind, incidents))
+	}
+	slices.SortFunc(s.Kinds, func(a, b KindScore) int { return strings.Compare(a.Kind, b.Kind) })
+	for name, receiver := range r.receivers {
+		if !receiver.Deadman {
+			s.Receivers = append(s.Receivers, r.receiver(name))
+		}
+	}
+	slices.SortFunc(s.Receivers, func(a, b ReceiverScore) int { return strings.Compare(a.Receiver, b.Receiver) })
+	for _, x := range s.Receivers {
+		for _, n := range x.ByKind {
+			s.Messages += n
+		}
+	}
+	s.Causes = r.causes()
+	s.Flaps = r.flaps()
+	s.MissedResolves = r.missedResolves()
+	return s
+}
+
+// failedFor counts the customers with a failed run of the affected module during the incident.
+func (r *run) failedFor(i *world.Incident) int {
+	return r.struck(i, func(x Run) bool {
+		return !world.IsRestorePoint(x.Status) && x.End >= i.Start.Unix() && x.End <= i.End.Add(time.Hour).Unix()
+	})
+}
+
+// hungFor counts the customers with a run of the affected module that started during the incident, ended after it and
+// took hours.
+func (r *run) hungFor(i *world.Incident) int {
+	const hours = int64(3 * time.Hour / time.Second)
+	return r.struck(i, func(x Run) bool {
+		return x.Start >= i.Start.Unix() && x.Start < i.End.Unix() && x.End >= i.End.Unix() && x.End-x.Start > hours
+	})
+}
+
+func (r *run) struck(i *world.Incident, isStruck func(Run) bool) int {
+	customers := map[string]bool{}
+	for _, m := range r.truth.Modules {
+		if m.Key.Module == i.Service && slices.ContainsFunc(m.Runs, isStruck) {
+			customers[m.Customer] = true
+		}
+	}
+	return len(customers)
+}
+
+// recall returns which incidents of a kind were notified, and when. Time without data extends the time limit of an
+// incident.
+func (r *run) recall(kind string, incidents []*world.Incident) KindScore {
+	k := KindScore{Kind: kind, Quiet: incidents[0].Quiet, Incidents: len(incidents)}
+	var delays []time.Duration
+	for _, i := range incidents {
+		first := int64(0)
+		messages := map[telling]bool{}
+		for _, t := range r.told[i.ID] {
+			messages[telling{at: t.at, receiver: t.receiver}] = true
+			if t.isFirst && (first == 0 || t.at < first) {
+				first = t.at
+			}
+		}
+		k.Messages += len(messages)
+		if first == 0 {
+			k.Missed = append(k.Missed, i.Start.Format("02 15:04")+" "+r.truth.Names[i.Customer]+" "+i.Service+modulesOf(i)+i.Note)
+			continue
+		}
+		delay := time.Unix(first, 0).Sub(i.Start)
+		delays = append(delays, delay)
+		k.Told++
+		if delay <= i.Within+r.blindness(i) {
+			k.InTime++
+		}
+	}
+	slices.Sort(delays)
+	if len(delays) > 0 {
+		k.Median, k.Worst = delays[len(delays)/2], delays[len(delays)-1]
+	}
+	return k
+}
+
+func modulesOf(i *world.Incident) string {
+	var names []string
+	for _, m := range i.Modules {
+		names = append(names, m.Module)
+	}
+	return strings.Join(names, ", ")
+}
+
+// blindness is the time without data while an incident was due.
+func (r *run) blindness(i *world.Incident) time.Duration {
+	var sum time.Duration
+	from, to := i.Start, i.Start.Add(i.Within)
+	for _, b := range r.truth.Incidents {
+		if !b.Blinding || b == i {
+			continue
+		}
+		start, end := latest(from, b.Start), earliest(to, b.End.Add(time.Hour))
+		if end.After(start) {
+			sum += end.Sub(start)
+		}
+	}
+	return sum
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func earliest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+func (r *run) receiver(name string) ReceiverScore {
+	s := ReceiverScore{Receiver: name, ByKind: map[string]int{}}
+	days, hours := map[int64]int{}, map[int64]int{}
+	all := 0
+	for _, n := range r.notes {
+		if n.Receiver == name {
+			all++
+			s.ByKind[n.Kind]++
+			days[(n.At-r.truth.Start.Unix())/86400]++
+			hours[n.At/3600]++
+		}
+	}
+	for _, n := range days {
+		s.WorstDay = max(s.WorstDay, n)
+	}
+	for _, n := range hours {
+		s.WorstHour = max(s.WorstHour, n)
+		if n >= stormFrom {
+			s.Storms++
+		}
+	}
+	s.PerDay = float64(all) / (r.truth.End.Sub(r.truth.Start).Hours() / 24)
+	for _, j := range r.verdicts {
+		if j.note.Receiver == name {
+			s.Verdicts[j.verdict]++
+		}
+	}
+	return s
+}
+
+func (r *run) causes() []Cause {
+	count := counter{}
+	for _, j := range r.verdicts {
+		if j.verdict != tellsFirst {
+			count.add(verdictNames[j.verdict]+": "+j.cause, j.note.At)
+		}
+	}
+	return count.sorted()
+}
+
+// flaps finds alerts that were notified as new again soon after.
+func (r *run) flaps() []Cause {
+	last := map[string]int64{}
+	count := counter{}
+	for _, n := range r.notes {
+		if r.receivers[n.Receiver].Deadman {
+			continue
+		}
+		for _, a := range n.Alerts {
+			if !isTelling(n, a) {
+				continue
+			}
+			key := n.Receiver + subject(a.Labels)
+			if before, ok := last[key]; ok && time.Duration(n.At-before)*time.Second < flapWithin {
+				count.add(a.Labels["alertname"]+" to "+n.Receiver, n.At)
+			}
+			last[key] = n.At
+		}
+	}
+	return count.sorted()
+}
+
+// missedResolves finds alerts that were notified and resolved, but whose end was not notified.
+func (r *run) missedResolves() []Cause {
+	ended := map[string]int64{} // newest end of alerts that no longer fire
+	for _, t := range r.alerts {
+		if t.State == alertmanager.StateResolved {
+			ended[identity(t.Labels)] = t.At
+		} else {
+			delete(ended, identity(t.Labels))
+		}
+	}
+	open := map[string]map[string]alertmanager.Told{}
+	for _, n := range r.notes {
+		if x := r.receivers[n.Receiver]; x.Deadman || !x.SendResolved {
+			continue
+		}
+		if open[n.Receiver] == nil {
+			open[n.Receiver] = map[string]alertmanager.Told{}
+		}
+		for _, a := range n.Alerts {
+			if a.State == alertmanager.StateResolved {
+				delete(open[n.Receiver], identity(a.Labels))
+			} else {
+				open[n.Receiver][identity(a.Labels)] = a
+			}
+		}
+	}
+	count := counter{}
+	for name, alerts := range open {
+		for key, a := range alerts {
+			if at, ok := ended[key]; ok && time.Unix(at, 0).Add(resolveWithin).Before(r.truth.End) {
+				count.add(a.Labels["alertname"]+" to "+name, at)
+			}
+		}
+	}
+	return count.sorted()
+}

@@ -1,0 +1,102 @@
+package sim
+
+import (
+	"errors"
+	"os"
+	"syscall"
+	"time"
+
+	"month/internal/prom"
+	"month/internal/world"
+)
+
+// schedule schedules the effects of incidents on exporters and targets. The affected shard is always the last; other
+// shards continue.
+func (f *fleet) schedule() {
+	for _, i := range f.world.Incidents {
+		if !isShown(i) {
+			continue
+		}
+		x := f.shards[len(f.shards)-1]
+		switch i.Effect {
+		case world.ExporterKilled:
+			f.at(i.Start, func() error { return f.clock.Kill(x.process) })
+			f.at(i.End, func() error { return f.relaunch(x) })
+		case world.ExporterRestart:
+			f.at(i.Start, func() error { return f.restart(x, false) })
+		case world.ExporterLosesState:
+			f.at(i.Start, func() error { return f.restart(x, true) })
+		case world.ExporterReplaced:
+			f.at(i.Start, func() error { return f.replace(x, i.ID) })
+		case world.ScrapeFails:
+			f.at(i.Start, func() error { last(x).Failing = true; return nil })
+			f.at(i.End, func() error { last(x).Failing = false; return nil })
+		case world.TargetMissing:
+			f.at(i.Start, func() error { return f.scraper.Remove(last(x)) })
+			f.at(i.End, func() error { f.scraper.Return(last(x)); return nil })
+		case world.CredentialEnds:
+			f.at(i.End, f.renew)
+		}
+	}
+}
+
+// at schedules an event. A failure ends the run at the next step.
+func (f *fleet) at(t time.Time, event func() error) {
+	f.clock.At(t, func() { f.failure = errors.Join(f.failure, event()) })
+}
+
+func last(x *exporter) *prom.Target { return x.targets[len(x.targets)-1] }
+
+// relaunch restarts an exporter for the same targets.
+func (f *fleet) relaunch(x *exporter) error {
+	if err := f.launch(x); err != nil {
+		return err
+	}
+	for _, t := range x.targets {
+		t.Address, t.Started = x.process.Address, f.clock.Now()
+	}
+	return nil
+}
+
+func (f *fleet) restart(x *exporter, losesState bool) error {
+	if err := f.clock.Stop(x.process); err != nil {
+		return err
+	}
+	if losesState {
+		if err := os.Remove(f.statePath(x)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return f.relaunch(x)
+}
+
+// replace deploys an exporter under another instance label. Both run for some time.
+func (f *fleet) replace(x *exporter, host string) error {
+	old := *x
+	x.deploy++ // two exporters must not share a state
+	if err := f.launch(x); err != nil {
+		return err
+	}
+	if err := f.addTargets(x, host); err != nil {
+		return err
+	}
+	f.at(f.clock.Now().Add(overlap), func() error {
+		err := f.clock.Stop(old.process)
+		for _, t := range old.targets {
+			err = errors.Join(err, f.scraper.Remove(t))
+		}
+		return err
+	})
+	return nil
+}
+
+// renew sets another expiry of the credential for all exporters.
+func (f *fleet) renew() error {
+	f.secret = f.clock.Now().Add(renewedFor)
+	var err error
+	for _, x := range f.shards {
+		_, written := f.configure(x)
+		err = errors.Join(err, written, x.process.Signal(syscall.SIGHUP))
+	}
+	return err
+}

@@ -1,0 +1,82 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"month/internal/world"
+)
+
+// Options select what to simulate.
+type Options struct {
+	Out          string // directory of the results, which is emptied
+	Exporter     string // program
+	Shim         string
+	Rules        string // directory of elements-*.yml
+	Alertmanager string // configuration file
+	Scenario     *world.Scenario
+	Span         world.Span
+	API          string // v1 or v3
+	Step         time.Duration
+	MinJump      time.Duration
+	Jobs         time.Duration // interval of the collector
+	Shards       int           // exporters, each a separate job
+	Targets      int           // targets of one exporter by its service discovery
+	Progress     io.Writer
+}
+
+// ruleFiles are the rule files of a directory.
+func ruleFiles(dir string) ([]string, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "elements-*.yml"))
+	if err == nil && len(files) == 0 {
+		err = fmt.Errorf("no elements-*.yml in %s", dir)
+	}
+	return files, err
+}
+
+// stepFile holds the interval of a run, which replays of it keep.
+const stepFile = "step"
+
+func writeStep(o Options) error {
+	return os.WriteFile(filepath.Join(o.Out, stepFile), []byte(o.Step.String()), 0o644)
+}
+
+func readStep(from string, o *Options) error {
+	text, err := os.ReadFile(filepath.Join(from, stepFile))
+	if err != nil {
+		return fmt.Errorf("no run in %s: %w", from, err)
+	}
+	o.Step, err = time.ParseDuration(string(text))
+	return err
+}
+
+// checkApart rejects an output directory that is also the input.
+func checkApart(from, out string) error {
+	a, err := filepath.Abs(from)
+	if err != nil {
+		return err
+	}
+	b, err := filepath.Abs(out)
+	if err == nil && a == b {
+		err = fmt.Errorf("%s is what is replayed; name another directory with --out", out)
+	}
+	return err
+}
+
+// empty empties a directory, or creates it. It rejects one that contains anything other than a run.
+func empty(out, marker string) error {
+	entries, err := os.ReadDir(out)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if len(entries) > 0 {
+		if _, err := os.Stat(filepath.Join(out, marker)); err != nil {
+			return fmt.Errorf("%s is not empty, and no earlier run", out)
+		}
+	}
+	return errors.Join(os.RemoveAll(out), os.MkdirAll(out, 0o755), os.WriteFile(filepath.Join(out, marker), nil, 0o644))
+}

@@ -1,0 +1,106 @@
+package sim
+
+import (
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"month/internal/alertmanager"
+	"month/internal/score"
+)
+
+// validFor is how long a firing alert of Prometheus is valid: four evaluations.
+const validFor = 4
+
+// openReplay creates the pipeline of a replay, with the interval of the replayed run.
+func openReplay(from string, o *Options) (*pipeline, error) {
+	if err := errors.Join(checkApart(from, o.Out), readStep(from, o)); err != nil {
+		return nil, err
+	}
+	return newPipeline(*o)
+}
+
+// Replay evaluates other rules with the scrapes of an earlier run.
+func Replay(from string, o Options) (err error) {
+	p, err := openReplay(from, &o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.close()) }()
+	if err := errors.Join(copyFile(from, o.Out, score.TruthFile), p.loadRules()); err != nil {
+		return err
+	}
+	began := time.Now()
+	var spoke time.Time
+	return p.engine.Replay(filepath.Join(from, samplesFile), func(now time.Time) error {
+		if now.Sub(spoke) >= progressEvery {
+			spoke = now
+			p.say(now, "%s passed; %d messages", time.Since(began).Round(time.Second), p.manager.Sent)
+		}
+		return p.settle(now)
+	})
+}
+
+// ReplayAlerts sends the alerts of an earlier run through another configuration of Alertmanager.
+func ReplayAlerts(from string, o Options) (err error) {
+	p, err := openReplay(from, &o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.close()) }()
+	if err := errors.Join(copyFile(from, o.Out, score.TruthFile), copyFile(from, o.Out, score.AlertsFile)); err != nil {
+		return err
+	}
+	var changes []score.Transition
+	if err := score.ReadLines(filepath.Join(from, score.AlertsFile), func(t score.Transition) { changes = append(changes, t) }); err != nil {
+		return err
+	}
+	if len(changes) == 0 {
+		return nil
+	}
+	live := map[string]score.Transition{}
+	truth, err := score.ReadTruth(from)
+	if err != nil {
+		return err
+	}
+	for now := time.Unix(changes[0].At, 0).UTC().Truncate(o.Step); now.Before(truth.End); now = now.Add(o.Step) {
+		for len(changes) > 0 && time.Unix(changes[0].At, 0).Before(now.Add(o.Step)) {
+			p.change(live, changes[0])
+			changes = changes[1:]
+		}
+		for _, key := range slices.Sorted(maps.Keys(live)) {
+			began := time.Unix(live[key].At, 0)
+			at := now
+			if began.After(at) {
+				at = began
+			}
+			p.manager.Put(at, alertmanager.Alert{Labels: live[key].Labels, Starts: began, Ends: now.Add(validFor * o.Step)})
+		}
+		if err := p.manager.RunTo(now.Add(o.Step - time.Second)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *pipeline) change(live map[string]score.Transition, t score.Transition) {
+	key := score.Key(t.Labels)
+	if t.State == alertmanager.StateFiring {
+		live[key] = t
+		return
+	}
+	at := time.Unix(t.At, 0)
+	p.manager.Put(at, alertmanager.Alert{Labels: t.Labels, Starts: time.Unix(live[key].At, 0), Ends: at})
+	delete(live, key)
+}
+
+func copyFile(from, to, name string) error {
+	text, err := os.ReadFile(filepath.Join(from, name))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(to, name), text, 0o644)
+}

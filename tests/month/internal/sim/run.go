@@ -1,0 +1,85 @@
+package sim
+
+import (
+	"errors"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"month/internal/api"
+	"month/internal/prom"
+	"month/internal/score"
+	"month/internal/vtime"
+	"month/internal/world"
+)
+
+// progressEvery is in virtual time.
+const progressEvery = 12 * time.Hour
+
+// Run simulates a world.
+func Run(o Options) (err error) {
+	w, err := world.New(o.Scenario, o.Span)
+	if err != nil {
+		return err
+	}
+	p, err := newPipeline(o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.close()) }()
+	if err := score.TruthOf(w).Write(o.Out); err != nil {
+		return err
+	}
+	if err := p.loadRules(); err != nil {
+		return err
+	}
+	log, err := prom.NewLog(filepath.Join(o.Out, samplesFile))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, log.Close()) }()
+	clock := vtime.New(w.Start, o.MinJump)
+	server, err := api.Listen(clock, w, o.Span.Seed)
+	if err != nil {
+		return err
+	}
+	f := &fleet{options: o, clock: clock, world: w, api: server.Address(), scraper: prom.NewScraper(clock, p.engine, log)}
+	defer func() { err = errors.Join(err, f.close()) }()
+	if err := f.start(); err != nil {
+		return err
+	}
+	f.schedule()
+	return live(p, f, server)
+}
+
+// live scrapes and evaluates at every step.
+func live(p *pipeline, f *fleet, server *api.Server) error {
+	began := time.Now()
+	spoke := f.world.Start
+	for now := f.world.Start.Add(p.options.Step); now.Before(f.world.End); now = now.Add(p.options.Step) {
+		if err := errors.Join(f.clock.RunTo(now), f.failure); err != nil {
+			return err
+		}
+		if err := f.scraper.Scrape(); err != nil {
+			return err
+		}
+		if err := f.clock.Settle(); err != nil {
+			return err
+		}
+		p.engine.Evaluate(now)
+		if err := p.settle(now); err != nil {
+			return err
+		}
+		if now.Sub(spoke) >= progressEvery {
+			spoke = now
+			p.say(now, "%s passed, of it %s in rules; %d requests, %d samples, %d messages", time.Since(began).Round(time.Second),
+				p.engine.Spent.Round(time.Second), server.Requests(), f.scraper.Samples, p.manager.Sent)
+		}
+	}
+	return nil
+}
+
+// isShown returns whether an incident is one that the fleet simulates.
+func isShown(i *world.Incident) bool {
+	return strings.HasPrefix(i.Effect, "exporter_") || i.Effect == world.ScrapeFails || i.Effect == world.TargetMissing || i.Effect == world.CredentialEnds
+}

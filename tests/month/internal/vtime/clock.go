@@ -1,0 +1,150 @@
+package vtime
+
+import (
+	"container/heap"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// talkJump is the longest jump during requests, so that pauses between requests keep their length.
+const talkJump = time.Second
+
+type event struct {
+	at    int64
+	order int64
+	run   func()
+}
+
+type eventQueue []event
+
+func (q eventQueue) Len() int { return len(q) }
+func (q eventQueue) Less(i, j int) bool {
+	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].order < q[j].order
+}
+func (q eventQueue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+
+// Push implements heap.Interface.
+func (q *eventQueue) Push(x any) { *q = append(*q, x.(event)) }
+
+// Pop implements heap.Interface.
+func (q *eventQueue) Pop() any {
+	old := *q
+	last := old[len(old)-1]
+	*q = old[:len(old)-1]
+	return last
+}
+
+// Clock is the virtual clock of a run. One goroutine controls it; handlers of requests may call Now and Sleep.
+type Clock struct {
+	now      int64 // Unix time in nanoseconds
+	minJump  int64
+	mu       sync.Mutex
+	queue    eventQueue
+	order    int64
+	procs    []*Process
+	read     int64 // bytes that the driver read from exporters
+	written  int64 // bytes that the driver wrote to exporters
+	slackOut int64 // bytes sent by exporters that will not be read
+	slackIn  int64 // bytes written to exporters that will not be read
+	busy     int64 // requests being answered
+	requests int64
+	talked   int64
+
+	// Resyncs counts connections that were dropped with bytes unread.
+	Resyncs int
+	// Jumps counts the moves of the clock.
+	Jumps int
+}
+
+// New returns a clock at start. While there are no requests, it moves by at least minJump, so timers of exporters may
+// be late by that much.
+func New(start time.Time, minJump time.Duration) *Clock {
+	return &Clock{now: start.UnixNano(), minJump: int64(minJump)}
+}
+
+// Now returns the virtual time.
+func (c *Clock) Now() time.Time { return time.Unix(0, atomic.LoadInt64(&c.now)).UTC() }
+
+// Set moves the clock without running anything, for replays.
+func (c *Clock) Set(t time.Time) { atomic.StoreInt64(&c.now, t.UnixNano()) }
+
+// At schedules run for t.
+func (c *Clock) At(t time.Time, run func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.order++
+	heap.Push(&c.queue, event{t.UnixNano(), c.order, run})
+}
+
+// Sleep pauses the handler of a request in virtual time.
+func (c *Clock) Sleep(d time.Duration) {
+	woken := make(chan struct{})
+	c.At(c.Now().Add(d), func() {
+		atomic.AddInt64(&c.busy, 1)
+		close(woken)
+	})
+	atomic.AddInt64(&c.busy, -1)
+	<-woken
+}
+
+// RunTo runs exporters and events until t.
+func (c *Clock) RunTo(t time.Time) error {
+	for c.Now().Before(t) {
+		if err := c.step(t); err != nil {
+			return err
+		}
+	}
+	return c.Settle()
+}
+
+// step moves to the next due time, at most to limit, and runs what is due.
+func (c *Clock) step(limit time.Time) error {
+	if err := c.Settle(); err != nil {
+		return err
+	}
+	next := c.nextDue(limit.UnixNano())
+	c.Jumps++
+	atomic.StoreInt64(&c.now, next)
+	for _, p := range c.procs {
+		p.advance(next)
+	}
+	for _, p := range c.procs {
+		p.wake(next)
+	}
+	for {
+		run := c.pop(next)
+		if run == nil {
+			return nil
+		}
+		run()
+	}
+}
+
+func (c *Clock) nextDue(limit int64) int64 {
+	next := limit
+	for _, p := range c.procs {
+		next = min(next, p.deadline())
+	}
+	jump := c.minJump
+	if requests := atomic.LoadInt64(&c.requests); requests != c.talked {
+		c.talked = requests
+		jump = min(jump, int64(talkJump))
+	}
+	next = min(max(next, c.now+jump), limit)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.queue) > 0 {
+		next = min(next, c.queue[0].at)
+	}
+	return max(next, c.now)
+}
+
+func (c *Clock) pop(until int64) func() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.queue) == 0 || c.queue[0].at > until {
+		return nil
+	}
+	return heap.Pop(&c.queue).(event).run
+}

@@ -1,0 +1,92 @@
+package vtime
+
+import (
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"time"
+)
+
+// These limits are in real time: how long the driver waits for exporters to become idle.
+const (
+	// spins is the number of checks before the driver sleeps between two.
+	spins = 50
+	// pollPause is short because most waits end within microseconds.
+	pollPause = 15 * time.Microsecond
+	// resyncAfter is the delay after a connection was dropped with unread bytes. No exporter processes loopback data for
+	// that long without a running thread.
+	resyncAfter = 60 * time.Millisecond
+	// stuckAfter is far longer than a poll of a large fleet takes on a busy machine.
+	stuckAfter = 2 * time.Minute
+	// startUp is how long an exporter may take to start its threads.
+	startUp = time.Second
+)
+
+// blocker returns the reason why the clock must not move.
+type blocker string
+
+const (
+	free       blocker = ""
+	answering  blocker = "a request is being answered"
+	running    blocker = "a thread of an exporter runs"
+	starting   blocker = "an exporter starts"
+	unreadData blocker = "bytes are in flight"
+)
+
+// Settle waits until nothing is in flight.
+func (c *Clock) Settle() error {
+	var since time.Time
+	for i := 0; ; i++ {
+		why := c.blockedBy()
+		if why == free && c.blockedBy() == free {
+			return nil
+		}
+		if why == free || i < spins {
+			runtime.Gosched()
+			continue
+		}
+		if since.IsZero() {
+			since = time.Now()
+		}
+		time.Sleep(pollPause)
+		waited := time.Since(since)
+		if why == unreadData && waited > resyncAfter {
+			c.resync()
+			return nil
+		}
+		if waited > stuckAfter {
+			return fmt.Errorf("virtual clock stuck at %s: %s", c.Now().Format(time.RFC3339), why)
+		}
+	}
+}
+
+func (c *Clock) blockedBy() blocker {
+	if atomic.LoadInt64(&c.busy) != 0 {
+		return answering
+	}
+	for _, p := range c.procs {
+		if why := p.blockedBy(); why != free {
+			return why
+		}
+	}
+	sent, received := c.traffic()
+	if sent+c.slackOut != atomic.LoadInt64(&c.read) || received+c.slackIn != atomic.LoadInt64(&c.written) {
+		return unreadData
+	}
+	return free
+}
+
+func (c *Clock) traffic() (sent, received int64) {
+	for _, p := range c.procs {
+		sent += atomic.LoadInt64(&p.shm.sent)
+		received += atomic.LoadInt64(&p.shm.received)
+	}
+	return sent, received
+}
+
+func (c *Clock) resync() {
+	sent, received := c.traffic()
+	c.slackOut = atomic.LoadInt64(&c.read) - sent
+	c.slackIn = atomic.LoadInt64(&c.written) - received
+	c.Resyncs++
+}

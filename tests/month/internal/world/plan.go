@@ -1,0 +1,212 @@
+package world
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+)
+
+const (
+	// fleetGap is the time between two incidents of the whole fleet, so that they are distinguishable and one ends before
+	// the next.
+	fleetGap = 3 * time.Hour
+	// In a short period, incidents of the whole fleet have their minimum duration, so that most kinds fit.
+	shortSpan = 8 * day
+	// settling is the time without incidents at both ends of the period.
+	settling = 8 * time.Hour
+	// tail is the time that an incident needs after its notification is due.
+	tail = 2 * time.Hour
+	// perMonth and perCustomers are the units of the counts of a scenario.
+	perMonth     = 30 * day
+	perCustomers = 100
+	// A small fleet may have incidents more densely, so that a short run contains every kind.
+	smallFleet      = 30
+	struckOfSmall   = 0.85
+	struckOfLarge   = 0.5
+	victimAttempts  = 4000
+	placingAttempts = 200
+)
+
+// plan places the incidents of the scenario. Kinds take turns, so that each gets its first place before any its second.
+func (w *World) plan() {
+	kinds := slices.Clone(w.scenario.Incidents)
+	w.random.Shuffle(len(kinds), func(i, j int) { kinds[i], kinds[j] = kinds[j], kinds[i] })
+	slices.SortStableFunc(kinds, func(a, b Kind) int {
+		switch {
+		case a.isChoosy() == b.isChoosy():
+			return 0
+		case a.isChoosy():
+			return -1
+		}
+		return 1
+	})
+	span := w.End.Sub(w.Start)
+	scale := float64(span) / float64(perMonth)
+	left := map[int]int{}
+	for i, k := range kinds {
+		factor := scale
+		if effects[k.Effect].subject != onFleet {
+			factor *= float64(len(w.Customers)) / perCustomers
+		}
+		left[i] = max(1, int(math.Round(k.Count*factor)))
+	}
+	fleet := &timetable{from: w.Start.Add(settling), to: w.End.Add(-settling)}
+	for placed := true; placed; {
+		placed = false
+		for i := range kinds {
+			if left[i] == 0 {
+				continue
+			}
+			left[i]--
+			if w.place(&kinds[i], fleet) {
+				placed = true
+			} else {
+				left[i] = 0
+				w.Unplaced = append(w.Unplaced, kinds[i].Name)
+			}
+		}
+	}
+}
+
+// isChoosy returns whether few customers are suitable for a kind; such kinds choose first.
+func (k *Kind) isChoosy() bool { return k.Where.MinScopes > 0 || k.Where.Type != nil }
+
+func (w *World) place(k *Kind, fleet *timetable) bool {
+	e := effects[k.Effect]
+	lasts := w.between(time.Duration(k.Lasts[0]), time.Duration(k.Lasts[1]))
+	incident := w.incidentOf(k, e.subject)
+	if e.subject == onFleet || e.subject == onService {
+		if w.End.Sub(w.Start) < shortSpan {
+			lasts = time.Duration(k.Lasts[0])
+		}
+		start, ok := fleet.take(w, lasts, time.Duration(k.Within))
+		if !ok {
+			return false
+		}
+		incident.Start, incident.End = start, start.Add(lasts)
+		e.apply(w, incident, nil, w.anyModule(k.Where))
+		w.add(incident)
+		return true
+	}
+	latest := w.End.Add(-time.Duration(k.Within) - tail)
+	earliest := w.Start.Add(max(settling, time.Duration(k.After)))
+	if !latest.After(earliest) {
+		return false
+	}
+	c, m := w.victim(k, e.subject)
+	if c == nil {
+		return false
+	}
+	incident.Start = earliest.Add(w.between(0, latest.Sub(earliest))).Truncate(time.Minute)
+	incident.End = incident.Start.Add(lasts)
+	incident.Customer = c.ID
+	e.apply(w, incident, c, m)
+	w.add(incident)
+	return true
+}
+
+func (w *World) incidentOf(k *Kind, subject Subject) *Incident {
+	i := &Incident{
+		Kind: k.Name, Subject: subject, Effect: k.Effect, Within: time.Duration(k.Within), Grace: time.Duration(k.Grace),
+		Quiet: k.Quiet, Blinding: k.Blinding, Note: k.Note, With: k.With, Text: k.Text,
+	}
+	for _, p := range k.Expect {
+		i.Expect = append(i.Expect, p.String())
+	}
+	return i
+}
+
+func (w *World) add(i *Incident) {
+	i.ID = fmt.Sprintf("%s-%d", i.Kind, len(w.Incidents))
+	w.Incidents = append(w.Incidents, i)
+}
+
+// timetable separates incidents of the whole fleet.
+type timetable struct {
+	from, to time.Time
+	taken    [][2]time.Time
+}
+
+func (t *timetable) take(w *World, lasts, within time.Duration) (time.Time, bool) {
+	room := t.to.Sub(t.from) - max(lasts, within)
+	if room <= 0 {
+		return time.Time{}, false
+	}
+	for range placingAttempts {
+		start := t.from.Add(w.between(0, room)).Truncate(time.Minute)
+		end := start.Add(lasts)
+		free := !slices.ContainsFunc(t.taken, func(s [2]time.Time) bool {
+			return start.Before(s[1].Add(fleetGap)) && s[0].Before(end.Add(fleetGap))
+		})
+		if free {
+			t.taken = append(t.taken, [2]time.Time{start, end})
+			return start, true
+		}
+	}
+	return time.Time{}, false
+}
+
+// victim selects a customer without an incident, and one of its modules.
+func (w *World) victim(k *Kind, subject Subject) (*Customer, *Module) {
+	share := struckOfLarge
+	if len(w.Customers) <= smallFleet {
+		share = struckOfSmall
+	}
+	if float64(len(w.struck)) >= share*float64(len(w.Customers)) {
+		return nil, nil
+	}
+	for range victimAttempts {
+		c := w.Customers[w.random.Intn(len(w.Customers))]
+		if w.struck[c] || (subject == onProfile && len(c.Profiles) == 0) {
+			continue
+		}
+		fits := k.Where.modules(c)
+		if len(fits) == 0 {
+			continue
+		}
+		w.struck[c] = true
+		return c, fits[w.random.Intn(len(fits))]
+	}
+	return nil, nil
+}
+
+func (w *World) anyModule(where Where) *Module {
+	if where.Modules == nil {
+		return nil
+	}
+	return &Module{Number: where.Modules[w.random.Intn(len(where.Modules))]}
+}
+
+// modules returns the active modules of a customer that an incident may affect.
+func (where Where) modules(c *Customer) []*Module {
+	var fits []*Module
+	active := 0
+	scopes := map[int]int{}
+	for _, m := range c.Modules {
+		if m.State == Active {
+			active++
+			scopes[m.Number]++
+		}
+	}
+	for _, m := range c.Modules {
+		switch {
+		case m.State != Active,
+			active < where.MinModules,
+			scopes[m.Number] < where.MinScopes,
+			where.Type != nil && m.Type != *where.Type,
+			where.Modules != nil && !slices.Contains(where.Modules, m.Number),
+			where.PerDay != nil && !slices.Contains(where.PerDay, m.PerDay):
+		default:
+			fits = append(fits, m)
+		}
+	}
+	return fits
+}
+
+func (w *World) between(least, most time.Duration) time.Duration {
+	if most <= least {
+		return least
+	}
+	return least + time.Duration(w.random.Int63n(int64(most-least)))
+}

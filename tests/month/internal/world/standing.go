@@ -1,0 +1,77 @@
+package world
+
+import "time"
+
+const (
+	// licenceWarning and credentialWarning are how long before its end an alert about a subscription or a credential is
+	// due.
+	licenceWarning    = 30 * day
+	credentialWarning = 30 * day
+	// partialFrom is the significant share of failed objects.
+	partialFrom = 0.01
+	// coverageFrom is the share of protected objects below which an alert is due.
+	coverageFrom = 0.9
+	// unusedBelow is the share of seats in use below which an alert is due.
+	unusedBelow = 0.8
+)
+
+// addStanding adds incidents that follow from the world itself: subscriptions and credentials near their end, and
+// problems that exist from the start.
+func (w *World) addStanding() {
+	for _, c := range w.Customers {
+		w.addLicenceTruth(c)
+		for _, m := range c.Modules {
+			base := Incident{Subject: onModule, Start: w.Start, End: w.End, Customer: c.ID, Modules: []ModuleKey{m.Key()}, Within: 27 * time.Hour, Grace: 3 * time.Hour}
+			if c.From.After(w.Start) {
+				base.Start = c.From
+			}
+			if m.partial > partialFrom && m.State == Active {
+				standing := base
+				standing.Kind, standing.Expect, standing.Within = "partial_standing", []string{"^ElementsBackupPartial$"}, 50*time.Hour
+				w.add(&standing)
+			}
+			if m.Protected >= 0 && m.Protected < coverageFrom && m.State == Active {
+				standing := base
+				standing.Kind, standing.Expect = "coverage_low_standing", []string{"^Elements(Coverage|Protect).*$"}
+				w.add(&standing)
+			}
+		}
+	}
+	if end, ok := w.CredentialEnd(); ok {
+		start := end.Add(-credentialWarning)
+		if start.Before(w.Start) {
+			start = w.Start
+		}
+		w.add(&Incident{Kind: "credential_expiring", Subject: onFleet, Start: start, End: end, Expect: []string{"^ElementsCredential.*$"}, Within: 2 * time.Hour, Grace: 13 * time.Hour})
+	}
+}
+
+func (w *World) addLicenceTruth(c *Customer) {
+	l := c.backupLicense()
+	start, end := l.Expires.Add(-licenceWarning), l.Expires
+	if !l.renewed.IsZero() {
+		end = l.renewed
+	}
+	if start.Before(w.Start) {
+		start = w.Start
+	}
+	if start.Before(c.From) {
+		start = c.From
+	}
+	if start.Before(w.End.Add(-12*time.Hour)) && end.After(start.Add(6*time.Hour)) && c.To.After(end) {
+		w.add(&Incident{Kind: "licence_expiring", Subject: onLicense, Start: start, End: end, Customer: c.ID, Service: l.Service, Expect: []string{"^ElementsLicen[cs]e.*$"}, Within: 6 * time.Hour, Grace: 30 * time.Hour})
+	}
+	if float64(l.Assigned) < unusedBelow*float64(l.Seats) {
+		w.add(&Incident{Kind: "seats_unused", Subject: onLicense, Start: w.Start, End: w.End, Customer: c.ID, Service: l.Service, Quiet: true})
+	}
+}
+
+// CredentialEnd returns when the credential ends, if it does.
+func (w *World) CredentialEnd() (time.Time, bool) {
+	for _, i := range w.Incidents {
+		if i.Effect == CredentialEnds {
+			return i.Start, true
+		}
+	}
+	return time.Time{}, false
+}

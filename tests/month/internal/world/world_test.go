@@ -1,0 +1,123 @@
+package world
+
+import (
+	"reflect"
+	"testing"
+	"time"
+)
+
+func build(t *testing.T, seed int64, customers, days int) *World {
+	t.Helper()
+	scenario, err := LoadScenario("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Date(2026, 10, 1, 0, 0, 0, 0, time.UTC)
+	w, err := New(scenario, Span{Customers: customers, Days: days, Seed: seed, Start: start})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func TestASeedMakesOneWorld(t *testing.T) {
+	a, b := build(t, 4, 20, 5), build(t, 4, 20, 5)
+	if !reflect.DeepEqual(a.Incidents, b.Incidents) {
+		t.Error("two worlds of one seed have other incidents")
+	}
+	if reflect.DeepEqual(a.Incidents, build(t, 5, 20, 5).Incidents) {
+		t.Error("two seeds make the same incidents")
+	}
+}
+
+func TestARowPerModuleAndScope(t *testing.T) {
+	w := build(t, 1, 100, 3)
+	for at := w.Start; at.Before(w.End); at = at.Add(97 * time.Minute) {
+		for _, c := range w.CustomersAt(at) {
+			seen := map[[3]any]bool{}
+			for _, row := range c.JobsAt(at, false) {
+				key := [3]any{row.Type, row.Module, row.Scope}
+				if seen[key] {
+					t.Fatalf("%s lists %v twice", c.ID, key)
+				}
+				seen[key] = true
+				if row.End.After(at) || row.Start.After(at) {
+					t.Fatalf("%v of %s shows what has not happened", key, c.ID)
+				}
+			}
+		}
+	}
+}
+
+func TestEveryStateOfARowIsMet(t *testing.T) {
+	w := build(t, 1, 100, 10)
+	met := map[int]bool{}
+	for at := w.Start; at.Before(w.End); at = at.Add(31 * time.Minute) {
+		for _, c := range w.CustomersAt(at) {
+			for _, row := range c.JobsAt(at, false) {
+				met[row.Status] = true
+			}
+		}
+	}
+	for _, status := range []int{StatusRunning, StatusFinished, StatusFailed, StatusException, StatusSkipped, StatusPending, StatusNotStarted, StatusCanceled, StatusDisabled, StatusUnset} {
+		if !met[status] {
+			t.Errorf("no row is ever in status %d", status)
+		}
+	}
+}
+
+func TestWhatIsSwitchedOffShowsNoRun(t *testing.T) {
+	w := build(t, 2, 50, 10)
+	for _, i := range w.Incidents {
+		if i.Effect != effectDisabled {
+			continue
+		}
+		for _, m := range w.Customer(i.Customer).Modules {
+			if m.Key() == i.Modules[0] {
+				if row := m.row(i.Start.Add(time.Hour)); row.Status != StatusDisabled || row.ID != "" {
+					t.Errorf("%s shows %+v", i.ID, row)
+				}
+				return
+			}
+		}
+	}
+	t.Error("no module is switched off")
+}
+
+func TestIncidentsOfTheFleetDoNotOverlap(t *testing.T) {
+	w := build(t, 6, 50, 20)
+	var spans []*Incident
+	for _, i := range w.Incidents {
+		if _, planned := effects[i.Effect]; planned && (i.Subject == onFleet || i.Subject == onService) {
+			spans = append(spans, i)
+		}
+	}
+	if len(spans) < 10 {
+		t.Fatalf("only %d incidents of the fleet", len(spans))
+	}
+	for _, a := range spans {
+		for _, b := range spans {
+			if a != b && a.Start.Before(b.End) && b.Start.Before(a.End) {
+				t.Errorf("%s and %s overlap", a.ID, b.ID)
+			}
+		}
+	}
+}
+
+func TestEveryKindHasRoomInASmallRun(t *testing.T) {
+	placed := map[string]bool{}
+	for seed := range int64(6) {
+		for _, i := range build(t, seed, 20, 5).Incidents {
+			placed[i.Kind] = true
+		}
+	}
+	scenario, err := LoadScenario("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range scenario.Incidents {
+		if !placed[k.Name] && k.After == 0 {
+			t.Errorf("no seed of six has %s", k.Name)
+		}
+	}
+}

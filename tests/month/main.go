@@ -1,0 +1,126 @@
+// Command month scores alerts; see README.md.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"runtime/pprof"
+	"time"
+
+	"month/internal/score"
+	"month/internal/sim"
+	"month/internal/world"
+)
+
+// gcPercent trades memory for speed; a run of 1,000 customers stays below a few gigabytes.
+const gcPercent = 400
+
+// monthStart is before a change of clocks in Europe, which a run of 30 days then includes.
+var monthStart = time.Date(2026, 10, 1, 0, 0, 0, 0, time.UTC)
+
+type arguments struct {
+	sim.Options
+	deploy, scenario        string
+	replay, amReplay, score string
+	floors                  score.Floors
+	check                   bool
+	profile                 string
+}
+
+func main() {
+	debug.SetGCPercent(gcPercent)
+	a := parse()
+	if err := run(a); err != nil {
+		fmt.Fprintln(os.Stderr, "month:", err)
+		os.Exit(1)
+	}
+}
+
+func parse() *arguments {
+	a := &arguments{}
+	a.Progress = os.Stderr
+	a.Span.Start = monthStart
+	flag.IntVar(&a.Span.Customers, "customers", 20, "customers of the partner")
+	flag.IntVar(&a.Span.Days, "days", 5, "days to live through")
+	flag.Int64Var(&a.Span.Seed, "seed", 7, "seed of the world")
+	flag.StringVar(&a.API, "api", "v3", "generation of the API: v1 or v3")
+	flag.StringVar(&a.scenario, "scenario", "", "scenario file; by default internal/world/scenario.yml")
+	flag.StringVar(&a.Out, "out", "", "directory of the results")
+	flag.StringVar(&a.Exporter, "exporter", "", "program of the exporter")
+	flag.StringVar(&a.Shim, "shim", "", "library with the virtual clock")
+	flag.StringVar(&a.deploy, "deploy", "", "folder with prometheus/elements-*.yml and alertmanager/alertmanager.yml")
+	flag.StringVar(&a.Rules, "rules", "", "folder with elements-*.yml, instead of that of --deploy")
+	flag.StringVar(&a.Alertmanager, "alertmanager", "", "configuration of Alertmanager, instead of that of --deploy")
+	flag.DurationVar(&a.Step, "step", time.Minute, "interval of scrapes and evaluations")
+	flag.DurationVar(&a.Jobs, "jobs", 5*time.Minute, "interval of the collector of jobs")
+	flag.DurationVar(&a.MinJump, "min-jump", 5*time.Second, "by how much timers of the exporter may be late")
+	flag.IntVar(&a.Shards, "shards", 1, "exporters that share the customers")
+	flag.IntVar(&a.Targets, "targets", 1, "targets that service discovery makes of an exporter")
+	flag.StringVar(&a.replay, "replay", "", "results of a run: evaluate the rules over what it scraped")
+	flag.StringVar(&a.amReplay, "amreplay", "", "results of a run: route its alerts anew")
+	flag.StringVar(&a.score, "score", "", "results of a run: only print the score")
+	flag.BoolVar(&a.check, "check", false, "fail where the score is below the floors")
+	flag.Float64Var(&a.floors.Recall, "floor-recall", 0.85, "least share of incidents that are told")
+	flag.Float64Var(&a.floors.InTime, "floor-in-time", 0.8, "least share of incidents that are told in time")
+	flag.Float64Var(&a.floors.Strict, "floor-strict", 0.35, "least share of messages that tell an incident for the first time")
+	flag.Float64Var(&a.floors.Lenient, "floor-lenient", 0.8, "least share of messages that are true")
+	flag.Float64Var(&a.floors.PerDay, "most-per-day", 60, "most messages a day")
+	flag.StringVar(&a.profile, "cpu-profile", "", "write a profile of the driver")
+	flag.Parse()
+	if a.Rules == "" {
+		a.Rules = filepath.Join(a.deploy, "prometheus")
+	}
+	if a.Alertmanager == "" {
+		a.Alertmanager = filepath.Join(a.deploy, "alertmanager", "alertmanager.yml")
+	}
+	return a
+}
+
+func run(a *arguments) error {
+	if a.profile != "" {
+		file, err := os.Create(a.profile)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		if err := pprof.StartCPUProfile(file); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	if err := simulate(a); err != nil {
+		return err
+	}
+	scored, err := score.Of(a.Out)
+	if err != nil {
+		return err
+	}
+	if err := scored.Print(os.Stdout); err != nil {
+		return err
+	}
+	if a.check {
+		return a.floors.Check(scored.Totals())
+	}
+	return nil
+}
+
+func simulate(a *arguments) error {
+	switch {
+	case a.score != "":
+		a.Out = a.score
+		return nil
+	case a.replay != "":
+		return sim.Replay(a.replay, a.Options)
+	case a.amReplay != "":
+		return sim.ReplayAlerts(a.amReplay, a.Options)
+	}
+	scenario, err := world.LoadScenario(a.scenario)
+	if err != nil {
+		return err
+	}
+	a.Scenario = scenario
+	return sim.Run(a.Options)
+}
