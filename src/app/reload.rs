@@ -114,11 +114,11 @@ impl Reloader {
         let table = match read.and_then(|read| read.map_err(|error| error_chain(&error))) {
             Ok(table) => table,
             Err(message) => {
-                self.scrape.note_loaded(|loaded| loaded.config = false);
                 warn!(
                     error = message,
                     "attributes not reloaded; keeping the previous attributes"
                 );
+                self.scrape.note_loaded(|loaded| loaded.config = false);
                 return;
             }
         };
@@ -132,8 +132,8 @@ impl Reloader {
             current.is_config_good
         };
         if self.sender.send(schedule_config).await.is_ok() {
-            self.scrape.note_loaded(|loaded| loaded.config = is_config_good);
             info!(rows, "attributes reloaded");
+            self.scrape.note_loaded(|loaded| loaded.config = is_config_good);
         }
     }
 
@@ -181,11 +181,11 @@ impl Reloader {
                     current.attributes.fails_reload = true;
                 }
                 drop(current);
-                self.scrape.note_loaded(|loaded| loaded.config = false);
                 error!(
                     error = message,
                     "configuration reload failed; keeping the previous configuration"
                 );
+                self.scrape.note_loaded(|loaded| loaded.config = false);
                 return Err(message);
             }
         };
@@ -204,11 +204,11 @@ impl Reloader {
         if self.sender.send(loaded.schedule_config).await.is_err() {
             return Err("the poll loop has ended".to_owned());
         }
+        info!("configuration reloaded");
         self.scrape.note_loaded(|loaded| {
             loaded.config = true;
             loaded.config_at = Timestamp::from(SystemTime::now());
         });
-        info!("configuration reloaded");
         Ok(())
     }
 }
