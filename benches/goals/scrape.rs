@@ -1,5 +1,9 @@
 //! Goal 2: a plain scrape of a million series, compared with nginx that serves the same bytes from a file.
+//!
+//! The finished text from memory, sent by the same HTTP stack, shows what of it is sending: nginx lets the kernel send the
+//! pages of its file, and does not copy them.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use elements_exporter::exposition::Format;
@@ -23,39 +27,46 @@ pub fn run() {
     let Some(nginx) = Nginx::start(&text, b"") else {
         panic!("BENCH_NGINX is not set; benches/run sets it");
     };
-    let ours = Server::start("ours");
+    let (finished, ours) = (Server::start("finished"), Server::start("ours"));
     println!("{} MB a scrape", text.len() / 1_000_000);
     drop(text);
-    let mut times: [Vec<Duration>; 2] = Default::default();
-    for _ in 0..ROUNDS {
-        times[0].push(scrape(nginx.address, "/metrics", Encoding::Identity).0);
-        times[1].push(scrape(ours.address, "/metrics", Encoding::Identity).0);
-    }
-    let [theirs, own] = times.each_ref().map(|times| median(times));
-    line("nginx, the finished text from a file", theirs, "nginx", 1.0);
-    line("a plain scrape", own, "nginx", ratio(own, theirs));
-    let mut crowds: [Vec<Duration>; 2] = Default::default();
-    for _ in 0..CROWDS {
-        crowds[0].extend(crowd(SCRAPERS, 2, nginx.address, "/metrics", Encoding::Identity));
-        crowds[1].extend(crowd(SCRAPERS, 2, ours.address, "/metrics", Encoding::Identity));
+    let servers = [
+        ("nginx, the finished text from a file", nginx.address),
+        ("the finished text from memory", finished.address),
+        ("plain scrapes", ours.address),
+    ];
+    let one = measured(servers, "", ROUNDS, |address| {
+        vec![scrape(address, "/metrics", Encoding::Identity).0]
+    });
+    let of_32 = measured(servers, " to 32 scrapers", CROWDS, |address| {
+        crowd(SCRAPERS, 2, address, "/metrics", Encoding::Identity)
+    });
+    let slow = of_32.each_ref().map(|times| quantile(times, 0.99));
+    let one = one.each_ref().map(|times| median(times));
+    goal("a plain scrape, of nginx's", ratio(one[2], one[0]), 1.2);
+    goal("p99 of 32 scrapers, of nginx's", ratio(slow[2], slow[0]), 1.5);
+}
+
+/// Measures the servers in turn. Prints the median and the p99 of each, and returns all times.
+fn measured<const SERVERS: usize>(
+    servers: [(&str, SocketAddr); SERVERS],
+    how: &str,
+    rounds: usize,
+    measure: impl Fn(SocketAddr) -> Vec<Duration>,
+) -> [Vec<Duration>; SERVERS] {
+    let mut times = [const { Vec::new() }; SERVERS];
+    for _ in 0..rounds {
+        for ((_, address), times) in servers.iter().zip(&mut times) {
+            times.extend(measure(*address));
+        }
     }
     for part in [0.5, 0.99] {
-        let [theirs, own] = crowds.each_ref().map(|times| quantile(times, part));
-        let percent = 100.0 * part;
-        line(
-            &format!("nginx, p{percent} of {SCRAPERS} scrapers"),
-            theirs,
-            "nginx",
-            1.0,
-        );
-        line(
-            &format!("plain scrapes, p{percent} of {SCRAPERS} scrapers"),
-            own,
-            "nginx",
-            ratio(own, theirs),
-        );
+        let first = quantile(&times[0], part);
+        for ((name, _), times) in servers.iter().zip(&times) {
+            let own = quantile(times, part);
+            let name = format!("{name}{how}, p{}", 100.0 * part);
+            line(&name, own, "nginx", ratio(own, first));
+        }
     }
-    let [their_slow, own_slow] = crowds.each_ref().map(|times| quantile(times, 0.99));
-    goal("a plain scrape, of nginx's", ratio(own, theirs), 1.2);
-    goal("p99 of 32 scrapers, of nginx's", ratio(own_slow, their_slow), 1.5);
+    times
 }
