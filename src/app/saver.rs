@@ -13,7 +13,6 @@ use crate::domain::Timestamp;
 use crate::error_chain::error_chain;
 use crate::health::Health;
 use crate::store::Store;
-use crate::store::state;
 use crate::store::state_file::{self, StateFile};
 
 /// Minimum time between two saves. It is less than the shortest default interval, so that a crash loses only data that
@@ -134,8 +133,8 @@ impl Saver {
     }
 
     async fn save(&self, file: Arc<StateFile>) -> Result<(), String> {
-        let saved: state::SavedState = self.store.saved_state();
-        tokio::task::spawn_blocking(move || file.save(&saved))
+        let saved = self.store.saved_state();
+        tokio::task::spawn_blocking(move || saved.save(&file))
             .await
             .map_err(|error| error.to_string())?
             .map_err(|error| error_chain(&error))

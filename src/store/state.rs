@@ -5,7 +5,6 @@
 //! of JSON lines: the first is a header, and the last contains the number of lines and their checksum.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use super::Store;
 use super::collected::Cell;
 use super::freshness::{Attempt, Freshness};
 use super::inner::Known;
-use super::state_file;
+use super::state_file::{self, StateFile};
 use crate::collector::{CollectorId, Context, Record, Settings, Target};
 use crate::domain::{CustomerFilter, CustomerId, Timestamp};
 use crate::text_file::BYTE_ORDER_MARK;
@@ -247,19 +246,12 @@ impl Store {
 }
 
 impl SavedState {
-    /// Writes the state atomically: `path` holds the old or the new one, even after a crash.
+    /// Writes the state atomically: the file holds the old or the new one, even after a crash.
     ///
     /// # Errors
-    /// Returns an error if the file system does.
-    pub fn save(&self, path: &Path) -> Result<(), Error> {
-        let target = state_file::resolve(path)?;
-        self.replace(&target)?;
-        Ok(())
-    }
-
-    /// Same as [`Store::save`], for a checked path, without following links. Returns the new file, locked.
-    pub(super) fn replace(&self, target: &Path) -> Result<File, state_file::Error> {
-        state_file::replace(target, |file| {
+    /// Returns an error if the state file does, see [`StateFile::save`].
+    pub fn save(&self, file: &StateFile) -> Result<(), state_file::Error> {
+        file.save(|file| {
             let mut writer = Checked::new(BufWriter::new(file));
             self.write(&mut writer)?;
             writer.finish()

@@ -14,7 +14,6 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
-use super::state::{self, SavedState};
 use crate::text_file::BYTE_ORDER_MARK;
 
 /// First bytes of every state file, of any version.
@@ -256,7 +255,7 @@ const TEMPORARY: &str = ".new";
 ///
 /// # Errors
 /// Returns an error if the file system does; none of the new content remains then.
-pub(super) fn replace(target: &Path, write: impl FnOnce(File) -> io::Result<File>) -> Result<File, Error> {
+fn replace(target: &Path, write: impl FnOnce(File) -> io::Result<File>) -> Result<File, Error> {
     remove_left_over(target)?;
     let directory = parent(target);
     let mut prefix = OsString::from(target.file_name().unwrap_or_default());
@@ -343,16 +342,16 @@ impl StateFile {
         Ok(target)
     }
 
-    /// Saves the state.
+    /// Replaces the state by what `write` writes.
     ///
     /// # Errors
     /// Returns an error if the file system does, the path now leads elsewhere, or a damaged state cannot be set aside.
-    pub fn save(&self, saved: &SavedState) -> Result<(), state::Error> {
+    pub fn save(&self, write: impl FnOnce(File) -> io::Result<File>) -> Result<(), Error> {
         let target = self.hold()?;
         if self.is_damaged.load(Ordering::Relaxed) {
             self.set_aside()?;
         }
-        let state = saved.replace(&target)?;
+        let state = replace(&target, write)?;
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(held) = held.as_mut().filter(|held| held.target == target) {
             held.state = Some(state);

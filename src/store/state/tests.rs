@@ -76,7 +76,10 @@ fn clock_that_went_back_leaves_nothing_in_the_future() {
     before
         .commit(CollectorId::CUSTOMERS, &Target::Partner, BTreeMap::new(), true, then)
         .unwrap();
-    before.saved_state().save(&path).unwrap();
+    before
+        .saved_state()
+        .save(&StateFile::open(path.clone()).unwrap())
+        .unwrap();
     for (now, expected) in [
         (then.plus(Duration::from_secs(3600)), then),
         (
@@ -107,7 +110,10 @@ fn lacking_service_is_restored_with_its_time() {
     assert_eq!(before.unlicensed_at(ransomware, &Target::Partner), None);
     before.unlicensed(ransomware, &Target::Partner, then);
     before.not_after(then);
-    before.saved_state().save(&path).unwrap();
+    before
+        .saved_state()
+        .save(&StateFile::open(path.clone()).unwrap())
+        .unwrap();
     let after = Store::new(&plans, None);
     let now = then.plus(Duration::from_secs(3600));
     after
