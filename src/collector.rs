@@ -324,8 +324,9 @@ pub trait Collector: 'static {
     const SCOPE_V3: &'static str;
     /// Whether a changed customer status triggers a poll.
     const FOLLOWS_STATUS: bool = false;
-    /// Names of the collectors that poll each item that a record of this one lists.
-    const FOLLOWED_BY: &'static [&'static str] = &[];
+    /// Name of the collector whose records list the items that this one polls. A target is polled again when its record
+    /// lists others.
+    const ITEMS_OF: Option<&'static str> = None;
     /// Name of the collector whose records list what to request. A target is then also polled after each poll of that
     /// collector, and not before the first.
     const FOLLOWS: Option<&'static str> = None;
@@ -368,7 +369,7 @@ pub trait Collector: 'static {
         Question::default()
     }
 
-    /// Whether a record lists other items than the previous one, see [`Collector::FOLLOWED_BY`].
+    /// Whether a record lists other items than the previous one, see [`Collector::ITEMS_OF`].
     fn lists_others(record: &Self::Record, previous: &Self::Record) -> bool {
         let _ = (record, previous);
         false

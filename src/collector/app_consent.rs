@@ -51,6 +51,7 @@ impl Collector for AppConsent {
         of: "1 per tenant and product that it has",
     };
     const SCOPE_V3: &'static str = v3::scope::CUSTOMERS;
+    const ITEMS_OF: Option<&'static str> = Some(super::CUSTOMERS);
     type Target = CustomerId;
     type Record = Tenants<Products>;
 

@@ -10,11 +10,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use self::tenants::{CUSTOMER_TENANTS, MAX_TENANTS, SHAPE_TENANTS, Tenant};
-use super::app_consent::AppConsent;
-use super::baselines::Baselines;
-use super::ransomware::Ransomware;
-use super::tenant_seats::TenantSeats;
-use super::user_protection::UserProtection;
 use super::{Collector, Context, PollOutput, Target, tabulate};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Failure, Generation, Observer, v1, v3};
@@ -95,13 +90,6 @@ impl Collector for Customers {
     const INTERVAL: Duration = Duration::from_secs(15 * 60);
     const SCOPE_V1: &'static str = v1::scope::CUSTOMERS;
     const SCOPE_V3: &'static str = v3::scope::CUSTOMERS;
-    const FOLLOWED_BY: &'static [&'static str] = &[
-        TenantSeats::NAME,
-        UserProtection::NAME,
-        AppConsent::NAME,
-        Ransomware::NAME,
-        Baselines::NAME,
-    ];
     type Target = Target;
     type Record = Customer;
 

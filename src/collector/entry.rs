@@ -35,8 +35,8 @@ pub struct Entry {
     pub target_kind: TargetKind,
     /// Whether a changed customer status triggers a poll.
     pub follows_status: bool,
-    /// The collectors that poll each item that a record lists.
-    pub followed_by: &'static [&'static str],
+    /// Name of the collector whose records list the items that it polls, see [`Collector::ITEMS_OF`].
+    pub items_of: Option<&'static str>,
     /// Name of the collector whose records list what to request, see [`Collector::FOLLOWS`].
     pub follows: Option<&'static str>,
     /// Whether only some customers pay for its data, see [`Collector::IS_EXTRA`].
@@ -69,7 +69,7 @@ impl Entry {
             interval: C::INTERVAL,
             target_kind: C::Target::KIND,
             follows_status: C::FOLLOWS_STATUS,
-            followed_by: C::FOLLOWED_BY,
+            items_of: C::ITEMS_OF,
             follows: C::FOLLOWS,
             is_extra: C::IS_EXTRA,
             price: C::PRICE,

@@ -78,6 +78,7 @@ impl Collector for ScanChanges {
     const INTERVAL: Duration = Duration::from_secs(3600);
     const SCOPE_V1: &'static str = v1::scope::SCAN_PROFILES;
     const SCOPE_V3: &'static str = v3::scope::SCAN_PROFILES;
+    const ITEMS_OF: Option<&'static str> = Some(scan_profiles::ScanProfiles::NAME);
     type Target = CustomerId;
     type Record = Vec<Report>;
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::scan_changes::ScanChanges;
 use super::{Collector, Context, PollOutput, tabulate};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v1, v3};
@@ -66,7 +65,6 @@ impl Collector for ScanProfiles {
     const INTERVAL: Duration = Duration::from_secs(3600);
     const SCOPE_V1: &'static str = v1::scope::SCAN_PROFILES;
     const SCOPE_V3: &'static str = v3::scope::SCAN_PROFILES;
-    const FOLLOWED_BY: &'static [&'static str] = &[ScanChanges::NAME];
     type Target = CustomerId;
     type Record = Vec<Profile>;
 

@@ -63,6 +63,7 @@ impl Collector for TenantSeats {
         of: "1 per customer and type of tenant",
     };
     const SCOPE_V3: &'static str = v3::scope::LICENSES;
+    const ITEMS_OF: Option<&'static str> = Some(super::CUSTOMERS);
     type Target = CustomerId;
     type Record = TenantsSeats;
 

@@ -40,6 +40,7 @@ impl Collector for UserProtection {
         of: "1 per tenant and 100 users",
     };
     const SCOPE_V3: &'static str = v3::scope::PROTECTED;
+    const ITEMS_OF: Option<&'static str> = Some(super::CUSTOMERS);
     type Target = CustomerId;
     type Record = Tenants<Users>;
 

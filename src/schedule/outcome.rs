@@ -233,12 +233,8 @@ impl Scheduler {
     /// Polls the items of a record again if it lists others than before.
     fn follow_up(&mut self, collector: CollectorId, output: &PollOutput) {
         let entry = collector.entry();
-        let followers: Vec<CollectorId> = entry
-            .followed_by
-            .iter()
-            .filter_map(|name| CollectorId::named(name))
-            .filter(|follower| self.is_enabled(*follower))
-            .collect();
+        let polls_items = |id: &CollectorId| id.entry().items_of == Some(entry.name) && self.is_enabled(*id);
+        let followers: Vec<CollectorId> = ids().filter(polls_items).collect();
         if followers.is_empty() {
             return;
         }
