@@ -6,18 +6,13 @@ use std::time::Duration;
 
 use url::{Host, Url};
 
+use super::keys::{MOST_CONCURRENCY, MOST_REQUESTS_PER_SECOND};
 use super::layers::Layers;
 use crate::domain::Gigabyte;
 use crate::settings::{Error, Field, SHORTEST};
 
 /// Maximum timeout. A request that takes longer than two job intervals is lost rather than slow.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(600);
-
-/// Maximum request rate. Beyond it, a typing error is more likely than a partner of that size.
-pub(super) const MOST_REQUESTS_PER_SECOND: f64 = 1000.0;
-
-/// Maximum concurrency: as many open connections as common file limits allow in addition to scrapes.
-pub(super) const MOST_CONCURRENCY: usize = 256;
 
 /// URLs and limits of the API.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,12 +3,17 @@
 use std::sync::LazyLock;
 
 use super::Takes;
-use super::api::{MOST_CONCURRENCY, MOST_REQUESTS_PER_SECOND};
 use crate::collector;
 use crate::domain::DEFAULT_BACKUP_SERVICES;
 
 /// Prefix of the environment variables.
 pub const PREFIX: &str = "ELEMENTS_";
+
+/// Maximum request rate. Beyond it, a typing error is more likely than a partner of that size.
+pub(super) const MOST_REQUESTS_PER_SECOND: f64 = 1000.0;
+
+/// Maximum concurrency: as many open connections as common file limits allow in addition to scrapes.
+pub(super) const MOST_CONCURRENCY: usize = 256;
 
 /// One key of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq)]
