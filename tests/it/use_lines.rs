@@ -1,6 +1,6 @@
-//! Dependencies between modules, checked by their `crate::` paths.
+//! Dependencies between modules, checked by their `crate::` and `super::` paths.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -14,62 +14,124 @@ fn source() -> PathBuf {
 /// Returns the files of a module: its own and those in its folder, at any depth.
 fn files(module: &str) -> Vec<PathBuf> {
     let mut files = vec![source().join(format!("{module}.rs"))];
-    let mut folders = vec![source().join(module)];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).into_iter().flatten() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                files.push(path);
-            }
+    files.extend(files_below(&source().join(module)));
+    files
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(files_below(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
         }
     }
     files
 }
 
-/// Returns the top-level modules of the crate that a source refers to, in `use` items or paths.
+/// Returns the code of a source without its comments and the tests at its end.
+fn code(source: &str) -> String {
+    let without_tests = source.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    let lines = without_tests.lines();
+    let code = lines.filter(|line| !line.trim_start().starts_with("//"));
+    code.collect::<Vec<_>>().join("\n")
+}
+
+/// Returns the paths in a code that begin at the crate or at a parent, in `use` items or elsewhere; each member of a
+/// group as a path of its own.
+fn paths(code: &str) -> Vec<String> {
+    let mut paths = Vec::new();
+    let mut rest = code;
+    while let Some(at) = ["crate::", "super::"].iter().filter_map(|start| rest.find(start)).min() {
+        rest = &rest[at..];
+        rest = &rest[add_paths("", rest, &mut paths)..];
+    }
+    paths
+}
+
+/// Adds the path at the beginning of a text, and returns its length.
+fn add_paths(prefix: &str, text: &str, paths: &mut Vec<String>) -> usize {
+    let is_outside = |c: char| !(c.is_alphanumeric() || c == '_' || c == ':');
+    let end = text.find(is_outside).unwrap_or(text.len());
+    let path = format!("{prefix}{}", &text[..end]);
+    if !text[end..].starts_with('{') {
+        paths.push(path);
+        return end;
+    }
+    let mut at = end + 1;
+    loop {
+        at += text[at..].find(|c: char| !(c.is_whitespace() || c == ',')).unwrap();
+        if text[at..].starts_with('}') {
+            return at + 1;
+        }
+        at += add_paths(&path, &text[at..], paths);
+        at += text[at..].find([',', '}']).unwrap();
+    }
+}
+
+/// Returns the top-level modules of the crate that a source refers to.
 fn named(source: &str) -> BTreeSet<String> {
-    let code: String = source
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("//"))
-        .fold(String::new(), |code, line| code + line + "\n");
-    let mut modules = BTreeSet::new();
-    for rest in code.split("crate::").skip(1) {
-        match rest.strip_prefix('{') {
-            Some(group) => modules.extend(heads(group)),
-            None => modules.extend(identifier(rest)),
-        }
-    }
-    modules
+    let paths = paths(&code(source));
+    let tops = paths
+        .iter()
+        .filter_map(|path| path.strip_prefix("crate::")?.split("::").next());
+    tops.map(ToOwned::to_owned).collect()
 }
 
-/// Returns the first names of the paths in a group, after its opening brace.
-fn heads(group: &str) -> Vec<String> {
-    let mut heads = Vec::new();
-    let (mut depth, mut fresh) = (0, true);
-    for (at, character) in group.char_indices() {
-        match character {
-            '{' => depth += 1,
-            '}' if depth == 0 => break,
-            '}' => depth -= 1,
-            ',' if depth == 0 => fresh = true,
-            _ if character.is_whitespace() => {}
-            _ if fresh => {
-                heads.extend(identifier(&group[at..]));
-                fresh = false;
+/// A module as the names that lead to it.
+type Module = Vec<String>;
+
+/// Returns which modules import which of their siblings, with what they contain. Tests are left out.
+fn sibling_imports(sources: &BTreeMap<Module, String>) -> BTreeMap<Module, BTreeSet<Module>> {
+    let mut imports: BTreeMap<Module, BTreeSet<Module>> = BTreeMap::new();
+    for (module, source) in sources {
+        for path in paths(&code(source)) {
+            let mut target = module.clone();
+            for segment in path.split("::") {
+                match segment {
+                    "crate" => target.clear(),
+                    "super" => _ = target.pop(),
+                    name => {
+                        target.push(name.to_owned());
+                        if !sources.contains_key(&target) {
+                            target.pop();
+                            break;
+                        }
+                    }
+                }
             }
-            _ => {}
+            let shared = module.iter().zip(&target).take_while(|(one, other)| one == other);
+            let shared = shared.count();
+            if let (Some(from), Some(to)) = (module.get(..=shared), target.get(..=shared)) {
+                imports.entry(from.to_vec()).or_default().insert(to.to_vec());
+            }
         }
     }
-    heads
+    imports
 }
 
-fn identifier(text: &str) -> Option<String> {
-    let end = text
-        .find(|c: char| !(c.is_alphanumeric() || c == '_'))
-        .unwrap_or(text.len());
-    (end > 0).then(|| text[..end].to_owned())
+/// Returns the imports that are left after those of modules that import nothing, or that nothing imports, are removed
+/// until there are none of them: the circles.
+fn circles(mut imports: BTreeMap<Module, BTreeSet<Module>>) -> Vec<String> {
+    loop {
+        let before = imports.clone();
+        let imported: BTreeSet<&Module> = before.values().flatten().collect();
+        imports.retain(|module, others| {
+            others.retain(|other| before.contains_key(other));
+            imported.contains(module) && !others.is_empty()
+        });
+        if imports == before {
+            break;
+        }
+    }
+    let pairs = imports
+        .iter()
+        .flat_map(|(from, others)| others.iter().map(move |to| (from, to)));
+    pairs
+        .map(|(from, to)| format!("{} imports {}", from.join("::"), to.join("::")))
+        .collect()
 }
 
 /// Returns every file of `module` that refers to one of `others`.
@@ -92,6 +154,39 @@ fn paths_are_found_in_every_form() {
                   fn f() { crate::http::routes() }\n// crate::config is only spoken of\npub(crate) fn g() {}\n";
     let expected = ["api", "domain", "health", "http", "store"].map(ToOwned::to_owned);
     assert_eq!(named(source), BTreeSet::from(expected));
+}
+
+#[test]
+fn sibling_modules_import_each_other_in_no_circle() {
+    let mut sources = BTreeMap::new();
+    for file in files_below(&source()) {
+        let path = file.strip_prefix(source()).unwrap().with_extension("");
+        let module: Module = path.iter().map(|name| name.to_str().unwrap().to_owned()).collect();
+        let is_root = module == ["lib"] || module == ["main"];
+        if !is_root && !module.iter().any(|name| name == "tests") {
+            sources.insert(module, fs::read_to_string(&file).unwrap());
+        }
+    }
+    assert_eq!(circles(sibling_imports(&sources)), [""; 0]);
+}
+
+#[test]
+fn circles_are_found_through_every_form_of_path() {
+    let module = |path: &str| path.split("::").map(ToOwned::to_owned).collect::<Module>();
+    let sources = [
+        ("a", "use crate::{\n    b::{self, deep},\n    d,\n};"),
+        ("b", ""),
+        ("b::deep", "fn f() { super::super::c::g() }"),
+        ("b::other", "use super::deep;"),
+        ("c", "use super::a as first;"),
+        ("d", "// crate::a is only spoken of"),
+        ("e", "use crate::a;"),
+    ];
+    let sources = BTreeMap::from(sources.map(|(path, source)| (module(path), source.to_owned())));
+    assert_eq!(
+        circles(sibling_imports(&sources)),
+        ["a imports b", "b imports c", "c imports a"]
+    );
 }
 
 #[test]
