@@ -228,11 +228,7 @@ impl App {
         let lifecycle = self.web.enable_lifecycle.then(|| self.reload());
         let scheduler = self.parts.scheduler();
         let Parts {
-            store,
-            health,
-            scrape,
-            current,
-            ..
+            store, health, scrape, ..
         } = self.parts;
         let mut tasks = JoinSet::new();
         let bodies = Arc::<http::Bodies>::default();
@@ -240,10 +236,6 @@ impl App {
             Arc::clone(&scrape),
             Arc::clone(&store),
             Arc::clone(&health),
-            Arc::new(move || {
-                let current = current.lock().unwrap_or_else(PoisonError::into_inner);
-                Arc::clone(&current.schedule_config.settings)
-            }),
             self.config_file,
         ));
         let mut polls = Polls::start(scheduler, Until::Stopped, self.reloads, stop.clone());
@@ -308,7 +300,10 @@ impl Parts {
         let store = Arc::new(Store::new(&schedule_config.plans, schedule_config.series_limit));
         store.exclude(&schedule_config.settings.excluded);
         store.set_attributes(schedule_config.settings.attributes.as_ref());
-        let schedule_status: SharedScheduleStatus = Arc::new(Mutex::new(ScheduleStatus::default()));
+        let schedule_status: SharedScheduleStatus = Arc::new(Mutex::new(ScheduleStatus {
+            settings: Arc::clone(&schedule_config.settings),
+            ..ScheduleStatus::default()
+        }));
         let current = Arc::new(Mutex::new(Current {
             client: (source, client),
             schedule_config: schedule_config.clone(),

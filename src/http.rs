@@ -311,13 +311,7 @@ mod tests {
             Arc::new(ClientStatus::default),
             loaded,
         ));
-        let status = Status::new(
-            Arc::clone(&scrape),
-            store,
-            Arc::clone(&health),
-            Arc::new(Arc::default),
-            None,
-        );
+        let status = Status::new(Arc::clone(&scrape), store, Arc::clone(&health), None);
         State(Arc::new(Site {
             scrape,
             status: Arc::new(status),

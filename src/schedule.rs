@@ -103,6 +103,8 @@ pub struct ScheduleStatus {
     pub customers_listed: Option<bool>,
     /// Number of configured patterns that match nothing; `None` before the first complete list.
     pub unmatched_patterns: Option<usize>,
+    /// The settings in force.
+    pub settings: Arc<Settings>,
 }
 
 /// State of the schedule, updated in every iteration of the loop.
@@ -275,6 +277,7 @@ impl Scheduler {
             cycle: PerCollector::from_fn(|collector| self.cycles.get(collector).took()),
             customers_listed: self.customers_listed,
             unmatched_patterns: self.unmatched.as_ref().map(BTreeSet::len),
+            settings: Arc::clone(&self.config.settings),
         };
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
         now

@@ -1,6 +1,5 @@
-//! Contents of the status page: the exporter's own state and the health of all customers. [`Status::summary`] reads one
-//! snapshot of the store and is cached for a moment; [`Status::details`] reads a newer one, so the two can differ by a
-//! commit.
+//! Contents of the status pages: the exporter's own state and the health of all customers. What one page shows is read
+//! from one snapshot of the store. [`Status::summary`] is cached for a moment, with its snapshot.
 //!
 //! Like a scrape, it never calls the API and never waits for a poll.
 
@@ -10,7 +9,7 @@ mod runs;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use crate::api::Endpoint;
 use crate::collector::{CollectorId, Settings};
@@ -27,17 +26,13 @@ pub use runs::CustomerRuns;
 /// reloaded faster than this.
 const SUMMARY_LIFE: Duration = Duration::from_secs(1);
 
-/// Reads the settings in force.
-pub type ReadSettings = Arc<dyn Fn() -> Arc<Settings> + Send + Sync>;
-
 /// Builds what the status page shows.
 pub struct Status {
     scrape: Arc<Scrape>,
     store: Arc<Store>,
     health: Arc<Health>,
-    settings: ReadSettings,
     config_file: Option<PathBuf>,
-    summary: Mutex<Option<(Instant, Arc<Summary>)>>,
+    summary: Arc<Mutex<Option<Arc<Summary>>>>,
 }
 
 /// The exporter and all customers at one moment.
@@ -72,6 +67,8 @@ pub struct Summary {
     pub series: usize,
     /// All customers.
     pub customers: CustomerList,
+    snapshot: StatusSnapshot,
+    settings: Arc<Settings>,
 }
 
 /// The state of one collector.
@@ -119,54 +116,53 @@ impl Summary {
             .iter()
             .find(|collector| collector.overview.collector == id)
     }
+
+    /// Returns a customer in detail; `None` if it is unknown.
+    pub fn detail(&self, id: &CustomerId) -> Option<CustomerDetail> {
+        CustomerDetail::of(id, &self.snapshot, &self.settings, self.now)
+    }
 }
 
 impl Status {
     /// Creates a builder over these sources.
-    pub fn new(
-        scrape: Arc<Scrape>,
-        store: Arc<Store>,
-        health: Arc<Health>,
-        settings: ReadSettings,
-        config_file: Option<PathBuf>,
-    ) -> Self {
+    pub fn new(scrape: Arc<Scrape>, store: Arc<Store>, health: Arc<Health>, config_file: Option<PathBuf>) -> Self {
         Self {
             scrape,
             store,
             health,
-            settings,
             config_file,
-            summary: Mutex::new(None),
+            summary: Arc::default(),
         }
     }
 
-    /// Returns the exporter and all customers as they were at most `SUMMARY_LIFE` ago.
+    /// Returns the exporter and all customers as they were at most `SUMMARY_LIFE` ago. Call it in a Tokio runtime, which
+    /// removes the summary from the cache.
     pub fn summary(&self) -> Arc<Summary> {
         // Held while a summary is built, so that concurrent requests share it.
         let mut cached = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((built, summary)) = cached.as_ref()
-            && built.elapsed() < SUMMARY_LIFE
-        {
-            return Arc::clone(summary);
-        }
-        let summary = Arc::new(self.build_summary(Timestamp::from(SystemTime::now())));
-        *cached = Some((Instant::now(), Arc::clone(&summary)));
-        summary
+        let summary = cached.get_or_insert_with(|| {
+            let cache = Arc::clone(&self.summary);
+            tokio::spawn(async move {
+                tokio::time::sleep(SUMMARY_LIFE).await;
+                // Its snapshot keeps replaced records in memory, so it does not wait for the next request.
+                *cache.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            });
+            Arc::new(self.build_summary(Timestamp::from(SystemTime::now())))
+        });
+        Arc::clone(summary)
     }
 
-    /// Returns these customers in detail, in this order, without unknown ones.
-    pub fn details(&self, ids: &[CustomerId], now: Timestamp) -> Vec<CustomerDetail> {
-        let settings = (self.settings)();
+    /// Returns a customer in detail, and its remembered runs; `None` if it is unknown.
+    pub fn customer(&self, id: &CustomerId, now: Timestamp) -> Option<(CustomerDetail, CustomerRuns)> {
+        let settings = self.scrape.schedule_status().settings;
         let snapshot = self.store.status_snapshot(now);
-        let details = ids.iter();
-        details
-            .filter_map(|id| CustomerDetail::of(id, &snapshot, &settings, now))
-            .collect()
+        let detail = CustomerDetail::of(id, &snapshot, &settings, now)?;
+        Some((detail, CustomerRuns::of(id, &snapshot, &settings)?))
     }
 
     /// Returns the remembered runs of a customer; `None` if it is unknown.
     pub fn runs(&self, id: &CustomerId) -> Option<CustomerRuns> {
-        let settings = (self.settings)();
+        let settings = self.scrape.schedule_status().settings;
         let snapshot = self.store.status_snapshot(Timestamp::from(SystemTime::now()));
         CustomerRuns::of(id, &snapshot, &settings)
     }
@@ -200,6 +196,8 @@ impl Status {
             config_file: self.config_file.clone(),
             uptime: self.health.uptime(),
             series: self.store.series(),
+            snapshot,
+            settings: schedule.settings,
         }
     }
 }

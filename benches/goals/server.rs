@@ -164,14 +164,7 @@ pub fn serve(which: &str) {
 fn ours() -> Router {
     let store = dense::store();
     let (scrape, health) = (Arc::new(dense::scrape(&store)), Arc::new(Health::new()));
-    let settings = Arc::new(Arc::default);
-    let status = Status::new(
-        Arc::clone(&scrape),
-        Arc::clone(&store),
-        Arc::clone(&health),
-        settings,
-        None,
-    );
+    let status = Status::new(Arc::clone(&scrape), Arc::clone(&store), Arc::clone(&health), None);
     let site = Site {
         scrape,
         status: Arc::new(status),

@@ -39,10 +39,7 @@ fn encoded(id: &CustomerId) -> String {
 /// Returns the page of the customer with this id.
 pub(in crate::http) fn customer(site: &Site, id: &str, query: &PageQuery) -> Page {
     let now = Timestamp::from(SystemTime::now());
-    let found = CustomerId::parse(id).and_then(|id| {
-        let runs = site.status.runs(&id)?;
-        Some((site.status.details(&[id], now).pop()?, runs))
-    });
+    let found = CustomerId::parse(id).and_then(|id| site.status.customer(&id, now));
     let Some((detail, runs)) = found else {
         return missing(site, "No customer with this id is known.", "All customers");
     };

@@ -13,7 +13,7 @@ use super::words::{
     Severity, attributes_of, capital, count, count_chips, counted, name_of, sanitize, signs_chip, time, whole,
 };
 use super::{Depth, Frame, LOST, Page, as_of, modules, pause};
-use crate::domain::{Attributes, CustomerId, ModuleHealth, ModuleState, Timestamp};
+use crate::domain::{Attributes, ModuleHealth, ModuleState, Timestamp};
 use crate::http::Site;
 use crate::status::{CustomerDetail, CustomerHealth, CustomerList, CustomerRow, Summary};
 use crate::store::State;
@@ -35,9 +35,8 @@ pub(in crate::http) fn front(site: &Site, query: &PageQuery) -> Page {
         ..query.clone()
     };
     let rows = found.iter().skip((query.page - 1) * PAGE_SIZE).take(PAGE_SIZE);
-    let rows: Vec<&CustomerRow> = rows.copied().collect();
-    let ids: Vec<CustomerId> = rows.iter().map(|row| row.id.clone()).collect();
-    let details = site.status.details(&ids, summary.now);
+    let rows: Vec<(&CustomerRow, CustomerDetail)> =
+        rows.filter_map(|row| Some((*row, summary.detail(&row.id)?))).collect();
     let content = html! {
         p #lost role="status" hidden { (LOST) }
         section #banner data-live aria-label="State of the data" { (banner(&summary)) }
@@ -45,7 +44,7 @@ pub(in crate::http) fn front(site: &Site, query: &PageQuery) -> Page {
             div.title { h2 #customers-title { "Customers" } (search(&summary.customers, &query)) }
             div #customers data-live {
                 (tabs(&chosen, &query))
-                (customers(&rows, &details, &summary, &query))
+                (customers(&rows, &summary, &query))
                 (pager(found.len(), pages, &query))
             }
         }
@@ -120,7 +119,7 @@ fn tabs(list: &CustomerList, query: &PageQuery) -> Markup {
     }
 }
 
-fn customers(rows: &[&CustomerRow], details: &[CustomerDetail], summary: &Summary, query: &PageQuery) -> Markup {
+fn customers(rows: &[(&CustomerRow, CustomerDetail)], summary: &Summary, query: &PageQuery) -> Markup {
     if rows.is_empty() {
         let has_attributes = query.attributes.iter().any(Option::is_some);
         let is_filtered = !query.text.is_empty() || query.health.is_some() || has_attributes;
@@ -133,8 +132,7 @@ fn customers(rows: &[&CustomerRow], details: &[CustomerDetail], summary: &Summar
     }
     html! {
         ol.customers.card {
-            @for row in rows {
-                @let detail = details.iter().find(|detail| detail.id == row.id);
+            @for (row, detail) in rows {
                 li {
                     div.who {
                         h3 { a href=(path_of(&row.id)) { (name_of(&row.organization)) } }
@@ -142,7 +140,7 @@ fn customers(rows: &[&CustomerRow], details: &[CustomerDetail], summary: &Summar
                         @if !row.attributes.is_empty() { small { (attributes_of(&row.attributes)) } }
                         div.chips { (chips(row)) }
                     }
-                    div.what { @if let Some(detail) = detail { (modules_of(detail, summary.now)) @if !summary.is_unreachable { (errors_of(detail, summary.now)) } } }
+                    div.what { (modules_of(detail, summary.now)) @if !summary.is_unreachable { (errors_of(detail, summary.now)) } }
                 }
             }
         }
