@@ -1,6 +1,5 @@
 //! Wiring: creates and connects all parts, for production, the demo and tests.
 
-mod attributes;
 pub mod budget;
 mod check;
 mod client;
@@ -29,10 +28,10 @@ pub use demo::{Backfilled, Demo, backfill, simulate};
 pub use healthcheck::{Unhealthy, healthcheck};
 pub use watch::Watch;
 
-use self::attributes::{WatchedFile, read_attributes};
 use self::client::ClientSource;
-use self::reload::Reloader;
+use self::reload::{Reloader, read_attributes};
 use self::saver::{Saver, bad_state_file, check_state_file, restore};
+use self::watch::WatchedFile;
 use crate::api::Observer;
 use crate::api::client::ApiClient;
 use crate::args::{ListenAddress, Web};
@@ -294,7 +293,7 @@ impl Parts {
         let source = ClientSource::new(config, &plans(config))?;
         let client = source.client(Arc::clone(&health) as Arc<dyn Observer>, None)?;
         let attributes = WatchedFile::new(config.attributes_file.as_deref());
-        let table = read_attributes(config)?;
+        let table = read_attributes(config.attributes_file.as_deref())?;
         let schedule_config = schedule_config(config, Arc::clone(&client), table);
         warn_of_idle_settings(config);
         let store = Arc::new(Store::new(&schedule_config.plans, schedule_config.series_limit));

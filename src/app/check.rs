@@ -14,9 +14,9 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::attributes::read_attributes;
 use super::budget::{Allowance, Budget, Cost};
 use super::client::{ClientSource, authorities};
+use super::reload::read_attributes;
 use super::saver::check_state_file;
 use super::{Error, plans, schedule_config, unmatched_exclusions};
 use crate::api::{self, Api, Failure, Observer, auth, v1, v3};
@@ -92,7 +92,7 @@ pub async fn check(config: &Config) -> Result<Report, Error> {
     let notebook = Arc::new(Notebook::default());
     let source = ClientSource::new(config, &plans(config))?;
     let client = source.client(Arc::clone(&notebook) as Arc<dyn Observer>, None)?;
-    let schedule_config = schedule_config(config, client, read_attributes(config)?);
+    let schedule_config = schedule_config(config, client, read_attributes(config.attributes_file.as_deref())?);
     let mut check = Check {
         config,
         notebook,

@@ -1,7 +1,7 @@
 //! Reloads the configuration, or the attributes of customers alone, and passes it to the poll loop; unchanged parts
 //! continue.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -9,21 +9,34 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::attributes::{LOOK_INTERVAL, WatchedFile, read_attributes, read_file};
 use super::client::ClientSource;
 use super::saver::check_state_file;
+use super::watch::{LOOK_INTERVAL, WatchedFile};
 use super::{Current, Error, LoadConfig, Parts, plans, schedule_config, warn_of_idle_settings};
 use crate::api::Observer;
 use crate::api::client::ApiClient;
 use crate::collector::Settings;
-use crate::config::Config;
-use crate::domain::Timestamp;
+use crate::config::{self, Config};
+use crate::domain::{AttributeTable, Timestamp};
 use crate::error_chain::error_chain;
 use crate::health::Health;
 use crate::http::Reload;
 use crate::schedule::ScheduleConfig;
 use crate::scrape::Scrape;
 use crate::service_manager::{notify_ready, notify_reloading};
+
+/// Reads the attributes; `None` if no file is configured.
+///
+/// # Errors
+/// If the file cannot be read, or contains invalid rows.
+pub(super) fn read_attributes(file: Option<&Path>) -> Result<Option<Arc<AttributeTable>>, Error> {
+    let table = file.map(config::read_attributes).transpose();
+    let table = table.map_err(|error| Error::Material {
+        key: "customers.attributes_file",
+        problem: error_chain(&error),
+    })?;
+    Ok(table.map(Arc::new))
+}
 
 /// Reloads the configuration, and the attributes of customers by themselves.
 pub(super) struct Reloader {
@@ -109,7 +122,7 @@ impl Reloader {
             let current = self.current();
             (current.attributes.path.clone(), current.schedule_config.clone())
         };
-        let reading = tokio::task::spawn_blocking(move || read_file(file.as_deref()));
+        let reading = tokio::task::spawn_blocking(move || read_attributes(file.as_deref()));
         let read = reading.await.map_err(|panicked| panicked.to_string());
         let table = match read.and_then(|read| read.map_err(|error| error_chain(&error))) {
             Ok(table) => table,
@@ -159,8 +172,8 @@ impl Reloader {
                 Ok((source, client))
             };
             let client = read().map_err(|error: Error| (error_chain(&error), None))?;
-            let table =
-                read_attributes(&config).map_err(|error| (error_chain(&error), Some(Box::new(attributes.clone()))))?;
+            let table = read_attributes(config.attributes_file.as_deref())
+                .map_err(|error| (error_chain(&error), Some(Box::new(attributes.clone()))))?;
             Ok(LoadedConfig {
                 schedule_config: schedule_config(&config, Arc::clone(&client.1), table),
                 client,

@@ -1,22 +1,82 @@
-//! `--config.auto-reload`: reloads the configuration when a file that a reload reads has changed.
+//! Watched files: the file of attributes, which is reread when it changes, and with `--config.auto-reload` the files that
+//! a reload of the configuration reads.
 //!
 //! Files are compared by content. A file that is replaced, or reached by a symbolic link that is swapped as in a
 //! Kubernetes volume, counts like an edited one. A file whose content is the same does not.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::LoadConfig;
-use super::attributes::LOOK_INTERVAL;
 use crate::http::Reload;
 use crate::text_file;
 
-/// Maximum size of a compared file. The parser rejects larger files.
-const MAX_FILE_BYTES: u64 = 8 << 20;
+/// Time between two checks of a watched file: long enough to cost nothing, short enough for a person who waits for a
+/// change.
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Maximum size of a compared file. The parsers reject larger files.
+const MAX_FILE_BYTES: u64 = 16 << 20;
+
+/// Something that is read again when it changes.
+#[derive(Clone, Debug, Default)]
+struct Watched<T> {
+    /// Its state just before it was last read.
+    read: T,
+    /// Its state at the last check.
+    seen: T,
+}
+
+impl<T: Clone + PartialEq> Watched<T> {
+    fn new(now: T) -> Self {
+        Self {
+            read: now.clone(),
+            seen: now,
+        }
+    }
+
+    /// Checks it. Returns whether it has changed since it was read, but not since the last check, so that a file being
+    /// written is not read before it is complete; it is then about to be read.
+    fn has_settled(&mut self, now: T) -> bool {
+        let has_settled = now != self.read && now == self.seen;
+        if has_settled {
+            self.read.clone_from(&now);
+        }
+        self.seen = now;
+        has_settled
+    }
+}
+
+/// A file that is reread when it changes.
+#[derive(Clone, Debug)]
+pub(super) struct WatchedFile {
+    /// Its path; `None` without one.
+    pub(super) path: Option<PathBuf>,
+    content: Watched<Option<u64>>,
+    /// Whether the newest reload failed because of it.
+    pub(super) fails_reload: bool,
+}
+
+impl WatchedFile {
+    /// Returns a file that is about to be read.
+    pub(super) fn new(path: Option<&Path>) -> Self {
+        Self {
+            path: path.map(Path::to_owned),
+            content: Watched::new(path.and_then(hash)),
+            fails_reload: false,
+        }
+    }
+
+    /// Checks the file. Returns whether it is about to be reread.
+    pub(super) fn has_settled(&mut self) -> bool {
+        self.content.has_settled(self.path.as_deref().and_then(hash))
+    }
+}
 
 /// Hashes of the contents of files; `None` for one that cannot be read.
 type Contents = BTreeMap<PathBuf, Option<u64>>;
@@ -25,10 +85,7 @@ type Contents = BTreeMap<PathBuf, Option<u64>>;
 pub struct Watch {
     load: LoadConfig,
     config_file: Option<PathBuf>,
-    /// Contents at the last reload, or at start.
-    applied: Contents,
-    /// Contents at the last check.
-    seen: Contents,
+    contents: Watched<Contents>,
     /// Whether the configuration may name other files than before.
     is_renewed: bool,
 }
@@ -36,12 +93,10 @@ pub struct Watch {
 impl Watch {
     /// Reads the configuration file. Call it before the file is loaded, so that no change is missed.
     pub fn new(load: LoadConfig, config_file: Option<PathBuf>) -> Self {
-        let applied: Contents = config_file.iter().map(|file| (file.clone(), hash(file))).collect();
         Self {
             load,
+            contents: Watched::new(config_file.iter().map(|file| (file.clone(), hash(file))).collect()),
             config_file,
-            seen: applied.clone(),
-            applied,
             is_renewed: true,
         }
     }
@@ -68,21 +123,15 @@ impl Watch {
         }
     }
 
-    /// Returns whether the files differ from the applied ones and equal those of the last check, so that a file being
-    /// written is not loaded before it is complete.
+    /// Checks the files. Returns whether they are about to be loaded.
     fn has_changed(&mut self) -> bool {
-        if std::mem::take(&mut self.is_renewed) {
+        if self.is_renewed {
             self.find_files();
         }
-        let now: Contents = self.seen.keys().map(|file| (file.clone(), hash(file))).collect();
-        let is_settled = now == self.seen;
-        self.seen = now;
-        let has_changed = is_settled && self.seen != self.applied;
-        if has_changed {
-            self.applied.clone_from(&self.seen);
-            self.is_renewed = true;
-        }
-        has_changed && !self.is_emptied()
+        let files = self.contents.seen.keys();
+        let now = files.map(|file| (file.clone(), hash(file))).collect();
+        self.is_renewed = self.contents.has_settled(now);
+        self.is_renewed && !self.is_emptied()
     }
 
     /// Returns whether the configuration file has no content any more, as after a write to a full disk. Everything would
@@ -110,7 +159,7 @@ impl Watch {
             .cloned()
             .chain(config.reloaded_files())
             .collect();
-        for contents in [&mut self.applied, &mut self.seen] {
+        for contents in [&mut self.contents.read, &mut self.contents.seen] {
             let known = std::mem::take(contents);
             contents.extend(files.iter().map(|file| {
                 let content = known.get(file).copied().unwrap_or_else(|| hash(file));
@@ -147,6 +196,23 @@ mod tests {
     /// Returns the results of several checks in a row.
     fn looks(watch: &mut Watch, times: usize) -> Vec<bool> {
         (0..times).map(|_| watch.has_changed()).collect()
+    }
+
+    #[test]
+    fn file_is_read_once_after_each_change_has_settled() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.csv");
+        let mut watched = WatchedFile::new(Some(&path));
+        let mut looks = |count: usize| (0..count).map(|_| watched.has_settled()).collect::<Vec<_>>();
+        assert_eq!(looks(2), [false, false]);
+        fs::write(&path, "a").unwrap();
+        assert_eq!(looks(3), [false, true, false]);
+        fs::write(directory.path().join("b.csv"), "b").unwrap();
+        fs::rename(directory.path().join("b.csv"), &path).unwrap();
+        assert_eq!(looks(3), [false, true, false]);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(looks(3), [false, true, false]);
+        assert!(!WatchedFile::new(None).has_settled());
     }
 
     #[test]

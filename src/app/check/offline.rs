@@ -7,8 +7,8 @@ use super::hosts::expiry;
 use super::report::{Finding, Outcome, Report};
 use super::{Notebook, patterns_without_match};
 use crate::api::Observer;
-use crate::app::attributes::read_attributes;
 use crate::app::client::{ClientSource, authorities};
+use crate::app::reload::read_attributes;
 use crate::app::saver::check_state_file;
 use crate::app::{Error, plans, unmatched_exclusions};
 use crate::config::{Config, Credential};
@@ -40,7 +40,7 @@ pub fn check_offline(config: &Config, file: Option<&Path>, web_config: Option<&P
         let certificates = counted(certificates, "certificate", "certificates");
         valid("api.ca_file", format!("{}, {certificates}", path(file)));
     }
-    let attributes = read_attributes(config)?;
+    let attributes = read_attributes(config.attributes_file.as_deref())?;
     if let (Some(file), Some(table)) = (&config.attributes_file, &attributes) {
         let rows = u64::try_from(table.len()).unwrap_or(u64::MAX);
         let rows = counted(rows, "row with attributes", "rows with attributes");
