@@ -300,6 +300,9 @@ pub enum Error {
     /// An id in the response is not allowed in a path.
     #[error("the response contains an id that is not valid in a URL path")]
     UnusableId,
+    /// The poll is about a target that its collector cannot poll, which the scheduler never queues.
+    #[error("the collector cannot poll this target; this is a bug in the exporter")]
+    WrongTarget,
     /// The host keeps failing, so only occasional probes are sent.
     #[error("the API keeps failing; next attempt in {}", humantime::format_duration(*.0))]
     Unavailable(Duration),
@@ -332,7 +335,7 @@ impl Error {
             Self::UnreadableRows(_) => "unreadable_rows",
             Self::Incomplete(_) => "incomplete",
             Self::ForeignLink => "foreign_link",
-            Self::UnusableId => "unusable_id",
+            Self::UnusableId | Self::WrongTarget => "unusable_id",
             Self::Unavailable(_) => "unavailable",
         }
     }

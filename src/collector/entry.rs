@@ -199,9 +199,7 @@ async fn poll<C: Collector>(
     memory: Arc<dyn Memory>,
     mut context: Context,
 ) -> Result<PollOutput, Failure> {
-    let Some(own) = CollectorId::named(C::NAME) else {
-        return Err(Error::UnusableId.at(C::ENDPOINT));
-    };
+    let own = const { CollectorId::of(C::NAME) };
     if C::IS_EXTRA && api.generation() == Generation::V1 {
         return Err(Error::NotPermitted(C::SCOPE_V3).at(C::ENDPOINT));
     }
@@ -211,7 +209,7 @@ async fn poll<C: Collector>(
         Target::Partner => None,
     };
     let Some(target) = C::Target::from_target(&target) else {
-        return Err(Error::UnusableId.at(C::ENDPOINT));
+        return Err(Error::WrongTarget.at(C::ENDPOINT));
     };
     let before = before
         .as_deref()

@@ -52,7 +52,7 @@ impl CollectorId {
         clippy::panic,
         reason = "runs in the compiler, which stops at a name that is not in the table"
     )]
-    const fn of(name: &str) -> Self {
+    pub(super) const fn of(name: &str) -> Self {
         let mut position = 0;
         while position < COUNT {
             if is_same(ALL[position].name.as_bytes(), name.as_bytes()) {
