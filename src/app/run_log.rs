@@ -31,8 +31,8 @@ fn log_run(event: &RunEvent) {
         failed = run.failed,
         skipped = run.skipped,
         warning = run.warning,
-        start = run.start.and_then(date).map(tracing::field::display),
-        end = run.end.and_then(date).map(tracing::field::display),
+        start = run.start.and_then(Timestamp::to_calendar).map(tracing::field::display),
+        end = run.end.and_then(Timestamp::to_calendar).map(tracing::field::display),
         "job run ended"
     );
 }
@@ -44,8 +44,4 @@ fn inert(text: &str) -> String {
         false => character,
     };
     text.chars().map(inert).collect()
-}
-
-fn date(at: Timestamp) -> Option<jiff::Timestamp> {
-    jiff::Timestamp::from_second(at.as_whole_unix_seconds()).ok()
 }

@@ -61,6 +61,11 @@ impl Timestamp {
         self.0.div_euclid(TICKS_PER_SECOND)
     }
 
+    /// Returns the whole second in the calendar; `None` past its last year.
+    pub fn to_calendar(self) -> Option<jiff::Timestamp> {
+        jiff::Timestamp::from_second(self.as_whole_unix_seconds()).ok()
+    }
+
     /// Returns the time since `earlier`; zero if that is later.
     pub fn since(self, earlier: Self) -> Duration {
         let ticks = u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or_default();

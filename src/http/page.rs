@@ -184,9 +184,7 @@ pub(super) fn runbooks(site: &super::Site) -> Page {
 
 /// Returns the time at which a page was made.
 fn as_of(at: Timestamp) -> Markup {
-    let exact = jiff::Timestamp::from_second(at.as_whole_unix_seconds()).map(|at| at.to_string());
-    let exact = exact.unwrap_or_default().replace('T', " ").replace('Z', " UTC");
-    html! { "As of " time #as-of data-live { (exact) } "." }
+    html! { "As of " time #as-of data-live { (words::in_utc(at, "%Y-%m-%d %H:%M:%S UTC")) } "." }
 }
 
 /// Returns the links that pause and resume the reloads of a page.

@@ -90,6 +90,5 @@ fn answer(customer: &CustomerRuns) -> Answer<'_> {
 }
 
 fn date(at: Timestamp) -> Option<String> {
-    let at = jiff::Timestamp::from_second(at.as_whole_unix_seconds()).ok()?;
-    Some(at.to_string())
+    at.to_calendar().map(|at| at.to_string())
 }

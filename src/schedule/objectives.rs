@@ -17,9 +17,8 @@ impl Scheduler {
         let Some(until) = self.next_end.filter(|end| *end <= now) else {
             return;
         };
-        let until = jiff::Timestamp::from_second(until.as_whole_unix_seconds()).ok();
         info!(
-            until = until.map(tracing::field::display),
+            until = until.to_calendar().map(tracing::field::display),
             "an entry of rpo.overrides has ended"
         );
         self.store

@@ -103,9 +103,7 @@ pub(super) fn about(duration: Duration) -> String {
 
 /// Formats a time relative to now, with the exact one beside it.
 pub(super) fn time(at: Timestamp, now: Timestamp) -> Markup {
-    let exact = jiff::Timestamp::from_second(at.as_whole_unix_seconds())
-        .map(|at| at.to_string())
-        .unwrap_or_default();
+    let exact = in_utc(at, "%Y-%m-%dT%H:%M:%SZ");
     let words = if at > now {
         format!("in {}", span(at.since(now)))
     } else if now.since(at) < Duration::from_secs(1) {
@@ -123,7 +121,12 @@ pub(super) fn clock(at: Timestamp, now: Timestamp) -> String {
     } else {
         "%-d %b %H:%M UTC"
     };
-    let at = jiff::Timestamp::from_second(at.as_whole_unix_seconds());
+    in_utc(at, format)
+}
+
+/// Formats a time by a format of `strftime`, in UTC.
+pub(super) fn in_utc(at: Timestamp, format: &str) -> String {
+    let at = at.to_calendar();
     at.map(|at| at.strftime(format).to_string()).unwrap_or_default()
 }
 
@@ -156,9 +159,7 @@ pub(super) fn attributes_of(attributes: &Attributes) -> String {
 
 /// Formats a moment to the minute, with its date.
 pub(super) fn moment(at: Timestamp) -> String {
-    let at = jiff::Timestamp::from_second(at.as_whole_unix_seconds());
-    at.map(|at| at.strftime("%-d %b %Y, %H:%M UTC").to_string())
-        .unwrap_or_default()
+    in_utc(at, "%-d %b %Y, %H:%M UTC")
 }
 
 /// Returns the name of an organization, isolated from the writing direction of the text around it.
