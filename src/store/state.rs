@@ -33,17 +33,6 @@ pub enum Error {
     /// The path is not usable, or the file system failed.
     #[error(transparent)]
     File(#[from] state_file::Error),
-    /// The file cannot be read.
-    #[error("{}: {doing}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The operation.
-        doing: &'static str,
-        /// The error of the system.
-        #[source]
-        source: io::Error,
-    },
     /// The file is not a state file, or is incomplete.
     #[error("{}: {what}", path.display())]
     Corrupt {
@@ -339,11 +328,7 @@ impl<W: Write> Checked<BufWriter<W>> {
 
 /// Returns the lines of a state file; `None` if it is missing or empty. Incomplete files are rejected.
 fn read(path: &Path) -> Result<Option<Vec<Line>>, Error> {
-    let io = |source| Error::Io {
-        path: path.to_owned(),
-        doing: "cannot be read",
-        source,
-    };
+    let io = |source| state_file::io_error(path, "cannot be read")(source);
     let corrupt = |what| Error::Corrupt {
         path: path.to_owned(),
         what,
