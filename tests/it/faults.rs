@@ -84,6 +84,18 @@ struct Failing<'a> {
     reason: &'a str,
 }
 
+impl<'a> Failing<'a> {
+    /// The customer list fails for this reason.
+    fn list(reason: &'a str) -> Self {
+        Self {
+            collector: "customers",
+            id: "",
+            endpoint: "customers",
+            reason,
+        }
+    }
+}
+
 /// Checks that once `spoil` is done, polls fail for the reason, and the last known values and their freshness stay.
 async fn holds(exporter: &Exporter, failing: Failing<'_>, case: &str, spoil: impl AsyncFnOnce()) -> String {
     let before = exporter.settled().await;

@@ -365,14 +365,9 @@ async fn reload_takes_effect_unless_it_is_invalid() {
     program.until("the second objective", rpo("} 43200")).await;
 
     std::fs::write(&file, "rpo:\n  default: soon\n").unwrap();
-    let answer = program
-        .client
-        .post(format!("{}/-/reload", program.base))
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(answer.status().as_u16(), 500);
-    assert!(answer.text().await.unwrap().contains("rpo.default"));
+    let (status, text) = program.post_reload().await;
+    assert_eq!(status, 500);
+    assert!(text.contains("rpo.default"));
     let text = program.metrics().await;
     assert_eq!(
         value(&text, "elements_exporter_config_last_reload_successful"),
@@ -381,13 +376,7 @@ async fn reload_takes_effect_unless_it_is_invalid() {
     assert!(rpo("} 43200")(&text), "the old configuration stays active");
 
     std::fs::write(&file, "rpo:\n  default: 1h\n").unwrap();
-    let answer = program
-        .client
-        .post(format!("{}/-/reload", program.base))
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(answer.status().as_u16(), 200);
+    assert_eq!(program.post_reload().await.0, 200);
     let text = program.until("the third objective", rpo("} 3600")).await;
     assert_eq!(
         value(&text, "elements_exporter_config_last_reload_successful"),
@@ -399,13 +388,7 @@ async fn reload_takes_effect_unless_it_is_invalid() {
 async fn reload_over_http_needs_the_lifecycle_flag() {
     let partner = partner().await;
     let program = Program::start(&partner.base, &[], &[]).await;
-    let answer = program
-        .client
-        .post(format!("{}/-/reload", program.base))
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(answer.status().as_u16(), 403);
+    assert_eq!(program.post_reload().await.0, 403);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -152,10 +152,7 @@ impl Reloading {
                 None
             }
             By::Post => {
-                let url = format!("{}/-/reload", self.program.base);
-                let answer = crate::harness::client().post(url).send().await.unwrap();
-                let answered = answer.status().as_u16();
-                let text = answer.text().await.unwrap();
+                let (answered, text) = self.program.post_reload().await;
                 assert_eq!(answered, status, "{text}");
                 Some(text)
             }

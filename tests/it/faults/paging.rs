@@ -13,21 +13,11 @@ use crate::harness::partner::{Partner, start, still};
 use crate::harness::scripted::{Scripted, json as answer, token};
 use crate::harness::{eventually, value};
 
-/// The customer list fails for this reason.
-fn list(reason: &str) -> Failing<'_> {
-    Failing {
-        collector: "customers",
-        id: "",
-        endpoint: "customers",
-        reason,
-    }
-}
-
 /// Checks that polls fail for the reason while the customer list has a fault, in one generation.
 async fn list_holds(partner: &Partner, generation: &str, kind: FaultKind, reason: &str, case: &str) -> String {
     let path = if generation == "v1" { CUSTOMERS_V1 } else { CUSTOMERS_V3 };
     let exporter = Exporter::start(&partner.base, &[], &[("ELEMENTS_API__VERSION", generation)]).await;
-    let text = holds(&exporter, list(reason), case, async || {
+    let text = holds(&exporter, Failing::list(reason), case, async || {
         // A rename, which would be visible if any part of the list were applied.
         partner
             .handle
@@ -319,7 +309,7 @@ async fn failed_page_fails_the_whole_list() {
     })
     .await;
     let exporter = Exporter::start(&partner.base, &[], &[("ELEMENTS_API__VERSION", "v1")]).await;
-    let text = holds(&exporter, list("not_found"), "page 7", async || {
+    let text = holds(&exporter, Failing::list("not_found"), "page 7", async || {
         partner
             .handle
             .with_world(|world| world.customers[0].organization = "Renamed".to_owned());

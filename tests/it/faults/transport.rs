@@ -18,21 +18,11 @@ use crate::harness::partner::{Partner, start, still};
 use crate::harness::program::Program;
 use crate::harness::{eventually, value};
 
-/// The customer list fails for this reason.
-fn list(reason: &str) -> Failing<'_> {
-    Failing {
-        collector: "customers",
-        id: "",
-        endpoint: "customers",
-        reason,
-    }
-}
-
 /// Reloads an exporter that knows its customers with another API URL, and checks that its polls then fail.
 async fn holds_at(case: &str, base: &str, reason: &str, more: &[(&str, &str)]) {
     let partner = start(still(2)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[("ELEMENTS_API__TIMEOUT", "1s")]).await;
-    let after = holds(&exporter, list(reason), case, async || {
+    let after = holds(&exporter, Failing::list(reason), case, async || {
         let (status, printed) = exporter
             .reload(|variables| {
                 // The token endpoint stays the same, so that only the API is unreachable.
@@ -121,7 +111,7 @@ async fn proxy_that_denies_requests_is_never_bypassed() {
         &exporter,
         Failing {
             reason: "auth",
-            ..list("")
+            ..Failing::list("")
         },
         "407",
         async || {

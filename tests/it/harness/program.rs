@@ -104,6 +104,13 @@ impl Program {
         self
     }
 
+    /// Reloads it over HTTP.
+    pub async fn post_reload(&self) -> (u16, String) {
+        let url = format!("{}/-/reload", self.base);
+        let response = self.client.post(url).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
     /// Sets the address of a program that does not report it.
     pub fn is_at(&mut self, address: &str) {
         self.base = format!("http://{address}");
