@@ -25,11 +25,10 @@ use collected::{Cell, Collected};
 use cow_map::CowMap;
 use freshness::{Attempt, Freshness};
 use inner::{Inner, Known, organization};
-use run_events::RunEvents;
 
 pub use columns::{columns, groups_of};
 pub use freshness::{COLLECTOR_LAST_SUCCESS, COLLECTOR_SUCCESS, State};
-pub use run_events::RunEvent;
+pub use run_events::{RunEvent, RunEvents};
 pub use status::{CollectorSnapshot, LastError, PollStatus, StatusSnapshot};
 
 /// Whether and how often a collector is polled.
@@ -450,25 +449,9 @@ impl Store {
         self.lock().generation
     }
 
-    /// Adds job runs that were seen to end, after the records that remember them were committed.
-    pub fn add_run_events(&self, events: impl IntoIterator<Item = RunEvent>) {
-        self.run_events.add(events);
-    }
-
-    /// Whether job runs wait to be logged.
-    pub fn has_run_events(&self) -> bool {
-        !self.run_events.is_empty()
-    }
-
-    /// Takes the job runs that wait to be logged, and the number of those that were dropped because too many waited. A
-    /// state that is read afterwards remembers these runs.
-    pub fn take_run_events(&self) -> (Vec<RunEvent>, u64) {
-        self.run_events.take()
-    }
-
-    /// Puts back what was taken, because it cannot be logged yet.
-    pub fn put_back_run_events(&self, taken: (Vec<RunEvent>, u64)) {
-        self.run_events.put_back(taken);
+    /// Returns the job runs that wait to be logged.
+    pub fn run_events(&self) -> &RunEvents {
+        &self.run_events
     }
 
     /// Makes a large change on a copy and swaps it in, so that no scrape waits for it. All changes come from one loop;

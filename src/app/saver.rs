@@ -94,9 +94,9 @@ impl Saver {
                 () = tokio::time::sleep(pause) => false,
             };
             let generation = self.store.generation();
-            if generation != saved || self.store.has_run_events() {
+            if generation != saved || !self.store.run_events().is_empty() {
                 let began = Instant::now();
-                let ended = self.store.take_run_events();
+                let ended = self.store.run_events().take();
                 let result = self.save(Arc::clone(&file)).await;
                 match result {
                     Ok(()) => {
@@ -105,7 +105,7 @@ impl Saver {
                         log_runs(ended);
                     }
                     Err(problem) => {
-                        self.store.put_back_run_events(ended);
+                        self.store.run_events().put_back(ended);
                         self.health.save_failed();
                         if !failing {
                             error!(error = problem, "cannot save state; retrying");
@@ -128,7 +128,7 @@ impl Saver {
         let mut is_running = true;
         while is_running {
             is_running = stop.run_until_cancelled(tokio::time::sleep(FIRST_SAVE)).await.is_some();
-            log_runs(self.store.take_run_events());
+            log_runs(self.store.run_events().take());
         }
     }
 

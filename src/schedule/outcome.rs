@@ -216,7 +216,8 @@ impl Scheduler {
         self.drop_tenants(&lost);
         if self.config.run_events {
             self.store
-                .add_run_events(ended.into_iter().map(|(customer, ended)| RunEvent {
+                .run_events()
+                .add(ended.into_iter().map(|(customer, ended)| RunEvent {
                     organization: self.store.organization(&customer),
                     customer,
                     ended,

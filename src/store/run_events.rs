@@ -20,9 +20,9 @@ pub struct RunEvent {
     pub ended: EndedRun,
 }
 
-/// Events in the order of their polls.
+/// Job runs that wait to be logged, in the order of their polls.
 #[derive(Debug, Default)]
-pub(super) struct RunEvents(Mutex<Waiting>);
+pub struct RunEvents(Mutex<Waiting>);
 
 #[derive(Debug, Default)]
 struct Waiting {
@@ -31,23 +31,28 @@ struct Waiting {
 }
 
 impl RunEvents {
-    pub(super) fn add(&self, events: impl IntoIterator<Item = RunEvent>) {
+    /// Adds job runs that were seen to end, after the records that remember them were committed.
+    pub fn add(&self, events: impl IntoIterator<Item = RunEvent>) {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.events.extend(events);
         waiting.drop_oldest();
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether none wait.
+    pub fn is_empty(&self) -> bool {
         let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.events.is_empty()
     }
 
-    pub(super) fn take(&self) -> (Vec<RunEvent>, u64) {
+    /// Takes the job runs that wait, and the number of those that were dropped because too many waited. A state that is
+    /// read afterwards remembers these runs.
+    pub fn take(&self) -> (Vec<RunEvent>, u64) {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         (waiting.events.drain(..).collect(), std::mem::take(&mut waiting.dropped))
     }
 
-    pub(super) fn put_back(&self, (events, dropped): (Vec<RunEvent>, u64)) {
+    /// Puts back what was taken, because it cannot be logged yet.
+    pub fn put_back(&self, (events, dropped): (Vec<RunEvent>, u64)) {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for event in events.into_iter().rev() {
             waiting.events.push_front(event);
