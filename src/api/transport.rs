@@ -52,6 +52,18 @@ pub struct Call {
     pub scope: &'static str,
 }
 
+impl Call {
+    /// Returns a GET.
+    pub(super) fn get(endpoint: Endpoint, scope: &'static str, url: Url) -> Self {
+        Self {
+            endpoint,
+            url,
+            body: None,
+            scope,
+        }
+    }
+}
+
 /// A successful response.
 #[derive(Debug)]
 pub enum Answer {

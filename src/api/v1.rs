@@ -86,7 +86,7 @@ impl Client {
     ) -> Result<Vec<Box<RawValue>>, Failure> {
         let mut last = None;
         let read = async {
-            let call = self.call(endpoint, scope, self.url(path)?);
+            let call = Call::get(endpoint, scope, self.url(path)?);
             let Answer::Body(mut body) = self.transport.call(&call, &mut last).await? else {
                 return Ok(Vec::new());
             };
@@ -129,7 +129,7 @@ impl Client {
         let mut walked = Walked::default();
         let (hashes, mut row_hashes) = (RandomState::new(), HashSet::new());
         for _ in 0..MAX_PAGES {
-            let call = self.call(endpoint, scope, url.clone());
+            let call = Call::get(endpoint, scope, url.clone());
             let mut body = match self.transport.call(&call, last).await? {
                 Answer::Body(body) => body,
                 Answer::Empty if walked.rows.is_empty() => return Ok(walked),
@@ -183,15 +183,6 @@ impl Client {
 
     fn url(&self, path: &[&str]) -> Result<Url, Error> {
         super::url(self.transport.base_url(), &self.base_path, path)
-    }
-
-    fn call(&self, endpoint: Endpoint, scope: &'static str, url: Url) -> Call {
-        Call {
-            endpoint,
-            url,
-            body: None,
-            scope,
-        }
     }
 }
 

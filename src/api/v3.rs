@@ -150,12 +150,7 @@ impl Client {
             if let Some(token) = token {
                 url.query_pairs_mut().append_pair("skipToken", token);
             }
-            let call = Call {
-                endpoint,
-                url,
-                body: None,
-                scope,
-            };
+            let call = Call::get(endpoint, scope, url);
             let Answer::Body(mut body) = self.transport.call(&call, &mut last).await? else {
                 return match token {
                     None => Ok(ChainedPage::default()),
@@ -193,12 +188,7 @@ impl Client {
         let mut last = None;
         let read = async {
             let url = super::url(self.transport.base_url(), base_path(endpoint), path)?;
-            let call = Call {
-                endpoint,
-                url,
-                body: None,
-                scope,
-            };
+            let call = Call::get(endpoint, scope, url);
             let Answer::Body(mut body) = self.transport.call(&call, &mut last).await? else {
                 return Ok(Vec::new());
             };
