@@ -1,7 +1,7 @@
 //! The state file: valid paths, locks, and leftovers of saves.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -227,13 +227,16 @@ async fn hard_link_to_the_state_of_another_exporter_is_rejected() {
         variables
     };
     // The second start finds an existing file to lock, and each exporter saves once more after its first cycle.
+    let inode = || fs::metadata(&file).ok().map(|metadata| metadata.ino());
     for _ in 0..2 {
+        let restored = inode();
         let holder = Program::listening(variables(&file), &ARGUMENTS).await;
         eventually("the last save is over", || async {
+            let is_saved = inode() != restored;
             let saved = fs::read_to_string(&file).unwrap_or_default();
             let polls = saved.lines().filter(|line| line.starts_with("{\"freshness\""));
             let done = polls.clone().filter(|line| line.contains("\"attempt\":\"succeeded\""));
-            (done.count() == 4 && polls.count() == 4).then_some(())
+            (is_saved && done.count() == 4 && polls.count() == 4).then_some(())
         })
         .await;
         fs::hard_link(&file, &link).unwrap();
