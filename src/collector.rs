@@ -315,7 +315,7 @@ pub trait Collector: 'static {
     /// Whether only some customers pay for its data. Such a collector is off by default and requires the second
     /// generation. Customers without the service return 403 or 404. It uses the requests that the other collectors
     /// leave.
-    const IS_EXTRA: bool = false;
+    const IS_OPTIONAL: bool = false;
     /// Estimated cost of a poll.
     const PRICE: Price = Price::ONE;
     /// Permission in the first generation; empty for an extra.

@@ -242,12 +242,12 @@ impl Scheduler {
             let (loads, slots) = (self.loads(now), self.config.max_concurrency);
             let is_admitted = |collector| {
                 let own = kind(collector);
-                let is_extra = collector.entry().is_extra;
-                if is_extra && loads.get(own).held >= slots::most_of_extras(slots) {
+                let is_optional = collector.entry().is_optional;
+                if is_optional && loads.get(own).held >= slots::most_of_extras(slots) {
                     return false;
                 }
                 // The other collectors need not leave slots for extras.
-                let counts = move |other: CollectorId| is_extra || !other.entry().is_extra;
+                let counts = move |other: CollectorId| is_optional || !other.entry().is_optional;
                 let others = loads
                     .iter()
                     .filter(move |(other, _)| *other != own && kind(*other) == *other && counts(*other));
@@ -398,7 +398,7 @@ impl Scheduler {
 fn kind(collector: CollectorId) -> CollectorId {
     let permission = |id: CollectorId| {
         let entry = id.entry();
-        (!entry.is_extra).then(|| entry.scope(Generation::V3))
+        (!entry.is_optional).then(|| entry.scope(Generation::V3))
     };
     let first = ids().find(|id| permission(*id) == permission(collector));
     first.unwrap_or(collector)

@@ -57,7 +57,7 @@ pub fn check(data: &[u8]) {
     let (second, objects, of_one) = (choice % 2 == 1, choice / 2 % 2 == 1, choice / 4 % 2 == 1);
     let id = CustomerId::parse(CUSTOMER).expect("an id");
     let target = match entry.target_kind {
-        TargetKind::Partner if !of_one || entry.is_extra => Target::Partner,
+        TargetKind::Partner if !of_one || entry.is_optional => Target::Partner,
         _ => Target::Customer(id),
     };
     let settings = Settings {

@@ -43,7 +43,7 @@ const REJECTION_GAP: Duration = Duration::from_secs(30);
 
 /// How long a denied scope is not requested again. A newly granted permission takes effect within this time, without a
 /// restart.
-pub const REFUSAL_LIFE: Duration = Duration::from_secs(5 * 60);
+pub const DENIAL_LIFETIME: Duration = Duration::from_secs(5 * 60);
 
 /// Fetches, caches and renews tokens. Shared by all requests.
 pub struct TokenSource {
@@ -251,7 +251,7 @@ impl TokenSource {
         self.check_pause()?;
         let wanted = {
             let mut known = self.known();
-            known.refused.retain(|_, since| since.age() < REFUSAL_LIFE);
+            known.refused.retain(|_, since| since.age() < DENIAL_LIFETIME);
             if known.refused.contains_key(scope) {
                 return Err(super::Error::NotPermitted(scope));
             }

@@ -52,7 +52,7 @@ impl<'a> Row<'a> {
             .find_map(|json| serde_json::from_str::<Page<'a>>(json.get()).ok())?;
         let rows = page.rows();
         if rows.is_err() {
-            self.not_understood(names, "a list without end");
+            self.invalid(names, "a list without end");
         }
         rows.ok()
     }
@@ -83,7 +83,7 @@ impl<'a> Row<'a> {
         let text = self.text(names)?;
         let is_text = |json: &RawValue| json.get().starts_with('"');
         if !self.candidates(names).any(is_text) {
-            self.not_understood(names, &text);
+            self.invalid(names, &text);
             return None;
         }
         Some(domain::cut(&text).into_owned())
@@ -173,7 +173,7 @@ impl<'a> Row<'a> {
     }
 
     /// Counts an unparseable value.
-    pub fn not_understood(&self, names: Names, value: &str) {
+    pub fn invalid(&self, names: Names, value: &str) {
         self.observer.decode_error(self.endpoint, label(names), &masked(value));
     }
 
@@ -185,7 +185,7 @@ impl<'a> Row<'a> {
 
     fn understood<T>(&self, names: Names, text: &str, parsed: Parsed<T>) -> Option<T> {
         parsed.unwrap_or_else(|_| {
-            self.not_understood(names, text);
+            self.invalid(names, text);
             None
         })
     }
@@ -210,12 +210,12 @@ impl<'a> Row<'a> {
             Some(b'"') => match serde_json::from_str::<Text<'a>>(text) {
                 Ok(Text(text)) => Some(text),
                 Err(_) => {
-                    self.not_understood(names, "a broken string");
+                    self.invalid(names, "a broken string");
                     None
                 }
             },
             Some(b'[' | b'{') | None => {
-                self.not_understood(names, "a list or object");
+                self.invalid(names, "a list or object");
                 None
             }
             Some(_) => Some(Cow::Borrowed(text)),

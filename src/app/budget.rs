@@ -159,7 +159,7 @@ pub fn extra_costs(customers: usize) -> Vec<(&'static str, Cost)> {
     costs(customers, 0, true)
 }
 
-fn costs(customers: usize, profiles: usize, is_extra: bool) -> Vec<(&'static str, Cost)> {
+fn costs(customers: usize, profiles: usize, is_optional: bool) -> Vec<(&'static str, Cost)> {
     let cost = |entry: &Entry| Cost {
         requests: match entry.target_kind {
             TargetKind::Partner => customers.div_ceil(PAGE_ROWS).max(1) as f64,
@@ -175,7 +175,7 @@ fn costs(customers: usize, profiles: usize, is_extra: bool) -> Vec<(&'static str
         },
         interval: entry.interval,
     };
-    let entries = collector::ALL.iter().filter(|entry| entry.is_extra == is_extra);
+    let entries = collector::ALL.iter().filter(|entry| entry.is_optional == is_optional);
     entries.map(|entry| (entry.name, cost(entry))).collect()
 }
 

@@ -207,7 +207,7 @@ fn environment(
             "true".to_owned(),
         ),
     ];
-    for extra in collector::ALL.iter().filter(|entry| entry.is_extra) {
+    for extra in collector::ALL.iter().filter(|entry| entry.is_optional) {
         let name = extra.name.to_uppercase();
         environment.push((format!("ELEMENTS_COLLECTORS__{name}__ENABLED"), "true".to_owned()));
     }

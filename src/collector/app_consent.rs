@@ -45,7 +45,7 @@ impl Collector for AppConsent {
     const NAME: &'static str = "app_consent";
     const ENDPOINT: Endpoint = Endpoint::AppConsent;
     const INTERVAL: Duration = Duration::from_secs(3600);
-    const IS_EXTRA: bool = true;
+    const IS_OPTIONAL: bool = true;
     const PRICE: Price = Price {
         requests: 2.0,
         of: "1 per tenant and product that it has",

@@ -61,7 +61,7 @@ impl Collector for Baselines {
     const NAME: &'static str = "baselines";
     const ENDPOINT: Endpoint = Endpoint::Baselines;
     const INTERVAL: Duration = Duration::from_secs(3600);
-    const IS_EXTRA: bool = true;
+    const IS_OPTIONAL: bool = true;
     const SCOPE_V3: &'static str = v3::scope::BASELINES;
     const ITEMS_OF: Option<&'static str> = Some(super::CUSTOMERS);
     type Target = Partner;
@@ -173,7 +173,7 @@ fn read(row: &Row<'_>, now: Timestamp) -> Option<(CustomerId, Baseline)> {
 fn past(row: &Row<'_>, names: Names, now: Timestamp) -> Option<Timestamp> {
     let at = row.timestamp(names)?;
     if at > now.plus(super::FUTURE_TOLERANCE) {
-        row.not_understood(names, "a time in the future");
+        row.invalid(names, "a time in the future");
         return None;
     }
     Some(at)

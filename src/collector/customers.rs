@@ -241,13 +241,13 @@ fn read_row(row: &Row<'_>, generation: Generation) -> Option<(CustomerId, Custom
     let tenants = row.list(TENANTS).filter(|_| is_listed_here);
     let lacks_tenants = is_listed_here && tenants.is_none();
     if lacks_tenants && row.has_any(TENANTS) {
-        row.not_understood(TENANTS, "no list");
+        row.invalid(TENANTS, "no list");
     }
     let tenants = tenants.map(|tenants| read_tenants(row, &tenants));
     let count = tenants.as_ref().map(|(named, nameless)| named.len() + nameless);
     let mut named_tenants = tenants.map(|(named, _)| named).unwrap_or_default();
     if named_tenants.len() > MAX_TENANTS {
-        row.not_understood(TENANTS, "more tenants than have series");
+        row.invalid(TENANTS, "more tenants than have series");
         named_tenants.truncate(MAX_TENANTS);
     }
     let customer = Customer {

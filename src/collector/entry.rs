@@ -39,8 +39,8 @@ pub struct Entry {
     pub items_of: Option<&'static str>,
     /// Name of the collector whose records list what to request, see [`Collector::FOLLOWS`].
     pub follows: Option<&'static str>,
-    /// Whether only some customers pay for its data, see [`Collector::IS_EXTRA`].
-    pub is_extra: bool,
+    /// Whether only some customers pay for its data, see [`Collector::IS_OPTIONAL`].
+    pub is_optional: bool,
     /// Estimated cost of a poll of one target.
     pub price: Price,
     scope_v1: &'static str,
@@ -71,7 +71,7 @@ impl Entry {
             follows_status: C::FOLLOWS_STATUS,
             items_of: C::ITEMS_OF,
             follows: C::FOLLOWS,
-            is_extra: C::IS_EXTRA,
+            is_optional: C::IS_OPTIONAL,
             price: C::PRICE,
             scope_v1: C::SCOPE_V1,
             scope_v3: C::SCOPE_V3,
@@ -104,7 +104,7 @@ impl Entry {
     /// Returns its permission in a generation; `None` if it does not support that generation.
     pub fn scope(&self, generation: Generation) -> Option<&'static str> {
         match generation {
-            Generation::V1 if self.is_extra => None,
+            Generation::V1 if self.is_optional => None,
             Generation::V1 => Some(self.scope_v1),
             Generation::V3 => Some(self.scope_v3),
         }
@@ -112,7 +112,7 @@ impl Entry {
 
     /// Whether an error means that the target lacks the service that the collector reads.
     pub fn says_unlicensed(&self, error: &Error) -> bool {
-        self.is_extra && is_refusal(error)
+        self.is_optional && is_refusal(error)
     }
 
     /// Polls a target.
@@ -200,7 +200,7 @@ async fn poll<C: Collector>(
     mut context: Context,
 ) -> Result<PollOutput, Failure> {
     let own = const { CollectorId::of(C::NAME) };
-    if C::IS_EXTRA && api.generation() == Generation::V1 {
+    if C::IS_OPTIONAL && api.generation() == Generation::V1 {
         return Err(Error::NotPermitted(C::SCOPE_V3).at(C::ENDPOINT));
     }
     context.memory = Some(Arc::clone(&memory));

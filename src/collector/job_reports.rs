@@ -106,7 +106,7 @@ impl Collector for JobReports {
     const NAME: &'static str = "job_reports";
     const ENDPOINT: Endpoint = Endpoint::JobReport;
     const INTERVAL: Duration = jobs::Jobs::INTERVAL;
-    const IS_EXTRA: bool = true;
+    const IS_OPTIONAL: bool = true;
     const PRICE: Price = Price {
         requests: 0.007,
         of: "1 per run that failed and 1000 objects, no more than 20",

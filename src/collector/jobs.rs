@@ -98,7 +98,7 @@ impl Collector for Jobs {
 
     fn is_quiet(record: &Record) -> bool {
         let mut listed = record.listed();
-        !listed.any(|module| module.history.newest().is_some_and(Run::is_under_way))
+        !listed.any(|module| module.history.newest().is_some_and(Run::is_in_progress))
     }
 
     fn question(settings: &Settings) -> Question {
@@ -218,7 +218,7 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<ParsedRow> {
     let modified = Moment::read(row, &["lastModifyTime", "lastModifiedTime"], now);
     let end = Moment::read(row, END, now);
     if start.past.is_some() && end.past.is_some() && end.past < start.past {
-        row.not_understood(END, "a time before the start");
+        row.invalid(END, "a time before the start");
     }
     let has_begun = start.past.is_some();
     let is_to_come = start.is_future() || end.is_future();
@@ -228,7 +228,7 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<ParsedRow> {
         Some(word) => word.resolve(has_begun),
         None if start.told.is_none() && end.told.is_none() => JobStatusWord::NotFinished.resolve(false),
         None => {
-            row.not_understood(&["status"], "nothing, of a run");
+            row.invalid(&["status"], "nothing, of a run");
             JobStatus::Unknown
         }
     };
@@ -336,7 +336,7 @@ impl Moment {
         let told = row.timestamp(names);
         let past = told.filter(|at| *at <= now.plus(super::FUTURE_TOLERANCE));
         if told.is_some() && past.is_none() {
-            row.not_understood(names, "a time in the future");
+            row.invalid(names, "a time in the future");
         }
         Self {
             told,

@@ -298,7 +298,7 @@ fn tenants(row: &Row<'_>) -> Vec<TenantId> {
     const NAMES: Names = &["tenantId"];
     let text = row.text(NAMES).unwrap_or_default();
     if text.bytes().filter(|byte| *byte == b',').count() >= MAX_TENANTS {
-        row.not_understood(NAMES, "a list without end");
+        row.invalid(NAMES, "a list without end");
         return Vec::new();
     }
     text.split(',').filter_map(TenantId::parse).collect()

@@ -199,7 +199,7 @@ fn last_run(row: &Row<'_>, now: Timestamp) -> Option<Timestamp> {
     const NAMES: Names = &["lastRunTime"];
     let last_run = row.timestamp(NAMES)?;
     if last_run > now.plus(super::FUTURE_TOLERANCE) {
-        row.not_understood(NAMES, "a time in the future");
+        row.invalid(NAMES, "a time in the future");
         return None;
     }
     Some(last_run)

@@ -95,7 +95,7 @@ impl Collector for Ransomware {
     const NAME: &'static str = "ransomware";
     const ENDPOINT: Endpoint = Endpoint::Ransomware;
     const INTERVAL: Duration = Duration::from_secs(3600);
-    const IS_EXTRA: bool = true;
+    const IS_OPTIONAL: bool = true;
     const PRICE: Price = Price {
         requests: 1.0,
         of: "1 per tenant",

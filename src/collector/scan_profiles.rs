@@ -282,7 +282,7 @@ fn containers(row: &Row<'_>) -> BTreeMap<Cow<'static, str>, u32> {
             .and_then(|container| container.named(&["objectType"], domain::object_type));
         match object_type {
             Some(object_type) => *counts.entry(object_type).or_default() += 1,
-            None => row.not_understood(NAMES, "a container without an object type"),
+            None => row.invalid(NAMES, "a container without an object type"),
         }
     }
     counts

@@ -57,7 +57,7 @@ impl Collector for TenantSeats {
     const NAME: &'static str = "tenant_seats";
     const ENDPOINT: Endpoint = Endpoint::TenantSeats;
     const INTERVAL: Duration = Duration::from_secs(6 * 3600);
-    const IS_EXTRA: bool = true;
+    const IS_OPTIONAL: bool = true;
     const PRICE: Price = Price {
         requests: 1.0,
         of: "1 per customer and type of tenant",

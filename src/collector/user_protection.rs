@@ -34,7 +34,7 @@ impl Collector for UserProtection {
     const NAME: &'static str = "user_protection";
     const ENDPOINT: Endpoint = Endpoint::Users;
     const INTERVAL: Duration = Duration::from_secs(12 * 3600);
-    const IS_EXTRA: bool = true;
+    const IS_OPTIONAL: bool = true;
     const PRICE: Price = Price {
         requests: 1.0,
         of: "1 per tenant and 100 users",

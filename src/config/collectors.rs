@@ -70,7 +70,7 @@ impl Collector {
             false if name == collector::CUSTOMERS => {
                 Err(field.invalid("cannot be disabled: every other collector needs it; expected true"))
             }
-            true if entry.is_extra && read_version(layers)? == Version::V1 => {
+            true if entry.is_optional && read_version(layers)? == Version::V1 => {
                 Err(field.invalid("needs the second generation of the API; expected false, or api.version: v3 or auto"))
             }
             enabled => Ok(enabled),

@@ -66,7 +66,7 @@ pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
         let path = |key: &str| spelled(format!("collectors.{}.{key}", entry.name));
         let default = spelled(humantime::format_duration(entry.interval).to_string());
         [
-            enabled(path("enabled"), !entry.is_extra),
+            enabled(path("enabled"), !entry.is_optional),
             interval(path("interval"), default),
             stale_after(path("stale_after")),
         ]

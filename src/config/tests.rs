@@ -417,7 +417,7 @@ fn nested_aliases_are_rejected_before_expansion() {
 
 #[test]
 fn collectors_of_v3_are_rejected_with_v1() {
-    for entry in crate::collector::ALL.iter().filter(|entry| entry.is_extra) {
+    for entry in crate::collector::ALL.iter().filter(|entry| entry.is_optional) {
         let name = entry.name;
         let yaml = |version: &str| {
             format!("{CREDENTIALS}api: {{version: {version}}}\ncollectors: {{{name}: {{enabled: true}}}}\n")

@@ -112,7 +112,7 @@ impl Run {
     }
 
     /// Returns whether the run is queued, or has started and not ended.
-    pub fn is_under_way(&self) -> bool {
+    pub fn is_in_progress(&self) -> bool {
         matches!(self.status, JobStatus::Pending | JobStatus::Running) || self.start.is_some() && !self.has_ended()
     }
 }

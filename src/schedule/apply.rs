@@ -125,7 +125,7 @@ impl Scheduler {
     /// be a day away.
     fn bring_forward_unlicensed(&mut self) {
         let now = self.now();
-        for collector in ids().filter(|collector| collector.entry().is_extra) {
+        for collector in ids().filter(|collector| collector.entry().is_optional) {
             let targets: Vec<Target> = self.queue.targets(collector).cloned().collect();
             for target in targets {
                 if self.store.unlicensed_at(collector, &target).is_some() {

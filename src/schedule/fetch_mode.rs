@@ -54,7 +54,7 @@ impl Scheduler {
     pub(super) fn falls_back_to_per_customer(&self, due: &Due, result: &Result<(), PollError>) -> bool {
         let refused = result.as_ref().err().is_some_and(PollError::is_forbidden);
         let named = self.uses_v1() && !self.config.customer_ids.is_empty();
-        if due.collector.entry().is_extra {
+        if due.collector.entry().is_optional {
             return false;
         }
         let possible = due.collector != CollectorId::CUSTOMERS || !self.config.fallback_ids.is_empty();

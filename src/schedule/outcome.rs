@@ -9,7 +9,7 @@ use super::fetch_mode::FetchMode;
 use super::poll_error::PollError;
 use super::queue::{self, Due, Moment, Urgency};
 use super::{Outcome, Scheduler, wall_clock};
-use crate::api::auth::REFUSAL_LIFE;
+use crate::api::auth::DENIAL_LIFETIME;
 use crate::api::{Error, Observer as _};
 use crate::collector::{CollectorId, Customer, PollOutput, Record, RenderedRecord, Target, TargetKind, ids};
 use crate::domain::{CustomerId, TenantId};
@@ -124,7 +124,7 @@ impl Scheduler {
                 if let PollError::Shrunk(_) = error {
                     now.saturating_add(DOUBT_RECHECK.min(interval))
                 } else if error.missing_permission().is_some() {
-                    now.saturating_add(interval.min(REFUSAL_LIFE))
+                    now.saturating_add(interval.min(DENIAL_LIFETIME))
                 } else {
                     let refused = match error.api() {
                         Some(Error::Unavailable(wait)) => Some(*wait),
@@ -194,7 +194,7 @@ impl Scheduler {
         let mut incomplete = output.incomplete.take();
         let entry = due.collector.entry();
         // One empty response does not remove the data; it expires if more follow.
-        if entry.is_extra
+        if entry.is_optional
             && incomplete.is_none()
             && output.records.is_empty()
             && self.store.is_known(due.collector, &due.target, wall_clock())
@@ -309,7 +309,7 @@ impl Scheduler {
             return;
         }
         match missing {
-            Some(_) if self.uses_v1() && due.collector.entry().is_extra => warn!(
+            Some(_) if self.uses_v1() && due.collector.entry().is_optional => warn!(
                 collector = due.collector.name(),
                 "collector disabled: it needs API v3, but the registration is for v1"
             ),
@@ -337,7 +337,7 @@ impl Scheduler {
     pub(super) fn watch_permissions(&mut self) {
         let now = self.now();
         for collector in ids()
-            .filter(|id| id.entry().is_extra && self.is_enabled(*id))
+            .filter(|id| id.entry().is_optional && self.is_enabled(*id))
             .collect::<Vec<_>>()
         {
             let generation = self.config.client.generation();

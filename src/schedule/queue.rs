@@ -129,7 +129,7 @@ impl Default for Queue {
         Self {
             lines: PerCollector::from_fn(|collector| {
                 let entry = collector.entry();
-                Line::new(match (entry.is_extra, entry.follows) {
+                Line::new(match (entry.is_optional, entry.follows) {
                     (false, _) => None,
                     (true, None) => Some(Tier::Extra),
                     (true, Some(_)) => Some(Tier::Last),

@@ -119,7 +119,7 @@ fn run_with(extras: Extras, order: Order, customers: u32, rate: f64, length: Dur
         let path = [collector.position(), n].map(|part| u64::try_from(part).unwrap());
         fastrand::Rng::with_seed(path.iter().fold(*round, |seed, part| seed * 1_000_003 + part)).f64()
     };
-    for collector in collector::ids().filter(|id| id.entry().is_extra && extras == Extras::On) {
+    for collector in collector::ids().filter(|id| id.entry().is_optional && extras == Extras::On) {
         let interval = collector.entry().interval;
         queue.set_patience(collector, Patience::new(interval, 3 * interval));
         let partner = [Target::Partner];
@@ -149,7 +149,7 @@ fn run_with(extras: Extras, order: Order, customers: u32, rate: f64, length: Dur
             now = queue.next_due_after(now).unwrap();
             continue;
         };
-        if due.collector.entry().is_extra {
+        if due.collector.entry().is_optional {
             let n = number.get(&due.target).copied().unwrap_or_default();
             let requests = match due.collector.name() {
                 "job_reports" if world.has_failed(n, now) && !std::mem::replace(reported.get_mut(n).unwrap(), true) => {

@@ -167,7 +167,7 @@ impl Inner {
                 known.filter(|id| !records.contains_key(*id)).cloned().collect()
             }
         };
-        let decides_twice = complete && *target == Target::Partner && collector.entry().is_extra;
+        let decides_twice = complete && *target == Target::Partner && collector.entry().is_optional;
         let (removed, absent): (Vec<CustomerId>, Vec<CustomerId>) = missing
             .into_iter()
             .partition(|id| !decides_twice || collected.absent_once.contains(id));

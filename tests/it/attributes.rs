@@ -67,7 +67,7 @@ fn ids(text: &str) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn attributes_are_labels_and_follow_their_file() {
     let site = Site::start("customer,tier,team\n*,bronze,\n").await;
-    let program = Program::watching(&site.partner.base, &["jobs"], &site.settings()).await;
+    let program = Program::start_collectors(&site.partner.base, &["jobs"], &site.settings()).await;
     let text = program
         .until("all have a tier", |text| value(text, WITHOUT) == Some(0.0))
         .await;
@@ -155,7 +155,7 @@ async fn bad_file_of_attributes_at_the_start_ends_with_78() {
     let site = Site::start("customer,tier\n[a,gold\nb,x,y\n").await;
     for command in [&[][..], &["check"], &["once"], &["customers"]] {
         let output = Program::spawn(quick(&site.partner.base, &site.settings()), command)
-            .ended()
+            .wait()
             .await;
         assert_eq!(output.code, Some(78), "{command:?}");
         let said = output.stderr;
@@ -170,7 +170,7 @@ async fn bad_file_of_attributes_at_the_start_ends_with_78() {
 async fn listed_customers_are_a_file_of_attributes() {
     let site = Site::start("customer,tier\nnobody,gold\n").await;
     let list = |output: &'static str| {
-        Program::spawn(quick(&site.partner.base, &site.settings()), &["customers", output]).ended()
+        Program::spawn(quick(&site.partner.base, &site.settings()), &["customers", output]).wait()
     };
     let csv = list("--output=csv").await;
     assert_eq!(csv.code, Some(0), "{}", csv.stderr);
@@ -186,7 +186,7 @@ async fn listed_customers_are_a_file_of_attributes() {
     // It can be used as it is, and counts nobody before it is filled in.
     site.write(&csv.stdout);
     let check = Program::spawn(quick(&site.partner.base, &site.settings()), &["check"])
-        .ended()
+        .wait()
         .await;
     assert!(
         check
@@ -199,7 +199,7 @@ async fn listed_customers_are_a_file_of_attributes() {
     assert!(check.stdout.contains(&format!("  {id} (")));
     site.write(&format!("id,tier\n{id},gold\n"));
     let check = Program::spawn(quick(&site.partner.base, &site.settings()), &["check", "--output=json"])
-        .ended()
+        .wait()
         .await;
     assert_eq!(
         check.stdout.matches("\"organization\"").count(),

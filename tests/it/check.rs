@@ -82,7 +82,9 @@ async fn check_reports_hosts_clock_permissions_and_endpoints() {
 async fn colours_are_for_terminals_and_json_for_programs() {
     let partner = partner().await;
     // Including the collectors that are off by default.
-    let extras = elements_exporter::collector::ALL.iter().filter(|entry| entry.is_extra);
+    let extras = elements_exporter::collector::ALL
+        .iter()
+        .filter(|entry| entry.is_optional);
     let extras = extras.map(|entry| format!("ELEMENTS_COLLECTORS__{}__ENABLED", entry.name.to_uppercase()));
     let extras: Vec<String> = extras.collect();
     let switches = extras.iter().map(|switch| (switch.as_str(), "true"));

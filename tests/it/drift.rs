@@ -225,7 +225,9 @@ async fn exposition_matches_the_catalogue() {
         (run.id, run.name, run.status, run.failed) = ("EIB1".to_owned(), "Board".to_owned(), 4, 1);
         run.end = run.end.or(Some(1_760_000_000));
     });
-    let extras = elements_exporter::collector::ALL.iter().filter(|entry| entry.is_extra);
+    let extras = elements_exporter::collector::ALL
+        .iter()
+        .filter(|entry| entry.is_optional);
     let extras = extras.map(|entry| format!("ELEMENTS_COLLECTORS__{}__ENABLED", entry.name.to_uppercase()));
     let extras: Vec<String> = extras.collect();
     let directory = tempfile::tempdir().unwrap();

@@ -546,7 +546,7 @@ async fn tenants_leave_and_join_with_the_customer_list() {
         .map(|(name, value)| (name.as_str(), *value))
         .collect();
     more.push(("ELEMENTS_COLLECTORS__APP_CONSENT__PRODUCTS", "Office365Backup"));
-    let program = Program::watching(&canned.base, &[], &more).await;
+    let program = Program::start_collectors(&canned.base, &[], &more).await;
     let of = |text: &str, tenant: &str| -> Vec<String> {
         let named = format!(r#"tenant_id="{tenant}""#);
         let lines = text
@@ -656,11 +656,11 @@ async fn lacking_services_are_remembered_across_a_restart() {
         let seen = canned.seen();
         seen.iter().filter(|seen| seen.line.contains(RANSOMWARE)).count()
     };
-    let program = Program::watching(&canned.base, &[], &more).await;
+    let program = Program::start_collectors(&canned.base, &[], &more).await;
     program.until("it lacks the service", unlicensed).await;
     program.terminate().await;
     let before = asked();
-    let program = Program::watching(&canned.base, &[], &more).await;
+    let program = Program::start_collectors(&canned.base, &[], &more).await;
     let lists = || {
         let seen = canned.seen();
         seen.iter()
@@ -687,7 +687,7 @@ async fn revoked_permission_is_not_a_lacking_service() {
         .handle
         .set_faults(vec![Fault::new("*/ransomware-detection", refused)]);
     let on = [("ELEMENTS_COLLECTORS__RANSOMWARE__ENABLED", "true")];
-    let program = Program::watching(&partner.base, &["jobs"], &on).await;
+    let program = Program::start_collectors(&partner.base, &["jobs"], &on).await;
     program
         .until("all lack the service", |text| {
             value(text, &state("ransomware", "unlicensed")) == Some(3.0)
@@ -722,7 +722,7 @@ async fn job_reports_that_are_enabled_by_a_reload_are_read_at_once() {
         "--config.file",
         file.to_str().unwrap(),
     ];
-    let program = Program::listening(variables, &arguments).await;
+    let program = Program::start_with(variables, &arguments).await;
     program
         .until("all jobs are read", |text| {
             crate::harness::fresh(text, "jobs") == Some(14.0)

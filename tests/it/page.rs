@@ -125,7 +125,9 @@ async fn front_page_starts_with_customers_and_refreshes() {
             "[...document.querySelectorAll('#exporter tbody th')].map((head) => head.innerText + ' ' + \
              head.parentElement.children[1].innerText + ' ' + head.parentElement.children[4].innerText)",
         );
-        let expected = elements_exporter::collector::ALL.iter().filter(|entry| !entry.is_extra);
+        let expected = elements_exporter::collector::ALL
+            .iter()
+            .filter(|entry| !entry.is_optional);
         let expected: Vec<String> = expected.map(|entry| format!("{} granted 5", entry.name)).collect();
         assert_eq!(collectors, json!(expected));
         for link in ["metrics", "dashboards/", "rules/", "runbooks/"] {

@@ -181,7 +181,7 @@ async fn port_in_use_ends_with_1_and_is_reported() {
     let address = taken.local_addr().unwrap().to_string();
     let variables = environment("http://127.0.0.1:1", &[]);
     let flag = format!("--web.listen-address={address}");
-    let output = Program::spawn(variables, &[&flag]).ended().await;
+    let output = Program::spawn(variables, &[&flag]).wait().await;
     assert_eq!(output.code, Some(1));
     assert!(output.stderr.contains(&address), "{}", output.stderr);
 }
@@ -315,7 +315,7 @@ async fn core_dumps_are_disabled() {
         );
     }
     program.signal("ABRT");
-    let status = program.ended().await.status;
+    let status = program.wait().await.status;
     assert!(status.signal().is_some() && !status.core_dumped(), "{status:?}");
 }
 
@@ -396,7 +396,7 @@ async fn check_reports_a_missing_permission_with_advice() {
     let partner = partner().await;
     let scopes = ["customers", "license", "jobs", "cbprotected"].map(|name| format!("elements.{name}.read.all"));
     partner.handle.set_scopes(scopes.into());
-    let output = Program::spawn(quick(&partner.base, &[]), &["check"]).ended().await;
+    let output = Program::spawn(quick(&partner.base, &[]), &["check"]).wait().await;
     let report = output.stdout;
     assert_eq!(output.code, Some(1), "{report}");
     let line = report.lines().find(|line| line.starts_with("scan_profiles")).unwrap();
@@ -426,7 +426,7 @@ async fn check_reports_a_missing_permission_with_advice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn once_prints_one_full_poll_and_its_code_is_the_result() {
     let partner = partner().await;
-    let once = || Program::spawn(quick(&partner.base, &[]), &["once"]).ended();
+    let once = || Program::spawn(quick(&partner.base, &[]), &["once"]).wait();
     let output = once().await;
     let text = output.stdout;
     assert_eq!(output.code, Some(0));

@@ -105,7 +105,7 @@ impl Reloading {
         let file = directory.path().join("elements.yml");
         std::fs::write(&file, wanted.yaml(&partner.base)).unwrap();
         let flag = format!("--config.file={}", file.display());
-        let program = Program::listening(Vec::new(), &["--web.listen-address=127.0.0.1:0", &flag, started_with]).await;
+        let program = Program::start_with(Vec::new(), &["--web.listen-address=127.0.0.1:0", &flag, started_with]).await;
         Self {
             program,
             partner,

@@ -108,7 +108,7 @@ async fn each_run_is_logged_once_over_restarts_and_a_crash() {
         let lines = logged(&program, "EIB-second").await;
         assert_eq!(lines.len(), 1, "{lines:?}");
         program.signal("KILL");
-        program.ended().await;
+        program.wait().await;
 
         let program = exporter(&partner, version, &[], &with_state).await;
         add_run(&partner, "EIB-third");
@@ -182,7 +182,7 @@ async fn json_has_the_counts_as_numbers() {
         events.find_map(|event| event["address"].as_str().map(ToOwned::to_owned))
     })
     .await;
-    program.is_at(&address);
+    program.set_address(&address);
     program
         .until("jobs are read", |text| fresh(text, "jobs") == Some(2.0))
         .await;

@@ -120,7 +120,7 @@ pub(crate) fn samples() -> Vec<Sample> {
             (path, value, Box::new(took_effect))
         };
         // The customer list cannot be disabled, because every other collector needs it.
-        let enabled = if entry.is_extra || entry.name == collector::CUSTOMERS {
+        let enabled = if entry.is_optional || entry.name == collector::CUSTOMERS {
             of("enabled", "true", |collector| collector.enabled)
         } else {
             of("enabled", "false", |collector| !collector.enabled)

@@ -61,16 +61,16 @@ fn run_in_progress_does_not_hide_the_failure_before_it() {
     assert_eq!(history.newest_ended().unwrap().status, Failed);
     assert_eq!(history.last_success(), at(1));
     assert_eq!(history.consecutive_failures(), 1);
-    assert!(history.newest().unwrap().is_under_way());
+    assert!(history.newest().unwrap().is_in_progress());
     history.absorb(vec![run("c", Finished, 48, Some(49))]);
-    assert!(!history.newest().unwrap().is_under_way());
+    assert!(!history.newest().unwrap().is_in_progress());
 }
 
 #[test]
 fn module_that_never_ran_is_not_under_way() {
     let mut history = History::default();
     history.absorb(vec![placeholder(NotStarted)]);
-    assert!(!history.newest().unwrap().is_under_way());
+    assert!(!history.newest().unwrap().is_in_progress());
 }
 
 /// Returns a run without any time, as parsed at `seen`.

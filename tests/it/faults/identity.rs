@@ -175,7 +175,7 @@ async fn missing_permission_is_named() {
     partner
         .handle
         .set_scopes(vec!["elements.customers.read.all".to_owned()]);
-    let program = Program::watching(&partner.base, &["jobs"], &[]).await;
+    let program = Program::start_collectors(&partner.base, &["jobs"], &[]).await;
     program
         .until("jobs are off", |text| {
             value(text, "elements_exporter_collector_permitted{collector=\"jobs\"}") == Some(0.0)
@@ -561,7 +561,7 @@ async fn key_of_another_certificate_is_a_configuration_error() {
         "ELEMENTS_AUTH__PRIVATE_KEY_FILE",
         &fixture("credentials/other-key.pem"),
     );
-    let output = Program::spawn(variables, &[]).ended().await;
+    let output = Program::spawn(variables, &[]).wait().await;
     assert_eq!(output.code, Some(78), "{}", output.stderr);
     assert!(output.stderr.contains("auth.certificate_file"), "{}", output.stderr);
     assert!(partner.handle.requests().is_empty());

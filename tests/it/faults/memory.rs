@@ -82,7 +82,7 @@ async fn settled(program: &Program) -> String {
 #[tokio::test]
 async fn gzip_bomb_takes_two_bodies_at_most() {
     let partner = start(still(1)).await;
-    let program = Program::watching(&partner.base, &[], &[("ELEMENTS_API__TIMEOUT", "10m")]).await;
+    let program = Program::start_collectors(&partner.base, &[], &[("ELEMENTS_API__TIMEOUT", "10m")]).await;
     let before = settled(&program).await;
     let bomb = FaultKind::GzipBomb { bytes: 10 << 30 };
     partner.handle.set_faults(vec![Fault::new(CUSTOMERS_V3, bomb).times(1)]);
@@ -131,7 +131,7 @@ async fn endless_body_is_stopped_by_time_or_by_size() {
     ];
     for (case, bytes, pause, reason, timeout, bound) in cases {
         let base = endless(bytes, pause).await;
-        let program = Program::watching(&base, &[], &[("ELEMENTS_API__TIMEOUT", timeout)]).await;
+        let program = Program::start_collectors(&base, &[], &[("ELEMENTS_API__TIMEOUT", timeout)]).await;
         let counter = errors("customers", reason);
         program.until(&counter, |text| value(text, &counter) >= Some(1.0)).await;
         assert_peak(&program, bound, case);
@@ -187,7 +187,7 @@ async fn list_of_a_million_pages_takes_what_one_list_may() {
     for (case, generation, reason, list) in cases {
         let endless = Arc::new(AtomicBool::new(false));
         let server = turning(list, &endless).await;
-        let program = Program::watching(&server.base, &[], &[("ELEMENTS_API__VERSION", generation)]).await;
+        let program = Program::start_collectors(&server.base, &[], &[("ELEMENTS_API__VERSION", generation)]).await;
         let before = settled(&program).await;
         endless.store(true, Ordering::SeqCst);
         refused(&program, &before, reason).await;
@@ -208,7 +208,7 @@ async fn body_of_millions_of_rows_takes_no_multiple_of_its_size() {
     ] {
         let large = Arc::new(AtomicBool::new(false));
         let server = turning(Box::new(move |_| answer(200, body.clone())), &large).await;
-        let program = Program::watching(&server.base, &[], &[V1]).await;
+        let program = Program::start_collectors(&server.base, &[], &[V1]).await;
         let before = settled(&program).await;
         large.store(true, Ordering::SeqCst);
         if reason.is_empty() {
@@ -250,7 +250,7 @@ async fn list_of_fifty_thousand_customers_is_monitored() {
         ("ELEMENTS_API__REQUESTS_PER_SECOND", "50"),
         ("ELEMENTS_API__TIMEOUT", "10m"),
     ];
-    let program = Program::watching(&server.base, &["jobs"], &more).await;
+    let program = Program::start_collectors(&server.base, &["jobs"], &more).await;
     settled(&program).await;
     many.store(true, Ordering::SeqCst);
     // The first customer is missing, so a second list must confirm the first. The polls of the new customers are due
@@ -302,7 +302,7 @@ async fn fifty_thousand_runs_of_one_module_are_counted_once() {
         _ => answer(200, jobs.clone()),
     })
     .await;
-    let program = Program::watching(&server.base, &["jobs"], &[V1, ("ELEMENTS_API__TIMEOUT", "10m")]).await;
+    let program = Program::start_collectors(&server.base, &["jobs"], &[V1, ("ELEMENTS_API__TIMEOUT", "10m")]).await;
     let first = settled(&program).await;
     let last = last_success("jobs", "c-0");
     let again = program
@@ -339,7 +339,7 @@ async fn name_of_a_megabyte_is_truncated_everywhere() {
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()))
         .collect();
-    let program = Program::watching(&partner.base, &super::COLLECTORS, &more).await;
+    let program = Program::start_collectors(&partner.base, &super::COLLECTORS, &more).await;
     let text = settled(&program).await;
     assert!(text.lines().all(|line| line.len() < 16 * 1024));
     assert_peak(&program, IDLE_MIB, "names of a megabyte");

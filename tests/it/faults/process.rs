@@ -241,7 +241,7 @@ async fn stop_during_requests_is_clean_and_saves_the_state() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("state");
     let partner = start(still(3)).await;
-    let program = Program::listening(with_state(&partner.base, &file), &ARGUMENTS).await;
+    let program = Program::start_with(with_state(&partner.base, &file), &ARGUMENTS).await;
     let known = program.until("every poll succeeded", is_settled).await;
     partner.handle.set_faults(vec![Fault::new(JOBS_V3, FaultKind::Hang)]);
     partner.handle.clear_requests();
@@ -273,17 +273,17 @@ async fn kill_at_any_time_leaves_a_complete_state() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("state");
     let partner = start(still(3)).await;
-    let program = Program::listening(with_state(&partner.base, &file), &ARGUMENTS).await;
+    let program = Program::start_with(with_state(&partner.base, &file), &ARGUMENTS).await;
     program.until("every poll succeeded", is_settled).await;
     program.terminate().await;
     let whole = fs::read(&file).unwrap();
     for _ in 0..3 {
-        let program = Program::listening(with_state(&partner.base, &file), &ARGUMENTS).await;
+        let program = Program::start_with(with_state(&partner.base, &file), &ARGUMENTS).await;
         program.until("it runs", is_settled).await;
         // The stop causes a save, and the kill interrupts it.
         program.signal("TERM");
         program.signal("KILL");
-        program.ended().await;
+        program.wait().await;
         let again = Exporter::load(with_state(&nowhere(), &file)).await;
         assert_eq!(number(&again.metrics().await, LOADED), 1.0);
         again.stop().await;
@@ -342,7 +342,7 @@ async fn failed_saves_are_counted_and_logged_once() {
     let file = directory.path().join("state");
     fs::create_dir(directory.path().join("state.new")).unwrap();
     let partner = start(still(2)).await;
-    let program = Program::listening(with_state(&partner.base, &file), &ARGUMENTS).await;
+    let program = Program::start_with(with_state(&partner.base, &file), &ARGUMENTS).await;
     program
         .until("a save fails", |text| {
             value(text, "elements_exporter_state_save_failures_total") >= Some(1.0) && is_settled(text)
@@ -364,7 +364,7 @@ async fn port_in_use_is_reported_with_its_address() {
     let address = taken.local_addr().unwrap().to_string();
     let flag = format!("--web.listen-address={address}");
     let output = Program::spawn(every_second(&nowhere(), &[], &[]), &[flag.as_str()])
-        .ended()
+        .wait()
         .await;
     assert_eq!(output.code, Some(1), "{}", output.stderr);
     assert!(output.stderr.contains(&address), "{}", output.stderr);
@@ -409,7 +409,7 @@ async fn reload_of_an_invalid_configuration_changes_nothing() {
 #[tokio::test]
 async fn repeated_failure_is_logged_with_growing_pauses() {
     let partner = start(still(2)).await;
-    let program = Program::watching(&partner.base, &["jobs"], &[]).await;
+    let program = Program::start_collectors(&partner.base, &["jobs"], &[]).await;
     program.until("every poll succeeded", is_settled).await;
     partner
         .handle
@@ -478,7 +478,7 @@ async fn secrets_and_addresses_are_in_no_output() {
         "--log.level=trace",
         "--web.enable-lifecycle",
     ];
-    let program = Program::listening(variables, &arguments).await;
+    let program = Program::start_with(variables, &arguments).await;
     let mut reported = Vec::new();
     reported.push(program.until("every poll succeeded", is_settled).await);
     let elsewhere = format!("{}/?from=canary@owner.example", nowhere());
@@ -588,7 +588,7 @@ async fn too_few_descriptors_at_start_are_an_error() {
         })
         .await;
         program.signal("TERM");
-        let output = program.ended().await;
+        let output = program.wait().await;
         assert!(
             matches!(output.code, Some(0 | 1 | 127)),
             "{descriptors}: {:?}: {}",

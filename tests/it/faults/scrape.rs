@@ -384,7 +384,7 @@ async fn half_closed_tls_client_gets_its_complete_response() {
 #[tokio::test]
 async fn disconnected_clients_leave_nothing_behind() {
     let partner = start(still(40)).await;
-    let program = Program::watching(&partner.base, &["jobs"], &[]).await;
+    let program = Program::start_collectors(&partner.base, &["jobs"], &[]).await;
     program.until("every poll succeeded", is_settled).await;
     let open = |program: &Program| std::fs::read_dir(format!("/proc/{}/fd", program.id())).unwrap().count();
     let before = open(&program);
@@ -408,7 +408,9 @@ async fn disconnected_clients_leave_nothing_behind() {
 async fn exhausted_descriptors_are_logged_at_start_and_end() {
     let variables = every_second(&nowhere(), &[], &[]);
     let arguments = ["--web.listen-address=127.0.0.1:0", "--log.level=info"];
-    let program = Program::limited("-n 48", variables, &arguments).listens().await;
+    let program = Program::limited("-n 48", variables, &arguments)
+        .wait_until_listening()
+        .await;
     let mut held = Vec::new();
     for _ in 0..96 {
         held.push(TcpStream::connect(program.address()).await.unwrap());

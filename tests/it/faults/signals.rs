@@ -63,7 +63,7 @@ async fn reload_during_the_start_waits_for_it() {
     program.signal("HUP");
     (&reading).write_all(b"rpo:\n  default: 26h\n").unwrap();
     drop(reading);
-    let program = program.listens().await;
+    let program = program.wait_until_listening().await;
     config.give().await;
     eventually("it is reloaded", || async {
         program.stderr().contains("configuration reloaded").then_some(())
@@ -79,13 +79,13 @@ async fn stop_during_the_start_or_a_reload_is_clean() {
         let program = Program::spawn(every_second(&nowhere(), &[], &[]), &[LISTEN, &config.flag()]);
         let _reading = config.opened().await;
         program.signal(signal);
-        let output = program.ended().await;
+        let output = program.wait().await;
         assert_eq!(output.code, Some(0), "{signal}: {}", output.stderr);
     }
     let config = HeldConfig::new();
     let program = Program::spawn(every_second(&nowhere(), &[], &[]), &[LISTEN, &config.flag()]);
     config.give().await;
-    let program = program.listens().await;
+    let program = program.wait_until_listening().await;
     program.signal("HUP");
     let _reading = config.opened().await;
     let output = program.terminate().await;
@@ -102,7 +102,7 @@ async fn hangup_ends_no_command() {
         (&reading).write_all(b"rpo:\n  default: 26h\n").unwrap();
         drop(reading);
         // The partner is unreachable.
-        assert_eq!(program.ended().await.code, Some(1), "{command}");
+        assert_eq!(program.wait().await.code, Some(1), "{command}");
         let program = Program::spawn(every_second(&nowhere(), &[], &[]), &[command, &config.flag()]);
         let _reading = config.opened().await;
         assert_eq!(program.terminate().await.code, Some(1), "{command}");
@@ -150,7 +150,7 @@ async fn service_manager_is_notified_of_start_reload_and_stop() {
     let partner = start(still(2)).await;
     let mut variables = every_second(&partner.base, &["jobs"], &[]);
     set(&mut variables, "NOTIFY_SOCKET", path.to_str().unwrap());
-    let program = Program::listening(variables, &[LISTEN]).await;
+    let program = Program::start_with(variables, &[LISTEN]).await;
     let next = || tokio::task::block_in_place(|| received(&socket));
     assert_eq!(next(), ["READY=1"]);
     program.until("it answers", is_settled).await;
@@ -161,5 +161,5 @@ async fn service_manager_is_notified_of_start_reload_and_stop() {
     assert_eq!(next(), ["READY=1"]);
     program.signal("TERM");
     assert_eq!(next(), ["STOPPING=1"]);
-    assert_eq!(program.ended().await.code, Some(0));
+    assert_eq!(program.wait().await.code, Some(0));
 }

@@ -67,7 +67,7 @@ async fn soak(ticks: u64, seed: u64) {
         ..still(CUSTOMERS)
     })
     .await;
-    let v1 = Program::listening(settings(&partner.base, "v1"), &["--web.listen-address=127.0.0.1:0"]).await;
+    let v1 = Program::start_with(settings(&partner.base, "v1"), &["--web.listen-address=127.0.0.1:0"]).await;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

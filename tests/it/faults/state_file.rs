@@ -56,7 +56,7 @@ async fn state_path_of_another_file_ends_with_78() {
     ] {
         for command in [&ARGUMENTS[..], &["check"], &["once"]] {
             let program = Program::spawn(with_state(&nowhere(), &path(name)), command);
-            let output = program.ended().await;
+            let output = program.wait().await;
             assert_eq!(output.code, Some(78), "{name} {command:?}: {}", output.stderr);
             let named = output.stderr.contains("state.file: ") && output.stderr.contains(path(name).to_str().unwrap());
             assert!(named, "{}", output.stderr);
@@ -79,7 +79,7 @@ async fn links_are_followed_to_the_file_that_is_replaced() {
     symlink("volume/first", directory.path().join("second")).unwrap();
     let partner = start(still(2)).await;
     for _ in 0..2 {
-        let program = Program::listening(with_state(&partner.base, &file), &ARGUMENTS).await;
+        let program = Program::start_with(with_state(&partner.base, &file), &ARGUMENTS).await;
         let text = program.until("every poll succeeded", is_settled).await;
         assert_eq!(number(&text, LOADED), 1.0);
         let output = program.terminate().await;
@@ -99,7 +99,7 @@ async fn state_file_replaced_by_something_else_is_kept() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("state");
     let partner = start(still(2)).await;
-    let program = Program::listening(with_state(&partner.base, &file), &ARGUMENTS).await;
+    let program = Program::start_with(with_state(&partner.base, &file), &ARGUMENTS).await;
     program
         .until("it is saved", |text| is_settled(text) && file.is_file())
         .await;
@@ -138,7 +138,7 @@ async fn failed_save_leaves_nothing_behind() {
     let file = directory.path().join("state");
     let partner = start(still(20)).await;
     let program = Program::limited("-f 16", with_state(&partner.base, &file), &ARGUMENTS)
-        .listens()
+        .wait_until_listening()
         .await;
     program
         .until("a save fails", |text| {
@@ -157,25 +157,25 @@ async fn exporters_never_share_a_state_file() {
     let link = directory.path().join("link");
     symlink("state", &link).unwrap();
     let partner = start(still(2)).await;
-    let first = Program::listening(with_state(&partner.base, &file), &ARGUMENTS).await;
+    let first = Program::start_with(with_state(&partner.base, &file), &ARGUMENTS).await;
     first
         .until("it is saved", |text| is_settled(text) && file.is_file())
         .await;
     for path in [&file, &link] {
         let second = Program::spawn(with_state(&partner.base, path), &ARGUMENTS);
-        let output = second.ended().await;
+        let output = second.wait().await;
         assert_eq!(output.code, Some(78), "{}", output.stderr);
         let holder = format!("in use by process {}", first.id());
         assert!(output.stderr.contains(&holder), "{}", output.stderr);
     }
     // Checking the configuration of a running exporter is allowed.
     let check = Program::spawn(with_state(&partner.base, &file), &["check"]);
-    assert_ne!(check.ended().await.code, Some(78));
+    assert_ne!(check.wait().await.code, Some(78));
     let text = first.until("it continues", is_settled).await;
     assert_eq!(value(&text, FAILURES).unwrap_or_default(), 0.0);
     // The next start removes the leftover of a kill during a save; the lock ends with the process.
     first.signal("KILL");
-    first.ended().await;
+    first.wait().await;
     fs::write(directory.path().join("state.new"), "{\"state\":{\"for").unwrap();
     let third = Exporter::load(with_state(&nowhere(), &file)).await;
     assert_eq!(number(&third.metrics().await, LOADED), 1.0);
@@ -194,7 +194,7 @@ async fn files_beside_the_state_are_kept() {
     let damaged = "{\"state\":{\"format\":1,\"version\":\"0\"}}\n";
     fs::write(&file, damaged).unwrap();
     let partner = start(still(2)).await;
-    let program = Program::listening(with_state(&partner.base, &file), &ARGUMENTS).await;
+    let program = Program::start_with(with_state(&partner.base, &file), &ARGUMENTS).await;
     program
         .until("a save fails", |text| value(text, FAILURES) >= Some(1.0))
         .await;
@@ -230,7 +230,7 @@ async fn hard_link_to_the_state_of_another_exporter_is_rejected() {
     let inode = || fs::metadata(&file).ok().map(|metadata| metadata.ino());
     for _ in 0..2 {
         let restored = inode();
-        let holder = Program::listening(variables(&file), &ARGUMENTS).await;
+        let holder = Program::start_with(variables(&file), &ARGUMENTS).await;
         eventually("the last save is over", || async {
             let is_saved = inode() != restored;
             let saved = fs::read_to_string(&file).unwrap_or_default();
@@ -240,11 +240,11 @@ async fn hard_link_to_the_state_of_another_exporter_is_rejected() {
         })
         .await;
         fs::hard_link(&file, &link).unwrap();
-        let output = Program::spawn(variables(&link), &ARGUMENTS).ended().await;
+        let output = Program::spawn(variables(&link), &ARGUMENTS).wait().await;
         assert_eq!(output.code, Some(78), "{}", output.stderr);
         assert!(output.stderr.contains("in use by another process"), "{}", output.stderr);
         assert_eq!(holder.terminate().await.code, Some(0));
-        let free = Program::listening(variables(&link), &ARGUMENTS).await;
+        let free = Program::start_with(variables(&link), &ARGUMENTS).await;
         assert_eq!(free.terminate().await.code, Some(0));
         fs::remove_file(&link).unwrap();
     }
@@ -268,7 +268,7 @@ async fn byte_order_mark_before_the_state_is_skipped() {
     again.stop().await;
     for content in ["\u{feff}", "\u{feff}{\"sta"] {
         fs::write(&file, content).unwrap();
-        let program = Program::listening(with_state(&nowhere(), &file), &ARGUMENTS).await;
+        let program = Program::start_with(with_state(&nowhere(), &file), &ARGUMENTS).await;
         assert_eq!(program.terminate().await.code, Some(0));
     }
 }
@@ -288,7 +288,7 @@ async fn fifo_as_web_configuration_is_rejected() {
         let flag = format!("--web.config.file={}", file.display());
         let arguments = [command, &[&flag]].concat();
         let output = Program::spawn(every_second(&nowhere(), &[], &[]), &arguments)
-            .ended()
+            .wait()
             .await;
         assert_eq!(output.code, Some(78), "{arguments:?}: {}", output.stderr);
         assert!(output.stderr.contains("is not a regular file"), "{}", output.stderr);

@@ -163,7 +163,7 @@ async fn failed_call_is_logged_with_its_request_id() {
             })
             .await;
             let more = [("ELEMENTS_API__VERSION", "v1")];
-            let program = crate::harness::program::Program::watching(&server.base, &[], &more).await;
+            let program = crate::harness::program::Program::start_collectors(&server.base, &[], &more).await;
             let line = eventually("the failure is logged", || async {
                 let printed = program.stderr();
                 let mut lines = printed.lines().filter(|line| line.contains("level=warn"));

@@ -135,7 +135,7 @@ fn catches_stop(process: u32) -> bool {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn stop_ends_a_command_whose_output_is_not_read() {
-    use crate::harness::program::loop_until_ended;
+    use crate::harness::program::wait_for_exit;
 
     let partner = start(still(2)).await;
     let variables = every_second(&partner.base, &["jobs"], &[]);
@@ -166,14 +166,14 @@ async fn stop_ends_a_command_whose_output_is_not_read() {
         .await;
         let stop = Command::new("kill").arg(child.id().to_string()).status();
         assert!(stop.unwrap().success());
-        assert_eq!(loop_until_ended(&mut child).await.code(), Some(expected), "{arguments}");
+        assert_eq!(wait_for_exit(&mut child).await.code(), Some(expected), "{arguments}");
     }
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn log_that_is_not_read_does_not_block() {
-    use crate::harness::program::loop_until_ended;
+    use crate::harness::program::wait_for_exit;
 
     let partner = start(still(2)).await;
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -201,11 +201,7 @@ async fn log_that_is_not_read_does_not_block() {
             let stop = Command::new("kill").arg(child.id().to_string()).status();
             assert!(stop.unwrap().success());
         }
-        assert_eq!(
-            loop_until_ended(&mut child).await.code(),
-            Some(expected),
-            "{arguments:?}"
-        );
+        assert_eq!(wait_for_exit(&mut child).await.code(), Some(expected), "{arguments:?}");
     }
 }
 
@@ -222,7 +218,7 @@ async fn log_that_cannot_be_written_does_not_stop_the_exporter() {
         let listen = format!("--web.listen-address={free}");
         let arguments = [listen.as_str(), "--log.level=trace", &format!("--log.format={format}")];
         let mut program = Program::redirected(redirected, every_second(&partner.base, &["jobs"], &[]), &arguments);
-        program.is_at(&free.to_string());
+        program.set_address(&free.to_string());
         eventually("it answers", || async {
             client().get(format!("http://{free}/metrics")).send().await.ok()
         })
@@ -238,5 +234,5 @@ async fn log_that_cannot_be_written_does_not_stop_the_exporter() {
     }
     // An exporter that cannot poll logs more.
     let program = Program::redirected("2>/dev/full", every_second(&nowhere(), &[], &[]), &["once"]);
-    assert_eq!(program.ended().await.code, Some(1));
+    assert_eq!(program.wait().await.code, Some(1));
 }

@@ -212,7 +212,7 @@ async fn suspended_process_resumes_without_a_burst() {
     const SUSPENDED: Duration = Duration::from_secs(4);
     const CUSTOMERS: usize = 5;
     let partner = start(still(CUSTOMERS)).await;
-    let program = Program::watching(&partner.base, &["jobs"], &[]).await;
+    let program = Program::start_collectors(&partner.base, &["jobs"], &[]).await;
     program.until("every poll succeeded", is_settled).await;
     program.signal("STOP");
     let began = Instant::now();

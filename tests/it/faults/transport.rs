@@ -239,7 +239,7 @@ async fn invalid_authority_is_reported_with_its_file_and_key() {
         std::fs::write(&file, content).unwrap();
         let more = [("ELEMENTS_API__CA_FILE", file.to_str().unwrap())];
         let program = Program::spawn(super::every_second("https://127.0.0.1:1", &[], &more), &[]);
-        let output = program.ended().await;
+        let output = program.wait().await;
         assert_eq!(output.code, Some(78), "{}", output.stderr);
         for part in ["api.ca_file", file.to_str().unwrap(), number] {
             assert!(output.stderr.contains(part), "{part}: {}", output.stderr);
@@ -274,13 +274,13 @@ async fn urls_without_tls_need_no_certificate_authorities() {
     let mut encrypted = super::every_second("https://127.0.0.1:1", &[], &[]);
     encrypted.extend(variables.clone());
     for arguments in [&[][..], &["check"], &["once"]] {
-        let output = Program::spawn(encrypted.clone(), arguments).ended().await;
+        let output = Program::spawn(encrypted.clone(), arguments).wait().await;
         assert_eq!(output.code, Some(78), "{arguments:?}: {}", output.stderr);
         let named = output.stderr.contains("api.ca_file: ") && !output.stderr.contains("builder error");
         assert!(named, "{arguments:?}: {}", output.stderr);
     }
     let asks = ["healthcheck", "--web.listen-address=192.0.2.1:1"];
-    let output = Program::spawn(variables, &asks).ended().await;
+    let output = Program::spawn(variables, &asks).wait().await;
     assert_eq!(output.code, Some(1));
     assert!(!output.stderr.contains("builder error"), "{}", output.stderr);
 }

@@ -75,24 +75,24 @@ impl Program {
     }
 
     /// Starts an exporter that polls these collectors every second, and waits until it listens.
-    pub async fn watching(api: &str, collectors: &[&str], more: &[(&str, &str)]) -> Self {
+    pub async fn start_collectors(api: &str, collectors: &[&str], more: &[(&str, &str)]) -> Self {
         let arguments = ["--web.listen-address=127.0.0.1:0", "--log.level=trace"];
-        Self::listening(every_second(api, collectors, more), &arguments).await
+        Self::start_with(every_second(api, collectors, more), &arguments).await
     }
 
     /// Starts an exporter that polls everything every second, and waits until it listens.
     pub async fn start(api: &str, arguments: &[&str], more: &[(&str, &str)]) -> Self {
         let arguments = [&["--web.listen-address=127.0.0.1:0"], arguments].concat();
-        Self::listening(quick(api, more), &arguments).await
+        Self::start_with(quick(api, more), &arguments).await
     }
 
     /// Starts an exporter with this environment and these arguments, and waits until it listens.
-    pub async fn listening(variables: Vec<(OsString, OsString)>, arguments: &[&str]) -> Self {
-        Self::spawn(variables, arguments).listens().await
+    pub async fn start_with(variables: Vec<(OsString, OsString)>, arguments: &[&str]) -> Self {
+        Self::spawn(variables, arguments).wait_until_listening().await
     }
 
     /// Waits until it listens.
-    pub async fn listens(mut self) -> Self {
+    pub async fn wait_until_listening(mut self) -> Self {
         let address = eventually("the program listens", || async {
             let printed = self.stderr();
             let line = printed.lines().find(|line| line.contains("listening"))?;
@@ -100,7 +100,7 @@ impl Program {
             Some(address.trim_matches('"').to_owned())
         })
         .await;
-        self.is_at(&address);
+        self.set_address(&address);
         self
     }
 
@@ -112,7 +112,7 @@ impl Program {
     }
 
     /// Sets the address of a program that does not report it.
-    pub fn is_at(&mut self, address: &str) {
+    pub fn set_address(&mut self, address: &str) {
         self.base = format!("http://{address}");
     }
 
@@ -203,13 +203,13 @@ impl Program {
 
     pub async fn terminate(self) -> Output {
         self.signal("TERM");
-        self.ended().await
+        self.wait().await
     }
 
     /// Waits until it ends.
-    pub async fn ended(mut self) -> Output {
+    pub async fn wait(mut self) -> Output {
         let child = &mut self.child;
-        let status = loop_until_ended(child).await;
+        let status = wait_for_exit(child).await;
         Output {
             status,
             code: status.code(),
@@ -220,7 +220,7 @@ impl Program {
 }
 
 /// Waits until a program ends.
-pub async fn loop_until_ended(child: &mut Child) -> ExitStatus {
+pub async fn wait_for_exit(child: &mut Child) -> ExitStatus {
     let child = std::cell::RefCell::new(child);
     eventually("the program ends", || async { child.borrow_mut().try_wait().unwrap() }).await
 }
