@@ -66,7 +66,7 @@ impl Api {
 pub enum Generation {
     /// The first, whose paths have no version.
     V1,
-    /// The second, whose paths say `v3`.
+    /// The second, whose paths contain `v3`.
     V3,
 }
 

@@ -41,7 +41,7 @@ const RENEWAL_GAP: Duration = Duration::from_secs(30);
 /// Minimum time between two tokens discarded after a 401. If it recurs sooner, the token is not the cause.
 const REJECTION_GAP: Duration = Duration::from_secs(30);
 
-/// How long a denied scope is not requested again. A newly granted permission takes effect within this time, without a
+/// Time for which a denied scope is not requested again. A newly granted permission takes effect within this time, without a
 /// restart.
 pub const DENIAL_LIFETIME: Duration = Duration::from_secs(5 * 60);
 
@@ -333,11 +333,11 @@ impl TokenSource {
             return Ok(false);
         };
         let life = answer.life();
-        let said = answer.scope.as_str().unwrap_or_default().to_owned();
+        let granted = answer.scope.as_str().unwrap_or_default().to_owned();
         let value = Arc::new(Secret::from(answer.access_token));
         let fetched = Moment::now();
         for scope in scopes.iter().copied() {
-            if !said.trim().is_empty() && !said.split_whitespace().any(|word| word == scope) {
+            if !granted.trim().is_empty() && !granted.split_whitespace().any(|word| word == scope) {
                 self.refuse(scope);
                 continue;
             }

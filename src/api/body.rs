@@ -13,7 +13,7 @@ const ESCAPE: usize = 6;
 /// before strings are parsed, so that none invalidates a row or a name.
 ///
 /// # Errors
-/// Returns an error if it is nested too deeply. Parsers skip unused members and would not notice.
+/// Returns an error if it is nested too deeply. Parsers skip unused members and would not detect it.
 pub(super) fn json(body: &mut [u8]) -> Result<&[u8], Error> {
     replace_lone_surrogates(body);
     let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body).trim_ascii();

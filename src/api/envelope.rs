@@ -71,7 +71,7 @@ impl<'a> Envelope<'a> {
     /// Parses a member beside the list or in `metadata`.
     fn read_member(&mut self, name: &str, json: &RawValue) -> Result<(), &'static str> {
         if is_any(name, &LINKS) {
-            let link: Option<String> = serde_json::from_str(json.get()).map_err(|_| "a link that is no text")?;
+            let link: Option<String> = serde_json::from_str(json.get()).map_err(|_| "a link that is not text")?;
             self.link = self.link.take().or(link.filter(|link| !link.is_empty()));
         } else if name.eq_ignore_ascii_case(TOTAL) {
             let total = number(json)?;
@@ -87,7 +87,7 @@ impl<'a> Envelope<'a> {
 
     fn read_metadata(&mut self, json: &RawValue) -> Result<(), &'static str> {
         let metadata: Option<Object<'_>> =
-            serde_json::from_str(json.get()).map_err(|_| "metadata that is no object")?;
+            serde_json::from_str(json.get()).map_err(|_| "metadata that is not an object")?;
         let Some(Object(fields)) = metadata else { return Ok(()) };
         self.is_paged |= !fields.is_empty();
         for (name, json) in fields {
@@ -96,9 +96,9 @@ impl<'a> Envelope<'a> {
                 self.page_size = self.page_size.or(number(json).unwrap_or_default());
             }
             if name.eq_ignore_ascii_case(SKIP_TOKEN) {
-                let token: Option<String> = serde_json::from_str(json.get()).map_err(|_| "a token that is no text")?;
+                let token: Option<String> = serde_json::from_str(json.get()).map_err(|_| "a token that is not text")?;
                 if token.as_ref().is_some_and(|token| token.len() > MAX_TOKEN_BYTES) {
-                    return Err("a token without end");
+                    return Err("a token that is too long");
                 }
                 self.skip_token = self.skip_token.take().or(token.filter(|token| !token.is_empty()));
             }
@@ -173,7 +173,7 @@ const ERRORS: [&str; 3] = ["error", "@odata.error", "odata.error"];
 /// Names of a member that lists errors, or maps fields to errors.
 const ERROR_LISTS: [&str; 1] = ["errors"];
 
-/// Names of a member that says whether the call succeeded.
+/// Names of a member with the success of the call.
 const SUCCESSES: [&str; 2] = ["isSuccess", "success"];
 
 /// Returns whether a member reports a failure, although the status is 200.
@@ -250,7 +250,7 @@ fn number(json: &RawValue) -> Result<Option<usize>, &'static str> {
     count
         .or_else(|| whole(text))
         .map(Some)
-        .ok_or("a number that is no count")
+        .ok_or("a number that is not a count")
 }
 
 /// Parses an integer, also in the form `150.0` of some serializers.

@@ -17,7 +17,7 @@ const MAX_CONNECT: Duration = Duration::from_secs(10);
 /// Maximum number of idle connections: no more than run at once.
 const IDLE_CONNECTIONS: usize = 16;
 
-/// How long an idle connection is kept. Front ends commonly drop them after a minute or more.
+/// Time for which an idle connection is kept. Front ends commonly drop them after a minute or more.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 
 /// Builds the HTTP client for both the API and the token endpoint.
@@ -108,12 +108,12 @@ pub(super) fn classify(error: reqwest::Error, timeout: Duration) -> Error {
         return Error::Interrupted(error);
     }
     let causes: Vec<String> = causes(&error).collect();
-    let says = |words: &[&str]| causes.iter().any(|cause| words.iter().any(|word| cause.contains(word)));
-    if says(&["dns error", "failed to lookup"]) {
+    let mentions = |words: &[&str]| causes.iter().any(|cause| words.iter().any(|word| cause.contains(word)));
+    if mentions(&["dns error", "failed to lookup"]) {
         Error::Dns(error)
-    } else if says(&["proxy", "tunnel"]) {
+    } else if mentions(&["proxy", "tunnel"]) {
         Error::Proxy(error)
-    } else if has_cause::<rustls::Error>(&error) || says(&["certificate", "tls", "handshake", "corrupt message"]) {
+    } else if has_cause::<rustls::Error>(&error) || mentions(&["certificate", "tls", "handshake", "corrupt message"]) {
         Error::Tls(error)
     } else {
         Error::Connect(error)

@@ -206,7 +206,7 @@ impl Pace {
     /// Reports a response that is neither a throttle nor a failure; a 403 or 404 counts as success.
     pub fn succeeded(&mut self, now: Duration, resource: Resource) {
         self.answered(now, resource);
-        // Requests that were in flight when the host throttled say nothing about the time after.
+        // Requests that were in flight when the host throttled do not count for the time after.
         if now >= self.paused_until {
             self.throttles = 0;
             self.rate.climb(now);

@@ -25,7 +25,7 @@ static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// Retries of a request after a temporary failure. The retry budget of [`Pace`] limits the sum over all.
 const MAX_RETRIES: u32 = 2;
 
-/// How often a request waits after a 429. After that, the poll fails.
+/// Maximum number of waits of a request after a 429. After that, the poll fails.
 const MAX_THROTTLES: u32 = 5;
 
 /// Parsed settings of the client.

@@ -113,7 +113,7 @@ impl Client {
                 return Ok(walked.rows.into_vec());
             }
         }
-        Err(Error::Incomplete("its total and its rows disagree"))
+        Err(Error::Incomplete("the total does not match the number of rows"))
     }
 
     async fn walk(
@@ -150,7 +150,7 @@ impl Client {
             let before = row_hashes.len();
             row_hashes.extend(page_rows.iter().map(|row| hashes.hash_one(row.get())));
             if before > 0 && !page_rows.is_empty() && row_hashes.len() == before {
-                return Err(Error::Incomplete("the same page came again"));
+                return Err(Error::Incomplete("a page was repeated"));
             }
             for row in page_rows {
                 walked.rows.push(row)?;

@@ -105,7 +105,7 @@ impl Client {
     ) -> Result<Vec<Box<RawValue>>, Error> {
         let hashes = RandomState::new();
         let mut before = None;
-        let mut doubt = Error::Incomplete("its total and its rows disagree");
+        let mut doubt = Error::Incomplete("the total does not match the number of rows");
         for _ in 0..WALKS {
             let walked = match self.walk(list, &hashes, last).await {
                 Err(error @ Error::Incomplete(_)) => {
@@ -244,11 +244,11 @@ impl Client {
             match total {
                 // A bare array of exactly one page may be complete, if the server does not use pages.
                 None if repeated && index == 2 => return Ok(walked),
-                None if repeated => return Err(Error::Incomplete("the same page came again")),
+                None if repeated => return Err(Error::Incomplete("a page was repeated")),
                 // The last page is shorter, and may contain only rows that moved there. A full page of repeated rows is
                 // an error.
                 Some(_) if repeated && size >= walked.page_size => {
-                    return Err(Error::Incomplete("the same page came again"));
+                    return Err(Error::Incomplete("a page was repeated"));
                 }
                 _ => {}
             }

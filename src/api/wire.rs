@@ -52,7 +52,7 @@ impl<'a> Row<'a> {
             .find_map(|json| serde_json::from_str::<Page<'a>>(json.get()).ok())?;
         let rows = page.rows();
         if rows.is_err() {
-            self.invalid(names, "a list without end");
+            self.invalid(names, "too many items");
         }
         rows.ok()
     }
@@ -192,15 +192,15 @@ impl<'a> Row<'a> {
 
     /// Returns the text of the first of `names` with a value, otherwise of the first that is present.
     fn scalar(&self, names: Names) -> Option<Cow<'a, str>> {
-        let mut said = None;
+        let mut found = None;
         for json in self.candidates(names) {
             let text = self.plain(json, names);
             match text {
                 Some(text) if !is_absent(&text) => return Some(text),
-                other => said = said.or(other),
+                other => found = found.or(other),
             }
         }
-        said
+        found
     }
 
     /// Returns the text of a string, number or boolean. A list, an object or a broken string is counted.
@@ -210,7 +210,7 @@ impl<'a> Row<'a> {
             Some(b'"') => match serde_json::from_str::<Text<'a>>(text) {
                 Ok(Text(text)) => Some(text),
                 Err(_) => {
-                    self.invalid(names, "a broken string");
+                    self.invalid(names, "an invalid string");
                     None
                 }
             },
@@ -234,7 +234,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Returns the value of a field in any case; `None` if there is no such field, or the row is no object.
+/// Returns the value of a field in any case; `None` if there is no such field, or the row is not an object.
 pub(super) fn field<'a>(row: &'a RawValue, name: &str) -> Option<&'a RawValue> {
     let fields = serde_json::from_str::<Object<'a>>(row.get()).ok()?.0;
     let found = fields.into_iter().find(|(field, _)| field.eq_ignore_ascii_case(name));

@@ -15,7 +15,7 @@ use crate::secret::Secret;
 /// Form value for an assertion (RFC 7523, section 2.2).
 pub(super) const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// How far the local clock may be ahead of the endpoint's.
+/// Tolerance for a local clock that is ahead of the endpoint's.
 const BACKDATED: Duration = Duration::from_secs(60);
 
 /// Lifetime of an assertion, which is also how far the local clock may be behind.

@@ -20,7 +20,7 @@ use crate::text_file;
 /// rsaEncryption (RFC 8017, appendix C).
 const RSA_ENCRYPTION: &str = "1.2.840.113549.1.1.1";
 
-/// Mark of OpenSSL before 1.0 for a key encrypted with a digest of its password (RFC 1421, section 4.6.1.1).
+/// Header that OpenSSL before 1.0 writes for a key encrypted with a digest of its password (RFC 1421, section 4.6.1.1).
 const LEGACY_ENCRYPTION: &[u8] = b"Proc-Type: 4,ENCRYPTED";
 
 /// RSA is not secure below 2048 bits; `ring` does not sign above 4096.
@@ -86,7 +86,7 @@ impl Source {
         self.private_key.as_deref().unwrap_or(&self.file)
     }
 
-    fn password_refused(&self, path: &Path) -> CredentialError {
+    fn password_error(&self, path: &Path) -> CredentialError {
         let path = path.to_owned();
         match self.password {
             None => CredentialError::PasswordMissing { path },
@@ -137,7 +137,7 @@ impl Contents {
             Some(content) => private_key(&pem_blocks(content, source.key_path())?, self.password(), source)?,
             None => private_key(blocks, self.password(), source)?,
         };
-        if !leaf.certifies(&key) {
+        if !leaf.matches_key(&key) {
             return Err(mismatch(source));
         }
         Ok(leaf.identity(key))
@@ -161,10 +161,10 @@ impl Contents {
         if archive.certs.is_empty() {
             return Err(not_certificate(path));
         }
-        // An archive may contain the chain in any order; the leaf is the certificate of the key.
+        // An archive may contain the chain in any order; the leaf is the certificate that matches the key.
         for bag in &archive.certs {
             let leaf = Leaf::parse(bag.cert.as_der(), path)?;
-            if leaf.certifies(&key) {
+            if leaf.matches_key(&key) {
                 return Ok(leaf.identity(key));
             }
         }
@@ -172,7 +172,7 @@ impl Contents {
     }
 }
 
-/// The used parts of a certificate.
+/// The parts of a certificate that are used.
 struct Leaf<'a> {
     der: &'a [u8],
     public_key: Vec<u8>,
@@ -205,7 +205,7 @@ impl<'a> Leaf<'a> {
     }
 
     /// Both sides are the DER of an `RSAPublicKey`, whose encoding is unique.
-    fn certifies(&self, key: &KeyPair) -> bool {
+    fn matches_key(&self, key: &KeyPair) -> bool {
         self.public_key == key.public().as_ref()
     }
 
@@ -280,7 +280,7 @@ fn archive_error(error: ArchiveError, source: &Source) -> CredentialError {
     match error {
         // The MAC of an archive identifies a wrong password; without a MAC, decryption returns garbage.
         ArchiveError::MacError(_) | ArchiveError::Pkcs5Error(_) | ArchiveError::UnpadError => {
-            source.password_refused(&source.file)
+            source.password_error(&source.file)
         }
         error => CredentialError::UnreadableArchive {
             path: source.file.clone(),
@@ -293,7 +293,7 @@ fn encrypted_key_error(error: &ArchiveError, source: &Source) -> CredentialError
     match error {
         // There is no MAC here. A wrong password results in invalid padding or, rarely, in an invalid key.
         ArchiveError::Pkcs5Error(_) | ArchiveError::UnpadError | ArchiveError::InvalidPrivateKey => {
-            source.password_refused(source.key_path())
+            source.password_error(source.key_path())
         }
         _ => CredentialError::UnsupportedEncryption {
             path: source.key_path().to_owned(),

@@ -104,7 +104,7 @@ impl Breaker {
                     self.open(now, FIRST_OPEN, dice);
                 }
             }
-            // A resource that fails again says nothing about the others.
+            // A resource that fails again is no evidence about the others.
             State::Closed { .. } => {}
             State::Probing { length } => {
                 let length = length.saturating_mul(2).min(LONGEST_OPEN);

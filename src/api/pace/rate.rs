@@ -70,7 +70,7 @@ impl Rate {
         self.begin_climb(now);
     }
 
-    /// Reports that the host is back after an outage, which says nothing about its limit.
+    /// Reports that the host is back after an outage, which is no evidence about its limit.
     pub(super) fn restart(&mut self, now: Duration) {
         let rate = self.per_second();
         self.low = (rate * AFTER_OUTAGE).max(self.floor());
