@@ -31,9 +31,9 @@ use hosts::place;
 use notebook::{Notebook, within};
 pub use offline::check_offline;
 pub use report::Report;
-use report::{Finding, Odd, Outcome, Sample};
+use report::{Finding, Outcome, Sample, UnusualValue};
 
-/// Result of a collector that was answered.
+/// Result of a collector that got a response.
 const OK: &str = "ok";
 
 /// Result of a collector whose permission is missing.
@@ -42,7 +42,7 @@ const NOT_PERMITTED: &str = "not permitted";
 /// Result of a collector whose service the customer lacks.
 const UNLICENSED: &str = "unlicensed";
 
-/// Where to find apps, their permissions, customers and secrets, in the words of the vendor's guide.
+/// Where to find apps, their permissions, customers and secrets, as named in the vendor's guide.
 const REGISTRATION: &str = "in Elements, Settings > API app registration";
 
 /// Time limit of one step besides `api.timeout`. A host that requests pauses can delay a poll by many minutes, and a
@@ -111,7 +111,7 @@ pub async fn check(config: &Config) -> Result<Report, Error> {
     };
     check.look_at_hosts().await?;
     if let Some(api) = check.find_generation().await
-        && check.ask_for_permissions(&api).await
+        && check.check_permissions(&api).await
     {
         check.try_collectors(&api).await;
     }
@@ -122,7 +122,7 @@ impl Check<'_> {
     /// Selects the generation, which takes a token in `auto` mode.
     async fn find_generation(&mut self) -> Option<Api> {
         let client = Arc::clone(&self.schedule_config.client);
-        let (result, told) = match self.patiently("token", client.api()).await {
+        let (result, detail) = match self.patiently("token", client.api()).await {
             Ok(Ok(api)) => {
                 self.report.generation = Some(api.generation().to_string());
                 return Some(api);
@@ -133,18 +133,18 @@ impl Check<'_> {
             })) => {
                 self.report.lacks_permission = true;
                 let (new, old) = (v3::scope::CUSTOMERS, v1::scope::CUSTOMERS);
-                let told = format!("neither {new} (v3) nor {old} (v1) is granted");
-                ("not granted", told)
+                let detail = format!("neither {new} (v3) nor {old} (v1) is granted");
+                ("not granted", detail)
             }
             Ok(Err(failure)) => ("failed", self.why_no_token(&failure.error)),
-            Err(impatience) => ("gave up", impatience),
+            Err(timeout) => ("gave up", timeout),
         };
-        self.no_token(result, told);
+        self.no_token(result, detail);
         None
     }
 
-    fn no_token(&mut self, result: &'static str, told: String) {
-        let finding = Finding::new("token", Outcome::FellShort, result, told);
+    fn no_token(&mut self, result: &'static str, detail: String) {
+        let finding = Finding::new("token", Outcome::Failed, result, detail);
         self.report.permissions.push(finding);
     }
 
@@ -154,7 +154,7 @@ impl Check<'_> {
             return plainly(error);
         };
         let mut connection = self.report.connection.iter();
-        let is_explained = connection.any(|finding| finding.outcome == Outcome::FellShort);
+        let is_explained = connection.any(|finding| finding.outcome == Outcome::Failed);
         match cause.as_ref() {
             auth::Error::InvalidClient { .. } => format!(
                 "{cause}; compare auth.client_id with the app {REGISTRATION}, and see there whether its secret or \
@@ -175,18 +175,18 @@ impl Check<'_> {
     }
 
     /// Checks each permission separately; false if none is granted. Results of the first token cost no further request.
-    async fn ask_for_permissions(&mut self, api: &Api) -> bool {
-        let mut asked: Vec<&'static str> = Vec::new();
+    async fn check_permissions(&mut self, api: &Api) -> bool {
+        let mut checked: Vec<&'static str> = Vec::new();
         for (collector, plan) in self.schedule_config.plans.iter() {
             let Some(scope) = collector.entry().scope(api.generation()) else {
                 continue;
             };
-            if plan.enabled && !asked.contains(&scope) {
-                asked.push(scope);
+            if plan.enabled && !checked.contains(&scope) {
+                checked.push(scope);
             }
         }
         let mut is_any_granted = false;
-        for scope in asked {
+        for scope in checked {
             let token = self.patiently(scope, api.transport().tokens().token(scope)).await;
             let (outcome, result, detail) = match token {
                 Ok(Ok(_)) => {
@@ -195,15 +195,15 @@ impl Check<'_> {
                 }
                 Ok(Err(api::Error::NotPermitted(_))) => {
                     self.report.lacks_permission = true;
-                    (Outcome::FellShort, "not granted", String::new())
+                    (Outcome::Failed, "not granted", String::new())
                 }
                 // It is the same for every permission, and reported once.
                 Ok(Err(error)) => {
-                    let told = self.why_no_token(&error);
-                    self.no_token("failed", told);
+                    let detail = self.why_no_token(&error);
+                    self.no_token("failed", detail);
                     break;
                 }
-                Err(impatience) => (Outcome::FellShort, "gave up", impatience),
+                Err(timeout) => (Outcome::Failed, "gave up", timeout),
             };
             let finding = Finding::new(scope, outcome, result, detail);
             self.report.permissions.push(finding);
@@ -240,7 +240,7 @@ impl Check<'_> {
                     if runs && finding.outcome != Outcome::Ok && finding.rows.unwrap_or_default() == 0 {
                         self.report.not_measured.push(entry.name);
                     }
-                    let each = entry.target_kind == TargetKind::Customer || self.asks_by_id(api);
+                    let each = entry.target_kind == TargetKind::Customer || self.polls_by_id(api);
                     // Retries are not part of the usual cost of a poll, and a request without a response is assumed to
                     // cost as much as the fastest one.
                     let ordinary = requests.saturating_sub(after.retries - before.retries).max(1);
@@ -267,12 +267,12 @@ impl Check<'_> {
     }
 
     async fn examine(&mut self, entry: &Entry, api: &Api) -> Finding {
-        let fell_short = |result, detail| Finding::new(entry.name, Outcome::FellShort, result, detail);
+        let failed = |result, detail| Finding::new(entry.name, Outcome::Failed, result, detail);
         // If the list failed, a customer that the configuration lists by id is used.
         let named = self.schedule_config.customer_ids.first().filter(|_| !self.listed);
         let one = self.sample.as_ref().map(|(id, _)| id).or(named).cloned();
         let target = match (entry.target_kind, one) {
-            (TargetKind::Partner, Some(id)) if self.asks_by_id(api) => Target::Customer(id),
+            (TargetKind::Partner, Some(id)) if self.polls_by_id(api) => Target::Customer(id),
             (TargetKind::Partner, _) => Target::Partner,
             (TargetKind::Customer, Some(id)) => Target::Customer(id),
             (TargetKind::Customer, None) => {
@@ -295,25 +295,25 @@ impl Check<'_> {
             context.clone(),
         );
         let failure = match self.patiently(entry.name, poll).await {
-            Err(impatience) => return fell_short("gave up", impatience),
+            Err(timeout) => return failed("gave up", timeout),
             Ok(Err(failure)) => failure,
-            Ok(Ok(brought)) => {
+            Ok(Ok(output)) => {
                 if entry.name == collector::CUSTOMERS {
-                    self.take_sample(&brought, api);
-                    self.judge_patterns(&brought, api);
+                    self.take_sample(&output, api);
+                    self.check_patterns(&output, api);
                 }
-                self.seen.0.insert(entry.name, brought.records.clone());
-                let (rendered, _) = entry.render_all(brought.records.clone(), |_| context.clone());
+                self.seen.0.insert(entry.name, output.records.clone());
+                let (rendered, _) = entry.render_all(output.records.clone(), |_| context.clone());
                 let samples: usize = rendered.values().map(RenderedRecord::samples).sum();
                 let detail = format!(
                     "{}, {}",
-                    counted(whole(brought.records.len()), "customer", "customers"),
+                    counted(whole(output.records.len()), "customer", "customers"),
                     counted(whole(samples), "sample", "samples")
                 );
-                return match brought.incomplete {
-                    Some(failure) => fell_short("incomplete", format!("{detail}; {}", explain(&failure, entry.name))),
+                return match output.incomplete {
+                    Some(failure) => failed("incomplete", format!("{detail}; {}", explain(&failure, entry.name))),
                     None if self.listed && self.sample.is_none() && entry.name == collector::CUSTOMERS => {
-                        fell_short("nobody", self.why_nobody(brought.records.len()))
+                        failed("no customers", self.why_no_customers(output.records.len()))
                     }
                     None => Finding::new(entry.name, Outcome::Ok, OK, detail),
                 };
@@ -322,15 +322,15 @@ impl Check<'_> {
         let scope = entry.scope(api.generation()).unwrap_or_default();
         let finding = match failure.error {
             ref error if entry.says_unlicensed(error) => {
-                let told = format!("{}; asked again once a day", explain(&failure, entry.name));
-                Finding::new(entry.name, Outcome::Ok, UNLICENSED, told)
+                let detail = format!("{}; polled again once a day", explain(&failure, entry.name));
+                Finding::new(entry.name, Outcome::Ok, UNLICENSED, detail)
             }
             api::Error::NotPermitted(_) if scope.is_empty() => {
-                fell_short(NOT_PERMITTED, "needs the second generation of the API".to_owned())
+                failed(NOT_PERMITTED, "needs the second generation of the API".to_owned())
             }
-            api::Error::NotPermitted(_) => fell_short(NOT_PERMITTED, format!("{scope} is not granted")),
+            api::Error::NotPermitted(_) => failed(NOT_PERMITTED, format!("{scope} is not granted")),
             ref error if error.is_forbidden() => {
-                let told = explain(&failure, entry.name);
+                let detail = explain(&failure, entry.name);
                 let why = match (target, api.generation()) {
                     (Target::Customer(_), _) => format!(
                         "{scope} is granted, so check that the app can see this customer ({REGISTRATION})"
@@ -343,9 +343,9 @@ impl Check<'_> {
                         format!("{scope} is granted, so see the app's customers {REGISTRATION}")
                     }
                 };
-                fell_short("forbidden", format!("{told}; {why}"))
+                failed("forbidden", format!("{detail}; {why}"))
             }
-            _ => fell_short("failed", explain(&failure, entry.name)),
+            _ => failed("failed", explain(&failure, entry.name)),
         };
         Finding {
             request_id: failure.request_id.map(|id| id.to_string()),
@@ -354,7 +354,7 @@ impl Check<'_> {
     }
 
     /// Returns why the fetched customer list contains no example customer.
-    fn why_nobody(&self, listed: usize) -> String {
+    fn why_no_customers(&self, listed: usize) -> String {
         match listed {
             0 if self.schedule_config.customer_ids.is_empty() => {
                 format!("the API lists no customer; see the app's customers {REGISTRATION}")
@@ -372,19 +372,19 @@ impl Check<'_> {
 
     /// Whether each customer is polled separately, because the configuration lists all by id and the first generation
     /// is used.
-    fn asks_by_id(&self, api: &Api) -> bool {
+    fn polls_by_id(&self, api: &Api) -> bool {
         !self.schedule_config.customer_ids.is_empty() && api.generation() == api::Generation::V1
     }
 
     /// Selects the example customer: the first that the filters admit.
-    fn take_sample(&mut self, brought: &PollOutput, api: &Api) {
-        let wanted = brought.records.iter().filter_map(|(id, kept)| {
+    fn take_sample(&mut self, output: &PollOutput, api: &Api) {
+        let wanted = output.records.iter().filter_map(|(id, kept)| {
             let customer = kept.as_any().downcast_ref::<Customer>()?;
             let admitted = self.schedule_config.customers.admits(id, &customer.organization);
             admitted.then(|| (id.clone(), customer.organization.clone()))
         });
         let mut wanted: Vec<_> = wanted.collect();
-        self.report.customers = match self.asks_by_id(api) {
+        self.report.customers = match self.polls_by_id(api) {
             true => self.schedule_config.customer_ids.len(),
             false => wanted.len(),
         };
@@ -397,18 +397,18 @@ impl Check<'_> {
     }
 
     /// Reports patterns that match no customer of a complete list. Modules are not known here.
-    fn judge_patterns(&mut self, brought: &PollOutput, api: &Api) {
-        if brought.incomplete.is_some() || self.asks_by_id(api) {
+    fn check_patterns(&mut self, output: &PollOutput, api: &Api) {
+        if output.incomplete.is_some() || self.polls_by_id(api) {
             return;
         }
         let mut names = KnownNames::default();
-        for (id, kept) in &brought.records {
+        for (id, kept) in &output.records {
             if let Some(customer) = kept.as_any().downcast_ref::<Customer>() {
                 names.add_customer(id, &customer.organization);
             }
         }
-        // One customer does not show what modules others have, so patterns are checked against the reference; scopes
-        // are left to the daemon.
+        // One customer does not show which modules others have, so patterns are checked against the reference. Patterns
+        // for scopes are checked by the running exporter only.
         names.add_reference();
         if let Some(table) = &self.schedule_config.settings.attributes {
             names.add_attributes(table);
@@ -424,13 +424,13 @@ impl Check<'_> {
 
     fn reported(mut self) -> Report {
         let notes = std::mem::take(&mut *self.notebook.notes());
-        let odd = |((endpoint, field), example)| Odd {
+        let unusual = |((endpoint, field), example)| UnusualValue {
             endpoint,
             field,
             example,
         };
-        self.report.not_understood = notes.not_understood.into_iter().map(odd).collect();
-        self.report.not_in_the_reference = notes.unknown.into_iter().map(odd).collect();
+        self.report.invalid_values = notes.invalid_values.into_iter().map(unusual).collect();
+        self.report.unknown_values = notes.unknown.into_iter().map(unusual).collect();
         self.report.unmatched_exclusions = unmatched_exclusions(self.config).map(domain::log_safe).collect();
         self.report.requests = notes.counts.requests;
         self.report.throttled = notes.counts.throttled;
@@ -440,12 +440,12 @@ impl Check<'_> {
             max_concurrency: self.config.api.max_concurrency,
         };
         self.report.budget = (self.report.customers > 0).then(|| Budget::of(&self.costs, allowance));
-        self.report.judge();
+        self.report.conclude();
         self.report
     }
 }
 
-/// Returns the patterns that match none of these names, but for those of scopes.
+/// Returns the patterns that match none of these names, except patterns for scopes.
 fn patterns_without_match(names: &KnownNames, config: &Config) -> impl Iterator<Item = (UnmatchedPattern, Finding)> {
     let now = Timestamp::from(SystemTime::now());
     let unmatched = names
@@ -455,7 +455,7 @@ fn patterns_without_match(names: &KnownNames, config: &Config) -> impl Iterator<
         let nearest = names.nearest(&unmatched).map(domain::log_safe);
         let nearest = nearest.map_or_else(|| "no similar name".to_owned(), |name| format!("nearest: {name:?}"));
         let detail = format!("{:?} matches {}; {nearest}", unmatched.pattern, unmatched.what());
-        let finding = Finding::new(unmatched.key.clone(), Outcome::FellShort, "matches nothing", detail);
+        let finding = Finding::new(unmatched.key.clone(), Outcome::Failed, "matches nothing", detail);
         (unmatched, finding)
     })
 }

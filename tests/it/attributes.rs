@@ -90,8 +90,8 @@ async fn attributes_are_labels_and_follow_their_file() {
         .until("it is refused", |text| value(text, RELOADED) == Some(0.0))
         .await;
     assert!(info_of(&text, &ids[0]).ends_with(ending));
-    let said = program.stderr();
-    let line = said
+    let stderr = program.stderr();
+    let line = stderr
         .lines()
         .find(|line| line.contains("attributes not reloaded"))
         .unwrap();
@@ -158,10 +158,10 @@ async fn bad_file_of_attributes_at_the_start_ends_with_78() {
             .wait()
             .await;
         assert_eq!(output.code, Some(78), "{command:?}");
-        let said = output.stderr;
+        let stderr = output.stderr;
         assert!(
-            said.contains("customers.csv:2: ") && said.contains("customers.csv:3: "),
-            "{said}"
+            stderr.contains("customers.csv:2: ") && stderr.contains("customers.csv:3: "),
+            "{stderr}"
         );
     }
 }
@@ -183,7 +183,7 @@ async fn listed_customers_are_a_file_of_attributes() {
         "{}",
         table.stdout
     );
-    // It can be used as it is, and counts nobody before it is filled in.
+    // It can be used as it is, and no customer matches before it is filled in.
     site.write(&csv.stdout);
     let check = Program::spawn(quick(&site.partner.base, &site.settings()), &["check"])
         .wait()
@@ -191,7 +191,7 @@ async fn listed_customers_are_a_file_of_attributes() {
     assert!(
         check
             .stdout
-            .contains("no row of customers.attributes_file fits 4 customers:\n"),
+            .contains("no row of customers.attributes_file matches 4 customers:\n"),
         "{}",
         check.stdout
     );

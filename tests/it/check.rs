@@ -1,6 +1,6 @@
 //! The `check` command, as a support engineer runs it.
 //!
-//! This file is longer than others, because the cases share the runs of the command built here.
+//! This file is longer than others, because its tests share the helpers that run the command.
 
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Output};
@@ -41,10 +41,10 @@ async fn partner() -> Partner {
     partner
 }
 
-fn line<'t>(text: &'t str, begins: &str) -> &'t str {
+fn line<'t>(text: &'t str, prefix: &str) -> &'t str {
     text.lines()
-        .find(|line| line.starts_with(begins))
-        .unwrap_or_else(|| panic!("{begins}: {text}"))
+        .find(|line| line.starts_with(prefix))
+        .unwrap_or_else(|| panic!("{prefix}: {text}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,7 +73,7 @@ async fn check_reports_hosts_clock_permissions_and_endpoints() {
     let customers = line(&report, "customers  ");
     let words: Vec<&str> = customers.split_whitespace().collect();
     assert_eq!(words[..4], ["customers", "ok", "8", "1"], "{customers}");
-    assert!(report.contains("They can be kept."), "{report}");
+    assert!(report.contains("The intervals fit."), "{report}");
     assert!(report.contains("everything works; requests: "), "{report}");
     assert!(!report.contains('\u{1b}'), "no colours in a pipe: {report}");
 }
@@ -82,12 +82,12 @@ async fn check_reports_hosts_clock_permissions_and_endpoints() {
 async fn colours_are_for_terminals_and_json_for_programs() {
     let partner = partner().await;
     // Including the collectors that are off by default.
-    let extras = elements_exporter::collector::ALL
+    let optional = elements_exporter::collector::ALL
         .iter()
         .filter(|entry| entry.is_optional);
-    let extras = extras.map(|entry| format!("ELEMENTS_COLLECTORS__{}__ENABLED", entry.name.to_uppercase()));
-    let extras: Vec<String> = extras.collect();
-    let switches = extras.iter().map(|switch| (switch.as_str(), "true"));
+    let optional = optional.map(|entry| format!("ELEMENTS_COLLECTORS__{}__ENABLED", entry.name.to_uppercase()));
+    let optional: Vec<String> = optional.collect();
+    let switches = optional.iter().map(|switch| (switch.as_str(), "true"));
     let with = |more: &[(&'static str, &'static str)]| -> Vec<(&str, &str)> {
         switches.clone().chain(more.iter().copied()).collect()
     };
@@ -138,7 +138,7 @@ async fn colours_are_for_terminals_and_json_for_programs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn invalid_value_is_shown_by_its_shape_only() {
+async fn only_the_shape_of_an_invalid_value_is_reported() {
     let partner = partner().await;
     partner.handle.with_world(|world| {
         for customer in &mut world.customers {
@@ -157,19 +157,19 @@ async fn invalid_value_is_shown_by_its_shape_only() {
     let output = block_in_place(|| check(&partner.base, &["--output=json"], &[]));
     let report = json(&output);
     assert_eq!(output.status.code(), Some(1), "{report}");
-    let odd = &report["not_understood"][0];
+    let invalid = &report["not_understood"][0];
     assert_eq!(
-        (odd["endpoint"].as_str(), odd["field"].as_str()),
+        (invalid["endpoint"].as_str(), invalid["field"].as_str()),
         (Some("jobs"), Some("startTime")),
         "{report}"
     );
-    assert_eq!(odd["example"], "99.99.9999 aa aaaa");
+    assert_eq!(invalid["example"], "99.99.9999 aa aaaa");
     assert_eq!(report["fell_short"], serde_json::json!(["1 invalid value"]));
     assert_eq!(report["not_in_the_reference"][0]["field"], "jobStatus", "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn intervals_that_cannot_be_kept_fall_short() {
+async fn intervals_that_exceed_the_limits_are_reported() {
     let partner = partner().await;
     let slow = [
         ("ELEMENTS_API__REQUESTS_PER_SECOND", "50"),
@@ -190,19 +190,19 @@ async fn intervals_that_cannot_be_kept_fall_short() {
     });
     let report = text(&tight);
     assert_eq!(tight.status.code(), Some(1), "{report}");
-    let sentence = line(&report, "They cannot be kept: ");
+    let sentence = line(&report, "The intervals do not fit: ");
     assert!(sentence.contains("set api.requests_per_second to "), "{sentence}");
     assert!(
         line(&report, "The limit reached first is ").contains("api.requests_per_second"),
         "{report}"
     );
-    assert!(line(&report, "fell short: ").starts_with("fell short: the intervals; requests: "));
+    assert!(line(&report, "failed: ").starts_with("failed: the intervals; requests: "));
     assert!(line(&report, "licenses").contains(" off "), "{report}");
     assert_eq!(json(&roomy)["budget"]["suffices"], true);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn latency_is_a_budget_of_its_own() {
+async fn latency_is_a_separate_budget() {
     let partner = partner().await;
     let late = FaultKind::Delay { ms: 1_500 };
     partner.handle.set_faults(vec![Fault::new("/partner/*overview*", late)]);
@@ -248,10 +248,10 @@ async fn unreachable_host_is_reported_with_advice() {
     let output = block_in_place(|| check(&format!("http://{free}"), &[], &[]));
     let report = text(&output);
     assert_eq!(output.status.code(), Some(1), "{report}");
-    let way = line(&report, &format!("HTTP {free}"));
+    let connection = line(&report, &format!("HTTP {free}"));
     assert!(
-        way.contains("failed") && way.contains("cannot connect") && way.contains("firewall"),
-        "{way}"
+        connection.contains("failed") && connection.contains("cannot connect") && connection.contains("firewall"),
+        "{connection}"
     );
     assert!(
         line(&report, "token  ").ends_with("cannot reach the token endpoint; see the connection checks above"),
@@ -267,7 +267,7 @@ async fn unreachable_host_is_reported_with_advice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn check_ends_with_what_failed_and_its_consequences() {
+async fn summary_lists_failures_and_skipped_checks() {
     let partner = partner().await;
     let failing = FaultKind::Status { code: 404, body: None };
     partner
@@ -285,8 +285,8 @@ async fn check_ends_with_what_failed_and_its_consequences() {
             "{reported}"
         );
     }
-    let last = "fell short: customers; not tried: jobs, protected, scan_profiles, scan_changes; requests: ";
-    assert!(line(&report, "fell short").starts_with(last), "{report}");
+    let last = "failed: customers; not tried: jobs, protected, scan_profiles, scan_changes; requests: ";
+    assert!(line(&report, "failed: ").starts_with(last), "{report}");
 
     // Without a response, the number of requests is unknown.
     let jobs = Fault::new("/partner/*jobs*", FaultKind::Status { code: 500, body: None });
@@ -297,7 +297,7 @@ async fn check_ends_with_what_failed_and_its_consequences() {
         "{report}"
     );
     assert!(
-        report.contains("Unknown whether the intervals can be met: jobs could not be measured."),
+        report.contains("Unknown whether the intervals fit: jobs could not be measured."),
         "{report}"
     );
 
@@ -331,7 +331,7 @@ async fn rejected_secret_is_reported_once_with_advice() {
         );
         assert!(!report.contains("no token: "), "{report}");
         assert!(
-            report.contains("fell short: token; no collector was tried; requests: 1"),
+            report.contains("failed: token; no collector was tried; requests: 1"),
             "{report}"
         );
     }
@@ -358,7 +358,7 @@ async fn report_uses_the_singular_for_one() {
 }
 
 /// Starts a proxy that sends the same response to every client while the tests run.
-fn proxy(says: &'static str) -> String {
+fn proxy(response: &'static str) -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -372,7 +372,7 @@ fn proxy(says: &'static str) -> String {
                 }
             }
             // The client may have disconnected.
-            let _ = stream.write_all(says.as_bytes());
+            let _ = stream.write_all(response.as_bytes());
         }
     });
     url
@@ -380,21 +380,21 @@ fn proxy(says: &'static str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn failing_proxy_is_reported_with_its_problem() {
-    let nobody_listens = std::net::TcpListener::bind("127.0.0.1:0")
+    let unused_address = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap();
     for (proxy, expected) in [
         (
             proxy("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"),
-            "cannot connect through the proxy: it asks for a user name and a password; check address",
+            "cannot connect through the proxy: it requires a user name and a password; check address",
         ),
         (
             proxy("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"),
             "cannot connect through the proxy: it refuses to connect to this host; check address",
         ),
         (
-            format!("http://{nobody_listens}"),
+            format!("http://{unused_address}"),
             "cannot connect through the proxy: Connection refused (os error 111); check address",
         ),
         (
@@ -418,7 +418,7 @@ async fn failing_proxy_is_reported_with_its_problem() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pattern_without_a_match_falls_short_with_the_nearest_name() {
+async fn unmatched_pattern_is_reported_with_the_nearest_name() {
     let partner = partner().await;
     let name = partner
         .handle
@@ -447,7 +447,7 @@ async fn pattern_without_a_match_falls_short_with_the_nearest_name() {
         "{report}"
     );
     assert!(
-        report.contains("fell short: customers.include[1], rpo.overrides[1].customer"),
+        report.contains("failed: customers.include[1], rpo.overrides[1].customer"),
         "{report}"
     );
     let output = block_in_place(|| check(&partner.base, &["--output=json"], &more));
@@ -541,7 +541,7 @@ fn offline_check_reads_files_and_sends_nothing() {
 }
 
 #[test]
-fn offline_check_finds_dead_patterns_and_expired_secrets() {
+fn offline_check_finds_unmatched_patterns_and_expired_secrets() {
     let yaml = "auth: {client_id: a, client_secret_expires: 2020-01-31}\n\
                 customers: {include: [Contoso]}\nrpo: {overrides: [{module: Exchange Onlin, customer: x, rpo: 4h}]}\n\
                 metrics: {exclude: [elements_up, no_such_*]}\n";
@@ -557,12 +557,12 @@ fn offline_check_finds_dead_patterns_and_expired_secrets() {
         line(&report, "auth.client_secret_expires").contains("expired"),
         "{report}"
     );
-    let wanted = "fell short: auth.client_secret_expires, rpo.overrides[0].module, metrics.exclude; requests: 0";
-    assert_eq!(line(&report, "fell short"), wanted, "customers are not known here");
+    let expected = "failed: auth.client_secret_expires, rpo.overrides[0].module, metrics.exclude; requests: 0";
+    assert_eq!(line(&report, "failed: "), expected, "offline, customers are unknown");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn collector_that_needs_no_request_is_not_called_ok() {
+async fn collector_without_requests_is_reported_as_not_needed() {
     let partner = partner().await;
     partner.handle.with_world(|world| {
         for customer in &mut world.customers {

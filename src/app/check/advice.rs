@@ -4,17 +4,17 @@ use crate::api::{self, Failure};
 
 /// Explains the error of a collector, with a remedy. The endpoint is named if it is not the collector's own.
 pub(super) fn explain(failure: &Failure, collector: &str) -> String {
-    let told = match &failure.error {
+    let text = match &failure.error {
         api::Error::Auth(cause) => plainly(cause),
         error => plainly(error),
     };
-    let told = match advice(&failure.error) {
-        Some(advice) => format!("{told}; {advice}"),
-        None => told,
+    let text = match advice(&failure.error) {
+        Some(advice) => format!("{text}; {advice}"),
+        None => text,
     };
     match failure.endpoint.as_str() {
-        endpoint if endpoint == collector => told,
-        endpoint => format!("{endpoint}: {told}"),
+        endpoint if endpoint == collector => text,
+        endpoint => format!("{endpoint}: {text}"),
     }
 }
 
@@ -62,7 +62,7 @@ pub(super) fn remedy(error: &api::Error, is_proxied: bool) -> &'static str {
     }
 }
 
-/// Returns what to check where a name cannot be resolved.
+/// Returns what to check if a name cannot be resolved.
 pub(super) fn remedy_of_dns(is_proxied: bool) -> &'static str {
     match is_proxied {
         false => "check DNS on this machine",
@@ -75,12 +75,12 @@ const OF_PROXIES: [(&str, &str); 2] = [
     ("tunnel error: unsuccessful", "it refuses to connect to this host"),
     (
         "tunnel error: proxy authorization required",
-        "it asks for a user name and a password",
+        "it requires a user name and a password",
     ),
 ];
 
-/// Returns an error with its causes. Only the innermost layer of the HTTP library is included: the other layers only
-/// say that there is a cause.
+/// Returns an error with its causes. Only the innermost layer of the HTTP library is included: the other layers add
+/// no information.
 pub(super) fn plainly(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -90,10 +90,10 @@ pub(super) fn plainly(error: &(dyn std::error::Error + 'static)) -> String {
                 cause = inner;
             }
         }
-        let told = cause.to_string();
-        let known = OF_PROXIES.iter().find(|(said, _)| *said == told);
+        let message = cause.to_string();
+        let known = OF_PROXIES.iter().find(|(text, _)| *text == message);
         text.push_str(": ");
-        text.push_str(known.map_or(&told, |(_, means)| means));
+        text.push_str(known.map_or(&message, |(_, means)| means));
         next = cause.source();
     }
     text

@@ -37,7 +37,7 @@ impl Check<'_> {
                 Err(problem) => {
                     lost.extend(url.host_str());
                     let look = remedy_of_dns(proxy.is_some());
-                    (Outcome::FellShort, "failed", format!("{problem}; {look}"))
+                    (Outcome::Failed, "failed", format!("{problem}; {look}"))
                 }
             };
             self.found(format!("DNS {}", host(url)), finding);
@@ -46,24 +46,24 @@ impl Check<'_> {
             let name = format!("{} {}", way(url), host(url));
             let first = proxy.unwrap_or(url);
             if first.host_str().is_some_and(|host| lost.contains(&host)) {
-                let told = format!("{} has no address", host(first));
-                self.found(name, (Outcome::NotTried, "not tried", told));
+                let detail = format!("{} has no address", host(first));
+                self.found(name, (Outcome::NotTried, "not tried", detail));
                 continue;
             }
             let answer = match probe::probe(url, proxy, &authorities, api.timeout).await {
                 Ok(answer) => answer,
                 Err(error) => {
-                    let told = format!("{}; {}", plainly(&error), remedy(&error, proxy.is_some()));
-                    self.found(name, (Outcome::FellShort, "failed", told));
+                    let detail = format!("{}; {}", plainly(&error), remedy(&error, proxy.is_some()));
+                    self.found(name, (Outcome::Failed, "failed", detail));
                     continue;
                 }
             };
             let took = Duration::from_millis(u64::try_from(answer.took.as_millis()).unwrap_or(u64::MAX));
             let took = humantime::format_duration(took);
-            let (outcome, told) = certificate(answer.certificate_end);
+            let (outcome, detail) = certificate(answer.certificate_end);
             let result = if outcome == Outcome::Ok { "ok" } else { "expires soon" };
-            let told = format!("responded in {took} (status {}; any is fine){told}", answer.status);
-            self.found(name, (outcome, result, told));
+            let detail = format!("responded in {took} (status {}; any is fine){detail}", answer.status);
+            self.found(name, (outcome, result, detail));
             self.found(format!("clock {}", host(url)), clock(answer.skew));
         }
         Ok(())
@@ -81,7 +81,7 @@ fn certificate(end: Option<i64>) -> (Outcome, String) {
     let left = Timestamp::from_unix_seconds(end).since(Timestamp::from(SystemTime::now()));
     let days = left.as_secs() / 86_400;
     let outcome = if left < CERTIFICATE_WARNING {
-        Outcome::FellShort
+        Outcome::Failed
     } else {
         Outcome::Ok
     };
@@ -100,9 +100,9 @@ pub(super) fn clock(skew: Option<i64>) -> (Outcome, &'static str, String) {
         Some(skew) => {
             let apart = humantime::format_duration(Duration::from_secs(skew.unsigned_abs()));
             let side = if skew > 0 { "behind" } else { "ahead" };
-            let told =
+            let detail =
                 format!("this machine is {apart} {side}; set the clock; the age of restore points depends on it");
-            (Outcome::FellShort, "differs", told)
+            (Outcome::Failed, "differs", detail)
         }
     }
 }
@@ -113,9 +113,9 @@ pub(super) fn expiry(end: i64) -> (Outcome, &'static str, String) {
     let days = |length: Duration| counted(length.as_secs() / 86_400, "day", "days");
     let left = end.since(now);
     if end <= now {
-        (Outcome::FellShort, "expired", format!("{} ago", days(now.since(end))))
+        (Outcome::Failed, "expired", format!("{} ago", days(now.since(end))))
     } else if left < CERTIFICATE_WARNING {
-        (Outcome::FellShort, "expires soon", format!("in {}", days(left)))
+        (Outcome::Failed, "expires soon", format!("in {}", days(left)))
     } else {
         (Outcome::Ok, "valid", format!("for {}", days(left)))
     }

@@ -17,7 +17,7 @@ const SAY_AFTER: Duration = Duration::from_secs(5);
 /// Observations of the check.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
-    pub(super) not_understood: BTreeMap<(&'static str, &'static str), String>,
+    pub(super) invalid_values: BTreeMap<(&'static str, &'static str), String>,
     pub(super) unknown: BTreeMap<(&'static str, &'static str), String>,
     pub(super) counts: Counts,
 }
@@ -75,7 +75,7 @@ impl Observer for Notebook {
 
     fn decode_error(&self, endpoint: Endpoint, field: &'static str, shape: &str) {
         self.notes()
-            .not_understood
+            .invalid_values
             .insert((endpoint.as_str(), field), shape.to_owned());
     }
 
@@ -91,7 +91,7 @@ impl Observer for Notebook {
     fn token(&self, _expires_in: Duration) {}
 }
 
-/// Waits for a future with a time limit, and logs progress meanwhile.
+/// Waits for a future with a time limit, and logs progress.
 pub(super) async fn within<T>(
     limit: Duration,
     what: &str,
@@ -114,7 +114,7 @@ pub(super) async fn within<T>(
         return Err(match notebook.counts().throttled - before.throttled {
             0 => format!("no response within {limit}; try again later"),
             pauses => format!(
-                "gave up after {limit}, in which the API asked {} for a pause; try again later, or lower \
+                "gave up after {limit}, in which the API requested a pause {}; try again later, or lower \
                  api.requests_per_second",
                 counted(pauses, "time", "times")
             ),

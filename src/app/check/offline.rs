@@ -1,4 +1,4 @@
-//! `check --offline`: what can be checked of a configuration without a request.
+//! `check --offline`: checks a configuration without sending a request.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub fn check_offline(config: &Config, file: Option<&Path>, web_config: Option<&P
     let path = |path: &Path| path.display().to_string();
     valid("configuration", file.map_or_else(|| "environment".to_owned(), path));
 
-    // It reads the credential and the files of the client. A client sends nothing until it is asked for a token.
+    // Reads the credential and the files of the client. A client sends nothing until a token is requested.
     let source = ClientSource::new(config, &plans(config))?;
     let client = source.client(Arc::new(Notebook::default()) as Arc<dyn Observer>, None)?;
     let (key, detail) = match &config.auth.credential {
@@ -81,7 +81,7 @@ pub fn check_offline(config: &Config, file: Option<&Path>, web_config: Option<&P
     let patterns = patterns_without_match(&names, config).filter(|(unmatched, _)| !unmatched.is_customer());
     let exclusions = unmatched_exclusions(config).map(|pattern| {
         let detail = format!("{:?} matches no metric", domain::log_safe(pattern));
-        Finding::new("metrics.exclude", Outcome::FellShort, "matches nothing", detail)
+        Finding::new("metrics.exclude", Outcome::Failed, "matches nothing", detail)
     });
     let mut report = Report {
         api: config.api.base_url.to_string(),
@@ -91,6 +91,6 @@ pub fn check_offline(config: &Config, file: Option<&Path>, web_config: Option<&P
         patterns: patterns.map(|(_, finding)| finding).chain(exclusions).collect(),
         ..Report::default()
     };
-    report.judge();
+    report.conclude();
     Ok(report)
 }

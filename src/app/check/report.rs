@@ -1,4 +1,4 @@
-//! What `check` found, as a report for people, and as JSON for programs.
+//! Results of `check`, as a text report and as JSON.
 
 use std::fmt::Write as _;
 
@@ -8,24 +8,25 @@ use serde::Serialize;
 use crate::app::budget::Budget;
 use crate::domain::{CustomerId, counted, log_safe};
 
-/// Where a permission is granted.
+/// How to grant a permission.
 const GRANT: &str = "To grant a permission: in Elements, open Settings > API app registration, edit the app, add the \
                      permission and save. It counts within minutes.";
 
-/// The most customers of one list that people read; programs get all.
+/// Maximum number of customers of one list in the text report; JSON contains all.
 const LISTED_CUSTOMERS: usize = 100;
 
-/// How a thing went.
+/// Outcome of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Outcome {
-    /// As it should.
+    /// Successful.
     Ok,
-    /// It is not as it should be.
-    FellShort,
-    /// It was not asked for, because of something else that fell short.
+    /// Failed, or in need of attention.
+    #[serde(rename = "fell_short")]
+    Failed,
+    /// Skipped, because another check failed.
     NotTried,
-    /// It was not asked for.
+    /// Disabled by the configuration.
     Off,
 }
 
@@ -33,7 +34,7 @@ impl Outcome {
     fn style(self) -> Style {
         let colour = match self {
             Self::Ok => AnsiColor::Green,
-            Self::FellShort => AnsiColor::Red,
+            Self::Failed => AnsiColor::Red,
             Self::NotTried => AnsiColor::Yellow,
             Self::Off => return Style::new().dimmed(),
         };
@@ -41,24 +42,24 @@ impl Outcome {
     }
 }
 
-/// One thing that was tried.
+/// Result of one check.
 #[derive(Debug, Serialize)]
 pub(super) struct Finding {
-    /// What was tried.
+    /// Name of the check.
     pub(super) name: String,
-    /// How it went.
+    /// Its outcome.
     pub(super) outcome: Outcome,
-    /// How it went in a word or two.
+    /// Its result in a word or two.
     pub(super) result: &'static str,
-    /// What is behind it.
+    /// Details and advice.
     pub(super) detail: String,
-    /// Rows of all answers; only of collectors.
+    /// Number of rows in all responses; only for collectors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) rows: Option<usize>,
-    /// Requests that it took; only of collectors.
+    /// Number of requests; only for collectors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) requests: Option<u64>,
-    /// The id by which the vendor's support finds the call that failed.
+    /// Id of the failed request, for the vendor's support.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) request_id: Option<String>,
 }
@@ -77,16 +78,16 @@ impl Finding {
     }
 }
 
-/// A value that is odd.
+/// An invalid or unknown value.
 #[derive(Debug, Serialize)]
-pub(super) struct Odd {
+pub(super) struct UnusualValue {
     pub(super) endpoint: &'static str,
     pub(super) field: &'static str,
-    /// The value, or its shape with letters and digits masked where it could not be understood.
+    /// The unknown value, or the shape of the invalid one, with letters and digits masked.
     pub(super) example: String,
 }
 
-/// A customer, such as the one that was tried.
+/// A customer, such as the one that was polled as an example.
 #[derive(Debug, Serialize)]
 pub(super) struct Sample {
     pub(super) id: String,
@@ -102,7 +103,7 @@ impl Sample {
     }
 }
 
-/// Everything that was found.
+/// Results of all checks.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
     pub(super) api: String,
@@ -113,14 +114,14 @@ pub struct Report {
     pub(super) generation: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) customer: Option<Sample>,
-    /// Whether nothing was requested, because only the configuration was to be checked.
+    /// Whether only the configuration was checked, without any request.
     #[serde(rename = "offline")]
     pub(super) is_offline: bool,
-    /// Files and credentials; only offline.
+    /// Results for files and credentials; only offline.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) configuration: Vec<Finding>,
     pub(super) customers: usize,
-    /// Customers that no row of the file of attributes fits.
+    /// Customers that no row of the attributes file matches.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) without_attributes: Vec<Sample>,
     pub(super) connection: Vec<Finding>,
@@ -129,40 +130,43 @@ pub struct Report {
     /// Patterns of the configuration that match nothing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) patterns: Vec<Finding>,
-    pub(super) not_understood: Vec<Odd>,
-    pub(super) not_in_the_reference: Vec<Odd>,
+    #[serde(rename = "not_understood")]
+    pub(super) invalid_values: Vec<UnusualValue>,
+    #[serde(rename = "not_in_the_reference")]
+    pub(super) unknown_values: Vec<UnusualValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) budget: Option<Budget>,
     #[serde(skip)]
     pub(super) requests_per_second: f64,
     pub(super) requests: u64,
     pub(super) throttled: u64,
-    /// Whether a permission is missing, so that it is said where one is granted.
+    /// Whether a permission is missing; the report then explains how to grant it.
     #[serde(skip)]
     pub(super) lacks_permission: bool,
-    /// What fell short, by name.
-    pub(super) fell_short: Vec<String>,
-    /// What was not tried for want of something that fell short, by name.
+    /// Names of the failed checks.
+    #[serde(rename = "fell_short")]
+    pub(super) failed: Vec<String>,
+    /// Names of the checks that were skipped because another check failed.
     pub(super) not_tried: Vec<String>,
-    /// Collectors that were not answered, so that what they need is not known.
+    /// Collectors without a response, whose cost is therefore unknown.
     pub(super) not_measured: Vec<&'static str>,
     /// Patterns of `metrics.exclude` that match no metric.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) unmatched_exclusions: Vec<String>,
-    /// What to do about it that is worth saying once.
+    /// General advice, printed once.
     pub(super) hints: Vec<&'static str>,
-    /// Whether nothing fell short.
+    /// Whether no check failed.
     pub(super) good: bool,
 }
 
 impl Report {
-    /// Whether nothing fell short.
+    /// Returns whether no check failed.
     pub fn is_good(&self) -> bool {
         self.good
     }
 
-    /// Decides whether anything fell short.
-    pub(super) fn judge(&mut self) {
+    /// Collects the names of failed and skipped checks.
+    pub(super) fn conclude(&mut self) {
         let named = |outcome: Outcome| -> Vec<String> {
             let findings = self
                 .configuration
@@ -174,20 +178,20 @@ impl Report {
             let such = findings.filter(|finding| finding.outcome == outcome);
             such.map(|finding| finding.name.clone()).collect()
         };
-        let (mut fell_short, not_tried) = (named(Outcome::FellShort), named(Outcome::NotTried));
-        let odd = u64::try_from(self.not_understood.len()).unwrap_or(u64::MAX);
-        if odd > 0 {
-            fell_short.push(counted(odd, "invalid value", "invalid values"));
+        let (mut failed, not_tried) = (named(Outcome::Failed), named(Outcome::NotTried));
+        let invalid = u64::try_from(self.invalid_values.len()).unwrap_or(u64::MAX);
+        if invalid > 0 {
+            failed.push(counted(invalid, "invalid value", "invalid values"));
         }
         if self.budget.is_some_and(|budget| !budget.suffices) {
-            fell_short.push("the intervals".to_owned());
+            failed.push("the intervals".to_owned());
         }
         self.hints = self.lacks_permission.then_some(GRANT).into_iter().collect();
-        self.good = fell_short.is_empty() && not_tried.is_empty() && (self.is_offline || !self.collectors.is_empty());
-        (self.fell_short, self.not_tried) = (fell_short, not_tried);
+        self.good = failed.is_empty() && not_tried.is_empty() && (self.is_offline || !self.collectors.is_empty());
+        (self.failed, self.not_tried) = (failed, not_tried);
     }
 
-    /// The report as JSON.
+    /// Returns the report as JSON.
     pub fn json(&self) -> String {
         // Plain strings and numbers always have a JSON form.
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
@@ -195,7 +199,7 @@ impl Report {
         text
     }
 
-    /// The report for people, with the escape sequences of colours.
+    /// Returns the report as text, with ANSI colours.
     pub fn text(&self) -> String {
         let mut text = String::new();
         let mut line = |name: &str, value: &str| {
@@ -224,33 +228,33 @@ impl Report {
             let _ = writeln!(text, "\nmetrics.exclude: pattern {pattern:?} matches no metric");
         }
         self.list_without_attributes(&mut text);
-        if !self.not_understood.is_empty() || !self.not_in_the_reference.is_empty() {
+        if !self.invalid_values.is_empty() || !self.unknown_values.is_empty() {
             text.push('\n');
         }
-        for Odd {
+        for UnusualValue {
             endpoint,
             field,
             example,
-        } in &self.not_understood
+        } in &self.invalid_values
         {
-            let style = Outcome::FellShort.style();
+            let style = Outcome::Failed.style();
             let _ = writeln!(
                 text,
-                "{style}not understood:{style:#} {endpoint}.{field}, of the form {example:?}"
+                "{style}invalid value:{style:#} {endpoint}.{field}, of the form {example:?}"
             );
         }
-        for Odd {
+        for UnusualValue {
             endpoint,
             field,
             example,
-        } in &self.not_in_the_reference
+        } in &self.unknown_values
         {
             let _ = writeln!(text, "unknown value: {endpoint}.{field} {example:?}");
         }
         if let Some(budget) = &self.budget {
-            self.spend(&mut text, budget);
+            self.write_budget(&mut text, budget);
         }
-        self.conclude(&mut text);
+        self.write_summary(&mut text);
         if self.throttled > 0 {
             let _ = write!(text, ", throttled: {}", self.throttled);
         }
@@ -265,7 +269,7 @@ impl Report {
         }
         let count = |count: usize| counted(u64::try_from(count).unwrap_or(u64::MAX), "customer", "customers");
         let all = count(without.len());
-        let _ = writeln!(text, "\nno row of customers.attributes_file fits {all}:");
+        let _ = writeln!(text, "\nno row of customers.attributes_file matches {all}:");
         for Sample { id, organization } in without.iter().take(LISTED_CUSTOMERS) {
             let _ = writeln!(text, "  {id} ({organization})");
         }
@@ -274,16 +278,16 @@ impl Report {
         }
     }
 
-    /// The last words: whether all is well, or what is not.
-    fn conclude(&self, text: &mut String) {
-        let outcome = if self.good { Outcome::Ok } else { Outcome::FellShort };
+    /// Writes the summary line.
+    fn write_summary(&self, text: &mut String) {
+        let outcome = if self.good { Outcome::Ok } else { Outcome::Failed };
         let style = outcome.style();
         let _ = if self.good && self.is_offline {
             write!(text, "\n{style}the configuration is valid{style:#}")
         } else if self.good {
             write!(text, "\n{style}everything works{style:#}")
         } else {
-            write!(text, "\n{style}fell short:{style:#} {}", self.fell_short.join(", "))
+            write!(text, "\n{style}failed:{style:#} {}", self.failed.join(", "))
         };
         if !self.not_tried.is_empty() {
             let _ = write!(text, "; not tried: {}", self.not_tried.join(", "));
@@ -294,8 +298,8 @@ impl Report {
         let _ = write!(text, "; requests: {}", self.requests);
     }
 
-    /// Whether the intervals can be kept, and what to do where they cannot.
-    fn spend(&self, text: &mut String, budget: &Budget) {
+    /// Writes whether the intervals fit the limits, and what to change if they do not.
+    fn write_budget(&self, text: &mut String, budget: &Budget) {
         let _ = writeln!(
             text,
             "\nThe intervals need {} {} an hour for {}; api.requests_per_second = {} allows {:.0}.\n\
@@ -323,23 +327,19 @@ impl Report {
             budget.binding.key(),
             humantime::format_duration(first)
         );
-        let outcome = if budget.suffices {
-            Outcome::Ok
-        } else {
-            Outcome::FellShort
-        };
+        let outcome = if budget.suffices { Outcome::Ok } else { Outcome::Failed };
         let style = outcome.style();
         let _ = match budget.suffices {
-            true if self.not_measured.is_empty() => writeln!(text, "{style}They can be kept.{style:#}"),
+            true if self.not_measured.is_empty() => writeln!(text, "{style}The intervals fit.{style:#}"),
             true => writeln!(
                 text,
-                "Unknown whether the intervals can be met: {} could not be measured.",
+                "Unknown whether the intervals fit: {} could not be measured.",
                 self.not_measured.join(", ")
             ),
             false => writeln!(
                 text,
-                "{style}They cannot be kept:{style:#} set api.requests_per_second to {:.1} and api.max_concurrency to {:.0} at \
-                 least, or make the intervals {:.1} times as long.",
+                "{style}The intervals do not fit:{style:#} set api.requests_per_second to at least {:.1} and \
+                 api.max_concurrency to at least {:.0}, or make the intervals {:.1} times as long.",
                 budget.rate_needed(),
                 budget.concurrency_needed(),
                 budget.stretch()
@@ -348,14 +348,14 @@ impl Report {
     }
 }
 
-/// A number of requests that is estimated.
+/// Formats an estimated number of requests.
 fn requests(number: f64) -> String {
     let number = format!("{number:.0}");
     let word = if number == "1" { "request" } else { "requests" };
     format!("{number} {word}")
 }
 
-/// Findings under a head, in columns as wide as they need.
+/// Formats findings as a table with a header, with columns as wide as their contents.
 fn table(text: &mut String, head: &str, findings: &[Finding], counts: bool) {
     if findings.is_empty() {
         return;
@@ -404,19 +404,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fell_short_decides() {
+    fn any_failed_check_fails_the_report() {
         let finding = |outcome| Finding::new("jobs", outcome, "so", String::new());
         let judged = |outcome| {
             let mut report = Report {
                 collectors: vec![finding(Outcome::Ok), finding(outcome)],
                 ..Report::default()
             };
-            report.judge();
+            report.conclude();
             report.is_good()
         };
-        assert!(judged(Outcome::Ok) && judged(Outcome::Off) && !judged(Outcome::FellShort));
+        assert!(judged(Outcome::Ok) && judged(Outcome::Off) && !judged(Outcome::Failed));
         let mut nothing = Report::default();
-        nothing.judge();
+        nothing.conclude();
         assert!(!nothing.is_good(), "nothing tried is nothing shown");
     }
 

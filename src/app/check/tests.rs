@@ -8,26 +8,26 @@ use super::report::Outcome;
 use crate::api::{Endpoint, Observer as _};
 
 #[test]
-fn a_clock_that_differs_is_told_by_which_side_it_is() {
-    let told = |skew| clock(Some(skew));
-    assert_eq!(told(-60).0, Outcome::Ok);
-    assert!(told(300).2.contains("5m behind") && told(300).0 == Outcome::FellShort);
-    assert!(told(-300).2.contains("5m ahead"));
+fn clock_skew_is_reported_with_its_direction() {
+    let check_skew = |skew| clock(Some(skew));
+    assert_eq!(check_skew(-60).0, Outcome::Ok);
+    assert!(check_skew(300).2.contains("5m behind") && check_skew(300).0 == Outcome::Failed);
+    assert!(check_skew(-300).2.contains("5m ahead"));
     assert_eq!(clock(None).0, Outcome::Off);
 }
 
 #[tokio::test]
-async fn nobody_waits_for_ever() {
+async fn wait_has_a_time_limit() {
     let notebook = Notebook::default();
     let limit = Duration::from_millis(20);
     let waited = within(limit, "jobs", &notebook, async {
         notebook.throttled(Endpoint::Jobs);
         std::future::pending::<()>().await;
     });
-    let told = waited.await.err().unwrap_or_default();
+    let error = waited.await.err().unwrap_or_default();
     assert!(
-        told.contains("gave up after 20ms, in which the API asked 1 time for a pause"),
-        "{told}"
+        error.contains("gave up after 20ms, in which the API requested a pause 1 time"),
+        "{error}"
     );
     assert_eq!(within(limit, "jobs", &notebook, async { 7 }).await, Ok(7));
 }
