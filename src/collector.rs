@@ -50,7 +50,7 @@ pub use jobs::{EndedRun, ModuleRuns, add_module_names, past_runs};
 pub use licenses::add_product_names;
 pub use ransomware::{RansomwareSigns, ransomware_signs};
 
-/// How far in the future a time may lie before it is rejected. Clocks differ by a few minutes at most.
+/// Tolerance for times in the future: later ones are rejected. Clocks differ by a few minutes at most.
 const FUTURE_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
 /// All collectors, in the order in which their metrics are written.
@@ -116,7 +116,7 @@ pub enum TargetKind {
 pub struct Price {
     /// Requests of one poll.
     pub requests: f64,
-    /// What is requested, for people.
+    /// The requests, for the documentation.
     pub of: &'static str,
 }
 
@@ -175,7 +175,7 @@ pub struct Context {
     pub now: Timestamp,
     /// Settings of the collectors.
     pub settings: Arc<Settings>,
-    /// Age at which values of the collector expire; without end where that is not known.
+    /// Age at which values of the collector expire; `Duration::MAX` if unknown.
     pub stale_after: Duration,
     /// Name of the target customer's organization; empty if unknown.
     pub organization: Arc<str>,
@@ -291,7 +291,8 @@ impl<R> PollOutput<R> {
         Self::new(BTreeMap::from([(customer.clone(), record)]), unreadable, endpoint)
     }
 
-    /// Makes the poll incomplete by a failure, where there is one. It comes before rows that are invalid.
+    /// Marks the poll as incomplete because of a failure, if there is one. The failure takes precedence over invalid
+    /// rows.
     fn incomplete_by(self, failure: Option<Failure>) -> Self {
         Self {
             incomplete: failure.or(self.incomplete),
@@ -318,7 +319,7 @@ pub trait Collector: 'static {
     const IS_OPTIONAL: bool = false;
     /// Estimated cost of a poll.
     const PRICE: Price = Price::ONE;
-    /// Permission in the first generation; empty for an extra.
+    /// Permission in the first generation; empty for an optional collector.
     const SCOPE_V1: &'static str = "";
     /// Permission in the second generation.
     const SCOPE_V3: &'static str;

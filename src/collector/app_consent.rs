@@ -1,4 +1,4 @@
-//! Consent to the apps of products: without it, they stop working for a tenant.
+//! Consent to the apps of products. Without it, the products stop working for a tenant.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -17,15 +17,15 @@ use crate::exposition::{Shape, ShapeMetrics, Table, gauge, label};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Products {
     consented: BTreeMap<String, bool>,
-    /// Since when what is kept of products is held from earlier answers.
+    /// Products whose consent is held from earlier responses, with the time since when.
     #[serde(default)]
     held: BTreeMap<String, Timestamp>,
-    /// When products were said not to be the tenant's.
+    /// Products that the tenant lacks, with the time of the response.
     absent: BTreeMap<String, Timestamp>,
 }
 
 impl Products {
-    /// What the newest answers told, and what is held.
+    /// Returns the products of the newest responses, and the held ones.
     fn split(&self) -> (Self, Self) {
         let of = |is_held: bool| Self {
             consented: (self.consented.iter())
@@ -63,7 +63,7 @@ impl Collector for AppConsent {
     ) -> Result<PollOutput<Self::Record>, Failure> {
         let about = (customer, context);
         poll_tenants(api, Endpoint::AppConsent, about, previous, |tenant, known| async move {
-            ask_products(api, about, &tenant, &known.unwrap_or_default()).await
+            poll_products(api, about, &tenant, &known.unwrap_or_default()).await
         })
         .await
     }
@@ -89,11 +89,14 @@ impl Collector for AppConsent {
 
     fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> (Vec<Table>, u64) {
         // A record may be older than the settings.
-        let asked = &context.settings.consent_products;
+        let requested = &context.settings.consent_products;
         let rows: Vec<Consent> = record
             .iter()
             .flat_map(|(tenant, products)| {
-                let consented = products.consented.iter().filter(|(product, _)| asked.contains(product));
+                let consented = products
+                    .consented
+                    .iter()
+                    .filter(|(product, _)| requested.contains(product));
                 consented.map(|(product, is_given)| Consent {
                     tenant: tenant.clone(),
                     product: product.clone(),
@@ -105,31 +108,31 @@ impl Collector for AppConsent {
     }
 }
 
-/// Asks for the consent to each product. One that is answered with 400, 403 or 404 is not the tenant's and is asked for
-/// again once a day, unless it was answered before: then what was known is held. A tenant without any lacks them all.
-async fn ask_products(
+/// Requests the consent to each product. Status 400, 403 or 404 means that the tenant lacks the product, which is then
+/// requested once a day. If its consent was known before, the last known value is held instead.
+async fn poll_products(
     api: &Api,
     (customer, context): (&CustomerId, &Context),
     tenant: &TenantId,
     known: &Products,
 ) -> Answer<Products> {
-    let asked = &context.settings.consent_products;
-    ask_each(asked, context, known, |product| async move {
-        ask(api, customer, tenant, &product).await
+    let requested = &context.settings.consent_products;
+    request_each(requested, context, known, |product| async move {
+        fetch_consent(api, customer, tenant, &product).await
     })
     .await
 }
 
-async fn ask_each<Asked: Future<Output = Result<Option<bool>, Failure>>>(
-    asked: &[String],
+async fn request_each<Request: Future<Output = Result<Option<bool>, Failure>>>(
+    requested: &[String],
     context: &Context,
     known: &Products,
-    ask: impl Fn(String) -> Asked,
+    request: impl Fn(String) -> Request,
 ) -> Answer<Products> {
     let now = context.now;
     let mut products = Products::default();
     let (mut refusal, mut failure, mut is_answered) = (None, None, false);
-    for product in asked {
+    for product in requested {
         let absent = known.absent.get(product);
         if let Some(since) = absent.filter(|since| !is_due_again(Some(since), now)) {
             products.absent.insert(product.clone(), *since);
@@ -138,31 +141,31 @@ async fn ask_each<Asked: Future<Output = Result<Option<bool>, Failure>>>(
         let since = known.held.get(product).copied().unwrap_or(now);
         let before = known.consented.get(product).copied();
         let held = before.filter(|_| !is_given_up(since, context));
-        let told = match ask(product.clone()).await {
+        let response = match request(product.clone()).await {
             Ok(None) if held.is_some() => {
-                Err(Error::Incomplete("no app is told where one was").at(Endpoint::AppConsent))
+                Err(Error::Incomplete("no apps listed, unlike before").at(Endpoint::AppConsent))
             }
-            told => told,
+            response => response,
         };
-        match told {
+        match response {
             Ok(Some(is_given)) => {
                 is_answered = true;
                 products.consented.insert(product.clone(), is_given);
             }
             Ok(None) => {}
-            Err(told) if !is_of_one(&told.error) => return Err(told),
-            Err(told) => {
-                let is_refusal = matches!(told.error, Error::Status(400 | 403 | 404));
+            Err(cause) if !is_of_one(&cause.error) => return Err(cause),
+            Err(cause) => {
+                let is_refusal = matches!(cause.error, Error::Status(400 | 403 | 404));
                 let kept = if is_refusal { held } else { before };
                 if let Some(is_given) = kept {
                     products.consented.insert(product.clone(), is_given);
                     products.held.insert(product.clone(), since);
-                    failure = failure.or(Some(told));
+                    failure = failure.or(Some(cause));
                 } else if is_refusal {
                     products.absent.insert(product.clone(), now);
-                    refusal = Some(told);
+                    refusal = Some(cause);
                 } else {
-                    failure = failure.or(Some(told));
+                    failure = failure.or(Some(cause));
                 }
             }
         }
@@ -179,8 +182,13 @@ async fn ask_each<Asked: Future<Output = Result<Option<bool>, Failure>>>(
 
 const IS_CONSENT: Names = &["isConsent", "isConsented"];
 
-/// Whether consent is given to all apps of a product; `None` where it has none.
-async fn ask(api: &Api, customer: &CustomerId, tenant: &TenantId, product: &str) -> Result<Option<bool>, Failure> {
+/// Returns whether consent is given to all apps of a product; `None` if it has no apps.
+async fn fetch_consent(
+    api: &Api,
+    customer: &CustomerId,
+    tenant: &TenantId,
+    product: &str,
+) -> Result<Option<bool>, Failure> {
     let endpoint = Endpoint::AppConsent;
     let path = [
         "customers",
@@ -252,8 +260,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_product_that_was_answered_before_is_held() {
-        let asked = ["a".to_owned(), "b".to_owned(), "c".to_owned()];
+    async fn product_with_a_known_consent_is_held() {
+        let requested = ["a".to_owned(), "b".to_owned(), "c".to_owned()];
         let now = Timestamp::from_unix_seconds(1_000_000);
         let context = Context::new(now, Arc::default(), Arc::from(""));
         let known = Products {
@@ -261,19 +269,21 @@ mod tests {
             ..Products::default()
         };
         for error in [None, Some(400), Some(403), Some(404), Some(500)] {
-            let told = |product: String| {
-                let told = match (product.as_str(), error) {
+            let respond = |product: String| {
+                let response = match (product.as_str(), error) {
                     ("a", Some(error)) => Err(Error::Status(error).at(Endpoint::AppConsent)),
                     ("a", None) => Ok(None),
                     ("b", _) => Ok(Some(false)),
                     _ => Err(Error::Status(404).at(Endpoint::AppConsent)),
                 };
-                std::future::ready(told)
+                std::future::ready(response)
             };
-            let (products, failure) = ask_each(&asked, &context, &known, told).await.expect("an answer");
+            let (products, failure) = request_each(&requested, &context, &known, respond)
+                .await
+                .expect("a response");
             assert!(failure.is_some(), "{error:?}");
-            let (told, held) = products.split();
-            assert_eq!(told.consented, BTreeMap::from([("b".to_owned(), false)]));
+            let (fresh, held) = products.split();
+            assert_eq!(fresh.consented, BTreeMap::from([("b".to_owned(), false)]));
             assert_eq!(held.consented, BTreeMap::from([("a".to_owned(), true)]));
             assert_eq!(products.absent.keys().collect::<Vec<_>>(), ["c"]);
         }

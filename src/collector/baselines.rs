@@ -1,4 +1,4 @@
-//! Baselines of tenants: state of their deployment, and drift of settings.
+//! Baselines of tenants: deployment status and drift of settings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::exposition::{Shape, ShapeMetrics, Table, gauge, label, timestamp};
 /// The baselines of a tenant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Baseline {
-    /// Whether it is held from an earlier answer, because the newest could not be read whole.
+    /// Whether it is held from an earlier response, because the newest had invalid rows.
     #[serde(default)]
     held: bool,
     tenant: TenantId,
@@ -26,8 +26,8 @@ pub(super) struct Baseline {
 }
 
 impl Baseline {
-    /// Takes over what is worse in another row of the tenant.
-    fn worsen(&mut self, other: Self) {
+    /// Merges another row of the tenant, keeping the worse value of each field.
+    fn merge_worse(&mut self, other: Self) {
         if severity(other.status) > severity(self.status) {
             self.status = other.status;
         }
@@ -37,7 +37,7 @@ impl Baseline {
     }
 }
 
-/// How bad a status is: failed, then with exceptions or expired, then unknown, then the others.
+/// Returns the severity of a status: failed, then with exceptions or expired, then unknown, then the others.
 fn severity(status: Option<i16>) -> u8 {
     match status {
         Some(5 | 8 | 17) => 4,
@@ -99,7 +99,7 @@ impl Collector for Baselines {
             };
             let known = tenants.entry(customer).or_default();
             if known.len() >= MAX_TENANTS && !known.contains_key(&baseline.tenant) {
-                observer.decode_error(endpoint, "tenantId", "a tenant past the limit");
+                observer.decode_error(endpoint, "tenantId", "a tenant beyond the limit");
                 unreadable += 1;
                 continue;
             }
@@ -109,7 +109,7 @@ impl Collector for Baselines {
                 }
                 Some(known) => {
                     duplicates += 1;
-                    known.worsen(baseline);
+                    known.merge_worse(baseline);
                 }
             }
         }
@@ -163,14 +163,14 @@ fn read(row: &Row<'_>, now: Timestamp) -> Option<(CustomerId, Baseline)> {
         tenant,
         status,
         drifts: row.count(&["driftDetected"]),
-        drifted: past(row, &["driftDetectedTime"], now),
-        deployed: past(row, &["lastDeployedTime"], now),
+        drifted: past_time(row, &["driftDetectedTime"], now),
+        deployed: past_time(row, &["lastDeployedTime"], now),
     };
     Some((customer, baseline))
 }
 
-/// A moment; one that is yet to come is counted and left out.
-fn past(row: &Row<'_>, names: Names, now: Timestamp) -> Option<Timestamp> {
+/// Returns a time; a time in the future is counted as invalid and dropped.
+fn past_time(row: &Row<'_>, names: Names, now: Timestamp) -> Option<Timestamp> {
     let at = row.timestamp(names)?;
     if at > now.plus(super::FUTURE_TOLERANCE) {
         row.invalid(names, "a time in the future");
@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_worse_of_two_rows_of_a_tenant_counts() {
+    fn rows_of_one_tenant_are_merged_to_the_worse() {
         let row = |status: i16, drifts: u64| Baseline {
             held: false,
             tenant: TenantId::parse("t").expect("an id"),
@@ -221,7 +221,7 @@ mod tests {
         };
         for (one, other) in [(row(5, 0), row(7, 3)), (row(7, 3), row(5, 0))] {
             let mut worse = one;
-            worse.worsen(other);
+            worse.merge_worse(other);
             assert_eq!((worse.status, worse.drifts), (Some(5), Some(3)));
         }
     }

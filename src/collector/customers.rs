@@ -33,13 +33,13 @@ pub struct Customer {
     /// Those of the tenants that have an id. State files of the first edition lack them.
     #[serde(default)]
     named_tenants: Vec<Tenant>,
-    /// Whether the second generation left them out, which says nothing about them.
+    /// Whether the second generation omitted them, so that the list does not show whether there are any.
     #[serde(skip)]
     lacks_tenants: bool,
 }
 
 impl Customer {
-    /// The country or region; empty where the list has none.
+    /// The country or region; empty if the list has none.
     pub fn country(&self) -> &str {
         &self.country
     }
@@ -54,7 +54,7 @@ impl Customer {
         self.named_tenants.iter().map(|tenant| &tenant.id)
     }
 
-    /// The tenants that a former list had and this one lacks. None, where this one may not name all of them.
+    /// Returns the tenants of an earlier list that this one lacks; none if this list may be incomplete.
     pub fn lost_tenants(&self, before: &Self) -> BTreeSet<TenantId> {
         if !self.names_all_tenants() {
             return BTreeSet::new();
@@ -74,7 +74,7 @@ impl Customer {
         self.tenants.is_some()
     }
 
-    /// Whether its status is another than in the list before.
+    /// Whether its status differs from that in the previous list.
     pub fn has_news(&self, before: &Self) -> bool {
         self.status != before.status
     }
@@ -121,8 +121,8 @@ impl Collector for Customers {
             }
         };
         let (mut records, unreadable) = read(&rows, api, endpoint);
-        if let Target::Customer(asked) = target {
-            records = super::only(asked, records);
+        if let Target::Customer(requested) = target {
+            records = super::only(requested, records);
         }
         Ok(PollOutput::new(records, unreadable, endpoint))
     }
@@ -197,7 +197,7 @@ fn read(rows: &[Box<RawValue>], api: &Api, endpoint: Endpoint) -> (BTreeMap<Cust
 
 const TENANTS: Names = &["tenants"];
 
-/// Returns the tenants of a list that have an id, each once, and how many without one there are besides.
+/// Returns the tenants of a list that have an id, each once, and the number of tenants without an id.
 fn read_tenants(row: &Row<'_>, tenants: &[&RawValue]) -> (Vec<Tenant>, usize) {
     let mut named: BTreeMap<TenantId, Tenant> = BTreeMap::new();
     let mut nameless = 0;
@@ -236,18 +236,18 @@ fn read_row(row: &Row<'_>, generation: Generation) -> Option<(CustomerId, Custom
         }
         Some(mode)
     });
-    // The first generation names them in the subscriptions, and would have each twice.
+    // The first generation lists tenants in the subscriptions, so they would occur twice.
     let is_listed_here = generation == Generation::V3;
     let tenants = row.list(TENANTS).filter(|_| is_listed_here);
     let lacks_tenants = is_listed_here && tenants.is_none();
     if lacks_tenants && row.has_any(TENANTS) {
-        row.invalid(TENANTS, "no list");
+        row.invalid(TENANTS, "not a list");
     }
     let tenants = tenants.map(|tenants| read_tenants(row, &tenants));
     let count = tenants.as_ref().map(|(named, nameless)| named.len() + nameless);
     let mut named_tenants = tenants.map(|(named, _)| named).unwrap_or_default();
     if named_tenants.len() > MAX_TENANTS {
-        row.invalid(TENANTS, "more tenants than have series");
+        row.invalid(TENANTS, "too many tenants");
         named_tenants.truncate(MAX_TENANTS);
     }
     let customer = Customer {
@@ -279,7 +279,7 @@ fn worse(one: Option<CustomerStatus>, other: Option<CustomerStatus>) -> Option<C
     if rank(other) > rank(one) { other } else { one }
 }
 
-/// A customer as it is rendered, by the settings in force.
+/// A customer as rendered with the current settings.
 struct Shown {
     customer: Customer,
     owner_email: Option<String>,

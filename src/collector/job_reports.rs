@@ -1,7 +1,7 @@
 //! Reports of job runs that skipped or failed objects: numbers of objects by result, and reasons.
 //!
-//! Only runs that went wrong are asked for, each once. Titles, locations and comments name people, so none is kept: of a
-//! comment no more than [`domain::mask_comment`] leaves.
+//! Reports are requested for such runs only, once each. Titles, locations and comments name people, so they are not
+//! kept, except for comments masked by [`domain::mask_comment`].
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,22 +18,22 @@ use crate::api::{Api, Endpoint, Error, Failure, v3};
 use crate::domain::{self, CustomerId, ModuleHealth, RunKey, Timestamp};
 use crate::exposition::{Label, Shape, ShapeMetrics, Table, gauge, label};
 
-/// Rows of a page: the most that the API gives.
+/// Rows per page: the maximum of the API.
 const PAGE_SIZE: usize = 1_000;
 
 /// Maximum pages of a report. The first twenty thousand objects show the reasons.
 const MAX_PAGES: usize = 20;
 
-/// How often a run without a report is asked for one, once a poll.
+/// Maximum number of requests for a missing report, one per poll.
 const MAX_TRIES: u32 = 3;
 
-/// How often a report is asked for that the API fails to give: two hours of polls, longer than most of its faults last.
+/// Maximum number of requests for a report that fail: two hours of polls, longer than most faults of the API.
 const MAX_FAILED_TRIES: u32 = 24;
 
-/// The most errors that have series of their own.
+/// Maximum number of errors with separate series.
 const TOP_ERRORS: usize = 10;
 
-/// The label of the errors that have none.
+/// Label of all other errors.
 const OTHER: &str = "other";
 
 /// Reports of a module or backup scope.
@@ -41,14 +41,15 @@ const OTHER: &str = "other";
 pub(super) struct Module {
     key: ModuleKey,
     /// The newest run whose report was requested.
-    asked: RunKey,
-    /// When that run started: runs may share an id.
+    #[serde(rename = "asked")]
+    run_key: RunKey,
+    /// Start of that run, because runs may share an id.
     #[serde(default)]
     started: Option<Timestamp>,
-    /// How often it was asked for in vain; zero once it was told.
+    /// Number of unsuccessful requests; zero after the report was received.
     #[serde(default)]
     tries: u32,
-    /// How often of these the API failed.
+    /// Number of those requests that failed because of the API.
     #[serde(default)]
     failed: u32,
     /// Its report.
@@ -58,27 +59,27 @@ pub(super) struct Module {
 /// Totals of a report.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Report {
-    /// Objects by status; `None` where not all of the report was read.
+    /// Objects by status; `None` if the report was not read completely.
     objects: Option<BTreeMap<Cow<'static, str>, u64>>,
     /// The most common errors, the most common first, and `other`.
     errors: Vec<(String, u64)>,
 }
 
-/// The most common errors of the newest report of a module or backup scope, for people.
+/// The most common errors of the newest report of a module or backup scope, for display.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommonErrors {
     /// The service.
     pub service: Cow<'static, str>,
     /// The module.
     pub module: Cow<'static, str>,
-    /// The backup scope, where there is one.
+    /// The backup scope, if the module has any.
     pub scope: Option<String>,
-    /// The errors and how many objects each kept from being backed up, the most common first.
+    /// The errors, most common first, each with the number of objects that were not backed up because of it.
     pub errors: Vec<(String, u64)>,
 }
 
 impl CommonErrors {
-    /// Whether they are of this module or backup scope.
+    /// Returns whether these errors belong to this module or backup scope.
     pub fn is_about(&self, module: &ModuleHealth) -> bool {
         (&self.service, &self.module, &self.scope) == (&module.service, &module.module, &module.scope)
     }
@@ -87,7 +88,7 @@ impl CommonErrors {
 /// Returns the most common errors in a record of this collector, of each module that has some.
 pub fn common_errors(record: &dyn Record) -> Vec<CommonErrors> {
     let modules = record.as_any().downcast_ref::<Vec<Module>>();
-    let told = modules.into_iter().flatten().filter_map(|module| {
+    let common = modules.into_iter().flatten().filter_map(|module| {
         let report = module.report.as_ref().filter(|report| !report.errors.is_empty())?;
         Some(CommonErrors {
             service: module.key.service.clone(),
@@ -96,7 +97,7 @@ pub fn common_errors(record: &dyn Record) -> Vec<CommonErrors> {
             errors: report.errors.clone(),
         })
     });
-    told.collect()
+    common.collect()
 }
 
 /// The collector.
@@ -140,8 +141,8 @@ impl Collector for JobReports {
     fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> (Vec<Table>, u64) {
         let id = customer.as_str();
         let wanted = |module: &&Module| context.settings.wants(&module.key.service, &module.key.module);
-        let told = |module: &Module| Some((module.key.clone(), module.report.clone()?));
-        let reports: Vec<(ModuleKey, Report)> = record.iter().filter(wanted).filter_map(told).collect();
+        let report_of = |module: &Module| Some((module.key.clone(), module.report.clone()?));
+        let reports: Vec<(ModuleKey, Report)> = record.iter().filter(wanted).filter_map(report_of).collect();
         let counted = |key: &ModuleKey, word: &str, count: u64| Counted {
             key: key.clone(),
             word: word.to_owned(),
@@ -165,15 +166,15 @@ impl Collector for JobReports {
     }
 }
 
-/// Asks for the reports of the runs that have none yet. A report that fails does not keep the others from being asked for.
-/// Returns the first failure, and how many rows could not be read.
+/// Requests the missing reports of these runs. A failed report does not prevent requests for the others. Returns the
+/// first failure, and the number of invalid rows.
 ///
 /// # Errors
-/// A refusal, where there was never an answer and every report is refused.
-async fn update<Asked: Future<Output = Result<(Option<Report>, usize), Failure>>>(
+/// If every report is denied and there has never been a response.
+async fn update<Request: Future<Output = Result<(Option<Report>, usize), Failure>>>(
     modules: &mut Vec<Module>,
     runs: Vec<Reported>,
-    fetch: impl Fn(Box<str>) -> Asked,
+    fetch: impl Fn(Box<str>) -> Request,
 ) -> Result<(Option<Failure>, usize), Failure> {
     let (mut failure, mut refusal, mut is_answered) = (None, None, !modules.is_empty());
     let listed: BTreeSet<&ModuleKey> = runs.iter().map(|run| &run.key).collect();
@@ -182,13 +183,13 @@ async fn update<Asked: Future<Output = Result<(Option<Report>, usize), Failure>>
     for Reported { key, run, started } in runs {
         let place = modules.iter().position(|module| module.key == key);
         let mut known = place.and_then(|place| modules.get_mut(place));
-        let asked = run.as_deref().map(|id| RunKey::new(Some(id), None, None));
-        let is_same = |known: &Module| asked == Some(known.asked) && started == known.started;
+        let run_key = run.as_deref().map(|id| RunKey::new(Some(id), None, None));
+        let is_same = |known: &Module| run_key == Some(known.run_key) && started == known.started;
         if let Some(known) = known.as_mut().filter(|known| !is_same(known)) {
-            // What an older run left out is over when a newer one has ended.
+            // The report of an older run no longer applies after a newer run.
             known.report = None;
         }
-        let (Some(id), Some(asked)) = (run, asked) else {
+        let (Some(id), Some(run_key)) = (run, run_key) else {
             continue;
         };
         let before = known.as_ref().filter(|known| is_same(known));
@@ -208,28 +209,28 @@ async fn update<Asked: Future<Output = Result<(Option<Report>, usize), Failure>>
                 (report, tries, failed)
             }
             // The run has no report, or none yet.
-            Err(told) if is_refusal(&told.error) => {
-                refusal = Some(told);
+            Err(cause) if is_refusal(&cause.error) => {
+                refusal = Some(cause);
                 (None, again, failed)
             }
-            // It never agrees with itself, or is not to be had.
-            Err(told) if matches!(told.error, Error::Incomplete(_) | Error::Status(400)) => {
-                failure = failure.or(Some(told));
+            // The report is inconsistent, or cannot be requested.
+            Err(cause) if matches!(cause.error, Error::Incomplete(_) | Error::Status(400)) => {
+                failure = failure.or(Some(cause));
                 (None, again, failed)
             }
-            Err(told) if is_of_one(&told.error) => {
-                failure = failure.or(Some(told));
+            Err(cause) if is_of_one(&cause.error) => {
+                failure = failure.or(Some(cause));
                 (None, again, failed + 1)
             }
-            // What was read so far counts; the rest is asked for next time.
-            Err(told) => {
-                failure = Some(told);
+            // The reports read so far are kept; the others are requested at the next poll.
+            Err(cause) => {
+                failure = Some(cause);
                 break;
             }
         };
         match known {
             Some(module) => {
-                module.asked = asked;
+                module.run_key = run_key;
                 module.started = started;
                 module.report = report;
                 module.tries = tries;
@@ -237,7 +238,7 @@ async fn update<Asked: Future<Output = Result<(Option<Report>, usize), Failure>>
             }
             None => modules.push(Module {
                 key,
-                asked,
+                run_key,
                 started,
                 tries,
                 failed,
@@ -251,17 +252,17 @@ async fn update<Asked: Future<Output = Result<(Option<Report>, usize), Failure>>
     }
 }
 
-/// How often a report whose total and rows disagree is walked.
-const WALKS: usize = 2;
+/// Maximum number of attempts to read a report whose total and rows differ.
+const MAX_READS: usize = 2;
 
-/// Fetches the report of a run, `None` where it is empty, and how many of its rows could not be read.
+/// Fetches the report of a run, `None` if it is empty, and the number of its invalid rows.
 async fn fetch(api: &Api, customer: &CustomerId, run: &str) -> Result<(Option<Report>, usize), Failure> {
     let endpoint = Endpoint::JobReport;
     let Api::V3(client) = api else {
         return Err(Error::NotPermitted(JobReports::SCOPE_V3).at(endpoint));
     };
     let mut result = walk(api, client, customer, run).await;
-    for _ in 1..WALKS {
+    for _ in 1..MAX_READS {
         match &result {
             Err(failure) if matches!(failure.error, Error::Incomplete(_)) => {
                 result = walk(api, client, customer, run).await;
@@ -294,10 +295,10 @@ async fn walk(
             tally.add(row.as_ref());
         }
         match page.next {
-            // A server may give a token on the last page, too.
+            // A server may return a token on the last page, too.
             Some(_) if page.rows.is_empty() || total.is_some_and(|total| tally.rows >= total) => token = None,
             Some(next) if !tokens.insert(next.clone()) => {
-                return Err(Error::Incomplete("the same page came again").at(endpoint));
+                return Err(Error::Incomplete("a page was repeated").at(endpoint));
             }
             next => token = next,
         }
@@ -307,7 +308,7 @@ async fn walk(
     }
     let is_whole = token.is_none();
     if is_whole && total.is_some_and(|total| total != tally.rows) {
-        return Err(Error::Incomplete("its total and its rows disagree").at(endpoint));
+        return Err(Error::Incomplete("the total does not match the number of rows").at(endpoint));
     }
     let unreadable = tally.unreadable;
     let report = (tally.rows > unreadable).then(|| tally.report(is_whole));
@@ -330,8 +331,8 @@ impl Tally {
     /// Counts a row; one without a result of its object is invalid.
     fn add(&mut self, row: Option<&Row<'_>>) {
         self.rows += 1;
-        let told = row.and_then(|row| Some((row, row.named(STATUS, domain::report_status)?)));
-        let Some((row, status)) = told else {
+        let parsed = row.and_then(|row| Some((row, row.named(STATUS, domain::report_status)?)));
+        let Some((row, status)) = parsed else {
             self.unreadable += 1;
             return;
         };
@@ -348,7 +349,7 @@ impl Tally {
         }
     }
 
-    /// Failed objects show the reason; without any, those with a warning do.
+    /// Returns the report. Its errors are those of failed objects or, if none failed, of objects with a warning.
     fn report(mut self, is_whole: bool) -> Report {
         for status in domain::report_statuses() {
             self.objects.entry(Cow::Borrowed(status)).or_default();
@@ -377,8 +378,8 @@ impl Tally {
     }
 }
 
-/// What went wrong with an object: its code, or its comment masked. A code that is a sentence, an address, an id or a
-/// dot-separated name is masked as a comment.
+/// Returns the error of an object: its code, or its masked comment. A code that is a sentence, an address, an id or a
+/// dot-separated name is masked like a comment.
 fn error(row: &Row<'_>) -> String {
     let is_code = |code: &str| {
         let is_of_code = |byte: u8| byte.is_ascii_alphanumeric() || b"_-:".contains(&byte);
@@ -386,14 +387,14 @@ fn error(row: &Row<'_>) -> String {
         !is_id && code.len() <= domain::MAX_COMMENT_CHARS && code.bytes().all(is_of_code)
     };
     let code = row.text(&["errorCode"]).map(|code| domain::without_invisible(&code));
-    let told = match code.as_deref().map(str::trim) {
+    let text = match code.as_deref().map(str::trim) {
         Some(code) if !code.is_empty() && is_code(code) => code.to_owned(),
         Some(code) if !code.is_empty() => domain::mask_comment(code),
         _ => row
             .text(&["comment"])
             .map_or_else(String::new, |comment| domain::mask_comment(&comment)),
     };
-    if told.is_empty() { OTHER.to_owned() } else { told }
+    if text.is_empty() { OTHER.to_owned() } else { text }
 }
 
 /// A count of objects beside a word that is a label.
@@ -411,7 +412,7 @@ const SHAPE_OBJECTS: Shape<Counted> = Shape {
     labels: &[SERVICE, MODULE, SCOPE, label("status", |row| Some(&row.word))],
     columns: &[gauge(
         "elements_job_report_objects",
-        "Objects in the latest report of a failed run; absent where it has more than 20,000",
+        "Objects in the latest report of a failed run; absent if it has more than 20,000",
         |row| Some(super::float(row.count)),
     )],
 };

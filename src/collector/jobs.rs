@@ -1,7 +1,7 @@
 //! Backup jobs: runs, failures, and the age of the latest restore point.
 
-mod question;
 mod record;
+mod request;
 mod samples;
 #[cfg(test)]
 mod tests;
@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use self::question::ask;
 pub use self::record::EndedRun;
 pub(super) use self::record::ModuleKey;
 use self::record::{Listed, Record, Scan};
+use self::request::fetch_rows;
 use self::samples::{SHAPE_ENDED, SHAPE_EXEMPTION, SHAPE_LISTED, SHAPE_MODULE, SHAPE_OBJECTS, SHAPE_SCAN, Shown};
 use super::{Collector, Context, PollOutput, Question, Settings, tabulate};
 use crate::api::wire::{Names, Row};
@@ -39,7 +39,7 @@ pub struct ModuleRuns {
     pub runs: Vec<PastRun>,
 }
 
-/// Returns the remembered runs in a record of this collector, by module, also of modules that are no longer listed.
+/// Returns the stored runs in a record of this collector by module, including modules that are no longer listed.
 pub fn past_runs(record: &dyn super::Record, settings: &Settings) -> Vec<ModuleRuns> {
     let record = record.as_any().downcast_ref::<Record>();
     let modules = record.into_iter().flat_map(Record::modules);
@@ -79,7 +79,7 @@ impl Collector for Jobs {
         previous: Option<&Record>,
         context: &Context,
     ) -> Result<PollOutput<Record>, Failure> {
-        let rows = ask(api, customer, &context.settings).await?;
+        let rows = fetch_rows(api, customer, &context.settings).await?;
         let source = Source {
             observer: api.observer().as_ref(),
             context,
@@ -209,7 +209,7 @@ struct ParsedRow {
 /// Parses a row; `None` if it does not identify its module.
 fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<ParsedRow> {
     let service = row.named(&["jobType"], domain::service)?;
-    // A scan of objects is about no module.
+    // A scan of objects belongs to no module.
     let of_scan = || domain::scanned_service(&service).map(|_| Cow::Borrowed(NO_MODULE));
     let job_module = row.named(&["jobModule"], domain::module).or_else(of_scan)?;
     let scope = row.text(&[SCOPE]).map(|name| domain::cut(&name).into_owned());
@@ -223,17 +223,17 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<ParsedRow> {
     let has_begun = start.past.is_some();
     let is_to_come = start.is_future() || end.is_future();
     let status = match row.job_status(&["status"]) {
-        // A restore point that is yet to come is none.
+        // A restore point in the future is invalid.
         Some(word) if is_to_come && word.resolve(has_begun).is_restore_point() => JobStatus::Unknown,
         Some(word) => word.resolve(has_begun),
-        None if start.told.is_none() && end.told.is_none() => JobStatusWord::NotFinished.resolve(false),
+        None if start.reported.is_none() && end.reported.is_none() => JobStatusWord::NotFinished.resolve(false),
         None => {
-            row.invalid(&["status"], "nothing, of a run");
+            row.invalid(&["status"], "no status of a run with times");
             JobStatus::Unknown
         }
     };
     let has_times = row.text(START).is_some() || row.text(END).is_some();
-    // A run over nothing, and a failure before there was anything to date: they ended when the module was last modified.
+    // A run without objects, or one that failed before it had times, ended at the last modification of the module.
     let ends_undated = status.has_ended(false) && (id.is_none() || !status.is_restore_point());
     let undated_end = modified.past.filter(|_| ends_undated && !has_times);
     let failed = row.count(&["failedCount"]);
@@ -245,7 +245,7 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<ParsedRow> {
         .and_then(domain::id)
         .filter(|_| is_reported)
         .map(Box::from);
-    let key = RunKey::new(id.as_deref(), start.told, end.told.or(undated_end));
+    let key = RunKey::new(id.as_deref(), start.reported, end.reported.or(undated_end));
     let begin = start.past.or(modified.past.filter(|_| !has_times));
     let end = end.past.or(undated_end);
     let run = Run {
@@ -281,13 +281,13 @@ pub(super) const REPORTED_SERVICE: &str = "Microsoft 365";
 /// The latest completed run of a listed module, for its report.
 pub(super) struct Reported {
     pub(super) key: ModuleKey,
-    /// The run's id, where its report is worth asking for.
+    /// The run's id, if its report is requested.
     pub(super) run: Option<Box<str>>,
-    /// When the run started.
+    /// Start of the run.
     pub(super) started: Option<Timestamp>,
 }
 
-/// Returns the latest completed runs in a record of this collector; `None` for another's.
+/// Returns the latest completed runs in a record of this collector; `None` for a record of another collector.
 pub(super) fn reported(record: &dyn super::Record) -> Option<Vec<Reported>> {
     let record = record.as_any().downcast_ref::<Record>()?;
     let runs = record.listed().map(|module| Reported {
@@ -298,21 +298,21 @@ pub(super) fn reported(record: &dyn super::Record) -> Option<Vec<Reported>> {
     Some(runs.collect())
 }
 
-/// Returns the services in a record of this collector; `None` for another's.
+/// Returns the services in a record of this collector; `None` for a record of another collector.
 pub(super) fn listed_services(record: &dyn super::Record) -> Option<BTreeSet<Cow<'static, str>>> {
     let record = record.as_any().downcast_ref::<Record>()?;
     Some(record.listed().map(|module| module.service.clone()).collect())
 }
 
-/// The module of a job that is about none, as a scan of objects.
+/// The module of jobs that belong to no module, such as scans of objects.
 const NO_MODULE: &str = "None";
 /// The field that names the backup scope.
 const SCOPE: &str = "name";
 const START: Names = &["startTime"];
 const END: Names = &["endTime"];
 
-/// When a run that ended at an unknown time is taken to have ended: one that left a restore point when it began, because
-/// what it restores is no younger, and a failure without any time now, because it must not hide.
+/// Returns the assumed end of a run that ended at an unknown time: the start if it left a restore point, because its
+/// data is not newer, and the present for a failure without any time, so that it is not hidden.
 fn dated(status: JobStatus, begin: Option<Timestamp>, end: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
     match (end, begin) {
         (None, begin) if status.is_restore_point() => begin,
@@ -324,27 +324,27 @@ fn dated(status: JobStatus, begin: Option<Timestamp>, end: Option<Timestamp>, no
 /// A time of a row's run.
 #[derive(Clone, Copy, Debug)]
 struct Moment {
-    told: Option<Timestamp>,
+    reported: Option<Timestamp>,
     /// The same unless it lies in the future: such a time would precede all real events.
     past: Option<Timestamp>,
 }
 
 impl Moment {
-    /// Reads a moment. One in the future is counted as not understood; one that is so by the difference of two clocks
-    /// is now.
+    /// Parses a time. A time in the future is counted as invalid; within the tolerance for clock skew it becomes the
+    /// present.
     fn read(row: &Row<'_>, names: Names, now: Timestamp) -> Self {
-        let told = row.timestamp(names);
-        let past = told.filter(|at| *at <= now.plus(super::FUTURE_TOLERANCE));
-        if told.is_some() && past.is_none() {
+        let reported = row.timestamp(names);
+        let past = reported.filter(|at| *at <= now.plus(super::FUTURE_TOLERANCE));
+        if reported.is_some() && past.is_none() {
             row.invalid(names, "a time in the future");
         }
         Self {
-            told,
+            reported,
             past: past.map(|at| at.min(now)),
         }
     }
 
     fn is_future(self) -> bool {
-        self.told.is_some() && self.past.is_none()
+        self.reported.is_some() && self.past.is_none()
     }
 }

@@ -18,8 +18,8 @@ use crate::api::{Api, Endpoint, Error, Failure, Generation, v1, v3};
 use crate::domain::{self, CustomerId, Gigabyte, KnownNames, Pattern, Size, TenantId, Timestamp};
 use crate::exposition::{ShapeMetrics, Table};
 
-/// The most subscriptions of one answer: ten for each of fifty thousand customers. One of no more than its service would
-/// cost thirty times its length.
+/// Maximum number of subscriptions in one response: ten for each of fifty thousand customers. A minimal row takes
+/// thirty times its length in memory.
 const MAX_PRODUCTS: usize = 500_000;
 
 /// The first of the shapes about tenants.
@@ -39,16 +39,16 @@ pub(super) struct Subscriptions {
 /// A subscription.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Product {
-    /// Whether it is held from an earlier answer, because the newest could not be read whole.
+    /// Whether it is held from an earlier response, because the newest had invalid rows.
     #[serde(default)]
     held: bool,
-    /// Tells it from another subscription of the same service; empty where there is one only.
+    /// Distinguishes it from other subscriptions of the same service; empty if there is only one.
     license: String,
-    /// Its place among those that were bought as the same, from 1; 0 before it has one.
+    /// Its number among subscriptions with the same purchased items, from 1; 0 if not assigned yet.
     #[serde(default)]
     place: u32,
     identity: Identity,
-    /// Whether it is a licence of backups by the settings, for rendering.
+    /// Whether it counts as a backup licence by the settings, for rendering.
     #[serde(skip)]
     is_backup: bool,
     /// Meaning of sizes by the settings, for rendering.
@@ -171,8 +171,8 @@ impl Collector for Licenses {
                 }
             }
         }
-        if let Target::Customer(asked) = target {
-            records = super::only(asked, records);
+        if let Target::Customer(requested) = target {
+            records = super::only(requested, records);
         }
         let duplicates = records
             .values_mut()
@@ -212,7 +212,7 @@ impl Collector for Licenses {
     }
 
     fn split(record: &Subscriptions) -> Option<(Subscriptions, Subscriptions)> {
-        let (told, held) = super::split_rows(&record.products)?;
+        let (fresh, held) = super::split_rows(&record.products)?;
         let (tenants, lists_tenants) = (record.tenants.clone(), record.lists_tenants);
         let held = Subscriptions {
             tenants: BTreeSet::new(),
@@ -223,7 +223,7 @@ impl Collector for Licenses {
             Subscriptions {
                 tenants,
                 lists_tenants,
-                products: told,
+                products: fresh,
             },
             held,
         ))
@@ -252,7 +252,7 @@ impl Collector for Licenses {
     }
 }
 
-/// Drops the samples of tenants; false where there are none.
+/// Drops the samples of tenants; returns false if there are none.
 pub(super) fn drop_tenants(tables: &mut Arc<[Table]>) -> bool {
     let has_any = tables.iter().skip(FIRST_TENANT_SHAPE).any(|table| table.samples() > 0);
     if has_any {
@@ -265,8 +265,8 @@ pub(super) fn drop_tenants(tables: &mut Arc<[Table]>) -> bool {
     has_any
 }
 
-/// Returns the products that the settings let in. The record has all of them, so that neither a reload has to wait for
-/// a poll nor labels depend on the filter.
+/// Returns the products that the settings select. The record contains all products, so that a reload does not have to
+/// wait for a poll, and labels do not depend on the filter.
 fn collected(products: &[Product], context: &Context) -> Vec<Product> {
     let (wanted, backups) = (&context.settings.license_services, &context.settings.backup_services);
     let fits = |patterns: &[Pattern], product: &Product| {
@@ -298,7 +298,7 @@ fn tenants(row: &Row<'_>) -> Vec<TenantId> {
     const NAMES: Names = &["tenantId"];
     let text = row.text(NAMES).unwrap_or_default();
     if text.bytes().filter(|byte| *byte == b',').count() >= MAX_TENANTS {
-        row.invalid(NAMES, "a list without end");
+        row.invalid(NAMES, "too many items");
         return Vec::new();
     }
     text.split(',').filter_map(TenantId::parse).collect()

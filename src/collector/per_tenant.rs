@@ -11,9 +11,9 @@ use crate::api::{Api, Endpoint, Error, Failure};
 use crate::domain::{CustomerId, TenantId, Timestamp};
 
 /// Maximum number of polled tenants of a customer. The largest customers have dozens.
-const MAX_ASKED_TENANTS: usize = 500;
+const MAX_POLLED_TENANTS: usize = 500;
 
-const MORE_THAN_ASKED: &str = "the customer has more tenants than are polled";
+const TOO_MANY_TENANTS: &str = "the customer has more tenants than are polled";
 
 /// Time until a tenant that lacks a service is polled again.
 pub(super) const RECHECK: Duration = Duration::from_secs(24 * 3600);
@@ -25,7 +25,7 @@ pub(super) struct Tenants<R> {
     /// Tenants whose records are held from earlier responses, with the time since when.
     #[serde(default = "BTreeMap::new")]
     held: BTreeMap<TenantId, Timestamp>,
-    /// Tenants that lack the service, with the time of the response that said so.
+    /// Tenants that lack the service, with the time of the response that showed it.
     lacking: BTreeMap<TenantId, Timestamp>,
 }
 
@@ -48,19 +48,19 @@ impl<R> Tenants<R> {
 impl<R: Clone + Default + PartialEq> Tenants<R> {
     /// Splits this into fresh and held records, if any are held. `split` does the same for the record of one tenant.
     pub(super) fn split(&self, split: impl Fn(&R) -> (R, R)) -> Option<(Self, Self)> {
-        let (mut told, mut held) = (Self::default(), Self::default());
+        let (mut fresh, mut held) = (Self::default(), Self::default());
         for (tenant, kept) in &self.tenants {
             if self.held.contains_key(tenant) {
                 held.tenants.insert(tenant.clone(), kept.clone());
                 continue;
             }
-            let (of_told, of_held) = split(kept);
-            told.tenants.insert(tenant.clone(), of_told);
+            let (of_fresh, of_held) = split(kept);
+            fresh.tenants.insert(tenant.clone(), of_fresh);
             if of_held != R::default() {
                 held.tenants.insert(tenant.clone(), of_held);
             }
         }
-        (!held.tenants.is_empty()).then_some((told, held))
+        (!held.tenants.is_empty()).then_some((fresh, held))
     }
 
     /// Returns a copy without tenants that were removed from the customer, or `None` if it contains none of them.
@@ -79,9 +79,9 @@ impl<R: Clone + Default + PartialEq> Tenants<R> {
 }
 
 /// Whether a tenant or product that was last polled at a given time is due again.
-pub(super) fn is_due_again(told: Option<&Timestamp>, now: Timestamp) -> bool {
+pub(super) fn is_due_again(polled: Option<&Timestamp>, now: Timestamp) -> bool {
     // A time in the future was stored before the clock was set back.
-    told.is_none_or(|told| now >= told.plus(RECHECK) || *told > now)
+    polled.is_none_or(|polled| now >= polled.plus(RECHECK) || *polled > now)
 }
 
 /// Whether values that have been held since a given time have expired.
@@ -108,27 +108,27 @@ pub(super) type Answer<R> = Result<(R, Option<Failure>), Failure>;
 /// Polls each tenant of a customer, given its last record. Tenants that lack the service (403, 404) are polled once a
 /// day; if all tenants lack it, so does the customer. If a poll is denied, fails or returns nothing, the last record of
 /// the tenant is held.
-pub(super) async fn poll_tenants<R, F, Asked>(
+pub(super) async fn poll_tenants<R, F, Request>(
     api: &Api,
     endpoint: Endpoint,
     (customer, context): (&CustomerId, &Context),
     previous: Option<&Tenants<R>>,
-    ask: F,
+    request: F,
 ) -> Result<PollOutput<Tenants<R>>, Failure>
 where
     R: Clone + Default + PartialEq,
-    F: Fn(TenantId, Option<R>) -> Asked,
-    Asked: Future<Output = Answer<R>>,
+    F: Fn(TenantId, Option<R>) -> Request,
+    Request: Future<Output = Answer<R>>,
 {
     let mut tenants = context.tenants(customer);
     let mut left_out = (!context.names_all_tenants(customer)).then_some("the customer list does not name all tenants");
-    if tenants.len() > MAX_ASKED_TENANTS {
-        api.observer().decode_error(endpoint, "tenants", MORE_THAN_ASKED);
-        left_out = Some(MORE_THAN_ASKED);
-        tenants.truncate(MAX_ASKED_TENANTS);
+    if tenants.len() > MAX_POLLED_TENANTS {
+        api.observer().decode_error(endpoint, "tenants", TOO_MANY_TENANTS);
+        left_out = Some(TOO_MANY_TENANTS);
+        tenants.truncate(MAX_POLLED_TENANTS);
     }
     let left_out = left_out.map(|what| Error::Incomplete(what).at(endpoint));
-    let (record, incomplete) = ask_all(tenants.clone(), endpoint, context, previous, ask).await?;
+    let (record, incomplete) = request_all(tenants.clone(), endpoint, context, previous, request).await?;
     // Tenants may have left during the poll.
     let listed: BTreeSet<TenantId> = context.tenants(customer).into_iter().collect();
     let gone = tenants.into_iter().filter(|tenant| !listed.contains(tenant)).collect();
@@ -136,17 +136,17 @@ where
     Ok(PollOutput::one(customer, record, 0, endpoint).incomplete_by(incomplete.or(left_out)))
 }
 
-async fn ask_all<R, F, Asked>(
+async fn request_all<R, F, Request>(
     tenants: Vec<TenantId>,
     endpoint: Endpoint,
     context: &Context,
     previous: Option<&Tenants<R>>,
-    ask: F,
+    request: F,
 ) -> Result<(Tenants<R>, Option<Failure>), Failure>
 where
     R: Clone + Default + PartialEq,
-    F: Fn(TenantId, Option<R>) -> Asked,
-    Asked: Future<Output = Answer<R>>,
+    F: Fn(TenantId, Option<R>) -> Request,
+    Request: Future<Output = Answer<R>>,
 {
     let now = context.now;
     let mut record = Tenants::default();
@@ -161,32 +161,32 @@ where
         let since = previous.and_then(|previous| previous.held.get(&tenant)).copied();
         let since = since.unwrap_or(now);
         let is_held = known.is_some_and(|known| *known != R::default()) && !is_given_up(since, context);
-        let told = match ask(tenant.clone(), known.cloned()).await {
-            Ok((told, None)) if is_held && told == R::default() => {
+        let response = match request(tenant.clone(), known.cloned()).await {
+            Ok((latest, None)) if is_held && latest == R::default() => {
                 Err(Error::Incomplete("empty response; the previous one was not empty").at(endpoint))
             }
-            told => told,
+            response => response,
         };
-        match told {
-            Ok((told, partial)) => {
+        match response {
+            Ok((latest, partial)) => {
                 is_answered = true;
-                record.tenants.insert(tenant, told);
+                record.tenants.insert(tenant, latest);
                 failure = failure.or(partial);
             }
-            Err(told) if !is_of_one(&told.error) => return Err(told),
-            Err(told) => {
-                let is_refusal = is_refusal(&told.error);
+            Err(cause) if !is_of_one(&cause.error) => return Err(cause),
+            Err(cause) => {
+                let is_refusal = is_refusal(&cause.error);
                 match known {
                     Some(known) if is_held || !is_refusal => {
                         record.tenants.insert(tenant.clone(), known.clone());
                         record.held.insert(tenant, since);
-                        failure = failure.or(Some(told));
+                        failure = failure.or(Some(cause));
                     }
                     _ if is_refusal => {
                         record.lacking.insert(tenant, now);
-                        refusal = Some(told);
+                        refusal = Some(cause);
                     }
-                    _ => failure = failure.or(Some(told)),
+                    _ => failure = failure.or(Some(cause)),
                 }
             }
         }
@@ -216,21 +216,21 @@ mod tests {
     async fn poll(
         previous: &Tenants<u64>,
         now: i64,
-        told: impl Fn(&str) -> Result<u64, Error>,
+        respond: impl Fn(&str) -> Result<u64, Error>,
     ) -> Result<(Tenants<u64>, Option<Failure>), Failure> {
         let now = Timestamp::from_unix_seconds(now);
         let context = Context {
             stale_after: Duration::from_secs(48 * 3600),
             ..Context::new(now, Arc::default(), Arc::from(""))
         };
-        ask_all(
+        request_all(
             vec![tenant("a"), tenant("b")],
             ENDPOINT,
             &context,
             Some(previous),
             |id, _| {
-                let told = told(id.as_str()).map(|told| (told, None));
-                std::future::ready(told.map_err(|error| error.at(ENDPOINT)))
+                let response = respond(id.as_str()).map(|count| (count, None));
+                std::future::ready(response.map_err(|error| error.at(ENDPOINT)))
             },
         )
         .await
@@ -245,42 +245,42 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_tenant_that_answered_before_is_held_and_the_others_are_told() {
-        let (first, incomplete) = poll(&Tenants::default(), 0, |_| Ok(1)).await.expect("an answer");
+    async fn failed_tenant_is_held_and_others_are_updated() {
+        let (first, incomplete) = poll(&Tenants::default(), 0, |_| Ok(1)).await.expect("a response");
         assert!(incomplete.is_none());
         for error in [400, 403, 404, 500] {
-            let told = |id: &str| if id == "a" { Err(Error::Status(error)) } else { Ok(2) };
-            let (record, incomplete) = poll(&first, 60, told).await.expect("an answer");
+            let respond = |id: &str| if id == "a" { Err(Error::Status(error)) } else { Ok(2) };
+            let (record, incomplete) = poll(&first, 60, respond).await.expect("a response");
             assert_eq!(shown(&record), [("a", 1, true), ("b", 2, false)], "{error}");
             assert!(incomplete.is_some() && record.lacking.is_empty());
-            let (told, held) = record.split_whole().expect("something held");
-            assert_eq!(shown(&told), [("b", 2, false)]);
+            let (fresh, held) = record.split_whole().expect("something held");
+            assert_eq!(shown(&fresh), [("b", 2, false)]);
             assert_eq!(shown(&held), [("a", 1, false)]);
         }
-        let told = |id: &str| Ok(if id == "a" { 0 } else { 2 });
-        let (record, incomplete) = poll(&first, 60, told).await.expect("an answer");
+        let respond = |id: &str| Ok(if id == "a" { 0 } else { 2 });
+        let (record, incomplete) = poll(&first, 60, respond).await.expect("a response");
         assert_eq!(shown(&record), [("a", 1, true), ("b", 2, false)]);
         assert!(incomplete.is_some());
     }
 
     #[tokio::test]
-    async fn a_tenant_refused_from_the_first_or_for_days_lacks_the_service() {
-        let told = |id: &str| if id == "a" { Err(Error::Status(403)) } else { Ok(2) };
-        let (record, incomplete) = poll(&Tenants::default(), 0, told).await.expect("an answer");
+    async fn tenant_denied_at_first_or_for_days_lacks_the_service() {
+        let respond = |id: &str| if id == "a" { Err(Error::Status(403)) } else { Ok(2) };
+        let (record, incomplete) = poll(&Tenants::default(), 0, respond).await.expect("a response");
         assert!(incomplete.is_none() && record.lacking.contains_key(&tenant("a")));
 
-        let (first, _) = poll(&Tenants::default(), 0, |_| Ok(1)).await.expect("an answer");
-        let (held, _) = poll(&first, 60, told).await.expect("an answer");
-        let (record, incomplete) = poll(&held, 61 + 48 * 3600, told).await.expect("an answer");
+        let (first, _) = poll(&Tenants::default(), 0, |_| Ok(1)).await.expect("a response");
+        let (held, _) = poll(&first, 60, respond).await.expect("a response");
+        let (record, incomplete) = poll(&held, 61 + 48 * 3600, respond).await.expect("a response");
         assert!(incomplete.is_none() && record.lacking.contains_key(&tenant("a")));
         assert_eq!(shown(&record), [("b", 2, false)]);
     }
 
     #[tokio::test]
     async fn removed_tenant_is_dropped_with_held_values() {
-        let (first, _) = poll(&Tenants::default(), 0, |_| Ok(1)).await.expect("an answer");
-        let told = |id: &str| if id == "a" { Err(Error::Status(500)) } else { Ok(2) };
-        let (record, _) = poll(&first, 60, told).await.expect("an answer");
+        let (first, _) = poll(&Tenants::default(), 0, |_| Ok(1)).await.expect("a response");
+        let respond = |id: &str| if id == "a" { Err(Error::Status(500)) } else { Ok(2) };
+        let (record, _) = poll(&first, 60, respond).await.expect("a response");
         let kept = record.without(&BTreeSet::from([tenant("a")])).expect("a change");
         assert_eq!(shown(&kept), [("b", 2, false)]);
         assert!(kept.held.is_empty());
@@ -288,8 +288,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_poll_without_any_answer_fails() {
-        let (first, _) = poll(&Tenants::default(), 0, |_| Ok(1)).await.expect("an answer");
+    async fn poll_without_any_response_fails() {
+        let (first, _) = poll(&Tenants::default(), 0, |_| Ok(1)).await.expect("a response");
         let failed = poll(&first, 60, |_| Err(Error::Status(404))).await;
         assert!(failed.is_err_and(|failure| matches!(failure.error, Error::Status(404))));
     }

@@ -15,10 +15,10 @@ use crate::exposition::{Shape, ShapeMetrics, Table, gauge, label, timestamp};
 
 const TENANT: Names = &["tenantId"];
 
-/// The protected data of a module, of one tenant where the API names it.
+/// The protected data of a module, for one tenant if the API returns it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Module {
-    /// Whether it is held from an earlier answer, because the newest could not be read whole.
+    /// Whether it is held from an earlier response, because the newest had invalid rows.
     #[serde(default)]
     held: bool,
     service: Cow<'static, str>,
@@ -135,7 +135,7 @@ impl Module {
         (self.service.clone(), self.module.clone(), self.tenant.clone())
     }
 
-    /// Joins another row of the same key: the worse of both, and the older run.
+    /// Merges another row with the same key, keeping the worse values and the older run.
     fn join(&mut self, other: Self) {
         let last_run = [self.last_run, other.last_run].into_iter().flatten().min();
         if other.unprotected() > self.unprotected() {
@@ -144,7 +144,7 @@ impl Module {
         self.last_run = last_run;
     }
 
-    /// How many scanned objects are not protected.
+    /// Returns the number of scanned objects that are not protected.
     fn unprotected(&self) -> Option<u64> {
         Some(self.scanned?.saturating_sub(self.protected.unwrap_or(0)))
     }
@@ -164,7 +164,7 @@ impl Module {
     }
 }
 
-/// Drops the rows of tenants past [`MAX_TENANTS`] and returns how many they were.
+/// Drops the rows of tenants beyond [`MAX_TENANTS`], and returns their number.
 fn bound_tenants(modules: &mut Vec<Module>) -> usize {
     let before = modules.len();
     let mut tenants = BTreeSet::new();
@@ -177,7 +177,7 @@ fn bound_tenants(modules: &mut Vec<Module>) -> usize {
 
 fn read(row: &Row<'_>, now: Timestamp) -> Option<Module> {
     let tenant = match row.text(TENANT) {
-        // Without its tenant the row would pass for the one of all tenants.
+        // Without its tenant, the row would be taken for the total of all tenants.
         Some(text) => Some(TenantId::parse(&text)?),
         None => None,
     };
@@ -194,7 +194,7 @@ fn read(row: &Row<'_>, now: Timestamp) -> Option<Module> {
     })
 }
 
-/// The end of the last run; one that is yet to come is counted and left out.
+/// Returns the end of the last run; a time in the future is counted as invalid and dropped.
 fn last_run(row: &Row<'_>, now: Timestamp) -> Option<Timestamp> {
     const NAMES: Names = &["lastRunTime"];
     let last_run = row.timestamp(NAMES)?;

@@ -42,26 +42,26 @@ const FIELDS: [[Names; 3]; 4] = [
     ],
 ];
 
-/// How many objects of each type show each sign.
+/// Number of objects of each type with each sign.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Signs([[Option<u64>; 3]; 4]);
 
 impl Signs {
-    /// Returns the figures of an object; `None` without any, because it is about something else.
+    /// Returns the counts of an object; `None` if it has none and is therefore something else.
     fn read(row: &Row<'_>) -> Option<Self> {
         let signs = FIELDS.map(|fields| fields.map(|names| row.count(names)));
         signs.iter().flatten().any(Option::is_some).then_some(Self(signs))
     }
 
-    /// Takes over what is worse in another object about the tenant.
-    fn worsen(&mut self, other: Self) {
+    /// Merges another object of the tenant, keeping the worse values.
+    fn merge_worse(&mut self, other: Self) {
         for (count, more) in self.0.iter_mut().flatten().zip(other.0.into_iter().flatten()) {
             *count = (*count).max(more);
         }
     }
 }
 
-/// Signs of ransomware at a customer, for people.
+/// Signs of ransomware at a customer, for display.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RansomwareSigns {
     /// Objects under a potential attack.
@@ -72,7 +72,7 @@ pub struct RansomwareSigns {
     pub suspicious_objects: u64,
 }
 
-/// Sums the signs in a record of this collector; `None` where there is none.
+/// Sums the signs in a record of this collector; `None` if there are none.
 pub fn ransomware_signs(record: &dyn Record) -> Option<RansomwareSigns> {
     let record = record.as_any().downcast_ref::<Tenants<Signs>>()?;
     let sum = |sign: usize| {
@@ -113,7 +113,7 @@ impl Collector for Ransomware {
     ) -> Result<PollOutput<Self::Record>, Failure> {
         let about = (customer, context);
         poll_tenants(api, Endpoint::Ransomware, about, previous, |tenant, _| async move {
-            ask(api, customer, &tenant).await.map(|signs| (signs, None))
+            fetch_signs(api, customer, &tenant).await.map(|signs| (signs, None))
         })
         .await
     }
@@ -152,7 +152,7 @@ impl Collector for Ransomware {
     }
 }
 
-async fn ask(api: &Api, customer: &CustomerId, tenant: &TenantId) -> Result<Signs, Failure> {
+async fn fetch_signs(api: &Api, customer: &CustomerId, tenant: &TenantId) -> Result<Signs, Failure> {
     let endpoint = Endpoint::Ransomware;
     let path = [
         "wm",
@@ -171,13 +171,13 @@ async fn ask(api: &Api, customer: &CustomerId, tenant: &TenantId) -> Result<Sign
     let mut signs = Signs::default();
     for json in &rows {
         let row = Row::read(json, endpoint, api.observer().as_ref());
-        let told = row.and_then(|row| Signs::read(&row));
-        signs.worsen(told.ok_or_else(|| Error::Decode("about signs of ransomware").at(endpoint))?);
+        let parsed = row.and_then(|row| Signs::read(&row));
+        signs.merge_worse(parsed.ok_or_else(|| Error::Decode("about signs of ransomware").at(endpoint))?);
     }
     Ok(signs)
 }
 
-/// How many objects of one type show one sign.
+/// Number of objects of one type with one sign.
 struct Count {
     tenant: TenantId,
     object_type: &'static str,
@@ -208,7 +208,7 @@ mod tests {
         let mut other = Signs::default();
         one.0[0] = [Some(1), None, Some(0)];
         other.0[0] = [Some(0), Some(2), None];
-        one.worsen(other);
+        one.merge_worse(other);
         assert_eq!(one.0[0], [Some(1), Some(2), Some(0)]);
     }
 }

@@ -39,10 +39,13 @@ pub(super) fn customer_filter(target: &Target, context: &Context) -> String {
 }
 
 /// Keeps only the record of that customer. Ids are compared without case, and the requested spelling is kept.
-pub(super) fn only<R>(asked: &CustomerId, records: BTreeMap<CustomerId, R>) -> BTreeMap<CustomerId, R> {
-    let same = |id: &CustomerId| id.as_str().eq_ignore_ascii_case(asked.as_str());
+pub(super) fn only<R>(requested: &CustomerId, records: BTreeMap<CustomerId, R>) -> BTreeMap<CustomerId, R> {
+    let same = |id: &CustomerId| id.as_str().eq_ignore_ascii_case(requested.as_str());
     let found = records.into_iter().find(|(id, _)| same(id));
-    found.map(|(_, record)| (asked.clone(), record)).into_iter().collect()
+    found
+        .map(|(_, record)| (requested.clone(), record))
+        .into_iter()
+        .collect()
 }
 
 /// Returns a count as a sample value; `None` if it is too large to be exact.
@@ -87,10 +90,10 @@ pub(super) fn hold_known<R: Held>(previous: Option<&Vec<R>>, is_meant: impl Fn(&
 
 /// Splits rows into those of the newest response and held ones; `None` if none are held.
 pub(super) fn split_rows<R: Held>(rows: &[R]) -> Option<(Vec<R>, Vec<R>)> {
-    let (mut told, mut held) = (Vec::new(), Vec::new());
+    let (mut fresh, mut held) = (Vec::new(), Vec::new());
     for mut row in rows.iter().cloned() {
-        let rows = if *row.held() { &mut held } else { &mut told };
+        let rows = if *row.held() { &mut held } else { &mut fresh };
         rows.push(row);
     }
-    (!held.is_empty()).then_some((told, held))
+    (!held.is_empty()).then_some((fresh, held))
 }

@@ -1,4 +1,4 @@
-//! Seats of each tenant: how many there are, and how many are taken.
+//! Seats of each tenant: available and assigned.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,7 @@ use crate::exposition::{Shape, ShapeMetrics, Table, gauge, label};
 /// The seats of a tenant for one service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Seats {
-    /// Whether it is held from an earlier answer, because the newest could not be read whole.
+    /// Whether it is held from an earlier response, because the newest had invalid rows.
     #[serde(default)]
     held: bool,
     tenant: TenantId,
@@ -30,9 +30,9 @@ pub(super) struct Seats {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct TenantsSeats {
     seats: Vec<Seats>,
-    /// When a type was found to have no tenant.
+    /// Types without a tenant, with the time of the response.
     empty: BTreeMap<u16, Timestamp>,
-    /// Since when the seats of a type are held, because it tells none where it did.
+    /// Types whose seats are held because the newest response lists no tenant, with the time since when.
     #[serde(default)]
     held: BTreeMap<u16, Timestamp>,
 }
@@ -88,25 +88,25 @@ impl Collector for TenantSeats {
             let since = previous.and_then(|previous| previous.held.get(&number)).copied();
             let since = since.unwrap_or(context.now);
             let is_known = previous.is_some_and(|previous| previous.has(service)) && !is_given_up(since, context);
-            let rows = match ask(api, customer, number).await {
+            let rows = match fetch_rows(api, customer, number).await {
                 Ok(rows) if is_known && rows.is_empty() => {
                     record.held.insert(number, since);
-                    let told = Error::Incomplete("no tenant is told where one was").at(endpoint);
-                    failure = failure.or(Some(told));
+                    let incomplete = Error::Incomplete("no tenants listed, unlike before").at(endpoint);
+                    failure = failure.or(Some(incomplete));
                     continue;
                 }
-                Err(told) if is_known && is_refusal(&told.error) => {
+                Err(cause) if is_known && is_refusal(&cause.error) => {
                     record.held.insert(number, since);
-                    failure = failure.or(Some(told));
+                    failure = failure.or(Some(cause));
                     continue;
                 }
-                Err(told) if is_refusal(&told.error) => {
+                Err(cause) if is_refusal(&cause.error) => {
                     record.empty.insert(number, context.now);
-                    refusal = Some(told);
+                    refusal = Some(cause);
                     continue;
                 }
-                Err(told) if is_of_one(&told.error) => {
-                    failure = failure.or(Some(told));
+                Err(cause) if is_of_one(&cause.error) => {
+                    failure = failure.or(Some(cause));
                     continue;
                 }
                 rows => rows?,
@@ -123,7 +123,7 @@ impl Collector for TenantSeats {
                     continue;
                 };
                 if known.len() >= MAX_TENANTS {
-                    observer.decode_error(endpoint, "tenantId", "a tenant past the limit");
+                    observer.decode_error(endpoint, "tenantId", "a tenant beyond the limit");
                     unreadable += 1;
                     continue;
                 }
@@ -156,12 +156,12 @@ impl Collector for TenantSeats {
     }
 
     fn split(record: &TenantsSeats) -> Option<(TenantsSeats, TenantsSeats)> {
-        let (told, held) = super::split_rows(&record.seats)?;
+        let (fresh, held) = super::split_rows(&record.seats)?;
         let of = |seats| TenantsSeats {
             seats,
             ..TenantsSeats::default()
         };
-        Some((of(told), of(held)))
+        Some((of(fresh), of(held)))
     }
 
     fn without_tenants(record: &TenantsSeats, gone: &BTreeSet<TenantId>) -> Option<TenantsSeats> {
@@ -179,8 +179,8 @@ impl Collector for TenantSeats {
     }
 }
 
-/// The types of tenants that a customer may have: Microsoft 365 where the list of customers has some of it, the others
-/// where it has jobs of the service. Of what is not known, all are asked for.
+/// Returns the types of tenants that a customer may have: Microsoft 365 if the customer list contains such tenants, and
+/// the other types if there are jobs of the service. If that is unknown, returns all types.
 fn types(customer: &CustomerId, context: &Context) -> Vec<(u16, &'static str)> {
     let jobs = context.record_of(CollectorId::JOBS, customer);
     let services = jobs.as_deref().and_then(jobs::listed_services);
@@ -192,7 +192,11 @@ fn types(customer: &CustomerId, context: &Context) -> Vec<(u16, &'static str)> {
     domain::seat_services().filter(may_have).collect()
 }
 
-async fn ask(api: &Api, customer: &CustomerId, number: u16) -> Result<Vec<Box<serde_json::value::RawValue>>, Failure> {
+async fn fetch_rows(
+    api: &Api,
+    customer: &CustomerId,
+    number: u16,
+) -> Result<Vec<Box<serde_json::value::RawValue>>, Failure> {
     let endpoint = Endpoint::TenantSeats;
     let number = number.to_string();
     let path = [
@@ -219,12 +223,12 @@ async fn ask(api: &Api, customer: &CustomerId, number: u16) -> Result<Vec<Box<se
     }
 }
 
-fn read(row: &Row<'_>, asked: &'static str) -> Option<Seats> {
+fn read(row: &Row<'_>, requested: &'static str) -> Option<Seats> {
     let service = row.named(&["type"], domain::seat_service);
     Some(Seats {
         held: false,
         tenant: TenantId::parse(&row.text(&["tenantId"])?)?,
-        service: service.unwrap_or(Cow::Borrowed(asked)),
+        service: service.unwrap_or(Cow::Borrowed(requested)),
         assigned: row.signed(&["assignedUserSeat", "assignedUserSeats"]),
         available: row.signed(&["availableUserSeat", "availableUserSeats"]),
     })

@@ -52,7 +52,7 @@ impl Collector for UserProtection {
     ) -> Result<PollOutput<Self::Record>, Failure> {
         let about = (customer, context);
         poll_tenants(api, Endpoint::Users, about, previous, |tenant, _| async move {
-            ask(api, customer, &tenant).await
+            fetch_users(api, customer, &tenant).await
         })
         .await
     }
@@ -88,7 +88,7 @@ impl Collector for UserProtection {
     }
 }
 
-async fn ask(api: &Api, customer: &CustomerId, tenant: &TenantId) -> Answer<Users> {
+async fn fetch_users(api: &Api, customer: &CustomerId, tenant: &TenantId) -> Answer<Users> {
     let endpoint = Endpoint::Users;
     let path = [
         "customers",
@@ -115,7 +115,7 @@ async fn ask(api: &Api, customer: &CustomerId, tenant: &TenantId) -> Answer<User
     count(&rows, api.observer().as_ref()).await
 }
 
-/// Counts the users that can be read. Where some cannot, the answer is incomplete; where none can, it is none.
+/// Counts the valid users. If some rows are invalid, the result is incomplete; if all are, there is none.
 async fn count(rows: &[Box<RawValue>], observer: &dyn Observer) -> Answer<Users> {
     let endpoint = Endpoint::Users;
     let mut users = Users::new();
@@ -148,7 +148,7 @@ async fn count(rows: &[Box<RawValue>], observer: &dyn Observer) -> Answer<Users>
     }
 }
 
-/// The modules of a user, each once, and whether they are protected; `None` where one cannot be read.
+/// Returns the modules of a user, each once, and whether they are protected; `None` if one is invalid.
 fn read(row: &Row<'_>) -> Option<BTreeMap<Cow<'static, str>, bool>> {
     const STATUSES: Names = &["moduleStatus"];
     let mut modules: BTreeMap<Cow<'static, str>, bool> = BTreeMap::new();

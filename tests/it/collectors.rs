@@ -79,7 +79,7 @@ async fn customers() {
 }
 
 #[tokio::test]
-async fn owner_address_is_a_label_if_enabled() {
+async fn owner_address_is_a_label_only_if_enabled() {
     let (text, _) = poll("customers", "v1", &[], &[("ELEMENTS_METRICS__OWNER_EMAIL", "true")]).await;
     assert!(text.contains(r#"owner_email="aptest***s8@avepoint.com"} 1"#), "{text}");
 }
@@ -240,7 +240,7 @@ async fn jobs() {
 
 #[tokio::test]
 async fn selected_jobs_are_requested_by_type_and_module() {
-    let wanted = [
+    let selection = [
         ("ELEMENTS_COLLECTORS__JOBS__JOB_TYPES", "Microsoft 365, 12"),
         (
             "ELEMENTS_COLLECTORS__JOBS__JOB_MODULES",
@@ -250,7 +250,7 @@ async fn selected_jobs_are_requested_by_type_and_module() {
     let exchange = format!("GET /partner/customers/{ID}/jobs/jobType/Microsoft%20365/jobModule/Exchange%20Online");
     let machines = format!("GET /partner/customers/{ID}/jobs/jobType/IaaS%20PaaS/jobModule/Azure%20Virtual%20Machine");
     let answers = [(exchange.as_str(), V1_JOBS), (machines.as_str(), r#"{"value":[]}"#)];
-    let (text, good, canned) = poll_and_look("jobs", "v1", &answers, &wanted).await;
+    let (text, good, canned) = poll_and_look("jobs", "v1", &answers, &selection).await;
     assert!(good, "{text}");
     let mut lines: Vec<_> = canned.seen().into_iter().map(|seen| seen.line).collect();
     lines.sort();
@@ -258,7 +258,7 @@ async fn selected_jobs_are_requested_by_type_and_module() {
     assert!(!text.contains("Groups"), "jobs that were not requested are not exposed");
 
     let path = format!("POST /partner/external/v3/general/customers/{ID}/avpt-products/jobs/batch");
-    let (text, good, canned) = poll_and_look("jobs", "v3", &[(&path, V3_JOBS)], &wanted).await;
+    let (text, good, canned) = poll_and_look("jobs", "v3", &[(&path, V3_JOBS)], &selection).await;
     assert!(good, "{text}");
     let mut bodies: Vec<_> = canned
         .seen()

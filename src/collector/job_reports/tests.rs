@@ -18,92 +18,92 @@ async fn poll(
     listed: &[(&'static str, Option<&str>)],
     status: u16,
 ) -> Result<(Option<Failure>, usize), Failure> {
-    // Runs whose ids begin with "bad" are answered with the status.
+    // Requests for runs whose ids begin with "bad" get this status.
     update(modules, runs(listed), |id| {
-        let told = match (id.starts_with("bad"), status) {
+        let response = match (id.starts_with("bad"), status) {
             (false, _) => Ok((Some(Report::default()), 0)),
             (true, 204) => Ok((None, 0)),
             (true, status) => Err(Error::Status(status).at(Endpoint::JobReport)),
         };
-        std::future::ready(told)
+        std::future::ready(response)
     })
     .await
 }
 
 fn reports(modules: &[Module]) -> Vec<(bool, u32)> {
-    let told = |module: &Module| (module.report.is_some(), module.tries);
-    modules.iter().map(told).collect()
+    let summary = |module: &Module| (module.report.is_some(), module.tries);
+    modules.iter().map(summary).collect()
 }
 
 #[tokio::test]
-async fn a_run_without_a_report_is_asked_three_times() {
+async fn missing_report_is_requested_three_times() {
     for status in [204, 400, 403, 404] {
         let mut modules = Vec::new();
         for tries in [1, 2, 3, 3] {
             let listed = [("a", Some("bad")), ("b", Some("good"))];
-            poll(&mut modules, &listed, status).await.expect("an answer");
+            poll(&mut modules, &listed, status).await.expect("a response");
             assert_eq!(reports(&modules), [(false, tries), (true, 0)], "{status}");
         }
         poll(&mut modules, &[("a", Some("good"))], status)
             .await
-            .expect("an answer");
+            .expect("a response");
         assert_eq!(reports(&modules), [(true, 0)]);
         let refused = poll(&mut modules, &[("a", Some("bad"))], 403).await;
-        assert!(refused.is_ok(), "it has had a report");
+        assert!(refused.is_ok(), "the module had a report before");
     }
     assert!(poll(&mut Vec::new(), &[("a", Some("bad"))], 403).await.is_err());
 }
 
 #[tokio::test]
-async fn runs_that_share_an_id_have_a_report_each() {
+async fn runs_with_the_same_id_have_separate_reports() {
     let at = |start: i64| {
         let mut listed = runs(&[("a", Some("good"))]);
         listed[0].started = Some(Timestamp::from_unix_seconds(start));
         listed
     };
     let mut modules = Vec::new();
-    let mut asked = Vec::new();
+    let mut requests = Vec::new();
     for start in [1, 1, 2, 2] {
         let count = std::cell::Cell::new(0);
-        let told = |_| {
+        let respond = |_| {
             count.set(count.get() + 1);
             std::future::ready(Ok((Some(Report::default()), 0)))
         };
-        update(&mut modules, at(start), told).await.expect("an answer");
-        asked.push(count.get());
+        update(&mut modules, at(start), respond).await.expect("a response");
+        requests.push(count.get());
     }
-    assert_eq!(asked, [1, 0, 1, 0]);
+    assert_eq!(requests, [1, 0, 1, 0]);
 }
 
 #[tokio::test]
-async fn report_that_always_fails_is_given_up() {
+async fn report_is_no_longer_requested_after_too_many_failures() {
     let mut modules = Vec::new();
     let listed = [("a", Some("bad"))];
     let mut failures = 0;
     for _ in 0..2 * MAX_FAILED_TRIES {
-        let (failure, _) = poll(&mut modules, &listed, 500).await.expect("an answer");
+        let (failure, _) = poll(&mut modules, &listed, 500).await.expect("a response");
         failures += u32::from(failure.is_some());
     }
     assert_eq!(failures, MAX_FAILED_TRIES);
     assert_eq!(reports(&modules), [(false, MAX_FAILED_TRIES)]);
-    // What fails for a while has as many tries left as before.
+    // Server errors do not use up the tries for a missing report.
     let mut modules = Vec::new();
-    poll(&mut modules, &listed, 500).await.expect("an answer");
+    poll(&mut modules, &listed, 500).await.expect("a response");
     for tries in [2, 3, 4, 4] {
-        poll(&mut modules, &listed, 404).await.expect("an answer");
+        poll(&mut modules, &listed, 404).await.expect("a response");
         assert_eq!(reports(&modules), [(false, tries)]);
     }
 }
 
 #[test]
-fn module_that_is_no_longer_wanted_has_no_series() {
+fn module_excluded_by_the_settings_has_no_series() {
     let module = |module: &'static str| Module {
         key: ModuleKey {
             service: Cow::Borrowed("Microsoft 365"),
             module: Cow::Borrowed(module),
             scope: None,
         },
-        asked: RunKey::new(Some("1"), None, None),
+        run_key: RunKey::new(Some("1"), None, None),
         started: None,
         tries: 0,
         failed: 0,
@@ -131,23 +131,23 @@ fn module_that_is_no_longer_wanted_has_no_series() {
 async fn a_report_that_fails_does_not_stop_the_others() {
     let mut modules = Vec::new();
     let listed = [("a", Some("bad")), ("b", Some("good"))];
-    let (failure, _) = poll(&mut modules, &listed, 500).await.expect("an answer");
+    let (failure, _) = poll(&mut modules, &listed, 500).await.expect("a response");
     assert!(failure.is_some());
     assert_eq!(reports(&modules), [(false, 1), (true, 0)]);
 }
 
 #[tokio::test]
-async fn a_report_goes_when_a_newer_run_has_ended() {
+async fn report_is_removed_when_a_newer_run_has_ended() {
     for (newer, status) in [(None, 0), (Some("bad"), 404), (Some("bad"), 500)] {
         let mut modules = Vec::new();
-        poll(&mut modules, &[("a", Some("good"))], 0).await.expect("an answer");
-        poll(&mut modules, &[("a", newer)], status).await.expect("an answer");
+        poll(&mut modules, &[("a", Some("good"))], 0).await.expect("a response");
+        poll(&mut modules, &[("a", newer)], status).await.expect("a response");
         assert!(modules.iter().all(|module| module.report.is_none()), "{newer:?}");
     }
 }
 
 #[test]
-fn an_error_code_without_visible_characters_is_no_code() {
+fn error_code_without_visible_characters_is_ignored() {
     let health = crate::health::Health::default();
     let of = |code: &str| {
         let row = serde_json::json!({"errorCode": code, "comment": "Mailbox locked"});

@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 use crate::collector::FUTURE_TOLERANCE;
 use crate::domain::{self, History, JobStatus, KnownNames, PastRun, Run, Timestamp};
 
-/// The most modules and backup scopes kept of a customer. The reference lists about sixty modules, and customers have
-/// dozens of scopes; names beyond all reason must not pile up.
+/// Maximum number of stored modules and backup scopes of a customer. The reference lists about sixty modules, and
+/// customers have dozens of scopes. The limit protects against names that keep changing.
 const MAX_MODULES: usize = 1_000;
 
-/// The most backup scopes of one module that are kept of a list, some ten times what the largest customer seen has. Past
-/// it a list names its scopes anew each time, and each would be a new series.
+/// Maximum number of backup scopes of one module in a list, about ten times that of the largest known customer. A list
+/// with more probably renames its scopes each time, and each would be a new series.
 const MAX_SCOPES: usize = 200;
 
 /// Key of a customer's job series.
@@ -26,7 +26,7 @@ const MAX_SCOPES: usize = 200;
 pub(in crate::collector) struct ModuleKey {
     pub(in crate::collector) service: Cow<'static, str>,
     pub(in crate::collector) module: Cow<'static, str>,
-    /// The backup scope, where the list names one.
+    /// The backup scope, if the list contains one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::collector) scope: Option<String>,
 }
@@ -36,14 +36,14 @@ pub(in crate::collector) struct ModuleKey {
 pub(crate) struct Module {
     pub(super) service: Cow<'static, str>,
     pub(super) module: Cow<'static, str>,
-    /// The backup scope, where the list names one.
+    /// The backup scope, if the list contains one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) scope: Option<String>,
     pub(super) history: History,
-    /// Whether the newest list has it. A module that is not listed is not rendered, but kept for its return, so that no
-    /// run is counted twice and no restore point is lost.
+    /// Whether the newest list contains it. A module that is not listed is not rendered, but kept in case it returns,
+    /// so that no run is counted twice and no restore point is lost.
     listed: bool,
-    /// Whether it is held from an earlier list, because the newest could not be read whole.
+    /// Whether it is held from an earlier list, because the newest had invalid rows.
     #[serde(default)]
     held: bool,
 }
@@ -53,7 +53,7 @@ pub(crate) struct Module {
 pub(crate) struct Scan {
     pub(super) service: Cow<'static, str>,
     pub(super) status: JobStatus,
-    /// Whether it is held from an earlier list, because the newest could not be read whole.
+    /// Whether it is held from an earlier list, because the newest had invalid rows.
     #[serde(default)]
     held: bool,
 }
@@ -67,7 +67,7 @@ pub(crate) struct Record {
     pub(super) listed_at: Option<Timestamp>,
 }
 
-/// A run that was seen to end.
+/// A newly completed run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndedRun {
     /// The service.
@@ -80,8 +80,8 @@ pub struct EndedRun {
     pub run: PastRun,
 }
 
-/// How long before the newest list a run may have ended that the list did not have. Replicas of the API disagree for
-/// less; what is older is history that another filter or generation of the API brings to light.
+/// Maximum time before the newest list at which a run that the list lacked may have ended and still counts as newly
+/// completed. Replicas of the API differ for less; older runs appear because the filter or the API generation changed.
 const LATE_BY: Duration = Duration::from_secs(24 * 3600);
 
 /// The rows of a list, grouped.
@@ -97,7 +97,7 @@ impl Listed {
         self.runs.entry(key).or_default().push(run);
     }
 
-    /// Adds a scan; of two of one service the worse counts.
+    /// Adds a scan; of two scans of one service, the worse is kept.
     pub(super) fn add_scan(&mut self, service: &'static str, status: JobStatus) {
         match self.scans.get_mut(service) {
             None => {
@@ -112,8 +112,8 @@ impl Listed {
         }
     }
 
-    /// Drops the scopes past [`MAX_SCOPES`] of a module, those in the best state first, so that no failure is dropped for
-    /// a success. Returns how many were dropped.
+    /// Drops the scopes of a module beyond [`MAX_SCOPES`], those in the best state first, so that no failure is dropped
+    /// in favour of a success. Returns the number of dropped scopes.
     pub(super) fn cap_scopes(&mut self) -> usize {
         let mut counts: BTreeMap<(Cow<'static, str>, Cow<'static, str>), usize> = BTreeMap::new();
         for key in self.runs.keys() {
@@ -147,8 +147,8 @@ impl Record {
         self.modules.iter()
     }
 
-    /// Joins a list with what was kept before. Returns the new record, the runs that were seen to end, and how many rows
-    /// were second rows of one run or scan. Of a list that could not be read whole the modules it lacks are held.
+    /// Merges a list with the previous record. Returns the new record, the newly completed runs, and the number of
+    /// duplicate rows. If the list was not read completely, the modules that it lacks are held.
     pub(super) fn absorb(
         previous: Option<&Self>,
         listed: Listed,
@@ -199,8 +199,8 @@ impl Record {
         (record, seen_to_end, duplicates)
     }
 
-    /// From when on a run of a module that the next list has was seen to end. The first list shows runs that were over
-    /// before anybody looked, and so does the first one with a module.
+    /// Returns the time from which a run of a module in the next list counts as newly completed. The first list of a
+    /// customer, and the first one with a module, contains runs that ended before the exporter polled it.
     fn seen_since(&self, known: Option<&Module>) -> Since {
         let listed_at = self.listed_at;
         match known {
@@ -213,7 +213,7 @@ impl Record {
         }
     }
 
-    /// The modules that the newest list has, or that are held because it could not be read whole.
+    /// Returns the modules of the newest list, and those that are held because it was not read completely.
     pub(super) fn listed(&self) -> impl Iterator<Item = &Arc<Module>> {
         self.modules.iter().filter(|module| module.listed)
     }
@@ -261,18 +261,18 @@ impl Module {
         }
     }
 
-    /// When an unlisted module was last known of. Listed ones keep the order of their keys.
+    /// Returns the last known time of an unlisted module. Listed modules keep the order of their keys.
     fn last_known_if_unlisted(&self) -> Option<Timestamp> {
         self.history.last_known().filter(|_| !self.listed)
     }
 }
 
-/// From when on a run counts as seen to end; always if `None`.
+/// Time from which a run counts as newly completed; any run if `None`.
 #[derive(Clone, Copy)]
 struct Since(Option<Timestamp>);
 
 impl Since {
-    /// Whether a run took place later. One without any time was over when it was first seen.
+    /// Returns whether a run took place later. A run without any time ended before it was first seen.
     fn has_passed(self, run: &PastRun) -> bool {
         let took_place = run.took_place();
         self.0.is_none_or(|since| took_place.is_none_or(|at| at > since))
@@ -289,7 +289,7 @@ impl From<(&'static str, JobStatus)> for Scan {
     }
 }
 
-/// Gives modules that were saved by a number the name that the reference has for it by now.
+/// Renames modules that were saved by number, if the reference now has a name for the number.
 fn with_present_names(mut modules: Vec<Arc<Module>>) -> Vec<Arc<Module>> {
     for module in &mut modules {
         let named = module.module.strip_prefix("unknown_").and_then(domain::module);
@@ -300,8 +300,8 @@ fn with_present_names(mut modules: Vec<Arc<Module>>) -> Vec<Arc<Module>> {
     modules
 }
 
-/// Reads the present form, and the bare list of modules that state files held before backup scopes were told apart: in
-/// that form scans were modules, which they are not.
+/// Parses the current format, and the older list of modules without backup scopes, in which scans were stored as
+/// modules.
 impl<'de> Deserialize<'de> for Record {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]

@@ -8,18 +8,18 @@ use crate::collector::Context;
 use crate::domain::{self, CustomerId, Gigabyte, History, JobStatus, ModuleName, Objective, Run, Timestamp};
 use crate::exposition::{Label, Metric, Shape, column, counter, gauge, label, timestamp};
 
-/// A module as it is rendered, by the settings in force.
+/// A module as rendered with the current settings.
 pub(super) struct Shown {
     pub(super) module: Arc<Module>,
-    /// Default where no objective applies.
+    /// Default if no objective applies.
     pub(super) objective: Objective,
-    /// Absent where no run is known.
+    /// `None` if no run is known.
     pub(super) is_abandoned: Option<bool>,
     pub(super) makes_restore_points: bool,
     gigabyte: Gigabyte,
 }
 
-/// A value beside a word that is a label.
+/// A value with the value of its last label.
 pub(super) struct Counted {
     pub(super) module: Arc<Module>,
     word: &'static str,
@@ -71,7 +71,7 @@ impl Shown {
         (self.makes_restore_points && history.has_run()).then_some(history)
     }
 
-    /// A moment, 0 where a module that has run never had it.
+    /// A time; 0 if the module has run without it.
     fn moment_or_never(&self, moment: fn(&History) -> Option<Timestamp>) -> Option<f64> {
         let history = self.history_of_backups()?;
         Some(moment(history).map_or(0.0, Timestamp::as_unix_seconds))
@@ -173,13 +173,13 @@ pub(super) const SHAPE_MODULE: Shape<Shown> = Shape {
         ),
         gauge(
             "elements_job_rpo_seconds",
-            "Recovery point objective in force; absent where none applies",
+            "Recovery point objective in force; absent if none applies",
             |shown: &Shown| shown.objective.rpo.map(|objective| objective.as_secs_f64()),
         )
         .dated(),
         timestamp(
             "elements_job_exempt_until_timestamp_seconds",
-            "End of the dated entry of rpo.overrides in force, Unix time; absent where there is none",
+            "End of the dated entry of rpo.overrides in force, Unix time; absent if there is none",
             |shown: &Shown| shown.objective.until.map(Timestamp::as_unix_seconds),
         )
         .experimental(),
@@ -192,15 +192,15 @@ pub(super) const SHAPE_MODULE: Shape<Shown> = Shape {
         .experimental(),
         timestamp(
             "elements_job_pending_since_timestamp_seconds",
-            "Last modification of a run that waits for its turn, Unix time; absent where none waits",
+            "Last modification of a run that waits for its turn, Unix time; absent if none waits",
             |shown: &Shown| shown.module.history.pending_since().map(Timestamp::as_unix_seconds),
         )
         .experimental(),
     ],
 };
 
-/// What the overrides of objectives say about themselves. Its own metric, so that a changed reason begins no new series of
-/// the end.
+/// Reason and end of the overrides of objectives. A separate metric, so that a changed reason does not start a new
+/// series of the end.
 pub(super) const SHAPE_EXEMPTION: Shape<Shown> = Shape {
     labels: &[
         service(|shown| Some(&shown.module.service)),
@@ -211,7 +211,7 @@ pub(super) const SHAPE_EXEMPTION: Shape<Shown> = Shape {
     columns: &[column(
         Metric::info(
             "elements_job_exemption_info",
-            "Entry of rpo.overrides in force that has a reason or an end; absent where there is none",
+            "Entry of rpo.overrides in force that has a reason or an end; absent if there is none",
         ),
         |shown: &Shown| {
             let objective = &shown.objective;

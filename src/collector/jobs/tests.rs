@@ -1,4 +1,4 @@
-//! Longer than other files, because every test here reads rows that the first half builds.
+//! This file is longer than others, because its tests share the rows that the first half builds.
 
 mod ended;
 
@@ -38,14 +38,14 @@ impl Observer for Counts {
     fn token(&self, _: Duration) {}
 }
 
-/// One customer's lists, one after another, and what they come to.
+/// Successive lists of one customer, and the resulting record.
 #[derive(Default)]
 struct Customer {
     record: Option<Record>,
     settings: Settings,
     counts: Counts,
     now: i64,
-    /// The runs that the newest list showed to have ended.
+    /// The newly completed runs of the newest list.
     ended: Vec<EndedRun>,
 }
 
@@ -91,7 +91,7 @@ impl Customer {
         series
     }
 
-    /// The value of a metric of the module that has one series of it; `None` where there is none.
+    /// Returns the value of a metric with one series; `None` if there is none.
     fn value(&self, metric: &str) -> Option<f64> {
         let series = self.series();
         let mut found = series
@@ -120,7 +120,7 @@ impl Customer {
     }
 }
 
-/// What alerts stand on.
+/// The values that the alerts use.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct State {
     status: Option<i64>,
@@ -141,7 +141,7 @@ enum Generation {
     V3,
 }
 
-/// The rows of the reference's table "What the list of jobs is", and those that come between them.
+/// The rows of the table "What the list of jobs is" of the reference, and variants of them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
     Finished,
@@ -161,7 +161,7 @@ enum Kind {
     Disabled,
     NotStarted,
     Waiting,
-    /// A scope that was given up long ago, after a failure.
+    /// A scope that was abandoned long ago, after a failure.
     DormantFailed,
     DormantFinished,
 }
@@ -221,7 +221,7 @@ impl Kind {
     fn row(self, now: i64, generation: Generation) -> Value {
         let (code, word) = self.status();
         let (start, end, modified) = self.times(now);
-        let said = |moment: Option<i64>| moment.map_or("N/A".to_owned(), time);
+        let format = |moment: Option<i64>| moment.map_or("N/A".to_owned(), time);
         let id = match (start, self) {
             (Some(start), _) => format!("IB{start}"),
             (None, _) => "N/A".to_owned(),
@@ -235,8 +235,8 @@ impl Kind {
         json!({
             "jobType": job_type, "jobModule": module, "status": status, "jobId": id, "name": "N/A",
             "totalCount": "3", "failedCount": failed, "successfulCount": "0", "skippedCount": "0", "warningCount": "0",
-            "backupSize": "0 GB", "startTime": said(start), "endTime": said(end),
-            "jobDuration": if self == Self::ZeroSeconds { "0 S" } else { "N/A" }, "lastModifyTime": said(modified),
+            "backupSize": "0 GB", "startTime": format(start), "endTime": format(end),
+            "jobDuration": if self == Self::ZeroSeconds { "0 S" } else { "N/A" }, "lastModifyTime": format(modified),
         })
     }
 
@@ -248,7 +248,7 @@ impl Kind {
         matches!(self.status().0, 2..=5)
     }
 
-    /// When it ended or began, as far as that makes a run.
+    /// Its end or start, if the row describes a run.
     fn took_place(self, now: i64) -> Option<i64> {
         let (start, end, modified) = self.times(now);
         let dated = end.or(start);
@@ -256,7 +256,7 @@ impl Kind {
     }
 }
 
-/// What a sequence of rows, each listed at its moment, has to come to: the contract, computed from the sequence by itself.
+/// Expected result of a sequence of rows, each listed at its time, computed independently of the collector.
 fn expected(sequence: &[(Kind, i64)]) -> State {
     let (kind, now) = *sequence.last().unwrap();
     let ended: Vec<_> = sequence.iter().filter(|(kind, _)| kind.has_ended()).collect();
@@ -375,11 +375,11 @@ async fn a_failed_scope_does_not_hide_behind_one_that_did_not_fail() {
     assert_eq!((failures("Scope A"), failures("Scope B")), (Some(1.0), Some(0.0)));
     let objects = format!("elements_job_objects{{{},result=\"failed\"}}", labels("Scope A"));
     assert_eq!(series.get(&objects), Some(&3.0), "{series:?}");
-    // A scope that is no longer listed goes, and nothing else with it.
+    // A scope that is no longer listed is removed, and nothing else.
     customer.list(NOW + 300, &rows[1..]).await;
     assert!(customer.series().keys().all(|name| !name.contains("Scope A")));
     assert_eq!(customer.value("elements_job_status"), Some(2.0));
-    // It comes back with what was known of it, and is counted once.
+    // It returns with its history, and its run is counted once.
     customer.list(NOW + 600, &rows).await;
     let runs = format!("elements_job_runs_total{{{},status=\"failed\"}}", labels("Scope A"));
     assert_eq!(customer.series().get(&runs), Some(&1.0));
@@ -425,7 +425,10 @@ async fn a_scan_of_tenants_is_in_no_series_of_jobs() {
         let expected = r#"elements_tenant_scan_status{service="Microsoft 365"}"#.to_owned();
         assert_eq!(series, BTreeMap::from([(expected, 4.0)]));
         customer.list(NOW + 300, &[]).await;
-        assert!(customer.series().is_empty(), "a scan that is no longer listed goes");
+        assert!(
+            customer.series().is_empty(),
+            "a scan that is no longer listed is removed"
+        );
     }
     let google = json!({"jobType": 10, "jobModule": 0, "status": 2});
     let worse = json!({"jobType": 10, "jobModule": 0, "status": 3});
@@ -448,7 +451,7 @@ async fn a_scan_needs_no_module() {
 }
 
 #[tokio::test]
-async fn scopes_are_told_apart_by_number_and_by_space() {
+async fn scopes_that_differ_in_number_or_space_are_distinct() {
     let names = [json!(5), json!(6), json!("A"), json!("A "), json!(" A")];
     let rows: Vec<Value> = names
         .iter()
@@ -528,8 +531,8 @@ async fn a_row_that_cannot_be_read_holds_what_the_list_lacks() {
     let before = customer.series();
     customer.list(NOW + 300, &[json!("no row")]).await;
     assert_eq!(customer.series(), before);
-    let (told, held) = customer.record.as_ref().unwrap().split().unwrap();
-    assert!(told.modules().next().is_none() && told.scans.is_empty());
+    let (fresh, held) = customer.record.as_ref().unwrap().split().unwrap();
+    assert!(fresh.modules().next().is_none() && fresh.scans.is_empty());
     assert_eq!(Some(held), customer.record);
 }
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Identity, Product};
 
-/// The most subscriptions of one customer that were bought as the same and are still recognized one by one. More than
-/// these are told apart by their order.
+/// Maximum number of equal subscriptions of one customer that are recognized individually. If there are more, they are
+/// distinguished by their order.
 const MAX_RECOGNIZED: usize = 64;
 
 /// Merges identical subscriptions, and returns how many there were.
@@ -19,9 +19,9 @@ pub(super) fn join_equal(products: &mut Vec<Product>) -> u64 {
     u64::try_from(before - products.len()).unwrap_or(u64::MAX)
 }
 
-/// Gives subscriptions of one service labels that tell them apart. The label is made of what a subscription was bought
-/// as, which does not change while it is renewed, extended or moved to other storage; where that is equal, of its place
-/// among its equals, which it keeps as long as it is recognized among those of `previous`.
+/// Assigns labels that distinguish the subscriptions of one service. A label is derived from the purchased items, which
+/// do not change when the subscription is renewed, extended or moved to other storage. Equal subscriptions are
+/// numbered, and keep their number as long as they are recognized in `previous`.
 pub(super) fn tell_apart(products: &mut [Product], previous: &[Product]) {
     let mut of_service: BTreeMap<String, usize> = BTreeMap::new();
     let mut equals: BTreeMap<String, Vec<&mut Product>> = BTreeMap::new();
@@ -48,8 +48,8 @@ pub(super) fn tell_apart(products: &mut [Product], previous: &[Product]) {
     }
 }
 
-/// Gives each of some equals a place: the one of the most similar of those before, the most similar pair first, and to
-/// those that are new the lowest that is free.
+/// Numbers equal subscriptions. Each gets the number of the most similar previous one, most similar pair first; new
+/// ones get the lowest free number.
 fn place(equals: &mut [&mut Product], before: &[&Product]) {
     let mut taken = BTreeSet::new();
     if equals.len().max(before.len()) <= MAX_RECOGNIZED {
@@ -81,7 +81,7 @@ fn place(equals: &mut [&mut Product], before: &[&Product]) {
 }
 
 impl Product {
-    /// Scores the likelihood of this and another being one subscription at two times.
+    /// Scores the likelihood that this and another are one subscription at two times.
     fn likeness(&self, other: &Self) -> u32 {
         let same = [
             self.identity.storage == other.identity.storage,

@@ -1,9 +1,9 @@
-//! Which runs are seen to end, and what is remembered of them.
+//! Newly completed runs, and the runs that are stored.
 
 use super::*;
 
 impl Customer {
-    /// What a list brings: the ids of the runs that are seen to end.
+    /// Returns the ids of the newly completed runs of a list.
     async fn ended(&mut self, now: i64, rows: &[Value]) -> Vec<String> {
         self.list(now, rows).await;
         let ids = self

@@ -13,7 +13,7 @@ const CUSTOMERS: &str = r#"{"data":[{"id":"00427fbc-8832-46cf-a1d2-582fa46ec638"
     "managementMode":1,"tenants":[{"id":"t1","name":"One"},{"id":"t2","name":"Two"}]}],
     "metadata":{"pageIndex":1,"pageSize":100,"totalCount":1}}"#;
 
-const EXTRAS: [&str; 6] = [
+const OPTIONAL: [&str; 6] = [
     "job_reports",
     "tenant_seats",
     "user_protection",
@@ -22,7 +22,7 @@ const EXTRAS: [&str; 6] = [
     "baselines",
 ];
 
-/// Polls once with these extras enabled, and of the other collectors only those named.
+/// Polls once with these optional collectors enabled, and of the other collectors only those named.
 async fn poll(on: &[&str], answers: &[(String, u16, &str)]) -> (String, bool, Canned) {
     let canned = Canned::start(&[("POST /partner/external/v3/general/customers/batch", CUSTOMERS)]).await;
     for (line, status, body) in answers {
@@ -31,7 +31,7 @@ async fn poll(on: &[&str], answers: &[(String, u16, &str)]) -> (String, bool, Ca
     let usual = ["jobs", "protected", "licenses", "scan_profiles", "scan_changes"];
     let switches: Vec<(String, &str)> = usual
         .into_iter()
-        .chain(EXTRAS)
+        .chain(OPTIONAL)
         .map(|name| {
             let switch = format!("ELEMENTS_COLLECTORS__{}__ENABLED", name.to_uppercase());
             (switch, if on.contains(&name) { "true" } else { "false" })
@@ -278,10 +278,10 @@ async fn customer_without_the_service_is_not_an_error() {
                 answers.push((of_customer("GET", &path), status, "{}"));
             }
         }
-        let on: Vec<&str> = EXTRAS.into_iter().chain(["jobs"]).collect();
+        let on: Vec<&str> = OPTIONAL.into_iter().chain(["jobs"]).collect();
         let (text, good, _) = poll(&on, &answers).await;
         assert!(good, "{status}: {text}");
-        for collector in EXTRAS {
+        for collector in OPTIONAL {
             assert_eq!(
                 value(&text, &state(collector, "unlicensed")),
                 Some(1.0),
@@ -305,7 +305,7 @@ async fn withdrawn_consent_and_attack_are_exposed() {
         ..crate::harness::partner::still(14)
     };
     let partner = crate::harness::partner::start(settings).await;
-    let switches = EXTRAS.map(|name| format!("ELEMENTS_COLLECTORS__{}__ENABLED", name.to_uppercase()));
+    let switches = OPTIONAL.map(|name| format!("ELEMENTS_COLLECTORS__{}__ENABLED", name.to_uppercase()));
     let switches: Vec<(&str, &str)> = switches.iter().map(|name| (name.as_str(), "true")).collect();
     let program = Program::start(&partner.base, &[], &switches).await;
     let all_read = |text: &str| {
@@ -316,7 +316,7 @@ async fn withdrawn_consent_and_attack_are_exposed() {
             let count = |of: &str| value(text, &state(collector, of)).unwrap_or_default();
             count("fresh") + count("unlicensed")
         };
-        EXTRAS.iter().all(|collector| reported(collector) == 14.0) && errors.count() > 0
+        OPTIONAL.iter().all(|collector| reported(collector) == 14.0) && errors.count() > 0
     };
     let text = program.until("everything is polled", all_read).await;
     let (withdrawn, attacked) = partner.handle.with_world(|world| {
@@ -470,10 +470,10 @@ async fn invalid_response_is_a_failure() {
             let apps = format!("tenants/{tenant}/product/Office365Backup/apps");
             answers.push((of_customer("GET", &apps), status, body));
         }
-        let on: Vec<&str> = EXTRAS.into_iter().chain(["jobs"]).collect();
+        let on: Vec<&str> = OPTIONAL.into_iter().chain(["jobs"]).collect();
         let (text, good, _) = poll(&on, &answers).await;
         assert!(!good, "{status} {body}: {text}");
-        for collector in EXTRAS {
+        for collector in OPTIONAL {
             assert_eq!(
                 value(&text, &state(collector, "failed")),
                 Some(1.0),
@@ -570,7 +570,7 @@ async fn tenants_leave_and_join_with_the_customer_list() {
             of(text, "t1") == all && of(text, "t2") == all
         })
         .await;
-    // Neither is answered any more, so that what goes does not go by an answer.
+    // Neither gets a response any longer, so that no response removes the values.
     canned.set(&of_type, 500, "{}");
     canned.set(&baselines, 500, "{}");
     canned.set(
@@ -634,11 +634,11 @@ async fn ransomware_signs_of_every_object_count() {
     )
     .await;
     assert!(good, "{text}");
-    let told = samples(&text, "elements_tenant_ransomware_objects");
-    assert!(told.contains(r#"sign="potential_attack"} 2"#), "{told}");
+    let exposed = samples(&text, "elements_tenant_ransomware_objects");
+    assert!(exposed.contains(r#"sign="potential_attack"} 2"#), "{exposed}");
 }
 
-/// After a restart nobody who lacks a service is polled again before the day is over.
+/// After a restart, customers that lack a service are not polled again before the day is over.
 #[tokio::test]
 async fn lacking_services_are_remembered_across_a_restart() {
     let canned = Canned::start(&[("POST /partner/external/v3/general/customers/batch", CUSTOMERS)]).await;
@@ -652,14 +652,14 @@ async fn lacking_services_are_remembered_across_a_restart() {
         ("ELEMENTS_STATE__FILE", file.to_str().unwrap()),
     ];
     let unlicensed = |text: &str| value(text, &state("ransomware", "unlicensed")) == Some(1.0);
-    let asked = || {
+    let count_requests = || {
         let seen = canned.seen();
         seen.iter().filter(|seen| seen.line.contains(RANSOMWARE)).count()
     };
     let program = Program::start_collectors(&canned.base, &[], &more).await;
     program.until("it lacks the service", unlicensed).await;
     program.terminate().await;
-    let before = asked();
+    let before = count_requests();
     let program = Program::start_collectors(&canned.base, &[], &more).await;
     let lists = || {
         let seen = canned.seen();
@@ -674,10 +674,10 @@ async fn lacking_services_are_remembered_across_a_restart() {
     })
     .await;
     assert!(unlicensed(&program.metrics().await));
-    assert_eq!(asked(), before);
+    assert_eq!(count_requests(), before);
 }
 
-/// A permission that is taken away shows, also where every customer lacks the service.
+/// A revoked permission is shown, even if every customer lacks the service.
 #[tokio::test]
 async fn revoked_permission_is_not_a_lacking_service() {
     use elements_exporter::simulator::{Fault, FaultKind};

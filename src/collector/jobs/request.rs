@@ -6,8 +6,12 @@ use crate::api::{Api, Endpoint, Failure, v1, v3};
 use crate::collector::Settings;
 use crate::domain::{self, CustomerId};
 
-/// Asks for the jobs that the operator wants: all of them in one list, or each wanted type and module by itself.
-pub(super) async fn ask(api: &Api, customer: &CustomerId, settings: &Settings) -> Result<Vec<Box<RawValue>>, Failure> {
+/// Requests the jobs that the settings select: all in one list, or one list per selected type and module.
+pub(super) async fn fetch_rows(
+    api: &Api,
+    customer: &CustomerId,
+    settings: &Settings,
+) -> Result<Vec<Box<RawValue>>, Failure> {
     let id = customer.as_str();
     let mut rows = Vec::new();
     match api {
@@ -39,8 +43,8 @@ pub(super) async fn ask(api: &Api, customer: &CustomerId, settings: &Settings) -
 }
 
 impl Settings {
-    /// Whether jobs of this service and module are wanted, by their current names; a name without a number passes where
-    /// nothing is said of it.
+    /// Returns whether the settings select jobs of this service and module, by their current names. A name without a
+    /// number is selected only if nothing is configured.
     pub(in crate::collector) fn wants(&self, service: &str, job_module: &str) -> bool {
         let admits = |wanted: &[u16], number: fn(&str) -> Option<u16>, name: &str| {
             wanted.is_empty() || number(name).is_some_and(|number| wanted.contains(&number))
@@ -49,8 +53,8 @@ impl Settings {
             && admits(&self.job_modules, domain::module_number, job_module)
     }
 
-    /// The words of the pairs to ask the first generation for. Its path needs both words, so where only types are
-    /// wanted, or a module's type is not certain, the whole list is asked for and sieved instead.
+    /// Returns the names of the type and module of each request in the first generation. Its path needs both. If only
+    /// types are configured, or the type of a module is ambiguous, the whole list is requested and filtered instead.
     fn first_generation_pairs(&self) -> Vec<(&'static str, &'static str)> {
         let mut pairs = Vec::new();
         for job_module in self.job_modules.iter().copied() {
