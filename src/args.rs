@@ -25,16 +25,16 @@ use crate::domain::Shard;
 /// The port of the exporter.
 pub const DEFAULT_PORT: u16 = 10027;
 
-/// How the process ends on wrong usage: `EX_USAGE` of `sysexits.h`.
+/// Exit code for invalid usage: `EX_USAGE` of `sysexits.h`.
 pub const USAGE_EXIT_CODE: u8 = 64;
 
-/// Paths of the server that no flag may give to something else.
+/// Paths of the server that no flag may reassign.
 const RESERVED_PATHS: [&str; 6] = ["/-", "/customers", "/dashboards", "/rules", "/runbooks", "/sd"];
 
 static VERSION_TEXT: LazyLock<String> =
     LazyLock::new(|| format!("version {VERSION} (revision: {REVISION}, rustversion: {RUSTVERSION})"));
 
-/// What `--version` puts before the version. It is a display name with a comma because that is how Prometheus writes it.
+/// Display name that `--version` prints before the version, with a comma as in Prometheus.
 const VERSION_NAME: &str = "elements_exporter,";
 
 /// Prometheus exporter for AvePoint Elements.
@@ -253,7 +253,7 @@ pub struct Log {
 }
 
 impl Web {
-    /// What the paths of all routes begin with: empty, or a path that begins with a slash and does not end in one.
+    /// Returns the prefix of all routes: empty, or a path that begins with a slash and does not end with one.
     pub fn route_prefix(&self) -> &str {
         let of_url = || self.external_url.as_ref().map(|url| url.path().trim_end_matches('/'));
         self.route_prefix.as_deref().or_else(of_url).unwrap_or_default()
@@ -310,12 +310,12 @@ pub enum LogFormat {
     Json,
 }
 
-/// Reads a command line, the name of the program first.
+/// Parses a command line, which begins with the name of the program.
 ///
 /// # Errors
 ///
-/// What is to be shown in place of running: wrong usage, but also the help and the version. [`clap::Error::print`] shows it,
-/// [`exit_code`] tells one from the other.
+/// Returns an error for invalid usage, and also for the help and the version. [`clap::Error::print`] prints it, and
+/// [`exit_code`] distinguishes the cases.
 pub fn parse<I, T>(args: I) -> Result<Args, clap::Error>
 where
     I: IntoIterator<Item = T>,
@@ -325,7 +325,7 @@ where
     let addresses = &mut args.web.listen_addresses;
     if addresses.is_empty() {
         addresses.push(match args.command {
-            // A demo is for the person at the machine; invented customers are nothing to show to the network unasked.
+            // A demo is meant for local use, so its simulated customers are not exposed to the network by default.
             Some(Command::Demo(_)) => ListenAddress::Socket(SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT))),
             _ => ListenAddress::All(DEFAULT_PORT),
         });
@@ -333,7 +333,7 @@ where
     Ok(args)
 }
 
-/// How the process ends after the error was shown: 0 for the help and the version, else 64.
+/// Returns the exit code for an error: 0 for the help and the version, 64 otherwise.
 pub fn exit_code(error: &clap::Error) -> u8 {
     if error.use_stderr() { USAGE_EXIT_CODE } else { 0 }
 }
@@ -353,7 +353,7 @@ fn telemetry_path(text: &str) -> Result<String, String> {
 }
 
 fn route_prefix(text: &str) -> Result<String, String> {
-    // Prometheus takes the prefix with or without slashes around it.
+    // Prometheus accepts the prefix with or without surrounding slashes.
     let prefix = text.trim_matches('/');
     if prefix.is_empty() {
         return Ok(String::new());
@@ -377,7 +377,7 @@ fn grafana_url(text: &str) -> Result<Url, String> {
     base_url(text, "https://grafana.example.com")
 }
 
-/// Parses a URL that paths are appended to. One with a password in it would show the password on every page.
+/// Parses a URL that paths are appended to. Credentials are rejected, because every page would show them.
 fn base_url(text: &str, example: &str) -> Result<Url, String> {
     match Url::parse(text) {
         Ok(url) if !matches!(url.scheme(), "http" | "https") => {
@@ -394,7 +394,7 @@ fn base_url(text: &str, example: &str) -> Result<Url, String> {
     }
 }
 
-/// Whether a text is a plain path: what the router would take for a pattern or a query is not.
+/// Returns whether a text is a plain path, without characters that the router would treat as a pattern or a query.
 fn is_path(text: &str) -> bool {
     text.starts_with('/')
         && !text.contains("//")

@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The handled signals, none of which ends the process by default any more.
+/// The handled signals, whose default actions are replaced.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,

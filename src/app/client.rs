@@ -179,7 +179,7 @@ pub(super) fn authorities(file: Option<&Path>) -> Result<Vec<CertificateDer<'sta
         certificates.push(der.into_owned());
     }
     if certificates.is_empty() {
-        return Err(problem("holds no certificate; expected PEM".to_owned()));
+        return Err(problem("contains no certificate; expected PEM".to_owned()));
     }
     let announced = pem
         .windows(BEGIN_CERTIFICATE.len())
@@ -188,7 +188,7 @@ pub(super) fn authorities(file: Option<&Path>) -> Result<Vec<CertificateDer<'sta
     if announced != certificates.len() {
         let read = certificates.len();
         return Err(problem(format!(
-            "{announced} certificates begin in it and {read} can be read; expected each to begin on a line of its own"
+            "{announced} certificates begin in it and {read} can be read; expected each to begin on a separate line"
         )));
     }
     Ok(certificates)

@@ -1,5 +1,4 @@
-//! The man page and the completions, made of the definition of the command line, so that they are always those of this
-//! version.
+//! The man page and the completions, generated from the definition of the command line.
 
 use std::fmt::Write as _;
 use std::io;
@@ -13,10 +12,10 @@ use crate::build_info::VERSION;
 /// The name of the program, in its man page and completions.
 const NAME: &str = "elements_exporter";
 
-/// The man page. Commands stand in it with their flags.
+/// Returns the man page, including the commands with their flags.
 ///
 /// # Errors
-/// Where formatting fails, which into memory it does not.
+/// If formatting fails, which does not happen in memory.
 pub fn man_page() -> io::Result<Vec<u8>> {
     let mut command = Args::command().display_name(NAME).version(VERSION);
     command.build();
@@ -33,7 +32,7 @@ pub fn man_page() -> io::Result<Vec<u8>> {
     Ok(page)
 }
 
-/// The commands, each with the flags that only it has.
+/// Returns the section about the commands, each with its own flags.
 fn commands_section(command: &clap::Command) -> String {
     let mut section = String::from(".SH COMMANDS\n");
     let escaped = |text: String| text.replace('-', "\\-");
@@ -66,7 +65,7 @@ fn is_built_in(arg: &clap::Arg) -> bool {
     matches!(arg.get_id().as_str(), "help" | "version")
 }
 
-/// What the command line does not define and a manual page has.
+/// Sections of the man page that the command line does not define.
 const AFTERWORD: &str = ".SH FILES
 .TP
 \\fI/etc/elements_exporter/elements.yml\\fR
@@ -79,14 +78,14 @@ The configuration is read again, once the start is over. A bad one changes nothi
 stay ignore it.
 .TP
 \\fBSIGTERM\\fR, \\fBSIGINT\\fR
-Answers under way are finished, the state is saved, and the process ends.
+Responses in progress are finished, the state is saved, and the process exits.
 .SH EXIT STATUS
 .TP
 \\fB0\\fR
 Fine.
 .TP
 \\fB1\\fR
-Anything not below, such as an address that is taken, or a check that fell short.
+Anything not below, such as an address that is in use, or a failed check.
 .TP
 \\fB64\\fR
 Wrong usage.

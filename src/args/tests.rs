@@ -8,12 +8,12 @@ fn parsed(line: &str) -> Args {
     parse(std::iter::once("elements_exporter").chain(line.split_whitespace())).unwrap()
 }
 
-fn refused(line: &str) -> clap::Error {
+fn rejected(line: &str) -> clap::Error {
     parse(std::iter::once("elements_exporter").chain(line.split_whitespace())).unwrap_err()
 }
 
 #[test]
-fn the_definition_is_sound() {
+fn command_definition_is_valid() {
     Args::command().debug_assert();
 }
 
@@ -128,7 +128,7 @@ fn commands() {
     assert_eq!(command("man"), Command::Man);
     assert_eq!(command("completions fish"), Command::Completions { shell: Shell::Fish });
     let assets = |line| match command(line) {
-        Command::Assets(wanted) => wanted,
+        Command::Assets(assets) => assets,
         other => panic!("{other:?}"),
     };
     assert_eq!(assets("assets out").dir, Some("out".into()));
@@ -138,7 +138,7 @@ fn commands() {
 }
 
 #[test]
-fn a_demo_stays_on_the_machine_unless_told_otherwise() {
+fn demo_listens_on_loopback_by_default() {
     let addresses = |line: &str| parsed(line).web.listen_addresses;
     assert_eq!(
         addresses("demo"),
@@ -151,7 +151,7 @@ fn a_demo_stays_on_the_machine_unless_told_otherwise() {
 }
 
 #[test]
-fn lifecycle_as_a_go_flag() {
+fn boolean_flags_accept_a_value_like_go_flags() {
     let enabled = |line: &str| parsed(line).web.enable_lifecycle;
     let reloads = |line: &str| parsed(line).auto_reload;
     assert!(reloads("--config.auto-reload") && reloads("--config.auto-reload=true"));
@@ -174,9 +174,9 @@ fn the_route_prefix_is_the_path_of_the_external_url() {
 }
 
 #[test]
-fn help_and_version_are_no_failure() {
+fn help_and_version_exit_with_0() {
     for line in ["--version", "demo --version"] {
-        let version = refused(line);
+        let version = rejected(line);
         assert_eq!(version.kind(), ErrorKind::DisplayVersion);
         assert_eq!(exit_code(&version), 0);
         assert_eq!(
@@ -185,14 +185,14 @@ fn help_and_version_are_no_failure() {
         );
     }
     for line in ["--help", "demo --help"] {
-        let help = refused(line);
+        let help = rejected(line);
         assert_eq!(exit_code(&help), 0);
         assert!(help.to_string().contains("Usage: elements_exporter"), "{help}");
     }
 }
 
 #[test]
-fn wrong_usage() {
+fn invalid_usage_exits_with_64() {
     for line in [
         "frobnicate",
         "assets",
@@ -221,8 +221,8 @@ fn wrong_usage() {
         "simulate --backfill=past",
         "--auth.client-secret=x",
     ] {
-        assert_eq!(exit_code(&refused(line)), USAGE_EXIT_CODE, "{line}");
+        assert_eq!(exit_code(&rejected(line)), USAGE_EXIT_CODE, "{line}");
     }
-    let shown = refused("--web.listen-address=localhost").to_string();
+    let shown = rejected("--web.listen-address=localhost").to_string();
     assert!(shown.contains("expected HOST:PORT, such as 127.0.0.1:10027"), "{shown}");
 }

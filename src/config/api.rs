@@ -179,10 +179,10 @@ fn read_endpoint(field: &Field<'_>) -> Result<Url, Error> {
             "would send secrets in the clear; expected https, or http to a loopback address"
         }
         "http" | "https" if !url.username().is_empty() || url.password().is_some() => {
-            "holds credentials; they belong in the section auth"
+            "contains credentials; they belong in the section auth"
         }
         "http" | "https" if url.query().is_some() || url.fragment().is_some() => {
-            "holds a query or a fragment; expected none"
+            "contains a query or a fragment; expected none"
         }
         "http" | "https" => return Ok(url),
         _ => return Err(field.invalid(format!("is not an https URL; {EXAMPLE}"))),
@@ -359,15 +359,15 @@ mod tests {
             ),
             (
                 "https://me:hunter2@graph.example.com",
-                "(hidden) holds credentials; they belong in the section auth",
+                "(hidden) contains credentials; they belong in the section auth",
             ),
             (
                 "https://graph.example.com?key=hunter2",
-                "(hidden) holds a query or a fragment; expected none",
+                "(hidden) contains a query or a fragment; expected none",
             ),
             (
                 "https://graph.example.com#top",
-                "(hidden) holds a query or a fragment; expected none",
+                "(hidden) contains a query or a fragment; expected none",
             ),
         ] {
             assert_eq!(

@@ -117,7 +117,7 @@ impl<'a> Cells<'a> {
         }
     }
 
-    /// Adds the row to the table; the error says what is wrong with it.
+    /// Adds the row to the table; the error describes what is wrong.
     fn push(&self, table: &mut AttributeTable) -> Result<(), String> {
         let pattern = match self.customer {
             "" => self.organization,
@@ -131,7 +131,7 @@ impl<'a> Cells<'a> {
             *value = read_value(text).map_err(|problem| format!("{name}: {problem}"))?;
         }
         table.push(pattern, values.into()).map_err(|problem| {
-            format!("{pattern:?} is not a glob ({problem}); expected a name, in which * stands for anything")
+            format!("{pattern:?} is not a glob ({problem}); expected a name, in which * matches anything")
         })?;
         match table.globs() > MAX_GLOBS {
             true => Err(format!(
@@ -372,7 +372,7 @@ mod tests {
             "a.csv:4: names no customer; expected an id or a glob over the organization; \
              a.csv:5: has 3 cells; expected 2 cells, as the header; \
              a.csv:6: customer: has a line break; is a quotation mark not closed?; \
-             a.csv:8: \"[c\" is not a glob (unclosed character class; missing ']'); expected a name, in which * stands for anything"
+             a.csv:8: \"[c\" is not a glob (unclosed character class; missing ']'); expected a name, in which * matches anything"
         );
         assert_eq!(
             read(

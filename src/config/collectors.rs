@@ -22,7 +22,7 @@ pub struct Collector {
     pub enabled: bool,
     /// Time between two polls; 1 s to 30 days.
     pub interval: Duration,
-    /// How long values are served after the last successful poll; 1 s to 30 days. If it is shorter than the interval,
+    /// Time for which values are served after the last successful poll; 1 s to 30 days. If it is shorter than the interval,
     /// values expire before the next poll.
     pub stale_after: Duration,
 }

@@ -37,7 +37,7 @@ pub enum Preset {
     Required,
     /// A default, as it would be written in the file.
     Value(&'static str),
-    /// No default value; these words describe the behaviour.
+    /// No default value; the text describes the behaviour.
     Otherwise(&'static str),
 }
 
@@ -63,8 +63,8 @@ const NONE: Preset = Preset::Otherwise("none");
 /// All keys in the order of the reference. The keys of collectors come from the table of collectors.
 pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
     let of_collectors = collector::ALL.iter().flat_map(|entry| {
-        let path = |key: &str| spelled(format!("collectors.{}.{key}", entry.name));
-        let default = spelled(humantime::format_duration(entry.interval).to_string());
+        let path = |key: &str| leak(format!("collectors.{}.{key}", entry.name));
+        let default = leak(humantime::format_duration(entry.interval).to_string());
         [
             enabled(path("enabled"), !entry.is_optional),
             interval(path("interval"), default),
@@ -78,8 +78,8 @@ pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
         .collect()
 });
 
-/// Leaks a text. Keys live as long as the process and are built once.
-fn spelled(text: String) -> &'static str {
+/// Leaks a string. Keys are built once and live as long as the process.
+fn leak(text: String) -> &'static str {
     text.leak()
 }
 
@@ -88,7 +88,7 @@ const BEFORE_COLLECTORS: &[Key] = &[
         "api.version",
         Preset::Value("auto"),
         Takes::Word(&["v1", "v3", "auto"]),
-        "API generation; `auto` selects v3 if the registration holds its customers permission, otherwise v1.",
+        "API generation; `auto` selects v3 if the registration has the v3 customers permission, otherwise v1.",
     ),
     key(
         "api.environment",
@@ -148,7 +148,7 @@ const BEFORE_COLLECTORS: &[Key] = &[
         "api.gigabyte",
         Preset::Value("binary"),
         Takes::Word(&["binary", "decimal"]),
-        "Size of a GB in API values: 2³⁰ or 10⁹ bytes. The vendor's reference does not say which.",
+        "Size of a GB in API values: 2³⁰ or 10⁹ bytes. The vendor's reference does not specify it.",
     ),
     key(
         "auth.client_id",
@@ -242,7 +242,7 @@ const AFTER_COLLECTORS: &[Key] = &[
             "[Office365Backup, PartnerTenantSettingManagement, PartnerWorkspaceOnboarding, PartnerAzureSecurityManagement]",
         ),
         "a list of names of products",
-        "Products whose consent to apps is requested; by default backup, and those whose settings Elements manages.",
+        "Products whose app consent is polled; by default backup, and the products whose settings Elements manages.",
     ),
     key(
         "collectors.scan_changes.objects",
@@ -291,7 +291,7 @@ const AFTER_COLLECTORS: &[Key] = &[
         "events.runs",
         Preset::Value("false"),
         Takes::Boolean,
-        "Whether each job run that is seen to end is logged, for example for Loki.",
+        "Whether to log each completed job run, for example for Loki.",
     ),
     key(
         "state.file",
@@ -361,7 +361,7 @@ pub const OVERRIDE_KEYS: &[Key] = &[
         "reason",
         NONE,
         Takes::Text("text"),
-        "Why the entry is there; shown with the module.",
+        "Reason for the entry; shown with the module.",
     ),
 ];
 
@@ -442,13 +442,13 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_take_a_list_say_so() {
-        let says_so = |key: &Key| key.takes.to_string().starts_with("a list of ");
-        assert!(KEYS.iter().all(|key| key.takes.is_list() == says_so(key)));
+    fn list_keys_are_described_as_lists() {
+        let is_described_as_list = |key: &Key| key.takes.to_string().starts_with("a list of ");
+        assert!(KEYS.iter().all(|key| key.takes.is_list() == is_described_as_list(key)));
     }
 
     #[test]
-    fn names_the_variable_of_a_key() {
+    fn variable_name_is_derived_from_the_path() {
         let key = find("collectors.jobs.interval").unwrap();
         assert_eq!(key.variable(), "ELEMENTS_COLLECTORS__JOBS__INTERVAL");
     }

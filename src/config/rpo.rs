@@ -184,7 +184,7 @@ rpo:
             ),
             (
                 "{}",
-                "rpo.overrides: a mapping cannot stand here; expected a list of `{customer, tier, region, team, service, module, scope, rpo, until, reason}`",
+                "rpo.overrides: a mapping is not allowed here; expected a list of `{customer, tier, region, team, service, module, scope, rpo, until, reason}`",
             ),
         ] {
             assert_eq!(

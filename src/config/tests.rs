@@ -1,4 +1,4 @@
-//! Tests of all sections: every key, every layer, every kind of file.
+//! Tests of all sections: every key, every source of values, and invalid files.
 
 pub(crate) mod samples;
 
@@ -62,7 +62,7 @@ pub(crate) fn yaml_of(path: &str, value: &str) -> String {
 }
 
 /// Returns the other keys that a key requires.
-fn company_of(path: &str) -> Vec<(&'static str, &'static str)> {
+fn required_with(path: &str) -> Vec<(&'static str, &'static str)> {
     let secret = ("ELEMENTS_AUTH__CLIENT_SECRET", "demo-secret");
     let id = ("ELEMENTS_AUTH__CLIENT_ID", "demo");
     match path {
@@ -86,7 +86,7 @@ fn keys_all_have_a_sample() {
 #[test]
 fn keys_take_effect_from_the_file() {
     for (path, value, took_effect) in samples() {
-        let config = from_both(&yaml_of(path, value), &company_of(path));
+        let config = from_both(&yaml_of(path, value), &required_with(path));
         assert!(took_effect(&config.unwrap_or_else(|error| panic!("{error}"))), "{path}");
     }
 }
@@ -95,7 +95,7 @@ fn keys_take_effect_from_the_file() {
 fn keys_take_effect_from_the_environment() {
     for (path, value, took_effect) in samples() {
         let variable = keys::variable(path);
-        let mut variables = company_of(path);
+        let mut variables = required_with(path);
         variables.push((&variable, value));
         let config = from_environment(&variables);
         assert!(took_effect(&config.unwrap_or_else(|error| panic!("{error}"))), "{path}");
@@ -112,7 +112,7 @@ fn defaults_are_those_of_an_empty_file() {
     let variables: Vec<_> = KEYS.iter().map(Key::variable).collect();
     for (key, variable) in KEYS.iter().zip(&variables) {
         if let Preset::Value(default) = key.default {
-            let config = from_both(&yaml_of(key.path, default), &company_of(key.path)[..2]);
+            let config = from_both(&yaml_of(key.path, default), &required_with(key.path)[..2]);
             let config = config.unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(config, empty, "{}", key.path);
             all.push((variable, default));
@@ -241,7 +241,7 @@ fn errors_contain_file_and_line() {
     for (yaml, problem) in [
         (
             "api:\n  timeout: 5s\n  timeout: 6s\n",
-            ":3: duplicate key \"timeout\", which also stands at elements.yml:2",
+            ":3: duplicate key \"timeout\", already set at elements.yml:2",
         ),
         ("api: [\n", ":2: is not YAML ("),
         ("api:\n\ttimeout: 5s\n", ":2: is not YAML ("),
@@ -259,7 +259,7 @@ fn errors_contain_file_and_line() {
         ),
         (
             "api: {timeout: 5s}\n---\napi: {}\n",
-            ":2: holds more than one YAML document; expected one",
+            ":2: contains more than one YAML document; expected one",
         ),
     ] {
         let text = message(from_file(yaml));
@@ -268,7 +268,7 @@ fn errors_contain_file_and_line() {
 }
 
 #[test]
-fn files_that_are_no_configuration_are_rejected() {
+fn files_without_a_configuration_are_rejected() {
     assert_eq!(
         message(from_file("hunter2")),
         "elements.yml:1: text is not a mapping; expected api, auth, customers, collectors, rpo, metrics, events, state"
@@ -347,10 +347,10 @@ fn file_is_loaded() {
 
 #[test]
 fn customer_list_cannot_be_disabled() {
-    let said = message(from_file("collectors:\n  customers:\n    enabled: false\n"));
+    let message_text = message(from_file("collectors:\n  customers:\n    enabled: false\n"));
     assert!(
-        said.contains("collectors.customers.enabled") && said.contains("expected true"),
-        "{said}"
+        message_text.contains("collectors.customers.enabled") && message_text.contains("expected true"),
+        "{message_text}"
     );
 }
 
@@ -384,7 +384,7 @@ fn keys_do_not_accept_a_mapping() {
     for yaml in ["auth: {client_secret: {hunter2: hunter2}}", "api: {timeout: {}}"] {
         let text = message(from_file(yaml));
         assert!(
-            text.contains(": a mapping cannot stand here; expected ") && !text.contains("hunter2"),
+            text.contains(": a mapping is not allowed here; expected ") && !text.contains("hunter2"),
             "{text}"
         );
     }
@@ -399,7 +399,7 @@ fn nested_aliases_are_rejected_before_expansion() {
     }
     let text = message(from_file(&yaml));
     assert!(
-        text.ends_with(": grows too large; write out what its aliases stand for"),
+        text.ends_with(": too large after expanding its aliases; write their values out"),
         "{text}"
     );
     let shared = format!("{CREDENTIALS}collectors: {{jobs: {{interval: &often 2m}}, protected: {{interval: *often}}}}");

@@ -82,7 +82,7 @@ impl<'a> Reader<'a> {
                 (Event::StreamStart | Event::DocumentEnd | Event::Nothing, _) => {}
                 (Event::StreamEnd, _) => break,
                 (Event::DocumentStart, mark) if root.is_some() => {
-                    return Err(self.error(&mark, "holds more than one YAML document; expected one"));
+                    return Err(self.error(&mark, "contains more than one YAML document; expected one"));
                 }
                 (Event::DocumentStart, _) => {
                     let (event, mark) = self.next()?;
@@ -148,7 +148,7 @@ impl<'a> Reader<'a> {
         self.weigh(weight.unwrap_or_default(), mark)?;
         match self.anchors.get(&anchor) {
             Some(anchored) => Ok((anchored.kind.clone(), anchored.height, 0)),
-            None => Err(self.error(mark, "is an alias of what it stands in; write the value out")),
+            None => Err(self.error(mark, "is an alias of a node that contains it; write the value out")),
         }
     }
 
@@ -175,7 +175,7 @@ impl<'a> Reader<'a> {
                     self.weigh(key.len(), &mark)?;
                     if let Some(first) = entries.get(&key) {
                         let first = first.origin().unwrap_or_default();
-                        return Err(self.error(&mark, format!("duplicate key \"{key}\", which also stands at {first}")));
+                        return Err(self.error(&mark, format!("duplicate key \"{key}\", already set at {first}")));
                     }
                     (key, mark.line())
                 }
@@ -191,7 +191,7 @@ impl<'a> Reader<'a> {
     fn weigh(&mut self, weight: usize, mark: &Marker) -> Result<(), Error> {
         self.weight = self.weight.saturating_add(weight);
         if self.weight > MAX_WEIGHT {
-            return Err(self.error(mark, "grows too large; write out what its aliases stand for"));
+            return Err(self.error(mark, "too large after expanding its aliases; write their values out"));
         }
         Ok(())
     }
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn every_value_knows_its_line() {
+    fn every_value_has_its_line() {
         let root = parsed("# c\na:\n  b: 1\n\n  c: [x,\n    \"\"]\nd:\n").unwrap();
         assert_eq!(table(&root)["a"].origin(), Some("a.yml:2"));
         assert_eq!(table(&root)["d"].origin(), Some("a.yml:7"));
@@ -260,13 +260,13 @@ mod tests {
         for (text, expected) in [
             (
                 "a: 1\nb: 2\na: 3\n",
-                "a.yml:3: duplicate key \"a\", which also stands at a.yml:1",
+                "a.yml:3: duplicate key \"a\", already set at a.yml:1",
             ),
-            ("a: 1\n---\nb: 2\n", "a.yml:2: holds more than one YAML document"),
+            ("a: 1\n---\nb: 2\n", "a.yml:2: contains more than one YAML document"),
             ("a:\n  - [1\nb: 2\n", "a.yml:3: is not YAML ("),
             ("? [a]\n: b\n", "a.yml:1: has a key that is not text"),
             ("a: *x\n", "a.yml:1: is not YAML ("),
-            ("a: &x\n  - *x\n", "a.yml:2: is an alias of what it stands in"),
+            ("a: &x\n  - *x\n", "a.yml:2: is an alias of a node that contains it"),
         ] {
             let error = error(text);
             assert!(error.starts_with(expected), "{error}");
@@ -284,7 +284,7 @@ mod tests {
         assert_eq!(items.first().unwrap().kind, items.last().unwrap().kind);
     }
 
-    /// The first level holds `text`; each other holds the one before it `times` times.
+    /// The first level contains `text`; each further level contains the previous one `times` times.
     fn nested_aliases(levels: usize, times: usize, text: &str) -> String {
         let mut yaml = format!("a0: &a0 [{text}]\n");
         for level in 1..levels {
@@ -299,12 +299,12 @@ mod tests {
         let bomb = nested_aliases(9, 9, "lol, lol, lol, lol, lol, lol, lol, lol, lol");
         let error_of_bomb = error(&bomb);
         assert!(
-            bomb.len() < 600 && error_of_bomb.contains(": grows too large; "),
+            bomb.len() < 600 && error_of_bomb.contains(": too large after expanding its aliases; "),
             "{error_of_bomb}"
         );
         // Few large values, and many levels of one value each.
         let text = "x".repeat(100_000);
-        assert!(error(&nested_aliases(4, 9, &text)).contains(": grows too large; "));
+        assert!(error(&nested_aliases(4, 9, &text)).contains(": too large after expanding its aliases; "));
         assert!(error(&nested_aliases(10_000, 1, "x")).contains(": nests too deep"));
         assert!(error(&format!("a: &a [x]\nb: {}*a{}", "[".repeat(15), "]".repeat(15))).contains("nests too deep"));
     }
@@ -316,7 +316,7 @@ mod tests {
         }
         assert!(error(&"- ".repeat(100)).contains(": nests too deep"));
         assert!(parsed(&format!("{}x{}", "[".repeat(MAX_DEPTH), "]".repeat(MAX_DEPTH))).is_ok());
-        assert!(error(&format!("[{}]", "a,".repeat(500_000))).contains(": grows too large"));
+        assert!(error(&format!("[{}]", "a,".repeat(500_000))).contains(": too large after expanding its aliases"));
         let keys: String = (0..60_000).map(|key| format!("{key}: x\n")).collect();
         assert_eq!(table(&parsed(&keys).unwrap()).len(), 60_000);
     }

@@ -1,6 +1,6 @@
-//! One value with its key and its place, and the readers that turn it into a type.
+//! A value with its key and location, and the functions that parse it into a type.
 //!
-//! A reader returns the type, or an error with the place, the key, the invalid value and the expected one.
+//! They return the type, or an error with the location, the key, the invalid value and the expected one.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use super::Error;
 use crate::domain::{self, InvalidPattern, NumberedPattern, Pattern, Timestamp};
 use crate::secret::Secret;
 
-/// How much of a value an error shows, in characters: enough to recognise it, short enough for one line.
+/// Maximum length of a value in an error, in characters: enough to recognise it, short enough for one line.
 const SHOWN_CHARACTERS: usize = 80;
 
 /// Shortest duration of any key. Nothing here needs a finer resolution, and zero would poll without pause.
@@ -94,7 +94,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// Returns an error about a key that is missing in this mapping.
+    /// Returns an error for a key that is missing from this mapping.
     pub(crate) fn lacks(&self, name: &str, problem: &str) -> Error {
         self.below(name, self.value).error(problem)
     }
@@ -134,10 +134,10 @@ impl<'a> Field<'a> {
         Ok(items.iter().enumerate().map(item).collect())
     }
 
-    /// Returns a copy of a value that is no mapping, for a layer.
+    /// Returns a copy of a value that is not a mapping, for a layer.
     pub(crate) fn value_of(&self, takes: &str) -> Result<Value, Error> {
         match self.kind() {
-            ValueKind::Table(_) => Err(self.invalid(format!("cannot stand here; expected {takes}"))),
+            ValueKind::Table(_) => Err(self.invalid(format!("is not allowed here; expected {takes}"))),
             _ => Ok(self.value.clone()),
         }
     }
@@ -178,7 +178,7 @@ impl<'a> Field<'a> {
         self.text().map(PathBuf::from)
     }
 
-    /// Returns a truth value.
+    /// Returns a boolean.
     pub(crate) fn boolean(&self) -> Result<bool, Error> {
         let text = self.plain_text().to_lowercase();
         text.parse()
@@ -287,7 +287,7 @@ impl<'a> Field<'a> {
     fn glob<T>(&self, parse: fn(&str) -> Result<T, InvalidPattern>) -> Result<T, Error> {
         parse(self.text()?).map_err(|problem| {
             self.invalid(format!(
-                "is not a glob ({problem}); expected a name, in which * stands for anything"
+                "is not a glob ({problem}); expected a name, in which * matches anything"
             ))
         })
     }
@@ -494,7 +494,7 @@ mod tests {
         assert_eq!(
             read("['[a']", |field| field.patterns()).unwrap_err(),
             "[0]: \"[a\" is not a glob (unclosed character class; missing ']'); \
-             expected a name, in which * stands for anything"
+             expected a name, in which * matches anything"
         );
     }
 }

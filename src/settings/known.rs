@@ -1,18 +1,18 @@
-//! Which keys a mapping may hold, and which one was meant by a key that it may not.
+//! Rejects unknown keys of a mapping, and suggests the intended key.
 
 use ::config::ValueKind;
 
 use super::{Error, Field};
 use crate::domain::nearest;
 
-/// Refuses every key below `root` that is not in `known`, dotted paths in the order of suggestions. A section is what has
-/// keys in `known` below it, and has to be a mapping; what stands below a known key is not looked at.
+/// Rejects every key below `root` that is not in `known`: dotted paths in the order in which they are suggested. A path
+/// with known keys below it is a section, and must be a mapping. Values below a known key are not checked.
 pub(crate) fn refuse_unknown(root: &Field<'_>, known: &[&str]) -> Result<(), Error> {
     Known(known).check(root, "")
 }
 
-/// The known key that was probably meant: the one that ends in what was written, as when a section was left out, else the
-/// one most like it.
+/// Returns the known key that was probably intended: one that ends in the written key, for example if its section is
+/// missing, otherwise the most similar one.
 pub(crate) fn nearest_key<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
     key_ending_in(&written.to_lowercase(), known).or_else(|| nearest(written, known.iter().copied()))
 }
@@ -66,7 +66,7 @@ impl<'k> Known<'k> {
         }
     }
 
-    /// How a key is written that was written with a dot in its name.
+    /// Returns the nested form of a key whose name contains a dot.
     fn dotted(&self, path: &str) -> Option<String> {
         let (section, name) = path.rsplit_once('.')?;
         let sections = section.replace('.', ": ");
@@ -95,7 +95,7 @@ impl<'k> Known<'k> {
         self.0.iter().flat_map(move |key| sections(key))
     }
 
-    /// Returns the names allowed in a section; none if it is no section.
+    /// Returns the names allowed in a section; none if it is not a section.
     fn names_in(&self, section: &str) -> Vec<&'k str> {
         let mut names: Vec<&str> = Vec::new();
         for key in self.0 {
