@@ -82,8 +82,8 @@ pub async fn run(args: Args, mut signals: Signals) -> Result<bool, Error> {
     }
 }
 
-/// How long a command may continue after it was stopped. A service must end its parts and save its state, for which it
-/// has a shorter limit of its own.
+/// Maximum time for which a command may continue after it was stopped. A service must end its parts and save its state, for which it
+/// has a separate, shorter limit.
 const STOP_LIMITS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(15)];
 
 /// Returns when a command has exceeded its limit after it was stopped.
@@ -213,14 +213,14 @@ async fn write_past(
         written => written?,
     };
     let file = wanted.file.display();
-    let told = format!(
+    let message = format!(
         "{} samples of {} days written to {file}\n\
          To load them into Prometheus:\n\n  \
          promtool tsdb create-blocks-from --max-block-duration=700h openmetrics {file} DATA_DIRECTORY\n\n",
         written.samples, written.days
     );
-    let is_told = output::is_stdout(&wanted.file) || print(told.as_bytes());
-    Ok(is_told && written.is_complete)
+    let is_printed = output::is_stdout(&wanted.file) || print(message.as_bytes());
+    Ok(is_printed && written.is_complete)
 }
 
 /// Reports the reason for the program's end in one line on standard error, and returns its exit code.

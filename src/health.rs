@@ -31,7 +31,7 @@ use text_format::as_text_format;
 const HEARTBEAT_LIMIT: Duration = Duration::from_secs(30);
 
 /// Maximum number of distinct values of one field in the log, so that a server that invents values cannot fill it.
-const MAX_TOLD_VALUES: usize = 200;
+const MAX_LOGGED_VALUES: usize = 200;
 
 const ENDPOINT: &[&str] = &["endpoint"];
 const ENDPOINT_FIELD: &[&str] = &["endpoint", "field"];
@@ -154,7 +154,7 @@ pub struct Health {
     started: Instant,
     beat: AtomicU64,
     ready: AtomicBool,
-    told: Mutex<HashSet<(Endpoint, &'static str, String)>>,
+    logged_values: Mutex<HashSet<(Endpoint, &'static str, String)>>,
     tallies: BTreeMap<Endpoint, Tally>,
 }
 
@@ -203,7 +203,7 @@ impl Health {
             started: Instant::now(),
             beat: AtomicU64::new(0),
             ready: AtomicBool::new(false),
-            told: Mutex::new(HashSet::new()),
+            logged_values: Mutex::new(HashSet::new()),
             tallies: Endpoint::ALL.map(|endpoint| (endpoint, Tally::default())).into(),
         };
         let build = Info::new(vec![
@@ -354,8 +354,8 @@ impl Health {
 
     /// Returns whether a value is new, and therefore logged.
     fn is_news(&self, endpoint: Endpoint, field: &'static str, value: &str) -> bool {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.len() < MAX_TOLD_VALUES && told.insert((endpoint, field, value.to_owned()))
+        let mut logged = self.logged_values.lock().unwrap_or_else(PoisonError::into_inner);
+        logged.len() < MAX_LOGGED_VALUES && logged.insert((endpoint, field, value.to_owned()))
     }
 }
 

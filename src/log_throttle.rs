@@ -55,10 +55,10 @@ mod tests {
     #[test]
     fn first_line_is_logged_and_further_ones_are_counted() {
         let mut log_throttle = LogThrottle::default();
-        let mut said = Vec::new();
+        let mut logged = Vec::new();
         for second in 0..7200 {
             if let Some(silent) = log_throttle.raise("jobs", "timeout", Duration::from_secs(second)) {
-                said.push((second, silent));
+                logged.push((second, silent));
             }
         }
         let expected = [
@@ -70,7 +70,7 @@ mod tests {
             (1860, 959),
             (3780, 1919),
         ];
-        assert_eq!(said, expected);
+        assert_eq!(logged, expected);
         assert_eq!(
             log_throttle.raise("jobs", "dns", Duration::from_secs(1)),
             Some(0),

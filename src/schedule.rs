@@ -83,7 +83,7 @@ pub struct ScheduleConfig {
     pub run_events: bool,
 }
 
-/// When the loop ends.
+/// Condition on which the loop ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
     /// When it is stopped.
@@ -119,7 +119,7 @@ pub struct Scheduler {
     queue: Queue,
     polls: JoinSet<Outcome>,
     /// Running polls by target.
-    under_way: HashMap<Target, usize>,
+    in_progress: HashMap<Target, usize>,
     /// Running polls by collector.
     held: PerCollector<usize>,
     /// Consecutive failures by collector and target.
@@ -145,7 +145,7 @@ pub struct Scheduler {
     failed_any: bool,
     /// Whether the pause after failed token requests was over at the last iteration.
     may_have_token: bool,
-    /// When the next override of an objective ends.
+    /// Time at which the next override of an objective ends.
     next_end: Option<Timestamp>,
 }
 
@@ -170,7 +170,7 @@ impl Scheduler {
             status,
             queue: Queue::default(),
             polls: JoinSet::new(),
-            under_way: HashMap::new(),
+            in_progress: HashMap::new(),
             held: PerCollector::default(),
             failures: HashMap::new(),
             unpolled: HashSet::new(),
@@ -243,10 +243,10 @@ impl Scheduler {
             let is_admitted = |collector| {
                 let own = kind(collector);
                 let is_optional = collector.entry().is_optional;
-                if is_optional && loads.get(own).held >= slots::most_of_extras(slots) {
+                if is_optional && loads.get(own).held >= slots::max_optional(slots) {
                     return false;
                 }
-                // The other collectors need not leave slots for extras.
+                // The other collectors need not leave slots for optional collectors.
                 let counts = move |other: CollectorId| is_optional || !other.entry().is_optional;
                 let others = loads
                     .iter()
@@ -303,7 +303,7 @@ impl Scheduler {
         if *target == Target::Partner {
             return false;
         }
-        self.under_way.get(target).is_some_and(|polls| *polls >= share)
+        self.in_progress.get(target).is_some_and(|polls| *polls >= share)
     }
 
     /// Polls are due by the monotonic clock, so a step of the wall clock causes no burst. A step back leaves stored
@@ -344,7 +344,7 @@ impl Scheduler {
         context.stale_after = self.config.plans.get(due.collector).stale_after;
         let client = Arc::clone(&self.config.client);
         let memory = Arc::new(StoreMemory(Arc::clone(&self.store)));
-        *self.under_way.entry(due.target.clone()).or_default() += 1;
+        *self.in_progress.entry(due.target.clone()).or_default() += 1;
         *self.held.get_mut(due.collector) += 1;
         self.last_started = Some(due.collector);
         let question = due.collector.entry().question(&self.config.settings);
@@ -368,14 +368,14 @@ impl Scheduler {
 
     fn due_after_restart(&self, collector: CollectorId, target: &Target, now: Moment) -> Moment {
         let interval = self.config.plans.get(collector).interval;
-        let (asked, interval) = match self.store.unlicensed_at(collector, target) {
+        let (polled_at, interval) = match self.store.unlicensed_at(collector, target) {
             Some(at) => (at, interval.max(UNLICENSED_RECHECK)),
             None => match self.store.last_success(collector, target) {
                 Some(success) => (success, interval),
                 None => return now,
             },
         };
-        let due = asked.plus(interval).as_unix_seconds() - wall_clock().as_unix_seconds();
+        let due = polled_at.plus(interval).as_unix_seconds() - wall_clock().as_unix_seconds();
         let wait = Duration::try_from_secs_f64(due).unwrap_or_default().min(interval);
         now.saturating_add(wait)
     }
@@ -394,7 +394,7 @@ impl Scheduler {
 }
 
 /// Returns the kind of resource that a collector reads: the first collector with the same permission, which covers the
-/// same resources. All extras form one kind, which uses no slots of the others.
+/// same resources. All optional collectors form one kind, which uses no slots of the others.
 fn kind(collector: CollectorId) -> CollectorId {
     let permission = |id: CollectorId| {
         let entry = id.entry();

@@ -55,7 +55,7 @@ const SINGLES: [Metric; 10] = [
     ),
     Metric::gauge(
         "elements_exporter_customers_without_attributes",
-        "Customers that no row of customers.attributes_file fits; absent without such a file",
+        "Customers that no row of customers.attributes_file matches; absent without such a file",
     )
     .experimental(),
     Metric::gauge(
@@ -133,7 +133,7 @@ pub struct KnownCustomer {
     pub country: String,
     /// Its manager.
     pub management_mode: &'static str,
-    /// What the operator says about it.
+    /// The attributes that the operator assigned to it.
     pub attributes: Arc<Attributes>,
 }
 

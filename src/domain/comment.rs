@@ -46,7 +46,7 @@ pub fn without_invisible(text: &str) -> String {
     text.replace(is_invisible, "")
 }
 
-/// Decodes the entities of HTML that stand for quotes, brackets, spaces, or a character by its number.
+/// Decodes the entities of HTML for quotes, brackets, spaces, or a character by its number.
 fn decode_entities(text: &str) -> String {
     let mut decoded = String::with_capacity(text.len());
     // An ampersand may be encoded itself, as in `&amp;quot;`.
@@ -138,7 +138,7 @@ fn begins_quote(mark: char, before: Option<char>, next: Option<char>) -> bool {
 }
 
 /// Returns the end of a quote in the text after its opening mark: the last mark that ends one before another quote
-/// begins, because a name such as 'Chris' Files' contains marks itself. An apostrophe within a word is no mark.
+/// begins, because a name such as 'Chris' Files' contains marks itself. An apostrophe within a word is not a mark.
 fn end_of_quote(rest: &str, kind: &str) -> Option<usize> {
     let (mut before, mut depth, mut end) = (None, 1_u32, None);
     let mut characters = rest.char_indices().peekable();

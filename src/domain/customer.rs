@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::present;
-use super::text::is_lost_in_labels;
+use super::text::is_replaced_in_labels;
 
 /// Maximum length of an id in bytes. The API's ids are GUIDs with 36 characters. The rest leaves room for other
 /// formats, and limits how much a hostile response can add to every label and path.
@@ -149,7 +149,7 @@ impl From<TenantId> for String {
 /// Returns an id without surrounding white space. `None` if it is empty, `N/A`, longer than 256 bytes, or contains
 /// characters that cannot be displayed, since two ids that differ only in those would be one series.
 pub fn id(text: &str) -> Option<&str> {
-    present(text).filter(|id| id.len() <= MAX_ID_BYTES && !id.contains(is_lost_in_labels))
+    present(text).filter(|id| id.len() <= MAX_ID_BYTES && !id.contains(is_replaced_in_labels))
 }
 
 /// Returns whether a text in the configuration is an id rather than a pattern for an organization's name: at least 20

@@ -13,7 +13,7 @@ use super::time::Timestamp;
 pub struct RunSummary {
     /// Its status.
     pub status: JobStatus,
-    /// When it ended; for an unfinished run, when it started or was last modified.
+    /// Its end; for an unfinished run, its start or last modification.
     pub at: Option<Timestamp>,
     /// Whether some of its objects failed.
     pub has_failed_objects: bool,
@@ -42,13 +42,13 @@ pub struct ModuleHealth {
     pub latest: Option<RunSummary>,
     /// The latest completed run.
     pub latest_completed: Option<RunSummary>,
-    /// When the latest restore point was made.
+    /// Time of the latest restore point.
     pub restore_point: Option<Timestamp>,
     /// Maximum age of the latest restore point; `None` without an objective.
     pub rpo: Option<Duration>,
-    /// When the override in force ends, where it does.
+    /// End of the override in force, if it has one.
     pub until: Option<Timestamp>,
-    /// Why the override in force is there, if it says so.
+    /// Reason for the override in force, if it has one.
     pub reason: Option<Arc<str>>,
     /// Completed runs since the latest restore point.
     pub failures: u64,
@@ -138,7 +138,7 @@ const NEVER: Timestamp = Timestamp::from_unix_seconds(0);
 /// The health of all modules of a customer, small enough to keep for every customer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HealthSummary {
-    /// When each module becomes overdue, earliest first.
+    /// Times at which the modules become overdue, earliest first.
     deadlines: Box<[Timestamp]>,
     failing: usize,
 }

@@ -71,10 +71,10 @@ pub struct History {
     trail: Trail,
 }
 
-/// What a list of runs brought that is new.
+/// New information in a list of runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Absorbed {
-    /// How many rows were second rows of one run.
+    /// Number of duplicate rows of a run.
     pub duplicates: u64,
     /// Runs that have ended and were not counted before.
     pub ended: Vec<PastRun>,
@@ -160,8 +160,8 @@ impl History {
 
     /// Returns whether the newest run is older than `after`; `None` if no run with a date is known.
     pub fn is_abandoned(&self, now: Timestamp, after: Duration) -> Option<bool> {
-        let under_way = self.newest.as_ref().filter(|run| !run.has_ended());
-        let started = under_way.and_then(|run| run.start);
+        let in_progress = self.newest.as_ref().filter(|run| !run.has_ended());
+        let started = in_progress.and_then(|run| run.start);
         let took_place = self.newest_ended.as_ref().and_then(Run::took_place).max(started)?;
         Some(now.since(took_place) > after)
     }

@@ -27,7 +27,7 @@ pub struct ModuleName<'a> {
     pub module: &'a str,
     /// The backup scope, if the module has any.
     pub scope: Option<&'a str>,
-    /// What the operator says about the customer.
+    /// The attributes that the operator assigned to the customer.
     pub attributes: Option<&'a Attributes>,
 }
 
@@ -53,21 +53,21 @@ pub struct Override {
     pub module: Option<NumberedPattern>,
     /// The backup scopes; `*` also matches a module without scopes.
     pub scope: Option<Pattern>,
-    /// The attributes of the customers, in the order of [`Attributes::NAMES`]; `*` also fits a customer without the
+    /// The attributes of the customers, in the order of [`Attributes::NAMES`]; `*` also matches a customer without the
     /// attribute.
     pub attributes: [Option<Pattern>; 3],
     /// The objective that it sets.
     pub objective: Objective,
 }
 
-/// The objective of a module, and what the override that sets it says about itself.
+/// The objective of a module, with the end and the reason of the override that sets it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Objective {
     /// The maximum age of the latest restore point; `None` exempts.
     pub rpo: Option<Duration>,
-    /// From when on the override does not apply; `None` where it always does.
+    /// End of the override; `None` if it has no end.
     pub until: Option<Timestamp>,
-    /// Why it is there.
+    /// Reason for the override.
     pub reason: Option<Arc<str>>,
 }
 

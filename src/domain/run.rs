@@ -23,14 +23,14 @@ pub struct Run {
     pub report: Option<Box<str>>,
     /// Its status.
     pub status: JobStatus,
-    /// When it started.
+    /// Its start.
     pub start: Option<Timestamp>,
-    /// When it ended. Parsers drop an end in the future.
+    /// Its end. Parsers drop an end in the future.
     pub end: Option<Timestamp>,
     /// Its earliest possible end, if the row reports an end without a time.
     #[serde(default)]
     pub dated: Option<Timestamp>,
-    /// When it was last modified.
+    /// Its last modification.
     pub modified: Option<Timestamp>,
     /// Its duration according to the API.
     pub duration: Option<Duration>,

@@ -2,21 +2,21 @@
 
 use std::borrow::Cow;
 
-/// Maximum length of text from a response, in characters, such as names of organizations and profiles. Legitimate texts
-/// are much shorter. A text of a megabyte must not be kept in memory, written to the state file and sent with every
+/// Maximum length of text from a response, in characters, such as names of organizations and profiles. Legitimate text
+/// is much shorter. A megabyte of text must not be kept in memory, written to the state file and sent with every
 /// scrape.
 pub const MAX_TEXT_CHARS: usize = 256;
 
-/// Returns a text without disguising characters, truncated with an ellipsis. Texts that look the same as labels become
-/// equal here, so they name one thing.
+/// Truncates a text with an ellipsis, and replaces control and bidirectional characters. Texts that would look the same
+/// in labels become equal, so that they identify one thing.
 pub fn cut(text: &str) -> Cow<'_, str> {
     let end = text.char_indices().nth(MAX_TEXT_CHARS);
     let cut = match end.and_then(|(end, _)| text.get(..end)) {
         Some(start) => Cow::Owned(format!("{start}…")),
         None => Cow::Borrowed(text),
     };
-    if cut.contains(is_lost_in_labels) {
-        Cow::Owned(cut.replace(is_lost_in_labels, "\u{fffd}"))
+    if cut.contains(is_replaced_in_labels) {
+        Cow::Owned(cut.replace(is_replaced_in_labels, "\u{fffd}"))
     } else {
         cut
     }
@@ -29,27 +29,27 @@ pub fn is_disguising(character: char) -> bool {
         || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
 }
 
-/// Returns whether labels show a character like others of its kind. Line breaks are escaped and thus differ.
-pub(super) fn is_lost_in_labels(character: char) -> bool {
+/// Returns whether a character is replaced in labels. Line breaks are not, because they are escaped.
+pub(super) fn is_replaced_in_labels(character: char) -> bool {
     is_disguising(character) && character != '\n'
 }
 
 /// Maximum length of external text in a log line, in characters: enough for a whole id.
 const MAX_SHOWN_CHARS: usize = 60;
 
-/// Returns a text for the log: shortened, without disguising characters, and without addresses.
+/// Returns a text for the log: truncated, without control or bidirectional characters, and without email addresses.
 pub fn log_safe(text: &str) -> String {
     if text.contains('@') {
         return "(an address)".to_owned();
     }
-    let inert = |character| {
+    let replace_unsafe = |character| {
         if is_disguising(character) {
             char::REPLACEMENT_CHARACTER
         } else {
             character
         }
     };
-    text.chars().take(MAX_SHOWN_CHARS).map(inert).collect()
+    text.chars().take(MAX_SHOWN_CHARS).map(replace_unsafe).collect()
 }
 
 /// Formats a number with thousands separators.
@@ -77,10 +77,10 @@ mod tests {
 
     #[test]
     fn text_is_truncated_beyond_its_maximum_length() {
-        let most = "é".repeat(MAX_TEXT_CHARS);
-        assert_eq!(cut(&most), most);
-        assert_eq!(cut(&format!("{most}é")), format!("{most}…"));
-        assert_eq!(cut(&"é".repeat(1 << 20)), format!("{most}…"));
+        let longest = "é".repeat(MAX_TEXT_CHARS);
+        assert_eq!(cut(&longest), longest);
+        assert_eq!(cut(&format!("{longest}é")), format!("{longest}…"));
+        assert_eq!(cut(&"é".repeat(1 << 20)), format!("{longest}…"));
         assert_eq!(cut(""), "");
         assert_eq!(cut("a\0b\u{202e}c\nd"), "a\u{fffd}b\u{fffd}c\nd");
     }

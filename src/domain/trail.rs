@@ -1,4 +1,4 @@
-//! The newest completed runs of a module, for pages and scripts. A [`History`](super::History) holds their combined
+//! The newest completed runs of a module, for pages and scripts. A [`History`](super::History) contains their combined
 //! state; this is the list of runs, packed, because there may be twenty for each of a million modules.
 
 mod packed;

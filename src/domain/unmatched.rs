@@ -1,4 +1,4 @@
-//! Patterns in the configuration that match no known name, for example because of a typing error.
+//! Patterns in the configuration that match no known name, for example because of a typo.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -25,7 +25,7 @@ pub struct KnownNames {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
     Customer,
-    /// The attribute at this place of [`Attributes::NAMES`].
+    /// The attribute at this index of [`Attributes::NAMES`].
     Attribute(usize),
     Service,
     Module,
@@ -151,7 +151,7 @@ impl KnownNames {
             texts.contains(pattern.as_str()) || names().any(|name| pattern.matches_folded(name))
         };
         let mut unmatched = BTreeSet::new();
-        let mut judge = |key: String, pattern: &Pattern, subject, is_matched: bool| {
+        let mut check = |key: String, pattern: &Pattern, subject, is_matched: bool| {
             if !is_matched {
                 unmatched.insert(UnmatchedPattern {
                     key,
@@ -165,7 +165,7 @@ impl KnownNames {
             ("customers.exclude", &filter.exclude),
         ] {
             for (index, pattern) in patterns.iter().enumerate() {
-                judge(
+                check(
                     format!("{key}[{index}]"),
                     pattern,
                     Subject::Customer,
@@ -177,14 +177,14 @@ impl KnownNames {
         for (index, part) in in_force {
             let key = |part: &str| format!("rpo.overrides[{index}].{part}");
             if let Some(pattern) = &part.customer {
-                judge(key("customer"), pattern, Subject::Customer, is_customer(pattern));
+                check(key("customer"), pattern, Subject::Customer, is_customer(pattern));
             }
-            for (place, name) in Attributes::NAMES.into_iter().enumerate() {
-                let pattern = part.attributes.get(place).and_then(Option::as_ref);
+            for (attribute, name) in Attributes::NAMES.into_iter().enumerate() {
+                let pattern = part.attributes.get(attribute).and_then(Option::as_ref);
                 if let Some(pattern) = pattern {
-                    let mut values = self.attributes.get(place).into_iter().flatten();
+                    let mut values = self.attributes.get(attribute).into_iter().flatten();
                     let is_matched = pattern.is_any() || values.any(|value| pattern.matches_name(value));
-                    judge(key(name), pattern, Subject::Attribute(place), is_matched);
+                    check(key(name), pattern, Subject::Attribute(attribute), is_matched);
                 }
             }
             if self.modules.is_empty() {
@@ -193,7 +193,7 @@ impl KnownNames {
             let matches =
                 |pattern: &NumberedPattern, names: &BTreeSet<String>| names.iter().any(|name| pattern.matches(name));
             if let Some(service) = &part.service {
-                judge(
+                check(
                     key("service"),
                     service.pattern(),
                     Subject::Service,
@@ -201,7 +201,7 @@ impl KnownNames {
                 );
             }
             if let Some(module) = &part.module {
-                judge(
+                check(
                     key("module"),
                     module.pattern(),
                     Subject::Module,
@@ -210,7 +210,7 @@ impl KnownNames {
             }
             if let Some(scope) = &part.scope {
                 let is_matched = scope.is_any() || self.scopes.iter().any(|name| scope.matches_name(name));
-                judge(key("scope"), scope, Subject::Scope, is_matched);
+                check(key("scope"), scope, Subject::Scope, is_matched);
             }
         }
         unmatched
@@ -225,8 +225,8 @@ impl KnownNames {
         };
         match unmatched.subject {
             Subject::Customer => nearest(&unmatched.pattern, customers()),
-            Subject::Attribute(place) => {
-                let values = self.attributes.get(place).into_iter().flatten();
+            Subject::Attribute(attribute) => {
+                let values = self.attributes.get(attribute).into_iter().flatten();
                 nearest(&unmatched.pattern, values.map(String::as_str))
             }
             Subject::Service => nearest(&unmatched.pattern, self.services.iter().map(String::as_str)),
@@ -282,10 +282,10 @@ mod tests {
     #[test]
     fn products_are_checked_once_any_is_known() {
         let mut names = KnownNames::default();
-        let wanted = patterns(&["Cloud Backup *", "cloud backup for salesforce", "Clod Backup *"]);
-        assert!(names.unmatched_products("k", &wanted).is_empty());
+        let patterns = patterns(&["Cloud Backup *", "cloud backup for salesforce", "Clod Backup *"]);
+        assert!(names.unmatched_products("k", &patterns).is_empty());
         names.add_product("Cloud Backup for Salesforce®");
-        let unmatched = names.unmatched_products("k", &wanted);
+        let unmatched = names.unmatched_products("k", &patterns);
         let [typo] = unmatched.iter().collect::<Vec<_>>()[..] else {
             panic!("{unmatched:?}")
         };
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn overrides_that_have_ended_are_not_judged() {
+    fn expired_overrides_are_not_checked() {
         let ending = |seconds| Override {
             customer: Some(Pattern::parse("Gone").unwrap()),
             objective: Objective {

@@ -113,7 +113,7 @@ pub trait Block: fmt::Debug + Send + Sync {
 pub struct Group {
     /// All records in order.
     pub blocks: Vec<Arc<dyn Block>>,
-    /// How long values are served after the last successful poll.
+    /// Time for which values are served after the last successful poll.
     pub stale_after: Duration,
 }
 
@@ -157,7 +157,7 @@ impl Filter {
     }
 }
 
-/// Renders a snapshot in frames. It holds only the current frame.
+/// Renders a snapshot in frames. Only the current frame is in memory.
 pub struct Renderer {
     families: Arc<[Family]>,
     snapshot: Snapshot,

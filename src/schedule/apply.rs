@@ -103,7 +103,7 @@ impl Scheduler {
         self.cycles = PerCollector::default();
         self.note_next_end();
         self.unmatched = None;
-        self.judge_patterns();
+        self.check_patterns();
         self.enqueue_targets();
         self.bring_forward_shortened(&before.plans);
         if !is_same_request {

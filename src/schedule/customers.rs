@@ -45,7 +45,7 @@ impl Scheduler {
                     Ok(()) => {
                         if complete {
                             self.listed_names = Some(names);
-                            self.judge_patterns();
+                            self.check_patterns();
                         }
                         Ok(true)
                     }
@@ -220,7 +220,7 @@ impl Scheduler {
     }
 
     /// Records the result of the newest customer list for `elements_up`. In per-customer mode, a 403 or 404 does not
-    /// count, because it says nothing about the API.
+    /// count, because it is no evidence about the API.
     pub(super) fn note_customers_listed(&mut self, result: &Result<(), PollError>) {
         let each = self.lists_per_customer();
         let of_one = |error: &PollError| matches!(error.api(), Some(Error::Status(403 | 404) | Error::Decode(_)));

@@ -47,7 +47,7 @@ impl Scheduler {
             && let Some(since) = cycle.since.take()
         {
             cycle.took = Some(now.saturating_sub(since));
-            self.judge_after_cycle(due.collector);
+            self.check_after_cycle(due.collector);
         }
     }
 }

@@ -25,6 +25,6 @@ impl Scheduler {
             .render_anew(&self.store.customers(), &self.config.settings, now);
         self.note_next_end();
         // Its patterns are no longer reported if they match nothing.
-        self.judge_patterns();
+        self.check_patterns();
     }
 }

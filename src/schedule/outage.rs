@@ -21,7 +21,7 @@ const COLLECTORS: [(Endpoint, u64); 4] = [
 /// Maximum number of retries of a request by one poll, if the rate limiter allows them.
 const RETRIES: u32 = 2;
 
-/// When all requests fail, or those of one endpoint only.
+/// Outages in which all requests fail, or those of one endpoint only.
 #[derive(Clone, Copy)]
 struct Fault {
     from: Moment,
@@ -113,7 +113,7 @@ fn run(customers: u32, fault: Fault, end: Moment) -> Vec<Request> {
     seen
 }
 
-fn asked(seen: &[Request], from: Moment, to: Moment) -> f64 {
+fn count_requests(seen: &[Request], from: Moment, to: Moment) -> f64 {
     let count = seen.iter().filter(|request| (from..to).contains(&request.at)).count();
     f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }
@@ -127,7 +127,10 @@ fn outage_takes_no_more_requests_than_normal_operation() {
             only: None,
         };
         let seen = run(customers, fault, 4 * HOUR);
-        let (healthy, down) = (asked(&seen, HOUR, 2 * HOUR), asked(&seen, 2 * HOUR, 3 * HOUR));
+        let (healthy, down) = (
+            count_requests(&seen, HOUR, 2 * HOUR),
+            count_requests(&seen, 2 * HOUR, 3 * HOUR),
+        );
         // The retry budget, plus the requests for the customer list that detect the end of the outage.
         assert!(
             down <= 1.2 * healthy + 20.0,
@@ -145,7 +148,7 @@ fn outage_takes_no_more_requests_than_normal_operation() {
         // No second exceeds the ceiling and its burst.
         for second in 0..600 {
             let from = back + Duration::from_secs(second);
-            assert!(asked(&seen, from, from + Duration::from_secs(1)) <= 22.0);
+            assert!(count_requests(&seen, from, from + Duration::from_secs(1)) <= 22.0);
         }
     }
 }

@@ -54,10 +54,10 @@ impl Scheduler {
         let now = self.now();
         let held = self.held.get_mut(due.collector);
         *held = held.saturating_sub(1);
-        if let Some(polls) = self.under_way.get_mut(&due.target) {
+        if let Some(polls) = self.in_progress.get_mut(&due.target) {
             *polls = polls.saturating_sub(1);
             if *polls == 0 {
-                self.under_way.remove(&due.target);
+                self.in_progress.remove(&due.target);
             }
         }
         if question != due.collector.entry().question(&self.config.settings) {
@@ -144,7 +144,7 @@ impl Scheduler {
         }
     }
 
-    /// Queues the collectors that poll the items in this record.
+    /// Queues the collectors that poll the items of the committed record.
     fn poll_followers(&mut self, due: &Due, now: Moment) {
         let is_follower = |id: &CollectorId| id.entry().follows == Some(due.collector.name());
         for follower in ids().filter(is_follower) {
@@ -162,9 +162,9 @@ impl Scheduler {
             return false;
         }
         let is_free = matches!(error.api(), Some(Error::Auth(_)));
-        let tells_of_all = due.collector == CollectorId::CUSTOMERS && due.target == Target::Partner;
+        let covers_all_customers = due.collector == CollectorId::CUSTOMERS && due.target == Target::Partner;
         is_free
-            || tells_of_all
+            || covers_all_customers
             || self
                 .config
                 .client
@@ -231,7 +231,7 @@ impl Scheduler {
         incomplete.map_or(Ok(()), |failure| Err(failure.into()))
     }
 
-    /// Polls the items of a record again if it lists others than before.
+    /// Polls the items of a record again if the listed items have changed.
     fn follow_up(&mut self, collector: CollectorId, output: &PollOutput) {
         let entry = collector.entry();
         let polls_items = |id: &CollectorId| id.entry().items_of == Some(entry.name) && self.is_enabled(*id);
@@ -254,7 +254,7 @@ impl Scheduler {
         }
     }
 
-    /// Returns the tenants that have left their customers according to these records of the customer list.
+    /// Returns the tenants of each customer that its new record no longer contains.
     fn lost_tenants(&self, collector: CollectorId, output: &PollOutput) -> BTreeMap<CustomerId, BTreeSet<TenantId>> {
         if collector != CollectorId::CUSTOMERS {
             return BTreeMap::new();
@@ -267,7 +267,7 @@ impl Scheduler {
         lost.filter(|(_, tenants)| !tenants.is_empty()).collect()
     }
 
-    /// Drops what the other collectors know of tenants that have left.
+    /// Drops the data of the other collectors about removed tenants.
     fn drop_tenants(&self, lost: &BTreeMap<CustomerId, BTreeSet<TenantId>>) {
         for (id, gone) in lost {
             for collector in ids() {
@@ -298,11 +298,11 @@ impl Scheduler {
     /// Records whether the collector's permission is granted, and logs a change.
     pub(super) fn note_permission(&mut self, due: &Due, result: &Result<(), PollError>) {
         let missing = result.as_ref().err().and_then(PollError::missing_permission);
-        let told_by_token = || {
+        let granted_by_token = || {
             let scope = due.collector.entry().scope(self.config.client.generation()?)?;
             self.config.client.transport().tokens().permitted(scope)
         };
-        let permitted = missing.map_or_else(told_by_token, |_| Some(false));
+        let permitted = missing.map_or_else(granted_by_token, |_| Some(false));
         let Some(permitted) = permitted else { return };
         let before = self.store.set_permitted(due.collector, permitted);
         if before == Some(permitted) {
@@ -320,19 +320,19 @@ impl Scheduler {
             ),
             None => {}
         }
-        // What a permission changes shows at once, also where the next poll is a day away.
+        // Show the effect of a changed permission at once, even if the next poll is a day away.
         let targets: Vec<Target> = self.queue.targets(due.collector).cloned().collect();
         let now = self.now();
         for target in targets {
             let has_data = self.store.succeeded(due.collector, &target);
             let is_unlicensed = self.store.unlicensed_at(due.collector, &target).is_some();
-            if shows_at_once(before, permitted, has_data, is_unlicensed) {
+            if brings_forward(before, permitted, has_data, is_unlicensed) {
                 self.queue.bring_forward(due.collector, &target, now);
             }
         }
     }
 
-    /// Brings forward a poll of each extra whose permission has been taken away, according to a newer token: if its
+    /// Brings forward a poll of each optional collector whose permission was revoked according to a newer token. If its
     /// customers lack the service, the next poll may be a day away.
     pub(super) fn watch_permissions(&mut self) {
         let now = self.now();
@@ -386,9 +386,9 @@ impl Scheduler {
     }
 }
 
-/// Returns whether a permission that is learned or changed brings forward the poll of a target. After a restart it is
-/// learned anew, and a customer that lacked the service before is still polled once a day.
-fn shows_at_once(before: Option<bool>, permitted: bool, has_data: bool, is_unlicensed: bool) -> bool {
+/// Returns whether a newly known or changed permission brings forward the poll of a target. After a restart every
+/// permission is newly known, and a customer that lacked the service before is still polled once a day.
+fn brings_forward(before: Option<bool>, permitted: bool, has_data: bool, is_unlicensed: bool) -> bool {
     match permitted {
         true => !has_data && (before == Some(false) || !is_unlicensed),
         false => is_unlicensed,
@@ -413,13 +413,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn permission_learned_at_a_start_polls_no_unlicensed_customer() {
-        assert!(!shows_at_once(None, true, false, true));
-        assert!(shows_at_once(None, true, false, false));
-        assert!(shows_at_once(Some(false), true, false, true));
-        assert!(!shows_at_once(Some(false), true, true, false));
-        assert!(shows_at_once(Some(true), false, false, true));
-        assert!(shows_at_once(None, false, false, true));
-        assert!(!shows_at_once(Some(true), false, false, false));
+    fn permission_known_after_a_start_polls_no_unlicensed_customer() {
+        assert!(!brings_forward(None, true, false, true));
+        assert!(brings_forward(None, true, false, false));
+        assert!(brings_forward(Some(false), true, false, true));
+        assert!(!brings_forward(Some(false), true, true, false));
+        assert!(brings_forward(Some(true), false, false, true));
+        assert!(brings_forward(None, false, false, true));
+        assert!(!brings_forward(Some(true), false, false, false));
     }
 }

@@ -16,7 +16,7 @@ pub struct Due {
     pub collector: CollectorId,
     /// Target of the poll.
     pub target: Target,
-    /// When it became due.
+    /// Time at which it became due.
     pub since: Moment,
     /// Urgency when it was queued.
     pub urgency: Urgency,
@@ -81,15 +81,15 @@ struct Line {
     tier: Option<Tier>,
     waiting: [BTreeSet<(Moment, Target)>; 3],
     due: BTreeMap<Target, (Moment, Urgency)>,
-    under_way: BTreeMap<Target, UnderWay>,
+    in_progress: BTreeMap<Target, InProgress>,
 }
 
 /// A target with a running poll.
 #[derive(Clone, Copy, Debug)]
-struct UnderWay {
-    /// When it became due.
+struct InProgress {
+    /// Time at which it became due.
     since: Moment,
-    /// When it became due again during the poll, and with which urgency. The response may be older than that.
+    /// Time at which it became due again during the poll, and the urgency. The response may be older than that.
     again: Option<(Moment, Urgency)>,
 }
 
@@ -110,9 +110,9 @@ enum Tier {
     /// It has exceeded its patience.
     Overdue,
     Due,
-    /// An extra, which uses the requests that others do not need.
-    Extra,
-    /// An extra that follows another collector: its items change nothing that alerts are about.
+    /// An optional collector, which uses the requests that others do not need.
+    Optional,
+    /// An optional collector that follows another collector: its items change nothing that alerts are about.
     Last,
 }
 
@@ -131,7 +131,7 @@ impl Default for Queue {
                 let entry = collector.entry();
                 Line::new(match (entry.is_optional, entry.follows) {
                     (false, _) => None,
-                    (true, None) => Some(Tier::Extra),
+                    (true, None) => Some(Tier::Optional),
                     (true, Some(_)) => Some(Tier::Last),
                 })
             }),
@@ -157,7 +157,7 @@ impl Queue {
     /// Returns whether a target is waiting or being polled.
     pub fn contains(&self, collector: CollectorId, target: &Target) -> bool {
         let line = self.lines.get(collector);
-        line.due.contains_key(target) || line.under_way.contains_key(target)
+        line.due.contains_key(target) || line.in_progress.contains_key(target)
     }
 
     /// Removes waiting targets for which `keep` is false. A running poll finishes first; its [`Queue::done`] then
@@ -168,7 +168,7 @@ impl Queue {
             waiting.retain(|(_, target)| keep(target));
         }
         line.due.retain(|target, _| keep(target));
-        line.under_way.retain(|target, _| keep(target));
+        line.in_progress.retain(|target, _| keep(target));
     }
 
     /// Makes a waiting target due earlier, never later. A target being polled is not polled again.
@@ -197,10 +197,10 @@ impl Queue {
         let line = self.lines.get_mut(collector);
         if let Some((due, urgency)) = line.due.get(target).copied() {
             line.move_to(target, (due, urgency), (due.min(now), raised.unwrap_or(urgency)));
-        } else if let Some(under_way) = line.under_way.get_mut(target) {
+        } else if let Some(in_progress) = line.in_progress.get_mut(target) {
             let urgency = raised.unwrap_or(Urgency::Ordinary);
-            let (at, before) = under_way.again.unwrap_or((now, urgency));
-            under_way.again = Some((at.min(now), before.min(urgency)));
+            let (at, before) = in_progress.again.unwrap_or((now, urgency));
+            in_progress.again = Some((at.min(now), before.min(urgency)));
         }
     }
 
@@ -234,8 +234,8 @@ impl Queue {
         let line = self.lines.get_mut(collector);
         let (since, target) = line.waiting_as(urgency).pop_first()?;
         line.due.remove(&target);
-        let under_way = UnderWay { since, again: None };
-        line.under_way.insert(target.clone(), under_way);
+        let in_progress = InProgress { since, again: None };
+        line.in_progress.insert(target.clone(), in_progress);
         Some(Due {
             collector,
             target,
@@ -256,10 +256,10 @@ impl Queue {
     /// removed during the poll.
     pub fn done(&mut self, collector: CollectorId, target: &Target, next: Moment, urgency: Urgency) -> bool {
         let line = self.lines.get_mut(collector);
-        let Some(under_way) = line.under_way.remove(target) else {
+        let Some(in_progress) = line.in_progress.remove(target) else {
             return false;
         };
-        match under_way.again {
+        match in_progress.again {
             Some((at, urgency)) => line.wait(target.clone(), next.min(at), urgency),
             None => line.wait(target.clone(), next, urgency),
         }
@@ -280,15 +280,15 @@ impl Queue {
     /// Returns the lag of a collector's most overdue poll, waiting or running.
     pub fn lag(&self, collector: CollectorId, now: Moment) -> Duration {
         let line = self.lines.get(collector);
-        let under_way = line.under_way.values().map(|under_way| under_way.since);
-        let oldest = under_way.chain(line.first()).min();
+        let in_progress = line.in_progress.values().map(|in_progress| in_progress.since);
+        let oldest = in_progress.chain(line.first()).min();
         oldest.map_or(Duration::ZERO, |oldest| now.saturating_sub(oldest))
     }
 
     /// Returns the targets of a collector.
     pub fn targets(&self, collector: CollectorId) -> impl Iterator<Item = &Target> {
         let line = self.lines.get(collector);
-        line.due.keys().chain(line.under_way.keys())
+        line.due.keys().chain(line.in_progress.keys())
     }
 }
 
@@ -301,7 +301,7 @@ impl Line {
             tier,
             waiting: Default::default(),
             due: BTreeMap::new(),
-            under_way: BTreeMap::new(),
+            in_progress: BTreeMap::new(),
         }
     }
 

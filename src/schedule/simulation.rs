@@ -62,8 +62,8 @@ struct Outcome {
     longest_gap: Duration,
     requests: u32,
     of_jobs: u32,
-    /// Requests of the extras, not included above.
-    extras: u32,
+    /// Requests of the optional collectors, not included above.
+    optional: u32,
 }
 
 impl Outcome {
@@ -77,19 +77,19 @@ impl Outcome {
     }
 }
 
-/// Whether the extras are polled as well. Their polls need one request per hundred baselines in the list, ten per
+/// Whether the optional collectors are polled as well. Their polls need one request per hundred baselines in the list, ten per
 /// customer for users, and twenty for the reports of a customer whose backup failed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Extras {
+enum Optional {
     Off,
     On,
 }
 
 fn run(order: Order, customers: u32, rate: f64, length: Duration) -> Outcome {
-    run_with(Extras::Off, order, customers, rate, length)
+    run_with(Optional::Off, order, customers, rate, length)
 }
 
-fn run_with(extras: Extras, order: Order, customers: u32, rate: f64, length: Duration) -> Outcome {
+fn run_with(optional: Optional, order: Order, customers: u32, rate: f64, length: Duration) -> Outcome {
     let mut dice = fastrand::Rng::with_seed(7);
     let world = World::new(customers, &mut dice);
     let ids: Vec<Target> = (0..customers)
@@ -119,7 +119,7 @@ fn run_with(extras: Extras, order: Order, customers: u32, rate: f64, length: Dur
         let path = [collector.position(), n].map(|part| u64::try_from(part).unwrap());
         fastrand::Rng::with_seed(path.iter().fold(*round, |seed, part| seed * 1_000_003 + part)).f64()
     };
-    for collector in collector::ids().filter(|id| id.entry().is_optional && extras == Extras::On) {
+    for collector in collector::ids().filter(|id| id.entry().is_optional && optional == Optional::On) {
         let interval = collector.entry().interval;
         queue.set_patience(collector, Patience::new(interval, 3 * interval));
         let partner = [Target::Partner];
@@ -133,7 +133,7 @@ fn run_with(extras: Extras, order: Order, customers: u32, rate: f64, length: Dur
         }
     }
     let mut outcome = Outcome {
-        extras: 0,
+        optional: 0,
         seen_after: Vec::new(),
         longest_gap: Duration::ZERO,
         requests: 0,
@@ -162,7 +162,7 @@ fn run_with(extras: Extras, order: Order, customers: u32, rate: f64, length: Dur
                 _ => 1,
             };
             now += Duration::from_secs_f64(f64::from(requests) / rate);
-            outcome.extras += requests;
+            outcome.optional += requests;
             let interval = due.collector.entry().interval;
             let (next, _) = next_time(due.since, now, interval, jitter(due.collector, &due.target, n));
             queue.done(due.collector, &due.target, next, Urgency::Ordinary);
@@ -261,15 +261,15 @@ fn polls_are_not_two_intervals_late_at_nearly_enough() {
 }
 
 #[test]
-fn failed_backup_is_seen_no_later_with_extras() {
+fn optional_collectors_do_not_delay_a_failed_backup() {
     // The rate suffices for all, nearly for all, not for the others, and by far not.
     for customers in [300, 900, 1200, 5000] {
-        let of = |extras| run_with(extras, Order::ByNews, customers, 5.0, 8 * HOUR);
-        let (without, with) = (of(Extras::Off), of(Extras::On));
-        print("without the extras", &without);
-        print("with the extras", &with);
+        let of = |optional| run_with(optional, Order::ByNews, customers, 5.0, 8 * HOUR);
+        let (without, with) = (of(Optional::Off), of(Optional::On));
+        print("without the optional collectors", &without);
+        print("with the optional collectors", &with);
         assert!(with.seen_after.len() >= without.seen_after.len());
-        // A poll of an extra may be running when the customer list is due, and when the jobs are due.
+        // A poll of an optional collector may be running when the customer list is due, and when the jobs are due.
         let one_poll = Duration::from_secs(20 / 5 + 1);
         for part in [0.5, 0.9] {
             assert!(
@@ -279,6 +279,11 @@ fn failed_backup_is_seen_no_later_with_extras() {
         }
         assert!(with.of_jobs * 100 >= without.of_jobs * 99, "{customers}");
         let is_too_low = customers >= 1200;
-        assert_eq!(with.extras == 0, is_too_low, "extras use the rest: {}", with.extras);
+        assert_eq!(
+            with.optional == 0,
+            is_too_low,
+            "optional collectors use the rest: {}",
+            with.optional
+        );
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn listed_names(output: &PollOutput) -> ListedNames {
 impl Scheduler {
     /// Checks the configured patterns against the newest complete customer list, and against the modules once these are
     /// known.
-    pub(super) fn judge_patterns(&mut self) {
+    pub(super) fn check_patterns(&mut self) {
         let Some(listed) = &self.listed_names else { return };
         let (filter, overrides) = (&self.config.customers, &self.config.settings.rpo.overrides);
         let mut names = KnownNames::default();
@@ -105,12 +105,12 @@ impl Scheduler {
     }
 
     /// Checks the patterns again after a cycle of jobs, which may be the first that covers all modules, or of licences.
-    pub(super) fn judge_after_cycle(&mut self, collector: CollectorId) {
+    pub(super) fn check_after_cycle(&mut self, collector: CollectorId) {
         if collector == CollectorId::JOBS {
             self.jobs_cycles = self.jobs_cycles.saturating_add(1);
         }
         if [CollectorId::JOBS, CollectorId::LICENSES].contains(&collector) {
-            self.judge_patterns();
+            self.check_patterns();
         }
     }
 }

@@ -36,12 +36,12 @@ impl ScrapeFilter {
 
     /// Returns whether the exporter's own metrics are admitted.
     pub(super) fn has_exporter(&self) -> bool {
-        let is_asked_for = if self.collectors.is_empty() {
+        let is_selected = if self.collectors.is_empty() {
             self.customers.is_none()
         } else {
             self.collectors.contains(EXPORTER)
         };
-        is_asked_for && self.has_what_is_of_none()
+        is_selected && self.has_what_is_of_none()
     }
 
     /// Returns whether only the exporter's own metrics are admitted.

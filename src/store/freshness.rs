@@ -82,7 +82,7 @@ pub(super) enum Attempt {
 pub(super) struct Freshness {
     pub(super) attempt: Attempt,
     pub(super) last_success: Option<Timestamp>,
-    /// When the target was last found to lack the service, if it was by the newest poll.
+    /// Time at which the target was last found to lack the service, if it was by the newest poll.
     pub(super) unlicensed_at: Option<Timestamp>,
     pub(super) tables: Arc<[Table]>,
     /// The error of the newest poll, if it failed since the start.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::collector::EndedRun;
 use crate::domain::CustomerId;
 
-/// The most runs that wait to be logged, as while the state cannot be saved: those of ten thousand customers in an hour.
+/// Maximum number of runs that wait to be logged, for example while the state cannot be saved: those of ten thousand customers in an hour.
 const MAX_WAITING: usize = 10_000;
 
 /// A job run that was seen to end, with its customer.

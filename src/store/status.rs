@@ -18,7 +18,7 @@ const MAX_ERROR_CHARS: usize = 400;
 pub struct LastError {
     /// The failure as logged, without secrets and URLs. Shared by all targets with the same failure.
     pub text: Arc<str>,
-    /// When the poll ended.
+    /// End of the poll.
     pub at: Timestamp,
     /// Whether there was no response, or one that means that the API is down.
     pub is_outage: bool,

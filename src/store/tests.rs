@@ -284,10 +284,10 @@ fn extra_drops_a_customer_after_two_lists_without_it() {
         held(&store)
     };
     assert_eq!(list(&[0, 1], true), 2);
-    assert_eq!(list(&[0], true), 2, "once says little");
+    assert_eq!(list(&[0], true), 2, "one list is not enough");
     assert_eq!(list(&[0, 1], true), 2);
     assert_eq!(list(&[0], true), 2, "it was there in between");
-    assert_eq!(list(&[0], false), 2, "an incomplete list says nothing");
+    assert_eq!(list(&[0], false), 2, "an incomplete list does not count");
     assert_eq!(list(&[0], true), 1);
 }
 

@@ -67,7 +67,7 @@ fn run_in_progress_does_not_hide_the_failure_before_it() {
 }
 
 #[test]
-fn module_that_never_ran_is_not_under_way() {
+fn module_that_never_ran_is_not_in_progress() {
     let mut history = History::default();
     history.absorb(vec![placeholder(NotStarted)]);
     assert!(!history.newest().unwrap().is_in_progress());
@@ -122,7 +122,7 @@ fn finished_run_without_an_end_is_as_old_as_its_start() {
     assert_eq!(
         history.newest_ended().unwrap().end,
         None,
-        "what was not said is not shown"
+        "values that were not returned are not shown"
     );
 }
 

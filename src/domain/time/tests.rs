@@ -290,7 +290,7 @@ impl Spelling {
     }
 
     /// Returns the time without the parts that the format omits.
-    fn said(&self, moment: civil::DateTime) -> civil::DateTime {
+    fn truncate(&self, moment: civil::DateTime) -> civil::DateTime {
         let (second, decimals) = match self.seconds {
             true => (moment.second(), self.decimals.min(7)),
             false => (0, 0),
@@ -338,8 +338,8 @@ proptest! {
             "-02" => -2 * 3600,
             _ => 0,
         };
-        let said = Offset::UTC.to_timestamp(spelling.said(moment)).unwrap();
-        let ticks = i64::try_from(said.as_nanosecond() / 100).unwrap() - east * TICKS_PER_SECOND;
+        let expected = Offset::UTC.to_timestamp(spelling.truncate(moment)).unwrap();
+        let ticks = i64::try_from(expected.as_nanosecond() / 100).unwrap() - east * TICKS_PER_SECOND;
         let text = spelling.write(moment);
         prop_assert_eq!(timestamp(&text), Ok(Some(Timestamp(ticks))), "{}", text);
     }

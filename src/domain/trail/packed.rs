@@ -1,18 +1,18 @@
-//! Runs as bytes. A run follows the one that ended after it, so its times and its id are written as what differs from
-//! those of that run.
+//! Runs as bytes, newest first. The times and the id of a run are encoded as differences from those of the run before
+//! it.
 //!
 //! | bytes | |
 //! |---|---|
-//! | 1, first of all | version of the form |
-//! | 1 | what is there: a bit each for id, start, end and the five counts |
+//! | 1, once at the start | version of the format |
+//! | 1 | present fields: a bit each for id, start, end and the five counts |
 //! | 1 | number of the status |
-//! | 1 or more | end, or else start, before the same of the previous run, in seconds |
+//! | 1 or more | seconds from the end, or without one the start, to that of the previous run |
 //! | 1 or more | start before the end |
 //! | 1 or more each | counts |
 //! | 2 or more | id: how many bytes are those of the previous id, how many follow, and these |
 //!
-//! Numbers have seven bits in a byte, the lowest first; the eighth says that another byte follows. Where a number can be
-//! negative, its lowest bit is the sign.
+//! Numbers have seven bits per byte, lowest first; the eighth bit indicates that another byte follows. If a number can
+//! be negative, its lowest bit is the sign.
 
 use super::{PastRun, TRAIL_RUNS};
 use crate::domain::status::JobStatus;
@@ -71,7 +71,7 @@ pub(super) fn pack(runs: &[PastRun]) -> Vec<u8> {
     bytes
 }
 
-/// Returns the runs of bytes; `None` if they are not in this form.
+/// Decodes runs; `None` if the bytes are not in this format.
 pub(super) fn unpack(mut bytes: &[u8]) -> Option<Vec<PastRun>> {
     let bytes = &mut bytes;
     let mut runs = Vec::new();

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The most bytes that a run takes of a module that runs once a day, with the ids of the vendor.
+/// Maximum size in bytes of a run of a module that runs once a day, with the ids of the vendor.
 const MOST_BYTES: usize = 45;
 
 fn at(seconds: i64) -> Timestamp {

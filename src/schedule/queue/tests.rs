@@ -30,7 +30,7 @@ fn queue_returns_the_longest_overdue_and_each_target_once() {
         [(FIRST, customer(3)), (SECOND, customer(1)), (FIRST, customer(2))]
     );
     queue.add(FIRST, customer(2), seconds(0));
-    assert_eq!(queue.pop(seconds(10)), None, "it is under way");
+    assert_eq!(queue.pop(seconds(10)), None, "it is in progress");
     assert!(queue.done(FIRST, &customer(2), seconds(20), Urgency::Ordinary));
     assert_eq!(queue.next_due_after(seconds(10)), Some(seconds(20)));
     assert_eq!(
