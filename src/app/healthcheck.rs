@@ -9,7 +9,7 @@ use rustls::AlertDescription;
 
 use super::Error;
 use crate::args::{DEFAULT_PORT, ListenAddress, Web};
-use crate::http::web_config::{self, Door};
+use crate::http::web_config::{self, ServerTransport};
 
 /// Timeout of the response, shorter than the health-check timeout of orchestrators.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -45,18 +45,26 @@ pub enum Unhealthy {
 /// Returns an error if the web configuration cannot be read. The inner result contains the reason why the exporter is
 /// not healthy.
 pub async fn healthcheck(web: &Web, ready: bool) -> Result<Result<(), Unhealthy>, Error> {
-    let door = match &web.config_file {
-        Some(file) => web_config::door(file)?,
-        None => Door::Plain,
+    let server_transport = match &web.config_file {
+        Some(file) => web_config::server_transport(file)?,
+        None => ServerTransport::Plain,
     };
-    let scheme = if door == Door::Plain { "http" } else { "https" };
+    let scheme = if server_transport == ServerTransport::Plain {
+        "http"
+    } else {
+        "https"
+    };
     let target = Target::of(web.listen_addresses.first());
     let page = if ready { "ready" } else { "healthy" };
     let url = format!("{scheme}://{}{}/-/{page}", target.address, web.route_prefix());
     Ok(match request_status(&url, target.is_loopback).await {
         Ok(status) if status.is_success() || status == StatusCode::UNAUTHORIZED => Ok(()),
         Ok(status) => Err(Unhealthy::Status { url, status }),
-        Err(error) if door == Door::TlsWithClientCertificate && is_certificate_missing(&error) => Ok(()),
+        Err(error)
+            if server_transport == ServerTransport::TlsWithClientCertificate && is_certificate_missing(&error) =>
+        {
+            Ok(())
+        }
         Err(error) => Err(Unhealthy::NoResponse {
             url,
             source: error.without_url(),

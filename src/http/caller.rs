@@ -77,7 +77,7 @@ pub(super) fn may_command(caller: Option<Caller>, headers: &HeaderMap) -> Result
 mod tests {
     use super::*;
 
-    fn asked_from(address: &str, is_known: bool, headers: &HeaderMap) -> bool {
+    fn is_trusted(address: &str, is_known: bool, headers: &HeaderMap) -> bool {
         may_command(Some(Caller::new(address.parse().unwrap(), is_known)), headers).is_ok()
     }
 
@@ -92,7 +92,7 @@ mod tests {
             "::ffff:127.0.0.1",
             "::ffff:127.9.9.9",
         ] {
-            assert!(asked_from(here, false, &none), "{here}");
+            assert!(is_trusted(here, false, &none), "{here}");
         }
         for elsewhere in [
             "10.0.0.1",
@@ -112,8 +112,8 @@ mod tests {
             "2001:db8::1",
             "64:ff9b::7f00:1",
         ] {
-            assert!(!asked_from(elsewhere, false, &none), "{elsewhere}");
-            assert!(asked_from(elsewhere, true, &none), "{elsewhere}");
+            assert!(!is_trusted(elsewhere, false, &none), "{elsewhere}");
+            assert!(is_trusted(elsewhere, true, &none), "{elsewhere}");
         }
         let (status, message) = may_command(None, &none).unwrap_err();
         assert_eq!(status, StatusCode::FORBIDDEN);
@@ -127,7 +127,7 @@ mod tests {
     fn headers_do_not_authenticate_a_request() {
         for name in ["x-forwarded-for", "forwarded", "x-real-ip", "x-client-ip", "host"] {
             let headers = HeaderMap::from_iter([(name.parse().unwrap(), "127.0.0.1".parse().unwrap())]);
-            assert!(!asked_from("10.0.0.1", false, &headers), "{name}");
+            assert!(!is_trusted("10.0.0.1", false, &headers), "{name}");
         }
     }
 
@@ -135,7 +135,7 @@ mod tests {
     fn web_page_cannot_change_state() {
         for origin in ["https://example.com", "http://127.0.0.1:10027", "null"] {
             let headers = HeaderMap::from_iter([(ORIGIN, origin.parse().unwrap())]);
-            assert!(!asked_from("127.0.0.1", true, &headers), "{origin}");
+            assert!(!is_trusted("127.0.0.1", true, &headers), "{origin}");
         }
     }
 

@@ -87,8 +87,8 @@ impl Compressor {
         let found = kept.iter().position(|kept| kept.format == format);
         if let Some(found) = found.and_then(|found| kept.get(found)) {
             let current = found.generation == generation && found.valid_until.is_none_or(|until| now <= until);
-            let under_way = !found.progress.borrow().ended && found.progress.has_changed().is_ok();
-            if current || under_way {
+            let in_progress = !found.progress.borrow().ended && found.progress.has_changed().is_ok();
+            if current || in_progress {
                 return found.progress.clone();
             }
         }

@@ -12,7 +12,7 @@ use tracing::debug;
 /// Time limit of a handshake: a few round trips, and as long as for the head of a request.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a failed connection stays open, so that the client can read the reason.
+/// Time for which a failed connection stays open, so that the client can read the reason.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Type of the first TLS record, which is the first byte of a connection.
@@ -47,10 +47,10 @@ async fn shake(mut stream: TcpStream, acceptor: &TlsAcceptor) -> Result<TlsStrea
     }
     let [first] = first;
     if first != HANDSHAKE_RECORD && first.is_ascii_alphabetic() {
-        let told = stream.write_all(PLAIN_HTTP).await;
-        let error = told
+        let sent = stream.write_all(PLAIN_HTTP).await;
+        let error = sent
             .err()
-            .unwrap_or_else(|| io::Error::other("the client does not speak TLS"));
+            .unwrap_or_else(|| io::Error::other("the client does not use TLS"));
         return Err((error, Some(stream)));
     }
     let accepting = acceptor.accept(stream).into_fallible();

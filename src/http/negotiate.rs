@@ -12,10 +12,10 @@ pub(super) fn format(headers: &HeaderMap) -> Format {
     let (mut text, mut wild) = (None::<f32>, 0.0_f32);
     for range in items(headers, &ACCEPT) {
         match range.name.as_str() {
-            "application/openmetrics-text" if range.speaks(&["1.0.0", "0.0.1"]) => {
+            "application/openmetrics-text" if range.accepts(&["1.0.0", "0.0.1"]) => {
                 openmetrics = openmetrics.max(range.quality);
             }
-            "text/plain" if range.speaks(&["0.0.4"]) => {
+            "text/plain" if range.accepts(&["0.0.4"]) => {
                 text = Some(text.map_or(range.quality, |text| text.max(range.quality)));
             }
             "text/*" | "*/*" => wild = wild.max(range.quality),
@@ -55,7 +55,7 @@ struct Item {
 
 impl Item {
     /// Returns whether it accepts one of these versions, or any.
-    fn speaks(&self, versions: &[&str]) -> bool {
+    fn accepts(&self, versions: &[&str]) -> bool {
         self.version
             .as_deref()
             .is_none_or(|version| versions.contains(&version))

@@ -9,7 +9,7 @@ use super::Site;
 use crate::domain::{CustomerId, PastRun, Timestamp};
 use crate::status::CustomerRuns;
 
-/// Runs of a customer, newest first. What the API does not tell is left out.
+/// Runs of a customer, newest first. Fields that the API does not return are omitted.
 #[derive(Serialize)]
 struct Answer<'a> {
     customer_id: &'a str,

@@ -5,10 +5,10 @@
 //! | `tls_server_config.cert_file`, `.key_file`, or `.cert`, `.key` in the file itself | certificate chain and key, as PEM; without them there is no TLS |
 //! | `tls_server_config.client_auth_type` | `NoClientCert`, `RequestClientCert`, `RequireAnyClientCert`, `VerifyClientCertIfGiven`, `RequireAndVerifyClientCert` |
 //! | `tls_server_config.client_ca_file`, or `.client_ca` | authorities that may sign client certificates |
-//! | `tls_server_config.client_allowed_sans` | names of which a client certificate must contain one |
+//! | `tls_server_config.client_allowed_sans` | allowed names; a client certificate must contain at least one |
 //! | `tls_server_config.min_version`, `.max_version` | `TLS12` or `TLS13` |
 //! | `tls_server_config.cipher_suites`, `.curve_preferences`, `.prefer_server_cipher_suites` | as in the toolkit, limited to what is implemented here |
-//! | `http_server_config.http2` | accepted; HTTP/1.1 is served either way, which every scraper speaks |
+//! | `http_server_config.http2` | accepted; HTTP/1.1 is served in any case, which every scraper supports |
 //! | `http_server_config.headers` | headers of every response, from the toolkit's list |
 //! | `basic_auth_users` | names and bcrypt hashes of users |
 //!
@@ -47,7 +47,7 @@ pub enum Error {
         /// The missing protection.
         key: &'static str,
     },
-    /// The operating system returns no random numbers.
+    /// The operating system provides no random numbers.
     #[error("cannot read random numbers from the system")]
     NoRandomness,
 }
@@ -57,9 +57,9 @@ fn read(file: &Path) -> Result<String, Error> {
     Ok(text_file::read_regular(file, FILE_LIMIT).map_err(crate::settings::Error::from)?)
 }
 
-/// Transport that a client meets.
+/// Transport on which the server accepts connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
+pub enum ServerTransport {
     /// HTTP without TLS.
     Plain,
     /// TLS without client certificates.
@@ -72,11 +72,11 @@ pub enum Door {
 ///
 /// # Errors
 /// If the file is invalid.
-pub fn door(file: &Path) -> Result<Door, Error> {
+pub fn server_transport(file: &Path) -> Result<ServerTransport, Error> {
     let settings = Settings::parse(file, &read(file)?)?;
     Ok(match settings.tls {
-        None => Door::Plain,
-        Some(tls) if tls.client_auth.is_mandatory() => Door::TlsWithClientCertificate,
-        Some(_) => Door::Tls,
+        None => ServerTransport::Plain,
+        Some(tls) if tls.client_auth.is_mandatory() => ServerTransport::TlsWithClientCertificate,
+        Some(_) => ServerTransport::Tls,
     })
 }

@@ -81,11 +81,11 @@ impl Site {
     }
 
     fn healthcheck(&self) -> Output {
-        self.ask(&[])
+        self.healthcheck_with(&[])
     }
 
     /// Runs the health check of the program, as a container does.
-    fn ask(&self, more: &[&str]) -> Output {
+    fn healthcheck_with(&self, more: &[&str]) -> Output {
         let address = format!("--web.listen-address={}", self.address);
         let file = format!("--web.config.file={}", self.directory.path().join("web.yml").display());
         command(&[&["healthcheck", &address, &file], more].concat())
@@ -360,11 +360,11 @@ fn invalid_web_configuration_ends_with_78_in_one_line() {
         (Some(TLS), "web.yml:2: tls_server_config.cert_file: "),
         (
             Some("\ntls_server_config: {}\n"),
-            "web.yml:2: tls_server_config: holds nothing",
+            "web.yml:2: tls_server_config: is empty",
         ),
         (
             Some("tls_server_config:\n# cert_file: x\n"),
-            "web.yml:1: tls_server_config: holds nothing",
+            "web.yml:1: tls_server_config: is empty",
         ),
     ] {
         if let Some(text) = text {
@@ -390,7 +390,7 @@ async fn health_check_distinguishes_healthy_and_ready() {
     ] {
         let site = Site::start(config).await;
         assert!(site.healthcheck().status.success(), "{config}");
-        let output = site.ask(&["--ready"]);
+        let output = site.healthcheck_with(&["--ready"]);
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(ready), "{config}: {error}");
         assert_eq!(

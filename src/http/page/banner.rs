@@ -1,4 +1,4 @@
-//! Whether the data is up to date, in one line, and the reasons where it is not.
+//! The banner: whether the data is up to date, and if not, why.
 
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use crate::domain::Timestamp;
 use crate::status::{CollectorSummary, Summary};
 use crate::store::State;
 
-/// How long before its end a credential is worth a word. Renewing one takes an approval in many houses.
+/// Time before the expiry of a credential from which the banner mentions it. In many companies a renewal needs
+/// approval.
 const CREDENTIAL_WARNING: Duration = Duration::from_secs(21 * 24 * 3600);
 
 /// The state of the data.
@@ -92,7 +93,7 @@ impl DataStatus {
     }
 }
 
-/// The most reasons in sight: the customers come first, also on a telephone.
+/// Maximum number of visible reasons, so that the customers are visible even on a phone.
 const REASONS_IN_SIGHT: usize = 2;
 
 fn listed(reasons: &[String]) -> Markup {
@@ -106,7 +107,7 @@ fn listed(reasons: &[String]) -> Markup {
     }
 }
 
-/// Returns what is wrong, and of when the data is that is shown meanwhile.
+/// Returns the problem, and the age of the displayed data.
 fn since(what: &str, summary: &Summary) -> String {
     let newest = |collector: Option<&CollectorSummary>| collector.and_then(|collector| collector.newest);
     let any = || summary.collectors.iter().filter_map(|collector| collector.newest).max();
@@ -117,8 +118,8 @@ fn since(what: &str, summary: &Summary) -> String {
     }
 }
 
-/// Returns the state of the data while the API answers. Only complete data is good: what is not collected is not covered
-/// by the rest being fresh.
+/// Returns the state of the data while the API responds. Only complete data is good: fresh data of some collectors says
+/// nothing about the others.
 fn freshness(summary: &Summary) -> (Severity, String) {
     let permitted = || summary.collectors.iter().filter(|collector| collector.is_permitted());
     let of_all = |count: fn(&CollectorSummary) -> usize| permitted().map(count).sum::<usize>();
@@ -136,7 +137,7 @@ fn freshness(summary: &Summary) -> (Severity, String) {
     } else if permitted().count() < summary.collectors.len() {
         return (Severity::Warn, "Some data is not collected.".to_owned());
     } else if of_all(|collector| collector.count(State::Pending)) > 0 {
-        return (Severity::Idle, "First polls are under way.".to_owned());
+        return (Severity::Idle, "First polls are in progress.".to_owned());
     } else if summary.customers.is_empty() {
         return (Severity::Warn, "No customers match.".to_owned());
     } else {
@@ -147,7 +148,7 @@ fn freshness(summary: &Summary) -> (Severity, String) {
     (severity, headline.to_owned() + &age.unwrap_or_default())
 }
 
-/// Returns why a collector's data is not all fresh.
+/// Returns the reason why some data of a collector is not fresh.
 fn reason(collector: &CollectorSummary) -> Option<String> {
     let name = collector.overview.name;
     if !collector.is_permitted() {
@@ -171,7 +172,7 @@ fn reason(collector: &CollectorSummary) -> Option<String> {
     (!parts.is_empty()).then(|| format!("{name}: {}.", parts.join(", ")))
 }
 
-/// Returns what else should be known.
+/// Returns further warnings.
 fn other_reasons(summary: &Summary) -> Vec<String> {
     let mut reasons = Vec::new();
     if !summary.loaded.config {
@@ -196,8 +197,7 @@ fn other_reasons(summary: &Summary) -> Vec<String> {
     reasons
 }
 
-/// Returns how many customers something is true of. None of the known is not none of all: while the state of some is
-/// unknown, a bare 0 would be a lie.
+/// Formats a number of affected customers. While the state of some customers is unknown, a plain 0 would be misleading.
 pub(super) fn count_of_known(number: usize, known: usize, all: usize) -> String {
     match number {
         0 if known == 0 && all > 0 => "unknown".to_owned(),
@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_is_zero_only_where_everybody_is_known() {
+    fn zero_is_shown_only_if_all_customers_are_known() {
         assert_eq!(count_of_known(0, 8, 8), "0");
         assert_eq!(count_of_known(0, 7, 8), "0 of 7");
         assert_eq!(count_of_known(0, 0, 8), "unknown");

@@ -77,7 +77,7 @@ fn search(list: &CustomerList, query: &PageQuery) -> Markup {
     }
 }
 
-/// Returns the choice of a value of an attribute. One that no customer has any more stays in sight while it is wanted.
+/// Returns the selection of an attribute's value. A selected value that no customer has any longer is still listed.
 fn choice(name: &str, values: &BTreeSet<&str>, wanted: Option<&str>) -> Markup {
     let gone = wanted.filter(|wanted| !values.contains(wanted));
     html! {

@@ -1,13 +1,12 @@
-// Fetches the page now and then and exchanges the parts that say data-live. Without it the page renews itself whole.
+// Fetches the page periodically and replaces the elements with data-live. Without scripts the whole page reloads.
 (() => {
   const PAUSE = 10000;
-  // An exporter that hangs does not refuse; it says nothing.
+  // An exporter that hangs does not reject the connection; it does not respond.
   const PATIENCE = 8000;
   const lost = document.getElementById("lost");
-  // What somebody has selected is not taken from under the mouse. That it is out of date is said all the same.
+  // Selected text is not replaced. The notice that the page is out of date is shown anyway.
   const isBusy = () => !getSelection().isCollapsed;
-  // What an element is known by from one exchange to the next. Links that lead to the same place differ in their words, and
-  // numbers in these change.
+  // Identifies an element across updates. Links with the same target differ in their text, in which numbers may change.
   const name = (element) =>
     element.dataset.key ||
     element.id ||
@@ -30,7 +29,7 @@
     [...candidates].find((element) => name(element) === focused)?.focus({ preventScroll: true });
   };
 
-  // What was true before is not said in its colours.
+  // Out-of-date content is shown without its colours.
   const show = (isLost) => {
     lost.hidden = !isLost;
     document.body.classList.toggle("lost", isLost);
@@ -44,11 +43,11 @@
           headers: { accept: "text/html" },
           signal: AbortSignal.timeout(PATIENCE),
         });
-        // A customer that is gone, or a password that is asked for: the browser shows what is said of it.
+        // The customer was removed, or a password is required: let the browser show the response.
         if ((answer.status === 404 || answer.status === 401) && !isBusy()) return location.reload();
         if (!answer.ok) throw new Error(answer.statusText);
         const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-        // A page of somebody else's, as of a proxy that asks who is there, says nothing about the data.
+        // Another page, such as the login page of a proxy, contains no data.
         if (!fresh.querySelector("[data-live]")) throw new Error("another page");
         if (!isBusy()) {
           for (const part of document.querySelectorAll("[data-live]")) exchange(part, fresh.getElementById(part.id));

@@ -6,7 +6,7 @@ use super::words::{Severity, count, moment, objective, sanitize, status, time};
 use crate::domain::{JobStatus, ModuleHealth, ModuleState, RunSummary, Timestamp};
 use crate::status::CustomerDetail;
 
-/// Returns modules in few words, without a head: each cell says what it is.
+/// Returns modules in few words, without a head: each cell is self-explanatory.
 pub(super) fn brief(modules: &[ModuleHealth], is_known: bool, now: Timestamp) -> Markup {
     html! {
         table.modules {

@@ -6,7 +6,7 @@ use super::Depth;
 use crate::domain::Attributes;
 use crate::status::CustomerHealth;
 
-/// What the query of a page asks for.
+/// Parsed query of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::http) struct PageQuery {
     pub(super) text: String,
@@ -15,12 +15,12 @@ pub(in crate::http) struct PageQuery {
     pub(super) attributes: [Option<String>; 3],
     /// From 1.
     pub(super) page: usize,
-    /// Whether the page renews itself.
+    /// Whether the page reloads automatically.
     pub(super) is_live: bool,
 }
 
 impl PageQuery {
-    /// Parses a query. Whatever else it holds is skipped: a page always has an answer.
+    /// Parses a query. Unknown parameters are ignored, so that a page is always returned.
     pub(in crate::http) fn parse(query: Option<&str>) -> Self {
         let mut parsed = Self {
             text: String::new(),
@@ -46,7 +46,7 @@ impl PageQuery {
         parsed
     }
 
-    /// Returns the link to the page that this asks for.
+    /// Returns the link to the page with this query.
     pub(super) fn link(&self) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
         if !self.text.is_empty() {
@@ -72,7 +72,7 @@ impl PageQuery {
         }
     }
 
-    /// Returns the link to another page of the customers that `health` is true of.
+    /// Returns the link to another page of the customers to which `health` applies.
     pub(super) fn link_to(&self, health: Option<CustomerHealth>, page: usize) -> String {
         let query = Self {
             health,
@@ -82,7 +82,7 @@ impl PageQuery {
         query.link()
     }
 
-    /// Returns the link to the same page that renews itself, or does not.
+    /// Returns the link to the same page with automatic reloading switched on or off.
     pub(super) fn link_live(&self, is_live: bool) -> String {
         let query = Self {
             is_live,
@@ -92,7 +92,7 @@ impl PageQuery {
     }
 }
 
-/// The name of a customer's health, in queries and in words.
+/// Returns the name of a customer's health, for queries and for display.
 pub(super) fn word(health: CustomerHealth) -> &'static str {
     match health {
         CustomerHealth::Ransomware => "ransomware",

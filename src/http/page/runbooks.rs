@@ -1,4 +1,4 @@
-//! The runbooks: our own Markdown as HTML.
+//! Renders the bundled runbooks from Markdown to HTML.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ struct Heading {
 
 /// Returns the runbooks, after a table of contents.
 pub(super) fn runbooks() -> Markup {
-    let (html, headings) = as_html(assets::RUNBOOKS);
+    let (html, headings) = render_markdown(assets::RUNBOOKS);
     let chapters = headings
         .iter()
         .enumerate()
@@ -24,11 +24,11 @@ pub(super) fn runbooks() -> Markup {
     html! {
         nav.card.contents aria-label="Contents" {
             dl {
-                @for (place, chapter) in chapters {
+                @for (index, chapter) in chapters {
                     dt { (link_to(chapter)) }
                     dd {
                         ul {
-                            @for alert in headings.iter().skip(place + 1).take_while(|heading| heading.level > HeadingLevel::H2) {
+                            @for alert in headings.iter().skip(index + 1).take_while(|heading| heading.level > HeadingLevel::H2) {
                                 li { (link_to(alert)) }
                             }
                         }
@@ -44,9 +44,9 @@ fn link_to(heading: &Heading) -> Markup {
     html! { a href=(format!("#{}", heading.anchor)) { (heading.text) } }
 }
 
-/// Returns Markdown as HTML, and its headings. Headings get the anchors that the alerts name. Links to other files of the
-/// repository are dropped, because those files are not served.
-fn as_html(markdown: &str) -> (String, Vec<Heading>) {
+/// Renders Markdown to HTML, and returns its headings. Headings get the anchors that the alerts link to. Links to other
+/// files of the repository are dropped, because those files are not served.
+fn render_markdown(markdown: &str) -> (String, Vec<Heading>) {
     let mut events: Vec<Event<'_>> = Vec::new();
     let mut headings = Vec::new();
     let mut heading = None;
@@ -59,13 +59,13 @@ fn as_html(markdown: &str) -> (String, Vec<Heading>) {
             }
             Event::End(TagEnd::Heading(_)) => {
                 if let Some((from, level)) = heading.take() {
-                    headings.push(name_heading(&mut events, from, level));
+                    headings.push(set_anchor(&mut events, from, level));
                 }
                 events.push(event);
             }
             Event::Start(Tag::Link { ref dest_url, .. }) if !dest_url.starts_with('#') => is_dead_link = true,
             Event::End(TagEnd::Link) if is_dead_link => is_dead_link = false,
-            // The parts of a runbook begin in bold; each is a paragraph of its own.
+            // Each part of a runbook begins in bold and becomes a separate paragraph.
             Event::Start(Tag::Strong) if matches!(events.last(), Some(Event::SoftBreak)) => {
                 events.pop();
                 events.extend([Event::End(TagEnd::Paragraph), Event::Start(Tag::Paragraph), event]);
@@ -78,8 +78,8 @@ fn as_html(markdown: &str) -> (String, Vec<Heading>) {
     (text, headings)
 }
 
-/// Gives the heading that begins at `from` the anchor that repositories give it.
-fn name_heading(events: &mut [Event<'_>], from: usize, level: HeadingLevel) -> Heading {
+/// Sets the anchor of the heading that begins at `from`, in the form that code hosting sites generate.
+fn set_anchor(events: &mut [Event<'_>], from: usize, level: HeadingLevel) -> Heading {
     let words = events.iter().skip(from).filter_map(|event| match event {
         Event::Text(text) | Event::Code(text) => Some(Cow::from(text.as_ref())),
         _ => None,
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn each_part_of_a_runbook_has_its_own_paragraph() {
-        let (html, _) = as_html(assets::RUNBOOKS);
+        let (html, _) = render_markdown(assets::RUNBOOKS);
         for part in ["Means", "Real?", "Do", "Customers"] {
             let lines = assets::RUNBOOKS.matches(&format!("\n**{part}**")).count();
             let paragraphs = html.matches(&format!("<p><strong>{part}</strong>")).count();

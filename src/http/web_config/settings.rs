@@ -171,7 +171,7 @@ impl Tls {
     fn read(section: &Field<'_>, directory: &Path) -> Result<Self, Error> {
         if section.is_empty() {
             // An incomplete section does not mean plain HTTP.
-            return Err(section.error("holds nothing; expected cert_file and key_file, or no such section"));
+            return Err(section.error("is empty; expected cert_file and key_file, or no such section"));
         }
         let material = |file, inline| material(section, file, inline, directory);
         let wanted = |name, other| {

@@ -68,9 +68,9 @@ fn certified_key(settings: &Tls, pem: &Pem, provider: &CryptoProvider) -> Result
     let text = pem.key.expose();
     let key = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| {
         settings.key.unusable(if text.contains("ENCRYPTED") {
-            "holds an encrypted key; expected one without a passphrase"
+            "contains an encrypted key; expected one without a passphrase"
         } else {
-            "holds no private key; expected PEM"
+            "contains no private key; expected PEM"
         })
     })?;
     CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
@@ -121,9 +121,9 @@ fn chain_verifier(
 fn certificates(material: &Material, pem: &Secret) -> Result<Vec<CertificateDer<'static>>, Error> {
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem.expose().as_bytes())
         .collect::<Result<_, _>>()
-        .map_err(|_| material.unusable("holds a damaged certificate; expected PEM"))?;
+        .map_err(|_| material.unusable("contains a damaged certificate; expected PEM"))?;
     if certificates.is_empty() {
-        return Err(material.unusable("holds no certificate; expected PEM"));
+        return Err(material.unusable("contains no certificate; expected PEM"));
     }
     Ok(certificates)
 }

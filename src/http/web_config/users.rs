@@ -21,7 +21,7 @@ use crate::secret::Secret;
 /// Passwords checked at once. Each check uses a whole core, which polls and scrapes also need.
 const CHECKS_AT_ONCE: usize = 2;
 
-/// How long a request waits for other password checks before it is rejected. Shorter than Prometheus' default scrape
+/// Maximum time that a request waits for other password checks before it is rejected. Shorter than Prometheus' default scrape
 /// timeout of ten seconds.
 const CHECK_WAIT: Duration = Duration::from_secs(5);
 
@@ -32,7 +32,7 @@ const REMEMBERED: usize = 64;
 #[derive(Clone)]
 pub(super) struct Places {
     free: Arc<Semaphore>,
-    /// How long to wait for a slot.
+    /// Maximum time to wait for a slot.
     patience: Duration,
 }
 

@@ -126,18 +126,18 @@ fn unusable_certificates_and_keys_are_reported() {
     .unwrap();
     for (text, problem) in [
         (key("nowhere.pem"), "nowhere.pem: No such file"),
-        (key("server.pem"), "holds no private key; expected PEM"),
+        (key("server.pem"), "contains no private key; expected PEM"),
         (
             key("encrypted-key.pem"),
-            "holds an encrypted key; expected one without a passphrase",
+            "contains an encrypted key; expected one without a passphrase",
         ),
         (
             TLS.replace(": server.pem", ": server-key.pem"),
-            "holds no certificate; expected PEM",
+            "contains no certificate; expected PEM",
         ),
         (
             TLS.replace(": server.pem", ": damaged.pem"),
-            "holds a damaged certificate; expected PEM",
+            "contains a damaged certificate; expected PEM",
         ),
         (
             TLS.replace(": server.pem", ": ca.pem"),
@@ -145,7 +145,7 @@ fn unusable_certificates_and_keys_are_reported() {
         ),
         (
             format!("{TLS}{}", CLIENTS.replace("ca.pem", "server-key.pem")),
-            "server-key.pem: holds no certificate",
+            "server-key.pem: contains no certificate",
         ),
     ] {
         files.write(&text);

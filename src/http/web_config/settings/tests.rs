@@ -33,8 +33,8 @@ fn tls_section_must_not_be_empty() {
         "\ntls_server_config: {}\n",
         "\ntls_server_config: ~\n",
     ] {
-        let told = error(text);
-        assert!(told.contains("web.yml:2: tls_server_config: holds nothing"), "{told}");
+        let message = error(text);
+        assert!(message.contains("web.yml:2: tls_server_config: is empty"), "{message}");
     }
 }
 
@@ -252,7 +252,7 @@ fn malformed_files_are_rejected() {
         ),
         (
             "a: 1\na: 2\n",
-            "web.yml:2: duplicate key \"a\", which also stands at web.yml:1",
+            "web.yml:2: duplicate key \"a\", already set at web.yml:1",
         ),
         ("a: [\n", "web.yml:2: is not YAML"),
         ("rate_limit:\n  burst: 1\n", "web.yml:1: rate_limit: is not supported"),
