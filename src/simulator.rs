@@ -154,7 +154,7 @@ pub struct Request {
     pub authorized: bool,
     /// Status of the response; 0 if there was none.
     pub status: u16,
-    /// When the response was decided.
+    /// Time at which the response was decided.
     #[serde(skip)]
     pub at: Instant,
 }

@@ -156,7 +156,7 @@ fn attributes() -> Option<NamedTempFile> {
     Some(file)
 }
 
-/// What the pages say of the demo.
+/// Returns the subtitle of the demo's pages.
 fn subtitle(wanted: &args::Simulator) -> String {
     let customers = u64::try_from(wanted.customers).unwrap_or(u64::MAX);
     let customers = counted(customers, "simulated customer", "simulated customers");
@@ -207,8 +207,8 @@ fn environment(
             "true".to_owned(),
         ),
     ];
-    for extra in collector::ALL.iter().filter(|entry| entry.is_optional) {
-        let name = extra.name.to_uppercase();
+    for entry in collector::ALL.iter().filter(|entry| entry.is_optional) {
+        let name = entry.name.to_uppercase();
         environment.push((format!("ELEMENTS_COLLECTORS__{name}__ENABLED"), "true".to_owned()));
     }
     if let Some(file) = attributes.and_then(|file| file.path().to_str()) {
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn subtitle_contains_the_speed_and_the_customers() {
-        let said = |customers, speed| {
+        let subtitle_of = |customers, speed| {
             subtitle(&args::Simulator {
                 listen_address: crate::args::ListenAddress::All(0),
                 customers,
@@ -274,8 +274,10 @@ mod tests {
                 latency: simulator::Latency::None,
             })
         };
-        assert!(said(40, 60.0).starts_with("A demo: 40 simulated customers at 60 times the speed of the real ones."));
-        assert!(said(1, 1.0).starts_with("A demo: 1 simulated customer at the speed of the real ones."));
-        assert!(said(2, 0.5).contains(" at 0.5 times the speed"));
+        assert!(
+            subtitle_of(40, 60.0).starts_with("A demo: 40 simulated customers at 60 times the speed of the real ones.")
+        );
+        assert!(subtitle_of(1, 1.0).starts_with("A demo: 1 simulated customer at the speed of the real ones."));
+        assert!(subtitle_of(2, 0.5).contains(" at 0.5 times the speed"));
     }
 }

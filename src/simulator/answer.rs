@@ -127,7 +127,7 @@ impl Answer {
     }
 
     /// Returns 405 with the allowed methods.
-    pub(crate) fn wrong_verb(allowed: &str) -> Self {
+    pub(crate) fn method_not_allowed(allowed: &str) -> Self {
         Self::error(StatusCode::METHOD_NOT_ALLOWED, "the resource does not know this verb")
             .with_header("allow", allowed)
     }

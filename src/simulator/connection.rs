@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::answer::Call;
 use super::{Handle, faults};
 
-/// How long open connections may take to complete after shutdown begins. Hanging faults never complete, so with them
+/// Maximum time that open connections may take to complete after shutdown begins. Hanging faults never complete, so with them
 /// the shutdown takes about this long.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(300);
 

@@ -41,9 +41,9 @@ pub(super) fn answer(state: &mut State, call: &Call) -> Answer {
             }
             Err(refusal) => refusal,
         },
-        (_, "/" | "/-/healthy" | "/-/world" | "/-/requests") => Answer::wrong_verb("GET"),
-        (_, "/-/advance" | "/-/scopes") => Answer::wrong_verb("POST"),
-        (_, "/-/faults") => Answer::wrong_verb("GET, POST, DELETE"),
+        (_, "/" | "/-/healthy" | "/-/world" | "/-/requests") => Answer::method_not_allowed("GET"),
+        (_, "/-/advance" | "/-/scopes") => Answer::method_not_allowed("POST"),
+        (_, "/-/faults") => Answer::method_not_allowed("GET, POST, DELETE"),
         _ => Answer::not_found("path"),
     }
 }
@@ -106,7 +106,7 @@ Second generation:
   curl -H "Authorization: Bearer $TOKEN" {base}/partner/external/v3/general/customers/{customer}/cloud-backup-m365/overview
   curl -H "Authorization: Bearer $TOKEN" -d '{{}}' {base}/partner/external/v3/general/customers/{customer}/scan-profiles/batch
 
-What the simulator itself offers, without a token:
+Endpoints of the simulator itself, without a token:
 
   curl {base}/-/healthy
   curl {base}/-/world

@@ -105,7 +105,7 @@ pub(crate) struct Growth {
 /// A subscription. Every field is sent as the string that it contains.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[allow(missing_docs, reason = "the fields are the reference's")]
+#[allow(missing_docs, reason = "the fields are named as in the vendor's reference")]
 pub struct Product {
     pub service: String,
     pub subscription_model: String,

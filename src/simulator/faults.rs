@@ -215,7 +215,7 @@ pub(crate) fn pick(faults: &mut [Fault], method: &str, path: &str, dice: &mut Di
 }
 
 impl FaultKind {
-    /// Returns the response under this fault. `right` makes the correct response, if it is needed; its argument says
+    /// Returns the response under this fault. `right` makes the correct response, if it is needed; its argument selects
     /// whether to ignore paging.
     pub(crate) fn spoil(self, right: impl FnOnce(bool) -> Answer) -> (Answer, Delivery) {
         match self {

@@ -144,7 +144,7 @@ impl Registration {
     /// Returns the response to a token request.
     pub(crate) fn token(&mut self, call: &Call, token_url: &str, now: i64) -> Answer {
         if call.method != "POST" {
-            return Answer::wrong_verb("POST");
+            return Answer::method_not_allowed("POST");
         }
         match self.grant(call, token_url, now) {
             Ok(scopes) => self.issue(scopes, now),

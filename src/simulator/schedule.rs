@@ -1,4 +1,4 @@
-//! When the backups of a module run and how they end: a pure function of seed, module and slot.
+//! Times and results of the backups of a module: a pure function of seed, module and slot.
 //!
 //! Slots are counted from the Unix epoch, so a run does not depend on when the world is first advanced.
 
@@ -50,7 +50,7 @@ pub(crate) enum Work {
 pub(crate) struct Schedule {
     pub(crate) phase: i64,
     pub(crate) period: i64,
-    /// How long a run is queued.
+    /// Time for which a run is queued.
     pub(crate) wait: i64,
     pub(crate) duration: i64,
     pub(crate) habit: Habit,
@@ -65,7 +65,7 @@ pub(crate) struct Schedule {
     pub(crate) work: Work,
     /// Size stored by an ordinary run, in hundredths of a gigabyte.
     pub(crate) stores: u64,
-    /// When [`Habit::Broken`] begins to fail.
+    /// Time at which [`Habit::Broken`] begins to fail.
     pub(crate) fails_from: i64,
     /// No slot starts before this time.
     pub(crate) not_before: i64,

@@ -59,7 +59,7 @@ impl Partner {
         }
     }
 
-    async fn ask_token(&self, form: &[(&str, &str)]) -> (StatusCode, Value) {
+    async fn request_token(&self, form: &[(&str, &str)]) -> (StatusCode, Value) {
         let url = format!("{}{TOKEN_PATH}", self.base);
         let response = self.client.post(url).form(form).send().await.unwrap();
         (response.status(), body(response).await)
@@ -72,7 +72,7 @@ impl Partner {
             ("client_secret", "demo-secret"),
             ("scope", scope),
         ];
-        let (status, answer) = self.ask_token(&form).await;
+        let (status, answer) = self.request_token(&form).await;
         assert_eq!(status, 200, "{answer}");
         answer["access_token"].as_str().unwrap().to_owned()
     }

@@ -38,7 +38,7 @@ pub(super) fn answer(view: View<'_>, call: &Call, path: &[&str]) -> Answer {
         _ => return Answer::not_found("resource"),
     };
     if call.method != "GET" {
-        return Answer::wrong_verb("GET");
+        return Answer::method_not_allowed("GET");
     }
     if let Some(refusal) = view.refusal(scope) {
         return refusal;

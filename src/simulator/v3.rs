@@ -31,7 +31,7 @@ pub(super) fn answer(view: View<'_>, call: &Call, path: &[&str]) -> Answer {
         return Answer::not_found("resource");
     };
     if call.method != verb {
-        return Answer::wrong_verb(verb);
+        return Answer::method_not_allowed(verb);
     }
     if let Some(refusal) = view.refusal(scope) {
         return refusal;

@@ -149,7 +149,7 @@ impl Past {
         // Read once, below.
         let attributes = attributes();
         let mut config = config::load(None, slowly(environment(partner, wanted, attributes.as_ref())))?;
-        // Nobody else is kept waiting.
+        // The simulated partner serves only this command, so requests are not limited.
         config.api.requests_per_second = f64::from(u16::MAX);
         config.api.max_concurrency = CONCURRENCY;
         let parts = Parts::new(&config)?;

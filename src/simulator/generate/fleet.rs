@@ -18,7 +18,7 @@ mod services;
 /// Period of the stories: three of this many customers miss their objective.
 const STORIES_EVERY: usize = 75;
 
-/// What happened to a customer. The first twelve customers have one story each.
+/// History of a customer. The first twelve customers have one story each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Story {
     /// Nothing.

@@ -24,7 +24,7 @@ const STUCK_FOR: i64 = 50 * 3600;
 /// Age of the last run of an abandoned scope.
 const DORMANT_FOR: i64 = 300 * 86_400;
 
-/// How long ago a module was disabled.
+/// Time since a module was disabled.
 const DISABLED_FOR: i64 = 90 * 86_400;
 
 const USUAL_MODULES: [u16; 5] = [302, 303, 304, 305, 308];

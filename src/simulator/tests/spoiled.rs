@@ -224,7 +224,7 @@ async fn faults_apply_to_the_token_endpoint() {
     partner
         .handle
         .set_faults(vec![Fault::new("/connect/token", kind).times(1)]);
-    assert_eq!(partner.ask_token(&[]).await.0, 500);
+    assert_eq!(partner.request_token(&[]).await.0, 500);
     partner.token().await;
     let kind = FaultKind::Replace {
         pointer: "/expires_in".to_owned(),
@@ -236,5 +236,5 @@ async fn faults_apply_to_the_token_endpoint() {
         ("client_id", "demo"),
         ("client_secret", "demo-secret"),
     ];
-    assert_eq!(partner.ask_token(&form).await.1["expires_in"], "-1");
+    assert_eq!(partner.request_token(&form).await.1["expires_in"], "-1");
 }

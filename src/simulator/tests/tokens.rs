@@ -56,7 +56,7 @@ async fn token_endpoint_returns_oauth_error_codes() {
     let grant = "client_credentials";
     let long: &str = Box::leak("partner.customers.read.all ".repeat(12).into_boxed_str());
     let refused = async |form: [(&str, &str); 4]| {
-        let (status, answer) = partner.ask_token(&form).await;
+        let (status, answer) = partner.request_token(&form).await;
         assert_eq!(status, 400);
         text(&answer, "error").to_owned()
     };
@@ -77,7 +77,7 @@ async fn token_endpoint_returns_oauth_error_codes() {
     );
     partner.handle.set_secret("rotated".to_owned());
     assert_eq!(refused(form("demo-secret", "", grant)).await, "invalid_client");
-    let (status, answer) = partner.ask_token(&form("rotated", "", grant)).await;
+    let (status, answer) = partner.request_token(&form("rotated", "", grant)).await;
     assert_eq!(status, 200);
     assert_eq!(
         (text(&answer, "scope"), &answer["expires_in"]),
@@ -122,7 +122,7 @@ async fn client_assertions_are_verified() {
         claims[name] = value;
         claims
     };
-    let ask = async |assertion: String| {
+    let request = async |assertion: String| {
         let form = [
             ("grant_type", "client_credentials"),
             ("client_id", "demo"),
@@ -132,12 +132,15 @@ async fn client_assertions_are_verified() {
             ),
             ("client_assertion", assertion.as_str()),
         ];
-        partner.ask_token(&form).await.0.as_u16()
+        partner.request_token(&form).await.0.as_u16()
     };
     let good = sign(header.clone(), claims("1"));
-    assert_eq!(ask(good.clone()).await, 200);
-    assert_eq!(ask(good).await, 400, "a jti seen before");
-    assert_eq!(ask(sign(header.clone(), with("2", "nbf", json!(NOW + 60)))).await, 200);
+    assert_eq!(request(good.clone()).await, 200);
+    assert_eq!(request(good).await, 400, "a jti seen before");
+    assert_eq!(
+        request(sign(header.clone(), with("2", "nbf", json!(NOW + 60)))).await,
+        200
+    );
     for (name, value) in [
         ("nbf", json!(NOW + 61)),
         ("exp", json!(NOW)),
@@ -146,9 +149,16 @@ async fn client_assertions_are_verified() {
         ("sub", json!("other")),
         ("jti", json!(null)),
     ] {
-        assert_eq!(ask(sign(header.clone(), with("3", name, value))).await, 400, "{name}");
+        assert_eq!(
+            request(sign(header.clone(), with("3", name, value))).await,
+            400,
+            "{name}"
+        );
     }
-    assert_eq!(ask(sign(json!({"alg": "RS256", "kid": "00"}), claims("4"))).await, 400);
+    assert_eq!(
+        request(sign(json!({"alg": "RS256", "kid": "00"}), claims("4"))).await,
+        400
+    );
     let forged = sign(header, claims("5")).replace(&URL_SAFE_NO_PAD.encode("{"), "e");
-    assert_eq!(ask(format!("{}A", &forged[..forged.len() - 4])).await, 400);
+    assert_eq!(request(format!("{}A", &forged[..forged.len() - 4])).await, 400);
 }

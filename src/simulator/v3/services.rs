@@ -1,4 +1,4 @@
-//! Services that only some customers pay for, and the reports of jobs.
+//! Services that only some customers have purchased, and job reports.
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ const WORKSPACES: &str = "elements.wm.read.all";
 const BASELINES: &str = "elements.bm.tenant.read.all";
 
 /// The only job type with reports.
-const REPORTED: u16 = 7;
+const REPORTED_JOB_TYPE: u16 = 7;
 
 /// Default rows per page of a job's report.
 const REPORT_PAGE_SIZE: usize = 50;
@@ -22,7 +22,7 @@ const LARGEST_REPORT_PAGE_SIZE: usize = 1000;
 
 /// Returns the response to a request outside `general`; `path` follows `/partner/external/v3`.
 pub(in crate::simulator) fn answer(view: View<'_>, call: &Call, path: &[&str]) -> Answer {
-    let (verb, scope) = match path {
+    let (method, scope) = match path {
         [
             "wm",
             "customers",
@@ -36,17 +36,17 @@ pub(in crate::simulator) fn answer(view: View<'_>, call: &Call, path: &[&str]) -
         ["bm", "tenants", "batch"] => ("POST", BASELINES),
         _ => return Answer::not_found("resource"),
     };
-    if call.method != verb {
-        return Answer::wrong_verb(verb);
+    if call.method != method {
+        return Answer::method_not_allowed(method);
     }
     if let Some(refusal) = view.refusal(scope) {
         return refusal;
     }
-    let answered = match path {
+    let result = match path {
         ["wm", "customers", id, "tenants", tenant, ..] => signs(view, id, tenant),
         _ => baselines(view, call),
     };
-    answered.unwrap_or_else(|refusal| refusal)
+    result.unwrap_or_else(|refusal| refusal)
 }
 
 fn signs(view: View<'_>, id: &str, tenant: &str) -> Result<Answer, Answer> {
@@ -139,7 +139,10 @@ pub(super) fn report(view: View<'_>, call: &Call, customer: &Customer, job: &str
     if size > LARGEST_REPORT_PAGE_SIZE {
         return Err(bad_request("pageSize is at most 1000"));
     }
-    let modules = customer.modules.iter().filter(|module| module.job_type == REPORTED);
+    let modules = customer
+        .modules
+        .iter()
+        .filter(|module| module.job_type == REPORTED_JOB_TYPE);
     let mut runs = modules.flat_map(|module| &module.runs);
     let run = runs.find(|run| run.id == job && run.id != ABSENT);
     let run = run.ok_or_else(|| Answer::not_found("job"))?;

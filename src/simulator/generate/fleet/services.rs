@@ -11,7 +11,7 @@ use crate::simulator::services::{Baseline, Seats, Services};
 /// Index, within each period of the stories, of the customer whose tenant is under attack.
 const ATTACKED: usize = 13;
 
-/// How long ago the settings of some tenants drifted from their baselines.
+/// Time since the settings of some tenants drifted from their baselines.
 const DRIFTED_FOR: u32 = 5 * HOUR;
 
 impl Maker<'_> {

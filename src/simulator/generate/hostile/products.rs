@@ -156,7 +156,7 @@ impl Maker<'_> {
     }
 }
 
-/// Formats a date in one of the four forms seen in responses of the API.
+/// Formats a date in one of the four formats seen in API responses.
 fn date(at: i64, form: u64) -> String {
     let pattern = match form % 4 {
         0 => "%Y-%m-%d",
@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_come_in_four_forms() {
+    fn dates_have_four_formats() {
         let at = 1_758_844_800;
         let forms: Vec<String> = (0..4).map(|form| date(at, form)).collect();
         assert_eq!(
