@@ -6,10 +6,10 @@ fn main() {
     // A packager without a repository sets the revision.
     let revision = std::env::var("BUILD_REVISION")
         .ok()
-        .or_else(|| said_by("git", &["rev-parse", "--short=12", "HEAD"]));
+        .or_else(|| output_of("git", &["rev-parse", "--short=12", "HEAD"]));
     let compiler = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
-    let rustversion =
-        said_by(&compiler, &["--version"]).and_then(|version| version.split_whitespace().nth(1).map(ToOwned::to_owned));
+    let rustversion = output_of(&compiler, &["--version"])
+        .and_then(|version| version.split_whitespace().nth(1).map(ToOwned::to_owned));
     for (name, value) in [("REVISION", revision), ("RUSTVERSION", rustversion)] {
         let value = value.unwrap_or_else(|| "unknown".to_owned());
         println!("cargo:rustc-env=ELEMENTS_EXPORTER_{name}={value}");
@@ -19,8 +19,8 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
 }
 
-fn said_by(program: &str, arguments: &[&str]) -> Option<String> {
+fn output_of(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
-    let said = String::from_utf8(output.stdout).ok()?;
-    (output.status.success() && !said.trim().is_empty()).then(|| said.trim().to_owned())
+    let stdout = String::from_utf8(output.stdout).ok()?;
+    (output.status.success() && !stdout.trim().is_empty()).then(|| stdout.trim().to_owned())
 }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 #[tokio::test(flavor = "multi_thread")]
 async fn backfill_covers_four_weeks_in_order() {
     let directory = tempfile::tempdir().unwrap();
-    let wanted = Backfill {
+    let backfill = Backfill {
         file: directory.path().join("past"),
         instance: "exporter:10027".to_owned(),
     };
@@ -22,11 +22,11 @@ async fn backfill_covers_four_weeks_in_order() {
         hostile: false,
         latency: Latency::None,
     };
-    let written = app::backfill(&simulator, &wanted, CancellationToken::new())
+    let written = app::backfill(&simulator, &backfill, CancellationToken::new())
         .await
         .unwrap();
     assert!(written.is_complete);
-    let text = std::fs::read_to_string(&wanted.file).unwrap();
+    let text = std::fs::read_to_string(&backfill.file).unwrap();
     let lines = text.strip_suffix("# EOF\n").unwrap().lines();
     assert_eq!(u64::try_from(lines.clone().count()).unwrap(), written.samples);
     let of = |name: &str| -> Vec<(f64, i64)> {

@@ -288,7 +288,7 @@ impl Stage {
                 assert!(
                     known,
                     "{}: {:?} is not run by any test. Teach tests/it/docs.rs to run it, or, where no test can, put it into \
-                     NOT_RUN with the reason. Where it is no command, put it into NO_COMMANDS.",
+                     NOT_RUN with the reason. If it is not a command, add it to NO_COMMANDS.",
                     quoted.page, quoted.text
                 );
             }
@@ -427,7 +427,7 @@ async fn commands_in_the_documentation_work() {
         .map(|page| fs::read_to_string(root().join(page)).unwrap())
         .collect::<String>();
     for (beginning, _) in NOT_RUN {
-        assert!(everything.contains(beginning), "no page says {beginning:?}");
+        assert!(everything.contains(beginning), "no page contains {beginning:?}");
     }
 }
 

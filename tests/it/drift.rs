@@ -32,13 +32,13 @@ pub(crate) fn section(path: &str, name: &str, content: &str) {
         .split_once(&begin)
         .unwrap_or_else(|| panic!("{path} has no {begin}"));
     let (_, after) = rest.split_once(&end).unwrap_or_else(|| panic!("{path} has no {end}"));
-    let written = format!("{before}{begin}{}\n{end}{after}", content.trim_end());
+    let expected = format!("{before}{begin}{}\n{end}{after}", content.trim_end());
     if update_expected() {
-        std::fs::write(repository(path), &written).unwrap();
+        std::fs::write(repository(path), &expected).unwrap();
     }
     assert_eq!(
         read(path),
-        written,
+        expected,
         "{path} is out of date; UPDATE_EXPECTED=1 updates it"
     );
 }
@@ -205,7 +205,7 @@ fn commented_keys(yaml: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn example_configuration_has_exactly_the_keys() {
+fn example_configuration_has_all_keys_and_no_others() {
     let example = commented_keys(&read("deploy/config/elements.yml"));
     let keys: BTreeSet<String> = config::KEYS.iter().map(|key| key.path.to_owned()).collect();
     assert_eq!(example, keys);
@@ -225,11 +225,11 @@ async fn exposition_matches_the_catalogue() {
         (run.id, run.name, run.status, run.failed) = ("EIB1".to_owned(), "Board".to_owned(), 4, 1);
         run.end = run.end.or(Some(1_760_000_000));
     });
-    let extras = elements_exporter::collector::ALL
+    let optional = elements_exporter::collector::ALL
         .iter()
         .filter(|entry| entry.is_optional);
-    let extras = extras.map(|entry| format!("ELEMENTS_COLLECTORS__{}__ENABLED", entry.name.to_uppercase()));
-    let extras: Vec<String> = extras.collect();
+    let optional = optional.map(|entry| format!("ELEMENTS_COLLECTORS__{}__ENABLED", entry.name.to_uppercase()));
+    let optional: Vec<String> = optional.collect();
     let directory = tempfile::tempdir().unwrap();
     let attributes = directory.path().join("customers.csv");
     std::fs::write(&attributes, "customer,tier,region,team\n*,gold,emea,North\n").unwrap();
@@ -243,7 +243,7 @@ async fn exposition_matches_the_catalogue() {
         ("ELEMENTS_AUTH__CLIENT_SECRET_EXPIRES", "2030-01-01"),
         ("ELEMENTS_METRICS__OWNER_EMAIL", "true"),
     ];
-    settings.extend(extras.iter().map(|switch| (switch.as_str(), "true")));
+    settings.extend(optional.iter().map(|switch| (switch.as_str(), "true")));
     let (text, _) = polled_once(&crate::harness::config(&partner.base, &settings)).await;
     let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let exposed: BTreeSet<&str> = families.filter_map(|line| line.split(' ').next()).collect();

@@ -42,8 +42,8 @@ const REQUESTS_ADD_UP: &str = r"(() => {
 })()";
 
 /// Counts the requests of the page, and lets a test shorten its timeout.
-const WATCH: &str = "{ const ask = window.fetch; window.requested = 0; \
-                     window.fetch = (...what) => { window.requested += 1; return ask(...what); }; \
+const WATCH: &str = "{ const original = window.fetch; window.requested = 0; \
+                     window.fetch = (...what) => { window.requested += 1; return original(...what); }; \
                      const after = AbortSignal.timeout.bind(AbortSignal); \
                      AbortSignal.timeout = (ms) => after(Math.min(ms, window.patience ?? ms)); }";
 
@@ -203,11 +203,11 @@ async fn front_page_starts_with_customers_and_refreshes() {
 }
 
 /// Returns the page once it contains a text.
-async fn page_that_says(base: &str, settings: &[(&str, &str)], wanted: &str) -> String {
+async fn page_that_contains(base: &str, settings: &[(&str, &str)], expected: &str) -> String {
     let exporter = Program::start(base, &[], settings).await;
-    eventually(wanted, || async {
+    eventually(expected, || async {
         let page = exporter.get("/").await.text().await.unwrap();
-        Some(page).filter(|page| page.contains(wanted))
+        Some(page).filter(|page| page.contains(expected))
     })
     .await
 }
@@ -216,28 +216,28 @@ async fn page_that_says(base: &str, settings: &[(&str, &str)], wanted: &str) -> 
 async fn page_shows_no_state_that_is_not_collected() {
     let partner = partner(5).await;
     let off = [("ELEMENTS_COLLECTORS__JOBS__ENABLED", "false")];
-    let page = page_that_says(&partner.base, &off, "Unknown 5").await;
+    let page = page_that_contains(&partner.base, &off, "Unknown 5").await;
     assert!(page.contains("Backup status is not collected."));
     assert!(page.contains("jobs: disabled"), "the reason is displayed");
     assert!(page.contains("Overdue unknown") && page.contains("Failing unknown") && page.contains("OK 0"));
 
     let nobody = [("ELEMENTS_CUSTOMERS__INCLUDE", "Nobody of that name")];
-    let page = page_that_says(&partner.base, &nobody, "No customers match.").await;
+    let page = page_that_contains(&partner.base, &nobody, "No customers match.").await;
     assert!(!page.contains("Data is up to date"));
 
     let wrong = [("ELEMENTS_AUTH__CLIENT_SECRET", "not-the-secret")];
-    page_that_says(&partner.base, &wrong, "No API token. No data yet.").await;
+    page_that_contains(&partner.base, &wrong, "No API token. No data yet.").await;
 
     let jobs = Fault::new("*jobs*", FaultKind::Status { code: 500, body: None });
     partner.handle.set_faults(vec![jobs]);
-    let page = page_that_says(&partner.base, &[], "Most data is out of date").await;
+    let page = page_that_contains(&partner.base, &[], "Most data is out of date").await;
     assert!(
         page.contains("Overdue unknown") && !page.contains("customers failed"),
         "{page}"
     );
-    page_that_says(&partner.base, &[], "jobs: 5 failed polls.").await;
+    page_that_contains(&partner.base, &[], "jobs: 5 failed polls.").await;
     // A cycle without a success has no newest one, but a duration.
-    page_that_says(&partner.base, &[], "<small>cycle ").await;
+    page_that_contains(&partner.base, &[], "<small>cycle ").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -39,9 +39,9 @@ struct Reloading {
 /// Differences of a configuration from the first one: whole sections, except for `api`, `auth` and `collectors`, whose
 /// keys are replaced one by one.
 #[derive(Clone)]
-struct Wanted(BTreeMap<&'static str, String>);
+struct ConfigText(BTreeMap<&'static str, String>);
 
-impl Wanted {
+impl ConfigText {
     fn first() -> Self {
         Self(BTreeMap::from([
             ("requests_per_second", "1000".to_owned()),
@@ -94,16 +94,16 @@ impl Wanted {
 }
 
 impl Reloading {
-    async fn start(wanted: &Wanted) -> Self {
-        Self::start_with(wanted, "--web.enable-lifecycle").await
+    async fn start(config: &ConfigText) -> Self {
+        Self::start_with(config, "--web.enable-lifecycle").await
     }
 
-    async fn start_with(wanted: &Wanted, flag: &str) -> Self {
+    async fn start_with(config: &ConfigText, flag: &str) -> Self {
         let started_with = flag;
         let partner = start(still(4)).await;
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("elements.yml");
-        std::fs::write(&file, wanted.yaml(&partner.base)).unwrap();
+        std::fs::write(&file, config.yaml(&partner.base)).unwrap();
         let flag = format!("--config.file={}", file.display());
         let program = Program::start_with(Vec::new(), &["--web.listen-address=127.0.0.1:0", &flag, started_with]).await;
         Self {
@@ -115,12 +115,12 @@ impl Reloading {
     }
 
     /// Reloads a configuration, and returns once it is active.
-    async fn reload(&self, wanted: &Wanted, by: By) {
+    async fn reload(&self, config: &ConfigText, by: By) {
         let loaded = |text: &str| value(text, RELOADED_AT).unwrap();
         let before = loaded(&self.program.metrics().await);
         self.partner.handle.clear_requests();
-        std::fs::write(&self.file, wanted.yaml(&self.partner.base)).unwrap();
-        self.ask(by, 200).await;
+        std::fs::write(&self.file, config.yaml(&self.partner.base)).unwrap();
+        self.request_reload(by, 200).await;
         let text = self.program.until("it is loaded", |text| loaded(text) > before).await;
         assert_eq!(value(&text, RELOADED), Some(1.0));
     }
@@ -129,7 +129,7 @@ impl Reloading {
     async fn refuse(&self, text: &str, by: By) -> (Option<String>, String) {
         std::fs::write(&self.file, text).unwrap();
         let before = self.program.stderr().len();
-        let answer = self.ask(by, 500).await;
+        let answer = self.request_reload(by, 500).await;
         self.program
             .until("it is rejected", |text| value(text, RELOADED) == Some(0.0))
             .await;
@@ -145,7 +145,7 @@ impl Reloading {
     }
 
     /// Triggers a reload. Returns the response, if any.
-    async fn ask(&self, by: By, status: u16) -> Option<String> {
+    async fn request_reload(&self, by: By, status: u16) -> Option<String> {
         match by {
             By::Signal => {
                 self.program.signal("HUP");
@@ -283,14 +283,14 @@ fn in_force(text: &str) -> BTreeSet<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn invalid_file_changes_nothing_and_is_reported() {
-    let wanted = Wanted::first().with("jobs", "1s").with("rpo", "{default: 3h}");
-    let exporter = Reloading::start(&wanted).await;
+    let config = ConfigText::first().with("jobs", "1s").with("rpo", "{default: 3h}");
+    let exporter = Reloading::start(&config).await;
     let program = &exporter.program;
     let text = until_all_is_fresh(program).await;
     let before = in_force(&text);
     assert!(before.iter().any(|line| line.ends_with(" 10800")), "{before:?}");
     let base = &exporter.partner.base;
-    let yaml = |key, value: &str| wanted.with(key, value).yaml(base);
+    let yaml = |key, value: &str| config.with(key, value).yaml(base);
     // The invalid file, and the expected message.
     let cases = [
         (yaml("rpo", "{default: soon}"), "rpo.default", "soon"),
@@ -334,11 +334,11 @@ async fn invalid_file_changes_nothing_and_is_reported() {
     }
     // The same applies to a missing file.
     std::fs::remove_file(&exporter.file).unwrap();
-    let answer = exporter.ask(By::Post, 500).await.unwrap();
+    let answer = exporter.request_reload(By::Post, 500).await.unwrap();
     assert!(answer.contains("elements.yml"), "{answer}");
     assert_eq!(in_force(&program.metrics().await), before);
     // A valid file is loaded again.
-    exporter.reload(&wanted.with("rpo", "{default: 4h}"), By::Signal).await;
+    exporter.reload(&config.with("rpo", "{default: 4h}"), By::Signal).await;
     program
         .until("the new objective", |text| {
             text.contains("} 14400\n") && !text.contains("} 10800\n")
@@ -349,7 +349,7 @@ async fn invalid_file_changes_nothing_and_is_reported() {
 #[tokio::test(flavor = "multi_thread")]
 async fn series_limit_and_job_filter_are_reloaded() {
     const DROPPED: &str = "elements_exporter_series_dropped_total";
-    let first = Wanted::first().with("jobs", "1s");
+    let first = ConfigText::first().with("jobs", "1s");
     let exporter = Reloading::start(&first).await;
     let (program, handle) = (&exporter.program, &exporter.partner.handle);
     let ids: Vec<String> =
@@ -415,7 +415,7 @@ async fn series_limit_and_job_filter_are_reloaded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_settings_are_reloaded_without_losing_a_series() {
     const OBJECTIVE: &str = "elements_job_rpo_seconds{";
-    let first = Wanted::first();
+    let first = ConfigText::first();
     let exporter = Reloading::start(&first).await;
     let (program, handle) = (&exporter.program, &exporter.partner.handle);
     // Names in the syntax of single quotes.
@@ -433,11 +433,11 @@ async fn all_settings_are_reloaded_without_losing_a_series() {
     let scraper = scrape_on(format!("{}/metrics", program.base), kept, stop.clone());
 
     // Intervals. A shorter interval applies immediately.
-    let wanted = first.with("jobs", "1s");
-    exporter.reload(&wanted, By::Signal).await;
+    let config = first.with("jobs", "1s");
+    exporter.reload(&config, By::Signal).await;
     exporter.until_requested(JOBS, 3 * ids.len()).await;
-    let wanted = wanted.with("protected", "1h");
-    exporter.reload(&wanted, By::Post).await;
+    let config = config.with("protected", "1h");
+    exporter.reload(&config, By::Post).await;
     exporter.until_requested(JOBS, 5 * ids.len()).await;
     let late = exporter.request_count(PROTECTED);
     assert!(late <= 2 * ids.len(), "{late} after they were to come once an hour");
@@ -445,7 +445,7 @@ async fn all_settings_are_reloaded_without_losing_a_series() {
     // Customers, excluded by id and by name, and included again.
     let has_series_of = |text: &str, ids: &[&str]| !series_of(text, ids).is_empty();
     let filter = format!("{{exclude: ['{}', '{}']}}", ids[3], customers[2].1);
-    exporter.reload(&wanted.with("customers", &filter), By::Signal).await;
+    exporter.reload(&config.with("customers", &filter), By::Signal).await;
     program
         .until("two are left out", |text| !has_series_of(text, &ids[2..]))
         .await;
@@ -457,12 +457,12 @@ async fn all_settings_are_reloaded_without_losing_a_series() {
     let of_others = |request: &&Request| ids[2..].iter().any(|id| request.path.contains(id));
     assert_eq!(requests.iter().find(of_others), None, "they are not requested");
     let filter = format!("{{include: ['{}', '{}', '{}']}}", ids[0], customers[1].1, ids[2]);
-    exporter.reload(&wanted.with("customers", &filter), By::Post).await;
+    exporter.reload(&config.with("customers", &filter), By::Post).await;
     let text = program
         .until("the third is included again", |text| fresh(text, "jobs") == Some(3.0))
         .await;
     assert!(!has_series_of(&text, &ids[3..]) && has_series_of(&text, &ids[2..3]));
-    exporter.reload(&wanted, By::Signal).await;
+    exporter.reload(&config, By::Signal).await;
     program
         .until("all are included again", |text| fresh(text, "jobs") == Some(4.0))
         .await;
@@ -478,8 +478,8 @@ async fn all_settings_are_reloaded_without_losing_a_series() {
     };
     let only = |seconds: &str| BTreeSet::from([seconds.to_owned()]);
     let rpo = format!("{{default: 12h, overrides: [{{customer: '{}', rpo: 1h}}]}}", ids[1]);
-    let wanted = wanted.with("rpo", &rpo);
-    exporter.reload(&wanted, By::Post).await;
+    let config = config.with("rpo", &rpo);
+    exporter.reload(&config, By::Post).await;
     program
         .until("the objectives are new", |text| {
             objectives(text, ids[0]) == only("43200") && objectives(text, ids[1]) == only("3600")
@@ -488,8 +488,8 @@ async fn all_settings_are_reloaded_without_losing_a_series() {
 
     // Credentials.
     handle.set_secret("another-secret".to_owned());
-    let wanted = wanted.with("client_secret", "another-secret");
-    exporter.reload(&wanted, By::Signal).await;
+    let config = config.with("client_secret", "another-secret");
+    exporter.reload(&config, By::Signal).await;
     eventually("a token for the new secret", || async {
         let requests = handle.requests();
         let with_new = |request: &Request| request.body.contains("another-secret") && request.authorized;
@@ -511,7 +511,7 @@ async fn all_settings_are_reloaded_without_losing_a_series() {
 
     // Limits: request rate and concurrency.
     exporter
-        .reload(&wanted.with("requests_per_second", "3"), By::Post)
+        .reload(&config.with("requests_per_second", "3"), By::Post)
         .await;
     program
         .until("the rate", |text| {
@@ -529,7 +529,7 @@ async fn all_settings_are_reloaded_without_losing_a_series() {
     assert!(took >= Duration::from_secs(2), "{took:?}");
     let delay = Duration::from_millis(200);
     handle.set_faults(vec![Fault::new("*", FaultKind::Delay { ms: 200 })]);
-    exporter.reload(&wanted, By::Signal).await;
+    exporter.reload(&config, By::Signal).await;
     eventually("several at once", || async {
         let pauses = pauses(&handle.requests());
         pauses
@@ -538,7 +538,7 @@ async fn all_settings_are_reloaded_without_losing_a_series() {
             .then_some(())
     })
     .await;
-    exporter.reload(&wanted.with("max_concurrency", "1"), By::Post).await;
+    exporter.reload(&config.with("max_concurrency", "1"), By::Post).await;
     eventually("one at a time", || async {
         let pauses = pauses(&handle.requests());
         let newest = pauses.iter().rev().take(8);
@@ -546,14 +546,14 @@ async fn all_settings_are_reloaded_without_losing_a_series() {
     })
     .await;
     handle.clear_faults();
-    exporter.reload(&wanted, By::Signal).await;
+    exporter.reload(&config, By::Signal).await;
 
     // Reloads of an invalid file do not affect scrapes either.
     for by in [By::Post, By::Signal] {
         exporter
-            .refuse(&wanted.with("rpo", "{default: soon}").yaml(&exporter.partner.base), by)
+            .refuse(&config.with("rpo", "{default: soon}").yaml(&exporter.partner.base), by)
             .await;
-        exporter.reload(&wanted, By::Post).await;
+        exporter.reload(&config, By::Post).await;
     }
 
     stop.cancel();
@@ -572,7 +572,7 @@ async fn all_settings_are_reloaded_without_losing_a_series() {
 
 #[tokio::test]
 async fn excluded_metrics_return_with_a_reload_without_a_poll() {
-    let first = Wanted::first();
+    let first = ConfigText::first();
     let exporter = Reloading::start(&first).await;
     let program = &exporter.program;
     let before = until_all_is_fresh(program).await;
@@ -612,8 +612,8 @@ async fn excluded_metrics_return_with_a_reload_without_a_poll() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn changed_file_is_reloaded_automatically() {
-    let wanted = Wanted::first();
-    let exporter = Reloading::start_with(&wanted, "--config.auto-reload").await;
+    let config = ConfigText::first();
+    let exporter = Reloading::start_with(&config, "--config.auto-reload").await;
     let program = &exporter.program;
     let objective = |seconds: &'static str| {
         move |text: &str| {
@@ -628,16 +628,16 @@ async fn changed_file_is_reloaded_automatically() {
     program.until("the first objective", objective("93600")).await;
 
     // As in a Kubernetes volume: the new file replaces the old one atomically, under the same name.
-    let changed = |wanted: &Wanted| {
+    let changed = |config: &ConfigText| {
         let new = exporter.file.with_extension("new");
-        std::fs::write(&new, wanted.yaml(&exporter.partner.base)).unwrap();
+        std::fs::write(&new, config.yaml(&exporter.partner.base)).unwrap();
         std::fs::rename(new, &exporter.file).unwrap();
     };
-    changed(&wanted.with("rpo", "{default: 3h}"));
+    changed(&config.with("rpo", "{default: 3h}"));
     program.until("the new objective", objective("10800")).await;
 
     // An invalid file changes nothing, and is reported once.
-    changed(&wanted.with("rpo", "{default: soon}"));
+    changed(&config.with("rpo", "{default: soon}"));
     let text = program
         .until("it is rejected", |text| value(text, RELOADED) == Some(0.0))
         .await;
@@ -651,7 +651,7 @@ async fn changed_file_is_reloaded_automatically() {
     exporter.until_requested(LIST, 6).await;
     assert_eq!(failures(), 1, "{}", program.stderr());
 
-    changed(&wanted.with("rpo", "{default: 4h}"));
+    changed(&config.with("rpo", "{default: 4h}"));
     let text = program.until("a valid file is loaded", objective("14400")).await;
     assert_eq!(value(&text, RELOADED), Some(1.0));
     assert_eq!(failures(), 1);
@@ -661,10 +661,10 @@ const UNMATCHED: &str = "elements_exporter_config_unmatched_patterns";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unmatched_patterns_are_reported_at_start_reload_and_loss() {
-    let wanted = Wanted::first()
+    let config = ConfigText::first()
         .with("jobs", "1s")
         .with("customers", "{exclude: [No Such Customer]}");
-    let exporter = Reloading::start(&wanted).await;
+    let exporter = Reloading::start(&config).await;
     let names: Vec<String> = exporter.partner.handle.with_world(|world| {
         let customers = world.customers.iter();
         customers.map(|customer| customer.organization.clone()).collect()
@@ -692,7 +692,7 @@ async fn unmatched_patterns_are_reported_at_start_reload_and_loss() {
     let overrides = format!(
         "{{overrides: [{{customer: {last:?}, rpo: 1h}}, {{module: Exchange Onlin, rpo: 1h}}, {{module: Exchange*, rpo: 2h}}]}}"
     );
-    let reloaded = wanted
+    let reloaded = config
         .with("customers", &format!("{{exclude: [{mistyped:?}]}}"))
         .with("rpo", &overrides);
     exporter.reload(&reloaded, By::Post).await;

@@ -63,8 +63,8 @@ async fn exporter(partner: &Partner, version: &str, arguments: &[&str], more: &[
 /// The lines of the log about runs, once there is one about this run.
 async fn logged(program: &Program, id: &str) -> Vec<String> {
     eventually(&format!("{id} is logged"), || async {
-        let said = program.stderr();
-        let lines: Vec<_> = said
+        let stderr = program.stderr();
+        let lines: Vec<_> = stderr
             .lines()
             .filter(|line| line.contains(MESSAGE))
             .map(ToOwned::to_owned)
@@ -102,7 +102,7 @@ async fn each_run_is_logged_once_over_restarts_and_a_crash() {
         }
         assert_eq!(program.terminate().await.code, Some(0));
 
-        // While it is down. Then it crashes as soon as it has said so.
+        // While it is down. Then it crashes as soon as it has logged that.
         add_run(&partner, "EIB-second");
         let program = exporter(&partner, version, &[], &with_state).await;
         let lines = logged(&program, "EIB-second").await;
@@ -177,8 +177,10 @@ async fn json_has_the_counts_as_numbers() {
     let arguments = ["--web.listen-address=127.0.0.1:0", "--log.format=json"];
     let mut program = Program::spawn(quick(&partner.base, &settings), &arguments);
     let address = eventually("the program listens", || async {
-        let said = program.stderr();
-        let mut events = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let stderr = program.stderr();
+        let mut events = stderr
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
         events.find_map(|event| event["address"].as_str().map(ToOwned::to_owned))
     })
     .await;
@@ -194,7 +196,7 @@ async fn json_has_the_counts_as_numbers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn runs_are_logged_without_a_state_file_and_not_unasked() {
+async fn runs_are_logged_without_a_state_file_only_if_enabled() {
     let partner = partner().await;
     let program = exporter(&partner, "v3", &[], &[]).await;
     let silent = exporter(&partner, "v3", &[], &[("ELEMENTS_EVENTS__RUNS", "false")]).await;

@@ -1,4 +1,4 @@
-//! The tables of the scaling guide match the code, and a cycle costs as much as they say.
+//! The tables of the scaling guide match the code, and a cycle costs as much as they state.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -115,7 +115,7 @@ fn grouped(count: usize) -> String {
     }
 }
 
-fn extras() -> String {
+fn optional_collectors() -> String {
     let mut text =
         String::from("| collector | requests | default interval | requests an hour, default |\n|---|---|---|---|\n");
     for (name, cost) in extra_costs(1) {
@@ -133,7 +133,7 @@ fn extras() -> String {
 #[test]
 fn scaling_tables_match_the_code() {
     section("docs/scaling.md", "prices", &prices());
-    section("docs/scaling.md", "extras", &extras());
+    section("docs/scaling.md", "optional", &optional_collectors());
     section("docs/scaling.md", "examples", &examples());
 }
 

@@ -87,31 +87,31 @@ async fn curl_is_admitted_only_with_all_credentials() {
     let ca = ca.to_str().unwrap();
     let right = format!("alice:{PASSWORD}");
     let url = guarded.url("https", "/metrics");
-    let ask = |arguments: &[&str]| {
+    let curl = |arguments: &[&str]| {
         let output = tokio::task::block_in_place(|| curl(&[&["--write-out", "\n%{http_code}"], arguments].concat()));
         let printed = String::from_utf8(output.stdout).unwrap();
         let (body, code) = printed.rsplit_once('\n').unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
         (code.parse::<u16>().unwrap(), body.to_owned(), error)
     };
-    let (code, body, error) = ask(&["--cacert", ca, "--user", &right, &url]);
+    let (code, body, error) = curl(&["--cacert", ca, "--user", &right, &url]);
     assert_eq!(code, 200, "{error}");
     assert!(body.contains("\nelements_up 0\n"), "{body}");
-    let (code, body, _) = ask(&["--compressed", "--cacert", ca, "--user", &right, &url]);
+    let (code, body, _) = curl(&["--compressed", "--cacert", ca, "--user", &right, &url]);
     assert!(code == 200 && body.contains("\nelements_up 0\n"), "{body}");
     for user in [&["--user", "alice:wrong"][..], &["--user", "bob:wrong"], &[]] {
-        let (code, body, _) = ask(&[&["--cacert", ca], user, &[&url]].concat());
+        let (code, body, _) = curl(&[&["--cacert", ca], user, &[&url]].concat());
         assert_eq!((code, body.as_str()), (401, "Unauthorized\n"), "{user:?}");
     }
     // An unknown authority is rejected.
-    let (code, _, error) = ask(&["--user", &right, &url]);
+    let (code, _, error) = curl(&["--user", &right, &url]);
     assert_eq!(code, 0, "{error}");
-    let (code, body, _) = ask(&["--user", &right, &guarded.url("http", "/metrics")]);
+    let (code, body, _) = curl(&["--user", &right, &guarded.url("http", "/metrics")]);
     assert_eq!(code, 400, "{body}");
     assert!(!body.contains("elements_"), "{body}");
 
     let url = strict.url("https", "/metrics");
-    let (code, _, error) = ask(&["--cacert", ca, "--user", &right, &url]);
+    let (code, _, error) = curl(&["--cacert", ca, "--user", &right, &url]);
     assert_eq!(code, 0, "{error}");
     for (name, expected) in [("scraper", 200), ("stranger", 0)] {
         let (certificate, key) = (fixture(&format!("{name}.pem")), fixture(&format!("{name}-key.pem")));
@@ -123,7 +123,7 @@ async fn curl_is_admitted_only_with_all_credentials() {
             "--cacert",
             ca,
         ];
-        let (code, _, error) = ask(&[&certified[..], &["--user", &right, &url]].concat());
+        let (code, _, error) = curl(&[&certified[..], &["--user", &right, &url]].concat());
         assert_eq!(code, expected, "{name}: {error}");
     }
 }

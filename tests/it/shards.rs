@@ -24,7 +24,7 @@ fn customers(text: &str) -> BTreeSet<String> {
     ids.map(ToOwned::to_owned).collect()
 }
 
-async fn all_asked(exporter: &Program) -> String {
+async fn all_polled(exporter: &Program) -> String {
     exporter
         .until("all customers were polled", |text| {
             let pending = samples(text, "elements_exporter_customers{");
@@ -40,8 +40,8 @@ async fn two_discovered_shards_have_every_customer_once() {
     let first = Program::start(&partner.base, &["--shard=0/2"], &[]).await;
     let second = Program::start(&partner.base, &["--shard=1/2"], &[]).await;
     let (of_first, of_second) = (
-        customers(&all_asked(&first).await),
-        customers(&all_asked(&second).await),
+        customers(&all_polled(&first).await),
+        customers(&all_polled(&second).await),
     );
     assert!(of_first.is_disjoint(&of_second));
     let all_ids: BTreeSet<String> = of_first.union(&of_second).cloned().collect();
@@ -92,7 +92,7 @@ async fn two_discovered_shards_have_every_customer_once() {
 async fn shares_of_a_scrape_add_up_to_the_whole() {
     let partner = start(still(CUSTOMERS)).await;
     let exporter = Program::start(&partner.base, &[], &[]).await;
-    all_asked(&exporter).await;
+    all_polled(&exporter).await;
     let shares: Vec<String> = (0..4).map(|share| format!("shard={share}/4")).collect();
     let (whole, together) = compared(&exporter, "", &shares).await;
     assert_eq!(together, whole);
@@ -147,7 +147,7 @@ async fn compared(exporter: &Program, whole: &str, parts: &[String]) -> (Vec<Str
 async fn filtered_scrapes_contain_each_series_once() {
     let partner = start(still(CUSTOMERS)).await;
     let exporter = Program::start(&partner.base, &[], &[]).await;
-    let whole = all_asked(&exporter).await;
+    let whole = all_polled(&exporter).await;
     for collectors in [
         "collector=licenses",
         "collector=customers&collector=jobs",
@@ -194,8 +194,8 @@ async fn discovered_targets_can_be_scraped() {
     let groups = eventually("customers are known with their names", || async {
         let groups = json(&exporter, "/elements/sd").await;
         let listed = groups.as_array()?;
-        let is_told = |group: &Value| group["labels"]["__meta_elements_country"] != "";
-        (listed.len() == 3 && listed.iter().all(is_told)).then_some(groups)
+        let has_country = |group: &Value| group["labels"]["__meta_elements_country"] != "";
+        (listed.len() == 3 && listed.iter().all(has_country)).then_some(groups)
     })
     .await;
     for group in groups.as_array().unwrap() {

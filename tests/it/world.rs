@@ -28,7 +28,7 @@ fn blanked(line: &str, label: &str) -> String {
 /// name of a module that is not in the reference.
 fn common(text: &str, by_tenant: &[String]) -> Vec<String> {
     let without_names = |line: &str| blanked(&blanked(line, "management_mode"), "tenant_name");
-    let told_by_both = |line: &&str| {
+    let in_both_generations = |line: &&str| {
         let by_one = ["change=\"removed\"", "module=\"Loop Backup\"", "module=\"unknown_399\""];
         let is_by_tenant =
             line.starts_with("elements_protected_") && by_tenant.iter().any(|id| line.contains(id.as_str()));
@@ -36,7 +36,7 @@ fn common(text: &str, by_tenant: &[String]) -> Vec<String> {
         !is_by_tenant && !has_no_tenant && !by_one.iter().any(|part| line.contains(part))
     };
     let text = about_customers(text);
-    let mut lines: Vec<String> = text.lines().filter(told_by_both).map(without_names).collect();
+    let mut lines: Vec<String> = text.lines().filter(in_both_generations).map(without_names).collect();
     lines.sort();
     lines
 }

@@ -13,7 +13,7 @@ use crate::harness::servers::{Server, backfill};
 /// Seconds between samples.
 const STEP: i64 = 30;
 
-/// How long a situation lasts before it is evaluated: twice the look-back of panels.
+/// Time that a situation lasts before it is evaluated: twice the look-back of panels.
 const LASTS: i64 = 600;
 
 /// Time between two situations, after which nothing of the previous one is visible.
@@ -417,9 +417,9 @@ fn tiles_are_filtered_by_module_or_say_that_they_are_not() {
         .filter(|(_, narrowed, panel)| *narrowed && panel["type"] == "stat")
         .filter(|(_, _, panel)| {
             let narrows = |target: &Value| text(&target["expr"]).contains("$module");
-            let says = text(&panel["description"]).contains("Not narrowed by");
+            let is_documented = text(&panel["description"]).contains("Not narrowed by");
             let of_all = text(&panel["title"]).contains("all customers");
-            !list(&panel["targets"]).all(narrows) && !says && !of_all
+            !list(&panel["targets"]).all(narrows) && !is_documented && !of_all
         })
         .map(|(place, ..)| place)
         .collect();

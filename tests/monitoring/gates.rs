@@ -233,7 +233,7 @@ fn alerts_and_runbooks_belong_together() {
             ("what customers notice", &["**Customers**"]),
         ] {
             if !words.iter().any(|word| body.contains(word)) {
-                problems.push(format!("{heading} does not say {what}"));
+                problems.push(format!("{heading} does not describe {what}"));
             }
         }
     }
@@ -412,7 +412,7 @@ fn links(dashboard: &Dashboard) -> Vec<String> {
         problems.extend(links.iter().filter_map(|url| dead_link(url)));
         for url in &links {
             let missing = field.captures_iter(url).filter(|found| !columns.contains(&found[1]));
-            problems.extend(missing.map(|found| format!("{title}: a link reads {}, which is no column", &found[1])));
+            problems.extend(missing.map(|found| format!("{title}: a link reads {}, which is not a column", &found[1])));
         }
         let leads = links
             .iter()

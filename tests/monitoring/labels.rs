@@ -106,7 +106,7 @@ impl Known {
     fn selector(&self, selector: &VectorSelector) -> Result<Names, String> {
         let name = selector.name.as_deref().ok_or("a selector without a metric")?;
         let labels = self.metric(name)?;
-        must_be_among(matched(&selector.matchers), labels, name)?;
+        must_be_in(matched(&selector.matchers), labels, name)?;
         Ok(labels.clone())
     }
 
@@ -118,7 +118,7 @@ impl Known {
         let kept = match &aggregate.modifier {
             Some(LabelModifier::Include(by)) => {
                 let by = names(&by.labels);
-                must_be_among(by.clone(), &inner, "the aggregated expression")?;
+                must_be_in(by.clone(), &inner, "the aggregated expression")?;
                 by
             }
             Some(LabelModifier::Exclude(without)) => &inner - &names(&without.labels),
@@ -141,8 +141,8 @@ impl Known {
         };
         let matching = modifier.matching.as_ref();
         if let Some(on) = matching {
-            must_be_among(names(&on.labels().labels), &left, "the left side")?;
-            must_be_among(names(&on.labels().labels), &right, "the right side")?;
+            must_be_in(names(&on.labels().labels), &left, "the left side")?;
+            must_be_in(names(&on.labels().labels), &right, "the right side")?;
         }
         let op = binary.op.id();
         if op == T_LOR {
@@ -157,11 +157,11 @@ impl Known {
         }
         match (&modifier.card, matching) {
             (VectorMatchCardinality::ManyToOne(group), _) => {
-                must_be_among(names(&group.labels), &right, "the right side")?;
+                must_be_in(names(&group.labels), &right, "the right side")?;
                 Ok(&left | &names(&group.labels))
             }
             (VectorMatchCardinality::OneToMany(group), _) => {
-                must_be_among(names(&group.labels), &left, "the left side")?;
+                must_be_in(names(&group.labels), &left, "the left side")?;
                 Ok(&right | &names(&group.labels))
             }
             (_, Some(LabelModifier::Include(on))) => Ok(names(&on.labels)),
@@ -197,8 +197,8 @@ fn matched(matchers: &Matchers) -> Names {
     names(matchers.matchers.iter().map(|matcher| &matcher.name))
 }
 
-fn must_be_among(wanted: Names, there: &Names, what: &str) -> Result<(), String> {
-    let missing = &wanted - there;
+fn must_be_in(expected: Names, there: &Names, what: &str) -> Result<(), String> {
+    let missing = &expected - there;
     if missing.is_empty() {
         return Ok(());
     }

@@ -69,7 +69,7 @@ fn exclusions() -> Vec<Exclusion> {
     let rules = file["exclusions"].as_hash().unwrap();
     let rules = rules.iter().map(|(rule, about)| {
         let rule = rule.as_str().unwrap().to_owned();
-        assert!(RULES.contains(&rule.as_str()), "{rule} is no rule of the linter");
+        assert!(RULES.contains(&rule.as_str()), "{rule} is not a rule of the linter");
         assert!(
             about["reason"].as_str().is_some_and(|reason| reason.len() > 20),
             "{rule}: no reason"

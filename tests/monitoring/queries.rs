@@ -95,13 +95,13 @@ async fn partner() -> Partner {
 
 /// Returns the part of an exposition about some customers, and about none in particular.
 fn only<'a>(exposition: &'a str, customers: &[String]) -> String {
-    let wanted = |line: &&'a str| match line.split_once("customer_id=\"") {
+    let is_selected = |line: &&'a str| match line.split_once("customer_id=\"") {
         Some((_, rest)) => rest.starts_with('"') || customers.iter().any(|id| rest.starts_with(id)),
         None => true,
     };
     exposition
         .lines()
-        .filter(wanted)
+        .filter(is_selected)
         .fold(String::new(), |text, line| text + line + "\n")
 }
 
@@ -290,7 +290,9 @@ async fn check_query(prometheus: &Server, query: &Query, values: &Values, began:
     if data["resultType"] == "scalar" || series.is_empty() {
         return match says_why_it_may_be_empty(&query.description) {
             true => Ok(None),
-            false => Err(format!("no data, and the description does not say why\n    {expr}")),
+            false => Err(format!(
+                "no data, and the description does not give the reason\n    {expr}"
+            )),
         };
     }
     let has = |series: &Value, label: &String| series["metric"].get(label.as_str()).is_some();
@@ -326,7 +328,7 @@ fn range(span: i64, began: i64) -> (String, String, String) {
     (start.to_string(), (now() + 1).to_string(), step.to_string())
 }
 
-/// Returns whether a description says, in one of these words, that there may be no data.
+/// Returns whether a description explains, in one of these words, that there may be no data.
 fn says_why_it_may_be_empty(description: &str) -> bool {
     ["mpty", "left out", "o data"]
         .iter()
@@ -355,9 +357,9 @@ async fn check_variables(prometheus: &Server, dashboard: &Dashboard, values: &Va
                 dashboard.file
             ));
         }
-        let wanted = (NASTY.to_owned(), nasty.to_owned());
-        if name == "customer" && !options.contains(&wanted) {
-            problems.push(format!("{}: {wanted:?} is not among {options:?}", dashboard.file));
+        let expected = (NASTY.to_owned(), nasty.to_owned());
+        if name == "customer" && !options.contains(&expected) {
+            problems.push(format!("{}: {expected:?} is not among {options:?}", dashboard.file));
         }
         if name == "customer" && values["search"] == NASTY && options.len() != 1 {
             problems.push(format!("{}: the search finds {options:?}", dashboard.file));

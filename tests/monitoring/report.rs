@@ -215,11 +215,11 @@ impl Report {
 
 #[track_caller]
 fn near(found: f64, hours: f64, of_hours: f64, what: &str) {
-    let wanted = hours / of_hours;
+    let expected = hours / of_hours;
     let tolerance = TOLERANCE / (of_hours * HOUR as f64);
     assert!(
-        (found - wanted).abs() <= tolerance,
-        "{what}: {found}, not {wanted} ± {tolerance}"
+        (found - expected).abs() <= tolerance,
+        "{what}: {found}, not {expected} ± {tolerance}"
     );
 }
 

@@ -127,8 +127,8 @@ fn read_by(rule: &Rule, rules: &[Rule]) -> BTreeSet<String> {
 /// Returns the rules with these names and all rules that they need, in order.
 pub fn needed(rules: &[Rule], mut names: BTreeSet<String>) -> Vec<Rule> {
     loop {
-        let wanted = rules.iter().filter(|rule| names.contains(&rule.name));
-        let more: Vec<String> = wanted.flat_map(|rule| rule.reads.clone()).collect();
+        let needed = rules.iter().filter(|rule| names.contains(&rule.name));
+        let more: Vec<String> = needed.flat_map(|rule| rule.reads.clone()).collect();
         let before = names.len();
         names.extend(more);
         if names.len() == before {
@@ -155,7 +155,7 @@ pub fn file_of(rules: &[Rule]) -> Value {
     json!({"groups": groups.collect::<Vec<_>>()})
 }
 
-/// Returns an expression without its memory: the operands of `or` that read the past of the rule itself, or of the
+/// Returns an expression without its history: the operands of `or` that read the past of the rule itself, or of the
 /// recorded ones.
 pub fn without_memory(rule: &Rule, recorded: &[&str]) -> String {
     let remembers = |side: &Expr| {
@@ -174,7 +174,7 @@ fn forget(expr: Expr, remembers: &dyn Fn(&Expr) -> bool) -> Expr {
         Expr::Binary(binary) if binary.op.id() == T_LOR => match (remembers(&binary.lhs), remembers(&binary.rhs)) {
             (false, true) => forget(*binary.lhs, remembers),
             (true, false) => forget(*binary.rhs, remembers),
-            // The operand with the memory is nested.
+            // The operand with the history is nested.
             (true, true) => forget(*binary.lhs, remembers),
             (false, false) => Expr::Binary(binary),
         },

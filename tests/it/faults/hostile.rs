@@ -1,4 +1,4 @@
-//! Values that try to be something other than values.
+//! Hostile values: control characters, markup, path segments and oversized text.
 
 use elements_exporter::simulator::{Fault, FaultKind};
 use serde_json::json;
@@ -39,7 +39,7 @@ fn names() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn name_is_escaped_bounded_and_one_sample() {
+async fn hostile_name_is_escaped_and_truncated_and_has_one_sample() {
     let names = names();
     let partner = start(still(names.len())).await;
     partner.handle.with_world(|world| {
@@ -62,7 +62,7 @@ async fn name_is_escaped_bounded_and_one_sample() {
         }
     });
     for generation in ["v1", "v3"] {
-        // Independent parsers parse the text, which also detect duplicate series.
+        // `once` also parses the text with independent parsers, which detect duplicate series.
         let (text, good) = once(&config(&partner.base, &[("ELEMENTS_API__VERSION", generation)])).await;
         assert!(good, "{generation}");
         assert_eq!(text.matches("\nelements_customer_info{").count(), names.len());
@@ -77,7 +77,7 @@ async fn name_is_escaped_bounded_and_one_sample() {
 }
 
 #[tokio::test]
-async fn hostile_modules_and_types_are_one_sample_each() {
+async fn hostile_modules_and_types_have_one_sample_each() {
     let names = names().into_iter().filter(|name| name.len() < 1024);
     let rows: Vec<_> = names
         .map(|name| super::meaning::job("A", json!({"jobType": name, "jobModule": name})))
@@ -112,7 +112,7 @@ async fn hostile_names_are_safe_in_openmetrics_and_on_the_page() {
 }
 
 #[tokio::test]
-async fn id_is_encoded_and_never_another_path() {
+async fn id_with_path_characters_is_percent_encoded() {
     let id = "../../x?y#z";
     let partner = start(still(2)).await;
     partner.handle.with_world(|world| world.customers[0].id = id.to_owned());
@@ -152,7 +152,7 @@ async fn id_that_is_invalid_in_a_path_is_not_requested() {
         .await;
         let exporter = Exporter::start(&canned.base, &["jobs"], &[("ELEMENTS_API__VERSION", "v1")]).await;
         let text = exporter
-            .until("it is rejected", |text| {
+            .until("the id is rejected", |text| {
                 value(text, &errors("jobs", "unusable_id")) >= Some(1.0)
             })
             .await;
@@ -179,7 +179,9 @@ async fn id_that_is_too_long_invalidates_its_row() {
     partner.handle.set_faults(vec![Fault::new(CUSTOMERS_V1, add)]);
     let unreadable = errors("customers", "unreadable_rows");
     let text = exporter
-        .until("it is counted", |text| value(text, &unreadable) >= Some(1.0))
+        .until("the invalid row is counted", |text| {
+            value(text, &unreadable) >= Some(1.0)
+        })
         .await;
     assert_eq!(text.matches("elements_customer_info{").count(), 2);
     assert!(text.len() < before.len() + 4096);

@@ -259,12 +259,14 @@ async fn scan_profile_that_joins_during_a_poll_has_its_report() {
 #[tokio::test]
 async fn disabled_objects_are_removed_immediately() {
     let partner = start(still(3)).await;
-    let wanted = ("ELEMENTS_COLLECTORS__SCAN_CHANGES__OBJECTS", "true");
-    let exporter = Exporter::start(&partner.base, &["scan_changes"], &[HOURLY[0], wanted]).await;
+    let objects_enabled = ("ELEMENTS_COLLECTORS__SCAN_CHANGES__OBJECTS", "true");
+    let exporter = Exporter::start(&partner.base, &["scan_changes"], &[HOURLY[0], objects_enabled]).await;
     let objects = |text: &str| samples(text, "elements_scan_changed_objects{").lines().count();
     assert!(objects(&exporter.settled().await) > 0);
     partner.handle.set_faults(vec![Fault::new("/partner/*", LATE)]);
-    let (status, printed) = exporter.reload(|variables| set(variables, wanted.0, "false")).await;
+    let (status, printed) = exporter
+        .reload(|variables| set(variables, objects_enabled.0, "false"))
+        .await;
     assert_eq!(status, 200, "{printed}");
     exporter.until("they are removed", |text| objects(text) == 0).await;
 }

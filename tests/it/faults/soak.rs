@@ -36,7 +36,7 @@ const GROWTH_MIB: u64 = 48;
 /// Idle connections to the partner, with one task each, and those of scrapers.
 const CONNECTION_TASKS: usize = 24;
 
-/// How long values are served after the last successful poll: short enough for outages of the soak test to exceed it,
+/// Time for which values are served after the last successful poll: short enough for outages of the soak test to exceed it,
 /// and longer than a cycle on a busy machine.
 const STALE_AFTER: f64 = 60.0;
 
@@ -47,7 +47,7 @@ async fn short_soak_leaves_nothing_behind() {
 
 /// Run by `tests/soak [SECONDS] [SEED]`.
 #[tokio::test]
-#[ignore = "takes as long as its arguments say"]
+#[ignore = "takes as long as its arguments require"]
 async fn long_soak_leaves_nothing_behind() {
     let number = |name: &str, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
     let ticks = number("EXPORTER_SOAK_SECONDS", 600) * TICKS_PER_SECOND;
@@ -208,7 +208,7 @@ fn come_and_go(partner: &Handle, away: &mut Vec<Customer>, dice: &mut Rng) -> Op
 }
 
 /// Returns a random fault. None is a plausible lie: a well-formed but wrong response would be indistinguishable from
-/// the truth, and the history of runs would rightly remember it.
+/// the truth, and the history of runs would rightly contain it.
 fn fault(dice: &mut Rng) -> Fault {
     let paths = [
         "*",
@@ -287,7 +287,7 @@ fn kind(dice: &mut Rng) -> FaultKind {
 }
 
 /// Values that an exporter cannot know after a start, because it has only seen the listed runs: the latest ones before
-/// those, and the number of failures before. An older exporter knows at least as much.
+/// those, and the number of failures before. An older exporter has at least as many.
 const HISTORY: [&str; 3] = [
     "elements_job_last_success_timestamp_seconds{",
     "elements_job_last_backup_timestamp_seconds{",

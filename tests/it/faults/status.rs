@@ -63,7 +63,7 @@ async fn requests_in_pause(partner: &Partner, ends: Ends) -> usize {
 async fn throttle_pauses_all_requests_and_lowers_the_rate() {
     // Eleven polls per second would continue if the pause did not apply to all of them. Requests in flight at the time
     // of the throttle may still arrive.
-    const UNDER_WAY: usize = 4;
+    const IN_FLIGHT: usize = 4;
     fn date(from_now: i64) -> (String, Instant) {
         let now = jiff::Timestamp::now();
         let then = jiff::Timestamp::from_second(now.as_second() + from_now).unwrap();
@@ -95,7 +95,7 @@ async fn throttle_pauses_all_requests_and_lowers_the_rate() {
             .handle
             .set_faults(vec![Fault::new(JOBS_V3, throttle(retry_after)).times(1)]);
         let requested = requests_in_pause(&partner, ends).await;
-        assert!(requested <= UNDER_WAY, "{name}: {requested} requests");
+        assert!(requested <= IN_FLIGHT, "{name}: {requested} requests");
         let after = exporter
             .until("the throttle is counted", |text| {
                 sum(text, "elements_exporter_api_throttled_total") == 1.0 && is_settled(text)
@@ -175,8 +175,8 @@ async fn failed_call_is_logged_with_its_request_id() {
             assert!(line.contains("request_id=") && line.contains(shown), "{line}");
             assert!(!line.contains(&"y".repeat(70)), "{line}");
             let report = app::check(&crate::harness::config(&server.base, &more)).await.unwrap();
-            let wanted = format!("(request-id {shown}");
-            assert!(report.text().contains(&wanted), "{}", report.text());
+            let expected = format!("(request-id {shown}");
+            assert!(report.text().contains(&expected), "{}", report.text());
             let report: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
             let found = report["collectors"][0]["request_id"].as_str().unwrap();
             assert!(found.starts_with(shown) && found.len() <= 64, "{found}");

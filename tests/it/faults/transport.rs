@@ -18,7 +18,7 @@ use crate::harness::partner::{Partner, start, still};
 use crate::harness::program::Program;
 use crate::harness::{eventually, value};
 
-/// Reloads an exporter that knows its customers with another API URL, and checks that its polls then fail.
+/// Reloads an exporter that has its customer list with another API URL, and checks that its polls then fail.
 async fn holds_at(case: &str, base: &str, reason: &str, more: &[(&str, &str)]) {
     let partner = start(still(2)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[("ELEMENTS_API__TIMEOUT", "1s")]).await;
@@ -74,7 +74,7 @@ async fn failed_tls_handshake_keeps_the_last_known_values() {
         holds_at(name, &server.base, "tls", &more).await;
         assert!(
             server.requests().is_empty(),
-            "{name}: nothing is said before the handshake is over"
+            "{name}: nothing is sent before the handshake is over"
         );
     }))
     .await;
@@ -279,8 +279,8 @@ async fn urls_without_tls_need_no_certificate_authorities() {
         let named = output.stderr.contains("api.ca_file: ") && !output.stderr.contains("builder error");
         assert!(named, "{arguments:?}: {}", output.stderr);
     }
-    let asks = ["healthcheck", "--web.listen-address=192.0.2.1:1"];
-    let output = Program::spawn(variables, &asks).wait().await;
+    let arguments = ["healthcheck", "--web.listen-address=192.0.2.1:1"];
+    let output = Program::spawn(variables, &arguments).wait().await;
     assert_eq!(output.code, Some(1));
     assert!(!output.stderr.contains("builder error"), "{}", output.stderr);
 }

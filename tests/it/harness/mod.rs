@@ -85,9 +85,9 @@ pub async fn polled_once(config: &Config) -> (String, bool) {
 
 /// Returns the samples of an exposition that start with `prefix`, in order, without comments.
 pub fn samples(text: &str, prefix: &str) -> String {
-    let wanted = |line: &&str| line.starts_with(prefix);
+    let is_selected = |line: &&str| line.starts_with(prefix);
     text.lines()
-        .filter(wanted)
+        .filter(is_selected)
         .fold(String::new(), |text, line| text + line + "\n")
 }
 
@@ -122,7 +122,7 @@ pub fn expect(name: &str, text: &str) {
     let differs = text
         .lines()
         .zip(expected.lines())
-        .find(|(actual, wanted)| actual != wanted);
+        .find(|(actual, expected)| actual != expected);
     assert!(
         text == expected,
         "{name} differs from what is expected, first in {differs:?}; UPDATE_EXPECTED=1 updates it"

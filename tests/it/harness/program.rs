@@ -40,7 +40,7 @@ impl Program {
         Self::run(command, variables)
     }
 
-    /// The same with redirections of a shell.
+    /// Starts the program with only this environment and with shell redirections.
     pub fn redirected(redirected: &str, variables: Vec<(OsString, OsString)>, arguments: &[&str]) -> Self {
         let mut shell = Command::new("sh");
         let script = format!("exec '{PROGRAM}' \"$@\" {redirected}");
@@ -48,7 +48,7 @@ impl Program {
         Self::run(shell, variables)
     }
 
-    /// The same with a limit of `ulimit`.
+    /// Starts the program with only this environment and with a limit set by `ulimit`.
     pub fn limited(limit: &str, variables: Vec<(OsString, OsString)>, arguments: &[&str]) -> Self {
         let mut shell = Command::new("sh");
         let script = format!("ulimit {limit}; exec '{PROGRAM}' \"$@\"");
@@ -91,7 +91,7 @@ impl Program {
         Self::spawn(variables, arguments).wait_until_listening().await
     }
 
-    /// Waits until it listens.
+    /// Waits until the program listens, and sets its address.
     pub async fn wait_until_listening(mut self) -> Self {
         let address = eventually("the program listens", || async {
             let printed = self.stderr();
@@ -162,7 +162,7 @@ impl Program {
         self.until_at("/metrics", what, passes).await
     }
 
-    /// The same for any path.
+    /// Requests a path until a response passes, and returns it.
     pub async fn until_at(&self, path: &str, what: &str, passes: impl Fn(&str) -> bool) -> String {
         let passes = &passes;
         eventually(what, || async {
@@ -206,7 +206,7 @@ impl Program {
         self.wait().await
     }
 
-    /// Waits until it ends.
+    /// Waits until the program exits.
     pub async fn wait(mut self) -> Output {
         let child = &mut self.child;
         let status = wait_for_exit(child).await;
@@ -219,15 +219,15 @@ impl Program {
     }
 }
 
-/// Waits until a program ends.
+/// Waits until a process exits.
 pub async fn wait_for_exit(child: &mut Child) -> ExitStatus {
     let child = std::cell::RefCell::new(child);
-    eventually("the program ends", || async { child.borrow_mut().try_wait().unwrap() }).await
+    eventually("the program exits", || async { child.borrow_mut().try_wait().unwrap() }).await
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // Killing a program that has ended fails, which is equally good.
+        // Killing a program that has already exited fails, which is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

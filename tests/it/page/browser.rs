@@ -13,7 +13,7 @@ use crate::harness::PATIENCE;
 /// Pause between two checks of a page.
 const POLL_PAUSE: Duration = Duration::from_millis(20);
 
-/// How long the browser may take to exit.
+/// Maximum time for the browser to exit.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Passes file descriptors 3 and 4 to the browser, which uses them for the protocol.
@@ -169,7 +169,7 @@ impl Browser {
         while self.try_call("Runtime.evaluate", params.clone())["result"]["result"]["value"] != json!(true) {
             if began.elapsed() > PATIENCE {
                 let page = self.eval("document.body.innerText");
-                panic!("still not: {expression}; the page says {page}");
+                panic!("still not: {expression}; the page contains {page}");
             }
             if let Ok(event) = self.messages.recv_timeout(POLL_PAUSE) {
                 self.events.push(event);
