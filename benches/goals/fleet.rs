@@ -1,4 +1,4 @@
-//! Response time of the dashboards with a Prometheus that holds ten thousand customers: every query of every panel, for
+//! Response time of the dashboards with a Prometheus with the data of ten thousand customers: every query of every panel, for
 //! all customers (on the customer's dashboard, for one), while it keeps scraping and evaluating the shipped rules.
 
 use std::fmt::Write as _;
@@ -89,7 +89,7 @@ impl Prometheus {
         }
     }
 
-    fn ask(&self, path: &str, form: &[(&str, &str)]) -> (Duration, Value) {
+    fn get(&self, path: &str, form: &[(&str, &str)]) -> (Duration, Value) {
         let mut target = format!("/api/v1/{path}?");
         for (name, value) in form {
             let _ = write!(target, "{name}={}&", utf8_percent_encode(value, NON_ALPHANUMERIC));
@@ -102,7 +102,7 @@ impl Prometheus {
     }
 
     fn instant(&self, query: &str) -> Value {
-        self.ask("query", &[("query", query)]).1
+        self.get("query", &[("query", query)]).1
     }
 
     /// Waits until a query has a result.
@@ -207,8 +207,8 @@ pub fn run() {
         let mut panels: Vec<(Duration, &str)> = Vec::new();
         for panel in dashboard.panels() {
             let queries = dashboard.queries(panel);
-            let ask = || queries.iter().map(|query| ask(&prometheus, query, values)).sum();
-            let times: Vec<Duration> = (0..ROUNDS).map(|_| ask()).collect();
+            let run_all = || queries.iter().map(|query| measure(&prometheus, query, values)).sum();
+            let times: Vec<Duration> = (0..ROUNDS).map(|_| run_all()).collect();
             panels.push((median(&times), dashboards::text(&panel["title"])));
         }
         panels.sort_by_key(|(took, _)| std::cmp::Reverse(*took));
@@ -238,10 +238,10 @@ pub fn run() {
 }
 
 /// Sends a query as Grafana does.
-fn ask(prometheus: &Prometheus, query: &Query, values: &Values) -> Duration {
+fn measure(prometheus: &Prometheus, query: &Query, values: &Values) -> Duration {
     let expr = interpolate(&query.expr, values);
     if !query.range {
-        return prometheus.ask("query", &[("query", &expr)]).0;
+        return prometheus.get("query", &[("query", &expr)]).0;
     }
     let step = if query.span >= 28 * DAY {
         DAY
@@ -256,5 +256,5 @@ fn ask(prometheus: &Prometheus, query: &Query, values: &Values) -> Duration {
         ("end", &end),
         ("step", &step),
     ];
-    prometheus.ask("query_range", &form).0
+    prometheus.get("query_range", &form).0
 }

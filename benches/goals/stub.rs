@@ -86,9 +86,9 @@ fn list(partner: SocketAddr, customers: usize) -> (Vec<String>, Bytes) {
     let form =
         "grant_type=client_credentials&client_id=demo&client_secret=demo-secret&scope=partner.customers.read.all";
     let form_type = "application/x-www-form-urlencoded";
-    let token: Value = serde_json::from_slice(&ask(partner, "POST", "/connect/token", None, form_type, form)).unwrap();
+    let token: Value = serde_json::from_slice(&send(partner, "POST", "/connect/token", None, form_type, form)).unwrap();
     let bearer = format!("Bearer {}", token["access_token"].as_str().unwrap());
-    let listed = ask(partner, "GET", "/partner/customers", Some(&bearer), "", "");
+    let listed = send(partner, "GET", "/partner/customers", Some(&bearer), "", "");
     let mut listed: Value = serde_json::from_slice(&listed).unwrap();
     let rows = listed["value"].as_array().unwrap().clone();
     let templates = rows.iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect();
@@ -137,8 +137,8 @@ async fn answer(stub: Arc<Stub>, request: Request<Incoming>) -> Result<Response<
             .unwrap();
         let form = String::from_utf8(form.to_vec()).unwrap();
         let partner = stub.partner;
-        let asking = move || {
-            ask(
+        let fetch = move || {
+            send(
                 partner,
                 "POST",
                 "/connect/token",
@@ -147,7 +147,7 @@ async fn answer(stub: Arc<Stub>, request: Request<Incoming>) -> Result<Response<
                 &form,
             )
         };
-        tokio::task::spawn_blocking(asking).await.unwrap().into()
+        tokio::task::spawn_blocking(fetch).await.unwrap().into()
     } else {
         about(&stub, &method, &path, bearer).await
     };
@@ -177,15 +177,15 @@ async fn about(stub: &Arc<Stub>, method: &str, path: &str, bearer: Option<String
     if let Some(known) = stub.answers.lock().unwrap().get(&path).cloned() {
         return known;
     }
-    let (partner, asked, method) = (stub.partner, path.clone(), method.to_owned());
-    let asking = move || ask(partner, &method, &asked, bearer.as_deref(), "", "");
-    let body = Bytes::from(tokio::task::spawn_blocking(asking).await.unwrap());
+    let (partner, requested, method) = (stub.partner, path.clone(), method.to_owned());
+    let fetch = move || send(partner, &method, &requested, bearer.as_deref(), "", "");
+    let body = Bytes::from(tokio::task::spawn_blocking(fetch).await.unwrap());
     stub.answers.lock().unwrap().insert(path, body.clone());
     body
 }
 
 /// Sends one request to the simulated partner over a new connection.
-fn ask(partner: SocketAddr, method: &str, path: &str, bearer: Option<&str>, kind: &str, body: &str) -> Vec<u8> {
+fn send(partner: SocketAddr, method: &str, path: &str, bearer: Option<&str>, kind: &str, body: &str) -> Vec<u8> {
     let mut stream = TcpStream::connect(partner).unwrap();
     let authorization = bearer
         .map(|bearer| format!("Authorization: {bearer}\r\n"))

@@ -124,7 +124,7 @@ pub fn wait_for_round(exporter: &Exporter) {
 
 /// Returns the number of requests to the stub, and the seconds from the first to the last.
 fn took(stub: &Server) -> (usize, f64) {
-    let told = text(stub.address, "/-/took");
-    let (requests, seconds) = told.split_once(' ').unwrap();
+    let response = text(stub.address, "/-/took");
+    let (requests, seconds) = response.split_once(' ').unwrap();
     (requests.parse().unwrap(), seconds.parse().unwrap())
 }

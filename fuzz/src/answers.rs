@@ -1,4 +1,4 @@
-//! Answers of the API: every collector reads them in both generations, and what it says of them they say.
+//! API responses: every collector parses them in both generations, and its counts occur in them.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -20,13 +20,13 @@ use url::Url;
 use crate::parser::{Sample, parse};
 use crate::snapshot::snapshot;
 
-/// The customer that is asked about where one is.
+/// The customer that is polled, for collectors that poll one customer.
 const CUSTOMER: &str = "caf94a75-2cc6-43aa-b04b-794c8baf5ea3";
 
-/// What stands between two answers: a byte that no JSON has.
+/// Separator between two responses: a byte that does not occur in JSON.
 const BETWEEN: u8 = 0xff;
 
-/// Counts, of which an answer must have the digits.
+/// Metrics whose values must occur in the responses.
 const COUNTS: &[&str] = &[
     "elements_job_processed_objects",
     "elements_job_objects",
@@ -43,8 +43,8 @@ const COUNTS: &[&str] = &[
     "elements_tenant_drift_detected",
 ];
 
-/// The input: a byte that says who asks whom, and the answers to the requests in their order. Past the last, there is
-/// nothing more (204).
+/// The input: a byte that selects the collector and the generation, then the responses to the requests in order.
+/// Further requests get status 204.
 pub fn check(data: &[u8]) {
     let Some((choice, answers)) = data.split_first() else {
         return;
@@ -68,16 +68,16 @@ pub fn check(data: &[u8]) {
     let now = Timestamp::from_unix_seconds(1_800_000_000);
     let context = Context::new(now, Arc::new(settings), Arc::from("Contoso"));
     let bodies: Vec<&[u8]> = answers.split(|byte| *byte == BETWEEN).collect();
-    let told = Arc::new(Mutex::new(Told::new(&bodies)));
+    let script = Arc::new(Mutex::new(ScriptedApi::new(&bodies)));
     let poll = |memory: Arc<dyn Memory>| {
-        let api = api(second, &told);
+        let api = api(second, &script);
         let poll = entry.poll(api, target.clone(), memory, context.clone());
         tokio::runtime::Builder::new_current_thread()
             .build()
             .expect("a runtime")
             .block_on(poll)
     };
-    let Ok(first) = poll(Arc::new(Remembered::new(entry, Vec::new(), &context))) else {
+    let Ok(first) = poll(Arc::new(PreviousRecords::new(entry, Vec::new(), &context))) else {
         return;
     };
     let rendered = |output: &PollOutput| -> Vec<RenderedRecord> {
@@ -92,32 +92,32 @@ pub fn check(data: &[u8]) {
     let shown = render(entry, first_rendered.iter(), Format::Text);
     let samples = parse(&shown, false);
     parse(&render(entry, first_rendered.iter(), Format::OpenMetrics), true);
-    says_what_the_answers_say(&samples, answers);
-    of_whom_it_may_be(&first, &target);
-    comes_back_from_the_state(entry, &first, &context, &shown);
+    assert_counts_occur_in(&samples, answers);
+    assert_only_target(&first, &target);
+    assert_restores_from_state(entry, &first, &context, &shown);
     let records: Vec<(CustomerId, Arc<dyn Record>)> = first
         .records
         .iter()
         .map(|(id, record)| (id.clone(), Arc::clone(record)))
         .collect();
-    told.lock().expect("not poisoned").again();
-    let second = poll(Arc::new(Remembered::new(entry, records, &context))).expect("the same answer is read again");
+    script.lock().expect("not poisoned").again();
+    let second = poll(Arc::new(PreviousRecords::new(entry, records, &context))).expect("the same answer is read again");
     assert_eq!(
         render(entry, rendered(&second).iter(), Format::Text),
         shown,
-        "the same answer twice is no news"
+        "the same response twice must not change the result"
     );
 }
 
-/// An API that is told what to answer once, in the order in which it is asked, and then answers the same questions the
-/// same way: a second poll may ask less than the first.
-struct Told {
+/// An API with scripted responses. It returns them in order, and later repeats the response of each request: a second
+/// poll may send fewer requests than the first.
+struct ScriptedApi {
     bodies: VecDeque<Vec<u8>>,
     answered: HashMap<String, VecDeque<Option<Vec<u8>>>>,
     repeats: bool,
 }
 
-impl Told {
+impl ScriptedApi {
     fn new(bodies: &[&[u8]]) -> Self {
         Self {
             bodies: bodies.iter().map(|body| body.to_vec()).collect(),
@@ -141,15 +141,15 @@ impl Told {
     }
 }
 
-/// What one poll brought, for the next, and what others know of the customer: two tenants and two runs that failed.
+/// The records of the previous poll, and those of other collectors: two tenants and two failed runs.
 #[derive(Debug)]
-struct Remembered {
+struct PreviousRecords {
     own: &'static str,
     records: Vec<(CustomerId, Arc<dyn Record>)>,
     others: Vec<(&'static str, Arc<dyn Record>)>,
 }
 
-/// What the list of customers and that of jobs are kept as.
+/// Stored records of the customer list and of the job list.
 const OTHERS: [(&str, &str); 2] = [
     (
         "customers",
@@ -166,7 +166,7 @@ const OTHERS: [(&str, &str); 2] = [
     ),
 ];
 
-impl Remembered {
+impl PreviousRecords {
     fn new(entry: &Entry, records: Vec<(CustomerId, Arc<dyn Record>)>, context: &Context) -> Self {
         let id = CustomerId::parse(CUSTOMER).expect("an id");
         let others = OTHERS.map(|(name, json)| {
@@ -182,7 +182,7 @@ impl Remembered {
     }
 }
 
-impl Memory for Remembered {
+impl Memory for PreviousRecords {
     fn record(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>> {
         if collector.name() != self.own {
             let mut others = self.others.iter();
@@ -201,15 +201,15 @@ impl Memory for Remembered {
     }
 }
 
-/// A count that is shown stands in the answers, digit for digit.
-fn says_what_the_answers_say(samples: &[Sample], answers: &[u8]) {
+/// Asserts that each exposed count occurs in the responses.
+fn assert_counts_occur_in(samples: &[Sample], answers: &[u8]) {
     if answers.contains(&b'\\') {
         return;
     }
-    let said: String = String::from_utf8_lossy(answers).chars().filter(|c| *c != ',').collect();
+    let digits: String = String::from_utf8_lossy(answers).chars().filter(|c| *c != ',').collect();
     for sample in samples.iter().filter(|sample| COUNTS.contains(&sample.name.as_str())) {
         assert!(sample.value >= 0.0, "{sample:?}");
-        assert!(said.contains(&format!("{}", sample.value)), "nobody said {sample:?}");
+        assert!(digits.contains(&format!("{}", sample.value)), "{sample:?} is in no response");
     }
     for sample in samples
         .iter()
@@ -219,16 +219,16 @@ fn says_what_the_answers_say(samples: &[Sample], answers: &[u8]) {
     }
 }
 
-/// A poll about one customer brings nothing of another.
-fn of_whom_it_may_be(brought: &PollOutput, target: &Target) {
-    if let Target::Customer(asked) = target {
-        let of: BTreeSet<_> = brought.records.keys().collect();
-        assert!(of.is_empty() || of == BTreeSet::from([asked]), "{of:?}");
+/// Asserts that a poll of one customer returns no record of another.
+fn assert_only_target(output: &PollOutput, target: &Target) {
+    if let Target::Customer(customer) = target {
+        let customers: BTreeSet<_> = output.records.keys().collect();
+        assert!(customers.is_empty() || customers == BTreeSet::from([customer]), "{customers:?}");
     }
 }
 
-fn comes_back_from_the_state(entry: &Entry, brought: &PollOutput, context: &Context, shown: &str) {
-    let restored = brought.records.iter().map(|(id, kept)| {
+fn assert_restores_from_state(entry: &Entry, output: &PollOutput, context: &Context, shown: &str) {
+    let restored = output.records.iter().map(|(id, kept)| {
         let json = kept.to_json().expect("a record is JSON");
         entry.restore(&json, id, context).expect("its own record is read")
     });
@@ -262,11 +262,11 @@ fn render<'a>(entry: &Entry, records: impl Iterator<Item = &'a RenderedRecord>, 
     String::from_utf8(text).expect("UTF-8")
 }
 
-/// A client that is answered these bodies and asks no network.
-fn api(second: bool, told: &Arc<Mutex<Told>>) -> Api {
-    let told = Arc::clone(told);
+/// Returns a client that gets these responses without any network.
+fn api(second: bool, script: &Arc<Mutex<ScriptedApi>>) -> Api {
+    let script = Arc::clone(script);
     let answers = move |call: &Call| {
-        let next = told.lock().expect("not poisoned").next(call);
+        let next = script.lock().expect("not poisoned").next(call);
         Ok(next.map_or(Answer::Empty, Answer::Body))
     };
     let (client, tokens) = idle();
@@ -278,7 +278,7 @@ fn api(second: bool, told: &Arc<Mutex<Told>>) -> Api {
             max_concurrency: 1,
         },
     };
-    let transport = Transport::with_answers(client, tokens, settings, Arc::new(Deaf), Box::new(answers));
+    let transport = Transport::with_answers(client, tokens, settings, Arc::new(CheckingObserver), Box::new(answers));
     if second {
         Api::V3(v3::Client::new(transport))
     } else {
@@ -286,7 +286,7 @@ fn api(second: bool, told: &Arc<Mutex<Told>>) -> Api {
     }
 }
 
-/// A client and a source of tokens that are never asked.
+/// Returns an HTTP client and a token source that are never used.
 fn idle() -> (reqwest::Client, Arc<TokenSource>) {
     static IDLE: OnceLock<(reqwest::Client, Arc<TokenSource>)> = OnceLock::new();
     IDLE.get_or_init(|| {
@@ -300,18 +300,18 @@ fn idle() -> (reqwest::Client, Arc<TokenSource>) {
             Credential::secret("secret".into()).expect("a secret"),
             timeout,
             Vec::new(),
-            Arc::new(Deaf),
+            Arc::new(CheckingObserver),
         );
         (client, Arc::new(tokens))
     })
     .clone()
 }
 
-/// Who is told and makes nothing of it.
+/// An observer that only checks its arguments.
 #[derive(Debug)]
-struct Deaf;
+struct CheckingObserver;
 
-impl Observer for Deaf {
+impl Observer for CheckingObserver {
     fn request(&self, _: Endpoint, _: Option<u16>, _: Duration) {}
     fn retry(&self, _: Endpoint) {}
     fn throttled(&self, _: Endpoint) {}

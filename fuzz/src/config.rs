@@ -1,4 +1,4 @@
-//! The configuration file: whatever it holds, it is read or refused, and no refusal shows a secret.
+//! The configuration file: any input is parsed or rejected, and no error contains a secret.
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -7,12 +7,12 @@ use elements_exporter::collector;
 use elements_exporter::config::load;
 use elements_exporter::error_chain::error_chain;
 
-/// A secret that no message may show.
+/// A secret that no message may contain.
 const CANARY: &str = "canary-c0ffee-4711";
 
 /// The input: the file; behind a NUL, lines of the environment as `NAME=value`. `SECRET` stands for a secret.
 pub fn check(data: &[u8]) {
-    // A fuzzer that sees what texts are compared with writes it itself, anywhere.
+    // A fuzzer that traces comparisons inserts the compared text itself, anywhere.
     if data.windows(CANARY.len()).any(|window| window == CANARY.as_bytes()) {
         return;
     }
@@ -33,7 +33,7 @@ pub fn check(data: &[u8]) {
     match (load(), load()) {
         (Ok(one), Ok(other)) => {
             let shown = format!("{one:?}");
-            assert_eq!(shown, format!("{other:?}"), "read twice, it says two things");
+            assert_eq!(shown, format!("{other:?}"), "parsed twice, the results differ");
             if !canary_elsewhere(&file, environment) {
                 assert!(!shown.contains(CANARY), "{shown}");
             }
@@ -60,8 +60,8 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// Whether the secret may stand where no secret belongs, so that nothing could know it for one: under another key, in the
-/// environment, or in a text of several lines.
+/// Returns whether the secret may occur in a place where it cannot be recognized as one: under another key, in the
+/// environment, or in a multi-line text.
 fn canary_elsewhere(file: &str, environment: &[u8]) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || " \n._-:/".contains(c);
     let allowed = |line: &str| {

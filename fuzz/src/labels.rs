@@ -26,7 +26,7 @@ pub fn check(data: &[u8]) {
     for row in text.split('\u{1}') {
         let row: Vec<(&str, &str)> = NAMES.into_iter().zip(row.split('\0')).collect();
         let shown: Vec<_> = row.iter().map(|(_, value)| shown(value)).collect();
-        // Rows that look alike are one series, which whoever makes a table keeps apart; here the first counts.
+        // Rows with equal labels are one series. Collectors merge them before; here the first one is used.
         let known = |known: &Vec<(&str, &str)>| {
             known.len() == row.len()
                 && known
@@ -67,7 +67,7 @@ pub fn check(data: &[u8]) {
         let of = |name: &str| samples.iter().filter(|sample| sample.name == name).collect::<Vec<_>>();
         let numbers = of("elements_a");
         assert_eq!(numbers.len(), if number.is_finite() { rows.len() } else { 0 });
-        // Minus zero and zero are one value to everybody who compares.
+        // Minus zero and zero compare as equal.
         assert!(
             numbers.iter().all(|sample| sample.value == number),
             "{number} in {text:?}"
@@ -76,16 +76,16 @@ pub fn check(data: &[u8]) {
         let infos = of("elements_c_info");
         assert_eq!(infos.len(), rows.len());
         for (sample, row) in infos.iter().zip(&rows) {
-            let wanted: Vec<_> = row
+            let expected: Vec<_> = row
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), shown(value)))
                 .collect();
-            assert_eq!(sample.labels, wanted);
+            assert_eq!(sample.labels, expected);
         }
     }
 }
 
-/// A value as a label is to show it: at most 256 characters, none of which ends or disguises a line.
+/// Returns a value as it must appear in a label: at most 256 characters, without control or bidirectional characters.
 pub(crate) fn shown(value: &str) -> String {
     let mut shown: String = value
         .chars()

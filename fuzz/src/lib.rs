@@ -1,6 +1,6 @@
-//! What is tried on whatever input: each module is one target, and its `check` panics where something does not hold.
+//! Fuzz targets: each module is one target, and its `check` panics if a property is violated.
 //!
-//! The targets compare what the exporter says with a second reading that is written down here anew, by other means.
+//! The targets compare the exporter's results with those of an independent implementation in this crate.
 
 pub mod answers;
 pub mod config;

@@ -1,4 +1,4 @@
-//! A small parser of the text formats, which takes nothing that it does not know.
+//! A small parser of the text formats, which rejects unknown syntax.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,8 +10,8 @@ pub struct Sample {
     pub value: f64,
 }
 
-/// The samples of a document of gauges, counters and infos. Each family is declared before its samples and stands
-/// together, no series stands twice, and every value is finite.
+/// Returns the samples of a document of gauges, counters and infos. Each family is declared before its samples and is
+/// contiguous, no series occurs twice, and every value is finite.
 pub fn parse(text: &str, openmetrics: bool) -> Vec<Sample> {
     let mut samples = Vec::new();
     let mut series = BTreeSet::new();
@@ -39,18 +39,18 @@ pub fn parse(text: &str, openmetrics: bool) -> Vec<Sample> {
         } else {
             let sample = sample(line);
             let (name, kind) = family.as_ref().expect("a sample after its family");
-            let wanted = match (openmetrics, kind.as_str()) {
+            let expected = match (openmetrics, kind.as_str()) {
                 (true, "counter") => format!("{name}_total"),
                 (true, "info") => format!("{name}_info"),
                 _ => name.clone(),
             };
-            assert_eq!(sample.name, wanted, "{line:?}");
+            assert_eq!(sample.name, expected, "{line:?}");
             assert!(sample.value.is_finite(), "{line:?}");
             let labels: BTreeMap<_, _> = sample.labels.iter().cloned().collect();
-            assert_eq!(labels.len(), sample.labels.len(), "a label stands twice in {line:?}");
+            assert_eq!(labels.len(), sample.labels.len(), "a label occurs twice in {line:?}");
             assert!(
                 series.insert((sample.name.clone(), labels)),
-                "a series stands twice: {line:?}"
+                "a series occurs twice: {line:?}"
             );
             samples.push(sample);
         }
@@ -117,7 +117,7 @@ fn name(text: &[char], at: &mut usize) -> String {
     name
 }
 
-fn expect(text: &[char], at: &mut usize, wanted: char, line: &str) {
-    assert_eq!(text.get(*at), Some(&wanted), "at {at} of {line:?}");
+fn expect(text: &[char], at: &mut usize, expected: char, line: &str) {
+    assert_eq!(text.get(*at), Some(&expected), "at {at} of {line:?}");
     *at += 1;
 }

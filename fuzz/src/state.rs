@@ -1,4 +1,4 @@
-//! The state file: restored whole or not at all, and what is restored is saved and restored again as the same.
+//! The state file: restored completely or not at all; saving and restoring again returns the same state.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,8 +12,8 @@ use elements_exporter::store::{Plan, Store, columns};
 
 use crate::parser::parse;
 
-/// The input: a flag, then the lines of a state file. Where the flag is odd, the last line with count and checksum is
-/// added as it has to be, because no chance would find it.
+/// The input: a flag, then the lines of a state file. If the flag is odd, a valid last line with count and checksum is
+/// appended, because random input would not contain one.
 pub fn check(data: &[u8]) {
     let Some((flag, lines)) = data.split_first() else {
         return;
@@ -31,7 +31,7 @@ pub fn check(data: &[u8]) {
     let path = directory.path().join("state");
     std::fs::write(&path, &file).expect("written");
     let store = new_store();
-    // Far enough ahead that no moment of a sane file lies after it, and cut off where one does.
+    // Later than any time in a valid file.
     let now = Timestamp::from_unix_seconds(1_800_000_000);
     match restore(&store, &path, now) {
         None => {
@@ -56,13 +56,13 @@ pub fn check(data: &[u8]) {
                     .labels
                     .iter()
                     .find(|(name, _)| name == "customer_id")
-                    .expect("every series says whose it is");
-                assert!(id.is_empty() || known.contains_key(id), "{sample:?} of nobody");
+                    .expect("every series has a customer");
+                assert!(id.is_empty() || known.contains_key(id), "{sample:?} of an unknown customer");
                 let moment =
                     sample.name.starts_with("elements_exporter_") && sample.name.ends_with("_timestamp_seconds");
                 assert!(
                     !moment || sample.value <= now.as_unix_seconds(),
-                    "{sample:?} is yet to come"
+                    "{sample:?} is in the future"
                 );
             }
             let again = directory.path().join("again");

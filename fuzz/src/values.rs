@@ -1,4 +1,4 @@
-//! The readers of values: whatever they make of a text, the text says, by a second reading.
+//! The parsers of values: every parsed value equals that of an independent implementation.
 
 use elements_exporter::domain::{
     self, CustomerId, DailyScan, Gigabyte, JobStatus, JobStatusWord, Named, capacity, count, customer_status,
@@ -20,16 +20,16 @@ pub fn check(data: &[u8]) {
 }
 
 fn numbers(text: &str) {
-    let said = text.trim();
+    let trimmed = text.trim();
     if let Ok(Some(read)) = count(text) {
-        assert_eq!(Some(i128::from(read)), integer(said), "{text:?}");
-    } else if (1..=15).contains(&said.len()) && said.bytes().all(|byte| byte.is_ascii_digit()) {
+        assert_eq!(Some(i128::from(read)), integer(trimmed), "{text:?}");
+    } else if (1..=15).contains(&trimmed.len()) && trimmed.bytes().all(|byte| byte.is_ascii_digit()) {
         panic!("{text:?} is a count");
     }
     if let Ok(Some(read)) = signed(text) {
-        let (sign, magnitude) = match said.strip_prefix(['-', '\u{2212}']) {
+        let (sign, magnitude) = match trimmed.strip_prefix(['-', '\u{2212}']) {
             Some(magnitude) => (-1, magnitude),
-            None => (1, said.strip_prefix('+').unwrap_or(said)),
+            None => (1, trimmed.strip_prefix('+').unwrap_or(trimmed)),
         };
         assert_eq!(
             Some(i128::from(read)),
@@ -44,14 +44,14 @@ fn numbers(text: &str) {
                 read >= 0.0 && read.fract() == 0.0 && read < 2f64.powi(63),
                 "{text:?}: {read}"
             );
-            let wanted = bytes(said, gigabyte).unwrap_or_else(|| panic!("{text:?} is no size, and not {read}"));
+            let expected = bytes(trimmed, gigabyte).unwrap_or_else(|| panic!("{text:?} is not a size, but was parsed as {read}"));
             assert!(
-                (read - wanted).abs() <= 0.51 + wanted * 1e-14,
-                "{text:?}: {read}, not {wanted}"
+                (read - expected).abs() <= 0.51 + expected * 1e-14,
+                "{text:?}: {read}, not {expected}"
             );
         }
         if let Ok(Some(read)) = capacity(text) {
-            assert!(read.used.is_none() || said.contains('/'), "{text:?}: {read:?}");
+            assert!(read.used.is_none() || trimmed.contains('/'), "{text:?}: {read:?}");
             for half in [read.used, read.purchased].into_iter().flatten() {
                 let half = half.bytes(gigabyte);
                 assert!(
@@ -59,19 +59,19 @@ fn numbers(text: &str) {
                     "{text:?}: {read:?}"
                 );
             }
-            if !said.contains('/') {
+            if !trimmed.contains('/') {
                 assert_eq!(Ok(read.purchased), size(text), "{text:?}");
             }
         }
     }
 }
 
-/// Two sizes with a slash between them are what each is by itself.
+/// Two sizes separated by a slash have the same values as each of them alone.
 fn halves(used: &str, purchased: &str) {
     let of = |text: &str| size(text).ok().flatten();
     let plain = |text: &str| !text.contains('/');
     if let (true, true, Some(left), Some(right)) = (plain(used), plain(purchased), of(used), of(purchased)) {
-        // A zero needs no unit by itself, and takes that of the other half here: it is still zero.
+        // A zero needs no unit. Here it takes the unit of the other half, and is still zero.
         let read = capacity(&format!("{used}/{purchased}"));
         let read = read
             .ok()
@@ -85,7 +85,7 @@ fn halves(used: &str, purchased: &str) {
     }
 }
 
-/// A number that is whole and not negative, with or without commas and zeros behind a point.
+/// Parses a non-negative integer, with or without commas, or with zeros after the decimal point.
 fn integer(text: &str) -> Option<i128> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let zeros = !fraction.is_empty() && fraction.bytes().all(|byte| byte == b'0');
@@ -118,27 +118,27 @@ fn bytes(text: &str, gigabyte: Gigabyte) -> Option<f64> {
 }
 
 fn times(text: &str) {
-    let said = text.trim();
+    let trimmed = text.trim();
     if let Ok(Some(read)) = timestamp(text) {
         let read = read.as_unix_seconds();
-        let wanted = moment(said).unwrap_or_else(|| panic!("{text:?} is no time, and not {read}"));
-        assert!((read - wanted).abs() < 1e-5, "{text:?}: {read}, not {wanted}");
+        let expected = moment(trimmed).unwrap_or_else(|| panic!("{text:?} is not a time, but was parsed as {read}"));
+        assert!((read - expected).abs() < 1e-5, "{text:?}: {read}, not {expected}");
         assert!((0.0..8e9).contains(&read), "{text:?}: {read}");
     }
     if let Ok(Some(read)) = duration(text) {
         let read = read.as_secs_f64();
-        let wanted = length(said).unwrap_or_else(|| panic!("{text:?} is no length of time, and not {read}"));
+        let expected = length(trimmed).unwrap_or_else(|| panic!("{text:?} is not a length of time, but was parsed as {read}"));
         assert!(
-            (read - wanted).abs() <= 1e-6 + wanted * 1e-12,
-            "{text:?}: {read}, not {wanted}"
+            (read - expected).abs() <= 1e-6 + expected * 1e-12,
+            "{text:?}: {read}, not {expected}"
         );
     }
     match daily_time(text) {
         Ok(Some(DailyScan::At(read))) => {
-            assert_eq!(clock(said), Some(f64::from(read)), "{text:?}");
+            assert_eq!(clock(trimmed), Some(f64::from(read)), "{text:?}");
             assert!(read < 86_400, "{text:?}");
         }
-        Ok(Some(DailyScan::Off)) => assert!(["no", "false"].contains(&said.to_lowercase().as_str()), "{text:?}"),
+        Ok(Some(DailyScan::Off)) => assert!(["no", "false"].contains(&trimmed.to_lowercase().as_str()), "{text:?}"),
         Ok(None) | Err(_) => {}
     }
 }
@@ -148,7 +148,7 @@ fn moment(text: &str) -> Option<f64> {
         return Some(match text.len() {
             0..12 => number,
             12..15 => number / 1e3,
-            // Ticks are more than a double holds exactly.
+            // Ticks are more than a double represents exactly.
             _ => (text.parse::<i128>().ok()? - 621_355_968_000_000_000) as f64 / 1e7,
         });
     }
@@ -166,7 +166,7 @@ fn moment(text: &str) -> Option<f64> {
     let (year, month, day): (i64, i64, i64) = (year.parse().ok()?, month.parse().ok()?, day.parse().ok()?);
     assert!(
         (1..=12).contains(&month) && (1..=31).contains(&day),
-        "{text:?} is no date"
+        "{text:?} is not a date"
     );
     let midnight = days(year, month, day) as f64 * 86_400.0;
     let rest = rest.trim_start_matches(['T', 't', ',']).trim();
@@ -228,7 +228,7 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
 
 fn length(text: &str) -> Option<f64> {
     let lower = text.to_lowercase();
-    // Nothing negative is a length of time, but for nothing.
+    // A negative duration is invalid, except for minus zero.
     let is_negative = lower.starts_with('-') || lower.ends_with("ago");
     let text = lower.trim_start_matches(['+', '-']).trim_end_matches("ago").trim();
     let length = if text.contains(':') {
@@ -271,7 +271,7 @@ fn units(text: &str) -> Option<f64> {
             'h' => 3600.0,
             'm' => 60.0,
             's' => 1.0,
-            // Years have no length, but for none of them.
+            // Years have no fixed length, so only zero years are valid.
             'y' if number.parse() == Ok(0.0) => 0.0,
             _ => return None,
         };
@@ -282,13 +282,13 @@ fn units(text: &str) -> Option<f64> {
 }
 
 fn words(text: &str) {
-    let said = text.trim();
-    let squeezed: String = said
+    let trimmed = text.trim();
+    let squeezed: String = trimmed
         .to_ascii_lowercase()
         .chars()
         .filter(|c| c.is_ascii_alphanumeric())
         .collect();
-    let number = said.replace(',', "").parse::<f64>().ok();
+    let number = trimmed.replace(',', "").parse::<f64>().ok();
     if let Some(JobStatusWord::Known(status)) = job_status(text) {
         let name = status.label().replace('_', "");
         let other = match squeezed.as_str() {
@@ -337,7 +337,7 @@ fn words(text: &str) {
     named(text, domain::object_type, None);
 }
 
-/// A name is bounded, says the same when it is read again, and has the number that the text has.
+/// A parsed name is bounded, parses to itself, and has the same number as the text.
 fn named(text: &str, read: fn(&str) -> Option<Named>, number: Option<fn(&str) -> Option<u16>>) {
     let Some(name) = read(text) else { return };
     assert!(name.name.chars().count() <= 140, "{text:?}");
