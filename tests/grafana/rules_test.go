@@ -86,7 +86,7 @@ func TestTheFileIsOneThatGrafanaProvisions(t *testing.T) {
 		t.Fatalf("version %d, %d groups", file.APIVersion, len(file.Groups))
 	}
 	if len(file.ContactPoints)+len(file.Policies)+len(file.MuteTimes) != 0 {
-		t.Error("who is told is not for this file to say")
+		t.Error("the file must not contain contact points or policies")
 	}
 	uids := map[string]bool{}
 	for _, group := range file.Groups {
@@ -111,20 +111,20 @@ func check(t *testing.T, rule *models.AlertRuleExport) {
 	if len(rule.Data) != 3 {
 		t.Fatalf("%s: %d queries", rule.UID, len(rule.Data))
 	}
-	var asked query
+	var source query
 	var isThere math
 	var above threshold
-	for position, into := range []any{&asked, &isThere, &above} {
+	for position, into := range []any{&source, &isThere, &above} {
 		of := rule.Data[position]
 		model(t, of, into)
 		if isExpression := of.DatasourceUID == "__expr__"; isExpression != (position > 0) || of.DatasourceUID == "" {
 			t.Errorf("%s: data source %q", rule.UID, of.DatasourceUID)
 		}
 	}
-	if asked.RefID != "A" || asked.Expr == "" || !asked.Instant || asked.Range {
-		t.Errorf("%s: %+v", rule.UID, asked)
+	if source.RefID != "A" || source.Expr == "" || !source.Instant || source.Range {
+		t.Errorf("%s: %+v", rule.UID, source)
 	}
-	if isThere.Type != "math" || !strings.Contains(isThere.Expression, "$"+asked.RefID) {
+	if isThere.Type != "math" || !strings.Contains(isThere.Expression, "$"+source.RefID) {
 		t.Errorf("%s: %+v", rule.UID, isThere)
 	}
 	if above.Type != "threshold" || above.Expression != isThere.RefID || above.RefID != rule.Condition {

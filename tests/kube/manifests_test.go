@@ -53,7 +53,7 @@ func TestPodsKeepTheStrictestStandard(t *testing.T) {
 		if r.name == "helm-openshift" {
 			// A fixed number would be outside the range of the namespace, and the pod would be rejected.
 			if context.RunAsUser != nil || context.RunAsGroup != nil || context.FSGroup != nil {
-				t.Errorf("the cluster is not left to assign the user: %v", context)
+				t.Errorf("the cluster cannot assign the user: %v", context)
 			}
 		} else {
 			if got := fmt.Sprint(*context.RunAsUser); got != user {
@@ -82,7 +82,7 @@ func TestPodsKeepTheStrictestStandard(t *testing.T) {
 			}
 		}
 		if links := spec.EnableServiceLinks; links == nil || *links {
-			t.Error("the environment holds variables of Kubernetes")
+			t.Error("the environment contains variables of Kubernetes")
 		}
 		resources := container.Resources
 		if resources.Requests.Cpu().IsZero() || resources.Requests.Memory().IsZero() || resources.Limits.Memory().IsZero() {
@@ -110,12 +110,12 @@ func TestNoCustomerIsAskedAboutTwice(t *testing.T) {
 		w := r.workload(t)
 		for _, deployment := range r.deployments {
 			if w.replicas != 1 || deployment.Spec.Strategy.Type != apps.RecreateDeploymentStrategyType {
-				t.Error("a Deployment runs two at times")
+				t.Error("a rollout of the Deployment would run two pods at once")
 			}
 		}
 		for _, set := range r.statefulSets {
 			if set.Spec.ServiceName != r.services[0].Name {
-				t.Error("the StatefulSet names no service of its own")
+				t.Error("the StatefulSet has no separate service")
 			}
 			container := w.container()
 			index := slices.IndexFunc(container.Args, isShare)
@@ -191,7 +191,7 @@ func TestSecretsAreFilesThatFollowARotation(t *testing.T) {
 		for _, configMap := range r.configMaps {
 			for name, text := range configMap.Data {
 				if strings.Contains(text, "demo-secret") || strings.Contains(text, "client_secret:") {
-					t.Errorf("%s of %s holds a secret", name, configMap.Name)
+					t.Errorf("%s of %s contains a secret", name, configMap.Name)
 				}
 			}
 		}
@@ -206,7 +206,7 @@ func TestTheServiceFindsPodsThatAreNotReady(t *testing.T) {
 		}
 		service := r.services[0]
 		if !service.Spec.PublishNotReadyAddresses {
-			t.Error("a secret that is refused from the start would be seen by nobody")
+			t.Error("a secret that is rejected from the start would go unnoticed")
 		}
 		if service.Spec.ClusterIP != core.ClusterIPNone {
 			t.Error("the service hides its pods")
@@ -238,14 +238,14 @@ func TestTheNetworkPolicyNamesWhatIsServed(t *testing.T) {
 		}
 		spec := r.policies[0].Spec
 		if !selects(spec.PodSelector.MatchLabels, w.template.Labels) {
-			t.Error("it is about other pods")
+			t.Error("the policy selects other pods")
 		}
 		if len(spec.PolicyTypes) != 2 || len(spec.Ingress) != 1 {
-			t.Fatalf("not what may come in and go out: %v", spec)
+			t.Fatalf("ingress and egress are not both restricted: %v", spec)
 		}
 		in := spec.Ingress[0]
 		if len(in.From) == 0 || len(in.Ports) != 1 {
-			t.Fatalf("more may come in than who scrapes: %v", in)
+			t.Fatalf("ingress is not limited to scrapers: %v", in)
 		}
 		port := w.container().Ports[0]
 		if named := in.Ports[0].Port; named.StrVal != port.Name && named.IntVal != port.ContainerPort {
@@ -262,7 +262,7 @@ func TestTheNetworkPolicyNamesWhatIsServed(t *testing.T) {
 		}
 		for _, need := range []string{"UDP 53", "TCP 53", "TCP 443"} {
 			if !slices.Contains(out, need) {
-				t.Errorf("%s is shut", need)
+				t.Errorf("%s is blocked", need)
 			}
 		}
 	})
@@ -345,7 +345,7 @@ func TestDashboardsAreThoseOfTheRepository(t *testing.T) {
 				size += len(text)
 			}
 			if len(configMap.Data) != 1 || size >= applied*9/10 {
-				t.Errorf("%s holds %d files of %d bytes", configMap.Name, len(configMap.Data), size)
+				t.Errorf("%s contains %d files of %d bytes", configMap.Name, len(configMap.Data), size)
 			}
 		}
 		if len(got) == 0 {
@@ -474,11 +474,11 @@ func TestProbesAskWhatAnswers(t *testing.T) {
 			}
 			want := append([]string{program, "healthcheck"}, flags...)
 			if live.Exec == nil || !slices.Equal(live.Exec.Command, want) {
-				t.Errorf("alive: the kubelet has no password, and asks by %v", live.Exec)
+				t.Errorf("liveness: the kubelet has no password, and runs %v", live.Exec)
 			}
 			want = append([]string{program, "healthcheck", "--ready"}, flags...)
 			if ready.Exec == nil || !slices.Equal(ready.Exec.Command, want) {
-				t.Errorf("ready: the kubelet has no password, and asks by %v", ready.Exec)
+				t.Errorf("readiness: the kubelet has no password, and runs %v", ready.Exec)
 			}
 			return
 		}
@@ -559,7 +559,7 @@ func compare(t *testing.T, path string, values, schema map[string]any) {
 		return
 	}
 	if schema["additionalProperties"] != false {
-		t.Errorf("%s: typing errors are passed over", path)
+		t.Errorf("%s: typos are not rejected", path)
 	}
 	for key, value := range values {
 		property, known := properties[key].(map[string]any)

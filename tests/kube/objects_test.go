@@ -96,7 +96,7 @@ func (r *rendering) take(text string) error {
 	case "monitoring.coreos.com/v1 PrometheusRule":
 		return add(text, &r.rules)
 	}
-	return fmt.Errorf("nobody expects a %s %s", kind.APIVersion, kind.Kind)
+	return fmt.Errorf("unexpected %s %s", kind.APIVersion, kind.Kind)
 }
 
 var (

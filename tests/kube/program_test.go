@@ -134,7 +134,7 @@ func secretFiles(t *testing.T, volume *core.SecretVolumeSource, secret string) m
 		case item.Key == "key.pem":
 			files[item.Path] = read(t, "tests/fixtures/simulator/client-key.pem")
 		default:
-			t.Fatalf("who knows what %s is", item.Key)
+			t.Fatalf("unexpected key %s", item.Key)
 		}
 	}
 	return files
@@ -221,7 +221,7 @@ var client = http.Client{
 	Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}},
 }
 
-func (p *pod) ask(path string) (int, string) {
+func (p *pod) get(path string) (int, string) {
 	return get(p.base + path)
 }
 
@@ -259,8 +259,8 @@ func (p *pod) probe(probe *core.Probe) error {
 		arguments = append(arguments, "--web.listen-address="+p.address)
 		command := exec.Command(os.Getenv("EXPORTER_TEST_PROGRAM"), arguments...)
 		command.Env = []string{}
-		if said, err := command.CombinedOutput(); err != nil {
-			return fmt.Errorf("%v: %s", err, said)
+		if output, err := command.CombinedOutput(); err != nil {
+			return fmt.Errorf("%v: %s", err, output)
 		}
 	}
 	return nil
@@ -300,7 +300,7 @@ func TestASecretIsRotatedWithoutARestart(t *testing.T) {
 		t.Run(r.name, func(t *testing.T) {
 			p := run(t, r, 0, api, "of yesterday")
 			eventually(t, "a refusal", func() error {
-				code, text := p.ask("/metrics")
+				code, text := p.get("/metrics")
 				if code != http.StatusOK || !strings.Contains(text, refusal) {
 					return fmt.Errorf("%d", code)
 				}
@@ -314,7 +314,7 @@ func TestASecretIsRotatedWithoutARestart(t *testing.T) {
 			}
 			project(t, p.here(configured+"/secret"), secretFiles(t, p.volumes["secret"], "demo-secret"))
 			eventually(t, "ready", func() error { return p.probe(p.container.ReadinessProbe) })
-			if _, text := p.ask("/metrics"); !strings.Contains(text, "\nelements_up 1\n") {
+			if _, text := p.get("/metrics"); !strings.Contains(text, "\nelements_up 1\n") {
 				t.Error("not up")
 			}
 		})

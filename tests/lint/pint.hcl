@@ -6,8 +6,8 @@ parser {
 
 checks {
   disabled = [
-    # Alerts stand on the recording rules of the other file, which evaluates by itself. That they may be an interval older
-    # is far below what any of them waits, and ElementsRecordingRulesMissing tells where they are not evaluated at all.
+    # Alerts use the recording rules of the other file, which is evaluated separately. Their results may be one interval
+    # old, which is far below every `for`. ElementsRecordingRulesMissing fires if they are not evaluated at all.
     "rule/dependency",
   ]
 }

@@ -1,5 +1,5 @@
 // Preloaded into an exporter: clocks and the timeouts of epoll_wait follow a virtual time in shared memory, and the bytes on
-// TCP sockets are counted, so that the driver knows that nothing is in flight before it moves the clock. The layout of struct
+// TCP sockets are counted, so that the driver moves the clock only while nothing is in flight. The layout of struct
 // shared is that of internal/vtime/process.go.
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -148,7 +148,7 @@ func (m *Alertmanager) enter(now time.Time, a *alert, route *dispatch.Route) {
 	g := m.groups[key]
 	if g == nil {
 		if a.isResolved(now) {
-			return // its group would have nothing to say
+			return // its group would send nothing
 		}
 		g = &group{route: route, labels: by, key: key, alerts: map[model.Fingerprint]*alert{}, next: now.Add(route.RouteOpts.GroupWait)}
 		m.groups[key] = g

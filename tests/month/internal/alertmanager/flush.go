@@ -18,7 +18,7 @@ type group struct {
 	hasFlushed bool
 }
 
-// logEntry is the last notification of a receiver about a group.
+// logEntry is the last notification about a group to a receiver.
 type logEntry struct {
 	firing, resolved map[model.Fingerprint]bool
 	at, expires      time.Time
@@ -39,12 +39,12 @@ type Notification struct {
 	Receiver string            `json:"receiver"`
 	Kind     string            `json:"kind"`
 	Group    map[string]string `json:"group"`
-	Alerts   []Told            `json:"alerts"`
-	Held     int               `json:"held,omitempty"` // alerts of the group that are inhibited
+	Alerts   []NotifiedAlert   `json:"alerts"`
+	Held     int               `json:"held,omitempty"` // number of inhibited alerts of the group
 }
 
-// Told is an alert in a notification.
-type Told struct {
+// NotifiedAlert is an alert in a notification.
+type NotifiedAlert struct {
 	Labels map[string]string `json:"labels"`
 	State  string            `json:"state"` // new, firing or resolved
 	Starts int64             `json:"starts"`
@@ -77,7 +77,7 @@ func (m *Alertmanager) flush(g *group, now time.Time) {
 	if !m.isMuted(g.route, now) {
 		m.notify(g, now, firing, resolved, held)
 	}
-	for id, a := range g.alerts { // including those of which nothing was sent
+	for id, a := range g.alerts { // including alerts that were not sent
 		if a.isResolved(now) {
 			delete(g.alerts, id)
 		}
@@ -129,20 +129,20 @@ func (m *Alertmanager) notify(g *group, now time.Time, firing, resolved []*alert
 	if len(firing) == 0 && !receiver.SendResolved {
 		return
 	}
-	n := Notification{At: now.Unix(), Receiver: name, Kind: kind, Group: words(g.labels), Held: held}
+	n := Notification{At: now.Unix(), Receiver: name, Kind: kind, Group: toStrings(g.labels), Held: held}
 	for _, a := range firing {
 		state := StateFiring
 		if last == nil || !last.firing[a.id] {
 			state = StateNew
 		}
-		n.Alerts = append(n.Alerts, a.told(state))
+		n.Alerts = append(n.Alerts, a.inState(state))
 	}
 	if receiver.SendResolved {
 		for _, a := range resolved {
-			n.Alerts = append(n.Alerts, a.told(StateResolved))
+			n.Alerts = append(n.Alerts, a.inState(StateResolved))
 		}
 	}
-	slices.SortStableFunc(n.Alerts, func(a, b Told) int {
+	slices.SortStableFunc(n.Alerts, func(a, b NotifiedAlert) int {
 		return strings.Compare(a.Labels["module"]+a.Labels["customer_id"], b.Labels["module"]+b.Labels["customer_id"])
 	})
 	m.Sent++
@@ -187,11 +187,11 @@ func ids(alerts []*alert) map[model.Fingerprint]bool {
 	return set
 }
 
-func (a *alert) told(state string) Told {
-	return Told{Labels: words(a.labels), State: state, Starts: a.starts.Unix()}
+func (a *alert) inState(state string) NotifiedAlert {
+	return NotifiedAlert{Labels: toStrings(a.labels), State: state, Starts: a.starts.Unix()}
 }
 
-func words(set model.LabelSet) map[string]string {
+func toStrings(set model.LabelSet) map[string]string {
 	plain := map[string]string{}
 	for k, v := range set {
 		plain[string(k)] = string(v)

@@ -42,11 +42,11 @@ func newClient(t *testing.T, generation string) *client {
 		scopes = append(scopes, generation+"."+r)
 	}
 	form := url.Values{"client_id": {ClientID}, "client_secret": {ClientSecret}, "scope": {strings.Join(scopes, " ")}}
-	c.token = c.ask(http.MethodPost, tokenPath, form.Encode())["access_token"].(string)
+	c.token = c.request(http.MethodPost, tokenPath, form.Encode())["access_token"].(string)
 	return c
 }
 
-func (c *client) ask(method, path, body string) map[string]any {
+func (c *client) request(method, path, body string) map[string]any {
 	c.t.Helper()
 	request := httptest.NewRequest(method, path, nil)
 	request.Header.Set("Authorization", "Bearer "+c.token)
@@ -69,7 +69,7 @@ func TestTheSecondGenerationPagesByNumber(t *testing.T) {
 	c := newClient(t, "elements")
 	seen := map[any]bool{}
 	for page := 1; page <= 2; page++ {
-		answer := c.ask(http.MethodPost, v3Base+"/customers/batch?pageSize=100&pageIndex="+string(rune('0'+page)), "{}")
+		answer := c.request(http.MethodPost, v3Base+"/customers/batch?pageSize=100&pageIndex="+string(rune('0'+page)), "{}")
 		for _, row := range answer["data"].([]any) {
 			seen[row.(map[string]any)["id"]] = true
 		}
@@ -82,8 +82,8 @@ func TestTheSecondGenerationPagesByNumber(t *testing.T) {
 func TestBothGenerationsShowTheSameRuns(t *testing.T) {
 	v1, v3 := newClient(t, "partner"), newClient(t, "elements")
 	for _, x := range v3.world.CustomersAt(v3.world.Start)[:30] {
-		old := v1.ask(http.MethodGet, "/partner/customers/"+x.ID+"/jobs", "")["value"].([]any)
-		new := v3.ask(http.MethodPost, v3Base+"/customers/"+x.ID+"/avpt-products/jobs/batch?pageSize=100", "{}")["data"].([]any)
+		old := v1.request(http.MethodGet, "/partner/customers/"+x.ID+"/jobs", "")["value"].([]any)
+		new := v3.request(http.MethodPost, v3Base+"/customers/"+x.ID+"/avpt-products/jobs/batch?pageSize=100", "{}")["data"].([]any)
 		if len(old) != len(new) || len(old) == 0 {
 			t.Fatalf("%d rows and %d", len(old), len(new))
 		}
@@ -93,7 +93,7 @@ func TestBothGenerationsShowTheSameRuns(t *testing.T) {
 				t.Errorf("%v and %v", a, b)
 			}
 			if _, isWord := a["status"].(string); !isWord {
-				t.Errorf("status %v of the first generation is no word", a["status"])
+				t.Errorf("status %v of the first generation is not a word", a["status"])
 			}
 		}
 	}

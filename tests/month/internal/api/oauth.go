@@ -30,9 +30,9 @@ func (s *Server) token(now time.Time, body string) answer {
 	if err != nil || form.Get("client_id") != ClientID || form.Get("client_secret") != ClientSecret || s.active(now, isAuthRefused) != nil {
 		return refuse(http.StatusBadRequest, "invalid_client")
 	}
-	asked := strings.Fields(form.Get("scope"))
+	requested := strings.Fields(form.Get("scope"))
 	granted := map[string]bool{}
-	for _, scope := range asked {
+	for _, scope := range requested {
 		generation, resource, _ := strings.Cut(scope, ".")
 		if generation != "elements" && generation != "partner" || !slices.Contains(resources, resource) || s.scopeMissing(now, scope) {
 			return refuse(http.StatusBadRequest, "invalid_scope")
@@ -46,7 +46,7 @@ func (s *Server) token(now time.Time, body string) answer {
 	name := fmt.Sprintf("token-%d", s.issued)
 	s.tokens[name] = token{granted, now.Add(tokenLasts)}
 	return answer{status: http.StatusOK, body: object{
-		"access_token": name, "expires_in": int(tokenLasts.Seconds()), "token_type": "Bearer", "scope": strings.Join(asked, " "),
+		"access_token": name, "expires_in": int(tokenLasts.Seconds()), "token_type": "Bearer", "scope": strings.Join(requested, " "),
 	}}
 }
 

@@ -14,8 +14,8 @@ import (
 type verdict int
 
 const (
-	tellsFirst verdict = iota // an incident that its receiver did not know
-	tellsAgain                // an incident that its receiver already knew
+	firstReport  verdict = iota // an incident that had not been reported to the receiver
+	repeatReport                // an incident that had been reported to the receiver
 	isMinor                   // true, but not an incident
 	isFalse
 	verdictCount
@@ -45,13 +45,13 @@ func (r *run) judge() {
 				return order(known[x.ID+" "+n.Receiver]) - order(known[y.ID+" "+n.Receiver])
 			})
 			if len(matches) > 0 && !matches[0].Quiet {
-				r.told[matches[0].ID] = append(r.told[matches[0].ID], telling{n.At, n.Receiver, isTelling(n, a)})
+				r.notices[matches[0].ID] = append(r.notices[matches[0].ID], notice{n.At, n.Receiver, isNewInformation(n, a)})
 			}
-			if !isTelling(n, a) {
+			if !isNewInformation(n, a) {
 				continue
 			}
 			v, cause := r.verdictOf(a, n, matches, known)
-			if v == tellsFirst {
+			if v == firstReport {
 				now = append(now, matches[0].ID+" "+n.Receiver)
 			}
 			if v < best.verdict {
@@ -74,7 +74,7 @@ func order(isLater bool) int {
 	return 0
 }
 
-func (r *run) verdictOf(a alertmanager.Told, n alertmanager.Notification, matches []*world.Incident, known map[string]bool) (verdict, string) {
+func (r *run) verdictOf(a alertmanager.NotifiedAlert, n alertmanager.Notification, matches []*world.Incident, known map[string]bool) (verdict, string) {
 	name := a.Labels["alertname"]
 	switch {
 	case len(matches) == 0:
@@ -82,13 +82,13 @@ func (r *run) verdictOf(a alertmanager.Told, n alertmanager.Notification, matche
 	case matches[0].Quiet:
 		return isMinor, name + ": " + matches[0].Kind
 	case known[matches[0].ID+" "+n.Receiver]:
-		return tellsAgain, name + ": " + matches[0].Kind
+		return repeatReport, name + ": " + matches[0].Kind
 	}
-	return tellsFirst, matches[0].Kind
+	return firstReport, matches[0].Kind
 }
 
 // explain returns the cause of an alert that no incident explains, and whether the alert is true.
-func (r *run) explain(a alertmanager.Told, at int64) (verdict, string) {
+func (r *run) explain(a alertmanager.NotifiedAlert, at int64) (verdict, string) {
 	name := a.Labels["alertname"]
 	near := r.near(at)
 	service := strings.TrimPrefix(a.Labels["service"], "Cloud Backup for ")
@@ -123,7 +123,7 @@ func (r *run) endsSoon(customer string, at int64) bool {
 }
 
 // explainWithoutScope judges an alert about all scopes of a module by the worst of them.
-func (r *run) explainWithoutScope(a alertmanager.Told, at int64, near string) (verdict, string) {
+func (r *run) explainWithoutScope(a alertmanager.NotifiedAlert, at int64, near string) (verdict, string) {
 	best, cause := isFalse, a.Labels["alertname"]+": no such module"+near
 	for i := range r.truth.Modules {
 		m := &r.truth.Modules[i]
@@ -187,7 +187,7 @@ func explainBackup(name string, m *Module, at int64, near string) (verdict, stri
 		}
 	case strings.Contains(name, "RunningLong"):
 		if s.isRunning {
-			return isMinor, name + ": ends well by itself" + near
+			return isMinor, name + ": completes successfully" + near
 		}
 	case strings.Contains(name, "Partial"):
 		if s.newestFailed > 0 {

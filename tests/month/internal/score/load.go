@@ -13,7 +13,7 @@ import (
 )
 
 func load(dir string) (*run, error) {
-	r := &run{truth: &Truth{}, patterns: map[string]*regexp.Regexp{}, modules: map[moduleOf]*Module{}, told: map[string][]telling{}}
+	r := &run{truth: &Truth{}, patterns: map[string]*regexp.Regexp{}, modules: map[moduleOf]*Module{}, notices: map[string][]notice{}}
 	err := errors.Join(
 		readJSON(filepath.Join(dir, TruthFile), r.truth),
 		readJSON(filepath.Join(dir, ReceiversFile), &r.receivers),

@@ -18,11 +18,11 @@ const (
 	onService  = "service"
 )
 
-// defaultGrace is how long after its end an alert may be about an incident without a grace of its own.
+// defaultGrace is how long after the end of an incident an alert may still refer to it, unless the incident has its own.
 const defaultGrace = 2 * time.Hour
 
-// matching returns the incidents that an alert may be about at a time, the closest first. An alert is about an incident
-// if its name is expected and its labels match the affected objects.
+// matching returns the incidents that an alert may refer to at a time, closest first. An alert refers to an incident if
+// its name is expected and its labels match the affected objects.
 func (r *run) matching(labels map[string]string, at int64) []*world.Incident {
 	var found []*world.Incident
 	for _, i := range r.truth.Incidents {
@@ -30,7 +30,7 @@ func (r *run) matching(labels map[string]string, at int64) []*world.Incident {
 		if grace == 0 {
 			grace = defaultGrace
 		}
-		if at >= i.Start.Unix() && at <= i.End.Add(grace).Unix() && r.speaks(labels, i) {
+		if at >= i.Start.Unix() && at <= i.End.Add(grace).Unix() && r.refersTo(labels, i) {
 			found = append(found, i)
 		}
 	}
@@ -57,7 +57,7 @@ func (r *run) isExpected(name string, i *world.Incident) bool {
 	return slices.ContainsFunc(i.Expect, func(text string) bool { return r.patterns[text].MatchString(name) })
 }
 
-func (r *run) speaks(labels map[string]string, i *world.Incident) bool {
+func (r *run) refersTo(labels map[string]string, i *world.Incident) bool {
 	name := labels["alertname"]
 	switch {
 	case i.Quiet && i.Subject == onLicense:
@@ -72,10 +72,10 @@ func (r *run) speaks(labels map[string]string, i *world.Incident) bool {
 	isCustomer := labels["customer_id"] == i.Customer
 	switch i.Subject {
 	case onModule:
-		return isCustomer && namesModule(labels, i)
+		return isCustomer && matchesModule(labels, i)
 	case onCustomer: // by its modules, as a whole, or by customers that could not be polled
 		if isCustomer {
-			return len(i.Modules) == 0 || labels["module"] == "" || namesModule(labels, i)
+			return len(i.Modules) == 0 || labels["module"] == "" || matchesModule(labels, i)
 		}
 		return labels["customer_id"] == "" && i.Effect == world.CustomerStatus && isOfExporter(labels)
 	case onLicense:
@@ -89,9 +89,9 @@ func (r *run) speaks(labels map[string]string, i *world.Incident) bool {
 	}
 }
 
-// namesModule returns whether an alert is about an affected module, or about the customer without a module. An alert
-// without a scope is about the whole module. Services of protected data have a prefix.
-func namesModule(labels map[string]string, i *world.Incident) bool {
+// matchesModule returns whether an alert refers to an affected module, or to the customer without a module. An alert
+// without a scope refers to the whole module. Services of protected data have a prefix.
+func matchesModule(labels map[string]string, i *world.Incident) bool {
 	if labels["module"] == "" {
 		return true
 	}
@@ -103,7 +103,7 @@ func namesModule(labels map[string]string, i *world.Incident) bool {
 
 func isOfExporter(labels map[string]string) bool { return labels["area"] == "exporter" }
 
-// isTelling returns whether an alert in a notification is new information.
-func isTelling(n alertmanager.Notification, a alertmanager.Told) bool {
+// isNewInformation returns whether an alert in a notification is new information.
+func isNewInformation(n alertmanager.Notification, a alertmanager.NotifiedAlert) bool {
 	return (n.Kind == alertmanager.KindNew || n.Kind == alertmanager.KindMore) && a.State == alertmanager.StateNew
 }

@@ -43,7 +43,7 @@ type Score struct {
 type KindScore struct {
 	Kind                    string
 	Quiet                   bool
-	Incidents, Told, InTime int
+	Incidents, Reported, InTime int
 	Median, Worst           time.Duration
 	Messages                int // of all kinds, over all receivers
 	Missed                  []string
@@ -135,9 +135,9 @@ func (r *run) recall(kind string, incidents []*world.Incident) KindScore {
 	var delays []time.Duration
 	for _, i := range incidents {
 		first := int64(0)
-		messages := map[telling]bool{}
-		for _, t := range r.told[i.ID] {
-			messages[telling{at: t.at, receiver: t.receiver}] = true
+		messages := map[notice]bool{}
+		for _, t := range r.notices[i.ID] {
+			messages[notice{at: t.at, receiver: t.receiver}] = true
 			if t.isFirst && (first == 0 || t.at < first) {
 				first = t.at
 			}
@@ -149,7 +149,7 @@ func (r *run) recall(kind string, incidents []*world.Incident) KindScore {
 		}
 		delay := time.Unix(first, 0).Sub(i.Start)
 		delays = append(delays, delay)
-		k.Told++
+		k.Reported++
 		if delay <= i.Within+r.blindness(i) {
 			k.InTime++
 		}
@@ -232,7 +232,7 @@ func (r *run) receiver(name string) ReceiverScore {
 func (r *run) causes() []Cause {
 	count := counter{}
 	for _, j := range r.verdicts {
-		if j.verdict != tellsFirst {
+		if j.verdict != firstReport {
 			count.add(verdictNames[j.verdict]+": "+j.cause, j.note.At)
 		}
 	}
@@ -248,7 +248,7 @@ func (r *run) flaps() []Cause {
 			continue
 		}
 		for _, a := range n.Alerts {
-			if !isTelling(n, a) {
+			if !isNewInformation(n, a) {
 				continue
 			}
 			key := n.Receiver + subject(a.Labels)
@@ -271,13 +271,13 @@ func (r *run) missedResolves() []Cause {
 			delete(ended, identity(t.Labels))
 		}
 	}
-	open := map[string]map[string]alertmanager.Told{}
+	open := map[string]map[string]alertmanager.NotifiedAlert{}
 	for _, n := range r.notes {
 		if x := r.receivers[n.Receiver]; x.Deadman || !x.SendResolved {
 			continue
 		}
 		if open[n.Receiver] == nil {
-			open[n.Receiver] = map[string]alertmanager.Told{}
+			open[n.Receiver] = map[string]alertmanager.NotifiedAlert{}
 		}
 		for _, a := range n.Alerts {
 			if a.State == alertmanager.StateResolved {

@@ -24,7 +24,7 @@ func Of(dir string) (*Score, error) {
 type Totals struct {
 	Recall, InTime, Strict, Lenient     float64 // shares of one
 	PerDay                              float64 // messages, all receivers and kinds
-	Flaps, Storms, MissedResolves, Told int
+	Flaps, Storms, MissedResolves, Reported int
 	Incidents                           int
 }
 
@@ -34,10 +34,10 @@ func (s *Score) Totals() Totals {
 	inTime := 0
 	for _, k := range s.Kinds {
 		if !k.Quiet {
-			t.Incidents, t.Told, inTime = t.Incidents+k.Incidents, t.Told+k.Told, inTime+k.InTime
+			t.Incidents, t.Reported, inTime = t.Incidents+k.Incidents, t.Reported+k.Reported, inTime+k.InTime
 		}
 	}
-	t.Recall, t.InTime = share(t.Told, t.Incidents), share(inTime, t.Incidents)
+	t.Recall, t.InTime = share(t.Reported, t.Incidents), share(inTime, t.Incidents)
 	var all ReceiverScore
 	for _, r := range s.Receivers {
 		for v, n := range r.Verdicts {
@@ -63,7 +63,7 @@ func (r ReceiverScore) Precision() (strict, lenient float64) {
 	for _, n := range r.Verdicts {
 		all += n
 	}
-	return share(r.Verdicts[tellsFirst], all), share(all-r.Verdicts[isFalse], all)
+	return share(r.Verdicts[firstReport], all), share(all-r.Verdicts[isFalse], all)
 }
 
 func share(part, whole int) float64 {
@@ -82,7 +82,7 @@ func (s *Score) Print(out io.Writer) error {
 	}
 	s.printKinds(&b)
 	s.printReceivers(&b)
-	printCauses(&b, "Messages that are no first report of an incident", s.Causes)
+	printCauses(&b, "Messages that are not the first report of an incident", s.Causes)
 	printCauses(&b, fmt.Sprintf("Flaps: reported as new again within %s", hours(flapWithin)), s.Flaps)
 	printCauses(&b, fmt.Sprintf("Missing resolves: ended more than %s ago, never reported as resolved", hours(resolveWithin)), s.MissedResolves)
 	for _, p := range s.Problems {
@@ -90,7 +90,7 @@ func (s *Score) Print(out io.Writer) error {
 	}
 	t := s.Totals()
 	fmt.Fprintf(&b, "\nrecall %d/%d = %s, in time %s; precision strict %s, lenient %s; %.1f messages a day; %d storm hours, %d flaps, %d missing resolves\n",
-		t.Told, t.Incidents, percent(t.Recall), percent(t.InTime), percent(t.Strict), percent(t.Lenient), t.PerDay, t.Storms, t.Flaps, t.MissedResolves)
+		t.Reported, t.Incidents, percent(t.Recall), percent(t.InTime), percent(t.Strict), percent(t.Lenient), t.PerDay, t.Storms, t.Flaps, t.MissedResolves)
 	_, err := io.WriteString(out, b.String())
 	return err
 }
@@ -111,7 +111,7 @@ func (s *Score) printKinds(b *strings.Builder) {
 				fmt.Fprintf(w, "  %s\t%d\tno message needed\n", k.Kind, k.Incidents)
 				continue
 			}
-			fmt.Fprintf(w, "  %s\t%d\t%d\t%d\t%s\t%s\t%.1f\t%s\n", k.Kind, k.Incidents, k.Told, k.InTime, hours(k.Median), hours(k.Worst),
+			fmt.Fprintf(w, "  %s\t%d\t%d\t%d\t%s\t%s\t%.1f\t%s\n", k.Kind, k.Incidents, k.Reported, k.InTime, hours(k.Median), hours(k.Worst),
 				float64(k.Messages)/float64(k.Incidents), strings.Join(k.Missed, "; "))
 		}
 	})
@@ -124,7 +124,7 @@ func (s *Score) printReceivers(b *strings.Builder) {
 		for _, r := range s.Receivers {
 			strict, lenient := r.Precision()
 			fmt.Fprintf(w, "  %s\t%s\t%s\t%d\t%d\t%d\t%d\n", r.Receiver, percent(strict), percent(lenient),
-				r.Verdicts[tellsFirst], r.Verdicts[tellsAgain], r.Verdicts[isMinor], r.Verdicts[isFalse])
+				r.Verdicts[firstReport], r.Verdicts[repeatReport], r.Verdicts[isMinor], r.Verdicts[isFalse])
 		}
 	})
 	fmt.Fprintf(b, "\nMessages by receiver, all kinds (a storm is an hour with %d or more)\n", stormFrom)

@@ -36,7 +36,7 @@ func fixture() *Truth {
 
 func message(at float64, receiver, kind, state, name string) alertmanager.Notification {
 	labels := map[string]string{"alertname": name, "customer_id": "c", "service": mailbox.Service, "module": mailbox.Module}
-	return alertmanager.Notification{At: hour(at).Unix(), Receiver: receiver, Kind: kind, Alerts: []alertmanager.Told{{Labels: labels, State: state, Starts: hour(at).Unix()}}}
+	return alertmanager.Notification{At: hour(at).Unix(), Receiver: receiver, Kind: kind, Alerts: []alertmanager.NotifiedAlert{{Labels: labels, State: state, Starts: hour(at).Unix()}}}
 }
 
 func score(t *testing.T, truth *Truth, transitions []Transition, notes ...alertmanager.Notification) *Score {
@@ -98,20 +98,20 @@ func TestAnIncidentIsToldToEachReceiverOnce(t *testing.T) {
 		message(31, "people", alertmanager.KindMore, alertmanager.StateNew, "ElementsBackupFailed"),
 		message(32, "others", alertmanager.KindNew, alertmanager.StateNew, "ElementsBackupOverdue"),
 		message(50, "people", alertmanager.KindRepeat, alertmanager.StateFiring, "ElementsBackupOverdue"))
-	if got, want := verdictsOf(s, "people"), [verdictCount]int{tellsFirst: 1, tellsAgain: 1}; got != want {
+	if got, want := verdictsOf(s, "people"), [verdictCount]int{firstReport: 1, repeatReport: 1}; got != want {
 		t.Errorf("people: %v, and not %v", got, want)
 	}
-	if got, want := verdictsOf(s, "others"), [verdictCount]int{tellsFirst: 1}; got != want {
+	if got, want := verdictsOf(s, "others"), [verdictCount]int{firstReport: 1}; got != want {
 		t.Errorf("others: %v, and not %v", got, want)
 	}
-	if k := s.Kinds[0]; k.Told != 1 || k.InTime != 1 || k.Median != 6*time.Hour || k.Messages != 4 {
+	if k := s.Kinds[0]; k.Reported != 1 || k.InTime != 1 || k.Median != 6*time.Hour || k.Messages != 4 {
 		t.Errorf("%+v", k)
 	}
 }
 
 func TestALateMessageIsToldAndNotInTime(t *testing.T) {
 	s := score(t, fixture(), nil, message(60, "people", alertmanager.KindNew, alertmanager.StateNew, "ElementsBackupOverdue"))
-	if k := s.Kinds[0]; k.Told != 1 || k.InTime != 0 {
+	if k := s.Kinds[0]; k.Reported != 1 || k.InTime != 0 {
 		t.Errorf("%+v", k)
 	}
 }
@@ -133,8 +133,8 @@ func TestAnotherModuleOrAnotherTimeTellsNothing(t *testing.T) {
 	if got, want := verdictsOf(s, "people"), [verdictCount]int{isFalse: 2}; got != want {
 		t.Errorf("%v, and not %v", got, want)
 	}
-	if s.Kinds[0].Told != 0 {
-		t.Error("the incident counts as told")
+	if s.Kinds[0].Reported != 0 {
+		t.Error("the incident counts as reported")
 	}
 }
 
@@ -177,8 +177,8 @@ func TestFlapsAndMissingResolvesAreCounted(t *testing.T) {
 	if totals.Flaps != 1 || totals.MissedResolves != 1 {
 		t.Errorf("%+v", totals)
 	}
-	told := message(61, "people", alertmanager.KindResolved, alertmanager.StateResolved, "ElementsBackupOverdue")
-	if totals := score(t, fixture(), []Transition{ended}, first, told).Totals(); totals.MissedResolves != 0 || totals.Flaps != 0 {
+	resolved := message(61, "people", alertmanager.KindResolved, alertmanager.StateResolved, "ElementsBackupOverdue")
+	if totals := score(t, fixture(), []Transition{ended}, first, resolved).Totals(); totals.MissedResolves != 0 || totals.Flaps != 0 {
 		t.Errorf("%+v", totals)
 	}
 }

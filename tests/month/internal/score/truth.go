@@ -126,7 +126,7 @@ type run struct {
 	receivers map[string]alertmanager.Receiver
 	patterns  map[string]*regexp.Regexp
 	modules   map[moduleOf]*Module
-	told      map[string][]telling // by incident
+	notices   map[string][]notice // by incident
 	verdicts  []judged
 }
 
@@ -135,8 +135,8 @@ type moduleOf struct {
 	key      world.ModuleKey
 }
 
-// telling is a notification about an incident.
-type telling struct {
+// notice is a notification about an incident.
+type notice struct {
 	at       int64
 	receiver string
 	isFirst  bool // a new alert with an expected name

@@ -38,7 +38,7 @@ func ruleFiles(dir string) ([]string, error) {
 	return files, err
 }
 
-// stepFile holds the interval of a run, which replays of it keep.
+// stepFile contains the interval of a run, which replays of it keep.
 const stepFile = "step"
 
 func writeStep(o Options) error {

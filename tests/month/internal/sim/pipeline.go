@@ -103,7 +103,7 @@ func (p *pipeline) close() error {
 	return err
 }
 
-func (p *pipeline) say(now time.Time, format string, a ...any) {
+func (p *pipeline) log(now time.Time, format string, a ...any) {
 	_, _ = fmt.Fprintf(p.options.Progress, "%s %s\n", now.Format("2006-01-02 15:04"), fmt.Sprintf(format, a...)) // only progress
 }
 

@@ -38,7 +38,7 @@ func Replay(from string, o Options) (err error) {
 	return p.engine.Replay(filepath.Join(from, samplesFile), func(now time.Time) error {
 		if now.Sub(spoke) >= progressEvery {
 			spoke = now
-			p.say(now, "%s passed; %d messages", time.Since(began).Round(time.Second), p.manager.Sent)
+			p.log(now, "%s passed; %d messages", time.Since(began).Round(time.Second), p.manager.Sent)
 		}
 		return p.settle(now)
 	})

@@ -72,7 +72,7 @@ func live(p *pipeline, f *fleet, server *api.Server) error {
 		}
 		if now.Sub(spoke) >= progressEvery {
 			spoke = now
-			p.say(now, "%s passed, of it %s in rules; %d requests, %d samples, %d messages", time.Since(began).Round(time.Second),
+			p.log(now, "%s passed, of it %s in rules; %d requests, %d samples, %d messages", time.Since(began).Round(time.Second),
 				p.engine.Spent.Round(time.Second), server.Requests(), f.scraper.Samples, p.manager.Sent)
 		}
 	}
