@@ -22,7 +22,7 @@ fn root() -> &'static Path {
 
 /// Returns the rows of the table with this heading: the property, and its tests.
 fn rows(page: &str) -> Vec<(String, String)> {
-    let (_, table) = page.split_once("\n| what holds | held by |\n").unwrap();
+    let (_, table) = page.split_once("\n| guarantee | test |\n").unwrap();
     let rows = table.lines().skip(1).take_while(|line| line.starts_with('|'));
     let cells = rows.map(|row| row.trim_matches('|').split_once(" | ").unwrap());
     cells
@@ -50,7 +50,7 @@ fn list_refers_to_existing_tests_and_programs() {
         // Text with a space is a command, not a name.
         let names = by.split('`').skip(1).step_by(2).filter(|name| !name.contains(' '));
         let names: Vec<&str> = names.collect();
-        assert!(!names.is_empty(), "{what}: nothing holds it");
+        assert!(!names.is_empty(), "{what}: no test");
         for name in names {
             let (file, test) = match name.split_once("::") {
                 Some((file, test)) => (file, Some(test)),

@@ -138,9 +138,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- fail "serviceMonitor and podMonitor: enable one of them, because each scrapes everything" -}}
 {{- end -}}
 {{- if and .Values.state.existingClaim .Values.account -}}
-{{- fail "state.existingClaim goes without accounts only: each needs a state of its own" -}}
+{{- fail "state.existingClaim cannot be combined with accounts: each needs a separate state" -}}
 {{- end -}}
 {{- if and .Values.state.existingClaim (gt (int .Values.shards) 1) -}}
-{{- fail "state.existingClaim goes with one shard only: each needs a state of its own" -}}
+{{- fail "state.existingClaim cannot be combined with several shards: each needs a separate state" -}}
 {{- end -}}
 {{- end -}}

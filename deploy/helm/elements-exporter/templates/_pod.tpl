@@ -18,7 +18,7 @@ metadata:
     {{- toYaml . | nindent 4 }}
     {{- end }}
   annotations:
-    # Without --config.auto-reload, the exporter does not notice a changed configuration, so a change restarts the pods.
+    # Without --config.auto-reload, the exporter does not detect a changed configuration, so a change restarts the pods.
     checksum/config: {{ include (print $.Template.BasePath "/configmap.yaml") . | sha256sum }}
     {{- with .Values.podAnnotations }}
     {{- toYaml . | nindent 4 }}
