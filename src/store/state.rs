@@ -90,7 +90,7 @@ enum Line {
         customer: Option<CustomerId>,
         attempt: Attempt,
         last_success: Option<Timestamp>,
-        /// When the target was last found to lack the service.
+        /// Time at which the target was last found to lack the service.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         unlicensed_at: Option<Timestamp>,
     },
@@ -100,7 +100,7 @@ enum Line {
     },
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "required by serde")]
 fn is_false(flag: &bool) -> bool {
     !flag
 }
@@ -235,7 +235,7 @@ impl Store {
 }
 
 impl SavedState {
-    /// Writes the state atomically: the file holds the old or the new one, even after a crash.
+    /// Writes the state atomically: the file contains the old or the new one, even after a crash.
     ///
     /// # Errors
     /// Returns an error if the state file does, see [`StateFile::save`].
@@ -354,12 +354,12 @@ fn read(path: &Path) -> Result<Option<Vec<Line>>, Error> {
             .read_until(b'\n', &mut text)
             .map_err(io)?;
         if read == 0 {
-            return Err(corrupt("it ends before its end"));
+            return Err(corrupt("its end is missing"));
         }
         let line: Line = match serde_json::from_slice(&text) {
             Ok(line) => line,
             Err(_) if lines.is_empty() => return Err(not_ours(&text, path)),
-            Err(_) => return Err(corrupt("it holds a line that is none of its kind")),
+            Err(_) => return Err(corrupt("it contains an invalid line")),
         };
         match (&line, lines.is_empty()) {
             (Line::State { format: FORMAT, .. }, true) => {}
@@ -369,7 +369,7 @@ fn read(path: &Path) -> Result<Option<Vec<Line>>, Error> {
                     format: *format,
                 });
             }
-            (_, true) => return Err(corrupt("it is no state file")),
+            (_, true) => return Err(corrupt("it is not a state file")),
             (Line::End { lines: count, crc32 }, false) => {
                 let whole = u64::try_from(lines.len()) == Ok(*count) && hasher.finalize() == *crc32;
                 return if whole {
@@ -404,7 +404,7 @@ fn not_ours(first_line: &[u8], path: &Path) -> Error {
         },
         _ => Error::Corrupt {
             path: path.to_owned(),
-            what: "it is no state file",
+            what: "it is not a state file",
         },
     }
 }

@@ -325,8 +325,8 @@ async fn damaged_state_is_set_aside_and_reported() {
     let directory = tempfile::tempdir().unwrap();
     for (content, reason) in [
         ("{\"state\":{\"format\":99,\"version\":\"9\"}}\n", "newer version"),
-        ("{\"state\":\n", "no state file"),
-        ("{\"state\":{\"format\":1,\"version\":\"0\"}}\n", "ends before its end"),
+        ("{\"state\":\n", "not a state file"),
+        ("{\"state\":{\"format\":1,\"version\":\"0\"}}\n", "its end is missing"),
     ] {
         let state = directory.path().join("state");
         std::fs::write(&state, content).unwrap();
@@ -406,7 +406,7 @@ async fn check_reports_a_missing_permission_with_advice() {
     );
     assert!(
         report.contains("open Settings > API app registration"),
-        "the advice says where: {report}"
+        "the advice contains the place: {report}"
     );
     assert!(
         report

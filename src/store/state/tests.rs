@@ -124,7 +124,7 @@ fn lacking_service_is_restored_with_its_time() {
     assert_eq!(after.unlicensed_at(ransomware, &Target::Partner), None);
 }
 
-/// What the fuzz target begins with: a record of each collector that can be restored.
+/// Seeds of the fuzz target: a record of each collector that can be restored.
 #[test]
 fn corpus_has_a_record_of_each_collector() {
     for collector in crate::collector::ids() {
