@@ -247,8 +247,8 @@ fn render<C: Collector>(
             let (tables, duplicates) = shown_tables::<C>(typed, customer, context);
             (tables, Vec::new(), duplicates)
         }
-        Some((told, held)) => {
-            let (tables, more) = shown_tables::<C>(&told, customer, context);
+        Some((fresh, held)) => {
+            let (tables, more) = shown_tables::<C>(&fresh, customer, context);
             let (held, duplicates) = shown_tables::<C>(&held, customer, context);
             (tables, held, duplicates + more)
         }

@@ -12,17 +12,17 @@ use crate::api::{Api, Endpoint, Error, Failure, v1, v3};
 use crate::domain::{CustomerId, JobStatus, Timestamp};
 use crate::exposition::{Shape, ShapeMetrics, Table, gauge, label, timestamp};
 
-/// The most containers shown of a report. Reports of large tenants name thousands; the rest is summed up as
-/// [`OTHER_CONTAINERS`], so that the sum stays true.
+/// Maximum number of containers per report. Reports of large tenants name thousands; the others are added up as
+/// [`OTHER_CONTAINERS`], so that the sum is still correct.
 const MAX_CONTAINERS: usize = 200;
 
-/// The container that sums up those beyond [`MAX_CONTAINERS`].
+/// Container for the objects of all containers beyond [`MAX_CONTAINERS`].
 const OTHER_CONTAINERS: &str = "(other)";
 
 /// The daily report of a scan profile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Report {
-    /// Whether it is held from an earlier answer, because the newest could not be read whole.
+    /// Whether it is held from an earlier response, because the newest had invalid rows.
     #[serde(default)]
     held: bool,
     profile_id: String,
@@ -41,7 +41,7 @@ impl super::Held for Report {
     }
 }
 
-/// Fields of which every report has some.
+/// Fields of which every report contains at least one.
 const TELLING: Names = &[
     "profileId",
     "profileName",
@@ -92,7 +92,7 @@ impl Collector for ScanChanges {
         let mut unknown = 0;
         let mut reports = Vec::with_capacity(ids.len());
         for id in ids.into_iter().flatten() {
-            let answer = match ask(api, customer, &id, context.settings.scan_objects).await {
+            let answer = match fetch_report(api, customer, &id, context.settings.scan_objects).await {
                 // The profile may have been deleted since. Only a list without it proves that.
                 Err(failure) if matches!(failure.error, Error::Status(404)) => None,
                 answer => read(&answer?, id.clone(), api),
@@ -129,7 +129,7 @@ impl Collector for ScanChanges {
     }
 
     fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> (Vec<Table>, u64) {
-        // A record of before a reload may hold them though they are not wanted any more.
+        // A record from before a reload may contain them although they are now disabled.
         let shown = record.iter().filter(|_| context.settings.scan_objects);
         let objects: Vec<Objects> = shown.flat_map(Report::objects).collect();
         tabulate([
@@ -145,7 +145,7 @@ struct Answer {
     objects: Option<Vec<Box<RawValue>>>,
 }
 
-async fn ask(api: &Api, customer: &CustomerId, id: &str, with_objects: bool) -> Result<Answer, Failure> {
+async fn fetch_report(api: &Api, customer: &CustomerId, id: &str, with_objects: bool) -> Result<Answer, Failure> {
     match api {
         Api::V1(client) => {
             let scope = v1::scope::SCAN_PROFILES;
@@ -226,7 +226,7 @@ fn read(answer: &Answer, profile_id: String, api: &Api) -> Option<Report> {
     Some(report)
 }
 
-/// The container of a changed object; empty where the object comes as a bare name.
+/// The container of a changed object; empty if the API returns only the name of the object.
 fn container(row: &Row<'_>, json: &RawValue) -> String {
     let object = row.nested(json);
     let name = object.and_then(|object| object.name(&["containerName", "containersName"]));

@@ -16,7 +16,7 @@ use crate::exposition::{Label, Shape, ShapeMetrics, Table, gauge, info, label, t
 /// A scan profile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Profile {
-    /// Whether it is held from an earlier answer, because the newest could not be read whole.
+    /// Whether it is held from an earlier response, because the newest had invalid rows.
     #[serde(default)]
     held: bool,
     id: String,
@@ -34,7 +34,7 @@ pub(super) struct Profile {
     /// Its modification time in the list before its details were requested.
     #[serde(default)]
     listed_modified: Option<Timestamp>,
-    /// Whether its details are those of the poll before.
+    /// Whether its details are from the previous poll.
     #[serde(default)]
     details_kept: bool,
 }
@@ -45,7 +45,7 @@ impl super::Held for Profile {
     }
 }
 
-/// Fields of which every profile's details have some.
+/// Fields of which the details of every profile contain at least one.
 const TELLING: Names = &[
     "profileId",
     "profileName",
@@ -149,8 +149,8 @@ impl Collector for ScanProfiles {
     }
 }
 
-/// The profile as it is kept, where the list says that it was not modified since its details were asked for. They are kept
-/// once and then asked for again, so that a change that the list does not tell is not overlooked for longer than that.
+/// Returns the stored profile if, by the list, it was not modified since its details were requested. Details are reused
+/// for one poll and then requested again, so that a change that the list does not show is not missed for long.
 fn unchanged(json: &RawValue, id: &str, previous: Option<&Vec<Profile>>, api: &Api) -> Option<Profile> {
     let known = previous?.iter().find(|profile| profile.id == id)?;
     let observer = api.observer().as_ref();
@@ -173,13 +173,13 @@ fn as_listed(json: &RawValue, id: &str, api: &Api) -> Option<Profile> {
 
 const MODIFIED: Names = &["modifiedTime"];
 
-/// The profiles of a customer as a list shows them.
+/// The profiles of a customer in a list.
 pub(super) struct Listed {
     /// The rows.
     pub(super) rows: Vec<Box<RawValue>>,
-    /// The id of each row, `None` for a row that cannot be read or repeats another.
+    /// The id of each row; `None` for an invalid or duplicate row.
     pub(super) ids: Vec<Option<String>>,
-    /// How many could not be read.
+    /// Number of invalid rows.
     pub(super) unreadable: usize,
 }
 
@@ -272,7 +272,7 @@ fn read(id: String, detailed: &Row<'_>, listed: &Row<'_>) -> Profile {
     }
 }
 
-/// How many containers there are of each object type.
+/// Number of containers of each object type.
 fn containers(row: &Row<'_>) -> BTreeMap<Cow<'static, str>, u32> {
     const NAMES: Names = &["containers"];
     let mut counts = BTreeMap::new();
