@@ -22,7 +22,7 @@ pub use customers::{CustomerHealth, CustomerList, CustomerRow};
 pub use detail::{CustomerDetail, DataSource};
 pub use runs::CustomerRuns;
 
-/// How long a summary is reused. With ten thousand customers it takes some hundredths of a second, and pages are not
+/// Time for which a summary is reused. With ten thousand customers it takes some hundredths of a second, and pages are not
 /// reloaded faster than this.
 const SUMMARY_LIFE: Duration = Duration::from_secs(1);
 
@@ -43,7 +43,7 @@ pub struct Summary {
     pub is_up: bool,
     /// Whether the poll loop runs.
     pub is_alive: bool,
-    /// How long ago the poll loop last ran.
+    /// Time since the poll loop last ran.
     pub silence: Duration,
     /// The state of the client.
     pub client: ClientStatus,
@@ -59,11 +59,11 @@ pub struct Summary {
     pub token_requests: Counted,
     /// How configuration and state were loaded.
     pub loaded: Loaded,
-    /// The configuration file; `None` where the environment alone configures.
+    /// The configuration file; `None` if only environment variables are used.
     pub config_file: Option<PathBuf>,
-    /// How long the exporter has been running.
+    /// Uptime of the exporter.
     pub uptime: Duration,
-    /// How many series it holds.
+    /// Number of series.
     pub series: usize,
     /// All customers.
     pub customers: CustomerList,
@@ -75,13 +75,13 @@ pub struct Summary {
 pub struct CollectorSummary {
     /// How it is run, and its customers by state.
     pub overview: Overview,
-    /// When any poll last succeeded.
+    /// Time of the last successful poll.
     pub newest: Option<Timestamp>,
-    /// Since when every target has been polled with success; `None` where one never was.
+    /// Time since which every target has been polled successfully; `None` if one never was.
     pub oldest: Option<Timestamp>,
     /// How late the most overdue poll is.
     pub lag: Duration,
-    /// How long the last cycle took.
+    /// Duration of the last cycle.
     pub cycle: Option<Duration>,
     /// Requests to its endpoints.
     pub requests: Counted,
@@ -202,7 +202,7 @@ impl Status {
     }
 }
 
-/// Number of polls that must fail alike for an outage: one customer or endpoint can fail by itself.
+/// Number of polls that must fail alike for an outage: one customer or endpoint can fail alone.
 const OUTAGE_POLLS: usize = 2;
 
 fn is_unreachable(snapshot: &StatusSnapshot) -> bool {

@@ -38,7 +38,7 @@ pub(super) fn read_attributes(file: Option<&Path>) -> Result<Option<Arc<Attribut
     Ok(table.map(Arc::new))
 }
 
-/// Reloads the configuration, and the attributes of customers by themselves.
+/// Reloads the configuration, or only the attributes of customers.
 pub(super) struct Reloader {
     health: Arc<Health>,
     scrape: Arc<Scrape>,
@@ -82,7 +82,7 @@ impl Reloader {
         let reloader = Arc::clone(reloader);
         Arc::new(move || {
             let reloader = Arc::clone(&reloader);
-            // A task of its own, which completes even if the client disconnects.
+            // A separate task, which completes even if the client disconnects.
             let reload = tokio::spawn(async move {
                 let _turn = reloader.turn.lock().await;
                 notify_reloading();

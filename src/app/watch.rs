@@ -134,8 +134,8 @@ impl Watch {
         self.is_renewed && !self.is_emptied()
     }
 
-    /// Returns whether the configuration file has no content any more, as after a write to a full disk. Everything would
-    /// then be as by default.
+    /// Returns whether the configuration file has become empty, for example by a write to a full disk. All settings would
+    /// then have their defaults.
     fn is_emptied(&self) -> bool {
         let read = |file: &PathBuf| text_file::read_bytes(file, MAX_FILE_BYTES).ok();
         let is_emptied = self

@@ -62,7 +62,7 @@ pub struct CustomerRow {
     pub is_known: bool,
     /// Whether a first poll has not ended yet.
     pub is_pending: bool,
-    /// When the first module became or becomes overdue.
+    /// Time at which the first module became or becomes overdue.
     first_deadline: Option<Timestamp>,
 }
 
@@ -197,12 +197,12 @@ impl CustomerList {
         if attributes.iter().all(Option::is_none) {
             return Cow::Borrowed(self);
         }
-        let is_wanted = |row: &&CustomerRow| {
-            let mut wanted = attributes.iter().zip(row.attributes.values());
-            wanted.all(|(wanted, value)| wanted.is_none() || wanted.as_deref() == value)
+        let is_match = |row: &&CustomerRow| {
+            let mut pairs = attributes.iter().zip(row.attributes.values());
+            pairs.all(|(selected, value)| selected.is_none() || selected.as_deref() == value)
         };
         Cow::Owned(Self {
-            rows: self.rows.iter().filter(is_wanted).cloned().collect(),
+            rows: self.rows.iter().filter(is_match).cloned().collect(),
             is_backup_status_collected: self.is_backup_status_collected,
         })
     }
@@ -317,9 +317,9 @@ mod tests {
             with("c", "", "North"),
         ]);
         let found = |tier: Option<&str>, team: Option<&str>| {
-            let wanted = [tier.map(str::to_owned), None, team.map(str::to_owned)];
-            let chosen = list.with_attributes(&wanted);
-            let rows = chosen.find("", None);
+            let selected = [tier.map(str::to_owned), None, team.map(str::to_owned)];
+            let filtered = list.with_attributes(&selected);
+            let rows = filtered.find("", None);
             rows.iter().map(|row| row.organization.to_string()).collect::<Vec<_>>()
         };
         assert_eq!(found(Some("gold"), None), ["a", "b"]);

@@ -20,7 +20,7 @@ pub struct CustomerDetail {
     pub id: CustomerId,
     /// The name of its organization.
     pub organization: Arc<str>,
-    /// What the operator says about it.
+    /// The attributes that the operator assigned to it.
     pub attributes: Arc<Attributes>,
     /// The enabled collectors.
     pub sources: Vec<DataSource>,
