@@ -39,7 +39,7 @@ pub fn everything(rate_interval: &str) -> Values {
         ("tier", ".*"),
         ("region", ".*"),
         ("team", ".*"),
-        ("among", ".+"),
+        ("selected", ".+"),
         ("search", ""),
         ("customer", ".+"),
         ("service", ".+"),
