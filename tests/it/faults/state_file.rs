@@ -226,21 +226,29 @@ async fn hard_link_to_the_state_of_another_exporter_is_rejected() {
         }
         variables
     };
-    // The second start finds an existing file to lock, and each exporter saves once more after its first cycle.
-    let inode = || fs::metadata(&file).ok().map(|metadata| metadata.ino());
+    // The second start finds an existing file to lock.
     for _ in 0..2 {
-        let restored = inode();
         let holder = Program::start_with(variables(&file), &ARGUMENTS).await;
-        eventually("the last save is over", || async {
-            let is_saved = inode() != restored;
+        eventually("all polls are saved", || async {
             let saved = fs::read_to_string(&file).unwrap_or_default();
             let polls = saved.lines().filter(|line| line.starts_with("{\"freshness\""));
             let done = polls.clone().filter(|line| line.contains("\"attempt\":\"succeeded\""));
-            (is_saved && done.count() == 4 && polls.count() == 4).then_some(())
+            (done.count() == 4 && polls.count() == 4).then_some(())
         })
         .await;
-        fs::hard_link(&file, &link).unwrap();
-        let output = Program::spawn(variables(&link), &ARGUMENTS).wait().await;
+        // A later save would replace the file, and the link would then lead to another one.
+        let output = loop {
+            fs::hard_link(&file, &link).unwrap();
+            let replaced = eventually("the file is replaced", || async {
+                let [of_file, of_link] = [&file, &link].map(|path| fs::metadata(path).unwrap().ino());
+                (of_file != of_link).then_some(())
+            });
+            tokio::select! {
+                biased;
+                output = Program::spawn(variables(&link), &ARGUMENTS).wait() => break output,
+                () = replaced => fs::remove_file(&link).unwrap(),
+            }
+        };
         assert_eq!(output.code, Some(78), "{}", output.stderr);
         assert!(output.stderr.contains("in use by another process"), "{}", output.stderr);
         assert_eq!(holder.terminate().await.code, Some(0));
