@@ -50,9 +50,21 @@ async fn backfill_covers_four_weeks_in_order() {
     assert!(backups.iter().all(|(end, at)| *end <= *at as f64));
     let counted = of("elements_job_runs_total");
     assert!(counted.iter().any(|(runs, _)| *runs > 500.0));
+    // The rules aggregate the instance away.
+    let (recorded, scraped): (Vec<&str>, Vec<&str>) =
+        lines.partition(|line| line.split('{').next().unwrap().contains(':'));
     assert!(
-        lines
-            .clone()
+        scraped
+            .iter()
             .all(|line| line.contains("job=\"elements\",instance=\"exporter:10027\""))
     );
+    assert!(
+        recorded
+            .iter()
+            .all(|line| line.contains("{job=\"elements\"") && !line.contains("instance="))
+    );
+    let within = recorded
+        .iter()
+        .filter(|line| line.starts_with("fleet:elements_customers_within_rpo:ratio{"));
+    assert_eq!(within.count(), up.len());
 }

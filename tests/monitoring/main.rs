@@ -13,6 +13,7 @@
 #[path = "../it/harness/mod.rs"]
 mod harness;
 
+mod backfill;
 mod colours;
 mod dashboards;
 mod gates;

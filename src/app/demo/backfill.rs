@@ -1,6 +1,8 @@
 //! Writes four weeks of the demo's history: its world is advanced, polled and rendered as in production, and written
 //! with timestamps.
 
+mod recorded;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
@@ -12,6 +14,8 @@ use std::time::{Duration, SystemTime};
 use futures_util::{StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
+
+use recorded::recorded;
 
 use super::{attributes, environment};
 use crate::app::{Error, Parts};
@@ -66,6 +70,9 @@ const WRITTEN_LATELY: &[&str] = &[
 
 /// Days for [`WRITTEN_LATELY`].
 const LATELY: u32 = 2;
+
+/// The label of all series.
+const JOB: &str = r#"job="elements""#;
 
 /// Result of a backfill.
 #[derive(Clone, Copy, Debug)]
@@ -269,7 +276,7 @@ impl Output {
         let instance = instance.replace(['"', '\\', '\n'], "");
         Ok(Self {
             out: BufWriter::new(File::create(path)?),
-            labels: format!("job=\"elements\",instance=\"{instance}\""),
+            labels: format!("{JOB},instance=\"{instance}\""),
             samples: 0,
         })
     }
@@ -277,7 +284,8 @@ impl Output {
     fn write(&mut self, exposition: &[u8], at: i64, is_late: bool) -> io::Result<()> {
         writeln!(self.out, "up{{{}}} 1 {at}", self.labels)?;
         self.samples += 1;
-        for line in String::from_utf8_lossy(exposition).lines() {
+        let exposition = String::from_utf8_lossy(exposition);
+        for line in exposition.lines() {
             let Some((name, labels, value)) = sample(line) else {
                 continue;
             };
@@ -289,6 +297,13 @@ impl Output {
                 writeln!(self.out, "{name}{{{}{separator}{labels}}} {value} {at}", self.labels)?;
                 self.samples += 1;
             }
+        }
+        #[expect(clippy::cast_precision_loss, reason = "whole seconds of our time")]
+        for one in recorded(&exposition, at as f64) {
+            let separator = if one.labels.is_empty() { "" } else { "," };
+            let (name, labels, value) = (one.name, one.labels, one.value);
+            writeln!(self.out, "{name}{{{JOB}{separator}{labels}}} {value} {at}")?;
+            self.samples += 1;
         }
         Ok(())
     }
