@@ -255,6 +255,8 @@ fn null_colour(mappings: &Value) -> Option<String> {
 const FLEET: &str = "elements-fleet";
 const CUSTOMER: &str = "elements-customer";
 const EXPORTER: &str = "elements-exporter";
+const JOBS: &str = "elements-jobs";
+const PROTECTION: &str = "elements-protection";
 
 /// The grey of unknown values.
 const GREY: &str = "#7b7f87";
@@ -300,11 +302,32 @@ async fn panels_are_green_or_red_only_with_reason() {
         .exporter(0)
         .customer("a", false, None, 4.0)
         .customer("b", false, None, 0.0);
+    let stored = r#"elements_protected_size_bytes{job="e",instance="i",customer_id="b",service="Microsoft 365",module="OneDrive",tenant_id="t",storage="avepoint"}"#;
+    let customers = |state: &str| {
+        format!(r#"elements_exporter_customers{{job="e",instance="i",collector="protected",state="{state}"}}"#)
+    };
+    let live = live
+        .is(stored, 5.0)
+        .is(&customers("fresh"), 6.0)
+        .is(&customers("stale"), 0.0);
+    let stale = stale
+        .is(stored, 5.0)
+        .is(&customers("fresh"), 1.0)
+        .is(&customers("stale"), 1.0);
+    let failed = r#"elements_job_objects{job="e",instance="i",customer_id="b",service="Microsoft 365",module="OneDrive",result="failed"}"#;
+    let stale = stale.is(failed, 0.0);
+    let pending =
+        r#"ALERTS{job="e",alertname="ElementsExporterDown",alertstate="pending",area="exporter",severity="critical"}"#;
+    let starting = Situation::new(at(6))
+        .known()
+        .is(r#"up{job="e",instance="i"}"#, 0.0)
+        .is(pending, 1.0)
+        .firing("ElementsWatchdog", "exporter", "none");
     let single = Situation::new(at(5)).exporter(0).customer("a", true, Some(8.0), 1.0);
-    let [live, down, outage, stale, single] = Looked::at(vec![live, down, outage, stale, single])
+    let [live, down, outage, stale, single, starting] = Looked::at(vec![live, down, outage, stale, single, starting])
         .await
         .try_into()
-        .unwrap_or_else(|_| panic!("five"));
+        .unwrap_or_else(|_| panic!("six"));
 
     // A good state is green, and one of six is not displayed as 83 %.
     let data = live.named(FLEET, "Data", "Data").await;
@@ -317,6 +340,9 @@ async fn panels_are_green_or_red_only_with_reason() {
     let covered = live.only(CUSTOMER, "Coverage").await;
     assert_eq!((covered.text.as_str(), covered.colour.as_str()), ("0.95", "green"));
 
+    let read = live.named(FLEET, "Data", "oldest read").await;
+    assert_eq!(read.colour, "green");
+
     // With the exporter down, that alert is first, known failures stay, and zeros are not green.
     let data = down.named(FLEET, "Data", "Data").await;
     assert_eq!((data.text.as_str(), data.colour.as_str()), ("EXPORTER DOWN", "red"));
@@ -326,6 +352,10 @@ async fn panels_are_green_or_red_only_with_reason() {
     let within = down.only(FLEET, "Within RPO").await;
     assert_eq!((within.name.as_str(), within.colour.as_str()), ("2 of 2", GREY));
     assert_eq!(down.only(EXPORTER, "API").await.colour, GREY);
+    assert_eq!(down.only(EXPORTER, "State file").await.text, "no data");
+    // An age below the threshold is not green if the values have expired.
+    let read = down.named(FLEET, "Data", "oldest read, stale").await;
+    assert_eq!(read.colour, "red");
     let critical = down.named(FLEET, "Critical alerts", "exporter and API").await;
     assert_eq!((critical.text.as_str(), critical.colour.as_str()), ("1", "red"));
     for uid in [FLEET, CUSTOMER] {
@@ -340,6 +370,16 @@ async fn panels_are_green_or_red_only_with_reason() {
         );
     }
 
+    // Before its alert fires, a zero is not green.
+    let looks = starting.stat(FLEET, "Critical alerts").await;
+    let of_exporter: Vec<_> = looks
+        .iter()
+        .filter(|look| look.name.starts_with("exporter and API"))
+        .collect();
+    assert_eq!(of_exporter.len(), 1, "{looks:?}");
+    assert_eq!(of_exporter[0].name, "exporter and API, pending");
+    assert_eq!(of_exporter[0].colour, "orange");
+
     // Four minutes into an outage, before the customer list is polled again.
     let api = outage.only(EXPORTER, "API").await;
     assert_eq!((api.text.as_str(), api.colour.as_str()), ("failing", "red"));
@@ -353,13 +393,18 @@ async fn panels_are_green_or_red_only_with_reason() {
     assert_eq!(stale.named(CUSTOMER, "Failing now", "modules").await.text, "1");
     assert_eq!(stale.only(CUSTOMER, "Needs attention").await.colour, GREY);
     assert_eq!(stale.named(CUSTOMER, "Data age", "STALE").await.colour, "red");
+    assert_eq!(stale.only(JOBS, "Failed objects").await.colour, GREY);
+    // Nor does it lower a sum: most of what is stored has expired.
+    assert_eq!(stale.only(PROTECTION, "Stored").await.text, "no data");
+    assert_eq!(live.only(PROTECTION, "Stored").await.text, "5");
 
     // A single customer has no percentage, and is not red for that.
     let within = single.only(FLEET, "Within RPO").await;
     assert_eq!((within.name.as_str(), within.colour.as_str()), ("0 of 1", "orange"));
-    assert_eq!(single.only(EXPORTER, "State file").await.colour, GREY);
+    let state = single.only(EXPORTER, "State file").await;
+    assert_eq!((state.text.as_str(), state.colour.as_str()), ("none", GREY));
     // Dropped in this test, so that each Prometheus ends with it.
-    drop((live, down, outage, stale, single));
+    drop((live, down, outage, stale, single, starting));
 }
 
 fn each_panel() -> Vec<(String, bool, Value)> {
@@ -401,6 +446,28 @@ fn missing_values_are_not_green() {
         }
     }
     assert!(green.is_empty(), "{green:#?}");
+}
+
+/// Grafana displays the text of the defaults in a table without rows, and in each cell without a value. Only the first
+/// is meant.
+#[test]
+fn tables_without_rows_say_what_is_missing() {
+    let mut silent = Vec::new();
+    for (place, _, panel) in each_panel()
+        .into_iter()
+        .filter(|(_, _, panel)| panel["type"] == "table")
+    {
+        let config = &panel["fieldConfig"];
+        let words = text(&config["defaults"]["noValue"]);
+        let cells = list(&config["overrides"])
+            .filter(|one| one["matcher"]["options"] == "/.*/")
+            .flat_map(|one| list(&one["properties"]))
+            .find(|property| property["id"] == "noValue");
+        if words.is_empty() || cells.is_none_or(|property| property["value"] != "") {
+            silent.push(place);
+        }
+    }
+    assert!(silent.is_empty(), "{silent:#?}");
 }
 
 #[test]
