@@ -19,8 +19,8 @@ const COMPARED: i64 = 2 * 86_400;
 /// Seconds between samples of the history.
 const STEP: i64 = 1800;
 
-/// Number of compared steps between two that are not.
-const EACH: usize = 8;
+/// Seconds between two compared times: every eighth sample.
+const COMPARED_EVERY: usize = 14_400;
 
 /// Series by their labels.
 type Series = BTreeMap<BTreeMap<String, String>, f64>;
@@ -99,9 +99,7 @@ async fn backfilled_recordings_equal_the_rules() {
     assert_eq!(names, BTreeSet::from(RECORDED));
     let rules: BTreeMap<String, String> = rules::unfolded().into_iter().collect();
     // The rules look back for an hour at the most.
-    let times: Vec<i64> = (end - COMPARED + 2 * STEP..=end)
-        .step_by(STEP as usize * EACH)
-        .collect();
+    let times: Vec<i64> = (end - COMPARED + 2 * STEP..=end).step_by(COMPARED_EVERY).collect();
     assert!(times.len() >= 10);
     for (name, history) in &recorded {
         for at in &times {
