@@ -26,7 +26,7 @@ type arguments struct {
 	deploy, scenario        string
 	replay, amReplay, score string
 	floors                  score.Floors
-	check                   bool
+	check, messages         bool
 	profile                 string
 }
 
@@ -62,12 +62,13 @@ func parse() *arguments {
 	flag.StringVar(&a.replay, "replay", "", "results of a run: evaluate the rules over what it scraped")
 	flag.StringVar(&a.amReplay, "amreplay", "", "results of a run: route its alerts anew")
 	flag.StringVar(&a.score, "score", "", "results of a run: only print the score")
+	flag.BoolVar(&a.messages, "messages", false, "also list each message that is not the first report of an incident")
 	flag.BoolVar(&a.check, "check", false, "fail if the score is below the floors")
 	flag.Float64Var(&a.floors.Recall, "floor-recall", 0.85, "minimum share of incidents that are reported")
 	flag.Float64Var(&a.floors.InTime, "floor-in-time", 0.8, "minimum share of incidents that are reported in time")
 	flag.Float64Var(&a.floors.Strict, "floor-strict", 0.35, "minimum share of messages that report an incident for the first time")
-	flag.Float64Var(&a.floors.Lenient, "floor-lenient", 0.8, "least share of messages that are true")
-	flag.Float64Var(&a.floors.PerDay, "most-per-day", 60, "most messages a day")
+	flag.Float64Var(&a.floors.Lenient, "floor-lenient", 0.8, "minimum share of messages that are true")
+	flag.Float64Var(&a.floors.PerDay, "most-per-day", 60, "maximum number of messages a day")
 	flag.StringVar(&a.profile, "cpu-profile", "", "write a profile of the driver")
 	flag.Parse()
 	if a.Rules == "" {
@@ -100,6 +101,11 @@ func run(a *arguments) error {
 	}
 	if err := scored.Print(os.Stdout); err != nil {
 		return err
+	}
+	if a.messages {
+		if err := scored.PrintMessages(os.Stdout); err != nil {
+			return err
+		}
 	}
 	if a.check {
 		return a.floors.Check(scored.Totals())

@@ -37,6 +37,15 @@ type Score struct {
 	// MissedResolves are alerts without a notification of their end.
 	MissedResolves []Cause
 	Problems       []string
+	// Listed are the messages with new information that are no first report of an incident.
+	Listed []Message
+}
+
+// Message is a message with new information, its verdict and its alerts.
+type Message struct {
+	At                       time.Time
+	Receiver, Verdict, Cause string
+	Alerts                   []string
 }
 
 // KindScore is the recall of a kind of incident.
@@ -97,6 +106,7 @@ func (r *run) measure() *Score {
 		}
 	}
 	s.Causes = r.causes()
+	s.Listed = r.listed()
 	s.Flaps = r.flaps()
 	s.MissedResolves = r.missedResolves()
 	return s
@@ -237,6 +247,37 @@ func (r *run) causes() []Cause {
 		}
 	}
 	return count.sorted()
+}
+
+func (r *run) listed() []Message {
+	var listed []Message
+	for _, j := range r.verdicts {
+		if j.verdict == tellsFirst {
+			continue
+		}
+		m := Message{At: time.Unix(j.note.At, 0).UTC(), Receiver: j.note.Receiver, Verdict: verdictNames[j.verdict], Cause: j.cause}
+		for _, a := range j.note.Alerts {
+			if isTelling(j.note, a) {
+				m.Alerts = append(m.Alerts, r.describe(a))
+			}
+		}
+		listed = append(listed, m)
+	}
+	return listed
+}
+
+// describe returns the name, the subject and the start of an alert.
+func (r *run) describe(a alertmanager.Told) string {
+	text := a.Labels["alertname"]
+	for _, name := range []string{"module", "scope", "profile_id", "collector", "since"} {
+		if value := a.Labels[name]; value != "" {
+			text += " " + name + "=" + value
+		}
+	}
+	if customer := a.Labels["customer_id"]; customer != "" {
+		text += " of " + r.truth.Names[customer]
+	}
+	return text + " since " + time.Unix(a.Starts, 0).UTC().Format("02 15:04")
 }
 
 // flaps finds alerts that were notified as new again soon after.

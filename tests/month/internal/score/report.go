@@ -95,6 +95,20 @@ func (s *Score) Print(out io.Writer) error {
 	return err
 }
 
+// PrintMessages lists the messages that are no first report of an incident.
+func (s *Score) PrintMessages(out io.Writer) error {
+	var b strings.Builder
+	b.WriteString("\nMessages that are no first report of an incident, one by one\n")
+	for _, m := range s.Listed {
+		fmt.Fprintf(&b, "  %s  %s  %s: %s\n", m.At.Format("02 15:04"), m.Receiver, m.Verdict, m.Cause)
+		for _, a := range m.Alerts {
+			fmt.Fprintf(&b, "      %s\n", a)
+		}
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
+}
+
 func table(b *strings.Builder, write func(w io.Writer)) {
 	const gap = 2
 	w := tabwriter.NewWriter(b, 0, 0, gap, ' ', 0)
