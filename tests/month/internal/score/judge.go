@@ -106,7 +106,7 @@ func (r *run) explain(a alertmanager.NotifiedAlert, at int64) (verdict, string) 
 		if recent {
 			return isMinor, name + ": one failed scan" + near
 		}
-	case strings.HasPrefix(name, "ElementsBackup") && m == nil && a.Labels["module"] != "":
+	case strings.HasPrefix(name, "ElementsBackup") && m == nil:
 		return r.explainWithoutScope(a, at, near)
 	case (strings.HasPrefix(name, "ElementsBackup") || strings.HasPrefix(name, "ElementsModule")) && m != nil:
 		return explainBackup(name, m, a.Starts, near)
@@ -122,12 +122,15 @@ func (r *run) endsSoon(customer string, at int64) bool {
 	})
 }
 
-// explainWithoutScope judges an alert about all scopes of a module by the worst of them.
+// explainWithoutScope judges an alert about all scopes of a module, or about all modules of a customer that are backed up,
+// by the worst of them.
 func (r *run) explainWithoutScope(a alertmanager.NotifiedAlert, at int64, near string) (verdict, string) {
 	best, cause := isFalse, a.Labels["alertname"]+": no such module"+near
 	for i := range r.truth.Modules {
 		m := &r.truth.Modules[i]
-		if m.Customer != a.Labels["customer_id"] || m.Key.Module != a.Labels["module"] || a.Labels["scope"] != "" {
+		isBackedUp := (m.State == world.Active || m.State == world.NoObjects) && at < m.To.Unix()
+		isMeant := m.Key.Module == a.Labels["module"] || a.Labels["module"] == "" && isBackedUp
+		if m.Customer != a.Labels["customer_id"] || !isMeant || a.Labels["scope"] != "" {
 			continue
 		}
 		if v, why := explainBackup(a.Labels["alertname"], m, a.Starts, near); v <= best {

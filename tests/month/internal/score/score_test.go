@@ -147,6 +147,25 @@ func TestWhatIsTrueButNoIncidentIsMinor(t *testing.T) {
 	}
 }
 
+func TestAnAlertAboutACustomerIsTrueOfAnyModuleThatIsBackedUp(t *testing.T) {
+	truth := fixture()
+	truth.Incidents = nil
+	truth.Modules[0].To = hour(1000)
+	ofCustomer := func(at float64) alertmanager.Notification {
+		note := message(at, "people", alertmanager.KindNew, alertmanager.StateNew, "ElementsBackupOverdue")
+		delete(note.Alerts[0].Labels, "service")
+		delete(note.Alerts[0].Labels, "module")
+		return note
+	}
+	if got, want := verdictsOf(score(t, truth, nil, ofCustomer(20), ofCustomer(30)), "people"), [verdictCount]int{isMinor: 1, isFalse: 1}; got != want {
+		t.Errorf("%v, and not %v", got, want)
+	}
+	truth.Modules[0].State = world.Dormant
+	if got, want := verdictsOf(score(t, truth, nil, ofCustomer(30)), "people"), [verdictCount]int{isFalse: 1}; got != want {
+		t.Errorf("given up: %v, and not %v", got, want)
+	}
+}
+
 func TestASubscriptionThatEndsIsTrueAlsoWithoutABackup(t *testing.T) {
 	truth := fixture()
 	truth.Licenses = []License{{Customer: "c", Service: "MyHub", End: hour(20 * 24).Unix()}}
