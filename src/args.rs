@@ -158,7 +158,8 @@ pub struct Assets {
 /// HTTP server.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 pub struct Web {
-    /// An address to listen on; can be repeated. The default is :10027, which is all addresses; for demo it is 127.0.0.1:10027.
+    /// An address to listen on; can be repeated. The default is :10027, which is all addresses; for demo it is
+    /// 127.0.0.1:10027.
     #[arg(
         long = "web.listen-address",
         global = true,
@@ -182,8 +183,8 @@ pub struct Web {
     )]
     pub telemetry_path: String,
 
-    /// The URL under which the exporter is reachable from outside, as behind a reverse proxy. The rules then link to its
-    /// runbooks. By default links are relative.
+    /// The URL under which the exporter is reachable from outside, as behind a reverse proxy. The rules then link to
+    /// its runbooks. By default links are relative.
     #[arg(
         long = "web.external-url",
         global = true,
@@ -192,8 +193,8 @@ pub struct Web {
     )]
     pub external_url: Option<Url>,
 
-    /// The URL of the Grafana that shows the dashboards, for links from the status page and the rules. By default there are
-    /// no such links.
+    /// The URL of the Grafana that shows the dashboards, for links from the status page and the rules. By default there
+    /// are no such links.
     #[arg(
         long = "web.grafana-url",
         global = true,

@@ -82,8 +82,8 @@ pub async fn run(args: Args, mut signals: Signals) -> Result<bool, Error> {
     }
 }
 
-/// Maximum time for which a command may continue after it was stopped. A service must end its parts and save its state, for which it
-/// has a separate, shorter limit.
+/// Maximum time for which a command may continue after it was stopped. A service must end its parts and save its state,
+/// for which it has a separate, shorter limit.
 const STOP_LIMITS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(15)];
 
 /// Returns when a command has exceeded its limit after it was stopped.

@@ -27,7 +27,8 @@ use crate::error_chain::error_chain;
 use crate::exposition::{ExcludedMetrics, Format, Metric};
 use text_format::as_text_format;
 
-/// Time without a heartbeat after which the poll loop counts as stalled: it iterates every second and waits only for time.
+/// Time without a heartbeat after which the poll loop counts as stalled: it iterates every second and waits only for
+/// time.
 const HEARTBEAT_LIMIT: Duration = Duration::from_secs(30);
 
 /// Maximum number of distinct values of one field in the log, so that a server that invents values cannot fill it.

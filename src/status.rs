@@ -22,8 +22,8 @@ pub use customers::{CustomerHealth, CustomerList, CustomerRow};
 pub use detail::{CustomerDetail, DataSource};
 pub use runs::CustomerRuns;
 
-/// Time for which a summary is reused. With ten thousand customers it takes some hundredths of a second, and pages are not
-/// reloaded faster than this.
+/// Time for which a summary is reused. With ten thousand customers it takes some hundredths of a second, and pages are
+/// not reloaded faster than this.
 const SUMMARY_LIFE: Duration = Duration::from_secs(1);
 
 /// Builds what the status page shows.
@@ -135,8 +135,8 @@ impl Status {
         }
     }
 
-    /// Returns the exporter and all customers as they were at most `SUMMARY_LIFE` ago. Call it in a Tokio runtime, which
-    /// removes the summary from the cache.
+    /// Returns the exporter and all customers as they were at most `SUMMARY_LIFE` ago. Call it in a Tokio runtime,
+    /// which removes the summary from the cache.
     pub fn summary(&self) -> Arc<Summary> {
         // Held while a summary is built, so that concurrent requests share it.
         let mut cached = self.summary.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,5 +1,6 @@
-//! Response time of the dashboards with a Prometheus with the data of ten thousand customers: every query of every panel, for
-//! all customers (on the customer's dashboard, for one), while it keeps scraping and evaluating the shipped rules.
+//! Response time of the dashboards with a Prometheus with the data of ten thousand customers: every query of every
+//! panel, for all customers (on the customer's dashboard, for one), while it keeps scraping and evaluating the shipped
+//! rules.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};

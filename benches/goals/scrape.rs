@@ -1,7 +1,7 @@
 //! Goal 2: a plain scrape of a million series, compared with nginx that serves the same bytes from a file.
 //!
-//! The finished text from memory, sent by the same HTTP stack, shows what of it is sending: nginx lets the kernel send the
-//! pages of its file, and does not copy them.
+//! The finished text from memory, sent by the same HTTP stack, shows what of it is sending: nginx lets the kernel send
+//! the pages of its file, and does not copy them.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -188,8 +188,8 @@ fn ours() -> Router {
     http::routes(site).route("/publish/{every}", get(publish))
 }
 
-/// Returns routes that send the finished text from memory, in frames of the exporter's size: what a scrape would cost if
-/// rendering were free.
+/// Returns routes that send the finished text from memory, in frames of the exporter's size: what a scrape would cost
+/// if rendering were free.
 fn finished() -> Router {
     let store = dense::store();
     let frames = dense::scrape(&store).frames(&ScrapeFilter::default(), Format::Text);

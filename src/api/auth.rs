@@ -41,8 +41,8 @@ const RENEWAL_GAP: Duration = Duration::from_secs(30);
 /// Minimum time between two tokens discarded after a 401. If it recurs sooner, the token is not the cause.
 const REJECTION_GAP: Duration = Duration::from_secs(30);
 
-/// Time for which a denied scope is not requested again. A newly granted permission takes effect within this time, without a
-/// restart.
+/// Time for which a denied scope is not requested again. A newly granted permission takes effect within this time,
+/// without a restart.
 pub const DENIAL_LIFETIME: Duration = Duration::from_secs(5 * 60);
 
 /// Fetches, caches and renews tokens. Shared by all requests.

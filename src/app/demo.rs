@@ -148,8 +148,8 @@ async fn bind(wanted: &args::Simulator) -> Result<Simulator, Error> {
     })
 }
 
-/// Writes the attributes of the customers. `None` if there is no place for a temporary file, as in a read-only image; then
-/// the customers have none.
+/// Writes the attributes of the customers. `None` if there is no place for a temporary file, as in a read-only image;
+/// then the customers have none.
 fn attributes() -> Option<NamedTempFile> {
     let mut file = tempfile::Builder::new().suffix(".csv").tempfile().ok()?;
     file.write_all(ATTRIBUTES.as_bytes()).ok()?;

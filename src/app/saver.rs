@@ -79,8 +79,8 @@ pub(super) struct Saver {
 }
 
 impl Saver {
-    /// Runs until the exporter stops, and then saves once more. Job runs are logged once the state that contains them is
-    /// saved, so that none is logged again after a crash.
+    /// Runs until the exporter stops, and then saves once more. Job runs are logged once the state that contains them
+    /// is saved, so that none is logged again after a crash.
     pub(super) async fn run(self, stop: CancellationToken) {
         let Some(file) = self.file.clone() else {
             return self.log_without_state(&stop).await;

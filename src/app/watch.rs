@@ -1,5 +1,5 @@
-//! Watched files: the file of attributes, which is reread when it changes, and with `--config.auto-reload` the files that
-//! a reload of the configuration reads.
+//! Watched files: the file of attributes, which is reread when it changes, and with `--config.auto-reload` the files
+//! that a reload of the configuration reads.
 //!
 //! Files are compared by content. A file that is replaced, or reached by a symbolic link that is swapped as in a
 //! Kubernetes volume, counts like an edited one. A file whose content is the same does not.
@@ -134,8 +134,8 @@ impl Watch {
         self.is_renewed && !self.is_emptied()
     }
 
-    /// Returns whether the configuration file has become empty, for example by a write to a full disk. All settings would
-    /// then have their defaults.
+    /// Returns whether the configuration file has become empty, for example by a write to a full disk. All settings
+    /// would then have their defaults.
     fn is_emptied(&self) -> bool {
         let read = |file: &PathBuf| text_file::read_bytes(file, MAX_FILE_BYTES).ok();
         let is_emptied = self

@@ -50,8 +50,8 @@ pub struct Demo {
     #[command(flatten)]
     pub simulator: Simulator,
 
-    /// Write the last four weeks of the demo's metrics to FILE as OpenMetrics and exit, for promtool tsdb create-blocks-from
-    /// openmetrics.
+    /// Write the last four weeks of the demo's metrics to FILE as OpenMetrics and exit, for promtool tsdb
+    /// create-blocks-from openmetrics.
     #[arg(long = "backfill", value_name = "FILE", help_heading = "Backfill")]
     backfill: Option<PathBuf>,
 

@@ -171,8 +171,8 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Merges the rows of a list with the previous record. Returns the new record, the runs that have ended since, and the
-    /// number of invalid rows.
+    /// Merges the rows of a list with the previous record. Returns the new record, the runs that have ended since, and
+    /// the number of invalid rows.
     async fn parse_list(&self, rows: &[Box<RawValue>], previous: Option<&Record>) -> (Record, Vec<EndedRun>, usize) {
         let mut listed = Listed::default();
         let mut unreadable = 0;

@@ -22,8 +22,8 @@ pub struct Collector {
     pub enabled: bool,
     /// Time between two polls; 1 s to 30 days.
     pub interval: Duration,
-    /// Time for which values are served after the last successful poll; 1 s to 30 days. If it is shorter than the interval,
-    /// values expire before the next poll.
+    /// Time for which values are served after the last successful poll; 1 s to 30 days. If it is shorter than the
+    /// interval, values expire before the next poll.
     pub stale_after: Duration,
 }
 

@@ -157,7 +157,8 @@ fn unknown(name: &str) -> Error {
     }
 }
 
-/// Parses a list in the environment or a default, which is separated by commas, or written in brackets as in YAML or JSON.
+/// Parses a list in the environment or a default, which is separated by commas, or written in brackets as in YAML or
+/// JSON.
 fn variable_value(key: &Key, name: &str, text: &str) -> Result<Value, Error> {
     let origin = name.to_owned();
     let written = Value::new(Some(&origin), text);

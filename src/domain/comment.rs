@@ -202,7 +202,8 @@ fn mask_quoted(text: &str) -> String {
     masked
 }
 
-/// Returns whether a clause ends between two words. A name in a path may contain some punctuation, as in `/Vance, Adele`.
+/// Returns whether a clause ends between two words. A name in a path may contain some punctuation, as in `/Vance,
+/// Adele`.
 fn ends_clause(word: &str, next: &str) -> bool {
     let is_name = next.starts_with(char::is_uppercase);
     match word.chars().next_back() {

@@ -224,8 +224,8 @@ impl History {
         kept.or(Some(newest))
     }
 
-    /// Remembers the ended runs, and counts those that have not been counted, which it returns. If the status of a run was
-    /// corrected, the new status is remembered, but its count stays under the old one.
+    /// Remembers the ended runs, and counts those that have not been counted, which it returns. If the status of a run
+    /// was corrected, the new status is remembered, but its count stays under the old one.
     fn remember(&mut self, listed: &[Run], places: &Places) -> Vec<PastRun> {
         let (mut new, mut corrected) = (Vec::new(), Vec::new());
         // A state file of an older version has no trail.

@@ -17,8 +17,8 @@ use crate::scrape::Frames;
 /// as much to send. Turns after each frame make a single scrape a sixth slower.
 const FRAMES_PER_TURN: usize = 4;
 
-/// Frames rendered at once for compression. With one, switching threads would take as long as rendering; with more, a slow reader would
-/// use more memory without being faster.
+/// Frames rendered at once for compression. With one, switching threads would take as long as rendering; with more, a
+/// slow reader would use more memory without being faster.
 pub(super) const FRAMES_AT_ONCE: usize = 2;
 
 /// Buffers kept for the next response. A connection uses a few at once, so these serve a few scrapers and hold at most

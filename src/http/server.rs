@@ -31,8 +31,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// kernel.
 const MAX_CONNECTIONS: usize = 512;
 
-/// Maximum time in which a client may read nothing of its response. Slow clients read continuously; one that reads nothing occupies
-/// one of [`MAX_CONNECTIONS`].
+/// Maximum time in which a client may read nothing of its response. Slow clients read continuously; one that reads
+/// nothing occupies one of [`MAX_CONNECTIONS`].
 const WRITE_STALL: Duration = Duration::from_secs(10);
 
 /// Time limit for running responses at shutdown.

@@ -1,4 +1,5 @@
-//! The web configuration, in the format of Prometheus' exporter toolkit: TLS, client certificates, passwords and headers.
+//! The web configuration, in the format of Prometheus' exporter toolkit: TLS, client certificates, passwords and
+//! headers.
 //!
 //! | key | |
 //! |---|---|

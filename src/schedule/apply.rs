@@ -121,8 +121,8 @@ impl Scheduler {
         }
     }
 
-    /// Brings forward the polls of customers that lack a service: another registration may see it, and the next poll may
-    /// be a day away.
+    /// Brings forward the polls of customers that lack a service: another registration may see it, and the next poll
+    /// may be a day away.
     fn bring_forward_unlicensed(&mut self) {
         let now = self.now();
         for collector in ids().filter(|collector| collector.entry().is_optional) {

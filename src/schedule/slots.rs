@@ -44,7 +44,8 @@ pub(super) fn admits(own: Load, mut others: impl Iterator<Item = Load> + Clone, 
         }
 }
 
-/// Returns the maximum number of slots for all optional collectors together, so that other polls do not wait for theirs.
+/// Returns the maximum number of slots for all optional collectors together, so that other polls do not wait for
+/// theirs.
 pub(super) fn max_optional(slots: usize) -> usize {
     spare(slots)
 }

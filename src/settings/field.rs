@@ -18,8 +18,8 @@ const SHOWN_CHARACTERS: usize = 80;
 /// Shortest duration of any key. Nothing here needs a finer resolution, and zero would poll without pause.
 pub(crate) const SHORTEST: Duration = Duration::from_secs(1);
 
-/// The longest duration of any key, 100 years of 365.25 days. Ages are subtracted from clock readings, and far beyond this they
-/// would overflow.
+/// The longest duration of any key, 100 years of 365.25 days. Ages are subtracted from clock readings, and far beyond
+/// this they would overflow.
 pub(crate) const LONGEST: Duration = Duration::from_secs(100 * 31_557_600);
 
 /// A value, not yet read.
@@ -223,7 +223,8 @@ impl<'a> Field<'a> {
         )))
     }
 
-    /// Returns a day at its start in UTC, or a timestamp, in any form that Elements shows, in seconds since the Unix epoch.
+    /// Returns a day at its start in UTC, or a timestamp, in any form that Elements shows, in seconds since the Unix
+    /// epoch.
     pub(crate) fn date(&self) -> Result<i64, Error> {
         let text = self.plain_text();
         let timestamp = text.parse::<jiff::Timestamp>().or_else(|_| {

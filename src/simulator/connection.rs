@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use super::answer::Call;
 use super::{Handle, faults};
 
-/// Maximum time that open connections may take to complete after shutdown begins. Hanging faults never complete, so with them
-/// the shutdown takes about this long.
+/// Maximum time that open connections may take to complete after shutdown begins. Hanging faults never complete, so
+/// with them the shutdown takes about this long.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(300);
 
 /// Serves a connection until either side closes it, or until shortly after shutdown begins.

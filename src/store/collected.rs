@@ -21,7 +21,8 @@ pub(super) struct Collected {
     pub(super) shows: [bool; 2],
     pub(super) cells: CowMap<CustomerId, Cell>,
     pub(super) freshness: CowMap<Target, Freshness>,
-    /// Customers that the last complete list of an optional collector lacked. Their records are removed if the next one lacks them too.
+    /// Customers that the last complete list of an optional collector lacked. Their records are removed if the next one
+    /// lacks them too.
     pub(super) absent_once: Arc<BTreeSet<CustomerId>>,
     /// Text of the newest failure, shared by targets with the same failure.
     pub(super) last_error: Option<Arc<str>>,

@@ -139,7 +139,8 @@ fn inhibiting_alerts_resolve_before_inhibited_ones() {
     ] {
         let of_source = alerts.iter().filter(|alert| alert.name == source);
         let source_ends = of_source.map(lingers).max().unwrap();
-        // A failure of the platform lasts for hours, and is not the customer's. No alert inhibits ElementsCustomerUnread.
+        // A failure of the platform lasts for hours, and is not the customer's. No alert inhibits
+        // ElementsCustomerUnread.
         let targets = alerts.iter().filter(|alert| {
             areas.contains(&alert.label("area").unwrap())
                 && ![source, "ElementsCustomerUnread", "ElementsMassFailure"].contains(&alert.name.as_str())

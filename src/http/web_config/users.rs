@@ -21,8 +21,8 @@ use crate::secret::Secret;
 /// Passwords checked at once. Each check uses a whole core, which polls and scrapes also need.
 const CHECKS_AT_ONCE: usize = 2;
 
-/// Maximum time that a request waits for other password checks before it is rejected. Shorter than Prometheus' default scrape
-/// timeout of ten seconds.
+/// Maximum time that a request waits for other password checks before it is rejected. Shorter than Prometheus' default
+/// scrape timeout of ten seconds.
 const CHECK_WAIT: Duration = Duration::from_secs(5);
 
 /// Number of correct passwords remembered: more than one exporter has scrapers and users.

@@ -36,8 +36,8 @@ const GROWTH_MIB: u64 = 48;
 /// Idle connections to the partner, with one task each, and those of scrapers.
 const CONNECTION_TASKS: usize = 24;
 
-/// Time for which values are served after the last successful poll: short enough for outages of the soak test to exceed it,
-/// and longer than a cycle on a busy machine.
+/// Time for which values are served after the last successful poll: short enough for outages of the soak test to exceed
+/// it, and longer than a cycle on a busy machine.
 const STALE_AFTER: f64 = 60.0;
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! Results of the recording rules that panels query over weeks. Prometheus evaluates rules from its start on, so without
-//! these, such panels would be empty for days beside a history of raw samples.
+//! Results of the recording rules that panels query over weeks. Prometheus evaluates rules from its start on, so
+//! without these, such panels would be empty for days beside a history of raw samples.
 
 use std::collections::BTreeMap;
 

@@ -108,7 +108,8 @@ async fn history_that_a_filter_brings_to_light_is_not_seen_to_end() {
     let row = |end| ended_at(end, Generation::V3);
     let mut customer = Customer::default();
     customer.list(NOW, &[row(NOW - HOUR)]).await;
-    // More of the past than before, a run that was listed late, a module that is listed only now, and its first run since.
+    // More of the past than before, a run that was listed late, a module that is listed only now, and its first run
+    // since.
     let past = [row(NOW - HOUR), row(NOW - 9 * DAY), row(NOW - 2 * HOUR)];
     let new = [305, 304].map(|module| of_module(row(NOW - 3 * HOUR + module), module));
     let since = of_module(row(NOW + HOUR), 304);
