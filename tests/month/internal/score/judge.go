@@ -16,7 +16,7 @@ type verdict int
 const (
 	firstReport  verdict = iota // an incident that had not been reported to the receiver
 	repeatReport                // an incident that had been reported to the receiver
-	isMinor                   // true, but not an incident
+	isMinor                     // true, but not an incident
 	isFalse
 	verdictCount
 )

@@ -50,12 +50,12 @@ type Message struct {
 
 // KindScore is the recall of a kind of incident.
 type KindScore struct {
-	Kind                    string
-	Quiet                   bool
+	Kind                        string
+	Quiet                       bool
 	Incidents, Reported, InTime int
-	Median, Worst           time.Duration
-	Messages                int // of all kinds, over all receivers
-	Missed                  []string
+	Median, Worst               time.Duration
+	Messages                    int // of all kinds, over all receivers
+	Missed                      []string
 }
 
 // ReceiverScore is the result of one receiver.
@@ -252,12 +252,12 @@ func (r *run) causes() []Cause {
 func (r *run) listed() []Message {
 	var listed []Message
 	for _, j := range r.verdicts {
-		if j.verdict == tellsFirst {
+		if j.verdict == firstReport {
 			continue
 		}
 		m := Message{At: time.Unix(j.note.At, 0).UTC(), Receiver: j.note.Receiver, Verdict: verdictNames[j.verdict], Cause: j.cause}
 		for _, a := range j.note.Alerts {
-			if isTelling(j.note, a) {
+			if isNewInformation(j.note, a) {
 				m.Alerts = append(m.Alerts, r.describe(a))
 			}
 		}
@@ -267,7 +267,7 @@ func (r *run) listed() []Message {
 }
 
 // describe returns the name, the subject and the start of an alert.
-func (r *run) describe(a alertmanager.Told) string {
+func (r *run) describe(a alertmanager.NotifiedAlert) string {
 	text := a.Labels["alertname"]
 	for _, name := range []string{"module", "scope", "profile_id", "collector", "since"} {
 		if value := a.Labels[name]; value != "" {

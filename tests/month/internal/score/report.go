@@ -22,10 +22,10 @@ func Of(dir string) (*Score, error) {
 
 // Totals summarize a score in the values that have floors.
 type Totals struct {
-	Recall, InTime, Strict, Lenient     float64 // shares of one
-	PerDay                              float64 // messages, all receivers and kinds
+	Recall, InTime, Strict, Lenient         float64 // shares of one
+	PerDay                                  float64 // messages, all receivers and kinds
 	Flaps, Storms, MissedResolves, Reported int
-	Incidents                           int
+	Incidents                               int
 }
 
 // Totals summarizes all kinds and receivers.
