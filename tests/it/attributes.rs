@@ -64,12 +64,20 @@ fn ids(text: &str) -> Vec<String> {
         .collect()
 }
 
+/// The number of customers that are shown with this tier.
+fn with_tier(text: &str, tier: &str) -> usize {
+    let infos = samples(text, "elements_customer_info{");
+    infos.matches(&format!("tier=\"{tier}\"")).count()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn attributes_are_labels_and_follow_their_file() {
     let site = Site::start("customer,tier,team\n*,bronze,\n").await;
     let program = Program::start_collectors(&site.partner.base, &["jobs"], &site.settings()).await;
     let text = program
-        .until("all have a tier", |text| value(text, WITHOUT) == Some(0.0))
+        .until("all have a tier", |text| {
+            value(text, WITHOUT) == Some(0.0) && with_tier(text, "bronze") == 4
+        })
         .await;
     let ids = ids(&text);
     assert!(info_of(&text, &ids[0]).contains(",tier=\"bronze\"}"), "{text}");
@@ -79,7 +87,9 @@ async fn attributes_are_labels_and_follow_their_file() {
     );
     site.write(&first);
     let text = program
-        .until("three have none", |text| value(text, WITHOUT) == Some(3.0))
+        .until("three have none", |text| {
+            value(text, WITHOUT) == Some(3.0) && with_tier(text, "bronze") == 0 && with_tier(text, "gold") == 1
+        })
         .await;
     let ending = ",tier=\"gold\",region=\"emea\",team=\"North, A\"} 1";
     assert!(info_of(&text, &ids[0]).ends_with(ending), "{text}");
@@ -112,7 +122,9 @@ async fn reload_waits_for_a_good_file_of_attributes() {
     let more = site.settings();
     let exporter = Exporter::start(&site.partner.base, &["jobs"], &more).await;
     exporter
-        .until("all have a tier", |text| value(text, WITHOUT) == Some(0.0))
+        .until("all have a tier", |text| {
+            value(text, WITHOUT) == Some(0.0) && with_tier(text, "gold") == 4
+        })
         .await;
     site.write("customer,teir\n*,gold\n");
     let (status, answer) = exporter
@@ -130,7 +142,7 @@ async fn reload_waits_for_a_good_file_of_attributes() {
     site.write("customer,tier\n*,silver\n");
     let text = exporter
         .until("all is reloaded", |text| {
-            value(text, RELOADED) == Some(1.0) && text.contains("tier=\"silver\"")
+            value(text, RELOADED) == Some(1.0) && with_tier(text, "silver") == 4
         })
         .await;
     let text = match samples(&text, "elements_job_rpo_seconds{").contains(" 10800\n") {
