@@ -18,7 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::SystemTime;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use flate2::FlushCompress;
 use futures_util::stream::{self, Stream, StreamExt as _};
 use tokio::sync::watch;
@@ -29,7 +29,7 @@ use super::body::{Broken, Frame, Spare, made_ahead};
 use crate::domain::Timestamp;
 use crate::exposition::Format;
 use crate::scrape::{Scrape, ScrapeFilter, Stored};
-use member::{Chunk, Digest, digest};
+use member::{Chunk, Digest, Sum, digest};
 
 /// Maximum number of chunks deflated at once. The exporter shares its machine, and beyond a few cores rendering, which
 /// is sequential, limits the speed.
@@ -63,8 +63,17 @@ struct Kept {
 
 #[derive(Debug, Default)]
 struct Progress {
-    chunks: Vec<(Digest, Chunk)>,
+    chunks: Vec<Published>,
     ended: bool,
+}
+
+/// A chunk that is available to all scrapers.
+#[derive(Debug)]
+struct Published {
+    digest: Digest,
+    chunk: Chunk,
+    /// Sum of all chunks up to this one.
+    sum: Sum,
 }
 
 impl Compressor {
@@ -76,7 +85,13 @@ impl Compressor {
             return member::body(&exporter_metrics, follow(self.join(scrape, format, now)));
         }
         let chunks = deflated(scrape.stored(filter, format, now), Chunks::new(), self.spare.clone());
-        member::body(&exporter_metrics, chunks.map(|chunk| Ok(chunk?.1)))
+        let mut sum = Sum::default();
+        let chunks = chunks.map(move |chunk| {
+            let (_, chunk) = chunk?;
+            sum.add(&chunk.sum);
+            Ok((chunk.deflated, sum.clone()))
+        });
+        member::body(&exporter_metrics, chunks)
     }
 
     /// Returns the compression for a request: the cached one if it is current, one that started a moment ago, or a new
@@ -93,7 +108,8 @@ impl Compressor {
             }
         }
         let before = found.map(|found| kept.swap_remove(found));
-        let before = before.map(|before| before.progress.borrow().chunks.iter().cloned().collect());
+        let chunk = |published: &Published| (published.digest, published.chunk.clone());
+        let before = before.map(|before| before.progress.borrow().chunks.iter().map(chunk).collect());
         let stored = scrape.stored(&ScrapeFilter::default(), format, now);
         let (generation, valid_until) = (stored.generation, stored.valid_until);
         let (sender, progress) = watch::channel(Progress::default());
@@ -116,19 +132,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Publishes chunks to all readers as they are made.
 async fn publish(chunks: impl Stream<Item = Result<(Digest, Chunk), Broken>>, sender: watch::Sender<Progress>) {
     let mut chunks = pin!(chunks);
+    let mut sum = Sum::default();
     while let Some(chunk) = chunks.next().await {
         // Readers notice that the sender is dropped early.
-        let Ok(chunk) = chunk else { return };
-        sender.send_modify(|progress| progress.chunks.push(chunk));
+        let Ok((digest, chunk)) = chunk else { return };
+        sum.add(&chunk.sum);
+        let sum = sum.clone();
+        sender.send_modify(|progress| progress.chunks.push(Published { digest, chunk, sum }));
     }
     sender.send_modify(|progress| progress.ended = true);
 }
 
 /// Returns the chunks of a cached or running compression as they become available.
-fn follow(progress: watch::Receiver<Progress>) -> impl Stream<Item = Result<Chunk, Broken>> {
+fn follow(progress: watch::Receiver<Progress>) -> impl Stream<Item = Result<(Bytes, Sum), Broken>> {
     stream::unfold((progress, 0), async |(mut progress, next)| {
         let seen = progress.wait_for(|now| now.ended || now.chunks.len() > next).await;
-        let found = seen.map(|now| now.chunks.get(next).map(|(_, chunk)| chunk.clone()));
+        let sent = |published: &Published| (published.chunk.deflated.clone(), published.sum.clone());
+        let found = seen.map(|now| now.chunks.get(next).map(sent));
         match found {
             Ok(chunk) => chunk.map(|chunk| (Ok(chunk), (progress, next + 1))),
             // The compression was cancelled. Nothing is read after this.

@@ -33,13 +33,28 @@ pub(super) fn digest(text: &[u8]) -> Digest {
     xxh3_128_with_seed(text, *DIGEST_KEY)
 }
 
+/// Checksum and length of a text, as in the trailer of a member.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sum {
+    checksum: crc32fast::Hasher,
+    /// Length modulo 2³².
+    length: u32,
+}
+
+impl Sum {
+    /// Appends a text. Combining checksums takes longer than sending a small chunk, so it is done once per chunk and
+    /// not again for each scraper.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.checksum.combine(&other.checksum);
+        self.length = self.length.wrapping_add(other.length);
+    }
+}
+
 /// A deflated piece of text.
 #[derive(Clone, Debug)]
 pub(super) struct Chunk {
     pub(super) deflated: Bytes,
-    checksum: crc32fast::Hasher,
-    /// Length of the text modulo 2³², as in the trailer of a member.
-    length: u32,
+    pub(super) sum: Sum,
 }
 
 impl Chunk {
@@ -51,36 +66,37 @@ impl Chunk {
         let length = u64::try_from(text.len()).map_err(|_| Broken)?;
         Ok(Self {
             deflated: deflated.into(),
-            checksum,
-            length: u32::try_from(length % (1 << 32)).map_err(|_| Broken)?,
+            sum: Sum {
+                checksum,
+                length: u32::try_from(length % (1 << 32)).map_err(|_| Broken)?,
+            },
         })
     }
 }
 
-/// Returns a body of these chunks, between the exporter's own metrics.
+/// Returns a body of these chunks, between the exporter's own metrics. Each chunk comes with the sum of all chunks up to
+/// it.
 pub(super) fn body(
     exporter_metrics: &ExporterMetrics,
-    chunks: impl Stream<Item = Result<Chunk, Broken>> + Send + 'static,
+    chunks: impl Stream<Item = Result<(Bytes, Sum), Broken>> + Send + 'static,
 ) -> Result<Body, Broken> {
     let head = Chunk::new(&exporter_metrics.head, FlushCompress::Sync)?;
     let tail = Chunk::new(&exporter_metrics.tail, FlushCompress::Finish)?;
     let begun = Bytes::from([HEADER, &head.deflated].concat());
-    let (mut checksum, mut length) = (head.checksum, head.length);
-    let mut count = move |chunk: &Chunk| {
-        checksum.combine(&chunk.checksum);
-        length = length.wrapping_add(chunk.length);
-        [checksum.clone().finalize().to_le_bytes(), length.to_le_bytes()]
-    };
+    let mut sum_of_chunks = Sum::default();
     let rest = chunks
         .map(Some)
         .chain(stream::iter([None]))
         .map(move |chunk| match chunk {
-            Some(chunk) => chunk.map(|chunk| {
-                count(&chunk);
-                chunk.deflated
+            Some(chunk) => chunk.map(|(deflated, sum)| {
+                sum_of_chunks = sum;
+                deflated
             }),
             None => {
-                let [checksum, length] = count(&tail);
+                let mut sum = head.sum.clone();
+                sum.add(&sum_of_chunks);
+                sum.add(&tail.sum);
+                let [checksum, length] = [sum.checksum.finalize().to_le_bytes(), sum.length.to_le_bytes()];
                 Ok(Bytes::from([&tail.deflated, &checksum[..], &length[..]].concat()))
             }
         });

@@ -149,7 +149,7 @@ async fn compression_is_limited_to_changed_chunks() {
         unpacked(compressor.body(&scrape, &everything, Format::Text).unwrap()).await;
         let kept = compressor.join(&scrape, Format::Text, now());
         let progress = kept.borrow();
-        let memory = |(digest, chunk): &(Digest, Chunk)| (*digest, chunk.deflated.as_ptr() as usize);
+        let memory = |published: &Published| (published.digest, published.chunk.deflated.as_ptr() as usize);
         progress.chunks.iter().map(memory).collect::<BTreeMap<_, _>>()
     };
     let before = compressed().await;
@@ -220,8 +220,8 @@ async fn texts_of_every_size_round_trip() {
             head: text.clone(),
             tail: text.clone(),
         };
-        let chunk = Chunk::new(&text, FlushCompress::Sync);
-        let body = member::body(&exporter_metrics, stream::iter([chunk])).unwrap();
+        let chunk = Chunk::new(&text, FlushCompress::Sync).unwrap();
+        let body = member::body(&exporter_metrics, stream::iter([Ok((chunk.deflated, chunk.sum))])).unwrap();
         let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         let mut back = Vec::new();
         flate2::bufread::GzDecoder::new(&*bytes).read_to_end(&mut back).unwrap();
