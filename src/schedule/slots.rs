@@ -1,12 +1,19 @@
 //! Shares the slots for polls among resources, so that one that hangs cannot use all of them.
 //!
-//! A kind of resource uses at most three quarters of the slots, even if no other kind waits, so that a new poll finds a
-//! free slot without waiting for a timeout. While others wait, a kind uses at most an equal share as long as one of
-//! them has less; while one of them uses none, that quarter is reserved for first polls. A single slot goes to another
-//! kind each time. The queue decides which of the admitted polls starts.
+//! A kind of resource leaves some slots free, even if no other kind waits, so that a new poll finds a free slot without
+//! waiting for a timeout. While others wait, a kind uses at most an equal share as long as one of them has less; while
+//! one of them uses none, the free slots are reserved for first polls. A single slot goes to another kind each time. The
+//! queue decides which of the admitted polls starts.
 
 /// Fraction of the slots that no single kind may use: one in this number, and at least one if there are two.
 const SPARE_PART: usize = 4;
+
+/// Maximum number of slots that no single kind may use. First polls of a few kinds need no more, and with many slots a
+/// quarter would prolong the cycle of a large fleet by a third.
+const MAX_SPARE: usize = 4;
+
+/// Fraction of the slots that all optional collectors together may use: one in this number.
+const OPTIONAL_PART: usize = 4;
 
 /// Slots used by a kind of resource, and whether it waits for more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,7 +54,7 @@ pub(super) fn admits(own: Load, mut others: impl Iterator<Item = Load> + Clone, 
 /// Returns the maximum number of slots for all optional collectors together, so that other polls do not wait for
 /// theirs.
 pub(super) fn max_optional(slots: usize) -> usize {
-    spare(slots)
+    (slots / OPTIONAL_PART).max(1)
 }
 
 /// Returns the maximum number of slots for one kind.
@@ -56,7 +63,7 @@ fn most_of_one_kind(slots: usize) -> usize {
 }
 
 fn spare(slots: usize) -> usize {
-    (slots / SPARE_PART).max(1)
+    (slots / SPARE_PART).clamp(1, MAX_SPARE)
 }
 
 #[cfg(test)]
@@ -182,6 +189,6 @@ mod tests {
     #[test]
     fn single_slot_is_shared_by_all_kinds() {
         assert!(admits_kind(&[Load::default()], 0, 1));
-        assert_eq!([1, 2, 3, 4, 8, 256].map(most_of_one_kind), [1, 1, 2, 3, 6, 192]);
+        assert_eq!([1, 2, 3, 4, 8, 256].map(most_of_one_kind), [1, 1, 2, 3, 6, 252]);
     }
 }
