@@ -13,7 +13,7 @@ use elements_exporter::exposition::{Format, frame_capacity};
 use elements_exporter::scrape::{Scrape, ScrapeFilter};
 use stats_alloc::Region;
 
-use crate::report::{goal, goal_at_least, line, median, ratio};
+use crate::report::{goal, line, median, ratio};
 use crate::{ALLOCATOR, dense, peers};
 
 const ROUNDS: usize = 15;
@@ -158,7 +158,6 @@ pub fn run() {
     }
     goal("rendering, in memcpys", ratio(ours, floor), 2.5);
     goal("allocations while rendering", allocations as f64, 100.0);
-    goal_at_least("times faster than const gauges", ratio(constant, again), 8.0);
 }
 
 /// Returns the duration of the Python client, if `benches/run` installed one.

@@ -45,12 +45,6 @@ pub fn goal(what: &str, value: f64, at_most: f64) {
     println!("GOAL {what}: {value:.3} (at most {at_most:.3}) — {met}");
 }
 
-/// Prints whether a minimum factor is met.
-pub fn goal_at_least(what: &str, value: f64, at_least: f64) {
-    let met = if value >= at_least { "met" } else { "MISSED" };
-    println!("GOAL {what}: {value:.2} (at least {at_least:.2}) — {met}");
-}
-
 /// Returns a field of `/proc/PID/status` in bytes, such as `VmHWM`.
 pub fn status_bytes(pid: u32, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
