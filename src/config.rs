@@ -18,6 +18,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 pub use self::api::{Api, Environment, ProxyUrl, Version};
+pub(crate) use self::attributes::MAX_CSV_BYTES;
 pub use self::attributes::{AttributesError, read_attributes};
 pub use self::auth::{Auth, Credential, Password};
 pub use self::collectors::{Collector, Collectors, Jobs, Licenses};

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::LoadConfig;
+use crate::config;
 use crate::http::Reload;
 use crate::text_file;
 
@@ -20,8 +21,8 @@ use crate::text_file;
 /// change.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Maximum size of a compared file. The parsers reject larger files.
-const MAX_FILE_BYTES: u64 = 16 << 20;
+/// Maximum size of a compared file: that of the largest file that is parsed.
+const MAX_FILE_BYTES: u64 = config::MAX_CSV_BYTES;
 
 /// Something that is read again when it changes.
 #[derive(Clone, Debug, Default)]
@@ -176,14 +177,11 @@ fn hash(file: &Path) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use std::fs;
     use std::os::unix::fs::symlink;
     use std::sync::Arc;
 
     use super::*;
-    use crate::config;
 
     const VALID: &str = "auth: {client_id: a, client_secret: b}\n";
 

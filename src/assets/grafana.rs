@@ -281,8 +281,6 @@ fn map<const N: usize>(entries: [(&str, Yaml); N]) -> Yaml {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use std::collections::BTreeSet;
 
     use super::*;

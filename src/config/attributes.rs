@@ -7,7 +7,7 @@ use crate::settings::{self, Field, parse, refuse_unknown};
 use crate::text_file;
 
 /// Maximum size of a CSV file, in bytes. Ten thousand customers with the names of all modules take a few million.
-const MAX_CSV_BYTES: u64 = 16 << 20;
+pub(crate) const MAX_CSV_BYTES: u64 = 16 << 20;
 
 /// Maximum number of rows, about ten times as many as the largest partner needs.
 const MAX_ROWS: usize = 100_000;

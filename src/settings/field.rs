@@ -1,6 +1,7 @@
 //! A value with its key and location, and the functions that parse it into a type.
 //!
-//! They return the type, or an error with the location, the key, the invalid value and the expected one.
+//! They return the type, or an error with the location, the key, the invalid value and the expected one. The file is
+//! longer than most because all types that a configuration has are parsed here, for both files.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;

@@ -1,5 +1,6 @@
 //! Panels are neither green nor red without reason: the first screens with stale, missing or very few data, from the
-//! responses of a Prometheus with such data and Grafana's colour rules.
+//! responses of a Prometheus with such data and Grafana's colour rules. One file, because all cases share its tables of
+//! data.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

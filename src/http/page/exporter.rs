@@ -97,6 +97,9 @@ fn facts(summary: &Summary) -> Markup {
     }
 }
 
+/// Columns of the table of collectors beside those of the states.
+const COLUMNS_BESIDE_STATES: usize = 6;
+
 fn collectors(summary: &Summary) -> Markup {
     html! {
         div.card.scroll tabindex="0" role="region" aria-labelledby="collectors-title" {
@@ -162,7 +165,7 @@ fn collector_rows(collector: &CollectorSummary, now: Timestamp) -> Markup {
         }
         @if let Some(error) = &collector.error {
             tr.trouble {
-                td colspan="11" { p.error { b { "Last error " } (sanitize(&error.text)) ", " (time(error.at, now)) } }
+                td colspan=(State::ALL.len() + COLUMNS_BESIDE_STATES) { p.error { b { "Last error " } (sanitize(&error.text)) ", " (time(error.at, now)) } }
             }
         }
     }
