@@ -196,7 +196,7 @@ async fn dashboard_queries_have_data_with_the_displayed_labels() {
     let prometheus = Server::prometheus(directory.path(), &configuration(directory.path(), target)).await;
     for condition in [
         "rate(elements_exporter_api_requests_total[1m]) >= 0",
-        "customer:elements_job_runs:success_ratio7d offset 1s",
+        "module_status:elements_job_status:count offset 1s",
         r#"ALERTS{alertstate="firing",area="licence",severity="critical"}"#,
         r#"ALERTS{alertstate="firing",area="protection"}"#,
         r#"ALERTS{alertstate="firing",area="exporter",severity="critical"}"#,
