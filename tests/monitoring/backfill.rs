@@ -10,6 +10,7 @@ use regex::Regex;
 use tokio_util::sync::CancellationToken;
 
 use super::dashboards::{list, text};
+use super::notifications::TURN;
 use super::rules;
 use crate::harness::servers::{self, Server};
 
@@ -47,6 +48,7 @@ fn labels(series: &str, pair: &Regex) -> BTreeMap<String, String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn backfilled_recordings_equal_the_rules() {
+    let _turn = TURN.lock().await;
     let directory = tempfile::tempdir().unwrap();
     let wanted = Backfill {
         file: directory.path().join("past"),

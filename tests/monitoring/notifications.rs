@@ -225,8 +225,12 @@ fn without_host(base: &str) -> &str {
     base.strip_prefix("http://").unwrap()
 }
 
+/// Held by tests that use a processor for minutes, so that they do not delay the notifications of another.
+pub static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 #[tokio::test(flavor = "multi_thread")]
 async fn notifications_are_those_expected_and_no_others() {
+    let _turn = TURN.lock().await;
     let (expected, received) = expected_and_received(1).await;
     let (expected, received) = match expected == received {
         true => (expected, received),
