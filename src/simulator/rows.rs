@@ -60,6 +60,33 @@ pub(super) fn scan_profile_row(profile: &ScanProfile, modified: &str) -> Value {
     with_fields(row, &profile.raw_fields)
 }
 
+/// Returns the settings of a scan profile: its formatted times, the names of two fields, and its containers differ by
+/// generation.
+pub(super) fn scan_profile_detail(
+    profile: &ScanProfile,
+    [modified, created]: [String; 2],
+    [ignore_locked, notification]: [&str; 2],
+    containers: Vec<Value>,
+) -> Value {
+    let detail = json!({
+        "profileName": profile.name,
+        "profileId": profile.id,
+        "description": profile.description,
+        "tenantId": profile.tenant_id,
+        "tenantDomain": profile.tenant_domain,
+        "scanMode": profile.scan_mode,
+        "modifiedTime": modified,
+        "createdTime": created,
+        "impersonationAccount": profile.impersonation_account,
+        "scanInplaceArchivedMailboxes": profile.archived_mailboxes,
+        ignore_locked: profile.ignore_locked,
+        "enableDailyScan": profile.daily_scan,
+        notification: profile.out_of_policy_notification,
+        "containers": containers,
+    });
+    with_fields(detail, &profile.raw_fields)
+}
+
 /// Returns the objects of a daily report.
 pub(super) fn objects(changes: &[Change]) -> Vec<Value> {
     let object = |change: &Change| json!({"objectName": change.object, "containerName": change.container});

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::answer::{Answer, Call, product, time, with_fields};
 use super::customer::{Customer, Module, ProtectedRow};
 use super::names;
-use super::rows::{job_row, objects, protected_row, scan_profile_row};
+use super::rows::{self, job_row, objects, protected_row, scan_profile_row};
 use super::run::status;
 use super::scan::{Container, ScanProfile};
 use super::schedule::gigabytes;
@@ -237,23 +237,8 @@ fn scan_profile_detail(profile: &ScanProfile) -> Value {
         .iter()
         .map(|held| container(held, profile.older_spelling))
         .collect();
-    let detail = json!({
-        "profileName": profile.name,
-        "profileId": profile.id,
-        "description": profile.description,
-        "tenantId": profile.tenant_id,
-        "tenantDomain": profile.tenant_domain,
-        "scanMode": profile.scan_mode,
-        "modifiedTime": time(Some(profile.modified)),
-        "createdTime": time(Some(profile.created)),
-        "impersonationAccount": profile.impersonation_account,
-        "scanInplaceArchivedMailboxes": profile.archived_mailboxes,
-        ignore_locked: profile.ignore_locked,
-        "enableDailyScan": profile.daily_scan,
-        notification: profile.out_of_policy_notification,
-        "containers": containers,
-    });
-    with_fields(detail, &profile.raw_fields)
+    let times = [profile.modified, profile.created].map(|at| time(Some(at)));
+    rows::scan_profile_detail(profile, times, [ignore_locked, notification], containers)
 }
 
 fn container(container: &Container, older_spelling: bool) -> Value {

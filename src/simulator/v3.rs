@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::View;
 use super::answer::{Answer, Call, product, with_fields};
 use super::customer::{Customer, Module, ProtectedRow};
-use super::rows::{job_row, objects, protected_row, scan_profile_row};
+use super::rows::{self, job_row, objects, protected_row, scan_profile_row};
 use super::run::ABSENT;
 use super::scan::ScanProfile;
 use super::world::{self, JobRow};
@@ -265,23 +265,13 @@ fn scan_profile_detail(profile: &ScanProfile) -> Value {
         .iter()
         .map(|container| json!({"containersName": container.name, "objectType": container.object_type}))
         .collect();
-    let detail = json!({
-        "profileName": profile.name,
-        "profileId": profile.id,
-        "description": profile.description,
-        "tenantId": profile.tenant_id,
-        "tenantDomain": profile.tenant_domain,
-        "scanMode": profile.scan_mode,
-        "modifiedTime": precise_time(Some(profile.modified)),
-        "createdTime": precise_time(Some(profile.created)),
-        "impersonationAccount": profile.impersonation_account,
-        "scanInplaceArchivedMailboxes": profile.archived_mailboxes,
-        "isIgnoreLockedSiteEnabled": profile.ignore_locked,
-        "enableDailyScan": profile.daily_scan,
-        "isSendOutOfPolicyNotification": profile.out_of_policy_notification,
-        "containers": containers,
-    });
-    with_fields(detail, &profile.raw_fields)
+    let times = [profile.modified, profile.created].map(|at| precise_time(Some(at)));
+    rows::scan_profile_detail(
+        profile,
+        times,
+        ["isIgnoreLockedSiteEnabled", "isSendOutOfPolicyNotification"],
+        containers,
+    )
 }
 
 /// Formats the daily report, with counts and objects together and removed objects as plain strings.
