@@ -104,8 +104,8 @@ impl CollectorSummary {
 
     /// Returns how many customers have values that are not fresh.
     pub fn outdated(&self) -> usize {
-        let states = [State::Stale, State::Failed, State::Forbidden];
-        states.into_iter().map(|state| self.count(state)).sum()
+        let states = State::ALL.into_iter().filter(|state| state.is_outdated());
+        states.map(|state| self.count(state)).sum()
     }
 }
 

@@ -109,11 +109,8 @@ impl CustomerRow {
             return;
         }
         self.is_known |= collector.id == CollectorId::JOBS && poll.has_current_values();
-        match poll.state {
-            State::Fresh | State::Unlicensed => {}
-            State::Pending => self.is_pending = true,
-            State::Stale | State::Failed | State::Forbidden => self.outdated += 1,
-        }
+        self.is_pending |= poll.state == State::Pending;
+        self.outdated += usize::from(poll.state.is_outdated());
     }
 
     /// Whether a finding applies to the customer.

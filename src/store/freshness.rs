@@ -64,6 +64,11 @@ impl State {
             Self::Pending => "pending",
         }
     }
+
+    /// Whether a poll has ended, but did not bring current values that the customer should have.
+    pub fn is_outdated(self) -> bool {
+        matches!(self, Self::Stale | Self::Failed | Self::Forbidden)
+    }
 }
 
 /// Result of the newest poll.

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::NotUnderstood;
+use super::super::{NotUnderstood, grouped};
 use super::*;
 
 const GIB: f64 = 1_073_741_824.0;
@@ -206,18 +206,6 @@ fn capacities_that_are_invalid() {
     ] {
         assert_eq!(capacity(text), Err(NotUnderstood), "{text:?}");
     }
-}
-
-fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 proptest! {

@@ -171,8 +171,7 @@ fn health(detail: &CustomerDetail, now: Timestamp) -> Markup {
     let count = |is: &dyn Fn(&ModuleHealth) -> bool| detail.modules.iter().filter(|module| is(module)).count();
     let overdue = count(&|module| module.is_overdue(now));
     let failing = count(&ModuleHealth::is_failing);
-    let is_outdated =
-        |source: &DataSource| matches!(source.poll.state, State::Stale | State::Failed | State::Forbidden);
+    let is_outdated = |source: &DataSource| source.poll.state.is_outdated();
     html! {
         @if let Some((signs, _)) = detail.signs { (signs_chip(signs)) }
         (count_chips(overdue, failing))
