@@ -8,6 +8,7 @@ use std::time::Duration;
 use elements_exporter::collector::{PerCollector, Settings};
 use elements_exporter::domain::Timestamp;
 use elements_exporter::exposition::{Filter, Format, Renderer, families};
+use elements_exporter::store::state_file::StateFile;
 use elements_exporter::store::{Plan, Store, columns};
 
 use crate::parser::parse;
@@ -65,11 +66,11 @@ pub fn check(data: &[u8]) {
                     "{sample:?} is in the future"
                 );
             }
-            let again = directory.path().join("again");
+            let again = StateFile::open(directory.path().join("again")).expect("opened");
             store.saved_state().save(&again).expect("saved");
             let other = new_store();
             assert_eq!(
-                restore(&other, &again, now),
+                restore(&other, again.path(), now),
                 Some(customers),
                 "what was saved is not restored"
             );
