@@ -170,7 +170,10 @@ impl PreviousRecords {
     fn new(entry: &Entry, records: Vec<(CustomerId, Arc<dyn Record>)>, context: &Context) -> Self {
         let id = CustomerId::parse(CUSTOMER).expect("an id");
         let others = OTHERS.map(|(name, json)| {
-            let other = collector::ALL.iter().find(|other| other.name == name).expect("a collector");
+            let other = collector::ALL
+                .iter()
+                .find(|other| other.name == name)
+                .expect("a collector");
             let json = serde_json::from_str(json).expect("JSON");
             (name, other.restore(json, &id, context).expect("a record").record)
         });
@@ -186,7 +189,9 @@ impl Memory for PreviousRecords {
     fn record(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>> {
         if collector.name() != self.own {
             let mut others = self.others.iter();
-            return others.find(|(name, _)| *name == collector.name()).map(|(_, record)| Arc::clone(record));
+            return others
+                .find(|(name, _)| *name == collector.name())
+                .map(|(_, record)| Arc::clone(record));
         }
         let found = self.records.iter().find(|(known, _)| known == customer);
         found.map(|(_, record)| Arc::clone(record))
@@ -209,7 +214,10 @@ fn assert_counts_occur_in(samples: &[Sample], answers: &[u8]) {
     let digits: String = String::from_utf8_lossy(answers).chars().filter(|c| *c != ',').collect();
     for sample in samples.iter().filter(|sample| COUNTS.contains(&sample.name.as_str())) {
         assert!(sample.value >= 0.0, "{sample:?}");
-        assert!(digits.contains(&format!("{}", sample.value)), "{sample:?} is in no response");
+        assert!(
+            digits.contains(&format!("{}", sample.value)),
+            "{sample:?} is in no response"
+        );
     }
     for sample in samples
         .iter()
@@ -223,7 +231,10 @@ fn assert_counts_occur_in(samples: &[Sample], answers: &[u8]) {
 fn assert_only_target(output: &PollOutput, target: &Target) {
     if let Target::Customer(customer) = target {
         let customers: BTreeSet<_> = output.records.keys().collect();
-        assert!(customers.is_empty() || customers == BTreeSet::from([customer]), "{customers:?}");
+        assert!(
+            customers.is_empty() || customers == BTreeSet::from([customer]),
+            "{customers:?}"
+        );
     }
 }
 

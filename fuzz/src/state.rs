@@ -58,7 +58,10 @@ pub fn check(data: &[u8]) {
                     .iter()
                     .find(|(name, _)| name == "customer_id")
                     .expect("every series has a customer");
-                assert!(id.is_empty() || known.contains_key(id), "{sample:?} of an unknown customer");
+                assert!(
+                    id.is_empty() || known.contains_key(id),
+                    "{sample:?} of an unknown customer"
+                );
                 let moment =
                     sample.name.starts_with("elements_exporter_") && sample.name.ends_with("_timestamp_seconds");
                 assert!(

@@ -44,7 +44,8 @@ fn numbers(text: &str) {
                 read >= 0.0 && read.fract() == 0.0 && read < 2f64.powi(63),
                 "{text:?}: {read}"
             );
-            let expected = bytes(trimmed, gigabyte).unwrap_or_else(|| panic!("{text:?} is not a size, but was parsed as {read}"));
+            let expected =
+                bytes(trimmed, gigabyte).unwrap_or_else(|| panic!("{text:?} is not a size, but was parsed as {read}"));
             assert!(
                 (read - expected).abs() <= 0.51 + expected * 1e-14,
                 "{text:?}: {read}, not {expected}"
@@ -127,7 +128,8 @@ fn times(text: &str) {
     }
     if let Ok(Some(read)) = duration(text) {
         let read = read.as_secs_f64();
-        let expected = length(trimmed).unwrap_or_else(|| panic!("{text:?} is not a length of time, but was parsed as {read}"));
+        let expected =
+            length(trimmed).unwrap_or_else(|| panic!("{text:?} is not a length of time, but was parsed as {read}"));
         assert!(
             (read - expected).abs() <= 1e-6 + expected * 1e-12,
             "{text:?}: {read}, not {expected}"
@@ -377,7 +379,10 @@ fn texts(text: &str) {
     assert!(replaced.starts_with(cut.trim_end_matches('…')));
     let masked = mask_comment(text);
     assert!(masked.chars().count() <= domain::MAX_COMMENT_CHARS, "{masked}");
-    assert!(!masked.contains('@') && !masked.chars().any(char::is_numeric), "{masked}");
+    assert!(
+        !masked.contains('@') && !masked.chars().any(char::is_numeric),
+        "{masked}"
+    );
     let shown = domain::log_safe(text);
     assert!(shown.chars().count() <= 60 && !shown.contains('@') && !shown.contains(domain::is_disguising));
 }
