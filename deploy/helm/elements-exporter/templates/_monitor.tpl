@@ -14,11 +14,11 @@ scrapeTimeout: {{ .monitor.scrapeTimeout }}
 {{- end }}
 relabelings:
   # The operator adds these labels to every target, and the exporter has some of them with other meanings: the service
-  # that is backed up, the endpoint of the API, the container of an object. Prometheus would rename the exporter's
+  # that is backed up, the API endpoint, the container of an object. Prometheus would rename the exporter's
   # labels to exported_service and so on, and rules and dashboards would not find them.
   - action: labeldrop
     regex: service|endpoint|container|pod
-  # The address of a pod changes with each restart. With a constant name, series continue.
+  # A pod's address changes with each restart. With a constant name, series continue.
   {{- if gt (int .root.Values.shards) 1 }}
   - sourceLabels: [__meta_kubernetes_namespace, __meta_kubernetes_pod_name]
     separator: /

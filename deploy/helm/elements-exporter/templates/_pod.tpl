@@ -8,7 +8,7 @@ resources:
     storage: {{ .Values.state.size }}
 {{- end -}}
 
-{{/* The pod of the Deployment and of the StatefulSet. */}}
+{{/* Pod template of the Deployment and of the StatefulSet. */}}
 {{- define "elements-exporter.pod" -}}
 {{- $sharded := gt (int .Values.shards) 1 -}}
 metadata:
@@ -77,9 +77,9 @@ spec:
       ports:
         - name: metrics
           containerPort: 10027
-      # Neither probe calls the API: an outage of the API makes no pod unhealthy, and a restart would not help.
+      # Neither probe calls the API: an API outage does not make a pod unhealthy, and a restart would not help.
       {{- if .Values.web.existingSecret }}
-      # The password also protects these paths, and the kubelet has none. A response that demands it counts as healthy.
+      # The password also protects these paths, and the kubelet does not have it. A response that requires it counts as healthy.
       livenessProbe:
         exec:
           command:
@@ -111,8 +111,8 @@ spec:
           port: metrics
         periodSeconds: 30
         timeoutSeconds: 5
-      # Ready after the first customer list, or after a restored state. Scrapes do not depend on it; see the Service. A
-      # rollout with invalid credentials does not complete.
+      # Ready once the customer list has been fetched or restored; scrapes do not depend on readiness, see the Service.
+      # Without restored state, a rollout with invalid credentials does not complete.
       readinessProbe:
         httpGet:
           path: {{ .Values.web.routePrefix }}/-/ready
@@ -132,7 +132,7 @@ spec:
           mountPath: /etc/elements_exporter/attributes
           readOnly: true
         {{- end }}
-        # The whole volume without subPath, because changes of the Secret do not update a subPath.
+        # The whole volume without subPath, because changes to the Secret do not update a subPath.
         - name: secret
           mountPath: /etc/elements_exporter/secret
           readOnly: true
@@ -155,7 +155,7 @@ spec:
     - name: secret
       secret:
         secretName: {{ include "elements-exporter.secretName" . }}
-        # Readable for the group of the pod only.
+        # Readable only by the pod's group.
         defaultMode: 0440
         items:
           {{- range include "elements-exporter.secretKeys" . | fromJsonArray }}
