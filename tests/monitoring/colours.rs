@@ -485,7 +485,7 @@ fn tiles_are_filtered_by_module_or_say_that_they_are_not() {
         .filter(|(_, narrowed, panel)| *narrowed && panel["type"] == "stat")
         .filter(|(_, _, panel)| {
             let narrows = |target: &Value| text(&target["expr"]).contains("$module");
-            let is_documented = text(&panel["description"]).contains("Not narrowed by");
+            let is_documented = text(&panel["description"]).contains("Not filtered by");
             let of_all = text(&panel["title"]).contains("all customers");
             !list(&panel["targets"]).all(narrows) && !is_documented && !of_all
         })
