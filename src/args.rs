@@ -45,14 +45,14 @@ const VERSION_NAME: &str = "elements_exporter,";
     version = VERSION_TEXT.as_str(),
     propagate_version = true,
     disable_help_subcommand = true,
-    after_help = "Without a command, the exporter runs. Secrets are taken from the configuration file and the environment only."
+    after_help = "Without a command, the exporter runs. Secrets are read only from the configuration file and the environment."
 )]
 pub struct Args {
     /// Command to run instead of the exporter.
     #[command(subcommand)]
     pub command: Option<Command>,
 
-    /// The configuration file. Default: none; only environment variables are used.
+    /// The configuration file. By default, only environment variables are used.
     #[arg(long = "config.file", global = true, value_name = "FILE")]
     pub config_file: Option<PathBuf>,
 
@@ -70,7 +70,7 @@ pub struct Args {
     )]
     pub auto_reload: bool,
 
-    /// Share of customers to monitor, e.g. 0/3 for the first of three exporters [default: 0/1, all].
+    /// Shard of the customers to monitor, e.g. 0/3 for the first of three exporters [default: 0/1, all].
     #[arg(
         long = "shard",
         global = true,
@@ -84,7 +84,7 @@ pub struct Args {
     #[command(flatten)]
     pub web: Web,
 
-    /// How to log.
+    /// Logging.
     #[command(flatten)]
     pub log: Log,
 }
@@ -95,17 +95,17 @@ pub enum Command {
     /// Run against a built-in simulated partner: no account, no network, no configuration.
     #[command(display_name = VERSION_NAME)]
     Demo(Demo),
-    /// Run only the simulated partner API, to try requests by hand.
+    /// Run only the simulated partner API, so that you can send requests by hand.
     #[command(display_name = VERSION_NAME)]
     Simulate(Simulator),
-    /// Read the configuration, get a token, call every enabled endpoint once and print what worked.
+    /// Read the configuration, request a token, call every enabled endpoint once and print a report.
     #[command(display_name = VERSION_NAME)]
     Check {
-        /// How the report is written.
+        /// Format of the report.
         #[arg(long, value_name = "FORMAT", default_value = "text", ignore_case = true)]
         output: Output,
-        /// Check only files, keys, patterns and the form of the credentials, without any request. --web.config.file is
-        /// checked, too.
+        /// Check only files, keys, patterns and the form of the credentials, without sending any request.
+        /// --web.config.file is also checked.
         #[arg(long)]
         offline: bool,
     },
@@ -115,17 +115,17 @@ pub enum Command {
         #[arg(long)]
         ready: bool,
     },
-    /// Print the customers with their attributes and modules; as CSV, a beginning for customers.attributes_file.
+    /// Print the customers with their attributes and modules; the CSV is a template for customers.attributes_file.
     #[command(display_name = VERSION_NAME)]
     Customers {
-        /// How the customers are written.
+        /// Format of the output.
         #[arg(long, value_name = "FORMAT", default_value = "table", ignore_case = true)]
         output: CustomerOutput,
     },
     /// Run one full poll, print the exposition on stdout and exit.
     #[command(display_name = VERSION_NAME)]
     Once,
-    /// Write the bundled dashboards, rules and alerts below directories.
+    /// Write the bundled dashboards, rules and alerts to directories.
     #[command(display_name = VERSION_NAME)]
     Assets(Assets),
     /// Print the JSON schema of the configuration file, for editors.
@@ -150,7 +150,7 @@ pub struct Assets {
     /// provisioning.
     #[arg(long, value_name = "DIR")]
     pub grafana_alerts: Option<PathBuf>,
-    /// The UID of the data source in Grafana that has the metrics and the recording rules.
+    /// The UID of the Grafana data source with the metrics and the recorded series.
     #[arg(long, value_name = "UID", default_value = DEFAULT_DATASOURCE, requires = "grafana_alerts")]
     pub grafana_datasource: String,
 }
@@ -158,7 +158,7 @@ pub struct Assets {
 /// HTTP server.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 pub struct Web {
-    /// An address to listen on; can be repeated. The default is :10027, which is all addresses; for demo it is
+    /// An address to listen on; can be repeated. The default is :10027, which means all addresses; for demo, it is
     /// 127.0.0.1:10027.
     #[arg(
         long = "web.listen-address",
@@ -183,8 +183,8 @@ pub struct Web {
     )]
     pub telemetry_path: String,
 
-    /// The URL under which the exporter is reachable from outside, as behind a reverse proxy. The rules then link to
-    /// its runbooks. By default links are relative.
+    /// The URL of the exporter as seen from outside, for example behind a reverse proxy. The rules then link to
+    /// its runbooks. By default, links are relative.
     #[arg(
         long = "web.external-url",
         global = true,
@@ -193,7 +193,7 @@ pub struct Web {
     )]
     pub external_url: Option<Url>,
 
-    /// The URL of the Grafana that shows the dashboards, for links from the status page and the rules. By default there
+    /// The URL of Grafana, for links from the status page and the rules to the dashboards. By default, there
     /// are no such links.
     #[arg(
         long = "web.grafana-url",
@@ -227,7 +227,7 @@ pub struct Web {
     pub enable_lifecycle: bool,
 }
 
-/// How to log.
+/// Logging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
 pub struct Log {
     /// Minimum log level.
@@ -261,7 +261,7 @@ impl Web {
     }
 }
 
-/// How a report is written.
+/// Format of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
     /// For people; in colour on a terminal.
@@ -270,7 +270,7 @@ pub enum Output {
     Json,
 }
 
-/// How customers are written.
+/// Format of the list of customers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum CustomerOutput {
     /// For people.
@@ -307,7 +307,7 @@ impl From<LogLevel> for tracing::Level {
 pub enum LogFormat {
     /// `key=value` pairs.
     Logfmt,
-    /// A JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 

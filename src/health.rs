@@ -44,7 +44,7 @@ const BUILD_INFO: Metric = Metric::info("elements_exporter_build_info", "Build o
 ]);
 const API_REQUESTS: Metric = Metric::counter(
     "elements_exporter_api_requests_total",
-    "Request attempts by status code; code 0 without an answer",
+    "Request attempts by status code; code 0 without a response",
 )
 .labels(&["endpoint", "code"]);
 const API_REQUEST_DURATION: Metric = Metric::histogram(
@@ -54,12 +54,12 @@ const API_REQUEST_DURATION: Metric = Metric::histogram(
 .labels(ENDPOINT);
 const API_ERRORS: Metric = Metric::counter(
     "elements_exporter_api_errors_total",
-    "Polls without a complete answer by endpoint and reason",
+    "Polls without a complete response by endpoint and reason",
 )
 .labels(&["endpoint", "reason"]);
 const API_THROTTLED: Metric = Metric::counter(
     "elements_exporter_api_throttled_total",
-    "Request attempts answered with status 429",
+    "Request attempts rejected with status 429",
 )
 .labels(ENDPOINT);
 const API_RETRIES: Metric =
@@ -94,7 +94,7 @@ const STATE_SAVE_FAILURES: Metric = Metric::counter(
 );
 const POLL_OVERRUNS: Metric = Metric::counter(
     "elements_exporter_poll_overruns_total",
-    "Polls skipped because the poll before them was late",
+    "Polls skipped because the previous poll was late",
 )
 .labels(&["collector"])
 .experimental();

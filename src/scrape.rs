@@ -26,7 +26,7 @@ const COLLECTOR_STATE: &[&str] = &["collector", "state"];
 const SINGLES: [Metric; 10] = [
     Metric::gauge(
         "elements_up",
-        "1 if the newest fetch of a token and that of the customer list succeeded, 0 otherwise",
+        "1 if the newest requests for a token and for the customer list succeeded, 0 otherwise",
     ),
     Metric::gauge(
         "elements_exporter_api_rate_limit",
@@ -38,9 +38,12 @@ const SINGLES: [Metric; 10] = [
     ),
     Metric::timestamp(
         "elements_exporter_credential_expiry_timestamp_seconds",
-        "Expiry of the certificate, or of the secret by auth.client_secret_expires, Unix time",
+        "Expiry of the certificate, or auth.client_secret_expires for a secret, Unix time",
     ),
-    Metric::gauge("elements_exporter_series", "Stored series of the API and of freshness"),
+    Metric::gauge(
+        "elements_exporter_series",
+        "Stored series from the API and freshness series",
+    ),
     Metric::gauge(
         "elements_exporter_config_last_reload_successful",
         "1 if the newest load of the configuration succeeded, 0 otherwise",
@@ -55,7 +58,7 @@ const SINGLES: [Metric; 10] = [
     ),
     Metric::gauge(
         "elements_exporter_customers_without_attributes",
-        "Customers that no row of customers.attributes_file matches; absent without such a file",
+        "Customers that no row in customers.attributes_file matches; absent without such a file",
     )
     .experimental(),
     Metric::gauge(
@@ -68,7 +71,7 @@ const SINGLES: [Metric; 10] = [
 const OF_COLLECTORS: [Metric; 5] = [
     Metric::gauge(
         "elements_exporter_collector_permitted",
-        "1 if the collector's permission is granted, 0 otherwise; absent before that is known",
+        "1 if the collector's permission is granted, 0 otherwise; absent until this is known",
     )
     .labels(COLLECTOR),
     Metric::gauge(
@@ -84,7 +87,7 @@ const OF_COLLECTORS: [Metric; 5] = [
     Metric::gauge("elements_exporter_poll_lag_seconds", "Lag of the most overdue poll").labels(COLLECTOR),
     Metric::gauge(
         "elements_exporter_poll_cycle_seconds",
-        "Duration of the last full cycle over all customers; absent before the first",
+        "Duration of the last full cycle over all customers; absent before the first cycle",
     )
     .labels(COLLECTOR),
 ];

@@ -9,7 +9,7 @@ use crate::simulator::Latency;
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 #[command(next_help_heading = "Simulated partner")]
 pub struct Simulator {
-    /// The address on which the simulated partner listens.
+    /// The address that the simulated partner listens on.
     #[arg(
         long = "simulator.listen-address",
         value_name = "ADDRESS",
@@ -21,19 +21,19 @@ pub struct Simulator {
     #[arg(long = "simulator.customers", value_name = "COUNT", default_value_t = 75)]
     pub customers: usize,
 
-    /// The seed of the simulated world; the same seed always produces the same world.
+    /// The seed for the simulated data; the same seed always produces the same data.
     #[arg(long = "simulator.seed", value_name = "SEED", default_value_t = 1)]
     pub seed: u64,
 
-    /// Speed of the schedules of the simulated world relative to real time; above 0.
+    /// Factor by which the simulated schedules run faster than real time; above 0.
     #[arg(long = "simulator.speed", value_name = "FACTOR", default_value_t = 60.0, value_parser = speed)]
     pub speed: f64,
 
-    /// Make names, dates and sizes hard to read, and list every module of the reference.
+    /// Use names, dates and sizes that are hard to parse, and list every module in the reference.
     #[arg(long = "simulator.hostile")]
     pub hostile: bool,
 
-    /// Response time of the simulated API: none, or like the real API.
+    /// Response time of the simulated API: none, or that of the real API.
     #[arg(
         long = "simulator.latency",
         value_name = "LATENCY",
@@ -55,7 +55,7 @@ pub struct Demo {
     #[arg(long = "backfill", value_name = "FILE", help_heading = "Backfill")]
     backfill: Option<PathBuf>,
 
-    /// Value of the label instance in the file: the address at which Prometheus scrapes the demo; job is elements.
+    /// Value of the label instance in the file: the address at which Prometheus scrapes the demo. The job is elements.
     #[arg(
         long = "backfill.instance",
         value_name = "HOST:PORT",

@@ -48,7 +48,7 @@ impl Collector for AppConsent {
     const IS_OPTIONAL: bool = true;
     const PRICE: Price = Price {
         requests: 2.0,
-        of: "1 per tenant and product that it has",
+        of: "1 per tenant for each of its products",
     };
     const SCOPE_V3: &'static str = v3::scope::CUSTOMERS;
     const ITEMS_OF: Option<&'static str> = Some(super::CUSTOMERS);
@@ -228,7 +228,7 @@ const SHAPE: Shape<Consent> = Shape {
     ],
     columns: &[gauge(
         "elements_tenant_app_consented",
-        "1 if the tenant consents to all apps of the product, 0 otherwise",
+        "1 if the tenant has consented to all apps of the product, 0 otherwise",
         |row| Some(f64::from(row.is_given)),
     )],
 };

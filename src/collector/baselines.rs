@@ -189,12 +189,12 @@ const SHAPE: Shape<Baseline> = Shape {
         ),
         gauge(
             "elements_tenant_drift_detected",
-            "Settings of the tenant that drifted from its baselines",
+            "Settings of the tenant that differ from its baselines",
             |row| row.drifts.map(super::float),
         ),
         timestamp(
             "elements_tenant_drift_detected_timestamp_seconds",
-            "Latest detection of a drift, Unix time",
+            "Latest detection of drift, Unix time",
             |row| row.drifted.map(Timestamp::as_unix_seconds),
         ),
         timestamp(

@@ -298,7 +298,7 @@ const SHAPE_INFO: Shape<Shown> = Shape {
     ],
     columns: &[info(
         "elements_customer_info",
-        "Customer of the partner; owner_email only with metrics.owner_email, tier, region and team by customers.attributes_file",
+        "Customer of the partner; owner_email requires metrics.owner_email; attributes come from customers.attributes_file",
     )],
 };
 

@@ -110,7 +110,7 @@ impl Collector for JobReports {
     const IS_OPTIONAL: bool = true;
     const PRICE: Price = Price {
         requests: 0.007,
-        of: "1 per run that failed and 1000 objects, no more than 20",
+        of: "1 per 1000 objects of each failed run, at most 20 per run",
     };
     const SCOPE_V3: &'static str = v3::scope::JOBS;
     const FOLLOWS: Option<&'static str> = Some(jobs::Jobs::NAME);
@@ -412,7 +412,7 @@ const SHAPE_OBJECTS: Shape<Counted> = Shape {
     labels: &[SERVICE, MODULE, SCOPE, label("status", |row| Some(&row.word))],
     columns: &[gauge(
         "elements_job_report_objects",
-        "Objects in the latest report of a failed run; absent if it has more than 20,000",
+        "Objects in the latest report of a failed run; absent if the report has more than 20,000",
         |row| Some(super::float(row.count)),
     )],
 };
@@ -421,7 +421,7 @@ const SHAPE_ERRORS: Shape<Counted> = Shape {
     labels: &[SERVICE, MODULE, SCOPE, label("error", |row| Some(&row.word))],
     columns: &[gauge(
         "elements_job_report_errors",
-        "Objects by error in the latest report of a failed run: the ten most common, the rest as other",
+        "Objects by error in the latest report of a failed run: the ten most common errors, all others as other",
         |row| Some(super::float(row.count)),
     )],
 };

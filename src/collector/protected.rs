@@ -229,7 +229,7 @@ const SHAPE_OBJECTS: Shape<Module> = Shape {
         }),
         timestamp(
             "elements_protected_last_run_timestamp_seconds",
-            "Latest run over the module, Unix time",
+            "Latest run of the module, Unix time",
             |row| row.last_run.map(Timestamp::as_unix_seconds),
         ),
     ],
@@ -244,7 +244,7 @@ const SHAPE_SIZE: Shape<Stored> = Shape {
     ],
     columns: &[gauge(
         "elements_protected_size_bytes",
-        "Bytes stored by all runs together, in AvePoint's storage or the customer's own (byos)",
+        "Bytes stored by all runs, in AvePoint's storage or the customer's own (byos)",
         |row| Some(row.bytes),
     )],
 };

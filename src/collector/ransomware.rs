@@ -193,7 +193,7 @@ const SHAPE: Shape<Count> = Shape {
     ],
     columns: &[gauge(
         "elements_tenant_ransomware_objects",
-        "Objects of the tenant with a sign of ransomware within the last seven days",
+        "Objects of the tenant with signs of ransomware within the last seven days",
         |row| Some(super::float(row.count)),
     )],
 };

@@ -271,22 +271,22 @@ const SHAPE_REPORT: Shape<Report> = Shape {
         ),
         timestamp(
             "elements_scan_report_timestamp_seconds",
-            "Creation of the daily report, Unix time; last modification of the profile if there is none yet",
+            "Creation of the daily report, Unix time; last modification of the profile if there is no report yet",
             |report| report.updated.map(Timestamp::as_unix_seconds),
         ),
         gauge(
             "elements_scan_new_objects",
-            "Objects newly registered in the daily report",
+            "New objects in the daily report",
             |report| report.new.map(super::float),
         ),
         gauge(
             "elements_scan_moved_objects",
-            "Objects moved to another container in the daily report",
+            "Objects moved to another container, from the daily report",
             |report| report.moved.map(super::float),
         ),
         gauge(
             "elements_scan_removed_objects",
-            "Objects removed from Microsoft 365 or out of policy in the daily report",
+            "Objects removed from Microsoft 365 or out of policy, from the daily report",
             |report| report.removed.map(super::float),
         ),
     ],
@@ -300,7 +300,7 @@ const SHAPE_OBJECTS: Shape<Objects> = Shape {
     ],
     columns: &[gauge(
         "elements_scan_changed_objects",
-        "Changed objects of the daily report by container; only with collectors.scan_changes.objects",
+        "Changed objects in the daily report by container; only with collectors.scan_changes.objects",
         |row| Some(f64::from(row.count)),
     )],
 };

@@ -60,7 +60,7 @@ impl Collector for TenantSeats {
     const IS_OPTIONAL: bool = true;
     const PRICE: Price = Price {
         requests: 1.0,
-        of: "1 per customer and type of tenant",
+        of: "1 per customer and tenant type",
     };
     const SCOPE_V3: &'static str = v3::scope::LICENSES;
     const ITEMS_OF: Option<&'static str> = Some(super::CUSTOMERS);

@@ -37,7 +37,7 @@ impl Collector for UserProtection {
     const IS_OPTIONAL: bool = true;
     const PRICE: Price = Price {
         requests: 1.0,
-        of: "1 per tenant and 100 users",
+        of: "1 per 100 users of each tenant",
     };
     const SCOPE_V3: &'static str = v3::scope::PROTECTED;
     const ITEMS_OF: Option<&'static str> = Some(super::CUSTOMERS);
@@ -178,7 +178,7 @@ const SHAPE: Shape<ByState> = Shape {
     ],
     columns: &[gauge(
         "elements_tenant_users",
-        "Users of the tenant by whether the module backs them up",
+        "Users of the tenant by protection state in the module",
         |row| super::exact(row.users),
     )],
 };

@@ -94,7 +94,7 @@ const BEFORE_COLLECTORS: &[Key] = &[
         "api.environment",
         Preset::Value("commercial"),
         Takes::Word(&["commercial", "us-gov", "aos2", "fedramp"]),
-        "AvePoint environment of the registration; sets the URLs of the API and of the token endpoint.",
+        "AvePoint environment of the registration; determines the default API and token URLs.",
     ),
     key(
         "api.base_url",
@@ -112,7 +112,7 @@ const BEFORE_COLLECTORS: &[Key] = &[
         "api.v1_base_path",
         Preset::Value("/partner"),
         Takes::Text("a path that starts with `/`"),
-        "Path of the first generation below the base URL; `/partner/api/V1.1` for the older path.",
+        "Path of the first API generation, relative to the base URL; `/partner/api/V1.1` for the older path.",
     ),
     key(
         "api.proxy_url",
@@ -124,13 +124,13 @@ const BEFORE_COLLECTORS: &[Key] = &[
         "api.ca_file",
         NONE,
         Takes::Text("the path of a PEM file"),
-        "Certificate authorities to trust in addition to those of the system.",
+        "Certificate authorities to trust in addition to the system's authorities.",
     ),
     key(
         "api.timeout",
         Preset::Value("30s"),
         Takes::Duration("a duration from 1s to 10m"),
-        "Timeout of a request, from connecting to the last byte of the response.",
+        "Timeout for a request, from connecting to the last byte of the response.",
     ),
     key(
         "api.requests_per_second",
@@ -179,17 +179,17 @@ const BEFORE_COLLECTORS: &[Key] = &[
         "auth.private_key_file",
         NONE,
         Takes::Text("the path of a PEM file"),
-        "Private key of the certificate, if the PEM file of the certificate does not contain it.",
+        "Private key of the certificate, if `auth.certificate_file` does not contain it.",
     ),
     secret(
         "auth.certificate_password",
-        "Password of the certificate or of its private key.",
+        "Password for the certificate or its private key.",
     ),
     key(
         "auth.certificate_password_file",
         NONE,
         Takes::Text("the path of a file"),
-        "File with the password of the certificate or of its private key.",
+        "File with the password for the certificate or its private key.",
     ),
     list(
         "customers.include",
@@ -207,7 +207,7 @@ const BEFORE_COLLECTORS: &[Key] = &[
         "customers.attributes_file",
         NONE,
         Takes::Text("the path of a CSV or YAML file"),
-        "Tier, region and team of customers, as labels for alerts and overviews; reread when it changes.",
+        "File that assigns a tier, a region and a team to customers, as labels for alerts and overviews; reread when it changes.",
     ),
 ];
 
@@ -215,13 +215,13 @@ const AFTER_COLLECTORS: &[Key] = &[
     list(
         "collectors.jobs.job_types",
         Preset::Otherwise("all"),
-        "a list of names or numbers of services",
+        "a list of service names or numbers",
         "Services whose jobs are collected.",
     ),
     list(
         "collectors.jobs.job_modules",
         Preset::Otherwise("all"),
-        "a list of names or numbers of modules",
+        "a list of module names or numbers",
         "Modules whose jobs are collected.",
     ),
     list(
@@ -241,8 +241,8 @@ const AFTER_COLLECTORS: &[Key] = &[
         Preset::Value(
             "[Office365Backup, PartnerTenantSettingManagement, PartnerWorkspaceOnboarding, PartnerAzureSecurityManagement]",
         ),
-        "a list of names of products",
-        "Products whose app consent is polled; by default backup, and the products whose settings Elements manages.",
+        "a list of product names",
+        "Products whose app consent is polled; by default, backup and the products whose settings Elements manages.",
     ),
     key(
         "collectors.scan_changes.objects",
@@ -260,32 +260,32 @@ const AFTER_COLLECTORS: &[Key] = &[
         "rpo.overrides",
         NONE,
         Takes::Overrides("a list of `{customer, tier, region, team, service, module, scope, rpo, until, reason}`"),
-        "Different objectives for some modules: each field before `rpo` is an id, a name or a glob, or omitted; the first match applies; `rpo: none` exempts; after `until` the entry does not apply.",
+        "Objectives that differ from `rpo.default`: each field before `rpo` is an id, a name or a glob, or is omitted; the first matching entry applies; `rpo: none` exempts; an entry does not apply after its `until`.",
     ),
     key(
         "rpo.abandoned_after",
         Preset::Value("90days"),
         Takes::Duration("a duration"),
-        "Age of the newest run from which a module or backup scope is abandoned and has no objective.",
+        "Age of the newest run after which a module or backup scope counts as abandoned and has no objective.",
     ),
     list(
         "metrics.exclude",
         Preset::Otherwise("nothing"),
         "a list of globs over metric names",
-        "Metrics to omit from `/metrics`, `once` and the count of series.",
+        "Metrics to omit from `/metrics`, `once` and the series count.",
     ),
     key(
         "metrics.owner_email",
         Preset::Value("false"),
         Takes::Boolean,
-        "Whether the email address of the owner is a label of `elements_customer_info`.",
+        "Whether the owner's email address is a label of `elements_customer_info`.",
     ),
     key(
         "metrics.series_limit",
         NONE,
         Takes::Whole(1, None),
-        "Maximum number of series; new ones beyond it are rejected and counted. \
-         A reload that lowers it removes no existing series.",
+        "Maximum number of series; new series beyond it are rejected and counted. \
+         Lowering it in a reload does not remove existing series.",
     ),
     key(
         "events.runs",
@@ -348,7 +348,7 @@ pub const OVERRIDE_KEYS: &[Key] = &[
     key(
         "rpo",
         Preset::Required,
-        Takes::DurationOr("[Nn][Oo][Nn][Ee]", "a duration, or `none`, which exempts"),
+        Takes::DurationOr("[Nn][Oo][Nn][Ee]", "a duration, or `none` to exempt"),
         "Maximum age of the latest restore point.",
     ),
     key(
@@ -394,7 +394,7 @@ const fn enabled(path: &'static str, by_default: bool) -> Key {
     } else {
         (
             "false",
-            "Whether the collector runs; second generation of the API only.",
+            "Whether the collector runs; requires the second API generation.",
         )
     };
     key(path, Preset::Value(default), Takes::Boolean, about)

@@ -21,8 +21,8 @@ const FRAMES_PER_TURN: usize = 4;
 /// slow reader would use more memory without being faster.
 pub(super) const FRAMES_AT_ONCE: usize = 2;
 
-/// Buffers kept for the next response. A connection uses a few at once, so these serve a few scrapers and hold at most
-/// 2 MiB.
+/// Buffers kept for the next response. A connection uses a few at once, so these serve a few scrapers. A buffer has at
+/// most 528 KiB, twice the capacity of a frame, so that all of them hold at most about 4 MiB.
 const SPARE_FRAMES: usize = 8;
 
 /// A bug prevented rendering; the response is cut off, so that it does not look complete.

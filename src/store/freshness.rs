@@ -11,7 +11,7 @@ use crate::exposition::{Block, Metric, Shown, Table};
 /// Result of the newest poll, per collector and customer.
 pub const COLLECTOR_SUCCESS: Metric = Metric::gauge(
     "elements_exporter_collector_success",
-    "1 if the newest poll returned a complete answer, 0 otherwise; customer_id is empty for a poll of all customers",
+    "1 if the newest poll returned a complete response, 0 otherwise; customer_id is empty for a poll of all customers",
 )
 .dated()
 .labels(FRESHNESS_LABELS);
@@ -19,7 +19,7 @@ pub const COLLECTOR_SUCCESS: Metric = Metric::gauge(
 /// Time of the last complete poll, per collector and customer.
 pub const COLLECTOR_LAST_SUCCESS: Metric = Metric::timestamp(
     "elements_exporter_collector_last_success_timestamp_seconds",
-    "Latest poll with a complete answer, Unix time; 0 if none yet",
+    "Latest poll with a complete response, Unix time; 0 if none yet",
 )
 .labels(FRESHNESS_LABELS);
 

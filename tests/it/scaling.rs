@@ -53,8 +53,8 @@ fn examples() -> String {
         Budget::of(&costs, defaults)
     };
     let mut text = String::from(
-        "| customers | intervals | requests an hour | requests in flight | set `requests_per_second` to at least \
-         | set `max_concurrency` to at least | at the defaults, binding | first cycle at the defaults |\n\
+        "| customers | intervals | requests per hour | requests in flight | minimum `requests_per_second` \
+         | minimum `max_concurrency` | defaults, limiting key | first cycle with the defaults |\n\
          |---|---|---|---|---|---|---|---|\n",
     );
     for customers in FLEETS {
@@ -63,7 +63,7 @@ fn examples() -> String {
             ("relaxed", relaxed(customers)),
         ] {
             let budget = budget(costs);
-            let verdict = if budget.suffices { "suffices" } else { "too little" };
+            let verdict = if budget.suffices { "sufficient" } else { "insufficient" };
             let first = Duration::from_secs_f64((budget.first_cycle_seconds / 60.0).ceil() * 60.0);
             writeln!(
                 text,
@@ -84,7 +84,7 @@ fn examples() -> String {
 
 fn prices() -> String {
     let mut text = String::from(
-        "| collector | requests of a poll | latency | default interval | relaxed interval | requests an hour, default \
+        "| collector | requests per poll | latency | default interval | relaxed interval | requests per hour, default \
          |\n|---|---|---|---|---|---|\n",
     );
     for ((name, cost), (_, relaxed)) in typical_costs(1, PROFILES).into_iter().zip(relaxed(1)) {
@@ -116,8 +116,9 @@ fn grouped(count: usize) -> String {
 }
 
 fn optional_collectors() -> String {
-    let mut text =
-        String::from("| collector | requests | default interval | requests an hour, default |\n|---|---|---|---|\n");
+    let mut text = String::from(
+        "| collector | requests per poll | default interval | requests per hour, default |\n|---|---|---|---|\n",
+    );
     for (name, cost) in extra_costs(1) {
         let entry = collector::ALL.iter().find(|entry| entry.name == name).unwrap();
         let requests = match entry.target_kind {

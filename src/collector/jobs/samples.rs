@@ -179,7 +179,7 @@ pub(super) const SHAPE_MODULE: Shape<Shown> = Shape {
         .dated(),
         timestamp(
             "elements_job_exempt_until_timestamp_seconds",
-            "End of the dated entry of rpo.overrides in force, Unix time; absent if there is none",
+            "Expiry of the rpo.overrides entry in force, Unix time; absent if it does not expire",
             |shown: &Shown| shown.objective.until.map(Timestamp::as_unix_seconds),
         )
         .experimental(),
@@ -192,7 +192,7 @@ pub(super) const SHAPE_MODULE: Shape<Shown> = Shape {
         .experimental(),
         timestamp(
             "elements_job_pending_since_timestamp_seconds",
-            "Last modification of a run that waits for its turn, Unix time; absent if none waits",
+            "Last modification of the pending run, Unix time; absent if no run is pending",
             |shown: &Shown| shown.module.history.pending_since().map(Timestamp::as_unix_seconds),
         )
         .experimental(),
@@ -211,7 +211,7 @@ pub(super) const SHAPE_EXEMPTION: Shape<Shown> = Shape {
     columns: &[column(
         Metric::info(
             "elements_job_exemption_info",
-            "Entry of rpo.overrides in force that has a reason or an end; absent if there is none",
+            "Entry in rpo.overrides in force that has a reason or an expiry; absent if there is none",
         ),
         |shown: &Shown| {
             let objective = &shown.objective;
@@ -260,7 +260,7 @@ pub(super) const SHAPE_SCAN: Shape<Scan> = Shape {
     labels: &[service(|scan| Some(&scan.service))],
     columns: &[gauge(
         "elements_tenant_scan_status",
-        "Status number of the newest scan of the tenants' objects; -1 if unknown",
+        "Status number of the newest tenant scan; -1 if unknown",
         |scan: &Scan| Some(f64::from(scan.status.code())),
     )
     .experimental()],

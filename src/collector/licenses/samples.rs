@@ -26,7 +26,7 @@ pub(super) const SHAPE_INFO: Shape<Product> = Shape {
     ],
     columns: &[info(
         "elements_license_info",
-        "Subscription of a customer; backup is true for collectors.licenses.backup_services, else absent",
+        "Subscription of a customer; backup is true for collectors.licenses.backup_services, otherwise absent",
     )],
 };
 
@@ -45,12 +45,12 @@ pub(super) const SHAPE_NUMBERS: Shape<Product> = Shape {
         ),
         gauge(
             "elements_license_microsoft_assigned",
-            "Microsoft licences assigned in the tenant, not of this product alone",
+            "Microsoft licences assigned in the tenant, not only for this product",
             |product| product.microsoft_assigned.map(crate::collector::float),
         ),
         gauge(
             "elements_license_microsoft_available",
-            "Microsoft licences available in the tenant, not for this product alone",
+            "Microsoft licences available in the tenant, not only for this product",
             |product| product.microsoft_available.map(crate::collector::float),
         ),
         gauge(
@@ -75,7 +75,7 @@ pub(super) const SHAPE_NUMBERS: Shape<Product> = Shape {
         ),
         gauge(
             "elements_license_seats_change",
-            "Change of seats in a pooled subscription since the first day of the month",
+            "Change in seats of a pooled subscription since the first day of the month",
             |product| product.seats_change.map(crate::collector::signed_float),
         ),
         timestamp(
