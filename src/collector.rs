@@ -437,16 +437,16 @@ pub struct RenderedRecord {
 }
 
 impl RenderedRecord {
-    /// Whether it is a customer record with a list of tenants.
-    pub fn lists_tenants(&self) -> bool {
-        let customer = self.record.as_any().downcast_ref::<Customer>();
-        customer.is_some_and(Customer::lists_tenants)
-    }
-
-    /// Drops samples of tenants named by subscriptions; returns false if there are none.
-    pub fn drop_named_tenants(&mut self) -> bool {
-        let dropped = [&mut self.tables, &mut self.held].map(licenses::drop_tenants);
-        dropped.contains(&true)
+    /// Returns a record of subscriptions without its tenants; `None` if it names none, or if the record of the customer
+    /// does not list them.
+    pub fn without_tenants_of(&self, customer: &Self) -> Option<Self> {
+        let customer = customer.record.as_any().downcast_ref::<Customer>()?;
+        let subscriptions = self.record.as_any().downcast_ref::<licenses::Subscriptions>()?;
+        (customer.lists_tenants() && subscriptions.lists_tenants()).then(|| Self {
+            record: Arc::new(subscriptions.without_tenants()),
+            tables: self.tables.iter().take(licenses::FIRST_TENANT_SHAPE).cloned().collect(),
+            ..self.clone()
+        })
     }
 
     /// Returns its number of samples.

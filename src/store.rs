@@ -296,12 +296,11 @@ impl Store {
     /// Replaces the record of a customer by a part of it, which is as old.
     pub fn amend(&self, collector: CollectorId, customer: &CustomerId, kept: RenderedRecord) {
         let mut inner = self.lock();
-        let Some(cell) = inner.collected.get_mut(collector).cells.get_mut(customer) else {
+        let Some(cell) = inner.collected.get(collector).cells.get(customer) else {
             return;
         };
-        let (before, after) = (cell.samples(), kept.samples());
-        cell.kept = kept;
-        inner.series = inner.series - before + after;
+        let cell = Cell { kept, ..*cell };
+        inner.insert(collector, customer, cell);
         inner.generation += 1;
     }
 

@@ -4,7 +4,6 @@ mod identity;
 mod samples;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -22,8 +21,8 @@ use crate::exposition::{ShapeMetrics, Table};
 /// thirty times its length in memory.
 const MAX_PRODUCTS: usize = 500_000;
 
-/// The first of the shapes about tenants.
-const FIRST_TENANT_SHAPE: usize = 2;
+/// The first of the shapes about tenants, which are the last.
+pub(super) const FIRST_TENANT_SHAPE: usize = 2;
 
 /// A subscription of a customer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -34,6 +33,21 @@ pub(super) struct Subscriptions {
     #[serde(default)]
     lists_tenants: bool,
     products: Vec<Product>,
+}
+
+impl Subscriptions {
+    /// Whether they have the tenants.
+    pub(super) fn lists_tenants(&self) -> bool {
+        self.lists_tenants || !self.tenants.is_empty()
+    }
+
+    /// Returns the subscriptions alone.
+    pub(super) fn without_tenants(&self) -> Self {
+        Self {
+            products: self.products.clone(),
+            ..Self::default()
+        }
+    }
 }
 
 /// A subscription.
@@ -215,9 +229,8 @@ impl Collector for Licenses {
         let (fresh, held) = super::split_rows(&record.products)?;
         let (tenants, lists_tenants) = (record.tenants.clone(), record.lists_tenants);
         let held = Subscriptions {
-            tenants: BTreeSet::new(),
-            lists_tenants: false,
             products: held,
+            ..Subscriptions::default()
         };
         Some((
             Subscriptions {
@@ -229,7 +242,6 @@ impl Collector for Licenses {
         ))
     }
 
-    // Those of tenants are the last, see FIRST_TENANT_SHAPE.
     fn metrics() -> Vec<ShapeMetrics> {
         vec![
             SHAPE_INFO.metrics(),
@@ -250,19 +262,6 @@ impl Collector for Licenses {
             SHAPE_TENANTS.table(id, &tenants),
         ])
     }
-}
-
-/// Drops the samples of tenants; returns false if there are none.
-pub(super) fn drop_tenants(tables: &mut Arc<[Table]>) -> bool {
-    let has_any = tables.iter().skip(FIRST_TENANT_SHAPE).any(|table| table.samples() > 0);
-    if has_any {
-        let kept = tables.iter().enumerate().map(|(shape, table)| match shape {
-            FIRST_TENANT_SHAPE.. => Table::default(),
-            _ => table.clone(),
-        });
-        *tables = kept.collect();
-    }
-    has_any
 }
 
 /// Returns the products that the settings select. The record contains all products, so that a reload does not have to

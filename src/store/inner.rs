@@ -69,22 +69,15 @@ impl Inner {
         self.exclude(&settings.excluded);
         self.set_attributes(settings.attributes.as_ref());
         for (collector, collected) in self.collected.iter_mut() {
-            let (entry, plan) = (collector.entry(), *plans.get(collector));
-            collected.plan = plan;
-            for (id, cell) in collected.cells.iter_mut() {
-                self.series -= cell.samples();
-                cell.render_anew(entry, id, &context_of(&self.customers, id, settings, now));
-                self.series += cell.samples();
-            }
-            if !plan.enabled {
+            collected.plan = *plans.get(collector);
+            if !collected.plan.enabled {
                 self.series -= collected.cells.values().map(Cell::samples).sum::<usize>();
                 collected.cells.clear();
                 collected.freshness.clear();
             }
         }
         let ids: Vec<CustomerId> = self.customers.keys().cloned().collect();
-        self.drop_repeated_tenants(&ids);
-        self.generation += 1;
+        self.render_anew(&ids, settings, now);
     }
 
     /// Renders all records of some customers with their current names.
@@ -102,22 +95,24 @@ impl Inner {
         self.generation += 1;
     }
 
-    /// Drops tenants found in subscriptions if the customer list contains them too. After a change of the API
-    /// generation both are present until the next polls, and no series may occur twice.
-    pub(super) fn drop_repeated_tenants(&mut self, ids: &[CustomerId]) {
-        for id in ids {
-            let cell = |collector| self.collected.get(collector).cells.get(id);
-            let lists_tenants = cell(CollectorId::CUSTOMERS).is_some_and(|cell| cell.kept.lists_tenants());
-            let Some(mut licence) = cell(CollectorId::LICENSES).filter(|_| lists_tenants).cloned() else {
-                continue;
-            };
-            let before = licence.samples();
-            if licence.kept.drop_named_tenants() {
-                self.series -= before - licence.samples();
-                let collected = self.collected.get_mut(CollectorId::LICENSES);
-                collected.cells.insert(id.clone(), licence);
-            }
+    /// Stores a new record. After a change of the API generation, the customer list and the subscriptions both contain
+    /// the tenants until the next polls. No series may occur twice, so the record of the subscriptions loses them.
+    pub(super) fn insert(&mut self, collector: CollectorId, id: &CustomerId, cell: Cell) {
+        self.replace(collector, id, cell);
+        let cell = |collector| self.collected.get(collector).cells.get(id);
+        if let Some(customer) = cell(CollectorId::CUSTOMERS)
+            && let Some(licence) = cell(CollectorId::LICENSES)
+            && let Some(kept) = licence.kept.without_tenants_of(&customer.kept)
+        {
+            let licence = Cell { kept, ..*licence };
+            self.replace(CollectorId::LICENSES, id, licence);
         }
+    }
+
+    fn replace(&mut self, collector: CollectorId, id: &CustomerId, cell: Cell) {
+        self.series += cell.samples();
+        let before = self.collected.get_mut(collector).cells.insert(id.clone(), cell);
+        self.series -= before.map_or(0, |before| before.samples());
     }
 
     /// [`Store::set_attributes`](super::Store::set_attributes), as one step.
@@ -186,15 +181,18 @@ impl Inner {
             return Err(OverLimit { series: more - less });
         }
         for id in &removed {
-            collected.cells.remove(id);
+            self.series -= collected.cells.remove(id).map_or(0, |cell| cell.samples());
         }
         if decides_twice {
             collected.absent_once = Arc::new(absent.into_iter().collect());
         }
-        let ids: Vec<CustomerId> = records.keys().cloned().collect();
+        match complete {
+            true => collected.note(target, Attempt::Succeeded, Some(now)),
+            false => collected.note(target, Attempt::Failed, None),
+        }
         for (id, kept) in records {
             // Held rows keep their age when they are held again.
-            let before = collected.cells.get(&id);
+            let before = self.collected.get(collector).cells.get(&id);
             let held_at = before.map_or(now, |cell| match cell.kept.held.is_empty() {
                 true => cell.good_at,
                 false => cell.held_at,
@@ -204,16 +202,7 @@ impl Inner {
                 good_at: now,
                 held_at,
             };
-            collected.cells.insert(id, cell);
-        }
-        match complete {
-            true => collected.note(target, Attempt::Succeeded, Some(now)),
-            false => collected.note(target, Attempt::Failed, None),
-        }
-        let is_about_tenants = [CollectorId::CUSTOMERS, CollectorId::LICENSES].contains(&collector);
-        self.series = series;
-        if is_about_tenants {
-            self.drop_repeated_tenants(&ids);
+            self.insert(collector, &id, cell);
         }
         self.generation += 1;
         Ok(())

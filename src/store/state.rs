@@ -187,17 +187,14 @@ impl Store {
                     let Some(collector) = CollectorId::named(&collector) else {
                         continue;
                     };
-                    let collected = inner.collected.get_mut(collector);
                     let context = Context::new(now, Arc::clone(settings), Arc::clone(organization));
-                    if !collected.plan.enabled {
+                    if !inner.collected.get(collector).plan.enabled {
                         continue;
                     }
                     if let Some(kept) = collector.entry().restore(&record, customer, &context) {
                         let good_at = good_at.min(now);
                         let held_at = held_at.unwrap_or(good_at).min(now);
-                        let cell = Cell { kept, good_at, held_at };
-                        inner.series += cell.samples();
-                        collected.cells.insert(customer.clone(), cell);
+                        inner.insert(collector, customer, Cell { kept, good_at, held_at });
                     }
                 }
                 Line::Freshness {
@@ -226,8 +223,6 @@ impl Store {
                 }
             }
         }
-        let ids: Vec<CustomerId> = organizations.keys().cloned().collect();
-        inner.drop_repeated_tenants(&ids);
         inner.restored = true;
         inner.generation += 1;
         Ok(organizations.len())

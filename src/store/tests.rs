@@ -3,6 +3,7 @@
 use super::inner::is_sharp;
 use super::*;
 use crate::api::{Endpoint, Error};
+use crate::collector::Context;
 use crate::exposition::{Shown, Table};
 
 const CUSTOMERS: CollectorId = CollectorId::CUSTOMERS;
@@ -48,6 +49,13 @@ fn commit(store: &Store, customer: usize, samples: usize, complete: bool, now: i
 
 fn held(store: &Store) -> usize {
     store.lock().series
+}
+
+/// Returns a rendered record of the state file.
+fn restored(collector: CollectorId, record: &serde_json::Value) -> RenderedRecord {
+    let json = serde_json::value::to_raw_value(record).unwrap();
+    let context = Context::new(at(0), Arc::default(), Arc::default());
+    collector.entry().restore(&json, &id(0), &context).unwrap()
 }
 
 /// Returns which records of a group are stale in a snapshot.
@@ -238,6 +246,35 @@ fn customer_removed_during_its_poll_is_not_restored() {
     store.fail(JOBS, &Target::Customer(id(9)));
     let snapshot = store.snapshot(None, at(1));
     assert!((0..snapshot.groups.len()).all(|group| stale(&snapshot, group).is_empty()));
+}
+
+#[test]
+fn tenants_in_two_lists_have_one_series_each() {
+    let tenant = "2c7ad1ad-7a2b-41ea-8b9a-6a0de7b3a7b6";
+    let subscriptions = serde_json::json!({"tenants": [tenant], "lists_tenants": true, "products": []});
+    let customer = serde_json::json!({"organization": "Contoso", "country": "", "status": null,
+        "management_mode": null, "tenants": 1, "named_tenants": [{"id": tenant, "name": "Contoso"}]});
+    let records = [
+        (CollectorId::LICENSES, restored(CollectorId::LICENSES, &subscriptions)),
+        (CUSTOMERS, restored(CUSTOMERS, &customer)),
+    ];
+    for order in [[0, 1], [1, 0]] {
+        let store = store(None);
+        store.reconcile(&listed(0..1), true).1.unwrap();
+        for (collector, record) in order.map(|n| records[n].clone()) {
+            store.expect(collector, &Target::Partner);
+            let records = BTreeMap::from([(id(0), record)]);
+            store.commit(collector, &Target::Partner, records, true, at(0)).unwrap();
+        }
+        let of_subscriptions = || {
+            let inner = store.lock();
+            let cells = &inner.collected.get(CollectorId::LICENSES).cells;
+            cells.values().map(Cell::samples).sum::<usize>()
+        };
+        assert_eq!(of_subscriptions(), 0);
+        store.render_anew(&[id(0)], &Arc::default(), at(1));
+        assert_eq!((of_subscriptions(), held(&store)), (0, counted(&store)), "renamed");
+    }
 }
 
 fn error(store: &Store, customer: usize) -> Option<LastError> {

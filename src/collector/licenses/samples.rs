@@ -94,7 +94,7 @@ pub(super) const SHAPE_NUMBERS: Shape<Product> = Shape {
 pub(super) const SHAPE_COUNT: Shape<Subscriptions> = Shape {
     labels: &[],
     columns: &[column(CUSTOMER_TENANTS, |record| {
-        let lists = record.lists_tenants || !record.tenants.is_empty();
+        let lists = record.lists_tenants();
         lists.then(|| crate::collector::exact(record.tenants.len())).flatten()
     })],
 };
