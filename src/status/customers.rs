@@ -75,7 +75,13 @@ pub struct CustomerList {
 }
 
 impl CustomerRow {
-    fn of(id: &CustomerId, snapshot: &StatusSnapshot, collectors: &[CollectorSnapshot<'_>], now: Timestamp) -> Self {
+    /// Returns a customer of a snapshot with these collectors.
+    pub(super) fn of(
+        id: &CustomerId,
+        snapshot: &StatusSnapshot,
+        collectors: &[CollectorSnapshot<'_>],
+        now: Timestamp,
+    ) -> Self {
         let mut row = Self {
             id: id.clone(),
             organization: snapshot.organization(id).map(Arc::clone).unwrap_or_default(),

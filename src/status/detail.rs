@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::collector::{CollectorId, CommonErrors, Context, RansomwareSigns, Settings, Target, common_errors};
-use crate::domain::{Attributes, CustomerId, JobStatus, ModuleHealth, RunSummary, Timestamp};
+use super::CustomerRow;
+use crate::collector::{CollectorId, CommonErrors, Context, Settings, Target, common_errors};
+use crate::domain::{CustomerId, JobStatus, ModuleHealth, RunSummary, Timestamp};
 use crate::store::{CollectorSnapshot, PollStatus, StatusSnapshot};
 
 /// One collector's data of a customer.
@@ -16,22 +17,16 @@ pub struct DataSource {
 
 /// One customer in detail.
 pub struct CustomerDetail {
-    /// The customer.
-    pub id: CustomerId,
-    /// The name of its organization.
-    pub organization: Arc<str>,
-    /// The attributes that the operator assigned to it.
-    pub attributes: Arc<Attributes>,
+    /// The customer as in the list.
+    pub row: CustomerRow,
     /// The enabled collectors.
     pub sources: Vec<DataSource>,
     /// Its modules, worst first.
     pub modules: Vec<ModuleHealth>,
     /// Time of the poll that returned the modules.
     pub updated: Option<Timestamp>,
-    /// Whether its backup status is currently known.
-    pub is_known: bool,
-    /// Signs of ransomware at its tenants, if there are any, and when they were last read if not lately.
-    pub signs: Option<(RansomwareSigns, Option<Timestamp>)>,
+    /// When the signs of ransomware at its tenants were last read, if there are any and they were not read lately.
+    pub signs_read_at: Option<Timestamp>,
     /// Reasons why the latest runs failed or skipped objects, by module.
     pub errors: Vec<CommonErrors>,
 }
@@ -41,27 +36,24 @@ impl CustomerDetail {
     pub fn of(id: &CustomerId, snapshot: &StatusSnapshot, settings: &Arc<Settings>, now: Timestamp) -> Option<Self> {
         let organization = snapshot.organization(id)?;
         let context = Context::new(now, Arc::clone(settings), Arc::clone(organization));
+        let collectors: Vec<_> = snapshot.collectors().collect();
         let mut detail = Self {
-            id: id.clone(),
-            organization: Arc::clone(organization),
-            attributes: snapshot.attributes(id).map(Arc::clone).unwrap_or_default(),
+            row: CustomerRow::of(id, snapshot, &collectors, now),
             sources: Vec::new(),
             modules: Vec::new(),
             updated: None,
-            is_known: false,
-            signs: None,
+            signs_read_at: None,
             errors: Vec::new(),
         };
         let target = Target::Customer(id.clone());
-        for collector in snapshot.collectors() {
+        for collector in collectors {
             let poll = collector.poll_of(&target);
             if collector.id == CollectorId::JOBS {
                 detail.modules = modules_of(&collector, id, &context);
                 detail.updated = poll.last_success;
-                detail.is_known = collector.permitted != Some(false) && poll.has_current_values();
             }
-            if let Some(signs) = collector.signs_of(id) {
-                detail.signs = Some((signs, poll.last_success.filter(|_| !poll.has_current_values())));
+            if collector.signs_of(id).is_some() {
+                detail.signs_read_at = poll.last_success.filter(|_| !poll.has_current_values());
             }
             if let Some(record) = collector.record_of(id).filter(|_| poll.has_current_values()) {
                 detail.errors.extend(common_errors(record));

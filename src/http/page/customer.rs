@@ -10,9 +10,9 @@ use super::query::PageQuery;
 use super::words::{Severity, attributes_of, count_chips, name_of, sanitize, signs_chip, time, time_or};
 use super::{Depth, Frame, LOST, Page, as_of, missing, modules, pause};
 use crate::collector::{CommonErrors, RansomwareSigns};
-use crate::domain::{CustomerId, ModuleHealth, TRAIL_RUNS, Timestamp, counted};
+use crate::domain::{CustomerId, TRAIL_RUNS, Timestamp, counted};
 use crate::http::Site;
-use crate::status::{CustomerDetail, CustomerRuns, DataSource};
+use crate::status::{CustomerDetail, CustomerHealth, CustomerRow, CustomerRuns, DataSource};
 use crate::store::State;
 
 /// Characters of an id that are escaped in a path or a query: all with a special meaning there.
@@ -43,9 +43,9 @@ pub(in crate::http) fn customer(site: &Site, id: &str, query: &PageQuery) -> Pag
     let Some((detail, runs)) = found else {
         return missing(site, "No customer with this id is known.", "All customers");
     };
-    let title = format!("{} – elements_exporter", sanitize(&detail.organization));
+    let title = format!("{} – elements_exporter", sanitize(&detail.row.organization));
     let frame = Frame::new(site, &title, Depth::Below, query.is_live);
-    let here = page_of(&detail.id);
+    let here = page_of(&detail.row.id);
     let more = if here.contains('?') { '&' } else { '?' };
     let foot = html! { p { (as_of(now)) " " (pause(query.is_live, &here, &format!("{here}{more}live=off"))) } };
     frame.page(StatusCode::OK, &content(site, &detail, &runs, now), &foot)
@@ -55,16 +55,16 @@ fn content(site: &Site, detail: &CustomerDetail, runs: &CustomerRuns, now: Times
     let root = Depth::Below.root();
     html! {
         p #lost role="status" hidden { (LOST) }
-        h2.name { (name_of(&detail.organization)) }
-        p #health data-live { (health(detail, now)) }
+        h2.name { (name_of(&detail.row.organization)) }
+        p #health data-live { (chips(&detail.row)) }
         p.soft {
-            code { (sanitize(detail.id.as_str())) }
-            @if !detail.attributes.is_empty() { " · " (attributes_of(&detail.attributes)) }
-            @for (name, link) in links(site, &detail.id) { " · " a href=(link) { (name) } }
+            code { (sanitize(detail.row.id.as_str())) }
+            @if !detail.row.attributes.is_empty() { " · " (attributes_of(&detail.row.attributes)) }
+            @for (name, link) in links(site, &detail.row.id) { " · " a href=(link) { (name) } }
             " · " a href=(root) { "all customers" }
         }
-        @if let Some((signs, read_at)) = detail.signs {
-            section #attack data-live aria-labelledby="attack-title" { (attack(signs, read_at, now)) }
+        @if let Some(signs) = detail.row.signs {
+            section #attack data-live aria-labelledby="attack-title" { (attack(signs, detail.signs_read_at, now)) }
         }
         section #modules data-live aria-labelledby="modules-title" {
             h2 #modules-title { "Modules" }
@@ -79,8 +79,8 @@ fn content(site: &Site, detail: &CustomerDetail, runs: &CustomerRuns, now: Times
                 p.soft {
                     "The newest " (TRAIL_RUNS) " completed runs of each module that were listed."
                     // Browsers would resolve two ids as path segments.
-                    @if !page_of(&detail.id).starts_with('?') {
-                        " For scripts: " a href=(format!("{}/runs.json", encoded(&detail.id))) { "runs.json" }
+                    @if !page_of(&detail.row.id).starts_with('?') {
+                        " For scripts: " a href=(format!("{}/runs.json", encoded(&detail.row.id))) { "runs.json" }
                     }
                 }
             }
@@ -166,18 +166,19 @@ fn links(site: &Site, id: &CustomerId) -> Vec<(&'static str, String)> {
         .collect()
 }
 
-/// Returns a summary of the customer's problems.
-fn health(detail: &CustomerDetail, now: Timestamp) -> Markup {
-    let count = |is: &dyn Fn(&ModuleHealth) -> bool| detail.modules.iter().filter(|module| is(module)).count();
-    let overdue = count(&|module| module.is_overdue(now));
-    let failing = count(&ModuleHealth::is_failing);
-    let is_outdated = |source: &DataSource| source.poll.state.is_outdated();
+/// Returns all findings that apply to a customer.
+pub(super) fn chips(row: &CustomerRow) -> Markup {
+    let chip = |health, severity: Severity, words| {
+        let class = severity.class();
+        html! { @if row.is(health) { span.chip.{ (class) } { (words) } " " } }
+    };
     html! {
-        @if let Some((signs, _)) = detail.signs { (signs_chip(signs)) }
-        (count_chips(overdue, failing))
-        @if !detail.is_known { span.chip { "backup status unknown" } " " }
-        @if detail.sources.iter().any(is_outdated) { span.chip.warn { "outdated data" } }
-        @else if detail.is_known && detail.signs.is_none() && overdue + failing == 0 { span.chip.good { "OK" } }
+        @if let Some(signs) = row.signs { (signs_chip(signs)) }
+        (count_chips(row.overdue, row.failing))
+        (chip(CustomerHealth::Unknown, Severity::Idle, "backup status unknown"))
+        (chip(CustomerHealth::Outdated, Severity::Warn, "outdated data"))
+        (chip(CustomerHealth::Pending, Severity::Idle, "pending"))
+        (chip(CustomerHealth::Ok, Severity::Good, "OK"))
     }
 }
 

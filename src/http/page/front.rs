@@ -6,16 +6,14 @@ use axum::http::StatusCode;
 use maud::{Markup, html};
 
 use super::banner::{banner, count_of_known};
-use super::customer::path_of;
+use super::customer::{chips, path_of};
 use super::exporter::exporter;
 use super::query::{PageQuery, word};
-use super::words::{
-    Severity, attributes_of, capital, count, count_chips, counted, name_of, sanitize, signs_chip, time, whole,
-};
+use super::words::{attributes_of, capital, count, counted, name_of, sanitize, time, whole};
 use super::{Depth, Frame, LOST, Page, as_of, modules, pause};
 use crate::domain::{Attributes, ModuleHealth, ModuleState, Timestamp};
 use crate::http::Site;
-use crate::status::{CustomerDetail, CustomerHealth, CustomerList, CustomerRow, Summary};
+use crate::status::{CustomerDetail, CustomerHealth, CustomerList, Summary};
 use crate::store::State;
 
 /// Customers per page: as many as can be read in a minute or two.
@@ -35,8 +33,7 @@ pub(in crate::http) fn front(site: &Site, query: &PageQuery) -> Page {
         ..query.clone()
     };
     let rows = found.iter().skip((query.page - 1) * PAGE_SIZE).take(PAGE_SIZE);
-    let rows: Vec<(&CustomerRow, CustomerDetail)> =
-        rows.filter_map(|row| Some((*row, summary.detail(&row.id)?))).collect();
+    let details: Vec<CustomerDetail> = rows.filter_map(|row| summary.detail(&row.id)).collect();
     let content = html! {
         p #lost role="status" hidden { (LOST) }
         section #banner data-live aria-label="State of the data" { (banner(&summary)) }
@@ -44,7 +41,7 @@ pub(in crate::http) fn front(site: &Site, query: &PageQuery) -> Page {
             div.title { h2 #customers-title { "Customers" } (search(&summary.customers, &query)) }
             div #customers data-live {
                 (tabs(&chosen, &query))
-                (customers(&rows, &summary, &query))
+                (customers(&details, &summary, &query))
                 (pager(found.len(), pages, &query))
             }
         }
@@ -119,8 +116,8 @@ fn tabs(list: &CustomerList, query: &PageQuery) -> Markup {
     }
 }
 
-fn customers(rows: &[(&CustomerRow, CustomerDetail)], summary: &Summary, query: &PageQuery) -> Markup {
-    if rows.is_empty() {
+fn customers(details: &[CustomerDetail], summary: &Summary, query: &PageQuery) -> Markup {
+    if details.is_empty() {
         let has_attributes = query.attributes.iter().any(Option::is_some);
         let is_filtered = !query.text.is_empty() || query.health.is_some() || has_attributes;
         let words = if is_filtered {
@@ -132,7 +129,8 @@ fn customers(rows: &[(&CustomerRow, CustomerDetail)], summary: &Summary, query: 
     }
     html! {
         ol.customers.card {
-            @for (row, detail) in rows {
+            @for detail in details {
+                @let row = &detail.row;
                 li {
                     div.who {
                         h3 { a href=(path_of(&row.id)) { (name_of(&row.organization)) } }
@@ -147,22 +145,6 @@ fn customers(rows: &[(&CustomerRow, CustomerDetail)], summary: &Summary, query: 
     }
 }
 
-/// Returns all states that apply to a customer.
-fn chips(row: &CustomerRow) -> Markup {
-    let chip = |health, severity: Severity, words| {
-        let class = severity.class();
-        html! { @if row.is(health) { span.chip.{ (class) } { (words) } " " } }
-    };
-    html! {
-        @if let Some(signs) = row.signs { (signs_chip(signs)) }
-        (count_chips(row.overdue, row.failing))
-        (chip(CustomerHealth::Unknown, Severity::Idle, "backup status unknown"))
-        (chip(CustomerHealth::Outdated, Severity::Warn, "outdated data"))
-        (chip(CustomerHealth::Pending, Severity::Idle, "pending"))
-        (chip(CustomerHealth::Ok, Severity::Good, "OK"))
-    }
-}
-
 /// Returns the modules of a customer; the worst are visible.
 fn modules_of(detail: &CustomerDetail, now: Timestamp) -> Markup {
     let needs_attention = |module: &&ModuleHealth| module.state(now) < ModuleState::Ok;
@@ -171,11 +153,11 @@ fn modules_of(detail: &CustomerDetail, now: Timestamp) -> Markup {
     let (sight, rest) = detail.modules.split_at(in_sight);
     html! {
         @if detail.modules.is_empty() { p.none { "No modules listed." } }
-        @else { (modules::brief(sight, detail.is_known, now)) }
+        @else { (modules::brief(sight, detail.row.is_known, now)) }
         @if !rest.is_empty() {
-            details data-key=(detail.id.as_str()) {
-                summary data-key=(format!("more {}", detail.id)) { (counted(whole(rest.len()), "more module", "more modules")) }
-                (modules::brief(rest, detail.is_known, now))
+            details data-key=(detail.row.id.as_str()) {
+                summary data-key=(format!("more {}", detail.row.id)) { (counted(whole(rest.len()), "more module", "more modules")) }
+                (modules::brief(rest, detail.row.is_known, now))
             }
         }
     }

@@ -50,7 +50,7 @@ pub(super) fn table(detail: &CustomerDetail, now: Timestamp) -> Markup {
                         th.number scope="col" { "Consecutive failures" }
                     }
                 }
-                tbody { @for module in &detail.modules { (row(module, detail.is_known, now)) } }
+                tbody { @for module in &detail.modules { (row(module, detail.row.is_known, now)) } }
             }
         }
     }

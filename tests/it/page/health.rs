@@ -6,6 +6,7 @@ use tokio::task::block_in_place;
 
 use super::browser::Browser;
 use super::{REFRESH_OFTEN, exporter, is_quiet, partner, settled};
+use crate::harness;
 use crate::harness::program::Program;
 
 const DAY: i64 = 86_400;
@@ -91,6 +92,43 @@ async fn modules_without_objective_are_grey_with_a_reason() {
         assert_eq!(link, json!(dashboard));
         is_quiet(&mut browser);
     });
+}
+
+/// Returns the part of a page between two marks.
+fn between<'a>(page: &'a str, begin: &str, end: &str) -> Option<&'a str> {
+    let (_, rest) = page.split_once(begin)?;
+    Some(rest.split_once(end)?.0)
+}
+
+#[tokio::test]
+async fn page_of_a_customer_shows_the_findings_of_the_list() {
+    let partner = partner(1).await;
+    let id = partner.handle.with_world(|world| world.customers[0].id.clone());
+    let granted = ["customers", "jobs"].map(|name| format!("elements.{name}.read.all"));
+    partner.handle.set_scopes(granted.into());
+    let exporter = Program::start_collectors(&partner.base, &["jobs", "licenses", "protected"], &[]).await;
+    let is_polled = |text: &str| {
+        let permitted = |collector, value| {
+            let series = format!("elements_exporter_collector_permitted{{collector=\"{collector}\"}}");
+            harness::value(text, &series) == Some(value)
+        };
+        let is_denied = ["licenses", "protected"]
+            .into_iter()
+            .all(|collector| permitted(collector, 0.0));
+        is_denied && harness::fresh(text, "jobs") == Some(1.0)
+    };
+    exporter.until("jobs alone are permitted", is_polled).await;
+    let (list, page) = (
+        exporter.text("/").await,
+        exporter.text(&format!("/customers/{id}")).await,
+    );
+    let of_list = between(&list, "<div class=\"chips\">", "</div>").unwrap();
+    assert_eq!(between(&page, "<p id=\"health\" data-live>", "</p>"), Some(of_list));
+    // A missing permission says nothing about the customer.
+    assert!(
+        page.contains("forbidden") && !of_list.contains("outdated data"),
+        "{page}"
+    );
 }
 
 /// Returns the text of a tab after its name.
