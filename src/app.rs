@@ -44,8 +44,9 @@ use crate::health::Health;
 use crate::http::server::Listener;
 use crate::http::web_config::{self, Guard};
 use crate::http::{self, Reload, Site};
-use crate::schedule::{ScheduleConfig, ScheduleStatus, Scheduler, SharedScheduleStatus, Until};
-use crate::scrape::{ClientStatus, Loaded, Scrape, ScrapeFilter};
+use crate::runtime::{ClientStatus, Loaded, Runtime, ScheduleStatus, SharedScheduleStatus};
+use crate::schedule::{ScheduleConfig, Scheduler, Until};
+use crate::scrape::{Scrape, ScrapeFilter};
 use crate::status::Status;
 use crate::store::state_file::StateFile;
 use crate::store::{Plan, Store};
@@ -139,6 +140,7 @@ pub struct App {
 struct Parts {
     store: Arc<Store>,
     health: Arc<Health>,
+    runtime: Arc<Runtime>,
     scrape: Arc<Scrape>,
     schedule_status: SharedScheduleStatus,
     current: Arc<Mutex<Current>>,
@@ -172,7 +174,7 @@ impl App {
         let state_file = config.state_file.clone().map(StateFile::open).transpose();
         let state_file = state_file.map_err(|error| bad_state_file(&error))?.map(Arc::new);
         let restored = restore(&parts, state_file.as_deref());
-        parts.scrape.note_loaded(|loaded| loaded.state = restored);
+        parts.runtime.note_loaded(|loaded| loaded.state = restored);
         if parts.store.was_restored() && !parts.store.customers().is_empty() {
             parts.health.set_ready();
         }
@@ -227,14 +229,18 @@ impl App {
         let lifecycle = self.web.enable_lifecycle.then(|| self.reload());
         let scheduler = self.parts.scheduler();
         let Parts {
-            store, health, scrape, ..
+            store,
+            health,
+            runtime,
+            scrape,
+            ..
         } = self.parts;
         let mut tasks = JoinSet::new();
         let bodies = Arc::<http::Bodies>::default();
         let status = Arc::new(Status::new(
-            Arc::clone(&scrape),
             Arc::clone(&store),
             Arc::clone(&health),
+            runtime,
             self.config_file,
         ));
         let mut polls = Polls::start(scheduler, Until::Stopped, self.reloads, stop.clone());
@@ -317,16 +323,12 @@ impl Parts {
             config_at: Timestamp::from(SystemTime::now()),
             state: None,
         };
-        let scrape = Scrape::new(
-            Arc::clone(&store),
-            Arc::clone(&health),
-            Arc::clone(&schedule_status),
-            client_status,
-            loaded,
-        );
+        let runtime = Arc::new(Runtime::new(Arc::clone(&schedule_status), client_status, loaded));
+        let scrape = Scrape::new(Arc::clone(&store), Arc::clone(&health), Arc::clone(&runtime));
         Ok(Self {
             store,
             health,
+            runtime,
             scrape: Arc::new(scrape),
             schedule_status,
             current,
@@ -356,7 +358,7 @@ pub async fn once(config: &Config, stop: CancellationToken) -> Result<(Vec<u8>, 
         .end()
         .await;
     let frames = parts.scrape.frames(&ScrapeFilter::default(), Format::Text);
-    Ok((frames.flatten().collect(), all_good && parts.scrape.is_up()))
+    Ok((frames.flatten().collect(), all_good && parts.runtime.status().is_up()))
 }
 
 /// The poll loop in its thread.

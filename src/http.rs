@@ -292,28 +292,15 @@ mod tests {
 
     use super::*;
     use crate::collector::PerCollector;
-    use crate::domain::Timestamp;
-    use crate::scrape::{ClientStatus, Loaded};
     use crate::store::{Plan, Store};
 
     fn site(health: Health) -> State<Arc<Site>> {
         let health = Arc::new(health);
-        let loaded = Loaded {
-            config: true,
-            config_at: Timestamp::from_unix_seconds(0),
-            state: Some(true),
-        };
         let store = Arc::new(Store::new(&PerCollector::from_fn(|_| Plan::OFF), None));
-        let scrape = Arc::new(Scrape::new(
-            Arc::clone(&store),
-            Arc::clone(&health),
-            Arc::default(),
-            Arc::new(ClientStatus::default),
-            loaded,
-        ));
-        let status = Status::new(Arc::clone(&scrape), store, Arc::clone(&health), None);
+        let scrape = Scrape::new(Arc::clone(&store), Arc::clone(&health), Arc::default());
+        let status = Status::new(store, Arc::clone(&health), Arc::default(), None);
         State(Arc::new(Site {
-            scrape,
+            scrape: Arc::new(scrape),
             status: Arc::new(status),
             bodies: Arc::default(),
             health,

@@ -10,8 +10,8 @@
 //! - [`exposition`], [`store`]: tables of samples and their text; the latest record of every target
 //! - [`schedule`]: the poll loop
 //! - [`api`]: the API client, from tokens to rows
-//! - [`health`], [`scrape`], [`status`], [`catalogue`]: metrics about the exporter, contents of a scrape and of the
-//!   status page, list of all metrics
+//! - [`health`], [`runtime`]: metrics about the exporter, and its state
+//! - [`scrape`], [`status`], [`catalogue`]: contents of a scrape and of the status page, list of all metrics
 //! - [`http`], [`assets`]: routes, pages and connections; bundled dashboards and rules
 //! - `settings`, [`config`]: parser of settings, and the configuration
 //! - [`app`]: connects them all
@@ -38,6 +38,7 @@ pub mod http;
 mod log_throttle;
 pub mod logging;
 pub mod output;
+pub mod runtime;
 pub mod schedule;
 pub mod scrape;
 pub mod secret;

@@ -21,7 +21,7 @@ mod unmatched;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::FutureExt as _;
@@ -38,6 +38,7 @@ use crate::collector::{
 use crate::domain::{CustomerFilter, CustomerId, Timestamp, UnmatchedPattern};
 use crate::health::Health;
 use crate::log_throttle::LogThrottle;
+use crate::runtime::{ScheduleStatus, SharedScheduleStatus};
 use crate::store::{Plan, Store};
 use clock::{ClockWatch, Step};
 use cycle::Cycle;
@@ -91,24 +92,6 @@ pub enum Until {
     /// After one poll of every target.
     EachPolledOnce,
 }
-
-/// State of the schedule, for scrapes and the status page.
-#[derive(Clone, Debug, Default)]
-pub struct ScheduleStatus {
-    /// Lag of the most overdue poll of each collector.
-    pub lag: PerCollector<Duration>,
-    /// Duration of the last full cycle of each collector; `None` before the first.
-    pub cycle: PerCollector<Option<Duration>>,
-    /// Whether the newest poll of the customer list succeeded; `None` before the first.
-    pub customers_listed: Option<bool>,
-    /// Number of configured patterns that match nothing; `None` before the first complete list.
-    pub unmatched_patterns: Option<usize>,
-    /// The settings in force.
-    pub settings: Arc<Settings>,
-}
-
-/// State of the schedule, updated in every iteration of the loop.
-pub type SharedScheduleStatus = Arc<Mutex<ScheduleStatus>>;
 
 /// The poll loop.
 pub struct Scheduler {

@@ -4,7 +4,7 @@ mod filter;
 mod shares;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::collector::{CollectorId, Customer, Target};
@@ -13,7 +13,7 @@ use crate::exposition::{
     Block, Family, Filter, Format, Group, Metric, Renderer, Shown, Snapshot, Source, Table, families, frame_capacity,
 };
 use crate::health::Health;
-use crate::schedule::{ScheduleStatus, SharedScheduleStatus};
+use crate::runtime::{Runtime, RuntimeStatus, ScheduleStatus};
 use crate::store::{self, Overview, State, Store};
 use shares::Shares;
 
@@ -67,7 +67,7 @@ const SINGLES: [Metric; 10] = [
     ),
 ];
 
-/// The gauges of each collector, in the order of [`Scrape::of_collectors`].
+/// The gauges of each collector, in the order of [`of_collectors`].
 const OF_COLLECTORS: [Metric; 5] = [
     Metric::gauge(
         "elements_exporter_collector_permitted",
@@ -98,33 +98,6 @@ const CUSTOMERS: Metric = Metric::gauge(
 )
 .labels(COLLECTOR_STATE);
 
-/// Values of the API client at scrape time.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ClientStatus {
-    /// Request rate limit per second.
-    pub rate: f64,
-    /// Expiry of the first token in use.
-    pub token_expiry: Option<SystemTime>,
-    /// Expiry of the credential, in seconds since the epoch.
-    pub credential_expiry: Option<i64>,
-    /// Whether the newest token request succeeded.
-    pub token: Option<bool>,
-}
-
-/// Results of loading the configuration and the state.
-#[derive(Clone, Copy, Debug)]
-pub struct Loaded {
-    /// Whether the newest load of the configuration succeeded.
-    pub config: bool,
-    /// Time at which the active configuration was loaded.
-    pub config_at: Timestamp,
-    /// Whether the state file could be loaded; `None` without one.
-    pub state: Option<bool>,
-}
-
-/// Reads the status of the client.
-pub type ReadClientStatus = Arc<dyn Fn() -> ClientStatus + Send + Sync>;
-
 /// A customer, for service discovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownCustomer {
@@ -144,9 +117,7 @@ pub struct KnownCustomer {
 pub struct Scrape {
     store: Arc<Store>,
     health: Arc<Health>,
-    schedule_status: SharedScheduleStatus,
-    client_status: ReadClientStatus,
-    loaded: Mutex<Loaded>,
+    runtime: Arc<Runtime>,
     shares: Shares,
     /// Values read at scrape time.
     own: Arc<[Family]>,
@@ -156,28 +127,15 @@ pub struct Scrape {
 
 impl Scrape {
     /// Creates a renderer over these sources.
-    pub fn new(
-        store: Arc<Store>,
-        health: Arc<Health>,
-        schedule_status: SharedScheduleStatus,
-        client_status: ReadClientStatus,
-        loaded: Loaded,
-    ) -> Self {
+    pub fn new(store: Arc<Store>, health: Arc<Health>, runtime: Arc<Runtime>) -> Self {
         Self {
             store,
             health,
-            schedule_status,
-            client_status,
-            loaded: Mutex::new(loaded),
+            runtime,
             shares: Shares::default(),
             own: families(own_columns()).into(),
             stored: families(store::columns()).into(),
         }
-    }
-
-    /// Records the result of the newest load.
-    pub fn note_loaded(&self, note: impl FnOnce(&mut Loaded)) {
-        note(&mut self.loaded.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Returns the response for one moment, frame by frame.
@@ -232,24 +190,6 @@ impl Scrape {
         }
     }
 
-    /// Returns the results of the newest loads.
-    pub fn loaded(&self) -> Loaded {
-        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Reads the status of the client.
-    pub fn client_status(&self) -> ClientStatus {
-        (self.client_status)()
-    }
-
-    /// Returns the state of the schedule.
-    pub fn schedule_status(&self) -> ScheduleStatus {
-        self.schedule_status
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
     /// Returns the admitted targets; `None` if all are.
     fn only(&self, filter: &ScrapeFilter) -> Option<BTreeSet<Target>> {
         let of_none = filter.has_what_is_of_none().then_some(Target::Partner);
@@ -291,36 +231,30 @@ impl Scrape {
         self.store.generation()
     }
 
-    /// Returns whether the newest attempts at the customer list and at a token succeeded.
-    pub fn is_up(&self) -> bool {
-        // After a reload no token has been requested yet; the previous result applies, as for the customer list.
-        self.client_status().token != Some(false) && self.schedule_status().customers_listed == Some(true)
-    }
-
     fn own_tables(&self, now: Timestamp) -> Own {
-        let overviews = self.store.overview(now);
-        Own([self.singles(), self.of_collectors(&overviews), customers(&overviews)])
+        let (snapshot, runtime) = (self.store.status_snapshot(now), self.runtime.status());
+        let overviews: Vec<_> = snapshot.collectors().map(|collector| collector.overview()).collect();
+        Own([
+            self.singles(&runtime, snapshot.series),
+            of_collectors(&runtime.schedule, &overviews),
+            customers(&overviews),
+        ])
     }
 
-    fn singles(&self) -> Table {
-        let client_status = self.client_status();
-        let loaded = self.loaded();
-        let series = u32::try_from(self.store.series()).ok();
-        let unmatched = self
-            .schedule_status()
-            .unmatched_patterns
-            .and_then(|count| u32::try_from(count).ok());
+    fn singles(&self, runtime: &RuntimeStatus, series: usize) -> Table {
+        let (client, loaded) = (&runtime.client, &runtime.loaded);
+        let series = u32::try_from(series).ok();
+        let unmatched = runtime.schedule.unmatched_patterns;
+        let unmatched = unmatched.and_then(|count| u32::try_from(count).ok());
         let without_attributes = self.store.without_attributes();
         let without_attributes = without_attributes.and_then(|count| u32::try_from(count).ok());
         Table::single(
             &[],
             &[
-                Some(f64::from(self.is_up())),
-                Some(client_status.rate),
-                client_status
-                    .token_expiry
-                    .map(|at| Timestamp::from(at).as_unix_seconds()),
-                client_status
+                Some(f64::from(runtime.is_up())),
+                Some(client.rate),
+                client.token_expiry.map(|at| Timestamp::from(at).as_unix_seconds()),
+                client
                     .credential_expiry
                     .map(|at| Timestamp::from_unix_seconds(at).as_unix_seconds()),
                 series.map(f64::from),
@@ -332,23 +266,22 @@ impl Scrape {
             ],
         )
     }
+}
 
-    fn of_collectors(&self, overviews: &[Overview]) -> Table {
-        let schedule_status = self.schedule_status();
-        let rows = overviews.iter().map(|overview| {
-            let lag = schedule_status.lag.get(overview.collector);
-            let cycle = schedule_status.cycle.get(overview.collector);
-            let values = vec![
-                overview.permitted.map(f64::from),
-                Some(overview.plan.interval.as_secs_f64()),
-                Some(overview.plan.stale_after.as_secs_f64()),
-                Some(lag.as_secs_f64()),
-                cycle.map(|cycle| cycle.as_secs_f64()),
-            ];
-            (vec![("collector", overview.name)], values)
-        });
-        Table::of(OF_COLLECTORS.len(), rows)
-    }
+fn of_collectors(schedule: &ScheduleStatus, overviews: &[Overview]) -> Table {
+    let rows = overviews.iter().map(|overview| {
+        let lag = schedule.lag.get(overview.collector);
+        let cycle = schedule.cycle.get(overview.collector);
+        let values = vec![
+            overview.permitted.map(f64::from),
+            Some(overview.plan.interval.as_secs_f64()),
+            Some(overview.plan.stale_after.as_secs_f64()),
+            Some(lag.as_secs_f64()),
+            cycle.map(|cycle| cycle.as_secs_f64()),
+        ];
+        (vec![("collector", overview.name)], values)
+    });
+    Table::of(OF_COLLECTORS.len(), rows)
 }
 
 /// Returns the customers by collector and state.

@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::api::Endpoint;
-use crate::collector::{CollectorId, Settings};
+use crate::collector::CollectorId;
 use crate::domain::{CustomerId, Timestamp};
 use crate::health::{Counted, Health};
-use crate::scrape::{ClientStatus, Loaded, Scrape};
+use crate::runtime::{Runtime, RuntimeStatus};
 use crate::store::{CollectorSnapshot, LastError, Overview, State, StatusSnapshot, Store};
 
 pub use customers::{CustomerHealth, CustomerList, CustomerRow};
@@ -28,9 +28,9 @@ const SUMMARY_LIFE: Duration = Duration::from_secs(1);
 
 /// Builds what the status page shows.
 pub struct Status {
-    scrape: Arc<Scrape>,
     store: Arc<Store>,
     health: Arc<Health>,
+    runtime: Arc<Runtime>,
     config_file: Option<PathBuf>,
     summary: Arc<Mutex<Option<Arc<Summary>>>>,
 }
@@ -39,36 +39,27 @@ pub struct Status {
 pub struct Summary {
     /// The moment.
     pub now: Timestamp,
-    /// Whether the newest attempts at a token and at the customer list both succeeded.
-    pub is_up: bool,
     /// Whether the poll loop runs.
     pub is_alive: bool,
     /// Time since the poll loop last ran.
     pub silence: Duration,
-    /// The state of the client.
-    pub client: ClientStatus,
+    /// The state of schedule, client and files.
+    pub runtime: RuntimeStatus,
     /// Whether the API is unreachable: several of the newest polls failed without a response, and none succeeded since.
     pub is_unreachable: bool,
-    /// Whether the newest poll of the customer list succeeded, `None` before the first has ended.
-    pub is_listed: Option<bool>,
     /// The enabled collectors.
     pub collectors: Vec<CollectorSummary>,
     /// Requests to all endpoints.
     pub requests: Counted,
     /// Requests to the token endpoint, which belongs to no collector.
     pub token_requests: Counted,
-    /// How configuration and state were loaded.
-    pub loaded: Loaded,
     /// The configuration file; `None` if only environment variables are used.
     pub config_file: Option<PathBuf>,
     /// Uptime of the exporter.
     pub uptime: Duration,
-    /// Number of series.
-    pub series: usize,
     /// All customers.
     pub customers: CustomerList,
     snapshot: StatusSnapshot,
-    settings: Arc<Settings>,
 }
 
 /// The state of one collector.
@@ -119,17 +110,22 @@ impl Summary {
 
     /// Returns a customer in detail; `None` if it is unknown.
     pub fn detail(&self, id: &CustomerId) -> Option<CustomerDetail> {
-        CustomerDetail::of(id, &self.snapshot, &self.settings, self.now)
+        CustomerDetail::of(id, &self.snapshot, &self.runtime.schedule.settings, self.now)
+    }
+
+    /// Returns the number of series.
+    pub fn series(&self) -> usize {
+        self.snapshot.series
     }
 }
 
 impl Status {
     /// Creates a builder over these sources.
-    pub fn new(scrape: Arc<Scrape>, store: Arc<Store>, health: Arc<Health>, config_file: Option<PathBuf>) -> Self {
+    pub fn new(store: Arc<Store>, health: Arc<Health>, runtime: Arc<Runtime>, config_file: Option<PathBuf>) -> Self {
         Self {
-            scrape,
             store,
             health,
+            runtime,
             config_file,
             summary: Arc::default(),
         }
@@ -154,7 +150,7 @@ impl Status {
 
     /// Returns a customer in detail, and its remembered runs; `None` if it is unknown.
     pub fn customer(&self, id: &CustomerId, now: Timestamp) -> Option<(CustomerDetail, CustomerRuns)> {
-        let settings = self.scrape.schedule_status().settings;
+        let settings = self.runtime.status().schedule.settings;
         let snapshot = self.store.status_snapshot(now);
         let detail = CustomerDetail::of(id, &snapshot, &settings, now)?;
         Some((detail, CustomerRuns::of(id, &snapshot, &settings)?))
@@ -162,20 +158,19 @@ impl Status {
 
     /// Returns the remembered runs of a customer; `None` if it is unknown.
     pub fn runs(&self, id: &CustomerId) -> Option<CustomerRuns> {
-        let settings = self.scrape.schedule_status().settings;
+        let settings = self.runtime.status().schedule.settings;
         let snapshot = self.store.status_snapshot(Timestamp::from(SystemTime::now()));
         CustomerRuns::of(id, &snapshot, &settings)
     }
 
     fn build_summary(&self, now: Timestamp) -> Summary {
-        let schedule = self.scrape.schedule_status();
-        let snapshot = self.store.status_snapshot(now);
+        let (runtime, snapshot) = (self.runtime.status(), self.store.status_snapshot(now));
         let collectors = snapshot.collectors().map(|collector| CollectorSummary {
             overview: collector.overview(),
             newest: collector.newest_success(),
             oldest: collector.oldest_success(),
-            lag: *schedule.lag.get(collector.id),
-            cycle: *schedule.cycle.get(collector.id),
+            lag: *runtime.schedule.lag.get(collector.id),
+            cycle: *runtime.schedule.cycle.get(collector.id),
             requests: self.health.counted(collector.id.entry().endpoints),
             polls_all_at_once: collector.polls_all_at_once(),
             error: collector.errors().max_by_key(|error| error.at).cloned(),
@@ -184,20 +179,15 @@ impl Status {
             collectors: collectors.collect(),
             customers: CustomerList::of(&snapshot, now),
             now,
-            is_up: self.scrape.is_up(),
             is_unreachable: is_unreachable(&snapshot),
             is_alive: self.health.is_alive(),
             silence: self.health.silence(),
-            client: self.scrape.client_status(),
-            is_listed: schedule.customers_listed,
             requests: self.health.counted(&Endpoint::ALL),
             token_requests: self.health.counted(&[Endpoint::Token]),
-            loaded: self.scrape.loaded(),
             config_file: self.config_file.clone(),
             uptime: self.health.uptime(),
-            series: self.store.series(),
             snapshot,
-            settings: schedule.settings,
+            runtime,
         }
     }
 }

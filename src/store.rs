@@ -426,16 +426,9 @@ impl Store {
         (inner.generation, Snapshot { groups: cells, now })
     }
 
-    /// Returns the state of each enabled collector.
-    pub fn overview(&self, now: Timestamp) -> Vec<Overview> {
-        let snapshot = self.status_snapshot(now);
-        snapshot.collectors().map(|collector| collector.overview()).collect()
-    }
-
     /// Returns the number of series, including those about freshness.
     pub fn series(&self) -> usize {
-        let inner = self.lock();
-        inner.series + inner.collected.values().map(Collected::freshness_series).sum::<usize>()
+        self.lock().all_series()
     }
 
     /// Returns whether the store was restored from a state file.

@@ -8,7 +8,7 @@ use elements_exporter::collector::{CollectorId, PerCollector, RenderedRecord, Ta
 use elements_exporter::domain::{CustomerId, Timestamp};
 use elements_exporter::exposition::{Column, Label, Metric, Shape, Table};
 use elements_exporter::health::Health;
-use elements_exporter::scrape::{ClientStatus, Loaded, Scrape};
+use elements_exporter::scrape::Scrape;
 use elements_exporter::store::{Plan, Store};
 
 pub const CUSTOMERS: usize = 1000;
@@ -98,18 +98,7 @@ pub fn table(customer: usize) -> Table {
 }
 
 pub fn scrape(store: &Arc<Store>) -> Scrape {
-    let loaded = Loaded {
-        config: true,
-        config_at: Timestamp::from_unix_seconds(0),
-        state: Some(true),
-    };
-    Scrape::new(
-        Arc::clone(store),
-        Arc::new(Health::new()),
-        Arc::default(),
-        Arc::new(ClientStatus::default),
-        loaded,
-    )
+    Scrape::new(Arc::clone(store), Arc::new(Health::new()), Arc::default())
 }
 
 /// Returns a store with the tables.

@@ -164,7 +164,7 @@ pub fn serve(which: &str) {
 fn ours() -> Router {
     let store = dense::store();
     let (scrape, health) = (Arc::new(dense::scrape(&store)), Arc::new(Health::new()));
-    let status = Status::new(Arc::clone(&scrape), Arc::clone(&store), Arc::clone(&health), None);
+    let status = Status::new(Arc::clone(&store), Arc::clone(&health), Arc::default(), None);
     let site = Site {
         scrape,
         status: Arc::new(status),

@@ -38,7 +38,7 @@ pub async fn customers(mut config: Config, stop: CancellationToken) -> Result<(C
     let all_good = Polls::start(parts.scheduler(), Until::EachPolledOnce, reloads, stop)
         .end()
         .await;
-    Ok((CustomerListing::of(&parts), all_good && parts.scrape.is_up()))
+    Ok((CustomerListing::of(&parts), all_good && parts.runtime.status().is_up()))
 }
 
 impl CustomerListing {

@@ -21,8 +21,8 @@ use crate::domain::{AttributeTable, Timestamp};
 use crate::error_chain::error_chain;
 use crate::health::Health;
 use crate::http::Reload;
+use crate::runtime::Runtime;
 use crate::schedule::ScheduleConfig;
-use crate::scrape::Scrape;
 use crate::service_manager::{notify_ready, notify_reloading};
 
 /// Reads the attributes; `None` if no file is configured.
@@ -41,7 +41,7 @@ pub(super) fn read_attributes(file: Option<&Path>) -> Result<Option<Arc<Attribut
 /// Reloads the configuration, or only the attributes of customers.
 pub(super) struct Reloader {
     health: Arc<Health>,
-    scrape: Arc<Scrape>,
+    runtime: Arc<Runtime>,
     current: Arc<Mutex<Current>>,
     load: LoadConfig,
     sender: mpsc::Sender<ScheduleConfig>,
@@ -68,7 +68,7 @@ impl Reloader {
     ) -> Self {
         Self {
             health: Arc::clone(&parts.health),
-            scrape: Arc::clone(&parts.scrape),
+            runtime: Arc::clone(&parts.runtime),
             current: Arc::clone(&parts.current),
             load,
             sender,
@@ -131,7 +131,7 @@ impl Reloader {
                     error = message,
                     "attributes not reloaded; keeping the previous attributes"
                 );
-                self.scrape.note_loaded(|loaded| loaded.config = false);
+                self.runtime.note_loaded(|loaded| loaded.config = false);
                 return;
             }
         };
@@ -146,7 +146,7 @@ impl Reloader {
         };
         if self.sender.send(schedule_config).await.is_ok() {
             info!(rows, "attributes reloaded");
-            self.scrape.note_loaded(|loaded| loaded.config = is_config_good);
+            self.runtime.note_loaded(|loaded| loaded.config = is_config_good);
         }
     }
 
@@ -198,7 +198,7 @@ impl Reloader {
                     error = message,
                     "configuration reload failed; keeping the previous configuration"
                 );
-                self.scrape.note_loaded(|loaded| loaded.config = false);
+                self.runtime.note_loaded(|loaded| loaded.config = false);
                 return Err(message);
             }
         };
@@ -218,7 +218,7 @@ impl Reloader {
             return Err("the poll loop has ended".to_owned());
         }
         info!("configuration reloaded");
-        self.scrape.note_loaded(|loaded| {
+        self.runtime.note_loaded(|loaded| {
             loaded.config = true;
             loaded.config_at = Timestamp::from(SystemTime::now());
         });

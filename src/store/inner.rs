@@ -172,10 +172,9 @@ impl Inner {
             .filter_map(|id| collected.cells.get(id))
             .map(Cell::samples)
             .sum();
-        let series = self.series - less + more;
-        let freshness: usize = self.collected.values().map(Collected::freshness_series).sum();
+        let series = self.all_series() - less + more;
         let collected = self.collected.get_mut(collector);
-        if more > less && self.series_limit.is_some_and(|limit| series + freshness > limit) {
+        if more > less && self.series_limit.is_some_and(|limit| series > limit) {
             collected.note(target, Attempt::Failed, None);
             self.generation += 1;
             return Err(OverLimit { series: more - less });
@@ -206,6 +205,11 @@ impl Inner {
         }
         self.generation += 1;
         Ok(())
+    }
+
+    /// [`Store::series`](super::Store::series).
+    pub(super) fn all_series(&self) -> usize {
+        self.series + self.collected.values().map(Collected::freshness_series).sum::<usize>()
     }
 
     /// [`Store::reconcile`](super::Store::reconcile), as one step.

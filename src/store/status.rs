@@ -49,6 +49,8 @@ impl PollStatus {
 pub struct StatusSnapshot {
     customers: CowMap<CustomerId, Known>,
     collected: PerCollector<Collected>,
+    /// Number of series, including those about freshness.
+    pub series: usize,
     now: Timestamp,
 }
 
@@ -99,6 +101,7 @@ impl Store {
         StatusSnapshot {
             customers: inner.customers.clone(),
             collected: inner.collected.clone(),
+            series: inner.all_series(),
             now,
         }
     }

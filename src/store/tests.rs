@@ -195,8 +195,9 @@ fn age_is_that_of_the_last_complete_poll() {
     store.fail(JOBS, &Target::Customer(id(1)));
     store.forbid(JOBS, &Target::Customer(id(3)));
     let states = |now: i64| {
-        let overview = store.overview(at(now));
-        State::ALL.map(|state| overview[JOBS.position()].customers[&state])
+        let snapshot = store.status_snapshot(at(now));
+        let jobs = snapshot.collectors().find(|collector| collector.id == JOBS).unwrap();
+        State::ALL.map(|state| jobs.overview().customers[&state])
     };
     assert_eq!(states(60), [2, 0, 1, 1, 0, 1]);
     assert_eq!(states(181), [0, 3, 0, 1, 0, 1]);

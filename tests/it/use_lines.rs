@@ -232,11 +232,11 @@ fn scrapes_cannot_call_the_api() {
 }
 
 #[test]
-fn status_pages_do_not_import_the_poll_loop() {
-    assert_eq!(
-        forbidden_imports("status", &["schedule", "app", "config", "http", "simulator"]),
-        [""; 0]
-    );
+fn scrapes_and_status_pages_do_not_import_the_poll_loop() {
+    for (module, other) in [("scrape", "status"), ("status", "scrape"), ("runtime", "store")] {
+        let others = ["schedule", "app", "config", "http", "simulator", other];
+        assert_eq!(forbidden_imports(module, &others), [""; 0]);
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::domain::CustomerId;
 use crate::exposition::Table;
 use crate::health::Health;
 use crate::http::body::FRAMES_AT_ONCE;
-use crate::scrape::{ClientStatus, ExporterMetrics, Loaded};
+use crate::scrape::ExporterMetrics;
 use crate::store::{Plan, Store};
 
 const CUSTOMERS: CollectorId = CollectorId::CUSTOMERS;
@@ -46,19 +46,7 @@ fn fill(store: &Store, customers: usize) {
 }
 
 fn scrape(store: &Arc<Store>) -> Scrape {
-    let loaded = Loaded {
-        config: true,
-        config_at: Timestamp::from_unix_seconds(0),
-        state: Some(true),
-    };
-    let health = Arc::new(Health::new());
-    Scrape::new(
-        Arc::clone(store),
-        health,
-        Arc::default(),
-        Arc::new(ClientStatus::default),
-        loaded,
-    )
+    Scrape::new(Arc::clone(store), Arc::new(Health::new()), Arc::default())
 }
 
 /// Decompresses a body like a client that only reads the first member.

@@ -37,10 +37,10 @@ pub(super) fn banner(summary: &Summary) -> Markup {
 
 /// Returns the state of the API in a word or two.
 pub(super) fn api_state(summary: &Summary) -> &'static str {
-    match (summary.is_up, summary.is_listed) {
+    match (summary.runtime.is_up(), summary.runtime.schedule.customers_listed) {
         _ if summary.is_unreachable => "API down",
         (true, _) => "API up",
-        _ if summary.client.token == Some(false) => "API down: no token",
+        _ if summary.runtime.client.token == Some(false) => "API down: no token",
         (_, Some(_)) => "API down: no customer list",
         (_, None) => "API not polled yet",
     }
@@ -49,7 +49,9 @@ pub(super) fn api_state(summary: &Summary) -> &'static str {
 impl DataStatus {
     fn of(summary: &Summary) -> Self {
         let list = summary.collector(CollectorId::CUSTOMERS);
-        let mut error = list.and_then(|list| list.error.as_ref()).filter(|_| !summary.is_up);
+        let mut error = list
+            .and_then(|list| list.error.as_ref())
+            .filter(|_| !summary.runtime.is_up());
         let mut reasons = Vec::new();
         let (severity, headline) = if !summary.is_alive {
             let silence = span(summary.silence);
@@ -57,7 +59,7 @@ impl DataStatus {
                 "The poll loop has not run for {silence}. Restart the exporter."
             ));
             (Severity::Bad, since("Poll loop stalled", summary))
-        } else if summary.client.token == Some(false) {
+        } else if summary.runtime.client.token == Some(false) {
             reasons.push("The latest token request failed. Run elements_exporter check for details.".to_owned());
             (Severity::Bad, since("No API token", summary))
         } else if summary.is_unreachable {
@@ -67,11 +69,11 @@ impl DataStatus {
                 .filter_map(|collector| collector.error.as_ref());
             error = errors.max_by_key(|error| error.at);
             (Severity::Bad, since("API unreachable", summary))
-        } else if summary.is_listed == Some(false) {
+        } else if summary.runtime.schedule.customers_listed == Some(false) {
             let fetched = list.and_then(|list| list.newest).map(|at| clock(at, summary.now));
             let fetched = fetched.map_or_else(|| "never fetched".to_owned(), |at| format!("last fetched {at}"));
             (Severity::Bad, format!("Customer list unavailable, {fetched}."))
-        } else if !summary.is_up {
+        } else if !summary.runtime.is_up() {
             (Severity::Idle, "Waiting for the first customer list.".to_owned())
         } else {
             freshness(summary)
@@ -175,15 +177,19 @@ fn reason(collector: &CollectorSummary) -> Option<String> {
 /// Returns further warnings.
 fn other_reasons(summary: &Summary) -> Vec<String> {
     let mut reasons = Vec::new();
-    if !summary.loaded.config {
+    if !summary.runtime.loaded.config {
         reasons.push(
             "The latest load of the configuration failed; the previous one stays in force. See the log.".to_owned(),
         );
     }
-    if summary.loaded.state == Some(false) {
+    if summary.runtime.loaded.state == Some(false) {
         reasons.push("The state file could not be loaded at start. See the log.".to_owned());
     }
-    let expiry = summary.client.credential_expiry.map(Timestamp::from_unix_seconds);
+    let expiry = summary
+        .runtime
+        .client
+        .credential_expiry
+        .map(Timestamp::from_unix_seconds);
     let left = expiry.map(|expiry| expiry.since(summary.now));
     if let Some(left) = left.filter(|left| *left < CREDENTIAL_WARNING) {
         let when = match left.is_zero() {

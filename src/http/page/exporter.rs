@@ -33,7 +33,7 @@ pub(super) fn exporter(summary: &Summary) -> Markup {
 }
 
 fn facts(summary: &Summary) -> Markup {
-    let client = &summary.client;
+    let client = &summary.runtime.client;
     let token = client.token_expiry;
     let token = token.and_then(|at| at.duration_since(SystemTime::now()).ok());
     html! {
@@ -76,7 +76,7 @@ fn facts(summary: &Summary) -> Markup {
                 dt { "Uptime" }
                 dd {
                     b { (about(summary.uptime)) }
-                    small { "version " (crate::build_info::VERSION) ", " (count(whole(summary.series))) " series" }
+                    small { "version " (crate::build_info::VERSION) ", " (count(whole(summary.series()))) " series" }
                 }
             }
             div.card {
@@ -88,9 +88,9 @@ fn facts(summary: &Summary) -> Markup {
                     }
                     small {
                         @if let Some(file) = &summary.config_file { code { (file.display()) } ", " }
-                        "loaded " (time(summary.loaded.config_at, summary.now))
+                        "loaded " (time(summary.runtime.loaded.config_at, summary.now))
                     }
-                    @if !summary.loaded.config { small.bad-text { "the latest load failed" } }
+                    @if !summary.runtime.loaded.config { small.bad-text { "the latest load failed" } }
                 }
             }
         }

@@ -1,0 +1,115 @@
+//! State of the running exporter besides the store: its schedule, its API client, and how its files were loaded.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use crate::collector::{PerCollector, Settings};
+use crate::domain::Timestamp;
+
+/// State of the schedule, for scrapes and the status page.
+#[derive(Clone, Debug, Default)]
+pub struct ScheduleStatus {
+    /// Lag of the most overdue poll of each collector.
+    pub lag: PerCollector<Duration>,
+    /// Duration of the last full cycle of each collector; `None` before the first.
+    pub cycle: PerCollector<Option<Duration>>,
+    /// Whether the newest poll of the customer list succeeded; `None` before the first.
+    pub customers_listed: Option<bool>,
+    /// Number of configured patterns that match nothing; `None` before the first complete list.
+    pub unmatched_patterns: Option<usize>,
+    /// The settings in force.
+    pub settings: Arc<Settings>,
+}
+
+/// State of the schedule, updated in every iteration of the loop.
+pub type SharedScheduleStatus = Arc<Mutex<ScheduleStatus>>;
+
+/// State of the API client.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ClientStatus {
+    /// Request rate limit per second.
+    pub rate: f64,
+    /// Expiry of the first token in use.
+    pub token_expiry: Option<SystemTime>,
+    /// Expiry of the credential, in seconds since the epoch.
+    pub credential_expiry: Option<i64>,
+    /// Whether the newest token request succeeded.
+    pub token: Option<bool>,
+}
+
+/// Results of loading the configuration and the state.
+#[derive(Clone, Copy, Debug)]
+pub struct Loaded {
+    /// Whether the newest load of the configuration succeeded.
+    pub config: bool,
+    /// Time at which the active configuration was loaded.
+    pub config_at: Timestamp,
+    /// Whether the state file could be loaded; `None` without one.
+    pub state: Option<bool>,
+}
+
+/// Reads the status of the client.
+pub type ReadClientStatus = Arc<dyn Fn() -> ClientStatus + Send + Sync>;
+
+/// Where the state is read.
+pub struct Runtime {
+    schedule: SharedScheduleStatus,
+    client: ReadClientStatus,
+    loaded: Mutex<Loaded>,
+}
+
+/// The state at one moment.
+#[derive(Clone, Debug)]
+pub struct RuntimeStatus {
+    /// The schedule.
+    pub schedule: ScheduleStatus,
+    /// The API client.
+    pub client: ClientStatus,
+    /// Results of the newest loads.
+    pub loaded: Loaded,
+}
+
+impl Runtime {
+    /// Creates a reader of these sources.
+    pub fn new(schedule: SharedScheduleStatus, client: ReadClientStatus, loaded: Loaded) -> Self {
+        Self {
+            schedule,
+            client,
+            loaded: Mutex::new(loaded),
+        }
+    }
+
+    /// Records the result of the newest load.
+    pub fn note_loaded(&self, note: impl FnOnce(&mut Loaded)) {
+        note(&mut self.loaded.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Returns the current state.
+    pub fn status(&self) -> RuntimeStatus {
+        RuntimeStatus {
+            schedule: self.schedule.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            client: (self.client)(),
+            loaded: *self.loaded.lock().unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+}
+
+impl Default for Runtime {
+    /// Returns the state of an exporter that has loaded its files and polled nothing.
+    fn default() -> Self {
+        let loaded = Loaded {
+            config: true,
+            config_at: Timestamp::from_unix_seconds(0),
+            state: Some(true),
+        };
+        Self::new(Arc::default(), Arc::new(ClientStatus::default), loaded)
+    }
+}
+
+impl RuntimeStatus {
+    /// Returns whether the newest attempts at the customer list and at a token succeeded.
+    pub fn is_up(&self) -> bool {
+        // After a reload no token has been requested yet; the previous result applies, as for the customer list.
+        self.client.token != Some(false) && self.schedule.customers_listed == Some(true)
+    }
+}
