@@ -88,9 +88,10 @@ impl Scheduler {
         if let Err(error) = &result
             && !self.is_unlicensed(&due, error)
         {
-            let (cause, endpoint) = (error.cause(), error.endpoint(due.collector));
+            let text = format!("{}: {}", error.endpoint(due.collector), error_chain(error.cause()));
+            let is_outage = error.api().is_some_and(Error::is_outage);
             self.store
-                .explain(due.collector, &due.target, cause, endpoint, wall_clock());
+                .explain(due.collector, &due.target, &text, is_outage, wall_clock());
         }
         self.note_permission(&due, &result);
         let interval = self.config.plans.get(due.collector).interval;

@@ -4,10 +4,8 @@ use std::sync::Arc;
 
 use super::cow_map::CowMap;
 use super::{Collected, Freshness, Known, Overview, State, Store};
-use crate::api::{self, Endpoint};
 use crate::collector::{CollectorId, PerCollector, RansomwareSigns, Record, Target, ransomware_signs};
 use crate::domain::{Attributes, CustomerId, HealthSummary, Timestamp};
-use crate::error_chain::error_chain;
 
 /// Maximum length of the stored text of a failure: twice the longest that the exporter writes itself. The log has the
 /// full text.
@@ -66,16 +64,9 @@ pub struct CollectorSnapshot<'a> {
 }
 
 impl Store {
-    /// Stores the error of a target's newest poll if that poll is recorded as failed.
-    pub fn explain(
-        &self,
-        collector: CollectorId,
-        target: &Target,
-        error: &(dyn std::error::Error + 'static),
-        endpoint: Endpoint,
-        now: Timestamp,
-    ) {
-        let text = format!("{endpoint}: {}", error_chain(error));
+    /// Stores the error of a target's newest poll. It is an outage if there was no response, or one that means that the
+    /// API is down.
+    pub fn explain(&self, collector: CollectorId, target: &Target, text: &str, is_outage: bool, now: Timestamp) {
         let text: String = text.chars().take(MAX_ERROR_CHARS).collect();
         let mut inner = self.lock();
         let collected = inner.collected.get_mut(collector);
@@ -91,7 +82,7 @@ impl Store {
         freshness.error = Some(LastError {
             text,
             at: now,
-            is_outage: error.downcast_ref().is_some_and(api::Error::is_outage),
+            is_outage,
         });
     }
 

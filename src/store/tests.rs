@@ -2,7 +2,6 @@
 
 use super::inner::is_sharp;
 use super::*;
-use crate::api::{Endpoint, Error};
 use crate::collector::Context;
 use crate::exposition::{Shown, Table};
 
@@ -291,9 +290,8 @@ fn failures_are_kept_until_success_and_once_if_alike() {
     result.unwrap();
     for customer in 0..2 {
         store.expect(JOBS, &Target::Customer(id(customer)));
-        let error = Error::Status(404);
         store.fail(JOBS, &Target::Customer(id(customer)));
-        store.explain(JOBS, &Target::Customer(id(customer)), &error, Endpoint::Jobs, at(5));
+        store.explain(JOBS, &Target::Customer(id(customer)), "jobs: status 404", false, at(5));
     }
     let (one, other) = (error(&store, 0).unwrap(), error(&store, 1).unwrap());
     assert_eq!((&*one.text, one.at, one.is_outage), ("jobs: status 404", at(5), false));
@@ -304,7 +302,7 @@ fn failures_are_kept_until_success_and_once_if_alike() {
     assert_eq!(error(&store, 0), None);
     assert_eq!(error(&store, 1), Some(other));
     // Nothing is stored about targets that are not polled.
-    store.explain(JOBS, &Target::Customer(id(7)), &Error::Throttled, Endpoint::Jobs, at(5));
+    store.explain(JOBS, &Target::Customer(id(7)), "jobs: throttled", false, at(5));
     assert_eq!(error(&store, 7), None);
 }
 
