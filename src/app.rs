@@ -36,7 +36,7 @@ use crate::api::Observer;
 use crate::api::client::ApiClient;
 use crate::args::{ListenAddress, Web};
 use crate::catalogue;
-use crate::collector::{PerCollector, Settings};
+use crate::collector::Settings;
 use crate::config::{self, Config};
 use crate::domain::{AttributeTable, Pattern, Shard, Timestamp, log_safe};
 use crate::exposition::Format;
@@ -48,8 +48,8 @@ use crate::runtime::{ClientStatus, Loaded, Runtime, ScheduleStatus, SharedSchedu
 use crate::schedule::{ScheduleConfig, Scheduler, Until};
 use crate::scrape::{Scrape, ScrapeFilter};
 use crate::status::Status;
+use crate::store::Store;
 use crate::store::state_file::StateFile;
-use crate::store::{Plan, Store};
 use crate::text_file;
 
 /// Time limit for the parts to stop at shutdown.
@@ -296,7 +296,7 @@ impl Parts {
     fn new(config: &Config) -> Result<Self, Error> {
         check_state_file(config)?;
         let health = Arc::new(Health::new());
-        let source = ClientSource::new(config, &plans(config))?;
+        let source = ClientSource::new(config)?;
         let client = source.client(Arc::clone(&health) as Arc<dyn Observer>, None)?;
         let attributes = WatchedFile::new(config.attributes_file.as_deref());
         let table = read_attributes(config.attributes_file.as_deref())?;
@@ -448,7 +448,7 @@ fn schedule_config(config: &Config, client: Arc<ApiClient>, attributes: Option<A
     ScheduleConfig {
         client,
         settings: Arc::new(settings),
-        plans: plans(config),
+        plans: config.plans.clone(),
         customers: config.customers.clone(),
         customer_ids: if only_ids.is_empty() { Vec::new() } else { ids.clone() },
         fallback_ids: ids,
@@ -475,16 +475,4 @@ fn warn_of_idle_settings(config: &Config) {
             warn!(entry = index, "entry of rpo.overrides has ended and does not apply");
         }
     }
-}
-
-fn plans(config: &Config) -> PerCollector<Plan> {
-    PerCollector::from_fn(|collector| {
-        let set = config.collectors.get(collector.name());
-        // The configuration is built from the same table, so it contains every collector.
-        set.map_or(Plan::OFF, |set| Plan {
-            enabled: set.enabled,
-            interval: set.interval,
-            stale_after: set.stale_after,
-        })
-    })
 }

@@ -69,11 +69,26 @@ pub const ALL: &[Entry] = &[
     Entry::of::<baselines::Baselines>(),
 ];
 
-/// Name of the collector of the customer list, which all others need.
-pub const CUSTOMERS: &str = customers::Customers::NAME;
+/// Whether and how often a collector is polled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Whether it is polled at all.
+    pub enabled: bool,
+    /// Time between two polls of a target; 1 s to 30 days.
+    pub interval: Duration,
+    /// Age of the last successful poll at which values expire; 1 s to 30 days. If it is shorter than the interval, values
+    /// expire before the next poll.
+    pub stale_after: Duration,
+}
 
-/// Name of the collector of jobs, needed for backup status.
-pub const JOBS: &str = jobs::Jobs::NAME;
+impl Plan {
+    /// Disabled.
+    pub const OFF: Self = Self {
+        enabled: false,
+        interval: Duration::MAX,
+        stale_after: Duration::MAX,
+    };
+}
 
 /// What a poll is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -21,11 +21,12 @@ pub use self::api::{Api, Environment, ProxyUrl, Version};
 pub(crate) use self::attributes::MAX_CSV_BYTES;
 pub use self::attributes::{AttributesError, read_attributes};
 pub use self::auth::{Auth, Credential, Password};
-pub use self::collectors::{Collector, Collectors, Jobs, Licenses};
+pub use self::collectors::{Jobs, Licenses};
 pub use self::keys::{KEYS, Key, OVERRIDE_KEYS, PREFIX, Preset};
 use self::layers::Layers;
 pub use self::schema::{schema, schema_text};
 pub use self::takes::Takes;
+use crate::collector::{PerCollector, Plan};
 use crate::domain::{CustomerFilter, Objectives, Pattern, Shard};
 pub use crate::settings::Error;
 use crate::settings::Field;
@@ -48,7 +49,7 @@ pub struct Config {
     /// File with attributes of customers.
     pub attributes_file: Option<PathBuf>,
     /// Schedule of each collector.
-    pub collectors: Collectors,
+    pub plans: PerCollector<Plan>,
     /// Job filters.
     pub jobs: Jobs,
     /// Whether changed objects are also counted per container.
@@ -110,7 +111,7 @@ impl Config {
                 shard: Shard::WHOLE,
             },
             attributes_file: layers.read_optional("customers.attributes_file", Field::path)?,
-            collectors: Collectors::read(layers)?,
+            plans: collectors::read_plans(layers)?,
             jobs: Jobs::read(layers)?,
             scan_changes_objects: flag("collectors.scan_changes.objects")?,
             licenses: Licenses::read(layers)?,

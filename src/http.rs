@@ -291,8 +291,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::collector::PerCollector;
-    use crate::store::{Plan, Store};
+    use crate::collector::{PerCollector, Plan};
+    use crate::store::Store;
 
     fn site(health: Health) -> State<Arc<Site>> {
         let health = Arc::new(health);

@@ -33,13 +33,13 @@ use tracing::warn;
 use crate::api::Generation;
 use crate::api::client::ApiClient;
 use crate::collector::{
-    CollectorId, Context, Entry, Memory, PerCollector, PollOutput, Question, Record, Settings, Target, ids,
+    CollectorId, Context, Entry, Memory, PerCollector, Plan, PollOutput, Question, Record, Settings, Target, ids,
 };
 use crate::domain::{CustomerFilter, CustomerId, Timestamp, UnmatchedPattern};
 use crate::health::Health;
 use crate::log_throttle::LogThrottle;
 use crate::runtime::{ScheduleStatus, SharedScheduleStatus};
-use crate::store::{Plan, Store};
+use crate::store::Store;
 use clock::{ClockWatch, Step};
 use cycle::Cycle;
 use fetch_mode::FetchMode;

@@ -16,9 +16,8 @@ mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use crate::collector::{CollectorId, PerCollector, Record, RenderedRecord, Settings, Target};
+use crate::collector::{CollectorId, PerCollector, Plan, Record, RenderedRecord, Settings, Target};
 use crate::domain::{AttributeTable, Attributes, CustomerFilter, CustomerId, Timestamp};
 use crate::exposition::{ExcludedMetrics, Group, Snapshot};
 use collected::{Cell, Collected};
@@ -30,26 +29,6 @@ pub use columns::{columns, groups_of};
 pub use freshness::{COLLECTOR_LAST_SUCCESS, COLLECTOR_SUCCESS, State};
 pub use run_events::{RunEvent, RunEvents};
 pub use status::{CollectorSnapshot, LastError, PollStatus, StatusSnapshot};
-
-/// Whether and how often a collector is polled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plan {
-    /// Whether it is polled at all.
-    pub enabled: bool,
-    /// Time between two polls of a target.
-    pub interval: Duration,
-    /// Age of the last successful poll at which values expire.
-    pub stale_after: Duration,
-}
-
-impl Plan {
-    /// Disabled.
-    pub const OFF: Self = Self {
-        enabled: false,
-        interval: Duration::MAX,
-        stale_after: Duration::MAX,
-    };
-}
 
 /// The store. Its lock is held briefly and never across an await.
 #[derive(Debug)]

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use elements_exporter::collector::{CollectorId, PerCollector, RenderedRecord, Target};
+use elements_exporter::collector::{CollectorId, PerCollector, Plan, RenderedRecord, Target};
 use elements_exporter::domain::{CustomerId, Timestamp};
 use elements_exporter::exposition::{Column, Label, Metric, Shape, Table};
 use elements_exporter::health::Health;
 use elements_exporter::scrape::Scrape;
-use elements_exporter::store::{Plan, Store};
+use elements_exporter::store::Store;
 
 pub const CUSTOMERS: usize = 1000;
 pub const MODULES: usize = 100;

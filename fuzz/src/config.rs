@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::io::Write as _;
 
-use elements_exporter::collector;
 use elements_exporter::config::load;
 use elements_exporter::error_chain::error_chain;
 
@@ -39,12 +38,11 @@ pub fn check(data: &[u8]) {
             }
             assert!(one.api.requests_per_second.is_finite() && one.api.requests_per_second > 0.0);
             assert!(one.api.max_concurrency > 0);
-            for entry in collector::ALL {
-                let plan = one.collectors.get(entry.name).expect("every collector is configured");
+            for (collector, plan) in one.plans.iter() {
                 assert!(
                     !plan.interval.is_zero() && plan.stale_after >= plan.interval,
                     "{}",
-                    entry.name
+                    collector.name()
                 );
             }
         }

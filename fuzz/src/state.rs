@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use elements_exporter::collector::{PerCollector, Settings};
+use elements_exporter::collector::{PerCollector, Plan, Settings};
 use elements_exporter::domain::Timestamp;
 use elements_exporter::exposition::{Filter, Format, Renderer, families};
 use elements_exporter::store::state_file::StateFile;
-use elements_exporter::store::{Plan, Store, columns};
+use elements_exporter::store::{Store, columns};
 
 use crate::parser::parse;
 

@@ -18,10 +18,10 @@ use super::budget::{Allowance, Budget, Cost};
 use super::client::{ClientSource, authorities};
 use super::reload::read_attributes;
 use super::saver::check_state_file;
-use super::{Error, plans, schedule_config, unmatched_exclusions};
+use super::{Error, schedule_config, unmatched_exclusions};
 use crate::api::{self, Api, Failure, Observer, auth, v1, v3};
 use crate::collector::{
-    self, CollectorId, Context, Customer, Entry, Memory, PollOutput, Record, RenderedRecord, Target, TargetKind, ids,
+    CollectorId, Context, Customer, Entry, Memory, PollOutput, Record, RenderedRecord, Target, TargetKind, ids,
 };
 use crate::config::Config;
 use crate::domain::{self, CustomerId, KnownNames, Timestamp, UnmatchedPattern, counted};
@@ -90,7 +90,7 @@ impl Memory for Seen {
 pub async fn check(config: &Config) -> Result<Report, Error> {
     check_state_file(config)?;
     let notebook = Arc::new(Notebook::default());
-    let source = ClientSource::new(config, &plans(config))?;
+    let source = ClientSource::new(config)?;
     let client = source.client(Arc::clone(&notebook) as Arc<dyn Observer>, None)?;
     let schedule_config = schedule_config(config, client, read_attributes(config.attributes_file.as_deref())?);
     let mut check = Check {
@@ -298,7 +298,7 @@ impl Check<'_> {
             Err(timeout) => return failed("gave up", timeout),
             Ok(Err(failure)) => failure,
             Ok(Ok(output)) => {
-                if entry.name == collector::CUSTOMERS {
+                if entry.name == CollectorId::CUSTOMERS.name() {
                     self.take_sample(&output, api);
                     self.check_patterns(&output, api);
                 }
@@ -312,7 +312,7 @@ impl Check<'_> {
                 );
                 return match output.incomplete {
                     Some(failure) => failed("incomplete", format!("{detail}; {}", explain(&failure, entry.name))),
-                    None if self.listed && self.sample.is_none() && entry.name == collector::CUSTOMERS => {
+                    None if self.listed && self.sample.is_none() && entry.name == CollectorId::CUSTOMERS.name() => {
                         failed("no customers", self.why_no_customers(output.records.len()))
                     }
                     None => Finding::new(entry.name, Outcome::Ok, OK, detail),

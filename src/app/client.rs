@@ -15,11 +15,10 @@ use crate::api::exchange::{http_client, plain_http_client};
 use crate::api::pace::Limits;
 use crate::api::transport::{self, Transport};
 use crate::api::{Generation, Observer};
-use crate::collector::PerCollector;
+use crate::collector::{PerCollector, Plan};
 use crate::config::{self, Config, Password, Version};
 use crate::domain::Gigabyte;
 use crate::error_chain::error_chain;
-use crate::store::Plan;
 use crate::text_file;
 
 /// All inputs of a client. Equal inputs make equal clients, so a reload that does not change them keeps the client with
@@ -39,7 +38,7 @@ impl ClientSource {
     ///
     /// # Errors
     /// Returns an error if a file of certificate authorities cannot be read.
-    pub(super) fn new(config: &Config, plans: &PerCollector<Plan>) -> Result<Self, Error> {
+    pub(super) fn new(config: &Config) -> Result<Self, Error> {
         Ok(Self {
             api: config::Api {
                 // The client does not depend on it.
@@ -49,7 +48,7 @@ impl ClientSource {
             client_id: config.auth.client_id.clone(),
             credential: config.auth.credential.clone(),
             authorities: authorities(config.api.ca_file.as_deref())?,
-            scopes: [scopes(plans, Generation::V3), scopes(plans, Generation::V1)],
+            scopes: [Generation::V3, Generation::V1].map(|generation| scopes(&config.plans, generation)),
         })
     }
 

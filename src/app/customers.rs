@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Error, Parts, Polls};
-use crate::collector::{self, CollectorId, Context};
+use crate::collector::{CollectorId, Context};
 use crate::config::Config;
 use crate::domain::{Attributes, Timestamp, is_disguising};
 use crate::schedule::Until;
@@ -32,7 +32,9 @@ pub struct CustomerListing(Vec<[String; COLUMNS.len()]>);
 /// # Errors
 /// If the configuration is invalid.
 pub async fn customers(mut config: Config, stop: CancellationToken) -> Result<(CustomerListing, bool), Error> {
-    config.collectors.keep_only(&[collector::CUSTOMERS, collector::JOBS]);
+    for (collector, plan) in config.plans.iter_mut() {
+        plan.enabled &= [CollectorId::CUSTOMERS, CollectorId::JOBS].contains(&collector);
+    }
     let parts = Parts::new(&config)?;
     let (_sender, reloads) = mpsc::channel(1);
     let all_good = Polls::start(parts.scheduler(), Until::EachPolledOnce, reloads, stop)

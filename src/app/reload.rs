@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use super::client::ClientSource;
 use super::saver::check_state_file;
 use super::watch::{LOOK_INTERVAL, WatchedFile};
-use super::{Current, Error, LoadConfig, Parts, plans, schedule_config, warn_of_idle_settings};
+use super::{Current, Error, LoadConfig, Parts, schedule_config, warn_of_idle_settings};
 use crate::api::Observer;
 use crate::api::client::ApiClient;
 use crate::collector::Settings;
@@ -167,7 +167,7 @@ impl Reloader {
                 if config.state_file != state_file {
                     check_state_file(&config)?;
                 }
-                let source = ClientSource::new(&config, &plans(&config))?;
+                let source = ClientSource::new(&config)?;
                 let client = source.client(health as Arc<dyn Observer>, Some(&earlier))?;
                 Ok((source, client))
             };

@@ -51,7 +51,7 @@ impl Collector for AppConsent {
         of: "1 per tenant for each of its products",
     };
     const SCOPE_V3: &'static str = v3::scope::CUSTOMERS;
-    const ITEMS_OF: Option<&'static str> = Some(super::CUSTOMERS);
+    const ITEMS_OF: Option<&'static str> = Some(super::customers::Customers::NAME);
     type Target = CustomerId;
     type Record = Tenants<Products>;
 

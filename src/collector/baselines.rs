@@ -63,7 +63,7 @@ impl Collector for Baselines {
     const INTERVAL: Duration = Duration::from_secs(3600);
     const IS_OPTIONAL: bool = true;
     const SCOPE_V3: &'static str = v3::scope::BASELINES;
-    const ITEMS_OF: Option<&'static str> = Some(super::CUSTOMERS);
+    const ITEMS_OF: Option<&'static str> = Some(super::customers::Customers::NAME);
     type Target = Partner;
     type Record = Vec<Baseline>;
 

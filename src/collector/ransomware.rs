@@ -101,7 +101,7 @@ impl Collector for Ransomware {
         of: "1 per tenant",
     };
     const SCOPE_V3: &'static str = v3::scope::WORKSPACES;
-    const ITEMS_OF: Option<&'static str> = Some(super::CUSTOMERS);
+    const ITEMS_OF: Option<&'static str> = Some(super::customers::Customers::NAME);
     type Target = CustomerId;
     type Record = Tenants<Signs>;
 

@@ -63,7 +63,7 @@ impl Collector for TenantSeats {
         of: "1 per customer and tenant type",
     };
     const SCOPE_V3: &'static str = v3::scope::LICENSES;
-    const ITEMS_OF: Option<&'static str> = Some(super::CUSTOMERS);
+    const ITEMS_OF: Option<&'static str> = Some(super::customers::Customers::NAME);
     type Target = CustomerId;
     type Record = TenantsSeats;
 

@@ -40,7 +40,7 @@ impl Collector for UserProtection {
         of: "1 per 100 users of each tenant",
     };
     const SCOPE_V3: &'static str = v3::scope::PROTECTED;
-    const ITEMS_OF: Option<&'static str> = Some(super::CUSTOMERS);
+    const ITEMS_OF: Option<&'static str> = Some(super::customers::Customers::NAME);
     type Target = CustomerId;
     type Record = Tenants<Users>;
 

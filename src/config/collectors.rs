@@ -1,11 +1,10 @@
 //! The section `collectors`: schedules of the collectors, and the lifetime of values.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::api::{Version, read_version};
 use super::layers::Layers;
-use crate::collector;
+use crate::collector::{CollectorId, PerCollector, Plan};
 use crate::domain::{self, Pattern};
 use crate::settings::{Error, Field, LONGEST, SHORTEST};
 
@@ -15,80 +14,44 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Default of `stale_after` in intervals, so that values are still served after two failed polls.
 const DEFAULT_STALE_INTERVALS: u32 = 3;
 
-/// Settings of one collector.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Collector {
-    /// Whether it is polled.
-    pub enabled: bool,
-    /// Time between two polls; 1 s to 30 days.
-    pub interval: Duration,
-    /// Time for which values are served after the last successful poll; 1 s to 30 days. If it is shorter than the
-    /// interval, values expire before the next poll.
-    pub stale_after: Duration,
+/// Reads the schedule of every collector.
+pub(super) fn read_plans(layers: &Layers) -> Result<PerCollector<Plan>, Error> {
+    let mut plans = PerCollector::from_fn(|_| Plan::OFF);
+    for (collector, plan) in plans.iter_mut() {
+        *plan = read_plan(layers, collector)?;
+    }
+    Ok(plans)
 }
 
-/// Settings of every collector, by name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Collectors(BTreeMap<&'static str, Collector>);
-
-impl Collectors {
-    pub(super) fn read(layers: &Layers) -> Result<Self, Error> {
-        collector::ALL
-            .iter()
-            .map(|entry| Ok((entry.name, Collector::read(layers, entry)?)))
-            .collect::<Result<_, _>>()
-            .map(Self)
-    }
-
-    /// Returns the settings of a collector; `None` for a name that is not in [`collector::ALL`].
-    pub fn get(&self, name: &str) -> Option<&Collector> {
-        self.0.get(name)
-    }
-
-    /// Disables all but these collectors.
-    pub fn keep_only(&mut self, names: &[&str]) {
-        for (name, collector) in &mut self.0 {
-            collector.enabled &= names.contains(name);
+fn read_plan(layers: &Layers, collector: CollectorId) -> Result<Plan, Error> {
+    let (entry, name) = (collector.entry(), collector.name());
+    let key = |key: &str| format!("collectors.{name}.{key}");
+    let interval = layers.read_required(&key("interval"), |field| field.duration(SHORTEST..=LONGEST_INTERVAL))?;
+    let stale_after = layers
+        .read_optional(&key("stale_after"), |field| field.duration(SHORTEST..=LONGEST))?
+        .unwrap_or_else(|| interval.saturating_mul(DEFAULT_STALE_INTERVALS));
+    let enabled = layers.read_required(&key("enabled"), |field| match field.boolean()? {
+        false if collector == CollectorId::CUSTOMERS => {
+            Err(field.invalid("cannot be disabled: every other collector needs it; expected true"))
         }
-    }
-
-    /// Returns all collectors in alphabetical order.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Collector)> {
-        self.0.iter().map(|(name, collector)| (*name, collector))
-    }
-}
-
-impl Collector {
-    fn read(layers: &Layers, entry: &collector::Entry) -> Result<Self, Error> {
-        let name = entry.name;
-        let key = |key: &str| format!("collectors.{name}.{key}");
-        let interval = layers.read_required(&key("interval"), |field| field.duration(SHORTEST..=LONGEST_INTERVAL))?;
-        let stale_after = layers
-            .read_optional(&key("stale_after"), |field| field.duration(SHORTEST..=LONGEST))?
-            .unwrap_or_else(|| interval.saturating_mul(DEFAULT_STALE_INTERVALS));
-        let enabled = layers.read_required(&key("enabled"), |field| match field.boolean()? {
-            false if name == collector::CUSTOMERS => {
-                Err(field.invalid("cannot be disabled: every other collector needs it; expected true"))
+        true if entry.is_optional && read_version(layers)? == Version::V1 => {
+            Err(field.invalid("needs the second generation of the API; expected false, or api.version: v3 or auto"))
+        }
+        enabled => Ok(enabled),
+    })?;
+    if let Some(lead) = entry.follows.filter(|_| enabled) {
+        layers.read_required(&format!("collectors.{lead}.enabled"), |field| {
+            match field.boolean()? {
+                true => Ok(()),
+                false => Err(field.invalid(format!("is required by collectors.{name}; expected true"))),
             }
-            true if entry.is_optional && read_version(layers)? == Version::V1 => {
-                Err(field.invalid("needs the second generation of the API; expected false, or api.version: v3 or auto"))
-            }
-            enabled => Ok(enabled),
         })?;
-        if let Some(lead) = entry.follows.filter(|_| enabled) {
-            layers.read_required(&format!("collectors.{lead}.enabled"), |field| {
-                match field.boolean()? {
-                    true => Ok(()),
-                    false => Err(field.invalid(format!("is required by collectors.{name}; expected true"))),
-                }
-            })?;
-        }
-        Ok(Self {
-            enabled,
-            interval,
-            stale_after,
-        })
     }
+    Ok(Plan {
+        enabled,
+        interval,
+        stale_after,
+    })
 }
 
 /// Job filters.
@@ -187,23 +150,21 @@ mod tests {
     fn staleness_follows_the_interval() {
         let config = config("{jobs: {interval: 10m}, licenses: {stale_after: 1day, enabled: false}}");
         assert_eq!(
-            *config.collectors.get("jobs").unwrap(),
-            Collector {
+            *config.plans.get(CollectorId::JOBS),
+            Plan {
                 enabled: true,
                 interval: Duration::from_secs(600),
                 stale_after: Duration::from_secs(1800),
             }
         );
         assert_eq!(
-            *config.collectors.get("licenses").unwrap(),
-            Collector {
+            *config.plans.get(CollectorId::LICENSES),
+            Plan {
                 enabled: false,
                 interval: Duration::from_secs(3600),
                 stale_after: Duration::from_secs(86_400),
             }
         );
-        assert_eq!(config.collectors.get("job"), None);
-        assert_eq!(config.collectors.iter().count(), collector::ALL.len());
     }
 
     #[test]

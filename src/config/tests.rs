@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use self::samples::samples;
 use super::*;
+use crate::collector::{CollectorId, ids};
 
 const CREDENTIALS: &str = "auth: {client_id: demo, client_secret: demo-secret}\n";
 
@@ -402,23 +403,15 @@ fn nested_aliases_are_rejected_before_expansion() {
         text.ends_with(": too large after expanding its aliases; write their values out"),
         "{text}"
     );
+    let protected = CollectorId::named("protected").unwrap();
     let shared = format!("{CREDENTIALS}collectors: {{jobs: {{interval: &often 2m}}, protected: {{interval: *often}}}}");
-    assert_eq!(
-        from_file(&shared)
-            .unwrap()
-            .collectors
-            .get("protected")
-            .unwrap()
-            .interval
-            .as_secs(),
-        120
-    );
+    assert_eq!(from_file(&shared).unwrap().plans.get(protected).interval.as_secs(), 120);
 }
 
 #[test]
 fn collectors_of_v3_are_rejected_with_v1() {
-    for entry in crate::collector::ALL.iter().filter(|entry| entry.is_optional) {
-        let name = entry.name;
+    for collector in ids().filter(|collector| collector.entry().is_optional) {
+        let name = collector.name();
         let yaml = |version: &str| {
             format!("{CREDENTIALS}api: {{version: {version}}}\ncollectors: {{{name}: {{enabled: true}}}}\n")
         };
@@ -431,10 +424,10 @@ fn collectors_of_v3_are_rejected_with_v1() {
         );
         for version in ["v3", "auto"] {
             let config = from_file(&yaml(version)).unwrap();
-            assert!(config.collectors.get(name).unwrap().enabled);
+            assert!(config.plans.get(collector).enabled);
         }
         let off = from_file(&format!("{CREDENTIALS}api: {{version: v1}}\n")).unwrap();
-        assert!(!off.collectors.get(name).unwrap().enabled);
+        assert!(!off.plans.get(collector).enabled);
     }
 }
 

@@ -8,8 +8,7 @@ use tracing::{info, warn};
 use super::fetch_mode::FetchMode;
 use super::queue::{Moment, Patience};
 use super::{ScheduleConfig, Scheduler, wall_clock};
-use crate::collector::{CollectorId, PerCollector, Target, ids};
-use crate::store::Plan;
+use crate::collector::{CollectorId, PerCollector, Plan, Target, ids};
 
 impl Scheduler {
     /// Queues all configured targets and removes the rest.

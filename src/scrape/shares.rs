@@ -70,9 +70,8 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use crate::collector::PerCollector;
+    use crate::collector::{PerCollector, Plan};
     use crate::domain::CustomerId;
-    use crate::store::Plan;
 
     fn know(store: &Store, customers: std::ops::Range<u32>) {
         let id = |n| CustomerId::parse(&format!("customer-{n}")).unwrap();

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::Known;
 use super::cow_map::CowMap;
 use super::freshness::{Attempt, Freshness, State};
-use super::{Known, Plan};
-use crate::collector::{CollectorId, Context, Entry, RenderedRecord, Target};
+use crate::collector::{CollectorId, Context, Entry, Plan, RenderedRecord, Target};
 use crate::domain::{CustomerId, Timestamp};
 use crate::exposition::{Block, Shown, Table};
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::collected::{Cell, Collected};
 use super::cow_map::CowMap;
 use super::freshness::{Attempt, COLLECTOR_LAST_SUCCESS, COLLECTOR_SUCCESS};
-use super::{OverLimit, Plan, Reconciled, Shrunk};
-use crate::collector::{CollectorId, Context, PerCollector, RenderedRecord, Settings, Target};
+use super::{OverLimit, Reconciled, Shrunk};
+use crate::collector::{CollectorId, Context, PerCollector, Plan, RenderedRecord, Settings, Target};
 use crate::domain::{AttributeTable, Attributes, CustomerId, Timestamp};
 use crate::exposition::ExcludedMetrics;
 

@@ -1,5 +1,7 @@
 //! Decisions of the store.
 
+use std::time::Duration;
+
 use super::inner::is_sharp;
 use super::*;
 use crate::collector::Context;

@@ -10,7 +10,7 @@ use crate::api::Observer;
 use crate::app::client::{ClientSource, authorities};
 use crate::app::reload::read_attributes;
 use crate::app::saver::check_state_file;
-use crate::app::{Error, plans, unmatched_exclusions};
+use crate::app::{Error, unmatched_exclusions};
 use crate::config::{Config, Credential};
 use crate::domain::{self, KnownNames, counted};
 use crate::http::web_config::Guard;
@@ -27,7 +27,7 @@ pub fn check_offline(config: &Config, file: Option<&Path>, web_config: Option<&P
     valid("configuration", file.map_or_else(|| "environment".to_owned(), path));
 
     // Reads the credential and the files of the client. A client sends nothing until a token is requested.
-    let source = ClientSource::new(config, &plans(config))?;
+    let source = ClientSource::new(config)?;
     let client = source.client(Arc::new(Notebook::default()) as Arc<dyn Observer>, None)?;
     let (key, detail) = match &config.auth.credential {
         Credential::Secret(_) => ("auth.client_secret", String::new()),

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use crate::collector;
-use crate::config::{Collector, Config, Credential, Environment, Password, Version, keys};
+use crate::collector::{CollectorId, Plan, ids};
+use crate::config::{Config, Credential, Environment, Password, Version, keys};
 use crate::domain::Gigabyte;
 
 pub(crate) type Sample = (&'static str, &'static str, Box<dyn Fn(&Config) -> bool>);
@@ -113,24 +113,24 @@ pub(crate) fn samples() -> Vec<Sample> {
         let took_effect = *took_effect;
         (*path, *value, Box::new(took_effect))
     });
-    let of_collectors = collector::ALL.iter().flat_map(|entry| {
-        let of = |key: &str, value, took_effect: fn(&Collector) -> bool| -> Sample {
-            let path = keys::find(&format!("collectors.{}.{key}", entry.name)).unwrap().path;
-            let took_effect = move |config: &Config| took_effect(config.collectors.get(entry.name).unwrap());
+    let of_collectors = ids().flat_map(|collector| {
+        let of = |key: &str, value, took_effect: fn(&Plan) -> bool| -> Sample {
+            let path = keys::find(&format!("collectors.{}.{key}", collector.name()))
+                .unwrap()
+                .path;
+            let took_effect = move |config: &Config| took_effect(config.plans.get(collector));
             (path, value, Box::new(took_effect))
         };
         // The customer list cannot be disabled, because every other collector needs it.
-        let enabled = if entry.is_optional || entry.name == collector::CUSTOMERS {
-            of("enabled", "true", |collector| collector.enabled)
+        let enabled = if collector.entry().is_optional || collector == CollectorId::CUSTOMERS {
+            of("enabled", "true", |plan| plan.enabled)
         } else {
-            of("enabled", "false", |collector| !collector.enabled)
+            of("enabled", "false", |plan| !plan.enabled)
         };
         [
             enabled,
-            of("interval", "2m", |collector| collector.interval.as_secs() == 120),
-            of("stale_after", "1day", |collector| {
-                collector.stale_after.as_secs() == 86_400
-            }),
+            of("interval", "2m", |plan| plan.interval.as_secs() == 120),
+            of("stale_after", "1day", |plan| plan.stale_after.as_secs() == 86_400),
         ]
     });
     of_sections.chain(of_collectors).collect()

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::member::PIECE_BYTES;
 use super::*;
-use crate::collector::{CollectorId, PerCollector, RenderedRecord as Record, Target};
+use crate::collector::{CollectorId, PerCollector, Plan, RenderedRecord as Record, Target};
 use crate::domain::CustomerId;
 use crate::exposition::Table;
 use crate::health::Health;
 use crate::http::body::FRAMES_AT_ONCE;
 use crate::scrape::ExporterMetrics;
-use crate::store::{Plan, Store};
+use crate::store::Store;
 
 const CUSTOMERS: CollectorId = CollectorId::CUSTOMERS;
 

@@ -4,8 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use super::*;
-use crate::collector::PerCollector;
-use crate::store::Plan;
+use crate::collector::{PerCollector, Plan};
 
 /// Returns plans in which all collectors run every minute.
 fn plans() -> PerCollector<Plan> {
