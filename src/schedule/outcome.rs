@@ -30,21 +30,26 @@ const REMOVED_AFTER: u32 = 2;
 /// not make later cycles uneven.
 const FIRST_SPREAD: f64 = 0.1;
 
-impl Scheduler {
-    /// Returns whether an error means that the target lacks the service. If data of the target is known, a denial is an
-    /// ordinary failure until that data has expired.
-    fn is_unlicensed(&self, due: &Due, error: &PollError) -> bool {
-        error.is_unlicensed(due.collector) && !self.store.is_known(due.collector, &due.target, wall_clock())
-    }
+/// What the result of a poll means for its target.
+#[derive(Clone, Copy)]
+enum Verdict<'a> {
+    Succeeded,
+    /// The target lacks the service.
+    Unlicensed,
+    /// The collector is polled per customer from now on, so the denial is not final.
+    FallsBack,
+    Failed(&'a PollError),
+}
 
-    /// Records in the store that a poll failed.
-    pub(super) fn note_failure(&self, due: &Due, error: &PollError) {
-        if self.is_unlicensed(due, error) {
-            self.store.unlicensed(due.collector, &due.target, wall_clock());
-        } else if error.is_forbidden() || error.missing_permission().is_some() {
-            self.store.forbid(due.collector, &due.target);
-        } else {
-            self.store.fail(due.collector, &due.target);
+impl Scheduler {
+    /// Classifies a result. If data of the target is known, a denial is an ordinary failure until that data has expired.
+    fn verdict<'a>(&self, due: &Due, result: &'a Result<(), PollError>) -> Verdict<'a> {
+        let is_known = || self.store.is_known(due.collector, &due.target, wall_clock());
+        match result {
+            Ok(()) => Verdict::Succeeded,
+            Err(error) if error.is_unlicensed(due.collector) && !is_known() => Verdict::Unlicensed,
+            Err(_) if self.falls_back_to_per_customer(due, result) => Verdict::FallsBack,
+            Err(error) => Verdict::Failed(error),
         }
     }
 
@@ -52,14 +57,7 @@ impl Scheduler {
     pub(super) fn handle_outcome(&mut self, outcome: Outcome) {
         let Outcome { due, question, result } = outcome;
         let now = self.now();
-        let held = self.held.get_mut(due.collector);
-        *held = held.saturating_sub(1);
-        if let Some(polls) = self.in_progress.get_mut(&due.target) {
-            *polls = polls.saturating_sub(1);
-            if *polls == 0 {
-                self.in_progress.remove(&due.target);
-            }
-        }
+        self.free_slot(&due);
         if question != due.collector.entry().question(&self.config.settings) {
             // A reload changed the request, so this response is outdated.
             self.queue.done(due.collector, &due.target, now, Urgency::Ordinary);
@@ -78,63 +76,32 @@ impl Scheduler {
         let key = (due.collector, due.target.clone());
         let first = self.unpolled.remove(&key);
         let urgency = urgency(&due, &result);
-        let result = match result {
-            Ok(output) => self.commit(&due, output),
-            Err(error) => {
-                self.note_failure(&due, &error);
-                Err(error)
+        let is_committed = result.is_ok();
+        let result = result.and_then(|output| self.commit(&due, output));
+        let verdict = self.verdict(&due, &result);
+        if let Err(error) = &result {
+            // A commit records its failure itself.
+            if !is_committed {
+                self.record_failure(&due, error, verdict);
             }
-        };
-        if let Err(error) = &result
-            && !self.is_unlicensed(&due, error)
-        {
-            let text = format!("{}: {}", error.endpoint(due.collector), error_chain(error.cause()));
-            let is_outage = error.api().is_some_and(Error::is_outage);
-            self.store
-                .explain(due.collector, &due.target, &text, is_outage, wall_clock());
+            if !matches!(verdict, Verdict::Unlicensed) {
+                self.explain(&due, error);
+            }
         }
         self.note_permission(&due, &result);
         let interval = self.config.plans.get(due.collector).interval;
-        let next = match &result {
-            Ok(()) => {
-                let recovered = self.failures.remove(&key).is_some();
-                if recovered {
-                    self.log_throttle.settle(due.collector.name());
-                    if due.collector == CollectorId::CUSTOMERS {
-                        self.bring_forward_failed();
-                    }
-                }
+        let next = match verdict {
+            Verdict::Succeeded => {
+                self.note_recovery(&key);
                 self.poll_followers(&due, now);
                 self.next_after_success(&due, now, interval, first)
             }
-            Err(error) if self.is_unlicensed(&due, error) => {
+            Verdict::Unlicensed => {
                 self.failures.remove(&key);
                 now.saturating_add(interval.max(UNLICENSED_RECHECK))
             }
-            // The collector is polled per customer from now on, so the denial is not final.
-            Err(_) if self.falls_back_to_per_customer(&due, &result) => self.relist_time(&due, now),
-            Err(error) => {
-                self.failed_any |= error.missing_permission().is_none();
-                let failures = self.failures.entry(key).or_default();
-                *failures = failures.saturating_add(1);
-                let failures = *failures;
-                self.log_failure(&due, error);
-                if failures >= REMOVED_AFTER && matches!(error.api(), Some(Error::Status(404))) {
-                    self.remove_missing(&due);
-                }
-                if let PollError::Shrunk(_) = error {
-                    now.saturating_add(DOUBT_RECHECK.min(interval))
-                } else if error.missing_permission().is_some() {
-                    now.saturating_add(interval.min(DENIAL_LIFETIME))
-                } else {
-                    let refused = match error.api() {
-                        Some(Error::Unavailable(wait)) => Some(*wait),
-                        _ => None,
-                    };
-                    let may_repeat = || self.may_repeat(&due, error);
-                    queue::failed_time(now, failures, interval, refused, may_repeat, fastrand::f64())
-                }
-            }
+            Verdict::FallsBack => self.relist_time(&due, now),
+            Verdict::Failed(error) => self.next_after_failure(&due, now, interval, error),
         };
         self.fall_back_to_per_customer(&due, &result);
         if due.collector == CollectorId::CUSTOMERS {
@@ -143,6 +110,67 @@ impl Scheduler {
         if self.queue.done(due.collector, &due.target, next, urgency) {
             self.end_of_cycle(&due, now);
         }
+    }
+
+    fn free_slot(&mut self, due: &Due) {
+        let held = self.held.get_mut(due.collector);
+        *held = held.saturating_sub(1);
+        if let Some(polls) = self.in_progress.get_mut(&due.target) {
+            *polls = polls.saturating_sub(1);
+            if *polls == 0 {
+                self.in_progress.remove(&due.target);
+            }
+        }
+    }
+
+    /// Records in the store that a poll failed.
+    fn record_failure(&self, due: &Due, error: &PollError, verdict: Verdict<'_>) {
+        if let Verdict::Unlicensed = verdict {
+            self.store.unlicensed(due.collector, &due.target, wall_clock());
+        } else if error.is_forbidden() || error.missing_permission().is_some() {
+            self.store.forbid(due.collector, &due.target);
+        } else {
+            self.store.fail(due.collector, &due.target);
+        }
+    }
+
+    /// Stores the reason for the status pages.
+    fn explain(&self, due: &Due, error: &PollError) {
+        let text = format!("{}: {}", error.endpoint(due.collector), error_chain(error.cause()));
+        let is_outage = error.api().is_some_and(Error::is_outage);
+        self.store
+            .explain(due.collector, &due.target, &text, is_outage, wall_clock());
+    }
+
+    /// Ends the back-off of a target. The first customer list after failures shows the end of an outage.
+    fn note_recovery(&mut self, key: &(CollectorId, Target)) {
+        let (collector, _) = key;
+        if self.failures.remove(key).is_some() {
+            self.log_throttle.settle(collector.name());
+            if *collector == CollectorId::CUSTOMERS {
+                self.bring_forward_failed();
+            }
+        }
+    }
+
+    /// Counts and logs a failure, and returns when the target is due again.
+    fn next_after_failure(&mut self, due: &Due, now: Moment, interval: Duration, error: &PollError) -> Moment {
+        self.failed_any |= error.missing_permission().is_none();
+        let failures = self.failures.entry((due.collector, due.target.clone())).or_default();
+        *failures = failures.saturating_add(1);
+        let failures = *failures;
+        self.log_failure(due, error);
+        if failures >= REMOVED_AFTER && matches!(error.api(), Some(Error::Status(404))) {
+            self.remove_missing(due);
+        }
+        let refused = match (error, error.api()) {
+            (PollError::Shrunk(_), _) => return now.saturating_add(DOUBT_RECHECK.min(interval)),
+            (_, Some(Error::NotPermitted(_))) => return now.saturating_add(interval.min(DENIAL_LIFETIME)),
+            (_, Some(Error::Unavailable(wait))) => Some(*wait),
+            _ => None,
+        };
+        let may_repeat = || self.may_repeat(due, error);
+        queue::failed_time(now, failures, interval, refused, may_repeat, fastrand::f64())
     }
 
     /// Queues the collectors that poll the items of the committed record.
@@ -192,7 +220,7 @@ impl Scheduler {
         if due.collector == CollectorId::CUSTOMERS && !self.apply_customers(due, &mut output)? {
             return Ok(());
         }
-        let mut incomplete = output.incomplete.take();
+        let mut incomplete = output.incomplete.take().map(PollError::from);
         let entry = due.collector.entry();
         // One empty response does not remove the data; it expires if more follow.
         if entry.is_optional
@@ -200,7 +228,7 @@ impl Scheduler {
             && output.records.is_empty()
             && self.store.is_known(due.collector, &due.target, wall_clock())
         {
-            incomplete = Some(Error::Incomplete("the response is empty, unlike earlier ones").at(entry.endpoint));
+            incomplete = Some(PollError::Empty);
         }
         let complete = incomplete.is_none();
         let ended = std::mem::take(&mut output.ended);
@@ -229,7 +257,7 @@ impl Scheduler {
         {
             self.queue_customer(id, self.now());
         }
-        incomplete.map_or(Ok(()), |failure| Err(failure.into()))
+        incomplete.map_or(Ok(()), Err)
     }
 
     /// Polls the items of a record again if the listed items have changed.

@@ -15,6 +15,9 @@ pub enum PollError {
     /// The customer list lacks too many customers.
     #[error(transparent)]
     Shrunk(#[from] Shrunk),
+    /// The response about an optional collector's target is empty, although data is known.
+    #[error("incomplete list: the response is empty, unlike earlier ones")]
+    Empty,
     /// The response would exceed `metrics.series_limit`.
     #[error("the response would exceed metrics.series_limit")]
     SeriesLimit,
@@ -40,6 +43,7 @@ impl PollError {
         match self {
             Self::Api(failure) => failure.error.reason(),
             Self::Shrunk(_) => "shrunk",
+            Self::Empty => "incomplete",
             Self::SeriesLimit => "series_limit",
             Self::Deadline(_) => "deadline",
             Self::Panicked => "panicked",
