@@ -129,8 +129,10 @@ pub enum TargetKind {
 /// Estimated cost of a poll of one target.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Price {
-    /// Requests of one poll.
+    /// Requests of one poll, besides those for scan profiles.
     pub requests: f64,
+    /// Requests for each scan profile.
+    pub per_profile: f64,
     /// The requests, for the documentation.
     pub of: &'static str,
 }
@@ -139,7 +141,15 @@ impl Price {
     /// One request.
     pub const ONE: Self = Self {
         requests: 1.0,
+        per_profile: 0.0,
         of: "1 per customer",
+    };
+
+    /// One request for the list of scan profiles, and one for each of them.
+    pub const PER_PROFILE: Self = Self {
+        per_profile: 1.0,
+        of: "1 per customer and 1 per scan profile",
+        ..Self::ONE
     };
 }
 

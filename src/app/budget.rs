@@ -163,9 +163,7 @@ fn costs(customers: usize, profiles: usize, is_optional: bool) -> Vec<(&'static 
     let cost = |entry: &Entry| Cost {
         requests: match entry.target_kind {
             TargetKind::Partner => customers.div_ceil(PAGE_ROWS).max(1) as f64,
-            // One request for the list, and one for each profile.
-            TargetKind::Customer if entry.name.starts_with("scan_") => (1 + profiles) as f64,
-            TargetKind::Customer => entry.price.requests,
+            TargetKind::Customer => entry.price.requests + entry.price.per_profile * profiles as f64,
         },
         latency: typical_latency(entry.name),
         targets: if entry.target_kind == TargetKind::Customer {

@@ -21,7 +21,8 @@ use super::saver::check_state_file;
 use super::{Error, schedule_config, unmatched_exclusions};
 use crate::api::{self, Api, Failure, Observer, auth, v1, v3};
 use crate::collector::{
-    CollectorId, Context, Customer, Entry, Memory, PollOutput, Record, RenderedRecord, Target, TargetKind, ids,
+    CollectorId, Context, Customer, Memory, PerCollector, Plan, PollOutput, Record, RenderedRecord, Target, TargetKind,
+    ids,
 };
 use crate::config::Config;
 use crate::domain::{self, CustomerId, KnownNames, Timestamp, UnmatchedPattern, counted};
@@ -33,14 +34,50 @@ pub use offline::check_offline;
 pub use report::Report;
 use report::{Finding, Outcome, Sample, UnusualValue};
 
-/// Result of a collector that got a response.
-const OK: &str = "ok";
+/// Result of a collector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CollectorResult {
+    Ok,
+    /// There was nothing to request.
+    NotNeeded,
+    /// The customer lacks the service.
+    Unlicensed,
+    Incomplete,
+    NoCustomers,
+    NotPermitted,
+    Forbidden,
+    Failed,
+    GaveUp,
+    NotTried,
+    Off,
+}
 
-/// Result of a collector whose permission is missing.
-const NOT_PERMITTED: &str = "not permitted";
+impl CollectorResult {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::NotNeeded => "not needed",
+            Self::Unlicensed => "unlicensed",
+            Self::Incomplete => "incomplete",
+            Self::NoCustomers => "no customers",
+            Self::NotPermitted => "not permitted",
+            Self::Forbidden => "forbidden",
+            Self::Failed => "failed",
+            Self::GaveUp => "gave up",
+            Self::NotTried => "not tried",
+            Self::Off => "off",
+        }
+    }
 
-/// Result of a collector whose service the customer lacks.
-const UNLICENSED: &str = "unlicensed";
+    fn outcome(self) -> Outcome {
+        match self {
+            Self::Ok | Self::NotNeeded | Self::Unlicensed => Outcome::Ok,
+            Self::NotTried => Outcome::NotTried,
+            Self::Off => Outcome::Off,
+            _ => Outcome::Failed,
+        }
+    }
+}
 
 /// Where to find apps, their permissions, customers and secrets, as named in the vendor's guide.
 const REGISTRATION: &str = "in Elements, Settings > API app registration";
@@ -66,12 +103,12 @@ struct Check<'a> {
 
 /// Records of collectors.
 #[derive(Clone, Debug, Default)]
-struct Seen(BTreeMap<&'static str, BTreeMap<CustomerId, Arc<dyn Record>>>);
+struct Seen(PerCollector<BTreeMap<CustomerId, Arc<dyn Record>>>);
 
 impl Memory for Seen {
     // No collector has polled before, so it has no previous record.
     fn record(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>> {
-        self.0.get(collector.name())?.get(customer).map(Arc::clone)
+        self.0.get(collector).get(customer).map(Arc::clone)
     }
 
     fn as_known(&self, customer: CustomerId) -> CustomerId {
@@ -214,60 +251,60 @@ impl Check<'_> {
     /// Polls every enabled collector once, for the example customer if it is polled per customer.
     async fn try_collectors(&mut self, api: &Api) {
         for collector in ids() {
-            let (entry, plan) = (collector.entry(), *self.schedule_config.plans.get(collector));
+            let plan = *self.schedule_config.plans.get(collector);
             let finding = match plan.enabled {
-                false => Finding::new(
-                    entry.name,
-                    Outcome::Off,
-                    "off",
-                    "switched off by the configuration".to_owned(),
-                ),
-                true => {
-                    let before = self.notebook.counts();
-                    let mut finding = self.examine(entry, api).await;
-                    let after = self.notebook.counts();
-                    let requests = after.requests - before.requests;
-                    if requests == 0 && finding.result == OK {
-                        finding.result = "not needed";
-                        finding.detail = "nothing to request of this customer, so this is untested".to_owned();
-                    }
-                    if finding.outcome != Outcome::NotTried {
-                        finding.requests = Some(requests);
-                        finding.rows = Some(after.rows - before.rows);
-                    }
-                    // A collector without permission will not run, and the cost of one without a response is unknown.
-                    let runs = finding.result != NOT_PERMITTED;
-                    if runs && finding.outcome != Outcome::Ok && finding.rows.unwrap_or_default() == 0 {
-                        self.report.not_measured.push(entry.name);
-                    }
-                    let each = entry.target_kind == TargetKind::Customer || self.polls_by_id(api);
-                    // Retries are not part of the usual cost of a poll, and a request without a response is assumed to
-                    // cost as much as the fastest one.
-                    let ordinary = requests.saturating_sub(after.retries - before.retries).max(1);
-                    // A collector that follows another one requests each item once, and not at each poll.
-                    let requests_of_poll = match entry.follows {
-                        Some(_) => entry.price.requests,
-                        None => u32::try_from(ordinary).map_or(f64::MAX, f64::from),
-                    };
-                    let cost = Cost {
-                        requests: requests_of_poll,
-                        latency: (after.answering - before.answering).div_f64(requests.max(1) as f64),
-                        targets: if each { self.report.customers } else { 1 },
-                        interval: match finding.result {
-                            UNLICENSED => plan.interval.max(UNLICENSED_RECHECK),
-                            _ => plan.interval,
-                        },
-                    };
-                    self.costs.extend(runs.then_some(cost));
-                    finding
-                }
+                false => finding(collector, CollectorResult::Off, "switched off by the configuration"),
+                true => self.measure(collector, plan, api).await,
             };
             self.report.collectors.push(finding);
         }
     }
 
-    async fn examine(&mut self, entry: &Entry, api: &Api) -> Finding {
-        let failed = |result, detail| Finding::new(entry.name, Outcome::Failed, result, detail);
+    /// Polls a collector, and notes what its polls will cost.
+    async fn measure(&mut self, collector: CollectorId, plan: Plan, api: &Api) -> Finding {
+        let entry = collector.entry();
+        let before = self.notebook.counts();
+        let (mut result, mut finding) = self.examine(collector, api).await;
+        let after = self.notebook.counts();
+        let (requests, rows) = (after.requests - before.requests, after.rows - before.rows);
+        if requests == 0 && result == CollectorResult::Ok {
+            result = CollectorResult::NotNeeded;
+            finding.result = result.as_str();
+            finding.detail = "nothing to request of this customer, so this is untested".to_owned();
+        }
+        if result != CollectorResult::NotTried {
+            (finding.requests, finding.rows) = (Some(requests), Some(rows));
+        }
+        // A collector without permission will not run, and the cost of one without a response is unknown.
+        let runs = result != CollectorResult::NotPermitted;
+        if runs && finding.outcome != Outcome::Ok && rows == 0 {
+            self.report.not_measured.push(entry.name);
+        }
+        let each = entry.target_kind == TargetKind::Customer || self.polls_by_id(api);
+        // Retries are not part of the usual cost of a poll, and a request without a response is assumed to cost as much
+        // as the fastest one.
+        let ordinary = requests.saturating_sub(after.retries - before.retries).max(1);
+        // A collector that follows another one requests each item once, and not at each poll.
+        let requests_of_poll = match entry.follows {
+            Some(_) => entry.price.requests,
+            None => u32::try_from(ordinary).map_or(f64::MAX, f64::from),
+        };
+        let cost = Cost {
+            requests: requests_of_poll,
+            latency: (after.answering - before.answering).div_f64(requests.max(1) as f64),
+            targets: if each { self.report.customers } else { 1 },
+            interval: match result {
+                CollectorResult::Unlicensed => plan.interval.max(UNLICENSED_RECHECK),
+                _ => plan.interval,
+            },
+        };
+        self.costs.extend(runs.then_some(cost));
+        finding
+    }
+
+    async fn examine(&mut self, collector: CollectorId, api: &Api) -> (CollectorResult, Finding) {
+        let entry = collector.entry();
+        let found = |result, detail: String| (result, finding(collector, result, detail));
         // If the list failed, a customer that the configuration lists by id is used.
         let named = self.schedule_config.customer_ids.first().filter(|_| !self.listed);
         let one = self.sample.as_ref().map(|(id, _)| id).or(named).cloned();
@@ -280,7 +317,7 @@ impl Check<'_> {
                     true => "no customer available, see customers",
                     false => "no customer known: customers failed",
                 };
-                return Finding::new(entry.name, Outcome::NotTried, "not tried", why.to_owned());
+                return found(CollectorResult::NotTried, why.to_owned());
             }
         };
         let context = Context::new(
@@ -295,14 +332,14 @@ impl Check<'_> {
             context.clone(),
         );
         let failure = match self.patiently(entry.name, poll).await {
-            Err(timeout) => return failed("gave up", timeout),
+            Err(timeout) => return found(CollectorResult::GaveUp, timeout),
             Ok(Err(failure)) => failure,
             Ok(Ok(output)) => {
-                if entry.name == CollectorId::CUSTOMERS.name() {
+                if collector == CollectorId::CUSTOMERS {
                     self.take_sample(&output, api);
                     self.check_patterns(&output, api);
                 }
-                self.seen.0.insert(entry.name, output.records.clone());
+                self.seen.0.get_mut(collector).clone_from(&output.records);
                 let (rendered, _) = entry.render_all(output.records.clone(), |_| context.clone());
                 let samples: usize = rendered.values().map(RenderedRecord::samples).sum();
                 let detail = format!(
@@ -311,24 +348,29 @@ impl Check<'_> {
                     counted(whole(samples), "sample", "samples")
                 );
                 return match output.incomplete {
-                    Some(failure) => failed("incomplete", format!("{detail}; {}", explain(&failure, entry.name))),
-                    None if self.listed && self.sample.is_none() && entry.name == CollectorId::CUSTOMERS.name() => {
-                        failed("no customers", self.why_no_customers(output.records.len()))
-                    }
-                    None => Finding::new(entry.name, Outcome::Ok, OK, detail),
+                    Some(failure) => found(
+                        CollectorResult::Incomplete,
+                        format!("{detail}; {}", explain(&failure, entry.name)),
+                    ),
+                    None if self.listed && self.sample.is_none() && collector == CollectorId::CUSTOMERS => found(
+                        CollectorResult::NoCustomers,
+                        self.why_no_customers(output.records.len()),
+                    ),
+                    None => found(CollectorResult::Ok, detail),
                 };
             }
         };
         let scope = entry.scope(api.generation()).unwrap_or_default();
-        let finding = match failure.error {
+        let (result, finding) = match failure.error {
             ref error if entry.says_unlicensed(error) => {
                 let detail = format!("{}; polled again once a day", explain(&failure, entry.name));
-                Finding::new(entry.name, Outcome::Ok, UNLICENSED, detail)
+                found(CollectorResult::Unlicensed, detail)
             }
-            api::Error::NotPermitted(_) if scope.is_empty() => {
-                failed(NOT_PERMITTED, "needs the second generation of the API".to_owned())
-            }
-            api::Error::NotPermitted(_) => failed(NOT_PERMITTED, format!("{scope} is not granted")),
+            api::Error::NotPermitted(_) if scope.is_empty() => found(
+                CollectorResult::NotPermitted,
+                "needs the second generation of the API".to_owned(),
+            ),
+            api::Error::NotPermitted(_) => found(CollectorResult::NotPermitted, format!("{scope} is not granted")),
             ref error if error.is_forbidden() => {
                 let detail = explain(&failure, entry.name);
                 let why = match (target, api.generation()) {
@@ -343,14 +385,12 @@ impl Check<'_> {
                         format!("{scope} is granted, so see the app's customers {REGISTRATION}")
                     }
                 };
-                failed("forbidden", format!("{detail}; {why}"))
+                found(CollectorResult::Forbidden, format!("{detail}; {why}"))
             }
-            _ => failed("failed", explain(&failure, entry.name)),
+            _ => found(CollectorResult::Failed, explain(&failure, entry.name)),
         };
-        Finding {
-            request_id: failure.request_id.map(|id| id.to_string()),
-            ..finding
-        }
+        let request_id = failure.request_id.map(|id| id.to_string());
+        (result, Finding { request_id, ..finding })
     }
 
     /// Returns why the fetched customer list contains no example customer.
@@ -443,6 +483,10 @@ impl Check<'_> {
         self.report.conclude();
         self.report
     }
+}
+
+fn finding(collector: CollectorId, result: CollectorResult, detail: impl Into<String>) -> Finding {
+    Finding::new(collector.name(), result.outcome(), result.as_str(), detail.into())
 }
 
 /// Returns the patterns that match none of these names, except patterns for scopes.

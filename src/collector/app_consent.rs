@@ -49,6 +49,7 @@ impl Collector for AppConsent {
     const PRICE: Price = Price {
         requests: 2.0,
         of: "1 per tenant for each of its products",
+        ..Price::ONE
     };
     const SCOPE_V3: &'static str = v3::scope::CUSTOMERS;
     const ITEMS_OF: Option<&'static str> = Some(super::customers::Customers::NAME);

@@ -111,6 +111,7 @@ impl Collector for JobReports {
     const PRICE: Price = Price {
         requests: 0.007,
         of: "1 per 1000 objects of each failed run, at most 20 per run",
+        ..Price::ONE
     };
     const SCOPE_V3: &'static str = v3::scope::JOBS;
     const FOLLOWS: Option<&'static str> = Some(jobs::Jobs::NAME);

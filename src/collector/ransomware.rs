@@ -99,6 +99,7 @@ impl Collector for Ransomware {
     const PRICE: Price = Price {
         requests: 1.0,
         of: "1 per tenant",
+        ..Price::ONE
     };
     const SCOPE_V3: &'static str = v3::scope::WORKSPACES;
     const ITEMS_OF: Option<&'static str> = Some(super::customers::Customers::NAME);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Collector, Context, PollOutput, tabulate};
+use super::{Collector, Context, PollOutput, Price, tabulate};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v1, v3};
 use crate::domain::{self, CustomerId, DailyScan, ScanMode, Timestamp, scan_mode};
@@ -63,6 +63,7 @@ impl Collector for ScanProfiles {
     const ENDPOINT: Endpoint = Endpoint::ScanProfiles;
     const ENDPOINTS: &'static [Endpoint] = &[Endpoint::ScanProfiles, Endpoint::ScanProfile];
     const INTERVAL: Duration = Duration::from_secs(3600);
+    const PRICE: Price = Price::PER_PROFILE;
     const SCOPE_V1: &'static str = v1::scope::SCAN_PROFILES;
     const SCOPE_V3: &'static str = v3::scope::SCAN_PROFILES;
     type Target = CustomerId;

@@ -61,6 +61,7 @@ impl Collector for TenantSeats {
     const PRICE: Price = Price {
         requests: 1.0,
         of: "1 per customer and tenant type",
+        ..Price::ONE
     };
     const SCOPE_V3: &'static str = v3::scope::LICENSES;
     const ITEMS_OF: Option<&'static str> = Some(super::customers::Customers::NAME);

@@ -38,6 +38,7 @@ impl Collector for UserProtection {
     const PRICE: Price = Price {
         requests: 1.0,
         of: "1 per 100 users of each tenant",
+        ..Price::ONE
     };
     const SCOPE_V3: &'static str = v3::scope::PROTECTED;
     const ITEMS_OF: Option<&'static str> = Some(super::customers::Customers::NAME);

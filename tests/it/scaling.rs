@@ -91,8 +91,7 @@ fn prices() -> String {
         let entry = collector::ALL.iter().find(|entry| entry.name == name).unwrap();
         let requests = match entry.target_kind {
             TargetKind::Partner => format!("1 per {PAGE_ROWS} customers"),
-            _ if name.starts_with("scan_") => "1 per customer and 1 per scan profile".to_owned(),
-            _ => "1 per customer".to_owned(),
+            TargetKind::Customer => entry.price.of.to_owned(),
         };
         writeln!(
             text,
