@@ -158,12 +158,17 @@ struct Current {
 }
 
 impl App {
-    /// Reads the configuration, restores the state and binds the sockets.
+    /// Reads the configuration, restores the state and binds the sockets. The status page shows `config_file`.
     ///
     /// # Errors
     /// Returns an error if one of these fails. A state that cannot be restored is not an error; it is logged and
     /// exposed.
-    pub async fn bind(load: LoadConfig, web: Web, subtitle: String) -> Result<Self, Error> {
+    pub async fn bind(
+        load: LoadConfig,
+        config_file: Option<PathBuf>,
+        web: Web,
+        subtitle: String,
+    ) -> Result<Self, Error> {
         let config = load()?;
         let guard = web.config_file.as_deref().map(Guard::load).transpose()?;
         let parts = Parts::new(&config)?;
@@ -182,7 +187,7 @@ impl App {
         let reloader = Arc::new(Reloader::new(&parts, load, sender, config.state_file.clone()));
         Ok(Self {
             parts,
-            config_file: None,
+            config_file,
             reloads,
             reloader,
             state_file,
@@ -191,13 +196,6 @@ impl App {
             web,
             subtitle,
         })
-    }
-
-    /// Sets the configuration file that the status page shows.
-    #[must_use]
-    pub fn read_from(mut self, config_file: Option<PathBuf>) -> Self {
-        self.config_file = config_file;
-        self
     }
 
     /// Returns the bound addresses.

@@ -489,21 +489,3 @@ pub trait Memory: fmt::Debug + Send + Sync {
     /// Returns the last known name of a customer's organization; empty if there is none.
     fn organization(&self, customer: &CustomerId) -> Arc<str>;
 }
-
-/// An empty memory, for a poll without a store.
-#[derive(Clone, Copy, Debug)]
-pub struct NoMemory;
-
-impl Memory for NoMemory {
-    fn record(&self, _collector: CollectorId, _customer: &CustomerId) -> Option<Arc<dyn Record>> {
-        None
-    }
-
-    fn as_known(&self, customer: CustomerId) -> CustomerId {
-        customer
-    }
-
-    fn organization(&self, _customer: &CustomerId) -> Arc<str> {
-        Arc::from("")
-    }
-}

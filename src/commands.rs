@@ -128,9 +128,7 @@ async fn perform(args: Args, stop: CancellationToken, begin: Begin) -> Result<bo
         let watch = args
             .auto_reload
             .then(|| app::Watch::new(Arc::clone(&load), args.config_file.clone()));
-        let app = App::bind(load, args.web, SUBTITLE.to_owned())
-            .await?
-            .read_from(args.config_file);
+        let app = App::bind(load, args.config_file, args.web, SUBTITLE.to_owned()).await?;
         for address in app.addresses() {
             info!(%address, version = VERSION, revision = REVISION, "listening");
         }

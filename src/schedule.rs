@@ -33,7 +33,7 @@ use tracing::warn;
 use crate::api::Generation;
 use crate::api::client::ApiClient;
 use crate::collector::{
-    CollectorId, Context, Entry, Memory, PerCollector, Plan, PollOutput, Question, Record, Settings, Target, ids,
+    CollectorId, Context, Entry, Memory, PerCollector, Plan, PollOutput, Question, Settings, Target, ids,
 };
 use crate::domain::{CustomerFilter, CustomerId, Timestamp, UnmatchedPattern};
 use crate::health::Health;
@@ -326,7 +326,7 @@ impl Scheduler {
         });
         context.stale_after = self.config.plans.get(due.collector).stale_after;
         let client = Arc::clone(&self.config.client);
-        let memory = Arc::new(StoreMemory(Arc::clone(&self.store)));
+        let memory = Arc::clone(&self.store);
         *self.in_progress.entry(due.target.clone()).or_default() += 1;
         *self.held.get_mut(due.collector) += 1;
         self.last_started = Some(due.collector);
@@ -389,24 +389,6 @@ fn kind(collector: CollectorId) -> CollectorId {
 
 fn wall_clock() -> Timestamp {
     Timestamp::from(SystemTime::now())
-}
-
-/// Gives polls access to the store.
-#[derive(Debug)]
-pub(crate) struct StoreMemory(pub(crate) Arc<Store>);
-
-impl Memory for StoreMemory {
-    fn record(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>> {
-        self.0.record(collector, customer)
-    }
-
-    fn as_known(&self, customer: CustomerId) -> CustomerId {
-        self.0.as_known(customer)
-    }
-
-    fn organization(&self, customer: &CustomerId) -> Arc<str> {
-        self.0.organization(customer)
-    }
 }
 
 /// Runs a poll that always ends, even if it panics or hangs.

@@ -279,7 +279,7 @@ fn of_collectors(schedule: &ScheduleStatus, overviews: &[Overview]) -> Table {
             Some(lag.as_secs_f64()),
             cycle.map(|cycle| cycle.as_secs_f64()),
         ];
-        (vec![("collector", overview.name)], values)
+        (vec![("collector", overview.collector.name())], values)
     });
     Table::of(OF_COLLECTORS.len(), rows)
 }
@@ -291,7 +291,7 @@ fn customers(overviews: &[Overview]) -> Table {
             let customers = overview.customers.get(&state).copied().unwrap_or_default();
             let value = u32::try_from(customers).ok().map(f64::from);
             (
-                vec![("collector", overview.name), ("state", state.label())],
+                vec![("collector", overview.collector.name()), ("state", state.label())],
                 vec![value],
             )
         })

@@ -17,7 +17,7 @@ mod status;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::collector::{CollectorId, PerCollector, Plan, Record, RenderedRecord, Settings, Target};
+use crate::collector::{CollectorId, Memory, PerCollector, Plan, Record, RenderedRecord, Settings, Target};
 use crate::domain::{AttributeTable, Attributes, CustomerFilter, CustomerId, Timestamp};
 use crate::exposition::{ExcludedMetrics, Group, Snapshot};
 use collected::{Cell, Collected};
@@ -70,8 +70,6 @@ pub struct OverLimit {
 pub struct Overview {
     /// The collector.
     pub collector: CollectorId,
-    /// Its name.
-    pub name: &'static str,
     /// Its schedule.
     pub plan: Plan,
     /// Whether its permission is granted; `None` before that is known.
@@ -177,30 +175,6 @@ impl Store {
     /// Whether a collector's permission is granted; `None` before that is known.
     pub fn permitted(&self, collector: CollectorId) -> Option<bool> {
         self.lock().collected.get(collector).permitted
-    }
-
-    /// Returns a collector's record of a customer.
-    pub fn record(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>> {
-        let inner = self.lock();
-        let cell = inner.collected.get(collector).cells.get(customer)?;
-        Some(Arc::clone(&cell.kept.record))
-    }
-
-    /// Returns the known spelling of a customer id.
-    pub fn as_known(&self, customer: CustomerId) -> CustomerId {
-        let inner = self.lock();
-        let known = inner.customers.get_key_value(&customer).map(|(known, _)| known.clone());
-        known.unwrap_or(customer)
-    }
-
-    /// Returns the last known name of a customer's organization, even if the filters exclude it; empty if there is
-    /// none.
-    pub fn organization(&self, customer: &CustomerId) -> Arc<str> {
-        let inner = self.lock();
-        match inner.left_out.get(customer) {
-            Some(name) => Arc::clone(name),
-            None => organization(&inner.customers, customer),
-        }
     }
 
     /// Remembers the names of listed customers that the filters exclude. A complete list replaces all of them.
@@ -443,6 +417,28 @@ impl Store {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Every change replaces plain data as a whole, so a panic leaves it consistent.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory for Store {
+    fn record(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>> {
+        let inner = self.lock();
+        let cell = inner.collected.get(collector).cells.get(customer)?;
+        Some(Arc::clone(&cell.kept.record))
+    }
+
+    fn as_known(&self, customer: CustomerId) -> CustomerId {
+        let inner = self.lock();
+        let known = inner.customers.get_key_value(&customer).map(|(known, _)| known.clone());
+        known.unwrap_or(customer)
+    }
+
+    fn organization(&self, customer: &CustomerId) -> Arc<str> {
+        let inner = self.lock();
+        match inner.left_out.get(customer) {
+            Some(name) => Arc::clone(name),
+            None => organization(&inner.customers, customer),
+        }
     }
 }
 

@@ -79,7 +79,7 @@ impl Demo {
         let attributes = attributes();
         let environment = environment(&simulator, wanted, attributes.as_ref());
         let load: LoadConfig = std::sync::Arc::new(move || crate::config::load(None, environment.clone()));
-        let app = App::bind(load, web, subtitle(wanted)).await?;
+        let app = App::bind(load, None, web, subtitle(wanted)).await?;
         Ok(Self {
             app,
             simulator,

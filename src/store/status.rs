@@ -131,7 +131,6 @@ impl CollectorSnapshot<'_> {
     pub fn overview(&self) -> Overview {
         Overview {
             collector: self.id,
-            name: self.id.name(),
             plan: self.collected.plan,
             permitted: self.permitted,
             customers: self.collected.states(&self.snapshot.customers, self.snapshot.now),

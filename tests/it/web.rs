@@ -53,7 +53,7 @@ impl Site {
         }
         fs::write(directory.path().join("web.yml"), text).unwrap();
         let load = || config::load(None, environment("http://127.0.0.1:1", &[]));
-        let app = App::bind(Arc::new(load), web(directory.path(), flags), String::new())
+        let app = App::bind(Arc::new(load), None, web(directory.path(), flags), String::new())
             .await
             .unwrap();
         let address = app.addresses()[0].to_string();

@@ -20,11 +20,10 @@ use recorded::recorded;
 use super::{attributes, environment};
 use crate::app::{Error, Parts};
 use crate::args;
-use crate::collector::{CollectorId, Context, Customer, PollOutput, Record, Target, TargetKind, ids};
+use crate::collector::{CollectorId, Context, Customer, Memory, PollOutput, Record, Target, TargetKind, ids};
 use crate::config;
 use crate::domain::{CustomerId, Timestamp};
 use crate::exposition::Format;
-use crate::schedule::StoreMemory;
 use crate::scrape::ScrapeFilter;
 use crate::simulator::{self, Clock, Simulator};
 
@@ -199,7 +198,7 @@ impl Past {
                 Target::Customer(id) => store.organization(id),
             },
         );
-        let memory = Arc::new(StoreMemory(Arc::clone(store)));
+        let memory = Arc::clone(store) as Arc<dyn Memory>;
         let polled = match self.parts.schedule_config.client.api().await {
             Ok(api) => collector.entry().poll(api, target.clone(), memory, context).await,
             Err(failure) => Err(failure),

@@ -152,7 +152,7 @@ fn freshness(summary: &Summary) -> (Severity, String) {
 
 /// Returns the reason why some data of a collector is not fresh.
 fn reason(collector: &CollectorSummary) -> Option<String> {
-    let name = collector.overview.name;
+    let name = collector.overview.collector.name();
     if !collector.is_permitted() {
         return Some(format!("{name}: permission missing, so nothing is collected."));
     }

@@ -136,7 +136,7 @@ fn collector_rows(collector: &CollectorSummary, now: Timestamp) -> Markup {
     let is_late = collector.lag >= WORTH_SAYING && collector.lag > overview.plan.interval.mul_f64(LATE_PART);
     html! {
         tr {
-            th scope="row" { (overview.name) }
+            th scope="row" { (overview.collector.name()) }
             td data-label="Permission" {
                 @match overview.permitted {
                     Some(true) => span.chip.good { "granted" },

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use super::*;
-use crate::collector::{PerCollector, Plan};
+use crate::collector::{Memory as _, PerCollector, Plan};
 
 /// Returns plans in which all collectors run every minute.
 fn plans() -> PerCollector<Plan> {

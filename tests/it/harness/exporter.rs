@@ -39,13 +39,11 @@ impl Exporter {
         // A child process started by another test holds the locks of this process until it executes its program.
         let is_locked = |error: &elements_exporter::app::Error| error.to_string().contains("in use by");
         let bound = eventually("it is bound", || async {
-            let bound = App::bind(Arc::clone(&load), web.clone(), "Under test.".to_owned()).await;
+            let file = Some("/etc/elements_exporter/elements.yml".into());
+            let bound = App::bind(Arc::clone(&load), file, web.clone(), "Under test.".to_owned()).await;
             (!bound.as_ref().is_err_and(is_locked)).then_some(bound)
         });
-        let app = bound
-            .await
-            .unwrap()
-            .read_from(Some("/etc/elements_exporter/elements.yml".into()));
+        let app = bound.await.unwrap();
         let base = format!("http://{}{prefix}", app.addresses()[0]);
         let stop = CancellationToken::new();
         Self {
