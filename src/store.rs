@@ -22,13 +22,13 @@ use crate::domain::{AttributeTable, Attributes, CustomerFilter, CustomerId, Time
 use crate::exposition::{ExcludedMetrics, Group, Snapshot};
 use collected::{Cell, Collected};
 use cow_map::CowMap;
-use freshness::{Attempt, Freshness};
-use inner::{Inner, Known, organization};
+use freshness::Attempt;
+use inner::{Inner, organization};
 
 pub use columns::{columns, groups_of};
-pub use freshness::{COLLECTOR_LAST_SUCCESS, COLLECTOR_SUCCESS, State};
+pub use freshness::{COLLECTOR_LAST_SUCCESS, COLLECTOR_SUCCESS, LastError, State};
 pub use run_events::{RunEvent, RunEvents};
-pub use status::{CollectorSnapshot, LastError, PollStatus, StatusSnapshot};
+pub use status::{CollectorSnapshot, Overview, PollStatus, StatusSnapshot};
 
 /// The store. Its lock is held briefly and never across an await.
 #[derive(Debug)]
@@ -63,19 +63,6 @@ pub struct Shrunk {
 pub struct OverLimit {
     /// Number of series above the limit.
     pub series: usize,
-}
-
-/// State of a collector, for the metrics about the exporter.
-#[derive(Clone, Debug)]
-pub struct Overview {
-    /// The collector.
-    pub collector: CollectorId,
-    /// Its schedule.
-    pub plan: Plan,
-    /// Whether its permission is granted; `None` before that is known.
-    pub permitted: Option<bool>,
-    /// Customers by state; the sum is the number of known customers.
-    pub customers: BTreeMap<State, usize>,
 }
 
 impl Store {

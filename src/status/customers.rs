@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::collector::{CollectorId, RansomwareSigns, Target};
+use crate::collector::{CollectorId, RansomwareSigns, Target, ransomware_signs};
 use crate::domain::{Attributes, CustomerId, Timestamp};
 use crate::store::{CollectorSnapshot, State, StatusSnapshot};
 
@@ -97,7 +97,7 @@ impl CustomerRow {
         let target = Target::Customer(id.clone());
         for collector in collectors {
             row.add_poll(collector, &target);
-            row.signs = row.signs.or_else(|| collector.signs_of(id));
+            row.signs = row.signs.or_else(|| signs_of(collector, id));
             if let Some(health) = collector.health_of(id) {
                 row.overdue += health.overdue(now);
                 row.failing += health.failing();
@@ -145,6 +145,13 @@ impl CustomerRow {
         let name = (Arc::clone(&self.organization), self.id.clone());
         (self.health(), counts, since, name)
     }
+}
+
+/// Returns the signs of ransomware in a collector's record of a customer, if it has some and the service.
+pub(super) fn signs_of(collector: &CollectorSnapshot<'_>, id: &CustomerId) -> Option<RansomwareSigns> {
+    let signs = ransomware_signs(collector.record_of(id)?)?;
+    let state = collector.poll_of(&Target::Customer(id.clone())).state;
+    (state != State::Unlicensed).then_some(signs)
 }
 
 impl CustomerList {

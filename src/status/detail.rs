@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::CustomerRow;
+use super::customers::{CustomerRow, signs_of};
 use crate::collector::{CollectorId, CommonErrors, Context, Settings, Target, common_errors};
 use crate::domain::{CustomerId, JobStatus, ModuleHealth, RunSummary, Timestamp};
 use crate::store::{CollectorSnapshot, PollStatus, StatusSnapshot};
@@ -52,7 +52,7 @@ impl CustomerDetail {
                 detail.modules = modules_of(&collector, id, &context);
                 detail.updated = poll.last_success;
             }
-            if collector.signs_of(id).is_some() {
+            if signs_of(&collector, id).is_some() {
                 detail.signs_read_at = poll.last_success.filter(|_| !poll.has_current_values());
             }
             if let Some(record) = collector.record_of(id).filter(|_| poll.has_current_values()) {

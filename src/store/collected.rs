@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::Known;
 use super::cow_map::CowMap;
 use super::freshness::{Attempt, Freshness, State};
 use crate::collector::{CollectorId, Context, Entry, Plan, RenderedRecord, Target};
@@ -92,7 +91,7 @@ impl Collected {
     }
 
     /// Returns the customers by state. Known customers without a poll are pending.
-    pub(super) fn states(&self, customers: &CowMap<CustomerId, Known>, now: Timestamp) -> BTreeMap<State, usize> {
+    pub(super) fn states(&self, customers: &CowMap<CustomerId, impl Clone>, now: Timestamp) -> BTreeMap<State, usize> {
         let mut states = BTreeMap::from(State::ALL.map(|state| (state, 0)));
         let state = |freshness: &Freshness| freshness.state(self.plan.stale_after, now);
         let mut rest = customers.len();

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::LastError;
 use crate::collector::{CollectorId, Target};
 use crate::domain::Timestamp;
 use crate::exposition::{Block, Metric, Shown, Table};
@@ -80,6 +79,17 @@ pub(super) enum Attempt {
     Failed,
     Forbidden,
     Unlicensed,
+}
+
+/// The error of the newest poll of a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastError {
+    /// The failure as logged, without secrets and URLs. Shared by all targets with the same failure.
+    pub text: Arc<str>,
+    /// End of the poll.
+    pub at: Timestamp,
+    /// Whether there was no response, or one that means that the API is down.
+    pub is_outage: bool,
 }
 
 /// Freshness of one target.

@@ -1,26 +1,19 @@
 //! View of the store for the status page.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::Store;
+use super::collected::Collected;
 use super::cow_map::CowMap;
-use super::{Collected, Freshness, Known, Overview, State, Store};
-use crate::collector::{CollectorId, PerCollector, RansomwareSigns, Record, Target, ransomware_signs};
+use super::freshness::{Freshness, LastError, State};
+use super::inner::Known;
+use crate::collector::{CollectorId, PerCollector, Plan, Record, Target};
 use crate::domain::{Attributes, CustomerId, HealthSummary, Timestamp};
 
 /// Maximum length of the stored text of a failure: twice the longest that the exporter writes itself. The log has the
 /// full text.
 const MAX_ERROR_CHARS: usize = 400;
-
-/// The error of the newest poll of a target.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LastError {
-    /// The failure as logged, without secrets and URLs. Shared by all targets with the same failure.
-    pub text: Arc<str>,
-    /// End of the poll.
-    pub at: Timestamp,
-    /// Whether there was no response, or one that means that the API is down.
-    pub is_outage: bool,
-}
 
 /// The newest poll of a target.
 #[derive(Clone, Debug)]
@@ -40,6 +33,19 @@ impl PollStatus {
     pub fn has_current_values(&self) -> bool {
         matches!(self.state, State::Fresh | State::Failed) && self.last_success.is_some()
     }
+}
+
+/// State of a collector, for the metrics about the exporter.
+#[derive(Clone, Debug)]
+pub struct Overview {
+    /// The collector.
+    pub collector: CollectorId,
+    /// Its schedule.
+    pub plan: Plan,
+    /// Whether its permission is granted; `None` before that is known.
+    pub permitted: Option<bool>,
+    /// Customers by state; the sum is the number of known customers.
+    pub customers: BTreeMap<State, usize>,
 }
 
 /// A consistent view of the store. It shares the store's blocks, so reading it blocks no poll.
@@ -158,13 +164,6 @@ impl CollectorSnapshot<'_> {
     /// Returns the record of a customer.
     pub fn record_of(&self, id: &CustomerId) -> Option<&dyn Record> {
         self.collected.cells.get(id).map(|cell| &*cell.kept.record)
-    }
-
-    /// Returns the signs of ransomware in the record of a customer, if it has some and the service.
-    pub fn signs_of(&self, id: &CustomerId) -> Option<RansomwareSigns> {
-        let signs = ransomware_signs(self.record_of(id)?)?;
-        let state = self.poll_of(&Target::Customer(id.clone())).state;
-        (state != State::Unlicensed).then_some(signs)
     }
 
     /// Returns the health of a customer's modules, if it has any.
