@@ -97,26 +97,27 @@ fn facts(summary: &Summary) -> Markup {
     }
 }
 
-/// Columns of the table of collectors beside those of the states.
-const COLUMNS_BESIDE_STATES: usize = 6;
+/// Returns the headings of the table of collectors, and whether their columns contain numbers.
+fn headings() -> Vec<(String, bool)> {
+    let words = ["Collector", "Permission", "Oldest data"].map(|name| (name.to_owned(), false));
+    let requests = ["Requests", "Errors"].map(str::to_owned);
+    let numbers = ["Lag".to_owned()]
+        .into_iter()
+        .chain(State::ALL.map(customers_in))
+        .chain(requests);
+    words.into_iter().chain(numbers.map(|name| (name, true))).collect()
+}
 
 fn collectors(summary: &Summary) -> Markup {
+    let headings = headings();
     html! {
         div.card.scroll tabindex="0" role="region" aria-labelledby="collectors-title" {
             table.grid.tight {
                 thead {
-                    tr {
-                        th scope="col" { "Collector" }
-                        th scope="col" { "Permission" }
-                        th scope="col" { "Oldest data" }
-                        th.number scope="col" { "Lag" }
-                        @for state in State::ALL { th.number scope="col" { (customers_in(state)) } }
-                        th.number scope="col" { "Requests" }
-                        th.number scope="col" { "Errors" }
-                    }
+                    tr { @for (name, is_number) in &headings { th.number[*is_number] scope="col" { (name) } } }
                 }
                 tbody {
-                    @for collector in &summary.collectors { (collector_rows(collector, summary.now)) }
+                    @for collector in &summary.collectors { (collector_rows(collector, headings.len(), summary.now)) }
                 }
             }
         }
@@ -131,7 +132,7 @@ fn customers_in(state: State) -> String {
     }
 }
 
-fn collector_rows(collector: &CollectorSummary, now: Timestamp) -> Markup {
+fn collector_rows(collector: &CollectorSummary, columns: usize, now: Timestamp) -> Markup {
     let overview = &collector.overview;
     let is_late = collector.lag >= WORTH_SAYING && collector.lag > overview.plan.interval.mul_f64(LATE_PART);
     html! {
@@ -165,7 +166,7 @@ fn collector_rows(collector: &CollectorSummary, now: Timestamp) -> Markup {
         }
         @if let Some(error) = &collector.error {
             tr.trouble {
-                td colspan=(State::ALL.len() + COLUMNS_BESIDE_STATES) { p.error { b { "Last error " } (sanitize(&error.text)) ", " (time(error.at, now)) } }
+                td colspan=(columns) { p.error { b { "Last error " } (sanitize(&error.text)) ", " (time(error.at, now)) } }
             }
         }
     }
