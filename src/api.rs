@@ -52,6 +52,17 @@ impl Api {
         }
     }
 
+    /// Returns the client of the second generation, for a resource that the first lacks.
+    ///
+    /// # Errors
+    /// Returns [`Error::NotPermitted`] in the first generation.
+    pub fn v3(&self, endpoint: Endpoint, scope: &'static str) -> Result<&v3::Client, Failure> {
+        match self {
+            Self::V1(_) => Err(Error::NotPermitted(scope).at(endpoint)),
+            Self::V3(client) => Ok(client),
+        }
+    }
+
     /// Returns the name of the generation as in the configuration.
     pub fn generation(&self) -> Generation {
         match self {
@@ -300,9 +311,6 @@ pub enum Error {
     /// An id in the response is not allowed in a path.
     #[error("the response contains an id that is not valid in a URL path")]
     UnusableId,
-    /// The poll is about a target that its collector cannot poll, which the scheduler never queues.
-    #[error("the collector cannot poll this target; this is a bug in the exporter")]
-    WrongTarget,
     /// The host keeps failing, so only occasional probes are sent.
     #[error("the API keeps failing; next attempt in {}", humantime::format_duration(*.0))]
     Unavailable(Duration),
@@ -335,7 +343,7 @@ impl Error {
             Self::UnreadableRows(_) => "unreadable_rows",
             Self::Incomplete(_) => "incomplete",
             Self::ForeignLink => "foreign_link",
-            Self::UnusableId | Self::WrongTarget => "unusable_id",
+            Self::UnusableId => "unusable_id",
             Self::Unavailable(_) => "unavailable",
         }
     }

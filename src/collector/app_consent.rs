@@ -200,10 +200,8 @@ async fn fetch_consent(
         product,
         "apps",
     ];
-    let apps = match api {
-        Api::V1(_) => return Err(Error::NotPermitted(AppConsent::SCOPE_V3).at(endpoint)),
-        Api::V3(client) => client.entity(endpoint, AppConsent::SCOPE_V3, &path).await?,
-    };
+    let scope = AppConsent::SCOPE_V3;
+    let apps = api.v3(endpoint, scope)?.entity(endpoint, scope, &path).await?;
     let mut is_given = None;
     for json in &apps {
         let row = Row::read(json, endpoint, api.observer().as_ref());

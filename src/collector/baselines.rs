@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::customers::tenants::MAX_TENANTS;
 use super::{Collector, Context, Partner, PollOutput, tabulate};
 use crate::api::wire::{Names, Row};
-use crate::api::{Api, Endpoint, Error, Failure, v3};
+use crate::api::{Api, Endpoint, Failure, v3};
 use crate::domain::{self, CustomerId, TenantId, Timestamp};
 use crate::exposition::{Shape, ShapeMetrics, Table, gauge, label, timestamp};
 
@@ -74,19 +74,14 @@ impl Collector for Baselines {
         context: &Context,
     ) -> Result<PollOutput<Self::Record>, Failure> {
         let endpoint = Endpoint::Baselines;
-        let rows = match api {
-            Api::V1(_) => return Err(Error::NotPermitted(Self::SCOPE_V3).at(endpoint)),
-            Api::V3(client) => {
-                let list = v3::List {
-                    endpoint,
-                    scope: Self::SCOPE_V3,
-                    path: &["bm", "tenants", "batch"],
-                    filter: Some("{}"),
-                    key: None,
-                };
-                client.list(list).await?
-            }
+        let list = v3::List {
+            endpoint,
+            scope: Self::SCOPE_V3,
+            path: &["bm", "tenants", "batch"],
+            filter: Some("{}"),
+            key: None,
         };
+        let rows = api.v3(endpoint, list.scope)?.list(list).await?;
         let observer = api.observer().as_ref();
         let mut tenants: BTreeMap<CustomerId, BTreeMap<TenantId, Baseline>> = BTreeMap::new();
         let (mut unreadable, mut duplicates) = (0, 0);

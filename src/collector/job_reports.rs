@@ -258,15 +258,11 @@ const MAX_READS: usize = 2;
 
 /// Fetches the report of a run, `None` if it is empty, and the number of its invalid rows.
 async fn fetch(api: &Api, customer: &CustomerId, run: &str) -> Result<(Option<Report>, usize), Failure> {
-    let endpoint = Endpoint::JobReport;
-    let Api::V3(client) = api else {
-        return Err(Error::NotPermitted(JobReports::SCOPE_V3).at(endpoint));
-    };
-    let mut result = walk(api, client, customer, run).await;
+    let mut result = walk(api, customer, run).await;
     for _ in 1..MAX_READS {
         match &result {
             Err(failure) if matches!(failure.error, Error::Incomplete(_)) => {
-                result = walk(api, client, customer, run).await;
+                result = walk(api, customer, run).await;
             }
             _ => break,
         }
@@ -274,21 +270,18 @@ async fn fetch(api: &Api, customer: &CustomerId, run: &str) -> Result<(Option<Re
     result
 }
 
-async fn walk(
-    api: &Api,
-    client: &v3::Client,
-    customer: &CustomerId,
-    run: &str,
-) -> Result<(Option<Report>, usize), Failure> {
-    let endpoint = Endpoint::JobReport;
+async fn walk(api: &Api, customer: &CustomerId, run: &str) -> Result<(Option<Report>, usize), Failure> {
+    let (endpoint, scope) = (Endpoint::JobReport, JobReports::SCOPE_V3);
+    let client = api.v3(endpoint, scope)?;
     let path = ["customers", customer.as_str(), "jobs", run, "report-details"];
     let mut tally = Tally::default();
     let mut tokens: BTreeSet<String> = BTreeSet::new();
     let mut token: Option<String> = None;
     let mut total = None;
     for _ in 0..MAX_PAGES {
-        let about = (endpoint, JobReports::SCOPE_V3);
-        let page = client.chained_page(about, &path, PAGE_SIZE, token.as_deref()).await?;
+        let page = client
+            .chained_page((endpoint, scope), &path, PAGE_SIZE, token.as_deref())
+            .await?;
         total = total.or(page.total);
         for (position, json) in page.rows.iter().enumerate() {
             super::turn(position).await;

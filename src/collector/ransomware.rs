@@ -165,10 +165,8 @@ async fn fetch_signs(api: &Api, customer: &CustomerId, tenant: &TenantId) -> Res
         "data-protection",
         "ransomware-detection",
     ];
-    let rows = match api {
-        Api::V1(_) => return Err(Error::NotPermitted(Ransomware::SCOPE_V3).at(endpoint)),
-        Api::V3(client) => client.entity(endpoint, Ransomware::SCOPE_V3, &path).await?,
-    };
+    let scope = Ransomware::SCOPE_V3;
+    let rows = api.v3(endpoint, scope)?.entity(endpoint, scope, &path).await?;
     let mut signs = Signs::default();
     for json in &rows {
         let row = Row::read(json, endpoint, api.observer().as_ref());

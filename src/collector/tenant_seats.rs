@@ -209,19 +209,14 @@ async fn fetch_rows(
         "tenants",
         "batch",
     ];
-    match api {
-        Api::V1(_) => Err(Error::NotPermitted(TenantSeats::SCOPE_V3).at(endpoint)),
-        Api::V3(client) => {
-            let list = v3::List {
-                endpoint,
-                scope: TenantSeats::SCOPE_V3,
-                path: &path,
-                filter: Some("{}"),
-                key: None,
-            };
-            client.list(list).await
-        }
-    }
+    let list = v3::List {
+        endpoint,
+        scope: TenantSeats::SCOPE_V3,
+        path: &path,
+        filter: Some("{}"),
+        key: None,
+    };
+    api.v3(endpoint, list.scope)?.list(list).await
 }
 
 fn read(row: &Row<'_>, requested: &'static str) -> Option<Seats> {

@@ -100,19 +100,14 @@ async fn fetch_users(api: &Api, customer: &CustomerId, tenant: &TenantId) -> Ans
         "users",
         "batch",
     ];
-    let rows = match api {
-        Api::V1(_) => return Err(Error::NotPermitted(UserProtection::SCOPE_V3).at(endpoint)),
-        Api::V3(client) => {
-            let list = v3::List {
-                endpoint,
-                scope: UserProtection::SCOPE_V3,
-                path: &path,
-                filter: Some("{}"),
-                key: Some("id"),
-            };
-            client.list(list).await?
-        }
+    let list = v3::List {
+        endpoint,
+        scope: UserProtection::SCOPE_V3,
+        path: &path,
+        filter: Some("{}"),
+        key: Some("id"),
     };
+    let rows = api.v3(endpoint, list.scope)?.list(list).await?;
     count(&rows, api.observer().as_ref()).await
 }
 
