@@ -29,13 +29,15 @@ pub fn metrics() -> Vec<Entry> {
             collector: Some(entry.name),
         })
     });
+    let others = [store::COLLECTOR_SUCCESS, store::COLLECTOR_LAST_SUCCESS]
+        .iter()
+        .chain(health::COUNTED)
+        .chain(health::PROCESS);
     let about_the_exporter = scrape::metrics()
-        .chain([store::COLLECTOR_SUCCESS, store::COLLECTOR_LAST_SUCCESS])
-        .chain(health::COUNTED.iter().copied())
-        .chain(health::PROCESS.iter().copied())
-        .map(|metric| Entry {
+        .chain(others.map(|metric| (*metric, metric.labels.to_vec())))
+        .map(|(metric, labels)| Entry {
             metric,
-            labels: metric.labels.to_vec(),
+            labels,
             collector: None,
         });
     of_collectors

@@ -37,10 +37,8 @@ use crate::domain::{
     AttributeTable, Attributes, CustomerId, Gigabyte, HealthSummary, ModuleHealth, Objectives, Pattern, TenantId,
     Timestamp,
 };
-use crate::exposition::{ExcludedMetrics, ShapeMetrics, Table};
-use rows::{
-    Held, customer_filter, exact, float, hold_known, keep_missing, only, signed_float, split_rows, tabulate, turn,
-};
+use crate::exposition::{ExcludedMetrics, ShapeMetrics, ShapeTable, Table};
+use rows::{Held, customer_filter, exact, float, hold_known, keep_missing, only, signed_float, split_rows, turn};
 
 pub use customers::Customer;
 pub use entry::Entry;
@@ -417,8 +415,8 @@ pub trait Collector: 'static {
     /// Returns the metrics, shape by shape, in the order of [`Collector::tables`].
     fn metrics() -> Vec<ShapeMetrics>;
 
-    /// Renders a record: one table per shape, and the number of rows dropped as duplicates of a series.
-    fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> (Vec<Table>, u64);
+    /// Renders a record: one table per shape.
+    fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> Vec<ShapeTable>;
 
     /// Returns the health of the modules in a record; none by default.
     fn modules(record: &Self::Record, customer: &CustomerId, context: &Context) -> Vec<ModuleHealth> {

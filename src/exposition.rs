@@ -16,5 +16,5 @@ pub use render::{
     Block, Family, Filter, Format, Group, Renderer, Shown, Snapshot, Source, families, frame_capacity, write_sample,
 };
 pub use table::{
-    Column, Label, Shape, ShapeMetrics, Table, column, counter, gauge, info, label, timestamp, write_label,
+    Column, Label, Shape, ShapeMetrics, ShapeTable, Table, column, counter, gauge, info, label, timestamp, write_label,
 };

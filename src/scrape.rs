@@ -10,93 +10,153 @@ use std::time::{Duration, SystemTime};
 use crate::collector::{CollectorId, Customer, Target};
 use crate::domain::{Attributes, CustomerId, Timestamp};
 use crate::exposition::{
-    Block, Family, Filter, Format, Group, Metric, Renderer, Shown, Snapshot, Source, Table, families, frame_capacity,
+    Block, Family, Filter, Format, Group, Metric, Renderer, Shape, ShapeMetrics, Shown, Snapshot, Source, Table,
+    families, frame_capacity, gauge, label, timestamp,
 };
 use crate::health::Health;
-use crate::runtime::{Runtime, RuntimeStatus, ScheduleStatus};
+use crate::runtime::{Runtime, RuntimeStatus};
 use crate::store::{self, Overview, State, Store};
 use shares::Shares;
 
 pub use filter::ScrapeFilter;
 
-const COLLECTOR: &[&str] = &["collector"];
-const COLLECTOR_STATE: &[&str] = &["collector", "state"];
+/// Values about the exporter at one moment.
+struct Readings {
+    runtime: RuntimeStatus,
+    series: usize,
+    without_attributes: Option<usize>,
+}
 
-/// The gauges without a label, in the order of [`Scrape::singles`].
-const SINGLES: [Metric; 10] = [
-    Metric::gauge(
-        "elements_up",
-        "1 if the newest requests for a token and for the customer list succeeded, 0 otherwise",
-    ),
-    Metric::gauge(
-        "elements_exporter_api_rate_limit",
-        "Adaptive request rate limit, per second",
-    ),
-    Metric::timestamp(
-        "elements_exporter_token_expiry_timestamp_seconds",
-        "Earliest expiry of the tokens in use, Unix time",
-    ),
-    Metric::timestamp(
-        "elements_exporter_credential_expiry_timestamp_seconds",
-        "Expiry of the certificate, or auth.client_secret_expires for a secret, Unix time",
-    ),
-    Metric::gauge(
-        "elements_exporter_series",
-        "Stored series from the API and freshness series",
-    ),
-    Metric::gauge(
-        "elements_exporter_config_last_reload_successful",
-        "1 if the newest load of the configuration succeeded, 0 otherwise",
-    ),
-    Metric::timestamp(
-        "elements_exporter_config_last_reload_success_timestamp_seconds",
-        "Last successful load of the configuration, Unix time",
-    ),
-    Metric::gauge(
-        "elements_exporter_config_unmatched_patterns",
-        "Patterns for customers, modules, scopes and products that match nothing; absent before the first complete list",
-    ),
-    Metric::gauge(
-        "elements_exporter_customers_without_attributes",
-        "Customers that no row in customers.attributes_file matches; absent without such a file",
-    )
-    .experimental(),
-    Metric::gauge(
-        "elements_exporter_state_load_successful",
-        "1 if the state file was loaded at start or was new, 0 otherwise; absent without state.file",
-    ),
-];
+/// The gauges without a label.
+const SINGLES: Shape<Readings> = Shape {
+    labels: &[],
+    columns: &[
+        gauge(
+            "elements_up",
+            "1 if the newest requests for a token and for the customer list succeeded, 0 otherwise",
+            |readings| Some(f64::from(readings.runtime.is_up())),
+        ),
+        gauge(
+            "elements_exporter_api_rate_limit",
+            "Adaptive request rate limit, per second",
+            |readings| Some(readings.runtime.client.rate),
+        ),
+        timestamp(
+            "elements_exporter_token_expiry_timestamp_seconds",
+            "Earliest expiry of the tokens in use, Unix time",
+            |readings| Some(Timestamp::from(readings.runtime.client.token_expiry?).as_unix_seconds()),
+        ),
+        timestamp(
+            "elements_exporter_credential_expiry_timestamp_seconds",
+            "Expiry of the certificate, or auth.client_secret_expires for a secret, Unix time",
+            |readings| {
+                Some(Timestamp::from_unix_seconds(readings.runtime.client.credential_expiry?).as_unix_seconds())
+            },
+        ),
+        gauge(
+            "elements_exporter_series",
+            "Stored series from the API and freshness series",
+            |readings| exact(readings.series),
+        ),
+        gauge(
+            "elements_exporter_config_last_reload_successful",
+            "1 if the newest load of the configuration succeeded, 0 otherwise",
+            |readings| Some(f64::from(readings.runtime.loaded.config)),
+        ),
+        timestamp(
+            "elements_exporter_config_last_reload_success_timestamp_seconds",
+            "Last successful load of the configuration, Unix time",
+            |readings| Some(readings.runtime.loaded.config_at.as_unix_seconds()),
+        ),
+        gauge(
+            "elements_exporter_config_unmatched_patterns",
+            "Patterns for customers, modules, scopes and products that match nothing; absent before the first complete list",
+            |readings| exact(readings.runtime.schedule.unmatched_patterns?),
+        ),
+        gauge(
+            "elements_exporter_customers_without_attributes",
+            "Customers that no row in customers.attributes_file matches; absent without such a file",
+            |readings: &Readings| exact(readings.without_attributes?),
+        )
+        .experimental(),
+        gauge(
+            "elements_exporter_state_load_successful",
+            "1 if the state file was loaded at start or was new, 0 otherwise; absent without state.file",
+            |readings| readings.runtime.loaded.state.map(f64::from),
+        ),
+    ],
+};
 
-/// The gauges of each collector, in the order of [`of_collectors`].
-const OF_COLLECTORS: [Metric; 5] = [
-    Metric::gauge(
-        "elements_exporter_collector_permitted",
-        "1 if the collector's permission is granted, 0 otherwise; absent until this is known",
-    )
-    .labels(COLLECTOR),
-    Metric::gauge(
-        "elements_exporter_collector_interval_seconds",
-        "Configured poll interval of the collector",
-    )
-    .labels(COLLECTOR),
-    Metric::gauge(
-        "elements_exporter_collector_stale_after_seconds",
-        "Configured age at which values of the collector expire",
-    )
-    .labels(COLLECTOR),
-    Metric::gauge("elements_exporter_poll_lag_seconds", "Lag of the most overdue poll").labels(COLLECTOR),
-    Metric::gauge(
-        "elements_exporter_poll_cycle_seconds",
-        "Duration of the last full cycle over all customers; absent before the first cycle",
-    )
-    .labels(COLLECTOR),
-];
+/// A collector at one moment.
+struct CollectorReadings {
+    overview: Overview,
+    lag: Duration,
+    cycle: Option<Duration>,
+}
 
-const CUSTOMERS: Metric = Metric::gauge(
-    "elements_exporter_customers",
-    "Customers by state of their values; the states add up to all customers",
-)
-.labels(COLLECTOR_STATE);
+/// The gauges of each collector.
+const OF_COLLECTORS: Shape<CollectorReadings> = Shape {
+    labels: &[label("collector", |row| Some(row.overview.collector.name()))],
+    columns: &[
+        gauge(
+            "elements_exporter_collector_permitted",
+            "1 if the collector's permission is granted, 0 otherwise; absent until this is known",
+            |row| row.overview.permitted.map(f64::from),
+        ),
+        gauge(
+            "elements_exporter_collector_interval_seconds",
+            "Configured poll interval of the collector",
+            |row| Some(row.overview.plan.interval.as_secs_f64()),
+        ),
+        gauge(
+            "elements_exporter_collector_stale_after_seconds",
+            "Configured age at which values of the collector expire",
+            |row| Some(row.overview.plan.stale_after.as_secs_f64()),
+        ),
+        gauge(
+            "elements_exporter_poll_lag_seconds",
+            "Lag of the most overdue poll",
+            |row| Some(row.lag.as_secs_f64()),
+        ),
+        gauge(
+            "elements_exporter_poll_cycle_seconds",
+            "Duration of the last full cycle over all customers; absent before the first cycle",
+            |row| Some(row.cycle?.as_secs_f64()),
+        ),
+    ],
+};
+
+/// Customers of a collector in one state.
+struct CustomersInState {
+    collector: &'static str,
+    state: State,
+    customers: usize,
+}
+
+const CUSTOMERS: Shape<CustomersInState> = Shape {
+    labels: &[
+        label("collector", |row| Some(row.collector)),
+        label("state", |row| Some(row.state.label())),
+    ],
+    columns: &[gauge(
+        "elements_exporter_customers",
+        "Customers by state of their values; the states add up to all customers",
+        |row| exact(row.customers),
+    )],
+};
+
+/// Returns the shapes read at scrape time, in the order of [`Scrape::own_tables`].
+fn own_shapes() -> [ShapeMetrics; 3] {
+    [
+        SINGLES.metrics_without_customer(),
+        OF_COLLECTORS.metrics_without_customer(),
+        CUSTOMERS.metrics_without_customer(),
+    ]
+}
+
+fn exact(count: usize) -> Option<f64> {
+    u32::try_from(count).ok().map(f64::from)
+}
 
 /// A customer, for service discovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -233,70 +293,30 @@ impl Scrape {
 
     fn own_tables(&self, now: Timestamp) -> Own {
         let (snapshot, runtime) = (self.store.status_snapshot(now), self.runtime.status());
-        let overviews: Vec<_> = snapshot.collectors().map(|collector| collector.overview()).collect();
+        let (mut collectors, mut customers) = (Vec::new(), Vec::new());
+        for overview in snapshot.collectors().map(|collector| collector.overview()) {
+            customers.extend(State::ALL.map(|state| CustomersInState {
+                collector: overview.collector.name(),
+                state,
+                customers: overview.customers.get(&state).copied().unwrap_or_default(),
+            }));
+            collectors.push(CollectorReadings {
+                lag: *runtime.schedule.lag.get(overview.collector),
+                cycle: *runtime.schedule.cycle.get(overview.collector),
+                overview,
+            });
+        }
+        let readings = Readings {
+            runtime,
+            series: snapshot.series,
+            without_attributes: self.store.without_attributes(),
+        };
         Own([
-            self.singles(&runtime, snapshot.series),
-            of_collectors(&runtime.schedule, &overviews),
-            customers(&overviews),
+            SINGLES.table_without_customer(&[readings]),
+            OF_COLLECTORS.table_without_customer(&collectors),
+            CUSTOMERS.table_without_customer(&customers),
         ])
     }
-
-    fn singles(&self, runtime: &RuntimeStatus, series: usize) -> Table {
-        let (client, loaded) = (&runtime.client, &runtime.loaded);
-        let series = u32::try_from(series).ok();
-        let unmatched = runtime.schedule.unmatched_patterns;
-        let unmatched = unmatched.and_then(|count| u32::try_from(count).ok());
-        let without_attributes = self.store.without_attributes();
-        let without_attributes = without_attributes.and_then(|count| u32::try_from(count).ok());
-        Table::single(
-            &[],
-            &[
-                Some(f64::from(runtime.is_up())),
-                Some(client.rate),
-                client.token_expiry.map(|at| Timestamp::from(at).as_unix_seconds()),
-                client
-                    .credential_expiry
-                    .map(|at| Timestamp::from_unix_seconds(at).as_unix_seconds()),
-                series.map(f64::from),
-                Some(f64::from(loaded.config)),
-                Some(loaded.config_at.as_unix_seconds()),
-                unmatched.map(f64::from),
-                without_attributes.map(f64::from),
-                loaded.state.map(f64::from),
-            ],
-        )
-    }
-}
-
-fn of_collectors(schedule: &ScheduleStatus, overviews: &[Overview]) -> Table {
-    let rows = overviews.iter().map(|overview| {
-        let lag = schedule.lag.get(overview.collector);
-        let cycle = schedule.cycle.get(overview.collector);
-        let values = vec![
-            overview.permitted.map(f64::from),
-            Some(overview.plan.interval.as_secs_f64()),
-            Some(overview.plan.stale_after.as_secs_f64()),
-            Some(lag.as_secs_f64()),
-            cycle.map(|cycle| cycle.as_secs_f64()),
-        ];
-        (vec![("collector", overview.collector.name())], values)
-    });
-    Table::of(OF_COLLECTORS.len(), rows)
-}
-
-/// Returns the customers by collector and state.
-fn customers(overviews: &[Overview]) -> Table {
-    let rows = overviews.iter().flat_map(|overview| {
-        State::ALL.map(|state| {
-            let customers = overview.customers.get(&state).copied().unwrap_or_default();
-            let value = u32::try_from(customers).ok().map(f64::from);
-            (
-                vec![("collector", overview.collector.name()), ("state", state.label())],
-                vec![value],
-            )
-        })
-    });
-    Table::of(1, rows)
 }
 
 /// Values read at scrape time, one table per shape.
@@ -315,19 +335,18 @@ impl Block for Own {
 /// Returns the metrics read at scrape time, with their positions in the snapshot.
 fn own_columns() -> Vec<(Metric, Source)> {
     let group = 0;
-    let shapes: [&[Metric]; 3] = [&SINGLES, &OF_COLLECTORS, &[CUSTOMERS]];
     let mut columns = Vec::new();
-    for (shape, metrics) in shapes.into_iter().enumerate() {
-        for (column, metric) in metrics.iter().enumerate() {
-            columns.push((*metric, Source { group, shape, column }));
+    for (shape, metrics) in own_shapes().into_iter().enumerate() {
+        for (column, (metric, _)) in metrics.into_iter().enumerate() {
+            columns.push((metric, Source { group, shape, column }));
         }
     }
     columns
 }
 
-/// Returns the metrics read at scrape time, for the catalogue.
-pub fn metrics() -> impl Iterator<Item = Metric> {
-    SINGLES.into_iter().chain(OF_COLLECTORS).chain([CUSTOMERS])
+/// Returns the metrics read at scrape time with their label names, for the catalogue.
+pub fn metrics() -> impl Iterator<Item = (Metric, Vec<&'static str>)> {
+    own_shapes().into_iter().flatten()
 }
 
 /// Beginning and end of a response.

@@ -94,7 +94,7 @@ pub fn rows(customer: usize) -> Vec<Row> {
 }
 
 pub fn table(customer: usize) -> Table {
-    SHAPE.table(&customer_id(customer), &rows(customer)).0
+    SHAPE.table(&customer_id(customer), &rows(customer)).table
 }
 
 pub fn scrape(store: &Arc<Store>) -> Scrape {
@@ -134,7 +134,7 @@ pub fn publish_changed(store: &Store, customer: usize, round: usize) {
 fn publish_rows(store: &Store, customer: usize, rows: &[Row]) {
     let kept = RenderedRecord {
         record: Arc::new(()),
-        tables: Arc::new([SHAPE.table(&customer_id(customer), rows).0]),
+        tables: Arc::new([SHAPE.table(&customer_id(customer), rows).table]),
         held: Arc::new([]),
         health: None,
     };

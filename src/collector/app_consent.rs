@@ -7,11 +7,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::per_tenant::{Answer, Tenants, is_due_again, is_given_up, is_of_one, poll_tenants};
-use super::{Collector, Context, PollOutput, Price, Question, Settings, tabulate};
+use super::{Collector, Context, PollOutput, Price, Question, Settings};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v3};
 use crate::domain::{CustomerId, TenantId, Timestamp};
-use crate::exposition::{Shape, ShapeMetrics, Table, gauge, label};
+use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label};
 
 /// The products of a tenant.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -88,7 +88,7 @@ impl Collector for AppConsent {
         vec![SHAPE.metrics()]
     }
 
-    fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> (Vec<Table>, u64) {
+    fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> Vec<ShapeTable> {
         // A record may be older than the settings.
         let requested = &context.settings.consent_products;
         let rows: Vec<Consent> = record
@@ -105,7 +105,7 @@ impl Collector for AppConsent {
                 })
             })
             .collect();
-        tabulate([SHAPE.table(customer.as_str(), &rows)])
+        vec![SHAPE.table(customer.as_str(), &rows)]
     }
 }
 
@@ -252,8 +252,8 @@ mod tests {
             };
             let now = Timestamp::from_unix_seconds(1_000_000);
             let context = Context::new(now, Arc::new(settings), Arc::from(""));
-            let (tables, _) = AppConsent::tables(&record, &customer, &context);
-            tables.iter().map(Table::samples).sum::<usize>()
+            let tables = AppConsent::tables(&record, &customer, &context);
+            tables.iter().map(|table| table.table.samples()).sum::<usize>()
         };
         assert_eq!([samples(&["a", "b"]), samples(&["b"]), samples(&["c"])], [2, 1, 0]);
     }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::customers::tenants::MAX_TENANTS;
-use super::{Collector, Context, Partner, PollOutput, tabulate};
+use super::{Collector, Context, Partner, PollOutput};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Failure, v3};
 use crate::domain::{self, CustomerId, TenantId, Timestamp};
-use crate::exposition::{Shape, ShapeMetrics, Table, gauge, label, timestamp};
+use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label, timestamp};
 
 /// The baselines of a tenant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -137,8 +137,8 @@ impl Collector for Baselines {
         vec![SHAPE.metrics()]
     }
 
-    fn tables(record: &Self::Record, customer: &CustomerId, _context: &Context) -> (Vec<Table>, u64) {
-        tabulate([SHAPE.table(customer.as_str(), record)])
+    fn tables(record: &Self::Record, customer: &CustomerId, _context: &Context) -> Vec<ShapeTable> {
+        vec![SHAPE.table(customer.as_str(), record)]
     }
 }
 

@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use self::tenants::{CUSTOMER_TENANTS, MAX_TENANTS, SHAPE_TENANTS, Tenant};
-use super::{Collector, Context, PollOutput, Target, tabulate};
+use super::{Collector, Context, PollOutput, Target};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Failure, Generation, Observer, v1, v3};
 use crate::domain::{
     Attributes, CustomerId, CustomerStatus, ManagementMode, TenantId, customer_status, management_mode,
 };
-use crate::exposition::{Shape, ShapeMetrics, Table, column, gauge, info, label};
+use crate::exposition::{Shape, ShapeMetrics, ShapeTable, column, gauge, info, label};
 
 /// A customer as the partner's list shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -152,18 +152,18 @@ impl Collector for Customers {
         vec![SHAPE_INFO.metrics(), SHAPE_STATUS.metrics(), SHAPE_TENANTS.metrics()]
     }
 
-    fn tables(record: &Customer, customer: &CustomerId, context: &Context) -> (Vec<Table>, u64) {
+    fn tables(record: &Customer, customer: &CustomerId, context: &Context) -> Vec<ShapeTable> {
         let id = customer.as_str();
         let shown = Shown {
             customer: record.clone(),
             owner_email: record.owner_email.clone().filter(|_| context.settings.owner_email),
             attributes: context.attributes(customer).map(Arc::clone).unwrap_or_default(),
         };
-        tabulate([
+        vec![
             SHAPE_INFO.table(id, &[shown]),
             SHAPE_STATUS.table(id, std::slice::from_ref(record)),
             SHAPE_TENANTS.table(id, &record.named_tenants),
-        ])
+        ]
     }
 }
 

@@ -266,7 +266,16 @@ fn render<C: Collector>(
 
 /// Returns the samples of a record without excluded metrics, so that these never count as series.
 fn shown_tables<C: Collector>(record: &C::Record, customer: &CustomerId, context: &Context) -> (Vec<Table>, u64) {
-    let (mut tables, duplicates) = C::tables(record, customer, context);
+    let tables = C::tables(record, customer, context);
+    debug_assert!(
+        tables.iter().map(|table| table.first_metric).eq(C::metrics()
+            .iter()
+            .map(|metrics| metrics.first().map(|(metric, _)| metric.name))),
+        "{} returns tables and metrics in different orders",
+        C::NAME
+    );
+    let duplicates = tables.iter().map(|table| table.duplicates).sum();
+    let mut tables: Vec<Table> = tables.into_iter().map(|table| table.table).collect();
     let excluded = &context.settings.excluded;
     if !excluded.is_empty() {
         for (table, metrics) in tables.iter_mut().zip(C::metrics()) {

@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use super::jobs::{self, ModuleKey, Reported};
 use super::per_tenant::{is_of_one, is_refusal};
-use super::{Collector, CollectorId, Context, PollOutput, Price, Record, tabulate};
+use super::{Collector, CollectorId, Context, PollOutput, Price, Record};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v3};
 use crate::domain::{self, CustomerId, ModuleHealth, RunKey, Timestamp};
-use crate::exposition::{Label, Shape, ShapeMetrics, Table, gauge, label};
+use crate::exposition::{Label, Shape, ShapeMetrics, ShapeTable, gauge, label};
 
 /// Rows per page: the maximum of the API.
 const PAGE_SIZE: usize = 1_000;
@@ -139,7 +139,7 @@ impl Collector for JobReports {
         vec![SHAPE_OBJECTS.metrics(), SHAPE_ERRORS.metrics()]
     }
 
-    fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> (Vec<Table>, u64) {
+    fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> Vec<ShapeTable> {
         let id = customer.as_str();
         let wanted = |module: &&Module| context.settings.wants(&module.key.service, &module.key.module);
         let report_of = |module: &Module| Some((module.key.clone(), module.report.clone()?));
@@ -163,7 +163,7 @@ impl Collector for JobReports {
                 errors.map(|(error, count)| counted(key, error, *count))
             })
             .collect();
-        tabulate([SHAPE_OBJECTS.table(id, &objects), SHAPE_ERRORS.table(id, &errors)])
+        vec![SHAPE_OBJECTS.table(id, &objects), SHAPE_ERRORS.table(id, &errors)]
     }
 }
 

@@ -17,14 +17,14 @@ pub(super) use self::record::ModuleKey;
 use self::record::{Listed, Record, Scan};
 use self::request::fetch_rows;
 use self::samples::{SHAPE_ENDED, SHAPE_EXEMPTION, SHAPE_LISTED, SHAPE_MODULE, SHAPE_OBJECTS, SHAPE_SCAN, Shown};
-use super::{Collector, Context, PollOutput, Question, Settings, tabulate};
+use super::{Collector, Context, PollOutput, Question, Settings};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Failure, Observer, v1, v3};
 use crate::domain::{
     self, CustomerId, History, JobStatus, JobStatusWord, KnownNames, ModuleHealth, PastRun, Run, RunKey, RunSummary,
     Timestamp,
 };
-use crate::exposition::{ShapeMetrics, Table};
+use crate::exposition::{ShapeMetrics, ShapeTable};
 
 /// The runs of a module or backup scope that have ended, newest first.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,7 +119,7 @@ impl Collector for Jobs {
         ]
     }
 
-    fn tables(record: &Record, customer: &CustomerId, context: &Context) -> (Vec<Table>, u64) {
+    fn tables(record: &Record, customer: &CustomerId, context: &Context) -> Vec<ShapeTable> {
         let id = customer.as_str();
         let shown: Vec<Shown> = Shown::all(record, customer, context).collect();
         let listed: Vec<_> = shown
@@ -134,14 +134,14 @@ impl Collector for Jobs {
         };
         let scans = record.scans.iter().filter(is_wanted);
         let scans: Vec<Scan> = scans.cloned().collect();
-        tabulate([
+        vec![
             SHAPE_MODULE.table(id, &shown),
             SHAPE_LISTED.table(id, &listed),
             SHAPE_OBJECTS.table(id, &objects),
             SHAPE_ENDED.table(id, &ended),
             SHAPE_SCAN.table(id, &scans),
             SHAPE_EXEMPTION.table(id, &shown),
-        ])
+        ]
     }
 
     fn modules(record: &Record, customer: &CustomerId, context: &Context) -> Vec<ModuleHealth> {

@@ -7,11 +7,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::customers::tenants::MAX_TENANTS;
-use super::{Collector, Context, PollOutput, tabulate};
+use super::{Collector, Context, PollOutput};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Failure, v1, v3};
 use crate::domain::{self, CustomerId, Gigabyte, Size, TenantId, Timestamp};
-use crate::exposition::{Shape, ShapeMetrics, Table, gauge, label, timestamp};
+use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label, timestamp};
 
 const TENANT: Names = &["tenantId"];
 
@@ -120,13 +120,13 @@ impl Collector for Protected {
         vec![SHAPE_OBJECTS.metrics(), SHAPE_SIZE.metrics()]
     }
 
-    fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> (Vec<Table>, u64) {
+    fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> Vec<ShapeTable> {
         let gigabyte = context.settings.gigabyte;
         let sizes: Vec<Stored> = record.iter().flat_map(|module| module.stored(gigabyte)).collect();
-        tabulate([
+        vec![
             SHAPE_OBJECTS.table(customer.as_str(), record),
             SHAPE_SIZE.table(customer.as_str(), &sizes),
-        ])
+        ]
     }
 }
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::per_tenant::{Tenants, poll_tenants};
-use super::{Collector, Context, PollOutput, Price, Record, tabulate};
+use super::{Collector, Context, PollOutput, Price, Record};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v3};
 use crate::domain::{CustomerId, TenantId};
-use crate::exposition::{Shape, ShapeMetrics, Table, gauge, label};
+use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label};
 
 /// The types of objects, in the order of [`Signs`].
 const OBJECT_TYPES: [&str; 4] = ["teams", "sharepoint_sites", "onedrives", "groups"];
@@ -131,7 +131,7 @@ impl Collector for Ransomware {
         vec![SHAPE.metrics()]
     }
 
-    fn tables(record: &Self::Record, customer: &CustomerId, _context: &Context) -> (Vec<Table>, u64) {
+    fn tables(record: &Self::Record, customer: &CustomerId, _context: &Context) -> Vec<ShapeTable> {
         let rows: Vec<Count> = record
             .iter()
             .flat_map(|(tenant, signs)| {
@@ -149,7 +149,7 @@ impl Collector for Ransomware {
                 })
             })
             .collect();
-        tabulate([SHAPE.table(customer.as_str(), &rows)])
+        vec![SHAPE.table(customer.as_str(), &rows)]
     }
 }
 

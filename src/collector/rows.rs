@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Context, Target};
 use crate::domain::CustomerId;
-use crate::exposition::Table;
 
 /// Rows parsed between yields: a few milliseconds' worth.
 const ROWS_A_TURN: usize = 1_000;
@@ -14,19 +13,6 @@ pub(super) async fn turn(position: usize) {
     if position % ROWS_A_TURN == ROWS_A_TURN - 1 {
         tokio::task::yield_now().await;
     }
-}
-
-/// Returns the samples of several shapes, in order, and the sum of their duplicates.
-pub(super) fn tabulate(tables: impl IntoIterator<Item = (Table, u64)>) -> (Vec<Table>, u64) {
-    let mut sum = 0;
-    let tables = tables
-        .into_iter()
-        .map(|(table, duplicates)| {
-            sum += duplicates;
-            table
-        })
-        .collect();
-    (tables, sum)
 }
 
 /// Returns the body of a second-generation request for the target, or for the configured customers.

@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Collector, Context, PollOutput, Price, Question, Settings, scan_profiles, tabulate};
+use super::{Collector, Context, PollOutput, Price, Question, Settings, scan_profiles};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v1, v3};
 use crate::domain::{CustomerId, JobStatus, Timestamp};
-use crate::exposition::{Shape, ShapeMetrics, Table, gauge, label, timestamp};
+use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label, timestamp};
 
 /// Maximum number of containers per report. Reports of large tenants name thousands; the others are added up as
 /// [`OTHER_CONTAINERS`], so that the sum is still correct.
@@ -129,14 +129,14 @@ impl Collector for ScanChanges {
         vec![SHAPE_REPORT.metrics(), SHAPE_OBJECTS.metrics()]
     }
 
-    fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> (Vec<Table>, u64) {
+    fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> Vec<ShapeTable> {
         // A record from before a reload may contain them although they are now disabled.
         let shown = record.iter().filter(|_| context.settings.scan_objects);
         let objects: Vec<Objects> = shown.flat_map(Report::objects).collect();
-        tabulate([
+        vec![
             SHAPE_REPORT.table(customer.as_str(), record),
             SHAPE_OBJECTS.table(customer.as_str(), &objects),
-        ])
+        ]
     }
 }
 

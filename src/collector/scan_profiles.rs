@@ -7,11 +7,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Collector, Context, PollOutput, Price, tabulate};
+use super::{Collector, Context, PollOutput, Price};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v1, v3};
 use crate::domain::{self, CustomerId, DailyScan, ScanMode, Timestamp, scan_mode};
-use crate::exposition::{Label, Shape, ShapeMetrics, Table, gauge, info, label, timestamp};
+use crate::exposition::{Label, Shape, ShapeMetrics, ShapeTable, gauge, info, label, timestamp};
 
 /// A scan profile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -139,14 +139,14 @@ impl Collector for ScanProfiles {
         ]
     }
 
-    fn tables(record: &Self::Record, customer: &CustomerId, _context: &Context) -> (Vec<Table>, u64) {
+    fn tables(record: &Self::Record, customer: &CustomerId, _context: &Context) -> Vec<ShapeTable> {
         let id = customer.as_str();
         let containers: Vec<Containers> = record.iter().flat_map(Profile::containers).collect();
-        tabulate([
+        vec![
             SHAPE_INFO.table(id, record),
             SHAPE_PROFILE.table(id, record),
             SHAPE_CONTAINERS.table(id, &containers),
-        ])
+        ]
     }
 }
 

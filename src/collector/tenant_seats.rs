@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::customers::tenants::MAX_TENANTS;
 use super::per_tenant::{is_due_again, is_given_up, is_of_one, is_refusal};
-use super::{Collector, CollectorId, Context, PollOutput, Price, jobs, tabulate};
+use super::{Collector, CollectorId, Context, PollOutput, Price, jobs};
 use crate::api::wire::Row;
 use crate::api::{Api, Endpoint, Error, Failure, v3};
 use crate::domain::{self, CustomerId, TenantId, Timestamp};
-use crate::exposition::{Shape, ShapeMetrics, Table, gauge, label};
+use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label};
 
 /// The seats of a tenant for one service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -175,8 +175,8 @@ impl Collector for TenantSeats {
         vec![SHAPE.metrics()]
     }
 
-    fn tables(record: &TenantsSeats, customer: &CustomerId, _context: &Context) -> (Vec<Table>, u64) {
-        tabulate([SHAPE.table(customer.as_str(), &record.seats)])
+    fn tables(record: &TenantsSeats, customer: &CustomerId, _context: &Context) -> Vec<ShapeTable> {
+        vec![SHAPE.table(customer.as_str(), &record.seats)]
     }
 }
 

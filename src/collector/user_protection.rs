@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::per_tenant::{Answer, Tenants, poll_tenants};
-use super::{Collector, Context, PollOutput, Price, tabulate};
+use super::{Collector, Context, PollOutput, Price};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, Observer, v3};
 use crate::domain::{self, CustomerId, TenantId};
-use crate::exposition::{Shape, ShapeMetrics, Table, gauge, label};
+use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label};
 
 /// The users of a tenant with and without protection of each module.
 pub(super) type Users = BTreeMap<Cow<'static, str>, Counts>;
@@ -70,7 +70,7 @@ impl Collector for UserProtection {
         vec![SHAPE.metrics()]
     }
 
-    fn tables(record: &Self::Record, customer: &CustomerId, _context: &Context) -> (Vec<Table>, u64) {
+    fn tables(record: &Self::Record, customer: &CustomerId, _context: &Context) -> Vec<ShapeTable> {
         let rows: Vec<ByState> = record
             .iter()
             .flat_map(|(tenant, users)| {
@@ -85,7 +85,7 @@ impl Collector for UserProtection {
                 })
             })
             .collect();
-        tabulate([SHAPE.table(customer.as_str(), &rows)])
+        vec![SHAPE.table(customer.as_str(), &rows)]
     }
 }
 

@@ -83,29 +83,57 @@ pub struct Shape<R: ?Sized + 'static> {
 }
 
 impl<R> Shape<R> {
-    /// Returns the table of `rows` for a customer, and the number of rows dropped because an earlier row has equal
-    /// labels. Collectors merge rows before this where possible.
-    pub fn table(&self, customer_id: &str, rows: &[R]) -> (Table, u64) {
+    /// Returns the table of `rows` for a customer. Collectors merge rows with equal labels before this where possible.
+    pub fn table(&self, customer_id: &str, rows: &[R]) -> ShapeTable {
+        let mut table = self.fill(Some(customer_id), rows);
+        let duplicates = table.drop_duplicates();
+        ShapeTable {
+            first_metric: self.columns.first().map(|column| column.metric.name),
+            table: table.finish(),
+            duplicates,
+        }
+    }
+
+    /// Returns the table of `rows` without the label of a customer.
+    pub fn table_without_customer(&self, rows: &[R]) -> Table {
+        self.fill(None, rows).finish()
+    }
+
+    fn fill(&self, customer_id: Option<&str>, rows: &[R]) -> Building {
         let mut table = Building::with_rows(rows.len(), self.columns.len());
-        write_label(&mut table.labels, CUSTOMER_ID, customer_id);
+        if let Some(customer_id) = customer_id {
+            write_label(&mut table.labels, CUSTOMER_ID, customer_id);
+        }
         table.begin_rows();
         for row in rows {
+            let mut is_first = customer_id.is_none();
             for label in self.labels {
                 if let Some(value) = (label.value)(row) {
-                    write_label(&mut table.labels, label.name, value);
+                    if !is_first {
+                        table.labels.push(',');
+                    }
+                    is_first = false;
+                    write_pair(&mut table.labels, label.name, value);
                 }
             }
             table.end_row(self.columns.iter().map(|column| (column.value)(row)));
         }
-        let duplicates = table.drop_duplicates();
-        (table.finish(), duplicates)
+        table
     }
 
     /// Returns the metrics of the shape with their label names, for the catalogue.
     pub fn metrics(&self) -> ShapeMetrics {
-        let labels: Vec<_> = std::iter::once(CUSTOMER_ID)
-            .chain(self.labels.iter().map(|label| label.name))
-            .collect();
+        self.metrics_with(&[CUSTOMER_ID])
+    }
+
+    /// The same without the label of a customer.
+    pub fn metrics_without_customer(&self) -> ShapeMetrics {
+        self.metrics_with(&[])
+    }
+
+    fn metrics_with(&self, first: &[&'static str]) -> ShapeMetrics {
+        let labels = self.labels.iter().map(|label| label.name);
+        let labels: Vec<_> = first.iter().copied().chain(labels).collect();
         self.columns
             .iter()
             .map(|column| (column.metric, labels.clone()))
@@ -115,6 +143,17 @@ impl<R> Shape<R> {
 
 /// The metrics of a shape, each with the names of its labels.
 pub type ShapeMetrics = Vec<(Metric, Vec<&'static str>)>;
+
+/// The table of a shape.
+#[derive(Debug)]
+pub struct ShapeTable {
+    /// The name of the shape's first metric, which identifies the shape.
+    pub first_metric: Option<&'static str>,
+    /// The samples.
+    pub table: Table,
+    /// Number of rows dropped because an earlier row has equal labels.
+    pub duplicates: u64,
+}
 
 /// The samples of one record under one shape.
 ///
@@ -139,24 +178,6 @@ impl Table {
             write_label(&mut table.labels, name, value);
         }
         table.end_row(values.iter().copied());
-        table.finish()
-    }
-
-    /// Returns a table of rows, each with label pairs and one value per column.
-    pub fn of(
-        columns: usize,
-        rows: impl IntoIterator<Item = (Vec<(&'static str, &'static str)>, Vec<Option<f64>>)>,
-    ) -> Self {
-        let mut table = Building::with_rows(0, columns);
-        table.begin_rows();
-        for (labels, values) in rows {
-            let mut text = String::new();
-            for (name, value) in labels {
-                write_label(&mut text, name, value);
-            }
-            table.labels.push_str(&text);
-            table.end_row(values.into_iter());
-        }
         table.finish()
     }
 
@@ -300,6 +321,10 @@ pub fn write_label(text: &mut String, name: &str, value: &str) {
     if !text.is_empty() {
         text.push(',');
     }
+    write_pair(text, name, value);
+}
+
+fn write_pair(text: &mut String, name: &str, value: &str) {
     text.push_str(name);
     text.push_str("=\"");
     for (position, character) in value.chars().enumerate() {
@@ -361,7 +386,7 @@ mod tests {
 
     #[test]
     fn rows_keep_their_labels_and_absent_values() {
-        let (table, duplicates) = SHAPE.table(
+        let ShapeTable { table, duplicates, .. } = SHAPE.table(
             "c1",
             &[
                 Row("x", Some(2.5)),

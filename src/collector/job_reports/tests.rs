@@ -121,8 +121,8 @@ fn module_excluded_by_the_settings_has_no_series() {
         };
         let now = Timestamp::from_unix_seconds(1_000_000);
         let context = Context::new(now, std::sync::Arc::new(settings), std::sync::Arc::from(""));
-        let (tables, _) = JobReports::tables(&record, &customer, &context);
-        tables.iter().map(Table::samples).sum::<usize>()
+        let tables = JobReports::tables(&record, &customer, &context);
+        tables.iter().map(|table| table.table.samples()).sum::<usize>()
     };
     assert_eq!([samples(vec![]), samples(vec![305]), samples(vec![302])], [2, 1, 0]);
 }

@@ -76,9 +76,9 @@ impl Customer {
     /// Every series without `customer_id`, by name and labels.
     fn series(&self) -> BTreeMap<String, f64> {
         let customer = CustomerId::parse("c-1").unwrap();
-        let (tables, _) = Jobs::tables(self.record.as_ref().unwrap(), &customer, &self.context());
+        let tables = Jobs::tables(self.record.as_ref().unwrap(), &customer, &self.context());
         let mut series = BTreeMap::new();
-        for (table, metrics) in tables.iter().zip(Jobs::metrics()) {
+        for (ShapeTable { table, .. }, metrics) in tables.iter().zip(Jobs::metrics()) {
             for row in 0..table.rows() {
                 let labels = table.labels(row).unwrap().trim_start_matches(',');
                 for (column, (metric, _)) in metrics.iter().enumerate() {
