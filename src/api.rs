@@ -353,6 +353,19 @@ impl Error {
         matches!(self, Self::Status(403))
     }
 
+    /// Returns whether the customer or tenant lacks the service that the resource belongs to.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Status(403 | 404))
+    }
+
+    /// Returns whether the error concerns only the requested resource, so that others can still be requested.
+    pub fn is_resource_error(&self) -> bool {
+        matches!(
+            self,
+            Self::Status(_) | Self::Decode(_) | Self::UnreadableRows(_) | Self::Incomplete(_)
+        )
+    }
+
     /// Returns whether there was no response, or one that means that the API is down.
     pub fn is_outage(&self) -> bool {
         let is_without_answer = matches!(self, Self::Tls(_) | Self::Proxy(_) | Self::Unavailable(_));

@@ -1,42 +1,26 @@
 //! Consent to the apps of products. Without it, the products stop working for a tenant.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use super::per_tenant::{Answer, Tenants, is_due_again, is_given_up, is_of_one, poll_tenants};
+use super::per_tenant::{Parts, Rules, TenantResult, Tenants, poll_tenants, request_all};
 use super::{Collector, Context, PollOutput, Price, Question, Settings};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v3};
-use crate::domain::{CustomerId, TenantId, Timestamp};
+use crate::domain::{CustomerId, TenantId};
 use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label};
 
-/// The products of a tenant.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Products {
-    consented: BTreeMap<String, bool>,
-    /// Products whose consent is held from earlier responses, with the time since when.
-    #[serde(default)]
-    held: BTreeMap<String, Timestamp>,
-    /// Products that the tenant lacks, with the time of the response.
-    absent: BTreeMap<String, Timestamp>,
-}
+/// The consent to the products of a tenant; `None` for one without apps.
+type Products = Parts<String, Option<bool>>;
 
-impl Products {
-    /// Returns the products of the newest responses, and the held ones.
-    fn split(&self) -> (Self, Self) {
-        let of = |is_held: bool| Self {
-            consented: (self.consented.iter())
-                .filter(|(product, _)| self.held.contains_key(*product) == is_held)
-                .map(|(product, is_given)| (product.clone(), *is_given))
-                .collect(),
-            ..Self::default()
-        };
-        (of(false), of(true))
-    }
-}
+/// Status 400, 403 or 404 means that the tenant lacks a product.
+const PRODUCT_RULES: Rules = Rules {
+    is_refusal: |error| error.is_refusal() || matches!(error, Error::Status(400)),
+    all_refused: |_| Error::Status(404),
+    keeps_empty: false,
+    emptied: "no apps listed, unlike before",
+};
 
 /// The collector.
 pub(super) struct AppConsent;
@@ -77,7 +61,10 @@ impl Collector for AppConsent {
     }
 
     fn split(record: &Self::Record) -> Option<(Self::Record, Self::Record)> {
-        record.split(Products::split)
+        record.split(|products| {
+            let split = products.split_by_key();
+            split.unwrap_or_else(|| (products.clone(), Products::default()))
+        })
     }
 
     fn without_tenants(record: &Self::Record, gone: &BTreeSet<TenantId>) -> Option<Self::Record> {
@@ -94,14 +81,13 @@ impl Collector for AppConsent {
         let rows: Vec<Consent> = record
             .iter()
             .flat_map(|(tenant, products)| {
-                let consented = products
-                    .consented
-                    .iter()
-                    .filter(|(product, _)| requested.contains(product));
-                consented.map(|(product, is_given)| Consent {
-                    tenant: tenant.clone(),
-                    product: product.clone(),
-                    is_given: *is_given,
+                let consented = products.iter().filter(|(product, _)| requested.contains(product));
+                consented.filter_map(|(product, is_given)| {
+                    Some(Consent {
+                        tenant: tenant.clone(),
+                        product: product.clone(),
+                        is_given: (*is_given)?,
+                    })
                 })
             })
             .collect();
@@ -109,76 +95,32 @@ impl Collector for AppConsent {
     }
 }
 
-/// Requests the consent to each product. Status 400, 403 or 404 means that the tenant lacks the product, which is then
-/// requested once a day. If its consent was known before, the last known value is held instead.
+/// Requests the consent to each product. One that the tenant lacks is requested once a day. If its consent was known
+/// before, the last known value is kept instead.
 async fn poll_products(
     api: &Api,
     (customer, context): (&CustomerId, &Context),
     tenant: &TenantId,
     known: &Products,
-) -> Answer<Products> {
-    let requested = &context.settings.consent_products;
-    request_each(requested, context, known, |product| async move {
-        fetch_consent(api, customer, tenant, &product).await
+) -> TenantResult<Products> {
+    request_each(context, known, |product| async move {
+        let is_given = fetch_consent(api, customer, tenant, &product).await?;
+        Ok((is_given, None))
     })
     .await
 }
 
-async fn request_each<Request: Future<Output = Result<Option<bool>, Failure>>>(
-    requested: &[String],
+async fn request_each<Request: Future<Output = TenantResult<Option<bool>>>>(
     context: &Context,
     known: &Products,
     request: impl Fn(String) -> Request,
-) -> Answer<Products> {
-    let now = context.now;
-    let mut products = Products::default();
-    let (mut refusal, mut failure, mut is_answered) = (None, None, false);
-    for product in requested {
-        let absent = known.absent.get(product);
-        if let Some(since) = absent.filter(|since| !is_due_again(Some(since), now)) {
-            products.absent.insert(product.clone(), *since);
-            continue;
-        }
-        let since = known.held.get(product).copied().unwrap_or(now);
-        let before = known.consented.get(product).copied();
-        let held = before.filter(|_| !is_given_up(since, context));
-        let response = match request(product.clone()).await {
-            Ok(None) if held.is_some() => {
-                Err(Error::Incomplete("no apps listed, unlike before").at(Endpoint::AppConsent))
-            }
-            response => response,
-        };
-        match response {
-            Ok(Some(is_given)) => {
-                is_answered = true;
-                products.consented.insert(product.clone(), is_given);
-            }
-            Ok(None) => {}
-            Err(cause) if !is_of_one(&cause.error) => return Err(cause),
-            Err(cause) => {
-                let is_refusal = matches!(cause.error, Error::Status(400 | 403 | 404));
-                let kept = if is_refusal { held } else { before };
-                if let Some(is_given) = kept {
-                    products.consented.insert(product.clone(), is_given);
-                    products.held.insert(product.clone(), since);
-                    failure = failure.or(Some(cause));
-                } else if is_refusal {
-                    products.absent.insert(product.clone(), now);
-                    refusal = Some(cause);
-                } else {
-                    failure = failure.or(Some(cause));
-                }
-            }
-        }
-    }
-    match (refusal, failure) {
-        (_, Some(failure)) if !is_answered => Err(failure),
-        (Some(refusal), None) if !is_answered => Err(Failure {
-            error: Error::Status(404),
-            ..refusal
-        }),
-        (_, failure) => Ok((products, failure)),
-    }
+) -> TenantResult<Products> {
+    let products = context.settings.consent_products.clone();
+    let (endpoint, rules) = (Endpoint::AppConsent, &PRODUCT_RULES);
+    request_all(products, endpoint, context, Some(known), rules, |product, _| {
+        request(product)
+    })
+    .await
 }
 
 const IS_CONSENT: Names = &["isConsent", "isConsented"];
@@ -237,7 +179,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::collector::Settings;
+    use crate::domain::Timestamp;
 
     #[test]
     fn removed_product_is_not_shown() {
@@ -260,31 +202,55 @@ mod tests {
 
     #[tokio::test]
     async fn product_with_a_known_consent_is_held() {
-        let requested = ["a".to_owned(), "b".to_owned(), "c".to_owned()];
-        let now = Timestamp::from_unix_seconds(1_000_000);
-        let context = Context::new(now, Arc::default(), Arc::from(""));
-        let known = Products {
-            consented: BTreeMap::from([("a".to_owned(), true), ("b".to_owned(), true)]),
-            ..Products::default()
+        let settings = Settings {
+            consent_products: ["a", "b", "c"].map(str::to_owned).to_vec(),
+            ..Settings::default()
         };
+        let now = Timestamp::from_unix_seconds(1_000_000);
+        let context = Context::new(now, Arc::new(settings), Arc::from(""));
+        let known: Products = serde_json::from_value(serde_json::json!({
+            "consented": {"a": true, "b": true}, "absent": {}}))
+        .expect("a record");
         for error in [None, Some(400), Some(403), Some(404), Some(500)] {
             let respond = |product: String| {
                 let response = match (product.as_str(), error) {
                     ("a", Some(error)) => Err(Error::Status(error).at(Endpoint::AppConsent)),
-                    ("a", None) => Ok(None),
-                    ("b", _) => Ok(Some(false)),
+                    ("a", None) => Ok((None, None)),
+                    ("b", _) => Ok((Some(false), None)),
                     _ => Err(Error::Status(404).at(Endpoint::AppConsent)),
                 };
                 std::future::ready(response)
             };
-            let (products, failure) = request_each(&requested, &context, &known, respond)
-                .await
-                .expect("a response");
+            let (products, failure) = request_each(&context, &known, respond).await.expect("a response");
             assert!(failure.is_some(), "{error:?}");
-            let (fresh, held) = products.split();
-            assert_eq!(fresh.consented, BTreeMap::from([("b".to_owned(), false)]));
-            assert_eq!(held.consented, BTreeMap::from([("a".to_owned(), true)]));
-            assert_eq!(products.absent.keys().collect::<Vec<_>>(), ["c"]);
+            let (fresh, held) = products.split_by_key().expect("something held");
+            let consents = |products: &Products| -> Vec<(String, Option<bool>)> {
+                products
+                    .iter()
+                    .map(|(product, is_given)| (product.clone(), *is_given))
+                    .collect()
+            };
+            assert_eq!(consents(&fresh), [("b".to_owned(), Some(false))]);
+            assert_eq!(consents(&held), [("a".to_owned(), Some(true))]);
         }
+    }
+
+    #[tokio::test]
+    async fn tenant_without_any_of_the_products_lacks_the_service() {
+        let settings = Settings {
+            consent_products: ["a", "b"].map(str::to_owned).to_vec(),
+            ..Settings::default()
+        };
+        let now = Timestamp::from_unix_seconds(1_000_000);
+        let context = Context::new(now, Arc::new(settings), Arc::from(""));
+        let respond = |product: String| {
+            let response = match product.as_str() {
+                "a" => Ok((None, None)),
+                _ => Err(Error::Status(400).at(Endpoint::AppConsent)),
+            };
+            std::future::ready(response)
+        };
+        let refused = request_each(&context, &Products::default(), respond).await;
+        assert!(refused.is_err_and(|failure| matches!(failure.error, Error::Status(404))));
     }
 }

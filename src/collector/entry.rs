@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use super::per_tenant::is_refusal;
 use super::{
     Collector, CollectorId, Context, Memory, PollOutput, PollTarget, Price, Question, Record, RenderedRecord, Settings,
     Target, TargetKind,
@@ -112,7 +111,7 @@ impl Entry {
 
     /// Whether an error means that the target lacks the service that the collector reads.
     pub fn says_unlicensed(&self, error: &Error) -> bool {
-        self.is_optional && is_refusal(error)
+        self.is_optional && error.is_refusal()
     }
 
     /// Polls a target.

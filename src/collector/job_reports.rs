@@ -11,7 +11,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::jobs::{self, ModuleKey, Reported};
-use super::per_tenant::{is_of_one, is_refusal};
 use super::{Collector, CollectorId, Context, PollOutput, Price, Record};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v3};
@@ -177,7 +176,7 @@ async fn update<Request: Future<Output = Result<(Option<Report>, usize), Failure
     runs: Vec<Reported>,
     fetch: impl Fn(Box<str>) -> Request,
 ) -> Result<(Option<Failure>, usize), Failure> {
-    let (mut failure, mut refusal, mut is_answered) = (None, None, !modules.is_empty());
+    let (mut failure, mut refusal, mut any_succeeded) = (None, None, !modules.is_empty());
     let listed: BTreeSet<&ModuleKey> = runs.iter().map(|run| &run.key).collect();
     modules.retain(|module| listed.contains(&module.key));
     let mut unreadable = 0;
@@ -204,13 +203,13 @@ async fn update<Request: Future<Output = Result<(Option<Report>, usize), Failure
         let again = tries + 1;
         let (report, tries, failed) = match fetch(id).await {
             Ok((report, unread)) => {
-                is_answered = true;
+                any_succeeded = true;
                 unreadable += unread;
                 let tries = if report.is_some() { 0 } else { again };
                 (report, tries, failed)
             }
             // The run has no report, or none yet.
-            Err(cause) if is_refusal(&cause.error) => {
+            Err(cause) if cause.error.is_refusal() => {
                 refusal = Some(cause);
                 (None, again, failed)
             }
@@ -219,7 +218,7 @@ async fn update<Request: Future<Output = Result<(Option<Report>, usize), Failure
                 failure = failure.or(Some(cause));
                 (None, again, failed)
             }
-            Err(cause) if is_of_one(&cause.error) => {
+            Err(cause) if cause.error.is_resource_error() => {
                 failure = failure.or(Some(cause));
                 (None, again, failed + 1)
             }
@@ -248,7 +247,7 @@ async fn update<Request: Future<Output = Result<(Option<Report>, usize), Failure
         }
     }
     match (refusal, failure) {
-        (Some(refusal), None) if !is_answered => Err(refusal),
+        (Some(refusal), None) if !any_succeeded => Err(refusal),
         (_, failure) => Ok((failure, unreadable)),
     }
 }

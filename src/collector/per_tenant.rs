@@ -18,63 +18,69 @@ const TOO_MANY_TENANTS: &str = "the customer has more tenants than are polled";
 /// Time until a tenant that lacks a service is polled again.
 pub(super) const RECHECK: Duration = Duration::from_secs(24 * 3600);
 
-/// Records of the tenants of a customer.
+/// Records of the tenants of a customer, or of the products of a tenant. The state file has the names of its first
+/// edition.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Tenants<R> {
-    tenants: BTreeMap<TenantId, R>,
-    /// Tenants whose records are held from earlier responses, with the time since when.
-    #[serde(default = "BTreeMap::new")]
-    held: BTreeMap<TenantId, Timestamp>,
-    /// Tenants that lack the service, with the time of the response that showed it.
-    lacking: BTreeMap<TenantId, Timestamp>,
+pub(super) struct Parts<K: Ord, R> {
+    #[serde(rename = "tenants", alias = "consented")]
+    records: BTreeMap<K, R>,
+    /// Parts whose last known records are served, with the time since when.
+    #[serde(rename = "held", default = "BTreeMap::new")]
+    last_known_since: BTreeMap<K, Timestamp>,
+    /// Parts that lack the service, with the time of the response that showed it.
+    #[serde(rename = "lacking", alias = "absent")]
+    unlicensed_since: BTreeMap<K, Timestamp>,
 }
 
-impl<R> Default for Tenants<R> {
+/// Records of the tenants of a customer.
+pub(super) type Tenants<R> = Parts<TenantId, R>;
+
+impl<K: Ord, R> Default for Parts<K, R> {
     fn default() -> Self {
         Self {
-            tenants: BTreeMap::new(),
-            held: BTreeMap::new(),
-            lacking: BTreeMap::new(),
+            records: BTreeMap::new(),
+            last_known_since: BTreeMap::new(),
+            unlicensed_since: BTreeMap::new(),
         }
     }
 }
 
-impl<R> Tenants<R> {
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&TenantId, &R)> {
-        self.tenants.iter()
+impl<K: Ord, R> Parts<K, R> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &R)> {
+        self.records.iter()
     }
 }
 
-impl<R: Clone + Default + PartialEq> Tenants<R> {
-    /// Splits this into fresh and held records, if any are held. `split` does the same for the record of one tenant.
+impl<K: Clone + Ord, R: Clone + Default + PartialEq> Parts<K, R> {
+    /// Splits this into fresh and last known records, if there are any of these. `split` does the same for one record.
     pub(super) fn split(&self, split: impl Fn(&R) -> (R, R)) -> Option<(Self, Self)> {
         let (mut fresh, mut held) = (Self::default(), Self::default());
-        for (tenant, kept) in &self.tenants {
-            if self.held.contains_key(tenant) {
-                held.tenants.insert(tenant.clone(), kept.clone());
+        for (key, kept) in &self.records {
+            if self.last_known_since.contains_key(key) {
+                held.records.insert(key.clone(), kept.clone());
                 continue;
             }
             let (of_fresh, of_held) = split(kept);
-            fresh.tenants.insert(tenant.clone(), of_fresh);
+            fresh.records.insert(key.clone(), of_fresh);
             if of_held != R::default() {
-                held.tenants.insert(tenant.clone(), of_held);
+                held.records.insert(key.clone(), of_held);
             }
         }
-        (!held.tenants.is_empty()).then_some((fresh, held))
+        (!held.records.is_empty()).then_some((fresh, held))
     }
 
-    /// Returns a copy without tenants that were removed from the customer, or `None` if it contains none of them.
-    pub(super) fn without(&self, gone: &BTreeSet<TenantId>) -> Option<Self> {
-        let mut kept = self.clone();
-        kept.tenants.retain(|id, _| !gone.contains(id));
-        kept.held.retain(|id, _| !gone.contains(id));
-        kept.lacking.retain(|id, _| !gone.contains(id));
-        (kept != *self).then_some(kept)
-    }
-
-    /// Splits this if the record of a tenant is fresh or held as a whole.
-    pub(super) fn split_whole(&self) -> Option<(Self, Self)> {
+    /// Splits this if every record is either fresh or last known.
+    pub(super) fn split_by_key(&self) -> Option<(Self, Self)> {
         self.split(|kept| (kept.clone(), R::default()))
+    }
+
+    /// Returns a copy without these keys, or `None` if it contains none of them.
+    pub(super) fn without(&self, gone: &BTreeSet<K>) -> Option<Self> {
+        let mut kept = self.clone();
+        kept.records.retain(|key, _| !gone.contains(key));
+        kept.last_known_since.retain(|key, _| !gone.contains(key));
+        kept.unlicensed_since.retain(|key, _| !gone.contains(key));
+        (kept != *self).then_some(kept)
     }
 }
 
@@ -84,26 +90,32 @@ pub(super) fn is_due_again(polled: Option<&Timestamp>, now: Timestamp) -> bool {
     polled.is_none_or(|polled| now >= polled.plus(RECHECK) || *polled > now)
 }
 
-/// Whether values that have been held since a given time have expired.
-pub(super) fn is_given_up(since: Timestamp, context: &Context) -> bool {
+/// Whether values that have been the last known ones since a given time have expired.
+pub(super) fn is_expired(since: Timestamp, context: &Context) -> bool {
     context.now > since.plus(context.stale_after)
 }
 
-/// Whether an error means that the customer or tenant lacks the service.
-pub(super) fn is_refusal(error: &Error) -> bool {
-    matches!(error, Error::Status(403 | 404))
+/// Rules for polls of one kind of parts.
+pub(super) struct Rules {
+    /// Whether an error means that the part lacks the service.
+    pub(super) is_refusal: fn(&Error) -> bool,
+    /// The error if no part has the service, given that of the last one.
+    pub(super) all_refused: fn(Error) -> Error,
+    /// Whether an empty response is a record.
+    pub(super) keeps_empty: bool,
+    /// Why an empty response is incomplete if the previous one was not empty.
+    pub(super) emptied: &'static str,
 }
 
-/// Whether an error concerns only the requested resource, so that others can still be requested.
-pub(super) fn is_of_one(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Status(_) | Error::Decode(_) | Error::UnreadableRows(_) | Error::Incomplete(_)
-    )
-}
+const TENANT_RULES: Rules = Rules {
+    is_refusal: Error::is_refusal,
+    all_refused: |error| error,
+    keeps_empty: true,
+    emptied: "empty response; the previous one was not empty",
+};
 
 /// The record of a tenant, and the error that made it incomplete, if any.
-pub(super) type Answer<R> = Result<(R, Option<Failure>), Failure>;
+pub(super) type TenantResult<R> = Result<(R, Option<Failure>), Failure>;
 
 /// Polls each tenant of a customer, given its last record. Tenants that lack the service (403, 404) are polled once a
 /// day; if all tenants lack it, so does the customer. If a poll is denied, fails or returns nothing, the last record of
@@ -118,72 +130,81 @@ pub(super) async fn poll_tenants<R, F, Request>(
 where
     R: Clone + Default + PartialEq,
     F: Fn(TenantId, Option<R>) -> Request,
-    Request: Future<Output = Answer<R>>,
+    Request: Future<Output = TenantResult<R>>,
 {
     let mut tenants = context.tenants(customer);
-    let mut left_out = (!context.names_all_tenants(customer)).then_some("the customer list does not name all tenants");
+    let mut omission = (!context.names_all_tenants(customer)).then_some("the customer list does not name all tenants");
     if tenants.len() > MAX_POLLED_TENANTS {
         api.observer().decode_error(endpoint, "tenants", TOO_MANY_TENANTS);
-        left_out = Some(TOO_MANY_TENANTS);
+        omission = Some(TOO_MANY_TENANTS);
         tenants.truncate(MAX_POLLED_TENANTS);
     }
-    let left_out = left_out.map(|what| Error::Incomplete(what).at(endpoint));
-    let (record, incomplete) = request_all(tenants.clone(), endpoint, context, previous, request).await?;
+    let omission = omission.map(|what| Error::Incomplete(what).at(endpoint));
+    let (record, incomplete) =
+        request_all(tenants.clone(), endpoint, context, previous, &TENANT_RULES, request).await?;
     // Tenants may have left during the poll.
     let listed: BTreeSet<TenantId> = context.tenants(customer).into_iter().collect();
     let gone = tenants.into_iter().filter(|tenant| !listed.contains(tenant)).collect();
     let record = record.without(&gone).unwrap_or(record);
-    Ok(PollOutput::one(customer, record, 0, endpoint).incomplete_by(incomplete.or(left_out)))
+    Ok(PollOutput::one(customer, record, 0, endpoint).incomplete_by(incomplete.or(omission)))
 }
 
-async fn request_all<R, F, Request>(
-    tenants: Vec<TenantId>,
+/// Polls each part. The state of each is fresh, last known since a time, or unlicensed since a time.
+///
+/// # Errors
+/// If an error concerns all parts, or no poll succeeded. The previous record then stays until it expires.
+pub(super) async fn request_all<K, R, F, Request>(
+    keys: Vec<K>,
     endpoint: Endpoint,
     context: &Context,
-    previous: Option<&Tenants<R>>,
+    previous: Option<&Parts<K, R>>,
+    rules: &Rules,
     request: F,
-) -> Result<(Tenants<R>, Option<Failure>), Failure>
+) -> Result<(Parts<K, R>, Option<Failure>), Failure>
 where
+    K: Clone + Ord,
     R: Clone + Default + PartialEq,
-    F: Fn(TenantId, Option<R>) -> Request,
-    Request: Future<Output = Answer<R>>,
+    F: Fn(K, Option<R>) -> Request,
+    Request: Future<Output = TenantResult<R>>,
 {
     let now = context.now;
-    let mut record = Tenants::default();
-    let (mut refusal, mut failure, mut is_answered) = (None, None, false);
-    for tenant in tenants {
-        let lacked = previous.and_then(|previous| previous.lacking.get(&tenant));
-        if let Some(since) = lacked.filter(|since| !is_due_again(Some(since), now)) {
-            record.lacking.insert(tenant, *since);
+    let mut record = Parts::default();
+    let (mut refusal, mut failure, mut any_succeeded) = (None, None, false);
+    for key in keys {
+        let unlicensed = previous.and_then(|previous| previous.unlicensed_since.get(&key));
+        if let Some(since) = unlicensed.filter(|since| !is_due_again(Some(since), now)) {
+            record.unlicensed_since.insert(key, *since);
             continue;
         }
-        let known = previous.and_then(|previous| previous.tenants.get(&tenant));
-        let since = previous.and_then(|previous| previous.held.get(&tenant)).copied();
-        let since = since.unwrap_or(now);
-        let is_held = known.is_some_and(|known| *known != R::default()) && !is_given_up(since, context);
-        let response = match request(tenant.clone(), known.cloned()).await {
+        let known = previous.and_then(|previous| previous.records.get(&key));
+        let since = previous.and_then(|previous| previous.last_known_since.get(&key));
+        let since = since.copied().unwrap_or(now);
+        let is_held = known.is_some_and(|known| *known != R::default()) && !is_expired(since, context);
+        let response = match request(key.clone(), known.cloned()).await {
             Ok((latest, None)) if is_held && latest == R::default() => {
-                Err(Error::Incomplete("empty response; the previous one was not empty").at(endpoint))
+                Err(Error::Incomplete(rules.emptied).at(endpoint))
             }
             response => response,
         };
         match response {
             Ok((latest, partial)) => {
-                is_answered = true;
-                record.tenants.insert(tenant, latest);
+                if rules.keeps_empty || latest != R::default() {
+                    any_succeeded = true;
+                    record.records.insert(key, latest);
+                }
                 failure = failure.or(partial);
             }
-            Err(cause) if !is_of_one(&cause.error) => return Err(cause),
+            Err(cause) if !cause.error.is_resource_error() => return Err(cause),
             Err(cause) => {
-                let is_refusal = is_refusal(&cause.error);
+                let is_refusal = (rules.is_refusal)(&cause.error);
                 match known {
                     Some(known) if is_held || !is_refusal => {
-                        record.tenants.insert(tenant.clone(), known.clone());
-                        record.held.insert(tenant, since);
+                        record.records.insert(key.clone(), known.clone());
+                        record.last_known_since.insert(key, since);
                         failure = failure.or(Some(cause));
                     }
                     _ if is_refusal => {
-                        record.lacking.insert(tenant, now);
+                        record.unlicensed_since.insert(key, now);
                         refusal = Some(cause);
                     }
                     _ => failure = failure.or(Some(cause)),
@@ -191,14 +212,14 @@ where
             }
         }
     }
-    // If no tenant responded, the last known values stay until they expire.
-    match failure.is_some() || refusal.is_some() {
-        true if !is_answered => match failure.or(refusal) {
-            Some(failure) => Err(failure),
-            None => Ok((record, None)),
-        },
-        _ => Ok((record, failure)),
+    if any_succeeded {
+        return Ok((record, failure));
     }
+    let refusal = refusal.map(|cause| Failure {
+        error: (rules.all_refused)(cause.error),
+        ..cause
+    });
+    failure.or(refusal).map_or(Ok((record, None)), Err)
 }
 
 #[cfg(test)]
@@ -228,6 +249,7 @@ mod tests {
             ENDPOINT,
             &context,
             Some(previous),
+            &TENANT_RULES,
             |id, _| {
                 let response = respond(id.as_str()).map(|count| (count, None));
                 std::future::ready(response.map_err(|error| error.at(ENDPOINT)))
@@ -239,7 +261,7 @@ mod tests {
     fn shown(record: &Tenants<u64>) -> Vec<(&str, u64, bool)> {
         let mut shown = Vec::new();
         for (id, kept) in record.iter() {
-            shown.push((id.as_str(), *kept, record.held.contains_key(id)));
+            shown.push((id.as_str(), *kept, record.last_known_since.contains_key(id)));
         }
         shown
     }
@@ -252,8 +274,8 @@ mod tests {
             let respond = |id: &str| if id == "a" { Err(Error::Status(error)) } else { Ok(2) };
             let (record, incomplete) = poll(&first, 60, respond).await.expect("a response");
             assert_eq!(shown(&record), [("a", 1, true), ("b", 2, false)], "{error}");
-            assert!(incomplete.is_some() && record.lacking.is_empty());
-            let (fresh, held) = record.split_whole().expect("something held");
+            assert!(incomplete.is_some() && record.unlicensed_since.is_empty());
+            let (fresh, held) = record.split_by_key().expect("something held");
             assert_eq!(shown(&fresh), [("b", 2, false)]);
             assert_eq!(shown(&held), [("a", 1, false)]);
         }
@@ -267,12 +289,12 @@ mod tests {
     async fn tenant_denied_at_first_or_for_days_lacks_the_service() {
         let respond = |id: &str| if id == "a" { Err(Error::Status(403)) } else { Ok(2) };
         let (record, incomplete) = poll(&Tenants::default(), 0, respond).await.expect("a response");
-        assert!(incomplete.is_none() && record.lacking.contains_key(&tenant("a")));
+        assert!(incomplete.is_none() && record.unlicensed_since.contains_key(&tenant("a")));
 
         let (first, _) = poll(&Tenants::default(), 0, |_| Ok(1)).await.expect("a response");
         let (held, _) = poll(&first, 60, respond).await.expect("a response");
         let (record, incomplete) = poll(&held, 61 + 48 * 3600, respond).await.expect("a response");
-        assert!(incomplete.is_none() && record.lacking.contains_key(&tenant("a")));
+        assert!(incomplete.is_none() && record.unlicensed_since.contains_key(&tenant("a")));
         assert_eq!(shown(&record), [("b", 2, false)]);
     }
 
@@ -283,7 +305,7 @@ mod tests {
         let (record, _) = poll(&first, 60, respond).await.expect("a response");
         let kept = record.without(&BTreeSet::from([tenant("a")])).expect("a change");
         assert_eq!(shown(&kept), [("b", 2, false)]);
-        assert!(kept.held.is_empty());
+        assert!(kept.last_known_since.is_empty());
         assert_eq!(kept.without(&BTreeSet::from([tenant("a")])), None);
     }
 

@@ -120,7 +120,7 @@ impl Collector for Ransomware {
     }
 
     fn split(record: &Self::Record) -> Option<(Self::Record, Self::Record)> {
-        record.split_whole()
+        record.split_by_key()
     }
 
     fn without_tenants(record: &Self::Record, gone: &BTreeSet<TenantId>) -> Option<Self::Record> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::customers::tenants::MAX_TENANTS;
-use super::per_tenant::{is_due_again, is_given_up, is_of_one, is_refusal};
+use super::per_tenant::{is_due_again, is_expired};
 use super::{Collector, CollectorId, Context, PollOutput, Price, jobs};
 use crate::api::wire::Row;
 use crate::api::{Api, Endpoint, Error, Failure, v3};
@@ -79,7 +79,7 @@ impl Collector for TenantSeats {
         let mut record = TenantsSeats::default();
         let mut known: BTreeMap<(TenantId, Cow<'static, str>), Seats> = BTreeMap::new();
         let (mut unreadable, mut duplicates) = (0, 0);
-        let (mut refusal, mut failure, mut is_answered) = (None, None, false);
+        let (mut refusal, mut failure, mut any_succeeded) = (None, None, false);
         for (number, service) in types(customer, context) {
             let empty = previous.and_then(|previous| previous.empty.get(&number));
             if let Some(since) = empty.filter(|since| !is_due_again(Some(since), context.now)) {
@@ -88,7 +88,7 @@ impl Collector for TenantSeats {
             }
             let since = previous.and_then(|previous| previous.held.get(&number)).copied();
             let since = since.unwrap_or(context.now);
-            let is_known = previous.is_some_and(|previous| previous.has(service)) && !is_given_up(since, context);
+            let is_known = previous.is_some_and(|previous| previous.has(service)) && !is_expired(since, context);
             let rows = match fetch_rows(api, customer, number).await {
                 Ok(rows) if is_known && rows.is_empty() => {
                     record.held.insert(number, since);
@@ -96,23 +96,23 @@ impl Collector for TenantSeats {
                     failure = failure.or(Some(incomplete));
                     continue;
                 }
-                Err(cause) if is_known && is_refusal(&cause.error) => {
+                Err(cause) if is_known && cause.error.is_refusal() => {
                     record.held.insert(number, since);
                     failure = failure.or(Some(cause));
                     continue;
                 }
-                Err(cause) if is_refusal(&cause.error) => {
+                Err(cause) if cause.error.is_refusal() => {
                     record.empty.insert(number, context.now);
                     refusal = Some(cause);
                     continue;
                 }
-                Err(cause) if is_of_one(&cause.error) => {
+                Err(cause) if cause.error.is_resource_error() => {
                     failure = failure.or(Some(cause));
                     continue;
                 }
                 rows => rows?,
             };
-            is_answered = true;
+            any_succeeded = true;
             if rows.is_empty() {
                 record.empty.insert(number, context.now);
             }
@@ -144,7 +144,7 @@ impl Collector for TenantSeats {
         }
         record.seats = known.into_values().collect();
         match (failure, refusal) {
-            (Some(failure), _) | (None, Some(failure)) if !is_answered => Err(failure),
+            (Some(failure), _) | (None, Some(failure)) if !any_succeeded => Err(failure),
             (failure, _) => Ok(PollOutput::one(customer, record, unreadable, endpoint).incomplete_by(failure)),
         }
     }

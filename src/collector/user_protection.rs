@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::per_tenant::{Answer, Tenants, poll_tenants};
+use super::per_tenant::{TenantResult, Tenants, poll_tenants};
 use super::{Collector, Context, PollOutput, Price};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, Observer, v3};
@@ -59,7 +59,7 @@ impl Collector for UserProtection {
     }
 
     fn split(record: &Self::Record) -> Option<(Self::Record, Self::Record)> {
-        record.split_whole()
+        record.split_by_key()
     }
 
     fn without_tenants(record: &Self::Record, gone: &BTreeSet<TenantId>) -> Option<Self::Record> {
@@ -89,7 +89,7 @@ impl Collector for UserProtection {
     }
 }
 
-async fn fetch_users(api: &Api, customer: &CustomerId, tenant: &TenantId) -> Answer<Users> {
+async fn fetch_users(api: &Api, customer: &CustomerId, tenant: &TenantId) -> TenantResult<Users> {
     let endpoint = Endpoint::Users;
     let path = [
         "customers",
@@ -112,7 +112,7 @@ async fn fetch_users(api: &Api, customer: &CustomerId, tenant: &TenantId) -> Ans
 }
 
 /// Counts the valid users. If some rows are invalid, the result is incomplete; if all are, there is none.
-async fn count(rows: &[Box<RawValue>], observer: &dyn Observer) -> Answer<Users> {
+async fn count(rows: &[Box<RawValue>], observer: &dyn Observer) -> TenantResult<Users> {
     let endpoint = Endpoint::Users;
     let mut users = Users::new();
     let mut unreadable = 0;
