@@ -242,7 +242,7 @@ impl Context {
     /// Returns a customer as the customer list shows it.
     fn listed(&self, customer: &CustomerId) -> Option<Customer> {
         let record = self.record_of(CollectorId::CUSTOMERS, customer)?;
-        record.as_any().downcast_ref::<Customer>().cloned()
+        Customer::of(record.as_ref()).cloned()
     }
 }
 
@@ -463,7 +463,7 @@ impl RenderedRecord {
     /// Returns a record of subscriptions without its tenants; `None` if it names none, or if the record of the customer
     /// does not list them.
     pub fn without_tenants_of(&self, customer: &Self) -> Option<Self> {
-        let customer = customer.record.as_any().downcast_ref::<Customer>()?;
+        let customer = Customer::of(customer.record.as_ref())?;
         let subscriptions = self.record.as_any().downcast_ref::<licenses::Subscriptions>()?;
         (customer.lists_tenants() && subscriptions.lists_tenants()).then(|| Self {
             record: Arc::new(subscriptions.without_tenants()),

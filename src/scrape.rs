@@ -272,9 +272,7 @@ impl Scrape {
             .customers_with(CollectorId::CUSTOMERS)
             .into_iter()
             .map(|(id, record)| {
-                let customer = record
-                    .as_deref()
-                    .and_then(|record| record.as_any().downcast_ref::<Customer>());
+                let customer = record.as_deref().and_then(Customer::of);
                 KnownCustomer {
                     attributes: self.store.attributes(&id).unwrap_or_default(),
                     id,

@@ -419,7 +419,7 @@ impl Check<'_> {
     /// Selects the example customer: the first that the filters admit.
     fn take_sample(&mut self, output: &PollOutput, api: &Api) {
         let wanted = output.records.iter().filter_map(|(id, kept)| {
-            let customer = kept.as_any().downcast_ref::<Customer>()?;
+            let customer = Customer::of(kept.as_ref())?;
             let admitted = self.schedule_config.customers.admits(id, &customer.organization);
             admitted.then(|| (id.clone(), customer.organization.clone()))
         });
@@ -443,7 +443,7 @@ impl Check<'_> {
         }
         let mut names = KnownNames::default();
         for (id, kept) in &output.records {
-            if let Some(customer) = kept.as_any().downcast_ref::<Customer>() {
+            if let Some(customer) = Customer::of(kept.as_ref()) {
                 names.add_customer(id, &customer.organization);
             }
         }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use self::tenants::{CUSTOMER_TENANTS, MAX_TENANTS, SHAPE_TENANTS, Tenant};
-use super::{Collector, Context, PollOutput, Target};
+use super::{Collector, Context, PollOutput, Record, Target};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Failure, Generation, Observer, v1, v3};
 use crate::domain::{
@@ -39,6 +39,11 @@ pub struct Customer {
 }
 
 impl Customer {
+    /// Returns the customer of a record; `None` for another collector's record.
+    pub fn of(record: &dyn Record) -> Option<&Self> {
+        record.as_any().downcast_ref()
+    }
+
     /// The country or region; empty if the list has none.
     pub fn country(&self) -> &str {
         &self.country

@@ -9,7 +9,7 @@ use super::queue::{Due, Moment};
 use super::unmatched::listed_names;
 use super::{PollError, Scheduler, wall_clock};
 use crate::api::{Endpoint, Error};
-use crate::collector::{CollectorId, Customer, Memory as _, PollOutput, Record, Target, ids};
+use crate::collector::{CollectorId, Customer, Memory as _, PollOutput, Target, ids};
 use crate::domain::{CustomerId, Purpose};
 
 impl Scheduler {
@@ -115,7 +115,7 @@ impl Scheduler {
         let (mut listed, mut left_out) = (BTreeMap::new(), BTreeMap::new());
         let mut nameless = BTreeSet::new();
         output.records.retain(|id, kept| {
-            let customer = kept.as_any().downcast_ref::<Customer>();
+            let customer = Customer::of(kept.as_ref());
             let organization: Arc<str> = Arc::from(customer.map_or("", |customer| customer.organization.as_str()));
             // Customers of another share are polled by another exporter.
             if !self.config.customers.shard.owns(id, Purpose::Poll) {
@@ -148,12 +148,11 @@ impl Scheduler {
 
     /// Returns the customers whose status changed since the previous list.
     fn with_news(&self, output: &PollOutput) -> Vec<CustomerId> {
-        let customer = |record: &dyn Record| record.as_any().downcast_ref::<Customer>().cloned();
         let changed = output.records.iter().filter(|(id, kept)| {
             let before = self.store.record(CollectorId::CUSTOMERS, id);
-            let before = before.as_deref().and_then(customer);
-            let now = customer(kept.as_ref());
-            before.zip(now).is_some_and(|(before, now)| now.has_news(&before))
+            let before = before.as_deref().and_then(Customer::of);
+            let now = Customer::of(kept.as_ref());
+            before.zip(now).is_some_and(|(before, now)| now.has_news(before))
         });
         changed.map(|(id, _)| id.clone()).collect()
     }

@@ -11,9 +11,7 @@ use super::queue::{self, Due, Moment, Urgency};
 use super::{Outcome, Scheduler, wall_clock};
 use crate::api::auth::DENIAL_LIFETIME;
 use crate::api::{Error, Observer as _};
-use crate::collector::{
-    CollectorId, Customer, Memory as _, PollOutput, Record, RenderedRecord, Target, TargetKind, ids,
-};
+use crate::collector::{CollectorId, Customer, Memory as _, PollOutput, RenderedRecord, Target, TargetKind, ids};
 use crate::domain::{CustomerId, TenantId};
 use crate::error_chain::error_chain;
 use crate::store::RunEvent;
@@ -290,10 +288,10 @@ impl Scheduler {
         if collector != CollectorId::CUSTOMERS {
             return BTreeMap::new();
         }
-        let customer = |record: &dyn Record| record.as_any().downcast_ref::<Customer>().cloned();
         let lost = output.records.iter().filter_map(|(id, record)| {
-            let before = customer(self.store.record(collector, id)?.as_ref())?;
-            Some((id.clone(), customer(record.as_ref())?.lost_tenants(&before)))
+            let before = self.store.record(collector, id)?;
+            let before = Customer::of(before.as_ref())?;
+            Some((id.clone(), Customer::of(record.as_ref())?.lost_tenants(before)))
         });
         lost.filter(|(_, tenants)| !tenants.is_empty()).collect()
     }

@@ -22,7 +22,7 @@ pub(super) type ListedNames = Vec<(CustomerId, Arc<str>)>;
 /// Returns the customers of a list by id and organization.
 pub(super) fn listed_names(output: &PollOutput) -> ListedNames {
     let name = |(id, kept): (&CustomerId, &Arc<dyn Record>)| {
-        let customer = kept.as_any().downcast_ref::<Customer>()?;
+        let customer = Customer::of(kept.as_ref())?;
         Some((id.clone(), Arc::from(customer.organization.as_str())))
     };
     output.records.iter().filter_map(name).collect()

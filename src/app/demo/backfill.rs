@@ -219,7 +219,7 @@ impl Past {
     fn commit(&self, collector: CollectorId, target: &Target, output: PollOutput, now: Timestamp) {
         let store = &self.parts.store;
         let organization = |record: &dyn Record| {
-            let customer = record.as_any().downcast_ref::<Customer>();
+            let customer = Customer::of(record);
             customer.map_or_else(|| Arc::from(""), |customer| Arc::from(customer.organization.as_str()))
         };
         if collector == CollectorId::CUSTOMERS {
