@@ -347,13 +347,13 @@ pub trait Collector: 'static {
     /// Permission in the second generation.
     const SCOPE_V3: &'static str;
     /// Whether a changed customer status triggers a poll.
-    const FOLLOWS_STATUS: bool = false;
-    /// Name of the collector whose records list the items that this one polls. A target is polled again when its record
-    /// lists others.
-    const ITEMS_OF: Option<&'static str> = None;
-    /// Name of the collector whose records list what to request. A target is then also polled after each poll of that
+    const POLLS_ON_STATUS_CHANGE: bool = false;
+    /// The collector whose records list the items that this one polls. A target is polled again when its record lists
+    /// others.
+    const ITEMS_FROM: Option<CollectorId> = None;
+    /// The collector whose records list what to request. A target is then also polled after each poll of that
     /// collector, and not before the first.
-    const FOLLOWS: Option<&'static str> = None;
+    const AFTER: Option<CollectorId> = None;
     /// Type of its targets.
     type Target: PollTarget;
     /// Type of its record of a customer.
@@ -393,7 +393,7 @@ pub trait Collector: 'static {
         Question::default()
     }
 
-    /// Whether a record lists other items than the previous one, see [`Collector::ITEMS_OF`].
+    /// Whether a record lists other items than the previous one, see [`Collector::ITEMS_FROM`].
     fn lists_others(record: &Self::Record, previous: &Self::Record) -> bool {
         let _ = (record, previous);
         false

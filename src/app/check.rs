@@ -284,8 +284,8 @@ impl Check<'_> {
         // Retries are not part of the usual cost of a poll, and a request without a response is assumed to cost as much
         // as the fastest one.
         let ordinary = requests.saturating_sub(after.retries - before.retries).max(1);
-        // A collector that follows another one requests each item once, and not at each poll.
-        let requests_of_poll = match entry.follows {
+        // A collector that polls after another one requests each item once, and not at each poll.
+        let requests_of_poll = match entry.after() {
             Some(_) => entry.price.requests,
             None => u32::try_from(ordinary).map_or(f64::MAX, f64::from),
         };

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use super::per_tenant::{Parts, Rules, TenantResult, Tenants, poll_tenants, request_all};
-use super::{Collector, Context, PollOutput, Price, Question, Settings};
+use super::{Collector, CollectorId, Context, PollOutput, Price, Question, Settings};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v3};
 use crate::domain::{CustomerId, TenantId};
@@ -36,7 +36,7 @@ impl Collector for AppConsent {
         ..Price::ONE
     };
     const SCOPE_V3: &'static str = v3::scope::CUSTOMERS;
-    const ITEMS_OF: Option<&'static str> = Some(super::customers::Customers::NAME);
+    const ITEMS_FROM: Option<CollectorId> = Some(CollectorId::CUSTOMERS);
     type Target = CustomerId;
     type Record = Tenants<Products>;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::customers::tenants::MAX_TENANTS;
-use super::{Collector, Context, Partner, PollOutput};
+use super::{Collector, CollectorId, Context, Partner, PollOutput};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Failure, v3};
 use crate::domain::{self, CustomerId, TenantId, Timestamp};
@@ -63,7 +63,7 @@ impl Collector for Baselines {
     const INTERVAL: Duration = Duration::from_secs(3600);
     const IS_OPTIONAL: bool = true;
     const SCOPE_V3: &'static str = v3::scope::BASELINES;
-    const ITEMS_OF: Option<&'static str> = Some(super::customers::Customers::NAME);
+    const ITEMS_FROM: Option<CollectorId> = Some(CollectorId::CUSTOMERS);
     type Target = Partner;
     type Record = Vec<Baseline>;
 

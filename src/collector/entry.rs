@@ -33,15 +33,14 @@ pub struct Entry {
     /// Kind of its targets.
     pub target_kind: TargetKind,
     /// Whether a changed customer status triggers a poll.
-    pub follows_status: bool,
-    /// Name of the collector whose records list the items that it polls, see [`Collector::ITEMS_OF`].
-    pub items_of: Option<&'static str>,
-    /// Name of the collector whose records list what to request, see [`Collector::FOLLOWS`].
-    pub follows: Option<&'static str>,
+    pub polls_on_status_change: bool,
     /// Whether only some customers pay for its data, see [`Collector::IS_OPTIONAL`].
     pub is_optional: bool,
     /// Estimated cost of a poll of one target.
     pub price: Price,
+    // Functions, because ids are positions in the table of these entries.
+    items_from: fn() -> Option<CollectorId>,
+    after: fn() -> Option<CollectorId>,
     scope_v1: &'static str,
     scope_v3: &'static str,
     poll: fn(Api, Target, Arc<dyn Memory>, Context) -> PollFuture,
@@ -67,9 +66,9 @@ impl Entry {
             endpoints: C::ENDPOINTS,
             interval: C::INTERVAL,
             target_kind: C::Target::KIND,
-            follows_status: C::FOLLOWS_STATUS,
-            items_of: C::ITEMS_OF,
-            follows: C::FOLLOWS,
+            polls_on_status_change: C::POLLS_ON_STATUS_CHANGE,
+            items_from: || C::ITEMS_FROM,
+            after: || C::AFTER,
             is_optional: C::IS_OPTIONAL,
             price: C::PRICE,
             scope_v1: C::SCOPE_V1,
@@ -107,6 +106,16 @@ impl Entry {
             Generation::V1 => Some(self.scope_v1),
             Generation::V3 => Some(self.scope_v3),
         }
+    }
+
+    /// Returns the collector whose records list the items that it polls, see [`Collector::ITEMS_FROM`].
+    pub fn items_from(&self) -> Option<CollectorId> {
+        (self.items_from)()
+    }
+
+    /// Returns the collector whose records list what to request, see [`Collector::AFTER`].
+    pub fn after(&self) -> Option<CollectorId> {
+        (self.after)()
     }
 
     /// Whether an error means that the target lacks the service that the collector reads.

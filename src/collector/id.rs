@@ -2,7 +2,7 @@
 
 use std::array;
 
-use super::{ALL, Collector as _, Entry, customers, jobs, licenses};
+use super::{ALL, Collector as _, Entry, customers, jobs, licenses, scan_profiles};
 
 /// Number of collectors.
 const COUNT: usize = ALL.len();
@@ -25,6 +25,9 @@ impl CollectorId {
 
     /// The collector of licences, which lists the tenants if the customer list does not.
     pub const LICENSES: Self = Self::of(licenses::Licenses::NAME);
+
+    /// The collector of scan profiles.
+    pub(super) const SCAN_PROFILES: Self = Self::of(scan_profiles::ScanProfiles::NAME);
 
     /// Returns the collector of this name.
     pub fn named(name: &str) -> Option<Self> {

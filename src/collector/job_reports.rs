@@ -113,7 +113,7 @@ impl Collector for JobReports {
         ..Price::ONE
     };
     const SCOPE_V3: &'static str = v3::scope::JOBS;
-    const FOLLOWS: Option<&'static str> = Some(jobs::Jobs::NAME);
+    const AFTER: Option<CollectorId> = Some(CollectorId::JOBS);
     type Target = CustomerId;
     type Record = Vec<Module>;
 

@@ -69,7 +69,7 @@ impl Collector for Jobs {
     const INTERVAL: Duration = Duration::from_secs(5 * 60);
     const SCOPE_V1: &'static str = v1::scope::JOBS;
     const SCOPE_V3: &'static str = v3::scope::JOBS;
-    const FOLLOWS_STATUS: bool = true;
+    const POLLS_ON_STATUS_CHANGE: bool = true;
     type Target = CustomerId;
     type Record = Record;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::per_tenant::{Tenants, poll_tenants};
-use super::{Collector, Context, PollOutput, Price, Record};
+use super::{Collector, CollectorId, Context, PollOutput, Price, Record};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v3};
 use crate::domain::{CustomerId, TenantId};
@@ -102,7 +102,7 @@ impl Collector for Ransomware {
         ..Price::ONE
     };
     const SCOPE_V3: &'static str = v3::scope::WORKSPACES;
-    const ITEMS_OF: Option<&'static str> = Some(super::customers::Customers::NAME);
+    const ITEMS_FROM: Option<CollectorId> = Some(CollectorId::CUSTOMERS);
     type Target = CustomerId;
     type Record = Tenants<Signs>;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Collector, Context, PollOutput, Price, Question, Settings, scan_profiles};
+use super::{Collector, CollectorId, Context, PollOutput, Price, Question, Settings, scan_profiles};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v1, v3};
 use crate::domain::{CustomerId, JobStatus, Timestamp};
@@ -79,7 +79,7 @@ impl Collector for ScanChanges {
     const PRICE: Price = Price::PER_PROFILE;
     const SCOPE_V1: &'static str = v1::scope::SCAN_PROFILES;
     const SCOPE_V3: &'static str = v3::scope::SCAN_PROFILES;
-    const ITEMS_OF: Option<&'static str> = Some(scan_profiles::ScanProfiles::NAME);
+    const ITEMS_FROM: Option<CollectorId> = Some(CollectorId::SCAN_PROFILES);
     type Target = CustomerId;
     type Record = Vec<Report>;
 

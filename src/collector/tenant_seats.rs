@@ -64,7 +64,7 @@ impl Collector for TenantSeats {
         ..Price::ONE
     };
     const SCOPE_V3: &'static str = v3::scope::LICENSES;
-    const ITEMS_OF: Option<&'static str> = Some(super::customers::Customers::NAME);
+    const ITEMS_FROM: Option<CollectorId> = Some(CollectorId::CUSTOMERS);
     type Target = CustomerId;
     type Record = TenantsSeats;
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::per_tenant::{TenantResult, Tenants, poll_tenants};
-use super::{Collector, Context, PollOutput, Price};
+use super::{Collector, CollectorId, Context, PollOutput, Price};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, Observer, v3};
 use crate::domain::{self, CustomerId, TenantId};
@@ -41,7 +41,7 @@ impl Collector for UserProtection {
         ..Price::ONE
     };
     const SCOPE_V3: &'static str = v3::scope::PROTECTED;
-    const ITEMS_OF: Option<&'static str> = Some(super::customers::Customers::NAME);
+    const ITEMS_FROM: Option<CollectorId> = Some(CollectorId::CUSTOMERS);
     type Target = CustomerId;
     type Record = Tenants<Users>;
 

@@ -39,8 +39,8 @@ fn read_plan(layers: &Layers, collector: CollectorId) -> Result<Plan, Error> {
         }
         enabled => Ok(enabled),
     })?;
-    if let Some(lead) = entry.follows.filter(|_| enabled) {
-        layers.read_required(&format!("collectors.{lead}.enabled"), |field| {
+    if let Some(lead) = entry.after().filter(|_| enabled) {
+        layers.read_required(&format!("collectors.{}.enabled", lead.name()), |field| {
             match field.boolean()? {
                 true => Ok(()),
                 false => Err(field.invalid(format!("is required by collectors.{name}; expected true"))),

@@ -432,7 +432,7 @@ fn collectors_of_v3_are_rejected_with_v1() {
 }
 
 #[test]
-fn collector_is_rejected_without_the_one_it_follows() {
+fn collector_is_rejected_without_the_one_it_polls_after() {
     let yaml = "collectors:\n  jobs: {enabled: false}\n  job_reports: {enabled: true}\n";
     assert_eq!(
         message(from_file(yaml)),

@@ -161,7 +161,7 @@ impl Scheduler {
     fn signal(&mut self, news: Vec<CustomerId>) {
         let now = self.now();
         for target in news.into_iter().map(Target::Customer) {
-            for collector in ids().filter(|collector| collector.entry().follows_status) {
+            for collector in ids().filter(|collector| collector.entry().polls_on_status_change) {
                 self.queue.signal(collector, &target, now);
             }
         }
@@ -211,10 +211,10 @@ impl Scheduler {
         }
     }
 
-    /// Whether a target is queued only after the first poll of the collector that this one follows.
+    /// Whether a target is queued only after the first poll of the collector that this one polls after.
     fn waits_for_another(&self, collector: CollectorId, target: &Target) -> bool {
-        let followed = collector.entry().follows.and_then(CollectorId::named);
-        followed.is_some_and(|followed| self.store.last_success(followed, target).is_none())
+        let lead = collector.entry().after();
+        lead.is_some_and(|lead| self.store.last_success(lead, target).is_none())
             && self.store.unlicensed_at(collector, target).is_none()
     }
 

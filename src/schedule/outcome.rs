@@ -175,7 +175,7 @@ impl Scheduler {
 
     /// Queues the collectors that poll the items of the committed record.
     fn poll_followers(&mut self, due: &Due, now: Moment) {
-        let is_follower = |id: &CollectorId| id.entry().follows == Some(due.collector.name());
+        let is_follower = |id: &CollectorId| id.entry().after() == Some(due.collector);
         for follower in ids().filter(is_follower) {
             if self.is_enabled(follower) && self.store.unlicensed_at(follower, &due.target).is_none() {
                 self.enqueue(follower, due.target.clone(), now, now);
@@ -263,7 +263,7 @@ impl Scheduler {
     /// Polls the items of a record again if the listed items have changed.
     fn follow_up(&mut self, collector: CollectorId, output: &PollOutput) {
         let entry = collector.entry();
-        let polls_items = |id: &CollectorId| id.entry().items_of == Some(entry.name) && self.is_enabled(*id);
+        let polls_items = |id: &CollectorId| id.entry().items_from() == Some(collector) && self.is_enabled(*id);
         let followers: Vec<CollectorId> = ids().filter(polls_items).collect();
         if followers.is_empty() {
             return;

@@ -112,7 +112,7 @@ enum Tier {
     Due,
     /// An optional collector, which uses the requests that others do not need.
     Optional,
-    /// An optional collector that follows another collector: its items change nothing that alerts are about.
+    /// An optional collector that polls after another one: its items change nothing that alerts are about.
     Last,
 }
 
@@ -129,7 +129,7 @@ impl Default for Queue {
         Self {
             lines: PerCollector::from_fn(|collector| {
                 let entry = collector.entry();
-                Line::new(match (entry.is_optional, entry.follows) {
+                Line::new(match (entry.is_optional, entry.after()) {
                     (false, _) => None,
                     (true, None) => Some(Tier::Optional),
                     (true, Some(_)) => Some(Tier::Last),
