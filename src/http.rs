@@ -28,7 +28,7 @@ use crate::assets::{self, Asset, Links};
 use crate::collector::Target;
 use crate::domain::{CustomerId, Shard};
 use crate::health::Health;
-use crate::scrape::{Scrape, ScrapeFilter};
+use crate::scrape::{Part, Scrape, ScrapeFilter};
 use crate::status::Status;
 use caller::Caller;
 use discovery::Place;
@@ -170,7 +170,11 @@ fn scrape_filter(query: Option<&str>) -> ScrapeFilter {
     let mut filter = ScrapeFilter::default();
     for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
         match name.as_ref() {
-            "collector" | "collector[]" => filter.collectors.insert(value.into_owned()),
+            "collector" | "collector[]" => {
+                // An unknown name selects nothing.
+                let parts = filter.parts.get_or_insert_default();
+                Part::named(&value).is_some_and(|part| parts.insert(part))
+            }
             "customer_id" | "customer_id[]" => {
                 // An invalid id is an unknown customer.
                 let customers = filter.customers.get_or_insert_default();
@@ -291,7 +295,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::collector::{PerCollector, Plan};
+    use crate::collector::{CollectorId, PerCollector, Plan};
     use crate::store::Store;
 
     fn site(health: Health) -> State<Arc<Site>> {
@@ -325,7 +329,9 @@ mod tests {
         let parsed = scrape_filter(Some(
             "collector=jobs&customer_id=a%26b&collector=licenses&x=1&=&%ff&collector",
         ));
-        assert_eq!(parsed.collectors, ["", "jobs", "licenses"].map(String::from).into());
+        let parts = [CollectorId::JOBS, CollectorId::LICENSES].map(Part::Collector);
+        assert_eq!(parsed.parts, Some(parts.into()));
+        assert_eq!(scrape_filter(Some("collector=unknown")).parts, Some(BTreeSet::new()));
         let customer = |id: &str| CustomerId::parse(id).map(Target::Customer);
         assert_eq!(parsed.customers, Some(customer("a&b").into_iter().collect()));
         assert_eq!(parsed.shards, None);

@@ -18,7 +18,7 @@ use crate::runtime::{Runtime, RuntimeStatus};
 use crate::store::{self, Overview, State, Store};
 use shares::Shares;
 
-pub use filter::ScrapeFilter;
+pub use filter::{Part, ScrapeFilter};
 
 /// Values about the exporter at one moment.
 struct Readings {
@@ -239,9 +239,10 @@ impl Scrape {
     pub fn stored(&self, filter: &ScrapeFilter, format: Format, now: Timestamp) -> Stored {
         let only = self.only(filter);
         let (generation, snapshot) = self.store.numbered_snapshot(only.as_ref(), now);
-        let groups = (!filter.collectors.is_empty() && !filter.is_just_exporter()).then(|| {
-            let named = filter.collectors.iter().filter_map(|name| CollectorId::named(name));
-            named.flat_map(store::groups_of).collect()
+        let parts = filter.parts.as_ref().filter(|_| !filter.is_just_exporter());
+        let groups = parts.map(|parts| {
+            let collectors = parts.iter().filter_map(|part| part.collector());
+            collectors.flat_map(store::groups_of).collect()
         });
         Stored {
             generation,

@@ -8,8 +8,8 @@ use crate::domain::Shard;
 /// Filter of a scrape; empty for all series.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScrapeFilter {
-    /// Only these collectors.
-    pub collectors: BTreeSet<String>,
+    /// Only these parts.
+    pub parts: Option<BTreeSet<Part>>,
     /// Only these customers. The partner represents data without a customer.
     pub customers: Option<BTreeSet<Target>>,
     /// Only customers of these shares, which all divide the customers into the same number. The first share also has
@@ -17,8 +17,31 @@ pub struct ScrapeFilter {
     pub shards: Option<BTreeSet<Shard>>,
 }
 
-/// Collector name that selects the exporter's own metrics.
-const EXPORTER: &str = "exporter";
+/// A part of the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The exporter's own metrics.
+    Exporter,
+    /// The metrics of a collector.
+    Collector(CollectorId),
+}
+
+impl Part {
+    /// Returns the part of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "exporter" => Some(Self::Exporter),
+            name => CollectorId::named(name).map(Self::Collector),
+        }
+    }
+
+    pub(super) fn collector(self) -> Option<CollectorId> {
+        match self {
+            Self::Exporter => None,
+            Self::Collector(id) => Some(id),
+        }
+    }
+}
 
 impl ScrapeFilter {
     /// Returns whether it admits everything.
@@ -36,18 +59,18 @@ impl ScrapeFilter {
 
     /// Returns whether the exporter's own metrics are admitted.
     pub(super) fn has_exporter(&self) -> bool {
-        let is_selected = if self.collectors.is_empty() {
-            self.customers.is_none()
-        } else {
-            self.collectors.contains(EXPORTER)
+        let is_selected = match &self.parts {
+            None => self.customers.is_none(),
+            Some(parts) => parts.contains(&Part::Exporter),
         };
         is_selected && self.has_what_is_of_none()
     }
 
     /// Returns whether only the exporter's own metrics are admitted.
     pub(super) fn is_just_exporter(&self) -> bool {
-        let is_no_other = |name: &String| name == EXPORTER || CollectorId::named(name).is_none();
-        self.collectors.contains(EXPORTER) && self.collectors.iter().all(is_no_other)
+        self.parts
+            .as_ref()
+            .is_some_and(|parts| parts.iter().eq([&Part::Exporter]))
     }
 
     /// Returns the number of shares into which the customers are divided.

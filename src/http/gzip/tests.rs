@@ -77,7 +77,7 @@ async fn compressed_responses_equal_plain_ones() {
         ..ScrapeFilter::default()
     };
     let of_collector = ScrapeFilter {
-        collectors: ["customers".to_owned()].into(),
+        parts: Some([crate::scrape::Part::Collector(CUSTOMERS)].into()),
         ..ScrapeFilter::default()
     };
     for format in [Format::Text, Format::OpenMetrics] {
