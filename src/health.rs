@@ -7,7 +7,7 @@ mod process;
 mod text_format;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -143,6 +143,9 @@ pub struct Health {
     requests: Family<[(&'static str, Cow<'static, str>); 2], Counter>,
     durations: Durations,
     errors: Family<Labels<2>, Counter>,
+    // These are not exported. The counters above cannot be summed, because a family does not list its labels.
+    requests_of_endpoint: Family<Labels<1>, Counter>,
+    errors_of_endpoint: Family<Labels<1>, Counter>,
     throttled: Family<Labels<1>, Counter>,
     retries: Family<Labels<1>, Counter>,
     token_failures: Family<Labels<1>, Counter>,
@@ -156,15 +159,6 @@ pub struct Health {
     beat: AtomicU64,
     ready: AtomicBool,
     logged_values: Mutex<HashSet<(Endpoint, &'static str, String)>>,
-    tallies: BTreeMap<Endpoint, Tally>,
-}
-
-/// Totals of an endpoint for the status page, because the families above cannot be read back.
-#[derive(Debug, Default)]
-struct Tally {
-    requests: AtomicU64,
-    errors: AtomicU64,
-    throttled: AtomicU64,
 }
 
 /// Totals of several endpoints since the start.
@@ -192,6 +186,8 @@ impl Health {
             requests: Family::default(),
             durations: Durations::new_with_constructor(|| Histogram::new(exponential_buckets(0.01, 2.0, 13))),
             errors: Family::default(),
+            requests_of_endpoint: Family::default(),
+            errors_of_endpoint: Family::default(),
             throttled: Family::default(),
             retries: Family::default(),
             token_failures: Family::default(),
@@ -205,7 +201,6 @@ impl Health {
             beat: AtomicU64::new(0),
             ready: AtomicBool::new(false),
             logged_values: Mutex::new(HashSet::new()),
-            tallies: Endpoint::ALL.map(|endpoint| (endpoint, Tally::default())).into(),
         };
         let build = Info::new(vec![
             ("version", VERSION),
@@ -296,22 +291,18 @@ impl Health {
     /// Counts a poll without a complete response.
     pub fn poll_failed(&self, endpoint: Endpoint, reason: &'static str) {
         self.errors.get_or_create(&of_reason(endpoint, reason)).inc();
-        self.count(endpoint, |tally| &tally.errors);
-    }
-
-    fn count(&self, endpoint: Endpoint, counter: impl Fn(&Tally) -> &AtomicU64) {
-        if let Some(tally) = self.tallies.get(&endpoint) {
-            counter(tally).fetch_add(1, Ordering::Relaxed);
-        }
+        self.errors_of_endpoint.get_or_create(&of(endpoint)).inc();
     }
 
     /// Returns the totals of these endpoints.
     pub fn counted(&self, endpoints: &[Endpoint]) -> Counted {
+        let read =
+            |counters: &Family<Labels<1>, Counter>, labels| counters.get(labels).map_or(0, |counter| counter.get());
         let mut counted = Counted::default();
-        for tally in endpoints.iter().filter_map(|endpoint| self.tallies.get(endpoint)) {
-            counted.requests += tally.requests.load(Ordering::Relaxed);
-            counted.errors += tally.errors.load(Ordering::Relaxed);
-            counted.throttled += tally.throttled.load(Ordering::Relaxed);
+        for labels in endpoints.iter().map(|endpoint| of(*endpoint)) {
+            counted.requests += read(&self.requests_of_endpoint, &labels);
+            counted.errors += read(&self.errors_of_endpoint, &labels);
+            counted.throttled += read(&self.throttled, &labels);
         }
         counted
     }
@@ -362,9 +353,9 @@ impl Health {
 
 impl Observer for Health {
     fn request(&self, endpoint: Endpoint, status: Option<u16>, took: Duration) {
-        self.count(endpoint, |tally| &tally.requests);
         let code = status.unwrap_or(0).to_string();
         let labels = [("endpoint", endpoint.as_str().into()), ("code", code.into())];
+        self.requests_of_endpoint.get_or_create(&of(endpoint)).inc();
         self.requests.get_or_create(&labels).inc();
         self.durations.get_or_create(&of(endpoint)).observe(took.as_secs_f64());
     }
@@ -374,7 +365,6 @@ impl Observer for Health {
     }
 
     fn throttled(&self, endpoint: Endpoint) {
-        self.count(endpoint, |tally| &tally.throttled);
         self.throttled.get_or_create(&of(endpoint)).inc();
     }
 
