@@ -429,3 +429,41 @@ fn url(base: &Url, base_path: &str, segments: &[&str]) -> Result<Url, Error> {
     url.set_path(&path);
     Ok(url)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_reason_is_listed_once() {
+        let failed = || reqwest::Proxy::all("").expect_err("not a URL");
+        let time = Duration::from_secs(1);
+        let mut errors = vec![
+            Error::Auth(Arc::new(auth::Error::Malformed)),
+            Error::NotPermitted(""),
+            Error::Dns(failed()),
+            Error::Connect(failed()),
+            Error::Tls(failed()),
+            Error::Proxy(failed()),
+            Error::Timeout(time),
+            Error::Interrupted(failed()),
+            Error::TooLarge(1),
+            Error::TooMany(1),
+            Error::Redirect(302),
+            Error::Throttled,
+            Error::Decode(""),
+            Error::UnreadableRows(1),
+            Error::Incomplete(""),
+            Error::ForeignLink,
+            Error::UnusableId,
+            Error::Unavailable(time),
+        ];
+        errors.extend((400..=599).map(Error::Status));
+        let reasons: BTreeSet<&str> = errors.iter().map(Error::reason).collect();
+        let listed: BTreeSet<&str> = REASONS.iter().copied().collect();
+        assert_eq!(reasons, listed);
+        assert_eq!(listed.len(), REASONS.len());
+    }
+}

@@ -106,7 +106,8 @@ impl Scheduler {
                 continue;
             }
             self.failed_any = true;
-            self.health.poll_failed(Endpoint::Customers, "not_found");
+            self.health
+                .poll_failed(Endpoint::Customers, Error::Status(404).reason());
         }
     }
 
