@@ -339,14 +339,19 @@ pub fn exit_code(error: &clap::Error) -> u8 {
     if error.use_stderr() { USAGE_EXIT_CODE } else { 0 }
 }
 
-fn telemetry_path(text: &str) -> Result<String, String> {
-    let is_taken = |path: &str| {
-        text.strip_prefix(path)
+/// Returns whether a path of the server cannot be that of the metrics.
+pub(crate) fn is_reserved(path: &str) -> bool {
+    let is_below = |reserved: &str| {
+        path.strip_prefix(reserved)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
+    path == "/" || RESERVED_PATHS.into_iter().any(is_below)
+}
+
+fn telemetry_path(text: &str) -> Result<String, String> {
     if !is_path(text) {
         Err("expected a path that starts with /, such as /metrics".to_owned())
-    } else if text == "/" || RESERVED_PATHS.into_iter().any(is_taken) {
+    } else if is_reserved(text) {
         Err("the path is taken by another page of the exporter".to_owned())
     } else {
         Ok(text.to_owned())

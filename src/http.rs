@@ -20,7 +20,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HOST, VARY};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Router};
 use url::Url;
 
@@ -72,34 +72,11 @@ pub struct Bodies {
 pub fn routes(site: Site) -> Router {
     let prefix = site.route_prefix.clone();
     let at = |path: &str| format!("{prefix}{path}");
-    let mut router = Router::new()
-        .route(&at("/"), get(index))
-        .route(&at(&site.telemetry_path), get(metrics))
-        .route(&at("/sd"), get(discover))
-        .route(&at("/-/healthy"), get(healthy))
-        .route(&at("/-/ready"), get(ready))
-        .route(&at("/-/reload"), post(reload).put(reload))
-        .route(
-            &at("/dashboards/"),
-            get(|state| list(state, assets::DASHBOARDS, "dashboards")),
-        )
-        .route(&at("/dashboards/{name}"), get(|name| asset(name, assets::DASHBOARDS)))
-        .route(&at("/rules/"), get(|state| list(state, assets::RULES, "rules")))
-        .route(&at("/rules/{name}"), get(rules))
-        .route(&at("/customers/{id}"), get(customer))
-        .route(&at("/customers/{id}/runs.json"), get(customer_runs))
-        .route(&at("/customers/"), get(customer_by_query))
-        .route(&at("/runbooks/"), get(runbooks));
-    let home = at("/");
-    for (shortened, whole) in [
-        ("/dashboards", "dashboards/"),
-        ("/rules", "rules/"),
-        ("/runbooks", "runbooks/"),
-        ("/customers", "customers/"),
-    ] {
-        // Relative, so that it also works behind a proxy that strips a prefix.
-        router = router.route(&at(shortened), get(move || async move { Redirect::permanent(whole) }));
+    let mut router = Router::new().route(&at(&site.telemetry_path), get(metrics));
+    for (path, method) in fixed_routes() {
+        router = router.route(&at(path), method);
     }
+    let home = at("/");
     if !prefix.is_empty() {
         let from_root = home.clone();
         router = router
@@ -107,6 +84,34 @@ pub fn routes(site: Site) -> Router {
             .route(&prefix, get(|| async move { Redirect::permanent(&home) }));
     }
     router.with_state(Arc::new(site))
+}
+
+/// Returns the routes that no flag changes.
+fn fixed_routes() -> Vec<(&'static str, MethodRouter<Arc<Site>>)> {
+    // Relative, so that it also works behind a proxy that strips a prefix.
+    let redirect = |whole: &'static str| get(move || async move { Redirect::permanent(whole) });
+    vec![
+        ("/", get(index)),
+        ("/sd", get(discover)),
+        ("/-/healthy", get(healthy)),
+        ("/-/ready", get(ready)),
+        ("/-/reload", post(reload).put(reload)),
+        ("/dashboards", redirect("dashboards/")),
+        (
+            "/dashboards/",
+            get(|state| list(state, assets::DASHBOARDS, "dashboards")),
+        ),
+        ("/dashboards/{name}", get(|name| asset(name, assets::DASHBOARDS))),
+        ("/rules", redirect("rules/")),
+        ("/rules/", get(|state| list(state, assets::RULES, "rules"))),
+        ("/rules/{name}", get(rules)),
+        ("/customers", redirect("customers/")),
+        ("/customers/", get(customer_by_query)),
+        ("/customers/{id}", get(customer)),
+        ("/customers/{id}/runs.json", get(customer_runs)),
+        ("/runbooks", redirect("runbooks/")),
+        ("/runbooks/", get(runbooks)),
+    ]
 }
 
 async fn index(State(site): State<Arc<Site>>, RawQuery(query): RawQuery) -> Response {
@@ -322,6 +327,13 @@ mod tests {
         assert_eq!(healthy(site(Health::new())).await.0, StatusCode::OK);
         let hung = Health::silent_for(Duration::from_secs(60));
         assert_eq!(healthy(site(hung)).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[test]
+    fn no_flag_reassigns_a_fixed_route() {
+        for (path, _) in fixed_routes() {
+            assert!(crate::args::is_reserved(path), "{path}");
+        }
     }
 
     #[test]
