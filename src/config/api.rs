@@ -12,7 +12,7 @@ use crate::domain::Gigabyte;
 use crate::settings::{Error, Field, SHORTEST};
 
 /// Maximum timeout. A request that takes longer than two job intervals is lost rather than slow.
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(600);
+pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// URLs and limits of the API.
 #[derive(Clone, Debug, PartialEq)]
@@ -150,16 +150,16 @@ impl Api {
     }
 }
 
-const ENVIRONMENTS: [Environment; 4] = [
+pub(super) const ENVIRONMENTS: [Environment; 4] = [
     Environment::Commercial,
     Environment::UsGov,
     Environment::Aos2,
     Environment::Fedramp,
 ];
 
-const VERSIONS: [(&str, Version); 3] = [("v1", Version::V1), ("v3", Version::V3), ("auto", Version::Auto)];
+pub(super) const VERSIONS: [(&str, Version); 3] = [("v1", Version::V1), ("v3", Version::V3), ("auto", Version::Auto)];
 
-const GIGABYTES: [(&str, Gigabyte); 2] = [("binary", Gigabyte::Binary), ("decimal", Gigabyte::Decimal)];
+pub(super) const GIGABYTES: [(&str, Gigabyte); 2] = [("binary", Gigabyte::Binary), ("decimal", Gigabyte::Decimal)];
 
 fn endpoint(layers: &Layers, path: &str, published: &str) -> Result<Url, Error> {
     if let Some(field) = layers.get(path) {

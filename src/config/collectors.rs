@@ -9,7 +9,7 @@ use crate::domain::{self, Pattern};
 use crate::settings::{Error, Field, LONGEST, SHORTEST};
 
 /// Longest interval, 30 days.
-const LONGEST_INTERVAL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+pub(super) const LONGEST_INTERVAL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Default of `stale_after` in intervals, so that values are still served after two failed polls.
 const DEFAULT_STALE_INTERVALS: u32 = 3;

@@ -3,6 +3,8 @@
 use std::sync::LazyLock;
 
 use super::Takes;
+use super::api::LONGEST_TIMEOUT;
+use super::collectors::LONGEST_INTERVAL;
 use crate::collector;
 use crate::domain::DEFAULT_BACKUP_SERVICES;
 
@@ -129,7 +131,7 @@ const BEFORE_COLLECTORS: &[Key] = &[
     key(
         "api.timeout",
         Preset::Value("30s"),
-        Takes::Duration("a duration from 1s to 10m"),
+        Takes::DurationUpTo(LONGEST_TIMEOUT),
         "Timeout for a request, from connecting to the last byte of the response.",
     ),
     key(
@@ -404,7 +406,7 @@ const fn interval(path: &'static str, default: &'static str) -> Key {
     key(
         path,
         Preset::Value(default),
-        Takes::Duration("a duration from 1s to 30days"),
+        Takes::DurationUpTo(LONGEST_INTERVAL),
         "Interval between polls of a target.",
     )
 }
@@ -432,6 +434,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::config::api::{ENVIRONMENTS, Environment, GIGABYTES, VERSIONS};
 
     #[test]
     fn keys_are_unique_and_no_key_is_a_section_of_another() {
@@ -445,6 +448,18 @@ mod tests {
     fn list_keys_are_described_as_lists() {
         let is_described_as_list = |key: &Key| key.takes.to_string().starts_with("a list of ");
         assert!(KEYS.iter().all(|key| key.takes.is_list() == is_described_as_list(key)));
+    }
+
+    #[test]
+    fn described_words_are_those_that_are_accepted() {
+        let words = |path| match find(path).map(|key| key.takes) {
+            Some(Takes::Word(words)) => words,
+            takes => panic!("{path} takes {takes:?}"),
+        };
+        assert!(words("api.version").iter().eq(VERSIONS.iter().map(|(word, _)| word)));
+        assert!(words("api.gigabyte").iter().eq(GIGABYTES.iter().map(|(word, _)| word)));
+        let environments = ENVIRONMENTS.map(Environment::as_str);
+        assert_eq!(words("api.environment"), environments);
     }
 
     #[test]

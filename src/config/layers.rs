@@ -59,7 +59,9 @@ impl Layers {
 
     /// Returns the value of a key; `None` if it is not set and has no default.
     pub(super) fn get(&self, path: &str) -> Option<Field<'_>> {
-        let key = keys::find(path)?;
+        let key = keys::find(path);
+        debug_assert!(key.is_some(), "{path} is in the table of keys");
+        let key = key?;
         let field = Field::root(&self.merged).at(path)?;
         Some(if key.secret { field.secret() } else { field })
     }

@@ -83,7 +83,7 @@ fn form(takes: Takes) -> Value {
         Takes::Date(_) => json!({"type": "string", "pattern": DATE}),
         Takes::Word(words) => json!({"enum": words}),
         Takes::Boolean => json!({"type": "boolean"}),
-        Takes::Duration(_) => json!({"type": "string", "pattern": format!("^{DURATION}$")}),
+        Takes::Duration(_) | Takes::DurationUpTo(_) => json!({"type": "string", "pattern": format!("^{DURATION}$")}),
         Takes::DurationOr(word, _) => json!({"type": "string", "pattern": format!("^({DURATION}|{word})$")}),
         Takes::Number(most) => json!({"type": "number", "exclusiveMinimum": 0, "maximum": most}),
         Takes::Whole(least, Some(most)) => json!({"type": "integer", "minimum": least, "maximum": most}),

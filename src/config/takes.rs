@@ -1,6 +1,9 @@
 //! Accepted values of a key: a phrase for the reference and error messages, and a form for the JSON schema.
 
 use std::fmt;
+use std::time::Duration;
+
+use crate::settings::SHORTEST;
 
 /// Accepted values of a key.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -15,6 +18,8 @@ pub enum Takes {
     Boolean,
     /// A duration, described by a phrase.
     Duration(&'static str),
+    /// A duration from the shortest one to this.
+    DurationUpTo(Duration),
     /// A duration or a word, described by a phrase.
     DurationOr(&'static str, &'static str),
     /// A number above 0, up to this.
@@ -43,6 +48,10 @@ impl fmt::Display for Takes {
             | Self::List(phrase)
             | Self::Overrides(phrase) => formatter.write_str(phrase),
             Self::DurationOr(_, phrase) => formatter.write_str(phrase),
+            Self::DurationUpTo(longest) => {
+                let [shortest, longest] = [SHORTEST, *longest].map(humantime::format_duration);
+                write!(formatter, "a duration from {shortest} to {longest}")
+            }
             Self::Boolean => formatter.write_str("`true` or `false`"),
             Self::Word([others @ .., last]) => {
                 for (place, word) in others.iter().enumerate() {
