@@ -300,7 +300,7 @@ pub enum Error {
     #[error("the response is not {0}")]
     Decode(&'static str),
     /// Some rows are invalid; the others count.
-    #[error("could not parse {} of the response", counted(u64::try_from(*.0).unwrap_or(u64::MAX), "row", "rows"))]
+    #[error("could not parse {} of the response", counted(*.0, "row", "rows"))]
     UnreadableRows(usize),
     /// A list is incomplete.
     #[error("incomplete list: {0}")]

@@ -273,7 +273,7 @@ fn write_assets(wanted: &args::Assets, web: &Web) -> bool {
     });
     let reported = all.into_iter().chain(alerts).map(|(directory, written)| match written {
         Ok(files) => {
-            let files = domain::counted(u64::try_from(files).unwrap_or(u64::MAX), "file", "files");
+            let files = domain::counted(files, "file", "files");
             print(format!("{files} written under {}\n", directory.display()).as_bytes())
         }
         Err(error) => {

@@ -344,8 +344,8 @@ impl Check<'_> {
                 let samples: usize = rendered.values().map(RenderedRecord::samples).sum();
                 let detail = format!(
                     "{}, {}",
-                    counted(whole(output.records.len()), "customer", "customers"),
-                    counted(whole(samples), "sample", "samples")
+                    counted(output.records.len(), "customer", "customers"),
+                    counted(samples, "sample", "samples")
                 );
                 return match output.incomplete {
                     Some(failure) => found(
@@ -405,7 +405,7 @@ impl Check<'_> {
             ),
             listed => format!(
                 "{} listed, and customers.include, customers.exclude or --shard exclude all",
-                counted(whole(listed), "customer is", "customers are")
+                counted(listed, "customer is", "customers are")
             ),
         }
     }
@@ -502,8 +502,4 @@ fn patterns_without_match(names: &KnownNames, config: &Config) -> impl Iterator<
         let finding = Finding::new(unmatched.key.clone(), Outcome::Failed, "matches nothing", detail);
         (unmatched, finding)
     })
-}
-
-fn whole(length: usize) -> u64 {
-    u64::try_from(length).unwrap_or(u64::MAX)
 }

@@ -158,8 +158,7 @@ fn attributes() -> Option<NamedTempFile> {
 
 /// Returns the subtitle of the demo's pages.
 fn subtitle(wanted: &args::Simulator) -> String {
-    let customers = u64::try_from(wanted.customers).unwrap_or(u64::MAX);
-    let customers = counted(customers, "simulated customer", "simulated customers");
+    let customers = counted(wanted.customers, "simulated customer", "simulated customers");
     let times = match wanted.speed.to_string().as_str() {
         "1" => String::new(),
         speed => format!("{speed} times "),

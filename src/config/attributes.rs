@@ -279,7 +279,7 @@ fn unknown_column(written: &str) -> String {
 }
 
 fn read_row<'a>(record: &'a csv::StringRecord, columns: &[&str]) -> Result<Cells<'a>, String> {
-    let cell = |count: usize| counted(u64::try_from(count).unwrap_or(u64::MAX), "cell", "cells");
+    let cell = |count: usize| counted(count, "cell", "cells");
     if record.len() != columns.len() {
         return Err(format!(
             "has {}; expected {}, as the header",

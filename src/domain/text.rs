@@ -66,7 +66,8 @@ pub fn grouped(number: u64) -> String {
 }
 
 /// Formats a number with the singular or plural of a noun.
-pub fn counted(number: u64, one: &str, many: &str) -> String {
+pub fn counted(number: impl TryInto<u64>, one: &str, many: &str) -> String {
+    let number = number.try_into().unwrap_or(u64::MAX);
     let word = if number == 1 { one } else { many };
     format!("{} {word}", grouped(number))
 }

@@ -36,14 +36,12 @@ pub fn check_offline(config: &Config, file: Option<&Path>, web_config: Option<&P
     };
     valid(key, detail);
     if let Some(file) = &config.api.ca_file {
-        let certificates = u64::try_from(authorities(Some(file))?.len()).unwrap_or(u64::MAX);
-        let certificates = counted(certificates, "certificate", "certificates");
+        let certificates = counted(authorities(Some(file))?.len(), "certificate", "certificates");
         valid("api.ca_file", format!("{}, {certificates}", path(file)));
     }
     let attributes = read_attributes(config.attributes_file.as_deref())?;
     if let (Some(file), Some(table)) = (&config.attributes_file, &attributes) {
-        let rows = u64::try_from(table.len()).unwrap_or(u64::MAX);
-        let rows = counted(rows, "row with attributes", "rows with attributes");
+        let rows = counted(table.len(), "row with attributes", "rows with attributes");
         valid("customers.attributes_file", format!("{}, {rows}", path(file)));
     }
     if let Some(file) = &config.state_file {

@@ -179,7 +179,7 @@ impl Report {
             such.map(|finding| finding.name.clone()).collect()
         };
         let (mut failed, not_tried) = (named(Outcome::Failed), named(Outcome::NotTried));
-        let invalid = u64::try_from(self.invalid_values.len()).unwrap_or(u64::MAX);
+        let invalid = self.invalid_values.len();
         if invalid > 0 {
             failed.push(counted(invalid, "invalid value", "invalid values"));
         }
@@ -267,7 +267,7 @@ impl Report {
         if without.is_empty() {
             return;
         }
-        let count = |count: usize| counted(u64::try_from(count).unwrap_or(u64::MAX), "customer", "customers");
+        let count = |count: usize| counted(count, "customer", "customers");
         let all = count(without.len());
         let _ = writeln!(text, "\nno row of customers.attributes_file matches {all}:");
         for Sample { id, organization } in without.iter().take(LISTED_CUSTOMERS) {
@@ -310,11 +310,7 @@ impl Report {
                 "at least"
             },
             requests(budget.needed_per_hour),
-            counted(
-                u64::try_from(self.customers).unwrap_or(u64::MAX),
-                "customer",
-                "customers"
-            ),
+            counted(self.customers, "customer", "customers"),
             self.requests_per_second,
             budget.allowed_per_hour,
             budget.needed_in_flight,
