@@ -38,7 +38,9 @@ use crate::domain::{
     Timestamp,
 };
 use crate::exposition::{ExcludedMetrics, ShapeMetrics, ShapeTable, Table};
-use rows::{Held, customer_filter, exact, float, hold_known, keep_missing, only, signed_float, split_rows, turn};
+use rows::{
+    Held, customer_filter, exact, float, hold_known, keep_missing, not_in_future, only, signed_float, split_rows, turn,
+};
 
 pub use customers::Customer;
 pub use entry::Entry;

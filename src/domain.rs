@@ -66,6 +66,11 @@ fn present(text: &str) -> Option<&str> {
     (!text.is_empty() && !is_not_applicable(text)).then_some(text)
 }
 
+/// Returns whether a text means that there is no value.
+pub(crate) fn is_absent(text: &str) -> bool {
+    present(text).is_none()
+}
+
 fn is_not_applicable(text: &str) -> bool {
     text.eq_ignore_ascii_case(NOT_APPLICABLE)
 }

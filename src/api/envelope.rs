@@ -231,10 +231,7 @@ fn is_false(json: &RawValue) -> bool {
 fn is_nothing(json: &RawValue) -> bool {
     let text = scalar(json);
     let text = text.trim();
-    text.is_empty()
-        || ["null", "none", "n/a"]
-            .iter()
-            .any(|word| text.eq_ignore_ascii_case(word))
+    domain::is_absent(text) || ["null", "none"].iter().any(|word| text.eq_ignore_ascii_case(word))
 }
 
 /// Parses a count, as a number or as text; `None` if absent. An unparseable one is an error, because a list without its
@@ -242,7 +239,7 @@ fn is_nothing(json: &RawValue) -> bool {
 fn number(json: &RawValue) -> Result<Option<usize>, &'static str> {
     let text = scalar(json);
     let text = text.trim();
-    if text.is_empty() || text == "null" || text.eq_ignore_ascii_case("n/a") {
+    if domain::is_absent(text) || text == "null" {
         return Ok(None);
     }
     let count = domain::count(text).ok().flatten();

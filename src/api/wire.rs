@@ -75,7 +75,7 @@ impl<'a> Row<'a> {
 
     /// Parses text; `None` for `"N/A"`, `null`, `""` and a missing field.
     pub fn text(&self, names: Names) -> Option<Cow<'a, str>> {
-        self.scalar(names).filter(|text| !is_absent(text))
+        self.scalar(names).filter(|text| !domain::is_absent(text))
     }
 
     /// Parses text to display, truncated at a limit. Numbers and booleans are invalid.
@@ -166,6 +166,22 @@ impl<'a> Row<'a> {
         Some(named.name)
     }
 
+    /// Parses a word with `read`, and counts it as an unknown value if the result is one.
+    pub fn known_word<T: Copy>(
+        &self,
+        names: Names,
+        word: Option<Cow<'a, str>>,
+        read: fn(&str) -> Option<T>,
+        is_unknown: fn(T) -> bool,
+    ) -> Option<T> {
+        let word = word?;
+        let value = read(&word)?;
+        if is_unknown(value) {
+            self.unknown(names, &word);
+        }
+        Some(value)
+    }
+
     /// Counts an unknown value.
     pub fn unknown(&self, names: Names, value: &str) {
         self.observer
@@ -196,7 +212,7 @@ impl<'a> Row<'a> {
         for json in self.candidates(names) {
             let text = self.plain(json, names);
             match text {
-                Some(text) if !is_absent(&text) => return Some(text),
+                Some(text) if !domain::is_absent(&text) => return Some(text),
                 other => found = found.or(other),
             }
         }
@@ -239,12 +255,6 @@ pub(super) fn field<'a>(row: &'a RawValue, name: &str) -> Option<&'a RawValue> {
     let fields = serde_json::from_str::<Object<'a>>(row.get()).ok()?.0;
     let found = fields.into_iter().find(|(field, _)| field.eq_ignore_ascii_case(name));
     found.map(|(_, json)| json)
-}
-
-/// Returns whether a text means "no value".
-fn is_absent(text: &str) -> bool {
-    let text = text.trim();
-    text.is_empty() || text.eq_ignore_ascii_case("n/a")
 }
 
 fn label(names: Names) -> &'static str {

@@ -146,32 +146,17 @@ fn read(row: &Row<'_>, now: Timestamp) -> Option<(CustomerId, Baseline)> {
     const STATUS: Names = &["status"];
     let customer = CustomerId::parse(&row.text(&["customerId"])?)?;
     let tenant = TenantId::parse(&row.text(&["tenantId"])?)?;
-    let status = row.text(STATUS).and_then(|text| {
-        let status = domain::baseline_status(&text)?;
-        if status < 0 {
-            row.unknown(STATUS, &text);
-        }
-        Some(status)
-    });
+    let status = row.known_word(STATUS, row.text(STATUS), domain::baseline_status, |status| status < 0);
+    let past = |names: Names| super::not_in_future(row, names, row.timestamp(names)?, now);
     let baseline = Baseline {
         held: false,
         tenant,
         status,
         drifts: row.count(&["driftDetected"]),
-        drifted: past_time(row, &["driftDetectedTime"], now),
-        deployed: past_time(row, &["lastDeployedTime"], now),
+        drifted: past(&["driftDetectedTime"]),
+        deployed: past(&["lastDeployedTime"]),
     };
     Some((customer, baseline))
-}
-
-/// Returns a time; a time in the future is counted as invalid and dropped.
-fn past_time(row: &Row<'_>, names: Names, now: Timestamp) -> Option<Timestamp> {
-    let at = row.timestamp(names)?;
-    if at > now.plus(super::FUTURE_TOLERANCE) {
-        row.invalid(names, "a time in the future");
-        return None;
-    }
-    Some(at)
 }
 
 const SHAPE: Shape<Baseline> = Shape {

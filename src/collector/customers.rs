@@ -201,6 +201,8 @@ fn read(rows: &[Box<RawValue>], api: &Api, endpoint: Endpoint) -> (BTreeMap<Cust
 }
 
 const TENANTS: Names = &["tenants"];
+const STATUS: Names = &["jobStatus"];
+const MODE: Names = &["managementMode"];
 
 /// Returns the tenants of a list that have an id, each once, and the number of tenants without an id.
 fn read_tenants(row: &Row<'_>, tenants: &[&RawValue]) -> (Vec<Tenant>, usize) {
@@ -227,19 +229,11 @@ fn read_tenants(row: &Row<'_>, tenants: &[&RawValue]) -> (Vec<Tenant>, usize) {
 
 fn read_row(row: &Row<'_>, generation: Generation) -> Option<(CustomerId, Customer)> {
     let id = CustomerId::parse(&row.text(&["id"])?)?;
-    let status = row.word(&["jobStatus"]).and_then(|word| {
-        let status = customer_status(&word)?;
-        if status == CustomerStatus::Unknown {
-            row.unknown(&["jobStatus"], &word);
-        }
-        Some(status)
+    let status = row.known_word(STATUS, row.word(STATUS), customer_status, |status| {
+        status == CustomerStatus::Unknown
     });
-    let management_mode = row.text(&["managementMode"]).and_then(|word| {
-        let mode = management_mode(&word)?;
-        if mode == ManagementMode::Unknown {
-            row.unknown(&["managementMode"], &word);
-        }
-        Some(mode)
+    let management_mode = row.known_word(MODE, row.text(MODE), management_mode, |mode| {
+        mode == ManagementMode::Unknown
     });
     // The first generation lists tenants in the subscriptions, so they would occur twice.
     let is_listed_here = generation == Generation::V3;

@@ -334,10 +334,7 @@ impl Moment {
     /// present.
     fn read(row: &Row<'_>, names: Names, now: Timestamp) -> Self {
         let reported = row.timestamp(names);
-        let past = reported.filter(|at| *at <= now.plus(super::FUTURE_TOLERANCE));
-        if reported.is_some() && past.is_none() {
-            row.invalid(names, "a time in the future");
-        }
+        let past = reported.and_then(|at| super::not_in_future(row, names, at, now));
         Self {
             reported,
             past: past.map(|at| at.min(now)),

@@ -14,6 +14,7 @@ use crate::domain::{self, CustomerId, Gigabyte, Size, TenantId, Timestamp};
 use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label, timestamp};
 
 const TENANT: Names = &["tenantId"];
+const LAST_RUN: Names = &["lastRunTime"];
 
 /// The protected data of a module, for one tenant if the API returns it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -190,19 +191,8 @@ fn read(row: &Row<'_>, now: Timestamp) -> Option<Module> {
         protected: row.count(&["totalProtectedObjects"]),
         avepoint_bytes: row.size(&["dataSizeStoredInAvePoint"]),
         byos_bytes: row.size(&["dataSizeStoredInBYOS"]),
-        last_run: last_run(row, now),
+        last_run: (row.timestamp(LAST_RUN)).and_then(|at| super::not_in_future(row, LAST_RUN, at, now)),
     })
-}
-
-/// Returns the end of the last run; a time in the future is counted as invalid and dropped.
-fn last_run(row: &Row<'_>, now: Timestamp) -> Option<Timestamp> {
-    const NAMES: Names = &["lastRunTime"];
-    let last_run = row.timestamp(NAMES)?;
-    if last_run > now.plus(super::FUTURE_TOLERANCE) {
-        row.invalid(NAMES, "a time in the future");
-        return None;
-    }
-    Some(last_run)
 }
 
 /// Stored size of a module in one kind of storage.

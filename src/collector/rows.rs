@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Context, Target};
-use crate::domain::CustomerId;
+use super::{Context, FUTURE_TOLERANCE, Target};
+use crate::api::wire::{Names, Row};
+use crate::domain::{CustomerId, Timestamp};
 
 /// Rows parsed between yields: a few milliseconds' worth.
 const ROWS_A_TURN: usize = 1_000;
@@ -22,6 +23,15 @@ pub(super) fn customer_filter(target: &Target, context: &Context) -> String {
         Target::Partner if context.settings.customer_ids.is_empty() => "{}".to_owned(),
         Target::Partner => serde_json::json!({ "customerIds": context.settings.customer_ids }).to_string(),
     }
+}
+
+/// Returns a time unless it is in the future, where it counts as invalid. Clocks may differ within the tolerance.
+pub(super) fn not_in_future(row: &Row<'_>, names: Names, at: Timestamp, now: Timestamp) -> Option<Timestamp> {
+    let is_future = at > now.plus(FUTURE_TOLERANCE);
+    if is_future {
+        row.invalid(names, "a time in the future");
+    }
+    (!is_future).then_some(at)
 }
 
 /// Keeps only the record of that customer. Ids are compared without case, and the requested spelling is kept.

@@ -248,13 +248,7 @@ fn read(id: String, detailed: &Row<'_>, listed: &Row<'_>) -> Profile {
         name: either(&["profileName"]),
         tenant_id: either(&["tenantId"]),
         tenant_domain: either(&["tenantDomain"]),
-        scan_mode: mode.and_then(|word| {
-            let mode = scan_mode(&word)?;
-            if mode == ScanMode::Unknown {
-                detailed.unknown(mode_names, &word);
-            }
-            Some(mode)
-        }),
+        scan_mode: detailed.known_word(mode_names, mode, scan_mode, |mode| mode == ScanMode::Unknown),
         modified: detailed.timestamp(MODIFIED).or_else(|| listed.timestamp(MODIFIED)),
         listed_modified: listed.timestamp(MODIFIED),
         details_kept: false,
