@@ -296,8 +296,9 @@ impl Health {
 
     /// Returns the totals of these endpoints.
     pub fn counted(&self, endpoints: &[Endpoint]) -> Counted {
-        let read =
-            |counters: &Family<Labels<1>, Counter>, labels| counters.get(labels).map_or(0, |counter| counter.get());
+        let read = |counters: &Family<Labels<1>, Counter>, labels: &Labels<1>| {
+            counters.get(labels).map_or(0, |counter| counter.get())
+        };
         let mut counted = Counted::default();
         for labels in endpoints.iter().map(|endpoint| of(*endpoint)) {
             counted.requests += read(&self.requests_of_endpoint, &labels);

@@ -49,9 +49,7 @@ const SINGLES: Shape<Readings> = Shape {
         timestamp(
             "elements_exporter_credential_expiry_timestamp_seconds",
             "Expiry of the certificate, or auth.client_secret_expires for a secret, Unix time",
-            |readings| {
-                Some(Timestamp::from_unix_seconds(readings.runtime.client.credential_expiry?).as_unix_seconds())
-            },
+            |readings| Some(Timestamp::from_unix_seconds(readings.runtime.client.credential_expiry?).as_unix_seconds()),
         ),
         gauge(
             "elements_exporter_series",

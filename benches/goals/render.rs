@@ -7,10 +7,10 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use cpu_time::ThreadTime;
-use elements_exporter::collector::Target;
+use elements_exporter::collector::{CollectorId, Target};
 use elements_exporter::domain::{CustomerId, Timestamp};
 use elements_exporter::exposition::{Format, frame_capacity};
-use elements_exporter::scrape::{Scrape, ScrapeFilter};
+use elements_exporter::scrape::{Part, Scrape, ScrapeFilter};
 use stats_alloc::Region;
 
 use crate::report::{goal, line, median, ratio};
@@ -65,7 +65,7 @@ pub fn run() {
     println!("{series} series, {:.1} bytes a line", text.len() as f64 / series as f64);
 
     let of_jobs = ScrapeFilter {
-        collectors: BTreeSet::from(["jobs".to_owned()]),
+        parts: Some(BTreeSet::from([Part::Collector(CollectorId::JOBS)])),
         ..ScrapeFilter::default()
     };
     let of_one = |customer| ScrapeFilter {
