@@ -80,6 +80,11 @@ const STORIES: &[Story] = &[
             (hour(20, 6), Some(3600.0)),
         ],
     ),
+    // Abandoned, so without an objective.
+    Story(
+        r#"customer_module:elements_job_last_backup_age_seconds:min{job="elements",customer_id="c1",service="IaaS + PaaS",module="Dev Ops",scope="old"}"#,
+        &[(0, Some(9_000_000.0))],
+    ),
     // Two runs on the first days; a counter reset on day 32; one run while Prometheus is down.
     Story(
         r#"elements_job_runs_total{job="elements",instance="exporter",customer_id="c1",service="Microsoft 365",module="Exchange Online",status="finished"}"#,
@@ -270,6 +275,8 @@ async fn report_of_a_month_matches_the_hand_calculation() {
     assert_eq!(report.of("Modules", 4, "module", "SharePoint Online").await, 0.0);
     // The 500 000 seconds occurred while nothing was known.
     assert_eq!(report.value("Longest gap", 0).await, 136_800.0);
+    let modules = report.query("Modules", 6).await;
+    assert!(modules.iter().all(|series| series["metric"]["module"] != "Dev Ops"));
 
     assert_eq!(report.value("Customers, ", 0).await, 2.0);
     assert_eq!(report.value("Protected objects", 0).await, 120.0);

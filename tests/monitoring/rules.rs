@@ -204,6 +204,10 @@ pub fn unfolded() -> Vec<(String, String)> {
             // Only selectors have an offset, and nothing was recorded at that time.
             let then = Regex::new(&format!(r"{} offset \w+", regex::escape(&name))).unwrap();
             expr = then.replace_all(&expr, name.as_str()).into_owned();
+            // An expression has no selector, but a join filters its series by a label in the same way.
+            let selected = Regex::new(&format!(r#"{}\{{(\w+)="(\w+)"\}}"#, regex::escape(&name))).unwrap();
+            let joined = format!(r#"({name} and on ($1) label_replace(vector(1), "$1", "$2", "", ""))"#);
+            expr = selected.replace_all(&expr, joined.as_str()).into_owned();
             expr = expr.replace(&name, &format!("({inner})"));
         }
         recorded.push((rule.name, expr));
