@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use regex::Regex;
 use serde_json::Value;
 
 use super::dashboards::{self, Dashboard, Values, interpolate, list, text};
@@ -258,6 +259,7 @@ const CUSTOMER: &str = "elements-customer";
 const EXPORTER: &str = "elements-exporter";
 const JOBS: &str = "elements-jobs";
 const PROTECTION: &str = "elements-protection";
+const LICENCES: &str = "elements-licences";
 
 /// The grey of unknown values.
 const GREY: &str = "#7b7f87";
@@ -317,6 +319,28 @@ async fn panels_are_green_or_red_only_with_reason() {
         .is(&customers("stale"), 1.0);
     let failed = r#"elements_job_objects{job="e",instance="i",customer_id="b",service="Microsoft 365",module="OneDrive",result="failed"}"#;
     let stale = stale.is(failed, 0.0);
+    // The rules keep a sign of attack after its values have expired.
+    let attack = r#"tenant:elements_tenant_ransomware_objects:sum{job="e",customer_id="b",tenant_id="t",sign="potential_attack"}"#;
+    let stale = stale.is(attack, 2.0);
+    // A customer pays for the backup of Microsoft 365, and its protected objects were read at this time.
+    let paid = |it: Situation, read_ago: f64| {
+        #[expect(clippy::cast_precision_loss, reason = "a time of this century")]
+        let read = it.at as f64 - read_ago;
+        it.is(
+            r#"elements_license_purchased_seats{job="e",instance="i",customer_id="b",license="",service="Cloud Backup for Microsoft 365"}"#,
+            5.0,
+        )
+        .is(
+            r#"elements_exporter_collector_last_success_timestamp_seconds{job="e",instance="i",customer_id="b",collector="protected"}"#,
+            read,
+        )
+        .is(
+            r#"elements_exporter_collector_stale_after_seconds{job="e",instance="i",collector="protected"}"#,
+            10_800.0,
+        )
+    };
+    let live = paid(live, 60.0);
+    let stale = paid(stale, 20_000.0);
     let pending =
         r#"ALERTS{job="e",alertname="ElementsExporterDown",alertstate="pending",area="exporter",severity="critical"}"#;
     let starting = Situation::new(at(6))
@@ -398,6 +422,13 @@ async fn panels_are_green_or_red_only_with_reason() {
     // Nor does it lower a sum: most of what is stored has expired.
     assert_eq!(stale.only(PROTECTION, "Stored").await.text, "no data");
     assert_eq!(live.only(PROTECTION, "Stored").await.text, "5");
+    let attacked = stale.only(FLEET, "Signs of attack").await;
+    assert_eq!((attacked.text.as_str(), attacked.colour.as_str()), ("2", "red"));
+    assert_eq!(stale.only(FLEET, "Consent missing").await.colour, GREY);
+    // Without protected data, nobody is known to be unprotected.
+    let unprotected = panel(LICENCES, "Paid for but not protected");
+    assert_eq!(live.answers(&unprotected["targets"][0]).await.len(), 1);
+    assert!(stale.answers(&unprotected["targets"][0]).await.is_empty());
 
     // A single customer has no percentage, and is not red for that.
     let within = single.only(FLEET, "Within RPO").await;
@@ -468,6 +499,21 @@ fn tables_without_rows_say_what_is_missing() {
             silent.push(place);
         }
     }
+    assert!(silent.is_empty(), "{silent:#?}");
+}
+
+/// Values that the exporter exposes disappear when they expire or the exporter is down; those of the rules may stay.
+#[test]
+fn panels_that_an_outage_empties_say_so() {
+    let exposed = Regex::new(r"(?:^|[^:\w])(?:elements_\w+|up)\{").unwrap();
+    let reason = Regex::new("stale|not live|exporter is down|reaches the exporter").unwrap();
+    let silent: Vec<_> = each_panel()
+        .into_iter()
+        .filter(|(_, _, panel)| ["stat", "table", "bargauge"].contains(&text(&panel["type"])))
+        .filter(|(_, _, panel)| list(&panel["targets"]).all(|target| exposed.is_match(text(&target["expr"]))))
+        .filter(|(_, _, panel)| !reason.is_match(text(&panel["description"])))
+        .map(|(place, ..)| place)
+        .collect();
     assert!(silent.is_empty(), "{silent:#?}");
 }
 
