@@ -6,13 +6,10 @@ use std::time::Duration;
 
 use url::{Host, Url};
 
-use super::keys::{MOST_CONCURRENCY, MOST_REQUESTS_PER_SECOND};
+use super::keys::{LONGEST_TIMEOUT, MOST_CONCURRENCY, MOST_REQUESTS_PER_SECOND};
 use super::layers::Layers;
 use crate::domain::Gigabyte;
 use crate::settings::{Error, Field, SHORTEST};
-
-/// Maximum timeout. A request that takes longer than two job intervals is lost rather than slow.
-pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// URLs and limits of the API.
 #[derive(Clone, Debug, PartialEq)]

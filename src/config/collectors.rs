@@ -3,13 +3,11 @@
 use std::time::Duration;
 
 use super::api::{Version, read_version};
+use super::keys::LONGEST_INTERVAL;
 use super::layers::Layers;
 use crate::collector::{CollectorId, PerCollector, Plan};
 use crate::domain::{self, Pattern};
 use crate::settings::{Error, Field, LONGEST, SHORTEST};
-
-/// Longest interval, 30 days.
-pub(super) const LONGEST_INTERVAL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Default of `stale_after` in intervals, so that values are still served after two failed polls.
 const DEFAULT_STALE_INTERVALS: u32 = 3;

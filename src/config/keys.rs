@@ -2,9 +2,9 @@
 
 use std::sync::LazyLock;
 
+use std::time::Duration;
+
 use super::Takes;
-use super::api::LONGEST_TIMEOUT;
-use super::collectors::LONGEST_INTERVAL;
 use crate::collector;
 use crate::domain::DEFAULT_BACKUP_SERVICES;
 
@@ -13,6 +13,12 @@ pub const PREFIX: &str = "ELEMENTS_";
 
 /// Maximum request rate. Beyond it, a typing error is more likely than a partner of that size.
 pub(super) const MOST_REQUESTS_PER_SECOND: f64 = 1000.0;
+
+/// Maximum timeout. A request that takes longer than two job intervals is lost rather than slow.
+pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Maximum interval, 30 days.
+pub(super) const LONGEST_INTERVAL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Maximum concurrency: as many open connections as common file limits allow in addition to scrapes.
 pub(super) const MOST_CONCURRENCY: usize = 256;
