@@ -15,10 +15,10 @@ import (
 	"month/internal/world"
 )
 
-// gcPercent trades memory for speed; a run of 1,000 customers stays below a few gigabytes.
+// gcPercent trades memory for speed; a run of 1,000 customers needs only a few gigabytes.
 const gcPercent = 400
 
-// monthStart is before a change of clocks in Europe, which a run of 30 days then includes.
+// monthStart makes a run of 30 days include the end of daylight saving time in Europe.
 var monthStart = time.Date(2026, 10, 1, 0, 0, 0, 0, time.UTC)
 
 type arguments struct {
@@ -44,32 +44,32 @@ func parse() *arguments {
 	a.Progress = os.Stderr
 	a.Span.Start = monthStart
 	flag.IntVar(&a.Span.Customers, "customers", 20, "customers of the partner")
-	flag.IntVar(&a.Span.Days, "days", 5, "days to live through")
+	flag.IntVar(&a.Span.Days, "days", 5, "days to simulate")
 	flag.Int64Var(&a.Span.Seed, "seed", 7, "seed of the world")
 	flag.StringVar(&a.API, "api", "v3", "generation of the API: v1 or v3")
 	flag.StringVar(&a.scenario, "scenario", "", "scenario file; by default internal/world/scenario.yml")
 	flag.StringVar(&a.Out, "out", "", "directory of the results")
-	flag.StringVar(&a.Exporter, "exporter", "", "program of the exporter")
-	flag.StringVar(&a.Shim, "shim", "", "library with the virtual clock")
+	flag.StringVar(&a.Exporter, "exporter", "", "exporter binary")
+	flag.StringVar(&a.Shim, "shim", "", "shared library of the virtual clock")
 	flag.StringVar(&a.deploy, "deploy", "", "folder with prometheus/elements-*.yml and alertmanager/alertmanager.yml")
 	flag.StringVar(&a.Rules, "rules", "", "folder with elements-*.yml, instead of that of --deploy")
 	flag.StringVar(&a.Alertmanager, "alertmanager", "", "configuration of Alertmanager, instead of that of --deploy")
 	flag.DurationVar(&a.Step, "step", time.Minute, "interval of scrapes and evaluations")
-	flag.DurationVar(&a.Jobs, "jobs", 5*time.Minute, "interval of the collector of jobs")
-	flag.DurationVar(&a.MinJump, "min-jump", 5*time.Second, "by how much timers of the exporter may be late")
+	flag.DurationVar(&a.Jobs, "jobs", 5*time.Minute, "interval of the jobs collector")
+	flag.DurationVar(&a.MinJump, "min-jump", 5*time.Second, "maximum delay of the exporter's timers")
 	flag.IntVar(&a.Shards, "shards", 1, "exporters that share the customers")
-	flag.IntVar(&a.Targets, "targets", 1, "targets that service discovery makes of an exporter")
-	flag.StringVar(&a.replay, "replay", "", "results of a run: evaluate the rules over what it scraped")
-	flag.StringVar(&a.amReplay, "amreplay", "", "results of a run: route its alerts anew")
-	flag.StringVar(&a.score, "score", "", "results of a run: only print the score")
+	flag.IntVar(&a.Targets, "targets", 1, "targets that service discovery lists for an exporter")
+	flag.StringVar(&a.replay, "replay", "", "directory of a run: evaluate the rules over its scrapes")
+	flag.StringVar(&a.amReplay, "amreplay", "", "directory of a run: route its alerts again")
+	flag.StringVar(&a.score, "score", "", "directory of a run: only print its score")
 	flag.BoolVar(&a.messages, "messages", false, "also list each message that is not the first report of an incident")
 	flag.BoolVar(&a.check, "check", false, "fail if the score is below the floors")
 	flag.Float64Var(&a.floors.Recall, "floor-recall", 0.85, "minimum share of incidents that are reported")
 	flag.Float64Var(&a.floors.InTime, "floor-in-time", 0.8, "minimum share of incidents that are reported in time")
 	flag.Float64Var(&a.floors.Strict, "floor-strict", 0.35, "minimum share of messages that report an incident for the first time")
 	flag.Float64Var(&a.floors.Lenient, "floor-lenient", 0.8, "minimum share of messages that are true")
-	flag.Float64Var(&a.floors.PerDay, "most-per-day", 60, "maximum number of messages a day")
-	flag.StringVar(&a.profile, "cpu-profile", "", "write a profile of the driver")
+	flag.Float64Var(&a.floors.PerDay, "max-per-day", 60, "maximum number of messages per day")
+	flag.StringVar(&a.profile, "cpu-profile", "", "file for a CPU profile of the driver")
 	flag.Parse()
 	if a.Rules == "" {
 		a.Rules = filepath.Join(a.deploy, "prometheus")
@@ -95,20 +95,20 @@ func run(a *arguments) error {
 	if err := simulate(a); err != nil {
 		return err
 	}
-	scored, err := score.Of(a.Out)
+	result, err := score.Of(a.Out)
 	if err != nil {
 		return err
 	}
-	if err := scored.Print(os.Stdout); err != nil {
+	if err := result.Print(os.Stdout); err != nil {
 		return err
 	}
 	if a.messages {
-		if err := scored.PrintMessages(os.Stdout); err != nil {
+		if err := result.PrintMessages(os.Stdout); err != nil {
 			return err
 		}
 	}
 	if a.check {
-		return a.floors.Check(scored.Totals())
+		return a.floors.Check(result.Totals())
 	}
 	return nil
 }

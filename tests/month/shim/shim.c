@@ -1,6 +1,6 @@
-// Preloaded into an exporter: clocks and the timeouts of epoll_wait follow a virtual time in shared memory, and the bytes on
-// TCP sockets are counted, so that the driver moves the clock only while nothing is in flight. The layout of struct
-// shared is that of internal/vtime/process.go.
+// Preloaded into an exporter: clocks and the timeouts of epoll_wait follow a virtual clock in shared memory, and the
+// bytes on TCP sockets are counted, so that the driver moves the clock only while nothing is in flight. The structs
+// must match those in internal/vtime/process.go.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -23,11 +23,11 @@
 #define MAX_THREADS 64
 #define MAX_SOCKETS 65536
 #define SECOND 1000000000LL
-// A thread that polls so often in a row and finds nothing waits for time to pass, though it does not sleep. It would wait for
-// ever, because time passes only while all threads wait. So it sleeps for SPIN_PAUSE milliseconds.
+// A thread that polls SPINS times in a row without an event waits for time to pass without sleeping. Time passes only
+// while all threads wait, so it would wait forever. It therefore sleeps for SPIN_PAUSE milliseconds.
 #define SPINS 200
 #define SPIN_PAUSE 5
-// Monotonic time begins well above zero, so that an exporter may subtract from it.
+// Monotonic time starts well above zero, so that an exporter may subtract from it.
 #define MONOTONIC_START (100000LL * SECOND)
 
 struct thread {
@@ -45,8 +45,8 @@ static char directory[512];
 static char is_socket[MAX_SOCKETS];
 static __thread int my_thread = -1, my_fifo = -1, idle_polls;
 
-// The function that this one hides.
-#define HIDDEN(name) \
+// The library function that the function of this name overrides.
+#define ORIGINAL(name) \
     ({ \
         static __typeof__(name) *found; \
         if (!found) found = (__typeof__(name) *)dlsym(RTLD_NEXT, #name); \
@@ -85,18 +85,18 @@ int clock_gettime(clockid_t clock, struct timespec *to) {
         case CLOCK_BOOTTIME:
             return put(to, now() - atomic_load(&shared->start) + MONOTONIC_START);
         }
-    return HIDDEN(clock_gettime)(clock, to);
+    return ORIGINAL(clock_gettime)(clock, to);
 }
 
 int gettimeofday(struct timeval *to, void *zone) {
-    if (!shared) return HIDDEN(gettimeofday)(to, zone);
+    if (!shared) return ORIGINAL(gettimeofday)(to, zone);
     to->tv_sec = now() / SECOND;
     to->tv_usec = now() % SECOND / 1000;
     return 0;
 }
 
 time_t time(time_t *to) {
-    if (!shared) return HIDDEN(time)(to);
+    if (!shared) return ORIGINAL(time)(to);
     time_t seconds = now() / SECOND;
     if (to) *to = seconds;
     return seconds;
@@ -113,9 +113,9 @@ static void register_thread(void) {
 }
 
 int epoll_wait(int epoll, struct epoll_event *events, int max, int timeout) {
-    if (!shared) return HIDDEN(epoll_wait)(epoll, events, max, timeout);
+    if (!shared) return ORIGINAL(epoll_wait)(epoll, events, max, timeout);
     if (timeout == 0) {
-        int ready = HIDDEN(epoll_wait)(epoll, events, max, 0);
+        int ready = ORIGINAL(epoll_wait)(epoll, events, max, 0);
         if (ready != 0) idle_polls = 0;
         if (ready != 0 || ++idle_polls < SPINS) return ready;
         timeout = SPIN_PAUSE;
@@ -126,7 +126,7 @@ int epoll_wait(int epoll, struct epoll_event *events, int max, int timeout) {
     int64_t deadline = timeout < 0 ? INT64_MAX : now() + timeout * 1000000LL;
     atomic_store(&me->deadline, deadline);
     for (;;) {
-        int ready = HIDDEN(epoll_wait)(epoll, events, max, 0);
+        int ready = ORIGINAL(epoll_wait)(epoll, events, max, 0);
         if (ready != 0) return ready;
         if (now() >= deadline) return 0;
         atomic_store(&me->waiting, 1);
@@ -136,8 +136,8 @@ int epoll_wait(int epoll, struct epoll_event *events, int max, int timeout) {
         atomic_fetch_add(&me->wakes, 1);
         if (woken < 0 && errno == EINTR) return -1;
         if (fds[1].revents) {
-            char drained[64];
-            while (HIDDEN(read)(my_fifo, drained, sizeof drained) > 0) {
+            char buffer[64];
+            while (ORIGINAL(read)(my_fifo, buffer, sizeof buffer) > 0) {
             }
         }
     }
@@ -145,7 +145,7 @@ int epoll_wait(int epoll, struct epoll_event *events, int max, int timeout) {
 
 int epoll_pwait(int epoll, struct epoll_event *events, int max, int timeout, const sigset_t *mask) {
     if (!mask) return epoll_wait(epoll, events, max, timeout);
-    return HIDDEN(epoll_pwait)(epoll, events, max, timeout, mask);
+    return ORIGINAL(epoll_pwait)(epoll, events, max, timeout, mask);
 }
 
 static void mark(int fd, char as) {
@@ -154,18 +154,18 @@ static void mark(int fd, char as) {
 
 int connect(int fd, const struct sockaddr *to, socklen_t size) {
     if (to->sa_family == AF_INET) mark(fd, 1);
-    return HIDDEN(connect)(fd, to, size);
+    return ORIGINAL(connect)(fd, to, size);
 }
 
 int accept4(int listener, struct sockaddr *from, socklen_t *size, int flags) {
-    int fd = HIDDEN(accept4)(listener, from, size, flags);
+    int fd = ORIGINAL(accept4)(listener, from, size, flags);
     mark(fd, 1);
     return fd;
 }
 
 int close(int fd) {
     mark(fd, 0);
-    return HIDDEN(close)(fd);
+    return ORIGINAL(close)(fd);
 }
 
 static ssize_t count(int fd, ssize_t bytes, _Atomic int64_t *counter) {
@@ -176,15 +176,15 @@ static ssize_t count(int fd, ssize_t bytes, _Atomic int64_t *counter) {
 #define SENT(fd, call) (shared ? count(fd, call, &shared->sent) : (call))
 #define RECEIVED(fd, call) (shared ? count(fd, call, &shared->received) : (call))
 
-ssize_t send(int fd, const void *b, size_t n, int flags) { return SENT(fd, HIDDEN(send)(fd, b, n, flags)); }
-ssize_t write(int fd, const void *b, size_t n) { return SENT(fd, HIDDEN(write)(fd, b, n)); }
-ssize_t writev(int fd, const struct iovec *v, int n) { return SENT(fd, HIDDEN(writev)(fd, v, n)); }
-ssize_t sendmsg(int fd, const struct msghdr *m, int flags) { return SENT(fd, HIDDEN(sendmsg)(fd, m, flags)); }
-ssize_t read(int fd, void *b, size_t n) { return RECEIVED(fd, HIDDEN(read)(fd, b, n)); }
-ssize_t readv(int fd, const struct iovec *v, int n) { return RECEIVED(fd, HIDDEN(readv)(fd, v, n)); }
-ssize_t recvmsg(int fd, struct msghdr *m, int flags) { return RECEIVED(fd, HIDDEN(recvmsg)(fd, m, flags)); }
+ssize_t send(int fd, const void *b, size_t n, int flags) { return SENT(fd, ORIGINAL(send)(fd, b, n, flags)); }
+ssize_t write(int fd, const void *b, size_t n) { return SENT(fd, ORIGINAL(write)(fd, b, n)); }
+ssize_t writev(int fd, const struct iovec *v, int n) { return SENT(fd, ORIGINAL(writev)(fd, v, n)); }
+ssize_t sendmsg(int fd, const struct msghdr *m, int flags) { return SENT(fd, ORIGINAL(sendmsg)(fd, m, flags)); }
+ssize_t read(int fd, void *b, size_t n) { return RECEIVED(fd, ORIGINAL(read)(fd, b, n)); }
+ssize_t readv(int fd, const struct iovec *v, int n) { return RECEIVED(fd, ORIGINAL(readv)(fd, v, n)); }
+ssize_t recvmsg(int fd, struct msghdr *m, int flags) { return RECEIVED(fd, ORIGINAL(recvmsg)(fd, m, flags)); }
 ssize_t recv(int fd, void *b, size_t n, int flags) {
-    ssize_t got = HIDDEN(recv)(fd, b, n, flags);
-    if (shared && !(flags & MSG_PEEK)) count(fd, got, &shared->received);
-    return got;
+    ssize_t received = ORIGINAL(recv)(fd, b, n, flags);
+    if (shared && !(flags & MSG_PEEK)) count(fd, received, &shared->received);
+    return received;
 }

@@ -18,8 +18,8 @@ import (
 const (
 	// logRetention is the default of --data.retention.
 	logRetention = 120 * time.Hour
-	// forgetAfter is the default of --alerts.gc-interval.
-	forgetAfter = 30 * time.Minute
+	// alertGCInterval is the default of --alerts.gc-interval.
+	alertGCInterval = 30 * time.Minute
 )
 
 // Alert is an alert sent by Prometheus.
@@ -50,7 +50,7 @@ type Receiver struct {
 
 // Alertmanager routes alerts to receivers.
 type Alertmanager struct {
-	// Receivers are those with an integration.
+	// Receivers contains the receivers with an integration.
 	Receivers map[string]Receiver
 	// Sent counts notifications.
 	Sent int
@@ -104,10 +104,10 @@ func receivers(loaded *config.Config) map[string]Receiver {
 			}
 			for k := range field.Len() {
 				if integration, ok := field.Index(k).Interface().(interface{ SendResolved() bool }); ok {
-					known := found[r.Name]
-					known.SendResolved = known.SendResolved || integration.SendResolved()
-					known.Deadman = strings.Contains(strings.ToLower(r.Name), "deadman")
-					found[r.Name] = known
+					receiver := found[r.Name]
+					receiver.SendResolved = receiver.SendResolved || integration.SendResolved()
+					receiver.Deadman = strings.Contains(strings.ToLower(r.Name), "deadman")
+					found[r.Name] = receiver
 				}
 			}
 		}
@@ -118,7 +118,7 @@ func receivers(loaded *config.Config) map[string]Receiver {
 // Err returns the first failure to write a notification.
 func (m *Alertmanager) Err() error { return m.writeError }
 
-// Put adds an alert at a time.
+// Put receives an alert at the given time.
 func (m *Alertmanager) Put(now time.Time, from Alert) {
 	set := model.LabelSet{}
 	for k, v := range from.Labels {
@@ -132,12 +132,12 @@ func (m *Alertmanager) Put(now time.Time, from Alert) {
 	}
 	m.alerts[a.id] = a
 	for _, route := range m.root.Match(set) {
-		m.enter(now, a, route)
+		m.addToGroup(now, a, route)
 	}
 }
 
-// enter adds an alert to its group of a route.
-func (m *Alertmanager) enter(now time.Time, a *alert, route *dispatch.Route) {
+// addToGroup adds an alert to its group within a route.
+func (m *Alertmanager) addToGroup(now time.Time, a *alert, route *dispatch.Route) {
 	by := model.LabelSet{}
 	for name, v := range a.labels {
 		if _, ok := route.RouteOpts.GroupBy[name]; ok || route.RouteOpts.GroupByAll {
@@ -194,7 +194,7 @@ func (m *Alertmanager) RunTo(now time.Time) error {
 		m.flush(g, g.next)
 	}
 	for id, a := range m.alerts {
-		if a.isResolved(now.Add(-forgetAfter)) {
+		if a.isResolved(now.Add(-alertGCInterval)) {
 			delete(m.alerts, id)
 		}
 	}

@@ -29,15 +29,15 @@ receivers:
     webhook_configs: [{url: "http://127.0.0.1/quiet", send_resolved: false}]
 `
 
-var begin = time.Date(2026, 10, 1, 0, 0, 0, 0, time.UTC)
+var start = time.Date(2026, 10, 1, 0, 0, 0, 0, time.UTC)
 
-type bench struct {
+type fixture struct {
 	*Alertmanager
 	t   *testing.T
 	out *bytes.Buffer
 }
 
-func newBench(t *testing.T) *bench {
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "alertmanager.yml")
 	if err := os.WriteFile(path, []byte(configuration), 0o600); err != nil {
@@ -48,18 +48,18 @@ func newBench(t *testing.T) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &bench{m, t, out}
+	return &fixture{m, t, out}
 }
 
-func (b *bench) put(minute int, name, area string, ends int) {
-	at := begin.Add(time.Duration(minute) * time.Minute)
-	b.Put(at, Alert{Labels: map[string]string{"alertname": name, "area": area, "customer": "c"}, Starts: at, Ends: begin.Add(time.Duration(ends) * time.Minute)})
+func (b *fixture) put(minute int, name, area string, ends int) {
+	at := start.Add(time.Duration(minute) * time.Minute)
+	b.Put(at, Alert{Labels: map[string]string{"alertname": name, "area": area, "customer": "c"}, Starts: at, Ends: start.Add(time.Duration(ends) * time.Minute)})
 }
 
-// kinds advances the time and returns the notifications sent meanwhile as receiver and kind.
-func (b *bench) kinds(minute int) []string {
+// kinds advances the time and returns the notifications sent in the meantime, each as receiver and kind.
+func (b *fixture) kinds(minute int) []string {
 	b.t.Helper()
-	if err := b.RunTo(begin.Add(time.Duration(minute) * time.Minute)); err != nil {
+	if err := b.RunTo(start.Add(time.Duration(minute) * time.Minute)); err != nil {
 		b.t.Fatal(err)
 	}
 	var kinds []string
@@ -73,21 +73,21 @@ func (b *bench) kinds(minute int) []string {
 	return kinds
 }
 
-func (b *bench) expect(minute int, want ...string) {
+func (b *fixture) expect(minute int, want ...string) {
 	b.t.Helper()
 	got := b.kinds(minute)
 	if len(got) != len(want) {
-		b.t.Fatalf("minute %d: %q, and not %q", minute, got, want)
+		b.t.Fatalf("minute %d: got %q, want %q", minute, got, want)
 	}
 	for i := range want {
 		if got[i] != want[i] {
-			b.t.Fatalf("minute %d: %q, and not %q", minute, got, want)
+			b.t.Fatalf("minute %d: got %q, want %q", minute, got, want)
 		}
 	}
 }
 
-func TestAGroupIsToldOnceThenRepeatedThenResolved(t *testing.T) {
-	b := newBench(t)
+func TestGroupIsNotifiedRepeatedAndResolved(t *testing.T) {
+	b := newFixture(t)
 	b.put(0, "Late", "", 300)
 	b.expect(0)
 	b.expect(1, "people new")
@@ -97,8 +97,8 @@ func TestAGroupIsToldOnceThenRepeatedThenResolved(t *testing.T) {
 	b.expect(900)
 }
 
-func TestASecondAlertOfAGroupIsMore(t *testing.T) {
-	b := newBench(t)
+func TestSecondAlertOfGroupIsNotifiedAsMore(t *testing.T) {
+	b := newFixture(t)
 	b.put(0, "Late", "", 500)
 	b.expect(2, "people new")
 	b.put(3, "Failing", "", 500)
@@ -106,15 +106,15 @@ func TestASecondAlertOfAGroupIsMore(t *testing.T) {
 	b.expect(12, "people more")
 }
 
-func TestAReceiverThatHearsOfNoEndIsNotToldOfIt(t *testing.T) {
-	b := newBench(t)
+func TestReceiverWithoutSendResolvedGetsNoResolvedMessage(t *testing.T) {
+	b := newFixture(t)
 	b.put(0, "Late", "quiet", 30)
 	b.expect(2, "quiet new")
 	b.expect(120)
 }
 
-func TestAnInhibitedAlertIsHeldUntilItsSourceEnds(t *testing.T) {
-	b := newBench(t)
+func TestInhibitedAlertIsSentAfterItsSourceResolves(t *testing.T) {
+	b := newFixture(t)
 	b.put(0, "Down", "quiet", 60)
 	b.put(0, "Late", "", 500)
 	b.expect(50, "quiet new")

@@ -35,12 +35,12 @@ const (
 
 // Notification is one message to a receiver.
 type Notification struct {
-	At       int64             `json:"at"` // Unix seconds
-	Receiver string            `json:"receiver"`
-	Kind     string            `json:"kind"`
-	Group    map[string]string `json:"group"`
-	Alerts   []NotifiedAlert   `json:"alerts"`
-	Held     int               `json:"held,omitempty"` // number of inhibited alerts of the group
+	At        int64             `json:"at"` // Unix seconds
+	Receiver  string            `json:"receiver"`
+	Kind      string            `json:"kind"`
+	Group     map[string]string `json:"group"`
+	Alerts    []NotifiedAlert   `json:"alerts"`
+	Inhibited int               `json:"inhibited,omitempty"` // number of inhibited alerts of the group
 }
 
 // NotifiedAlert is an alert in a notification.
@@ -57,17 +57,17 @@ const (
 	StateResolved = "resolved"
 )
 
-// flush flushes a group as Alertmanager does.
+// flush sends the notification of a group that is due.
 func (m *Alertmanager) flush(g *group, now time.Time) {
 	g.next = now.Add(g.route.RouteOpts.GroupInterval)
 	g.hasFlushed = true
 	var firing, resolved []*alert
-	held := 0
+	inhibited := 0
 	for _, id := range sortedIDs(g.alerts) {
 		a := g.alerts[id]
 		switch {
 		case m.isInhibited(a.labels, now):
-			held++
+			inhibited++
 		case a.isResolved(now):
 			resolved = append(resolved, a)
 		default:
@@ -75,7 +75,7 @@ func (m *Alertmanager) flush(g *group, now time.Time) {
 		}
 	}
 	if !m.isMuted(g.route, now) {
-		m.notify(g, now, firing, resolved, held)
+		m.notify(g, now, firing, resolved, inhibited)
 	}
 	for id, a := range g.alerts { // including alerts that were not sent
 		if a.isResolved(now) {
@@ -108,10 +108,10 @@ func (m *Alertmanager) isMuted(route *dispatch.Route, now time.Time) bool {
 	return err == nil && !active
 }
 
-func (m *Alertmanager) notify(g *group, now time.Time, firing, resolved []*alert, held int) {
+func (m *Alertmanager) notify(g *group, now time.Time, firing, resolved []*alert, inhibited int) {
 	name := g.route.RouteOpts.Receiver
-	receiver, isRead := m.Receivers[name]
-	if !isRead || len(firing)+len(resolved) == 0 {
+	receiver, exists := m.Receivers[name]
+	if !exists || len(firing)+len(resolved) == 0 {
 		return
 	}
 	logKey := name + "|" + g.key
@@ -129,7 +129,7 @@ func (m *Alertmanager) notify(g *group, now time.Time, firing, resolved []*alert
 	if len(firing) == 0 && !receiver.SendResolved {
 		return
 	}
-	n := Notification{At: now.Unix(), Receiver: name, Kind: kind, Group: toStrings(g.labels), Held: held}
+	n := Notification{At: now.Unix(), Receiver: name, Kind: kind, Group: toStrings(g.labels), Inhibited: inhibited}
 	for _, a := range firing {
 		state := StateFiring
 		if last == nil || !last.firing[a.id] {
@@ -151,7 +151,7 @@ func (m *Alertmanager) notify(g *group, now time.Time, firing, resolved []*alert
 	}
 }
 
-// update returns why a notification is due; empty if none is due.
+// update returns the kind of notification that is due, or an empty string.
 func (e *logEntry) update(firing, resolved []*alert, sendResolved bool, repeatBefore time.Time) string {
 	switch {
 	case e == nil:

@@ -50,7 +50,7 @@ func (c *client) request(method, path, body string) map[string]any {
 	c.t.Helper()
 	request := httptest.NewRequest(method, path, nil)
 	request.Header.Set("Authorization", "Bearer "+c.token)
-	reply := c.reply(request, []byte(body))
+	reply := c.respond(request, []byte(body))
 	if reply.status != http.StatusOK {
 		c.t.Fatalf("%s %s: %d %v", method, path, reply.status, reply.body)
 	}
@@ -65,41 +65,41 @@ func (c *client) request(method, path, body string) map[string]any {
 	return decoded
 }
 
-func TestTheSecondGenerationPagesByNumber(t *testing.T) {
+func TestV3PagesByNumber(t *testing.T) {
 	c := newClient(t, "elements")
-	seen := map[any]bool{}
+	ids := map[any]bool{}
 	for page := 1; page <= 2; page++ {
-		answer := c.request(http.MethodPost, v3Base+"/customers/batch?pageSize=100&pageIndex="+string(rune('0'+page)), "{}")
-		for _, row := range answer["data"].([]any) {
-			seen[row.(map[string]any)["id"]] = true
+		response := c.request(http.MethodPost, v3Base+"/customers/batch?pageSize=100&pageIndex="+string(rune('0'+page)), "{}")
+		for _, row := range response["data"].([]any) {
+			ids[row.(map[string]any)["id"]] = true
 		}
 	}
-	if listed := len(c.world.CustomersAt(c.world.Start)); len(seen) != listed {
-		t.Errorf("%d customers in two pages, and not %d", len(seen), listed)
+	if listed := len(c.world.CustomersAt(c.world.Start)); len(ids) != listed {
+		t.Errorf("got %d customers in two pages, want %d", len(ids), listed)
 	}
 }
 
-func TestBothGenerationsShowTheSameRuns(t *testing.T) {
+func TestGenerationsListTheSameRuns(t *testing.T) {
 	v1, v3 := newClient(t, "partner"), newClient(t, "elements")
 	for _, x := range v3.world.CustomersAt(v3.world.Start)[:30] {
-		old := v1.request(http.MethodGet, "/partner/customers/"+x.ID+"/jobs", "")["value"].([]any)
-		new := v3.request(http.MethodPost, v3Base+"/customers/"+x.ID+"/avpt-products/jobs/batch?pageSize=100", "{}")["data"].([]any)
-		if len(old) != len(new) || len(old) == 0 {
-			t.Fatalf("%d rows and %d", len(old), len(new))
+		v1Rows := v1.request(http.MethodGet, "/partner/customers/"+x.ID+"/jobs", "")["value"].([]any)
+		v3Rows := v3.request(http.MethodPost, v3Base+"/customers/"+x.ID+"/avpt-products/jobs/batch?pageSize=100", "{}")["data"].([]any)
+		if len(v1Rows) != len(v3Rows) || len(v1Rows) == 0 {
+			t.Fatalf("%d rows in v1, %d in v3", len(v1Rows), len(v3Rows))
 		}
-		for i := range old {
-			a, b := old[i].(map[string]any), new[i].(map[string]any)
+		for i := range v1Rows {
+			a, b := v1Rows[i].(map[string]any), v3Rows[i].(map[string]any)
 			if a["jobId"] != b["jobId"] || a["name"] != b["name"] || a["endTime"] != b["endTime"] {
-				t.Errorf("%v and %v", a, b)
+				t.Errorf("rows differ: %v in v1, %v in v3", a, b)
 			}
 			if _, isWord := a["status"].(string); !isWord {
-				t.Errorf("status %v of the first generation is not a word", a["status"])
+				t.Errorf("status %v in v1 is not a word", a["status"])
 			}
 		}
 	}
 }
 
-func TestValuesAreWrittenAsTheAPIWritesThem(t *testing.T) {
+func TestValuesHaveTheFormatOfTheAPI(t *testing.T) {
 	at := time.Date(2026, 12, 31, 5, 4, 3, 0, time.UTC)
 	for _, x := range [][2]string{
 		{date(at), "12-31-2026T12:00:00Z"},
@@ -111,7 +111,7 @@ func TestValuesAreWrittenAsTheAPIWritesThem(t *testing.T) {
 		{size(1178), "1.15 GB"},
 	} {
 		if x[0] != x[1] {
-			t.Errorf("%q, and not %q", x[0], x[1])
+			t.Errorf("got %q, want %q", x[0], x[1])
 		}
 	}
 }

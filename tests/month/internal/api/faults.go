@@ -8,7 +8,7 @@ import (
 	"month/internal/world"
 )
 
-// burst is the number of requests that a throttled API answers at once.
+// burst is the number of requests in a row that a throttled API accepts.
 const burst = 5
 
 // fault is an incident that affects the API.
@@ -24,22 +24,22 @@ func faultsOf(w *world.World) []*fault {
 	for _, i := range w.Incidents {
 		switch i.Effect {
 		case world.CustomerStatus, world.APIStatus, world.APIReset, world.APIErrorMember, world.APILoginPage, world.APIThrottle,
-			world.APISlow, world.AuthRefused, world.CredentialEnds, world.ScopeMissing:
+			world.APISlow, world.AuthRejected, world.CredentialExpires, world.ScopeMissing:
 			faults = append(faults, &fault{Incident: i, filled: i.Start, rate: i.With["rate_per_customer"] * float64(len(w.Customers))})
 		}
 	}
 	return faults
 }
 
-func (f *fault) covers(now time.Time) bool { return !now.Before(f.Start) && now.Before(f.End) }
+func (f *fault) isActiveAt(now time.Time) bool { return !now.Before(f.Start) && now.Before(f.End) }
 
-func isAuthRefused(f *fault) bool {
-	return f.Effect == world.AuthRefused || f.Effect == world.CredentialEnds
+func isAuthRejected(f *fault) bool {
+	return f.Effect == world.AuthRejected || f.Effect == world.CredentialExpires
 }
 
-func (s *Server) active(now time.Time, wanted func(*fault) bool) *fault {
+func (s *Server) active(now time.Time, match func(*fault) bool) *fault {
 	for _, f := range s.faults {
-		if f.covers(now) && wanted(f) {
+		if f.isActiveAt(now) && match(f) {
 			return f
 		}
 	}
@@ -50,50 +50,50 @@ func (s *Server) scopeMissing(now time.Time, scope string) bool {
 	return s.active(now, func(f *fault) bool { return f.Effect == world.ScopeMissing && strings.HasSuffix(scope, f.Text) }) != nil
 }
 
-func (s *Server) slowness(now time.Time) time.Duration {
+func (s *Server) responseDelay(now time.Time) time.Duration {
 	if f := s.active(now, func(f *fault) bool { return f.Effect == world.APISlow }); f != nil {
 		return time.Duration(f.With["seconds"] * float64(time.Second))
 	}
 	return 0
 }
 
-// faulty returns the response of the first fault that affects the request.
-func (s *Server) faulty(now time.Time, path string) (answer, bool) {
+// faultResponse returns the response of the first fault that affects the request, or a random 503.
+func (s *Server) faultResponse(now time.Time, path string) (response, bool) {
 	for _, f := range s.faults {
-		if !f.covers(now) || f.Customer != "" && !strings.Contains(path, f.Customer) {
+		if !f.isActiveAt(now) || f.Customer != "" && !strings.Contains(path, f.Customer) {
 			continue
 		}
-		if reply, hit := s.strike(f, now, path); hit {
+		if reply, hit := s.apply(f, now, path); hit {
 			return reply, true
 		}
 	}
 	if path != tokenPath && s.random.Float64() < s.world.Noise.RequestFails {
-		return refuse(http.StatusServiceUnavailable, "busy"), true
+		return errorResponse(http.StatusServiceUnavailable, "busy"), true
 	}
-	return answer{}, false
+	return response{}, false
 }
 
-func (s *Server) strike(f *fault, now time.Time, path string) (answer, bool) {
+func (s *Server) apply(f *fault, now time.Time, path string) (response, bool) {
 	switch f.Effect {
 	case world.APIStatus, world.CustomerStatus:
 		if share, ok := f.With["share"]; ok && s.random.Float64() > share {
-			return answer{}, false
+			return response{}, false
 		}
-		return refuse(int(f.With["code"]), "fault"), true
+		return errorResponse(int(f.With["code"]), "fault"), true
 	case world.APIReset:
-		return answer{}, true
+		return response{}, true
 	case world.APILoginPage:
-		return answer{status: http.StatusOK, html: true}, path != tokenPath
+		return response{status: http.StatusOK, html: true}, path != tokenPath
 	case world.APIErrorMember:
 		reply := object{"error": object{"code": "InternalError"}, "data": []any{}, "value": []any{}, "metadata": object{"totalCount": 0}}
-		return answer{status: http.StatusOK, body: reply}, path != tokenPath
+		return response{status: http.StatusOK, body: reply}, path != tokenPath
 	case world.APIThrottle:
 		f.tokens = min(burst, f.tokens+now.Sub(f.filled).Seconds()*f.rate)
 		f.filled = now
 		if f.tokens < 1 {
-			return answer{status: http.StatusTooManyRequests, body: object{"error": "slow down"}, header: "Retry-After: 5\r\n"}, true
+			return response{status: http.StatusTooManyRequests, body: object{"error": "slow down"}, header: "Retry-After: 5\r\n"}, true
 		}
 		f.tokens--
 	}
-	return answer{}, false
+	return response{}, false
 }

@@ -10,50 +10,50 @@ import (
 )
 
 const (
-	tokenPath  = "/connect/token"
-	tokenLasts = time.Hour
+	tokenPath     = "/connect/token"
+	tokenLifetime = time.Hour
 	// ClientID and ClientSecret are those of the registration.
 	ClientID     = "client-1"
 	ClientSecret = "s3cret"
 )
 
 type token struct {
-	scopes map[string]bool
-	until  time.Time
+	scopes  map[string]bool
+	expires time.Time
 }
 
-// resources are those that scopes grant, by generation as in elements.jobs.read.all and partner.jobs.read.all.
+// resources are the scopes without their generation, as in elements.jobs.read.all and partner.jobs.read.all.
 var resources = []string{"customers.read.all", "cbprotected.read.all", "license.read.all", "jobs.read.all", "scanprofiles.read.all"}
 
-func (s *Server) token(now time.Time, body string) answer {
+func (s *Server) token(now time.Time, body string) response {
 	form, err := url.ParseQuery(body)
-	if err != nil || form.Get("client_id") != ClientID || form.Get("client_secret") != ClientSecret || s.active(now, isAuthRefused) != nil {
-		return refuse(http.StatusBadRequest, "invalid_client")
+	if err != nil || form.Get("client_id") != ClientID || form.Get("client_secret") != ClientSecret || s.active(now, isAuthRejected) != nil {
+		return errorResponse(http.StatusBadRequest, "invalid_client")
 	}
 	requested := strings.Fields(form.Get("scope"))
 	granted := map[string]bool{}
 	for _, scope := range requested {
 		generation, resource, _ := strings.Cut(scope, ".")
 		if generation != "elements" && generation != "partner" || !slices.Contains(resources, resource) || s.scopeMissing(now, scope) {
-			return refuse(http.StatusBadRequest, "invalid_scope")
+			return errorResponse(http.StatusBadRequest, "invalid_scope")
 		}
 		granted[scope] = true
 	}
 	if len(granted) == 0 {
-		return refuse(http.StatusBadRequest, "invalid_scope")
+		return errorResponse(http.StatusBadRequest, "invalid_scope")
 	}
 	s.issued++
 	name := fmt.Sprintf("token-%d", s.issued)
-	s.tokens[name] = token{granted, now.Add(tokenLasts)}
-	return answer{status: http.StatusOK, body: object{
-		"access_token": name, "expires_in": int(tokenLasts.Seconds()), "token_type": "Bearer", "scope": strings.Join(requested, " "),
+	s.tokens[name] = token{granted, now.Add(tokenLifetime)}
+	return response{status: http.StatusOK, body: object{
+		"access_token": name, "expires_in": int(tokenLifetime.Seconds()), "token_type": "Bearer", "scope": strings.Join(requested, " "),
 	}}
 }
 
 func (s *Server) grants(now time.Time, authorization string) (map[string]bool, bool) {
-	held, ok := s.tokens[strings.TrimPrefix(authorization, "Bearer ")]
-	if !ok || !held.until.After(now) || s.active(now, isAuthRefused) != nil {
+	t, ok := s.tokens[strings.TrimPrefix(authorization, "Bearer ")]
+	if !ok || !t.expires.After(now) || s.active(now, isAuthRejected) != nil {
 		return nil, false
 	}
-	return held.scopes, true
+	return t.scopes, true
 }

@@ -36,7 +36,7 @@ func customerRow(c *world.Customer, now time.Time) object {
 	}
 }
 
-// jobRow returns all but type, module and status, which the generations spell differently.
+// jobRow returns a row without type, module and status, which the generations encode differently.
 func jobRow(r world.Row) object {
 	row := object{
 		"jobId": orAbsent(r.ID), "name": orAbsent(r.Scope), "startTime": instant(r.Start, 0), "endTime": instant(r.End, 0),
@@ -60,14 +60,14 @@ func jobRow(r world.Row) object {
 	return row
 }
 
-// protectedWords are the words of protected data that differ from those of jobs.
+// protectedWords are the module names in protected data that differ from those in job lists.
 var protectedWords = map[int]string{304: "Microsoft 365 Group", 309: "Microsoft Teams chat"}
 
 func protectedRows(c *world.Customer, w *world.World, now time.Time) []object {
 	var rows []object
 	for _, m := range c.Modules {
-		scanned, protected, storedMB, shown := m.ProtectedAt(w.Start, now)
-		if !shown {
+		scanned, protected, storedMB, listed := m.ProtectedAt(w.Start, now)
+		if !listed {
 			continue
 		}
 		word, ok := protectedWords[m.Number]
@@ -83,7 +83,7 @@ func protectedRows(c *world.Customer, w *world.World, now time.Time) []object {
 	return rows
 }
 
-// productFields are the fields of a subscription that do not matter here.
+// productFields are the fields of a subscription that are always absent here.
 var productFields = []string{
 	"subscriptionModel", "purchasedUnits", "microsoftLicenseAvailable", "purchasedCapacity", "protectedCapacity", "storage", "retention",
 	"consumedStorage", "change", "paymentType", "subscriptionName", "package", "contractEndDate",

@@ -28,12 +28,12 @@ type Server struct {
 	faults   []*fault
 	tokens   map[string]token
 	issued   int
-	answered map[string]int // number of responses with lists of jobs, by customer
+	jobLists map[string]int // number of job lists returned, by customer
 	requests int
 }
 
-// answer is the response to a request; a connection reset if status is 0.
-type answer struct {
+// response is the response to a request. A status of 0 resets the connection.
+type response struct {
 	status int
 	body   any
 	html   bool
@@ -48,16 +48,16 @@ func Listen(clock *vtime.Clock, w *world.World, seed int64) (*Server, error) {
 	}
 	s := &Server{
 		clock: clock, world: w, listener: listener, random: rand.New(rand.NewSource(seed)),
-		tokens: map[string]token{}, answered: map[string]int{}, faults: faultsOf(w),
+		tokens: map[string]token{}, jobLists: map[string]int{}, faults: faultsOf(w),
 	}
 	go s.accept()
 	return s, nil
 }
 
-// Address is where the server listens.
+// Address returns the listen address.
 func (s *Server) Address() string { return s.listener.Addr().String() }
 
-// Requests is the number of answered requests.
+// Requests returns the number of handled requests.
 func (s *Server) Requests() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -74,7 +74,7 @@ func (s *Server) accept() {
 	}
 }
 
-// serve is a small HTTP server. net/http reads ahead, so its bytes could not be attributed to requests.
+// serve handles HTTP itself, because net/http reads ahead, so that bytes could not be attributed to requests.
 func (s *Server) serve(raw net.Conn) {
 	conn := s.clock.Serve(raw)
 	defer conn.Done()
@@ -89,10 +89,10 @@ func (s *Server) serve(raw net.Conn) {
 		if err != nil {
 			return
 		}
-		reply := s.reply(request, body)
+		reply := s.respond(request, body)
 		if reply.status == 0 {
 			if tcp, ok := raw.(*net.TCPConn); ok {
-				_ = tcp.SetLinger(0) // a reset, not an orderly end
+				_ = tcp.SetLinger(0) // close with a reset
 			}
 			return
 		}
@@ -103,7 +103,7 @@ func (s *Server) serve(raw net.Conn) {
 	}
 }
 
-func (s *Server) write(conn net.Conn, reply answer) error {
+func (s *Server) write(conn net.Conn, reply response) error {
 	kind, body := "application/json", []byte{}
 	switch {
 	case reply.html:
@@ -123,21 +123,21 @@ func (s *Server) write(conn net.Conn, reply answer) error {
 	return err
 }
 
-func refuse(status int, code string) answer {
-	return answer{status: status, body: object{"error": code}}
+func errorResponse(status int, code string) response {
+	return response{status: status, body: object{"error": code}}
 }
 
-func (s *Server) reply(request *http.Request, body []byte) answer {
+func (s *Server) respond(request *http.Request, body []byte) response {
 	now := s.clock.Now()
 	path := request.URL.Path
-	if wait := s.slowness(now); wait > 0 {
+	if wait := s.responseDelay(now); wait > 0 {
 		s.clock.Sleep(wait)
 		now = s.clock.Now()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.requests++
-	if reply, hit := s.faulty(now, path); hit {
+	if reply, hit := s.faultResponse(now, path); hit {
 		return reply
 	}
 	if path == tokenPath {
@@ -145,7 +145,7 @@ func (s *Server) reply(request *http.Request, body []byte) answer {
 	}
 	grants, ok := s.grants(now, request.Header.Get("Authorization"))
 	if !ok {
-		return refuse(http.StatusUnauthorized, "unauthorized")
+		return errorResponse(http.StatusUnauthorized, "unauthorized")
 	}
 	c := call{s, now, request, body, grants}
 	if rest, ok := strings.CutPrefix(path, v3Base); ok {
@@ -154,7 +154,7 @@ func (s *Server) reply(request *http.Request, body []byte) answer {
 	if rest, ok := strings.CutPrefix(path, v1Base); ok {
 		return c.v1(rest)
 	}
-	return refuse(http.StatusNotFound, "no such resource")
+	return errorResponse(http.StatusNotFound, "no such resource")
 }
 
 // call is one request with a valid token.
@@ -166,17 +166,17 @@ type call struct {
 	scopes  map[string]bool
 }
 
-// allowed returns whether the token has a scope, given without the word before its first dot.
-func (c call) allowed(scope string) bool {
-	for held := range c.scopes {
-		if strings.HasSuffix(held, "."+scope) {
-			return !c.scopeMissing(c.now, held)
+// isAllowed returns whether the token has a scope, which is given without its generation.
+func (c call) isAllowed(scope string) bool {
+	for granted := range c.scopes {
+		if strings.HasSuffix(granted, "."+scope) {
+			return !c.scopeMissing(c.now, granted)
 		}
 	}
 	return false
 }
 
-// customer returns the customer with an id if it is listed now.
+// customer returns a customer by id, or nil if it is not listed now.
 func (c call) customer(id string) *world.Customer {
 	found := c.world.Customer(id)
 	if found == nil || !found.ListedAt(c.now) {
@@ -185,8 +185,8 @@ func (c call) customer(id string) *world.Customer {
 	return found
 }
 
-// jobs counts the responses with lists of jobs, because replicas may differ alternately.
-func (c call) jobs(of *world.Customer) []world.Row {
-	c.answered[of.ID]++
-	return of.JobsAt(c.now, c.answered[of.ID]%2 == 0)
+// jobs returns the job list of a customer. It counts the lists, because every second one may come from another replica.
+func (c call) jobs(x *world.Customer) []world.Row {
+	c.jobLists[x.ID]++
+	return x.JobsAt(c.now, c.jobLists[x.ID]%2 == 0)
 }

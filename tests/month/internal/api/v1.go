@@ -23,9 +23,9 @@ var v1StatusWords = map[int]string{
 }
 
 // v1 implements the first generation: GET, words for numbers, OData envelopes.
-func (c call) v1(path string) answer {
+func (c call) v1(path string) response {
 	if c.request.Method != http.MethodGet {
-		return refuse(http.StatusMethodNotAllowed, "wrong method")
+		return errorResponse(http.StatusMethodNotAllowed, "wrong method")
 	}
 	parts := strings.Split(strings.Trim(path, "/"), "/")
 	listed := c.world.CustomersAt(c.now)
@@ -39,10 +39,10 @@ func (c call) v1(path string) answer {
 			return c.v1Of(x, parts)
 		}
 	}
-	return refuse(http.StatusNotFound, "no such resource")
+	return errorResponse(http.StatusNotFound, "no such resource")
 }
 
-func (c call) v1Of(x *world.Customer, parts []string) answer {
+func (c call) v1Of(x *world.Customer, parts []string) response {
 	rest := parts[2:]
 	switch {
 	case len(rest) == 0 && parts[0] == "services":
@@ -63,23 +63,23 @@ func (c call) v1Of(x *world.Customer, parts []string) answer {
 			return profileDetail(p)
 		})
 	}
-	return refuse(http.StatusNotFound, "no such resource")
+	return errorResponse(http.StatusNotFound, "no such resource")
 }
 
-func (c call) v1Entity(scope string, row object) answer {
-	if !c.allowed(scope) {
-		return refuse(http.StatusForbidden, "forbidden")
+func (c call) v1Entity(scope string, row object) response {
+	if !c.isAllowed(scope) {
+		return errorResponse(http.StatusForbidden, "forbidden")
 	}
 	row["@odata.context"] = "$metadata#entity"
-	return answer{status: http.StatusOK, body: row}
+	return response{status: http.StatusOK, body: row}
 }
 
-func (c call) v1List(scope string, rows func() []object) answer {
-	if !c.allowed(scope) {
-		return refuse(http.StatusForbidden, "forbidden")
+func (c call) v1List(scope string, rows func() []object) response {
+	if !c.isAllowed(scope) {
+		return errorResponse(http.StatusForbidden, "forbidden")
 	}
 	all := rows()
-	from := min(max(number(c.request.URL.Query(), "$skip", 0), 0), len(all))
+	from := min(max(queryInt(c.request.URL.Query(), "$skip", 0), 0), len(all))
 	to := min(from+v1Page, len(all))
 	body := object{"@odata.context": "$metadata#list", "value": all[from:to]}
 	if all == nil {
@@ -88,7 +88,7 @@ func (c call) v1List(scope string, rows func() []object) answer {
 	if to < len(all) {
 		body["@odata.nextLink"] = fmt.Sprintf("http://%s%s?$skip=%d", c.request.Host, c.request.URL.Path, to)
 	}
-	return answer{status: http.StatusOK, body: body}
+	return response{status: http.StatusOK, body: body}
 }
 
 func (c call) v1Customer(x *world.Customer) object {

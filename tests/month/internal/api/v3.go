@@ -12,13 +12,13 @@ import (
 )
 
 const (
-	v3Base      = "/partner/external/v3/general"
-	pageDefault = 50
-	pageMost    = 100
+	v3Base          = "/partner/external/v3/general"
+	defaultPageSize = 50
+	maxPageSize     = 100
 )
 
 // v3 implements the second generation: POST for lists with a filter, numbers for words, pages by number.
-func (c call) v3(path string) answer {
+func (c call) v3(path string) response {
 	switch parts := strings.Split(strings.Trim(path, "/"), "/"); {
 	case path == "/customers/batch":
 		return c.v3List("POST", "customers.read.all", func() []object { return each(c.filtered(), c.v3Customer) })
@@ -31,10 +31,10 @@ func (c call) v3(path string) answer {
 			return c.v3Of(x, strings.Join(parts[2:], "/"))
 		}
 	}
-	return refuse(http.StatusNotFound, "no such resource")
+	return errorResponse(http.StatusNotFound, "no such resource")
 }
 
-func (c call) v3Of(x *world.Customer, rest string) answer {
+func (c call) v3Of(x *world.Customer, rest string) response {
 	switch {
 	case rest == "cloud-backup-m365/overview":
 		return c.v3List("GET", "cbprotected.read.all", func() []object { return protectedRows(x, c.world, c.now) })
@@ -45,7 +45,7 @@ func (c call) v3Of(x *world.Customer, rest string) answer {
 	}
 	id, ok := strings.CutPrefix(rest, "scan-profiles/")
 	if !ok {
-		return refuse(http.StatusNotFound, "no such resource")
+		return errorResponse(http.StatusNotFound, "no such resource")
 	}
 	id, wantsChanges := strings.CutSuffix(id, "/changes")
 	return c.profile(x, id, func(p *world.Profile) object {
@@ -56,29 +56,29 @@ func (c call) v3Of(x *world.Customer, rest string) answer {
 	})
 }
 
-func (c call) profile(x *world.Customer, id string, row func(*world.Profile) object) answer {
-	if !c.allowed("scanprofiles.read.all") {
-		return refuse(http.StatusForbidden, "forbidden")
+func (c call) profile(x *world.Customer, id string, row func(*world.Profile) object) response {
+	if !c.isAllowed("scanprofiles.read.all") {
+		return errorResponse(http.StatusForbidden, "forbidden")
 	}
 	for _, p := range x.Profiles {
 		if p.ID == id {
-			return answer{status: http.StatusOK, body: row(p)}
+			return response{status: http.StatusOK, body: row(p)}
 		}
 	}
-	return refuse(http.StatusNotFound, "no such profile")
+	return errorResponse(http.StatusNotFound, "no such profile")
 }
 
-func (c call) v3List(method, scope string, rows func() []object) answer {
+func (c call) v3List(method, scope string, rows func() []object) response {
 	if c.request.Method != method {
-		return refuse(http.StatusMethodNotAllowed, "wrong method")
+		return errorResponse(http.StatusMethodNotAllowed, "wrong method")
 	}
-	if !c.allowed(scope) {
-		return refuse(http.StatusForbidden, "forbidden")
+	if !c.isAllowed(scope) {
+		return errorResponse(http.StatusForbidden, "forbidden")
 	}
 	query := c.request.URL.Query()
-	index, perPage := number(query, "pageIndex", 1), number(query, "pageSize", pageDefault)
-	if index < 1 || perPage < 1 || perPage > pageMost {
-		return refuse(http.StatusBadRequest, "no such page")
+	index, perPage := queryInt(query, "pageIndex", 1), queryInt(query, "pageSize", defaultPageSize)
+	if index < 1 || perPage < 1 || perPage > maxPageSize {
+		return errorResponse(http.StatusBadRequest, "no such page")
 	}
 	all := rows()
 	from := min((index-1)*perPage, len(all))
@@ -86,16 +86,16 @@ func (c call) v3List(method, scope string, rows func() []object) answer {
 	if page == nil {
 		page = []object{}
 	}
-	return answer{status: http.StatusOK, body: object{
+	return response{status: http.StatusOK, body: object{
 		"data": page, "metadata": object{"pageIndex": index, "pageSize": perPage, "totalCount": len(all)},
 	}}
 }
 
-func number(query url.Values, name string, otherwise int) int {
+func queryInt(query url.Values, name string, fallback int) int {
 	if value, err := strconv.Atoi(query.Get(name)); err == nil {
 		return value
 	}
-	return otherwise
+	return fallback
 }
 
 // filtered returns the customers selected by the body, or all.

@@ -24,9 +24,9 @@ import (
 const (
 	// lookback is Prometheus' default.
 	lookback = 5 * time.Minute
-	// retention is the longest range of the rules, and a week more.
-	retention = 22 * 24 * time.Hour
-	blocks    = 12 * time.Hour
+	// retention is the longest range of the rules plus a week.
+	retention     = 22 * 24 * time.Hour
+	blockDuration = 12 * time.Hour
 	// maxSamples and evaluationTimeout are large, so that nothing fails because of them.
 	maxSamples        = 100_000_000
 	evaluationTimeout = 10 * time.Minute
@@ -34,19 +34,19 @@ const (
 	offset = 2 * time.Second
 )
 
-// Notify receives the alerts that a group sends at a time.
+// Notify handles the alerts that a group sends at a time.
 type Notify func(at time.Time, alerts []*rules.Alert)
 
 // Engine evaluates rules.
 type Engine struct {
-	store  *store
-	query  *promql.Engine
-	stages [][]*rules.Group // groups of a stage do not read each other's series
-	keep   map[string]bool  // names of series that rules read
-	step   time.Duration
+	store       *store
+	query       *promql.Engine
+	stages      [][]*rules.Group // groups of a stage do not read each other's series
+	readByRules map[string]bool  // names of series
+	step        time.Duration
 
-	// Spent is the real time that evaluations took.
-	Spent time.Duration
+	// EvaluationTime is the real time spent on evaluations.
+	EvaluationTime time.Duration
 }
 
 type timestampKey struct{}
@@ -63,15 +63,15 @@ type Options struct {
 func NewEngine(o Options) (*Engine, error) {
 	settings := tsdb.DefaultOptions()
 	settings.RetentionDuration = retention.Milliseconds()
-	settings.MinBlockDuration = blocks.Milliseconds()
-	settings.MaxBlockDuration = 4 * blocks.Milliseconds()
+	settings.MinBlockDuration = blockDuration.Milliseconds()
+	settings.MaxBlockDuration = 4 * blockDuration.Milliseconds()
 	settings.WALSegmentSize = -1
 	settings.NoLockfile = true
 	db, err := tsdb.Open(o.Dir, slog.New(slog.NewTextHandler(io.Discard, nil)), nil, settings, nil)
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{store: newStore(db), keep: map[string]bool{}, step: o.Step}
+	e := &Engine{store: newStore(db), readByRules: map[string]bool{}, step: o.Step}
 	e.query = promql.NewEngine(promql.EngineOpts{
 		MaxSamples: maxSamples, Timeout: evaluationTimeout, LookbackDelta: lookback, EnableAtModifier: true, EnableNegativeOffset: true,
 	})
@@ -107,27 +107,27 @@ func NewEngine(o Options) (*Engine, error) {
 	}
 	for _, g := range groups {
 		for _, r := range g.Rules() {
-			e.note(r)
+			e.recordReads(r)
 			if alerting, ok := r.(*rules.AlertingRule); ok {
 				alerting.SetRestored(true) // otherwise it would never write ALERTS
 			}
 		}
 	}
-	e.arrange(slices.Collect(maps.Values(groups)))
+	e.buildStages(slices.Collect(maps.Values(groups)))
 	return e, nil
 }
 
-// Close closes the data.
+// Close closes the database.
 func (e *Engine) Close() error { return e.store.db.Close() }
 
-// note records which series a rule reads, and which of them over a range.
-func (e *Engine) note(r rules.Rule) {
+// recordReads records which series a rule reads, and which of them over a range.
+func (e *Engine) recordReads(r rules.Rule) {
 	parser.Inspect(r.Query(), func(n parser.Node, path []parser.Node) error {
 		selector, ok := n.(*parser.VectorSelector)
 		if !ok {
 			return nil
 		}
-		e.keep[selector.Name] = true
+		e.readByRules[selector.Name] = true
 		ranged := selector.OriginalOffset != 0 || selector.Timestamp != nil || selector.Name == ""
 		for i, parent := range path {
 			switch parent := parent.(type) {
@@ -149,9 +149,8 @@ func (e *Engine) note(r rules.Rule) {
 	})
 }
 
-// arrange sorts groups so that those that read recordings of others come after them. Groups of one stage run in
-// parallel.
-func (e *Engine) arrange(groups []*rules.Group) {
+// buildStages puts recording groups before the alerting groups that read them. The groups of a stage run in parallel.
+func (e *Engine) buildStages(groups []*rules.Group) {
 	slices.SortFunc(groups, func(a, b *rules.Group) int { return strings.Compare(a.Name(), b.Name()) })
 	var recording, alerting []*rules.Group
 	for _, g := range groups {
@@ -169,7 +168,7 @@ func (e *Engine) arrange(groups []*rules.Group) {
 
 // Evaluate runs the groups that are due.
 func (e *Engine) Evaluate(now time.Time) {
-	began := time.Now()
+	start := time.Now()
 	at := now
 	for _, stage := range e.stages {
 		var wg sync.WaitGroup
@@ -186,7 +185,7 @@ func (e *Engine) Evaluate(now time.Time) {
 		}
 		wg.Wait()
 	}
-	e.Spent += time.Since(began)
+	e.EvaluationTime += time.Since(start)
 }
 
 // Unhealthy returns the rules whose newest evaluation failed.

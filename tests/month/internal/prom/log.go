@@ -11,11 +11,11 @@ import (
 
 // Log records scraped values for replays. Its lines:
 //
-//	T <Unix seconds> <job> <instance>   a scrape begins
+//	T <Unix seconds> <job> <instance>   a scrape starts
 //	N <id> <series>                     first occurrence of a series
-//	<id> <value>                        a value changed, or is back
+//	<id> <value>                        a value changed or reappeared
 //	- <id>                              a series ended
-//	U <job> <instance> <0|1>            how the scrape ended
+//	U <job> <instance> <0|1>            the value of up after the scrape
 //	X <job> <instance>                  a target was removed
 type Log struct {
 	file *os.File
@@ -35,7 +35,7 @@ func NewLog(path string) (*Log, error) {
 // Close writes buffered data. It also returns errors of previous writes.
 func (l *Log) Close() error { return errors.Join(l.out.Flush(), l.file.Close()) }
 
-// tick records that a scrape was due without a target.
+// tick records the time of a scrape without targets.
 func (l *Log) tick(now int64) { l.line("T %d\n", now/1000) }
 
 func (l *Log) begin(now int64, t *Target) { l.line("T %d %s %s\n", now/1000, t.Job, t.Instance) }
@@ -45,5 +45,5 @@ func (l *Log) name(id int, of labels.Labels) {
 func (l *Log) value(id int, v float64)      { l.line("%d %v\n", id, v) }
 func (l *Log) stale(id int)                 { l.line("- %d\n", id) }
 func (l *Log) up(t *Target, up float64)     { l.line("U %s %s %v\n", t.Job, t.Instance, up) }
-func (l *Log) gone(t *Target)               { l.line("X %s %s\n", t.Job, t.Instance) }
+func (l *Log) removed(t *Target)            { l.line("X %s %s\n", t.Job, t.Instance) }
 func (l *Log) line(format string, a ...any) { _, _ = fmt.Fprintf(l.out, format, a...) } // Close reports errors

@@ -31,7 +31,7 @@ groups:
         expr: last_over_time(elements_last[1h]) unless elements_last
 `
 
-// scrapes are ten minutes with one series, followed by none.
+// writeLog writes an hour of scrapes, whose only series ends after thirty minutes.
 func writeLog(t *testing.T, path string) {
 	t.Helper()
 	log, err := NewLog(path)
@@ -54,19 +54,19 @@ func writeLog(t *testing.T, path string) {
 	}
 }
 
-func TestAReplayFiresWithTheLabelsOfTheRules(t *testing.T) {
+func TestReplayFiresAlertsWithLabelsOfRules(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "rules.yml")
 	if err := os.WriteFile(file, []byte(ruleText), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	writeLog(t, filepath.Join(dir, "samples.log"))
-	began := map[string]int64{}
+	firstFired := map[string]int64{}
 	engine, err := NewEngine(Options{Dir: filepath.Join(dir, "tsdb"), Files: []string{file}, Step: time.Minute, Notify: func(at time.Time, alerts []*rules.Alert) {
 		for _, a := range alerts {
 			key := a.Labels.Get("alertname") + " " + a.Labels.Get("severity") + " " + a.Labels.Get("customer_id")
-			if _, seen := began[key]; !seen {
-				began[key] = at.Unix() / 60
+			if _, seen := firstFired[key]; !seen {
+				firstFired[key] = at.Unix() / 60
 			}
 		}
 	}})
@@ -82,19 +82,19 @@ func TestAReplayFiresWithTheLabelsOfTheRules(t *testing.T) {
 	}
 	want := map[string]int64{"Old warning c": 12, "Old critical c": 20, "Gone  c": 31}
 	for key, minute := range want {
-		if began[key] != minute {
-			t.Errorf("%s began to fire in minute %d, and not %d", key, began[key], minute)
+		if firstFired[key] != minute {
+			t.Errorf("%s first fired in minute %d, want %d", key, firstFired[key], minute)
 		}
 	}
-	if len(began) != len(want) || steps != 60 {
-		t.Errorf("%v after %d steps", began, steps)
+	if len(firstFired) != len(want) || steps != 60 {
+		t.Errorf("%v after %d steps", firstFired, steps)
 	}
 	if failed := engine.Unhealthy(); len(failed) > 0 {
 		t.Error(failed)
 	}
 }
 
-func TestOnlyRecordingsThatAlertsStandOnAreKept(t *testing.T) {
+func TestOnlyRecordingRulesThatAlertsReadAreLoaded(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "rules.yml")
 	if err := os.WriteFile(file, []byte(ruleText), 0o600); err != nil {
 		t.Fatal(err)
@@ -112,11 +112,11 @@ func TestOnlyRecordingsThatAlertsStandOnAreKept(t *testing.T) {
 		}
 	}
 	if !slices.Equal(names, []string{"customer:age:max"}) {
-		t.Errorf("recordings %q", names)
+		t.Errorf("recording rules %q", names)
 	}
 }
 
-func TestALaterSampleOfAnotherGroupHidesNothing(t *testing.T) {
+func TestLaterSampleOfAnotherGroupDoesNotHideScrape(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "rules.yml")
 	if err := os.WriteFile(file, []byte(ruleText), 0o600); err != nil {
 		t.Fatal(err)

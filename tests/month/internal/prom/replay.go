@@ -28,12 +28,12 @@ type replay struct {
 	engine *Engine
 	byID   map[string]*replayed
 	ups    map[string]*replayed
-	dead   []*replayed
+	ended  []*replayed
 	now    int64
 	after  func(time.Time) error
 }
 
-// Replay evaluates the rules over a log of scrapes; after is called after each evaluation.
+// Replay evaluates the rules over a log of scrapes, and calls after for each evaluation.
 func (e *Engine) Replay(path string, after func(time.Time) error) error {
 	file, err := os.Open(path)
 	if err != nil {
@@ -71,7 +71,7 @@ func (r *replay) line(line string) error {
 			return err
 		}
 		one := &replayed{}
-		if r.engine.keep[parsed.Get(labels.MetricName)] {
+		if r.engine.readByRules[parsed.Get(labels.MetricName)] {
 			one.series = r.engine.store.series(parsed)
 		}
 		r.byID[id] = one
@@ -82,7 +82,7 @@ func (r *replay) line(line string) error {
 	case "U":
 		fields := strings.Fields(rest)
 		if len(fields) != 3 {
-			return errors.New("not an end of a scrape")
+			return errors.New("invalid value of up")
 		}
 		key := fields[0] + " " + fields[1]
 		if r.ups[key] == nil {
@@ -92,7 +92,7 @@ func (r *replay) line(line string) error {
 	default:
 		one := r.byID[kind]
 		if one == nil {
-			return errors.New("no such series")
+			return errors.New("unknown series")
 		}
 		return one.set(rest)
 	}
@@ -107,16 +107,16 @@ func (r *replayed) set(text string) error {
 
 func (r *replay) end(one *replayed) error {
 	if one == nil {
-		return errors.New("no such series")
+		return errors.New("unknown series")
 	}
 	if one.live {
 		one.live = false
-		r.dead = append(r.dead, one)
+		r.ended = append(r.ended, one)
 	}
 	return nil
 }
 
-// step appends the values at the time of the scrape, and evaluates.
+// step appends the values at the time of the scrape, and evaluates the rules.
 func (r *replay) step() error {
 	if r.now == 0 {
 		return nil
@@ -135,12 +135,12 @@ func (r *replay) step() error {
 			errs = append(errs, app.put(one.series, now.UnixMilli(), one.value))
 		}
 	}
-	for _, one := range r.dead {
+	for _, one := range r.ended {
 		if one.series != nil && !one.live {
 			errs = append(errs, app.put(one.series, now.UnixMilli(), math.Float64frombits(value.StaleNaN)))
 		}
 	}
-	r.dead = r.dead[:0]
+	r.ended = r.ended[:0]
 	errs = append(errs, app.Commit())
 	if err := errors.Join(errs...); err != nil {
 		return err

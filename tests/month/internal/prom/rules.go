@@ -14,10 +14,10 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// word finds names of series in expressions and templates.
-var word = regexp.MustCompile(`[a-zA-Z_][a-zA-Z0-9_:]*`)
+// namePattern matches names of series in expressions and templates.
+var namePattern = regexp.MustCompile(`[a-zA-Z_][a-zA-Z0-9_:]*`)
 
-// ruleSet is a set of reduced rule files: without annotations, without recordings that no alert needs, and without
+// ruleSet is a set of reduced rule files: without annotations, without recording rules that no alert needs, and without
 // labels of alerts that are constant for a rule. Prometheus expands each label and annotation of every alert as a
 // template at every evaluation, which takes longer than all queries.
 type ruleSet struct {
@@ -31,7 +31,7 @@ type original struct {
 	labels map[string]string
 }
 
-// alertSeries are written by the engine itself, with all labels.
+// alertSeries is the series that the engine writes itself, with all labels.
 const alertSeries = "ALERTS"
 
 // loadRules reads rule files.
@@ -53,7 +53,7 @@ func loadRules(files []string) (*ruleSet, error) {
 			r := &g.Rules[k]
 			r.Annotations = nil
 			if r.Alert != "" && !readsAlerts {
-				set.takeOut(r)
+				set.extractLabels(r)
 			}
 		}
 	}
@@ -61,31 +61,31 @@ func loadRules(files []string) (*ruleSet, error) {
 	return set, nil
 }
 
-// takeOut moves the constant labels of an alert to the set, under a unique name.
-func (s *ruleSet) takeOut(r *rulefmt.Rule) {
-	was := original{r.Alert, map[string]string{}}
-	kept := map[string]string{}
+// extractLabels moves the constant labels of an alert to the set, and gives the alert a unique name.
+func (s *ruleSet) extractLabels(r *rulefmt.Rule) {
+	before := original{r.Alert, map[string]string{}}
+	templated := map[string]string{}
 	for name, v := range r.Labels {
 		if strings.Contains(v, "{{") {
-			kept[name] = v
+			templated[name] = v
 		} else {
-			was.labels[name] = v
+			before.labels[name] = v
 		}
 	}
 	r.Alert = fmt.Sprintf("%s_%d", r.Alert, len(s.alerts))
-	r.Labels = kept
-	s.alerts[r.Alert] = was
+	r.Labels = templated
+	s.alerts[r.Alert] = before
 }
 
 // restore restores the name and the labels of an alert's rule.
 func (s *ruleSet) restore(l labels.Labels) labels.Labels {
-	was, ok := s.alerts[l.Get(labels.AlertName)]
+	before, ok := s.alerts[l.Get(labels.AlertName)]
 	if !ok {
 		return l
 	}
 	b := labels.NewBuilder(l)
-	b.Set(labels.AlertName, was.name)
-	for name, v := range was.labels {
+	b.Set(labels.AlertName, before.name)
+	for name, v := range before.labels {
 		b.Set(name, v)
 	}
 	return b.Labels()
@@ -103,29 +103,29 @@ func (s *ruleSet) write(dir string) (string, error) {
 	return path, os.WriteFile(path, text, 0o644)
 }
 
-// neededRecordings finds the recordings that alerts need, directly or indirectly, and whether a rule reads alerts. It
-// searches for names in the text of expressions, so it may keep others with similar names.
+// neededRecordings finds the recording rules that alerts need, directly or indirectly, and whether a rule reads alerts.
+// It searches for names in the text of expressions, so it may keep others with similar names.
 func neededRecordings(groups []rulefmt.RuleGroup) (needed map[string]bool, readsAlerts bool) {
 	recordings := map[string][]string{} // expressions by name
-	var todo []string
+	var pending []string
 	for _, g := range groups {
 		for _, r := range g.Rules {
 			if r.Record != "" {
 				recordings[r.Record] = append(recordings[r.Record], r.Expr)
 				continue
 			}
-			todo = append(todo, r.Expr)
+			pending = append(pending, r.Expr)
 		}
 	}
 	needed = map[string]bool{}
-	for len(todo) > 0 {
-		text := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		for _, name := range word.FindAllString(text, -1) {
+	for len(pending) > 0 {
+		text := pending[len(pending)-1]
+		pending = pending[:len(pending)-1]
+		for _, name := range namePattern.FindAllString(text, -1) {
 			readsAlerts = readsAlerts || name == alertSeries
 			if expressions, ok := recordings[name]; ok && !needed[name] {
 				needed[name] = true
-				todo = append(todo, expressions...)
+				pending = append(pending, expressions...)
 			}
 		}
 	}

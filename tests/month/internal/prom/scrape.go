@@ -20,13 +20,13 @@ import (
 )
 
 // scrapeTimeout is in real time, and much longer than that of Prometheus: with a virtual clock, a response takes no
-// time.
+// virtual time.
 const scrapeTimeout = 2 * time.Minute
 
 // processStart comes from the kernel, which does not use the virtual clock.
 const processStart = "process_start_time_seconds"
 
-// Scraper scrapes targets into an engine and logs what changed.
+// Scraper scrapes targets into an engine and logs changes.
 type Scraper struct {
 	clock   *vtime.Clock
 	engine  *Engine
@@ -56,7 +56,7 @@ type Target struct {
 	scrape        int
 }
 
-// scraped is a line of the exposition.
+// scraped is one series of the exposition.
 type scraped struct {
 	labels labels.Labels
 	series *series // nil if no rule reads it; the log contains it for replays of other rules
@@ -81,7 +81,7 @@ func NewScraper(clock *vtime.Clock, engine *Engine, log *Log) *Scraper {
 	}
 }
 
-// Add adds a target; query follows its path.
+// Add adds a target; query is appended to its path.
 func (s *Scraper) Add(address, job, instance, query string) *Target {
 	t := &Target{
 		Address: address, Started: s.clock.Now(), Job: job, Instance: instance, query: query,
@@ -101,7 +101,7 @@ func (s *Scraper) Remove(t *Target) error {
 	now := s.clock.Now().UnixMilli()
 	t.scrape += 2 // so that no sample belongs to the newest scrape or the one before
 	err := s.expire(app, t, now)
-	s.log.gone(t)
+	s.log.removed(t)
 	err = errors.Join(err, app.put(t.up, now, math.Float64frombits(value.StaleNaN)), app.Commit())
 	for i, other := range s.targets {
 		if other == t {
@@ -112,8 +112,8 @@ func (s *Scraper) Remove(t *Target) error {
 	return err
 }
 
-// Return adds a removed target again.
-func (s *Scraper) Return(t *Target) { s.targets = append(s.targets, t) }
+// AddAgain adds a removed target again.
+func (s *Scraper) AddAgain(t *Target) { s.targets = append(s.targets, t) }
 
 // expire writes stale markers for series missing from the newest scrape.
 func (s *Scraper) expire(app *appender, t *Target, now int64) error {
@@ -152,7 +152,7 @@ func (s *Scraper) scrape(t *Target) error {
 	up := 0.
 	if body, err := s.fetch(t); err == nil {
 		up = 1
-		if err := s.take(app, t, now, body); err != nil {
+		if err := s.appendSamples(app, t, now, body); err != nil {
 			return err
 		}
 	}
@@ -176,8 +176,8 @@ func (s *Scraper) fetch(t *Target) ([]byte, error) {
 	return io.ReadAll(response.Body)
 }
 
-// take appends the samples of an exposition.
-func (s *Scraper) take(app *appender, t *Target, now int64, body []byte) error {
+// appendSamples appends the samples of an exposition.
+func (s *Scraper) appendSamples(app *appender, t *Target, now int64, body []byte) error {
 	for len(body) > 0 {
 		line, rest, _ := bytes.Cut(body, []byte{'\n'})
 		body = rest
@@ -241,7 +241,7 @@ func (s *Scraper) find(t *Target, line string) (*scraped, error) {
 	b.Set("instance", t.Instance)
 	name := parsed.Get(labels.MetricName)
 	one := &scraped{labels: b.Labels(), fixed: name == processStart}
-	if s.engine.keep[name] {
+	if s.engine.readByRules[name] {
 		one.series = s.engine.store.series(one.labels)
 	}
 	return one, nil

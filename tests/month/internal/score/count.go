@@ -10,10 +10,10 @@ import (
 // Key identifies an alert by all of its labels.
 func Key(labels map[string]string) string { return key(labels) }
 
-// identity is an alert without labels that may change during its lifetime.
+// identity identifies an alert by the labels that do not change during its lifetime.
 func identity(labels map[string]string) string { return key(labels, "organization") }
 
-// subject is the subject of an alert, independent of its start.
+// subject identifies what an alert is about, regardless of its start.
 func subject(labels map[string]string) string { return key(labels, "organization", "since") }
 
 func key(labels map[string]string, without ...string) string {

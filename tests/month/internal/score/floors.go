@@ -15,15 +15,15 @@ type Floors struct {
 func (f Floors) Check(t Totals) error {
 	var errs []error
 	for _, x := range []struct {
-		name        string
-		is, atLeast float64
+		name         string
+		got, minimum float64
 	}{{"recall", t.Recall, f.Recall}, {"recall in time", t.InTime, f.InTime}, {"strict precision", t.Strict, f.Strict}, {"lenient precision", t.Lenient, f.Lenient}} {
-		if x.is < x.atLeast {
-			errs = append(errs, fmt.Errorf("%s is %s, and must be %s", x.name, percent(x.is), percent(x.atLeast)))
+		if x.got < x.minimum {
+			errs = append(errs, fmt.Errorf("%s is %s; the minimum is %s", x.name, percent(x.got), percent(x.minimum)))
 		}
 	}
 	if t.PerDay > f.PerDay {
-		errs = append(errs, fmt.Errorf("%.1f messages a day, and no more than %.1f may be", t.PerDay, f.PerDay))
+		errs = append(errs, fmt.Errorf("%.1f messages per day; the maximum is %.1f", t.PerDay, f.PerDay))
 	}
 	return errors.Join(errs...)
 }

@@ -25,24 +25,24 @@ var verdictNames = [verdictCount]string{"first report", "reported again", "true 
 
 // judged is a message with new information, and its verdict.
 type judged struct {
-	note    alertmanager.Notification
-	verdict verdict
-	cause   string
+	notification alertmanager.Notification
+	verdict      verdict
+	cause        string
 }
 
 // judge assigns a verdict to every message with new information: that of the best alert in it.
 func (r *run) judge() {
-	known := map[string]bool{} // incident and receiver
-	for _, n := range r.notes {
+	reported := map[string]bool{} // incident and receiver
+	for _, n := range r.notifications {
 		if r.receivers[n.Receiver].Deadman {
 			continue
 		}
-		best := judged{note: n, verdict: verdictCount}
-		var now []string
+		best := judged{notification: n, verdict: verdictCount}
+		var reportedNow []string
 		for _, a := range n.Alerts {
 			matches := r.matching(a.Labels, n.At)
-			slices.SortStableFunc(matches, func(x, y *world.Incident) int { // new information before known
-				return order(known[x.ID+" "+n.Receiver]) - order(known[y.ID+" "+n.Receiver])
+			slices.SortStableFunc(matches, func(x, y *world.Incident) int { // new information first
+				return order(reported[x.ID+" "+n.Receiver]) - order(reported[y.ID+" "+n.Receiver])
 			})
 			if len(matches) > 0 && !matches[0].Quiet {
 				r.notices[matches[0].ID] = append(r.notices[matches[0].ID], notice{n.At, n.Receiver, isNewInformation(n, a)})
@@ -50,16 +50,16 @@ func (r *run) judge() {
 			if !isNewInformation(n, a) {
 				continue
 			}
-			v, cause := r.verdictOf(a, n, matches, known)
+			v, cause := r.verdictOf(a, n, matches, reported)
 			if v == firstReport {
-				now = append(now, matches[0].ID+" "+n.Receiver)
+				reportedNow = append(reportedNow, matches[0].ID+" "+n.Receiver)
 			}
 			if v < best.verdict {
 				best.verdict, best.cause = v, cause
 			}
 		}
-		for _, key := range now {
-			known[key] = true
+		for _, key := range reportedNow {
+			reported[key] = true
 		}
 		if best.verdict < verdictCount {
 			r.verdicts = append(r.verdicts, best)
@@ -74,14 +74,14 @@ func order(isLater bool) int {
 	return 0
 }
 
-func (r *run) verdictOf(a alertmanager.NotifiedAlert, n alertmanager.Notification, matches []*world.Incident, known map[string]bool) (verdict, string) {
+func (r *run) verdictOf(a alertmanager.NotifiedAlert, n alertmanager.Notification, matches []*world.Incident, reported map[string]bool) (verdict, string) {
 	name := a.Labels["alertname"]
 	switch {
 	case len(matches) == 0:
 		return r.explain(a, n.At)
 	case matches[0].Quiet:
 		return isMinor, name + ": " + matches[0].Kind
-	case known[matches[0].ID+" "+n.Receiver]:
+	case reported[matches[0].ID+" "+n.Receiver]:
 		return repeatReport, name + ": " + matches[0].Kind
 	}
 	return firstReport, matches[0].Kind
@@ -122,15 +122,15 @@ func (r *run) endsSoon(customer string, at int64) bool {
 	})
 }
 
-// explainWithoutScope judges an alert about all scopes of a module, or about all modules of a customer that are backed up,
-// by the worst of them.
+// explainWithoutScope judges an alert about all scopes of a module, or about all modules of a customer that are backed
+// up. The module for which the alert is most justified counts.
 func (r *run) explainWithoutScope(a alertmanager.NotifiedAlert, at int64, near string) (verdict, string) {
 	best, cause := isFalse, a.Labels["alertname"]+": no such module"+near
 	for i := range r.truth.Modules {
 		m := &r.truth.Modules[i]
 		isBackedUp := (m.State == world.Active || m.State == world.NoObjects) && at < m.To.Unix()
-		isMeant := m.Key.Module == a.Labels["module"] || a.Labels["module"] == "" && isBackedUp
-		if m.Customer != a.Labels["customer_id"] || !isMeant || a.Labels["scope"] != "" {
+		isIncluded := m.Key.Module == a.Labels["module"] || a.Labels["module"] == "" && isBackedUp
+		if m.Customer != a.Labels["customer_id"] || !isIncluded || a.Labels["scope"] != "" {
 			continue
 		}
 		if v, why := explainBackup(a.Labels["alertname"], m, a.Starts, near); v <= best {
@@ -140,7 +140,7 @@ func (r *run) explainWithoutScope(a alertmanager.NotifiedAlert, at int64, near s
 	return best, cause
 }
 
-// near returns the name of the incident that may have been misleading.
+// near returns a note about an incident that hid or distorted data shortly before.
 func (r *run) near(at int64) string {
 	for _, i := range r.truth.Incidents {
 		if i.Blinding && at >= i.Start.Unix() && at <= i.End.Add(3*time.Hour).Unix() {
@@ -161,12 +161,12 @@ var stateWords = map[world.State][]string{
 func explainBackup(name string, m *Module, at int64, near string) (verdict, string) {
 	isOf := func(part string) bool { return strings.Contains(name, part) }
 	if slices.ContainsFunc(stateWords[m.State], isOf) {
-		return isMinor, name + ": so all along"
+		return isMinor, name + ": true from the start"
 	}
 	if (isOf("Vanished") || isOf("SwitchedOff")) && m.To.Unix() <= at {
-		return isMinor, name + ": taken away on purpose"
+		return isMinor, name + ": removed on purpose"
 	}
-	s := m.standing(at)
+	s := m.stateAt(at)
 	switch {
 	case strings.Contains(name, "Overdue"):
 		limit := m.RPO
@@ -174,7 +174,7 @@ func explainBackup(name string, m *Module, at int64, near string) (verdict, stri
 			limit *= 2
 		}
 		if s.restorePoint == 0 {
-			return isFalse, name + ": no restore point at all" + near
+			return isFalse, name + ": no restore point" + near
 		}
 		if time.Duration(at-s.restorePoint)*time.Second < limit {
 			return isFalse, name + ": objective not missed" + near
@@ -205,19 +205,19 @@ func explainBackup(name string, m *Module, at int64, near string) (verdict, stri
 			return isMinor, name + ": runs were skipped" + near
 		}
 	}
-	return isFalse, name + ": not so" + near
+	return isFalse, name + ": not true" + near
 }
 
-// standing is the state of a module at a time.
-type standing struct {
+// moduleState is the state of a module at a time.
+type moduleState struct {
 	restorePoint    int64
 	failures, skips int
 	isRunning       bool
 	newestFailed    float64
 }
 
-func (m *Module) standing(at int64) standing {
-	s := standing{}
+func (m *Module) stateAt(at int64) moduleState {
+	s := moduleState{}
 	ended := slices.DeleteFunc(slices.Clone(m.Runs), func(r Run) bool {
 		s.isRunning = s.isRunning || r.Start <= at && at < r.End
 		return r.End > at
@@ -240,7 +240,7 @@ func (m *Module) standing(at int64) standing {
 	return s
 }
 
-func (s standing) why() string {
+func (s moduleState) why() string {
 	switch {
 	case s.failures == 1:
 		return "one failed run"
@@ -249,7 +249,7 @@ func (s standing) why() string {
 	case s.skips > 0:
 		return "a skipped run"
 	case s.isRunning:
-		return "a run that takes long"
+		return "a long run"
 	}
-	return "a later run than usual"
+	return "a late run"
 }

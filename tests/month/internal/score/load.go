@@ -17,7 +17,7 @@ func load(dir string) (*run, error) {
 	err := errors.Join(
 		readJSON(filepath.Join(dir, TruthFile), r.truth),
 		readJSON(filepath.Join(dir, ReceiversFile), &r.receivers),
-		ReadLines(filepath.Join(dir, NotesFile), func(n alertmanager.Notification) { r.notes = append(r.notes, n) }),
+		ReadLines(filepath.Join(dir, NotificationsFile), func(n alertmanager.Notification) { r.notifications = append(r.notifications, n) }),
 		ReadLines(filepath.Join(dir, AlertsFile), func(t Transition) { r.alerts = append(r.alerts, t) }),
 	)
 	if err != nil {
@@ -55,7 +55,7 @@ func readJSON(path string, into any) error {
 }
 
 // ReadLines reads a file with one JSON object per line.
-func ReadLines[T any](path string, take func(T)) error {
+func ReadLines[T any](path string, handle func(T)) error {
 	file, err := os.Open(path)
 	if err != nil {
 		return err
@@ -69,7 +69,7 @@ func ReadLines[T any](path string, take func(T)) error {
 		if err := json.Unmarshal(lines.Bytes(), &one); err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}
-		take(one)
+		handle(one)
 	}
 	return lines.Err()
 }

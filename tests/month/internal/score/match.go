@@ -73,7 +73,7 @@ func (r *run) refersTo(labels map[string]string, i *world.Incident) bool {
 	switch i.Subject {
 	case onModule:
 		return isCustomer && matchesModule(labels, i)
-	case onCustomer: // by its modules, as a whole, or by customers that could not be polled
+	case onCustomer: // by its modules, as a whole, or as one of the customers that could not be polled
 		if isCustomer {
 			return len(i.Modules) == 0 || labels["module"] == "" || matchesModule(labels, i)
 		}

@@ -10,16 +10,16 @@ import (
 )
 
 const (
-	// edge is cut off the end of a run, because alerts about it may come too late.
+	// edge is excluded at the end of a run, because alerts about it may come too late.
 	edge = 6 * time.Hour
 	// flapWithin is the time within which an alert that fires again has flapped.
 	flapWithin = 3 * 24 * time.Hour
-	// stormFrom is the number of messages to one receiver within an hour that counts as a storm.
-	stormFrom = 10
-	// fewestOfPlatform is the number of customers from which a failure differs from chance.
-	fewestOfPlatform = 5
+	// stormSize is the number of messages to one receiver within an hour that counts as a storm.
+	stormSize = 10
+	// minPlatformCustomers is the number of customers from which a platform failure differs from chance.
+	minPlatformCustomers = 5
 	// resolveWithin is the time within which a receiver must be notified of a resolved alert: the longest group interval
-	// in use, and some more.
+	// in use, plus a margin.
 	resolveWithin = 26 * time.Hour
 )
 
@@ -34,10 +34,10 @@ type Score struct {
 	Receivers []ReceiverScore
 	Causes    []Cause
 	Flaps     []Cause
-	// MissedResolves are alerts without a notification of their end.
+	// MissedResolves are alerts whose resolution was not notified.
 	MissedResolves []Cause
 	Problems       []string
-	// Listed are the messages with new information that are no first report of an incident.
+	// Listed are the messages with new information that are not the first report of an incident.
 	Listed []Message
 }
 
@@ -82,8 +82,8 @@ func (r *run) measure() *Score {
 	}
 	byKind := map[string][]*world.Incident{}
 	for _, i := range r.truth.Incidents {
-		if i.Subject == onService && r.failedFor(i) < fewestOfPlatform && r.hungFor(i) < fewestOfPlatform {
-			s.Unplaced = append(s.Unplaced, i.Kind+" (struck fewer than five customers)")
+		if i.Subject == onService && r.countFailed(i) < minPlatformCustomers && r.countHung(i) < minPlatformCustomers {
+			s.Unplaced = append(s.Unplaced, i.Kind+" (affected fewer than five customers)")
 			continue
 		}
 		if i.Start.Before(r.truth.End.Add(-edge)) {
@@ -112,33 +112,33 @@ func (r *run) measure() *Score {
 	return s
 }
 
-// failedFor counts the customers with a failed run of the affected module during the incident.
-func (r *run) failedFor(i *world.Incident) int {
-	return r.struck(i, func(x Run) bool {
+// countFailed counts the customers with a failed run of the affected module during the incident.
+func (r *run) countFailed(i *world.Incident) int {
+	return r.countAffected(i, func(x Run) bool {
 		return !world.IsRestorePoint(x.Status) && x.End >= i.Start.Unix() && x.End <= i.End.Add(time.Hour).Unix()
 	})
 }
 
-// hungFor counts the customers with a run of the affected module that started during the incident, ended after it and
+// countHung counts the customers with a run of the affected module that started during the incident, ended after it and
 // took hours.
-func (r *run) hungFor(i *world.Incident) int {
+func (r *run) countHung(i *world.Incident) int {
 	const hours = int64(3 * time.Hour / time.Second)
-	return r.struck(i, func(x Run) bool {
+	return r.countAffected(i, func(x Run) bool {
 		return x.Start >= i.Start.Unix() && x.Start < i.End.Unix() && x.End >= i.End.Unix() && x.End-x.Start > hours
 	})
 }
 
-func (r *run) struck(i *world.Incident, isStruck func(Run) bool) int {
+func (r *run) countAffected(i *world.Incident, isAffected func(Run) bool) int {
 	customers := map[string]bool{}
 	for _, m := range r.truth.Modules {
-		if m.Key.Module == i.Service && slices.ContainsFunc(m.Runs, isStruck) {
+		if m.Key.Module == i.Service && slices.ContainsFunc(m.Runs, isAffected) {
 			customers[m.Customer] = true
 		}
 	}
 	return len(customers)
 }
 
-// recall returns which incidents of a kind were notified, and when. Time without data extends the time limit of an
+// recall returns which incidents of a kind were reported, and when. Time without data extends the time limit of an
 // incident.
 func (r *run) recall(kind string, incidents []*world.Incident) KindScore {
 	k := KindScore{Kind: kind, Quiet: incidents[0].Quiet, Incidents: len(incidents)}
@@ -160,7 +160,7 @@ func (r *run) recall(kind string, incidents []*world.Incident) KindScore {
 		delay := time.Unix(first, 0).Sub(i.Start)
 		delays = append(delays, delay)
 		k.Reported++
-		if delay <= i.Within+r.blindness(i) {
+		if delay <= i.Within+r.blindTime(i) {
 			k.InTime++
 		}
 	}
@@ -179,8 +179,8 @@ func modulesOf(i *world.Incident) string {
 	return strings.Join(names, ", ")
 }
 
-// blindness is the time without data while an incident was due.
-func (r *run) blindness(i *world.Incident) time.Duration {
+// blindTime returns the time without data while an incident was due.
+func (r *run) blindTime(i *world.Incident) time.Duration {
 	var sum time.Duration
 	from, to := i.Start, i.Start.Add(i.Within)
 	for _, b := range r.truth.Incidents {
@@ -213,7 +213,7 @@ func (r *run) receiver(name string) ReceiverScore {
 	s := ReceiverScore{Receiver: name, ByKind: map[string]int{}}
 	days, hours := map[int64]int{}, map[int64]int{}
 	all := 0
-	for _, n := range r.notes {
+	for _, n := range r.notifications {
 		if n.Receiver == name {
 			all++
 			s.ByKind[n.Kind]++
@@ -226,13 +226,13 @@ func (r *run) receiver(name string) ReceiverScore {
 	}
 	for _, n := range hours {
 		s.WorstHour = max(s.WorstHour, n)
-		if n >= stormFrom {
+		if n >= stormSize {
 			s.Storms++
 		}
 	}
 	s.PerDay = float64(all) / (r.truth.End.Sub(r.truth.Start).Hours() / 24)
 	for _, j := range r.verdicts {
-		if j.note.Receiver == name {
+		if j.notification.Receiver == name {
 			s.Verdicts[j.verdict]++
 		}
 	}
@@ -243,7 +243,7 @@ func (r *run) causes() []Cause {
 	count := counter{}
 	for _, j := range r.verdicts {
 		if j.verdict != firstReport {
-			count.add(verdictNames[j.verdict]+": "+j.cause, j.note.At)
+			count.add(verdictNames[j.verdict]+": "+j.cause, j.notification.At)
 		}
 	}
 	return count.sorted()
@@ -255,9 +255,9 @@ func (r *run) listed() []Message {
 		if j.verdict == firstReport {
 			continue
 		}
-		m := Message{At: time.Unix(j.note.At, 0).UTC(), Receiver: j.note.Receiver, Verdict: verdictNames[j.verdict], Cause: j.cause}
-		for _, a := range j.note.Alerts {
-			if isNewInformation(j.note, a) {
+		m := Message{At: time.Unix(j.notification.At, 0).UTC(), Receiver: j.notification.Receiver, Verdict: verdictNames[j.verdict], Cause: j.cause}
+		for _, a := range j.notification.Alerts {
+			if isNewInformation(j.notification, a) {
 				m.Alerts = append(m.Alerts, r.describe(a))
 			}
 		}
@@ -284,7 +284,7 @@ func (r *run) describe(a alertmanager.NotifiedAlert) string {
 func (r *run) flaps() []Cause {
 	last := map[string]int64{}
 	count := counter{}
-	for _, n := range r.notes {
+	for _, n := range r.notifications {
 		if r.receivers[n.Receiver].Deadman {
 			continue
 		}
@@ -302,18 +302,18 @@ func (r *run) flaps() []Cause {
 	return count.sorted()
 }
 
-// missedResolves finds alerts that were notified and resolved, but whose end was not notified.
+// missedResolves finds alerts that were notified and resolved, but whose resolution was not notified.
 func (r *run) missedResolves() []Cause {
-	ended := map[string]int64{} // newest end of alerts that no longer fire
+	resolvedAt := map[string]int64{} // when alerts that no longer fire were resolved
 	for _, t := range r.alerts {
 		if t.State == alertmanager.StateResolved {
-			ended[identity(t.Labels)] = t.At
+			resolvedAt[identity(t.Labels)] = t.At
 		} else {
-			delete(ended, identity(t.Labels))
+			delete(resolvedAt, identity(t.Labels))
 		}
 	}
 	open := map[string]map[string]alertmanager.NotifiedAlert{}
-	for _, n := range r.notes {
+	for _, n := range r.notifications {
 		if x := r.receivers[n.Receiver]; x.Deadman || !x.SendResolved {
 			continue
 		}
@@ -331,7 +331,7 @@ func (r *run) missedResolves() []Cause {
 	count := counter{}
 	for name, alerts := range open {
 		for key, a := range alerts {
-			if at, ok := ended[key]; ok && time.Unix(at, 0).Add(resolveWithin).Before(r.truth.End) {
+			if at, ok := resolvedAt[key]; ok && time.Unix(at, 0).Add(resolveWithin).Before(r.truth.End) {
 				count.add(a.Labels["alertname"]+" to "+name, at)
 			}
 		}

@@ -56,8 +56,8 @@ func (s *Score) Totals() Totals {
 	return t
 }
 
-// Precision returns the share of messages about an incident that the receiver did not know, and the share of true
-// messages.
+// Precision returns the share of messages that report an incident to the receiver for the first time, and the share of
+// true messages.
 func (r ReceiverScore) Precision() (strict, lenient float64) {
 	all := 0
 	for _, n := range r.Verdicts {
@@ -73,32 +73,32 @@ func share(part, whole int) float64 {
 	return float64(part) / float64(whole)
 }
 
-// Print formats the score for people.
+// Print writes the score as text.
 func (s *Score) Print(out io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%.1f days, %d customers, %d modules and scopes, %d messages\n", s.Days, s.Customers, s.Modules, s.Messages)
 	if len(s.Unplaced) > 0 {
-		fmt.Fprintf(&b, "no room for: %s\n", strings.Join(s.Unplaced, ", "))
+		fmt.Fprintf(&b, "not placed: %s\n", strings.Join(s.Unplaced, ", "))
 	}
 	s.printKinds(&b)
 	s.printReceivers(&b)
 	printCauses(&b, "Messages that are not the first report of an incident", s.Causes)
 	printCauses(&b, fmt.Sprintf("Flaps: reported as new again within %s", hours(flapWithin)), s.Flaps)
-	printCauses(&b, fmt.Sprintf("Missing resolves: ended more than %s ago, never reported as resolved", hours(resolveWithin)), s.MissedResolves)
+	printCauses(&b, fmt.Sprintf("Missing resolves: resolved more than %s ago, never reported", hours(resolveWithin)), s.MissedResolves)
 	for _, p := range s.Problems {
 		fmt.Fprintf(&b, "problem: %s\n", p)
 	}
 	t := s.Totals()
-	fmt.Fprintf(&b, "\nrecall %d/%d = %s, in time %s; precision strict %s, lenient %s; %.1f messages a day; %d storm hours, %d flaps, %d missing resolves\n",
+	fmt.Fprintf(&b, "\nrecall %d/%d = %s, in time %s; precision strict %s, lenient %s; %.1f messages per day; %d storm hours, %d flaps, %d missing resolves\n",
 		t.Reported, t.Incidents, percent(t.Recall), percent(t.InTime), percent(t.Strict), percent(t.Lenient), t.PerDay, t.Storms, t.Flaps, t.MissedResolves)
 	_, err := io.WriteString(out, b.String())
 	return err
 }
 
-// PrintMessages lists the messages that are no first report of an incident.
+// PrintMessages lists the messages that are not the first report of an incident.
 func (s *Score) PrintMessages(out io.Writer) error {
 	var b strings.Builder
-	b.WriteString("\nMessages that are no first report of an incident, one by one\n")
+	b.WriteString("\nMessages that are not the first report of an incident, in detail\n")
 	for _, m := range s.Listed {
 		fmt.Fprintf(&b, "  %s  %s  %s: %s\n", m.At.Format("02 15:04"), m.Receiver, m.Verdict, m.Cause)
 		for _, a := range m.Alerts {
@@ -141,9 +141,9 @@ func (s *Score) printReceivers(b *strings.Builder) {
 				r.Verdicts[firstReport], r.Verdicts[repeatReport], r.Verdicts[isMinor], r.Verdicts[isFalse])
 		}
 	})
-	fmt.Fprintf(b, "\nMessages by receiver, all kinds (a storm is an hour with %d or more)\n", stormFrom)
+	fmt.Fprintf(b, "\nMessages by receiver, all kinds (a storm is an hour with %d or more)\n", stormSize)
 	table(b, func(w io.Writer) {
-		fmt.Fprintln(w, "  receiver\ta day\tworst day\tworst hour\tstorm hours\tnew\tmore\trepeat\tresolved\tpartly")
+		fmt.Fprintln(w, "  receiver\tper day\tworst day\tworst hour\tstorm hours\tnew\tmore\trepeat\tresolved\tpartly")
 		for _, r := range s.Receivers {
 			fmt.Fprintf(w, "  %s\t%.1f\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", r.Receiver, r.PerDay, r.WorstDay, r.WorstHour, r.Storms,
 				r.ByKind[alertmanager.KindNew], r.ByKind[alertmanager.KindMore], r.ByKind[alertmanager.KindRepeat],

@@ -12,16 +12,16 @@ import (
 )
 
 var (
-	begin   = time.Date(2026, 10, 1, 0, 0, 0, 0, time.UTC)
+	start   = time.Date(2026, 10, 1, 0, 0, 0, 0, time.UTC)
 	mailbox = world.ModuleKey{Service: "Microsoft 365", Module: "Exchange Online"}
 )
 
-func hour(h float64) time.Time { return begin.Add(time.Duration(h * float64(time.Hour))) }
+func hour(h float64) time.Time { return start.Add(time.Duration(h * float64(time.Hour))) }
 
-// fixture is a truth of ten days with one module that fails from the second day to the fifth.
+// fixture returns a truth of ten days with one module that fails from the second day to the fifth.
 func fixture() *Truth {
 	return &Truth{
-		Start: begin, End: begin.Add(10 * 24 * time.Hour), Names: map[string]string{"c": "Customer"},
+		Start: start, End: start.Add(10 * 24 * time.Hour), Names: map[string]string{"c": "Customer"},
 		Incidents: []*world.Incident{{
 			ID: "failing-0", Kind: "failing", Subject: onModule, Start: hour(24), End: hour(120), Customer: "c",
 			Modules: []world.ModuleKey{mailbox}, Expect: []string{"^ElementsBackup.*$"}, Within: 27 * time.Hour, Grace: 30 * time.Hour,
@@ -50,8 +50,8 @@ func score(t *testing.T, truth *Truth, transitions []Transition, notes ...alertm
 		t.Fatal(err)
 	}
 	for name, write := range map[string]func(*json.Encoder) error{
-		NotesFile:  func(e *json.Encoder) error { return encodeAll(e, notes) },
-		AlertsFile: func(e *json.Encoder) error { return encodeAll(e, transitions) },
+		NotificationsFile: func(e *json.Encoder) error { return encodeAll(e, notes) },
+		AlertsFile:        func(e *json.Encoder) error { return encodeAll(e, transitions) },
 	} {
 		file, err := os.Create(filepath.Join(dir, name))
 		if err != nil {
@@ -92,31 +92,31 @@ func verdictsOf(s *Score, receiver string) [verdictCount]int {
 	return [verdictCount]int{}
 }
 
-func TestAnIncidentIsToldToEachReceiverOnce(t *testing.T) {
+func TestFirstReportCountsOncePerReceiver(t *testing.T) {
 	s := score(t, fixture(), nil,
 		message(30, "people", alertmanager.KindNew, alertmanager.StateNew, "ElementsBackupOverdue"),
 		message(31, "people", alertmanager.KindMore, alertmanager.StateNew, "ElementsBackupFailed"),
 		message(32, "others", alertmanager.KindNew, alertmanager.StateNew, "ElementsBackupOverdue"),
 		message(50, "people", alertmanager.KindRepeat, alertmanager.StateFiring, "ElementsBackupOverdue"))
 	if got, want := verdictsOf(s, "people"), [verdictCount]int{firstReport: 1, repeatReport: 1}; got != want {
-		t.Errorf("people: %v, and not %v", got, want)
+		t.Errorf("people: got %v, want %v", got, want)
 	}
 	if got, want := verdictsOf(s, "others"), [verdictCount]int{firstReport: 1}; got != want {
-		t.Errorf("others: %v, and not %v", got, want)
+		t.Errorf("others: got %v, want %v", got, want)
 	}
 	if k := s.Kinds[0]; k.Reported != 1 || k.InTime != 1 || k.Median != 6*time.Hour || k.Messages != 4 {
 		t.Errorf("%+v", k)
 	}
 }
 
-func TestALateMessageIsToldAndNotInTime(t *testing.T) {
+func TestLateMessageReportsButNotInTime(t *testing.T) {
 	s := score(t, fixture(), nil, message(60, "people", alertmanager.KindNew, alertmanager.StateNew, "ElementsBackupOverdue"))
 	if k := s.Kinds[0]; k.Reported != 1 || k.InTime != 0 {
 		t.Errorf("%+v", k)
 	}
 }
 
-func TestTimeInWhichNothingCanBeKnownIsAllowedFor(t *testing.T) {
+func TestBlindTimeExtendsTheTimeLimit(t *testing.T) {
 	truth := fixture()
 	truth.Incidents = append(truth.Incidents, &world.Incident{ID: "outage-1", Kind: "outage", Subject: "fleet", Start: hour(40), End: hour(52), Blinding: true, Expect: []string{"^Api$"}})
 	s := score(t, truth, nil, message(60, "people", alertmanager.KindNew, alertmanager.StateNew, "ElementsBackupOverdue"))
@@ -125,29 +125,29 @@ func TestTimeInWhichNothingCanBeKnownIsAllowedFor(t *testing.T) {
 	}
 }
 
-func TestAnotherModuleOrAnotherTimeTellsNothing(t *testing.T) {
+func TestAlertOfAnotherModuleOrTimeReportsNothing(t *testing.T) {
 	other := message(30, "people", alertmanager.KindNew, alertmanager.StateNew, "ElementsBackupOverdue")
 	other.Alerts[0].Labels["module"] = "OneDrive"
 	early := message(3, "people", alertmanager.KindNew, alertmanager.StateNew, "ElementsBackupOverdue")
 	s := score(t, fixture(), nil, early, other)
 	if got, want := verdictsOf(s, "people"), [verdictCount]int{isFalse: 2}; got != want {
-		t.Errorf("%v, and not %v", got, want)
+		t.Errorf("got %v, want %v", got, want)
 	}
 	if s.Kinds[0].Reported != 0 {
 		t.Error("the incident counts as reported")
 	}
 }
 
-func TestWhatIsTrueButNoIncidentIsMinor(t *testing.T) {
+func TestTrueAlertWithoutIncidentIsMinor(t *testing.T) {
 	truth := fixture()
 	truth.Incidents = nil
 	s := score(t, truth, nil, message(30, "people", alertmanager.KindNew, alertmanager.StateNew, "ElementsBackupOverdue"))
 	if got, want := verdictsOf(s, "people"), [verdictCount]int{isMinor: 1}; got != want {
-		t.Errorf("%v, and not %v", got, want)
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 
-func TestAnAlertAboutACustomerIsTrueOfAnyModuleThatIsBackedUp(t *testing.T) {
+func TestCustomerAlertIsTrueIfItIsTrueOfOneActiveModule(t *testing.T) {
 	truth := fixture()
 	truth.Incidents = nil
 	truth.Modules[0].To = hour(1000)
@@ -158,28 +158,28 @@ func TestAnAlertAboutACustomerIsTrueOfAnyModuleThatIsBackedUp(t *testing.T) {
 		return note
 	}
 	if got, want := verdictsOf(score(t, truth, nil, ofCustomer(20), ofCustomer(30)), "people"), [verdictCount]int{isMinor: 1, isFalse: 1}; got != want {
-		t.Errorf("%v, and not %v", got, want)
+		t.Errorf("got %v, want %v", got, want)
 	}
 	truth.Modules[0].State = world.Dormant
 	if got, want := verdictsOf(score(t, truth, nil, ofCustomer(30)), "people"), [verdictCount]int{isFalse: 1}; got != want {
-		t.Errorf("given up: %v, and not %v", got, want)
+		t.Errorf("dormant: got %v, want %v", got, want)
 	}
 }
 
-func TestASubscriptionThatEndsIsTrueAlsoWithoutABackup(t *testing.T) {
+func TestExpiringSubscriptionIsTrueWithoutBackup(t *testing.T) {
 	truth := fixture()
 	truth.Licenses = []License{{Customer: "c", Service: "MyHub", End: hour(20 * 24).Unix()}}
 	note := message(30, "people", alertmanager.KindNew, alertmanager.StateNew, "ElementsLicenseExpiring")
 	if got, want := verdictsOf(score(t, truth, nil, note), "people"), [verdictCount]int{isMinor: 1}; got != want {
-		t.Errorf("%v, and not %v", got, want)
+		t.Errorf("got %v, want %v", got, want)
 	}
 	truth.Licenses[0].End = hour(60 * 24).Unix()
 	if got, want := verdictsOf(score(t, truth, nil, note), "people"), [verdictCount]int{isFalse: 1}; got != want {
-		t.Errorf("%v, and not %v", got, want)
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 
-func TestAnotherIncidentOfTheSameCustomerIsAFlap(t *testing.T) {
+func TestSecondIncidentOfACustomerIsAFlap(t *testing.T) {
 	first := message(30, "people", alertmanager.KindNew, alertmanager.StateNew, "ElementsBackupOverdue")
 	again := message(40, "people", alertmanager.KindNew, alertmanager.StateNew, "ElementsBackupOverdue")
 	first.Alerts[0].Labels["since"], again.Alerts[0].Labels["since"] = "1", "2"
@@ -202,15 +202,15 @@ func TestFlapsAndMissingResolvesAreCounted(t *testing.T) {
 	}
 }
 
-func TestFloorsNameAllThatFallsShort(t *testing.T) {
+func TestFloorsRejectLowScores(t *testing.T) {
 	floors := Floors{Recall: 0.9, Strict: 0.5, PerDay: 10}
 	if err := floors.Check(Totals{Recall: 0.95, Strict: 0.6, PerDay: 9}); err != nil {
 		t.Error(err)
 	}
 	if err := floors.Check(Totals{Recall: 0.8, Strict: 0.6, PerDay: 9}); err == nil {
-		t.Error("a low recall passes")
+		t.Error("a low recall was accepted")
 	}
 	if err := floors.Check(Totals{Recall: 0.95, Strict: 0.6, PerDay: 11}); err == nil {
-		t.Error("too many messages pass")
+		t.Error("too many messages were accepted")
 	}
 }

@@ -13,13 +13,13 @@ import (
 
 // Names of the files of a run.
 const (
-	TruthFile     = "truth.json"
-	NotesFile     = "notifications.jsonl"
-	AlertsFile    = "alerts.jsonl"
-	ReceiversFile = "receivers.json"
+	TruthFile         = "truth.json"
+	NotificationsFile = "notifications.jsonl"
+	AlertsFile        = "alerts.jsonl"
+	ReceiversFile     = "receivers.json"
 )
 
-// Truth contains the events of a world.
+// Truth contains the events of a world, as far as scores depend on them.
 type Truth struct {
 	Start     time.Time         `json:"start"`
 	End       time.Time         `json:"end"`
@@ -62,7 +62,7 @@ type License struct {
 	End      int64  `json:"end"`
 }
 
-// Objectives of modules in the configuration of the exporter.
+// Objectives of modules in the exporter's configuration.
 const (
 	RPO        = 26 * time.Hour
 	WeekendRPO = 75 * time.Hour
@@ -120,14 +120,14 @@ type Transition struct {
 
 // run is the input of a score.
 type run struct {
-	truth     *Truth
-	notes     []alertmanager.Notification
-	alerts    []Transition
-	receivers map[string]alertmanager.Receiver
-	patterns  map[string]*regexp.Regexp
-	modules   map[moduleOf]*Module
-	notices   map[string][]notice // by incident
-	verdicts  []judged
+	truth         *Truth
+	notifications []alertmanager.Notification
+	alerts        []Transition
+	receivers     map[string]alertmanager.Receiver
+	patterns      map[string]*regexp.Regexp
+	modules       map[moduleOf]*Module
+	notices       map[string][]notice // by incident
+	verdicts      []judged
 }
 
 type moduleOf struct {

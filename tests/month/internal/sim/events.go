@@ -14,7 +14,7 @@ import (
 // shards continue.
 func (f *fleet) schedule() {
 	for _, i := range f.world.Incidents {
-		if !isShown(i) {
+		if !isSimulatedByFleet(i) {
 			continue
 		}
 		x := f.shards[len(f.shards)-1]
@@ -33,14 +33,14 @@ func (f *fleet) schedule() {
 			f.at(i.End, func() error { last(x).Failing = false; return nil })
 		case world.TargetMissing:
 			f.at(i.Start, func() error { return f.scraper.Remove(last(x)) })
-			f.at(i.End, func() error { f.scraper.Return(last(x)); return nil })
-		case world.CredentialEnds:
+			f.at(i.End, func() error { f.scraper.AddAgain(last(x)); return nil })
+		case world.CredentialExpires:
 			f.at(i.End, f.renew)
 		}
 	}
 }
 
-// at schedules an event. A failure ends the run at the next step.
+// at schedules an event. A failure stops the run at the next step.
 func (f *fleet) at(t time.Time, event func() error) {
 	f.clock.At(t, func() { f.failure = errors.Join(f.failure, event()) })
 }
@@ -90,9 +90,9 @@ func (f *fleet) replace(x *exporter, host string) error {
 	return nil
 }
 
-// renew sets another expiry of the credential for all exporters.
+// renew configures a later expiry of the credential for all exporters.
 func (f *fleet) renew() error {
-	f.secret = f.clock.Now().Add(renewedFor)
+	f.expires = f.clock.Now().Add(renewedLifetime)
 	var err error
 	for _, x := range f.shards {
 		_, written := f.configure(x)

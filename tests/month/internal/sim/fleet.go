@@ -23,9 +23,9 @@ import (
 const (
 	// overlap is how long an old exporter and its successor run concurrently.
 	overlap = 2 * time.Minute
-	// renewedFor is the lifetime of a new credential.
-	renewedFor = 365 * 24 * time.Hour
-	port       = "10027"
+	// renewedLifetime is the lifetime of a new credential.
+	renewedLifetime = 365 * 24 * time.Hour
+	port            = "10027"
 )
 
 // fleet contains the exporters and their scraper.
@@ -38,7 +38,7 @@ type fleet struct {
 	shards  []*exporter
 	starts  int
 	failure error
-	secret  time.Time // expiry of the credential, if any
+	expires time.Time // expiry of the credential, if any
 }
 
 // exporter is one exporter with its targets.
@@ -51,7 +51,7 @@ type exporter struct {
 
 // start starts all exporters.
 func (f *fleet) start() error {
-	f.secret, _ = f.world.CredentialEnd()
+	f.expires, _ = f.world.CredentialExpiry()
 	for i := range f.options.Shards {
 		x := &exporter{shard: i}
 		f.shards = append(f.shards, x)
@@ -106,8 +106,8 @@ func (f *fleet) statePath(x *exporter) string {
 // configure writes the configuration of an exporter.
 func (f *fleet) configure(x *exporter) (string, error) {
 	expires := ""
-	if !f.secret.IsZero() {
-		expires = fmt.Sprintf("\n  client_secret_expires: %q", f.secret.Format(time.RFC3339))
+	if !f.expires.IsZero() {
+		expires = fmt.Sprintf("\n  client_secret_expires: %q", f.expires.Format(time.RFC3339))
 	}
 	text := fmt.Sprintf(`api:
   version: %s
@@ -172,8 +172,8 @@ type targetGroup struct {
 	Labels map[string]string `json:"labels"`
 }
 
-// discover reads the exporter's service discovery. The clock does not move meanwhile: a connection of the driver is
-// enough to make the exporter respond.
+// discover fetches the exporter's service discovery. The clock does not move in the meantime, because the exporter
+// responds without timers.
 func (f *fleet) discover(x *exporter) ([]targetGroup, error) {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, Dial: func(network, address string) (net.Conn, error) {
 		conn, err := net.Dial(network, address)

@@ -29,7 +29,7 @@ type Options struct {
 	Progress     io.Writer
 }
 
-// ruleFiles are the rule files of a directory.
+// ruleFiles returns the rule files of a directory.
 func ruleFiles(dir string) ([]string, error) {
 	files, err := filepath.Glob(filepath.Join(dir, "elements-*.yml"))
 	if err == nil && len(files) == 0 {
@@ -38,7 +38,7 @@ func ruleFiles(dir string) ([]string, error) {
 	return files, err
 }
 
-// stepFile contains the interval of a run, which replays of it keep.
+// stepFile contains the interval of a run, which its replays use.
 const stepFile = "step"
 
 func writeStep(o Options) error {
@@ -54,28 +54,28 @@ func readStep(from string, o *Options) error {
 	return err
 }
 
-// checkApart rejects an output directory that is also the input.
-func checkApart(from, out string) error {
+// checkDistinct rejects an output directory that is also the input.
+func checkDistinct(from, out string) error {
 	a, err := filepath.Abs(from)
 	if err != nil {
 		return err
 	}
 	b, err := filepath.Abs(out)
 	if err == nil && a == b {
-		err = fmt.Errorf("%s is what is replayed; name another directory with --out", out)
+		err = fmt.Errorf("%s contains the replayed run; choose another directory with --out", out)
 	}
 	return err
 }
 
-// empty empties a directory, or creates it. It rejects one that contains anything other than a run.
-func empty(out, marker string) error {
+// prepareDir empties or creates a directory. It rejects one that contains anything other than a run.
+func prepareDir(out, marker string) error {
 	entries, err := os.ReadDir(out)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	if len(entries) > 0 {
 		if _, err := os.Stat(filepath.Join(out, marker)); err != nil {
-			return fmt.Errorf("%s is not empty, and no earlier run", out)
+			return fmt.Errorf("%s is not empty and does not contain an earlier run", out)
 		}
 	}
 	return errors.Join(os.RemoveAll(out), os.MkdirAll(out, 0o755), os.WriteFile(filepath.Join(out, marker), nil, 0o644))

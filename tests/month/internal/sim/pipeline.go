@@ -23,29 +23,29 @@ const (
 
 // pipeline contains the steps after the scrape: rules, Alertmanager, and the files of a run.
 type pipeline struct {
-	options Options
-	engine  *prom.Engine
-	manager *alertmanager.Alertmanager
-	alerts  *lines
-	notes   *lines
-	firing  map[string]bool
-	failure error
-	broken  map[string]bool // rules that failed
+	options       Options
+	engine        *prom.Engine
+	manager       *alertmanager.Alertmanager
+	alerts        *lines
+	notifications *lines
+	firing        map[string]bool
+	failure       error
+	failedRules   map[string]bool
 }
 
 func newPipeline(o Options) (*pipeline, error) {
-	if err := empty(o.Out, marker); err != nil {
+	if err := prepareDir(o.Out, marker); err != nil {
 		return nil, err
 	}
-	p := &pipeline{options: o, firing: map[string]bool{}, broken: map[string]bool{}}
+	p := &pipeline{options: o, firing: map[string]bool{}, failedRules: map[string]bool{}}
 	var err error
-	if p.notes, err = newLines(filepath.Join(o.Out, score.NotesFile)); err != nil {
+	if p.notifications, err = newLines(filepath.Join(o.Out, score.NotificationsFile)); err != nil {
 		return nil, err
 	}
 	if p.alerts, err = newLines(filepath.Join(o.Out, score.AlertsFile)); err != nil {
 		return nil, err
 	}
-	if p.manager, err = alertmanager.New(o.Alertmanager, p.notes); err != nil {
+	if p.manager, err = alertmanager.New(o.Alertmanager, p.notifications); err != nil {
 		return nil, err
 	}
 	return p, errors.Join(writeStep(o), writeJSON(filepath.Join(o.Out, score.ReceiversFile), p.manager.Receivers))
@@ -56,12 +56,12 @@ func (p *pipeline) loadRules() error {
 	if err != nil {
 		return err
 	}
-	p.engine, err = prom.NewEngine(prom.Options{Dir: filepath.Join(p.options.Out, "tsdb"), Files: files, Step: p.options.Step, Notify: p.take})
+	p.engine, err = prom.NewEngine(prom.Options{Dir: filepath.Join(p.options.Out, "tsdb"), Files: files, Step: p.options.Step, Notify: p.handleAlerts})
 	return err
 }
 
-// take passes alerts to Alertmanager and records which start and stop firing.
-func (p *pipeline) take(at time.Time, alerts []*rules.Alert) {
+// handleAlerts passes alerts to Alertmanager and records which ones start and stop firing.
+func (p *pipeline) handleAlerts(at time.Time, alerts []*rules.Alert) {
 	for _, a := range alerts {
 		labels := a.Labels.Map()
 		state, end := alertmanager.StateFiring, a.ValidUntil
@@ -85,8 +85,8 @@ func (p *pipeline) fail(err error) {
 
 // settle runs Alertmanager until the next step and returns errors.
 func (p *pipeline) settle(now time.Time) error {
-	for _, broken := range p.engine.Unhealthy() {
-		p.broken[broken] = true
+	for _, rule := range p.engine.Unhealthy() {
+		p.failedRules[rule] = true
 	}
 	return errors.Join(p.failure, p.manager.RunTo(now.Add(p.options.Step-time.Second)))
 }
@@ -96,9 +96,9 @@ func (p *pipeline) close() error {
 	if p.engine != nil {
 		err = p.engine.Close()
 	}
-	err = errors.Join(err, p.alerts.close(), p.notes.close())
-	for broken := range p.broken {
-		err = errors.Join(err, errors.New("rule failed: "+broken))
+	err = errors.Join(err, p.alerts.close(), p.notifications.close())
+	for rule := range p.failedRules {
+		err = errors.Join(err, errors.New("rule failed: "+rule))
 	}
 	return err
 }

@@ -12,12 +12,12 @@ import (
 	"month/internal/score"
 )
 
-// validFor is how long a firing alert of Prometheus is valid: four evaluations.
+// validFor is the number of evaluations for which a firing alert is valid, as in Prometheus.
 const validFor = 4
 
 // openReplay creates the pipeline of a replay, with the interval of the replayed run.
 func openReplay(from string, o *Options) (*pipeline, error) {
-	if err := errors.Join(checkApart(from, o.Out), readStep(from, o)); err != nil {
+	if err := errors.Join(checkDistinct(from, o.Out), readStep(from, o)); err != nil {
 		return nil, err
 	}
 	return newPipeline(*o)
@@ -33,12 +33,12 @@ func Replay(from string, o Options) (err error) {
 	if err := errors.Join(copyFile(from, o.Out, score.TruthFile), p.loadRules()); err != nil {
 		return err
 	}
-	began := time.Now()
-	var spoke time.Time
+	start := time.Now()
+	var lastProgress time.Time
 	return p.engine.Replay(filepath.Join(from, samplesFile), func(now time.Time) error {
-		if now.Sub(spoke) >= progressEvery {
-			spoke = now
-			p.log(now, "%s passed; %d messages", time.Since(began).Round(time.Second), p.manager.Sent)
+		if now.Sub(lastProgress) >= progressEvery {
+			lastProgress = now
+			p.log(now, "%s elapsed; %d messages", time.Since(start).Round(time.Second), p.manager.Sent)
 		}
 		return p.settle(now)
 	})
@@ -61,23 +61,23 @@ func ReplayAlerts(from string, o Options) (err error) {
 	if len(changes) == 0 {
 		return nil
 	}
-	live := map[string]score.Transition{}
+	firing := map[string]score.Transition{}
 	truth, err := score.ReadTruth(from)
 	if err != nil {
 		return err
 	}
 	for now := time.Unix(changes[0].At, 0).UTC().Truncate(o.Step); now.Before(truth.End); now = now.Add(o.Step) {
 		for len(changes) > 0 && time.Unix(changes[0].At, 0).Before(now.Add(o.Step)) {
-			p.change(live, changes[0])
+			p.change(firing, changes[0])
 			changes = changes[1:]
 		}
-		for _, key := range slices.Sorted(maps.Keys(live)) {
-			began := time.Unix(live[key].At, 0)
+		for _, key := range slices.Sorted(maps.Keys(firing)) {
+			start := time.Unix(firing[key].At, 0)
 			at := now
-			if began.After(at) {
-				at = began
+			if start.After(at) {
+				at = start
 			}
-			p.manager.Put(at, alertmanager.Alert{Labels: live[key].Labels, Starts: began, Ends: now.Add(validFor * o.Step)})
+			p.manager.Put(at, alertmanager.Alert{Labels: firing[key].Labels, Starts: start, Ends: now.Add(validFor * o.Step)})
 		}
 		if err := p.manager.RunTo(now.Add(o.Step - time.Second)); err != nil {
 			return err
@@ -86,15 +86,15 @@ func ReplayAlerts(from string, o Options) (err error) {
 	return nil
 }
 
-func (p *pipeline) change(live map[string]score.Transition, t score.Transition) {
+func (p *pipeline) change(firing map[string]score.Transition, t score.Transition) {
 	key := score.Key(t.Labels)
 	if t.State == alertmanager.StateFiring {
-		live[key] = t
+		firing[key] = t
 		return
 	}
 	at := time.Unix(t.At, 0)
-	p.manager.Put(at, alertmanager.Alert{Labels: t.Labels, Starts: time.Unix(live[key].At, 0), Ends: at})
-	delete(live, key)
+	p.manager.Put(at, alertmanager.Alert{Labels: t.Labels, Starts: time.Unix(firing[key].At, 0), Ends: at})
+	delete(firing, key)
 }
 
 func copyFile(from, to, name string) error {

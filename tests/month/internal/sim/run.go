@@ -49,13 +49,13 @@ func Run(o Options) (err error) {
 		return err
 	}
 	f.schedule()
-	return live(p, f, server)
+	return simulate(p, f, server)
 }
 
-// live scrapes and evaluates at every step.
-func live(p *pipeline, f *fleet, server *api.Server) error {
-	began := time.Now()
-	spoke := f.world.Start
+// simulate scrapes and evaluates at every step.
+func simulate(p *pipeline, f *fleet, server *api.Server) error {
+	start := time.Now()
+	lastProgress := f.world.Start
 	for now := f.world.Start.Add(p.options.Step); now.Before(f.world.End); now = now.Add(p.options.Step) {
 		if err := errors.Join(f.clock.RunTo(now), f.failure); err != nil {
 			return err
@@ -70,16 +70,16 @@ func live(p *pipeline, f *fleet, server *api.Server) error {
 		if err := p.settle(now); err != nil {
 			return err
 		}
-		if now.Sub(spoke) >= progressEvery {
-			spoke = now
-			p.log(now, "%s passed, of it %s in rules; %d requests, %d samples, %d messages", time.Since(began).Round(time.Second),
-				p.engine.Spent.Round(time.Second), server.Requests(), f.scraper.Samples, p.manager.Sent)
+		if now.Sub(lastProgress) >= progressEvery {
+			lastProgress = now
+			p.log(now, "%s elapsed, %s of it in rules; %d requests, %d samples, %d messages", time.Since(start).Round(time.Second),
+				p.engine.EvaluationTime.Round(time.Second), server.Requests(), f.scraper.Samples, p.manager.Sent)
 		}
 	}
 	return nil
 }
 
-// isShown returns whether an incident is one that the fleet simulates.
-func isShown(i *world.Incident) bool {
-	return strings.HasPrefix(i.Effect, "exporter_") || i.Effect == world.ScrapeFails || i.Effect == world.TargetMissing || i.Effect == world.CredentialEnds
+// isSimulatedByFleet returns whether the fleet, not the API, simulates an incident.
+func isSimulatedByFleet(i *world.Incident) bool {
+	return strings.HasPrefix(i.Effect, "exporter_") || i.Effect == world.ScrapeFails || i.Effect == world.TargetMissing || i.Effect == world.CredentialExpires
 }

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// talkJump is the longest jump during requests, so that pauses between requests keep their length.
-const talkJump = time.Second
+// maxMinJumpWhileBusy caps the minimum jump while requests arrive, so that pauses between requests are not stretched.
+const maxMinJumpWhileBusy = time.Second
 
 type event struct {
 	at    int64
@@ -35,23 +35,23 @@ func (q *eventQueue) Pop() any {
 	return last
 }
 
-// Clock is the virtual clock of a run. One goroutine controls it; handlers of requests may call Now and Sleep.
+// Clock is the virtual clock of a run. One goroutine controls it; request handlers may call Now and Sleep.
 type Clock struct {
-	now      int64 // Unix time in nanoseconds
-	minJump  int64
-	mu       sync.Mutex
-	queue    eventQueue
-	order    int64
-	procs    []*Process
-	read     int64 // bytes that the driver read from exporters
-	written  int64 // bytes that the driver wrote to exporters
-	slackOut int64 // bytes sent by exporters that will not be read
-	slackIn  int64 // bytes written to exporters that will not be read
-	busy     int64 // requests being answered
-	requests int64
-	talked   int64
+	now          int64 // Unix time in nanoseconds
+	minJump      int64
+	mu           sync.Mutex
+	queue        eventQueue
+	order        int64
+	procs        []*Process
+	read         int64 // bytes that the driver read from exporters
+	written      int64 // bytes that the driver wrote to exporters
+	unreadOut    int64 // bytes sent by exporters that will not be read
+	unreadIn     int64 // bytes written to exporters that will not be read
+	inFlight     int64 // requests in progress
+	requests     int64
+	lastRequests int64
 
-	// Resyncs counts connections that were dropped with bytes unread.
+	// Resyncs counts connections that were dropped with unread bytes.
 	Resyncs int
 	// Jumps counts the moves of the clock.
 	Jumps int
@@ -77,14 +77,14 @@ func (c *Clock) At(t time.Time, run func()) {
 	heap.Push(&c.queue, event{t.UnixNano(), c.order, run})
 }
 
-// Sleep pauses the handler of a request in virtual time.
+// Sleep pauses a request handler in virtual time.
 func (c *Clock) Sleep(d time.Duration) {
 	woken := make(chan struct{})
 	c.At(c.Now().Add(d), func() {
-		atomic.AddInt64(&c.busy, 1)
+		atomic.AddInt64(&c.inFlight, 1)
 		close(woken)
 	})
-	atomic.AddInt64(&c.busy, -1)
+	atomic.AddInt64(&c.inFlight, -1)
 	<-woken
 }
 
@@ -98,7 +98,7 @@ func (c *Clock) RunTo(t time.Time) error {
 	return c.Settle()
 }
 
-// step moves to the next due time, at most to limit, and runs what is due.
+// step moves the clock to the next due time, at most to limit, and runs the events that are due.
 func (c *Clock) step(limit time.Time) error {
 	if err := c.Settle(); err != nil {
 		return err
@@ -127,9 +127,9 @@ func (c *Clock) nextDue(limit int64) int64 {
 		next = min(next, p.deadline())
 	}
 	jump := c.minJump
-	if requests := atomic.LoadInt64(&c.requests); requests != c.talked {
-		c.talked = requests
-		jump = min(jump, int64(talkJump))
+	if requests := atomic.LoadInt64(&c.requests); requests != c.lastRequests {
+		c.lastRequests = requests
+		jump = min(jump, int64(maxMinJumpWhileBusy))
 	}
 	next = min(max(next, c.now+jump), limit)
 	c.mu.Lock()

@@ -23,7 +23,8 @@ func (c *Conn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Write implements net.Conn. Bytes are counted before they are written, so that they are never read uncounted.
+// Write implements net.Conn. Bytes are counted before they are written, so that the exporter never reads uncounted
+// bytes.
 func (c *Conn) Write(b []byte) (int, error) {
 	atomic.AddInt64(&c.clock.written, int64(len(b)))
 	n, err := c.Conn.Write(b)
@@ -33,10 +34,10 @@ func (c *Conn) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// ServerConn is a connection that an exporter opened. It holds the clock from the first byte of a request to Done.
+// ServerConn is a connection that an exporter opened. It stops the clock from the first byte of a request to Done.
 type ServerConn struct {
 	Conn
-	busy bool
+	inFlight bool
 }
 
 // Serve wraps a connection that the driver accepted.
@@ -46,9 +47,9 @@ func (c *Clock) Serve(conn net.Conn) *ServerConn { return &ServerConn{Conn: Conn
 func (s *ServerConn) Read(b []byte) (int, error) {
 	n, err := s.Conn.Conn.Read(b)
 	if n > 0 {
-		if !s.busy {
-			s.busy = true
-			atomic.AddInt64(&s.clock.busy, 1)
+		if !s.inFlight {
+			s.inFlight = true
+			atomic.AddInt64(&s.clock.inFlight, 1)
 			atomic.AddInt64(&s.clock.requests, 1)
 		}
 		atomic.AddInt64(&s.clock.read, int64(n))
@@ -56,10 +57,10 @@ func (s *ServerConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Done reports that the request was answered.
+// Done marks the request as completed.
 func (s *ServerConn) Done() {
-	if s.busy {
-		s.busy = false
-		atomic.AddInt64(&s.clock.busy, -1)
+	if s.inFlight {
+		s.inFlight = false
+		atomic.AddInt64(&s.clock.inFlight, -1)
 	}
 }

@@ -16,21 +16,21 @@ import (
 )
 
 const (
-	// maxThreads is that of the shim. An exporter with one worker has two threads that wait for I/O.
+	// maxThreads equals MAX_THREADS in shim.c. An exporter with one worker has two threads that wait for I/O.
 	maxThreads = 64
-	// shmSize is the size of the shared memory in whole pages.
+	// shmSize is the size of the shared memory in bytes, a multiple of the page size.
 	shmSize = 8192
-	// listenWithin is the real time within which an exporter must listen.
-	listenWithin = 20 * time.Second
-	// stopWithin is the real time within which an exporter must exit after SIGTERM.
-	stopWithin = 20 * time.Second
-	// stopJump is the step of the clock during that time.
-	stopJump = 200 * time.Millisecond
-	// wakeChecks limits the wait for a thread to wake up to about two seconds.
-	wakeChecks = 200_000
+	// listenTimeout is the real time within which an exporter must listen.
+	listenTimeout = 20 * time.Second
+	// stopTimeout is the real time within which an exporter must exit after SIGTERM.
+	stopTimeout = 20 * time.Second
+	// stopStep is the step of the clock during that time.
+	stopStep = 200 * time.Millisecond
+	// maxWakeChecks limits the wait for a thread to wake up to about two seconds.
+	maxWakeChecks = 200_000
 )
 
-// thread and shared are the layout of shim.c.
+// thread and shared mirror the structs in shim.c.
 type thread struct{ used, waiting, deadline, wakes int64 }
 
 type shared struct {
@@ -39,7 +39,7 @@ type shared struct {
 	t                                   [maxThreads]thread
 }
 
-// Process is an exporter with the virtual clock.
+// Process is an exporter that uses the virtual clock.
 type Process struct {
 	// Address is its listen address.
 	Address string
@@ -60,7 +60,7 @@ type Command struct {
 	Address string // listen address in Args
 	Shim    string
 	Dir     string // for its shared memory
-	Log     string // that it appends to
+	Log     string // file to which its output is appended
 }
 
 // Start starts an exporter and waits until it listens.
@@ -69,7 +69,7 @@ func (c *Clock) Start(command Command) (*Process, error) {
 	if err := os.MkdirAll(p.dir, 0o700); err != nil {
 		return nil, err
 	}
-	if err := p.share(c.now); err != nil {
+	if err := p.mapSharedMemory(c.now); err != nil {
 		return nil, fmt.Errorf("shared memory of the exporter: %w", err)
 	}
 	log, err := os.OpenFile(command.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
@@ -87,13 +87,13 @@ func (c *Clock) Start(command Command) (*Process, error) {
 	}
 	c.procs = append(c.procs, p)
 	go func() {
-		_ = p.cmd.Wait() // its exit code is in its log
+		_ = p.cmd.Wait() // the exit code does not matter; callers check dead
 		p.dead.Store(true)
 	}()
 	return p, p.awaitListening(command.Log)
 }
 
-func (p *Process) share(now int64) error {
+func (p *Process) mapSharedMemory(now int64) error {
 	file, err := os.Create(filepath.Join(p.dir, "shm"))
 	if err != nil {
 		return err
@@ -112,35 +112,35 @@ func (p *Process) share(now int64) error {
 }
 
 func (p *Process) awaitListening(log string) error {
-	for end := time.Now().Add(listenWithin); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(listenTimeout); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if p.dead.Load() {
-			return fmt.Errorf("exporter exited at its start; see %s", log)
+			return fmt.Errorf("exporter exited during startup; see %s", log)
 		}
 		if conn, err := net.Dial("tcp", p.Address); err == nil {
 			return conn.Close()
 		}
 	}
-	return fmt.Errorf("exporter does not listen at %s; see %s", p.Address, log)
+	return fmt.Errorf("exporter is not listening on %s; see %s", p.Address, log)
 }
 
 // Signal sends a signal without waiting.
 func (p *Process) Signal(signal os.Signal) error { return p.cmd.Process.Signal(signal) }
 
-// Kill ends an exporter immediately.
+// Kill kills an exporter.
 func (c *Clock) Kill(p *Process) error { return c.stop(p, syscall.SIGKILL) }
 
-// Stop stops an exporter, which saves its state.
+// Stop terminates an exporter gracefully, so that it saves its state.
 func (c *Clock) Stop(p *Process) error { return c.stop(p, syscall.SIGTERM) }
 
 func (c *Clock) stop(p *Process, signal os.Signal) error {
 	if err := p.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
-	for end := time.Now().Add(stopWithin); !p.dead.Load(); time.Sleep(time.Millisecond / 2) {
+	for end := time.Now().Add(stopTimeout); !p.dead.Load(); time.Sleep(time.Millisecond / 2) {
 		if time.Now().After(end) {
-			return errors.Join(errors.New("exporter does not end after "+signal.String()), p.cmd.Process.Kill())
+			return errors.Join(fmt.Errorf("exporter still running %s after signal %q", stopTimeout, signal), p.cmd.Process.Kill())
 		}
-		if err := c.step(c.Now().Add(stopJump)); err != nil {
+		if err := c.step(c.Now().Add(stopStep)); err != nil {
 			return err
 		}
 	}
@@ -151,17 +151,17 @@ func (p *Process) blockedBy() blocker {
 	if p.dead.Load() {
 		return free
 	}
-	seen := 0
+	threads := 0
 	for i := range p.shm.t {
 		if atomic.LoadInt64(&p.shm.t[i].used) == 0 {
 			break
 		}
-		seen++
+		threads++
 		if atomic.LoadInt64(&p.shm.t[i].waiting) == 0 {
 			return running
 		}
 	}
-	if seen < 2 && time.Since(p.started) < startUp {
+	if threads < 2 && time.Since(p.started) < startupTimeout {
 		return starting
 	}
 	return free
@@ -202,8 +202,8 @@ func (p *Process) wake(now int64) {
 			continue
 		}
 		before := atomic.LoadInt64(&t.wakes)
-		p.kick(i)
-		for k := 0; atomic.LoadInt64(&t.wakes) == before && k < wakeChecks && !p.dead.Load(); k++ {
+		p.notify(i)
+		for k := 0; atomic.LoadInt64(&t.wakes) == before && k < maxWakeChecks && !p.dead.Load(); k++ {
 			if k < spins {
 				runtime.Gosched()
 			} else {
@@ -213,13 +213,13 @@ func (p *Process) wake(now int64) {
 	}
 }
 
-func (p *Process) kick(i int) {
+func (p *Process) notify(i int) {
 	if p.fifos[i] == 0 {
 		fd, err := syscall.Open(filepath.Join(p.dir, fmt.Sprintf("fifo.%d", i)), syscall.O_RDWR|syscall.O_NONBLOCK, 0)
 		if err != nil {
-			return // the process ends
+			return // the process is exiting
 		}
 		p.fifos[i] = fd
 	}
-	_, _ = syscall.Write(p.fifos[i], []byte{1}) // a full pipe wakes as well
+	_, _ = syscall.Write(p.fifos[i], []byte{1}) // a full pipe also wakes the thread
 }

@@ -9,17 +9,17 @@ import (
 
 // These limits are in real time: how long the driver waits for exporters to become idle.
 const (
-	// spins is the number of checks before the driver sleeps between two.
+	// spins is the number of checks before the driver sleeps between checks.
 	spins = 50
 	// pollPause is short because most waits end within microseconds.
 	pollPause = 15 * time.Microsecond
-	// resyncAfter is the delay after a connection was dropped with unread bytes. No exporter processes loopback data for
-	// that long without a running thread.
+	// resyncAfter is how long bytes may stay unread before their connection counts as dropped. No exporter processes
+	// loopback data for that long without a running thread.
 	resyncAfter = 60 * time.Millisecond
 	// stuckAfter is far longer than a poll of a large fleet takes on a busy machine.
 	stuckAfter = 2 * time.Minute
-	// startUp is how long an exporter may take to start its threads.
-	startUp = time.Second
+	// startupTimeout is how long an exporter may take to start its threads.
+	startupTimeout = time.Second
 )
 
 // blocker returns the reason why the clock must not move.
@@ -27,9 +27,9 @@ type blocker string
 
 const (
 	free       blocker = ""
-	answering  blocker = "a request is being answered"
-	running    blocker = "a thread of an exporter runs"
-	starting   blocker = "an exporter starts"
+	answering  blocker = "a request is in progress"
+	running    blocker = "an exporter thread is running"
+	starting   blocker = "an exporter is starting"
 	unreadData blocker = "bytes are in flight"
 )
 
@@ -37,11 +37,11 @@ const (
 func (c *Clock) Settle() error {
 	var since time.Time
 	for i := 0; ; i++ {
-		why := c.blockedBy()
-		if why == free && c.blockedBy() == free {
+		reason := c.blockedBy()
+		if reason == free && c.blockedBy() == free {
 			return nil
 		}
-		if why == free || i < spins {
+		if reason == free || i < spins {
 			runtime.Gosched()
 			continue
 		}
@@ -50,27 +50,27 @@ func (c *Clock) Settle() error {
 		}
 		time.Sleep(pollPause)
 		waited := time.Since(since)
-		if why == unreadData && waited > resyncAfter {
+		if reason == unreadData && waited > resyncAfter {
 			c.resync()
 			return nil
 		}
 		if waited > stuckAfter {
-			return fmt.Errorf("virtual clock stuck at %s: %s", c.Now().Format(time.RFC3339), why)
+			return fmt.Errorf("virtual clock stuck at %s: %s", c.Now().Format(time.RFC3339), reason)
 		}
 	}
 }
 
 func (c *Clock) blockedBy() blocker {
-	if atomic.LoadInt64(&c.busy) != 0 {
+	if atomic.LoadInt64(&c.inFlight) != 0 {
 		return answering
 	}
 	for _, p := range c.procs {
-		if why := p.blockedBy(); why != free {
-			return why
+		if reason := p.blockedBy(); reason != free {
+			return reason
 		}
 	}
 	sent, received := c.traffic()
-	if sent+c.slackOut != atomic.LoadInt64(&c.read) || received+c.slackIn != atomic.LoadInt64(&c.written) {
+	if sent+c.unreadOut != atomic.LoadInt64(&c.read) || received+c.unreadIn != atomic.LoadInt64(&c.written) {
 		return unreadData
 	}
 	return free
@@ -86,7 +86,7 @@ func (c *Clock) traffic() (sent, received int64) {
 
 func (c *Clock) resync() {
 	sent, received := c.traffic()
-	c.slackOut = atomic.LoadInt64(&c.read) - sent
-	c.slackIn = atomic.LoadInt64(&c.written) - received
+	c.unreadOut = atomic.LoadInt64(&c.read) - sent
+	c.unreadIn = atomic.LoadInt64(&c.written) - received
 	c.Resyncs++
 }

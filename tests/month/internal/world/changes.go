@@ -29,12 +29,12 @@ func (w *World) change() {
 	factor := float64(w.End.Sub(w.Start)) / float64(perMonth) * float64(len(w.Customers)) / perCustomers
 	for _, change := range w.scenario.Changes {
 		for range max(1, int(math.Round(change.Count*factor))) {
-			for range victimAttempts {
+			for range selectionAttempts {
 				c := w.Customers[w.random.Intn(len(w.Customers))]
-				if w.struck[c] || len(c.Modules) < 2 {
+				if w.affected[c] || len(c.Modules) < 2 {
 					continue
 				}
-				w.struck[c] = true
+				w.affected[c] = true
 				changes[change.Change](w, c, w.Start.Add(w.between(settling, w.End.Sub(w.Start))))
 				break
 			}
@@ -42,7 +42,7 @@ func (w *World) change() {
 	}
 }
 
-// onboard makes a customer new, so that its modules first run from `first` on.
+// onboard turns a customer into a new one, whose modules first run at `first` or later.
 func (w *World) onboard(c *Customer, from, first time.Time) {
 	c.From = from
 	c.names[0].name = fmt.Sprintf("New customer %d", c.Index)

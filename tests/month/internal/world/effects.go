@@ -15,7 +15,7 @@ const (
 	onFleet    Subject = "fleet"
 )
 
-// Effects implemented by the API and the driver; the world only contains their times.
+// Effects implemented by the API and the driver; the world contains only their times.
 const (
 	CustomerStatus     = "customer_api_status"
 	APIStatus          = "api_status"
@@ -24,8 +24,8 @@ const (
 	APILoginPage       = "api_html"
 	APIThrottle        = "api_throttle"
 	APISlow            = "api_slow"
-	AuthRefused        = "auth_refused"
-	CredentialEnds     = "credential_ends"
+	AuthRejected       = "auth_rejected"
+	CredentialExpires  = "credential_expires"
 	ScopeMissing       = "scope_missing"
 	ExporterKilled     = "exporter_killed"
 	ExporterRestart    = "exporter_restart"
@@ -71,33 +71,33 @@ var effects = map[string]effect{
 	"customer_silent": {onCustomer, applyCustomerSilent},
 	effectConsent:     {onCustomer, applyConsent},
 	effectJobsEmpty:   {onCustomer, applyJobsEmpty},
-	CustomerStatus:    {onCustomer, nothing},
+	CustomerStatus:    {onCustomer, noEffect},
 	effectScanFails:   {onProfile, spanOnProfile(effectScanFails)},
 	effectScanSilent:  {onProfile, spanOnProfile(effectScanSilent)},
 	effectSeatsOver:   {onLicense, applySeatsOver},
-	"licence_ends":    {onLicense, applyLicenceEnds},
+	"licence_expires": {onLicense, applyLicenceExpires},
 	effectMassFail:    {onService, spanOnService(effectMassFail)},
 	effectStall:       {onService, spanOnService(effectStall)},
 	effectHidden:      {onFleet, applyHidden},
-	APIStatus:         {onFleet, nothing},
-	APIReset:          {onFleet, nothing},
-	APIErrorMember:    {onFleet, nothing},
-	APILoginPage:      {onFleet, nothing},
-	APIThrottle:       {onFleet, nothing},
-	APISlow:           {onFleet, nothing},
-	AuthRefused:       {onFleet, nothing},
-	CredentialEnds:    {onFleet, nothing},
-	ScopeMissing:      {onFleet, nothing},
+	APIStatus:         {onFleet, noEffect},
+	APIReset:          {onFleet, noEffect},
+	APIErrorMember:    {onFleet, noEffect},
+	APILoginPage:      {onFleet, noEffect},
+	APIThrottle:       {onFleet, noEffect},
+	APISlow:           {onFleet, noEffect},
+	AuthRejected:      {onFleet, noEffect},
+	CredentialExpires: {onFleet, noEffect},
+	ScopeMissing:      {onFleet, noEffect},
 
-	ExporterKilled:     {onFleet, nothing},
-	ExporterRestart:    {onFleet, nothing},
-	ExporterLosesState: {onFleet, nothing},
-	ExporterReplaced:   {onFleet, nothing},
-	ScrapeFails:        {onFleet, nothing},
-	TargetMissing:      {onFleet, nothing},
+	ExporterKilled:     {onFleet, noEffect},
+	ExporterRestart:    {onFleet, noEffect},
+	ExporterLosesState: {onFleet, noEffect},
+	ExporterReplaced:   {onFleet, noEffect},
+	ScrapeFails:        {onFleet, noEffect},
+	TargetMissing:      {onFleet, noEffect},
 }
 
-func nothing(*World, *Incident, *Customer, *Module) {}
+func noEffect(*World, *Incident, *Customer, *Module) {}
 
 func span(name string, i *Incident, value float64) effectSpan {
 	return effectSpan{name, i.Start, i.End, value}
@@ -120,11 +120,11 @@ func spanOnProfile(name string) func(*World, *Incident, *Customer, *Module) {
 
 // spanOnService affects the module with a number at every customer.
 func spanOnService(name string) func(*World, *Incident, *Customer, *Module) {
-	return func(w *World, i *Incident, _ *Customer, struck *Module) {
-		i.Service = ModuleName(struck.Number)
+	return func(w *World, i *Incident, _ *Customer, affected *Module) {
+		i.Service = ModuleName(affected.Number)
 		for _, c := range w.Customers {
 			for _, m := range c.Modules {
-				if m.Number == struck.Number {
+				if m.Number == affected.Number {
 					m.effects = append(m.effects, span(name, i, i.With["share"]))
 				}
 			}
@@ -154,22 +154,22 @@ func applyNeverOK(w *World, i *Incident, c *Customer, m *Module) {
 }
 
 func applyCustomerSilent(_ *World, i *Incident, c *Customer, _ *Module) {
-	strikeAll(i, c, effectSilent, func(*Module) bool { return true })
+	applyToModules(i, c, effectSilent, func(*Module) bool { return true })
 }
 
 func applyConsent(_ *World, i *Incident, c *Customer, _ *Module) {
-	strikeAll(i, c, effectConsent, func(m *Module) bool { return m.Type == TypeMicrosoft365 })
+	applyToModules(i, c, effectConsent, func(m *Module) bool { return m.Type == TypeMicrosoft365 })
 }
 
 // applyJobsEmpty makes the list of jobs empty; nothing runs during the incident.
 func applyJobsEmpty(_ *World, i *Incident, c *Customer, _ *Module) {
-	strikeAll(i, c, effectSilent, func(*Module) bool { return true })
+	applyToModules(i, c, effectSilent, func(*Module) bool { return true })
 	c.effects = append(c.effects, span(effectJobsEmpty, i, 0))
 }
 
-func strikeAll(i *Incident, c *Customer, name string, struck func(*Module) bool) {
+func applyToModules(i *Incident, c *Customer, name string, isAffected func(*Module) bool) {
 	for _, m := range c.Modules {
-		if m.State == Active && struck(m) {
+		if m.State == Active && isAffected(m) {
 			m.effects = append(m.effects, span(name, i, 0))
 			i.Modules = append(i.Modules, m.Key())
 		}
@@ -183,8 +183,8 @@ func applySeatsOver(_ *World, i *Incident, c *Customer, _ *Module) {
 	i.Service = l.Service
 }
 
-// applyLicenceEnds lets a subscription expire at the first midnight of the incident.
-func applyLicenceEnds(_ *World, i *Incident, c *Customer, _ *Module) {
+// applyLicenceExpires makes a subscription expire at the first midnight of the incident.
+func applyLicenceExpires(_ *World, i *Incident, c *Customer, _ *Module) {
 	l := c.backupLicense()
 	i.Start = i.Start.Truncate(day).Add(12 * time.Hour)
 	l.Expires, l.renewed = i.Start, time.Time{}
@@ -195,7 +195,7 @@ func applyLicenceEnds(_ *World, i *Incident, c *Customer, _ *Module) {
 func applyHidden(w *World, i *Incident, _ *Customer, _ *Module) {
 	hidden := 0
 	for _, c := range w.Customers {
-		if float64(hidden) < i.With["share"]*float64(len(w.Customers)) && !w.struck[c] && c.From.Before(w.Start) {
+		if float64(hidden) < i.With["share"]*float64(len(w.Customers)) && !w.affected[c] && c.From.Before(w.Start) {
 			c.effects = append(c.effects, span(effectHidden, i, 0))
 			hidden++
 		}

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// zones are those of the customers, some more often than others.
+// zones are the time zones of customers. Repeated zones are more frequent.
 var zones = []string{"Europe/Berlin", "Europe/Berlin", "Europe/Amsterdam", "Europe/London", "America/New_York", "America/New_York", "America/Chicago", "Asia/Tokyo", "UTC"}
 
 // Span is the size of a world.
@@ -22,7 +22,7 @@ func New(scenario *Scenario, size Span) (*World, error) {
 	w := &World{
 		Start: size.Start, End: size.Start.Add(time.Duration(size.Days) * day), Noise: scenario.Noise,
 		random: rand.New(rand.NewSource(size.Seed)), scenario: scenario,
-		byID: map[string]*Customer{}, struck: map[*Customer]bool{},
+		byID: map[string]*Customer{}, affected: map[*Customer]bool{},
 	}
 	for i := range size.Customers {
 		c, err := w.customer(i)
@@ -161,7 +161,7 @@ func (w *World) state(ms ModuleShape) State {
 	return Active
 }
 
-// addLicenses adds the subscriptions, that of the backups first.
+// addLicenses adds the subscriptions, starting with that of the backups.
 func (w *World) addLicenses(c *Customer, shape Shape) {
 	seats := 10 + w.random.Intn(300)
 	l := &License{Service: shape.License, Backup: true, Seats: seats, Assigned: seats - w.random.Intn(1+seats/8)}
@@ -180,7 +180,7 @@ func (w *World) addLicenses(c *Customer, shape Shape) {
 	}
 }
 
-// dateLicense sets the end of a subscription of a year; those that end early are renewed some days before.
+// dateLicense sets the end of a subscription of a year; it is renewed some days before its end.
 func (w *World) dateLicense(l *License) {
 	lead := []int{1, 3, 5, 10, 14, 20, 25}[w.random.Intn(7)]
 	l.Expires = w.Start.Truncate(day).Add(time.Duration(3+w.random.Intn(362))*day + 12*time.Hour)
@@ -188,7 +188,7 @@ func (w *World) dateLicense(l *License) {
 	l.renewedTo = l.Expires.AddDate(1, 0, 0)
 }
 
-// EndsAt returns the end of a subscription as known at t.
+// EndsAt returns the end of a subscription as listed at t.
 func (l *License) EndsAt(t time.Time) time.Time {
 	if !l.renewed.IsZero() && !t.Before(l.renewed) {
 		return l.renewedTo

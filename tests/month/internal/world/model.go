@@ -7,7 +7,7 @@ import (
 
 const day = 24 * time.Hour
 
-// Forever is the end of what does not end.
+// Forever is the end of open-ended periods.
 var Forever = time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // World is a partner with all events in a period.
@@ -22,7 +22,7 @@ type World struct {
 	random   *rand.Rand
 	scenario *Scenario
 	byID     map[string]*Customer
-	struck   map[*Customer]bool
+	affected map[*Customer]bool
 }
 
 // Customer returns the customer with an id, or nil.
@@ -74,7 +74,7 @@ type Module struct {
 	SizeMB       float64
 	From, To     time.Time
 	Runs         []Run
-	// Protected is the share of protected objects; -1 without such a row.
+	// Protected is the share of protected objects; -1 if the module has no protected data.
 	Protected float64
 
 	firstRun     time.Time
@@ -89,7 +89,7 @@ type Module struct {
 	effects      effectList
 }
 
-// State is how a module is set up.
+// State is the setup of a module.
 type State int
 
 // States of modules.
@@ -153,7 +153,7 @@ func (l effectList) has(name string, t time.Time) bool {
 	return ok
 }
 
-// Incident is an event of which alerts should notify once.
+// Incident is an event that alerts should report once.
 type Incident struct {
 	ID       string             `json:"id"`
 	Kind     string             `json:"kind"`

@@ -2,7 +2,7 @@ package world
 
 import "fmt"
 
-// Numbers of the API that the world itself uses.
+// Numeric values of the API that the world uses.
 const (
 	TypeMicrosoft365 = 7
 	TypeIaaS         = 12
@@ -33,10 +33,10 @@ var moduleNames = map[int]string{
 	505: "Shared Drives", 507: "Chat", 550: "Dynamics CRM Backup",
 }
 
-// TypeName returns the word of a job type.
+// TypeName returns the name of a job type.
 func TypeName(number int) string { return nameOf(typeNames, number) }
 
-// ModuleName returns the word of a job module.
+// ModuleName returns the name of a job module.
 func ModuleName(number int) string { return nameOf(moduleNames, number) }
 
 func nameOf(names map[int]string, number int) string {

@@ -20,23 +20,23 @@ const (
 	// perMonth and perCustomers are the units of the counts of a scenario.
 	perMonth     = 30 * day
 	perCustomers = 100
-	// A small fleet may have incidents more densely, so that a short run contains every kind.
-	smallFleet      = 30
-	struckOfSmall   = 0.85
-	struckOfLarge   = 0.5
-	victimAttempts  = 4000
-	placingAttempts = 200
+	// In a small fleet, a larger share of customers may have incidents, so that a short run contains every kind.
+	smallFleet        = 30
+	maxShareSmall     = 0.85
+	maxShareLarge     = 0.5
+	selectionAttempts = 4000
+	placementAttempts = 200
 )
 
-// plan places the incidents of the scenario. Kinds take turns, so that each gets its first place before any its second.
+// plan places the incidents of the scenario. Every kind is placed once before any kind is placed twice.
 func (w *World) plan() {
 	kinds := slices.Clone(w.scenario.Incidents)
 	w.random.Shuffle(len(kinds), func(i, j int) { kinds[i], kinds[j] = kinds[j], kinds[i] })
 	slices.SortStableFunc(kinds, func(a, b Kind) int {
 		switch {
-		case a.isChoosy() == b.isChoosy():
+		case a.isSelective() == b.isSelective():
 			return 0
-		case a.isChoosy():
+		case a.isSelective():
 			return -1
 		}
 		return 1
@@ -69,22 +69,22 @@ func (w *World) plan() {
 	}
 }
 
-// isChoosy returns whether few customers are suitable for a kind; such kinds choose first.
-func (k *Kind) isChoosy() bool { return k.Where.MinScopes > 0 || k.Where.Type != nil }
+// isSelective returns whether few customers are suitable for a kind. Such kinds are placed first.
+func (k *Kind) isSelective() bool { return k.Where.MinScopes > 0 || k.Where.Type != nil }
 
 func (w *World) place(k *Kind, fleet *timetable) bool {
 	e := effects[k.Effect]
-	lasts := w.between(time.Duration(k.Lasts[0]), time.Duration(k.Lasts[1]))
+	duration := w.between(time.Duration(k.Lasts[0]), time.Duration(k.Lasts[1]))
 	incident := w.incidentOf(k, e.subject)
 	if e.subject == onFleet || e.subject == onService {
 		if w.End.Sub(w.Start) < shortSpan {
-			lasts = time.Duration(k.Lasts[0])
+			duration = time.Duration(k.Lasts[0])
 		}
-		start, ok := fleet.take(w, lasts, time.Duration(k.Within))
+		start, ok := fleet.reserve(w, duration, time.Duration(k.Within))
 		if !ok {
 			return false
 		}
-		incident.Start, incident.End = start, start.Add(lasts)
+		incident.Start, incident.End = start, start.Add(duration)
 		e.apply(w, incident, nil, w.anyModule(k.Where))
 		w.add(incident)
 		return true
@@ -94,12 +94,12 @@ func (w *World) place(k *Kind, fleet *timetable) bool {
 	if !latest.After(earliest) {
 		return false
 	}
-	c, m := w.victim(k, e.subject)
+	c, m := w.selectModule(k, e.subject)
 	if c == nil {
 		return false
 	}
 	incident.Start = earliest.Add(w.between(0, latest.Sub(earliest))).Truncate(time.Minute)
-	incident.End = incident.Start.Add(lasts)
+	incident.End = incident.Start.Add(duration)
 	incident.Customer = c.ID
 	e.apply(w, incident, c, m)
 	w.add(incident)
@@ -125,47 +125,47 @@ func (w *World) add(i *Incident) {
 // timetable separates incidents of the whole fleet.
 type timetable struct {
 	from, to time.Time
-	taken    [][2]time.Time
+	reserved [][2]time.Time
 }
 
-func (t *timetable) take(w *World, lasts, within time.Duration) (time.Time, bool) {
-	room := t.to.Sub(t.from) - max(lasts, within)
+func (t *timetable) reserve(w *World, duration, within time.Duration) (time.Time, bool) {
+	room := t.to.Sub(t.from) - max(duration, within)
 	if room <= 0 {
 		return time.Time{}, false
 	}
-	for range placingAttempts {
+	for range placementAttempts {
 		start := t.from.Add(w.between(0, room)).Truncate(time.Minute)
-		end := start.Add(lasts)
-		free := !slices.ContainsFunc(t.taken, func(s [2]time.Time) bool {
+		end := start.Add(duration)
+		free := !slices.ContainsFunc(t.reserved, func(s [2]time.Time) bool {
 			return start.Before(s[1].Add(fleetGap)) && s[0].Before(end.Add(fleetGap))
 		})
 		if free {
-			t.taken = append(t.taken, [2]time.Time{start, end})
+			t.reserved = append(t.reserved, [2]time.Time{start, end})
 			return start, true
 		}
 	}
 	return time.Time{}, false
 }
 
-// victim selects a customer without an incident, and one of its modules.
-func (w *World) victim(k *Kind, subject Subject) (*Customer, *Module) {
-	share := struckOfLarge
+// selectModule selects a customer without an incident, and one of its modules.
+func (w *World) selectModule(k *Kind, subject Subject) (*Customer, *Module) {
+	share := maxShareLarge
 	if len(w.Customers) <= smallFleet {
-		share = struckOfSmall
+		share = maxShareSmall
 	}
-	if float64(len(w.struck)) >= share*float64(len(w.Customers)) {
+	if float64(len(w.affected)) >= share*float64(len(w.Customers)) {
 		return nil, nil
 	}
-	for range victimAttempts {
+	for range selectionAttempts {
 		c := w.Customers[w.random.Intn(len(w.Customers))]
-		if w.struck[c] || (subject == onProfile && len(c.Profiles) == 0) {
+		if w.affected[c] || (subject == onProfile && len(c.Profiles) == 0) {
 			continue
 		}
 		fits := k.Where.modules(c)
 		if len(fits) == 0 {
 			continue
 		}
-		w.struck[c] = true
+		w.affected[c] = true
 		return c, fits[w.random.Intn(len(fits))]
 	}
 	return nil, nil
@@ -204,9 +204,9 @@ func (where Where) modules(c *Customer) []*Module {
 	return fits
 }
 
-func (w *World) between(least, most time.Duration) time.Duration {
-	if most <= least {
-		return least
+func (w *World) between(low, high time.Duration) time.Duration {
+	if high <= low {
+		return low
 	}
-	return least + time.Duration(w.random.Int63n(int64(most-least)))
+	return low + time.Duration(w.random.Int63n(int64(high-low)))
 }

@@ -8,14 +8,14 @@ import (
 )
 
 const (
-	// history is how long before the start runs begin; all of them succeed.
+	// history is how long before the start the first runs take place; all of them succeed.
 	history = 12 * day
-	// overrun is how long after the end runs still start, so that the last days are like the others.
+	// overrun is how long after the end runs continue to start, so that the last days are like the others.
 	overrun = 2 * day
 	// shortest is the minimum duration of a run.
 	shortest = 5 * time.Second
-	// mostQueued is the maximum time that a run is queued.
-	mostQueued = 45 * time.Minute
+	// maxQueued is the maximum time that a run is queued.
+	maxQueued = 45 * time.Minute
 )
 
 // slots returns the planned starts of a module, in the customer's local time.
@@ -73,21 +73,21 @@ func (w *World) run(c *Customer, m *Module) {
 			continue
 		}
 		if queues {
-			run.Queued = start.Add(-w.between(0, mostQueued))
+			run.Queued = start.Add(-w.between(0, maxQueued))
 			if run.Queued.Before(busy) {
 				run.Queued = busy
 			}
 		}
-		lasts := time.Duration(float64(m.median) * math.Exp(m.spread*w.random.NormFloat64()))
+		duration := time.Duration(float64(m.median) * math.Exp(m.spread*w.random.NormFloat64()))
 		switch {
 		case first:
-			lasts, first = w.between(8*time.Hour, 24*time.Hour), false
+			duration, first = w.between(8*time.Hour, 24*time.Hour), false
 		case !start.Before(w.Start) && !wasLong && w.chance(w.Noise.RunTakesLong):
-			lasts, wasLong = lasts*time.Duration(3+w.random.Intn(7)), true
+			duration, wasLong = duration*time.Duration(3+w.random.Intn(7)), true
 		default:
 			wasLong = false
 		}
-		w.finish(c, m, &run, lasts)
+		w.finish(c, m, &run, duration)
 		busy = run.End
 		m.Runs = append(m.Runs, run)
 	}
@@ -98,10 +98,10 @@ func (w *World) runID(start time.Time) string {
 }
 
 // finish decides how a run ends.
-func (w *World) finish(c *Customer, m *Module, run *Run, lasts time.Duration) {
+func (w *World) finish(c *Customer, m *Module, run *Run, duration time.Duration) {
 	r := w.random
 	if stall, ok := m.effects.at(effectStall, run.Start); ok {
-		lasts += stall.to.Sub(run.Start) + w.between(0, 2*time.Hour)
+		duration += stall.to.Sub(run.Start) + w.between(0, 2*time.Hour)
 	}
 	run.Total = int(float64(m.Objects) * (.97 + .06*r.Float64()))
 	size := m.SizeMB * math.Exp(.25*r.NormFloat64())
@@ -109,7 +109,7 @@ func (w *World) finish(c *Customer, m *Module, run *Run, lasts time.Duration) {
 		size, run.Total = size/4, run.Total/2
 	}
 	if m.State == NoObjects {
-		run.Total, size, lasts = 0, 0, 0
+		run.Total, size, duration = 0, 0, 0
 	}
 	if m.exceptions {
 		if failed := 1 + int(float64(run.Total)*.004*r.Float64()); failed*150 <= run.Total {
@@ -120,17 +120,17 @@ func (w *World) finish(c *Customer, m *Module, run *Run, lasts time.Duration) {
 		run.Status, run.Failed = StatusException, 1+int(float64(run.Total)*m.partial)
 	}
 	noisy := !run.Start.Before(w.Start) && m.State == Active
-	massFail, isMass := m.effects.at(effectMassFail, run.Start.Add(lasts/2))
+	massFail, isMass := m.effects.at(effectMassFail, run.Start.Add(duration/2))
 	stuck, isStuck := m.effects.at(effectStuck, run.Start)
 	switch {
 	case isStuck:
-		lasts = stuck.to.Sub(run.Start)
+		duration = stuck.to.Sub(run.Start)
 	case m.effects.has(effectConsent, run.Start):
-		run.Status, run.Total, run.Failed, size, lasts = StatusFailed, 0, 0, 0, min(lasts, time.Minute)
+		run.Status, run.Total, run.Failed, size, duration = StatusFailed, 0, 0, 0, min(duration, time.Minute)
 	case m.effects.has(effectFail, run.Start), isMass && w.chance(massFail.value),
 		noisy && w.chance(w.Noise.RunFails*m.failFactor):
 		w.fail(run)
-		lasts, size = lasts/4, 0
+		duration, size = duration/4, 0
 	case m.effects.has(effectPartial, run.Start):
 		run.Status, run.Failed = StatusException, 2+run.Total*(3+r.Intn(6))/100
 	case m.effects.has(effectCollapse, run.Start):
@@ -139,16 +139,16 @@ func (w *World) finish(c *Customer, m *Module, run *Run, lasts time.Duration) {
 		run.Status, run.Failed = StatusException, 2+run.Total*(2+r.Intn(8))/100
 	}
 	if m.State != NoObjects {
-		lasts = max(lasts, shortest)
+		duration = max(duration, shortest)
 	}
-	run.End = run.Start.Add(lasts).Truncate(time.Second)
+	run.End = run.Start.Add(duration).Truncate(time.Second)
 	run.SizeMB = int64(size)
 	if IsRestorePoint(run.Status) && m.State == Active {
 		run.Skipped, run.Warned = r.Intn(5), r.Intn(3)
 	}
 }
 
-// fail selects how a run fails: during processing, before the first object, or before it starts.
+// fail chooses how a run fails: during processing, before the first object, or before it starts.
 func (w *World) fail(run *Run) {
 	run.Failed = 0
 	switch w.random.Intn(5) {

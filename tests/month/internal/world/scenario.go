@@ -151,7 +151,7 @@ func LoadScenario(path string) (*Scenario, error) {
 
 func (s *Scenario) check() error {
 	if len(s.Shapes) == 0 {
-		return errors.New("scenario: no shapes of customers")
+		return errors.New("scenario: shapes is empty")
 	}
 	for _, k := range s.Incidents {
 		effect, known := effects[k.Effect]
@@ -159,7 +159,7 @@ func (s *Scenario) check() error {
 		case !known:
 			return fmt.Errorf("scenario: incident %s: unknown effect %q", k.Name, k.Effect)
 		case len(k.Lasts) != 2 || k.Lasts[0] > k.Lasts[1]:
-			return fmt.Errorf("scenario: incident %s: lasts must be a shortest and a longest duration", k.Name)
+			return fmt.Errorf("scenario: incident %s: lasts must be two durations, the shorter one first", k.Name)
 		case !k.Quiet && len(k.Expect) == 0:
 			return fmt.Errorf("scenario: incident %s: expect is empty", k.Name)
 		case effect.subject == onService && k.Where.Modules == nil:

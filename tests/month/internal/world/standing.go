@@ -3,11 +3,10 @@ package world
 import "time"
 
 const (
-	// licenceWarning and credentialWarning are how long before its end an alert about a subscription or a credential is
-	// due.
+	// licenceWarning and credentialWarning are how long before the end of a subscription or a credential an alert is due.
 	licenceWarning    = 30 * day
 	credentialWarning = 30 * day
-	// partialFrom is the significant share of failed objects.
+	// partialFrom is the share of failed objects above which an alert is due.
 	partialFrom = 0.01
 	// coverageFrom is the share of protected objects below which an alert is due.
 	coverageFrom = 0.9
@@ -37,7 +36,7 @@ func (w *World) addStanding() {
 			}
 		}
 	}
-	if end, ok := w.CredentialEnd(); ok {
+	if end, ok := w.CredentialExpiry(); ok {
 		start := end.Add(-credentialWarning)
 		if start.Before(w.Start) {
 			start = w.Start
@@ -66,10 +65,10 @@ func (w *World) addLicenceTruth(c *Customer) {
 	}
 }
 
-// CredentialEnd returns when the credential ends, if it does.
-func (w *World) CredentialEnd() (time.Time, bool) {
+// CredentialExpiry returns when the credential expires, if it does.
+func (w *World) CredentialExpiry() (time.Time, bool) {
 	for _, i := range w.Incidents {
-		if i.Effect == CredentialEnds {
+		if i.Effect == CredentialExpires {
 			return i.Start, true
 		}
 	}

@@ -20,17 +20,17 @@ func build(t *testing.T, seed int64, customers, days int) *World {
 	return w
 }
 
-func TestASeedMakesOneWorld(t *testing.T) {
+func TestSeedDeterminesWorld(t *testing.T) {
 	a, b := build(t, 4, 20, 5), build(t, 4, 20, 5)
 	if !reflect.DeepEqual(a.Incidents, b.Incidents) {
-		t.Error("two worlds of one seed have other incidents")
+		t.Error("two worlds with the same seed have different incidents")
 	}
 	if reflect.DeepEqual(a.Incidents, build(t, 5, 20, 5).Incidents) {
-		t.Error("two seeds make the same incidents")
+		t.Error("two seeds produce the same incidents")
 	}
 }
 
-func TestARowPerModuleAndScope(t *testing.T) {
+func TestModuleAndScopeAreListedOnce(t *testing.T) {
 	w := build(t, 1, 100, 3)
 	for at := w.Start; at.Before(w.End); at = at.Add(97 * time.Minute) {
 		for _, c := range w.CustomersAt(at) {
@@ -42,31 +42,31 @@ func TestARowPerModuleAndScope(t *testing.T) {
 				}
 				seen[key] = true
 				if row.End.After(at) || row.Start.After(at) {
-					t.Fatalf("%v of %s shows what has not happened", key, c.ID)
+					t.Fatalf("%v of %s contains a time in the future", key, c.ID)
 				}
 			}
 		}
 	}
 }
 
-func TestEveryStateOfARowIsMet(t *testing.T) {
+func TestEveryStatusOccurs(t *testing.T) {
 	w := build(t, 1, 100, 10)
-	met := map[int]bool{}
+	found := map[int]bool{}
 	for at := w.Start; at.Before(w.End); at = at.Add(31 * time.Minute) {
 		for _, c := range w.CustomersAt(at) {
 			for _, row := range c.JobsAt(at, false) {
-				met[row.Status] = true
+				found[row.Status] = true
 			}
 		}
 	}
 	for _, status := range []int{StatusRunning, StatusFinished, StatusFailed, StatusException, StatusSkipped, StatusPending, StatusNotStarted, StatusCanceled, StatusDisabled, StatusUnset} {
-		if !met[status] {
-			t.Errorf("no row is ever in status %d", status)
+		if !found[status] {
+			t.Errorf("no row has status %d", status)
 		}
 	}
 }
 
-func TestWhatIsSwitchedOffShowsNoRun(t *testing.T) {
+func TestDisabledModuleListsNoRun(t *testing.T) {
 	w := build(t, 2, 50, 10)
 	for _, i := range w.Incidents {
 		if i.Effect != effectDisabled {
@@ -81,10 +81,10 @@ func TestWhatIsSwitchedOffShowsNoRun(t *testing.T) {
 			}
 		}
 	}
-	t.Error("no module is switched off")
+	t.Error("no module is disabled")
 }
 
-func TestIncidentsOfTheFleetDoNotOverlap(t *testing.T) {
+func TestFleetIncidentsDoNotOverlap(t *testing.T) {
 	w := build(t, 6, 50, 20)
 	var spans []*Incident
 	for _, i := range w.Incidents {
@@ -104,7 +104,7 @@ func TestIncidentsOfTheFleetDoNotOverlap(t *testing.T) {
 	}
 }
 
-func TestEveryKindHasRoomInASmallRun(t *testing.T) {
+func TestShortRunsPlaceEveryKind(t *testing.T) {
 	placed := map[string]bool{}
 	for seed := range int64(6) {
 		for _, i := range build(t, seed, 20, 5).Incidents {
@@ -117,7 +117,7 @@ func TestEveryKindHasRoomInASmallRun(t *testing.T) {
 	}
 	for _, k := range scenario.Incidents {
 		if !placed[k.Name] && k.After == 0 {
-			t.Errorf("no seed of six has %s", k.Name)
+			t.Errorf("none of six seeds placed %s", k.Name)
 		}
 	}
 }

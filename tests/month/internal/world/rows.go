@@ -32,7 +32,7 @@ func (c *Customer) ListedAt(t time.Time) bool {
 	return !t.Before(c.From) && t.Before(c.To) && !c.effects.has(effectHidden, t)
 }
 
-// JobsAt returns the list of jobs at t. Every second response may lack a module if replicas differ.
+// JobsAt returns the job list at t. If replicas differ, the second one lacks a module.
 func (c *Customer) JobsAt(t time.Time, second bool) []Row {
 	if c.effects.has(effectJobsEmpty, t) {
 		return nil
@@ -52,7 +52,7 @@ func (c *Customer) JobsAt(t time.Time, second bool) []Row {
 			newest[m.Number] = row.Modified
 		}
 	}
-	for i := range rows { // it belongs to the module, not to the run
+	for i := range rows { // the API reports the change of the module, not of the run
 		if rows[i].Scope != "" && !rows[i].Modified.IsZero() {
 			rows[i].Modified = newest[rows[i].Module]
 		}
@@ -90,7 +90,7 @@ func (m *Module) row(t time.Time) Row {
 	return row
 }
 
-// latest returns the run that changed last: a run that is queued, starts or ends replaces the previous one.
+// latest returns the run that changed last: a run replaces the previous one when it is queued, starts or ends.
 func (m *Module) latest(t time.Time) (Run, bool) {
 	after, _ := slices.BinarySearchFunc(m.Runs, t, func(r Run, t time.Time) int {
 		if r.Queued.After(t) {
@@ -118,8 +118,8 @@ func changed(r Run, t time.Time) time.Time {
 	return r.End
 }
 
-// ProtectedAt returns the found and the protected objects; false without a row.
-func (m *Module) ProtectedAt(start, t time.Time) (scanned, protected int, storedMB float64, shown bool) {
+// ProtectedAt returns the numbers of found and protected objects. It returns false if the module has no protected data.
+func (m *Module) ProtectedAt(start, t time.Time) (scanned, protected int, storedMB float64, listed bool) {
 	if m.Protected < 0 || !m.ListedAt(t) || m.State == Unset || m.State == Active && t.Before(m.firstRun.Add(day)) {
 		return 0, 0, 0, false
 	}
@@ -132,7 +132,7 @@ func (m *Module) ProtectedAt(start, t time.Time) (scanned, protected int, stored
 	return scanned, int(float64(scanned) * share), m.SizeMB * (50 + days), true
 }
 
-// ReportAt returns the newest scan that has ended at t.
+// ReportAt returns the latest scan that has ended by t.
 func (p *Profile) ReportAt(t time.Time) (Run, bool) {
 	for i := len(p.Scans) - 1; i >= 0; i-- {
 		if !p.Scans[i].End.After(t) {
