@@ -15,8 +15,8 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// An unknown field is an error: Grafana would ignore it.
-func strictly(t *testing.T, content []byte, into any) {
+// decodeStrictly rejects unknown fields, which Grafana would ignore.
+func decodeStrictly(t *testing.T, content []byte, into any) {
 	t.Helper()
 	decoder := json.NewDecoder(bytes.NewReader(content))
 	decoder.DisallowUnknownFields()
@@ -40,11 +40,11 @@ func load(t *testing.T) models.AlertingFileExport {
 		t.Fatal(err)
 	}
 	var file models.AlertingFileExport
-	strictly(t, encoded, &file)
+	decodeStrictly(t, encoded, &file)
 	return file
 }
 
-// The models of the three queries, whose type Grafana leaves open.
+// The models of the three queries, for which Grafana has no types.
 type query struct {
 	RefID   string `json:"refId"`
 	Expr    string `json:"expr"`
@@ -68,16 +68,16 @@ type threshold struct {
 	} `json:"conditions"`
 }
 
-func model(t *testing.T, of *models.AlertQueryExport, into any) {
+func model(t *testing.T, query *models.AlertQueryExport, into any) {
 	t.Helper()
-	encoded, err := json.Marshal(of.Model)
+	encoded, err := json.Marshal(query.Model)
 	if err != nil {
 		t.Fatal(err)
 	}
-	strictly(t, encoded, into)
+	decodeStrictly(t, encoded, into)
 }
 
-func TestTheFileIsOneThatGrafanaProvisions(t *testing.T) {
+func TestFileCanBeProvisionedByGrafana(t *testing.T) {
 	file := load(t)
 	if err := file.Validate(strfmt.Default); err != nil {
 		t.Fatal(err)
@@ -86,7 +86,7 @@ func TestTheFileIsOneThatGrafanaProvisions(t *testing.T) {
 		t.Fatalf("version %d, %d groups", file.APIVersion, len(file.Groups))
 	}
 	if len(file.ContactPoints)+len(file.Policies)+len(file.MuteTimes) != 0 {
-		t.Error("the file must not contain contact points or policies")
+		t.Error("the file contains contact points or policies")
 	}
 	uids := map[string]bool{}
 	for _, group := range file.Groups {
@@ -112,22 +112,22 @@ func check(t *testing.T, rule *models.AlertRuleExport) {
 		t.Fatalf("%s: %d queries", rule.UID, len(rule.Data))
 	}
 	var source query
-	var isThere math
+	var exists math
 	var above threshold
-	for position, into := range []any{&source, &isThere, &above} {
-		of := rule.Data[position]
-		model(t, of, into)
-		if isExpression := of.DatasourceUID == "__expr__"; isExpression != (position > 0) || of.DatasourceUID == "" {
-			t.Errorf("%s: data source %q", rule.UID, of.DatasourceUID)
+	for position, into := range []any{&source, &exists, &above} {
+		alertQuery := rule.Data[position]
+		model(t, alertQuery, into)
+		if isExpression := alertQuery.DatasourceUID == "__expr__"; isExpression != (position > 0) || alertQuery.DatasourceUID == "" {
+			t.Errorf("%s: data source %q", rule.UID, alertQuery.DatasourceUID)
 		}
 	}
 	if source.RefID != "A" || source.Expr == "" || !source.Instant || source.Range {
 		t.Errorf("%s: %+v", rule.UID, source)
 	}
-	if isThere.Type != "math" || !strings.Contains(isThere.Expression, "$"+source.RefID) {
-		t.Errorf("%s: %+v", rule.UID, isThere)
+	if exists.Type != "math" || !strings.Contains(exists.Expression, "$"+source.RefID) {
+		t.Errorf("%s: %+v", rule.UID, exists)
 	}
-	if above.Type != "threshold" || above.Expression != isThere.RefID || above.RefID != rule.Condition {
+	if above.Type != "threshold" || above.Expression != exists.RefID || above.RefID != rule.Condition {
 		t.Errorf("%s: %+v", rule.UID, above)
 	}
 	if len(above.Conditions) != 1 || above.Conditions[0].Evaluator.Type != "gt" || above.Conditions[0].Evaluator.Params[0] != 0 {

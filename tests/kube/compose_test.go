@@ -11,7 +11,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// The tested part of a Compose file.
+// compose is the tested part of a Compose file.
 type compose struct {
 	Services map[string]struct {
 		Build       map[string]any `json:"build"`
@@ -28,7 +28,7 @@ type compose struct {
 	Volumes map[string]any `json:"volumes"`
 }
 
-func TestComposeIsWholeAndForThisMachineAlone(t *testing.T) {
+func TestComposeIsCompleteAndListensLocally(t *testing.T) {
 	var file compose
 	if err := yaml.Unmarshal([]byte(read(t, "deploy/compose/compose.yml")), &file); err != nil {
 		t.Fatal(err)
@@ -36,8 +36,8 @@ func TestComposeIsWholeAndForThisMachineAlone(t *testing.T) {
 	pinned := regexp.MustCompile(`^[a-z0-9/._-]+:v?\d+\.\d+\.\d+$`)
 	mounted := map[string][]string{}
 	for _, name := range []string{"exporter", "prometheus", "alertmanager", "grafana"} {
-		service, there := file.Services[name]
-		if !there {
+		service, exists := file.Services[name]
+		if !exists {
 			t.Errorf("no %s", name)
 		}
 		if service.Build == nil && (!pinned.MatchString(service.Image) || len(service.Healthcheck.Test) == 0) {
@@ -47,18 +47,18 @@ func TestComposeIsWholeAndForThisMachineAlone(t *testing.T) {
 			t.Errorf("%s: ports %v", name, service.Ports)
 		}
 		if !slices.Equal(service.CapDrop, []string{"ALL"}) || len(service.SecurityOpt) != 1 {
-			t.Errorf("%s may do more than it needs", name)
+			t.Errorf("%s has unneeded privileges", name)
 		}
 		for other := range service.DependsOn {
-			if _, there := file.Services[other]; !there {
+			if _, exists := file.Services[other]; !exists {
 				t.Errorf("%s depends on %s", name, other)
 			}
 		}
 		for _, volume := range service.Volumes {
 			parts := strings.Split(volume, ":")
 			if !strings.HasPrefix(parts[0], ".") {
-				if _, there := file.Volumes[parts[0]]; !there {
-					t.Errorf("%s: no volume %s", name, parts[0])
+				if _, exists := file.Volumes[parts[0]]; !exists {
+					t.Errorf("%s: volume %s is not declared", name, parts[0])
 				}
 				continue
 			}
@@ -72,7 +72,7 @@ func TestComposeIsWholeAndForThisMachineAlone(t *testing.T) {
 			mounted[name] = append(mounted[name], path+" "+parts[1])
 		}
 	}
-	// The paths of the files in the configuration of each service.
+	// Paths of files in the configuration of each service.
 	for name, want := range map[string][]string{
 		"prometheus": {
 			"deploy/compose/prometheus.yml /etc/prometheus/prometheus.yml",
@@ -81,7 +81,7 @@ func TestComposeIsWholeAndForThisMachineAlone(t *testing.T) {
 		"alertmanager": {"deploy/alertmanager /etc/alertmanager"},
 		"grafana": {
 			"deploy/grafana/provisioning /etc/grafana/provisioning",
-			"dashboards " + found(t, "deploy/grafana/provisioning/dashboards/elements.yml", `(?m)^\s+path: (.+)$`),
+			"dashboards " + find(t, "deploy/grafana/provisioning/dashboards/elements.yml", `(?m)^\s+path: (.+)$`),
 		},
 	} {
 		if !slices.Equal(mounted[name], want) {

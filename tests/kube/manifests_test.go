@@ -21,27 +21,27 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Maximum size of an object's annotation with its last applied configuration, which `kubectl apply` writes. A ConfigMap
-// may have four times as much.
-const applied = 256 << 10
+// maxApplied is the maximum size of the annotation with the last applied configuration, which `kubectl apply` writes. A
+// ConfigMap may be four times as large.
+const maxApplied = 256 << 10
 
-// Returns the first group of the first match of an expression in a file of the repository.
-func found(t *testing.T, path, pattern string) string {
+// find returns the first group of the first match of an expression in a file of the repository.
+func find(t *testing.T, path, pattern string) string {
 	t.Helper()
 	place := regexp.MustCompile(pattern).FindStringSubmatch(read(t, path))
 	if place == nil {
-		t.Fatalf("%s has no %s", path, pattern)
+		t.Fatalf("%s does not match %s", path, pattern)
 	}
 	return place[1]
 }
 
-func TestPodsKeepTheStrictestStandard(t *testing.T) {
+func TestPodsMeetTheRestrictedStandard(t *testing.T) {
 	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	restricted := security.LevelVersion{Level: security.LevelRestricted, Version: security.LatestVersion()}
-	user := found(t, "Dockerfile", `(?m)^USER (\d+):\d+$`)
+	user := find(t, "Dockerfile", `(?m)^USER (\d+):\d+$`)
 	each(t, func(t *testing.T, r rendering) {
 		w := r.workload(t)
 		spec := w.template.Spec
@@ -51,66 +51,66 @@ func TestPodsKeepTheStrictestStandard(t *testing.T) {
 		}
 		context := spec.SecurityContext
 		if r.name == "helm-openshift" {
-			// A fixed number would be outside the range of the namespace, and the pod would be rejected.
+			// A fixed user would be outside the range of the namespace, so the pod would be rejected.
 			if context.RunAsUser != nil || context.RunAsGroup != nil || context.FSGroup != nil {
 				t.Errorf("the cluster cannot assign the user: %v", context)
 			}
 		} else {
 			if got := fmt.Sprint(*context.RunAsUser); got != user {
-				t.Errorf("runs as %s, but the image as %s", got, user)
+				t.Errorf("the pod runs as %s, the image as %s", got, user)
 			}
 			if *context.FSGroup != *context.RunAsGroup {
-				t.Error("the volumes belong to another group than the process")
+				t.Error("the volumes do not belong to the group of the process")
 			}
 		}
 		if len(spec.Containers) != 1 || len(spec.InitContainers) != 0 {
-			t.Fatal("another container")
+			t.Fatal("more than one container")
 		}
 		container := w.container()
 		if read := container.SecurityContext.ReadOnlyRootFilesystem; read == nil || !*read {
-			t.Error("the root is writable")
+			t.Error("the root file system is writable")
 		}
 		if token := spec.AutomountServiceAccountToken; token == nil || *token {
-			t.Error("the pod has a token of Kubernetes")
+			t.Error("the pod mounts a service account token")
 		}
 		for _, account := range r.serviceAccounts {
 			if token := account.AutomountServiceAccountToken; token == nil || *token {
-				t.Error("the account gives its token to pods")
+				t.Error("the service account mounts its token in pods")
 			}
 			if account.Name != spec.ServiceAccountName {
-				t.Errorf("the pod is %s and not %s", spec.ServiceAccountName, account.Name)
+				t.Errorf("the pod has service account %s, want %s", spec.ServiceAccountName, account.Name)
 			}
 		}
 		if links := spec.EnableServiceLinks; links == nil || *links {
-			t.Error("the environment contains variables of Kubernetes")
+			t.Error("the environment contains service links")
 		}
 		resources := container.Resources
 		if resources.Requests.Cpu().IsZero() || resources.Requests.Memory().IsZero() || resources.Limits.Memory().IsZero() {
-			t.Error("requests or the limit of memory are missing")
+			t.Error("requests or the memory limit are missing")
 		}
 	})
 }
 
-// Maximum duration of the program's shutdown, as in the systemd service.
-func TestPodsMayTakeTheTimeToStop(t *testing.T) {
-	text := found(t, "deploy/systemd/elements_exporter.service", `(?m)^TimeoutStopSec=(\d+)s$`)
+// The termination grace period must equal the stop timeout of the systemd service.
+func TestGracePeriodMatchesSystemd(t *testing.T) {
+	text := find(t, "deploy/systemd/elements_exporter.service", `(?m)^TimeoutStopSec=(\d+)s$`)
 	stop, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
 		t.Fatal(err)
 	}
 	each(t, func(t *testing.T, r rendering) {
 		if got := *r.workload(t).template.Spec.TerminationGracePeriodSeconds; got != stop {
-			t.Errorf("%d seconds, and systemd gives %d", got, stop)
+			t.Errorf("got %d seconds, systemd has %d", got, stop)
 		}
 	})
 }
 
-func TestNoCustomerIsAskedAboutTwice(t *testing.T) {
+func TestNoCustomerIsPolledTwice(t *testing.T) {
 	each(t, func(t *testing.T, r rendering) {
 		w := r.workload(t)
 		for _, deployment := range r.deployments {
 			if w.replicas != 1 || deployment.Spec.Strategy.Type != apps.RecreateDeploymentStrategyType {
-				t.Error("a rollout of the Deployment would run two pods at once")
+				t.Error("a rollout of the Deployment would run two pods in parallel")
 			}
 		}
 		for _, set := range r.statefulSets {
@@ -118,9 +118,9 @@ func TestNoCustomerIsAskedAboutTwice(t *testing.T) {
 				t.Error("the StatefulSet has no separate service")
 			}
 			container := w.container()
-			index := slices.IndexFunc(container.Args, isShare)
+			index := slices.IndexFunc(container.Args, isShardFlag)
 			if index < 0 {
-				t.Fatal("no share")
+				t.Fatal("no --shard flag")
 			}
 			if got, want := expand(container, container.Args[index], 0), fmt.Sprintf("--shard=0/%d", w.replicas); got != want {
 				t.Errorf("%s, want %s", got, want)
@@ -129,11 +129,11 @@ func TestNoCustomerIsAskedAboutTwice(t *testing.T) {
 	})
 }
 
-func isShare(argument string) bool {
+func isShardFlag(argument string) bool {
 	return strings.HasPrefix(argument, "--shard=")
 }
 
-// Returns an argument as the kubelet passes it to the pod with this ordinal.
+// expand returns an argument as the kubelet passes it to the pod with an ordinal.
 func expand(container core.Container, argument string, index int) string {
 	for _, variable := range container.Env {
 		value := variable.Value
@@ -145,7 +145,7 @@ func expand(container core.Container, argument string, index int) string {
 	return argument
 }
 
-func TestSecretsAreFilesThatFollowARotation(t *testing.T) {
+func TestSecretsAreFilesThatCanBeRotated(t *testing.T) {
 	each(t, func(t *testing.T, r rendering) {
 		w := r.workload(t)
 		container := w.container()
@@ -158,13 +158,13 @@ func TestSecretsAreFilesThatFollowARotation(t *testing.T) {
 		}
 		secret := false
 		for _, mount := range container.VolumeMounts {
-			volume, known := volumes[mount.Name]
-			if !known {
+			volume, declared := volumes[mount.Name]
+			if !declared {
 				t.Errorf("no volume %s", mount.Name)
 			}
 			delete(volumes, mount.Name)
 			if mount.SubPath != "" || mount.SubPathExpr != "" {
-				t.Errorf("%s: a change would not reach a subPath", mount.Name)
+				t.Errorf("%s: changes do not reach a subPath", mount.Name)
 			}
 			if volume.Secret == nil && volume.ConfigMap == nil {
 				continue
@@ -180,7 +180,7 @@ func TestSecretsAreFilesThatFollowARotation(t *testing.T) {
 			}
 		}
 		if !secret || len(volumes) != 0 {
-			t.Errorf("no secret is mounted, or something else is not: %v", volumes)
+			t.Errorf("no secret is mounted, or a volume is not mounted: %v", volumes)
 		}
 		for _, variable := range container.Env {
 			from := variable.ValueFrom
@@ -198,40 +198,40 @@ func TestSecretsAreFilesThatFollowARotation(t *testing.T) {
 	})
 }
 
-func TestTheServiceFindsPodsThatAreNotReady(t *testing.T) {
+func TestServiceIncludesPodsThatAreNotReady(t *testing.T) {
 	each(t, func(t *testing.T, r rendering) {
 		w := r.workload(t)
 		if len(r.services) != 1 {
-			t.Fatalf("%d services; a monitor would scrape everything as often", len(r.services))
+			t.Fatalf("got %d services; a monitor would scrape each pod as often", len(r.services))
 		}
 		service := r.services[0]
 		if !service.Spec.PublishNotReadyAddresses {
-			t.Error("a secret that is rejected from the start would go unnoticed")
+			t.Error("pods that are not ready would not be scraped")
 		}
 		if service.Spec.ClusterIP != core.ClusterIPNone {
-			t.Error("the service hides its pods")
+			t.Error("the service is not headless")
 		}
 		if !selects(service.Spec.Selector, w.template.Labels) || !selects(w.selector, w.template.Labels) {
-			t.Error("the labels of the pods are not those that are selected")
+			t.Error("the service does not select the pods")
 		}
-		port, served := w.container().Ports[0], service.Spec.Ports[0]
-		if served.TargetPort.StrVal != port.Name || served.Port != port.ContainerPort {
-			t.Errorf("the service has port %v, the pod %v", served, port)
+		port, servicePort := w.container().Ports[0], service.Spec.Ports[0]
+		if servicePort.TargetPort.StrVal != port.Name || servicePort.Port != port.ContainerPort {
+			t.Errorf("the service has port %v, the pod has %v", servicePort, port)
 		}
-		if want := found(t, "Dockerfile", `(?m)^EXPOSE (\d+)$`); fmt.Sprint(port.ContainerPort) != want {
-			t.Errorf("port %d, but the image has %s", port.ContainerPort, want)
+		if want := find(t, "Dockerfile", `(?m)^EXPOSE (\d+)$`); fmt.Sprint(port.ContainerPort) != want {
+			t.Errorf("the pod has port %d, the image has %s", port.ContainerPort, want)
 		}
-		if want := found(t, "src/args.rs", `DEFAULT_PORT: u16 = (\d+)`); fmt.Sprint(port.ContainerPort) != want {
-			t.Errorf("port %d, but the program listens on %s", port.ContainerPort, want)
+		if want := find(t, "src/args.rs", `DEFAULT_PORT: u16 = (\d+)`); fmt.Sprint(port.ContainerPort) != want {
+			t.Errorf("the pod has port %d, the program listens on %s", port.ContainerPort, want)
 		}
 	})
 }
 
-func TestTheNetworkPolicyNamesWhatIsServed(t *testing.T) {
+func TestNetworkPolicyAllowsOnlyUsedPorts(t *testing.T) {
 	each(t, func(t *testing.T, r rendering) {
 		w := r.workload(t)
 		if len(r.policies) == 0 && r.name == "helm-certificate" {
-			t.Skip("switched off there")
+			t.Skip("no network policy")
 		}
 		if len(r.policies) != 1 {
 			t.Fatalf("%d policies", len(r.policies))
@@ -243,20 +243,20 @@ func TestTheNetworkPolicyNamesWhatIsServed(t *testing.T) {
 		if len(spec.PolicyTypes) != 2 || len(spec.Ingress) != 1 {
 			t.Fatalf("ingress and egress are not both restricted: %v", spec)
 		}
-		in := spec.Ingress[0]
-		if len(in.From) == 0 || len(in.Ports) != 1 {
-			t.Fatalf("ingress is not limited to scrapers: %v", in)
+		ingress := spec.Ingress[0]
+		if len(ingress.From) == 0 || len(ingress.Ports) != 1 {
+			t.Fatalf("ingress is not limited to scrapers: %v", ingress)
 		}
 		port := w.container().Ports[0]
-		if named := in.Ports[0].Port; named.StrVal != port.Name && named.IntVal != port.ContainerPort {
-			t.Errorf("%v is not served", named)
+		if allowed := ingress.Ports[0].Port; allowed.StrVal != port.Name && allowed.IntVal != port.ContainerPort {
+			t.Errorf("%v is not served", allowed)
 		}
 		var out []string
 		for _, rule := range spec.Egress {
 			for _, port := range rule.Ports {
 				out = append(out, fmt.Sprintf("%s %s", *port.Protocol, port.Port))
 				if port.Port.IntVal == 443 && (len(rule.To) == 0 || len(rule.To[0].IPBlock.Except) == 0) {
-					t.Error("the API's port is open to the cluster as well")
+					t.Error("the API's port is also open to the cluster")
 				}
 			}
 		}
@@ -268,8 +268,8 @@ func TestTheNetworkPolicyNamesWhatIsServed(t *testing.T) {
 	})
 }
 
-// kustomize folds text again, and adds a line break before an indented line. Neither has a meaning in an expression, so
-// both are removed here.
+// withoutEmptyLines removes differences of white space: kustomize folds text, and adds a line break before an indented
+// line.
 func withoutEmptyLines(rules any) {
 	for _, group := range rules.(map[string]any)["groups"].([]any) {
 		for _, rule := range group.(map[string]any)["rules"].([]any) {
@@ -279,7 +279,7 @@ func withoutEmptyLines(rules any) {
 	}
 }
 
-func TestRulesAreThoseOfTheRepository(t *testing.T) {
+func TestRulesMatchTheRepository(t *testing.T) {
 	want := map[string]any{}
 	files, err := filepath.Glob(filepath.Join(root, "deploy/prometheus/elements-*.yml"))
 	if err != nil || len(files) == 0 {
@@ -293,12 +293,12 @@ func TestRulesAreThoseOfTheRepository(t *testing.T) {
 		}
 		want[strings.TrimSuffix(strings.TrimPrefix(name, "elements-"), ".yml")] = content
 	}
-	seen := 0
+	count := 0
 	each(t, func(t *testing.T, r rendering) {
 		if len(r.rules) == 0 {
-			t.Skip("without rules")
+			t.Skip("no rules")
 		}
-		seen++
+		count++
 		got := map[string]any{}
 		for _, rule := range r.rules {
 			text, err := json.Marshal(rule.Spec)
@@ -315,15 +315,15 @@ func TestRulesAreThoseOfTheRepository(t *testing.T) {
 			got[rule.Name[strings.LastIndex(rule.Name, "-")+1:]] = content
 		}
 		if !reflect.DeepEqual(got, want) {
-			t.Error("the rules are not those of deploy/prometheus")
+			t.Error("the rules differ from deploy/prometheus")
 		}
 	})
-	if seen < 3 {
-		t.Errorf("rules are in %d renderings only", seen)
+	if count < 3 {
+		t.Errorf("only %d renderings have rules", count)
 	}
 }
 
-func TestDashboardsAreThoseOfTheRepository(t *testing.T) {
+func TestDashboardsMatchTheRepository(t *testing.T) {
 	want := map[string]string{}
 	files, err := filepath.Glob(filepath.Join(root, "dashboards/*.json"))
 	if err != nil || len(files) == 0 {
@@ -332,7 +332,7 @@ func TestDashboardsAreThoseOfTheRepository(t *testing.T) {
 	for _, file := range files {
 		want[filepath.Base(file)] = read(t, "dashboards/"+filepath.Base(file))
 	}
-	seen := 0
+	count := 0
 	each(t, func(t *testing.T, r rendering) {
 		got := map[string]string{}
 		for _, configMap := range r.configMaps {
@@ -344,29 +344,29 @@ func TestDashboardsAreThoseOfTheRepository(t *testing.T) {
 				got[name] = text
 				size += len(text)
 			}
-			if len(configMap.Data) != 1 || size >= applied*9/10 {
+			if len(configMap.Data) != 1 || size >= maxApplied*9/10 {
 				t.Errorf("%s contains %d files of %d bytes", configMap.Name, len(configMap.Data), size)
 			}
 		}
 		if len(got) == 0 {
-			t.Skip("without dashboards")
+			t.Skip("no dashboards")
 		}
-		seen++
+		count++
 		if !reflect.DeepEqual(got, want) {
-			t.Error("the dashboards are not those of the repository")
+			t.Error("the dashboards differ from the repository")
 		}
 	})
-	if seen < 2 {
-		t.Errorf("dashboards are in %d renderings only", seen)
+	if count < 2 {
+		t.Errorf("only %d renderings have dashboards", count)
 	}
 }
 
-// Labels of the exporter's metrics, from the reference in docs/metrics.
+// metricLabels returns the labels of the exporter's metrics from the reference in docs/metrics.
 func metricLabels(t *testing.T) []string {
 	t.Helper()
 	pages, err := filepath.Glob(filepath.Join(root, "docs/metrics/*.md"))
 	if err != nil || len(pages) < 2 {
-		t.Fatalf("no reference of metrics: %v, %v", pages, err)
+		t.Fatalf("no metrics reference: %v, %v", pages, err)
 	}
 	var reference string
 	for _, page := range pages {
@@ -391,44 +391,44 @@ func metricLabels(t *testing.T) []string {
 	}
 	sort.Strings(all)
 	if len(all) < 10 {
-		t.Fatalf("labels of the reference: %v", all)
+		t.Fatalf("too few labels in the reference: %v", all)
 	}
 	return all
 }
 
-// The operator adds labels to targets. If a metric has one of them, Prometheus renames the metric's label.
-func TestMonitorsLeaveTheLabelsOfMetricsAlone(t *testing.T) {
-	operators := []string{"job", "instance", "namespace", "service", "pod", "container", "endpoint", "node"}
+// The operator adds labels to targets. Prometheus renames labels of metrics that collide with them.
+func TestMonitorsDoNotRenameMetricLabels(t *testing.T) {
+	operatorLabels := []string{"job", "instance", "namespace", "service", "pod", "container", "endpoint", "node"}
 	labels := metricLabels(t)
-	seen := 0
+	count := 0
 	each(t, func(t *testing.T, r rendering) {
 		w := r.workload(t)
 		var selector map[string]string
 		var relabelings []monitoring.RelabelConfig
 		var port, scheme string
-		var own map[string]string
+		var targetLabels map[string]string
 		switch {
 		case len(r.serviceMonitors)+len(r.podMonitors) > 1:
-			t.Fatal("everything is scraped more than once")
+			t.Fatal("targets are scraped more than once")
 		case len(r.serviceMonitors) == 1:
 			spec := r.serviceMonitors[0].Spec
-			selector, own = spec.Selector.MatchLabels, r.services[0].Labels
+			selector, targetLabels = spec.Selector.MatchLabels, r.services[0].Labels
 			relabelings, port = spec.Endpoints[0].RelabelConfigs, spec.Endpoints[0].Port
 			scheme = spec.Endpoints[0].Scheme.String()
 		case len(r.podMonitors) == 1:
 			spec := r.podMonitors[0].Spec
-			selector, own = spec.Selector.MatchLabels, w.template.Labels
+			selector, targetLabels = spec.Selector.MatchLabels, w.template.Labels
 			relabelings, port = spec.PodMetricsEndpoints[0].RelabelConfigs, *spec.PodMetricsEndpoints[0].Port
 			scheme = spec.PodMetricsEndpoints[0].Scheme.String()
 		default:
-			t.Skip("without a monitor")
+			t.Skip("no monitor")
 		}
-		seen++
-		if !selects(selector, own) {
-			t.Error("it selects something else")
+		count++
+		if !selects(selector, targetLabels) {
+			t.Error("the monitor does not select the pods or the service")
 		}
 		if port != w.container().Ports[0].Name {
-			t.Errorf("no port %s", port)
+			t.Errorf("port %s does not exist", port)
 		}
 		if tls := r.servesTLS(); tls != (scheme == "https") {
 			t.Errorf("scheme %q", scheme)
@@ -442,43 +442,43 @@ func TestMonitorsLeaveTheLabelsOfMetricsAlone(t *testing.T) {
 			return r.TargetLabel == "instance"
 		})
 		if !instance {
-			t.Error("series would end with each pod")
+			t.Error("series would change with each pod")
 		}
-		for _, label := range operators {
+		for _, label := range operatorLabels {
 			if slices.Contains(labels, label) && !dropped(label) {
-				t.Errorf("the exporter's %s would become exported_%s", label, label)
+				t.Errorf("the metric label %s would become exported_%s", label, label)
 			}
 		}
 	})
-	if seen < 4 {
-		t.Errorf("monitors are in %d renderings only", seen)
+	if count < 4 {
+		t.Errorf("only %d renderings have monitors", count)
 	}
 }
 
-func TestProbesAskWhatAnswers(t *testing.T) {
-	program := found(t, "Dockerfile", `(?m)^ENTRYPOINT \["(.+)"\]$`)
+func TestProbesUseTheServedPaths(t *testing.T) {
+	program := find(t, "Dockerfile", `(?m)^ENTRYPOINT \["(.+)"\]$`)
 	each(t, func(t *testing.T, r rendering) {
 		w := r.workload(t)
 		container := w.container()
 		prefix := ""
 		for _, argument := range container.Args {
-			if value, is := strings.CutPrefix(argument, "--web.route-prefix="); is {
+			if value, ok := strings.CutPrefix(argument, "--web.route-prefix="); ok {
 				prefix = value
 			}
 		}
 		live, ready := container.LivenessProbe, container.ReadinessProbe
 		if r.servesTLS() {
-			flags := []string{"--web.config.file=" + configured + "/web/web.yml"}
+			flags := []string{"--web.config.file=" + configDirectory + "/web/web.yml"}
 			if prefix != "" {
 				flags = append(flags, "--web.route-prefix="+prefix)
 			}
 			want := append([]string{program, "healthcheck"}, flags...)
 			if live.Exec == nil || !slices.Equal(live.Exec.Command, want) {
-				t.Errorf("liveness: the kubelet has no password, and runs %v", live.Exec)
+				t.Errorf("liveness: without a password, the kubelet must run healthcheck, but runs %v", live.Exec)
 			}
 			want = append([]string{program, "healthcheck", "--ready"}, flags...)
 			if ready.Exec == nil || !slices.Equal(ready.Exec.Command, want) {
-				t.Errorf("readiness: the kubelet has no password, and runs %v", ready.Exec)
+				t.Errorf("readiness: without a password, the kubelet must run healthcheck, but runs %v", ready.Exec)
 			}
 			return
 		}
@@ -491,8 +491,8 @@ func TestProbesAskWhatAnswers(t *testing.T) {
 	})
 }
 
-// A pod of plain differs from one of sharded only in what makes it a share.
-func TestPlainAndShardedAreAlike(t *testing.T) {
+// A pod of plain may differ from a pod of sharded only in the sharding.
+func TestPlainAndShardedDifferOnlyInSharding(t *testing.T) {
 	pods := map[string]core.PodTemplateSpec{}
 	for _, r := range renderings(t) {
 		if strings.HasPrefix(r.name, "kustomize-") {
@@ -501,7 +501,7 @@ func TestPlainAndShardedAreAlike(t *testing.T) {
 	}
 	plain, sharded := pods["kustomize-plain"], pods["kustomize-sharded"]
 	container := &sharded.Spec.Containers[0]
-	container.Args = slices.DeleteFunc(container.Args, isShare)
+	container.Args = slices.DeleteFunc(container.Args, isShardFlag)
 	container.Env = slices.DeleteFunc(container.Env, func(variable core.EnvVar) bool {
 		return variable.Name == "SHARDS" || variable.Name == "POD_INDEX"
 	})
@@ -511,12 +511,12 @@ func TestPlainAndShardedAreAlike(t *testing.T) {
 	if !reflect.DeepEqual(plain, sharded) {
 		a, _ := yaml.Marshal(plain)
 		b, _ := yaml.Marshal(sharded)
-		t.Errorf("%s\nis not\n%s", a, b)
+		t.Errorf("plain:\n%s\nsharded without sharding:\n%s", a, b)
 	}
 }
 
-func TestVersionsAreThatOfTheProgram(t *testing.T) {
-	version := found(t, "Cargo.toml", `(?m)^version = "(.+)"$`)
+func TestVersionsMatchTheProgram(t *testing.T) {
+	version := find(t, "Cargo.toml", `(?m)^version = "(.+)"$`)
 	var chart struct {
 		AppVersion string `json:"appVersion"`
 	}
@@ -524,19 +524,19 @@ func TestVersionsAreThatOfTheProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	if chart.AppVersion != version {
-		t.Errorf("appVersion of the chart is %s, and the program is %s", chart.AppVersion, version)
+		t.Errorf("the chart has appVersion %s, the program has version %s", chart.AppVersion, version)
 	}
 	each(t, func(t *testing.T, r rendering) {
 		w := r.workload(t)
 		image := w.container().Image
 		if !strings.HasSuffix(image, ":"+version) && !strings.Contains(image, "@sha256:") {
-			t.Errorf("%s, but the program is %s", image, version)
+			t.Errorf("the image is %s, the program has version %s", image, version)
 		}
 	})
 }
 
-// The schema describes every value, and no others.
-func TestTheSchemaKnowsEveryValue(t *testing.T) {
+// The schema must describe every value and no others.
+func TestSchemaDescribesEveryValue(t *testing.T) {
 	var values, schema map[string]any
 	chart := "deploy/helm/elements-exporter/"
 	if err := yaml.Unmarshal([]byte(read(t, chart+"values.yaml")), &values); err != nil {
@@ -548,7 +548,7 @@ func TestTheSchemaKnowsEveryValue(t *testing.T) {
 	// Values that a parent chart passes to all of its charts.
 	properties := schema["properties"].(map[string]any)
 	delete(properties, "global")
-	// The exporter checks its own configuration; the schema only contains what the chart sets.
+	// The exporter checks its configuration; the schema contains only the keys that the chart sets.
 	delete(properties["config"].(map[string]any), "properties")
 	compare(t, "", values, schema)
 }
@@ -562,17 +562,17 @@ func compare(t *testing.T, path string, values, schema map[string]any) {
 		t.Errorf("%s: typos are not rejected", path)
 	}
 	for key, value := range values {
-		property, known := properties[key].(map[string]any)
-		if !known {
+		property, declared := properties[key].(map[string]any)
+		if !declared {
 			t.Errorf("%s.%s is not in the schema", path, key)
 			continue
 		}
-		if inner, is := value.(map[string]any); is {
+		if inner, ok := value.(map[string]any); ok {
 			compare(t, path+"."+key, inner, property)
 		}
 	}
 	for key := range properties {
-		if _, known := values[key]; !known {
+		if _, declared := values[key]; !declared {
 			t.Errorf("%s.%s is not in values.yaml", path, key)
 		}
 	}

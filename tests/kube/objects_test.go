@@ -1,5 +1,5 @@
-// Package kube tests what operators apply: the manifests as rendered by kustomize and helm, and the Compose file.
-// tests/kube/run renders them, and passes their paths.
+// Package kube tests the files that operators apply: the manifests as rendered by kustomize and helm, and the Compose
+// file. tests/kube/run renders them, and passes their paths.
 package kube
 
 import (
@@ -18,10 +18,10 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Path of the repository's root.
+// root is the path of the repository's root.
 const root = "../.."
 
-// The objects of one rendering by kind. Parsing rejects unknown keys of Kubernetes and the operator.
+// rendering contains the objects of one rendering by kind. Parsing rejects unknown keys of Kubernetes and the operator.
 type rendering struct {
 	name            string
 	namespaces      []core.Namespace
@@ -38,7 +38,7 @@ type rendering struct {
 	rules           []monitoring.PrometheusRule
 }
 
-// Returns the workload of a rendering: there is one, of either kind.
+// workload is the Deployment or StatefulSet of a rendering.
 type workload struct {
 	name     string
 	replicas int32
@@ -56,7 +56,7 @@ func read(t *testing.T, path string) string {
 	return string(text)
 }
 
-func add[T any](text string, list *[]T) error {
+func appendObject[T any](text string, list *[]T) error {
 	var object T
 	if err := yaml.UnmarshalStrict([]byte(text), &object); err != nil {
 		return err
@@ -65,36 +65,36 @@ func add[T any](text string, list *[]T) error {
 	return nil
 }
 
-func (r *rendering) take(text string) error {
+func (r *rendering) add(text string) error {
 	var kind meta.TypeMeta
 	if err := yaml.Unmarshal([]byte(text), &kind); err != nil {
 		return err
 	}
 	switch kind.APIVersion + " " + kind.Kind {
 	case "v1 Namespace":
-		return add(text, &r.namespaces)
+		return appendObject(text, &r.namespaces)
 	case "v1 ServiceAccount":
-		return add(text, &r.serviceAccounts)
+		return appendObject(text, &r.serviceAccounts)
 	case "v1 Service":
-		return add(text, &r.services)
+		return appendObject(text, &r.services)
 	case "v1 ConfigMap":
-		return add(text, &r.configMaps)
+		return appendObject(text, &r.configMaps)
 	case "v1 Secret":
-		return add(text, &r.secrets)
+		return appendObject(text, &r.secrets)
 	case "v1 PersistentVolumeClaim":
-		return add(text, &r.claims)
+		return appendObject(text, &r.claims)
 	case "networking.k8s.io/v1 NetworkPolicy":
-		return add(text, &r.policies)
+		return appendObject(text, &r.policies)
 	case "apps/v1 Deployment":
-		return add(text, &r.deployments)
+		return appendObject(text, &r.deployments)
 	case "apps/v1 StatefulSet":
-		return add(text, &r.statefulSets)
+		return appendObject(text, &r.statefulSets)
 	case "monitoring.coreos.com/v1 ServiceMonitor":
-		return add(text, &r.serviceMonitors)
+		return appendObject(text, &r.serviceMonitors)
 	case "monitoring.coreos.com/v1 PodMonitor":
-		return add(text, &r.podMonitors)
+		return appendObject(text, &r.podMonitors)
 	case "monitoring.coreos.com/v1 PrometheusRule":
-		return add(text, &r.rules)
+		return appendObject(text, &r.rules)
 	}
 	return fmt.Errorf("unexpected %s %s", kind.APIVersion, kind.Kind)
 }
@@ -104,7 +104,8 @@ var (
 	comments  = regexp.MustCompile(`(?m)^\s*#.*$`)
 )
 
-// Returns the suffixes of the names of each account's objects in a rendering. Each account is as if rendered alone.
+// accountsOf returns the name suffixes of the accounts in a rendering. Each account is tested as if it were rendered
+// alone.
 func accountsOf(name string) []string {
 	if name == "helm-accounts" {
 		return []string{"-north", "-south"}
@@ -112,7 +113,7 @@ func accountsOf(name string) []string {
 	return []string{""}
 }
 
-// Returns whether an object belongs to another account. Shared objects belong to all accounts.
+// isOfAnother returns whether an object belongs to another account. Shared objects belong to all accounts.
 func isOfAnother(document, account string) bool {
 	for _, other := range accountsOf("helm-accounts") {
 		if account != "" && other != account && strings.Contains(document, "\n  name: elements-exporter"+other+"\n") {
@@ -126,11 +127,11 @@ func renderings(t *testing.T) []rendering {
 	t.Helper()
 	directory := os.Getenv("KUBE_RENDERED")
 	if directory == "" {
-		t.Skip("nothing is rendered; run tests/kube/run")
+		t.Skip("KUBE_RENDERED is not set; run tests/kube/run")
 	}
 	paths, err := filepath.Glob(filepath.Join(directory, "*.yml"))
 	if err != nil || len(paths) == 0 {
-		t.Fatalf("nothing is rendered in %s: %v", directory, err)
+		t.Fatalf("no manifests in %s: %v", directory, err)
 	}
 	var all []rendering
 	for _, path := range paths {
@@ -145,7 +146,7 @@ func renderings(t *testing.T) []rendering {
 				if strings.TrimSpace(comments.ReplaceAllString(document, "")) == "" || isOfAnother(document, account) {
 					continue
 				}
-				if err := one.take(document); err != nil {
+				if err := one.add(document); err != nil {
 					t.Fatalf("%s: %v in\n%s", one.name, err, document)
 				}
 			}
@@ -155,12 +156,12 @@ func renderings(t *testing.T) []rendering {
 	return all
 }
 
-// Returns whether the exporter serves TLS with the values of a rendering.
+// servesTLS returns whether the exporter serves TLS with the values of a rendering.
 func (r *rendering) servesTLS() bool {
 	return r.name == "helm-certificate" || r.name == "helm-tls"
 }
 
-// Runs a test for every rendering.
+// each runs a test for every rendering.
 func each(t *testing.T, test func(t *testing.T, r rendering)) {
 	for _, one := range renderings(t) {
 		t.Run(one.name, func(t *testing.T) { test(t, one) })
@@ -183,7 +184,7 @@ func (w *workload) container() core.Container {
 	return w.template.Spec.Containers[0]
 }
 
-// Returns whether labels match a selector.
+// selects returns whether labels match a selector.
 func selects(selector, labels map[string]string) bool {
 	for key, value := range selector {
 		if labels[key] != value {

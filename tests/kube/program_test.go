@@ -22,18 +22,18 @@ import (
 )
 
 const (
-	// Timeout of operations that take the program a second.
-	patience = 30 * time.Second
-	// Directories of the image in which pods mount files.
-	configured = "/etc/elements_exporter"
-	remembered = "/var/lib/elements_exporter"
+	// timeout is for operations that normally take a second.
+	timeout = 30 * time.Second
+	// configDirectory and stateDirectory are the directories of the image in which pods mount volumes.
+	configDirectory = "/etc/elements_exporter"
+	stateDirectory  = "/var/lib/elements_exporter"
 )
 
 func program(t *testing.T) string {
 	t.Helper()
 	path := os.Getenv("EXPORTER_TEST_PROGRAM")
 	if path == "" {
-		t.Skip("no program is named; run tests/kube/run")
+		t.Skip("EXPORTER_TEST_PROGRAM is not set; run tests/kube/run")
 	}
 	return path
 }
@@ -67,7 +67,7 @@ func start(t *testing.T, environment []string, arguments ...string) (*exec.Cmd, 
 	return command, output
 }
 
-// Starts a partner with a few customers, and returns its address.
+// simulate starts a partner with a few customers, and returns its address.
 func simulate(t *testing.T) string {
 	t.Helper()
 	_, output := start(t, []string{}, "simulate", "--simulator.listen-address=127.0.0.1:0", "--simulator.customers=3")
@@ -88,8 +88,8 @@ func freePort(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-// Writes the files of a volume as links into a directory that is itself a link, as the kubelet does, so that all files
-// change at once.
+// project writes the files of a volume atomically, as the kubelet does: as links into a directory that is itself a
+// link.
 func project(t *testing.T, directory string, files map[string]string) {
 	t.Helper()
 	version, err := os.MkdirTemp(directory, "..version")
@@ -110,7 +110,7 @@ func project(t *testing.T, directory string, files map[string]string) {
 	}
 }
 
-// Contents of the Secrets that an operator creates.
+// secretFiles returns the contents of a Secret that an operator creates.
 func secretFiles(t *testing.T, volume *core.SecretVolumeSource, secret string) map[string]string {
 	t.Helper()
 	if len(volume.Items) == 0 {
@@ -140,23 +140,23 @@ func secretFiles(t *testing.T, volume *core.SecretVolumeSource, secret string) m
 	return files
 }
 
-// A pod of a rendering, as processes and files of this machine.
+// pod runs a pod of a rendering as a local process with local files.
 type pod struct {
 	directory string
 	address   string
-	// Prefix of its paths.
+	// prefix is the route prefix.
 	base      string
 	arguments []string
 	container core.Container
 	volumes   map[string]*core.SecretVolumeSource
 }
 
-func (p *pod) here(text string) string {
-	text = strings.ReplaceAll(text, configured, filepath.Join(p.directory, "etc"))
-	return strings.ReplaceAll(text, remembered, filepath.Join(p.directory, "state"))
+func (p *pod) localPaths(text string) string {
+	text = strings.ReplaceAll(text, configDirectory, filepath.Join(p.directory, "etc"))
+	return strings.ReplaceAll(text, stateDirectory, filepath.Join(p.directory, "state"))
 }
 
-// Creates the volumes of a pod, and starts the program with its arguments and environment.
+// run creates the volumes of a pod, and starts the program with the pod's arguments and environment.
 func run(t *testing.T, r rendering, index int, api, secret string) *pod {
 	t.Helper()
 	w := r.workload(t)
@@ -171,13 +171,13 @@ func run(t *testing.T, r rendering, index int, api, secret string) *pod {
 		p.base = "https://" + p.address
 	}
 	for _, argument := range p.container.Args {
-		if prefix, is := strings.CutPrefix(argument, "--web.route-prefix="); is {
+		if prefix, ok := strings.CutPrefix(argument, "--web.route-prefix="); ok {
 			p.base += prefix
 		}
 	}
 	mounts := map[string]string{}
 	for _, mount := range p.container.VolumeMounts {
-		mounts[mount.Name] = p.here(mount.MountPath)
+		mounts[mount.Name] = p.localPaths(mount.MountPath)
 		if err := os.MkdirAll(mounts[mount.Name], 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -192,8 +192,8 @@ func run(t *testing.T, r rendering, index int, api, secret string) *pod {
 			for _, configMap := range r.configMaps {
 				if configMap.Name == volume.ConfigMap.Name {
 					for name, text := range configMap.Data {
-						// The simulated partner has one app registration only.
-						files[name] = p.here(regexp.MustCompile(`client_id: demo-\d+`).ReplaceAllString(text, "client_id: demo"))
+						// The simulated partner has only one app registration.
+						files[name] = p.localPaths(regexp.MustCompile(`client_id: demo-\d+`).ReplaceAllString(text, "client_id: demo"))
 					}
 				}
 			}
@@ -210,7 +210,7 @@ func run(t *testing.T, r rendering, index int, api, secret string) *pod {
 		}
 	}
 	for _, argument := range p.container.Args {
-		p.arguments = append(p.arguments, p.here(expand(p.container, argument, index)))
+		p.arguments = append(p.arguments, p.localPaths(expand(p.container, argument, index)))
 	}
 	start(t, environment, append(p.arguments, "--web.listen-address="+p.address)...)
 	return p
@@ -226,19 +226,19 @@ func (p *pod) get(path string) (int, string) {
 }
 
 func get(url string) (int, string) {
-	answer, err := client.Get(url)
+	response, err := client.Get(url)
 	if err != nil {
 		return 0, err.Error()
 	}
-	defer answer.Body.Close()
-	text, err := io.ReadAll(answer.Body)
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
 	if err != nil {
 		return 0, err.Error()
 	}
-	return answer.StatusCode, string(text)
+	return response.StatusCode, string(text)
 }
 
-// Returns whether a probe of the container succeeds.
+// probe runs a probe of the container.
 func (p *pod) probe(probe *core.Probe) error {
 	switch {
 	case probe.HTTPGet != nil:
@@ -254,7 +254,7 @@ func (p *pod) probe(probe *core.Probe) error {
 	case probe.Exec != nil:
 		var arguments []string
 		for _, argument := range probe.Exec.Command[1:] {
-			arguments = append(arguments, p.here(argument))
+			arguments = append(arguments, p.localPaths(argument))
 		}
 		arguments = append(arguments, "--web.listen-address="+p.address)
 		command := exec.Command(os.Getenv("EXPORTER_TEST_PROGRAM"), arguments...)
@@ -269,7 +269,7 @@ func (p *pod) probe(probe *core.Probe) error {
 func eventually(t *testing.T, what string, test func() error) {
 	t.Helper()
 	var err error
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(timeout); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if err = test(); err == nil {
 			return
 		}
@@ -277,7 +277,7 @@ func eventually(t *testing.T, what string, test func() error) {
 	t.Fatalf("%s: %v", what, err)
 }
 
-func TestTheProgramTakesWhatThePodsGiveIt(t *testing.T) {
+func TestProgramStartsWithThePodConfiguration(t *testing.T) {
 	program(t)
 	api := simulate(t)
 	each(t, func(t *testing.T, r rendering) {
@@ -289,7 +289,7 @@ func TestTheProgramTakesWhatThePodsGiveIt(t *testing.T) {
 	})
 }
 
-func TestASecretIsRotatedWithoutARestart(t *testing.T) {
+func TestSecretIsRotatedWithoutARestart(t *testing.T) {
 	const refusal = `elements_exporter_token_failures_total{reason="invalid_client"} 1`
 	program(t)
 	api := simulate(t)
@@ -307,15 +307,15 @@ func TestASecretIsRotatedWithoutARestart(t *testing.T) {
 				return nil
 			})
 			if err := p.probe(p.container.ReadinessProbe); err == nil {
-				t.Error("ready without a token")
+				t.Error("the pod is ready without a token")
 			}
 			if err := p.probe(p.container.LivenessProbe); err != nil {
 				t.Error(err)
 			}
-			project(t, p.here(configured+"/secret"), secretFiles(t, p.volumes["secret"], "demo-secret"))
+			project(t, p.localPaths(configDirectory+"/secret"), secretFiles(t, p.volumes["secret"], "demo-secret"))
 			eventually(t, "ready", func() error { return p.probe(p.container.ReadinessProbe) })
 			if _, text := p.get("/metrics"); !strings.Contains(text, "\nelements_up 1\n") {
-				t.Error("not up")
+				t.Error("elements_up is not 1")
 			}
 		})
 	}
