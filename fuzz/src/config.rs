@@ -9,9 +9,9 @@ use elements_exporter::error_chain::error_chain;
 /// A secret that no message may contain.
 const CANARY: &str = "canary-c0ffee-4711";
 
-/// The input: the file; behind a NUL, lines of the environment as `NAME=value`. `SECRET` stands for a secret.
+/// Checks an input: the file, then a NUL, then the environment in lines of `NAME=value`. `SECRET` stands for a secret.
 pub fn check(data: &[u8]) {
-    // A fuzzer that traces comparisons inserts the compared text itself, anywhere.
+    // A fuzzer that traces comparisons may insert the compared text anywhere.
     if data.windows(CANARY.len()).any(|window| window == CANARY.as_bytes()) {
         return;
     }
@@ -26,15 +26,15 @@ pub fn check(data: &[u8]) {
         .filter_map(|line| line.split_once('='))
         .map(|(name, value)| (OsString::from(format!("ELEMENTS_{name}")), OsString::from(value)))
         .collect();
-    let mut written = tempfile::NamedTempFile::new().expect("a file");
-    written.write_all(file.as_bytes()).expect("written");
-    let load = || load(Some(written.path()), variables.clone());
+    let mut config_file = tempfile::NamedTempFile::new().expect("a file");
+    config_file.write_all(file.as_bytes()).expect("written");
+    let load = || load(Some(config_file.path()), variables.clone());
     match (load(), load()) {
         (Ok(one), Ok(other)) => {
-            let shown = format!("{one:?}");
-            assert_eq!(shown, format!("{other:?}"), "parsed twice, the results differ");
-            if !canary_elsewhere(&file, environment) {
-                assert!(!shown.contains(CANARY), "{shown}");
+            let debug = format!("{one:?}");
+            assert_eq!(debug, format!("{other:?}"), "parsing twice must give the same result");
+            if !has_canary_elsewhere(&file, environment) {
+                assert!(!debug.contains(CANARY), "{debug}");
             }
             assert!(one.api.requests_per_second.is_finite() && one.api.requests_per_second > 0.0);
             assert!(one.api.max_concurrency > 0);
@@ -50,17 +50,17 @@ pub fn check(data: &[u8]) {
             let message = error_chain(&one);
             assert_eq!(message, error_chain(&other));
             assert!(!message.is_empty());
-            if !canary_elsewhere(&file, environment) {
+            if !has_canary_elsewhere(&file, environment) {
                 assert!(!message.contains(CANARY), "{message}");
             }
         }
-        (one, other) => panic!("{:?} and then {:?}", one.is_ok(), other.is_ok()),
+        (one, other) => panic!("one load succeeded and one failed: {} {}", one.is_ok(), other.is_ok()),
     }
 }
 
 /// Returns whether the secret may occur in a place where it cannot be recognized as one: under another key, in the
 /// environment, or in a multi-line text.
-fn canary_elsewhere(file: &str, environment: &[u8]) -> bool {
+fn has_canary_elsewhere(file: &str, environment: &[u8]) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || " \n._-:/".contains(c);
     let allowed = |line: &str| {
         let line = line.trim_start();

@@ -15,7 +15,7 @@ const METRICS: [Metric; 3] = [
     Metric::info("elements_c_info", "An info"),
 ];
 
-/// The input: a value, then texts with a NUL between two labels and a 0x01 between two rows.
+/// Checks an input: a value, followed by rows separated by 0x01, whose labels are separated by NUL.
 pub fn check(data: &[u8]) {
     let Some((number, rest)) = data.split_first_chunk::<8>() else {
         return;
@@ -25,16 +25,16 @@ pub fn check(data: &[u8]) {
     let mut rows: Vec<Vec<(&str, &str)>> = Vec::new();
     for row in text.split('\u{1}') {
         let row: Vec<(&str, &str)> = NAMES.into_iter().zip(row.split('\0')).collect();
-        let shown: Vec<_> = row.iter().map(|(_, value)| shown(value)).collect();
-        // Rows with equal labels are one series. Collectors merge them before; here the first one is used.
-        let known = |known: &Vec<(&str, &str)>| {
-            known.len() == row.len()
-                && known
+        let sanitized: Vec<_> = row.iter().map(|(_, value)| sanitize_label(value)).collect();
+        // Rows with equal labels are one series. Collectors merge them beforehand; this target uses the first one.
+        let is_duplicate = |other: &Vec<(&str, &str)>| {
+            other.len() == row.len()
+                && other
                     .iter()
-                    .zip(&shown)
-                    .all(|((_, value), shown)| self::shown(value) == *shown)
+                    .zip(&sanitized)
+                    .all(|((_, value), sanitized)| sanitize_label(value) == *sanitized)
         };
-        if !rows.iter().any(known) {
+        if !rows.iter().any(is_duplicate) {
             rows.push(row);
         }
     }
@@ -64,21 +64,24 @@ pub fn check(data: &[u8]) {
         let text = String::from_utf8(text).expect("UTF-8");
         assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
         let samples = parse(&text, format == Format::OpenMetrics);
-        let of = |name: &str| samples.iter().filter(|sample| sample.name == name).collect::<Vec<_>>();
-        let numbers = of("elements_a");
+        let samples_of = |name: &str| samples.iter().filter(|sample| sample.name == name).collect::<Vec<_>>();
+        let numbers = samples_of("elements_a");
         assert_eq!(numbers.len(), if number.is_finite() { rows.len() } else { 0 });
         // Minus zero and zero compare as equal.
         assert!(
             numbers.iter().all(|sample| sample.value == number),
             "{number} in {text:?}"
         );
-        assert!(of("elements_b_total").is_empty(), "what is absent stays absent");
-        let infos = of("elements_c_info");
+        assert!(
+            samples_of("elements_b_total").is_empty(),
+            "an absent value must stay absent"
+        );
+        let infos = samples_of("elements_c_info");
         assert_eq!(infos.len(), rows.len());
         for (sample, row) in infos.iter().zip(&rows) {
             let expected: Vec<_> = row
                 .iter()
-                .map(|(name, value)| ((*name).to_owned(), shown(value)))
+                .map(|(name, value)| ((*name).to_owned(), sanitize_label(value)))
                 .collect();
             assert_eq!(sample.labels, expected);
         }
@@ -86,8 +89,8 @@ pub fn check(data: &[u8]) {
 }
 
 /// Returns a value as it must appear in a label: at most 256 characters, without control or bidirectional characters.
-pub(crate) fn shown(value: &str) -> String {
-    let mut shown: String = value
+pub(crate) fn sanitize_label(value: &str) -> String {
+    let mut sanitized: String = value
         .chars()
         .take(256)
         .map(|character| match u32::from(character) {
@@ -97,7 +100,7 @@ pub(crate) fn shown(value: &str) -> String {
         })
         .collect();
     if value.chars().count() > 256 {
-        shown.push('…');
+        sanitized.push('…');
     }
-    shown
+    sanitized
 }

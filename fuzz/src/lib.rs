@@ -2,10 +2,10 @@
 //!
 //! The targets compare the exporter's results with those of an independent implementation in this crate.
 
-pub mod answers;
 pub mod config;
 pub mod labels;
 pub mod parser;
+pub mod responses;
 mod snapshot;
 pub mod state;
 pub mod values;

@@ -10,15 +10,18 @@ pub struct Sample {
     pub value: f64,
 }
 
-/// Returns the samples of a document of gauges, counters and infos. Each family is declared before its samples and is
-/// contiguous, no series occurs twice, and every value is finite.
+/// Returns the samples of a document of gauges, counters and infos. Panics unless each family is declared before its
+/// samples and contiguous, no series occurs twice, and every value is finite.
 pub fn parse(text: &str, openmetrics: bool) -> Vec<Sample> {
     let mut samples = Vec::new();
     let mut series = BTreeSet::new();
     let mut families = BTreeSet::new();
     let mut family: Option<(String, String)> = None;
     let mut help: Option<String> = None;
-    assert!(text.is_empty() || text.ends_with('\n'), "the last line has no end");
+    assert!(
+        text.is_empty() || text.ends_with('\n'),
+        "the last line is not terminated"
+    );
     for line in text.split_terminator('\n') {
         assert!(!line.contains('\r'), "a carriage return in {line:?}");
         if let Some(rest) = line.strip_prefix("# HELP ") {
@@ -59,24 +62,24 @@ pub fn parse(text: &str, openmetrics: bool) -> Vec<Sample> {
 }
 
 fn sample(line: &str) -> Sample {
-    let bytes: Vec<char> = line.chars().collect();
+    let chars: Vec<char> = line.chars().collect();
     let mut at = 0;
-    let name = name(&bytes, &mut at);
+    let name = name(&chars, &mut at);
     let mut labels = Vec::new();
-    if bytes.get(at) == Some(&'{') {
+    if chars.get(at) == Some(&'{') {
         at += 1;
         loop {
-            let label = self::name(&bytes, &mut at);
-            expect(&bytes, &mut at, '=', line);
-            expect(&bytes, &mut at, '"', line);
+            let label = self::name(&chars, &mut at);
+            expect(&chars, &mut at, '=', line);
+            expect(&chars, &mut at, '"', line);
             let mut value = String::new();
             loop {
-                let next = *bytes.get(at).expect("a label value ends");
+                let next = *chars.get(at).expect("a label value ends");
                 at += 1;
                 match next {
                     '"' => break,
                     '\\' => {
-                        let escaped = *bytes.get(at).expect("a character after a backslash");
+                        let escaped = *chars.get(at).expect("a character after a backslash");
                         at += 1;
                         value.push(match escaped {
                             'n' => '\n',
@@ -88,7 +91,7 @@ fn sample(line: &str) -> Sample {
                 }
             }
             labels.push((label, value));
-            match bytes.get(at) {
+            match chars.get(at) {
                 Some(',') => at += 1,
                 Some('}') => break,
                 other => panic!("{other:?} after a label in {line:?}"),
@@ -96,8 +99,8 @@ fn sample(line: &str) -> Sample {
         }
         at += 1;
     }
-    expect(&bytes, &mut at, ' ', line);
-    let value: String = bytes.get(at..).expect("a value").iter().collect();
+    expect(&chars, &mut at, ' ', line);
+    let value: String = chars.get(at..).expect("a value").iter().collect();
     let digits = |c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.' | 'e');
     assert!(value.chars().all(digits), "{line:?}");
     Sample {

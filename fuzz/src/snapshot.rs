@@ -6,7 +6,7 @@ use std::time::Duration;
 use elements_exporter::domain::Timestamp;
 use elements_exporter::exposition::{Block, Group, Shown, Snapshot, Table};
 
-/// Records, each the tables of its shapes.
+/// Records, each as the tables of its shapes.
 #[derive(Debug)]
 struct Records(Vec<Arc<[Table]>>);
 
@@ -17,7 +17,7 @@ impl Block for Records {
     }
 }
 
-/// A snapshot of these records.
+/// Returns a snapshot of these records.
 pub(crate) fn snapshot(records: impl Iterator<Item = Arc<[Table]>>) -> Snapshot {
     Snapshot {
         groups: vec![Group {

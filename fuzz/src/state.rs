@@ -13,8 +13,8 @@ use elements_exporter::store::{Store, columns};
 
 use crate::parser::parse;
 
-/// The input: a flag, then the lines of a state file. If the flag is odd, a valid last line with count and checksum is
-/// appended, because random input would not contain one.
+/// Checks an input: a flag, followed by the lines of a state file. If the flag is odd, a valid last line with count and
+/// checksum is appended, because random input would not contain one.
 pub fn check(data: &[u8]) {
     let Some((flag, lines)) = data.split_first() else {
         return;
@@ -39,18 +39,18 @@ pub fn check(data: &[u8]) {
             assert!(!store.was_restored() && store.customers().is_empty() && store.series() == 0);
             assert!(
                 exposition(&store, now, Format::Text).is_empty(),
-                "half of it was restored"
+                "a rejected file was partially restored"
             );
         }
         Some(customers) => {
             assert_eq!(customers, store.customers().len());
-            let shown = exposition(&store, now, Format::Text);
-            let samples = parse(&shown, false);
+            let text = exposition(&store, now, Format::Text);
+            let samples = parse(&text, false);
             parse(&exposition(&store, now, Format::OpenMetrics), true);
-            let known: BTreeMap<String, ()> = store
+            let listed: BTreeMap<String, ()> = store
                 .customers()
                 .iter()
-                .map(|id| (crate::labels::shown(id.as_str()), ()))
+                .map(|id| (crate::labels::sanitize_label(id.as_str()), ()))
                 .collect();
             for sample in &samples {
                 let (_, id) = sample
@@ -59,26 +59,30 @@ pub fn check(data: &[u8]) {
                     .find(|(name, _)| name == "customer_id")
                     .expect("every series has a customer");
                 assert!(
-                    id.is_empty() || known.contains_key(id),
+                    id.is_empty() || listed.contains_key(id),
                     "{sample:?} of an unknown customer"
                 );
-                let moment =
+                let is_exporter_time =
                     sample.name.starts_with("elements_exporter_") && sample.name.ends_with("_timestamp_seconds");
                 assert!(
-                    !moment || sample.value <= now.as_unix_seconds(),
+                    !is_exporter_time || sample.value <= now.as_unix_seconds(),
                     "{sample:?} is in the future"
                 );
             }
-            let again = StateFile::open(directory.path().join("again")).expect("opened");
-            store.saved_state().save(&again).expect("saved");
-            let other = new_store();
+            let saved = StateFile::open(directory.path().join("again")).expect("opened");
+            store.saved_state().save(&saved).expect("saved");
+            let restored = new_store();
             assert_eq!(
-                restore(&other, again.path(), now),
+                restore(&restored, saved.path(), now),
                 Some(customers),
-                "what was saved is not restored"
+                "the saved state was not restored"
             );
-            assert_eq!(exposition(&other, now, Format::Text), shown, "it comes back as another");
-            assert_eq!(other.series(), store.series());
+            assert_eq!(
+                exposition(&restored, now, Format::Text),
+                text,
+                "saving and restoring changed the exposition"
+            );
+            assert_eq!(restored.series(), store.series());
         }
     }
 }

@@ -5,81 +5,81 @@ use elements_exporter::domain::{
     daily_time, duration, flag, job_status, management_mode, mask_comment, scan_mode, signed, size, timestamp,
 };
 
-/// The input: one text, or two with a NUL between them.
+/// Checks an input: one text, or two texts separated by NUL.
 pub fn check(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     for part in text.split('\0').take(2) {
-        numbers(part);
-        times(part);
-        words(part);
-        texts(part);
+        check_numbers(part);
+        check_times(part);
+        check_words(part);
+        check_texts(part);
     }
     if let Some((used, purchased)) = text.split_once('\0') {
-        halves(used, purchased);
+        check_capacity(used, purchased);
     }
 }
 
-fn numbers(text: &str) {
+fn check_numbers(text: &str) {
     let trimmed = text.trim();
-    if let Ok(Some(read)) = count(text) {
-        assert_eq!(Some(i128::from(read)), integer(trimmed), "{text:?}");
+    if let Ok(Some(parsed)) = count(text) {
+        assert_eq!(Some(i128::from(parsed)), integer(trimmed), "{text:?}");
     } else if (1..=15).contains(&trimmed.len()) && trimmed.bytes().all(|byte| byte.is_ascii_digit()) {
-        panic!("{text:?} is a count");
+        panic!("{text:?} was not parsed as a count");
     }
-    if let Ok(Some(read)) = signed(text) {
+    if let Ok(Some(parsed)) = signed(text) {
         let (sign, magnitude) = match trimmed.strip_prefix(['-', '\u{2212}']) {
             Some(magnitude) => (-1, magnitude),
             None => (1, trimmed.strip_prefix('+').unwrap_or(trimmed)),
         };
         assert_eq!(
-            Some(i128::from(read)),
+            Some(i128::from(parsed)),
             integer(magnitude).map(|number| sign * number),
             "{text:?}"
         );
     }
     for gigabyte in [Gigabyte::Binary, Gigabyte::Decimal] {
-        if let Ok(Some(read)) = size(text) {
-            let read = read.bytes(gigabyte);
+        if let Ok(Some(parsed)) = size(text) {
+            let parsed = parsed.bytes(gigabyte);
             assert!(
-                read >= 0.0 && read.fract() == 0.0 && read < 2f64.powi(63),
-                "{text:?}: {read}"
+                parsed >= 0.0 && parsed.fract() == 0.0 && parsed < 2f64.powi(63),
+                "{text:?}: {parsed}"
             );
-            let expected =
-                bytes(trimmed, gigabyte).unwrap_or_else(|| panic!("{text:?} is not a size, but was parsed as {read}"));
+            let expected = expected_bytes(trimmed, gigabyte)
+                .unwrap_or_else(|| panic!("{text:?} is not a size, but was parsed as {parsed}"));
             assert!(
-                (read - expected).abs() <= 0.51 + expected * 1e-14,
-                "{text:?}: {read}, not {expected}"
+                (parsed - expected).abs() <= 0.51 + expected * 1e-14,
+                "{text:?}: {parsed}, not {expected}"
             );
         }
-        if let Ok(Some(read)) = capacity(text) {
-            assert!(read.used.is_none() || trimmed.contains('/'), "{text:?}: {read:?}");
-            for half in [read.used, read.purchased].into_iter().flatten() {
+        if let Ok(Some(parsed)) = capacity(text) {
+            assert!(parsed.used.is_none() || trimmed.contains('/'), "{text:?}: {parsed:?}");
+            for half in [parsed.used, parsed.purchased].into_iter().flatten() {
                 let half = half.bytes(gigabyte);
                 assert!(
                     half >= 0.0 && half.fract() == 0.0 && half < 2f64.powi(63),
-                    "{text:?}: {read:?}"
+                    "{text:?}: {parsed:?}"
                 );
             }
             if !trimmed.contains('/') {
-                assert_eq!(Ok(read.purchased), size(text), "{text:?}");
+                assert_eq!(Ok(parsed.purchased), size(text), "{text:?}");
             }
         }
     }
 }
 
-/// Two sizes separated by a slash have the same values as each of them alone.
-fn halves(used: &str, purchased: &str) {
+/// Checks that two sizes separated by a slash have the same values as each size alone.
+fn check_capacity(used: &str, purchased: &str) {
     let of = |text: &str| size(text).ok().flatten();
     let plain = |text: &str| !text.contains('/');
     if let (true, true, Some(left), Some(right)) = (plain(used), plain(purchased), of(used), of(purchased)) {
-        // A zero needs no unit. Here it takes the unit of the other half, and is still zero.
-        let read = capacity(&format!("{used}/{purchased}"));
-        let read = read
+        // A zero needs no unit. Here it gets the unit of the other half, and remains zero.
+        let parsed = capacity(&format!("{used}/{purchased}"));
+        let parsed = parsed
             .ok()
             .flatten()
             .unwrap_or_else(|| panic!("{used:?} of {purchased:?}"));
         assert_eq!(
-            (read.used, read.purchased),
+            (parsed.used, parsed.purchased),
             (Some(left), Some(right)),
             "{used:?} of {purchased:?}"
         );
@@ -95,7 +95,7 @@ fn integer(text: &str) -> Option<i128> {
     (zeros && plain).then(|| digits.parse().ok()).flatten()
 }
 
-fn bytes(text: &str, gigabyte: Gigabyte) -> Option<f64> {
+fn expected_bytes(text: &str, gigabyte: Gigabyte) -> Option<f64> {
     let letters = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(letters);
     let number: f64 = number.trim().replace(',', "").parse().ok()?;
@@ -118,34 +118,35 @@ fn bytes(text: &str, gigabyte: Gigabyte) -> Option<f64> {
     Some(number * kilo.powi(power))
 }
 
-fn times(text: &str) {
+fn check_times(text: &str) {
     let trimmed = text.trim();
-    if let Ok(Some(read)) = timestamp(text) {
-        let read = read.as_unix_seconds();
-        let expected = moment(trimmed).unwrap_or_else(|| panic!("{text:?} is not a time, but was parsed as {read}"));
-        assert!((read - expected).abs() < 1e-5, "{text:?}: {read}, not {expected}");
-        assert!((0.0..8e9).contains(&read), "{text:?}: {read}");
-    }
-    if let Ok(Some(read)) = duration(text) {
-        let read = read.as_secs_f64();
+    if let Ok(Some(parsed)) = timestamp(text) {
+        let parsed = parsed.as_unix_seconds();
         let expected =
-            length(trimmed).unwrap_or_else(|| panic!("{text:?} is not a length of time, but was parsed as {read}"));
+            expected_timestamp(trimmed).unwrap_or_else(|| panic!("{text:?} is not a time, but was parsed as {parsed}"));
+        assert!((parsed - expected).abs() < 1e-5, "{text:?}: {parsed}, not {expected}");
+        assert!((0.0..8e9).contains(&parsed), "{text:?}: {parsed}");
+    }
+    if let Ok(Some(parsed)) = duration(text) {
+        let parsed = parsed.as_secs_f64();
+        let expected = expected_duration(trimmed)
+            .unwrap_or_else(|| panic!("{text:?} is not a duration, but was parsed as {parsed}"));
         assert!(
-            (read - expected).abs() <= 1e-6 + expected * 1e-12,
-            "{text:?}: {read}, not {expected}"
+            (parsed - expected).abs() <= 1e-6 + expected * 1e-12,
+            "{text:?}: {parsed}, not {expected}"
         );
     }
     match daily_time(text) {
-        Ok(Some(DailyScan::At(read))) => {
-            assert_eq!(clock(trimmed), Some(f64::from(read)), "{text:?}");
-            assert!(read < 86_400, "{text:?}");
+        Ok(Some(DailyScan::At(parsed))) => {
+            assert_eq!(seconds_of_day(trimmed), Some(f64::from(parsed)), "{text:?}");
+            assert!(parsed < 86_400, "{text:?}");
         }
         Ok(Some(DailyScan::Off)) => assert!(["no", "false"].contains(&trimmed.to_lowercase().as_str()), "{text:?}"),
         Ok(None) | Err(_) => {}
     }
 }
 
-fn moment(text: &str) -> Option<f64> {
+fn expected_timestamp(text: &str) -> Option<f64> {
     if let Ok(number) = text.parse::<f64>() {
         return Some(match text.len() {
             0..12 => number,
@@ -164,7 +165,7 @@ fn moment(text: &str) -> Option<f64> {
         _ if first.parse::<u8>().ok()? > 12 => (third, second, first),
         _ => (third, first, second),
     };
-    assert_eq!(year.len(), 4, "{text:?} leaves the century open");
+    assert_eq!(year.len(), 4, "{text:?} has a year without a century");
     let (year, month, day): (i64, i64, i64) = (year.parse().ok()?, month.parse().ok()?, day.parse().ok()?);
     assert!(
         (1..=12).contains(&month) && (1..=31).contains(&day),
@@ -187,11 +188,11 @@ fn moment(text: &str) -> Option<f64> {
     let minutes = if minutes.is_empty() { "0" } else { minutes };
     let east = hours.parse::<f64>().ok()? * 3600.0 + minutes.parse::<f64>().ok()? * 60.0;
     let east = if offset.starts_with('+') { east } else { -east };
-    Some(midnight + clock(time.trim())? - east)
+    Some(midnight + seconds_of_day(time.trim())? - east)
 }
 
-/// Seconds after midnight.
-fn clock(text: &str) -> Option<f64> {
+/// Returns the seconds after midnight.
+fn seconds_of_day(text: &str) -> Option<f64> {
     let lower = text.to_lowercase();
     let numbers = lower.trim_end_matches(|c: char| !c.is_ascii_digit());
     let mut parts = numbers.split(':');
@@ -206,7 +207,7 @@ fn clock(text: &str) -> Option<f64> {
     Some(hour * 3600.0 + minute * 60.0 + second)
 }
 
-/// Days from 1970-01-01, by counting leap days.
+/// Returns the days since 1970-01-01, by counting leap days.
 fn days(year: i64, month: i64, day: i64) -> i64 {
     let leap = |year: i64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let lengths = [
@@ -228,46 +229,46 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
     years + months + day - 1
 }
 
-fn length(text: &str) -> Option<f64> {
+fn expected_duration(text: &str) -> Option<f64> {
     let lower = text.to_lowercase();
     // A negative duration is invalid, except for minus zero.
     let is_negative = lower.starts_with('-') || lower.ends_with("ago");
     let text = lower.trim_start_matches(['+', '-']).trim_end_matches("ago").trim();
     let length = if text.contains(':') {
-        clock_and_days(text)
+        days_and_time(text)
     } else {
         units(text)
     };
     length.filter(|length| !is_negative || *length == 0.0)
 }
 
-fn clock_and_days(text: &str) -> Option<f64> {
+fn days_and_time(text: &str) -> Option<f64> {
     let number = |text: &str| text.parse::<f64>().ok();
     let start = text.rfind(|c: char| !(c.is_ascii_digit() || matches!(c, ':' | '.')));
-    let (days, clock) = text.split_at(start.map_or(0, |start| start + 1));
-    let mut parts = clock.splitn(3, ':');
+    let (days, seconds_of_day) = text.split_at(start.map_or(0, |start| start + 1));
+    let mut parts = seconds_of_day.splitn(3, ':');
     let (hours, minutes, seconds) = (parts.next()?, parts.next()?, parts.next()?);
     let (more_days, hours) = hours.split_once('.').unwrap_or(("0", hours));
     let days = units(days.trim())? + number(more_days)? * 86_400.0;
     Some(days + number(hours)? * 3600.0 + number(minutes)? * 60.0 + number(seconds)?)
 }
 
-/// Seconds of numbers with their units, in ISO 8601 or in words.
+/// Returns the seconds of a duration in ISO 8601, or of numbers with units.
 fn units(text: &str) -> Option<f64> {
     let iso = text.starts_with('p');
     let mut total = 0.0;
     let mut rest = text.trim_start_matches(['p', 't']);
     while !rest.is_empty() {
         let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
-        let (number, behind) = rest.split_at(end);
-        let behind = behind.trim_start();
-        let end = behind.find(|c: char| !c.is_alphabetic()).unwrap_or(behind.len());
-        let (unit, behind) = behind.split_at(end);
-        let begins = |names: &[&str]| !iso && names.iter().any(|name| unit.starts_with(name));
+        let (number, tail) = rest.split_at(end);
+        let tail = tail.trim_start();
+        let end = tail.find(|c: char| !c.is_alphabetic()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(end);
+        let starts = |names: &[&str]| !iso && names.iter().any(|name| unit.starts_with(name));
         let seconds = match unit.chars().next()? {
-            _ if begins(&["ns", "nano"]) => 1e-9,
-            _ if begins(&["us", "micro", "\u{b5}", "\u{3bc}"]) => 1e-6,
-            _ if begins(&["ms", "milli"]) => 0.001,
+            _ if starts(&["ns", "nano"]) => 1e-9,
+            _ if starts(&["us", "micro", "\u{b5}", "\u{3bc}"]) => 1e-6,
+            _ if starts(&["ms", "milli"]) => 0.001,
             'w' => 604_800.0,
             'd' => 86_400.0,
             'h' => 3600.0,
@@ -278,12 +279,12 @@ fn units(text: &str) -> Option<f64> {
             _ => return None,
         };
         total += number.parse::<f64>().ok()? * seconds;
-        rest = behind.trim_start();
+        rest = tail.trim_start();
     }
     Some(total)
 }
 
-fn words(text: &str) {
+fn check_words(text: &str) {
     let trimmed = text.trim();
     let squeezed: String = trimmed
         .to_ascii_lowercase()
@@ -334,18 +335,18 @@ fn words(text: &str) {
         ),
         Ok(None) | Err(_) => {}
     }
-    named(text, domain::service, Some(domain::service_number));
-    named(text, domain::module, Some(domain::module_number));
-    named(text, domain::object_type, None);
+    check_name(text, domain::service, Some(domain::service_number));
+    check_name(text, domain::module, Some(domain::module_number));
+    check_name(text, domain::object_type, None);
 }
 
-/// A parsed name is bounded, parses to itself, and has the same number as the text.
-fn named(text: &str, read: fn(&str) -> Option<Named>, number: Option<fn(&str) -> Option<u16>>) {
-    let Some(name) = read(text) else { return };
+/// Checks that a parsed name has a limited length, parses to itself, and has the same number as the text.
+fn check_name(text: &str, parse: fn(&str) -> Option<Named>, number: Option<fn(&str) -> Option<u16>>) {
+    let Some(name) = parse(text) else { return };
     assert!(name.name.chars().count() <= 140, "{text:?}");
     assert!(!name.name.is_empty(), "{text:?}");
     if name.known {
-        assert_eq!(read(&name.name), Some(name.clone()), "{text:?}");
+        assert_eq!(parse(&name.name), Some(name.clone()), "{text:?}");
     }
     if let (true, Some(number)) = (name.known, number) {
         assert!(number(text).is_some(), "{text:?}");
@@ -357,7 +358,7 @@ fn named(text: &str, read: fn(&str) -> Option<Named>, number: Option<fn(&str) ->
     }
 }
 
-fn texts(text: &str) {
+fn check_texts(text: &str) {
     if let Some(id) = CustomerId::parse(text) {
         assert_eq!(id.as_str(), text.trim());
         assert!(!id.as_str().is_empty() && id.as_str().len() <= 256);
@@ -383,6 +384,6 @@ fn texts(text: &str) {
         !masked.contains('@') && !masked.chars().any(char::is_numeric),
         "{masked}"
     );
-    let shown = domain::log_safe(text);
-    assert!(shown.chars().count() <= 60 && !shown.contains('@') && !shown.contains(domain::is_disguising));
+    let safe = domain::log_safe(text);
+    assert!(safe.chars().count() <= 60 && !safe.contains('@') && !safe.contains(domain::is_disguising));
 }

@@ -1,4 +1,4 @@
-//! API responses: every collector parses them in both generations, and its counts occur in them.
+//! API responses: every collector parses them in both generations. Exposed counts must occur in the responses.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -24,7 +24,7 @@ use crate::snapshot::snapshot;
 const CUSTOMER: &str = "caf94a75-2cc6-43aa-b04b-794c8baf5ea3";
 
 /// Separator between two responses: a byte that does not occur in JSON.
-const BETWEEN: u8 = 0xff;
+const SEPARATOR: u8 = 0xff;
 
 /// Metrics whose values must occur in the responses.
 const COUNTS: &[&str] = &[
@@ -43,10 +43,10 @@ const COUNTS: &[&str] = &[
     "elements_tenant_drift_detected",
 ];
 
-/// The input: a byte that selects the collector and the generation, then the responses to the requests in order.
-/// Further requests get status 204.
+/// Checks an input: a byte that selects the collector and the generation, followed by the responses to the requests, in
+/// order. Further requests get status 204.
 pub fn check(data: &[u8]) {
-    let Some((choice, answers)) = data.split_first() else {
+    let Some((choice, responses)) = data.split_first() else {
         return;
     };
     let choice = usize::from(*choice);
@@ -54,10 +54,10 @@ pub fn check(data: &[u8]) {
         return;
     };
     let choice = choice / collector::ALL.len();
-    let (second, objects, of_one) = (choice % 2 == 1, choice / 2 % 2 == 1, choice / 4 % 2 == 1);
+    let (is_v3, objects, is_one_customer) = (choice % 2 == 1, choice / 2 % 2 == 1, choice / 4 % 2 == 1);
     let id = CustomerId::parse(CUSTOMER).expect("an id");
     let target = match entry.target_kind {
-        TargetKind::Partner if !of_one || entry.is_optional => Target::Partner,
+        TargetKind::Partner if !is_one_customer || entry.is_optional => Target::Partner,
         _ => Target::Customer(id),
     };
     let settings = Settings {
@@ -67,10 +67,10 @@ pub fn check(data: &[u8]) {
     };
     let now = Timestamp::from_unix_seconds(1_800_000_000);
     let context = Context::new(now, Arc::new(settings), Arc::from("Contoso"));
-    let bodies: Vec<&[u8]> = answers.split(|byte| *byte == BETWEEN).collect();
+    let bodies: Vec<&[u8]> = responses.split(|byte| *byte == SEPARATOR).collect();
     let script = Arc::new(Mutex::new(ScriptedApi::new(&bodies)));
     let poll = |memory: Arc<dyn Memory>| {
-        let api = api(second, &script);
+        let api = api(is_v3, &script);
         let poll = entry.poll(api, target.clone(), memory, context.clone());
         tokio::runtime::Builder::new_current_thread()
             .build()
@@ -89,55 +89,56 @@ pub fn check(data: &[u8]) {
             .collect()
     };
     let first_rendered = rendered(&first);
-    let shown = render(entry, first_rendered.iter(), Format::Text);
-    let samples = parse(&shown, false);
+    let text = render(entry, first_rendered.iter(), Format::Text);
+    let samples = parse(&text, false);
     parse(&render(entry, first_rendered.iter(), Format::OpenMetrics), true);
-    assert_counts_occur_in(&samples, answers);
+    assert_counts_occur_in(&samples, responses);
     assert_only_target(&first, &target);
-    assert_restores_from_state(entry, &first, &context, &shown);
+    assert_restores_from_state(entry, &first, &context, &text);
     let records: Vec<(CustomerId, Arc<dyn Record>)> = first
         .records
         .iter()
         .map(|(id, record)| (id.clone(), Arc::clone(record)))
         .collect();
-    script.lock().expect("not poisoned").again();
-    let second = poll(Arc::new(PreviousRecords::new(entry, records, &context))).expect("the same answer is read again");
+    script.lock().expect("not poisoned").repeat();
+    let second =
+        poll(Arc::new(PreviousRecords::new(entry, records, &context))).expect("the same responses are parsed again");
     assert_eq!(
         render(entry, rendered(&second).iter(), Format::Text),
-        shown,
-        "the same response twice must not change the result"
+        text,
+        "the same responses must not change the result"
     );
 }
 
-/// An API with scripted responses. It returns them in order, and later repeats the response of each request: a second
-/// poll may send fewer requests than the first.
+/// An API with scripted responses. It returns them in order, and records which request got which response. After
+/// `repeat`, it returns the recorded response, because a second poll may send fewer requests than the first.
 struct ScriptedApi {
     bodies: VecDeque<Vec<u8>>,
-    answered: HashMap<String, VecDeque<Option<Vec<u8>>>>,
-    repeats: bool,
+    recorded: HashMap<String, VecDeque<Option<Vec<u8>>>>,
+    is_repeating: bool,
 }
 
 impl ScriptedApi {
     fn new(bodies: &[&[u8]]) -> Self {
         Self {
             bodies: bodies.iter().map(|body| body.to_vec()).collect(),
-            answered: HashMap::new(),
-            repeats: false,
+            recorded: HashMap::new(),
+            is_repeating: false,
         }
     }
 
-    fn again(&mut self) {
-        self.repeats = true;
+    fn repeat(&mut self) {
+        self.is_repeating = true;
     }
 
     fn next(&mut self, call: &Call) -> Option<Vec<u8>> {
-        let question = format!("{} {:?}", call.url, call.body);
-        if self.repeats {
-            return self.answered.get_mut(&question)?.pop_front()?;
+        let request = format!("{} {:?}", call.url, call.body);
+        if self.is_repeating {
+            return self.recorded.get_mut(&request)?.pop_front()?;
         }
-        let answer = self.bodies.pop_front();
-        self.answered.entry(question).or_default().push_back(answer.clone());
-        answer
+        let response = self.bodies.pop_front();
+        self.recorded.entry(request).or_default().push_back(response.clone());
+        response
     }
 }
 
@@ -193,7 +194,7 @@ impl Memory for PreviousRecords {
                 .find(|(name, _)| *name == collector.name())
                 .map(|(_, record)| Arc::clone(record));
         }
-        let found = self.records.iter().find(|(known, _)| known == customer);
+        let found = self.records.iter().find(|(id, _)| id == customer);
         found.map(|(_, record)| Arc::clone(record))
     }
 
@@ -207,16 +208,19 @@ impl Memory for PreviousRecords {
 }
 
 /// Asserts that each exposed count occurs in the responses.
-fn assert_counts_occur_in(samples: &[Sample], answers: &[u8]) {
-    if answers.contains(&b'\\') {
+fn assert_counts_occur_in(samples: &[Sample], responses: &[u8]) {
+    if responses.contains(&b'\\') {
         return;
     }
-    let digits: String = String::from_utf8_lossy(answers).chars().filter(|c| *c != ',').collect();
+    let digits: String = String::from_utf8_lossy(responses)
+        .chars()
+        .filter(|c| *c != ',')
+        .collect();
     for sample in samples.iter().filter(|sample| COUNTS.contains(&sample.name.as_str())) {
         assert!(sample.value >= 0.0, "{sample:?}");
         assert!(
             digits.contains(&format!("{}", sample.value)),
-            "{sample:?} is in no response"
+            "{sample:?} does not occur in the responses"
         );
     }
     for sample in samples
@@ -238,19 +242,19 @@ fn assert_only_target(output: &PollOutput, target: &Target) {
     }
 }
 
-fn assert_restores_from_state(entry: &Entry, output: &PollOutput, context: &Context, shown: &str) {
-    let restored = output.records.iter().map(|(id, kept)| {
-        let json = kept.to_json().expect("a record is JSON");
-        entry.restore(&json, id, context).expect("its own record is read")
+fn assert_restores_from_state(entry: &Entry, output: &PollOutput, context: &Context, expected: &str) {
+    let restored = output.records.iter().map(|(id, record)| {
+        let json = record.to_json().expect("a record is JSON");
+        entry.restore(&json, id, context).expect("its own record is restored")
     });
     let restored: Vec<RenderedRecord> = restored.collect();
-    let again = render(entry, restored.iter(), Format::Text);
-    assert_eq!(again, shown, "it comes back as another");
+    let restored_text = render(entry, restored.iter(), Format::Text);
+    assert_eq!(restored_text, expected, "saving and restoring changed the record");
 }
 
-/// Records as a scrape shows them.
+/// Renders records as a scrape does.
 fn render<'a>(entry: &Entry, records: impl Iterator<Item = &'a RenderedRecord>, format: Format) -> String {
-    let tables = records.flat_map(|kept| [Arc::clone(&kept.tables), Arc::clone(&kept.held)]);
+    let tables = records.flat_map(|record| [Arc::clone(&record.tables), Arc::clone(&record.held)]);
     let snapshot = snapshot(tables);
     let mut columns = Vec::new();
     for (shape, metrics) in entry.metrics().into_iter().enumerate() {
@@ -273,14 +277,14 @@ fn render<'a>(entry: &Entry, records: impl Iterator<Item = &'a RenderedRecord>, 
     String::from_utf8(text).expect("UTF-8")
 }
 
-/// Returns a client that gets these responses without any network.
-fn api(second: bool, script: &Arc<Mutex<ScriptedApi>>) -> Api {
+/// Returns a client that gets these responses without a network.
+fn api(is_v3: bool, script: &Arc<Mutex<ScriptedApi>>) -> Api {
     let script = Arc::clone(script);
-    let answers = move |call: &Call| {
+    let responses = move |call: &Call| {
         let next = script.lock().expect("not poisoned").next(call);
         Ok(next.map_or(Answer::Empty, Answer::Body))
     };
-    let (client, tokens) = idle();
+    let (client, tokens) = unused_client();
     let settings = transport::Settings {
         base_url: Url::parse("https://api.example").expect("an address"),
         timeout: Duration::from_secs(1),
@@ -289,8 +293,14 @@ fn api(second: bool, script: &Arc<Mutex<ScriptedApi>>) -> Api {
             max_concurrency: 1,
         },
     };
-    let transport = Transport::with_answers(client, tokens, settings, Arc::new(CheckingObserver), Box::new(answers));
-    if second {
+    let transport = Transport::with_answers(
+        client,
+        tokens,
+        settings,
+        Arc::new(CheckingObserver),
+        Box::new(responses),
+    );
+    if is_v3 {
         Api::V3(v3::Client::new(transport))
     } else {
         Api::V1(v1::Client::new(transport, "/partner"))
@@ -298,24 +308,25 @@ fn api(second: bool, script: &Arc<Mutex<ScriptedApi>>) -> Api {
 }
 
 /// Returns an HTTP client and a token source that are never used.
-fn idle() -> (reqwest::Client, Arc<TokenSource>) {
-    static IDLE: OnceLock<(reqwest::Client, Arc<TokenSource>)> = OnceLock::new();
-    IDLE.get_or_init(|| {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let timeout = Duration::from_secs(1);
-        let client = http_client(timeout, None, &[]).expect("a client");
-        let tokens = TokenSource::new(
-            client.clone(),
-            Url::parse("https://tokens.example").expect("an address"),
-            "client".to_owned(),
-            Credential::secret("secret".into()).expect("a secret"),
-            timeout,
-            Vec::new(),
-            Arc::new(CheckingObserver),
-        );
-        (client, Arc::new(tokens))
-    })
-    .clone()
+fn unused_client() -> (reqwest::Client, Arc<TokenSource>) {
+    static UNUSED: OnceLock<(reqwest::Client, Arc<TokenSource>)> = OnceLock::new();
+    UNUSED
+        .get_or_init(|| {
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            let timeout = Duration::from_secs(1);
+            let client = http_client(timeout, None, &[]).expect("a client");
+            let tokens = TokenSource::new(
+                client.clone(),
+                Url::parse("https://tokens.example").expect("an address"),
+                "client".to_owned(),
+                Credential::secret("secret".into()).expect("a secret"),
+                timeout,
+                Vec::new(),
+                Arc::new(CheckingObserver),
+            );
+            (client, Arc::new(tokens))
+        })
+        .clone()
 }
 
 /// An observer that only checks its arguments.
