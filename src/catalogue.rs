@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn dated_facts_are_those_of_the_contract() {
+    fn dated_facts_are_timestamps_infos_and_objectives() {
         for entry in metrics().into_iter().filter(|entry| entry.collector.is_some()) {
             let name = entry.metric.name;
             let dated = name.ends_with("_timestamp_seconds")

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn absent_is_no_text_or_not_applicable() {
+    fn empty_text_and_not_applicable_are_absent() {
         for text in ["", " ", "\t\n", "\u{a0}", "N/A", "n/a", " N/a "] {
             assert_eq!(present(text), None, "{text:?}");
         }

@@ -349,7 +349,11 @@ mod tests {
         assert_eq!(parsed.shards, None);
         let shards = scrape_filter(Some("shard=0/2&shard=5/2&shard=1%2F3&shard=1%2F2&shard=0/2")).shards;
         let expected = ["0/2", "1/2"].iter().flat_map(|text| text.parse());
-        assert_eq!(shards, Some(expected.collect()), "each once, and all of one number");
+        assert_eq!(
+            shards,
+            Some(expected.collect()),
+            "each shard once, and one number of shards"
+        );
         assert_eq!(scrape_filter(Some("shard=all")).shards, Some(BTreeSet::new()));
         let guid = "0f1c3ded-26b1-443b-91bf-c9009b7c057a";
         let twice = format!("customer_id={guid}&customer_id={}&customer_id=", guid.to_uppercase());

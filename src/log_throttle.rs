@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn first_line_is_logged_and_further_ones_are_counted() {
+    fn first_line_is_logged_and_others_are_counted() {
         let mut log_throttle = LogThrottle::default();
         let mut logged = Vec::new();
         for second in 0..7200 {

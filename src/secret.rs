@@ -46,7 +46,7 @@ mod tests {
     use super::Secret;
 
     #[test]
-    fn debug_shows_nothing() {
+    fn debug_output_is_hidden() {
         let secret = Secret::from("hunter2".to_owned());
         assert_eq!(format!("{secret:?}"), "Secret(hidden)");
         assert_eq!(secret.expose(), "hunter2");

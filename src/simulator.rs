@@ -1,14 +1,14 @@
 //! A simulated partner API: both generations over one seeded world, its token endpoint, and faults on demand.
 //!
-//! The simulator implements the API's reference a second time and shares no code with the client, so that an error in
-//! the client is not repeated here.
+//! The simulator implements the API's reference independently and shares no code with the client, so that it does not
+//! repeat the client's errors.
 //!
 //! # Time
 //!
-//! Timestamps are those of the wall clock (or of [`Clock::Manual`]). [`Settings::speed`] compresses the schedule of
+//! Timestamps come from the wall clock or from [`Clock::Manual`]. [`Settings::speed`] compresses the schedule of
 //! backups, scans, and customers that join and leave: at speed 60 a daily backup runs every 24 minutes, and a 30-minute
 //! run takes 30 seconds. There is no background task: each request first advances the world to the current time. Runs
-//! depend on the seed and their slot only, so two worlds with the same seed are equal.
+//! depend only on the seed and their slot, so two worlds with the same seed are equal.
 //!
 //! # Faults
 //!
@@ -20,12 +20,12 @@
 //! ```
 //!
 //! `path` is a glob over the path as sent (`*` matches any characters, including `/`). `method`, `times` (maximum
-//! number of matches), `skip` (matching requests that pass first) and `probability` are optional. The kinds are those
-//! of [`FaultKind`].
+//! number of matches), `skip` (matching requests that pass first) and `probability` are optional. [`FaultKind`]
+//! describes the kinds.
 //!
 //! # Other routes
 //!
-//! `GET /` lists them. They need no token and are never subject to faults.
+//! `GET /` lists them. They need no token, and faults do not affect them.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -38,17 +38,17 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-mod answer;
 mod connection;
 mod control;
 mod customer;
-mod dice;
 mod faults;
 mod generate;
 mod latency;
 mod limiter;
 mod names;
 mod oauth;
+mod response;
+mod rng;
 mod rows;
 mod rules;
 mod run;
@@ -61,13 +61,13 @@ mod v1;
 mod v3;
 mod world;
 
-use answer::{Answer, Call};
 pub use customer::{Customer, Module, Product, ProtectedRow, Tenant};
-use dice::Dice;
 pub use faults::{Fault, FaultKind};
 pub use latency::Latency;
 use limiter::Limiter;
 use oauth::Registration;
+use response::{ApiResponse, Call};
+use rng::SeededRng;
 pub use run::Run;
 pub use scan::{Change, Container, DailyReport, ScanProfile};
 pub use services::{Baseline, Seats, Services};
@@ -76,10 +76,10 @@ pub use world::World;
 /// The path of the token endpoint.
 const TOKEN_PATH: &str = "/connect/token";
 
-/// Recorded requests: enough for a long test, bounded for a demo that runs for weeks.
-const REQUESTS_KEPT: usize = 100_000;
+/// Maximum number of recorded requests: enough for a long test, and limited for a demo that runs for weeks.
+const MAX_RECORDED_REQUESTS: usize = 100_000;
 
-/// Pause after a failed accept. If file descriptors are exhausted, the next accept would fail at once.
+/// Pause after a failed accept. If file descriptors are exhausted, the next accept would fail immediately.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Settings of the simulated partner.
@@ -87,14 +87,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Settings {
     /// Seed of the world. Default: 1.
     pub seed: u64,
-    /// Customers at the start. Default: 40.
+    /// Initial number of customers. Default: 40.
     pub customers: usize,
     /// Factor by which schedules and durations are compressed. Default: 1.0, real time, which also replaces values that
     /// are not positive.
     pub speed: f64,
     /// Source of time. Default: the wall clock.
     pub clock: Clock,
-    /// Whether customers join and leave, a licence expires and a scan profile begins to fail. Default: true.
+    /// True if customers join and leave, a licence expires and a scan profile starts to fail. Default: true.
     pub churn: bool,
     /// Client id of the registration. Default: `demo`.
     pub client_id: String,
@@ -110,15 +110,15 @@ pub struct Settings {
     pub v1_page_size: Option<usize>,
     /// Runs listed per module. Default: only the newest.
     pub history: History,
-    /// Requests per second for the whole host; more are answered with 429. Default: no limit.
+    /// Maximum number of requests per second for the whole host; others get status 429. Default: no limit.
     pub rate_limit: Option<f64>,
-    /// Whether names, dates and sizes are hard to parse, and every module of the reference exists. Default: false.
+    /// True for names, dates and sizes that are hard to parse, and for every module of the reference. Default: false.
     pub hostile: bool,
     /// Latency of responses. Default: none.
     pub latency: Latency,
-    /// Unix time at which the customers' stories take place. Default: the start. A world that begins earlier includes
+    /// Unix time at which the customers' scenarios take place. Default: the start. A world that starts earlier includes
     /// the events that led to them.
-    pub stories_from: Option<i64>,
+    pub scenarios_from: Option<i64>,
 }
 
 /// Source of time.
@@ -130,7 +130,7 @@ pub enum Clock {
     Manual(i64),
 }
 
-/// Runs of a module in the lists of jobs.
+/// Runs of a module in job lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum History {
     /// The newest run of each module, in the order of the modules.
@@ -150,11 +150,11 @@ pub struct Request {
     pub query: String,
     /// The body as text.
     pub body: String,
-    /// Whether the request carried a valid token; for the token endpoint, whether it was granted one.
+    /// True if the request had a valid token, or if the token endpoint granted one.
     pub authorized: bool,
     /// Status of the response; 0 if there was none.
     pub status: u16,
-    /// Time at which the response was decided.
+    /// Time of the response.
     #[serde(skip)]
     pub at: Instant,
 }
@@ -167,7 +167,7 @@ pub struct Simulator {
     handle: Handle,
 }
 
-/// A handle to the simulated partner that is cheap to clone, for tests and the demo.
+/// A cheaply cloned handle to the simulated partner, for tests and the demo.
 #[derive(Clone, Debug)]
 pub struct Handle(Arc<Mutex<State>>);
 
@@ -183,10 +183,10 @@ struct State {
     registration: Registration,
     faults: Vec<Fault>,
     requests: VecDeque<Request>,
-    dice: Dice,
+    rng: SeededRng,
 }
 
-/// The state that a generation of the API needs to make a response.
+/// The state that a generation of the API needs for a response.
 #[derive(Clone, Copy, Debug)]
 struct View<'a> {
     world: &'a World,
@@ -194,7 +194,7 @@ struct View<'a> {
     scopes: Option<&'a [String]>,
     history: History,
     v1_page_size: Option<usize>,
-    /// Whether to return the first page for every request.
+    /// True to return the first page for every request.
     ignore_paging: bool,
 }
 
@@ -216,7 +216,7 @@ impl Default for Settings {
             rate_limit: None,
             hostile: false,
             latency: Latency::None,
-            stories_from: None,
+            scenarios_from: None,
         }
     }
 }
@@ -267,7 +267,7 @@ impl Simulator {
     ///
     /// # Errors
     ///
-    /// None at present: a failed accept is retried.
+    /// Does not return an error at present, because a failed accept is retried.
     pub async fn run(self, shutdown: CancellationToken) -> std::io::Result<()> {
         let connections = TaskTracker::new();
         loop {
@@ -292,7 +292,7 @@ impl Handle {
     /// Calls `f` with the world, advanced to the current time.
     pub fn with_world<R>(&self, f: impl FnOnce(&mut World) -> R) -> R {
         let mut state = self.state();
-        state.pass();
+        state.catch_up();
         f(&mut state.world)
     }
 
@@ -306,7 +306,7 @@ impl Handle {
         self.state().faults = faults;
     }
 
-    /// Removes all faults. Requests that already hang keep hanging.
+    /// Removes all faults. Requests that already hang continue to hang.
     pub fn clear_faults(&self) {
         self.state().faults.clear();
     }
@@ -322,7 +322,7 @@ impl Handle {
         self.state().requests.clear();
     }
 
-    /// Replaces the scopes granted to the registration. Existing tokens keep theirs.
+    /// Replaces the scopes granted to the registration. Existing tokens keep their scopes.
     pub fn set_scopes(&self, scopes: Vec<String>) {
         self.state().registration.set_scopes(scopes);
     }
@@ -337,13 +337,13 @@ impl Handle {
         self.state().registration.revoke();
     }
 
-    /// Returns how many requests have reached the token endpoint, whatever their result.
+    /// Returns the number of requests to the token endpoint, regardless of their result.
     #[must_use]
     pub fn token_requests(&self) -> usize {
         self.state().registration.requests()
     }
 
-    /// Ignores a poisoned lock: a test that panicked leaves a world that is still usable.
+    /// Ignores a poisoned lock, because the world remains usable after a panic of a test.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -362,11 +362,11 @@ impl State {
             registration: Registration::new(settings)?,
             faults: Vec::new(),
             requests: VecDeque::new(),
-            dice: Dice::of(&[settings.seed, 0xFA17]),
+            rng: SeededRng::from_path(&[settings.seed, 0xFA17]),
         })
     }
 
-    fn pass(&mut self) {
+    fn catch_up(&mut self) {
         self.world.advance(self.clock.now());
     }
 
@@ -374,37 +374,44 @@ impl State {
         if let Clock::Manual(now) = &mut self.clock {
             *now = now.saturating_add(i64::try_from(by.as_secs()).unwrap_or(i64::MAX));
         }
-        self.pass();
+        self.catch_up();
     }
 
     /// Returns the response to a request and how it is delivered.
-    fn respond(&mut self, call: &Call) -> (Answer, faults::Delivery) {
-        self.pass();
+    fn respond(&mut self, call: &Call) -> (ApiResponse, faults::Delivery) {
+        self.catch_up();
         if control::owns(&call.path) {
-            return (control::answer(self, call), faults::Delivery::Whole);
+            return (control::respond(self, call), faults::Delivery::Whole);
         }
         if call.path == TOKEN_PATH {
             self.registration.count_request();
         }
-        let (answer, delivery) = if self.limiter.as_mut().is_some_and(Limiter::is_exhausted) {
+        let (response, delivery) = if self.limiter.as_mut().is_some_and(Limiter::is_exhausted) {
             (throttled(), faults::Delivery::Whole)
         } else {
-            match faults::pick(&mut self.faults, &call.method, &call.path, &mut self.dice) {
-                None => (self.right_answer(call, false), faults::Delivery::Whole),
-                Some(kind) => kind.spoil(|ignore_paging| self.right_answer(call, ignore_paging)),
+            match faults::pick(&mut self.faults, &call.method, &call.path, &mut self.rng) {
+                None => (self.correct_response(call, false), faults::Delivery::Whole),
+                Some(kind) => kind.apply(|ignore_paging| self.correct_response(call, ignore_paging)),
             }
         };
-        self.remember(call, if delivery.answers() { answer.status.as_u16() } else { 0 });
-        let delivery = match self.latency.pause(&call.path, &answer) {
+        self.record_request(
+            call,
+            if delivery.sends_status() {
+                response.status.as_u16()
+            } else {
+                0
+            },
+        );
+        let delivery = match self.latency.pause(&call.path, &response) {
             Some(pause) if delivery == faults::Delivery::Whole => faults::Delivery::After(pause),
             _ => delivery,
         };
-        // The vendor's support identifies a call by this header.
-        let answer = answer.with_header("request-id", &self.dice.uuid());
-        (answer, delivery)
+        // The vendor's support identifies a request by this header.
+        let response = response.with_header("request-id", &self.rng.uuid());
+        (response, delivery)
     }
 
-    fn right_answer(&mut self, call: &Call, ignore_paging: bool) -> Answer {
+    fn correct_response(&mut self, call: &Call, ignore_paging: bool) -> ApiResponse {
         if call.path == TOKEN_PATH {
             return self.registration.token(call, &self.token_url, self.clock.now());
         }
@@ -420,14 +427,14 @@ impl State {
         let segments = call.segments();
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
         match segments.as_slice() {
-            ["partner", "external", "v3", "general", rest @ ..] => v3::answer(view, call, rest),
-            ["partner", "external", "v3", rest @ ..] => v3::services::answer(view, call, rest),
-            ["partner", "api", "V1.1", rest @ ..] | ["partner", rest @ ..] => v1::answer(view, call, rest),
-            _ => Answer::error(StatusCode::NOT_FOUND, "no such path"),
+            ["partner", "external", "v3", "general", rest @ ..] => v3::respond(view, call, rest),
+            ["partner", "external", "v3", rest @ ..] => v3::services::respond(view, call, rest),
+            ["partner", "api", "V1.1", rest @ ..] | ["partner", rest @ ..] => v1::respond(view, call, rest),
+            _ => ApiResponse::error(StatusCode::NOT_FOUND, "no such path"),
         }
     }
 
-    fn remember(&mut self, call: &Call, status: u16) {
+    fn record_request(&mut self, call: &Call, status: u16) {
         let authorized = if call.path == TOKEN_PATH {
             status == 200
         } else {
@@ -435,7 +442,7 @@ impl State {
                 .scopes_of(call.authorization.as_deref(), self.clock.now())
                 .is_some()
         };
-        if self.requests.len() >= REQUESTS_KEPT {
+        if self.requests.len() >= MAX_RECORDED_REQUESTS {
             self.requests.pop_front();
         }
         self.requests.push_back(Request {
@@ -452,14 +459,14 @@ impl State {
 
 impl View<'_> {
     /// Returns the error response to a request without a valid token, or with one that lacks the scope.
-    fn refusal(&self, scope: &str) -> Option<Answer> {
+    fn error_response(&self, scope: &str) -> Option<ApiResponse> {
         match self.scopes {
             None => Some(
-                Answer::error(StatusCode::UNAUTHORIZED, "the token is missing or no longer valid")
+                ApiResponse::error(StatusCode::UNAUTHORIZED, "the token is missing or no longer valid")
                     .with_header("www-authenticate", "Bearer"),
             ),
-            Some(scopes) if scopes.iter().any(|held| held == scope) => None,
-            Some(_) => Some(Answer::error(
+            Some(scopes) if scopes.iter().any(|granted| granted == scope) => None,
+            Some(_) => Some(ApiResponse::error(
                 StatusCode::FORBIDDEN,
                 &format!("the token lacks {scope}"),
             )),
@@ -480,8 +487,8 @@ impl Clock {
     }
 }
 
-fn throttled() -> Answer {
-    Answer::error(StatusCode::TOO_MANY_REQUESTS, "too many requests").with_header("retry-after", "1")
+fn throttled() -> ApiResponse {
+    ApiResponse::error(StatusCode::TOO_MANY_REQUESTS, "too many requests").with_header("retry-after", "1")
 }
 
 /// Returns the URL of the simulator, with the loopback address in place of an unspecified one.

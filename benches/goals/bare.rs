@@ -1,4 +1,4 @@
-//! The same pages over bare hyper, parsed with serde_json and dropped.
+//! A client of bare hyper and serde_json that fetches, parses and drops the same pages as the exporter.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// The fields that the exporter parses for jobs, which are nearly all; of the other resources, the common ones.
+/// Nearly all fields of jobs, as parsed by the exporter, and the common fields of other resources.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[allow(dead_code, reason = "reading them is what counts")]
+#[allow(dead_code, reason = "deserializing them is the work to measure")]
 struct Row<'a> {
     #[serde(borrow)]
     id: Option<&'a RawValue>,
@@ -55,7 +55,7 @@ struct Page<'a> {
     value: Option<Vec<Row<'a>>>,
 }
 
-/// Fetches every page that was requested from the stub before, and ends.
+/// Fetches every page that the exporter requested from the stub, and exits.
 pub fn run(address: &str, _customers: usize, concurrency: usize) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -87,8 +87,8 @@ pub fn run(address: &str, _customers: usize, concurrency: usize) {
             worker.unwrap();
         }
     });
-    let took = crate::report::processor_time(std::process::id());
-    println!("{}", took.as_secs_f64());
+    let elapsed = crate::report::cpu_time(std::process::id());
+    println!("{}", elapsed.as_secs_f64());
 }
 
 async fn connect(address: &str) -> http1::SendRequest<Body> {
@@ -103,7 +103,7 @@ async fn fetch(sender: &mut http1::SendRequest<Body>, address: &str, path: &str)
     sender.ready().await.unwrap();
     let request = hyper::Request::get(path)
         .header("host", address)
-        .header("authorization", "Bearer of nothing")
+        .header("authorization", "Bearer unused")
         .body(Body::empty())
         .unwrap();
     let response = sender.send_request(request).await.unwrap();

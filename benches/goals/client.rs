@@ -1,4 +1,4 @@
-//! Scrapers: one connection per scrape, read to its end.
+//! Scrapers, which open a connection per scrape and read the whole response.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -27,7 +27,7 @@ fn scrape_into(buffer: &mut [u8], address: SocketAddr, path: &str, encoding: Enc
         Encoding::Identity => "",
         Encoding::Gzip => "Accept-Encoding: gzip\r\n",
     };
-    let began = Instant::now();
+    let start = Instant::now();
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{accept}Connection: close\r\n\r\n");
@@ -44,7 +44,7 @@ fn scrape_into(buffer: &mut [u8], address: SocketAddr, path: &str, encoding: Enc
             );
         }
         if read == 0 {
-            return (began.elapsed(), bytes);
+            return (start.elapsed(), bytes);
         }
         bytes += read;
     }
@@ -57,15 +57,21 @@ pub fn text(address: SocketAddr, path: &str) -> String {
     // HTTP/1.0, whose responses are not chunked.
     let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.") && head.contains(" 200 "), "{head}");
     body.to_owned()
 }
 
-/// Runs several scrapers concurrently, each this many times.
-pub fn crowd(scrapers: usize, times: usize, address: SocketAddr, path: &str, encoding: Encoding) -> Vec<Duration> {
+/// Runs several scrapers concurrently. Each scrapes `times` times.
+pub fn scrape_concurrently(
+    scrapers: usize,
+    times: usize,
+    address: SocketAddr,
+    path: &str,
+    encoding: Encoding,
+) -> Vec<Duration> {
     thread::scope(|scope| {
         let scraper = || {
             let mut buffer = vec![0; BUFFER_BYTES];
@@ -78,10 +84,10 @@ pub fn crowd(scrapers: usize, times: usize, address: SocketAddr, path: &str, enc
 }
 
 /// Runs scrapers in separate processes, so that their memory is not counted.
-pub fn processes(scrapers: usize, times: usize, address: SocketAddr, path: &str) {
+pub fn scrape_from_processes(scrapers: usize, times: usize, address: SocketAddr, path: &str) {
     let scraper = || {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["draw", &address.to_string(), path, &times.to_string()]);
+        command.args(["scraper", &address.to_string(), path, &times.to_string()]);
         command.stdout(Stdio::null()).spawn().unwrap()
     };
     let children: Vec<Child> = (0..scrapers).map(|_| scraper()).collect();
@@ -90,8 +96,8 @@ pub fn processes(scrapers: usize, times: usize, address: SocketAddr, path: &str)
     }
 }
 
-/// Runs one of these processes.
-pub fn draw(address: SocketAddr, path: &str, times: usize) {
+/// Runs such a process.
+pub fn scrape_repeatedly(address: SocketAddr, path: &str, times: usize) {
     for _ in 0..times {
         scrape(address, path, Encoding::Gzip);
     }

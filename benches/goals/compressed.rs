@@ -1,4 +1,4 @@
-//! Goal 3: compressed scrapes, compared with the usual stack and with nginx that serves the finished `.gz`.
+//! Goal 3: compressed scrapes, compared with the usual stack and with nginx, which serves a finished `.gz` file.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -6,17 +6,17 @@ use std::time::Duration;
 use elements_exporter::exposition::Format;
 use elements_exporter::scrape::ScrapeFilter;
 
-use crate::client::{Encoding, crowd, scrape};
+use crate::client::{Encoding, scrape, scrape_concurrently};
 use crate::dense;
-use crate::report::{goal, line, median, ratio};
+use crate::report::{median, print_goal, print_line, ratio};
 use crate::server::{Nginx, Server};
 
-const ROUNDS: usize = 15;
-const SLOW_ROUNDS: usize = 3;
+const REPETITIONS: usize = 15;
+const SLOW_REPETITIONS: usize = 3;
 
-/// One customer in a hundred changes: about as many as have a run that ends within a minute, if each has a dozen
-/// modules that run once a day.
-const SOME: &str = "/publish/100";
+/// One customer in a hundred changes. That is the share with a run that completes within a minute if each customer has
+/// a dozen modules that run once a day.
+const ONE_IN_HUNDRED: &str = "/publish/100";
 
 /// Every series changes.
 const ALL: &str = "/publish/1";
@@ -29,21 +29,21 @@ pub fn run() {
     };
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(1));
     encoder.write_all(&text).unwrap();
-    let finished = encoder.finish().unwrap();
+    let compressed = encoder.finish().unwrap();
     drop(text);
-    let Some(nginx) = Nginx::start(b"", &finished) else {
+    let Some(nginx) = Nginx::start(b"", &compressed) else {
         panic!("BENCH_NGINX is not set; benches/run sets it");
     };
     let ours = Server::start("ours");
     let (_, bytes) = scrape(ours.address, "/metrics", Encoding::Gzip);
     println!(
-        "{:.1} MB compressed, {:.1} % more than in one piece",
+        "{:.1} MB compressed, {:.1} % more than as a single stream",
         bytes as f64 / 1e6,
-        100.0 * (bytes as f64 / finished.len() as f64 - 1.0)
+        100.0 * (bytes as f64 / compressed.len() as f64 - 1.0)
     );
     let mut times: [Vec<Duration>; 4] = Default::default();
-    for _ in 0..ROUNDS {
-        scrape(ours.address, SOME, Encoding::Identity);
+    for _ in 0..REPETITIONS {
+        scrape(ours.address, ONE_IN_HUNDRED, Encoding::Identity);
         times[0].push(scrape(ours.address, "/metrics", Encoding::Gzip).0);
         times[1].push(scrape(nginx.address, "/metrics", Encoding::Gzip).0);
         times[2].push(scrape(ours.address, "/metrics", Encoding::Gzip).0);
@@ -52,32 +52,37 @@ pub fn run() {
     }
     let [_, theirs, cached, fresh] = times.each_ref().map(|times| median(times));
     scrape(ours.address, ALL, Encoding::Identity);
-    let many = median(&crowd(8, 1, ours.address, "/metrics", Encoding::Gzip));
+    let concurrent = median(&scrape_concurrently(8, 1, ours.address, "/metrics", Encoding::Gzip));
     let usual = Server::start("usual");
     let mut slow: [Vec<Duration>; 3] = Default::default();
-    for _ in 0..SLOW_ROUNDS {
-        for (at, change) in [(0, SOME), (1, ALL)] {
+    for _ in 0..SLOW_REPETITIONS {
+        for (at, change) in [(0, ONE_IN_HUNDRED), (1, ALL)] {
             scrape(ours.address, change, Encoding::Identity);
             slow[at].push(scrape(ours.address, "/metrics", Encoding::Gzip).0);
         }
         slow[2].push(scrape(usual.address, "/metrics", Encoding::Gzip).0);
     }
     let [some, all, usual] = slow.each_ref().map(|times| median(times));
-    line("Family behind CompressionLayer", usual, "the usual stack", 1.0);
-    for (what, time) in [
+    print_line("Family behind CompressionLayer", usual, "the usual stack", 1.0);
+    for (name, time) in [
         ("a fresh compressed scrape, one customer in 100 changed", some),
         ("a fresh compressed scrape, every series changed", all),
     ] {
-        line(what, time, "the usual stack", ratio(time, usual));
+        print_line(name, time, "the usual stack", ratio(time, usual));
     }
-    line("8 of these concurrently", many, "one of these", ratio(many, fresh));
-    line("nginx, the finished .gz from a file", theirs, "nginx", 1.0);
-    line("a cached compressed scrape", cached, "nginx", ratio(cached, theirs));
-    goal(
+    print_line(
+        "8 of these concurrently",
+        concurrent,
+        "one of these",
+        ratio(concurrent, fresh),
+    );
+    print_line("nginx, the finished .gz from a file", theirs, "nginx", 1.0);
+    print_line("a cached compressed scrape", cached, "nginx", ratio(cached, theirs));
+    print_goal(
         "a fresh compressed scrape, of the usual stack's",
         ratio(some, usual),
         1.0 / 15.0,
     );
-    goal("the same where every series changed", ratio(all, usual), 1.0 / 15.0);
-    goal("a cached compressed scrape, of nginx's", ratio(cached, theirs), 1.1);
+    print_goal("the same where every series changed", ratio(all, usual), 1.0 / 15.0);
+    print_goal("a cached compressed scrape, of nginx's", ratio(cached, theirs), 1.1);
 }

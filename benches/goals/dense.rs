@@ -27,7 +27,7 @@ pub struct Row {
 macro_rules! column {
     ($n:literal) => {
         Column {
-            metric: Metric::gauge("elements_dense", "Of no meaning"),
+            metric: Metric::gauge("elements_dense", "Test value"),
             value: |row: &Row| Some(row.values[$n]),
         }
     };
@@ -70,19 +70,19 @@ pub fn customer_id(customer: usize) -> String {
     format!("{customer:08x}-7d1b-4c1e-9a64-5b1f0e2d3c4a")
 }
 
-/// Returns rows like real ones: times, sizes, counts; and some fractions of a second.
+/// Returns rows with realistic values: times, sizes, counts and durations with fractions of a second.
 pub fn rows(customer: usize) -> Vec<Row> {
-    let mut dice = fastrand::Rng::with_seed(customer as u64);
+    let mut rng = fastrand::Rng::with_seed(customer as u64);
     let row = |module| {
-        let whole = |range: std::ops::Range<u64>, dice: &mut fastrand::Rng| dice.u64(range) as f64;
+        let integer = |range: std::ops::Range<u64>, rng: &mut fastrand::Rng| rng.u64(range) as f64;
         let mut values = [0.0; COLUMNS];
         for (n, value) in values.iter_mut().enumerate() {
             *value = match n {
-                0 => whole(0..16, &mut dice),
-                1..=3 => whole(1_700_000_000..1_800_000_000, &mut dice),
-                4 => whole(1..360_000, &mut dice) / 10.0,
-                5 => whole(0..1 << 44, &mut dice),
-                _ => whole(0..1_000_000, &mut dice),
+                0 => integer(0..16, &mut rng),
+                1..=3 => integer(1_700_000_000..1_800_000_000, &mut rng),
+                4 => integer(1..360_000, &mut rng) / 10.0,
+                5 => integer(0..1 << 44, &mut rng),
+                _ => integer(0..1_000_000, &mut rng),
             };
         }
         Row {
@@ -122,17 +122,17 @@ pub fn publish(store: &Store, customer: usize) {
     publish_rows(store, customer, &rows(customer));
 }
 
-/// Commits one customer with values that differ in every round.
-pub fn publish_changed(store: &Store, customer: usize, round: usize) {
+/// Commits one customer with values that differ for every `change`.
+pub fn publish_changed(store: &Store, customer: usize, change: usize) {
     let mut rows = rows(customer);
     for row in &mut rows {
-        row.values.iter_mut().for_each(|value| *value += (1 + round) as f64);
+        row.values.iter_mut().for_each(|value| *value += (1 + change) as f64);
     }
     publish_rows(store, customer, &rows);
 }
 
 fn publish_rows(store: &Store, customer: usize, rows: &[Row]) {
-    let kept = RenderedRecord {
+    let record = RenderedRecord {
         record: Arc::new(()),
         tables: Arc::new([SHAPE.table(&customer_id(customer), rows).table]),
         held: Arc::new([]),
@@ -143,6 +143,6 @@ fn publish_rows(store: &Store, customer: usize, rows: &[Row]) {
     store.expect(JOBS, &target);
     let now = Timestamp::from(SystemTime::now());
     store
-        .commit(JOBS, &target, BTreeMap::from([(id, kept)]), true, now)
+        .commit(JOBS, &target, BTreeMap::from([(id, record)]), true, now)
         .unwrap();
 }

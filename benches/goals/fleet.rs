@@ -1,6 +1,5 @@
-//! Response time of the dashboards with a Prometheus with the data of ten thousand customers: every query of every
-//! panel, for all customers (on the customer's dashboard, for one), while it keeps scraping and evaluating the shipped
-//! rules.
+//! Response times of the dashboards over a Prometheus with ten thousand customers, while it scrapes and evaluates the
+//! shipped rules. Every query of every panel is measured, for all customers or, on the customer dashboard, for one.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -18,18 +17,18 @@ use crate::client::text;
 use crate::dashboards::{self, Query, Values, interpolate, list};
 use crate::dense;
 use crate::program::Exporter;
-use crate::report::{goal, median};
-use crate::sweep::{LATENCY, stub, wait_for_round};
+use crate::report::{median, print_goal};
+use crate::sweep::{LATENCY, stub, wait_for_cycle};
 
 const CUSTOMERS: usize = 10_000;
 
 /// Number of times that each query is sent.
-const ROUNDS: usize = 5;
+const REPETITIONS: usize = 5;
 
 /// Maximum duration of a panel of the fleet dashboard.
-const BOUND: Duration = Duration::from_secs(1);
+const MAX_PANEL_TIME: Duration = Duration::from_secs(1);
 
-/// That dashboard.
+/// The fleet dashboard.
 const FLEET: &str = "elements-fleet.json";
 
 /// The dashboard of one customer.
@@ -44,12 +43,12 @@ const DAY: i64 = 86_400;
 const DAYS: i64 = 30;
 
 /// Number of points that Grafana requests for a graph on a screen of ordinary width.
-const POINTS: i64 = 1_000;
+const GRAPH_POINTS: i64 = 1_000;
 
-/// Prometheus needs about half a minute for the first scrape of all series; after this time, the bench fails.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// Prometheus needs about half a minute for the first scrape of all series; after this time, the benchmark fails.
+const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// A Prometheus with its own directory; both end with this value.
+/// A Prometheus with its own directory. Dropping the value stops the process and removes the directory.
 struct Prometheus {
     address: SocketAddr,
     child: Child,
@@ -95,11 +94,11 @@ impl Prometheus {
         for (name, value) in form {
             let _ = write!(target, "{name}={}&", utf8_percent_encode(value, NON_ALPHANUMERIC));
         }
-        let began = Instant::now();
-        let answer = text(self.address, &target);
-        let took = began.elapsed();
-        let answer: Value = serde_json::from_str(&answer).unwrap();
-        (took, answer["data"]["result"].clone())
+        let start = Instant::now();
+        let response = text(self.address, &target);
+        let elapsed = start.elapsed();
+        let response: Value = serde_json::from_str(&response).unwrap();
+        (elapsed, response["data"]["result"].clone())
     }
 
     fn instant(&self, query: &str) -> Value {
@@ -107,21 +106,21 @@ impl Prometheus {
     }
 
     /// Waits until a query has a result.
-    fn wait(&self, query: &str) {
-        let began = Instant::now();
+    fn wait_for_result(&self, query: &str) {
+        let start = Instant::now();
         while std::net::TcpStream::connect(self.address).is_err() || list(&self.instant(query)).next().is_none() {
             assert!(
-                began.elapsed() < PATIENCE,
-                "{query} has no answer: {}",
+                start.elapsed() < TIMEOUT,
+                "{query} has no result: {}",
                 fs::read_to_string(self.directory.path().join("log")).unwrap()
             );
             thread::sleep(Duration::from_millis(500));
         }
     }
 
-    /// Adds thirty days of history to what the rules record about all customers. About single customers, the dashboards
-    /// query the present, which is scraped.
-    fn remember(&self) {
+    /// Backfills recorded series of all customers: thirty days of one series, two days of the others. The dashboards
+    /// query single customers only at the present time.
+    fn backfill_history(&self) {
         let now = unix_seconds();
         let file = self.directory.path().join("history");
         let mut out = std::io::BufWriter::new(File::create(&file).unwrap());
@@ -132,7 +131,7 @@ impl Prometheus {
             let pairs = labels.iter().filter(|(label, _)| *label != "__name__");
             let pairs: Vec<String> = pairs.map(|(label, value)| format!("{label}={value}")).collect();
             let value = series["value"][1].as_str().unwrap();
-            // Twenty-eight days are queried of one series only, and one day of the others.
+            // The dashboards query 28 days of one series, and one day of the others.
             let days = if name == "module:elements_job_failing:ratio6h" {
                 DAYS
             } else {
@@ -177,13 +176,13 @@ fn unix_seconds() -> i64 {
 pub fn run() {
     let stub = stub(CUSTOMERS, LATENCY / 4);
     let exporter = Exporter::start(&stub.address.to_string(), 64);
-    wait_for_round(&exporter);
+    wait_for_cycle(&exporter);
     let prometheus = Prometheus::start(exporter.address);
-    prometheus.wait("elements_up == 1");
-    // The last series that depend on other rules.
-    prometheus.wait("customer:elements_attention:sum and on () module:elements_job_failing:ratio6h");
-    prometheus.remember();
-    prometheus.wait("count_over_time(module:elements_job_failing:ratio6h[28d]) > 28 * 1000");
+    prometheus.wait_for_result("elements_up == 1");
+    // The series that the rules record last, because they depend on other rules.
+    prometheus.wait_for_result("customer:elements_attention:sum and on () module:elements_job_failing:ratio6h");
+    prometheus.backfill_history();
+    prometheus.wait_for_result("count_over_time(module:elements_job_failing:ratio6h[28d]) > 28 * 1000");
     let count = |query: &str| -> f64 {
         let value = prometheus.instant(query);
         value[0]["value"][1].as_str().unwrap().parse().unwrap()
@@ -196,11 +195,11 @@ pub fn run() {
         count("scrape_duration_seconds"),
         count(r#"count({__name__=~"[a-z_]+:elements.+"})"#)
     );
-    let values = dashboards::everything("4m");
+    let values = dashboards::select_all("4m");
     let mut one = values.clone();
     one.insert("customer".to_owned(), dense::customer_id(7));
     let mut dashboards = dashboards::all();
-    // The dashboard with a bound is first, so that its result is known early.
+    // The dashboard with a goal comes first, so that its result is printed early.
     dashboards.sort_by_key(|dashboard| dashboard.file != FLEET);
     let mut slowest = Duration::MAX;
     for dashboard in dashboards {
@@ -208,21 +207,21 @@ pub fn run() {
         let mut panels: Vec<(Duration, &str)> = Vec::new();
         for panel in dashboard.panels() {
             let queries = dashboard.queries(panel);
-            let run_all = || queries.iter().map(|query| measure(&prometheus, query, values)).sum();
-            let times: Vec<Duration> = (0..ROUNDS).map(|_| run_all()).collect();
+            let run_all = || queries.iter().map(|query| time_query(&prometheus, query, values)).sum();
+            let times: Vec<Duration> = (0..REPETITIONS).map(|_| run_all()).collect();
             panels.push((median(&times), dashboards::text(&panel["title"])));
         }
-        panels.sort_by_key(|(took, _)| std::cmp::Reverse(*took));
+        panels.sort_by_key(|(elapsed, _)| std::cmp::Reverse(*elapsed));
         println!("{}, {} panels, the slowest:", dashboard.file, panels.len());
-        for (took, title) in panels.iter().take(SLOWEST) {
-            println!("    {title:<50} {:>7.1} ms", 1e3 * took.as_secs_f64());
+        for (elapsed, title) in panels.iter().take(SLOWEST) {
+            println!("    {title:<50} {:>7.1} ms", 1e3 * elapsed.as_secs_f64());
         }
         if dashboard.file == FLEET {
             slowest = panels[0].0;
         }
     }
-    let own = text(prometheus.address, "/metrics");
-    let evaluations = own
+    let metrics = text(prometheus.address, "/metrics");
+    let evaluations = metrics
         .lines()
         .filter(|line| line.starts_with("prometheus_rule_group_last_duration_seconds{"));
     for line in evaluations {
@@ -231,15 +230,15 @@ pub fn run() {
         let seconds: f64 = seconds.parse().unwrap();
         println!("evaluating {group}: {seconds:.1} s");
     }
-    goal(
+    print_goal(
         "the slowest panel of the fleet, in seconds",
         slowest.as_secs_f64(),
-        BOUND.as_secs_f64(),
+        MAX_PANEL_TIME.as_secs_f64(),
     );
 }
 
 /// Sends a query as Grafana does.
-fn measure(prometheus: &Prometheus, query: &Query, values: &Values) -> Duration {
+fn time_query(prometheus: &Prometheus, query: &Query, values: &Values) -> Duration {
     let expr = interpolate(&query.expr, values);
     if !query.range {
         return prometheus.get("query", &[("query", &expr)]).0;
@@ -247,7 +246,7 @@ fn measure(prometheus: &Prometheus, query: &Query, values: &Values) -> Duration 
     let step = if query.span >= 28 * DAY {
         DAY
     } else {
-        (query.span / POINTS).max(INTERVAL)
+        (query.span / GRAPH_POINTS).max(INTERVAL)
     };
     let end = unix_seconds() / step * step;
     let (start, end, step) = ((end - query.span).to_string(), end.to_string(), step.to_string());

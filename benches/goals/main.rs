@@ -1,7 +1,7 @@
-//! The goals of speed and size, each compared with something in one run: `benches/run NAME`.
+//! Performance and size goals, each compared with a reference in the same run: `benches/run NAME`.
 //!
-//! Ratios within one run are significant, because times on a shared machine are not. Rounds of everything compared
-//! alternate, and the result is their median.
+//! Absolute times vary on a shared machine, so results are ratios within one run. Measurements of everything that is
+//! compared alternate, and their median counts.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,7 +21,7 @@ mod bare;
 mod client;
 mod compressed;
 #[path = "../../tests/monitoring/dashboards.rs"]
-#[allow(dead_code, reason = "the tests look at more of a dashboard")]
+#[allow(dead_code, reason = "the tests use more of a dashboard")]
 mod dashboards;
 mod dense;
 mod fleet;
@@ -39,7 +39,7 @@ use std::alloc::System;
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
-/// Counts allocations, for the goals about them.
+/// Counts allocations, some of which have a goal.
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
@@ -51,7 +51,7 @@ fn main() {
         .collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     if matches!(*arguments.as_slice(), [_]) {
-        report::processor();
+        report::print_processor();
     }
     match *arguments.as_slice() {
         ["render"] => render::run(),
@@ -67,7 +67,9 @@ fn main() {
         ["bare", address, customers, concurrency] => {
             bare::run(address, customers.parse().unwrap(), concurrency.parse().unwrap());
         }
-        ["draw", address, path, times] => client::draw(address.parse().unwrap(), path, times.parse().unwrap()),
+        ["scraper", address, path, times] => {
+            client::scrape_repeatedly(address.parse().unwrap(), path, times.parse().unwrap())
+        }
         _ => {
             eprintln!("usage: benches/run render|scrape|compressed|memory|sweep|start|fleet");
             std::process::exit(64);

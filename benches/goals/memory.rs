@@ -5,8 +5,8 @@ use std::hint::black_box;
 use elements_exporter::exposition::Table;
 use stats_alloc::Region;
 
-use crate::client::processes;
-use crate::report::{goal, status_bytes};
+use crate::client::scrape_from_processes;
+use crate::report::{print_goal, status_bytes};
 use crate::server::Server;
 use crate::{ALLOCATOR, dense, peers};
 
@@ -16,30 +16,30 @@ const SCRAPES: usize = 3;
 pub fn run() {
     let region = Region::new(ALLOCATOR);
     let tables: Vec<Table> = (0..dense::CUSTOMERS).map(dense::table).collect();
-    let dense_bytes = held(&region);
+    let dense_bytes = allocated_bytes(&region);
     drop(black_box(tables));
     let region = Region::new(ALLOCATOR);
     let store = dense::store();
-    let store_bytes = held(&region);
+    let store_bytes = allocated_bytes(&region);
     drop(store);
     let region = Region::new(ALLOCATOR);
     let families = peers::families();
-    let family_bytes = held(&region);
+    let family_bytes = allocated_bytes(&region);
     drop(black_box(families));
-    let of_series = |bytes: f64| bytes / dense::SERIES as f64;
-    println!("bytes per series: tables {:.1}", of_series(dense_bytes));
+    let per_series = |bytes: f64| bytes / dense::SERIES as f64;
+    println!("bytes per series: tables {:.1}", per_series(dense_bytes));
     println!(
-        "                the store with them, its customers and freshness {:.1}",
-        of_series(store_bytes)
+        "                store with these tables, its customers and freshness {:.1}",
+        per_series(store_bytes)
     );
     println!(
         "                prometheus-client, Family {:.1}",
-        of_series(family_bytes)
+        per_series(family_bytes)
     );
 
     let peaks = ["empty", "ours", "usual"].map(|which| {
         let server = Server::start(which);
-        processes(SCRAPERS, SCRAPES, server.address, "/metrics");
+        scrape_from_processes(SCRAPERS, SCRAPES, server.address, "/metrics");
         status_bytes(server.pid(), "VmHWM") as f64
     });
     let [empty, ours, usual] = peaks;
@@ -47,12 +47,12 @@ pub fn run() {
     println!("    an empty server       {:>8.1}", empty / 1e6);
     println!("    ours                      {:>8.1}", ours / 1e6);
     println!("    the usual stack           {:>8.1}", usual / 1e6);
-    goal("bytes per series", of_series(store_bytes), 16.0);
-    goal("peak memory, of the usual stack's", ours / usual, 1.0 / 20.0);
+    print_goal("bytes per series", per_series(store_bytes), 16.0);
+    print_goal("peak memory, of the usual stack's", ours / usual, 1.0 / 20.0);
 }
 
-/// Returns the bytes that were allocated and are still in use, including reallocations.
-fn held(region: &Region<'_, std::alloc::System>) -> f64 {
+/// Returns the bytes that were allocated and not yet freed, including reallocations.
+fn allocated_bytes(region: &Region<'_, std::alloc::System>) -> f64 {
     let change = region.change();
     change.bytes_allocated as f64 - change.bytes_deallocated as f64
 }

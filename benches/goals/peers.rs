@@ -26,7 +26,7 @@ fn labels(customer: usize, row: &dense::Row) -> Labels {
     }
 }
 
-/// prometheus-client's `Family`, as most exporters use it.
+/// Returns the gauges in prometheus-client's `Family`, which most exporters use.
 pub fn families() -> Registry {
     let mut registry = Registry::default();
     let families: Vec<Family<Labels, Gauge<f64, std::sync::atomic::AtomicU64>>> =
@@ -44,26 +44,26 @@ pub fn families() -> Registry {
     registry
 }
 
-/// prometheus-client's constant gauges in a custom collector, which is its fastest interface.
+/// Returns the gauges as constant gauges in a custom collector, which is prometheus-client's fastest interface.
 pub fn const_gauges() -> Registry {
     let mut registry = Registry::default();
     let rows = (0..dense::CUSTOMERS).flat_map(|customer| {
         let rows = dense::rows(customer).into_iter();
         rows.map(move |row| (labels(customer, &row), row.values))
     });
-    registry.register_collector(Box::new(Constant(rows.collect())));
+    registry.register_collector(Box::new(ConstGauges(rows.collect())));
     registry
 }
 
-struct Constant(Vec<(Labels, [f64; dense::COLUMNS])>);
+struct ConstGauges(Vec<(Labels, [f64; dense::COLUMNS])>);
 
-impl fmt::Debug for Constant {
+impl fmt::Debug for ConstGauges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Constant")
+        f.write_str("ConstGauges")
     }
 }
 
-impl Collector for Constant {
+impl Collector for ConstGauges {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         for (column, metric) in dense::metrics().iter().enumerate() {
             let mut family = encoder.encode_descriptor(metric.name, metric.help, None, MetricType::Gauge)?;

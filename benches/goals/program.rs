@@ -1,4 +1,4 @@
-//! Goal 6: the program itself: its start time, and its memory with a hundred customers.
+//! Goal 6: start time, memory with a hundred customers, and size of the program.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::text;
-use crate::report::{goal, median, status_bytes};
+use crate::report::{median, print_goal, status_bytes};
 use crate::server::Server;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_elements_exporter");
@@ -14,16 +14,16 @@ const CUSTOMERS: usize = 100;
 const STARTS: usize = 9;
 
 /// Time without requests after which the program counts as idle.
-const REST: Duration = Duration::from_secs(5);
+const IDLE_TIME: Duration = Duration::from_secs(5);
 
-/// The running program, which ends with this value.
+/// The running program, which is killed when this value is dropped.
 pub struct Exporter {
     pub address: SocketAddr,
     child: Child,
 }
 
 impl Exporter {
-    /// Starts the program with the first generation of an API; each resource is polled once.
+    /// Starts the program with the API in its first generation. Each resource is polled once.
     pub fn start(api: &str, concurrency: usize) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
@@ -53,9 +53,12 @@ impl Exporter {
         }
         let child = command.spawn().unwrap();
         let exporter = Self { address, child };
-        let began = Instant::now();
+        let start = Instant::now();
         while TcpStream::connect(address).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(30), "the program does not listen");
+            assert!(
+                start.elapsed() < Duration::from_secs(30),
+                "the program is not listening"
+            );
             thread::sleep(Duration::from_millis(1));
         }
         exporter
@@ -65,7 +68,7 @@ impl Exporter {
         self.child.id()
     }
 
-    /// Returns the mean duration of its requests, in seconds.
+    /// Returns the mean duration of its API requests, in seconds.
     pub fn mean_request(&self) -> f64 {
         let metrics = text(self.address, "/metrics?collector=exporter");
         let sum = |suffix: &str| -> f64 {
@@ -110,14 +113,14 @@ impl Drop for Exporter {
 pub fn run() {
     let mut command = Command::new(std::env::current_exe().unwrap());
     let stub = Server::of(command.args(["stub", &CUSTOMERS.to_string(), "1"]));
-    let start = || {
-        let began = Instant::now();
+    let start_program = || {
+        let start = Instant::now();
         let exporter = Exporter::start(&stub.address.to_string(), 8);
         assert!(text(exporter.address, "/metrics").contains("elements_up"));
-        (exporter, began.elapsed())
+        (exporter, start.elapsed())
     };
-    let starts: Vec<Duration> = (0..STARTS).map(|_| start().1).collect();
-    let (exporter, _) = start();
+    let starts: Vec<Duration> = (0..STARTS).map(|_| start_program().1).collect();
+    let (exporter, _) = start_program();
     while !exporter.has_polled_everything() {
         thread::sleep(Duration::from_millis(100));
     }
@@ -125,15 +128,15 @@ pub fn run() {
         .lines()
         .filter(|line| !line.starts_with('#'))
         .count();
-    thread::sleep(REST);
+    thread::sleep(IDLE_TIME);
     let resident = status_bytes(exporter.pid(), "VmRSS") as f64 / 1e6;
     let size = std::fs::metadata(PROGRAM).unwrap().len() as f64 / 1e6;
     println!("{CUSTOMERS} customers, {series} series");
-    goal(
+    print_goal(
         "start to first /metrics, in ms",
         1e3 * median(&starts).as_secs_f64(),
         100.0,
     );
-    goal("resident when idle, in MB", resident, 20.0);
-    goal("the program, in MB", size, 15.0);
+    print_goal("resident memory when idle, in MB", resident, 20.0);
+    print_goal("size of the program, in MB", size, 15.0);
 }

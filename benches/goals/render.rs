@@ -1,4 +1,4 @@
-//! Goal 1: rendering a million series, compared with copying their text and with other libraries.
+//! Goal 1: rendering a million series, compared with copying the finished text and with other libraries.
 
 use std::collections::BTreeSet;
 use std::hint::black_box;
@@ -13,19 +13,19 @@ use elements_exporter::exposition::{Format, frame_capacity};
 use elements_exporter::scrape::{Part, Scrape, ScrapeFilter};
 use stats_alloc::Region;
 
-use crate::report::{goal, line, median, ratio};
+use crate::report::{median, print_goal, print_line, ratio};
 use crate::{ALLOCATOR, dense, peers};
 
-const ROUNDS: usize = 15;
+const REPETITIONS: usize = 15;
 
-/// The slow libraries differ clearly with few rounds.
-const SLOW_ROUNDS: usize = 3;
+/// A few repetitions suffice for libraries that are many times slower.
+const SLOW_REPETITIONS: usize = 3;
 
-/// Returns the processor time of work in one thread, which depends less on other processes than elapsed time does.
-fn timed(work: impl FnOnce()) -> Duration {
-    let began = ThreadTime::now();
+/// Returns the CPU time of work in one thread, which depends less on other processes than elapsed time.
+fn cpu_time_of(work: impl FnOnce()) -> Duration {
+    let start = ThreadTime::now();
     work();
-    began.elapsed()
+    start.elapsed()
 }
 
 /// Renders the store into the memory of one frame, and returns the number of bytes.
@@ -62,59 +62,62 @@ pub fn run() {
         .filter(|line| line.starts_with(b"elements_job_"))
         .count();
     assert_eq!(series, dense::SERIES);
-    println!("{series} series, {:.1} bytes a line", text.len() as f64 / series as f64);
+    println!(
+        "{series} series, {:.1} bytes per line",
+        text.len() as f64 / series as f64
+    );
 
-    let of_jobs = ScrapeFilter {
+    let jobs_filter = ScrapeFilter {
         parts: Some(BTreeSet::from([Part::Collector(CollectorId::JOBS)])),
         ..ScrapeFilter::default()
     };
-    let of_one = |customer| ScrapeFilter {
+    let customer_filter = |customer| ScrapeFilter {
         customers: CustomerId::parse(&dense::customer_id(customer)).map(|id| BTreeSet::from([Target::Customer(id)])),
         ..ScrapeFilter::default()
     };
     let mut copy = vec![0_u8; text.len()];
     let mut times: [Vec<Duration>; 6] = Default::default();
-    for _ in 0..ROUNDS {
-        times[0].push(timed(|| black_box(&mut copy).copy_from_slice(black_box(&text))));
-        times[1].push(timed(|| {
+    for _ in 0..REPETITIONS {
+        times[0].push(cpu_time_of(|| black_box(&mut copy).copy_from_slice(black_box(&text))));
+        times[1].push(cpu_time_of(|| {
             render(&scrape, &everything, Format::Text, &mut frame);
         }));
-        times[2].push(timed(|| {
+        times[2].push(cpu_time_of(|| {
             render(&scrape, &everything, Format::OpenMetrics, &mut frame);
         }));
-        times[3].push(timed(|| {
-            render(&scrape, &of_jobs, Format::Text, &mut frame);
+        times[3].push(cpu_time_of(|| {
+            render(&scrape, &jobs_filter, Format::Text, &mut frame);
         }));
-        times[4].push(timed(|| {
+        times[4].push(cpu_time_of(|| {
             for customer in 0..dense::CUSTOMERS {
-                render(&scrape, &of_one(customer), Format::Text, &mut frame);
+                render(&scrape, &customer_filter(customer), Format::Text, &mut frame);
             }
         }));
-        times[5].push(timed(|| dense::publish(&store, 7)));
+        times[5].push(cpu_time_of(|| dense::publish(&store, 7)));
     }
     drop(copy);
     let [floor, ours, openmetrics, of_collector, one_by_one, publish] = times.each_ref().map(|times| median(times));
-    line("memcpy of the text (the floor)", floor, "memcpy", 1.0);
-    line("rendering, text 0.0.4", ours, "memcpy", ratio(ours, floor));
-    line(
+    print_line("memcpy of the text (the floor)", floor, "memcpy", 1.0);
+    print_line("rendering, text 0.0.4", ours, "memcpy", ratio(ours, floor));
+    print_line(
         "rendering, OpenMetrics",
         openmetrics,
         "memcpy",
         ratio(openmetrics, floor),
     );
-    line(
+    print_line(
         "rendering, ?collector=jobs",
         of_collector,
         "memcpy",
         ratio(of_collector, floor),
     );
-    line(
-        "rendering, ?customer_id= of each, all 1000",
+    print_line(
+        "rendering, ?customer_id= of each of 1000 customers",
         one_by_one,
         "memcpy",
         ratio(one_by_one, floor),
     );
-    line(
+    print_line(
         "publishing one customer of 1000 series",
         publish,
         "memcpy",
@@ -124,40 +127,45 @@ pub fn run() {
     let region = Region::new(ALLOCATOR);
     render(&scrape, &everything, Format::Text, &mut frame);
     let allocations = region.change().allocations;
-    println!("allocations while rendering a million series: {allocations}, independent of the number of series");
+    println!("allocations while rendering a million series: {allocations}");
 
     let (constant, families) = (peers::const_gauges(), peers::families());
     let mut times: [Vec<Duration>; 3] = Default::default();
     let mut encoded = String::with_capacity(2 * text.len());
-    for _ in 0..SLOW_ROUNDS {
-        times[0].push(timed(|| {
+    for _ in 0..SLOW_REPETITIONS {
+        times[0].push(cpu_time_of(|| {
             render(&scrape, &everything, Format::Text, &mut frame);
         }));
         for (registry, at) in [(&constant, 1), (&families, 2)] {
             encoded.clear();
-            times[at].push(timed(|| {
+            times[at].push(cpu_time_of(|| {
                 prometheus_client::encoding::text::encode(&mut encoded, registry).unwrap()
             }));
         }
     }
-    let [again, constant, families] = times.each_ref().map(|times| median(times));
-    line(
+    let [rendered_again, constant, families] = times.each_ref().map(|times| median(times));
+    print_line(
         "prometheus-client, custom collector of const gauges",
         constant,
         "ours",
-        ratio(constant, again),
+        ratio(constant, rendered_again),
     );
-    line("prometheus-client, Family", families, "ours", ratio(families, again));
+    print_line(
+        "prometheus-client, Family",
+        families,
+        "ours",
+        ratio(families, rendered_again),
+    );
     if let Some(python) = python() {
-        line(
-            "Python client, a tenth of them, times ten",
+        print_line(
+            "Python client, a tenth of the series, times ten",
             python,
             "ours",
-            ratio(python, again),
+            ratio(python, rendered_again),
         );
     }
-    goal("rendering, in memcpys", ratio(ours, floor), 2.5);
-    goal("allocations while rendering", allocations as f64, 100.0);
+    print_goal("rendering, in memcpys", ratio(ours, floor), 2.5);
+    print_goal("allocations while rendering", allocations as f64, 100.0);
 }
 
 /// Returns the duration of the Python client, if `benches/run` installed one.

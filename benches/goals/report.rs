@@ -15,11 +15,11 @@ pub fn quantile(times: &[Duration], part: f64) -> Duration {
     sorted[at.clamp(1, sorted.len()) - 1]
 }
 
-/// Prints the processor, because ratios differ between processors as well.
-pub fn processor() {
-    let about = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+/// Prints the processor, because ratios also differ between processors.
+pub fn print_processor() {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name: &str| {
-        let mut lines = about.lines().filter_map(|line| line.split_once(':'));
+        let mut lines = cpuinfo.lines().filter_map(|line| line.split_once(':'));
         lines
             .find(|(field, _)| field.trim() == name)
             .map(|(_, value)| value.trim())
@@ -29,20 +29,23 @@ pub fn processor() {
     println!("{cores} × {model}, cache {}", field("cache size").unwrap_or("unknown"));
 }
 
-/// Prints one line: subject, duration, and its ratio to something else.
-pub fn line(what: &str, time: Duration, to: &str, ratio: f64) {
-    println!("{what:<58} {:>9.1} ms   {ratio:>8.2} × {to}", time.as_secs_f64() * 1e3);
+/// Prints a duration and its ratio to a reference.
+pub fn print_line(name: &str, time: Duration, reference: &str, ratio: f64) {
+    println!(
+        "{name:<58} {:>9.1} ms   {ratio:>8.2} × {reference}",
+        time.as_secs_f64() * 1e3
+    );
 }
 
 /// Returns the ratio of two durations.
-pub fn ratio(time: Duration, of: Duration) -> f64 {
-    time.as_secs_f64() / of.as_secs_f64()
+pub fn ratio(time: Duration, reference: Duration) -> f64 {
+    time.as_secs_f64() / reference.as_secs_f64()
 }
 
-/// Prints whether a maximum is met.
-pub fn goal(what: &str, value: f64, at_most: f64) {
-    let met = if value <= at_most { "met" } else { "MISSED" };
-    println!("GOAL {what}: {value:.3} (at most {at_most:.3}) — {met}");
+/// Prints whether a value meets its goal.
+pub fn print_goal(name: &str, value: f64, maximum: f64) {
+    let met = if value <= maximum { "met" } else { "MISSED" };
+    println!("GOAL {name}: {value:.3} (at most {maximum:.3}) — {met}");
 }
 
 /// Returns a field of `/proc/PID/status` in bytes, such as `VmHWM`.
@@ -53,8 +56,8 @@ pub fn status_bytes(pid: u32, field: &str) -> u64 {
     kibibytes * 1024
 }
 
-/// Returns the processor time of a process.
-pub fn processor_time(pid: u32) -> Duration {
+/// Returns the CPU time of a process.
+pub fn cpu_time(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let after_name = stat.rsplit_once(") ").unwrap().1;
     let ticks: u64 = after_name

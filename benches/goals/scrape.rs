@@ -1,7 +1,7 @@
-//! Goal 2: a plain scrape of a million series, compared with nginx that serves the same bytes from a file.
+//! Goal 2: a plain scrape of a million series, compared with nginx, which serves the same bytes from a file.
 //!
-//! The finished text from memory, sent by the same HTTP stack, shows what of it is sending: nginx lets the kernel send
-//! the pages of its file, and does not copy them.
+//! Sending finished text from memory through the same HTTP stack shows the cost of sending alone. nginx has the kernel
+//! send the file without copying it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use std::time::Duration;
 use elements_exporter::exposition::Format;
 use elements_exporter::scrape::ScrapeFilter;
 
-use crate::client::{Encoding, crowd, scrape};
+use crate::client::{Encoding, scrape, scrape_concurrently};
 use crate::dense;
-use crate::report::{goal, line, median, quantile, ratio};
+use crate::report::{median, print_goal, print_line, quantile, ratio};
 use crate::server::{Nginx, Server};
 
-const ROUNDS: usize = 15;
+const REPETITIONS: usize = 15;
 const SCRAPERS: usize = 32;
-const CROWDS: usize = 5;
+const CONCURRENT_REPETITIONS: usize = 5;
 
 pub fn run() {
     let text: Vec<u8> = {
@@ -28,34 +28,34 @@ pub fn run() {
         panic!("BENCH_NGINX is not set; benches/run sets it");
     };
     let (finished, ours) = (Server::start("finished"), Server::start("ours"));
-    println!("{} MB a scrape", text.len() / 1_000_000);
+    println!("{} MB per scrape", text.len() / 1_000_000);
     drop(text);
     let servers = [
         ("nginx, the finished text from a file", nginx.address),
         ("the finished text from memory", finished.address),
         ("plain scrapes", ours.address),
     ];
-    let one = measured(servers, "", ROUNDS, |address| {
+    let one = measure_in_turn(servers, "", REPETITIONS, |address| {
         vec![scrape(address, "/metrics", Encoding::Identity).0]
     });
-    let of_32 = measured(servers, " to 32 scrapers", CROWDS, |address| {
-        crowd(SCRAPERS, 2, address, "/metrics", Encoding::Identity)
+    let concurrent = measure_in_turn(servers, " to 32 scrapers", CONCURRENT_REPETITIONS, |address| {
+        scrape_concurrently(SCRAPERS, 2, address, "/metrics", Encoding::Identity)
     });
-    let slow = of_32.each_ref().map(|times| quantile(times, 0.99));
+    let slow = concurrent.each_ref().map(|times| quantile(times, 0.99));
     let one = one.each_ref().map(|times| median(times));
-    goal("a plain scrape, of nginx's", ratio(one[2], one[0]), 1.2);
-    goal("p99 of 32 scrapers, of nginx's", ratio(slow[2], slow[0]), 1.5);
+    print_goal("a plain scrape, of nginx's", ratio(one[2], one[0]), 1.2);
+    print_goal("p99 of 32 scrapers, of nginx's", ratio(slow[2], slow[0]), 1.5);
 }
 
 /// Measures the servers in turn. Prints the median and the p99 of each, and returns all times.
-fn measured<const SERVERS: usize>(
+fn measure_in_turn<const SERVERS: usize>(
     servers: [(&str, SocketAddr); SERVERS],
-    how: &str,
-    rounds: usize,
+    suffix: &str,
+    repetitions: usize,
     measure: impl Fn(SocketAddr) -> Vec<Duration>,
 ) -> [Vec<Duration>; SERVERS] {
     let mut times = [const { Vec::new() }; SERVERS];
-    for _ in 0..rounds {
+    for _ in 0..repetitions {
         for ((_, address), times) in servers.iter().zip(&mut times) {
             times.extend(measure(*address));
         }
@@ -63,9 +63,9 @@ fn measured<const SERVERS: usize>(
     for part in [0.5, 0.99] {
         let first = quantile(&times[0], part);
         for ((name, _), times) in servers.iter().zip(&times) {
-            let own = quantile(times, part);
-            let name = format!("{name}{how}, p{}", 100.0 * part);
-            line(&name, own, "nginx", ratio(own, first));
+            let value = quantile(times, part);
+            let name = format!("{name}{suffix}, p{}", 100.0 * part);
+            print_line(&name, value, "nginx", ratio(value, first));
         }
     }
     times

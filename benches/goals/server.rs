@@ -26,7 +26,7 @@ use tower_http::compression::CompressionLayer;
 
 use crate::{dense, peers};
 
-/// A server process, which ends with this value.
+/// A server process, which is killed when this value is dropped.
 pub struct Server {
     pub address: SocketAddr,
     child: Child,
@@ -38,7 +38,7 @@ impl Server {
         Self::of(Command::new(std::env::current_exe().unwrap()).args(["serve", which]))
     }
 
-    /// Starts a program that prints its address in its first line.
+    /// Starts a program that prints its address on its first line.
     pub fn of(command: &mut Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
@@ -72,18 +72,18 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Serves `metrics`, and `metrics.gz` to clients that accept gzip.
-    pub fn start(plain: &[u8], compressed: &[u8]) -> Option<Self> {
+    /// Starts nginx, which serves `metrics`, and `metrics.gz` to clients that accept gzip.
+    pub fn start(text: &[u8], compressed: &[u8]) -> Option<Self> {
         let program = std::env::var_os("BENCH_NGINX")?;
         let folder = std::env::temp_dir().join(format!("elements-bench-{}", std::process::id()));
         fs::create_dir_all(folder.join("files")).unwrap();
-        fs::write(folder.join("files/metrics"), plain).unwrap();
+        fs::write(folder.join("files/metrics"), text).unwrap();
         fs::write(folder.join("files/metrics.gz"), compressed).unwrap();
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
         drop(free);
         let root = folder.display();
-        // The configuration of Debian, except for the paths and for what needs a system user.
+        // Debian's configuration, except for paths and for directives that need a system user.
         let config = format!(
             "worker_processes auto;\ndaemon off;\npid {root}/pid;\nerror_log {root}/error.log;\n\
              events {{ worker_connections 768; }}\n\
@@ -109,7 +109,7 @@ impl Nginx {
             std::thread::sleep(Duration::from_millis(50));
         }
         panic!(
-            "nginx does not answer: {}",
+            "nginx does not respond: {}",
             fs::read_to_string(nginx.folder.join("error.log")).unwrap_or_default()
         );
     }
@@ -122,7 +122,7 @@ fn is_root() -> bool {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // The master ends its workers if it is terminated, but not if it is killed.
+        // The master process stops its workers if it is terminated, but not if it is killed.
         let pid = self.child.id().to_string();
         let _ = Command::new("kill").arg(pid).status();
         let _ = self.child.wait();
@@ -130,7 +130,7 @@ impl Drop for Nginx {
     }
 }
 
-/// Runs a server of this program until its standard input ends.
+/// Runs a server of this program until its standard input is closed.
 pub fn serve(which: &str) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -142,7 +142,7 @@ pub fn serve(which: &str) {
         "usual" => usual(),
         "finished" => finished(),
         "empty" => Router::new().route("/metrics", get(|| async { "" })),
-        other => panic!("no server is called {other}"),
+        other => panic!("unknown server {other}"),
     };
     let serving = async {
         let listener = Listener::bind(&["127.0.0.1:0".to_owned()]).await.unwrap();
@@ -177,19 +177,19 @@ fn ours() -> Router {
         reload: None,
         subtitle: String::new(),
     };
-    let rounds = Arc::new(AtomicUsize::new(0));
+    let changes = Arc::new(AtomicUsize::new(0));
     let publish = move |UrlPath(every): UrlPath<usize>| async move {
-        let round = rounds.fetch_add(1, Ordering::Relaxed);
+        let change = changes.fetch_add(1, Ordering::Relaxed);
         (0..dense::CUSTOMERS)
             .step_by(every)
-            .for_each(|customer| dense::publish_changed(&store, customer, round));
+            .for_each(|customer| dense::publish_changed(&store, customer, change));
         ""
     };
     http::routes(site).route("/publish/{every}", get(publish))
 }
 
-/// Returns routes that send the finished text from memory, in frames of the exporter's size: what a scrape would cost
-/// if rendering were free.
+/// Returns routes that send the finished text from memory, in frames of the exporter's size: the cost of a scrape
+/// without rendering.
 fn finished() -> Router {
     let store = dense::store();
     let frames = dense::scrape(&store).frames(&ScrapeFilter::default(), Format::Text);
@@ -202,7 +202,8 @@ fn finished() -> Router {
     Router::new().route("/metrics", get(metrics))
 }
 
-/// Returns the usual stack: `Family`, encoded into text, with tower-http's compression.
+/// Returns the usual stack of Rust exporters: prometheus-client's `Family`, encoded as text, with tower-http's
+/// compression.
 fn usual() -> Router {
     let registry = Arc::new(peers::families());
     let metrics = move || async move {

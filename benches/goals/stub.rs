@@ -1,4 +1,4 @@
-//! An API with a fixed latency: the simulated partner's responses about a few customers, used for any number of
+//! An API with a fixed latency. It reuses the simulated partner's responses for a few customers for any number of
 //! customers.
 
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dense;
 
-/// Customers whose responses are used for all others as well.
+/// Number of customers whose responses are used for all customers.
 const TEMPLATES: usize = 8;
 
 struct Stub {
@@ -27,18 +27,18 @@ struct Stub {
     partner: SocketAddr,
     templates: Vec<String>,
     customers: Bytes,
-    answers: Mutex<HashMap<String, Bytes>>,
-    seen: Mutex<Seen>,
+    responses: Mutex<HashMap<String, Bytes>>,
+    log: Mutex<RequestLog>,
 }
 
 #[derive(Default)]
-struct Seen {
+struct RequestLog {
     paths: Vec<String>,
     first: Option<Instant>,
     last: Option<Instant>,
 }
 
-/// Serves until its standard input ends.
+/// Serves until its standard input is closed.
 pub fn serve(customers: usize, latency_milliseconds: u64) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -62,8 +62,8 @@ pub fn serve(customers: usize, latency_milliseconds: u64) {
             partner,
             templates,
             customers,
-            answers: Mutex::default(),
-            seen: Mutex::default(),
+            responses: Mutex::default(),
+            log: Mutex::default(),
         });
         let listener = tokio::net::TcpListener::bind(local).await.unwrap();
         println!("{}", listener.local_addr().unwrap());
@@ -75,7 +75,7 @@ pub fn serve(customers: usize, latency_milliseconds: u64) {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
             let stub = Arc::clone(&stub);
-            let service = service_fn(move |request| answer(Arc::clone(&stub), request));
+            let service = service_fn(move |request| respond(Arc::clone(&stub), request));
             tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         }
     });
@@ -101,28 +101,28 @@ fn list(partner: SocketAddr, customers: usize) -> (Vec<String>, Bytes) {
     (templates, serde_json::to_vec(&listed).unwrap().into())
 }
 
-async fn answer(stub: Arc<Stub>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn respond(stub: Arc<Stub>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let path = request
         .uri()
         .path_and_query()
         .map_or("", |path| path.as_str())
         .to_owned();
     if path == "/-/paths" {
-        return Ok(Response::new(Body::from(stub.seen.lock().unwrap().paths.join("\n"))));
+        return Ok(Response::new(Body::from(stub.log.lock().unwrap().paths.join("\n"))));
     }
-    if path == "/-/took" {
-        let seen = stub.seen.lock().unwrap();
-        let took = seen
+    if path == "/-/elapsed" {
+        let log = stub.log.lock().unwrap();
+        let elapsed = log
             .last
-            .zip(seen.first)
+            .zip(log.first)
             .map_or(Duration::ZERO, |(last, first)| last - first);
         return Ok(Response::new(Body::from(format!(
             "{} {}",
-            seen.paths.len(),
-            took.as_secs_f64()
+            log.paths.len(),
+            elapsed.as_secs_f64()
         ))));
     }
-    let began = Instant::now();
+    let start = Instant::now();
     let token = path == "/connect/token";
     let bearer = request
         .headers()
@@ -149,20 +149,20 @@ async fn answer(stub: Arc<Stub>, request: Request<Incoming>) -> Result<Response<
         };
         tokio::task::spawn_blocking(fetch).await.unwrap().into()
     } else {
-        about(&stub, &method, &path, bearer).await
+        fetch_template(&stub, &method, &path, bearer).await
     };
     if !token {
-        let mut seen = stub.seen.lock().unwrap();
-        seen.first.get_or_insert(began);
-        seen.last = Some(Instant::now());
-        seen.paths.push(path);
+        let mut log = stub.log.lock().unwrap();
+        log.first.get_or_insert(start);
+        log.last = Some(Instant::now());
+        log.paths.push(path);
     }
     let response = Response::builder().header("content-type", "application/json");
     Ok(response.body(Body::from(body)).unwrap())
 }
 
-/// Returns the simulated partner's response about a template, which is requested once.
-async fn about(stub: &Arc<Stub>, method: &str, path: &str, bearer: Option<String>) -> Bytes {
+/// Returns the simulated partner's response for a template, which is requested only once.
+async fn fetch_template(stub: &Arc<Stub>, method: &str, path: &str, bearer: Option<String>) -> Bytes {
     if path == "/partner/customers" {
         return stub.customers.clone();
     }
@@ -174,13 +174,13 @@ async fn about(stub: &Arc<Stub>, method: &str, path: &str, bearer: Option<String
         (Some(id), Some(number)) => path.replace(id, &stub.templates[number % TEMPLATES]),
         _ => path.to_owned(),
     };
-    if let Some(known) = stub.answers.lock().unwrap().get(&path).cloned() {
-        return known;
+    if let Some(cached) = stub.responses.lock().unwrap().get(&path).cloned() {
+        return cached;
     }
     let (partner, requested, method) = (stub.partner, path.clone(), method.to_owned());
     let fetch = move || send(partner, &method, &requested, bearer.as_deref(), "", "");
     let body = Bytes::from(tokio::task::spawn_blocking(fetch).await.unwrap());
-    stub.answers.lock().unwrap().insert(path, body.clone());
+    stub.responses.lock().unwrap().insert(path, body.clone());
     body
 }
 
@@ -200,11 +200,11 @@ fn send(partner: SocketAddr, method: &str, path: &str, bearer: Option<&str>, kin
         "{method} {path} HTTP/1.1\r\nHost: {partner}\r\n{authorization}{kind}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     );
     stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
-    let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).unwrap();
+    let end = response.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8_lossy(&response[..end]).to_ascii_lowercase();
     assert!(head.starts_with("http/1.1 20"), "{method} {path}: {head}");
     assert!(!head.contains("transfer-encoding"), "{head}");
-    answer.split_off(end + 4)
+    response.split_off(end + 4)
 }

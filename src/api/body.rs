@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn depth_counts_brackets_outside_of_strings() {
+    fn depth_counts_brackets_outside_strings() {
         let is_fine = |text: String| json(&mut text.into_bytes()).is_ok();
         let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
         assert!(is_fine(nested(MAX_DEPTH)));

@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn secret_file_is_stripped_of_line_breaks_and_mark() {
+    fn line_breaks_and_byte_order_mark_of_a_secret_are_removed() {
         assert_eq!(from_file("abc").unwrap(), "abc");
         assert_eq!(from_file("abc\n").unwrap(), "abc");
         assert_eq!(from_file("\u{feff}abc \r\n\r\n").unwrap(), "abc ");

@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_are_found_beside_the_list_and_in_metadata() {
+    fn counts_are_found_next_to_the_list_and_in_metadata() {
         for name in ["@odata.count", "odata.count", "count", "totalCount", "TotalCount"] {
             for body in [
                 format!(r#"{{"value":[],"{name}":"7"}}"#),

@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(wait(at, Some("Sun, 06 Nov 1994 08:50:00 GMT")), Some(0));
         assert_eq!(wait(at, Some("Sun, 06 Nov 1994 07:00:00 GMT")), Some(300), "clamped");
         assert_eq!(wait("7", Some("Sun, 06 Nov 1994 08:49:30 GMT")), Some(7));
-        // The date is long past by the local clock.
+        // By the local clock, the date is in the past.
         assert_eq!(wait(at, None), Some(0));
         assert_eq!(wait(at, Some("yesterday")), Some(0));
         assert_eq!(wait("soon", Some(at)), None);

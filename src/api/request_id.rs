@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn id_is_bounded_and_safe_to_log() {
+    fn id_is_limited_and_safe_to_log() {
         let uuid = "caf94a75-2cc6-43aa-b04b-794c8baf5ea3";
         assert_eq!(shown(uuid.as_bytes()).as_deref(), Some(uuid));
         assert_eq!(shown(b" |4bf9.1_a: ").as_deref(), Some("|4bf9.1_a:"));

@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn list_has_a_maximum_size_over_all_pages() {
+    fn list_has_a_maximum_size_across_pages() {
         let text = format!("\"{}\"", "x".repeat(1 << 20));
         let row: &RawValue = serde_json::from_str(&text).unwrap();
         let mut rows = Rows::default();

@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn budget_of_a_request_rate() {
+    fn rate_budget_stretches_intervals() {
         let costs = [cost(1.0, 100, 5), cost(2.0, 1, 60)];
         let budget = Budget::of(&costs, allowance(1.0, 8));
         assert!((budget.needed_per_hour - 1202.0).abs() < 1e-9);
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn budget_of_requests_in_flight() {
+    fn concurrency_budget_stretches_intervals() {
         // Two requests per second with a latency of two seconds keep four in flight at any rate limit.
         let costs = [cost(1.0, 120, 1)];
         let tight = Budget::of(&costs, allowance(100.0, 4));

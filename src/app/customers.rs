@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn csv_quotes_what_needs_it_and_has_no_formulas() {
+    fn csv_cells_are_quoted_and_contain_no_formulas() {
         assert_eq!(
             listing().csv(),
             "id,organization,country,tier,region,team,modules\n\
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn table_has_columns_as_wide_as_they_need() {
+    fn table_columns_fit_their_content() {
         assert_eq!(
             listing().table(),
             "id   organization  country  tier  region  team   modules\n\

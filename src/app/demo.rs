@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn demo_of_any_size_keeps_its_request_rate() {
+    fn demo_of_any_size_stays_within_its_request_rate() {
         let few = intervals(40);
         for (name, seconds) in INTERVALS {
             let interval = few.iter().find(|(known, _)| known == name);
@@ -238,7 +238,7 @@ mod tests {
             assert_eq!(
                 interval.map(|(_, interval)| *interval),
                 usual,
-                "{name} of few customers can be looked at"
+                "{name} must be polled often for few customers"
             );
         }
         for customers in [0, 1, 1_000, 10_000, 100_000] {

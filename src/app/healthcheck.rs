@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn target_is_where_the_exporter_listens() {
+    fn target_is_the_listen_address_of_the_exporter() {
         for (listen, address, is_loopback) in [
             (":10027", "127.0.0.1:10027", true),
             ("0.0.0.0:1", "127.0.0.1:1", true),

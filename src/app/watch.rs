@@ -192,60 +192,60 @@ mod tests {
     }
 
     /// Returns the results of several checks in a row.
-    fn looks(watch: &mut Watch, times: usize) -> Vec<bool> {
+    fn check(watch: &mut Watch, times: usize) -> Vec<bool> {
         (0..times).map(|_| watch.has_changed()).collect()
     }
 
     #[test]
-    fn file_is_read_once_after_each_change_has_settled() {
+    fn changed_file_is_loaded_once_it_is_stable() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.csv");
         let mut watched = WatchedFile::new(Some(&path));
-        let mut looks = |count: usize| (0..count).map(|_| watched.has_settled()).collect::<Vec<_>>();
-        assert_eq!(looks(2), [false, false]);
+        let mut check = |count: usize| (0..count).map(|_| watched.has_settled()).collect::<Vec<_>>();
+        assert_eq!(check(2), [false, false]);
         fs::write(&path, "a").unwrap();
-        assert_eq!(looks(3), [false, true, false]);
+        assert_eq!(check(3), [false, true, false]);
         fs::write(directory.path().join("b.csv"), "b").unwrap();
         fs::rename(directory.path().join("b.csv"), &path).unwrap();
-        assert_eq!(looks(3), [false, true, false]);
+        assert_eq!(check(3), [false, true, false]);
         fs::remove_file(&path).unwrap();
-        assert_eq!(looks(3), [false, true, false]);
+        assert_eq!(check(3), [false, true, false]);
         assert!(!WatchedFile::new(None).has_settled());
     }
 
     #[test]
-    fn change_counts_once_after_two_equal_checks() {
+    fn change_is_reported_once_after_two_equal_checks() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("elements.yml");
         fs::write(&file, VALID).unwrap();
         let mut watch = watch(&file);
-        assert_eq!(looks(&mut watch, 2), [false, false]);
+        assert_eq!(check(&mut watch, 2), [false, false]);
         for half in ["auth: {client", "auth: {client_id: c, client_"] {
             fs::write(&file, half).unwrap();
             assert!(!watch.has_changed(), "{half}");
         }
         fs::write(&file, "auth: {client_id: c, client_secret: d}\n").unwrap();
-        assert_eq!(looks(&mut watch, 3), [false, true, false]);
-        // An invalid file is loaded once, and so is one that is missing or restored.
+        assert_eq!(check(&mut watch, 3), [false, true, false]);
+        // An invalid, missing or restored file is loaded once.
         fs::write(&file, "auth: [").unwrap();
-        assert_eq!(looks(&mut watch, 3), [false, true, false]);
+        assert_eq!(check(&mut watch, 3), [false, true, false]);
         fs::remove_file(&file).unwrap();
-        assert_eq!(looks(&mut watch, 3), [false, true, false]);
+        assert_eq!(check(&mut watch, 3), [false, true, false]);
         fs::write(&file, "auth: [").unwrap();
-        assert_eq!(looks(&mut watch, 3), [false, true, false]);
-        // An emptied file is never loaded, and a restored one is.
+        assert_eq!(check(&mut watch, 3), [false, true, false]);
+        // An empty file is not loaded, but a restored one is.
         fs::write(&file, "\n").unwrap();
-        assert_eq!(looks(&mut watch, 3), [false, false, false]);
+        assert_eq!(check(&mut watch, 3), [false, false, false]);
         fs::write(&file, "auth: [").unwrap();
-        assert_eq!(looks(&mut watch, 3), [false, true, false]);
+        assert_eq!(check(&mut watch, 3), [false, true, false]);
         // The same content is not a change.
         fs::remove_file(&file).unwrap();
         fs::write(&file, "auth: [").unwrap();
-        assert_eq!(looks(&mut watch, 2), [false, false]);
+        assert_eq!(check(&mut watch, 2), [false, false]);
     }
 
     #[test]
-    fn swapped_link_is_a_change() {
+    fn replaced_link_is_a_change() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         for (volume, text) in [("1", VALID), ("2", "auth: {client_id: c, client_secret: d}\n")] {
@@ -257,32 +257,32 @@ mod tests {
         let mut watch = watch(&at("elements.yml"));
         symlink("2", at("new")).unwrap();
         fs::rename(at("new"), at("..data")).unwrap();
-        assert_eq!(looks(&mut watch, 3), [false, true, false]);
+        assert_eq!(check(&mut watch, 3), [false, true, false]);
     }
 
     #[test]
-    fn files_named_in_the_configuration_are_watched() {
+    fn files_referenced_by_the_configuration_are_watched() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         fs::write(at("elements.yml"), VALID).unwrap();
         let mut watch = watch(&at("elements.yml"));
         fs::write(at("ca.pem"), "one").unwrap();
-        assert_eq!(looks(&mut watch, 2), [false, false], "it is not named yet");
+        assert_eq!(check(&mut watch, 2), [false, false], "the file is not referenced yet");
         let named = format!("{VALID}api: {{ca_file: {}}}\n", at("ca.pem").display());
         fs::write(at("elements.yml"), named).unwrap();
-        assert_eq!(looks(&mut watch, 2), [false, true]);
-        assert_eq!(looks(&mut watch, 2), [false, false]);
+        assert_eq!(check(&mut watch, 2), [false, true]);
+        assert_eq!(check(&mut watch, 2), [false, false]);
         fs::write(at("ca.pem"), "other").unwrap();
-        assert_eq!(looks(&mut watch, 3), [false, true, false]);
-        // An invalid configuration does not name its files, so all stay watched.
+        assert_eq!(check(&mut watch, 3), [false, true, false]);
+        // An invalid configuration does not list its files, so all of them remain watched.
         fs::write(at("elements.yml"), "auth: [").unwrap();
-        assert_eq!(looks(&mut watch, 2), [false, true]);
+        assert_eq!(check(&mut watch, 2), [false, true]);
         fs::write(at("ca.pem"), "third").unwrap();
-        assert_eq!(looks(&mut watch, 2), [false, true]);
+        assert_eq!(check(&mut watch, 2), [false, true]);
     }
 
     #[test]
-    fn pipe_in_place_of_the_file_is_an_error() {
+    fn pipe_instead_of_a_file_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("elements.yml");
         fs::write(&file, VALID).unwrap();
@@ -290,7 +290,7 @@ mod tests {
         fs::remove_file(&file).unwrap();
         let made = std::process::Command::new("mkfifo").arg(&file).status().unwrap();
         assert!(made.success());
-        // Opening the pipe would never return.
+        // Opening the pipe would block forever.
         let error = load().unwrap_err().to_string();
         assert!(error.contains("is not a regular file"), "{error}");
     }

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn listen_addresses() {
+    fn listen_addresses_are_parsed_or_rejected() {
         for (text, candidates) in [
             (":10027", vec!["[::]:10027", "0.0.0.0:10027"]),
             ("127.0.0.1:10027", vec!["127.0.0.1:10027"]),

@@ -18,7 +18,7 @@ fn command_definition_is_valid() {
 }
 
 #[test]
-fn defaults() {
+fn flags_have_defaults() {
     assert_eq!(
         parsed(""),
         Args {
@@ -44,7 +44,7 @@ fn defaults() {
 }
 
 #[test]
-fn every_flag_before_and_after_the_command() {
+fn flags_may_precede_or_follow_the_command() {
     let flags = "--config.file=a.yml --shard=1/3 --web.listen-address :1 --web.listen-address=[::1]:2 --web.config.file=w.yml \
                      --web.telemetry-path=/m --web.external-url=https://x.example.com/e/ --web.route-prefix=p/ \
                      --web.grafana-url=https://g.example.com/grafana \
@@ -79,7 +79,7 @@ fn every_flag_before_and_after_the_command() {
 }
 
 #[test]
-fn commands() {
+fn commands_are_parsed_with_their_flags() {
     let simulator = Simulator {
         listen_address: ListenAddress::Socket("127.0.0.1:10028".parse().unwrap()),
         customers: 75,
@@ -163,7 +163,7 @@ fn boolean_flags_accept_a_value_like_go_flags() {
 }
 
 #[test]
-fn the_route_prefix_is_the_path_of_the_external_url() {
+fn route_prefix_is_the_path_of_the_external_url() {
     let prefix = |line: &str| parsed(line).web.route_prefix().to_owned();
     assert_eq!(prefix("--web.external-url=https://x.example.com"), "");
     assert_eq!(prefix("--web.external-url=https://x.example.com/a/b/"), "/a/b");

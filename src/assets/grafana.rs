@@ -335,7 +335,7 @@ mod tests {
         }
     }
 
-    /// A changed id creates another rule, whose alerts start again.
+    /// A changed id would create another rule, whose alerts would start again.
     #[test]
     fn ids_and_titles_are_unique_and_constant() {
         let rules = rules_of(&alert_rules(DEFAULT_DATASOURCE, &Links::default()).unwrap(), "uid");

@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn annotations_of_the_rules_become_absolute() {
+    fn links_in_rules_become_absolute() {
         let url = Url::parse("https://x.example.com").ok();
         let links = Links::new(url.as_ref(), url.as_ref());
         let mut annotations = 0;

@@ -182,7 +182,7 @@ mod tests {
     use crate::domain::Timestamp;
 
     #[test]
-    fn removed_product_is_not_shown() {
+    fn removed_product_is_not_exposed() {
         let record: Tenants<Products> = serde_json::from_value(serde_json::json!({
             "tenants": {"t": {"consented": {"a": true, "b": false}, "absent": {}}}, "lacking": {}}))
         .expect("a record");
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn product_with_a_known_consent_is_held() {
+    async fn last_known_consent_is_kept() {
         let settings = Settings {
             consent_products: ["a", "b", "c"].map(str::to_owned).to_vec(),
             ..Settings::default()

@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_of_one_tenant_are_merged_to_the_worse() {
+    fn rows_of_one_tenant_are_merged_to_the_worse_status() {
         let row = |status: i16, drifts: u64| Baseline {
             held: false,
             tenant: TenantId::parse("t").expect("an id"),

@@ -131,10 +131,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_lead_to_their_rows() {
+    fn names_are_mapped_to_their_rows() {
         assert_eq!(CollectorId::named("jobs"), Some(CollectorId::JOBS));
         assert_eq!(CollectorId::named("job"), None);
-        assert_eq!(CollectorId::CUSTOMERS.position(), 0, "the list of customers is first");
+        assert_eq!(CollectorId::CUSTOMERS.position(), 0, "the customer list comes first");
         let names = PerCollector::from_fn(CollectorId::name);
         assert!(names.iter().all(|(id, name)| id.entry().name == *name));
         assert_eq!(*names.get(CollectorId::LICENSES), "licenses");

@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_tenant_is_held_and_others_are_updated() {
+    async fn failed_tenant_keeps_last_values_and_others_are_updated() {
         let (first, incomplete) = poll(&Tenants::default(), 0, |_| Ok(1)).await.expect("a response");
         assert!(incomplete.is_none());
         for error in [400, 403, 404, 500] {
@@ -275,7 +275,7 @@ mod tests {
             let (record, incomplete) = poll(&first, 60, respond).await.expect("a response");
             assert_eq!(shown(&record), [("a", 1, true), ("b", 2, false)], "{error}");
             assert!(incomplete.is_some() && record.unlicensed_since.is_empty());
-            let (fresh, held) = record.split_by_key().expect("something held");
+            let (fresh, held) = record.split_by_key().expect("last known values");
             assert_eq!(shown(&fresh), [("b", 2, false)]);
             assert_eq!(shown(&held), [("a", 1, false)]);
         }
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tenant_denied_at_first_or_for_days_lacks_the_service() {
+    async fn tenant_denied_at_first_or_for_days_is_unlicensed() {
         let respond = |id: &str| if id == "a" { Err(Error::Status(403)) } else { Ok(2) };
         let (record, incomplete) = poll(&Tenants::default(), 0, respond).await.expect("a response");
         assert!(incomplete.is_none() && record.unlicensed_since.contains_key(&tenant("a")));
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn removed_tenant_is_dropped_with_held_values() {
+    async fn removed_tenant_is_dropped_with_its_last_values() {
         let (first, _) = poll(&Tenants::default(), 0, |_| Ok(1)).await.expect("a response");
         let respond = |id: &str| if id == "a" { Err(Error::Status(500)) } else { Ok(2) };
         let (record, _) = poll(&first, 60, respond).await.expect("a response");

@@ -202,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn worse_of_two_objects_about_a_tenant_counts() {
+    fn worse_of_two_rows_of_a_tenant_counts() {
         let mut one = Signs::default();
         let mut other = Signs::default();
         one.0[0] = [Some(1), None, Some(0)];

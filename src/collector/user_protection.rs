@@ -185,11 +185,11 @@ mod tests {
     use crate::health::Health;
 
     #[tokio::test]
-    async fn a_user_that_cannot_be_read_costs_that_user_only() {
+    async fn invalid_user_row_affects_only_that_user() {
         let row = |json: &str| RawValue::from_string(json.to_owned()).expect("JSON");
         let good = r#"{"id": "1", "moduleStatus": [{"module": "OneDrive", "isProtected": true}]}"#;
         let bad = r#"{"id": "2", "moduleStatus": null}"#;
-        let (users, failure) = count(&[row(good), row(bad)], &Health::new()).await.expect("an answer");
+        let (users, failure) = count(&[row(good), row(bad)], &Health::new()).await.expect("a response");
         assert_eq!(users.values().map(|counts| counts.protected).collect::<Vec<_>>(), [1]);
         assert!(failure.is_some_and(|failure| matches!(failure.error, Error::UnreadableRows(1))));
         assert!(count(&[row(bad)], &Health::new()).await.is_err());

@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn environments_set_the_urls() {
+    fn environment_key_sets_the_urls() {
         for (environment, token_url, base_url) in [
             (
                 "commercial",
@@ -287,14 +287,14 @@ mod tests {
     }
 
     #[test]
-    fn given_urls_override_the_environment() {
+    fn configured_urls_override_the_environment_key() {
         let read = api("  token_url: http://localhost:1/connect/token\n  base_url: http://localhost:1\n");
         assert_eq!(read.token_url.as_str(), "http://localhost:1/connect/token");
         assert_eq!(read.base_url.as_str(), "http://localhost:1/");
     }
 
     #[test]
-    fn base_paths_of_the_first_generation() {
+    fn base_path_of_v1_is_checked() {
         let path = |text: &str| api(&format!("  v1_base_path: \"{text}\"\n")).v1_base_path;
         assert_eq!(path("/partner/api/V1.1"), "/partner/api/V1.1");
         assert_eq!(path("/partner/"), "/partner");
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn proxy_shows_no_credentials() {
+    fn debug_output_of_a_proxy_has_no_credentials() {
         let proxy = api("  proxy_url: http://me:hunter2@proxy.example.com:3128\n")
             .proxy_url
             .unwrap();
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_are_https_or_on_this_machine() {
+    fn endpoints_use_https_or_loopback() {
         for text in [
             "https://graph.example.com",
             "https://graph.example.com:8443/elements",
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn proxies_may_contain_credentials_that_are_never_shown() {
+    fn proxy_credentials_do_not_appear_in_output() {
         assert!(read("proxy_url", "http://me:hunter2@proxy.example.com:3128").is_ok());
         assert!(read("proxy_url", "https://proxy.example.com").is_ok());
         assert_eq!(

@@ -322,13 +322,13 @@ mod tests {
     const CSV: &str = "\u{feff}Customer, tier ,team\r\n\r\nc-1,gold,\"North, \"\"A\"\"\"\r\n\"Contoso, *\",silver,\r\n,,\r\n*,,night\r\n";
 
     #[test]
-    fn file_that_ends_inside_a_cell_is_rejected() {
+    fn file_that_ends_within_a_cell_is_rejected() {
         let error = read("a.csv", "customer,tier\nContoso*,gold\nFabrikam*,\"sil").unwrap_err();
         assert!(error.ends_with("a.csv:3: has a quote that is not closed"), "{error}");
     }
 
     #[test]
-    fn csv_is_read_with_mark_quotes_and_line_ends_of_windows() {
+    fn csv_may_have_a_byte_order_mark_quotes_and_crlf() {
         let table = read("a.csv", CSV).unwrap();
         assert_eq!(of(&table, "C-1", "Fabrikam"), some(["gold", "", "North, \"A\""]));
         assert_eq!(of(&table, "x", "Contoso, Ltd"), some(["silver", "", ""]));
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_that_are_printed_may_stand_there() {
+    fn columns_of_the_customers_command_are_accepted() {
         let table = read(
             "a.csv",
             "id,organization,country,tier,region,team,modules\nc-1,Contoso,DE,gold,,,OneDrive\n,Fab*,,,emea,,\nc-2,Fabrikam,,,,,\n",
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn yaml_is_read() {
+    fn yaml_is_parsed() {
         let text = "- {customer: c-1, tier: gold, modules: [OneDrive]}\n- customer: 'Contoso *'\n  region: emea\n  team: ~\n- {id: c-2, team: a}\n- {organization: Fab*, team: b}\n";
         for name in ["a.yml", "a.YAML"] {
             let table = read(name, text).unwrap();
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_rows_are_all_named_by_line() {
+    fn invalid_rows_are_reported_by_line() {
         assert_eq!(
             read(
                 "a.csv",
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_that_cannot_be_read_are_refused() {
+    fn invalid_headers_are_rejected() {
         for (header, problem) in [
             ("", "has no header; expected one such as customer,tier,region,team"),
             ("customer,teir", "unknown column \"teir\"; did you mean \"tier\"?"),
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_bounded() {
+    fn files_have_a_maximum_size() {
         let rows: String = (0..=MAX_GLOBS).map(|row| format!("a{row}*,x\n")).collect();
         let error = read("a.csv", &format!("customer,tier\n{rows}")).unwrap_err();
         assert_eq!(

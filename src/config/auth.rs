@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_of_each_kind() {
+    fn credentials_of_each_kind_are_loaded() {
         assert_eq!(
             credential("client_secret: hunter2"),
             Credential::Secret("hunter2".into())
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn credential_must_be_of_exactly_one_kind() {
+    fn exactly_one_credential_is_required() {
         assert_eq!(
             message(from_file("auth: {client_id: demo}")),
             "elements.yml: auth.client_secret: is required, or another credential; set one of auth.client_secret, auth.client_secret_file, auth.certificate_file in the file, \

@@ -1,7 +1,5 @@
 //! The section `collectors`: schedules of the collectors, and the lifetime of values.
 
-use std::time::Duration;
-
 use super::api::{Version, read_version};
 use super::keys::LONGEST_INTERVAL;
 use super::layers::Layers;
@@ -133,6 +131,8 @@ fn numbers(field: &Field<'_>, number_of: fn(&str) -> Option<u16>, kind: &str) ->
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::config::Config;
     use crate::config::tests::{from_file, message};
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn intervals_have_bounds() {
+    fn intervals_have_limits() {
         for text in ["0s", "500ms", "31days"] {
             assert_eq!(
                 message(from_file(&format!("collectors: {{protected: {{interval: {text}}}}}"))),

@@ -443,7 +443,7 @@ mod tests {
     use crate::config::api::{ENVIRONMENTS, Environment, GIGABYTES, VERSIONS};
 
     #[test]
-    fn keys_are_unique_and_no_key_is_a_section_of_another() {
+    fn keys_are_unique_and_not_sections_of_others() {
         let paths: BTreeSet<_> = KEYS.iter().map(|key| key.path).collect();
         assert_eq!(paths.len(), KEYS.len());
         let is_section = |path: &str| paths.iter().any(|other| other.starts_with(&format!("{path}.")));

@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variables_of_kubernetes_are_recognized() {
+    fn kubernetes_variables_are_recognized() {
         for name in [
             "ELEMENTS_SERVICE_HOST",
             "ELEMENTS_SERVICE_PORT",

@@ -119,7 +119,7 @@ rpo:
     }
 
     #[test]
-    fn overrides_from_the_environment() {
+    fn overrides_are_loaded_from_the_environment() {
         let read = |text: &str| from_both(CREDENTIALS, &[("ELEMENTS_RPO__OVERRIDES", text)]);
         let json = r#"[{"customer": "Contoso, Ltd", "module": "Exchange*", "rpo": "4h"},
 {"service":"Salesforce","rpo":"none"}]"#;
@@ -211,7 +211,7 @@ rpo:
     }
 
     #[test]
-    fn default_exempts_no_module() {
+    fn default_does_not_exempt_modules() {
         assert_eq!(
             message(from_file("rpo: {default: none}")),
             "elements.yml:1: rpo.default: \"none\" is not a duration; expected something like 30s or 5m"
@@ -219,7 +219,7 @@ rpo:
     }
 
     #[test]
-    fn entry_applies_through_its_last_day_in_utc() {
+    fn override_applies_through_its_last_day_in_utc() {
         let rpo = from_file(&format!(
             "{CREDENTIALS}
 rpo:

@@ -104,7 +104,7 @@ fn keys_take_effect_from_the_environment() {
 }
 
 #[test]
-fn defaults_are_those_of_an_empty_file() {
+fn empty_file_has_the_defaults() {
     let empty = from_file(CREDENTIALS).unwrap();
     let mut all = vec![
         ("ELEMENTS_AUTH__CLIENT_ID", "demo"),
@@ -312,7 +312,7 @@ fn invalid_values_are_reported_before_missing_ones() {
 }
 
 #[test]
-fn debug_and_errors_show_no_secret() {
+fn debug_output_and_errors_contain_no_secret() {
     for yaml in [
         "auth: {client_id: demo, client_secret: [hunter2]}",
         "auth: {client_id: demo, client_secret: {hunter2: hunter2}}",
@@ -356,7 +356,7 @@ fn customer_list_cannot_be_disabled() {
 }
 
 #[test]
-fn lists_in_the_environment() {
+fn lists_are_parsed_from_the_environment() {
     let words = |text: &str| -> Result<Vec<String>, Error> {
         let config = from_both(CREDENTIALS, &[("ELEMENTS_CUSTOMERS__INCLUDE", text)])?;
         Ok(config
@@ -409,7 +409,7 @@ fn nested_aliases_are_rejected_before_expansion() {
 }
 
 #[test]
-fn collectors_of_v3_are_rejected_with_v1() {
+fn v3_collectors_are_rejected_with_v1() {
     for collector in ids().filter(|collector| collector.entry().is_optional) {
         let name = collector.name();
         let yaml = |version: &str| {
@@ -432,7 +432,7 @@ fn collectors_of_v3_are_rejected_with_v1() {
 }
 
 #[test]
-fn collector_is_rejected_without_the_one_it_polls_after() {
+fn collector_is_rejected_without_its_prerequisite() {
     let yaml = "collectors:\n  jobs: {enabled: false}\n  job_reports: {enabled: true}\n";
     assert_eq!(
         message(from_file(yaml)),

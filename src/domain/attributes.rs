@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn first_row_that_fits_counts_whatever_its_kind() {
+    fn first_matching_row_applies_regardless_of_its_kind() {
         let table = table(&[
             ("Contoso E*", "silver"),
             ("contoso europe", "bronze"),
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_without_attributes_fit_nobody() {
+    fn rows_without_attributes_match_no_customer() {
         let table = table(&[(ID, ""), ("Contoso*", "gold")]);
         assert_eq!(tier(&table, ID, "Contoso"), Some("gold"));
         assert_eq!(tier(&table, ID, "Fabrikam"), None);

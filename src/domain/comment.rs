@@ -489,7 +489,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn comments_contain_no_address_and_no_number(comment in any::<String>()) {
+        fn comments_contain_no_addresses_or_numbers(comment in any::<String>()) {
             let masked = mask_comment(&comment);
             prop_assert!(masked.chars().count() <= MAX_COMMENT_CHARS);
             prop_assert!(!masked.contains('@') && !masked.chars().any(char::is_numeric), "{}", masked);

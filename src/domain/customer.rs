@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn tenant_ids_have_one_spelling() {
+    fn tenant_ids_are_normalized() {
         let tenant = TenantId::parse(&format!(" {} ", ID.to_uppercase())).unwrap();
         assert_eq!(tenant.as_str(), ID);
         let saved: TenantId = serde_json::from_str(&format!("\"{}\"", ID.to_uppercase())).unwrap();

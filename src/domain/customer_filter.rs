@@ -77,12 +77,12 @@ mod tests {
     }
 
     #[test]
-    fn filter_admits_everyone_by_default() {
+    fn filter_includes_all_customers_by_default() {
         assert!(admits(&CustomerFilter::default(), ID, "Contoso"));
     }
 
     #[test]
-    fn exclusion_wins() {
+    fn exclusion_takes_precedence() {
         let filter = filter(&[ID, "Cont*"], &["*oso", OTHER]);
         assert!(admits(&filter, ID, "Fabrikam"));
         assert!(admits(&filter, "x", "Continental"));
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_suffice_if_nothing_else_is_included() {
+    fn ids_suffice_if_no_pattern_is_included() {
         assert_eq!(filter(&[ID, OTHER], &[]).only_ids(), [ID, OTHER]);
         for include in [&[ID, "Contoso"][..], &["face-bed"], &["faceb00cfaceb00cfaceb00c"], &[]] {
             assert!(filter(include, &[]).only_ids().is_empty(), "{include:?}");

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn state_is_the_problem_or_the_reason_for_none() {
+    fn state_is_the_problem_or_why_there_is_none() {
         let failed = module(Some(0), Some(26), 2);
         let without = |change: fn(&mut ModuleHealth)| {
             let mut module = module(Some(0), None, 2);

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn scope_matches_its_pattern_and_no_scope_only_a_star() {
+    fn missing_scope_matches_only_a_star() {
         let overrides = || vec![of_scope("Test*", None), of_scope("*", Some(50))];
         assert_eq!(objective(overrides(), Some("test tenant")), None);
         assert_eq!(objective(overrides(), Some("Production")), Some(50));
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_fit_their_patterns_and_none_only_a_star() {
+    fn missing_attribute_matches_only_a_star() {
         let by_tier = |pattern: &str, rpo| Override {
             scope: None,
             attributes: [Some(Pattern::parse(pattern).unwrap()), None, None],
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn override_that_has_ended_is_as_if_it_were_not_there() {
+    fn expired_override_is_ignored() {
         let at = Timestamp::from_unix_seconds;
         let ending = |rpo, until| Override {
             objective: Objective {

@@ -152,12 +152,12 @@ mod tests {
 
     fn owner(customer: &CustomerId, of: u32, purpose: Purpose) -> u32 {
         let owners: Vec<Shard> = Shard::all(of).filter(|shard| shard.owns(customer, purpose)).collect();
-        assert_eq!(owners.len(), 1, "every customer once, none lost");
+        assert_eq!(owners.len(), 1, "every customer must be in one share");
         owners.first().unwrap().index
     }
 
     #[test]
-    fn shares_are_even_and_an_added_one_moves_few() {
+    fn shares_are_even_and_an_added_share_moves_few_customers() {
         for of in [1, 2, 3, 8] {
             let mut sizes = vec![0; of as usize];
             let mut moved = 0;
@@ -166,7 +166,7 @@ mod tests {
                 let after = owner(&customer, of + 1, Purpose::Poll);
                 *sizes.get_mut(before as usize).unwrap() += 1;
                 if before != after {
-                    assert_eq!(after, of, "no customer moves between existing shares");
+                    assert_eq!(after, of, "no customer may move between existing shares");
                     moved += 1;
                 }
             }
@@ -186,14 +186,14 @@ mod tests {
     }
 
     #[test]
-    fn hash_never_changes() {
+    fn hash_is_stable() {
         let customer = CustomerId::parse("0F1C3DED-26b1-443b-91bf-c9009b7c057a").unwrap();
         let owners = [2, 3, 10, 1000].map(|of| owner(&customer, of, Purpose::Poll));
         assert_eq!(owners, [0, 0, 3, 806]);
     }
 
     #[test]
-    fn shares_format_as_they_parse() {
+    fn shares_survive_formatting() {
         for text in ["0/1", "2/3", "999/1000"] {
             assert_eq!(text.parse::<Shard>().unwrap().to_string(), text);
         }

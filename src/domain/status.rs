@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn customer_statuses_of_the_reference() {
+    fn customer_statuses_match_the_reference() {
         use CustomerStatus::*;
         for (code, word, status) in [
             (0, "N/A", NotApplicable),
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn scan_modes() {
+    fn scan_modes_are_parsed() {
         for text in ["0", "0.0", "Express", "express mode", "Express mode"] {
             assert_eq!(scan_mode(text), Some(ScanMode::Express), "{text:?}");
         }
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn management_modes() {
+    fn management_modes_are_parsed() {
         use ManagementMode::*;
         for (number, word, mode, label) in [
             ("0", "Customer", Customer, "customer"),
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn flags() {
+    fn flags_are_parsed() {
         for text in ["true", "True", " TRUE ", "Yes", "1", "Enabled"] {
             assert_eq!(flag(text), Ok(Some(true)), "{text:?}");
         }

@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn products_are_checked_once_any_is_known() {
+    fn products_are_checked_when_any_product_is_known() {
         let mut names = KnownNames::default();
         let patterns = patterns(&["Cloud Backup *", "cloud backup for salesforce", "Clod Backup *"]);
         assert!(names.unmatched_products("k", &patterns).is_empty());
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_are_checked_once_any_is_known() {
+    fn modules_are_checked_when_any_module_is_known() {
         let overrides = [
             part(Some("Microsoft 365"), Some("303"), None),
             part(Some("Salesforce"), Some("Exchange Onlin"), None),

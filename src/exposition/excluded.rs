@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn families_are_excluded_as_a_whole() {
+    fn families_are_excluded_completely() {
         let metrics = [
             Metric::counter("elements_a_total", "A"),
             Metric::histogram("elements_b", "B"),

@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn label_values_are_bounded() {
+    fn label_values_are_limited() {
         let text = escaped(&"é".repeat(1 << 20));
         assert_eq!(text.chars().count(), MAX_LABEL_CHARS + "l=\"…\"".chars().count());
     }

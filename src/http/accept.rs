@@ -123,14 +123,14 @@ mod tests {
             acceptor.fail(&error);
         }
         assert!(!ends(&acceptor));
-        // The outage continues while the last descriptor becomes free and is used again.
+        // The outage continues while the last descriptor is freed and reused.
         acceptor.succeed();
         assert!(ends(&acceptor));
         acceptor.fail(&error);
         assert!(!ends(&acceptor));
         assert_eq!(acceptor.outage.as_ref().unwrap().failures, 6);
         acceptor.recover();
-        // A second outage within the pause of the first is not logged, and neither is its end.
+        // A second outage within the pause of the first is not logged, and neither is its recovery.
         acceptor.fail(&error);
         assert!(acceptor.outage.is_none());
     }

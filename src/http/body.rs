@@ -130,11 +130,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_of_frames_is_reused_and_bounded() {
+    fn memory_of_frames_is_reused_and_limited() {
         let spare = Spare::default();
         let held = || spare.0.lock().unwrap_or_else(PoisonError::into_inner).len();
         drop(spare.take());
-        assert_eq!(held(), 0, "there was nothing in it");
+        assert_eq!(held(), 0, "the pool was empty");
         let frames: Vec<Frame> = (0..2 * SPARE_FRAMES)
             .map(|_| {
                 let mut frame = spare.take();
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn other_tasks_get_their_turn_between_plain_frames() {
+    async fn other_tasks_run_between_plain_frames() {
         let turns = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&turns);
         let other = tokio::spawn(async move {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn items_are_ordered_and_not_far_ahead_of_the_reader() {
+    async fn items_are_ordered_and_rendered_slightly_ahead() {
         for length in 0..7 {
             let made = Arc::new(AtomicUsize::new(0));
             let counted = Arc::clone(&made);

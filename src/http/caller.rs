@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_do_not_authenticate_a_request() {
+    fn request_headers_do_not_authenticate() {
         for name in ["x-forwarded-for", "forwarded", "x-real-ip", "x-client-ip", "host"] {
             let headers = HeaderMap::from_iter([(name.parse().unwrap(), "127.0.0.1".parse().unwrap())]);
             assert!(!is_trusted("10.0.0.1", false, &headers), "{name}");

@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_policy_allows_no_script_but_ours() {
+    fn policy_allows_only_the_script_of_the_page() {
         let policy = POLICY.to_str().unwrap_or_default();
         assert!(
             policy.starts_with("default-src 'none'") && policy.contains("script-src 'sha256-"),

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_differ_from_the_passing_of_time() {
+    fn clock_steps_are_distinguished_from_elapsed_time() {
         let wall = |seconds: i64| Timestamp::from_unix_seconds(1_800_000_000 + seconds);
         let mono = Duration::from_secs;
         let mut watch = ClockWatch::new(mono(0), wall(0));
@@ -59,7 +59,7 @@ mod tests {
         assert_eq!(
             watch.compare(mono(62), wall(62 - 3600)),
             None,
-            "a step is reported once"
+            "a step must be reported once"
         );
         assert_eq!(watch.compare(mono(63), wall(86_400)), Some(Step::Forward));
         assert_eq!(watch.compare(mono(64), wall(86_401)), None);

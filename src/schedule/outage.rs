@@ -119,7 +119,7 @@ fn count_requests(seen: &[Request], from: Moment, to: Moment) -> f64 {
 }
 
 #[test]
-fn outage_takes_no_more_requests_than_normal_operation() {
+fn outage_needs_no_more_requests_than_normal_operation() {
     for customers in [3, 10, 100, 1000] {
         let fault = Fault {
             from: 2 * HOUR,

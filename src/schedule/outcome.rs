@@ -442,7 +442,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn permission_known_after_a_start_polls_no_unlicensed_customer() {
+    fn permissions_after_a_start_poll_no_unlicensed_customers() {
         assert!(!brings_forward(None, true, false, true));
         assert!(brings_forward(None, true, false, false));
         assert!(brings_forward(Some(false), true, false, true));

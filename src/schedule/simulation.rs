@@ -1,4 +1,4 @@
-//! Simulates hours of polls against a modelled partner; the seed determines all randomness.
+//! Simulates hours of polls of a modelled partner, with seeded randomness.
 //!
 //! `cargo test --lib schedule::simulation -- --nocapture` prints the figures.
 
@@ -21,14 +21,14 @@ const COLLECTORS: [(u64, u32); 5] = [(15, 0), (5, 1), (30, 1), (60, 2), (60, 2)]
 const RUN: Duration = Duration::from_secs(30 * 60);
 const EVERY: Duration = Duration::from_secs(24 * 3600);
 
-/// One customer in this many has a backup that always fails.
+/// Number of customers per customer whose backup always fails.
 const FAILING: u32 = 20;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Order {
     /// The target that has been due longest.
     Longest,
-    /// The order of the exporter.
+    /// The exporter's order.
     ByNews,
 }
 
@@ -62,7 +62,7 @@ struct Outcome {
     longest_gap: Duration,
     requests: u32,
     of_jobs: u32,
-    /// Requests of the optional collectors, not included above.
+    /// Requests of the optional collectors, which are not included above.
     optional: u32,
 }
 
@@ -77,8 +77,8 @@ impl Outcome {
     }
 }
 
-/// Whether the optional collectors are polled as well. Their polls need one request per hundred baselines in the list,
-/// ten per customer for users, and twenty for the reports of a customer whose backup failed.
+/// True if the optional collectors are polled, too. Their polls need one request per hundred baselines in the list, ten
+/// per customer for users, and twenty for the reports of a customer whose backup failed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Optional {
     Off,
@@ -222,7 +222,7 @@ fn print(what: &str, outcome: &Outcome) {
 }
 
 #[test]
-fn failed_backup_is_seen_sooner_with_as_many_requests() {
+fn failed_backup_is_detected_sooner_with_equal_requests() {
     let of = |order| run(order, 5000, 5.0, 8 * HOUR);
     let (longest, by_news) = (of(Order::Longest), of(Order::ByNews));
     print("longest due first", &longest);
@@ -237,7 +237,7 @@ fn failed_backup_is_seen_sooner_with_as_many_requests() {
 #[test]
 fn intervals_are_kept_if_the_rate_suffices() {
     for order in [Order::Longest, Order::ByNews] {
-        // Three hundred customers need about two requests a second.
+        // Three hundred customers need about two requests per second.
         let outcome = run(order, 300, 5.0, 4 * HOUR);
         let interval = Duration::from_secs(300);
         assert!(
@@ -249,7 +249,7 @@ fn intervals_are_kept_if_the_rate_suffices() {
 }
 
 #[test]
-fn polls_are_not_two_intervals_late_at_nearly_enough() {
+fn polls_stay_within_two_intervals_at_a_low_rate() {
     // Twelve hundred customers need six requests per second, of which five are allowed.
     let outcome = run(Order::ByNews, 1200, 5.0, 6 * HOUR);
     print("by news, nearly enough", &outcome);
@@ -262,7 +262,7 @@ fn polls_are_not_two_intervals_late_at_nearly_enough() {
 
 #[test]
 fn optional_collectors_do_not_delay_a_failed_backup() {
-    // The rate suffices for all, nearly for all, not for the others, and by far not.
+    // The rate suffices, nearly suffices, does not suffice for optional collectors, or is far too low.
     for customers in [300, 900, 1200, 5000] {
         let of = |optional| run_with(optional, Order::ByNews, customers, 5.0, 8 * HOUR);
         let (without, with) = (of(Optional::Off), of(Optional::On));
@@ -282,7 +282,7 @@ fn optional_collectors_do_not_delay_a_failed_backup() {
         assert_eq!(
             with.optional == 0,
             is_too_low,
-            "optional collectors use the rest: {}",
+            "optional collectors must use the remaining rate: {}",
             with.optional
         );
     }

@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn hanging_kind_leaves_slots_to_others_immediately() {
-        // Further polls of it are always due, and each uses its slot for a hundred seconds.
+        // Polls of this kind are always due, and each uses its slot for a hundred seconds.
         let hanging = || Kind { takes: 100, every: 1 };
         for slots in 2..=64 {
             let seen = simulate(slots, 2_000, &[hanging(), Kind { takes: 1, every: 7 }]);

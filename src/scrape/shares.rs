@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(
             targets.len(),
             division.shares.iter().map(Vec::len).sum::<usize>(),
-            "nobody twice"
+            "a customer occurs twice"
         );
         targets.len()
     }
@@ -103,7 +103,10 @@ mod tests {
         }
         assert!(Arc::ptr_eq(&shares.of(7, &store).shares, &first.shares));
         know(&store, 0..100);
-        assert!(Arc::ptr_eq(&shares.of(7, &store).shares, &first.shares), "nobody came");
+        assert!(
+            Arc::ptr_eq(&shares.of(7, &store).shares, &first.shares),
+            "no customer was added"
+        );
         know(&store, 100..101);
         assert_eq!(everybody(&shares.of(7, &store)), 101);
         store.forget(&CustomerId::parse("customer-5").unwrap());

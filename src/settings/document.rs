@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scalar_is_text_as_written_or_null() {
+    fn scalar_is_text_as_written_or_null() {
         for text in ["007", "1.10", "0x1F", "true", "no", "1e3"] {
             assert_eq!(parsed(text).unwrap().kind, ValueKind::from(text));
         }
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_have_to_be_guessed_at_is_refused() {
+    fn ambiguous_documents_are_rejected() {
         for (text, expected) in [
             (
                 "a: 1\nb: 2\na: 3\n",
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn aliases_stand_for_what_they_name() {
+    fn aliases_are_replaced_by_their_anchors() {
         let root = parsed("a: &x {b: [1, 2]}\nc: *x\nd: [&y 5m, *y]\n").unwrap();
         assert_eq!(table(&root)["a"].kind, table(&root)["c"].kind);
         assert_eq!(table(&root)["c"].origin(), Some("a.yml:2"));
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn nested_aliases_do_not_fill_the_memory() {
+    fn nested_aliases_do_not_exhaust_memory() {
         let bomb = nested_aliases(9, 9, "lol, lol, lol, lol, lol, lol, lol, lol, lol");
         let error_of_bomb = error(&bomb);
         assert!(
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn deep_and_wide_documents_are_bounded() {
+    fn deep_and_wide_documents_are_rejected() {
         for open in ["{a: ", "- ", "[", "? "] {
             assert!(parsed(&open.repeat(100_000)).is_err(), "{open}");
         }

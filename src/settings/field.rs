@@ -350,7 +350,7 @@ mod tests {
     use super::*;
     use crate::settings::parse;
 
-    /// Calls a reader; returns its error without place and key.
+    /// Calls a reader, and returns its error without location and key.
     fn read<T>(yaml: &str, read: impl FnOnce(&Field<'_>) -> Result<T, Error>) -> Result<T, String> {
         let document = parse(Path::new("elements.yml"), &format!("a: {{key: {yaml}}}")).unwrap();
         let field = Field::root(&document).at("a.key").unwrap();
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers() {
+    fn numbers_are_parsed_within_their_range() {
         let number = |yaml| read(yaml, |field| field.positive_number(1000.0));
         assert_eq!(number("5"), Ok(5.0));
         assert_eq!(number("0.25"), Ok(0.25));
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn durations() {
+    fn durations_are_parsed_within_their_range() {
         let duration = |yaml: &str| read(yaml, |field| field.duration(SHORTEST..=Duration::from_secs(600)));
         assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
         for yaml in ["soon", "300"] {
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn dates() {
+    fn dates_are_parsed() {
         let date = |yaml: &str| read(yaml, |field| field.date());
         assert_eq!(date("1970-01-02"), Ok(86_400));
         assert_eq!(date("1970-01-01T00:00:09Z"), Ok(9));
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn texts() {
+    fn texts_are_parsed() {
         let text = |yaml| read(yaml, |field| field.text().map(str::to_owned));
         assert_eq!(text("' demo '").unwrap(), "demo");
         assert_eq!(text("007").unwrap(), "007");
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_keep_their_space_and_are_never_shown() {
+    fn secrets_keep_white_space_and_errors_hide_them() {
         let secret = |yaml| read(yaml, |field| field.clone().secret().secret_text());
         assert_eq!(secret("\" pass word \\r\\n\"").unwrap().expose(), " pass word ");
         assert_eq!(secret("1234").unwrap().expose(), "1234");
@@ -472,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn lists() {
+    fn lists_are_parsed() {
         let words = |yaml| {
             read(yaml, |field| {
                 let items = field.items()?;

@@ -149,14 +149,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_passes() {
+    fn known_keys_are_accepted() {
         let yaml = "api:\nauth: {}\njobs: {each: {interval: [x]}}\nusers: {any: thing, a.b: c}";
         let document = parse(Path::new("a.yml"), yaml).unwrap();
         assert!(refuse_unknown(&Field::root(&document), KNOWN).is_ok());
     }
 
     #[test]
-    fn what_was_meant_is_suggested_else_what_could_stand_there() {
+    fn unknown_key_gets_a_suggestion_or_the_valid_keys() {
         for (yaml, hint) in [
             ("job: {each: }", "key \"job.each\"; did you mean \"jobs.each\"?"),
             ("api: {timout: 1}", "key \"api.timout\"; did you mean \"api.timeout\"?"),
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_section_is_a_mapping() {
+    fn section_must_be_a_mapping() {
         assert_eq!(
             refused("\nauth: hunter2"),
             "a.yml:2: auth: text is not a mapping; expected client_id, client_secret"

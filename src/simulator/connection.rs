@@ -12,25 +12,25 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::answer::Call;
+use super::response::Call;
 use super::{Handle, faults};
 
-/// Maximum time that open connections may take to complete after shutdown begins. Hanging faults never complete, so
-/// with them the shutdown takes about this long.
+/// Maximum time that open connections may take to complete after shutdown begins. Hanging faults never complete, so the
+/// shutdown then takes about this long.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(300);
 
 /// Serves a connection until either side closes it, or until shortly after shutdown begins.
 pub(super) async fn serve(stream: TcpStream, handle: Handle, shutdown: CancellationToken) {
-    let cut = CancellationToken::new();
-    let service = service_fn(|request| exchange(&handle, &cut, request));
+    let abort = CancellationToken::new();
+    let service = service_fn(|request| exchange(&handle, &abort, request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    // Errors of the connection do not matter here. Dropping it closes it without a response.
+    // Errors of the connection do not matter. Dropping the connection closes it without a response.
     tokio::select! {
         _ = connection.as_mut() => return,
-        () = cut.cancelled() => return,
+        () = abort.cancelled() => return,
         () = shutdown.cancelled() => {}
     }
     connection.as_mut().graceful_shutdown();
@@ -39,17 +39,17 @@ pub(super) async fn serve(stream: TcpStream, handle: Handle, shutdown: Cancellat
 
 async fn exchange(
     handle: &Handle,
-    cut: &CancellationToken,
+    abort: &CancellationToken,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    let (answer, delivery) = match Call::read(request).await {
+    let (response, delivery) = match Call::read(request).await {
         Ok(call) => handle.state().respond(&call),
         Err(refused) => (refused, faults::Delivery::Whole),
     };
-    match delivery.deliver(answer).await {
+    match delivery.deliver(response).await {
         Some(response) => Ok(response),
         None => {
-            cut.cancel();
+            abort.cancel();
             std::future::pending().await
         }
     }

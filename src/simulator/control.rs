@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::answer::{Answer, Call};
+use super::response::{ApiResponse, Call};
 use super::{Clock, Fault, Request, State, TOKEN_PATH};
 
 /// Returns whether a path belongs to the control routes.
@@ -15,62 +15,62 @@ pub(super) fn owns(path: &str) -> bool {
 }
 
 /// Returns the response to a request for a control route.
-pub(super) fn answer(state: &mut State, call: &Call) -> Answer {
+pub(super) fn respond(state: &mut State, call: &Call) -> ApiResponse {
     match (call.method.as_str(), call.path.as_str()) {
-        ("GET", "/") => Answer::text(overview(state, call)),
-        ("GET", "/-/healthy") => Answer::text("healthy\n"),
-        ("GET", "/-/faults") => Answer::json(json!(state.faults)),
+        ("GET", "/") => ApiResponse::text(overview(state, call)),
+        ("GET", "/-/healthy") => ApiResponse::text("healthy\n"),
+        ("GET", "/-/faults") => ApiResponse::json(json!(state.faults)),
         ("POST", "/-/faults") => match body::<Vec<Fault>>(call) {
             Ok(faults) => {
                 state.faults = faults;
-                Answer::json(json!(state.faults))
+                ApiResponse::json(json!(state.faults))
             }
-            Err(refusal) => refusal,
+            Err(error_response) => error_response,
         },
         ("DELETE", "/-/faults") => {
             state.faults.clear();
-            Answer::empty(StatusCode::NO_CONTENT)
+            ApiResponse::empty(StatusCode::NO_CONTENT)
         }
-        ("GET", "/-/world") => Answer::json(json!(state.world)),
-        ("GET", "/-/requests") => Answer::json(state.requests.iter().map(shown).collect()),
+        ("GET", "/-/world") => ApiResponse::json(json!(state.world)),
+        ("GET", "/-/requests") => ApiResponse::json(state.requests.iter().map(without_secrets).collect()),
         ("POST", "/-/advance") => advance(state, call),
         ("POST", "/-/scopes") => match body(call) {
             Ok(scopes) => {
                 state.registration.set_scopes(scopes);
-                Answer::empty(StatusCode::NO_CONTENT)
+                ApiResponse::empty(StatusCode::NO_CONTENT)
             }
-            Err(refusal) => refusal,
+            Err(error_response) => error_response,
         },
-        (_, "/" | "/-/healthy" | "/-/world" | "/-/requests") => Answer::method_not_allowed("GET"),
-        (_, "/-/advance" | "/-/scopes") => Answer::method_not_allowed("POST"),
-        (_, "/-/faults") => Answer::method_not_allowed("GET, POST, DELETE"),
-        _ => Answer::not_found("path"),
+        (_, "/" | "/-/healthy" | "/-/world" | "/-/requests") => ApiResponse::method_not_allowed("GET"),
+        (_, "/-/advance" | "/-/scopes") => ApiResponse::method_not_allowed("POST"),
+        (_, "/-/faults") => ApiResponse::method_not_allowed("GET, POST, DELETE"),
+        _ => ApiResponse::not_found("path"),
     }
 }
 
-fn body<T: DeserializeOwned>(call: &Call) -> Result<T, Answer> {
-    serde_json::from_str(&call.body).map_err(|error| Answer::error(StatusCode::BAD_REQUEST, &error.to_string()))
+fn body<T: DeserializeOwned>(call: &Call) -> Result<T, ApiResponse> {
+    serde_json::from_str(&call.body).map_err(|error| ApiResponse::error(StatusCode::BAD_REQUEST, &error.to_string()))
 }
 
 /// Returns a request without the secrets sent to the token endpoint.
-fn shown(request: &Request) -> serde_json::Value {
-    let mut shown = request.clone();
-    if shown.path == TOKEN_PATH {
-        shown.body.clear();
+fn without_secrets(request: &Request) -> serde_json::Value {
+    let mut without_secrets = request.clone();
+    if without_secrets.path == TOKEN_PATH {
+        without_secrets.body.clear();
     }
-    json!(shown)
+    json!(without_secrets)
 }
 
-fn advance(state: &mut State, call: &Call) -> Answer {
+fn advance(state: &mut State, call: &Call) -> ApiResponse {
     if state.clock == Clock::Wall {
-        return Answer::error(StatusCode::CONFLICT, "the wall clock cannot be moved");
+        return ApiResponse::error(StatusCode::CONFLICT, "the wall clock cannot be moved");
     }
     match call.parameter("seconds").and_then(|seconds| seconds.parse().ok()) {
         Some(seconds) => {
             state.advance(Duration::from_secs(seconds));
-            Answer::json(json!({"now": state.world.now()}))
+            ApiResponse::json(json!({"now": state.world.now()}))
         }
-        None => Answer::error(StatusCode::BAD_REQUEST, "seconds must be a whole number"),
+        None => ApiResponse::error(StatusCode::BAD_REQUEST, "seconds must be a whole number"),
     }
 }
 

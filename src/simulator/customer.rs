@@ -46,11 +46,11 @@ pub struct Tenant {
     pub id: String,
     /// Its domain.
     pub name: String,
-    /// Services that the customer pays for besides backups.
+    /// Services that the customer has in addition to backups.
     pub services: Services,
 }
 
-/// A module of a service that is backed up, or one backup scope of it.
+/// A module of a service that is backed up, or one of its backup scopes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Module {
     /// The job type by number.
@@ -59,7 +59,7 @@ pub struct Module {
     pub number: u16,
     /// The backup scope. Modules with the same number and different scopes share other properties.
     pub scope: Option<String>,
-    /// The runs, oldest first, or one row in place of them. A module without runs is listed as one that never ran.
+    /// The runs, oldest first, or one row instead of runs. A module without runs is listed as not started.
     pub runs: Vec<Run>,
     /// Schedule of further runs; `None` if no further runs start.
     pub(crate) schedule: Option<Schedule>,
@@ -74,7 +74,7 @@ pub struct ProtectedRow {
     pub tenant_id: Option<String>,
     /// The service's name, `Cloud Backup for Microsoft 365`.
     pub service_type: String,
-    /// The module number; each generation spells it differently.
+    /// The module number, which each generation encodes differently.
     pub module: u16,
     /// Objects scanned.
     pub total_scanned: u64,
@@ -131,12 +131,12 @@ pub struct Product {
 }
 
 impl Customer {
-    pub(crate) fn advance(&mut self, kept: usize, now: i64) {
+    pub(crate) fn advance(&mut self, max_runs: usize, now: i64) {
         for module in &mut self.modules {
             let Some(schedule) = &module.schedule else {
                 continue;
             };
-            let points = schedule::advance(&mut module.runs, &mut module.next_slot, schedule, kept, now);
+            let points = schedule::advance(&mut module.runs, &mut module.next_slot, schedule, max_runs, now);
             let newest = module.runs.iter().rev().find_map(|run| run.end);
             for row in self.protected.iter_mut().filter(|row| row.module == module.number) {
                 row.advance(points, newest, now);
@@ -170,8 +170,8 @@ impl Growth {
         const PARTS: i64 = 86_400 * 1_000_000;
         let stored = i64::try_from(self.stored).unwrap_or(i64::MAX);
         let parts = now.saturating_sub(self.since).saturating_mul(self.daily);
-        let grown = i128::from(stored) + i128::from(stored) * i128::from(parts) / i128::from(PARTS);
-        u64::try_from(grown).unwrap_or(0)
+        let size = i128::from(stored) + i128::from(stored) * i128::from(parts) / i128::from(PARTS);
+        u64::try_from(size).unwrap_or(0)
     }
 }
 

@@ -11,14 +11,14 @@ use futures_util::{Stream, StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Content};
-use super::dice::Dice;
+use super::response::{ApiResponse, Content};
+use super::rng::SeededRng;
 
-/// Pause before a body is cut off, so that the data sent before it has left the machine. Otherwise the server drops
-/// what it has buffered when it drops the connection.
+/// Pause before a body is cut off, so that the data sent before it has left the machine. Otherwise, the server would
+/// discard buffered data when it drops the connection.
 const FLUSH_PAUSE: Duration = Duration::from_millis(50);
 
-/// Size of the chunks in which the content of a bomb is compressed, so that it never exists whole in this process.
+/// Size of the chunks in which the content of a bomb is compressed, so that it is never completely in memory.
 const BOMB_CHUNK: u64 = 1 << 20;
 
 /// A fault for requests whose path matches.
@@ -39,7 +39,7 @@ pub struct Fault {
     #[serde(default)]
     pub skip: u32,
     /// Probability of each match, from 0 to 1.
-    #[serde(default = "certain")]
+    #[serde(default = "certain_probability")]
     pub probability: f64,
 }
 
@@ -71,11 +71,11 @@ pub enum FaultKind {
         /// Milliseconds before each chunk.
         ms: u64,
     },
-    /// The connection closes within the body.
+    /// The connection closes before the end of the body.
     Truncate {
         /// Bytes of the body that are sent.
         bytes: usize,
-        /// Whether Content-Length declares the whole body; otherwise the body is chunked.
+        /// True if Content-Length declares the complete body; otherwise, the body is chunked.
         #[serde(default)]
         declared: bool,
     },
@@ -87,7 +87,7 @@ pub enum FaultKind {
     },
     /// The connection closes without a response.
     Reset,
-    /// 200 with a body from something else than the API, such as a login page.
+    /// Status 200 with a body that is not from the API, such as a login page.
     WrongBody {
         /// Its content type.
         content_type: String,
@@ -97,18 +97,18 @@ pub enum FaultKind {
     /// A redirect.
     Redirect {
         /// The status.
-        #[serde(default = "found")]
+        #[serde(default = "default_redirect_status")]
         code: u16,
         /// The target.
         location: String,
     },
-    /// A response to too many requests.
+    /// The response to too many requests.
     Throttle {
         /// The `Retry-After` header, if any.
         #[serde(default)]
         retry_after: Option<String>,
         /// The status.
-        #[serde(default = "too_many_requests")]
+        #[serde(default = "default_throttle_status")]
         code: u16,
     },
     /// A small gzip body that decompresses to much white space.
@@ -159,7 +159,7 @@ pub(crate) enum Delivery {
 }
 
 impl Fault {
-    /// Returns a fault that affects every request to these paths.
+    /// Returns a fault that affects every request to matching paths.
     #[must_use]
     pub fn new(path: &str, kind: FaultKind) -> Self {
         Self {
@@ -168,7 +168,7 @@ impl Fault {
             kind,
             times: None,
             skip: 0,
-            probability: certain(),
+            probability: certain_probability(),
         }
     }
 
@@ -179,27 +179,27 @@ impl Fault {
         self
     }
 
-    /// Lets this many matching requests pass first.
+    /// Lets `skip` matching requests pass first.
     #[must_use]
     pub fn after(mut self, skip: u32) -> Self {
         self.skip = skip;
         self
     }
 
-    /// Returns whether this request is affected, and counts it.
-    fn hits(&mut self, method: &str, path: &str, dice: &mut Dice) -> bool {
-        let meant = self
+    /// Returns whether the fault affects a request, and counts the match.
+    fn matches(&mut self, method: &str, path: &str, rng: &mut SeededRng) -> bool {
+        let has_method = self
             .method
             .as_deref()
-            .is_none_or(|meant| meant.eq_ignore_ascii_case(method));
-        if !meant || !glob_matches(&self.path, path) {
+            .is_none_or(|has_method| has_method.eq_ignore_ascii_case(method));
+        if !has_method || !glob_matches(&self.path, path) {
             return false;
         }
         if self.skip > 0 {
             self.skip -= 1;
             return false;
         }
-        if self.times == Some(0) || !dice.probably(self.probability) {
+        if self.times == Some(0) || !rng.probably(self.probability) {
             return false;
         }
         self.times = self.times.map(|times| times - 1);
@@ -208,61 +208,64 @@ impl Fault {
 }
 
 /// Returns the first fault that affects a request.
-pub(crate) fn pick(faults: &mut [Fault], method: &str, path: &str, dice: &mut Dice) -> Option<FaultKind> {
+pub(crate) fn pick(faults: &mut [Fault], method: &str, path: &str, rng: &mut SeededRng) -> Option<FaultKind> {
     faults
         .iter_mut()
-        .find_map(|fault| fault.hits(method, path, dice).then(|| fault.kind.clone()))
+        .find_map(|fault| fault.matches(method, path, rng).then(|| fault.kind.clone()))
 }
 
 impl FaultKind {
-    /// Returns the response under this fault. `right` makes the correct response, if it is needed; its argument selects
-    /// whether to ignore paging.
-    pub(crate) fn spoil(self, right: impl FnOnce(bool) -> Answer) -> (Answer, Delivery) {
+    /// Returns the response with this fault. `correct` creates the correct response if needed; its argument is true to
+    /// ignore paging.
+    pub(crate) fn apply(self, correct: impl FnOnce(bool) -> ApiResponse) -> (ApiResponse, Delivery) {
         match self {
-            Self::Status { code, body } => (status_answer(code, body), Delivery::Whole),
-            Self::Delay { ms } => (right(false), Delivery::After(Duration::from_millis(ms))),
-            Self::Hang => (Answer::empty(StatusCode::OK), Delivery::Never),
-            Self::HangBody => (right(false), Delivery::SilentBody),
+            Self::Status { code, body } => (status_response(code, body), Delivery::Whole),
+            Self::Delay { ms } => (correct(false), Delivery::After(Duration::from_millis(ms))),
+            Self::Hang => (ApiResponse::empty(StatusCode::OK), Delivery::Never),
+            Self::HangBody => (correct(false), Delivery::SilentBody),
             Self::Drip { bytes, ms } => (
-                right(false),
+                correct(false),
                 Delivery::Drip {
                     bytes: bytes.max(1),
                     pause: Duration::from_millis(ms),
                 },
             ),
-            Self::Truncate { bytes, declared } => (right(false), Delivery::Truncated { bytes, declared }),
-            Self::ShortLength { by } => (right(false), Delivery::Misdeclared { by }),
-            Self::Reset => (Answer::empty(StatusCode::OK), Delivery::Closed),
+            Self::Truncate { bytes, declared } => (correct(false), Delivery::Truncated { bytes, declared }),
+            Self::ShortLength { by } => (correct(false), Delivery::Misdeclared { by }),
+            Self::Reset => (ApiResponse::empty(StatusCode::OK), Delivery::Closed),
             Self::WrongBody { content_type, body } => {
                 let content = Content::Text {
                     content_type,
                     text: body,
                 };
                 (
-                    Answer {
+                    ApiResponse {
                         content,
-                        ..Answer::empty(StatusCode::OK)
+                        ..ApiResponse::empty(StatusCode::OK)
                     },
                     Delivery::Whole,
                 )
             }
             Self::Redirect { code, location } => (
-                Answer::empty(status(code)).with_header("location", &location),
+                ApiResponse::empty(status(code)).with_header("location", &location),
                 Delivery::Whole,
             ),
             Self::Throttle { retry_after, code } => (throttle(code, retry_after), Delivery::Whole),
             Self::GzipBomb { bytes } => {
-                let answer = Answer::empty(StatusCode::OK)
+                let response = ApiResponse::empty(StatusCode::OK)
                     .with_header("content-type", "application/json")
                     .with_header("content-encoding", "gzip");
-                (answer, Delivery::Bomb { bytes })
+                (response, Delivery::Bomb { bytes })
             }
-            Self::Replace { pointer, value } => (replaced(right(false), &pointer, value), Delivery::Whole),
-            Self::NextLink { url } => (replaced(right(false), "/@odata.nextLink", json!(url)), Delivery::Whole),
-            Self::ExtraHeader { name, value } => (right(false).with_header(&name, &value), Delivery::Whole),
-            Self::IgnorePaging => (right(true), Delivery::Whole),
+            Self::Replace { pointer, value } => (replace_value(correct(false), &pointer, value), Delivery::Whole),
+            Self::NextLink { url } => (
+                replace_value(correct(false), "/@odata.nextLink", json!(url)),
+                Delivery::Whole,
+            ),
+            Self::ExtraHeader { name, value } => (correct(false).with_header(&name, &value), Delivery::Whole),
+            Self::IgnorePaging => (correct(true), Delivery::Whole),
             Self::TotalCount { n } => (
-                replaced(right(false), "/metadata/totalCount", json!(n)),
+                replace_value(correct(false), "/metadata/totalCount", json!(n)),
                 Delivery::Whole,
             ),
         }
@@ -271,13 +274,13 @@ impl FaultKind {
 
 impl Delivery {
     /// Returns whether the client receives a status.
-    pub(crate) fn answers(self) -> bool {
+    pub(crate) fn sends_status(self) -> bool {
         !matches!(self, Self::Never | Self::Closed)
     }
 
     /// Returns the response to send, or `None` to close the connection.
-    pub(crate) async fn deliver(self, answer: Answer) -> Option<Response<Body>> {
-        let (_, bytes) = answer.body();
+    pub(crate) async fn deliver(self, response: ApiResponse) -> Option<Response<Body>> {
+        let (_, bytes) = response.body();
         let length = bytes.len();
         let (declared, body) = match self {
             Self::Never => return std::future::pending().await,
@@ -289,58 +292,58 @@ impl Delivery {
             }
             Self::SilentBody => (Some(length), Body::from_stream(stream::pending::<Piece>())),
             Self::Drip {
-                bytes: at_a_time,
+                bytes: chunk_size,
                 pause,
-            } => (None, Body::from_stream(drops(bytes, at_a_time, pause))),
+            } => (None, Body::from_stream(paced_chunks(bytes, chunk_size, pause))),
             Self::Truncated { bytes: sent, declared } => {
                 let start = bytes.slice(..sent.min(length));
-                (declared.then_some(length), Body::from_stream(broken_off(start)))
+                (declared.then_some(length), Body::from_stream(interrupted(start)))
             }
             Self::Misdeclared { by } => {
                 let declared = length.saturating_add_signed(isize::try_from(by).unwrap_or(0));
-                // The server does not know the length of a stream and trusts the header: it cuts a body that is too
-                // long. A body that is too short must end with an error.
-                (Some(declared), Body::from_stream(broken_off(bytes)))
+                // The server does not know the length of a stream and relies on the header: it truncates a body that is
+                // too long. A body that is too short must end with an error.
+                (Some(declared), Body::from_stream(interrupted(bytes)))
             }
             Self::Bomb { bytes } => (None, Body::from_stream(bomb(bytes))),
         };
-        Some(response(&answer, declared, body))
+        Some(http_response(&response, declared, body))
     }
 }
 
 type Piece = Result<Bytes, std::io::Error>;
 
-fn response(answer: &Answer, declared: Option<usize>, body: Body) -> Response<Body> {
-    let mut response = Response::new(body);
-    *response.status_mut() = answer.status;
-    let headers = response.headers_mut();
-    if let Some(content_type) = answer.body().0.and_then(|text| HeaderValue::from_str(text).ok()) {
+fn http_response(response: &ApiResponse, declared: Option<usize>, body: Body) -> Response<Body> {
+    let mut http = Response::new(body);
+    *http.status_mut() = response.status;
+    let headers = http.headers_mut();
+    if let Some(content_type) = response.body().0.and_then(|text| HeaderValue::from_str(text).ok()) {
         headers.insert(header::CONTENT_TYPE, content_type);
     }
     if let Some(declared) = declared {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(declared));
     }
-    for (name, value) in &answer.headers {
+    for (name, value) in &response.headers {
         // Invalid headers are omitted.
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) {
             headers.append(name, value);
         }
     }
-    response
+    http
 }
 
-fn drops(bytes: Bytes, at_a_time: usize, pause: Duration) -> impl Stream<Item = Piece> + Send {
+fn paced_chunks(bytes: Bytes, chunk_size: usize, pause: Duration) -> impl Stream<Item = Piece> + Send {
     stream::unfold(bytes, move |mut rest| async move {
         if rest.is_empty() {
             return None;
         }
         tokio::time::sleep(pause).await;
-        let next = rest.split_to(at_a_time.min(rest.len()));
+        let next = rest.split_to(chunk_size.min(rest.len()));
         Some((Ok(next), rest))
     })
 }
 
-fn broken_off(start: Bytes) -> impl Stream<Item = Piece> + Send {
+fn interrupted(start: Bytes) -> impl Stream<Item = Piece> + Send {
     stream::iter([Ok(start)]).chain(stream::once(async {
         tokio::time::sleep(FLUSH_PAUSE).await;
         Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset))
@@ -350,38 +353,38 @@ fn broken_off(start: Bytes) -> impl Stream<Item = Piece> + Send {
 fn bomb(bytes: u64) -> impl Stream<Item = Piece> + Send {
     let encoder = GzEncoder::new(Vec::new(), Compression::best());
     stream::unfold(Some((encoder, bytes)), |state| async {
-        let (mut encoder, left) = state?;
-        let now = left.min(BOMB_CHUNK);
+        let (mut encoder, remaining) = state?;
+        let now = remaining.min(BOMB_CHUNK);
         let space = vec![b' '; usize::try_from(now).unwrap_or(0)];
         if let Err(error) = encoder.write_all(&space) {
             return Some((Err(error), None));
         }
-        if left == now {
+        if remaining == now {
             return Some((encoder.finish().map(Bytes::from), None));
         }
         let compressed = Bytes::from(std::mem::take(encoder.get_mut()));
         // Lets other tasks run between two chunks.
         tokio::task::yield_now().await;
-        Some((Ok(compressed), Some((encoder, left - now))))
+        Some((Ok(compressed), Some((encoder, remaining - now))))
     })
 }
 
-fn status_answer(code: u16, body: Option<String>) -> Answer {
+fn status_response(code: u16, body: Option<String>) -> ApiResponse {
     match body {
-        None if code == 204 => Answer::empty(status(code)),
-        None => Answer::error(status(code), "an injected fault"),
-        Some(text) => Answer {
+        None if code == 204 => ApiResponse::empty(status(code)),
+        None => ApiResponse::error(status(code), "an injected fault"),
+        Some(text) => ApiResponse {
             status: status(code),
-            ..Answer::text(text)
+            ..ApiResponse::text(text)
         },
     }
 }
 
-fn throttle(code: u16, retry_after: Option<String>) -> Answer {
-    let answer = Answer::error(status(code), "too many requests");
+fn throttle(code: u16, retry_after: Option<String>) -> ApiResponse {
+    let response = ApiResponse::error(status(code), "too many requests");
     match retry_after {
-        Some(wait) => answer.with_header("retry-after", &wait),
-        None => answer,
+        Some(wait) => response.with_header("retry-after", &wait),
+        None => response,
     }
 }
 
@@ -390,17 +393,17 @@ fn status(code: u16) -> StatusCode {
     StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// Sets the value at a JSON pointer. Content that is not JSON or lacks the place is unchanged.
-fn replaced(mut answer: Answer, pointer: &str, value: Value) -> Answer {
-    let Content::Json(json) = &mut answer.content else {
-        return answer;
+/// Sets the value at a JSON pointer. Content that is not JSON or does not have the parent of the value is unchanged.
+fn replace_value(mut response: ApiResponse, pointer: &str, value: Value) -> ApiResponse {
+    let Content::Json(json) = &mut response.content else {
+        return response;
     };
     if let Some(place) = json.pointer_mut(pointer) {
         *place = value;
-        return answer;
+        return response;
     }
     let Some((parent, name)) = pointer.rsplit_once('/') else {
-        return answer;
+        return response;
     };
     match json.pointer_mut(parent) {
         Some(Value::Object(object)) => {
@@ -409,7 +412,7 @@ fn replaced(mut answer: Answer, pointer: &str, value: Value) -> Answer {
         Some(Value::Array(array)) if name == "-" => array.push(value),
         _ => {}
     }
-    answer
+    response
 }
 
 /// Returns whether a text matches a glob, in which `*` matches any characters, including `/`.
@@ -430,15 +433,15 @@ fn glob_matches(glob: &str, text: &str) -> bool {
     rest.ends_with(last)
 }
 
-fn certain() -> f64 {
+fn certain_probability() -> f64 {
     1.0
 }
 
-fn found() -> u16 {
+fn default_redirect_status() -> u16 {
     302
 }
 
-fn too_many_requests() -> u16 {
+fn default_throttle_status() -> u16 {
     429
 }
 

@@ -6,7 +6,7 @@ use super::rules::Rules;
 mod fleet;
 mod hostile;
 
-/// Customers at the start of the list, each of which shows something special.
+/// Number of customers at the start of the list that each have a special scenario.
 pub(crate) const SPECIAL_CUSTOMERS: usize = 12;
 
 const HOUR: u32 = 3600;

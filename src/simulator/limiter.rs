@@ -6,7 +6,7 @@ use std::time::Instant;
 #[derive(Debug)]
 pub(super) struct Limiter {
     rate: f64,
-    allowance: f64,
+    tokens: f64,
     last: Instant,
 }
 
@@ -14,20 +14,20 @@ impl Limiter {
     pub(super) fn new(rate: f64) -> Self {
         Self {
             rate,
-            allowance: rate.max(1.0),
+            tokens: rate.max(1.0),
             last: Instant::now(),
         }
     }
 
-    /// Takes one token. Returns whether there was none.
+    /// Takes one token. Returns true if none was available.
     pub(super) fn is_exhausted(&mut self) -> bool {
         let now = Instant::now();
         let gained = now.duration_since(self.last).as_secs_f64() * self.rate;
         self.last = now;
-        self.allowance = (self.allowance + gained).min(self.rate.max(1.0));
-        let exhausted = self.allowance < 1.0;
+        self.tokens = (self.tokens + gained).min(self.rate.max(1.0));
+        let exhausted = self.tokens < 1.0;
         if !exhausted {
-            self.allowance -= 1.0;
+            self.tokens -= 1.0;
         }
         exhausted
     }

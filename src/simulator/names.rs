@@ -1,4 +1,4 @@
-//! The words of the API, written a second time from its reference, and names as unusual as real ones.
+//! The words of the API, taken independently from its reference, and unusual but realistic names.
 
 mod organizations;
 
@@ -63,7 +63,7 @@ pub(crate) const MODULES: &[(u16, &str)] = &[
     (551, "Dynamics Unified Operations Backup"),
 ];
 
-/// Number and word of a module that the reference does not list, since the list grows.
+/// Number and word of a module that the reference does not list yet.
 pub(crate) const UNLISTED_MODULE: (u16, &str) = (399, "Loop Backup");
 
 /// Container types of scan profiles of Microsoft 365: number and word of the first generation.
@@ -161,7 +161,7 @@ pub(crate) fn hostile_organization(index: usize) -> String {
 pub(crate) fn job_type_word(number: u16) -> String {
     JOB_TYPES
         .iter()
-        .find(|(known, _)| *known == number)
+        .find(|(listed, _)| *listed == number)
         .map_or_else(|| number.to_string(), |(_, word)| (*word).to_owned())
 }
 
@@ -188,7 +188,7 @@ pub(crate) fn protected_word(number: u16) -> String {
 pub(crate) fn job_type_number(word: &str) -> Option<u16> {
     JOB_TYPES
         .iter()
-        .find(|(_, known)| *known == word)
+        .find(|(_, listed)| *listed == word)
         .map(|(number, _)| *number)
 }
 
@@ -252,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_map_back_to_their_numbers() {
+    fn words_are_mapped_back_to_their_numbers() {
         for (number, _) in JOB_TYPES {
             assert_eq!(job_type_number(&job_type_word(*number)), Some(*number));
         }
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn name_is_shared_by_two_customers() {
+    fn two_customers_share_a_name() {
         assert_eq!(hostile_organization(11), hostile_organization(12));
         assert_ne!(hostile_organization(40), hostile_organization(41));
     }

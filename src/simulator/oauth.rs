@@ -10,8 +10,8 @@ use ring::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
 use serde_json::{Value, json};
 
 use super::Settings;
-use super::answer::{Answer, Call};
-use super::dice::Dice;
+use super::response::{ApiResponse, Call};
+use super::rng::SeededRng;
 
 /// The scopes of the first generation.
 const V1_SCOPES: [&str; 5] = [
@@ -39,7 +39,7 @@ const SCOPE_LIMIT: usize = 300;
 /// Seconds by which the client's clock may be ahead.
 const CLOCK_TOLERANCE: i64 = 60;
 
-/// Prefix of every token, so that a search finds a leaked one.
+/// Prefix of every token, so that searches find leaked tokens.
 const TOKEN_PREFIX: &str = "sim-token-";
 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -63,10 +63,10 @@ pub(crate) struct Registration {
     /// Lifetime of a token in seconds.
     lifetime: u64,
     tokens: HashMap<String, Grant>,
-    /// Expiry of used assertions by `jti`.
+    /// Expiry of used assertions, by `jti`.
     used: HashMap<String, i64>,
     requests: usize,
-    dice: Dice,
+    rng: SeededRng,
 }
 
 #[derive(Debug)]
@@ -84,12 +84,12 @@ struct Grant {
 }
 
 /// An `error` code of RFC 6749, section 5.2.
-type Refusal = &'static str;
+type OauthError = &'static str;
 
-const INVALID_CLIENT: Refusal = "invalid_client";
-const INVALID_REQUEST: Refusal = "invalid_request";
-const INVALID_SCOPE: Refusal = "invalid_scope";
-const UNSUPPORTED_GRANT_TYPE: Refusal = "unsupported_grant_type";
+const INVALID_CLIENT: OauthError = "invalid_client";
+const INVALID_REQUEST: OauthError = "invalid_request";
+const INVALID_SCOPE: OauthError = "invalid_scope";
+const UNSUPPORTED_GRANT_TYPE: OauthError = "unsupported_grant_type";
 
 impl Registration {
     /// # Errors
@@ -105,7 +105,7 @@ impl Registration {
             tokens: HashMap::new(),
             used: HashMap::new(),
             requests: 0,
-            dice: Dice::of(&[settings.seed, 0x0A17]),
+            rng: SeededRng::from_path(&[settings.seed, 0x0A17]),
         })
     }
 
@@ -137,25 +137,25 @@ impl Registration {
     pub(crate) fn scopes_of(&self, authorization: Option<&str>, now: i64) -> Option<&[String]> {
         let (scheme, token) = authorization?.split_once(' ')?;
         let grant = self.tokens.get(token.trim())?;
-        let live = scheme.eq_ignore_ascii_case("bearer") && now < grant.expires;
-        live.then_some(grant.scopes.as_slice())
+        let is_valid = scheme.eq_ignore_ascii_case("bearer") && now < grant.expires;
+        is_valid.then_some(grant.scopes.as_slice())
     }
 
     /// Returns the response to a token request.
-    pub(crate) fn token(&mut self, call: &Call, token_url: &str, now: i64) -> Answer {
+    pub(crate) fn token(&mut self, call: &Call, token_url: &str, now: i64) -> ApiResponse {
         if call.method != "POST" {
-            return Answer::method_not_allowed("POST");
+            return ApiResponse::method_not_allowed("POST");
         }
         match self.grant(call, token_url, now) {
             Ok(scopes) => self.issue(scopes, now),
-            Err(refusal) => Answer {
+            Err(refusal) => ApiResponse {
                 status: StatusCode::BAD_REQUEST,
-                ..Answer::json(json!({"error": refusal}))
+                ..ApiResponse::json(json!({"error": refusal}))
             },
         }
     }
 
-    fn grant(&mut self, call: &Call, token_url: &str, now: i64) -> Result<Vec<String>, Refusal> {
+    fn grant(&mut self, call: &Call, token_url: &str, now: i64) -> Result<Vec<String>, OauthError> {
         if !call.content_type.starts_with("application/x-www-form-urlencoded") {
             return Err(INVALID_REQUEST);
         }
@@ -165,14 +165,19 @@ impl Registration {
             Some(_) => return Err(UNSUPPORTED_GRANT_TYPE),
             None => return Err(INVALID_REQUEST),
         }
-        // A client that reaches the simulator by another name, as from another container, uses that name in the
-        // audience.
+        // A client that reaches the simulator by another host name, for example from another container, uses that name
+        // in the audience.
         let audiences = [token_url.to_owned(), format!("{}{}", call.origin, super::TOKEN_PATH)];
         self.authenticate(&form, &audiences, now)?;
         self.requested_scopes(form.get("scope").map_or("", String::as_str))
     }
 
-    fn authenticate(&mut self, form: &HashMap<String, String>, audiences: &[String], now: i64) -> Result<(), Refusal> {
+    fn authenticate(
+        &mut self,
+        form: &HashMap<String, String>,
+        audiences: &[String],
+        now: i64,
+    ) -> Result<(), OauthError> {
         let field = |name: &str| form.get(name).map(String::as_str);
         if field("client_id") != Some(&self.client_id) {
             return Err(INVALID_CLIENT);
@@ -180,14 +185,14 @@ impl Registration {
         match (field("client_secret"), field("client_assertion")) {
             (Some(secret), None) if secret == self.secret => Ok(()),
             (None, Some(assertion)) if field("client_assertion_type") == Some(ASSERTION_TYPE) => {
-                self.accept(assertion, audiences, now).ok_or(INVALID_CLIENT)
+                self.accept_assertion(assertion, audiences, now).ok_or(INVALID_CLIENT)
             }
             _ => Err(INVALID_CLIENT),
         }
     }
 
     /// Verifies a client assertion (RFC 7523) and marks it as used. Returns `None` if it is invalid.
-    fn accept(&mut self, assertion: &str, audiences: &[String], now: i64) -> Option<()> {
+    fn accept_assertion(&mut self, assertion: &str, audiences: &[String], now: i64) -> Option<()> {
         let certificate = self.certificate.as_ref()?;
         let claims = certificate.verified_claims(assertion)?;
         let text = |name: &str| claims.get(name).and_then(Value::as_str);
@@ -197,16 +202,16 @@ impl Registration {
             return None;
         }
         let expires = instant("exp")?;
-        let begun = instant("nbf").is_none_or(|from| from <= now.saturating_add(CLOCK_TOLERANCE));
-        if expires <= now || !begun || !audiences.iter().any(|meant| Some(meant.as_str()) == text("aud")) {
+        let is_active = instant("nbf").is_none_or(|from| from <= now.saturating_add(CLOCK_TOLERANCE));
+        if expires <= now || !is_active || !audiences.iter().any(|audience| Some(audience.as_str()) == text("aud")) {
             return None;
         }
         self.used.retain(|_, expires| *expires > now);
-        let fresh = self.used.insert(text("jti")?.to_owned(), expires).is_none();
-        fresh.then_some(())
+        let is_unused = self.used.insert(text("jti")?.to_owned(), expires).is_none();
+        is_unused.then_some(())
     }
 
-    fn requested_scopes(&self, scope: &str) -> Result<Vec<String>, Refusal> {
+    fn requested_scopes(&self, scope: &str) -> Result<Vec<String>, OauthError> {
         if scope.chars().count() > SCOPE_LIMIT {
             return Err(INVALID_SCOPE);
         }
@@ -214,14 +219,14 @@ impl Registration {
         if requested.is_empty() {
             return Ok(self.scopes.clone());
         }
-        let held = requested.iter().all(|scope| self.scopes.contains(scope));
-        held.then_some(requested).ok_or(INVALID_SCOPE)
+        let are_granted = requested.iter().all(|scope| self.scopes.contains(scope));
+        are_granted.then_some(requested).ok_or(INVALID_SCOPE)
     }
 
-    fn issue(&mut self, scopes: Vec<String>, now: i64) -> Answer {
-        let random = [self.dice.next(), self.dice.next(), self.dice.next()].map(u64::to_be_bytes);
+    fn issue(&mut self, scopes: Vec<String>, now: i64) -> ApiResponse {
+        let random = [self.rng.next(), self.rng.next(), self.rng.next()].map(u64::to_be_bytes);
         let token = format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(random.concat()));
-        let answer = json!({
+        let response = json!({
             "access_token": token,
             "expires_in": self.lifetime,
             "token_type": "Bearer",
@@ -230,18 +235,18 @@ impl Registration {
         let expires = now.saturating_add(i64::try_from(self.lifetime).unwrap_or(i64::MAX));
         self.tokens.retain(|_, grant| now < grant.expires);
         self.tokens.insert(token, Grant { scopes, expires });
-        Answer::json(answer).with_header("cache-control", "no-store")
+        ApiResponse::json(response).with_header("cache-control", "no-store")
     }
 }
 
 impl Certificate {
     fn read(pem: &str) -> std::io::Result<Self> {
-        let invalid = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidInput, what.to_owned());
+        let invalid = |message: &str| std::io::Error::new(std::io::ErrorKind::InvalidInput, message.to_owned());
         let (_, block) = x509_parser::pem::parse_x509_pem(pem.as_bytes())
             .map_err(|_| invalid("the registered certificate is not PEM"))?;
         let certificate = block
             .parse_x509()
-            .map_err(|_| invalid("the registered certificate cannot be read"))?;
+            .map_err(|_| invalid("the registered certificate cannot be parsed"))?;
         let thumbprint = digest(&SHA1_FOR_LEGACY_USE_ONLY, &block.contents);
         Ok(Self {
             public_key: certificate.public_key().subject_public_key.data.to_vec(),

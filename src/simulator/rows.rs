@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::answer::{duration, time, with_fields};
 use super::customer::{Customer, ProtectedRow};
 use super::names;
+use super::response::{duration, time, with_fields};
 use super::scan::{Change, ScanProfile};
 use super::world::JobRow;
 
@@ -60,7 +60,7 @@ pub(super) fn scan_profile_row(profile: &ScanProfile, modified: &str) -> Value {
     with_fields(row, &profile.raw_fields)
 }
 
-/// Returns the settings of a scan profile: its formatted times, the names of two fields, and its containers differ by
+/// Returns the settings of a scan profile. The time format, the names of two fields and the containers differ by
 /// generation.
 pub(super) fn scan_profile_detail(
     profile: &ScanProfile,

@@ -2,15 +2,15 @@
 
 use super::{History, Settings};
 
-/// Runs kept per module: enough for a history from the start, without growing for ever.
-const RUNS_KEPT: usize = 60;
+/// Maximum number of runs per module: enough for a history from the start, without unlimited growth.
+const MAX_RUNS_PER_MODULE: usize = 60;
 
-/// Runs kept in total, so that a world of ten thousand customers fits in a small machine: a full history for about 300
-/// customers of eight modules, and a shorter one for more.
-const RUNS_KEPT_IN_ALL: usize = 150_000;
+/// Maximum number of runs in total, so that a world of ten thousand customers fits in a small machine: a full history
+/// for about 300 customers with eight modules, and a shorter one for more customers.
+const MAX_RUNS: usize = 150_000;
 
-/// Modules of an ordinary customer, to divide [`RUNS_KEPT_IN_ALL`].
-const MODULES_OF_A_CUSTOMER: usize = 8;
+/// Modules of an ordinary customer, by which [`MAX_RUNS`] is divided.
+const MODULES_PER_CUSTOMER: usize = 8;
 
 /// Settings for generating customers and advancing time.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,15 +19,15 @@ pub(crate) struct Rules {
     pub(crate) customers: usize,
     pub(crate) hostile: bool,
     pub(crate) churn: bool,
-    /// Unix time at which the customers' stories take place.
+    /// Unix time at which the customers' scenarios take place.
     pub(crate) started: i64,
-    pub(crate) kept: usize,
+    pub(crate) max_runs: usize,
     speed: f64,
 }
 
 impl Rules {
     pub(crate) fn new(settings: &Settings, now: i64) -> Self {
-        let shared = RUNS_KEPT_IN_ALL / MODULES_OF_A_CUSTOMER / settings.customers.max(1);
+        let shared = MAX_RUNS / MODULES_PER_CUSTOMER / settings.customers.max(1);
         let listed = match settings.history {
             History::Newest => 1,
             History::Runs(runs) => runs,
@@ -37,8 +37,8 @@ impl Rules {
             customers: settings.customers,
             hostile: settings.hostile,
             churn: settings.churn,
-            started: settings.stories_from.unwrap_or(now),
-            kept: shared.max(listed).clamp(4, RUNS_KEPT),
+            started: settings.scenarios_from.unwrap_or(now),
+            max_runs: shared.max(listed).clamp(4, MAX_RUNS_PER_MODULE),
             speed: if settings.speed.is_finite() && settings.speed > 0.0 {
                 settings.speed
             } else {

@@ -1,11 +1,11 @@
-//! One run of a module, and rows in place of a run.
+//! One run of a module, and rows instead of a run.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::Value;
 
-use super::dice::Dice;
+use super::rng::SeededRng;
 
 /// The API's text for an absent value.
 pub(crate) const ABSENT: &str = "N/A";
@@ -58,13 +58,14 @@ pub struct Run {
     pub last_modified: Option<i64>,
     /// JSON fields that replace or extend the row.
     pub raw_fields: BTreeMap<String, Value>,
-    /// The slot of the schedule that decides how this run continues; `None` if it has ended, or if a test made it.
+    /// The slot of the schedule that decides how this run continues; `None` if the run has ended, or if a test created
+    /// it.
     #[serde(skip)]
     pub slot: Option<i64>,
 }
 
 impl Run {
-    /// Returns a row with this status and no other values.
+    /// Returns a row with a status and no other values.
     #[must_use]
     pub fn bare(status: i64) -> Self {
         Self {
@@ -76,7 +77,7 @@ impl Run {
         }
     }
 
-    /// Returns the row of a module that never ran.
+    /// Returns the row of a module without runs.
     pub(crate) fn not_started() -> Self {
         Self::bare(status::NOT_STARTED)
     }
@@ -89,7 +90,7 @@ impl Run {
         }
     }
 
-    /// Returns the row of a tenants' object scan, which has a status only.
+    /// Returns the row of a tenants' object scan, which has only a status.
     pub(crate) fn scan(status: i64) -> Self {
         const COUNTS: [&str; 6] = [
             "totalCount",
@@ -116,23 +117,23 @@ impl Run {
     }
 
     /// Sets the counts of a run that has ended, by its status.
-    pub(crate) fn count(&mut self, objects: u64, dice: &mut Dice) {
+    pub(crate) fn count(&mut self, objects: u64, rng: &mut SeededRng) {
         use status::*;
         let total = objects
             .saturating_sub(objects / 20)
-            .saturating_add(dice.below(objects / 10 + 1));
+            .saturating_add(rng.below(objects / 10 + 1));
         match self.status {
             FINISHED => {
-                self.warning = if dice.chance(10) { dice.below(total / 50 + 1) } else { 0 };
+                self.warning = if rng.chance(10) { rng.below(total / 50 + 1) } else { 0 };
                 self.successful = total - self.warning;
             }
             FINISHED_WITH_EXCEPTION => {
-                self.failed = dice.between(1, total / 20 + 1).min(total);
-                self.skipped = dice.below(3).min(total - self.failed);
+                self.failed = rng.between(1, total / 20 + 1).min(total);
+                self.skipped = rng.below(3).min(total - self.failed);
                 self.successful = total - self.failed - self.skipped;
             }
             // Some runs fail before they process an object.
-            FAILED => self.failed = if dice.chance(50) { total } else { 0 },
+            FAILED => self.failed = if rng.chance(50) { total } else { 0 },
             SKIPPED => self.skipped = total,
             CANCELED | STOPPED => self.successful = total / 2,
             _ => {}

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::dice::Dice;
+use super::rng::SeededRng;
 
 /// A scan profile.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -28,19 +28,19 @@ pub struct ScanProfile {
     pub modified: i64,
     /// The account used for the scan, if any.
     pub impersonation_account: Option<String>,
-    /// Whether in-place archived mailboxes are scanned.
+    /// True if in-place archived mailboxes are scanned.
     pub archived_mailboxes: bool,
-    /// Whether locked objects are ignored.
+    /// True if locked objects are ignored.
     pub ignore_locked: bool,
     /// `No` or `hh:mm`.
     pub daily_scan: String,
-    /// Whether objects out of policy cause an e-mail.
+    /// True if objects out of policy cause an e-mail.
     pub out_of_policy_notification: bool,
     /// The containers.
     pub containers: Vec<Container>,
     /// The daily report.
     pub report: DailyReport,
-    /// Whether the first generation uses the older of two spellings of the fields.
+    /// True if the first generation uses the older of two spellings of the fields.
     pub older_spelling: bool,
     /// Fields that replace or extend the JSON of the list and the detail.
     pub raw_fields: BTreeMap<String, Value>,
@@ -82,23 +82,23 @@ pub struct Change {
     pub container: String,
 }
 
-/// When a profile's scans run, and when they begin to fail.
+/// When a profile's scans run, and when they start to fail.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Scans {
     pub(crate) key: u64,
     pub(crate) phase: i64,
     pub(crate) period: i64,
     pub(crate) fails_from: Option<i64>,
-    /// Whether scans end in every possible way.
+    /// True if scans end in every possible way.
     pub(crate) is_odd: bool,
-    /// Whether there is a daily scan. Without one there is never a report.
+    /// True if there is a daily scan. Without it, there is no report.
     pub(crate) daily: bool,
     #[serde(skip)]
     pub(crate) reported: Option<i64>,
 }
 
 impl ScanProfile {
-    /// Makes the report that is due at `now`.
+    /// Generates the report that is due at `now`.
     pub(crate) fn advance(&mut self, now: i64) {
         let scans = &self.scans;
         if !scans.daily {
@@ -108,21 +108,21 @@ impl ScanProfile {
         if scans.reported == Some(slot) {
             return;
         }
-        let made = slot.saturating_mul(scans.period).saturating_add(scans.phase);
+        let created_at = slot.saturating_mul(scans.period).saturating_add(scans.phase);
         let raw_fields = std::mem::take(&mut self.report.raw_fields);
         self.report = DailyReport {
             raw_fields,
-            ..report(scans, slot, made, &self.containers)
+            ..report(scans, slot, created_at, &self.containers)
         };
         self.scans.reported = Some(slot);
     }
 }
 
 /// Returns the daily report of a slot.
-fn report(scans: &Scans, slot: i64, made: i64, containers: &[Container]) -> DailyReport {
-    let mut dice = Dice::of(&[scans.key, slot.cast_unsigned()]);
-    let failed = scans.fails_from.is_some_and(|from| made >= from);
-    let status = match dice.below(20) {
+fn report(scans: &Scans, slot: i64, created_at: i64, containers: &[Container]) -> DailyReport {
+    let mut rng = SeededRng::from_path(&[scans.key, slot.cast_unsigned()]);
+    let failed = scans.fails_from.is_some_and(|from| created_at >= from);
+    let status = match rng.below(20) {
         _ if failed => 3,
         _ if !scans.is_odd => 2,
         0 => 4,
@@ -131,24 +131,24 @@ fn report(scans: &Scans, slot: i64, made: i64, containers: &[Container]) -> Dail
         _ => 2,
     };
     let mut report = DailyReport {
-        updated: Some(made),
+        updated: Some(created_at),
         status,
         ..DailyReport::default()
     };
     if matches!(status, 2 | 4) {
-        report.new = changes(&mut dice, 6, containers);
-        report.moved = changes(&mut dice, 3, containers);
-        report.removed = changes(&mut dice, 3, containers);
+        report.new = changes(&mut rng, 6, containers);
+        report.moved = changes(&mut rng, 3, containers);
+        report.removed = changes(&mut rng, 3, containers);
     }
     report
 }
 
-fn changes(dice: &mut Dice, most: u64, containers: &[Container]) -> Vec<Change> {
+fn changes(rng: &mut SeededRng, maximum: u64, containers: &[Container]) -> Vec<Change> {
     let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
-    (0..dice.below(most))
+    (0..rng.below(maximum))
         .map(|_| Change {
-            object: format!("user{}@example.com", dice.below(10_000)),
-            container: dice.pick(&names).to_owned(),
+            object: format!("user{}@example.com", rng.below(10_000)),
+            container: rng.pick(&names).to_owned(),
         })
         .collect()
 }

@@ -4,18 +4,18 @@
 
 use serde::Serialize;
 
-use super::dice::Dice;
+use super::rng::SeededRng;
 use super::run::{ABSENT, NO_SIZE, Run, status};
 
-/// How a module's runs usually end.
+/// How the runs of a module usually end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Habit {
-    /// Always successful, at times with some failed objects.
+    /// Always successful, sometimes with failed objects.
     Steady,
     /// Successful, with an occasional single failure.
     Usual,
-    /// Nearly always successful; otherwise in any other way.
+    /// Nearly always successful; otherwise any other result.
     Reliable,
     /// One in five is not successful.
     Flaky,
@@ -25,7 +25,7 @@ pub(crate) enum Habit {
     Failing,
     /// Successful until [`Schedule::fails_from`]; then each run fails before it processes an object.
     Broken,
-    /// Each possible way in turn.
+    /// Each possible result in turn.
     Rotating,
     /// Successful until the last slot, after which no run starts.
     Silent,
@@ -39,9 +39,9 @@ pub(crate) enum Habit {
 pub(crate) enum Work {
     /// About this many objects.
     Objects(u64),
-    /// Nothing, in a run that starts and ends in the same second.
+    /// No objects, in a run that starts and ends in the same second.
     Instant,
-    /// Nothing; the run has neither an id nor times, only a last modification.
+    /// No objects; the run has neither an id nor times, only a last modification.
     Nothing,
 }
 
@@ -54,7 +54,7 @@ pub(crate) struct Schedule {
     pub(crate) wait: i64,
     pub(crate) duration: i64,
     pub(crate) habit: Habit,
-    /// The path of the module's generator.
+    /// The seed of the module's random numbers.
     pub(crate) key: u64,
     /// The backup scope, if the service has scopes.
     pub(crate) scope: Option<String>,
@@ -81,18 +81,18 @@ impl Schedule {
             .div_euclid(self.period.max(1))
     }
 
-    /// Returns when a slot starts.
+    /// Returns the start of a slot.
     pub(crate) fn start_of(&self, slot: i64) -> i64 {
         slot.saturating_mul(self.period).saturating_add(self.phase)
     }
 
     /// Returns the run of a slot in its state at `now`.
     pub(crate) fn run(&self, slot: i64, now: i64) -> Run {
-        let mut dice = Dice::of(&[self.key, slot.cast_unsigned()]);
+        let mut rng = SeededRng::from_path(&[self.key, slot.cast_unsigned()]);
         let queued = self.start_of(slot);
         let start = queued.saturating_add(self.wait);
-        let outcome = self.outcome(slot, &mut dice);
-        let end = start.saturating_add(self.duration_of(outcome, &mut dice));
+        let outcome = self.outcome(slot, &mut rng);
+        let end = start.saturating_add(self.duration_of(outcome, &mut rng));
         let waiting = Run {
             name: self.scope.clone().unwrap_or_else(|| ABSENT.to_owned()),
             last_modified: Some(queued),
@@ -103,7 +103,7 @@ impl Schedule {
             return waiting;
         }
         let running = Run {
-            id: self.id(&mut dice),
+            id: self.id(&mut rng),
             status: status::RUNNING,
             start: Some(start),
             last_modified: Some(start),
@@ -120,18 +120,18 @@ impl Schedule {
                 slot: None,
                 ..running
             },
-            &mut dice,
+            &mut rng,
         )
     }
 
-    fn id(&self, dice: &mut Dice) -> String {
-        if dice.chance(self.anonymous) {
+    fn id(&self, rng: &mut SeededRng) -> String {
+        if rng.chance(self.anonymous) {
             return ABSENT.to_owned();
         }
-        format!("{}{}", self.id_prefix, dice.next())
+        format!("{}{}", self.id_prefix, rng.next())
     }
 
-    fn ended(&self, run: Run, dice: &mut Dice) -> Run {
+    fn ended(&self, run: Run, rng: &mut SeededRng) -> Run {
         match self.work {
             Work::Nothing if run.is_restore_point() => Run {
                 id: ABSENT.to_owned(),
@@ -149,9 +149,9 @@ impl Schedule {
             Work::Objects(_) if self.habit == Habit::Broken && run.status == status::FAILED => run,
             Work::Objects(objects) => {
                 let mut run = run;
-                run.count(objects, dice);
+                run.count(objects, rng);
                 if run.successful > 0 && self.stores > 0 {
-                    run.backup_size = gigabytes(dice.between(self.stores - self.stores / 5, self.stores).max(1));
+                    run.backup_size = gigabytes(rng.between(self.stores - self.stores / 5, self.stores).max(1));
                 }
                 run
             }
@@ -162,9 +162,9 @@ impl Schedule {
         self.habit == Habit::Stuck && slot == self.slot_at(self.not_after)
     }
 
-    fn outcome(&self, slot: i64, dice: &mut Dice) -> i64 {
+    fn outcome(&self, slot: i64, rng: &mut SeededRng) -> i64 {
         use status::*;
-        const TURNS: [i64; 8] = [
+        const RESULTS: [i64; 8] = [
             FINISHED,
             FINISHED_WITH_EXCEPTION,
             FAILED,
@@ -174,15 +174,15 @@ impl Schedule {
             STOPPED,
             REJECTED,
         ];
-        let roll = dice.below(1000);
+        let permille = rng.below(1000);
         match self.habit {
-            Habit::Steady | Habit::Silent | Habit::Stuck => steady(roll),
-            // Two failures never follow each other, so that the next run succeeds.
-            Habit::Usual if slot.rem_euclid(4) == 0 && roll >= 995 => FAILED,
-            Habit::Usual => steady(roll),
-            Habit::Broken if self.start_of(slot) < self.fails_from => steady(roll),
+            Habit::Steady | Habit::Silent | Habit::Stuck => steady(permille),
+            // The run after a failure always succeeds.
+            Habit::Usual if slot.rem_euclid(4) == 0 && permille >= 995 => FAILED,
+            Habit::Usual => steady(permille),
+            Habit::Broken if self.start_of(slot) < self.fails_from => steady(permille),
             Habit::Broken => FAILED,
-            Habit::Reliable => match roll {
+            Habit::Reliable => match permille {
                 0..930 => FINISHED,
                 930..965 => FINISHED_WITH_EXCEPTION,
                 965..980 => FAILED,
@@ -190,39 +190,39 @@ impl Schedule {
                 990..995 => CANCELED,
                 _ => STOPPED,
             },
-            Habit::Flaky => match roll {
+            Habit::Flaky => match permille {
                 0..700 => FINISHED,
                 700..800 => FINISHED_WITH_EXCEPTION,
                 800..930 => FAILED,
                 930..970 => FAILED_TO_START,
                 _ => SKIPPED,
             },
-            Habit::Exceptions if roll < 850 => FINISHED_WITH_EXCEPTION,
+            Habit::Exceptions if permille < 850 => FINISHED_WITH_EXCEPTION,
             Habit::Exceptions => FINISHED,
-            Habit::Failing if roll < 850 => FAILED,
+            Habit::Failing if permille < 850 => FAILED,
             Habit::Failing => FAILED_TO_START,
             Habit::Rotating => usize::try_from(slot.rem_euclid(8))
                 .ok()
-                .and_then(|turn| TURNS.get(turn).copied())
+                .and_then(|turn| RESULTS.get(turn).copied())
                 .unwrap_or(FINISHED),
         }
     }
 
-    fn duration_of(&self, outcome: i64, dice: &mut Dice) -> i64 {
-        let percent = dice.seconds(70, 130);
+    fn duration_of(&self, outcome: i64, rng: &mut SeededRng) -> i64 {
+        let percent = rng.seconds(70, 130);
         let ordinary = self.duration.saturating_mul(percent) / 100;
-        let took = match outcome {
+        let duration = match outcome {
             status::FAILED_TO_START | status::SKIPPED | status::REJECTED => ordinary / 60,
             status::CANCELED | status::STOPPED => ordinary / 2,
             _ => ordinary,
         };
-        // A run ends before the next one starts at any speed.
-        took.clamp(0, (self.period - self.wait - 1).max(0))
+        // At any speed, a run ends before the next one starts.
+        duration.clamp(0, (self.period - self.wait - 1).max(0))
     }
 }
 
-fn steady(roll: u64) -> i64 {
-    if roll < 20 {
+fn steady(permille: u64) -> i64 {
+    if permille < 20 {
         status::FINISHED_WITH_EXCEPTION
     } else {
         status::FINISHED
@@ -239,7 +239,7 @@ pub(crate) fn gigabytes(hundredths: u64) -> String {
 
 impl Run {
     /// Updates an unfinished run to `now`. Returns whether it has ended.
-    fn settle(&mut self, schedule: &Schedule, now: i64) -> bool {
+    fn update(&mut self, schedule: &Schedule, now: i64) -> bool {
         let Some(slot) = self.slot else { return false };
         let raw_fields = std::mem::take(&mut self.raw_fields);
         *self = Run {
@@ -251,15 +251,15 @@ impl Run {
 }
 
 /// Updates a module's runs to `now`: ends the unfinished ones, adds those that have started since, and drops the oldest
-/// beyond `kept`. Returns the number of new restore points.
-pub(crate) fn advance(runs: &mut Vec<Run>, next_slot: &mut i64, schedule: &Schedule, kept: usize, now: i64) -> u64 {
-    let settled: u64 = runs
+/// beyond `max_runs`. Returns the number of new restore points.
+pub(crate) fn advance(runs: &mut Vec<Run>, next_slot: &mut i64, schedule: &Schedule, max_runs: usize, now: i64) -> u64 {
+    let completed: u64 = runs
         .iter_mut()
-        .map(|run| u64::from(run.settle(schedule, now) && run.is_restore_point()))
+        .map(|run| u64::from(run.update(schedule, now) && run.is_restore_point()))
         .sum();
     let newest = schedule.slot_at(now);
     let oldest = newest
-        .saturating_sub(i64::try_from(kept).unwrap_or(i64::MAX))
+        .saturating_sub(i64::try_from(max_runs).unwrap_or(i64::MAX))
         .saturating_add(1);
     let first = oldest.max(*next_slot);
     let added = (first..=newest)
@@ -272,9 +272,9 @@ pub(crate) fn advance(runs: &mut Vec<Run>, next_slot: &mut i64, schedule: &Sched
         .filter(|run| run.slot.is_none() && run.is_restore_point())
         .count();
     runs.extend(added);
-    let surplus = runs.len().saturating_sub(kept);
+    let surplus = runs.len().saturating_sub(max_runs);
     runs.drain(..surplus);
-    settled.saturating_add(u64::try_from(points).unwrap_or(0))
+    completed.saturating_add(u64::try_from(points).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn run_waits_runs_and_ends() {
+    fn run_is_pending_running_and_completed() {
         let schedule = daily(Habit::Exceptions);
         let queued = schedule.start_of(20_000);
         let waiting = schedule.run(20_000, queued);
@@ -321,16 +321,23 @@ mod tests {
     }
 
     #[test]
-    fn runs_over_nothing_have_no_counts() {
+    fn runs_without_objects_have_no_counts() {
         let work = |work| Schedule {
             work,
             stores: 500,
             ..daily(Habit::Steady)
         };
-        let nothing = work(Work::Nothing).run(20_000, i64::MAX);
-        assert_eq!((nothing.status, nothing.id.as_str(), nothing.total), (2, "N/A", 0));
-        assert_eq!((nothing.start, nothing.end), (None, None));
-        assert!(nothing.last_modified.is_some());
+        let without_objects = work(Work::Nothing).run(20_000, i64::MAX);
+        assert_eq!(
+            (
+                without_objects.status,
+                without_objects.id.as_str(),
+                without_objects.total
+            ),
+            (2, "N/A", 0)
+        );
+        assert_eq!((without_objects.start, without_objects.end), (None, None));
+        assert!(without_objects.last_modified.is_some());
         let instant = work(Work::Instant).run(20_000, i64::MAX);
         assert_eq!((instant.start, instant.total), (instant.end, 0));
         assert!(instant.id.starts_with("IB"));
@@ -349,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_module_fails_from_one_time_on() {
+    fn broken_module_fails_from_a_given_time() {
         let mut schedule = daily(Habit::Broken);
         schedule.fails_from = schedule.start_of(20_000);
         assert!(schedule.run(19_999, i64::MAX).is_restore_point());
@@ -362,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_do_not_depend_on_the_steps_of_time() {
+    fn runs_do_not_depend_on_the_steps_of_the_clock() {
         let schedule = daily(Habit::Flaky);
         let (mut once, mut often) = (Vec::new(), Vec::new());
         let (mut next_once, mut next_often) = (i64::MIN, i64::MIN);
@@ -375,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn stuck_run_never_ends_and_nothing_follows() {
+    fn stuck_run_does_not_end_and_blocks_later_runs() {
         let mut schedule = daily(Habit::Stuck);
         schedule.not_after = schedule.start_of(20_000) + 5;
         let (mut runs, mut next) = (Vec::new(), i64::MIN);
@@ -387,15 +394,15 @@ mod tests {
     }
 
     #[test]
-    fn rotating_module_ends_in_every_way() {
+    fn rotating_module_has_every_result() {
         let schedule = daily(Habit::Rotating);
-        let mut seen: Vec<i64> = (0..8).map(|slot| schedule.run(slot, i64::MAX).status).collect();
-        seen.sort_unstable();
-        assert_eq!(seen, [2, 3, 4, 5, 7, 8, 9, 10]);
+        let mut statuses: Vec<i64> = (0..8).map(|slot| schedule.run(slot, i64::MAX).status).collect();
+        statuses.sort_unstable();
+        assert_eq!(statuses, [2, 3, 4, 5, 7, 8, 9, 10]);
     }
 
     #[test]
-    fn fields_set_by_a_test_outlive_the_end_of_a_run() {
+    fn fields_set_by_a_test_are_kept_when_a_run_ends() {
         let schedule = daily(Habit::Reliable);
         let start = schedule.start_of(20_000);
         let (mut runs, mut next) = (Vec::new(), i64::MIN);
@@ -405,6 +412,6 @@ mod tests {
         advance(&mut runs, &mut next, &schedule, 3, start + 40_000);
         assert_eq!(runs[2].raw_fields["name"], "odd");
         assert!(runs[2].end.is_some());
-        assert_eq!(runs[1].status, 99, "an ended run stays as it was set");
+        assert_eq!(runs[1].status, 99, "a completed run must not change");
     }
 }

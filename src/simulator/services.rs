@@ -1,25 +1,25 @@
-//! Services that only some customers pay for, for one tenant: seats, users, consent, signs of ransomware and baselines;
-//! also the reports of jobs.
+//! Services of one tenant that only some customers have: seats, users, consent, signs of ransomware and baselines; and
+//! job reports.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::dice::Dice;
+use super::rng::SeededRng;
 use super::run::{Run, status};
 
 /// Object types by which signs of ransomware are counted.
 pub(crate) const SIGN_TYPES: [&str; 4] = ["teams", "sharePointSites", "oneDrives", "groups"];
 
-/// The signs, worst first.
+/// Signs of ransomware, worst first.
 pub(crate) const SIGNS: [&str; 3] = [
     "UnderPotentialRansomwareAttack",
     "WithUnusualActivities",
     "WithSuspiciousObjects",
 ];
 
-/// Maximum number of objects in a report: enough for many pages, and fast enough for a test.
-const MOST_REPORTED: u64 = 50_000;
+/// Maximum number of rows in a report: enough for several pages, and fast enough for a test.
+const MAX_REPORT_ROWS: u64 = 50_000;
 
 /// The services of one tenant.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -32,14 +32,14 @@ pub struct Services {
     pub unprotected: [u64; 2],
     /// Products whose apps require consent, with the Unix time at which it was withdrawn.
     pub consent: BTreeMap<String, Option<i64>>,
-    /// Objects by type and sign of ransomware; `None` if the customer does not pay for the service.
+    /// Objects by type and sign of ransomware; `None` without the service.
     pub signs: Option<[[u64; 3]; 4]>,
-    /// Its baselines, if any.
+    /// The baselines, if any.
     pub baseline: Option<Baseline>,
 }
 
 impl Services {
-    /// Returns a few of each service.
+    /// Returns a small amount of each service.
     pub(crate) fn some() -> Self {
         let seats = Seats {
             assigned: 9,
@@ -101,7 +101,7 @@ const WARNING: i64 = 4;
 /// Returns the objects of a run, failed ones first. A run that failed before it processed an object has one row with
 /// the reason.
 pub(crate) fn report(run: &Run, domain: &str, has_consent: bool) -> Vec<ReportRow> {
-    let mut dice = Dice::of(&[run
+    let mut rng = SeededRng::from_path(&[run
         .id
         .bytes()
         .fold(0, |sum, byte| sum << 5 ^ u64::from(byte) ^ sum >> 3)]);
@@ -113,11 +113,11 @@ pub(crate) fn report(run: &Run, domain: &str, has_consent: bool) -> Vec<ReportRo
         (SUCCESS, run.successful),
     ];
     for (status, count) in counts {
-        for nth in 0..count.min(MOST_REPORTED) {
+        for nth in 0..count.min(MAX_REPORT_ROWS) {
             let title = format!("user{nth}@{domain}");
             let (error_code, comment) = match status {
                 FAILED if !has_consent => ("", without_consent(domain)),
-                FAILED | WARNING => problem(&mut dice, &title, domain),
+                FAILED | WARNING => problem(&mut rng, &title, domain),
                 SKIPPED => ("", "The object was not changed since the last backup.".to_owned()),
                 _ => ("", String::new()),
             };
@@ -139,8 +139,8 @@ fn without_consent(domain: &str) -> String {
     )
 }
 
-fn problem(dice: &mut Dice, title: &str, domain: &str) -> (&'static str, String) {
-    match dice.below(10) {
+fn problem(rng: &mut SeededRng, title: &str, domain: &str) -> (&'static str, String) {
+    match rng.below(10) {
         0..5 => (
             "",
             format!("The request for https://graph.microsoft.com/v1.0/users/{title} failed: 429 Too Many Requests"),

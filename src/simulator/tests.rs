@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 
+mod faulty;
 mod shapes;
-mod spoiled;
 mod tokens;
 
 const NOW: i64 = 1_790_000_000;
@@ -72,9 +72,9 @@ impl Partner {
             ("client_secret", "demo-secret"),
             ("scope", scope),
         ];
-        let (status, answer) = self.request_token(&form).await;
-        assert_eq!(status, 200, "{answer}");
-        answer["access_token"].as_str().unwrap().to_owned()
+        let (status, response) = self.request_token(&form).await;
+        assert_eq!(status, 200, "{response}");
+        response["access_token"].as_str().unwrap().to_owned()
     }
 
     async fn token(&self) -> String {
@@ -106,7 +106,7 @@ impl Partner {
         body(self.post(token, &format!("{V3}{path}"), json!({})).await).await
     }
 
-    /// Returns the raw response to one request, until the server closes the connection.
+    /// Returns the raw response to one request, read until the server closes the connection.
     async fn raw(&self, token: &str, path: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let request = format!(
@@ -114,10 +114,10 @@ impl Partner {
             self.address
         );
         stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        // Some tests break the connection off.
-        let _ = stream.read_to_end(&mut answer).await;
-        String::from_utf8_lossy(&answer).into_owned()
+        let mut response = Vec::new();
+        // Some tests interrupt the connection.
+        let _ = stream.read_to_end(&mut response).await;
+        String::from_utf8_lossy(&response).into_owned()
     }
 
     fn fault(&self, kind: FaultKind) {
@@ -129,10 +129,10 @@ async fn body(response: Response) -> Value {
     serde_json::from_slice(&response.bytes().await.unwrap()).unwrap()
 }
 
-fn rows(answer: &Value) -> &[Value] {
-    answer
+fn rows(response: &Value) -> &[Value] {
+    response
         .get("value")
-        .or_else(|| answer.get("data"))
+        .or_else(|| response.get("data"))
         .unwrap()
         .as_array()
         .unwrap()
@@ -143,7 +143,7 @@ fn text<'a>(value: &'a Value, field: &str) -> &'a str {
 }
 
 /// Returns the fields of a row as text, to compare both generations.
-fn facts(row: &Value) -> BTreeMap<String, String> {
+fn fields_as_text(row: &Value) -> BTreeMap<String, String> {
     row.as_object()
         .unwrap()
         .iter()
@@ -176,7 +176,7 @@ async fn generations_report_the_same_runs() {
         }
         assert_eq!(rows(&v1).len(), pages.len());
         for (one, two) in rows(&v1).iter().zip(&pages) {
-            let (mut one, mut two) = (facts(one), facts(two));
+            let (mut one, mut two) = (fields_as_text(one), fields_as_text(two));
             let number = two.remove("jobModule").unwrap().parse().unwrap();
             assert_eq!(one.remove("jobModule").unwrap(), names::module_word(number));
             let job_type = two.remove("jobType").unwrap().parse().unwrap();
@@ -196,7 +196,7 @@ async fn generations_report_the_same_runs() {
 }
 
 #[tokio::test]
-async fn module_that_never_ran_is_listed_as_such() {
+async fn module_without_runs_is_listed_as_not_started() {
     let partner = Partner::start(fixed_settings()).await;
     let token = partner.token().await;
     let id = partner.handle.with_world(|world| {
@@ -223,32 +223,32 @@ async fn paging_returns_every_customer_once() {
     })
     .await;
     let token = partner.token().await;
-    let mut seen = Vec::new();
+    let mut ids = Vec::new();
     let mut next = Some(format!("{}/partner/customers", partner.base));
     while let Some(link) = next {
         let page = body(partner.client.get(&link).bearer_auth(&token).send().await.unwrap()).await;
-        seen.extend(rows(&page).iter().map(|row| text(row, "id").to_owned()));
+        ids.extend(rows(&page).iter().map(|row| text(row, "id").to_owned()));
         next = page["@odata.nextLink"].as_str().map(str::to_owned);
     }
-    let unique: BTreeSet<String> = seen.iter().cloned().collect();
-    assert_eq!((seen.len(), unique.len()), (40, 40));
+    let unique: BTreeSet<String> = ids.iter().cloned().collect();
+    assert_eq!((ids.len(), unique.len()), (40, 40));
 
     let mut second = Vec::new();
     for page in 1..=6 {
-        let answer = partner
+        let response = partner
             .v3(&token, &format!("/customers/batch?pageSize=7&pageIndex={page}"))
             .await;
         assert_eq!(
-            answer["metadata"],
+            response["metadata"],
             json!({"pageIndex": page, "pageSize": 7, "totalCount": 40})
         );
-        second.extend(rows(&answer).iter().map(|row| text(row, "id").to_owned()));
+        second.extend(rows(&response).iter().map(|row| text(row, "id").to_owned()));
     }
-    assert_eq!(seen, second);
+    assert_eq!(ids, second);
 }
 
 #[tokio::test]
-async fn lists_and_entities_have_their_envelopes() {
+async fn lists_and_entities_have_envelopes() {
     let partner = Partner::start(fixed_settings()).await;
     let token = partner.token().await;
     let customers = partner.v1(&token, "/partner/customers").await;
@@ -286,7 +286,7 @@ async fn scan_profiles_report_counts_and_objects() {
     let id = partner.handle.with_world(|world| {
         let profile = &mut world.customers[0].scan_profiles[0];
         profile.report.removed = vec![Change {
-            object: "gone".to_owned(),
+            object: "removed".to_owned(),
             container: "c".to_owned(),
         }];
         world.customers[0].id.clone()
@@ -303,7 +303,7 @@ async fn scan_profiles_report_counts_and_objects() {
     let details = partner.v1(&token, &format!("{path}/dailyNewDetails")).await;
     assert_eq!(
         details["removedFromMicrosoft365OrOutOfPolicyObjects"],
-        json!([{"objectName": "gone", "containerName": "c"}])
+        json!([{"objectName": "removed", "containerName": "c"}])
     );
     let second = partner
         .v1(&token, &format!("{V3}/customers/{id}/scan-profiles/{profile}"))
@@ -312,7 +312,10 @@ async fn scan_profiles_report_counts_and_objects() {
     let changes = partner
         .v1(&token, &format!("{V3}/customers/{id}/scan-profiles/{profile}/changes"))
         .await;
-    assert_eq!(changes["removedFromMicrosoft365OrOutOfPolicyObjects"], json!(["gone"]));
+    assert_eq!(
+        changes["removedFromMicrosoft365OrOutOfPolicyObjects"],
+        json!(["removed"])
+    );
     for path in [
         format!("/partner/customers/{id}/scanProfiles/none/dailyNewSummary"),
         format!("/partner/customers/{id}/scanProfiles/none/dailyNewDetails"),
@@ -323,7 +326,7 @@ async fn scan_profiles_report_counts_and_objects() {
 }
 
 #[tokio::test]
-async fn filters_narrow_and_invalid_ones_are_rejected() {
+async fn filters_are_applied_and_invalid_filters_rejected() {
     let partner = Partner::start(fixed_settings()).await;
     let token = partner.token().await;
     let id = partner.handle.with_world(|world| world.customers[1].id.clone());
@@ -443,14 +446,18 @@ async fn control_routes_need_no_token() {
             .unwrap()
     };
     assert!(get("/").await.text().await.unwrap().contains("curl"));
-    let answer = post(
+    let response = post(
         "/-/faults",
         r#"[{"path": "*", "kind": "status", "code": 500, "times": 1}]"#,
     )
     .await;
-    assert_eq!(answer.status(), 200);
+    assert_eq!(response.status(), 200);
     assert_eq!(body(get("/-/faults").await).await[0]["code"], 500);
-    assert_eq!(get("/-/healthy").await.status(), 200, "no faults here");
+    assert_eq!(
+        get("/-/healthy").await.status(),
+        200,
+        "faults do not affect control routes"
+    );
     assert_eq!(get("/partner/customers").await.status(), 500);
     assert_eq!(
         post("/-/faults", r#"[{"path": "*", "kind": "gremlins"}]"#)
@@ -476,7 +483,7 @@ async fn control_routes_need_no_token() {
 }
 
 #[tokio::test]
-async fn invalid_certificate_fails_the_start() {
+async fn invalid_certificate_is_an_error_at_startup() {
     let settings = Settings {
         certificate_pem: Some("nonsense".to_owned()),
         ..fixed_settings()

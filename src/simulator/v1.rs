@@ -1,11 +1,11 @@
-//! The first generation: only GET, words for statuses, OData envelopes.
+//! The first generation: only GET, words for statuses, and OData envelopes.
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Call, product, time, with_fields};
 use super::customer::{Customer, Module, ProtectedRow};
 use super::names;
+use super::response::{ApiResponse, Call, product, time, with_fields};
 use super::rows::{self, job_row, objects, protected_row, scan_profile_row};
 use super::run::status;
 use super::scan::{Container, ScanProfile};
@@ -19,14 +19,14 @@ const LICENSES: &str = "partner.license.read.all";
 const JOBS: &str = "partner.jobs.read.all";
 const SCAN_PROFILES: &str = "partner.scanprofiles.read.all";
 
-/// Job types whose finished runs have the status `Successful`, which the API uses beside `Finished`.
+/// Job types whose finished runs have the status `Successful` instead of `Finished`.
 const SUCCESSFUL_TYPES: [u16; 2] = [15, 16];
 
 /// Job types whose runs in progress have the status `Not Finished`.
 const NOT_FINISHED_TYPES: [u16; 1] = [11];
 
 /// Returns the response to a request; `path` follows `/partner`.
-pub(super) fn answer(view: View<'_>, call: &Call, path: &[&str]) -> Answer {
+pub(super) fn respond(view: View<'_>, call: &Call, path: &[&str]) -> ApiResponse {
     let scope = match path {
         ["customers"] | ["customers", _] => CUSTOMERS,
         ["customers", _, "protected"] => PROTECTED,
@@ -35,12 +35,12 @@ pub(super) fn answer(view: View<'_>, call: &Call, path: &[&str]) -> Answer {
         ["customers", _, "scanProfiles"]
         | ["customers", _, "scanProfiles", _]
         | ["customers", _, "scanProfiles", _, "dailyNewSummary" | "dailyNewDetails"] => SCAN_PROFILES,
-        _ => return Answer::not_found("resource"),
+        _ => return ApiResponse::not_found("resource"),
     };
     if call.method != "GET" {
-        return Answer::method_not_allowed("GET");
+        return ApiResponse::method_not_allowed("GET");
     }
-    if let Some(refusal) = view.refusal(scope) {
+    if let Some(refusal) = view.error_response(scope) {
         return refusal;
     }
     let page = Pages { view, call };
@@ -49,13 +49,13 @@ pub(super) fn answer(view: View<'_>, call: &Call, path: &[&str]) -> Answer {
         ["services"] => page.list("Collection(Portal.Api.Model.Service)", &view.world.customers, services),
         ["customers" | "services", id, rest @ ..] => match view.world.customer(id) {
             Some(found) => of_customer(page, found, path, rest),
-            None => Answer::not_found("customer"),
+            None => ApiResponse::not_found("customer"),
         },
-        _ => Answer::not_found("resource"),
+        _ => ApiResponse::not_found("resource"),
     }
 }
 
-fn of_customer(page: Pages<'_>, found: &Customer, path: &[&str], rest: &[&str]) -> Answer {
+fn of_customer(page: Pages<'_>, found: &Customer, path: &[&str], rest: &[&str]) -> ApiResponse {
     match rest {
         [] if path.first() == Some(&"services") => page.entity("Services/$entity", services(found)),
         [] => page.entity("Customers/$entity", customer(found)),
@@ -63,7 +63,7 @@ fn of_customer(page: Pages<'_>, found: &Customer, path: &[&str], rest: &[&str]) 
             let row = |row: &ProtectedRow| protected(found, row);
             page.list(
                 "Collection(Portal.Api.Model.CustomerOverallProtected)",
-                &over_tenants(&found.protected),
+                &merge_tenants(&found.protected),
                 row,
             )
         }
@@ -71,7 +71,7 @@ fn of_customer(page: Pages<'_>, found: &Customer, path: &[&str], rest: &[&str]) 
         ["jobs", "jobType", job_type, "jobModule", module] => {
             let (Some(job_type), Some(number)) = (names::job_type_number(job_type), names::module_number(module))
             else {
-                return Answer::error(StatusCode::BAD_REQUEST, "no such job type or module");
+                return ApiResponse::error(StatusCode::BAD_REQUEST, "no such job type or module");
             };
             jobs(page, found, |module| {
                 module.job_type == job_type && module.number == number
@@ -83,12 +83,12 @@ fn of_customer(page: Pages<'_>, found: &Customer, path: &[&str], rest: &[&str]) 
             scan_profile,
         ),
         ["scanProfiles", id, rest @ ..] => match (found.scan_profiles.iter().find(|profile| profile.id == *id), rest) {
-            (None, _) => Answer::not_found("scan profile"),
+            (None, _) => ApiResponse::not_found("scan profile"),
             (Some(profile), []) => page.entity("ScanProfiles/$entity", scan_profile_detail(profile)),
             (Some(profile), ["dailyNewSummary"]) => page.entity("DailyNewSummary", daily_summary(profile)),
             (Some(profile), _) => page.entity("DailyNewDetails", daily_details(profile)),
         },
-        _ => Answer::not_found("resource"),
+        _ => ApiResponse::not_found("resource"),
     }
 }
 
@@ -100,7 +100,7 @@ struct Pages<'a> {
 }
 
 impl Pages<'_> {
-    fn list<T>(self, context: &str, items: &[T], row: impl Fn(&T) -> Value) -> Answer {
+    fn list<T>(self, context: &str, items: &[T], row: impl Fn(&T) -> Value) -> ApiResponse {
         let size = self.view.v1_page_size.unwrap_or(usize::MAX).max(1);
         let requested = self
             .call
@@ -117,18 +117,18 @@ impl Pages<'_> {
             let link = format!("{}{}?$skip={next}", self.call.origin, self.call.path);
             object.insert("@odata.nextLink".to_owned(), json!(link));
         }
-        Answer::json(body)
+        ApiResponse::json(body)
     }
 
-    fn entity(self, context: &str, mut entity: Value) -> Answer {
+    fn entity(self, context: &str, mut entity: Value) -> ApiResponse {
         if let Value::Object(object) = &mut entity {
             object.insert("@odata.context".to_owned(), json!(self.context(context)));
         }
-        Answer::json(entity)
+        ApiResponse::json(entity)
     }
 
-    fn context(self, what: &str) -> String {
-        format!("{}/partner/$metadata#{what}", self.call.origin)
+    fn context(self, name: &str) -> String {
+        format!("{}/partner/$metadata#{name}", self.call.origin)
     }
 }
 
@@ -147,13 +147,13 @@ fn protected(customer: &Customer, row: &ProtectedRow) -> Value {
     with_fields(protected_row(customer, row), &row.raw_fields)
 }
 
-/// Merges the rows of several tenants, which this generation does not distinguish here.
-fn over_tenants(rows: &[ProtectedRow]) -> Vec<ProtectedRow> {
+/// Merges the rows of several tenants, which this generation does not distinguish.
+fn merge_tenants(rows: &[ProtectedRow]) -> Vec<ProtectedRow> {
     let mut modules: Vec<ProtectedRow> = Vec::new();
     for row in rows {
-        let same = |known: &&mut ProtectedRow| known.module == row.module && known.tenant_id.is_some();
+        let same = |merged: &&mut ProtectedRow| merged.module == row.module && merged.tenant_id.is_some();
         match modules.iter_mut().find(same) {
-            Some(known) if row.tenant_id.is_some() => add(known, row),
+            Some(merged) if row.tenant_id.is_some() => add(merged, row),
             _ => modules.push(row.clone()),
         }
     }
@@ -195,8 +195,8 @@ fn services(customer: &Customer) -> Value {
     })
 }
 
-fn jobs(page: Pages<'_>, customer: &Customer, wanted: impl Fn(&Module) -> bool) -> Answer {
-    let rows = world::job_rows(page.view.world, customer, page.view.history, wanted);
+fn jobs(page: Pages<'_>, customer: &Customer, is_selected: impl Fn(&Module) -> bool) -> ApiResponse {
+    let rows = world::job_rows(page.view.world, customer, page.view.history, is_selected);
     page.list("Collection(Portal.Api.Model.BackUpJob)", &rows, job)
 }
 
@@ -235,7 +235,7 @@ fn scan_profile_detail(profile: &ScanProfile) -> Value {
     let containers: Vec<Value> = profile
         .containers
         .iter()
-        .map(|held| container(held, profile.older_spelling))
+        .map(|item| container(item, profile.older_spelling))
         .collect();
     let times = [profile.modified, profile.created].map(|at| time(Some(at)));
     rows::scan_profile_detail(profile, times, [ignore_locked, notification], containers)
@@ -326,7 +326,7 @@ mod tests {
             row(Some("b"), 302, "0.10 GB"),
             row(None, 305, "3 GB"),
         ];
-        let merged: Vec<_> = over_tenants(&rows)
+        let merged: Vec<_> = merge_tenants(&rows)
             .into_iter()
             .map(|row| {
                 (
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn some_services_have_their_own_words() {
+    fn services_with_different_status_words_use_them() {
         assert_eq!(status_word(7, 2), "Finished");
         assert_eq!(status_word(15, 2), "Successful");
         assert_eq!(status_word(7, 1), "In Progress");

@@ -1,11 +1,11 @@
-//! The second generation: POST for lists with a filter, numbers for statuses, `data` and `metadata`.
+//! The second generation: POST for lists with a filter, numbers for statuses, and `data` and `metadata`.
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::View;
-use super::answer::{Answer, Call, product, with_fields};
 use super::customer::{Customer, Module, ProtectedRow};
+use super::response::{ApiResponse, Call, product, with_fields};
 use super::rows::{self, job_row, objects, protected_row, scan_profile_row};
 use super::run::ABSENT;
 use super::scan::ScanProfile;
@@ -23,20 +23,20 @@ const SCAN_PROFILES: &str = "elements.scanprofiles.read.all";
 const DEFAULT_PAGE_SIZE: usize = 50;
 
 /// Maximum page size; requests for larger pages are rejected.
-const LARGEST_PAGE_SIZE: usize = 100;
+const MAX_PAGE_SIZE: usize = 100;
 
 /// Returns the response to a request; `path` follows `/partner/external/v3/general`.
-pub(super) fn answer(view: View<'_>, call: &Call, path: &[&str]) -> Answer {
+pub(super) fn respond(view: View<'_>, call: &Call, path: &[&str]) -> ApiResponse {
     let Some((verb, scope)) = verb_and_scope(path) else {
-        return Answer::not_found("resource");
+        return ApiResponse::not_found("resource");
     };
     if call.method != verb {
-        return Answer::method_not_allowed(verb);
+        return ApiResponse::method_not_allowed(verb);
     }
-    if let Some(refusal) = view.refusal(scope) {
-        return refusal;
+    if let Some(error_response) = view.error_response(scope) {
+        return error_response;
     }
-    permitted(view, call, path).unwrap_or_else(|refusal| refusal)
+    permitted(view, call, path).unwrap_or_else(|error_response| error_response)
 }
 
 fn verb_and_scope(path: &[&str]) -> Option<(&'static str, &'static str)> {
@@ -57,7 +57,7 @@ fn verb_and_scope(path: &[&str]) -> Option<(&'static str, &'static str)> {
     }
 }
 
-fn permitted(view: View<'_>, call: &Call, path: &[&str]) -> Result<Answer, Answer> {
+fn permitted(view: View<'_>, call: &Call, path: &[&str]) -> Result<ApiResponse, ApiResponse> {
     match path {
         ["customers", "batch"] => {
             let (page, filter) = (Page::read(view, call)?, Filter::read(call)?);
@@ -68,14 +68,17 @@ fn permitted(view: View<'_>, call: &Call, path: &[&str]) -> Result<Answer, Answe
             Ok(page.list(&filter.customers(view)?, |found| subscriptions(found)))
         }
         ["customers", id, rest @ ..] => {
-            let found = view.world.customer(id).ok_or_else(|| Answer::not_found("customer"))?;
+            let found = view
+                .world
+                .customer(id)
+                .ok_or_else(|| ApiResponse::not_found("customer"))?;
             of_customer(view, call, found, rest)
         }
-        _ => Err(Answer::not_found("resource")),
+        _ => Err(ApiResponse::not_found("resource")),
     }
 }
 
-fn of_customer(view: View<'_>, call: &Call, found: &Customer, rest: &[&str]) -> Result<Answer, Answer> {
+fn of_customer(view: View<'_>, call: &Call, found: &Customer, rest: &[&str]) -> Result<ApiResponse, ApiResponse> {
     match rest {
         ["cloud-backup-m365", "overview"] => {
             Ok(Page::read(view, call)?.list(&found.protected, |row| protected(found, row)))
@@ -83,16 +86,16 @@ fn of_customer(view: View<'_>, call: &Call, found: &Customer, rest: &[&str]) -> 
         ["avpt-products", "jobs", "batch"] => jobs(view, call, found),
         ["scan-profiles", "batch"] => {
             let (page, filter) = (Page::read(view, call)?, Filter::read(call)?);
-            let wanted = filter.ids("scanProfileIds")?;
+            let requested = filter.ids("scanProfileIds")?;
             let listed: Vec<&ScanProfile> = found
                 .scan_profiles
                 .iter()
-                .filter(|profile| wanted.as_ref().is_none_or(|ids| ids.contains(&profile.id)))
+                .filter(|profile| requested.as_ref().is_none_or(|ids| ids.contains(&profile.id)))
                 .collect();
             Ok(page.list(&listed, |profile| scan_profile(profile)))
         }
-        ["scan-profiles", id] => Ok(Answer::json(scan_profile_detail(profile_of(found, id)?))),
-        ["scan-profiles", id, _] => Ok(Answer::json(changes(profile_of(found, id)?))),
+        ["scan-profiles", id] => Ok(ApiResponse::json(scan_profile_detail(profile_of(found, id)?))),
+        ["scan-profiles", id, _] => Ok(ApiResponse::json(changes(profile_of(found, id)?))),
         ["jobs", job, _] => services::report(view, call, found, job),
         ["3rd-party-products", _, number, ..] => {
             Filter::read(call)?;
@@ -103,16 +106,16 @@ fn of_customer(view: View<'_>, call: &Call, found: &Customer, rest: &[&str]) -> 
             Filter::read(call)?;
             services::users(Page::read(view, call)?, found, tenant)
         }
-        _ => Err(Answer::not_found("resource")),
+        _ => Err(ApiResponse::not_found("resource")),
     }
 }
 
-fn profile_of<'a>(customer: &'a Customer, id: &str) -> Result<&'a ScanProfile, Answer> {
+fn profile_of<'a>(customer: &'a Customer, id: &str) -> Result<&'a ScanProfile, ApiResponse> {
     customer
         .scan_profiles
         .iter()
         .find(|profile| profile.id == id)
-        .ok_or_else(|| Answer::not_found("scan profile"))
+        .ok_or_else(|| ApiResponse::not_found("scan profile"))
 }
 
 /// A page requested by the query.
@@ -123,10 +126,10 @@ struct Page {
 }
 
 impl Page {
-    fn read(view: View<'_>, call: &Call) -> Result<Self, Answer> {
+    fn read(view: View<'_>, call: &Call) -> Result<Self, ApiResponse> {
         let index = positive(call, "pageIndex", 1)?;
         let size = positive(call, "pageSize", DEFAULT_PAGE_SIZE)?;
-        if size > LARGEST_PAGE_SIZE {
+        if size > MAX_PAGE_SIZE {
             return Err(bad_request("pageSize is at most 100"));
         }
         Ok(Self {
@@ -135,17 +138,17 @@ impl Page {
         })
     }
 
-    fn list<T>(self, items: &[T], row: impl Fn(&T) -> Value) -> Answer {
+    fn list<T>(self, items: &[T], row: impl Fn(&T) -> Value) -> ApiResponse {
         let skip = self.index.saturating_sub(1).saturating_mul(self.size);
         let rows: Vec<Value> = items.iter().skip(skip).take(self.size).map(row).collect();
-        Answer::json(json!({
+        ApiResponse::json(json!({
             "data": rows,
             "metadata": {"pageIndex": self.index, "pageSize": self.size, "totalCount": items.len()},
         }))
     }
 }
 
-fn positive(call: &Call, name: &str, default: usize) -> Result<usize, Answer> {
+fn positive(call: &Call, name: &str, default: usize) -> Result<usize, ApiResponse> {
     match call.parameter(name).map(|text| text.parse::<usize>()) {
         None => Ok(default),
         Some(Ok(number)) if number > 0 => Ok(number),
@@ -157,7 +160,7 @@ fn positive(call: &Call, name: &str, default: usize) -> Result<usize, Answer> {
 struct Filter(Value);
 
 impl Filter {
-    fn read(call: &Call) -> Result<Self, Answer> {
+    fn read(call: &Call) -> Result<Self, ApiResponse> {
         if call.body.trim().is_empty() {
             return Ok(Self(json!({})));
         }
@@ -168,7 +171,7 @@ impl Filter {
     }
 
     /// Returns the requested ids; `None` for all.
-    fn ids(&self, name: &str) -> Result<Option<Vec<String>>, Answer> {
+    fn ids(&self, name: &str) -> Result<Option<Vec<String>>, ApiResponse> {
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::Array(ids)) if ids.is_empty() => Ok(None),
@@ -178,7 +181,7 @@ impl Filter {
         }
     }
 
-    fn number(&self, name: &str) -> Result<Option<u64>, Answer> {
+    fn number(&self, name: &str) -> Result<Option<u64>, ApiResponse> {
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(number) => number
@@ -188,17 +191,17 @@ impl Filter {
         }
     }
 
-    fn customers<'a>(&self, view: View<'a>) -> Result<Vec<&'a Customer>, Answer> {
-        let wanted = self.ids("customerIds")?;
+    fn customers<'a>(&self, view: View<'a>) -> Result<Vec<&'a Customer>, ApiResponse> {
+        let requested = self.ids("customerIds")?;
         let listed = view.world.customers.iter();
         Ok(listed
-            .filter(|customer| wanted.as_ref().is_none_or(|ids| ids.contains(&customer.id)))
+            .filter(|customer| requested.as_ref().is_none_or(|ids| ids.contains(&customer.id)))
             .collect())
     }
 }
 
-fn bad_request(message: &str) -> Answer {
-    Answer::error(StatusCode::BAD_REQUEST, message)
+fn bad_request(message: &str) -> ApiResponse {
+    ApiResponse::error(StatusCode::BAD_REQUEST, message)
 }
 
 fn customer(customer: &Customer) -> Value {
@@ -218,7 +221,7 @@ fn customer(customer: &Customer) -> Value {
 
 fn protected(customer: &Customer, row: &ProtectedRow) -> Value {
     let mut value = protected_row(customer, row);
-    // The API has had both fields since October 2026, and not in every row.
+    // The API has both fields since October 2026, but not in every row.
     if let (Some(tenant), Some(object)) = (&row.tenant_id, value.as_object_mut()) {
         object.insert("tenantId".to_owned(), json!(tenant));
         object.insert("lastRunTime".to_owned(), json!(month_first_time(row.last_run)));
@@ -235,14 +238,14 @@ fn subscriptions(customer: &Customer) -> Value {
     })
 }
 
-fn jobs(view: View<'_>, call: &Call, customer: &Customer) -> Result<Answer, Answer> {
+fn jobs(view: View<'_>, call: &Call, customer: &Customer) -> Result<ApiResponse, ApiResponse> {
     let (page, filter) = (Page::read(view, call)?, Filter::read(call)?);
     let (job_type, number) = (filter.number("jobType")?, filter.number("jobModule")?);
-    let wanted = |module: &Module| {
-        job_type.is_none_or(|wanted| wanted == u64::from(module.job_type))
-            && number.is_none_or(|wanted| wanted == u64::from(module.number))
+    let is_requested = |module: &Module| {
+        job_type.is_none_or(|id| id == u64::from(module.job_type))
+            && number.is_none_or(|id| id == u64::from(module.number))
     };
-    let rows = world::job_rows(view.world, customer, view.history, wanted);
+    let rows = world::job_rows(view.world, customer, view.history, is_requested);
     Ok(page.list(&rows, job))
 }
 
@@ -274,11 +277,11 @@ fn scan_profile_detail(profile: &ScanProfile) -> Value {
     )
 }
 
-/// Formats the daily report, with counts and objects together and removed objects as plain strings.
+/// Formats the daily report with counts and objects. Removed objects are plain strings.
 fn changes(profile: &ScanProfile) -> Value {
     let report = &profile.report;
     let removed: Vec<&str> = report.removed.iter().map(|change| change.object.as_str()).collect();
-    let answer = json!({
+    let response = json!({
         "profileName": profile.name,
         "profileId": profile.id,
         "tenantDomain": profile.tenant_domain,
@@ -295,7 +298,7 @@ fn changes(profile: &ScanProfile) -> Value {
         "movedToAnotherContainerObjects": objects(&report.moved),
         "removedFromMicrosoft365OrOutOfPolicyObjects": removed,
     });
-    with_fields(answer, &report.raw_fields)
+    with_fields(response, &report.raw_fields)
 }
 
 /// Formats a Unix time with seven decimals, such as `2025-09-11T03:21:16.0000000Z`.
@@ -323,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn protected_data_has_its_own_time_format() {
+    fn protected_data_has_a_different_time_format() {
         assert_eq!(month_first_time(Some(1_789_909_200)), "09/20/2026T13:00:00Z");
         assert_eq!(month_first_time(None), "N/A");
     }

@@ -1,4 +1,4 @@
-//! State of the simulated partner, which both generations of the API report, and how it changes with time.
+//! The state of the simulated partner, which both generations of the API report, and its changes over time.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::customer::{Customer, Module};
-use super::dice::Dice;
 use super::generate;
+use super::rng::SeededRng;
 use super::rules::Rules;
 use super::run::Run;
 use super::{History, Settings};
@@ -17,12 +17,12 @@ const CHURN_INTERVAL: u32 = 20 * 3600;
 
 /// Maximum number of customers that join or leave in one step of time, so that a clock set years ahead does not
 /// generate customers for minutes.
-const CHURN_AT_ONCE: u64 = 100;
+const MAX_CHURN_PER_STEP: u64 = 100;
 
-/// First customers, which never leave because each of them shows something special.
+/// Number of first customers that never leave, because each of them has a special scenario.
 const PERMANENT_CUSTOMERS: usize = generate::SPECIAL_CUSTOMERS;
 
-/// The complete state: plain data that a test may read and change.
+/// The complete state: plain data that tests may read and change.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct World {
     /// The customers in the order of the list.
@@ -50,14 +50,14 @@ impl World {
             joined: 0,
             left: 0,
         };
-        world.pass(now);
+        world.apply_time(now);
         world
     }
 
-    /// Advances to `now`; has no effect if the clock went back.
+    /// Advances to `now`. Has no effect if the clock went back.
     pub(crate) fn advance(&mut self, now: i64) {
         if now > self.now {
-            self.pass(now);
+            self.apply_time(now);
         }
     }
 
@@ -73,21 +73,21 @@ impl World {
         self.customers.iter().find(|customer| customer.id == id)
     }
 
-    fn pass(&mut self, now: i64) {
+    fn apply_time(&mut self, now: i64) {
         self.now = now;
         if self.rules.churn {
             self.join(now);
             self.leave(now);
         }
         for customer in &mut self.customers {
-            customer.advance(self.rules.kept, now);
+            customer.advance(self.rules.max_runs, now);
         }
     }
 
     fn join(&mut self, now: i64) {
         let interval = self.rules.compressed(CHURN_INTERVAL);
         let due = elapsed_intervals(self.rules.started, interval, now);
-        let first = self.joined.max(due.saturating_sub(CHURN_AT_ONCE));
+        let first = self.joined.max(due.saturating_sub(MAX_CHURN_PER_STEP));
         for nth in first..due {
             let nth_from_one = i64::try_from(nth).unwrap_or(i64::MAX).saturating_add(1);
             let at = self.rules.started.saturating_add(interval.saturating_mul(nth_from_one));
@@ -105,10 +105,10 @@ impl World {
         // Customers leave half an interval after others join, so that the number goes up and down.
         let started = self.rules.started.saturating_add(interval / 2);
         let due = elapsed_intervals(started, interval, now);
-        for nth in self.left.max(due.saturating_sub(CHURN_AT_ONCE))..due {
+        for nth in self.left.max(due.saturating_sub(MAX_CHURN_PER_STEP))..due {
             let candidates = self.customers.len().saturating_sub(PERMANENT_CUSTOMERS);
-            let mut dice = Dice::of(&[self.rules.seed, 0x1EAF, nth]);
-            let chosen = dice.below(u64::try_from(candidates).unwrap_or(0));
+            let mut rng = SeededRng::from_path(&[self.rules.seed, 0x1EAF, nth]);
+            let chosen = rng.below(u64::try_from(candidates).unwrap_or(0));
             let at = PERMANENT_CUSTOMERS.saturating_add(usize::try_from(chosen).unwrap_or(0));
             if at < self.customers.len() {
                 self.customers.remove(at);
@@ -118,11 +118,11 @@ impl World {
     }
 }
 
-/// A row of a list of jobs.
+/// A row of a job list.
 #[derive(Clone, Debug)]
 pub(crate) struct JobRow<'a> {
     pub(crate) module: &'a Module,
-    /// The run, or the row in place of it if the module never ran.
+    /// The run, or the row instead of a run if the module has none.
     pub(crate) run: Cow<'a, Run>,
     /// The last modification of the module, which all its backup scopes share.
     pub(crate) last_modified: Option<i64>,
@@ -134,16 +134,16 @@ impl JobRow<'_> {
     }
 }
 
-/// Returns the rows of a customer's list of jobs.
+/// Returns the rows of a customer's job list.
 ///
 /// A history is sorted by a hash of each run, so that it looks shuffled and keeps its order between two pages.
 pub(crate) fn job_rows<'a>(
     world: &World,
     customer: &'a Customer,
     history: History,
-    wanted: impl Fn(&Module) -> bool,
+    is_selected: impl Fn(&Module) -> bool,
 ) -> Vec<JobRow<'a>> {
-    let modules = customer.modules.iter().filter(|module| wanted(module));
+    let modules = customer.modules.iter().filter(|module| is_selected(module));
     match history {
         History::Newest => {
             let mut rows: Vec<_> = modules.flat_map(|module| rows_of(module, 1)).collect();
@@ -204,7 +204,7 @@ fn shuffled(seed: u64, row: &JobRow<'_>) -> u64 {
         u64::from(module.number),
         row.instant().cast_unsigned(),
     ];
-    Dice::of(&path.into_iter().chain(scope).collect::<Vec<_>>()).next()
+    SeededRng::from_path(&path.into_iter().chain(scope).collect::<Vec<_>>()).next()
 }
 
 /// Returns how many whole intervals have passed.

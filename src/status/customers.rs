@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn customers_are_sorted_worst_first_and_counted_per_finding() {
+    fn customers_are_sorted_worst_first_and_counted() {
         let list = list(vec![
             row("fine", |_| {}),
             row("pending", |row| (row.is_known, row.is_pending) = (false, true)),
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn customers_are_found_by_name_and_by_id_in_either_case() {
+    fn customers_are_found_by_name_and_id_in_any_case() {
         let rows = (0..30).map(|number| row(&format!("Contoso {number:02}"), |row| row.failing = number / 29));
         let list = list(rows.collect());
         let find = |text, health| list.find(text, health).len();

@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn copy_does_not_change() {
+    fn copy_is_not_changed_by_the_original() {
         let mut cow = CowMap::default();
         for key in 0..1000 {
             cow.insert(key, key);

@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_back_comes_first_again() {
+    fn events_put_back_are_returned_first() {
         let events = RunEvents::default();
         events.add([event(1), event(2)]);
         let taken = events.take();
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_are_dropped_and_counted() {
+    fn oldest_events_are_dropped_and_counted() {
         let events = RunEvents::default();
         events.add((0..MAX_WAITING).map(event));
         events.add([event(MAX_WAITING)]);

@@ -1,4 +1,4 @@
-//! Decisions of the store.
+//! Tests of the store.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ fn listed(customers: impl IntoIterator<Item = usize>) -> BTreeMap<CustomerId, Ar
     customers.into_iter().map(|n| (id(n), Arc::from("Contoso"))).collect()
 }
 
-/// Returns a record with this many samples.
+/// Returns a record with the given number of samples.
 fn kept(samples: usize) -> RenderedRecord {
     let values = vec![Some(1.0); samples];
     RenderedRecord {
@@ -82,7 +82,7 @@ fn counted(store: &Store) -> usize {
 }
 
 #[test]
-fn data_is_known_until_it_expires() {
+fn data_is_served_until_it_expires() {
     let store = store(None);
     store.reconcile(&listed(0..2), true).1.unwrap();
     let [with, without] = [0, 1].map(|n| Target::Customer(id(n)));
@@ -90,7 +90,7 @@ fn data_is_known_until_it_expires() {
     commit(&store, 1, 0, true, 0).unwrap();
     let is_known = |target: &Target, now| store.is_known(JOBS, target, at(now));
     assert!(is_known(&with, 180) && !is_known(&with, 181));
-    assert!(!is_known(&without, 0), "a record without values removes nothing");
+    assert!(!is_known(&without, 0), "a record without values must not remove series");
     assert!(is_known(&Target::Partner, 180) && !is_known(&Target::Partner, 181));
 }
 
@@ -104,7 +104,7 @@ fn customer_is_removed_by_the_second_list_without_it() {
     assert_eq!(
         store.reconcile(&listed(0..30), false).0,
         Reconciled::default(),
-        "an incomplete list proves nothing"
+        "an incomplete list must not remove customers"
     );
     let (third, result) = store.reconcile(&listed(0..39), true);
     assert_eq!((third.left, result.is_ok()), (vec![id(39)], true));
@@ -121,7 +121,7 @@ fn customer_that_returns_in_time_stays() {
 }
 
 #[test]
-fn sharp_shrink_is_applied_if_the_next_list_confirms_it() {
+fn shrunken_list_is_applied_if_confirmed() {
     for remaining in [0, 5, 35] {
         let store = store(None);
         store.reconcile(&listed(0..40), true).1.unwrap();
@@ -163,12 +163,16 @@ fn series_count_is_exact_after_any_commits() {
     assert_eq!(
         (held(&store), counted(&store)),
         (9, 9),
-        "an incomplete response removes nothing"
+        "an incomplete response must not remove series"
     );
     store
         .commit(JOBS, &Target::Customer(id(0)), nothing, true, at(1))
         .unwrap();
-    assert_eq!((held(&store), counted(&store)), (2, 2), "a complete response does");
+    assert_eq!(
+        (held(&store), counted(&store)),
+        (2, 2),
+        "a complete response must remove series"
+    );
 }
 
 #[test]
@@ -184,7 +188,7 @@ fn series_limit_rejects_growth_and_keeps_existing_data() {
 }
 
 #[test]
-fn age_is_that_of_the_last_complete_poll() {
+fn age_counts_from_the_last_complete_poll() {
     let store = store(None);
     store.reconcile(&listed(0..5), true).1.unwrap();
     for customer in 0..5 {
@@ -202,7 +206,7 @@ fn age_is_that_of_the_last_complete_poll() {
     };
     assert_eq!(states(60), [2, 0, 1, 1, 0, 1]);
     assert_eq!(states(181), [0, 3, 0, 1, 0, 1]);
-    // A response with an unparseable row: its parsed rows are new, and its held row is as old as before.
+    // A response with an unparseable row: its parsed rows are fresh, and its kept row is as old as before.
     for now in [100, 170] {
         let mut partial = kept(1);
         partial.held = kept(1).tables;
@@ -218,13 +222,13 @@ fn age_is_that_of_the_last_complete_poll() {
     let snapshot = store.snapshot(None, at(181));
     assert!(
         stale(&snapshot, groups_of(JOBS)[1]).iter().all(|stale| !*stale),
-        "freshness never disappears"
+        "freshness must not disappear"
     );
     assert_eq!(store.last_success(JOBS, &Target::Customer(id(2))), Some(at(0)));
 }
 
 #[test]
-fn times_are_not_newer_than_a_clock_that_was_set_back() {
+fn times_are_not_later_than_a_clock_that_was_set_back() {
     let store = store(None);
     store.reconcile(&listed(0..1), true).1.unwrap();
     commit(&store, 0, 1, true, 3600).unwrap();
@@ -232,7 +236,7 @@ fn times_are_not_newer_than_a_clock_that_was_set_back() {
     assert_eq!(store.last_success(JOBS, &Target::Customer(id(0))), Some(at(0)));
     assert!(
         stale(&store.snapshot(None, at(181)), groups_of(JOBS)[0])[0],
-        "it ages from then on"
+        "data must age from then on"
     );
 }
 
@@ -286,7 +290,7 @@ fn error(store: &Store, customer: usize) -> Option<LastError> {
 }
 
 #[test]
-fn failures_are_kept_until_success_and_once_if_alike() {
+fn failures_are_kept_until_success_without_duplicates() {
     let store = store(None);
     let (_, result) = store.reconcile(&listed(0..2), true);
     result.unwrap();
@@ -309,7 +313,7 @@ fn failures_are_kept_until_success_and_once_if_alike() {
 }
 
 #[test]
-fn extra_drops_a_customer_after_two_lists_without_it() {
+fn optional_record_is_dropped_after_two_lists_without_it() {
     let store = store(None);
     store.reconcile(&listed(0..2), true).1.unwrap();
     let baselines = CollectorId::named("baselines").unwrap();
@@ -322,15 +326,15 @@ fn extra_drops_a_customer_after_two_lists_without_it() {
         held(&store)
     };
     assert_eq!(list(&[0, 1], true), 2);
-    assert_eq!(list(&[0], true), 2, "one list is not enough");
+    assert_eq!(list(&[0], true), 2, "one list must not remove a customer");
     assert_eq!(list(&[0, 1], true), 2);
-    assert_eq!(list(&[0], true), 2, "it was there in between");
-    assert_eq!(list(&[0], false), 2, "an incomplete list does not count");
+    assert_eq!(list(&[0], true), 2, "the customer was listed in between");
+    assert_eq!(list(&[0], false), 2, "an incomplete list must not count");
     assert_eq!(list(&[0], true), 1);
 }
 
 #[test]
-fn part_of_a_record_is_as_old_as_the_whole() {
+fn freshness_of_a_record_applies_to_all_its_parts() {
     let store = store(None);
     store.reconcile(&listed(0..1), true).1.unwrap();
     commit(&store, 0, 3, true, 0).unwrap();
@@ -338,5 +342,5 @@ fn part_of_a_record_is_as_old_as_the_whole() {
     assert_eq!(held(&store), 1);
     assert_eq!(store.last_success(JOBS, &Target::Customer(id(0))), Some(at(0)));
     store.amend(JOBS, &id(1), kept(1));
-    assert_eq!(held(&store), 1, "nothing is known of it");
+    assert_eq!(held(&store), 1, "unlisted customers must not be stored");
 }

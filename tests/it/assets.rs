@@ -10,7 +10,7 @@ fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// Returns the names of the files in a directory that begin and end like this.
+/// Returns the names of the files in a directory with this start and end.
 fn files(directory: &str, start: &str, end: &str) -> BTreeSet<String> {
     let entries = std::fs::read_dir(repository(directory)).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -44,20 +44,20 @@ fn metric_names(text: &str) -> BTreeSet<&str> {
 
 #[test]
 fn dashboards_rules_and_runbooks_use_existing_metrics() {
-    let mut known: BTreeSet<String> = catalogue::metrics()
+    let mut existing: BTreeSet<String> = catalogue::metrics()
         .iter()
         .map(|entry| entry.metric.name.to_owned())
         .collect();
     for suffix in ["_bucket", "_sum", "_count"] {
-        known.insert(format!("elements_exporter_api_request_duration_seconds{suffix}"));
+        existing.insert(format!("elements_exporter_api_request_duration_seconds{suffix}"));
     }
     let runbooks = std::fs::read_to_string(repository("docs/runbooks.md")).unwrap();
     let files = DASHBOARDS.iter().chain(RULES).map(|asset| (asset.name, asset.content));
     for (name, content) in files.chain([("runbooks.md", runbooks.as_str())]) {
         let unknown: Vec<_> = metric_names(content)
             .into_iter()
-            .filter(|word| !known.contains(*word) && *word != "elements_exporter")
+            .filter(|word| !existing.contains(*word) && *word != "elements_exporter")
             .collect();
-        assert!(unknown.is_empty(), "{name} names {unknown:?}");
+        assert!(unknown.is_empty(), "{name} uses unknown metrics {unknown:?}");
     }
 }

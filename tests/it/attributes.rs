@@ -1,4 +1,4 @@
-//! Attributes of customers, and exemptions that end: read from files, shown everywhere, taken in while running.
+//! Attributes of customers, which are read from a file and reloaded while running, and exemptions that expire.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -6,13 +6,13 @@ use std::time::SystemTime;
 use elements_exporter::simulator::Settings;
 
 use crate::harness::exporter::Exporter;
-use crate::harness::partner::{Partner, start, still};
+use crate::harness::partner::{Partner, frozen_partner, start};
 use crate::harness::program::Program;
-use crate::harness::{eventually, quick, samples, value};
+use crate::harness::{eventually, every_second_all, samples, value};
 
-const WITHOUT: &str = "elements_exporter_customers_without_attributes";
-const RELOADED: &str = "elements_exporter_config_last_reload_successful";
-const FILE: &str = "ELEMENTS_CUSTOMERS__ATTRIBUTES_FILE";
+const WITHOUT_ATTRIBUTES: &str = "elements_exporter_customers_without_attributes";
+const RELOAD_SUCCESSFUL: &str = "elements_exporter_config_last_reload_successful";
+const ATTRIBUTES_FILE: &str = "ELEMENTS_CUSTOMERS__ATTRIBUTES_FILE";
 
 /// A partner of four customers, and a file of attributes that can be rewritten.
 struct Site {
@@ -29,7 +29,7 @@ impl Site {
         Self {
             partner: start(Settings {
                 hostile: false,
-                ..still(4)
+                ..frozen_partner(4)
             })
             .await,
             file,
@@ -37,7 +37,7 @@ impl Site {
         }
     }
 
-    /// Replaces the file at once, as an editor does.
+    /// Replaces the file atomically, as editors do.
     fn write(&self, rows: &str) {
         let new = self.directory.path().join("new");
         std::fs::write(&new, rows).unwrap();
@@ -45,17 +45,17 @@ impl Site {
     }
 
     fn settings(&self) -> [(&str, &str); 1] {
-        [(FILE, self.file.to_str().unwrap())]
+        [(ATTRIBUTES_FILE, self.file.to_str().unwrap())]
     }
 }
 
-/// The labels of a customer's info.
+/// Returns the info series of a customer.
 fn info_of<'a>(text: &'a str, id: &str) -> &'a str {
     let start = format!("elements_customer_info{{customer_id=\"{id}\",");
     text.lines().find(|line| line.starts_with(&start)).unwrap()
 }
 
-/// The ids of the customers, in order.
+/// Returns the ids of the customers, in order.
 fn ids(text: &str) -> Vec<String> {
     let infos = samples(text, "elements_customer_info{");
     infos
@@ -64,19 +64,19 @@ fn ids(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// The number of customers that are shown with this tier.
-fn with_tier(text: &str, tier: &str) -> usize {
+/// Returns the number of customers with a tier.
+fn count_tier(text: &str, tier: &str) -> usize {
     let infos = samples(text, "elements_customer_info{");
     infos.matches(&format!("tier=\"{tier}\"")).count()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn attributes_are_labels_and_follow_their_file() {
+async fn attributes_become_labels_and_follow_their_file() {
     let site = Site::start("customer,tier,team\n*,bronze,\n").await;
     let program = Program::start_collectors(&site.partner.base, &["jobs"], &site.settings()).await;
     let text = program
-        .until("all have a tier", |text| {
-            value(text, WITHOUT) == Some(0.0) && with_tier(text, "bronze") == 4
+        .wait_until("all customers have a tier", |text| {
+            value(text, WITHOUT_ATTRIBUTES) == Some(0.0) && count_tier(text, "bronze") == 4
         })
         .await;
     let ids = ids(&text);
@@ -87,17 +87,21 @@ async fn attributes_are_labels_and_follow_their_file() {
     );
     site.write(&first);
     let text = program
-        .until("three have none", |text| {
-            value(text, WITHOUT) == Some(3.0) && with_tier(text, "bronze") == 0 && with_tier(text, "gold") == 1
+        .wait_until("three customers have no tier", |text| {
+            value(text, WITHOUT_ATTRIBUTES) == Some(3.0)
+                && count_tier(text, "bronze") == 0
+                && count_tier(text, "gold") == 1
         })
         .await;
     let ending = ",tier=\"gold\",region=\"emea\",team=\"North, A\"} 1";
     assert!(info_of(&text, &ids[0]).ends_with(ending), "{text}");
     assert!(!info_of(&text, &ids[1]).contains("tier="), "absent, not empty");
-    // A bad file changes nothing, and is named with its line.
+    // An invalid file changes nothing, and its lines are reported.
     site.write("customer,tier\n[a,gold\n,silver\n");
     let text = program
-        .until("it is refused", |text| value(text, RELOADED) == Some(0.0))
+        .wait_until("the invalid file is rejected", |text| {
+            value(text, RELOAD_SUCCESSFUL) == Some(0.0)
+        })
         .await;
     assert!(info_of(&text, &ids[0]).ends_with(ending));
     let stderr = program.stderr();
@@ -112,61 +116,67 @@ async fn attributes_are_labels_and_follow_their_file() {
     );
     site.write(&first);
     program
-        .until("it is read again", |text| value(text, RELOADED) == Some(1.0))
+        .wait_until("the file is reloaded", |text| {
+            value(text, RELOAD_SUCCESSFUL) == Some(1.0)
+        })
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reload_waits_for_a_good_file_of_attributes() {
+async fn reload_fails_until_the_attributes_file_is_valid() {
     let site = Site::start("customer,tier\n*,gold\n").await;
-    let more = site.settings();
-    let exporter = Exporter::start(&site.partner.base, &["jobs"], &more).await;
+    let extra_env = site.settings();
+    let exporter = Exporter::start(&site.partner.base, &["jobs"], &extra_env).await;
     exporter
-        .until("all have a tier", |text| {
-            value(text, WITHOUT) == Some(0.0) && with_tier(text, "gold") == 4
+        .wait_until("all customers have a tier", |text| {
+            value(text, WITHOUT_ATTRIBUTES) == Some(0.0) && count_tier(text, "gold") == 4
         })
         .await;
     site.write("customer,teir\n*,gold\n");
-    let (status, answer) = exporter
+    let (status, response) = exporter
         .reload(|variables| variables.push(("ELEMENTS_RPO__DEFAULT".into(), "3h".into())))
         .await;
     assert_eq!(status, 500);
     let problem = "customers.csv:1: unknown column \"teir\"; did you mean \"tier\"?";
     assert!(
-        answer.contains("customers.attributes_file: ") && answer.contains(problem),
-        "{answer}"
+        response.contains("customers.attributes_file: ") && response.contains(problem),
+        "{response}"
     );
     let text = exporter.metrics().await;
-    assert_eq!(value(&text, RELOADED), Some(0.0));
+    assert_eq!(value(&text, RELOAD_SUCCESSFUL), Some(0.0));
     assert!(text.contains("tier=\"gold\"") && !samples(&text, "elements_job_rpo_seconds{").contains(" 10800\n"));
     site.write("customer,tier\n*,silver\n");
     let text = exporter
-        .until("all is reloaded", |text| {
-            value(text, RELOADED) == Some(1.0) && with_tier(text, "silver") == 4
+        .wait_until("attributes are reloaded", |text| {
+            value(text, RELOAD_SUCCESSFUL) == Some(1.0) && count_tier(text, "silver") == 4
         })
         .await;
     let text = match samples(&text, "elements_job_rpo_seconds{").contains(" 10800\n") {
         true => text,
-        false => exporter.until("the rest, too", |text| text.contains(" 10800\n")).await,
+        false => {
+            exporter
+                .wait_until("objectives are reloaded", |text| text.contains(" 10800\n"))
+                .await
+        }
     };
     assert!(!text.contains("tier=\"gold\""));
     // Without the file there are neither labels nor the count.
     let (status, _) = exporter
-        .reload(|variables| variables.retain(|(name, _)| name != FILE))
+        .reload(|variables| variables.retain(|(name, _)| name != ATTRIBUTES_FILE))
         .await;
     assert_eq!(status, 200);
     exporter
-        .until("it is gone", |text| {
-            value(text, WITHOUT).is_none() && !text.contains("tier=")
+        .wait_until("the attributes are removed", |text| {
+            value(text, WITHOUT_ATTRIBUTES).is_none() && !text.contains("tier=")
         })
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_file_of_attributes_at_the_start_ends_with_78() {
+async fn invalid_attributes_file_at_startup_exits_with_78() {
     let site = Site::start("customer,tier\n[a,gold\nb,x,y\n").await;
     for command in [&[][..], &["check"], &["once"], &["customers"]] {
-        let output = Program::spawn(quick(&site.partner.base, &site.settings()), command)
+        let output = Program::spawn(every_second_all(&site.partner.base, &site.settings()), command)
             .wait()
             .await;
         assert_eq!(output.code, Some(78), "{command:?}");
@@ -179,10 +189,14 @@ async fn bad_file_of_attributes_at_the_start_ends_with_78() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn listed_customers_are_a_file_of_attributes() {
+async fn customers_command_writes_a_valid_attributes_file() {
     let site = Site::start("customer,tier\nnobody,gold\n").await;
     let list = |output: &'static str| {
-        Program::spawn(quick(&site.partner.base, &site.settings()), &["customers", output]).wait()
+        Program::spawn(
+            every_second_all(&site.partner.base, &site.settings()),
+            &["customers", output],
+        )
+        .wait()
     };
     let csv = list("--output=csv").await;
     assert_eq!(csv.code, Some(0), "{}", csv.stderr);
@@ -195,9 +209,9 @@ async fn listed_customers_are_a_file_of_attributes() {
         "{}",
         table.stdout
     );
-    // It can be used as it is, and no customer matches before it is filled in.
+    // The output is a valid attributes file. No customer matches, because it contains no attributes yet.
     site.write(&csv.stdout);
-    let check = Program::spawn(quick(&site.partner.base, &site.settings()), &["check"])
+    let check = Program::spawn(every_second_all(&site.partner.base, &site.settings()), &["check"])
         .wait()
         .await;
     assert!(
@@ -210,49 +224,55 @@ async fn listed_customers_are_a_file_of_attributes() {
     let id = lines[1].split(',').next().unwrap().to_owned();
     assert!(check.stdout.contains(&format!("  {id} (")));
     site.write(&format!("id,tier\n{id},gold\n"));
-    let check = Program::spawn(quick(&site.partner.base, &site.settings()), &["check", "--output=json"])
-        .wait()
-        .await;
+    let check = Program::spawn(
+        every_second_all(&site.partner.base, &site.settings()),
+        &["check", "--output=json"],
+    )
+    .wait()
+    .await;
     assert_eq!(
         check.stdout.matches("\"organization\"").count(),
         3 + 1,
-        "and the example: {}",
+        "three customers and an example: {}",
         check.stdout
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_and_discovery_know_attributes() {
+async fn pages_and_discovery_show_attributes() {
     let site = Site::start("customer,tier\n*,bronze\n").await;
     let exporter = Exporter::start(&site.partner.base, &["jobs"], &site.settings()).await;
-    let text = exporter.settled().await;
+    let text = exporter.wait_until_settled().await;
     let ids = ids(&text);
     site.write(&format!("customer,tier,team\n{},gold,A & B\n*,bronze,\n", ids[0]));
     exporter
-        .until("it is read again", |text| text.contains("tier=\"gold\""))
+        .wait_until("the file is reloaded", |text| text.contains("tier=\"gold\""))
         .await;
     let (_, discovered) = exporter.get("/sd").await;
     let groups: Vec<serde_json::Value> = serde_json::from_str(&discovered).unwrap();
-    let of = |id: &str| {
+    let group_of = |id: &str| {
         groups
             .iter()
             .find(|group| group["labels"]["__meta_elements_customer_id"] == id)
             .unwrap()
     };
-    assert_eq!(of(&ids[0])["labels"]["__meta_elements_tier"], "gold");
-    assert_eq!(of(&ids[0])["labels"]["__meta_elements_team"], "A & B");
-    assert_eq!(of(&ids[1])["labels"]["__meta_elements_tier"], "bronze");
-    assert!(of(&ids[1])["labels"].get("__meta_elements_team").is_none());
-    let shows = |page: &str, id: &str| page.contains(&format!("<code>{id}</code>"));
-    let page = eventually("the page has the choice", || async {
+    assert_eq!(group_of(&ids[0])["labels"]["__meta_elements_tier"], "gold");
+    assert_eq!(group_of(&ids[0])["labels"]["__meta_elements_team"], "A & B");
+    assert_eq!(group_of(&ids[1])["labels"]["__meta_elements_tier"], "bronze");
+    assert!(group_of(&ids[1])["labels"].get("__meta_elements_team").is_none());
+    let is_listed = |page: &str, id: &str| page.contains(&format!("<code>{id}</code>"));
+    let page = eventually("the page offers the tier", || async {
         let (_, page) = exporter.get("/?tier=gold").await;
         page.contains("<option value=\"gold\" selected>gold</option>")
             .then_some(page)
     })
     .await;
-    assert!(shows(&page, &ids[0]) && !shows(&page, &ids[1]), "{page}");
+    assert!(is_listed(&page, &ids[0]) && !is_listed(&page, &ids[1]), "{page}");
     assert!(page.contains("tier gold · team A &amp; B"), "{page}");
-    assert!(page.contains(">All 1</a>"), "the counts are of those chosen: {page}");
+    assert!(
+        page.contains(">All 1</a>"),
+        "counts include only selected customers: {page}"
+    );
     let (_, page) = exporter.get("/?team=A+%26+B&tier=bronze").await;
     assert!(page.contains("No customers match."), "{page}");
     let (_, page) = exporter.get(&format!("/customers/{}", ids[0])).await;
@@ -269,22 +289,22 @@ fn rfc3339(seconds: u64) -> String {
     at.unwrap().to_string()
 }
 
-const UNTIL: &str = "elements_job_exempt_until_timestamp_seconds{";
+const EXEMPT_UNTIL: &str = "elements_job_exempt_until_timestamp_seconds{";
 const RPO: &str = "elements_job_rpo_seconds{";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn exemption_ends_by_itself_while_no_poll_succeeds() {
+async fn exemption_expires_while_polls_fail() {
     let site = Site::start("customer,tier\n*,bronze\n").await;
     let end = now() + 20;
     let overrides = format!(
-        "[{{tier: Bronze, rpo: none, until: '{}', reason: 'Let go, <7>'}}]",
+        "[{{tier: Bronze, rpo: none, until: '{}', reason: 'Migrated, <7>'}}]",
         rfc3339(end)
     );
     let [file] = site.settings();
-    let more = [file, ("ELEMENTS_RPO__OVERRIDES", overrides.as_str())];
-    let exporter = Exporter::start(&site.partner.base, &["jobs"], &more).await;
-    let text = exporter.settled().await;
-    let exempt = samples(&text, UNTIL);
+    let extra_env = [file, ("ELEMENTS_RPO__OVERRIDES", overrides.as_str())];
+    let exporter = Exporter::start(&site.partner.base, &["jobs"], &extra_env).await;
+    let text = exporter.wait_until_settled().await;
+    let exempt = samples(&text, EXEMPT_UNTIL);
     if now() + 5 < end {
         assert!(
             !exempt.is_empty() && exempt.lines().all(|line| line.ends_with(&format!(" {end}"))),
@@ -292,18 +312,18 @@ async fn exemption_ends_by_itself_while_no_poll_succeeds() {
         );
         assert!(samples(&text, RPO).is_empty());
         let info = samples(&text, "elements_job_exemption_info{");
-        assert!(info.contains(",reason=\"Let go, <7>\"} 1"), "{info}");
+        assert!(info.contains(",reason=\"Migrated, <7>\"} 1"), "{info}");
         let id = ids(&text)[0].clone();
         let (_, page) = exporter.get(&format!("/customers/{id}")).await;
         assert!(
-            page.contains("exempt") && page.contains(": Let go, &lt;7&gt;"),
+            page.contains("exempt") && page.contains(": Migrated, &lt;7&gt;"),
             "{page}"
         );
     }
     site.partner.handle.set_secret("another".to_owned());
     let text = exporter
-        .until("it has ended", |text| {
-            samples(text, UNTIL).is_empty() && !samples(text, RPO).is_empty()
+        .wait_until("the exemption has expired", |text| {
+            samples(text, EXEMPT_UNTIL).is_empty() && !samples(text, RPO).is_empty()
         })
         .await;
     assert!(samples(&text, "elements_job_exemption_info{").is_empty());
@@ -311,19 +331,19 @@ async fn exemption_ends_by_itself_while_no_poll_succeeds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn overrides_by_an_unknown_attribute_match_nothing() {
+async fn override_with_an_unknown_attribute_value_is_unmatched() {
     let site = Site::start("customer,tier\n*,gold\n").await;
     let [file] = site.settings();
-    let more = [
+    let extra_env = [
         file,
         (
             "ELEMENTS_RPO__OVERRIDES",
             "[{tier: glod, rpo: 1h}, {tier: gold, rpo: 4h}]",
         ),
     ];
-    let exporter = Exporter::start(&site.partner.base, &["jobs"], &more).await;
+    let exporter = Exporter::start(&site.partner.base, &["jobs"], &extra_env).await;
     let text = exporter
-        .until("it is judged", |text| {
+        .wait_until("objectives are applied", |text| {
             value(text, "elements_exporter_config_unmatched_patterns") == Some(1.0) && text.contains(RPO)
         })
         .await;

@@ -1,4 +1,4 @@
-//! History of the demo as a file for promtool.
+//! The history of the demo, written to a file for promtool.
 
 use std::collections::BTreeSet;
 
@@ -29,7 +29,7 @@ async fn backfill_covers_four_weeks_in_order() {
     let text = std::fs::read_to_string(&backfill.file).unwrap();
     let lines = text.strip_suffix("# EOF\n").unwrap().lines();
     assert_eq!(u64::try_from(lines.clone().count()).unwrap(), written.samples);
-    let of = |name: &str| -> Vec<(f64, i64)> {
+    let samples_of = |name: &str| -> Vec<(f64, i64)> {
         let samples = lines.clone().filter(|line| line.starts_with(&format!("{name}{{")));
         samples
             .map(|line| {
@@ -39,16 +39,16 @@ async fn backfill_covers_four_weeks_in_order() {
             })
             .collect()
     };
-    let up = of("elements_up");
+    let up = samples_of("elements_up");
     assert!(up.iter().all(|(value, _)| *value == 1.0));
     assert!(up.windows(2).all(|pair| pair[1].1 - pair[0].1 == 1800));
     assert_eq!(up[up.len() - 1].1 - up[0].1, 28 * 24 * 3600);
     // All modules of the only customer are backed up regularly.
-    let backups = of("elements_job_last_backup_timestamp_seconds");
+    let backups = samples_of("elements_job_last_backup_timestamp_seconds");
     let distinct: BTreeSet<u64> = backups.iter().map(|(end, _)| end.to_bits()).collect();
     assert!(distinct.len() > 1000, "{}", distinct.len());
     assert!(backups.iter().all(|(end, at)| *end <= *at as f64));
-    let counted = of("elements_job_runs_total");
+    let counted = samples_of("elements_job_runs_total");
     assert!(counted.iter().any(|(runs, _)| *runs > 500.0));
     // The rules aggregate the instance away.
     let (recorded, scraped): (Vec<&str>, Vec<&str>) =

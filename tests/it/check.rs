@@ -1,4 +1,4 @@
-//! The `check` command, as a support engineer runs it.
+//! The `check` command.
 //!
 //! This file is longer than others, because its tests share the helpers that run the command.
 
@@ -10,14 +10,14 @@ use serde_json::Value;
 use tokio::task::block_in_place;
 
 use crate::harness::environment;
-use crate::harness::partner::{Partner, start, still};
+use crate::harness::partner::{Partner, frozen_partner, start};
 
-fn check(base: &str, arguments: &[&str], more: &[(&str, &str)]) -> Output {
+fn check(base: &str, arguments: &[&str], extra_env: &[(&str, &str)]) -> Output {
     Command::new(crate::harness::program::PROGRAM)
         .arg("check")
         .args(arguments)
         .env_clear()
-        .envs(environment(base, more))
+        .envs(environment(base, extra_env))
         .output()
         .unwrap()
 }
@@ -30,9 +30,9 @@ fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", text(output)))
 }
 
-/// Returns a partner whose first customer has no invalid values.
+/// Returns a partner without subscriptions, because some of them have invalid values.
 async fn partner() -> Partner {
-    let partner = start(still(8)).await;
+    let partner = start(frozen_partner(8)).await;
     partner.handle.with_world(|world| {
         for customer in &mut world.customers {
             customer.products.clear();
@@ -79,7 +79,7 @@ async fn check_reports_hosts_clock_permissions_and_endpoints() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn colours_are_for_terminals_and_json_for_programs() {
+async fn colours_and_json_are_selected_by_the_caller() {
     let partner = partner().await;
     // Including the collectors that are off by default.
     let optional = elements_exporter::collector::ALL
@@ -88,8 +88,8 @@ async fn colours_are_for_terminals_and_json_for_programs() {
     let optional = optional.map(|entry| format!("ELEMENTS_COLLECTORS__{}__ENABLED", entry.name.to_uppercase()));
     let optional: Vec<String> = optional.collect();
     let switches = optional.iter().map(|switch| (switch.as_str(), "true"));
-    let with = |more: &[(&'static str, &'static str)]| -> Vec<(&str, &str)> {
-        switches.clone().chain(more.iter().copied()).collect()
+    let with = |extra_env: &[(&'static str, &'static str)]| -> Vec<(&str, &str)> {
+        switches.clone().chain(extra_env.iter().copied()).collect()
     };
     let (coloured, plain, output) = block_in_place(|| {
         (
@@ -124,7 +124,7 @@ async fn colours_are_for_terminals_and_json_for_programs() {
         .iter()
         .map(|finding| finding["requests"].as_u64().unwrap())
         .sum();
-    let seen = partner
+    let sent = partner
         .handle
         .requests()
         .iter()
@@ -132,7 +132,7 @@ async fn colours_are_for_terminals_and_json_for_programs() {
         .count();
     assert_eq!(
         3 * requests,
-        u64::try_from(seen).unwrap(),
+        u64::try_from(sent).unwrap(),
         "every request of each of the three runs is counted"
     );
 }
@@ -180,7 +180,7 @@ async fn intervals_that_exceed_the_limits_are_reported() {
         ("ELEMENTS_COLLECTORS__CUSTOMERS__INTERVAL", "1s"),
         ("ELEMENTS_COLLECTORS__LICENSES__ENABLED", "false"),
     ];
-    let (tight, roomy) = block_in_place(|| {
+    let (tight, sufficient) = block_in_place(|| {
         let mut tight = slow;
         tight[0].1 = "10";
         (
@@ -198,11 +198,11 @@ async fn intervals_that_exceed_the_limits_are_reported() {
     );
     assert!(line(&report, "failed: ").starts_with("failed: the intervals; requests: "));
     assert!(line(&report, "licenses").contains(" off "), "{report}");
-    assert_eq!(json(&roomy)["budget"]["suffices"], true);
+    assert_eq!(json(&sufficient)["budget"]["suffices"], true);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn latency_is_a_separate_budget() {
+async fn slow_responses_exceed_the_concurrency_budget() {
     let partner = partner().await;
     let late = FaultKind::Delay { ms: 1_500 };
     partner.handle.set_faults(vec![Fault::new("/partner/*overview*", late)]);
@@ -302,8 +302,8 @@ async fn summary_lists_failures_and_skipped_checks() {
     );
 
     partner.handle.set_faults(Vec::new());
-    let nobody = [("ELEMENTS_CUSTOMERS__EXCLUDE", "*")];
-    let report = text(&block_in_place(|| check(&partner.base, &[], &nobody)));
+    let no_customers = [("ELEMENTS_CUSTOMERS__EXCLUDE", "*")];
+    let report = text(&block_in_place(|| check(&partner.base, &[], &no_customers)));
     let customers = line(&report, "customers  ");
     assert!(
         customers.contains("8 customers are listed, and customers.include"),
@@ -344,7 +344,7 @@ async fn rejected_secret_is_reported_once_with_advice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn report_uses_the_singular_for_one() {
-    let partner = start(still(1)).await;
+    let partner = start(frozen_partner(1)).await;
     partner.handle.with_world(|world| world.customers[0].products.clear());
     let report = text(&block_in_place(|| check(&partner.base, &[], &[])));
     assert!(line(&report, "customers  ").contains(" 1 customer, "), "{report}");
@@ -408,7 +408,7 @@ async fn failing_proxy_is_reported_with_its_problem() {
         assert!(!report.contains("api.proxy_url must be set"), "{report}");
         assert!(
             !report.contains("client error"),
-            "no messages of the libraries: {report}"
+            "messages of libraries do not appear: {report}"
         );
         assert!(
             line(&report, "token  ").ends_with("cannot reach the token endpoint; see the connection checks above"),
@@ -426,11 +426,11 @@ async fn unmatched_pattern_is_reported_with_the_nearest_name() {
     let mistyped = format!("{}*", name.replacen(|letter: char| letter.is_lowercase(), "", 1));
     let include = format!("[\"{name}\", \"{mistyped}\"]");
     let overrides = format!("[{{customer: \"{name}\", rpo: 1h}}, {{customer: \"*zzz\", rpo: 1h}}]");
-    let more = [
+    let extra_env = [
         ("ELEMENTS_CUSTOMERS__INCLUDE", include.as_str()),
         ("ELEMENTS_RPO__OVERRIDES", overrides.as_str()),
     ];
-    let output = block_in_place(|| check(&partner.base, &[], &more));
+    let output = block_in_place(|| check(&partner.base, &[], &extra_env));
     let report = text(&output);
     assert_eq!(output.status.code(), Some(1), "{report}");
     let include = line(&report, "customers.include[1]");
@@ -450,11 +450,11 @@ async fn unmatched_pattern_is_reported_with_the_nearest_name() {
         report.contains("failed: customers.include[1], rpo.overrides[1].customer"),
         "{report}"
     );
-    let output = block_in_place(|| check(&partner.base, &["--output=json"], &more));
+    let output = block_in_place(|| check(&partner.base, &["--output=json"], &extra_env));
     assert_eq!(json(&output)["patterns"][0]["result"], "matches nothing");
 }
 
-/// Runs the offline check with an API that counts connections.
+/// Runs the offline check, and asserts that it opens no connection to the API.
 fn offline(yaml: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("elements.yml");
@@ -470,7 +470,7 @@ fn offline(yaml: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Output
         .envs(variables.iter().copied())
         .output()
         .unwrap();
-    // A connection would be in the queue of the listener.
+    // A connection would be waiting in the listener's queue.
     listener.set_nonblocking(true).unwrap();
     let connected = listener.accept().map(|(_, from)| from);
     assert_eq!(connected.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
@@ -484,12 +484,12 @@ fn offline_check_reads_files_and_sends_nothing() {
     let at = |name: &str| directory.path().join(name).display().to_string();
     std::fs::write(at("secret"), "s3cret").unwrap();
     std::fs::write(at("attributes.csv"), "customer,tier\nContoso,gold\n,bronze\n").unwrap();
-    let good = format!(
+    let valid = format!(
         "auth: {{client_id: a, client_secret_file: '{}'}}\nstate: {{file: '{}'}}\nrpo: {{overrides: [{{module: 'Exchange*', rpo: 4h}}]}}\n",
         at("secret"),
         at("state")
     );
-    let output = offline(&good, &[], &[]);
+    let output = offline(&valid, &[], &[]);
     let report = text(&output);
     assert_eq!(output.status.code(), Some(0), "{report}");
     assert!(line(&report, "auth.client_secret_file").contains("valid"), "{report}");
@@ -497,14 +497,14 @@ fn offline_check_reads_files_and_sends_nothing() {
         line(&report, "the configuration is valid").contains("requests: 0"),
         "{report}"
     );
-    assert!(!std::path::Path::new(&at("state")).exists(), "it writes nothing");
+    assert!(!std::path::Path::new(&at("state")).exists(), "the check writes nothing");
     assert_eq!(
-        json(&offline(&good, &["--output=json"], &[]))["good"],
+        json(&offline(&valid, &["--output=json"], &[]))["good"],
         Value::Bool(true)
     );
 
     // A missing secret, a key of another certificate, an invalid state file, an unknown key: each is reported with its
-    // key, and ends with 78.
+    // key, and the exit code is 78.
     let certificate = format!(
         "auth: {{client_id: a, certificate_file: '{}', private_key_file: '{}'}}\n",
         fixture("cert.pem"),
@@ -513,22 +513,22 @@ fn offline_check_reads_files_and_sends_nothing() {
     let web = format!("--web.config.file={}", at("missing.yml"));
     for (yaml, argument, key) in [
         (
-            good.replace("/secret'", "/absent'"),
+            valid.replace("/secret'", "/absent'"),
             "--output=text",
             "auth.client_secret_file",
         ),
         (certificate, "--output=text", "auth.certificate_file"),
-        (good.replace("/state'", "/secret'"), "--output=text", "state.file"),
-        (good.replace("rpo:", "rpos:"), "--output=text", "rpos"),
-        (good.replace("4h", "soon"), "--output=text", "rpo.overrides[0].rpo"),
+        (valid.replace("/state'", "/secret'"), "--output=text", "state.file"),
+        (valid.replace("rpo:", "rpos:"), "--output=text", "rpos"),
+        (valid.replace("4h", "soon"), "--output=text", "rpo.overrides[0].rpo"),
         (
-            good.replace("Exchange*", "{Exchange"),
+            valid.replace("Exchange*", "{Exchange"),
             "--output=text",
             "rpo.overrides[0].module",
         ),
-        (good.clone(), web.as_str(), "missing.yml"),
+        (valid.clone(), web.as_str(), "missing.yml"),
         (
-            format!("{good}customers: {{attributes_file: '{}'}}\n", at("attributes.csv")),
+            format!("{valid}customers: {{attributes_file: '{}'}}\n", at("attributes.csv")),
             "--output=text",
             "attributes.csv:3",
         ),

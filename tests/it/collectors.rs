@@ -1,11 +1,11 @@
-//! JSON in, exposition out, for each collector and both generations of the API. Common data of both results in the same
-//! text.
+//! The exposition of given JSON, for each collector and both generations of the API. Data that both provide results in
+//! the same text.
 //!
-//! This file is longer than others, so that the fixtures of both generations are side by side.
+//! This file is longer than others, because it keeps the fixtures of both generations side by side.
 
-use crate::harness::canned::Canned;
+use crate::harness::canned::CannedServer;
 use crate::harness::program::Program;
-use crate::harness::{about_customers, config, eventually, expect, once, value};
+use crate::harness::{about_customers, assert_expected, config, eventually, poll_once_validated, value};
 
 const ID: &str = "00427fbc-8832-46cf-a1d2-582fa46ec638";
 
@@ -20,23 +20,28 @@ const V3_CUSTOMERS: &str = r#"{"data":[{"id":"00427fbc-8832-46cf-a1d2-582fa46ec6
     "metadata":{"pageIndex":1,"pageSize":100,"totalCount":1}}"#;
 
 /// Polls the customer list and one collector once, in one generation.
-async fn poll(collector: &str, generation: &str, answers: &[(&str, &str)], more: &[(&str, &str)]) -> (String, bool) {
-    let (text, good, _) = poll_and_look(collector, generation, answers, more).await;
-    (text, good)
-}
-
-async fn poll_and_look(
+async fn poll(
     collector: &str,
     generation: &str,
-    answers: &[(&str, &str)],
-    more: &[(&str, &str)],
-) -> (String, bool, Canned) {
-    let canned = Canned::start(&[
+    responses: &[(&str, &str)],
+    extra_env: &[(&str, &str)],
+) -> (String, bool) {
+    let (text, succeeded, _) = poll_with_requests(collector, generation, responses, extra_env).await;
+    (text, succeeded)
+}
+
+async fn poll_with_requests(
+    collector: &str,
+    generation: &str,
+    responses: &[(&str, &str)],
+    extra_env: &[(&str, &str)],
+) -> (String, bool, CannedServer) {
+    let canned = CannedServer::start(&[
         ("GET /partner/customers", V1_CUSTOMERS),
         ("POST /partner/external/v3/general/customers/batch", V3_CUSTOMERS),
     ])
     .await;
-    for (line, body) in answers {
+    for (line, body) in responses {
         canned.set(line, 200, body);
     }
     let switches: Vec<(String, &str)> = ["jobs", "protected", "licenses", "scan_profiles", "scan_changes"]
@@ -48,25 +53,24 @@ async fn poll_and_look(
         .collect();
     let mut all: Vec<(&str, &str)> = switches.iter().map(|(name, value)| (name.as_str(), *value)).collect();
     all.push(("ELEMENTS_API__VERSION", generation));
-    all.extend_from_slice(more);
-    let (text, good) = once(&config(&canned.base, &all)).await;
-    (text, good, canned)
+    all.extend_from_slice(extra_env);
+    let (text, succeeded) = poll_once_validated(&config(&canned.base, &all)).await;
+    (text, succeeded, canned)
 }
 
-/// Returns a sample of the vendor's pages as JSON. Its comments extend from two slashes after white space to the end of
-/// the line.
+/// Returns a sample from the vendor's documentation as JSON, without its comments, which start with ` //`.
 fn without_comments(sample: &str) -> String {
     let lines = sample.lines().map(|line| line.split(" //").next().unwrap_or_default());
     lines.collect::<Vec<_>>().join("\n")
 }
 
 #[tokio::test]
-async fn customers() {
-    let (v1, good) = poll("customers", "v1", &[], &[]).await;
-    assert!(good);
-    let (v3, good) = poll("customers", "v3", &[], &[]).await;
-    assert!(good);
-    expect("customers", &about_customers(&v3));
+async fn customers_are_equal_in_both_generations() {
+    let (v1, succeeded) = poll("customers", "v1", &[], &[]).await;
+    assert!(succeeded);
+    let (v3, succeeded) = poll("customers", "v3", &[], &[]).await;
+    assert!(succeeded);
+    assert_expected("customers", &about_customers(&v3));
     // Fields that only the second generation has at this endpoint.
     let v3 = about_customers(&v3).replace(r#"management_mode="partner""#, r#"management_mode="""#);
     let v3: String = v3
@@ -75,7 +79,7 @@ async fn customers() {
         .map(|line| line.to_owned() + "\n")
         .collect();
     assert_eq!(about_customers(&v1), v3);
-    assert!(!v1.contains('@'), "addresses must be enabled");
+    assert!(!v1.contains('@'), "owner addresses are off by default");
 }
 
 #[tokio::test]
@@ -85,7 +89,7 @@ async fn owner_address_is_a_label_only_if_enabled() {
 }
 
 #[tokio::test]
-async fn customer_of_the_vendors_page() {
+async fn customer_sample_of_the_vendor_is_parsed() {
     let sample = without_comments(
         r#"{
     "@odata.context": "https://graph.avepointonlineservices.com/partner/$metadata#Customers/$entity",
@@ -97,16 +101,12 @@ async fn customer_of_the_vendors_page() {
 }"#,
     );
     let path = format!("GET /partner/customers/{ID}");
-    let answers = [(path.as_str(), sample.as_str())];
+    let responses = [(path.as_str(), sample.as_str())];
     let only = [("ELEMENTS_CUSTOMERS__INCLUDE", ID)];
-    let (text, good, canned) = poll_and_look("customers", "v1", &answers, &only).await;
-    assert!(good, "{text}");
-    let lines: Vec<_> = canned.seen().into_iter().map(|seen| seen.line).collect();
-    assert_eq!(
-        lines,
-        [path],
-        "the list is not requested if all customers are configured by id"
-    );
+    let (text, succeeded, canned) = poll_with_requests("customers", "v1", &responses, &only).await;
+    assert!(succeeded, "{text}");
+    let lines: Vec<_> = canned.requests().into_iter().map(|request| request.line).collect();
+    assert_eq!(lines, [path], "only the configured customer is requested");
     assert_eq!(
         value(&text, &format!(r#"elements_customer_status{{customer_id="{ID}"}}"#)),
         Some(1.0)
@@ -115,7 +115,7 @@ async fn customer_of_the_vendors_page() {
 }
 
 #[tokio::test]
-async fn jobs_of_the_vendors_page_never_ran() {
+async fn job_sample_of_the_vendor_has_no_runs() {
     let sample = without_comments(
         r#"{
     "@odata.context": "https://graph.avepointonlineservices.com/partner/$metadata#Collection(Portal.Api.Model.BackUpJob)",
@@ -158,12 +158,12 @@ async fn jobs_of_the_vendors_page_never_ran() {
 }"#,
     );
     let path = format!("GET /partner/customers/{ID}/jobs");
-    let (text, good) = poll("jobs", "v1", &[(&path, &sample)], &[]).await;
-    assert!(good);
-    expect("jobs_never_ran", &about_customers(&text));
+    let (text, succeeded) = poll("jobs", "v1", &[(&path, &sample)], &[]).await;
+    assert!(succeeded);
+    assert_expected("jobs_never_ran", &about_customers(&text));
 }
 
-/// The same runs, in words and strings, and in numbers.
+/// Runs with words and strings. [`V3_JOBS`] has the same runs with numbers.
 const V1_JOBS: &str = r#"{"value":[
     {"jobType":"Microsoft 365","jobModule":"Exchange Online","status":"Successful","jobId":"EX1","name":"daily",
      "totalCount":"2323","failedCount":"0","successfulCount":"2323","skippedCount":"0","warningCount":"0",
@@ -199,7 +199,7 @@ const V3_JOBS: &str = r#"{"data":[
      "lastModifyTime":"2025-09-11T02:30:00.5Z"}],
     "metadata":{"pageIndex":1,"pageSize":100,"totalCount":4}}"#;
 
-/// Format of the oldest page: every field in PascalCase, counts as integers.
+/// The same runs in the format of the oldest documentation: fields in PascalCase, counts as integers.
 const OLDEST_JOBS: &str = r#"{"value":[
     {"JobType":"Microsoft 365","JobModule":"Exchange Online","Status":"Finished","JobId":"EX1","Name":"daily",
      "TotalCount":2323,"FailedCount":0,"SuccessfulCount":2323,"SkippedCount":0,"WarningCount":0,
@@ -217,15 +217,15 @@ const OLDEST_JOBS: &str = r#"{"value":[
      "StartTime":"2025-09-11T00:00:00Z","EndTime":"2025-09-11T00:10:00Z","JobDuration":"10m0s"}]}"#;
 
 #[tokio::test]
-async fn jobs() {
+async fn jobs_are_equal_in_both_generations() {
     let v1 = format!("GET /partner/customers/{ID}/jobs");
     let v3 = format!("POST /partner/external/v3/general/customers/{ID}/avpt-products/jobs/batch");
     let overrides = r#"[{"module":"Azure*","rpo":"none"},{"service":7,"module":303,"rpo":"12h"}]"#;
     let rpo = [("ELEMENTS_RPO__OVERRIDES", overrides)];
     let mut texts = Vec::new();
     for (generation, path, body) in [("v1", &v1, V1_JOBS), ("v3", &v3, V3_JOBS), ("v1", &v1, OLDEST_JOBS)] {
-        let (text, good) = poll("jobs", generation, &[(path, body)], &rpo).await;
-        assert!(good, "{text}");
+        let (text, succeeded) = poll("jobs", generation, &[(path, body)], &rpo).await;
+        assert!(succeeded, "{text}");
         let jobs: String = about_customers(&text)
             .lines()
             .filter(|line| line.starts_with("elements_job"))
@@ -233,7 +233,7 @@ async fn jobs() {
             .collect();
         texts.push(jobs);
     }
-    expect("jobs", &texts[0]);
+    assert_expected("jobs", &texts[0]);
     assert_eq!(texts[0], texts[1]);
     assert_eq!(texts[0], texts[2]);
 }
@@ -249,22 +249,22 @@ async fn selected_jobs_are_requested_by_type_and_module() {
     ];
     let exchange = format!("GET /partner/customers/{ID}/jobs/jobType/Microsoft%20365/jobModule/Exchange%20Online");
     let machines = format!("GET /partner/customers/{ID}/jobs/jobType/IaaS%20PaaS/jobModule/Azure%20Virtual%20Machine");
-    let answers = [(exchange.as_str(), V1_JOBS), (machines.as_str(), r#"{"value":[]}"#)];
-    let (text, good, canned) = poll_and_look("jobs", "v1", &answers, &selection).await;
-    assert!(good, "{text}");
-    let mut lines: Vec<_> = canned.seen().into_iter().map(|seen| seen.line).collect();
+    let responses = [(exchange.as_str(), V1_JOBS), (machines.as_str(), r#"{"value":[]}"#)];
+    let (text, succeeded, canned) = poll_with_requests("jobs", "v1", &responses, &selection).await;
+    assert!(succeeded, "{text}");
+    let mut lines: Vec<_> = canned.requests().into_iter().map(|request| request.line).collect();
     lines.sort();
     assert_eq!(lines, ["GET /partner/customers".to_owned(), machines, exchange]);
-    assert!(!text.contains("Groups"), "jobs that were not requested are not exposed");
+    assert!(!text.contains("Groups"), "jobs that are not selected are not exposed");
 
     let path = format!("POST /partner/external/v3/general/customers/{ID}/avpt-products/jobs/batch");
-    let (text, good, canned) = poll_and_look("jobs", "v3", &[(&path, V3_JOBS)], &selection).await;
-    assert!(good, "{text}");
+    let (text, succeeded, canned) = poll_with_requests("jobs", "v3", &[(&path, V3_JOBS)], &selection).await;
+    assert!(succeeded, "{text}");
     let mut bodies: Vec<_> = canned
-        .seen()
+        .requests()
         .into_iter()
-        .filter(|seen| seen.line.contains("jobs"))
-        .map(|seen| seen.body)
+        .filter(|request| request.line.contains("jobs"))
+        .map(|request| request.body)
         .collect();
     bodies.sort();
     assert_eq!(
@@ -276,13 +276,13 @@ async fn selected_jobs_are_requested_by_type_and_module() {
 #[tokio::test]
 async fn older_base_path_can_be_configured() {
     let older = [("ELEMENTS_API__V1_BASE_PATH", "/partner/api/V1.1")];
-    let answers = [("GET /partner/api/V1.1/customers", V1_CUSTOMERS)];
-    let (text, good) = poll("customers", "v1", &answers, &older).await;
-    assert!(good, "{text}");
+    let responses = [("GET /partner/api/V1.1/customers", V1_CUSTOMERS)];
+    let (text, succeeded) = poll("customers", "v1", &responses, &older).await;
+    assert!(succeeded, "{text}");
 }
 
 #[tokio::test]
-async fn protected_data_of_the_vendors_page() {
+async fn protected_data_sample_of_the_vendor_is_parsed() {
     let sample = without_comments(
         r#"{
 "@odata.context": "https://graph.avepointonlineservices.com/partner/$metadata#Collection(Portal.Api.Model.CustomerOverallProtected)",
@@ -311,22 +311,22 @@ async fn protected_data_of_the_vendors_page() {
 }"#,
     );
     let v1 = format!("GET /partner/customers/{ID}/protected");
-    let (text, good) = poll("protected", "v1", &[(&v1, &sample)], &[]).await;
-    assert!(good, "{text}");
+    let (text, succeeded) = poll("protected", "v1", &[(&v1, &sample)], &[]).await;
+    assert!(succeeded, "{text}");
     let v3 = format!("GET /partner/external/v3/general/customers/{ID}/cloud-backup-m365/overview");
     let body = r#"[{"serviceType":7,"serviceModule":303,"totalScannedObjects":"0","totalProtectedObjects":0,
         "dataSizeStoredInAvePoint":"0 GB","dataSizeStoredInBYOS":"N/A"},{"serviceType":"Microsoft 365",
         "serviceModule":"Microsoft 365 Groups","totalScannedObjects":0,"totalProtectedObjects":0,
         "dataSizeStoredInAvePoint":"0GB"}]"#;
-    let (other, good) = poll("protected", "v3", &[(&v3, body)], &[]).await;
-    assert!(good, "{other}");
+    let (other, succeeded) = poll("protected", "v3", &[(&v3, body)], &[]).await;
+    assert!(succeeded, "{other}");
     let protected = |text: &str| crate::harness::samples(text, "elements_protected");
-    expect("protected", &protected(&text));
+    assert_expected("protected", &protected(&text));
     assert_eq!(protected(&text), protected(&other));
 }
 
 #[tokio::test]
-async fn empty_tenant_list_is_none_and_duplicates_count_once() {
+async fn tenants_of_a_customer_are_counted_once() {
     for (tenants, expected) in [
         (r#","tenants":[]"#, Some(0.0)),
         ("", None),
@@ -340,8 +340,8 @@ async fn empty_tenant_list_is_none_and_duplicates_count_once() {
         let body =
             format!(r#"{{"data":[{{"id":"{ID}","organization":"One"{tenants}}}],"metadata":{{"totalCount":1}}}}"#);
         let path = "POST /partner/external/v3/general/customers/batch";
-        let (text, good) = poll("customers", "v3", &[(path, &body)], &[]).await;
-        assert!(good, "{text}");
+        let (text, succeeded) = poll("customers", "v3", &[(path, &body)], &[]).await;
+        assert!(succeeded, "{text}");
         let count = value(&text, &format!("elements_customer_tenants{{customer_id=\"{ID}\"}}"));
         assert_eq!(count, expected, "{tenants}");
         let infos = crate::harness::samples(&text, "elements_tenant_info");
@@ -357,11 +357,11 @@ async fn empty_tenant_list_is_none_and_duplicates_count_once() {
 }
 
 #[tokio::test]
-async fn protected_data_by_tenant() {
-    let row = |more: &str, protected: u32| {
+async fn protected_data_is_exposed_per_tenant() {
+    let row = |fields: &str, protected: u32| {
         format!(
             r#"{{"serviceType":"Microsoft 365","serviceModule":"Exchange Online","totalScannedObjects":10,
-            "totalProtectedObjects":{protected},"dataSizeStoredInAvePoint":"1 GB"{more}}}"#
+            "totalProtectedObjects":{protected},"dataSizeStoredInAvePoint":"1 GB"{fields}}}"#
         )
     };
     let rows = [
@@ -373,9 +373,9 @@ async fn protected_data_by_tenant() {
     ];
     let body = format!(r#"{{"data":[{}],"metadata":{{"totalCount":5}}}}"#, rows.join(","));
     let path = format!("GET /partner/external/v3/general/customers/{ID}/cloud-backup-m365/overview");
-    let (text, good) = poll("protected", "v3", &[(&path, &body)], &[]).await;
-    assert!(good, "{text}");
-    expect(
+    let (text, succeeded) = poll("protected", "v3", &[(&path, &body)], &[]).await;
+    assert!(succeeded, "{text}");
+    assert_expected(
         "protected_tenants",
         &crate::harness::samples(&text, "elements_protected"),
     );
@@ -384,16 +384,16 @@ async fn protected_data_by_tenant() {
 }
 
 #[tokio::test]
-async fn tenants_of_protected_data_are_bounded() {
+async fn tenants_of_protected_data_are_limited() {
     let rows: Vec<String> = (0..10_001)
         .map(|n| format!(r#"{{"serviceType":7,"serviceModule":303,"totalScannedObjects":1,"tenantId":"t{n}"}}"#))
         .collect();
     let path = format!("GET /partner/customers/{ID}/protected");
     let body = format!(r#"{{"value":[{}]}}"#, rows.join(","));
-    let (text, good) = poll("protected", "v1", &[(&path, &body)], &[]).await;
-    assert!(!good, "a truncated response is not complete");
-    let shown = crate::harness::samples(&text, "elements_protected_scanned_objects");
-    assert_eq!(shown.lines().count(), 10_000);
+    let (text, succeeded) = poll("protected", "v1", &[(&path, &body)], &[]).await;
+    assert!(!succeeded, "a truncated response is not complete");
+    let count_series = crate::harness::samples(&text, "elements_protected_scanned_objects");
+    assert_eq!(count_series.lines().count(), 10_000);
     let counted = r#"elements_exporter_decode_errors_total{endpoint="protected",field="tenantId"}"#;
     assert_eq!(value(&text, counted), Some(1.0));
 }
@@ -413,7 +413,7 @@ const PRODUCTS: &str = r#"[
      "source":"Pooled"}]"#;
 
 #[tokio::test]
-async fn licenses() {
+async fn licenses_are_equal_in_both_generations() {
     let v1 = format!(
         r#"{{"value":[{{"customerId":"{ID}","organization":"AvePoint test","customer":"a***b@example.com",
         "tenantId":"t1, t2","products":{PRODUCTS}}}]}}"#
@@ -423,12 +423,12 @@ async fn licenses() {
         "metadata":{{"totalCount":1}}}}"#
     );
     let path = "POST /partner/external/v3/general/customers/services/batch";
-    let (one, good) = poll("licenses", "v1", &[("GET /partner/services", &v1)], &[]).await;
-    assert!(good, "{one}");
-    let (other, good) = poll("licenses", "v3", &[(path, &v3)], &[]).await;
-    assert!(good, "{other}");
+    let (one, succeeded) = poll("licenses", "v1", &[("GET /partner/services", &v1)], &[]).await;
+    assert!(succeeded, "{one}");
+    let (other, succeeded) = poll("licenses", "v3", &[(path, &v3)], &[]).await;
+    assert!(succeeded, "{other}");
     let licenses = |text: &str| crate::harness::samples(text, "elements_license");
-    expect("licenses", &licenses(&one));
+    assert_expected("licenses", &licenses(&one));
     assert_eq!(licenses(&one), licenses(&other));
     let tenants = |text: &str| crate::harness::samples(text, "elements_customer_tenants");
     assert_eq!(tenants(&one), tenants(&other), "each generation reports the tenants");
@@ -443,7 +443,7 @@ async fn licenses() {
 }
 
 #[tokio::test]
-async fn licenses_are_collected_and_marked_by_product() {
+async fn licenses_are_filtered_and_marked_by_product() {
     let product = |service: &str, package: &str| {
         format!(
             r#"{{"service":"{service}","package":"{package}","purchasedUserSeats":"5",
@@ -460,11 +460,11 @@ async fn licenses_are_collected_and_marked_by_product() {
         r#"{{"value":[{{"customerId":"{ID}","products":[{}]}}]}}"#,
         products.join(",")
     );
-    let answers = [("GET /partner/services", body.as_str())];
+    let responses = [("GET /partner/services", body.as_str())];
     let only = |services: &'static str| [("ELEMENTS_COLLECTORS__LICENSES__SERVICES", services)];
     let infos = |text: &str| crate::harness::samples(text, "elements_license_info");
-    let (all, good) = poll("licenses", "v1", &answers, &[]).await;
-    assert!(good, "{all}");
+    let (all, succeeded) = poll("licenses", "v1", &responses, &[]).await;
+    assert!(succeeded, "{all}");
     let marked = |text: &str| {
         infos(text)
             .lines()
@@ -484,10 +484,10 @@ async fn licenses_are_collected_and_marked_by_product() {
         "Cloud Backup for Salesforce - *",
         "cloud backup for salesforce® - backup",
     ] {
-        let (some, _) = poll("licenses", "v1", &answers, &only(services)).await;
+        let (some, _) = poll("licenses", "v1", &responses, &only(services)).await;
         assert_eq!(infos(&some).lines().count(), 1, "{services}: {some}");
     }
-    let (some, _) = poll("licenses", "v1", &answers, &only("* - Power Platform")).await;
+    let (some, _) = poll("licenses", "v1", &responses, &only("* - Power Platform")).await;
     let of_all: Vec<_> = all.lines().filter(|line| line.contains("Power Platform")).collect();
     let of_some: Vec<_> = some
         .lines()
@@ -496,33 +496,33 @@ async fn licenses_are_collected_and_marked_by_product() {
     assert_eq!(of_some, of_all);
     assert!(!infos(&some).contains(r#"license="""#), "{some}");
     let marks = [("ELEMENTS_COLLECTORS__LICENSES__BACKUP_SERVICES", "tyGraph*")];
-    let (other, _) = poll("licenses", "v1", &answers, &marks).await;
+    let (other, _) = poll("licenses", "v1", &responses, &marks).await;
     assert_eq!((infos(&other).lines().count(), marked(&other)), (4, 1));
 }
 
 #[tokio::test]
-async fn excluded_metrics_leave_no_trace() {
+async fn excluded_metrics_are_not_exposed() {
     let excluded = "elements_customer_*,elements_exporter_collector_success,elements_exporter_token_failures_total,\
         elements_exporter_api_request_duration_seconds,process_*,elements_up,elements_exporter_build_info,no_such_*";
     let all = poll("customers", "v3", &[], &[]).await.0;
     let text = poll("customers", "v3", &[], &[("ELEMENTS_METRICS__EXCLUDE", excluded)])
         .await
         .0;
-    let names = |text: &str, what: &str| -> std::collections::BTreeSet<String> {
-        let lines = text.lines().filter_map(|line| line.strip_prefix(what));
+    let names = |text: &str, prefix: &str| -> std::collections::BTreeSet<String> {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(prefix));
         lines
             .filter_map(|line| line.split(' ').next().map(str::to_owned))
             .collect()
     };
-    let is_left_out = |name: &String| {
+    let is_excluded = |name: &String| {
         let families = ["elements_customer_", "process_"];
-        let whole = excluded.split(',').map(str::trim);
-        families.iter().any(|family| name.starts_with(family)) || whole.into_iter().any(|other| other == name.as_str())
+        let names = excluded.split(',').map(str::trim);
+        families.iter().any(|family| name.starts_with(family)) || names.into_iter().any(|other| other == name.as_str())
     };
-    for what in ["# HELP ", "# TYPE "] {
-        let mut expected = names(&all, what);
-        expected.retain(|name| !is_left_out(name));
-        assert_eq!(names(&text, what), expected);
+    for prefix in ["# HELP ", "# TYPE "] {
+        let mut expected = names(&all, prefix);
+        expected.retain(|name| !is_excluded(name));
+        assert_eq!(names(&text, prefix), expected);
     }
     for excluded in [
         "elements_customer_info",
@@ -534,7 +534,7 @@ async fn excluded_metrics_leave_no_trace() {
         assert!(all.contains(excluded) && !text.contains(excluded), "{excluded}: {text}");
     }
     let series = |text: &str| value(text, "elements_exporter_series").unwrap();
-    let shown = |text: &str| {
+    let count_series = |text: &str| {
         let freshness = crate::harness::samples(text, "elements_exporter_collector_success")
             .lines()
             .count()
@@ -544,7 +544,11 @@ async fn excluded_metrics_leave_no_trace() {
         about_customers(text).lines().count() + freshness
     };
     for text in [&all, &text] {
-        assert_eq!(series(text), f64::from(u32::try_from(shown(text)).unwrap()), "{text}");
+        assert_eq!(
+            series(text),
+            f64::from(u32::try_from(count_series(text)).unwrap()),
+            "{text}"
+        );
     }
     assert!(series(&text) < series(&all));
 }
@@ -564,7 +568,7 @@ async fn license_labels_do_not_depend_on_the_order_of_rows() {
 }
 
 #[tokio::test]
-async fn scan_profiles() {
+async fn scan_profiles_are_equal_in_both_generations() {
     let base = format!("/partner/customers/{ID}/scanProfiles");
     let v3_base = format!("/partner/external/v3/general/customers/{ID}/scan-profiles");
     let (v1_list, v1_one) = (format!("GET {base}"), format!("GET {base}/p-1"));
@@ -585,7 +589,7 @@ async fn scan_profiles() {
         "scanInplaceArchivedMailboxes":"True","IsIgnoreLockedSiteEnabled":"No","enableDailyScan":"1:59",
         "IsSendOutOfPolicyNotification":true,"containers":[{"containersName":"a","objectType":1},
         {"ContainersName":"b","ObjectType":"1"},{"containersName":"c","objectType":0}]}}"#;
-    let answers = [
+    let responses = [
         (v1_list.as_str(), format!(r#"{{"value":[{listed}]}}"#)),
         (v1_one.as_str(), v1_detail.to_owned()),
         (
@@ -594,15 +598,18 @@ async fn scan_profiles() {
         ),
         (v3_one.as_str(), v3_detail.to_owned()),
     ];
-    let answers: Vec<_> = answers.iter().map(|(line, body)| (*line, body.as_str())).collect();
-    let (one, good) = poll("scan_profiles", "v1", &answers, &[]).await;
-    assert!(good, "{one}");
-    let (other, good) = poll("scan_profiles", "v3", &answers, &[]).await;
-    assert!(good, "{other}");
+    let responses: Vec<_> = responses.iter().map(|(line, body)| (*line, body.as_str())).collect();
+    let (one, succeeded) = poll("scan_profiles", "v1", &responses, &[]).await;
+    assert!(succeeded, "{one}");
+    let (other, succeeded) = poll("scan_profiles", "v3", &responses, &[]).await;
+    assert!(succeeded, "{other}");
     let profiles = |text: &str| crate::harness::samples(text, "elements_scan");
-    expect("scan_profiles", &profiles(&one));
+    assert_expected("scan_profiles", &profiles(&one));
     assert_eq!(profiles(&one), profiles(&other));
-    assert!(!one.contains("admin@contoso.example"), "the account is personal");
+    assert!(
+        !one.contains("admin@contoso.example"),
+        "the account is personal data and not exported"
+    );
 }
 
 #[tokio::test]
@@ -611,16 +618,22 @@ async fn scan_profile_details_are_refreshed_every_other_poll() {
     let detail = format!("{list}/p-1");
     let listed = |modified: &str| format!(r#"{{"value":[{{"profileId":"p-1","modifiedTime":"{modified}"}}]}}"#);
     let named = |name: &str| format!(r#"{{"profileId":"p-1","profileName":"{name}"}}"#);
-    let canned = Canned::start(&[("GET /partner/customers", V1_CUSTOMERS)]).await;
+    let canned = CannedServer::start(&[("GET /partner/customers", V1_CUSTOMERS)]).await;
     canned.set(&list, 200, &listed("2026-09-14T16:17:38Z"));
     canned.set(&detail, 200, &named("before"));
-    // Scan changes request the same list, and these requests would be counted as well.
+    // Scan changes request the same list, and would add to the count.
     let settings = [
         ("ELEMENTS_API__VERSION", "v1"),
         ("ELEMENTS_COLLECTORS__SCAN_CHANGES__ENABLED", "false"),
     ];
     let exporter = Program::start(&canned.base, &[], &settings).await;
-    let lines = || canned.seen().into_iter().map(|seen| seen.line).collect::<Vec<_>>();
+    let lines = || {
+        canned
+            .requests()
+            .into_iter()
+            .map(|request| request.line)
+            .collect::<Vec<_>>()
+    };
     let lists = |lines: &[String]| lines.iter().filter(|line| **line == list).count();
     let requested = eventually("the list was requested often", || async {
         Some(lines()).filter(|lines| lists(lines) > 8)
@@ -630,28 +643,28 @@ async fn scan_profile_details_are_refreshed_every_other_poll() {
     let runs: Vec<bool> = profiles.map(|line| *line == detail).collect();
     assert!(
         runs.windows(3).all(|three| three.contains(&true)),
-        "never twice without details: {runs:?}"
+        "two polls in a row without details: {runs:?}"
     );
     assert!(
         runs.windows(2).any(|two| two == [false, false]),
-        "not every time: {runs:?}"
+        "details in every poll: {runs:?}"
     );
 
     // A change in the list is visible after the next poll.
     canned.set(&detail, 200, &named("after"));
     canned.set(&list, 200, &listed("2026-09-14T16:17:39Z"));
     exporter
-        .until("the change shows", |text| text.contains("profile_name=\"after\""))
+        .wait_until("the change is exported", |text| text.contains("profile_name=\"after\""))
         .await;
 }
 
 #[tokio::test]
-async fn profile_without_details_has_the_values_of_the_list() {
+async fn profile_without_details_has_values_of_the_list() {
     let list = format!("GET /partner/customers/{ID}/scanProfiles");
     let one = format!("{list}/p-1");
     let listed =
         r#"{"value":[{"profileId":"p-1","profileName":"New","scanMode":1,"modifiedTime":"2026-09-14T16:17:38Z"}]}"#;
-    let canned = Canned::start(&[("GET /partner/customers", V1_CUSTOMERS), (list.as_str(), listed)]).await;
+    let canned = CannedServer::start(&[("GET /partner/customers", V1_CUSTOMERS), (list.as_str(), listed)]).await;
     canned.set(&one, 204, "");
     let only = [
         ("ELEMENTS_API__VERSION", "v1"),
@@ -660,8 +673,8 @@ async fn profile_without_details_has_the_values_of_the_list() {
         ("ELEMENTS_COLLECTORS__LICENSES__ENABLED", "false"),
         ("ELEMENTS_COLLECTORS__SCAN_CHANGES__ENABLED", "false"),
     ];
-    let (text, good) = once(&config(&canned.base, &only)).await;
-    assert!(good, "{text}");
+    let (text, succeeded) = poll_once_validated(&config(&canned.base, &only)).await;
+    assert!(succeeded, "{text}");
     let modified =
         format!(r#"elements_scan_profile_modified_timestamp_seconds{{customer_id="{ID}",profile_id="p-1"}}"#);
     assert_eq!(value(&text, &modified), Some(1_789_402_658.0));
@@ -670,7 +683,7 @@ async fn profile_without_details_has_the_values_of_the_list() {
 }
 
 #[tokio::test]
-async fn scan_changes() {
+async fn scan_changes_are_equal_in_both_generations() {
     let base = format!("/partner/customers/{ID}/scanProfiles");
     let v3_base = format!("/partner/external/v3/general/customers/{ID}/scan-profiles");
     let lines = [
@@ -699,28 +712,33 @@ async fn scan_changes() {
             "removedFromMicrosoft365OrOutOfPolicyObjects":["z"]}}"#
         ),
     ];
-    let answers: Vec<_> = lines
+    let responses: Vec<_> = lines
         .iter()
         .map(String::as_str)
         .zip(bodies.iter().map(String::as_str))
         .collect();
     let objects = [("ELEMENTS_COLLECTORS__SCAN_CHANGES__OBJECTS", "true")];
-    let (one, good) = poll("scan_changes", "v1", &answers, &objects).await;
-    assert!(good, "{one}");
-    let (other, good) = poll("scan_changes", "v3", &answers, &objects).await;
-    assert!(good, "{other}");
+    let (one, succeeded) = poll("scan_changes", "v1", &responses, &objects).await;
+    assert!(succeeded, "{one}");
+    let (other, succeeded) = poll("scan_changes", "v3", &responses, &objects).await;
+    assert!(succeeded, "{other}");
     let changes = |text: &str| crate::harness::samples(text, "elements_scan");
-    expect("scan_changes", &changes(&one));
+    assert_expected("scan_changes", &changes(&one));
     assert_eq!(changes(&one), changes(&other));
-    let (without, _, canned) = poll_and_look("scan_changes", "v1", &answers, &[]).await;
+    let (without, _, canned) = poll_with_requests("scan_changes", "v1", &responses, &[]).await;
     assert!(!without.contains("elements_scan_changed_objects"));
-    assert!(!canned.seen().iter().any(|seen| seen.line.contains("dailyNewDetails")));
+    assert!(
+        !canned
+            .requests()
+            .iter()
+            .any(|request| request.line.contains("dailyNewDetails"))
+    );
 }
 
 #[tokio::test]
 async fn scopes_of_enabled_collectors_are_requested_once() {
     let path = format!("POST /partner/external/v3/general/customers/{ID}/avpt-products/jobs/batch");
-    let (_, _, canned) = poll_and_look("jobs", "v3", &[(&path, V3_JOBS)], &[]).await;
+    let (_, _, canned) = poll_with_requests("jobs", "v3", &[(&path, V3_JOBS)], &[]).await;
     let tokens = canned.token_requests();
     assert_eq!(tokens.len(), 1);
     let form: Vec<(String, String)> = url::form_urlencoded::parse(tokens[0].body.as_bytes())

@@ -1,4 +1,4 @@
-//! Known and polled customers: new, configured by id, excluded, forbidden.
+//! Customers that are listed, configured by id, excluded or forbidden.
 //!
 //! This file is longer than others, because the cases share the customer lists built here.
 
@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 
 use elements_exporter::simulator::{Fault, FaultKind};
 
-use crate::harness::canned::Canned;
-use crate::harness::partner::{start, still};
+use crate::harness::canned::CannedServer;
+use crate::harness::partner::{frozen_partner, start};
 use crate::harness::program::Program;
-use crate::harness::{config, polled_once, samples, value};
+use crate::harness::{config, poll_once, samples, value};
 
 const A: &str = "aaaaaaaa-0000-4000-8000-000000000001";
 const B: &str = "bbbbbbbb-0000-4000-8000-000000000002";
@@ -24,21 +24,21 @@ fn services(ids: &[&str]) -> String {
     format!(r#"{{"value":[{}]}}"#, rows.join(","))
 }
 
-/// Enables only customers, jobs and licences, in the first generation.
-fn settings<'a>(more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+/// Returns settings that enable only customers, jobs and licences, in the first generation.
+fn v1_settings<'a>(overrides: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     let mut settings = vec![
         ("ELEMENTS_API__VERSION", "v1"),
         ("ELEMENTS_COLLECTORS__PROTECTED__ENABLED", "false"),
         ("ELEMENTS_COLLECTORS__SCAN_PROFILES__ENABLED", "false"),
         ("ELEMENTS_COLLECTORS__SCAN_CHANGES__ENABLED", "false"),
     ];
-    settings.extend_from_slice(more);
+    settings.extend_from_slice(overrides);
     settings
 }
 
-async fn api(answers: &[(String, String)]) -> Canned {
-    let canned = Canned::start(&[]).await;
-    for (line, body) in answers {
+async fn canned_api(responses: &[(String, String)]) -> CannedServer {
+    let canned = CannedServer::start(&[]).await;
+    for (line, body) in responses {
         canned.set(line, 200, body);
     }
     canned
@@ -52,9 +52,9 @@ fn jobs_of(id: &str) -> (String, String) {
 }
 
 #[tokio::test]
-async fn licences_wait_for_the_list_of_customers() {
+async fn licences_are_polled_after_the_customer_list() {
     let list = format!(r#"{{"value":[{},{}]}}"#, customer(A, "One"), customer(B, "Two"));
-    let canned = api(&[
+    let canned = canned_api(&[
         ("GET /partner/customers".to_owned(), list),
         ("GET /partner/services".to_owned(), services(&[A, B])),
         jobs_of(A),
@@ -62,16 +62,16 @@ async fn licences_wait_for_the_list_of_customers() {
     ])
     .await;
     for _ in 0..5 {
-        let (text, good) = polled_once(&config(&canned.base, &settings(&[]))).await;
-        assert!(good, "{text}");
+        let (text, succeeded) = poll_once(&config(&canned.base, &v1_settings(&[]))).await;
+        assert!(succeeded, "{text}");
         assert_eq!(samples(&text, "elements_license_purchased_seats").lines().count(), 2);
     }
 }
 
 #[tokio::test]
-async fn customer_excluded_by_id_is_not_requested() {
+async fn excluded_customer_is_not_exported() {
     let include = format!("{A},{B}");
-    let answers = [
+    let responses = [
         (format!("GET /partner/customers/{A}"), customer(A, "One")),
         (format!("GET /partner/customers/{B}"), customer(B, "Two")),
         (format!("GET /partner/services/{A}"), services(&[A])),
@@ -80,16 +80,20 @@ async fn customer_excluded_by_id_is_not_requested() {
         jobs_of(B),
     ];
     for excluded in [B, "Tw*"] {
-        let canned = api(&answers).await;
+        let canned = canned_api(&responses).await;
         let filters = [
             ("ELEMENTS_CUSTOMERS__INCLUDE", include.as_str()),
             ("ELEMENTS_CUSTOMERS__EXCLUDE", excluded),
         ];
-        let (text, good) = polled_once(&config(&canned.base, &settings(&filters))).await;
-        assert!(good, "{text}");
+        let (text, succeeded) = poll_once(&config(&canned.base, &v1_settings(&filters))).await;
+        assert!(succeeded, "{text}");
         assert!(!text.contains(B), "{text}");
         assert_eq!(samples(&text, "elements_license_purchased_seats").lines().count(), 1);
-        let requested = canned.seen().into_iter().filter(|seen| seen.line.contains(B)).count();
+        let requested = canned
+            .requests()
+            .into_iter()
+            .filter(|request| request.line.contains(B))
+            .count();
         assert_eq!(
             requested,
             usize::from(excluded != B),
@@ -100,18 +104,22 @@ async fn customer_excluded_by_id_is_not_requested() {
 
 #[tokio::test]
 async fn exporter_is_not_up_if_all_requests_are_forbidden() {
-    let canned = api(&[]).await;
+    let canned = canned_api(&[]).await;
     for status in [403, 404] {
         canned.set(&format!("GET /partner/customers/{A}"), status, "{}");
-        let (text, good) = polled_once(&config(&canned.base, &settings(&[("ELEMENTS_CUSTOMERS__INCLUDE", A)]))).await;
-        assert!(!good);
+        let (text, succeeded) = poll_once(&config(
+            &canned.base,
+            &v1_settings(&[("ELEMENTS_CUSTOMERS__INCLUDE", A)]),
+        ))
+        .await;
+        assert!(!succeeded);
         assert_eq!(value(&text, "elements_up"), Some(0.0), "{status}");
     }
 }
 
 #[tokio::test]
 async fn id_in_another_case_is_the_same_customer() {
-    let canned = api(&[
+    let canned = canned_api(&[
         (
             format!("GET /partner/customers/{A}"),
             customer(&A.to_uppercase(), "One"),
@@ -120,15 +128,19 @@ async fn id_in_another_case_is_the_same_customer() {
         jobs_of(A),
     ])
     .await;
-    let (text, good) = polled_once(&config(&canned.base, &settings(&[("ELEMENTS_CUSTOMERS__INCLUDE", A)]))).await;
-    assert!(good, "{text}");
+    let (text, succeeded) = poll_once(&config(
+        &canned.base,
+        &v1_settings(&[("ELEMENTS_CUSTOMERS__INCLUDE", A)]),
+    ))
+    .await;
+    assert!(succeeded, "{text}");
     assert_eq!(samples(&text, "elements_license_purchased_seats").lines().count(), 1);
 }
 
 #[tokio::test]
 async fn licences_are_requested_per_customer_if_forbidden() {
     let list = format!(r#"{{"value":[{},{}]}}"#, customer(A, "One"), customer(B, "Two"));
-    let canned = api(&[
+    let canned = canned_api(&[
         ("GET /partner/customers".to_owned(), list),
         (format!("GET /partner/services/{A}"), services(&[A])),
         (format!("GET /partner/services/{B}"), services(&[B])),
@@ -137,20 +149,20 @@ async fn licences_are_requested_per_customer_if_forbidden() {
     ])
     .await;
     canned.set("GET /partner/services", 403, "{}");
-    let (text, good) = polled_once(&config(&canned.base, &settings(&[]))).await;
-    assert!(good, "a forbidden list is not final: {text}");
+    let (text, succeeded) = poll_once(&config(&canned.base, &v1_settings(&[]))).await;
+    assert!(succeeded, "customers are requested one by one: {text}");
     assert_eq!(samples(&text, "elements_license_purchased_seats").lines().count(), 2);
     let fresh = r#"elements_exporter_customers{collector="licenses",state="fresh"}"#;
     assert_eq!(value(&text, fresh), Some(2.0));
 }
 
 #[tokio::test]
-async fn empty_page_that_was_announced_makes_the_list_incomplete() {
+async fn empty_page_before_the_total_makes_the_list_incomplete() {
     let rows: Vec<String> = (0..100)
         .map(|n| format!(r#"{{"id":"customer-{n}","organization":"{n}"}}"#))
         .collect();
     let first = format!(r#"{{"data":[{}],"metadata":{{"totalCount":120}}}}"#, rows.join(","));
-    let canned = Canned::start(&[]).await;
+    let canned = CannedServer::start(&[]).await;
     let path = "POST /partner/external/v3/general/customers/batch";
     canned.set(&format!("{path}?pageIndex=1&pageSize=100"), 200, &first);
     canned.set(&format!("{path}?pageIndex=2&pageSize=100"), 204, "");
@@ -158,17 +170,17 @@ async fn empty_page_that_was_announced_makes_the_list_incomplete() {
         ("ELEMENTS_API__VERSION", "v3"),
         ("ELEMENTS_COLLECTORS__JOBS__ENABLED", "false"),
     ];
-    let (text, good) = polled_once(&config(&canned.base, &settings(&v3))).await;
-    assert!(!good);
+    let (text, succeeded) = poll_once(&config(&canned.base, &v1_settings(&v3))).await;
+    assert!(!succeeded);
     assert!(!text.contains("elements_customer_info{"));
     let errors = r#"elements_exporter_api_errors_total{endpoint="customers",reason="incomplete"}"#;
     assert_eq!(value(&text, errors), Some(1.0));
 }
 
 #[tokio::test]
-async fn configured_customer_that_is_not_listed_is_a_failure() {
+async fn unlisted_configured_customer_is_a_failure() {
     let list = format!(r#"{{"data":[{}],"metadata":{{"totalCount":1}}}}"#, customer(A, "One"));
-    let canned = api(&[("POST /partner/external/v3/general/customers/batch".to_owned(), list)]).await;
+    let canned = canned_api(&[("POST /partner/external/v3/general/customers/batch".to_owned(), list)]).await;
     let include = format!("{A},{B}");
     let v3 = [
         ("ELEMENTS_API__VERSION", "v3"),
@@ -176,20 +188,20 @@ async fn configured_customer_that_is_not_listed_is_a_failure() {
         ("ELEMENTS_COLLECTORS__LICENSES__ENABLED", "false"),
         ("ELEMENTS_CUSTOMERS__INCLUDE", include.as_str()),
     ];
-    let (text, good) = polled_once(&config(&canned.base, &settings(&v3))).await;
-    assert!(!good);
+    let (text, succeeded) = poll_once(&config(&canned.base, &v1_settings(&v3))).await;
+    assert!(!succeeded);
     let errors = r#"elements_exporter_api_errors_total{endpoint="customers",reason="not_found"}"#;
     assert_eq!(value(&text, errors), Some(1.0));
 }
 
-/// Enables only the customer list, in the second generation.
-const V3_CUSTOMERS_ALONE: [(&str, &str); 3] = [
+/// Settings that enable only the customer list, in the second generation.
+const V3_CUSTOMERS_ONLY: [(&str, &str); 3] = [
     ("ELEMENTS_API__VERSION", "v3"),
     ("ELEMENTS_COLLECTORS__JOBS__ENABLED", "false"),
     ("ELEMENTS_COLLECTORS__LICENSES__ENABLED", "false"),
 ];
 
-fn numbered(numbers: impl IntoIterator<Item = usize>) -> String {
+fn numbered_customers(numbers: impl IntoIterator<Item = usize>) -> String {
     let rows: Vec<String> = numbers
         .into_iter()
         .map(|n| format!(r#"{{"id":"customer-{n}","organization":"{n}","jobStatus":1}}"#))
@@ -201,21 +213,21 @@ fn numbered(numbers: impl IntoIterator<Item = usize>) -> String {
 async fn list_with_a_duplicate_customer_is_complete() {
     let path = "POST /partner/external/v3/general/customers/batch";
     for rest in [vec![0], (3..4).chain(100..110).collect()] {
-        let canned = Canned::start(&[]).await;
+        let canned = CannedServer::start(&[]).await;
         let total = 100 + rest.len();
         let page = |rows: String| format!(r#"{{"data":[{rows}],"metadata":{{"totalCount":{total}}}}}"#);
         canned.set(
             &format!("{path}?pageIndex=1&pageSize=100"),
             200,
-            &page(numbered(0..100)),
+            &page(numbered_customers(0..100)),
         );
         canned.set(
             &format!("{path}?pageIndex=2&pageSize=100"),
             200,
-            &page(numbered(rest.iter().copied())),
+            &page(numbered_customers(rest.iter().copied())),
         );
-        let (text, good) = polled_once(&config(&canned.base, &settings(&V3_CUSTOMERS_ALONE))).await;
-        assert!(good, "{text}");
+        let (text, succeeded) = poll_once(&config(&canned.base, &v1_settings(&V3_CUSTOMERS_ONLY))).await;
+        assert!(succeeded, "{text}");
         let customers = rest.iter().max().unwrap().max(&99) + 1;
         assert_eq!(samples(&text, "elements_customer_info").lines().count(), customers);
         let repeats = (total - customers) as f64;
@@ -225,22 +237,22 @@ async fn list_with_a_duplicate_customer_is_complete() {
 }
 
 #[tokio::test]
-async fn pages_that_overlap_are_not_a_complete_list() {
+async fn overlapping_pages_make_the_list_incomplete() {
     let path = "POST /partner/external/v3/general/customers/batch";
-    let canned = Canned::start(&[]).await;
+    let canned = CannedServer::start(&[]).await;
     let page = |rows: String| format!(r#"{{"data":[{rows}],"metadata":{{"totalCount":150}}}}"#);
     canned.set(
         &format!("{path}?pageIndex=1&pageSize=100"),
         200,
-        &page(numbered(0..100)),
+        &page(numbered_customers(0..100)),
     );
     canned.set(
         &format!("{path}?pageIndex=2&pageSize=100"),
         200,
-        &page(numbered(99..149)),
+        &page(numbered_customers(99..149)),
     );
-    let (text, good) = polled_once(&config(&canned.base, &settings(&V3_CUSTOMERS_ALONE))).await;
-    assert!(!good, "a customer is missing");
+    let (text, succeeded) = poll_once(&config(&canned.base, &v1_settings(&V3_CUSTOMERS_ONLY))).await;
+    assert!(!succeeded, "a customer is missing");
     assert!(!text.contains("elements_customer_info{"));
 }
 
@@ -248,15 +260,15 @@ async fn pages_that_overlap_are_not_a_complete_list() {
 async fn empty_page_after_a_full_page_ends_a_list_without_total() {
     let path = "POST /partner/external/v3/general/customers/batch";
     for (rows, body) in [
-        (50, format!("[{}]", numbered(0..50))),
-        (100, format!("[{}]", numbered(0..100))),
-        (100, format!(r#"{{"data":[{}]}}"#, numbered(0..100))),
+        (50, format!("[{}]", numbered_customers(0..50))),
+        (100, format!("[{}]", numbered_customers(0..100))),
+        (100, format!(r#"{{"data":[{}]}}"#, numbered_customers(0..100))),
     ] {
-        let canned = Canned::start(&[]).await;
+        let canned = CannedServer::start(&[]).await;
         canned.set(&format!("{path}?pageIndex=1&pageSize=100"), 200, &body);
         canned.set(&format!("{path}?pageIndex=2&pageSize=100"), 204, "");
-        let (text, good) = polled_once(&config(&canned.base, &settings(&V3_CUSTOMERS_ALONE))).await;
-        assert!(good, "{text}");
+        let (text, succeeded) = poll_once(&config(&canned.base, &v1_settings(&V3_CUSTOMERS_ONLY))).await;
+        assert!(succeeded, "{text}");
         assert_eq!(samples(&text, "elements_customer_info").lines().count(), rows);
     }
 }
@@ -268,22 +280,22 @@ async fn guid_in_another_case_is_the_same_customer_in_all_lists() {
         customer(A, "One"),
         customer(&A.to_uppercase(), "One")
     );
-    let canned = api(&[
+    let canned = canned_api(&[
         ("GET /partner/customers".to_owned(), list),
         ("GET /partner/services".to_owned(), services(&[&A.to_uppercase()])),
         jobs_of(A),
     ])
     .await;
-    let (text, good) = polled_once(&config(&canned.base, &settings(&[]))).await;
-    assert!(good, "{text}");
+    let (text, succeeded) = poll_once(&config(&canned.base, &v1_settings(&[]))).await;
+    assert!(succeeded, "{text}");
     assert_eq!(samples(&text, "elements_customer_info").lines().count(), 1);
     let seats = format!(r#"elements_license_purchased_seats{{customer_id="{A}",license="",service="S"}}"#);
     assert_eq!(value(&text, &seats), Some(5.0));
 }
 
 #[tokio::test]
-async fn polling_once_begins_no_second_cycle() {
-    let partner = start(still(20)).await;
+async fn polling_once_starts_no_second_cycle() {
+    let partner = start(frozen_partner(20)).await;
     partner
         .handle
         .set_faults(vec![Fault::new("/partner/*", FaultKind::Delay { ms: 50 })]);
@@ -294,8 +306,8 @@ async fn polling_once_begins_no_second_cycle() {
         ("ELEMENTS_COLLECTORS__PROTECTED__INTERVAL", "1s"),
         ("ELEMENTS_API__MAX_CONCURRENCY", "1"),
     ];
-    let (text, good) = polled_once(&config(&partner.base, &second)).await;
-    assert!(good, "{text}");
+    let (text, succeeded) = poll_once(&config(&partner.base, &second)).await;
+    assert!(succeeded, "{text}");
     let mut requested: BTreeMap<String, usize> = BTreeMap::new();
     for request in partner.handle.requests() {
         // Two collectors request the list of profiles.
@@ -307,38 +319,38 @@ async fn polling_once_begins_no_second_cycle() {
 }
 
 #[tokio::test]
-async fn total_that_changes_between_pages_is_incomplete() {
+async fn changing_total_makes_the_list_incomplete() {
     let path = "POST /partner/external/v3/general/customers/batch";
     let reported = |total: usize| format!(r#","metadata":{{"totalCount":{total}}}"#);
     for (rows, metadata) in [(100..130, reported(130)), (100..120, String::new())] {
-        let canned = Canned::start(&[]).await;
-        let first = format!(r#"{{"data":[{}]{}}}"#, numbered(0..100), reported(150));
-        let second = format!(r#"{{"data":[{}]{metadata}}}"#, numbered(rows));
+        let canned = CannedServer::start(&[]).await;
+        let first = format!(r#"{{"data":[{}]{}}}"#, numbered_customers(0..100), reported(150));
+        let second = format!(r#"{{"data":[{}]{metadata}}}"#, numbered_customers(rows));
         canned.set(&format!("{path}?pageIndex=1&pageSize=100"), 200, &first);
         canned.set(&format!("{path}?pageIndex=2&pageSize=100"), 200, &second);
-        let (text, good) = polled_once(&config(&canned.base, &settings(&V3_CUSTOMERS_ALONE))).await;
-        assert!(!good, "{metadata:?}");
+        let (text, succeeded) = poll_once(&config(&canned.base, &v1_settings(&V3_CUSTOMERS_ONLY))).await;
+        assert!(!succeeded, "{metadata:?}");
         assert!(!text.contains("elements_customer_info{"), "{metadata:?}");
     }
 }
 
 #[tokio::test]
-async fn page_with_its_full_size_is_not_the_last() {
+async fn full_page_is_not_the_last() {
     let path = "POST /partner/external/v3/general/customers/batch";
-    let canned = Canned::start(&[]).await;
+    let canned = CannedServer::start(&[]).await;
     for metadata in [r#"{"pageSize":20}"#, r#"{"pageIndex":1,"totalCount":null}"#] {
-        let page = |rows| format!(r#"{{"data":[{}],"metadata":{metadata}}}"#, numbered(rows));
+        let page = |rows| format!(r#"{{"data":[{}],"metadata":{metadata}}}"#, numbered_customers(rows));
         canned.set(&format!("{path}?pageIndex=1&pageSize=100"), 200, &page(0..20));
         canned.set(&format!("{path}?pageIndex=2&pageSize=100"), 200, &page(20..30));
         canned.set(&format!("{path}?pageIndex=3&pageSize=100"), 204, "");
-        let (text, good) = polled_once(&config(&canned.base, &settings(&V3_CUSTOMERS_ALONE))).await;
-        assert!(good, "{text}");
+        let (text, succeeded) = poll_once(&config(&canned.base, &v1_settings(&V3_CUSTOMERS_ONLY))).await;
+        assert!(succeeded, "{text}");
         assert_eq!(samples(&text, "elements_customer_info").lines().count(), 30);
     }
 }
 
 #[tokio::test]
-async fn v1_page_that_repeats_is_detected() {
+async fn repeated_v1_page_is_detected() {
     let jobs_off = [("ELEMENTS_COLLECTORS__JOBS__ENABLED", "false")];
     let page = |link: &str| {
         let rows = [customer(A, "One"), customer(B, "Two")].join(",");
@@ -346,53 +358,53 @@ async fn v1_page_that_repeats_is_detected() {
     };
     let links = [r#","@odata.nextLink":"/partner/customers?p=3""#, ""];
     for second in links {
-        let canned = Canned::start(&[]).await;
+        let canned = CannedServer::start(&[]).await;
         let first = page(r#","@odata.nextLink":"/partner/customers?p=2""#);
         canned.set("GET /partner/customers", 200, &first);
         canned.set("GET /partner/customers?p=2", 200, &page(second));
         canned.set("GET /partner/customers?p=3", 200, &page(""));
-        let (text, good) = polled_once(&config(&canned.base, &settings(&jobs_off))).await;
-        assert!(!good, "{second:?}");
+        let (text, succeeded) = poll_once(&config(&canned.base, &v1_settings(&jobs_off))).await;
+        assert!(!succeeded, "{second:?}");
         let errors = r#"elements_exporter_api_errors_total{endpoint="customers",reason="incomplete"}"#;
         assert_eq!(value(&text, errors), Some(1.0));
     }
     // Links that differ only in a fragment lead to the same page.
-    let canned = Canned::start(&[]).await;
+    let canned = CannedServer::start(&[]).await;
     let endless = page(r##","@odata.nextLink":"#1""##);
     canned.set("GET /partner/customers", 200, &endless);
-    let (_, good) = polled_once(&config(&canned.base, &settings(&jobs_off))).await;
-    assert!(!good);
-    assert_eq!(canned.seen().len(), 1);
+    let (_, succeeded) = poll_once(&config(&canned.base, &v1_settings(&jobs_off))).await;
+    assert!(!succeeded);
+    assert_eq!(canned.requests().len(), 1);
 }
 
-/// Returns a list with these pieces of JSON as names.
-fn named(names: &[(&str, &str)]) -> String {
+/// Returns a customer list whose rows have the given JSON as names.
+fn customer_list(names: &[(&str, &str)]) -> String {
     let row = |(id, name): &(&str, &str)| format!(r#"{{"id":"{id}","jobStatus":"Working"{name}}}"#);
     let rows: Vec<String> = names.iter().map(row).collect();
     format!(r#"{{"value":[{}]}}"#, rows.join(","))
 }
 
 #[tokio::test]
-async fn missing_name_keeps_the_last_known_one_over_restarts() {
+async fn missing_name_keeps_the_last_known_name_across_restarts() {
     const LIST: &str = "GET /partner/customers";
-    let present = named(&[
+    let present = customer_list(&[
         (A, r#","organization":"Contoso""#),
         (B, r#","organization":"Left out""#),
     ]);
-    let canned = api(&[(LIST.to_owned(), present), jobs_of(A), jobs_of(B)]).await;
+    let canned = canned_api(&[(LIST.to_owned(), present), jobs_of(A), jobs_of(B)]).await;
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state").display().to_string();
-    let mut settings = settings(&[
+    let mut settings = v1_settings(&[
         ("ELEMENTS_COLLECTORS__LICENSES__ENABLED", "false"),
         ("ELEMENTS_COLLECTORS__JOBS__ENABLED", "false"),
         ("ELEMENTS_COLLECTORS__CUSTOMERS__INTERVAL", "1s"),
         ("ELEMENTS_CUSTOMERS__EXCLUDE", "Left*"),
     ]);
     settings.push(("ELEMENTS_STATE__FILE", &state));
-    let expected = |text: &str| {
+    let assert_name_kept = |text: &str| {
         assert!(
             !text.contains(B),
-            "an excluded customer was added without its name: {text}"
+            "an excluded customer without a name is exported: {text}"
         );
         let info = samples(text, "elements_customer_info");
         assert!(
@@ -400,13 +412,13 @@ async fn missing_name_keeps_the_last_known_one_over_restarts() {
             "{info}"
         );
     };
-    for round in 0..2 {
+    for restart in 0..2 {
         let program = Program::start(&canned.base, &[], &settings).await;
         let text = program
-            .until("the list is known", |text| value(text, "elements_up") == Some(1.0))
+            .wait_until("the list is polled", |text| value(text, "elements_up") == Some(1.0))
             .await;
-        expected(&text);
-        for lacking in [
+        assert_name_kept(&text);
+        for without_name in [
             "",
             r#","organization":null"#,
             r#","organization":"""#,
@@ -414,24 +426,28 @@ async fn missing_name_keeps_the_last_known_one_over_restarts() {
             r#","organization":{"name":"x"}"#,
             r#","organization":"N/A""#,
         ] {
-            canned.set(LIST, 200, &named(&[(A, lacking), (B, lacking)]));
-            let requested = canned.seen().len();
+            canned.set(LIST, 200, &customer_list(&[(A, without_name), (B, without_name)]));
+            let requested = canned.requests().len();
             program
-                .until("two lists without names", |_| canned.seen().len() >= requested + 2)
+                .wait_until("two lists without names", |_| canned.requests().len() >= requested + 2)
                 .await;
-            expected(&program.metrics().await);
+            assert_name_kept(&program.metrics().await);
         }
         assert!(
             !program.stderr().contains("no organization name"),
-            "{round}: {}",
+            "{restart}: {}",
             program.stderr()
         );
         program.terminate().await;
     }
-    canned.set(LIST, 200, &named(&[(A, r#","organization":"Contoso Ltd""#), (B, "")]));
+    canned.set(
+        LIST,
+        200,
+        &customer_list(&[(A, r#","organization":"Contoso Ltd""#), (B, "")]),
+    );
     let program = Program::start(&canned.base, &[], &settings).await;
     let text = program
-        .until("the new name is shown", |text| text.contains("Contoso Ltd"))
+        .wait_until("the new name is exported", |text| text.contains("Contoso Ltd"))
         .await;
     assert_eq!(samples(&text, "elements_customer_info").lines().count(), 1, "{text}");
 }
@@ -439,9 +455,14 @@ async fn missing_name_keeps_the_last_known_one_over_restarts() {
 #[tokio::test]
 async fn customer_without_a_name_matches_by_id_and_warns_once() {
     const LIST: &str = "GET /partner/customers";
-    let canned = api(&[(LIST.to_owned(), named(&[(A, ""), (B, "")])), jobs_of(A), jobs_of(B)]).await;
+    let canned = canned_api(&[
+        (LIST.to_owned(), customer_list(&[(A, ""), (B, "")])),
+        jobs_of(A),
+        jobs_of(B),
+    ])
+    .await;
     let include = format!("{A},*");
-    let settings = settings(&[
+    let settings = v1_settings(&[
         ("ELEMENTS_COLLECTORS__LICENSES__ENABLED", "false"),
         ("ELEMENTS_COLLECTORS__JOBS__ENABLED", "false"),
         ("ELEMENTS_COLLECTORS__CUSTOMERS__INTERVAL", "1s"),
@@ -449,8 +470,8 @@ async fn customer_without_a_name_matches_by_id_and_warns_once() {
     ]);
     let program = Program::start(&canned.base, &[], &settings).await;
     program
-        .until("three lists", |_| {
-            canned.seen().iter().filter(|seen| seen.line == LIST).count() >= 3
+        .wait_until("three polls of the list", |_| {
+            canned.requests().iter().filter(|request| request.line == LIST).count() >= 3
         })
         .await;
     let text = program.metrics().await;
@@ -475,10 +496,10 @@ async fn tenants_occur_once_when_the_generation_changes() {
         r#"{{"data":[{{"id":"{A}","organization":"One","jobStatus":1,"tenants":[{{"id":"t1","name":"T"}}]}}],
         "metadata":{{"totalCount":1}}}}"#
     );
-    let canned = api(&[
+    let canned = canned_api(&[
         (
             "GET /partner/customers".to_owned(),
-            named(&[(A, r#","organization":"One""#)]),
+            customer_list(&[(A, r#","organization":"One""#)]),
         ),
         ("GET /partner/services".to_owned(), v1),
         ("POST /partner/external/v3/general/customers/batch".to_owned(), v3),
@@ -493,7 +514,7 @@ async fn tenants_occur_once_when_the_generation_changes() {
         )
     };
     for (generation, count) in [("v1", 2), ("v3", 1), ("v3", 1)] {
-        let mut settings = settings(&[
+        let mut settings = v1_settings(&[
             ("ELEMENTS_COLLECTORS__JOBS__ENABLED", "false"),
             ("ELEMENTS_COLLECTORS__LICENSES__INTERVAL", "1h"),
             ("ELEMENTS_API__VERSION", generation),
@@ -501,7 +522,7 @@ async fn tenants_occur_once_when_the_generation_changes() {
         settings.push(("ELEMENTS_STATE__FILE", &state));
         let program = Program::start(&canned.base, &[], &settings).await;
         let text = program
-            .until("the tenants are known", |text| {
+            .wait_until("the tenants are exported", |text| {
                 value(text, "elements_up") == Some(1.0) && tenants(text).1.lines().count() == count
             })
             .await;

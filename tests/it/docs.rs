@@ -9,17 +9,17 @@ use std::process::{Command, Output, Stdio};
 use elements_exporter::config;
 
 use crate::harness::eventually;
-use crate::harness::partner::{Partner, start, still};
+use crate::harness::partner::{Partner, frozen_partner, start};
 use crate::harness::program::Program;
 
 /// Pages with commands besides all of `docs`.
 const PAGES: [&str; 3] = ["README.md", "CONTRIBUTING.md", "SECURITY.md"];
 
-/// Beginnings of indented blocks that are not commands, and of spans that only name one. Queries are detected
+/// Prefixes of indented blocks that are not commands, and of spans that only name a command. Queries are detected
 /// automatically.
 const NO_COMMANDS: [&str; 2] = ["config → auth → api", "promtool tsdb create-blocks-from openmetrics"];
 
-/// Beginnings of commands that no test can run, with the reason. The files, flags and keys that they name are still
+/// Prefixes of commands that no test can run, with the reason. The files, flags and keys that they name are still
 /// checked.
 const NOT_RUN: [(&str, &str); 23] = [
     ("./tests/run", "runs this test"),
@@ -47,7 +47,7 @@ const NOT_RUN: [(&str, &str); 23] = [
     ("gh attestation", "needs a release"),
 ];
 
-/// Programs with which a command can begin. A span of code that begins with one of them is a command as well.
+/// Programs with which a command can start. A code span that starts with one of them is also a command.
 const PROGRAMS: [&str; 10] = [
     "elements_exporter ",
     "curl ",
@@ -70,7 +70,7 @@ fn root() -> &'static Path {
 struct DocCommand {
     page: String,
     text: String,
-    /// Whether it is in a block, to be copied unchanged, rather than in a sentence.
+    /// True in a code block, whose commands can be copied; false in a sentence.
     in_block: bool,
 }
 
@@ -94,9 +94,9 @@ fn pages() -> Vec<String> {
 /// Returns the commands in the code blocks and code spans of a page.
 fn commands(page: &str) -> Vec<DocCommand> {
     let text = fs::read_to_string(root().join(page)).unwrap();
-    let mut quoted = Vec::new();
+    let mut doc_command = Vec::new();
     let mut add = |text: &str, in_block| {
-        quoted.push(DocCommand {
+        doc_command.push(DocCommand {
             page: page.to_owned(),
             text: text.to_owned(),
             in_block,
@@ -111,13 +111,13 @@ fn commands(page: &str) -> Vec<DocCommand> {
             let kind = kind.trim();
             assert!(
                 !kind.is_empty() || block.iter().all(|line| line.starts_with(['#', 'e'])),
-                "{page}: a block that does not say what it is: {block:?}"
+                "{page}: a block without a language: {block:?}"
             );
             if kind == "promql" {
                 let query = block.join(" ");
                 assert!(
                     promql_parser::parser::parse(&query).is_ok(),
-                    "{page}: no query: {query}"
+                    "{page}: invalid query: {query}"
                 );
             }
             if ["sh", "bash", "shell", "console"].contains(&kind) {
@@ -130,7 +130,7 @@ fn commands(page: &str) -> Vec<DocCommand> {
             while let Some(line) = lines.next_if(|line| line.starts_with("    ")) {
                 block.push(line);
             }
-            if !is_something_else(&block) {
+            if !is_no_command(&block) {
                 for command in joined(&block) {
                     add(&command, true);
                 }
@@ -148,24 +148,24 @@ fn commands(page: &str) -> Vec<DocCommand> {
             add(&span, false);
         }
     }
-    quoted
+    doc_command
 }
 
 /// Returns whether a block is a query, or another block that is not a command.
-fn is_something_else(block: &[&str]) -> bool {
+fn is_no_command(block: &[&str]) -> bool {
     let text = block.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
     // A command with flags may parse as a difference, so a query must also contain a metric.
     let is_query = text.contains("elements_")
         && text.split(' ').next() != Some("elements_exporter")
         && promql_parser::parser::parse(&text).is_ok();
-    is_query || NO_COMMANDS.iter().any(|beginning| text.starts_with(beginning))
+    is_query || NO_COMMANDS.iter().any(|prefix| text.starts_with(prefix))
 }
 
 /// Returns the commands of a block, each on one line, without comments.
 fn joined(block: &[&str]) -> Vec<String> {
     let mut commands = vec![String::new()];
     for line in block.iter().map(|line| line.trim()) {
-        let (part, goes_on) = match line.strip_suffix('\\') {
+        let (part, continues) = match line.strip_suffix('\\') {
             Some(part) => (part.trim(), true),
             None => (line, false),
         };
@@ -173,7 +173,7 @@ fn joined(block: &[&str]) -> Vec<String> {
             command.push_str(part);
             command.push(' ');
         }
-        if !goes_on {
+        if !continues {
             commands.push(String::new());
         }
     }
@@ -195,16 +195,16 @@ fn filled_in(word: &str, directory: &Path) -> String {
     }
 }
 
-/// Environment for the commands: a simulated partner, a running exporter, and a directory for output.
-struct Stage {
+/// The environment in which commands run: a simulated partner, a running exporter, and a directory for output.
+struct Sandbox {
     partner: Partner,
     exporter: Program,
     directory: tempfile::TempDir,
 }
 
-impl Stage {
-    async fn set() -> Self {
-        let partner = start(still(2)).await;
+impl Sandbox {
+    async fn start() -> Self {
+        let partner = start(frozen_partner(2)).await;
         let exporter = Program::start(&partner.base, &["--web.enable-lifecycle"], &[]).await;
         Self {
             partner,
@@ -213,7 +213,7 @@ impl Stage {
         }
     }
 
-    /// Returns the configuration of an operator who has followed the page so far, with the simulated API.
+    /// Returns the environment variables of an operator who has followed the page, with the simulated API.
     fn environment(&self) -> Vec<(String, String)> {
         let variables = crate::harness::environment(&self.partner.base, &[("ELEMENTS_API__VERSION", "v3")]);
         let text = |text: std::ffi::OsString| text.into_string().unwrap();
@@ -224,7 +224,7 @@ impl Stage {
     }
 
     /// Runs the exporter with these arguments. A process that keeps running is stopped once it listens.
-    async fn run_exporter(&self, quoted: &DocCommand, words: &[&str]) {
+    async fn run_exporter(&self, doc_command: &DocCommand, words: &[&str]) {
         let words: Vec<String> = words
             .iter()
             .map(|word| filled_in(word, self.directory.path()))
@@ -244,35 +244,38 @@ impl Stage {
         let mut program = Command::new(crate::harness::program::PROGRAM);
         program.args(&words).env_clear().envs(self.environment());
         if serves && !words.contains(&"--help") && !words.contains(&"--version") {
-            serves_until_killed(quoted, &mut program, self.directory.path()).await;
+            start_and_kill(doc_command, &mut program, self.directory.path()).await;
         } else {
-            succeeds(quoted, &mut program);
+            run_successfully(doc_command, &mut program);
         }
     }
 
     /// Runs a command, or checks the reason why it is not run.
-    async fn run_or_check(&self, quoted: &DocCommand) {
-        let words = words(&quoted.text);
-        check_references(quoted, &words);
+    async fn run_or_check(&self, doc_command: &DocCommand) {
+        let words = words(&doc_command.text);
+        check_references(doc_command, &words);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words.as_slice() {
-            ["export", setting] => assert!(setting.starts_with("ELEMENTS_") && setting.contains('='), "{quoted:?}"),
-            ["elements_exporter", words @ ..] => self.run_exporter(quoted, words).await,
+            ["export", setting] => assert!(
+                setting.starts_with("ELEMENTS_") && setting.contains('='),
+                "{doc_command:?}"
+            ),
+            ["elements_exporter", words @ ..] => self.run_exporter(doc_command, words).await,
             ["cargo", "run", words @ ..] => {
                 let at = words
                     .iter()
                     .position(|word| *word == "--")
                     .map_or(words.len(), |at| at + 1);
-                self.run_exporter(quoted, &words[at..]).await;
+                self.run_exporter(doc_command, &words[at..]).await;
             }
             ["curl", words @ ..] => {
-                let here = |word: &&str| {
-                    let quoted = word.replace("EXPORTER", "127.0.0.1").replace("localhost", "127.0.0.1");
-                    quoted.replace("http://127.0.0.1:10027", &self.exporter.base)
+                let with_local_address = |word: &&str| {
+                    let doc_command = word.replace("EXPORTER", "127.0.0.1").replace("localhost", "127.0.0.1");
+                    doc_command.replace("http://127.0.0.1:10027", &self.exporter.base)
                 };
-                let words: Vec<String> = words.iter().map(here).collect();
-                succeeds(
-                    quoted,
+                let words: Vec<String> = words.iter().map(with_local_address).collect();
+                run_successfully(
+                    doc_command,
                     Command::new("curl")
                         .args(["--fail", "--silent", "--noproxy", "*"])
                         .args(words),
@@ -281,26 +284,26 @@ impl Stage {
             [tool @ ("promtool" | "amtool"), words @ ..] => {
                 let variable = format!("EXPORTER_TEST_{}", tool.to_uppercase());
                 let program = std::env::var(variable).unwrap_or_else(|_| (*tool).to_owned());
-                succeeds(quoted, Command::new(program).args(words).current_dir(root()));
+                run_successfully(doc_command, Command::new(program).args(words).current_dir(root()));
             }
             _ => {
-                let known = NOT_RUN.iter().any(|(beginning, _)| quoted.text.starts_with(beginning));
+                let is_exempt = NOT_RUN.iter().any(|(prefix, _)| doc_command.text.starts_with(prefix));
                 assert!(
-                    known,
-                    "{}: {:?} is not run by any test. Teach tests/it/docs.rs to run it, or, where no test can, put it into \
-                     NOT_RUN with the reason. If it is not a command, add it to NO_COMMANDS.",
-                    quoted.page, quoted.text
+                    is_exempt,
+                    "{}: {:?} is not run by any test. Run it in tests/it/docs.rs, or add it to NOT_RUN with the reason. If it is not a command, add it to NO_COMMANDS.",
+                    doc_command.page, doc_command.text
                 );
             }
         }
     }
 }
 
-fn succeeds(quoted: &DocCommand, command: &mut Command) -> Output {
-    let output = tokio::task::block_in_place(|| command.output()).unwrap_or_else(|error| panic!("{quoted:?}: {error}"));
+fn run_successfully(doc_command: &DocCommand, command: &mut Command) -> Output {
+    let output =
+        tokio::task::block_in_place(|| command.output()).unwrap_or_else(|error| panic!("{doc_command:?}: {error}"));
     assert!(
         output.status.success(),
-        "{quoted:?} ends with {:?}: {}{}",
+        "{doc_command:?} exits with {:?}: {}{}",
         output.status.code(),
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
@@ -309,7 +312,7 @@ fn succeeds(quoted: &DocCommand, command: &mut Command) -> Output {
 }
 
 /// Starts a server program, and stops it once it reports that it listens.
-async fn serves_until_killed(quoted: &DocCommand, command: &mut Command, directory: &Path) {
+async fn start_and_kill(doc_command: &DocCommand, command: &mut Command, directory: &Path) {
     let log = directory.join("log");
     let file = fs::File::create(&log).unwrap();
     let streams = (file.try_clone().unwrap(), file);
@@ -319,11 +322,14 @@ async fn serves_until_killed(quoted: &DocCommand, command: &mut Command, directo
         .stderr(streams.1)
         .spawn()
         .unwrap();
-    let signs = ["start page ", "message=listening", "The simulated partner API is at "];
-    eventually(&format!("{quoted:?} serves"), || {
+    let markers = ["start page ", "message=listening", "The simulated partner API is at "];
+    eventually(&format!("{doc_command:?} listens"), || {
         let printed = fs::read_to_string(&log).unwrap();
-        assert!(child.try_wait().unwrap().is_none(), "{quoted:?} has ended: {printed}");
-        async move { signs.iter().any(|sign| printed.contains(sign)).then_some(()) }
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "{doc_command:?} has exited: {printed}"
+        );
+        async move { markers.iter().any(|marker| printed.contains(marker)).then_some(()) }
     })
     .await;
     child.kill().unwrap();
@@ -347,17 +353,20 @@ fn words(command: &str) -> Vec<String> {
 }
 
 /// Checks that files, variables, flags and keys in a command exist.
-fn check_references(quoted: &DocCommand, words: &[String]) {
+fn check_references(doc_command: &DocCommand, words: &[String]) {
     let variables: BTreeSet<String> = config::KEYS.iter().map(config::Key::variable).collect();
     for word in words {
         for name in word.split('=').filter(|part| part.starts_with("ELEMENTS_")) {
-            assert!(variables.contains(name), "{quoted:?}: there is no variable {name}");
+            assert!(variables.contains(name), "{doc_command:?}: there is no variable {name}");
         }
         let path = word.trim_start_matches("./");
-        let is_ours = ["deploy/", "tests/", "docs/", "dashboards/", "benches/", "fuzz/", ".ci/"]
+        let is_repository_path = ["deploy/", "tests/", "docs/", "dashboards/", "benches/", "fuzz/", ".ci/"]
             .iter()
             .any(|folder| path.starts_with(folder));
-        assert!(!is_ours || root().join(path).exists(), "{quoted:?}: there is no {path}");
+        assert!(
+            !is_repository_path || root().join(path).exists(),
+            "{doc_command:?}: there is no {path}"
+        );
     }
     let word = |at: usize| words.get(at).map_or("", String::as_str);
     match word(0) {
@@ -365,69 +374,69 @@ fn check_references(quoted: &DocCommand, words: &[String]) {
         // The words after the image are arguments of the program.
         "docker" if word(1) == "run" => {
             let image = words.iter().position(|word| word == "elements_exporter");
-            let image = image.unwrap_or_else(|| panic!("{quoted:?} names no image"));
-            flags_exist(quoted, &words[image + 1..]);
+            let image = image.unwrap_or_else(|| panic!("{doc_command:?} names no image"));
+            check_flags(doc_command, &words[image + 1..]);
         }
         "helm" => {
             let chart = words.iter().find(|word| word.starts_with("deploy/helm/"));
-            let chart = chart.unwrap_or_else(|| panic!("{quoted:?} names no chart"));
+            let chart = chart.unwrap_or_else(|| panic!("{doc_command:?} names no chart"));
             let values = fs::read_to_string(root().join(chart).join("values.yaml")).unwrap();
             let values = yaml_rust2::YamlLoader::load_from_str(&values).unwrap().remove(0);
             for pair in words.windows(2).filter(|pair| pair[0] == "--set") {
                 let path = pair[1].split_once('=').map_or(pair[1].as_str(), |(path, _)| path);
                 let value = path.split('.').fold(&values, |value, key| &value[key]);
-                assert!(!value.is_badvalue(), "{quoted:?}: the chart has no value {path}");
+                assert!(!value.is_badvalue(), "{doc_command:?}: the chart has no value {path}");
             }
         }
         "sudo" if word(1) == "systemctl" => {
             let unit = words.last().unwrap();
             let file = format!("deploy/systemd/{unit}.service");
-            assert!(root().join(&file).exists(), "{quoted:?}: there is no {file}");
+            assert!(root().join(&file).exists(), "{doc_command:?}: there is no {file}");
         }
         "sudo" if word(1) == "apt" => {
             let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
             let package = word(3).rsplit('/').next().unwrap().split('_').next().unwrap();
             assert!(
                 manifest.contains(&format!("name = \"{package}\"")),
-                "{quoted:?}: {package}"
+                "{doc_command:?}: {package}"
             );
         }
-        "elements_exporter" => flags_exist(quoted, &words[1..]),
+        "elements_exporter" => check_flags(doc_command, &words[1..]),
         first => {
             let program = root().join(first);
             if first.contains('/') && program.is_file() {
-                succeeds(quoted, Command::new("bash").arg("-n").arg(program));
+                run_successfully(doc_command, Command::new("bash").arg("-n").arg(program));
             }
         }
     }
 }
 
 /// Checks that the program supports all given flags.
-fn flags_exist(quoted: &DocCommand, words: &[String]) {
+fn check_flags(doc_command: &DocCommand, words: &[String]) {
     let mut program = Command::new(crate::harness::program::PROGRAM);
-    succeeds(quoted, program.args(words).arg("--help").env_clear());
+    run_successfully(doc_command, program.args(words).arg("--help").env_clear());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_in_the_documentation_work() {
-    let quoted: Vec<DocCommand> = pages().iter().flat_map(|page| commands(page)).collect();
-    let in_blocks = quoted.iter().filter(|quoted| quoted.in_block).count();
-    assert!(in_blocks >= 15, "blocks are no longer found: {quoted:#?}");
-    let stage = Stage::set().await;
-    let mut held = Vec::<&DocCommand>::new();
-    for quoted in &quoted {
-        if !held.iter().any(|held| held.text == quoted.text) {
-            stage.run_or_check(quoted).await;
-            held.push(quoted);
+    let doc_command: Vec<DocCommand> = pages().iter().flat_map(|page| commands(page)).collect();
+    let in_blocks = doc_command.iter().filter(|doc_command| doc_command.in_block).count();
+    assert!(in_blocks >= 15, "blocks are no longer found: {doc_command:#?}");
+    let sandbox = Sandbox::start().await;
+    let mut checked = Vec::<&DocCommand>::new();
+    for doc_command in &doc_command {
+        if !checked.iter().any(|checked| checked.text == doc_command.text) {
+            sandbox.run_or_check(doc_command).await;
+            checked.push(doc_command);
         }
     }
     // An entry without a command in the documentation is outdated.
-    let everything = pages()
+    let all_text = pages()
         .iter()
         .map(|page| fs::read_to_string(root().join(page)).unwrap())
         .collect::<String>();
-    for (beginning, _) in NOT_RUN {
-        assert!(everything.contains(beginning), "no page contains {beginning:?}");
+    for (prefix, _) in NOT_RUN {
+        assert!(all_text.contains(prefix), "no page contains {prefix:?}");
     }
 }
 
@@ -442,7 +451,7 @@ fn commands_are_found_in_blocks_spans_and_lists() {
     let found = commands(page.to_str().unwrap());
     let found: Vec<(&str, bool)> = found
         .iter()
-        .map(|quoted| (quoted.text.as_str(), quoted.in_block))
+        .map(|doc_command| (doc_command.text.as_str(), doc_command.in_block))
         .collect();
     assert_eq!(
         found,

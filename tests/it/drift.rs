@@ -8,8 +8,8 @@ use elements_exporter::api::{Generation, auth};
 use elements_exporter::exposition::{Metric, Stability};
 use elements_exporter::{catalogue, collector, config, schedule};
 
-use crate::harness::partner::{start, still};
-use crate::harness::{OBJECTS, polled_once};
+use crate::harness::partner::{frozen_partner, start};
+use crate::harness::{OBJECTS, poll_once};
 
 fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -103,7 +103,7 @@ fn collector_table() -> String {
 }
 
 /// Returns the configuration keys as a Markdown table.
-fn reference_of_keys() -> String {
+fn key_table() -> String {
     let mut table = String::from("| key | environment | default | takes | meaning |\n|---|---|---|---|---|\n");
     for key in config::KEYS.iter() {
         let default = match key.default {
@@ -144,7 +144,7 @@ fn metrics_reference_matches_the_catalogue() {
 
 #[test]
 fn configuration_reference_matches_the_keys() {
-    section("docs/configuration.md", "config", &reference_of_keys());
+    section("docs/configuration.md", "config", &key_table());
 }
 
 /// Editors read the schema from a file in the repository or the package.
@@ -213,7 +213,7 @@ fn example_configuration_has_all_keys_and_no_others() {
 
 #[tokio::test]
 async fn exposition_matches_the_catalogue() {
-    let partner = start(still(40)).await;
+    let partner = start(frozen_partner(40)).await;
     // A report for a job that has a backup scope.
     partner.handle.with_world(|world| {
         let customers = world.customers.iter_mut();
@@ -244,7 +244,7 @@ async fn exposition_matches_the_catalogue() {
         ("ELEMENTS_METRICS__OWNER_EMAIL", "true"),
     ];
     settings.extend(optional.iter().map(|switch| (switch.as_str(), "true")));
-    let (text, _) = polled_once(&crate::harness::config(&partner.base, &settings)).await;
+    let (text, _) = poll_once(&crate::harness::config(&partner.base, &settings)).await;
     let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let exposed: BTreeSet<&str> = families.filter_map(|line| line.split(' ').next()).collect();
     let catalogue: BTreeSet<&str> = catalogue::metrics().iter().map(|entry| entry.metric.name).collect();

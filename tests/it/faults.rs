@@ -28,7 +28,7 @@ use elements_exporter::simulator::{Fault, FaultKind};
 use futures_util::future::join_all;
 
 use crate::harness::exporter::{Exporter, is_settled};
-use crate::harness::partner::{Partner, start, still};
+use crate::harness::partner::{Partner, frozen_partner, start};
 use crate::harness::{COLLECTORS, about_customers, client, every_second, value};
 
 const TOKEN: &str = "/connect/token";
@@ -60,7 +60,7 @@ fn number(text: &str, series: &str) -> f64 {
     value(text, series).unwrap_or_else(|| panic!("no {series} in\n{text}"))
 }
 
-/// Returns the sum of a counter over its series that start like this.
+/// Returns the sum of the series that start with a prefix.
 fn sum(text: &str, prefix: &str) -> f64 {
     text.lines()
         .filter(|line| line.starts_with(prefix))
@@ -75,17 +75,17 @@ fn ids(partner: &Partner) -> Vec<String> {
         .with_world(|world| world.customers.iter().map(|customer| customer.id.clone()).collect())
 }
 
-/// A poll, and the reason for which it is expected to fail.
+/// A poll, and the reason why it is expected to fail.
 #[derive(Clone, Copy)]
-struct Failing<'a> {
+struct ExpectedFailure<'a> {
     collector: &'a str,
     id: &'a str,
     endpoint: &'a str,
     reason: &'a str,
 }
 
-impl<'a> Failing<'a> {
-    /// The customer list fails for this reason.
+impl<'a> ExpectedFailure<'a> {
+    /// Returns the expected failure of the customer list.
     fn list(reason: &'a str) -> Self {
         Self {
             collector: "customers",
@@ -96,42 +96,48 @@ impl<'a> Failing<'a> {
     }
 }
 
-/// Checks that once `spoil` is done, polls fail for the reason, and the last known values and their freshness stay.
-async fn holds(exporter: &Exporter, failing: Failing<'_>, case: &str, spoil: impl AsyncFnOnce()) -> String {
-    let before = exporter.settled().await;
-    spoil().await;
+/// Checks that polls fail for the expected reason after `inject_fault`, while last known values and their freshness do
+/// not change.
+async fn assert_poll_fails(
+    exporter: &Exporter,
+    expected: ExpectedFailure<'_>,
+    case: &str,
+    inject_fault: impl AsyncFnOnce(),
+) -> String {
+    let before = exporter.wait_until_settled().await;
+    inject_fault().await;
     let (success, last, errors) = (
-        success(failing.collector, failing.id),
-        last_success(failing.collector, failing.id),
-        errors(failing.endpoint, failing.reason),
+        success(expected.collector, expected.id),
+        last_success(expected.collector, expected.id),
+        errors(expected.endpoint, expected.reason),
     );
-    let counted = |text: &str| value(text, &errors).unwrap_or_default();
+    let errors_in = |text: &str| value(text, &errors).unwrap_or_default();
     let failed = exporter
-        .until(&format!("{case}: {errors}"), |text| {
-            value(text, &success) == Some(0.0) && counted(text) > counted(&before)
+        .wait_until(&format!("{case}: {errors}"), |text| {
+            value(text, &success) == Some(0.0) && errors_in(text) > errors_in(&before)
         })
         .await;
-    let again = exporter
-        .until(&format!("{case}: {errors} again"), |text| {
-            counted(text) > counted(&failed)
+    let later = exporter
+        .wait_until(&format!("{case}: {errors} again"), |text| {
+            errors_in(text) > errors_in(&failed)
         })
         .await;
-    assert_eq!(value(&again, &success), Some(0.0), "{case}");
+    assert_eq!(value(&later, &success), Some(0.0), "{case}");
     assert!(number(&failed, &last) > 0.0, "{case}");
     assert_eq!(
-        value(&again, &last),
+        value(&later, &last),
         value(&failed, &last),
         "{case}: freshness advanced"
     );
     assert_eq!(
-        about_customers(&again),
+        about_customers(&later),
         about_customers(&before),
         "{case}: values changed"
     );
-    again
+    later
 }
 
-/// A fault of the lists of jobs, with the reason that counts it.
+/// A fault of job lists, and the reason under which it is counted.
 struct Case {
     name: &'static str,
     generation: &'static str,
@@ -149,40 +155,40 @@ fn case(name: &'static str, kind: FaultKind, reason: &'static str) -> Case {
 }
 
 /// Checks each case with its own simulated partner and exporter, concurrently.
-async fn hold_each(cases: impl IntoIterator<Item = Case>) {
+async fn assert_each_fails(cases: impl IntoIterator<Item = Case>) {
     let each = cases.into_iter().map(|case| async move {
-        let partner = start(still(2)).await;
-        let more = [
+        let partner = start(frozen_partner(2)).await;
+        let extra_env = [
             ("ELEMENTS_API__VERSION", case.generation),
             ("ELEMENTS_API__TIMEOUT", "1s"),
         ];
-        let exporter = Exporter::start(&partner.base, &["jobs"], &more).await;
+        let exporter = Exporter::start(&partner.base, &["jobs"], &extra_env).await;
         let ids = ids(&partner);
-        let failing = Failing {
+        let expected = ExpectedFailure {
             collector: "jobs",
             id: &ids[0],
             endpoint: "jobs",
             reason: case.reason,
         };
         let path = if case.generation == "v1" { JOBS_V1 } else { JOBS_V3 };
-        holds(&exporter, failing, case.name, async || {
+        assert_poll_fails(&exporter, expected, case.name, async || {
             partner.handle.set_faults(vec![Fault::new(path, case.kind)]);
         })
         .await;
         partner.handle.clear_faults();
-        exporter.settled().await;
+        exporter.wait_until_settled().await;
     });
     join_all(each).await;
 }
 
-/// Returns the base URL of an API without a listener.
-fn nowhere() -> String {
+/// Returns a base URL without a listener.
+fn unreachable_api() -> String {
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
     format!("http://{}", listener.local_addr().unwrap())
 }
 
-/// Sets a variable.
+/// Sets an environment variable.
 fn set(variables: &mut Vec<(OsString, OsString)>, name: &str, value: &str) {
-    variables.retain(|(known, _)| known != name);
+    variables.retain(|(other, _)| other != name);
     variables.push((name.into(), value.into()));
 }

@@ -6,7 +6,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     unreachable_pub,
-    reason = "a test that cannot continue panics, and nothing here is public"
+    reason = "tests panic to fail, and nothing here is public"
 )]
 
 mod assets;

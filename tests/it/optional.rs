@@ -1,13 +1,14 @@
-//! Collectors of services that only some customers pay for: JSON in, exposition out, and customers without them.
+//! Collectors of services that only some customers have: the exposition of given JSON, and customers without the
+//! service.
 //!
 //! This file is longer than others, because the cases share the customers and tenants built here.
 
-use crate::harness::canned::Canned;
+use crate::harness::canned::CannedServer;
 use crate::harness::program::Program;
-use crate::harness::{about_customers, config, expect, once, value};
+use crate::harness::{about_customers, assert_expected, config, poll_once_validated, value};
 
 const BASE: &str = "/partner/external/v3";
-const ONE: &str = "00427fbc-8832-46cf-a1d2-582fa46ec638";
+const CUSTOMER_ID: &str = "00427fbc-8832-46cf-a1d2-582fa46ec638";
 
 const CUSTOMERS: &str = r#"{"data":[{"id":"00427fbc-8832-46cf-a1d2-582fa46ec638","organization":"Contoso","jobStatus":1,
     "managementMode":1,"tenants":[{"id":"t1","name":"One"},{"id":"t2","name":"Two"}]}],
@@ -22,14 +23,14 @@ const OPTIONAL: [&str; 6] = [
     "baselines",
 ];
 
-/// Polls once with these optional collectors enabled, and of the other collectors only those named.
-async fn poll(on: &[&str], answers: &[(String, u16, &str)]) -> (String, bool, Canned) {
-    let canned = Canned::start(&[("POST /partner/external/v3/general/customers/batch", CUSTOMERS)]).await;
-    for (line, status, body) in answers {
+/// Polls once with only the given collectors enabled.
+async fn poll(on: &[&str], responses: &[(String, u16, &str)]) -> (String, bool, CannedServer) {
+    let canned = CannedServer::start(&[("POST /partner/external/v3/general/customers/batch", CUSTOMERS)]).await;
+    for (line, status, body) in responses {
         canned.set(line, *status, body);
     }
-    let usual = ["jobs", "protected", "licenses", "scan_profiles", "scan_changes"];
-    let switches: Vec<(String, &str)> = usual
+    let default_collectors = ["jobs", "protected", "licenses", "scan_profiles", "scan_changes"];
+    let switches: Vec<(String, &str)> = default_collectors
         .into_iter()
         .chain(OPTIONAL)
         .map(|name| {
@@ -39,29 +40,29 @@ async fn poll(on: &[&str], answers: &[(String, u16, &str)]) -> (String, bool, Ca
         .collect();
     let mut all: Vec<(&str, &str)> = switches.iter().map(|(name, value)| (name.as_str(), *value)).collect();
     all.push(("ELEMENTS_API__VERSION", "v3"));
-    let (text, good) = once(&config(&canned.base, &all)).await;
-    (text, good, canned)
+    let (text, succeeded) = poll_once_validated(&config(&canned.base, &all)).await;
+    (text, succeeded, canned)
 }
 
 fn of_customer(verb: &str, rest: &str) -> String {
-    format!("{verb} {BASE}/general/customers/{ONE}/{rest}")
+    format!("{verb} {BASE}/general/customers/{CUSTOMER_ID}/{rest}")
 }
 
 fn state(collector: &str, state: &str) -> String {
     format!(r#"elements_exporter_customers{{collector="{collector}",state="{state}"}}"#)
 }
 
-/// Returns the samples of metrics whose names start like this.
-fn samples(text: &str, beginning: &str) -> String {
+/// Returns the samples of metrics whose names start with a prefix.
+fn samples(text: &str, prefix: &str) -> String {
     let about = about_customers(text);
-    let lines = about.lines().filter(|line| line.starts_with(beginning));
+    let lines = about.lines().filter(|line| line.starts_with(prefix));
     lines.map(|line| line.to_owned() + "\n").collect()
 }
 
 #[tokio::test]
-async fn app_consent() {
+async fn app_consent_is_exposed() {
     let apps = |tenant: &str, product: &str| of_customer("GET", &format!("tenants/{tenant}/product/{product}/apps"));
-    let (text, good, _) = poll(
+    let (text, succeeded, _) = poll(
         &["app_consent"],
         &[
             (
@@ -87,13 +88,13 @@ async fn app_consent() {
         ],
     )
     .await;
-    assert!(good, "{text}");
-    expect("app_consent", &samples(&text, "elements_tenant_app"));
+    assert!(succeeded, "{text}");
+    assert_expected("app_consent", &samples(&text, "elements_tenant_app"));
 }
 
 #[tokio::test]
-async fn ransomware() {
-    let (text, good, _) = poll(
+async fn ransomware_signs_are_exposed() {
+    let (text, succeeded, _) = poll(
         &["ransomware"],
         &[
             (
@@ -107,15 +108,15 @@ async fn ransomware() {
         ],
     )
     .await;
-    assert!(good, "{text}");
-    expect("ransomware", &samples(&text, "elements_tenant_ransomware"));
+    assert!(succeeded, "{text}");
+    assert_expected("ransomware", &samples(&text, "elements_tenant_ransomware"));
     assert_eq!(value(&text, &state("ransomware", "fresh")), Some(1.0));
 }
 
 #[tokio::test]
-async fn tenant_seats() {
+async fn tenant_seats_are_exposed() {
     let of_type = |number: u8| of_customer("POST", &format!("3rd-party-products/type/{number}/tenants/batch"));
-    let (text, good, canned) = poll(
+    let (text, succeeded, canned) = poll(
         &["jobs", "tenant_seats"],
         &[
             (
@@ -133,19 +134,19 @@ async fn tenant_seats() {
         ],
     )
     .await;
-    assert!(good, "{text}");
-    expect("tenant_seats", &samples(&text, "elements_tenant_seats"));
+    assert!(succeeded, "{text}");
+    assert_expected("tenant_seats", &samples(&text, "elements_tenant_seats"));
     let requested = canned
-        .seen()
+        .requests()
         .into_iter()
-        .filter(|seen| seen.line.contains("3rd-party-products"));
-    assert!(requested.count() <= 4, "only the types of tenants with seats");
+        .filter(|request| request.line.contains("3rd-party-products"));
+    assert!(requested.count() <= 4, "types without seats are requested");
 }
 
 #[tokio::test]
-async fn user_protection() {
+async fn user_protection_is_exposed_without_names() {
     let users = |tenant: &str| of_customer("POST", &format!("tenants/{tenant}/cloud-backup-m365/users/batch"));
-    let (text, good, _) = poll(
+    let (text, succeeded, _) = poll(
         &["user_protection"],
         &[
             (
@@ -163,16 +164,16 @@ async fn user_protection() {
         ],
     )
     .await;
-    assert!(good, "{text}");
-    expect("user_protection", &samples(&text, "elements_tenant_users"));
+    assert!(succeeded, "{text}");
+    assert_expected("user_protection", &samples(&text, "elements_tenant_users"));
     for name in ["adele", "Adele", "contoso.com", "u1"] {
-        assert!(!text.contains(name), "{name} left the process");
+        assert!(!text.contains(name), "{name} is exposed");
     }
 }
 
 #[tokio::test]
-async fn baselines() {
-    let (text, good, _) = poll(
+async fn baselines_are_exposed() {
+    let (text, succeeded, _) = poll(
         &["baselines"],
         &[(
             format!("POST {BASE}/bm/tenants/batch"),
@@ -189,8 +190,8 @@ async fn baselines() {
         )],
     )
     .await;
-    assert!(good, "{text}");
-    expect(
+    assert!(succeeded, "{text}");
+    assert_expected(
         "baselines",
         &(samples(&text, "elements_tenant_baseline") + &samples(&text, "elements_tenant_drift")),
     );
@@ -207,9 +208,9 @@ const JOBS: &str = r#"{"data":[
      "startTime":"2025-09-11T03:00:00Z","endTime":"2025-09-11T04:00:00Z"}]}"#;
 
 #[tokio::test]
-async fn job_reports() {
+async fn job_reports_are_exposed_without_addresses() {
     let report = |job: &str| of_customer("GET", &format!("jobs/{job}/report-details"));
-    let (text, good, canned) = poll(
+    let (text, succeeded, canned) = poll(
         &["jobs", "job_reports"],
         &[
             (of_customer("POST", "avpt-products/jobs/batch"), 200, JOBS),
@@ -231,19 +232,19 @@ async fn job_reports() {
         ],
     )
     .await;
-    assert!(good, "{text}");
-    expect("job_reports", &samples(&text, "elements_job_report"));
-    assert!(!text.contains("contoso.com"), "an address left the process");
-    let seen = canned
-        .seen()
+    assert!(succeeded, "{text}");
+    assert_expected("job_reports", &samples(&text, "elements_job_report"));
+    assert!(!text.contains("contoso.com"), "an address is exposed");
+    let requests = canned
+        .requests()
         .into_iter()
-        .map(|seen| seen.line.split('?').next().unwrap().to_owned());
-    let mut reports: Vec<String> = seen.filter(|line| line.contains("report-details")).collect();
+        .map(|request| request.line.split('?').next().unwrap().to_owned());
+    let mut reports: Vec<String> = requests.filter(|line| line.contains("report-details")).collect();
     reports.sort();
     assert_eq!(
         reports,
         [report("EIB1"), report("IB3")],
-        "only reports of runs that left objects out"
+        "only reports of runs with missed objects are requested"
     );
     assert_eq!(value(&text, &state("job_reports", "fresh")), Some(1.0));
 }
@@ -251,23 +252,24 @@ async fn job_reports() {
 #[tokio::test]
 async fn customer_without_the_service_is_not_an_error() {
     for status in [403, 404] {
-        let mut answers: Vec<(String, u16, &str)> = vec![
+        let mut responses: Vec<(String, u16, &str)> = vec![
             (of_customer("POST", "avpt-products/jobs/batch"), 200, JOBS),
             (format!("POST {BASE}/bm/tenants/batch"), status, "{}"),
         ];
-        answers.extend(
+        responses.extend(
             ["EIB1", "IB3"].map(|job| (of_customer("GET", &format!("jobs/{job}/report-details")), status, "{}")),
         );
-        answers.extend((0..4).map(|number| {
+        responses.extend((0..4).map(|number| {
             let path = format!("3rd-party-products/type/{number}/tenants/batch");
             (of_customer("POST", &path), status, "{}")
         }));
         for tenant in ["t1", "t2"] {
             let users = format!("tenants/{tenant}/cloud-backup-m365/users/batch");
-            answers.push((of_customer("POST", &users), status, "{}"));
-            let signs =
-                format!("{BASE}/wm/customers/{ONE}/tenants/{tenant}/overview/data-protection/ransomware-detection");
-            answers.push((format!("GET {signs}"), status, "{}"));
+            responses.push((of_customer("POST", &users), status, "{}"));
+            let signs = format!(
+                "{BASE}/wm/customers/{CUSTOMER_ID}/tenants/{tenant}/overview/data-protection/ransomware-detection"
+            );
+            responses.push((format!("GET {signs}"), status, "{}"));
             for product in [
                 "Office365Backup",
                 "PartnerTenantSettingManagement",
@@ -275,12 +277,12 @@ async fn customer_without_the_service_is_not_an_error() {
                 "PartnerAzureSecurityManagement",
             ] {
                 let path = format!("tenants/{tenant}/product/{product}/apps");
-                answers.push((of_customer("GET", &path), status, "{}"));
+                responses.push((of_customer("GET", &path), status, "{}"));
             }
         }
         let on: Vec<&str> = OPTIONAL.into_iter().chain(["jobs"]).collect();
-        let (text, good, _) = poll(&on, &answers).await;
-        assert!(good, "{status}: {text}");
+        let (text, succeeded, _) = poll(&on, &responses).await;
+        assert!(succeeded, "{status}: {text}");
         for collector in OPTIONAL {
             assert_eq!(
                 value(&text, &state(collector, "unlicensed")),
@@ -296,29 +298,29 @@ async fn customer_without_the_service_is_not_an_error() {
     }
 }
 
-/// The stories of the simulated partner, as exposed.
+/// The incidents of the simulated partner in the exposition and on the pages.
 #[tokio::test]
 async fn withdrawn_consent_and_attack_are_exposed() {
     let settings = elements_exporter::simulator::Settings {
         customers: 14,
         hostile: false,
-        ..crate::harness::partner::still(14)
+        ..crate::harness::partner::frozen_partner(14)
     };
     let partner = crate::harness::partner::start(settings).await;
     let switches = OPTIONAL.map(|name| format!("ELEMENTS_COLLECTORS__{}__ENABLED", name.to_uppercase()));
     let switches: Vec<(&str, &str)> = switches.iter().map(|name| (name.as_str(), "true")).collect();
     let program = Program::start(&partner.base, &[], &switches).await;
-    let all_read = |text: &str| {
+    let is_complete = |text: &str| {
         let errors = text
             .lines()
             .filter(|line| line.starts_with("elements_job_report_errors"));
-        let reported = |collector: &str| {
-            let count = |of: &str| value(text, &state(collector, of)).unwrap_or_default();
+        let expected_error = |collector: &str| {
+            let count = |state_name: &str| value(text, &state(collector, state_name)).unwrap_or_default();
             count("fresh") + count("unlicensed")
         };
-        OPTIONAL.iter().all(|collector| reported(collector) == 14.0) && errors.count() > 0
+        OPTIONAL.iter().all(|collector| expected_error(collector) == 14.0) && errors.count() > 0
     };
-    let text = program.until("everything is polled", all_read).await;
+    let text = program.wait_until("everything is polled", is_complete).await;
     let (withdrawn, attacked) = partner.handle.with_world(|world| {
         let id = |index: usize| world.customers[index].id.clone();
         (id(3), id(13))
@@ -336,9 +338,9 @@ async fn withdrawn_consent_and_attack_are_exposed() {
         "{consent:?}"
     );
     let errors = lines("elements_job_report_errors", &withdrawn);
-    let reported = r#"error="Consent to the app <name> was withdrawn in <link>. AADSTS#"#;
+    let expected_error = r#"error="Consent to the app <name> was withdrawn in <link>. AADSTS#"#;
     assert!(
-        !errors.is_empty() && errors.iter().all(|line| line.contains(reported)),
+        !errors.is_empty() && errors.iter().all(|line| line.contains(expected_error)),
         "{errors:?}"
     );
     let signs = lines("elements_tenant_ransomware_objects", &attacked);
@@ -354,7 +356,7 @@ async fn withdrawn_consent_and_attack_are_exposed() {
         page.find("Signs of ransomware").unwrap(),
         page.find(">Modules<").unwrap(),
     );
-    assert!(signs < modules, "signs of ransomware come first of all");
+    assert!(signs < modules, "signs of ransomware come first");
     let health = page.find("under potential attack").unwrap();
     assert!(
         health < modules && !page.contains(">OK</span>"),
@@ -389,8 +391,8 @@ async fn withdrawn_consent_and_attack_are_exposed() {
 
 /// All pages of a report are fetched once, each with the token of the previous one.
 #[tokio::test]
-async fn report_of_many_pages_is_requested_once() {
-    let partner = crate::harness::partner::start(crate::harness::partner::still(1)).await;
+async fn report_of_several_pages_is_requested_once() {
+    let partner = crate::harness::partner::start(crate::harness::partner::frozen_partner(1)).await;
     let (id, run) = partner.handle.with_world(|world| {
         let customer = &mut world.customers[0];
         let module = customer.modules.iter_mut().find(|module| module.job_type == 7).unwrap();
@@ -409,7 +411,7 @@ async fn report_of_many_pages_is_requested_once() {
     let program = Program::start(&partner.base, &[], &on).await;
     let failed = format!(r#"status="failed"}} {}"#, run.failed);
     let text = program
-        .until("the report is fetched", |text| {
+        .wait_until("the report is fetched", |text| {
             text.lines()
                 .any(|line| line.starts_with("elements_job_report_objects") && line.ends_with(&failed))
         })
@@ -437,7 +439,7 @@ async fn report_of_many_pages_is_requested_once() {
     assert_eq!(requested(), pages, "a report is requested once");
 }
 
-/// An invalid response is a failure of that poll. It never means "nothing" or a missing service.
+/// An invalid response is a failure of that poll. It does not mean an empty list or a missing service.
 #[tokio::test]
 async fn invalid_response_is_a_failure() {
     let all_types = |status, body| {
@@ -453,26 +455,27 @@ async fn invalid_response_is_a_failure() {
         (200, r#"{"error":{"code":"Busy"},"data":[]}"#),
         (500, "{}"),
     ] {
-        let mut answers: Vec<(String, u16, &str)> = vec![
+        let mut responses: Vec<(String, u16, &str)> = vec![
             (of_customer("POST", "avpt-products/jobs/batch"), 200, JOBS),
             (format!("POST {BASE}/bm/tenants/batch"), status, body),
         ];
-        answers.extend(
+        responses.extend(
             ["EIB1", "IB3"].map(|job| (of_customer("GET", &format!("jobs/{job}/report-details")), status, body)),
         );
-        answers.extend(all_types(status, body));
+        responses.extend(all_types(status, body));
         for tenant in ["t1", "t2"] {
             let users = format!("tenants/{tenant}/cloud-backup-m365/users/batch");
-            answers.push((of_customer("POST", &users), status, body));
-            let signs =
-                format!("{BASE}/wm/customers/{ONE}/tenants/{tenant}/overview/data-protection/ransomware-detection");
-            answers.push((format!("GET {signs}"), status, body));
+            responses.push((of_customer("POST", &users), status, body));
+            let signs = format!(
+                "{BASE}/wm/customers/{CUSTOMER_ID}/tenants/{tenant}/overview/data-protection/ransomware-detection"
+            );
+            responses.push((format!("GET {signs}"), status, body));
             let apps = format!("tenants/{tenant}/product/Office365Backup/apps");
-            answers.push((of_customer("GET", &apps), status, body));
+            responses.push((of_customer("GET", &apps), status, body));
         }
         let on: Vec<&str> = OPTIONAL.into_iter().chain(["jobs"]).collect();
-        let (text, good, _) = poll(&on, &answers).await;
-        assert!(!good, "{status} {body}: {text}");
+        let (text, succeeded, _) = poll(&on, &responses).await;
+        assert!(!succeeded, "{status} {body}: {text}");
         for collector in OPTIONAL {
             assert_eq!(
                 value(&text, &state(collector, "failed")),
@@ -480,9 +483,9 @@ async fn invalid_response_is_a_failure() {
                 "{collector} {status} {body}"
             );
         }
-        for beginning in ["elements_job_report", "elements_tenant_"] {
-            let reported = samples(&text, beginning).replace("elements_tenant_info", "");
-            assert!(!reported.contains(beginning), "{body}: {reported}");
+        for prefix in ["elements_job_report", "elements_tenant_"] {
+            let expected_error = samples(&text, prefix).replace("elements_tenant_info", "");
+            assert!(!expected_error.contains(prefix), "{body}: {expected_error}");
         }
     }
 }
@@ -490,21 +493,21 @@ async fn invalid_response_is_a_failure() {
 const RANSOMWARE: &str = "overview/data-protection/ransomware-detection";
 
 fn overview(tenant: &str) -> String {
-    format!("GET {BASE}/wm/customers/{ONE}/tenants/{tenant}/{RANSOMWARE}")
+    format!("GET {BASE}/wm/customers/{CUSTOMER_ID}/tenants/{tenant}/{RANSOMWARE}")
 }
 
 fn customers_with(tenants: &str) -> String {
     format!(
-        r#"{{"data":[{{"id":"{ONE}","organization":"Contoso","jobStatus":1,"managementMode":1{tenants}}}],
+        r#"{{"data":[{{"id":"{CUSTOMER_ID}","organization":"Contoso","jobStatus":1,"managementMode":1{tenants}}}],
             "metadata":{{"pageIndex":1,"pageSize":100,"totalCount":1}}}}"#
     )
 }
 
-/// Tenants that leave take their series with them, and those that join are polled, long before the interval has passed.
+/// Series of removed tenants are removed, and new tenants are polled, long before the interval has passed.
 #[tokio::test]
-async fn tenants_leave_and_join_with_the_customer_list() {
+async fn tenants_follow_the_customer_list() {
     const LIST: &str = "POST /partner/external/v3/general/customers/batch";
-    let canned = Canned::start(&[(LIST, CUSTOMERS)]).await;
+    let canned = CannedServer::start(&[(LIST, CUSTOMERS)]).await;
     for tenant in ["t1", "t2", "t3"] {
         canned.set(&overview(tenant), 200, r#"{"teamsUnderPotentialRansomwareAttack":1}"#);
         let users = of_customer("POST", &format!("tenants/{tenant}/cloud-backup-m365/users/batch"));
@@ -527,7 +530,7 @@ async fn tenants_leave_and_join_with_the_customer_list() {
     canned.set(
         &baselines,
         200,
-        &format!(r#"{{"data":[{{"customerId":"{ONE}","tenantId":"t1","status":7,"driftDetected":1}},{{"customerId":"{ONE}","tenantId":"t2","status":7,"driftDetected":1}}]}}"#),
+        &format!(r#"{{"data":[{{"customerId":"{CUSTOMER_ID}","tenantId":"t1","status":7,"driftDetected":1}},{{"customerId":"{CUSTOMER_ID}","tenantId":"t2","status":7,"driftDetected":1}}]}}"#),
     );
     let names = [
         "ransomware",
@@ -540,14 +543,14 @@ async fn tenants_leave_and_join_with_the_customer_list() {
         let key = |key: &str| format!("ELEMENTS_COLLECTORS__{}__{key}", name.to_uppercase());
         [(key("ENABLED"), "true"), (key("INTERVAL"), "12h")]
     });
-    let mut more: Vec<(&str, &str)> = switches
+    let mut extra_env: Vec<(&str, &str)> = switches
         .iter()
         .flatten()
         .map(|(name, value)| (name.as_str(), *value))
         .collect();
-    more.push(("ELEMENTS_COLLECTORS__APP_CONSENT__PRODUCTS", "Office365Backup"));
-    let program = Program::start_collectors(&canned.base, &[], &more).await;
-    let of = |text: &str, tenant: &str| -> Vec<String> {
+    extra_env.push(("ELEMENTS_COLLECTORS__APP_CONSENT__PRODUCTS", "Office365Backup"));
+    let program = Program::start_collectors(&canned.base, &[], &extra_env).await;
+    let families_of = |text: &str, tenant: &str| -> Vec<String> {
         let named = format!(r#"tenant_id="{tenant}""#);
         let lines = text
             .lines()
@@ -566,11 +569,11 @@ async fn tenants_leave_and_join_with_the_customer_list() {
         "elements_tenant_users",
     ];
     program
-        .until("both tenants are read", |text| {
-            of(text, "t1") == all && of(text, "t2") == all
+        .wait_until("both tenants are polled", |text| {
+            families_of(text, "t1") == all && families_of(text, "t2") == all
         })
         .await;
-    // Neither gets a response any longer, so that no response removes the values.
+    // Requests for both tenants now fail, so that no response removes the values.
     canned.set(&of_type, 500, "{}");
     canned.set(&baselines, 500, "{}");
     canned.set(
@@ -584,44 +587,44 @@ async fn tenants_leave_and_join_with_the_customer_list() {
         "elements_tenant_users",
     ];
     program
-        .until("one tenant has gone, and another is read", |text| {
-            of(text, "t1").is_empty() && of(text, "t2") == all && of(text, "t3") == joined
+        .wait_until("one tenant is removed, and another is polled", |text| {
+            families_of(text, "t1").is_empty() && families_of(text, "t2") == all && families_of(text, "t3") == joined
         })
         .await;
 }
 
 #[tokio::test]
-async fn tenants_that_are_not_listed_are_not_taken_for_none() {
+async fn missing_tenant_list_does_not_mean_no_tenants() {
     const LIST: &str = "POST /partner/external/v3/general/customers/batch";
-    let many: Vec<String> = (0..501)
+    let too_many_tenants: Vec<String> = (0..501)
         .map(|number| format!(r#"{{"id":"m{number}","name":"M"}}"#))
         .collect();
-    let many = format!(r#","tenants":[{}]"#, many.join(","));
-    for (tenants, is_good) in [
+    let too_many_tenants = format!(r#","tenants":[{}]"#, too_many_tenants.join(","));
+    for (tenants, is_success) in [
         ("", false),
         (r#","tenants":null"#, false),
         (r#","tenants":[{"name":"nameless"}]"#, false),
-        (many.as_str(), false),
+        (too_many_tenants.as_str(), false),
         (r#","tenants":[]"#, true),
     ] {
-        let answers = [
+        let responses = [
             (LIST.to_owned(), 200, customers_with(tenants)),
             (overview("m0"), 200, r#"{"teamsWithSuspiciousObjects":0}"#.to_owned()),
         ];
-        let answers = answers
+        let responses = responses
             .each_ref()
             .map(|(line, status, body)| (line.clone(), *status, body.as_str()));
-        let (text, good, _) = poll(&["ransomware"], &answers).await;
-        assert_eq!(good, is_good, "{tenants:.60}: {text}");
+        let (text, succeeded, _) = poll(&["ransomware"], &responses).await;
+        assert_eq!(succeeded, is_success, "{tenants:.60}: {text}");
         let fresh = value(&text, &state("ransomware", "fresh"));
         let unlicensed = value(&text, &state("ransomware", "unlicensed"));
-        assert_eq!(fresh == Some(1.0), is_good, "{tenants:.60} {unlicensed:?}");
+        assert_eq!(fresh == Some(1.0), is_success, "{tenants:.60} {unlicensed:?}");
     }
 }
 
 #[tokio::test]
-async fn ransomware_signs_of_every_object_count() {
-    let (text, good, _) = poll(
+async fn ransomware_signs_are_summed_over_objects() {
+    let (text, succeeded, _) = poll(
         &["ransomware"],
         &[
             (
@@ -633,38 +636,42 @@ async fn ransomware_signs_of_every_object_count() {
         ],
     )
     .await;
-    assert!(good, "{text}");
+    assert!(succeeded, "{text}");
     let exposed = samples(&text, "elements_tenant_ransomware_objects");
     assert!(exposed.contains(r#"sign="potential_attack"} 2"#), "{exposed}");
 }
 
-/// After a restart, customers that lack a service are not polled again before the day is over.
+/// After a restart, customers without a service are not polled again on the same day.
 #[tokio::test]
-async fn lacking_services_are_remembered_across_a_restart() {
-    let canned = Canned::start(&[("POST /partner/external/v3/general/customers/batch", CUSTOMERS)]).await;
+async fn missing_services_are_remembered_across_a_restart() {
+    let canned = CannedServer::start(&[("POST /partner/external/v3/general/customers/batch", CUSTOMERS)]).await;
     for tenant in ["t1", "t2"] {
         canned.set(&overview(tenant), 403, "{}");
     }
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("state");
-    let more = [
+    let extra_env = [
         ("ELEMENTS_COLLECTORS__RANSOMWARE__ENABLED", "true"),
         ("ELEMENTS_STATE__FILE", file.to_str().unwrap()),
     ];
     let unlicensed = |text: &str| value(text, &state("ransomware", "unlicensed")) == Some(1.0);
     let count_requests = || {
-        let seen = canned.seen();
-        seen.iter().filter(|seen| seen.line.contains(RANSOMWARE)).count()
+        let requests = canned.requests();
+        requests
+            .iter()
+            .filter(|request| request.line.contains(RANSOMWARE))
+            .count()
     };
-    let program = Program::start_collectors(&canned.base, &[], &more).await;
-    program.until("it lacks the service", unlicensed).await;
+    let program = Program::start_collectors(&canned.base, &[], &extra_env).await;
+    program.wait_until("the customer lacks the service", unlicensed).await;
     program.terminate().await;
     let before = count_requests();
-    let program = Program::start_collectors(&canned.base, &[], &more).await;
+    let program = Program::start_collectors(&canned.base, &[], &extra_env).await;
     let lists = || {
-        let seen = canned.seen();
-        seen.iter()
-            .filter(|seen| seen.line.contains("/general/customers/batch"))
+        let requests = canned.requests();
+        requests
+            .iter()
+            .filter(|request| request.line.contains("/general/customers/batch"))
             .count()
     };
     let listed = lists();
@@ -677,37 +684,37 @@ async fn lacking_services_are_remembered_across_a_restart() {
     assert_eq!(count_requests(), before);
 }
 
-/// A revoked permission is shown, even if every customer lacks the service.
+/// A revoked permission is reported even if every customer lacks the service.
 #[tokio::test]
-async fn revoked_permission_is_not_a_lacking_service() {
+async fn revoked_permission_is_not_a_missing_service() {
     use elements_exporter::simulator::{Fault, FaultKind};
-    let partner = crate::harness::partner::start(crate::harness::partner::still(3)).await;
-    let refused = FaultKind::Status { code: 403, body: None };
+    let partner = crate::harness::partner::start(crate::harness::partner::frozen_partner(3)).await;
+    let forbidden = FaultKind::Status { code: 403, body: None };
     partner
         .handle
-        .set_faults(vec![Fault::new("*/ransomware-detection", refused)]);
+        .set_faults(vec![Fault::new("*/ransomware-detection", forbidden)]);
     let on = [("ELEMENTS_COLLECTORS__RANSOMWARE__ENABLED", "true")];
     let program = Program::start_collectors(&partner.base, &["jobs"], &on).await;
     program
-        .until("all lack the service", |text| {
+        .wait_until("all customers lack the service", |text| {
             value(text, &state("ransomware", "unlicensed")) == Some(3.0)
         })
         .await;
-    let kept = ["customers", "jobs"].map(|name| format!("elements.{name}.read.all"));
-    partner.handle.set_scopes(kept.into());
+    let granted = ["customers", "jobs"].map(|name| format!("elements.{name}.read.all"));
+    partner.handle.set_scopes(granted.into());
     partner.handle.revoke_tokens();
     program
-        .until("the permission is missing", |text| {
+        .wait_until("the permission is missing", |text| {
             value(text, r#"elements_exporter_collector_permitted{collector="ransomware"}"#) == Some(0.0)
                 && value(text, &state("ransomware", "unlicensed")) == Some(0.0)
         })
         .await;
 }
 
-/// Jobs are not polled again within the hour, and their runs are known.
+/// Jobs are not polled again within the hour, but their runs are stored.
 #[tokio::test]
-async fn job_reports_that_are_enabled_by_a_reload_are_read_at_once() {
-    let partner = crate::harness::partner::start(crate::harness::partner::still(14)).await;
+async fn job_reports_enabled_by_a_reload_are_polled_immediately() {
+    let partner = crate::harness::partner::start(crate::harness::partner::frozen_partner(14)).await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("elements.yml");
     let enable = |value: bool| {
@@ -724,14 +731,14 @@ async fn job_reports_that_are_enabled_by_a_reload_are_read_at_once() {
     ];
     let program = Program::start_with(variables, &arguments).await;
     program
-        .until("all jobs are read", |text| {
+        .wait_until("all jobs are polled", |text| {
             crate::harness::fresh(text, "jobs") == Some(14.0)
         })
         .await;
     enable(true);
     program.signal("HUP");
     program
-        .until("reports are read", |text| {
+        .wait_until("reports are polled", |text| {
             text.contains("\nelements_job_report_errors{")
         })
         .await;

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use tokio::task::block_in_place;
 
 use crate::harness::exporter::Exporter;
-use crate::harness::partner::{Partner, start, still};
+use crate::harness::partner::{Partner, frozen_partner, start};
 use crate::harness::program::Program;
-use crate::harness::{COLLECTOR_KEYS, PATIENCE, eventually, quick};
+use crate::harness::{COLLECTOR_KEYS, TIMEOUT, eventually, every_second_all};
 
 /// The focused element, and whether its focus is visible.
 const FOCUS: &str = r#"(() => {
@@ -22,18 +22,18 @@ const FOCUS: &str = r#"(() => {
   const style = getComputedStyle(element);
   const box = element.getBoundingClientRect();
   return {
-    is: element === document.body ? "BODY" : element.id || element.getAttribute("href") || element.textContent.trim(),
-    seen: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0 && box.width > 0 && box.left >= 0,
+    name: element === document.body ? "BODY" : element.id || element.getAttribute("href") || element.textContent.trim(),
+    visible: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0 && box.width > 0 && box.left >= 0,
   };
 })()"#;
 
-/// Expands the part about the exporter.
+/// Expands the section about the exporter.
 const EXPAND: &str = "document.querySelector('#exporter details')?.setAttribute('open', '')";
 
-const EVERYTHING_IS_FRESH: &str = "document.querySelector('.banner strong').innerText.startsWith('Data is up to date')";
+const ALL_DATA_IS_FRESH: &str = "document.querySelector('.banner strong').innerText.startsWith('Data is up to date')";
 
 /// Checks that the requests of the collectors and tokens add up to the total.
-const REQUESTS_ADD_UP: &str = r"(() => {
+const REQUESTS_EQUAL_TOTAL: &str = r"(() => {
   const number = (text) => Number(text.replaceAll(',', '').match(/\d+/)[0]);
   const card = (name) => [...document.querySelectorAll('.facts > div')].find((card) => card.innerText.startsWith(name)).innerText;
   const of = (name) => number(card(name).match(/([\d,]+) requests?/)[1]);
@@ -43,38 +43,42 @@ const REQUESTS_ADD_UP: &str = r"(() => {
 
 /// Counts the requests of the page, and lets a test shorten its timeout.
 const WATCH: &str = "{ const original = window.fetch; window.requested = 0; \
-                     window.fetch = (...what) => { window.requested += 1; return original(...what); }; \
+                     window.fetch = (...request) => { window.requested += 1; return original(...request); }; \
                      const after = AbortSignal.timeout.bind(AbortSignal); \
-                     AbortSignal.timeout = (ms) => after(Math.min(ms, window.patience ?? ms)); }";
+                     AbortSignal.timeout = (ms) => after(Math.min(ms, window.maxTimeout ?? ms)); }";
 
-/// Refreshes the page often, so that a test need not wait.
+/// Makes the page refresh often, so that tests do not wait.
 const REFRESH_OFTEN: &str =
     "{ const later = window.setTimeout; window.setTimeout = (f, ms) => later(f, Math.min(ms, 100)); }";
 
-async fn exporter(api: &str, flags: &[&str], more: &[(&str, &str)]) -> Exporter {
-    let lasting = COLLECTOR_KEYS.map(|name| (format!("ELEMENTS_COLLECTORS__{name}__STALE_AFTER").into(), "1h".into()));
-    let variables = quick(api, more).into_iter().chain(lasting).collect();
+async fn exporter(api: &str, flags: &[&str], extra_env: &[(&str, &str)]) -> Exporter {
+    let stale_after =
+        COLLECTOR_KEYS.map(|name| (format!("ELEMENTS_COLLECTORS__{name}__STALE_AFTER").into(), "1h".into()));
+    let variables = every_second_all(api, extra_env)
+        .into_iter()
+        .chain(stale_after)
+        .collect();
     let mut exporter = Exporter::serve(variables, flags).await;
-    // The URLs of pages are below it.
+    // URLs of pages are relative to the base with a slash.
     exporter.base.push('/');
     exporter
 }
 
-/// Returns a partner with the current time.
+/// Returns a partner that uses the current time.
 async fn partner(customers: usize) -> Partner {
     start(Settings {
         clock: Clock::Wall,
-        ..still(customers)
+        ..frozen_partner(customers)
     })
     .await
 }
 
-/// Opens the front page of an exporter whose data is all fresh.
-fn settled(exporter: &Exporter) -> Browser {
+/// Opens the front page, and waits until all data is fresh.
+fn open_fresh_page(exporter: &Exporter) -> Browser {
     let mut browser = Browser::start();
     browser.before_each(REFRESH_OFTEN);
     browser.go(&exporter.base);
-    browser.until(EVERYTHING_IS_FRESH);
+    browser.wait_until(ALL_DATA_IS_FRESH);
     browser
 }
 
@@ -83,7 +87,7 @@ fn names(browser: &mut Browser) -> Vec<String> {
     serde_json::from_value(names).unwrap()
 }
 
-fn is_quiet(browser: &mut Browser) {
+fn assert_quiet_console(browser: &mut Browser) {
     assert_eq!(browser.console_messages(), [""; 0]);
 }
 
@@ -93,8 +97,8 @@ async fn front_page_starts_with_customers_and_refreshes() {
     let exporter = exporter(&partner.base, &[], &[]).await;
     let customer = partner.handle.with_world(|world| world.customers[0].id.clone());
     block_in_place(|| {
-        let mut browser = settled(&exporter);
-        browser.picture("fresh");
+        let mut browser = open_fresh_page(&exporter);
+        browser.screenshot("fresh");
         assert_eq!(browser.text("h1"), "elements_exporter");
         let banner = browser.text(".banner");
         for part in ["Data is up to date, oldest ", "API up · 5 customers"] {
@@ -131,13 +135,16 @@ async fn front_page_starts_with_customers_and_refreshes() {
         let expected: Vec<String> = expected.map(|entry| format!("{} granted 5", entry.name)).collect();
         assert_eq!(collectors, json!(expected));
         for link in ["metrics", "dashboards/", "rules/", "runbooks/"] {
-            let there = format!("!!document.querySelector('nav a[href=\"./{link}\"]')");
-            assert_eq!(browser.eval(&there), json!(true), "{link}");
+            let has_link = format!("!!document.querySelector('nav a[href=\"./{link}\"]')");
+            assert_eq!(browser.eval(&has_link), json!(true), "{link}");
         }
-        browser.until(REQUESTS_ADD_UP);
+        browser.wait_until(REQUESTS_EQUAL_TOTAL);
         assert!(browser.text("footer").contains(env!("CARGO_PKG_VERSION")));
-        let people = browser.text(".customers");
-        assert!(people.contains("restore point") && people.contains(" ago"), "{people}");
+        let customers = browser.text(".customers");
+        assert!(
+            customers.contains("restore point") && customers.contains(" ago"),
+            "{customers}"
+        );
 
         // The page changes without being reloaded.
         browser.eval("window.marked = true");
@@ -145,7 +152,7 @@ async fn front_page_starts_with_customers_and_refreshes() {
             "/partner/*customers/batch",
             FaultKind::Status { code: 404, body: None },
         )]);
-        browser.until("document.querySelector('.banner').innerText.includes('status 404')");
+        browser.wait_until("document.querySelector('.banner').innerText.includes('status 404')");
         assert_eq!(browser.eval("window.marked"), json!(true));
         let banner = browser.text(".banner");
         for part in [
@@ -158,17 +165,18 @@ async fn front_page_starts_with_customers_and_refreshes() {
         assert_eq!(
             browser.eval("document.querySelector('#exporter details').open"),
             json!(true),
-            "it stays expanded"
+            "the section was collapsed"
         );
         assert!(browser.text(".facts").contains("API\ndown: no customer list"));
-        browser.until("document.querySelector('#exporter').innerText.includes('Last error customers: status 404')");
+        browser
+            .wait_until("document.querySelector('#exporter').innerText.includes('Last error customers: status 404')");
 
         // A failure of one customer is displayed at that customer.
-        let of_one = format!("/partner/*customers/{customer}/*jobs/batch");
-        let refusal = FaultKind::Status { code: 403, body: None };
-        partner.handle.set_faults(vec![Fault::new(&of_one, refusal)]);
-        browser.until("document.querySelector('.banner strong').innerText.startsWith('Some data is out of date')");
-        browser.until("document.querySelector('.customers').innerText.includes('Last error jobs: status 403')");
+        let customer_jobs = format!("/partner/*customers/{customer}/*jobs/batch");
+        let forbidden = FaultKind::Status { code: 403, body: None };
+        partner.handle.set_faults(vec![Fault::new(&customer_jobs, forbidden)]);
+        browser.wait_until("document.querySelector('.banner strong').innerText.startsWith('Some data is out of date')");
+        browser.wait_until("document.querySelector('.customers').innerText.includes('Last error jobs: status 403')");
         browser.go(&format!("{}customers/{customer}", exporter.base));
         let sources = browser.text("#sources");
         assert!(
@@ -176,7 +184,7 @@ async fn front_page_starts_with_customers_and_refreshes() {
             "{sources}"
         );
         assert!(browser.text("#health").contains("backup status unknown"));
-        browser.picture("customer");
+        browser.screenshot("customer");
         assert!(browser.text("#modules").contains("Latest restore point"));
         let link = browser.eval("document.querySelector('a[href*=\"customer_id=\"]').href");
         let link = reqwest::Url::parse(link.as_str().unwrap()).unwrap();
@@ -185,20 +193,20 @@ async fn front_page_starts_with_customers_and_refreshes() {
             link.query_pairs().next(),
             Some(("customer_id".into(), customer.as_str().into()))
         );
-        is_quiet(&mut browser);
+        assert_quiet_console(&mut browser);
 
         // The page reports a removed customer, as opposed to an unreachable exporter.
         browser.go(&format!("{}customers/{customer}", exporter.base));
         partner.handle.clear_faults();
         partner
             .handle
-            .with_world(|world| world.customers.retain(|known| known.id != customer));
-        browser.until("document.body.innerText.includes('No customer with this id is known')");
+            .with_world(|world| world.customers.retain(|other| other.id != customer));
+        browser.wait_until("document.body.innerText.includes('No customer with this id is known')");
         browser.go(&exporter.base);
 
-        // The page reports an unreachable exporter in what is still displayed.
+        // The page stays displayed, and reports that the exporter is unreachable.
         drop(exporter);
-        browser.until("!document.getElementById('lost').hidden");
+        browser.wait_until("!document.getElementById('lost').hidden");
     });
 }
 
@@ -213,7 +221,7 @@ async fn page_that_contains(base: &str, settings: &[(&str, &str)], expected: &st
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn page_shows_no_state_that_is_not_collected() {
+async fn page_shows_no_status_that_is_not_collected() {
     let partner = partner(5).await;
     let off = [("ELEMENTS_COLLECTORS__JOBS__ENABLED", "false")];
     let page = page_that_contains(&partner.base, &off, "Unknown 5").await;
@@ -221,12 +229,12 @@ async fn page_shows_no_state_that_is_not_collected() {
     assert!(page.contains("jobs: disabled"), "the reason is displayed");
     assert!(page.contains("Overdue unknown") && page.contains("Failing unknown") && page.contains("OK 0"));
 
-    let nobody = [("ELEMENTS_CUSTOMERS__INCLUDE", "Nobody of that name")];
-    let page = page_that_contains(&partner.base, &nobody, "No customers match.").await;
+    let no_match = [("ELEMENTS_CUSTOMERS__INCLUDE", "No such customer")];
+    let page = page_that_contains(&partner.base, &no_match, "No customers match.").await;
     assert!(!page.contains("Data is up to date"));
 
-    let wrong = [("ELEMENTS_AUTH__CLIENT_SECRET", "not-the-secret")];
-    page_that_contains(&partner.base, &wrong, "No API token. No data yet.").await;
+    let wrong_secret = [("ELEMENTS_AUTH__CLIENT_SECRET", "not-the-secret")];
+    page_that_contains(&partner.base, &wrong_secret, "No API token. No data yet.").await;
 
     let jobs = Fault::new("*jobs*", FaultKind::Status { code: 500, body: None });
     partner.handle.set_faults(vec![jobs]);
@@ -236,7 +244,7 @@ async fn page_shows_no_state_that_is_not_collected() {
         "{page}"
     );
     page_that_contains(&partner.base, &[], "jobs: 5 failed polls.").await;
-    // A cycle without a success has no newest one, but a duration.
+    // A cycle without a successful poll has no freshness, but a duration.
     page_that_contains(&partner.base, &[], "<small>cycle ").await;
 }
 
@@ -249,55 +257,55 @@ async fn page_reports_a_hanging_exporter_and_keeps_its_state() {
         browser.before_each(REFRESH_OFTEN);
         browser.before_each(WATCH);
         browser.go(&format!("{}/", exporter.base));
-        browser.until(EVERYTHING_IS_FRESH);
-        browser.until("!!document.querySelector('.customers details')");
+        browser.wait_until(ALL_DATA_IS_FRESH);
+        browser.wait_until("!!document.querySelector('.customers details')");
 
-        // Expanded parts stay expanded and the focus stays, while the parts around them are replaced.
+        // Expanded sections and the focus are preserved while the content around them is replaced.
         browser.eval(
-            "{ const more = document.querySelector('.customers details'); more.open = true; \
-             more.querySelector('summary').focus(); window.key = more.dataset.key; window.part = document.getElementById('customers'); }",
+            "{ const details = document.querySelector('.customers details'); details.open = true; \
+             details.querySelector('summary').focus(); window.key = details.dataset.key; window.part = document.getElementById('customers'); }",
         );
-        browser.until("!window.part.isConnected");
-        let kept = browser.eval(
+        browser.wait_until("!window.part.isConnected");
+        let state = browser.eval(
             "[document.querySelector(`.customers details[data-key=\"${window.key}\"]`).open, \
              document.activeElement.closest('details')?.dataset.key === window.key]",
         );
-        assert_eq!(kept, json!([true, true]));
+        assert_eq!(state, json!([true, true]));
 
-        // A scrolled part keeps its position, and the focus in it.
+        // A scrolled section keeps its position and the focus.
         browser.eval(
             "{ document.styleSheets[0].insertRule('.scroll > table { width: 200rem }'); \
              document.querySelector('#exporter details').open = true; const box = document.querySelector('#exporter .scroll'); box.focus(); box.scrollLeft = 120; \
              window.part = document.getElementById('exporter'); }",
         );
-        browser.until("!window.part.isConnected");
-        let stays = browser.eval(
+        browser.wait_until("!window.part.isConnected");
+        let scroll_state = browser.eval(
             "[document.activeElement === document.querySelector('#exporter .scroll'), \
              document.querySelector('#exporter .scroll').scrollLeft]",
         );
-        assert_eq!(stays, json!([true, 120]));
+        assert_eq!(scroll_state, json!([true, 120]));
 
-        // Selected text is kept: the whole page stops refreshing, including its date.
+        // While text is selected, the whole page stops refreshing, including its date.
         browser.eval(
             "{ getSelection().selectAllChildren(document.querySelector('.banner strong')); \
              window.selected = document.querySelector('.banner strong'); window.requested = 0; \
              window.since = Date.now(); window.date = document.getElementById('as-of').innerText; }",
         );
-        browser.until("window.requested > 5 && Date.now() - window.since > 2500");
-        let stands = "[window.selected.isConnected, getSelection().toString() === window.selected.innerText, \
+        browser.wait_until("window.requested > 5 && Date.now() - window.since > 2500");
+        let selection_is_kept = "[window.selected.isConnected, getSelection().toString() === window.selected.innerText, \
                       document.getElementById('as-of').innerText === window.date, document.getElementById('lost').hidden]";
-        assert_eq!(browser.eval(stands), json!([true, true, true, true]));
+        assert_eq!(browser.eval(selection_is_kept), json!([true, true, true, true]));
 
-        // A hanging exporter still accepts connections. The page reports outdated data even then.
-        browser.eval("window.patience = 500");
+        // A hanging exporter accepts connections. The page must report outdated data nevertheless.
+        browser.eval("window.maxTimeout = 500");
         exporter.signal("STOP");
-        browser.until("!document.getElementById('lost').hidden && document.body.classList.contains('lost')");
-        browser.picture("hung");
-        assert_eq!(browser.eval(stands), json!([true, true, true, false]));
+        browser.wait_until("!document.getElementById('lost').hidden && document.body.classList.contains('lost')");
+        browser.screenshot("hung");
+        assert_eq!(browser.eval(selection_is_kept), json!([true, true, true, false]));
         exporter.signal("CONT");
-        browser.until("document.getElementById('lost').hidden && !document.body.classList.contains('lost')");
+        browser.wait_until("document.getElementById('lost').hidden && !document.body.classList.contains('lost')");
         browser.eval("getSelection().removeAllRanges()");
-        browser.until("document.getElementById('as-of').innerText !== window.date");
+        browser.wait_until("document.getElementById('as-of').innerText !== window.date");
     });
 }
 
@@ -316,13 +324,13 @@ async fn customers_with_path_like_ids_have_pages() {
         browser.before_each(REFRESH_OFTEN);
         for id in [".", "..", "a/b?c#d%2e"] {
             browser.go(&exporter.base);
-            browser.until("document.querySelectorAll('.customers > li').length === 3");
+            browser.wait_until("document.querySelectorAll('.customers > li').length === 3");
             let name = format!("Known as {id}");
             browser.eval(&format!(
                 "[...document.querySelectorAll('h3 a')].find((link) => link.innerText === {}).click()",
                 json!(name)
             ));
-            browser.until("location.pathname.includes('/customers/')");
+            browser.wait_until("location.pathname.includes('/customers/')");
             assert_eq!(browser.text("main h2"), name);
             // Pausing and resuming stay on the page.
             for word in ["pause", "resume"] {
@@ -330,13 +338,13 @@ async fn customers_with_path_like_ids_have_pages() {
                     "[...document.querySelectorAll('footer a')].find((link) => link.innerText === '{word}').click()"
                 ));
                 let other = if word == "pause" { "resume" } else { "pause" };
-                browser.until(&format!(
+                browser.wait_until(&format!(
                     "[...document.querySelectorAll('footer a')].some((link) => link.innerText === '{other}')"
                 ));
                 assert_eq!(browser.text("main h2"), name);
             }
         }
-        is_quiet(&mut browser);
+        assert_quiet_console(&mut browser);
     });
 }
 
@@ -352,12 +360,13 @@ async fn customers_are_searched_filtered_and_paged() {
     let exporter = exporter(&partner.base, &[], &[]).await;
     let id = partner.handle.with_world(|world| world.customers[17].id.clone());
     block_in_place(|| {
-        let mut browser = settled(&exporter);
+        let mut browser = open_fresh_page(&exporter);
         let first = names(&mut browser);
         assert_eq!(first.len(), 25);
         browser.eval("[...document.querySelectorAll('.pages a')].find((link) => link.innerText === 'Last').click()");
-        browser
-            .until("location.search.includes('page=3') && document.querySelectorAll('.customers > li').length === 10");
+        browser.wait_until(
+            "location.search.includes('page=3') && document.querySelectorAll('.customers > li').length === 10",
+        );
         let last = names(&mut browser);
         assert!(last.iter().all(|name| !first.contains(name)));
         assert!(browser.text(".pages").contains("Page 3 of 3"));
@@ -365,7 +374,8 @@ async fn customers_are_searched_filtered_and_paged() {
         browser.eval("document.getElementById('q').focus()");
         browser.write("łódź ä");
         browser.enter();
-        browser.until("location.search.includes('q=') && document.querySelectorAll('.customers > li').length === 1");
+        browser
+            .wait_until("location.search.includes('q=') && document.querySelectorAll('.customers > li').length === 1");
         assert_eq!(names(&mut browser), ["Łódź Ärzte & Söhne"]);
         assert_eq!(browser.eval("document.getElementById('q').value"), json!("łódź ä"));
         browser.go(&format!("{}?q={}", exporter.base, &id[..13]));
@@ -373,17 +383,14 @@ async fn customers_are_searched_filtered_and_paged() {
         browser.go(&format!("{}?q=nobody&page=7", exporter.base));
         assert!(browser.text("#customers").contains("No customers match."));
 
-        // The worst customers are first, and each filter shows only its kind.
+        // The worst customers come first, and each filter shows only matching customers.
         browser.go(&exporter.base);
-        let concerns = browser.eval(
+        let ranks = browser.eval(
             "[...document.querySelectorAll('.customers .chips > :first-child')].map((chip) => \
              ['overdue', 'failing', 'unknown', 'outdated', 'pending', 'OK'].findIndex((word) => chip.innerText.includes(word)))",
         );
-        let concerns: Vec<i64> = serde_json::from_value(concerns).unwrap();
-        assert!(
-            concerns.is_sorted() && concerns.iter().all(|concern| *concern >= 0),
-            "{concerns:?}"
-        );
+        let ranks: Vec<i64> = serde_json::from_value(ranks).unwrap();
+        assert!(ranks.is_sorted() && ranks.iter().all(|rank| *rank >= 0), "{ranks:?}");
         let counts =
             browser.eval("[...document.querySelectorAll('.tabs a')].map((tab) => +tab.innerText.split(' ').pop())");
         let counts: Vec<u64> = serde_json::from_value(counts).unwrap();
@@ -393,14 +400,14 @@ async fn customers_are_searched_filtered_and_paged() {
             "{counts:?}"
         );
         browser.go(&format!("{}?show=overdue", exporter.base));
-        let shown = browser.text(".pages");
-        assert!(shown.contains(&format!("{} customer", counts[1])), "{shown} {counts:?}");
-        is_quiet(&mut browser);
+        let range = browser.text(".pages");
+        assert!(range.contains(&format!("{} customer", counts[1])), "{range} {counts:?}");
+        assert_quiet_console(&mut browser);
     });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn hostile_names_are_inert_and_addresses_are_hidden() {
+async fn hostile_names_do_not_run_and_addresses_are_masked() {
     const HOSTILE: &str = "</title><script>window.taken=1</script>\"'><img src=x onerror=\"window.taken=2\"><b>&amp;";
     let partner = partner(2).await;
     let id = partner.handle.with_world(|world| {
@@ -410,7 +417,7 @@ async fn hostile_names_are_inert_and_addresses_are_hidden() {
     });
     let exporter = exporter(&partner.base, &[], &[("ELEMENTS_METRICS__OWNER_EMAIL", "true")]).await;
     block_in_place(|| {
-        let mut browser = settled(&exporter);
+        let mut browser = open_fresh_page(&exporter);
         let search = format!(
             "{}?q=%22%3E%3Cimg%20src%3Dx%20onerror%3Dwindow.taken%3D3%3E",
             exporter.base
@@ -439,9 +446,9 @@ async fn hostile_names_are_inert_and_addresses_are_hidden() {
         assert!(names(&mut browser).contains(&HOSTILE.to_owned()));
         assert!(names(&mut browser).contains(&"Ann (an address)".to_owned()));
         browser.eval("[...document.querySelectorAll('h3 a')].find((link) => link.innerText.includes('img')).click()");
-        browser.until("location.pathname.includes('/customers/')");
+        browser.wait_until("location.pathname.includes('/customers/')");
         assert_eq!(browser.text("main h2"), HOSTILE);
-        is_quiet(&mut browser);
+        assert_quiet_console(&mut browser);
         // The policy would prevent scripts from running even if a name were not escaped.
         browser.eval("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.taken=4\">')");
         browser.eval("{ const s = document.createElement('script'); s.textContent = 'window.taken = 5'; document.body.append(s); }");
@@ -456,25 +463,29 @@ async fn hostile_names_are_inert_and_addresses_are_hidden() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn all_controls_are_reachable_by_keyboard_with_focus() {
+async fn controls_are_reachable_by_keyboard_with_visible_focus() {
     let partner = partner(3).await;
     let exporter = exporter(&partner.base, &[], &[]).await;
     block_in_place(|| {
-        let mut browser = settled(&exporter);
-        // Without refreshing, so that no part is replaced between two keys.
+        let mut browser = open_fresh_page(&exporter);
+        // Without refreshing, so that nothing is replaced between two key presses.
         browser.go(&format!("{}?live=off", exporter.base));
         let mut reached: Vec<String> = Vec::new();
         loop {
             browser.tab();
             let focus = browser.eval(FOCUS);
-            let is = focus["is"].as_str().unwrap().to_owned();
-            if is == "BODY" || reached.len() > 60 || reached.first() == Some(&is) {
+            let name = focus["name"].as_str().unwrap().to_owned();
+            if name == "BODY" || reached.len() > 60 || reached.first() == Some(&name) {
                 break;
             }
-            assert_eq!(focus["seen"], json!(true), "{is} cannot be seen to have the focus");
-            reached.push(is);
+            assert_eq!(
+                focus["visible"],
+                json!(true),
+                "{name} has the focus, but no visible outline"
+            );
+            reached.push(name);
         }
-        let place = |what: &str| reached.iter().position(|is| is.contains(what));
+        let place = |text: &str| reached.iter().position(|name| name.contains(text));
         let order = [
             "#content",
             "./",
@@ -486,17 +497,17 @@ async fn all_controls_are_reachable_by_keyboard_with_focus() {
             "customers/",
             "./",
         ];
-        let places: Vec<_> = order.iter().map(|what| place(what)).collect();
+        let places: Vec<_> = order.iter().map(|text| place(text)).collect();
         assert!(places.iter().all(Option::is_some), "{reached:?}");
         assert!(places[..8].is_sorted(), "{reached:?}");
-        let customers = reached.iter().filter(|is| is.starts_with("customers/")).count();
+        let customers = reached.iter().filter(|name| name.starts_with("customers/")).count();
         assert_eq!(customers, 3, "{reached:?}");
-        // The first link skips the common part of all pages.
+        // The first link skips the part that all pages have in common.
         browser.go(&exporter.base);
         browser.tab();
         browser.enter();
-        browser.until("location.hash === '#content'");
-        is_quiet(&mut browser);
+        browser.wait_until("location.hash === '#content'");
+        assert_quiet_console(&mut browser);
     });
 }
 
@@ -505,7 +516,7 @@ async fn page_is_complete_without_scripts() {
     let partner = partner(30).await;
     let exporter = exporter(&partner.base, &[], &[]).await;
     block_in_place(|| {
-        let mut browser = settled(&exporter);
+        let mut browser = open_fresh_page(&exporter);
         browser.without_scripts();
         browser.go(&exporter.base);
         assert!(browser.text(".banner").contains("Data is up to date"));
@@ -516,11 +527,11 @@ async fn page_is_complete_without_scripts() {
         let name = names(&mut browser).remove(7);
         browser.write(&name);
         browser.enter();
-        browser.until("location.search.includes('q=')");
+        browser.wait_until("location.search.includes('q=')");
         assert!(names(&mut browser).contains(&name));
         browser.go(&format!("{}?live=off", exporter.base));
         assert_eq!(browser.eval("document.querySelector('noscript meta')"), Value::Null);
-        is_quiet(&mut browser);
+        assert_quiet_console(&mut browser);
     });
 }
 
@@ -537,33 +548,33 @@ async fn links_work_below_any_prefix() {
     ] {
         let exporter = exporter(&partner.base, flags, &[]).await;
         let base = reqwest::Url::parse(&exporter.base).unwrap();
-        let ready = || async {
+        let has_customers = || async {
             let text = client.get(base.clone()).send().await.unwrap().text().await.unwrap();
             text.contains("href=\"customers/").then_some(())
         };
-        eventually("customers are listed", ready).await;
-        let mut seen = vec![base.clone()];
+        eventually("customers are listed", has_customers).await;
+        let mut visited = vec![base.clone()];
         let mut next = 0;
-        while next < seen.len() && next < 200 {
-            let url = seen[next].clone();
+        while next < visited.len() && next < 200 {
+            let url = visited[next].clone();
             next += 1;
-            let answer = client.get(url.clone()).send().await.unwrap();
-            assert_eq!(answer.status().as_u16(), 200, "{url}");
-            let is_page = answer.headers()["content-type"]
+            let response = client.get(url.clone()).send().await.unwrap();
+            assert_eq!(response.status().as_u16(), 200, "{url}");
+            let is_page = response.headers()["content-type"]
                 .to_str()
                 .unwrap()
                 .starts_with("text/html");
             if !is_page {
                 continue;
             }
-            let header = |name: &str| answer.headers()[name].to_str().unwrap().to_owned();
+            let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
             assert!(
                 header("content-security-policy").starts_with("default-src 'none';"),
                 "{url}"
             );
             assert_eq!(header("x-content-type-options"), "nosniff");
             assert_eq!(header("referrer-policy"), "no-referrer");
-            let text = answer.text().await.unwrap();
+            let text = response.text().await.unwrap();
             for (_, rest) in text
                 .match_indices("href=\"")
                 .map(|(at, quote)| text[at..].split_at(quote.len()))
@@ -571,29 +582,26 @@ async fn links_work_below_any_prefix() {
                 let link = rest.split('"').next().unwrap().replace("&amp;", "&");
                 let mut target = url.join(&link).unwrap();
                 target.set_fragment(None);
-                if target.scheme() != "data" && !seen.contains(&target) {
-                    assert!(
-                        target.as_str().starts_with(base.as_str()),
-                        "{link} leads away from {base}"
-                    );
-                    seen.push(target);
+                if target.scheme() != "data" && !visited.contains(&target) {
+                    assert!(target.as_str().starts_with(base.as_str()), "{link} is not below {base}");
+                    visited.push(target);
                 }
             }
         }
         for shortened in ["customers", "customers/", "rules"] {
-            let answer = client.get(base.join(shortened).unwrap()).send().await.unwrap();
-            assert_eq!(answer.status().as_u16(), 200, "{shortened}");
-            let there = if shortened == "rules" {
+            let response = client.get(base.join(shortened).unwrap()).send().await.unwrap();
+            assert_eq!(response.status().as_u16(), 200, "{shortened}");
+            let has_link = if shortened == "rules" {
                 base.join("rules/").unwrap()
             } else {
                 base.clone()
             };
-            assert_eq!(*answer.url(), there, "{shortened}");
+            assert_eq!(*response.url(), has_link, "{shortened}");
         }
         for unknown in ["customers/nobody", "customers/?id=nobody"] {
-            let answer = client.get(base.join(unknown).unwrap()).send().await.unwrap();
-            assert_eq!(answer.status().as_u16(), 404, "{unknown}");
-            let text = answer.text().await.unwrap();
+            let response = client.get(base.join(unknown).unwrap()).send().await.unwrap();
+            assert_eq!(response.status().as_u16(), 404, "{unknown}");
+            let text = response.text().await.unwrap();
             assert!(
                 text.contains("No customer with this id is known")
                     && text.contains("<a href=\"../\">All customers</a>"),
@@ -601,7 +609,7 @@ async fn links_work_below_any_prefix() {
             );
         }
         for path in ["dashboards/", "rules/", "runbooks/", "-/healthy"] {
-            assert!(seen.contains(&base.join(path).unwrap()), "{path}");
+            assert!(visited.contains(&base.join(path).unwrap()), "{path}");
         }
     }
 }
@@ -611,10 +619,10 @@ async fn page_with_ten_thousand_customers_works() {
     let partner = partner(10_000).await;
     let off = ["JOBS", "PROTECTED", "LICENSES", "SCAN_PROFILES", "SCAN_CHANGES"]
         .map(|name| format!("ELEMENTS_COLLECTORS__{name}__ENABLED"));
-    let more: Vec<(&str, &str)> = off.iter().map(|name| (name.as_str(), "false")).collect();
-    let exporter = exporter(&partner.base, &[], &more).await;
+    let extra_env: Vec<(&str, &str)> = off.iter().map(|name| (name.as_str(), "false")).collect();
+    let exporter = exporter(&partner.base, &[], &extra_env).await;
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder().timeout(PATIENCE).build().unwrap();
+    let client = reqwest::Client::builder().timeout(TIMEOUT).build().unwrap();
     let get = |query: &str| {
         let request = client.get(format!("{}{query}", exporter.base));
         async move { request.send().await.unwrap().text().await.unwrap() }

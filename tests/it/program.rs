@@ -1,4 +1,4 @@
-//! The program, started as an operator starts it.
+//! The program with its commands, flags and exit codes.
 //!
 //! This file is longer than others, because the cases share the checks of exit codes and output built here.
 
@@ -8,11 +8,11 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use crate::harness::parser;
-use crate::harness::partner::{Partner, start, still};
+use crate::harness::partner::{Partner, frozen_partner, start};
 use crate::harness::program::{PROGRAM, Program};
-use crate::harness::{environment, fresh, quick, value};
+use crate::harness::{environment, every_second_all, fresh, value};
 
-/// Runs the program to its end.
+/// Runs the program until it exits.
 fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(PROGRAM);
     command.args(arguments).env_clear().envs(variables.iter().copied());
@@ -25,11 +25,11 @@ fn code_and_error(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, Strin
 }
 
 async fn partner() -> Partner {
-    start(still(4)).await
+    start(frozen_partner(4)).await
 }
 
 #[test]
-fn version_help_and_wrong_usage() {
+fn version_and_help_are_printed_and_usage_errors_exit_with_64() {
     let version = run(&["--version"], &[]);
     assert_eq!(version.status.code(), Some(0));
     assert!(
@@ -53,7 +53,7 @@ fn version_help_and_wrong_usage() {
 }
 
 #[test]
-fn invalid_configuration_ends_with_78_and_one_line() {
+fn invalid_configuration_exits_with_78_and_one_line() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("elements.yml");
     let flag = format!("--config.file={}", file.display());
@@ -90,7 +90,7 @@ fn invalid_configuration_ends_with_78_and_one_line() {
 }
 
 #[test]
-fn key_of_another_certificate_ends_with_78() {
+fn key_of_another_certificate_exits_with_78() {
     let fixture = |name: &str| format!("{}/tests/fixtures/credentials/{name}", env!("CARGO_MANIFEST_DIR"));
     let (code, error) = code_and_error(
         &["check"],
@@ -134,7 +134,7 @@ fn schema_is_printed_without_a_configuration() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rules_link_to_what_the_flags_name() {
+async fn rules_link_to_urls_of_the_flags() {
     let urls = [
         "--web.external-url=https://x.example.com/elements/",
         "--web.grafana-url=https://g.example.com",
@@ -176,9 +176,9 @@ async fn rules_link_to_what_the_flags_name() {
 }
 
 #[tokio::test]
-async fn port_in_use_ends_with_1_and_is_reported() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
+async fn port_in_use_exits_with_1_and_is_reported() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
     let variables = environment("http://127.0.0.1:1", &[]);
     let flag = format!("--web.listen-address={address}");
     let output = Program::spawn(variables, &[&flag]).wait().await;
@@ -191,9 +191,11 @@ async fn metrics_are_served_in_all_formats_and_filtered() {
     let partner = partner().await;
     let program = Program::start(&partner.base, &[], &[]).await;
     let text = program
-        .until("all is fresh", |text| fresh(text, "scan_changes") == Some(4.0))
+        .wait_until("all collectors are fresh", |text| {
+            fresh(text, "scan_changes") == Some(4.0)
+        })
         .await;
-    parser::accepts_text(&text);
+    parser::assert_text_format(&text);
     assert_eq!(program.status("/-/healthy").await, 200);
     assert_eq!(program.status("/-/ready").await, 200);
     assert_eq!(program.status("/").await, 200);
@@ -210,7 +212,7 @@ async fn metrics_are_served_in_all_formats_and_filtered() {
     assert_eq!(kind, "application/openmetrics-text; version=1.0.0; charset=utf-8");
     let openmetrics = openmetrics.text().await.unwrap();
     assert!(openmetrics.ends_with("# EOF\n"));
-    parser::accepts_openmetrics(&openmetrics);
+    parser::assert_openmetrics(&openmetrics);
 
     let compressed = program
         .client
@@ -228,31 +230,34 @@ async fn metrics_are_served_in_all_formats_and_filtered() {
     let jobs = program.get("/metrics?collector=jobs").await.text().await.unwrap();
     assert!(jobs.contains("elements_job_status{") && !jobs.contains("elements_customer_info"));
     let customer = partner.handle.with_world(|world| world.customers[0].id.clone());
-    let one = program
+    let filtered = program
         .get(&format!("/metrics?customer_id={customer}&collector=jobs"))
         .await
         .text()
         .await
         .unwrap();
     assert!(
-        one.lines()
+        filtered
+            .lines()
             .filter(|line| !line.starts_with('#'))
             .all(|line| line.contains(&customer)),
-        "{one}"
+        "{filtered}"
     );
-    assert!(one.contains("elements_exporter_collector_success{collector=\"jobs\""));
+    assert!(filtered.contains("elements_exporter_collector_success{collector=\"jobs\""));
     assert_eq!(program.status("/metrics?collector=nonsense&customer_id=").await, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_ends_it_with_0_and_its_state_is_restored() {
+async fn sigterm_exits_with_0_and_the_state_is_restored() {
     let partner = partner().await;
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
     let with_state = [("ELEMENTS_STATE__FILE", state.to_str().unwrap())];
     let program = Program::start(&partner.base, &[], &with_state).await;
     program
-        .until("all is fresh", |text| fresh(text, "scan_changes") == Some(4.0))
+        .wait_until("all collectors are fresh", |text| {
+            fresh(text, "scan_changes") == Some(4.0)
+        })
         .await;
     let output = program.terminate().await;
     assert_eq!(output.code, Some(0), "{}", output.stderr);
@@ -266,7 +271,7 @@ async fn sigterm_ends_it_with_0_and_its_state_is_restored() {
     assert_eq!(value(&text, "elements_exporter_state_load_successful"), Some(1.0));
     assert!(text.contains("elements_job_last_backup_timestamp_seconds{"));
     let text = program
-        .until("a poll failed", |text| text.contains("reason=\"auth\"} 1"))
+        .wait_until("a poll failed", |text| text.contains("reason=\"auth\"} 1"))
         .await;
     let last = text.lines().find_map(|line| {
         let rest =
@@ -276,7 +281,7 @@ async fn sigterm_ends_it_with_0_and_its_state_is_restored() {
     assert!(last.is_some_and(|last| last > 1.6e9), "{text}");
     // Three seconds after the last successful poll, values about the present expire; dated facts stay.
     let text = program
-        .until("it is stale", |text| !text.contains("elements_job_status{"))
+        .wait_until("values expire", |text| !text.contains("elements_job_status{"))
         .await;
     assert!(text.contains("elements_job_last_backup_timestamp_seconds{") && text.contains("elements_customer_info{"));
     assert!(text.contains("elements_job_rpo_seconds{"));
@@ -302,7 +307,9 @@ async fn core_dumps_are_disabled() {
         .find(|line| line.starts_with("Max core file size"))
         .unwrap();
     assert_eq!(limit.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"]);
-    let text = program.until("it polls", |text| fresh(text, "jobs") == Some(4.0)).await;
+    let text = program
+        .wait_until("jobs are fresh", |text| fresh(text, "jobs") == Some(4.0))
+        .await;
     for metric in [
         "process_open_fds",
         "process_max_fds",
@@ -311,7 +318,7 @@ async fn core_dumps_are_disabled() {
     ] {
         assert!(
             value(&text, metric).is_some_and(|value| value > 0.0),
-            "{metric} is still exposed"
+            "{metric} is missing"
         );
     }
     program.signal("ABRT");
@@ -320,7 +327,7 @@ async fn core_dumps_are_disabled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn damaged_state_is_set_aside_and_reported() {
+async fn damaged_state_is_renamed_and_reported() {
     let partner = partner().await;
     let directory = tempfile::tempdir().unwrap();
     for (content, reason) in [
@@ -332,7 +339,9 @@ async fn damaged_state_is_set_aside_and_reported() {
         std::fs::write(&state, content).unwrap();
         let with_state = [("ELEMENTS_STATE__FILE", state.to_str().unwrap())];
         let program = Program::start(&partner.base, &[], &with_state).await;
-        let text = program.until("it polls", |text| fresh(text, "jobs") == Some(4.0)).await;
+        let text = program
+            .wait_until("jobs are fresh", |text| fresh(text, "jobs") == Some(4.0))
+            .await;
         assert_eq!(value(&text, "elements_exporter_state_load_successful"), Some(0.0));
         let output = program.terminate().await;
         assert_eq!(output.code, Some(0));
@@ -345,7 +354,7 @@ async fn damaged_state_is_set_aside_and_reported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reload_takes_effect_unless_it_is_invalid() {
+async fn reload_applies_only_a_valid_configuration() {
     let partner = partner().await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("elements.yml");
@@ -358,11 +367,11 @@ async fn reload_takes_effect_unless_it_is_invalid() {
                 .any(|line| line.starts_with("elements_job_rpo_seconds{") && line.ends_with(seconds))
         }
     };
-    program.until("the first objective", rpo("} 93600")).await;
+    program.wait_until("the first objective", rpo("} 93600")).await;
 
     std::fs::write(&file, "rpo:\n  default: 12h\n").unwrap();
     program.signal("HUP");
-    program.until("the second objective", rpo("} 43200")).await;
+    program.wait_until("the second objective", rpo("} 43200")).await;
 
     std::fs::write(&file, "rpo:\n  default: soon\n").unwrap();
     let (status, text) = program.post_reload().await;
@@ -373,11 +382,11 @@ async fn reload_takes_effect_unless_it_is_invalid() {
         value(&text, "elements_exporter_config_last_reload_successful"),
         Some(0.0)
     );
-    assert!(rpo("} 43200")(&text), "the old configuration stays active");
+    assert!(rpo("} 43200")(&text), "the previous configuration stays active");
 
     std::fs::write(&file, "rpo:\n  default: 1h\n").unwrap();
     assert_eq!(program.post_reload().await.0, 200);
-    let text = program.until("the third objective", rpo("} 3600")).await;
+    let text = program.wait_until("the third objective", rpo("} 3600")).await;
     assert_eq!(
         value(&text, "elements_exporter_config_last_reload_successful"),
         Some(1.0)
@@ -396,7 +405,9 @@ async fn check_reports_a_missing_permission_with_advice() {
     let partner = partner().await;
     let scopes = ["customers", "license", "jobs", "cbprotected"].map(|name| format!("elements.{name}.read.all"));
     partner.handle.set_scopes(scopes.into());
-    let output = Program::spawn(quick(&partner.base, &[]), &["check"]).wait().await;
+    let output = Program::spawn(every_second_all(&partner.base, &[]), &["check"])
+        .wait()
+        .await;
     let report = output.stdout;
     assert_eq!(output.code, Some(1), "{report}");
     let line = report.lines().find(|line| line.starts_with("scan_profiles")).unwrap();
@@ -406,7 +417,7 @@ async fn check_reports_a_missing_permission_with_advice() {
     );
     assert!(
         report.contains("open Settings > API app registration"),
-        "the advice contains the place: {report}"
+        "the advice names the place: {report}"
     );
     assert!(
         report
@@ -420,20 +431,20 @@ async fn check_reports_a_missing_permission_with_advice() {
         .iter()
         .filter(|request| request.path.ends_with("/jobs/batch"))
         .count();
-    assert_eq!(of_customers, 1, "for one customer");
+    assert_eq!(of_customers, 1, "jobs are requested for one customer only");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn once_prints_one_full_poll_and_its_code_is_the_result() {
+async fn once_prints_one_full_poll_and_exits_with_its_result() {
     let partner = partner().await;
-    let once = || Program::spawn(quick(&partner.base, &[]), &["once"]).wait();
-    let output = once().await;
+    let run_once = || Program::spawn(every_second_all(&partner.base, &[]), &["once"]).wait();
+    let output = run_once().await;
     let text = output.stdout;
     assert_eq!(output.code, Some(0));
     assert_eq!(fresh(&text, "scan_changes"), Some(4.0));
-    parser::accepts_text(&text);
+    parser::assert_text_format(&text);
     partner.handle.set_secret("another".to_owned());
-    let output = once().await;
+    let output = run_once().await;
     assert_eq!(output.code, Some(1));
     let text = output.stdout;
     assert_eq!(value(&text, "elements_up"), Some(0.0));
@@ -454,9 +465,13 @@ fn man_page_and_completions_have_all_flags_and_commands() {
     let mut input = groff.stdin.take().unwrap();
     std::io::Write::write_all(&mut input, page.as_bytes()).unwrap();
     drop(input);
-    let set = groff.wait_with_output().unwrap();
-    assert_eq!(String::from_utf8(set.stderr).unwrap(), "", "groff prints no warnings");
-    let set = String::from_utf8(set.stdout).unwrap();
+    let formatted = groff.wait_with_output().unwrap();
+    assert_eq!(
+        String::from_utf8(formatted.stderr).unwrap(),
+        "",
+        "groff must not print warnings"
+    );
+    let formatted = String::from_utf8(formatted.stdout).unwrap();
     for part in [
         "NAME",
         "SYNOPSIS",
@@ -467,7 +482,7 @@ fn man_page_and_completions_have_all_flags_and_commands() {
         "--simulator.customers",
         "--output",
     ] {
-        assert!(set.contains(part), "{set} lacks {part}");
+        assert!(formatted.contains(part), "{formatted} lacks {part}");
     }
     let help = String::from_utf8(run(&["--help"], &[]).stdout).unwrap();
     let flags = help.lines().filter_map(|line| line.trim_start().strip_prefix("--"));
@@ -498,9 +513,11 @@ fn man_page_and_completions_have_all_flags_and_commands() {
         let script = String::from_utf8(script.stdout).unwrap();
         for word in flags.iter().copied().chain(commands.iter().copied()) {
             assert!(script.contains(word), "{shell} lacks {word}");
-            let reported = set.contains(&format!("--{word}"))
-                || set.lines().any(|line| line.split_whitespace().next() == Some(word));
-            assert!(reported, "the man page lacks {word}");
+            let is_documented = formatted.contains(&format!("--{word}"))
+                || formatted
+                    .lines()
+                    .any(|line| line.split_whitespace().next() == Some(word));
+            assert!(is_documented, "the man page lacks {word}");
         }
     }
     let (code, _) = code_and_error(&["completions", "tcsh"], &[]);

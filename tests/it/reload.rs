@@ -1,4 +1,4 @@
-//! Reloads of everything that can be reloaded, one after the other, during continuous scrapes.
+//! Reloads of all settings, one after the other, during continuous scrapes.
 //!
 //! This file is longer than others, because every case uses the configuration, the scraper and the partner built here.
 
@@ -11,33 +11,33 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::fresh;
-use crate::harness::partner::{Partner, start, still};
+use crate::harness::partner::{Partner, frozen_partner, start};
 use crate::harness::program::Program;
 use crate::harness::{eventually, value};
 
 const JOBS: &str = "/avpt-products/jobs/batch";
 const PROTECTED: &str = "/cloud-backup-m365/overview";
 const LIST: &str = "/customers/batch";
-const RELOADED: &str = "elements_exporter_config_last_reload_successful";
-const RELOADED_AT: &str = "elements_exporter_config_last_reload_success_timestamp_seconds";
+const RELOAD_SUCCESSFUL: &str = "elements_exporter_config_last_reload_successful";
+const RELOAD_TIME: &str = "elements_exporter_config_last_reload_success_timestamp_seconds";
 
 /// How a reload is triggered.
 #[derive(Clone, Copy)]
-enum By {
+enum Trigger {
     Signal,
     Post,
 }
 
-/// An exporter that is configured only by its file.
-struct Reloading {
+/// An exporter that is configured only by a file.
+struct ReloadableExporter {
     program: Program,
     partner: Partner,
     file: PathBuf,
     _directory: tempfile::TempDir,
 }
 
-/// Differences of a configuration from the first one: whole sections, except for `api`, `auth` and `collectors`, whose
-/// keys are replaced one by one.
+/// Text of a configuration by section. The keys of `api`, `auth` and `collectors` are replaced one by one, and the
+/// other sections as a whole.
 #[derive(Clone)]
 struct ConfigText(BTreeMap<&'static str, String>);
 
@@ -58,20 +58,20 @@ impl ConfigText {
     }
 
     fn with(&self, key: &'static str, value: &str) -> Self {
-        let mut changed = self.clone();
-        assert!(changed.0.insert(key, value.to_owned()).is_some(), "{key}");
-        changed
+        let mut replace_file = self.clone();
+        assert!(replace_file.0.insert(key, value.to_owned()).is_some(), "{key}");
+        replace_file
     }
 
     fn yaml(&self, base: &str) -> String {
         let of = |key: &str| &self.0[key];
         let collector = |name: &str, interval: &str| {
-            let more = match name {
+            let keys = match name {
                 "jobs" => format!(", job_modules: {}", of("job_modules")),
                 "licenses" => format!(", backup_services: {}", of("backup_services")),
                 _ => String::new(),
             };
-            format!("  {name}: {{interval: {interval}, stale_after: 2h{more}}}\n")
+            format!("  {name}: {{interval: {interval}, stale_after: 2h{keys}}}\n")
         };
         let collectors: String = [("jobs", of("jobs").as_str()), ("protected", of("protected"))]
             .into_iter()
@@ -86,26 +86,26 @@ impl ConfigText {
             of("max_concurrency"),
             of("client_secret"),
             of("customers"),
-            // The dates of fixed worlds are long ago.
+            // The dates of frozen worlds are in the past.
             of("rpo").replacen('{', "{abandoned_after: 100years, ", 1),
             of("metrics"),
         )
     }
 }
 
-impl Reloading {
+impl ReloadableExporter {
     async fn start(config: &ConfigText) -> Self {
         Self::start_with(config, "--web.enable-lifecycle").await
     }
 
     async fn start_with(config: &ConfigText, flag: &str) -> Self {
-        let started_with = flag;
-        let partner = start(still(4)).await;
+        let extra_flag = flag;
+        let partner = start(frozen_partner(4)).await;
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("elements.yml");
         std::fs::write(&file, config.yaml(&partner.base)).unwrap();
         let flag = format!("--config.file={}", file.display());
-        let program = Program::start_with(Vec::new(), &["--web.listen-address=127.0.0.1:0", &flag, started_with]).await;
+        let program = Program::start_with(Vec::new(), &["--web.listen-address=127.0.0.1:0", &flag, extra_flag]).await;
         Self {
             program,
             partner,
@@ -114,26 +114,31 @@ impl Reloading {
         }
     }
 
-    /// Reloads a configuration, and returns once it is active.
-    async fn reload(&self, config: &ConfigText, by: By) {
-        let loaded = |text: &str| value(text, RELOADED_AT).unwrap();
-        let before = loaded(&self.program.metrics().await);
+    /// Reloads a configuration, and waits until it is active.
+    async fn reload(&self, config: &ConfigText, trigger: Trigger) {
+        let reload_time = |text: &str| value(text, RELOAD_TIME).unwrap();
+        let before = reload_time(&self.program.metrics().await);
         self.partner.handle.clear_requests();
         std::fs::write(&self.file, config.yaml(&self.partner.base)).unwrap();
-        self.request_reload(by, 200).await;
-        let text = self.program.until("it is loaded", |text| loaded(text) > before).await;
-        assert_eq!(value(&text, RELOADED), Some(1.0));
+        self.request_reload(trigger, 200).await;
+        let text = self
+            .program
+            .wait_until("the configuration is loaded", |text| reload_time(text) > before)
+            .await;
+        assert_eq!(value(&text, RELOAD_SUCCESSFUL), Some(1.0));
     }
 
     /// Reloads an invalid file. Returns the response, if any, and the log.
-    async fn refuse(&self, text: &str, by: By) -> (Option<String>, String) {
+    async fn reload_invalid(&self, text: &str, trigger: Trigger) -> (Option<String>, String) {
         std::fs::write(&self.file, text).unwrap();
         let before = self.program.stderr().len();
-        let answer = self.request_reload(by, 500).await;
+        let response = self.request_reload(trigger, 500).await;
         self.program
-            .until("it is rejected", |text| value(text, RELOADED) == Some(0.0))
+            .wait_until("the reload is rejected", |text| {
+                value(text, RELOAD_SUCCESSFUL) == Some(0.0)
+            })
             .await;
-        let printed = eventually("it is logged", || async {
+        let printed = eventually("the failure is logged", || async {
             let printed = self.program.stderr().split_off(before);
             printed
                 .lines()
@@ -141,31 +146,31 @@ impl Reloading {
                 .map(ToOwned::to_owned)
         })
         .await;
-        (answer, printed)
+        (response, printed)
     }
 
     /// Triggers a reload. Returns the response, if any.
-    async fn request_reload(&self, by: By, status: u16) -> Option<String> {
-        match by {
-            By::Signal => {
+    async fn request_reload(&self, trigger: Trigger, status: u16) -> Option<String> {
+        match trigger {
+            Trigger::Signal => {
                 self.program.signal("HUP");
                 None
             }
-            By::Post => {
-                let (answered, text) = self.program.post_reload().await;
-                assert_eq!(answered, status, "{text}");
+            Trigger::Post => {
+                let (actual_status, text) = self.program.post_reload().await;
+                assert_eq!(actual_status, status, "{text}");
                 Some(text)
             }
         }
     }
 
-    /// Returns how many requests there have been for paths with this ending.
+    /// Returns the number of requests for paths that end with `path`.
     fn request_count(&self, path: &str) -> usize {
         let requests = self.partner.handle.requests();
         requests.iter().filter(|request| request.path.ends_with(path)).count()
     }
 
-    async fn until_requested(&self, path: &str, times: usize) {
+    async fn wait_until_requested(&self, path: &str, times: usize) {
         eventually(&format!("{times} requests for {path}"), || async {
             (self.request_count(path) >= times).then_some(())
         })
@@ -178,7 +183,7 @@ fn series(line: &str) -> &str {
     line.rsplit_once(' ').map_or(line, |(series, _)| series)
 }
 
-/// Returns the series about one of these customers.
+/// Returns the series about the given customers.
 fn series_of(text: &str, ids: &[&str]) -> BTreeSet<String> {
     let samples = text.lines().filter(|line| !line.starts_with('#'));
     let matching = samples.filter(|line| ids.iter().any(|id| line.contains(id)));
@@ -187,46 +192,46 @@ fn series_of(text: &str, ids: &[&str]) -> BTreeSet<String> {
 
 /// Observations of a continuous scraper.
 #[derive(Default)]
-struct Seen {
+struct ScrapeLog {
     scrapes: usize,
     failed: Vec<String>,
     missing: BTreeSet<String>,
-    /// Counters with their last values, and those that decreased.
+    /// Last values of counters, and the counters that decreased.
     counters: BTreeMap<String, f64>,
-    went_back: BTreeSet<String>,
+    decreased: BTreeSet<String>,
     down: usize,
 }
 
-impl Seen {
+impl ScrapeLog {
     /// Records the counters of the expected series and of the exporter itself.
     fn count(&mut self, text: &str, expected: &BTreeSet<String>) {
         let counters = text.lines().filter_map(|line| {
             let (series, value) = line.rsplit_once(' ')?;
             let name = series.split('{').next()?;
-            let lasts = name.starts_with("elements_exporter_") || expected.contains(series);
+            let is_stable = name.starts_with("elements_exporter_") || expected.contains(series);
             let value = value.parse::<f64>().ok()?;
-            (name.ends_with("_total") && lasts).then_some((series, value))
+            (name.ends_with("_total") && is_stable).then_some((series, value))
         });
         for (series, value) in counters {
             let before = self.counters.insert(series.to_owned(), value);
             if before > Some(value) {
-                self.went_back.insert(series.to_owned());
+                self.decreased.insert(series.to_owned());
             }
         }
     }
 }
 
-/// Scrapes continuously, and checks these series every time.
-fn scrape_on(url: String, expected: BTreeSet<String>, stop: CancellationToken) -> JoinHandle<Seen> {
+/// Scrapes continuously, and records which of the expected series are missing.
+fn scrape_continuously(url: String, expected: BTreeSet<String>, stop: CancellationToken) -> JoinHandle<ScrapeLog> {
     tokio::spawn(async move {
         let client = crate::harness::client();
-        let mut seen = Seen::default();
+        let mut log = ScrapeLog::default();
         while !stop.is_cancelled() {
-            seen.scrapes += 1;
+            log.scrapes += 1;
             let text = match client.get(&url).send().await {
-                Ok(answer) if answer.status() == 200 => answer.text().await,
-                Ok(answer) => {
-                    seen.failed.push(answer.status().to_string());
+                Ok(response) if response.status() == 200 => response.text().await,
+                Ok(response) => {
+                    log.failed.push(response.status().to_string());
                     continue;
                 }
                 Err(error) => Err(error),
@@ -234,24 +239,24 @@ fn scrape_on(url: String, expected: BTreeSet<String>, stop: CancellationToken) -
             let text = match text {
                 Ok(text) => text,
                 Err(error) => {
-                    seen.failed.push(error.to_string());
+                    log.failed.push(error.to_string());
                     continue;
                 }
             };
-            let there: BTreeSet<&str> = text.lines().map(series).collect();
-            let missing = expected.iter().filter(|series| !there.contains(series.as_str()));
-            seen.missing.extend(missing.cloned());
-            seen.count(&text, &expected);
-            seen.down += usize::from(!text.contains("\nelements_up 1\n"));
+            let exposed: BTreeSet<&str> = text.lines().map(series).collect();
+            let missing = expected.iter().filter(|series| !exposed.contains(series.as_str()));
+            log.missing.extend(missing.cloned());
+            log.count(&text, &expected);
+            log.down += usize::from(!text.contains("\nelements_up 1\n"));
         }
-        seen
+        log
     })
 }
 
 /// Returns a scrape after every collector has polled all four customers.
-async fn until_all_is_fresh(program: &Program) -> String {
+async fn wait_until_all_fresh(program: &Program) -> String {
     program
-        .until("all is fresh", |text| {
+        .wait_until("all collectors are fresh", |text| {
             ["jobs", "protected", "licenses", "scan_profiles", "scan_changes"]
                 .iter()
                 .all(|collector| fresh(text, collector) == Some(4.0))
@@ -265,8 +270,8 @@ fn pauses(requests: &[Request]) -> Vec<Duration> {
     at.windows(2).map(|pair| pair[1] - pair[0]).collect()
 }
 
-/// Returns the series about customers and polls without those that change all the time. None of them may change.
-fn in_force(text: &str) -> BTreeSet<String> {
+/// Returns the series about customers and polls that must not change, without those that always change.
+fn constant_series(text: &str) -> BTreeSet<String> {
     const NAMES: [&str; 7] = [
         "elements_job_rpo_seconds{",
         "elements_customer_info{",
@@ -284,10 +289,10 @@ fn in_force(text: &str) -> BTreeSet<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn invalid_file_changes_nothing_and_is_reported() {
     let config = ConfigText::first().with("jobs", "1s").with("rpo", "{default: 3h}");
-    let exporter = Reloading::start(&config).await;
+    let exporter = ReloadableExporter::start(&config).await;
     let program = &exporter.program;
-    let text = until_all_is_fresh(program).await;
-    let before = in_force(&text);
+    let text = wait_until_all_fresh(program).await;
+    let before = constant_series(&text);
     assert!(before.iter().any(|line| line.ends_with(" 10800")), "{before:?}");
     let base = &exporter.partner.base;
     let yaml = |key, value: &str| config.with(key, value).yaml(base);
@@ -307,40 +312,42 @@ async fn invalid_file_changes_nothing_and_is_reported() {
         (String::from("api: [\n"), "elements.yml", ""),
     ];
     for (text, key, word) in cases {
-        for by in [By::Post, By::Signal] {
-            let (answer, logged) = exporter.refuse(&text, by).await;
+        for trigger in [Trigger::Post, Trigger::Signal] {
+            let (response, logged) = exporter.reload_invalid(&text, trigger).await;
             assert!(
                 logged.contains(key) && logged.contains(word),
                 "{logged} lacks {key} or {word}"
             );
             assert!(logged.contains("level=error"), "{logged}");
-            if let Some(answer) = answer {
+            if let Some(response) = response {
                 assert!(
-                    answer.starts_with("Reload failed; keeping the previous configuration: "),
-                    "{answer}"
+                    response.starts_with("Reload failed; keeping the previous configuration: "),
+                    "{response}"
                 );
                 assert!(
-                    answer.contains(key) && answer.contains(word),
-                    "{answer} lacks {key} or {word}"
+                    response.contains(key) && response.contains(word),
+                    "{response} lacks {key} or {word}"
                 );
             }
-            // Polls continue at the old intervals, with the old credentials.
+            // Polls continue with the previous intervals and credentials.
             exporter.partner.handle.clear_requests();
-            exporter.until_requested(JOBS, 4).await;
+            exporter.wait_until_requested(JOBS, 4).await;
             let now = program.metrics().await;
-            assert_eq!(in_force(&now), before, "{key}");
+            assert_eq!(constant_series(&now), before, "{key}");
             assert_eq!(value(&now, "elements_up"), Some(1.0));
         }
     }
     // The same applies to a missing file.
     std::fs::remove_file(&exporter.file).unwrap();
-    let answer = exporter.request_reload(By::Post, 500).await.unwrap();
-    assert!(answer.contains("elements.yml"), "{answer}");
-    assert_eq!(in_force(&program.metrics().await), before);
-    // A valid file is loaded again.
-    exporter.reload(&config.with("rpo", "{default: 4h}"), By::Signal).await;
+    let response = exporter.request_reload(Trigger::Post, 500).await.unwrap();
+    assert!(response.contains("elements.yml"), "{response}");
+    assert_eq!(constant_series(&program.metrics().await), before);
+    // A valid file is then loaded.
+    exporter
+        .reload(&config.with("rpo", "{default: 4h}"), Trigger::Signal)
+        .await;
     program
-        .until("the new objective", |text| {
+        .wait_until("the new objective is applied", |text| {
             text.contains("} 14400\n") && !text.contains("} 10800\n")
         })
         .await;
@@ -350,7 +357,7 @@ async fn invalid_file_changes_nothing_and_is_reported() {
 async fn series_limit_and_job_filter_are_reloaded() {
     const DROPPED: &str = "elements_exporter_series_dropped_total";
     let first = ConfigText::first().with("jobs", "1s");
-    let exporter = Reloading::start(&first).await;
+    let exporter = ReloadableExporter::start(&first).await;
     let (program, handle) = (&exporter.program, &exporter.partner.handle);
     let ids: Vec<String> =
         handle.with_world(|world| world.customers.iter().map(|customer| customer.id.clone()).collect());
@@ -361,20 +368,22 @@ async fn series_limit_and_job_filter_are_reloaded() {
             .collect::<BTreeSet<String>>()
     };
     let text = program
-        .until("all is fresh", |text| fresh(text, "jobs") == Some(4.0))
+        .wait_until("all collectors are fresh", |text| fresh(text, "jobs") == Some(4.0))
         .await;
     let (first_jobs, last_jobs) = (jobs_of(&text, &ids[0]), jobs_of(&text, &ids[3]));
     assert!(!first_jobs.is_empty() && !last_jobs.is_empty());
 
     // A customer added when the series limit is reached is not exposed; existing customers stay.
     let without = first.with("customers", &format!("{{exclude: ['{}']}}", ids[3]));
-    exporter.reload(&without, By::Signal).await;
+    exporter.reload(&without, Trigger::Signal).await;
     program
-        .until("one is left out", |text| series_of(text, &[&ids[3]]).is_empty())
+        .wait_until("one customer is excluded", |text| {
+            series_of(text, &[&ids[3]]).is_empty()
+        })
         .await;
     let dropped = value(&program.metrics().await, DROPPED).unwrap();
     exporter
-        .reload(&first.with("metrics", "{series_limit: 1}"), By::Post)
+        .reload(&first.with("metrics", "{series_limit: 1}"), Trigger::Post)
         .await;
     eventually("a limit that is already exceeded is logged", || async {
         let printed = program.stderr();
@@ -385,40 +394,42 @@ async fn series_limit_and_job_filter_are_reloaded() {
     })
     .await;
     let text = program
-        .until("series are rejected", |text| value(text, DROPPED) > Some(dropped))
+        .wait_until("series are dropped", |text| value(text, DROPPED) > Some(dropped))
         .await;
     assert_eq!(jobs_of(&text, &ids[0]), first_jobs);
     assert_eq!(jobs_of(&text, &ids[3]), BTreeSet::new());
-    exporter.reload(&first, By::Signal).await;
+    exporter.reload(&first, Trigger::Signal).await;
     program
-        .until("there is room again", |text| jobs_of(text, &ids[3]) == last_jobs)
+        .wait_until("the series are exposed again", |text| {
+            jobs_of(text, &ids[3]) == last_jobs
+        })
         .await;
 
     // Only selected modules are requested, and then all of them again.
-    let about_one = |request: &Request| request.body.contains("\"jobModule\"");
+    let is_filtered = |request: &Request| request.body.contains("\"jobModule\"");
     for (modules, filtered) in [("[Exchange Online]", true), ("[]", false)] {
-        let by = if filtered { By::Post } else { By::Signal };
-        exporter.reload(&first.with("job_modules", modules), by).await;
-        // Running polls end first.
-        exporter.until_requested(JOBS, 2 * ids.len()).await;
+        let trigger = if filtered { Trigger::Post } else { Trigger::Signal };
+        exporter.reload(&first.with("job_modules", modules), trigger).await;
+        // Running polls complete first.
+        exporter.wait_until_requested(JOBS, 2 * ids.len()).await;
         handle.clear_requests();
-        exporter.until_requested(JOBS, 2 * ids.len()).await;
+        exporter.wait_until_requested(JOBS, 2 * ids.len()).await;
         let requests = handle.requests();
         let mut jobs = requests.iter().filter(|request| request.path.ends_with(JOBS));
         assert!(
-            jobs.all(|request| about_one(request) == filtered),
+            jobs.all(|request| is_filtered(request) == filtered),
             "{modules}: {requests:?}"
         );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_settings_are_reloaded_without_losing_a_series() {
+async fn all_settings_are_reloaded_without_losing_series() {
     const OBJECTIVE: &str = "elements_job_rpo_seconds{";
     let first = ConfigText::first();
-    let exporter = Reloading::start(&first).await;
+    let exporter = ReloadableExporter::start(&first).await;
     let (program, handle) = (&exporter.program, &exporter.partner.handle);
-    // Names in the syntax of single quotes.
+    // Names are escaped for single quotes.
     let customers: Vec<(String, String)> = handle.with_world(|world| {
         let customers = world.customers.iter();
         customers
@@ -426,45 +437,53 @@ async fn all_settings_are_reloaded_without_losing_a_series() {
             .collect()
     });
     let ids: Vec<&str> = customers.iter().map(|(id, _)| id.as_str()).collect();
-    let text = until_all_is_fresh(program).await;
-    let kept = series_of(&text, &ids[..2]);
-    assert!(kept.len() > 50, "{kept:?}");
+    let text = wait_until_all_fresh(program).await;
+    let expected = series_of(&text, &ids[..2]);
+    assert!(expected.len() > 50, "{expected:?}");
     let stop = CancellationToken::new();
-    let scraper = scrape_on(format!("{}/metrics", program.base), kept, stop.clone());
+    let scraper = scrape_continuously(format!("{}/metrics", program.base), expected, stop.clone());
 
     // Intervals. A shorter interval applies immediately.
     let config = first.with("jobs", "1s");
-    exporter.reload(&config, By::Signal).await;
-    exporter.until_requested(JOBS, 3 * ids.len()).await;
+    exporter.reload(&config, Trigger::Signal).await;
+    exporter.wait_until_requested(JOBS, 3 * ids.len()).await;
     let config = config.with("protected", "1h");
-    exporter.reload(&config, By::Post).await;
-    exporter.until_requested(JOBS, 5 * ids.len()).await;
+    exporter.reload(&config, Trigger::Post).await;
+    exporter.wait_until_requested(JOBS, 5 * ids.len()).await;
     let late = exporter.request_count(PROTECTED);
-    assert!(late <= 2 * ids.len(), "{late} after they were to come once an hour");
+    assert!(late <= 2 * ids.len(), "{late} requests despite the interval of an hour");
 
     // Customers, excluded by id and by name, and included again.
     let has_series_of = |text: &str, ids: &[&str]| !series_of(text, ids).is_empty();
     let filter = format!("{{exclude: ['{}', '{}']}}", ids[3], customers[2].1);
-    exporter.reload(&config.with("customers", &filter), By::Signal).await;
-    program
-        .until("two are left out", |text| !has_series_of(text, &ids[2..]))
+    exporter
+        .reload(&config.with("customers", &filter), Trigger::Signal)
         .await;
-    // Running polls end first.
-    exporter.until_requested(LIST, 3).await;
+    program
+        .wait_until("two customers are excluded", |text| !has_series_of(text, &ids[2..]))
+        .await;
+    // Running polls complete first.
+    exporter.wait_until_requested(LIST, 3).await;
     handle.clear_requests();
-    exporter.until_requested(LIST, 2).await;
+    exporter.wait_until_requested(LIST, 2).await;
     let requests = handle.requests();
-    let of_others = |request: &&Request| ids[2..].iter().any(|id| request.path.contains(id));
-    assert_eq!(requests.iter().find(of_others), None, "they are not requested");
+    let is_for_excluded = |request: &&Request| ids[2..].iter().any(|id| request.path.contains(id));
+    assert_eq!(
+        requests.iter().find(is_for_excluded),
+        None,
+        "an excluded customer is requested"
+    );
     let filter = format!("{{include: ['{}', '{}', '{}']}}", ids[0], customers[1].1, ids[2]);
-    exporter.reload(&config.with("customers", &filter), By::Post).await;
+    exporter.reload(&config.with("customers", &filter), Trigger::Post).await;
     let text = program
-        .until("the third is included again", |text| fresh(text, "jobs") == Some(3.0))
+        .wait_until("the third customer is included", |text| {
+            fresh(text, "jobs") == Some(3.0)
+        })
         .await;
     assert!(!has_series_of(&text, &ids[3..]) && has_series_of(&text, &ids[2..3]));
-    exporter.reload(&config, By::Signal).await;
+    exporter.reload(&config, Trigger::Signal).await;
     program
-        .until("all are included again", |text| fresh(text, "jobs") == Some(4.0))
+        .wait_until("all customers are included", |text| fresh(text, "jobs") == Some(4.0))
         .await;
 
     // Objectives.
@@ -479,9 +498,9 @@ async fn all_settings_are_reloaded_without_losing_a_series() {
     let only = |seconds: &str| BTreeSet::from([seconds.to_owned()]);
     let rpo = format!("{{default: 12h, overrides: [{{customer: '{}', rpo: 1h}}]}}", ids[1]);
     let config = config.with("rpo", &rpo);
-    exporter.reload(&config, By::Post).await;
+    exporter.reload(&config, Trigger::Post).await;
     program
-        .until("the objectives are new", |text| {
+        .wait_until("the new objectives are applied", |text| {
             objectives(text, ids[0]) == only("43200") && objectives(text, ids[1]) == only("3600")
         })
         .await;
@@ -489,19 +508,19 @@ async fn all_settings_are_reloaded_without_losing_a_series() {
     // Credentials.
     handle.set_secret("another-secret".to_owned());
     let config = config.with("client_secret", "another-secret");
-    exporter.reload(&config, By::Signal).await;
+    exporter.reload(&config, Trigger::Signal).await;
     eventually("a token for the new secret", || async {
         let requests = handle.requests();
-        let with_new = |request: &Request| request.body.contains("another-secret") && request.authorized;
-        requests.iter().any(with_new).then_some(())
+        let has_new_secret = |request: &Request| request.body.contains("another-secret") && request.authorized;
+        requests.iter().any(has_new_secret).then_some(())
     })
     .await;
-    // Running polls end first.
+    // Running polls complete first.
     handle.clear_requests();
-    exporter.until_requested(LIST, 3).await;
+    exporter.wait_until_requested(LIST, 3).await;
     handle.revoke_tokens();
     handle.clear_requests();
-    exporter.until_requested(LIST, 2).await;
+    exporter.wait_until_requested(LIST, 2).await;
     assert!(
         handle
             .requests()
@@ -511,26 +530,26 @@ async fn all_settings_are_reloaded_without_losing_a_series() {
 
     // Limits: request rate and concurrency.
     exporter
-        .reload(&config.with("requests_per_second", "3"), By::Post)
+        .reload(&config.with("requests_per_second", "3"), Trigger::Post)
         .await;
     program
-        .until("the rate", |text| {
+        .wait_until("the new rate is applied", |text| {
             value(text, "elements_exporter_api_rate_limit") == Some(3.0)
         })
         .await;
     handle.clear_requests();
-    let seen = eventually("enough requests to measure the rate", || async {
+    let log = eventually("enough requests to measure the rate", || async {
         let requests = handle.requests();
         (requests.len() >= 12).then_some(requests)
     })
     .await;
-    let took: Duration = pauses(&seen).iter().sum();
-    // The burst is in addition to the rate.
-    assert!(took >= Duration::from_secs(2), "{took:?}");
+    let elapsed: Duration = pauses(&log).iter().sum();
+    // The burst exceeds the rate.
+    assert!(elapsed >= Duration::from_secs(2), "{elapsed:?}");
     let delay = Duration::from_millis(200);
     handle.set_faults(vec![Fault::new("*", FaultKind::Delay { ms: 200 })]);
-    exporter.reload(&config, By::Signal).await;
-    eventually("several at once", || async {
+    exporter.reload(&config, Trigger::Signal).await;
+    eventually("several requests in parallel", || async {
         let pauses = pauses(&handle.requests());
         pauses
             .windows(3)
@@ -538,63 +557,68 @@ async fn all_settings_are_reloaded_without_losing_a_series() {
             .then_some(())
     })
     .await;
-    exporter.reload(&config.with("max_concurrency", "1"), By::Post).await;
-    eventually("one at a time", || async {
+    exporter
+        .reload(&config.with("max_concurrency", "1"), Trigger::Post)
+        .await;
+    eventually("one request at a time", || async {
         let pauses = pauses(&handle.requests());
         let newest = pauses.iter().rev().take(8);
         (pauses.len() >= 8 && newest.min() > Some(&(delay * 9 / 10))).then_some(())
     })
     .await;
     handle.clear_faults();
-    exporter.reload(&config, By::Signal).await;
+    exporter.reload(&config, Trigger::Signal).await;
 
     // Reloads of an invalid file do not affect scrapes either.
-    for by in [By::Post, By::Signal] {
+    for trigger in [Trigger::Post, Trigger::Signal] {
         exporter
-            .refuse(&config.with("rpo", "{default: soon}").yaml(&exporter.partner.base), by)
+            .reload_invalid(
+                &config.with("rpo", "{default: soon}").yaml(&exporter.partner.base),
+                trigger,
+            )
             .await;
-        exporter.reload(&config, By::Post).await;
+        exporter.reload(&config, Trigger::Post).await;
     }
 
     stop.cancel();
-    let seen = scraper.await.unwrap();
-    assert_eq!(seen.failed, Vec::<String>::new());
-    assert_eq!(seen.missing, BTreeSet::new(), "in {} scrapes", seen.scrapes);
-    assert_eq!(seen.down, 0, "in {} scrapes", seen.scrapes);
-    assert_eq!(seen.went_back, BTreeSet::new(), "in {} scrapes", seen.scrapes);
+    let log = scraper.await.unwrap();
+    assert_eq!(log.failed, Vec::<String>::new());
+    assert_eq!(log.missing, BTreeSet::new(), "in {} scrapes", log.scrapes);
+    assert_eq!(log.down, 0, "in {} scrapes", log.scrapes);
+    assert_eq!(log.decreased, BTreeSet::new(), "in {} scrapes", log.scrapes);
     assert!(
-        seen.counters
+        log.counters
             .keys()
             .any(|series| series.starts_with("elements_job_runs_total{"))
     );
-    assert!(seen.scrapes > 100, "{}", seen.scrapes);
+    assert!(log.scrapes > 100, "{}", log.scrapes);
 }
 
 #[tokio::test]
-async fn excluded_metrics_return_with_a_reload_without_a_poll() {
+async fn excluded_metrics_return_after_a_reload_without_a_poll() {
     let first = ConfigText::first();
-    let exporter = Reloading::start(&first).await;
+    let exporter = ReloadableExporter::start(&first).await;
     let program = &exporter.program;
-    let before = until_all_is_fresh(program).await;
-    let of_jobs = |text: &str| text.matches("elements_job_status{").count();
-    let own = [
+    let before = wait_until_all_fresh(program).await;
+    let count_jobs = |text: &str| text.matches("elements_job_status{").count();
+    let exporter_metrics = [
         "elements_up",
         "elements_exporter_collector_success",
         "elements_exporter_api_retries",
     ];
-    let jobs = of_jobs(&before);
+    let jobs = count_jobs(&before);
     assert!(jobs > 2, "{before}");
     let excluded =
         "{exclude: ['elements_job_st*', elements_up, '*_success', elements_exporter_api_retries_total, no_such]}";
-    exporter.reload(&first.with("metrics", excluded), By::Post).await;
-    for name in own {
+    exporter.reload(&first.with("metrics", excluded), Trigger::Post).await;
+    for name in exporter_metrics {
         assert!(before.contains(name), "{name}: {before}");
     }
-    // The exporter's own metrics are rendered a moment before the rest.
+    // Metrics about the exporter are rendered slightly earlier than the rest.
     let text = program
-        .until("metrics are left out", |text| {
-            let is_shown = |name: &&str| text.contains(&format!("{name} ")) || text.contains(&format!("{name}{{"));
-            of_jobs(text) == 0 && !own.iter().any(is_shown)
+        .wait_until("metrics are excluded", |text| {
+            let is_exposed = |name: &&str| text.contains(&format!("{name} ")) || text.contains(&format!("{name}{{"));
+            count_jobs(text) == 0 && !exporter_metrics.iter().any(is_exposed)
         })
         .await;
     let series = |text: &str| value(text, "elements_exporter_series").unwrap();
@@ -608,55 +632,65 @@ async fn excluded_metrics_return_with_a_reload_without_a_poll() {
         (!warnings.is_empty()).then(|| assert!(warnings.len() == 1 && warnings[0].contains("no_such"), "{warnings:?}"))
     })
     .await;
-    exporter.reload(&first, By::Signal).await;
-    program.until("they are back", |text| of_jobs(text) == jobs).await;
-    assert_eq!(exporter.request_count(JOBS), 0, "the interval is an hour");
+    exporter.reload(&first, Trigger::Signal).await;
+    program
+        .wait_until("the metrics are exposed again", |text| count_jobs(text) == jobs)
+        .await;
+    assert_eq!(exporter.request_count(JOBS), 0, "a poll was sent");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn changed_file_is_reloaded_automatically() {
     let config = ConfigText::first();
-    let exporter = Reloading::start_with(&config, "--config.auto-reload").await;
+    let exporter = ReloadableExporter::start_with(&config, "--config.auto-reload").await;
     let program = &exporter.program;
-    let objective = |seconds: &'static str| {
+    let has_objective = |seconds: &'static str| {
         move |text: &str| {
             let objectives = text
                 .lines()
                 .filter(|line| line.starts_with("elements_job_rpo_seconds{"));
             let mut objectives = objectives.filter_map(|line| line.rsplit_once(' ')).peekable();
-            objectives.peek().is_some() && objectives.all(|(_, objective)| objective == seconds)
+            objectives.peek().is_some() && objectives.all(|(_, value)| value == seconds)
         }
     };
     let failures = || program.stderr().matches("configuration reload failed").count();
-    program.until("the first objective", objective("93600")).await;
+    program
+        .wait_until("the first objective is applied", has_objective("93600"))
+        .await;
 
-    // As in a Kubernetes volume: the new file replaces the old one atomically, under the same name.
-    let changed = |config: &ConfigText| {
+    // As in a Kubernetes volume, the new file replaces the old one atomically under the same name.
+    let replace_file = |config: &ConfigText| {
         let new = exporter.file.with_extension("new");
         std::fs::write(&new, config.yaml(&exporter.partner.base)).unwrap();
         std::fs::rename(new, &exporter.file).unwrap();
     };
-    changed(&config.with("rpo", "{default: 3h}"));
-    program.until("the new objective", objective("10800")).await;
+    replace_file(&config.with("rpo", "{default: 3h}"));
+    program
+        .wait_until("the new objective is applied", has_objective("10800"))
+        .await;
 
     // An invalid file changes nothing, and is reported once.
-    changed(&config.with("rpo", "{default: soon}"));
+    replace_file(&config.with("rpo", "{default: soon}"));
     let text = program
-        .until("it is rejected", |text| value(text, RELOADED) == Some(0.0))
+        .wait_until("the reload is rejected", |text| {
+            value(text, RELOAD_SUCCESSFUL) == Some(0.0)
+        })
         .await;
     assert!(
-        objective("10800")(&text) && program.stderr().contains("rpo.default"),
+        has_objective("10800")(&text) && program.stderr().contains("rpo.default"),
         "{}",
         program.stderr()
     );
-    // Some further checks, during which polls continue every second.
+    // Polls continue every second while the file is checked several times.
     exporter.partner.handle.clear_requests();
-    exporter.until_requested(LIST, 6).await;
+    exporter.wait_until_requested(LIST, 6).await;
     assert_eq!(failures(), 1, "{}", program.stderr());
 
-    changed(&config.with("rpo", "{default: 4h}"));
-    let text = program.until("a valid file is loaded", objective("14400")).await;
-    assert_eq!(value(&text, RELOADED), Some(1.0));
+    replace_file(&config.with("rpo", "{default: 4h}"));
+    let text = program
+        .wait_until("a valid file is loaded", has_objective("14400"))
+        .await;
+    assert_eq!(value(&text, RELOAD_SUCCESSFUL), Some(1.0));
     assert_eq!(failures(), 1);
 }
 
@@ -667,7 +701,7 @@ async fn unmatched_patterns_are_reported_at_start_reload_and_loss() {
     let config = ConfigText::first()
         .with("jobs", "1s")
         .with("customers", "{exclude: [No Such Customer]}");
-    let exporter = Reloading::start(&config).await;
+    let exporter = ReloadableExporter::start(&config).await;
     let names: Vec<String> = exporter.partner.handle.with_world(|world| {
         let customers = world.customers.iter();
         customers.map(|customer| customer.organization.clone()).collect()
@@ -680,7 +714,10 @@ async fn unmatched_patterns_are_reported_at_start_reload_and_loss() {
             .filter(|line| line.contains("pattern matches nothing") && line.contains(word));
         lines.map(ToOwned::to_owned).collect::<Vec<_>>()
     };
-    exporter.program.until("it is counted", unmatched(1.0)).await;
+    exporter
+        .program
+        .wait_until("the pattern is counted", unmatched(1.0))
+        .await;
     let lines = warned("No Such Customer");
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(
@@ -698,8 +735,11 @@ async fn unmatched_patterns_are_reported_at_start_reload_and_loss() {
     let reloaded = config
         .with("customers", &format!("{{exclude: [{mistyped:?}]}}"))
         .with("rpo", &overrides);
-    exporter.reload(&reloaded, By::Post).await;
-    exporter.program.until("both are counted", unmatched(2.0)).await;
+    exporter.reload(&reloaded, Trigger::Post).await;
+    exporter
+        .program
+        .wait_until("both patterns are counted", unmatched(2.0))
+        .await;
     let lines = [warned("customers.exclude[0]"), warned("rpo.overrides[1].module")].concat();
     assert_eq!(lines.len(), 3, "{lines:?}");
     assert!(
@@ -712,8 +752,11 @@ async fn unmatched_patterns_are_reported_at_start_reload_and_loss() {
     );
 
     let reloaded = reloaded.with("backup_services", "[Cloud Backup *, Clod Backup for Microsoft 365]");
-    exporter.reload(&reloaded, By::Post).await;
-    exporter.program.until("a product is counted", unmatched(3.0)).await;
+    exporter.reload(&reloaded, Trigger::Post).await;
+    exporter
+        .program
+        .wait_until("the product pattern is counted", unmatched(3.0))
+        .await;
     let lines = warned("collectors.licenses.backup_services[1]");
     assert_eq!(lines.len(), 1);
     assert!(lines[0].contains("Cloud Backup"), "{lines:?}");
@@ -721,7 +764,7 @@ async fn unmatched_patterns_are_reported_at_start_reload_and_loss() {
     exporter.partner.handle.with_world(|world| world.customers.truncate(3));
     exporter
         .program
-        .until("its last match is removed", unmatched(4.0))
+        .wait_until("the last match of a pattern is removed", unmatched(4.0))
         .await;
     assert_eq!(warned("rpo.overrides[0].customer").len(), 1);
 }

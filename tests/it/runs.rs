@@ -1,11 +1,11 @@
-//! The trail of runs: in the log, on the page and for scripts.
+//! The run history in the log, on the page and as JSON.
 
 use elements_exporter::simulator::{Run, Settings};
 use serde_json::Value;
 
-use crate::harness::partner::{Partner, start, still};
+use crate::harness::partner::{Partner, frozen_partner, start};
 use crate::harness::program::Program;
-use crate::harness::{eventually, fresh, quick, value};
+use crate::harness::{eventually, every_second_all, fresh, value};
 
 const MICROSOFT_365: u16 = 7;
 const EXCHANGE: u16 = 303;
@@ -14,7 +14,7 @@ const MESSAGE: &str = "job run ended";
 async fn partner() -> Partner {
     start(Settings {
         hostile: false,
-        ..still(2)
+        ..frozen_partner(2)
     })
     .await
 }
@@ -47,21 +47,21 @@ fn add_run(partner: &Partner, id: &str) -> String {
     })
 }
 
-async fn exporter(partner: &Partner, version: &str, arguments: &[&str], more: &[(&str, &str)]) -> Program {
+async fn exporter(partner: &Partner, version: &str, arguments: &[&str], extra_env: &[(&str, &str)]) -> Program {
     let settings = [
         &[("ELEMENTS_EVENTS__RUNS", "true"), ("ELEMENTS_API__VERSION", version)],
-        more,
+        extra_env,
     ]
     .concat();
     let program = Program::start(&partner.base, arguments, &settings).await;
     program
-        .until("jobs are read", |text| fresh(text, "jobs") == Some(2.0))
+        .wait_until("jobs are polled", |text| fresh(text, "jobs") == Some(2.0))
         .await;
     program
 }
 
-/// The lines of the log about runs, once there is one about this run.
-async fn logged(program: &Program, id: &str) -> Vec<String> {
+/// Waits until a run is logged, and returns the log lines about runs.
+async fn wait_until_logged(program: &Program, id: &str) -> Vec<String> {
     eventually(&format!("{id} is logged"), || async {
         let stderr = program.stderr();
         let lines: Vec<_> = stderr
@@ -75,7 +75,7 @@ async fn logged(program: &Program, id: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_run_is_logged_once_over_restarts_and_a_crash() {
+async fn runs_are_logged_once_across_restarts_and_a_crash() {
     for version in ["v1", "v3"] {
         let partner = partner().await;
         let directory = tempfile::tempdir().unwrap();
@@ -83,8 +83,12 @@ async fn each_run_is_logged_once_over_restarts_and_a_crash() {
         let with_state = [("ELEMENTS_STATE__FILE", state.to_str().unwrap())];
         let program = exporter(&partner, version, &[], &with_state).await;
         let customer = add_run(&partner, "EIB-first");
-        let lines = logged(&program, "EIB-first").await;
-        assert_eq!(lines.len(), 1, "what was over before is not logged: {lines:?}");
+        let lines = wait_until_logged(&program, "EIB-first").await;
+        assert_eq!(
+            lines.len(),
+            1,
+            "runs completed before the start are not logged: {lines:?}"
+        );
         for part in [
             "level=info",
             &format!("customer_id={customer}"),
@@ -102,20 +106,20 @@ async fn each_run_is_logged_once_over_restarts_and_a_crash() {
         }
         assert_eq!(program.terminate().await.code, Some(0));
 
-        // While it is down. Then it crashes as soon as it has logged that.
+        // The run completes while the exporter is down. The exporter then crashes after it has logged the run.
         add_run(&partner, "EIB-second");
         let program = exporter(&partner, version, &[], &with_state).await;
-        let lines = logged(&program, "EIB-second").await;
+        let lines = wait_until_logged(&program, "EIB-second").await;
         assert_eq!(lines.len(), 1, "{lines:?}");
         program.signal("KILL");
         program.wait().await;
 
         let program = exporter(&partner, version, &[], &with_state).await;
         add_run(&partner, "EIB-third");
-        let lines = logged(&program, "EIB-third").await;
+        let lines = wait_until_logged(&program, "EIB-third").await;
         assert_eq!(lines.len(), 1, "{lines:?}");
 
-        // They are remembered over all of that.
+        // All runs are stored across the restarts.
         let runs: Value =
             serde_json::from_str(&program.text(&format!("/customers/{customer}/runs.json")).await).unwrap();
         assert_eq!(runs["customer_id"], customer.as_str());
@@ -140,13 +144,13 @@ async fn each_run_is_logged_once_over_restarts_and_a_crash() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn runs_wait_while_the_state_cannot_be_saved() {
+async fn runs_are_logged_only_after_the_state_is_saved() {
     const FAILURES: &str = "elements_exporter_state_save_failures_total";
     let partner = partner().await;
     let directory = tempfile::tempdir().unwrap();
-    let below = directory.path().join("below");
-    std::fs::create_dir(&below).unwrap();
-    let state = below.join("state");
+    let missing_directory = directory.path().join("below");
+    std::fs::create_dir(&missing_directory).unwrap();
+    let state = missing_directory.join("state");
     let program = exporter(
         &partner,
         "v3",
@@ -154,28 +158,28 @@ async fn runs_wait_while_the_state_cannot_be_saved() {
         &[("ELEMENTS_STATE__FILE", state.to_str().unwrap())],
     )
     .await;
-    std::fs::remove_dir_all(&below).unwrap();
+    std::fs::remove_dir_all(&missing_directory).unwrap();
     let customer = add_run(&partner, "EIB-first");
     let path = format!("/customers/{customer}");
     program
-        .until_at(&path, "the run", |page| page.contains("EIB-first"))
+        .wait_until_at(&path, "the run is displayed", |page| page.contains("EIB-first"))
         .await;
     let failures = |text: &str| value(text, FAILURES).unwrap_or_default();
     let before = failures(&program.metrics().await);
     program
-        .until("another save fails", |text| failures(text) > before)
+        .wait_until("another save fails", |text| failures(text) > before)
         .await;
     assert!(!program.stderr().contains(MESSAGE), "{}", program.stderr());
-    std::fs::create_dir(&below).unwrap();
-    assert_eq!(logged(&program, "EIB-first").await.len(), 1);
+    std::fs::create_dir(&missing_directory).unwrap();
+    assert_eq!(wait_until_logged(&program, "EIB-first").await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn json_has_the_counts_as_numbers() {
+async fn json_log_has_counts_as_numbers() {
     let partner = partner().await;
     let settings = [("ELEMENTS_EVENTS__RUNS", "true")];
     let arguments = ["--web.listen-address=127.0.0.1:0", "--log.format=json"];
-    let mut program = Program::spawn(quick(&partner.base, &settings), &arguments);
+    let mut program = Program::spawn(every_second_all(&partner.base, &settings), &arguments);
     let address = eventually("the program listens", || async {
         let stderr = program.stderr();
         let mut events = stderr
@@ -186,10 +190,10 @@ async fn json_has_the_counts_as_numbers() {
     .await;
     program.set_address(&address);
     program
-        .until("jobs are read", |text| fresh(text, "jobs") == Some(2.0))
+        .wait_until("jobs are polled", |text| fresh(text, "jobs") == Some(2.0))
         .await;
     add_run(&partner, "EIB-first");
-    let lines = logged(&program, "EIB-first").await;
+    let lines = wait_until_logged(&program, "EIB-first").await;
     let event: Value = serde_json::from_str(&lines[0]).unwrap();
     assert_eq!((&event["message"], &event["level"]), (&MESSAGE.into(), &"INFO".into()));
     assert_eq!((&event["processed"], &event["skipped"]), (&12.into(), &0.into()));
@@ -199,21 +203,23 @@ async fn json_has_the_counts_as_numbers() {
 async fn runs_are_logged_without_a_state_file_only_if_enabled() {
     let partner = partner().await;
     let program = exporter(&partner, "v3", &[], &[]).await;
-    let silent = exporter(&partner, "v3", &[], &[("ELEMENTS_EVENTS__RUNS", "false")]).await;
+    let without_events = exporter(&partner, "v3", &[], &[("ELEMENTS_EVENTS__RUNS", "false")]).await;
     let customer = add_run(&partner, "EIB-first");
-    assert_eq!(logged(&program, "EIB-first").await.len(), 1);
-    silent
-        .until_at(
-            &format!("/customers/{customer}"),
-            "it is on the page all the same",
-            |page| page.contains("EIB-first"),
-        )
+    assert_eq!(wait_until_logged(&program, "EIB-first").await.len(), 1);
+    without_events
+        .wait_until_at(&format!("/customers/{customer}"), "the run is displayed", |page| {
+            page.contains("EIB-first")
+        })
         .await;
-    assert!(!silent.stderr().contains(MESSAGE), "{}", silent.stderr());
+    assert!(
+        !without_events.stderr().contains(MESSAGE),
+        "{}",
+        without_events.stderr()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_and_its_json_show_the_runs_of_a_known_customer() {
+async fn page_and_json_show_the_runs_of_a_customer() {
     let partner = partner().await;
     for run in 0..25 {
         add_run(&partner, &format!("EIB-{run:02}"));
@@ -222,25 +228,25 @@ async fn the_page_and_its_json_show_the_runs_of_a_known_customer() {
     let customer = add_run(&partner, "EIB-25");
     let path = format!("/customers/{customer}");
     let page = program
-        .until_at(&path, "the newest run", |page| page.contains("EIB-25"))
+        .wait_until_at(&path, "the newest run is displayed", |page| page.contains("EIB-25"))
         .await;
     let (_, runs) = page.split_once("id=\"runs\"").unwrap();
     assert!(runs.find("EIB-25") < runs.find("EIB-24"), "newest first: {runs}");
     assert!(runs.contains(&format!("href=\"{customer}/runs.json\"")), "{runs}");
-    let answer = program.get(&format!("{path}/runs.json")).await;
-    let header = |name: &str| answer.headers()[name].to_str().unwrap().to_owned();
+    let response = program.get(&format!("{path}/runs.json")).await;
+    let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
     assert_eq!(
         (header("content-type"), header("cache-control")),
         ("application/json".into(), "no-store".into())
     );
-    let json = answer.text().await.unwrap();
-    let shown = |text: &str| (0..26).filter(|run| text.contains(&format!("EIB-{run:02}"))).count();
-    assert_eq!(shown(runs), shown(&json), "{json}");
+    let json = response.text().await.unwrap();
+    let count_runs = |text: &str| (0..26).filter(|run| text.contains(&format!("EIB-{run:02}"))).count();
+    assert_eq!(count_runs(runs), count_runs(&json), "{json}");
     assert_eq!(program.status("/customers/nobody/runs.json").await, 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn runs_are_behind_the_password_of_the_page() {
+async fn runs_require_the_password_of_the_page() {
     let partner = partner().await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("web.yml");

@@ -1,4 +1,4 @@
-//! The tables of the scaling guide match the code, and a cycle costs as much as they state.
+//! The tables of the scaling guide match the code, and a cycle sends as many requests as they state.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use elements_exporter::collector::{self, TargetKind};
 use elements_exporter::config::KEYS;
 
 use crate::drift::section;
-use crate::harness::partner::{start, still};
-use crate::harness::polled_once;
+use crate::harness::partner::{frozen_partner, start};
+use crate::harness::poll_once;
 
-/// Returns the default of a key.
+/// Returns the default value of a key.
 fn default<T: std::str::FromStr>(path: &str) -> T {
     let key = KEYS.iter().find(|key| key.path == path);
     key.and_then(|key| key.default.text().parse().ok()).unwrap()
@@ -24,7 +24,7 @@ const FLEETS: [usize; 4] = [50, 500, 5_000, 50_000];
 const PROFILES: usize = 2;
 
 /// Intervals for fleets that need longer ones than the defaults. Backups run once or a few times a day, so a restore
-/// point is still seen long before an objective of 26 hours expires.
+/// point is polled long before an objective of 26 hours expires.
 const RELAXED: [(&str, Duration); 5] = [
     ("jobs", Duration::from_secs(15 * 60)),
     ("protected", Duration::from_secs(4 * 3600)),
@@ -43,7 +43,7 @@ fn relaxed(customers: usize) -> Vec<(&'static str, Cost)> {
     costs
 }
 
-fn examples() -> String {
+fn example_table() -> String {
     let defaults = Allowance {
         requests_per_second: default("api.requests_per_second"),
         max_concurrency: default("api.max_concurrency"),
@@ -82,7 +82,7 @@ fn examples() -> String {
     text
 }
 
-fn prices() -> String {
+fn cost_table() -> String {
     let mut text = String::from(
         "| collector | requests per poll | latency | default interval | relaxed interval | requests per hour, default \
          |\n|---|---|---|---|---|---|\n",
@@ -114,7 +114,7 @@ fn grouped(count: usize) -> String {
     }
 }
 
-fn optional_collectors() -> String {
+fn optional_table() -> String {
     let mut text = String::from(
         "| collector | requests per poll | default interval | requests per hour, default |\n|---|---|---|---|\n",
     );
@@ -132,15 +132,15 @@ fn optional_collectors() -> String {
 
 #[test]
 fn scaling_tables_match_the_code() {
-    section("docs/scaling.md", "prices", &prices());
-    section("docs/scaling.md", "optional", &optional_collectors());
-    section("docs/scaling.md", "examples", &examples());
+    section("docs/scaling.md", "prices", &cost_table());
+    section("docs/scaling.md", "optional", &optional_table());
+    section("docs/scaling.md", "examples", &example_table());
 }
 
 #[tokio::test]
-async fn cycle_costs_what_the_scaling_guide_says() {
+async fn cycle_sends_as_many_requests_as_documented() {
     for (customers, profiles) in [(7, 2), (120, 1)] {
-        let partner = start(still(customers)).await;
+        let partner = start(frozen_partner(customers)).await;
         partner.handle.with_world(|world| {
             for customer in &mut world.customers {
                 let model = customer.scan_profiles.first().cloned();
@@ -156,11 +156,11 @@ async fn cycle_costs_what_the_scaling_guide_says() {
                 .customers
                 .retain(|customer| customer.scan_profiles.len() == profiles);
         });
-        let left = partner.handle.with_world(|world| world.customers.len());
-        assert!(left > customers / 2, "{left}");
-        let (text, good) = polled_once(&crate::harness::config(&partner.base, &[])).await;
-        assert!(good, "{text}");
-        let documented: f64 = typical_costs(left, profiles)
+        let remaining = partner.handle.with_world(|world| world.customers.len());
+        assert!(remaining > customers / 2, "{remaining}");
+        let (text, succeeded) = poll_once(&crate::harness::config(&partner.base, &[])).await;
+        assert!(succeeded, "{text}");
+        let documented: f64 = typical_costs(remaining, profiles)
             .iter()
             .map(|(_, cost)| cost.requests * cost.targets as f64)
             .sum();
@@ -168,7 +168,7 @@ async fn cycle_costs_what_the_scaling_guide_says() {
         let requested = requests.filter(|request| request.path.starts_with("/partner/")).count();
         assert_eq!(
             requested as f64, documented,
-            "{left} customers with {profiles} profiles"
+            "{remaining} customers with {profiles} profiles"
         );
     }
 }

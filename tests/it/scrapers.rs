@@ -1,18 +1,21 @@
-//! The exporter with TLS and a password, scraped by common programs.
+//! The exporter with TLS and a password, scraped by Prometheus and curl.
 
 use std::process::{Command, Output};
 
 use crate::harness::eventually;
 use crate::harness::servers::Server;
-use crate::web::{NEEDS_CLIENT, Site, TLS, fixture, users};
+use crate::web::{CLIENT_CERTIFICATE_REQUIRED, Site, TLS, fixture, users};
 
 const PASSWORD: &str = "correct horse";
 
 /// Starts an exporter with TLS and a password, and another that also requires a client certificate.
 async fn sites() -> (Site, Site) {
     let users = users(PASSWORD);
-    let guarded = Site::start(&format!("{TLS}{users}")).await;
-    (guarded, Site::start(&format!("{TLS}{NEEDS_CLIENT}{users}")).await)
+    let with_password = Site::start(&format!("{TLS}{users}")).await;
+    (
+        with_password,
+        Site::start(&format!("{TLS}{CLIENT_CERTIFICATE_REQUIRED}{users}")).await,
+    )
 }
 
 /// Returns a job of Prometheus' configuration.
@@ -26,23 +29,37 @@ fn job(name: &str, site: &Site, scheme: &str, password: &str, tls: &str) -> Stri
 
 #[tokio::test(flavor = "multi_thread")]
 async fn prometheus_scrapes_over_tls_with_password_and_certificate() {
-    let (guarded, strict) = sites().await;
+    let (with_password, with_certificate) = sites().await;
     let file = |name: &str| fixture(name).display().to_string();
-    let trusting = format!("ca_file: {}", file("ca.pem"));
-    let certified = |name: &str| {
+    let trusted_ca = format!("ca_file: {}", file("ca.pem"));
+    let client_certificate = |name: &str| {
         let (certificate, key) = (file(&format!("{name}.pem")), file(&format!("{name}-key.pem")));
-        format!("{trusting}, cert_file: {certificate}, key_file: {key}")
+        format!("{trusted_ca}, cert_file: {certificate}, key_file: {key}")
     };
-    let (scraper, stranger) = (certified("scraper"), certified("stranger"));
+    let (scraper, untrusted) = (client_certificate("scraper"), client_certificate("untrusted"));
     let jobs = [
-        ("right", &guarded, "https", PASSWORD, trusting.as_str(), 1.0),
-        ("wrong_password", &guarded, "https", "wrong", &trusting, 0.0),
-        ("untrusting", &guarded, "https", PASSWORD, "", 0.0),
-        ("plain", &guarded, "http", PASSWORD, &trusting, 0.0),
-        ("certified", &strict, "https", PASSWORD, &scraper, 1.0),
-        ("certified_wrong_password", &strict, "https", "wrong", &scraper, 0.0),
-        ("stranger", &strict, "https", PASSWORD, &stranger, 0.0),
-        ("without_certificate", &strict, "https", PASSWORD, &trusting, 0.0),
+        ("right", &with_password, "https", PASSWORD, trusted_ca.as_str(), 1.0),
+        ("wrong_password", &with_password, "https", "wrong", &trusted_ca, 0.0),
+        ("untrusting", &with_password, "https", PASSWORD, "", 0.0),
+        ("plain", &with_password, "http", PASSWORD, &trusted_ca, 0.0),
+        ("certified", &with_certificate, "https", PASSWORD, &scraper, 1.0),
+        (
+            "certified_wrong_password",
+            &with_certificate,
+            "https",
+            "wrong",
+            &scraper,
+            0.0,
+        ),
+        ("untrusted", &with_certificate, "https", PASSWORD, &untrusted, 0.0),
+        (
+            "without_certificate",
+            &with_certificate,
+            "https",
+            PASSWORD,
+            &trusted_ca,
+            0.0,
+        ),
     ];
     let configuration: String = jobs
         .iter()
@@ -53,8 +70,8 @@ async fn prometheus_scrapes_over_tls_with_password_and_certificate() {
     let prometheus = Server::prometheus(directory.path(), &configuration).await;
     for (name, .., up) in jobs {
         let query = format!("up{{job=\"{name}\"}}");
-        let seen = eventually(name, || prometheus.value(&query)).await;
-        assert_eq!(seen, up, "{name}");
+        let actual = eventually(name, || prometheus.value(&query)).await;
+        assert_eq!(actual, up, "{name}");
         let reported = prometheus
             .value(&format!("elements_exporter_build_info{{job=\"{name}\"}}"))
             .await;
@@ -63,8 +80,8 @@ async fn prometheus_scrapes_over_tls_with_password_and_certificate() {
 }
 
 fn curl(arguments: &[&str]) -> Output {
-    // Without the configuration file of the user who runs the tests; this must be the first argument.
-    let alone = [
+    // The first argument ignores the configuration file of the user who runs the tests.
+    let base_arguments = [
         "--disable",
         "--silent",
         "--show-error",
@@ -74,19 +91,19 @@ fn curl(arguments: &[&str]) -> Output {
         "60",
     ];
     Command::new("curl")
-        .args(alone)
+        .args(base_arguments)
         .args(arguments)
         .output()
         .expect("curl is installed by tests/run")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn curl_is_admitted_only_with_all_credentials() {
-    let (guarded, strict) = sites().await;
+async fn curl_needs_all_credentials() {
+    let (with_password, with_certificate) = sites().await;
     let ca = fixture("ca.pem");
     let ca = ca.to_str().unwrap();
-    let right = format!("alice:{PASSWORD}");
-    let url = guarded.url("https", "/metrics");
+    let credentials = format!("alice:{PASSWORD}");
+    let url = with_password.url("https", "/metrics");
     let curl = |arguments: &[&str]| {
         let output = tokio::task::block_in_place(|| curl(&[&["--write-out", "\n%{http_code}"], arguments].concat()));
         let printed = String::from_utf8(output.stdout).unwrap();
@@ -94,28 +111,28 @@ async fn curl_is_admitted_only_with_all_credentials() {
         let error = String::from_utf8(output.stderr).unwrap();
         (code.parse::<u16>().unwrap(), body.to_owned(), error)
     };
-    let (code, body, error) = curl(&["--cacert", ca, "--user", &right, &url]);
+    let (code, body, error) = curl(&["--cacert", ca, "--user", &credentials, &url]);
     assert_eq!(code, 200, "{error}");
     assert!(body.contains("\nelements_up 0\n"), "{body}");
-    let (code, body, _) = curl(&["--compressed", "--cacert", ca, "--user", &right, &url]);
+    let (code, body, _) = curl(&["--compressed", "--cacert", ca, "--user", &credentials, &url]);
     assert!(code == 200 && body.contains("\nelements_up 0\n"), "{body}");
     for user in [&["--user", "alice:wrong"][..], &["--user", "bob:wrong"], &[]] {
         let (code, body, _) = curl(&[&["--cacert", ca], user, &[&url]].concat());
         assert_eq!((code, body.as_str()), (401, "Unauthorized\n"), "{user:?}");
     }
     // An unknown authority is rejected.
-    let (code, _, error) = curl(&["--user", &right, &url]);
+    let (code, _, error) = curl(&["--user", &credentials, &url]);
     assert_eq!(code, 0, "{error}");
-    let (code, body, _) = curl(&["--user", &right, &guarded.url("http", "/metrics")]);
+    let (code, body, _) = curl(&["--user", &credentials, &with_password.url("http", "/metrics")]);
     assert_eq!(code, 400, "{body}");
     assert!(!body.contains("elements_"), "{body}");
 
-    let url = strict.url("https", "/metrics");
-    let (code, _, error) = curl(&["--cacert", ca, "--user", &right, &url]);
+    let url = with_certificate.url("https", "/metrics");
+    let (code, _, error) = curl(&["--cacert", ca, "--user", &credentials, &url]);
     assert_eq!(code, 0, "{error}");
-    for (name, expected) in [("scraper", 200), ("stranger", 0)] {
+    for (name, expected) in [("scraper", 200), ("untrusted", 0)] {
         let (certificate, key) = (fixture(&format!("{name}.pem")), fixture(&format!("{name}-key.pem")));
-        let certified = [
+        let client_certificate = [
             "--cert",
             certificate.to_str().unwrap(),
             "--key",
@@ -123,7 +140,7 @@ async fn curl_is_admitted_only_with_all_credentials() {
             "--cacert",
             ca,
         ];
-        let (code, _, error) = curl(&[&certified[..], &["--user", &right, &url]].concat());
+        let (code, _, error) = curl(&[&client_certificate[..], &["--user", &credentials, &url]].concat());
         assert_eq!(code, expected, "{name}: {error}");
     }
 }

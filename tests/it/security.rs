@@ -1,4 +1,4 @@
-//! The list in `SECURITY.md`, and tests for the entries without other tests.
+//! The list in `SECURITY.md`, and tests for entries that no other test covers.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::harness::eventually;
-use crate::harness::partner::{start, still};
+use crate::harness::partner::{frozen_partner, start};
 use crate::harness::program::Program;
 use crate::web;
 
@@ -20,13 +20,13 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Returns the rows of the table with this heading: the property, and its tests.
+/// Returns the rows of the table of guarantees: the property and its tests.
 fn rows(page: &str) -> Vec<(String, String)> {
     let (_, table) = page.split_once("\n| guarantee | test |\n").unwrap();
     let rows = table.lines().skip(1).take_while(|line| line.starts_with('|'));
     let cells = rows.map(|row| row.trim_matches('|').split_once(" | ").unwrap());
     cells
-        .map(|(what, by)| (what.trim().to_owned(), by.trim().to_owned()))
+        .map(|(property, tests)| (property.trim().to_owned(), tests.trim().to_owned()))
         .collect()
 }
 
@@ -34,7 +34,7 @@ fn rows(page: &str) -> Vec<(String, String)> {
 fn has_test(source: &str, name: &str) -> bool {
     let mut sections = source.split(&format!("fn {name}(")).collect::<Vec<_>>();
     sections.pop();
-    // The text before the name, back to the end of the previous item.
+    // The text between the previous item and the name.
     sections.iter().any(|before| {
         let item = before.rsplit_once("}\n").map_or(*before, |(_, item)| item);
         item.contains("#[test]") || item.contains("#[tokio::test")
@@ -46,24 +46,24 @@ fn list_refers_to_existing_tests_and_programs() {
     let page = fs::read_to_string(root().join("SECURITY.md")).unwrap();
     let rows = rows(&page);
     assert!(rows.len() >= 13, "{rows:?}");
-    for (what, by) in &rows {
+    for (property, tests) in &rows {
         // Text with a space is a command, not a name.
-        let names = by.split('`').skip(1).step_by(2).filter(|name| !name.contains(' '));
+        let names = tests.split('`').skip(1).step_by(2).filter(|name| !name.contains(' '));
         let names: Vec<&str> = names.collect();
-        assert!(!names.is_empty(), "{what}: no test");
+        assert!(!names.is_empty(), "{property}: no test");
         for name in names {
             let (file, test) = match name.split_once("::") {
                 Some((file, test)) => (file, Some(test)),
                 None => (name, None),
             };
             let path = root().join(file);
-            let source = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{what}: {file}: {error}"));
+            let source = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{property}: {file}: {error}"));
             match test {
                 Some(test) => {
                     let test = test.trim_start_matches("tests::");
-                    assert!(has_test(&source, test), "{what}: {file} has no test {test}");
+                    assert!(has_test(&source, test), "{property}: {file} has no test {test}");
                 }
-                None => assert!(source.starts_with("#!"), "{what}: {file} cannot be run"),
+                None => assert!(source.starts_with("#!"), "{property}: {file} cannot be run"),
             }
         }
     }
@@ -91,7 +91,7 @@ fn flags_contain_no_secrets() {
     assert_eq!(output.status.code(), Some(64));
 }
 
-/// As measured by systemd, times ten; `tests/deb` checks the package for the same value.
+/// The level is measured by systemd, times ten. `tests/deb` checks the package against the same value.
 #[test]
 fn service_has_a_low_exposure_level() {
     const EXPOSURE: u32 = 15;
@@ -102,18 +102,18 @@ fn service_has_a_low_exposure_level() {
     let template = fs::read_to_string(root().join("deploy/systemd/elements_exporter@.service")).unwrap();
     let is_shared =
         |line: &&str| !line.starts_with('#') && !line.contains("elements_exporter") && !line.contains("AvePoint");
-    let lacking: Vec<&str> = text
+    let missing: Vec<&str> = text
         .lines()
         .filter(is_shared)
-        .filter(|line| !template.lines().any(|own| own == *line))
+        .filter(|line| !template.lines().any(|other| other == *line))
         .collect();
-    assert!(lacking.is_empty(), "elements_exporter@.service lacks {lacking:?}");
+    assert!(missing.is_empty(), "elements_exporter@.service lacks {missing:?}");
     let analysis = Command::new("systemd-analyze")
         .args(["security", "--offline=true", "--no-pager"])
         .arg(format!("--threshold={EXPOSURE}"))
         .arg(unit)
         .output();
-    // Without systemd the exposure cannot be measured here; tests/deb requires it.
+    // Without systemd, the exposure cannot be measured; tests/deb requires it.
     let Ok(analysis) = analysis else { return };
     let printed = [analysis.stdout, analysis.stderr].concat();
     let printed = String::from_utf8_lossy(&printed);
@@ -121,47 +121,47 @@ fn service_has_a_low_exposure_level() {
     assert!(printed.contains("exposure level"), "{printed}");
 }
 
-/// An exporter that requests any address in a scrape could be used to reach hosts that only it can reach.
+/// If scrapes could choose an address, callers could reach hosts that only the exporter can reach.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_cannot_choose_a_target() {
-    let partner = start(still(2)).await;
-    let elsewhere = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    elsewhere.set_nonblocking(true).unwrap();
-    let target = elsewhere.local_addr().unwrap();
+    let partner = start(frozen_partner(2)).await;
+    let external = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    external.set_nonblocking(true).unwrap();
+    let target = external.local_addr().unwrap();
     let program = Program::start(&partner.base, &[], &[]).await;
     for path in ["/probe", "/-/probe", "/proxy", "/debug/pprof/", "/config", "/-/quit"] {
-        let answer = program.get(&format!("{path}?target=http://{target}/")).await;
-        assert_eq!(answer.status().as_u16(), 404, "{path}");
+        let response = program.get(&format!("{path}?target=http://{target}/")).await;
+        assert_eq!(response.status().as_u16(), 404, "{path}");
     }
-    let answer = program.get(&format!("/metrics?target=http://{target}/")).await;
-    assert_eq!(answer.status().as_u16(), 200);
-    assert!(elsewhere.accept().is_err(), "no request was sent there");
+    let response = program.get(&format!("/metrics?target=http://{target}/")).await;
+    assert_eq!(response.status().as_u16(), 200);
+    assert!(external.accept().is_err(), "a request was sent to the target");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reload_needs_permission_and_a_post() {
-    const AT: &str = "elements_exporter_config_last_reload_success_timestamp_seconds";
-    let partner = start(still(2)).await;
+    const RELOAD_TIME: &str = "elements_exporter_config_last_reload_success_timestamp_seconds";
+    let partner = start(frozen_partner(2)).await;
     let client = crate::harness::client();
-    for (flags, by_post) in [(&[][..], 403), (&["--web.enable-lifecycle"][..], 200)] {
+    for (flags, post_status) in [(&[][..], 403), (&["--web.enable-lifecycle"][..], 200)] {
         let program = Program::start(&partner.base, flags, &[]).await;
-        let loaded = || async { crate::harness::value(&program.metrics().await, AT).unwrap() };
+        let loaded = || async { crate::harness::value(&program.metrics().await, RELOAD_TIME).unwrap() };
         let before = loaded().await;
         let url = format!("{}/-/reload", program.base);
         // A web page can make a browser request a link.
         for method in ["GET", "HEAD", "DELETE", "PATCH", "OPTIONS"] {
-            let answer = client.request(method.parse().unwrap(), &url).send().await.unwrap();
-            assert_eq!(answer.status().as_u16(), 405, "{method} {flags:?}");
+            let response = client.request(method.parse().unwrap(), &url).send().await.unwrap();
+            assert_eq!(response.status().as_u16(), 405, "{method} {flags:?}");
         }
         assert_eq!(loaded().await.to_bits(), before.to_bits());
-        let answer = client.post(&url).send().await.unwrap();
-        assert_eq!(answer.status().as_u16(), by_post, "{flags:?}");
-        assert_eq!(loaded().await > before, by_post == 200, "{flags:?}");
+        let response = client.post(&url).send().await.unwrap();
+        assert_eq!(response.status().as_u16(), post_status, "{flags:?}");
+        assert_eq!(loaded().await > before, post_status == 200, "{flags:?}");
     }
 }
 
 /// Returns an address at which other machines could reach this one; `None` without a network.
-fn own_address() -> Option<IpAddr> {
+fn external_address() -> Option<IpAddr> {
     // Nothing is sent: a connected UDP socket has the local address that it would use.
     let from = |to: &str, any: &str| {
         let socket = UdpSocket::bind((any, 0)).ok()?;
@@ -174,22 +174,22 @@ fn own_address() -> Option<IpAddr> {
     found.filter(|address| !address.is_loopback())
 }
 
-/// A peer is identified by its connection, and not by anything in its request.
+/// A caller is identified by its connection, not by its request.
 #[tokio::test(flavor = "multi_thread")]
-async fn reload_from_elsewhere_needs_an_authenticated_caller() {
+async fn remote_reload_needs_an_authenticated_caller() {
     const REQUIRED: &str = "  client_ca_file: ca.pem\n  client_auth_type: ";
-    // Without a network, the tests in src/http/caller.rs cover the decision.
-    let Some(elsewhere) = own_address() else { return };
-    let nobody = || web::client().tls_danger_accept_invalid_certs(true);
+    // Without a network, only the tests in src/http/caller.rs cover the decision.
+    let Some(external) = external_address() else { return };
+    let anonymous = || web::client().tls_danger_accept_invalid_certs(true);
     let with = |name| web::with_certificate(name).tls_danger_accept_invalid_certs(true);
     let tls = |kind: &str| format!("{}{REQUIRED}{kind}\n", web::TLS);
-    for (config, client, from_elsewhere, from_here) in [
-        (String::new(), nobody(), 403, 200),
-        (web::TLS.to_owned(), nobody(), 403, 200),
-        (tls("RequireAnyClientCert"), with("stranger"), 403, 200),
+    for (config, client, remote_status, local_status) in [
+        (String::new(), anonymous(), 403, 200),
+        (web::TLS.to_owned(), anonymous(), 403, 200),
+        (tls("RequireAnyClientCert"), with("untrusted"), 403, 200),
         (tls("VerifyClientCertIfGiven"), with("scraper"), 403, 200),
         (tls("RequireAndVerifyClientCert"), with("scraper"), 200, 200),
-        (web::users("correct horse"), nobody(), 200, 200),
+        (web::users("correct horse"), anonymous(), 200, 200),
     ] {
         let site = web::Site::start_with(&config, &["--web.listen-address=:0", "--web.enable-lifecycle"]).await;
         let port = site.address.rsplit(':').next().unwrap();
@@ -205,18 +205,18 @@ async fn reload_from_elsewhere_needs_an_authenticated_caller() {
                 .header("x-real-ip", "127.0.0.1")
                 .send()
         };
-        let answer = reload(&elsewhere.to_string(), Some("correct horse")).await.unwrap();
-        assert_eq!(answer.status().as_u16(), from_elsewhere, "{config}");
-        let printed = answer.text().await.unwrap();
+        let response = reload(&external.to_string(), Some("correct horse")).await.unwrap();
+        assert_eq!(response.status().as_u16(), remote_status, "{config}");
+        let printed = response.text().await.unwrap();
         assert_eq!(
             printed.contains("--web.config.file"),
-            from_elsewhere == 403,
+            remote_status == 403,
             "{config}: {printed}"
         );
-        let answer = reload("127.0.0.1", Some("correct horse")).await.unwrap();
-        assert_eq!(answer.status().as_u16(), from_here, "{config}");
+        let response = reload("127.0.0.1", Some("correct horse")).await.unwrap();
+        assert_eq!(response.status().as_u16(), local_status, "{config}");
         if config.contains("basic_auth_users") {
-            for host in [elsewhere.to_string().as_str(), "127.0.0.1"] {
+            for host in [external.to_string().as_str(), "127.0.0.1"] {
                 assert_eq!(
                     reload(host, Some("wrong")).await.unwrap().status().as_u16(),
                     401,
@@ -233,13 +233,13 @@ async fn reload_from_a_web_page_is_rejected() {
     let site = web::Site::start_with("", &["--web.listen-address=127.0.0.1:0", "--web.enable-lifecycle"]).await;
     let post = || web::client().build().unwrap().post(site.url("http", "/-/reload"));
     for origin in ["https://example.com", "null", &site.url("http", "")] {
-        let answer = post().header("origin", origin).send().await.unwrap();
-        assert_eq!(answer.status().as_u16(), 403, "{origin}");
+        let response = post().header("origin", origin).send().await.unwrap();
+        assert_eq!(response.status().as_u16(), 403, "{origin}");
     }
     assert_eq!(post().send().await.unwrap().status().as_u16(), 200);
 }
 
-/// Only a build in the same way as the reproducible one is known to be reproducible.
+/// Only builds with deploy/build are checked for reproducibility.
 #[test]
 fn release_is_built_like_the_reproducible_build() {
     for file in [
@@ -250,70 +250,70 @@ fn release_is_built_like_the_reproducible_build() {
     ] {
         let text = fs::read_to_string(root().join(file)).unwrap();
         assert!(text.contains("deploy/build"), "{file} builds in another way");
-        assert!(!text.contains("cargo build"), "{file} builds in another way as well");
+        assert!(!text.contains("cargo build"), "{file} also builds in another way");
     }
     let workflow = fs::read_to_string(root().join(".github/workflows/release.yml")).unwrap();
-    let (shown, released) = workflow.split_once("tests/reproducible compare").unwrap();
-    assert!(shown.contains("tests/reproducible first") && shown.contains("tests/reproducible second"));
+    let (comparison, released) = workflow.split_once("tests/reproducible compare").unwrap();
+    assert!(comparison.contains("tests/reproducible first") && comparison.contains("tests/reproducible second"));
     assert!(
         released.contains("          deploy/build\n"),
         "the release differs from the compared build"
     );
 }
 
-/// Raises this process's limit of open files: half of the sockets are those of the test.
+/// Raises the limit of open files of this process, which holds half of the sockets.
 #[cfg(unix)]
 fn allow_many_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    let most = Rlimit {
+    let maximum_limit = Rlimit {
         current: limit.maximum,
         maximum: limit.maximum,
     };
-    setrlimit(Resource::Nofile, most).unwrap();
+    setrlimit(Resource::Nofile, maximum_limit).unwrap();
 }
 
-/// Sends a request over a connection and reads the complete response. Returns whether there is one.
-async fn is_answered(stream: &mut TcpStream) -> bool {
+/// Sends a request over a connection. Returns whether a complete response arrives.
+async fn gets_response(stream: &mut TcpStream) -> bool {
     stream
         .write_all(b"GET /-/healthy HTTP/1.1\r\nhost: x\r\n\r\n")
         .await
         .unwrap();
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\n") || answer.ends_with(b"\r\n") {
-        if !matches!(stream.read_buf(&mut answer).await, Ok(1..)) {
+    let mut response = Vec::new();
+    while !response.ends_with(b"\n") || response.ends_with(b"\r\n") {
+        if !matches!(stream.read_buf(&mut response).await, Ok(1..)) {
             return false;
         }
     }
-    answer.starts_with(b"HTTP/1.1 200 OK")
+    response.starts_with(b"HTTP/1.1 200 OK")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_beyond_the_limit_wait() {
     allow_many_files();
-    let partner = start(still(2)).await;
+    let partner = start(frozen_partner(2)).await;
     let program = Program::start(&partner.base, &[], &[]).await;
     let address: SocketAddr = program.base.trim_start_matches("http://").parse().unwrap();
     // A request on each connection proves that it is served, and not only queued by the system.
     let connections = (0..MAX_CONNECTIONS).map(|_| async move {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        assert!(is_answered(&mut stream).await);
+        assert!(gets_response(&mut stream).await);
         stream
     });
     let mut served = futures_util::future::join_all(connections).await;
-    let mut newcomer = TcpStream::connect(address).await.unwrap();
-    let answer = tokio::spawn(async move { is_answered(&mut newcomer).await });
-    // Other requests are answered in the meantime.
+    let mut additional = TcpStream::connect(address).await.unwrap();
+    let response = tokio::spawn(async move { gets_response(&mut additional).await });
+    // Other connections get responses in the meantime.
     for stream in served.iter_mut().take(100) {
-        assert!(is_answered(stream).await);
+        assert!(gets_response(stream).await);
     }
-    assert!(!answer.is_finished(), "a connection beyond the limit is served");
+    assert!(!response.is_finished(), "a connection beyond the limit is served");
     served.pop();
-    assert!(answer.await.unwrap(), "a connection is free again");
+    assert!(response.await.unwrap(), "the additional connection is served");
     drop(served);
     eventually("all connections are served again", || async {
         let mut stream = TcpStream::connect(address).await.ok()?;
-        is_answered(&mut stream).await.then_some(())
+        gets_response(&mut stream).await.then_some(())
     })
     .await;
 }

@@ -1,4 +1,4 @@
-//! Exporters that share the customers, and a Prometheus that discovers the scrapes of each.
+//! Exporters that share the customers, and a Prometheus that discovers their targets.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use yaml_rust2::YamlLoader;
 
 use crate::harness::client;
 use crate::harness::parser;
-use crate::harness::partner::{start, still};
+use crate::harness::partner::{frozen_partner, start};
 use crate::harness::program::Program;
 use crate::harness::servers::Server;
 use crate::harness::{eventually, samples};
@@ -24,9 +24,9 @@ fn customers(text: &str) -> BTreeSet<String> {
     ids.map(ToOwned::to_owned).collect()
 }
 
-async fn all_polled(exporter: &Program) -> String {
+async fn wait_until_polled(exporter: &Program) -> String {
     exporter
-        .until("all customers were polled", |text| {
+        .wait_until("all customers were polled", |text| {
             let pending = samples(text, "elements_exporter_customers{");
             let mut pending = pending.lines().filter(|line| line.contains("pending"));
             !customers(text).is_empty() && pending.all(|line| line.ends_with(" 0"))
@@ -35,16 +35,16 @@ async fn all_polled(exporter: &Program) -> String {
 }
 
 #[tokio::test]
-async fn two_discovered_shards_have_every_customer_once() {
-    let partner = start(still(CUSTOMERS)).await;
+async fn discovered_shards_export_every_customer_once() {
+    let partner = start(frozen_partner(CUSTOMERS)).await;
     let first = Program::start(&partner.base, &["--shard=0/2"], &[]).await;
     let second = Program::start(&partner.base, &["--shard=1/2"], &[]).await;
-    let (of_first, of_second) = (
-        customers(&all_polled(&first).await),
-        customers(&all_polled(&second).await),
+    let (first_ids, second_ids) = (
+        customers(&wait_until_polled(&first).await),
+        customers(&wait_until_polled(&second).await),
     );
-    assert!(of_first.is_disjoint(&of_second));
-    let all_ids: BTreeSet<String> = of_first.union(&of_second).cloned().collect();
+    assert!(first_ids.is_disjoint(&second_ids));
+    let all_ids: BTreeSet<String> = first_ids.union(&second_ids).cloned().collect();
     assert_eq!(all_ids.len(), CUSTOMERS);
 
     let directory = tempfile::tempdir().unwrap();
@@ -76,8 +76,8 @@ async fn two_discovered_shards_have_every_customer_once() {
         .await;
         let ids = found.iter().filter_map(|series| series.get("customer_id").cloned());
         let ids: Vec<String> = ids.collect();
-        assert_eq!(ids.len(), CUSTOMERS, "{name}: no customer twice");
-        assert_eq!(BTreeSet::from_iter(ids), all_ids, "{name}: no customer lost");
+        assert_eq!(ids.len(), CUSTOMERS, "{name}: a customer occurs twice");
+        assert_eq!(BTreeSet::from_iter(ids), all_ids, "{name}: a customer is missing");
         let tenants = found
             .iter()
             .filter(|series| series.contains_key("tenant") && series.get("tenant") == series.get("organization"));
@@ -89,27 +89,27 @@ async fn two_discovered_shards_have_every_customer_once() {
 }
 
 #[tokio::test]
-async fn shares_of_a_scrape_add_up_to_the_whole() {
-    let partner = start(still(CUSTOMERS)).await;
+async fn shares_add_up_to_the_whole_scrape() {
+    let partner = start(frozen_partner(CUSTOMERS)).await;
     let exporter = Program::start(&partner.base, &[], &[]).await;
-    all_polled(&exporter).await;
+    wait_until_polled(&exporter).await;
     let shares: Vec<String> = (0..4).map(|share| format!("shard={share}/4")).collect();
-    let (whole, together) = compared(&exporter, "", &shares).await;
-    assert_eq!(together, whole);
-    let mut with_exporter = 0;
+    let (complete, combined) = stable_series(&exporter, "", &shares).await;
+    assert_eq!(combined, complete);
+    let mut shards_with_exporter_metrics = 0;
     for share in &shares {
         let part = scrape(&exporter, share).await;
-        parser::accepts_text(&part);
-        with_exporter += usize::from(part.contains("elements_up "));
+        parser::assert_text_format(&part);
+        shards_with_exporter_metrics += usize::from(part.contains("elements_up "));
     }
-    assert_eq!(with_exporter, 1);
+    assert_eq!(shards_with_exporter_metrics, 1);
 
-    let nobody = exporter.get("/metrics?shard=4/4").await;
-    assert_eq!(nobody.status().as_u16(), 200);
-    assert_eq!(nobody.text().await.unwrap(), "", "an impossible share is empty");
-    let own = scrape(&exporter, "collector=exporter").await;
-    assert!(own.contains("elements_up ") && customers(&own).is_empty());
-    assert!(own.contains("elements_exporter_collector_success{collector=\"customers\",customer_id=\"\"}"));
+    let out_of_range = exporter.get("/metrics?shard=4/4").await;
+    assert_eq!(out_of_range.status().as_u16(), 200);
+    assert_eq!(out_of_range.text().await.unwrap(), "", "a share out of range is empty");
+    let exporter_only = scrape(&exporter, "collector=exporter").await;
+    assert!(exporter_only.contains("elements_up ") && customers(&exporter_only).is_empty());
+    assert!(exporter_only.contains("elements_exporter_collector_success{collector=\"customers\",customer_id=\"\"}"));
 }
 
 async fn scrape(exporter: &Program, query: &str) -> String {
@@ -127,27 +127,27 @@ fn series(text: &str) -> Vec<String> {
     series
 }
 
-/// Returns the series of one response, and those of others together, from a period in which no series appeared or
-/// disappeared.
-async fn compared(exporter: &Program, whole: &str, parts: &[String]) -> (Vec<String>, Vec<String>) {
-    let of = async |query: &str| series(&scrape(exporter, query).await);
-    eventually(whole, || async {
-        let before = of(whole).await;
-        let mut together = Vec::new();
+/// Returns the series of one response and the combined series of others. Repeats the requests until no series appears
+/// or disappears between them.
+async fn stable_series(exporter: &Program, complete: &str, parts: &[String]) -> (Vec<String>, Vec<String>) {
+    let series_of = async |query: &str| series(&scrape(exporter, query).await);
+    eventually(complete, || async {
+        let before = series_of(complete).await;
+        let mut combined = Vec::new();
         for part in parts {
-            together.extend(of(part).await);
+            combined.extend(series_of(part).await);
         }
-        together.sort();
-        (before == of(whole).await).then_some((before, together))
+        combined.sort();
+        (before == series_of(complete).await).then_some((before, combined))
     })
     .await
 }
 
 #[tokio::test]
 async fn filtered_scrapes_contain_each_series_once() {
-    let partner = start(still(CUSTOMERS)).await;
+    let partner = start(frozen_partner(CUSTOMERS)).await;
     let exporter = Program::start(&partner.base, &[], &[]).await;
-    let whole = all_polled(&exporter).await;
+    let complete = wait_until_polled(&exporter).await;
     for collectors in [
         "collector=licenses",
         "collector=customers&collector=jobs",
@@ -155,43 +155,43 @@ async fn filtered_scrapes_contain_each_series_once() {
         "collector=exporter&collector=licenses",
     ] {
         let shares: Vec<String> = (0..3).map(|share| format!("{collectors}&shard={share}/3")).collect();
-        let (whole, together) = compared(&exporter, collectors, &shares).await;
-        assert_eq!(together, whole, "{collectors}");
+        let (complete, combined) = stable_series(&exporter, collectors, &shares).await;
+        assert_eq!(combined, complete, "{collectors}");
     }
-    let id = customers(&whole).pop_first().unwrap();
-    let capitals = id.to_uppercase();
-    assert_ne!(id, capitals);
-    let many = "&shard=0/1000".repeat(400);
-    for (query, same) in [
+    let id = customers(&complete).pop_first().unwrap();
+    let uppercase = id.to_uppercase();
+    assert_ne!(id, uppercase);
+    let repeated_share = "&shard=0/1000".repeat(400);
+    for (query, equivalent) in [
         ("collector=exporter", "collector=exporter&collector=nope".to_owned()),
-        (&format!("customer_id={id}"), format!("customer_id={capitals}")),
+        (&format!("customer_id={id}"), format!("customer_id={uppercase}")),
         (
             &format!("customer_id={id}"),
-            format!("customer_id={id}&customer_id={capitals}"),
+            format!("customer_id={id}&customer_id={uppercase}"),
         ),
         (
             &format!("customer_id={id}"),
-            format!("customer_id={capitals}&shard=0/1"),
+            format!("customer_id={uppercase}&shard=0/1"),
         ),
-        ("shard=0/1000", many),
+        ("shard=0/1000", repeated_share),
     ] {
-        let (series, others) = compared(&exporter, query, std::slice::from_ref(&same)).await;
-        assert_eq!(others, series, "{same}");
+        let (series, others) = stable_series(&exporter, query, std::slice::from_ref(&equivalent)).await;
+        assert_eq!(others, series, "{equivalent}");
         assert!(!series.is_empty() || query.starts_with("shard"), "{query}");
     }
 }
 
 #[tokio::test]
 async fn discovered_targets_can_be_scraped() {
-    let partner = start(still(3)).await;
+    let partner = start(frozen_partner(3)).await;
     let exporter = Program::start(
         &partner.base,
         &["--web.route-prefix=/elements", "--web.telemetry-path=/m"],
         &[],
     )
     .await;
-    // Briefly, a customer may be known only by its id.
-    let groups = eventually("customers are known with their names", || async {
+    // For a moment, a customer may have only its id.
+    let groups = eventually("all customers have a country", || async {
         let groups = json(&exporter, "/elements/sd").await;
         let listed = groups.as_array()?;
         let has_country = |group: &Value| group["labels"]["__meta_elements_country"] != "";

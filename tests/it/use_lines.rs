@@ -11,7 +11,7 @@ fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// Returns the files of a module: its own and those in its folder, at any depth.
+/// Returns the files of a module: its file and those in its folder, at any depth.
 fn files(module: &str) -> Vec<PathBuf> {
     let mut files = vec![source().join(format!("{module}.rs"))];
     files.extend(files_below(&source().join(module)));
@@ -39,8 +39,8 @@ fn code(source: &str) -> String {
     code.collect::<Vec<_>>().join("\n")
 }
 
-/// Returns the paths in a code that begin at the crate or at a parent, in `use` items or elsewhere; each member of a
-/// group as a path of its own.
+/// Returns the paths that start at the crate or at a parent, in `use` items and elsewhere. Each member of a group is a
+/// separate path.
 fn paths(code: &str) -> Vec<String> {
     let mut paths = Vec::new();
     let mut rest = code;
@@ -51,7 +51,7 @@ fn paths(code: &str) -> Vec<String> {
     paths
 }
 
-/// Adds the path at the beginning of a text, and returns its length.
+/// Adds the path at the start of a text, and returns its length.
 fn add_paths(prefix: &str, text: &str, paths: &mut Vec<String>) -> usize {
     let is_outside = |c: char| !(c.is_alphanumeric() || c == '_' || c == ':');
     let end = text.find(is_outside).unwrap_or(text.len());
@@ -72,7 +72,7 @@ fn add_paths(prefix: &str, text: &str, paths: &mut Vec<String>) -> usize {
 }
 
 /// Returns the top-level modules of the crate that a source refers to.
-fn named(source: &str) -> BTreeSet<String> {
+fn imported_modules(source: &str) -> BTreeSet<String> {
     let paths = paths(&code(source));
     let tops = paths
         .iter()
@@ -80,10 +80,10 @@ fn named(source: &str) -> BTreeSet<String> {
     tops.map(ToOwned::to_owned).collect()
 }
 
-/// A module as the names that lead to it.
+/// A module, as the segments of its path.
 type Module = Vec<String>;
 
-/// Returns which modules import which of their siblings, with what they contain. Tests are left out.
+/// Returns the siblings that each module and its submodules import, without tests.
 fn sibling_imports(sources: &BTreeMap<Module, String>) -> BTreeMap<Module, BTreeSet<Module>> {
     let mut imports: BTreeMap<Module, BTreeSet<Module>> = BTreeMap::new();
     for (module, source) in sources {
@@ -112,9 +112,8 @@ fn sibling_imports(sources: &BTreeMap<Module, String>) -> BTreeMap<Module, BTree
     imports
 }
 
-/// Returns the imports that are left after those of modules that import nothing, or that nothing imports, are removed
-/// until there are none of them: the circles.
-fn circles(mut imports: BTreeMap<Module, BTreeSet<Module>>) -> Vec<String> {
+/// Returns the imports that form cycles. It repeatedly removes modules that import nothing, or that no module imports.
+fn import_cycles(mut imports: BTreeMap<Module, BTreeSet<Module>>) -> Vec<String> {
     loop {
         let before = imports.clone();
         let imported: BTreeSet<&Module> = before.values().flatten().collect();
@@ -137,11 +136,11 @@ fn circles(mut imports: BTreeMap<Module, BTreeSet<Module>>) -> Vec<String> {
 /// Returns every file of `module` that refers to one of `others`.
 fn forbidden_imports(module: &str, others: &[&str]) -> Vec<String> {
     let files = files(module);
-    assert!(files[0].exists(), "there is no {module}");
+    assert!(files[0].exists(), "{module} does not exist");
     let mut found = Vec::new();
     for file in files {
-        let named = named(&fs::read_to_string(&file).unwrap());
-        for other in others.iter().filter(|other| named.contains(**other)) {
+        let imported_modules = imported_modules(&fs::read_to_string(&file).unwrap());
+        for other in others.iter().filter(|other| imported_modules.contains(**other)) {
             found.push(format!("{} names {other}", file.display()));
         }
     }
@@ -151,13 +150,13 @@ fn forbidden_imports(module: &str, others: &[&str]) -> Vec<String> {
 #[test]
 fn paths_are_found_in_every_form() {
     let source = "use crate::api::{self, auth};\nuse crate::{domain::Run, store::{state, Store}, health};\n\
-                  fn f() { crate::http::routes() }\n// crate::config is only spoken of\npub(crate) fn g() {}\n";
+                  fn f() { crate::http::routes() }\n// crate::config in a comment\npub(crate) fn g() {}\n";
     let expected = ["api", "domain", "health", "http", "store"].map(ToOwned::to_owned);
-    assert_eq!(named(source), BTreeSet::from(expected));
+    assert_eq!(imported_modules(source), BTreeSet::from(expected));
 }
 
 #[test]
-fn sibling_modules_import_each_other_in_no_circle() {
+fn sibling_modules_have_no_import_cycles() {
     let mut sources = BTreeMap::new();
     for file in files_below(&source()) {
         let path = file.strip_prefix(source()).unwrap().with_extension("");
@@ -167,11 +166,11 @@ fn sibling_modules_import_each_other_in_no_circle() {
             sources.insert(module, fs::read_to_string(&file).unwrap());
         }
     }
-    assert_eq!(circles(sibling_imports(&sources)), [""; 0]);
+    assert_eq!(import_cycles(sibling_imports(&sources)), [""; 0]);
 }
 
 #[test]
-fn circles_are_found_through_every_form_of_path() {
+fn import_cycles_are_found_in_every_form_of_path() {
     let module = |path: &str| path.split("::").map(ToOwned::to_owned).collect::<Module>();
     let sources = [
         ("a", "use crate::{\n    b::{self, deep},\n    d,\n};"),
@@ -179,12 +178,12 @@ fn circles_are_found_through_every_form_of_path() {
         ("b::deep", "fn f() { super::super::c::g() }"),
         ("b::other", "use super::deep;"),
         ("c", "use super::a as first;"),
-        ("d", "// crate::a is only spoken of"),
+        ("d", "// crate::a in a comment"),
         ("e", "use crate::a;"),
     ];
     let sources = BTreeMap::from(sources.map(|(path, source)| (module(path), source.to_owned())));
     assert_eq!(
-        circles(sibling_imports(&sources)),
+        import_cycles(sibling_imports(&sources)),
         ["a imports b", "b imports c", "c imports a"]
     );
 }
@@ -251,7 +250,7 @@ fn simulator_does_not_import_the_client() {
 const SHARED: [&str; 4] = ["entry", "id", "per_tenant", "rows"];
 
 #[test]
-fn collectors_all_have_a_row() {
+fn collectors_all_have_a_table_row() {
     let files: BTreeSet<String> = fs::read_dir(source().join("collector"))
         .unwrap()
         .filter_map(|entry| Some(entry.unwrap().path().file_stem()?.to_str()?.to_owned()))
@@ -262,7 +261,7 @@ fn collectors_all_have_a_row() {
 }
 
 #[test]
-fn endpoints_except_the_token_belong_to_one_collector() {
+fn endpoints_except_tokens_belong_to_one_collector() {
     for endpoint in Endpoint::ALL {
         let collectors = collector::ALL
             .iter()

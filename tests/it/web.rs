@@ -16,7 +16,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::harness::{environment, eventually};
 
 pub const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server-key.pem\n";
-pub const NEEDS_CLIENT: &str = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n";
+pub const CLIENT_CERTIFICATE_REQUIRED: &str =
+    "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n";
 
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -29,7 +30,7 @@ fn pem(name: &str) -> Vec<u8> {
 }
 
 pub fn users(password: &str) -> String {
-    // The lowest possible cost.
+    // With the lowest bcrypt cost.
     format!("basic_auth_users:\n  alice: {}\n", bcrypt::hash(password, 4).unwrap())
 }
 
@@ -45,7 +46,7 @@ impl Site {
         Self::start_with(text, &["--web.listen-address=127.0.0.1:0"]).await
     }
 
-    /// The same with these flags, one of which contains the listen address.
+    /// Starts an exporter with the given flags, one of which contains the listen address.
     pub async fn start_with(text: &str, flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         for name in ["server.pem", "server-key.pem", "ca.pem"] {
@@ -76,8 +77,8 @@ impl Site {
 
     /// Returns the status of a path over TLS, or `None` without a response.
     async fn status(&self, client: &Client, path: &str) -> Option<u16> {
-        let answer = client.get(self.url("https", path)).send().await;
-        answer.ok().map(|answer| answer.status().as_u16())
+        let response = client.get(self.url("https", path)).send().await;
+        response.ok().map(|response| response.status().as_u16())
     }
 
     fn healthcheck(&self) -> Output {
@@ -85,10 +86,10 @@ impl Site {
     }
 
     /// Runs the health check of the program, as a container does.
-    fn healthcheck_with(&self, more: &[&str]) -> Output {
+    fn healthcheck_with(&self, options: &[&str]) -> Output {
         let address = format!("--web.listen-address={}", self.address);
         let file = format!("--web.config.file={}", self.directory.path().join("web.yml").display());
-        command(&[&["healthcheck", &address, &file], more].concat())
+        command(&[&["healthcheck", &address, &file], options].concat())
     }
 }
 
@@ -134,17 +135,17 @@ async fn pages_are_served_over_tls_with_configured_headers() {
     let site = Site::start(&format!("{TLS}{headers}")).await;
     let client = client().build().unwrap();
     for (path, status) in [("/metrics", 200), ("/-/healthy", 200), ("/nothing", 404)] {
-        let answer = client.get(site.url("https", path)).send().await.unwrap();
-        assert_eq!(answer.status().as_u16(), status, "{path}");
-        assert_eq!(answer.version(), reqwest::Version::HTTP_11);
-        assert_eq!(answer.headers()["x-frame-options"], "deny");
-        assert_eq!(answer.headers()["strict-transport-security"], "max-age=60");
-        assert_eq!(answer.headers()["content-security-policy"], "default-src 'self'");
+        let response = client.get(site.url("https", path)).send().await.unwrap();
+        assert_eq!(response.status().as_u16(), status, "{path}");
+        assert_eq!(response.version(), reqwest::Version::HTTP_11);
+        assert_eq!(response.headers()["x-frame-options"], "deny");
+        assert_eq!(response.headers()["strict-transport-security"], "max-age=60");
+        assert_eq!(response.headers()["content-security-policy"], "default-src 'self'");
     }
     let discovered = client.get(site.url("https", "/sd?shards=1")).send().await.unwrap();
     let discovered = discovered.text().await.unwrap();
     assert!(discovered.contains(r#""__scheme__":"https""#), "{discovered}");
-    // A page keeps its own headers, and the others are added.
+    // Pages keep their own headers, and the configured ones are added.
     let page = client.get(site.url("https", "/")).send().await.unwrap();
     assert_eq!(page.headers()["strict-transport-security"], "max-age=60");
     assert_eq!(page.headers()["x-frame-options"], "DENY");
@@ -156,8 +157,8 @@ async fn pages_are_served_over_tls_with_configured_headers() {
             .unwrap()
             .starts_with("default-src 'none'; style-src 'sha256-")
     );
-    let older = client_of(reqwest::tls::Version::TLS_1_2);
-    assert_eq!(site.status(&older, "/metrics").await, Some(200));
+    let tls12_client = client_of(reqwest::tls::Version::TLS_1_2);
+    assert_eq!(site.status(&tls12_client, "/metrics").await, Some(200));
     assert!(site.healthcheck().status.success());
 }
 
@@ -169,28 +170,34 @@ fn client_of(version: reqwest::tls::Version) -> Client {
 async fn versions_below_the_minimum_are_rejected() {
     let site = Site::start(&format!("{TLS}  min_version: TLS13\n")).await;
     assert_eq!(site.status(&client().build().unwrap(), "/metrics").await, Some(200));
-    let older = client_of(reqwest::tls::Version::TLS_1_2);
-    assert_eq!(site.status(&older, "/metrics").await, None);
+    let tls12_client = client_of(reqwest::tls::Version::TLS_1_2);
+    assert_eq!(site.status(&tls12_client, "/metrics").await, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_http_to_a_tls_port_gets_an_error() {
     let site = Site::start(TLS).await;
-    let answer = reqwest::Client::builder()
+    let response = reqwest::Client::builder()
         .build()
         .unwrap()
         .get(site.url("http", "/metrics"))
         .send()
         .await
         .unwrap();
-    assert_eq!(answer.status().as_u16(), 400);
-    assert!(answer.text().await.unwrap().contains("HTTP request to an HTTPS server"));
+    assert_eq!(response.status().as_u16(), 400);
+    assert!(
+        response
+            .text()
+            .await
+            .unwrap()
+            .contains("HTTP request to an HTTPS server")
+    );
     // Other data gets an alert, and the connection is closed.
     let mut stream = tokio::net::TcpStream::connect(&site.address).await.unwrap();
     stream.write_all(&[0; 16]).await.unwrap();
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer).await;
-    assert!(!answer.starts_with(b"HTTP"));
+    let mut response = Vec::new();
+    let _ = stream.read_to_end(&mut response).await;
+    assert!(!response.starts_with(b"HTTP"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -214,24 +221,24 @@ async fn password_protects_every_route() {
             get(path).basic_auth("bob", Some("correct horse")),
             get(path).bearer_auth("correct horse"),
         ] {
-            let answer = request.send().await.unwrap();
-            assert_eq!(answer.status().as_u16(), 401, "{path}");
+            let response = request.send().await.unwrap();
+            assert_eq!(response.status().as_u16(), 401, "{path}");
             assert!(
-                answer.headers()["www-authenticate"]
+                response.headers()["www-authenticate"]
                     .to_str()
                     .unwrap()
                     .starts_with("Basic realm=")
             );
-            assert_eq!(answer.text().await.unwrap(), "Unauthorized\n");
+            assert_eq!(response.text().await.unwrap(), "Unauthorized\n");
         }
     }
     for (path, status) in [("/metrics", 200), ("/-/healthy", 200), ("/nothing", 404)] {
-        let answer = get(path)
+        let response = get(path)
             .basic_auth("alice", Some("correct horse"))
             .send()
             .await
             .unwrap();
-        assert_eq!(answer.status().as_u16(), status, "{path}");
+        assert_eq!(response.status().as_u16(), status, "{path}");
     }
     assert!(
         site.healthcheck().status.success(),
@@ -260,9 +267,9 @@ async fn new_password_replaces_the_old_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_are_admitted_only_with_the_right_certificate() {
+async fn clients_need_an_allowed_certificate() {
     let names = "  client_allowed_sans: [other.example.com, scraper.example.com]\n";
-    for (more, scraper) in [
+    for (options, scraper) in [
         ("", Some(200)),
         (names, Some(200)),
         ("  max_version: TLS12\n", Some(200)),
@@ -270,21 +277,29 @@ async fn clients_are_admitted_only_with_the_right_certificate() {
         ("  client_allowed_sans: ['spiffe://example.com/scraper']\n", Some(200)),
         ("  client_allowed_sans: [other.example.com]\n", None),
     ] {
-        let site = Site::start(&format!("{TLS}{NEEDS_CLIENT}{more}")).await;
-        assert_eq!(site.status(&client_as("scraper"), "/metrics").await, scraper, "{more}");
-        assert!(site.healthcheck().status.success(), "{more}");
-        assert_eq!(site.status(&client_as("stranger"), "/metrics").await, None, "{more}");
+        let site = Site::start(&format!("{TLS}{CLIENT_CERTIFICATE_REQUIRED}{options}")).await;
+        assert_eq!(
+            site.status(&client_as("scraper"), "/metrics").await,
+            scraper,
+            "{options}"
+        );
+        assert!(site.healthcheck().status.success(), "{options}");
+        assert_eq!(
+            site.status(&client_as("untrusted"), "/metrics").await,
+            None,
+            "{options}"
+        );
         assert_eq!(
             site.status(&client().build().unwrap(), "/metrics").await,
             None,
-            "{more}"
+            "{options}"
         );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn client_auth_types_are_those_of_the_toolkit() {
-    for (kind, nobody, stranger) in [
+async fn client_auth_types_match_the_exporter_toolkit() {
+    for (kind, anonymous_status, untrusted_status) in [
         ("RequestClientCert", Some(200), Some(200)),
         ("RequireAnyClientCert", None, Some(200)),
         ("VerifyClientCertIfGiven", Some(200), None),
@@ -293,12 +308,12 @@ async fn client_auth_types_are_those_of_the_toolkit() {
         let site = Site::start(&format!("{TLS}  client_auth_type: {kind}\n  client_ca_file: ca.pem\n")).await;
         assert_eq!(
             site.status(&client().build().unwrap(), "/metrics").await,
-            nobody,
+            anonymous_status,
             "{kind}"
         );
         assert_eq!(
-            site.status(&client_as("stranger"), "/metrics").await,
-            stranger,
+            site.status(&client_as("untrusted"), "/metrics").await,
+            untrusted_status,
             "{kind}"
         );
         assert_eq!(
@@ -319,29 +334,29 @@ async fn client_auth_types_are_those_of_the_toolkit() {
 async fn renewed_certificate_is_loaded_unless_it_is_invalid() {
     let site = Site::start(TLS).await;
     let client = client().build().unwrap();
-    let shown = async || {
-        let answer = client.get(site.url("https", "/-/healthy")).send().await.unwrap();
-        let info = answer.extensions().get::<TlsInfo>().unwrap();
+    let served_certificate = async || {
+        let response = client.get(site.url("https", "/-/healthy")).send().await.unwrap();
+        let info = response.extensions().get::<TlsInfo>().unwrap();
         info.peer_certificate().unwrap().to_vec()
     };
-    let first = shown().await;
-    // A certificate without its new key is not loaded, and neither is an invalid one.
+    let first = served_certificate().await;
+    // A certificate without its key is not loaded, and neither is an invalid one.
     site.replace("server.pem", &pem("renewed.pem"));
-    assert_eq!(shown().await, first);
+    assert_eq!(served_certificate().await, first);
     site.replace("server-key.pem", b"nonsense");
-    assert_eq!(shown().await, first);
+    assert_eq!(served_certificate().await, first);
     site.replace("server-key.pem", &pem("renewed-key.pem"));
     let renewed = eventually("the renewed certificate is active", || async {
-        let now = shown().await;
+        let now = served_certificate().await;
         (now != first).then_some(now)
     })
     .await;
     site.replace("server.pem", b"nonsense");
-    assert_eq!(shown().await, renewed);
+    assert_eq!(served_certificate().await, renewed);
 }
 
 #[test]
-fn invalid_web_configuration_ends_with_78_in_one_line() {
+fn invalid_web_configuration_exits_with_78_and_one_line() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("web.yml");
     let flag = format!("--web.config.file={}", file.display());
@@ -378,15 +393,15 @@ fn invalid_web_configuration_ends_with_78_in_one_line() {
     }
 }
 
-/// This exporter has no API that returns customers, so it is healthy but not ready.
+/// This exporter has no API, so it is healthy but not ready.
 #[tokio::test(flavor = "multi_thread")]
 async fn health_check_distinguishes_healthy_and_ready() {
-    let demands_certificate = format!("{TLS}{NEEDS_CLIENT}");
+    let with_client_certificate = format!("{TLS}{CLIENT_CERTIFICATE_REQUIRED}");
     for (config, ready) in [
         ("", 1),
         (TLS, 1),
         (users("correct horse").as_str(), 0),
-        (demands_certificate.as_str(), 0),
+        (with_client_certificate.as_str(), 0),
     ] {
         let site = Site::start(config).await;
         assert!(site.healthcheck().status.success(), "{config}");
@@ -407,10 +422,10 @@ fn health_check_without_an_exporter_fails() {
         .unwrap()
         .local_addr()
         .unwrap();
-    for more in [&[][..], &["--ready"]] {
+    for options in [&[][..], &["--ready"]] {
         let address = format!("--web.listen-address={free}");
-        let output = command(&[&["healthcheck", &address], more].concat());
-        assert_eq!(output.status.code(), Some(1), "{more:?}");
+        let output = command(&[&["healthcheck", &address], options].concat());
+        assert_eq!(output.status.code(), Some(1), "{options:?}");
     }
 }
 
@@ -420,12 +435,12 @@ async fn example_web_configuration_works() {
     let site = Site::start(&fs::read_to_string(example).unwrap()).await;
     let client = client().build().unwrap();
     let request = client.get(site.url("https", "/metrics"));
-    let answer = request
+    let response = request
         .basic_auth("prometheus", Some("change me"))
         .send()
         .await
         .unwrap();
-    assert_eq!(answer.status().as_u16(), 200);
-    assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
+    assert_eq!(response.status().as_u16(), 200);
+    assert_eq!(response.headers()["x-content-type-options"], "nosniff");
     assert_eq!(site.status(&client, "/metrics").await, Some(401));
 }

@@ -1,19 +1,19 @@
-//! The same seeded world in both generations, and its whole exposition.
+//! One seeded world in both generations, and its complete exposition.
 
 use elements_exporter::simulator::{History, Settings};
 
-use crate::harness::partner::{Partner, start, still};
-use crate::harness::{OBJECTS, about_customers, config, expect, once, value};
+use crate::harness::partner::{Partner, frozen_partner, start};
+use crate::harness::{OBJECTS, about_customers, assert_expected, config, poll_once_validated, value};
 
 async fn exposition_of(partner: &Partner, generation: &str) -> String {
     let config = config(&partner.base, &[("ELEMENTS_API__VERSION", generation), OBJECTS]);
-    let (text, good) = once(&config).await;
-    assert!(good, "{text}");
+    let (text, succeeded) = poll_once_validated(&config).await;
+    assert!(succeeded, "{text}");
     text
 }
 
 /// Returns a line without the value of a label.
-fn blanked(line: &str, label: &str) -> String {
+fn without_label_value(line: &str, label: &str) -> String {
     match line.split_once(&format!("{label}=\"")) {
         Some((before, after)) => {
             let rest = after.split_once('"').map_or("", |(_, rest)| rest);
@@ -27,13 +27,13 @@ fn blanked(line: &str, label: &str) -> String {
 /// empty list of tenants, and protected data by tenant. Only the first has the containers of removed objects, and the
 /// name of a module that is not in the reference.
 fn common(text: &str, by_tenant: &[String]) -> Vec<String> {
-    let without_names = |line: &str| blanked(&blanked(line, "management_mode"), "tenant_name");
+    let without_names = |line: &str| without_label_value(&without_label_value(line, "management_mode"), "tenant_name");
     let in_both_generations = |line: &&str| {
-        let by_one = ["change=\"removed\"", "module=\"Loop Backup\"", "module=\"unknown_399\""];
+        let in_one_generation = ["change=\"removed\"", "module=\"Loop Backup\"", "module=\"unknown_399\""];
         let is_by_tenant =
             line.starts_with("elements_protected_") && by_tenant.iter().any(|id| line.contains(id.as_str()));
         let has_no_tenant = line.starts_with("elements_customer_tenants{") && line.ends_with(" 0");
-        !is_by_tenant && !has_no_tenant && !by_one.iter().any(|part| line.contains(part))
+        !is_by_tenant && !has_no_tenant && !in_one_generation.iter().any(|part| line.contains(part))
     };
     let text = about_customers(text);
     let mut lines: Vec<String> = text.lines().filter(in_both_generations).map(without_names).collect();
@@ -61,7 +61,7 @@ async fn generations_expose_the_same_world() {
             history,
             hostile,
             v1_page_size: Some(3),
-            ..still(40)
+            ..frozen_partner(40)
         })
         .await;
         let (v1, v3) = (exposition_of(&partner, "v1").await, exposition_of(&partner, "v3").await);
@@ -77,14 +77,14 @@ async fn generations_expose_the_same_world() {
 }
 
 #[tokio::test]
-async fn exposition_of_a_known_world() {
-    let partner = start(still(3)).await;
-    expect("world", &about_customers(&exposition_of(&partner, "v3").await));
+async fn exposition_of_a_seeded_world_is_unchanged() {
+    let partner = start(frozen_partner(3)).await;
+    assert_expected("world", &about_customers(&exposition_of(&partner, "v3").await));
 }
 
 #[tokio::test]
 async fn modules_of_the_reference_are_all_exposed() {
-    let partner = start(still(40)).await;
+    let partner = start(frozen_partner(40)).await;
     let text = exposition_of(&partner, "v1").await;
     for module in [
         "Exchange Online",
@@ -104,8 +104,8 @@ async fn modules_of_the_reference_are_all_exposed() {
 
 #[tokio::test]
 async fn generation_follows_the_registration() {
-    let partner = start(still(3)).await;
-    once(&config(&partner.base, &[])).await;
+    let partner = start(frozen_partner(3)).await;
+    poll_once_validated(&config(&partner.base, &[])).await;
     assert!(
         partner
             .handle
@@ -118,8 +118,8 @@ async fn generation_follows_the_registration() {
         .into();
     partner.handle.set_scopes(first);
     partner.handle.clear_requests();
-    let (text, good) = once(&config(&partner.base, &[])).await;
-    assert!(good, "{text}");
+    let (text, succeeded) = poll_once_validated(&config(&partner.base, &[])).await;
+    assert!(succeeded, "{text}");
     assert!(
         partner
             .handle

@@ -1,4 +1,4 @@
-//! The recorded series in the demo's history equal what the shipped rules give for its samples.
+//! The recorded series in the demo's history equal the results of the shipped rules for its samples.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -10,11 +10,11 @@ use regex::Regex;
 use tokio_util::sync::CancellationToken;
 
 use super::dashboards::{list, text};
-use super::notifications::TURN;
+use super::notifications::HEAVY_TEST;
 use super::rules;
 use crate::harness::servers::{self, Server};
 
-/// The raw samples that every compared rule reads exist for the last two days only.
+/// Compared seconds. The raw samples that every compared rule reads exist only for the last two days.
 const COMPARED: i64 = 2 * 86_400;
 
 /// Seconds between samples of the history.
@@ -48,9 +48,9 @@ fn labels(series: &str, pair: &Regex) -> BTreeMap<String, String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn backfilled_recordings_equal_the_rules() {
-    let _turn = TURN.lock().await;
+    let _guard = HEAVY_TEST.lock().await;
     let directory = tempfile::tempdir().unwrap();
-    let wanted = Backfill {
+    let backfill = Backfill {
         file: directory.path().join("past"),
         instance: "exporter:10027".to_owned(),
     };
@@ -62,10 +62,10 @@ async fn backfilled_recordings_equal_the_rules() {
         hostile: false,
         latency: Latency::None,
     };
-    app::backfill(&simulator, &wanted, CancellationToken::new())
+    app::backfill(&simulator, &backfill, CancellationToken::new())
         .await
         .unwrap();
-    let written = std::fs::read_to_string(&wanted.file).unwrap();
+    let written = std::fs::read_to_string(&backfill.file).unwrap();
     let sample = Regex::new(r"^([a-z_0-9:]+)\{(.*)\} (\S+) (\d+)$").unwrap();
     let pair = Regex::new(r#"(\w+)="((?:[^"\\]|\\.)*)""#).unwrap();
     let end: i64 = written
@@ -93,14 +93,14 @@ async fn backfilled_recordings_equal_the_rules() {
             let _ = writeln!(raw, "{line}");
         }
     }
-    std::fs::write(&wanted.file, raw + "# EOF\n").unwrap();
-    servers::backfill(directory.path(), &wanted.file);
+    std::fs::write(&backfill.file, raw + "# EOF\n").unwrap();
+    servers::backfill(directory.path(), &backfill.file);
     let prometheus = Server::prometheus(directory.path(), "global: {}\n").await;
 
     let names: BTreeSet<&str> = recorded.keys().map(String::as_str).collect();
     assert_eq!(names, BTreeSet::from(RECORDED));
-    let rules: BTreeMap<String, String> = rules::unfolded().into_iter().collect();
-    // The rules look back for an hour at the most.
+    let rules: BTreeMap<String, String> = rules::with_rules_inlined().into_iter().collect();
+    // The rules look back for at most an hour.
     let times: Vec<i64> = (end - COMPARED + 2 * STEP..=end).step_by(COMPARED_EVERY).collect();
     assert!(times.len() >= 10);
     for (name, history) in &recorded {
@@ -109,10 +109,10 @@ async fn backfilled_recordings_equal_the_rules() {
             let data = prometheus.api("query", &form).await.unwrap();
             let by_rule: Series = list(&data["result"])
                 .map(|series| {
-                    let own = series["metric"].as_object().unwrap().iter();
-                    let own = own.filter(|(label, _)| *label != "__name__");
-                    let own = own.map(|(label, value)| (label.clone(), text(value).to_owned()));
-                    (own.collect(), text(&series["value"][1]).parse().unwrap())
+                    let labels = series["metric"].as_object().unwrap().iter();
+                    let labels = labels.filter(|(label, _)| *label != "__name__");
+                    let labels = labels.map(|(label, value)| (label.clone(), text(value).to_owned()));
+                    (labels.collect(), text(&series["value"][1]).parse().unwrap())
                 })
                 .collect();
             let found = history.get(at).cloned().unwrap_or_default();
@@ -129,6 +129,6 @@ async fn backfilled_recordings_equal_the_rules() {
             );
         }
     }
-    // Dropped in this test, so that Prometheus ends with it.
+    // Dropped in this test, so that Prometheus is stopped with it.
     drop(prometheus);
 }

@@ -1,6 +1,5 @@
-//! Panels are neither green nor red without reason: the first screens with stale, missing or very few data, from the
-//! responses of a Prometheus with such data and Grafana's colour rules. One file, because all cases share its tables of
-//! data.
+//! Panels are green or red only with a reason. The tests apply Grafana's colour rules to the responses of a Prometheus
+//! with stale, missing or very little data. This file is longer than others, because all cases share its data.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,13 +14,13 @@ use crate::harness::servers::{Server, backfill};
 /// Seconds between samples.
 const STEP: i64 = 30;
 
-/// Time that a situation lasts before it is evaluated: twice the look-back of panels.
-const LASTS: i64 = 600;
+/// Duration of a situation before it is evaluated: twice the look-back of panels.
+const DURATION: i64 = 600;
 
 /// Time between two situations, after which nothing of the previous one is visible.
-const APART: i64 = 3 * 3600;
+const GAP: i64 = 3 * 3600;
 
-/// A situation: series with their values, by the seconds before the evaluation.
+/// A situation: series with their values by time.
 struct Situation {
     at: i64,
     text: BTreeMap<i64, String>,
@@ -36,29 +35,29 @@ impl Situation {
     }
 
     fn with(mut self, series: &str, value: impl Fn(i64) -> f64) -> Self {
-        for age in (0..=LASTS / STEP).map(|nth| nth * STEP) {
+        for age in (0..=DURATION / STEP).map(|nth| nth * STEP) {
             let time = self.at - age;
             let _ = writeln!(self.text.entry(time).or_default(), "{series} {} {time}", value(age));
         }
         self
     }
 
-    fn is(self, series: &str, value: f64) -> Self {
+    fn with_value(self, series: &str, value: f64) -> Self {
         self.with(series, |_| value)
     }
 
-    /// Adds an exporter that was scraped, and whose API last responded this many seconds ago.
+    /// Adds an exporter that was scraped, and whose API responded `api_failed_for` seconds ago for the last time.
     fn exporter(self, api_failed_for: i64) -> Self {
         #[expect(clippy::cast_precision_loss, reason = "an age of minutes")]
         let requests = |answered: bool| {
             move |age: i64| {
                 let since_failure = (api_failed_for - age).max(0);
-                let until_failure = LASTS - age - since_failure;
+                let until_failure = DURATION - age - since_failure;
                 (if answered { until_failure } else { since_failure }) as f64
             }
         };
-        self.is(r#"up{job="e",instance="i"}"#, 1.0)
-            .is(r#"elements_up{job="e",instance="i"}"#, 1.0)
+        self.with_value(r#"up{job="e",instance="i"}"#, 1.0)
+            .with_value(r#"elements_up{job="e",instance="i"}"#, 1.0)
             .with(
                 r#"elements_exporter_api_requests_total{job="e",instance="i",endpoint="jobs",code="200"}"#,
                 requests(true),
@@ -67,50 +66,50 @@ impl Situation {
                 r#"elements_exporter_api_requests_total{job="e",instance="i",endpoint="jobs",code="0"}"#,
                 requests(false),
             )
-            .known()
+            .long_running()
     }
 
     /// Adds the series of an exporter that has been running for days.
-    fn known(self) -> Self {
-        self.is(r#"elements_exporter_build_info{job="e",instance="i"}"#, 1.0)
+    fn long_running(self) -> Self {
+        self.with_value(r#"elements_exporter_build_info{job="e",instance="i"}"#, 1.0)
     }
 
-    /// Adds a customer, fresh or stale, with one module in this state.
+    /// Adds a customer with fresh or stale data and one module.
     fn customer(self, id: &str, is_fresh: bool, rank: Option<f64>, failures: f64) -> Self {
         #[expect(clippy::cast_precision_loss, reason = "a time of this century")]
         let read = (self.at - if is_fresh { 60 } else { 3600 }) as f64;
         let module = format!(r#"job="e",customer_id="{id}",service="Microsoft 365",module="OneDrive""#);
         let mut it = self
-            .is(
+            .with_value(
                 &format!(r#"customer:elements_customer_info:max{{job="e",customer_id="{id}",organization="{id}"}}"#),
                 1.0,
             )
-            .is(
+            .with_value(
                 &format!(r#"elements_customer_info{{job="e",instance="i",customer_id="{id}",organization="{id}"}}"#),
                 1.0,
             )
-            .is(
+            .with_value(
                 &format!(r#"customer:elements_jobs_fresh:bool{{job="e",customer_id="{id}"}}"#),
                 f64::from(u8::from(is_fresh)),
             )
-            .is(
+            .with_value(
                 &format!(r#"customer:elements_jobs_read_timestamp_seconds:max{{job="e",customer_id="{id}"}}"#),
                 read,
             )
-            .is(
+            .with_value(
                 &format!("customer_module:elements_job_rpo_seconds:max{{{module}}}"),
                 93_600.0,
             )
-            .is(
+            .with_value(
                 &format!("customer_module:elements_job_last_backup_timestamp_seconds:max{{{module}}}"),
                 read - 7200.0,
             )
-            .is(
+            .with_value(
                 &format!("customer_module:elements_job_consecutive_failures:max{{{module}}}"),
                 failures,
             );
         if let Some(rank) = rank {
-            it = it.is(
+            it = it.with_value(
                 &format!(r#"customer_module:elements_attention:rank{{{module},why="overdue"}}"#),
                 rank,
             );
@@ -119,7 +118,7 @@ impl Situation {
     }
 
     fn firing(self, name: &str, area: &str, severity: &str) -> Self {
-        self.is(
+        self.with_value(
             &format!(r#"ALERTS{{job="e",alertname="{name}",alertstate="firing",area="{area}",severity="{severity}"}}"#),
             1.0,
         )
@@ -128,40 +127,40 @@ impl Situation {
 
 /// Appearance of a value in a stat panel.
 #[derive(Debug, PartialEq)]
-struct Look {
+struct Appearance {
     name: String,
     text: String,
     colour: String,
 }
 
-/// A Prometheus with all situations.
-struct Looked {
+/// A Prometheus with the data of one situation.
+struct Evaluation {
     prometheus: Server,
     at: i64,
     values: Values,
     _directory: tempfile::TempDir,
 }
 
-impl Looked {
+impl Evaluation {
     async fn at(situations: Vec<Situation>) -> Vec<Self> {
-        let mut looked = Vec::new();
+        let mut evaluations = Vec::new();
         for situation in situations {
             let directory = tempfile::tempdir().unwrap();
             let file = directory.path().join("history");
             let document: String = situation.text.values().map(String::as_str).collect();
             std::fs::write(&file, document + "# EOF\n").unwrap();
             backfill(directory.path(), &file);
-            looked.push(Self {
+            evaluations.push(Self {
                 prometheus: Server::prometheus(directory.path(), "global: {}\n").await,
                 at: situation.at,
-                values: dashboards::everything("1m"),
+                values: dashboards::select_all("1m"),
                 _directory: directory,
             });
         }
-        looked
+        evaluations
     }
 
-    async fn answers(&self, target: &Value) -> Vec<Value> {
+    async fn responses(&self, target: &Value) -> Vec<Value> {
         let expr = interpolate(text(&target["expr"]), &self.values);
         let form = [("query", expr.as_str()), ("time", &self.at.to_string())];
         let data = self.prometheus.api("query", &form).await;
@@ -170,41 +169,41 @@ impl Looked {
     }
 
     /// Returns the values that a stat panel displays.
-    async fn stat(&self, uid: &str, title: &str) -> Vec<Look> {
+    async fn stat(&self, uid: &str, title: &str) -> Vec<Appearance> {
         let panel = panel(uid, title);
-        let mut looks = Vec::new();
+        let mut appearances = Vec::new();
         for target in list(&panel["targets"]) {
-            for series in self.answers(target).await {
+            for series in self.responses(target).await {
                 let mut name = text(&target["legendFormat"]).to_owned();
                 for (label, value) in series["metric"].as_object().unwrap() {
                     name = name.replace(&format!("{{{{{label}}}}}"), text(value));
                 }
-                looks.push(look(&panel, name, text(&series["value"][1]).parse().unwrap()));
+                appearances.push(appearance(&panel, name, text(&series["value"][1]).parse().unwrap()));
             }
         }
-        if looks.is_empty() {
-            looks.push(Look {
+        if appearances.is_empty() {
+            appearances.push(Appearance {
                 name: String::new(),
                 text: text(&panel["fieldConfig"]["defaults"]["noValue"]).to_owned(),
                 colour: null_colour(&panel["fieldConfig"]["defaults"]["mappings"]).unwrap_or("none".to_owned()),
             });
         }
-        looks
+        appearances
     }
 
-    async fn only(&self, uid: &str, title: &str) -> Look {
-        let mut looks = self.stat(uid, title).await;
-        assert_eq!(looks.len(), 1, "{title}: {looks:?}");
-        looks.remove(0)
+    async fn only(&self, uid: &str, title: &str) -> Appearance {
+        let mut appearances = self.stat(uid, title).await;
+        assert_eq!(appearances.len(), 1, "{title}: {appearances:?}");
+        appearances.remove(0)
     }
 
-    async fn named(&self, uid: &str, title: &str, name: &str) -> Look {
-        let looks = self.stat(uid, title).await;
-        let of_all = format!("{looks:?}");
-        looks
+    async fn named(&self, uid: &str, title: &str, name: &str) -> Appearance {
+        let appearances = self.stat(uid, title).await;
+        let covers_all = format!("{appearances:?}");
+        appearances
             .into_iter()
-            .find(|look| look.name == name)
-            .unwrap_or_else(|| panic!("{title}: no {name} in {of_all}"))
+            .find(|appearance| appearance.name == name)
+            .unwrap_or_else(|| panic!("{title}: no {name} in {covers_all}"))
     }
 }
 
@@ -216,7 +215,7 @@ fn panel(uid: &str, title: &str) -> Value {
     found.unwrap_or_else(|| panic!("{uid} has no {title}")).clone()
 }
 
-/// Returns a property of a field: from an override, or the default.
+/// Returns a property of a field: that of an override, or the default.
 fn property<'a>(panel: &'a Value, name: &str, id: &str) -> &'a Value {
     let overridden = list(&panel["fieldConfig"]["overrides"])
         .filter(|one| one["matcher"]["options"] == name)
@@ -225,9 +224,9 @@ fn property<'a>(panel: &'a Value, name: &str, id: &str) -> &'a Value {
     overridden.map_or(&panel["fieldConfig"]["defaults"][id], |property| &property["value"])
 }
 
-/// Returns the appearance of a value by Grafana's order: a mapping determines text and colour, otherwise the highest
+/// Returns the appearance of a value as in Grafana: a mapping determines text and colour; otherwise, the highest
 /// threshold that is reached determines the colour.
-fn look(panel: &Value, name: String, value: f64) -> Look {
+fn appearance(panel: &Value, name: String, value: f64) -> Appearance {
     for mapping in list(property(panel, &name, "mappings")) {
         let options = &mapping["options"];
         let result = match text(&mapping["type"]) {
@@ -239,14 +238,14 @@ fn look(panel: &Value, name: String, value: f64) -> Look {
         };
         if !result.is_null() {
             let (text, colour) = (text(&result["text"]).to_owned(), text(&result["color"]).to_owned());
-            return Look { name, text, colour };
+            return Appearance { name, text, colour };
         }
     }
     let steps = list(&property(panel, &name, "thresholds")["steps"]);
-    let reached = steps.filter(|step| step["value"].as_f64().is_none_or(|least| value >= least));
+    let reached = steps.filter(|step| step["value"].as_f64().is_none_or(|minimum| value >= minimum));
     let colour = text(&reached.last().unwrap()["color"]).to_owned();
     let text = value.to_string();
-    Look { name, text, colour }
+    Appearance { name, text, colour }
 }
 
 fn null_colour(mappings: &Value) -> Option<String> {
@@ -270,14 +269,14 @@ fn now() -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn panels_are_green_or_red_only_with_reason() {
-    let at = |nth: i64| now() / STEP * STEP - nth * APART;
+async fn panels_are_green_or_red_only_with_a_reason() {
+    let at = |nth: i64| now() / STEP * STEP - nth * GAP;
     let coverage = |module: &str, scanned: f64, protected: f64| {
         let labels =
             format!(r#"job="e",instance="i",customer_id="a",service="Microsoft 365",module="{module}",tenant_id="t""#);
         move |it: Situation| {
-            it.is(&format!("elements_protected_scanned_objects{{{labels}}}"), scanned)
-                .is(&format!("elements_protected_objects{{{labels}}}"), protected)
+            it.with_value(&format!("elements_protected_scanned_objects{{{labels}}}"), scanned)
+                .with_value(&format!("elements_protected_objects{{{labels}}}"), protected)
         }
     };
     let live = Situation::new(at(1))
@@ -291,8 +290,8 @@ async fn panels_are_green_or_red_only_with_reason() {
     let live = coverage("OneDrive", 100.0, 95.0)(live);
     let live = coverage("Teams Chat", 35.0, 0.0)(live);
     let down = Situation::new(at(2))
-        .known()
-        .is(r#"up{job="e",instance="i"}"#, 0.0)
+        .long_running()
+        .with_value(r#"up{job="e",instance="i"}"#, 0.0)
         .customer("a", false, None, 3.0)
         .customer("b", false, None, 0.0)
         .firing("ElementsBackupOverdueCritical", "backup", "critical")
@@ -300,7 +299,7 @@ async fn panels_are_green_or_red_only_with_reason() {
         .firing("ElementsExporterDown", "exporter", "critical")
         .firing("ElementsWatchdog", "exporter", "none");
     let outage = Situation::new(at(3)).exporter(240).customer("a", true, None, 0.0);
-    let outage = outage.is(r#"elements_exporter_state_load_successful{job="e",instance="i"}"#, 1.0);
+    let outage = outage.with_value(r#"elements_exporter_state_load_successful{job="e",instance="i"}"#, 1.0);
     let stale = Situation::new(at(4))
         .exporter(0)
         .customer("a", false, None, 4.0)
@@ -310,31 +309,31 @@ async fn panels_are_green_or_red_only_with_reason() {
         format!(r#"elements_exporter_customers{{job="e",instance="i",collector="protected",state="{state}"}}"#)
     };
     let live = live
-        .is(stored, 5.0)
-        .is(&customers("fresh"), 6.0)
-        .is(&customers("stale"), 0.0);
+        .with_value(stored, 5.0)
+        .with_value(&customers("fresh"), 6.0)
+        .with_value(&customers("stale"), 0.0);
     let stale = stale
-        .is(stored, 5.0)
-        .is(&customers("fresh"), 1.0)
-        .is(&customers("stale"), 1.0);
+        .with_value(stored, 5.0)
+        .with_value(&customers("fresh"), 1.0)
+        .with_value(&customers("stale"), 1.0);
     let failed = r#"elements_job_objects{job="e",instance="i",customer_id="b",service="Microsoft 365",module="OneDrive",result="failed"}"#;
-    let stale = stale.is(failed, 0.0);
+    let stale = stale.with_value(failed, 0.0);
     // The rules keep a sign of attack after its values have expired.
     let attack = r#"tenant:elements_tenant_ransomware_objects:sum{job="e",customer_id="b",tenant_id="t",sign="potential_attack"}"#;
-    let stale = stale.is(attack, 2.0);
+    let stale = stale.with_value(attack, 2.0);
     // A customer pays for the backup of Microsoft 365, and its protected objects were read at this time.
     let paid = |it: Situation, read_ago: f64| {
         #[expect(clippy::cast_precision_loss, reason = "a time of this century")]
         let read = it.at as f64 - read_ago;
-        it.is(
+        it.with_value(
             r#"elements_license_purchased_seats{job="e",instance="i",customer_id="b",license="",service="Cloud Backup for Microsoft 365"}"#,
             5.0,
         )
-        .is(
+        .with_value(
             r#"elements_exporter_collector_last_success_timestamp_seconds{job="e",instance="i",customer_id="b",collector="protected"}"#,
             read,
         )
-        .is(
+        .with_value(
             r#"elements_exporter_collector_stale_after_seconds{job="e",instance="i",collector="protected"}"#,
             10_800.0,
         )
@@ -344,17 +343,18 @@ async fn panels_are_green_or_red_only_with_reason() {
     let pending =
         r#"ALERTS{job="e",alertname="ElementsExporterDown",alertstate="pending",area="exporter",severity="critical"}"#;
     let starting = Situation::new(at(6))
-        .known()
-        .is(r#"up{job="e",instance="i"}"#, 0.0)
-        .is(pending, 1.0)
+        .long_running()
+        .with_value(r#"up{job="e",instance="i"}"#, 0.0)
+        .with_value(pending, 1.0)
         .firing("ElementsWatchdog", "exporter", "none");
     let single = Situation::new(at(5)).exporter(0).customer("a", true, Some(8.0), 1.0);
-    let [live, down, outage, stale, single, starting] = Looked::at(vec![live, down, outage, stale, single, starting])
-        .await
-        .try_into()
-        .unwrap_or_else(|_| panic!("six"));
+    let [live, down, outage, stale, single, starting] =
+        Evaluation::at(vec![live, down, outage, stale, single, starting])
+            .await
+            .try_into()
+            .unwrap_or_else(|_| panic!("six situations"));
 
-    // A good state is green, and one of six is not displayed as 83 %.
+    // A good state is green, and a share of few customers is not displayed in percent.
     let data = live.named(FLEET, "Data", "Data").await;
     assert_eq!((data.text.as_str(), data.colour.as_str()), ("live", "green"));
     let within = live.only(FLEET, "Within RPO").await;
@@ -368,7 +368,7 @@ async fn panels_are_green_or_red_only_with_reason() {
     let read = live.named(FLEET, "Data", "oldest read").await;
     assert_eq!(read.colour, "green");
 
-    // With the exporter down, that alert is first, known failures stay, and zeros are not green.
+    // With the exporter down, its alert comes first, last known failures are displayed, and zeros are not green.
     let data = down.named(FLEET, "Data", "Data").await;
     assert_eq!((data.text.as_str(), data.colour.as_str()), ("EXPORTER DOWN", "red"));
     assert_eq!(down.named(FLEET, "Failing 3× or more", "modules").await.text, "1");
@@ -384,7 +384,7 @@ async fn panels_are_green_or_red_only_with_reason() {
     let critical = down.named(FLEET, "Critical alerts", "exporter and API").await;
     assert_eq!((critical.text.as_str(), critical.colour.as_str()), ("1", "red"));
     for uid in [FLEET, CUSTOMER] {
-        let mut alerts = down.answers(&panel(uid, "Alerts")["targets"][0]).await;
+        let mut alerts = down.responses(&panel(uid, "Alerts")["targets"][0]).await;
         let rank = |alert: &Value| text(&alert["value"][1]).parse::<f64>().unwrap();
         alerts.sort_by(|one, other| rank(other).total_cmp(&rank(one)));
         assert_eq!(alerts[0]["metric"]["alertname"], "ElementsExporterDown", "{alerts:?}");
@@ -396,12 +396,12 @@ async fn panels_are_green_or_red_only_with_reason() {
     }
 
     // Before its alert fires, a zero is not green.
-    let looks = starting.stat(FLEET, "Critical alerts").await;
-    let of_exporter: Vec<_> = looks
+    let appearances = starting.stat(FLEET, "Critical alerts").await;
+    let of_exporter: Vec<_> = appearances
         .iter()
-        .filter(|look| look.name.starts_with("exporter and API"))
+        .filter(|appearance| appearance.name.starts_with("exporter and API"))
         .collect();
-    assert_eq!(of_exporter.len(), 1, "{looks:?}");
+    assert_eq!(of_exporter.len(), 1, "{appearances:?}");
     assert_eq!(of_exporter[0].name, "exporter and API, pending");
     assert_eq!(of_exporter[0].colour, "orange");
 
@@ -419,7 +419,7 @@ async fn panels_are_green_or_red_only_with_reason() {
     assert_eq!(stale.only(CUSTOMER, "Needs attention").await.colour, GREY);
     assert_eq!(stale.named(CUSTOMER, "Data age", "STALE").await.colour, "red");
     assert_eq!(stale.only(JOBS, "Failed objects").await.colour, GREY);
-    // Nor does it lower a sum: most of what is stored has expired.
+    // It does not lower a sum either: most stored sizes have expired.
     assert_eq!(stale.only(PROTECTION, "Stored").await.text, "no data");
     assert_eq!(live.only(PROTECTION, "Stored").await.text, "5");
     let attacked = stale.only(FLEET, "Signs of attack").await;
@@ -427,29 +427,29 @@ async fn panels_are_green_or_red_only_with_reason() {
     assert_eq!(stale.only(FLEET, "Consent missing").await.colour, GREY);
     // Without protected data, nobody is known to be unprotected.
     let unprotected = panel(LICENCES, "Paid for but not protected");
-    assert_eq!(live.answers(&unprotected["targets"][0]).await.len(), 1);
-    assert!(stale.answers(&unprotected["targets"][0]).await.is_empty());
+    assert_eq!(live.responses(&unprotected["targets"][0]).await.len(), 1);
+    assert!(stale.responses(&unprotected["targets"][0]).await.is_empty());
 
-    // A single customer has no percentage, and is not red for that.
+    // A single customer is not displayed in percent, and therefore not red.
     let within = single.only(FLEET, "Within RPO").await;
     assert_eq!((within.name.as_str(), within.colour.as_str()), ("0 of 1", "orange"));
     let state = single.only(EXPORTER, "State file").await;
     assert_eq!((state.text.as_str(), state.colour.as_str()), ("none", GREY));
-    // Dropped in this test, so that each Prometheus ends with it.
+    // Dropped in this test, so that each Prometheus is stopped with it.
     drop((live, down, outage, stale, single, starting));
 }
 
-fn each_panel() -> Vec<(String, bool, Value)> {
+fn all_panels() -> Vec<(String, bool, Value)> {
     let of = |dashboard: &Dashboard| {
         let has = |name: &str| dashboard.variables().any(|variable| variable["name"] == name);
         let panels: Vec<_> = dashboard.panels().into_iter().cloned().collect();
-        let narrowed = has("module");
+        let has_module_variable = has("module");
         panels
             .into_iter()
             .map(move |panel| {
                 (
                     format!("{}: {}", dashboard.file, text(&panel["title"])),
-                    narrowed,
+                    has_module_variable,
                     panel,
                 )
             })
@@ -461,7 +461,7 @@ fn each_panel() -> Vec<(String, bool, Value)> {
 #[test]
 fn missing_values_are_not_green() {
     let mut green = Vec::new();
-    for (place, _, panel) in each_panel() {
+    for (place, _, panel) in all_panels() {
         let defaults = &panel["fieldConfig"]["defaults"];
         let coloured = text(&panel["type"]) == "stat" && panel["options"]["colorMode"] == "background";
         if coloured && null_colour(&defaults["mappings"]).is_none_or(|colour| colour == "green") {
@@ -480,12 +480,12 @@ fn missing_values_are_not_green() {
     assert!(green.is_empty(), "{green:#?}");
 }
 
-/// Grafana displays the text of the defaults in a table without rows, and in each cell without a value. Only the first
-/// is meant.
+/// Grafana displays the default text in a table without rows, and in each cell without a value. An override must remove
+/// it from the cells.
 #[test]
-fn tables_without_rows_say_what_is_missing() {
-    let mut silent = Vec::new();
-    for (place, _, panel) in each_panel()
+fn empty_tables_explain_what_is_missing() {
+    let mut problems = Vec::new();
+    for (place, _, panel) in all_panels()
         .into_iter()
         .filter(|(_, _, panel)| panel["type"] == "table")
     {
@@ -496,10 +496,10 @@ fn tables_without_rows_say_what_is_missing() {
             .flat_map(|one| list(&one["properties"]))
             .find(|property| property["id"] == "noValue");
         if words.is_empty() || cells.is_none_or(|property| property["value"] != "") {
-            silent.push(place);
+            problems.push(place);
         }
     }
-    assert!(silent.is_empty(), "{silent:#?}");
+    assert!(problems.is_empty(), "{problems:#?}");
 }
 
 /// Values that the exporter exposes disappear when they expire or the exporter is down; those of the rules may stay.
@@ -507,7 +507,7 @@ fn tables_without_rows_say_what_is_missing() {
 fn panels_that_an_outage_empties_say_so() {
     let exposed = Regex::new(r"(?:^|[^:\w])(?:elements_\w+|up)\{").unwrap();
     let reason = Regex::new("stale|not live|exporter is down|reaches the exporter").unwrap();
-    let silent: Vec<_> = each_panel()
+    let silent: Vec<_> = all_panels()
         .into_iter()
         .filter(|(_, _, panel)| ["stat", "table", "bargauge"].contains(&text(&panel["type"])))
         .filter(|(_, _, panel)| list(&panel["targets"]).all(|target| exposed.is_match(text(&target["expr"]))))
@@ -520,24 +520,24 @@ fn panels_that_an_outage_empties_say_so() {
 #[test]
 fn request_without_a_response_is_not_green() {
     let panel = panel(EXPORTER, "Requests");
-    let no_answer = property(&panel, "0", "color");
-    assert!(text(&no_answer["fixedColor"]).contains("red"), "{no_answer}");
+    let no_response = property(&panel, "0", "color");
+    assert!(text(&no_response["fixedColor"]).contains("red"), "{no_response}");
 }
 
 #[test]
-fn tiles_are_filtered_by_module_or_say_that_they_are_not() {
-    let silent: Vec<_> = each_panel()
+fn tiles_are_filtered_by_module_or_document_the_exception() {
+    let problems: Vec<_> = all_panels()
         .into_iter()
-        .filter(|(_, narrowed, panel)| *narrowed && panel["type"] == "stat")
+        .filter(|(_, has_module_variable, panel)| *has_module_variable && panel["type"] == "stat")
         .filter(|(_, _, panel)| {
             let narrows = |target: &Value| text(&target["expr"]).contains("$module");
             let is_documented = text(&panel["description"]).contains("Not filtered by");
-            let of_all = text(&panel["title"]).contains("all customers");
-            !list(&panel["targets"]).all(narrows) && !is_documented && !of_all
+            let covers_all = text(&panel["title"]).contains("all customers");
+            !list(&panel["targets"]).all(narrows) && !is_documented && !covers_all
         })
         .map(|(place, ..)| place)
         .collect();
-    assert!(silent.is_empty(), "{silent:#?}");
+    assert!(problems.is_empty(), "{problems:#?}");
 }
 
 #[test]

@@ -17,11 +17,11 @@ pub struct Query {
     /// Its location, for messages.
     pub place: String,
     pub expr: String,
-    /// Whether it is a range query rather than an instant query.
+    /// True for a range query, false for an instant query.
     pub range: bool,
     /// The length of its look-back, in seconds.
     pub span: i64,
-    /// Labels that the panel displays, links with or joins on.
+    /// Labels that the panel displays, uses in links or joins on.
     pub labels: BTreeSet<String>,
     /// The panel's description.
     pub description: String,
@@ -30,8 +30,8 @@ pub struct Query {
 /// Values of variables by name, as inserted into queries.
 pub type Values = BTreeMap<String, String>;
 
-/// Returns the values with which dashboards show everything, for samples this far apart.
-pub fn everything(rate_interval: &str) -> Values {
+/// Returns the variable values that select everything, with the given `$__rate_interval`.
+pub fn select_all(rate_interval: &str) -> Values {
     [
         ("datasource", "prometheus"),
         ("job", ".+"),
@@ -106,8 +106,8 @@ impl Dashboard {
         let mut queries: Vec<Query> = list(&panel["targets"]).map(query).collect();
         // The first query of a table determines its rows; the others are merged into them, and may add a column.
         for column in &columns {
-            let names_it = |query: &Query| query.expr.split(|c| !is_name(c)).any(|word| word == column);
-            let source = queries.iter().position(names_it).unwrap_or(0);
+            let uses_column = |query: &Query| query.expr.split(|c| !is_name(c)).any(|word| word == column);
+            let source = queries.iter().position(uses_column).unwrap_or(0);
             for (_, query) in queries.iter_mut().enumerate().filter(|(place, _)| *place != source) {
                 query.labels.remove(column);
             }

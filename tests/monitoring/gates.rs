@@ -1,5 +1,5 @@
-//! Properties of every alert and every dashboard that need no server: tests, descriptions, and valid references and
-//! links.
+//! Properties of alerts and dashboards that can be checked without a server: tests, descriptions, and valid references
+//! and links.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,7 +8,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::dashboards::{self, Dashboard, columns, list, placeholders, text};
-use super::labels::Known;
+use super::labels::LabelCatalogue;
 use super::rules::{self, Rule};
 
 /// Alerts that always fire.
@@ -40,8 +40,8 @@ fn alerts() -> Vec<Rule> {
     rules::all().into_iter().filter(|rule| rule.alerts).collect()
 }
 
-/// Fails with a list of all problems.
-pub(crate) fn none(problems: &[String]) {
+/// Panics with a list of all problems, if any.
+pub(crate) fn assert_none(problems: &[String]) {
     assert!(
         problems.is_empty(),
         "{} problems:\n{}",
@@ -50,14 +50,13 @@ pub(crate) fn none(problems: &[String]) {
     );
 }
 
-/// One alert in one promtool test: the expected alerts, and whether the test includes an outage.
+/// One alert in one promtool test: the expected alerts, and true if the test includes an outage.
 struct Case {
     fires: Vec<Value>,
     outage: bool,
 }
 
-/// Returns whether a test includes an outage of the exporter or the API: a target or an API that is down, or series
-/// that end.
+/// Returns whether a test includes an outage of the exporter or the API: a target or an API is down, or series end.
 fn has_outage(test: &Value) -> bool {
     list(&test["input_series"]).any(|series| {
         let (name, values) = (text(&series["series"]), text(&series["values"]));
@@ -91,18 +90,18 @@ fn cases() -> BTreeMap<String, Vec<Case>> {
 }
 
 #[test]
-fn alerts_are_tested_firing_quiet_and_in_an_outage() {
+fn alerts_have_tests_firing_not_firing_and_in_an_outage() {
     let cases = cases();
     let mut problems = Vec::new();
     for alert in alerts() {
         let (name, severity) = (&alert.name, alert.label("severity").unwrap());
-        let own: &[Case] = cases.get(name).map_or(&[], Vec::as_slice);
+        let alert_cases: &[Case] = cases.get(name).map_or(&[], Vec::as_slice);
         let of_severity = |case: &&Case| {
             case.fires
                 .iter()
                 .any(|fires| fires["exp_labels"]["severity"] == severity)
         };
-        let complete = own.iter().filter(of_severity).any(|case| {
+        let complete = alert_cases.iter().filter(of_severity).any(|case| {
             let fires = case
                 .fires
                 .iter()
@@ -118,52 +117,52 @@ fn alerts_are_tested_firing_quiet_and_in_an_outage() {
                 "{name} ({severity}) has no test in which it fires, with its annotations"
             ));
         }
-        if !own.iter().any(|case| !of_severity(&case)) && !ALWAYS_FIRES.contains(&name.as_str()) {
-            problems.push(format!("{name} ({severity}) has no test in which it is quiet"));
+        if !alert_cases.iter().any(|case| !of_severity(&case)) && !ALWAYS_FIRES.contains(&name.as_str()) {
+            problems.push(format!("{name} ({severity}) has no test in which it does not fire"));
         }
-        if !own.iter().any(|case| case.outage) && !ALWAYS_FIRES.contains(&name.as_str()) {
-            problems.push(format!("{name} has no test through an outage"));
+        if !alert_cases.iter().any(|case| case.outage) && !ALWAYS_FIRES.contains(&name.as_str()) {
+            problems.push(format!("{name} has no test with an outage"));
         }
     }
-    none(&problems);
+    assert_none(&problems);
 }
 
 #[test]
 fn inhibiting_alerts_resolve_before_inhibited_ones() {
     let alerts = alerts();
-    let lingers = |alert: &Rule| alert.json["keep_firing_for"].as_str().map_or(0, rules::seconds);
+    let keeps_firing = |alert: &Rule| alert.json["keep_firing_for"].as_str().map_or(0, rules::seconds);
     let mut problems = Vec::new();
     for (source, areas) in [
         ("ElementsCustomerUnread", ["backup"]),
         ("ElementsAppConsentLost", ["backup"]),
     ] {
         let of_source = alerts.iter().filter(|alert| alert.name == source);
-        let source_ends = of_source.map(lingers).max().unwrap();
-        // A failure of the platform lasts for hours, and is not the customer's. No alert inhibits
+        let source_duration = of_source.map(keeps_firing).max().unwrap();
+        // Failures of the platform last for hours, so their resolution is not awaited. No alert inhibits
         // ElementsCustomerUnread.
         let targets = alerts.iter().filter(|alert| {
             areas.contains(&alert.label("area").unwrap())
                 && ![source, "ElementsCustomerUnread", "ElementsMassFailure"].contains(&alert.name.as_str())
         });
-        for target in targets.filter(|target| lingers(target) <= source_ends) {
+        for target in targets.filter(|target| keeps_firing(target) <= source_duration) {
             problems.push(format!(
-                "{} can end while {source} inhibits it, and would never be resolved",
+                "{} can resolve while {source} inhibits it, so the resolution would not be notified",
                 target.name
             ));
         }
     }
-    none(&problems);
+    assert_none(&problems);
 }
 
 #[test]
 fn alerts_have_all_labels_and_annotations() {
-    let known = Known::read().unwrap();
+    let catalogue = LabelCatalogue::read().unwrap();
     let variable = Regex::new(r"\$labels\.(\w+)").unwrap();
     let mut problems = Vec::new();
     for alert in alerts() {
         let name = &alert.name;
         if !name.starts_with("Elements") {
-            problems.push(format!("{name} is not prefixed"));
+            problems.push(format!("{name} lacks the prefix"));
         }
         for (label, values) in [
             ("severity", ["critical", "warning", "info", "none"]),
@@ -173,7 +172,7 @@ fn alerts_have_all_labels_and_annotations() {
                 problems.push(format!("{name}: {label} is {:?}", alert.label(label)));
             }
         }
-        let mut labels = known.of(&alert.expr).unwrap();
+        let mut labels = catalogue.of(&alert.expr).unwrap();
         labels.extend(alert.labels.iter().map(|(label, _)| label.clone()));
         for needed in ["summary", "description", "runbook_url", "dashboard_url"] {
             let Some((_, text)) = alert.annotations.iter().find(|(annotation, _)| annotation == needed) else {
@@ -182,7 +181,7 @@ fn alerts_have_all_labels_and_annotations() {
             };
             for used in variable.captures_iter(text) {
                 if !labels.contains(&used[1]) {
-                    problems.push(format!("{name}: {needed} names {}, which it has not", &used[1]));
+                    problems.push(format!("{name}: {needed} uses {}, which the alert lacks", &used[1]));
                 }
             }
             match needed {
@@ -197,21 +196,21 @@ fn alerts_have_all_labels_and_annotations() {
         let of_customer = ["organization", "tier", "region", "team"];
         let is_named = of_customer.iter().all(|label| labels.contains(*label));
         if about_customers && (!is_named || labels.contains("instance")) {
-            problems.push(format!("{name} is about a customer and has {labels:?}"));
+            problems.push(format!("{name} is about a customer, but has only {labels:?}"));
         }
         if alert.expr.contains("or vector(0)") {
             problems.push(format!("{name} compares with vector(0)"));
         }
         let wait = alert.json["for"].as_str().map_or(0, rules::seconds);
         if alert.expr.contains("absent(") && wait < 120 {
-            problems.push(format!("{name} trusts absent() after {wait}s"));
+            problems.push(format!("{name} uses absent() after only {wait}s"));
         }
     }
-    none(&problems);
+    assert_none(&problems);
 }
 
 #[test]
-fn alerts_and_runbooks_belong_together() {
+fn alerts_and_runbooks_match() {
     let page = read("docs/runbooks.md");
     let mut sections: BTreeMap<&str, &str> = BTreeMap::new();
     for section in page.split("\n### ").skip(1) {
@@ -227,18 +226,18 @@ fn alerts_and_runbooks_belong_together() {
     assert_eq!(headings, names);
     let mut problems = Vec::new();
     for (heading, body) in sections {
-        for (what, words) in [
+        for (topic, words) in [
             ("what it means", &["**Means**"][..]),
             ("whether it is real", &["**Real?**"]),
             ("what to do", &["**Do**", "**do**"]),
             ("what customers notice", &["**Customers**"]),
         ] {
             if !words.iter().any(|word| body.contains(word)) {
-                problems.push(format!("{heading} does not describe {what}"));
+                problems.push(format!("{heading} does not describe {topic}"));
             }
         }
     }
-    none(&problems);
+    assert_none(&problems);
 }
 
 #[test]
@@ -249,8 +248,8 @@ fn alertmanager_examples_use_existing_alerts_and_labels() {
 }
 
 fn check_references(example: &str) {
-    let known = Known::read().unwrap();
-    let labels = known.metric("ALERTS").unwrap();
+    let catalogue = LabelCatalogue::read().unwrap();
+    let labels = catalogue.metric("ALERTS").unwrap();
     let names: Vec<String> = alerts().into_iter().map(|alert| alert.name).collect();
     let matcher = Regex::new(r#"(\w+)(=~|!~|!=|=)"([^"]*)""#).unwrap();
     let mut problems = Vec::new();
@@ -269,7 +268,7 @@ fn check_references(example: &str) {
         for alternative in inner.split('|') {
             let pattern = Regex::new(&format!("^(?:{head}{alternative}{tail})$")).unwrap();
             if !names.iter().any(|name| pattern.is_match(name)) {
-                problems.push(format!("{} meets no alert", pattern.as_str()));
+                problems.push(format!("{} matches no alert", pattern.as_str()));
             }
         }
     }
@@ -283,7 +282,7 @@ fn check_references(example: &str) {
             .filter(|label| !labels.contains(*label));
         problems.extend(unknown.map(|label| format!("no alert has the label {label}")));
     }
-    none(&problems);
+    assert_none(&problems);
 }
 
 /// Returns the problem of a link to a missing dashboard, or one that sets a missing variable.
@@ -292,7 +291,7 @@ fn dead_link(url: &str) -> Option<String> {
     let (uid, query) = rest.split_once('?').unwrap_or((rest, ""));
     let dashboards = dashboards::all();
     let Some(dashboard) = dashboards.iter().find(|dashboard| dashboard.json["uid"] == uid) else {
-        return Some(format!("{url} leads nowhere"));
+        return Some(format!("{url} links to no dashboard"));
     };
     let variables: Vec<&str> = dashboard.variables().map(|variable| text(&variable["name"])).collect();
     let set = query
@@ -301,7 +300,7 @@ fn dead_link(url: &str) -> Option<String> {
     let mut unknown = set.filter(|name| !variables.contains(name));
     unknown
         .next()
-        .map(|name| format!("{url} sets {name}, which {uid} has not"))
+        .map(|name| format!("{url} sets {name}, which {uid} lacks"))
 }
 
 #[test]
@@ -314,7 +313,7 @@ fn dashboards_are_complete() {
         found.extend(undeclared(&dashboard));
         found.extend(links(&dashboard));
         if dashboard.json["schemaVersion"] != 42 {
-            found.push("is not of schema 42".to_owned());
+            found.push("does not have schema version 42".to_owned());
         }
         problems.extend(
             found
@@ -322,7 +321,7 @@ fn dashboards_are_complete() {
                 .map(|problem| format!("{}: {problem}", dashboard.file)),
         );
     }
-    none(&problems);
+    assert_none(&problems);
 }
 
 fn overlaps(dashboard: &Dashboard) -> Vec<String> {
@@ -337,7 +336,7 @@ fn overlaps(dashboard: &Dashboard) -> Vec<String> {
         for other in &panels[nth + 1..] {
             let [left, top, width, height] = place(other);
             if x < left + width && left < x + w && y < top + height && top < y + h {
-                problems.push(format!("{} lies over {}", text(&one["title"]), text(&other["title"])));
+                problems.push(format!("{} overlaps {}", text(&one["title"]), text(&other["title"])));
             }
             if one["id"] == other["id"] {
                 problems.push(format!(
@@ -358,16 +357,16 @@ fn undescribed(dashboard: &Dashboard) -> Vec<String> {
         if text(&panel["description"]).len() < 20 {
             problems.push(format!("{title} has no description"));
         }
-        // A range query would display the last value for hours after the data has ended.
+        // A range query would display the last value for hours after the series has ended.
         if panel["type"] == "stat" && list(&panel["targets"]).any(|target| target["instant"] != true) {
-            problems.push(format!("{title} shows a value that may be of long ago"));
+            problems.push(format!("{title} may display a value from long ago"));
         }
         if text(&panel["fieldConfig"]["defaults"]["unit"]).is_empty() {
             problems.push(format!("{title} has no unit"));
         }
         let texts = list(&panel["targets"]).map(|target| text(&target["expr"]));
         if texts.into_iter().any(|expr| expr.contains("or vector(0)")) {
-            problems.push(format!("{title} makes up zeros"));
+            problems.push(format!("{title} replaces missing values with zeros"));
         }
         if !panel["repeat"].is_null() {
             problems.push(format!("{title} repeats"));
@@ -376,21 +375,23 @@ fn undescribed(dashboard: &Dashboard) -> Vec<String> {
     problems
 }
 
-/// Returns the variables that are used and not declared, or declared and not used.
+/// Returns the variables that are used but not declared, or declared but not used.
 fn undeclared(dashboard: &Dashboard) -> Vec<String> {
     let used = Regex::new(r"\$\{?([A-Za-z_]\w*)").unwrap();
-    let whole = dashboard.json.to_string();
+    let source = dashboard.json.to_string();
     let used: BTreeSet<&str> = used
-        .captures_iter(&whole)
+        .captures_iter(&source)
         .map(|found| found.get(1).unwrap().as_str())
         .collect();
     let declared: BTreeSet<&str> = dashboard.variables().map(|variable| text(&variable["name"])).collect();
     let unknown = used
         .difference(&declared)
         .filter(|name| !GLOBAL_VARIABLES.contains(name));
-    let idle = declared.difference(&used);
+    let unused = declared.difference(&used);
     let unknown = unknown.map(|name| format!("${name} is not declared"));
-    unknown.chain(idle.map(|name| format!("${name} is not used"))).collect()
+    unknown
+        .chain(unused.map(|name| format!("${name} is not used")))
+        .collect()
 }
 
 /// Returns broken links, and customers without a link to their dashboard.
@@ -402,10 +403,10 @@ fn links(dashboard: &Dashboard) -> Vec<String> {
         let columns = columns(panel);
         let config = &panel["fieldConfig"];
         let properties = list(&config["overrides"]).flat_map(|one| list(&one["properties"]));
-        let of_fields = properties
+        let field_links = properties
             .filter(|property| property["id"] == "links")
             .flat_map(|links| list(&links["value"]));
-        let links: Vec<&str> = of_fields
+        let links: Vec<&str> = field_links
             .chain(list(&config["defaults"]["links"]))
             .chain(list(&panel["links"]))
             .map(|link| text(&link["url"]))
@@ -413,13 +414,13 @@ fn links(dashboard: &Dashboard) -> Vec<String> {
         problems.extend(links.iter().filter_map(|url| dead_link(url)));
         for url in &links {
             let missing = field.captures_iter(url).filter(|found| !columns.contains(&found[1]));
-            problems.extend(missing.map(|found| format!("{title}: a link reads {}, which is not a column", &found[1])));
+            problems.extend(missing.map(|found| format!("{title}: a link uses {}, which is not a column", &found[1])));
         }
-        let leads = links
+        let has_link = links
             .iter()
             .any(|url| url.starts_with("/d/elements-customer?var-customer=${__data.fields.customer_id}"));
-        if columns.contains("organization") && !leads {
-            problems.push(format!("{title} shows customers and does not lead to them"));
+        if columns.contains("organization") && !has_link {
+            problems.push(format!("{title} lists customers without links to their dashboards"));
         }
     }
     problems
@@ -427,8 +428,8 @@ fn links(dashboard: &Dashboard) -> Vec<String> {
 
 #[test]
 fn dashboards_query_only_existing_metrics_and_labels() {
-    let known = Known::read().unwrap();
-    // Any value is valid, because only the names matter.
+    let catalogue = LabelCatalogue::read().unwrap();
+    // Any value is valid, because only names are checked.
     let variable = Regex::new(r#"\$\{?[A-Za-z_]\w*(?::regex)?\}?"#).unwrap();
     let plain = |expr: &str| {
         let expr = expr.replace("$__range_s", "1").replace("$__range", "30d");
@@ -439,23 +440,23 @@ fn dashboards_query_only_existing_metrics_and_labels() {
     for dashboard in dashboards::all() {
         for panel in dashboard.panels() {
             for query in dashboard.queries(panel) {
-                match known.of(&plain(&query.expr)) {
+                match catalogue.of(&plain(&query.expr)) {
                     Err(error) => problems.push(format!("{}: {error}", query.place)),
                     Ok(labels) => {
                         let missing: Vec<_> = query.labels.iter().filter(|label| !labels.contains(*label)).collect();
                         if !missing.is_empty() {
-                            problems.push(format!("{}: shows {missing:?}", query.place));
+                            problems.push(format!("{}: displays {missing:?}, which the query lacks", query.place));
                         }
                     }
                 }
             }
         }
         for annotation in dashboard.annotations() {
-            let labels = known.of(&plain(text(&annotation["expr"]))).unwrap();
-            let shown =
+            let labels = catalogue.of(&plain(text(&annotation["expr"]))).unwrap();
+            let displayed =
                 &placeholders(text(&annotation["titleFormat"])) | &placeholders(text(&annotation["textFormat"]));
             problems.extend(
-                shown
+                displayed
                     .difference(&labels)
                     .map(|label| format!("{}: no {label}", dashboard.file)),
             );
@@ -466,14 +467,14 @@ fn dashboards_query_only_existing_metrics_and_labels() {
             let found = match query_text.starts_with("label_values") {
                 true => {
                     let (selector, label) = inner.rsplit_once(", ").unwrap();
-                    known
+                    catalogue
                         .of(selector)
                         .and_then(|labels| labels.contains(label).then_some(()).ok_or(label.to_owned()))
                 }
-                false => known.of(inner).map(|_| ()),
+                false => catalogue.of(inner).map(|_| ()),
             };
             problems.extend(found.err().map(|error| format!("{}: {error}", dashboard.file)));
         }
     }
-    none(&problems);
+    assert_none(&problems);
 }

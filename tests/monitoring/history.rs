@@ -1,5 +1,5 @@
-//! History of the exporter's metrics: its current exposition, modified plausibly for the weeks before, as OpenMetrics
-//! with timestamps. The values prove nothing, but their names and labels are real.
+//! History of the exporter's metrics: the current exposition with plausible changes for the weeks before, as
+//! OpenMetrics with timestamps. The values are invented; names and labels are real.
 
 use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
@@ -10,20 +10,19 @@ use crate::harness::servers::Server;
 
 const DAY: f64 = 86_400.0;
 
-/// Counters and sizes were zero this long ago.
+/// Age at which counters and sizes were zero.
 const BIRTH: f64 = 60.0 * DAY;
 
-/// Timestamps that do not move with time: ends of licences and credentials. All others do.
+/// Name parts of timestamps that do not move with time. All other timestamps move.
 const FIXED: [&str; 4] = ["expiration", "expiry", "contract_end", "created"];
 
 /// The last day: slightly more than the longest range of the rates on dashboards.
 pub const RECENT: i64 = 25 * 3600;
 
-/// Returns the ages of samples in seconds: close together for the last day, where dashboards query rates, and farther
-/// apart for the other days.
-pub fn ages(days: i64, close: i64, far: i64) -> Vec<i64> {
-    let mut ages: Vec<i64> = (1..=RECENT / close).map(|nth| nth * close).collect();
-    ages.extend((1..=(days * 86_400 - RECENT) / far).map(|nth| RECENT + nth * far));
+/// Returns the ages of samples in seconds, with a smaller step for the last day, where dashboards query rates.
+pub fn ages(days: i64, recent_step: i64, older_step: i64) -> Vec<i64> {
+    let mut ages: Vec<i64> = (1..=RECENT / recent_step).map(|nth| nth * recent_step).collect();
+    ages.extend((1..=(days * 86_400 - RECENT) / older_step).map(|nth| RECENT + nth * older_step));
     ages.reverse();
     ages
 }
@@ -43,7 +42,7 @@ pub fn write(out: &mut impl Write, exposition: &str, target: &str, now: i64, age
     Ok(())
 }
 
-/// Writes what a recording rule with this name and these labels would have recorded between two times.
+/// Writes the series that a recording rule would have recorded between two times.
 pub async fn record(
     prometheus: &Server,
     out: &mut impl Write,
@@ -57,12 +56,12 @@ pub async fn record(
     let data = prometheus.api("query_range", &form).await;
     let data = data.unwrap_or_else(|error| panic!("{name}: {error}"));
     for series in list(&data["result"]) {
-        let own = series["metric"].as_object().unwrap().iter();
-        let own = own
+        let series_labels = series["metric"].as_object().unwrap().iter();
+        let series_labels = series_labels
             .filter(|(label, _)| *label != "__name__")
             .map(|(label, value)| format!("{label}={value}"));
         let fixed = fixed.iter().map(|(label, value)| format!("{label}={value:?}"));
-        let labels: Vec<String> = own.chain(fixed).collect();
+        let labels: Vec<String> = series_labels.chain(fixed).collect();
         for point in list(&series["values"]) {
             let (at, value) = (&point[0], text(&point[1]));
             writeln!(out, "{name}{{{}}} {value} {at}", labels.join(",")).unwrap();
@@ -70,7 +69,7 @@ pub async fn record(
     }
 }
 
-/// Ends the document.
+/// Writes the end of the document.
 pub fn end(out: &mut impl Write) -> io::Result<()> {
     out.write_all(b"# EOF\n")?;
     out.flush()
@@ -79,7 +78,7 @@ pub fn end(out: &mut impl Write) -> io::Result<()> {
 struct Sample {
     name: String,
     series: String,
-    /// Common to all series of one module.
+    /// A hash that all series of one module share.
     subject: u64,
     value: f64,
 }
@@ -100,7 +99,7 @@ impl Sample {
         })
     }
 
-    /// Returns whether the module failed on a day in the past, which it did on one day in eleven.
+    /// Returns whether the module failed on a day in the past: on one day in eleven.
     fn failed(&self, age: f64) -> bool {
         #[expect(clippy::cast_possible_truncation, reason = "an age is thirty days at most")]
         let day = (age / DAY) as u64;
@@ -109,27 +108,27 @@ impl Sample {
 
     fn past(&self, age: f64) -> f64 {
         let name = self.name.as_str();
-        let grown = 1.0 - age / BIRTH;
+        let growth = 1.0 - age / BIRTH;
         if name.ends_with("_timestamp_seconds") && self.value > 0.0 {
             if FIXED.iter().any(|part| name.contains(part)) {
                 return self.value;
             }
-            let late = if name.contains("last_") && self.failed(age) {
+            let delay = if name.contains("last_") && self.failed(age) {
                 DAY
             } else {
                 0.0
             };
-            return self.value - age - late;
+            return self.value - age - delay;
         }
         let cumulative = ["_total", "_bucket", "_count", "_sum"];
         if cumulative.iter().any(|suffix| name.ends_with(suffix)) {
-            return (self.value * grown * 1000.0).round() / 1000.0;
+            return (self.value * growth * 1000.0).round() / 1000.0;
         }
         match name {
             "elements_job_consecutive_failures" if self.failed(age) => self.value + 1.0,
             "elements_job_status" if self.failed(age) => 3.0,
             "elements_job_backup_size_bytes" | "elements_protected_size_bytes" | "elements_job_duration_seconds" => {
-                (self.value * grown).round()
+                (self.value * growth).round()
             }
             _ => self.value,
         }

@@ -14,39 +14,39 @@ use super::rules;
 type Names = BTreeSet<String>;
 
 /// Labels that Prometheus adds to every scraped series.
-const OF_THE_TARGET: [&str; 2] = ["job", "instance"];
+const TARGET_LABELS: [&str; 2] = ["job", "instance"];
 
 /// Series that Prometheus creates for every scrape.
-const OF_THE_SCRAPE: [&str; 2] = ["up", "scrape_duration_seconds"];
+const SCRAPE_SERIES: [&str; 2] = ["up", "scrape_duration_seconds"];
 
-/// Labels of every known metric.
-pub struct Known(BTreeMap<String, Names>);
+/// Labels of every existing metric.
+pub struct LabelCatalogue(BTreeMap<String, Names>);
 
 fn names<T: AsRef<str>>(labels: impl IntoIterator<Item = T>) -> Names {
     labels.into_iter().map(|label| label.as_ref().to_owned()).collect()
 }
 
-impl Known {
+impl LabelCatalogue {
     /// Reads the catalogue and the shipped rules, each of which is checked.
     pub fn read() -> Result<Self, String> {
-        let mut known = BTreeMap::new();
+        let mut catalogue = BTreeMap::new();
         for entry in catalogue::metrics() {
-            let labels = &names(entry.labels) | &names(OF_THE_TARGET);
+            let labels = &names(entry.labels) | &names(TARGET_LABELS);
             let name = entry.metric.name;
             if entry.metric.kind.as_str() == "histogram" {
-                known.insert(format!("{name}_bucket"), &labels | &names(["le"]));
-                known.insert(format!("{name}_sum"), labels.clone());
-                known.insert(format!("{name}_count"), labels);
+                catalogue.insert(format!("{name}_bucket"), &labels | &names(["le"]));
+                catalogue.insert(format!("{name}_sum"), labels.clone());
+                catalogue.insert(format!("{name}_count"), labels);
             } else {
-                known.insert(name.to_owned(), labels);
+                catalogue.insert(name.to_owned(), labels);
             }
         }
-        for name in OF_THE_SCRAPE {
-            known.insert(name.to_owned(), names(OF_THE_TARGET));
+        for name in SCRAPE_SERIES {
+            catalogue.insert(name.to_owned(), names(TARGET_LABELS));
         }
-        let mut known = Self(known);
-        let mut of_alerts = names(["alertname", "alertstate"]);
-        // Rules may query which alerts fire before the alerts are known.
+        let mut catalogue = Self(catalogue);
+        let mut alert_labels = names(["alertname", "alertstate"]);
+        // Rules may query alerts that are defined later.
         let subject = [
             "job",
             "customer_id",
@@ -57,31 +57,31 @@ impl Known {
             "severity",
             "area",
         ];
-        known.0.insert("ALERTS".to_owned(), &of_alerts | &names(subject));
+        catalogue.0.insert("ALERTS".to_owned(), &alert_labels | &names(subject));
         for rule in rules::all() {
             if !rule.alerts {
-                // The operands that read a rule's own past do not change its labels.
-                let labels = known.of(&rules::without_memory(&rule, &[]));
+                // Operands that read the rule's own past do not change its labels.
+                let labels = catalogue.of(&rules::without_history(&rule, &[]));
                 let labels = labels.map_err(|error| format!("{}: {error}", rule.name))?;
-                known.0.insert(rule.name.clone(), labels);
+                catalogue.0.insert(rule.name.clone(), labels);
             }
-            let of_answer = known
+            let expr_labels = catalogue
                 .of(&rule.expr)
                 .map_err(|error| format!("{}: {error}", rule.name))?;
-            let labels = &of_answer | &names(rule.labels.iter().map(|(label, _)| label));
+            let labels = &expr_labels | &names(rule.labels.iter().map(|(label, _)| label));
             if rule.alerts {
-                of_alerts.extend(labels);
+                alert_labels.extend(labels);
             } else {
-                known.0.insert(rule.name, labels);
+                catalogue.0.insert(rule.name, labels);
             }
         }
-        known.0.insert("ALERTS".to_owned(), of_alerts);
-        Ok(known)
+        catalogue.0.insert("ALERTS".to_owned(), alert_labels);
+        Ok(catalogue)
     }
 
     /// Returns the labels of a metric.
     pub fn metric(&self, name: &str) -> Result<&Names, String> {
-        self.0.get(name).ok_or_else(|| format!("there is no metric {name}"))
+        self.0.get(name).ok_or_else(|| format!("metric {name} does not exist"))
     }
 
     /// Returns the possible labels of a query's results.
@@ -106,7 +106,7 @@ impl Known {
     fn selector(&self, selector: &VectorSelector) -> Result<Names, String> {
         let name = selector.name.as_deref().ok_or("a selector without a metric")?;
         let labels = self.metric(name)?;
-        must_be_in(matched(&selector.matchers), labels, name)?;
+        require(matcher_labels(&selector.matchers), labels, name)?;
         Ok(labels.clone())
     }
 
@@ -115,10 +115,10 @@ impl Known {
             self.expr(parameter)?;
         }
         let inner = self.expr(&aggregate.expr)?;
-        let kept = match &aggregate.modifier {
+        let labels = match &aggregate.modifier {
             Some(LabelModifier::Include(by)) => {
                 let by = names(&by.labels);
-                must_be_in(by.clone(), &inner, "the aggregated expression")?;
+                require(by.clone(), &inner, "the aggregated expression")?;
                 by
             }
             Some(LabelModifier::Exclude(without)) => &inner - &names(&without.labels),
@@ -129,8 +129,8 @@ impl Known {
             return Ok(inner);
         }
         match aggregate.param.as_deref() {
-            Some(Expr::StringLiteral(label)) if op == T_COUNT_VALUES => Ok(&kept | &names([&label.val])),
-            _ => Ok(kept),
+            Some(Expr::StringLiteral(label)) if op == T_COUNT_VALUES => Ok(&labels | &names([&label.val])),
+            _ => Ok(labels),
         }
     }
 
@@ -141,8 +141,8 @@ impl Known {
         };
         let matching = modifier.matching.as_ref();
         if let Some(on) = matching {
-            must_be_in(names(&on.labels().labels), &left, "the left side")?;
-            must_be_in(names(&on.labels().labels), &right, "the right side")?;
+            require(names(&on.labels().labels), &left, "the left side")?;
+            require(names(&on.labels().labels), &right, "the right side")?;
         }
         let op = binary.op.id();
         if op == T_LOR {
@@ -157,11 +157,11 @@ impl Known {
         }
         match (&modifier.card, matching) {
             (VectorMatchCardinality::ManyToOne(group), _) => {
-                must_be_in(names(&group.labels), &right, "the right side")?;
+                require(names(&group.labels), &right, "the right side")?;
                 Ok(&left | &names(&group.labels))
             }
             (VectorMatchCardinality::OneToMany(group), _) => {
-                must_be_in(names(&group.labels), &left, "the left side")?;
+                require(names(&group.labels), &left, "the left side")?;
                 Ok(&right | &names(&group.labels))
             }
             (_, Some(LabelModifier::Include(on))) => Ok(names(&on.labels)),
@@ -186,29 +186,29 @@ impl Known {
                 }
                 Ok(labels)
             }
-            ("absent", Some(Expr::VectorSelector(selector))) => Ok(matched(&selector.matchers)),
+            ("absent", Some(Expr::VectorSelector(selector))) => Ok(matcher_labels(&selector.matchers)),
             ("scalar", _) => Ok(Names::new()),
             _ => Ok(labels),
         }
     }
 }
 
-fn matched(matchers: &Matchers) -> Names {
+fn matcher_labels(matchers: &Matchers) -> Names {
     names(matchers.matchers.iter().map(|matcher| &matcher.name))
 }
 
-fn must_be_in(expected: Names, there: &Names, what: &str) -> Result<(), String> {
-    let missing = &expected - there;
+fn require(expected: Names, available: &Names, place: &str) -> Result<(), String> {
+    let missing = &expected - available;
     if missing.is_empty() {
         return Ok(());
     }
-    Err(format!("{what} has no {missing:?}"))
+    Err(format!("{place} has no {missing:?}"))
 }
 
 #[test]
 fn missing_metric_or_label_is_rejected() {
-    let known = Known::read().unwrap();
-    for (query, complaint) in [
+    let catalogue = LabelCatalogue::read().unwrap();
+    for (query, expected) in [
         ("elements_job_state", "no metric"),
         ("elements_job_status{customer=\"x\"}", "customer"),
         ("sum by (modul) (elements_job_status)", "modul"),
@@ -220,12 +220,12 @@ fn missing_metric_or_label_is_rejected() {
         ("sum by (module) (sum by (service) (elements_job_status))", "module"),
         ("customer:elements_job_rpo_breached:sum{instance=\"x\"}", "instance"),
     ] {
-        let error = known.of(query).unwrap_err();
-        assert!(error.contains(complaint), "{query}: {error}");
+        let error = catalogue.of(query).unwrap_err();
+        assert!(error.contains(expected), "{query}: {error}");
     }
     let joined =
         "elements_job_status * on (job, customer_id) group_left (organization) customer:elements_customer_info:max";
-    let labels = known.of(joined).unwrap();
+    let labels = catalogue.of(joined).unwrap();
     assert_eq!(
         labels.into_iter().collect::<Vec<_>>(),
         [

@@ -1,5 +1,5 @@
-//! The rules of Grafana's dashboard-linter, from its documentation. Exclusions in `dashboards/.lint` have a reason, in
-//! the format of the linter.
+//! The rules of Grafana's dashboard-linter, implemented from its documentation. Exclusions with their reasons are in
+//! `dashboards/.lint`, in the format of the linter.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::dashboards::{self, Dashboard, list, text};
 use super::rules::yaml;
 
-/// The seventeen rules. Two concern logs, which the dashboards do not use.
+/// All rules of the linter. Two of them concern logs, which the dashboards do not use.
 const RULES: [&str; 17] = [
     "template-datasource-rule",
     "template-job-rule",
@@ -31,7 +31,7 @@ const RULES: [&str; 17] = [
     "uneditable-dashboard",
 ];
 
-/// Units in the dashboards, all of which are known to Grafana.
+/// Units of the dashboards, all of which exist in Grafana.
 const UNITS: [&str; 17] = [
     "none",
     "s",
@@ -52,13 +52,13 @@ const UNITS: [&str; 17] = [
     "suffix: missing",
 ];
 
-/// Replaces `$__rate_interval` while a query is parsed: a range that no query contains.
+/// Replaces `$__rate_interval` while a query is parsed. No query contains this range.
 const RATE_INTERVAL: &str = "863s";
 
 /// A finding: rule, dashboard, panel, target.
 type Finding = (&'static str, String, String, String);
 
-/// An exclusion: the parts of a finding, where an empty part matches all.
+/// An exclusion: a rule and the parts of findings. An empty part matches everything.
 struct Exclusion {
     rule: String,
     entries: Vec<(String, String, String)>,
@@ -67,14 +67,14 @@ struct Exclusion {
 fn exclusions() -> Vec<Exclusion> {
     let file = yaml(include_str!("../../dashboards/.lint"));
     let rules = file["exclusions"].as_hash().unwrap();
-    let rules = rules.iter().map(|(rule, about)| {
+    let rules = rules.iter().map(|(rule, exclusion)| {
         let rule = rule.as_str().unwrap().to_owned();
         assert!(RULES.contains(&rule.as_str()), "{rule} is not a rule of the linter");
         assert!(
-            about["reason"].as_str().is_some_and(|reason| reason.len() > 20),
+            exclusion["reason"].as_str().is_some_and(|reason| reason.len() > 20),
             "{rule}: no reason"
         );
-        let entries = about["entries"].as_vec().into_iter().flatten();
+        let entries = exclusion["entries"].as_vec().into_iter().flatten();
         let part = |entry: &yaml_rust2::Yaml, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
         let entries = entries.map(|entry| (part(entry, "dashboard"), part(entry, "panel"), part(entry, "targetIdx")));
         Exclusion {
@@ -86,23 +86,23 @@ fn exclusions() -> Vec<Exclusion> {
 }
 
 /// Returns a query with placeholders for all variables, so that it can be parsed.
-fn plain(expr: &str) -> String {
+fn without_variables(expr: &str) -> String {
     let expr = expr.replace("$__range_s", "1").replace("$__range", "30d");
     let expr = expr.replace("$__rate_interval", RATE_INTERVAL).replace("$target", "1");
-    // A quoted variable is kept, because the rules about matchers search for it.
+    // Quoted variables remain, because the rules about matchers search for them.
     Regex::new(r"\$\{(\w+):regex\}")
         .unwrap()
         .replace_all(&expr, "$1")
         .into_owned()
 }
 
-struct Linted<'a> {
+struct LintedDashboard<'a> {
     dashboard: &'a Dashboard,
     findings: Vec<Finding>,
 }
 
-impl Linted<'_> {
-    fn find(&mut self, rule: &'static str, panel: &str, target: &str) {
+impl LintedDashboard<'_> {
+    fn report(&mut self, rule: &'static str, panel: &str, target: &str) {
         assert!(RULES.contains(&rule), "{rule}");
         let title = text(&self.dashboard.json["title"]).to_owned();
         self.findings.push((rule, title, panel.to_owned(), target.to_owned()));
@@ -116,19 +116,19 @@ impl Linted<'_> {
             .filter(|variable| variable["type"] == "datasource")
             .collect();
         let [source] = sources[..] else {
-            panic!("one data source")
+            panic!("not exactly one data source")
         };
-        let named =
+        let is_datasource_named =
             source["name"] == "datasource" && source["label"] == "Data source" && source["query"] == "prometheus";
         let targets = [("job", "template-job-rule"), ("instance", "template-instance-rule")].map(|(name, rule)| {
-            let good = variable(name).is_some_and(|variable| {
+            let passes = variable(name).is_some_and(|variable| {
                 variable["datasource"]["uid"] == "${datasource}"
                     && variable["type"] == "query"
                     && text(&variable["label"]).eq_ignore_ascii_case(name)
                     && variable["multi"] == true
                     && variable["allValue"] == ".+"
             });
-            (rule, good)
+            (rule, passes)
         });
         let call = Regex::new(r"^(label_names|label_values|metrics|query_result)\((.+)\)$").unwrap();
         let queries = self
@@ -137,8 +137,8 @@ impl Linted<'_> {
             .filter(|variable| variable["type"] == "query");
         let (mut queries_work, mut reloads) = (true, true);
         for query in queries {
-            let query_text = plain(text(&query["query"]["query"]));
-            let inner = call.captures(&query_text).map(|found| found[2].to_owned());
+            let query_text = without_variables(text(&query["query"]["query"]));
+            let inner = call.captures(&query_text).map(|captures| captures[2].to_owned());
             let selector = inner
                 .as_deref()
                 .map(|inner| match query_text.starts_with("label_values") {
@@ -149,8 +149,8 @@ impl Linted<'_> {
             reloads &= query["refresh"] == 2;
         }
         let editable = self.dashboard.json["editable"] != false;
-        for (rule, good) in [
-            ("template-datasource-rule", named),
+        for (rule, passes) in [
+            ("template-datasource-rule", is_datasource_named),
             ("template-label-promql-rule", queries_work),
             ("template-on-time-change-reload-rule", reloads),
             ("uneditable-dashboard", !editable),
@@ -158,8 +158,8 @@ impl Linted<'_> {
         .into_iter()
         .chain(targets)
         {
-            if !good {
-                self.find(rule, "", "");
+            if !passes {
+                self.report(rule, "", "");
             }
         }
     }
@@ -168,16 +168,16 @@ impl Linted<'_> {
         for panel in self.dashboard.panels() {
             let title = text(&panel["title"]);
             if panel["datasource"]["uid"] != "${datasource}" {
-                self.find("panel-datasource-rule", title, "");
+                self.report("panel-datasource-rule", title, "");
             }
             if title.is_empty() || text(&panel["description"]).is_empty() {
-                self.find("panel-title-description-rule", title, "");
+                self.report("panel-title-description-rule", title, "");
             }
             if !UNITS.contains(&text(&panel["fieldConfig"]["defaults"]["unit"])) {
-                self.find("panel-units-rule", title, "");
+                self.report("panel-units-rule", title, "");
             }
             if list(&panel["targets"]).next().is_none() {
-                self.find("panel-no-targets-rule", title, "");
+                self.report("panel-no-targets-rule", title, "");
             }
             for (nth, target) in list(&panel["targets"]).enumerate() {
                 self.target(title, &nth.to_string(), text(&target["expr"]));
@@ -186,42 +186,42 @@ impl Linted<'_> {
     }
 
     fn target(&mut self, panel: &str, nth: &str, expr: &str) {
-        let Ok(parsed) = parser::parse(&plain(expr)) else {
-            return self.find("target-promql-rule", panel, nth);
+        let Ok(parsed) = parser::parse(&without_variables(expr)) else {
+            return self.report("target-promql-rule", panel, nth);
         };
-        let mut found = BTreeSet::new();
+        let mut violated = BTreeSet::new();
         walk(&parsed, None, &mut |node, parent| match node {
             Expr::VectorSelector(selector) => {
-                found.extend(unmatched(&selector.matchers));
+                violated.extend(missing_matchers(&selector.matchers));
                 if selector.name.as_deref().is_some_and(|name| name.ends_with("_total")) {
-                    found.insert("target-counter-agg-rule");
+                    violated.insert("target-counter-agg-rule");
                 }
             }
             Expr::MatrixSelector(selector) => {
-                found.extend(unmatched(&selector.vs.matchers));
+                violated.extend(missing_matchers(&selector.vs.matchers));
                 let called = match parent {
                     Some(Expr::Call(call)) => call.func.name,
                     _ => "",
                 };
                 let counter = selector.vs.name.as_deref().is_some_and(|name| name.ends_with("_total"));
                 if counter && !["rate", "irate", "increase"].contains(&called) {
-                    found.insert("target-counter-agg-rule");
+                    violated.insert("target-counter-agg-rule");
                 }
                 let range = format!("{}s", selector.range.as_secs());
                 if ["rate", "irate"].contains(&called) && range != RATE_INTERVAL {
-                    found.insert("target-rate-interval-rule");
+                    violated.insert("target-rate-interval-rule");
                 }
             }
             _ => {}
         });
-        for rule in found {
-            self.find(rule, panel, nth);
+        for rule in violated {
+            self.report(rule, panel, nth);
         }
     }
 }
 
 /// Returns the required matchers that a selector lacks.
-fn unmatched(matchers: &promql_parser::label::Matchers) -> Vec<&'static str> {
+fn missing_matchers(matchers: &promql_parser::label::Matchers) -> Vec<&'static str> {
     let has = |name: &str| {
         let mut all = matchers.matchers.iter();
         all.any(|matcher| matcher.name == name && matcher.value == format!("${name}"))
@@ -234,27 +234,27 @@ fn unmatched(matchers: &promql_parser::label::Matchers) -> Vec<&'static str> {
 }
 
 /// Visits every node with its parent.
-fn walk(expr: &Expr, parent: Option<&Expr>, see: &mut impl FnMut(&Expr, Option<&Expr>)) {
-    see(expr, parent);
+fn walk(expr: &Expr, parent: Option<&Expr>, visit: &mut impl FnMut(&Expr, Option<&Expr>)) {
+    visit(expr, parent);
     match expr {
         Expr::Aggregate(aggregate) => {
-            walk(&aggregate.expr, Some(expr), see);
+            walk(&aggregate.expr, Some(expr), visit);
             if let Some(parameter) = &aggregate.param {
-                walk(parameter, Some(expr), see);
+                walk(parameter, Some(expr), visit);
             }
         }
-        Expr::Unary(unary) => walk(&unary.expr, Some(expr), see),
+        Expr::Unary(unary) => walk(&unary.expr, Some(expr), visit),
         Expr::Binary(binary) => {
-            walk(&binary.lhs, Some(expr), see);
-            walk(&binary.rhs, Some(expr), see);
+            walk(&binary.lhs, Some(expr), visit);
+            walk(&binary.rhs, Some(expr), visit);
         }
-        Expr::Paren(paren) => walk(&paren.expr, Some(expr), see),
-        Expr::Subquery(subquery) => walk(&subquery.expr, Some(expr), see),
+        Expr::Paren(paren) => walk(&paren.expr, Some(expr), visit),
+        Expr::Subquery(subquery) => walk(&subquery.expr, Some(expr), visit),
         Expr::Call(call) => call
             .args
             .args
             .iter()
-            .for_each(|argument| walk(argument, Some(expr), see)),
+            .for_each(|argument| walk(argument, Some(expr), visit)),
         _ => {}
     }
 }
@@ -263,7 +263,7 @@ fn walk(expr: &Expr, parent: Option<&Expr>, see: &mut impl FnMut(&Expr, Option<&
 fn dashboards_pass_the_linter_except_for_exclusions() {
     let mut findings = Vec::new();
     for dashboard in &dashboards::all() {
-        let mut linted = Linted {
+        let mut linted = LintedDashboard {
             dashboard,
             findings: Vec::new(),
         };
@@ -277,14 +277,14 @@ fn dashboards_pass_the_linter_except_for_exclusions() {
             .iter()
             .filter(|exclusion| exclusion.rule == *rule)
             .any(|exclusion| {
-                let meant = |(title, name, nth): &(String, String, String)| {
+                let is_covered = |(title, name, nth): &(String, String, String)| {
                     title == dashboard && name == panel && (nth.is_empty() || nth == target)
                 };
-                exclusion.entries.is_empty() || exclusion.entries.iter().any(meant)
+                exclusion.entries.is_empty() || exclusion.entries.iter().any(is_covered)
             })
     };
-    let left: Vec<_> = findings.iter().filter(|finding| !is_excluded(finding)).collect();
-    assert!(left.is_empty(), "{left:#?}");
+    let remaining: Vec<_> = findings.iter().filter(|finding| !is_excluded(finding)).collect();
+    assert!(remaining.is_empty(), "{remaining:#?}");
     // An exclusion without a finding is outdated.
     for exclusion in &exclusions {
         for (dashboard, panel, nth) in &exclusion.entries {

@@ -1,5 +1,5 @@
-//! Dashboards, rules and the Alertmanager example with their programs, which run on loopback with data in a temporary
-//! directory and end with the test.
+//! Dashboards, rules and the Alertmanager example, tested with Prometheus and Alertmanager. These run on loopback with
+//! data in a temporary directory, and are stopped with the test.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,7 +7,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     unreachable_pub,
-    reason = "a test that cannot continue panics, and nothing here is public"
+    reason = "tests panic to fail, and nothing here is public"
 )]
 
 #[path = "../it/harness/mod.rs"]

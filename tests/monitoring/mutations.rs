@@ -14,7 +14,7 @@ use super::rules::{self, Rule};
 use crate::harness::parser::promtool;
 
 /// Concurrent runs: the number of cores of a small machine.
-const AT_A_TIME: usize = 2;
+const CONCURRENCY: usize = 2;
 
 /// Replacements of each comparison: its opposite, and the one that differs for equal values.
 const REPLACEMENTS: &[(&str, &[&str])] = &[
@@ -28,11 +28,11 @@ const REPLACEMENTS: &[(&str, &[&str])] = &[
 
 /// Mutants that are equivalent to the original, with the reason: rule, original, replacement.
 const EQUIVALENT: &[(&str, &str, &str)] = &[
-    // Between one run and two: increase() of integers is never exactly there.
+    // The limit is between one run and two, which increase() of integers never returns.
     ("ElementsBackupRunsSkipped", ">", ">="),
     // The recorded value is at least five.
     ("ElementsMassFailure", ">", ">="),
-    // An API that is down for exactly half of half an hour, to the scrape.
+    // Differs only if the API is down for exactly half of half an hour.
     ("ElementsApiErrors", "<", "<="),
 ];
 
@@ -110,21 +110,21 @@ fn mutants() -> Vec<Mutant> {
     mutants
 }
 
-/// Returns the rules that a change of one can affect, and the rules that they need.
-fn concerned(rules: &[Rule], mutant: &Rule) -> Vec<Rule> {
+/// Returns the rules that a change of one rule can affect, and the rules that these need.
+fn affected(rules: &[Rule], mutant: &Rule) -> Vec<Rule> {
     let mut names = BTreeSet::from([mutant.name.clone()]);
     loop {
         let reads = |rule: &&Rule| !rule.reads.is_disjoint(&names);
-        let more: Vec<String> = rules.iter().filter(reads).map(|rule| rule.name.clone()).collect();
+        let names_read: Vec<String> = rules.iter().filter(reads).map(|rule| rule.name.clone()).collect();
         let before = names.len();
-        names.extend(more);
+        names.extend(names_read);
         if names.len() == before {
             return rules::needed(rules, names);
         }
     }
 }
 
-/// Returns the tests of these rules individually, limited to what they expect of these rules, short ones first.
+/// Returns the tests of the given rules one by one, limited to expectations about these rules, short tests first.
 fn tests_of(rules: &[Rule]) -> Vec<Value> {
     let mut tests = Vec::new();
     let names: BTreeSet<&str> = rules.iter().map(|rule| rule.name.as_str()).collect();
@@ -154,13 +154,13 @@ fn tests_of(rules: &[Rule]) -> Vec<Value> {
             let mut test = test.clone();
             test["alert_rule_test"] = json!(alerts);
             test["promql_expr_test"] = json!(queries);
-            let alone = json!({
+            let single = json!({
                 "rule_files": ["rules.yml"],
                 "evaluation_interval": file["evaluation_interval"],
                 "group_eval_order": order,
                 "tests": [test],
             });
-            tests.push((last, alone));
+            tests.push((last, single));
         }
     }
     tests.sort_by_key(|(last, _)| *last);
@@ -168,18 +168,18 @@ fn tests_of(rules: &[Rule]) -> Vec<Value> {
 }
 
 /// Returns whether a test fails with the mutant instead of its rule.
-fn is_noticed(mutant: &Mutant) -> bool {
+fn is_detected(mutant: &Mutant) -> bool {
     let rules = rules::all();
-    let mut concerned = concerned(&rules, &mutant.rule);
-    let own = concerned.iter_mut().find(|rule| rule.json == mutant.rule.json);
-    own.unwrap().json["expr"] = Value::from(mutant.expr());
+    let mut affected = affected(&rules, &mutant.rule);
+    let original = affected.iter_mut().find(|rule| rule.json == mutant.rule.json);
+    original.unwrap().json["expr"] = Value::from(mutant.expr());
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(
         directory.path().join("rules.yml"),
-        rules::file_of(&concerned).to_string(),
+        rules::file_of(&affected).to_string(),
     )
     .unwrap();
-    tests_of(&concerned).into_iter().any(|test| {
+    tests_of(&affected).into_iter().any(|test| {
         std::fs::write(directory.path().join("test.yml"), test.to_string()).unwrap();
         let mut promtool = Command::new(promtool());
         promtool
@@ -195,33 +195,36 @@ fn is_noticed(mutant: &Mutant) -> bool {
 }
 
 #[test]
-fn comparisons_are_found_where_they_compare() {
+fn comparisons_are_found_outside_strings_and_selectors() {
     let expr = "a{b=~\"x>1\",c!=\"y\"} >= 1 and b == bool 2 unless \"<\" < 3";
     let found: Vec<(usize, &str)> = comparisons(expr).into_iter().map(|(at, from, _)| (at, from)).collect();
     assert_eq!(found, [(19, ">="), (30, "=="), (51, "<")]);
 }
 
-/// Without a mutant all tests must pass; otherwise a failure with a mutant would prove nothing.
-fn assert_rules_alone_pass(rule: &Rule) {
-    let unspoiled = Mutant {
+/// Asserts that the tests pass without a mutant. Otherwise, a failure with a mutant would prove nothing.
+fn assert_unchanged_rule_passes(rule: &Rule) {
+    let unchanged = Mutant {
         rule: rule.clone(),
         at: 0,
         from: "",
         to: "",
     };
-    assert!(!is_noticed(&unspoiled), "{} fails its tests as it is", rule.name);
+    assert!(
+        !is_detected(&unchanged),
+        "{} fails its tests without a change",
+        rule.name
+    );
 }
 
-/// Takes minutes, so it runs only on request: `tests/run --test monitoring comparison_mutants -- --ignored
-/// --nocapture`.
+/// Takes minutes, so it runs only with `tests/run --test monitoring comparison_mutants -- --ignored --nocapture`.
 #[test]
 #[ignore = "takes minutes"]
-#[allow(clippy::print_stdout, reason = "how many there were is what it is run for")]
+#[allow(clippy::print_stdout, reason = "the number of mutants is printed")]
 fn comparison_mutants_fail_a_test_of_the_rules() {
     let mutants = mutants();
     let (next, survivors) = (Mutex::new(mutants.iter()), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
-        for _ in 0..AT_A_TIME {
+        for _ in 0..CONCURRENCY {
             scope.spawn(|| {
                 loop {
                     let Some(mutant) = next.lock().unwrap().next() else {
@@ -232,9 +235,9 @@ fn comparison_mutants_fail_a_test_of_the_rules() {
                         .find(|other| other.rule.json == mutant.rule.json)
                         .unwrap();
                     if std::ptr::eq(first, mutant) {
-                        assert_rules_alone_pass(&mutant.rule);
+                        assert_unchanged_rule_passes(&mutant.rule);
                     }
-                    if !is_noticed(mutant) {
+                    if !is_detected(mutant) {
                         println!("survives: {}", mutant.describe());
                         survivors.lock().unwrap().push(mutant.describe());
                     }

@@ -1,5 +1,5 @@
-//! From a fault to the notification: a simulated partner, the exporter, Prometheus with the shipped rules and
-//! Alertmanager with the shipped example. Minutes and hours are shortened to seconds; everything else is the same.
+//! From a fault to its notification: a simulated partner, the exporter, Prometheus with the shipped rules, and
+//! Alertmanager with the shipped example. Minutes and hours are shortened to seconds; nothing else is changed.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -23,13 +23,14 @@ use crate::harness::program::Program;
 use crate::harness::servers::Server;
 use crate::harness::{COLLECTOR_KEYS, eventually};
 
-/// Factor by which rules and routes are faster than shipped. Lists are sent hours apart, and alerts wait for minutes.
-const SPEEDUP_OF_RULES: u64 = 120;
-const SPEEDUP_OF_ROUTES: u64 = 600;
+/// Factors by which rules and routes are faster than shipped. Their factors differ, because alerts wait for minutes,
+/// but routes repeat after hours.
+const RULE_SPEEDUP: u64 = 120;
+const ROUTE_SPEEDUP: u64 = 600;
 
-/// Factor by which everything is slower at the second attempt. A machine that is too busy for the first pace misses
-/// scrapes and polls, which rightly causes alerts.
-const SLOWER: u64 = 4;
+/// Factor by which the second attempt is slower. On a machine that is too busy for the first attempt, missed scrapes
+/// and polls rightly cause alerts.
+const SLOWDOWN: u64 = 4;
 
 const CUSTOMERS: usize = 12;
 const MICROSOFT_365: u16 = 7;
@@ -43,9 +44,9 @@ const HOUR: i64 = 3600;
 const FAILING: usize = 0;
 const SILENT: usize = 1;
 const LONG_SILENT: usize = 2;
-const OF_THE_PLATFORM: std::ops::Range<usize> = 5..11;
+const PLATFORM_CUSTOMERS: std::ops::Range<usize> = 5..11;
 
-/// A notification about one alert: receiver, group, alert, and whether it fires or is resolved.
+/// A notification about one alert: receiver, group, alert and status.
 type Notification = (String, String, String, String);
 
 /// The notifications received by a webhook, without duplicates.
@@ -76,7 +77,7 @@ impl Recorder {
         self.0.lock().unwrap().clone()
     }
 
-    async fn receives(&self, receiver: &str, alert: &str, status: &str) {
+    async fn wait_for(&self, receiver: &str, alert: &str, status: &str) {
         let what = format!("{receiver} is notified that {alert} is {status}");
         let received =
             |(to, _, about, state): &Notification| to == receiver && about.starts_with(alert) && state == status;
@@ -89,7 +90,7 @@ impl Recorder {
 
 async fn record(State(recorder): State<Recorder>, uri: Uri, body: String) {
     let message: Value = serde_json::from_str(&body).unwrap();
-    let shown = |labels: &Value, names: &[&str]| {
+    let join_labels = |labels: &Value, names: &[&str]| {
         let values = names
             .iter()
             .map(|name| text(&labels[*name]))
@@ -101,8 +102,8 @@ async fn record(State(recorder): State<Recorder>, uri: Uri, body: String) {
     for alert in list(&message["alerts"]) {
         let notification = (
             uri.path().trim_start_matches('/').to_owned(),
-            shown(group, &names),
-            shown(
+            join_labels(group, &names),
+            join_labels(
                 &alert["labels"],
                 &["alertname", "severity", "organization", "module", "collector"],
             ),
@@ -117,7 +118,7 @@ fn now() -> i64 {
     i64::try_from(since.as_secs()).unwrap()
 }
 
-/// Returns a run of half an hour that ended this long ago.
+/// Returns a run of half an hour that ended `ago` seconds ago.
 fn run(status: i64, ago: i64) -> Run {
     let end = now() - ago;
     Run {
@@ -135,7 +136,7 @@ fn run(status: i64, ago: i64) -> Run {
 }
 
 /// Makes a customer healthy, with two modules that differ only in their latest runs.
-fn calm(customer: &mut Customer, nth: usize) {
+fn make_healthy(customer: &mut Customer, nth: usize) {
     let ago = match nth {
         SILENT => 30 * HOUR,
         LONG_SILENT => 60 * HOUR,
@@ -159,28 +160,28 @@ async fn partner() -> Partner {
     let partner = partner::start(Settings {
         clock: Clock::Wall,
         history: History::Runs(20),
-        ..partner::still(CUSTOMERS)
+        ..partner::frozen_partner(CUSTOMERS)
     })
     .await;
     partner.handle.with_world(|world| {
         for (nth, customer) in world.customers.iter_mut().enumerate() {
-            calm(customer, nth);
+            make_healthy(customer, nth);
         }
     });
     partner
 }
 
 /// Adds runs to a module of a customer.
-fn ran(partner: &Partner, customer: usize, module: u16, runs: impl IntoIterator<Item = Run>) {
+fn add_runs(partner: &Partner, customer: usize, module: u16, runs: impl IntoIterator<Item = Run>) {
     partner.handle.with_world(|world| {
         let modules = &mut world.customers[customer].modules;
-        let module = modules.iter_mut().find(|known| known.number == module).unwrap();
+        let module = modules.iter_mut().find(|candidate| candidate.number == module).unwrap();
         module.runs.extend(runs);
     });
 }
 
-/// Starts a Prometheus that already scrapes when it begins to evaluate the rules. Otherwise no exporter would exist at
-/// first, which at this speed is long enough for an alert.
+/// Starts a Prometheus that scrapes before it evaluates the rules. Otherwise, the exporter would be missing at first,
+/// which would cause an alert at this speed.
 async fn prometheus(directory: &Path, pace: u64, exporter: &str, alertmanager: &str) -> Server {
     std::fs::create_dir(directory).unwrap();
     let configuration = format!(
@@ -192,22 +193,22 @@ async fn prometheus(directory: &Path, pace: u64, exporter: &str, alertmanager: &
     let prometheus = Server::prometheus(directory, &configuration).await;
     eventually("the exporter was scraped", || prometheus.value("elements_up == 1")).await;
     for file in RULES {
-        let sped_up = rules::sped_up(file.content, SPEEDUP_OF_RULES / pace);
-        std::fs::write(directory.join(file.name), sped_up).unwrap();
+        let speed_up = rules::speed_up(file.content, RULE_SPEEDUP / pace);
+        std::fs::write(directory.join(file.name), speed_up).unwrap();
     }
     prometheus.reload().await;
     prometheus
 }
 
-/// Waits until Alertmanager inhibits this many alerts with a name.
-async fn inhibited(alertmanager: &Server, alert: &str, count: usize) {
+/// Waits until Alertmanager inhibits `count` alerts with a name.
+async fn wait_until_inhibited(alertmanager: &Server, alert: &str, count: usize) {
     let what = format!("{count} of {alert} are inhibited");
     eventually(&what, || async {
         let alerts = alertmanager.alerts().await;
-        let held = alerts.iter().filter(|held| {
-            held["labels"]["alertname"] == alert && list(&held["status"]["inhibitedBy"]).next().is_some()
+        let inhibited = alerts.iter().filter(|found| {
+            found["labels"]["alertname"] == alert && list(&found["status"]["inhibitedBy"]).next().is_some()
         });
-        (held.count() >= count).then_some(())
+        (inhibited.count() >= count).then_some(())
     })
     .await;
 }
@@ -225,16 +226,16 @@ fn without_host(base: &str) -> &str {
     base.strip_prefix("http://").unwrap()
 }
 
-/// Held by tests that use a processor for minutes, so that they do not delay the notifications of another.
-pub static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+/// Locked by tests that need a processor for minutes, so that they do not delay the notifications of another test.
+pub static HEAVY_TEST: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 #[tokio::test(flavor = "multi_thread")]
-async fn notifications_are_those_expected_and_no_others() {
-    let _turn = TURN.lock().await;
-    let (expected, received) = expected_and_received(1).await;
+async fn faults_cause_exactly_the_expected_notifications() {
+    let _guard = HEAVY_TEST.lock().await;
+    let (expected, received) = run_faults(1).await;
     let (expected, received) = match expected == received {
         true => (expected, received),
-        false => expected_and_received(SLOWER).await,
+        false => run_faults(SLOWDOWN).await,
     };
     let missing: Vec<_> = expected.difference(&received).collect();
     let unexpected: Vec<_> = received.difference(&expected).collect();
@@ -244,11 +245,12 @@ async fn notifications_are_those_expected_and_no_others() {
     );
 }
 
-/// Returns the expected and the received notifications for several faults, slowed down by a factor.
-async fn expected_and_received(pace: u64) -> (BTreeSet<Notification>, BTreeSet<Notification>) {
+/// Returns the expected and the received notifications for several faults. `pace` slows everything down.
+async fn run_faults(pace: u64) -> (BTreeSet<Notification>, BTreeSet<Notification>) {
     let partner = partner().await;
     let names = COLLECTOR_KEYS;
-    // Slower than in other tests, and stale only after some time, so that a busy machine does not look like an outage.
+    // Intervals are longer than in other tests, and data expires later, so that a busy machine does not cause an
+    // outage.
     let (interval, stale_after) = (format!("{}s", 3 * pace), format!("{}s", 15 * pace));
     let settings: Vec<(String, &str)> = names
         .iter()
@@ -267,36 +269,40 @@ async fn expected_and_received(pace: u64) -> (BTreeSet<Notification>, BTreeSet<N
     let directory = tempfile::tempdir().unwrap();
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/alertmanager");
     let routes = std::fs::read_to_string(example.join("alertmanager.yml")).unwrap();
-    let routes = rules::sped_up(&routes, SPEEDUP_OF_ROUTES / pace).replace("http://127.0.0.1:9095", &webhook);
-    let of_alertmanager = directory.path().join("alertmanager");
-    std::fs::create_dir(&of_alertmanager).unwrap();
-    std::fs::copy(example.join("elements.tmpl"), of_alertmanager.join("elements.tmpl")).unwrap();
-    let alertmanager = Server::alertmanager(&of_alertmanager, &routes).await;
-    let of_prometheus = directory.path().join("prometheus");
-    let (to_scrape, to_tell) = (without_host(&exporter.base), without_host(&alertmanager.base));
-    let prometheus = prometheus(&of_prometheus, pace, to_scrape, to_tell).await;
+    let routes = rules::speed_up(&routes, ROUTE_SPEEDUP / pace).replace("http://127.0.0.1:9095", &webhook);
+    let alertmanager_directory = directory.path().join("alertmanager");
+    std::fs::create_dir(&alertmanager_directory).unwrap();
+    std::fs::copy(
+        example.join("elements.tmpl"),
+        alertmanager_directory.join("elements.tmpl"),
+    )
+    .unwrap();
+    let alertmanager = Server::alertmanager(&alertmanager_directory, &routes).await;
+    let prometheus_directory = directory.path().join("prometheus");
+    let (exporter_address, alertmanager_address) = (without_host(&exporter.base), without_host(&alertmanager.base));
+    let prometheus = prometheus(&prometheus_directory, pace, exporter_address, alertmanager_address).await;
 
-    // Two customers are silent from the start, in both modules, and the worse alert inhibits the other.
-    recorder.receives("deadman", "ElementsWatchdog", "firing").await;
-    recorder.receives("operations", "ElementsBackupOverdue", "firing").await;
+    // Two customers have no runs from the start in both modules. The critical alert inhibits the warning.
+    recorder.wait_for("deadman", "ElementsWatchdog", "firing").await;
+    recorder.wait_for("operations", "ElementsBackupOverdue", "firing").await;
     recorder
-        .receives("on-call", "ElementsBackupOverdueCritical", "firing")
+        .wait_for("on-call", "ElementsBackupOverdueCritical", "firing")
         .await;
-    inhibited(&alertmanager, "ElementsBackupOverdue", 1).await;
+    wait_until_inhibited(&alertmanager, "ElementsBackupOverdue", 1).await;
 
-    // A module fails for the third time.
-    ran(&partner, FAILING, EXCHANGE, [300, 200, 100].map(|ago| run(FAILED, ago)));
+    // A module fails three times.
+    add_runs(&partner, FAILING, EXCHANGE, [300, 200, 100].map(|ago| run(FAILED, ago)));
     recorder
-        .receives("operations", "ElementsBackupFailingRepeatedly", "firing")
+        .wait_for("operations", "ElementsBackupFailingRepeatedly", "firing")
         .await;
 
     // The platform fails for half of the customers. Later runs fail as well, for the same reason.
-    for customer in OF_THE_PLATFORM {
-        ran(&partner, customer, ONEDRIVE, [run(FAILED, 90)]);
+    for customer in PLATFORM_CUSTOMERS {
+        add_runs(&partner, customer, ONEDRIVE, [run(FAILED, 90)]);
     }
-    recorder.receives("on-call", "ElementsMassFailure", "firing").await;
-    for customer in OF_THE_PLATFORM {
-        ran(&partner, customer, ONEDRIVE, [60, 30].map(|ago| run(FAILED, ago)));
+    recorder.wait_for("on-call", "ElementsMassFailure", "firing").await;
+    for customer in PLATFORM_CUSTOMERS {
+        add_runs(&partner, customer, ONEDRIVE, [60, 30].map(|ago| run(FAILED, ago)));
     }
     eventually("the platform has failed three times for each", || {
         prometheus.value("count(customer_module:elements_job_consecutive_failures:max{module=\"OneDrive\"} >= 3) == 6")
@@ -304,27 +310,27 @@ async fn expected_and_received(pace: u64) -> (BTreeSet<Notification>, BTreeSet<N
     .await;
 
     // A permission is removed.
-    let kept = ["customers", "jobs", "cbprotected", "scanprofiles"];
-    let scopes = kept.map(|name| format!("elements.{name}.read.all"));
+    let granted = ["customers", "jobs", "cbprotected", "scanprofiles"];
+    let scopes = granted.map(|name| format!("elements.{name}.read.all"));
     partner.handle.set_scopes(scopes.into());
     partner.handle.revoke_tokens();
-    recorder.receives("owner", "ElementsPermissionMissing", "firing").await;
+    recorder.wait_for("owner", "ElementsPermissionMissing", "firing").await;
 
     // The API fails completely until data is stale, which causes no notification.
-    let broken = FaultKind::Status { code: 503, body: None };
-    partner.handle.set_faults(vec![Fault::new("*", broken)]);
-    recorder.receives("owner", "ElementsApiDown", "firing").await;
+    let unavailable = FaultKind::Status { code: 503, body: None };
+    partner.handle.set_faults(vec![Fault::new("*", unavailable)]);
+    recorder.wait_for("owner", "ElementsApiDown", "firing").await;
     eventually("data is stale", || {
         prometheus.value("sum(elements_exporter_customers{state=\"stale\"}) > 0")
     })
     .await;
     partner.handle.clear_faults();
-    recorder.receives("owner", "ElementsApiDown", "resolved").await;
+    recorder.wait_for("owner", "ElementsApiDown", "resolved").await;
 
-    // The failed module has a restore point again. Lasting problems are not notified twice.
-    ran(&partner, FAILING, EXCHANGE, [run(FINISHED, 10)]);
+    // The failing module gets a restore point. Lasting problems are not notified twice.
+    add_runs(&partner, FAILING, EXCHANGE, [run(FINISHED, 10)]);
     recorder
-        .receives("operations", "ElementsBackupFailingRepeatedly", "resolved")
+        .wait_for("operations", "ElementsBackupFailingRepeatedly", "resolved")
         .await;
 
     let customer = |nth: usize| partner.handle.with_world(|world| world.customers[nth].id.clone());

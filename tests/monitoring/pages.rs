@@ -5,12 +5,12 @@ use std::path::Path;
 
 use regex::Regex;
 
-use super::gates::{none, read};
-use super::labels::Known;
+use super::gates::{assert_none, read};
+use super::labels::LabelCatalogue;
 
 #[test]
 fn pages_and_examples_use_existing_metrics_and_labels() {
-    let known = Known::read().unwrap();
+    let catalogue = LabelCatalogue::read().unwrap();
     let selector = Regex::new(r#"(elements_[a-z0-9_]+)\{([^}`]*)\}"#).unwrap();
     let label = Regex::new(r#"([a-z_]+)\s*(?:=~|!~|!=|=)\s*\\?""#).unwrap();
     let mut problems = Vec::new();
@@ -24,21 +24,21 @@ fn pages_and_examples_use_existing_metrics_and_labels() {
     for path in pages().into_iter().chain(examples.map(ToOwned::to_owned)) {
         let page = read(&path);
         for found in selector.captures_iter(&page) {
-            let labels = match known.metric(&found[1]) {
+            let labels = match catalogue.metric(&found[1]) {
                 Ok(labels) => labels,
                 Err(error) => {
                     problems.push(format!("{path}: {error}"));
                     continue;
                 }
             };
-            let named = label.captures_iter(&found[2]).map(|named| named[1].to_owned());
-            let unknown: Vec<String> = named.filter(|name| !labels.contains(name)).collect();
+            let matcher = label.captures_iter(&found[2]).map(|matcher| matcher[1].to_owned());
+            let unknown: Vec<String> = matcher.filter(|name| !labels.contains(name)).collect();
             if !unknown.is_empty() {
                 problems.push(format!("{path}: {} has no {unknown:?}", &found[1]));
             }
         }
     }
-    none(&problems);
+    assert_none(&problems);
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn links_between_pages_work() {
             }
         }
     }
-    none(&problems);
+    assert_none(&problems);
 }
 
 /// Returns all pages of the documentation.
@@ -90,8 +90,8 @@ fn anchors(page: &str) -> BTreeSet<String> {
     let headings = page.lines().filter(|line| line.starts_with('#'));
     let titles = headings.map(|line| line.trim_start_matches('#').trim().to_lowercase());
     let anchor = |title: String| {
-        let kept = title.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
-        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+        let characters = title.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+        characters.map(|c| if c == ' ' { '-' } else { c }).collect()
     };
     titles.map(anchor).collect()
 }

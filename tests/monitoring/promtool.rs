@@ -1,4 +1,4 @@
-//! The rules in Prometheus' own tool: their syntax, and when they fire.
+//! The rules tested with promtool: their syntax, and when they fire.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::harness::parser::promtool;
 use crate::harness::servers::tool;
 
 /// Concurrent runs: the number of cores of a small machine. Each uses one core, and has weeks of samples in memory.
-pub const AT_A_TIME: usize = 2;
+pub const CONCURRENCY: usize = 2;
 
 fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -38,17 +38,17 @@ fn files() -> Vec<File> {
     files.collect()
 }
 
-/// A single test, with only the rules that it checks and those that they need. Evaluating all the others as well takes
-/// most of the time and proves nothing.
-struct Alone {
+/// A single test with only the rules that it checks and those that these need. Evaluating all other rules would take
+/// most of the time.
+struct SingleTest {
     name: String,
     /// Simulated seconds.
-    lasts: u64,
+    duration: u64,
     rules: Vec<Rule>,
     json: Value,
 }
 
-impl Alone {
+impl SingleTest {
     fn new(file: &File, test: &Value, rules: &[Rule]) -> Self {
         let loaded: BTreeSet<&str> = list(&file.json["rule_files"])
             .map(|path| text(path).trim_start_matches("../"))
@@ -63,16 +63,17 @@ impl Alone {
         let alerts: Vec<&Value> = list(&test["alert_rule_test"]).collect();
         let queries: Vec<&Value> = list(&test["promql_expr_test"]).collect();
         let exprs: Vec<&str> = queries.iter().map(|case| text(&case["expr"])).collect();
-        let fire: BTreeSet<&str> = alerts.iter().map(|case| text(&case["alertname"])).collect();
-        let named =
-            |rule: &&Rule| fire.contains(rule.name.as_str()) || exprs.iter().any(|expr| expr.contains(&rule.name));
-        let names = loaded.iter().filter(named).map(|rule| rule.name.clone()).collect();
+        let alert_names: BTreeSet<&str> = alerts.iter().map(|case| text(&case["alertname"])).collect();
+        let is_tested = |rule: &&Rule| {
+            alert_names.contains(rule.name.as_str()) || exprs.iter().any(|expr| expr.contains(&rule.name))
+        };
+        let names = loaded.iter().filter(is_tested).map(|rule| rule.name.clone()).collect();
         let needed = rules::needed(&loaded, names);
         let has = |group: &&Value| needed.iter().any(|rule| rule.group == text(group));
         let cases = alerts.iter().chain(&queries);
         Self {
             name: format!("{}: {}", file.name, text(&test["name"])),
-            lasts: cases
+            duration: cases
                 .map(|case| rules::seconds(text(&case["eval_time"])))
                 .max()
                 .unwrap_or(0),
@@ -112,7 +113,7 @@ fn run(arguments: &[&str], directory: &Path) -> Result<(), String> {
 }
 
 #[test]
-fn rules_are_accepted() {
+fn rules_are_valid_for_promtool() {
     for rules in RULES {
         run(&["check", "rules", rules.name], &repository("deploy/prometheus")).unwrap();
     }
@@ -123,17 +124,17 @@ fn rules_pass_their_tests() {
     let rules = rules::all();
     let mut tests = Vec::new();
     for file in files() {
-        tests.extend(list(&file.json["tests"]).map(|test| Alone::new(&file, test, &rules)));
+        tests.extend(list(&file.json["tests"]).map(|test| SingleTest::new(&file, test, &rules)));
     }
     assert!(!tests.is_empty());
-    // Long tests are first, so that none of them runs alone at the end.
-    tests.sort_by_key(|test| test.lasts);
-    let (left, failures) = (Mutex::new(tests), Mutex::new(Vec::new()));
+    // Long tests run first, so that none of them runs alone at the end.
+    tests.sort_by_key(|test| test.duration);
+    let (remaining, failures) = (Mutex::new(tests), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
-        for _ in 0..AT_A_TIME {
+        for _ in 0..CONCURRENCY {
             scope.spawn(|| {
                 loop {
-                    let next = left.lock().unwrap().pop();
+                    let next = remaining.lock().unwrap().pop();
                     let Some(test) = next else { break };
                     failures.lock().unwrap().extend(test.failure());
                 }
@@ -144,27 +145,32 @@ fn rules_pass_their_tests() {
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
-/// A rule without a test is not evaluated above.
+/// `rules_pass_their_tests` does not evaluate rules without a test.
 #[test]
 fn rules_all_have_a_test() {
     let rules = rules::all();
     let mut evaluated = BTreeSet::new();
     for file in files() {
         for test in list(&file.json["tests"]) {
-            evaluated.extend(Alone::new(&file, test, &rules).rules.into_iter().map(|rule| rule.name));
+            evaluated.extend(
+                SingleTest::new(&file, test, &rules)
+                    .rules
+                    .into_iter()
+                    .map(|rule| rule.name),
+            );
         }
     }
-    let left: Vec<&str> = rules
+    let remaining: Vec<&str> = rules
         .iter()
         .map(|rule| rule.name.as_str())
         .filter(|name| !evaluated.contains(*name))
         .collect();
-    assert!(left.is_empty(), "{left:?}");
+    assert!(remaining.is_empty(), "{remaining:?}");
 }
 
-/// Messages contain working links whether the rules have paths or whole URLs.
+/// Messages contain working links if the rules have paths, and if they have absolute URLs.
 #[test]
-fn messages_link_to_paths_and_to_whole_urls() {
+fn messages_link_to_paths_and_absolute_urls() {
     let rendered = |template: &str, value: &str| {
         let text = format!("{{{{ template \"elements.{template}\" \"{value}\" }}}}");
         let output = Command::new(tool("EXPORTER_TEST_AMTOOL", "amtool"))
@@ -189,14 +195,14 @@ fn messages_link_to_paths_and_to_whole_urls() {
         ("dashboard", "/d/elements-exporter", "http://127.0.0.1:3000"),
     ] {
         assert_eq!(rendered(template, path), format!("{place}{path}"));
-        let whole = "https://x.example.com/elements/there";
-        assert_eq!(rendered(template, whole), whole);
+        let absolute = "https://x.example.com/elements/there";
+        assert_eq!(rendered(template, absolute), absolute);
     }
 }
 
-/// The shipped examples, checked by Alertmanager's tool.
+/// The shipped examples, checked with amtool.
 #[test]
-fn alertmanager_examples_are_accepted() {
+fn alertmanager_examples_are_valid_for_amtool() {
     for entry in std::fs::read_dir(repository("deploy/alertmanager")).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_none_or(|extension| extension != "yml") {
@@ -214,7 +220,7 @@ fn alertmanager_examples_are_accepted() {
 #[test]
 fn examples_route_by_tier_and_team() {
     for file in ["alertmanager.yml", "alertmanager-large.yml"] {
-        let routed = |labels: &str| {
+        let receivers_for = |labels: &str| {
             let path = Path::new(env!("CARGO_MANIFEST_DIR"))
                 .join("deploy/alertmanager")
                 .join(file);
@@ -237,9 +243,9 @@ fn examples_route_by_tier_and_team() {
             ("severity=info area=backup team=North tier=gold", "daily"),
             ("severity=warning area=licence team=North", "billing"),
         ] {
-            assert_eq!(routed(labels), receivers, "{file}: {labels}");
+            assert_eq!(receivers_for(labels), receivers, "{file}: {labels}");
         }
-        // The routes of bronze and gold name one receiver; only bronze is silent at night.
+        // The routes of bronze and gold have the same receiver; only bronze is muted at night.
         let text = std::fs::read_to_string(format!("{}/deploy/alertmanager/{file}", env!("CARGO_MANIFEST_DIR")));
         let text = text.unwrap();
         let of = |tier: &str| {

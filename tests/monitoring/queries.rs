@@ -1,5 +1,5 @@
-//! Every query of every dashboard with a Prometheus that scrapes the exporter, evaluates the rules and has thirty days
-//! of data: for all customers, and for one with a difficult name.
+//! Every query of every dashboard, with a Prometheus that scrapes the exporter, evaluates the rules and has thirty days
+//! of data. Queries select all customers, or one with a hostile name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -19,25 +19,25 @@ use crate::harness::fresh;
 use crate::harness::partner::{self, Partner};
 use crate::harness::program::Program;
 use crate::harness::servers::{Server, backfill};
-use crate::harness::{COLLECTOR_KEYS, OBJECTS, PATIENCE, eventually};
+use crate::harness::{COLLECTOR_KEYS, OBJECTS, TIMEOUT, eventually};
 
-/// Characters that no query may fail on: quotes, a backslash, special characters of regular expressions, variables and
-/// templates, and characters outside ASCII.
-const NASTY: &str = r#"O'Neill \ "Söhne" (Köln) [*] $HOME ${job} {{ .x }} a|b .+ 株式会社"#;
+/// A name with characters that must not break queries: quotes, a backslash, special characters of regular expressions,
+/// variables and templates, and characters outside ASCII.
+const HOSTILE_NAME: &str = r#"O'Neill \ "Söhne" (Köln) [*] $HOME ${job} {{ .x }} a|b .+ 株式会社"#;
 
-/// The customer with that name: it fails, and has most kinds of data.
-const NASTY_CUSTOMER: usize = 1;
+/// The customer with the hostile name, which fails and has most kinds of data.
+const HOSTILE_CUSTOMER: usize = 1;
 
 const CUSTOMERS: usize = 12;
 
-/// Number of customers whose history is filled in. The history must be long, not large.
-const REMEMBERED: usize = 3;
+/// Number of customers with a history. The history must be long, but not large.
+const WITH_HISTORY: usize = 3;
 
 /// Seconds between samples of the last day, and between those of earlier days.
-const CLOSE: i64 = 240;
-const FAR: i64 = 6 * 3600;
+const RECENT_STEP: i64 = 240;
+const OLDER_STEP: i64 = 6 * 3600;
 
-/// Grafana's value of `$__rate_interval` for samples this far apart.
+/// Grafana's value of `$__rate_interval` for [`RECENT_STEP`].
 const RATE_INTERVAL: &str = "16m";
 
 /// Factor by which the rules are faster than shipped, so that there are alerts to annotate within seconds.
@@ -56,14 +56,14 @@ async fn partner() -> Partner {
     let partner = partner::start(Settings {
         customers: CUSTOMERS,
         clock: Clock::Wall,
-        ..partner::still(CUSTOMERS)
+        ..partner::frozen_partner(CUSTOMERS)
     })
     .await;
     partner.handle.with_world(|world| {
-        world.customers[NASTY_CUSTOMER].organization = NASTY.to_owned();
+        world.customers[HOSTILE_CUSTOMER].organization = HOSTILE_NAME.to_owned();
         // Some subscriptions end within days, and some have ended.
         let ends = [3, 20, 60, -5].map(|days| now() + days * 86_400);
-        for (customer, end) in world.customers.iter_mut().skip(NASTY_CUSTOMER).zip(ends) {
+        for (customer, end) in world.customers.iter_mut().skip(HOSTILE_CUSTOMER).zip(ends) {
             let date = jiff::Timestamp::from_second(end)
                 .unwrap()
                 .strftime("%Y-%m-%d")
@@ -93,7 +93,7 @@ async fn partner() -> Partner {
     partner
 }
 
-/// Returns the part of an exposition about some customers, and about none in particular.
+/// Returns the series of an exposition about the given customers or about no customer.
 fn only<'a>(exposition: &'a str, customers: &[String]) -> String {
     let is_selected = |line: &&'a str| match line.split_once("customer_id=\"") {
         Some((_, rest)) => rest.starts_with('"') || customers.iter().any(|id| rest.starts_with(id)),
@@ -108,7 +108,7 @@ fn only<'a>(exposition: &'a str, customers: &[String]) -> String {
 /// Fills the database with thirty days of the exporter's current values, and of the results of the rules.
 async fn fill(directory: &Path, exposition: &str, target: &str, now: i64) {
     let target = format!("job=\"elements\",instance=\"{target}\"");
-    let ages = history::ages(30, CLOSE, FAR);
+    let ages = history::ages(30, RECENT_STEP, OLDER_STEP);
     let file = directory.join("history");
     let mut out = BufWriter::new(File::create(&file).unwrap());
     let scraped = "up 1\nscrape_duration_seconds 0.01\n";
@@ -119,7 +119,7 @@ async fn fill(directory: &Path, exposition: &str, target: &str, now: i64) {
 
     let prometheus = Server::prometheus(directory, "global: {}\n").await;
     let mut out = BufWriter::new(File::create(&file).unwrap());
-    for (name, expr) in rules::unfolded() {
+    for (name, expr) in rules::with_rules_inlined() {
         record(&prometheus, &mut out, &name, &expr, now, &ages).await;
     }
     history::end(&mut out).unwrap();
@@ -129,10 +129,10 @@ async fn fill(directory: &Path, exposition: &str, target: &str, now: i64) {
     std::fs::remove_file(file).unwrap();
 }
 
-/// Writes what a recording rule would have recorded at these ages.
+/// Writes the series that a recording rule would have recorded at the given ages.
 async fn record(prometheus: &Server, out: &mut impl std::io::Write, name: &str, expr: &str, now: i64, ages: &[i64]) {
     let (recent, older): (Vec<i64>, Vec<i64>) = ages.iter().partition(|age| **age <= history::RECENT);
-    for (ages, step) in [(older, FAR), (recent, CLOSE)] {
+    for (ages, step) in [(older, OLDER_STEP), (recent, RECENT_STEP)] {
         let times = (now - ages[0], now - ages[ages.len() - 1]);
         history::record(prometheus, out, (name, &[]), expr, times, step).await;
     }
@@ -141,7 +141,7 @@ async fn record(prometheus: &Server, out: &mut impl std::io::Write, name: &str, 
 /// Returns the configuration of a Prometheus with the shipped rules, sped up.
 fn configuration(directory: &Path, target: &str) -> String {
     for file in RULES {
-        std::fs::write(directory.join(file.name), rules::sped_up(file.content, SPEEDUP)).unwrap();
+        std::fs::write(directory.join(file.name), rules::speed_up(file.content, SPEEDUP)).unwrap();
     }
     format!(
         "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\n  evaluation_interval: 1s\n\
@@ -153,9 +153,9 @@ fn configuration(directory: &Path, target: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn dashboard_queries_have_data_with_the_displayed_labels() {
     let partner = partner().await;
-    // So that an alert about the exporter fires as well.
+    // So that an alert about the exporter also fires.
     let soon = jiff::Timestamp::from_second(now() + 3 * 86_400).unwrap().to_string();
-    // Polls every second leave a busy machine no time for scrapes.
+    // Polls every second would leave no time for scrapes on a busy machine.
     let slow = COLLECTOR_KEYS.map(|name| {
         let key = |key: &str| format!("ELEMENTS_COLLECTORS__{name}__{key}");
         [(key("INTERVAL"), "15s"), (key("STALE_AFTER"), "2h")]
@@ -179,7 +179,7 @@ async fn dashboard_queries_have_data_with_the_displayed_labels() {
     let exporter = Program::start(&partner.base, &[], &settings).await;
     let all = Some(CUSTOMERS as f64);
     let exposition = exporter
-        .until("all is fresh", |text| {
+        .wait_until("all collectors are fresh", |text| {
             ["jobs", "protected", "scan_profiles", "scan_changes"]
                 .iter()
                 .all(|collector| fresh(text, collector) == all)
@@ -188,11 +188,11 @@ async fn dashboard_queries_have_data_with_the_displayed_labels() {
     let directory = tempfile::tempdir().unwrap();
     let target = exporter.base.strip_prefix("http://").unwrap();
     let ids = partner.handle.with_world(|world| {
-        let remembered = world.customers.iter().skip(NASTY_CUSTOMER).take(REMEMBERED);
-        remembered.map(|customer| customer.id.clone()).collect::<Vec<_>>()
+        let with_history = world.customers.iter().skip(HOSTILE_CUSTOMER).take(WITH_HISTORY);
+        with_history.map(|customer| customer.id.clone()).collect::<Vec<_>>()
     });
-    let began = now();
-    fill(directory.path(), &only(&exposition, &ids), target, began).await;
+    let start_time = now();
+    fill(directory.path(), &only(&exposition, &ids), target, start_time).await;
     let prometheus = Server::prometheus(directory.path(), &configuration(directory.path(), target)).await;
     for condition in [
         "rate(elements_exporter_api_requests_total[1m]) >= 0",
@@ -202,40 +202,45 @@ async fn dashboard_queries_have_data_with_the_displayed_labels() {
         r#"ALERTS{alertstate="firing",area="exporter",severity="critical"}"#,
         r#"ALERTS{alertname="ElementsWatchdog"} offset 2s"#,
     ] {
-        // There is data of the past as well, which does not prove that this Prometheus evaluates rules.
+        // Backfilled data does not prove that this Prometheus evaluates rules, so the scrape must be recent.
         let scraped = format!("{condition} and on () elements_up == 1");
         eventually(condition, || async { prometheus.value(&scraped).await }).await;
     }
 
-    let nasty = &ids[0];
-    let everything = dashboards::everything(RATE_INTERVAL);
-    let mut one = everything.clone();
+    let hostile_id = &ids[0];
+    let all_values = dashboards::select_all(RATE_INTERVAL);
+    let mut one = all_values.clone();
     one.insert("job".to_owned(), "elements".to_owned());
     one.insert("instance".to_owned(), escape_regex(target).replace('\\', "\\\\"));
-    one.insert("search".to_owned(), NASTY.to_owned());
-    one.insert("customer".to_owned(), nasty.clone());
+    one.insert("search".to_owned(), HOSTILE_NAME.to_owned());
+    one.insert("customer".to_owned(), hostile_id.clone());
 
-    let deadline = Instant::now() + PATIENCE;
-    let mut wrong = Vec::new();
-    for (who, values) in [("all customers", &everything), ("one customer", &one)] {
+    let deadline = Instant::now() + TIMEOUT;
+    let mut all_problems = Vec::new();
+    for (selection, values) in [("all customers", &all_values), ("one customer", &one)] {
         for dashboard in dashboards::all() {
             let mut problems = Vec::new();
             for panel in dashboard.panels() {
                 let queries = dashboard.queries(panel);
-                let check = || check_panel(&prometheus, &queries, values, began);
+                let check = || check_panel(&prometheus, &queries, values, start_time);
                 problems.extend(remaining(deadline, check).await);
             }
-            let check = || check_variables(&prometheus, &dashboard, values, nasty);
+            let check = || check_variables(&prometheus, &dashboard, values, hostile_id);
             problems.extend(remaining(deadline, check).await);
             let check = || check_annotations(&prometheus, &dashboard, values);
             problems.extend(remaining(deadline, check).await);
-            wrong.extend(problems.into_iter().map(|problem| format!("{who}: {problem}")));
+            all_problems.extend(problems.into_iter().map(|problem| format!("{selection}: {problem}")));
         }
     }
-    assert!(wrong.is_empty(), "{} problems:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        all_problems.is_empty(),
+        "{} problems:\n{}",
+        all_problems.len(),
+        all_problems.join("\n")
+    );
 }
 
-/// Returns the problems that remain at the deadline: recorded series may need further evaluations.
+/// Returns the problems that remain at the deadline, because recorded series may need further evaluations.
 async fn remaining<F: Future<Output = Vec<String>>>(deadline: Instant, mut check: impl FnMut() -> F) -> Vec<String> {
     loop {
         let problems = check().await;
@@ -247,34 +252,43 @@ async fn remaining<F: Future<Output = Vec<String>>>(deadline: Instant, mut check
 }
 
 /// Returns the problems of a panel's results.
-async fn check_panel(prometheus: &Server, queries: &[Query], values: &Values, began: i64) -> Vec<String> {
+async fn check_panel(prometheus: &Server, queries: &[Query], values: &Values, start_time: i64) -> Vec<String> {
     let mut problems = Vec::new();
     let mut first = None;
     for query in queries {
-        match check_query(prometheus, query, values, began).await {
+        match check_query(prometheus, query, values, start_time).await {
             Ok(begins) => first = first.into_iter().chain(begins).min(),
             Err(problem) => problems.push(format!("{}: {problem}", query.place)),
         }
     }
-    // Alerts are not part of the filled history, and a panel may display something that appears late.
+    // The backfilled history contains no alerts, and a panel may display series that appear late.
     let Some(query) = queries
         .iter()
         .find(|query| query.range && !query.expr.contains("ALERTS"))
     else {
         return problems;
     };
-    let reach = query.span.min(28 * 86_400) * 9 / 10;
-    if first.is_some_and(|first| first > began - reach) && !query.description.contains("Empty until") {
-        problems.push(format!("{}: begins only {}s ago", query.place, began - first.unwrap()));
+    let expected_span = query.span.min(28 * 86_400) * 9 / 10;
+    if first.is_some_and(|first| first > start_time - expected_span) && !query.description.contains("Empty until") {
+        problems.push(format!(
+            "{}: starts only {}s ago",
+            query.place,
+            start_time - first.unwrap()
+        ));
     }
     problems
 }
 
-/// Returns when the result of a query begins, or its problem.
-async fn check_query(prometheus: &Server, query: &Query, values: &Values, began: i64) -> Result<Option<i64>, String> {
+/// Returns the start of a query's result, or its problem.
+async fn check_query(
+    prometheus: &Server,
+    query: &Query,
+    values: &Values,
+    start_time: i64,
+) -> Result<Option<i64>, String> {
     let expr = interpolate(&query.expr, values);
     let data = if query.range {
-        let (start, end, step) = range(query.span, began);
+        let (start, end, step) = range(query.span, start_time);
         let form = [
             ("query", expr.as_str()),
             ("start", &start),
@@ -288,11 +302,9 @@ async fn check_query(prometheus: &Server, query: &Query, values: &Values, began:
     let data = data.map_err(|error| format!("{error}\n    {expr}"))?;
     let series: Vec<&Value> = list(&data["result"]).collect();
     if data["resultType"] == "scalar" || series.is_empty() {
-        return match says_why_it_may_be_empty(&query.description) {
+        return match explains_missing_data(&query.description) {
             true => Ok(None),
-            false => Err(format!(
-                "no data, and the description does not give the reason\n    {expr}"
-            )),
+            false => Err(format!("no data, and the description gives no reason\n    {expr}")),
         };
     }
     let has = |series: &Value, label: &String| series["metric"].get(label.as_str()).is_some();
@@ -306,9 +318,9 @@ async fn check_query(prometheus: &Server, query: &Query, values: &Values, began:
     Ok(series.iter().filter_map(|series| series["values"][0][0].as_i64()).min())
 }
 
-/// Returns whether a label may be empty, which Prometheus treats like a missing one: attributes if the operator gives
-/// none, that of the licence if a service has one subscription, that of the scope if a module has none, that of the
-/// service if a licence needs attention, and those of an alert if it is about something else.
+/// Returns whether a label may be empty, which Prometheus treats like a missing label. Attributes are empty if not
+/// configured, `license` if a service has one subscription, `scope` if a module has no scopes, `service` if a licence
+/// needs attention, and labels of an alert if it is about something else.
 fn may_be_empty(label: &str, expr: &str) -> bool {
     ["license", "scope", "backup", "name", "reason", "tier", "region", "team"].contains(&label)
         || label == "service" && expr.contains("elements_attention")
@@ -316,27 +328,27 @@ fn may_be_empty(label: &str, expr: &str) -> bool {
 }
 
 /// Returns start, end and step of a range query that includes the history and ends now.
-fn range(span: i64, began: i64) -> (String, String, String) {
+fn range(span: i64, start_time: i64) -> (String, String, String) {
     let step = match span {
-        0..=history::RECENT => CLOSE,
+        0..=history::RECENT => RECENT_STEP,
         _ if span >= 28 * 86_400 => 86_400,
-        _ => FAR,
+        _ => OLDER_STEP,
     };
-    let oldest = began - history::RECENT;
+    let oldest = start_time - history::RECENT;
     let start = oldest - (span - history::RECENT) / step * step;
-    // The current time in whole seconds may be before the last scrape.
+    // The current time in whole seconds may be earlier than the last scrape.
     (start.to_string(), (now() + 1).to_string(), step.to_string())
 }
 
-/// Returns whether a description explains, in one of these words, that there may be no data.
-fn says_why_it_may_be_empty(description: &str) -> bool {
+/// Returns whether a description contains a word that explains missing data.
+fn explains_missing_data(description: &str) -> bool {
     ["mpty", "left out", "o data"]
         .iter()
         .any(|word| description.contains(word))
 }
 
 /// Returns the problems of the options of variables.
-async fn check_variables(prometheus: &Server, dashboard: &Dashboard, values: &Values, nasty: &str) -> Vec<String> {
+async fn check_variables(prometheus: &Server, dashboard: &Dashboard, values: &Values, hostile_id: &str) -> Vec<String> {
     let mut problems = Vec::new();
     for variable in dashboard.variables().filter(|variable| variable["type"] == "query") {
         let name = text(&variable["name"]);
@@ -357,12 +369,12 @@ async fn check_variables(prometheus: &Server, dashboard: &Dashboard, values: &Va
                 dashboard.file
             ));
         }
-        let expected = (NASTY.to_owned(), nasty.to_owned());
+        let expected = (HOSTILE_NAME.to_owned(), hostile_id.to_owned());
         if name == "customer" && !options.contains(&expected) {
             problems.push(format!("{}: {expected:?} is not among {options:?}", dashboard.file));
         }
-        if name == "customer" && values["search"] == NASTY && options.len() != 1 {
-            problems.push(format!("{}: the search finds {options:?}", dashboard.file));
+        if name == "customer" && values["search"] == HOSTILE_NAME && options.len() != 1 {
+            problems.push(format!("{}: the search returns {options:?}", dashboard.file));
         }
     }
     problems
@@ -374,7 +386,7 @@ async fn options(prometheus: &Server, query_text: &str, pattern: &str) -> Result
         let query = inner.strip_suffix(')').unwrap();
         let pattern = Regex::new(pattern.trim_matches('/')).unwrap();
         let series = prometheus.series("query", &[("query", query)]).await?;
-        let lines = series.iter().map(shown);
+        let lines = series.iter().map(format_sample);
         return Ok(lines
             .filter_map(|line| {
                 let found = pattern.captures(&line)?;
@@ -395,7 +407,7 @@ async fn options(prometheus: &Server, query_text: &str, pattern: &str) -> Result
 }
 
 /// Formats a sample as Grafana does for the regular expression of a variable: without escaping.
-fn shown(labels: &BTreeMap<String, String>) -> String {
+fn format_sample(labels: &BTreeMap<String, String>) -> String {
     let pairs: Vec<String> = labels
         .iter()
         .map(|(name, value)| format!("{name}=\"{value}\""))
@@ -403,7 +415,7 @@ fn shown(labels: &BTreeMap<String, String>) -> String {
     format!("{{{}}} 1 1760961600000", pairs.join(","))
 }
 
-/// Returns the problems of annotations: there must be some, with the labels in their title.
+/// Returns the problems of annotations, which must have data and the labels of their title.
 async fn check_annotations(prometheus: &Server, dashboard: &Dashboard, values: &Values) -> Vec<String> {
     let mut problems = Vec::new();
     for annotation in dashboard.annotations() {

@@ -1,4 +1,4 @@
-//! The monthly report for a constructed month, compared with figures calculated by hand.
+//! The monthly report for a constructed month, compared with values calculated by hand.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -18,59 +18,59 @@ const HOUR: i64 = 3600;
 const DAY: i64 = 86_400;
 
 /// Days with data before the month, and days of the month.
-const BEFORE: i64 = 10;
-const MONTH: i64 = 30;
+const DAYS_BEFORE: i64 = 10;
+const DAYS: i64 = 30;
 
-/// Offset in the hour at which Prometheus evaluates the group, which depends on its name.
+/// Offset within the hour at which Prometheus evaluates the group. It depends on the group's name.
 const OFFSET: i64 = 137;
 
-/// Seconds by which a share may be wrong at the edges of an hour and because of Prometheus' look-back.
+/// Seconds by which a share may deviate because of hour boundaries and Prometheus' look-back.
 const TOLERANCE: f64 = 600.0;
 
-/// The values of one series: each applies from an hour until the next. `None` for no value.
-struct Story(&'static str, &'static [(i64, Option<f64>)]);
+/// The values of one series. Each value applies from its hour until the next one; `None` means no value.
+struct SeriesHistory(&'static str, &'static [(i64, Option<f64>)]);
 
 const fn hour(day: i64, hour: i64) -> i64 {
     day * 24 + hour
 }
 
-/// Days are counted from ten days before the month. Prometheus does not run on day 35 until ten o'clock. Contoso misses
-/// its objective on day 15 until noon, and cannot be polled on day 20 until six, so its age is unknown then. Fabrikam
-/// is added on day 30.
-const STORIES: &[Story] = &[
-    Story(
+/// Days are counted from ten days before the month. Prometheus is down on day 35 until ten o'clock. Contoso misses its
+/// objective on day 15 until noon, and cannot be polled on day 20 until six, so the age of its backup is unknown then.
+/// Fabrikam is added on day 30.
+const HISTORIES: &[SeriesHistory] = &[
+    SeriesHistory(
         r#"customer:elements_customer_info:max{job="elements",customer_id="c1",organization="Contoso",country="CH"}"#,
         &[(0, Some(1.0))],
     ),
-    Story(
+    SeriesHistory(
         r#"customer:elements_customer_info:max{job="elements",customer_id="c2",organization="Fabrikam",country="CH"}"#,
         &[(0, None), (hour(30, 0), Some(1.0))],
     ),
-    Story(
+    SeriesHistory(
         r#"customer:elements_jobs_fresh:bool{job="elements",customer_id="c1"}"#,
         &[(0, Some(1.0)), (hour(20, 0), Some(0.0)), (hour(20, 6), Some(1.0))],
     ),
-    Story(
+    SeriesHistory(
         r#"customer:elements_jobs_fresh:bool{job="elements",customer_id="c2"}"#,
         &[(0, None), (hour(30, 0), Some(1.0))],
     ),
-    Story(
+    SeriesHistory(
         r#"customer_module:elements_job_rpo_seconds:max{job="elements",customer_id="c1",service="Microsoft 365",module="Exchange Online"}"#,
         &[(0, Some(93_600.0))],
     ),
-    Story(
+    SeriesHistory(
         r#"customer_module:elements_job_rpo_seconds:max{job="elements",customer_id="c2",service="Microsoft 365",module="SharePoint Online"}"#,
         &[(0, None), (hour(30, 0), Some(93_600.0))],
     ),
-    Story(
+    SeriesHistory(
         r#"customer_module:elements_job_rpo_breached:bool{job="elements",customer_id="c1",service="Microsoft 365",module="Exchange Online"}"#,
         &[(0, Some(0.0)), (hour(15, 0), Some(1.0)), (hour(15, 12), Some(0.0))],
     ),
-    Story(
+    SeriesHistory(
         r#"customer_module:elements_job_rpo_breached:bool{job="elements",customer_id="c2",service="Microsoft 365",module="SharePoint Online"}"#,
         &[(0, None), (hour(30, 0), Some(0.0))],
     ),
-    Story(
+    SeriesHistory(
         r#"customer_module:elements_job_last_backup_age_seconds:min{job="elements",customer_id="c1",service="Microsoft 365",module="Exchange Online"}"#,
         &[
             (0, Some(3600.0)),
@@ -81,12 +81,12 @@ const STORIES: &[Story] = &[
         ],
     ),
     // Abandoned, so without an objective.
-    Story(
+    SeriesHistory(
         r#"customer_module:elements_job_last_backup_age_seconds:min{job="elements",customer_id="c1",service="IaaS + PaaS",module="Dev Ops",scope="old"}"#,
         &[(0, Some(9_000_000.0))],
     ),
     // Two runs on the first days; a counter reset on day 32; one run while Prometheus is down.
-    Story(
+    SeriesHistory(
         r#"elements_job_runs_total{job="elements",instance="exporter",customer_id="c1",service="Microsoft 365",module="Exchange Online",status="finished"}"#,
         &[
             (0, Some(7.0)),
@@ -97,8 +97,8 @@ const STORIES: &[Story] = &[
             (hour(35, 2), Some(2.0)),
         ],
     ),
-    // The series of a status begins with its first run.
-    Story(
+    // The series of a status starts with its first run.
+    SeriesHistory(
         r#"elements_job_runs_total{job="elements",instance="exporter",customer_id="c1",service="Microsoft 365",module="Exchange Online",status="failed"}"#,
         &[
             (0, None),
@@ -107,42 +107,42 @@ const STORIES: &[Story] = &[
             (hour(32, 12), None),
         ],
     ),
-    Story(
+    SeriesHistory(
         r#"elements_job_runs_total{job="elements",instance="exporter",customer_id="c1",service="Microsoft 365",module="Exchange Online",status="skipped"}"#,
         &[(0, Some(0.0)), (hour(14, 12), Some(1.0))],
     ),
-    Story(
+    SeriesHistory(
         r#"elements_protected_objects{job="elements",instance="exporter",customer_id="c1",service="Microsoft 365",module="Exchange Online",tenant_id="t1"}"#,
         &[(0, Some(100.0)), (hour(20, 0), Some(120.0))],
     ),
-    Story(
+    SeriesHistory(
         r#"customer_module:elements_protected_size_bytes:sum{job="elements",customer_id="c1",service="Microsoft 365",module="Exchange Online"}"#,
         &[(0, Some(1000.0)), (hour(20, 0), Some(1500.0))],
     ),
-    Story(
+    SeriesHistory(
         r#"license:elements_license_expiration_timestamp_seconds:max{job="elements",customer_id="c1",license="L-1",service="Cloud Backup for Microsoft 365",backup="true"}"#,
         &[(0, Some(1_900_000_000.0))],
     ),
-    Story(
+    SeriesHistory(
         r#"elements_license_purchased_seats{job="elements",instance="exporter",customer_id="c1",license="L-1",service="Cloud Backup for Microsoft 365"}"#,
         &[(0, Some(50.0))],
     ),
-    Story(
+    SeriesHistory(
         r#"ALERTS{job="elements",alertname="ElementsBackupOverdue",alertstate="firing",severity="warning",area="backup",customer_id="c1",service="Microsoft 365",module="Exchange Online"}"#,
         &[(0, None), (hour(15, 1), Some(1.0)), (hour(15, 12), None)],
     ),
 ];
 
-/// Writes the stories, one sample every five minutes, with a gap while Prometheus is down.
-fn write_stories(file: &Path, start: i64, end: i64) {
+/// Writes the histories with a sample every five minutes, and a gap while Prometheus is down.
+fn write_histories(file: &Path, start: i64, end: i64) {
     let mut out = BufWriter::new(File::create(file).unwrap());
-    let hole = hour(35, 0) * HOUR..hour(35, 10) * HOUR;
-    for Story(series, values) in STORIES {
+    let gap = hour(35, 0) * HOUR..hour(35, 10) * HOUR;
+    for SeriesHistory(series, values) in HISTORIES {
         for at in (start..=end).step_by(5 * 60) {
             let since = at - start;
             let current = values.iter().rev().find(|(from, _)| from * HOUR <= since);
             if let Some((_, Some(value))) = current
-                && !hole.contains(&since)
+                && !gap.contains(&since)
             {
                 writeln!(out, "{series} {value} {at}").unwrap();
             }
@@ -151,8 +151,8 @@ fn write_stories(file: &Path, start: i64, end: i64) {
     history::end(&mut out).unwrap();
 }
 
-/// Records the rules of the report over the months, one hour at a time, in two passes: rules that read other rules come
-/// second.
+/// Records the rules of the report, one hour at a time, in two passes: rules that read other rules are in the second
+/// pass.
 async fn record(directory: &Path, start: i64, end: i64) {
     let all: Vec<_> = rules::all().into_iter().filter(|rule| rule.group == GROUP).collect();
     let names: Vec<String> = all.iter().map(|rule| rule.name.clone()).collect();
@@ -160,11 +160,11 @@ async fn record(directory: &Path, start: i64, end: i64) {
         .into_iter()
         .partition(|rule| names.iter().any(|name| rule.expr.contains(name.as_str())));
     assert!(!second.is_empty() && first.len() > second.len());
-    for round in [first, second] {
+    for pass in [first, second] {
         let prometheus = Server::prometheus(directory, "global: {}\n").await;
         let file = directory.join("recorded");
         let mut out = BufWriter::new(File::create(&file).unwrap());
-        for rule in round {
+        for rule in pass {
             let times = (start + OFFSET, end);
             history::record(
                 &prometheus,
@@ -210,7 +210,7 @@ impl Report {
     }
 
     /// Returns the value of the series with this label.
-    async fn of(&self, title: &str, nth: usize, label: &str, value: &str) -> f64 {
+    async fn value_with_label(&self, title: &str, nth: usize, label: &str, value: &str) -> f64 {
         let series = self.query(title, nth).await;
         let found = series.iter().find(|series| series["metric"][label] == value);
         let found = found.unwrap_or_else(|| panic!("{title} {nth}: {series:?}"));
@@ -219,23 +219,23 @@ impl Report {
 }
 
 #[track_caller]
-fn near(found: f64, hours: f64, of_hours: f64, what: &str) {
+fn assert_near(found: f64, hours: f64, of_hours: f64, name: &str) {
     let expected = hours / of_hours;
     let tolerance = TOLERANCE / (of_hours * HOUR as f64);
     assert!(
         (found - expected).abs() <= tolerance,
-        "{what}: {found}, not {expected} ± {tolerance}"
+        "{name}: {found}, not {expected} ± {tolerance}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn report_of_a_month_matches_the_hand_calculation() {
+async fn report_of_a_month_matches_values_calculated_by_hand() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let end = (i64::try_from(now.as_secs()).unwrap() - DAY) / HOUR * HOUR;
-    let start = end - (BEFORE + MONTH) * DAY;
+    let start = end - (DAYS_BEFORE + DAYS) * DAY;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("past");
-    write_stories(&file, start, end);
+    write_histories(&file, start, end);
     backfill(directory.path(), &file);
     record(directory.path(), start, end).await;
 
@@ -245,35 +245,53 @@ async fn report_of_a_month_matches_the_hand_calculation() {
     let mut report = Report {
         prometheus: Server::prometheus(directory.path(), "global: {}\n").await,
         dashboard: dashboard.unwrap().json,
-        values: dashboards::everything("5m"),
+        values: dashboards::select_all("5m"),
         at: end.to_string(),
     };
 
     // Contoso: 720 hours, of which 12 were missed, 6 not polled and 10 not monitored. Fabrikam: 240 monitored hours,
     // and the same 10, all within the objective.
-    for (nth, module, hours, of_hours, what) in [
+    for (nth, module, hours, of_hours, name) in [
         (0, "Exchange Online", 692.0, 720.0, "within"),
         (1, "Exchange Online", 12.0, 720.0, "missed"),
         (2, "Exchange Online", 16.0, 720.0, "unknown"),
         (0, "SharePoint Online", 230.0, 240.0, "within"),
         (2, "SharePoint Online", 10.0, 240.0, "unknown"),
     ] {
-        near(report.of("Modules", nth, "module", module).await, hours, of_hours, what);
+        assert_near(
+            report.value_with_label("Modules", nth, "module", module).await,
+            hours,
+            of_hours,
+            name,
+        );
     }
-    near(report.value("Within RPO", 0).await, 922.0, 960.0, "within");
-    near(report.value("Unknown", 0).await, 26.0, 960.0, "unknown");
-    for (nth, hours, what) in [(0, 692.0, "within"), (1, 12.0, "missed"), (2, 16.0, "unknown")] {
-        let found = report.of("Customers and modules", nth, "organization", "Contoso").await;
-        near(found, hours, 720.0, what);
+    assert_near(report.value("Within RPO", 0).await, 922.0, 960.0, "within");
+    assert_near(report.value("Unknown", 0).await, 26.0, 960.0, "unknown");
+    for (nth, hours, name) in [(0, 692.0, "within"), (1, 12.0, "missed"), (2, 16.0, "unknown")] {
+        let found = report
+            .value_with_label("Customers and modules", nth, "organization", "Contoso")
+            .await;
+        assert_near(found, hours, 720.0, name);
     }
 
     // Finished on days 12, 13, 33 and 35, failed on 14 and 16, and one skipped run.
     assert_eq!(report.value("Runs", 0).await, 6.0);
     assert_eq!(report.value("Failed runs", 0).await, 2.0);
-    assert_eq!(report.of("Modules", 4, "module", "Exchange Online").await, 6.0);
-    assert_eq!(report.of("Modules", 5, "module", "Exchange Online").await, 2.0);
-    assert_eq!(report.of("Modules", 4, "module", "SharePoint Online").await, 0.0);
-    // The 500 000 seconds occurred while nothing was known.
+    assert_eq!(
+        report.value_with_label("Modules", 4, "module", "Exchange Online").await,
+        6.0
+    );
+    assert_eq!(
+        report.value_with_label("Modules", 5, "module", "Exchange Online").await,
+        2.0
+    );
+    assert_eq!(
+        report
+            .value_with_label("Modules", 4, "module", "SharePoint Online")
+            .await,
+        0.0
+    );
+    // The value of 500 000 seconds occurred while the status was unknown.
     assert_eq!(report.value("Longest gap", 0).await, 136_800.0);
     let modules = report.query("Modules", 6).await;
     assert!(modules.iter().all(|series| series["metric"]["module"] != "Dev Ops"));
@@ -282,28 +300,37 @@ async fn report_of_a_month_matches_the_hand_calculation() {
     assert_eq!(report.value("Protected objects", 0).await, 120.0);
     assert_eq!(report.value("Protection", 1).await, 20.0);
     assert_eq!(report.value("Protection", 3).await, 500.0);
-    assert_eq!(report.of("Licences", 0, "organization", "Contoso").await, 1.9e12);
-    assert_eq!(report.of("Licences", 1, "organization", "Contoso").await, 50.0);
+    assert_eq!(
+        report.value_with_label("Licences", 0, "organization", "Contoso").await,
+        1.9e12
+    );
+    assert_eq!(
+        report.value_with_label("Licences", 1, "organization", "Contoso").await,
+        50.0
+    );
     assert_eq!(report.value("Incidents", 0).await, 1.0);
-    near(
-        report.of("Incidents of", 0, "organization", "Contoso").await / HOUR as f64,
+    assert_near(
+        report
+            .value_with_label("Incidents of", 0, "organization", "Contoso")
+            .await
+            / HOUR as f64,
         11.0,
         1.0,
         "incident",
     );
 
     report.values.insert("customer".to_owned(), "c2".to_owned());
-    near(report.value("Within RPO", 0).await, 230.0, 240.0, "within");
+    assert_near(report.value("Within RPO", 0).await, 230.0, 240.0, "within");
     assert_eq!(report.value("Incidents", 0).await, 0.0);
 }
 
 #[test]
-fn report_of_a_year_is_small() {
+fn report_of_a_year_needs_little_storage() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("year");
     let end = 1_700_000_000 / HOUR * HOUR;
     let mut text = String::new();
-    // A typical module: within its objective, one run per day, an age that grows every hour.
+    // A typical module: within its objective, one run per day, and an age that grows every hour.
     for module in 0..MODULES {
         let labels = format!(
             r#"job="elements",customer_id="0b51f0c2-3a8e-4a52-9d2a-{module:012}",service="Microsoft 365",module="Exchange Online""#
@@ -334,13 +361,16 @@ fn report_of_a_year_is_small() {
     std::fs::write(&file, text).unwrap();
     backfill(directory.path(), &file);
     let bytes = size_of(&directory.path().join("data"));
-    let each = bytes / u64::try_from(MODULES).unwrap();
-    // The value in docs/dashboards.md.
-    assert!(each < BYTES_A_YEAR, "{each} bytes per module and year");
+    let bytes_per_module = bytes / u64::try_from(MODULES).unwrap();
+    // docs/dashboards.md contains this value.
+    assert!(
+        bytes_per_module < MAX_BYTES_PER_YEAR,
+        "{bytes_per_module} bytes per module and year"
+    );
 }
 
 const MODULES: i64 = 10;
-const BYTES_A_YEAR: u64 = 100_000;
+const MAX_BYTES_PER_YEAR: u64 = 100_000;
 
 fn size_of(path: &Path) -> u64 {
     let entries = std::fs::read_dir(path).unwrap().map(Result::unwrap);

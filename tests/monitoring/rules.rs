@@ -21,7 +21,7 @@ pub struct Rule {
     pub annotations: Vec<(String, String)>,
     /// The names of the rules whose results it reads.
     pub reads: BTreeSet<String>,
-    /// The whole rule.
+    /// The complete rule.
     pub json: Value,
 }
 
@@ -107,7 +107,7 @@ pub fn all() -> Vec<Rule> {
     rules
 }
 
-/// Returns the names of the rules that a rule reads: the series that they record, or whether they fire.
+/// Returns the names of the rules whose recorded series or alerts a rule reads.
 fn read_by(rule: &Rule, rules: &[Rule]) -> BTreeSet<String> {
     let queried = Regex::new(r#"alertname=~?"([^"]*)""#).unwrap();
     let annotations = rule.annotations.iter().map(|(_, text)| text);
@@ -124,13 +124,13 @@ fn read_by(rule: &Rule, rules: &[Rule]) -> BTreeSet<String> {
     rules.iter().filter(read).map(|other| other.name.clone()).collect()
 }
 
-/// Returns the rules with these names and all rules that they need, in order.
+/// Returns the rules with the given names and all rules that these need, in order.
 pub fn needed(rules: &[Rule], mut names: BTreeSet<String>) -> Vec<Rule> {
     loop {
         let needed = rules.iter().filter(|rule| names.contains(&rule.name));
-        let more: Vec<String> = needed.flat_map(|rule| rule.reads.clone()).collect();
+        let names_read: Vec<String> = needed.flat_map(|rule| rule.reads.clone()).collect();
         let before = names.len();
-        names.extend(more);
+        names.extend(names_read);
         if names.len() == before {
             return rules
                 .iter()
@@ -145,20 +145,20 @@ pub fn needed(rules: &[Rule], mut names: BTreeSet<String>) -> Vec<Rule> {
 pub fn file_of(rules: &[Rule]) -> Value {
     let groups: BTreeSet<&str> = rules.iter().map(|rule| rule.group.as_str()).collect();
     let groups = groups.into_iter().map(|group| {
-        let own: Vec<&Value> = rules
+        let group_rules: Vec<&Value> = rules
             .iter()
             .filter(|rule| rule.group == group)
             .map(|rule| &rule.json)
             .collect();
-        json!({"name": group, "rules": own})
+        json!({"name": group, "rules": group_rules})
     });
     json!({"groups": groups.collect::<Vec<_>>()})
 }
 
-/// Returns an expression without its history: the operands of `or` that read the past of the rule itself, or of the
-/// recorded ones.
-pub fn without_memory(rule: &Rule, recorded: &[&str]) -> String {
-    let remembers = |side: &Expr| {
+/// Returns an expression without the operands of `or` that read the past of the rule itself or of the given recorded
+/// series.
+pub fn without_history(rule: &Rule, recorded: &[&str]) -> String {
+    let reads_history = |side: &Expr| {
         let text = side.to_string();
         let past = |name: &str| [format!("{name}["), format!("{name} offset")];
         text.contains(&rule.name)
@@ -166,44 +166,46 @@ pub fn without_memory(rule: &Rule, recorded: &[&str]) -> String {
                 .iter()
                 .any(|name| past(name).iter().any(|read| text.contains(read)))
     };
-    forget(parser::parse(&rule.expr).unwrap(), &remembers).to_string()
+    remove_history(parser::parse(&rule.expr).unwrap(), &reads_history).to_string()
 }
 
-fn forget(expr: Expr, remembers: &dyn Fn(&Expr) -> bool) -> Expr {
+fn remove_history(expr: Expr, reads_history: &dyn Fn(&Expr) -> bool) -> Expr {
     match expr {
-        Expr::Binary(binary) if binary.op.id() == T_LOR => match (remembers(&binary.lhs), remembers(&binary.rhs)) {
-            (false, true) => forget(*binary.lhs, remembers),
-            (true, false) => forget(*binary.rhs, remembers),
-            // The operand with the history is nested.
-            (true, true) => forget(*binary.lhs, remembers),
-            (false, false) => Expr::Binary(binary),
-        },
+        Expr::Binary(binary) if binary.op.id() == T_LOR => {
+            match (reads_history(&binary.lhs), reads_history(&binary.rhs)) {
+                (false, true) => remove_history(*binary.lhs, reads_history),
+                (true, false) => remove_history(*binary.rhs, reads_history),
+                // The operand with the history is nested.
+                (true, true) => remove_history(*binary.lhs, reads_history),
+                (false, false) => Expr::Binary(binary),
+            }
+        }
         Expr::Binary(binary) => Expr::Binary(BinaryExpr {
-            lhs: Box::new(forget(*binary.lhs, remembers)),
-            rhs: Box::new(forget(*binary.rhs, remembers)),
+            lhs: Box::new(remove_history(*binary.lhs, reads_history)),
+            rhs: Box::new(remove_history(*binary.rhs, reads_history)),
             ..binary
         }),
         Expr::Paren(paren) => Expr::Paren(ParenExpr {
-            expr: Box::new(forget(*paren.expr, remembers)),
+            expr: Box::new(remove_history(*paren.expr, reads_history)),
         }),
         other => other,
     }
 }
 
-/// Returns the recording rules with the rules that they need substituted, so that each can be evaluated for a time
-/// without recordings.
-pub fn unfolded() -> Vec<(String, String)> {
+/// Returns the recording rules with the rules that they read inlined, so that each can be evaluated for times without
+/// recorded series.
+pub fn with_rules_inlined() -> Vec<(String, String)> {
     let mut recorded: Vec<(String, String)> = Vec::new();
     for rule in all().into_iter().filter(|rule| !rule.alerts) {
         let names: Vec<&str> = recorded.iter().map(|(name, _)| name.as_str()).collect();
-        let mut expr = without_memory(&rule, &names);
+        let mut expr = without_history(&rule, &names);
         // Longer names first, so that no name matches the start of another.
-        let mut known = recorded.clone();
-        known.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
-        for (name, inner) in known {
-            // Only selectors have an offset, and nothing was recorded at that time.
-            let then = Regex::new(&format!(r"{} offset \w+", regex::escape(&name))).unwrap();
-            expr = then.replace_all(&expr, name.as_str()).into_owned();
+        let mut inlined = recorded.clone();
+        inlined.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
+        for (name, inner) in inlined {
+            // Only selectors can have an offset, and nothing was recorded at that time.
+            let with_offset = Regex::new(&format!(r"{} offset \w+", regex::escape(&name))).unwrap();
+            expr = with_offset.replace_all(&expr, name.as_str()).into_owned();
             // An expression has no selector, but a join filters its series by a label in the same way.
             let selected = Regex::new(&format!(r#"{}\{{(\w+)="(\w+)"\}}"#, regex::escape(&name))).unwrap();
             let joined = format!(r#"({name} and on ($1) label_replace(vector(1), "$1", "$2", "", ""))"#);
@@ -215,13 +217,13 @@ pub fn unfolded() -> Vec<(String, String)> {
     recorded
 }
 
-/// Returns a file of rules or routes with all durations shortened by a factor: `for`, `keep_firing_for`, intervals and
-/// waits of groups, ranges and offsets; to at least one second.
-pub fn sped_up(text: &str, factor: u64) -> String {
+/// Returns a file of rules or routes with all durations shortened by a factor, but at least one second: `for`,
+/// `keep_firing_for`, intervals and waits of groups, ranges and offsets.
+pub fn speed_up(text: &str, factor: u64) -> String {
     let mut lines = Vec::new();
     for line in text.lines() {
         let key = line.trim_start();
-        let timed = [
+        let duration_keys = [
             "for: ",
             "keep_firing_for: ",
             "interval: ",
@@ -229,7 +231,7 @@ pub fn sped_up(text: &str, factor: u64) -> String {
             "group_interval: ",
             "repeat_interval: ",
         ];
-        let line = match timed.iter().find_map(|prefix| key.strip_prefix(prefix)) {
+        let line = match duration_keys.iter().find_map(|prefix| key.strip_prefix(prefix)) {
             Some(duration) if !line.trim_start().starts_with('#') => {
                 line.replace(duration, &shorter(duration, factor).unwrap())
             }
@@ -278,12 +280,12 @@ fn shorter(duration: &str, factor: u64) -> Option<String> {
 }
 
 #[test]
-fn rules_are_sped_up_only_in_their_durations() {
+fn speed_up_changes_only_durations() {
     let text =
         "  for: 5m\n  interval: 2m\n  # for: 5m or so\n  expr: x[1d] offset 7d > on (job) y{a=~\"[0-9]\"} offset 1w\n";
-    let sped_up = sped_up(text, 60);
+    let speed_up = speed_up(text, 60);
     assert_eq!(
-        sped_up,
+        speed_up,
         "  for: 5s\n  interval: 2s\n  # for: 5m or so\n  expr: x[1440s] offset 10080s > on (job) y{a=~\"[0-9]\"} offset 10080s\n"
     );
 }

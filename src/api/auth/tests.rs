@@ -56,7 +56,7 @@ fn server_error_is_not_a_rejection() {
 }
 
 #[test]
-fn token_expires_by_the_clock_that_is_ahead() {
+fn token_expires_by_the_faster_clock() {
     const HOUR: Duration = Duration::from_secs(3600);
     let token = |fetched| Token {
         value: Arc::new(Secret::from("t".to_owned())),

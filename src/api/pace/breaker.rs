@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_of_requests_in_flight_do_not_prolong_it() {
+    fn failures_of_requests_in_flight_do_not_extend_the_open_time() {
         let mut breaker = opened(0.0);
         breaker.fail(9, Duration::from_secs(4), 0.0);
         assert_eq!(breaker.verdict(Duration::from_secs(5)), Verdict::Probe);

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_no_pause() {
+    fn other_texts_cause_no_pause() {
         assert_eq!(retry_after(None, EXAMPLE), None);
         for header in [
             "",

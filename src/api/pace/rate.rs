@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn cut_is_three_tenths_and_recovery_restores_them() {
+    fn throttle_cuts_three_tenths_and_recovery_restores_them() {
         let (mut rate, mut now) = (Rate::new(50.0), 0.0);
         rate.cut(Duration::ZERO);
         assert!(close(rate.per_second(), 35.0));
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn climb_is_flat_around_the_limit_and_steep_beyond() {
+    fn rate_rises_slowly_near_the_limit_and_fast_beyond() {
         let (mut rate, mut now) = (Rate::new(50.0), 0.0);
         for _ in 0..4 {
             rate.cut(Duration::ZERO);
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn climb_from_floor_to_ceiling_takes_minutes() {
+    fn rate_rises_from_floor_to_ceiling_within_minutes() {
         let (mut rate, mut now) = (Rate::new(5.0), 0.0);
         for _ in 0..100 {
             rate.cut(Duration::ZERO);
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn unused_rate_does_not_rise() {
+    fn unused_rate_does_not_increase() {
         let mut rate = Rate::new(50.0);
         rate.cut(Duration::ZERO);
         for minute in 1..=10 {

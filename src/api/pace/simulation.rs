@@ -1,4 +1,4 @@
-//! Simulates hours of traffic against a modelled host within moments, with seeded randomness.
+//! Simulates hours of traffic to a modelled host, with seeded randomness.
 
 use std::{cmp::Reverse, collections::BinaryHeap, ops::Range, time::Duration};
 
@@ -27,8 +27,8 @@ struct Host {
     /// Period in which every other request fails.
     faulty: Range<Duration>,
     /// Time at which the limit is lifted.
-    lifted_at: Duration,
-    allowance: f64,
+    limit_ends_at: Duration,
+    tokens: f64,
     seen_at: Duration,
     answered: u64,
 }
@@ -41,8 +41,8 @@ impl Host {
             retry_after: retry_after.map(Duration::from_secs),
             down: Duration::MAX..Duration::MAX,
             faulty: Duration::MAX..Duration::MAX,
-            lifted_at: Duration::MAX,
-            allowance: burst,
+            limit_ends_at: Duration::MAX,
+            tokens: burst,
             seen_at: Duration::ZERO,
             answered: 0,
         }
@@ -59,12 +59,12 @@ impl Host {
             return Answer::Failure;
         }
         let earned = (now - self.seen_at).as_secs_f64() * self.limit;
-        self.allowance = (self.allowance + earned).min(self.burst);
+        self.tokens = (self.tokens + earned).min(self.burst);
         self.seen_at = now;
-        if self.allowance < 1.0 && now < self.lifted_at {
+        if self.tokens < 1.0 && now < self.limit_ends_at {
             return Answer::Throttle;
         }
-        self.allowance -= 1.0;
+        self.tokens -= 1.0;
         Answer::Fine
     }
 }
@@ -78,10 +78,10 @@ struct Request {
 }
 
 /// A fixed sequence of numbers in `[0, 1)` (a linear congruential generator).
-struct Dice(u32);
+struct Lcg(u32);
 
-impl Dice {
-    fn roll(&mut self) -> f64 {
+impl Lcg {
+    fn next_f64(&mut self) -> f64 {
         self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         f64::from(self.0 >> 8) / f64::from(1_u32 << 24)
     }
@@ -94,10 +94,10 @@ fn run(ceiling: f64, demand: f64, host: &mut Host, end: Duration) -> Vec<Request
         requests_per_second: ceiling,
         max_concurrency: CONCURRENCY,
     });
-    let mut dice = Dice(1);
-    let mut seen = Vec::new();
-    // Each first-time request has its own resource. `waiting` holds requests by their time, with the number of earlier
-    // attempts and the resource; `in_flight` holds those sent by their end.
+    let mut rng = Lcg(1);
+    let mut received = Vec::new();
+    // Each first-time request has its own resource. `waiting` contains requests by their time, with the number of
+    // earlier attempts and the resource; `in_flight` contains sent requests by their end.
     let resource = |number: u32| Resource::new(Endpoint::Jobs, &number.to_string());
     let mut requested = 0_u32;
     let mut waiting = BinaryHeap::from([Reverse((Duration::ZERO, 0_u32, requested))]);
@@ -113,11 +113,11 @@ fn run(ceiling: f64, demand: f64, host: &mut Host, end: Duration) -> Vec<Request
             match answer {
                 Answer::Fine => pace.succeeded(now, resource(number)),
                 Answer::Throttle => pace.throttled(now, resource(number), host.retry_after),
-                Answer::Failure => pace.failed(now, resource(number), dice.roll()),
+                Answer::Failure => pace.failed(now, resource(number), rng.next_f64()),
             }
             pace.finished(resource(number));
             if answer != Answer::Fine && attempt < 3 && pace.may_retry(now, resource(number)) {
-                waiting.push(Reverse((now + backoff(attempt, dice.roll()), attempt + 1, number)));
+                waiting.push(Reverse((now + backoff(attempt, rng.next_f64()), attempt + 1, number)));
             }
         }
         while next_first <= now {
@@ -135,7 +135,7 @@ fn run(ceiling: f64, demand: f64, host: &mut Host, end: Duration) -> Vec<Request
                 Admission::Go => {
                     waiting.pop();
                     let answer = host.answer(now);
-                    seen.push(Request {
+                    received.push(Request {
                         at: now,
                         answer,
                         rate: pace.rate(),
@@ -159,20 +159,20 @@ fn run(ceiling: f64, demand: f64, host: &mut Host, end: Duration) -> Vec<Request
         assert!(wake > now, "time does not advance at {now:?}");
         now = wake;
     }
-    seen
+    received
 }
 
-fn between(seen: &[Request], time: Range<Duration>) -> impl Iterator<Item = &Request> {
-    seen.iter().filter(move |request| time.contains(&request.at))
+fn between(received: &[Request], time: Range<Duration>) -> impl Iterator<Item = &Request> {
+    received.iter().filter(move |request| time.contains(&request.at))
 }
 
 fn number(count: usize) -> f64 {
     f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
-fn share(seen: &[Request], answer: Answer) -> f64 {
-    let matching = seen.iter().filter(|request| request.answer == answer);
-    number(matching.count()) / number(seen.len())
+fn share(received: &[Request], answer: Answer) -> f64 {
+    let matching = received.iter().filter(|request| request.answer == answer);
+    number(matching.count()) / number(received.len())
 }
 
 fn minutes(count: u32) -> Duration {
@@ -184,9 +184,9 @@ fn limit_far_below_the_ceiling_is_mostly_used() {
     for burst in [2.0, 10.0, 30.0] {
         for retry_after in [None, Some(0), Some(1), Some(5), Some(10)] {
             let mut host = Host::limited(10.0, burst, retry_after);
-            let seen = run(50.0, 60.0, &mut host, HOUR);
-            let used = share(&seen, Answer::Fine) * number(seen.len()) / (10.0 * 3600.0);
-            let throttled = share(&seen, Answer::Throttle);
+            let received = run(50.0, 60.0, &mut host, HOUR);
+            let used = share(&received, Answer::Fine) * number(received.len()) / (10.0 * 3600.0);
+            let throttled = share(&received, Answer::Throttle);
             let case = format!("{burst} at once, {retry_after:?}: {used:.3}, {throttled:.4}");
             assert!(used >= 0.8 && throttled < 0.05, "{case}");
         }
@@ -196,33 +196,36 @@ fn limit_far_below_the_ceiling_is_mostly_used() {
 #[test]
 fn lifted_limit_is_detected_within_minutes() {
     let mut host = Host::limited(10.0, 10.0, Some(1));
-    host.lifted_at = HOUR / 2;
-    let seen = run(50.0, 60.0, &mut host, HOUR);
+    host.limit_ends_at = HOUR / 2;
+    let received = run(50.0, 60.0, &mut host, HOUR);
     let later = HOUR / 2 + minutes(7);
-    let rate = number(between(&seen, later..later + minutes(1)).count()) / 60.0;
+    let rate = number(between(&received, later..later + minutes(1)).count()) / 60.0;
     assert!(rate > 45.0, "{rate}");
 }
 
 #[test]
 fn ceiling_is_observed_in_every_second() {
-    let seen = run(20.0, 60.0, &mut Host::unlimited(), minutes(10));
-    for (index, request) in seen.iter().enumerate() {
+    let received = run(20.0, 60.0, &mut Host::unlimited(), minutes(10));
+    for (index, request) in received.iter().enumerate() {
         let window = request.at..request.at + Duration::from_secs(1);
-        let count = seen.iter().skip(index).take_while(|other| window.contains(&other.at));
+        let count = received
+            .iter()
+            .skip(index)
+            .take_while(|other| window.contains(&other.at));
         assert!(count.count() <= 22);
     }
-    let used = number(seen.len()) / (20.0 * 600.0);
+    let used = number(received.len()) / (20.0 * 600.0);
     assert!(used > 0.99, "{used}");
 }
 
 #[test]
-fn endless_throttling_ends_at_the_floor() {
+fn lasting_throttling_lowers_the_rate_to_the_floor() {
     for retry_after in [None, Some(0), Some(3)] {
         let mut host = Host::limited(0.0, 0.0, retry_after);
-        let seen = run(50.0, 60.0, &mut host, HOUR);
-        let lowest = seen.iter().map(|request| request.rate).fold(50.0, f64::min);
+        let received = run(50.0, 60.0, &mut host, HOUR);
+        let lowest = received.iter().map(|request| request.rate).fold(50.0, f64::min);
         assert!((lowest - 0.1).abs() < 1e-9, "{lowest}");
-        let late = number(between(&seen, HOUR / 2..HOUR).count()) / 1800.0;
+        let late = number(between(&received, HOUR / 2..HOUR).count()) / 1800.0;
         assert!(late > 0.01 && late < 0.11, "{retry_after:?}: {late}");
     }
 }
@@ -231,21 +234,21 @@ fn endless_throttling_ends_at_the_floor() {
 fn outage_of_an_hour_gets_few_requests() {
     let mut host = Host::unlimited();
     host.down = HOUR..2 * HOUR;
-    let seen = run(5.0, 4.0, &mut host, 3 * HOUR);
-    let healthy = between(&seen, Duration::ZERO..HOUR).count();
-    let down = between(&seen, HOUR..2 * HOUR).count();
+    let received = run(5.0, 4.0, &mut host, 3 * HOUR);
+    let healthy = between(&received, Duration::ZERO..HOUR).count();
+    let down = between(&received, HOUR..2 * HOUR).count();
     assert!(healthy > 14_000, "{healthy}");
-    // With open times of 60 to 75 s, these are the probes of an hour and the failures that opened the breaker.
+    // With open times of 60 to 75 s, these are the probes of an hour, and the failures that opened the breaker.
     assert!((48..=80).contains(&down), "{down}");
 }
 
 #[test]
-fn host_that_fails_half_the_time_gets_at_most_a_tenth_more() {
+fn half_failing_host_gets_at_most_a_tenth_more_requests() {
     let mut host = Host::unlimited();
     host.faulty = HOUR..2 * HOUR;
-    let seen = run(50.0, 4.0, &mut host, 2 * HOUR);
-    let healthy = number(between(&seen, Duration::ZERO..HOUR).count());
-    let faulty = number(between(&seen, HOUR..2 * HOUR).count());
+    let received = run(50.0, 4.0, &mut host, 2 * HOUR);
+    let healthy = number(between(&received, Duration::ZERO..HOUR).count());
+    let faulty = number(between(&received, HOUR..2 * HOUR).count());
     let load = faulty / healthy;
     assert!(load > 1.05 && load <= 1.11, "{load}");
 }
@@ -254,15 +257,15 @@ fn host_that_fails_half_the_time_gets_at_most_a_tenth_more() {
 fn recovery_is_detected_soon_and_without_a_burst() {
     let mut host = Host::unlimited();
     host.down = HOUR..2 * HOUR;
-    let seen = run(50.0, 60.0, &mut host, 3 * HOUR);
-    let first = between(&seen, 2 * HOUR..3 * HOUR).next();
+    let received = run(50.0, 60.0, &mut host, 3 * HOUR);
+    let first = between(&received, 2 * HOUR..3 * HOUR).next();
     let first = first.map_or(Duration::MAX, |request| request.at);
     assert!(first <= 2 * HOUR + Duration::from_secs(75), "{first:?}");
 
-    let within = |seconds| between(&seen, first..first + Duration::from_secs(seconds)).count();
+    let within = |seconds| between(&received, first..first + Duration::from_secs(seconds)).count();
     assert!(within(1) <= 10, "{}", within(1));
     assert!(within(10) <= 250, "{}", within(10));
     let back = first + minutes(2);
-    let rate = number(between(&seen, back..back + minutes(1)).count()) / 60.0;
+    let rate = number(between(&received, back..back + minutes(1)).count()) / 60.0;
     assert!(rate > 45.0, "{rate}");
 }

@@ -46,7 +46,7 @@ fn request(pace: &mut Pace, now: Duration, outcome: impl FnOnce(&mut Pace, Durat
     now
 }
 
-/// Lets the jobs of five customers fail.
+/// Fails the jobs of five customers.
 fn find_down(pace: &mut Pace, now: Duration) {
     for customer in 0..5 {
         pace.failed(now, jobs(customer), DICE);
@@ -71,7 +71,7 @@ fn suspended_machine_resumes_without_a_burst() {
 }
 
 #[test]
-fn clock_that_steps_back_earns_no_requests() {
+fn clock_that_steps_back_adds_no_requests() {
     let mut pace = pace(1.0, 100);
     go(&mut pace, at(10.0));
     go(&mut pace, at(10.0));
@@ -142,7 +142,7 @@ fn pause_without_a_hint_doubles_to_a_minute() {
 }
 
 #[test]
-fn throttles_of_one_burst_cut_the_rate_once() {
+fn throttled_burst_lowers_the_rate_once() {
     for retry_after in [None, Some(Duration::ZERO), Some(at(3.0))] {
         let mut pace = pace(10.0, 8);
         for _ in 0..8 {
@@ -153,7 +153,7 @@ fn throttles_of_one_burst_cut_the_rate_once() {
 }
 
 #[test]
-fn late_success_does_not_end_a_run_of_throttles() {
+fn late_success_does_not_end_a_series_of_throttles() {
     let mut pace = pace(10.0, 8);
     pace.throttled(at(0.0), any(), None);
     pace.succeeded(at(0.5), any());
@@ -222,7 +222,7 @@ fn throttle_shows_that_the_host_is_up() {
 }
 
 #[test]
-fn backoff_doubles_up_to_its_cap_and_uses_its_range() {
+fn backoff_doubles_up_to_its_limit_and_uses_its_range() {
     assert_eq!(backoff(0, 0.0), Duration::ZERO);
     assert_eq!(backoff(0, 0.5), at(0.25));
     assert_eq!(backoff(3, 0.5), at(2.0));
@@ -243,7 +243,7 @@ fn reload_keeps_pause_and_adapted_rate() {
         ..before.limits
     };
     let mut other = before.under(other);
-    assert_eq!(other.rate(), 20.0, "limits take effect at once");
+    assert_eq!(other.rate(), 20.0, "limits take effect immediately");
     assert_eq!(other.admit(at(2.0), any()), Admission::Wait(at(99.0)));
 }
 
@@ -258,7 +258,7 @@ fn pause_without_a_throttle_keeps_the_rate() {
 }
 
 #[test]
-fn resource_that_is_down_does_not_affect_others() {
+fn failing_resource_does_not_affect_others() {
     let protected = Resource::new(Endpoint::Protected, "0");
     let mut pace = pace(1000.0, 8);
     assert_eq!(pace.admit(at(0.0), protected), Admission::Go);
@@ -271,11 +271,11 @@ fn resource_that_is_down_does_not_affect_others() {
         pace.finished(protected);
     }
     pace.succeeded(at(9.0), protected);
-    assert_eq!(pace.rate(), 1000.0, "the host is not slowed down for it");
+    assert_eq!(pace.rate(), 1000.0, "the rate of the host must not decrease");
 }
 
 #[test]
-fn host_that_responds_again_is_up_for_all_resources() {
+fn recovered_host_is_up_for_all_resources() {
     let customers = Resource::new(Endpoint::Customers, "");
     let mut pace = pace(1000.0, 8);
     pace.succeeded(at(0.0), customers);
@@ -284,5 +284,5 @@ fn host_that_responds_again_is_up_for_all_resources() {
     assert!(matches!(pace.admit(at(2.0), any()), Admission::Refused(_)));
     pace.succeeded(at(5.5), customers);
     assert_eq!(pace.admit(at(5.5), any()), Admission::Go);
-    assert!(pace.rate() < 200.0, "and is not overrun: {}", pace.rate());
+    assert!(pace.rate() < 200.0, "too many requests: {}", pace.rate());
 }

@@ -413,11 +413,11 @@ mod tests {
         assert!(judged(Outcome::Ok) && judged(Outcome::Off) && !judged(Outcome::Failed));
         let mut nothing = Report::default();
         nothing.conclude();
-        assert!(!nothing.is_good(), "nothing tried is nothing shown");
+        assert!(!nothing.is_good(), "collectors that were not tried must not appear");
     }
 
     #[test]
-    fn colours_are_escape_sequences_and_nothing_else() {
+    fn colours_add_only_escape_sequences() {
         let report = Report {
             collectors: vec![Finding::new("jobs", Outcome::Ok, "ok", "3 customers".to_owned())],
             ..Report::default()

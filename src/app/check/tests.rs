@@ -33,7 +33,7 @@ async fn wait_has_a_time_limit() {
 }
 
 #[test]
-fn a_proxy_is_named_without_its_password() -> Result<(), url::ParseError> {
+fn proxy_is_reported_without_its_password() -> Result<(), url::ParseError> {
     let url = Url::parse("http://me:hunter2@proxy.example.com:3128/x")?;
     assert_eq!(place(&url), "http://proxy.example.com:3128");
     Ok(())

@@ -131,7 +131,7 @@ pub async fn backfill(
 async fn partner(wanted: &args::Simulator, begin: i64, now: i64) -> Result<Simulator, Error> {
     let settings = simulator::Settings {
         clock: Clock::Manual(begin),
-        stories_from: Some(now),
+        scenarios_from: Some(now),
         churn: false,
         // Tokens expire by the partner's clock, which is ahead.
         token_lifetime: Duration::from_secs(u64::from(DAYS) * 2 * 24 * 3600),

@@ -18,7 +18,7 @@ async fn poll(
     listed: &[(&'static str, Option<&str>)],
     status: u16,
 ) -> Result<(Option<Failure>, usize), Failure> {
-    // Requests for runs whose ids begin with "bad" get this status.
+    // Status of responses for runs whose ids start with "bad".
     update(modules, runs(listed), |id| {
         let response = match (id.starts_with("bad"), status) {
             (false, _) => Ok((Some(Report::default()), 0)),
@@ -76,7 +76,7 @@ async fn runs_with_the_same_id_have_separate_reports() {
 }
 
 #[tokio::test]
-async fn report_is_no_longer_requested_after_too_many_failures() {
+async fn report_is_not_requested_after_too_many_failures() {
     let mut modules = Vec::new();
     let listed = [("a", Some("bad"))];
     let mut failures = 0;
@@ -86,7 +86,7 @@ async fn report_is_no_longer_requested_after_too_many_failures() {
     }
     assert_eq!(failures, MAX_FAILED_TRIES);
     assert_eq!(reports(&modules), [(false, MAX_FAILED_TRIES)]);
-    // Server errors do not use up the tries for a missing report.
+    // Server errors do not count as attempts for a missing report.
     let mut modules = Vec::new();
     poll(&mut modules, &listed, 500).await.expect("a response");
     for tries in [2, 3, 4, 4] {
@@ -128,7 +128,7 @@ fn module_excluded_by_the_settings_has_no_series() {
 }
 
 #[tokio::test]
-async fn a_report_that_fails_does_not_stop_the_others() {
+async fn failing_report_does_not_stop_others() {
     let mut modules = Vec::new();
     let listed = [("a", Some("bad")), ("b", Some("good"))];
     let (failure, _) = poll(&mut modules, &listed, 500).await.expect("a response");

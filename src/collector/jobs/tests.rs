@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api::auth;
 
-/// The moment of the first list, 2026-11-29 12:00 UTC.
+/// The time of the first list, 2026-11-29 12:00 UTC.
 const NOW: i64 = 1_795_953_600;
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
@@ -141,18 +141,18 @@ enum Generation {
     V3,
 }
 
-/// The rows of the table "What the list of jobs is" of the reference, and variants of them.
+/// The kinds of rows in the reference, and variants of them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
     Finished,
     Failed,
-    /// Failed before it reached an object: all counts 0.
+    /// Failed before it processed an object: all counts are 0.
     FailedEarly,
     FailedUndated,
     WithException,
-    /// A start and an end in the same second.
+    /// Started and ended in the same second.
     ZeroSeconds,
-    /// Ran and had nothing to back up: no id, no times.
+    /// Had nothing to back up: no id and no times.
     OverNothing,
     Skipped,
     Running,
@@ -248,7 +248,7 @@ impl Kind {
         matches!(self.status().0, 2..=5)
     }
 
-    /// Its end or start, if the row describes a run.
+    /// End or start, if the row describes a run.
     fn took_place(self, now: i64) -> Option<i64> {
         let (start, end, modified) = self.times(now);
         let dated = end.or(start);
@@ -296,7 +296,7 @@ async fn played(sequence: &[(Kind, i64)], generation: Generation) -> Customer {
 }
 
 #[tokio::test]
-async fn rows_of_every_kind_in_every_order_match_the_contract() {
+async fn rows_of_all_kinds_and_orders_match_the_reference() {
     for generation in [Generation::V1, Generation::V3] {
         for first in KINDS {
             for second in KINDS {
@@ -321,7 +321,7 @@ async fn rows_of_every_kind_in_every_order_match_the_contract() {
 }
 
 #[tokio::test]
-async fn a_run_over_nothing_ended_when_its_module_was_last_modified() {
+async fn run_without_objects_ends_at_the_last_modification() {
     let nothing = played(&[(Kind::OverNothing, NOW)], Generation::V3).await;
     let end = (NOW - HOUR / 2) as f64;
     assert_eq!(nothing.value("elements_job_end_timestamp_seconds"), Some(end));
@@ -342,7 +342,7 @@ async fn a_run_over_nothing_ended_when_its_module_was_last_modified() {
 }
 
 #[tokio::test]
-async fn a_time_that_cannot_be_read_makes_no_run_over_nothing() {
+async fn invalid_time_is_not_a_run_without_objects() {
     let mut row = Kind::OverNothing.row(NOW, Generation::V3);
     row["endTime"] = json!("soon");
     let mut customer = Customer::default();
@@ -358,7 +358,7 @@ fn scoped(kind: Kind, now: i64, scope: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_failed_scope_does_not_hide_behind_one_that_did_not_fail() {
+async fn failed_scope_is_not_hidden_by_a_successful_one() {
     let mut customer = Customer::default();
     let rows = [
         scoped(Kind::Failed, NOW, "Scope A"),
@@ -375,7 +375,7 @@ async fn a_failed_scope_does_not_hide_behind_one_that_did_not_fail() {
     assert_eq!((failures("Scope A"), failures("Scope B")), (Some(1.0), Some(0.0)));
     let objects = format!("elements_job_objects{{{},result=\"failed\"}}", labels("Scope A"));
     assert_eq!(series.get(&objects), Some(&3.0), "{series:?}");
-    // A scope that is no longer listed is removed, and nothing else.
+    // Only scopes that are no longer listed are removed.
     customer.list(NOW + 300, &rows[1..]).await;
     assert!(customer.series().keys().all(|name| !name.contains("Scope A")));
     assert_eq!(customer.value("elements_job_status"), Some(2.0));
@@ -386,7 +386,7 @@ async fn a_failed_scope_does_not_hide_behind_one_that_did_not_fail() {
 }
 
 #[tokio::test]
-async fn scopes_past_the_cap_are_counted_and_failures_are_kept() {
+async fn excess_scopes_are_counted_and_failed_ones_kept() {
     let mut rows: Vec<Value> = (0..250)
         .map(|n| scoped(Kind::Finished, NOW, &format!("Scope {n:03}")))
         .collect();
@@ -408,7 +408,7 @@ async fn scopes_past_the_cap_are_counted_and_failures_are_kept() {
 }
 
 #[tokio::test]
-async fn a_scan_of_tenants_is_in_no_series_of_jobs() {
+async fn tenant_scan_is_not_exposed_as_a_job() {
     for (job_type, module, status) in [
         (json!(0), json!(0), json!(4)),
         (
@@ -427,7 +427,7 @@ async fn a_scan_of_tenants_is_in_no_series_of_jobs() {
         customer.list(NOW + 300, &[]).await;
         assert!(
             customer.series().is_empty(),
-            "a scan that is no longer listed is removed"
+            "a scan that is no longer listed must be removed"
         );
     }
     let google = json!({"jobType": 10, "jobModule": 0, "status": 2});
@@ -440,7 +440,7 @@ async fn a_scan_of_tenants_is_in_no_series_of_jobs() {
 }
 
 #[tokio::test]
-async fn a_scan_needs_no_module() {
+async fn tenant_scan_needs_no_module() {
     for module in [json!(null), json!("N/A"), json!("")] {
         let mut customer = Customer::default();
         customer
@@ -451,7 +451,7 @@ async fn a_scan_needs_no_module() {
 }
 
 #[tokio::test]
-async fn scopes_that_differ_in_number_or_space_are_distinct() {
+async fn scopes_that_differ_in_digits_or_spaces_are_distinct() {
     let names = [json!(5), json!(6), json!("A"), json!("A "), json!(" A")];
     let rows: Vec<Value> = names
         .iter()
@@ -471,7 +471,7 @@ async fn scopes_that_differ_in_number_or_space_are_distinct() {
 }
 
 #[tokio::test]
-async fn housekeeping_has_no_objective_and_no_restore_point() {
+async fn maintenance_has_no_objective_and_no_restore_point() {
     for module in [8, 10] {
         let mut row = Kind::Failed.row(NOW, Generation::V3);
         row["jobModule"] = json!(module);
@@ -492,7 +492,7 @@ async fn housekeeping_has_no_objective_and_no_restore_point() {
 }
 
 #[tokio::test]
-async fn one_id_with_two_starts_is_two_runs() {
+async fn same_id_with_different_starts_is_two_runs() {
     let mut failed = Kind::Failed.row(NOW - 24 * HOUR, Generation::V3);
     let mut finished = Kind::Finished.row(NOW, Generation::V3);
     failed["jobId"] = json!("same");
@@ -516,7 +516,7 @@ async fn one_id_with_two_starts_is_two_runs() {
 }
 
 #[tokio::test]
-async fn the_newest_state_is_what_the_list_shows_now() {
+async fn newest_state_is_that_of_the_current_list() {
     let sequence = [(Kind::Finished, NOW), (Kind::Pending, NOW - DAY)];
     let customer = played(&sequence, Generation::V3).await;
     assert_eq!(customer.value("elements_job_status"), Some(6.0));
@@ -524,7 +524,7 @@ async fn the_newest_state_is_what_the_list_shows_now() {
 }
 
 #[tokio::test]
-async fn a_row_that_cannot_be_read_holds_what_the_list_lacks() {
+async fn invalid_row_keeps_values_of_missing_modules() {
     let mut customer = Customer::default();
     let scan = json!({"jobType": 0, "jobModule": 0, "status": 2});
     customer.list(NOW, &[scan, scoped(Kind::Failed, NOW, "Scope A")]).await;
@@ -537,7 +537,7 @@ async fn a_row_that_cannot_be_read_holds_what_the_list_lacks() {
 }
 
 #[tokio::test]
-async fn state_files_of_the_first_form_are_read_without_their_scans() {
+async fn first_state_format_is_restored_without_tenant_scans() {
     let mut customer = Customer::default();
     customer.list(NOW, &[Kind::Finished.row(NOW, Generation::V3)]).await;
     let record = serde_json::to_value(customer.record.as_ref().unwrap()).unwrap();

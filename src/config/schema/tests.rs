@@ -183,7 +183,7 @@ fn values_that_the_exporter_rejects_do_not_validate() {
 }
 
 #[test]
-fn durations_are_those_that_are_parsed() {
+fn duration_pattern_matches_the_parser() {
     let pattern = Regex::new(&format!("^{DURATION}$")).unwrap();
     for text in [
         "30s",

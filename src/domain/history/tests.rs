@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn list_of_very_many_runs_counts_each_once() {
+fn runs_of_a_very_long_list_are_counted_once() {
     const RUNS: u64 = 50_000;
     let list = || -> Vec<Run> {
         let hours = 0..i64::try_from(RUNS).unwrap();
@@ -52,7 +52,7 @@ fn placeholder(status: JobStatus) -> Run {
 use JobStatus::{Canceled, Failed, Finished, FinishedWithException, NotStarted, Running, Skipped, Unknown};
 
 #[test]
-fn run_in_progress_does_not_hide_the_failure_before_it() {
+fn run_in_progress_does_not_hide_the_previous_failure() {
     let mut history = History::default();
     history.absorb(vec![run("a", Finished, 0, Some(1))]);
     history.absorb(vec![run("b", Failed, 24, Some(25))]);
@@ -67,13 +67,13 @@ fn run_in_progress_does_not_hide_the_failure_before_it() {
 }
 
 #[test]
-fn module_that_never_ran_is_not_in_progress() {
+fn module_without_runs_is_not_in_progress() {
     let mut history = History::default();
     history.absorb(vec![placeholder(NotStarted)]);
     assert!(!history.newest().unwrap().is_in_progress());
 }
 
-/// Returns a run without any time, as parsed at `seen`.
+/// Returns a run without times, as parsed at `seen`.
 fn undated(id: &str, status: JobStatus, seen: i64) -> Run {
     Run {
         key: RunKey::new(Some(id), None, None),
@@ -84,7 +84,7 @@ fn undated(id: &str, status: JobStatus, seen: i64) -> Run {
 }
 
 #[test]
-fn failure_without_a_time_counts_from_when_first_seen() {
+fn failure_without_a_time_is_dated_by_its_first_poll() {
     let mut history = History::default();
     history.absorb(vec![run("a", Finished, 0, Some(1)), undated("b", Failed, 10)]);
     assert_eq!(history.newest_ended().unwrap().status, Failed);
@@ -97,7 +97,7 @@ fn failure_without_a_time_counts_from_when_first_seen() {
         history.ended(),
         &BTreeMap::from([(Finished, 1), (Failed, 1), (Canceled, 1)])
     );
-    // A later restore point ends the failures, even while they are still listed.
+    // A later restore point resets the failures, even if they are still listed.
     history.absorb(vec![
         undated("b", Failed, 20),
         undated("c", Canceled, 20),
@@ -122,16 +122,20 @@ fn finished_run_without_an_end_is_as_old_as_its_start() {
     assert_eq!(
         history.newest_ended().unwrap().end,
         None,
-        "values that were not returned are not shown"
+        "values that were not returned must be absent"
     );
 }
 
 #[test]
-fn older_run_that_arrives_late_is_only_counted() {
+fn late_older_run_is_only_counted() {
     let mut history = History::default();
     history.absorb(vec![run("b", Failed, 24, Some(25))]);
     history.absorb(vec![run("a", Finished, 0, Some(1))]);
-    assert_eq!(history.newest().unwrap().status, Finished, "what the list shows now");
+    assert_eq!(
+        history.newest().unwrap().status,
+        Finished,
+        "the status in the current list"
+    );
     assert_eq!(history.newest_ended().unwrap().status, Failed);
     assert_eq!(history.last_restore_point(), at(1));
     assert_eq!(history.consecutive_failures(), 1);
@@ -151,7 +155,7 @@ fn exception_is_a_restore_point_but_not_a_success() {
     ]);
     assert_eq!(history.last_success(), at(1));
     assert_eq!(history.last_restore_point(), at(5));
-    assert_eq!(history.consecutive_failures(), 2, "skipped ones are not counted");
+    assert_eq!(history.consecutive_failures(), 2, "skipped runs must not be counted");
 }
 
 #[test]
@@ -194,7 +198,7 @@ fn failures_are_counted_beyond_the_remembered_runs() {
 }
 
 #[test]
-fn run_that_leaves_a_list_and_returns_is_counted_once() {
+fn run_that_disappears_and_returns_is_counted_once() {
     let mut history = History::default();
     for _ in 0..5 {
         history.absorb(vec![run("a", Finished, 0, Some(1))]);
@@ -218,7 +222,7 @@ fn duplicate_rows_are_one_run_with_the_worse_status() {
 }
 
 #[test]
-fn ended_row_outweighs_an_unended_one_of_the_same_run() {
+fn completed_row_replaces_an_incomplete_row_of_its_run() {
     let mut history = History::default();
     history.absorb(vec![
         run("a", JobStatus::Pending, 0, None),
@@ -230,7 +234,7 @@ fn ended_row_outweighs_an_unended_one_of_the_same_run() {
 }
 
 #[test]
-fn newer_failure_that_ends_with_the_restore_point_counts() {
+fn newer_failure_ending_with_the_restore_point_counts() {
     let mut history = History::default();
     let mut failed = run("b", Failed, 0, Some(2));
     failed.modified = at(3);
@@ -251,7 +255,7 @@ fn retracted_success_is_no_longer_a_restore_point() {
     assert_eq!(
         history.ended(),
         &BTreeMap::from([(Finished, 2)]),
-        "each run is counted once"
+        "each run must be counted once"
     );
 }
 
@@ -268,12 +272,12 @@ fn placeholder_counts_only_if_nothing_else_is_listed() {
     assert_eq!(
         history.newest_ended().unwrap().status,
         Failed,
-        "the earlier runs stay known"
+        "earlier runs must be remembered"
     );
 }
 
 #[test]
-fn success_without_an_end_is_no_dated_restore_point() {
+fn success_without_an_end_is_not_a_dated_restore_point() {
     let mut history = History::default();
     history.absorb(vec![run("a", Finished, 0, None)]);
     assert!(history.has_run());
@@ -284,7 +288,7 @@ fn success_without_an_end_is_no_dated_restore_point() {
 }
 
 #[test]
-fn keys_of_runs_without_an_id_are_their_starts() {
+fn runs_without_an_id_are_keyed_by_their_start() {
     assert_eq!(RunKey::new(None, at(1), at(2)), RunKey::new(None, at(1), None));
     assert_ne!(RunKey::new(None, at(1), at(2)), RunKey::new(None, at(2), at(2)));
     assert_ne!(RunKey::new(Some("a"), at(1), None), RunKey::new(Some("b"), at(1), None));

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The lists as in the reference; its 17–19 represent three values.
+/// The lists of the reference, in which 17–19 represents three values.
 const JOB_TYPES: &str = "0 Microsoft 365 Scan · 7 Microsoft 365 · 10 Google Workspace Scan · 11 Google Workspace · \
         12 IaaS + PaaS · 15 Salesforce · 16 Dynamics 365";
 const JOB_MODULES: &str = "0 None · 8 Archiver · 10 Retention · 301 Salesforce · 302 SharePoint Online · 303 Exchange Online · \
@@ -46,7 +46,7 @@ fn unknown(name: &str) -> Option<Named> {
 }
 
 #[test]
-fn numbers_and_names_of_the_reference() {
+fn numbers_and_names_match_the_reference() {
     for (table, reference) in [
         (&SERVICES, JOB_TYPES),
         (&MODULES, JOB_MODULES),
@@ -83,7 +83,7 @@ fn spellings_do_not_collide() {
 }
 
 #[test]
-fn spellings_of_a_service() {
+fn services_are_recognized_in_every_spelling() {
     for (text, name) in [
         ("IaaS PaaS", "IaaS + PaaS"),
         ("IaaS and PaaS", "IaaS + PaaS"),
@@ -114,7 +114,7 @@ fn spellings_of_a_service() {
 }
 
 #[test]
-fn spellings_of_a_module() {
+fn modules_are_recognized_in_every_spelling() {
     for (text, name) in [
         ("Microsoft 365 Group", "Microsoft 365 Groups"),
         ("Office 365 Group", "Microsoft 365 Groups"),
@@ -133,7 +133,7 @@ fn spellings_of_a_module() {
 }
 
 #[test]
-fn spellings_of_an_object_type() {
+fn object_types_are_recognized_in_every_spelling() {
     assert_eq!(object_type("SiteCollection"), known("Site Collection"));
     assert_eq!(object_type("Mailboxes"), unknown("Mailboxes"));
     assert_eq!(object_type("Microsoft 365 Groups"), known("Microsoft 365 Group"));
@@ -162,7 +162,7 @@ fn long_word_is_truncated_between_characters() {
 }
 
 #[test]
-fn numbers_for_requests() {
+fn numbers_are_found_for_requests() {
     assert_eq!(service_number("IaaS PaaS"), Some(12));
     assert_eq!(service_number("Microsoft 365"), Some(7));
     assert_eq!(service_number("99"), Some(99));
@@ -174,7 +174,7 @@ fn numbers_for_requests() {
 }
 
 #[test]
-fn words_of_the_first_generation() {
+fn words_of_v1_are_found_for_requests() {
     let services = [
         "Microsoft 365",
         "Google Workspace",
@@ -196,7 +196,7 @@ fn words_of_the_first_generation() {
 
 proptest! {
     #[test]
-    fn names_are_bounded_and_parse_to_themselves(text in any::<String>()) {
+    fn names_are_limited_and_parse_to_themselves(text in any::<String>()) {
         for read in [service, module, object_type] {
             let Some(named) = read(&text) else {
                 prop_assert!(present(&text).is_none());
@@ -211,7 +211,7 @@ proptest! {
     }
 
     #[test]
-    fn numbers_are_kept(number in 0_u64..1 << 53) {
+    fn numbers_are_mapped_to_names_of_the_reference(number in 0_u64..1 << 53) {
         let named = module(&number.to_string()).unwrap();
         let listed = listed(JOB_MODULES).into_iter().find(|(n, _)| u64::from(*n) == number);
         match listed {

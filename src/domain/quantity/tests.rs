@@ -25,13 +25,13 @@ fn halves_of(text: &str, gigabyte: Gigabyte) -> Parsed<(Option<f64>, Option<f64>
 }
 
 #[test]
-fn size_is_kept_by_either_meaning() {
+fn size_survives_saving() {
     for text in ["5.01 GB", "3 TiB", "0", "8 EB", "12 bytes"] {
         let size = size(text).ok().flatten();
         let saved = serde_json::to_string(&size).unwrap();
         assert_eq!(serde_json::from_str::<Option<Size>>(&saved).unwrap(), size, "{saved}");
     }
-    // Older state files have one size, by the setting at that time.
+    // Older state files have a single size, which depends on the setting at that time.
     let old: Size = serde_json::from_str("1073741824.0").unwrap();
     assert_eq!(
         [Gigabyte::Binary, Gigabyte::Decimal].map(|gigabyte| old.bytes(gigabyte)),
@@ -40,7 +40,7 @@ fn size_is_kept_by_either_meaning() {
 }
 
 #[test]
-fn counts() {
+fn counts_are_parsed() {
     for (text, expected) in [
         ("0", 0),
         ("2323", 2323),
@@ -59,7 +59,7 @@ fn counts() {
 }
 
 #[test]
-fn counts_that_are_invalid() {
+fn invalid_counts_are_rejected() {
     let texts = "-1 -0 +1 1e3 1e400 1E3 0x10 1,23 1,2345 ,123 1, 0,123 1234,567 1,234,56 1,,234 5.5 5. .5 \
         5.0.0 1.0,000 1_000 ٣ ９ NaN inf null true many 9007199254740993 18446744073709551616";
     for text in texts.split(' ').chain(["1 234"]) {
@@ -68,7 +68,7 @@ fn counts_that_are_invalid() {
 }
 
 #[test]
-fn differences() {
+fn signed_differences_are_parsed() {
     for (text, expected) in [
         ("+5", 5),
         ("-3", -3),
@@ -90,7 +90,7 @@ fn differences() {
 }
 
 #[test]
-fn sizes_of_the_reference() {
+fn sizes_of_the_reference_are_parsed() {
     assert_eq!(binary("0 GB"), Ok(Some(0.0)));
     assert_eq!(binary("5.01 GB"), Ok(Some(5_379_446_538.0)));
     assert_eq!(decimal("5.01 GB"), Ok(Some(5_010_000_000.0)));
@@ -99,7 +99,7 @@ fn sizes_of_the_reference() {
 }
 
 #[test]
-fn units_of_sizes() {
+fn units_of_sizes_are_parsed() {
     for (text, in_binary, in_decimal) in [
         ("1 B", 1.0, 1.0),
         ("2 bytes", 2.0, 2.0),
@@ -123,7 +123,7 @@ fn units_of_sizes() {
 }
 
 #[test]
-fn sizes_round_half_up_to_a_byte() {
+fn sizes_are_rounded_half_up_to_a_byte() {
     assert_eq!(binary("0.5 B"), Ok(Some(1.0)));
     assert_eq!(binary("0.49999999999999999999 B"), Ok(Some(0.0)));
     assert_eq!(binary("0.0001 KB"), Ok(Some(0.0)));
@@ -139,7 +139,7 @@ fn zero_needs_no_unit() {
 }
 
 #[test]
-fn sizes_that_are_invalid() {
+fn invalid_sizes_are_rejected() {
     for text in [
         "500",
         "0.1",
@@ -178,7 +178,7 @@ fn sizes_that_are_invalid() {
 }
 
 #[test]
-fn capacities() {
+fn capacities_are_parsed() {
     let both = |used: f64, purchased: f64| (Some(used), Some(purchased));
     for (text, expected) in [
         ("0/1 GB", both(0.0, GIB)),
@@ -199,7 +199,7 @@ fn capacities() {
 }
 
 #[test]
-fn capacities_that_are_invalid() {
+fn invalid_capacities_are_rejected() {
     for text in [
         "500", "5/0", "5/N/A", "0/500", "/1 GB", "1 GB/", "/", "1/2/3 GB", "1//2 GB", "N/A 1 GB", "-1/1 GB",
         "1,5/2 TB", "1/1 XB",

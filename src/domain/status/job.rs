@@ -242,7 +242,7 @@ mod tests {
     ];
 
     #[test]
-    fn job_statuses_of_the_reference() {
+    fn job_statuses_match_the_reference() {
         for (code, word, status) in JOB_STATUSES {
             let known = Some(JobStatusWord::Known(status));
             assert_eq!(status.code(), code);
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn job_statuses_in_other_words() {
+    fn job_statuses_are_recognized_in_other_words() {
         for (text, status) in [
             ("In progress", JobStatus::Running),
             ("In Progress", JobStatus::Running),
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses_that_have_ended() {
+    fn completed_statuses_are_distinguished() {
         use JobStatus::*;
         for status in JobStatus::ALL {
             let expected = matches!(
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses_of_success_restore_point_and_failure() {
+    fn success_restore_point_and_failure_are_distinguished() {
         use JobStatus::*;
         for status in JobStatus::ALL {
             assert_eq!(status.is_success(), status == Finished);
@@ -394,7 +394,7 @@ mod tests {
         }
 
         #[test]
-        fn only_listed_numbers_are_known(code in any::<i64>(), small in 0_i64..20) {
+        fn unlisted_numbers_are_unknown(code in any::<i64>(), small in 0_i64..20) {
             for code in [code, small] {
                 let listed = JOB_STATUSES.iter().find(|(listed, ..)| i64::from(*listed) == code);
                 prop_assert_eq!(

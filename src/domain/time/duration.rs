@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations() {
+    fn durations_are_parsed() {
         for (text, seconds) in [
             ("17m39s", 1059),
             ("38s", 38),
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_below_a_second() {
+    fn durations_below_a_second_are_parsed() {
         for (text, nanoseconds) in [
             ("500ms", 500_000_000),
             ("1s500ms", 1_500_000_000),
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_that_are_invalid() {
+    fn invalid_durations_are_rejected() {
         for text in [
             "17",
             "0",
@@ -173,7 +173,7 @@ mod tests {
         #[test]
         fn duration_is_the_sum_of_its_parts(text in "([0-9]{1,5} ?(d|h|m|s|ms) ?){1,5}") {
             if let Ok(Some(read)) = duration(&text) {
-                // An independent calculation: every letter ends the number before it.
+                // An independent calculation: every letter terminates the number before it.
                 let mut sum = 0_u128;
                 let compact = text.replace(' ', "").replace("ms", "x");
                 let mut rest = compact.as_str();

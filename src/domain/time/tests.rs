@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::super::NotUnderstood;
 use super::*;
 
-/// Texts in this format; some of them are not valid times.
+/// Texts in this format, some of which are not valid times.
 const NEARLY_RFC_3339: &str = "20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9]\
         (\\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-6][0-9])";
 
@@ -14,7 +14,7 @@ fn at(rfc3339: &str) -> Parsed<Timestamp> {
 }
 
 #[test]
-fn times_of_the_reference() {
+fn times_of_the_reference_are_parsed() {
     for (text, expected) in [
         ("2025-09-11T03:21:16Z", "2025-09-11T03:21:16Z"),
         ("2026-09-14T16:17:38.6017245Z", "2026-09-14T16:17:38.6017245Z"),
@@ -37,7 +37,7 @@ fn times_of_the_reference() {
 }
 
 #[test]
-fn times_in_other_forms() {
+fn times_in_other_formats_are_parsed() {
     for (text, expected) in [
         ("2025-09-11t03:21:16z", "2025-09-11T03:21:16Z"),
         ("2025-09-11 03:21:16", "2025-09-11T03:21:16Z"),
@@ -90,7 +90,7 @@ fn number_is_seconds_milliseconds_or_ticks() {
 }
 
 #[test]
-fn year_that_means_never_is_absent() {
+fn placeholder_year_is_absent() {
     for text in [
         "0001-01-01T00:00:00Z",
         "0001-01-01T00:00:00+08:00",
@@ -108,7 +108,7 @@ fn year_that_means_never_is_absent() {
 }
 
 #[test]
-fn times_that_are_invalid() {
+fn invalid_times_are_rejected() {
     for text in [
         "2025-02-30",
         "2025-02-29",
@@ -168,7 +168,7 @@ fn times_that_are_invalid() {
 }
 
 #[test]
-fn seconds_are_exact_and_fractions_the_nearest() {
+fn seconds_are_exact_and_fractions_rounded() {
     let whole = Timestamp::from_unix_seconds(1_757_560_876);
     assert_eq!(timestamp("2025-09-11T03:21:16Z"), Ok(Some(whole)));
     assert_eq!(whole.as_unix_seconds(), 1_757_560_876.0);
@@ -199,7 +199,7 @@ fn timestamp_is_saved_as_its_ticks() {
 }
 
 #[test]
-fn daily_times() {
+fn daily_times_are_parsed() {
     for text in ["No", "no", " NO ", "False", "false"] {
         assert_eq!(daily_time(text), Ok(Some(DailyScan::Off)), "{text:?}");
     }
@@ -386,8 +386,8 @@ proptest! {
     }
 
     #[test]
-    fn times_parse_as_with_jiff(text in NEARLY_RFC_3339) {
-        // Jiff parses a leap second as the second before it; here it is invalid.
+    fn times_are_parsed_like_jiff(text in NEARLY_RFC_3339) {
+        // Jiff parses a leap second as the second before it; this parser rejects it.
         if !text.contains(":60") {
             match text.parse::<jiff::Timestamp>() {
                 Ok(_) => prop_assert_eq!(timestamp(&text), at(&text)),

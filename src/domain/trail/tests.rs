@@ -9,7 +9,7 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_unix_seconds(seconds)
 }
 
-/// A run of some day, with an id as the vendor makes them.
+/// Returns a run of a day, with an id in the vendor's format.
 fn run(day: u64) -> PastRun {
     let end = 1_790_000_000 + i64::try_from(day).unwrap() * 86_400;
     let noise = day.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -27,7 +27,7 @@ fn run(day: u64) -> PastRun {
 }
 
 #[test]
-fn the_newest_runs_are_kept_newest_first() {
+fn newest_runs_are_kept_newest_first() {
     let mut trail = Trail::default();
     for day in [3, 1, 2] {
         trail.add(vec![run(day)]);
@@ -37,11 +37,11 @@ fn the_newest_runs_are_kept_newest_first() {
     let newest: Vec<PastRun> = (20..40).rev().map(run).collect();
     assert_eq!(trail.runs(), newest);
     trail.add(vec![run(5)]);
-    assert_eq!(trail.runs(), newest, "an older one comes too late");
+    assert_eq!(trail.runs(), newest, "an older run must be ignored");
 }
 
 #[test]
-fn a_corrected_run_replaces_itself() {
+fn corrected_run_replaces_the_previous_version() {
     let without_id = PastRun { id: None, ..run(1) };
     let undated = PastRun {
         start: None,
@@ -66,17 +66,17 @@ fn a_corrected_run_replaces_itself() {
 }
 
 #[test]
-fn a_run_takes_few_bytes() {
+fn run_needs_few_bytes() {
     let mut trail = Trail::default();
     trail.add((0..20).map(run).collect());
     assert_eq!(trail.runs().len(), TRAIL_RUNS);
     let bytes = trail.0.len().div_ceil(TRAIL_RUNS);
-    assert!(bytes <= MOST_BYTES, "{bytes} bytes a run");
-    assert_eq!(size_of::<Trail>(), 16, "an empty one takes no more");
+    assert!(bytes <= MOST_BYTES, "{bytes} bytes per run");
+    assert_eq!(size_of::<Trail>(), 16, "an empty trail must need no memory");
 }
 
 #[test]
-fn a_trail_of_another_form_is_empty() {
+fn trail_in_another_format_is_empty() {
     let mut trail = Trail::default();
     trail.add(vec![run(1), run(2)]);
     let saved = serde_json::to_string(&trail).unwrap();
@@ -117,12 +117,12 @@ fn any_run() -> impl Strategy<Value = PastRun> {
 
 proptest! {
     #[test]
-    fn runs_come_back_as_they_were(runs in proptest::collection::vec(any_run(), 0..TRAIL_RUNS)) {
+    fn runs_survive_packing(runs in proptest::collection::vec(any_run(), 0..TRAIL_RUNS)) {
         prop_assert_eq!(packed::unpack(&packed::pack(&runs)), Some(runs));
     }
 
     #[test]
-    fn no_bytes_break_the_reader(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn invalid_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let _ = packed::unpack(&bytes);
         let _ = packed::unpack(&[&[1], bytes.as_slice()].concat());
     }

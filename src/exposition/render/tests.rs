@@ -64,7 +64,7 @@ fn all() -> Arc<[Family]> {
 }
 
 #[test]
-fn stale_records_show_only_dated_facts() {
+fn stale_records_expose_only_dated_facts() {
     let text = text_of(Renderer::new(
         all(),
         snapshot(NOW - 61),
@@ -96,7 +96,7 @@ fn openmetrics_names_families_without_their_suffix() {
 }
 
 #[test]
-fn frames_of_any_number_join_to_the_same_text() {
+fn frames_of_any_size_give_the_same_text() {
     let rows = 20_000;
     let record = |n: usize| {
         (
@@ -123,7 +123,7 @@ fn frames_of_any_number_join_to_the_same_text() {
 }
 
 #[test]
-fn changed_record_changes_only_its_own_frame() {
+fn changed_record_changes_only_its_frame() {
     let rows = 20_000;
     let frames = |changed: Option<usize>| {
         let record = |n: usize| {
@@ -152,7 +152,7 @@ fn changed_record_changes_only_its_own_frame() {
 }
 
 #[test]
-fn text_is_the_same_until_the_first_record_is_stale() {
+fn text_is_constant_until_the_first_record_is_stale() {
     let until = |second| snapshot(second).valid_until();
     assert_eq!(until(NOW - 30), Some(Timestamp::from_unix_seconds(NOW)));
     let later = snapshot_of(vec![Records(vec![

@@ -30,7 +30,7 @@ fn now() -> Timestamp {
     Timestamp::from(SystemTime::now())
 }
 
-/// Adds this many customers to the store.
+/// Adds customers to the store.
 fn fill(store: &Store, customers: usize) {
     let ids = (0..customers).filter_map(|n| CustomerId::parse(&format!("customer-{n}")));
     let listed: BTreeMap<_, Arc<str>> = ids.map(|id| (id, Arc::from("Contoso"))).collect();
@@ -49,13 +49,13 @@ fn scrape(store: &Arc<Store>) -> Scrape {
     Scrape::new(Arc::clone(store), Arc::new(Health::new()), Arc::default())
 }
 
-/// Decompresses a body like a client that only reads the first member.
+/// Decompresses a body like a client that reads only the first member.
 async fn unpacked(body: Body) -> String {
     let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     let mut decoder = flate2::bufread::GzDecoder::new(&*bytes);
     let mut text = String::new();
     decoder.read_to_string(&mut text).unwrap();
-    assert!(decoder.into_inner().is_empty(), "data follows the member");
+    assert!(decoder.into_inner().is_empty(), "data after the member");
     text
 }
 
@@ -89,7 +89,7 @@ async fn compressed_responses_equal_plain_ones() {
             assert!(!stored(&plain).is_empty());
             assert_eq!(stored(&streamed), stored(&plain));
             assert_eq!(stored(&kept), stored(&plain));
-            // The values of the process metrics change all the time, but not their names.
+            // The values of the process metrics always change, but not their names.
             let last = |text: &str| {
                 text.lines()
                     .last()
@@ -123,7 +123,7 @@ async fn simultaneous_scrapes_share_one_compression() {
     assert!(!second.same_channel(&first), "the cached body is expired");
     let text = unpacked(compressor.body(&scrape, &everything, Format::Text).unwrap()).await;
     assert!(text.contains("elements_customer_info{customer_id=\"customer-20000\"} 1"));
-    assert_eq!(lock(&compressor.kept).len(), 2, "one per format");
+    assert_eq!(lock(&compressor.kept).len(), 2, "one compression per format");
 }
 
 #[tokio::test]

@@ -217,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn zero_is_shown_only_if_all_customers_are_known() {
+    fn zero_is_displayed_only_if_all_customers_are_known() {
         assert_eq!(count_of_known(0, 8, 8), "0");
         assert_eq!(count_of_known(0, 7, 8), "0 of 7");
         assert_eq!(count_of_known(0, 0, 8), "unknown");

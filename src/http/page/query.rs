@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn queries_are_parsed_and_nonsense_is_skipped() {
+    fn queries_are_parsed_and_invalid_parts_skipped() {
         let query = PageQuery::parse(Some(
             "q=a%26b+c&show=outdated&page=3&live=off&x=1&%ff&tier=gold&region=&team=A%26B",
         ));

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runbooks_have_every_anchor_and_no_dead_link() {
+    fn runbooks_have_every_anchor_and_no_broken_link() {
         let html = runbooks().into_string();
         assert!(
             html.contains("<h3 id=\"elementsapidown\">ElementsApiDown</h3>"),
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn each_part_of_a_runbook_has_its_own_paragraph() {
+    fn parts_of_a_runbook_have_separate_paragraphs() {
         let (html, _) = render_markdown(assets::RUNBOOKS);
         for part in ["Means", "Real?", "Do", "Customers"] {
             let lines = assets::RUNBOOKS.matches(&format!("\n**{part}**")).count();

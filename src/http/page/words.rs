@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_have_two_units_at_most() {
+    fn durations_have_at_most_two_units() {
         for (seconds, words) in [
             (0, "under 1 s"),
             (59, "59 s"),
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn objectives_are_in_hours_where_that_is_short() {
+    fn objectives_are_in_hours_if_short() {
         for (hours, words) in [(26, "26 h"), (48, "48 h"), (168, "7 d")] {
             assert_eq!(objective(Duration::from_secs(hours * 3600)), words);
         }
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_and_what_disguises_are_not_sanitize() {
+    fn addresses_and_disguising_characters_are_removed() {
         assert_eq!(sanitize("Ann <ann@contoso.example> Ltd"), "Ann (an address) Ltd");
         for name in ["@Home Ltd", "Team @ Work", "a@b", "Meet @ 10.30"] {
             assert_eq!(sanitize(name), name, "nobody's address");
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_are_relative_to_now() {
+    fn times_are_relative_to_now() {
         let at = Timestamp::from_unix_seconds;
         assert!(time(at(60), at(180)).into_string().contains(">2 min ago<"));
         assert_eq!(clock(at(45_000), at(45_600)), "12:30 UTC");

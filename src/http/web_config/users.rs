@@ -200,7 +200,7 @@ mod tests {
 
     use super::*;
 
-    /// Lowest possible cost.
+    /// The lowest bcrypt cost.
     const COST: u32 = 4;
 
     fn users(pairs: &[(&str, &str)]) -> Users {
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_right_password_of_a_known_user_is_accepted() {
+    async fn only_the_password_of_an_existing_user_is_accepted() {
         let users = users(&[("alice", "one:two"), ("bob", "three")]);
         for _ in 0..2 {
             assert_eq!(users.verdict(&basic("alice", "one:two")).await, Verdict::Admitted);
@@ -245,7 +245,7 @@ mod tests {
         ] {
             assert_eq!(users.verdict(&basic(name, password)).await, Verdict::Refused, "{name}");
         }
-        assert_eq!(remembered(&users), 2, "a wrong password is not remembered");
+        assert_eq!(remembered(&users), 2, "a wrong password must not be cached");
     }
 
     #[tokio::test]
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_separate_their_parts_and_memory_is_bounded() {
+    fn tags_separate_their_parts_and_memory_is_limited() {
         let users = users(&[("alice", "secret")]);
         assert_ne!(users.tag(&[b"ab", b"c"]), users.tag(&[b"a", b"bc"]));
         for number in 0..2 * REMEMBERED {

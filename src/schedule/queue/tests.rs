@@ -1,4 +1,4 @@
-//! The decisions of the queue.
+//! Tests of the queue.
 
 use super::*;
 use crate::domain::CustomerId;
@@ -15,7 +15,7 @@ fn seconds(seconds: u64) -> Duration {
 }
 
 #[test]
-fn queue_returns_the_longest_overdue_and_each_target_once() {
+fn queue_returns_the_most_overdue_target_and_each_once() {
     let mut queue = Queue::default();
     queue.add(SECOND, customer(1), seconds(5));
     queue.add(FIRST, customer(2), seconds(7));
@@ -36,7 +36,7 @@ fn queue_returns_the_longest_overdue_and_each_target_once() {
     assert_eq!(
         queue.next_due_after(seconds(20)),
         None,
-        "it waits for a place and not for its time"
+        "the target must wait for a slot, not for its due time"
     );
     assert!(queue.is_waiting(FIRST, seconds(20)) && !queue.is_waiting(FIRST, seconds(19)));
 }
@@ -58,7 +58,7 @@ fn target_being_polled_is_polled_again_if_changed() {
     assert_eq!(
         queue.next_due_after(seconds(0)),
         Some(Duration::from_secs(901)),
-        "never later than it was"
+        "the due time must not move back"
     );
 }
 
@@ -79,12 +79,12 @@ fn signal_during_a_poll_leads_to_another_poll() {
     assert_eq!(
         queue.pop(seconds(10)).unwrap().target,
         customer(2),
-        "the signal was followed once"
+        "the signal must cause one poll"
     );
 }
 
 #[test]
-fn target_put_back_keeps_its_urgency_and_its_turn() {
+fn target_put_back_keeps_its_urgency_and_place() {
     let mut queue = Queue::default();
     for n in 0..=SIGNALLED_IN_A_ROW {
         queue.add(FIRST, customer(n), seconds(20));
@@ -119,7 +119,7 @@ fn lag_is_that_of_the_most_overdue_target() {
     assert_eq!(
         queue.lag(FIRST, seconds(26)),
         seconds(16),
-        "a running poll is still late"
+        "a running poll counts as late"
     );
     queue.done(FIRST, &customer(1), seconds(100), Urgency::Ordinary);
     assert_eq!(queue.lag(FIRST, seconds(26)), Duration::ZERO);
@@ -180,7 +180,7 @@ fn signals_about_all_let_others_through() {
 }
 
 #[test]
-fn target_late_by_more_intervals_is_first() {
+fn target_late_by_most_intervals_is_first() {
     let mut queue = Queue::default();
     queue.set_patience(FIRST, Patience::new(seconds(100), seconds(300)));
     queue.set_patience(SECOND, Patience::new(seconds(1000), seconds(3000)));
@@ -190,7 +190,7 @@ fn target_late_by_more_intervals_is_first() {
 }
 
 #[test]
-fn quiet_target_waits_no_longer_than_its_patience() {
+fn quiet_target_waits_at_most_its_maximum_wait() {
     let queue = |stale_after| {
         let mut queue = Queue::default();
         queue.set_patience(FIRST, Patience::new(seconds(100), seconds(stale_after)));
@@ -255,7 +255,7 @@ fn rejected_polls_are_spread_after_the_probe() {
 }
 
 #[test]
-fn extras_come_after_the_others_and_reports_last_of_all() {
+fn optional_polls_are_late_and_reports_last() {
     let mut queue = Queue::default();
     let named = |name: &str| CollectorId::named(name).unwrap();
     for (name, at) in [("job_reports", 0), ("baselines", 1), ("ransomware", 2), ("jobs", 3)] {

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn globs_match_whole_paths() {
+fn globs_match_complete_paths() {
     for (glob, text, matches) in [
         ("*", "/connect/token", true),
         ("/partner/customers", "/partner/customers", true),
@@ -23,8 +23,8 @@ fn globs_match_whole_paths() {
 }
 
 #[test]
-fn faults_skip_count_and_end() {
-    let mut dice = Dice::of(&[1]);
+fn faults_skip_and_limit_their_matches() {
+    let mut rng = SeededRng::from_path(&[1]);
     let mut faults = vec![
         Fault::new("/a", FaultKind::Hang).times(1).after(1),
         Fault {
@@ -32,7 +32,7 @@ fn faults_skip_count_and_end() {
             ..Fault::new("*", FaultKind::Reset)
         },
     ];
-    let mut hit = |method: &str, path: &str| pick(&mut faults, method, path, &mut dice);
+    let mut hit = |method: &str, path: &str| pick(&mut faults, method, path, &mut rng);
     assert_eq!(hit("GET", "/a"), None);
     assert_eq!(hit("POST", "/a"), Some(FaultKind::Hang));
     assert_eq!(hit("POST", "/a"), Some(FaultKind::Reset));
@@ -41,15 +41,15 @@ fn faults_skip_count_and_end() {
 
 #[test]
 fn improbable_faults_are_rare() {
-    let mut dice = Dice::of(&[1]);
+    let mut rng = SeededRng::from_path(&[1]);
     let mut faults = vec![Fault {
         probability: 0.2,
         ..Fault::new("*", FaultKind::Hang)
     }];
-    let hits = (0..1000)
-        .filter(|_| pick(&mut faults, "GET", "/", &mut dice).is_some())
+    let matches = (0..1000)
+        .filter(|_| pick(&mut faults, "GET", "/", &mut rng).is_some())
         .count();
-    assert!((150..250).contains(&hits), "{hits}");
+    assert!((150..250).contains(&matches), "{matches}");
 }
 
 #[test]
@@ -79,15 +79,15 @@ fn faults_are_parsed_from_flat_json() {
             },
         ]
     );
-    let again: Vec<Fault> = serde_json::from_str(&serde_json::to_string(&faults).unwrap()).unwrap();
-    assert_eq!(faults, again);
+    let parsed_again: Vec<Fault> = serde_json::from_str(&serde_json::to_string(&faults).unwrap()).unwrap();
+    assert_eq!(faults, parsed_again);
     assert!(serde_json::from_str::<Fault>(r#"{"path": "*", "kind": "gremlins"}"#).is_err());
 }
 
 #[test]
 fn values_are_replaced_and_added() {
-    let answer = || Answer::json(json!({"value": [{"id": "1"}], "metadata": {}}));
-    let content = |pointer: &str, value: Value| replaced(answer(), pointer, value).content;
+    let response = || ApiResponse::json(json!({"value": [{"id": "1"}], "metadata": {}}));
+    let content = |pointer: &str, value: Value| replace_value(response(), pointer, value).content;
     assert_eq!(
         content("/value/0/id", json!(7)),
         Content::Json(json!({"value": [{"id": 7}], "metadata": {}}))
@@ -97,5 +97,5 @@ fn values_are_replaced_and_added() {
         Content::Json(json!({"value": [{"id": "1"}], "metadata": {"totalCount": 7}}))
     );
     assert_eq!(content("", Value::Null), Content::Json(Value::Null));
-    assert_eq!(content("/nowhere/x", Value::Null), answer().content);
+    assert_eq!(content("/nowhere/x", Value::Null), response().content);
 }

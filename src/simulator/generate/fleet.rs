@@ -1,11 +1,11 @@
-//! A realistic fleet: most customers are healthy, and each of the others has one story.
+//! A realistic fleet: most customers are healthy, and each of the others has one scenario.
 
 use std::collections::BTreeMap;
 
 use super::{AZURE, DAY, DYNAMICS, GOOGLE, HOUR, MICROSOFT_365, SALESFORCE};
 use crate::simulator::customer::{Customer, Tenant};
-use crate::simulator::dice::Dice;
 use crate::simulator::names;
+use crate::simulator::rng::SeededRng;
 use crate::simulator::rules::Rules;
 use crate::simulator::services::Services;
 
@@ -15,21 +15,21 @@ mod protected;
 mod scans;
 mod services;
 
-/// Period of the stories: three of this many customers miss their objective.
-const STORIES_EVERY: usize = 75;
+/// Period of the scenarios: three of this many customers miss their objective.
+const SCENARIO_PERIOD: usize = 75;
 
-/// History of a customer. The first twelve customers have one story each.
+/// Scenario of a customer. The first twelve customers have one scenario each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Story {
-    /// Nothing.
+enum Scenario {
+    /// No problem.
     Well,
-    /// The largest customer: several tenants and clouds, long queues, every product.
+    /// The largest customer, with several tenants and clouds, long queues and every product.
     Busiest,
-    /// Its subscription ends within days.
+    /// The subscription ends within days.
     LicenceEnding,
     /// Consent was withdrawn, so backups of Microsoft 365 fail.
     ConsentWithdrawn,
-    /// A third of its users' OneDrives are not protected.
+    /// A third of the users' OneDrives are not protected.
     CoverageGap,
     /// A run does not end.
     HungRun,
@@ -37,19 +37,19 @@ enum Story {
     SilentModule,
     /// Two backup scopes were abandoned long ago and never deleted.
     DormantScopes,
-    /// One module was switched off.
+    /// One module was disabled.
     SwitchedOff,
-    /// One backup scope fails beside another that does not.
+    /// One of two backup scopes fails.
     FailingScope,
-    /// Nothing is set up.
+    /// No module is configured.
     Empty,
     /// One service was never configured.
     NotConfigured,
 }
 
-impl Story {
+impl Scenario {
     fn of(index: usize) -> Self {
-        match index % STORIES_EVERY {
+        match index % SCENARIO_PERIOD {
             1 => Self::Busiest,
             2 => Self::LicenceEnding,
             3 => Self::ConsentWithdrawn,
@@ -66,43 +66,43 @@ impl Story {
     }
 }
 
-/// The customer to generate, and what it is generated from.
-struct Maker<'a> {
+/// Generates one customer.
+struct CustomerGenerator<'a> {
     rules: &'a Rules,
     index: usize,
     joined: Option<i64>,
-    story: Story,
-    /// Users.
+    scenario: Scenario,
+    /// Number of users.
     seats: u64,
-    dice: Dice,
+    rng: SeededRng,
 }
 
-/// Returns the customer with this index. A customer that joined later is new and has no story.
+/// Returns the customer with this index. A customer that joined later is new and has no scenario.
 pub(crate) fn customer(rules: &Rules, index: usize, joined: Option<i64>) -> Customer {
-    let mut dice = Dice::of(&[rules.seed, u64::try_from(index).unwrap_or(u64::MAX)]);
-    let story = match joined {
-        Some(_) => Story::Well,
-        None => Story::of(index),
+    let mut rng = SeededRng::from_path(&[rules.seed, u64::try_from(index).unwrap_or(u64::MAX)]);
+    let scenario = match joined {
+        Some(_) => Scenario::Well,
+        None => Scenario::of(index),
     };
-    let seats = match story {
-        Story::Busiest => 640,
-        Story::Empty => 1,
-        _ => dice.pick(&[8, 12, 15, 20, 25, 25, 35, 48, 60, 85, 120, 180, 260, 410]),
+    let seats = match scenario {
+        Scenario::Busiest => 640,
+        Scenario::Empty => 1,
+        _ => rng.pick(&[8, 12, 15, 20, 25, 25, 35, 48, 60, 85, 120, 180, 260, 410]),
     };
-    Maker {
+    CustomerGenerator {
         rules,
         index,
         joined,
-        story,
+        scenario,
         seats,
-        dice,
+        rng,
     }
-    .make()
+    .generate()
 }
 
-impl Maker<'_> {
-    fn make(mut self) -> Customer {
-        let id = self.dice.uuid();
+impl CustomerGenerator<'_> {
+    fn generate(mut self) -> Customer {
+        let id = self.rng.uuid();
         let (organization, country) = names::organization(self.index);
         let domain = names::domain_word(&organization, self.index);
         let tenants = self.tenants(&domain);
@@ -129,49 +129,49 @@ impl Maker<'_> {
 
     fn has(&self, job_type: u16) -> bool {
         let index = self.index;
-        match (job_type, self.story) {
-            (_, Story::Empty) => false,
-            (MICROSOFT_365 | AZURE | GOOGLE | SALESFORCE | DYNAMICS, Story::Busiest) => true,
-            (MICROSOFT_365, Story::Well) => index % 16 != 14,
+        match (job_type, self.scenario) {
+            (_, Scenario::Empty) => false,
+            (MICROSOFT_365 | AZURE | GOOGLE | SALESFORCE | DYNAMICS, Scenario::Busiest) => true,
+            (MICROSOFT_365, Scenario::Well) => index % 16 != 14,
             (MICROSOFT_365, _) => true,
-            (GOOGLE, Story::Well) => index % 16 == 14,
-            (AZURE, Story::DormantScopes | Story::FailingScope) => true,
-            (AZURE, Story::Well) => index % 3 == 1 && !self.has(GOOGLE),
-            (SALESFORCE, Story::Well) => index % 13 == 6,
-            (DYNAMICS, Story::Well) => index % 17 == 12,
-            (DYNAMICS, Story::NotConfigured) => true,
+            (GOOGLE, Scenario::Well) => index % 16 == 14,
+            (AZURE, Scenario::DormantScopes | Scenario::FailingScope) => true,
+            (AZURE, Scenario::Well) => index % 3 == 1 && !self.has(GOOGLE),
+            (SALESFORCE, Scenario::Well) => index % 13 == 6,
+            (DYNAMICS, Scenario::Well) => index % 17 == 12,
+            (DYNAMICS, Scenario::NotConfigured) => true,
             _ => false,
         }
     }
 
     fn has_power_platform(&self) -> bool {
-        self.story == Story::Busiest || self.index % 4 == 2
+        self.scenario == Scenario::Busiest || self.index % 4 == 2
     }
 
-    /// Returns a status that each generation reports in its own way; 6 is that of the busiest customer.
+    /// Returns the numeric status. The busiest customer has 6.
     fn status(&self) -> i64 {
-        match self.story {
-            Story::Empty => 0,
-            Story::ConsentWithdrawn => 2,
-            Story::FailingScope => 4,
-            Story::Busiest | Story::SilentModule => 6,
-            Story::NotConfigured => 3,
-            Story::Well if self.index.is_multiple_of(9) => 5,
+        match self.scenario {
+            Scenario::Empty => 0,
+            Scenario::ConsentWithdrawn => 2,
+            Scenario::FailingScope => 4,
+            Scenario::Busiest | Scenario::SilentModule => 6,
+            Scenario::NotConfigured => 3,
+            Scenario::Well if self.index.is_multiple_of(9) => 5,
             _ => 1,
         }
     }
 
     /// Returns the tenants; none for a customer that only uses Google.
     fn tenants(&mut self, domain: &str) -> Vec<Tenant> {
-        let count = match self.story {
-            Story::Busiest => 4,
-            Story::Well if !self.has(MICROSOFT_365) => 0,
-            Story::Well if self.index % 11 == 5 => 2,
+        let count = match self.scenario {
+            Scenario::Busiest => 4,
+            Scenario::Well if !self.has(MICROSOFT_365) => 0,
+            Scenario::Well if self.index % 11 == 5 => 2,
             _ => 1,
         };
         (1..=count)
             .map(|nth| Tenant {
-                id: self.dice.uuid(),
+                id: self.rng.uuid(),
                 name: match nth {
                     1 => format!("{domain}.onmicrosoft.com"),
                     _ => format!("{domain}{nth}.onmicrosoft.com"),

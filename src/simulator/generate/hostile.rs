@@ -7,8 +7,8 @@ use super::{
     id_prefix,
 };
 use crate::simulator::customer::{Customer, Module, ProtectedRow, Tenant};
-use crate::simulator::dice::Dice;
 use crate::simulator::names;
+use crate::simulator::rng::SeededRng;
 use crate::simulator::rules::Rules;
 use crate::simulator::run::{ABSENT, NO_SIZE, Run, status};
 use crate::simulator::scan::{Container, DailyReport, ScanProfile, Scans};
@@ -28,51 +28,51 @@ const DORMANT_FOR: i64 = 300 * 86_400;
 const DISABLED_FOR: i64 = 90 * 86_400;
 
 const USUAL_MODULES: [u16; 5] = [302, 303, 304, 305, 308];
-const FURTHER_MODULES: [u16; 9] = [8, 10, 306, 307, 309, 310, 311, 312, 402];
+const OTHER_MODULES: [u16; 9] = [8, 10, 306, 307, 309, 310, 311, 312, 402];
 const AZURE_MODULES: [u16; 17] = [
     355, 356, 357, 358, 359, 360, 361, 362, 363, 364, 365, 366, 367, 368, 369, 370, 371,
 ];
 const GOOGLE_MODULES: [u16; 8] = [501, 502, 503, 504, 505, 506, 507, 508];
 const DYNAMICS_MODULES: [u16; 3] = [401, 550, 551];
 
-/// The purpose of a customer. The first ten customers have one each.
+/// The role of a customer in tests. The first ten customers have one role each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+enum Role {
     Plain,
     Failing,
     UnlistedModule,
     Silent,
-    HardlyConfigured,
+    PartlyConfigured,
     Stuck,
     Exceptional,
     WithoutStatus,
     ManyIssues,
 }
 
-/// The customer to generate, and what it is generated from.
-struct Maker<'a> {
+/// Generates one customer.
+struct CustomerGenerator<'a> {
     rules: &'a Rules,
     index: usize,
     number: u64,
     joined: Option<i64>,
-    part: Part,
-    dice: Dice,
+    role: Role,
+    rng: SeededRng,
 }
 
 /// Returns the customer with this index. A customer that joined later has no history.
 pub(crate) fn customer(rules: &Rules, index: usize, joined: Option<i64>) -> Customer {
     let number = u64::try_from(index).unwrap_or(u64::MAX);
-    let dice = Dice::of(&[rules.seed, number]);
-    let part = if joined.is_some() { Part::Plain } else { part_of(index) };
-    Maker {
+    let rng = SeededRng::from_path(&[rules.seed, number]);
+    let role = if joined.is_some() { Role::Plain } else { role_of(index) };
+    CustomerGenerator {
         rules,
         index,
         number,
         joined,
-        part,
-        dice,
+        role,
+        rng,
     }
-    .make()
+    .generate()
 }
 
 /// Returns the backup scope of a module, if its service has scopes.
@@ -80,23 +80,23 @@ fn scope(job_type: u16, number: u16) -> Option<String> {
     matches!(job_type, AZURE | SALESFORCE | DYNAMICS).then(|| format!("Backup of {}", names::module_word(number)))
 }
 
-fn part_of(index: usize) -> Part {
+fn role_of(index: usize) -> Role {
     match index {
-        1 => Part::Failing,
-        2 => Part::UnlistedModule,
-        4 => Part::Silent,
-        5 => Part::HardlyConfigured,
-        6 => Part::Stuck,
-        7 => Part::Exceptional,
-        8 => Part::WithoutStatus,
-        9 => Part::ManyIssues,
-        _ => Part::Plain,
+        1 => Role::Failing,
+        2 => Role::UnlistedModule,
+        4 => Role::Silent,
+        5 => Role::PartlyConfigured,
+        6 => Role::Stuck,
+        7 => Role::Exceptional,
+        8 => Role::WithoutStatus,
+        9 => Role::ManyIssues,
+        _ => Role::Plain,
     }
 }
 
-impl Maker<'_> {
-    fn make(mut self) -> Customer {
-        let id = self.dice.uuid();
+impl CustomerGenerator<'_> {
+    fn generate(mut self) -> Customer {
+        let id = self.rng.uuid();
         let tenants = self.tenants();
         let modules = self.modules();
         let protected = self.protected(&modules, &tenants);
@@ -106,9 +106,9 @@ impl Maker<'_> {
             id,
             organization: names::hostile_organization(self.index),
             owner_email: format!("aptest***s{}@example.com", self.index),
-            country: self.dice.pick(names::COUNTRIES).to_owned(),
+            country: self.rng.pick(names::COUNTRIES).to_owned(),
             status: self.status(&modules),
-            management_mode: self.dice.seconds(0, 2),
+            management_mode: self.rng.seconds(0, 2),
             tenants,
             modules,
             protected,
@@ -125,13 +125,13 @@ impl Maker<'_> {
                 .as_ref()
                 .is_some_and(|schedule| schedule.habit == Habit::Failing)
         };
-        match self.part {
-            Part::WithoutStatus => 0,
-            Part::Failing => 2,
-            Part::HardlyConfigured => 3,
-            Part::ManyIssues => 4,
-            Part::Exceptional => 5,
-            Part::Silent => 6,
+        match self.role {
+            Role::WithoutStatus => 0,
+            Role::Failing => 2,
+            Role::PartlyConfigured => 3,
+            Role::ManyIssues => 4,
+            Role::Exceptional => 5,
+            Role::Silent => 6,
             _ if modules.iter().any(failing) => 2,
             _ => 1,
         }
@@ -146,7 +146,7 @@ impl Maker<'_> {
         };
         (0..count)
             .map(|nth| Tenant {
-                id: self.dice.uuid(),
+                id: self.rng.uuid(),
                 name: format!("example{}-{nth}.onmicrosoft.com", self.index),
                 services: Services::some(),
             })
@@ -180,7 +180,7 @@ impl Maker<'_> {
             .collect()
     }
 
-    /// Returns a second scope of a module that was abandoned long ago and is still listed.
+    /// Returns a second scope of a module, which was abandoned long ago but is listed.
     fn dormant_scope(&self, modules: &[Module]) -> Option<Module> {
         let active = modules.iter().find(|module| module.job_type == AZURE)?;
         let end = self.rules.started.saturating_sub(DORMANT_FOR);
@@ -205,7 +205,7 @@ impl Maker<'_> {
     fn listed_modules(&self) -> Vec<(u16, u16)> {
         let of = |job_type: u16, numbers: Vec<u16>| numbers.into_iter().map(move |number| (job_type, number));
         let microsoft =
-            of(MICROSOFT_365, USUAL_MODULES.to_vec()).chain(of(MICROSOFT_365, self.slice(&FURTHER_MODULES, 2)));
+            of(MICROSOFT_365, USUAL_MODULES.to_vec()).chain(of(MICROSOFT_365, self.slice(&OTHER_MODULES, 2)));
         let azure = of(AZURE, self.slice(&AZURE_MODULES, 6));
         let google = of(GOOGLE, self.slice(&GOOGLE_MODULES, 6));
         let mut modules: Vec<(u16, u16)> = match self.index % 10 {
@@ -217,13 +217,13 @@ impl Maker<'_> {
             8 => microsoft.chain(google).collect(),
             _ => microsoft.collect(),
         };
-        if self.part == Part::UnlistedModule {
+        if self.role == Role::UnlistedModule {
             modules.push((MICROSOFT_365, names::UNLISTED_MODULE.0));
         }
         modules
     }
 
-    /// Returns `count` of the modules, starting at another one for each customer.
+    /// Returns `count` modules, starting at a different one for each customer.
     fn slice(&self, modules: &[u16], count: usize) -> Vec<u16> {
         let offset = self.index.wrapping_mul(count).checked_rem(modules.len()).unwrap_or(0);
         modules
@@ -244,26 +244,26 @@ impl Maker<'_> {
             scope: scope(job_type, number),
             ..Module::new(job_type, number)
         };
-        let key = Dice::of(&[self.rules.seed, self.number, u64::from(job_type), u64::from(number)]).next();
-        let never_ran = self.part == Part::HardlyConfigured && nth > 2;
-        if !never_ran {
+        let key = SeededRng::from_path(&[self.rules.seed, self.number, u64::from(job_type), u64::from(number)]).next();
+        let has_no_runs = self.role == Role::PartlyConfigured && nth > 2;
+        if !has_no_runs {
             module.schedule = Some(self.schedule(nth, job_type, number, key));
         }
         module
     }
 
     fn schedule(&self, nth: usize, job_type: u16, number: u16, key: u64) -> Schedule {
-        let mut dice = Dice::of(&[key]);
-        let habit = self.habit(nth, &mut dice);
+        let mut rng = SeededRng::from_path(&[key]);
+        let habit = self.habit(nth, &mut rng);
         let scheduled = match number {
             8 | 10 => 7 * DAY,
-            _ => dice.pick(&[DAY, DAY, DAY, DAY, DAY, DAY, DAY / 2, DAY / 4]),
+            _ => rng.pick(&[DAY, DAY, DAY, DAY, DAY, DAY, DAY / 2, DAY / 4]),
         };
         let period = self.rules.compressed(scheduled);
-        let phase = i64::try_from(dice.below(period.cast_unsigned())).unwrap_or(0);
+        let phase = i64::try_from(rng.below(period.cast_unsigned())).unwrap_or(0);
         let duration = self
             .rules
-            .compressed(u32::try_from(dice.between(300, 5400)).unwrap_or(1800));
+            .compressed(u32::try_from(rng.between(300, 5400)).unwrap_or(1800));
         Schedule {
             phase,
             period,
@@ -274,11 +274,11 @@ impl Maker<'_> {
             scope: scope(job_type, number),
             id_prefix: id_prefix(number),
             anonymous: 3,
-            work: self.work(number, dice.between(20, 4000)),
+            work: self.work(number, rng.between(20, 4000)),
             stores: if job_type == MICROSOFT_365 {
                 0
             } else {
-                dice.between(1, 9000)
+                rng.between(1, 9000)
             },
             fails_from: i64::MIN,
             not_before: self.joined.unwrap_or(i64::MIN),
@@ -298,18 +298,18 @@ impl Maker<'_> {
         }
     }
 
-    fn habit(&self, nth: usize, dice: &mut Dice) -> Habit {
-        let roll = dice.below(100);
-        match self.part {
-            Part::Silent => Habit::Silent,
-            Part::Stuck if nth == 1 => Habit::Stuck,
-            Part::Failing if nth < 2 => Habit::Failing,
-            Part::Exceptional => Habit::Exceptions,
-            Part::ManyIssues if nth < 4 => Habit::Rotating,
-            Part::ManyIssues => Habit::Flaky,
-            // The first customer is healthy, because it is the one most readers look at.
-            Part::Plain if self.index == 0 => Habit::Reliable,
-            _ => match roll {
+    fn habit(&self, nth: usize, rng: &mut SeededRng) -> Habit {
+        let percentile = rng.below(100);
+        match self.role {
+            Role::Silent => Habit::Silent,
+            Role::Stuck if nth == 1 => Habit::Stuck,
+            Role::Failing if nth < 2 => Habit::Failing,
+            Role::Exceptional => Habit::Exceptions,
+            Role::ManyIssues if nth < 4 => Habit::Rotating,
+            Role::ManyIssues => Habit::Flaky,
+            // The first customer is healthy, because most readers look at it.
+            Role::Plain if self.index == 0 => Habit::Reliable,
+            _ => match percentile {
                 0..82 => Habit::Reliable,
                 82..91 => Habit::Flaky,
                 91..95 => Habit::Exceptions,
@@ -325,7 +325,7 @@ impl Maker<'_> {
             .filter(|module| module.job_type == MICROSOFT_365 && !matches!(module.number, 8 | 10));
         listed
             .flat_map(|module| {
-                // One customer in fourteen has rows per tenant, and one has those beside rows without a tenant.
+                // One customer in fourteen has rows per tenant, and another also has rows without a tenant.
                 let of_tenants: Vec<Option<String>> = match self.index % 14 {
                     7 => tenants.iter().map(|tenant| Some(tenant.id.clone())).collect(),
                     0 if self.index > 0 && module.number % 2 == 0 => {
@@ -343,7 +343,7 @@ impl Maker<'_> {
 
     fn protected_row(&mut self, module: &Module, tenant_id: Option<String>) -> ProtectedRow {
         let scanned = if module.schedule.is_some() {
-            self.dice.between(50, 20_000)
+            self.rng.between(50, 20_000)
         } else {
             0
         };
@@ -351,7 +351,7 @@ impl Maker<'_> {
         let size = if scanned == 0 {
             NO_SIZE.to_owned()
         } else {
-            self.dice.gigabytes(3000)
+            self.rng.gigabytes(3000)
         };
         let (stored_in_avepoint, stored_in_byos) = if own_storage {
             (NO_SIZE.to_owned(), size)
@@ -363,7 +363,7 @@ impl Maker<'_> {
             service_type: "Cloud Backup for Microsoft 365".to_owned(),
             module: module.number,
             total_scanned: scanned,
-            total_protected: scanned - self.dice.below(scanned / 20 + 1),
+            total_protected: scanned - self.rng.below(scanned / 20 + 1),
             stored_in_avepoint,
             stored_in_byos,
             last_run: None,
@@ -376,7 +376,7 @@ impl Maker<'_> {
         if !modules.iter().any(|module| module.job_type == MICROSOFT_365) {
             return Vec::new();
         }
-        let count = if self.index == 0 { 3 } else { self.dice.between(1, 3) };
+        let count = if self.index == 0 { 3 } else { self.rng.between(1, 3) };
         (0..count).map(|nth| self.scan_profile(nth, tenants)).collect()
     }
 
@@ -385,15 +385,15 @@ impl Maker<'_> {
         let created = self
             .rules
             .started
-            .saturating_sub(self.dice.seconds(100 * DAY, 700 * DAY));
-        let daily = nth == 0 || self.dice.chance(70);
-        let (hour, minute) = (self.dice.below(24), self.dice.below(60));
+            .saturating_sub(self.rng.seconds(100 * DAY, 700 * DAY));
+        let daily = nth == 0 || self.rng.chance(70);
+        let (hour, minute) = (self.rng.below(24), self.rng.below(60));
         let period = self.rules.compressed(DAY);
         let fails = self.rules.churn && self.index == 0 && nth == 0;
         ScanProfile {
-            id: self.dice.uuid(),
+            id: self.rng.uuid(),
             name: self
-                .dice
+                .rng
                 .pick(&[
                     "Default profile",
                     "All \"users\" & groups",
@@ -401,24 +401,24 @@ impl Maker<'_> {
                     "Finance <internal>",
                 ])
                 .to_owned(),
-            scan_mode: self.dice.seconds(0, 1),
-            description: self.dice.pick(&["", "Scans everything", "N/A"]).to_owned(),
+            scan_mode: self.rng.seconds(0, 1),
+            description: self.rng.pick(&["", "Scans everything", "N/A"]).to_owned(),
             tenant_id: tenant.id,
             tenant_domain: tenant.name,
             created,
-            modified: created.saturating_add(self.dice.seconds(0, 99 * DAY)),
+            modified: created.saturating_add(self.rng.seconds(0, 99 * DAY)),
             impersonation_account: self
-                .dice
+                .rng
                 .chance(30)
                 .then(|| format!("svc-scan{}@example.com", self.index)),
-            archived_mailboxes: self.dice.chance(40),
-            ignore_locked: self.dice.chance(40),
+            archived_mailboxes: self.rng.chance(40),
+            ignore_locked: self.rng.chance(40),
             daily_scan: if daily {
                 format!("{hour:02}:{minute:02}")
             } else {
                 "No".to_owned()
             },
-            out_of_policy_notification: self.dice.chance(30),
+            out_of_policy_notification: self.rng.chance(30),
             containers: self.containers(nth),
             report: DailyReport {
                 status: 2,
@@ -427,8 +427,8 @@ impl Maker<'_> {
             older_spelling: self.index % 3 == 1,
             raw_fields: BTreeMap::new(),
             scans: Scans {
-                key: self.dice.next(),
-                phase: self.dice.seconds(0, DAY) % period,
+                key: self.rng.next(),
+                phase: self.rng.seconds(0, DAY) % period,
                 period,
                 fails_from: fails.then(|| self.rules.started.saturating_add(self.rules.compressed(12 * HOUR))),
                 is_odd: true,
@@ -444,9 +444,9 @@ impl Maker<'_> {
             .saturating_add(usize::try_from(nth).unwrap_or(0))
             .wrapping_mul(4);
         let of_microsoft = names::OBJECT_TYPES.iter().filter(|(number, _)| *number < 100);
-        let round = of_microsoft.clone().cycle().skip(offset % of_microsoft.count().max(1));
-        let count = usize::try_from(self.dice.between(3, 6)).unwrap_or(3);
-        round
+        let types = of_microsoft.clone().cycle().skip(offset % of_microsoft.count().max(1));
+        let count = usize::try_from(self.rng.between(3, 6)).unwrap_or(3);
+        types
             .take(count)
             .enumerate()
             .map(|(at, (object_type, word))| Container {

@@ -1,8 +1,8 @@
-//! The forms of responses, as seen from the real API.
+//! The format of responses, as observed from the real API.
 
 use super::*;
 
-fn believable() -> Settings {
+fn realistic() -> Settings {
     Settings {
         hostile: false,
         customers: 75,
@@ -19,7 +19,7 @@ async fn jobs_of(partner: &Partner, token: &str, nth: usize) -> Vec<Value> {
 
 #[tokio::test]
 async fn job_rows_have_numeric_statuses_and_text_counts() {
-    let partner = Partner::start(believable()).await;
+    let partner = Partner::start(realistic()).await;
     let token = partner.token().await;
     for nth in 0..12 {
         for row in jobs_of(&partner, &token, nth).await {
@@ -35,10 +35,10 @@ async fn job_rows_have_numeric_statuses_and_text_counts() {
 }
 
 #[tokio::test]
-async fn rows_without_a_run_have_several_forms() {
-    let partner = Partner::start(believable()).await;
+async fn rows_without_a_run_have_several_formats() {
+    let partner = Partner::start(realistic()).await;
     let token = partner.token().await;
-    let mut seen = BTreeSet::new();
+    let mut formats = BTreeSet::new();
     for nth in 0..30 {
         for row in jobs_of(&partner, &token, nth).await {
             let (job_type, status) = (row["jobType"].as_i64().unwrap(), row["status"].as_i64().unwrap());
@@ -46,22 +46,22 @@ async fn rows_without_a_run_have_several_forms() {
             if matches!(job_type, 0 | 10) {
                 let texts = row.as_object().unwrap().values().filter(|value| value.is_string());
                 assert!(texts.into_iter().all(|text| text == "N/A"), "{row}");
-                seen.insert("scan");
+                formats.insert("scan");
             } else if matches!(status, 6 | 12 | 13) {
                 assert!(absent("jobId") && absent("startTime") && absent("endTime") && absent("jobDuration"));
                 assert_eq!((text(&row, "totalCount"), text(&row, "backupSize")), ("0", "0 GB"));
                 assert_eq!(absent("lastModifyTime"), status == 13);
-                seen.insert(match status {
+                formats.insert(match status {
                     6 => "pending",
                     12 => "disabled",
                     _ => "not started",
                 });
             } else if status == 2 && absent("jobId") {
                 assert!(absent("startTime") && !absent("lastModifyTime"));
-                seen.insert("nothing to back up");
+                formats.insert("nothing to back up");
             } else if text(&row, "jobDuration") == "0 S" {
                 assert_eq!(row["startTime"], row["endTime"]);
-                seen.insert("a run over nothing");
+                formats.insert("a run without objects");
             }
             if job_type == 7 {
                 assert_eq!((text(&row, "backupSize"), text(&row, "name")), ("0 GB", "N/A"));
@@ -69,19 +69,19 @@ async fn rows_without_a_run_have_several_forms() {
         }
     }
     let all = [
-        "a run over nothing",
+        "a run without objects",
         "disabled",
         "not started",
         "nothing to back up",
         "pending",
         "scan",
     ];
-    assert_eq!(seen, BTreeSet::from(all));
+    assert_eq!(formats, BTreeSet::from(all));
 }
 
 #[tokio::test]
 async fn scopes_of_a_module_share_their_last_modification() {
-    let partner = Partner::start(believable()).await;
+    let partner = Partner::start(realistic()).await;
     let token = partner.token().await;
     let rows = jobs_of(&partner, &token, 1).await;
     let directories: Vec<&Value> = rows.iter().filter(|row| row["jobModule"] == 358).collect();
@@ -97,7 +97,7 @@ async fn scopes_of_a_module_share_their_last_modification() {
 
 #[tokio::test]
 async fn protected_data_has_tenants_in_v3_only() {
-    let partner = Partner::start(believable()).await;
+    let partner = Partner::start(realistic()).await;
     let token = partner.token().await;
     let id = partner.handle.with_world(|world| world.customers[1].id.clone());
     let v3 = partner
@@ -125,7 +125,7 @@ async fn protected_data_has_tenants_in_v3_only() {
         .unwrap();
     assert!(
         chat["totalScannedObjects"].as_u64() > Some(0),
-        "listed, though nobody backs it up"
+        "Teams chats are listed although not backed up"
     );
     assert_eq!(
         (&chat["totalProtectedObjects"], text(chat, "dataSizeStoredInAvePoint")),
@@ -135,10 +135,10 @@ async fn protected_data_has_tenants_in_v3_only() {
 
 #[tokio::test]
 async fn subscriptions_are_strings_and_end_at_noon() {
-    let partner = Partner::start(believable()).await;
+    let partner = Partner::start(realistic()).await;
     let token = partner.token().await;
-    let answer = partner.v3(&token, "/customers/services/batch?pageSize=100").await;
-    let products: Vec<&Value> = rows(&answer)
+    let response = partner.v3(&token, "/customers/services/batch?pageSize=100").await;
+    let products: Vec<&Value> = rows(&response)
         .iter()
         .flat_map(|row| row["products"].as_array().unwrap())
         .collect();

@@ -33,8 +33,8 @@ async fn tokens_are_checked() {
     assert_eq!(status(&token, "/partner/services").await, 200);
     partner.handle.revoke_tokens();
     assert_eq!(status(&token, "/partner/services").await, 401);
-    let seen = partner.handle.requests();
-    let last = seen.last().unwrap();
+    let requests = partner.handle.requests();
+    let last = requests.last().unwrap();
     assert_eq!(
         (last.path.as_str(), last.status, last.authorized),
         ("/partner/services", 401, false)
@@ -56,9 +56,9 @@ async fn token_endpoint_returns_oauth_error_codes() {
     let grant = "client_credentials";
     let long: &str = Box::leak("partner.customers.read.all ".repeat(12).into_boxed_str());
     let refused = async |form: [(&str, &str); 4]| {
-        let (status, answer) = partner.request_token(&form).await;
+        let (status, response) = partner.request_token(&form).await;
         assert_eq!(status, 400);
-        text(&answer, "error").to_owned()
+        text(&response, "error").to_owned()
     };
     assert_eq!(refused(form("wrong", "", grant)).await, "invalid_client");
     assert_eq!(
@@ -77,10 +77,10 @@ async fn token_endpoint_returns_oauth_error_codes() {
     );
     partner.handle.set_secret("rotated".to_owned());
     assert_eq!(refused(form("demo-secret", "", grant)).await, "invalid_client");
-    let (status, answer) = partner.request_token(&form("rotated", "", grant)).await;
+    let (status, response) = partner.request_token(&form("rotated", "", grant)).await;
     assert_eq!(status, 200);
     assert_eq!(
-        (text(&answer, "scope"), &answer["expires_in"]),
+        (text(&response, "scope"), &response["expires_in"]),
         ("partner.jobs.read.all", &json!(3600))
     );
 }
@@ -134,9 +134,9 @@ async fn client_assertions_are_verified() {
         ];
         partner.request_token(&form).await.0.as_u16()
     };
-    let good = sign(header.clone(), claims("1"));
-    assert_eq!(request(good.clone()).await, 200);
-    assert_eq!(request(good).await, 400, "a jti seen before");
+    let valid = sign(header.clone(), claims("1"));
+    assert_eq!(request(valid.clone()).await, 200);
+    assert_eq!(request(valid).await, 400, "a jti that was used before");
     assert_eq!(
         request(sign(header.clone(), with("2", "nbf", json!(NOW + 60)))).await,
         200

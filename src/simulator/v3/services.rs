@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::{Filter, Page, bad_request, positive, precise_time};
 use crate::simulator::View;
-use crate::simulator::answer::{Answer, Call};
 use crate::simulator::customer::{Customer, Tenant};
+use crate::simulator::response::{ApiResponse, Call};
 use crate::simulator::run::ABSENT;
 use crate::simulator::services::{self, SIGN_TYPES, SIGNS, Seats};
 
@@ -21,7 +21,7 @@ const REPORT_PAGE_SIZE: usize = 50;
 const LARGEST_REPORT_PAGE_SIZE: usize = 1000;
 
 /// Returns the response to a request outside `general`; `path` follows `/partner/external/v3`.
-pub(in crate::simulator) fn answer(view: View<'_>, call: &Call, path: &[&str]) -> Answer {
+pub(in crate::simulator) fn respond(view: View<'_>, call: &Call, path: &[&str]) -> ApiResponse {
     let (method, scope) = match path {
         [
             "wm",
@@ -34,12 +34,12 @@ pub(in crate::simulator) fn answer(view: View<'_>, call: &Call, path: &[&str]) -
             "ransomware-detection",
         ] => ("GET", WORKSPACES),
         ["bm", "tenants", "batch"] => ("POST", BASELINES),
-        _ => return Answer::not_found("resource"),
+        _ => return ApiResponse::not_found("resource"),
     };
     if call.method != method {
-        return Answer::method_not_allowed(method);
+        return ApiResponse::method_not_allowed(method);
     }
-    if let Some(refusal) = view.refusal(scope) {
+    if let Some(refusal) = view.error_response(scope) {
         return refusal;
     }
     let result = match path {
@@ -49,19 +49,22 @@ pub(in crate::simulator) fn answer(view: View<'_>, call: &Call, path: &[&str]) -
     result.unwrap_or_else(|refusal| refusal)
 }
 
-fn signs(view: View<'_>, id: &str, tenant: &str) -> Result<Answer, Answer> {
-    let customer = view.world.customer(id).ok_or_else(|| Answer::not_found("customer"))?;
+fn signs(view: View<'_>, id: &str, tenant: &str) -> Result<ApiResponse, ApiResponse> {
+    let customer = view
+        .world
+        .customer(id)
+        .ok_or_else(|| ApiResponse::not_found("customer"))?;
     let tenant = tenant_of(customer, tenant)?;
     let signs = tenant.services.signs;
-    let signs = signs.ok_or_else(|| Answer::error(StatusCode::FORBIDDEN, "the customer has no such service"))?;
+    let signs = signs.ok_or_else(|| ApiResponse::error(StatusCode::FORBIDDEN, "the customer has no such service"))?;
     let fields = SIGN_TYPES.iter().zip(signs).flat_map(|(object_type, counts)| {
         let of_type = SIGNS.iter().zip(counts);
         of_type.map(move |(sign, count)| (format!("{object_type}{sign}"), json!(count)))
     });
-    Ok(Answer::json(Value::Object(fields.collect())))
+    Ok(ApiResponse::json(Value::Object(fields.collect())))
 }
 
-fn baselines(view: View<'_>, call: &Call) -> Result<Answer, Answer> {
+fn baselines(view: View<'_>, call: &Call) -> Result<ApiResponse, ApiResponse> {
     let page = Page::read(view, call)?;
     Filter::read(call)?;
     let tenants = view.world.customers.iter().flat_map(|customer| {
@@ -84,12 +87,12 @@ fn baselines(view: View<'_>, call: &Call) -> Result<Answer, Answer> {
     }))
 }
 
-fn tenant_of<'a>(customer: &'a Customer, id: &str) -> Result<&'a Tenant, Answer> {
+fn tenant_of<'a>(customer: &'a Customer, id: &str) -> Result<&'a Tenant, ApiResponse> {
     let found = customer.tenants.iter().find(|tenant| tenant.id == id);
-    found.ok_or_else(|| Answer::not_found("tenant"))
+    found.ok_or_else(|| ApiResponse::not_found("tenant"))
 }
 
-pub(super) fn seats(page: Page, customer: &Customer, number: &str) -> Result<Answer, Answer> {
+pub(super) fn seats(page: Page, customer: &Customer, number: &str) -> Result<ApiResponse, ApiResponse> {
     let number: u16 = number.parse().map_err(|_| bad_request("the type must be a number"))?;
     if number > 3 {
         return Err(bad_request("the type is at most 3"));
@@ -109,7 +112,7 @@ pub(super) fn seats(page: Page, customer: &Customer, number: &str) -> Result<Ans
     }))
 }
 
-pub(super) fn users(page: Page, customer: &Customer, tenant: &str) -> Result<Answer, Answer> {
+pub(super) fn users(page: Page, customer: &Customer, tenant: &str) -> Result<ApiResponse, ApiResponse> {
     let tenant = tenant_of(customer, tenant)?;
     let [mailboxes, drives] = tenant.services.unprotected;
     let users: Vec<u64> = (0..tenant.services.users).collect();
@@ -126,15 +129,20 @@ pub(super) fn users(page: Page, customer: &Customer, tenant: &str) -> Result<Ans
     }))
 }
 
-pub(super) fn consent(view: View<'_>, customer: &Customer, tenant: &str, product: &str) -> Result<Answer, Answer> {
+pub(super) fn consent(
+    view: View<'_>,
+    customer: &Customer,
+    tenant: &str,
+    product: &str,
+) -> Result<ApiResponse, ApiResponse> {
     let tenant = tenant_of(customer, tenant)?;
-    let known = tenant.services.consent.get(product);
-    let withdrawn = known.ok_or_else(|| Answer::not_found("product"))?;
+    let consent = tenant.services.consent.get(product);
+    let withdrawn = consent.ok_or_else(|| ApiResponse::not_found("product"))?;
     let is_consent = withdrawn.is_none_or(|at| view.world.now() < at);
-    Ok(Answer::json(json!([{ "isConsent": is_consent }])))
+    Ok(ApiResponse::json(json!([{ "isConsent": is_consent }])))
 }
 
-pub(super) fn report(view: View<'_>, call: &Call, customer: &Customer, job: &str) -> Result<Answer, Answer> {
+pub(super) fn report(view: View<'_>, call: &Call, customer: &Customer, job: &str) -> Result<ApiResponse, ApiResponse> {
     let size = positive(call, "pageSize", REPORT_PAGE_SIZE)?;
     if size > LARGEST_REPORT_PAGE_SIZE {
         return Err(bad_request("pageSize is at most 1000"));
@@ -145,7 +153,7 @@ pub(super) fn report(view: View<'_>, call: &Call, customer: &Customer, job: &str
         .filter(|module| module.job_type == REPORTED_JOB_TYPE);
     let mut runs = modules.flat_map(|module| &module.runs);
     let run = runs.find(|run| run.id == job && run.id != ABSENT);
-    let run = run.ok_or_else(|| Answer::not_found("job"))?;
+    let run = run.ok_or_else(|| ApiResponse::not_found("job"))?;
     let tenant = customer.tenants.first();
     let domain = tenant.map_or("contoso.example", |tenant| tenant.name.as_str());
     let withdrawn = tenant.and_then(|tenant| *tenant.services.consent.get("Office365Backup")?);
@@ -183,7 +191,7 @@ pub(super) fn report(view: View<'_>, call: &Call, customer: &Customer, job: &str
             })
         })
         .collect();
-    Ok(Answer::json(json!({
+    Ok(ApiResponse::json(json!({
         "data": page,
         "metadata": {"skipToken": next, "totalCount": rows.len()},
     })))

@@ -20,7 +20,7 @@ fn hostile() -> World {
 }
 
 #[test]
-fn worlds_of_one_seed_stay_equal() {
+fn worlds_with_the_same_seed_stay_equal() {
     let settings = Settings {
         speed: 60.0,
         ..Settings::default()
@@ -54,12 +54,12 @@ fn world_has_every_customer_status_and_special_module() {
     let statuses: BTreeSet<i64> = world.customers.iter().map(|customer| customer.status).collect();
     assert_eq!(statuses, (0..=6).collect());
     let modules = || world.customers.iter().flat_map(|customer| &customer.modules);
-    assert!(modules().any(|module| module.runs.is_empty()), "never ran");
+    assert!(modules().any(|module| module.runs.is_empty()), "a module without runs");
     let runs = || modules().flat_map(|module| &module.runs);
     assert!(runs().any(|run| run.id == "N/A" && run.end.is_some()));
     assert!(runs().any(|run| run.status == 3 && run.failed == 0));
     let stuck = runs().find(|run| run.status == 1 && run.start.unwrap() < NOW - 2 * DAY);
-    assert!(stuck.is_some(), "running far too long");
+    assert!(stuck.is_some(), "a run that takes too long");
     let silent = world.customers.iter().find(|customer| customer.status == 6).unwrap();
     assert!(
         silent
@@ -96,7 +96,7 @@ fn check_rows_and_ids(world: &World) {
 
 #[test]
 fn customers_join_and_leave_only_with_churn() {
-    let mut still = world(&Settings {
+    let mut without_churn = world(&Settings {
         churn: false,
         ..Settings::default()
     });
@@ -105,9 +105,9 @@ fn customers_join_and_leave_only_with_churn() {
         ..Settings::default()
     });
     let before: BTreeSet<String> = moving.customers.iter().map(|customer| customer.id.clone()).collect();
-    still.advance(NOW + 10 * DAY);
+    without_churn.advance(NOW + 10 * DAY);
     moving.advance(NOW + 10 * DAY);
-    assert_eq!(still.customers.len(), 40);
+    assert_eq!(without_churn.customers.len(), 40);
     let after: BTreeSet<String> = moving.customers.iter().map(|customer| customer.id.clone()).collect();
     assert!(after.difference(&before).count() >= 6);
     assert!(before.difference(&after).count() >= 4);
@@ -135,7 +135,7 @@ fn speed_compresses_the_schedule_but_not_the_clock() {
     };
     assert_eq!(ended(&world), 0);
     world.advance(NOW + 120);
-    assert!(ended(&world) > 200, "two scheduled days in two minutes");
+    assert!(ended(&world) > 200, "two scheduled days must pass in two minutes");
     assert!(
         world
             .customers
@@ -147,7 +147,7 @@ fn speed_compresses_the_schedule_but_not_the_clock() {
 }
 
 #[test]
-fn scan_profile_fails_after_a_while() {
+fn scan_profile_starts_to_fail() {
     let mut world = hostile();
     let failed = |world: &World| {
         let profiles = world.customers.iter().flat_map(|customer| &customer.scan_profiles);
@@ -159,7 +159,7 @@ fn scan_profile_fails_after_a_while() {
 }
 
 #[test]
-fn clock_jumps_are_harmless() {
+fn clock_jumps_do_not_break_the_world() {
     let mut world = world(&Settings {
         speed: 10_000.0,
         ..Settings::default()
@@ -198,7 +198,7 @@ fn age(module: &Module) -> Option<i64> {
 }
 
 #[test]
-fn fleet_is_within_its_objective_except_three_stories() {
+fn fleet_meets_objectives_except_in_three_scenarios() {
     for (seed, speed) in [(1, 60.0), (2, 60.0), (1, 1.0), (2, 1.0), (3, 1.0)] {
         let world = world(&Settings {
             seed,
@@ -217,7 +217,7 @@ fn fleet_is_within_its_objective_except_three_stories() {
 }
 
 #[test]
-fn fleet_has_every_story() {
+fn fleet_has_every_scenario() {
     let world = world(&Settings {
         speed: 60.0,
         customers: 75,
@@ -277,7 +277,7 @@ fn fleet_has_every_story() {
 }
 
 #[test]
-fn backfilled_history_ends_in_the_same_world() {
+fn backfilled_history_leads_to_the_same_world() {
     let settings = Settings {
         speed: 60.0,
         customers: 12,
@@ -287,7 +287,7 @@ fn backfilled_history_ends_in_the_same_world() {
     let now = world(&settings);
     let mut past = World::new(
         &Settings {
-            stories_from: Some(NOW),
+            scenarios_from: Some(NOW),
             ..settings
         },
         NOW - 2 * DAY,

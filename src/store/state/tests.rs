@@ -1,4 +1,4 @@
-//! Restores of state files.
+//! Tests of restoring state files.
 
 use std::fs;
 use std::time::Duration;
@@ -17,7 +17,7 @@ fn plans() -> PerCollector<Plan> {
 }
 
 #[test]
-fn customer_is_restored_under_one_spelling_of_its_id() {
+fn customer_is_restored_with_a_normalized_id() {
     const ID: &str = "caf94a75-2cc6-43aa-b04b-794c8baf5ea3";
     let plans = plans();
     let directory = tempfile::tempdir().unwrap();
@@ -65,7 +65,7 @@ fn customer_is_restored_under_one_spelling_of_its_id() {
 }
 
 #[test]
-fn clock_that_went_back_leaves_nothing_in_the_future() {
+fn clock_that_went_back_leaves_no_future_times() {
     let plans = plans();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state");
@@ -98,7 +98,7 @@ fn clock_that_went_back_leaves_nothing_in_the_future() {
 }
 
 #[test]
-fn lacking_service_is_restored_with_its_time() {
+fn missing_service_is_restored_with_its_time() {
     let plans = plans();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state");
@@ -123,7 +123,7 @@ fn lacking_service_is_restored_with_its_time() {
     assert_eq!(after.unlicensed_at(ransomware, &Target::Partner), None);
 }
 
-/// Seeds of the fuzz target: a record of each collector that can be restored.
+/// The seeds of the fuzz target contain a record of each collector that can be restored.
 #[test]
 fn corpus_has_a_record_of_each_collector() {
     for collector in crate::collector::ids() {
@@ -153,7 +153,7 @@ fn corpus_has_a_record_of_each_collector() {
 }
 
 proptest::proptest! {
-    /// Including sizes above 2^53: a gauge must not change by a byte after a restart.
+    /// Gauges must not change after a restart, even above 2^53 bytes.
     #[test]
     fn size_is_restored_exactly(bytes in 0.0..9e18_f64) {
         let json = serde_json::value::to_raw_value(&bytes).unwrap();

@@ -21,7 +21,7 @@ fn tests(module: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn page_names_exactly_the_tests() {
+fn page_lists_exactly_the_existing_tests() {
     const MODULES: [&str; 16] = [
         "body",
         "hostile",
@@ -41,14 +41,14 @@ fn page_names_exactly_the_tests() {
         "transport",
     ];
     let modules = MODULES.into_iter();
-    let there: BTreeSet<String> = modules.clone().flat_map(tests).collect();
+    let existing: BTreeSet<String> = modules.clone().flat_map(tests).collect();
     let page = read("docs/faults.md");
-    let quoted = page.split('`').skip(1).step_by(2);
-    let named: BTreeSet<String> = quoted
+    let spans = page.split('`').skip(1).step_by(2);
+    let documented: BTreeSet<String> = spans
         .filter(|name| modules.clone().any(|module| name.starts_with(&format!("{module}::"))))
         .map(ToOwned::to_owned)
         .collect();
-    assert_eq!(named, there);
+    assert_eq!(documented, existing);
     // Unit tests are given as a file followed by a name.
     let mut pieces = page.split('`').peekable();
     while let Some(piece) = pieces.next() {

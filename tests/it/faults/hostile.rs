@@ -4,12 +4,12 @@ use elements_exporter::simulator::{Fault, FaultKind};
 use serde_json::json;
 
 use super::{CUSTOMERS_V1, Exporter, errors, ids, number, success, sum};
-use crate::harness::canned::Canned;
+use crate::harness::canned::CannedServer;
 use crate::harness::parser;
-use crate::harness::partner::{start, still};
-use crate::harness::{config, once, value};
+use crate::harness::partner::{frozen_partner, start};
+use crate::harness::{config, poll_once_validated, value};
 
-/// Names that an organization, a profile, a module or a subscription might have.
+/// Returns hostile names for organizations, profiles, modules and subscriptions.
 fn names() -> Vec<String> {
     let plain = [
         "quotes \" and 'more'",
@@ -39,9 +39,9 @@ fn names() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn hostile_name_is_escaped_and_truncated_and_has_one_sample() {
+async fn hostile_names_are_escaped_truncated_and_unique() {
     let names = names();
-    let partner = start(still(names.len())).await;
+    let partner = start(frozen_partner(names.len())).await;
     partner.handle.with_world(|world| {
         for (customer, name) in world.customers.iter_mut().zip(&names) {
             customer.organization.clone_from(name);
@@ -62,13 +62,14 @@ async fn hostile_name_is_escaped_and_truncated_and_has_one_sample() {
         }
     });
     for generation in ["v1", "v3"] {
-        // `once` also parses the text with independent parsers, which detect duplicate series.
-        let (text, good) = once(&config(&partner.base, &[("ELEMENTS_API__VERSION", generation)])).await;
-        assert!(good, "{generation}");
+        // `poll_once_validated` runs independent parsers, which detect duplicate series.
+        let (text, succeeded) =
+            poll_once_validated(&config(&partner.base, &[("ELEMENTS_API__VERSION", generation)])).await;
+        assert!(succeeded, "{generation}");
         assert_eq!(text.matches("\nelements_customer_info{").count(), names.len());
         assert!(
             !text.lines().any(|line| line.starts_with("fake")),
-            "names must not start a line"
+            "a name starts a line"
         );
         let longest = text.lines().map(str::len).max().unwrap();
         assert!(longest < 16 * 1024, "{longest} bytes in one line");
@@ -85,28 +86,28 @@ async fn hostile_modules_and_types_have_one_sample_each() {
     let text = super::meaning::exposition_of(&rows).await;
     assert!(!text.lines().any(|line| line.starts_with("fake")));
     assert!(text.lines().all(|line| line.len() < 16 * 1024));
-    let shown = text.matches("\nelements_job_status{").count();
-    assert_eq!(shown, rows.len(), "different names stay separate");
+    let exported = text.matches("\nelements_job_status{").count();
+    assert_eq!(exported, rows.len(), "different names are separate series");
 }
 
 #[tokio::test]
 async fn hostile_names_are_safe_in_openmetrics_and_on_the_page() {
     let names = names();
-    let partner = start(still(names.len())).await;
+    let partner = start(frozen_partner(names.len())).await;
     partner.handle.with_world(|world| {
         for (customer, name) in world.customers.iter_mut().zip(&names) {
             customer.organization.clone_from(name);
         }
     });
     let exporter = Exporter::start(&partner.base, &[], &[]).await;
-    exporter.settled().await;
+    exporter.wait_until_settled().await;
     let request = exporter.client.get(format!("{}/metrics", exporter.base));
     let request = request.header("accept", "application/openmetrics-text;version=1.0.0");
     let text = request.send().await.unwrap().text().await.unwrap();
-    parser::accepts_openmetrics(&text);
+    parser::assert_openmetrics(&text);
     let (status, page) = exporter.get("/").await;
     assert_eq!(status, 200);
-    // The only script is that of the page.
+    // The page contains only its own script.
     assert_eq!(page.matches("<script").count(), 1, "{page}");
     assert!(!page.contains("<img"), "{page}");
 }
@@ -114,19 +115,20 @@ async fn hostile_names_are_safe_in_openmetrics_and_on_the_page() {
 #[tokio::test]
 async fn id_with_path_characters_is_percent_encoded() {
     let id = "../../x?y#z";
-    let partner = start(still(2)).await;
+    let partner = start(frozen_partner(2)).await;
     partner.handle.with_world(|world| world.customers[0].id = id.to_owned());
     for (generation, jobs) in [
         ("v1", "/partner/customers"),
         ("v3", "/partner/external/v3/general/customers"),
     ] {
         partner.handle.clear_requests();
-        let (text, good) = once(&config(&partner.base, &[("ELEMENTS_API__VERSION", generation)])).await;
-        assert!(good, "{text}");
+        let (text, succeeded) =
+            poll_once_validated(&config(&partner.base, &[("ELEMENTS_API__VERSION", generation)])).await;
+        assert!(succeeded, "{text}");
         assert_eq!(number(&text, &success("jobs", id)), 1.0);
         let requests = partner.handle.requests();
-        let of_it = requests.iter().filter(|request| request.path.contains("%3Fy%23z"));
-        let paths: Vec<_> = of_it.map(|request| request.path.as_str()).collect();
+        let customer_requests = requests.iter().filter(|request| request.path.contains("%3Fy%23z"));
+        let paths: Vec<_> = customer_requests.map(|request| request.path.as_str()).collect();
         assert!(paths.iter().any(|path| path.contains("/jobs")), "{paths:?}");
         assert!(
             paths
@@ -134,43 +136,40 @@ async fn id_with_path_characters_is_percent_encoded() {
                 .all(|path| path.starts_with(&format!("{jobs}/..%2F..%2Fx%3Fy%23z/"))),
             "{paths:?}"
         );
-        assert!(
-            requests.iter().all(|request| request.status == 200),
-            "there were no other requests"
-        );
+        assert!(requests.iter().all(|request| request.status == 200), "a request failed");
     }
 }
 
 #[tokio::test]
-async fn id_that_is_invalid_in_a_path_is_not_requested() {
+async fn id_that_is_a_dot_segment_is_not_requested() {
     for id in [".", ".."] {
         let list = json!({"value": [{"id": id, "organization": "Dots"}, {"id": "c-1", "organization": "One"}]});
-        let canned = Canned::start(&[
+        let canned = CannedServer::start(&[
             ("GET /partner/customers", &list.to_string()),
             ("GET /partner/customers/c-1/jobs", r#"{"value":[]}"#),
         ])
         .await;
         let exporter = Exporter::start(&canned.base, &["jobs"], &[("ELEMENTS_API__VERSION", "v1")]).await;
         let text = exporter
-            .until("the id is rejected", |text| {
+            .wait_until("the id is rejected", |text| {
                 value(text, &errors("jobs", "unusable_id")) >= Some(1.0)
             })
             .await;
         assert_eq!(number(&text, &success("jobs", id)), 0.0);
         let requested = |line: &str| ["GET /partner/customers", "GET /partner/customers/c-1/jobs"].contains(&line);
         assert!(
-            canned.seen().iter().all(|seen| requested(&seen.line)),
+            canned.requests().iter().all(|request| requested(&request.line)),
             "{:?}",
-            canned.seen()
+            canned.requests()
         );
     }
 }
 
 #[tokio::test]
 async fn id_that_is_too_long_invalidates_its_row() {
-    let partner = start(still(2)).await;
+    let partner = start(frozen_partner(2)).await;
     let exporter = Exporter::start(&partner.base, &[], &[("ELEMENTS_API__VERSION", "v1")]).await;
-    let before = exporter.settled().await;
+    let before = exporter.wait_until_settled().await;
     let row = json!({"id": "x".repeat(1 << 20), "organization": "Long"});
     let add = FaultKind::Replace {
         pointer: "/value/-".to_owned(),
@@ -179,7 +178,7 @@ async fn id_that_is_too_long_invalidates_its_row() {
     partner.handle.set_faults(vec![Fault::new(CUSTOMERS_V1, add)]);
     let unreadable = errors("customers", "unreadable_rows");
     let text = exporter
-        .until("the invalid row is counted", |text| {
+        .wait_until("the invalid row is counted", |text| {
             value(text, &unreadable) >= Some(1.0)
         })
         .await;
@@ -204,16 +203,16 @@ async fn lookalike_names_are_merged_and_ids_are_rejected() {
         run("A\\u0000", "a", 2),
         run("A\\u0001", "b", 3)
     );
-    let api = Canned::start(&[
+    let api = CannedServer::start(&[
         ("GET /partner/customers", customers),
         ("GET /partner/customers/one/jobs", &jobs),
     ])
     .await;
     let exporter = Exporter::start(&api.base, &["jobs"], &[("ELEMENTS_API__VERSION", "v1")]).await;
     let text = exporter
-        .until("jobs", |text| text.contains("elements_job_status{"))
+        .wait_until("jobs", |text| text.contains("elements_job_status{"))
         .await;
-    parser::accepts_text(&text);
+    parser::assert_text_format(&text);
     assert_eq!(text.matches("elements_customer_info{").count(), 1);
     assert!(number(&text, &errors("customers", "unreadable_rows")) >= 1.0);
     let status = "elements_job_status{customer_id=\"one\",service=\"Microsoft 365\",module=\"A\u{fffd}\"}";

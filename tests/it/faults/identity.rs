@@ -19,14 +19,12 @@ use elements_exporter::simulator::{Clock, Fault, FaultKind, Settings};
 use futures_util::future::join_all;
 use serde_json::Value;
 
-use super::{Exporter, Failing, JOBS_V3, TOKEN, errors, holds, ids, number, state, success, sum};
-use crate::harness::canned::Canned;
-use crate::harness::partner::{Partner, start, still};
+use super::{ExpectedFailure, Exporter, JOBS_V3, TOKEN, assert_poll_fails, errors, ids, number, state, success, sum};
+use crate::harness::canned::CannedServer;
+use crate::harness::partner::{Partner, frozen_partner, start};
 use crate::harness::program::{Program, fixture};
-use crate::harness::scripted::{Scripted, json};
-use crate::harness::{PATIENCE, config, eventually, value};
-
-const TIMEOUT: Duration = PATIENCE;
+use crate::harness::scripted::{ScriptedServer, json};
+use crate::harness::{TIMEOUT, config, eventually, value};
 
 fn token_failures(reason: &str) -> String {
     format!("elements_exporter_token_failures_total{{reason=\"{reason}\"}}")
@@ -36,27 +34,27 @@ fn unix_now() -> i64 {
     i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap()
 }
 
-/// The customer list fails because there is no token.
-const NO_TOKEN: Failing<'_> = Failing {
+/// The expected failure of the customer list without a token.
+const NO_TOKEN: ExpectedFailure<'_> = ExpectedFailure {
     collector: "customers",
     id: "",
     endpoint: "token",
     reason: "auth",
 };
 
-const LIST_WITHOUT_TOKEN: Failing<'_> = Failing {
+const LIST_WITHOUT_TOKEN: ExpectedFailure<'_> = ExpectedFailure {
     endpoint: "customers",
     ..NO_TOKEN
 };
 
 #[tokio::test]
-async fn rejected_client_waits_until_the_secret_file_changes() {
+async fn rejected_client_retries_when_the_secret_file_changes() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("secret");
     fs::write(&file, "demo-secret\n").unwrap();
-    let partner = start(still(2)).await;
+    let partner = start(frozen_partner(2)).await;
     let exporter = with_secret_file(&partner, &file).await;
-    let after = holds(&exporter, LIST_WITHOUT_TOKEN, "invalid_client", async || {
+    let after = assert_poll_fails(&exporter, LIST_WITHOUT_TOKEN, "invalid_client", async || {
         partner.handle.set_secret("another-secret".to_owned());
         partner.handle.revoke_tokens();
     })
@@ -66,7 +64,7 @@ async fn rejected_client_waits_until_the_secret_file_changes() {
     let failed = number(&after, &token_failures("invalid_client"));
     assert_eq!(failed, 1.0, "one attempt for all polls that need a token");
     exporter
-        .until("further polls fail", |text| {
+        .wait_until("further polls fail", |text| {
             value(text, &errors("jobs", "auth")) > value(&after, &errors("jobs", "auth"))
         })
         .await;
@@ -75,9 +73,9 @@ async fn rejected_client_waits_until_the_secret_file_changes() {
         requested,
         "no request during the pause"
     );
-    // The pause takes at least a minute, so the request is due to the changed file.
+    // The pause takes at least a minute, so the changed file causes the request.
     fs::write(&file, "another-secret\n").unwrap();
-    let recovered = exporter.settled().await;
+    let recovered = exporter.wait_until_settled().await;
     assert_eq!(number(&recovered, "elements_up"), 1.0);
     assert_eq!(number(&recovered, &token_failures("invalid_client")), failed);
 }
@@ -94,32 +92,32 @@ async fn with_secret_file(partner: &Partner, file: &std::path::Path) -> Exporter
 }
 
 #[tokio::test]
-async fn token_is_chosen_when_the_request_is_sent() {
+async fn throttled_request_is_sent_with_a_new_token() {
     let partner = start(Settings {
         clock: Clock::Wall,
         token_lifetime: Duration::from_secs(8),
-        ..still(2)
+        ..frozen_partner(2)
     })
     .await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
-    exporter.settled().await;
+    exporter.wait_until_settled().await;
     partner.handle.clear_requests();
-    // Requests that wait this long outlive their token.
+    // During this pause, the token of a request expires.
     let pause = FaultKind::Throttle {
         retry_after: Some("10".to_owned()),
         code: 429,
     };
     partner.handle.set_faults(vec![Fault::new(JOBS_V3, pause).times(1)]);
-    let requests = eventually("the throttled request goes through", || async {
+    let requests = eventually("the throttled request succeeds", || async {
         let requests = partner.handle.requests();
         let at = requests.iter().position(|request| request.status == 429)?;
         let path = &requests[at].path;
-        let through = requests[at + 1..].iter().any(|request| request.path == *path);
-        (through && requests.len() > at + 10).then_some(requests)
+        let succeeded = requests[at + 1..].iter().any(|request| request.path == *path);
+        (succeeded && requests.len() > at + 10).then_some(requests)
     })
     .await;
-    let refused = requests.iter().filter(|request| request.status == 401).count();
-    assert_eq!(refused, 0, "no expired token is sent");
+    let unauthorized = requests.iter().filter(|request| request.status == 401).count();
+    assert_eq!(unauthorized, 0, "an expired token was sent");
 }
 
 #[tokio::test]
@@ -127,9 +125,9 @@ async fn rotated_secret_is_used_at_the_next_renewal() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("secret");
     fs::write(&file, "demo-secret\n").unwrap();
-    let partner = start(still(2)).await;
+    let partner = start(frozen_partner(2)).await;
     let exporter = with_secret_file(&partner, &file).await;
-    exporter.settled().await;
+    exporter.wait_until_settled().await;
     fs::write(&file, "rotated\n").unwrap();
     partner.handle.set_secret("rotated".to_owned());
     let requested = partner.handle.token_requests();
@@ -138,20 +136,20 @@ async fn rotated_secret_is_used_at_the_next_renewal() {
         (partner.handle.token_requests() > requested).then_some(())
     })
     .await;
-    let text = exporter.settled().await;
+    let text = exporter.wait_until_settled().await;
     assert_eq!(sum(&text, "elements_exporter_token_failures_total"), 0.0);
     assert_eq!(sum(&text, "elements_exporter_api_errors_total"), 0.0);
 }
 
 #[tokio::test]
 async fn missing_permission_affects_only_its_collector() {
-    let partner = start(still(2)).await;
-    let kept = ["customers", "license", "cbprotected", "scanprofiles"];
+    let partner = start(frozen_partner(2)).await;
+    let granted = ["customers", "license", "cbprotected", "scanprofiles"];
     partner
         .handle
-        .set_scopes(kept.map(|name| format!("elements.{name}.read.all")).into());
-    let (text, good) = crate::harness::polled_once(&config(&partner.base, &[("ELEMENTS_API__VERSION", "v3")])).await;
-    assert!(good, "a missing permission is not a failure: {text}");
+        .set_scopes(granted.map(|name| format!("elements.{name}.read.all")).into());
+    let (text, succeeded) = crate::harness::poll_once(&config(&partner.base, &[("ELEMENTS_API__VERSION", "v3")])).await;
+    assert!(succeeded, "a missing permission is not a failure: {text}");
     let permitted = |collector: &str| format!("elements_exporter_collector_permitted{{collector=\"{collector}\"}}");
     assert_eq!(number(&text, &permitted("jobs")), 0.0);
     assert_eq!(number(&text, &state("jobs", "forbidden")), 2.0);
@@ -170,14 +168,14 @@ async fn missing_permission_affects_only_its_collector() {
 }
 
 #[tokio::test]
-async fn missing_permission_is_named() {
-    let partner = start(still(1)).await;
+async fn missing_permission_is_logged_with_its_name() {
+    let partner = start(frozen_partner(1)).await;
     partner
         .handle
         .set_scopes(vec!["elements.customers.read.all".to_owned()]);
     let program = Program::start_collectors(&partner.base, &["jobs"], &[]).await;
     program
-        .until("jobs are off", |text| {
+        .wait_until("jobs are not permitted", |text| {
             value(text, "elements_exporter_collector_permitted{collector=\"jobs\"}") == Some(0.0)
         })
         .await;
@@ -191,7 +189,7 @@ async fn missing_permission_is_named() {
     assert!(reported[0].contains("collector=jobs"), "{}", reported[0]);
 }
 
-/// Scopes as long as those of the real API, and more than fit into one request.
+/// Scopes as long as those of the real API, too many for one request.
 const MANY_SCOPES: [&str; 14] = [
     "elements.customers.read.all",
     "elements.licenses.read.all",
@@ -226,7 +224,7 @@ fn tokens(base: &str, scopes: &[&'static str]) -> TokenSource {
 async fn scope_string_beyond_its_limit_is_split() {
     let partner = start(Settings {
         scopes: MANY_SCOPES.map(ToOwned::to_owned).into(),
-        ..still(1)
+        ..frozen_partner(1)
     })
     .await;
     let tokens = tokens(&partner.base, &MANY_SCOPES);
@@ -244,10 +242,7 @@ async fn scope_string_beyond_its_limit_is_split() {
         requested.iter().all(|scopes| scopes.chars().count() <= 300),
         "{requested:?}"
     );
-    assert!(
-        (2..=4).contains(&requested.len()),
-        "few requests for all of them: {requested:?}"
-    );
+    assert!((2..=4).contains(&requested.len()), "too many requests: {requested:?}");
 }
 
 /// Returns a field of a form.
@@ -259,16 +254,16 @@ fn field(form: &str, name: &str) -> String {
 #[tokio::test]
 async fn waiting_polls_share_one_token_request() {
     const SCOPE: &str = "elements.jobs.read.all";
-    let partner = start(still(1)).await;
+    let partner = start(frozen_partner(1)).await;
     let tokens = tokens(&partner.base, &[SCOPE]);
-    let hundred = || join_all((0..100).map(|_| tokens.token(SCOPE)));
-    let all: Vec<_> = hundred().await.into_iter().map(Result::unwrap).collect();
+    let request_tokens = || join_all((0..100).map(|_| tokens.token(SCOPE)));
+    let results: Vec<_> = request_tokens().await.into_iter().map(Result::unwrap).collect();
     assert_eq!(partner.handle.token_requests(), 1);
-    // The API rejects all of them at once, and each poll reports it.
-    for token in &all {
+    // All polls report that the API rejects their token.
+    for token in &results {
         tokens.reject(token);
     }
-    assert!(hundred().await.into_iter().all(|token| token.is_ok()));
+    assert!(request_tokens().await.into_iter().all(|token| token.is_ok()));
     assert_eq!(partner.handle.token_requests(), 2);
 }
 
@@ -277,16 +272,16 @@ async fn polls_continue_when_a_token_expires() {
     let partner = start(Settings {
         clock: Clock::Wall,
         token_lifetime: Duration::from_secs(2),
-        ..still(20)
+        ..frozen_partner(20)
     })
     .await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
-    exporter.settled().await;
+    exporter.wait_until_settled().await;
     eventually("three tokens", || async {
         (partner.handle.token_requests() >= 3).then_some(())
     })
     .await;
-    let text = exporter.settled().await;
+    let text = exporter.wait_until_settled().await;
     assert_eq!(sum(&text, "elements_exporter_api_errors_total"), 0.0);
     let polls = sum(&text, "elements_exporter_api_requests_total{endpoint=\"jobs\"");
     let tokens = partner.handle.token_requests();
@@ -295,13 +290,13 @@ async fn polls_continue_when_a_token_expires() {
 
 #[tokio::test]
 async fn revoked_token_is_renewed_once_and_no_poll_fails() {
-    let partner = start(still(20)).await;
+    let partner = start(frozen_partner(20)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
-    exporter.settled().await;
+    exporter.wait_until_settled().await;
     let requested = partner.handle.token_requests();
     partner.handle.clear_requests();
     partner.handle.revoke_tokens();
-    let refused = |request: &&elements_exporter::simulator::Request| request.status == 401;
+    let unauthorized = |request: &&elements_exporter::simulator::Request| request.status == 401;
     eventually("the next cycle", || async {
         let requests = partner.handle.requests();
         let since = requests
@@ -309,7 +304,7 @@ async fn revoked_token_is_renewed_once_and_no_poll_fails() {
             .rev()
             .take_while(|request| request.status == 200)
             .count();
-        (requests.iter().any(|request| refused(&request)) && since > 60).then_some(())
+        (requests.iter().any(|request| unauthorized(&request)) && since > 60).then_some(())
     })
     .await;
     let text = exporter.metrics().await;
@@ -318,18 +313,18 @@ async fn revoked_token_is_renewed_once_and_no_poll_fails() {
 }
 
 #[tokio::test]
-async fn lasting_rejection_is_retried_once() {
-    let partner = start(still(1)).await;
+async fn lasting_rejection_is_retried_once_per_poll() {
+    let partner = start(frozen_partner(1)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
     let id = &ids(&partner)[0];
-    let failing = Failing {
+    let expected = ExpectedFailure {
         collector: "jobs",
         id,
         endpoint: "jobs",
         reason: "unauthorized",
     };
     partner.handle.clear_requests();
-    let after = holds(&exporter, failing, "401", async || {
+    let after = assert_poll_fails(&exporter, expected, "401", async || {
         partner.handle.clear_requests();
         let status = FaultKind::Status { code: 401, body: None };
         partner.handle.set_faults(vec![Fault::new(JOBS_V3, status)]);
@@ -344,19 +339,19 @@ async fn lasting_rejection_is_retried_once() {
 }
 
 #[tokio::test]
-async fn token_endpoint_without_retry_after_gets_a_pause() {
+async fn token_endpoint_without_a_delay_is_paused() {
     let waits = ["0", "Sun, 06 Nov 1994 08:49:37 GMT"];
     join_all(waits.map(|wait| async move {
-        let partner = start(still(2)).await;
+        let partner = start(frozen_partner(2)).await;
         let throttle = FaultKind::Throttle {
             retry_after: Some(wait.to_owned()),
             code: 429,
         };
         partner.handle.set_faults(vec![Fault::new(TOKEN, throttle)]);
         let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
-        // The pauses grow, and polls during a pause fail without a request.
+        // The pauses become longer, and polls during a pause fail without a request.
         exporter
-            .until(&format!("{wait}: polls without a request for a token"), |text| {
+            .wait_until(&format!("{wait}: polls without a token request"), |text| {
                 let requested = partner.handle.requests().len();
                 requested >= 3 && value(text, &errors("customers", "auth")) >= Some((requested + 3) as f64)
             })
@@ -372,7 +367,7 @@ async fn token_endpoint_error_is_not_an_empty_list() {
         code,
         body: Some(html.to_owned()),
     };
-    let wrong = |body: &str| FaultKind::WrongBody {
+    let wrong_body = |body: &str| FaultKind::WrongBody {
         content_type: "application/json".to_owned(),
         body: body.to_owned(),
     };
@@ -381,20 +376,20 @@ async fn token_endpoint_error_is_not_an_empty_list() {
         ("500", page(500), "server_error"),
         ("400 of a proxy", page(400), "unexpected_status"),
         ("404", page(404), "unexpected_status"),
-        ("200 with a page", wrong(html), "decode"),
-        ("200 without a token", wrong("{}"), "decode"),
+        ("200 with a page", wrong_body(html), "decode"),
+        ("200 without a token", wrong_body("{}"), "decode"),
         (
             "an empty token",
-            wrong(r#"{"access_token":"","expires_in":3600}"#),
+            wrong_body(r#"{"access_token":"","expires_in":3600}"#),
             "decode",
         ),
         ("reset", FaultKind::Reset, "interrupted"),
         ("silence", FaultKind::Hang, "timeout"),
     ];
     join_all(cases.map(|(name, kind, reason)| async move {
-        let partner = start(still(2)).await;
+        let partner = start(frozen_partner(2)).await;
         let exporter = Exporter::start(&partner.base, &["jobs"], &[("ELEMENTS_API__TIMEOUT", "1s")]).await;
-        let after = holds(&exporter, LIST_WITHOUT_TOKEN, name, async || {
+        let after = assert_poll_fails(&exporter, LIST_WITHOUT_TOKEN, name, async || {
             partner.handle.set_faults(vec![Fault::new(TOKEN, kind)]);
             partner.handle.revoke_tokens();
         })
@@ -408,7 +403,7 @@ async fn token_endpoint_error_is_not_an_empty_list() {
 
 #[tokio::test]
 async fn invalid_token_lifetime_causes_no_renewal_loop() {
-    let lives = [
+    let lifetimes = [
         "",
         r#","expires_in":0"#,
         r#","expires_in":-5"#,
@@ -418,11 +413,11 @@ async fn invalid_token_lifetime_causes_no_renewal_loop() {
         r#","expires_in":1e300"#,
         r#","expires_in":{}"#,
     ];
-    join_all(lives.map(|life| async move {
-        let canned = Canned::start(&[
+    join_all(lifetimes.map(|lifetime| async move {
+        let canned = CannedServer::start(&[
             (
                 "POST /connect/token",
-                &format!(r#"{{"access_token":"canned-token","token_type":"Bearer"{life}}}"#),
+                &format!(r#"{{"access_token":"canned-token","token_type":"Bearer"{lifetime}}}"#),
             ),
             (
                 "GET /partner/customers",
@@ -432,17 +427,20 @@ async fn invalid_token_lifetime_causes_no_renewal_loop() {
         ])
         .await;
         let exporter = Exporter::start(&canned.base, &["jobs"], &[("ELEMENTS_API__VERSION", "v1")]).await;
-        eventually("a few cycles", || async { (canned.seen().len() >= 6).then_some(()) }).await;
-        let text = exporter.settled().await;
-        assert_eq!(canned.token_requests().len(), 1, "{life}");
+        eventually("several cycles", || async {
+            (canned.requests().len() >= 6).then_some(())
+        })
+        .await;
+        let text = exporter.wait_until_settled().await;
+        assert_eq!(canned.token_requests().len(), 1, "{lifetime}");
         let expiry = number(&text, "elements_exporter_token_expiry_timestamp_seconds");
-        let life_left = expiry - unix_now() as f64;
-        assert!((60.0..=86_400.0).contains(&life_left), "{life}: {life_left}");
+        let remaining = expiry - unix_now() as f64;
+        assert!((60.0..=86_400.0).contains(&remaining), "{lifetime}: {remaining}");
     }))
     .await;
 }
 
-/// Starts a partner at which the client's certificate is registered.
+/// Starts a partner with the client's certificate in its registration.
 async fn with_certificate(settings: Settings) -> (Partner, Vec<(&'static str, String)>) {
     let partner = start(Settings {
         certificate_pem: Some(fs::read_to_string(fixture("simulator/client.pem")).unwrap()),
@@ -456,10 +454,10 @@ async fn with_certificate(settings: Settings) -> (Partner, Vec<(&'static str, St
     (partner, certificate)
 }
 
-fn config_with(base: &str, more: &[(&'static str, String)]) -> elements_exporter::config::Config {
+fn config_with(base: &str, extra_env: &[(&'static str, String)]) -> elements_exporter::config::Config {
     let mut variables = crate::harness::environment(base, &[("ELEMENTS_API__VERSION", "v3")]);
     variables.retain(|(name, _)| name != "ELEMENTS_AUTH__CLIENT_SECRET");
-    variables.extend(more.iter().map(|(name, value)| (name.into(), value.into())));
+    variables.extend(extra_env.iter().map(|(name, value)| (name.into(), value.into())));
     config::load(None, variables).unwrap()
 }
 
@@ -474,42 +472,42 @@ fn claims(form: &str) -> Value {
 async fn attempts_have_separate_assertions() {
     let (partner, certificate) = with_certificate(Settings {
         clock: Clock::Wall,
-        ..still(1)
+        ..frozen_partner(1)
     })
     .await;
-    // Denied scopes are requested again one by one.
+    // Scopes of a rejected request are requested again, one by one.
     partner
         .handle
         .set_scopes(vec!["elements.customers.read.all".to_owned()]);
-    let (text, _) = crate::harness::polled_once(&config_with(&partner.base, &certificate)).await;
+    let (text, _) = crate::harness::poll_once(&config_with(&partner.base, &certificate)).await;
     assert_eq!(number(&text, "elements_up"), 1.0, "{text}");
     let requests = partner.handle.requests();
     let forms = requests
         .iter()
         .filter(|request| request.path == TOKEN)
         .map(|request| &request.body);
-    let all: Vec<String> = forms
+    let results: Vec<String> = forms
         .map(|form| claims(form)["jti"].as_str().unwrap().to_owned())
         .collect();
-    let distinct: BTreeSet<_> = all.iter().collect();
-    assert!(all.len() >= 3);
+    let distinct: BTreeSet<_> = results.iter().collect();
+    assert!(results.len() >= 3);
     assert_eq!(
         distinct.len(),
-        all.len(),
+        results.len(),
         "the simulated endpoint also rejects a second use"
     );
 }
 
 #[tokio::test]
 async fn clocks_may_differ_by_minutes() {
-    // The simulated endpoint tolerates one minute; the assertion covers the rest.
+    // The simulated endpoint tolerates one minute of clock skew; the times in the assertion cover the rest.
     for ahead in [-110, 0, 240] {
         let (partner, certificate) = with_certificate(Settings {
             clock: Clock::Manual(unix_now() + ahead),
-            ..still(1)
+            ..frozen_partner(1)
         })
         .await;
-        let (text, _) = crate::harness::polled_once(&config_with(&partner.base, &certificate)).await;
+        let (text, _) = crate::harness::poll_once(&config_with(&partner.base, &certificate)).await;
         assert_eq!(number(&text, "elements_up"), 1.0, "{ahead} s ahead");
         let claims = claims(&partner.handle.requests()[0].body);
         let claim = |name: &str| claims[name].as_i64().unwrap();
@@ -521,10 +519,10 @@ async fn clocks_may_differ_by_minutes() {
 async fn clock_skew_is_reported() {
     let far = jiff::Timestamp::from_second(unix_now() + 1800).unwrap();
     let date = far.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
-    let server = Scripted::start(move |_| {
-        let mut refusal = json(400, r#"{"error":"invalid_client"}"#);
-        refusal.headers_mut().insert("date", date.parse().unwrap());
-        refusal
+    let server = ScriptedServer::start(move |_| {
+        let mut response = json(400, r#"{"error":"invalid_client"}"#);
+        response.headers_mut().insert("date", date.parse().unwrap());
+        response
     })
     .await;
     let report = app::check(&config(&server.base, &[])).await.unwrap();
@@ -538,8 +536,8 @@ async fn clock_skew_is_reported() {
     let skewed = ["29m 59s ahead", "30m ahead", "30m 1s ahead"];
     assert!(skewed.iter().any(|skew| report.contains(skew)), "{report}");
     assert!(!report.contains("demo-secret"));
-    let honest = Scripted::start(|_| json(400, r#"{"error":"invalid_client"}"#)).await;
-    let report = app::check(&config(&honest.base, &[])).await.unwrap().text();
+    let synchronized = ScriptedServer::start(|_| json(400, r#"{"error":"invalid_client"}"#)).await;
+    let report = app::check(&config(&synchronized.base, &[])).await.unwrap().text();
     assert!(
         report.contains("invalid_client") && !report.contains("ahead"),
         "{report}"
@@ -548,7 +546,7 @@ async fn clock_skew_is_reported() {
 
 #[tokio::test]
 async fn key_of_another_certificate_is_a_configuration_error() {
-    let (partner, _) = with_certificate(still(1)).await;
+    let (partner, _) = with_certificate(frozen_partner(1)).await;
     let mut variables = super::every_second(&partner.base, &[], &[]);
     variables.retain(|(name, _)| name != "ELEMENTS_AUTH__CLIENT_SECRET");
     super::set(

@@ -4,8 +4,8 @@ use elements_exporter::simulator::{Fault, FaultKind};
 use serde_json::{Value, json};
 
 use super::{Exporter, errors, ids, number, success, sum};
-use crate::harness::canned::Canned;
-use crate::harness::partner::{start, still};
+use crate::harness::canned::CannedServer;
+use crate::harness::partner::{frozen_partner, start};
 use crate::harness::{config, value};
 
 const ID: &str = "c-1";
@@ -14,7 +14,7 @@ const DAY: &str = "2026-03-01";
 /// Labels of the tested module.
 const EXCHANGE: &str = r#"{customer_id="c-1",service="Microsoft 365",module="Exchange Online"}"#;
 
-/// Returns a finished job of Exchange Online, with these fields replaced.
+/// Returns a finished job of Exchange Online with the given fields replaced.
 pub(super) fn job(id: &str, fields: Value) -> Value {
     let mut job = json!({
         "jobType": "Microsoft 365", "jobModule": "Exchange Online", "status": "Finished", "jobId": id, "name": "N/A",
@@ -23,7 +23,7 @@ pub(super) fn job(id: &str, fields: Value) -> Value {
         "jobDuration": "1h", "lastModifyTime": format!("{DAY}T02:00:00Z"),
     });
     let Value::Object(fields) = fields else {
-        panic!("no fields")
+        panic!("not an object")
     };
     job.as_object_mut().unwrap().extend(fields);
     job
@@ -34,7 +34,7 @@ fn at(hour: u32, mut fields: Value) -> Value {
     let end = format!("{DAY}T{:02}:30:00Z", hour);
     let times = json!({"startTime": format!("{DAY}T{hour:02}:00:00Z"), "endTime": end, "lastModifyTime": end});
     let Value::Object(times) = times else {
-        panic!("no times")
+        panic!("not an object")
     };
     let fields = fields.as_object_mut().unwrap();
     let mut all = times;
@@ -50,8 +50,8 @@ fn list(rows: &[Value]) -> String {
     json!({ "value": rows }).to_string()
 }
 
-pub(super) async fn start_api(jobs: &[Value]) -> Canned {
-    let canned = Canned::start(&[(
+pub(super) async fn start_api(jobs: &[Value]) -> CannedServer {
+    let canned = CannedServer::start(&[(
         "GET /partner/customers",
         r#"{"value":[{"id":"c-1","organization":"Contoso","jobStatus":"Working"}]}"#,
     )])
@@ -60,30 +60,30 @@ pub(super) async fn start_api(jobs: &[Value]) -> Canned {
     canned
 }
 
-pub(super) fn set_jobs(canned: &Canned, jobs: &[Value]) {
+pub(super) fn set_jobs(canned: &CannedServer, jobs: &[Value]) {
     canned.set("GET /partner/customers/c-1/jobs", 200, &list(jobs));
 }
 
 /// Returns the exposition after one poll of a list of jobs.
 pub(super) async fn exposition_of(jobs: &[Value]) -> String {
     let canned = start_api(jobs).await;
-    let more = [
+    let extra_env = [
         ("ELEMENTS_API__VERSION", "v1"),
         ("ELEMENTS_COLLECTORS__PROTECTED__ENABLED", "false"),
         ("ELEMENTS_COLLECTORS__LICENSES__ENABLED", "false"),
         ("ELEMENTS_COLLECTORS__SCAN_PROFILES__ENABLED", "false"),
         ("ELEMENTS_COLLECTORS__SCAN_CHANGES__ENABLED", "false"),
     ];
-    let (text, good) = crate::harness::polled_once(&config(&canned.base, &more)).await;
-    assert!(good, "{text}");
+    let (text, succeeded) = crate::harness::poll_once(&config(&canned.base, &extra_env)).await;
+    assert!(succeeded, "{text}");
     text
 }
 
 /// Starts an exporter and an API that returns these jobs.
-async fn start_exporter(jobs: &[Value]) -> (Canned, Exporter) {
+async fn start_exporter(jobs: &[Value]) -> (CannedServer, Exporter) {
     let canned = start_api(jobs).await;
     let exporter = Exporter::start(&canned.base, &["jobs"], &[("ELEMENTS_API__VERSION", "v1")]).await;
-    exporter.settled().await;
+    exporter.wait_until_settled().await;
     (canned, exporter)
 }
 
@@ -110,13 +110,13 @@ async fn unlisted_status_is_unknown_and_never_a_success() {
         assert_eq!(number(&text, unknown), 1.0, "{status}");
     }
     let customer = r#"{"value":[{"id":"c-1","organization":"Contoso","jobStatus":"Splendid"}]}"#;
-    let canned = Canned::start(&[("GET /partner/customers", customer)]).await;
-    let (text, _) = crate::harness::polled_once(&config(&canned.base, &[("ELEMENTS_API__VERSION", "v1")])).await;
+    let canned = CannedServer::start(&[("GET /partner/customers", customer)]).await;
+    let (text, _) = crate::harness::poll_once(&config(&canned.base, &[("ELEMENTS_API__VERSION", "v1")])).await;
     assert_eq!(number(&text, "elements_customer_status{customer_id=\"c-1\"}"), -1.0);
 }
 
 #[tokio::test]
-async fn failed_run_is_failed_whatever_its_object_counts() {
+async fn failed_run_is_failed_regardless_of_its_object_counts() {
     let failed = json!({"status": "Failed", "failedCount": "0", "successfulCount": "10"});
     let text = exposition_of(&[job("A", failed)]).await;
     assert_eq!(number(&text, &exchange("status")), 3.0);
@@ -138,7 +138,7 @@ async fn exception_is_a_restore_point_but_not_a_success() {
 }
 
 #[tokio::test]
-async fn run_in_progress_does_not_hide_the_failure_before_it() {
+async fn run_in_progress_does_not_hide_the_previous_failure() {
     let failed = job("A", at(3, json!({"status": "Failed", "failedCount": "7"})));
     let running = job(
         "B",
@@ -155,18 +155,20 @@ async fn run_in_progress_does_not_hide_the_failure_before_it() {
     assert_eq!(number(&text, &exchange("end_timestamp_seconds")), end);
     let failed_objects = EXCHANGE.replace('}', r#",result="failed"}"#);
     assert_eq!(number(&text, &format!("elements_job_objects{failed_objects}")), 7.0);
-    // If only the newest run is listed, the earlier one stays known.
+    // If only the newest run is listed, the exporter remembers the previous one.
     let (canned, exporter) = start_exporter(&[failed]).await;
     set_jobs(&canned, &[running]);
     let text = exporter
-        .until("it runs", |text| value(text, &exchange("status")) == Some(1.0))
+        .wait_until("the run is in progress", |text| {
+            value(text, &exchange("status")) == Some(1.0)
+        })
         .await;
     assert_eq!(number(&text, &exchange("consecutive_failures")), 1.0);
     assert_eq!(number(&text, &exchange("end_timestamp_seconds")), end);
 }
 
 #[tokio::test]
-async fn module_that_never_ran_is_exposed_as_such() {
+async fn module_without_runs_is_exposed_as_not_started() {
     let none = json!({
         "status": "Not Finished", "jobId": "N/A", "totalCount": "0", "successfulCount": "0", "backupSize": "0 GB",
         "startTime": "N/A", "endTime": "N/A", "jobDuration": "N/A", "lastModifyTime": "N/A",
@@ -187,7 +189,7 @@ async fn module_that_never_ran_is_exposed_as_such() {
 }
 
 #[tokio::test]
-async fn duplicate_rows_are_one_sample_with_the_worse_status() {
+async fn duplicate_rows_become_one_sample_with_the_worse_status() {
     let failed = job("A", json!({"status": "Failed"}));
     for rows in [
         [job("A", json!({})), failed.clone()],
@@ -204,14 +206,14 @@ async fn duplicate_rows_are_one_sample_with_the_worse_status() {
 }
 
 #[tokio::test]
-async fn older_run_that_arrives_late_does_not_replace_a_newer() {
+async fn late_older_run_does_not_replace_a_newer_one() {
     let newer = job("B", at(9, json!({})));
     let older = job("A", at(3, json!({"status": "Failed", "totalCount": "1"})));
     let (canned, exporter) = start_exporter(&[newer]).await;
     set_jobs(&canned, &[older]);
     let failed = EXCHANGE.replace('}', r#",status="failed"}"#);
     let text = exporter
-        .until("the older was seen", |text| {
+        .wait_until("the older run was polled", |text| {
             value(text, &format!("elements_job_runs_total{failed}")) == Some(1.0)
         })
         .await;
@@ -223,12 +225,12 @@ async fn older_run_that_arrives_late_does_not_replace_a_newer() {
 }
 
 #[tokio::test]
-async fn scan_profile_is_removed_by_the_list_not_by_its_detail() {
+async fn scan_profile_is_removed_only_if_the_list_lacks_it() {
     for (generation, details, changes) in [
         ("v1", "*/scanProfiles/p-0", "*/p-0/dailyNewSummary"),
         ("v3", "*/scan-profiles/p-0", "*/p-0/changes"),
     ] {
-        let partner = start(still(1)).await;
+        let partner = start(frozen_partner(1)).await;
         let profiles = partner.handle.with_world(|world| {
             let customer = &mut world.customers[0];
             let profile = customer.scan_profiles[0].clone();
@@ -241,17 +243,17 @@ async fn scan_profile_is_removed_by_the_list_not_by_its_detail() {
                 .collect();
             customer.scan_profiles.clone()
         });
-        let set = |kept: &[usize]| {
-            let kept = kept.iter().map(|number| profiles[*number].clone()).collect();
+        let set_profiles = |numbers: &[usize]| {
+            let remaining = numbers.iter().map(|number| profiles[*number].clone()).collect();
             partner
                 .handle
-                .with_world(|world| world.customers[0].scan_profiles = kept);
+                .with_world(|world| world.customers[0].scan_profiles = remaining);
         };
-        let more = [("ELEMENTS_API__VERSION", generation)];
-        let exporter = Exporter::start(&partner.base, &["scan_profiles", "scan_changes"], &more).await;
+        let extra_env = [("ELEMENTS_API__VERSION", generation)];
+        let exporter = Exporter::start(&partner.base, &["scan_profiles", "scan_changes"], &extra_env).await;
         let id = ids(&partner)[0].clone();
-        let before = exporter.settled().await;
-        let shown = |text: &str, number: usize| {
+        let before = exporter.wait_until_settled().await;
+        let lines_of = |text: &str, number: usize| {
             let label = format!("profile_id=\"p-{number}\"");
             let mut lines: Vec<_> = text
                 .lines()
@@ -261,31 +263,35 @@ async fn scan_profile_is_removed_by_the_list_not_by_its_detail() {
             lines.sort();
             lines
         };
-        assert!(!shown(&before, 0).is_empty());
+        assert!(!lines_of(&before, 0).is_empty());
         let missing = || FaultKind::Status { code: 404, body: None };
         partner
             .handle
             .set_faults(vec![Fault::new(details, missing()), Fault::new(changes, missing())]);
-        let polled = |text: &str| {
-            let counted = |endpoint| value(text, &errors(endpoint, "unreadable_rows")) >= Some(2.0);
-            counted("scan_profiles") && counted("scan_changes")
+        let failed_twice = |text: &str| {
+            let failed = |endpoint| value(text, &errors(endpoint, "unreadable_rows")) >= Some(2.0);
+            failed("scan_profiles") && failed("scan_changes")
         };
-        let held = exporter.until("the details are missing", polled).await;
-        assert_eq!(shown(&held, 0), shown(&before, 0), "{generation}");
-        assert_eq!(number(&held, &success("scan_changes", &id)), 0.0, "{generation}");
-        // Another profile, which the list lacks, is removed immediately.
-        set(&[0, 1]);
+        let after_failures = exporter.wait_until("the details are missing", failed_twice).await;
+        assert_eq!(lines_of(&after_failures, 0), lines_of(&before, 0), "{generation}");
+        assert_eq!(
+            number(&after_failures, &success("scan_changes", &id)),
+            0.0,
+            "{generation}"
+        );
+        // A profile that the list lacks is removed immediately.
+        set_profiles(&[0, 1]);
         let without = exporter
-            .until("the last is removed", |text| shown(text, 2).is_empty())
+            .wait_until("the last profile is removed", |text| lines_of(text, 2).is_empty())
             .await;
-        assert_eq!(shown(&without, 0), shown(&before, 0), "{generation}");
-        set(&[1]);
+        assert_eq!(lines_of(&without, 0), lines_of(&before, 0), "{generation}");
+        set_profiles(&[1]);
         let after = exporter
-            .until("the first is removed", |text| {
-                shown(text, 0).is_empty() && super::is_settled(text)
+            .wait_until("the first profile is removed", |text| {
+                lines_of(text, 0).is_empty() && super::is_settled(text)
             })
             .await;
-        assert_eq!(shown(&after, 1), shown(&before, 1), "{generation}");
+        assert_eq!(lines_of(&after, 1), lines_of(&before, 1), "{generation}");
     }
 }
 
@@ -295,7 +301,7 @@ async fn module_missing_in_a_complete_response_is_removed() {
     let (canned, exporter) = start_exporter(&[job("A", json!({})), other.clone()]).await;
     set_jobs(&canned, &[other]);
     let text = exporter
-        .until("it goes", |text| !text.contains("Exchange Online"))
+        .wait_until("the module is removed", |text| !text.contains("Exchange Online"))
         .await;
     assert!(
         text.contains(
@@ -305,16 +311,16 @@ async fn module_missing_in_a_complete_response_is_removed() {
 }
 
 #[tokio::test]
-async fn renamed_customer_stays_one_customer() {
+async fn renamed_customer_keeps_its_data() {
     let (canned, exporter) = start_exporter(&[job("A", json!({}))]).await;
     let renamed = r#"{"value":[{"id":"c-1","organization":"Fabrikam","jobStatus":"Working"}]}"#;
     canned.set("GET /partner/customers", 200, renamed);
     let text = exporter
-        .until("the new name", |text| text.contains("organization=\"Fabrikam\""))
+        .wait_until("the new name", |text| text.contains("organization=\"Fabrikam\""))
         .await;
     assert_eq!(text.matches("elements_customer_info{").count(), 1);
     assert!(text.contains(&format!("elements_customer_info{{customer_id=\"{ID}\"")));
-    assert_eq!(number(&text, &exchange("status")), 2.0, "its data stays");
+    assert_eq!(number(&text, &exchange("status")), 2.0, "its data does not change");
 }
 
 #[tokio::test]
@@ -348,24 +354,24 @@ async fn number_is_exact_or_absent_and_counted() {
     let canned = start_api(&[]).await;
     for (field, literal, name, expected) in cases {
         canned.set("GET /partner/customers/c-1/jobs", 200, &raw(field, literal));
-        let more = [("ELEMENTS_API__VERSION", "v1")];
-        let (text, _) = crate::harness::polled_once(&config(&canned.base, &more)).await;
+        let extra_env = [("ELEMENTS_API__VERSION", "v1")];
+        let (text, _) = crate::harness::poll_once(&config(&canned.base, &extra_env)).await;
         assert_eq!(value(&text, &exchange(name)), expected, "{literal}");
-        let counted = sum(
+        let failed = sum(
             &text,
             &format!("elements_exporter_decode_errors_total{{endpoint=\"jobs\",field=\"{field}\"}}"),
         );
-        assert_eq!(counted, if expected.is_none() { 1.0 } else { 0.0 }, "{literal}");
+        assert_eq!(failed, if expected.is_none() { 1.0 } else { 0.0 }, "{literal}");
         assert_eq!(
             number(&text, &exchange("status")),
             2.0,
-            "{literal}: the rest of the row counts"
+            "{literal}: other fields are parsed"
         );
     }
 }
 
 #[tokio::test]
-async fn subscription_keeps_its_label_when_one_changes() {
+async fn subscription_keeps_its_label_when_others_change() {
     let services = |seats: [u32; 2], ends: [&str; 2]| {
         let product = |at: usize| {
             format!(
@@ -379,7 +385,7 @@ async fn subscription_keeps_its_label_when_one_changes() {
             product(1)
         )
     };
-    let api = Canned::start(&[
+    let api = CannedServer::start(&[
         (
             "GET /partner/customers",
             r#"{"value":[{"id":"one","organization":"One"}]}"#,
@@ -392,7 +398,7 @@ async fn subscription_keeps_its_label_when_one_changes() {
     .await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("state");
-    let more = [
+    let extra_env = [
         ("ELEMENTS_API__VERSION", "v1"),
         ("ELEMENTS_STATE__FILE", file.to_str().unwrap()),
     ];
@@ -403,8 +409,8 @@ async fn subscription_keeps_its_label_when_one_changes() {
         let (_, rest) = line?.split_once("license=\"")?;
         Some(rest.split_once('"')?.0.to_owned())
     };
-    let mut exporter = Exporter::start(&api.base, &["licenses"], &more).await;
-    let text = exporter.settled().await;
+    let mut exporter = Exporter::start(&api.base, &["licenses"], &extra_env).await;
+    let text = exporter.wait_until_settled().await;
     let (one, other) = (license_of(&text, " 100"), license_of(&text, " 50"));
     assert!(one.is_some() && other.is_some() && one != other, "{text}");
     for (seats, ends) in [
@@ -420,7 +426,7 @@ async fn subscription_keeps_its_label_when_one_changes() {
             " 1798761600"
         };
         let text = exporter
-            .until("the change is seen", |text| {
+            .wait_until("the change is exported", |text| {
                 let ends = |line: &str| line.starts_with("elements_license_expiration") && line.ends_with(end);
                 text.lines().any(ends) && license_of(text, &first).is_some() && license_of(text, &second).is_some()
             })
@@ -428,6 +434,6 @@ async fn subscription_keeps_its_label_when_one_changes() {
         assert_eq!(license_of(&text, &first), one, "{seats:?} {ends:?}");
         assert_eq!(license_of(&text, &second), other, "{seats:?} {ends:?}");
         exporter.stop().await;
-        exporter = Exporter::start(&api.base, &["licenses"], &more).await;
+        exporter = Exporter::start(&api.base, &["licenses"], &extra_env).await;
     }
 }

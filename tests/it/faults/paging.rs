@@ -1,4 +1,4 @@
-//! Lists in pages, some of which are missing.
+//! Lists in pages, some of which are missing or inconsistent.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,16 +8,18 @@ use elements_exporter::simulator::{Fault, FaultKind, Settings};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use super::{CUSTOMERS_V1, CUSTOMERS_V3, Exporter, Failing, errors, holds, ids, number, state, success, sum};
-use crate::harness::partner::{Partner, start, still};
-use crate::harness::scripted::{Scripted, json as answer, token};
+use super::{
+    CUSTOMERS_V1, CUSTOMERS_V3, ExpectedFailure, Exporter, assert_poll_fails, errors, ids, number, state, success, sum,
+};
+use crate::harness::partner::{Partner, frozen_partner, start};
+use crate::harness::scripted::{ScriptedServer, json as response, token};
 use crate::harness::{eventually, value};
 
 /// Checks that polls fail for the reason while the customer list has a fault, in one generation.
-async fn list_holds(partner: &Partner, generation: &str, kind: FaultKind, reason: &str, case: &str) -> String {
+async fn assert_list_fails(partner: &Partner, generation: &str, kind: FaultKind, reason: &str, case: &str) -> String {
     let path = if generation == "v1" { CUSTOMERS_V1 } else { CUSTOMERS_V3 };
     let exporter = Exporter::start(&partner.base, &[], &[("ELEMENTS_API__VERSION", generation)]).await;
-    let text = holds(&exporter, Failing::list(reason), case, async || {
+    let text = assert_poll_fails(&exporter, ExpectedFailure::list(reason), case, async || {
         // A rename, which would be visible if any part of the list were applied.
         partner
             .handle
@@ -31,10 +33,10 @@ async fn list_holds(partner: &Partner, generation: &str, kind: FaultKind, reason
 
 #[tokio::test]
 async fn link_to_another_origin_is_not_requested() {
-    let elsewhere = Scripted::start(|_| answer(200, r#"{"value":[]}"#)).await;
-    let other = elsewhere.base.trim_start_matches("http://").to_owned();
-    let links = |own: &str| {
-        let own = own.trim_start_matches("http://");
+    let other_server = ScriptedServer::start(|_| response(200, r#"{"value":[]}"#)).await;
+    let other = other_server.base.trim_start_matches("http://").to_owned();
+    let links = |base: &str| {
+        let own = base.trim_start_matches("http://");
         let port = own.rsplit_once(':').unwrap().1;
         vec![
             format!("http://{other}/partner/customers"),
@@ -52,12 +54,12 @@ async fn link_to_another_origin_is_not_requested() {
             "http://".to_owned(),
         ]
     };
-    let partner = start(still(2)).await;
+    let partner = start(frozen_partner(2)).await;
     let count = links(&partner.base).len();
     join_all((0..count).map(async |index| {
-        let partner = start(still(2)).await;
+        let partner = start(frozen_partner(2)).await;
         let url = links(&partner.base)[index].clone();
-        let text = list_holds(
+        let text = assert_list_fails(
             &partner,
             "v1",
             FaultKind::NextLink { url: url.clone() },
@@ -68,7 +70,7 @@ async fn link_to_another_origin_is_not_requested() {
         assert_eq!(number(&text, "elements_up"), 0.0, "{url}");
     }))
     .await;
-    let requested = elsewhere.requests();
+    let requested = other_server.requests();
     assert!(requested.is_empty(), "{requested:?}");
 }
 
@@ -76,30 +78,37 @@ async fn link_to_another_origin_is_not_requested() {
 async fn link_within_the_origin_is_followed() {
     let partner = start(Settings {
         v1_page_size: Some(2),
-        ..still(7)
+        ..frozen_partner(7)
     })
     .await;
     let exporter = Exporter::start(&partner.base, &[], &[("ELEMENTS_API__VERSION", "v1")]).await;
-    let text = exporter.settled().await;
+    let text = exporter.wait_until_settled().await;
     assert_eq!(text.matches("elements_customer_info{").count(), 7);
 }
 
 #[tokio::test]
 async fn repeated_link_makes_the_list_incomplete() {
-    let partner = start(still(2)).await;
-    let circle = |url: String| FaultKind::NextLink { url };
-    let itself = circle(CUSTOMERS_V1.to_owned());
-    list_holds(&partner, "v1", itself, "incomplete", "to itself").await;
-    let partner = start(still(2)).await;
-    let later = circle(format!("{}{CUSTOMERS_V1}?$skip=1", partner.base));
-    list_holds(&partner, "v1", later, "incomplete", "to the second page for ever").await;
+    let partner = start(frozen_partner(2)).await;
+    let next_link = |url: String| FaultKind::NextLink { url };
+    let same_page = next_link(CUSTOMERS_V1.to_owned());
+    assert_list_fails(&partner, "v1", same_page, "incomplete", "to itself").await;
+    let partner = start(frozen_partner(2)).await;
+    let second_page = next_link(format!("{}{CUSTOMERS_V1}?$skip=1", partner.base));
+    assert_list_fails(
+        &partner,
+        "v1",
+        second_page,
+        "incomplete",
+        "to the second page repeatedly",
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn endless_list_is_stopped() {
     let endless = Arc::new(AtomicBool::new(false));
     let on = Arc::clone(&endless);
-    let server = Scripted::start(move |request| {
+    let server = ScriptedServer::start(move |request| {
         if request.line.starts_with("POST") {
             return token();
         }
@@ -116,46 +125,46 @@ async fn endless_list_is_stopped() {
         if on.load(Ordering::SeqCst) {
             list["@odata.nextLink"] = json!(format!("/partner/customers?page={}", page + 1));
         }
-        answer(200, list.to_string())
+        response(200, list.to_string())
     })
     .await;
-    let more = [
+    let metadata = [
         ("ELEMENTS_API__VERSION", "v1"),
         ("ELEMENTS_API__REQUESTS_PER_SECOND", "1000"),
     ];
-    let exporter = Exporter::start(&server.base, &[], &more).await;
-    exporter.settled().await;
+    let exporter = Exporter::start(&server.base, &[], &metadata).await;
+    exporter.wait_until_settled().await;
     endless.store(true, Ordering::SeqCst);
     let incomplete = errors("customers", "incomplete");
     let text = exporter
-        .until("it is incomplete", |text| value(text, &incomplete) >= Some(1.0))
+        .wait_until("the list is incomplete", |text| value(text, &incomplete) >= Some(1.0))
         .await;
     assert_eq!(
         text.matches("elements_customer_info{").count(),
         1,
-        "no part of it was applied"
+        "a part of the list was applied"
     );
     assert_eq!(number(&text, &success("customers", "")), 0.0);
 }
 
 #[tokio::test]
 async fn server_that_ignores_the_page_number_is_detected() {
-    let partner = start(still(250)).await;
-    list_holds(
+    let partner = start(frozen_partner(250)).await;
+    assert_list_fails(
         &partner,
         "v3",
         FaultKind::IgnorePaging,
         "incomplete",
-        "the first page for ever",
+        "the first page repeatedly",
     )
     .await;
 }
 
 #[tokio::test]
-async fn total_that_stays_wrong_is_incomplete() {
+async fn lasting_wrong_total_makes_the_list_incomplete() {
     join_all([0, 1, 4, 1_000_000].map(|n| async move {
-        let partner = start(still(3)).await;
-        list_holds(
+        let partner = start(frozen_partner(3)).await;
+        assert_list_fails(
             &partner,
             "v3",
             FaultKind::TotalCount { n },
@@ -168,10 +177,10 @@ async fn total_that_stays_wrong_is_incomplete() {
 }
 
 #[tokio::test]
-async fn total_that_was_wrong_once_is_requested_again() {
-    let partner = start(still(3)).await;
+async fn wrong_total_is_requested_again() {
+    let partner = start(frozen_partner(3)).await;
     let exporter = Exporter::start(&partner.base, &[], &[]).await;
-    exporter.settled().await;
+    exporter.wait_until_settled().await;
     let wrong = Fault::new(CUSTOMERS_V3, FaultKind::TotalCount { n: 1 }).times(1);
     partner.handle.clear_requests();
     partner.handle.set_faults(vec![wrong]);
@@ -179,7 +188,7 @@ async fn total_that_was_wrong_once_is_requested_again() {
         .handle
         .with_world(|world| world.customers[0].organization = "Renamed".to_owned());
     let text = exporter
-        .until("the second attempt is applied", |text| text.contains("Renamed"))
+        .wait_until("the second attempt is applied", |text| text.contains("Renamed"))
         .await;
     assert_eq!(sum(&text, "elements_exporter_api_errors_total"), 0.0);
 }
@@ -191,14 +200,14 @@ fn rows(range: std::ops::Range<usize>) -> serde_json::Value {
         .collect()
 }
 
-/// Starts an API with these pages of the customer list; in the second generation they are requested by number.
-async fn pages(pages: Vec<serde_json::Value>) -> Scripted {
-    Scripted::start(move |request| {
+/// Starts an API with the given pages of the customer list in the second generation.
+async fn pages(pages: Vec<serde_json::Value>) -> ScriptedServer {
+    ScriptedServer::start(move |request| {
         let Some((_, index)) = request.line.split_once("pageIndex=") else {
             return token();
         };
         let index: usize = index.split('&').next().unwrap().parse().unwrap();
-        answer(200, pages[index - 1].to_string())
+        response(200, pages[index - 1].to_string())
     })
     .await
 }
@@ -213,18 +222,18 @@ async fn total_missing_in_a_page_is_ignored() {
             json!({"data": rows(200..250), "metadata": third}),
         ]
     };
-    let nothing = json!({"totalCount": null});
+    let no_total = json!({"totalCount": null});
     for (case, pages_of) in [
-        ("on the first page", metadata(total(250), json!({}), nothing.clone())),
+        ("on the first page", metadata(total(250), json!({}), no_total.clone())),
         ("on the second page", metadata(json!({}), total(250), json!(null))),
         (
             "on the last page",
-            metadata(nothing.clone(), nothing.clone(), total(250)),
+            metadata(no_total.clone(), no_total.clone(), total(250)),
         ),
     ] {
         let server = pages(pages_of).await;
         let exporter = Exporter::start(&server.base, &[], &[]).await;
-        let text = exporter.settled().await;
+        let text = exporter.wait_until_settled().await;
         assert_eq!(text.matches("elements_customer_info{").count(), 250, "{case}");
         assert_eq!(sum(&text, "elements_exporter_api_errors_total"), 0.0, "{case}");
     }
@@ -237,79 +246,81 @@ async fn total_missing_in_a_page_is_ignored() {
         let server = pages(pages_of).await;
         let exporter = Exporter::start(&server.base, &[], &[]).await;
         let incomplete = errors("customers", "incomplete");
-        let text = exporter.until(case, |text| value(text, &incomplete) >= Some(1.0)).await;
+        let text = exporter
+            .wait_until(case, |text| value(text, &incomplete) >= Some(1.0))
+            .await;
         assert!(!text.contains("elements_customer_info{"), "{case}");
     }
 }
 
 #[tokio::test]
-async fn count_above_the_rows_of_v1_is_incomplete() {
-    let partner = start(still(3)).await;
+async fn v1_count_above_the_rows_makes_the_list_incomplete() {
+    let partner = start(frozen_partner(3)).await;
     let counted = |pointer: &str, n: usize| FaultKind::Replace {
         pointer: pointer.to_owned(),
         value: json!(n),
     };
     for name in ["@odata.count", "odata.count", "count", "totalCount"] {
         let pointer = format!("/{name}");
-        let text = list_holds(&partner, "v1", counted(&pointer, 4), "incomplete", name).await;
+        let text = assert_list_fails(&partner, "v1", counted(&pointer, 4), "incomplete", name).await;
         assert!(text.contains("elements_customer_info{"), "{name}");
         partner
             .handle
             .set_faults(vec![Fault::new(CUSTOMERS_V1, counted(&pointer, 3))]);
         let exporter = Exporter::start(&partner.base, &[], &[("ELEMENTS_API__VERSION", "v1")]).await;
-        exporter.settled().await;
+        exporter.wait_until_settled().await;
         partner.handle.clear_faults();
         partner
             .handle
-            .with_world(|world| world.customers[0].organization = "As before".to_owned());
+            .with_world(|world| world.customers[0].organization = "Unchanged".to_owned());
     }
-    let more = json!({"@odata.count": 4});
+    let metadata = json!({"@odata.count": 4});
     let in_metadata = FaultKind::Replace {
         pointer: "/metadata".to_owned(),
-        value: more,
+        value: metadata,
     };
-    list_holds(&partner, "v1", in_metadata, "incomplete", "in metadata").await;
+    assert_list_fails(&partner, "v1", in_metadata, "incomplete", "in metadata").await;
 }
 
 #[tokio::test]
-async fn count_that_was_wrong_once_is_requested_again() {
+async fn wrong_count_is_requested_again() {
     let wrong = Arc::new(AtomicBool::new(true));
-    let server = Scripted::start(move |request| {
+    let server = ScriptedServer::start(move |request| {
         if request.line.starts_with("POST") {
             return token();
         }
         if request.line.contains("skip") {
-            return answer(200, json!({"value": rows(1..2)}).to_string());
+            return response(200, json!({"value": rows(1..2)}).to_string());
         }
         let count = if wrong.swap(false, Ordering::SeqCst) { 3 } else { 2 };
         let link = "/partner/customers?skip=1";
-        answer(
+        response(
             200,
             json!({"value": rows(0..1), "count": count, "odata.nextLink": link}).to_string(),
         )
     })
     .await;
     let exporter = Exporter::start(&server.base, &[], &[("ELEMENTS_API__VERSION", "v1")]).await;
-    let text = exporter.settled().await;
+    let text = exporter.wait_until_settled().await;
     assert_eq!(text.matches("elements_customer_info{").count(), 2);
     assert_eq!(sum(&text, "elements_exporter_api_errors_total"), 0.0);
-    let walked = server
+    let second_pages = server
         .requests()
         .iter()
         .filter(|request| request.line.contains("skip"))
         .count();
-    assert!(walked >= 2, "{walked}");
+    assert!(second_pages >= 2, "{second_pages}");
 }
 
 #[tokio::test]
 async fn failed_page_fails_the_whole_list() {
     let partner = start(Settings {
         v1_page_size: Some(1),
-        ..still(20)
+        ..frozen_partner(20)
     })
     .await;
     let exporter = Exporter::start(&partner.base, &[], &[("ELEMENTS_API__VERSION", "v1")]).await;
-    let text = holds(&exporter, Failing::list("not_found"), "page 7", async || {
+    let text = assert_poll_fails(&exporter, ExpectedFailure::list("not_found"), "page 7", async || {
         partner
             .handle
             .with_world(|world| world.customers[0].organization = "Renamed".to_owned());
@@ -323,68 +334,71 @@ async fn failed_page_fails_the_whole_list() {
 }
 
 #[tokio::test]
-async fn list_that_shrinks_once_is_not_applied() {
-    join_all([("sharply", 10), ("to nothing", 0)].map(|(case, kept)| async move {
-        let partner = start(still(40)).await;
-        let exporter = Exporter::start(&partner.base, &[], &[("ELEMENTS_API__VERSION", "v1")]).await;
-        exporter.settled().await;
-        let kept: Vec<Value> = partner.handle.with_world(|world| {
-            let kept = world.customers.iter().take(kept);
-            kept.map(|customer| json!({"id": customer.id, "organization": customer.organization}))
-                .collect()
-        });
-        let short = FaultKind::WrongBody {
-            content_type: "application/json".to_owned(),
-            body: json!({"value": kept}).to_string(),
-        };
-        let unavailable = FaultKind::Status { code: 503, body: None };
-        // Until this list has been received, only failures follow.
-        partner.handle.set_faults(vec![
-            Fault::new(CUSTOMERS_V1, short).times(1),
-            Fault::new(CUSTOMERS_V1, unavailable),
-        ]);
-        let shrunk = errors("customers", "shrunk");
-        let text = exporter
-            .until("the list shrank, and that is a failure", |text| {
-                let failed = |series: &str| value(text, series) == Some(0.0);
-                value(text, &shrunk) >= Some(1.0) && failed(&success("customers", "")) && failed("elements_up")
-            })
-            .await;
-        assert_eq!(text.matches("elements_customer_info{").count(), 40, "{case}");
-        partner.handle.clear_faults();
-        let text = exporter.settled().await;
-        assert_eq!(text.matches("elements_customer_info{").count(), 40, "{case}");
-        assert_eq!(number(&text, &shrunk), 1.0, "{case}");
-    }))
+async fn shrunken_list_is_not_applied_at_first() {
+    join_all(
+        [("sharply", 10), ("to nothing", 0)].map(|(case, remaining)| async move {
+            let partner = start(frozen_partner(40)).await;
+            let exporter = Exporter::start(&partner.base, &[], &[("ELEMENTS_API__VERSION", "v1")]).await;
+            exporter.wait_until_settled().await;
+            let remaining: Vec<Value> = partner.handle.with_world(|world| {
+                let remaining = world.customers.iter().take(remaining);
+                remaining
+                    .map(|customer| json!({"id": customer.id, "organization": customer.organization}))
+                    .collect()
+            });
+            let shrunken = FaultKind::WrongBody {
+                content_type: "application/json".to_owned(),
+                body: json!({"value": remaining}).to_string(),
+            };
+            let unavailable = FaultKind::Status { code: 503, body: None };
+            // All requests after this list fail, so that no second list confirms it.
+            partner.handle.set_faults(vec![
+                Fault::new(CUSTOMERS_V1, shrunken).times(1),
+                Fault::new(CUSTOMERS_V1, unavailable),
+            ]);
+            let shrunk = errors("customers", "shrunk");
+            let text = exporter
+                .wait_until("the shrunken list fails the poll", |text| {
+                    let failed = |series: &str| value(text, series) == Some(0.0);
+                    value(text, &shrunk) >= Some(1.0) && failed(&success("customers", "")) && failed("elements_up")
+                })
+                .await;
+            assert_eq!(text.matches("elements_customer_info{").count(), 40, "{case}");
+            partner.handle.clear_faults();
+            let text = exporter.wait_until_settled().await;
+            assert_eq!(text.matches("elements_customer_info{").count(), 40, "{case}");
+            assert_eq!(number(&text, &shrunk), 1.0, "{case}");
+        }),
+    )
     .await;
 }
 
 #[tokio::test]
-async fn list_that_shrinks_twice_is_applied() {
-    let partner = start(still(40)).await;
+async fn shrunken_list_is_applied_if_confirmed() {
+    let partner = start(frozen_partner(40)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
-    exporter.settled().await;
+    exporter.wait_until_settled().await;
     let removed = ids(&partner)[10..].iter().cloned().collect::<BTreeSet<_>>();
     partner.handle.with_world(|world| world.customers.truncate(10));
-    let known = |text: &str| -> f64 {
+    let customers = |text: &str| -> f64 {
         let states = ["fresh", "stale", "failed", "forbidden", "unlicensed", "pending"];
         states.map(|name| number(text, &state("jobs", name))).iter().sum()
     };
     // A scrape during the change may contain inconsistent counts.
     let text = exporter
-        .until("thirty are removed, and none of them is counted", |text| {
-            text.matches("elements_customer_info{").count() == 10 && known(text) <= 10.0
+        .wait_until("thirty customers are removed from series and counts", |text| {
+            text.matches("elements_customer_info{").count() == 10 && customers(text) <= 10.0
         })
         .await;
     assert!(
         number(&text, &errors("customers", "shrunk")) >= 1.0,
-        "but not immediately"
+        "the first shrunken list was applied"
     );
     assert!(
         !removed.iter().any(|id| text.contains(id.as_str())),
-        "their series are removed"
+        "series of removed customers remain"
     );
-    assert_eq!(known(&text), 10.0);
+    assert_eq!(customers(&text), 10.0);
     eventually("the remaining customers are polled", || async {
         let requests = partner.handle.requests();
         let newest = requests.iter().rev().take(30);

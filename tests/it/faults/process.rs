@@ -27,22 +27,21 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    CUSTOMERS_V3, Exporter, JOBS_V3, TOKEN, errors, every_second, ids, is_settled, nowhere, number, set, success,
+    CUSTOMERS_V3, Exporter, JOBS_V3, TOKEN, errors, every_second, ids, is_settled, number, set, success,
+    unreachable_api,
 };
-use crate::harness::partner::{Partner, start, still};
+use crate::harness::partner::{Partner, frozen_partner, start};
 use crate::harness::program::Program;
-use crate::harness::{PATIENCE, about_customers, eventually, value};
+use crate::harness::{TIMEOUT, about_customers, eventually, value};
 
-const TIMEOUT: Duration = PATIENCE;
-
-/// A poll loop with objectives that the test defines; they are called inside polls.
-struct Loop {
+/// A poll loop whose polls of one customer call a function of the test.
+struct PollLoop {
     store: Arc<Store>,
     health: Arc<Health>,
     _stop: tokio_util::sync::DropGuard,
 }
 
-/// Number of rows by which [`Tripwire`] recognizes the poll to spoil; no customer of the world has as many.
+/// Number of rows by which [`Tripwire`] recognizes the poll. No customer of the world has as many.
 const TRIPPING_ROWS: usize = 77;
 
 /// An observer that calls `trip` inside the poll whose list has [`TRIPPING_ROWS`] rows.
@@ -58,8 +57,8 @@ impl std::fmt::Debug for Tripwire {
 }
 
 impl Observer for Tripwire {
-    fn request(&self, endpoint: Endpoint, status: Option<u16>, took: Duration) {
-        self.health.request(endpoint, status, took);
+    fn request(&self, endpoint: Endpoint, status: Option<u16>, elapsed: Duration) {
+        self.health.request(endpoint, status, elapsed);
     }
     fn retry(&self, endpoint: Endpoint) {
         self.health.retry(endpoint);
@@ -90,13 +89,13 @@ impl Observer for Tripwire {
 }
 
 /// Polls jobs with this request timeout, and calls `trip` inside each poll of the `unlucky` customer.
-fn polling(partner: &Partner, unlucky: &str, timeout: Duration, trip: impl Fn() + Send + Sync + 'static) -> Loop {
+fn polling(partner: &Partner, tripping: &str, timeout: Duration, trip: impl Fn() + Send + Sync + 'static) -> PollLoop {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let rows: Vec<_> = (0..TRIPPING_ROWS)
         .map(|n| json!({"jobType": 7, "jobModule": 303, "status": 2, "jobId": n.to_string()}))
         .collect();
     partner.handle.set_faults(vec![Fault::new(
-        &JOBS_V3.replace('*', unlucky),
+        &JOBS_V3.replace('*', tripping),
         FaultKind::WrongBody {
             content_type: "application/json".to_owned(),
             body: json!({"data": rows}).to_string(),
@@ -155,14 +154,14 @@ fn polling(partner: &Partner, unlucky: &str, timeout: Duration, trip: impl Fn() 
         let (_sender, reloads) = mpsc::channel(1);
         scheduler.run(Until::Stopped, reloads, stopped).await
     });
-    Loop {
+    PollLoop {
         store,
         health,
         _stop: stop.drop_guard(),
     }
 }
 
-impl Loop {
+impl PollLoop {
     fn succeeded(&self, id: &str) -> bool {
         self.store
             .succeeded(CollectorId::JOBS, &Target::Customer(CustomerId::parse(id).unwrap()))
@@ -181,49 +180,49 @@ impl Loop {
 
 #[tokio::test]
 async fn poll_that_panics_fails_and_the_loop_continues() {
-    let partner = start(still(4)).await;
+    let partner = start(frozen_partner(4)).await;
     let ids = ids(&partner);
-    let this = polling(&partner, &ids[0], TIMEOUT, || {
+    let poll_loop = polling(&partner, &ids[0], TIMEOUT, || {
         panic!("an injected panic that contains canary-secret")
     });
     let panicked = errors("jobs", "panicked");
-    eventually("it panics repeatedly", || async {
-        (value(&this.counters(), &panicked) >= Some(2.0)).then_some(())
+    eventually("several panics", || async {
+        (value(&poll_loop.counters(), &panicked) >= Some(2.0)).then_some(())
     })
     .await;
-    eventually("the others succeed", || async {
-        ids[1..].iter().all(|id| this.succeeded(id)).then_some(())
+    eventually("the other customers are polled", || async {
+        ids[1..].iter().all(|id| poll_loop.succeeded(id)).then_some(())
     })
     .await;
-    assert!(!this.succeeded(&ids[0]));
-    assert!(this.health.is_alive());
+    assert!(!poll_loop.succeeded(&ids[0]));
+    assert!(poll_loop.health.is_alive());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn poll_that_blocks_its_thread_does_not_block_others() {
-    let partner = start(still(4)).await;
+    let partner = start(frozen_partner(4)).await;
     let ids = ids(&partner);
     let (release, blocked) = std::sync::mpsc::channel::<()>();
     let blocked = std::sync::Mutex::new(blocked);
     // A connection may be served by the blocked thread. A request on it gets no response, and is retried over another
     // connection after its timeout.
     let timeout = Duration::from_secs(10);
-    let this = polling(&partner, &ids[0], timeout, move || {
+    let poll_loop = polling(&partner, &ids[0], timeout, move || {
         let _ = blocked.lock().unwrap().recv();
     });
-    eventually("the others succeed", || async {
-        ids[1..].iter().all(|id| this.succeeded(id)).then_some(())
+    eventually("the other customers are polled", || async {
+        ids[1..].iter().all(|id| poll_loop.succeeded(id)).then_some(())
     })
     .await;
     partner.handle.clear_requests();
-    eventually("they continue", || async {
+    eventually("the other customers are polled again", || async {
         let requests = partner.handle.requests();
         let polled = |id: &String| requests.iter().any(|request| request.path.contains(id.as_str()));
         ids[1..].iter().all(polled).then_some(())
     })
     .await;
-    assert!(!this.succeeded(&ids[0]));
-    assert!(this.health.is_alive());
+    assert!(!poll_loop.succeeded(&ids[0]));
+    assert!(poll_loop.health.is_alive());
     drop(release);
 }
 
@@ -238,12 +237,12 @@ pub(super) const ARGUMENTS: [&str; 2] = ["--web.listen-address=127.0.0.1:0", "--
 pub(super) const LOADED: &str = "elements_exporter_state_load_successful";
 
 #[tokio::test]
-async fn stop_during_requests_is_clean_and_saves_the_state() {
+async fn stop_during_requests_saves_the_state() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("state");
-    let partner = start(still(3)).await;
+    let partner = start(frozen_partner(3)).await;
     let program = Program::start_with(with_state(&partner.base, &file), &ARGUMENTS).await;
-    let known = program.until("every poll succeeded", is_settled).await;
+    let before = program.wait_until("every poll succeeded", is_settled).await;
     partner.handle.set_faults(vec![Fault::new(JOBS_V3, FaultKind::Hang)]);
     partner.handle.clear_requests();
     eventually("requests hang", || async {
@@ -255,61 +254,61 @@ async fn stop_during_requests_is_clean_and_saves_the_state() {
             .then_some(())
     })
     .await;
-    // The requests hang for longer than this test waits.
+    // The requests hang longer than this test waits.
     let output = program.terminate().await;
     assert_eq!(output.code, Some(0), "{}", output.stderr);
-    // After the next start, with the API down, the exporter serves the known data. The leftover of a kill during a save
-    // does not matter.
+    // After a restart with the API down, the exporter serves the last known values. An incomplete file of an
+    // interrupted save does not matter.
     fs::write(directory.path().join("state.new"), b"{\"state\":{\"for").unwrap();
-    let again = Exporter::load(with_state(&nowhere(), &file)).await;
-    assert_eq!(again.get("/-/ready").await.0, 200);
-    let restored = again.metrics().await;
-    assert_eq!(about_customers(&restored), about_customers(&known));
+    let restarted = Exporter::load(with_state(&unreachable_api(), &file)).await;
+    assert_eq!(restarted.get("/-/ready").await.0, 200);
+    let restored = restarted.metrics().await;
+    assert_eq!(about_customers(&restored), about_customers(&before));
     assert_eq!(number(&restored, LOADED), 1.0);
-    again.stop().await;
+    restarted.stop().await;
 }
 
 #[tokio::test]
 async fn kill_at_any_time_leaves_a_complete_state() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("state");
-    let partner = start(still(3)).await;
+    let partner = start(frozen_partner(3)).await;
     let program = Program::start_with(with_state(&partner.base, &file), &ARGUMENTS).await;
-    program.until("every poll succeeded", is_settled).await;
+    program.wait_until("every poll succeeded", is_settled).await;
     program.terminate().await;
-    let whole = fs::read(&file).unwrap();
+    let complete = fs::read(&file).unwrap();
     for _ in 0..3 {
         let program = Program::start_with(with_state(&partner.base, &file), &ARGUMENTS).await;
-        program.until("it runs", is_settled).await;
+        program.wait_until("every poll succeeded", is_settled).await;
         // The stop causes a save, and the kill interrupts it.
         program.signal("TERM");
         program.signal("KILL");
         program.wait().await;
-        let again = Exporter::load(with_state(&nowhere(), &file)).await;
-        assert_eq!(number(&again.metrics().await, LOADED), 1.0);
-        again.stop().await;
+        let restarted = Exporter::load(with_state(&unreachable_api(), &file)).await;
+        assert_eq!(number(&restarted.metrics().await, LOADED), 1.0);
+        restarted.stop().await;
     }
-    assert!(!whole.is_empty());
+    assert!(!complete.is_empty());
 }
 
 #[tokio::test]
-async fn unusable_state_is_set_aside_and_reported() {
+async fn unusable_state_is_renamed_and_reported() {
     let directory = tempfile::tempdir().unwrap();
-    let partner = start(still(2)).await;
-    let good = directory.path().join("good");
-    let exporter = Exporter::load(with_state(&partner.base, &good)).await;
-    exporter.settled().await;
+    let partner = start(frozen_partner(2)).await;
+    let valid_file = directory.path().join("valid");
+    let exporter = Exporter::load(with_state(&partner.base, &valid_file)).await;
+    exporter.wait_until_settled().await;
     exporter.stop().await;
-    let whole = fs::read(&good).unwrap();
-    let mut flipped = whole.clone();
+    let complete = fs::read(&valid_file).unwrap();
+    let mut flipped = complete.clone();
     let middle = flipped.len() / 2;
     flipped[middle] ^= 1;
-    let newer = String::from_utf8(whole.clone())
+    let newer = String::from_utf8(complete.clone())
         .unwrap()
         .replacen("\"format\":1", "\"format\":999", 1);
     let cases: [(&str, Vec<u8>); 4] = [
         ("begun", b"{\"sta".to_vec()),
-        ("cut", whole[..whole.len() / 2].to_vec()),
+        ("cut", complete[..complete.len() / 2].to_vec()),
         ("flipped", flipped),
         ("newer", newer.into_bytes()),
     ];
@@ -317,7 +316,7 @@ async fn unusable_state_is_set_aside_and_reported() {
         let file = directory.path().join(case);
         fs::write(&file, &content).unwrap();
         let exporter = Exporter::load(with_state(&partner.base, &file)).await;
-        let text = exporter.settled().await;
+        let text = exporter.wait_until_settled().await;
         assert_eq!(number(&text, LOADED), 0.0, "{case}");
         assert_eq!(
             fs::read(directory.path().join(format!("{case}.unusable"))).unwrap(),
@@ -325,27 +324,27 @@ async fn unusable_state_is_set_aside_and_reported() {
             "{case}"
         );
         exporter.stop().await;
-        let again = Exporter::load(with_state(&partner.base, &file)).await;
+        let restarted = Exporter::load(with_state(&partner.base, &file)).await;
         assert_eq!(
-            number(&again.metrics().await, LOADED),
+            number(&restarted.metrics().await, LOADED),
             1.0,
-            "{case}: the next state is good"
+            "{case}: the next state is valid"
         );
-        again.stop().await;
+        restarted.stop().await;
     }
 }
 
 #[tokio::test]
 async fn failed_saves_are_counted_and_logged_once() {
     let directory = tempfile::tempdir().unwrap();
-    // A directory in place of the temporary file can neither be opened nor removed, even by root. The effect is that of
-    // a full or read-only disk.
+    // Not even root can open or remove a directory in place of the temporary file. The effect is that of a full or
+    // read-only disk.
     let file = directory.path().join("state");
     fs::create_dir(directory.path().join("state.new")).unwrap();
-    let partner = start(still(2)).await;
+    let partner = start(frozen_partner(2)).await;
     let program = Program::start_with(with_state(&partner.base, &file), &ARGUMENTS).await;
     program
-        .until("a save fails", |text| {
+        .wait_until("a save fails", |text| {
             value(text, "elements_exporter_state_save_failures_total") >= Some(1.0) && is_settled(text)
         })
         .await;
@@ -361,10 +360,10 @@ async fn failed_saves_are_counted_and_logged_once() {
 
 #[tokio::test]
 async fn port_in_use_is_reported_with_its_address() {
-    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = taken.local_addr().unwrap().to_string();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
     let flag = format!("--web.listen-address={address}");
-    let output = Program::spawn(every_second(&nowhere(), &[], &[]), &[flag.as_str()])
+    let output = Program::spawn(every_second(&unreachable_api(), &[], &[]), &[flag.as_str()])
         .wait()
         .await;
     assert_eq!(output.code, Some(1), "{}", output.stderr);
@@ -373,11 +372,11 @@ async fn port_in_use_is_reported_with_its_address() {
 
 #[tokio::test]
 async fn reload_of_an_invalid_configuration_changes_nothing() {
-    const RELOADED: &str = "elements_exporter_config_last_reload_successful";
-    const AT: &str = "elements_exporter_config_last_reload_success_timestamp_seconds";
-    let partner = start(still(2)).await;
+    const RELOAD_SUCCESSFUL: &str = "elements_exporter_config_last_reload_successful";
+    const RELOAD_TIME: &str = "elements_exporter_config_last_reload_success_timestamp_seconds";
+    let partner = start(frozen_partner(2)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
-    let before = exporter.settled().await;
+    let before = exporter.wait_until_settled().await;
     let (status, printed) = exporter
         .reload(|variables| set(variables, "ELEMENTS_COLLECTORS__JOBS__INTERVAL", "whenever"))
         .await;
@@ -387,11 +386,11 @@ async fn reload_of_an_invalid_configuration_changes_nothing() {
         "{printed}"
     );
     let after = exporter.metrics().await;
-    assert_eq!(number(&after, RELOADED), 0.0);
-    assert_eq!(value(&after, AT), value(&before, AT));
+    assert_eq!(number(&after, RELOAD_SUCCESSFUL), 0.0);
+    assert_eq!(value(&after, RELOAD_TIME), value(&before, RELOAD_TIME));
     assert_eq!(about_customers(&after), about_customers(&before));
     partner.handle.clear_requests();
-    eventually("the old configuration keeps polling", || async {
+    eventually("polls with the old configuration", || async {
         (partner.handle.requests().len() >= 4).then_some(())
     })
     .await;
@@ -400,24 +399,24 @@ async fn reload_of_an_invalid_configuration_changes_nothing() {
         .await;
     assert_eq!(status, 200);
     let text = exporter
-        .until("the new configuration", |text| {
+        .wait_until("a reload with the new configuration", |text| {
             value(text, "elements_exporter_collector_interval_seconds{collector=\"jobs\"}") == Some(2.0)
         })
         .await;
-    assert_eq!(number(&text, RELOADED), 1.0);
+    assert_eq!(number(&text, RELOAD_SUCCESSFUL), 1.0);
 }
 
 #[tokio::test]
-async fn repeated_failure_is_logged_with_growing_pauses() {
-    let partner = start(still(2)).await;
+async fn repeated_failure_is_logged_at_growing_intervals() {
+    let partner = start(frozen_partner(2)).await;
     let program = Program::start_collectors(&partner.base, &["jobs"], &[]).await;
-    program.until("every poll succeeded", is_settled).await;
+    program.wait_until("every poll succeeded", is_settled).await;
     partner
         .handle
         .set_faults(vec![Fault::new(JOBS_V3, FaultKind::Status { code: 404, body: None })]);
     let id = &ids(&partner)[0];
     program
-        .until("it failed several times", |text| {
+        .wait_until("several failures", |text| {
             value(text, &errors("jobs", "not_found")) >= Some(5.0) && value(text, &success("jobs", id)) == Some(0.0)
         })
         .await;
@@ -435,9 +434,9 @@ async fn repeated_failure_is_logged_with_growing_pauses() {
     );
 }
 
-/// No output may contain anything secret or personal.
+/// No output may contain secrets or personal data.
 #[tokio::test]
-async fn secrets_and_addresses_are_in_no_output() {
+async fn secrets_and_addresses_do_not_appear_in_output() {
     const SECRET: &str = "canary-secret-7f3a";
     let addresses = [
         "canary@owner.example",
@@ -449,7 +448,7 @@ async fn secrets_and_addresses_are_in_no_output() {
     let file = directory.path().join("state");
     let partner = start(elements_exporter::simulator::Settings {
         client_secret: SECRET.to_owned(),
-        ..still(3)
+        ..frozen_partner(3)
     })
     .await;
     partner.handle.with_world(|world| {
@@ -480,9 +479,9 @@ async fn secrets_and_addresses_are_in_no_output() {
         "--web.enable-lifecycle",
     ];
     let program = Program::start_with(variables, &arguments).await;
-    let mut reported = Vec::new();
-    reported.push(program.until("every poll succeeded", is_settled).await);
-    let elsewhere = format!("{}/?from=canary@owner.example", nowhere());
+    let mut outputs = Vec::new();
+    outputs.push(program.wait_until("every poll succeeded", is_settled).await);
+    let other_url = format!("{}/?from=canary@owner.example", unreachable_api());
     let kinds = [
         (
             "server_error",
@@ -502,7 +501,7 @@ async fn secrets_and_addresses_are_in_no_output() {
             "redirect",
             FaultKind::Redirect {
                 code: 307,
-                location: elsewhere,
+                location: other_url,
             },
         ),
         ("interrupted", FaultKind::Reset),
@@ -518,7 +517,11 @@ async fn secrets_and_addresses_are_in_no_output() {
     for (reason, kind) in kinds {
         partner.handle.set_faults(vec![Fault::new(CUSTOMERS_V3, kind)]);
         let error = errors("customers", reason);
-        reported.push(program.until(reason, |text| value(text, &error) >= Some(1.0)).await);
+        outputs.push(
+            program
+                .wait_until(reason, |text| value(text, &error) >= Some(1.0))
+                .await,
+        );
     }
     for kind in [
         FaultKind::Status {
@@ -534,11 +537,11 @@ async fn secrets_and_addresses_are_in_no_output() {
     ] {
         partner.handle.set_faults(vec![Fault::new(TOKEN, kind)]);
         partner.handle.revoke_tokens();
-        let before = super::sum(reported.last().unwrap(), "elements_exporter_token_failures_total");
+        let before = super::sum(outputs.last().unwrap(), "elements_exporter_token_failures_total");
         let failed = |text: &str| super::sum(text, "elements_exporter_token_failures_total") > before;
-        reported.push(program.until("no token", failed).await);
-        if reported.len() == 8 {
-            // The pause after a rejected client takes a minute, so the test does not wait for its end.
+        outputs.push(program.wait_until("a token request failed", failed).await);
+        if outputs.len() == 8 {
+            // The pause after a rejected client takes a minute, for which the test does not wait.
             break;
         }
     }
@@ -551,24 +554,24 @@ async fn secrets_and_addresses_are_in_no_output() {
         "/rules/",
         "/nothing",
     ] {
-        reported.push(program.text(path).await);
+        outputs.push(program.text(path).await);
     }
-    reported.push(program.stderr());
+    outputs.push(program.stderr());
     let output = program.terminate().await;
     assert!(
         output.stderr.lines().any(|line| line.contains("level=debug")),
-        "the log level is trace: {}",
+        "debug messages are missing: {}",
         output.stderr
     );
-    reported.extend([output.stdout, output.stderr, fs::read_to_string(&file).unwrap()]);
+    outputs.extend([output.stdout, output.stderr, fs::read_to_string(&file).unwrap()]);
     let requests = partner.handle.requests();
     assert!(
         requests.iter().any(|request| request.body.contains(SECRET)),
-        "the secret was in use"
+        "the secret was used"
     );
     let mut canaries: HashSet<String> = addresses.iter().map(|address| (*address).to_owned()).collect();
     canaries.extend([SECRET, "sim-token-", "@owner", "Bearer"].map(ToOwned::to_owned));
-    for text in &reported {
+    for text in &outputs {
         for canary in &canaries {
             let line = text.lines().find(|line| line.contains(canary.as_str()));
             assert!(line.is_none(), "{canary} in {}", line.unwrap_or_default());
@@ -577,13 +580,13 @@ async fn secrets_and_addresses_are_in_no_output() {
 }
 
 #[tokio::test]
-async fn too_few_descriptors_at_start_are_an_error() {
-    // Three descriptors are the standard streams, and the loader of programs needs one.
+async fn too_few_descriptors_at_startup_are_an_error() {
+    // The standard streams need three descriptors, and the dynamic loader needs one.
     for descriptors in 4..=16 {
         let limit = format!("-n {descriptors}");
-        let program = Program::limited(&limit, every_second(&nowhere(), &["jobs"], &[]), &ARGUMENTS);
-        // With enough descriptors, it runs until it is stopped.
-        eventually("it ends or listens", || async {
+        let program = Program::limited(&limit, every_second(&unreachable_api(), &["jobs"], &[]), &ARGUMENTS);
+        // With enough descriptors, the program runs until it is stopped.
+        eventually("the program exits or listens", || async {
             let printed = program.stderr();
             (!printed.is_empty()).then_some(())
         })

@@ -1,10 +1,10 @@
-//! Polls during a change of the configuration: their results are rendered with the new configuration, repeated if their
-//! request changed, and otherwise used.
+//! Polls during a reload. Their results are rendered with the new configuration. If the new configuration changes their
+//! requests, they are repeated.
 
 use elements_exporter::simulator::{Fault, FaultKind, Handle};
 
 use super::{CUSTOMERS_V3, Exporter, JOBS_V3, TOKEN, ids, set};
-use crate::harness::partner::{start, still};
+use crate::harness::partner::{frozen_partner, start};
 use crate::harness::{eventually, samples, value};
 
 const LICENSES_V3: &str = "/partner/external/v3/general/customers/services/batch";
@@ -14,44 +14,44 @@ const HOURLY: [(&str, &str); 3] = [
     ("ELEMENTS_COLLECTORS__LICENSES__INTERVAL", "1h"),
 ];
 
-/// Long enough for the other steps on a busy machine. If they come too late, the test fails immediately.
-const LATE: FaultKind = FaultKind::Delay { ms: 4_000 };
+/// Long enough for the other steps on a busy machine. If it is too short, the test fails immediately.
+const DELAY: FaultKind = FaultKind::Delay { ms: 4_000 };
 
 fn request_count(handle: &Handle, path: &str) -> usize {
     let requests = handle.requests();
     requests.iter().filter(|request| request.path.contains(path)).count()
 }
 
-async fn until_requested(handle: &Handle, path: &str) {
-    eventually("it is requested", || async {
+async fn wait_until_requested(handle: &Handle, path: &str) {
+    eventually("the path is requested", || async {
         (request_count(handle, path) > 0).then_some(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn running_poll_is_committed_with_the_new_objectives() {
-    let partner = start(still(3)).await;
-    partner.handle.set_faults(vec![Fault::new(JOBS_V3, LATE)]);
+async fn running_poll_is_rendered_with_new_objectives() {
+    let partner = start(frozen_partner(3)).await;
+    partner.handle.set_faults(vec![Fault::new(JOBS_V3, DELAY)]);
     let exporter = Exporter::start(&partner.base, &["jobs"], &HOURLY).await;
-    until_requested(&partner.handle, "/jobs/batch").await;
+    wait_until_requested(&partner.handle, "/jobs/batch").await;
     let (status, printed) = exporter
         .reload(|variables| set(variables, "ELEMENTS_RPO__DEFAULT", "30h"))
         .await;
     assert_eq!(status, 200, "{printed}");
     assert!(
         !exporter.metrics().await.contains("elements_job_status{"),
-        "the poll was committed before"
+        "the poll was committed before the reload"
     );
-    let text = exporter.settled().await;
+    let text = exporter.wait_until_settled().await;
     let objectives = samples(&text, "elements_job_rpo_seconds{");
     assert!(!objectives.is_empty(), "{text}");
     assert!(objectives.lines().all(|line| line.ends_with(" 108000")), "{objectives}");
 }
 
 #[tokio::test]
-async fn filters_that_widen_during_the_list_apply_immediately() {
-    let partner = start(still(5)).await;
+async fn wider_filter_applies_to_a_running_list_poll() {
+    let partner = start(frozen_partner(5)).await;
     let ids = ids(&partner);
     let exporter = Exporter::start(
         &partner.base,
@@ -59,41 +59,41 @@ async fn filters_that_widen_during_the_list_apply_immediately() {
         &[HOURLY[0], ("ELEMENTS_CUSTOMERS__INCLUDE", &ids[..3].join(","))],
     )
     .await;
-    exporter.settled().await;
-    partner.handle.set_faults(vec![Fault::new(CUSTOMERS_V3, LATE)]);
+    exporter.wait_until_settled().await;
+    partner.handle.set_faults(vec![Fault::new(CUSTOMERS_V3, DELAY)]);
     partner.handle.clear_requests();
     let (status, _) = exporter
         .reload(|variables| set(variables, "ELEMENTS_CUSTOMERS__INCLUDE", &ids[..2].join(",")))
         .await;
     assert_eq!(status, 200);
-    until_requested(&partner.handle, "/customers/batch").await;
+    wait_until_requested(&partner.handle, "/customers/batch").await;
     partner.handle.set_faults(Vec::new());
     let (status, _) = exporter
         .reload(|variables| variables.retain(|(name, _)| name != "ELEMENTS_CUSTOMERS__INCLUDE"))
         .await;
     assert_eq!(status, 200);
     exporter
-        .until("all five are known", |text| {
+        .wait_until("all five customers are exported", |text| {
             samples(text, "elements_customer_info{").lines().count() == 5
         })
         .await;
 }
 
 #[tokio::test]
-async fn customer_that_joins_during_a_poll_gets_its_licences() {
-    let partner = start(still(4)).await;
-    let newcomer = partner.handle.with_world(|world| world.customers.pop()).unwrap();
+async fn customer_added_during_a_poll_gets_its_licences() {
+    let partner = start(frozen_partner(4)).await;
+    let added = partner.handle.with_world(|world| world.customers.pop()).unwrap();
     partner.handle.set_faults(vec![Fault {
         times: Some(1),
-        ..Fault::new(LICENSES_V3, LATE)
+        ..Fault::new(LICENSES_V3, DELAY)
     }]);
-    let quick = ("ELEMENTS_COLLECTORS__CUSTOMERS__INTERVAL", "1s");
-    let exporter = Exporter::start(&partner.base, &["licenses"], &[quick, HOURLY[2]]).await;
-    until_requested(&partner.handle, "/customers/services/batch").await;
-    let id = newcomer.id.clone();
-    partner.handle.with_world(|world| world.customers.push(newcomer));
+    let every_second = ("ELEMENTS_COLLECTORS__CUSTOMERS__INTERVAL", "1s");
+    let exporter = Exporter::start(&partner.base, &["licenses"], &[every_second, HOURLY[2]]).await;
+    wait_until_requested(&partner.handle, "/customers/services/batch").await;
+    let id = added.id.clone();
+    partner.handle.with_world(|world| world.customers.push(added));
     exporter
-        .until("it has a licence", |text| {
+        .wait_until("the new customer has a licence", |text| {
             samples(text, "elements_license_info{").contains(&id)
         })
         .await;
@@ -102,28 +102,28 @@ async fn customer_that_joins_during_a_poll_gets_its_licences() {
 
 #[tokio::test]
 async fn reloads_without_changes_send_no_requests() {
-    let partner = start(still(3)).await;
+    let partner = start(frozen_partner(3)).await;
     let exporter = Exporter::start(&partner.base, &["jobs", "licenses"], &HOURLY).await;
-    exporter.settled().await;
+    exporter.wait_until_settled().await;
     partner.handle.clear_requests();
     for _ in 0..20 {
         assert_eq!(exporter.reload(|_| {}).await.0, 200);
     }
-    // This reload changes the requests. Requests caused by the earlier ones would have been sent by then.
+    // This reload changes the requests. Earlier reloads would have sent their requests by then.
     let (status, _) = exporter
         .reload(|variables| set(variables, "ELEMENTS_COLLECTORS__JOBS__JOB_TYPES", "7"))
         .await;
     assert_eq!(status, 200);
-    until_requested(&partner.handle, "/jobs/batch").await;
+    wait_until_requested(&partner.handle, "/jobs/batch").await;
     assert_eq!(request_count(&partner.handle, TOKEN), 0);
     assert_eq!(request_count(&partner.handle, "/customers/batch"), 0);
 }
 
 #[tokio::test]
-async fn valid_token_survives_reloads() {
-    let partner = start(still(3)).await;
+async fn valid_token_is_kept_across_reloads() {
+    let partner = start(frozen_partner(3)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[HOURLY[0]]).await;
-    exporter.settled().await;
+    exporter.wait_until_settled().await;
     partner
         .handle
         .set_faults(vec![Fault::new(TOKEN, FaultKind::Status { code: 503, body: None })]);
@@ -132,10 +132,10 @@ async fn valid_token_survives_reloads() {
         partner.handle.clear_requests();
         eventually("polls continue", || async {
             let requests = partner.handle.requests();
-            let answered = requests
+            let successful = requests
                 .iter()
                 .filter(|request| request.path.contains("/jobs/batch") && request.status == 200);
-            (answered.count() >= 6).then_some(())
+            (successful.count() >= 6).then_some(())
         })
         .await;
     }
@@ -144,14 +144,14 @@ async fn valid_token_survives_reloads() {
 }
 
 #[tokio::test]
-async fn missing_permission_stays_known_over_reloads() {
-    let partner = start(still(3)).await;
-    let kept = ["customers", "jobs"].map(|name| format!("elements.{name}.read.all"));
-    partner.handle.set_scopes(kept.into());
+async fn missing_permission_is_remembered_across_reloads() {
+    let partner = start(frozen_partner(3)).await;
+    let granted = ["customers", "jobs"].map(|name| format!("elements.{name}.read.all"));
+    partner.handle.set_scopes(granted.into());
     let exporter = Exporter::start(&partner.base, &["jobs", "protected"], &[HOURLY[0]]).await;
     let permitted = "elements_exporter_collector_permitted{collector=\"protected\"}";
     exporter
-        .until("it is missing", |text| value(text, permitted) == Some(0.0))
+        .wait_until("the permission is missing", |text| value(text, permitted) == Some(0.0))
         .await;
     partner.handle.clear_requests();
     for _ in 0..5 {
@@ -171,7 +171,7 @@ async fn missing_permission_stays_known_over_reloads() {
     assert_eq!(value(&exporter.metrics().await, permitted), Some(0.0));
 }
 
-/// Polls are hours apart, so that no new data arrives.
+/// Settings of collectors with sizes, whose polls are hours apart.
 const SIZED: [(&str, &str); 4] = [
     HOURLY[0],
     HOURLY[1],
@@ -188,68 +188,70 @@ fn sizes(text: &str) -> String {
 }
 
 #[tokio::test]
-async fn sizes_use_the_configured_unit_without_another_poll() {
-    let partner = start(still(3)).await;
+async fn sizes_follow_the_configured_unit_without_a_poll() {
+    let partner = start(frozen_partner(3)).await;
     let decimal = Exporter::start(&partner.base, &SIZED_COLLECTORS, &[&SIZED[..], &[DECIMAL]].concat()).await;
-    let decimal = sizes(&decimal.settled().await);
+    let decimal = sizes(&decimal.wait_until_settled().await);
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
-    let kept = ("ELEMENTS_STATE__FILE", state.to_str().unwrap());
-    let exporter = Exporter::start(&partner.base, &SIZED_COLLECTORS, &[&SIZED[..], &[kept]].concat()).await;
-    let binary = sizes(&exporter.settled().await);
+    let state_file = ("ELEMENTS_STATE__FILE", state.to_str().unwrap());
+    let exporter = Exporter::start(&partner.base, &SIZED_COLLECTORS, &[&SIZED[..], &[state_file]].concat()).await;
+    let binary = sizes(&exporter.wait_until_settled().await);
     for metric in ["elements_job_backup", "elements_protected", "elements_license_consumed"] {
         assert_ne!(samples(&binary, metric), samples(&decimal, metric), "{metric}");
     }
     partner.handle.clear_requests();
     let (status, printed) = exporter.reload(|variables| set(variables, DECIMAL.0, DECIMAL.1)).await;
     assert_eq!(status, 200, "{printed}");
-    exporter.until("sizes are decimal", |text| sizes(text) == decimal).await;
+    exporter
+        .wait_until("sizes are decimal", |text| sizes(text) == decimal)
+        .await;
     for path in ["/overview", "/jobs/"] {
         assert_eq!(request_count(&partner.handle, path), 0, "{path}");
     }
     exporter.stop().await;
     for (unit, expected) in [("binary", &binary), (DECIMAL.1, &decimal)] {
-        let more = [&SIZED[..], &[kept, (DECIMAL.0, unit)]].concat();
-        let restored = Exporter::start(&super::nowhere(), &SIZED_COLLECTORS, &more).await;
+        let extra_env = [&SIZED[..], &[state_file, (DECIMAL.0, unit)]].concat();
+        let restored = Exporter::start(&super::unreachable_api(), &SIZED_COLLECTORS, &extra_env).await;
         assert_eq!(&sizes(&restored.metrics().await), expected, "{unit}");
         restored.stop().await;
     }
 }
 
 #[tokio::test]
-async fn scan_profile_that_joins_during_a_poll_has_its_report() {
+async fn scan_profile_added_during_a_poll_gets_its_report() {
     for late in [false, true] {
-        let partner = start(still(1)).await;
-        let newcomer = partner.handle.with_world(|world| {
+        let partner = start(frozen_partner(1)).await;
+        let added = partner.handle.with_world(|world| {
             let profiles = &mut world.customers[0].scan_profiles;
-            let mut newcomer = profiles[0].clone();
-            newcomer.id = "p-new".to_owned();
+            let mut added = profiles[0].clone();
+            added.id = "p-new".to_owned();
             profiles.truncate(1);
-            newcomer
+            added
         });
         let reports = "/scan-profiles/*/changes";
         if late {
             partner
                 .handle
-                .set_faults(vec![Fault::new(&format!("*{reports}"), LATE).times(1)]);
+                .set_faults(vec![Fault::new(&format!("*{reports}"), DELAY).times(1)]);
         }
         let hourly = ("ELEMENTS_COLLECTORS__SCAN_CHANGES__INTERVAL", "1h");
         let exporter = Exporter::start(&partner.base, &["scan_profiles", "scan_changes"], &[HOURLY[0], hourly]).await;
         if late {
-            until_requested(&partner.handle, "/changes").await;
+            wait_until_requested(&partner.handle, "/changes").await;
             exporter
-                .until("its profiles are known", |text| {
+                .wait_until("the profiles are exported", |text| {
                     text.contains("elements_scan_profile_info{")
                 })
                 .await;
         } else {
-            exporter.settled().await;
+            exporter.wait_until_settled().await;
         }
         partner
             .handle
-            .with_world(|world| world.customers[0].scan_profiles.push(newcomer));
+            .with_world(|world| world.customers[0].scan_profiles.push(added));
         exporter
-            .until("it has a report", |text| {
+            .wait_until("the new profile has a report", |text| {
                 samples(text, "elements_scan_status{").contains("p-new")
             })
             .await;
@@ -258,26 +260,28 @@ async fn scan_profile_that_joins_during_a_poll_has_its_report() {
 
 #[tokio::test]
 async fn disabled_objects_are_removed_immediately() {
-    let partner = start(still(3)).await;
+    let partner = start(frozen_partner(3)).await;
     let objects_enabled = ("ELEMENTS_COLLECTORS__SCAN_CHANGES__OBJECTS", "true");
     let exporter = Exporter::start(&partner.base, &["scan_changes"], &[HOURLY[0], objects_enabled]).await;
     let objects = |text: &str| samples(text, "elements_scan_changed_objects{").lines().count();
-    assert!(objects(&exporter.settled().await) > 0);
-    partner.handle.set_faults(vec![Fault::new("/partner/*", LATE)]);
+    assert!(objects(&exporter.wait_until_settled().await) > 0);
+    partner.handle.set_faults(vec![Fault::new("/partner/*", DELAY)]);
     let (status, printed) = exporter
         .reload(|variables| set(variables, objects_enabled.0, "false"))
         .await;
     assert_eq!(status, 200, "{printed}");
-    exporter.until("they are removed", |text| objects(text) == 0).await;
+    exporter
+        .wait_until("objects are removed", |text| objects(text) == 0)
+        .await;
 }
 
 #[tokio::test]
-async fn pattern_without_a_product_is_counted_until_corrected() {
-    let partner = start(still(3)).await;
+async fn unmatched_product_pattern_is_counted_until_corrected() {
+    let partner = start(frozen_partner(3)).await;
     let key = "ELEMENTS_COLLECTORS__LICENSES__SERVICES";
     let exporter = Exporter::start(&partner.base, &["licenses"], &[(key, "Cloud*,Salesforc")]).await;
-    let counted = |count| move |text: &str| value(text, "elements_exporter_config_unmatched_patterns") == Some(count);
-    exporter.until("it is counted", counted(1.0)).await;
+    let unmatched = |count| move |text: &str| value(text, "elements_exporter_config_unmatched_patterns") == Some(count);
+    exporter.wait_until("the pattern is counted", unmatched(1.0)).await;
     assert_eq!(exporter.reload(|variables| set(variables, key, "Cloud*")).await.0, 200);
-    exporter.until("none is counted", counted(0.0)).await;
+    exporter.wait_until("no pattern is counted", unmatched(0.0)).await;
 }

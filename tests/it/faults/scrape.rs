@@ -1,4 +1,4 @@
-//! Scrapes in all states of the exporter, by all kinds of clients.
+//! Scrapes in every state of the exporter, by various clients.
 
 use std::io::{ErrorKind, Read as _};
 
@@ -9,16 +9,16 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::meaning::{job, set_jobs, start_api};
-use super::{COLLECTORS, Exporter, errors, every_second, is_settled, nowhere};
+use super::{COLLECTORS, Exporter, errors, every_second, is_settled, unreachable_api};
 use crate::harness::parser;
-use crate::harness::partner::{start, still};
+use crate::harness::partner::{frozen_partner, start};
 use crate::harness::program::Program;
-use crate::harness::{eventually, patiently, value};
+use crate::harness::{eventually, value, with_timeout};
 
 const OPENMETRICS: &str = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
 
 /// Scrapes in both formats, each with its encoding, and validates the text with independent parsers.
-async fn accepted(exporter: &Exporter, encodings: [&str; 2]) {
+async fn assert_valid_scrapes(exporter: &Exporter, encodings: [&str; 2]) {
     let formats = [
         (
             OPENMETRICS,
@@ -46,9 +46,9 @@ async fn accepted(exporter: &Exporter, encodings: [&str; 2]) {
         };
         if accept == OPENMETRICS {
             assert!(text.ends_with("\n# EOF\n"));
-            parser::accepts_openmetrics(&text);
+            parser::assert_openmetrics(&text);
         } else {
-            parser::accepts_text(&text);
+            parser::assert_text_format(&text);
         }
     }
 }
@@ -56,30 +56,31 @@ async fn accepted(exporter: &Exporter, encodings: [&str; 2]) {
 #[tokio::test]
 async fn scrape_is_complete_in_any_state() {
     // Without any data.
-    let lost = Exporter::start(&nowhere(), &COLLECTORS, &[]).await;
-    accepted(&lost, ["identity", "gzip"]).await;
-    lost.until("it failed", |text| {
-        value(text, &errors("customers", "auth")) >= Some(1.0)
-    })
-    .await;
-    accepted(&lost, ["gzip", "identity"]).await;
+    let offline = Exporter::start(&unreachable_api(), &COLLECTORS, &[]).await;
+    assert_valid_scrapes(&offline, ["identity", "gzip"]).await;
+    offline
+        .wait_until("a poll failed", |text| {
+            value(text, &errors("customers", "auth")) >= Some(1.0)
+        })
+        .await;
+    assert_valid_scrapes(&offline, ["gzip", "identity"]).await;
     // With all data, after the API became unreachable.
-    let partner = start(still(3)).await;
-    let short: Vec<String> = COLLECTORS
+    let partner = start(frozen_partner(3)).await;
+    let stale_after: Vec<String> = COLLECTORS
         .iter()
         .map(|name| format!("ELEMENTS_COLLECTORS__{}__STALE_AFTER", name.to_uppercase()))
         .collect();
-    let short: Vec<(&str, &str)> = short.iter().map(|name| (name.as_str(), "1s")).collect();
-    let exporter = Exporter::start(&partner.base, &COLLECTORS, &short).await;
-    exporter.settled().await;
-    accepted(&exporter, ["identity", "gzip"]).await;
+    let stale_after: Vec<(&str, &str)> = stale_after.iter().map(|name| (name.as_str(), "1s")).collect();
+    let exporter = Exporter::start(&partner.base, &COLLECTORS, &stale_after).await;
+    exporter.wait_until_settled().await;
+    assert_valid_scrapes(&exporter, ["identity", "gzip"]).await;
     partner
         .handle
         .set_faults(vec![Fault::new("/partner/*", FaultKind::Reset)]);
     exporter
-        .until("it goes stale", |text| !text.contains("\nelements_job_status{"))
+        .wait_until("values expire", |text| !text.contains("\nelements_job_status{"))
         .await;
-    accepted(&exporter, ["gzip", "identity"]).await;
+    assert_valid_scrapes(&exporter, ["gzip", "identity"]).await;
     for query in [
         "collector=jobs",
         "customer_id=nobody",
@@ -89,12 +90,12 @@ async fn scrape_is_complete_in_any_state() {
         let (status, text) = exporter.get(&format!("/metrics?{query}")).await;
         assert_eq!(status, 200, "{query}");
         if !text.is_empty() {
-            parser::accepts_openmetrics(&format!("{}# EOF\n", without_types(&text)));
+            parser::assert_openmetrics(&format!("{}# EOF\n", without_types(&text)));
         }
     }
 }
 
-/// Returns only the samples, which are the same in both formats.
+/// Returns the samples, which are the same in both formats.
 fn without_types(text: &str) -> String {
     text.lines()
         .filter(|line| !line.starts_with('#'))
@@ -120,24 +121,27 @@ async fn scrape_during_a_poll_is_consistent() {
         };
         MODULES.iter().map(row).collect()
     };
-    let worlds = [all("Finished", "1"), all("Failed", "2")];
-    let canned = start_api(&worlds[0]).await;
+    let job_lists = [all("Finished", "1"), all("Failed", "2")];
+    let canned = start_api(&job_lists[0]).await;
     let exporter = Exporter::start(&canned.base, &["jobs"], &[("ELEMENTS_API__VERSION", "v1")]).await;
-    exporter.settled().await;
-    let mut seen = [0, 0];
-    for turn in 0..4 {
-        let world = turn % 2;
-        set_jobs(&canned, &worlds[1 - world]);
-        let expected = [2.0, 3.0][1 - world];
+    exporter.wait_until_settled().await;
+    let mut scrapes = [0, 0];
+    for repetition in 0..4 {
+        let index = repetition % 2;
+        set_jobs(&canned, &job_lists[1 - index]);
+        let expected = [2.0, 3.0][1 - index];
         exporter
-            .until("the other world", |text| {
-                let shown = |name: &str| -> Vec<f64> {
+            .wait_until("the other jobs", |text| {
+                let values_of = |name: &str| -> Vec<f64> {
                     let lines = text.lines().filter(|line| line.starts_with(name));
                     lines
                         .map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
                         .collect()
                 };
-                let (status, count) = (shown("elements_job_status{"), shown("elements_job_processed_objects{"));
+                let (status, count) = (
+                    values_of("elements_job_status{"),
+                    values_of("elements_job_processed_objects{"),
+                );
                 assert_eq!(status.len(), MODULES.len());
                 let one = [(2.0, 1.0), (3.0, 2.0)]
                     .iter()
@@ -146,12 +150,12 @@ async fn scrape_during_a_poll_is_consistent() {
                 status[0] == expected
             })
             .await;
-        seen[1 - world] += 1;
+        scrapes[1 - index] += 1;
     }
-    assert_eq!(seen, [2, 2]);
+    assert_eq!(scrapes, [2, 2]);
 }
 
-/// Opens a raw connection and sends this.
+/// Opens a raw connection and sends the given head.
 async fn connection(exporter: &Exporter, head: &str) -> TcpStream {
     let mut stream = TcpStream::connect(exporter.base.trim_start_matches("http://"))
         .await
@@ -161,7 +165,7 @@ async fn connection(exporter: &Exporter, head: &str) -> TcpStream {
 }
 
 #[tokio::test]
-async fn slow_scrapers_cause_no_requests_and_no_delays() {
+async fn slow_scrapers_cause_no_api_requests_or_delays() {
     const INTERVALS: [&str; 6] = [
         "customers",
         "jobs",
@@ -170,49 +174,53 @@ async fn slow_scrapers_cause_no_requests_and_no_delays() {
         "scan_profiles",
         "scan_changes",
     ];
-    let partner = start(still(4)).await;
+    let partner = start(frozen_partner(4)).await;
     let hours: Vec<String> = INTERVALS
         .iter()
         .map(|name| format!("ELEMENTS_COLLECTORS__{}__INTERVAL", name.to_uppercase()))
         .collect();
     let hours: Vec<(&str, &str)> = hours.iter().map(|name| (name.as_str(), "1h")).collect();
     let exporter = Exporter::start(&partner.base, &COLLECTORS, &hours).await;
-    let whole = exporter.settled().await;
+    let before = exporter.wait_until_settled().await;
     let requested = partner.handle.requests().len();
     let scrape = "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n";
-    // Some clients do not read, some disconnect, some never end their headers.
+    // Some clients do not read, some disconnect, and some never complete their headers.
     let mut slow = Vec::new();
     for _ in 0..20 {
         slow.push(connection(&exporter, scrape).await);
         let mut aborted = connection(&exporter, scrape).await;
-        let mut some = [0; 100];
-        aborted.read_exact(&mut some).await.unwrap();
+        let mut piece = [0; 100];
+        aborted.read_exact(&mut piece).await.unwrap();
         drop(aborted);
     }
-    let mut dawdlers = dawdlers(&exporter).await;
+    let mut slow_header_clients = slow_header_clients(&exporter).await;
     let samples = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
-    let expected = samples(&whole);
+    let expected = samples(&before);
     let texts = join_all((0..200).map(|_| exporter.metrics())).await;
     for text in &texts {
         // Counters of requests may appear in the meantime, but no sample disappears.
-        assert!(samples(text) >= expected, "a complete response");
+        assert!(samples(text) >= expected, "incomplete response");
     }
-    // A response while all of those connections were open did not wait for any of them.
+    // A response while all these connections are open did not wait for them.
     let is_open = |stream: &TcpStream| {
         let read = stream.try_read(&mut [0]);
         read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     };
-    let overtaken = eventually("a scrape overtakes the slow clients", || async {
-        let slower = self::dawdlers(&exporter).await;
+    let all_open = eventually("a scrape completes while slow clients are connected", || async {
+        let slow_clients = self::slow_header_clients(&exporter).await;
         exporter.metrics().await;
-        slower.iter().all(is_open).then_some(slower)
+        slow_clients.iter().all(is_open).then_some(slow_clients)
     });
-    dawdlers.extend(overtaken.await);
-    assert_eq!(partner.handle.requests().len(), requested, "no call to the API");
-    for mut stream in dawdlers {
+    slow_header_clients.extend(all_open.await);
+    assert_eq!(
+        partner.handle.requests().len(),
+        requested,
+        "scrapes caused API requests"
+    );
+    for mut stream in slow_header_clients {
         let mut rest = Vec::new();
-        let _ = patiently(
-            "connections with slow headers are closed",
+        let _ = with_timeout(
+            "connections with slow headers were not closed",
             stream.read_to_end(&mut rest),
         )
         .await;
@@ -221,25 +229,25 @@ async fn slow_scrapers_cause_no_requests_and_no_delays() {
     exporter.stop().await;
 }
 
-/// Opens connections of clients that never end their headers.
-async fn dawdlers(exporter: &Exporter) -> Vec<TcpStream> {
-    let mut dawdlers = Vec::new();
+/// Opens connections of clients that never complete their headers.
+async fn slow_header_clients(exporter: &Exporter) -> Vec<TcpStream> {
+    let mut slow_header_clients = Vec::new();
     for _ in 0..20 {
-        dawdlers.push(connection(exporter, "GET /metrics HTTP/1.1\r\nhost: x\r\nx-slow: ").await);
+        slow_header_clients.push(connection(exporter, "GET /metrics HTTP/1.1\r\nhost: x\r\nx-slow: ").await);
     }
-    dawdlers
+    slow_header_clients
 }
 
 #[tokio::test]
 async fn client_that_does_not_read_is_disconnected() {
-    let partner = start(still(40)).await;
+    let partner = start(frozen_partner(40)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
-    exporter.settled().await;
-    // More responses than fit into all buffers on the way.
+    exporter.wait_until_settled().await;
+    // More responses than fit into all buffers of the connection.
     let scrape = "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n";
-    let dawdler = connection(&exporter, &scrape.repeat(100)).await;
-    eventually("it is disconnected", || {
-        let write = dawdler.try_write(b"GET");
+    let client = connection(&exporter, &scrape.repeat(100)).await;
+    eventually("the client is disconnected", || {
+        let write = client.try_write(b"GET");
         let is_open = write.is_ok() || write.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
         async move { (!is_open).then_some(()) }
     })
@@ -248,13 +256,13 @@ async fn client_that_does_not_read_is_disconnected() {
 }
 
 #[tokio::test]
-async fn absurd_requests_are_answered_and_harmless() {
-    let partner = start(still(2)).await;
+async fn absurd_requests_get_a_response_and_are_harmless() {
+    let partner = start(frozen_partner(2)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
-    exporter.settled().await;
-    let many = "collector=x&".repeat(4_000);
+    exporter.wait_until_settled().await;
+    let long_query = "collector=x&".repeat(4_000);
     for query in [
-        many.as_str(),
+        long_query.as_str(),
         "%",
         "%00%ff%zz",
         "collector[]=jobs&customer_id=%22%7D%0a",
@@ -282,7 +290,7 @@ async fn absurd_requests_are_answered_and_harmless() {
         assert_eq!(request.send().await.unwrap().status(), 200, "{name}");
     }
     let endless = connection(&exporter, "GET /metrics HTTP/1.1\r\nhost: x\r\n").await;
-    let refused = eventually("endless headers are rejected", || {
+    let rejected = eventually("endless headers are rejected", || {
         let write = endless.try_write(format!("x-{}: y\r\n", "a".repeat(8_000)).as_bytes());
         async move {
             write
@@ -290,47 +298,48 @@ async fn absurd_requests_are_answered_and_harmless() {
                 .then_some(true)
         }
     });
-    assert!(refused.await);
+    assert!(rejected.await);
     assert!(is_settled(&exporter.metrics().await));
 }
 
-/// Returns the body of a response, if its length matches its headers.
-fn whole_body(answer: &[u8]) -> Option<&[u8]> {
-    let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
-    let (head, body) = (std::str::from_utf8(&answer[..end]).ok()?, &answer[end + 4..]);
+/// Returns the body of a response if its length matches the headers.
+fn complete_body(response: &[u8]) -> Option<&[u8]> {
+    let end = response.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let (head, body) = (std::str::from_utf8(&response[..end]).ok()?, &response[end + 4..]);
     let header = |name: &str| {
         let mut lines = head.lines().filter_map(|line| line.split_once(": "));
         lines
             .find(|(key, _)| key.eq_ignore_ascii_case(name))
             .map(|(_, value)| value)
     };
-    let whole = match header("content-length") {
+    let is_complete = match header("content-length") {
         Some(length) => length.parse() == Ok(body.len()),
         None if header("transfer-encoding") == Some("chunked") => body.ends_with(b"0\r\n\r\n"),
-        // The body ends with the connection, as in HTTP/1.0; the text shows whether it is truncated.
+        // As in HTTP/1.0, the end of the connection is the end of the body. The text shows whether it is truncated.
         None => head.starts_with("HTTP/1.0") && body.ends_with(b"\n"),
     };
-    (head.split(' ').nth(1) == Some("200") && whole).then_some(body)
+    (head.split(' ').nth(1) == Some("200") && is_complete).then_some(body)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn half_closed_client_gets_its_complete_response() {
-    let partner = start(still(40)).await;
+async fn half_closed_client_gets_a_complete_response() {
+    let partner = start(frozen_partner(40)).await;
     let exporter = Exporter::start(&partner.base, &COLLECTORS, &[]).await;
-    exporter.settled().await;
+    exporter.wait_until_settled().await;
     for path in ["/", "/metrics", "/-/healthy", "/-/ready", "/dashboards/", "/rules/"] {
         for version in ["HTTP/1.0", "HTTP/1.1"] {
-            for more in ["", "accept-encoding: gzip\r\n"] {
-                let mut stream = connection(&exporter, &format!("GET {path} {version}\r\nhost: x\r\n{more}\r\n")).await;
+            for header in ["", "accept-encoding: gzip\r\n"] {
+                let mut stream =
+                    connection(&exporter, &format!("GET {path} {version}\r\nhost: x\r\n{header}\r\n")).await;
                 stream.shutdown().await.unwrap();
-                let mut answer = Vec::new();
-                stream.read_to_end(&mut answer).await.unwrap();
-                let whole = whole_body(&answer).is_some_and(|body| !body.is_empty());
-                let end = String::from_utf8_lossy(&answer[answer.len().saturating_sub(200)..]).into_owned();
+                let mut response = Vec::new();
+                stream.read_to_end(&mut response).await.unwrap();
+                let is_complete = complete_body(&response).is_some_and(|body| !body.is_empty());
+                let end = String::from_utf8_lossy(&response[response.len().saturating_sub(200)..]).into_owned();
                 assert!(
-                    whole || (version == "HTTP/1.0" && !more.is_empty() && !answer.is_empty()),
-                    "{path} {version} {more}: {} … {end}",
-                    answer.len()
+                    is_complete || (version == "HTTP/1.0" && !header.is_empty() && !response.is_empty()),
+                    "{path} {version} {header}: {} … {end}",
+                    response.len()
                 );
             }
         }
@@ -339,15 +348,15 @@ async fn half_closed_client_gets_its_complete_response() {
     for head in ["", "GET /metrics HTTP/1.1\r\nhost"] {
         let mut stream = connection(&exporter, head).await;
         stream.shutdown().await.unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.unwrap();
-        assert!(!String::from_utf8_lossy(&answer).contains(" 200 "));
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).await.unwrap();
+        assert!(!String::from_utf8_lossy(&response).contains(" 200 "));
     }
     exporter.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn half_closed_tls_client_gets_its_complete_response() {
+async fn half_closed_tls_client_gets_a_complete_response() {
     use std::sync::Arc;
     use tokio_rustls::TlsConnector;
     use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -370,24 +379,24 @@ async fn half_closed_tls_client_gets_its_complete_response() {
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         stream.shutdown().await.unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.unwrap();
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).await.unwrap();
         assert!(
-            whole_body(&answer).is_some_and(|body| !body.is_empty()),
+            complete_body(&response).is_some_and(|body| !body.is_empty()),
             "{path}: {}",
-            answer.len()
+            response.len()
         );
     }
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn disconnected_clients_leave_nothing_behind() {
-    let partner = start(still(40)).await;
+async fn disconnected_clients_leave_no_descriptors_open() {
+    let partner = start(frozen_partner(40)).await;
     let program = Program::start_collectors(&partner.base, &["jobs"], &[]).await;
-    program.until("every poll succeeded", is_settled).await;
-    let open = |program: &Program| std::fs::read_dir(format!("/proc/{}/fd", program.id())).unwrap().count();
-    let before = open(&program);
+    program.wait_until("every poll succeeded", is_settled).await;
+    let open_descriptors = |program: &Program| std::fs::read_dir(format!("/proc/{}/fd", program.id())).unwrap().count();
+    let before = open_descriptors(&program);
     for _ in 0..50 {
         for path in ["/", "/metrics"] {
             let mut stream = TcpStream::connect(program.address()).await.unwrap();
@@ -395,9 +404,9 @@ async fn disconnected_clients_leave_nothing_behind() {
             stream.write_all(request.as_bytes()).await.unwrap();
         }
     }
-    // The program may open other descriptors at times.
-    eventually("they are closed", || async {
-        (open(&program) < before + 20).then_some(())
+    // The program may temporarily open other descriptors.
+    eventually("connections are closed", || async {
+        (open_descriptors(&program) < before + 20).then_some(())
     })
     .await;
     assert_eq!(program.terminate().await.code, Some(0));
@@ -405,27 +414,27 @@ async fn disconnected_clients_leave_nothing_behind() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn exhausted_descriptors_are_logged_at_start_and_end() {
-    let variables = every_second(&nowhere(), &[], &[]);
+async fn exhausted_descriptors_are_logged_once_until_available() {
+    let variables = every_second(&unreachable_api(), &[], &[]);
     let arguments = ["--web.listen-address=127.0.0.1:0", "--log.level=info"];
     let program = Program::limited("-n 48", variables, &arguments)
         .wait_until_listening()
         .await;
-    let mut held = Vec::new();
+    let mut connections = Vec::new();
     for _ in 0..96 {
-        held.push(TcpStream::connect(program.address()).await.unwrap());
+        connections.push(TcpStream::connect(program.address()).await.unwrap());
     }
     let logged = |text: &str| program.stderr().matches(text).count();
-    eventually("it is logged", || async {
+    eventually("the failure is logged", || async {
         (logged("cannot accept connections") > 0).then_some(())
     })
     .await;
-    // The idle connections are closed in the end; until then, accepting fails repeatedly.
-    eventually("it is over", || async {
+    // Accepting fails repeatedly until the idle connections are closed.
+    eventually("the recovery is logged", || async {
         (logged("accepting connections again") > 0).then_some(())
     })
     .await;
-    drop(held);
+    drop(connections);
     assert_eq!(program.status("/-/healthy").await, 200);
     let stderr = program.terminate().await.stderr;
     let lines: Vec<_> = stderr

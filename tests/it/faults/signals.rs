@@ -9,20 +9,20 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::{every_second, is_settled, nowhere, set};
-use crate::harness::partner::{start, still};
+use super::{every_second, is_settled, set, unreachable_api};
+use crate::harness::partner::{frozen_partner, start};
 use crate::harness::program::Program;
-use crate::harness::{PATIENCE, eventually};
+use crate::harness::{TIMEOUT, eventually};
 
 const LISTEN: &str = "--web.listen-address=127.0.0.1:0";
 
 /// A configuration file whose reader blocks until the test writes it.
-struct HeldConfig {
+struct BlockingConfig {
     _directory: TempDir,
     fifo: PathBuf,
 }
 
-impl HeldConfig {
+impl BlockingConfig {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let fifo = directory.path().join("elements.yml");
@@ -38,34 +38,37 @@ impl HeldConfig {
     }
 
     /// Waits until the file is opened for reading.
-    async fn opened(&self) -> fs::File {
+    async fn wait_until_opened(&self) -> fs::File {
         // Opening for writing fails until the file is opened for reading.
         let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-        eventually("the configuration is read", || async {
+        eventually("the configuration is opened", || async {
             let mut options = OpenOptions::new();
             options.write(true).custom_flags(nonblocking).open(&self.fifo).ok()
         })
         .await
     }
 
-    /// Waits until the file is opened for reading, and lets the reader continue.
-    async fn give(&self) {
-        self.opened().await.write_all(b"rpo:\n  default: 26h\n").unwrap();
+    /// Waits until the file is opened for reading, and unblocks the reader.
+    async fn unblock(&self) {
+        self.wait_until_opened()
+            .await
+            .write_all(b"rpo:\n  default: 26h\n")
+            .unwrap();
     }
 }
 
 #[tokio::test]
-async fn reload_during_the_start_waits_for_it() {
-    let config = HeldConfig::new();
-    let program = Program::spawn(every_second(&nowhere(), &[], &[]), &[LISTEN, &config.flag()]);
-    let reading = config.opened().await;
+async fn reload_during_startup_happens_after_startup() {
+    let config = BlockingConfig::new();
+    let program = Program::spawn(every_second(&unreachable_api(), &[], &[]), &[LISTEN, &config.flag()]);
+    let reading = config.wait_until_opened().await;
     program.signal("HUP");
     program.signal("HUP");
     (&reading).write_all(b"rpo:\n  default: 26h\n").unwrap();
     drop(reading);
     let program = program.wait_until_listening().await;
-    config.give().await;
-    eventually("it is reloaded", || async {
+    config.unblock().await;
+    eventually("the configuration is reloaded", || async {
         program.stderr().contains("configuration reloaded").then_some(())
     })
     .await;
@@ -73,38 +76,38 @@ async fn reload_during_the_start_waits_for_it() {
 }
 
 #[tokio::test]
-async fn stop_during_the_start_or_a_reload_is_clean() {
+async fn stop_during_startup_or_reload_is_clean() {
     for signal in ["TERM", "INT"] {
-        let config = HeldConfig::new();
-        let program = Program::spawn(every_second(&nowhere(), &[], &[]), &[LISTEN, &config.flag()]);
-        let _reading = config.opened().await;
+        let config = BlockingConfig::new();
+        let program = Program::spawn(every_second(&unreachable_api(), &[], &[]), &[LISTEN, &config.flag()]);
+        let _reading = config.wait_until_opened().await;
         program.signal(signal);
         let output = program.wait().await;
         assert_eq!(output.code, Some(0), "{signal}: {}", output.stderr);
     }
-    let config = HeldConfig::new();
-    let program = Program::spawn(every_second(&nowhere(), &[], &[]), &[LISTEN, &config.flag()]);
-    config.give().await;
+    let config = BlockingConfig::new();
+    let program = Program::spawn(every_second(&unreachable_api(), &[], &[]), &[LISTEN, &config.flag()]);
+    config.unblock().await;
     let program = program.wait_until_listening().await;
     program.signal("HUP");
-    let _reading = config.opened().await;
+    let _reading = config.wait_until_opened().await;
     let output = program.terminate().await;
     assert_eq!(output.code, Some(0), "{}", output.stderr);
 }
 
 #[tokio::test]
-async fn hangup_ends_no_command() {
+async fn hangup_does_not_terminate_commands() {
     for command in ["check", "once"] {
-        let config = HeldConfig::new();
-        let program = Program::spawn(every_second(&nowhere(), &[], &[]), &[command, &config.flag()]);
-        let reading = config.opened().await;
+        let config = BlockingConfig::new();
+        let program = Program::spawn(every_second(&unreachable_api(), &[], &[]), &[command, &config.flag()]);
+        let reading = config.wait_until_opened().await;
         program.signal("HUP");
         (&reading).write_all(b"rpo:\n  default: 26h\n").unwrap();
         drop(reading);
         // The partner is unreachable.
         assert_eq!(program.wait().await.code, Some(1), "{command}");
-        let program = Program::spawn(every_second(&nowhere(), &[], &[]), &[command, &config.flag()]);
-        let _reading = config.opened().await;
+        let program = Program::spawn(every_second(&unreachable_api(), &[], &[]), &[command, &config.flag()]);
+        let _reading = config.wait_until_opened().await;
         assert_eq!(program.terminate().await.code, Some(1), "{command}");
     }
     for (command, flags) in [
@@ -113,14 +116,14 @@ async fn hangup_ends_no_command() {
     ] {
         let program = Program::spawn(Vec::new(), &[&[command], &flags[..]].concat());
         let printed = || {
-            eventually("it has begun", || async {
+            eventually("the command has started", || async {
                 program.stdout().contains("http").then_some(())
             })
         };
         printed().await;
         program.signal("HUP");
         if command == "demo" {
-            eventually("it is reloaded", || async {
+            eventually("the configuration is reloaded", || async {
                 program.stderr().contains("configuration reloaded").then_some(())
             })
             .await;
@@ -131,7 +134,7 @@ async fn hangup_ends_no_command() {
 }
 
 /// Returns the lines of the next datagram.
-fn received(socket: &UnixDatagram) -> Vec<String> {
+fn receive_lines(socket: &UnixDatagram) -> Vec<String> {
     let mut datagram = [0; 1024];
     let length = socket.recv(&mut datagram).unwrap();
     let text = std::str::from_utf8(&datagram[..length]).unwrap();
@@ -146,20 +149,20 @@ async fn service_manager_is_notified_of_start_reload_and_stop() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    let partner = start(still(2)).await;
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+    let partner = start(frozen_partner(2)).await;
     let mut variables = every_second(&partner.base, &["jobs"], &[]);
     set(&mut variables, "NOTIFY_SOCKET", path.to_str().unwrap());
     let program = Program::start_with(variables, &[LISTEN]).await;
-    let next = || tokio::task::block_in_place(|| received(&socket));
-    assert_eq!(next(), ["READY=1"]);
-    program.until("it answers", is_settled).await;
+    let next_lines = || tokio::task::block_in_place(|| receive_lines(&socket));
+    assert_eq!(next_lines(), ["READY=1"]);
+    program.wait_until("every poll succeeded", is_settled).await;
     program.signal("HUP");
-    let reloading = next();
+    let reloading = next_lines();
     assert_eq!(reloading[0], "RELOADING=1");
     assert!(reloading[1].starts_with("MONOTONIC_USEC="), "{reloading:?}");
-    assert_eq!(next(), ["READY=1"]);
+    assert_eq!(next_lines(), ["READY=1"]);
     program.signal("TERM");
-    assert_eq!(next(), ["STOPPING=1"]);
+    assert_eq!(next_lines(), ["STOPPING=1"]);
     assert_eq!(program.wait().await.code, Some(0));
 }

@@ -1,7 +1,8 @@
-//! Soak test: random faults and changes of customers, after which everything recovers without leftovers.
+//! Soak test: random faults and changes of customers, after which everything recovers without leaks.
 //!
 //! Two exporters monitor one simulated partner. The program uses the first generation, so that its memory can be
-//! measured. The exporter in this process uses the second, on its own runtime, so that its tasks can be counted.
+//! measured. The exporter in this process uses the second generation on a separate runtime, so that its tasks can be
+//! counted.
 
 #![expect(clippy::print_stdout, reason = "the figures are the purpose of a soak test")]
 
@@ -14,57 +15,57 @@ use fastrand::Rng;
 use serde_json::{Value, json};
 
 use super::{COLLECTORS, CUSTOMERS_V1, CUSTOMERS_V3, Exporter, JOBS_V1, JOBS_V3, TOKEN, every_second, sum};
-use crate::harness::partner::{start, still};
+use crate::harness::partner::{frozen_partner, start};
 use crate::harness::program::Program;
-use crate::harness::{OBJECTS, PATIENCE, about_customers, config, eventually, polled_once, value};
+use crate::harness::{OBJECTS, TIMEOUT, about_customers, config, eventually, poll_once, value};
 
 /// Number of changes per second.
 const TICKS_PER_SECOND: u64 = 4;
 const TICK: Duration = Duration::from_millis(1000 / TICKS_PER_SECOND);
 
 /// Step of the partner's clock per tick. A daily backup of the simulated world thus runs every half minute.
-const TICK_OF_WORLD: Duration = Duration::from_secs(60);
+const WORLD_TICK: Duration = Duration::from_secs(60);
 
 /// Customers at the start.
 const CUSTOMERS: usize = 12;
 
-/// Maximum growth of the program since it has seen every fault. The allocator keeps pages of bodies of up to 64 MiB
-/// from different threads, and returns them at an unknown time. A leak in ten minutes of two hundred polls per second
-/// would be larger.
+/// Maximum growth of the program's memory after every kind of fault has occurred. The allocator keeps pages of bodies
+/// of up to 64 MiB per thread, and returns them later. A leak would grow more in ten minutes of two hundred polls per
+/// second.
 const GROWTH_MIB: u64 = 48;
 
-/// Idle connections to the partner, with one task each, and those of scrapers.
+/// Maximum number of tasks of idle connections to the partner and from scrapers.
 const CONNECTION_TASKS: usize = 24;
 
-/// Time for which values are served after the last successful poll: short enough for outages of the soak test to exceed
-/// it, and longer than a cycle on a busy machine.
+/// Time for which values are served after the last successful poll: shorter than the outages of a soak test, and longer
+/// than a cycle on a busy machine.
 const STALE_AFTER: f64 = 60.0;
 
 #[tokio::test]
-async fn short_soak_leaves_nothing_behind() {
+async fn short_soak_leaves_no_leaks() {
     soak(48, 1).await;
 }
 
-/// Run by `tests/soak [SECONDS] [SEED]`.
+/// `tests/soak [SECONDS] [SEED]` runs this test.
 #[tokio::test]
-#[ignore = "takes as long as its arguments require"]
-async fn long_soak_leaves_nothing_behind() {
+#[ignore = "its duration is set by tests/soak"]
+async fn long_soak_leaves_no_leaks() {
     let number = |name: &str, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
     let ticks = number("EXPORTER_SOAK_SECONDS", 600) * TICKS_PER_SECOND;
     soak(ticks, number("EXPORTER_SOAK_SEED", 1)).await;
 }
 
 async fn soak(ticks: u64, seed: u64) {
-    let mut dice = Rng::with_seed(seed);
+    let mut rng = Rng::with_seed(seed);
     let partner = start(Settings {
         seed,
         churn: true,
         speed: 60.0,
         history: History::Runs(20),
         v1_page_size: Some(5),
-        // Tokens expire by the partner's clock, which is ahead.
+        // The partner's clock, which is ahead, decides when tokens expire.
         token_lifetime: Duration::from_secs(10 * 365 * 24 * 3600),
-        ..still(CUSTOMERS)
+        ..frozen_partner(CUSTOMERS)
     })
     .await;
     let v1 = Program::start_with(settings(&partner.base, "v1"), &["--web.listen-address=127.0.0.1:0"]).await;
@@ -77,23 +78,23 @@ async fn soak(ticks: u64, seed: u64) {
         .spawn(Exporter::load(settings(&partner.base, "v3")))
         .await
         .unwrap();
-    v1.until("the program has settled", super::is_settled).await;
-    v3.settled().await;
+    v1.wait_until("the program has settled", super::is_settled).await;
+    v3.wait_until_settled().await;
     let tasks = runtime.metrics().num_alive_tasks();
 
-    let mut warm = 0;
-    let mut away = Vec::new();
+    let mut warm_mib = 0;
+    let mut removed = Vec::new();
     let mut kinds = BTreeMap::<String, u32>::new();
-    let (mut came, mut went) = (0_u32, 0_u32);
+    let (mut joined, mut left) = (0_u32, 0_u32);
     for tick in 1..=ticks {
-        partner.handle.advance(TICK_OF_WORLD);
-        match come_and_go(&partner.handle, &mut away, &mut dice) {
-            Some(true) => came += 1,
-            Some(false) => went += 1,
+        partner.handle.advance(WORLD_TICK);
+        match change_customers(&partner.handle, &mut removed, &mut rng) {
+            Some(true) => joined += 1,
+            Some(false) => left += 1,
             None => {}
         }
-        if dice.u8(..4) == 0 {
-            let faults: Vec<Fault> = (0..dice.usize(..4)).map(|_| fault(&mut dice)).collect();
+        if rng.u8(..4) == 0 {
+            let faults: Vec<Fault> = (0..rng.usize(..4)).map(|_| fault(&mut rng)).collect();
             for fault in &faults {
                 let kind = json!(fault)["kind"].as_str().unwrap_or_default().to_owned();
                 *kinds.entry(kind).or_default() += 1;
@@ -107,54 +108,54 @@ async fn soak(ticks: u64, seed: u64) {
             }
         }
         if tick == ticks / 3 {
-            warm = v1.resident_mib();
+            warm_mib = v1.resident_mib();
         }
         tokio::time::sleep(TICK).await;
     }
     partner.handle.clear_faults();
-    let healed = now();
-    println!("{ticks} ticks, {came} customers came and {went} went, faults: {kinds:?}");
+    let recovered = now();
+    println!("{ticks} ticks, {joined} customers joined, {left} left, faults: {kinds:?}");
 
     for generation in ["v1", "v3"] {
-        let (truth, good) = polled_once(&truth_of(&partner.base, generation)).await;
-        assert!(good, "{truth}");
-        let wrong = RefCell::new(String::new());
-        let heals = async {
+        let (expected, succeeded) = poll_once(&fresh_config(&partner.base, generation)).await;
+        assert!(succeeded, "{expected}");
+        let mismatch = RefCell::new(String::new());
+        let recovery = async {
             loop {
                 let text = match generation {
                     "v1" => v1.metrics().await,
                     _ => v3.metrics().await,
                 };
-                match not_polled_since(&text, healed).or_else(|| difference(&text, &truth)) {
-                    Some(difference) => *wrong.borrow_mut() = difference,
+                match not_polled_since(&text, recovered).or_else(|| difference(&text, &expected)) {
+                    Some(difference) => *mismatch.borrow_mut() = difference,
                     None => return text,
                 }
                 tokio::time::sleep(TICK).await;
             }
         };
-        let healed = tokio::time::timeout(PATIENCE, heals).await;
-        let text = healed.unwrap_or_else(|_| panic!("{generation}, seed {seed}: {}", wrong.borrow()));
+        let recovered = tokio::time::timeout(TIMEOUT, recovery).await;
+        let text = recovered.unwrap_or_else(|_| panic!("{generation}, seed {seed}: {}", mismatch.borrow()));
         println!(
-            "{generation}: {} series as the partner has them; {} requests, {} errors",
+            "{generation}: {} correct series; {} requests, {} errors",
             about_customers(&text).lines().count(),
             sum(&text, "elements_exporter_api_requests_total"),
             sum(&text, "elements_exporter_api_errors_total")
         );
     }
-    let alive = eventually("no task is left over", || async {
+    let alive = eventually("leftover tasks complete", || async {
         let alive = runtime.metrics().num_alive_tasks();
         (alive <= tasks + CONNECTION_TASKS).then_some(alive)
     })
     .await;
     println!("tasks: {tasks} before, {alive} after");
-    let end = v1.resident_mib();
+    let end_mib = v1.resident_mib();
     println!(
-        "memory: {warm} MiB after a third, {end} MiB in the end, {} MiB at its peak",
+        "memory: {warm_mib} MiB after a third, {end_mib} MiB at the end, peak {} MiB",
         v1.peak_mib()
     );
     assert!(
-        end <= warm + GROWTH_MIB,
-        "seed {seed}: {end} MiB, {warm} MiB after a third"
+        end_mib <= warm_mib + GROWTH_MIB,
+        "seed {seed}: {end_mib} MiB, {warm_mib} MiB after a third"
     );
     assert_eq!(v1.status("/-/healthy").await, 200);
     assert_eq!(v3.get("/-/healthy").await.0, 200);
@@ -166,40 +167,40 @@ async fn soak(ticks: u64, seed: u64) {
 }
 
 fn settings(base: &str, generation: &str) -> Vec<(std::ffi::OsString, std::ffi::OsString)> {
-    let mut more = vec![
+    let mut extra_env = vec![
         ("ELEMENTS_API__VERSION".to_owned(), generation.to_owned()),
-        // Hanging requests time out soon, and a busy machine responds within this time.
+        // Short, so that hanging requests time out soon, but long enough for a busy machine.
         ("ELEMENTS_API__TIMEOUT".to_owned(), "5s".to_owned()),
         (OBJECTS.0.to_owned(), OBJECTS.1.to_owned()),
     ];
     for collector in COLLECTORS.into_iter().chain(["customers"]) {
         let key = |key: &str| format!("ELEMENTS_COLLECTORS__{}__{key}", collector.to_uppercase());
-        more.push((key("INTERVAL"), "2s".to_owned()));
-        more.push((key("STALE_AFTER"), format!("{STALE_AFTER}s")));
+        extra_env.push((key("INTERVAL"), "2s".to_owned()));
+        extra_env.push((key("STALE_AFTER"), format!("{STALE_AFTER}s")));
     }
-    let more: Vec<_> = more
+    let extra_env: Vec<_> = extra_env
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()))
         .collect();
-    every_second(base, &COLLECTORS, &more)
+    every_second(base, &COLLECTORS, &extra_env)
 }
 
-fn truth_of(base: &str, generation: &str) -> elements_exporter::config::Config {
+fn fresh_config(base: &str, generation: &str) -> elements_exporter::config::Config {
     config(base, &[("ELEMENTS_API__VERSION", generation), OBJECTS])
 }
 
-/// Removes or restores a customer at random. Returns whether one was restored, if any changed.
-fn come_and_go(partner: &Handle, away: &mut Vec<Customer>, dice: &mut Rng) -> Option<bool> {
-    match dice.u8(..12) {
+/// Randomly removes or restores a customer. Returns true if it restored one, false if it removed one.
+fn change_customers(partner: &Handle, removed: &mut Vec<Customer>, rng: &mut Rng) -> Option<bool> {
+    match rng.u8(..12) {
         0 => partner.with_world(|world| {
             (world.customers.len() > CUSTOMERS / 2).then(|| {
-                let place = dice.usize(..world.customers.len());
-                away.push(world.customers.remove(place));
+                let place = rng.usize(..world.customers.len());
+                removed.push(world.customers.remove(place));
                 false
             })
         }),
-        1 if !away.is_empty() => {
-            let customer = away.swap_remove(dice.usize(..away.len()));
+        1 if !removed.is_empty() => {
+            let customer = removed.swap_remove(rng.usize(..removed.len()));
             partner.with_world(|world| world.customers.push(customer));
             Some(true)
         }
@@ -207,9 +208,9 @@ fn come_and_go(partner: &Handle, away: &mut Vec<Customer>, dice: &mut Rng) -> Op
     }
 }
 
-/// Returns a random fault. None is a plausible lie: a well-formed but wrong response would be indistinguishable from
-/// the truth, and the history of runs would rightly contain it.
-fn fault(dice: &mut Rng) -> Fault {
+/// Returns a random fault, but no well-formed wrong data, because the exporter could not detect it and would rightly
+/// add it to the run history.
+fn fault(rng: &mut Rng) -> Fault {
     let paths = [
         "*",
         TOKEN,
@@ -222,81 +223,81 @@ fn fault(dice: &mut Rng) -> Fault {
         "*protected*",
         "*overview*",
     ];
-    let path = paths[dice.usize(..paths.len())];
-    let mut kind = kind(dice);
+    let path = paths[rng.usize(..paths.len())];
+    let mut kind = fault_kind(rng);
     // The pause after a rejected client takes up to a quarter of an hour, which a soak test does not cover.
     if matches!(kind, FaultKind::Status { code: 400..=499, .. }) && ["*", TOKEN].contains(&path) {
         kind = FaultKind::Status { code: 503, body: None };
     }
     Fault {
-        times: [None, Some(1), Some(5)][dice.usize(..3)],
-        skip: dice.u32(..4),
-        probability: [0.1, 0.5, 1.0][dice.usize(..3)],
+        times: [None, Some(1), Some(5)][rng.usize(..3)],
+        skip: rng.u32(..4),
+        probability: [0.1, 0.5, 1.0][rng.usize(..3)],
         ..Fault::new(path, kind)
     }
 }
 
-fn kind(dice: &mut Rng) -> FaultKind {
+fn fault_kind(rng: &mut Rng) -> FaultKind {
     let text = |text: &str| text.to_owned();
-    match dice.u8(..18) {
+    match rng.u8(..18) {
         0 => FaultKind::Status {
-            code: [400, 401, 403, 404, 405, 408, 418, 500, 502, 503, 504][dice.usize(..11)],
+            code: [400, 401, 403, 404, 405, 408, 418, 500, 502, 503, 504][rng.usize(..11)],
             body: None,
         },
-        1 => FaultKind::Delay { ms: dice.u64(..1500) },
+        1 => FaultKind::Delay { ms: rng.u64(..1500) },
         2 => FaultKind::Hang,
         3 => FaultKind::HangBody,
         4 => FaultKind::Drip {
-            bytes: dice.usize(1..100),
-            ms: dice.u64(1..50),
+            bytes: rng.usize(1..100),
+            ms: rng.u64(1..50),
         },
         5 => FaultKind::Truncate {
-            bytes: dice.usize(..500),
-            declared: dice.bool(),
+            bytes: rng.usize(..500),
+            declared: rng.bool(),
         },
-        6 => FaultKind::ShortLength { by: dice.i64(-20..20) },
+        6 => FaultKind::ShortLength { by: rng.i64(-20..20) },
         7 => FaultKind::Reset,
         8 => FaultKind::WrongBody {
             content_type: text("text/html"),
             body: text("<!doctype html><title>Sign in</title>"),
         },
         9 => FaultKind::Redirect {
-            code: [301, 302, 303, 307, 308][dice.usize(..5)],
+            code: [301, 302, 303, 307, 308][rng.usize(..5)],
             location: text("https://elsewhere.example/"),
         },
         10 => FaultKind::Throttle {
-            retry_after: [None, Some(text("1")), Some(text("soon")), Some(text("-5"))][dice.usize(..4)].clone(),
+            retry_after: [None, Some(text("1")), Some(text("soon")), Some(text("-5"))][rng.usize(..4)].clone(),
             code: 429,
         },
-        // Above the limit, but not so large that it takes all the time.
+        // Above the limit, but small enough to decompress quickly.
         11 => FaultKind::GzipBomb { bytes: 80 << 20 },
         12 => FaultKind::Replace {
-            pointer: ["/value", "/data", "/value/0", "/data/0", "/value/-", "/data/-"][dice.usize(..6)].to_owned(),
-            value: [Value::Null, json!("no row"), json!([[]]), json!({})][dice.usize(..4)].clone(),
+            pointer: ["/value", "/data", "/value/0", "/data/0", "/value/-", "/data/-"][rng.usize(..6)].to_owned(),
+            value: [Value::Null, json!("no row"), json!([[]]), json!({})][rng.usize(..4)].clone(),
         },
         13 => FaultKind::NextLink {
-            url: ["https://elsewhere.example/", "/partner/customers", "http://"][dice.usize(..3)].to_owned(),
+            url: ["https://elsewhere.example/", "/partner/customers", "http://"][rng.usize(..3)].to_owned(),
         },
         14 => FaultKind::ExtraHeader {
             name: text("x-more"),
-            value: "x".repeat(dice.usize(..4000)),
+            value: "x".repeat(rng.usize(..4000)),
         },
         15 => FaultKind::IgnorePaging,
-        _ => FaultKind::TotalCount { n: dice.u64(..1000) },
+        _ => FaultKind::TotalCount { n: rng.u64(..1000) },
     }
 }
 
-/// Values that an exporter cannot know after a start, because it has only seen the listed runs: the latest ones before
-/// those, and the number of failures before. An older exporter has at least as many.
+/// Values that depend on runs before the listed ones. A new exporter does not have those runs, so an older exporter has
+/// at least as high values.
 const HISTORY: [&str; 3] = [
     "elements_job_last_success_timestamp_seconds{",
     "elements_job_last_backup_timestamp_seconds{",
     "elements_job_consecutive_failures{",
 ];
 
-/// Returns a series about customers that differs from the truth, if any. Counters of ended runs are excluded, because
-/// they start with their exporter.
-fn difference(text: &str, truth: &str) -> Option<String> {
+/// Returns a series about customers that differs from the expected exposition, if any. Counters of completed runs are
+/// excluded, because they start with the exporter.
+fn difference(text: &str, expected: &str) -> Option<String> {
     let series = |text: &str| -> BTreeMap<String, f64> {
         about_customers(text)
             .lines()
@@ -305,20 +306,20 @@ fn difference(text: &str, truth: &str) -> Option<String> {
             .map(|(series, value)| (series.to_owned(), value.parse().unwrap()))
             .collect()
     };
-    let (known, truth) = (series(text), series(truth));
-    let wrong = truth.iter().find_map(|(series, true_value)| {
-        let value = known.get(series);
-        let right = match HISTORY.iter().any(|name| series.starts_with(name)) {
-            true => value >= Some(true_value),
-            false => value == Some(true_value),
+    let (actual, expected) = (series(text), series(expected));
+    let mismatch = expected.iter().find_map(|(series, expected_value)| {
+        let value = actual.get(series);
+        let is_equal = match HISTORY.iter().any(|name| series.starts_with(name)) {
+            true => value >= Some(expected_value),
+            false => value == Some(expected_value),
         };
-        (!right).then(|| format!("{series} is {true_value} and not {value:?}"))
+        (!is_equal).then(|| format!("{series} is {value:?}, expected {expected_value}"))
     });
-    let more = || known.keys().find(|series| !truth.contains_key(*series));
-    wrong.or_else(|| more().map(|series| format!("{series} is not there")))
+    let unexpected = || actual.keys().find(|series| !expected.contains_key(*series));
+    mismatch.or_else(|| unexpected().map(|series| format!("{series} is unexpected")))
 }
 
-/// Returns a collector and customer that has not been polled successfully since that time.
+/// Returns the freshness series of a target that has not been polled successfully since the given time, if any.
 fn not_polled_since(text: &str, since: f64) -> Option<String> {
     const LAST: &str = "elements_exporter_collector_last_success_timestamp_seconds";
     let mut lines = text.lines().filter(|line| line.starts_with(LAST)).peekable();
@@ -330,18 +331,17 @@ fn not_polled_since(text: &str, since: f64) -> Option<String> {
         .map(ToOwned::to_owned)
 }
 
-/// Checks that values about the present only expire after `stale_after`: a customer without a status is one whose list
+/// Checks that values about the present expire only after `stale_after`: customers may lack a status only if the list
 /// is older.
 fn assert_no_early_expiry(text: &str) {
     let last = "elements_exporter_collector_last_success_timestamp_seconds{collector=\"customers\",customer_id=\"\"}";
     let age = now() - value(text, last).unwrap();
     let infos = text.matches("\nelements_customer_info{").count();
     let statuses = text.matches("\nelements_customer_status{").count();
-    // Customers missing from the newest list are kept until the second, and become stale: at most as many as ever
-    // leave.
+    // Customers missing from the newest list are kept until a second list confirms it, and may expire before.
     assert!(
         statuses > 0 || infos == 0 || age > STALE_AFTER - 1.0,
-        "{infos} customers, none with a status, and the list is {age:.1} s old"
+        "{infos} customers without a status, although the list is {age:.1} s old"
     );
 }
 

@@ -1,4 +1,4 @@
-//! The state file: valid paths, locks, and leftovers of saves.
+//! The state file: valid paths, locks, and files of interrupted saves.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::Command;
 
 use super::process::{ARGUMENTS, LOADED, with_state};
-use super::{Exporter, every_second, is_settled, nowhere, number};
-use crate::harness::partner::{start, still};
+use super::{Exporter, every_second, is_settled, number, unreachable_api};
+use crate::harness::partner::{frozen_partner, start};
 use crate::harness::program::Program;
 use crate::harness::{eventually, samples, value};
 
@@ -27,7 +27,7 @@ fn make_fifo(path: &Path) {
 }
 
 #[tokio::test]
-async fn state_path_of_another_file_ends_with_78() {
+async fn state_path_of_another_file_exits_with_78() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path();
     let path = |name: &str| root.join(name);
@@ -55,7 +55,7 @@ async fn state_path_of_another_file_ends_with_78() {
         "foreign/below",
     ] {
         for command in [&ARGUMENTS[..], &["check"], &["once"]] {
-            let program = Program::spawn(with_state(&nowhere(), &path(name)), command);
+            let program = Program::spawn(with_state(&unreachable_api(), &path(name)), command);
             let output = program.wait().await;
             assert_eq!(output.code, Some(78), "{name} {command:?}: {}", output.stderr);
             let named = output.stderr.contains("state.file: ") && output.stderr.contains(path(name).to_str().unwrap());
@@ -70,17 +70,17 @@ async fn state_path_of_another_file_ends_with_78() {
 }
 
 #[tokio::test]
-async fn links_are_followed_to_the_file_that_is_replaced() {
+async fn state_file_behind_a_symbolic_link_is_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let volume = directory.path().join("volume");
     fs::create_dir(&volume).unwrap();
     let file = directory.path().join("state");
     symlink("second", &file).unwrap();
     symlink("volume/first", directory.path().join("second")).unwrap();
-    let partner = start(still(2)).await;
+    let partner = start(frozen_partner(2)).await;
     for _ in 0..2 {
         let program = Program::start_with(with_state(&partner.base, &file), &ARGUMENTS).await;
-        let text = program.until("every poll succeeded", is_settled).await;
+        let text = program.wait_until("every poll succeeded", is_settled).await;
         assert_eq!(number(&text, LOADED), 1.0);
         let output = program.terminate().await;
         assert!(!output.stderr.contains("cannot save state"), "{}", output.stderr);
@@ -89,25 +89,25 @@ async fn links_are_followed_to_the_file_that_is_replaced() {
         let mode = fs::metadata(volume.join("first")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
-    let again = Exporter::load(with_state(&nowhere(), &file)).await;
-    assert_eq!(again.get("/-/ready").await.0, 200, "the state is restored");
-    again.stop().await;
+    let restarted = Exporter::load(with_state(&unreachable_api(), &file)).await;
+    assert_eq!(restarted.get("/-/ready").await.0, 200, "the state is restored");
+    restarted.stop().await;
 }
 
 #[tokio::test]
-async fn state_file_replaced_by_something_else_is_kept() {
+async fn state_file_replaced_by_a_directory_fails_saves() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("state");
-    let partner = start(still(2)).await;
+    let partner = start(frozen_partner(2)).await;
     let program = Program::start_with(with_state(&partner.base, &file), &ARGUMENTS).await;
     program
-        .until("it is saved", |text| is_settled(text) && file.is_file())
+        .wait_until("the state is saved", |text| is_settled(text) && file.is_file())
         .await;
     fs::remove_file(&file).unwrap();
     fs::create_dir(&file).unwrap();
     fs::write(file.join("kept"), "kept").unwrap();
     program
-        .until("a save fails", |text| value(text, FAILURES) >= Some(1.0))
+        .wait_until("a save fails", |text| value(text, FAILURES) >= Some(1.0))
         .await;
     assert_eq!(fs::read_to_string(file.join("kept")).unwrap(), "kept");
     assert_eq!(names(directory.path()), ["state", "state.lock"]);
@@ -123,25 +123,25 @@ async fn empty_state_file_is_valid() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("state");
     fs::write(&file, "").unwrap();
-    let partner = start(still(2)).await;
+    let partner = start(frozen_partner(2)).await;
     let exporter = Exporter::load(with_state(&partner.base, &file)).await;
-    assert_eq!(number(&exporter.settled().await, LOADED), 1.0);
+    assert_eq!(number(&exporter.wait_until_settled().await, LOADED), 1.0);
     exporter.stop().await;
     assert_eq!(names(directory.path()), ["state", "state.lock"]);
     assert!(fs::metadata(&file).unwrap().len() > 0);
 }
 
-/// A limit on the size of files has the same effect as a disk that becomes full during a save.
+/// A limit of the file size has the same effect as a disk that becomes full during a save.
 #[tokio::test]
-async fn failed_save_leaves_nothing_behind() {
+async fn failed_save_leaves_no_files_behind() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("state");
-    let partner = start(still(20)).await;
+    let partner = start(frozen_partner(20)).await;
     let program = Program::limited("-f 16", with_state(&partner.base, &file), &ARGUMENTS)
         .wait_until_listening()
         .await;
     program
-        .until("a save fails", |text| {
+        .wait_until("a save fails", |text| {
             value(text, FAILURES) >= Some(1.0) && is_settled(text)
         })
         .await;
@@ -151,15 +151,15 @@ async fn failed_save_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn exporters_never_share_a_state_file() {
+async fn state_file_is_used_by_one_exporter_only() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("state");
     let link = directory.path().join("link");
     symlink("state", &link).unwrap();
-    let partner = start(still(2)).await;
+    let partner = start(frozen_partner(2)).await;
     let first = Program::start_with(with_state(&partner.base, &file), &ARGUMENTS).await;
     first
-        .until("it is saved", |text| is_settled(text) && file.is_file())
+        .wait_until("the state is saved", |text| is_settled(text) && file.is_file())
         .await;
     for path in [&file, &link] {
         let second = Program::spawn(with_state(&partner.base, path), &ARGUMENTS);
@@ -171,13 +171,13 @@ async fn exporters_never_share_a_state_file() {
     // Checking the configuration of a running exporter is allowed.
     let check = Program::spawn(with_state(&partner.base, &file), &["check"]);
     assert_ne!(check.wait().await.code, Some(78));
-    let text = first.until("it continues", is_settled).await;
+    let text = first.wait_until("the first exporter continues", is_settled).await;
     assert_eq!(value(&text, FAILURES).unwrap_or_default(), 0.0);
-    // The next start removes the leftover of a kill during a save; the lock ends with the process.
+    // The next start removes the incomplete file of a save that was killed. The lock is released with the process.
     first.signal("KILL");
     first.wait().await;
     fs::write(directory.path().join("state.new"), "{\"state\":{\"for").unwrap();
-    let third = Exporter::load(with_state(&nowhere(), &file)).await;
+    let third = Exporter::load(with_state(&unreachable_api(), &file)).await;
     assert_eq!(number(&third.metrics().await, LOADED), 1.0);
     assert_eq!(names(directory.path()), ["link", "state", "state.lock"]);
     third.stop().await;
@@ -193,10 +193,10 @@ async fn files_beside_the_state_are_kept() {
     }
     let damaged = "{\"state\":{\"format\":1,\"version\":\"0\"}}\n";
     fs::write(&file, damaged).unwrap();
-    let partner = start(still(2)).await;
+    let partner = start(frozen_partner(2)).await;
     let program = Program::start_with(with_state(&partner.base, &file), &ARGUMENTS).await;
     program
-        .until("a save fails", |text| value(text, FAILURES) >= Some(1.0))
+        .wait_until("a save fails", |text| value(text, FAILURES) >= Some(1.0))
         .await;
     program.terminate().await;
     for name in foreign {
@@ -209,12 +209,12 @@ async fn files_beside_the_state_are_kept() {
     assert_eq!(fs::read_to_string(&file).unwrap(), damaged);
 }
 
-/// A hard link is the same file until the next save.
+/// Until the next save, a hard link is the same file.
 #[tokio::test]
 async fn hard_link_to_the_state_of_another_exporter_is_rejected() {
     let directory = tempfile::tempdir().unwrap();
     let [file, link] = ["state", "link"].map(|name| directory.path().join(name));
-    let partner = start(still(2)).await;
+    let partner = start(frozen_partner(2)).await;
     let variables = |path: &Path| {
         let mut variables = with_state(&partner.base, path);
         for collector in ["CUSTOMERS", "JOBS", "LICENSES"] {
@@ -226,7 +226,7 @@ async fn hard_link_to_the_state_of_another_exporter_is_rejected() {
         }
         variables
     };
-    // The second start finds an existing file to lock.
+    // At the second start, the file to lock already exists.
     for _ in 0..2 {
         let holder = Program::start_with(variables(&file), &ARGUMENTS).await;
         eventually("all polls are saved", || async {
@@ -236,24 +236,24 @@ async fn hard_link_to_the_state_of_another_exporter_is_rejected() {
             (done.count() == 4 && polls.count() == 4).then_some(())
         })
         .await;
-        // A later save would replace the file, and the link would then lead to another one.
+        // A later save would replace the file, so that the link would refer to another file.
         let output = loop {
             fs::hard_link(&file, &link).unwrap();
-            let replaced = eventually("the file is replaced", || async {
+            let is_replaced = eventually("the file is replaced", || async {
                 let [of_file, of_link] = [&file, &link].map(|path| fs::metadata(path).unwrap().ino());
                 (of_file != of_link).then_some(())
             });
             tokio::select! {
                 biased;
                 output = Program::spawn(variables(&link), &ARGUMENTS).wait() => break output,
-                () = replaced => fs::remove_file(&link).unwrap(),
+                () = is_replaced => fs::remove_file(&link).unwrap(),
             }
         };
         assert_eq!(output.code, Some(78), "{}", output.stderr);
         assert!(output.stderr.contains("in use by another process"), "{}", output.stderr);
         assert_eq!(holder.terminate().await.code, Some(0));
-        let free = Program::start_with(variables(&link), &ARGUMENTS).await;
-        assert_eq!(free.terminate().await.code, Some(0));
+        let later = Program::start_with(variables(&link), &ARGUMENTS).await;
+        assert_eq!(later.terminate().await.code, Some(0));
         fs::remove_file(&link).unwrap();
     }
 }
@@ -262,26 +262,26 @@ async fn hard_link_to_the_state_of_another_exporter_is_rejected() {
 async fn byte_order_mark_before_the_state_is_skipped() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("state");
-    let partner = start(still(2)).await;
+    let partner = start(frozen_partner(2)).await;
     let exporter = Exporter::load(with_state(&partner.base, &file)).await;
-    let before = exporter.settled().await;
+    let before = exporter.wait_until_settled().await;
     exporter.stop().await;
     let saved = fs::read_to_string(&file).unwrap();
     fs::write(&file, format!("\u{feff}{saved}")).unwrap();
-    let again = Exporter::load(with_state(&nowhere(), &file)).await;
-    let text = again.metrics().await;
+    let restarted = Exporter::load(with_state(&unreachable_api(), &file)).await;
+    let text = restarted.metrics().await;
     assert_eq!(number(&text, LOADED), 1.0);
-    let known = |text: &str| samples(text, "elements_customer_info{");
-    assert_eq!(known(&text), known(&before));
-    again.stop().await;
+    let infos = |text: &str| samples(text, "elements_customer_info{");
+    assert_eq!(infos(&text), infos(&before));
+    restarted.stop().await;
     for content in ["\u{feff}", "\u{feff}{\"sta"] {
         fs::write(&file, content).unwrap();
-        let program = Program::start_with(with_state(&nowhere(), &file), &ARGUMENTS).await;
+        let program = Program::start_with(with_state(&unreachable_api(), &file), &ARGUMENTS).await;
         assert_eq!(program.terminate().await.code, Some(0));
     }
 }
 
-/// The file is read repeatedly, and opening a FIFO waits for a writer.
+/// The file is read repeatedly, and opening a FIFO would wait for a writer.
 #[tokio::test]
 async fn fifo_as_web_configuration_is_rejected() {
     let directory = tempfile::tempdir().unwrap();
@@ -295,7 +295,7 @@ async fn fifo_as_web_configuration_is_rejected() {
     ] {
         let flag = format!("--web.config.file={}", file.display());
         let arguments = [command, &[&flag]].concat();
-        let output = Program::spawn(every_second(&nowhere(), &[], &[]), &arguments)
+        let output = Program::spawn(every_second(&unreachable_api(), &[], &[]), &arguments)
             .wait()
             .await;
         assert_eq!(output.code, Some(78), "{arguments:?}: {}", output.stderr);

@@ -7,11 +7,11 @@ use elements_exporter::simulator::{Fault, FaultKind, Request};
 use futures_util::future::join_all;
 
 use super::{
-    Case, Exporter, Failing, JOBS_V1, JOBS_V3, TOKEN, case, errors, hold_each, holds, ids, is_settled, number, state,
-    success, sum,
+    Case, ExpectedFailure, Exporter, JOBS_V1, JOBS_V3, TOKEN, assert_each_fails, assert_poll_fails, case, errors, ids,
+    is_settled, number, state, success, sum,
 };
-use crate::harness::partner::{Partner, start, still};
-use crate::harness::scripted::{Scripted, json};
+use crate::harness::partner::{Partner, frozen_partner, start};
+use crate::harness::scripted::{ScriptedServer, json};
 use crate::harness::{eventually, value};
 
 const RATE: &str = "elements_exporter_api_rate_limit";
@@ -33,36 +33,36 @@ fn retries() -> &'static str {
     "elements_exporter_api_retries_total{endpoint=\"jobs\"}"
 }
 
-/// Earliest end of the pause after a throttle.
+/// Earliest end of the pause after a throttled request.
 #[derive(Clone, Copy)]
-enum Ends {
-    /// This long after the throttle.
+enum PauseEnd {
+    /// This long after the throttled request.
     After(Duration),
     At(Instant),
 }
 
-/// Returns the number of requests between the throttled request and the end of the pause, once that request has
-/// succeeded and the others have resumed.
-async fn requests_in_pause(partner: &Partner, ends: Ends) -> usize {
-    let requests = eventually("the throttled request goes through", || async {
+/// Waits until the throttled request has succeeded and others have resumed. Returns the number of requests during the
+/// pause.
+async fn requests_in_pause(partner: &Partner, pause_end: PauseEnd) -> usize {
+    let requests = eventually("the throttled request succeeds", || async {
         let requests = partner.handle.requests();
         let at = requests.iter().position(|request| request.status == 429)?;
         let requests = requests[at..].to_vec();
-        let again = |request: &Request| request.path == requests[0].path && request.status == 200;
-        (requests.iter().any(again) && requests.len() > 20).then_some(requests)
+        let is_retry = |request: &Request| request.path == requests[0].path && request.status == 200;
+        (requests.iter().any(is_retry) && requests.len() > 20).then_some(requests)
     })
     .await;
-    let end = match ends {
-        Ends::After(pause) => requests[0].at + pause,
-        Ends::At(end) => end,
+    let end = match pause_end {
+        PauseEnd::After(pause) => requests[0].at + pause,
+        PauseEnd::At(end) => end,
     };
     requests[1..].iter().filter(|request| request.at < end).count()
 }
 
 #[tokio::test]
 async fn throttle_pauses_all_requests_and_lowers_the_rate() {
-    // Eleven polls per second would continue if the pause did not apply to all of them. Requests in flight at the time
-    // of the throttle may still arrive.
+    // Without the pause, eleven polls per second would continue. Requests that were in flight when the API throttled
+    // may arrive.
     const IN_FLIGHT: usize = 4;
     fn date(from_now: i64) -> (String, Instant) {
         let now = jiff::Timestamp::now();
@@ -73,38 +73,38 @@ async fn throttle_pauses_all_requests_and_lowers_the_rate() {
             Instant::now() + wait,
         )
     }
-    let seconds = |seconds| Ends::After(Duration::from_secs(seconds));
+    let seconds = |seconds| PauseEnd::After(Duration::from_secs(seconds));
     let now = seconds(0);
     let (soon, then) = date(4);
     let cases = [
         ("seconds", Some("2"), seconds(2)),
-        ("a date", Some(soon.as_str()), Ends::At(then)),
+        ("a date", Some(soon.as_str()), PauseEnd::At(then)),
         ("a past date", Some("Sun, 06 Nov 1994 08:49:37 GMT"), now),
         ("nothing", None, seconds(1)),
         ("garbage", Some("soon"), seconds(1)),
         ("a negative number", Some("-5"), seconds(1)),
         ("zero", Some("0"), now),
     ];
-    join_all(cases.map(|(name, retry_after, ends)| async move {
-        let partner = start(still(10)).await;
-        let two_at_once = [("ELEMENTS_API__MAX_CONCURRENCY", "2")];
-        let exporter = Exporter::start(&partner.base, &["jobs"], &two_at_once).await;
-        let before = exporter.settled().await;
+    join_all(cases.map(|(name, retry_after, pause_end)| async move {
+        let partner = start(frozen_partner(10)).await;
+        let two_in_parallel = [("ELEMENTS_API__MAX_CONCURRENCY", "2")];
+        let exporter = Exporter::start(&partner.base, &["jobs"], &two_in_parallel).await;
+        let before = exporter.wait_until_settled().await;
         partner.handle.clear_requests();
         partner
             .handle
             .set_faults(vec![Fault::new(JOBS_V3, throttle(retry_after)).times(1)]);
-        let requested = requests_in_pause(&partner, ends).await;
+        let requested = requests_in_pause(&partner, pause_end).await;
         assert!(requested <= IN_FLIGHT, "{name}: {requested} requests");
         let after = exporter
-            .until("the throttle is counted", |text| {
+            .wait_until("the throttle is counted", |text| {
                 sum(text, "elements_exporter_api_throttled_total") == 1.0 && is_settled(text)
             })
             .await;
         assert_eq!(
             sum(&after, "elements_exporter_api_errors_total"),
             0.0,
-            "{name}: it went through later"
+            "{name}: a retry is a failure"
         );
         assert!(number(&after, RATE) < number(&before, RATE), "{name}");
     }))
@@ -113,24 +113,24 @@ async fn throttle_pauses_all_requests_and_lowers_the_rate() {
 
 #[tokio::test]
 async fn retry_after_date_is_relative_to_the_date_of_its_response() {
-    // The server's clock is an hour ahead. By the local clock, the wait would be the maximum, for which the test does
-    // not wait.
+    // The server's clock is an hour ahead. By the local clock, the pause would have its maximum, for which the test
+    // does not wait.
     let ahead = |seconds: i64| {
         let then = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second() + 3600 + seconds).unwrap();
         then.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
     };
     let slow_down = move |status: u16| {
-        let mut refusal = json(status, "{}");
-        let headers = refusal.headers_mut();
+        let mut response = json(status, "{}");
+        let headers = response.headers_mut();
         headers.insert("date", ahead(0).parse().unwrap());
         headers.insert("retry-after", ahead(2).parse().unwrap());
-        refusal
+        response
     };
     join_all(
         [("POST", 429), ("POST", 503), ("GET", 429), ("GET", 503)].map(|(method, status)| async move {
-            let refused = std::sync::atomic::AtomicBool::new(false);
-            let server = Scripted::start(move |request| {
-                if request.line.starts_with(method) && !refused.swap(true, std::sync::atomic::Ordering::SeqCst) {
+            let is_throttled = std::sync::atomic::AtomicBool::new(false);
+            let server = ScriptedServer::start(move |request| {
+                if request.line.starts_with(method) && !is_throttled.swap(true, std::sync::atomic::Ordering::SeqCst) {
                     return slow_down(status);
                 }
                 match request.line.starts_with("POST") {
@@ -140,30 +140,30 @@ async fn retry_after_date_is_relative_to_the_date_of_its_response() {
             })
             .await;
             let exporter = Exporter::start(&server.base, &[], &[("ELEMENTS_API__VERSION", "v1")]).await;
-            exporter.settled().await;
+            exporter.wait_until_settled().await;
         }),
     )
     .await;
 }
 
 #[tokio::test]
-async fn failed_call_is_logged_with_its_request_id() {
+async fn failed_request_is_logged_with_its_request_id() {
     let id = "caf94a75-2cc6-43aa-b04b-794c8baf5ea3";
     let hostile = "x\" reason=none @".to_owned() + &"y".repeat(500);
-    for (given, shown) in [(id.to_owned(), id), (hostile, "x??reason=none??yyyy")] {
+    for (given, logged) in [(id.to_owned(), id), (hostile, "x??reason=none??yyyy")] {
         for (status, body) in [(400, "{}"), (200, "sorry")] {
             let given = given.clone();
-            let server = Scripted::start(move |request| {
+            let server = ScriptedServer::start(move |request| {
                 if request.line.ends_with("/connect/token") {
                     return crate::harness::scripted::token();
                 }
-                let mut answer = json(status, body);
-                answer.headers_mut().insert("request-id", given.parse().unwrap());
-                answer
+                let mut response = json(status, body);
+                response.headers_mut().insert("request-id", given.parse().unwrap());
+                response
             })
             .await;
-            let more = [("ELEMENTS_API__VERSION", "v1")];
-            let program = crate::harness::program::Program::start_collectors(&server.base, &[], &more).await;
+            let extra_env = [("ELEMENTS_API__VERSION", "v1")];
+            let program = crate::harness::program::Program::start_collectors(&server.base, &[], &extra_env).await;
             let line = eventually("the failure is logged", || async {
                 let printed = program.stderr();
                 let mut lines = printed.lines().filter(|line| line.contains("level=warn"));
@@ -172,30 +172,32 @@ async fn failed_call_is_logged_with_its_request_id() {
                     .map(str::to_owned)
             })
             .await;
-            assert!(line.contains("request_id=") && line.contains(shown), "{line}");
+            assert!(line.contains("request_id=") && line.contains(logged), "{line}");
             assert!(!line.contains(&"y".repeat(70)), "{line}");
-            let report = app::check(&crate::harness::config(&server.base, &more)).await.unwrap();
-            let expected = format!("(request-id {shown}");
+            let report = app::check(&crate::harness::config(&server.base, &extra_env))
+                .await
+                .unwrap();
+            let expected = format!("(request-id {logged}");
             assert!(report.text().contains(&expected), "{}", report.text());
             let report: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
             let found = report["collectors"][0]["request_id"].as_str().unwrap();
-            assert!(found.starts_with(shown) && found.len() <= 64, "{found}");
+            assert!(found.starts_with(logged) && found.len() <= 64, "{found}");
         }
     }
 }
 
 #[tokio::test]
-async fn long_retry_after_is_observed_and_not_a_failure() {
-    let partner = start(still(2)).await;
+async fn long_retry_after_is_observed_without_a_failure() {
+    let partner = start(frozen_partner(2)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
-    exporter.settled().await;
+    exporter.wait_until_settled().await;
     partner.handle.set_faults(vec![
         Fault::new(JOBS_V3, throttle(Some("99999999999999999999"))).times(1),
     ]);
     let throttled = "elements_exporter_api_throttled_total{endpoint=\"jobs\"}";
     let lag = "elements_exporter_poll_lag_seconds{collector=\"customers\"}";
     let text = exporter
-        .until("everything waits", |text| {
+        .wait_until("all polls wait", |text| {
             number(text, throttled) == 1.0 && number(text, lag) > 2.0
         })
         .await;
@@ -205,15 +207,15 @@ async fn long_retry_after_is_observed_and_not_a_failure() {
 
 #[tokio::test]
 async fn lasting_throttle_lowers_the_rate_and_increases_lag() {
-    let partner = start(still(5)).await;
+    let partner = start(frozen_partner(5)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[("ELEMENTS_API__REQUESTS_PER_SECOND", "20")]).await;
-    let before = exporter.settled().await;
+    let before = exporter.wait_until_settled().await;
     partner
         .handle
         .set_faults(vec![Fault::new("/partner/*", throttle(Some("0")))]);
     let lag = "elements_exporter_poll_lag_seconds{collector=\"jobs\"}";
     let text = exporter
-        .until("slower and late", |text| {
+        .wait_until("the rate decreases and the lag grows", |text| {
             number(text, RATE) < 0.3 * number(&before, RATE) && number(text, lag) > 3.0
         })
         .await;
@@ -223,14 +225,14 @@ async fn lasting_throttle_lowers_the_rate_and_increases_lag() {
 #[tokio::test]
 async fn temporary_server_error_is_retried() {
     join_all([500, 502, 503, 504, 408].map(|code| async move {
-        let partner = start(still(2)).await;
+        let partner = start(frozen_partner(2)).await;
         let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
-        let before = exporter.settled().await;
+        let before = exporter.wait_until_settled().await;
         partner
             .handle
             .set_faults(vec![Fault::new(JOBS_V3, status(code)).times(2)]);
         let text = exporter
-            .until(&format!("{code} is repeated"), |text| {
+            .wait_until(&format!("{code} is retried"), |text| {
                 number(text, retries()) >= number(&before, retries()) + 2.0 && is_settled(text)
             })
             .await;
@@ -241,7 +243,7 @@ async fn temporary_server_error_is_retried() {
 
 #[tokio::test]
 async fn lasting_server_error_keeps_the_last_known_values() {
-    hold_each([
+    assert_each_fails([
         case("500", status(500), "server_error"),
         case("503", status(503), "server_error"),
         case("408", status(408), "request_timeout"),
@@ -251,36 +253,36 @@ async fn lasting_server_error_keeps_the_last_known_values() {
 
 #[tokio::test]
 async fn outage_does_not_multiply_the_load() {
-    let partner = start(still(20)).await;
+    let partner = start(frozen_partner(20)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
-    exporter.settled().await;
+    exporter.wait_until_settled().await;
     partner.handle.clear_requests();
     partner.handle.set_faults(vec![Fault::new("/partner/*", status(503))]);
-    // The lists of twenty customers fail twice. These are at least forty polls, which normally take as many requests.
+    // The lists of twenty customers fail twice. Without the breaker, these are at least forty requests.
     exporter
-        .until("two cycles have failed", |text| {
+        .wait_until("two cycles have failed", |text| {
             sum(text, "elements_exporter_api_errors_total{endpoint=\"jobs\"") >= 40.0
         })
         .await;
     let requests = partner.handle.requests();
     let failed = requests.iter().filter(|request| request.status == 503).count();
     assert!(failed <= 48, "{failed} requests");
-    assert!(failed <= 30, "the breaker admits only probes: {failed} requests");
+    assert!(failed <= 30, "the breaker must admit only probes: {failed} requests");
 }
 
 #[tokio::test]
 async fn temporarily_forbidden_list_is_requested_again() {
-    let partner = start(still(5)).await;
+    let partner = start(frozen_partner(5)).await;
     partner
         .handle
         .set_faults(vec![Fault::new(LICENSES_V3, status(403)).times(1)]);
     let exporter = Exporter::start(&partner.base, &["licenses"], &[]).await;
-    let each = |text: &str| number(text, &state("licenses", "fresh")) == 5.0;
-    let text = exporter.until("each customer is requested", each).await;
+    let all_fresh = |text: &str| number(text, &state("licenses", "fresh")) == 5.0;
+    let text = exporter.wait_until("each customer is requested", all_fresh).await;
     assert_eq!(number(&text, &success("licenses", &ids(&partner)[0])), 1.0);
     let text = exporter
-        .until("the bulk list is requested", |text| {
-            value(text, &success("licenses", "")) == Some(1.0) && each(text)
+        .wait_until("the bulk list is requested", |text| {
+            value(text, &success("licenses", "")) == Some(1.0) && all_fresh(text)
         })
         .await;
     assert_eq!(value(&text, &success("licenses", &ids(&partner)[0])), None);
@@ -288,24 +290,21 @@ async fn temporarily_forbidden_list_is_requested_again() {
 }
 
 #[tokio::test]
-async fn resource_that_is_down_does_not_affect_others() {
-    // Hanging lists fail within a second. Other requests that take as long on a busy machine fail as well, but are
-    // polled again.
+async fn failing_resource_does_not_affect_others() {
+    // Hanging lists fail within a second. On a busy machine, other requests may also time out, but are polled again.
     for (kind, timeout) in [(status(500), "5m"), (FaultKind::Hang, "1s")] {
-        let partner = start(still(20)).await;
-        let more = [
+        let partner = start(frozen_partner(20)).await;
+        let extra_env = [
             ("ELEMENTS_API__TIMEOUT", timeout),
             ("ELEMENTS_API__MAX_CONCURRENCY", "4"),
         ];
-        let exporter = Exporter::start(&partner.base, &["jobs", "protected", "licenses"], &more).await;
-        let before = exporter.settled().await;
+        let exporter = Exporter::start(&partner.base, &["jobs", "protected", "licenses"], &extra_env).await;
+        let before = exporter.wait_until_settled().await;
         partner.handle.set_faults(vec![Fault::new(JOBS_V3, kind)]);
         exporter
-            .until("the jobs are down", |text| {
-                number(text, &state("jobs", "failed")) == 20.0
-            })
+            .wait_until("the jobs fail", |text| number(text, &state("jobs", "failed")) == 20.0)
             .await;
-        // From here on nothing else may fail, and everything else continues.
+        // From now on, nothing else may fail, and everything else continues.
         let others = ["customers", "protected", "licenses", "token"];
         let failed = |text: &str| -> f64 {
             let all = |endpoint| {
@@ -323,17 +322,17 @@ async fn resource_that_is_down_does_not_affect_others() {
                 "elements_exporter_api_requests_total{endpoint=\"protected\",code=\"200\"}",
             )
         };
-        let long = exporter
-            .until("three more cycles of the others", |text| {
+        let later = exporter
+            .wait_until("three more cycles of the others", |text| {
                 requested(text) >= requested(&before) + 60.0
                     && number(text, &state("protected", "fresh")) == 20.0
                     && number(text, &state("jobs", "failed")) == 20.0
                     && number(text, "elements_up") == 1.0
             })
             .await;
-        assert_eq!(failed(&long), 0.0, "{long}");
+        assert_eq!(failed(&later), 0.0, "{later}");
         partner.handle.clear_faults();
-        exporter.settled().await;
+        exporter.wait_until_settled().await;
     }
 }
 
@@ -346,16 +345,16 @@ async fn denied_requests_are_not_retried() {
         (418, "unexpected_status"),
     ];
     join_all(cases.map(|(code, reason)| async move {
-        let partner = start(still(2)).await;
+        let partner = start(frozen_partner(2)).await;
         let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
         let id = ids(&partner)[0].clone();
-        let failing = Failing {
+        let expected = ExpectedFailure {
             collector: "jobs",
             id: &id,
             endpoint: "jobs",
             reason,
         };
-        let text = holds(&exporter, failing, reason, async || {
+        let text = assert_poll_fails(&exporter, expected, reason, async || {
             partner.handle.set_faults(vec![Fault::new(JOBS_V3, status(code))]);
         })
         .await;
@@ -366,16 +365,16 @@ async fn denied_requests_are_not_retried() {
 
 #[tokio::test]
 async fn forbidden_customer_is_exposed_and_others_continue() {
-    let partner = start(still(3)).await;
+    let partner = start(frozen_partner(3)).await;
     let exporter = Exporter::start(&partner.base, &["jobs", "protected"], &[]).await;
     let ids = ids(&partner);
-    let failing = Failing {
+    let expected = ExpectedFailure {
         collector: "jobs",
         id: &ids[1],
         endpoint: "jobs",
         reason: "forbidden",
     };
-    let text = holds(&exporter, failing, "403", async || {
+    let text = assert_poll_fails(&exporter, expected, "403", async || {
         partner
             .handle
             .set_faults(vec![Fault::new(&JOBS_V3.replace('*', &ids[1]), status(403))]);
@@ -395,13 +394,13 @@ async fn forbidden_customer_is_exposed_and_others_continue() {
 #[tokio::test]
 async fn status_204_is_an_empty_response() {
     for (generation, path) in [("v1", JOBS_V1), ("v3", JOBS_V3)] {
-        let partner = start(still(1)).await;
+        let partner = start(frozen_partner(1)).await;
         let exporter = Exporter::start(&partner.base, &["jobs"], &[("ELEMENTS_API__VERSION", generation)]).await;
-        let before = exporter.settled().await;
+        let before = exporter.wait_until_settled().await;
         assert!(before.contains("elements_job_status{"));
         partner.handle.set_faults(vec![Fault::new(path, status(204))]);
         let text = exporter
-            .until("an empty answer", |text| !text.contains("elements_job_status{"))
+            .wait_until("an empty response", |text| !text.contains("elements_job_status{"))
             .await;
         assert_eq!(number(&text, &success("jobs", &ids(&partner)[0])), 1.0, "{generation}");
         assert_eq!(sum(&text, "elements_exporter_api_errors_total"), 0.0, "{generation}");
@@ -410,13 +409,13 @@ async fn status_204_is_an_empty_response() {
 
 #[tokio::test]
 async fn redirect_is_not_followed() {
-    let elsewhere = Scripted::start(|_| json(200, "{}")).await;
+    let other_server = ScriptedServer::start(|_| json(200, "{}")).await;
     let redirect = |code, location: String| FaultKind::Redirect { code, location };
     let mut cases: Vec<Case> = [301, 302, 303, 307, 308]
         .map(|code| {
             case(
                 "to another host",
-                redirect(code, format!("{}/x", elsewhere.base)),
+                redirect(code, format!("{}/x", other_server.base)),
                 "redirect",
             )
         })
@@ -426,18 +425,18 @@ async fn redirect_is_not_followed() {
         redirect(307, "/partner/customers".to_owned()),
         "redirect",
     ));
-    hold_each(cases).await;
+    assert_each_fails(cases).await;
     // The token request contains the secret, so its redirect is not followed either.
     join_all([302, 307, 308].map(|code| {
-        let location = format!("{}{TOKEN}", elsewhere.base);
+        let location = format!("{}{TOKEN}", other_server.base);
         async move {
-            let partner = start(still(1)).await;
+            let partner = start(frozen_partner(1)).await;
             partner
                 .handle
                 .set_faults(vec![Fault::new(TOKEN, redirect(code, location))]);
             let exporter = Exporter::start(&partner.base, &[], &[]).await;
             let text = exporter
-                .until("no token", |text| {
+                .wait_until("a token request failed", |text| {
                     value(text, &errors("customers", "auth")) >= Some(1.0)
                 })
                 .await;
@@ -445,6 +444,6 @@ async fn redirect_is_not_followed() {
         }
     }))
     .await;
-    let requested = elsewhere.requests();
+    let requested = other_server.requests();
     assert!(requested.is_empty(), "{requested:?}");
 }

@@ -1,21 +1,21 @@
-//! Standard streams that are closed or full, or pipes without a reader.
+//! Standard streams that are closed or full, and pipes without a reader.
 
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
-use super::{client, every_second, is_settled, nowhere};
+use super::{client, every_second, is_settled, unreachable_api};
 use crate::harness::eventually;
-use crate::harness::partner::{start, still};
+use crate::harness::partner::{frozen_partner, start};
 use crate::harness::program::{PROGRAM, Program};
 
-/// Runs the program in a shell with this suffix. Returns its code and, if it is not redirected, standard error.
+/// Runs the program in a shell with redirections. Returns the exit code and, if not redirected, standard error.
 fn run(
     arguments: &str,
-    redirected: &str,
+    redirections: &str,
     variables: &[(std::ffi::OsString, std::ffi::OsString)],
 ) -> (Option<i32>, String) {
     let mut shell = Command::new("sh");
-    shell.args(["-c", &format!("exec '{PROGRAM}' {arguments} {redirected}")]);
+    shell.args(["-c", &format!("exec '{PROGRAM}' {arguments} {redirections}")]);
     let output = shell.env_clear().envs(variables.iter().cloned()).output().unwrap();
     (
         output.status.code(),
@@ -23,7 +23,7 @@ fn run(
     )
 }
 
-/// Runs the program with a standard output that is closed before it writes.
+/// Runs the program with a standard output that is closed before the program writes.
 fn run_unread(arguments: &str, variables: &[(std::ffi::OsString, std::ffi::OsString)]) -> (Option<i32>, String) {
     let mut command = Command::new(PROGRAM);
     command.args(arguments.split_whitespace()).env_clear();
@@ -39,7 +39,7 @@ fn run_unread(arguments: &str, variables: &[(std::ffi::OsString, std::ffi::OsStr
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_do_not_panic_with_broken_streams() {
-    let partner = start(still(2)).await;
+    let partner = start(frozen_partner(2)).await;
     let directory = tempfile::tempdir().unwrap();
     let assets = format!("assets {}", directory.path().display());
     let variables = every_second(&partner.base, &super::COLLECTORS, &[]);
@@ -55,18 +55,18 @@ async fn commands_do_not_panic_with_broken_streams() {
         assets.as_str(),
     ];
     for arguments in commands {
-        let usual = tokio::task::block_in_place(|| run(arguments, ">/dev/null", &variables)).0;
-        // The simulated partner intentionally has values about which `check` complains.
+        let expected = tokio::task::block_in_place(|| run(arguments, ">/dev/null", &variables)).0;
+        // The simulated partner intentionally has values that `check` reports.
         assert!(
-            usual == Some(0) || usual == Some(1) && arguments.starts_with("check"),
-            "{arguments}: {usual:?}"
+            expected == Some(0) || expected == Some(1) && arguments.starts_with("check"),
+            "{arguments}: {expected:?}"
         );
-        for redirected in [">&-", "2>&-", "2>/dev/full", "<&- >&- 2>&-"] {
-            let (code, stderr) = tokio::task::block_in_place(|| run(arguments, redirected, &variables));
-            assert_eq!(code, usual, "{arguments} {redirected}: {stderr}");
+        for redirections in [">&-", "2>&-", "2>/dev/full", "<&- >&- 2>&-"] {
+            let (code, stderr) = tokio::task::block_in_place(|| run(arguments, redirections, &variables));
+            assert_eq!(code, expected, "{arguments} {redirections}: {stderr}");
         }
         let (code, stderr) = tokio::task::block_in_place(|| run_unread(arguments, &variables));
-        assert_eq!(code, usual, "{arguments} unread: {stderr}");
+        assert_eq!(code, expected, "{arguments} unread: {stderr}");
         assert!(!stderr.contains("standard output"), "{arguments}: {stderr}");
         let (code, stderr) = tokio::task::block_in_place(|| run(arguments, ">/dev/full", &variables));
         assert_eq!(code, Some(1), "{arguments}: {stderr}");
@@ -91,21 +91,21 @@ async fn commands_do_not_panic_with_broken_streams() {
         ("demo --simulator.customers=1 --backfill=/dev/full", 1),
         ("demo --simulator.customers=1 --backfill=/dev/stdout >/dev/full", 1),
     ] {
-        for redirected in ["", "2>&-", "2>/dev/full", "<&- 2>&-"] {
-            let (code, stderr) = tokio::task::block_in_place(|| run(arguments, redirected, &[]));
-            assert_eq!(code, Some(expected), "{arguments} {redirected}: {stderr}");
+        for redirections in ["", "2>&-", "2>/dev/full", "<&- 2>&-"] {
+            let (code, stderr) = tokio::task::block_in_place(|| run(arguments, redirections, &[]));
+            assert_eq!(code, Some(expected), "{arguments} {redirections}: {stderr}");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn backfill_into_a_closed_pipe_ends_quietly() {
+async fn backfill_into_a_closed_pipe_exits_without_an_error() {
     let (code, stderr) =
         tokio::task::block_in_place(|| run_unread("demo --simulator.customers=1 --backfill=/dev/stdout", &[]));
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
 }
 
-/// Returns a full pipe that nothing reads.
+/// Returns a full pipe without a reader.
 #[cfg(target_os = "linux")]
 fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
     use std::io::Write as _;
@@ -124,7 +124,7 @@ fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
 
 /// Returns whether a process handles SIGTERM.
 #[cfg(target_os = "linux")]
-fn catches_stop(process: u32) -> bool {
+fn handles_sigterm(process: u32) -> bool {
     const SIGTERM: u32 = 15;
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
@@ -134,10 +134,10 @@ fn catches_stop(process: u32) -> bool {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn stop_ends_a_command_whose_output_is_not_read() {
+async fn stop_terminates_a_command_with_unread_output() {
     use crate::harness::program::wait_for_exit;
 
-    let partner = start(still(2)).await;
+    let partner = start(frozen_partner(2)).await;
     let variables = every_second(&partner.base, &["jobs"], &[]);
     for (arguments, expected) in [
         ("--help", 1),
@@ -159,9 +159,9 @@ async fn stop_ends_a_command_whose_output_is_not_read() {
         command.args(arguments.split_whitespace()).env_clear();
         command.envs(variables.iter().cloned()).stdin(Stdio::null());
         let mut child = command.stdout(writer).stderr(Stdio::null()).spawn().unwrap();
-        eventually("it can be stopped", || async {
-            let has_begun = arguments != "once" || !partner.handle.requests().is_empty();
-            (has_begun && catches_stop(child.id())).then_some(())
+        eventually("the command handles signals", || async {
+            let has_started = arguments != "once" || !partner.handle.requests().is_empty();
+            (has_started && handles_sigterm(child.id())).then_some(())
         })
         .await;
         let stop = Command::new("kill").arg(child.id().to_string()).status();
@@ -172,10 +172,10 @@ async fn stop_ends_a_command_whose_output_is_not_read() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn log_that_is_not_read_does_not_block() {
+async fn unread_log_does_not_block() {
     use crate::harness::program::wait_for_exit;
 
-    let partner = start(still(2)).await;
+    let partner = start(frozen_partner(2)).await;
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let listen = format!("--web.listen-address={free}");
     for (arguments, expected) in [
@@ -194,8 +194,8 @@ async fn log_that_is_not_read_does_not_block() {
         let mut child = command.stderr(writer).spawn().unwrap();
         if expected == 0 {
             eventually("every poll succeeded", || async {
-                let answer = client().get(format!("http://{free}/metrics")).send().await.ok()?;
-                is_settled(&answer.text().await.ok()?).then_some(())
+                let response = client().get(format!("http://{free}/metrics")).send().await.ok()?;
+                is_settled(&response.text().await.ok()?).then_some(())
             })
             .await;
             let stop = Command::new("kill").arg(child.id().to_string()).status();
@@ -206,9 +206,9 @@ async fn log_that_is_not_read_does_not_block() {
 }
 
 #[tokio::test]
-async fn log_that_cannot_be_written_does_not_stop_the_exporter() {
-    let partner = start(still(2)).await;
-    for (redirected, format) in [
+async fn unwritable_log_does_not_stop_the_exporter() {
+    let partner = start(frozen_partner(2)).await;
+    for (redirections, format) in [
         ("2>/dev/full", "logfmt"),
         ("2>&-", "json"),
         ("2>/dev/full", "json"),
@@ -217,22 +217,22 @@ async fn log_that_cannot_be_written_does_not_stop_the_exporter() {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let listen = format!("--web.listen-address={free}");
         let arguments = [listen.as_str(), "--log.level=trace", &format!("--log.format={format}")];
-        let mut program = Program::redirected(redirected, every_second(&partner.base, &["jobs"], &[]), &arguments);
+        let mut program = Program::redirected(redirections, every_second(&partner.base, &["jobs"], &[]), &arguments);
         program.set_address(&free.to_string());
-        eventually("it answers", || async {
+        eventually("the exporter responds", || async {
             client().get(format!("http://{free}/metrics")).send().await.ok()
         })
         .await;
-        program.until("every poll succeeded", is_settled).await;
+        program.wait_until("every poll succeeded", is_settled).await;
         program.signal("HUP");
         program
-            .until("it continues", |text| {
+            .wait_until("the exporter continues to poll", |text| {
                 is_settled(text) && text.contains("elements_exporter_config_last_reload_successful 1")
             })
             .await;
-        assert_eq!(program.terminate().await.code, Some(0), "{redirected}");
+        assert_eq!(program.terminate().await.code, Some(0), "{redirections}");
     }
-    // An exporter that cannot poll logs more.
-    let program = Program::redirected("2>/dev/full", every_second(&nowhere(), &[], &[]), &["once"]);
+    // An exporter whose polls fail logs more.
+    let program = Program::redirected("2>/dev/full", every_second(&unreachable_api(), &[], &[]), &["once"]);
     assert_eq!(program.wait().await.code, Some(1));
 }

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::meaning::{exposition_of, job, seconds};
 use super::{Exporter, errors, ids, is_settled, last_success, number, state, sum};
-use crate::harness::canned::Canned;
-use crate::harness::partner::{start, still};
+use crate::harness::canned::CannedServer;
+use crate::harness::partner::{frozen_partner, start};
 use crate::harness::program::Program;
 use crate::harness::{eventually, value};
 
@@ -17,12 +17,12 @@ fn exchange(name: &str) -> String {
     format!(r#"elements_job_{name}{{customer_id="c-1",service="Microsoft 365",module="Exchange Online"}}"#)
 }
 
-fn not_understood(field: &str) -> String {
+fn decode_errors(field: &str) -> String {
     format!("elements_exporter_decode_errors_total{{endpoint=\"jobs\",field=\"{field}\"}}")
 }
 
 #[tokio::test]
-async fn dates_that_mean_never_are_absent() {
+async fn placeholder_dates_are_absent() {
     for never in [
         "N/A",
         "",
@@ -66,16 +66,16 @@ async fn time_without_a_zone_is_utc() {
 #[tokio::test]
 async fn end_before_the_start_is_counted() {
     let text = exposition_of(&[job("A", json!({"endTime": "2026-02-28T02:00:00Z"}))]).await;
-    assert_eq!(number(&text, &not_understood("endTime")), 1.0);
+    assert_eq!(number(&text, &decode_errors("endTime")), 1.0);
 }
 
 #[tokio::test]
 async fn end_in_the_future_is_counted_and_not_a_success() {
     let text = exposition_of(&[job("A", json!({"endTime": "2150-01-01T00:00:00Z"}))]).await;
-    assert_eq!(number(&text, &not_understood("endTime")), 1.0);
+    assert_eq!(number(&text, &decode_errors("endTime")), 1.0);
     for name in ["last_success", "last_backup"] {
-        let moment = value(&text, &exchange(&format!("{name}_timestamp_seconds")));
-        assert!(moment.is_none_or(|moment| moment == 0.0), "{name} {moment:?}");
+        let time = value(&text, &exchange(&format!("{name}_timestamp_seconds")));
+        assert!(time.is_none_or(|time| time == 0.0), "{name} {time:?}");
     }
     assert_eq!(value(&text, &exchange("end_timestamp_seconds")), None);
 }
@@ -96,7 +96,7 @@ async fn time_in_the_future_does_not_hide_earlier_runs() {
     ];
     join_all(cases.map(|(status, start, end, modified)| async move {
         let jobs = "GET /partner/customers/one/jobs";
-        let api = Canned::start(&[
+        let api = CannedServer::start(&[
             (
                 "GET /partner/customers",
                 r#"{"value":[{"id":"one","organization":"One"}]}"#,
@@ -106,21 +106,21 @@ async fn time_in_the_future_does_not_hide_earlier_runs() {
         .await;
         let exporter = Exporter::start(&api.base, &["jobs"], &[("ELEMENTS_API__VERSION", "v1")]).await;
         let field = if modified == "N/A" { "startTime" } else { "lastModifyTime" };
-        // A scrape renders counters before the results of polls that end in the meantime.
+        // A scrape renders counters first, so it may lack the results of polls that complete in the meantime.
         let first = exporter
-            .until(&format!("{status} {field} is counted"), |text| {
-                is_settled(text) && value(text, &not_understood(field)) >= Some(1.0)
+            .wait_until(&format!("{status} {field} is counted"), |text| {
+                is_settled(text) && value(text, &decode_errors(field)) >= Some(1.0)
             })
             .await;
         let last_backup =
             r#"elements_job_last_backup_timestamp_seconds{customer_id="one",service="Microsoft 365",module="Exchange Online"}"#;
-        assert!(value(&first, last_backup).is_none_or(|moment| moment == 0.0), "{status}");
-        let real = run("real", "Failed", "2026-01-01T00:00:00Z", "2026-01-01T01:00:00Z", "N/A");
-        api.set(jobs, 200, &real);
-        let shown =
+        assert!(value(&first, last_backup).is_none_or(|time| time == 0.0), "{status}");
+        let failed_run = run("real", "Failed", "2026-01-01T00:00:00Z", "2026-01-01T01:00:00Z", "N/A");
+        api.set(jobs, 200, &failed_run);
+        let status_series =
             r#"elements_job_status{customer_id="one",service="Microsoft 365",module="Exchange Online"}"#;
         exporter
-            .until("the failure is exposed", |text| value(text, shown) == Some(3.0))
+            .wait_until("the failure is exposed", |text| value(text, status_series) == Some(3.0))
             .await;
     }))
     .await;
@@ -132,24 +132,24 @@ async fn end_slightly_ahead_is_not_in_the_future() {
     let text = exposition_of(&[job("A", json!({"endTime": ahead.to_string()}))]).await;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
     for name in ["last_success", "last_backup", "end"] {
-        let moment = number(&text, &exchange(&format!("{name}_timestamp_seconds")));
-        assert!(moment > 0.0 && moment <= now, "{name} {moment}");
+        let time = number(&text, &exchange(&format!("{name}_timestamp_seconds")));
+        assert!(time > 0.0 && time <= now, "{name} {time}");
     }
 }
 
 #[tokio::test]
-async fn dated_facts_are_all_that_stays_after_stale_after() {
-    let partner = start(still(2)).await;
+async fn only_dated_facts_remain_after_stale_after() {
+    let partner = start(frozen_partner(2)).await;
     let collectors = ["jobs", "protected", "scan_profiles"];
-    let stale: Vec<String> = collectors
+    let stale_after: Vec<String> = collectors
         .iter()
         .chain(["customers"].iter())
         .map(|name| format!("ELEMENTS_COLLECTORS__{}__STALE_AFTER", name.to_uppercase()))
         .collect();
-    let more: Vec<(&str, &str)> = stale.iter().map(|name| (name.as_str(), "2s")).collect();
-    let exporter = Exporter::start(&partner.base, &collectors, &more).await;
+    let extra_env: Vec<(&str, &str)> = stale_after.iter().map(|name| (name.as_str(), "2s")).collect();
+    let exporter = Exporter::start(&partner.base, &collectors, &extra_env).await;
     let before = exporter
-        .until("all is known", |text| {
+        .wait_until("all collectors are fresh", |text| {
             is_settled(text) && text.contains("elements_scan_profile_info{")
         })
         .await;
@@ -164,7 +164,7 @@ async fn dated_facts_are_all_that_stays_after_stale_after() {
         FaultKind::Status { code: 404, body: None },
     )]);
     let after = exporter
-        .until("it becomes stale", |text| {
+        .wait_until("all collectors are stale", |text| {
             collectors
                 .iter()
                 .all(|collector| number(text, &state(collector, "stale")) == 2.0)
@@ -200,9 +200,9 @@ async fn dated_facts_are_all_that_stays_after_stale_after() {
     assert!(number(&after, &last_success("jobs", id)) > 0.0);
     assert!(number(&after, &errors("jobs", "not_found")) >= 1.0);
     partner.handle.clear_faults();
-    let back = exporter.settled().await;
+    let recovered = exporter.wait_until_settled().await;
     assert_eq!(
-        lines(&back, "elements_job_status{"),
+        lines(&recovered, "elements_job_status{"),
         lines(&before, "elements_job_status{")
     );
 }
@@ -211,28 +211,30 @@ async fn dated_facts_are_all_that_stays_after_stale_after() {
 async fn suspended_process_resumes_without_a_burst() {
     const SUSPENDED: Duration = Duration::from_secs(4);
     const CUSTOMERS: usize = 5;
-    let partner = start(still(CUSTOMERS)).await;
+    let partner = start(frozen_partner(CUSTOMERS)).await;
     let program = Program::start_collectors(&partner.base, &["jobs"], &[]).await;
-    program.until("every poll succeeded", is_settled).await;
+    program.wait_until("every poll succeeded", is_settled).await;
     program.signal("STOP");
-    let began = Instant::now();
+    let start_time = Instant::now();
     eventually("four intervals have passed", || async {
-        (began.elapsed() > SUSPENDED).then_some(())
+        (start_time.elapsed() > SUSPENDED).then_some(())
     })
     .await;
     partner.handle.clear_requests();
     program.signal("CONT");
-    let woken = Instant::now();
+    let resumed = Instant::now();
     let text = program
-        .until("it polls again", |_| partner.handle.requests().len() >= CUSTOMERS)
+        .wait_until("the exporter polls again", |_| {
+            partner.handle.requests().len() >= CUSTOMERS
+        })
         .await;
     let requested = partner.handle.requests().len() as f64;
-    // A slow machine polls less often, never more often.
-    let rounds = 1.0 + woken.elapsed().as_secs_f64() / 0.9;
+    // A slow machine polls less often, but not more often.
+    let cycles = 1.0 + resumed.elapsed().as_secs_f64() / 0.9;
     assert!(
-        requested <= (rounds + 1.0) * (CUSTOMERS + 1) as f64,
+        requested <= (cycles + 1.0) * (CUSTOMERS + 1) as f64,
         "{requested} requests in {:?}",
-        woken.elapsed()
+        resumed.elapsed()
     );
     assert_eq!(sum(&text, "elements_exporter_api_errors_total"), 0.0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();

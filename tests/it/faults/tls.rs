@@ -1,4 +1,4 @@
-//! Servers with the certificates in `tests/fixtures/tls`. They answer every request with 404.
+//! Servers with the certificates in `tests/fixtures/tls`, which return status 404 for every request.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -15,7 +15,7 @@ use crate::harness::program::fixture;
 /// The properties of the server's certificate.
 #[derive(Clone, Copy)]
 pub(super) enum Certificate {
-    Good,
+    Valid,
     OtherAuthority,
     OtherName,
     Expired,
@@ -24,7 +24,7 @@ pub(super) enum Certificate {
 impl Certificate {
     fn file(self) -> &'static str {
         match self {
-            Self::Good => "tls/good.pem",
+            Self::Valid => "tls/valid.pem",
             Self::OtherAuthority => "tls/other-authority.pem",
             Self::OtherName => "tls/other-name.pem",
             Self::Expired => "tls/expired.pem",
@@ -87,7 +87,7 @@ fn serve(config: Arc<ServerConfig>, mut stream: TcpStream, log: &Mutex<Vec<Strin
     let mut connection = ServerConnection::new(config).unwrap();
     let mut tls = Stream::new(&mut connection, &mut stream);
     let mut head = [0; 8192];
-    // A client that rejects the certificate ends here.
+    // A client that rejects the certificate disconnects here.
     let Ok(length) = tls.read(&mut head) else { return };
     log.lock()
         .unwrap()

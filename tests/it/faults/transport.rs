@@ -11,23 +11,23 @@ use futures_util::future::join_all;
 
 use super::tls::{Certificate, TlsServer};
 use super::{
-    Exporter, Failing, JOBS_V3, TOKEN, case, errors, hold_each, holds, ids, is_settled, nowhere, number, set, state,
-    success, sum,
+    ExpectedFailure, Exporter, JOBS_V3, TOKEN, assert_each_fails, assert_poll_fails, case, errors, ids, is_settled,
+    number, set, state, success, sum, unreachable_api,
 };
-use crate::harness::partner::{Partner, start, still};
+use crate::harness::partner::{Partner, frozen_partner, start};
 use crate::harness::program::Program;
 use crate::harness::{eventually, value};
 
-/// Reloads an exporter that has its customer list with another API URL, and checks that its polls then fail.
-async fn holds_at(case: &str, base: &str, reason: &str, more: &[(&str, &str)]) {
-    let partner = start(still(2)).await;
+/// Reloads an exporter that has polled its customer list with another API URL, and checks that polls fail.
+async fn assert_url_fails(case: &str, base: &str, reason: &str, extra_env: &[(&str, &str)]) {
+    let partner = start(frozen_partner(2)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[("ELEMENTS_API__TIMEOUT", "1s")]).await;
-    let after = holds(&exporter, Failing::list(reason), case, async || {
+    let after = assert_poll_fails(&exporter, ExpectedFailure::list(reason), case, async || {
         let (status, printed) = exporter
             .reload(|variables| {
                 // The token endpoint stays the same, so that only the API is unreachable.
                 set(variables, "ELEMENTS_API__BASE_URL", base);
-                more.iter().for_each(|(name, value)| set(variables, name, value));
+                extra_env.iter().for_each(|(name, value)| set(variables, name, value));
             })
             .await;
         assert_eq!(status, 200, "{printed}");
@@ -50,43 +50,48 @@ fn are_polled(partner: &Partner, ids: &[String], times: usize) -> bool {
 
 #[tokio::test]
 async fn unreachable_host_keeps_the_last_known_values() {
-    let closed = nowhere();
+    let closed = unreachable_api();
     tokio::join!(
-        holds_at("dns", "https://elements.invalid", "dns", &[]),
-        holds_at("refused", &closed, "connect", &[]),
+        assert_url_fails("dns", "https://elements.invalid", "dns", &[]),
+        assert_url_fails("refused", &closed, "connect", &[]),
     );
 }
 
 #[tokio::test]
 async fn failed_tls_handshake_keeps_the_last_known_values() {
-    let right = TlsServer::start(Certificate::Good);
+    let valid_server = TlsServer::start(Certificate::Valid);
     let cases = [
         ("a certificate of an unknown authority", Certificate::OtherAuthority),
         ("a certificate for another name", Certificate::OtherName),
         ("an expired certificate", Certificate::Expired),
     ];
     let ca = TlsServer::authority();
-    let more = [("ELEMENTS_API__CA_FILE", ca.as_str())];
+    let extra_env = [("ELEMENTS_API__CA_FILE", ca.as_str())];
     let servers: Vec<_> = cases
         .map(|(name, certificate)| (name, TlsServer::start(certificate)))
         .into();
     join_all(servers.iter().map(async |(name, server)| {
-        holds_at(name, &server.base, "tls", &more).await;
+        assert_url_fails(name, &server.base, "tls", &extra_env).await;
         assert!(
             server.requests().is_empty(),
-            "{name}: nothing is sent before the handshake is over"
+            "{name}: a request was sent before the handshake completed"
         );
     }))
     .await;
-    // With the right certificate, requests succeed; this server returns only 404.
-    holds_at("the right certificate", &right.base, "not_found", &more).await;
-    assert!(right.requests().iter().all(|request| request.contains("/partner/")));
-    // Without the authority in the configuration, they fail.
-    holds_at("an authority that is not configured", &right.base, "tls", &[]).await;
+    // With a valid certificate, requests arrive at the server, which returns only 404.
+    assert_url_fails("a valid certificate", &valid_server.base, "not_found", &extra_env).await;
+    assert!(
+        valid_server
+            .requests()
+            .iter()
+            .all(|request| request.contains("/partner/"))
+    );
+    // Without the authority in the configuration, the handshake fails.
+    assert_url_fails("an authority that is not configured", &valid_server.base, "tls", &[]).await;
 }
 
 #[tokio::test]
-async fn proxy_that_denies_requests_is_never_bypassed() {
+async fn denying_proxy_is_not_bypassed() {
     let proxy = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
     let proxy_url = format!("http://{}", proxy.local_addr().unwrap());
     let requested = Arc::new(AtomicUsize::new(0));
@@ -103,15 +108,15 @@ async fn proxy_that_denies_requests_is_never_bypassed() {
             );
         }
     });
-    let target = TlsServer::start(Certificate::Good);
+    let target = TlsServer::start(Certificate::Valid);
     let ca = TlsServer::authority();
-    let partner = start(still(2)).await;
+    let partner = start(frozen_partner(2)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
-    let after = holds(
+    let after = assert_poll_fails(
         &exporter,
-        Failing {
+        ExpectedFailure {
             reason: "auth",
-            ..Failing::list("")
+            ..ExpectedFailure::list("")
         },
         "407",
         async || {
@@ -132,18 +137,18 @@ async fn proxy_that_denies_requests_is_never_bypassed() {
     assert_eq!(
         target.connections(),
         0,
-        "a request that the proxy denies is not sent directly"
+        "a request that the proxy denies was sent directly"
     );
 }
 
 #[tokio::test]
 async fn broken_connection_keeps_the_last_known_values() {
-    hold_each([
+    assert_each_fails([
         case("closed without a response", FaultKind::Reset, "interrupted"),
-        case("no answer", FaultKind::Hang, "timeout"),
-        case("headers and then silence", FaultKind::HangBody, "timeout"),
-        // The deadline applies to the whole request: each chunk comes well within it, but not all of them.
-        case("a body in drips", FaultKind::Drip { bytes: 1, ms: 20 }, "timeout"),
+        case("no response", FaultKind::Hang, "timeout"),
+        case("headers without a body", FaultKind::HangBody, "timeout"),
+        // The timeout applies to the whole request. Each chunk arrives within it, but not all of them.
+        case("a slow body", FaultKind::Drip { bytes: 1, ms: 20 }, "timeout"),
         case("late", FaultKind::Delay { ms: 3_000 }, "timeout"),
     ])
     .await;
@@ -151,59 +156,67 @@ async fn broken_connection_keeps_the_last_known_values() {
 
 #[tokio::test]
 async fn stale_pooled_connection_is_retried() {
-    let partner = start(still(3)).await;
+    let partner = start(frozen_partner(3)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
-    let before = exporter.settled().await;
+    let before = exporter.wait_until_settled().await;
     partner
         .handle
         .set_faults(vec![Fault::new(JOBS_V3, FaultKind::Reset).times(1)]);
     let retries = "elements_exporter_api_retries_total{endpoint=\"jobs\"}";
     let after = exporter
-        .until("a retry", |text| {
+        .wait_until("a retry", |text| {
             value(text, retries) > value(&before, retries) && is_settled(text)
         })
         .await;
-    assert_eq!(sum(&after, "elements_exporter_api_errors_total"), 0.0, "no poll failed");
+    assert_eq!(sum(&after, "elements_exporter_api_errors_total"), 0.0, "a poll failed");
 }
 
 #[tokio::test]
-async fn poll_that_hangs_delays_no_others() {
-    let partner = start(still(4)).await;
+async fn hanging_poll_does_not_delay_others() {
+    let partner = start(frozen_partner(4)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[("ELEMENTS_API__TIMEOUT", "5m")]).await;
-    exporter.settled().await;
+    exporter.wait_until_settled().await;
     let ids = ids(&partner);
-    let stuck = JOBS_V3.replace('*', &ids[0]);
-    partner.handle.set_faults(vec![Fault::new(&stuck, FaultKind::Hang)]);
-    let hung = |request: &elements_exporter::simulator::Request| request.path == stuck && request.status == 0;
+    let hanging_path = JOBS_V3.replace('*', &ids[0]);
+    partner
+        .handle
+        .set_faults(vec![Fault::new(&hanging_path, FaultKind::Hang)]);
+    let hung = |request: &elements_exporter::simulator::Request| request.path == hanging_path && request.status == 0;
     eventually("the poll hangs", || async {
         partner.handle.requests().iter().any(hung).then_some(())
     })
     .await;
     partner.handle.clear_requests();
-    eventually("the others continue", || async {
+    eventually("the other polls continue", || async {
         are_polled(&partner, &ids[1..], 2).then_some(())
     })
     .await;
     assert!(
-        !partner.handle.requests().iter().any(|request| request.path == stuck),
-        "one poll at a time"
+        !partner
+            .handle
+            .requests()
+            .iter()
+            .any(|request| request.path == hanging_path),
+        "the hanging poll was repeated"
     );
     let lag = "elements_exporter_poll_lag_seconds{collector=\"jobs\"}";
-    exporter.until("the lag shows it", |text| number(text, lag) > 1.0).await;
+    exporter
+        .wait_until("the lag increases", |text| number(text, lag) > 1.0)
+        .await;
     assert_eq!(exporter.get("/-/healthy").await.0, 200);
 }
 
 #[tokio::test]
-async fn resource_that_hangs_leaves_slots_to_others() {
-    let partner = start(still(20)).await;
+async fn hanging_resource_leaves_slots_to_others() {
+    let partner = start(frozen_partner(20)).await;
     partner
         .handle
         .set_faults(vec![Fault::new("*/cloud-backup-m365/overview", FaultKind::Hang)]);
-    let more = [("ELEMENTS_API__TIMEOUT", "5m"), ("ELEMENTS_API__MAX_CONCURRENCY", "8")];
-    let exporter = Exporter::start(&partner.base, &["protected", "jobs"], &more).await;
+    let extra_env = [("ELEMENTS_API__TIMEOUT", "5m"), ("ELEMENTS_API__MAX_CONCURRENCY", "8")];
+    let exporter = Exporter::start(&partner.base, &["protected", "jobs"], &extra_env).await;
     let ids = ids(&partner);
     exporter
-        .until("the jobs of all are known", |text| {
+        .wait_until("the jobs of all customers are polled", |text| {
             ids.iter().all(|id| value(text, &success("jobs", id)) == Some(1.0))
         })
         .await;
@@ -223,22 +236,22 @@ async fn resource_that_hangs_leaves_slots_to_others() {
         are_polled(&partner, &ids, 3).then_some(())
     })
     .await;
-    assert_eq!(hanging(), 0, "three quarters of the slots and no more");
+    assert_eq!(hanging(), 0, "the resource used more than three quarters of the slots");
 }
 
 #[tokio::test]
 async fn invalid_authority_is_reported_with_its_file_and_key() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("authorities.pem");
-    let good = std::fs::read_to_string(TlsServer::authority()).unwrap();
-    let bad = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let certificate = std::fs::read_to_string(TlsServer::authority()).unwrap();
+    let invalid = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     for (content, number) in [
-        (format!("{good}{bad}"), "certificate 2"),
-        (bad.to_owned(), "certificate 1"),
+        (format!("{certificate}{invalid}"), "certificate 2"),
+        (invalid.to_owned(), "certificate 1"),
     ] {
         std::fs::write(&file, content).unwrap();
-        let more = [("ELEMENTS_API__CA_FILE", file.to_str().unwrap())];
-        let program = Program::spawn(super::every_second("https://127.0.0.1:1", &[], &more), &[]);
+        let extra_env = [("ELEMENTS_API__CA_FILE", file.to_str().unwrap())];
+        let program = Program::spawn(super::every_second("https://127.0.0.1:1", &[], &extra_env), &[]);
         let output = program.wait().await;
         assert_eq!(output.code, Some(78), "{}", output.stderr);
         for part in ["api.ca_file", file.to_str().unwrap(), number] {
@@ -246,19 +259,19 @@ async fn invalid_authority_is_reported_with_its_file_and_key() {
         }
     }
     // A byte order mark before the first certificate is ignored.
-    std::fs::write(&file, format!("\u{feff}{good}")).unwrap();
-    let server = TlsServer::start(Certificate::Good);
-    let more = [("ELEMENTS_API__CA_FILE", file.to_str().unwrap())];
-    holds_at("a byte order mark", &server.base, "not_found", &more).await;
+    std::fs::write(&file, format!("\u{feff}{certificate}")).unwrap();
+    let server = TlsServer::start(Certificate::Valid);
+    let extra_env = [("ELEMENTS_API__CA_FILE", file.to_str().unwrap())];
+    assert_url_fails("a byte order mark", &server.base, "not_found", &extra_env).await;
 }
 
 #[tokio::test]
 async fn urls_without_tls_need_no_certificate_authorities() {
     let empty = tempfile::tempdir().unwrap();
-    let nowhere = empty.path().join("authorities.pem");
+    let authorities = empty.path().join("authorities.pem");
     let variables = vec![
         ("SSL_CERT_DIR".into(), empty.path().into()),
-        ("SSL_CERT_FILE".into(), nowhere.into()),
+        ("SSL_CERT_FILE".into(), authorities.into()),
     ];
     let arguments = [
         "demo",
@@ -276,8 +289,8 @@ async fn urls_without_tls_need_no_certificate_authorities() {
     for arguments in [&[][..], &["check"], &["once"]] {
         let output = Program::spawn(encrypted.clone(), arguments).wait().await;
         assert_eq!(output.code, Some(78), "{arguments:?}: {}", output.stderr);
-        let named = output.stderr.contains("api.ca_file: ") && !output.stderr.contains("builder error");
-        assert!(named, "{arguments:?}: {}", output.stderr);
+        let names_key = output.stderr.contains("api.ca_file: ") && !output.stderr.contains("builder error");
+        assert!(names_key, "{arguments:?}: {}", output.stderr);
     }
     let arguments = ["healthcheck", "--web.listen-address=192.0.2.1:1"];
     let output = Program::spawn(variables, &arguments).wait().await;
@@ -286,11 +299,11 @@ async fn urls_without_tls_need_no_certificate_authorities() {
 }
 
 #[tokio::test]
-async fn outage_at_the_start_is_served_and_shown() {
-    let base = nowhere();
+async fn outage_at_startup_is_reported() {
+    let base = unreachable_api();
     let exporter = Exporter::start(&base, &["jobs"], &[]).await;
     let text = exporter
-        .until("it failed", |text| {
+        .wait_until("the customer list failed", |text| {
             value(text, &errors("customers", "auth")) >= Some(1.0)
         })
         .await;
@@ -304,25 +317,25 @@ async fn outage_at_the_start_is_served_and_shown() {
 }
 
 #[tokio::test]
-async fn customers_that_hang_do_not_use_every_slot() {
-    let partner = start(still(6)).await;
+async fn hanging_customers_do_not_use_every_slot() {
+    let partner = start(frozen_partner(6)).await;
     let ids = ids(&partner);
     let hanging = ids.iter().take(2);
     let faults = hanging.map(|id| Fault::new(&format!("/partner/*{id}*"), FaultKind::Hang));
     partner.handle.set_faults(faults.collect());
     let collectors = ["jobs", "protected", "scan_profiles", "scan_changes"];
-    let more = [("ELEMENTS_API__TIMEOUT", "30s"), ("ELEMENTS_API__MAX_CONCURRENCY", "4")];
-    let exporter = Exporter::start(&partner.base, &collectors, &more).await;
+    let extra_env = [("ELEMENTS_API__TIMEOUT", "30s"), ("ELEMENTS_API__MAX_CONCURRENCY", "4")];
+    let exporter = Exporter::start(&partner.base, &collectors, &extra_env).await;
     let text = exporter
-        .until("the others are known", |text| {
-            let known = |collector, id: &String| value(text, &success(collector, id)) == Some(1.0);
+        .wait_until("the other customers are polled", |text| {
+            let is_polled = |collector, id: &String| value(text, &success(collector, id)) == Some(1.0);
             let mut others = ids.iter().skip(2);
-            others.all(|id| collectors.iter().all(|collector| known(collector, id)))
+            others.all(|id| collectors.iter().all(|collector| is_polled(collector, id)))
         })
         .await;
     assert_eq!(
         sum(&text, "elements_exporter_api_errors_total"),
         0.0,
-        "before the hanging polls time out"
+        "a hanging poll timed out first"
     );
 }

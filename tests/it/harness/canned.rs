@@ -1,4 +1,4 @@
-//! An API over a real socket with responses that a test defines.
+//! An API on a real socket, with responses that a test sets.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use axum::response::IntoResponse;
 
 /// A received request.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct CannedRequest {
     /// Method and path with query, as in `GET /partner/customers`.
     pub line: String,
     /// The body.
@@ -20,34 +20,34 @@ pub struct Seen {
 }
 
 /// A response: a status and a body.
-pub type Answer = (u16, String);
+pub type CannedResponse = (u16, String);
 
 #[derive(Default)]
 struct Shared {
-    answers: Mutex<BTreeMap<String, Answer>>,
-    seen: Mutex<Vec<Seen>>,
+    responses: Mutex<BTreeMap<String, CannedResponse>>,
+    requests: Mutex<Vec<CannedRequest>>,
 }
 
 /// The API.
-pub struct Canned {
+pub struct CannedServer {
     /// Its base URL.
     pub base: String,
     shared: Arc<Shared>,
 }
 
-impl Canned {
-    /// Starts an API that returns tokens for all scopes, and these bodies for these lines of method and path. A path
-    /// with a query matches only with that query; a path without one matches with any.
-    pub async fn start(answers: &[(&str, &str)]) -> Self {
+impl CannedServer {
+    /// Starts an API that returns tokens for all scopes, and the given bodies for the given lines of method and path. A
+    /// path with a query matches only that query; a path without a query matches any.
+    pub async fn start(responses: &[(&str, &str)]) -> Self {
         let shared = Arc::new(Shared::default());
         let listener = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))
             .await
             .unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
+        let router = Router::new().fallback(respond).with_state(Arc::clone(&shared));
         tokio::spawn(async move { axum_serve(listener, router).await });
         let canned = Self { base, shared };
-        for (line, body) in answers {
+        for (line, body) in responses {
             canned.set(line, 200, body);
         }
         canned
@@ -56,47 +56,49 @@ impl Canned {
     /// Sets the response for a line of method and path.
     pub fn set(&self, line: &str, status: u16, body: &str) {
         self.shared
-            .answers
+            .responses
             .lock()
             .unwrap()
             .insert(line.to_owned(), (status, body.to_owned()));
     }
 
     /// Returns the requests so far, without those for tokens.
-    pub fn seen(&self) -> Vec<Seen> {
-        let seen = self.shared.seen.lock().unwrap().clone();
-        seen.into_iter()
-            .filter(|seen| !seen.line.ends_with("/connect/token"))
+    pub fn requests(&self) -> Vec<CannedRequest> {
+        let requests = self.shared.requests.lock().unwrap().clone();
+        requests
+            .into_iter()
+            .filter(|request| !request.line.ends_with("/connect/token"))
             .collect()
     }
 
     /// Returns the token requests so far.
-    pub fn token_requests(&self) -> Vec<Seen> {
-        let seen = self.shared.seen.lock().unwrap().clone();
-        seen.into_iter()
-            .filter(|seen| seen.line.ends_with("/connect/token"))
+    pub fn token_requests(&self) -> Vec<CannedRequest> {
+        let requests = self.shared.requests.lock().unwrap().clone();
+        requests
+            .into_iter()
+            .filter(|request| request.line.ends_with("/connect/token"))
             .collect()
     }
 }
 
-async fn answer(
+async fn respond(
     State(shared): State<Arc<Shared>>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> impl IntoResponse {
-    let whole = uri.path_and_query().map_or("", |path| path.as_str());
-    let line = format!("{method} {whole}");
-    shared.seen.lock().unwrap().push(Seen {
+    let target = uri.path_and_query().map_or("", |path| path.as_str());
+    let line = format!("{method} {target}");
+    shared.requests.lock().unwrap().push(CannedRequest {
         line: line.clone(),
         body: String::from_utf8_lossy(&body).into_owned(),
     });
     let json = [("content-type", "application/json")];
-    let answers = shared.answers.lock().unwrap();
-    let found = answers
+    let responses = shared.responses.lock().unwrap();
+    let found = responses
         .get(&line)
-        .or_else(|| answers.get(&format!("{method} {}", uri.path())));
+        .or_else(|| responses.get(&format!("{method} {}", uri.path())));
     if let Some((status, body)) = found {
         return (StatusCode::from_u16(*status).unwrap(), json, body.clone());
     }
@@ -115,7 +117,7 @@ async fn answer(
     (status, json, "{}".to_owned())
 }
 
-/// `axum::serve` needs a feature of axum that the exporter does not use.
+/// Serves a router. `axum::serve` would need a feature of axum that the exporter does not use.
 pub async fn axum_serve(listener: tokio::net::TcpListener, router: Router) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();

@@ -19,9 +19,9 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// Starts an exporter with the customer list and these collectors, and `more` settings.
-    pub async fn start(api: &str, collectors: &[&str], more: &[(&str, &str)]) -> Self {
-        Self::load(every_second(api, collectors, more)).await
+    /// Starts an exporter with the customer list, these collectors and additional settings.
+    pub async fn start(api: &str, collectors: &[&str], extra_env: &[(&str, &str)]) -> Self {
+        Self::load(every_second(api, collectors, extra_env)).await
     }
 
     pub async fn load(variables: Vec<(OsString, OsString)>) -> Self {
@@ -38,7 +38,7 @@ impl Exporter {
         let prefix = web.route_prefix().to_owned();
         // A child process started by another test holds the locks of this process until it executes its program.
         let is_locked = |error: &elements_exporter::app::Error| error.to_string().contains("in use by");
-        let bound = eventually("it is bound", || async {
+        let bound = eventually("the exporter listens", || async {
             let file = Some("/etc/elements_exporter/elements.yml".into());
             let bound = App::bind(Arc::clone(&load), file, web.clone(), "Under test.".to_owned()).await;
             (!bound.as_ref().is_err_and(is_locked)).then_some(bound)
@@ -67,8 +67,8 @@ impl Exporter {
         text
     }
 
-    /// Scrapes until a response passes, and returns it.
-    pub async fn until(&self, what: &str, passes: impl Fn(&str) -> bool) -> String {
+    /// Scrapes until a response passes the check, and returns it.
+    pub async fn wait_until(&self, what: &str, passes: impl Fn(&str) -> bool) -> String {
         let passes = &passes;
         eventually(what, || async {
             let text = self.metrics().await;
@@ -77,9 +77,9 @@ impl Exporter {
         .await
     }
 
-    /// Returns the first scrape after every poll has succeeded.
-    pub async fn settled(&self) -> String {
-        self.until("every poll succeeded", is_settled).await
+    /// Waits until every poll has succeeded, and returns that scrape.
+    pub async fn wait_until_settled(&self) -> String {
+        self.wait_until("every poll succeeded", is_settled).await
     }
 
     /// Changes the configuration and reloads it.
@@ -90,7 +90,7 @@ impl Exporter {
         (response.status().as_u16(), response.text().await.unwrap())
     }
 
-    /// Stops the exporter and waits for its end.
+    /// Stops the exporter and waits until it has stopped.
     pub async fn stop(self) {
         drop(self.stop);
         self.task.await.unwrap();

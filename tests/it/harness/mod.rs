@@ -1,7 +1,7 @@
-//! Shared parts of the tests: partners and other servers, the exporter in this process and as a program, configurations
-//! without the process environment, and waiting for conditions.
+//! Shared helpers of the tests: partners and other servers, the exporter in this process and as a program,
+//! configurations independent of the process environment, and waiting for conditions.
 
-#![allow(dead_code, reason = "two test targets share it, and neither uses all of it")]
+#![allow(dead_code, reason = "two test targets share it, and neither uses everything")]
 
 pub mod canned;
 pub mod exporter;
@@ -20,14 +20,14 @@ use elements_exporter::app;
 use elements_exporter::config::{self, Config};
 use tokio_util::sync::CancellationToken;
 
-/// Timeout of everything that a test waits for: a condition, a server, a browser. Tests have no shorter timeouts,
-/// because a busy machine is slower than any bound that would detect a fault.
-pub const PATIENCE: Duration = Duration::from_secs(600);
+/// Timeout for everything that a test waits for: a condition, a server, a browser. There are no shorter timeouts,
+/// because a busy machine may exceed any that could detect a fault.
+pub const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Pause between two evaluations of a condition.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
-/// Counts changed objects, which is off by default.
+/// Enables the count of changed objects, which is off by default.
 pub const OBJECTS: (&str, &str) = ("ELEMENTS_COLLECTORS__SCAN_CHANGES__OBJECTS", "true");
 
 /// Names of collectors in environment variables.
@@ -40,11 +40,11 @@ pub const COLLECTOR_KEYS: [&str; 6] = [
     "SCAN_CHANGES",
 ];
 
-/// Collectors of customers' data, by their configured names.
+/// Configured names of the collectors of customer data.
 pub const COLLECTORS: [&str; 5] = ["jobs", "protected", "licenses", "scan_profiles", "scan_changes"];
 
-/// Returns the environment of an exporter that polls the API at `base`, with `more` variables.
-pub fn environment(base: &str, more: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+/// Returns the environment of an exporter that polls the API at `base`, with additional variables.
+pub fn environment(base: &str, extra_env: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
     let token_url = format!("{base}/connect/token");
     let mut variables: BTreeMap<&str, &str> = BTreeMap::from([
         ("ELEMENTS_API__BASE_URL", base),
@@ -55,32 +55,32 @@ pub fn environment(base: &str, more: &[(&str, &str)]) -> Vec<(OsString, OsString
         ("ELEMENTS_API__TIMEOUT", "5m"),
         ("ELEMENTS_AUTH__CLIENT_ID", "demo"),
         ("ELEMENTS_AUTH__CLIENT_SECRET", "demo-secret"),
-        // The dates of fixtures and fixed worlds are long ago.
+        // The dates of fixtures and frozen worlds are in the past.
         ("ELEMENTS_RPO__ABANDONED_AFTER", "100years"),
     ]);
-    variables.extend(more.iter().copied());
+    variables.extend(extra_env.iter().copied());
     variables
         .into_iter()
         .map(|(name, value)| (name.into(), value.into()))
         .collect()
 }
 
-/// Returns the configuration from such an environment.
-pub fn config(base: &str, more: &[(&str, &str)]) -> Config {
-    config::load(None, environment(base, more)).unwrap()
+/// Returns the configuration of such an environment.
+pub fn config(base: &str, extra_env: &[(&str, &str)]) -> Config {
+    config::load(None, environment(base, extra_env)).unwrap()
 }
 
 /// Polls everything once. Returns the exposition, validated by independent parsers, and whether every poll succeeded.
-pub async fn once(config: &Config) -> (String, bool) {
-    let (text, good) = polled_once(config).await;
-    parser::accepts_text(&text);
-    (text, good)
+pub async fn poll_once_validated(config: &Config) -> (String, bool) {
+    let (text, succeeded) = poll_once(config).await;
+    parser::assert_text_format(&text);
+    (text, succeeded)
 }
 
-/// Same as [`once`], without the parsers, which take longer than the poll.
-pub async fn polled_once(config: &Config) -> (String, bool) {
-    let (exposition, good) = app::once(config, CancellationToken::new()).await.unwrap();
-    (String::from_utf8(exposition).unwrap(), good)
+/// Same as [`poll_once_validated`], without the parsers, which take longer than the poll.
+pub async fn poll_once(config: &Config) -> (String, bool) {
+    let (exposition, succeeded) = app::once(config, CancellationToken::new()).await.unwrap();
+    (String::from_utf8(exposition).unwrap(), succeeded)
 }
 
 /// Returns the samples of an exposition that start with `prefix`, in order, without comments.
@@ -93,11 +93,11 @@ pub fn samples(text: &str, prefix: &str) -> String {
 
 /// Returns the part of the exposition about customers, without metrics about the exporter and its process.
 pub fn about_customers(text: &str) -> String {
-    let about = |line: &&str| {
+    let is_about_customers = |line: &&str| {
         line.starts_with("elements_") && !line.starts_with("elements_exporter_") && !line.starts_with("elements_up")
     };
     text.lines()
-        .filter(about)
+        .filter(is_about_customers)
         .fold(String::new(), |text, line| text + line + "\n")
 }
 
@@ -111,27 +111,26 @@ pub fn value(text: &str, series: &str) -> Option<f64> {
     value
 }
 
-/// Compares a text with the expected one in a file beside this one. Writes the file instead if `UPDATE_EXPECTED` is
-/// set.
-pub fn expect(name: &str, text: &str) {
+/// Compares a text with a file in `tests/it/expected`. Writes the file instead if `UPDATE_EXPECTED` is set.
+pub fn assert_expected(name: &str, text: &str) {
     let path = format!("{}/tests/it/expected/{name}.prom", env!("CARGO_MANIFEST_DIR"));
     if std::env::var_os("UPDATE_EXPECTED").is_some() {
         std::fs::write(&path, text).unwrap();
     }
     let expected = std::fs::read_to_string(&path).unwrap_or_default();
-    let differs = text
+    let difference = text
         .lines()
         .zip(expected.lines())
         .find(|(actual, expected)| actual != expected);
     assert!(
         text == expected,
-        "{name} differs from what is expected, first in {differs:?}; UPDATE_EXPECTED=1 updates it"
+        "{name} differs from the expected text, first in {difference:?}; UPDATE_EXPECTED=1 updates it"
     );
 }
 
 /// Waits until `condition` returns a value.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut condition: impl FnMut() -> F) -> T {
-    let holds = async {
+    let polling = async {
         loop {
             if let Some(value) = condition().await {
                 return value;
@@ -139,21 +138,21 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut condit
             tokio::time::sleep(RETRY_PAUSE).await;
         }
     };
-    patiently(what, holds).await
+    with_timeout(what, polling).await
 }
 
-/// Awaits a future, and fails after the timeout.
-pub async fn patiently<T>(what: &str, future: impl Future<Output = T>) -> T {
-    let ended = tokio::time::timeout(PATIENCE, future).await;
-    ended.unwrap_or_else(|_| panic!("still not: {what}"))
+/// Awaits a future, and panics after the timeout.
+pub async fn with_timeout<T>(what: &str, future: impl Future<Output = T>) -> T {
+    let result = tokio::time::timeout(TIMEOUT, future).await;
+    result.unwrap_or_else(|_| panic!("timed out: {what}"))
 }
 
-/// Returns a client that shows responses unchanged: without proxy, redirects and decompression.
+/// Returns a client without proxy, redirects and decompression, so that tests see the original responses.
 pub fn client() -> reqwest::Client {
     // Fails if another test has installed the provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    // The other side may close an idle connection just when it is used again. Scrapers retry then. This client does
-    // not, so it opens a connection for each request.
+    // The server may close an idle connection just when it is reused. Scrapers would retry. This client does not, so it
+    // opens a connection for each request.
     let builder = reqwest::Client::builder()
         .no_proxy()
         .no_gzip()
@@ -162,7 +161,7 @@ pub fn client() -> reqwest::Client {
 }
 
 /// Returns the environment of an exporter that polls the customers and these collectors every second.
-pub fn every_second(api: &str, collectors: &[&str], more: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+pub fn every_second(api: &str, collectors: &[&str], extra_env: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
     let mut variables = BTreeMap::from([("ELEMENTS_API__VERSION".to_owned(), "v3".to_owned())]);
     for collector in COLLECTORS.into_iter().chain(["customers"]) {
         let enabled = collector == "customers" || collectors.contains(&collector);
@@ -172,21 +171,22 @@ pub fn every_second(api: &str, collectors: &[&str], more: &[(&str, &str)]) -> Ve
         variables.insert(key("STALE_AFTER"), "1h".to_owned());
     }
     variables.extend(
-        more.iter()
+        extra_env
+            .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
     );
-    let more: Vec<_> = variables
+    let extra_env: Vec<_> = variables
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()))
         .collect();
-    environment(api, &more)
+    environment(api, &extra_env)
 }
 
 /// Returns the environment of an exporter that polls every collector every second.
-pub fn quick(api: &str, more: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
-    let short = COLLECTOR_KEYS.map(|name| (format!("ELEMENTS_COLLECTORS__{name}__INTERVAL"), "1s"));
-    let mut settings: Vec<(&str, &str)> = short.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-    settings.extend(more);
+pub fn every_second_all(api: &str, extra_env: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+    let intervals = COLLECTOR_KEYS.map(|name| (format!("ELEMENTS_COLLECTORS__{name}__INTERVAL"), "1s"));
+    let mut settings: Vec<(&str, &str)> = intervals.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    settings.extend(extra_env);
     environment(api, &settings)
 }
 

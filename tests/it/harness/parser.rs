@@ -4,7 +4,7 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-/// Parses OpenMetrics from standard input with the reference parser, and detects duplicate series.
+/// Python script that parses OpenMetrics from standard input with the reference parser, and detects duplicate series.
 const OPENMETRICS: &str = "
 import sys
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
@@ -37,13 +37,13 @@ if not seen:
 ";
 
 /// Checks with the reference parser that the exposition is OpenMetrics.
-pub fn accepts_openmetrics(exposition: &str) {
+pub fn assert_openmetrics(exposition: &str) {
     run(&python(), &["-c", OPENMETRICS], exposition);
 }
 
 /// Checks with the Python and Go parsers that the exposition is the text format 0.0.4. Warnings of promtool count as
 /// errors.
-pub fn accepts_text(exposition: &str) {
+pub fn assert_text_format(exposition: &str) {
     run(&python(), &["-c", TEXT], exposition);
     run(&promtool(), &["check", "metrics"], exposition);
 }
@@ -64,18 +64,18 @@ fn run(program: &str, arguments: &[&str], input: &str) {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap_or_else(|error| panic!("{program} cannot be run ({error}); tests/run installs what the tests need"));
+        .unwrap_or_else(|error| panic!("{program} cannot be run ({error}); tests/run installs the tools of the tests"));
     let mut stdin = child.stdin.take().unwrap();
     let text = input.to_owned();
     let writer = std::thread::spawn(move || {
-        // A parser that fails early closes its input. Its output explains why.
+        // A parser that fails early closes its input, and prints the reason.
         let _ = stdin.write_all(text.as_bytes());
     });
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap();
     assert!(
         output.status.success(),
-        "{program} does not accept it: {}{}",
+        "{program} rejects the exposition: {}{}",
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );

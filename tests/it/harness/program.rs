@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use tempfile::TempDir;
 
-use super::{client, eventually, every_second, quick};
+use super::{client, eventually, every_second, every_second_all};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_elements_exporter");
 
@@ -26,7 +26,7 @@ pub struct Program {
 /// Exit code and output of a program.
 pub struct Output {
     pub status: ExitStatus,
-    /// `None` if a signal ended it.
+    /// `None` if a signal terminated it.
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
@@ -41,9 +41,9 @@ impl Program {
     }
 
     /// Starts the program with only this environment and with shell redirections.
-    pub fn redirected(redirected: &str, variables: Vec<(OsString, OsString)>, arguments: &[&str]) -> Self {
+    pub fn redirected(redirections: &str, variables: Vec<(OsString, OsString)>, arguments: &[&str]) -> Self {
         let mut shell = Command::new("sh");
-        let script = format!("exec '{PROGRAM}' \"$@\" {redirected}");
+        let script = format!("exec '{PROGRAM}' \"$@\" {redirections}");
         shell.args(["-c", script.as_str(), "sh"]).args(arguments);
         Self::run(shell, variables)
     }
@@ -75,15 +75,15 @@ impl Program {
     }
 
     /// Starts an exporter that polls these collectors every second, and waits until it listens.
-    pub async fn start_collectors(api: &str, collectors: &[&str], more: &[(&str, &str)]) -> Self {
+    pub async fn start_collectors(api: &str, collectors: &[&str], extra_env: &[(&str, &str)]) -> Self {
         let arguments = ["--web.listen-address=127.0.0.1:0", "--log.level=trace"];
-        Self::start_with(every_second(api, collectors, more), &arguments).await
+        Self::start_with(every_second(api, collectors, extra_env), &arguments).await
     }
 
     /// Starts an exporter that polls everything every second, and waits until it listens.
-    pub async fn start(api: &str, arguments: &[&str], more: &[(&str, &str)]) -> Self {
+    pub async fn start(api: &str, arguments: &[&str], extra_env: &[(&str, &str)]) -> Self {
         let arguments = [&["--web.listen-address=127.0.0.1:0"], arguments].concat();
-        Self::start_with(quick(api, more), &arguments).await
+        Self::start_with(every_second_all(api, extra_env), &arguments).await
     }
 
     /// Starts an exporter with this environment and these arguments, and waits until it listens.
@@ -104,7 +104,7 @@ impl Program {
         self
     }
 
-    /// Reloads it over HTTP.
+    /// Reloads the configuration over HTTP.
     pub async fn post_reload(&self) -> (u16, String) {
         let url = format!("{}/-/reload", self.base);
         let response = self.client.post(url).send().await.unwrap();
@@ -116,7 +116,7 @@ impl Program {
         self.base = format!("http://{address}");
     }
 
-    /// Returns its address.
+    /// Returns the listen address.
     pub fn address(&self) -> &str {
         self.base.trim_start_matches("http://")
     }
@@ -125,12 +125,12 @@ impl Program {
         self.child.id()
     }
 
-    /// Returns its standard error so far.
+    /// Returns the standard error so far.
     pub fn stderr(&self) -> String {
         self.read("stderr")
     }
 
-    /// Returns its standard output so far.
+    /// Returns the standard output so far.
     pub fn stdout(&self) -> String {
         self.read("stdout")
     }
@@ -148,7 +148,7 @@ impl Program {
         self.get(path).await.status().as_u16()
     }
 
-    /// Returns the body of a response, whatever its status.
+    /// Returns the body of a response, regardless of its status.
     pub async fn text(&self, path: &str) -> String {
         self.get(path).await.text().await.unwrap()
     }
@@ -157,30 +157,30 @@ impl Program {
         self.text("/metrics").await
     }
 
-    /// Scrapes until a response passes, and returns it.
-    pub async fn until(&self, what: &str, passes: impl Fn(&str) -> bool) -> String {
-        self.until_at("/metrics", what, passes).await
+    /// Scrapes until a response passes the check, and returns it.
+    pub async fn wait_until(&self, what: &str, passes: impl Fn(&str) -> bool) -> String {
+        self.wait_until_at("/metrics", what, passes).await
     }
 
-    /// Requests a path until a response passes, and returns it.
-    pub async fn until_at(&self, path: &str, what: &str, passes: impl Fn(&str) -> bool) -> String {
+    /// Requests a path until a response passes the check, and returns it.
+    pub async fn wait_until_at(&self, path: &str, what: &str, passes: impl Fn(&str) -> bool) -> String {
         let passes = &passes;
         eventually(what, || async {
-            let answer = self.get(path).await;
-            assert_eq!(answer.status(), 200);
-            let text = answer.text().await.unwrap();
+            let response = self.get(path).await;
+            assert_eq!(response.status(), 200);
+            let text = response.text().await.unwrap();
             passes(&text).then_some(text)
         })
         .await
     }
 
-    /// Returns the maximum of its resident memory so far, in MiB.
+    /// Returns the peak resident memory so far, in MiB.
     #[cfg(target_os = "linux")]
     pub fn peak_mib(&self) -> u64 {
         self.memory_mib("VmHWM:")
     }
 
-    /// Returns its resident memory, in MiB.
+    /// Returns the resident memory, in MiB.
     #[cfg(target_os = "linux")]
     pub fn resident_mib(&self) -> u64 {
         self.memory_mib("VmRSS:")
@@ -227,7 +227,7 @@ pub async fn wait_for_exit(child: &mut Child) -> ExitStatus {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // Killing a program that has already exited fails, which is fine.
+        // Killing a program that has already exited fails, which does not matter.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

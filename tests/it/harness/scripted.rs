@@ -11,33 +11,33 @@ use hyper_util::rt::TokioIo;
 
 /// A received request: `GET /path?query`.
 #[derive(Clone, Debug)]
-pub struct Received {
+pub struct ScriptedRequest {
     pub line: String,
 }
 
 /// A server and its received requests.
-pub struct Scripted {
+pub struct ScriptedServer {
     pub base: String,
-    requests: Arc<Mutex<Vec<Received>>>,
+    requests: Arc<Mutex<Vec<ScriptedRequest>>>,
 }
 
-impl Scripted {
-    pub async fn start(answer: impl Fn(&Received) -> Response<String> + Send + Sync + 'static) -> Self {
+impl ScriptedServer {
+    pub async fn start(response: impl Fn(&ScriptedRequest) -> Response<String> + Send + Sync + 'static) -> Self {
         let listener = tokio::net::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
             .await
             .unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let requests: Arc<Mutex<Vec<Received>>> = Arc::default();
-        let (answer, log) = (Arc::new(answer), Arc::clone(&requests));
+        let requests: Arc<Mutex<Vec<ScriptedRequest>>> = Arc::default();
+        let (response, log) = (Arc::new(response), Arc::clone(&requests));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (answer, log) = (Arc::clone(&answer), Arc::clone(&log));
+                let (response, log) = (Arc::clone(&response), Arc::clone(&log));
                 let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-                    let (answer, log) = (Arc::clone(&answer), Arc::clone(&log));
+                    let (response, log) = (Arc::clone(&response), Arc::clone(&log));
                     async move {
                         let received = read(request).await;
                         log.lock().unwrap().push(received.clone());
-                        Ok::<_, Infallible>(answer(&received))
+                        Ok::<_, Infallible>(response(&received))
                     }
                 });
                 tokio::spawn(
@@ -48,16 +48,16 @@ impl Scripted {
         Self { base, requests }
     }
 
-    pub fn requests(&self) -> Vec<Received> {
+    pub fn requests(&self) -> Vec<ScriptedRequest> {
         self.requests.lock().unwrap().clone()
     }
 }
 
-async fn read(request: Request<hyper::body::Incoming>) -> Received {
+async fn read(request: Request<hyper::body::Incoming>) -> ScriptedRequest {
     let (parts, body) = request.into_parts();
     // The body is read, so that the connection can be reused.
     let _ = to_bytes(Body::new(body), 1 << 20).await;
-    Received {
+    ScriptedRequest {
         line: format!("{} {}", parts.method, parts.uri),
     }
 }

@@ -1,4 +1,5 @@
-//! Prometheus and its tools: on a free port, with data in a directory of the test, killed when dropped.
+//! Prometheus and its tools. Servers listen on a free port, store data in a directory of the test, and are killed when
+//! dropped.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,7 +15,7 @@ use super::parser::promtool;
 /// Number of attempts to start a server, in case another process takes its port first.
 const START_ATTEMPTS: usize = 5;
 
-/// Returns the path of a program that `tests/run` installed: from its variable, or by its name.
+/// Returns the path of a program that `tests/run` installed: its environment variable, or its name.
 pub fn tool(variable: &str, name: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| name.to_owned())
 }
@@ -41,29 +42,31 @@ impl Server {
                 .stdout(Stdio::null())
                 .stderr(File::create(&log).unwrap())
                 .spawn()
-                .unwrap_or_else(|error| panic!("{program} cannot be run ({error}); tests/run unpacks it"));
+                .unwrap_or_else(|error| panic!("{program} cannot be run ({error}); tests/run installs it"));
             let mut server = Self {
                 child,
                 base: format!("http://127.0.0.1:{port}"),
                 client: client.clone(),
             };
-            if server.becomes_ready().await {
+            if server.wait_until_ready().await {
                 return server;
             }
         }
-        panic!("{program} does not start: {}", std::fs::read_to_string(&log).unwrap());
+        panic!("{program} did not start: {}", std::fs::read_to_string(&log).unwrap());
     }
 
-    /// Waits until it is ready. Returns false if it has ended.
-    async fn becomes_ready(&mut self) -> bool {
+    /// Waits until the server is ready. Returns false if it has exited.
+    async fn wait_until_ready(&mut self) -> bool {
         let (url, client) = (format!("{}/-/ready", self.base), self.client.clone());
         let child = std::cell::RefCell::new(&mut self.child);
         eventually(&url, || async {
             if child.borrow_mut().try_wait().unwrap().is_some() {
                 return Some(false);
             }
-            let answer = client.get(&url).send().await;
-            answer.is_ok_and(|answer| answer.status().is_success()).then_some(true)
+            let response = client.get(&url).send().await;
+            response
+                .is_ok_and(|response| response.status().is_success())
+                .then_some(true)
         })
         .await
     }
@@ -77,7 +80,8 @@ impl Server {
             format!("--storage.tsdb.path={}", directory.join("data").display()),
             "--storage.tsdb.retention.time=90d".to_owned(),
             "--web.enable-lifecycle".to_owned(),
-            // Alerts sent before the Alertmanager was configured are resent after this time instead of a minute.
+            // Alerts that were sent before Alertmanager was configured are resent after this time, instead of after a
+            // minute.
             "--rules.alert.resend-delay=5s".to_owned(),
         ];
         Self::start(&tool("EXPORTER_TEST_PROMETHEUS", "prometheus"), directory, &arguments).await
@@ -85,13 +89,13 @@ impl Server {
 
     /// Reloads the configuration of a Prometheus.
     pub async fn reload(&self) {
-        let answer = self
+        let response = self
             .client
             .post(format!("{}/-/reload", self.base))
             .send()
             .await
             .unwrap();
-        assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
+        assert!(response.status().is_success(), "{}", response.text().await.unwrap());
     }
 
     /// Starts a single Alertmanager with this configuration, whose templates are in `directory`.
@@ -114,22 +118,22 @@ impl Server {
         serde_json::from_str(&text).unwrap()
     }
 
-    /// Returns the response of the API to a form.
+    /// Returns the data of an API response.
     pub async fn api(&self, path: &str, form: &[(&str, &str)]) -> Result<Value, String> {
         let request = self.client.post(format!("{}/api/v1/{path}", self.base)).form(form);
         let text = request.send().await.unwrap().text().await.unwrap();
-        let answer: Value = serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))?;
-        match (answer["status"].as_str(), answer.get("warnings")) {
-            (Some("success"), None) => Ok(answer["data"].clone()),
-            (Some("success"), Some(warnings)) => Err(format!("warns: {warnings}")),
-            _ => Err(answer["error"].to_string()),
+        let response: Value = serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))?;
+        match (response["status"].as_str(), response.get("warnings")) {
+            (Some("success"), None) => Ok(response["data"].clone()),
+            (Some("success"), Some(warnings)) => Err(format!("warnings: {warnings}")),
+            _ => Err(response["error"].to_string()),
         }
     }
 
     /// Returns the label sets of an instant query or of a range query, without series that have no value.
     pub async fn series(&self, path: &str, form: &[(&str, &str)]) -> Result<Vec<BTreeMap<String, String>>, String> {
         let data = self.api(path, form).await?;
-        let series = data["result"].as_array().ok_or("no vector")?;
+        let series = data["result"].as_array().ok_or("no result")?;
         Ok(series
             .iter()
             .map(|series| serde_json::from_value(series["metric"].clone()).unwrap())
@@ -153,7 +157,7 @@ impl Drop for Server {
 /// Creates blocks from samples in OpenMetrics, in addition to those in `directory/data`.
 pub fn backfill(directory: &Path, openmetrics: &Path) {
     let output = Command::new(promtool())
-        // A block for weeks, instead of one for two hours, each of which would read the whole file.
+        // Blocks of weeks instead of two hours, because promtool reads the whole file for each block.
         .args([
             "tsdb",
             "create-blocks-from",

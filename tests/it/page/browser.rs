@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::PATIENCE;
+use crate::harness::TIMEOUT;
 
 /// Pause between two checks of a page.
 const POLL_PAUSE: Duration = Duration::from_millis(20);
@@ -17,7 +17,7 @@ const POLL_PAUSE: Duration = Duration::from_millis(20);
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Passes file descriptors 3 and 4 to the browser, which uses them for the protocol.
-const WIRED: &str = "exec \"$0\" \"$@\" 3<&0 4>&1 0</dev/null 1>/dev/null";
+const PIPE_SCRIPT: &str = "exec \"$0\" \"$@\" 3<&0 4>&1 0</dev/null 1>/dev/null";
 
 const FLAGS: &[&str] = &[
     "--headless=new",
@@ -50,7 +50,7 @@ impl Browser {
         let program = std::env::var("EXPORTER_TEST_CHROMIUM").unwrap_or_else(|_| "chromium".to_owned());
         let profile = tempfile::tempdir().unwrap();
         let mut child = Command::new("sh")
-            .args(["-c", WIRED, &program])
+            .args(["-c", PIPE_SCRIPT, &program])
             .args(FLAGS)
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .arg("about:blank")
@@ -101,9 +101,9 @@ impl Browser {
 
     /// Calls a method and returns its result.
     fn call(&mut self, method: &str, params: Value) -> Value {
-        let answer = self.try_call(method, params);
-        assert!(answer.get("error").is_none(), "{method}: {answer}");
-        answer["result"].clone()
+        let response = self.try_call(method, params);
+        assert!(response.get("error").is_none(), "{method}: {response}");
+        response["result"].clone()
     }
 
     fn try_call(&mut self, method: &str, params: Value) -> Value {
@@ -116,10 +116,10 @@ impl Browser {
         bytes.push(0);
         self.input
             .write_all(&bytes)
-            .expect("the browser runs; tests/run installs it");
-        let began = Instant::now();
+            .expect("the browser is running; tests/run installs it");
+        let start = Instant::now();
         loop {
-            let message = self.next_message(began, method);
+            let message = self.next_message(start, method);
             if message["id"] == json!(self.calls) {
                 return message;
             }
@@ -127,22 +127,22 @@ impl Browser {
         }
     }
 
-    fn next_message(&mut self, began: Instant, waiting_for: &str) -> Value {
-        match self.messages.recv_timeout(PATIENCE.saturating_sub(began.elapsed())) {
+    fn next_message(&mut self, start: Instant, waiting_for: &str) -> Value {
+        match self.messages.recv_timeout(TIMEOUT.saturating_sub(start.elapsed())) {
             Ok(message) => message,
             Err(RecvTimeoutError::Timeout) => panic!("the browser does not respond to {waiting_for}"),
-            Err(RecvTimeoutError::Disconnected) => panic!("there is no browser; tests/run installs it"),
+            Err(RecvTimeoutError::Disconnected) => panic!("the browser has exited; tests/run installs it"),
         }
     }
 
     /// Opens a page and waits until it is loaded.
     pub fn go(&mut self, url: &str) {
         self.events.retain(|event| event["method"] != "Page.loadEventFired");
-        let answer = self.call("Page.navigate", json!({"url": url}));
-        assert!(answer.get("errorText").is_none(), "{url}: {answer}");
-        let began = Instant::now();
+        let response = self.call("Page.navigate", json!({"url": url}));
+        assert!(response.get("errorText").is_none(), "{url}: {response}");
+        let start = Instant::now();
         while !self.events.iter().any(|event| event["method"] == "Page.loadEventFired") {
-            let event = self.next_message(began, "a page");
+            let event = self.next_message(start, "a page");
             self.events.push(event);
         }
     }
@@ -160,16 +160,15 @@ impl Browser {
         self.eval(&expression).as_str().unwrap().to_owned()
     }
 
-    /// Waits until an expression is true of a completely loaded page, because an incomplete page can match almost
-    /// anything. Between two pages the expression is false.
-    pub fn until(&mut self, expression: &str) {
-        let began = Instant::now();
-        let whole = format!("document.readyState === 'complete' && ({expression})");
-        let params = json!({"expression": whole, "returnByValue": true});
+    /// Waits until the page is completely loaded and an expression is true. An incomplete page could match by accident.
+    pub fn wait_until(&mut self, expression: &str) {
+        let start = Instant::now();
+        let condition = format!("document.readyState === 'complete' && ({expression})");
+        let params = json!({"expression": condition, "returnByValue": true});
         while self.try_call("Runtime.evaluate", params.clone())["result"]["result"]["value"] != json!(true) {
-            if began.elapsed() > PATIENCE {
+            if start.elapsed() > TIMEOUT {
                 let page = self.eval("document.body.innerText");
-                panic!("still not: {expression}; the page contains {page}");
+                panic!("timed out: {expression}; the page contains {page}");
             }
             if let Ok(event) = self.messages.recv_timeout(POLL_PAUSE) {
                 self.events.push(event);
@@ -191,7 +190,7 @@ impl Browser {
         self.call("Emulation.setScriptExecutionDisabled", json!({"value": true}));
     }
 
-    /// Runs a script in every page before its own.
+    /// Runs a script in every page before the scripts of the page.
     pub fn before_each(&mut self, source: &str) {
         self.call("Page.addScriptToEvaluateOnNewDocument", json!({"source": source}));
     }
@@ -219,7 +218,7 @@ impl Browser {
     }
 
     /// Saves a screenshot in the directory in `EXPORTER_TEST_SCREENSHOTS`.
-    pub fn picture(&mut self, name: &str) {
+    pub fn screenshot(&mut self, name: &str) {
         use base64::Engine as _;
         let Ok(directory) = std::env::var("EXPORTER_TEST_SCREENSHOTS") else {
             return;
@@ -233,18 +232,18 @@ impl Browser {
 
     /// Returns the warnings and errors of the console so far.
     pub fn console_messages(&mut self) -> Vec<String> {
-        // Messages sent before this response have then been received.
+        // Messages that were sent before this response have been received after it.
         self.eval("0");
         let mut messages = Vec::new();
         for event in &self.events {
             let params = &event["params"];
-            let complains = match event["method"].as_str().unwrap_or_default() {
+            let is_problem = match event["method"].as_str().unwrap_or_default() {
                 "Runtime.exceptionThrown" => true,
                 "Runtime.consoleAPICalled" => params["type"] == "error" || params["type"] == "warning",
                 "Log.entryAdded" => params["entry"]["level"] == "error" || params["entry"]["level"] == "warning",
                 _ => false,
             };
-            if complains {
+            if is_problem {
                 messages.push(params.to_string());
             }
         }
@@ -261,10 +260,10 @@ impl Drop for Browser {
 }
 
 impl Browser {
-    /// Asks the browser to exit, so that its child processes exit as well.
+    /// Requests the browser to exit, so that its child processes exit, too.
     fn try_close(&mut self) -> std::io::Result<()> {
         self.input.write_all(b"{\"id\":0,\"method\":\"Browser.close\"}\0")?;
-        // Its end of the pipe closes when it exits.
+        // The pipe is closed when the browser exits.
         while self.messages.recv_timeout(EXIT_TIMEOUT).is_ok() {}
         Ok(())
     }

@@ -1,11 +1,11 @@
-//! Health of customers on the pages: nothing is good or bad unless that is known.
+//! Health of customers on the pages: without data, a status is neither good nor bad.
 
 use elements_exporter::simulator::{Fault, FaultKind, Run};
 use serde_json::{Value, json};
 use tokio::task::block_in_place;
 
 use super::browser::Browser;
-use super::{REFRESH_OFTEN, exporter, is_quiet, partner, settled};
+use super::{REFRESH_OFTEN, assert_quiet_console, exporter, open_fresh_page, partner};
 use crate::harness;
 use crate::harness::program::Program;
 
@@ -35,11 +35,11 @@ async fn modules_without_objective_are_grey_with_a_reason() {
             ..Run::bare(6)
         };
         let rows = [
-            (7, vec![run(3, "left out", now - 9 * DAY)]),
+            (7, vec![run(3, "exempt", now - 9 * DAY)]),
             (3, vec![Run::bare(12)]),
             (4, Vec::new()),
             (5, vec![waiting]),
-            (2, vec![run(3, "given up", now - 400 * DAY)]),
+            (2, vec![run(3, "abandoned", now - 400 * DAY)]),
             (2, vec![run(2, "good", now - 60)]),
             (2, vec![run(2, "late", now - 3 * DAY)]),
             (2, vec![run(3, "never", now - 60)]),
@@ -56,15 +56,15 @@ async fn modules_without_objective_are_grey_with_a_reason() {
     });
     let settings = [
         ("ELEMENTS_RPO__ABANDONED_AFTER", "90days"),
-        ("ELEMENTS_RPO__OVERRIDES", r#"[{"scope":"left out","rpo":"none"}]"#),
+        ("ELEMENTS_RPO__OVERRIDES", r#"[{"scope":"exempt","rpo":"none"}]"#),
     ];
     let grafana = ["--web.grafana-url=https://grafana.example.com/g/"];
     let exporter = exporter(&partner.base, &grafana, &settings).await;
     block_in_place(|| {
-        let mut browser = settled(&exporter);
+        let mut browser = open_fresh_page(&exporter);
         let tabs = browser.text(".tabs");
         for words in ["Overdue 1", "Failing 1", "Unknown 0", "OK 0"] {
-            assert!(tabs.contains(words), "one customer counts for both: {tabs}");
+            assert!(tabs.contains(words), "one customer counts as both: {tabs}");
         }
         browser.go(&format!("{}customers/{id}", exporter.base));
         assert_eq!(browser.text("#health").trim(), "2 modules overdue 1 module failing");
@@ -85,12 +85,12 @@ async fn modules_without_objective_are_grey_with_a_reason() {
         let coloured = "[...document.querySelectorAll('#modules tbody tr')].filter((row) => row.querySelector('.idle') \
                         && row.querySelector('.bad-text, .warn-text, .good, .bad')).map((row) => row.innerText)";
         assert_eq!(browser.eval(coloured), json!([]));
-        assert!(browser.text("#modules").contains(" / given up"), "scopes are named");
+        assert!(browser.text("#modules").contains(" / abandoned"), "scopes are named");
         let link =
             browser.eval("[...document.querySelectorAll('main a')].find((link) => link.innerText === 'Grafana').href");
         let dashboard = format!("https://grafana.example.com/g/d/elements-customer?var-customer={id}");
         assert_eq!(link, json!(dashboard));
-        is_quiet(&mut browser);
+        assert_quiet_console(&mut browser);
     });
 }
 
@@ -117,7 +117,7 @@ async fn page_of_a_customer_shows_the_findings_of_the_list() {
             .all(|collector| permitted(collector, 0.0));
         is_denied && harness::fresh(text, "jobs") == Some(1.0)
     };
-    exporter.until("jobs alone are permitted", is_polled).await;
+    exporter.wait_until("jobs alone are permitted", is_polled).await;
     let (list, page) = (
         exporter.text("/").await,
         exporter.text(&format!("/customers/{id}")).await,
@@ -140,7 +140,7 @@ fn tab(browser: &mut Browser, name: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn stale_data_lowers_no_count_and_is_never_good() {
+async fn stale_data_is_not_counted_as_good() {
     let partner = partner(4).await;
     partner.handle.with_world(|world| {
         let now = world.now();
@@ -153,27 +153,27 @@ async fn stale_data_lowers_no_count_and_is_never_good() {
     });
     let stale_after = [("ELEMENTS_COLLECTORS__JOBS__STALE_AFTER", "2s")];
     let exporter = Program::start(&partner.base, &[], &stale_after).await;
-    let tab_says =
+    let tab_has_text =
         |words: &str| format!("[...document.querySelectorAll('.tabs a')].some((tab) => tab.innerText === '{words}')");
     block_in_place(|| {
         let mut browser = Browser::start();
         browser.before_each(REFRESH_OFTEN);
         browser.go(&format!("{}/", exporter.base));
-        browser.until(&tab_says("OK 4"));
+        browser.wait_until(&tab_has_text("OK 4"));
         partner.handle.with_world(|world| {
             let now = world.now();
             world.customers[0].modules[0].runs.push(run(3, "scope", now - 60));
         });
-        // The counts are checked together: on a busy machine the data is sometimes stale.
-        browser.until(&["OK 3", "Overdue 0", "Failing 1"].map(tab_says).join(" && "));
-        let refusal = FaultKind::Status { code: 404, body: None };
-        partner.handle.set_faults(vec![Fault::new("*jobs*", refusal)]);
-        browser.until(&tab_says("Unknown 4"));
+        // The counts are checked together, because the data may become stale on a busy machine.
+        browser.wait_until(&["OK 3", "Overdue 0", "Failing 1"].map(tab_has_text).join(" && "));
+        let not_found = FaultKind::Status { code: 404, body: None };
+        partner.handle.set_faults(vec![Fault::new("*jobs*", not_found)]);
+        browser.wait_until(&tab_has_text("Unknown 4"));
         let counts = (tab(&mut browser, "Overdue"), tab(&mut browser, "Failing"));
         assert_eq!(counts, (json!("unknown"), json!("1")));
         assert_eq!(tab(&mut browser, "OK"), json!("0"));
-        let good = browser.eval("document.querySelectorAll('.customers .good').length");
-        assert_eq!(good, json!(0));
+        let succeeded = browser.eval("document.querySelectorAll('.customers .good').length");
+        assert_eq!(succeeded, json!(0));
         let banner = browser.text(".banner");
         assert!(banner.contains("jobs: 4 customers with stale data."), "{banner}");
     });

@@ -4,7 +4,7 @@ use elements_exporter::simulator::{Fault, FaultKind};
 use serde_json::json;
 use tokio::task::block_in_place;
 
-use super::{EXPAND, exporter, is_quiet, partner, settled};
+use super::{EXPAND, assert_quiet_console, exporter, open_fresh_page, partner};
 
 /// First screens of a desktop, a tablet and a phone.
 const SCREENS: [(u32, u32); 3] = [(1280, 800), (768, 1024), (390, 844)];
@@ -58,7 +58,7 @@ const POOR_CONTRAST: &str = r#"(() => {
   return { poor, looked };
 })()"#;
 
-/// Returns every table cell that is not completely visible at this width, and everything that exceeds the page.
+/// Returns the table cells that are not completely visible at this width, and content that overflows the page.
 const CUT: &str = r#"(() => {
   const cut = [];
   for (const cell of document.querySelectorAll("th, td")) {
@@ -76,7 +76,7 @@ const CUT: &str = r#"(() => {
   return cut;
 })()"#;
 
-/// Returns an expression for whether the first matching element is completely visible without scrolling.
+/// Returns an expression that is true if the first matching element is completely visible without scrolling.
 fn is_in_first_screen(selector: &str) -> String {
     format!(
         "(() => {{ const box = document.querySelector('{selector}').getBoundingClientRect(); \
@@ -85,7 +85,7 @@ fn is_in_first_screen(selector: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn colour_schemes_are_readable_at_any_width() {
+async fn colour_schemes_have_enough_contrast_at_any_width() {
     let partner = partner(12).await;
     let exporter = exporter(&partner.base, &[], &[]).await;
     let id = partner.handle.with_world(|world| {
@@ -95,13 +95,13 @@ async fn colour_schemes_are_readable_at_any_width() {
         customer.id.clone()
     });
     block_in_place(|| {
-        let mut browser = settled(&exporter);
+        let mut browser = open_fresh_page(&exporter);
         partner.handle.set_faults(vec![Fault::new(
             &format!("/partner/*customers/{id}/*jobs/batch"),
             FaultKind::Status { code: 404, body: None },
         )]);
-        browser.until("document.querySelector('.customers').innerText.includes('Last error')");
-        let mut grounds = Vec::new();
+        browser.wait_until("document.querySelector('.customers').innerText.includes('Last error')");
+        let mut backgrounds = Vec::new();
         for scheme in ["light", "dark"] {
             browser.scheme(scheme);
             for (width, name) in [(1280, "wide"), (768, "tablet"), (390, "phone"), (320, "narrow")] {
@@ -118,29 +118,29 @@ async fn colour_schemes_are_readable_at_any_width() {
                     assert_eq!(contrast["poor"], json!([]), "{scheme} {page}");
                     assert!(contrast["looked"].as_u64() > Some(10), "{scheme} {page}: {contrast}");
                     assert_eq!(browser.eval(CUT), json!([]), "{scheme} {name} {page}");
-                    browser.picture(&format!("{page}-{scheme}-{name}"));
+                    browser.screenshot(&format!("{page}-{scheme}-{name}"));
                 }
             }
             browser.go(&exporter.base);
-            grounds.push(browser.eval("getComputedStyle(document.body).backgroundColor"));
+            backgrounds.push(browser.eval("getComputedStyle(document.body).backgroundColor"));
         }
-        assert_ne!(grounds[0], grounds[1]);
-        is_quiet(&mut browser);
+        assert_ne!(backgrounds[0], backgrounds[1]);
+        assert_quiet_console(&mut browser);
     });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn first_screen_names_the_worst_customer_at_any_width() {
+async fn first_screen_shows_the_worst_customer_at_any_width() {
     let partner = partner(12).await;
     let exporter = exporter(&partner.base, &[], &[]).await;
     block_in_place(|| {
-        let mut browser = settled(&exporter);
+        let mut browser = open_fresh_page(&exporter);
         let worst = browser.text(".customers h3");
         for state in ["up", "down"] {
             if state == "down" {
                 let down = FaultKind::Status { code: 503, body: None };
                 partner.handle.set_faults(vec![Fault::new("/partner/*", down)]);
-                browser.until(
+                browser.wait_until(
                     "document.querySelector('.banner strong').innerText.startsWith('API unreachable. Showing data from ')",
                 );
                 assert_ne!(browser.text(".banner ul"), "", "the reason is displayed");
@@ -157,19 +157,19 @@ async fn first_screen_names_the_worst_customer_at_any_width() {
                     ".customers .chip",
                     ".customers .modules tr",
                 ] {
-                    let is_seen = browser.eval(&is_in_first_screen(selector));
-                    assert_eq!(is_seen, json!(true), "{selector} at {width}, {state}");
+                    let is_visible = browser.eval(&is_in_first_screen(selector));
+                    assert_eq!(is_visible, json!(true), "{selector} at {width}, {state}");
                 }
-                browser.picture(&format!("first-{width}-{state}"));
+                browser.screenshot(&format!("first-{width}-{state}"));
                 browser.eval("document.querySelector('.customers h3 a').click()");
-                browser.until("location.pathname.includes('/customers/')");
+                browser.wait_until("location.pathname.includes('/customers/')");
                 assert_eq!(browser.text("main h2"), worst);
                 for selector in ["main h2", "#health .chip", "#modules tbody tr"] {
-                    let is_seen = browser.eval(&is_in_first_screen(selector));
-                    assert_eq!(is_seen, json!(true), "{selector} at {width}, {state}");
+                    let is_visible = browser.eval(&is_in_first_screen(selector));
+                    assert_eq!(is_visible, json!(true), "{selector} at {width}, {state}");
                 }
                 assert_eq!(browser.eval(CUT), json!([]), "{width}, {state}");
-                browser.picture(&format!("first-customer-{width}-{state}"));
+                browser.screenshot(&format!("first-customer-{width}-{state}"));
             }
             browser.go(&exporter.base);
         }

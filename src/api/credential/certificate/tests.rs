@@ -54,7 +54,7 @@ fn verified(assertion: &str, certificate: &str) -> (Value, Value) {
     let (message, signature) = assertion.rsplit_once('.').unwrap();
     UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, public_key)
         .verify(message.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap())
-        .expect("the signature fits the certificate");
+        .expect("the signature must match the certificate");
 
     let (header, claims) = message.split_once('.').unwrap();
     let decode =
@@ -103,7 +103,7 @@ fn assertions_have_different_jti() {
 }
 
 #[test]
-fn containers_of_one_pair_sign_alike() {
+fn containers_of_one_key_pair_sign_equally() {
     for (certificate, key, password) in [
         ("cert.pem", Some("key.pem"), None),
         ("cert.pem", Some("key.pem"), Some("not needed")),
@@ -123,7 +123,7 @@ fn containers_of_one_pair_sign_alike() {
 }
 
 #[test]
-fn pem_may_hold_key_certificate_and_chain_in_any_order() {
+fn pem_may_contain_key_certificate_and_chain_in_any_order() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let [key, leaf, chain] = ["key.pem", "cert.pem", "other-cert.pem"].map(|name| fs::read(fixture(name)).unwrap());
     for parts in [[&key, &leaf, &chain], [&leaf, &chain, &key]] {
@@ -135,7 +135,7 @@ fn pem_may_hold_key_certificate_and_chain_in_any_order() {
 }
 
 #[test]
-fn certificate_expiry_is_known() {
+fn certificate_expiry_is_parsed() {
     let credential = load("modern.pfx", None, Some(PASSWORD)).unwrap();
     let pem = fs::read(fixture("cert.pem")).unwrap();
     let pem = Pem::iter_from_buffer(&pem).next().unwrap().unwrap();
@@ -144,14 +144,14 @@ fn certificate_expiry_is_known() {
 }
 
 #[test]
-fn debug_shows_neither_password_nor_key() {
+fn debug_output_has_no_password_or_key() {
     let credential = load("modern.pfx", None, Some(PASSWORD)).unwrap();
     let shown = format!("{credential:?}");
     assert!(!shown.contains(PASSWORD), "{shown}");
     assert!(!shown.contains("private_exponent"), "{shown}");
 }
 
-/// Asserts that loading fails with this variant, in a message that names this file.
+/// Asserts that loading fails with an error of this variant that names the file.
 macro_rules! refused {
     ($certificate:expr, $key:expr, $password:expr, $variant:ident, $names:expr) => {{
         let error = load($certificate, $key, $password).unwrap_err();
@@ -267,10 +267,7 @@ fn certificate_and_its_password_are_rotated_together() {
     assert!(matches!(error, CredentialError::WrongPassword { .. }));
 
     fs::write(&password, PASSWORD).unwrap();
-    assert!(
-        credential.fingerprint() != second,
-        "a password that changed is worth an attempt"
-    );
+    assert!(credential.fingerprint() != second, "a changed password must be tried");
     verified(&assertion(&credential), "cert.pem");
 
     // An archive without a password, with an empty password file.
@@ -281,7 +278,7 @@ fn certificate_and_its_password_are_rotated_together() {
 }
 
 #[test]
-fn rotated_pair_is_used_once_both_files_match() {
+fn rotated_pair_is_used_when_both_files_match() {
     let directory = tempfile::tempdir().unwrap();
     let [certificate, key] = ["cert", "key"].map(|name| directory.path().join(name));
     let put = |name: &str, to: &Path| fs::copy(fixture(name), to).unwrap();

@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_are_split_outside_their_values() {
+    fn labels_are_split_outside_values() {
         let labels = r#"customer_id="a,b\\",service="x\",y",module="z",scope="s""#;
         assert_eq!(only(labels, CUSTOMER), r#"customer_id="a,b\\""#);
         assert_eq!(only(labels, MODULE), r#"service="x\",y",module="z""#);

@@ -13,7 +13,7 @@ impl Customer {
         ids.collect()
     }
 
-    /// As after a restart with a state file.
+    /// Restores the record as after a restart with a state file.
     fn restarted(self) -> Self {
         let saved = serde_json::to_string(self.record.as_ref().unwrap()).unwrap();
         Self {
@@ -22,7 +22,7 @@ impl Customer {
         }
     }
 
-    /// The same with a file of a version that had no trail.
+    /// Restores the record from a state file of a version without trails.
     fn upgraded(self) -> Self {
         let mut saved = serde_json::to_value(self.record.as_ref().unwrap()).unwrap();
         saved.as_object_mut().unwrap().remove("listed_at");
@@ -54,7 +54,7 @@ fn of_module(mut row: Value, module: i64) -> Value {
 }
 
 #[tokio::test]
-async fn a_run_is_seen_to_end_once() {
+async fn run_completes_once() {
     for generation in [Generation::V1, Generation::V3] {
         let row = |end| ended_at(end, generation);
         let mut customer = Customer::default();
@@ -62,7 +62,7 @@ async fn a_run_is_seen_to_end_once() {
         assert_eq!(
             customer.ended(NOW, &[row(NOW - HOUR)]).await,
             none,
-            "it was over before"
+            "the run completed before the first poll"
         );
         let running = Kind::Running.row(NOW + HOUR, generation);
         assert_eq!(customer.ended(NOW + HOUR, &[running]).await, none);
@@ -93,7 +93,7 @@ async fn a_run_is_seen_to_end_once() {
                 (JobStatus::Failed, Some(3))
             ]
         );
-        // It ended while the exporter was down, as did one of a module that is new.
+        // The run completed while the exporter was down, as did a run of a new module.
         let mut customer = customer.restarted();
         let week = NOW + 7 * DAY;
         let now = [row(week - DAY), row(week - 2 * DAY)];
@@ -104,12 +104,11 @@ async fn a_run_is_seen_to_end_once() {
 }
 
 #[tokio::test]
-async fn history_that_a_filter_brings_to_light_is_not_seen_to_end() {
+async fn history_revealed_by_a_filter_is_not_newly_completed() {
     let row = |end| ended_at(end, Generation::V3);
     let mut customer = Customer::default();
     customer.list(NOW, &[row(NOW - HOUR)]).await;
-    // More of the past than before, a run that was listed late, a module that is listed only now, and its first run
-    // since.
+    // Older runs than before, a run that was listed late, a module that is listed for the first time, and its next run.
     let past = [row(NOW - HOUR), row(NOW - 9 * DAY), row(NOW - 2 * HOUR)];
     let new = [305, 304].map(|module| of_module(row(NOW - 3 * HOUR + module), module));
     let since = of_module(row(NOW + HOUR), 304);
@@ -126,7 +125,7 @@ async fn history_that_a_filter_brings_to_light_is_not_seen_to_end() {
 }
 
 #[tokio::test]
-async fn a_state_of_an_older_version_begins_the_trail() {
+async fn state_of_an_older_version_starts_the_trail() {
     let row = |end| ended_at(end, Generation::V3);
     let mut customer = Customer::default();
     customer.list(NOW, &[row(NOW - HOUR)]).await;
@@ -138,11 +137,11 @@ async fn a_state_of_an_older_version_begins_the_trail() {
 }
 
 #[tokio::test]
-async fn runs_of_a_module_that_is_gone_are_remembered() {
+async fn runs_of_a_removed_module_are_remembered() {
     let mut customer = Customer::default();
     customer.list(NOW, &[ended_at(NOW - HOUR, Generation::V3)]).await;
     customer.list(NOW + HOUR, &[]).await;
     assert_eq!(customer.remembered()[0].runs.len(), 1);
     customer.settings.job_modules = vec![305];
-    assert_eq!(customer.remembered(), [], "it is not wanted");
+    assert_eq!(customer.remembered(), [], "the run must not be reported");
 }

@@ -66,7 +66,7 @@ fn unchanged_configuration_stays_active() {
 }
 
 #[test]
-fn new_pair_takes_effect_once_it_is_complete() {
+fn new_pair_applies_when_it_is_complete() {
     let files = Files::new(TLS);
     let guard = Guard::load(&files.path()).unwrap();
     files.put("server.pem", "renewed.pem");

@@ -64,7 +64,7 @@ fn paths_are_relative_to_the_file() {
 }
 
 #[test]
-fn defaults_are_those_of_the_toolkit() {
+fn defaults_match_the_exporter_toolkit() {
     let tls = tls("");
     assert_eq!(tls.versions, [&TLS12, &TLS13]);
     assert_eq!(tls.client_auth, ClientAuth::None);
@@ -271,7 +271,7 @@ fn malformed_files_are_rejected() {
 }
 
 #[test]
-fn headers_are_those_of_the_toolkit() {
+fn headers_match_the_exporter_toolkit() {
     let settings = parsed(
         "http_server_config:\n  http2: false\n  headers:\n    X-Frame-Options: deny\n    X-XSS-Protection: \"\"\n    \
          Content-Security-Policy: default-src 'self'\n",
@@ -294,7 +294,7 @@ fn headers_are_those_of_the_toolkit() {
 }
 
 #[test]
-fn users_have_bcrypt_hashes_that_no_error_shows() {
+fn users_have_bcrypt_hashes_that_errors_do_not_contain() {
     let settings = parsed(&format!("basic_auth_users:\n  alice: {HASH}\n  1234: {HASH}\n"));
     let names: Vec<_> = settings.users.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["1234", "alice"]);
@@ -318,7 +318,7 @@ fn users_have_bcrypt_hashes_that_no_error_shows() {
 }
 
 #[test]
-fn debug_shows_no_secret() {
+fn debug_output_contains_no_secret() {
     let settings = parsed(&format!(
         "tls_server_config: {{cert: certificate, key: hunter2}}\nbasic_auth_users: {{alice: {HASH}}}\n"
     ));

@@ -1,13 +1,14 @@
 //! The modules of a customer and how their runs end.
 
-use super::{AZURE, DAY, DYNAMICS, GOOGLE, HOUR, MICROSOFT_365, Maker, SALESFORCE, Story};
+use super::{AZURE, CustomerGenerator, DAY, DYNAMICS, GOOGLE, HOUR, MICROSOFT_365, SALESFORCE, Scenario};
 use crate::simulator::customer::Module;
-use crate::simulator::dice::Dice;
 use crate::simulator::generate::{GOOGLE_SCAN, MICROSOFT_365_SCAN, SALESFORCE_BACKUP, id_prefix};
+use crate::simulator::rng::SeededRng;
 use crate::simulator::run::{Run, status};
 use crate::simulator::schedule::{Habit, Schedule, Work, gigabytes};
 
-/// In real seconds at any speed, because objectives are hours: these values are within or beyond them.
+/// In real seconds at any speed, because objectives are configured in hours. Some values are within the default
+/// objective, others beyond it.
 pub(super) const WITHDRAWN_FOR: u32 = 53 * HOUR;
 const SILENT_FOR: u32 = 75 * HOUR;
 const FAILING_FOR: u32 = 41 * HOUR;
@@ -23,13 +24,13 @@ const ARCHIVER: u16 = 8;
 const RETENTION: u16 = 10;
 const DEV_OPS: u16 = 363;
 
-/// The modules of Microsoft 365 in the order of the lists of jobs.
+/// The modules of Microsoft 365 in the order of job lists.
 const MICROSOFT_365_MODULES: [u16; 9] = [302, 303, 304, 305, 306, 307, 308, 309, 402];
 pub(super) const POWER_PLATFORM: [u16; 3] = [310, 311, 312];
 const GOOGLE_MODULES: [u16; 6] = [501, 502, 503, 504, 505, 507];
 
-impl Maker<'_> {
-    /// Returns the rows of the list of jobs, sorted by type and module as the API does.
+impl CustomerGenerator<'_> {
+    /// Returns the rows of the job list, sorted by type and module like the API.
     pub(super) fn modules(&mut self) -> Vec<Module> {
         let mut modules = self.scans();
         if self.has(MICROSOFT_365) {
@@ -44,7 +45,7 @@ impl Maker<'_> {
     }
 
     fn scans(&self) -> Vec<Module> {
-        let status = if self.story == Story::ConsentWithdrawn || self.index.is_multiple_of(8) {
+        let status = if self.scenario == Scenario::ConsentWithdrawn || self.index.is_multiple_of(8) {
             status::FINISHED_WITH_EXCEPTION
         } else {
             status::FINISHED
@@ -57,27 +58,27 @@ impl Maker<'_> {
     }
 
     fn microsoft_365(&mut self) -> Vec<Module> {
-        let keeps_house = self.index % 8 == 5;
-        let house = [ARCHIVER, RETENTION].into_iter().filter(|_| keeps_house);
+        let has_maintenance = self.index % 8 == 5;
+        let maintenance = [ARCHIVER, RETENTION].into_iter().filter(|_| has_maintenance);
         let power = POWER_PLATFORM.into_iter().filter(|_| self.has_power_platform());
-        let listed: Vec<u16> = house.chain(MICROSOFT_365_MODULES).chain(power).collect();
+        let listed: Vec<u16> = maintenance.chain(MICROSOFT_365_MODULES).chain(power).collect();
         listed
             .into_iter()
-            .map(|number| match self.switched_off_at(number) {
+            .map(|number| match self.disabled_at(number) {
                 Some(since) => Module::fixed(MICROSOFT_365, number, Run::disabled(since)),
                 None => self.module(MICROSOFT_365, number, None),
             })
             .collect()
     }
 
-    /// Returns when a module of Microsoft 365 was switched off, if it was. Few customers back up Teams chats.
-    fn switched_off_at(&mut self, number: u16) -> Option<i64> {
-        let long_ago = self.dice.between(u64::from(40 * DAY), u64::from(280 * DAY));
+    /// Returns when a module of Microsoft 365 was disabled, if it was. Few customers back up Teams chats.
+    fn disabled_at(&mut self, number: u16) -> Option<i64> {
+        let long_ago = self.rng.between(u64::from(40 * DAY), u64::from(280 * DAY));
         let long_ago = self.ago(u32::try_from(long_ago).unwrap_or(DAY));
         let long_ago = self.joined.unwrap_or(long_ago);
         match number {
-            _ if self.story == Story::Busiest => None,
-            ONEDRIVE if self.story == Story::SwitchedOff => Some(self.ago(33 * DAY)),
+            _ if self.scenario == Scenario::Busiest => None,
+            ONEDRIVE if self.scenario == Scenario::SwitchedOff => Some(self.ago(33 * DAY)),
             TEAMS_CHAT if self.index % 7 != 3 => Some(long_ago),
             310..=312 if self.index % 8 == 2 => Some(long_ago),
             402 if self.index % 3 == 2 => Some(long_ago),
@@ -90,11 +91,11 @@ impl Maker<'_> {
         for (job_type, number, scope) in self.listed_scopes() {
             modules.push(self.module(job_type, number, Some(scope)));
         }
-        if self.story == Story::DormantScopes {
+        if self.scenario == Scenario::DormantScopes {
             modules.push(self.dormant(361, "EC2 old web servers", status::FAILED, 258 * DAY));
             modules.push(self.dormant(362, "SQL pilot", status::FINISHED, 650 * DAY));
         }
-        if self.story == Story::NotConfigured {
+        if self.scenario == Scenario::NotConfigured {
             modules.push(Module::new(DYNAMICS, 550));
         } else if self.has(DYNAMICS) {
             modules.push(self.module(DYNAMICS, 550, Some("Dynamics production")));
@@ -106,8 +107,8 @@ impl Maker<'_> {
     }
 
     fn listed_scopes(&self) -> Vec<(u16, u16, &'static str)> {
-        let scopes: &[(u16, &'static str)] = match self.story {
-            Story::Busiest => &[
+        let scopes: &[(u16, &'static str)] = match self.scenario {
+            Scenario::Busiest => &[
                 (356, "Production machines"),
                 (356, "Test machines"),
                 (358, "Directory Americas"),
@@ -118,7 +119,7 @@ impl Maker<'_> {
                 (DEV_OPS, "DevOps data platform"),
                 (DEV_OPS, "DevOps web shop"),
             ],
-            Story::FailingScope => &[
+            Scenario::FailingScope => &[
                 (358, "Directory"),
                 (DEV_OPS, "DevOps firmware"),
                 (DEV_OPS, "DevOps simulation"),
@@ -137,14 +138,14 @@ impl Maker<'_> {
     fn dormant(&mut self, number: u16, scope: &str, status: i64, ago: u32) -> Module {
         let end = self.ago(ago);
         let mut run = Run {
-            id: format!("{}{}", id_prefix(number), self.dice.next()),
+            id: format!("{}{}", id_prefix(number), self.rng.next()),
             name: scope.to_owned(),
             start: Some(end.saturating_sub(637)),
             end: Some(end),
             last_modified: Some(end),
             ..Run::bare(status)
         };
-        run.count(2, &mut self.dice);
+        run.count(2, &mut self.rng);
         if run.successful > 0 {
             run.backup_size = gigabytes(115);
         }
@@ -164,19 +165,19 @@ impl Maker<'_> {
     }
 
     fn schedule(&mut self, job_type: u16, number: u16, scope: Option<String>) -> Schedule {
-        let key = self.dice.next();
-        let mut dice = Dice::of(&[key]);
+        let key = self.rng.next();
+        let mut rng = SeededRng::from_path(&[key]);
         let scheduled = match number {
             ARCHIVER | RETENTION => 7 * DAY,
-            // Often enough that the restore point before the hanging run is within the objective.
-            SHAREPOINT if self.story == Story::HungRun => DAY / 4,
-            _ => dice.pick(&[DAY, DAY / 2, DAY / 2, DAY / 4]),
+            // Frequent, so that the restore point before the hanging run is within the objective.
+            SHAREPOINT if self.scenario == Scenario::HungRun => DAY / 4,
+            _ => rng.pick(&[DAY, DAY / 2, DAY / 2, DAY / 4]),
         };
         let habit = self.habit(number, scope.as_deref(), scheduled);
         let period = self.rules.compressed(scheduled);
-        let (wait, duration) = self.pace(job_type, scheduled, &mut dice);
+        let (wait, duration) = self.timing(job_type, scheduled, &mut rng);
         Schedule {
-            phase: i64::try_from(dice.below(period.cast_unsigned())).unwrap_or(0),
+            phase: i64::try_from(rng.below(period.cast_unsigned())).unwrap_or(0),
             period,
             wait: self.rules.compressed(wait),
             duration: self.rules.compressed(duration),
@@ -185,14 +186,14 @@ impl Maker<'_> {
             scope,
             id_prefix: id_prefix(number),
             anonymous: 0,
-            work: self.work(job_type, number, &mut dice),
+            work: self.work(job_type, number, &mut rng),
             stores: match job_type {
                 MICROSOFT_365 => 0,
-                AZURE if matches!(number, 356 | 359) => dice.between(200, 9000),
-                _ => dice.between(1, 3),
+                AZURE if matches!(number, 356 | 359) => rng.between(200, 9000),
+                _ => rng.between(1, 3),
             },
-            fails_from: match self.story {
-                Story::FailingScope => self.ago(FAILING_FOR),
+            fails_from: match self.scenario {
+                Scenario::FailingScope => self.ago(FAILING_FOR),
                 _ => self.ago(WITHDRAWN_FOR),
             },
             not_before: self.joined.unwrap_or(i64::MIN),
@@ -204,37 +205,37 @@ impl Maker<'_> {
         }
     }
 
-    /// Returns how runs end. Occasional failures are limited to modules whose next run is within the objective.
+    /// Returns how runs end. Only modules whose next run is within the objective fail occasionally.
     fn habit(&self, number: u16, scope: Option<&str>, scheduled: u32) -> Habit {
-        match (self.story, number) {
-            (Story::ConsentWithdrawn, 302..=312 | 402) => Habit::Broken,
-            (Story::FailingScope, DEV_OPS) if scope == Some("DevOps firmware") => Habit::Broken,
-            (Story::SilentModule, ONEDRIVE) => Habit::Silent,
-            (Story::HungRun, SHAREPOINT) => Habit::Stuck,
+        match (self.scenario, number) {
+            (Scenario::ConsentWithdrawn, 302..=312 | 402) => Habit::Broken,
+            (Scenario::FailingScope, DEV_OPS) if scope == Some("DevOps firmware") => Habit::Broken,
+            (Scenario::SilentModule, ONEDRIVE) => Habit::Silent,
+            (Scenario::HungRun, SHAREPOINT) => Habit::Stuck,
             _ if scheduled < DAY => Habit::Usual,
             _ => Habit::Steady,
         }
     }
 
     /// Returns the wait and duration of runs, in scheduled seconds. Runs of the busiest customer queue for hours.
-    fn pace(&self, job_type: u16, scheduled: u32, dice: &mut Dice) -> (u32, u32) {
-        let mut between = |low: u32, high: u32| u32::try_from(dice.seconds(low, high)).unwrap_or(low);
-        match self.story {
-            Story::Busiest if job_type == MICROSOFT_365 => (scheduled / 4, between(scheduled / 12, scheduled / 4)),
+    fn timing(&self, job_type: u16, scheduled: u32, rng: &mut SeededRng) -> (u32, u32) {
+        let mut between = |low: u32, high: u32| u32::try_from(rng.seconds(low, high)).unwrap_or(low);
+        match self.scenario {
+            Scenario::Busiest if job_type == MICROSOFT_365 => (scheduled / 4, between(scheduled / 12, scheduled / 4)),
             _ if self.seats > 100 => (between(30, 600), between(900, 4500)),
             _ => (between(10, 120), between(60, 1500)),
         }
     }
 
-    fn work(&self, job_type: u16, number: u16, dice: &mut Dice) -> Work {
+    fn work(&self, job_type: u16, number: u16, rng: &mut SeededRng) -> Work {
         let is_small = self.seats < 50;
         match (job_type, number) {
             (MICROSOFT_365, GROUPS | PUBLIC_FOLDERS) if is_small => Work::Nothing,
-            (MICROSOFT_365, PROJECT) if self.story != Story::Busiest => Work::Instant,
-            (AZURE, 356 | 359) => Work::Objects(dice.between(2, 14)),
-            (AZURE, DEV_OPS) => Work::Objects(dice.between(15, 60)),
+            (MICROSOFT_365, PROJECT) if self.scenario != Scenario::Busiest => Work::Instant,
+            (AZURE, 356 | 359) => Work::Objects(rng.between(2, 14)),
+            (AZURE, DEV_OPS) => Work::Objects(rng.between(15, 60)),
             (AZURE, _) => Work::Objects(self.seats * 4 + 20),
-            (DYNAMICS | SALESFORCE, _) => Work::Objects(dice.between(20, 400)),
+            (DYNAMICS | SALESFORCE, _) => Work::Objects(rng.between(20, 400)),
             _ => Work::Objects(self.objects(number)),
         }
     }

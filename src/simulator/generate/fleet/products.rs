@@ -1,14 +1,14 @@
 //! The subscriptions of a customer, for backups and for other services.
 
-use super::{AZURE, DAY, DYNAMICS, GOOGLE, MICROSOFT_365, Maker, SALESFORCE, Story};
+use super::{AZURE, CustomerGenerator, DAY, DYNAMICS, GOOGLE, MICROSOFT_365, SALESFORCE, Scenario};
 use crate::simulator::customer::Product;
 use crate::simulator::run::ABSENT;
 use crate::simulator::schedule::gigabytes;
 
 const AVEPOINT_STORAGE: &str = "AvePoint storage (Microsoft Azure Blob)";
 
-/// Services other than backups, all sold by seat, of a customer that subscribes to everything.
-const EVERYTHING_ELSE: [&str; 27] = [
+/// Services other than backups of a customer that subscribes to everything. All are sold by seat.
+const OTHER_SERVICES: [&str; 27] = [
     "Cense",
     "Cloud Archiving",
     "Cloud Governance",
@@ -38,16 +38,16 @@ const EVERYTHING_ELSE: [&str; 27] = [
     "Workspace management",
 ];
 
-impl Maker<'_> {
+impl CustomerGenerator<'_> {
     pub(super) fn products(&mut self) -> Vec<Product> {
         let ends = self.ends();
         let licences = Licences {
-            assigned: self.seats - self.dice.below(self.seats / 5 + 1),
-            available: self.dice.below(self.seats / 3 + 2),
+            assigned: self.seats - self.rng.below(self.seats / 5 + 1),
+            available: self.rng.below(self.seats / 3 + 2),
         };
         let mut products = self.backups(licences);
-        if self.story == Story::Busiest {
-            products.extend(EVERYTHING_ELSE.map(|service| self.seats_of(service, licences)));
+        if self.scenario == Scenario::Busiest {
+            products.extend(OTHER_SERVICES.map(|service| self.seats_of(service, licences)));
         } else if self.index % 6 != 5 {
             products.push(self.seats_of("Workspace management", licences));
             if self.index.is_multiple_of(4) {
@@ -63,7 +63,7 @@ impl Maker<'_> {
         });
         for product in &mut products {
             product.expiration_date.clone_from(&ends);
-            if self.story == Story::Busiest {
+            if self.scenario == Scenario::Busiest {
                 product.source = "AvePoint subscription".to_owned();
             } else {
                 product.source = "AvePoint pooled subscription".to_owned();
@@ -73,14 +73,14 @@ impl Maker<'_> {
         products
     }
 
-    /// Returns the end of all subscriptions of a customer, which is one day.
+    /// Returns the day on which all subscriptions of a customer end.
     fn ends(&mut self) -> String {
-        let spread = u32::try_from(self.dice.between(45, 700)).unwrap_or(365);
-        let at = match self.story {
-            Story::LicenceEnding => self.ahead(11 * DAY),
+        let spread = u32::try_from(self.rng.between(45, 700)).unwrap_or(365);
+        let at = match self.scenario {
+            Scenario::LicenceEnding => self.ahead(11 * DAY),
             _ => self.ahead(spread.saturating_mul(DAY)),
         };
-        // It is always noon: the vendor writes midnight with a clock of twelve hours.
+        // The time is always noon, because the vendor formats midnight with a 12-hour clock.
         jiff::Timestamp::from_second(at).map_or_else(
             |_| ABSENT.to_owned(),
             |at| at.strftime("%m-%d-%YT12:00:00Z").to_string(),
@@ -92,12 +92,12 @@ impl Maker<'_> {
         if self.has(MICROSOFT_365) {
             products.push(Product {
                 package: "Standard".to_owned(),
-                consumed_storage: gigabytes(self.seats * self.dice.between(300, 1500)),
+                consumed_storage: gigabytes(self.seats * self.rng.between(300, 1500)),
                 ..self.backup("Cloud Backup for Microsoft 365 - Microsoft 365 services", licences)
             });
             if self.has_power_platform() {
                 products.push(Product {
-                    consumed_storage: gigabytes(self.dice.between(1, 300)),
+                    consumed_storage: gigabytes(self.rng.between(1, 300)),
                     ..self.backup("Cloud Backup for Microsoft 365 - Power Platform", licences)
                 });
             }
@@ -109,7 +109,7 @@ impl Maker<'_> {
                 ..self.backup("Cloud Backup for IaaS + PaaS - User Seats", licences)
             });
         }
-        if matches!(self.story, Story::Busiest | Story::DormantScopes) {
+        if matches!(self.scenario, Scenario::Busiest | Scenario::DormantScopes) {
             products.push(Product {
                 purchased_user_seats: "2".to_owned(),
                 ..self.backup("Cloud Backup for IaaS + PaaS - Amazon EC2", licences)
@@ -133,7 +133,7 @@ impl Maker<'_> {
         if self.has(DYNAMICS) {
             products.push(Product {
                 subscription_model: "Dynamics 365 (Dataverse)".to_owned(),
-                consumed_storage: gigabytes(self.dice.below(400)),
+                consumed_storage: gigabytes(self.rng.below(400)),
                 ..self.backup("Cloud Backup for Dynamics 365", none)
             });
         }

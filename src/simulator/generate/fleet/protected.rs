@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::modules::{ONEDRIVE, POWER_PLATFORM, TEAMS_CHAT};
-use super::{MICROSOFT_365, Maker, Story};
+use super::{CustomerGenerator, MICROSOFT_365, Scenario};
 use crate::simulator::customer::{Growth, Module, ProtectedRow, Tenant};
 use crate::simulator::run::{ABSENT, NO_SIZE};
 
 /// The modules in the order of the overview, which includes modules without backups.
 const LISTED: [u16; 12] = [303, 304, 308, 305, 309, 312, 311, 310, 306, 307, 302, 402];
 
-impl Maker<'_> {
+impl CustomerGenerator<'_> {
     pub(super) fn protected(&mut self, modules: &[Module], tenants: &[Tenant]) -> Vec<ProtectedRow> {
         if !self.has(MICROSOFT_365) {
             return Vec::new();
@@ -33,9 +33,9 @@ impl Maker<'_> {
     /// Returns the tenants of the rows. A third of the customers have rows per tenant; one also has rows without a
     /// tenant.
     fn tenants_of(&self, number: u16, tenants: &[Tenant]) -> Vec<Option<String>> {
-        let by_tenant = match self.story {
-            Story::Busiest => true,
-            Story::Well if self.index % 12 == 5 => matches!(number, 302 | 303),
+        let by_tenant = match self.scenario {
+            Scenario::Busiest => true,
+            Scenario::Well if self.index % 12 == 5 => matches!(number, 302 | 303),
             _ => self.index.is_multiple_of(3),
         };
         if by_tenant {
@@ -46,10 +46,10 @@ impl Maker<'_> {
     }
 
     fn protected_row(&mut self, number: u16, tenant_id: Option<String>, is_backed_up: bool) -> ProtectedRow {
-        let scanned = self.objects(number) + self.dice.below(4);
-        let missing = match (self.story, number) {
-            (Story::CoverageGap, ONEDRIVE) => scanned * 31 / 100,
-            _ => self.dice.below(scanned / 40 + 1),
+        let scanned = self.objects(number) + self.rng.below(4);
+        let missing = match (self.scenario, number) {
+            (Scenario::CoverageGap, ONEDRIVE) => scanned * 31 / 100,
+            _ => self.rng.below(scanned / 40 + 1),
         };
         let stored = if is_backed_up { self.stored(number) } else { 0 };
         // A customer with its own storage has nothing in the vendor's.
@@ -71,7 +71,7 @@ impl Maker<'_> {
             growth: Some(Growth {
                 stored,
                 // Encrypted files are stored again.
-                daily: self.dice.seconds(200, 2500) * if self.is_under_attack() { 100 } else { 1 },
+                daily: self.rng.seconds(200, 2500) * if self.is_under_attack() { 100 } else { 1 },
                 since: self.rules.started,
             }),
         }
@@ -80,13 +80,13 @@ impl Maker<'_> {
     /// Returns hundredths of a gigabyte.
     fn stored(&mut self, number: u16) -> u64 {
         let of_each = match number {
-            302 => self.dice.between(60, 400),
-            303 => self.dice.between(70, 260),
-            305 => self.dice.between(150, 900),
-            308 => self.dice.between(90, 600),
-            304 => self.dice.between(10, 90),
-            TEAMS_CHAT => self.dice.between(1, 4),
-            _ => return self.dice.between(1, 240),
+            302 => self.rng.between(60, 400),
+            303 => self.rng.between(70, 260),
+            305 => self.rng.between(150, 900),
+            308 => self.rng.between(90, 600),
+            304 => self.rng.between(10, 90),
+            TEAMS_CHAT => self.rng.between(1, 4),
+            _ => return self.rng.between(1, 240),
         };
         self.seats * of_each
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{DAY, Maker};
+use super::{CustomerGenerator, DAY};
 use crate::simulator::customer::Tenant;
 use crate::simulator::names;
 use crate::simulator::run::status;
@@ -15,7 +15,7 @@ const PROFILES: [(&str, &[u16]); 3] = [
     ("Power Platform", &[12, 14, 15, 16]),
 ];
 
-impl Maker<'_> {
+impl CustomerGenerator<'_> {
     /// Returns one profile per tenant, and a second one for some.
     pub(super) fn scan_profiles(&mut self, tenants: &[Tenant]) -> Vec<ScanProfile> {
         let further = match tenants.first() {
@@ -31,22 +31,22 @@ impl Maker<'_> {
     }
 
     fn scan_profile(&mut self, tenant: &Tenant, name: &str, types: &[u16]) -> ScanProfile {
-        let created = self.rules.started - self.dice.seconds(100 * DAY, 700 * DAY);
+        let created = self.rules.started - self.rng.seconds(100 * DAY, 700 * DAY);
         let period = self.rules.compressed(DAY);
         ScanProfile {
-            id: self.dice.uuid(),
+            id: self.rng.uuid(),
             name: name.to_owned(),
-            scan_mode: self.dice.seconds(0, 1),
+            scan_mode: self.rng.seconds(0, 1),
             description: String::new(),
             tenant_id: tenant.id.clone(),
             tenant_domain: tenant.name.clone(),
             created,
-            modified: created + self.dice.seconds(0, 99 * DAY),
+            modified: created + self.rng.seconds(0, 99 * DAY),
             impersonation_account: None,
-            archived_mailboxes: self.dice.chance(40),
-            ignore_locked: self.dice.chance(40),
-            daily_scan: format!("{:02}:{:02}", self.dice.below(6), self.dice.pick(&[0, 15, 30, 45])),
-            out_of_policy_notification: self.dice.chance(30),
+            archived_mailboxes: self.rng.chance(40),
+            ignore_locked: self.rng.chance(40),
+            daily_scan: format!("{:02}:{:02}", self.rng.below(6), self.rng.pick(&[0, 15, 30, 45])),
+            out_of_policy_notification: self.rng.chance(30),
             containers: types.iter().map(|number| container(*number)).collect(),
             report: DailyReport {
                 status: status::FINISHED,
@@ -55,8 +55,8 @@ impl Maker<'_> {
             older_spelling: false,
             raw_fields: BTreeMap::new(),
             scans: Scans {
-                key: self.dice.next(),
-                phase: self.dice.seconds(0, DAY) % period,
+                key: self.rng.next(),
+                phase: self.rng.seconds(0, DAY) % period,
                 period,
                 fails_from: None,
                 is_odd: false,

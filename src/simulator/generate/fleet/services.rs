@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::modules::WITHDRAWN_FOR;
-use super::{DAY, DYNAMICS, GOOGLE, HOUR, MICROSOFT_365, Maker, SALESFORCE, STORIES_EVERY, Story};
+use super::{CustomerGenerator, DAY, DYNAMICS, GOOGLE, HOUR, MICROSOFT_365, SALESFORCE, SCENARIO_PERIOD, Scenario};
 use crate::simulator::customer::Tenant;
-use crate::simulator::dice::Dice;
+use crate::simulator::rng::SeededRng;
 use crate::simulator::services::{Baseline, Seats, Services};
 
 /// Index, within each period of the stories, of the customer whose tenant is under attack.
@@ -14,10 +14,10 @@ const ATTACKED: usize = 13;
 /// Time since the settings of some tenants drifted from their baselines.
 const DRIFTED_FOR: u32 = 5 * HOUR;
 
-impl Maker<'_> {
+impl CustomerGenerator<'_> {
     /// Returns whether the customer's files are being encrypted: backups still run, and the stored size jumps.
     pub(super) fn is_under_attack(&self) -> bool {
-        self.story == Story::Well && self.joined.is_none() && self.index % STORIES_EVERY == ATTACKED
+        self.scenario == Scenario::Well && self.joined.is_none() && self.index % SCENARIO_PERIOD == ATTACKED
     }
 
     /// Adds the services of each tenant. Their generator is separate, so that the rest of the seed's world stays the
@@ -25,31 +25,31 @@ impl Maker<'_> {
     pub(super) fn with_services(&self, mut tenants: Vec<Tenant>) -> Vec<Tenant> {
         let index = u64::try_from(self.index).unwrap_or(u64::MAX);
         for (nth, tenant) in (0..).zip(&mut tenants) {
-            let dice = Dice::of(&[self.rules.seed, 0x5E2F, index, nth]);
-            tenant.services = self.services(nth, dice);
+            let rng = SeededRng::from_path(&[self.rules.seed, 0x5E2F, index, nth]);
+            tenant.services = self.services(nth, rng);
         }
         tenants
     }
 
-    fn services(&self, nth: u64, mut dice: Dice) -> Services {
+    fn services(&self, nth: u64, mut rng: SeededRng) -> Services {
         let users = self.seats / (nth + 1);
         let mut seats = BTreeMap::new();
         for (number, job_type) in [(0, MICROSOFT_365), (1, SALESFORCE), (2, GOOGLE), (3, DYNAMICS)] {
             if number == 0 || nth == 0 && self.has(job_type) {
                 let assigned = i64::try_from(users).unwrap_or(i64::MAX);
-                let spare = match self.story {
-                    Story::LicenceEnding => 0,
-                    _ => dice.seconds(1, 12),
+                let spare = match self.scenario {
+                    Scenario::LicenceEnding => 0,
+                    _ => rng.seconds(1, 12),
                 };
                 let available = assigned.saturating_add(spare);
                 seats.insert(number, Seats { assigned, available });
             }
         }
-        let missing = match self.story {
-            Story::CoverageGap => users * 31 / 100,
-            _ => dice.below(users / 40 + 1),
+        let missing = match self.scenario {
+            Scenario::CoverageGap => users * 31 / 100,
+            _ => rng.below(users / 40 + 1),
         };
-        let withdrawn = (self.story == Story::ConsentWithdrawn).then(|| self.ago(WITHDRAWN_FOR));
+        let withdrawn = (self.scenario == Scenario::ConsentWithdrawn).then(|| self.ago(WITHDRAWN_FOR));
         let mut consent = BTreeMap::from([("Office365Backup".to_owned(), withdrawn)]);
         if self.has_baselines() {
             consent.insert("PartnerTenantSettingManagement".to_owned(), None);
@@ -65,7 +65,7 @@ impl Maker<'_> {
             let is_drifted = self.index % 6 == 2;
             Baseline {
                 status: 7,
-                drifts: if is_drifted { dice.seconds(1, 9) } else { 0 },
+                drifts: if is_drifted { rng.seconds(1, 9) } else { 0 },
                 drifted: is_drifted.then(|| self.ago(DRIFTED_FOR)),
                 // Before the start of the history that a demo backfills.
                 deployed: Some(self.ago(40 * DAY)),
@@ -82,10 +82,10 @@ impl Maker<'_> {
     }
 
     fn has_workspaces(&self) -> bool {
-        self.story == Story::Busiest || self.is_under_attack() || self.index % 3 == 2
+        self.scenario == Scenario::Busiest || self.is_under_attack() || self.index % 3 == 2
     }
 
     fn has_baselines(&self) -> bool {
-        self.story == Story::Busiest || self.index.is_multiple_of(2)
+        self.scenario == Scenario::Busiest || self.index.is_multiple_of(2)
     }
 }

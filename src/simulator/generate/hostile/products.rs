@@ -1,9 +1,9 @@
 //! The subscriptions of a customer.
 
-use super::{AZURE, DAY, DYNAMICS, GOOGLE, MICROSOFT_365, Maker, Part, SALESFORCE};
+use super::{AZURE, CustomerGenerator, DAY, DYNAMICS, GOOGLE, MICROSOFT_365, Role, SALESFORCE};
 use crate::simulator::customer::{Module, Product};
 
-impl Maker<'_> {
+impl CustomerGenerator<'_> {
     pub(super) fn products(&mut self, modules: &[Module]) -> Vec<Product> {
         let has = |job_type: u16| modules.iter().any(|module| module.job_type == job_type);
         let mut products = Vec::new();
@@ -34,18 +34,18 @@ impl Maker<'_> {
     }
 
     fn microsoft_365(&mut self) -> Product {
-        let seats = self.dice.between(10, 900);
-        let assigned = match self.part {
-            Part::Exceptional => seats + 25,
-            _ => seats - self.dice.below(seats / 4 + 1),
+        let seats = self.rng.between(10, 900);
+        let assigned = match self.role {
+            Role::Exceptional => seats + 25,
+            _ => seats - self.rng.below(seats / 4 + 1),
         };
-        let expires = match self.part {
-            Part::UnlistedModule if self.rules.churn => self.in_future(self.rules.compressed(3 * DAY)),
-            Part::UnlistedModule => self.in_future(i64::from(20 * DAY)),
+        let expires = match self.role {
+            Role::UnlistedModule if self.rules.churn => self.in_future(self.rules.compressed(3 * DAY)),
+            Role::UnlistedModule => self.in_future(i64::from(20 * DAY)),
             _ => self.some_day(),
         };
         // The subscription that expires during a test needs a time of day.
-        let form = if self.part == Part::UnlistedModule {
+        let form = if self.role == Role::UnlistedModule {
             1
         } else {
             self.number
@@ -55,18 +55,18 @@ impl Maker<'_> {
             purchased_user_seats: seats.to_string(),
             microsoft_license_assigned: assigned.to_string(),
             microsoft_license_available: (seats + 40).to_string(),
-            protected_capacity: self.dice.gigabytes(4000),
+            protected_capacity: self.rng.gigabytes(4000),
             storage: "AvePoint storage".to_owned(),
-            retention: self.dice.pick(&["1 year", "7 years", "Unlimited"]).to_owned(),
-            consumed_storage: match self.part {
+            retention: self.rng.pick(&["1 year", "7 years", "Unlimited"]).to_owned(),
+            consumed_storage: match self.role {
                 // A decimal comma is ambiguous with a thousands separator, so it must not be parsed.
-                Part::UnlistedModule => "1,5 TB".to_owned(),
-                _ => self.dice.gigabytes(3000),
+                Role::UnlistedModule => "1,5 TB".to_owned(),
+                _ => self.rng.gigabytes(3000),
             },
             expiration_date: date(expires, form),
-            change: self.dice.pick(&["N/A", "+5", "-3", "0", "12"]).to_owned(),
+            change: self.rng.pick(&["N/A", "+5", "-3", "0", "12"]).to_owned(),
             source: "AvePoint".to_owned(),
-            payment_type: self.dice.pick(&["Annual", "Monthly"]).to_owned(),
+            payment_type: self.rng.pick(&["Annual", "Monthly"]).to_owned(),
             package: "Essentials".to_owned(),
             contract_end_date: date(expires.saturating_add(i64::from(30 * DAY)), self.number + 2),
             ..Product::new("Cloud Backup for Microsoft 365")
@@ -90,7 +90,7 @@ impl Maker<'_> {
 
     fn pooled_azure(&mut self) -> Product {
         let expires = self.some_day();
-        let pooled = if self.part == Part::Stuck {
+        let pooled = if self.role == Role::Stuck {
             "0/1 GB"
         } else {
             "120.5/2048 GB"
@@ -98,9 +98,9 @@ impl Maker<'_> {
         Product {
             subscription_model: "Pooled".to_owned(),
             purchased_capacity: pooled.to_owned(),
-            protected_capacity: self.dice.gigabytes(900),
+            protected_capacity: self.rng.gigabytes(900),
             storage: "AvePoint storage".to_owned(),
-            consumed_storage: self.dice.gigabytes(500),
+            consumed_storage: self.rng.gigabytes(500),
             expiration_date: date(expires, 1),
             source: "Pool".to_owned(),
             payment_type: "Monthly".to_owned(),
@@ -112,19 +112,19 @@ impl Maker<'_> {
         let expires = self.some_day();
         Product {
             subscription_model: "User-based".to_owned(),
-            purchased_user_seats: self.dice.between(5, 400).to_string(),
-            consumed_storage: self.dice.gigabytes(700),
+            purchased_user_seats: self.rng.between(5, 400).to_string(),
+            consumed_storage: self.rng.gigabytes(700),
             expiration_date: date(expires, 2),
-            change: self.dice.pick(&["N/A", "-1", "+2"]).to_owned(),
+            change: self.rng.pick(&["N/A", "-1", "+2"]).to_owned(),
             source: "AvePoint".to_owned(),
             ..Product::new(service)
         }
     }
 
     fn fly(&mut self) -> Product {
-        let expires = match self.part {
+        let expires = match self.role {
             // One subscription of a customer has already expired.
-            Part::Failing => self.rules.started.saturating_sub(i64::from(10 * DAY)),
+            Role::Failing => self.rules.started.saturating_sub(i64::from(10 * DAY)),
             _ => self.some_day(),
         };
         Product {
@@ -147,7 +147,7 @@ impl Maker<'_> {
     }
 
     fn some_day(&mut self) -> i64 {
-        let ahead = self.dice.seconds(40 * DAY, 700 * DAY);
+        let ahead = self.rng.seconds(40 * DAY, 700 * DAY);
         self.in_future(ahead)
     }
 

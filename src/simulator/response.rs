@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use super::customer::Product;
 use super::run::ABSENT;
 
-/// Maximum size of a request body. The largest legitimate one is a filter of a few thousand ids.
+/// Maximum size of a request body. The largest legitimate body is a filter of a few thousand ids.
 const BODY_LIMIT: usize = 1 << 20;
 
-/// A request with its whole body.
+/// A request with its complete body.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Call {
     pub(crate) method: String,
@@ -31,13 +31,13 @@ pub(crate) struct Call {
 
 /// A response: status, headers and content.
 #[derive(Clone, Debug)]
-pub(crate) struct Answer {
+pub(crate) struct ApiResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) content: Content,
 }
 
-/// Content of a response. JSON stays a value until it is sent, so that a fault can change it.
+/// Content of a response. JSON is encoded only when it is sent, so that a fault can change it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Content {
     Empty,
@@ -46,8 +46,8 @@ pub(crate) enum Content {
 }
 
 impl Call {
-    /// Reads a request with its whole body. The error is the response to a body that is too large or incomplete.
-    pub(crate) async fn read(request: Request<Incoming>) -> Result<Self, Answer> {
+    /// Reads a request with its complete body. The error is the response to a body that is too large or incomplete.
+    pub(crate) async fn read(request: Request<Incoming>) -> Result<Self, ApiResponse> {
         let (parts, body) = request.into_parts();
         let header = |name| {
             parts
@@ -58,7 +58,7 @@ impl Call {
         };
         let body = to_bytes(Body::new(body), BODY_LIMIT)
             .await
-            .map_err(|_| Answer::error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large or broke off"))?;
+            .map_err(|_| ApiResponse::error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large or incomplete"))?;
         Ok(Self {
             method: parts.method.as_str().to_owned(),
             path: parts.uri.path().to_owned(),
@@ -87,7 +87,7 @@ impl Call {
     }
 }
 
-impl Answer {
+impl ApiResponse {
     pub(crate) fn json(value: Value) -> Self {
         Self {
             content: Content::Json(value),
@@ -122,14 +122,17 @@ impl Answer {
         }
     }
 
-    pub(crate) fn not_found(what: &str) -> Self {
-        Self::error(StatusCode::NOT_FOUND, &format!("no such {what}"))
+    pub(crate) fn not_found(resource: &str) -> Self {
+        Self::error(StatusCode::NOT_FOUND, &format!("no such {resource}"))
     }
 
     /// Returns 405 with the allowed methods.
     pub(crate) fn method_not_allowed(allowed: &str) -> Self {
-        Self::error(StatusCode::METHOD_NOT_ALLOWED, "the resource does not know this verb")
-            .with_header("allow", allowed)
+        Self::error(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "the resource does not support this method",
+        )
+        .with_header("allow", allowed)
     }
 
     #[must_use]
@@ -156,7 +159,7 @@ pub(crate) fn with_fields(mut value: Value, fields: &BTreeMap<String, Value>) ->
     value
 }
 
-/// Returns the row of a subscription, which both generations format alike.
+/// Returns the row of a subscription, which is the same in both generations.
 pub(crate) fn product(product: &Product) -> Value {
     let row = json!({
         "service": product.service,
@@ -213,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_formatted_as_the_api_does() {
+    fn durations_have_the_format_of_the_api() {
         assert_eq!(duration(Some(0), Some(1059)), "17m39s");
         assert_eq!(duration(Some(10), Some(10)), "0 S");
         assert_eq!(duration(Some(10), Some(48)), "38s");
@@ -232,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_replace_and_join() {
+    fn fields_are_replaced_and_added() {
         let fields = BTreeMap::from([("a".to_owned(), json!(null)), ("c".to_owned(), json!(3))]);
         assert_eq!(
             with_fields(json!({"a": 1, "b": 2}), &fields),

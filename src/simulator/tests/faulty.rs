@@ -91,17 +91,17 @@ async fn faults_change_responses() {
         )
         .await
     };
-    let right = second().await;
+    let body_text = second().await;
     partner
         .handle
         .set_faults(vec![Fault::new(&batch, FaultKind::TotalCount { n: 3 }).times(1)]);
     assert_eq!(second().await["metadata"]["totalCount"], 3);
-    assert_eq!(second().await, right);
+    assert_eq!(second().await, body_text);
     partner
         .handle
         .set_faults(vec![Fault::new(&batch, FaultKind::IgnorePaging)]);
     let first = second().await;
-    assert_ne!(rows(&first), rows(&right));
+    assert_ne!(rows(&first), rows(&body_text));
     assert_eq!(first["metadata"]["pageIndex"], 1);
 }
 
@@ -110,8 +110,8 @@ async fn faults_break_the_transport() {
     let partner = Partner::start(fixed_settings()).await;
     let token = partner.token().await;
     let raw = async || partner.raw(&token, "/partner/customers").await;
-    let whole = raw().await;
-    let (_, right) = whole.split_once("\r\n\r\n").unwrap();
+    let complete = raw().await;
+    let (_, body_text) = complete.split_once("\r\n\r\n").unwrap();
 
     partner.fault(FaultKind::Reset);
     assert_eq!(raw().await, "");
@@ -124,7 +124,7 @@ async fn faults_break_the_transport() {
     });
     let broken = raw().await;
     assert!(
-        broken.contains("transfer-encoding: chunked") && broken.contains(&right[..10]),
+        broken.contains("transfer-encoding: chunked") && broken.contains(&body_text[..10]),
         "{broken}"
     );
     assert!(!broken.contains("\r\n0\r\n"));
@@ -133,25 +133,29 @@ async fn faults_break_the_transport() {
         declared: true,
     });
     let broken = raw().await;
-    assert!(broken.ends_with(&right[..10]) && broken.contains(&format!("content-length: {}", right.len())));
+    assert!(broken.ends_with(&body_text[..10]) && broken.contains(&format!("content-length: {}", body_text.len())));
 
     partner.fault(FaultKind::ShortLength { by: -5 });
     let short = raw().await;
-    assert!(short.ends_with(&right[..right.len() - 5]));
-    assert!(short.contains(&format!("content-length: {}", right.len() - 5)));
+    assert!(short.ends_with(&body_text[..body_text.len() - 5]));
+    assert!(short.contains(&format!("content-length: {}", body_text.len() - 5)));
     partner.fault(FaultKind::ShortLength { by: 5 });
-    assert!(raw().await.contains(&format!("content-length: {}", right.len() + 5)));
+    assert!(
+        raw()
+            .await
+            .contains(&format!("content-length: {}", body_text.len() + 5))
+    );
     let response = partner.get(&token, "/partner/customers").await;
     assert!(response.bytes().await.is_err());
 
     partner.fault(FaultKind::Drip {
-        bytes: right.len() / 3,
+        bytes: body_text.len() / 3,
         ms: 10,
     });
     let begun = Instant::now();
     assert_eq!(
         partner.get(&token, "/partner/customers").await.text().await.unwrap(),
-        right
+        body_text
     );
     // A delay has a lower bound on every machine.
     assert!(begun.elapsed() >= Duration::from_millis(30));
@@ -159,7 +163,7 @@ async fn faults_break_the_transport() {
     let begun = Instant::now();
     assert_eq!(
         partner.get(&token, "/partner/customers").await.text().await.unwrap(),
-        right
+        body_text
     );
     assert!(begun.elapsed() >= Duration::from_millis(50));
 }
@@ -189,7 +193,7 @@ async fn hanging_faults_do_not_delay_the_shutdown() {
     partner.fault(FaultKind::HangBody);
     let response = partner.get(&token, "/partner/customers").await;
     assert_eq!(response.status(), 200);
-    let silent = tokio::spawn(response.bytes());
+    let silent_body = tokio::spawn(response.bytes());
     partner.fault(FaultKind::Hang);
     let request = partner
         .client
@@ -205,15 +209,15 @@ async fn hanging_faults_do_not_delay_the_shutdown() {
     {
         tokio::task::yield_now().await;
     }
-    // Other requests are answered in the meantime.
+    // Other requests get responses in the meantime.
     for _ in 0..3 {
         partner.get(&token, "/elsewhere").await;
     }
-    assert!(!silent.is_finished() && !hanging.is_finished());
+    assert!(!silent_body.is_finished() && !hanging.is_finished());
 
     partner.shutdown.cancel();
     partner.running.await.unwrap().unwrap();
-    assert!(silent.await.unwrap().is_err());
+    assert!(silent_body.await.unwrap().is_err());
     assert!(hanging.await.unwrap().is_err());
 }
 

@@ -1,22 +1,21 @@
-//! A seeded generator whose numbers never change.
+//! A seeded random number generator with stable numbers.
 
-/// Splitmix64. It is implemented here rather than taken from a crate, so that the world of a seed stays the same when
-/// dependencies change.
+/// Splitmix64. It does not come from a crate, so that the world of a seed stays the same when dependencies change.
 #[derive(Clone, Debug)]
-pub(crate) struct Dice(u64);
+pub(crate) struct SeededRng(u64);
 
-impl Dice {
-    /// Returns the generator of a path of numbers, such as seed, customer, module and slot.
+impl SeededRng {
+    /// Returns the generator for a path of numbers, such as seed, customer, module and slot.
     ///
     /// Generators of different paths are independent, so items may be created in any order.
-    pub(crate) fn of(path: &[u64]) -> Self {
+    pub(crate) fn from_path(path: &[u64]) -> Self {
         let state = path.iter().fold(0x243F_6A88_85A3_08D3, |state, part| {
             Self(state ^ part.wrapping_mul(0x9E37_79B9_7F4A_7C15)).next()
         });
         Self(state)
     }
 
-    /// Returns a number.
+    /// Returns the next number.
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
@@ -25,9 +24,9 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    /// Returns a number from 0 to `bound` − 1; 0 if `bound` is 0.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.next().checked_rem(bound).unwrap_or(0)
+    /// Returns a number from 0 to `limit` − 1, or 0 if `limit` is 0.
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.next().checked_rem(limit).unwrap_or(0)
     }
 
     /// Returns a number from `low` to `high`, both included.
@@ -35,7 +34,7 @@ impl Dice {
         low.saturating_add(self.below(high.saturating_sub(low).saturating_add(1)))
     }
 
-    /// Like [`Dice::between`], for timestamps and durations, which are signed.
+    /// Like [`SeededRng::between`], for timestamps and durations, which are signed.
     pub(crate) fn seconds(&mut self, low: u32, high: u32) -> i64 {
         i64::try_from(self.between(u64::from(low), u64::from(high))).unwrap_or(0)
     }
@@ -47,8 +46,8 @@ impl Dice {
 
     /// Returns true with the given probability.
     pub(crate) fn probably(&mut self, probability: f64) -> bool {
-        let thrown = u32::try_from(self.next() >> 32).unwrap_or(u32::MAX);
-        f64::from(thrown) < probability * (f64::from(u32::MAX) + 1.0)
+        let value = u32::try_from(self.next() >> 32).unwrap_or(u32::MAX);
+        f64::from(value) < probability * (f64::from(u32::MAX) + 1.0)
     }
 
     /// Returns one of the choices, or the type's default if there are none.
@@ -73,9 +72,9 @@ impl Dice {
         )
     }
 
-    /// Formats a random size as the API does: whole gigabytes up to `most`, and a fraction.
-    pub(crate) fn gigabytes(&mut self, most: u64) -> String {
-        let (whole, hundredths) = (self.below(most), self.between(1, 99));
+    /// Formats a random size as the API does: gigabytes below `limit`, with a fraction.
+    pub(crate) fn gigabytes(&mut self, limit: u64) -> String {
+        let (whole, hundredths) = (self.below(limit), self.between(1, 99));
         format!("{whole}.{hundredths:02} GB")
     }
 }
@@ -85,35 +84,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dice_match_the_reference_implementation() {
-        // The first numbers of the reference implementation for the state 1234567.
-        let mut dice = Dice(1_234_567);
-        assert_eq!(dice.next(), 6_457_827_717_110_365_317);
-        assert_eq!(dice.next(), 3_203_168_211_198_807_973);
+    fn numbers_match_the_reference_implementation() {
+        // The first numbers of the reference implementation with the state 1234567.
+        let mut rng = SeededRng(1_234_567);
+        assert_eq!(rng.next(), 6_457_827_717_110_365_317);
+        assert_eq!(rng.next(), 3_203_168_211_198_807_973);
     }
 
     #[test]
     fn paths_are_independent_and_repeatable() {
-        assert_eq!(Dice::of(&[1, 2]).next(), Dice::of(&[1, 2]).next());
-        assert_ne!(Dice::of(&[1, 2]).next(), Dice::of(&[2, 1]).next());
-        assert_ne!(Dice::of(&[1]).next(), Dice::of(&[1, 0]).next());
+        assert_eq!(
+            SeededRng::from_path(&[1, 2]).next(),
+            SeededRng::from_path(&[1, 2]).next()
+        );
+        assert_ne!(
+            SeededRng::from_path(&[1, 2]).next(),
+            SeededRng::from_path(&[2, 1]).next()
+        );
+        assert_ne!(SeededRng::from_path(&[1]).next(), SeededRng::from_path(&[1, 0]).next());
     }
 
     #[test]
-    fn numbers_stay_within_their_bounds() {
-        let mut dice = Dice::of(&[9]);
+    fn numbers_stay_within_their_limits() {
+        let mut rng = SeededRng::from_path(&[9]);
         for _ in 0..1000 {
-            assert!((3..=5).contains(&dice.between(3, 5)));
-            assert!(dice.probably(1.0));
-            assert!(!dice.probably(0.0));
+            assert!((3..=5).contains(&rng.between(3, 5)));
+            assert!(rng.probably(1.0));
+            assert!(!rng.probably(0.0));
         }
-        assert_eq!(dice.below(0), 0);
-        assert_eq!(dice.pick::<u8>(&[]), 0);
+        assert_eq!(rng.below(0), 0);
+        assert_eq!(rng.pick::<u8>(&[]), 0);
     }
 
     #[test]
     fn uuids_have_version_four() {
-        let id = Dice::of(&[3]).uuid();
+        let id = SeededRng::from_path(&[3]).uuid();
         let lengths: Vec<usize> = id.split('-').map(str::len).collect();
         assert_eq!(lengths, [8, 4, 4, 4, 12]);
         assert_eq!(id.as_bytes().get(14), Some(&b'4'));
