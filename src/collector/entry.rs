@@ -217,8 +217,7 @@ async fn poll<C: Collector>(
         Target::Partner => None,
     };
     let Some(target) = C::Target::from_target(&target) else {
-        debug_assert!(false, "{} has targets of another kind", C::NAME);
-        return Ok(PollOutput::new(BTreeMap::new(), 0, C::ENDPOINT));
+        unreachable!("{} has targets of another kind", C::NAME);
     };
     let before = before
         .as_deref()

@@ -114,7 +114,7 @@ fn collectors(summary: &Summary) -> Markup {
         div.card.scroll tabindex="0" role="region" aria-labelledby="collectors-title" {
             table.grid.tight {
                 thead {
-                    tr { @for (name, is_number) in &headings { th.number[*is_number] scope="col" { (name) } } }
+                    tr { @for (name, is_number) in &headings { th class=[is_number.then_some("number")] scope="col" { (name) } } }
                 }
                 tbody {
                     @for collector in &summary.collectors { (collector_rows(collector, headings.len(), summary.now)) }
