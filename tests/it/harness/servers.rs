@@ -111,13 +111,6 @@ impl Server {
         Self::start(&program, directory, &arguments).await
     }
 
-    /// Returns the alerts in an Alertmanager.
-    pub async fn alerts(&self) -> Vec<Value> {
-        let request = self.client.get(format!("{}/api/v2/alerts", self.base));
-        let text = request.send().await.unwrap().text().await.unwrap();
-        serde_json::from_str(&text).unwrap()
-    }
-
     /// Returns the data of an API response.
     pub async fn api(&self, path: &str, form: &[(&str, &str)]) -> Result<Value, String> {
         let request = self.client.post(format!("{}/api/v1/{path}", self.base)).form(form);
