@@ -199,10 +199,12 @@ impl Scrape {
     /// Returns the response for one moment, frame by frame.
     pub fn frames(&self, filter: &ScrapeFilter, format: Format) -> Frames {
         let now = Timestamp::from(SystemTime::now());
+        // First, so that no response contains the values of a poll without its counters.
+        let stored = self.stored(filter, format, now).renderer;
         let exporter_metrics = self.exporter_metrics(filter, format, now);
         Frames {
             head: Some(exporter_metrics.head),
-            stored: self.stored(filter, format, now).renderer,
+            stored,
             tail: Some(exporter_metrics.tail),
         }
     }

@@ -80,11 +80,14 @@ impl Compressor {
     /// Returns the body of a response.
     pub(super) fn body(&self, scrape: &Scrape, filter: &ScrapeFilter, format: Format) -> Result<Body, Broken> {
         let now = Timestamp::from(SystemTime::now());
-        let exporter_metrics = scrape.exporter_metrics(filter, format, now);
+        // The contents of the store come first, see `Scrape::frames`.
         if filter.is_empty() {
-            return member::body(&exporter_metrics, follow(self.join(scrape, format, now)));
+            let chunks = follow(self.join(scrape, format, now));
+            return member::body(&scrape.exporter_metrics(filter, format, now), chunks);
         }
-        let chunks = deflated(scrape.stored(filter, format, now), Chunks::new(), self.spare.clone());
+        let stored = scrape.stored(filter, format, now);
+        let exporter_metrics = scrape.exporter_metrics(filter, format, now);
+        let chunks = deflated(stored, Chunks::new(), self.spare.clone());
         let mut sum = Sum::default();
         let chunks = chunks.map(move |chunk| {
             let (_, chunk) = chunk?;
