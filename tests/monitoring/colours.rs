@@ -506,7 +506,7 @@ fn empty_tables_explain_what_is_missing() {
 #[test]
 fn panels_that_an_outage_empties_say_so() {
     let exposed = Regex::new(r"(?:^|[^:\w])(?:elements_\w+|up)\{").unwrap();
-    let reason = Regex::new("stale|not live|exporter is down|reaches the exporter").unwrap();
+    let reason = Regex::new("stale|not live|exporter is down|can scrape the exporter").unwrap();
     let silent: Vec<_> = all_panels()
         .into_iter()
         .filter(|(_, _, panel)| ["stat", "table", "bargauge"].contains(&text(&panel["type"])))

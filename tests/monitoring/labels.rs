@@ -54,6 +54,8 @@ impl LabelCatalogue {
             "module",
             "scope",
             "since",
+            "extent",
+            "instance",
             "severity",
             "area",
         ];
@@ -209,7 +211,7 @@ fn require(expected: Names, available: &Names, place: &str) -> Result<(), String
 fn missing_metric_or_label_is_rejected() {
     let catalogue = LabelCatalogue::read().unwrap();
     for (query, expected) in [
-        ("elements_job_state", "no metric"),
+        ("elements_job_state", "does not exist"),
         ("elements_job_status{customer=\"x\"}", "customer"),
         ("sum by (modul) (elements_job_status)", "modul"),
         ("elements_job_status * on (tenant) elements_job_rpo_seconds", "tenant"),

@@ -32,7 +32,7 @@ const RULES: [&str; 17] = [
 ];
 
 /// Units of the dashboards, all of which exist in Grafana.
-const UNITS: [&str; 17] = [
+const UNITS: [&str; 18] = [
     "none",
     "s",
     "d",
@@ -46,6 +46,7 @@ const UNITS: [&str; 17] = [
     "short",
     "dateTimeAsIso",
     "dateTimeFromNow",
+    "dtdurations",
     "suffix: h",
     "suffix: d",
     "suffix: × RPO",
