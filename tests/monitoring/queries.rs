@@ -269,7 +269,7 @@ async fn check_panel(prometheus: &Server, queries: &[Query], values: &Values, st
         return problems;
     };
     let expected_span = query.span.min(28 * 86_400) * 9 / 10;
-    if first.is_some_and(|first| first > start_time - expected_span) && !query.description.contains("Empty until") {
+    if first.is_some_and(|first| first > start_time - expected_span) && !query.description.contains("mpty until") {
         problems.push(format!(
             "{}: starts only {}s ago",
             query.place,
@@ -342,7 +342,7 @@ fn range(span: i64, start_time: i64) -> (String, String, String) {
 
 /// Returns whether a description contains a word that explains missing data.
 fn explains_missing_data(description: &str) -> bool {
-    ["mpty", "left out", "o data"]
+    ["mpty", "excluded", "hidden", "left out", "o data"]
         .iter()
         .any(|word| description.contains(word))
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use elements_exporter::assets::RULES;
 use promql_parser::parser::token::T_LOR;
 use promql_parser::parser::{self, BinaryExpr, Expr, ParenExpr};
-use regex::Regex;
+use regex::{Captures, Regex};
 use serde_json::{Map, Value, json};
 use yaml_rust2::{Yaml, YamlLoader};
 
@@ -195,21 +195,30 @@ fn remove_history(expr: Expr, reads_history: &dyn Fn(&Expr) -> bool) -> Expr {
 /// Returns the recording rules with the rules that they read inlined, so that each can be evaluated for times without
 /// recorded series.
 pub fn with_rules_inlined() -> Vec<(String, String)> {
+    // Only selectors can have an offset, and nothing was recorded at that time.
+    let offset = Regex::new(r"(?-u)([\w:]+) offset \w+").unwrap();
+    // An expression has no selector, but a join filters its series by a label in the same way.
+    let selector = Regex::new(r#"(?-u)([\w:]+)\{(\w+)="(\w+)"\}"#).unwrap();
     let mut recorded: Vec<(String, String)> = Vec::new();
     for rule in all().into_iter().filter(|rule| !rule.alerts) {
         let names: Vec<&str> = recorded.iter().map(|(name, _)| name.as_str()).collect();
-        let mut expr = without_history(&rule, &names);
+        let expr = without_history(&rule, &names);
+        let expr = offset.replace_all(&expr, |found: &Captures| match names.contains(&&found[1]) {
+            true => found[1].to_owned(),
+            false => found[0].to_owned(),
+        });
+        let expr = selector.replace_all(&expr, |found: &Captures| match names.contains(&&found[1]) {
+            true => format!(
+                r#"({} and on ({}) label_replace(vector(1), "{}", "{}", "", ""))"#,
+                &found[1], &found[2], &found[2], &found[3]
+            ),
+            false => found[0].to_owned(),
+        });
+        let mut expr = expr.into_owned();
         // Longer names first, so that no name matches the start of another.
         let mut inlined = recorded.clone();
         inlined.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
         for (name, inner) in inlined {
-            // Only selectors can have an offset, and nothing was recorded at that time.
-            let with_offset = Regex::new(&format!(r"{} offset \w+", regex::escape(&name))).unwrap();
-            expr = with_offset.replace_all(&expr, name.as_str()).into_owned();
-            // An expression has no selector, but a join filters its series by a label in the same way.
-            let selected = Regex::new(&format!(r#"{}\{{(\w+)="(\w+)"\}}"#, regex::escape(&name))).unwrap();
-            let joined = format!(r#"({name} and on ($1) label_replace(vector(1), "$1", "$2", "", ""))"#);
-            expr = selected.replace_all(&expr, joined.as_str()).into_owned();
             expr = expr.replace(&name, &format!("({inner})"));
         }
         recorded.push((rule.name, expr));
