@@ -1,7 +1,8 @@
 //! A simulated partner API: both generations over one seeded world, its token endpoint, and faults on demand.
 //!
 //! The simulator implements the API's reference independently and shares no code with the client, so that it does not
-//! repeat the client's errors.
+//! repeat the client's errors. The file is longer than most because the handle can change everything that responses
+//! depend on.
 //!
 //! # Time
 //!

@@ -1,5 +1,7 @@
 //! `check`: DNS, TLS, proxy and clock skew, each permission, every enabled endpoint once for one customer, unparseable
 //! values, and whether the intervals fit the request rate limit.
+//!
+//! The file is longer than most because every step uses what earlier steps found, and adds to the same report.
 
 mod advice;
 mod hosts;
