@@ -263,6 +263,10 @@ impl Scheduler {
             settings: Arc::clone(&self.config.settings),
         };
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+        if self.customers_listed == Some(true) {
+            // Only now, because a ready exporter must not report `elements_up 0` after a complete list.
+            self.health.set_ready();
+        }
         now
     }
 

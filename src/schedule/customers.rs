@@ -229,9 +229,6 @@ impl Scheduler {
             Err(error) if each && of_one(error) => self.customers_listed.or(Some(false)),
             Err(_) => Some(false),
         };
-        if self.customers_listed == Some(true) {
-            self.health.set_ready();
-        }
     }
 
     /// Polls the customer list now; if a poll of it is running, polls it again afterwards.
