@@ -50,17 +50,22 @@ fn scrape_into(buffer: &mut [u8], address: SocketAddr, path: &str, encoding: Enc
     }
 }
 
+/// Maximum wait for a response as text: longer than Prometheus' limit for a query, whose error then names the cause.
+const TEXT_TIMEOUT: Duration = Duration::from_secs(150);
+
 /// Returns the response as text.
 pub fn text(address: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.set_read_timeout(Some(TEXT_TIMEOUT)).unwrap();
     // HTTP/1.0, whose responses are not chunked.
     let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
     let mut response = String::new();
-    stream.read_to_string(&mut response).unwrap();
+    stream
+        .read_to_string(&mut response)
+        .unwrap_or_else(|error| panic!("{path}: {error}"));
     let (head, body) = response.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.") && head.contains(" 200 "), "{head}");
+    assert!(head.starts_with("HTTP/1.") && head.contains(" 200 "), "{path}: {head}");
     body.to_owned()
 }
 
