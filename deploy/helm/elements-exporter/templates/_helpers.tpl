@@ -116,7 +116,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "elements-exporter.validate" -}}
 {{- with .Values.auth -}}
 {{- if and .registrations (ne (len .registrations) (int $.Values.shards)) -}}
-{{- fail (printf "auth.registrations: %d of them, but shards is %d" (len .registrations) (int $.Values.shards)) -}}
+{{- fail (printf "auth.registrations: expected %d entries, one per shard, but found %d" (int $.Values.shards) (len .registrations)) -}}
 {{- end -}}
 {{- if not (or .registrations .clientId) -}}
 {{- fail "auth.clientId is required: the client id of the app registration" -}}
@@ -128,7 +128,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- fail "auth.existingSecret and auth.clientSecret: set one of them" -}}
 {{- end -}}
 {{- if and .clientSecret (or .certificateKey .registrations) -}}
-{{- fail "auth.clientSecret goes neither with auth.certificateKey nor with auth.registrations" -}}
+{{- fail "auth.clientSecret cannot be combined with auth.certificateKey or auth.registrations" -}}
 {{- end -}}
 {{- if and .certificateKey .registrations -}}
 {{- fail "auth.registrations and auth.certificateKey: set one of them" -}}
