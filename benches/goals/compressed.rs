@@ -1,4 +1,4 @@
-//! Goal 3: compressed scrapes, compared with the usual stack and with nginx, which serves a finished `.gz` file.
+//! Goal 3: compressed scrapes, compared with the reference stack and with nginx, which serves a finished `.gz` file.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -53,22 +53,22 @@ pub fn run() {
     let [_, theirs, cached, fresh] = times.each_ref().map(|times| median(times));
     scrape(ours.address, ALL, Encoding::Identity);
     let concurrent = median(&scrape_concurrently(8, 1, ours.address, "/metrics", Encoding::Gzip));
-    let usual = Server::start("usual");
+    let reference = Server::start("reference");
     let mut slow: [Vec<Duration>; 3] = Default::default();
     for _ in 0..SLOW_REPETITIONS {
         for (at, change) in [(0, ONE_IN_HUNDRED), (1, ALL)] {
             scrape(ours.address, change, Encoding::Identity);
             slow[at].push(scrape(ours.address, "/metrics", Encoding::Gzip).0);
         }
-        slow[2].push(scrape(usual.address, "/metrics", Encoding::Gzip).0);
+        slow[2].push(scrape(reference.address, "/metrics", Encoding::Gzip).0);
     }
-    let [some, all, usual] = slow.each_ref().map(|times| median(times));
-    print_line("Family behind CompressionLayer", usual, "the usual stack", 1.0);
+    let [some, all, reference] = slow.each_ref().map(|times| median(times));
+    print_line("Family behind CompressionLayer", reference, "the reference stack", 1.0);
     for (name, time) in [
         ("a fresh compressed scrape, one customer in 100 changed", some),
         ("a fresh compressed scrape, every series changed", all),
     ] {
-        print_line(name, time, "the usual stack", ratio(time, usual));
+        print_line(name, time, "the reference stack", ratio(time, reference));
     }
     print_line(
         "8 of these concurrently",
@@ -79,10 +79,14 @@ pub fn run() {
     print_line("nginx, the finished .gz from a file", theirs, "nginx", 1.0);
     print_line("a cached compressed scrape", cached, "nginx", ratio(cached, theirs));
     print_goal(
-        "a fresh compressed scrape, of the usual stack's",
-        ratio(some, usual),
+        "a fresh compressed scrape, relative to the reference stack",
+        ratio(some, reference),
         1.0 / 15.0,
     );
-    print_goal("the same where every series changed", ratio(all, usual), 1.0 / 15.0);
-    print_goal("a cached compressed scrape, of nginx's", ratio(cached, theirs), 1.1);
+    print_goal("the same if every series changed", ratio(all, reference), 1.0 / 15.0);
+    print_goal(
+        "a cached compressed scrape, relative to nginx",
+        ratio(cached, theirs),
+        1.1,
+    );
 }

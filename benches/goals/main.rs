@@ -1,7 +1,7 @@
 //! Performance and size goals, each compared with a reference in the same run: `benches/run NAME`.
 //!
-//! Absolute times vary on a shared machine, so results are ratios within one run. Measurements of everything that is
-//! compared alternate, and their median counts.
+//! Absolute times vary on a shared machine, so results are ratios within one run. The measurements of compared programs
+//! alternate, and the median is the result.
 
 #![allow(
     clippy::unwrap_used,

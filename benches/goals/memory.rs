@@ -37,18 +37,22 @@ pub fn run() {
         per_series(family_bytes)
     );
 
-    let peaks = ["empty", "ours", "usual"].map(|which| {
+    let peaks = ["empty", "ours", "reference"].map(|which| {
         let server = Server::start(which);
         scrape_from_processes(SCRAPERS, SCRAPES, server.address, "/metrics");
         status_bytes(server.pid(), "VmHWM") as f64
     });
-    let [empty, ours, usual] = peaks;
+    let [empty, ours, reference] = peaks;
     println!("peak memory with {SCRAPERS} compressed scrapers, in MB:");
     println!("    an empty server       {:>8.1}", empty / 1e6);
     println!("    ours                      {:>8.1}", ours / 1e6);
-    println!("    the usual stack           {:>8.1}", usual / 1e6);
+    println!("    the reference stack       {:>8.1}", reference / 1e6);
     print_goal("bytes per series", per_series(store_bytes), 16.0);
-    print_goal("peak memory, of the usual stack's", ours / usual, 1.0 / 20.0);
+    print_goal(
+        "peak memory, relative to the reference stack",
+        ours / reference,
+        1.0 / 20.0,
+    );
 }
 
 /// Returns the bytes that were allocated and not yet freed, including reallocations.

@@ -164,7 +164,7 @@ pub fn run() {
             ratio(python, rendered_again),
         );
     }
-    print_goal("rendering, in memcpys", ratio(ours, floor), 2.5);
+    print_goal("rendering, relative to memcpy", ratio(ours, floor), 2.5);
     print_goal("allocations while rendering", allocations as f64, 100.0);
 }
 

@@ -43,8 +43,12 @@ pub fn run() {
     });
     let slow = concurrent.each_ref().map(|times| quantile(times, 0.99));
     let one = one.each_ref().map(|times| median(times));
-    print_goal("a plain scrape, of nginx's", ratio(one[2], one[0]), 1.2);
-    print_goal("p99 of 32 scrapers, of nginx's", ratio(slow[2], slow[0]), 1.5);
+    print_goal("an uncompressed scrape, relative to nginx", ratio(one[2], one[0]), 1.2);
+    print_goal(
+        "p99 of 32 concurrent scrapes, relative to nginx",
+        ratio(slow[2], slow[0]),
+        1.5,
+    );
 }
 
 /// Measures the servers in turn. Prints the median and the p99 of each, and returns all times.

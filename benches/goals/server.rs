@@ -1,4 +1,4 @@
-//! Servers in separate processes: the exporter, the usual stack, and nginx.
+//! Servers in separate processes: the exporter, the reference stack, and nginx.
 
 use std::convert::Infallible;
 use std::fs;
@@ -33,7 +33,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server of this program: `ours`, `finished`, `usual` or `empty`.
+    /// Starts a server of this program: `ours`, `finished`, `reference` or `empty`.
     pub fn start(which: &str) -> Self {
         Self::of(Command::new(std::env::current_exe().unwrap()).args(["serve", which]))
     }
@@ -139,7 +139,7 @@ pub fn serve(which: &str) {
     let stop = CancellationToken::new();
     let router = match which {
         "ours" => ours(),
-        "usual" => usual(),
+        "reference" => reference(),
         "finished" => finished(),
         "empty" => Router::new().route("/metrics", get(|| async { "" })),
         other => panic!("unknown server {other}"),
@@ -202,9 +202,9 @@ fn finished() -> Router {
     Router::new().route("/metrics", get(metrics))
 }
 
-/// Returns the usual stack of Rust exporters: prometheus-client's `Family`, encoded as text, with tower-http's
-/// compression.
-fn usual() -> Router {
+/// Returns the reference stack, the usual one for Rust exporters: prometheus-client's `Family`, encoded as text, with
+/// tower-http's compression.
+fn reference() -> Router {
     let registry = Arc::new(peers::families());
     let metrics = move || async move {
         let mut text = String::new();
