@@ -55,25 +55,25 @@ async fn body_without_a_list_is_a_failure() {
             wrong_body("application/json", r#"{"data":[]}{"data":[]}"#),
             "decode",
         ),
-        case("data null", replace("/data", Value::Null), "decode"),
+        case("data is null", replace("/data", Value::Null), "decode"),
         case(
-            "data missing",
+            "data is missing",
             wrong_body("application/json", r#"{"metadata":{"totalCount":0}}"#),
             "decode",
         ),
-        case("data an object", replace("/data", json!({})), "decode"),
+        case("data is an object", replace("/data", json!({})), "decode"),
         case(
             "an error with 200",
             wrong_body("application/json", r#"{"error":{"code":"Busy"}}"#),
             "decode",
         ),
-        v1(case("value null", replace("/value", Value::Null), "decode")),
+        v1(case("value is null", replace("/value", Value::Null), "decode")),
         v1(case(
-            "value missing",
+            "value is missing",
             wrong_body("application/json", r#"{"@odata.context":"x"}"#),
             "decode",
         )),
-        v1(case("value a text", replace("/value", json!("[]")), "decode")),
+        v1(case("value is a string", replace("/value", json!("[]")), "decode")),
     ])
     .await;
 }

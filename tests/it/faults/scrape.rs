@@ -256,7 +256,7 @@ async fn client_that_does_not_read_is_disconnected() {
 }
 
 #[tokio::test]
-async fn absurd_requests_get_a_response_and_are_harmless() {
+async fn malformed_requests_get_a_response_and_are_harmless() {
     let partner = start(frozen_partner(2)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
     exporter.wait_until_settled().await;

@@ -91,7 +91,7 @@ async fn failed_tls_handshake_keeps_the_last_known_values() {
 }
 
 #[tokio::test]
-async fn denying_proxy_is_not_bypassed() {
+async fn proxy_that_denies_requests_is_not_bypassed() {
     let proxy = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
     let proxy_url = format!("http://{}", proxy.local_addr().unwrap());
     let requested = Arc::new(AtomicUsize::new(0));
