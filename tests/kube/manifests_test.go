@@ -202,7 +202,7 @@ func TestServiceIncludesPodsThatAreNotReady(t *testing.T) {
 	each(t, func(t *testing.T, r rendering) {
 		w := r.workload(t)
 		if len(r.services) != 1 {
-			t.Fatalf("got %d services; a monitor would scrape each pod as often", len(r.services))
+			t.Fatalf("got %d services; a monitor would scrape each pod that many times", len(r.services))
 		}
 		service := r.services[0]
 		if !service.Spec.PublishNotReadyAddresses {

@@ -43,8 +43,8 @@ func parse() *arguments {
 	a := &arguments{}
 	a.Progress = os.Stderr
 	a.Span.Start = monthStart
-	flag.IntVar(&a.Span.Customers, "customers", 20, "customers of the partner")
-	flag.IntVar(&a.Span.Days, "days", 5, "days to simulate")
+	flag.IntVar(&a.Span.Customers, "customers", 20, "number of customers")
+	flag.IntVar(&a.Span.Days, "days", 5, "number of days to simulate")
 	flag.Int64Var(&a.Span.Seed, "seed", 7, "seed of the world")
 	flag.StringVar(&a.API, "api", "v3", "generation of the API: v1 or v3")
 	flag.StringVar(&a.scenario, "scenario", "", "scenario file; by default internal/world/scenario.yml")
@@ -57,8 +57,8 @@ func parse() *arguments {
 	flag.DurationVar(&a.Step, "step", time.Minute, "interval of scrapes and evaluations")
 	flag.DurationVar(&a.Jobs, "jobs", 5*time.Minute, "interval of the jobs collector")
 	flag.DurationVar(&a.MinJump, "min-jump", 5*time.Second, "maximum delay of the exporter's timers")
-	flag.IntVar(&a.Shards, "shards", 1, "exporters that share the customers")
-	flag.IntVar(&a.Targets, "targets", 1, "targets that service discovery lists for an exporter")
+	flag.IntVar(&a.Shards, "shards", 1, "number of exporters, each with one shard of the customers")
+	flag.IntVar(&a.Targets, "targets", 1, "number of targets that service discovery lists for an exporter")
 	flag.StringVar(&a.replay, "replay", "", "directory of a run: evaluate the rules over its scrapes")
 	flag.StringVar(&a.amReplay, "amreplay", "", "directory of a run: route its alerts again")
 	flag.StringVar(&a.score, "score", "", "directory of a run: only print its score")

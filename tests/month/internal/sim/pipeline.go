@@ -104,7 +104,7 @@ func (p *pipeline) close() error {
 }
 
 func (p *pipeline) log(now time.Time, format string, a ...any) {
-	_, _ = fmt.Fprintf(p.options.Progress, "%s %s\n", now.Format("2006-01-02 15:04"), fmt.Sprintf(format, a...)) // only progress
+	_, _ = fmt.Fprintf(p.options.Progress, "%s %s\n", now.Format("2006-01-02 15:04"), fmt.Sprintf(format, a...)) // progress may be lost
 }
 
 // lines is a file with one JSON object per line.
