@@ -94,9 +94,9 @@ fn pages() -> Vec<String> {
 /// Returns the commands in the code blocks and code spans of a page.
 fn commands(page: &str) -> Vec<DocCommand> {
     let text = fs::read_to_string(root().join(page)).unwrap();
-    let mut doc_command = Vec::new();
+    let mut doc_commands = Vec::new();
     let mut add = |text: &str, in_block| {
-        doc_command.push(DocCommand {
+        doc_commands.push(DocCommand {
             page: page.to_owned(),
             text: text.to_owned(),
             in_block,
@@ -130,7 +130,7 @@ fn commands(page: &str) -> Vec<DocCommand> {
             while let Some(line) = lines.next_if(|line| line.starts_with("    ")) {
                 block.push(line);
             }
-            if !is_no_command(&block) {
+            if !is_not_a_command(&block) {
                 for command in joined(&block) {
                     add(&command, true);
                 }
@@ -148,11 +148,11 @@ fn commands(page: &str) -> Vec<DocCommand> {
             add(&span, false);
         }
     }
-    doc_command
+    doc_commands
 }
 
 /// Returns whether a block is a query, or another block that is not a command.
-fn is_no_command(block: &[&str]) -> bool {
+fn is_not_a_command(block: &[&str]) -> bool {
     let text = block.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
     // A command with flags may parse as a difference, so a query must also contain a metric.
     let is_query = text.contains("elements_")
@@ -270,8 +270,8 @@ impl Sandbox {
             }
             ["curl", words @ ..] => {
                 let with_local_address = |word: &&str| {
-                    let doc_command = word.replace("EXPORTER", "127.0.0.1").replace("localhost", "127.0.0.1");
-                    doc_command.replace("http://127.0.0.1:10027", &self.exporter.base)
+                    let word = word.replace("EXPORTER", "127.0.0.1").replace("localhost", "127.0.0.1");
+                    word.replace("http://127.0.0.1:10027", &self.exporter.base)
                 };
                 let words: Vec<String> = words.iter().map(with_local_address).collect();
                 run_successfully(
@@ -419,12 +419,12 @@ fn check_flags(doc_command: &DocCommand, words: &[String]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_in_the_documentation_work() {
-    let doc_command: Vec<DocCommand> = pages().iter().flat_map(|page| commands(page)).collect();
-    let in_blocks = doc_command.iter().filter(|doc_command| doc_command.in_block).count();
-    assert!(in_blocks >= 15, "blocks are no longer found: {doc_command:#?}");
+    let doc_commands: Vec<DocCommand> = pages().iter().flat_map(|page| commands(page)).collect();
+    let in_blocks = doc_commands.iter().filter(|doc_command| doc_command.in_block).count();
+    assert!(in_blocks >= 15, "blocks are no longer found: {doc_commands:#?}");
     let sandbox = Sandbox::start().await;
     let mut checked = Vec::<&DocCommand>::new();
-    for doc_command in &doc_command {
+    for doc_command in &doc_commands {
         if !checked.iter().any(|checked| checked.text == doc_command.text) {
             sandbox.run_or_check(doc_command).await;
             checked.push(doc_command);

@@ -1,4 +1,4 @@
-//! Failures and their visible effects, by the clauses of `docs/faults.md`, which maps each clause to its test.
+//! Faults and their visible effects. `docs/faults.md` lists each expected behaviour with its test.
 
 mod body;
 mod documented;

@@ -431,7 +431,7 @@ async fn report_of_several_pages_is_requested_once() {
     };
     let (pages, before) = (requested(), lists());
     assert_eq!(pages, 3, "a thousand rows per page");
-    crate::harness::eventually("the jobs are listed twice more", || {
+    crate::harness::eventually("the jobs are listed two more times", || {
         let is_listed = lists() >= before + 2;
         async move { is_listed.then_some(()) }
     })
@@ -675,7 +675,7 @@ async fn missing_services_are_remembered_across_a_restart() {
             .count()
     };
     let listed = lists();
-    crate::harness::eventually("customers are listed twice more", || {
+    crate::harness::eventually("customers are listed two more times", || {
         let is_listed = lists() >= listed + 2;
         async move { is_listed.then_some(()) }
     })

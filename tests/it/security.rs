@@ -249,8 +249,8 @@ fn release_is_built_like_the_reproducible_build() {
         "README.md",
     ] {
         let text = fs::read_to_string(root().join(file)).unwrap();
-        assert!(text.contains("deploy/build"), "{file} builds in another way");
-        assert!(!text.contains("cargo build"), "{file} also builds in another way");
+        assert!(text.contains("deploy/build"), "{file} does not use deploy/build");
+        assert!(!text.contains("cargo build"), "{file} uses cargo build");
     }
     let workflow = fs::read_to_string(root().join(".github/workflows/release.yml")).unwrap();
     let (comparison, released) = workflow.split_once("tests/reproducible compare").unwrap();

@@ -46,7 +46,7 @@ impl Situation {
         self.with(series, |_| value)
     }
 
-    /// Adds an exporter that was scraped, and whose API responded `api_failed_for` seconds ago for the last time.
+    /// Adds an exporter that was scraped, and whose API last responded `api_failed_for` seconds ago.
     fn exporter(self, api_failed_for: i64) -> Self {
         #[expect(clippy::cast_precision_loss, reason = "an age of minutes")]
         let requests = |answered: bool| {
@@ -354,7 +354,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
             .try_into()
             .unwrap_or_else(|_| panic!("six situations"));
 
-    // A good state is green, and a share of few customers is not displayed in percent.
+    // A good state is green, and a ratio of few customers is not displayed as a percentage.
     let data = live.named(FLEET, "Data", "Data").await;
     assert_eq!((data.text.as_str(), data.colour.as_str()), ("live", "green"));
     let within = live.only(FLEET, "Within RPO").await;
@@ -430,7 +430,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     assert_eq!(live.responses(&unprotected["targets"][0]).await.len(), 1);
     assert!(stale.responses(&unprotected["targets"][0]).await.is_empty());
 
-    // A single customer is not displayed in percent, and therefore not red.
+    // A single customer is not displayed as a percentage, and is therefore not red.
     let within = single.only(FLEET, "Within RPO").await;
     assert_eq!((within.name.as_str(), within.colour.as_str()), ("0 of 1", "orange"));
     let state = single.only(EXPORTER, "State file").await;

@@ -50,7 +50,7 @@ pub(crate) fn assert_none(problems: &[String]) {
     );
 }
 
-/// One alert in one promtool test: the expected alerts, and true if the test includes an outage.
+/// Expectations about one alert in one promtool test, and whether the test includes an outage.
 struct Case {
     fires: Vec<Value>,
     outage: bool,
@@ -90,7 +90,7 @@ fn cases() -> BTreeMap<String, Vec<Case>> {
 }
 
 #[test]
-fn alerts_have_tests_firing_not_firing_and_in_an_outage() {
+fn alerts_have_tests_with_and_without_firing_and_with_an_outage() {
     let cases = cases();
     let mut problems = Vec::new();
     for alert in alerts() {
@@ -138,7 +138,7 @@ fn inhibiting_alerts_resolve_before_inhibited_ones() {
     ] {
         let of_source = alerts.iter().filter(|alert| alert.name == source);
         let source_duration = of_source.map(keeps_firing).max().unwrap();
-        // Failures of the platform last for hours, so their resolution is not awaited. No alert inhibits
+        // ElementsMassFailure lasts for hours, so nobody waits for its resolved message. No alert inhibits
         // ElementsCustomerUnread.
         let targets = alerts.iter().filter(|alert| {
             areas.contains(&alert.label("area").unwrap())
@@ -146,7 +146,7 @@ fn inhibiting_alerts_resolve_before_inhibited_ones() {
         });
         for target in targets.filter(|target| keeps_firing(target) <= source_duration) {
             problems.push(format!(
-                "{} can resolve while {source} inhibits it, so the resolution would not be notified",
+                "{} can resolve while {source} inhibits it, so its resolved message would be lost",
                 target.name
             ));
         }
@@ -162,7 +162,7 @@ fn alerts_have_all_labels_and_annotations() {
     for alert in alerts() {
         let name = &alert.name;
         if !name.starts_with("Elements") {
-            problems.push(format!("{name} lacks the prefix"));
+            problems.push(format!("{name} does not start with Elements"));
         }
         for (label, values) in [
             ("severity", ["critical", "warning", "info", "none"]),
@@ -203,7 +203,7 @@ fn alerts_have_all_labels_and_annotations() {
         }
         let wait = alert.json["for"].as_str().map_or(0, rules::seconds);
         if alert.expr.contains("absent(") && wait < 120 {
-            problems.push(format!("{name} uses absent() after only {wait}s"));
+            problems.push(format!("{name} uses absent() but waits only {wait}s"));
         }
     }
     assert_none(&problems);

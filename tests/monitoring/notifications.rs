@@ -314,7 +314,7 @@ async fn run_faults(pace: u64) -> (BTreeSet<Notification>, BTreeSet<Notification
     partner.handle.clear_faults();
     recorder.wait_for("owner", "ElementsApiDown", "resolved").await;
 
-    // The failing module gets a restore point. Lasting problems are not notified twice.
+    // The failing module gets a restore point. Lasting problems cause no second notification.
     add_runs(&partner, FAILING, EXCHANGE, [run(FINISHED, 10)]);
     recorder
         .wait_for("operations", "ElementsBackupFailingRepeatedly", "resolved")
