@@ -79,7 +79,8 @@ spec:
           containerPort: 10027
       # Neither probe calls the API: an API outage does not make a pod unhealthy, and a restart would not help.
       {{- if .Values.web.existingSecret }}
-      # The password also protects these paths, and the kubelet does not have it. A response that requires it counts as healthy.
+      # The password also protects these paths, and the kubelet does not have it. The health check accepts a response
+      # that requires the password as healthy.
       livenessProbe:
         exec:
           command:
