@@ -7,7 +7,7 @@ use std::time::Duration;
 use elements_exporter::api::auth::{self, TokenSource};
 use elements_exporter::api::credential::Credential;
 use elements_exporter::api::exchange::http_client;
-use elements_exporter::api::pace::Limits;
+use elements_exporter::api::rate_limiter::Limits;
 use elements_exporter::api::transport::{self, Answer, Call, Transport};
 use elements_exporter::api::{Api, Endpoint, Observer, v1, v3};
 use elements_exporter::collector::{

@@ -15,7 +15,7 @@ use url::Url;
 
 use super::credential::{Credential, Fingerprint};
 use super::exchange::{classify, read_body, retry_after, unix_now};
-use super::{Endpoint, Observer, pace};
+use super::{Endpoint, Observer, rate_limiter};
 use crate::secret::Secret;
 use answer::{TokenAnswer, parse_response};
 pub use error::{Error, REASONS};
@@ -396,7 +396,7 @@ impl TokenSource {
         };
         let status = response.status();
         let date = response.headers().get(reqwest::header::DATE);
-        let skew = pace::clock_skew(date.and_then(|date| date.to_str().ok()), unix_now());
+        let skew = rate_limiter::clock_skew(date.and_then(|date| date.to_str().ok()), unix_now());
         let wait = retry_after(response.headers());
         if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE && wait.is_some() {
             return (Some(status.as_u16()), Err(Error::Throttled(wait)));

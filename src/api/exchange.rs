@@ -8,7 +8,7 @@ use reqwest::Response;
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use url::Url;
 
-use super::{Error, pace};
+use super::{Error, rate_limiter};
 
 /// Maximum connect timeout, even if `api.timeout` is longer. A host that does not respond to a SYN within this time
 /// will not respond later.
@@ -75,8 +75,8 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let header = headers.get(RETRY_AFTER)?.to_str().ok();
     let ours = unix_now();
     let date = headers.get(DATE).and_then(|date| date.to_str().ok());
-    let skew = pace::clock_skew(date, ours).unwrap_or_default();
-    pace::retry_after(header, ours.saturating_add(skew))
+    let skew = rate_limiter::clock_skew(date, ours).unwrap_or_default();
+    rate_limiter::retry_after(header, ours.saturating_add(skew))
 }
 
 pub(super) fn unix_now() -> i64 {

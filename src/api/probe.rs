@@ -10,7 +10,7 @@ use url::Url;
 
 use super::Error;
 use super::exchange::{classify, client_builder, unix_now};
-use super::pace::clock_skew;
+use super::rate_limiter::clock_skew;
 
 /// Timeout of name resolution. A resolver tries three times within it.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(15);

@@ -11,7 +11,7 @@ use url::Url;
 
 use super::auth::TokenSource;
 use super::exchange::{classify, read_body, retry_after};
-use super::pace::{self, Admission, Limits, Pace, Resource};
+use super::rate_limiter::{self, Admission, Limits, RateLimiter, Resource};
 use super::{Endpoint, Error, Observer, RequestId};
 use crate::secret::Secret;
 
@@ -22,7 +22,7 @@ pub const MAX_BODY_BYTES: usize = 64 << 20;
 /// Start of the clock of every rate limiter in the process, so that one can continue another.
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Retries of a request after a temporary failure. The retry budget of [`Pace`] limits the sum over all.
+/// Retries of a request after a temporary failure. The retry budget of [`RateLimiter`] limits the sum over all.
 const MAX_RETRIES: u32 = 2;
 
 /// Maximum number of waits of a request after a 429. After that, the poll fails.
@@ -86,7 +86,7 @@ struct Inner {
     settings: Settings,
     observer: Arc<dyn Observer>,
     answers: Option<Box<Answers>>,
-    pace: Mutex<Pace>,
+    limiter: Mutex<RateLimiter>,
     slot_freed: Notify,
 }
 
@@ -128,14 +128,14 @@ impl Transport {
         observer: Arc<dyn Observer>,
         answers: Option<Box<Answers>>,
     ) -> Self {
-        let pace = Mutex::new(Pace::new(settings.limits));
+        let limiter = Mutex::new(RateLimiter::new(settings.limits));
         Self(Arc::new(Inner {
             client,
             tokens,
             settings,
             observer,
             answers,
-            pace,
+            limiter,
             slot_freed: Notify::new(),
         }))
     }
@@ -157,15 +157,15 @@ impl Transport {
 
     /// Returns the request rate limit per second.
     pub fn rate(&self) -> f64 {
-        self.pace().rate()
+        self.limiter().rate()
     }
 
     /// Continues the rate limiter of an earlier transport to the same host: a reload does not end a pause.
     pub fn carry_over(&self, earlier: &Self) {
         let is_same = Arc::ptr_eq(&self.0, &earlier.0);
         if !is_same && self.base_url().origin() == earlier.base_url().origin() {
-            let next = earlier.pace().under(self.0.settings.limits);
-            *self.pace() = next;
+            let next = earlier.limiter().with_limits(self.0.settings.limits);
+            *self.limiter() = next;
         }
     }
 
@@ -173,7 +173,7 @@ impl Transport {
     /// the two do not multiply the load.
     pub fn grants_repetition(&self, endpoint: Endpoint) -> bool {
         let resource = Resource::new(endpoint, "");
-        self.pace().may_retry(self.now(), resource)
+        self.limiter().may_retry(self.now(), resource)
     }
 
     /// Sends a request and reads the complete response, with retries as the budget allows. `last` becomes the id of the
@@ -203,19 +203,19 @@ impl Transport {
                 .request(call.endpoint, outcome.status(), started.elapsed());
             let error = match outcome {
                 Outcome::Answer(_, answer) => {
-                    self.pace().succeeded(self.now(), resource);
+                    self.limiter().succeeded(self.now(), resource);
                     return Ok(answer);
                 }
                 // A token can be revoked before it expires: request a new token and retry once.
                 Outcome::Unauthorized if !reauthorized && self.0.tokens.reject(&token) => {
-                    self.pace().succeeded(self.now(), resource);
+                    self.limiter().succeeded(self.now(), resource);
                     reauthorized = true;
                     self.0.observer.retry(call.endpoint);
                     continue;
                 }
                 Outcome::Unauthorized => Error::Status(401),
                 Outcome::Throttled { wait, .. } => {
-                    self.pace().throttled(self.now(), resource, wait);
+                    self.limiter().throttled(self.now(), resource, wait);
                     self.0.observer.throttled(call.endpoint);
                     throttles += 1;
                     if throttles > MAX_THROTTLES {
@@ -228,21 +228,21 @@ impl Transport {
             };
             if !error.is_transient() {
                 if matches!(error, Error::Status(_) | Error::Redirect(_)) {
-                    self.pace().succeeded(self.now(), resource);
+                    self.limiter().succeeded(self.now(), resource);
                 } else {
-                    self.pace().failed(self.now(), resource, fastrand::f64());
+                    self.limiter().failed(self.now(), resource, fastrand::f64());
                 }
                 return Err(error);
             }
             let repeat = {
-                let mut pace = self.pace();
-                pace.failed(self.now(), resource, fastrand::f64());
-                retries < MAX_RETRIES && pace.may_retry(self.now(), resource)
+                let mut limiter = self.limiter();
+                limiter.failed(self.now(), resource, fastrand::f64());
+                retries < MAX_RETRIES && limiter.may_retry(self.now(), resource)
             };
             if !repeat {
                 return Err(error);
             }
-            tokio::time::sleep(pace::backoff(retries, fastrand::f64())).await;
+            tokio::time::sleep(rate_limiter::backoff(retries, fastrand::f64())).await;
             retries += 1;
             self.0.observer.retry(call.endpoint);
         }
@@ -252,10 +252,10 @@ impl Transport {
     async fn admission(&self, resource: Resource) -> Result<Slot<'_>, Error> {
         loop {
             let freed = self.0.slot_freed.notified();
-            let admission = self.pace().admit(self.now(), resource);
+            let admission = self.limiter().try_acquire(self.now(), resource);
             match admission {
-                Admission::Go => return Ok(Slot(&self.0, resource)),
-                Admission::Refused(wait) => return Err(Error::Unavailable(wait)),
+                Admission::Admitted => return Ok(Slot(&self.0, resource)),
+                Admission::Rejected(wait) => return Err(Error::Unavailable(wait)),
                 Admission::Wait(wait) => tokio::time::sleep(wait).await,
                 Admission::Busy => freed.await,
             }
@@ -267,7 +267,7 @@ impl Transport {
     async fn token_to_send(&self, scope: &'static str) -> Result<Arc<Secret>, Error> {
         loop {
             let token = self.0.tokens.token(scope).await?;
-            let pause = self.pace().pause_left(self.now());
+            let pause = self.limiter().pause_left(self.now());
             if pause.is_zero() {
                 return Ok(token);
             }
@@ -320,7 +320,7 @@ impl Transport {
                 if status == StatusCode::SERVICE_UNAVAILABLE
                     && let Some(wait) = retry_after(response.headers())
                 {
-                    self.pace().pause(self.now(), wait);
+                    self.limiter().pause(self.now(), wait);
                 }
                 return Outcome::Failed(Some(status.as_u16()), Error::Status(status.as_u16()));
             }
@@ -335,9 +335,9 @@ impl Transport {
         EPOCH.elapsed()
     }
 
-    fn pace(&self) -> MutexGuard<'_, Pace> {
+    fn limiter(&self) -> MutexGuard<'_, RateLimiter> {
         // Plain numbers that are consistent after every call, even if another thread panics.
-        self.0.pace.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.limiter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -346,9 +346,9 @@ struct Slot<'a>(&'a Inner, Resource);
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        let mut pace = self.0.pace.lock().unwrap_or_else(PoisonError::into_inner);
-        pace.finished(self.1);
-        drop(pace);
+        let mut limiter = self.0.limiter.lock().unwrap_or_else(PoisonError::into_inner);
+        limiter.finished(self.1);
+        drop(limiter);
         self.0.slot_freed.notify_one();
     }
 }

@@ -12,7 +12,7 @@ use crate::api::auth::TokenSource;
 use crate::api::client::{ApiClient, Choice};
 use crate::api::credential::{Credential, CredentialError, SecretSource};
 use crate::api::exchange::{http_client, plain_http_client};
-use crate::api::pace::Limits;
+use crate::api::rate_limiter::Limits;
 use crate::api::transport::{self, Transport};
 use crate::api::{Generation, Observer};
 use crate::collector::{PerCollector, Plan};

@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use super::client::ClientSource;
 use super::saver::check_state_file;
 use super::watch::{LOOK_INTERVAL, WatchedFile};
-use super::{Current, Error, LoadConfig, Parts, schedule_config, warn_of_idle_settings};
+use super::{Current, Error, LoadConfig, Parts, schedule_config, warn_about_ineffective_settings};
 use crate::api::Observer;
 use crate::api::client::ApiClient;
 use crate::collector::Settings;
@@ -203,7 +203,7 @@ impl Reloader {
             }
         };
         let config = loaded.config;
-        warn_of_idle_settings(&config);
+        warn_about_ineffective_settings(&config);
         if config.state_file != self.state_file {
             warn!("state.file changed; restart to apply");
         }

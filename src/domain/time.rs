@@ -125,7 +125,7 @@ pub fn timestamp(text: &str) -> Parsed<Timestamp> {
 /// Returns the time of a date and time; `Some(None)` if the year means "never".
 fn from_date(text: &str) -> Option<Option<Timestamp>> {
     let (moment, offset) = scan_moment(text)?;
-    if !YEARS.contains(&moment.year()) {
+    if !YEARS.contains(&date_time.year()) {
         return Some(None);
     }
     let nanoseconds = offset.to_timestamp(moment).ok()?.as_nanosecond();

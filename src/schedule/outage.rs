@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::queue::{Moment, Queue, Urgency, failed_time, next_time};
 use crate::api::Endpoint;
-use crate::api::pace::{Admission, Limits, Pace, Resource};
+use crate::api::rate_limiter::{Admission, Limits, RateLimiter, Resource};
 use crate::collector::{CollectorId, Target, ids};
 use crate::domain::CustomerId;
 
@@ -44,7 +44,7 @@ struct Request {
 
 /// Polls a fleet until `end` as the schedule does, with responses that take no time.
 fn run(customers: u32, fault: Fault, end: Moment) -> Vec<Request> {
-    let mut pace = Pace::new(Limits {
+    let mut limiter = RateLimiter::new(Limits {
         requests_per_second: 20.0,
         max_concurrency: 8,
     });
@@ -74,11 +74,11 @@ fn run(customers: u32, fault: Fault, end: Moment) -> Vec<Request> {
         let resource = Resource::new(endpoint, due.target.customer_id());
         let mut retries = 0;
         let refused = loop {
-            match pace.admit(now, resource) {
+            match limiter.try_acquire(now, resource) {
                 Admission::Wait(wait) => now += wait,
                 Admission::Busy => unreachable!("answers take no time"),
-                Admission::Refused(wait) => break Some(wait),
-                Admission::Go => {
+                Admission::Rejected(wait) => break Some(wait),
+                Admission::Admitted => {
                     let failed = fault.hits(endpoint, now);
                     seen.push(Request {
                         at: now,
@@ -86,12 +86,12 @@ fn run(customers: u32, fault: Fault, end: Moment) -> Vec<Request> {
                         failed,
                     });
                     if failed {
-                        pace.failed(now, resource, roll());
+                        limiter.failed(now, resource, roll());
                     } else {
-                        pace.succeeded(now, resource);
+                        limiter.succeeded(now, resource);
                     }
-                    pace.finished(resource);
-                    if !failed || retries == RETRIES || !pace.may_retry(now, resource) {
+                    limiter.finished(resource);
+                    if !failed || retries == RETRIES || !limiter.may_retry(now, resource) {
                         break None;
                     }
                     retries += 1;
@@ -102,7 +102,7 @@ fn run(customers: u32, fault: Fault, end: Moment) -> Vec<Request> {
         let failed = refused.is_some() || seen.last().is_some_and(|request| request.failed);
         let next = if failed {
             let failures = failures.entry(key).and_modify(|count| *count += 1).or_insert(1);
-            let may_repeat = || due.collector == CollectorId::CUSTOMERS || pace.may_retry(now, resource);
+            let may_repeat = || due.collector == CollectorId::CUSTOMERS || limiter.may_retry(now, resource);
             failed_time(now, *failures, interval, refused, may_repeat, roll())
         } else {
             failures.remove(&key);

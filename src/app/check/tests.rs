@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::hosts::{clock, place};
+use super::hosts::{clock, without_credentials};
 use super::notebook::{Notebook, within};
 use super::report::Outcome;
 use crate::api::{Endpoint, Observer as _};

@@ -279,11 +279,11 @@ fn suites_and_versions(
     let least = section.read("min_version", version)?.unwrap_or(&TLS12);
     let most = section.read("max_version", version)?.unwrap_or(&TLS13);
     let number = |version: &SupportedProtocolVersion| u16::from(version.version);
-    if number(least) > number(most) {
+    if number(min) > number(max) {
         return Err(section.lacks("min_version", "is above max_version; expected at most that"));
     }
     let mut versions = vec![&TLS12, &TLS13];
-    versions.retain(|version| (number(least)..=number(most)).contains(&number(version)));
+    versions.retain(|version| (number(min)..=number(max)).contains(&number(version)));
 
     let chosen = section.at("cipher_suites");
     let suites = match &chosen {

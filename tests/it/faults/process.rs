@@ -12,7 +12,7 @@ use elements_exporter::api::auth::TokenSource;
 use elements_exporter::api::client::{ApiClient, Choice};
 use elements_exporter::api::credential::Credential;
 use elements_exporter::api::exchange::http_client;
-use elements_exporter::api::pace::Limits;
+use elements_exporter::api::rate_limiter::Limits;
 use elements_exporter::api::transport::{self, Transport};
 use elements_exporter::api::{Endpoint, Generation, Observer, auth, v3};
 use elements_exporter::collector::{CollectorId, PerCollector, Plan, Settings, Target};

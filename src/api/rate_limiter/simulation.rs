@@ -1,8 +1,8 @@
-//! Simulates hours of traffic to a modelled host, with seeded randomness.
+//! Simulates hours of traffic to a simulated host, with fixed random numbers.
 
 use std::{cmp::Reverse, collections::BinaryHeap, ops::Range, time::Duration};
 
-use super::{Admission, Limits, Pace, Resource, backoff};
+use super::{Admission, Limits, RateLimiter, Resource, backoff};
 use crate::api::Endpoint;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -10,8 +10,8 @@ const LATENCY: Duration = Duration::from_millis(150);
 const CONCURRENCY: usize = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Answer {
-    Fine,
+enum Response {
+    Success,
     Throttle,
     Failure,
 }
@@ -30,7 +30,7 @@ struct Host {
     limit_ends_at: Duration,
     tokens: f64,
     seen_at: Duration,
-    answered: u64,
+    responses: u64,
 }
 
 impl Host {
@@ -44,7 +44,7 @@ impl Host {
             limit_ends_at: Duration::MAX,
             tokens: burst,
             seen_at: Duration::ZERO,
-            answered: 0,
+            responses: 0,
         }
     }
 
@@ -52,27 +52,27 @@ impl Host {
         Self::limited(1e9, 1e9, None)
     }
 
-    fn answer(&mut self, now: Duration) -> Answer {
-        self.answered += 1;
-        let fault = self.faulty.contains(&now) && self.answered.is_multiple_of(2);
+    fn respond(&mut self, now: Duration) -> Response {
+        self.responses += 1;
+        let fault = self.faulty.contains(&now) && self.responses.is_multiple_of(2);
         if fault || self.down.contains(&now) {
-            return Answer::Failure;
+            return Response::Failure;
         }
-        let earned = (now - self.seen_at).as_secs_f64() * self.limit;
-        self.tokens = (self.tokens + earned).min(self.burst);
+        let added = (now - self.seen_at).as_secs_f64() * self.limit;
+        self.tokens = (self.tokens + added).min(self.burst);
         self.seen_at = now;
         if self.tokens < 1.0 && now < self.limit_ends_at {
-            return Answer::Throttle;
+            return Response::Throttle;
         }
         self.tokens -= 1.0;
-        Answer::Fine
+        Response::Success
     }
 }
 
 /// A request received by the host.
 struct Request {
     at: Duration,
-    answer: Answer,
+    response: Response,
     /// The rate limit at that time.
     rate: f64,
 }
@@ -87,36 +87,36 @@ impl Lcg {
     }
 }
 
-/// Sends `demand` first-time requests per second until `end`, each as soon as the rate limiter admits it, with up to
-/// three retries if they are allowed. Rejected requests are dropped, like failed polls.
+/// Creates `demand` new requests per second until `end`, and sends each as soon as the rate limiter admits it, with up
+/// to three retries if they are allowed. Rejected requests are dropped, like failed polls.
 fn run(ceiling: f64, demand: f64, host: &mut Host, end: Duration) -> Vec<Request> {
-    let mut pace = Pace::new(Limits {
+    let mut limiter = RateLimiter::new(Limits {
         requests_per_second: ceiling,
         max_concurrency: CONCURRENCY,
     });
     let mut rng = Lcg(1);
     let mut received = Vec::new();
-    // Each first-time request has its own resource. `waiting` contains requests by their time, with the number of
-    // earlier attempts and the resource; `in_flight` contains sent requests by their end.
+    // Each new request has its own resource. `waiting` contains requests by the time at which they are due, with the
+    // number of earlier attempts and the resource. `in_flight` contains sent requests by the time of their response.
     let resource = |number: u32| Resource::new(Endpoint::Jobs, &number.to_string());
     let mut requested = 0_u32;
     let mut waiting = BinaryHeap::from([Reverse((Duration::ZERO, 0_u32, requested))]);
-    let mut in_flight: BinaryHeap<Reverse<(Duration, Answer, u32, u32)>> = BinaryHeap::new();
+    let mut in_flight: BinaryHeap<Reverse<(Duration, Response, u32, u32)>> = BinaryHeap::new();
     let between = Duration::from_secs_f64(1.0 / demand);
     let mut next_first = between;
     let mut now = Duration::ZERO;
     while now < end {
-        while let Some(&Reverse((done, answer, attempt, number))) = in_flight.peek()
+        while let Some(&Reverse((done, response, attempt, number))) = in_flight.peek()
             && done <= now
         {
             in_flight.pop();
-            match answer {
-                Answer::Fine => pace.succeeded(now, resource(number)),
-                Answer::Throttle => pace.throttled(now, resource(number), host.retry_after),
-                Answer::Failure => pace.failed(now, resource(number), rng.next_f64()),
+            match response {
+                Response::Success => limiter.succeeded(now, resource(number)),
+                Response::Throttle => limiter.throttled(now, resource(number), host.retry_after),
+                Response::Failure => limiter.failed(now, resource(number), rng.next_f64()),
             }
-            pace.finished(resource(number));
-            if answer != Answer::Fine && attempt < 3 && pace.may_retry(now, resource(number)) {
+            limiter.finished(resource(number));
+            if response != Response::Success && attempt < 3 && limiter.may_retry(now, resource(number)) {
                 waiting.push(Reverse((now + backoff(attempt, rng.next_f64()), attempt + 1, number)));
             }
         }
@@ -131,16 +131,16 @@ fn run(ceiling: f64, demand: f64, host: &mut Host, end: Duration) -> Vec<Request
                 wake = wake.min(due);
                 break;
             }
-            match pace.admit(now, resource(number)) {
-                Admission::Go => {
+            match limiter.try_acquire(now, resource(number)) {
+                Admission::Admitted => {
                     waiting.pop();
-                    let answer = host.answer(now);
+                    let response = host.respond(now);
                     received.push(Request {
                         at: now,
-                        answer,
-                        rate: pace.rate(),
+                        response,
+                        rate: limiter.rate(),
                     });
-                    in_flight.push(Reverse((now + LATENCY, answer, attempt, number)));
+                    in_flight.push(Reverse((now + LATENCY, response, attempt, number)));
                     assert!(in_flight.len() <= CONCURRENCY);
                 }
                 Admission::Wait(time) => {
@@ -148,7 +148,7 @@ fn run(ceiling: f64, demand: f64, host: &mut Host, end: Duration) -> Vec<Request
                     break;
                 }
                 Admission::Busy => break,
-                Admission::Refused(_) => {
+                Admission::Rejected(_) => {
                     waiting.pop();
                 }
             }
@@ -170,8 +170,8 @@ fn number(count: usize) -> f64 {
     f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
-fn share(received: &[Request], answer: Answer) -> f64 {
-    let matching = received.iter().filter(|request| request.answer == answer);
+fn fraction(received: &[Request], expected: Response) -> f64 {
+    let matching = received.iter().filter(|request| request.response == expected);
     number(matching.count()) / number(received.len())
 }
 
@@ -180,14 +180,14 @@ fn minutes(count: u32) -> Duration {
 }
 
 #[test]
-fn limit_far_below_the_ceiling_is_mostly_used() {
+fn most_of_a_limit_far_below_the_ceiling_is_used() {
     for burst in [2.0, 10.0, 30.0] {
         for retry_after in [None, Some(0), Some(1), Some(5), Some(10)] {
             let mut host = Host::limited(10.0, burst, retry_after);
             let received = run(50.0, 60.0, &mut host, HOUR);
-            let used = share(&received, Answer::Fine) * number(received.len()) / (10.0 * 3600.0);
-            let throttled = share(&received, Answer::Throttle);
-            let case = format!("{burst} at once, {retry_after:?}: {used:.3}, {throttled:.4}");
+            let used = fraction(&received, Response::Success) * number(received.len()) / (10.0 * 3600.0);
+            let throttled = fraction(&received, Response::Throttle);
+            let case = format!("burst {burst}, {retry_after:?}: {used:.3}, {throttled:.4}");
             assert!(used >= 0.8 && throttled < 0.05, "{case}");
         }
     }
@@ -219,7 +219,7 @@ fn ceiling_is_observed_in_every_second() {
 }
 
 #[test]
-fn lasting_throttling_lowers_the_rate_to_the_floor() {
+fn continuous_throttling_decreases_the_rate_to_the_floor() {
     for retry_after in [None, Some(0), Some(3)] {
         let mut host = Host::limited(0.0, 0.0, retry_after);
         let received = run(50.0, 60.0, &mut host, HOUR);
@@ -231,19 +231,19 @@ fn lasting_throttling_lowers_the_rate_to_the_floor() {
 }
 
 #[test]
-fn outage_of_an_hour_gets_few_requests() {
+fn few_requests_are_sent_during_an_outage() {
     let mut host = Host::unlimited();
     host.down = HOUR..2 * HOUR;
     let received = run(5.0, 4.0, &mut host, 3 * HOUR);
     let healthy = between(&received, Duration::ZERO..HOUR).count();
     let down = between(&received, HOUR..2 * HOUR).count();
     assert!(healthy > 14_000, "{healthy}");
-    // With open times of 60 to 75 s, these are the probes of an hour, and the failures that opened the breaker.
+    // With open times of 60 to 75 s, this is the number of probes in an hour plus the failures that opened the breaker.
     assert!((48..=80).contains(&down), "{down}");
 }
 
 #[test]
-fn half_failing_host_gets_at_most_a_tenth_more_requests() {
+fn retries_add_at_most_a_tenth_of_the_requests() {
     let mut host = Host::unlimited();
     host.faulty = HOUR..2 * HOUR;
     let received = run(50.0, 4.0, &mut host, 2 * HOUR);

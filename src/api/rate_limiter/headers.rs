@@ -1,4 +1,4 @@
-//! Response headers about time.
+//! Parsers of response headers that contain times.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ const EPOCH: DateTime = datetime(1970, 1, 1, 0, 0, 0, 0);
 pub fn retry_after(header: Option<&str>, now_unix: i64) -> Option<Duration> {
     let text = header?.trim();
     let seconds = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // Digits that overflow are a very long time.
+        // A number that overflows is longer than any allowed pause.
         text.parse().unwrap_or(u64::MAX)
     } else {
         let wait = http_date(text)?.saturating_sub(now_unix);
@@ -33,9 +33,9 @@ pub fn retry_after(header: Option<&str>, now_unix: i64) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(MAX_PAUSE))
 }
 
-/// Returns by how many seconds the clock of the server that sent this `Date` header is ahead of `now_unix`; negative if
-/// it is behind. The header has a resolution of one second and is delayed by the network, so a second or two are
-/// insignificant.
+/// Returns the number of seconds by which the clock of the server that sent this `Date` header is ahead of `now_unix`;
+/// negative if it is behind. The header has a resolution of one second and is delayed by the network, so a difference
+/// of two seconds is not significant.
 pub fn clock_skew(date_header: Option<&str>, now_unix: i64) -> Option<i64> {
     Some(http_date(date_header?.trim())?.saturating_sub(now_unix))
 }
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_cause_no_pause() {
+    fn other_values_cause_no_pause() {
         assert_eq!(retry_after(None, EXAMPLE), None);
         for header in [
             "",
