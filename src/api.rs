@@ -181,20 +181,20 @@ impl std::fmt::Display for Endpoint {
     }
 }
 
-/// Attempts to fetch a list whose total and number of rows differ. Customers may change between two pages, but rarely
-/// twice in a row.
-const WALKS: usize = 2;
+/// Number of attempts to fetch a list whose total and number of rows differ. Rows can be added or removed between two
+/// pages, but rarely in two consecutive attempts.
+const LIST_ATTEMPTS: usize = 2;
 
-/// Reports the number of rows of a response, and returns them. `last` is the id of the newest call, which is the one
-/// that failed.
+/// Reports the number of rows of a list and returns them. `request_id` is the id of the newest request, which is the
+/// one that failed if `rows` is an error.
 fn report_rows<R>(
     transport: &transport::Transport,
     endpoint: Endpoint,
-    answer: Result<Vec<R>, Error>,
-    last: Option<RequestId>,
+    rows: Result<Vec<R>, Error>,
+    request_id: Option<RequestId>,
 ) -> Result<Vec<R>, Failure> {
-    let rows = answer.map_err(|error| Failure {
-        request_id: last,
+    let rows = rows.map_err(|error| Failure {
+        request_id,
         ..error.at(endpoint)
     })?;
     transport.observer().rows(endpoint, rows.len());
@@ -368,8 +368,8 @@ impl Error {
 
     /// Returns whether there was no response, or one that means that the API is down.
     pub fn is_outage(&self) -> bool {
-        let is_without_answer = matches!(self, Self::Tls(_) | Self::Proxy(_) | Self::Unavailable(_));
-        is_without_answer || self.is_transient()
+        let has_no_response = matches!(self, Self::Tls(_) | Self::Proxy(_) | Self::Unavailable(_));
+        has_no_response || self.is_transient()
     }
 
     /// Returns whether a retry may succeed: the connection failed, or the API has a temporary problem.

@@ -8,7 +8,7 @@ use elements_exporter::api::auth::{self, TokenSource};
 use elements_exporter::api::credential::Credential;
 use elements_exporter::api::exchange::http_client;
 use elements_exporter::api::rate_limiter::Limits;
-use elements_exporter::api::transport::{self, Answer, Call, Transport};
+use elements_exporter::api::transport::{Call, ResponseBody, Transport, TransportSettings};
 use elements_exporter::api::{Api, Endpoint, Observer, v1, v3};
 use elements_exporter::collector::{
     self, CollectorId, Context, Entry, Memory, PollOutput, Record, RenderedRecord, Settings, Target, TargetKind,
@@ -282,10 +282,10 @@ fn api(is_v3: bool, script: &Arc<Mutex<ScriptedApi>>) -> Api {
     let script = Arc::clone(script);
     let responses = move |call: &Call| {
         let next = script.lock().expect("not poisoned").next(call);
-        Ok(next.map_or(Answer::Empty, Answer::Body))
+        Ok(next.map_or(ResponseBody::Empty, ResponseBody::Content))
     };
     let (client, tokens) = unused_client();
-    let settings = transport::Settings {
+    let settings = TransportSettings {
         base_url: Url::parse("https://api.example").expect("an address"),
         timeout: Duration::from_secs(1),
         limits: Limits {
@@ -293,7 +293,7 @@ fn api(is_v3: bool, script: &Arc<Mutex<ScriptedApi>>) -> Api {
             max_concurrency: 1,
         },
     };
-    let transport = Transport::with_answers(
+    let transport = Transport::with_responder(
         client,
         tokens,
         settings,

@@ -1,7 +1,8 @@
-//! Tokens: one request for all waiting polls, renewed early; one missing permission does not affect the others.
+//! Fetches tokens, with one request for all waiting polls, and renews them early. A missing permission does not affect
+//! the others.
 
-mod answer;
 mod error;
+mod response;
 #[cfg(test)]
 mod tests;
 
@@ -17,28 +18,29 @@ use super::credential::{Credential, Fingerprint};
 use super::exchange::{classify, read_body, retry_after, unix_now};
 use super::{Endpoint, Observer, rate_limiter};
 use crate::secret::Secret;
-use answer::{TokenAnswer, parse_response};
 pub use error::{Error, REASONS};
+use response::{TokenResponse, parse_response};
 
 /// Maximum length of a scope string at the token endpoint, in characters.
 const MAX_SCOPE_CHARS: usize = 300;
 
 /// Maximum size of a response of the token endpoint. A token has a few kilobytes.
-const MAX_ANSWER_BYTES: usize = 256 << 10;
+const MAX_RESPONSE_BYTES: usize = 256 << 10;
 
 /// A token is renewed after this fraction of its lifetime, or [`RENEWAL_LEAD`] before its expiry, whichever is earlier.
-const RENEWAL_PART: f64 = 0.8;
+const RENEWAL_FRACTION: f64 = 0.8;
 
-/// Latest renewal before the expiry: two complete requests at the default timeout.
+/// Minimum time from a renewal to the expiry: enough for two requests at the default timeout.
 const RENEWAL_LEAD: Duration = Duration::from_secs(60);
 
-/// A token that expires within this is not sent: the request would arrive too late.
+/// A token that expires within this time is not sent, because it could expire before the request arrives.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(5);
 
-/// Minimum time between two renewals, whatever lifetime the responses contain.
+/// Minimum time between two renewals, even if the responses contain shorter lifetimes.
 const RENEWAL_GAP: Duration = Duration::from_secs(30);
 
-/// Minimum time between two tokens discarded after a 401. If it recurs sooner, the token is not the cause.
+/// Minimum time between discarding two tokens after a 401. If the API rejects the new token sooner, the token is not
+/// the cause.
 const REJECTION_GAP: Duration = Duration::from_secs(30);
 
 /// Time for which a denied scope is not requested again. A newly granted permission takes effect within this time,
@@ -53,40 +55,40 @@ pub struct TokenSource {
     credential: Credential,
     timeout: Duration,
     observer: Arc<dyn Observer>,
-    /// Scopes to request: those of the enabled collectors, by group; a generation is a group.
+    /// Scopes of the enabled collectors, one group per generation.
     groups: Vec<Vec<&'static str>>,
     /// Held while a token is fetched, so that one request serves all waiting polls.
     fetching: tokio::sync::Mutex<()>,
-    known: Mutex<Known>,
+    state: Mutex<TokenState>,
 }
 
-/// Plain data behind a short lock.
+/// State that requests read and change. The lock is only held for a short time.
 #[derive(Clone, Default)]
-struct Known {
+struct TokenState {
     tokens: BTreeMap<&'static str, Token>,
-    refused: BTreeMap<&'static str, Moment>,
+    denied: BTreeMap<&'static str, ClockReading>,
     granted: Vec<&'static str>,
     pause: Option<Pause>,
     newest_attempt_succeeded: Option<bool>,
-    rejected: Option<Moment>,
+    rejected: Option<ClockReading>,
 }
 
 #[derive(Clone)]
 struct Token {
     value: Arc<Secret>,
-    fetched: Moment,
-    life: Duration,
+    fetched: ClockReading,
+    lifetime: Duration,
 }
 
-/// A time on both clocks: the monotonic one stops while a machine is suspended, the wall clock can be set back. It has
-/// passed if it has passed on either.
+/// A reading of the monotonic clock and of the wall clock. The monotonic clock stops while the machine is suspended,
+/// and the wall clock can be set back, so the age is that by the clock on which more time has passed.
 #[derive(Clone, Copy)]
-struct Moment {
+struct ClockReading {
     monotonic: Instant,
     wall: SystemTime,
 }
 
-impl Moment {
+impl ClockReading {
     fn now() -> Self {
         Self {
             monotonic: Instant::now(),
@@ -100,10 +102,10 @@ impl Moment {
     }
 }
 
-/// A pause after a failure.
+/// A pause after a failed token request.
 #[derive(Clone)]
 struct Pause {
-    since: Moment,
+    since: ClockReading,
     length: Duration,
     failures: u32,
     error: Arc<Error>,
@@ -111,13 +113,13 @@ struct Pause {
 }
 
 impl Token {
-    fn is_live(&self) -> bool {
-        self.fetched.age() + EXPIRY_MARGIN.min(self.life / 4) < self.life
+    fn is_valid(&self) -> bool {
+        self.fetched.age() + EXPIRY_MARGIN.min(self.lifetime / 4) < self.lifetime
     }
 
-    fn wants_renewal(&self) -> bool {
-        let early = self.life.mul_f64(RENEWAL_PART);
-        let latest = self.life.saturating_sub(RENEWAL_LEAD);
+    fn is_renewal_due(&self) -> bool {
+        let early = self.lifetime.mul_f64(RENEWAL_FRACTION);
+        let latest = self.lifetime.saturating_sub(RENEWAL_LEAD);
         self.fetched.age() >= early.min(latest).max(RENEWAL_GAP.min(early))
     }
 }
@@ -150,131 +152,132 @@ impl TokenSource {
             observer,
             groups,
             fetching: tokio::sync::Mutex::new(()),
-            known: Mutex::new(Known::default()),
+            state: Mutex::new(TokenState::default()),
         }
     }
 
-    /// Takes over tokens, denials and pauses of an earlier source with the same identity: a reload invalidates no valid
-    /// token and ends no denial or pause.
+    /// Takes over tokens, denials and the pause of an earlier source with the same identity, so that a reload neither
+    /// discards valid tokens nor ends a pause.
     pub fn carry_over(&self, earlier: &Self) {
-        let known = earlier.known().clone();
-        *self.known() = known;
+        let state = earlier.state().clone();
+        *self.state() = state;
     }
 
     /// Returns a valid token with `scope`.
     ///
     /// # Errors
-    /// [`super::Error::NotPermitted`] if the scope is not granted, [`super::Error::Auth`] if no token can be fetched.
+    /// Returns [`super::Error::NotPermitted`] if the scope is not granted, and [`super::Error::Auth`] if no token can
+    /// be fetched.
     pub async fn token(&self, scope: &'static str) -> Result<Arc<Secret>, super::Error> {
-        if let Some(token) = self.live(scope) {
-            if !token.wants_renewal() {
+        if let Some(token) = self.valid_token(scope) {
+            if !token.is_renewal_due() {
                 return Ok(token.value);
             }
-            // The first poll renews; the others, or all if it fails, use the old token.
+            // One poll renews the token. The others use the old token, as do all polls if the renewal fails.
             if let Ok(_guard) = self.fetching.try_lock() {
                 let _ = self.fetch(scope).await;
             }
-            return Ok(self.live(scope).unwrap_or(token).value);
+            return Ok(self.valid_token(scope).unwrap_or(token).value);
         }
         let _guard = self.fetching.lock().await;
-        if let Some(token) = self.live(scope) {
+        if let Some(token) = self.valid_token(scope) {
             return Ok(token.value);
         }
         self.fetch(scope).await?;
-        match self.live(scope) {
+        match self.valid_token(scope) {
             Some(token) => Ok(token.value),
             None => Err(super::Error::NotPermitted(scope)),
         }
     }
 
-    /// Discards a token that the API rejected, whatever its age. Returns whether another one may help. An API that
-    /// rejects every token causes an occasional new one, not one per request.
+    /// Discards a token that the API rejected, and returns whether a new one may be accepted. If the API rejects every
+    /// token, a new one is fetched only occasionally, not for each request.
     pub fn reject(&self, token: &Arc<Secret>) -> bool {
-        let mut known = self.known();
-        let in_use = known.tokens.values().any(|held| Arc::ptr_eq(&held.value, token));
+        let mut state = self.state();
+        let in_use = state.tokens.values().any(|cached| Arc::ptr_eq(&cached.value, token));
         if !in_use {
             return true;
         }
-        if known.rejected.is_some_and(|at| at.age() < REJECTION_GAP) {
+        if state.rejected.is_some_and(|at| at.age() < REJECTION_GAP) {
             return false;
         }
-        known.rejected = Some(Moment::now());
-        known.tokens.retain(|_, held| !Arc::ptr_eq(&held.value, token));
+        state.rejected = Some(ClockReading::now());
+        state.tokens.retain(|_, cached| !Arc::ptr_eq(&cached.value, token));
         true
     }
 
     /// Returns whether a scope is granted; `None` if unknown.
     pub fn permitted(&self, scope: &str) -> Option<bool> {
-        let known = self.known();
-        if known.granted.contains(&scope) {
+        let state = self.state();
+        if state.granted.contains(&scope) {
             Some(true)
         } else {
-            known.refused.contains_key(scope).then_some(false)
+            state.denied.contains_key(scope).then_some(false)
         }
     }
 
     /// Returns whether the newest token request succeeded; `None` before the first.
     pub fn newest_attempt_succeeded(&self) -> Option<bool> {
-        self.known().newest_attempt_succeeded
+        self.state().newest_attempt_succeeded
     }
 
-    /// Returns when the first of the valid tokens expires.
+    /// Returns the earliest expiry of the cached tokens.
     pub fn expiry(&self) -> Option<SystemTime> {
-        self.known()
+        self.state()
             .tokens
             .values()
-            .map(|token| token.fetched.wall + token.life)
+            .map(|token| token.fetched.wall + token.lifetime)
             .min()
     }
 
-    /// Returns when the certificate expires, in seconds since the epoch; `None` for a secret.
+    /// Returns the expiry of the certificate, in seconds since the epoch; `None` for a secret.
     pub fn credential_expiry(&self) -> Option<i64> {
         self.credential.expires()
     }
 
-    /// Returns whether a pause after a failure may be over: its time has passed, or the secret file has changed. Polls
-    /// that failed without a token can then be repeated immediately.
+    /// Returns whether a pause after a failure has ended, because its time has passed or a credential file has changed.
+    /// Polls that failed without a token can then be repeated immediately.
     pub fn may_have_recovered(&self) -> bool {
-        let (fingerprint, over) = match &self.known().pause {
+        let (fingerprint, over) = match &self.state().pause {
             None => return false,
             Some(pause) => (pause.fingerprint, pause.since.age() >= pause.length),
         };
         over || (fingerprint.is_some() && self.credential.fingerprint() != fingerprint)
     }
 
-    fn live(&self, scope: &str) -> Option<Token> {
-        self.known().tokens.get(scope).filter(|token| token.is_live()).cloned()
+    fn valid_token(&self, scope: &str) -> Option<Token> {
+        self.state().tokens.get(scope).filter(|token| token.is_valid()).cloned()
     }
 
-    /// Fetches a token for `scope` and the others of its group. The caller holds `fetching`.
+    /// Fetches a token for `scope` and the other scopes of its group. The caller holds `fetching`.
     async fn fetch(&self, scope: &'static str) -> Result<(), super::Error> {
         self.check_pause()?;
         let wanted = {
-            let mut known = self.known();
-            known.refused.retain(|_, since| since.age() < DENIAL_LIFETIME);
-            if known.refused.contains_key(scope) {
+            let mut state = self.state();
+            state.denied.retain(|_, since| since.age() < DENIAL_LIFETIME);
+            if state.denied.contains_key(scope) {
                 return Err(super::Error::NotPermitted(scope));
             }
-            self.group_of(scope, &known.refused)
+            self.scopes_to_request(scope, &state.denied)
         };
         // Computed before the files are read, so that later changes are detected.
         let fingerprint = self.credential.fingerprint();
         let result = self.fetch_all(&wanted).await;
-        let mut known = self.known();
-        // A registration without any permission gets no token, although its credential is valid.
-        known.newest_attempt_succeeded = Some(result.is_ok() && !known.granted.is_empty());
+        let mut state = self.state();
+        // If all scopes are denied, there is no token, although the credential is valid.
+        state.newest_attempt_succeeded = Some(result.is_ok() && !state.granted.is_empty());
         match result {
             Ok(()) => {
-                known.pause = None;
+                state.pause = None;
                 Ok(())
             }
             Err(error) => {
                 self.observer.token_failure(&error);
-                let failures = known.pause.as_ref().map_or(0, |pause| pause.failures) + 1;
+                let failures = state.pause.as_ref().map_or(0, |pause| pause.failures) + 1;
                 let length = error.pause(failures);
                 let error = Arc::new(error);
-                known.pause = Some(Pause {
-                    since: Moment::now(),
+                state.pause = Some(Pause {
+                    since: ClockReading::now(),
                     length,
                     failures,
                     error: Arc::clone(&error),
@@ -287,20 +290,25 @@ impl TokenSource {
 
     fn check_pause(&self) -> Result<(), super::Error> {
         let recovered = self.may_have_recovered();
-        match &self.known().pause {
+        match &self.state().pause {
             Some(pause) if !recovered => Err(super::Error::Auth(Arc::clone(&pause.error))),
             _ => Ok(()),
         }
     }
 
-    /// Returns the scopes to request together with `scope`: those of its group that are not denied, as many as fit.
-    fn group_of(&self, scope: &'static str, refused: &BTreeMap<&'static str, Moment>) -> Vec<&'static str> {
+    /// Returns `scope` and the scopes to request together with it: those of its group that are not denied, as far as
+    /// the maximum length allows.
+    fn scopes_to_request(
+        &self,
+        scope: &'static str,
+        denied: &BTreeMap<&'static str, ClockReading>,
+    ) -> Vec<&'static str> {
         let mut wanted = vec![scope];
         let mut length = scope.len();
         let group = self.groups.iter().find(|group| group.contains(&scope));
         for other in group.into_iter().flatten().copied() {
             let fits = length + 1 + other.len() <= MAX_SCOPE_CHARS;
-            if other != scope && fits && !refused.contains_key(other) {
+            if other != scope && fits && !denied.contains_key(other) {
                 length += 1 + other.len();
                 wanted.push(other);
             }
@@ -308,7 +316,8 @@ impl TokenSource {
         wanted
     }
 
-    /// Requests all `wanted` scopes at once. If that is denied, determines the denied ones.
+    /// Requests all `wanted` scopes at once. If the endpoint denies them, requests each one to determine which are
+    /// denied.
     async fn fetch_all(&self, wanted: &[&'static str]) -> Result<(), Error> {
         if self.fetch_together(wanted).await? {
             return Ok(());
@@ -318,7 +327,7 @@ impl TokenSource {
             if wanted.len() > 1 && self.fetch_together(&[scope]).await? {
                 granted.push(scope);
             } else {
-                self.refuse(scope);
+                self.deny(scope);
             }
         }
         if granted.len() > 1 {
@@ -329,45 +338,45 @@ impl TokenSource {
 
     /// Requests one token for these scopes. Returns false if one of them is not granted.
     async fn fetch_together(&self, scopes: &[&'static str]) -> Result<bool, Error> {
-        let Some(answer) = self.request_token(scopes).await? else {
+        let Some(response) = self.request_token(scopes).await? else {
             return Ok(false);
         };
-        let life = answer.life();
-        let granted = answer.scope.as_str().unwrap_or_default().to_owned();
-        let value = Arc::new(Secret::from(answer.access_token));
-        let fetched = Moment::now();
+        let lifetime = response.lifetime();
+        let granted = response.scope.as_str().unwrap_or_default().to_owned();
+        let value = Arc::new(Secret::from(response.access_token));
+        let fetched = ClockReading::now();
         for scope in scopes.iter().copied() {
             if !granted.trim().is_empty() && !granted.split_whitespace().any(|word| word == scope) {
-                self.refuse(scope);
+                self.deny(scope);
                 continue;
             }
-            let mut known = self.known();
-            known.refused.remove(scope);
-            if !known.granted.contains(&scope) {
-                known.granted.push(scope);
+            let mut state = self.state();
+            state.denied.remove(scope);
+            if !state.granted.contains(&scope) {
+                state.granted.push(scope);
             }
-            known.tokens.insert(
+            state.tokens.insert(
                 scope,
                 Token {
                     value: Arc::clone(&value),
                     fetched,
-                    life,
+                    lifetime,
                 },
             );
         }
-        self.observer.token(life);
+        self.observer.token(lifetime);
         Ok(true)
     }
 
-    fn refuse(&self, scope: &'static str) {
-        let mut known = self.known();
-        known.granted.retain(|granted| *granted != scope);
-        known.tokens.remove(scope);
-        known.refused.insert(scope, Moment::now());
+    fn deny(&self, scope: &'static str) {
+        let mut state = self.state();
+        state.granted.retain(|granted| *granted != scope);
+        state.tokens.remove(scope);
+        state.denied.insert(scope, ClockReading::now());
     }
 
     /// Sends one request; `None` if its scopes were denied.
-    async fn request_token(&self, scopes: &[&'static str]) -> Result<Option<TokenAnswer>, Error> {
+    async fn request_token(&self, scopes: &[&'static str]) -> Result<Option<TokenResponse>, Error> {
         let mut form = vec![
             ("grant_type", Secret::from("client_credentials".to_owned())),
             ("client_id", Secret::from(self.client_id.clone())),
@@ -386,7 +395,7 @@ impl TokenSource {
         outcome
     }
 
-    async fn exchange(&self, form: &[(&str, &str)]) -> (Option<u16>, Result<Option<TokenAnswer>, Error>) {
+    async fn exchange(&self, form: &[(&str, &str)]) -> (Option<u16>, Result<Option<TokenResponse>, Error>) {
         let unreachable = |error| Error::Unreachable(Box::new(error));
         let request = self.client.post(self.token_url.clone()).form(form).send();
         let response = match tokio::time::timeout(self.timeout, request).await {
@@ -401,7 +410,7 @@ impl TokenSource {
         if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE && wait.is_some() {
             return (Some(status.as_u16()), Err(Error::Throttled(wait)));
         }
-        let body = tokio::time::timeout(self.timeout, read_body(response, MAX_ANSWER_BYTES, self.timeout));
+        let body = tokio::time::timeout(self.timeout, read_body(response, MAX_RESPONSE_BYTES, self.timeout));
         let mut body = match body.await {
             Ok(Ok(body)) => body,
             Ok(Err(error)) => return (Some(status.as_u16()), Err(unreachable(error))),
@@ -415,8 +424,8 @@ impl TokenSource {
         (Some(status.as_u16()), parse_response(status, &mut body, skew))
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        // Plain data that is consistent after every change, even if another thread panics.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, TokenState> {
+        // Every change leaves the state consistent, so it can be used even if another thread panicked.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! Parses response bodies to JSON, for lists, entities and tokens.
+//! Prepares response bodies of lists, entities and tokens for the JSON parser.
 
 use super::Error;
 use crate::text_file::BYTE_ORDER_MARK;
@@ -9,16 +9,16 @@ const MAX_DEPTH: usize = 64;
 /// Length of an escaped UTF-16 code unit, such as `\ud83d`.
 const ESCAPE: usize = 6;
 
-/// Returns the JSON of a body without its byte order mark and surrounding white space. Lone surrogates become U+FFFD
-/// before strings are parsed, so that none invalidates a row or a name.
+/// Returns the JSON of a body without its byte order mark and surrounding white space. Lone surrogates are replaced
+/// with U+FFFD, so that they do not make the parser reject a row.
 ///
 /// # Errors
-/// Returns an error if it is nested too deeply. Parsers skip unused members and would not detect it.
+/// Returns an error if the JSON is nested too deeply. Parsers do not detect this in members that they skip.
 pub(super) fn json(body: &mut [u8]) -> Result<&[u8], Error> {
     replace_lone_surrogates(body);
     let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body).trim_ascii();
     if is_too_deep(body) {
-        return Err(Error::Decode("JSON of reasonable depth"));
+        return Err(Error::Decode("JSON with at most 64 levels"));
     }
     Ok(body)
 }
@@ -30,7 +30,7 @@ enum Surrogate {
     Low,
 }
 
-/// Overwrites each lone surrogate, escaped or encoded as a character, with U+FFFD. Both spellings of U+FFFD have the
+/// Overwrites each lone surrogate, whether escaped or encoded in UTF-8, with U+FFFD in the same form, which has the
 /// same length.
 fn replace_lone_surrogates(body: &mut [u8]) {
     let mut at = 0;
@@ -46,7 +46,7 @@ fn replace_lone_surrogates(body: &mut [u8]) {
                 overwrite(body, at, b"\\ufffd");
                 ESCAPE
             }
-            // The byte after a backslash belongs to it, even if it is another backslash.
+            // The byte after a backslash is part of the escape, even if it is another backslash.
             (None, _) if body.get(at) == Some(&b'\\') => 2,
             (None, _) => 1,
         };

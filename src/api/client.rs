@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use super::transport::Transport;
 use super::{Api, Endpoint, Error, Failure, Generation, v1, v3};
 
-/// Configured generation.
+/// Configured choice of the generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
     /// This generation.
@@ -24,7 +24,7 @@ pub struct ApiClient {
 }
 
 impl ApiClient {
-    /// Creates a client over one transport, which both generations share, with host, rate limiter and tokens.
+    /// Creates a client. Both generations use the same transport, with its host, rate limiter and tokens.
     pub fn new(transport: Transport, choice: Choice, v1_base_path: &str) -> Self {
         Self {
             v1: v1::Client::new(transport.clone(), v1_base_path),
@@ -44,7 +44,7 @@ impl ApiClient {
     /// Returns the client to use. In `auto` mode the first call that gets a token selects the generation.
     ///
     /// # Errors
-    /// If the generation is not selected yet and no token can be fetched.
+    /// Returns an error if the generation is not selected yet and no token can be fetched.
     pub async fn api(&self) -> Result<Api, Failure> {
         let generation = match self.generation() {
             Some(generation) => generation,
@@ -59,7 +59,7 @@ impl ApiClient {
         })
     }
 
-    /// Returns the selected generation; `None` before that.
+    /// Returns the selected generation; `None` if none is selected yet.
     pub fn generation(&self) -> Option<Generation> {
         match self.choice {
             Choice::Fixed(generation) => Some(generation),

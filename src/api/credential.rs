@@ -20,8 +20,7 @@ pub use self::certificate::Certificate;
 use crate::secret::Secret;
 use crate::text_file;
 
-/// Maximum size of a secret, key or certificate file. A PFX with a long chain has about 10 KiB; a larger file is the
-/// wrong one.
+/// Maximum size of a secret, key or certificate file. A PFX archive with a long chain has about 10 KiB.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 /// Identity of the exporter's app registration.
@@ -36,7 +35,7 @@ pub enum Credential {
 /// Source of a client secret, or of the password of a certificate.
 #[derive(Debug)]
 pub enum SecretSource {
-    /// Contained in the configuration; never changes.
+    /// Contained in the configuration.
     Value(Secret),
     /// Read from this file for each token request.
     File(PathBuf),
@@ -260,14 +259,14 @@ pub enum CredentialError {
         /// The file.
         path: PathBuf,
     },
-    /// The key or certificate is for another algorithm.
+    /// The key or certificate is for another algorithm than RSA.
     #[error("{path} is not an RSA certificate: create an RSA certificate of 2048 bits or more")]
     NotRsa {
         /// The file.
         path: PathBuf,
     },
     /// The size of the RSA key is not secure, or not supported for signing.
-    #[error("the RSA key of {path} has {bits} bits: make one of 2048 to 4096")]
+    #[error("the RSA key of {path} has {bits} bits: create one with 2048 to 4096")]
     KeySize {
         /// The certificate file.
         path: PathBuf,

@@ -1,4 +1,5 @@
-//! Object around the rows of a list, in both generations: member names in any case, rows as raw JSON.
+//! Parses the object that contains the rows of a list, in both generations. Member names are in any case, and rows stay
+//! raw JSON.
 //!
 //! It also detects failures in responses with status 200: see [`reports_failure`].
 
@@ -13,17 +14,17 @@ use super::rows::Page;
 use super::wire::{Object, Text};
 use crate::domain;
 
-/// Parsed members of the object around a list.
+/// Parsed members of the object that contains a list.
 #[derive(Debug, Default)]
 pub(super) struct Envelope<'a> {
     /// The rows; `None` if there is no list, which differs from an empty one.
     pub(super) rows: Option<Page<'a>>,
     /// The link to the next page.
     pub(super) link: Option<String>,
-    /// Total number of rows of all pages, under the name that has no other meaning.
+    /// Total number of rows of all pages, from the only member with an unambiguous name.
     pub(super) total: Option<usize>,
-    /// Lower bound of that number: the largest of all counts, some of which may be those of a page.
-    pub(super) at_least: Option<usize>,
+    /// Lower bound of the total: the largest of all counts, some of which may count the rows of a page.
+    pub(super) min_total: Option<usize>,
     /// Token of the next page.
     pub(super) skip_token: Option<String>,
     /// Rows per page, if present.
@@ -46,29 +47,29 @@ const TOTAL: &str = "totalCount";
 /// Token of the next page in chained lists.
 const SKIP_TOKEN: &str = "skipToken";
 
-/// Maximum length of a token that is sent back: longer ones do not fit into a URL.
+/// Maximum length of a page token. Longer ones do not fit into a URL.
 const MAX_TOKEN_BYTES: usize = 4 << 10;
 
-/// Further names of counts. Depending on the server, `count` is the number of all rows or of those on the page.
+/// Other names of counts. Depending on the server, these count all rows or the rows of the page.
 const COUNTS: [&str; 3] = ["@odata.count", "odata.count", "count"];
 
 impl<'a> Envelope<'a> {
     /// Parses an object whose rows are under `list`.
     ///
     /// # Errors
-    /// Returns an error if it is not such an object, or reports a failure.
+    /// Returns an error if the body is not such an object, or reports a failure.
     pub(super) fn read(body: &'a [u8], list: &'static str) -> Result<Self, Error> {
         let mut deserializer = serde_json::Deserializer::from_slice(body);
-        let read = Names { list }.deserialize(&mut deserializer);
-        let whole = read.and_then(|envelope| deserializer.end().map(|()| envelope));
-        match whole {
+        let read = EnvelopeVisitor { list }.deserialize(&mut deserializer);
+        let envelope = read.and_then(|envelope| deserializer.end().map(|()| envelope));
+        match envelope {
             Ok(envelope) if envelope.has_failed => Err(FAILED),
             Ok(envelope) => Ok(envelope),
-            Err(_) => Err(Error::Decode("a JSON object around a list")),
+            Err(_) => Err(Error::Decode("a JSON object that contains a list")),
         }
     }
 
-    /// Parses a member beside the list or in `metadata`.
+    /// Parses a member next to the list or in `metadata`.
     fn read_member(&mut self, name: &str, json: &RawValue) -> Result<(), &'static str> {
         if is_any(name, &LINKS) {
             let link: Option<String> = serde_json::from_str(json.get()).map_err(|_| "a link that is not text")?;
@@ -76,9 +77,9 @@ impl<'a> Envelope<'a> {
         } else if name.eq_ignore_ascii_case(TOTAL) {
             let total = number(json)?;
             self.total = self.total.or(total);
-            self.at_least = self.at_least.max(total);
+            self.min_total = self.min_total.max(total);
         } else if is_any(name, &COUNTS) {
-            self.at_least = self.at_least.max(number(json)?);
+            self.min_total = self.min_total.max(number(json)?);
         } else {
             self.has_failed |= reports_failure(name, json);
         }
@@ -112,14 +113,14 @@ fn is_any(name: &str, names: &[&str]) -> bool {
     names.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
-/// Member names. A derived struct would not accept them in another case; a list whose next link is not found would then
-/// look complete.
+/// Parses the members, whose names are in any case. A derived struct would miss a link to the next page in another
+/// case, and the list would appear to be complete.
 #[derive(Clone, Copy)]
-struct Names {
+struct EnvelopeVisitor {
     list: &'static str,
 }
 
-impl<'de> DeserializeSeed<'de> for Names {
+impl<'de> DeserializeSeed<'de> for EnvelopeVisitor {
     type Value = Envelope<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -127,11 +128,11 @@ impl<'de> DeserializeSeed<'de> for Names {
     }
 }
 
-impl<'de> Visitor<'de> for Names {
+impl<'de> Visitor<'de> for EnvelopeVisitor {
     type Value = Envelope<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object around a list")
+        f.write_str("an object that contains a list")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
@@ -156,7 +157,7 @@ impl<'de> Visitor<'de> for Names {
     }
 }
 
-/// Name of the object beside a list that describes it.
+/// Name of the object next to a list that describes the list.
 const METADATA: &str = "metadata";
 
 /// Returns whether a member is parsed. Others are skipped without being stored.
@@ -173,15 +174,15 @@ const ERRORS: [&str; 3] = ["error", "@odata.error", "odata.error"];
 /// Names of a member that lists errors, or maps fields to errors.
 const ERROR_LISTS: [&str; 1] = ["errors"];
 
-/// Names of a member with the success of the call.
+/// Names of a member that states whether the call succeeded.
 const SUCCESSES: [&str; 2] = ["isSuccess", "success"];
 
 /// Returns whether a member reports a failure, although the status is 200.
 ///
-/// An error member reports a failure unless it is empty: `null`, `false`, 0, an empty list, or a text that means
-/// nothing or one of these. An empty object is empty under `errors`, where it maps fields to errors, but not under
-/// `error`: a JavaScript `Error` serializes to `{}`. A success member reports a failure if it is false in any spelling;
-/// `null` and anything else do not.
+/// An error member reports a failure unless its value is `null`, `false`, 0, an empty list, an absent value such as
+/// `"N/A"`, or one of these as text. An empty object is no failure in `errors`, which maps fields to errors, but it is
+/// one in `error`, because a JavaScript `Error` serializes to `{}`. A success member reports a failure if it is false
+/// in any spelling.
 fn reports_failure(name: &str, json: &RawValue) -> bool {
     if is_any(name, &SUCCESSES) {
         return is_false(json);
@@ -189,13 +190,13 @@ fn reports_failure(name: &str, json: &RawValue) -> bool {
     let is_empty = match json.get().as_bytes().first() {
         Some(b'[') => is_empty_container(json),
         Some(b'{') => is_any(name, &ERROR_LISTS) && is_empty_container(json),
-        _ => is_false(json) || is_nothing(json),
+        _ => is_false(json) || is_absent_text(json),
     };
     (is_any(name, &ERRORS) || is_any(name, &ERROR_LISTS)) && !is_empty
 }
 
-/// Returns whether an object, or the `metadata` in it, reports a failure.
-pub(super) fn refuse_failure(json: &RawValue) -> Result<(), Error> {
+/// Returns an error if an object, or the `metadata` in it, reports a failure.
+pub(super) fn reject_failure(json: &RawValue) -> Result<(), Error> {
     let fields = |json: &RawValue| -> bool {
         let Ok(Object(fields)) = serde_json::from_str(json.get()) else {
             return false;
@@ -228,14 +229,14 @@ fn is_false(json: &RawValue) -> bool {
     ["false", "no"].iter().any(|word| text.eq_ignore_ascii_case(word)) || text.parse() == Ok(0.0)
 }
 
-fn is_nothing(json: &RawValue) -> bool {
+fn is_absent_text(json: &RawValue) -> bool {
     let text = scalar(json);
     let text = text.trim();
     domain::is_absent(text) || ["null", "none"].iter().any(|word| text.eq_ignore_ascii_case(word))
 }
 
-/// Parses a count, as a number or as text; `None` if absent. An unparseable one is an error, because a list without its
-/// total would look complete after its first page.
+/// Parses a count, as a number or as text; `None` if absent. An unparseable count is an error, because a list without a
+/// total could appear to be complete after its first page.
 fn number(json: &RawValue) -> Result<Option<usize>, &'static str> {
     let text = scalar(json);
     let text = text.trim();
@@ -245,19 +246,19 @@ fn number(json: &RawValue) -> Result<Option<usize>, &'static str> {
     let count = domain::count(text).ok().flatten();
     let count = count.and_then(|count| usize::try_from(count).ok());
     count
-        .or_else(|| whole(text))
+        .or_else(|| integer(text))
         .map(Some)
         .ok_or("a number that is not a count")
 }
 
-/// Parses an integer, also in the form `150.0` of some serializers.
-fn whole(text: &str) -> Option<usize> {
+/// Parses an integer, including the form `150.0`, which some serializers write.
+fn integer(text: &str) -> Option<usize> {
     let number: f64 = text.parse().ok()?;
     let is_count = number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number);
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "it is whole and in range"
+        reason = "it is an integer and in range"
     )]
     is_count.then_some(number as usize)
 }
@@ -331,7 +332,7 @@ mod tests {
                 format!(r#"{{"value":[],"metadata":{{"{name}":7}}}}"#),
             ] {
                 let envelope = Envelope::read(body.as_bytes(), "value").unwrap();
-                assert_eq!(envelope.at_least, Some(7), "{body}");
+                assert_eq!(envelope.min_total, Some(7), "{body}");
                 assert_eq!(envelope.total.is_some(), name.eq_ignore_ascii_case(TOTAL), "{body}");
             }
         }
@@ -345,7 +346,7 @@ mod tests {
     /// Tests all positions of a member, in lists and single entities.
     fn is_failure(member: &str) -> bool {
         let list = |body: &str| Envelope::read(body.as_bytes(), "value").is_err();
-        let entity = |body: &str| refuse_failure(serde_json::from_str(body).unwrap()).is_err();
+        let entity = |body: &str| reject_failure(serde_json::from_str(body).unwrap()).is_err();
         let verdicts = [
             list(&format!(r#"{{"value":[1],{member}}}"#)),
             list(&format!(r#"{{{member},"value":[]}}"#)),

@@ -1,4 +1,4 @@
-//! Parts of an HTTP exchange, for tokens and the API: client, body reader, names of errors.
+//! Parts of an HTTP exchange, for tokens and the API: client, body reader, classification of errors.
 
 use rustls::pki_types::CertificateDer;
 use std::error::Error as StdError;
@@ -10,14 +10,14 @@ use url::Url;
 
 use super::{Error, rate_limiter};
 
-/// Maximum connect timeout, even if `api.timeout` is longer. A host that does not respond to a SYN within this time
-/// will not respond later.
+/// Maximum connect timeout, even if `api.timeout` is longer. A host that has not responded to a SYN within this time is
+/// unlikely to respond.
 const MAX_CONNECT: Duration = Duration::from_secs(10);
 
-/// Maximum number of idle connections: no more than run at once.
+/// Maximum number of idle connections.
 const IDLE_CONNECTIONS: usize = 16;
 
-/// Time for which an idle connection is kept. Front ends commonly drop them after a minute or more.
+/// Time for which an idle connection is kept. Load balancers commonly close idle connections after a minute or more.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 
 /// Builds the HTTP client for both the API and the token endpoint.
@@ -32,7 +32,7 @@ pub fn http_client(
     client_builder(timeout, proxy, authorities)?.build()
 }
 
-/// Builds the same client for URLs without TLS. It works on systems without certificate authorities.
+/// Builds the same client for URLs without TLS. It also works on systems without certificate authorities.
 ///
 /// # Errors
 /// Returns an error if the proxy cannot be used.
@@ -69,8 +69,8 @@ pub(super) fn client_builder(
     Ok(builder)
 }
 
-/// Returns the pause that a response requests. A date is compared with the `Date` of the response, so that clock skew
-/// does not matter, or with the local clock if there is none.
+/// Returns the pause that a response requests. A date is compared with the `Date` header of the response, which makes
+/// clock skew irrelevant, or with the local clock if there is no such header.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let header = headers.get(RETRY_AFTER)?.to_str().ok();
     let ours = unix_now();
@@ -85,7 +85,7 @@ pub(super) fn unix_now() -> i64 {
         .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
-/// Reads a body up to a limit after decompression.
+/// Reads a body, whose size after decompression is limited to `cap`.
 pub(super) async fn read_body(mut response: Response, cap: usize, timeout: Duration) -> Result<Vec<u8>, Error> {
     let mut body = Vec::new();
     loop {
@@ -98,7 +98,7 @@ pub(super) async fn read_body(mut response: Response, cap: usize, timeout: Durat
     }
 }
 
-/// Classifies an error below HTTP. URLs are removed: they contain ids, and a proxy's contains a password.
+/// Classifies an error of the connection. The URL is removed, because it contains ids, and that of a proxy a password.
 pub(super) fn classify(error: reqwest::Error, timeout: Duration) -> Error {
     let error = error.without_url();
     if error.is_timeout() {

@@ -17,15 +17,15 @@ const RESOLVE_LIMIT: Duration = Duration::from_secs(15);
 
 /// Result of a probe.
 #[derive(Debug)]
-pub struct Answer {
-    /// Status of the response; any is fine, because the request has no particular purpose.
+pub struct ProbeResult {
+    /// Status of the response. Every status shows that the host responds.
     pub status: u16,
     /// Duration of the request, including the connection.
     pub took: Duration,
     /// Seconds by which the host's clock is ahead, if the response has a date.
     pub skew: Option<i64>,
     /// Expiry of the host's certificate, in seconds since the epoch, if there is one.
-    pub certificate_end: Option<i64>,
+    pub certificate_expiry: Option<i64>,
 }
 
 /// Resolves the host of a URL. Returns the number of its addresses, and the first one.
@@ -40,7 +40,7 @@ pub async fn resolve(url: &Url) -> Result<(usize, String), String> {
     let addresses = match tokio::time::timeout(RESOLVE_LIMIT, lookup).await {
         Ok(Ok(addresses)) => addresses,
         Ok(Err(error)) => return Err(error.to_string()),
-        Err(_) => return Err("the resolver does not answer".to_owned()),
+        Err(_) => return Err("the resolver does not respond".to_owned()),
     };
     let mut addresses: Vec<String> = addresses.map(|address| address.ip().to_string()).collect();
     addresses.dedup();
@@ -57,7 +57,7 @@ pub async fn probe(
     proxy: Option<&Url>,
     authorities: &[CertificateDer<'static>],
     timeout: Duration,
-) -> Result<Answer, Error> {
+) -> Result<ProbeResult, Error> {
     let is_encrypted = [Some(url), proxy]
         .into_iter()
         .flatten()
@@ -73,20 +73,23 @@ pub async fn probe(
     root.set_query(None);
     let began = Instant::now();
     let sent = client.request(Method::HEAD, root).send().await;
-    let answer = sent.map_err(|error| classify(error, timeout))?;
+    let response = sent.map_err(|error| classify(error, timeout))?;
     let took = began.elapsed();
-    let date = answer.headers().get(DATE).and_then(|date| date.to_str().ok());
-    let certificate = answer.extensions().get::<TlsInfo>().and_then(TlsInfo::peer_certificate);
-    Ok(Answer {
-        status: answer.status().as_u16(),
+    let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
+    let certificate = response
+        .extensions()
+        .get::<TlsInfo>()
+        .and_then(TlsInfo::peer_certificate);
+    Ok(ProbeResult {
+        status: response.status().as_u16(),
         took,
         skew: clock_skew(date, unix_now()),
-        certificate_end: certificate.and_then(end_of),
+        certificate_expiry: certificate.and_then(certificate_expiry),
     })
 }
 
 /// Returns the expiry of a certificate.
-fn end_of(certificate: &[u8]) -> Option<i64> {
+fn certificate_expiry(certificate: &[u8]) -> Option<i64> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
     Some(certificate.validity().not_after.timestamp())
 }

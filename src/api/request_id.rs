@@ -1,4 +1,4 @@
-//! The id by which the vendor's support finds a call.
+//! The id by which the vendor's support identifies a request.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ const HEADER: &str = "request-id";
 /// Maximum length of an id, in characters: a UUID has 36, and tracing systems add up to 55.
 const MAX_CHARS: usize = 64;
 
-/// The id of a call from its response, safe to log: limited in length, and without unusual characters.
+/// The id of a request, from its response. It is safe to log: limited in length, and without unusual characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestId(Box<str>);
 
@@ -43,7 +43,7 @@ mod tests {
 
     use super::*;
 
-    fn shown(value: &[u8]) -> Option<String> {
+    fn parsed(value: &[u8]) -> Option<String> {
         let headers = HeaderMap::from_iter([("request-id".parse().unwrap(), HeaderValue::from_bytes(value).unwrap())]);
         RequestId::of(&headers).map(|id| id.to_string())
     }
@@ -51,11 +51,11 @@ mod tests {
     #[test]
     fn id_is_limited_and_safe_to_log() {
         let uuid = "caf94a75-2cc6-43aa-b04b-794c8baf5ea3";
-        assert_eq!(shown(uuid.as_bytes()).as_deref(), Some(uuid));
-        assert_eq!(shown(b" |4bf9.1_a: ").as_deref(), Some("|4bf9.1_a:"));
-        assert_eq!(shown(b"a\tb\" c=<x>@\xff").as_deref(), Some("a?b??c=?x???"));
-        assert_eq!(shown(&[b'x'; 5000]).map(|id| id.len()), Some(MAX_CHARS));
-        assert_eq!(shown(b""), None);
+        assert_eq!(parsed(uuid.as_bytes()).as_deref(), Some(uuid));
+        assert_eq!(parsed(b" |4bf9.1_a: ").as_deref(), Some("|4bf9.1_a:"));
+        assert_eq!(parsed(b"a\tb\" c=<x>@\xff").as_deref(), Some("a?b??c=?x???"));
+        assert_eq!(parsed(&[b'x'; 5000]).map(|id| id.len()), Some(MAX_CHARS));
+        assert_eq!(parsed(b""), None);
         assert_eq!(RequestId::of(&HeaderMap::new()), None);
     }
 }

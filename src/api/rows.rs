@@ -8,16 +8,15 @@ use serde_json::value::RawValue;
 
 use super::Error;
 
-/// Maximum size of the rows of a list, over all pages. The size limit of a body applies to one page only, and two
-/// thousand pages of that size would exhaust the memory. The subscriptions of fifty thousand customers have about 175
-/// MB.
+/// Maximum size of the rows of a list, over all pages. The size limit of a body applies to one page, and two thousand
+/// pages of that size would exhaust the memory. The subscriptions of fifty thousand customers take about 175 MB.
 pub const MAX_LIST_BYTES: usize = 256 << 20;
 
-/// Maximum number of rows of a list, also of one within a row: two thousand pages of a hundred rows. Without it, a body
-/// of `[0,0,0` would take thirty times its size in memory.
+/// Maximum number of rows of a list, or of a list within a row: two thousand pages of a hundred rows. Without a limit,
+/// a body such as `[0,0,0]` would use thirty times its size in memory.
 pub const MAX_LIST_ROWS: usize = 200_000;
 
-/// The rows of a list so far.
+/// The rows of a list that have been fetched so far.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
     rows: Vec<Box<RawValue>>,
@@ -86,8 +85,8 @@ impl<'a> Page<'a> {
 
 impl<'de: 'a, 'a> Deserialize<'de> for Page<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Pieces;
-        impl<'de> Visitor<'de> for Pieces {
+        struct PageVisitor;
+        impl<'de> Visitor<'de> for PageVisitor {
             type Value = Page<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -107,7 +106,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Page<'a> {
                 Ok(Page::Whole(rows))
             }
         }
-        deserializer.deserialize_seq(Pieces)
+        deserializer.deserialize_seq(PageVisitor)
     }
 }
 

@@ -1,4 +1,4 @@
-//! One request: rate-limited, authorized, limited in time and size, never redirected.
+//! Sends one request: authorized, rate-limited, limited in time and size, and never redirected.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -15,22 +15,23 @@ use super::rate_limiter::{self, Admission, Limits, RateLimiter, Resource};
 use super::{Endpoint, Error, Observer, RequestId};
 use crate::secret::Secret;
 
-/// Maximum size of a body after decompression. The subscriptions of ten thousand customers in one list have about 35
-/// MB; this is twice that.
+/// Maximum size of a body after decompression: about twice the size of a list with the subscriptions of ten thousand
+/// customers (35 MB).
 pub const MAX_BODY_BYTES: usize = 64 << 20;
 
-/// Start of the clock of every rate limiter in the process, so that one can continue another.
+/// Start of the clock of all rate limiters in the process, so that a new one can take over the pause of an earlier one.
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Retries of a request after a temporary failure. The retry budget of [`RateLimiter`] limits the sum over all.
+/// Maximum number of retries of a request after a temporary failure. The retry budget of [`RateLimiter`] limits the
+/// retries of all requests together.
 const MAX_RETRIES: u32 = 2;
 
-/// Maximum number of waits of a request after a 429. After that, the poll fails.
+/// Maximum number of retries of a request after a 429.
 const MAX_THROTTLES: u32 = 5;
 
-/// Parsed settings of the client.
+/// Settings of a transport.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct TransportSettings {
     /// Base URL of the API.
     pub base_url: Url,
     /// Time limit of a whole request.
@@ -48,12 +49,12 @@ pub struct Call {
     pub url: Url,
     /// JSON body of a POST; `None` for a GET.
     pub body: Option<String>,
-    /// Scope that it needs.
+    /// Required scope.
     pub scope: &'static str,
 }
 
 impl Call {
-    /// Returns a GET.
+    /// Returns a GET request.
     pub(super) fn get(endpoint: Endpoint, scope: &'static str, url: Url) -> Self {
         Self {
             endpoint,
@@ -64,17 +65,17 @@ impl Call {
     }
 }
 
-/// A successful response.
+/// Body of a successful response.
 #[derive(Debug)]
-pub enum Answer {
-    /// Status 204: explicitly empty.
+pub enum ResponseBody {
+    /// The status is 204.
     Empty,
     /// A complete body.
-    Body(Vec<u8>),
+    Content(Vec<u8>),
 }
 
 /// Function that responds to requests instead of the network.
-pub type Answers = dyn Fn(&Call) -> Result<Answer, Error> + Send + Sync;
+pub type Responder = dyn Fn(&Call) -> Result<ResponseBody, Error> + Send + Sync;
 
 /// Transport shared by all requests.
 #[derive(Clone)]
@@ -83,9 +84,9 @@ pub struct Transport(Arc<Inner>);
 struct Inner {
     client: reqwest::Client,
     tokens: Arc<TokenSource>,
-    settings: Settings,
+    settings: TransportSettings,
     observer: Arc<dyn Observer>,
-    answers: Option<Box<Answers>>,
+    responder: Option<Box<Responder>>,
     limiter: Mutex<RateLimiter>,
     slot_freed: Notify,
 }
@@ -103,30 +104,30 @@ impl Transport {
     pub fn new(
         client: reqwest::Client,
         tokens: Arc<TokenSource>,
-        settings: Settings,
+        settings: TransportSettings,
         observer: Arc<dyn Observer>,
     ) -> Self {
         Self::build(client, tokens, settings, observer, None)
     }
 
-    /// Creates a transport that responds with `answers`, without tokens, rate limiter and retries, to test parsers with
-    /// arbitrary responses faster than over a network.
-    pub fn with_answers(
+    /// Creates a transport that calls `responder` instead of the network, without tokens, rate limiter and retries. For
+    /// tests of parsers.
+    pub fn with_responder(
         client: reqwest::Client,
         tokens: Arc<TokenSource>,
-        settings: Settings,
+        settings: TransportSettings,
         observer: Arc<dyn Observer>,
-        answers: Box<Answers>,
+        responder: Box<Responder>,
     ) -> Self {
-        Self::build(client, tokens, settings, observer, Some(answers))
+        Self::build(client, tokens, settings, observer, Some(responder))
     }
 
     fn build(
         client: reqwest::Client,
         tokens: Arc<TokenSource>,
-        settings: Settings,
+        settings: TransportSettings,
         observer: Arc<dyn Observer>,
-        answers: Option<Box<Answers>>,
+        responder: Option<Box<Responder>>,
     ) -> Self {
         let limiter = Mutex::new(RateLimiter::new(settings.limits));
         Self(Arc::new(Inner {
@@ -134,7 +135,7 @@ impl Transport {
             tokens,
             settings,
             observer,
-            answers,
+            responder,
             limiter,
             slot_freed: Notify::new(),
         }))
@@ -160,7 +161,8 @@ impl Transport {
         self.limiter().rate()
     }
 
-    /// Continues the rate limiter of an earlier transport to the same host: a reload does not end a pause.
+    /// Takes over the state of the rate limiter of an earlier transport to the same host, so that a reload does not end
+    /// a pause.
     pub fn carry_over(&self, earlier: &Self) {
         let is_same = Arc::ptr_eq(&self.0, &earlier.0);
         if !is_same && self.base_url().origin() == earlier.base_url().origin() {
@@ -171,45 +173,45 @@ impl Transport {
 
     /// Returns whether a failed poll may be repeated early. This uses the same budget as retries within a poll, so that
     /// the two do not multiply the load.
-    pub fn grants_repetition(&self, endpoint: Endpoint) -> bool {
+    pub fn may_repeat_poll(&self, endpoint: Endpoint) -> bool {
         let resource = Resource::new(endpoint, "");
         self.limiter().may_retry(self.now(), resource)
     }
 
-    /// Sends a request and reads the complete response, with retries as the budget allows. `last` becomes the id of the
-    /// newest attempt, if its response has one.
+    /// Sends a request and reads the complete response, with retries as far as the budget allows. Sets `request_id` to
+    /// the id in the response to the newest attempt, if any.
     ///
     /// # Errors
-    /// The error of the last attempt.
-    pub async fn call(&self, call: &Call, last: &mut Option<RequestId>) -> Result<Answer, Error> {
-        if let Some(answers) = &self.0.answers {
-            return answers(call);
+    /// Returns the error of the last attempt.
+    pub async fn call(&self, call: &Call, request_id: &mut Option<RequestId>) -> Result<ResponseBody, Error> {
+        if let Some(responder) = &self.0.responder {
+            return responder(call);
         }
         let resource = Resource::new(call.endpoint, call.url.path());
         let mut retries = 0;
         let mut throttles = 0;
-        let mut reauthorized = false;
+        let mut has_new_token = false;
         loop {
-            *last = None;
-            // Fails before waiting if there is no token.
+            *request_id = None;
+            // Without a token, the request fails before it waits for a slot.
             self.0.tokens.token(call.scope).await?;
-            let slot = self.admission(resource).await?;
+            let slot = self.acquire_slot(resource).await?;
             let token = self.token_to_send(call.scope).await?;
             let started = Instant::now();
-            let outcome = self.attempt(call, token.expose(), last).await;
+            let outcome = self.attempt(call, token.expose(), request_id).await;
             drop(slot);
             self.0
                 .observer
                 .request(call.endpoint, outcome.status(), started.elapsed());
             let error = match outcome {
-                Outcome::Answer(_, answer) => {
+                Outcome::Success(_, body) => {
                     self.limiter().succeeded(self.now(), resource);
-                    return Ok(answer);
+                    return Ok(body);
                 }
                 // A token can be revoked before it expires: request a new token and retry once.
-                Outcome::Unauthorized if !reauthorized && self.0.tokens.reject(&token) => {
+                Outcome::Unauthorized if !has_new_token && self.0.tokens.reject(&token) => {
                     self.limiter().succeeded(self.now(), resource);
-                    reauthorized = true;
+                    has_new_token = true;
                     self.0.observer.retry(call.endpoint);
                     continue;
                 }
@@ -234,12 +236,12 @@ impl Transport {
                 }
                 return Err(error);
             }
-            let repeat = {
+            let may_retry = {
                 let mut limiter = self.limiter();
                 limiter.failed(self.now(), resource, fastrand::f64());
                 retries < MAX_RETRIES && limiter.may_retry(self.now(), resource)
             };
-            if !repeat {
+            if !may_retry {
                 return Err(error);
             }
             tokio::time::sleep(rate_limiter::backoff(retries, fastrand::f64())).await;
@@ -249,7 +251,7 @@ impl Transport {
     }
 
     /// Waits until the rate limiter admits another request.
-    async fn admission(&self, resource: Resource) -> Result<Slot<'_>, Error> {
+    async fn acquire_slot(&self, resource: Resource) -> Result<Slot<'_>, Error> {
         loop {
             let freed = self.0.slot_freed.notified();
             let admission = self.limiter().try_acquire(self.now(), resource);
@@ -262,8 +264,8 @@ impl Transport {
         }
     }
 
-    /// Returns a token that is valid now, outside of any pause. One fetched before waiting for a slot may have expired,
-    /// and the host may request a pause while another is fetched.
+    /// Returns a token that is valid when no pause is active. A token fetched before waiting for a slot may have
+    /// expired, and the host may request a pause while a new token is fetched.
     async fn token_to_send(&self, scope: &'static str) -> Result<Arc<Secret>, Error> {
         loop {
             let token = self.0.tokens.token(scope).await?;
@@ -275,16 +277,16 @@ impl Transport {
         }
     }
 
-    async fn attempt(&self, call: &Call, token: &str, last: &mut Option<RequestId>) -> Outcome {
+    async fn attempt(&self, call: &Call, token: &str, request_id: &mut Option<RequestId>) -> Outcome {
         let timeout = self.0.settings.timeout;
-        // The client's timeout covers the body only while it is polled; this one covers everything.
-        match tokio::time::timeout(timeout, self.exchange(call, token, last)).await {
+        // The timeout of the HTTP client does not apply while a body is not being read; this one covers everything.
+        match tokio::time::timeout(timeout, self.exchange(call, token, request_id)).await {
             Ok(outcome) => outcome,
             Err(_) => Outcome::Failed(None, Error::Timeout(timeout)),
         }
     }
 
-    async fn exchange(&self, call: &Call, token: &str, last: &mut Option<RequestId>) -> Outcome {
+    async fn exchange(&self, call: &Call, token: &str, request_id: &mut Option<RequestId>) -> Outcome {
         let method = match call.body {
             None => Method::GET,
             Some(_) => Method::POST,
@@ -302,11 +304,11 @@ impl Transport {
             Ok(response) => response,
             Err(error) => return Outcome::Failed(None, classify(error, self.0.settings.timeout)),
         };
-        *last = RequestId::of(response.headers());
+        *request_id = RequestId::of(response.headers());
         let status = response.status();
         match status {
             StatusCode::OK | StatusCode::CREATED => {}
-            StatusCode::NO_CONTENT => return Outcome::Answer(204, Answer::Empty),
+            StatusCode::NO_CONTENT => return Outcome::Success(204, ResponseBody::Empty),
             StatusCode::UNAUTHORIZED => return Outcome::Unauthorized,
             StatusCode::TOO_MANY_REQUESTS => {
                 return Outcome::Throttled {
@@ -326,7 +328,7 @@ impl Transport {
             }
         }
         match read_body(response, MAX_BODY_BYTES, self.0.settings.timeout).await {
-            Ok(body) => Outcome::Answer(status.as_u16(), Answer::Body(body)),
+            Ok(body) => Outcome::Success(status.as_u16(), ResponseBody::Content(body)),
             Err(error) => Outcome::Failed(Some(status.as_u16()), error),
         }
     }
@@ -336,12 +338,12 @@ impl Transport {
     }
 
     fn limiter(&self) -> MutexGuard<'_, RateLimiter> {
-        // Plain numbers that are consistent after every call, even if another thread panics.
+        // Every method leaves the rate limiter consistent, so it can be used even if another thread panicked.
         self.0.limiter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A slot for a running request, released when dropped, even if its poll is cancelled.
+/// A slot of the rate limiter, released when dropped, even if the poll is cancelled.
 struct Slot<'a>(&'a Inner, Resource);
 
 impl Drop for Slot<'_> {
@@ -355,7 +357,7 @@ impl Drop for Slot<'_> {
 
 /// Result of an attempt.
 enum Outcome {
-    Answer(u16, Answer),
+    Success(u16, ResponseBody),
     Unauthorized,
     Throttled { wait: Option<Duration> },
     Failed(Option<u16>, Error),
@@ -365,7 +367,7 @@ impl Outcome {
     /// Returns the status of the response; `None` without one.
     fn status(&self) -> Option<u16> {
         match self {
-            Self::Answer(status, _) => Some(*status),
+            Self::Success(status, _) => Some(*status),
             Self::Unauthorized => Some(401),
             Self::Throttled { .. } => Some(429),
             Self::Failed(status, _) => *status,

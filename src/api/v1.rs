@@ -1,4 +1,4 @@
-//! First generation: only GET, lists under `value`, further pages by link.
+//! First generation: GET requests only, lists in the member `value`, and links to further pages.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
@@ -9,18 +9,18 @@ use url::Url;
 use super::body::json;
 use super::envelope::{self, Envelope};
 use super::rows::Rows;
-use super::transport::{Answer, Call, Transport};
-use super::{Endpoint, Error, Failure, RequestId, WALKS, report_rows};
+use super::transport::{Call, ResponseBody, Transport};
+use super::{Endpoint, Error, Failure, LIST_ATTEMPTS, RequestId, report_rows};
 
-/// Maximum pages of one list. At the API's fifty rows per page this is a fleet of a hundred thousand; an endless list
-/// must not exhaust the memory.
+/// Maximum pages of one list, so that an endless list does not exhaust the memory. With the API's fifty rows per page,
+/// this is enough for a hundred thousand customers.
 const MAX_PAGES: usize = 2_000;
 
 /// Member with the rows of a list.
 const LIST: &str = "value";
 
-/// Maximum length of a link to the next page, in bytes: the longest URL that servers accept. All links of a list are
-/// stored to detect repetitions.
+/// Maximum length of a link to the next page, in bytes: the longest URL that servers accept. Links are stored to detect
+/// repetitions.
 const MAX_LINK_BYTES: usize = 8 << 10;
 
 /// Scopes of the first generation.
@@ -61,20 +61,19 @@ impl Client {
     /// Fetches all pages of a list and returns their rows.
     ///
     /// # Errors
-    /// Returns the first error, or [`Error::Incomplete`] if a count exceeds the number of fetched rows; no row counts
-    /// then.
+    /// Returns the first error, or [`Error::Incomplete`] if a count exceeds the number of fetched rows.
     pub async fn list(
         &self,
         endpoint: Endpoint,
         scope: &'static str,
         path: &[&str],
     ) -> Result<Vec<Box<RawValue>>, Failure> {
-        let mut last = None;
-        let rows = self.walk_until_sure(endpoint, scope, path, &mut last).await;
-        report_rows(&self.transport, endpoint, rows, last)
+        let mut request_id = None;
+        let rows = self.fetch_complete_list(endpoint, scope, path, &mut request_id).await;
+        report_rows(&self.transport, endpoint, rows, request_id)
     }
 
-    /// Fetches one entity: the bare entity, or the rows of a list. Empty after a 204.
+    /// Fetches one entity, which the response contains as such or as a list. Returns no row for a 204.
     ///
     /// # Errors
     /// See [`Client::list`].
@@ -84,10 +83,10 @@ impl Client {
         scope: &'static str,
         path: &[&str],
     ) -> Result<Vec<Box<RawValue>>, Failure> {
-        let mut last = None;
+        let mut request_id = None;
         let read = async {
             let call = Call::get(endpoint, scope, self.url(path)?);
-            let Answer::Body(mut body) = self.transport.call(&call, &mut last).await? else {
+            let ResponseBody::Content(mut body) = self.transport.call(&call, &mut request_id).await? else {
                 return Ok(Vec::new());
             };
             let body = json(&mut body)?;
@@ -97,88 +96,90 @@ impl Client {
             }
         };
         let rows = read.await;
-        report_rows(&self.transport, endpoint, rows, last)
+        report_rows(&self.transport, endpoint, rows, request_id)
     }
 
-    async fn walk_until_sure(
+    async fn fetch_complete_list(
         &self,
         endpoint: Endpoint,
         scope: &'static str,
         path: &[&str],
-        last: &mut Option<RequestId>,
+        request_id: &mut Option<RequestId>,
     ) -> Result<Vec<Box<RawValue>>, Error> {
-        for _ in 0..WALKS {
-            let walked = self.walk(endpoint, scope, path, last).await?;
-            if walked.at_least.is_none_or(|count| count <= walked.rows.len()) {
-                return Ok(walked.rows.into_vec());
+        for _ in 0..LIST_ATTEMPTS {
+            let fetched = self.fetch_pages(endpoint, scope, path, request_id).await?;
+            if fetched.min_total.is_none_or(|count| count <= fetched.rows.len()) {
+                return Ok(fetched.rows.into_vec());
             }
         }
         Err(Error::Incomplete("the total does not match the number of rows"))
     }
 
-    async fn walk(
+    async fn fetch_pages(
         &self,
         endpoint: Endpoint,
         scope: &'static str,
         path: &[&str],
-        last: &mut Option<RequestId>,
-    ) -> Result<Walked, Error> {
+        request_id: &mut Option<RequestId>,
+    ) -> Result<FetchedPages, Error> {
         let first = self.url(path)?;
         let mut seen = HashSet::from([first.clone()]);
         let mut url = first;
-        let mut walked = Walked::default();
+        let mut fetched = FetchedPages::default();
         let (hashes, mut row_hashes) = (RandomState::new(), HashSet::new());
         for _ in 0..MAX_PAGES {
             let call = Call::get(endpoint, scope, url.clone());
-            let mut body = match self.transport.call(&call, last).await? {
-                Answer::Body(body) => body,
-                Answer::Empty if walked.rows.is_empty() => return Ok(walked),
-                Answer::Empty => return Err(Error::Incomplete("a page that should be there is empty")),
+            let mut body = match self.transport.call(&call, request_id).await? {
+                ResponseBody::Content(body) => body,
+                ResponseBody::Empty if fetched.rows.is_empty() => return Ok(fetched),
+                ResponseBody::Empty => return Err(Error::Incomplete("an expected page is empty")),
             };
             let body = json(&mut body)?;
             if body.first() == Some(&b'[') {
                 // The reference of this generation has no bare arrays, but servers may send them.
-                walked
+                fetched
                     .rows
                     .extend(serde_json::from_slice(body).map_err(|_| Error::Decode("JSON"))?)?;
-                return Ok(walked);
+                return Ok(fetched);
             }
             let page = Envelope::read(body, LIST)?;
-            walked.at_least = walked.at_least.max(page.at_least);
+            fetched.min_total = fetched.min_total.max(page.min_total);
             let page_rows = page.rows.ok_or(Error::Decode("a list under \"value\""))?.rows()?;
-            // Without this check, a server that repeats one page under new links would seem to have no more rows.
+            // Detects a server that repeats a page under new links.
             let before = row_hashes.len();
             row_hashes.extend(page_rows.iter().map(|row| hashes.hash_one(row.get())));
             if before > 0 && !page_rows.is_empty() && row_hashes.len() == before {
                 return Err(Error::Incomplete("a page was repeated"));
             }
             for row in page_rows {
-                walked.rows.push(row)?;
+                fetched.rows.push(row)?;
             }
             let Some(link) = page.link else {
-                return Ok(walked);
+                return Ok(fetched);
             };
             if link.len() > MAX_LINK_BYTES {
-                return Err(Error::Incomplete(
-                    "the link to its next page is longer than any address",
-                ));
+                return Err(Error::Incomplete("the link to the next page is too long"));
             }
             url = self.follow(&url, &link)?;
             if !seen.insert(url.clone()) {
-                return Err(Error::Incomplete("its pages go in a circle"));
+                return Err(Error::Incomplete("a page links to an earlier one"));
             }
         }
         Err(Error::Incomplete("too many pages"))
     }
 
-    /// Returns the URL of the next page, if it has the same scheme, host and port, and no user.
+    /// Returns the URL of the next page, which must have the same scheme, host and port, and no credentials.
     fn follow(&self, from: &Url, link: &str) -> Result<Url, Error> {
         let mut url = from.join(link).map_err(|_| Error::ForeignLink)?;
-        // Fragments are never sent, so links that differ only in them refer to the same page.
+        // Fragments are not sent, so links that differ only in the fragment refer to the same page.
         url.set_fragment(None);
-        let at_home =
+        let is_same_origin =
             url.origin() == self.transport.base_url().origin() && url.username().is_empty() && url.password().is_none();
-        if at_home { Ok(url) } else { Err(Error::ForeignLink) }
+        if is_same_origin {
+            Ok(url)
+        } else {
+            Err(Error::ForeignLink)
+        }
     }
 
     fn url(&self, path: &[&str]) -> Result<Url, Error> {
@@ -188,21 +189,21 @@ impl Client {
 
 /// Result of fetching the pages of a list.
 #[derive(Default)]
-struct Walked {
+struct FetchedPages {
     rows: Rows,
     /// The largest count announced by a page.
-    at_least: Option<usize>,
+    min_total: Option<usize>,
 }
 
-/// Returns the rows of a list that must have a single page.
+/// Returns the rows of a list with a single page.
 ///
 /// # Errors
-/// Returns [`Error::Incomplete`] if a count exceeds the number of rows.
+/// Returns [`Error::Incomplete`] if there is another page, or a count exceeds the number of rows.
 pub(super) fn only_page(page: Envelope<'_>) -> Result<Vec<Box<RawValue>>, Error> {
     let mut rows = Rows::default();
     rows.extend(page.rows.ok_or(Error::Decode("a list"))?)?;
-    if page.link.is_some() || page.at_least.is_some_and(|count| count > rows.len()) {
-        return Err(Error::Incomplete("there is more of it than one page"));
+    if page.link.is_some() || page.min_total.is_some_and(|count| count > rows.len()) {
+        return Err(Error::Incomplete("it has more than one page"));
     }
     Ok(rows.into_vec())
 }
@@ -213,6 +214,6 @@ pub(super) fn entity(body: &[u8]) -> Result<Vec<Box<RawValue>>, Error> {
     if !json.get().starts_with('{') {
         return Err(Error::Decode("a JSON object"));
     }
-    envelope::refuse_failure(&json)?;
+    envelope::reject_failure(&json)?;
     Ok(vec![json])
 }

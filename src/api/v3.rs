@@ -1,4 +1,4 @@
-//! Second generation: filters in a body, lists under `data`, pages by number.
+//! Second generation: filters in the request body, lists in the member `data`, and numbered pages.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
@@ -8,9 +8,9 @@ use serde_json::value::RawValue;
 use super::body::json;
 use super::envelope::{self, Envelope};
 use super::rows::{self, Rows};
-use super::transport::{Answer, Call, Transport};
+use super::transport::{Call, ResponseBody, Transport};
 use super::wire::field;
-use super::{Endpoint, Error, Failure, RequestId, WALKS, report_rows, v1};
+use super::{Endpoint, Error, Failure, LIST_ATTEMPTS, RequestId, report_rows, v1};
 
 /// Base path of most resources.
 const GENERAL_PATH: &str = "/partner/external/v3/general";
@@ -35,7 +35,8 @@ const PAGE_SIZE: usize = 100;
 /// Rows per page of a server that ignores the requested number.
 const DEFAULT_PAGE_SIZE: usize = 50;
 
-/// Maximum pages of one list: a fleet of two hundred thousand. An endless list must not exhaust the memory.
+/// Maximum pages of one list, so that an endless list does not exhaust the memory. It is enough for two hundred
+/// thousand customers.
 const MAX_PAGES: usize = 2_000;
 
 /// Scopes of the second generation.
@@ -67,7 +68,7 @@ pub struct Client {
 pub struct List<'a> {
     /// Endpoint.
     pub endpoint: Endpoint,
-    /// The scope that it needs.
+    /// Required scope.
     pub scope: &'static str,
     /// Segments below the base path.
     pub path: &'a [&'a str],
@@ -90,46 +91,45 @@ impl Client {
     /// Fetches all pages of a list and returns their rows.
     ///
     /// # Errors
-    /// Returns the first error, or [`Error::Incomplete`] if pages repeat or the number of rows differs from the total;
-    /// no row counts then.
+    /// Returns the first error, or [`Error::Incomplete`] if pages repeat or the number of rows differs from the total.
     pub async fn list(&self, list: List<'_>) -> Result<Vec<Box<RawValue>>, Failure> {
-        let mut last = None;
-        let rows = self.walk_until_sure(&list, &mut last).await;
-        report_rows(&self.transport, list.endpoint, rows, last)
+        let mut request_id = None;
+        let rows = self.fetch_complete_list(&list, &mut request_id).await;
+        report_rows(&self.transport, list.endpoint, rows, request_id)
     }
 
-    async fn walk_until_sure(
+    async fn fetch_complete_list(
         &self,
         list: &List<'_>,
-        last: &mut Option<RequestId>,
+        request_id: &mut Option<RequestId>,
     ) -> Result<Vec<Box<RawValue>>, Error> {
         let hashes = RandomState::new();
         let mut before = None;
-        let mut doubt = Error::Incomplete("the total does not match the number of rows");
-        for _ in 0..WALKS {
-            let walked = match self.walk(list, &hashes, last).await {
+        let mut last_error = Error::Incomplete("the total does not match the number of rows");
+        for _ in 0..LIST_ATTEMPTS {
+            let fetched = match self.fetch_pages(list, &hashes, request_id).await {
                 Err(error @ Error::Incomplete(_)) => {
-                    doubt = error;
+                    last_error = error;
                     continue;
                 }
-                walked => walked?,
+                fetched => fetched?,
             };
-            // If rows move to a later page during a walk, they are repeated and others are missed. If both walks repeat
-            // the same rows, the list itself contains them twice.
-            let same_twice = walked.total == Some(walked.served) && before.as_ref() == Some(&walked.seen);
-            let holds_repeats = same_twice && !walked.overlaps;
-            let whole = walked.total.is_none_or(|total| total == walked.rows.len())
-                && walked.at_least.is_none_or(|count| count <= walked.served);
-            let mut rows = walked.rows.into_vec();
-            if holds_repeats {
-                rows.append(&mut walked.repeats.into_vec());
+            // If rows move to a later page between two requests, they are repeated and others are missed. If both
+            // attempts repeat the same rows, the list itself contains them twice.
+            let is_same_list = fetched.total == Some(fetched.row_count) && before.as_ref() == Some(&fetched.seen);
+            let has_duplicate_rows = is_same_list && !fetched.overlaps;
+            let is_complete = fetched.total.is_none_or(|total| total == fetched.rows.len())
+                && fetched.min_total.is_none_or(|count| count <= fetched.row_count);
+            let mut rows = fetched.rows.into_vec();
+            if has_duplicate_rows {
+                rows.append(&mut fetched.repeats.into_vec());
             }
-            if whole || holds_repeats {
+            if is_complete || has_duplicate_rows {
                 return Ok(rows);
             }
-            before = Some(walked.seen);
+            before = Some(fetched.seen);
         }
-        Err(doubt)
+        Err(last_error)
     }
 
     /// Fetches one page of a chained list, with at most `size` rows.
@@ -143,7 +143,7 @@ impl Client {
         size: usize,
         token: Option<&str>,
     ) -> Result<ChainedPage, Failure> {
-        let mut last = None;
+        let mut request_id = None;
         let read = async {
             let mut url = super::url(self.transport.base_url(), base_path(endpoint), path)?;
             url.query_pairs_mut().append_pair("pageSize", &size.to_string());
@@ -151,10 +151,10 @@ impl Client {
                 url.query_pairs_mut().append_pair("skipToken", token);
             }
             let call = Call::get(endpoint, scope, url);
-            let Answer::Body(mut body) = self.transport.call(&call, &mut last).await? else {
+            let ResponseBody::Content(mut body) = self.transport.call(&call, &mut request_id).await? else {
                 return match token {
                     None => Ok(ChainedPage::default()),
-                    Some(_) => Err(Error::Incomplete("a page that should be there is empty")),
+                    Some(_) => Err(Error::Incomplete("an expected page is empty")),
                 };
             };
             let envelope = Envelope::read(json(&mut body)?, LIST)?;
@@ -168,14 +168,15 @@ impl Client {
         };
         let page: Result<ChainedPage, Error> = read.await;
         let page = page.map_err(|error| Failure {
-            request_id: last,
+            request_id,
             ..error.at(endpoint)
         })?;
         self.transport.observer().rows(endpoint, page.rows.len());
         Ok(page)
     }
 
-    /// Fetches one entity: bare, alone in a list or under `data`. Empty after a 204.
+    /// Fetches one entity, which the response contains as such, as a list, or in the member `data`. Returns no row for
+    /// a 204.
     ///
     /// # Errors
     /// See [`Client::list`].
@@ -185,11 +186,11 @@ impl Client {
         scope: &'static str,
         path: &[&str],
     ) -> Result<Vec<Box<RawValue>>, Failure> {
-        let mut last = None;
+        let mut request_id = None;
         let read = async {
             let url = super::url(self.transport.base_url(), base_path(endpoint), path)?;
             let call = Call::get(endpoint, scope, url);
-            let Answer::Body(mut body) = self.transport.call(&call, &mut last).await? else {
+            let ResponseBody::Content(mut body) = self.transport.call(&call, &mut request_id).await? else {
                 return Ok(Vec::new());
             };
             let body = json(&mut body)?;
@@ -201,7 +202,7 @@ impl Client {
             let whole: &RawValue = serde_json::from_slice(body).map_err(|_| Error::Decode("JSON"))?;
             match field(whole, LIST) {
                 Some(data) if data.get().starts_with('{') => {
-                    envelope::refuse_failure(whole)?;
+                    envelope::reject_failure(whole)?;
                     v1::entity(data.get().as_bytes())
                 }
                 Some(data) if data.get().starts_with('[') => v1::only_page(Envelope::read(body, LIST)?),
@@ -209,28 +210,28 @@ impl Client {
             }
         };
         let rows = read.await;
-        report_rows(&self.transport, endpoint, rows, last)
+        report_rows(&self.transport, endpoint, rows, request_id)
     }
 
-    async fn walk(
+    async fn fetch_pages(
         &self,
         list: &List<'_>,
         hashes: &RandomState,
-        last_call: &mut Option<RequestId>,
-    ) -> Result<Walked, Error> {
-        let mut walked = Walked::default();
+        request_id: &mut Option<RequestId>,
+    ) -> Result<FetchedPages, Error> {
+        let mut fetched = FetchedPages::default();
         for index in 1..=MAX_PAGES {
-            let mut body = match self.transport.call(&self.page(list, index)?, last_call).await? {
-                Answer::Body(body) => body,
+            let mut body = match self.transport.call(&self.page(list, index)?, request_id).await? {
+                ResponseBody::Content(body) => body,
                 // Without a total, an empty response may follow the last page.
-                Answer::Empty if walked.total.is_none() => return Ok(walked),
-                Answer::Empty => return Err(Error::Incomplete("a page that should be there is empty")),
+                ResponseBody::Empty if fetched.total.is_none() => return Ok(fetched),
+                ResponseBody::Empty => return Err(Error::Incomplete("an expected page is empty")),
             };
             let page = Page::read(json(&mut body)?)?;
-            // A page without a total does not contradict it.
-            let total = match (walked.total, page.total) {
+            // Not every page contains the total.
+            let total = match (fetched.total, page.total) {
                 (Some(before), Some(now)) if before != now => {
-                    return Err(Error::Incomplete("its total changed while it was walked"));
+                    return Err(Error::Incomplete("the total changed between two pages"));
                 }
                 (before, now) => before.or(now),
             };
@@ -240,35 +241,39 @@ impl Client {
                 .iter()
                 .map(|row| hashes.hash_one(identity(row, list.key)))
                 .collect();
-            let repeated = size > 0 && identities.iter().all(|identity| walked.seen.contains(identity));
+            let repeated = size > 0 && identities.iter().all(|identity| fetched.seen.contains(identity));
             match total {
-                // A bare array of exactly one page may be complete, if the server does not use pages.
-                None if repeated && index == 2 => return Ok(walked),
+                // A server that does not use pages returns the complete list for each page number.
+                None if repeated && index == 2 => return Ok(fetched),
                 None if repeated => return Err(Error::Incomplete("a page was repeated")),
                 // The last page is shorter, and may contain only rows that moved there. A full page of repeated rows is
                 // an error.
-                Some(_) if repeated && size >= walked.page_size => {
+                Some(_) if repeated && size >= fetched.page_size => {
                     return Err(Error::Incomplete("a page was repeated"));
                 }
                 _ => {}
             }
             let last = identities.last().copied();
-            walked.overlaps |= walked.last.is_some_and(|last| identities.contains(&last));
-            walked.last = last;
-            let may_go_on = size > 0 && page.may_go_on(size);
-            walked.at_least = walked.at_least.max(page.at_least);
+            fetched.overlaps |= fetched.last.is_some_and(|last| identities.contains(&last));
+            fetched.last = last;
+            let may_have_next = size > 0 && page.may_have_next(size);
+            fetched.min_total = fetched.min_total.max(page.min_total);
             for (row, identity) in page.rows.into_iter().zip(&identities) {
-                let repeats = list.key.is_some() && walked.seen.contains(identity);
-                let rows = if repeats { &mut walked.repeats } else { &mut walked.rows };
+                let repeats = list.key.is_some() && fetched.seen.contains(identity);
+                let rows = if repeats {
+                    &mut fetched.repeats
+                } else {
+                    &mut fetched.rows
+                };
                 rows.push(row)?;
             }
-            walked.seen.extend(identities);
-            walked.served += size;
-            walked.page_size = walked.page_size.max(size);
-            walked.total = total;
+            fetched.seen.extend(identities);
+            fetched.row_count += size;
+            fetched.page_size = fetched.page_size.max(size);
+            fetched.total = total;
             match total {
-                Some(total) if size == 0 || walked.served >= total => return Ok(walked),
-                None if !may_go_on => return Ok(walked),
+                Some(total) if size == 0 || fetched.row_count >= total => return Ok(fetched),
+                None if !may_have_next => return Ok(fetched),
                 _ => {}
             }
         }
@@ -302,24 +307,24 @@ pub struct ChainedPage {
 
 /// Result of fetching the pages of a list.
 #[derive(Default)]
-struct Walked {
+struct FetchedPages {
     rows: Rows,
-    /// Number of rows whose key occurred on an earlier page.
+    /// Rows whose key occurred on an earlier page.
     repeats: Rows,
     /// Number of rows, including repeated ones.
-    served: usize,
-    /// Hashes of the keys. Without keys, this would contain hashes of whole rows.
+    row_count: usize,
+    /// Hashes of the keys of all rows, or of whole rows without a key.
     seen: HashSet<u64>,
     /// Key of the last row of the newest page.
     last: Option<u64>,
-    /// Whether a page starts before the end of the previous one, so that repeated rows replaced others.
+    /// Whether a page contains the last row of the previous one, so that repeated rows hide others.
     overlaps: bool,
-    /// Maximum rows of a page.
+    /// Largest number of rows on a page.
     page_size: usize,
     /// Total number of rows according to a page.
     total: Option<usize>,
     /// The largest count announced by a page, under any name.
-    at_least: Option<usize>,
+    min_total: Option<usize>,
 }
 
 /// Returns the identity of a row: its key if it has one, otherwise all of it.
@@ -332,18 +337,18 @@ struct Page<'a> {
     rows: Vec<&'a RawValue>,
     total: Option<usize>,
     /// Lower bound of the total number of rows.
-    at_least: Option<usize>,
+    min_total: Option<usize>,
     /// Rows per page, if present.
     size: Option<usize>,
-    /// Whether it contains members about pages.
+    /// Whether the response contains members about pages.
     is_paged: bool,
-    /// Whether it links to another page. The link itself is not followed, because pages have numbers in this
+    /// Whether the response links to another page. The link itself is not used, because pages are numbered in this
     /// generation.
     has_link: bool,
 }
 
 impl<'a> Page<'a> {
-    /// Parses a page in its envelope, or a bare array, as some lists return.
+    /// Parses a page in an envelope, or a bare array, which some resources return.
     fn read(body: &'a [u8]) -> Result<Self, Error> {
         if body.first() == Some(&b'[') {
             let page: rows::Page<'a> = serde_json::from_slice(body).map_err(|_| Error::Decode("JSON"))?;
@@ -351,7 +356,7 @@ impl<'a> Page<'a> {
             return Ok(Self {
                 rows,
                 total: None,
-                at_least: None,
+                min_total: None,
                 size: None,
                 is_paged: false,
                 has_link: false,
@@ -361,16 +366,16 @@ impl<'a> Page<'a> {
         Ok(Self {
             rows: envelope.rows.ok_or(Error::Decode("a list under \"data\""))?.rows()?,
             total: envelope.total,
-            at_least: envelope.at_least,
+            min_total: envelope.min_total,
             size: envelope.page_size.filter(|size| *size > 0),
             is_paged: envelope.is_paged,
             has_link: envelope.link.is_some(),
         })
     }
 
-    /// Returns whether another page may follow this one, with this many rows, if there is no total: the page is full,
-    /// mentions pages without details, or links to another.
-    fn may_go_on(&self, rows: usize) -> bool {
+    /// Returns whether another page may follow this one, which has this many rows, if there is no total: the page is
+    /// full, has members about pages without a size, or links to another page.
+    fn may_have_next(&self, rows: usize) -> bool {
         let is_full = [PAGE_SIZE, DEFAULT_PAGE_SIZE].contains(&rows);
         is_full || self.has_link || self.is_paged && self.size.is_none_or(|size| rows >= size)
     }

@@ -1,7 +1,7 @@
-//! Lenient parser of rows: names in all spellings and any case, values as text, number or boolean.
+//! Lenient parser of rows: field names in all spellings and any case, values as text, number or boolean.
 //!
-//! A row keeps each field as raw JSON and parses it on access. A field of another type thus invalidates only that
-//! field, an out-of-range number does not invalidate the document, and unused fields are never decoded. Unparseable
+//! A row stores each field as raw JSON and parses it on access. A field of the wrong type therefore invalidates only
+//! itself, an out-of-range number does not invalidate the document, and unused fields are never decoded. Unparseable
 //! values are reported to the [`Observer`].
 
 use std::borrow::Cow;
@@ -19,11 +19,11 @@ use crate::domain::{self, Capacity, DailyScan, JobStatusWord, Named, Parsed, Siz
 /// Names of a field, the current one first. The current name is also the value of the label `field`.
 pub type Names = &'static [&'static str];
 
-/// Maximum number of fields of an object. The longest row of the reference has about thirty. A megabyte of fields would
-/// take ten times that in memory.
+/// Maximum number of fields of an object. The largest row of the reference has about thirty. Fields use about ten times
+/// their size in memory.
 const MAX_FIELDS: usize = 1_000;
 
-/// Maximum length of an unparseable value in a log line, masked, in characters.
+/// Maximum length of a masked value in a log line, in characters.
 const MAX_SHAPE_CHARS: usize = 40;
 
 /// An object of a response, whose fields are read by name.
@@ -45,7 +45,8 @@ impl<'a> Row<'a> {
         })
     }
 
-    /// Returns the objects of a list field; `None` if there is no such list, or it is too long, which is counted.
+    /// Returns the items of a list field; `None` if there is no such list. A list that is too long is counted as
+    /// invalid.
     pub fn list(&self, names: Names) -> Option<Vec<&'a RawValue>> {
         let page = self
             .candidates(names)
@@ -57,8 +58,8 @@ impl<'a> Row<'a> {
         rows.ok()
     }
 
-    /// Returns whether it has any of these fields. An object with none of them, such as an error, is not a row of this
-    /// kind.
+    /// Returns whether the row has any of these fields. An object without them, such as an error, is not a row of the
+    /// expected kind.
     pub fn has_any(&self, names: Names) -> bool {
         self.candidates(names).next().is_some()
     }
@@ -78,7 +79,7 @@ impl<'a> Row<'a> {
         self.scalar(names).filter(|text| !domain::is_absent(text))
     }
 
-    /// Parses text to display, truncated at a limit. Numbers and booleans are invalid.
+    /// Parses a name for display, truncated to the maximum length. Numbers and booleans are invalid.
     pub fn name(&self, names: Names) -> Option<String> {
         let text = self.text(names)?;
         let is_text = |json: &RawValue| json.get().starts_with('"');
@@ -94,7 +95,7 @@ impl<'a> Row<'a> {
         domain::id(&self.text(names)?).map(ToOwned::to_owned)
     }
 
-    /// Parses text without special treatment of `"N/A"`, for fields in which that is a regular value.
+    /// Parses text in which `"N/A"` is a regular value.
     pub fn word(&self, names: Names) -> Option<Cow<'a, str>> {
         self.scalar(names)
     }
@@ -108,7 +109,7 @@ impl<'a> Row<'a> {
     pub fn count_unless_list(&self, names: Names) -> Option<u64> {
         let json = self.candidates(names).find(|json| !json.get().starts_with('['))?;
         let text = self.plain(json, names)?;
-        self.understood(names, &text, domain::count(&text))
+        self.valid_or_count(names, &text, domain::count(&text))
     }
 
     /// Parses a signed number.
@@ -121,7 +122,7 @@ impl<'a> Row<'a> {
         self.parse(names, domain::size)
     }
 
-    /// Parses a capacity, used and purchased, in bytes.
+    /// Parses a used and a purchased capacity, in bytes.
     pub fn capacity(&self, names: Names) -> Option<Capacity> {
         self.parse(names, domain::capacity)
     }
@@ -136,7 +137,7 @@ impl<'a> Row<'a> {
         self.parse(names, domain::duration)
     }
 
-    /// Parses the time of a daily scan, or that there is none.
+    /// Parses the time of the daily scan, or a value that means that there is none.
     pub fn daily_scan(&self, names: Names) -> Option<DailyScan> {
         self.parse(names, domain::daily_time)
     }
@@ -156,7 +157,7 @@ impl<'a> Row<'a> {
         Some(status)
     }
 
-    /// Parses a name in a list of the reference, by number or word. Unknown values are counted.
+    /// Parses a number or word into the name that the reference lists for it. Unknown values are counted.
     pub fn named(&self, names: Names, read: fn(&str) -> Option<Named>) -> Option<Cow<'static, str>> {
         let text = self.text(names)?;
         let named = read(&domain::cut(&text))?;
@@ -196,17 +197,18 @@ impl<'a> Row<'a> {
     /// Parses the value of a field. An invalid one is counted.
     fn parse<T>(&self, names: Names, read: impl FnOnce(&str) -> Parsed<T>) -> Option<T> {
         let text = self.scalar(names)?;
-        self.understood(names, &text, read(&text))
+        self.valid_or_count(names, &text, read(&text))
     }
 
-    fn understood<T>(&self, names: Names, text: &str, parsed: Parsed<T>) -> Option<T> {
+    fn valid_or_count<T>(&self, names: Names, text: &str, parsed: Parsed<T>) -> Option<T> {
         parsed.unwrap_or_else(|_| {
             self.invalid(names, text);
             None
         })
     }
 
-    /// Returns the text of the first of `names` with a value, otherwise of the first that is present.
+    /// Returns the text of the first field of `names` that has a value, otherwise that of the first one that is
+    /// present.
     fn scalar(&self, names: Names) -> Option<Cow<'a, str>> {
         let mut found = None;
         for json in self.candidates(names) {
@@ -261,7 +263,7 @@ fn label(names: Names) -> &'static str {
     names.first().copied().unwrap_or_default()
 }
 
-/// Masks letters and digits and limits the length, so that a log shows the form of a value and not its contents.
+/// Masks letters and digits and limits the length, so that logs show the format of a value but not its content.
 fn masked(value: &str) -> String {
     value
         .chars()
@@ -284,8 +286,8 @@ pub(super) struct Object<'a>(pub(super) Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
-        impl<'de> Visitor<'de> for Fields {
+        struct ObjectVisitor;
+        impl<'de> Visitor<'de> for ObjectVisitor {
             type Value = Object<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -303,6 +305,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
                 Ok(Object(fields))
             }
         }
-        deserializer.deserialize_map(Fields)
+        deserializer.deserialize_map(ObjectVisitor)
     }
 }

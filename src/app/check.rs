@@ -148,7 +148,7 @@ pub async fn check(config: &Config) -> Result<Report, Error> {
         costs: Vec::new(),
         seen: Seen::default(),
     };
-    check.look_at_hosts().await?;
+    check.check_hosts().await?;
     if let Some(api) = check.find_generation().await
         && check.check_permissions(&api).await
     {

@@ -13,7 +13,7 @@ use crate::api::client::{ApiClient, Choice};
 use crate::api::credential::{Credential, CredentialError, SecretSource};
 use crate::api::exchange::{http_client, plain_http_client};
 use crate::api::rate_limiter::Limits;
-use crate::api::transport::{self, Transport};
+use crate::api::transport::{Transport, TransportSettings};
 use crate::api::{Generation, Observer};
 use crate::collector::{PerCollector, Plan};
 use crate::config::{self, Config, Password, Version};
@@ -124,7 +124,7 @@ impl ClientSource {
             self.scopes.to_vec(),
             Arc::clone(&observer),
         );
-        let settings = transport::Settings {
+        let settings = TransportSettings {
             base_url: api.base_url.clone(),
             timeout: api.timeout,
             limits: Limits {

@@ -42,7 +42,8 @@ enum Verdict<'a> {
 }
 
 impl Scheduler {
-    /// Classifies a result. If data of the target is known, a denial is an ordinary failure until that data has expired.
+    /// Classifies a result. If data of the target is known, a denial is an ordinary failure until that data has
+    /// expired.
     fn verdict<'a>(&self, due: &Due, result: &'a Result<(), PollError>) -> Verdict<'a> {
         let is_known = || self.store.is_known(due.collector, &due.target, wall_clock());
         match result {
@@ -198,7 +199,7 @@ impl Scheduler {
                 .config
                 .client
                 .transport()
-                .grants_repetition(error.endpoint(due.collector))
+                .may_repeat_poll(error.endpoint(due.collector))
     }
 
     /// Returns when a successful poll is due again. First polls run immediately, so second ones are spread over the

@@ -85,11 +85,11 @@ impl Error {
         }
     }
 
-    /// Returns the pause after this error, the `failures`th in a row.
+    /// Returns the pause after this error, which is the last of `failures` consecutive ones.
     pub(super) fn pause(&self, failures: u32) -> Duration {
         let (first, longest) = self.backoff();
         let grown = (first * 2u32.saturating_pow(failures.clamp(1, 16) - 1)).min(longest);
-        // At least the pause of other failures, because the endpoint may repeatedly request no pause.
+        // The pause grows even if the endpoint always requests a pause of zero.
         match self {
             Self::Throttled(Some(wait)) => grown.max(*wait),
             _ => grown,

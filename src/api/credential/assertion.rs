@@ -16,12 +16,12 @@ use crate::secret::Secret;
 pub(super) const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// Tolerance for a local clock that is ahead of the endpoint's.
-const BACKDATED: Duration = Duration::from_secs(60);
+const BACKDATE: Duration = Duration::from_secs(60);
 
 /// Lifetime of an assertion, which is also how far the local clock may be behind.
 const LIFETIME: Duration = Duration::from_secs(5 * 60);
 
-/// 128 bits, the size of a UUID: enough never to repeat.
+/// Size of a random `jti`: 128 bits, so that none repeats.
 const JTI_BYTES: usize = 16;
 
 /// Returns a new assertion of `client_id` for the token endpoint `audience`.
@@ -55,14 +55,14 @@ fn header(identity: &Identity) -> Value {
 }
 
 fn claims(client_id: &str, audience: &str, jti: &str, now: SystemTime) -> Value {
-    // The endpoint rejects a clock before 1970, and the error reports the skew.
+    // If the clock is before 1970, the endpoint rejects the assertion, and the error reports the clock skew.
     let issued = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     json!({
         "iss": client_id,
         "sub": client_id,
         "aud": audience,
         "jti": jti,
-        "nbf": issued.saturating_sub(BACKDATED).as_secs(),
+        "nbf": issued.saturating_sub(BACKDATE).as_secs(),
         "iat": issued.as_secs(),
         "exp": issued.saturating_add(LIFETIME).as_secs(),
     })

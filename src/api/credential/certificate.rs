@@ -38,8 +38,8 @@ impl Certificate {
         self.source.files()
     }
 
-    /// Returns the identity in the current files. Parsing includes a key derivation of up to a second, so unchanged
-    /// files are not parsed again.
+    /// Returns the identity in the current files. Unchanged files are not parsed again, because parsing can include a
+    /// key derivation that takes up to a second.
     pub(super) fn current(&self) -> Result<Arc<Identity>, CredentialError> {
         let contents = self.source.read()?;
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);

@@ -26,7 +26,7 @@ const LEGACY_ENCRYPTION: &[u8] = b"Proc-Type: 4,ENCRYPTED";
 /// RSA is not secure below 2048 bits; `ring` does not sign above 4096.
 const KEY_BITS: RangeInclusive<usize> = 2048..=4096;
 
-/// The identity of a certificate, and its key.
+/// The private key of a certificate, with the thumbprint and expiry of the certificate.
 #[derive(Debug)]
 pub(super) struct Identity {
     key: KeyPair,
@@ -161,7 +161,7 @@ impl Contents {
         if archive.certs.is_empty() {
             return Err(not_certificate(path));
         }
-        // An archive may contain the chain in any order; the leaf is the certificate that matches the key.
+        // An archive may contain the chain in any order. The leaf is the certificate that matches the key.
         for bag in &archive.certs {
             let leaf = Leaf::parse(bag.cert.as_der(), path)?;
             if leaf.matches_key(&key) {

@@ -21,7 +21,7 @@ const CERTIFICATE_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
 
 impl Check<'_> {
     /// Checks DNS, TLS, proxy and clock skew.
-    pub(super) async fn look_at_hosts(&mut self) -> Result<(), Error> {
+    pub(super) async fn check_hosts(&mut self) -> Result<(), Error> {
         let api = &self.config.api;
         let proxy = api.proxy_url.as_ref().map(ProxyUrl::expose);
         let authorities = authorities(api.ca_file.as_deref())?;
@@ -50,21 +50,24 @@ impl Check<'_> {
                 self.found(name, (Outcome::NotTried, "not tried", detail));
                 continue;
             }
-            let answer = match probe::probe(url, proxy, &authorities, api.timeout).await {
-                Ok(answer) => answer,
+            let response = match probe::probe(url, proxy, &authorities, api.timeout).await {
+                Ok(response) => response,
                 Err(error) => {
                     let detail = format!("{}; {}", plainly(&error), remedy(&error, proxy.is_some()));
                     self.found(name, (Outcome::Failed, "failed", detail));
                     continue;
                 }
             };
-            let took = Duration::from_millis(u64::try_from(answer.took.as_millis()).unwrap_or(u64::MAX));
+            let took = Duration::from_millis(u64::try_from(response.took.as_millis()).unwrap_or(u64::MAX));
             let took = humantime::format_duration(took);
-            let (outcome, detail) = certificate(answer.certificate_end);
+            let (outcome, detail) = certificate(response.certificate_expiry);
             let result = if outcome == Outcome::Ok { "ok" } else { "expires soon" };
-            let detail = format!("responded in {took} (status {}; any is fine){detail}", answer.status);
+            let detail = format!(
+                "responded in {took} (status {}, which does not matter){detail}",
+                response.status
+            );
             self.found(name, (outcome, result, detail));
-            self.found(format!("clock {}", host(url)), clock(answer.skew));
+            self.found(format!("clock {}", host(url)), clock(response.skew));
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use elements_exporter::api::client::{ApiClient, Choice};
 use elements_exporter::api::credential::Credential;
 use elements_exporter::api::exchange::http_client;
 use elements_exporter::api::rate_limiter::Limits;
-use elements_exporter::api::transport::{self, Transport};
+use elements_exporter::api::transport::{Transport, TransportSettings};
 use elements_exporter::api::{Endpoint, Generation, Observer, auth, v3};
 use elements_exporter::collector::{CollectorId, PerCollector, Plan, Settings, Target};
 use elements_exporter::domain::{CustomerFilter, CustomerId};
@@ -116,7 +116,7 @@ fn polling(partner: &Partner, tripping: &str, timeout: Duration, trip: impl Fn()
         vec![vec![v3::scope::CUSTOMERS, v3::scope::JOBS]],
         Arc::clone(&observer),
     );
-    let settings = transport::Settings {
+    let settings = TransportSettings {
         base_url: partner.base.parse().unwrap(),
         timeout,
         limits: Limits {

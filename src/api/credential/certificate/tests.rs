@@ -103,7 +103,7 @@ fn assertions_have_different_jti() {
 }
 
 #[test]
-fn containers_of_one_key_pair_sign_equally() {
+fn key_pair_signs_from_every_supported_format() {
     for (certificate, key, password) in [
         ("cert.pem", Some("key.pem"), None),
         ("cert.pem", Some("key.pem"), Some("not needed")),
@@ -152,7 +152,7 @@ fn debug_output_has_no_password_or_key() {
 }
 
 /// Asserts that loading fails with an error of this variant that names the file.
-macro_rules! refused {
+macro_rules! assert_rejected {
     ($certificate:expr, $key:expr, $password:expr, $variant:ident, $names:expr) => {{
         let error = load($certificate, $key, $password).unwrap_err();
         assert!(matches!(error, CredentialError::$variant { .. }), "{error:?}");
@@ -163,14 +163,14 @@ macro_rules! refused {
 #[test]
 fn wrong_and_missing_passwords_have_different_errors() {
     for archive in ["modern.pfx", "legacy.pfx"] {
-        refused!(archive, None, Some("wrong"), WrongPassword, archive);
-        refused!(archive, None, None, PasswordMissing, archive);
+        assert_rejected!(archive, None, Some("wrong"), WrongPassword, archive);
+        assert_rejected!(archive, None, None, PasswordMissing, archive);
     }
     for key in ["key-encrypted.pem", "key-encrypted-pbes1.pem"] {
-        refused!("cert.pem", Some(key), Some("wrong"), WrongPassword, key);
-        refused!("cert.pem", Some(key), None, PasswordMissing, key);
+        assert_rejected!("cert.pem", Some(key), Some("wrong"), WrongPassword, key);
+        assert_rejected!("cert.pem", Some(key), None, PasswordMissing, key);
     }
-    refused!(
+    assert_rejected!(
         "cert.pem",
         Some("key-encrypted-pkcs1.pem"),
         Some(PASSWORD),
@@ -181,16 +181,16 @@ fn wrong_and_missing_passwords_have_different_errors() {
 
 #[test]
 fn unusable_keys_have_different_errors() {
-    refused!("cert.pem", Some("other-key.pem"), None, Mismatch, "other-key.pem");
-    refused!("ec-cert.pem", Some("ec-key.pem"), None, NotRsa, "ec-cert.pem");
-    refused!("cert.pem", Some("ec-key.pem"), None, NotRsa, "ec-key.pem");
-    refused!("cert.pem", Some("ec-key-sec1.pem"), None, NotRsa, "ec-key-sec1.pem");
-    refused!("small-cert.pem", Some("small-key.pem"), None, KeySize, "1024");
-    refused!("cert.pem", Some("small-key.pem"), None, UnusableKey, "small-key.pem");
-    refused!("cert.pem", None, None, NoPrivateKey, "cert.pem");
-    refused!("cert.pem", Some("cert.pem"), None, NoPrivateKey, "cert.pem");
-    refused!("keyless.pfx", None, Some(PASSWORD), NoPrivateKey, "keyless.pfx");
-    refused!(
+    assert_rejected!("cert.pem", Some("other-key.pem"), None, Mismatch, "other-key.pem");
+    assert_rejected!("ec-cert.pem", Some("ec-key.pem"), None, NotRsa, "ec-cert.pem");
+    assert_rejected!("cert.pem", Some("ec-key.pem"), None, NotRsa, "ec-key.pem");
+    assert_rejected!("cert.pem", Some("ec-key-sec1.pem"), None, NotRsa, "ec-key-sec1.pem");
+    assert_rejected!("small-cert.pem", Some("small-key.pem"), None, KeySize, "1024");
+    assert_rejected!("cert.pem", Some("small-key.pem"), None, UnusableKey, "small-key.pem");
+    assert_rejected!("cert.pem", None, None, NoPrivateKey, "cert.pem");
+    assert_rejected!("cert.pem", Some("cert.pem"), None, NoPrivateKey, "cert.pem");
+    assert_rejected!("keyless.pfx", None, Some(PASSWORD), NoPrivateKey, "keyless.pfx");
+    assert_rejected!(
         "modern.pfx",
         Some("key.pem"),
         Some(PASSWORD),
@@ -201,10 +201,10 @@ fn unusable_keys_have_different_errors() {
 
 #[test]
 fn files_without_a_certificate_are_rejected() {
-    refused!("key.pem", None, None, NotCertificate, "key.pem");
-    refused!("make", None, None, NotCertificate, "make");
-    refused!("absent.pem", None, None, File, "absent.pem");
-    refused!("cert.pem", Some("absent.pem"), None, File, "absent.pem");
+    assert_rejected!("key.pem", None, None, NotCertificate, "key.pem");
+    assert_rejected!("make", None, None, NotCertificate, "make");
+    assert_rejected!("absent.pem", None, None, File, "absent.pem");
+    assert_rejected!("cert.pem", Some("absent.pem"), None, File, "absent.pem");
 
     let file = tempfile::NamedTempFile::new().unwrap();
     let pem = fs::read(fixture("cert.pem")).unwrap();

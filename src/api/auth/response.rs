@@ -1,4 +1,4 @@
-//! Responses of the token endpoint.
+//! Parses responses of the token endpoint.
 
 use std::time::Duration;
 
@@ -9,11 +9,12 @@ use serde_json::value::RawValue;
 use super::Error;
 use crate::api::body::json;
 
-/// Lifetime of a token without a valid `expires_in`: short enough for any issuer, long enough to avoid a request loop.
-const DEFAULT_LIFE: Duration = Duration::from_secs(300);
+/// Lifetime of a token without a valid `expires_in`: short enough for any issuer, and long enough to avoid constant
+/// requests.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
 
 /// Longest accepted lifetime. A token with a longer one is renewed daily.
-const MAX_LIFE: Duration = Duration::from_secs(24 * 3600);
+const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// OAuth error codes that report a server problem.
 pub(super) const TEMPORARY_CODES: [&str; 3] = ["server_error", "temporarily_unavailable", "slow_down"];
@@ -23,12 +24,12 @@ pub(super) fn parse_response(
     status: StatusCode,
     body: &mut [u8],
     skew: Option<i64>,
-) -> Result<Option<TokenAnswer>, Error> {
+) -> Result<Option<TokenResponse>, Error> {
     let body = json(body).unwrap_or_default();
     if status == StatusCode::OK {
-        return serde_json::from_slice::<TokenAnswer>(body)
+        return serde_json::from_slice::<TokenResponse>(body)
             .ok()
-            .filter(|answer| is_token(&answer.access_token))
+            .filter(|response| is_token(&response.access_token))
             .map(Some)
             .ok_or(Error::Malformed);
     }
@@ -38,23 +39,23 @@ pub(super) fn parse_response(
     ) {
         return Err(Error::Status(status.as_u16()));
     }
-    match serde_json::from_slice::<ErrorAnswer>(body) {
-        Ok(answer) if answer.error == "invalid_scope" => Ok(None),
-        Ok(answer) if TEMPORARY_CODES.contains(&answer.error.as_str()) => Err(Error::Status(status.as_u16())),
-        Ok(answer) => Err(Error::InvalidClient {
-            code: bounded_code(&answer.error),
+    match serde_json::from_slice::<ErrorResponse>(body) {
+        Ok(response) if response.error == "invalid_scope" => Ok(None),
+        Ok(response) if TEMPORARY_CODES.contains(&response.error.as_str()) => Err(Error::Status(status.as_u16())),
+        Ok(response) => Err(Error::InvalidClient {
+            code: bounded_code(&response.error),
             skew,
         }),
         Err(_) => Err(Error::Status(status.as_u16())),
     }
 }
 
-/// Returns whether a text can be a token: visible ASCII, as a header allows.
+/// Returns whether a text can be sent as a token in a header: it is visible ASCII.
 fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// Returns an OAuth error code. Other text is not logged, because it may contain anything.
+/// Returns an OAuth error code. Any other text is replaced, because it could contain secrets and would be logged.
 fn bounded_code(code: &str) -> String {
     const MAX_CODE_CHARS: usize = 40;
     let is_valid = !code.is_empty()
@@ -68,29 +69,31 @@ fn bounded_code(code: &str) -> String {
 }
 
 #[derive(Deserialize)]
-pub(super) struct TokenAnswer {
+pub(super) struct TokenResponse {
     pub(super) access_token: String,
-    /// Raw, because an out-of-range number must not fail the whole response.
+    /// Raw JSON, so that an out-of-range number does not invalidate the whole response.
     #[serde(default)]
     expires_in: Option<Box<RawValue>>,
     #[serde(default)]
     pub(super) scope: serde_json::Value,
 }
 
-impl TokenAnswer {
+impl TokenResponse {
     /// Returns the token's lifetime: `expires_in` if it is a positive number of any type, otherwise a safe default.
-    pub(super) fn life(&self) -> Duration {
+    pub(super) fn lifetime(&self) -> Duration {
         let text = self.expires_in.as_ref().map(|json| json.get().trim_matches('"').trim());
         let seconds = text.and_then(|text| text.parse::<f64>().ok());
         seconds
             .filter(|seconds| seconds.is_finite() && *seconds >= 1.0)
-            .map_or(DEFAULT_LIFE, |seconds| {
-                Duration::try_from_secs_f64(seconds).unwrap_or(MAX_LIFE).min(MAX_LIFE)
+            .map_or(DEFAULT_LIFETIME, |seconds| {
+                Duration::try_from_secs_f64(seconds)
+                    .unwrap_or(MAX_LIFETIME)
+                    .min(MAX_LIFETIME)
             })
     }
 }
 
 #[derive(Deserialize)]
-struct ErrorAnswer {
+struct ErrorResponse {
     error: String,
 }
