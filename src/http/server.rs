@@ -1,4 +1,4 @@
-//! Connections: limited in number and in the time that a request may take to arrive, and drained at shutdown.
+//! Serves connections. Their number and the time for receiving a request are limited, and they are drained at shutdown.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -24,19 +24,19 @@ use super::caller::Caller;
 use super::handshake;
 use super::web_config::{Guard, guarded};
 
-/// Time limit for the head of a request. Scrapers send it at once.
+/// Time limit for receiving the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Maximum number of connections. A handful of Prometheus servers and people need tens; further ones wait in the
+/// Maximum number of connections. A few Prometheus servers and browsers need some tens. Further connections wait in the
 /// kernel.
 const MAX_CONNECTIONS: usize = 512;
 
-/// Maximum time in which a client may read nothing of its response. Slow clients read continuously; one that reads
-/// nothing occupies one of [`MAX_CONNECTIONS`].
-const WRITE_STALL: Duration = Duration::from_secs(10);
+/// Maximum time for which a client may read nothing of its response while it occupies one of [`MAX_CONNECTIONS`]. Slow
+/// clients read continuously.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time limit for running responses at shutdown.
-const DRAIN: Duration = Duration::from_secs(3);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A listening socket.
 #[derive(Debug)]
@@ -46,27 +46,27 @@ impl Listener {
     /// Binds the first of `addresses` that can be bound.
     ///
     /// # Errors
-    /// The error of the last address.
+    /// Returns the error of the last address.
     pub async fn bind(addresses: &[String]) -> io::Result<Self> {
-        let mut last = io::Error::new(io::ErrorKind::InvalidInput, "no address to listen on");
+        let mut last_error = io::Error::new(io::ErrorKind::InvalidInput, "no address to listen on");
         for address in addresses {
             match TcpListener::bind(address).await {
                 Ok(listener) => return Ok(Self(listener)),
-                Err(error) => last = error,
+                Err(error) => last_error = error,
             }
         }
-        Err(last)
+        Err(last_error)
     }
 
     /// Returns the local address.
     ///
     /// # Errors
-    /// If the system does not return it.
+    /// Returns an error if the system does not return the address.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.0.local_addr()
     }
 
-    /// Serves until it is stopped, then gives running responses a short time to finish. A guard wraps all routes.
+    /// Serves until `stop` is cancelled, and then waits a short time for running responses. A guard wraps all routes.
     pub async fn serve(self, routes: Router, guard: Option<Arc<Guard>>, stop: CancellationToken) {
         let graceful = GracefulShutdown::new();
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -84,17 +84,17 @@ impl Listener {
             let (routes, guard, stop) = (routes.clone(), guard.clone(), stop.clone());
             let watcher = graceful.watcher();
             tokio::spawn(async move {
-                connect(stream, peer, guard, routes, watcher, stop).await;
+                handle_connection(stream, peer, guard, routes, watcher, stop).await;
                 drop(slot);
             });
         }
         drop(self.0);
-        if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+        if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
             debug!("closing connections with unfinished responses");
         }
     }
 
-    /// Waits for a free slot and then for a connection; `None` if no slots remain.
+    /// Waits for a free slot and then for a connection; `None` if the slots were closed.
     async fn accept(
         &self,
         acceptor: &mut Acceptor,
@@ -102,13 +102,13 @@ impl Listener {
     ) -> Option<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
         let slot = Arc::clone(slots).acquire_owned().await.ok()?;
         let (stream, peer) = acceptor.accept(&self.0).await;
-        // Frames are written whole, so waiting for more data gains nothing.
+        // Frames are written in one piece, so delaying small packets has no advantage.
         let _ = stream.set_nodelay(true);
         Some((stream, peer.ip(), slot))
     }
 }
 
-async fn connect(
+async fn handle_connection(
     stream: TcpStream,
     peer: IpAddr,
     guard: Option<Arc<Guard>>,
@@ -116,26 +116,26 @@ async fn connect(
     watcher: Watcher,
     stop: CancellationToken,
 ) {
-    let in_force = match guard {
+    let active = match guard {
         Some(guard) => Some(guard.current().await),
         None => None,
     };
-    let Some(acceptor) = in_force.as_ref().and_then(|in_force| in_force.tls.clone()) else {
-        return answer(stream, Caller::new(peer, false), routes, watcher).await;
+    let Some(acceptor) = active.as_ref().and_then(|active| active.tls.clone()) else {
+        return serve_requests(stream, Caller::new(peer, false), routes, watcher).await;
     };
-    // The configuration of this handshake: a later one does not verify existing connections.
-    let caller = Caller::new(peer, in_force.is_some_and(|in_force| in_force.verifies_clients));
+    // Depends on the configuration of this handshake, because a later one does not apply to existing connections.
+    let caller = Caller::new(peer, active.is_some_and(|active| active.verifies_clients));
     let secured = tokio::select! {
         // Without a request there is no response to finish.
         () = stop.cancelled() => None,
         secured = handshake::accept(stream, &acceptor) => secured,
     };
     if let Some(secured) = secured {
-        answer(secured, caller.over_tls(), routes, watcher).await;
+        serve_requests(secured, caller.over_tls(), routes, watcher).await;
     }
 }
 
-async fn answer(
+async fn serve_requests(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     caller: Caller,
     routes: Router,
@@ -143,7 +143,8 @@ async fn answer(
 ) {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    // A client may close its half after its request. A closed connection is noticed when the response is written.
+    // A client may close its sending side after its request. A closed connection is detected when the response is
+    // written.
     builder.half_close(true);
     let routes = TowerToHyperService::new(routes);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
@@ -151,7 +152,7 @@ async fn answer(
         routes.call(request)
     });
     let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(WRITE_STALL));
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
     let connection = builder.serve_connection(TokioIo::new(Box::pin(stream)), service);
     if let Err(error) = watcher.watch(connection).await {
         debug!(%error, "connection closed early");

@@ -9,16 +9,16 @@
 //! | `tls_server_config.client_allowed_sans` | allowed names; a client certificate must contain at least one |
 //! | `tls_server_config.min_version`, `.max_version` | `TLS12` or `TLS13` |
 //! | `tls_server_config.cipher_suites`, `.curve_preferences`, `.prefer_server_cipher_suites` | as in the toolkit, limited to what is implemented here |
-//! | `http_server_config.http2` | accepted; HTTP/1.1 is served in any case, which every scraper supports |
+//! | `http_server_config.http2` | accepted but ignored: the exporter always serves HTTP/1.1, which every scraper supports |
 //! | `http_server_config.headers` | headers of every response, from the toolkit's list |
 //! | `basic_auth_users` | names and bcrypt hashes of users |
 //!
-//! Paths are relative to the directory of the file. A [`Guard`] wraps all routes, including those for health, like the
-//! toolkit. It rereads the file and the files that it names when they change.
+//! Paths are relative to the directory of the file. Like the toolkit, a [`Guard`] protects all routes, including the
+//! health endpoints. It rereads the file, and the files to which it refers, when they change.
 //!
-//! It is stricter than the toolkit in three ways. A key given both inline and as a file is rejected. A section
-//! `tls_server_config` without a certificate does not mean plain HTTP. Protection cannot be removed without a restart,
-//! so a half-written file cannot disable it. `rate_limit` is rejected, because no rate limit is implemented.
+//! This implementation is stricter than the toolkit. It rejects a setting that is given both inline and as a file, and
+//! a section `tls_server_config` without a certificate. Protection cannot be removed without a restart, so a partially
+//! written file cannot disable it. `rate_limit` is rejected, because it is not implemented.
 
 mod client_certificate;
 mod guard;
@@ -30,17 +30,17 @@ use std::path::{Path, PathBuf};
 
 pub use self::guard::Guard;
 pub(super) use self::guard::guarded;
-use self::settings::Settings;
+use self::settings::WebSettings;
 use crate::settings::FILE_LIMIT;
 use crate::text_file;
 
 /// Reason why a web configuration is rejected. Messages contain no password hash and no key.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file is invalid, or a file that it names is.
+    /// The file, or a file to which it refers, is invalid.
     #[error(transparent)]
     Settings(#[from] crate::settings::Error),
-    /// The changed file protects less than the active configuration.
+    /// The changed file would reduce the protection.
     #[error("{}: {key} was removed; restart to reduce protection", path.display())]
     Weaker {
         /// The file.
@@ -69,12 +69,12 @@ pub enum ServerTransport {
     TlsWithClientCertificate,
 }
 
-/// Returns the transport that a web configuration selects. The files that it names are not read.
+/// Returns the transport that a web configuration selects, without reading the files to which it refers.
 ///
 /// # Errors
-/// If the file is invalid.
+/// Returns an error if the file is invalid.
 pub fn server_transport(file: &Path) -> Result<ServerTransport, Error> {
-    let settings = Settings::parse(file, &read(file)?)?;
+    let settings = WebSettings::parse(file, &read(file)?)?;
     Ok(match settings.tls {
         None => ServerTransport::Plain,
         Some(tls) if tls.client_auth.is_mandatory() => ServerTransport::TlsWithClientCertificate,

@@ -183,7 +183,7 @@ impl<'a> Field<'a> {
     pub(crate) fn boolean(&self) -> Result<bool, Error> {
         let text = self.plain_text().to_lowercase();
         text.parse()
-            .map_err(|_| self.invalid("is not a truth value; expected true or false"))
+            .map_err(|_| self.invalid("is not a boolean; expected true or false"))
     }
 
     /// Returns a number in `(0, most]`.
@@ -442,7 +442,7 @@ mod tests {
         assert_eq!(read("True", |field| field.boolean()), Ok(true));
         assert_eq!(
             read("yes", |field| field.boolean()).unwrap_err(),
-            "\"yes\" is not a truth value; expected true or false"
+            "\"yes\" is not a boolean; expected true or false"
         );
         let choice = |yaml| read(yaml, |field| field.choice(&[("a", 1), ("b", 2)]));
         assert_eq!(choice("B"), Ok(2));
@@ -468,7 +468,7 @@ mod tests {
             "(hidden) is empty; expected some text, or leave the key out"
         );
         let shown = read("hunter2", |field| field.clone().secret().boolean()).unwrap_err();
-        assert_eq!(shown, "(hidden) is not a truth value; expected true or false");
+        assert_eq!(shown, "(hidden) is not a boolean; expected true or false");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Verification of client certificates.
+//! Verifies client certificates.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-/// Requests a client certificate and verifies its chain and names as configured. Possession of its key is always
-/// verified.
+/// Requests a client certificate, and verifies its chain and names as configured. The client must always prove that it
+/// has the private key.
 #[derive(Debug)]
-pub(super) struct Verifier {
+pub(super) struct ClientCertificateVerifier {
     /// Whether a certificate is required.
     pub(super) mandatory: bool,
     /// Verifies the chain; `None` if any certificate is accepted.
@@ -24,7 +24,7 @@ pub(super) struct Verifier {
     pub(super) provider: Arc<CryptoProvider>,
 }
 
-impl ClientCertVerifier for Verifier {
+impl ClientCertVerifier for ClientCertificateVerifier {
     fn client_auth_mandatory(&self) -> bool {
         self.mandatory
     }
@@ -42,7 +42,7 @@ impl ClientCertVerifier for Verifier {
         if let Some(chain) = &self.chain {
             chain.verify_client_cert(end_entity, intermediates, now)?;
         }
-        if self.names.is_empty() || bears_one_of(end_entity, &self.names)? {
+        if self.names.is_empty() || has_any_name(end_entity, &self.names)? {
             Ok(ClientCertVerified::assertion())
         } else {
             Err(CertificateError::ApplicationVerificationFailure.into())
@@ -74,20 +74,20 @@ impl ClientCertVerifier for Verifier {
     }
 }
 
-/// Whether a certificate has one of these subject alternative names: a DNS name, an IP address, an email address or a
-/// URI.
-fn bears_one_of(certificate: &CertificateDer<'_>, names: &[String]) -> Result<bool, Error> {
+/// Returns whether a certificate has one of these subject alternative names, which can be DNS names, IP addresses,
+/// email addresses or URIs.
+fn has_any_name(certificate: &CertificateDer<'_>, names: &[String]) -> Result<bool, Error> {
     let (_, certificate) = X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
     let extension = certificate
         .subject_alternative_name()
         .map_err(|_| CertificateError::BadEncoding)?;
-    let borne = extension.iter().flat_map(|extension| &extension.value.general_names);
-    Ok(borne.into_iter().any(|borne| match borne {
-        GeneralName::DNSName(name) | GeneralName::RFC822Name(name) | GeneralName::URI(name) => {
-            names.iter().any(|wanted| wanted == name)
+    let names_in_certificate = extension.iter().flat_map(|extension| &extension.value.general_names);
+    Ok(names_in_certificate.into_iter().any(|name| match name {
+        GeneralName::DNSName(text) | GeneralName::RFC822Name(text) | GeneralName::URI(text) => {
+            names.iter().any(|allowed| allowed == text)
         }
         GeneralName::IPAddress(bytes) => {
-            address(bytes).is_some_and(|address| names.iter().any(|wanted| wanted.parse() == Ok(address)))
+            address(bytes).is_some_and(|address| names.iter().any(|allowed| allowed.parse() == Ok(address)))
         }
         _ => false,
     }))

@@ -1,4 +1,4 @@
-//! Active web configuration, reloaded when files change.
+//! The active web configuration, which is reloaded when its files change.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,40 +14,39 @@ use ring::digest;
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
-use super::settings::Settings;
+use super::settings::WebSettings;
 use super::tls::{self, Pem};
-use super::users::{Places, Users, Verdict};
+use super::users::{AuthResult, CheckSlots, Users};
 use super::{Error, read};
 use crate::error_chain::error_chain;
 use crate::http::caller::Caller;
 
-/// Minimum time between checks of the files, which connections and requests trigger. Long enough to cost nothing under
-/// load, short enough for a new certificate.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// Minimum time between checks of the files. Connections and requests trigger the checks.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Challenge of a password prompt, with the encoding of the answer.
+/// Challenge that makes a browser prompt for a password, with the encoding that it should use.
 const CHALLENGE: &str = "Basic realm=\"elements_exporter\", charset=\"UTF-8\"";
 
-/// Wraps all routes and, with TLS, the handshake.
+/// Protects all routes and, with TLS, performs the handshake.
 pub struct Guard {
     file: PathBuf,
-    places: Places,
-    state: Mutex<Shown>,
-    /// Time of the last check, locked so that one request checks while the others continue.
-    looked: tokio::sync::Mutex<Instant>,
+    slots: CheckSlots,
+    state: Mutex<GuardState>,
+    /// Time of the last check. The lock is held during a check, so that only one request checks at a time.
+    last_check: tokio::sync::Mutex<Instant>,
 }
 
-struct Shown {
-    in_force: Arc<InForce>,
-    /// Last error, to log it once.
-    complaint: Option<String>,
+struct GuardState {
+    active: Arc<ActiveConfig>,
+    /// Last error, so that it is logged only once.
+    last_error: Option<String>,
 }
 
-/// One web configuration, ready to use.
-pub(in crate::http) struct InForce {
+/// A web configuration that is ready to use.
+pub(in crate::http) struct ActiveConfig {
     pub(in crate::http) tls: Option<TlsAcceptor>,
     needs_client_certificate: bool,
-    /// Whether clients have a verified certificate.
+    /// Whether the handshake verifies a certificate of every client.
     pub(in crate::http) verifies_clients: bool,
     users: Users,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -56,134 +55,134 @@ pub(in crate::http) struct InForce {
 }
 
 impl Guard {
-    /// Reads a web configuration and the files that it names.
+    /// Reads a web configuration and the files to which it refers.
     ///
     /// # Errors
-    /// If one of them is invalid.
+    /// Returns an error if one of them is invalid.
     pub fn load(file: &Path) -> Result<Arc<Self>, Error> {
-        let places = Places::new();
-        let in_force = Arc::new(InForce::prepare(&Read::new(file)?, places.clone())?);
+        let slots = CheckSlots::new();
+        let active = Arc::new(ActiveConfig::prepare(&Files::read(file)?, slots.clone())?);
         Ok(Arc::new(Self {
             file: file.to_owned(),
-            places,
-            state: Mutex::new(Shown {
-                in_force,
-                complaint: None,
+            slots,
+            state: Mutex::new(GuardState {
+                active,
+                last_error: None,
             }),
-            looked: tokio::sync::Mutex::new(Instant::now()),
+            last_check: tokio::sync::Mutex::new(Instant::now()),
         }))
     }
 
-    /// Whether TLS is served.
+    /// Returns whether the server uses TLS.
     pub fn serves_tls(&self) -> bool {
-        self.state().in_force.tls.is_some()
+        self.state().active.tls.is_some()
     }
 
     /// Returns the active configuration, after checking the files if a check is due.
-    pub(in crate::http) async fn current(self: &Arc<Self>) -> Arc<InForce> {
-        if let Ok(mut looked) = self.looked.try_lock()
-            && looked.elapsed() >= LOOK_INTERVAL
+    pub(in crate::http) async fn current(self: &Arc<Self>) -> Arc<ActiveConfig> {
+        if let Ok(mut last_check) = self.last_check.try_lock()
+            && last_check.elapsed() >= CHECK_INTERVAL
         {
             let guard = Arc::clone(self);
-            // A panic keeps the active configuration.
-            let _ = tokio::task::spawn_blocking(move || guard.look()).await;
-            *looked = Instant::now();
+            // After a panic, the active configuration stays in use.
+            let _ = tokio::task::spawn_blocking(move || guard.check_files()).await;
+            *last_check = Instant::now();
         }
-        Arc::clone(&self.state().in_force)
+        Arc::clone(&self.state().active)
     }
 
     /// Activates the files if they changed and are valid.
-    fn look(&self) {
-        let in_force = Arc::clone(&self.state().in_force);
-        match self.changed(&in_force) {
-            Ok(None) => self.state().complaint = None,
-            Ok(Some(newer)) => {
-                *self.state() = Shown {
-                    in_force: Arc::new(newer),
-                    complaint: None,
+    fn check_files(&self) {
+        let active = Arc::clone(&self.state().active);
+        match self.changed(&active) {
+            Ok(None) => self.state().last_error = None,
+            Ok(Some(changed)) => {
+                *self.state() = GuardState {
+                    active: Arc::new(changed),
+                    last_error: None,
                 };
                 info!(file = %self.file.display(), "web configuration reloaded");
             }
             Err(problem) => {
-                let complaint = error_chain(&problem);
+                let last_error = error_chain(&problem);
                 let mut state = self.state();
-                if state.complaint.as_ref() != Some(&complaint) {
+                if state.last_error.as_ref() != Some(&last_error) {
                     warn!(
-                        error = complaint,
+                        error = last_error,
                         "web configuration reload failed; keeping the previous one"
                     );
-                    state.complaint = Some(complaint);
+                    state.last_error = Some(last_error);
                 }
             }
         }
     }
 
-    fn changed(&self, in_force: &InForce) -> Result<Option<InForce>, Error> {
-        let read = Read::new(&self.file)?;
-        if read.digest() == in_force.digest {
+    fn changed(&self, active: &ActiveConfig) -> Result<Option<ActiveConfig>, Error> {
+        let files = Files::read(&self.file)?;
+        if files.digest() == active.digest {
             return Ok(None);
         }
-        let newer = InForce::prepare(&read, self.places.clone())?;
-        match in_force.protects_more_than(&newer) {
+        let changed = ActiveConfig::prepare(&files, self.slots.clone())?;
+        match active.protects_more_than(&changed) {
             Some(key) => Err(Error::Weaker {
                 path: self.file.clone(),
                 key,
             }),
-            None => Ok(Some(newer)),
+            None => Ok(Some(changed)),
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, Shown> {
+    fn state(&self) -> MutexGuard<'_, GuardState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Wraps all routes and the fallback in a guard.
+/// Protects all routes and the fallback with a guard.
 pub(in crate::http) fn guarded(routes: Router, guard: Arc<Guard>) -> Router {
     routes.layer(from_fn_with_state(guard, protect))
 }
 
 async fn protect(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
-    let in_force = guard.current().await;
-    let mut response = match in_force.users.verdict(request.headers()).await {
-        Verdict::Admitted => {
-            if !in_force.users.is_empty()
+    let active = guard.current().await;
+    let mut response = match active.users.authenticate(request.headers()).await {
+        AuthResult::Accepted => {
+            if !active.users.is_empty()
                 && let Some(caller) = request.extensions_mut().get_mut::<Caller>()
             {
                 caller.note_password();
             }
             next.run(request).await
         }
-        Verdict::Refused => (
+        AuthResult::Rejected => (
             StatusCode::UNAUTHORIZED,
             [(WWW_AUTHENTICATE, CHALLENGE)],
             "Unauthorized\n",
         )
             .into_response(),
-        Verdict::Busy => (
+        AuthResult::Busy => (
             StatusCode::SERVICE_UNAVAILABLE,
             "Too many passwords are being checked.\n",
         )
             .into_response(),
     };
-    for (name, value) in &in_force.headers {
+    for (name, value) in &active.headers {
         // A header set by the page takes precedence, as in the toolkit.
         response.headers_mut().entry(name).or_insert_with(|| value.clone());
     }
     response
 }
 
-/// The files at one moment.
-struct Read {
+/// Contents of the web configuration and of its PEM files.
+struct Files {
     text: String,
-    settings: Settings,
+    settings: WebSettings,
     pem: Option<Pem>,
 }
 
-impl Read {
-    fn new(file: &Path) -> Result<Self, Error> {
+impl Files {
+    fn read(file: &Path) -> Result<Self, Error> {
         let text = read(file)?;
-        let settings = Settings::parse(file, &text)?;
+        let settings = WebSettings::parse(file, &text)?;
         let pem = settings.tls.as_ref().map(Pem::read).transpose()?;
         Ok(Self { text, settings, pem })
     }
@@ -196,31 +195,31 @@ impl Read {
             context.update(part.as_bytes());
         }
         let mut digest = [0; 32];
-        for (byte, made) in digest.iter_mut().zip(context.finish().as_ref()) {
-            *byte = *made;
+        for (byte, computed) in digest.iter_mut().zip(context.finish().as_ref()) {
+            *byte = *computed;
         }
         digest
     }
 }
 
-impl InForce {
-    fn prepare(read: &Read, places: Places) -> Result<Self, Error> {
-        let settings = &read.settings;
-        let tls = match (&settings.tls, &read.pem) {
+impl ActiveConfig {
+    fn prepare(files: &Files, slots: CheckSlots) -> Result<Self, Error> {
+        let settings = &files.settings;
+        let tls = match (&settings.tls, &files.pem) {
             (Some(tls), Some(pem)) => Some(Arc::new(tls::server_config(tls, pem)?)),
             _ => None,
         };
         Ok(Self {
             tls: tls.map(TlsAcceptor::from),
-            verifies_clients: settings.tls.as_ref().is_some_and(|tls| tls.client_auth.identifies()),
+            verifies_clients: settings.tls.as_ref().is_some_and(|tls| tls.client_auth.verifies_all()),
             needs_client_certificate: settings.tls.as_ref().is_some_and(|tls| tls.client_auth.is_mandatory()),
-            users: Users::new(&settings.users, places)?,
+            users: Users::new(&settings.users, slots)?,
             headers: settings.headers.clone(),
-            digest: read.digest(),
+            digest: files.digest(),
         })
     }
 
-    /// Returns the protection that `other` lacks.
+    /// Returns a protection that this configuration has and `other` lacks.
     fn protects_more_than(&self, other: &Self) -> Option<&'static str> {
         let lost = |mine: bool, theirs: bool| mine && !theirs;
         if lost(self.tls.is_some(), other.tls.is_some()) {

@@ -1,4 +1,4 @@
-//! Parsed web configuration, before the files that it names are read.
+//! Parses the web configuration, without reading the PEM files to which it refers.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
@@ -13,7 +13,7 @@ use crate::secret::Secret;
 use crate::settings::{Error, FILE_LIMIT, Field, parse, refuse_unknown};
 use crate::text_file;
 
-/// Keys of the format. Keys below `basic_auth_users` are names of users.
+/// Keys of the format. The keys below `basic_auth_users` are names of users.
 const KEYS: &[&str] = &[
     "tls_server_config.cert_file",
     "tls_server_config.key_file",
@@ -38,11 +38,11 @@ const KEYS: &[&str] = &[
     "rate_limit",
 ];
 
-/// Accepted costs of a bcrypt hash. Below 4 there is no bcrypt. Each step doubles the time; above 16, which takes some
-/// seconds, the first scrape would time out.
+/// Accepted costs of a bcrypt hash. The minimum of bcrypt is 4. Each step doubles the time: a hash with cost 16 takes
+/// some seconds, and with a higher cost, the first scrape could time out.
 const COSTS: std::ops::RangeInclusive<u32> = 4..=16;
 
-/// Headers that can be set, with their allowed values; any value if there are none.
+/// Headers that can be set, with their allowed values. If none are listed, any value is allowed.
 const HEADERS: &[(&str, &[&str])] = &[
     ("Strict-Transport-Security", &[]),
     ("X-Content-Type-Options", &["nosniff"]),
@@ -53,7 +53,7 @@ const HEADERS: &[(&str, &[&str])] = &[
 
 /// A parsed web configuration.
 #[derive(Debug)]
-pub(super) struct Settings {
+pub(super) struct WebSettings {
     /// `None` for plain HTTP.
     pub(super) tls: Option<Tls>,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
@@ -64,10 +64,10 @@ pub(super) struct Settings {
 /// TLS settings.
 #[derive(Debug)]
 pub(super) struct Tls {
-    pub(super) certificate: Material,
-    pub(super) key: Material,
+    pub(super) certificate: PemSetting,
+    pub(super) key: PemSetting,
     pub(super) client_auth: ClientAuth,
-    pub(super) client_authorities: Option<Material>,
+    pub(super) client_authorities: Option<PemSetting>,
     /// If not empty, a client certificate must contain one of these names.
     pub(super) client_names: Vec<String>,
     pub(super) versions: Vec<&'static SupportedProtocolVersion>,
@@ -87,17 +87,17 @@ pub(super) enum ClientAuth {
 }
 
 impl ClientAuth {
-    /// Whether a client certificate is required.
+    /// Returns whether a client certificate is required.
     pub(super) fn is_mandatory(self) -> bool {
         matches!(self, Self::RequireAny | Self::RequireAndVerify)
     }
 
-    /// Whether every client has a certificate signed by one of the authorities.
-    pub(super) fn identifies(self) -> bool {
+    /// Returns whether every client must have a certificate signed by one of the authorities.
+    pub(super) fn verifies_all(self) -> bool {
         self == Self::RequireAndVerify
     }
 
-    /// Whether certificates must be signed by one of the authorities.
+    /// Returns whether certificates must be signed by one of the authorities.
     pub(super) fn verifies(self) -> bool {
         matches!(self, Self::VerifyIfGiven | Self::RequireAndVerify)
     }
@@ -105,24 +105,24 @@ impl ClientAuth {
 
 /// PEM, inline or in a file.
 #[derive(Debug)]
-pub(super) struct Material {
+pub(super) struct PemSetting {
     pub(super) place: String,
     pub(super) key: String,
-    pub(super) source: Source,
+    pub(super) source: PemSource,
 }
 
 #[derive(Debug)]
-pub(super) enum Source {
+pub(super) enum PemSource {
     File(PathBuf),
     Inline(Secret),
 }
 
-impl Material {
+impl PemSetting {
     /// Reads the PEM.
     pub(super) fn read(&self) -> Result<Secret, Error> {
         match &self.source {
-            Source::Inline(pem) => Ok(pem.clone()),
-            Source::File(path) => text_file::read_regular(path, FILE_LIMIT)
+            PemSource::Inline(pem) => Ok(pem.clone()),
+            PemSource::File(path) => text_file::read_regular(path, FILE_LIMIT)
                 .map(Secret::from)
                 .map_err(|error| self.error(error_chain(&error))),
         }
@@ -132,8 +132,8 @@ impl Material {
     pub(super) fn unusable(&self, problem: impl AsRef<str>) -> Error {
         let problem = problem.as_ref();
         self.error(match &self.source {
-            Source::File(path) => format!("{}: {problem}", path.display()),
-            Source::Inline(_) => problem.to_owned(),
+            PemSource::File(path) => format!("{}: {problem}", path.display()),
+            PemSource::Inline(_) => problem.to_owned(),
         })
     }
 
@@ -146,16 +146,14 @@ impl Material {
     }
 }
 
-impl Settings {
-    /// Parses the text of `file`; its paths are relative to its directory.
+impl WebSettings {
+    /// Parses the text of `file`. Paths in it are relative to its directory.
     pub(super) fn parse(file: &Path, text: &str) -> Result<Self, Error> {
         let document = parse(file, text)?;
         let root = Field::root(&document);
         refuse_unknown(&root, KEYS)?;
         if let Some(limit) = root.at("rate_limit") {
-            return Err(
-                limit.error("is not supported; a scrape costs little here, and a proxy in front can limit more")
-            );
+            return Err(limit.error("is not supported; use a reverse proxy to limit requests"));
         }
         let directory = file.parent().unwrap_or(Path::new(""));
         let tls = root.entry("tls_server_config");
@@ -171,19 +169,19 @@ impl Tls {
     fn read(section: &Field<'_>, directory: &Path) -> Result<Self, Error> {
         if section.is_empty() {
             // An incomplete section does not mean plain HTTP.
-            return Err(section.error("is empty; expected cert_file and key_file, or no such section"));
+            return Err(section.error("is empty; expected cert_file and key_file, or remove the section"));
         }
-        let material = |file, inline| material(section, file, inline, directory);
+        let pem = |file, inline| pem_setting(section, file, inline, directory);
         let wanted = |name, other| {
             section.lacks(
                 name,
-                &format!("is required for TLS, or {other} in its place; for plain HTTP leave the section out"),
+                &format!("is required for TLS, or {other} instead; for plain HTTP, remove the section"),
             )
         };
         let client_auth = section.read("client_auth_type", client_auth)?;
-        let client_authorities = material("client_ca_file", "client_ca")?;
+        let client_authorities = pem("client_ca_file", "client_ca")?;
         let names = section.at("client_allowed_sans");
-        let client_auth = agreed(section, client_auth, client_authorities.as_ref(), names.as_ref())?;
+        let client_auth = consistent_client_auth(section, client_auth, client_authorities.as_ref(), names.as_ref())?;
         let (cipher_suites, versions) = suites_and_versions(section)?;
         Ok(Self {
             client_names: names.map_or(Ok(Vec::new()), |names| client_names(&names))?,
@@ -192,8 +190,8 @@ impl Tls {
                 .filter(|groups| !groups.is_empty())
                 .unwrap_or_else(|| ring::DEFAULT_KX_GROUPS.to_vec()),
             prefer_own_order: section.read("prefer_server_cipher_suites", boolean)?.unwrap_or(true),
-            certificate: material("cert_file", "cert")?.ok_or_else(|| wanted("cert_file", "cert"))?,
-            key: material("key_file", "key")?.ok_or_else(|| wanted("key_file", "key"))?,
+            certificate: pem("cert_file", "cert")?.ok_or_else(|| wanted("cert_file", "cert"))?,
+            key: pem("key_file", "key")?.ok_or_else(|| wanted("key_file", "key"))?,
             client_auth,
             client_authorities,
             versions,
@@ -202,20 +200,20 @@ impl Tls {
     }
 }
 
-fn material(section: &Field<'_>, file: &str, inline: &str, directory: &Path) -> Result<Option<Material>, Error> {
+fn pem_setting(section: &Field<'_>, file: &str, inline: &str, directory: &Path) -> Result<Option<PemSetting>, Error> {
     let (field, source) = match (section.at(file), section.at(inline)) {
         (Some(_), Some(field)) => return Err(field.error(format!("excludes {file}; set only one of them"))),
         (Some(field), None) => {
             let path = directory.join(field.text()?);
-            (field, Source::File(path))
+            (field, PemSource::File(path))
         }
         (None, Some(field)) => {
             let pem = field.clone().secret().secret_text()?;
-            (field, Source::Inline(pem))
+            (field, PemSource::Inline(pem))
         }
         (None, None) => return Ok(None),
     };
-    Ok(Some(Material {
+    Ok(Some(PemSetting {
         place: field.place().to_owned(),
         key: field.key().to_owned(),
         source,
@@ -234,27 +232,27 @@ fn client_auth(field: &Field<'_>) -> Result<ClientAuth, Error> {
     ])
 }
 
-/// Returns the requirements on client certificates, if the three keys about them agree.
-fn agreed(
+/// Returns the requirements on client certificates.
+fn consistent_client_auth(
     section: &Field<'_>,
     wanted: Option<ClientAuth>,
-    authorities: Option<&Material>,
+    authorities: Option<&PemSetting>,
     names: Option<&Field<'_>>,
 ) -> Result<ClientAuth, Error> {
     let wanted = wanted.unwrap_or(ClientAuth::None);
     if wanted.verifies() && authorities.is_none() {
-        let problem = "is required, or client_ca in its place, to verify certificates of clients";
+        let problem = "is required, or client_ca instead, to verify client certificates";
         return Err(section.lacks("client_ca_file", problem));
     }
     match (authorities, names) {
         (Some(authorities), _) if wanted == ClientAuth::None => Err(Error::Value {
             place: authorities.place.clone(),
             key: authorities.key.clone(),
-            problem: "is of no use without client_auth_type; expected RequireAndVerifyClientCert there".to_owned(),
+            problem: "has no effect without client_auth_type; expected RequireAndVerifyClientCert there".to_owned(),
         }),
         (_, Some(names)) if !wanted.is_mandatory() => Err(names.error(
             "needs client_auth_type to be RequireAndVerifyClientCert or RequireAnyClientCert; \
-             otherwise a client without a certificate would pass",
+             otherwise a client without a certificate would be accepted",
         )),
         _ => Ok(wanted),
     }
@@ -267,20 +265,24 @@ fn client_names(field: &Field<'_>) -> Result<Vec<String>, Error> {
         .map(|item| item.text().map(str::to_owned))
         .collect::<Result<_, _>>()?;
     if names.is_empty() {
-        return Err(field.error("is an empty list, which no client could satisfy; leave the key out"));
+        return Err(field.error("is an empty list, which no client could satisfy; remove the key"));
     }
     Ok(names)
 }
 
-/// Returns the available suites and the versions that have any. Those of TLS 1.3 cannot be selected, as in the toolkit.
+/// Returns the cipher suites and the versions for which there are any. As in the toolkit, the suites of TLS 1.3 cannot
+/// be selected.
 fn suites_and_versions(
     section: &Field<'_>,
 ) -> Result<(Vec<SupportedCipherSuite>, Vec<&'static SupportedProtocolVersion>), Error> {
-    let least = section.read("min_version", version)?.unwrap_or(&TLS12);
-    let most = section.read("max_version", version)?.unwrap_or(&TLS13);
+    let min = section.read("min_version", version)?.unwrap_or(&TLS12);
+    let max = section.read("max_version", version)?.unwrap_or(&TLS13);
     let number = |version: &SupportedProtocolVersion| u16::from(version.version);
     if number(min) > number(max) {
-        return Err(section.lacks("min_version", "is above max_version; expected at most that"));
+        return Err(section.lacks(
+            "min_version",
+            "is above max_version; expected the same or a lower version",
+        ));
     }
     let mut versions = vec![&TLS12, &TLS13];
     versions.retain(|version| (number(min)..=number(max)).contains(&number(version)));
@@ -296,7 +298,9 @@ fn suites_and_versions(
     let is_of = |version: &SupportedProtocolVersion, suite: &SupportedCipherSuite| suite.version() == version;
     versions.retain(|version| **version == TLS13 || suites.iter().any(|suite| is_of(version, suite)));
     match chosen {
-        Some(field) if versions.is_empty() => Err(field.error("names no suite of TLS 1.2, and max_version is TLS12")),
+        Some(field) if versions.is_empty() => {
+            Err(field.error("contains no cipher suite for TLS 1.2, and max_version is TLS12"))
+        }
         _ => {
             let fixed = ring::ALL_CIPHER_SUITES
                 .iter()
@@ -310,7 +314,7 @@ fn suites_and_versions(
 
 fn version(field: &Field<'_>) -> Result<&'static SupportedProtocolVersion, Error> {
     if let "TLS10" | "TLS11" = field.text()? {
-        return Err(field.invalid("is broken and not implemented here; expected TLS12 or TLS13"));
+        return Err(field.invalid("is insecure and not supported; expected TLS12 or TLS13"));
     }
     field.choice(&[("TLS12", &TLS12), ("TLS13", &TLS13)])
 }
@@ -319,7 +323,7 @@ fn cipher_suites(field: &Field<'_>) -> Result<Vec<SupportedCipherSuite>, Error> 
     let known: Vec<(String, SupportedCipherSuite)> = ring::ALL_CIPHER_SUITES
         .iter()
         .filter_map(|suite| {
-            // rustls marks TLS 1.3 suites in a way that the toolkit and the IANA registry do not.
+            // The names of TLS 1.3 suites in rustls have another prefix than in the toolkit and the IANA registry.
             let name = suite.suite().as_str()?.replace("TLS13_", "TLS_");
             Some((name, *suite))
         })
@@ -347,7 +351,7 @@ fn boolean(field: &Field<'_>) -> Result<bool, Error> {
 }
 
 fn http(section: &Field<'_>) -> Result<Vec<(HeaderName, HeaderValue)>, Error> {
-    // HTTP/1.1 is served either way; the value must only be a boolean.
+    // The value must be a boolean but has no effect: the server always uses HTTP/1.1.
     section.read("http2", boolean)?;
     let Some(headers) = section.at("headers") else {
         return Ok(Vec::new());
@@ -381,7 +385,8 @@ fn users(section: &Field<'_>) -> Result<Vec<(String, Secret)>, Error> {
 
 fn user(name: &str, field: &Field<'_>) -> Result<(String, Secret), Error> {
     if name.contains(':') {
-        return Err(field.error("is a name with a colon, which basic auth cannot send; expected one without"));
+        return Err(field
+            .error("is a name with a colon, which basic authentication does not allow; expected a name without one"));
     }
     let hash = field.raw_text()?;
     let parts = bcrypt::HashParts::from_str(hash).map_err(|_| {

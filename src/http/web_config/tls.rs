@@ -1,4 +1,4 @@
-//! TLS configuration from the settings, with the certificates and the key that were read.
+//! Builds the TLS configuration from the settings and the PEM that was read.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig};
 
-use super::client_certificate::Verifier;
-use super::settings::{ClientAuth, Material, Tls};
+use super::client_certificate::ClientCertificateVerifier;
+use super::settings::{ClientAuth, PemSetting, Tls};
 use crate::secret::Secret;
 use crate::settings::Error;
 
-/// PEM that the settings contain or name, as read once.
+/// Contents of the PEM settings.
 pub(super) struct Pem {
     certificate: Secret,
     key: Secret,
@@ -27,11 +27,11 @@ impl Pem {
         Ok(Self {
             certificate: settings.certificate.read()?,
             key: settings.key.read()?,
-            client_authorities: settings.client_authorities.as_ref().map(Material::read).transpose()?,
+            client_authorities: settings.client_authorities.as_ref().map(PemSetting::read).transpose()?,
         })
     }
 
-    /// All of it, in a fixed order.
+    /// Returns all contents in a fixed order.
     pub(super) fn parts(&self) -> impl Iterator<Item = &str> {
         let authorities = self.client_authorities.as_ref();
         [&self.certificate, &self.key]
@@ -41,17 +41,17 @@ impl Pem {
     }
 }
 
-/// Settings of a listener.
+/// Returns the configuration of the server.
 pub(super) fn server_config(settings: &Tls, pem: &Pem) -> Result<ServerConfig, Error> {
     let provider = Arc::new(CryptoProvider {
         cipher_suites: settings.cipher_suites.clone(),
         kx_groups: settings.groups.clone(),
         ..ring::default_provider()
     });
-    let refused = |error: rustls::Error| settings.certificate.unusable(error.to_string());
+    let unusable = |error: rustls::Error| settings.certificate.unusable(error.to_string());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&settings.versions)
-        .map_err(refused)?;
+        .map_err(unusable)?;
     let builder = match client_verifier(settings, pem, &provider)? {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
@@ -89,12 +89,12 @@ fn client_verifier(
         return Ok(None);
     }
     let chain = match (&settings.client_authorities, &pem.client_authorities) {
-        (Some(material), Some(pem)) if settings.client_auth.verifies() => {
-            Some(chain_verifier(material, pem, provider)?)
+        (Some(pem_setting), Some(pem)) if settings.client_auth.verifies() => {
+            Some(chain_verifier(pem_setting, pem, provider)?)
         }
         _ => None,
     };
-    Ok(Some(Arc::new(Verifier {
+    Ok(Some(Arc::new(ClientCertificateVerifier {
         mandatory: settings.client_auth.is_mandatory(),
         chain,
         names: settings.client_names.clone(),
@@ -103,27 +103,27 @@ fn client_verifier(
 }
 
 fn chain_verifier(
-    material: &Material,
+    pem_setting: &PemSetting,
     pem: &Secret,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, Error> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(material, pem)? {
+    for certificate in certificates(pem_setting, pem)? {
         roots
             .add(certificate)
-            .map_err(|error| material.unusable(error.to_string()))?;
+            .map_err(|error| pem_setting.unusable(error.to_string()))?;
     }
     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
         .build()
-        .map_err(|error| material.unusable(error.to_string()))
+        .map_err(|error| pem_setting.unusable(error.to_string()))
 }
 
-fn certificates(material: &Material, pem: &Secret) -> Result<Vec<CertificateDer<'static>>, Error> {
+fn certificates(pem_setting: &PemSetting, pem: &Secret) -> Result<Vec<CertificateDer<'static>>, Error> {
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem.expose().as_bytes())
         .collect::<Result<_, _>>()
-        .map_err(|_| material.unusable("contains a damaged certificate; expected PEM"))?;
+        .map_err(|_| pem_setting.unusable("contains a damaged certificate; expected PEM"))?;
     if certificates.is_empty() {
-        return Err(material.unusable("contains no certificate; expected PEM"));
+        return Err(pem_setting.unusable("contains no certificate; expected PEM"));
     }
     Ok(certificates)
 }

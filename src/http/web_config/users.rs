@@ -1,7 +1,7 @@
 //! Basic authentication.
 //!
-//! An unknown name takes as long to reject as a wrong password, so that it reveals nothing. A correct password is
-//! hashed with bcrypt once and then remembered, so that scrapes are cheap.
+//! Rejecting an unknown name takes as long as rejecting a wrong password, so that the time does not reveal whether a
+//! name exists. A correct password is verified with bcrypt once and then cached, so that scrapes are cheap.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,40 +18,41 @@ use tokio::sync::Semaphore;
 use super::Error;
 use crate::secret::Secret;
 
-/// Passwords checked at once. Each check uses a whole core, which polls and scrapes also need.
-const CHECKS_AT_ONCE: usize = 2;
+/// Maximum number of passwords that are checked at the same time. Each check uses a whole core, and polls and scrapes
+/// need cores as well.
+const MAX_CONCURRENT_CHECKS: usize = 2;
 
-/// Maximum time that a request waits for other password checks before it is rejected. Shorter than Prometheus' default
-/// scrape timeout of ten seconds.
+/// Maximum time that a request waits for other password checks before it is rejected. It is shorter than the default
+/// scrape timeout of Prometheus, which is ten seconds.
 const CHECK_WAIT: Duration = Duration::from_secs(5);
 
-/// Number of correct passwords remembered: more than one exporter has scrapers and users.
-const REMEMBERED: usize = 64;
+/// Maximum number of cached passwords: more than an exporter usually has scrapers and users.
+const MAX_CACHED_TAGS: usize = 64;
 
-/// Slots for checks, shared by all configurations: a reload adds none.
+/// Slots for password checks. All configurations share them, so that a reload does not add slots.
 #[derive(Clone)]
-pub(super) struct Places {
+pub(super) struct CheckSlots {
     free: Arc<Semaphore>,
-    /// Maximum time to wait for a slot.
-    patience: Duration,
+    /// Maximum time to wait for a free slot.
+    max_wait: Duration,
 }
 
-impl Places {
+impl CheckSlots {
     pub(super) fn new() -> Self {
         Self {
-            free: Arc::new(Semaphore::new(CHECKS_AT_ONCE)),
-            patience: CHECK_WAIT,
+            free: Arc::new(Semaphore::new(MAX_CONCURRENT_CHECKS)),
+            max_wait: CHECK_WAIT,
         }
     }
 }
 
-/// Result of authentication.
+/// Result of the authentication of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum AuthResult {
     /// The request is accepted.
-    Admitted,
+    Accepted,
     /// Name and password are missing or wrong.
-    Refused,
+    Rejected,
     /// Too many password checks are waiting.
     Busy,
 }
@@ -59,18 +60,18 @@ pub(super) enum Verdict {
 /// The users and their hashes.
 pub(super) struct Users {
     hashes: BTreeMap<Vec<u8>, Secret>,
-    /// Key of the tags, known only to this process, so that tags reveal nothing about names and passwords: neither
-    /// through the time of a comparison nor in a core dump that lacks the key.
+    /// Random key of the tags. Without it, tags reveal nothing about names and passwords, so they can be stored and
+    /// compared without special care.
     key: hmac::Key,
-    /// Tags of name, hash and password that were correct, oldest first.
-    right: Mutex<VecDeque<Tag>>,
-    places: Places,
+    /// Tags of credentials that were verified, oldest first.
+    verified: Mutex<VecDeque<Tag>>,
+    slots: CheckSlots,
 }
 
 type Tag = [u8; 32];
 
 impl Users {
-    pub(super) fn new(users: &[(String, Secret)], places: Places) -> Result<Self, Error> {
+    pub(super) fn new(users: &[(String, Secret)], slots: CheckSlots) -> Result<Self, Error> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(|_| Error::NoRandomness)?;
         let hashes = users
             .iter()
@@ -78,96 +79,98 @@ impl Users {
         Ok(Self {
             hashes: hashes.collect(),
             key,
-            right: Mutex::new(VecDeque::with_capacity(REMEMBERED)),
-            places,
+            verified: Mutex::new(VecDeque::with_capacity(MAX_CACHED_TAGS)),
+            slots,
         })
     }
 
-    /// Whether there are none, so that no password is required.
+    /// Returns whether there are no users, so that no password is required.
     pub(super) fn is_empty(&self) -> bool {
         self.hashes.is_empty()
     }
 
     /// Authenticates a request with these headers.
-    pub(super) async fn verdict(&self, headers: &HeaderMap) -> Verdict {
+    pub(super) async fn authenticate(&self, headers: &HeaderMap) -> AuthResult {
         if self.is_empty() {
-            return Verdict::Admitted;
+            return AuthResult::Accepted;
         }
-        let Some(given) = Credentials::from_headers(headers) else {
-            return Verdict::Refused;
+        let Some(credentials) = Credentials::from_headers(headers) else {
+            return AuthResult::Rejected;
         };
-        let is_known = self.hashes.contains_key(&given.name);
+        let is_known = self.hashes.contains_key(&credentials.name);
         let Some(hash) = self
             .hashes
-            .get(&given.name)
-            .or_else(|| self.decoy(&given.name))
+            .get(&credentials.name)
+            .or_else(|| self.decoy(&credentials.name))
             .cloned()
         else {
-            return Verdict::Refused;
+            return AuthResult::Rejected;
         };
-        let tag = self.tag(&[&given.name, hash.expose().as_bytes(), &given.password]);
-        if is_known && self.remembers(&tag) {
-            return Verdict::Admitted;
+        let tag = self.tag(&[&credentials.name, hash.expose().as_bytes(), &credentials.password]);
+        if is_known && self.is_cached(&tag) {
+            return AuthResult::Accepted;
         }
-        match self.check(given.password, hash).await {
-            None => Verdict::Busy,
+        match self.check(credentials.password, hash).await {
+            None => AuthResult::Busy,
             Some(true) if is_known => {
-                self.remember(tag);
-                Verdict::Admitted
+                self.cache(tag);
+                AuthResult::Accepted
             }
-            Some(_) => Verdict::Refused,
+            Some(_) => AuthResult::Rejected,
         }
     }
 
-    /// Whether a password matches a hash; `None` if there was no free slot.
+    /// Returns whether a password matches a hash; `None` if no slot became free.
     async fn check(&self, password: Vec<u8>, hash: Secret) -> Option<bool> {
-        let place = Arc::clone(&self.places.free).acquire_owned();
-        let place = tokio::time::timeout(self.places.patience, place).await.ok()?.ok()?;
+        let slot = Arc::clone(&self.slots.free).acquire_owned();
+        let slot = tokio::time::timeout(self.slots.max_wait, slot).await.ok()?.ok()?;
         let check = tokio::task::spawn_blocking(move || {
-            let is_right = bcrypt::verify(&password, hash.expose()).unwrap_or(false);
-            // A check continues, and keeps its slot, even if its request is dropped.
-            drop(place);
-            is_right
+            let is_correct = bcrypt::verify(&password, hash.expose()).unwrap_or(false);
+            // The check continues even if its request is dropped, so it holds its slot until the end.
+            drop(slot);
+            is_correct
         });
         check.await.ok()
     }
 
-    /// Returns the hash against which the password of an unknown name is checked, to take equally long. It is always
-    /// the same user's for one name, so that timing reveals no names if hashes differ in cost.
+    /// Returns the hash against which the password of an unknown name is checked, so that this takes as long as for an
+    /// existing name. For each name it is always the hash of the same user, so that the time reveals nothing even if
+    /// the hashes have different costs.
     fn decoy(&self, name: &[u8]) -> Option<&Secret> {
         let [first, ..] = self.tag(&[name]);
         let index = usize::from(first).checked_rem(self.hashes.len())?;
         self.hashes.values().nth(index)
     }
 
+    /// Returns a keyed hash of these parts.
     fn tag(&self, parts: &[&[u8]]) -> Tag {
         let mut context = hmac::Context::with_key(&self.key);
         for part in parts {
-            // The length separates "ab" and "c" from "a" and "bc".
+            // The length distinguishes ["ab", "c"] from ["a", "bc"].
             context.update(&part.len().to_be_bytes());
             context.update(part);
         }
         let mut tag = Tag::default();
-        for (byte, made) in tag.iter_mut().zip(context.sign().as_ref()) {
-            *byte = *made;
+        for (byte, computed) in tag.iter_mut().zip(context.sign().as_ref()) {
+            *byte = *computed;
         }
         tag
     }
 
-    fn remembers(&self, tag: &Tag) -> bool {
-        let right = self.right.lock().unwrap_or_else(PoisonError::into_inner);
-        right.contains(tag)
+    fn is_cached(&self, tag: &Tag) -> bool {
+        let verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        verified.contains(tag)
     }
 
-    fn remember(&self, tag: Tag) {
-        let mut right = self.right.lock().unwrap_or_else(PoisonError::into_inner);
-        if right.contains(&tag) {
+    fn cache(&self, tag: Tag) {
+        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        if verified.contains(&tag) {
             return;
         }
-        if right.len() >= REMEMBERED {
-            right.pop_front();
+        if verified.len() >= MAX_CACHED_TAGS {
+            verified.pop_front();
         }
-        right.push_back(tag);
+        verified.push_back(tag);
     }
 }
 
@@ -211,7 +214,7 @@ mod tests {
                 ((*name).to_owned(), Secret::from(hash))
             })
             .collect();
-        Users::new(&hashed, Places::new()).unwrap()
+        Users::new(&hashed, CheckSlots::new()).unwrap()
     }
 
     fn header(value: &str) -> HeaderMap {
@@ -222,18 +225,21 @@ mod tests {
         header(&format!("Basic {}", STANDARD.encode(format!("{name}:{password}"))))
     }
 
-    fn remembered(users: &Users) -> usize {
-        users.right.lock().unwrap().len()
+    fn cached_tags(users: &Users) -> usize {
+        users.verified.lock().unwrap().len()
     }
 
     #[tokio::test]
     async fn only_the_password_of_an_existing_user_is_accepted() {
         let users = users(&[("alice", "one:two"), ("bob", "three")]);
         for _ in 0..2 {
-            assert_eq!(users.verdict(&basic("alice", "one:two")).await, Verdict::Admitted);
-            assert_eq!(users.verdict(&basic("bob", "three")).await, Verdict::Admitted);
+            assert_eq!(
+                users.authenticate(&basic("alice", "one:two")).await,
+                AuthResult::Accepted
+            );
+            assert_eq!(users.authenticate(&basic("bob", "three")).await, AuthResult::Accepted);
         }
-        assert_eq!(remembered(&users), 2);
+        assert_eq!(cached_tags(&users), 2);
         for (name, password) in [
             ("alice", "three"),
             ("bob", "one:two"),
@@ -243,49 +249,63 @@ mod tests {
             ("carol", "three"),
             ("carol", "one:two"),
         ] {
-            assert_eq!(users.verdict(&basic(name, password)).await, Verdict::Refused, "{name}");
+            assert_eq!(
+                users.authenticate(&basic(name, password)).await,
+                AuthResult::Rejected,
+                "{name}"
+            );
         }
-        assert_eq!(remembered(&users), 2, "a wrong password must not be cached");
+        assert_eq!(cached_tags(&users), 2, "a wrong password must not be cached");
     }
 
     #[tokio::test]
     async fn requests_without_basic_auth_are_rejected() {
         let users = users(&[("alice", "secret")]);
-        assert_eq!(users.verdict(&HeaderMap::new()).await, Verdict::Refused);
-        let right = STANDARD.encode("alice:secret");
+        assert_eq!(users.authenticate(&HeaderMap::new()).await, AuthResult::Rejected);
+        let encoded = STANDARD.encode("alice:secret");
         for value in [
             "",
             "Basic",
             "Basic ",
             "Basic !",
-            &format!("Bearer {right}"),
-            &right,
+            &format!("Bearer {encoded}"),
+            &encoded,
             "Basic YWxpY2U=",
         ] {
-            assert_eq!(users.verdict(&header(value)).await, Verdict::Refused, "{value}");
+            assert_eq!(
+                users.authenticate(&header(value)).await,
+                AuthResult::Rejected,
+                "{value}"
+            );
         }
         assert_eq!(
-            users.verdict(&header(&format!("bASIC {right}"))).await,
-            Verdict::Admitted
+            users.authenticate(&header(&format!("bASIC {encoded}"))).await,
+            AuthResult::Accepted
         );
     }
 
     #[tokio::test]
     async fn without_users_every_request_is_accepted() {
-        assert_eq!(users(&[]).verdict(&HeaderMap::new()).await, Verdict::Admitted);
+        assert_eq!(users(&[]).authenticate(&HeaderMap::new()).await, AuthResult::Accepted);
     }
 
     #[tokio::test]
-    async fn remembered_password_needs_no_slot() {
+    async fn cached_password_needs_no_slot() {
         let mut users = users(&[("alice", "secret")]);
-        assert_eq!(users.verdict(&basic("alice", "secret")).await, Verdict::Admitted);
-        let all = u32::try_from(CHECKS_AT_ONCE).unwrap();
-        let places = users.places.clone();
-        let _taken = places.free.acquire_many(all).await.unwrap();
-        users.places.patience = Duration::ZERO;
-        assert_eq!(users.verdict(&basic("alice", "secret")).await, Verdict::Admitted);
-        assert_eq!(users.verdict(&basic("alice", "wrong")).await, Verdict::Busy);
-        assert_eq!(users.verdict(&basic("nobody", "secret")).await, Verdict::Busy);
+        assert_eq!(
+            users.authenticate(&basic("alice", "secret")).await,
+            AuthResult::Accepted
+        );
+        let slot_count = u32::try_from(MAX_CONCURRENT_CHECKS).unwrap();
+        let slots = users.slots.clone();
+        let _taken = slots.free.acquire_many(slot_count).await.unwrap();
+        users.slots.max_wait = Duration::ZERO;
+        assert_eq!(
+            users.authenticate(&basic("alice", "secret")).await,
+            AuthResult::Accepted
+        );
+        assert_eq!(users.authenticate(&basic("alice", "wrong")).await, AuthResult::Busy);
+        assert_eq!(users.authenticate(&basic("nobody", "secret")).await, AuthResult::Busy);
     }
 
     #[test]
@@ -299,14 +319,14 @@ mod tests {
     }
 
     #[test]
-    fn tags_separate_their_parts_and_memory_is_limited() {
+    fn tags_distinguish_their_parts_and_the_cache_is_limited() {
         let users = users(&[("alice", "secret")]);
         assert_ne!(users.tag(&[b"ab", b"c"]), users.tag(&[b"a", b"bc"]));
-        for number in 0..2 * REMEMBERED {
-            users.remember(users.tag(&[&number.to_be_bytes()]));
+        for number in 0..2 * MAX_CACHED_TAGS {
+            users.cache(users.tag(&[&number.to_be_bytes()]));
         }
-        assert_eq!(remembered(&users), REMEMBERED);
-        assert!(users.remembers(&users.tag(&[&(2 * REMEMBERED - 1).to_be_bytes()])));
-        assert!(!users.remembers(&users.tag(&[&0_usize.to_be_bytes()])));
+        assert_eq!(cached_tags(&users), MAX_CACHED_TAGS);
+        assert!(users.is_cached(&users.tag(&[&(2 * MAX_CACHED_TAGS - 1).to_be_bytes()])));
+        assert!(!users.is_cached(&users.tag(&[&0_usize.to_be_bytes()])));
     }
 }

@@ -14,7 +14,7 @@ fn fixture(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// A directory with a web configuration and the files that it names.
+/// A directory with a web configuration and its PEM files.
 struct Files(TempDir);
 
 impl Files {
@@ -48,11 +48,11 @@ impl Files {
 }
 
 /// Checks the files. Returns whether a new configuration is active, and the error.
-fn look(guard: &Guard) -> (bool, Option<String>) {
-    let before = Arc::clone(&guard.state().in_force);
-    guard.look();
+fn check_files(guard: &Guard) -> (bool, Option<String>) {
+    let before = Arc::clone(&guard.state().active);
+    guard.check_files();
     let state = guard.state();
-    (!Arc::ptr_eq(&before, &state.in_force), state.complaint.clone())
+    (!Arc::ptr_eq(&before, &state.active), state.last_error.clone())
 }
 
 #[test]
@@ -60,36 +60,36 @@ fn unchanged_configuration_stays_active() {
     let files = Files::new(&format!("{TLS}{CLIENTS}{USERS}"));
     let guard = Guard::load(&files.path()).unwrap();
     assert!(guard.serves_tls());
-    assert_eq!(look(&guard), (false, None));
+    assert_eq!(check_files(&guard), (false, None));
     files.put("server.pem", "server.pem");
-    assert_eq!(look(&guard), (false, None));
+    assert_eq!(check_files(&guard), (false, None));
 }
 
 #[test]
-fn new_pair_applies_when_it_is_complete() {
+fn new_certificate_and_key_apply_together() {
     let files = Files::new(TLS);
     let guard = Guard::load(&files.path()).unwrap();
     files.put("server.pem", "renewed.pem");
-    let (changed, complaint) = look(&guard);
+    let (changed, error) = check_files(&guard);
     assert!(
         !changed
-            && complaint
+            && error
                 .unwrap()
                 .contains("server-key.pem: does not belong to the certificate")
     );
     files.put("server-key.pem", "renewed-key.pem");
-    assert_eq!(look(&guard), (true, None));
-    assert_eq!(look(&guard), (false, None));
+    assert_eq!(check_files(&guard), (true, None));
+    assert_eq!(check_files(&guard), (false, None));
 }
 
 #[test]
-fn error_ends_when_the_old_file_is_restored() {
+fn error_is_cleared_when_the_old_file_is_restored() {
     let files = Files::new(TLS);
     let guard = Guard::load(&files.path()).unwrap();
     fs::remove_file(files.0.path().join("server.pem")).unwrap();
-    assert!(look(&guard).1.unwrap().contains("tls_server_config.cert_file"));
+    assert!(check_files(&guard).1.unwrap().contains("tls_server_config.cert_file"));
     files.put("server.pem", "server.pem");
-    assert_eq!(look(&guard), (false, None));
+    assert_eq!(check_files(&guard), (false, None));
 }
 
 #[test]
@@ -103,14 +103,14 @@ fn protection_can_be_added_but_not_removed() {
     ] {
         let before = fs::read_to_string(files.path()).unwrap();
         files.write(&text);
-        assert_eq!(look(&guard), (true, None), "{text}");
+        assert_eq!(check_files(&guard), (true, None), "{text}");
         files.write(&before);
-        let (changed, complaint) = look(&guard);
-        assert!(!changed && complaint.unwrap().contains(&format!("{gone} was removed")));
+        let (changed, error) = check_files(&guard);
+        assert!(!changed && error.unwrap().contains(&format!("{gone} was removed")));
         files.write("");
-        assert!(!look(&guard).0);
+        assert!(!check_files(&guard).0);
         files.write(&text);
-        assert_eq!(look(&guard), (false, None));
+        assert_eq!(check_files(&guard), (false, None));
     }
 }
 

@@ -3,12 +3,12 @@ use super::*;
 const CERTIFICATE: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: /keys/server-key.pem\n";
 const HASH: &str = "$2y$10$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG";
 
-fn parsed(text: &str) -> Settings {
-    Settings::parse(Path::new("/etc/elements/web.yml"), text).unwrap()
+fn parsed(text: &str) -> WebSettings {
+    WebSettings::parse(Path::new("/etc/elements/web.yml"), text).unwrap()
 }
 
 fn error(text: &str) -> String {
-    Settings::parse(Path::new("web.yml"), text).unwrap_err().to_string()
+    WebSettings::parse(Path::new("web.yml"), text).unwrap_err().to_string()
 }
 
 fn tls(more: &str) -> Tls {
@@ -53,9 +53,9 @@ fn empty_file_has_no_requirements() {
 #[test]
 fn paths_are_relative_to_the_file() {
     let tls = tls("  client_ca_file: ../ca.pem\n  client_auth_type: RequireAndVerifyClientCert\n");
-    let path = |material: &Material| match &material.source {
-        Source::File(path) => path.to_str().unwrap().to_owned(),
-        Source::Inline(_) => panic!("is inline"),
+    let path = |pem_setting: &PemSetting| match &pem_setting.source {
+        PemSource::File(path) => path.to_str().unwrap().to_owned(),
+        PemSource::Inline(_) => panic!("is inline"),
     };
     assert_eq!(path(&tls.certificate), "/etc/elements/server.pem");
     assert_eq!(path(&tls.key), "/keys/server-key.pem");
@@ -106,7 +106,7 @@ fn errors_contain_line_key_and_expected_values() {
         ),
         (
             "  max_version: TLS10\n",
-            ["web.yml:4", "\"TLS10\" is broken", "TLS12 or TLS13"],
+            ["web.yml:4", "\"TLS10\" is insecure", "TLS12 or TLS13"],
         ),
         ("  min_version: 1.2\n", ["web.yml:4", "\"1.2\"", "TLS12, TLS13"]),
         (
@@ -155,7 +155,7 @@ fn errors_contain_line_key_and_expected_values() {
         ),
         (
             "  client_auth_type: RequireAnyClientCert\n  client_allowed_sans: []\n",
-            ["web.yml:5", "empty list", "leave the key out"],
+            ["web.yml:5", "empty list", "remove the key"],
         ),
         (
             "  cert: pem\n",
@@ -258,7 +258,7 @@ fn malformed_files_are_rejected() {
         ("rate_limit:\n  burst: 1\n", "web.yml:1: rate_limit: is not supported"),
         (
             "http_server_config:\n  http2: maybe\n",
-            "web.yml:2: http_server_config.http2: \"maybe\" is not a truth value",
+            "web.yml:2: http_server_config.http2: \"maybe\" is not a boolean",
         ),
         (
             "tls_server_config:\n  cert_file: [a]\n",
