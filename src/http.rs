@@ -1,4 +1,4 @@
-//! Routes and their responses. Nothing here calls the API.
+//! Routes of the exporter and their responses. None of them calls the API.
 
 mod accept;
 mod body;
@@ -31,7 +31,7 @@ use crate::health::Health;
 use crate::scrape::{Part, Scrape, ScrapeFilter};
 use crate::status::Status;
 use caller::Caller;
-use discovery::Place;
+use discovery::TargetAddress;
 use page::{Page, PageQuery};
 
 /// Reloads the configuration; the error is the message for the client.
@@ -43,7 +43,7 @@ pub struct Site {
     pub scrape: Arc<Scrape>,
     /// Builds the status page.
     pub status: Arc<Status>,
-    /// Makes response bodies; shared by all sites of an exporter.
+    /// Renders response bodies; shared by all sites of an exporter.
     pub bodies: Arc<Bodies>,
     /// Reports liveness and readiness.
     pub health: Arc<Health>,
@@ -51,9 +51,9 @@ pub struct Site {
     pub telemetry_path: String,
     /// Prefix of all paths; empty or `/…` without a trailing slash.
     pub route_prefix: String,
-    /// External URL, if it differs.
+    /// External URL, if it differs from the address of the request.
     pub external_url: Option<Url>,
-    /// URL of the Grafana with the dashboards, for links to them.
+    /// URL of the Grafana server with the dashboards, for links to them.
     pub grafana_url: Option<Url>,
     /// Reloads the configuration, if authorized clients may request that over HTTP.
     pub reload: Option<Reload>,
@@ -61,11 +61,11 @@ pub struct Site {
     pub subtitle: String,
 }
 
-/// Makes response bodies and caches compressed ones.
+/// Renders response bodies and caches compressed ones.
 #[derive(Debug, Default)]
 pub struct Bodies {
     compressor: gzip::Compressor,
-    spare: body::Spare,
+    pool: body::BufferPool,
 }
 
 /// Returns the routes of the exporter.
@@ -89,7 +89,7 @@ pub fn routes(site: Site) -> Router {
 /// Returns the routes that no flag changes.
 fn fixed_routes() -> Vec<(&'static str, MethodRouter<Arc<Site>>)> {
     // Relative, so that it also works behind a proxy that strips a prefix.
-    let redirect = |whole: &'static str| get(move || async move { Redirect::permanent(whole) });
+    let redirect = |target: &'static str| get(move || async move { Redirect::permanent(target) });
     vec![
         ("/", get(index)),
         ("/sd", get(discover)),
@@ -115,41 +115,41 @@ fn fixed_routes() -> Vec<(&'static str, MethodRouter<Arc<Site>>)> {
 }
 
 async fn index(State(site): State<Arc<Site>>, RawQuery(query): RawQuery) -> Response {
-    aside(move || page::front(&site, &PageQuery::parse(query.as_deref()))).await
+    render_blocking(move || page::front(&site, &PageQuery::parse(query.as_deref()))).await
 }
 
 async fn customer(State(site): State<Arc<Site>>, Path(id): Path<String>, RawQuery(query): RawQuery) -> Response {
-    aside(move || page::customer(&site, &id, &PageQuery::parse(query.as_deref()))).await
+    render_blocking(move || page::customer(&site, &id, &PageQuery::parse(query.as_deref()))).await
 }
 
-/// Returns the page of the customer in the query; without one, a redirect to the front page, which lists all.
+/// Returns the page of the customer in the query, or without one, a redirect to the front page.
 async fn customer_by_query(State(site): State<Arc<Site>>, RawQuery(query): RawQuery) -> Response {
     let mut pairs = url::form_urlencoded::parse(query.as_deref().unwrap_or_default().as_bytes());
     let Some((_, id)) = pairs.find(|(name, _)| name == "id") else {
         return Redirect::temporary("../").into_response();
     };
     let (id, page_query) = (id.into_owned(), PageQuery::parse(query.as_deref()));
-    aside(move || page::customer(&site, &id, &page_query)).await
+    render_blocking(move || page::customer(&site, &id, &page_query)).await
 }
 
 async fn customer_runs(State(site): State<Arc<Site>>, Path(id): Path<String>) -> Response {
-    aside(move || runs::runs(&site, &id)).await
+    render_blocking(move || runs::runs(&site, &id)).await
 }
 
 async fn runbooks(State(site): State<Arc<Site>>) -> Page {
     page::runbooks(&site)
 }
 
-/// Renders a response off the threads of scrapes and polls: one about ten thousand customers takes a while.
-async fn aside<R: IntoResponse + Send + 'static>(make: impl FnOnce() -> R + Send + 'static) -> Response {
-    match tokio::task::spawn_blocking(make).await {
-        Ok(answer) => answer.into_response(),
+/// Renders a response on a blocking thread, because rendering ten thousand customers would block scrapes and polls.
+async fn render_blocking<R: IntoResponse + Send + 'static>(render: impl FnOnce() -> R + Send + 'static) -> Response {
+    match tokio::task::spawn_blocking(render).await {
+        Ok(response) => response.into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 
 async fn metrics(State(site): State<Arc<Site>>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
-    aside(move || scrape(&site, query.as_deref(), &headers)).await
+    render_blocking(move || scrape(&site, query.as_deref(), &headers)).await
 }
 
 /// Returns the response to a scrape.
@@ -161,7 +161,7 @@ fn scrape(site: &Site, query: Option<&str>, headers: &HeaderMap) -> Response {
         ([(CONTENT_ENCODING, "gzip")], body).into_response()
     } else {
         let frames = site.scrape.frames(&filter, format);
-        body::plain(frames, site.bodies.spare.clone()).into_response()
+        body::plain(frames, site.bodies.pool.clone()).into_response()
     };
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
@@ -170,7 +170,7 @@ fn scrape(site: &Site, query: Option<&str>, headers: &HeaderMap) -> Response {
     response
 }
 
-/// Returns the filter in a query. Unknown parameters are ignored, so that a scrape always has a response.
+/// Returns the filter in a query. Unknown parameters are ignored, so that a scrape never fails.
 fn scrape_filter(query: Option<&str>) -> ScrapeFilter {
     let mut filter = ScrapeFilter::default();
     for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
@@ -181,7 +181,7 @@ fn scrape_filter(query: Option<&str>) -> ScrapeFilter {
                 Part::named(&value).is_some_and(|part| parts.insert(part))
             }
             "customer_id" | "customer_id[]" => {
-                // An invalid id is an unknown customer.
+                // An invalid id selects nothing, like an unknown customer.
                 let customers = filter.customers.get_or_insert_default();
                 match CustomerId::parse(&value).filter(|id| id.as_str() == value) {
                     Some(id) => customers.insert(Target::Customer(id)),
@@ -189,11 +189,11 @@ fn scrape_filter(query: Option<&str>) -> ScrapeFilter {
                 }
             }
             "shard" | "shard[]" => {
-                // An invalid share has no customers: returning all would duplicate them. All shares have the same
-                // number, so that finding their customers costs the same for any number of shares.
+                // An invalid shard selects nothing, because selecting all customers would duplicate series. All
+                // shards must belong to one partition, so that only one partition is computed per scrape.
                 let shards = filter.shards.get_or_insert_default();
                 let shard = value.parse::<Shard>().ok();
-                let fits = |shard: &Shard| shards.first().is_none_or(|first| first.of() == shard.of());
+                let fits = |shard: &Shard| shards.first().is_none_or(|first| first.count() == shard.count());
                 shard.filter(fits).is_some_and(|shard| shards.insert(shard))
             }
             _ => false,
@@ -202,7 +202,7 @@ fn scrape_filter(query: Option<&str>) -> ScrapeFilter {
     filter
 }
 
-/// Returns the targets for Prometheus, at the address under which it reached the exporter.
+/// Returns the targets for Prometheus, with the address at which it reached the exporter.
 async fn discover(
     State(site): State<Arc<Site>>,
     RawQuery(query): RawQuery,
@@ -211,25 +211,31 @@ async fn discover(
 ) -> Response {
     let is_over_tls = caller.is_some_and(|Extension(caller)| caller.is_over_tls());
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let place = host.and_then(|host| {
-        let external = site.external_url.as_ref();
-        Place::of_request(host, is_over_tls, external, &site.route_prefix, &site.telemetry_path)
+    let address = host.and_then(|host| {
+        let external_url = site.external_url.as_ref();
+        TargetAddress::from_request(
+            host,
+            is_over_tls,
+            external_url,
+            &site.route_prefix,
+            &site.telemetry_path,
+        )
     });
-    let Some(place) = place else {
+    let Some(address) = address else {
         return (StatusCode::BAD_REQUEST, "Missing Host header.\n").into_response();
     };
     let shards = match discovery::shards(query.as_deref()) {
         Ok(shards) => shards,
         Err(invalid) => return (StatusCode::BAD_REQUEST, format!("{invalid}\n")).into_response(),
     };
-    aside(move || {
+    render_blocking(move || {
         let customers;
         let groups = match shards {
             None => {
                 customers = site.scrape.customers();
-                discovery::of_customers(&place, &customers)
+                discovery::of_customers(&address, &customers)
             }
-            Some(shards) => discovery::of_shards(&place, shards),
+            Some(shards) => discovery::of_shards(&address, shards),
         };
         let json = HeaderValue::from_static("application/json");
         match serde_json::to_vec(&groups) {
@@ -261,8 +267,8 @@ async fn reload(State(site): State<Arc<Site>>, caller: Option<Extension<Caller>>
         let message = "Lifecycle API is not enabled; start with --web.enable-lifecycle, or send SIGHUP.\n";
         return (StatusCode::FORBIDDEN, message).into_response();
     };
-    if let Err(refused) = caller::may_command(caller.map(|Extension(caller)| caller), &headers) {
-        return refused.into_response();
+    if let Err(rejection) = caller::may_change_state(caller.map(|Extension(caller)| caller), &headers) {
+        return rejection.into_response();
     }
     match reload().await {
         Ok(()) => (StatusCode::OK, "Configuration reloaded.\n").into_response(),
@@ -325,12 +331,12 @@ mod tests {
     #[tokio::test]
     async fn stalled_loop_is_not_healthy() {
         assert_eq!(healthy(site(Health::new())).await.0, StatusCode::OK);
-        let hung = Health::silent_for(Duration::from_secs(60));
-        assert_eq!(healthy(site(hung)).await.0, StatusCode::SERVICE_UNAVAILABLE);
+        let stalled = Health::silent_for(Duration::from_secs(60));
+        assert_eq!(healthy(site(stalled)).await.0, StatusCode::SERVICE_UNAVAILABLE);
     }
 
     #[test]
-    fn no_flag_reassigns_a_fixed_route() {
+    fn fixed_routes_are_reserved() {
         for (path, _) in fixed_routes() {
             assert!(crate::args::is_reserved(path), "{path}");
         }
@@ -352,7 +358,7 @@ mod tests {
         assert_eq!(
             shards,
             Some(expected.collect()),
-            "each shard once, and one number of shards"
+            "duplicates and shards of other partitions are ignored"
         );
         assert_eq!(scrape_filter(Some("shard=all")).shards, Some(BTreeSet::new()));
         let guid = "0f1c3ded-26b1-443b-91bf-c9009b7c057a";

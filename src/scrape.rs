@@ -1,7 +1,7 @@
-//! Contents of a scrape: a snapshot of the store, values of the exporter at that moment, and its counters.
+//! Contents of a scrape: a snapshot of the store, current values of the exporter, and its counters.
 
 mod filter;
-mod shares;
+mod shards;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,19 +16,19 @@ use crate::exposition::{
 use crate::health::Health;
 use crate::runtime::{Runtime, RuntimeStatus};
 use crate::store::{self, Overview, State, Store};
-use shares::Shares;
+use shards::ShardCache;
 
 pub use filter::{Part, ScrapeFilter};
 
-/// Values about the exporter at one moment.
+/// Values about the exporter, read at the time of a scrape.
 struct Readings {
     runtime: RuntimeStatus,
     series: usize,
     without_attributes: Option<usize>,
 }
 
-/// The gauges without a label.
-const SINGLES: Shape<Readings> = Shape {
+/// Gauges without labels.
+const EXPORTER: Shape<Readings> = Shape {
     labels: &[],
     columns: &[
         gauge(
@@ -85,15 +85,15 @@ const SINGLES: Shape<Readings> = Shape {
     ],
 };
 
-/// A collector at one moment.
+/// Values about a collector, read at the time of a scrape.
 struct CollectorReadings {
     overview: Overview,
     lag: Duration,
     cycle: Option<Duration>,
 }
 
-/// The gauges of each collector.
-const OF_COLLECTORS: Shape<CollectorReadings> = Shape {
+/// Gauges with the label `collector`.
+const COLLECTORS: Shape<CollectorReadings> = Shape {
     labels: &[label("collector", |row| Some(row.overview.collector.name()))],
     columns: &[
         gauge(
@@ -124,7 +124,7 @@ const OF_COLLECTORS: Shape<CollectorReadings> = Shape {
     ],
 };
 
-/// Customers of a collector in one state.
+/// Number of customers of a collector in one state.
 struct CustomersInState {
     collector: &'static str,
     state: State,
@@ -146,8 +146,8 @@ const CUSTOMERS: Shape<CustomersInState> = Shape {
 /// Returns the shapes read at scrape time, in the order of [`Scrape::own_tables`].
 fn own_shapes() -> [ShapeMetrics; 3] {
     [
-        SINGLES.metrics_without_customer(),
-        OF_COLLECTORS.metrics_without_customer(),
+        EXPORTER.metrics_without_customer(),
+        COLLECTORS.metrics_without_customer(),
         CUSTOMERS.metrics_without_customer(),
     ]
 }
@@ -159,15 +159,15 @@ fn exact(count: usize) -> Option<f64> {
 /// A customer, for service discovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownCustomer {
-    /// Its id.
+    /// The customer's id.
     pub id: CustomerId,
     /// The name of its organization.
     pub organization: String,
-    /// Its country or region.
+    /// The customer's country or region.
     pub country: String,
-    /// Its manager.
+    /// Who manages the customer.
     pub management_mode: &'static str,
-    /// The attributes that the operator assigned to it.
+    /// The attributes that the operator assigned to the customer.
     pub attributes: Arc<Attributes>,
 }
 
@@ -176,7 +176,7 @@ pub struct Scrape {
     store: Arc<Store>,
     health: Arc<Health>,
     runtime: Arc<Runtime>,
-    shares: Shares,
+    shard_cache: ShardCache,
     /// Values read at scrape time.
     own: Arc<[Family]>,
     /// Contents of the store.
@@ -190,16 +190,16 @@ impl Scrape {
             store,
             health,
             runtime,
-            shares: Shares::default(),
+            shard_cache: ShardCache::default(),
             own: families(own_columns()).into(),
             stored: families(store::columns()).into(),
         }
     }
 
-    /// Returns the response for one moment, frame by frame.
+    /// Returns a response with the current values, frame by frame.
     pub fn frames(&self, filter: &ScrapeFilter, format: Format) -> Frames {
         let now = Timestamp::from(SystemTime::now());
-        // First, so that no response contains the values of a poll without its counters.
+        // The store is read first, so that a response with the values of a poll also contains its counters.
         let stored = self.stored(filter, format, now).renderer;
         let exporter_metrics = self.exporter_metrics(filter, format, now);
         Frames {
@@ -209,8 +209,8 @@ impl Scrape {
         }
     }
 
-    /// Returns the beginning and end of a response: the exporter's own metrics, which are new at every scrape. A
-    /// filtered response lacks them.
+    /// Returns the beginning and end of a response: the exporter's own metrics, which are rendered for every scrape.
+    /// They are empty if the filter does not select these metrics.
     pub fn exporter_metrics(&self, filter: &ScrapeFilter, format: Format, now: Timestamp) -> ExporterMetrics {
         let mut exporter_metrics = ExporterMetrics::default();
         if filter.has_exporter() {
@@ -237,9 +237,9 @@ impl Scrape {
 
     /// Returns the middle of a response: the contents of the store.
     pub fn stored(&self, filter: &ScrapeFilter, format: Format, now: Timestamp) -> Stored {
-        let only = self.only(filter);
-        let (generation, snapshot) = self.store.numbered_snapshot(only.as_ref(), now);
-        let parts = filter.parts.as_ref().filter(|_| !filter.is_just_exporter());
+        let selected = self.selected_targets(filter);
+        let (generation, snapshot) = self.store.numbered_snapshot(selected.as_ref(), now);
+        let parts = filter.parts.as_ref().filter(|_| !filter.is_only_exporter());
         let groups = parts.map(|parts| {
             let collectors = parts.iter().filter_map(|part| part.collector());
             collectors.flat_map(store::groups_of).collect()
@@ -251,19 +251,21 @@ impl Scrape {
         }
     }
 
-    /// Returns the admitted targets; `None` if all are.
-    fn only(&self, filter: &ScrapeFilter) -> Option<BTreeSet<Target>> {
-        let of_none = filter.has_what_is_of_none().then_some(Target::Partner);
-        if filter.is_just_exporter() {
-            return Some(of_none.into_iter().collect());
+    /// Returns the selected targets; `None` if all are selected.
+    fn selected_targets(&self, filter: &ScrapeFilter) -> Option<BTreeSet<Target>> {
+        let partner = filter.has_partner_data().then_some(Target::Partner);
+        if filter.is_only_exporter() {
+            return Some(partner.into_iter().collect());
         }
         let Some(shards) = &filter.shards else {
             return filter.customers.clone();
         };
-        let divided = filter.shards_to_divide_into().map(|of| self.shares.of(of, &self.store));
-        let shares = shards.iter().filter_map(|shard| divided.as_ref()?.get(*shard));
-        let wanted = |target: &&Target| filter.customers.as_ref().is_none_or(|only| only.contains(*target));
-        Some(shares.flatten().filter(wanted).cloned().chain(of_none).collect())
+        let partition = filter
+            .shard_count()
+            .map(|count| self.shard_cache.partition(count, &self.store));
+        let members = shards.iter().filter_map(|shard| partition.as_ref()?.get(*shard));
+        let is_selected = |target: &&Target| filter.customers.as_ref().is_none_or(|only| only.contains(*target));
+        Some(members.flatten().filter(is_selected).cloned().chain(partner).collect())
     }
 
     /// Returns the known customers, for service discovery.
@@ -311,8 +313,8 @@ impl Scrape {
             without_attributes: self.store.without_attributes(),
         };
         Own([
-            SINGLES.table_without_customer(&[readings]),
-            OF_COLLECTORS.table_without_customer(&collectors),
+            EXPORTER.table_without_customer(&[readings]),
+            COLLECTORS.table_without_customer(&collectors),
             CUSTOMERS.table_without_customer(&customers),
         ])
     }
@@ -353,21 +355,22 @@ pub fn metrics() -> impl Iterator<Item = (Metric, Vec<&'static str>)> {
 pub struct ExporterMetrics {
     /// Precedes the contents of the store.
     pub head: Vec<u8>,
-    /// Follows them.
+    /// Follows the contents of the store.
     pub tail: Vec<u8>,
 }
 
-/// Middle of a response, between its `exporter_metrics`.
+/// Middle of a response, between the beginning and end of its [`ExporterMetrics`].
 pub struct Stored {
     /// Generation of the store.
     pub generation: u64,
-    /// Until when the text of this generation stays the same; `None` as long as the generation is the newest.
+    /// Time until which the text of this generation does not change; `None` if it only changes with the next
+    /// generation.
     pub valid_until: Option<Timestamp>,
     renderer: Renderer,
 }
 
 impl Stored {
-    /// Fills `text`, which is empty, with the next frame; leaves it empty after the last one.
+    /// Writes the next frame into `text`, which is empty. Leaves it empty after the last frame.
     pub fn fill(&mut self, text: &mut Vec<u8>) {
         self.renderer.append_frame(text);
     }
@@ -381,7 +384,7 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Fills `text`, which is empty, with the next frame; leaves it empty after the last one.
+    /// Writes the next frame into `text`, which is empty. Leaves it empty after the last frame.
     pub fn fill(&mut self, text: &mut Vec<u8>) {
         if let Some(head) = self.head.take() {
             text.reserve_exact(head.len() + frame_capacity());

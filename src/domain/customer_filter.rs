@@ -1,15 +1,15 @@
-//! Selection of the customers to monitor.
+//! Selects the customers to monitor.
 
 use super::{CustomerId, Pattern, Purpose, Shard, looks_like_id};
 
-/// A filter of customers, by id, by name and by share.
+/// A filter of customers, by id, by name and by shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CustomerFilter {
     /// Customers to monitor; all if empty.
     pub include: Vec<Pattern>,
     /// Customers to leave out even if they are included.
     pub exclude: Vec<Pattern>,
-    /// This exporter's share of the remaining customers.
+    /// This exporter's shard of the remaining customers.
     pub shard: Shard,
 }
 
@@ -92,14 +92,14 @@ mod tests {
     }
 
     #[test]
-    fn customer_belongs_to_one_share() {
-        let shares: Vec<_> = Shard::all(3)
+    fn customer_belongs_to_one_shard() {
+        let filters: Vec<_> = Shard::all(3)
             .map(|shard| CustomerFilter {
                 shard,
                 ..filter(&[], &[])
             })
             .collect();
-        assert_eq!(shares.iter().filter(|filter| admits(filter, ID, "Contoso")).count(), 1);
+        assert_eq!(filters.iter().filter(|filter| admits(filter, ID, "Contoso")).count(), 1);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A share of the customers, for fleets that are too large for one Prometheus or one request rate.
+//! Shards of the customers, for fleets that are too large for one Prometheus server or one request rate limit.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,23 +7,23 @@ use ring::digest;
 
 use super::CustomerId;
 
-/// Maximum number of shares. A fleet of fifty thousand customers then has fifty per share; with more shares, scrapes
-/// would consist mostly of overhead.
+/// Maximum number of shards. In a fleet of fifty thousand customers, each shard then has fifty. With more shards,
+/// scrapes would consist mostly of overhead.
 pub const MAX_SHARDS: u32 = 1_000;
 
-/// One of several equal shares of the customers, counted from zero.
+/// One of several shards of the customers, which have about the same size. Indexes start at zero.
 ///
-/// A customer belongs to the share with the highest score (rendezvous hashing). An additional share takes customers
-/// from each of the others and moves none between them. The hash never changes, so restarts and upgrades of some of the
-/// exporters move no customers.
+/// A customer belongs to the shard with the highest score (rendezvous hashing). If a shard is added, some customers of
+/// each existing shard move to it, and no others move. The hash is stable across restarts and versions, so that
+/// exporters of different versions agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Shard {
     index: u32,
-    of: u32,
+    count: u32,
 }
 
-/// Purpose of shares. Shares for different purposes are independent, so that each exporter's customers can be divided
-/// evenly again.
+/// Purpose of a partition. Partitions for different purposes are independent, so that the customers of one exporter can
+/// again be divided evenly between scrapes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Selects the exporter that polls a customer.
@@ -32,50 +32,50 @@ pub enum Purpose {
     Scrape,
 }
 
-/// Text that is not a valid share.
+/// Text that is not a valid shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected I/N with N from 1 to {MAX_SHARDS} and I from 0 to N - 1, such as 0/3")]
 pub struct InvalidShard;
 
 impl Shard {
     /// All customers.
-    pub const WHOLE: Self = Self { index: 0, of: 1 };
+    pub const WHOLE: Self = Self { index: 0, count: 1 };
 
-    /// Returns all shares, given their number.
-    pub fn all(of: u32) -> impl Iterator<Item = Self> {
-        (0..of).map(move |index| Self { index, of })
+    /// Returns all shards of a partition into `count` shards.
+    pub fn all(count: u32) -> impl Iterator<Item = Self> {
+        (0..count).map(move |index| Self { index, count })
     }
 
-    /// Returns whether this is the first share, which also has all data without a customer.
+    /// Returns whether this is the first shard, which also contains all data without a customer.
     pub fn is_first(self) -> bool {
         self.index == 0
     }
 
-    /// Returns its index.
+    /// Returns the index of the shard, from zero.
     pub fn index(self) -> u32 {
         self.index
     }
 
-    /// Returns the number of shares.
-    pub fn of(self) -> u32 {
-        self.of
+    /// Returns the number of shards.
+    pub fn count(self) -> u32 {
+        self.count
     }
 
-    /// Returns whether a customer belongs to this share.
+    /// Returns whether a customer belongs to this shard.
     pub fn owns(self, customer: &CustomerId, purpose: Purpose) -> bool {
-        Self::owner(customer, self.of, purpose) == self
+        Self::owner(customer, self.count, purpose) == self
     }
 
-    /// Returns the share to which a customer belongs. The cost grows with the number of shares, so callers cache the
+    /// Returns the shard to which a customer belongs. The cost grows with the number of shards, so callers cache the
     /// result.
-    pub fn owner(customer: &CustomerId, of: u32, purpose: Purpose) -> Self {
-        if of <= 1 {
+    pub fn owner(customer: &CustomerId, count: u32, purpose: Purpose) -> Self {
+        if count <= 1 {
             return Self::WHOLE;
         }
         let hash = hash(customer, purpose);
-        let score = |index: u32| mixed(hash ^ mixed(u64::from(index) + 1));
-        let index = (0..of).max_by_key(|index| score(*index)).unwrap_or_default();
-        Self { index, of }
+        let score = |index: u32| mix(hash ^ mix(u64::from(index) + 1));
+        let index = (0..count).max_by_key(|index| score(*index)).unwrap_or_default();
+        Self { index, count }
     }
 }
 
@@ -86,7 +86,7 @@ fn hash(customer: &CustomerId, purpose: Purpose) -> u64 {
         Purpose::Poll => b"poll ",
         Purpose::Scrape => b"scrape ",
     });
-    // Ids are equal in any case.
+    // Ids are compared case-insensitively.
     context.update(customer.as_str().to_ascii_lowercase().as_bytes());
     let bytes = context.finish();
     bytes
@@ -96,8 +96,8 @@ fn hash(customer: &CustomerId, purpose: Purpose) -> u64 {
         .fold(0, |hash, byte| hash << 8 | u64::from(*byte))
 }
 
-/// SplitMix64's finalizer: every bit of the input changes half of the output.
-fn mixed(mut bits: u64) -> u64 {
+/// Finalizer of SplitMix64: each bit of the input affects about half of the bits of the output.
+fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     bits ^ (bits >> 31)
@@ -113,10 +113,10 @@ impl FromStr for Shard {
     type Err = InvalidShard;
 
     fn from_str(text: &str) -> Result<Self, InvalidShard> {
-        let (index, of) = text.split_once('/').ok_or(InvalidShard)?;
-        let (index, of) = (number(index).ok_or(InvalidShard)?, number(of).ok_or(InvalidShard)?);
-        if (1..=MAX_SHARDS).contains(&of) && index < of {
-            Ok(Self { index, of })
+        let (index, count) = text.split_once('/').ok_or(InvalidShard)?;
+        let (index, count) = (number(index).ok_or(InvalidShard)?, number(count).ok_or(InvalidShard)?);
+        if (1..=MAX_SHARDS).contains(&count) && index < count {
+            Ok(Self { index, count })
         } else {
             Err(InvalidShard)
         }
@@ -129,14 +129,14 @@ fn number(text: &str) -> Option<u32> {
     (number.to_string() == text).then_some(number)
 }
 
-/// Parses a number of shares; `None` if it is out of range.
+/// Parses a number of shards; `None` if it is out of range.
 pub fn shard_count(text: &str) -> Option<u32> {
     number(text).filter(|number| (1..=MAX_SHARDS).contains(number))
 }
 
 impl fmt::Display for Shard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.index, self.of)
+        write!(f, "{}/{}", self.index, self.count)
     }
 }
 
@@ -150,34 +150,36 @@ mod tests {
         (0..CUSTOMERS).map(|n| CustomerId::parse(&format!("{n:08x}-7d1b-4c1e-9a64-5b1f0e2d3c4a")).unwrap())
     }
 
-    fn owner(customer: &CustomerId, of: u32, purpose: Purpose) -> u32 {
-        let owners: Vec<Shard> = Shard::all(of).filter(|shard| shard.owns(customer, purpose)).collect();
-        assert_eq!(owners.len(), 1, "every customer must be in one share");
+    fn owner(customer: &CustomerId, count: u32, purpose: Purpose) -> u32 {
+        let owners: Vec<Shard> = Shard::all(count)
+            .filter(|shard| shard.owns(customer, purpose))
+            .collect();
+        assert_eq!(owners.len(), 1, "every customer must be in one shard");
         owners.first().unwrap().index
     }
 
     #[test]
-    fn shares_are_even_and_an_added_share_moves_few_customers() {
-        for of in [1, 2, 3, 8] {
-            let mut sizes = vec![0; of as usize];
+    fn shards_are_even_and_an_added_shard_moves_few_customers() {
+        for count in [1, 2, 3, 8] {
+            let mut sizes = vec![0; count as usize];
             let mut moved = 0;
             for customer in customers() {
-                let before = owner(&customer, of, Purpose::Poll);
-                let after = owner(&customer, of + 1, Purpose::Poll);
+                let before = owner(&customer, count, Purpose::Poll);
+                let after = owner(&customer, count + 1, Purpose::Poll);
                 *sizes.get_mut(before as usize).unwrap() += 1;
                 if before != after {
-                    assert_eq!(after, of, "no customer may move between existing shares");
+                    assert_eq!(after, count, "no customer may move between existing shards");
                     moved += 1;
                 }
             }
-            let near = |count: u32, part: u32| (CUSTOMERS / part).abs_diff(count) < CUSTOMERS / part / 5;
-            assert!(sizes.iter().all(|size| near(*size, of)), "{sizes:?}");
-            assert!(near(moved, of + 1), "{moved}");
+            let is_near = |size: u32, part: u32| (CUSTOMERS / part).abs_diff(size) < CUSTOMERS / part / 5;
+            assert!(sizes.iter().all(|size| is_near(*size, count)), "{sizes:?}");
+            assert!(is_near(moved, count + 1), "{moved}");
         }
     }
 
     #[test]
-    fn shares_of_scrapes_split_each_share_of_polls_evenly() {
+    fn scrape_shards_split_each_poll_shard_evenly() {
         let mut sizes = [0; 4];
         for customer in customers().filter(|customer| owner(customer, 2, Purpose::Poll) == 0) {
             *sizes.get_mut(owner(&customer, 4, Purpose::Scrape) as usize).unwrap() += 1;
@@ -188,12 +190,12 @@ mod tests {
     #[test]
     fn hash_is_stable() {
         let customer = CustomerId::parse("0F1C3DED-26b1-443b-91bf-c9009b7c057a").unwrap();
-        let owners = [2, 3, 10, 1000].map(|of| owner(&customer, of, Purpose::Poll));
+        let owners = [2, 3, 10, 1000].map(|count| owner(&customer, count, Purpose::Poll));
         assert_eq!(owners, [0, 0, 3, 806]);
     }
 
     #[test]
-    fn shares_survive_formatting() {
+    fn shards_are_parsed_and_formatted() {
         for text in ["0/1", "2/3", "999/1000"] {
             assert_eq!(text.parse::<Shard>().unwrap().to_string(), text);
         }

@@ -11,15 +11,15 @@ use tracing::{debug, info, warn};
 
 use crate::log_throttle::LogThrottle;
 
-/// Pause after a connection could not be accepted, for example without free file descriptors. Without it, the
-/// connections that wait in the kernel would be tried continuously.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Pause after a connection could not be accepted, for example because there is no free file descriptor. Without a
+/// pause, this would be retried in a busy loop.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Time without failures after which the outage is over. While the last descriptor becomes free and is used again,
-/// attempts fail and succeed in turn.
-const QUIET: Duration = Duration::from_secs(1);
+/// Time without failures after which the outage has ended. Before that, attempts may alternately succeed and fail, as
+/// the last descriptor is freed and reused.
+const RECOVERY_TIME: Duration = Duration::from_secs(1);
 
-/// Accepts connections, and logs failures with growing pauses.
+/// Accepts connections, and logs failures with a rate limit.
 #[derive(Debug)]
 pub(super) struct Acceptor {
     began: Instant,
@@ -31,7 +31,7 @@ pub(super) struct Acceptor {
 #[derive(Debug)]
 struct Outage {
     failures: u64,
-    over_at: Option<Instant>,
+    ends_at: Option<Instant>,
 }
 
 impl Acceptor {
@@ -46,10 +46,10 @@ impl Acceptor {
     /// Waits for the next connection.
     pub(super) async fn accept(&mut self, listener: &TcpListener) -> (TcpStream, SocketAddr) {
         loop {
-            let over_at = self.outage.as_ref().and_then(|outage| outage.over_at);
+            let ends_at = self.outage.as_ref().and_then(|outage| outage.ends_at);
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = until(over_at) => {
+                () = sleep_until(ends_at) => {
                     self.recover();
                     continue;
                 }
@@ -59,11 +59,11 @@ impl Acceptor {
                     self.succeed();
                     return accepted;
                 }
-                // The client has closed the connection, which is not a problem of the exporter.
-                Err(error) if is_of_connection(&error) => debug!(%error, "connection not accepted"),
+                // The client closed the connection, which is not a problem of the exporter.
+                Err(error) if is_client_error(&error) => debug!(%error, "connection not accepted"),
                 Err(error) => {
                     self.fail(&error);
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(RETRY_PAUSE).await;
                 }
             }
         }
@@ -71,20 +71,20 @@ impl Acceptor {
 
     fn succeed(&mut self) {
         if let Some(outage) = &mut self.outage {
-            outage.over_at.get_or_insert_with(|| Instant::now() + QUIET);
+            outage.ends_at.get_or_insert_with(|| Instant::now() + RECOVERY_TIME);
         }
     }
 
     fn fail(&mut self, error: &io::Error) {
         if let Some(outage) = &mut self.outage {
             outage.failures += 1;
-            outage.over_at = None;
+            outage.ends_at = None;
         }
         if let Some(silent) = self.throttle.raise("http", "accept", self.began.elapsed()) {
             warn!(%error, silent, "cannot accept connections");
             self.outage.get_or_insert(Outage {
                 failures: 1,
-                over_at: None,
+                ends_at: None,
             });
         }
     }
@@ -96,14 +96,14 @@ impl Acceptor {
     }
 }
 
-async fn until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment).await,
+async fn sleep_until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
         None => pending().await,
     }
 }
 
-fn is_of_connection(error: &io::Error) -> bool {
+fn is_client_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
@@ -115,22 +115,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn outage_is_over_after_some_time_without_failures() {
+    fn outage_ends_after_some_time_without_failures() {
         let mut acceptor = Acceptor::new();
         let error = io::Error::from_raw_os_error(24);
-        let ends = |acceptor: &Acceptor| acceptor.outage.as_ref().unwrap().over_at.is_some();
+        let is_ending = |acceptor: &Acceptor| acceptor.outage.as_ref().unwrap().ends_at.is_some();
         for _ in 0..5 {
             acceptor.fail(&error);
         }
-        assert!(!ends(&acceptor));
+        assert!(!is_ending(&acceptor));
         // The outage continues while the last descriptor is freed and reused.
         acceptor.succeed();
-        assert!(ends(&acceptor));
+        assert!(is_ending(&acceptor));
         acceptor.fail(&error);
-        assert!(!ends(&acceptor));
+        assert!(!is_ending(&acceptor));
         assert_eq!(acceptor.outage.as_ref().unwrap().failures, 6);
         acceptor.recover();
-        // A second outage within the pause of the first is not logged, and neither is its recovery.
+        // The rate limit suppresses a second outage that follows soon, and therefore also the message about its end.
         acceptor.fail(&error);
         assert!(acceptor.outage.is_none());
     }

@@ -1,5 +1,5 @@
-//! Body of a scrape response, sent in frames: plain ones are rendered as they are sent, and those to be compressed two
-//! ahead, off the I/O threads.
+//! Body of a scrape response, which is sent in frames. Uncompressed frames are rendered when they are sent. Frames to
+//! be compressed are rendered ahead on blocking threads.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,48 +13,48 @@ use tokio::task::{JoinHandle, spawn_blocking, yield_now};
 use crate::exposition::frame_capacity;
 use crate::scrape::Frames;
 
-/// Plain frames sent before other connections get their turn. A frame takes a twentieth of a millisecond to render and
-/// as much to send. Turns after each frame make a single scrape a sixth slower.
-const FRAMES_PER_TURN: usize = 4;
+/// Number of uncompressed frames that are sent before the task yields to others. A frame takes about 50 µs to render
+/// and 50 µs to send. Yielding after each frame would make a single scrape a sixth slower.
+const FRAMES_PER_YIELD: usize = 4;
 
-/// Frames rendered at once for compression. With one, switching threads would take as long as rendering; with more, a
-/// slow reader would use more memory without being faster.
-pub(super) const FRAMES_AT_ONCE: usize = 2;
+/// Number of frames that a blocking thread renders at a time for compression. With one, switching threads would take as
+/// long as rendering. With more, a slow reader would use more memory.
+pub(super) const FRAMES_PER_BATCH: usize = 2;
 
-/// Buffers kept for the next response. A connection uses a few at once, so these serve a few scrapers. A buffer has at
-/// most 528 KiB, twice the capacity of a frame, so that all of them hold at most about 4 MiB.
-const SPARE_FRAMES: usize = 8;
+/// Maximum number of buffers in the pool, enough for a few concurrent scrapes. A pooled buffer has at most twice the
+/// capacity of a frame (528 KiB), so the pool uses at most about 4 MiB.
+const MAX_POOLED_BUFFERS: usize = 8;
 
-/// A bug prevented rendering; the response is cut off, so that it does not look complete.
+/// Rendering failed because of a bug. The response is truncated, so that it does not appear to be complete.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("cannot render the response")]
-pub(super) struct Broken;
+pub(super) struct RenderError;
 
-impl IntoResponse for Broken {
+impl IntoResponse for RenderError {
     fn into_response(self) -> Response {
         StatusCode::INTERNAL_SERVER_ERROR.into_response()
     }
 }
 
-/// Buffers of sent frames, to be reused: fresh memory costs more than writing into it.
+/// Pool of buffers for frames. Allocating a new buffer takes longer than filling one.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Spare(Arc<Mutex<Vec<Vec<u8>>>>);
+pub(super) struct BufferPool(Arc<Mutex<Vec<Vec<u8>>>>);
 
-impl Spare {
-    /// Returns an empty buffer, reused if possible.
+impl BufferPool {
+    /// Returns an empty buffer from the pool, or a new one.
     pub(super) fn take(&self) -> Frame {
         let text = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
         Frame {
             text: text.unwrap_or_default(),
-            spare: self.clone(),
+            pool: self.clone(),
         }
     }
 }
 
-/// A frame of text, whose buffer is returned when it is dropped.
+/// A frame of text. Its buffer returns to the pool when it is dropped.
 pub(super) struct Frame {
     pub(super) text: Vec<u8>,
-    spare: Spare,
+    pool: BufferPool,
 }
 
 impl AsRef<[u8]> for Frame {
@@ -65,61 +65,61 @@ impl AsRef<[u8]> for Frame {
 
 impl Drop for Frame {
     fn drop(&mut self) {
-        // A buffer that grew too large, or was never used, is not kept.
+        // Buffers without capacity, or with too much, do not return to the pool.
         if !(1..=2 * frame_capacity()).contains(&self.text.capacity()) {
             return;
         }
-        let mut spare = self.spare.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if spare.len() < SPARE_FRAMES {
+        let mut pool = self.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if pool.len() < MAX_POOLED_BUFFERS {
             self.text.clear();
-            spare.push(std::mem::take(&mut self.text));
+            pool.push(std::mem::take(&mut self.text));
         }
     }
 }
 
-/// Returns a body of uncompressed frames. Each is rendered just before it is sent, by the same thread: that takes less
-/// time than waking another one, and the kernel copies the text while it is still in this core's cache.
-pub(super) fn plain(mut frames: Frames, spare: Spare) -> Body {
+/// Returns a body of uncompressed frames. Each frame is rendered just before it is sent, on the same thread, which is
+/// faster than waking another thread. The kernel also copies the text while it is still in the cache of the core.
+pub(super) fn plain(mut frames: Frames, pool: BufferPool) -> Body {
     let frames = std::iter::from_fn(move || {
-        let mut frame = spare.take();
+        let mut frame = pool.take();
         frames.fill(&mut frame.text);
         (!frame.text.is_empty()).then(|| Bytes::from_owner(frame))
     });
-    Body::from_stream(in_turns(frames).map(Ok::<_, Infallible>))
+    Body::from_stream(with_yields(frames).map(Ok::<_, Infallible>))
 }
 
-/// Returns the items of an iterator. Other tasks get their turn before every [`FRAMES_PER_TURN`].
-fn in_turns<I: Iterator>(items: I) -> impl Stream<Item = I::Item> {
+/// Returns the items of an iterator as a stream that yields to other tasks before each [`FRAMES_PER_YIELD`] items.
+fn with_yields<I: Iterator>(items: I) -> impl Stream<Item = I::Item> {
     stream::unfold((items, 0), async |(mut items, count)| {
-        if count % FRAMES_PER_TURN == 0 {
+        if count % FRAMES_PER_YIELD == 0 {
             yield_now().await;
         }
         Some((items.next()?, (items, count + 1)))
     })
 }
 
-/// Returns the items of an iterator, rendered off the I/O threads; the next ones are rendered while these are sent. No
-/// thread waits for the reader in between.
-pub(super) fn made_ahead<T: Send + 'static>(
+/// Returns the items of an iterator, which blocking threads produce in batches. The next batch is rendered while the
+/// current one is sent, and no thread blocks while it waits for the reader.
+pub(super) fn render_ahead<T: Send + 'static>(
     items: impl Iterator<Item = T> + Send + 'static,
-) -> impl Stream<Item = Result<T, Broken>> {
-    let batches = stream::unfold(Some(make(items)), async |making| match making?.await {
-        Ok((items, made)) => {
-            let next = (made.len() == FRAMES_AT_ONCE).then(|| make(items));
-            Some((made, next))
+) -> impl Stream<Item = Result<T, RenderError>> {
+    let batches = stream::unfold(Some(render_batch(items)), async |rendering| match rendering?.await {
+        Ok((items, rendered)) => {
+            let next = (rendered.len() == FRAMES_PER_BATCH).then(|| render_batch(items));
+            Some((rendered, next))
         }
-        Err(_) => Some((vec![Err(Broken)], None)),
+        Err(_) => Some((vec![Err(RenderError)], None)),
     });
     batches.flat_map(stream::iter)
 }
 
-/// Renders the next items.
-fn make<T: Send + 'static, I: Iterator<Item = T> + Send + 'static>(
+/// Renders the next batch of items.
+fn render_batch<T: Send + 'static, I: Iterator<Item = T> + Send + 'static>(
     mut items: I,
-) -> JoinHandle<(I, Vec<Result<T, Broken>>)> {
+) -> JoinHandle<(I, Vec<Result<T, RenderError>>)> {
     spawn_blocking(move || {
-        let made = items.by_ref().take(FRAMES_AT_ONCE).map(Ok).collect();
-        (items, made)
+        let rendered = items.by_ref().take(FRAMES_PER_BATCH).map(Ok).collect();
+        (items, rendered)
     })
 }
 
@@ -130,51 +130,51 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_of_frames_is_reused_and_limited() {
-        let spare = Spare::default();
-        let held = || spare.0.lock().unwrap_or_else(PoisonError::into_inner).len();
-        drop(spare.take());
-        assert_eq!(held(), 0, "the pool was empty");
-        let frames: Vec<Frame> = (0..2 * SPARE_FRAMES)
+    fn frame_buffers_are_reused_and_limited() {
+        let pool = BufferPool::default();
+        let pooled = || pool.0.lock().unwrap_or_else(PoisonError::into_inner).len();
+        drop(pool.take());
+        assert_eq!(pooled(), 0, "the pool was empty");
+        let frames: Vec<Frame> = (0..2 * MAX_POOLED_BUFFERS)
             .map(|_| {
-                let mut frame = spare.take();
+                let mut frame = pool.take();
                 frame.text.extend_from_slice(b"text");
                 frame
             })
             .collect();
         drop(frames);
-        assert_eq!(held(), SPARE_FRAMES);
-        let frame = spare.take();
+        assert_eq!(pooled(), MAX_POOLED_BUFFERS);
+        let frame = pool.take();
         assert!(frame.text.is_empty() && frame.text.capacity() > 0);
-        assert_eq!(held(), SPARE_FRAMES - 1);
+        assert_eq!(pooled(), MAX_POOLED_BUFFERS - 1);
     }
 
     #[tokio::test]
-    async fn other_tasks_run_between_plain_frames() {
-        let turns = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&turns);
+    async fn other_tasks_run_between_uncompressed_frames() {
+        let yields = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&yields);
         let other = tokio::spawn(async move {
             loop {
                 counted.fetch_add(1, Ordering::Relaxed);
                 yield_now().await;
             }
         });
-        let items: Vec<_> = in_turns(0..10 * FRAMES_PER_TURN).collect().await;
+        let items: Vec<_> = with_yields(0..10 * FRAMES_PER_YIELD).collect().await;
         other.abort();
-        assert_eq!(items, (0..10 * FRAMES_PER_TURN).collect::<Vec<_>>());
-        let turns = turns.load(Ordering::Relaxed);
-        assert!(turns >= 10, "{turns}");
+        assert_eq!(items, (0..10 * FRAMES_PER_YIELD).collect::<Vec<_>>());
+        let yields = yields.load(Ordering::Relaxed);
+        assert!(yields >= 10, "{yields}");
     }
 
     #[tokio::test]
-    async fn items_are_ordered_and_rendered_slightly_ahead() {
+    async fn items_are_ordered_and_rendered_at_most_two_batches_ahead() {
         for length in 0..7 {
-            let made = Arc::new(AtomicUsize::new(0));
-            let counted = Arc::clone(&made);
+            let rendered = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&rendered);
             let items = (0..length).inspect(move |_| {
                 counted.fetch_add(1, Ordering::Relaxed);
             });
-            let mut items = std::pin::pin!(made_ahead(items));
+            let mut items = std::pin::pin!(render_ahead(items));
             for expected in 0..length {
                 assert!(
                     items
@@ -182,7 +182,7 @@ mod tests {
                         .await
                         .is_some_and(|item| item.is_ok_and(|item| item == expected))
                 );
-                assert!(made.load(Ordering::Relaxed) <= expected + 2 * FRAMES_AT_ONCE);
+                assert!(rendered.load(Ordering::Relaxed) <= expected + 2 * FRAMES_PER_BATCH);
             }
             assert!(items.next().await.is_none());
         }
@@ -190,8 +190,8 @@ mod tests {
 
     #[tokio::test]
     async fn rendering_error_truncates_the_response() {
-        let items = (0..5).inspect(|item| assert!(*item < 3, "a defect"));
-        let made: Vec<_> = made_ahead(items).collect().await;
-        assert!(matches!(made.as_slice(), [Ok(0), Ok(1), Err(Broken)]));
+        let items = (0..5).inspect(|item| assert!(*item < 3, "a bug"));
+        let rendered: Vec<_> = render_ahead(items).collect().await;
+        assert!(matches!(rendered.as_slice(), [Ok(0), Ok(1), Err(RenderError)]));
     }
 }

@@ -1,5 +1,5 @@
-//! The client of a request, according to the connection and the web configuration. Headers such as `X-Forwarded-For`
-//! are ignored, because anybody can set them.
+//! The client of a request, as determined by the connection and the web configuration. Headers such as
+//! `X-Forwarded-For` are ignored, because any client can set them.
 
 use std::net::IpAddr;
 
@@ -11,23 +11,23 @@ use axum::http::{HeaderMap, StatusCode};
 pub(super) struct Caller {
     /// Address of the client.
     address: IpAddr,
-    /// Whether a password or a verified certificate authenticates it.
-    is_known: bool,
-    /// Whether its connection uses TLS.
+    /// Whether the client was authenticated by a password or a verified certificate.
+    is_authenticated: bool,
+    /// Whether the connection uses TLS.
     is_over_tls: bool,
 }
 
 impl Caller {
-    /// Returns the client of a connection, and whether its certificate was verified in the handshake.
+    /// Returns the client of a connection. It is authenticated if its certificate was verified in the handshake.
     pub(super) fn new(address: IpAddr, has_verified_certificate: bool) -> Self {
         Self {
             address,
-            is_known: has_verified_certificate,
+            is_authenticated: has_verified_certificate,
             is_over_tls: false,
         }
     }
 
-    /// The same over TLS.
+    /// Returns this client with a connection over TLS.
     pub(super) fn over_tls(self) -> Self {
         Self {
             is_over_tls: true,
@@ -35,39 +35,39 @@ impl Caller {
         }
     }
 
-    /// Returns whether its connection uses TLS.
+    /// Returns whether the connection uses TLS.
     pub(super) fn is_over_tls(self) -> bool {
         self.is_over_tls
     }
 
     /// Records that the request contained a valid password.
     pub(super) fn note_password(&mut self) {
-        self.is_known = true;
+        self.is_authenticated = true;
     }
 
-    /// Returns whether it is on this machine, including IPv4 addresses on an IPv6 socket.
-    fn is_here(self) -> bool {
+    /// Returns whether the client is on this machine. Handles IPv4 addresses on an IPv6 socket.
+    fn is_local(self) -> bool {
         self.address.to_canonical().is_loopback()
     }
 }
 
-/// Returns whether a request may change state; if not, the error is advice.
+/// Checks whether a request may change state. If its client is unknown, it may not.
 ///
-/// Without a client address, for example behind a server that does not pass it on, requests may not.
-pub(super) fn may_command(caller: Option<Caller>, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
-    // Browsers add this header to requests from pages, and tools do not. A foreign page that is open on this machine,
-    // or after a login, must not change state.
+/// # Errors
+/// Returns the response to a request that may not change state.
+pub(super) fn may_change_state(caller: Option<Caller>, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
+    // Browsers send this header with requests from web pages, and tools do not. A page of another site must not change
+    // state, even if the browser runs on this machine or has stored the password.
     if headers.contains_key(ORIGIN) {
-        let message =
-            "A web page cannot reload the configuration; send the POST by a tool such as curl, or send SIGHUP.\n";
+        let message = "A web page cannot reload the configuration; use a tool such as curl, or send SIGHUP.\n";
         return Err((StatusCode::FORBIDDEN, message));
     }
     match caller {
-        Some(caller) if caller.is_known || caller.is_here() => Ok(()),
+        Some(caller) if caller.is_authenticated || caller.is_local() => Ok(()),
         _ => {
-            let message = "Without a password or a verified client certificate a reload is taken from this machine only; set \
-                           basic_auth_users or RequireAndVerifyClientCert in --web.config.file, ask at a loopback address, or \
-                           send SIGHUP.\n";
+            let message = "A reload without a password or a verified client certificate is accepted only from this machine; \
+                           set basic_auth_users or RequireAndVerifyClientCert in --web.config.file, use a loopback \
+                           address, or send SIGHUP.\n";
             Err((StatusCode::FORBIDDEN, message))
         }
     }
@@ -77,14 +77,14 @@ pub(super) fn may_command(caller: Option<Caller>, headers: &HeaderMap) -> Result
 mod tests {
     use super::*;
 
-    fn is_trusted(address: &str, is_known: bool, headers: &HeaderMap) -> bool {
-        may_command(Some(Caller::new(address.parse().unwrap(), is_known)), headers).is_ok()
+    fn is_trusted(address: &str, is_authenticated: bool, headers: &HeaderMap) -> bool {
+        may_change_state(Some(Caller::new(address.parse().unwrap(), is_authenticated)), headers).is_ok()
     }
 
     #[test]
     fn changes_are_allowed_locally_or_authenticated() {
         let none = HeaderMap::new();
-        for here in [
+        for local in [
             "127.0.0.1",
             "127.0.0.53",
             "127.255.255.255",
@@ -92,9 +92,9 @@ mod tests {
             "::ffff:127.0.0.1",
             "::ffff:127.9.9.9",
         ] {
-            assert!(is_trusted(here, false, &none), "{here}");
+            assert!(is_trusted(local, false, &none), "{local}");
         }
-        for elsewhere in [
+        for remote in [
             "10.0.0.1",
             "192.168.1.2",
             "126.255.255.255",
@@ -112,10 +112,10 @@ mod tests {
             "2001:db8::1",
             "64:ff9b::7f00:1",
         ] {
-            assert!(!is_trusted(elsewhere, false, &none), "{elsewhere}");
-            assert!(is_trusted(elsewhere, true, &none), "{elsewhere}");
+            assert!(!is_trusted(remote, false, &none), "{remote}");
+            assert!(is_trusted(remote, true, &none), "{remote}");
         }
-        let (status, message) = may_command(None, &none).unwrap_err();
+        let (status, message) = may_change_state(None, &none).unwrap_err();
         assert_eq!(status, StatusCode::FORBIDDEN);
         assert!(
             message.contains("SIGHUP") && message.contains("--web.config.file"),
@@ -140,9 +140,9 @@ mod tests {
     }
 
     #[test]
-    fn password_authenticates_its_sender() {
+    fn password_authenticates_the_client() {
         let mut caller = Caller::new("10.0.0.1".parse().unwrap(), false);
         caller.note_password();
-        assert_eq!(may_command(Some(caller), &HeaderMap::new()), Ok(()));
+        assert_eq!(may_change_state(Some(caller), &HeaderMap::new()), Ok(()));
     }
 }

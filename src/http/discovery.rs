@@ -1,4 +1,4 @@
-//! Prometheus' HTTP service discovery: one target per customer, or per share of the customers.
+//! HTTP service discovery for Prometheus: one target per customer or per shard.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,19 +10,19 @@ use url::Url;
 use crate::domain::{MAX_SHARDS, Shard, shard_count};
 use crate::scrape::KnownCustomer;
 
-/// A group of targets, as parsed by Prometheus.
+/// A target group in the format of Prometheus.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct TargetGroup<'a> {
     targets: [&'a str; 1],
     labels: BTreeMap<&'static str, Cow<'a, str>>,
 }
 
-/// `shards` in the query is not a valid number of shares.
+/// The query parameter `shards` is not a valid number of shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("shards: expected one whole number from 1 to {MAX_SHARDS}")]
 pub(super) struct InvalidShards;
 
-/// Returns the number of shares in a query; `None` if it selects customers.
+/// Returns the number of shards in a query; `None` if it selects customers.
 pub(super) fn shards(query: Option<&str>) -> Result<Option<u32>, InvalidShards> {
     let pairs = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
     let mut values = pairs.filter(|(name, _)| name == "shards").map(|(_, value)| value);
@@ -35,42 +35,42 @@ pub(super) fn shards(query: Option<&str>) -> Result<Option<u32>, InvalidShards> 
 
 /// Address at which targets are scraped.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct TargetAddress {
     /// Host and port.
     address: String,
     path: String,
-    /// `https` if known; otherwise a proxy that terminates TLS may set it.
+    /// `https` if known. If `None`, the scrape configuration decides.
     scheme: Option<&'static str>,
 }
 
-impl Place {
-    /// Returns the address at which a request reached the exporter: its host with the path of the exporter or, if it
-    /// matches the external URL, with the path of that. `None` without a host.
-    pub(super) fn of_request(
+impl TargetAddress {
+    /// Returns the address at which a request reached the exporter. The path is that of the external URL if the host
+    /// matches it, otherwise that of the exporter itself. `None` if the host is invalid.
+    pub(super) fn from_request(
         host: &str,
         is_over_tls: bool,
-        external: Option<&Url>,
+        external_url: Option<&Url>,
         route_prefix: &str,
         telemetry_path: &str,
     ) -> Option<Self> {
         let authority: Authority = host.parse().ok()?;
         let has_port = authority.as_str().len() > authority.host().len();
-        let is_sound = !authority.host().is_empty()
+        let is_valid = !authority.host().is_empty()
             && !authority.as_str().contains('@')
             && (!has_port || authority.port_u16().is_some());
-        if !is_sound {
+        if !is_valid {
             return None;
         }
-        let by_external = external.filter(|url| {
-            let is_its_port = match authority.port_u16() {
+        let external_match = external_url.filter(|url| {
+            let has_same_port = match authority.port_u16() {
                 Some(port) => url.port_or_known_default() == Some(port),
                 // A parsed URL has no port if it is the default of its scheme.
                 None => url.port().is_none(),
             };
-            let is_its_host = |named: &str| named.eq_ignore_ascii_case(authority.host());
-            is_its_port && url.host_str().is_some_and(is_its_host)
+            let has_same_host = |named: &str| named.eq_ignore_ascii_case(authority.host());
+            has_same_port && url.host_str().is_some_and(has_same_host)
         });
-        let (prefix, is_https) = match by_external {
+        let (prefix, is_https) = match external_match {
             Some(url) => (url.path().trim_end_matches('/'), url.scheme() == "https"),
             None => (route_prefix, is_over_tls),
         };
@@ -99,11 +99,11 @@ impl Place {
 /// [`Attributes::NAMES`]: crate::domain::Attributes::NAMES
 const ATTRIBUTES: [&str; 3] = ["__meta_elements_tier", "__meta_elements_region", "__meta_elements_team"];
 
-/// Returns a target per customer, at the address of the request.
+/// Returns one target per customer.
 ///
-/// Targets have all labels that they need to be scraped without relabelling: the path, the parameter, and a unique
-/// `instance`, without which the `up` series of the targets would be one.
-pub(super) fn of_customers<'a>(place: &'a Place, customers: &'a [KnownCustomer]) -> Vec<TargetGroup<'a>> {
+/// Targets have all labels that are needed to scrape them without relabelling: the path, the parameter, and a unique
+/// `instance`, without which all targets would have the same `up` series.
+pub(super) fn of_customers<'a>(address: &'a TargetAddress, customers: &'a [KnownCustomer]) -> Vec<TargetGroup<'a>> {
     let group = |customer: &'a KnownCustomer| {
         let id = customer.id.as_str();
         let labels = [
@@ -118,25 +118,25 @@ pub(super) fn of_customers<'a>(place: &'a Place, customers: &'a [KnownCustomer])
                 Cow::Borrowed(customer.management_mode),
             ),
             ("__param_customer_id", Cow::Borrowed(id)),
-            ("instance", format!("{}?customer_id={id}", place.address).into()),
+            ("instance", format!("{}?customer_id={id}", address.address).into()),
         ];
         let attributes = ATTRIBUTES.into_iter().zip(customer.attributes.values());
         let attributes = attributes.filter_map(|(name, value)| Some((name, Cow::Borrowed(value?))));
-        place.target(labels.into_iter().chain(attributes))
+        address.target(labels.into_iter().chain(attributes))
     };
     customers.iter().map(group).collect()
 }
 
-/// Returns a target per share.
-pub(super) fn of_shards(place: &Place, shards: u32) -> Vec<TargetGroup<'_>> {
+/// Returns one target per shard.
+pub(super) fn of_shards(address: &TargetAddress, shards: u32) -> Vec<TargetGroup<'_>> {
     let group = |shard: Shard| {
         let shard = shard.to_string();
         let labels = [
             ("__meta_elements_shard", shard.clone().into()),
-            ("instance", format!("{}?shard={shard}", place.address).into()),
+            ("instance", format!("{}?shard={shard}", address.address).into()),
             ("__param_shard", shard.into()),
         ];
-        place.target(labels)
+        address.target(labels)
     };
     Shard::all(shards).map(group).collect()
 }
@@ -148,21 +148,21 @@ mod tests {
     #[test]
     fn targets_have_the_address_of_the_request() {
         let external = Url::parse("https://Proxy.example.com/elements/").ok();
-        let place = |host: &str, is_over_tls| {
-            let place = Place::of_request(host, is_over_tls, external.as_ref(), "/inside", "/m")?;
-            Some((place.path, place.scheme))
+        let address = |host: &str, is_over_tls| {
+            let address = TargetAddress::from_request(host, is_over_tls, external.as_ref(), "/inside", "/m")?;
+            Some((address.path, address.scheme))
         };
         let found = |path: &str, scheme| Some((path.to_owned(), scheme));
-        assert_eq!(place("10.0.0.1:10027", false), found("/inside/m", None));
-        assert_eq!(place("[::1]:10027", true), found("/inside/m", Some("https")));
-        assert_eq!(place("proxy.example.com", false), found("/elements/m", Some("https")));
+        assert_eq!(address("10.0.0.1:10027", false), found("/inside/m", None));
+        assert_eq!(address("[::1]:10027", true), found("/inside/m", Some("https")));
+        assert_eq!(address("proxy.example.com", false), found("/elements/m", Some("https")));
         assert_eq!(
-            place("proxy.example.com:443", false),
+            address("proxy.example.com:443", false),
             found("/elements/m", Some("https"))
         );
-        assert_eq!(place("proxy.example.com:8443", false), found("/inside/m", None));
-        for odd in ["", "a/b", "x y", "evil\"<>", "host:99999", "host:", "a@b", "[::1"] {
-            assert_eq!(place(odd, false), None, "{odd}");
+        assert_eq!(address("proxy.example.com:8443", false), found("/inside/m", None));
+        for invalid in ["", "a/b", "x y", "evil\"<>", "host:99999", "host:", "a@b", "[::1"] {
+            assert_eq!(address(invalid, false), None, "{invalid}");
         }
     }
 

@@ -9,24 +9,24 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
-/// Time limit of a handshake: a few round trips, and as long as for the head of a request.
+/// Time limit of a handshake, equal to the limit for the head of a request.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time for which a failed connection stays open, so that the client can read the reason.
-const LINGER: Duration = Duration::from_secs(1);
+/// Maximum time for which a failed connection stays open, so that the client can read the error.
+const LINGER_TIME: Duration = Duration::from_secs(1);
 
-/// Type of the first TLS record, which is the first byte of a connection.
+/// Type of a TLS handshake record, which is the first byte of a TLS connection.
 const HANDSHAKE_RECORD: u8 = 0x16;
 
-/// Response to a client that does not use TLS, with the same text as other exporters.
+/// Response to a client that does not use TLS. It has the text that Go servers send, which operators may recognize.
 const PLAIN_HTTP: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n\
                             Client sent an HTTP request to an HTTPS server.\n";
 
 /// Performs the handshake; `None` if it failed and the client was sent an error.
 pub(super) async fn accept(stream: TcpStream, acceptor: &TlsAcceptor) -> Option<TlsStream<TcpStream>> {
-    let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, shake(stream, acceptor)).await;
-    let (error, stream) = match shaken {
+    let result = tokio::time::timeout(HANDSHAKE_TIMEOUT, try_accept(stream, acceptor)).await;
+    let (error, stream) = match result {
         Ok(Ok(secured)) => return Some(secured),
         Ok(Err(failure)) => failure,
         Err(elapsed) => (io::Error::from(elapsed), None),
@@ -40,7 +40,7 @@ pub(super) async fn accept(stream: TcpStream, acceptor: &TlsAcceptor) -> Option<
 
 type Failure = (io::Error, Option<TcpStream>);
 
-async fn shake(mut stream: TcpStream, acceptor: &TlsAcceptor) -> Result<TlsStream<TcpStream>, Failure> {
+async fn try_accept(mut stream: TcpStream, acceptor: &TlsAcceptor) -> Result<TlsStream<TcpStream>, Failure> {
     let mut first = [0];
     if let Err(error) = stream.peek(&mut first).await {
         return Err((error, None));
@@ -57,8 +57,8 @@ async fn shake(mut stream: TcpStream, acceptor: &TlsAcceptor) -> Result<TlsStrea
     accepting.await.map_err(|(error, stream)| (error, Some(stream)))
 }
 
-/// Closes the sending side and reads the rest. With unread data the connection would be reset, and the client might
-/// miss the error.
+/// Closes the sending side and reads until the client closes its side. If data were left unread, the connection would
+/// be reset, and the client might not receive the error.
 async fn linger(mut stream: TcpStream) {
     let reading = async {
         stream.shutdown().await?;
@@ -66,6 +66,6 @@ async fn linger(mut stream: TcpStream) {
         while stream.read(&mut ignored).await? > 0 {}
         io::Result::Ok(())
     };
-    // Best effort: the client may have closed the connection already.
-    let _ = tokio::time::timeout(LINGER, reading).await;
+    // Errors are ignored: the client may already have closed the connection.
+    let _ = tokio::time::timeout(LINGER_TIME, reading).await;
 }

@@ -1,15 +1,15 @@
-//! Negotiates format and encoding with the client.
+//! Negotiates the format and the encoding with the client.
 
 use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, ACCEPT_ENCODING, HeaderName};
 
 use crate::exposition::Format;
 
-/// Returns OpenMetrics if the client lists it and does not prefer plain text, by name or by a wildcard; otherwise the
-/// text format.
+/// Returns OpenMetrics if the client lists it and does not prefer the text format, which it can list by name or with a
+/// wildcard; otherwise the text format.
 pub(super) fn format(headers: &HeaderMap) -> Format {
     let mut openmetrics = 0.0_f32;
-    let (mut text, mut wild) = (None::<f32>, 0.0_f32);
+    let (mut text, mut wildcard) = (None::<f32>, 0.0_f32);
     for range in items(headers, &ACCEPT) {
         match range.name.as_str() {
             "application/openmetrics-text" if range.accepts(&["1.0.0", "0.0.1"]) => {
@@ -18,12 +18,12 @@ pub(super) fn format(headers: &HeaderMap) -> Format {
             "text/plain" if range.accepts(&["0.0.4"]) => {
                 text = Some(text.map_or(range.quality, |text| text.max(range.quality)));
             }
-            "text/*" | "*/*" => wild = wild.max(range.quality),
+            "text/*" | "*/*" => wildcard = wildcard.max(range.quality),
             _ => {}
         }
     }
-    // A listed type has its own quality, whatever the wildcards contain.
-    if openmetrics > 0.0 && openmetrics >= text.unwrap_or(wild) {
+    // The quality of a listed type takes precedence over that of wildcards.
+    if openmetrics > 0.0 && openmetrics >= text.unwrap_or(wildcard) {
         Format::OpenMetrics
     } else {
         Format::Text
@@ -32,17 +32,17 @@ pub(super) fn format(headers: &HeaderMap) -> Format {
 
 /// Returns whether the client accepts gzip and does not prefer an uncompressed response.
 pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
-    let (mut gzip, mut wild, mut identity) = (None::<f32>, 0.0_f32, 0.0_f32);
+    let (mut gzip, mut wildcard, mut identity) = (None::<f32>, 0.0_f32, 0.0_f32);
     for coding in items(headers, &ACCEPT_ENCODING) {
         match coding.name.as_str() {
-            // Two names of the same encoding.
+            // Two names for the same encoding.
             "gzip" | "x-gzip" => gzip = Some(gzip.map_or(coding.quality, |gzip| gzip.max(coding.quality))),
             "identity" => identity = coding.quality,
-            "*" => wild = coding.quality,
+            "*" => wildcard = coding.quality,
             _ => {}
         }
     }
-    let gzip = gzip.unwrap_or(wild);
+    let gzip = gzip.unwrap_or(wildcard);
     gzip > 0.0 && gzip >= identity
 }
 
@@ -54,7 +54,7 @@ struct Item {
 }
 
 impl Item {
-    /// Returns whether it accepts one of these versions, or any.
+    /// Returns whether the item accepts one of these versions, or any version.
     fn accepts(&self, versions: &[&str]) -> bool {
         self.version
             .as_deref()
@@ -116,14 +116,14 @@ mod tests {
     }
 
     #[test]
-    fn preferences_are_observed() {
+    fn preferences_are_respected() {
         assert_eq!(
             accepted("application/openmetrics-text;q=0.3,text/plain;q=0.9"),
             Format::Text
         );
-        for better in ["*/*", "text/*", "*/*;q=0.2"] {
-            let text = format!("{better}, application/openmetrics-text;q=0.1");
-            assert_eq!(accepted(&text), Format::Text, "{better}");
+        for preferred in ["*/*", "text/*", "*/*;q=0.2"] {
+            let text = format!("{preferred}, application/openmetrics-text;q=0.1");
+            assert_eq!(accepted(&text), Format::Text, "{preferred}");
         }
         assert_eq!(
             accepted("*/*, text/plain;q=0.1, application/openmetrics-text;q=0.2"),
@@ -131,7 +131,7 @@ mod tests {
         );
         assert_eq!(accepted("application/openmetrics-text;q=0"), Format::Text);
         assert_eq!(accepted("application/openmetrics-text;version=2.0.0"), Format::Text);
-        assert_eq!(accepted("application/openmetrics-text;q=nonsense,;;=,"), Format::Text);
+        assert_eq!(accepted("application/openmetrics-text;q=invalid,;;=,"), Format::Text);
     }
 
     #[test]

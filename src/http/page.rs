@@ -1,4 +1,4 @@
-//! Status pages: complete without scripts, without external resources, and dark or light as the system is.
+//! Status pages. They work without scripts and external resources, and follow the colour scheme of the system.
 
 mod banner;
 mod customer;
@@ -37,14 +37,14 @@ const SCRIPT: &str = include_str!("page/live.js");
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Ccircle cx='8' \
                     cy='8' r='6' fill='%232da44e'/%3E%3C/svg%3E";
 
-/// Reload interval without scripts, in seconds. Longer than with scripts, because it reloads the whole page, including
-/// text being typed.
-const RENEWAL_SECONDS: u32 = 60;
+/// Reload interval without scripts, in seconds. It is longer than with scripts, because it reloads the whole page and
+/// discards text that is being typed.
+const REFRESH_SECONDS: u32 = 60;
 
-/// Shown by the script when the exporter no longer responds.
-const LOST: &str = "The exporter does not respond. This page shows its last answer.";
+/// Text that the script shows when the exporter does not respond.
+const CONNECTION_LOST: &str = "The exporter does not respond. This page shows the last data received.";
 
-/// Content security policy: the page's own style and script by hash, itself, and nothing else.
+/// Content security policy: allows the style and the script of the page by hash, and requests to the exporter.
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let policy = format!(
         "default-src 'none'; style-src {}; script-src {}; connect-src 'self'; img-src data:; form-action 'self'; \
@@ -52,7 +52,7 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
         hash(STYLE),
         hash(SCRIPT)
     );
-    // It consists of letters, digits and punctuation; the fallback allows nothing.
+    // The policy is always a valid header value. The fallback allows nothing.
     HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
 });
 
@@ -95,7 +95,7 @@ impl IntoResponse for Page {
     }
 }
 
-/// The frame of every page.
+/// The layout of every page.
 struct Frame<'a> {
     site: &'a super::Site,
     title: &'a str,
@@ -127,7 +127,7 @@ impl<'a> Frame<'a> {
                     link rel="icon" href=(ICON);
                     style { (PreEscaped(STYLE)) }
                     @if self.is_live {
-                        noscript { meta http-equiv="refresh" content=(RENEWAL_SECONDS); }
+                        noscript { meta http-equiv="refresh" content=(REFRESH_SECONDS); }
                     }
                 }
                 body {
@@ -182,7 +182,7 @@ pub(super) fn runbooks(site: &super::Site) -> Page {
     below(site, "runbooks", &runbooks::runbooks())
 }
 
-/// Returns the time at which a page was made.
+/// Returns the time at which a page was rendered.
 fn as_of(at: Timestamp) -> Markup {
     html! { "As of " time #as-of data-live { (words::in_utc(at, "%Y-%m-%d %H:%M:%S UTC")) } "." }
 }
@@ -195,11 +195,11 @@ fn pause(is_live: bool, live: &str, paused: &str) -> Markup {
     }
 }
 
-/// Returns the text for a missing page.
-fn missing(site: &super::Site, what: &str, way_out: &str) -> Page {
+/// Returns the page for a missing resource.
+fn missing(site: &super::Site, what: &str, link_text: &str) -> Page {
     let content = html! {
         h2 { "Not found" }
-        p.card.empty { (what) " " a href=(Depth::Below.root()) { (way_out) } }
+        p.card.empty { (what) " " a href=(Depth::Below.root()) { (link_text) } }
     };
     let mut page = below(site, "not found", &content);
     page.status = StatusCode::NOT_FOUND;

@@ -1,4 +1,4 @@
-//! The remembered runs of a customer as JSON, for scripts.
+//! The stored runs of a customer as JSON, for scripts.
 
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
@@ -11,7 +11,7 @@ use crate::status::CustomerRuns;
 
 /// Runs of a customer, newest first. Fields that the API does not return are omitted.
 #[derive(Serialize)]
-struct Answer<'a> {
+struct RunsResponse<'a> {
     customer_id: &'a str,
     organization: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,7 +49,7 @@ pub(super) fn runs(site: &Site, id: &str) -> Response {
     let Some(runs) = CustomerId::parse(id).and_then(|id| site.status.runs(&id)) else {
         return (StatusCode::NOT_FOUND, "No customer with this id is known.\n").into_response();
     };
-    let Ok(body) = serde_json::to_vec(&answer(&runs)) else {
+    let Ok(body) = serde_json::to_vec(&response(&runs)) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     let headers = [
@@ -59,13 +59,13 @@ pub(super) fn runs(site: &Site, id: &str) -> Response {
     (headers, body).into_response()
 }
 
-fn answer(customer: &CustomerRuns) -> Answer<'_> {
+fn response(customer: &CustomerRuns) -> RunsResponse<'_> {
     let mut runs: Vec<_> = customer
         .modules
         .iter()
         .flat_map(|module| module.runs.iter().map(move |run| (module, run)))
         .collect();
-    // Stable, so that runs of one module stay in its order.
+    // The sort is stable, so runs of one module that ended together stay in their order.
     runs.sort_by_key(|(_, run)| std::cmp::Reverse(PastRun::took_place(run)));
     let runs = runs.into_iter().map(|(module, run)| Run {
         service: &module.service,
@@ -81,7 +81,7 @@ fn answer(customer: &CustomerRuns) -> Answer<'_> {
         skipped: run.skipped,
         warning: run.warning,
     });
-    Answer {
+    RunsResponse {
         customer_id: customer.id.as_str(),
         organization: &customer.organization,
         updated: customer.updated.and_then(date),

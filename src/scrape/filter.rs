@@ -1,4 +1,4 @@
-//! Filter of a scrape.
+//! Parameters that limit a scrape to some series.
 
 use std::collections::BTreeSet;
 
@@ -10,10 +10,10 @@ use crate::domain::Shard;
 pub struct ScrapeFilter {
     /// Only these parts.
     pub parts: Option<BTreeSet<Part>>,
-    /// Only these customers. The partner represents data without a customer.
+    /// Only these customers. The partner stands for data without a customer.
     pub customers: Option<BTreeSet<Target>>,
-    /// Only customers of these shares, which all divide the customers into the same number. The first share also has
-    /// all data without a customer.
+    /// Only customers of these shards, which belong to the same partition. The first shard also contains all data
+    /// without a customer.
     pub shards: Option<BTreeSet<Shard>>,
 }
 
@@ -44,37 +44,37 @@ impl Part {
 }
 
 impl ScrapeFilter {
-    /// Returns whether it admits everything.
+    /// Returns whether the filter selects everything.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Returns whether data without a customer is admitted: the exporter's own metrics, and the freshness of bulk
+    /// Returns whether data without a customer is selected: the exporter's own metrics, and the freshness of bulk
     /// polls.
-    pub(super) fn has_what_is_of_none(&self) -> bool {
-        let names_it = |customers: &BTreeSet<Target>| customers.contains(&Target::Partner);
+    pub(super) fn has_partner_data(&self) -> bool {
+        let names_partner = |customers: &BTreeSet<Target>| customers.contains(&Target::Partner);
         let has_first = |shards: &BTreeSet<Shard>| shards.iter().any(|shard| shard.is_first());
-        self.customers.as_ref().is_none_or(names_it) && self.shards.as_ref().is_none_or(has_first)
+        self.customers.as_ref().is_none_or(names_partner) && self.shards.as_ref().is_none_or(has_first)
     }
 
-    /// Returns whether the exporter's own metrics are admitted.
+    /// Returns whether the exporter's own metrics are selected.
     pub(super) fn has_exporter(&self) -> bool {
         let is_selected = match &self.parts {
             None => self.customers.is_none(),
             Some(parts) => parts.contains(&Part::Exporter),
         };
-        is_selected && self.has_what_is_of_none()
+        is_selected && self.has_partner_data()
     }
 
-    /// Returns whether only the exporter's own metrics are admitted.
-    pub(super) fn is_just_exporter(&self) -> bool {
+    /// Returns whether nothing but the exporter's own metrics is selected.
+    pub(super) fn is_only_exporter(&self) -> bool {
         self.parts
             .as_ref()
             .is_some_and(|parts| parts.iter().eq([&Part::Exporter]))
     }
 
-    /// Returns the number of shares into which the customers are divided.
-    pub fn shards_to_divide_into(&self) -> Option<u32> {
-        self.shards.as_ref()?.first().map(|shard| shard.of())
+    /// Returns the number of shards in the partition of the selected shards; `None` if no shard is selected.
+    pub fn shard_count(&self) -> Option<u32> {
+        self.shards.as_ref()?.first().map(|shard| shard.count())
     }
 }

@@ -1,5 +1,5 @@
-//! Caches the division of the customers into shares until the customers change. A division takes a step for each
-//! customer and share, and each of a thousand shares may be scraped every minute.
+//! Caches the partition of the customers into shards until the customers change. The cost of a partition grows with the
+//! number of customers times the number of shards, and a thousand shards may be scraped every minute.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,61 +7,62 @@ use crate::collector::Target;
 use crate::domain::{Purpose, Shard};
 use crate::store::Store;
 
-/// Cached divisions. Usually there is one, and two while the number of shares is being changed; the oldest of more is
-/// evicted.
-const KEPT: usize = 4;
+/// Maximum number of cached partitions. Usually there is one, or two while the number of shards is being changed.
+const MAX_PARTITIONS: usize = 4;
 
-/// The newest divisions of the customers.
+/// The newest partitions of the customers.
 #[derive(Debug, Default)]
-pub(super) struct Shares(Mutex<Vec<Division>>);
+pub(super) struct ShardCache(Mutex<Vec<Partition>>);
 
-/// A division of the customers.
+/// A partition of the customers.
 #[derive(Clone, Debug)]
-pub(super) struct Division {
-    /// Membership number of the store for these customers.
+pub(super) struct Partition {
+    /// Number that the store assigned to this set of customers.
     membership: u64,
-    of: u32,
-    shares: Arc<[Vec<Target>]>,
+    /// Number of shards.
+    count: u32,
+    shards: Arc<[Vec<Target>]>,
 }
 
-impl Division {
-    /// Returns the customers of a share, in order.
+impl Partition {
+    /// Returns the customers of a shard, in order.
     pub(super) fn get(&self, shard: Shard) -> Option<&Vec<Target>> {
-        self.shares.get(usize::try_from(shard.index()).ok()?)
+        self.shards.get(usize::try_from(shard.index()).ok()?)
     }
 }
 
-impl Shares {
-    /// Returns the customers of the store, divided into this many shares.
-    pub(super) fn of(&self, of: u32, store: &Store) -> Division {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+impl ShardCache {
+    /// Returns the customers of the store, divided into this many shards.
+    pub(super) fn partition(&self, count: u32, store: &Store) -> Partition {
+        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let membership = store.membership();
-        let is_good = |division: &Division| division.of == of && division.membership == membership;
-        if let Some(division) = kept.iter().find(|division| is_good(division)) {
-            return division.clone();
+        let is_current = |partition: &Partition| partition.count == count && partition.membership == membership;
+        if let Some(partition) = cached.iter().find(|partition| is_current(partition)) {
+            return partition.clone();
         }
-        // The lock is held, so that concurrent requests share one computation.
-        let division = divide(of, store);
-        kept.retain(|kept| kept.of != of && kept.membership == division.membership);
-        kept.truncate(KEPT - 1);
-        kept.insert(0, division.clone());
-        division
+        // The lock is held, so that concurrent requests do not compute the same partition.
+        let partition = partition_customers(count, store);
+        cached.retain(|cached| cached.count != count && cached.membership == partition.membership);
+        cached.truncate(MAX_PARTITIONS - 1);
+        cached.insert(0, partition.clone());
+        partition
     }
 }
 
-fn divide(of: u32, store: &Store) -> Division {
+fn partition_customers(count: u32, store: &Store) -> Partition {
     let (membership, customers) = store.numbered_customers();
-    let mut shares: Vec<Vec<Target>> = Shard::all(of).map(|_| Vec::new()).collect();
+    let mut shards: Vec<Vec<Target>> = Shard::all(count).map(|_| Vec::new()).collect();
     for customer in customers {
-        let index = usize::try_from(Shard::owner(&customer, of, Purpose::Scrape).index()).ok();
-        if let Some(share) = index.and_then(|index| shares.get_mut(index)) {
-            share.push(Target::Customer(customer));
+        let shard = Shard::owner(&customer, count, Purpose::Scrape);
+        let index = usize::try_from(shard.index()).ok();
+        if let Some(shard) = index.and_then(|index| shards.get_mut(index)) {
+            shard.push(Target::Customer(customer));
         }
     }
-    Division {
+    Partition {
         membership,
-        of,
-        shares: shares.into(),
+        count,
+        shards: shards.into(),
     }
 }
 
@@ -73,47 +74,47 @@ mod tests {
     use crate::collector::{PerCollector, Plan};
     use crate::domain::CustomerId;
 
-    fn know(store: &Store, customers: std::ops::Range<u32>) {
+    fn list_customers(store: &Store, customers: std::ops::Range<u32>) {
         let id = |n| CustomerId::parse(&format!("customer-{n}")).unwrap();
         let listed: BTreeMap<_, Arc<str>> = customers.map(|n| (id(n), Arc::from(""))).collect();
         store.reconcile(&listed, false).1.unwrap();
     }
 
-    fn everybody(division: &Division) -> usize {
-        let targets: BTreeSet<&Target> = Shard::all(division.of)
-            .flat_map(|shard| division.get(shard).unwrap())
+    fn customer_count(partition: &Partition) -> usize {
+        let targets: BTreeSet<&Target> = Shard::all(partition.count)
+            .flat_map(|shard| partition.get(shard).unwrap())
             .collect();
         assert_eq!(
             targets.len(),
-            division.shares.iter().map(Vec::len).sum::<usize>(),
+            partition.shards.iter().map(Vec::len).sum::<usize>(),
             "a customer occurs twice"
         );
         targets.len()
     }
 
     #[test]
-    fn division_is_cached_until_the_customers_change() {
+    fn partition_is_cached_until_the_customers_change() {
         let store = Store::new(&PerCollector::from_fn(|_| Plan::OFF), None);
-        know(&store, 0..100);
-        let shares = Shares::default();
-        let first = shares.of(7, &store);
-        assert_eq!(everybody(&first), 100);
-        for of in [1, 2, 3] {
-            assert_eq!(everybody(&shares.of(of, &store)), 100);
+        list_customers(&store, 0..100);
+        let cache = ShardCache::default();
+        let first = cache.partition(7, &store);
+        assert_eq!(customer_count(&first), 100);
+        for count in [1, 2, 3] {
+            assert_eq!(customer_count(&cache.partition(count, &store)), 100);
         }
-        assert!(Arc::ptr_eq(&shares.of(7, &store).shares, &first.shares));
-        know(&store, 0..100);
+        assert!(Arc::ptr_eq(&cache.partition(7, &store).shards, &first.shards));
+        list_customers(&store, 0..100);
         assert!(
-            Arc::ptr_eq(&shares.of(7, &store).shares, &first.shares),
+            Arc::ptr_eq(&cache.partition(7, &store).shards, &first.shards),
             "no customer was added"
         );
-        know(&store, 100..101);
-        assert_eq!(everybody(&shares.of(7, &store)), 101);
+        list_customers(&store, 100..101);
+        assert_eq!(customer_count(&cache.partition(7, &store)), 101);
         store.forget(&CustomerId::parse("customer-5").unwrap());
-        assert_eq!(everybody(&shares.of(7, &store)), 100);
-        for of in 1..40 {
-            shares.of(of, &store);
+        assert_eq!(customer_count(&cache.partition(7, &store)), 100);
+        for count in 1..40 {
+            cache.partition(count, &store);
         }
-        assert_eq!(shares.0.lock().unwrap().len(), KEPT);
+        assert_eq!(cache.0.lock().unwrap().len(), MAX_PARTITIONS);
     }
 }

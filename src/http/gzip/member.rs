@@ -9,21 +9,20 @@ use flate2::{Compress, Compression, FlushCompress, Status};
 use futures_util::stream::{self, Stream, StreamExt as _};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-use crate::http::body::Broken;
+use crate::http::body::RenderError;
 use crate::scrape::ExporterMetrics;
 
-/// Compression level. Level 1 shrinks metrics to a tenth; level 6 to a sixteenth in three times as long.
+/// Compression level. Level 1 compresses metrics to a tenth of their size. Level 6 achieves a sixteenth, but takes
+/// three times as long.
 const LEVEL: u32 = 1;
 
-/// Size of the output buffer of a chunk; the output of most frames of metrics fits.
-pub(super) const PIECE_BYTES: usize = 64 * 1024;
+/// Size of the output buffer of the compressor. Most compressed frames fit into it.
+pub(super) const OUTPUT_BYTES: usize = 64 * 1024;
 
-/// Header of a gzip member: magic number, deflate, no flags, no time, no hint about the compression level, unknown
-/// system.
+/// Header of a gzip member: magic number, method deflate, no flags, no time, no compression hint, unknown system.
 const HEADER: &[u8] = &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 
-/// Key of the 128-bit digests that distinguish texts. It is random, so that no names can be constructed for which two
-/// texts have the same digest.
+/// Key of the digests of texts. It is random, so that nobody can construct two texts with the same digest.
 static DIGEST_KEY: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
 
 /// Digest of a text.
@@ -35,105 +34,106 @@ pub(super) fn digest(text: &[u8]) -> Digest {
 
 /// Checksum and length of a text, as in the trailer of a member.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sum {
-    checksum: crc32fast::Hasher,
+pub(super) struct Checksum {
+    crc: crc32fast::Hasher,
     /// Length modulo 2³².
     length: u32,
 }
 
-impl Sum {
-    /// Appends a text. Combining checksums takes longer than sending a small chunk, so it is done once per chunk and
-    /// not again for each scraper.
+impl Checksum {
+    /// Appends the checksum of a text. This takes longer than sending a small chunk, so it is done once per chunk, not
+    /// for each scraper.
     pub(super) fn add(&mut self, other: &Self) {
-        self.checksum.combine(&other.checksum);
+        self.crc.combine(&other.crc);
         self.length = self.length.wrapping_add(other.length);
     }
 }
 
-/// A deflated piece of text.
+/// A deflated part of the text.
 #[derive(Clone, Debug)]
 pub(super) struct Chunk {
     pub(super) deflated: Bytes,
-    pub(super) sum: Sum,
+    pub(super) checksum: Checksum,
 }
 
 impl Chunk {
-    /// Deflates a text separately, up to a byte boundary or to the end of the member.
-    pub(super) fn new(text: &[u8], flush: FlushCompress) -> Result<Self, Broken> {
-        let mut checksum = crc32fast::Hasher::new();
-        checksum.update(text);
+    /// Deflates a text so that it ends at a byte boundary, or ends the member.
+    pub(super) fn new(text: &[u8], flush: FlushCompress) -> Result<Self, RenderError> {
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(text);
         let deflated = DEFLATER.with_borrow_mut(|deflater| deflater.deflate(text, flush))?;
-        let length = u64::try_from(text.len()).map_err(|_| Broken)?;
+        let length = u64::try_from(text.len()).map_err(|_| RenderError)?;
         Ok(Self {
             deflated: deflated.into(),
-            sum: Sum {
-                checksum,
-                length: u32::try_from(length % (1 << 32)).map_err(|_| Broken)?,
+            checksum: Checksum {
+                crc,
+                length: u32::try_from(length % (1 << 32)).map_err(|_| RenderError)?,
             },
         })
     }
 }
 
-/// Returns a body of these chunks, between the exporter's own metrics. Each chunk comes with the sum of all chunks up to
-/// it.
+/// Returns a body of these chunks, between the two parts of the exporter's own metrics. Each chunk is accompanied by
+/// the checksum of all chunks up to and including it.
 pub(super) fn body(
     exporter_metrics: &ExporterMetrics,
-    chunks: impl Stream<Item = Result<(Bytes, Sum), Broken>> + Send + 'static,
-) -> Result<Body, Broken> {
+    chunks: impl Stream<Item = Result<(Bytes, Checksum), RenderError>> + Send + 'static,
+) -> Result<Body, RenderError> {
     let head = Chunk::new(&exporter_metrics.head, FlushCompress::Sync)?;
     let tail = Chunk::new(&exporter_metrics.tail, FlushCompress::Finish)?;
-    let begun = Bytes::from([HEADER, &head.deflated].concat());
-    let mut sum_of_chunks = Sum::default();
+    let start = Bytes::from([HEADER, &head.deflated].concat());
+    let mut checksum_of_chunks = Checksum::default();
     let rest = chunks
         .map(Some)
         .chain(stream::iter([None]))
         .map(move |chunk| match chunk {
-            Some(chunk) => chunk.map(|(deflated, sum)| {
-                sum_of_chunks = sum;
+            Some(chunk) => chunk.map(|(deflated, checksum)| {
+                checksum_of_chunks = checksum;
                 deflated
             }),
             None => {
-                let mut sum = head.sum.clone();
-                sum.add(&sum_of_chunks);
-                sum.add(&tail.sum);
-                let [checksum, length] = [sum.checksum.finalize().to_le_bytes(), sum.length.to_le_bytes()];
-                Ok(Bytes::from([&tail.deflated, &checksum[..], &length[..]].concat()))
+                let mut checksum = head.checksum.clone();
+                checksum.add(&checksum_of_chunks);
+                checksum.add(&tail.checksum);
+                let [crc, length] = [checksum.crc.finalize().to_le_bytes(), checksum.length.to_le_bytes()];
+                Ok(Bytes::from([&tail.deflated, &crc[..], &length[..]].concat()))
             }
         });
-    Ok(Body::from_stream(stream::iter([Ok(begun)]).chain(rest)))
+    Ok(Body::from_stream(stream::iter([Ok(start)]).chain(rest)))
 }
 
-/// A compressor with its output buffer. Creating one costs a tenth of deflating a chunk, so each thread keeps its own.
+/// A compressor with its output buffer. Creating one takes a tenth of the time to deflate a chunk, so each thread
+/// reuses its own.
 struct Deflater {
     compress: Compress,
-    piece: Vec<u8>,
+    output: Vec<u8>,
 }
 
 thread_local! {
     static DEFLATER: RefCell<Deflater> = RefCell::new(Deflater {
         compress: Compress::new(Compression::new(LEVEL), false),
-        piece: vec![0; PIECE_BYTES],
+        output: vec![0; OUTPUT_BYTES],
     });
 }
 
 impl Deflater {
-    fn deflate(&mut self, text: &[u8], flush: FlushCompress) -> Result<Vec<u8>, Broken> {
-        let Self { compress, piece } = self;
+    fn deflate(&mut self, text: &[u8], flush: FlushCompress) -> Result<Vec<u8>, RenderError> {
+        let Self { compress, output } = self;
         compress.reset();
         let mut deflated = Vec::new();
         let mut rest = text;
         loop {
             let (read, written) = (compress.total_in(), compress.total_out());
-            let status = compress.compress(rest, piece, flush).map_err(|_| Broken)?;
-            let read = usize::try_from(compress.total_in() - read).map_err(|_| Broken)?;
-            let written = usize::try_from(compress.total_out() - written).map_err(|_| Broken)?;
+            let status = compress.compress(rest, output, flush).map_err(|_| RenderError)?;
+            let read = usize::try_from(compress.total_in() - read).map_err(|_| RenderError)?;
+            let written = usize::try_from(compress.total_out() - written).map_err(|_| RenderError)?;
             rest = rest.get(read..).unwrap_or_default();
-            let filled = piece.get(..written).unwrap_or_default();
+            let filled = output.get(..written).unwrap_or_default();
             if deflated.is_empty() {
                 deflated.reserve_exact(written);
             }
             deflated.extend_from_slice(filled);
-            let flushed = rest.is_empty() && written < piece.len();
+            let flushed = rest.is_empty() && written < output.len();
             match (status, flush) {
                 (Status::StreamEnd, _) => return Ok(deflated),
                 (_, FlushCompress::Finish) => {}
@@ -141,7 +141,7 @@ impl Deflater {
                 _ => {}
             }
             if read == 0 && written == 0 {
-                return Err(Broken);
+                return Err(RenderError);
             }
         }
     }

@@ -3,13 +3,13 @@ use std::io::Read as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::member::PIECE_BYTES;
+use super::member::OUTPUT_BYTES;
 use super::*;
 use crate::collector::{CollectorId, PerCollector, Plan, RenderedRecord as Record, Target};
 use crate::domain::CustomerId;
 use crate::exposition::Table;
 use crate::health::Health;
-use crate::http::body::FRAMES_AT_ONCE;
+use crate::http::body::FRAMES_PER_BATCH;
 use crate::scrape::ExporterMetrics;
 use crate::store::Store;
 
@@ -49,8 +49,8 @@ fn scrape(store: &Arc<Store>) -> Scrape {
     Scrape::new(Arc::clone(store), Arc::new(Health::new()), Arc::default())
 }
 
-/// Decompresses a body like a client that reads only the first member.
-async fn unpacked(body: Body) -> String {
+/// Decompresses a body as a client does that reads only the first member.
+async fn decompressed(body: Body) -> String {
     let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     let mut decoder = flate2::bufread::GzDecoder::new(&*bytes);
     let mut text = String::new();
@@ -72,23 +72,23 @@ async fn compressed_responses_equal_plain_ones() {
     fill(&store, 20_000);
     let scrape = scrape(&store);
     let compressor = Compressor::default();
-    let one = ScrapeFilter {
+    let one_customer = ScrapeFilter {
         customers: CustomerId::parse("customer-7").map(|id| [Target::Customer(id)].into()),
         ..ScrapeFilter::default()
     };
-    let of_collector = ScrapeFilter {
+    let one_collector = ScrapeFilter {
         parts: Some([crate::scrape::Part::Collector(CUSTOMERS)].into()),
         ..ScrapeFilter::default()
     };
     for format in [Format::Text, Format::OpenMetrics] {
-        for filter in [ScrapeFilter::default(), one.clone(), of_collector.clone()] {
+        for filter in [ScrapeFilter::default(), one_customer.clone(), one_collector.clone()] {
             let plain: Vec<u8> = scrape.frames(&filter, format).flatten().collect();
             let plain = String::from_utf8(plain).unwrap();
-            let streamed = unpacked(compressor.body(&scrape, &filter, format).unwrap()).await;
-            let kept = unpacked(compressor.body(&scrape, &filter, format).unwrap()).await;
+            let streamed = decompressed(compressor.body(&scrape, &filter, format).unwrap()).await;
+            let cached = decompressed(compressor.body(&scrape, &filter, format).unwrap()).await;
             assert!(!stored(&plain).is_empty());
             assert_eq!(stored(&streamed), stored(&plain));
-            assert_eq!(stored(&kept), stored(&plain));
+            assert_eq!(stored(&cached), stored(&plain));
             // The values of the process metrics always change, but not their names.
             let last = |text: &str| {
                 text.lines()
@@ -102,28 +102,28 @@ async fn compressed_responses_equal_plain_ones() {
 }
 
 #[tokio::test]
-async fn simultaneous_scrapes_share_one_compression() {
+async fn concurrent_scrapes_use_one_compression() {
     let store = store(std::time::Duration::from_secs(3600));
     fill(&store, 20_000);
     let scrape = scrape(&store);
     let compressor = Compressor::default();
-    let everything = ScrapeFilter::default();
-    let join = |format| compressor.join(&scrape, format, now());
-    let first = join(Format::Text);
-    assert!((0..32).all(|_| join(Format::Text).same_channel(&first)));
-    assert!(!join(Format::OpenMetrics).same_channel(&first));
-    let whole = compressor.body(&scrape, &everything, Format::Text).unwrap();
-    unpacked(whole).await;
+    let unfiltered = ScrapeFilter::default();
+    let compression = |format| compressor.compression(&scrape, format, now());
+    let first = compression(Format::Text);
+    assert!((0..32).all(|_| compression(Format::Text).same_channel(&first)));
+    assert!(!compression(Format::OpenMetrics).same_channel(&first));
+    let body = compressor.body(&scrape, &unfiltered, Format::Text).unwrap();
+    decompressed(body).await;
     assert!(
-        join(Format::Text).same_channel(&first),
+        compression(Format::Text).same_channel(&first),
         "the cached body is still valid"
     );
     fill(&store, 20_001);
-    let second = join(Format::Text);
+    let second = compression(Format::Text);
     assert!(!second.same_channel(&first), "the cached body is expired");
-    let text = unpacked(compressor.body(&scrape, &everything, Format::Text).unwrap()).await;
+    let text = decompressed(compressor.body(&scrape, &unfiltered, Format::Text).unwrap()).await;
     assert!(text.contains("elements_customer_info{customer_id=\"customer-20000\"} 1"));
-    assert_eq!(lock(&compressor.kept).len(), 2, "one compression per format");
+    assert_eq!(lock(&compressor.cached).len(), 2, "one compression per format");
 }
 
 #[tokio::test]
@@ -132,11 +132,11 @@ async fn compression_is_limited_to_changed_chunks() {
     fill(&store, 20_000);
     let scrape = scrape(&store);
     let compressor = Compressor::default();
-    let everything = ScrapeFilter::default();
+    let unfiltered = ScrapeFilter::default();
     let compressed = async || {
-        unpacked(compressor.body(&scrape, &everything, Format::Text).unwrap()).await;
-        let kept = compressor.join(&scrape, Format::Text, now());
-        let progress = kept.borrow();
+        decompressed(compressor.body(&scrape, &unfiltered, Format::Text).unwrap()).await;
+        let cached = compressor.compression(&scrape, Format::Text, now());
+        let progress = cached.borrow();
         let memory = |published: &Published| (published.digest, published.chunk.deflated.as_ptr() as usize);
         progress.chunks.iter().map(memory).collect::<BTreeMap<_, _>>()
     };
@@ -144,41 +144,41 @@ async fn compression_is_limited_to_changed_chunks() {
     assert!(before.len() > 3);
     fill(&store, 20_001);
     let after = compressed().await;
-    let anew = after
+    let changed = after
         .iter()
         .filter(|(digest, memory)| before.get(digest) != Some(memory));
     assert!(
-        matches!(anew.count(), 1..=2),
+        matches!(changed.count(), 1..=2),
         "the new customer is in one or two chunks"
     );
 }
 
 #[tokio::test]
-async fn cached_chunks_let_other_tasks_run() {
+async fn other_tasks_run_between_cached_chunks() {
     let store = store(std::time::Duration::from_secs(3600));
     fill(&store, 60_000);
     let scrape = scrape(&store);
     let compressor = Compressor::default();
-    let everything = ScrapeFilter::default();
-    unpacked(compressor.body(&scrape, &everything, Format::Text).unwrap()).await;
+    let unfiltered = ScrapeFilter::default();
+    decompressed(compressor.body(&scrape, &unfiltered, Format::Text).unwrap()).await;
     // The compression is expired, although each of its chunks is still valid.
-    lock(&compressor.kept)[0].valid_until = Some(Timestamp::from_unix_seconds(0));
-    let turns = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&turns);
+    lock(&compressor.cached)[0].valid_until = Some(Timestamp::from_unix_seconds(0));
+    let yields = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&yields);
     let other = tokio::spawn(async move {
         loop {
             counted.fetch_add(1, Ordering::Relaxed);
             tokio::task::yield_now().await;
         }
     });
-    unpacked(compressor.body(&scrape, &everything, Format::Text).unwrap()).await;
+    decompressed(compressor.body(&scrape, &unfiltered, Format::Text).unwrap()).await;
     other.abort();
-    let kept = compressor.join(&scrape, Format::Text, now());
-    let chunks = kept.borrow().chunks.len();
-    let turns = turns.load(Ordering::Relaxed);
+    let cached = compressor.compression(&scrape, Format::Text, now());
+    let chunks = cached.borrow().chunks.len();
+    let yields = yields.load(Ordering::Relaxed);
     assert!(
-        chunks > 40 && turns >= chunks / (2 * FRAMES_AT_ONCE),
-        "{turns} turns for {chunks} chunks"
+        chunks > 40 && yields >= chunks / (2 * FRAMES_PER_BATCH),
+        "{yields} yields for {chunks} chunks"
     );
 }
 
@@ -188,19 +188,23 @@ async fn cached_body_expires_when_a_record_becomes_stale() {
     fill(&store, 10);
     let scrape = scrape(&store);
     let compressor = Compressor::default();
-    let everything = ScrapeFilter::default();
-    unpacked(compressor.body(&scrape, &everything, Format::Text).unwrap()).await;
-    let first = compressor.join(&scrape, Format::Text, now());
+    let unfiltered = ScrapeFilter::default();
+    decompressed(compressor.body(&scrape, &unfiltered, Format::Text).unwrap()).await;
+    let first = compressor.compression(&scrape, Format::Text, now());
     // All records are stale, so no value expires later.
-    assert_eq!(lock(&compressor.kept)[0].valid_until, None);
-    lock(&compressor.kept)[0].valid_until = Some(Timestamp::from_unix_seconds(0));
-    assert!(!compressor.join(&scrape, Format::Text, now()).same_channel(&first));
+    assert_eq!(lock(&compressor.cached)[0].valid_until, None);
+    lock(&compressor.cached)[0].valid_until = Some(Timestamp::from_unix_seconds(0));
+    assert!(
+        !compressor
+            .compression(&scrape, Format::Text, now())
+            .same_channel(&first)
+    );
 }
 
 #[tokio::test]
-async fn texts_of_every_size_round_trip() {
-    for length in [0, 1, 1000, PIECE_BYTES, 5 * PIECE_BYTES + 1] {
-        // Random numbers, so that the compressed text takes several pieces.
+async fn text_of_any_size_is_decompressed_unchanged() {
+    for length in [0, 1, 1000, OUTPUT_BYTES, 5 * OUTPUT_BYTES + 1] {
+        // Random numbers, so that the compressed text fills the output buffer several times.
         let text: Vec<u8> = (0..length)
             .flat_map(|n| fastrand::Rng::with_seed(n as u64).u64(..).to_le_bytes())
             .collect();
@@ -209,10 +213,12 @@ async fn texts_of_every_size_round_trip() {
             tail: text.clone(),
         };
         let chunk = Chunk::new(&text, FlushCompress::Sync).unwrap();
-        let body = member::body(&exporter_metrics, stream::iter([Ok((chunk.deflated, chunk.sum))])).unwrap();
+        let body = member::body(&exporter_metrics, stream::iter([Ok((chunk.deflated, chunk.checksum))])).unwrap();
         let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-        let mut back = Vec::new();
-        flate2::bufread::GzDecoder::new(&*bytes).read_to_end(&mut back).unwrap();
-        assert!(back == text.repeat(3), "{length}");
+        let mut decoded = Vec::new();
+        flate2::bufread::GzDecoder::new(&*bytes)
+            .read_to_end(&mut decoded)
+            .unwrap();
+        assert!(decoded == text.repeat(3), "{length}");
     }
 }

@@ -10,7 +10,7 @@ use crate::domain::Timestamp;
 use crate::status::{CollectorSummary, Summary};
 use crate::store::State;
 
-/// Time before the expiry of a credential from which the banner mentions it. In many companies a renewal needs
+/// Time before the expiry of a credential at which the banner starts to warn. Renewing a credential may require
 /// approval.
 const CREDENTIAL_WARNING: Duration = Duration::from_secs(21 * 24 * 3600);
 
@@ -29,7 +29,7 @@ pub(super) fn banner(summary: &Summary) -> Markup {
             strong { (status.headline) } " "
             span.soft { (api_state(summary)) " · " (counted(whole(summary.customers.len()), "customer", "customers")) }
             @if !status.reasons.is_empty() {
-                (listed(&status.reasons))
+                (reason_list(&status.reasons))
             }
         }
     }
@@ -95,11 +95,11 @@ impl DataStatus {
     }
 }
 
-/// Maximum number of visible reasons, so that the customers are visible even on a phone.
-const REASONS_IN_SIGHT: usize = 2;
+/// Maximum number of visible reasons, so that the customers below are visible even on a phone.
+const VISIBLE_REASONS: usize = 2;
 
-fn listed(reasons: &[String]) -> Markup {
-    let (first, more) = reasons.split_at(reasons.len().min(REASONS_IN_SIGHT));
+fn reason_list(reasons: &[String]) -> Markup {
+    let (first, more) = reasons.split_at(reasons.len().min(VISIBLE_REASONS));
     let items = |reasons: &[String]| html! { @for reason in reasons { li { (reason) } } };
     html! {
         ul { (items(first)) }
@@ -120,8 +120,7 @@ fn since(what: &str, summary: &Summary) -> String {
     }
 }
 
-/// Returns the state of the data while the API responds. Only complete data is good: fresh data of some collectors says
-/// nothing about the others.
+/// Returns the state of the data while the API responds. It is good only if the data of all collectors is fresh.
 fn freshness(summary: &Summary) -> (Severity, String) {
     let permitted = || summary.collectors.iter().filter(|collector| collector.is_permitted());
     let of_all = |count: fn(&CollectorSummary) -> usize| permitted().map(count).sum::<usize>();
@@ -165,7 +164,7 @@ fn reason(collector: &CollectorSummary) -> Option<String> {
     let parts: Vec<String> = parts
         .into_iter()
         .filter(|(state, ..)| collector.count(*state) > 0)
-        // One poll for all customers fails once, however many customers there are.
+        // A poll for all customers fails once, regardless of the number of customers.
         .map(|(state, one, many)| match (state, collector.polls_all_at_once) {
             (State::Failed, true) => "the latest poll failed".to_owned(),
             _ => counted(whole(collector.count(state)), one, many),
@@ -179,7 +178,7 @@ fn other_reasons(summary: &Summary) -> Vec<String> {
     let mut reasons = Vec::new();
     if !summary.runtime.loaded.config {
         reasons.push(
-            "The latest load of the configuration failed; the previous one stays in force. See the log.".to_owned(),
+            "The latest load of the configuration failed; the previous one is still active. See the log.".to_owned(),
         );
     }
     if summary.runtime.loaded.state == Some(false) {
@@ -203,7 +202,7 @@ fn other_reasons(summary: &Summary) -> Vec<String> {
     reasons
 }
 
-/// Formats a number of affected customers. While the state of some customers is unknown, a plain 0 would be misleading.
+/// Formats a number of affected customers. A plain 0 would be misleading while the state of some customers is unknown.
 pub(super) fn count_of_known(number: usize, known: usize, all: usize) -> String {
     match number {
         0 if known == 0 && all > 0 => "unknown".to_owned(),

@@ -7,8 +7,8 @@ use maud::{Markup, html};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::query::PageQuery;
-use super::words::{Severity, attributes_of, count_chips, name_of, sanitize, signs_chip, time, time_or};
-use super::{Depth, Frame, LOST, Page, as_of, missing, modules, pause};
+use super::words::{Severity, attributes_of, count_chips, organization_name, sanitize, signs_chip, time, time_or};
+use super::{CONNECTION_LOST, Depth, Frame, Page, as_of, missing, modules, pause};
 use crate::collector::{CommonErrors, RansomwareSigns};
 use crate::domain::{CustomerId, TRAIL_RUNS, Timestamp, counted};
 use crate::http::Site;
@@ -23,8 +23,8 @@ pub(super) fn path_of(id: &CustomerId) -> String {
     format!("customers/{}", page_of(id))
 }
 
-/// Returns the path of a customer's page below the page of all customers. Browsers resolve two ids as path segments,
-/// escaped or not, so these are passed in the query.
+/// Returns the path of a customer's page, relative to the list of customers. Browsers resolve the ids `.` and `..` as
+/// path segments, even if they are escaped, so these are passed in the query.
 fn page_of(id: &CustomerId) -> String {
     match id.as_str() {
         "." | ".." => format!("?id={}", encoded(id)),
@@ -46,16 +46,16 @@ pub(in crate::http) fn customer(site: &Site, id: &str, query: &PageQuery) -> Pag
     let title = format!("{} – elements_exporter", sanitize(&detail.row.organization));
     let frame = Frame::new(site, &title, Depth::Below, query.is_live);
     let here = page_of(&detail.row.id);
-    let more = if here.contains('?') { '&' } else { '?' };
-    let foot = html! { p { (as_of(now)) " " (pause(query.is_live, &here, &format!("{here}{more}live=off"))) } };
+    let separator = if here.contains('?') { '&' } else { '?' };
+    let foot = html! { p { (as_of(now)) " " (pause(query.is_live, &here, &format!("{here}{separator}live=off"))) } };
     frame.page(StatusCode::OK, &content(site, &detail, &runs, now), &foot)
 }
 
 fn content(site: &Site, detail: &CustomerDetail, runs: &CustomerRuns, now: Timestamp) -> Markup {
     let root = Depth::Below.root();
     html! {
-        p #lost role="status" hidden { (LOST) }
-        h2.name { (name_of(&detail.row.organization)) }
+        p #lost role="status" hidden { (CONNECTION_LOST) }
+        h2.name { (organization_name(&detail.row.organization)) }
         p #health data-live { (chips(&detail.row)) }
         p.soft {
             code { (sanitize(detail.row.id.as_str())) }
@@ -78,7 +78,7 @@ fn content(site: &Site, detail: &CustomerDetail, runs: &CustomerRuns, now: Times
                 (super::runs::runs(&runs.modules, now))
                 p.soft {
                     "The newest " (TRAIL_RUNS) " completed runs of each module that were listed."
-                    // Browsers would resolve two ids as path segments.
+                    // Browsers would resolve the ids `.` and `..` as path segments.
                     @if !page_of(&detail.row.id).starts_with('?') {
                         " For scripts: " a href=(format!("{}/runs.json", encoded(&detail.row.id))) { "runs.json" }
                     }
@@ -98,7 +98,7 @@ fn content(site: &Site, detail: &CustomerDetail, runs: &CustomerRuns, now: Times
     }
 }
 
-/// Returns the signs of ransomware, the worst first.
+/// Returns the signs of ransomware, the most severe first.
 fn attack(signs: RansomwareSigns, read_at: Option<Timestamp>, now: Timestamp) -> Markup {
     let counts = [
         (signs.potential_attack, "under potential attack", Severity::Bad),

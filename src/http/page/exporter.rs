@@ -1,22 +1,22 @@
-//! The exporter's own state, folded: facts, and a row per collector.
+//! The exporter's own state, in a collapsed section: general facts, and one row per collector.
 
 use std::time::{Duration, SystemTime};
 
 use maud::{Markup, html};
 
 use super::banner::api_state;
-use super::words::{about, capital, count, counted, sanitize, span, time, time_or, whole};
+use super::words::{capitalize, count, counted, rounded, sanitize, span, time, time_or, whole};
 use crate::domain::Timestamp;
 use crate::status::{CollectorSummary, Summary};
 use crate::store::State;
 
-/// A shorter lag is caused by the loop, which runs once a second.
-const WORTH_SAYING: Duration = Duration::from_secs(1);
+/// Minimum lag that is shown. A shorter lag is normal, because the poll loop runs once per second.
+const MIN_SHOWN_LAG: Duration = Duration::from_secs(1);
 
-/// A poll later than this fraction of its interval is highlighted.
-const LATE_PART: f64 = 0.5;
+/// Lag, as a fraction of the interval, above which a poll is highlighted as late.
+const LATE_FRACTION: f64 = 0.5;
 
-/// Returns everything about the exporter itself.
+/// Returns the section about the exporter itself.
 pub(super) fn exporter(summary: &Summary) -> Markup {
     html! {
         details data-key="exporter" {
@@ -49,7 +49,7 @@ fn facts(summary: &Summary) -> Markup {
                 dt { "Token" }
                 dd {
                     @match token {
-                        Some(left) => b { (about(left)) " left" },
+                        Some(left) => b { (rounded(left)) " left" },
                         None => b { "none" },
                     }
                     @if let Some(at) = client.credential_expiry {
@@ -75,7 +75,7 @@ fn facts(summary: &Summary) -> Markup {
             div.card {
                 dt { "Uptime" }
                 dd {
-                    b { (about(summary.uptime)) }
+                    b { (rounded(summary.uptime)) }
                     small { "version " (crate::build_info::VERSION) ", " (count(whole(summary.series()))) " series" }
                 }
             }
@@ -97,13 +97,13 @@ fn facts(summary: &Summary) -> Markup {
     }
 }
 
-/// Returns the headings of the table of collectors, and whether their columns contain numbers.
+/// Returns the column headings of the table of collectors, and whether each column contains numbers.
 fn headings() -> Vec<(String, bool)> {
     let words = ["Collector", "Permission", "Oldest data"].map(|name| (name.to_owned(), false));
     let requests = ["Requests", "Errors"].map(str::to_owned);
     let numbers = ["Lag".to_owned()]
         .into_iter()
-        .chain(State::ALL.map(customers_in))
+        .chain(State::ALL.map(state_heading))
         .chain(requests);
     words.into_iter().chain(numbers.map(|name| (name, true))).collect()
 }
@@ -124,17 +124,17 @@ fn collectors(summary: &Summary) -> Markup {
     }
 }
 
-/// Returns the heading of a column of customers by state. A failed poll is not a failed customer.
-fn customers_in(state: State) -> String {
+/// Returns the heading of a column that counts customers in a state. It is the poll that failed, not the customer.
+fn state_heading(state: State) -> String {
     match state {
         State::Failed => "Failed polls".to_owned(),
-        state => capital(state.label()),
+        state => capitalize(state.label()),
     }
 }
 
 fn collector_rows(collector: &CollectorSummary, columns: usize, now: Timestamp) -> Markup {
     let overview = &collector.overview;
-    let is_late = collector.lag >= WORTH_SAYING && collector.lag > overview.plan.interval.mul_f64(LATE_PART);
+    let is_late = collector.lag >= MIN_SHOWN_LAG && collector.lag > overview.plan.interval.mul_f64(LATE_FRACTION);
     html! {
         tr {
             th scope="row" { (overview.collector.name()) }
@@ -149,17 +149,17 @@ fn collector_rows(collector: &CollectorSummary, columns: usize, now: Timestamp) 
                 (time_or(collector.oldest, now, "none yet"))
                 small {
                     @if let Some(newest) = collector.newest { "newest " (time(newest, now)) }
-                    // Cycles without a successful poll also have a duration.
+                    // There is a duration of a cycle even if no poll of it succeeded.
                     @if collector.newest.is_some() && collector.cycle.is_some() { ", " }
                     @if let Some(cycle) = collector.cycle { "cycle " (span(cycle)) }
                 }
             }
-            td.number.none[collector.lag < WORTH_SAYING] data-label="Lag" {
-                @if collector.lag < WORTH_SAYING { "none" } @else { span.warn-text[is_late] { (span(collector.lag)) } }
+            td.number.none[collector.lag < MIN_SHOWN_LAG] data-label="Lag" {
+                @if collector.lag < MIN_SHOWN_LAG { "none" } @else { span.warn-text[is_late] { (span(collector.lag)) } }
             }
             @for state in State::ALL {
                 @let customers = collector.count(state);
-                td.number.none[customers == 0] data-label=(customers_in(state)) { (count(whole(customers))) }
+                td.number.none[customers == 0] data-label=(state_heading(state)) { (count(whole(customers))) }
             }
             td.number data-label="Requests" { (count(collector.requests.requests)) }
             td.number.none[collector.requests.errors == 0] data-label="Errors" { (count(collector.requests.errors)) }

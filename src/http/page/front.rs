@@ -1,4 +1,5 @@
-//! The page at `/`: whether the data is up to date, the customers, worst first, and the exporter itself, folded.
+//! The page at `/`: whether the data is up to date, the customers, worst first, and a collapsed section about the
+//! exporter.
 
 use std::collections::BTreeSet;
 
@@ -9,24 +10,24 @@ use super::banner::{banner, count_of_known};
 use super::customer::{chips, path_of};
 use super::exporter::exporter;
 use super::query::{PageQuery, word};
-use super::words::{attributes_of, capital, count, counted, name_of, sanitize, time, whole};
-use super::{Depth, Frame, LOST, Page, as_of, modules, pause};
+use super::words::{attributes_of, capitalize, count, counted, organization_name, sanitize, time, whole};
+use super::{CONNECTION_LOST, Depth, Frame, Page, as_of, modules, pause};
 use crate::domain::{Attributes, ModuleHealth, ModuleState, Timestamp};
 use crate::http::Site;
 use crate::status::{CustomerDetail, CustomerHealth, CustomerList, Summary};
 use crate::store::State;
 
-/// Customers per page: as many as can be read in a minute or two.
+/// Number of customers per page.
 const PAGE_SIZE: usize = 25;
 
-/// Maximum number of visible modules of a customer, among those that need attention; the rest is folded.
-const MODULES_IN_SIGHT: usize = 3;
+/// Maximum number of visible modules of a customer that need attention. The others are in a collapsed section.
+const VISIBLE_MODULES: usize = 3;
 
 /// Returns the page at `/`.
 pub(in crate::http) fn front(site: &Site, query: &PageQuery) -> Page {
     let summary = site.status.summary();
-    let chosen = summary.customers.with_attributes(&query.attributes);
-    let found = chosen.find(&query.text, query.health);
+    let matching = summary.customers.with_attributes(&query.attributes);
+    let found = matching.find(&query.text, query.health);
     let pages = found.len().div_ceil(PAGE_SIZE).max(1);
     let query = PageQuery {
         page: query.page.min(pages),
@@ -35,12 +36,12 @@ pub(in crate::http) fn front(site: &Site, query: &PageQuery) -> Page {
     let rows = found.iter().skip((query.page - 1) * PAGE_SIZE).take(PAGE_SIZE);
     let details: Vec<CustomerDetail> = rows.filter_map(|row| summary.detail(&row.id)).collect();
     let content = html! {
-        p #lost role="status" hidden { (LOST) }
+        p #lost role="status" hidden { (CONNECTION_LOST) }
         section #banner data-live aria-label="State of the data" { (banner(&summary)) }
         section aria-labelledby="customers-title" {
             div.title { h2 #customers-title { "Customers" } (search(&summary.customers, &query)) }
             div #customers data-live {
-                (tabs(&chosen, &query))
+                (tabs(&matching, &query))
                 (customers(&details, &summary, &query))
                 (pager(found.len(), pages, &query))
             }
@@ -49,23 +50,23 @@ pub(in crate::http) fn front(site: &Site, query: &PageQuery) -> Page {
     };
     let foot = html! {
         p { (as_of(summary.now)) " " (pause(query.is_live, &query.link_live(true), &query.link_live(false))) }
-        p { "Filter the metrics with " code { "?collector=NAME" } " and " code { "?customer_id=ID" } ", each as often as needed." }
+        p { "Filter the metrics with " code { "?collector=NAME" } " and " code { "?customer_id=ID" } ". Both can be repeated." }
     };
     let frame = Frame::new(site, "elements_exporter", Depth::Root, query.is_live);
     frame.page(StatusCode::OK, &content, &foot)
 }
 
-/// Returns the search of customers, with a choice for each attribute that customers have.
+/// Returns the search form, with a selection for each attribute that customers have.
 fn search(list: &CustomerList, query: &PageQuery) -> Markup {
     let values = list.attribute_values();
-    let wanted = query.attributes.each_ref().map(Option::as_deref);
-    let attributes = Attributes::NAMES.into_iter().zip(values).zip(wanted);
+    let selected = query.attributes.each_ref().map(Option::as_deref);
+    let attributes = Attributes::NAMES.into_iter().zip(values).zip(selected);
     html! {
         form.find method="get" action=(Depth::Root.root()) role="search" {
             label.hidden for="q" { "Search customers by name or id" }
             input #q type="search" name="q" value=(query.text) placeholder="Search customers by name or id" maxlength="200" autocomplete="off" spellcheck="false";
-            @for ((name, values), wanted) in attributes {
-                @if !values.is_empty() || wanted.is_some() { (choice(name, &values, wanted)) }
+            @for ((name, values), selected) in attributes {
+                @if !values.is_empty() || selected.is_some() { (choice(name, &values, selected)) }
             }
             @if let Some(health) = query.health { input type="hidden" name="show" value=(word(health)); }
             @if !query.is_live { input type="hidden" name="live" value="off"; }
@@ -74,26 +75,26 @@ fn search(list: &CustomerList, query: &PageQuery) -> Markup {
     }
 }
 
-/// Returns the selection of an attribute's value. A selected value that no customer has any longer is still listed.
-fn choice(name: &str, values: &BTreeSet<&str>, wanted: Option<&str>) -> Markup {
-    let gone = wanted.filter(|wanted| !values.contains(wanted));
+/// Returns the selection of the value of an attribute. A selected value is listed even if no customer has it any more.
+fn choice(name: &str, values: &BTreeSet<&str>, selected: Option<&str>) -> Markup {
+    let missing = selected.filter(|selected| !values.contains(selected));
     html! {
-        label.hidden for=(name) { (capital(name)) }
+        label.hidden for=(name) { (capitalize(name)) }
         select id=(name) name=(name) {
             option value="" { "Any " (name) }
-            @for value in values.iter().copied().chain(gone) {
-                option value=(value) selected[wanted == Some(value)] { (sanitize(value)) }
+            @for value in values.iter().copied().chain(missing) {
+                option value=(value) selected[selected == Some(value)] { (sanitize(value)) }
             }
         }
     }
 }
 
-/// Returns links to the customers by health. A customer counts under every state that applies to it.
+/// Returns links to the customers by health. A customer is counted under every state that applies to it.
 fn tabs(list: &CustomerList, query: &PageQuery) -> Markup {
     let tab = |health: Option<CustomerHealth>, name: &str, customers: &str| {
         let current = (query.health == health).then_some("true");
         html! {
-            li { a href=(query.link_to(health, 1)) aria-current=[current] { (capital(name)) " " (customers) } }
+            li { a href=(query.link_to(health, 1)) aria-current=[current] { (capitalize(name)) " " (customers) } }
         }
     };
     let customers = |health: CustomerHealth| match health {
@@ -102,7 +103,7 @@ fn tabs(list: &CustomerList, query: &PageQuery) -> Markup {
         }
         health => count(whole(list.count(health))),
     };
-    // Few partners have signs of ransomware, or collect them at all.
+    // Not offered without signs of ransomware, because few partners collect them.
     let is_offered = |health: CustomerHealth| {
         health != CustomerHealth::Ransomware || list.count(health) > 0 || query.health == Some(health)
     };
@@ -133,7 +134,7 @@ fn customers(details: &[CustomerDetail], summary: &Summary, query: &PageQuery) -
                 @let row = &detail.row;
                 li {
                     div.who {
-                        h3 { a href=(path_of(&row.id)) { (name_of(&row.organization)) } }
+                        h3 { a href=(path_of(&row.id)) { (organization_name(&row.organization)) } }
                         small { code { (sanitize(row.id.as_str())) } }
                         @if !row.attributes.is_empty() { small { (attributes_of(&row.attributes)) } }
                         div.chips { (chips(row)) }
@@ -145,15 +146,15 @@ fn customers(details: &[CustomerDetail], summary: &Summary, query: &PageQuery) -
     }
 }
 
-/// Returns the modules of a customer; the worst are visible.
+/// Returns the modules of a customer, worst first. Some are in a collapsed section.
 fn modules_of(detail: &CustomerDetail, now: Timestamp) -> Markup {
     let needs_attention = |module: &&ModuleHealth| module.state(now) < ModuleState::Ok;
-    let needy = detail.modules.iter().take_while(needs_attention).count();
-    let in_sight = needy.clamp(1, MODULES_IN_SIGHT).min(detail.modules.len());
-    let (sight, rest) = detail.modules.split_at(in_sight);
+    let urgent = detail.modules.iter().take_while(needs_attention).count();
+    let visible_count = urgent.clamp(1, VISIBLE_MODULES).min(detail.modules.len());
+    let (visible, rest) = detail.modules.split_at(visible_count);
     html! {
         @if detail.modules.is_empty() { p.none { "No modules listed." } }
-        @else { (modules::brief(sight, detail.row.is_known, now)) }
+        @else { (modules::brief(visible, detail.row.is_known, now)) }
         @if !rest.is_empty() {
             details data-key=(detail.row.id.as_str()) {
                 summary data-key=(format!("more {}", detail.row.id)) { (counted(whole(rest.len()), "more module", "more modules")) }
@@ -163,7 +164,7 @@ fn modules_of(detail: &CustomerDetail, now: Timestamp) -> Markup {
     }
 }
 
-/// Returns the errors of a customer's newest polls. In an outage all are alike, and the banner shows them once.
+/// Returns the errors of the newest polls of a customer.
 fn errors_of(detail: &CustomerDetail, now: Timestamp) -> Markup {
     let own = detail.sources.iter().filter(|source| !source.poll.is_for_all);
     html! {
@@ -178,7 +179,7 @@ fn errors_of(detail: &CustomerDetail, now: Timestamp) -> Markup {
 }
 
 fn pager(found: usize, pages: usize, query: &PageQuery) -> Markup {
-    let to = |page: usize, name: &str| {
+    let link = |page: usize, name: &str| {
         let is_reachable = page >= 1 && page <= pages && page != query.page;
         html! {
             @if is_reachable { a href=(query.link_to(query.health, page)) { (name) } }
@@ -188,11 +189,11 @@ fn pager(found: usize, pages: usize, query: &PageQuery) -> Markup {
     html! {
         nav.pages aria-label="Pages of customers" {
             @if pages > 1 {
-                (to(1, "First"))
-                (to(query.page.saturating_sub(1), "Previous"))
+                (link(1, "First"))
+                (link(query.page.saturating_sub(1), "Previous"))
                 span { "Page " (count(whole(query.page))) " of " (count(whole(pages))) }
-                (to(query.page + 1, "Next"))
-                (to(pages, "Last"))
+                (link(query.page + 1, "Next"))
+                (link(pages, "Last"))
             }
             span.soft { (counted(whole(found), "customer", "customers")) }
         }

@@ -2,7 +2,7 @@
 (() => {
   const PAUSE = 10000;
   // An exporter that hangs does not reject the connection; it does not respond.
-  const PATIENCE = 8000;
+  const TIMEOUT = 8000;
   const lost = document.getElementById("lost");
   // Selected text is not replaced. The notice that the page is out of date is shown anyway.
   const isBusy = () => !getSelection().isCollapsed;
@@ -13,7 +13,7 @@
     element.getAttribute("aria-labelledby") ||
     `${element.getAttribute("href")} ${element.textContent.replace(/[\d,]/g, "")}`;
 
-  const exchange = (part, fresh) => {
+  const replace = (part, fresh) => {
     if (!fresh || part.innerHTML === fresh.innerHTML) return;
     const focused = part.contains(document.activeElement) ? name(document.activeElement) : null;
     const scrolled = new Map([...part.querySelectorAll(".scroll")].map((box) => [name(box), box.scrollLeft]));
@@ -35,29 +35,29 @@
     document.body.classList.toggle("lost", isLost);
   };
 
-  const renew = async () => {
+  const refresh = async () => {
     if (!document.hidden) {
       try {
-        const answer = await fetch(location.href, {
+        const response = await fetch(location.href, {
           cache: "no-store",
           headers: { accept: "text/html" },
-          signal: AbortSignal.timeout(PATIENCE),
+          signal: AbortSignal.timeout(TIMEOUT),
         });
         // The customer was removed, or a password is required: let the browser show the response.
-        if ((answer.status === 404 || answer.status === 401) && !isBusy()) return location.reload();
-        if (!answer.ok) throw new Error(answer.statusText);
-        const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+        if ((response.status === 404 || response.status === 401) && !isBusy()) return location.reload();
+        if (!response.ok) throw new Error(response.statusText);
+        const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
         // Another page, such as the login page of a proxy, contains no data.
         if (!fresh.querySelector("[data-live]")) throw new Error("another page");
         if (!isBusy()) {
-          for (const part of document.querySelectorAll("[data-live]")) exchange(part, fresh.getElementById(part.id));
+          for (const part of document.querySelectorAll("[data-live]")) replace(part, fresh.getElementById(part.id));
         }
         show(false);
       } catch {
         show(true);
       }
     }
-    setTimeout(renew, PAUSE);
+    setTimeout(refresh, PAUSE);
   };
-  setTimeout(renew, PAUSE);
+  setTimeout(refresh, PAUSE);
 })();

@@ -1,12 +1,12 @@
-//! The modules of a customer, as a few words in the list and as a table on the customer's page.
+//! The modules of a customer: a brief form for the list, and a table for the customer's page.
 
 use maud::{Markup, html};
 
-use super::words::{Severity, count, moment, objective, sanitize, status, time};
+use super::words::{Severity, count, date_time, objective, sanitize, status, time};
 use crate::domain::{JobStatus, ModuleHealth, ModuleState, RunSummary, Timestamp};
 use crate::status::CustomerDetail;
 
-/// Returns modules in few words, without a head: each cell is self-explanatory.
+/// Returns modules in brief. The table has no headings, because its cells are self-explanatory.
 pub(super) fn brief(modules: &[ModuleHealth], is_known: bool, now: Timestamp) -> Markup {
     html! {
         table.modules {
@@ -76,15 +76,15 @@ fn row(module: &ModuleHealth, is_known: bool, now: Timestamp) -> Markup {
     }
 }
 
-/// Returns until when the override of the objective applies, and why it is there.
+/// Returns the end of the override of the objective, and its reason.
 fn exemption(module: &ModuleHealth) -> Markup {
-    let until = module.until.map(|until| format!("until {}", moment(until)));
+    let until = module.until.map(|until| format!("until {}", date_time(until)));
     let reason = module.reason.as_deref().map(sanitize);
     let words: Vec<String> = until.into_iter().chain(reason).collect();
     html! { @if !words.is_empty() { " " small { (words.join(": ")) } } }
 }
 
-/// Returns the state of a module. Stale data shows no module as good.
+/// Returns the state of a module. If the data is stale, no module is shown as OK.
 fn state(module: &ModuleHealth, is_known: bool, now: Timestamp) -> Markup {
     let (severity, word) = match module.state(now) {
         ModuleState::NeverBackedUp => (Severity::Bad, "never backed up"),
@@ -102,7 +102,7 @@ fn state(module: &ModuleHealth, is_known: bool, now: Timestamp) -> Markup {
     html! { span.chip.{ (severity.class()) } { (word) } }
 }
 
-/// Returns a run. Red are only runs of modules that are counted as failing or overdue.
+/// Returns a run. Only failed runs of modules that count as failing are red.
 fn run(module: &ModuleHealth, run: Option<RunSummary>, now: Timestamp) -> Markup {
     let Some(run) = run else {
         return html! { span.none { "none" } };
@@ -130,7 +130,7 @@ fn restore_point(module: &ModuleHealth, now: Timestamp) -> Markup {
     html! {
         @match module.restore_point {
             Some(at) => span class=[class] { (time(at, now)) },
-            // A module whose first run has not been seen to end may well have one.
+            // Without a completed run, it is unknown whether the module has a restore point.
             None if module.latest_completed.is_none() => span.none { "unknown" },
             None => span class=(class.unwrap_or("none")) { "never" },
         }

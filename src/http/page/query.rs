@@ -1,4 +1,4 @@
-//! The query of the status page.
+//! The query parameters of the status page.
 
 use url::form_urlencoded;
 
@@ -6,21 +6,21 @@ use super::Depth;
 use crate::domain::Attributes;
 use crate::status::CustomerHealth;
 
-/// Parsed query of a page.
+/// Parsed query of a status page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::http) struct PageQuery {
     pub(super) text: String,
     pub(super) health: Option<CustomerHealth>,
     /// Attributes of the customers, in the order of [`Attributes::NAMES`].
     pub(super) attributes: [Option<String>; 3],
-    /// From 1.
+    /// Page number, starting at 1.
     pub(super) page: usize,
     /// Whether the page reloads automatically.
     pub(super) is_live: bool,
 }
 
 impl PageQuery {
-    /// Parses a query. Unknown parameters are ignored, so that a page is always returned.
+    /// Parses a query. Unknown and invalid parameters are ignored.
     pub(in crate::http) fn parse(query: Option<&str>) -> Self {
         let mut parsed = Self {
             text: String::new(),

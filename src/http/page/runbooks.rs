@@ -44,13 +44,13 @@ fn link_to(heading: &Heading) -> Markup {
     html! { a href=(format!("#{}", heading.anchor)) { (heading.text) } }
 }
 
-/// Renders Markdown to HTML, and returns its headings. Headings get the anchors that the alerts link to. Links to other
-/// files of the repository are dropped, because those files are not served.
+/// Renders Markdown to HTML, and returns its headings. Headings have anchors, to which the alerts link. Links to other
+/// files of the repository are removed, because those files are not served.
 fn render_markdown(markdown: &str) -> (String, Vec<Heading>) {
     let mut events: Vec<Event<'_>> = Vec::new();
     let mut headings = Vec::new();
     let mut heading = None;
-    let mut is_dead_link = false;
+    let mut is_removed_link = false;
     for event in Parser::new_ext(markdown, Options::ENABLE_TABLES) {
         match event {
             Event::Start(Tag::Heading { level, .. }) => {
@@ -63,8 +63,8 @@ fn render_markdown(markdown: &str) -> (String, Vec<Heading>) {
                 }
                 events.push(event);
             }
-            Event::Start(Tag::Link { ref dest_url, .. }) if !dest_url.starts_with('#') => is_dead_link = true,
-            Event::End(TagEnd::Link) if is_dead_link => is_dead_link = false,
+            Event::Start(Tag::Link { ref dest_url, .. }) if !dest_url.starts_with('#') => is_removed_link = true,
+            Event::End(TagEnd::Link) if is_removed_link => is_removed_link = false,
             // Each part of a runbook begins in bold and becomes a separate paragraph.
             Event::Start(Tag::Strong) if matches!(events.last(), Some(Event::SoftBreak)) => {
                 events.pop();
@@ -78,7 +78,7 @@ fn render_markdown(markdown: &str) -> (String, Vec<Heading>) {
     (text, headings)
 }
 
-/// Sets the anchor of the heading that begins at `from`, in the form that code hosting sites generate.
+/// Sets the anchor of the heading that begins at `from`, in the form that code hosting sites use.
 fn set_anchor(events: &mut [Event<'_>], from: usize, level: HeadingLevel) -> Heading {
     let words = events.iter().skip(from).filter_map(|event| match event {
         Event::Text(text) | Event::Code(text) => Some(Cow::from(text.as_ref())),
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runbooks_have_every_anchor_and_no_broken_link() {
+    fn runbooks_have_anchors_and_no_broken_links() {
         let html = runbooks().into_string();
         assert!(
             html.contains("<h3 id=\"elementsapidown\">ElementsApiDown</h3>"),

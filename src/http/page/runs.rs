@@ -57,7 +57,7 @@ const COUNTS: [Count; 5] = [
 ];
 
 fn row(run: &PastRun, now: Timestamp) -> Markup {
-    let moment = |name: &str, at: Option<Timestamp>| {
+    let time_cell = |name: &str, at: Option<Timestamp>| {
         html! {
             td.none[at.is_none()] data-label=(name) {
                 @match at { Some(at) => (time(at, now)), None => "unknown" }
@@ -70,8 +70,8 @@ fn row(run: &PastRun, now: Timestamp) -> Markup {
                 @match &run.id { Some(id) => code { (sanitize(id)) }, None => span.none { "none" } }
             }
             td data-label="Status" { (status(run.status)) }
-            (moment("Start", run.start))
-            (moment("End", run.end))
+            (time_cell("Start", run.start))
+            (time_cell("End", run.end))
             @for (name, count) in COUNTS {
                 @let count = count(run);
                 td.number.none[count.is_none()] data-label=(name) {

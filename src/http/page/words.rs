@@ -1,4 +1,4 @@
-//! Formats values for people.
+//! Formats values for display.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::domain::{Attributes, JobStatus, Timestamp, is_disguising};
 
 pub(super) use crate::domain::{counted, grouped as count};
 
-/// Severity; its class sets the colour.
+/// Severity of a state. Its CSS class sets the colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Severity {
     Good,
@@ -29,14 +29,14 @@ impl Severity {
     }
 }
 
-/// Maximum length of an external text on a page, in characters. Names of organizations are shorter.
+/// Maximum length of external text on a page, in characters. Names of organizations are shorter.
 const MAX_SHOWN_CHARS: usize = 200;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
 const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3600, "h"), (60, "min"), (1, "s")];
 
-/// Returns an external text shortened, without disguising characters and without addresses. The template escapes it.
+/// Returns external text, truncated, and without misleading characters and email addresses. The template escapes it.
 pub(super) fn sanitize(text: &str) -> String {
     let inert: String = text
         .chars()
@@ -59,7 +59,7 @@ pub(super) fn sanitize(text: &str) -> String {
     inert.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
-/// Whether a word contains an email address: a name, an at sign, and a domain.
+/// Returns whether a word contains an email address: a name, an at sign, and a domain.
 fn has_address(word: &str) -> bool {
     word.split_once('@').is_some_and(|(local, domain)| {
         let domain = domain.trim_matches(|character: char| !character.is_alphanumeric());
@@ -70,13 +70,13 @@ fn has_address(word: &str) -> bool {
 /// Formats a duration in its two largest units.
 pub(super) fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
-    let greatest = UNITS.iter().position(|(unit, _)| seconds >= *unit);
-    let Some(greatest) = greatest else {
+    let largest = UNITS.iter().position(|(unit, _)| seconds >= *unit);
+    let Some(largest) = largest else {
         return "under 1 s".to_owned();
     };
     let mut rest = seconds;
     let mut words = Vec::new();
-    for (unit, name) in UNITS.iter().skip(greatest).take(2) {
+    for (unit, name) in UNITS.iter().skip(largest).take(2) {
         if rest / unit > 0 {
             words.push(format!("{} {name}", rest / unit));
         }
@@ -85,7 +85,7 @@ pub(super) fn span(duration: Duration) -> String {
     words.join(" ")
 }
 
-/// Formats an objective as configured: in hours unless it is long.
+/// Formats an objective: in hours if it is short, as it is usually configured.
 pub(super) fn objective(rpo: Duration) -> String {
     let (seconds, hour) = (rpo.as_secs(), 3600);
     match seconds.is_multiple_of(hour) && rpo < 3 * DAY {
@@ -94,14 +94,14 @@ pub(super) fn objective(rpo: Duration) -> String {
     }
 }
 
-/// Formats a duration in its largest unit, if there is little room.
-pub(super) fn about(duration: Duration) -> String {
+/// Formats a duration in its largest unit, for narrow places.
+pub(super) fn rounded(duration: Duration) -> String {
     let seconds = duration.as_secs();
-    let greatest = UNITS.into_iter().find(|(unit, _)| seconds >= *unit);
-    greatest.map_or_else(|| span(duration), |(unit, name)| format!("{} {name}", seconds / unit))
+    let largest = UNITS.into_iter().find(|(unit, _)| seconds >= *unit);
+    largest.map_or_else(|| span(duration), |(unit, name)| format!("{} {name}", seconds / unit))
 }
 
-/// Formats a time relative to now, with the exact one beside it.
+/// Formats a time relative to now, with the exact time as a tooltip.
 pub(super) fn time(at: Timestamp, now: Timestamp) -> Markup {
     let exact = in_utc(at, "%Y-%m-%dT%H:%M:%SZ");
     let words = if at > now {
@@ -114,7 +114,7 @@ pub(super) fn time(at: Timestamp, now: Timestamp) -> Markup {
     html! { time datetime=(exact) title=(exact) { (words) } }
 }
 
-/// Formats a time of the last day without its date, an older one with it.
+/// Formats a time, without its date if it is less than a day ago.
 pub(super) fn clock(at: Timestamp, now: Timestamp) -> String {
     let format = if now.since(at) < DAY {
         "%H:%M UTC"
@@ -124,13 +124,13 @@ pub(super) fn clock(at: Timestamp, now: Timestamp) -> String {
     in_utc(at, format)
 }
 
-/// Formats a time by a format of `strftime`, in UTC.
+/// Formats a time in UTC with a `strftime` format.
 pub(super) fn in_utc(at: Timestamp, format: &str) -> String {
     let at = at.to_calendar();
     at.map(|at| at.strftime(format).to_string()).unwrap_or_default()
 }
 
-/// The same, or a word if there is none.
+/// Formats a time relative to now, or returns `word` if there is none.
 pub(super) fn time_or(at: Option<Timestamp>, now: Timestamp, word: &str) -> Markup {
     match at {
         Some(at) => time(at, now),
@@ -138,13 +138,13 @@ pub(super) fn time_or(at: Option<Timestamp>, now: Timestamp, word: &str) -> Mark
     }
 }
 
-/// Converts a length to a count.
+/// Converts a length to a count for display.
 pub(super) fn whole(length: usize) -> u64 {
     u64::try_from(length).unwrap_or(u64::MAX)
 }
 
-/// Returns a word with a capital letter.
-pub(super) fn capital(word: &str) -> String {
+/// Returns a word with its first letter in upper case.
+pub(super) fn capitalize(word: &str) -> String {
     let mut letters = word.chars();
     let first = letters.next().map(char::to_uppercase).into_iter().flatten();
     first.chain(letters).collect()
@@ -157,18 +157,18 @@ pub(super) fn attributes_of(attributes: &Attributes) -> String {
     named.collect::<Vec<_>>().join(" · ")
 }
 
-/// Formats a moment to the minute, with its date.
-pub(super) fn moment(at: Timestamp) -> String {
+/// Formats a time with its date, to the minute.
+pub(super) fn date_time(at: Timestamp) -> String {
     in_utc(at, "%-d %b %Y, %H:%M UTC")
 }
 
-/// Returns the name of an organization, isolated from the writing direction of the text around it.
-pub(super) fn name_of(organization: &str) -> Markup {
+/// Returns the name of an organization. Its writing direction does not affect the surrounding text.
+pub(super) fn organization_name(organization: &str) -> Markup {
     let name = sanitize(organization);
     html! { bdi { @if name.trim().is_empty() { "(no name)" } @else { (name) } } }
 }
 
-/// Returns a word about signs of ransomware.
+/// Returns a label about signs of ransomware.
 pub(super) fn signs_chip(signs: RansomwareSigns) -> Markup {
     match signs.potential_attack {
         0 => html! { span.chip.warn { "signs of ransomware" } " " },
@@ -178,7 +178,7 @@ pub(super) fn signs_chip(signs: RansomwareSigns) -> Markup {
     }
 }
 
-/// Returns the numbers of overdue and failing modules, if any. A module can be both.
+/// Returns labels with the numbers of overdue and failing modules, if any. A module can be both.
 pub(super) fn count_chips(overdue: usize, failing: usize) -> Markup {
     let modules = |number: usize| counted(whole(number), "module", "modules");
     html! {
@@ -220,10 +220,10 @@ mod tests {
     }
 
     #[test]
-    fn addresses_and_disguising_characters_are_removed() {
+    fn addresses_and_misleading_characters_are_removed() {
         assert_eq!(sanitize("Ann <ann@contoso.example> Ltd"), "Ann (an address) Ltd");
         for name in ["@Home Ltd", "Team @ Work", "a@b", "Meet @ 10.30"] {
-            assert_eq!(sanitize(name), name, "nobody's address");
+            assert_eq!(sanitize(name), name, "not an address");
         }
         assert_eq!(sanitize("\u{202e}live"), "\u{fffd}live");
         assert_eq!(sanitize(&"x".repeat(1000)).len(), MAX_SHOWN_CHARS);
