@@ -1,4 +1,4 @@
-//! Wiring: creates and connects all parts, for production, the demo and tests.
+//! Creates and connects all parts of the exporter, for production, the demo and tests.
 
 pub mod budget;
 mod check;
@@ -44,7 +44,7 @@ use crate::health::Health;
 use crate::http::server::Listener;
 use crate::http::web_config::{self, Guard};
 use crate::http::{self, Reload, Site};
-use crate::runtime::{ClientStatus, Loaded, Runtime, ScheduleStatus, SharedScheduleStatus};
+use crate::runtime::{ClientStatus, LoadResults, Runtime, ScheduleStatus, SharedScheduleStatus};
 use crate::schedule::{ScheduleConfig, Scheduler, Until};
 use crate::scrape::{Scrape, ScrapeFilter};
 use crate::status::Status;
@@ -53,7 +53,7 @@ use crate::store::state_file::StateFile;
 use crate::text_file;
 
 /// Time limit for the parts to stop at shutdown.
-const STOP_LIMIT: Duration = Duration::from_secs(10);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reason why the exporter cannot start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -61,10 +61,10 @@ pub enum Error {
     /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] config::Error),
-    /// A file named by the configuration is invalid.
+    /// A file to which the configuration refers is invalid.
     #[error("{key}: {problem}")]
-    Material {
-        /// The key that names it.
+    InvalidFile {
+        /// The configuration key with the path.
         key: &'static str,
         /// The problem.
         problem: String,
@@ -99,7 +99,7 @@ impl Error {
     /// Returns the exit code of the process.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Material { .. } | Self::Web(_) => config::EXIT_CODE,
+            Self::Config(_) | Self::InvalidFile { .. } | Self::Web(_) => config::EXIT_CODE,
             Self::Bind { .. } | Self::Write { .. } | Self::Signals(_) => 1,
         }
     }
@@ -109,9 +109,9 @@ impl Error {
 pub type LoadConfig = Arc<dyn Fn() -> Result<Config, config::Error> + Send + Sync>;
 
 /// Returns the source of the configuration in production: a file, the environment of the process, and this exporter's
-/// share of the customers.
+/// shard of the customers.
 pub fn config_source(file: Option<PathBuf>, shard: Shard) -> LoadConfig {
-    // A pipe given at start can be read once. A file that becomes a pipe later would block the reload for ever.
+    // A pipe can be read once, at start. If a file were replaced by a pipe later, a reload would block forever.
     let is_regular = file.as_ref().is_some_and(|file| file.is_file());
     Arc::new(move || {
         if let Some(file) = file.as_ref().filter(|_| is_regular) {
@@ -136,7 +136,7 @@ pub struct App {
     subtitle: String,
 }
 
-/// Parts around one configuration, shared by [`App`] and [`once`].
+/// Parts that both [`App`] and [`once`] need.
 struct Parts {
     store: Arc<Store>,
     health: Arc<Health>,
@@ -154,15 +154,15 @@ struct Current {
     secret_expires: Option<i64>,
     attributes: WatchedFile,
     /// Whether the newest load of the configuration succeeded.
-    is_config_good: bool,
+    is_config_valid: bool,
 }
 
 impl App {
     /// Reads the configuration, restores the state and binds the sockets. The status page shows `config_file`.
     ///
     /// # Errors
-    /// Returns an error if one of these fails. A state that cannot be restored is not an error; it is logged and
-    /// exposed.
+    /// Returns an error if the configuration is invalid or a socket cannot be bound. If the state cannot be restored,
+    /// this is logged and exposed as a metric, and the exporter starts without it.
     pub async fn bind(
         load: LoadConfig,
         config_file: Option<PathBuf>,
@@ -179,7 +179,7 @@ impl App {
         let state_file = config.state_file.clone().map(StateFile::open).transpose();
         let state_file = state_file.map_err(|error| bad_state_file(&error))?.map(Arc::new);
         let restored = restore(&parts, state_file.as_deref());
-        parts.runtime.note_loaded(|loaded| loaded.state = restored);
+        parts.runtime.record_load(|loaded| loaded.state = restored);
         if parts.store.was_restored() && !parts.store.customers().is_empty() {
             parts.health.set_ready();
         }
@@ -206,7 +206,7 @@ impl App {
             .collect()
     }
 
-    /// Returns the scheme of its URLs, `http` or `https`.
+    /// Returns the scheme of the exporter's URLs, `http` or `https`.
     pub fn scheme(&self) -> &'static str {
         let serves_tls = self.guard.as_ref().is_some_and(|guard| guard.serves_tls());
         if serves_tls { "https" } else { "http" }
@@ -222,7 +222,8 @@ impl App {
         Arc::clone(&self.parts.scrape)
     }
 
-    /// Polls and serves until it is stopped, then saves the state. Returns false if the poll loop ended unexpectedly.
+    /// Polls and serves until `stop` is cancelled, and then saves the state. Returns false if the poll loop ended
+    /// unexpectedly.
     pub async fn run(self, stop: CancellationToken) -> bool {
         let lifecycle = self.web.enable_lifecycle.then(|| self.reload());
         let scheduler = self.parts.scheduler();
@@ -241,9 +242,9 @@ impl App {
             runtime,
             self.config_file,
         ));
-        let mut polls = Polls::start(scheduler, Until::Stopped, self.reloads, stop.clone());
-        // Connections could take the descriptors that polls need.
-        let _ = (&mut polls.ready).await;
+        let mut poll_thread = PollThread::start(scheduler, Until::Stopped, self.reloads, stop.clone());
+        // The polls start first, so that connections do not use up the file descriptors that they need.
+        let _ = (&mut poll_thread.ready).await;
         for listener in self.listeners {
             let site = Site {
                 scrape: Arc::clone(&scrape),
@@ -264,26 +265,26 @@ impl App {
             health,
             file: self.state_file,
         };
-        let polling = stop.clone();
-        // Without its poll loop the exporter is useless, and its supervisor can restart it.
-        let looping = tokio::spawn(async move {
-            let _ = polls.end().await;
-            let was_stopped = polling.is_cancelled();
+        let poll_stop = stop.clone();
+        // Without its poll loop, the exporter has no purpose. It stops, so that its supervisor can restart it.
+        let poll_loop = tokio::spawn(async move {
+            let _ = poll_thread.end().await;
+            let was_stopped = poll_stop.is_cancelled();
             if !was_stopped {
                 error!("poll loop ended unexpectedly; stopping");
-                polling.cancel();
+                poll_stop.cancel();
             }
             was_stopped
         });
-        let saving = tokio::spawn(saver.run(stop.clone()));
+        let saver_task = tokio::spawn(saver.run(stop.clone()));
         tasks.spawn(self.reloader.watch_attributes(stop.clone()));
         stop.cancelled().await;
         let ended = async {
             while tasks.join_next().await.is_some() {}
-            let _ = saving.await;
-            looping.await.unwrap_or(false)
+            let _ = saver_task.await;
+            poll_loop.await.unwrap_or(false)
         };
-        tokio::time::timeout(STOP_LIMIT, ended).await.unwrap_or_else(|_| {
+        tokio::time::timeout(SHUTDOWN_TIMEOUT, ended).await.unwrap_or_else(|_| {
             warn!("shutdown timed out; abandoning unfinished tasks");
             true
         })
@@ -299,7 +300,7 @@ impl Parts {
         let attributes = WatchedFile::new(config.attributes_file.as_deref());
         let table = read_attributes(config.attributes_file.as_deref())?;
         let schedule_config = schedule_config(config, Arc::clone(&client), table);
-        warn_of_idle_settings(config);
+        warn_about_ineffective_settings(config);
         let store = Arc::new(Store::new(&schedule_config.plans, schedule_config.series_limit));
         store.exclude(&schedule_config.settings.excluded);
         store.set_attributes(schedule_config.settings.attributes.as_ref());
@@ -312,11 +313,11 @@ impl Parts {
             schedule_config: schedule_config.clone(),
             secret_expires: config.auth.secret_expires,
             attributes,
-            is_config_good: true,
+            is_config_valid: true,
         }));
-        let read = Arc::clone(&current);
-        let client_status = Arc::new(move || client_status(&read.lock().unwrap_or_else(PoisonError::into_inner)));
-        let loaded = Loaded {
+        let source = Arc::clone(&current);
+        let client_status = Arc::new(move || client_status(&source.lock().unwrap_or_else(PoisonError::into_inner)));
+        let loaded = LoadResults {
             config: true,
             config_at: Timestamp::from(SystemTime::now()),
             state: None,
@@ -352,24 +353,27 @@ impl Parts {
 pub async fn once(config: &Config, stop: CancellationToken) -> Result<(Vec<u8>, bool), Error> {
     let parts = Parts::new(config)?;
     let (_sender, reloads) = mpsc::channel(1);
-    let all_good = Polls::start(parts.scheduler(), Until::EachPolledOnce, reloads, stop)
+    let all_succeeded = PollThread::start(parts.scheduler(), Until::EachPolledOnce, reloads, stop)
         .end()
         .await;
     let frames = parts.scrape.frames(&ScrapeFilter::default(), Format::Text);
-    Ok((frames.flatten().collect(), all_good && parts.runtime.status().is_up()))
+    Ok((
+        frames.flatten().collect(),
+        all_succeeded && parts.runtime.status().is_up(),
+    ))
 }
 
-/// The poll loop in its thread.
-struct Polls {
-    /// Completed when the thread has what it needs; dropped if it cannot start.
+/// The poll loop, which runs in its own thread.
+struct PollThread {
+    /// Completed when the thread has started; dropped if it cannot start.
     ready: oneshot::Receiver<()>,
     /// Whether all polls succeeded.
     ended: oneshot::Receiver<bool>,
 }
 
-impl Polls {
-    /// Runs the loop and its polls in a separate thread. Polls mostly wait, and passing them between threads would cost
-    /// half as much time again. No poll delays a scrape, and no scrape a poll.
+impl PollThread {
+    /// Runs the loop and its polls in a separate thread, so that polls and scrapes do not delay each other. Polls
+    /// mostly wait, so one thread is enough; with several, they would take half as long again.
     fn start(
         scheduler: Scheduler,
         until: Until,
@@ -379,9 +383,9 @@ impl Polls {
         let ((ready, is_ready), (sender, ended)) = (oneshot::channel(), oneshot::channel());
         let polling = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let all_good = match runtime {
+            let all_succeeded = match runtime {
                 Ok(runtime) => {
-                    // The receiver may have been dropped, here and below.
+                    // The receiver may have been dropped. This also applies to the other sender.
                     let _ = ready.send(());
                     runtime.block_on(scheduler.run(until, reloads, stop))
                 }
@@ -390,7 +394,7 @@ impl Polls {
                     false
                 }
             };
-            let _ = sender.send(all_good);
+            let _ = sender.send(all_succeeded);
         };
         let thread = std::thread::Builder::new().name("polls".to_owned()).spawn(polling);
         if let Err(error) = &thread {
@@ -401,7 +405,7 @@ impl Polls {
 
     /// Waits for the end. Returns whether all polls succeeded.
     async fn end(self) -> bool {
-        // A thread that panics drops its sender.
+        // If the thread panics, it drops its sender.
         self.ended.await.unwrap_or(false)
     }
 }
@@ -463,7 +467,7 @@ fn unmatched_exclusions(config: &Config) -> impl Iterator<Item = &str> {
     unmatched.map(Pattern::written)
 }
 
-fn warn_of_idle_settings(config: &Config) {
+fn warn_about_ineffective_settings(config: &Config) {
     for pattern in unmatched_exclusions(config) {
         warn!(pattern = %log_safe(pattern), "pattern in metrics.exclude matches no metric");
     }

@@ -1,4 +1,4 @@
-//! Dashboards and rules, embedded, so that they match the version.
+//! Embedded dashboards and rules, which therefore match the version of the exporter.
 
 pub mod grafana;
 mod links;
@@ -16,7 +16,7 @@ pub use links::Links;
 pub struct Asset {
     /// File name.
     pub name: &'static str,
-    /// Content, byte for byte as in the repository.
+    /// Content, identical to the file in the repository.
     pub content: &'static str,
 }
 
@@ -99,7 +99,7 @@ const fn names_are_plain(assets: &[Asset]) -> bool {
 /// Writes all assets under `directory`: dashboards in `dashboards`, rules in `rules`.
 ///
 /// # Errors
-/// If a directory or file cannot be written.
+/// Returns an error if a directory or file cannot be written.
 pub fn write(directory: &Path, links: &Links) -> io::Result<usize> {
     let dashboards = DASHBOARDS
         .iter()
@@ -120,7 +120,7 @@ pub fn write(directory: &Path, links: &Links) -> io::Result<usize> {
 /// Writes the Grafana alert rules under `directory`, evaluated by the data source with this id.
 ///
 /// # Errors
-/// If the directory or the file cannot be written.
+/// Returns an error if the directory or the file cannot be written.
 pub fn write_grafana_alerts(directory: &Path, datasource: &str, links: &Links) -> io::Result<usize> {
     let rules = grafana::alert_rules(datasource, links).map_err(io::Error::other)?;
     std::fs::create_dir_all(directory)?;
@@ -128,13 +128,13 @@ pub fn write_grafana_alerts(directory: &Path, datasource: &str, links: &Links) -
     Ok(1)
 }
 
-/// Writes a file atomically, so that a full disk cannot truncate a rule file.
+/// Replaces a file atomically, so that a full disk cannot truncate it.
 fn replace(path: &Path, content: &str) -> io::Result<()> {
-    // Follows symbolic links.
+    // The target of a symbolic link is replaced, not the link.
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
-    // Other users may read it, subject to the umask.
+    // Other users may read the file, unless the umask prevents it.
     let mut file = builder.permissions(Permissions::from_mode(0o666)).tempfile_in(folder)?;
     file.write_all(content.as_bytes())?;
     file.persist(path)?;

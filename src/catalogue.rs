@@ -12,7 +12,7 @@ use crate::{collector, health, scrape, store};
 pub struct Entry {
     /// The metric.
     pub metric: Metric,
-    /// Its labels in order.
+    /// Its labels, in the order of the exposition.
     pub labels: Vec<&'static str>,
     /// Its collector; `None` for metrics about the exporter.
     pub collector: Option<&'static str>,

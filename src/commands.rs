@@ -1,4 +1,4 @@
-//! The commands of the program, from arguments to exit code.
+//! Runs the commands of the program, from the arguments to the exit code.
 
 use std::io;
 use std::process::ExitCode;
@@ -28,27 +28,28 @@ use crate::simulator::Simulator;
 const SUBTITLE: &str = "Backups, restore points, licences and scans of the customers of an AvePoint Elements partner, \
                         for Prometheus.";
 
-/// Runs a command. Returns false if it ended with a partial result. A stop during the start of a service ends it
-/// immediately, and a reload waits until the start is complete.
+/// Runs a command. Returns false if its result is incomplete. If a service is stopped while it starts, it ends
+/// immediately. A reload waits until the start is complete.
 ///
 /// # Errors
 /// Returns an error if the command cannot start.
 pub async fn run(args: Args, mut signals: Signals) -> Result<bool, Error> {
     let is_service = match &args.command {
         None | Some(Command::Simulate(_)) => true,
-        Some(Command::Demo(wanted)) => wanted.backfill().is_none(),
+        Some(Command::Demo(options)) => options.backfill().is_none(),
         Some(_) => false,
     };
     let stop = CancellationToken::new();
-    let (begin, mut begun) = oneshot::channel();
+    let (report_started, mut started) = oneshot::channel();
     let stopped = stop.clone();
-    // On its own thread, so that neither a large state nor a slow disk delays signals.
-    let mut command = tokio::task::spawn_blocking(move || Handle::current().block_on(perform(args, stopped, begin)));
+    // The command runs on its own thread, so that loading a large state from a slow disk does not delay signals.
+    let mut command =
+        tokio::task::spawn_blocking(move || Handle::current().block_on(execute(args, stopped, report_started)));
     let mut reload: Option<Reload> = None;
     let (mut is_starting, mut is_open) = (true, true);
     let mut reloading: Option<JoinHandle<_>> = None;
-    let overdue = overdue(stop.clone(), is_service);
-    tokio::pin!(overdue);
+    let stop_timeout = stop_timeout(stop.clone(), is_service);
+    tokio::pin!(stop_timeout);
     loop {
         let ready = reload.as_ref().filter(|_| reloading.is_none() && !stop.is_cancelled());
         tokio::select! {
@@ -56,21 +57,21 @@ pub async fn run(args: Args, mut signals: Signals) -> Result<bool, Error> {
                 error!(error = %panicked, "command failed");
                 Ok(false)
             }),
-            by = &mut begun, if is_open => {
+            started_by = &mut started, if is_open => {
                 is_open = false;
-                if let Ok(by) = by {
-                    (is_starting, reload) = (false, by);
+                if let Ok(service_reload) = started_by {
+                    (is_starting, reload) = (false, service_reload);
                 }
             }
-            () = over(&mut reloading) => reloading = None,
-            // As if its output were not read.
-            () = &mut overdue => return Ok(false),
+            () = finished(&mut reloading) => reloading = None,
+            // The exit code is the same as for a command whose output cannot be written.
+            () = &mut stop_timeout => return Ok(false),
             caught = signals.next(ready.is_some()) => match (caught, ready) {
-                // The reload logs and exposes its outcome, so its result is not awaited.
+                // The result is not used, because the reload logs and exposes its outcome.
                 (Caught::Reload, Some(reload)) => reloading = Some(tokio::spawn(reload())),
                 (Caught::Reload, None) => {}
                 (Caught::Stop, _) if is_starting => return Ok(is_service),
-                // A service ends soon in any case, and has a state to save.
+                // A second signal ends a command immediately, but not a service, which may have to save its state.
                 (Caught::Stop, _) if stop.is_cancelled() && !is_service => return Ok(false),
                 (Caught::Stop, _) => {
                     info!("stopping");
@@ -82,19 +83,19 @@ pub async fn run(args: Args, mut signals: Signals) -> Result<bool, Error> {
     }
 }
 
-/// Maximum time for which a command may continue after it was stopped. A service must end its parts and save its state,
-/// for which it has a separate, shorter limit.
-const STOP_LIMITS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(15)];
+/// Maximum time for which a command, and a service, may continue after it was stopped. A service must stop its parts
+/// and save its state, for which it has another, shorter limit.
+const STOP_TIMEOUTS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(15)];
 
-/// Returns when a command has exceeded its limit after it was stopped.
-async fn overdue(stop: CancellationToken, is_service: bool) {
+/// Completes when a command or service has exceeded its limit after it was stopped.
+async fn stop_timeout(stop: CancellationToken, is_service: bool) {
     stop.cancelled().await;
-    let [of_command, of_service] = STOP_LIMITS;
-    tokio::time::sleep(if is_service { of_service } else { of_command }).await;
+    let [command_timeout, service_timeout] = STOP_TIMEOUTS;
+    tokio::time::sleep(if is_service { service_timeout } else { command_timeout }).await;
 }
 
-/// Prints the help, the version or a usage error, and returns the exit code. Ends when it is stopped, even if its
-/// output is not read.
+/// Prints the help, the version or a usage error, and returns the exit code. A signal ends it, even if nothing reads
+/// its output.
 pub async fn print_usage(usage: clap::Error, mut signals: Signals) -> ExitCode {
     let code = args::exit_code(&usage);
     let printing = tokio::task::spawn_blocking(move || output::print_usage(&usage));
@@ -109,21 +110,21 @@ pub async fn print_usage(usage: clap::Error, mut signals: Signals) -> ExitCode {
     }
 }
 
-/// Waits until a running reload is complete; forever if there is none.
-async fn over<T>(reloading: &mut Option<JoinHandle<T>>) {
+/// Waits until the running reload is complete, or forever if there is none.
+async fn finished<T>(reloading: &mut Option<JoinHandle<T>>) {
     match reloading {
         Some(reloading) => _ = reloading.await,
         None => std::future::pending().await,
     }
 }
 
-/// Reports, once, that the command can be stopped by its token, and how it is reloaded.
-type Begin = oneshot::Sender<Option<Reload>>;
+/// Reports that the command has started, so that its token can stop it, and how it can be reloaded.
+type ReportStarted = oneshot::Sender<Option<Reload>>;
 
-async fn perform(args: Args, stop: CancellationToken, begin: Begin) -> Result<bool, Error> {
+async fn execute(args: Args, stop: CancellationToken, report_started: ReportStarted) -> Result<bool, Error> {
     let load = app::config_source(args.config_file.clone(), args.shard);
-    // The receiver is dropped if a stop came first.
-    let begin = |reload| _ = begin.send(reload);
+    // If the command was stopped before, the receiver has been dropped.
+    let report_started = |reload| _ = report_started.send(reload);
     let Some(command) = args.command else {
         let watch = args
             .auto_reload
@@ -132,7 +133,7 @@ async fn perform(args: Args, stop: CancellationToken, begin: Begin) -> Result<bo
         for address in app.addresses() {
             info!(%address, version = VERSION, revision = REVISION, "listening");
         }
-        begin(Some(app.reload()));
+        report_started(Some(app.reload()));
         notify_ready();
         if let Some(watch) = watch {
             tokio::spawn(watch.run(app.reload(), stop.clone()));
@@ -142,43 +143,43 @@ async fn perform(args: Args, stop: CancellationToken, begin: Begin) -> Result<bo
         return Ok(was_stopped);
     };
     match command {
-        Command::Demo(wanted) => {
-            if let Some(backfill) = wanted.backfill() {
-                begin(None);
-                return write_past(&wanted.simulator, &backfill, stop).await;
+        Command::Demo(options) => {
+            if let Some(backfill) = options.backfill() {
+                report_started(None);
+                return write_backfill(&options.simulator, &backfill, stop).await;
             }
-            let demo = Demo::bind(&wanted.simulator, args.web.clone()).await?;
+            let demo = Demo::bind(&options.simulator, args.web.clone()).await?;
             if !print(greeting(&demo, &args.web).as_bytes()) {
                 return Ok(false);
             }
-            begin(Some(demo.app().reload()));
+            report_started(Some(demo.app().reload()));
             notify_ready();
             Ok(demo.run(stop).await)
         }
-        Command::Simulate(wanted) => {
-            let simulator = app::simulate(&wanted).await?;
+        Command::Simulate(options) => {
+            let simulator = app::simulate(&options).await?;
             if !print(introduction(&simulator).as_bytes()) {
                 return Ok(false);
             }
-            begin(None);
+            report_started(None);
             notify_ready();
             Ok(simulator.run(stop).await.is_ok())
         }
         Command::Once => {
             let config = load()?;
-            begin(None);
-            let (exposition, good) = app::once(&config, stop).await?;
-            Ok(print(&exposition) && good)
+            report_started(None);
+            let (exposition, is_complete) = app::once(&config, stop).await?;
+            Ok(print(&exposition) && is_complete)
         }
         Command::Customers { output } => {
             let config = load()?;
-            begin(None);
-            let (customers, is_good) = app::customers(config, stop).await?;
+            report_started(None);
+            let (customers, is_complete) = app::customers(config, stop).await?;
             let text = match output {
                 CustomerOutput::Table => customers.table(),
                 CustomerOutput::Csv => customers.csv(),
             };
-            Ok(print(text.as_bytes()) && is_good)
+            Ok(print(text.as_bytes()) && is_complete)
         }
         Command::Check { output, offline } => {
             let config = load()?;
@@ -192,7 +193,7 @@ async fn perform(args: Args, stop: CancellationToken, begin: Begin) -> Result<bo
             };
             Ok(printed && report.is_good())
         }
-        Command::Assets(wanted) => Ok(write_assets(&wanted, &args.web)),
+        Command::Assets(options) => Ok(write_assets(&options, &args.web)),
         Command::Healthcheck { ready } => healthcheck(&args.web, ready).await,
         Command::Schema => Ok(print(config::schema_text().as_bytes())),
         Command::Man => Ok(args::man_page().is_ok_and(|page| print(&page))),
@@ -200,28 +201,28 @@ async fn perform(args: Args, stop: CancellationToken, begin: Begin) -> Result<bo
     }
 }
 
-async fn write_past(
+async fn write_backfill(
     simulator: &args::Simulator,
-    wanted: &args::Backfill,
+    options: &args::Backfill,
     stop: CancellationToken,
 ) -> Result<bool, Error> {
-    let written = match app::backfill(simulator, wanted, stop).await {
-        // A closed pipe is not an error: its reader has read enough.
+    let written = match app::backfill(simulator, options, stop).await {
+        // A closed pipe is not an error: its reader does not need the rest.
         Err(Error::Write { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => return Ok(true),
         written => written?,
     };
-    let file = wanted.file.display();
+    let file = options.file.display();
     let message = format!(
         "{} samples of {} days written to {file}\n\
          To load them into Prometheus:\n\n  \
          promtool tsdb create-blocks-from --max-block-duration=700h openmetrics {file} DATA_DIRECTORY\n\n",
         written.samples, written.days
     );
-    let is_printed = output::is_stdout(&wanted.file) || print(message.as_bytes());
+    let is_printed = output::is_stdout(&options.file) || print(message.as_bytes());
     Ok(is_printed && written.is_complete)
 }
 
-/// Reports the reason for the program's end in one line on standard error, and returns its exit code.
+/// Writes the reason why the program ends to standard error, in one line, and returns the exit code.
 pub fn report(error: &dyn std::error::Error, code: u8) -> ExitCode {
     output::report(error_chain(error));
     ExitCode::from(code)
@@ -260,15 +261,15 @@ fn introduction(simulator: &Simulator) -> String {
     )
 }
 
-fn write_assets(wanted: &args::Assets, web: &Web) -> bool {
+fn write_assets(options: &args::Assets, web: &Web) -> bool {
     let links = Links::new(web.external_url.as_ref(), web.grafana_url.as_ref());
-    let all = wanted
+    let all = options
         .dir
         .as_deref()
         .map(|directory| (directory, assets::write(directory, &links)));
-    let alerts = wanted.grafana_alerts.as_deref();
+    let alerts = options.grafana_alerts.as_deref();
     let alerts = alerts.map(|directory| {
-        let written = assets::write_grafana_alerts(directory, &wanted.grafana_datasource, &links);
+        let written = assets::write_grafana_alerts(directory, &options.grafana_datasource, &links);
         (directory, written)
     });
     let reported = all.into_iter().chain(alerts).map(|(directory, written)| match written {
@@ -284,7 +285,7 @@ fn write_assets(wanted: &args::Assets, web: &Web) -> bool {
     reported.filter(|is_good| !is_good).count() == 0
 }
 
-/// Reports whether the exporter at the address in the flags is healthy, or ready, for containers without a shell.
+/// Checks whether the exporter at the address in the flags is healthy, or ready, and reports the problem if it is not.
 async fn healthcheck(web: &Web, ready: bool) -> Result<bool, Error> {
     let problem = match app::healthcheck(web, ready).await? {
         Ok(()) => return Ok(true),

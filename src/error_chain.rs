@@ -1,4 +1,4 @@
-//! Errors do not repeat their source; the handler formats the whole chain once.
+//! Formats errors with their sources. Messages of errors do not repeat those of their sources.
 
 /// Formats an error with its sources, for a log line.
 pub fn error_chain(error: &dyn std::error::Error) -> String {

@@ -1,7 +1,7 @@
 //! The exporter's own health: counters, heartbeat, readiness, and their metrics.
 //!
-//! Counters live in a registry of prometheus-client. All other values are read from their owner at scrape time, so that
-//! no `set()` can be forgotten.
+//! Counters are in a registry of prometheus-client. All other values are read from their source at scrape time, so that
+//! they cannot be outdated.
 
 mod process;
 mod text_format;
@@ -27,11 +27,11 @@ use crate::error_chain::error_chain;
 use crate::exposition::{ExcludedMetrics, Format, Metric};
 use text_format::as_text_format;
 
-/// Time without a heartbeat after which the poll loop counts as stalled: it iterates every second and waits only for
-/// time.
+/// Time without a heartbeat after which the poll loop counts as stalled. The loop iterates every second and never waits
+/// for I/O.
 const HEARTBEAT_LIMIT: Duration = Duration::from_secs(30);
 
-/// Maximum number of distinct values of one field in the log, so that a server that invents values cannot fill it.
+/// Maximum number of distinct values of one field that are logged, so that a faulty server cannot flood the log.
 const MAX_LOGGED_VALUES: usize = 200;
 
 const ENDPOINT: &[&str] = &["endpoint"];
@@ -122,15 +122,15 @@ pub const PROCESS: &[Metric] = process::METRICS;
 /// A fixed number of labels with their values.
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 
-fn of(endpoint: Endpoint) -> Labels<1> {
+fn endpoint_labels(endpoint: Endpoint) -> Labels<1> {
     [("endpoint", endpoint.as_str())]
 }
 
-fn of_field(endpoint: Endpoint, field: &'static str) -> Labels<2> {
+fn field_labels(endpoint: Endpoint, field: &'static str) -> Labels<2> {
     [("endpoint", endpoint.as_str()), ("field", field)]
 }
 
-fn of_reason(endpoint: Endpoint, reason: &'static str) -> Labels<2> {
+fn reason_labels(endpoint: Endpoint, reason: &'static str) -> Labels<2> {
     [("endpoint", endpoint.as_str()), ("reason", reason)]
 }
 
@@ -143,7 +143,7 @@ pub struct Health {
     requests: Family<[(&'static str, Cow<'static, str>); 2], Counter>,
     durations: Durations,
     errors: Family<Labels<2>, Counter>,
-    // These are not exported. The counters above cannot be summed, because a family does not list its labels.
+    // The next two are not exported. The counters above cannot be summed, because a family does not list its labels.
     requests_of_endpoint: Family<Labels<1>, Counter>,
     errors_of_endpoint: Family<Labels<1>, Counter>,
     throttled: Family<Labels<1>, Counter>,
@@ -163,8 +163,8 @@ pub struct Health {
 
 /// Totals of several endpoints since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counted {
-    /// Attempts at requests.
+pub struct RequestTotals {
+    /// Request attempts.
     pub requests: u64,
     /// Polls without a complete response.
     pub errors: u64,
@@ -179,7 +179,7 @@ impl Default for Health {
 }
 
 impl Health {
-    /// Returns counters at zero, with a current heartbeat, not ready.
+    /// Returns a health with all counters at zero and a current heartbeat, which is not ready.
     pub fn new() -> Self {
         let mut health = Self {
             registry: Registry::default(),
@@ -221,22 +221,22 @@ impl Health {
         health.register(STATE_SAVE_FAILURES, health.save_failures.clone());
         health.register(POLL_OVERRUNS, health.overruns.clone());
         health.registry.register_collector(Box::new(process::Process));
-        health.begin_at_zero();
+        health.initialize_counters();
         health
     }
 
-    /// Registers a metric under its family's name, to which the encoder appends the suffix.
+    /// Registers a metric under the name of its family, to which the encoder appends the suffix.
     fn register(&mut self, metric: Metric, registered: impl Registered) {
         self.registry.register(metric.family_name(), metric.help, registered);
     }
 
-    /// Counters with known labels start at zero, because `increase()` misses the first step of a new series.
-    fn begin_at_zero(&self) {
+    /// Creates counters with known labels at zero, because `increase()` ignores the first value of a new series.
+    fn initialize_counters(&self) {
         for endpoint in Endpoint::ALL {
-            let _ = self.throttled.get_or_create(&of(endpoint));
-            let _ = self.retries.get_or_create(&of(endpoint));
-            let _ = self.durations.get_or_create(&of(endpoint));
-            let _ = self.duplicate_rows.get_or_create(&of(endpoint));
+            let _ = self.throttled.get_or_create(&endpoint_labels(endpoint));
+            let _ = self.retries.get_or_create(&endpoint_labels(endpoint));
+            let _ = self.durations.get_or_create(&endpoint_labels(endpoint));
+            let _ = self.duplicate_rows.get_or_create(&endpoint_labels(endpoint));
         }
         for reason in auth::REASONS.iter().copied() {
             let _ = self.token_failures.get_or_create(&[("reason", reason)]);
@@ -246,10 +246,10 @@ impl Health {
         }
     }
 
-    /// Starts the counters of failed polls at zero, for these reasons.
-    pub fn begin_failures_at_zero(&self, endpoint: Endpoint, reasons: impl IntoIterator<Item = &'static str>) {
+    /// Creates the counters of failed polls with these reasons at zero.
+    pub fn initialize_failure_counters(&self, endpoint: Endpoint, reasons: impl IntoIterator<Item = &'static str>) {
         for reason in reasons {
-            let _ = self.errors.get_or_create(&of_reason(endpoint, reason));
+            let _ = self.errors.get_or_create(&reason_labels(endpoint, reason));
         }
     }
 
@@ -290,22 +290,22 @@ impl Health {
 
     /// Counts a poll without a complete response.
     pub fn poll_failed(&self, endpoint: Endpoint, reason: &'static str) {
-        self.errors.get_or_create(&of_reason(endpoint, reason)).inc();
-        self.errors_of_endpoint.get_or_create(&of(endpoint)).inc();
+        self.errors.get_or_create(&reason_labels(endpoint, reason)).inc();
+        self.errors_of_endpoint.get_or_create(&endpoint_labels(endpoint)).inc();
     }
 
     /// Returns the totals of these endpoints.
-    pub fn counted(&self, endpoints: &[Endpoint]) -> Counted {
+    pub fn request_totals(&self, endpoints: &[Endpoint]) -> RequestTotals {
         let read = |counters: &Family<Labels<1>, Counter>, labels: &Labels<1>| {
             counters.get(labels).map_or(0, |counter| counter.get())
         };
-        let mut counted = Counted::default();
-        for labels in endpoints.iter().map(|endpoint| of(*endpoint)) {
-            counted.requests += read(&self.requests_of_endpoint, &labels);
-            counted.errors += read(&self.errors_of_endpoint, &labels);
-            counted.throttled += read(&self.throttled, &labels);
+        let mut totals = RequestTotals::default();
+        for labels in endpoints.iter().map(|endpoint| endpoint_labels(*endpoint)) {
+            totals.requests += read(&self.requests_of_endpoint, &labels);
+            totals.errors += read(&self.errors_of_endpoint, &labels);
+            totals.throttled += read(&self.throttled, &labels);
         }
-        counted
+        totals
     }
 
     /// Returns the time since the last heartbeat.
@@ -315,7 +315,7 @@ impl Health {
     }
 
     /// Counts skipped polls.
-    pub fn overran(&self, collector: &'static str, polls: u32) {
+    pub fn count_overruns(&self, collector: &'static str, polls: u32) {
         self.overruns
             .get_or_create(&[("collector", collector)])
             .inc_by(u64::from(polls));
@@ -334,7 +334,7 @@ impl Health {
     /// Appends the counters in a text format, without excluded ones.
     pub fn write(&self, text: &mut Vec<u8>, format: Format, excluded: &ExcludedMetrics) {
         let mut encoded = String::new();
-        // Formatting into a string fails only if a metric's own code fails. Its partial output is then dropped.
+        // Encoding fails only if the code of a metric fails. The partial output is then dropped.
         if encode_registry(&mut encoded, &self.registry).is_err() {
             return;
         }
@@ -345,8 +345,8 @@ impl Health {
         }
     }
 
-    /// Returns whether a value is new, and therefore logged.
-    fn is_news(&self, endpoint: Endpoint, field: &'static str, value: &str) -> bool {
+    /// Returns whether a value was not logged before, and must therefore be logged.
+    fn is_new_value(&self, endpoint: Endpoint, field: &'static str, value: &str) -> bool {
         let mut logged = self.logged_values.lock().unwrap_or_else(PoisonError::into_inner);
         logged.len() < MAX_LOGGED_VALUES && logged.insert((endpoint, field, value.to_owned()))
     }
@@ -356,22 +356,26 @@ impl Observer for Health {
     fn request(&self, endpoint: Endpoint, status: Option<u16>, took: Duration) {
         let code = status.unwrap_or(0).to_string();
         let labels = [("endpoint", endpoint.as_str().into()), ("code", code.into())];
-        self.requests_of_endpoint.get_or_create(&of(endpoint)).inc();
+        self.requests_of_endpoint
+            .get_or_create(&endpoint_labels(endpoint))
+            .inc();
         self.requests.get_or_create(&labels).inc();
-        self.durations.get_or_create(&of(endpoint)).observe(took.as_secs_f64());
+        self.durations
+            .get_or_create(&endpoint_labels(endpoint))
+            .observe(took.as_secs_f64());
     }
 
     fn retry(&self, endpoint: Endpoint) {
-        self.retries.get_or_create(&of(endpoint)).inc();
+        self.retries.get_or_create(&endpoint_labels(endpoint)).inc();
     }
 
     fn throttled(&self, endpoint: Endpoint) {
-        self.throttled.get_or_create(&of(endpoint)).inc();
+        self.throttled.get_or_create(&endpoint_labels(endpoint)).inc();
     }
 
     fn decode_error(&self, endpoint: Endpoint, field: &'static str, shape: &str) {
-        self.decode_errors.get_or_create(&of_field(endpoint, field)).inc();
-        if self.is_news(endpoint, field, "") {
+        self.decode_errors.get_or_create(&field_labels(endpoint, field)).inc();
+        if self.is_new_value(endpoint, field, "") {
             warn!(
                 endpoint = endpoint.as_str(),
                 field, shape, "invalid value dropped; shown masked"
@@ -380,9 +384,9 @@ impl Observer for Health {
     }
 
     fn unknown_value(&self, endpoint: Endpoint, field: &'static str, value: &str) {
-        self.unknown_values.get_or_create(&of_field(endpoint, field)).inc();
+        self.unknown_values.get_or_create(&field_labels(endpoint, field)).inc();
         let value = log_safe(value);
-        if self.is_news(endpoint, field, &value) {
+        if self.is_new_value(endpoint, field, &value) {
             warn!(
                 endpoint = endpoint.as_str(),
                 field, value, "unknown value; exported as is"
@@ -391,7 +395,9 @@ impl Observer for Health {
     }
 
     fn duplicate_rows(&self, endpoint: Endpoint, rows: u64) {
-        self.duplicate_rows.get_or_create(&of(endpoint)).inc_by(rows);
+        self.duplicate_rows
+            .get_or_create(&endpoint_labels(endpoint))
+            .inc_by(rows);
     }
 
     fn token_failure(&self, error: &auth::Error) {

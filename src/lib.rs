@@ -5,19 +5,19 @@
 //!
 //! The modules in reading order:
 //!
-//! - [`domain`]: values without I/O, and the meaning of a list of runs
-//! - [`collector`]: one file per collector, and their table
-//! - [`exposition`], [`store`]: tables of samples and their text; the latest record of every target
+//! - [`domain`]: types and parsers without I/O, and the interpretation of lists of runs
+//! - [`collector`]: one file per collector, and the table of all collectors
+//! - [`exposition`], [`store`]: tables of samples and their text format; the latest record of every target
 //! - [`schedule`]: the poll loop
 //! - [`api`]: the API client, from tokens to rows
 //! - [`health`], [`runtime`]: metrics about the exporter, and its state
 //! - [`scrape`], [`status`], [`catalogue`]: contents of a scrape and of the status page, list of all metrics
 //! - [`http`], [`assets`]: routes, pages and connections; bundled dashboards and rules
 //! - `settings`, [`config`]: parser of settings, and the configuration
-//! - [`app`]: connects them all
+//! - [`app`]: creates and connects all parts
 //! - [`commands`], [`args`], [`logging`], [`output`], [`signals`], `service_manager`, [`core_dumps`], `build_info`: the
-//!   program around them
-//! - [`secret`], [`text_file`], [`error_chain`], `log_throttle`: helpers without dependencies
+//!   program itself
+//! - [`secret`], [`text_file`], [`error_chain`], `log_throttle`: helpers without dependencies on other modules
 //! - [`simulator`]: the simulated partner API
 
 pub mod api;

@@ -1,15 +1,16 @@
-//! Limits repeated log lines: the first is logged at once, repetitions after growing pauses.
+//! Limits repeated log lines: the first one is logged immediately, and repetitions after growing pauses.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 /// Pause after the first line of a kind; each further pause is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_secs(60);
+const INITIAL_PAUSE: Duration = Duration::from_secs(60);
 
-/// Longest pause. A lasting outage is logged once an hour.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+/// Longest pause: a long outage is logged once an hour.
+const MAX_PAUSE: Duration = Duration::from_secs(3600);
 
-/// Time at which each kind of failure may be logged again, by collector and reason, both of which are bounded.
+/// Time at which each kind of failure may be logged again. The keys are collector and reason, whose numbers are
+/// limited.
 #[derive(Debug, Default)]
 pub(crate) struct LogThrottle(HashMap<(&'static str, &'static str), Entry>);
 
@@ -17,32 +18,32 @@ pub(crate) struct LogThrottle(HashMap<(&'static str, &'static str), Entry>);
 struct Entry {
     next: Duration,
     pause: Duration,
-    silent: u64,
+    suppressed: u64,
 }
 
 impl LogThrottle {
-    /// Returns how many failures were not logged since the last line; `None` while the pause lasts.
-    pub(crate) fn raise(&mut self, collector: &'static str, reason: &'static str, now: Duration) -> Option<u64> {
+    /// Permits a log line, and returns the number of lines suppressed since the last one. Returns `None` during a
+    /// pause.
+    pub(crate) fn permit(&mut self, collector: &'static str, reason: &'static str, now: Duration) -> Option<u64> {
         let entry = self.0.entry((collector, reason)).or_insert(Entry {
             next: now,
-            pause: FIRST_PAUSE,
-            silent: 0,
+            pause: INITIAL_PAUSE,
+            suppressed: 0,
         });
         if now < entry.next {
-            entry.silent += 1;
+            entry.suppressed += 1;
             return None;
         }
         entry.next = now.saturating_add(entry.pause);
-        entry.pause = (entry.pause * 2).min(LONGEST_PAUSE);
-        Some(std::mem::take(&mut entry.silent))
+        entry.pause = (entry.pause * 2).min(MAX_PAUSE);
+        Some(std::mem::take(&mut entry.suppressed))
     }
 
-    /// Halves the pauses of a collector after one of its targets recovered. Targets that still fail stay quiet for
-    /// their pause.
-    pub(crate) fn settle(&mut self, collector: &'static str) {
+    /// Halves the pauses of a collector after one of its targets recovered. Current pauses are not shortened.
+    pub(crate) fn relax(&mut self, collector: &'static str) {
         for ((name, _), entry) in &mut self.0 {
             if *name == collector {
-                entry.pause = FIRST_PAUSE.max(entry.pause / 2);
+                entry.pause = INITIAL_PAUSE.max(entry.pause / 2);
             }
         }
     }
@@ -57,8 +58,8 @@ mod tests {
         let mut log_throttle = LogThrottle::default();
         let mut logged = Vec::new();
         for second in 0..7200 {
-            if let Some(silent) = log_throttle.raise("jobs", "timeout", Duration::from_secs(second)) {
-                logged.push((second, silent));
+            if let Some(suppressed) = log_throttle.permit("jobs", "timeout", Duration::from_secs(second)) {
+                logged.push((second, suppressed));
             }
         }
         let expected = [
@@ -72,9 +73,9 @@ mod tests {
         ];
         assert_eq!(logged, expected);
         assert_eq!(
-            log_throttle.raise("jobs", "dns", Duration::from_secs(1)),
+            log_throttle.permit("jobs", "dns", Duration::from_secs(1)),
             Some(0),
-            "another reason is news"
+            "another reason is logged immediately"
         );
     }
 }

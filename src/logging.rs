@@ -1,4 +1,4 @@
-//! One line per event on standard error, as logfmt or JSON.
+//! Logs to standard error, one line per event, as logfmt or JSON.
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -8,8 +8,8 @@ use tracing_subscriber::{Layer as _, fmt};
 use crate::args::{Log, LogFormat};
 use crate::output::LossyStderr;
 
-/// Starts logging. Messages of libraries below a warning are never logged, at any level: HTTP libraries log what they
-/// send, including secrets and tokens.
+/// Starts logging. Messages of libraries are only logged if they are warnings or errors, at any level, because HTTP
+/// libraries log what they send, including secrets and tokens.
 pub fn start(log: Log) {
     let level = LevelFilter::from_level(log.level.into());
     let ours = Targets::new()

@@ -9,11 +9,11 @@ use elements_exporter::{args, commands, core_dumps, logging, output};
 use tokio::runtime::{self, Runtime};
 use tracing::warn;
 
-/// More descriptors than the two runtimes need together.
+/// Number of file descriptors that is sufficient for the two runtimes.
 const DESCRIPTORS: usize = 12;
 
 fn main() -> ExitCode {
-    // First, because each of these would end the process.
+    // Signals are caught first, because by default each of them would end the process.
     let (runtime, signals) = match start() {
         Ok(started) => started,
         Err(error) => {
@@ -30,12 +30,12 @@ fn main() -> ExitCode {
         }
     };
     logging::start(args.log);
-    // Before the configuration is read, so that no core dump can contain a secret.
-    if let Err(error) = core_dumps::switch_off() {
+    // Core dumps are disabled before the configuration is read, so that they cannot contain a secret.
+    if let Err(error) = core_dumps::disable() {
         warn!(%error, "cannot disable core dumps; a dump may contain the secret");
     }
     let ended = runtime.block_on(commands::run(args, signals));
-    // Does not wait for running work, such as reading a large state.
+    // Running work, such as reading a large state, is abandoned.
     runtime.shutdown_background();
     match ended {
         Ok(true) => ExitCode::SUCCESS,
@@ -45,13 +45,13 @@ fn main() -> ExitCode {
 }
 
 fn start() -> io::Result<(Runtime, Signals)> {
-    // The runtime panics if it finds no descriptors.
+    // The runtime panics if there are no free file descriptors.
     drop(
         (0..DESCRIPTORS / 2)
             .map(|_| UnixStream::pair())
             .collect::<io::Result<Vec<_>>>()?,
     );
-    // A small runtime starts faster than one with threads, and signals may arrive immediately.
+    // A runtime without threads starts faster, so signals are caught earlier.
     let first = runtime::Builder::new_current_thread().enable_io().build()?;
     let signals = {
         let _guard = first.enter();

@@ -1,4 +1,4 @@
-//! Standard output and standard error, either of which may be closed, full, or a pipe without a reader.
+//! Writes to standard output and standard error, each of which may be closed, full, or a pipe without a reader.
 
 use std::fmt::Display;
 use std::fs::{self, File};
@@ -10,14 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// Time that a reader of standard error may pause before lines are dropped: the longest pause of a busy reader, and the
-/// longest delay of other work by one line.
-const READER_PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// Time that a write to standard error waits for its reader before the line is dropped. It is long enough for a busy
+/// reader, and limits the time for which a line can block other work.
+const READER_TIMEOUT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// Maximum size of an atomic write to a pipe.
-const PIPE_PIECE: usize = 4096;
+const PIPE_CHUNK_BYTES: usize = 4096;
 
-/// Writes to standard output. Returns false if that fails, which is reported.
+/// Writes to standard output. Returns false, after reporting the error, if that fails.
 pub fn print(text: &[u8]) -> bool {
     let mut output = io::stdout().lock();
     is_written(output.write_all(text).and_then(|()| output.flush()))
@@ -34,20 +34,20 @@ pub fn print_usage(usage: &clap::Error) -> bool {
     if !usage.use_stderr() {
         return is_written(usage.print().and_then(|()| io::stdout().flush()));
     }
-    let complaint = usage.render();
+    let message = usage.render();
     match anstream::AutoStream::choice(&io::stderr()) {
-        anstream::ColorChoice::Never => write_error(complaint.to_string().as_bytes()),
-        _ => write_error(complaint.ansi().to_string().as_bytes()),
+        anstream::ColorChoice::Never => write_error(message.to_string().as_bytes()),
+        _ => write_error(message.ansi().to_string().as_bytes()),
     }
     true
 }
 
-/// Writes one line to standard error. If that fails, only the exit code remains.
+/// Writes one line to standard error. Errors are ignored, because they cannot be reported.
 pub fn report(problem: impl Display) {
     write_error(format!("elements_exporter: {problem}\n").as_bytes());
 }
 
-/// Returns whether a path leads to standard output, such as `/dev/stdout`.
+/// Returns whether a path, such as `/dev/stdout`, is standard output.
 pub fn is_stdout(path: &Path) -> bool {
     let stdout = io::stdout().as_fd().try_clone_to_owned();
     let stdout = stdout.and_then(|stdout| File::from(stdout).metadata());
@@ -55,28 +55,27 @@ pub fn is_stdout(path: &Path) -> bool {
     stdout.is_ok_and(|stdout| fs::metadata(path).is_ok_and(|file| identity(&file) == identity(&stdout)))
 }
 
-/// Writes to standard error as long as its reader keeps up. After a reader has once caused a timeout, no write waits
-/// for it until it reads again.
+/// Writes to standard error while its reader keeps up. After a timeout, no write waits until the reader reads again.
 fn write_error(text: &[u8]) {
     static IS_STUCK: AtomicBool = AtomicBool::new(false);
     let mut stderr = io::stderr().lock();
-    for piece in text.chunks(PIPE_PIECE) {
-        let no_time = Timespec::default();
-        let patience = if IS_STUCK.load(Ordering::Relaxed) {
-            &no_time
+    for chunk in text.chunks(PIPE_CHUNK_BYTES) {
+        let zero = Timespec::default();
+        let timeout = if IS_STUCK.load(Ordering::Relaxed) {
+            &zero
         } else {
-            &READER_PATIENCE
+            &READER_TIMEOUT
         };
-        let ready = poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(patience));
+        let ready = poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(timeout));
         let is_stuck = ready == Ok(0);
         IS_STUCK.store(is_stuck, Ordering::Relaxed);
-        if is_stuck || stderr.write_all(piece).is_err() {
+        if is_stuck || stderr.write_all(chunk).is_err() {
             return;
         }
     }
 }
 
-/// Returns whether output was written. A closed pipe is not an error: its reader has read enough.
+/// Returns whether output was written. A closed pipe is not an error: its reader does not need the rest.
 fn is_written(written: io::Result<()>) -> bool {
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -87,7 +86,7 @@ fn is_written(written: io::Result<()>) -> bool {
     }
 }
 
-/// Standard error for the log. A line that cannot be written is dropped without further effects.
+/// Standard error for the log. A line that cannot be written is dropped.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LossyStderr;
 

@@ -1,4 +1,4 @@
-//! State of the running exporter besides the store: its schedule, its API client, and how its files were loaded.
+//! State of the running exporter outside the store: its schedule, its API client, and the results of loading its files.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -17,7 +17,7 @@ pub struct ScheduleStatus {
     pub customers_listed: Option<bool>,
     /// Number of configured patterns that match nothing; `None` before the first complete list.
     pub unmatched_patterns: Option<usize>,
-    /// The settings in force.
+    /// The active settings.
     pub settings: Arc<Settings>,
 }
 
@@ -29,7 +29,7 @@ pub type SharedScheduleStatus = Arc<Mutex<ScheduleStatus>>;
 pub struct ClientStatus {
     /// Request rate limit per second.
     pub rate: f64,
-    /// Expiry of the first token in use.
+    /// Earliest expiry of the tokens in use.
     pub token_expiry: Option<SystemTime>,
     /// Expiry of the credential, in seconds since the epoch.
     pub credential_expiry: Option<i64>,
@@ -39,7 +39,7 @@ pub struct ClientStatus {
 
 /// Results of loading the configuration and the state.
 #[derive(Clone, Copy, Debug)]
-pub struct Loaded {
+pub struct LoadResults {
     /// Whether the newest load of the configuration succeeded.
     pub config: bool,
     /// Time at which the active configuration was loaded.
@@ -51,14 +51,14 @@ pub struct Loaded {
 /// Reads the status of the client.
 pub type ReadClientStatus = Arc<dyn Fn() -> ClientStatus + Send + Sync>;
 
-/// Where the state is read.
+/// Sources of the state.
 pub struct Runtime {
     schedule: SharedScheduleStatus,
     client: ReadClientStatus,
-    loaded: Mutex<Loaded>,
+    loaded: Mutex<LoadResults>,
 }
 
-/// The state at one moment.
+/// The state at the time of reading.
 #[derive(Clone, Debug)]
 pub struct RuntimeStatus {
     /// The schedule.
@@ -66,12 +66,12 @@ pub struct RuntimeStatus {
     /// The API client.
     pub client: ClientStatus,
     /// Results of the newest loads.
-    pub loaded: Loaded,
+    pub loaded: LoadResults,
 }
 
 impl Runtime {
-    /// Creates a reader of these sources.
-    pub fn new(schedule: SharedScheduleStatus, client: ReadClientStatus, loaded: Loaded) -> Self {
+    /// Creates a view of these sources.
+    pub fn new(schedule: SharedScheduleStatus, client: ReadClientStatus, loaded: LoadResults) -> Self {
         Self {
             schedule,
             client,
@@ -80,7 +80,7 @@ impl Runtime {
     }
 
     /// Records the result of the newest load.
-    pub fn note_loaded(&self, note: impl FnOnce(&mut Loaded)) {
+    pub fn record_load(&self, note: impl FnOnce(&mut LoadResults)) {
         note(&mut self.loaded.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
@@ -97,7 +97,7 @@ impl Runtime {
 impl Default for Runtime {
     /// Returns the state of an exporter that has loaded its files and polled nothing.
     fn default() -> Self {
-        let loaded = Loaded {
+        let loaded = LoadResults {
             config: true,
             config_at: Timestamp::from_unix_seconds(0),
             state: Some(true),
@@ -109,7 +109,7 @@ impl Default for Runtime {
 impl RuntimeStatus {
     /// Returns whether the newest attempts at the customer list and at a token succeeded.
     pub fn is_up(&self) -> bool {
-        // After a reload no token has been requested yet; the previous result applies, as for the customer list.
+        // After a reload, no token has been requested yet. The previous result then applies, as for the customer list.
         self.client.token != Some(false) && self.schedule.customers_listed == Some(true)
     }
 }

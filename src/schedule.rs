@@ -144,7 +144,7 @@ impl Scheduler {
     /// Returns a loop that has not started. Targets restored from a state file keep their due times.
     pub fn new(config: ScheduleConfig, store: Arc<Store>, health: Arc<Health>, status: SharedScheduleStatus) -> Self {
         for collector in ids() {
-            health.begin_failures_at_zero(collector.entry().endpoint, poll_error::reasons());
+            health.initialize_failure_counters(collector.entry().endpoint, poll_error::reasons());
         }
         let mut scheduler = Self {
             config,

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use crate::collector::{CollectorId, Customer, Target};
 use crate::domain::{Attributes, CustomerId, Timestamp};
 use crate::exposition::{
-    Block, Family, Filter, Format, Group, Metric, Renderer, Shape, ShapeMetrics, Shown, Snapshot, Source, Table,
+    Block, Family, Filter, Format, Group, Metric, RecordView, Renderer, Shape, ShapeMetrics, Snapshot, Source, Table,
     families, frame_capacity, gauge, label, timestamp,
 };
 use crate::health::Health;
@@ -325,8 +325,8 @@ impl Scrape {
 struct Own([Table; 3]);
 
 impl Block for Own {
-    fn shown(&self, position: usize) -> Option<Shown<'_>> {
-        (position == 0).then_some(Shown {
+    fn record(&self, position: usize) -> Option<RecordView<'_>> {
+        (position == 0).then_some(RecordView {
             tables: &self.0,
             good_at: None,
         })

@@ -1,4 +1,4 @@
-//! Text that must not be displayed.
+//! Text that must not be displayed or logged.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ impl Secret {
 }
 
 impl PartialEq for Secret {
-    /// Detects changes on reload. An attacker does not control it, and it authenticates nothing.
+    /// Not in constant time, because it only detects changes on reload and authenticates nothing.
     fn eq(&self, other: &Self) -> bool {
         self.0 == other.0
     }

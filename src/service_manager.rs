@@ -13,7 +13,7 @@ pub(crate) fn notify_ready() {
 
 /// Reports that the configuration is being reloaded. [`notify_ready`] must follow.
 pub(crate) fn notify_reloading() {
-    // Services of the type notify-reload must include the time.
+    // Services of the type notify-reload must send the time as well.
     let now = NotifyState::monotonic_usec_now();
     let states: Vec<_> = std::iter::once(NotifyState::Reloading).chain(now).collect();
     notify(&states);
@@ -30,7 +30,7 @@ fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Sends without blocking: a manager that does not read must not delay the start or the end of the exporter.
+/// Sends without blocking, so that a manager that does not read cannot delay the start or the end of the exporter.
 fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
         return Ok(());

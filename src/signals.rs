@@ -1,16 +1,16 @@
-//! Signals, caught from the start of the process. Early signals wait until they are handled.
+//! Catches signals from the start of the process on. Early signals stay pending until they are handled.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The handled signals, whose default actions are replaced.
+/// The signals that the process handles.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
-    /// A write beyond a file size limit then returns an error.
+    /// Caught so that a write beyond a file size limit returns an error instead of ending the process.
     _file_size: Signal,
 }
 
@@ -18,7 +18,7 @@ impl Signals {
     /// Catches the signals. Must be called within a runtime.
     ///
     /// # Errors
-    /// Returns an error if the system rejects it.
+    /// Returns an error if the system rejects a handler.
     pub fn catch() -> io::Result<Self> {
         let file_size = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
         Ok(Self {

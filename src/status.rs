@@ -1,5 +1,5 @@
-//! Contents of the status pages: the exporter's own state and the health of all customers. What one page shows is read
-//! from one snapshot of the store. [`Status::summary`] is cached for a moment, with its snapshot.
+//! Contents of the status pages: the exporter's own state and the health of all customers. Each page uses a single
+//! snapshot of the store. [`Status::summary`] is cached for a short time, together with its snapshot.
 //!
 //! Like a scrape, it never calls the API and never waits for a poll.
 
@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use crate::api::Endpoint;
 use crate::collector::CollectorId;
 use crate::domain::{CustomerId, Timestamp};
-use crate::health::{Counted, Health};
+use crate::health::{Health, RequestTotals};
 use crate::runtime::{Runtime, RuntimeStatus};
 use crate::store::{CollectorSnapshot, LastError, Overview, State, StatusSnapshot, Store};
 
@@ -22,11 +22,11 @@ pub use customers::{CustomerHealth, CustomerList, CustomerRow};
 pub use detail::{CustomerDetail, DataSource};
 pub use runs::CustomerRuns;
 
-/// Time for which a summary is reused. With ten thousand customers it takes some hundredths of a second, and pages are
-/// not reloaded faster than this.
-const SUMMARY_LIFE: Duration = Duration::from_secs(1);
+/// Time for which a summary is cached. With ten thousand customers, building one takes some hundredths of a second.
+/// Pages are not reloaded more often than this.
+const SUMMARY_LIFETIME: Duration = Duration::from_secs(1);
 
-/// Builds what the status page shows.
+/// Builds the contents of the status pages.
 pub struct Status {
     store: Arc<Store>,
     health: Arc<Health>,
@@ -35,9 +35,9 @@ pub struct Status {
     summary: Arc<Mutex<Option<Arc<Summary>>>>,
 }
 
-/// The exporter and all customers at one moment.
+/// State of the exporter and of all customers at one time.
 pub struct Summary {
-    /// The moment.
+    /// The time of the summary.
     pub now: Timestamp,
     /// Whether the poll loop runs.
     pub is_alive: bool,
@@ -45,14 +45,15 @@ pub struct Summary {
     pub silence: Duration,
     /// The state of schedule, client and files.
     pub runtime: RuntimeStatus,
-    /// Whether the API is unreachable: several of the newest polls failed without a response, and none succeeded since.
+    /// Whether the API is unreachable: several of the newest polls failed without a response, and none has succeeded
+    /// since.
     pub is_unreachable: bool,
     /// The enabled collectors.
     pub collectors: Vec<CollectorSummary>,
     /// Requests to all endpoints.
-    pub requests: Counted,
+    pub requests: RequestTotals,
     /// Requests to the token endpoint, which belongs to no collector.
-    pub token_requests: Counted,
+    pub token_requests: RequestTotals,
     /// The configuration file; `None` if only environment variables are used.
     pub config_file: Option<PathBuf>,
     /// Uptime of the exporter.
@@ -64,26 +65,26 @@ pub struct Summary {
 
 /// The state of one collector.
 pub struct CollectorSummary {
-    /// How it is run, and its customers by state.
+    /// The plan of the collector, and the number of customers by state.
     pub overview: Overview,
     /// Time of the last successful poll.
     pub newest: Option<Timestamp>,
-    /// Time since which every target has been polled successfully; `None` if one never was.
+    /// Time of the oldest data: every target was polled successfully at or after it. `None` if a target never was.
     pub oldest: Option<Timestamp>,
-    /// How late the most overdue poll is.
+    /// Lag of the most overdue poll.
     pub lag: Duration,
     /// Duration of the last cycle.
     pub cycle: Option<Duration>,
-    /// Requests to its endpoints.
-    pub requests: Counted,
-    /// Whether one poll fetches all customers.
-    pub polls_all_at_once: bool,
+    /// Requests to the endpoints of the collector.
+    pub requests: RequestTotals,
+    /// Whether one poll fetches the data of all customers.
+    pub is_bulk: bool,
     /// The newest error among the newest polls of all targets.
     pub error: Option<LastError>,
 }
 
 impl CollectorSummary {
-    /// Whether its permission is granted, or not known to be missing.
+    /// Returns whether the permission is granted, or not known to be missing.
     pub fn is_permitted(&self) -> bool {
         self.overview.permitted != Some(false)
     }
@@ -108,7 +109,7 @@ impl Summary {
             .find(|collector| collector.overview.collector == id)
     }
 
-    /// Returns a customer in detail; `None` if it is unknown.
+    /// Returns the details of a customer; `None` if it is unknown.
     pub fn detail(&self, id: &CustomerId) -> Option<CustomerDetail> {
         CustomerDetail::of(id, &self.snapshot, &self.runtime.schedule.settings, self.now)
     }
@@ -131,16 +132,17 @@ impl Status {
         }
     }
 
-    /// Returns the exporter and all customers as they were at most `SUMMARY_LIFE` ago. Call it in a Tokio runtime,
-    /// which removes the summary from the cache.
+    /// Returns a summary that is at most `SUMMARY_LIFETIME` old. Must be called in a Tokio runtime, where a task
+    /// removes the summary from the cache.
     pub fn summary(&self) -> Arc<Summary> {
-        // Held while a summary is built, so that concurrent requests share it.
+        // The lock is held while a summary is built, so that concurrent requests use the same one.
         let mut cached = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
         let summary = cached.get_or_insert_with(|| {
             let cache = Arc::clone(&self.summary);
             tokio::spawn(async move {
-                tokio::time::sleep(SUMMARY_LIFE).await;
-                // Its snapshot keeps replaced records in memory, so it does not wait for the next request.
+                tokio::time::sleep(SUMMARY_LIFETIME).await;
+                // The summary is removed even without another request, because its snapshot keeps replaced records in
+                // memory.
                 *cache.lock().unwrap_or_else(PoisonError::into_inner) = None;
             });
             Arc::new(self.build_summary(Timestamp::from(SystemTime::now())))
@@ -148,7 +150,7 @@ impl Status {
         Arc::clone(summary)
     }
 
-    /// Returns a customer in detail, and its remembered runs; `None` if it is unknown.
+    /// Returns the details and the stored runs of a customer; `None` if it is unknown.
     pub fn customer(&self, id: &CustomerId, now: Timestamp) -> Option<(CustomerDetail, CustomerRuns)> {
         let settings = self.runtime.status().schedule.settings;
         let snapshot = self.store.status_snapshot(now);
@@ -156,7 +158,7 @@ impl Status {
         Some((detail, CustomerRuns::of(id, &snapshot, &settings)?))
     }
 
-    /// Returns the remembered runs of a customer; `None` if it is unknown.
+    /// Returns the stored runs of a customer; `None` if it is unknown.
     pub fn runs(&self, id: &CustomerId) -> Option<CustomerRuns> {
         let settings = self.runtime.status().schedule.settings;
         let snapshot = self.store.status_snapshot(Timestamp::from(SystemTime::now()));
@@ -171,8 +173,8 @@ impl Status {
             oldest: collector.oldest_success(),
             lag: *runtime.schedule.lag.get(collector.id),
             cycle: *runtime.schedule.cycle.get(collector.id),
-            requests: self.health.counted(collector.id.entry().endpoints),
-            polls_all_at_once: collector.polls_all_at_once(),
+            requests: self.health.request_totals(collector.id.entry().endpoints),
+            is_bulk: collector.polls_all_at_once(),
             error: collector.errors().max_by_key(|error| error.at).cloned(),
         });
         Summary {
@@ -182,8 +184,8 @@ impl Status {
             is_unreachable: is_unreachable(&snapshot),
             is_alive: self.health.is_alive(),
             silence: self.health.silence(),
-            requests: self.health.counted(&Endpoint::ALL),
-            token_requests: self.health.counted(&[Endpoint::Token]),
+            requests: self.health.request_totals(&Endpoint::ALL),
+            token_requests: self.health.request_totals(&[Endpoint::Token]),
             config_file: self.config_file.clone(),
             uptime: self.health.uptime(),
             snapshot,
@@ -192,16 +194,17 @@ impl Status {
     }
 }
 
-/// Number of polls that must fail alike for an outage: one customer or endpoint can fail alone.
+/// Minimum number of polls that fail without a response in an outage. A single one may be due to one customer or
+/// endpoint.
 const OUTAGE_POLLS: usize = 2;
 
 fn is_unreachable(snapshot: &StatusSnapshot) -> bool {
     let newest = |collector: CollectorSnapshot<'_>| collector.newest_success();
-    let last_answer = snapshot.collectors().filter_map(newest).max();
+    let last_response = snapshot.collectors().filter_map(newest).max();
     let errors = snapshot.collectors().map(|collector| {
         let outages = collector
             .errors()
-            .filter(|error| error.is_outage && Some(error.at) > last_answer);
+            .filter(|error| error.is_outage && Some(error.at) > last_response);
         outages.count()
     });
     errors.sum::<usize>() >= OUTAGE_POLLS

@@ -1,10 +1,10 @@
-//! Reader of small files, most of them text: secrets, certificates, keys and configuration.
+//! Reads small files, most of them text: secrets, certificates, keys and configuration.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-/// UTF-8 byte order mark, which editors on Windows write before a text. It is not part of the text.
+/// UTF-8 byte order mark, which editors on Windows write at the start of a file. It is not part of the text.
 pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Reason why a file cannot be read.
@@ -18,7 +18,7 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
-    /// A pipe, directory or device.
+    /// The file is a pipe, directory or device.
     #[error("{path} is not a regular file; expected one, because it is reread")]
     NotRegular {
         /// The file.
@@ -32,7 +32,7 @@ pub enum Error {
         /// Maximum size.
         limit: u64,
     },
-    /// Not UTF-8.
+    /// The file is not UTF-8.
     #[error("{path} is not UTF-8 text; save it as UTF-8")]
     NotUtf8 {
         /// The file.
@@ -41,7 +41,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The file.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         match self {
             Self::Unreadable { path, .. }
@@ -52,36 +52,36 @@ impl Error {
     }
 }
 
-/// Reads a text of at most `limit` bytes, without its byte order mark. A pipe is read to its end.
+/// Reads a text file of at most `limit` bytes, without its byte order mark. A pipe is read to its end.
 ///
 /// # Errors
-/// If it cannot be read, is too large, or is not UTF-8.
+/// Returns an error if the file cannot be read, is too large, or is not UTF-8.
 pub fn read(path: &Path, limit: u64) -> Result<String, Error> {
     text(path, open_and_read(path, limit)?)
 }
 
-/// Reads a text like [`read`], but only from a regular file, which can be read again.
+/// Reads a text file like [`read`], but only a regular file, which can be reread.
 ///
 /// # Errors
-/// As [`read`], and if it is not a regular file.
+/// See [`read`]. Also returns an error if it is not a regular file.
 pub fn read_regular(path: &Path, limit: u64) -> Result<String, Error> {
     text(path, read_bytes(path, limit)?)
 }
 
-/// Reads the bytes of a regular file of at most `limit` bytes, without a byte order mark; none of the binary formats in
-/// use starts with one.
+/// Reads the bytes of a regular file of at most `limit` bytes. A byte order mark is removed, because none of the binary
+/// formats in use starts with these bytes.
 ///
 /// # Errors
-/// If it cannot be read, is too large, or is not a regular file.
+/// Returns an error if the file cannot be read, is too large, or is not a regular file.
 pub fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     require_regular(path)?;
     open_and_read(path, limit)
 }
 
-/// Checks that a path leads to a regular file, without opening it: opening a pipe without a writer never returns.
+/// Checks that a path is a regular file, without opening it: opening a pipe blocks until it has a writer.
 ///
 /// # Errors
-/// If it does not, or leads nowhere.
+/// Returns an error if it is not, or does not exist.
 pub fn require_regular(path: &Path) -> Result<(), Error> {
     let metadata = fs::metadata(path).map_err(|source| unreadable(path, source))?;
     if !metadata.is_file() {
@@ -90,7 +90,7 @@ pub fn require_regular(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes all byte order marks of a text. In concatenated texts, each part may start with one.
+/// Removes all byte order marks from a text. Each part of a concatenated text may start with one.
 pub fn without_marks(text: &[u8]) -> Vec<u8> {
     let mut rest = text;
     let mut clean = Vec::with_capacity(text.len());

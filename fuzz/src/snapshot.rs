@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use elements_exporter::domain::Timestamp;
-use elements_exporter::exposition::{Block, Group, Shown, Snapshot, Table};
+use elements_exporter::exposition::{Block, Group, RecordView, Snapshot, Table};
 
 /// Records, each as the tables of its shapes.
 #[derive(Debug)]
 struct Records(Vec<Arc<[Table]>>);
 
 impl Block for Records {
-    fn shown(&self, position: usize) -> Option<Shown<'_>> {
+    fn record(&self, position: usize) -> Option<RecordView<'_>> {
         let tables = self.0.get(position)?;
-        Some(Shown { tables, good_at: None })
+        Some(RecordView { tables, good_at: None })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Cost of the schedule: requests per hour and concurrent requests, both of which are limited.
+//! Cost of the schedule compared with its limits: requests per hour and concurrent requests.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use crate::collector::{self, Entry, TargetKind};
 
-/// Fraction of the limits that the schedule may use. The rest is for retries, tokens, polls after an outage, and the
-/// uneven distribution of polls.
+/// Fraction of the limits that the schedule may use. The rest is reserved for retries, token requests, polls after an
+/// outage, and the uneven distribution of polls.
 pub const HEADROOM: f64 = 0.9;
 
 /// Maximum number of rows per page in the second generation.
@@ -18,7 +18,7 @@ pub const PAGE_ROWS: usize = 100;
 pub struct Cost {
     /// Requests of one poll.
     pub requests: f64,
-    /// Duration of one of its requests.
+    /// Average duration of a request.
     pub latency: Duration,
     /// Number of polled targets: 1, or all customers.
     pub targets: usize,
@@ -37,7 +37,7 @@ impl Cost {
         self.per_cycle() * 3600.0 / self.interval.as_secs_f64()
     }
 
-    /// Returns the average number of requests in flight: by Little's law, their rate times their latency.
+    /// Returns the average number of requests in flight, which by Little's law is the request rate times the latency.
     fn in_flight(&self) -> f64 {
         self.per_hour() / 3600.0 * self.latency.as_secs_f64()
     }
@@ -45,7 +45,7 @@ impl Cost {
 
 /// Configured limits.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Allowance {
+pub struct RequestLimits {
     /// `api.requests_per_second`.
     pub requests_per_second: f64,
     /// `api.max_concurrency`.
@@ -55,14 +55,14 @@ pub struct Allowance {
 /// The limit that is reached first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Binding {
+pub enum BindingLimit {
     /// The request rate, `api.requests_per_second`.
     RequestRate,
     /// The requests in flight, `api.max_concurrency`.
     Concurrency,
 }
 
-impl Binding {
+impl BindingLimit {
     /// Returns the configuration key of the limit.
     pub const fn key(self) -> &'static str {
         match self {
@@ -84,23 +84,23 @@ pub struct Budget {
     /// Requests in flight that `api.max_concurrency` allows.
     pub allowed_in_flight: f64,
     /// The limit that is reached first.
-    pub binding: Binding,
-    /// Duration of a first cycle over all customers at the tighter limit, in seconds.
+    pub binding: BindingLimit,
+    /// Duration of the first cycle over all customers, in seconds.
     pub first_cycle_seconds: f64,
-    /// Whether the limits suffice for the intervals, with headroom.
+    /// Whether the limits are sufficient for the intervals, with headroom.
     pub suffices: bool,
 }
 
 impl Budget {
     /// Returns the budget of these collectors under the configured limits.
-    pub fn of(costs: &[Cost], allowance: Allowance) -> Self {
+    pub fn of(costs: &[Cost], limits: RequestLimits) -> Self {
         let needed_per_hour: f64 = costs.iter().map(Cost::per_hour).sum();
         let needed_in_flight: f64 = costs.iter().map(Cost::in_flight).sum();
-        let allowed_per_hour = allowance.requests_per_second * 3600.0;
-        let allowed_in_flight = allowance.max_concurrency as f64;
+        let allowed_per_hour = limits.requests_per_second * 3600.0;
+        let allowed_in_flight = limits.max_concurrency as f64;
         let (by_rate, by_latency) = (needed_per_hour / allowed_per_hour, needed_in_flight / allowed_in_flight);
         let cycle: f64 = costs.iter().map(Cost::per_cycle).sum();
-        let answering: f64 = costs
+        let response_time: f64 = costs
             .iter()
             .map(|cost| cost.per_cycle() * cost.latency.as_secs_f64())
             .sum();
@@ -110,11 +110,11 @@ impl Budget {
             needed_in_flight,
             allowed_in_flight,
             binding: if by_latency > by_rate {
-                Binding::Concurrency
+                BindingLimit::Concurrency
             } else {
-                Binding::RequestRate
+                BindingLimit::RequestRate
             },
-            first_cycle_seconds: (cycle / allowance.requests_per_second).max(answering / allowed_in_flight),
+            first_cycle_seconds: (cycle / limits.requests_per_second).max(response_time / allowed_in_flight),
             suffices: by_rate.max(by_latency) <= HEADROOM,
         }
     }
@@ -137,8 +137,8 @@ impl Budget {
     }
 }
 
-/// Returns the latency of a collector's requests, as measured with a real partner. For the overview, it is that of a
-/// customer with data; the API responds faster for customers without data.
+/// Returns the latency of a collector's requests, as measured with a real partner for customers with data. The API
+/// responds faster for customers without data.
 fn typical_latency(collector: &str) -> Duration {
     Duration::from_millis(match collector {
         "customers" => 1_700,
@@ -148,14 +148,14 @@ fn typical_latency(collector: &str) -> Duration {
     })
 }
 
-/// Returns the cost of each collector that is enabled by default, for this many customers and scan profiles per
-/// customer, at the default interval and the latencies of the real API.
+/// Returns the cost of each collector that is enabled by default, at its default interval, for this many customers with
+/// this many scan profiles each.
 pub fn typical_costs(customers: usize, profiles: usize) -> Vec<(&'static str, Cost)> {
     costs(customers, profiles, false)
 }
 
 /// Returns the cost of each collector that is disabled by default, for this many customers with one tenant each.
-pub fn extra_costs(customers: usize) -> Vec<(&'static str, Cost)> {
+pub fn optional_costs(customers: usize) -> Vec<(&'static str, Cost)> {
     costs(customers, 0, true)
 }
 
@@ -190,8 +190,8 @@ mod tests {
         }
     }
 
-    const fn allowance(requests_per_second: f64, max_concurrency: usize) -> Allowance {
-        Allowance {
+    const fn limits(requests_per_second: f64, max_concurrency: usize) -> RequestLimits {
+        RequestLimits {
             requests_per_second,
             max_concurrency,
         }
@@ -200,36 +200,36 @@ mod tests {
     #[test]
     fn rate_budget_stretches_intervals() {
         let costs = [cost(1.0, 100, 5), cost(2.0, 1, 60)];
-        let budget = Budget::of(&costs, allowance(1.0, 8));
+        let budget = Budget::of(&costs, limits(1.0, 8));
         assert!((budget.needed_per_hour - 1202.0).abs() < 1e-9);
         assert!(budget.suffices && (budget.stretch() - 1.0).abs() < f64::EPSILON);
         assert!((budget.first_cycle_seconds - 102.0).abs() < 1e-9);
-        assert_eq!(budget.binding, Binding::RequestRate);
-        let tight = Budget::of(&costs, allowance(0.1, 8));
+        assert_eq!(budget.binding, BindingLimit::RequestRate);
+        let tight = Budget::of(&costs, limits(0.1, 8));
         assert!(!tight.suffices);
         // The stretched intervals fit.
         let stretched = costs.map(|cost| Cost {
             interval: cost.interval.mul_f64(tight.stretch() + 1e-6),
             ..cost
         });
-        assert!(Budget::of(&stretched, allowance(0.1, 8)).suffices);
-        assert!(Budget::of(&costs, allowance(tight.rate_needed() + 1e-6, 8)).suffices);
+        assert!(Budget::of(&stretched, limits(0.1, 8)).suffices);
+        assert!(Budget::of(&costs, limits(tight.rate_needed() + 1e-6, 8)).suffices);
     }
 
     #[test]
     fn concurrency_budget_stretches_intervals() {
         // Two requests per second with a latency of two seconds keep four in flight at any rate limit.
         let costs = [cost(1.0, 120, 1)];
-        let tight = Budget::of(&costs, allowance(100.0, 4));
+        let tight = Budget::of(&costs, limits(100.0, 4));
         assert!((tight.needed_in_flight - 4.0).abs() < 1e-9);
-        assert_eq!((tight.binding, tight.suffices), (Binding::Concurrency, false));
+        assert_eq!((tight.binding, tight.suffices), (BindingLimit::Concurrency, false));
         assert!((tight.first_cycle_seconds - 60.0).abs() < 1e-9);
         assert!((tight.concurrency_needed() - 5.0).abs() < 1e-9);
-        assert!(Budget::of(&costs, allowance(100.0, 5)).suffices);
+        assert!(Budget::of(&costs, limits(100.0, 5)).suffices);
         let stretched = costs.map(|cost| Cost {
             interval: cost.interval.mul_f64(tight.stretch() + 1e-6),
             ..cost
         });
-        assert!(Budget::of(&stretched, allowance(100.0, 4)).suffices);
+        assert!(Budget::of(&stretched, limits(100.0, 4)).suffices);
     }
 }

@@ -1,11 +1,11 @@
-//! `check`: DNS, TLS, proxy and clock skew, each permission, every enabled endpoint once for one customer, unparseable
-//! values, and whether the intervals fit the request rate limit.
+//! `check`: tests DNS, TLS, proxy, clock skew and each permission, calls every enabled endpoint once for one customer,
+//! reports unparseable values, and estimates whether the intervals fit the request rate limit.
 //!
-//! The file is longer than most because every step uses what earlier steps found, and adds to the same report.
+//! The steps are in one file, because each uses the results of earlier ones and adds to the same report.
 
 mod advice;
 mod hosts;
-mod notebook;
+mod observer;
 mod offline;
 mod report;
 #[cfg(test)]
@@ -16,7 +16,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::budget::{Allowance, Budget, Cost};
+use super::budget::{Budget, Cost, RequestLimits};
 use super::client::{ClientSource, authorities};
 use super::reload::read_attributes;
 use super::saver::check_state_file;
@@ -29,9 +29,9 @@ use crate::collector::{
 use crate::config::Config;
 use crate::domain::{self, CustomerId, KnownNames, Timestamp, UnmatchedPattern, counted};
 use crate::schedule::{ScheduleConfig, UNLICENSED_RECHECK};
-use advice::{explain, plainly, remedy};
-use hosts::place;
-use notebook::{Notebook, within};
+use advice::{error_text, explain, remedy};
+use hosts::without_credentials;
+use observer::{CheckObserver, within};
 pub use offline::check_offline;
 pub use report::Report;
 use report::{Finding, Outcome, Sample, UnusualValue};
@@ -49,7 +49,7 @@ enum CollectorResult {
     NotPermitted,
     Forbidden,
     Failed,
-    GaveUp,
+    TimedOut,
     NotTried,
     Off,
 }
@@ -65,7 +65,7 @@ impl CollectorResult {
             Self::NotPermitted => "not permitted",
             Self::Forbidden => "forbidden",
             Self::Failed => "failed",
-            Self::GaveUp => "gave up",
+            Self::TimedOut => "gave up",
             Self::NotTried => "not tried",
             Self::Off => "off",
         }
@@ -81,17 +81,17 @@ impl CollectorResult {
     }
 }
 
-/// Where to find apps, their permissions, customers and secrets, as named in the vendor's guide.
+/// Page of Elements with apps, their permissions, customers and secrets, as named in the vendor's guide.
 const REGISTRATION: &str = "in Elements, Settings > API app registration";
 
-/// Time limit of one step besides `api.timeout`. A host that requests pauses can delay a poll by many minutes, and a
-/// person is waiting.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time limit of one step, in addition to `api.timeout`. A host that requests pauses could otherwise delay the check by
+/// many minutes.
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// One run of the check.
 struct Check<'a> {
     config: &'a Config,
-    notebook: Arc<Notebook>,
+    observer: Arc<CheckObserver>,
     schedule_config: ScheduleConfig,
     report: Report,
     /// The customer that is polled as an example.
@@ -99,15 +99,15 @@ struct Check<'a> {
     /// Whether the customer list was fetched, even if it is empty.
     listed: bool,
     costs: Vec<Cost>,
-    /// Records of the collectors so far, for those that depend on them.
-    seen: Seen,
+    /// Records that collectors have returned, for the collectors that depend on them.
+    seen: SeenRecords,
 }
 
 /// Records of collectors.
 #[derive(Clone, Debug, Default)]
-struct Seen(PerCollector<BTreeMap<CustomerId, Arc<dyn Record>>>);
+struct SeenRecords(PerCollector<BTreeMap<CustomerId, Arc<dyn Record>>>);
 
-impl Memory for Seen {
+impl Memory for SeenRecords {
     // No collector has polled before, so it has no previous record.
     fn record(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>> {
         self.0.get(collector).get(customer).map(Arc::clone)
@@ -125,43 +125,47 @@ impl Memory for Seen {
 /// Checks everything once and reports the results.
 ///
 /// # Errors
-/// If the configuration is invalid.
+/// Returns an error if the configuration is invalid.
 pub async fn check(config: &Config) -> Result<Report, Error> {
     check_state_file(config)?;
-    let notebook = Arc::new(Notebook::default());
+    let observer = Arc::new(CheckObserver::default());
     let source = ClientSource::new(config)?;
-    let client = source.client(Arc::clone(&notebook) as Arc<dyn Observer>, None)?;
+    let client = source.client(Arc::clone(&observer) as Arc<dyn Observer>, None)?;
     let schedule_config = schedule_config(config, client, read_attributes(config.attributes_file.as_deref())?);
     let mut check = Check {
         config,
-        notebook,
+        observer,
         schedule_config,
         report: Report {
             api: config.api.base_url.to_string(),
             token_url: config.api.token_url.to_string(),
-            proxy: config.api.proxy_url.as_ref().map(|proxy| place(proxy.expose())),
+            proxy: config
+                .api
+                .proxy_url
+                .as_ref()
+                .map(|proxy| without_credentials(proxy.expose())),
             requests_per_second: config.api.requests_per_second,
             ..Report::default()
         },
         sample: None,
         listed: false,
         costs: Vec::new(),
-        seen: Seen::default(),
+        seen: SeenRecords::default(),
     };
     check.check_hosts().await?;
-    if let Some(api) = check.find_generation().await
+    if let Some(api) = check.select_generation().await
         && check.check_permissions(&api).await
     {
-        check.try_collectors(&api).await;
+        check.check_collectors(&api).await;
     }
-    Ok(check.reported())
+    Ok(check.into_report())
 }
 
 impl Check<'_> {
-    /// Selects the generation, which takes a token in `auto` mode.
-    async fn find_generation(&mut self) -> Option<Api> {
+    /// Selects the generation. In `auto` mode, this requests a token.
+    async fn select_generation(&mut self) -> Option<Api> {
         let client = Arc::clone(&self.schedule_config.client);
-        let (result, detail) = match self.patiently("token", client.api()).await {
+        let (result, detail) = match self.with_timeout("token", client.api()).await {
             Ok(Ok(api)) => {
                 self.report.generation = Some(api.generation().to_string());
                 return Some(api);
@@ -175,7 +179,7 @@ impl Check<'_> {
                 let detail = format!("neither {new} (v3) nor {old} (v1) is granted");
                 ("not granted", detail)
             }
-            Ok(Err(failure)) => ("failed", self.why_no_token(&failure.error)),
+            Ok(Err(failure)) => ("failed", self.explain_missing_token(&failure.error)),
             Err(timeout) => ("gave up", timeout),
         };
         self.no_token(result, detail);
@@ -187,10 +191,10 @@ impl Check<'_> {
         self.report.permissions.push(finding);
     }
 
-    /// Reports why there is no token, with advice.
-    fn why_no_token(&self, error: &api::Error) -> String {
+    /// Explains why there is no token, with advice.
+    fn explain_missing_token(&self, error: &api::Error) -> String {
         let api::Error::Auth(cause) = error else {
-            return plainly(error);
+            return error_text(error);
         };
         let mut connection = self.report.connection.iter();
         let is_explained = connection.any(|finding| finding.outcome == Outcome::Failed);
@@ -202,18 +206,19 @@ impl Check<'_> {
             auth::Error::Unreachable(_) if is_explained => format!("{cause}; see the connection checks above"),
             auth::Error::Unreachable(error) => {
                 let remedy = remedy(error, self.config.api.proxy_url.is_some());
-                format!("{}; {remedy}", plainly(cause))
+                format!("{}; {remedy}", error_text(cause))
             }
             auth::Error::Throttled(_) => format!("{cause}; try again later"),
             auth::Error::Status(_) | auth::Error::Malformed => format!(
-                "{}; is api.token_url that of your environment? something else may answer there",
-                plainly(cause)
+                "{}; check that api.token_url is that of your environment; another server may be responding there",
+                error_text(cause)
             ),
-            auth::Error::Credential(_) => plainly(cause),
+            auth::Error::Credential(_) => error_text(cause),
         }
     }
 
-    /// Checks each permission separately; false if none is granted. Results of the first token cost no further request.
+    /// Checks each permission separately, and returns whether any is granted. Scopes of the first token need no further
+    /// request.
     async fn check_permissions(&mut self, api: &Api) -> bool {
         let mut checked: Vec<&'static str> = Vec::new();
         for (collector, plan) in self.schedule_config.plans.iter() {
@@ -226,7 +231,7 @@ impl Check<'_> {
         }
         let mut is_any_granted = false;
         for scope in checked {
-            let token = self.patiently(scope, api.transport().tokens().token(scope)).await;
+            let token = self.with_timeout(scope, api.transport().tokens().token(scope)).await;
             let (outcome, result, detail) = match token {
                 Ok(Ok(_)) => {
                     is_any_granted = true;
@@ -236,9 +241,9 @@ impl Check<'_> {
                     self.report.lacks_permission = true;
                     (Outcome::Failed, "not granted", String::new())
                 }
-                // It is the same for every permission, and reported once.
+                // The error is the same for every permission, so it is reported once.
                 Ok(Err(error)) => {
-                    let detail = self.why_no_token(&error);
+                    let detail = self.explain_missing_token(&error);
                     self.no_token("failed", detail);
                     break;
                 }
@@ -251,7 +256,7 @@ impl Check<'_> {
     }
 
     /// Polls every enabled collector once, for the example customer if it is polled per customer.
-    async fn try_collectors(&mut self, api: &Api) {
+    async fn check_collectors(&mut self, api: &Api) {
         for collector in ids() {
             let plan = *self.schedule_config.plans.get(collector);
             let finding = match plan.enabled {
@@ -262,12 +267,12 @@ impl Check<'_> {
         }
     }
 
-    /// Polls a collector, and notes what its polls will cost.
+    /// Polls a collector, and records the cost of its polls.
     async fn measure(&mut self, collector: CollectorId, plan: Plan, api: &Api) -> Finding {
         let entry = collector.entry();
-        let before = self.notebook.counts();
-        let (mut result, mut finding) = self.examine(collector, api).await;
-        let after = self.notebook.counts();
+        let before = self.observer.counts();
+        let (mut result, mut finding) = self.poll_once(collector, api).await;
+        let after = self.observer.counts();
         let (requests, rows) = (after.requests - before.requests, after.rows - before.rows);
         if requests == 0 && result == CollectorResult::Ok {
             result = CollectorResult::NotNeeded;
@@ -277,23 +282,23 @@ impl Check<'_> {
         if result != CollectorResult::NotTried {
             (finding.requests, finding.rows) = (Some(requests), Some(rows));
         }
-        // A collector without permission will not run, and the cost of one without a response is unknown.
+        // A collector without permission does not run, and without a response its cost is unknown.
         let runs = result != CollectorResult::NotPermitted;
         if runs && finding.outcome != Outcome::Ok && rows == 0 {
             self.report.not_measured.push(entry.name);
         }
         let each = entry.target_kind == TargetKind::Customer || self.polls_by_id(api);
-        // Retries are not part of the usual cost of a poll, and a request without a response is assumed to cost as much
-        // as the fastest one.
+        // Retries are not part of the usual cost of a poll. The latency of a request without a response is unknown, so
+        // the minimum is assumed.
         let ordinary = requests.saturating_sub(after.retries - before.retries).max(1);
-        // A collector that polls after another one requests each item once, and not at each poll.
+        // A collector that polls after another one requests each item only once.
         let requests_of_poll = match entry.after() {
             Some(_) => entry.price.requests,
             None => u32::try_from(ordinary).map_or(f64::MAX, f64::from),
         };
         let cost = Cost {
             requests: requests_of_poll,
-            latency: (after.answering - before.answering).div_f64(requests.max(1) as f64),
+            latency: (after.response_time - before.response_time).div_f64(requests.max(1) as f64),
             targets: if each { self.report.customers } else { 1 },
             interval: match result {
                 CollectorResult::Unlicensed => plan.interval.max(UNLICENSED_RECHECK),
@@ -304,10 +309,10 @@ impl Check<'_> {
         finding
     }
 
-    async fn examine(&mut self, collector: CollectorId, api: &Api) -> (CollectorResult, Finding) {
+    async fn poll_once(&mut self, collector: CollectorId, api: &Api) -> (CollectorResult, Finding) {
         let entry = collector.entry();
         let found = |result, detail: String| (result, finding(collector, result, detail));
-        // If the list failed, a customer that the configuration lists by id is used.
+        // If the customer list could not be fetched, a customer whose id is in the configuration is used.
         let named = self.schedule_config.customer_ids.first().filter(|_| !self.listed);
         let one = self.sample.as_ref().map(|(id, _)| id).or(named).cloned();
         let target = match (entry.target_kind, one) {
@@ -333,12 +338,12 @@ impl Check<'_> {
             Arc::new(self.seen.clone()),
             context.clone(),
         );
-        let failure = match self.patiently(entry.name, poll).await {
-            Err(timeout) => return found(CollectorResult::GaveUp, timeout),
+        let failure = match self.with_timeout(entry.name, poll).await {
+            Err(timeout) => return found(CollectorResult::TimedOut, timeout),
             Ok(Err(failure)) => failure,
             Ok(Ok(output)) => {
                 if collector == CollectorId::CUSTOMERS {
-                    self.take_sample(&output, api);
+                    self.select_example(&output, api);
                     self.check_patterns(&output, api);
                 }
                 self.seen.0.get_mut(collector).clone_from(&output.records);
@@ -356,7 +361,7 @@ impl Check<'_> {
                     ),
                     None if self.listed && self.sample.is_none() && collector == CollectorId::CUSTOMERS => found(
                         CollectorResult::NoCustomers,
-                        self.why_no_customers(output.records.len()),
+                        self.explain_missing_customers(output.records.len()),
                     ),
                     None => found(CollectorResult::Ok, detail),
                 };
@@ -395,8 +400,8 @@ impl Check<'_> {
         (result, Finding { request_id, ..finding })
     }
 
-    /// Returns why the fetched customer list contains no example customer.
-    fn why_no_customers(&self, listed: usize) -> String {
+    /// Explains why the fetched customer list contains no example customer.
+    fn explain_missing_customers(&self, listed: usize) -> String {
         match listed {
             0 if self.schedule_config.customer_ids.is_empty() => {
                 format!("the API lists no customer; see the app's customers {REGISTRATION}")
@@ -412,14 +417,14 @@ impl Check<'_> {
         }
     }
 
-    /// Whether each customer is polled separately, because the configuration lists all by id and the first generation
-    /// is used.
+    /// Returns whether each customer is polled separately, because the configuration lists all customers by id and the
+    /// first generation is used.
     fn polls_by_id(&self, api: &Api) -> bool {
         !self.schedule_config.customer_ids.is_empty() && api.generation() == api::Generation::V1
     }
 
-    /// Selects the example customer: the first that the filters admit.
-    fn take_sample(&mut self, output: &PollOutput, api: &Api) {
+    /// Selects the example customer: the first one that the filters include.
+    fn select_example(&mut self, output: &PollOutput, api: &Api) {
         let wanted = output.records.iter().filter_map(|(id, kept)| {
             let customer = Customer::of(kept.as_ref())?;
             let admitted = self.schedule_config.customers.admits(id, &customer.organization);
@@ -449,8 +454,8 @@ impl Check<'_> {
                 names.add_customer(id, &customer.organization);
             }
         }
-        // One customer does not show which modules others have, so patterns are checked against the reference. Patterns
-        // for scopes are checked by the running exporter only.
+        // Only one customer is polled, so patterns for modules are checked against the reference. Only the running
+        // exporter can check patterns for scopes.
         names.add_reference();
         if let Some(table) = &self.schedule_config.settings.attributes {
             names.add_attributes(table);
@@ -459,13 +464,13 @@ impl Check<'_> {
         self.report.patterns.extend(unmatched.map(|(_, finding)| finding));
     }
 
-    async fn patiently<T>(&self, what: &str, future: impl Future<Output = T>) -> Result<T, String> {
-        let limit = PATIENCE + self.config.api.timeout;
-        within(limit, what, &self.notebook, future).await
+    async fn with_timeout<T>(&self, what: &str, future: impl Future<Output = T>) -> Result<T, String> {
+        let limit = STEP_TIMEOUT + self.config.api.timeout;
+        within(limit, what, &self.observer, future).await
     }
 
-    fn reported(mut self) -> Report {
-        let notes = std::mem::take(&mut *self.notebook.notes());
+    fn into_report(mut self) -> Report {
+        let notes = std::mem::take(&mut *self.observer.notes());
         let unusual = |((endpoint, field), example)| UnusualValue {
             endpoint,
             field,
@@ -477,11 +482,11 @@ impl Check<'_> {
         self.report.requests = notes.counts.requests;
         self.report.throttled = notes.counts.throttled;
         self.report.customer = self.sample.map(|(id, organization)| Sample::new(&id, &organization));
-        let allowance = Allowance {
+        let limits = RequestLimits {
             requests_per_second: self.config.api.requests_per_second,
             max_concurrency: self.config.api.max_concurrency,
         };
-        self.report.budget = (self.report.customers > 0).then(|| Budget::of(&self.costs, allowance));
+        self.report.budget = (self.report.customers > 0).then(|| Budget::of(&self.costs, limits));
         self.report.conclude();
         self.report
     }

@@ -21,8 +21,8 @@ use crate::domain::Gigabyte;
 use crate::error_chain::error_chain;
 use crate::text_file;
 
-/// All inputs of a client. Equal inputs make equal clients, so a reload that does not change them keeps the client with
-/// its tokens, missing permissions, pauses and requests in flight.
+/// All inputs of a client. A reload that does not change them keeps the client, with its tokens, missing permissions,
+/// pauses and requests in flight.
 #[derive(Clone, PartialEq)]
 pub(super) struct ClientSource {
     api: config::Api,
@@ -86,7 +86,7 @@ impl ClientSource {
     }
 
     fn build(&self, observer: Arc<dyn Observer>) -> Result<ApiClient, Error> {
-        // Fails if another thread has installed the provider, which is equally good.
+        // Fails if the provider is already installed, which is fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let api = &self.api;
         let proxy = api.proxy_url.as_ref().map(config::ProxyUrl::expose);
@@ -95,9 +95,9 @@ impl ClientSource {
             let error = error.without_url();
             error.source().map_or_else(|| error.to_string(), error_chain)
         };
-        // The demo must run without certificate authorities, for example in an empty image.
+        // The demo must run without certificate authorities, for example in an empty container image.
         let client = if urls.any(|url| url.scheme() == "https") {
-            http_client(api.timeout, proxy, &self.authorities).map_err(|error| Error::Material {
+            http_client(api.timeout, proxy, &self.authorities).map_err(|error| Error::InvalidFile {
                 key: "api.ca_file",
                 problem: format!(
                     "HTTPS is not possible: {}; expected the system's certificate authorities, or a file of them",
@@ -105,7 +105,7 @@ impl ClientSource {
                 ),
             })?
         } else {
-            plain_http_client(api.timeout, proxy).map_err(|error| Error::Material {
+            plain_http_client(api.timeout, proxy).map_err(|error| Error::InvalidFile {
                 key: "api.proxy_url",
                 problem: cause(error),
             })?
@@ -151,18 +151,19 @@ fn scopes(plans: &PerCollector<Plan>, generation: Generation) -> Vec<&'static st
     scopes
 }
 
-/// Maximum size of a file of certificate authorities. All authorities trusted by browsers are half a megabyte.
+/// Maximum size of a file of certificate authorities. A file with all authorities that browsers trust has half a
+/// megabyte.
 const MAX_CA_FILE_BYTES: u64 = 4 << 20;
 
-/// Reads a file of certificate authorities. Empty without a file.
+/// Reads a file of certificate authorities. Returns an empty list without a file.
 pub(super) fn authorities(file: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, Error> {
     const KEY: &str = "api.ca_file";
     let Some(file) = file else { return Ok(Vec::new()) };
-    let problem = |problem: String| Error::Material {
+    let problem = |problem: String| Error::InvalidFile {
         key: KEY,
         problem: format!("{}: {problem}", file.display()),
     };
-    let pem = text_file::read_bytes(file, MAX_CA_FILE_BYTES).map_err(|error| Error::Material {
+    let pem = text_file::read_bytes(file, MAX_CA_FILE_BYTES).map_err(|error| Error::InvalidFile {
         key: KEY,
         problem: error_chain(&error),
     })?;
@@ -197,7 +198,7 @@ const BEGIN_CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
 fn credential(configured: &config::Credential) -> Result<Credential, Error> {
     let material = |key| {
-        move |error: CredentialError| Error::Material {
+        move |error: CredentialError| Error::InvalidFile {
             key,
             problem: error_chain(&error),
         }

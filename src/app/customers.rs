@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, Parts, Polls};
+use super::{Error, Parts, PollThread};
 use crate::collector::{CollectorId, Context, Memory as _};
 use crate::config::Config;
 use crate::domain::{Attributes, Timestamp, is_disguising};
@@ -20,27 +20,30 @@ const COLUMNS: [&str; 7] = ["id", "organization", "country", "tier", "region", "
 /// Module of a service that has no modules.
 const NO_MODULE: &str = "None";
 
-/// First characters of cells that spreadsheets execute as formulas. Names of customers are not trusted.
-const FORMULA_BEGINNINGS: [char; 4] = ['=', '+', '-', '@'];
+/// First characters of cells that spreadsheets execute as formulas. The names of customers are untrusted input.
+const FORMULA_PREFIXES: [char; 4] = ['=', '+', '-', '@'];
 
-/// The customers, by organization.
+/// The customers, sorted by organization.
 #[derive(Debug)]
 pub struct CustomerListing(Vec<[String; COLUMNS.len()]>);
 
 /// Polls the customers and their jobs once. Returns them, and whether every poll succeeded.
 ///
 /// # Errors
-/// If the configuration is invalid.
+/// Returns an error if the configuration is invalid.
 pub async fn customers(mut config: Config, stop: CancellationToken) -> Result<(CustomerListing, bool), Error> {
     for (collector, plan) in config.plans.iter_mut() {
         plan.enabled &= [CollectorId::CUSTOMERS, CollectorId::JOBS].contains(&collector);
     }
     let parts = Parts::new(&config)?;
     let (_sender, reloads) = mpsc::channel(1);
-    let all_good = Polls::start(parts.scheduler(), Until::EachPolledOnce, reloads, stop)
+    let all_succeeded = PollThread::start(parts.scheduler(), Until::EachPolledOnce, reloads, stop)
         .end()
         .await;
-    Ok((CustomerListing::of(&parts), all_good && parts.runtime.status().is_up()))
+    Ok((
+        CustomerListing::of(&parts),
+        all_succeeded && parts.runtime.status().is_up(),
+    ))
 }
 
 impl CustomerListing {
@@ -53,11 +56,11 @@ impl CustomerListing {
     /// Returns the customers as CSV with a header.
     pub fn csv(&self) -> String {
         let mut writer = csv::Writer::from_writer(Vec::new());
-        // Writing to memory does not fail, and all rows have the same length.
+        // Writing to memory cannot fail, and all rows have the same length.
         let _ = writer.write_record(COLUMNS);
         for [id, organization, country, attributes @ .., modules] in &self.0 {
-            let foreign = [organization, country].map(|text| inert(text));
-            let cells = [id.as_str()].into_iter().chain(foreign.iter().map(String::as_str));
+            let escaped = [organization, country].map(|text| escape_formula(text));
+            let cells = [id.as_str()].into_iter().chain(escaped.iter().map(String::as_str));
             let _ = writer.write_record(
                 cells
                     .chain(attributes.iter().map(String::as_str))
@@ -125,9 +128,9 @@ fn values(attributes: &Attributes) -> [&str; 3] {
     attributes.values().map(Option::unwrap_or_default)
 }
 
-/// Returns a cell that spreadsheets do not execute.
-fn inert(text: &str) -> String {
-    match text.starts_with(FORMULA_BEGINNINGS) {
+/// Returns the text of a cell, escaped so that spreadsheets do not execute it.
+fn escape_formula(text: &str) -> String {
+    match text.starts_with(FORMULA_PREFIXES) {
         true => format!("'{text}"),
         false => text.to_owned(),
     }

@@ -11,7 +11,7 @@ use tempfile::NamedTempFile;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use super::budget::{self, Allowance, Budget};
+use super::budget::{self, Budget, RequestLimits};
 use super::{App, Error, LoadConfig};
 use crate::args;
 use crate::collector;
@@ -20,11 +20,11 @@ use crate::simulator::{self, Simulator};
 
 pub use backfill::{Backfilled, backfill};
 
-/// Lifetime of the demo's secret, which only serves for display.
-const SECRET_LIFE: Duration = Duration::from_secs(60 * 24 * 3600);
+/// Time until the secret of the demo expires, as shown on the pages.
+const SECRET_LIFETIME: Duration = Duration::from_secs(60 * 24 * 3600);
 
-/// Seconds between two polls of each collector. A demo is used for minutes rather than hours. If there are more
-/// customers than [`PACE`] allows, all intervals are stretched by the same factor.
+/// Seconds between two polls of each collector. The intervals are short, because a demo usually runs for minutes. If
+/// there are too many customers for [`TARGET_RATE`], all intervals are multiplied by the same factor.
 const INTERVALS: &[(&str, u32)] = &[
     ("customers", 10),
     ("jobs", 5),
@@ -33,27 +33,27 @@ const INTERVALS: &[(&str, u32)] = &[
     ("job_reports", 10),
 ];
 
-/// The same for every other collector.
-const USUAL_INTERVAL: u32 = 30;
+/// Seconds between two polls of every other collector.
+const DEFAULT_INTERVAL: u32 = 30;
 
 /// Maximum requests per second of the demo.
-const RATE: f64 = 500.0;
+const MAX_RATE: f64 = 500.0;
 
-/// Requests per second for which the intervals are chosen. A slow machine, which also runs the simulator, keeps up with
-/// them.
-const PACE: f64 = RATE / 2.0;
+/// Requests per second for which the intervals are chosen. A slow machine can handle them while it also runs the
+/// simulator.
+const TARGET_RATE: f64 = MAX_RATE / 2.0;
 
-/// The simulator responds immediately, so requests in flight are not a limit.
-const ALLOWANCE: Allowance = Allowance {
-    requests_per_second: PACE,
+/// Limits for the estimate. The simulator responds immediately, so concurrency is not limited.
+const LIMITS: RequestLimits = RequestLimits {
+    requests_per_second: TARGET_RATE,
     max_concurrency: usize::MAX,
 };
 
-/// Scan profiles per customer for the estimate: some customers have several, and the objects of each are requested as
-/// well.
-const PROFILES: usize = 4;
+/// Scan profiles per customer for the estimate. It is above the average, because the objects of each profile are
+/// requested as well.
+const PROFILES_PER_CUSTOMER: usize = 4;
 
-/// Attributes of the customers, by their names.
+/// Attributes file of the simulated customers.
 const ATTRIBUTES: &str = "\
 customer,tier,region,team
 [a-f]*,gold,emea,North
@@ -62,7 +62,7 @@ customer,tier,region,team
 *,bronze,apac,South
 ";
 
-/// The exporter and its simulated partner, bound and not yet running.
+/// The exporter and its simulated partner, bound to their addresses but not running yet.
 pub struct Demo {
     app: App,
     simulator: Simulator,
@@ -70,16 +70,16 @@ pub struct Demo {
 }
 
 impl Demo {
-    /// Binds both.
+    /// Binds the addresses of both.
     ///
     /// # Errors
     /// See [`App::bind`]; also returns an error if the simulated partner's address cannot be bound.
-    pub async fn bind(wanted: &args::Simulator, web: args::Web) -> Result<Self, Error> {
-        let simulator = bind(wanted).await?;
+    pub async fn bind(options: &args::Simulator, web: args::Web) -> Result<Self, Error> {
+        let simulator = bind(options).await?;
         let attributes = attributes();
-        let environment = environment(&simulator, wanted, attributes.as_ref());
+        let environment = environment(&simulator, options, attributes.as_ref());
         let load: LoadConfig = std::sync::Arc::new(move || crate::config::load(None, environment.clone()));
-        let app = App::bind(load, None, web, subtitle(wanted)).await?;
+        let app = App::bind(load, None, web, subtitle(options)).await?;
         Ok(Self {
             app,
             simulator,
@@ -97,7 +97,7 @@ impl Demo {
         self.simulator.base_url()
     }
 
-    /// Runs both until they are stopped.
+    /// Runs both until `stop` is cancelled.
     pub async fn run(self, stop: CancellationToken) -> bool {
         let partner = run(self.simulator, stop.clone());
         let (was_stopped, ()) = tokio::join!(self.app.run(stop), partner);
@@ -109,8 +109,8 @@ impl Demo {
 ///
 /// # Errors
 /// Returns an error if its address cannot be bound.
-pub async fn simulate(wanted: &args::Simulator) -> Result<Simulator, Error> {
-    bind(wanted).await
+pub async fn simulate(options: &args::Simulator) -> Result<Simulator, Error> {
+    bind(options).await
 }
 
 async fn run(simulator: Simulator, stop: CancellationToken) {
@@ -119,37 +119,37 @@ async fn run(simulator: Simulator, stop: CancellationToken) {
     }
 }
 
-fn settings(wanted: &args::Simulator) -> simulator::Settings {
+fn settings(options: &args::Simulator) -> simulator::Settings {
     simulator::Settings {
-        seed: wanted.seed,
-        customers: wanted.customers,
-        speed: wanted.speed,
-        hostile: wanted.hostile,
-        latency: wanted.latency,
+        seed: options.seed,
+        customers: options.customers,
+        speed: options.speed,
+        hostile: options.hostile,
+        latency: options.latency,
         ..simulator::Settings::default()
     }
 }
 
-async fn bind(wanted: &args::Simulator) -> Result<Simulator, Error> {
-    let settings = settings(wanted);
-    let mut last = None;
-    for candidate in wanted.listen_address.candidates() {
+async fn bind(options: &args::Simulator) -> Result<Simulator, Error> {
+    let settings = settings(options);
+    let mut last_error = None;
+    for candidate in options.listen_address.candidates() {
         let addresses = tokio::net::lookup_host(&candidate).await;
         let address = addresses.ok().and_then(|mut addresses| addresses.next());
         let address = address.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         match Simulator::bind(settings.clone(), address).await {
             Ok(simulator) => return Ok(simulator),
-            Err(source) => last = Some(source),
+            Err(source) => last_error = Some(source),
         }
     }
     Err(Error::Bind {
-        address: wanted.listen_address.to_string(),
-        source: last.unwrap_or_else(|| std::io::Error::other("no address")),
+        address: options.listen_address.to_string(),
+        source: last_error.unwrap_or_else(|| std::io::Error::other("no address")),
     })
 }
 
-/// Writes the attributes of the customers. `None` if there is no place for a temporary file, as in a read-only image;
-/// then the customers have none.
+/// Writes the attributes of the customers to a temporary file. Returns `None` if that is not possible, for example in a
+/// read-only container; the customers then have no attributes.
 fn attributes() -> Option<NamedTempFile> {
     let mut file = tempfile::Builder::new().suffix(".csv").tempfile().ok()?;
     file.write_all(ATTRIBUTES.as_bytes()).ok()?;
@@ -157,9 +157,9 @@ fn attributes() -> Option<NamedTempFile> {
 }
 
 /// Returns the subtitle of the demo's pages.
-fn subtitle(wanted: &args::Simulator) -> String {
-    let customers = counted(wanted.customers, "simulated customer", "simulated customers");
-    let times = match wanted.speed.to_string().as_str() {
+fn subtitle(options: &args::Simulator) -> String {
+    let customers = counted(options.customers, "simulated customer", "simulated customers");
+    let times = match options.speed.to_string().as_str() {
         "1" => String::new(),
         speed => format!("{speed} times "),
     };
@@ -168,15 +168,15 @@ fn subtitle(wanted: &args::Simulator) -> String {
 
 /// Returns the seconds between two polls of each collector for this many customers.
 fn intervals(customers: usize) -> Vec<(&'static str, u64)> {
-    let mut costs = budget::typical_costs(customers, PROFILES);
-    costs.extend(budget::extra_costs(customers));
+    let mut costs = budget::typical_costs(customers, PROFILES_PER_CUSTOMER);
+    costs.extend(budget::optional_costs(customers));
     for (name, cost) in &mut costs {
         let known = INTERVALS.iter().find(|(known, _)| known == name);
-        let seconds = known.map_or(USUAL_INTERVAL, |(_, seconds)| *seconds);
+        let seconds = known.map_or(DEFAULT_INTERVAL, |(_, seconds)| *seconds);
         cost.interval = Duration::from_secs(u64::from(seconds));
     }
     let all: Vec<_> = costs.iter().map(|(_, cost)| *cost).collect();
-    let stretch = Budget::of(&all, ALLOWANCE).stretch();
+    let stretch = Budget::of(&all, LIMITS).stretch();
     let stretched = |interval: Duration| interval.mul_f64(stretch).as_secs_f64().ceil();
     costs
         .into_iter()
@@ -187,16 +187,16 @@ fn intervals(customers: usize) -> Vec<(&'static str, u64)> {
 /// The configuration of the demo, as an operator would write it into the environment.
 fn environment(
     simulator: &Simulator,
-    wanted: &args::Simulator,
+    options: &args::Simulator,
     attributes: Option<&NamedTempFile>,
 ) -> Vec<(OsString, OsString)> {
     let settings = simulator::Settings::default();
-    let expires = jiff::Timestamp::try_from(SystemTime::now() + SECRET_LIFE);
+    let expires = jiff::Timestamp::try_from(SystemTime::now() + SECRET_LIFETIME);
     let expires = expires.map(|at| at.to_string()).unwrap_or_default();
     let mut environment = vec![
         ("ELEMENTS_API__BASE_URL".to_owned(), simulator.base_url()),
         ("ELEMENTS_API__TOKEN_URL".to_owned(), simulator.token_url()),
-        ("ELEMENTS_API__REQUESTS_PER_SECOND".to_owned(), RATE.to_string()),
+        ("ELEMENTS_API__REQUESTS_PER_SECOND".to_owned(), MAX_RATE.to_string()),
         ("ELEMENTS_API__MAX_CONCURRENCY".to_owned(), "16".to_owned()),
         ("ELEMENTS_AUTH__CLIENT_ID".to_owned(), settings.client_id),
         ("ELEMENTS_AUTH__CLIENT_SECRET".to_owned(), settings.client_secret),
@@ -213,7 +213,7 @@ fn environment(
     if let Some(file) = attributes.and_then(|file| file.path().to_str()) {
         environment.push(("ELEMENTS_CUSTOMERS__ATTRIBUTES_FILE".to_owned(), file.to_owned()));
     }
-    for (collector, seconds) in intervals(wanted.customers) {
+    for (collector, seconds) in intervals(options.customers) {
         environment.push((
             format!("ELEMENTS_COLLECTORS__{}__INTERVAL", collector.to_uppercase()),
             format!("{seconds}s"),
@@ -243,9 +243,9 @@ mod tests {
         }
         for customers in [0, 1, 1_000, 10_000, 100_000] {
             let intervals = intervals(customers);
-            let costs = budget::typical_costs(customers, PROFILES)
+            let costs = budget::typical_costs(customers, PROFILES_PER_CUSTOMER)
                 .into_iter()
-                .chain(budget::extra_costs(customers))
+                .chain(budget::optional_costs(customers))
                 .map(|(name, mut cost)| {
                     let seconds = intervals
                         .iter()
@@ -254,10 +254,7 @@ mod tests {
                     cost.interval = Duration::from_secs(seconds.unwrap_or_default());
                     cost
                 });
-            assert!(
-                Budget::of(&costs.collect::<Vec<_>>(), ALLOWANCE).suffices,
-                "{customers}"
-            );
+            assert!(Budget::of(&costs.collect::<Vec<_>>(), LIMITS).suffices, "{customers}");
         }
     }
 

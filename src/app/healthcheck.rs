@@ -38,8 +38,8 @@ pub enum Unhealthy {
 
 /// Requests the health or the readiness of the exporter at the address of its flags.
 ///
-/// A health check has neither a password nor a certificate. A response that demands one proves that the server runs, so
-/// it counts as healthy. It also counts as ready, because readiness cannot be determined.
+/// A health check has neither a password nor a certificate. A response that requires one proves that the server runs,
+/// so it counts as healthy. It also counts as ready, because readiness cannot be determined.
 ///
 /// # Errors
 /// Returns an error if the web configuration cannot be read. The inner result contains the reason why the exporter is
@@ -103,19 +103,19 @@ impl Target {
 }
 
 async fn request_status(url: &str, is_loopback: bool) -> Result<StatusCode, reqwest::Error> {
-    // Fails if another part of the process has installed the provider.
+    // Fails if the provider is already installed, which is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut client = reqwest::Client::builder();
     if !url.starts_with("https:") {
-        // Without TLS no certificate authorities are needed, and the image may contain none.
+        // Plain HTTP works without certificate authorities, which a container image may lack.
         client = client.tls_certs_only([]);
     }
     let client = client
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .timeout(TIMEOUT)
-        // The certificate is issued for the exporter's external name, rarely for 127.0.0.1. Traffic over loopback stays
-        // on the machine, and the request contains no secrets.
+        // The certificate is usually issued for the external name of the exporter, and not for 127.0.0.1. Loopback
+        // traffic does not leave the machine, and the request contains no secrets.
         .tls_danger_accept_invalid_certs(is_loopback)
         .build()?;
     Ok(client.get(url).send().await?.status())
@@ -125,16 +125,16 @@ async fn request_status(url: &str, is_loopback: bool) -> Result<StatusCode, reqw
 /// certificate.
 fn is_certificate_missing(error: &reqwest::Error) -> bool {
     // With TLS 1.3, the rejection arrives after the handshake, and the request may fail with any error.
-    let shook_hands = !error.is_connect() && !error.is_timeout();
+    let completed_handshake = !error.is_connect() && !error.is_timeout();
     let alert = rustls::Error::AlertReceived(AlertDescription::CertificateRequired);
-    shook_hands || tls_error(error) == Some(&alert)
+    completed_handshake || tls_error(error) == Some(&alert)
 }
 
 fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
     if let Some(error) = error.downcast_ref() {
         return Some(error);
     }
-    // An I/O error returns the source of its inner error as its own and skips the inner error.
+    // The source of an I/O error is the source of its inner error, so the inner error itself is examined separately.
     match error.downcast_ref::<std::io::Error>() {
         Some(error) => tls_error(error.get_ref()?),
         None => tls_error(error.source()?),

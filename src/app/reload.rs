@@ -1,5 +1,5 @@
-//! Reloads the configuration, or the attributes of customers alone, and passes it to the poll loop; unchanged parts
-//! continue.
+//! Reloads the configuration, or only the attributes of customers, and passes it to the poll loop. Unchanged parts stay
+//! in use.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 
 use super::client::ClientSource;
 use super::saver::check_state_file;
-use super::watch::{LOOK_INTERVAL, WatchedFile};
+use super::watch::{CHECK_INTERVAL, WatchedFile};
 use super::{Current, Error, LoadConfig, Parts, schedule_config, warn_about_ineffective_settings};
 use crate::api::Observer;
 use crate::api::client::ApiClient;
@@ -28,10 +28,10 @@ use crate::service_manager::{notify_ready, notify_reloading};
 /// Reads the attributes; `None` if no file is configured.
 ///
 /// # Errors
-/// If the file cannot be read, or contains invalid rows.
+/// Returns an error if the file cannot be read or contains invalid rows.
 pub(super) fn read_attributes(file: Option<&Path>) -> Result<Option<Arc<AttributeTable>>, Error> {
     let table = file.map(config::read_attributes).transpose();
-    let table = table.map_err(|error| Error::Material {
+    let table = table.map_err(|error| Error::InvalidFile {
         key: "customers.attributes_file",
         problem: error_chain(&error),
     })?;
@@ -47,8 +47,8 @@ pub(super) struct Reloader {
     sender: mpsc::Sender<ScheduleConfig>,
     /// The state file at start.
     state_file: Option<PathBuf>,
-    /// Serializes reloads, so that the configuration that was read last is active.
-    turn: tokio::sync::Mutex<()>,
+    /// Held during a reload, so that the configuration that was read last becomes active.
+    reload_lock: tokio::sync::Mutex<()>,
 }
 
 /// A loaded configuration.
@@ -73,7 +73,7 @@ impl Reloader {
             load,
             sender,
             state_file,
-            turn: tokio::sync::Mutex::default(),
+            reload_lock: tokio::sync::Mutex::default(),
         }
     }
 
@@ -82,9 +82,9 @@ impl Reloader {
         let reloader = Arc::clone(reloader);
         Arc::new(move || {
             let reloader = Arc::clone(&reloader);
-            // A separate task, which completes even if the client disconnects.
+            // A separate task completes even if the client disconnects.
             let reload = tokio::spawn(async move {
-                let _turn = reloader.turn.lock().await;
+                let _guard = reloader.reload_lock.lock().await;
                 notify_reloading();
                 let reloaded = reloader.reload().await;
                 notify_ready();
@@ -97,26 +97,28 @@ impl Reloader {
     /// Rereads the attributes whenever their file has changed, until the exporter stops.
     pub(super) async fn watch_attributes(self: Arc<Self>, stop: CancellationToken) {
         while stop
-            .run_until_cancelled(tokio::time::sleep(LOOK_INTERVAL))
+            .run_until_cancelled(tokio::time::sleep(CHECK_INTERVAL))
             .await
             .is_some()
         {
-            let _turn = self.turn.lock().await;
+            let _guard = self.reload_lock.lock().await;
             let mut watched = self.current().attributes.clone();
-            let looked = tokio::task::spawn_blocking(move || (watched.has_settled(), watched)).await;
-            let Ok((has_settled, watched)) = looked else { continue };
-            let fails_reload = watched.fails_reload;
+            let checked = tokio::task::spawn_blocking(move || (watched.has_stable_change(), watched)).await;
+            let Ok((has_stable_change, watched)) = checked else {
+                continue;
+            };
+            let failed_reload = watched.failed_reload;
             self.current().attributes = watched;
-            match has_settled {
+            match has_stable_change {
                 false => {}
-                // The operator wanted the whole configuration, and only this file was in its way.
-                true if fails_reload => _ = self.reload().await,
+                // A reload of the whole configuration failed because of this file, so it is repeated.
+                true if failed_reload => _ = self.reload().await,
                 true => self.reload_attributes().await,
             }
         }
     }
 
-    /// Rereads the attributes and passes them to the loop. A bad file changes nothing but the metric of reloads.
+    /// Rereads the attributes and passes them to the loop. An invalid file only changes the metric about reloads.
     async fn reload_attributes(&self) {
         let (file, mut schedule_config) = {
             let current = self.current();
@@ -131,7 +133,7 @@ impl Reloader {
                     error = message,
                     "attributes not reloaded; keeping the previous attributes"
                 );
-                self.runtime.note_loaded(|loaded| loaded.config = false);
+                self.runtime.record_load(|loaded| loaded.config = false);
                 return;
             }
         };
@@ -139,14 +141,14 @@ impl Reloader {
         let mut settings = Settings::clone(&schedule_config.settings);
         settings.attributes = table;
         schedule_config.settings = Arc::new(settings);
-        let is_config_good = {
+        let is_config_valid = {
             let mut current = self.current();
             current.schedule_config = schedule_config.clone();
-            current.is_config_good
+            current.is_config_valid
         };
         if self.sender.send(schedule_config).await.is_ok() {
             info!(rows, "attributes reloaded");
-            self.runtime.note_loaded(|loaded| loaded.config = is_config_good);
+            self.runtime.record_load(|loaded| loaded.config = is_config_valid);
         }
     }
 
@@ -154,12 +156,12 @@ impl Reloader {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reloads the configuration and passes it to the loop. An invalid one only changes its metric.
+    /// Reloads the configuration and passes it to the loop. An invalid one only changes the metric about reloads.
     async fn reload(&self) -> Result<(), String> {
         let (load, health) = (Arc::clone(&self.load), Arc::clone(&self.health));
         let state_file = self.state_file.clone();
         let earlier = self.current().client.clone();
-        // Reading files may be slow.
+        // Reading files may block.
         let loading = tokio::task::spawn_blocking(move || {
             let config = load().map_err(|error| (error_chain(&error), None))?;
             let attributes = WatchedFile::new(config.attributes_file.as_deref());
@@ -188,17 +190,17 @@ impl Reloader {
             Ok(loaded) => loaded,
             Err((message, attributes)) => {
                 let mut current = self.current();
-                current.is_config_good = false;
+                current.is_config_valid = false;
                 if let Some(attributes) = attributes {
                     current.attributes = *attributes;
-                    current.attributes.fails_reload = true;
+                    current.attributes.failed_reload = true;
                 }
                 drop(current);
                 error!(
                     error = message,
                     "configuration reload failed; keeping the previous configuration"
                 );
-                self.runtime.note_loaded(|loaded| loaded.config = false);
+                self.runtime.record_load(|loaded| loaded.config = false);
                 return Err(message);
             }
         };
@@ -212,13 +214,13 @@ impl Reloader {
             schedule_config: loaded.schedule_config.clone(),
             secret_expires: config.auth.secret_expires,
             attributes: loaded.attributes,
-            is_config_good: true,
+            is_config_valid: true,
         };
         if self.sender.send(loaded.schedule_config).await.is_err() {
             return Err("the poll loop has ended".to_owned());
         }
         info!("configuration reloaded");
-        self.runtime.note_loaded(|loaded| {
+        self.runtime.record_load(|loaded| {
             loaded.config = true;
             loaded.config_at = Timestamp::from(SystemTime::now());
         });

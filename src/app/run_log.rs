@@ -1,11 +1,11 @@
-//! `events.runs`: one log line for each job run that was seen to end.
+//! `events.runs`: writes one log line for each completed job run.
 
 use tracing::{info, warn};
 
 use crate::domain::{Timestamp, is_disguising};
 use crate::store::RunEvent;
 
-/// Logs runs, and how many were dropped before because they could not be logged in time.
+/// Logs runs, and the number of earlier runs that were dropped because they could not be logged in time.
 pub(super) fn log_runs((events, dropped): (Vec<RunEvent>, u64)) {
     for event in &events {
         log_run(event);
@@ -15,16 +15,16 @@ pub(super) fn log_runs((events, dropped): (Vec<RunEvent>, u64)) {
     }
 }
 
-/// Message and names of fields are part of the public interface: queries use them.
+/// Logs a run. The message and the names of the fields are part of the public interface, because log queries use them.
 fn log_run(event: &RunEvent) {
     let (ended, run) = (&event.ended, &event.ended.run);
     info!(
-        customer_id = %inert(event.customer.as_str()),
-        organization = %inert(&event.organization),
-        service = %inert(&ended.service),
-        module = %inert(&ended.module),
-        scope = ended.scope.as_deref().map(inert).map(tracing::field::display),
-        job_id = run.id.as_deref().map(inert).map(tracing::field::display),
+        customer_id = %single_line(event.customer.as_str()),
+        organization = %single_line(&event.organization),
+        service = %single_line(&ended.service),
+        module = %single_line(&ended.module),
+        scope = ended.scope.as_deref().map(single_line).map(tracing::field::display),
+        job_id = run.id.as_deref().map(single_line).map(tracing::field::display),
         status = run.status.label(),
         processed = run.processed,
         successful = run.successful,
@@ -37,11 +37,12 @@ fn log_run(event: &RunEvent) {
     );
 }
 
-/// Returns a text whole, as its labels in the metrics have it, without line breaks and what reorders a line.
-fn inert(text: &str) -> String {
-    let inert = |character| match is_disguising(character) {
+/// Returns a text without line breaks and misleading characters. It is not truncated, so that it equals the label
+/// value.
+fn single_line(text: &str) -> String {
+    let replace = |character| match is_disguising(character) {
         true => char::REPLACEMENT_CHARACTER,
         false => character,
     };
-    text.chars().map(inert).collect()
+    text.chars().map(replace).collect()
 }

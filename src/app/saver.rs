@@ -1,4 +1,4 @@
-//! The state file: checked and restored at start, saved regularly and at shutdown.
+//! Restores the state file at start, and saves it regularly and at shutdown.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -15,16 +15,16 @@ use crate::health::Health;
 use crate::store::Store;
 use crate::store::state_file::{self, StateFile};
 
-/// Minimum time between two saves. It is less than the shortest default interval, so that a crash loses only data that
-/// the next polls return again.
+/// Minimum time between two saves. It is shorter than the shortest default poll interval, so that the next polls
+/// replace the data that is lost in a crash.
 const SAVE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Delay of the first save, so that an early crash does not lose all data, and a path that is not writable is reported
-/// soon.
-const FIRST_SAVE: Duration = Duration::from_secs(1);
+/// Delay of the first save. It is short, so that an early crash does not lose all data, and a path that is not writable
+/// is reported soon.
+const FIRST_SAVE_DELAY: Duration = Duration::from_secs(1);
 
-/// Saving takes at most this fraction of the time, whatever the size of the state.
-const SAVE_PART: u32 = 50;
+/// Minimum time between two saves as a multiple of the duration of a save: saving takes at most 2 % of the time.
+const SAVE_INTERVAL_FACTOR: u32 = 50;
 
 /// Checks that the path can be a state file, without changing it.
 pub(super) fn check_state_file(config: &Config) -> Result<(), Error> {
@@ -35,7 +35,7 @@ pub(super) fn check_state_file(config: &Config) -> Result<(), Error> {
 }
 
 pub(super) fn bad_state_file(error: &state_file::Error) -> Error {
-    Error::Material {
+    Error::InvalidFile {
         key: "state.file",
         problem: error_chain(error),
     }
@@ -57,13 +57,14 @@ pub(super) fn restore(parts: &Parts, file: Option<&StateFile>) -> Option<bool> {
             true
         }
         Err(problem) => {
-            let aside = file.set_aside().map_or_else(
+            let outcome = file.set_aside().map_or_else(
                 |error| format!("kept in place: {}", error_chain(&error)),
-                |aside| format!("moved to {}", aside.display()),
+                |path| format!("moved to {}", path.display()),
             );
             error!(
                 error = error_chain(&problem),
-                aside, "cannot restore state; starting empty"
+                aside = outcome,
+                "cannot restore state; starting empty"
             );
             false
         }
@@ -79,15 +80,15 @@ pub(super) struct Saver {
 }
 
 impl Saver {
-    /// Runs until the exporter stops, and then saves once more. Job runs are logged once the state that contains them
-    /// is saved, so that none is logged again after a crash.
+    /// Runs until the exporter stops, and then saves once more. Job runs are logged after the state that contains them
+    /// has been saved, so that none is logged again after a crash.
     pub(super) async fn run(self, stop: CancellationToken) {
         let Some(file) = self.file.clone() else {
             return self.log_without_state(&stop).await;
         };
         let mut saved = self.store.generation();
-        let mut pause = FIRST_SAVE;
-        let mut failing = false;
+        let mut pause = FIRST_SAVE_DELAY;
+        let mut is_failing = false;
         loop {
             let stopping = tokio::select! {
                 () = stop.cancelled() => true,
@@ -101,21 +102,21 @@ impl Saver {
                 match result {
                     Ok(()) => {
                         saved = generation;
-                        failing = false;
+                        is_failing = false;
                         log_runs(ended);
                     }
                     Err(problem) => {
                         self.store.run_events().put_back(ended);
                         self.health.save_failed();
-                        if !failing {
+                        if !is_failing {
                             error!(error = problem, "cannot save state; retrying");
                         }
-                        failing = true;
+                        is_failing = true;
                     }
                 }
-                // During the first cycle the state changes every second, and later less often.
-                let settled = SAVE_INTERVAL.max(began.elapsed() * SAVE_PART);
-                pause = (pause * 2).max(began.elapsed() * SAVE_PART).min(settled);
+                // The pause grows, because the state changes every second during the first cycle and less often later.
+                let max_pause = SAVE_INTERVAL.max(began.elapsed() * SAVE_INTERVAL_FACTOR);
+                pause = (pause * 2).max(began.elapsed() * SAVE_INTERVAL_FACTOR).min(max_pause);
             }
             if stopping {
                 return;
@@ -127,7 +128,10 @@ impl Saver {
     async fn log_without_state(&self, stop: &CancellationToken) {
         let mut is_running = true;
         while is_running {
-            is_running = stop.run_until_cancelled(tokio::time::sleep(FIRST_SAVE)).await.is_some();
+            is_running = stop
+                .run_until_cancelled(tokio::time::sleep(FIRST_SAVE_DELAY))
+                .await
+                .is_some();
             log_runs(self.store.run_events().take());
         }
     }

@@ -1,8 +1,8 @@
-//! Watched files: the file of attributes, which is reread when it changes, and with `--config.auto-reload` the files
-//! that a reload of the configuration reads.
+//! Watches files for changes: always the file of attributes, and with `--config.auto-reload` also the files that a
+//! reload of the configuration reads.
 //!
-//! Files are compared by content. A file that is replaced, or reached by a symbolic link that is swapped as in a
-//! Kubernetes volume, counts like an edited one. A file whose content is the same does not.
+//! Files are compared by content. It does not matter whether a file is edited, replaced, or reached by a symbolic link
+//! whose target changes, as in a Kubernetes volume.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,19 +17,18 @@ use crate::config;
 use crate::http::Reload;
 use crate::text_file;
 
-/// Time between two checks of a watched file: long enough to cost nothing, short enough for a person who waits for a
-/// change.
-pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// Time between two checks of a watched file.
+pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Maximum size of a compared file: that of the largest file that is parsed.
+/// Maximum size of a watched file, equal to that of the largest file that is parsed.
 const MAX_FILE_BYTES: u64 = config::MAX_CSV_BYTES;
 
-/// Something that is read again when it changes.
+/// A value that is watched for changes.
 #[derive(Clone, Debug, Default)]
 struct Watched<T> {
-    /// Its state just before it was last read.
+    /// The value just before it was last read.
     read: T,
-    /// Its state at the last check.
+    /// The value at the last check.
     seen: T,
 }
 
@@ -41,41 +40,41 @@ impl<T: Clone + PartialEq> Watched<T> {
         }
     }
 
-    /// Checks it. Returns whether it has changed since it was read, but not since the last check, so that a file being
-    /// written is not read before it is complete; it is then about to be read.
-    fn has_settled(&mut self, now: T) -> bool {
-        let has_settled = now != self.read && now == self.seen;
-        if has_settled {
+    /// Returns whether the value has changed since it was read, but not since the last check, so that a file is not
+    /// read while it is being written. The caller then reads it.
+    fn has_stable_change(&mut self, now: T) -> bool {
+        let has_stable_change = now != self.read && now == self.seen;
+        if has_stable_change {
             self.read.clone_from(&now);
         }
         self.seen = now;
-        has_settled
+        has_stable_change
     }
 }
 
 /// A file that is reread when it changes.
 #[derive(Clone, Debug)]
 pub(super) struct WatchedFile {
-    /// Its path; `None` without one.
+    /// Path of the file; `None` if no file is configured.
     pub(super) path: Option<PathBuf>,
     content: Watched<Option<u64>>,
-    /// Whether the newest reload failed because of it.
-    pub(super) fails_reload: bool,
+    /// Whether the newest reload failed because of this file.
+    pub(super) failed_reload: bool,
 }
 
 impl WatchedFile {
-    /// Returns a file that is about to be read.
+    /// Returns a file that the caller is about to read.
     pub(super) fn new(path: Option<&Path>) -> Self {
         Self {
             path: path.map(Path::to_owned),
             content: Watched::new(path.and_then(hash)),
-            fails_reload: false,
+            failed_reload: false,
         }
     }
 
-    /// Checks the file. Returns whether it is about to be reread.
-    pub(super) fn has_settled(&mut self) -> bool {
-        self.content.has_settled(self.path.as_deref().and_then(hash))
+    /// Checks the file. Returns whether it must be reread.
+    pub(super) fn has_stable_change(&mut self) -> bool {
+        self.content.has_stable_change(self.path.as_deref().and_then(hash))
     }
 }
 
@@ -87,8 +86,8 @@ pub struct Watch {
     load: LoadConfig,
     config_file: Option<PathBuf>,
     contents: Watched<Contents>,
-    /// Whether the configuration may name other files than before.
-    is_renewed: bool,
+    /// Whether the configuration may refer to other files than before.
+    must_find_files: bool,
 }
 
 impl Watch {
@@ -98,25 +97,25 @@ impl Watch {
             load,
             contents: Watched::new(config_file.iter().map(|file| (file.clone(), hash(file))).collect()),
             config_file,
-            is_renewed: true,
+            must_find_files: true,
         }
     }
 
-    /// Reloads after each change until it is stopped. The reload logs its outcome once per content of the files.
+    /// Reloads after each change until `stop` is cancelled.
     pub async fn run(mut self, reload: Reload, stop: CancellationToken) {
         if self.config_file.as_ref().is_some_and(|file| !file.is_file()) {
             warn!("--config.auto-reload has no effect: the configuration is not read from a regular file");
             return;
         }
         while stop
-            .run_until_cancelled(tokio::time::sleep(LOOK_INTERVAL))
+            .run_until_cancelled(tokio::time::sleep(CHECK_INTERVAL))
             .await
             .is_some()
         {
-            // Files can be slow to read.
-            let looked = tokio::task::spawn_blocking(move || (self.has_changed(), self)).await;
-            let Ok((has_changed, looking)) = looked else { return };
-            self = looking;
+            // Reading files may block.
+            let checked = tokio::task::spawn_blocking(move || (self.has_changed(), self)).await;
+            let Ok((has_changed, watch)) = checked else { return };
+            self = watch;
             if has_changed {
                 info!("configuration file changed; reloading");
                 let _ = reload().await;
@@ -124,19 +123,19 @@ impl Watch {
         }
     }
 
-    /// Checks the files. Returns whether they are about to be loaded.
+    /// Checks the files. Returns whether they must be reloaded.
     fn has_changed(&mut self) -> bool {
-        if self.is_renewed {
+        if self.must_find_files {
             self.find_files();
         }
         let files = self.contents.seen.keys();
         let now = files.map(|file| (file.clone(), hash(file))).collect();
-        self.is_renewed = self.contents.has_settled(now);
-        self.is_renewed && !self.is_emptied()
+        self.must_find_files = self.contents.has_stable_change(now);
+        self.must_find_files && !self.is_emptied()
     }
 
-    /// Returns whether the configuration file has become empty, for example by a write to a full disk. All settings
-    /// would then have their defaults.
+    /// Returns whether the configuration file is empty, for example after a write to a full disk. Loading it would
+    /// reset all settings to their defaults.
     fn is_emptied(&self) -> bool {
         let read = |file: &PathBuf| text_file::read_bytes(file, MAX_FILE_BYTES).ok();
         let is_emptied = self
@@ -150,8 +149,8 @@ impl Watch {
         is_emptied
     }
 
-    /// Finds the files named in the configuration. With an invalid configuration they do not change. The reload that
-    /// added a file has just read it.
+    /// Updates the list of files to which the configuration refers, unless the configuration is invalid. The current
+    /// content of a new file counts as read, because the reload that added it has read it.
     fn find_files(&mut self) {
         let Ok(config) = (self.load)() else { return };
         let files: Vec<PathBuf> = self
@@ -201,7 +200,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.csv");
         let mut watched = WatchedFile::new(Some(&path));
-        let mut check = |count: usize| (0..count).map(|_| watched.has_settled()).collect::<Vec<_>>();
+        let mut check = |count: usize| (0..count).map(|_| watched.has_stable_change()).collect::<Vec<_>>();
         assert_eq!(check(2), [false, false]);
         fs::write(&path, "a").unwrap();
         assert_eq!(check(3), [false, true, false]);
@@ -210,7 +209,7 @@ mod tests {
         assert_eq!(check(3), [false, true, false]);
         fs::remove_file(&path).unwrap();
         assert_eq!(check(3), [false, true, false]);
-        assert!(!WatchedFile::new(None).has_settled());
+        assert!(!WatchedFile::new(None).has_stable_change());
     }
 
     #[test]
@@ -220,9 +219,9 @@ mod tests {
         fs::write(&file, VALID).unwrap();
         let mut watch = watch(&file);
         assert_eq!(check(&mut watch, 2), [false, false]);
-        for half in ["auth: {client", "auth: {client_id: c, client_"] {
-            fs::write(&file, half).unwrap();
-            assert!(!watch.has_changed(), "{half}");
+        for partial in ["auth: {client", "auth: {client_id: c, client_"] {
+            fs::write(&file, partial).unwrap();
+            assert!(!watch.has_changed(), "{partial}");
         }
         fs::write(&file, "auth: {client_id: c, client_secret: d}\n").unwrap();
         assert_eq!(check(&mut watch, 3), [false, true, false]);
@@ -238,14 +237,14 @@ mod tests {
         assert_eq!(check(&mut watch, 3), [false, false, false]);
         fs::write(&file, "auth: [").unwrap();
         assert_eq!(check(&mut watch, 3), [false, true, false]);
-        // The same content is not a change.
+        // Writing the same content is not a change.
         fs::remove_file(&file).unwrap();
         fs::write(&file, "auth: [").unwrap();
         assert_eq!(check(&mut watch, 2), [false, false]);
     }
 
     #[test]
-    fn replaced_link_is_a_change() {
+    fn changed_target_of_a_link_is_a_change() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         for (volume, text) in [("1", VALID), ("2", "auth: {client_id: c, client_secret: d}\n")] {
@@ -288,8 +287,8 @@ mod tests {
         fs::write(&file, VALID).unwrap();
         let load = crate::app::config_source(Some(file.clone()), crate::domain::Shard::WHOLE);
         fs::remove_file(&file).unwrap();
-        let made = std::process::Command::new("mkfifo").arg(&file).status().unwrap();
-        assert!(made.success());
+        let created = std::process::Command::new("mkfifo").arg(&file).status().unwrap();
+        assert!(created.success());
         // Opening the pipe would block forever.
         let error = load().unwrap_err().to_string();
         assert!(error.contains("is not a regular file"), "{error}");

@@ -1,5 +1,5 @@
-//! The alerts as Grafana-managed rules in the format of its file provisioning, for users without an Alertmanager. They
-//! are generated from the rules for Prometheus, so that there is one source of their texts.
+//! Generates the alerts as Grafana-managed rules, in the format of Grafana's file provisioning, for users without an
+//! Alertmanager. The source is the rules for Prometheus.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::{Links, RULES};
 /// Name of the file.
 pub const FILE_NAME: &str = "elements-alerts.yaml";
 
-/// Default data source: the one that every stack of Grafana Cloud has.
+/// Default data source, which exists in every stack of Grafana Cloud.
 pub const DEFAULT_DATASOURCE: &str = "grafanacloud-prom";
 
 /// Maximum length of the id of a rule in Grafana.
@@ -20,11 +20,11 @@ pub const MAX_UID: usize = 40;
 /// Default evaluation interval of a group, as in Prometheus.
 const INTERVAL: &str = "1m";
 
-/// Range of a query in seconds. Instant queries do not use it, but the format requires it.
+/// Range of a query, in seconds. The format requires it, although instant queries do not use it.
 const LOOKBACK: i64 = 600;
 
-/// Summary and description of the alerts whose own texts contain queries, which Grafana templates do not support. The
-/// value is the number of affected modules and backup scopes of the customer.
+/// Summary and description of the alerts whose texts for Prometheus contain queries, which Grafana templates do not
+/// support. The value is the number of affected modules and backup scopes of the customer.
 const TEXTS: [(&str, [&str; 2]); 4] = [
     (
         "ElementsBackupOverdue",
@@ -121,7 +121,7 @@ fn alerts(group: &Yaml) -> impl Iterator<Item = &Yaml> {
 
 fn alert_rule(rule: &Yaml, is_alone: bool, datasource: &str) -> Yaml {
     let labels = &rule["labels"];
-    // Labels that distinguish rules with the same name.
+    // These labels distinguish rules with the same name.
     let parts = ["severity", "extent"].map(|label| text(&labels[label]));
     let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     let name = text(&rule["alert"]);
@@ -131,9 +131,9 @@ fn alert_rule(rule: &Yaml, is_alone: bool, datasource: &str) -> Yaml {
         format!("{name} ({})", parts.join(", "))
     };
     let annotations = rule["annotations"].as_hash().into_iter().flatten();
-    let of_its_own = TEXTS.iter().find(|(of, _)| *of == name).map(|(_, texts)| texts);
+    let replacement = TEXTS.iter().find(|(of, _)| *of == name).map(|(_, texts)| texts);
     let annotations = annotations.map(|(key, value)| {
-        let template = match (key.as_str(), of_its_own) {
+        let template = match (key.as_str(), replacement) {
             (Some("summary"), Some([summary, _])) => summary,
             (Some("description"), Some([_, description])) => description,
             _ => text(value),
@@ -145,20 +145,20 @@ fn alert_rule(rule: &Yaml, is_alone: bool, datasource: &str) -> Yaml {
         ("title", string(&title)),
         ("condition", string("C")),
         ("data", Yaml::Array(queries(text(&rule["expr"]), datasource))),
-        // An empty result is the normal state of an alert, and a failed query is a separate error.
+        // An empty result means that the alert does not fire. A failed query is a separate error.
         ("noDataState", string("OK")),
         ("execErrState", string("Error")),
         ("for", or(&rule["for"], "0s")),
         ("keepFiringFor", or(&rule["keep_firing_for"], "0s")),
-        // As in Prometheus, an alert ends with the first evaluation without its series.
+        // As in Prometheus, an alert resolves at the first evaluation without its series.
         ("missing_series_evals_to_resolve", Yaml::Integer(1)),
         ("annotations", Yaml::Hash(annotations.collect())),
         ("labels", labels.clone()),
     ])
 }
 
-/// Returns the query, and two expressions that convert each series, whatever its value, to one above the threshold: in
-/// Prometheus, any series is an alert.
+/// Returns the query, and two expressions that convert the value of each series to one above the threshold. In
+/// Prometheus, every series in the result is an alert, regardless of its value.
 fn queries(expr: &str, datasource: &str) -> Vec<Yaml> {
     const EXPRESSIONS: &str = "__expr__";
     let query = |id: &str, datasource: &str, model: Yaml| {
@@ -179,7 +179,7 @@ fn queries(expr: &str, datasource: &str) -> Vec<Yaml> {
         ("instant", Yaml::Boolean(true)),
         ("range", Yaml::Boolean(false)),
     ]);
-    let is_there = map([
+    let exists = map([
         ("refId", string("B")),
         ("type", string("math")),
         ("expression", string("is_number($A) || is_nan($A) || is_inf($A)")),
@@ -192,18 +192,18 @@ fn queries(expr: &str, datasource: &str) -> Vec<Yaml> {
     ]);
     vec![
         query("A", datasource, prometheus_query),
-        query("B", EXPRESSIONS, is_there),
+        query("B", EXPRESSIONS, exists),
         query("C", EXPRESSIONS, threshold),
     ]
 }
 
-/// Converts a template to Grafana's syntax: the value has another name, and queries are not supported.
+/// Converts a template to the syntax of Grafana, in which the value has another name and queries are not supported.
 fn translate(template: &str) -> String {
-    const ASKED_DATE: &str = "{{ with printf \"vector(%s + 0)\" $labels.ends | query }}\
+    const QUERIED_DATE: &str = "{{ with printf \"vector(%s + 0)\" $labels.ends | query }}\
                               {{ (. | first | value | toTime).Format \"2006-01-02\" }}{{ end }}";
     const DATE: &str = "{{ ($labels.ends | toTime).Format \"2006-01-02\" }}";
-    let translated = without_queries(&template.replace(ASKED_DATE, DATE)).replace("$value", "$values.A.Value");
-    // Separators after a removed query.
+    let translated = without_queries(&template.replace(QUERIED_DATE, DATE)).replace("$value", "$values.A.Value");
+    // Remove separators that were followed by a query.
     translated.trim_start_matches(['.', ',', ' ']).to_owned()
 }
 
@@ -335,7 +335,7 @@ mod tests {
         }
     }
 
-    /// A changed id would create another rule, whose alerts would start again.
+    /// If an id changed, Grafana would create another rule, and its alerts would fire again.
     #[test]
     fn ids_and_titles_are_unique_and_constant() {
         let rules = rules_of(&alert_rules(DEFAULT_DATASOURCE, &Links::default()).unwrap(), "uid");

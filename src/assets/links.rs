@@ -1,14 +1,14 @@
-//! URLs in the annotations of the rules. The files contain the path of a runbook in the repository and the path of a
-//! dashboard in Grafana. With a base URL, these become URLs that a message can link to.
+//! Links in the annotations of the rules. The files contain the path of a runbook in the repository and the path of a
+//! dashboard in Grafana. With base URLs, these become absolute URLs that notifications can contain.
 
 use std::borrow::Cow;
 
 use url::Url;
 
-/// The start of every runbook in the files.
+/// The start of every link to a runbook in the files.
 const RUNBOOK: &str = "runbook_url: docs/runbooks.md#";
 
-/// The start of every dashboard in the files.
+/// The start of every link to a dashboard in the files.
 const DASHBOARD: &str = "dashboard_url: /d/";
 
 /// Base URLs of the links in the rules.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::Metric;
 use crate::domain::Pattern;
 
-/// Metrics that are left out of every response and of the number of series.
+/// Metrics that are excluded from every response and from the number of series.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExcludedMetrics {
     names: BTreeSet<&'static str>,
@@ -39,15 +39,15 @@ impl ExcludedMetrics {
         if self.is_empty() {
             return openmetrics;
         }
-        let mut is_left_out = false;
+        let mut is_excluded = false;
         let mut text = String::with_capacity(openmetrics.len());
         for line in openmetrics.lines() {
-            // Every family begins with its HELP.
+            // Every family begins with its HELP line.
             if let Some(rest) = line.strip_prefix("# HELP ") {
                 let family = rest.split(' ').next().unwrap_or_default();
-                is_left_out = self.families.contains(family);
+                is_excluded = self.families.contains(family);
             }
-            if !is_left_out {
+            if !is_excluded {
                 text.push_str(line);
                 text.push('\n');
             }
@@ -73,13 +73,13 @@ mod tests {
         let excluded = ExcludedMetrics::matching(&patterns, metrics);
         let shown = metrics.map(|metric| !excluded.contains(&metric));
         assert_eq!(shown, [false, false, true, false]);
-        let stays = "# HELP elements_bc BC.\n# TYPE elements_bc gauge\nelements_bc 1\n";
+        let kept = "# HELP elements_bc BC.\n# TYPE elements_bc gauge\nelements_bc 1\n";
         let text = format!(
-            "# HELP elements_a A.\n# TYPE elements_a counter\nelements_a_total 1\n{stays}\
+            "# HELP elements_a A.\n# TYPE elements_a counter\nelements_a_total 1\n{kept}\
              # HELP elements_b B.\n# TYPE elements_b histogram\nelements_b_sum 0\nelements_b_bucket{{le=\"+Inf\"}} 0\n\
              # HELP elements_d D.\n# TYPE elements_d info\nelements_d_info 1\n"
         );
-        assert_eq!(excluded.strip(text.clone()), stays);
+        assert_eq!(excluded.strip(text.clone()), kept);
         assert_eq!(ExcludedMetrics::default().strip(text.clone()), text);
     }
 }

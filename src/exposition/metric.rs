@@ -14,7 +14,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Returns its name in the reference.
+    /// Returns the name of the type in the reference.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Gauge => "gauge",
@@ -30,7 +30,7 @@ impl Kind {
 pub enum Lifetime {
     /// Describes the present and expires.
     Now,
-    /// A dated fact, which stays until its customer is removed.
+    /// A dated fact, which does not expire until its customer is removed.
     Dated,
 }
 
@@ -48,15 +48,15 @@ pub enum Stability {
 pub struct Metric {
     /// The full name in samples, including `_total` and `_info`.
     pub name: &'static str,
-    /// Its type.
+    /// The type.
     pub kind: Kind,
-    /// One sentence without its full stop, which the renderer adds.
+    /// HELP text without a full stop, which the renderer adds.
     pub help: &'static str,
     /// The label names, in the order of the exposition.
     pub labels: &'static [&'static str],
     /// Whether it expires after `stale_after`.
     pub lifetime: Lifetime,
-    /// Its stability.
+    /// The stability.
     pub stability: Stability,
 }
 
@@ -104,21 +104,21 @@ impl Metric {
         metric
     }
 
-    /// Makes it a dated fact.
+    /// Makes the metric a dated fact.
     #[must_use]
     pub const fn dated(mut self) -> Self {
         self.lifetime = Lifetime::Dated;
         self
     }
 
-    /// Sets its labels.
+    /// Sets the labels.
     #[must_use]
     pub const fn labels(mut self, labels: &'static [&'static str]) -> Self {
         self.labels = labels;
         self
     }
 
-    /// Marks it as experimental.
+    /// Marks the metric as experimental.
     #[must_use]
     pub const fn experimental(mut self) -> Self {
         self.stability = Stability::Experimental;

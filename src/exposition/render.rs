@@ -11,19 +11,19 @@ use std::time::Duration;
 use super::{Kind, Lifetime, Metric, Table};
 use crate::domain::Timestamp;
 
-/// Approximate size of a frame: small enough that slow readers are served fairly and memory usage stays constant, large
-/// enough that the cost per frame is negligible.
+/// Approximate size of a frame: small enough to limit the memory that a slow reader uses, and large enough that the
+/// cost per frame is negligible.
 pub(super) const FRAME_BYTES: usize = 256 * 1024;
 
-/// A frame of at least this size ends at the end of a block or of a part of one. Its boundaries then do not depend on
-/// the records of other frames, so its compressed form can be cached. With smaller frames, compressing each one
-/// separately would cost more than caching saves.
-const LEAST_FRAME_BYTES: usize = 64 * 1024;
+/// Minimum size of a frame. A frame that has reached it ends at the next end of a block or part, so that its boundaries
+/// do not depend on the records of other frames, and its compressed form can be cached. With smaller frames,
+/// compressing each one separately would cost more than caching saves.
+const MIN_FRAME_BYTES: usize = 64 * 1024;
 
-/// Records of a part of a block.
-const PART_RECORDS: usize = 8;
+/// Number of records in a part of a block.
+const RECORDS_PER_PART: usize = 8;
 
-/// Capacity beyond [`FRAME_BYTES`] for the sample that exceeds it, so that a frame is allocated once.
+/// Capacity beyond [`FRAME_BYTES`] for the last sample, so that a frame is not reallocated.
 const FRAME_SLACK: usize = 8 * 1024;
 
 /// A text format of the exposition.
@@ -58,12 +58,12 @@ impl Format {
     }
 }
 
-/// Location of samples of a family: the group, the table of each record, and its column.
+/// Location of the samples of a family: the group, the table in each record, and the column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source {
     /// Index into [`Snapshot::groups`].
     pub group: usize,
-    /// Index into [`Shown::tables`].
+    /// Index into [`RecordView::tables`].
     pub shape: usize,
     /// Column of the table.
     pub column: usize,
@@ -74,7 +74,7 @@ pub struct Source {
 pub struct Family {
     /// The metric.
     pub metric: Metric,
-    /// Its sources; several if two collectors each export it for one generation of the API.
+    /// Its sources. There are several if different collectors export it for the generations of the API.
     pub sources: Vec<Source>,
 }
 
@@ -93,19 +93,19 @@ pub fn families(columns: impl IntoIterator<Item = (Metric, Source)>) -> Vec<Fami
     families
 }
 
-/// Samples of one record.
+/// The samples of a record.
 #[derive(Clone, Copy, Debug)]
-pub struct Shown<'a> {
+pub struct RecordView<'a> {
     /// One table per shape of the record's collector.
     pub tables: &'a [Table],
-    /// Time of its last successful poll; `None` for records that do not age.
+    /// Time of the last successful poll; `None` for records that do not become stale.
     pub good_at: Option<Timestamp>,
 }
 
-/// Records of one group.
+/// Some of the records of a group.
 pub trait Block: fmt::Debug + Send + Sync {
     /// Returns a record by its position.
-    fn shown(&self, position: usize) -> Option<Shown<'_>>;
+    fn record(&self, position: usize) -> Option<RecordView<'_>>;
 }
 
 /// The records of one collector.
@@ -127,17 +127,17 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Returns the latest time until which the same records render to the same text, before the first of them becomes
+    /// Returns the time until which the text of the snapshot does not change, which is when the next record becomes
     /// stale. `None` if the text does not depend on the time.
     pub fn valid_until(&self) -> Option<Timestamp> {
         let ends = self.groups.iter().flat_map(|group| {
-            let goods = group
+            let times = group
                 .blocks
                 .iter()
-                .flat_map(|block| (0..).map_while(|position| block.shown(position)))
-                .filter_map(|shown| shown.good_at);
+                .flat_map(|block| (0..).map_while(|position| block.record(position)))
+                .filter_map(|record| record.good_at);
             let oldest_fresh = self.now.minus(group.stale_after);
-            let first = goods.filter(|good_at| *good_at >= oldest_fresh).min();
+            let first = times.filter(|good_at| *good_at >= oldest_fresh).min();
             first.map(|good_at| good_at.plus(group.stale_after))
         });
         ends.min()
@@ -152,7 +152,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    fn admits(&self, source: &Source) -> bool {
+    fn includes(&self, source: &Source) -> bool {
         self.groups.as_ref().is_none_or(|groups| groups.contains(&source.group))
     }
 }
@@ -164,7 +164,7 @@ pub struct Renderer {
     filter: Filter,
     format: Format,
     at: Position,
-    /// Common start of the lines of the current record: the metric name, and the labels of all rows.
+    /// Start of the lines of the current record: the metric name and the labels that all rows have.
     line: Vec<u8>,
 }
 
@@ -176,7 +176,7 @@ struct Position {
     block: usize,
     record: usize,
     row: usize,
-    headed: bool,
+    has_header: bool,
 }
 
 impl Renderer {
@@ -192,8 +192,8 @@ impl Renderer {
         }
     }
 
-    /// Returns the next frame, or `None` after the last. It does not contain OpenMetrics' closing `# EOF`, because
-    /// other families may follow.
+    /// Returns the next frame, or `None` after the last one. Frames do not contain the final `# EOF` of OpenMetrics,
+    /// because other families may follow.
     pub fn next_frame(&mut self) -> Option<Vec<u8>> {
         let mut text = Vec::new();
         self.append_frame(&mut text);
@@ -203,22 +203,22 @@ impl Renderer {
     /// Appends the next frame to `text`. Returns false after the last one. Text with a spare capacity of
     /// [`frame_capacity`] is not reallocated.
     pub fn append_frame(&mut self, text: &mut Vec<u8>) -> bool {
-        let full_at = text.len() + FRAME_BYTES;
-        let enough_at = text.len() + LEAST_FRAME_BYTES;
+        let max_end = text.len() + FRAME_BYTES;
+        let min_end = text.len() + MIN_FRAME_BYTES;
         while let Some(family) = self.families.get(self.at.family) {
             while let Some(source) = family.sources.get(self.at.source) {
-                if self.filter.admits(source) {
+                if self.filter.includes(source) {
                     let group = self.snapshot.groups.get(source.group);
-                    let mut walk = Walk {
+                    let mut renderer = SourceRenderer {
                         format: self.format,
                         metric: &family.metric,
                         source,
                         now: self.snapshot.now,
                         line: &mut self.line,
-                        full_at,
-                        enough_at,
+                        max_end,
+                        min_end,
                     };
-                    if group.is_some_and(|group| walk.group(group, &mut self.at, text)) {
+                    if group.is_some_and(|group| renderer.render_group(group, &mut self.at, text)) {
                         return true;
                     }
                 }
@@ -240,60 +240,60 @@ pub const fn frame_capacity() -> usize {
 }
 
 /// Renders the samples of one source.
-struct Walk<'a> {
+struct SourceRenderer<'a> {
     format: Format,
     metric: &'a Metric,
     source: &'a Source,
     now: Timestamp,
     line: &'a mut Vec<u8>,
-    full_at: usize,
-    enough_at: usize,
+    max_end: usize,
+    min_end: usize,
 }
 
-impl Walk<'_> {
-    /// Renders from `at` on. Returns whether the frame ended first; rendering then continues at `at`.
-    fn group(&mut self, group: &Group, at: &mut Position, text: &mut Vec<u8>) -> bool {
+impl SourceRenderer<'_> {
+    /// Renders a group from `at` on. Returns true if the frame is complete; rendering then continues at `at`.
+    fn render_group(&mut self, group: &Group, at: &mut Position, text: &mut Vec<u8>) -> bool {
         let oldest_fresh = self.now.minus(group.stale_after);
-        let dated = self.metric.lifetime == Lifetime::Dated;
+        let is_dated = self.metric.lifetime == Lifetime::Dated;
         while let Some(block) = group.blocks.get(at.block) {
-            while let Some(shown) = block.shown(at.record) {
-                if (dated || shown.good_at.is_none_or(|good_at| good_at >= oldest_fresh))
-                    && let Some(table) = shown.tables.get(self.source.shape)
-                    && self.table(table, at, text)
+            while let Some(record) = block.record(at.record) {
+                if (is_dated || record.good_at.is_none_or(|good_at| good_at >= oldest_fresh))
+                    && let Some(table) = record.tables.get(self.source.shape)
+                    && self.render_table(table, at, text)
                 {
                     return true;
                 }
                 at.row = 0;
                 at.record += 1;
-                if at.record.is_multiple_of(PART_RECORDS) && text.len() >= self.enough_at {
+                if at.record.is_multiple_of(RECORDS_PER_PART) && text.len() >= self.min_end {
                     return true;
                 }
             }
             at.record = 0;
             at.block += 1;
-            if text.len() >= self.enough_at {
+            if text.len() >= self.min_end {
                 return true;
             }
         }
         false
     }
 
-    fn table(&mut self, table: &Table, at: &mut Position, text: &mut Vec<u8>) -> bool {
-        let mut begun = false;
+    fn render_table(&mut self, table: &Table, at: &mut Position, text: &mut Vec<u8>) -> bool {
+        let mut has_begun = false;
         for (row, labels, value) in table.samples_of(self.source.column, at.row) {
-            if !begun {
-                begun = true;
-                self.begin(table.head(), at, text);
+            if !has_begun {
+                has_begun = true;
+                self.begin_record(table.head(), at, text);
             }
-            let bare = table.head().is_empty() && labels.is_empty();
-            if bare {
+            let has_no_labels = table.head().is_empty() && labels.is_empty();
+            if has_no_labels {
                 write_sample(text, self.metric.name, "", value);
             } else {
                 text.extend_from_slice(self.line);
                 text.extend_from_slice(labels.as_bytes());
                 write_end(text, value);
             }
-            if text.len() >= self.full_at {
+            if text.len() >= self.max_end {
                 at.row = row + 1;
                 return true;
             }
@@ -301,12 +301,12 @@ impl Walk<'_> {
         false
     }
 
-    /// Prepares the lines of a record, and writes the family's header before its first record.
-    fn begin(&mut self, head: &str, at: &mut Position, text: &mut Vec<u8>) {
-        text.reserve_exact((self.full_at + FRAME_SLACK).saturating_sub(text.len()));
-        if !at.headed {
+    /// Prepares the lines of a record, and writes the header of the family before its first record.
+    fn begin_record(&mut self, head: &str, at: &mut Position, text: &mut Vec<u8>) {
+        text.reserve_exact((self.max_end + FRAME_SLACK).saturating_sub(text.len()));
+        if !at.has_header {
             self.format.write_header(text, self.metric);
-            at.headed = true;
+            at.has_header = true;
         }
         self.line.clear();
         self.line.extend_from_slice(self.metric.name.as_bytes());
@@ -336,11 +336,11 @@ fn write_end(text: &mut Vec<u8>, value: f64) {
     text.push(b'\n');
 }
 
-/// Largest number up to which every integer is exact in a double.
+/// Largest number up to which a double represents every integer exactly.
 const EXACT_INTEGERS: f64 = 9_007_199_254_740_992.0;
 
-/// Appends a value as the shortest decimal that parses to the same double. Integers, which nearly all values are, take
-/// a fast path.
+/// Appends a value as the shortest decimal that parses to the same double. There is a fast path for integers, because
+/// nearly all values are integers.
 fn write_value(text: &mut Vec<u8>, value: f64) {
     #[expect(clippy::cast_possible_truncation, reason = "only used where it is the same number")]
     let whole = value as i64;

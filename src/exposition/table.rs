@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use super::Metric;
 use crate::domain::{MAX_TEXT_CHARS, is_disguising};
 
-/// Marks an absent value. The API parsers never return NaN, so no real value is lost.
+/// Represents an absent value. Parsers never return NaN, so this is unambiguous.
 pub(super) const ABSENT: f64 = f64::NAN;
 
-/// Maximum length of a label value, in characters, for responses and all other sources.
+/// Maximum length of a label value, in characters.
 pub(super) const MAX_LABEL_CHARS: usize = MAX_TEXT_CHARS;
 
 /// The first label of every table.
@@ -61,13 +61,13 @@ pub const fn info<R>(name: &'static str, help: &'static str) -> Column<R> {
 }
 
 impl<R: ?Sized> Column<R> {
-    /// Makes it a dated fact.
+    /// Makes the metric a dated fact.
     #[must_use]
     pub const fn dated(self) -> Self {
         column(self.metric.dated(), self.value)
     }
 
-    /// Marks it as experimental.
+    /// Marks the metric as experimental.
     #[must_use]
     pub const fn experimental(self) -> Self {
         column(self.metric.experimental(), self.value)
@@ -83,7 +83,7 @@ pub struct Shape<R: ?Sized + 'static> {
 }
 
 impl<R> Shape<R> {
-    /// Returns the table of `rows` for a customer. Collectors merge rows with equal labels before this where possible.
+    /// Returns the table of `rows` for a customer. Of several rows with the same labels, only the first is included.
     pub fn table(&self, customer_id: &str, rows: &[R]) -> ShapeTable {
         let mut table = self.fill(Some(customer_id), rows);
         let duplicates = table.drop_duplicates();
@@ -99,12 +99,12 @@ impl<R> Shape<R> {
         self.fill(None, rows).finish()
     }
 
-    fn fill(&self, customer_id: Option<&str>, rows: &[R]) -> Building {
-        let mut table = Building::with_rows(rows.len(), self.columns.len());
+    fn fill(&self, customer_id: Option<&str>, rows: &[R]) -> TableBuilder {
+        let mut table = TableBuilder::with_rows(rows.len(), self.columns.len());
         if let Some(customer_id) = customer_id {
             write_label(&mut table.labels, CUSTOMER_ID, customer_id);
         }
-        table.begin_rows();
+        table.end_head();
         for row in rows {
             let mut is_first = customer_id.is_none();
             for label in self.labels {
@@ -126,7 +126,7 @@ impl<R> Shape<R> {
         self.metrics_with(&[CUSTOMER_ID])
     }
 
-    /// The same without the label of a customer.
+    /// Returns the metrics of a shape whose tables have no label for the customer.
     pub fn metrics_without_customer(&self) -> ShapeMetrics {
         self.metrics_with(&[])
     }
@@ -151,19 +151,19 @@ pub struct ShapeTable {
     pub first_metric: Option<&'static str>,
     /// The samples.
     pub table: Table,
-    /// Number of rows dropped because an earlier row has equal labels.
+    /// Number of rows that were dropped because an earlier row has the same labels.
     pub duplicates: u64,
 }
 
 /// The samples of one record under one shape.
 ///
-/// A scrape iterates over columns, so values are stored in that order. The common beginning of all rows, which
+/// Values are stored by column, because scrapes iterate over columns. The label text that all rows start with, which
 /// identifies the customer, is stored once.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table {
-    /// Escaped label text: first the common beginning, then the rest of each row.
+    /// Escaped label text: first the common start of all rows, and then the rest of each row.
     labels: Box<str>,
-    /// End offsets: of the common beginning, then of each row.
+    /// End offsets in the label text: of the common start, and then of each row.
     ends: Box<[u32]>,
     /// The values, column after column.
     values: Box<[f64]>,
@@ -172,8 +172,8 @@ pub struct Table {
 impl Table {
     /// Returns a table with one row.
     pub fn single(labels: &[(&str, &str)], values: &[Option<f64>]) -> Self {
-        let mut table = Building::with_rows(1, values.len());
-        table.begin_rows();
+        let mut table = TableBuilder::with_rows(1, values.len());
+        table.end_head();
         for (name, value) in labels {
             write_label(&mut table.labels, name, value);
         }
@@ -192,7 +192,7 @@ impl Table {
         self.labels.get(..end).unwrap_or_default()
     }
 
-    /// Returns the label text of a row after the common beginning.
+    /// Returns the label text of a row after the common start.
     pub fn labels(&self, row: usize) -> Option<&str> {
         let start = *self.ends.get(row)? as usize;
         let end = *self.ends.get(row + 1)? as usize;
@@ -240,14 +240,14 @@ impl Table {
 }
 
 /// A table under construction.
-struct Building {
+struct TableBuilder {
     labels: String,
     ends: Vec<u32>,
     values: Vec<f64>,
     columns: usize,
 }
 
-impl Building {
+impl TableBuilder {
     fn with_rows(rows: usize, columns: usize) -> Self {
         Self {
             labels: String::new(),
@@ -257,15 +257,15 @@ impl Building {
         }
     }
 
-    /// Ends the common beginning of all rows.
-    fn begin_rows(&mut self) {
+    /// Ends the common start of all rows.
+    fn end_head(&mut self) {
         self.ends.push(u32::try_from(self.labels.len()).unwrap_or(0));
     }
 
     /// Ends a row after its labels.
     fn end_row(&mut self, values: impl Iterator<Item = Option<f64>>) {
-        // The tables of one response stay far below 4 GiB of label text because responses are limited in size. A row
-        // beyond that is dropped rather than given wrong labels.
+        // The size of responses is limited, so the label text is far below 4 GiB. A row beyond that is dropped, because
+        // its labels would be wrong.
         let Ok(end) = u32::try_from(self.labels.len()) else {
             self.labels
                 .truncate(self.ends.last().copied().unwrap_or_default() as usize);
@@ -276,27 +276,28 @@ impl Building {
             .extend(values.map(|value| value.filter(|v| v.is_finite()).unwrap_or(ABSENT)));
     }
 
-    /// Drops rows whose labels an earlier row has, and returns their number.
+    /// Drops rows that have the same labels as an earlier row, and returns their number.
     fn drop_duplicates(&mut self) -> u64 {
         let text = |ends: &[u32]| match *ends {
             [start, end] => self.labels.get(start as usize..end as usize).unwrap_or_default(),
             _ => "",
         };
         let mut seen = HashSet::with_capacity(self.ends.len());
-        let fresh: Vec<bool> = self.ends.windows(2).map(|ends| seen.insert(text(ends))).collect();
-        let duplicates = fresh.iter().filter(|fresh| !**fresh).count();
+        let is_first: Vec<bool> = self.ends.windows(2).map(|ends| seen.insert(text(ends))).collect();
+        let duplicates = is_first.iter().filter(|is_first| !**is_first).count();
         if duplicates > 0 {
             let head = self.ends.first().copied().unwrap_or_default();
-            let mut kept = Self::with_rows(fresh.len() - duplicates, self.columns);
-            kept.labels
+            let mut unique = Self::with_rows(is_first.len() - duplicates, self.columns);
+            unique
+                .labels
                 .push_str(self.labels.get(..head as usize).unwrap_or_default());
-            kept.begin_rows();
+            unique.end_head();
             let rows = self.ends.windows(2).zip(self.values.chunks(self.columns.max(1)));
-            for ((ends, values), _) in rows.zip(&fresh).filter(|(_, fresh)| **fresh) {
-                kept.labels.push_str(text(ends));
-                kept.end_row(values.iter().copied().map(Some));
+            for ((ends, values), _) in rows.zip(&is_first).filter(|(_, is_first)| **is_first) {
+                unique.labels.push_str(text(ends));
+                unique.end_row(values.iter().copied().map(Some));
             }
-            *self = kept;
+            *self = unique;
         }
         u64::try_from(duplicates).unwrap_or(u64::MAX)
     }
@@ -315,8 +316,8 @@ impl Building {
     }
 }
 
-/// Appends `name="value"` to label text, after a comma unless it is the first. The value is escaped for both text
-/// formats and truncated at the limit, and characters that could end or disguise a line are replaced.
+/// Appends `name="value"` to label text, after a comma unless it is the first label. The value is escaped for both text
+/// formats and truncated to the maximum length. Characters that could end a line or mislead readers are replaced.
 pub fn write_label(text: &mut String, name: &str, value: &str) {
     if !text.is_empty() {
         text.push(',');

@@ -1,4 +1,4 @@
-//! `process_*`: the standard metrics of the process, as far as the system provides them.
+//! `process_*`: the standard metrics of the process, if the system provides them.
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;

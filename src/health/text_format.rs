@@ -1,9 +1,9 @@
-//! Converts the registry's text to the older text format.
+//! Converts the output of the registry to the Prometheus text format.
 
 use std::fmt::Write as _;
 
-/// Converts the OpenMetrics output of prometheus-client to the text format, in which counters and infos also have their
-/// suffix in HELP and TYPE, and there are no units.
+/// Converts the OpenMetrics output of prometheus-client to the text format, in which HELP and TYPE of counters and
+/// infos contain the suffix, and which has no units.
 pub(super) fn as_text_format(openmetrics: &str) -> String {
     let mut text = String::with_capacity(openmetrics.len() + 1024);
     let mut help = None;

@@ -80,7 +80,7 @@ impl Acceptor {
             outage.failures += 1;
             outage.ends_at = None;
         }
-        if let Some(silent) = self.throttle.raise("http", "accept", self.began.elapsed()) {
+        if let Some(silent) = self.throttle.permit("http", "accept", self.began.elapsed()) {
             warn!(%error, silent, "cannot accept connections");
             self.outage.get_or_insert(Outage {
                 failures: 1,

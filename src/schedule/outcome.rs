@@ -147,7 +147,7 @@ impl Scheduler {
     fn note_recovery(&mut self, key: &(CollectorId, Target)) {
         let (collector, _) = key;
         if self.failures.remove(key).is_some() {
-            self.log_throttle.settle(collector.name());
+            self.log_throttle.relax(collector.name());
             if *collector == CollectorId::CUSTOMERS {
                 self.bring_forward_failed();
             }
@@ -211,7 +211,7 @@ impl Scheduler {
         }
         let (next, missed) = queue::next_time(due.since, now, interval, fastrand::f64());
         if missed > 0 {
-            self.health.overran(due.collector.name(), missed);
+            self.health.count_overruns(due.collector.name(), missed);
         }
         next
     }
@@ -391,7 +391,7 @@ impl Scheduler {
         let (endpoint, reason) = (error.endpoint(due.collector), error.reason());
         self.health.poll_failed(endpoint, reason);
         let collector = due.collector.name();
-        if let Some(repeated) = self.log_throttle.raise(collector, reason, self.started.elapsed()) {
+        if let Some(repeated) = self.log_throttle.permit(collector, reason, self.started.elapsed()) {
             warn!(
                 collector,
                 endpoint = endpoint.as_str(),

@@ -1,4 +1,4 @@
-//! All customers, worst first.
+//! The list of all customers, worst first.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -9,7 +9,7 @@ use crate::collector::{CollectorId, RansomwareSigns, Target, ransomware_signs};
 use crate::domain::{Attributes, CustomerId, Timestamp};
 use crate::store::{CollectorSnapshot, State, StatusSnapshot};
 
-/// A finding about a customer, worst first. Several can apply to one customer.
+/// A finding about a customer; the variants are ordered from worst to best. Several can apply to one customer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CustomerHealth {
     /// A tenant shows signs of ransomware.
@@ -18,18 +18,18 @@ pub enum CustomerHealth {
     Overdue,
     /// A module is failing.
     Failing,
-    /// Its backup status is currently unknown.
+    /// The backup status is currently unknown.
     Unknown,
     /// Values of a collector are not fresh.
     Outdated,
-    /// A first poll has not ended yet.
+    /// A first poll has not completed yet.
     Pending,
-    /// None of these.
+    /// None of the other findings applies.
     Ok,
 }
 
 impl CustomerHealth {
-    /// All of them, worst first.
+    /// All findings, worst first.
     pub const ALL: [Self; 7] = [
         Self::Ransomware,
         Self::Overdue,
@@ -46,21 +46,21 @@ impl CustomerHealth {
 pub struct CustomerRow {
     /// The customer.
     pub id: CustomerId,
-    /// The name of its organization.
+    /// The name of the organization.
     pub organization: Arc<str>,
-    /// The attributes that the operator assigned to it.
+    /// The attributes that the operator assigned to the customer.
     pub attributes: Arc<Attributes>,
-    /// Signs of ransomware in its tenants, if there are any; the last known ones while polls fail.
+    /// Signs of ransomware in the customer's tenants, if there are any; the last known ones while polls fail.
     pub signs: Option<RansomwareSigns>,
-    /// Number of overdue modules. Restore points are dated facts, so this keeps increasing while data is stale.
+    /// Number of overdue modules. It also increases while data is stale, because restore points are dated facts.
     pub overdue: usize,
-    /// Number of modules that were failing when last polled.
+    /// Number of modules that were failing at the last poll.
     pub failing: usize,
     /// Number of collectors whose values are not fresh.
     pub outdated: usize,
-    /// Whether its backup status is currently known.
+    /// Whether the backup status is currently known.
     pub is_known: bool,
-    /// Whether a first poll has not ended yet.
+    /// Whether a first poll has not completed yet.
     pub is_pending: bool,
     /// Time at which the first module became or becomes overdue.
     first_deadline: Option<Timestamp>,
@@ -70,7 +70,7 @@ pub struct CustomerRow {
 #[derive(Clone, Debug, Default)]
 pub struct CustomerList {
     rows: Vec<CustomerRow>,
-    /// Whether the state of backups is collected at all.
+    /// Whether the backup status is collected at all.
     pub is_backup_status_collected: bool,
 }
 
@@ -107,8 +107,8 @@ impl CustomerRow {
         row
     }
 
-    /// Adds a collector's newest poll, unless its result applies to all customers: a missing permission, or a poll for
-    /// all.
+    /// Adds the newest poll of a collector, unless its result applies to all customers, as that of a bulk poll or a
+    /// missing permission.
     fn add_poll(&mut self, collector: &CollectorSnapshot<'_>, target: &Target) {
         let poll = collector.poll_of(target);
         if collector.permitted == Some(false) || poll.is_for_all {
@@ -119,7 +119,7 @@ impl CustomerRow {
         self.outdated += usize::from(poll.state.is_outdated());
     }
 
-    /// Whether a finding applies to the customer.
+    /// Returns whether a finding applies to the customer.
     pub fn is(&self, health: CustomerHealth) -> bool {
         match health {
             CustomerHealth::Ransomware => self.signs.is_some(),
@@ -138,7 +138,7 @@ impl CustomerRow {
         bad.into_iter().find(|health| self.is(*health)).unwrap_or(ok)
     }
 
-    /// Returns the sort key: worst first, and equally bad customers by name.
+    /// Returns the sort key: worst first, and then by name.
     fn rank(&self) -> impl Ord + use<> {
         let counts = Reverse((self.signs, self.overdue, self.failing, self.outdated));
         let since = self.first_deadline.filter(|_| self.overdue > 0);
@@ -147,7 +147,8 @@ impl CustomerRow {
     }
 }
 
-/// Returns the signs of ransomware in a collector's record of a customer, if it has some and the service.
+/// Returns the signs of ransomware in a collector's record of a customer, if there are any and the customer has the
+/// service.
 pub(super) fn signs_of(collector: &CollectorSnapshot<'_>, id: &CustomerId) -> Option<RansomwareSigns> {
     let signs = ransomware_signs(collector.record_of(id)?)?;
     let state = collector.poll_of(&Target::Customer(id.clone())).state;
@@ -175,7 +176,7 @@ impl CustomerList {
         self.rows.len()
     }
 
-    /// Whether the list is empty.
+    /// Returns whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
@@ -221,7 +222,7 @@ impl CustomerList {
     /// which it applies.
     pub fn find(&self, text: &str, health: Option<CustomerHealth>) -> Vec<&CustomerRow> {
         let text = text.trim().to_lowercase();
-        let contains = |hay: &str| hay.to_lowercase().contains(&text);
+        let contains = |field: &str| field.to_lowercase().contains(&text);
         let rows = self.rows.iter();
         rows.filter(|row| health.is_none_or(|health| row.is(health)))
             .filter(|row| text.is_empty() || contains(&row.organization) || contains(row.id.as_str()))

@@ -1,4 +1,4 @@
-//! One customer in detail.
+//! Details of one customer.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::collector::{CollectorId, CommonErrors, Context, Settings, Target, com
 use crate::domain::{CustomerId, JobStatus, ModuleHealth, RunSummary, Timestamp};
 use crate::store::{CollectorSnapshot, PollStatus, StatusSnapshot};
 
-/// One collector's data of a customer.
+/// The poll of a customer by one collector.
 pub struct DataSource {
     /// The collector.
     pub name: &'static str,
@@ -15,9 +15,9 @@ pub struct DataSource {
     pub poll: PollStatus,
 }
 
-/// One customer in detail.
+/// Details of one customer.
 pub struct CustomerDetail {
-    /// The customer as in the list.
+    /// The row of the customer in the list.
     pub row: CustomerRow,
     /// The enabled collectors.
     pub sources: Vec<DataSource>,
@@ -25,14 +25,14 @@ pub struct CustomerDetail {
     pub modules: Vec<ModuleHealth>,
     /// Time of the poll that returned the modules.
     pub updated: Option<Timestamp>,
-    /// When the signs of ransomware at its tenants were last read, if there are any and they were not read lately.
+    /// Time at which the signs of ransomware were last read, if there are any and they are not fresh.
     pub signs_read_at: Option<Timestamp>,
     /// Reasons why the latest runs failed or skipped objects, by module.
     pub errors: Vec<CommonErrors>,
 }
 
 impl CustomerDetail {
-    /// Returns a customer of a snapshot; `None` if the snapshot lacks it.
+    /// Returns the details of a customer; `None` if the snapshot does not contain it.
     pub fn of(id: &CustomerId, snapshot: &StatusSnapshot, settings: &Arc<Settings>, now: Timestamp) -> Option<Self> {
         let organization = snapshot.organization(id)?;
         let context = Context::new(now, Arc::clone(settings), Arc::clone(organization));
@@ -63,12 +63,12 @@ impl CustomerDetail {
                 poll,
             });
         }
-        // The report of an earlier run does not apply to a recovered module.
+        // The report of an earlier run no longer applies to a module that has recovered.
         let modules = &detail.modules;
         detail.errors.retain(|errors| {
             modules
                 .iter()
-                .any(|module| errors.is_about(module) && left_something_out(module))
+                .any(|module| errors.is_about(module) && may_be_incomplete(module))
         });
         detail.modules.sort_by_cached_key(|module| {
             let deadline = module.deadline();
@@ -79,10 +79,10 @@ impl CustomerDetail {
     }
 }
 
-/// Whether the latest completed run is not known to be a full success.
-fn left_something_out(module: &ModuleHealth) -> bool {
-    let is_whole = |run: &RunSummary| run.status == JobStatus::Finished && !run.has_failed_objects;
-    module.latest_completed.as_ref().is_some_and(|run| !is_whole(run))
+/// Returns whether the latest completed run may have been incomplete.
+fn may_be_incomplete(module: &ModuleHealth) -> bool {
+    let is_complete = |run: &RunSummary| run.status == JobStatus::Finished && !run.has_failed_objects;
+    module.latest_completed.as_ref().is_some_and(|run| !is_complete(run))
 }
 
 fn modules_of(collector: &CollectorSnapshot<'_>, id: &CustomerId, context: &Context) -> Vec<ModuleHealth> {

@@ -1,4 +1,4 @@
-//! The remembered runs of one customer.
+//! The stored runs of one customer.
 
 use std::sync::Arc;
 
@@ -6,11 +6,11 @@ use crate::collector::{CollectorId, ModuleRuns, Settings, Target, past_runs};
 use crate::domain::{CustomerId, Timestamp};
 use crate::store::StatusSnapshot;
 
-/// The remembered runs of one customer.
+/// The stored runs of one customer.
 pub struct CustomerRuns {
     /// The customer.
     pub id: CustomerId,
-    /// The name of its organization.
+    /// The name of the organization.
     pub organization: Arc<str>,
     /// Time of the poll that listed the newest runs.
     pub updated: Option<Timestamp>,
@@ -19,7 +19,7 @@ pub struct CustomerRuns {
 }
 
 impl CustomerRuns {
-    /// Returns the runs of a customer of a snapshot; `None` if the snapshot lacks it.
+    /// Returns the runs of a customer; `None` if the snapshot does not contain it.
     pub(super) fn of(id: &CustomerId, snapshot: &StatusSnapshot, settings: &Settings) -> Option<Self> {
         let mut runs = Self {
             id: id.clone(),

@@ -7,7 +7,7 @@ use super::cow_map::CowMap;
 use super::freshness::{Attempt, Freshness, State};
 use crate::collector::{CollectorId, Context, Entry, Plan, RenderedRecord, Target};
 use crate::domain::{CustomerId, Timestamp};
-use crate::exposition::{Block, Shown, Table};
+use crate::exposition::{Block, RecordView, Table};
 
 /// Data of one collector.
 #[derive(Clone, Debug)]
@@ -143,8 +143,8 @@ impl Cell {
 }
 
 impl Block for Vec<(CustomerId, Cell)> {
-    fn shown(&self, position: usize) -> Option<Shown<'_>> {
-        self.get(position).map(|(_, cell)| Shown {
+    fn record(&self, position: usize) -> Option<RecordView<'_>> {
+        self.get(position).map(|(_, cell)| RecordView {
             tables: &cell.kept.tables,
             good_at: Some(cell.good_at),
         })
@@ -169,8 +169,8 @@ impl Cell {
 }
 
 impl Block for Vec<HeldRows> {
-    fn shown(&self, position: usize) -> Option<Shown<'_>> {
-        self.get(position).map(|held| Shown {
+    fn record(&self, position: usize) -> Option<RecordView<'_>> {
+        self.get(position).map(|held| RecordView {
             tables: &held.tables,
             good_at: Some(held.at),
         })

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::collector::{CollectorId, Target};
 use crate::domain::Timestamp;
-use crate::exposition::{Block, Metric, Shown, Table};
+use crate::exposition::{Block, Metric, RecordView, Table};
 
 /// Result of the newest poll, per collector and customer.
 pub const COLLECTOR_SUCCESS: Metric = Metric::gauge(
@@ -141,8 +141,8 @@ impl Freshness {
 }
 
 impl Block for Vec<(Target, Freshness)> {
-    fn shown(&self, position: usize) -> Option<Shown<'_>> {
-        self.get(position).map(|(_, freshness)| Shown {
+    fn record(&self, position: usize) -> Option<RecordView<'_>> {
+        self.get(position).map(|(_, freshness)| RecordView {
             tables: &freshness.tables,
             good_at: None,
         })

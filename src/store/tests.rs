@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::inner::is_sharp;
 use super::*;
 use crate::collector::Context;
-use crate::exposition::{Shown, Table};
+use crate::exposition::{RecordView, Table};
 
 const CUSTOMERS: CollectorId = CollectorId::CUSTOMERS;
 const JOBS: CollectorId = CollectorId::JOBS;
@@ -65,8 +65,8 @@ fn stale(snapshot: &Snapshot, group: usize) -> Vec<bool> {
     let shown = group
         .blocks
         .iter()
-        .flat_map(|block| (0..).map_while(|n| block.shown(n)));
-    let is_stale = |shown: Shown| {
+        .flat_map(|block| (0..).map_while(|n| block.record(n)));
+    let is_stale = |shown: RecordView| {
         shown
             .good_at
             .is_some_and(|at| snapshot.now > at.plus(group.stale_after))

@@ -297,7 +297,7 @@ async fn summary_lists_failures_and_skipped_checks() {
         "{report}"
     );
     assert!(
-        report.contains("Unknown whether the intervals fit: jobs could not be measured."),
+        report.contains("It is unknown whether the intervals fit: jobs could not be measured."),
         "{report}"
     );
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use elements_exporter::app::budget::{Allowance, Budget, Cost, PAGE_ROWS, extra_costs, typical_costs};
+use elements_exporter::app::budget::{Budget, Cost, PAGE_ROWS, RequestLimits, optional_costs, typical_costs};
 use elements_exporter::collector::{self, TargetKind};
 use elements_exporter::config::KEYS;
 
@@ -44,7 +44,7 @@ fn relaxed(customers: usize) -> Vec<(&'static str, Cost)> {
 }
 
 fn example_table() -> String {
-    let defaults = Allowance {
+    let defaults = RequestLimits {
         requests_per_second: default("api.requests_per_second"),
         max_concurrency: default("api.max_concurrency"),
     };
@@ -118,7 +118,7 @@ fn optional_table() -> String {
     let mut text = String::from(
         "| collector | requests per poll | default interval | requests per hour, default |\n|---|---|---|---|\n",
     );
-    for (name, cost) in extra_costs(1) {
+    for (name, cost) in optional_costs(1) {
         let entry = collector::ALL.iter().find(|entry| entry.name == name).unwrap();
         let requests = match entry.target_kind {
             TargetKind::Partner => format!("1 per {PAGE_ROWS} tenants"),

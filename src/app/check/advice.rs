@@ -2,11 +2,11 @@
 
 use crate::api::{self, Failure};
 
-/// Explains the error of a collector, with a remedy. The endpoint is named if it is not the collector's own.
+/// Explains the error of a collector, with a remedy. Includes the endpoint if it is not the main one of the collector.
 pub(super) fn explain(failure: &Failure, collector: &str) -> String {
     let text = match &failure.error {
-        api::Error::Auth(cause) => plainly(cause),
-        error => plainly(error),
+        api::Error::Auth(cause) => error_text(cause),
+        error => error_text(error),
     };
     let text = match advice(&failure.error) {
         Some(advice) => format!("{text}; {advice}"),
@@ -45,7 +45,7 @@ fn advice(error: &api::Error) -> Option<&'static str> {
 /// Returns a remedy for an unreachable host.
 pub(super) fn remedy(error: &api::Error, is_proxied: bool) -> &'static str {
     match (error, is_proxied) {
-        (api::Error::Dns(_), _) => remedy_of_dns(is_proxied),
+        (api::Error::Dns(_), _) => dns_remedy(is_proxied),
         (api::Error::Tls(_), _) => {
             "add the CA of a TLS-inspecting proxy to api.ca_file; check that the port serves TLS"
         }
@@ -62,16 +62,16 @@ pub(super) fn remedy(error: &api::Error, is_proxied: bool) -> &'static str {
     }
 }
 
-/// Returns what to check if a name cannot be resolved.
-pub(super) fn remedy_of_dns(is_proxied: bool) -> &'static str {
+/// Returns advice for a name that cannot be resolved.
+pub(super) fn dns_remedy(is_proxied: bool) -> &'static str {
     match is_proxied {
         false => "check DNS on this machine",
         true => "check the host of api.proxy_url",
     }
 }
 
-/// Errors of the HTTP library about a proxy, with their meaning.
-const OF_PROXIES: [(&str, &str); 2] = [
+/// Errors of the HTTP library about a proxy, with explanations.
+const PROXY_ERRORS: [(&str, &str); 2] = [
     ("tunnel error: unsuccessful", "it refuses to connect to this host"),
     (
         "tunnel error: proxy authorization required",
@@ -79,9 +79,9 @@ const OF_PROXIES: [(&str, &str); 2] = [
     ),
 ];
 
-/// Returns an error with its causes. Only the innermost layer of the HTTP library is included: the other layers add
-/// no information.
-pub(super) fn plainly(error: &(dyn std::error::Error + 'static)) -> String {
+/// Formats an error with its causes. Of the errors of the HTTP library, only the innermost is included, because the
+/// others add no information.
+pub(super) fn error_text(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(mut cause) = next {
@@ -91,7 +91,7 @@ pub(super) fn plainly(error: &(dyn std::error::Error + 'static)) -> String {
             }
         }
         let message = cause.to_string();
-        let known = OF_PROXIES.iter().find(|(text, _)| *text == message);
+        let known = PROXY_ERRORS.iter().find(|(text, _)| *text == message);
         text.push_str(": ");
         text.push_str(known.map_or(&message, |(_, means)| means));
         next = cause.source();

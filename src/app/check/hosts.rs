@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use url::Url;
 
-use super::advice::{plainly, remedy, remedy_of_dns};
+use super::advice::{dns_remedy, error_text, remedy};
 use super::report::{Finding, Outcome};
 use super::{Check, authorities};
 use crate::api::probe;
@@ -12,11 +12,11 @@ use crate::app::Error;
 use crate::config::ProxyUrl;
 use crate::domain::{Timestamp, counted};
 
-/// Largest accepted clock skew. A larger one makes restore points look older or younger than they are, and can cause
-/// certificates and tokens to be rejected.
+/// Largest accepted clock skew. With a larger skew, the age of restore points is wrong, and certificates and tokens may
+/// be rejected.
 const CLOCK_TOLERANCE_SECONDS: u64 = 60;
 
-/// Warn if a certificate expires within this.
+/// A certificate that expires within this time is reported.
 const CERTIFICATE_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
 
 impl Check<'_> {
@@ -29,23 +29,23 @@ impl Check<'_> {
             Some(proxy) => vec![proxy],
             None => hosts(&[&api.token_url, &api.base_url]),
         };
-        let mut lost: Vec<&str> = Vec::new();
+        let mut unresolved: Vec<&str> = Vec::new();
         for url in resolved {
             let finding = match probe::resolve(url).await {
                 Ok((1, address)) => (Outcome::Ok, "ok", address),
                 Ok((addresses, first)) => (Outcome::Ok, "ok", format!("{addresses} addresses, the first {first}")),
                 Err(problem) => {
-                    lost.extend(url.host_str());
-                    let look = remedy_of_dns(proxy.is_some());
-                    (Outcome::Failed, "failed", format!("{problem}; {look}"))
+                    unresolved.extend(url.host_str());
+                    let advice = dns_remedy(proxy.is_some());
+                    (Outcome::Failed, "failed", format!("{problem}; {advice}"))
                 }
             };
             self.found(format!("DNS {}", host(url)), finding);
         }
         for url in hosts(&[&api.token_url, &api.base_url]) {
-            let name = format!("{} {}", way(url), host(url));
+            let name = format!("{} {}", protocol(url), host(url));
             let first = proxy.unwrap_or(url);
-            if first.host_str().is_some_and(|host| lost.contains(&host)) {
+            if first.host_str().is_some_and(|host| unresolved.contains(&host)) {
                 let detail = format!("{} has no address", host(first));
                 self.found(name, (Outcome::NotTried, "not tried", detail));
                 continue;
@@ -53,7 +53,7 @@ impl Check<'_> {
             let response = match probe::probe(url, proxy, &authorities, api.timeout).await {
                 Ok(response) => response,
                 Err(error) => {
-                    let detail = format!("{}; {}", plainly(&error), remedy(&error, proxy.is_some()));
+                    let detail = format!("{}; {}", error_text(&error), remedy(&error, proxy.is_some()));
                     self.found(name, (Outcome::Failed, "failed", detail));
                     continue;
                 }
@@ -110,7 +110,7 @@ pub(super) fn clock(skew: Option<i64>) -> (Outcome, &'static str, String) {
     }
 }
 
-/// Returns how long a credential is still valid.
+/// Returns a finding about the remaining validity of a credential.
 pub(super) fn expiry(end: i64) -> (Outcome, &'static str, String) {
     let (end, now) = (Timestamp::from_unix_seconds(end), Timestamp::from(SystemTime::now()));
     let days = |length: Duration| counted(length.as_secs() / 86_400, "day", "days");
@@ -124,7 +124,7 @@ pub(super) fn expiry(end: i64) -> (Outcome, &'static str, String) {
     }
 }
 
-/// Removes URLs with the same origin.
+/// Returns the URLs without those that have the same origin as an earlier one.
 fn hosts<'u>(urls: &[&'u Url]) -> Vec<&'u Url> {
     let mut distinct: Vec<&Url> = Vec::new();
     for url in urls {
@@ -141,11 +141,11 @@ fn host(url: &Url) -> String {
         .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-fn way(url: &Url) -> &'static str {
+fn protocol(url: &Url) -> &'static str {
     if url.scheme() == "https" { "TLS" } else { "HTTP" }
 }
 
 /// Returns the address of a proxy without its credentials.
-pub(super) fn place(url: &Url) -> String {
+pub(super) fn without_credentials(url: &Url) -> String {
     format!("{}://{}", url.scheme(), host(url))
 }

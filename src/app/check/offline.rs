@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::hosts::expiry;
 use super::report::{Finding, Outcome, Report};
-use super::{Notebook, patterns_without_match};
+use super::{CheckObserver, patterns_without_match};
 use crate::api::Observer;
 use crate::app::client::{ClientSource, authorities};
 use crate::app::reload::read_attributes;
@@ -19,7 +19,7 @@ use crate::http::web_config::Guard;
 /// Sends nothing, not even a DNS query.
 ///
 /// # Errors
-/// If a file cannot be used.
+/// Returns an error if a file cannot be used.
 pub fn check_offline(config: &Config, file: Option<&Path>, web_config: Option<&Path>) -> Result<Report, Error> {
     let mut found = Vec::new();
     let mut valid = |name: &str, detail: String| found.push(Finding::new(name, Outcome::Ok, "valid", detail));
@@ -28,7 +28,7 @@ pub fn check_offline(config: &Config, file: Option<&Path>, web_config: Option<&P
 
     // Reads the credential and the files of the client. A client sends nothing until a token is requested.
     let source = ClientSource::new(config)?;
-    let client = source.client(Arc::new(Notebook::default()) as Arc<dyn Observer>, None)?;
+    let client = source.client(Arc::new(CheckObserver::default()) as Arc<dyn Observer>, None)?;
     let (key, detail) = match &config.auth.credential {
         Credential::Secret(_) => ("auth.client_secret", String::new()),
         Credential::SecretFile(file) => ("auth.client_secret_file", path(file)),

@@ -8,11 +8,11 @@ use serde::Serialize;
 use crate::app::budget::Budget;
 use crate::domain::{CustomerId, counted, log_safe};
 
-/// How to grant a permission.
+/// Explains how to grant a permission.
 const GRANT: &str = "To grant a permission: in Elements, open Settings > API app registration, edit the app, add the \
                      permission and save. It counts within minutes.";
 
-/// Maximum number of customers of one list in the text report; JSON contains all.
+/// Maximum number of customers in a list of the text report. The JSON report contains all.
 const LISTED_CUSTOMERS: usize = 100;
 
 /// Outcome of a check.
@@ -47,9 +47,9 @@ impl Outcome {
 pub(super) struct Finding {
     /// Name of the check.
     pub(super) name: String,
-    /// Its outcome.
+    /// Outcome of the check.
     pub(super) outcome: Outcome,
-    /// Its result in a word or two.
+    /// Result in a few words.
     pub(super) result: &'static str,
     /// Details and advice.
     pub(super) detail: String,
@@ -83,7 +83,7 @@ impl Finding {
 pub(super) struct UnusualValue {
     pub(super) endpoint: &'static str,
     pub(super) field: &'static str,
-    /// The unknown value, or the shape of the invalid one, with letters and digits masked.
+    /// The unknown value, or the invalid value with its letters and digits masked.
     pub(super) example: String,
 }
 
@@ -193,7 +193,7 @@ impl Report {
 
     /// Returns the report as JSON.
     pub fn json(&self) -> String {
-        // Plain strings and numbers always have a JSON form.
+        // Strings and numbers can always be serialized.
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');
         text
@@ -319,7 +319,7 @@ impl Report {
         let first = std::time::Duration::from_secs_f64(budget.first_cycle_seconds.clamp(0.0, 1e9).ceil());
         let _ = writeln!(
             text,
-            "The limit reached first is {}; a first cycle over everything takes {}.",
+            "The limit reached first is {}; the first cycle over all customers takes {}.",
             budget.binding.key(),
             humantime::format_duration(first)
         );
@@ -329,7 +329,7 @@ impl Report {
             true if self.not_measured.is_empty() => writeln!(text, "{style}The intervals fit.{style:#}"),
             true => writeln!(
                 text,
-                "Unknown whether the intervals fit: {} could not be measured.",
+                "It is unknown whether the intervals fit: {} could not be measured.",
                 self.not_measured.join(", ")
             ),
             false => writeln!(
@@ -351,7 +351,7 @@ fn requests(number: f64) -> String {
     format!("{number} {word}")
 }
 
-/// Formats findings as a table with a header, with columns as wide as their contents.
+/// Formats findings as a table with a header. The columns are as wide as their contents.
 fn table(text: &mut String, head: &str, findings: &[Finding], counts: bool) {
     if findings.is_empty() {
         return;
@@ -401,8 +401,8 @@ mod tests {
 
     #[test]
     fn any_failed_check_fails_the_report() {
-        let finding = |outcome| Finding::new("jobs", outcome, "so", String::new());
-        let judged = |outcome| {
+        let finding = |outcome| Finding::new("jobs", outcome, "result", String::new());
+        let is_good = |outcome| {
             let mut report = Report {
                 collectors: vec![finding(Outcome::Ok), finding(outcome)],
                 ..Report::default()
@@ -410,10 +410,10 @@ mod tests {
             report.conclude();
             report.is_good()
         };
-        assert!(judged(Outcome::Ok) && judged(Outcome::Off) && !judged(Outcome::Failed));
-        let mut nothing = Report::default();
-        nothing.conclude();
-        assert!(!nothing.is_good(), "collectors that were not tried must not appear");
+        assert!(is_good(Outcome::Ok) && is_good(Outcome::Off) && !is_good(Outcome::Failed));
+        let mut empty = Report::default();
+        empty.conclude();
+        assert!(!empty.is_good(), "collectors that were not tried must not appear");
     }
 
     #[test]

@@ -3,7 +3,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::hosts::{clock, without_credentials};
-use super::notebook::{Notebook, within};
+use super::observer::{CheckObserver, within};
 use super::report::Outcome;
 use crate::api::{Endpoint, Observer as _};
 
@@ -18,10 +18,10 @@ fn clock_skew_is_reported_with_its_direction() {
 
 #[tokio::test]
 async fn wait_has_a_time_limit() {
-    let notebook = Notebook::default();
+    let observer = CheckObserver::default();
     let limit = Duration::from_millis(20);
-    let waited = within(limit, "jobs", &notebook, async {
-        notebook.throttled(Endpoint::Jobs);
+    let waited = within(limit, "jobs", &observer, async {
+        observer.throttled(Endpoint::Jobs);
         std::future::pending::<()>().await;
     });
     let error = waited.await.err().unwrap_or_default();
@@ -29,12 +29,12 @@ async fn wait_has_a_time_limit() {
         error.contains("gave up after 20ms, in which the API requested a pause 1 time"),
         "{error}"
     );
-    assert_eq!(within(limit, "jobs", &notebook, async { 7 }).await, Ok(7));
+    assert_eq!(within(limit, "jobs", &observer, async { 7 }).await, Ok(7));
 }
 
 #[test]
 fn proxy_is_reported_without_its_password() -> Result<(), url::ParseError> {
     let url = Url::parse("http://me:hunter2@proxy.example.com:3128/x")?;
-    assert_eq!(place(&url), "http://proxy.example.com:3128");
+    assert_eq!(without_credentials(&url), "http://proxy.example.com:3128");
     Ok(())
 }

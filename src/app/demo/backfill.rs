@@ -1,5 +1,5 @@
-//! Writes four weeks of the demo's history: its world is advanced, polled and rendered as in production, and written
-//! with timestamps.
+//! Writes four weeks of metrics of the demo with timestamps. The simulated time advances step by step, and in each step
+//! the exporter polls and renders as in production.
 
 mod recorded;
 
@@ -27,21 +27,21 @@ use crate::exposition::Format;
 use crate::scrape::ScrapeFilter;
 use crate::simulator::{self, Clock, Simulator};
 
-/// The longest range of a panel.
+/// Number of days: the longest range of a panel.
 const DAYS: u32 = 28;
 
-/// Seconds between samples. With half an hour, the file of the demo's fleet has about a gigabyte. Prometheus must look
-/// back that far, which `--query.lookback-delta` sets.
+/// Seconds between samples. With half an hour, the file has about a gigabyte. `--query.lookback-delta` of Prometheus
+/// must be at least this long.
 const STEP: u32 = 30 * 60;
 
-/// Concurrent polls: the machine also runs the simulator.
+/// Number of concurrent polls.
 const CONCURRENCY: usize = 8;
 
 /// Number of steps between polls of collectors that need few samples.
-const SLOW: u32 = 12;
+const SLOW_POLL_STEPS: u32 = 12;
 
-/// Prefixes of the written metrics: those that panels and rules query over weeks.
-const WRITTEN: &[&str] = &[
+/// Prefixes of the metrics that panels and rules query over weeks.
+const HISTORY_METRICS: &[&str] = &[
     "elements_up",
     "elements_customer_info",
     "elements_job_status",
@@ -53,8 +53,9 @@ const WRITTEN: &[&str] = &[
     "elements_exporter_customers",
 ];
 
-/// Prefixes of metrics that are written for the last days only. All others are available from the first scrape.
-const WRITTEN_LATELY: &[&str] = &[
+/// Prefixes of the metrics that are written for the last days only. All other metrics are available from the first
+/// scrape on.
+const RECENT_METRICS: &[&str] = &[
     "elements_job_end_timestamp_seconds",
     "elements_job_duration_seconds",
     "elements_job_objects",
@@ -67,8 +68,8 @@ const WRITTEN_LATELY: &[&str] = &[
     "elements_exporter_collector_",
 ];
 
-/// Days for [`WRITTEN_LATELY`].
-const LATELY: u32 = 2;
+/// Days for [`RECENT_METRICS`].
+const RECENT_DAYS: u32 = 2;
 
 /// The label of all series.
 const JOB: &str = r#"job="elements""#;
@@ -80,7 +81,7 @@ pub struct Backfilled {
     pub samples: u64,
     /// Number of days.
     pub days: u32,
-    /// False if it was stopped before the end.
+    /// False if the command was stopped before the end.
     pub is_complete: bool,
 }
 
@@ -90,11 +91,11 @@ pub struct Backfilled {
 /// Returns an error if the simulated partner's address cannot be bound, or the file cannot be written.
 pub async fn backfill(
     simulator: &args::Simulator,
-    wanted: &args::Backfill,
+    options: &args::Backfill,
     stop: CancellationToken,
 ) -> Result<Backfilled, Error> {
-    let not_written = |source| Error::Write {
-        path: wanted.file.clone(),
+    let write_error = |source| Error::Write {
+        path: options.file.clone(),
         source,
     };
     let now = Timestamp::from(SystemTime::now()).as_unix_seconds();
@@ -103,24 +104,25 @@ pub async fn backfill(
     let begin = now - i64::from(DAYS * 24 * 3600);
     let partner = partner(simulator, begin, now).await?;
     let handle = partner.handle();
-    let past = Past::new(&partner, simulator)?;
+    let recorder = HistoryRecorder::new(&partner, simulator)?;
     let _serving = stop.clone().drop_guard();
     tokio::spawn(partner.run(stop.clone()));
 
-    let mut out = Output::new(&wanted.file, &wanted.instance).map_err(not_written)?;
+    let mut output = Output::new(&options.file, &options.instance).map_err(write_error)?;
     for step in 0..=(DAYS * 24 * 3600 / STEP) {
         if stop.is_cancelled() {
             break;
         }
         let at = begin + i64::from(step) * i64::from(STEP);
-        past.poll(step, Timestamp::from_unix_seconds(at)).await;
-        let is_late = (DAYS - LATELY) * 24 * 3600 <= step * STEP;
-        out.write(&past.exposition(Timestamp::from_unix_seconds(at)), at, is_late)
-            .map_err(not_written)?;
+        recorder.poll(step, Timestamp::from_unix_seconds(at)).await;
+        let is_recent = (DAYS - RECENT_DAYS) * 24 * 3600 <= step * STEP;
+        output
+            .write(&recorder.exposition(Timestamp::from_unix_seconds(at)), at, is_recent)
+            .map_err(write_error)?;
         handle.advance(Duration::from_secs(u64::from(STEP)));
     }
     let is_complete = !stop.is_cancelled();
-    let samples = out.end().map_err(not_written)?;
+    let samples = output.end().map_err(write_error)?;
     Ok(Backfilled {
         samples,
         days: DAYS,
@@ -128,15 +130,15 @@ pub async fn backfill(
     })
 }
 
-async fn partner(wanted: &args::Simulator, begin: i64, now: i64) -> Result<Simulator, Error> {
+async fn partner(options: &args::Simulator, begin: i64, now: i64) -> Result<Simulator, Error> {
     let settings = simulator::Settings {
         clock: Clock::Manual(begin),
         scenarios_from: Some(now),
         churn: false,
-        // Tokens expire by the partner's clock, which is ahead.
+        // Tokens expire by the simulated clock, which advances faster than real time.
         token_lifetime: Duration::from_secs(u64::from(DAYS) * 2 * 24 * 3600),
         latency: simulator::Latency::None,
-        ..super::settings(wanted)
+        ..super::settings(options)
     };
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     Simulator::bind(settings, address).await.map_err(|source| Error::Bind {
@@ -145,17 +147,20 @@ async fn partner(wanted: &args::Simulator, begin: i64, now: i64) -> Result<Simul
     })
 }
 
-/// The exporter's parts without its poll loop, which only polls at the current time.
-struct Past {
+/// The exporter without its poll loop, which can only poll at the current time.
+struct HistoryRecorder {
     parts: Parts,
 }
 
-impl Past {
-    fn new(partner: &Simulator, wanted: &args::Simulator) -> Result<Self, Error> {
-        // Read once, below.
+impl HistoryRecorder {
+    fn new(partner: &Simulator, options: &args::Simulator) -> Result<Self, Error> {
+        // The file is read once, below.
         let attributes = attributes();
-        let mut config = config::load(None, slowly(environment(partner, wanted, attributes.as_ref())))?;
-        // The simulated partner serves only this command, so requests are not limited.
+        let mut config = config::load(
+            None,
+            with_step_intervals(environment(partner, options, attributes.as_ref())),
+        )?;
+        // No other client uses the simulated partner, so requests are not limited.
         config.api.requests_per_second = f64::from(u16::MAX);
         config.api.max_concurrency = CONCURRENCY;
         let parts = Parts::new(&config)?;
@@ -167,10 +172,11 @@ impl Past {
         Ok(Self { parts })
     }
 
-    /// Polls what is due in a step, with `now` as the time.
+    /// Polls the collectors that are due in a step, at the time `now`.
     async fn poll(&self, step: u32, now: Timestamp) {
         for collector in ids() {
-            let is_due = [CollectorId::CUSTOMERS, CollectorId::JOBS].contains(&collector) || step.is_multiple_of(SLOW);
+            let is_due = [CollectorId::CUSTOMERS, CollectorId::JOBS].contains(&collector)
+                || step.is_multiple_of(SLOW_POLL_STEPS);
             if !is_due {
                 continue;
             }
@@ -228,20 +234,20 @@ impl Past {
                 .iter()
                 .map(|(id, kept)| (id.clone(), organization(kept.as_ref())))
                 .collect();
-            // The simulated partner's list is complete, and no customer leaves.
+            // The list of the simulated partner is always complete, and no customer is removed.
             let (_, _) = store.reconcile(&listed, true);
         }
-        // No limit of series is configured here.
+        // `metrics.series_limit` is not set here.
         let context_of = |id: &CustomerId| self.context(now, store.organization(id));
         let (rendered, _) = collector.entry().render_all(output.records, context_of);
         let _ = store.commit(collector, target, rendered, output.incomplete.is_none(), now);
     }
 
-    /// Renders the whole exposition with `now` as the time.
+    /// Renders all metrics at the time `now`.
     fn exposition(&self, now: Timestamp) -> Vec<u8> {
-        let everything = ScrapeFilter::default();
-        let mut text = self.parts.scrape.exporter_metrics(&everything, Format::Text, now).head;
-        let mut stored = self.parts.scrape.stored(&everything, Format::Text, now);
+        let unfiltered = ScrapeFilter::default();
+        let mut text = self.parts.scrape.exporter_metrics(&unfiltered, Format::Text, now).head;
+        let mut stored = self.parts.scrape.stored(&unfiltered, Format::Text, now);
         let mut frame = Vec::new();
         loop {
             frame.clear();
@@ -254,16 +260,16 @@ impl Past {
     }
 }
 
-/// Returns a configuration with the intervals of the steps.
-fn slowly(mut environment: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
+/// Replaces the poll intervals with the duration of a step.
+fn with_step_intervals(mut environment: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
     let is_interval = |name: &OsString| name.to_string_lossy().ends_with("__INTERVAL");
     for (_, value) in environment.iter_mut().filter(|(name, _)| is_interval(name)) {
-        *value = format!("{}s", STEP * SLOW).into();
+        *value = format!("{}s", STEP * SLOW_POLL_STEPS).into();
     }
     environment
 }
 
-/// The file. Its samples are sorted by step, which promtool accepts as well as by family.
+/// The output file. Its samples are sorted by step, which promtool accepts, and not by family.
 struct Output {
     out: BufWriter<File>,
     labels: String,
@@ -280,7 +286,7 @@ impl Output {
         })
     }
 
-    fn write(&mut self, exposition: &[u8], at: i64, is_late: bool) -> io::Result<()> {
+    fn write(&mut self, exposition: &[u8], at: i64, is_recent: bool) -> io::Result<()> {
         writeln!(self.out, "up{{{}}} 1 {at}", self.labels)?;
         self.samples += 1;
         let exposition = String::from_utf8_lossy(exposition);
@@ -288,10 +294,10 @@ impl Output {
             let Some((name, labels, value)) = sample(line) else {
                 continue;
             };
-            // Most ways in which runs can end never occur.
-            let never_came = name.ends_with("_total") && value == "0";
-            let is_among = |names: &[&str]| names.iter().any(|beginning| name.starts_with(beginning));
-            if !never_came && (is_among(WRITTEN) || is_late && is_among(WRITTEN_LATELY)) {
+            // Counters that are always zero are omitted.
+            let never_counted = name.ends_with("_total") && value == "0";
+            let has_prefix = |names: &[&str]| names.iter().any(|beginning| name.starts_with(beginning));
+            if !never_counted && (has_prefix(HISTORY_METRICS) || is_recent && has_prefix(RECENT_METRICS)) {
                 let separator = if labels.is_empty() { "" } else { "," };
                 writeln!(self.out, "{name}{{{}{separator}{labels}}} {value} {at}", self.labels)?;
                 self.samples += 1;

@@ -12,9 +12,9 @@ fn text_of(mut renderer: Renderer) -> String {
 struct Records(Vec<(Table, i64)>);
 
 impl Block for Records {
-    fn shown(&self, position: usize) -> Option<Shown<'_>> {
+    fn record(&self, position: usize) -> Option<RecordView<'_>> {
         let (table, good_at) = self.0.get(position)?;
-        Some(Shown {
+        Some(RecordView {
             tables: std::slice::from_ref(table),
             good_at: Some(Timestamp::from_unix_seconds(*good_at)),
         })
@@ -96,7 +96,7 @@ fn openmetrics_names_families_without_their_suffix() {
 }
 
 #[test]
-fn frames_of_any_size_give_the_same_text() {
+fn concatenated_frames_are_the_whole_text() {
     let rows = 20_000;
     let record = |n: usize| {
         (
@@ -164,7 +164,7 @@ fn text_is_constant_until_the_first_record_is_stale() {
 }
 
 #[test]
-fn values_are_the_shortest_that_parse_back() {
+fn values_are_the_shortest_that_parse_to_the_same_number() {
     let written = |value| {
         let mut text = Vec::new();
         write_value(&mut text, value);

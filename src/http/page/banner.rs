@@ -165,7 +165,7 @@ fn reason(collector: &CollectorSummary) -> Option<String> {
         .into_iter()
         .filter(|(state, ..)| collector.count(*state) > 0)
         // A poll for all customers fails once, regardless of the number of customers.
-        .map(|(state, one, many)| match (state, collector.polls_all_at_once) {
+        .map(|(state, one, many)| match (state, collector.is_bulk) {
             (State::Failed, true) => "the latest poll failed".to_owned(),
             _ => counted(whole(collector.count(state)), one, many),
         })

@@ -1,11 +1,11 @@
-//! Results of the recording rules that panels query over weeks. Prometheus evaluates rules from its start on, so
-//! without these, such panels would be empty for days beside a history of raw samples.
+//! Results of the recording rules that panels query over weeks. Prometheus evaluates rules only from its start on, so
+//! without these results, such panels would be empty at first.
 
 use std::collections::BTreeMap;
 
 use super::sample;
 
-/// The metrics that are read.
+/// Metrics that the rules read.
 const RPO: &str = "elements_job_rpo_seconds";
 const LAST_BACKUP: &str = "elements_job_last_backup_timestamp_seconds";
 const END: &str = "elements_job_end_timestamp_seconds";
@@ -21,17 +21,17 @@ const CUSTOMER_MODULE: &[&str] = &["customer_id", "service", "module"];
 /// Window of `module:elements_job_failing:ratio26h`.
 const FAILING_WINDOW: f64 = 26.0 * 3600.0;
 
-/// The rules round ratios to millionths.
+/// Factor for rounding: the rules round ratios to millionths.
 const ROUNDING: f64 = 1e6;
 
-/// A recorded sample of one step. All have the label `job`, and none has `instance`.
+/// A recorded sample of one step. It has the label `job`, but not `instance`.
 pub(super) struct Recorded {
     pub(super) name: &'static str,
     pub(super) labels: String,
     pub(super) value: f64,
 }
 
-/// Returns what the rules record from an exposition. One exporter exposes it, so each series exists once.
+/// Returns the samples that the rules record from the exposition of one exporter.
 pub(super) fn recorded(exposition: &str, now: f64) -> Vec<Recorded> {
     let mut read: BTreeMap<&str, BTreeMap<&str, f64>> = READ.iter().map(|name| (*name, BTreeMap::new())).collect();
     for (name, labels, value) in exposition.lines().filter_map(sample) {
@@ -48,11 +48,11 @@ pub(super) fn recorded(exposition: &str, now: f64) -> Vec<Recorded> {
     let at = |name: &str, labels: &str| read.get(name).and_then(|series| series.get(labels)).copied();
 
     let breached: Vec<(&str, f64)> = of(RPO)
-        .filter_map(|(module, rpo)| Some((module, bool_value(now - at(LAST_BACKUP, module)? > rpo))))
+        .filter_map(|(module, rpo)| Some((module, as_number(now - at(LAST_BACKUP, module)? > rpo))))
         .collect();
     let failing: Vec<(&str, f64)> = of(FAILURES)
         .filter(|(module, _)| at(RPO, module).is_some())
-        .map(|(module, failures)| (module, bool_value(failures > 0.0)))
+        .map(|(module, failures)| (module, as_number(failures > 0.0)))
         .collect();
     let failing_lately = failing
         .iter()
@@ -77,13 +77,13 @@ pub(super) fn recorded(exposition: &str, now: f64) -> Vec<Recorded> {
     for (module, failing) in grouped(failing.iter().copied(), MODULE, add) {
         record("module:elements_job_failing:sum", &module, failing);
     }
-    for (module, ratio) in means(&customers_failing, MODULE) {
+    for (module, ratio) in mean_by(&customers_failing, MODULE) {
         let ratio = (ratio * ROUNDING).round() / ROUNDING;
         record("module:elements_job_failing:ratio26h", &module, ratio);
     }
-    let customers_with = grouped(of(RPO), CUSTOMER_MODULE, f64::max);
-    let customers_with = customers_with.keys().map(|module| (module.as_str(), 1.0));
-    for (module, customers) in grouped(customers_with, MODULE, add) {
+    let protected_modules = grouped(of(RPO), CUSTOMER_MODULE, f64::max);
+    let protected_modules = protected_modules.keys().map(|module| (module.as_str(), 1.0));
+    for (module, customers) in grouped(protected_modules, MODULE, add) {
         record("module:elements_customers:count", &module, customers);
     }
     let states: Vec<String> = of(STATUS)
@@ -96,7 +96,7 @@ pub(super) fn recorded(exposition: &str, now: f64) -> Vec<Recorded> {
     ) {
         record("module_status:elements_job_status:count", &state, count);
     }
-    let overdue = customers_breached.values().map(|modules| bool_value(*modules > 0.0));
+    let overdue = customers_breached.values().map(|modules| as_number(*modules > 0.0));
     let customers = customers_breached.values().map(|_| 1.0).sum::<f64>();
     if customers > 0.0 {
         let overdue: f64 = overdue.sum();
@@ -107,7 +107,7 @@ pub(super) fn recorded(exposition: &str, now: f64) -> Vec<Recorded> {
     out
 }
 
-fn bool_value(is: bool) -> f64 {
+fn as_number(is: bool) -> f64 {
     f64::from(u8::from(is))
 }
 
@@ -115,7 +115,7 @@ fn add(one: f64, other: f64) -> f64 {
     one + other
 }
 
-/// Merges series that have the same values of these labels.
+/// Merges series with the same values of these labels.
 fn grouped<'a>(
     series: impl Iterator<Item = (&'a str, f64)>,
     by: &[&str],
@@ -132,7 +132,7 @@ fn grouped<'a>(
         .collect()
 }
 
-fn means(series: &BTreeMap<String, f64>, by: &[&str]) -> BTreeMap<String, f64> {
+fn mean_by(series: &BTreeMap<String, f64>, by: &[&str]) -> BTreeMap<String, f64> {
     let each = || series.iter().map(|(labels, value)| (labels.as_str(), *value));
     let counts = grouped(each().map(|(labels, _)| (labels, 1.0)), by, add);
     let sums = grouped(each(), by, add);

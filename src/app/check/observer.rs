@@ -1,4 +1,4 @@
-//! Records observations during the check, and limits waits for responses.
+//! Records events during the check, and limits the time of waits for responses.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -11,10 +11,10 @@ use tracing::{info, warn};
 use crate::api::{Endpoint, Observer, auth};
 use crate::domain::{self, counted};
 
-/// Interval of progress messages while waiting.
-const SAY_AFTER: Duration = Duration::from_secs(5);
+/// Time between progress messages while waiting.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Observations of the check.
+/// Events that were recorded.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     pub(super) invalid_values: BTreeMap<(&'static str, &'static str), String>,
@@ -22,7 +22,7 @@ pub(super) struct Notes {
     pub(super) counts: Counts,
 }
 
-/// Counts so far.
+/// Numbers of events so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
     pub(super) requests: u64,
@@ -32,13 +32,13 @@ pub(super) struct Counts {
     pub(super) throttled: u64,
     pub(super) rows: usize,
     /// Total response time of all requests, except those for tokens.
-    pub(super) answering: Duration,
+    pub(super) response_time: Duration,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Notebook(Mutex<Notes>);
+pub(super) struct CheckObserver(Mutex<Notes>);
 
-impl Notebook {
+impl CheckObserver {
     pub(super) fn notes(&self) -> MutexGuard<'_, Notes> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -48,12 +48,12 @@ impl Notebook {
     }
 }
 
-impl Observer for Notebook {
+impl Observer for CheckObserver {
     fn request(&self, endpoint: Endpoint, _status: Option<u16>, took: Duration) {
         let mut notes = self.notes();
         notes.counts.requests += 1;
         if endpoint != Endpoint::Token {
-            notes.counts.answering += took;
+            notes.counts.response_time += took;
         }
     }
 
@@ -95,15 +95,15 @@ impl Observer for Notebook {
 pub(super) async fn within<T>(
     limit: Duration,
     what: &str,
-    notebook: &Notebook,
+    observer: &CheckObserver,
     future: impl Future<Output = T>,
 ) -> Result<T, String> {
-    let before = notebook.counts();
+    let before = observer.counts();
     let began = Instant::now();
     let mut future = std::pin::pin!(future);
     loop {
         let left = limit.saturating_sub(began.elapsed());
-        if let Ok(result) = tokio::time::timeout(SAY_AFTER.min(left), &mut future).await {
+        if let Ok(result) = tokio::time::timeout(PROGRESS_INTERVAL.min(left), &mut future).await {
             return Ok(result);
         }
         if began.elapsed() < limit {
@@ -111,7 +111,7 @@ pub(super) async fn within<T>(
             continue;
         }
         let limit = humantime::format_duration(limit);
-        return Err(match notebook.counts().throttled - before.throttled {
+        return Err(match observer.counts().throttled - before.throttled {
             0 => format!("no response within {limit}; try again later"),
             pauses => format!(
                 "gave up after {limit}, in which the API requested a pause {}; try again later, or lower \
