@@ -1,16 +1,16 @@
-//! Parser of settings: YAML files whose values keep their line numbers, and typed readers of these values.
+//! Parses settings: YAML files whose values have line numbers, and conversions of these values to types.
 //!
-//! [`parse`] turns a text into a tree, [`Field`] reads it, and every [`Error`] contains the place, the key, the problem
-//! and the expected value. A value carries its place as its `origin`: `elements.yml:12`, or an environment variable.
-//! Independent of the keys.
+//! [`parse`] converts text to a tree, and [`Field`] parses its values. Every [`Error`] contains the location, the key,
+//! the problem and the expected value. The location of a value is its `origin`: `elements.yml:12`, or the name of an
+//! environment variable. This module does not know the keys.
 
 mod document;
 mod field;
 mod known;
 
 pub(crate) use self::document::{FILE_LIMIT, parse, parse_variable};
-pub(crate) use self::field::{Field, LONGEST, SHORTEST};
-pub(crate) use self::known::{nearest_key, refuse_unknown};
+pub(crate) use self::field::{Field, MAX_DURATION, MIN_DURATION};
+pub(crate) use self::known::{nearest_key, reject_unknown_keys};
 use crate::text_file;
 
 /// Reason why settings are rejected, in one line. Messages contain no secrets.
@@ -19,19 +19,19 @@ pub enum Error {
     /// A file cannot be read.
     #[error(transparent)]
     File(#[from] text_file::Error),
-    /// A file is not one YAML document, or contains an unknown key.
-    #[error("{place}: {problem}")]
+    /// A file does not contain exactly one YAML document, or contains an unknown key.
+    #[error("{location}: {problem}")]
     Document {
-        /// Place, such as `elements.yml:12`.
-        place: String,
+        /// Location, such as `elements.yml:12`.
+        location: String,
         /// The problem and the expected value.
         problem: String,
     },
     /// A value is invalid or missing.
-    #[error("{place}: {key}: {problem}")]
+    #[error("{location}: {key}: {problem}")]
     Value {
-        /// Place, such as `elements.yml:12` or `ELEMENTS_API__TIMEOUT`.
-        place: String,
+        /// Location, such as `elements.yml:12` or `ELEMENTS_API__TIMEOUT`.
+        location: String,
         /// Dotted key, with the index of an item of a list.
         key: String,
         /// The problem and the expected value.

@@ -9,7 +9,7 @@ use url::{Host, Url};
 use super::keys::{LONGEST_TIMEOUT, MOST_CONCURRENCY, MOST_REQUESTS_PER_SECOND};
 use super::layers::Layers;
 use crate::domain::Gigabyte;
-use crate::settings::{Error, Field, SHORTEST};
+use crate::settings::{Error, Field, MIN_DURATION};
 
 /// URLs and limits of the API.
 #[derive(Clone, Debug, PartialEq)]
@@ -133,7 +133,7 @@ impl Api {
             environment,
             proxy_url: layers.read_optional("api.proxy_url", read_proxy)?.map(ProxyUrl),
             ca_file: layers.read_optional("api.ca_file", Field::path)?,
-            timeout: layers.read_required("api.timeout", |field| field.duration(SHORTEST..=LONGEST_TIMEOUT))?,
+            timeout: layers.read_required("api.timeout", |field| field.duration(MIN_DURATION..=LONGEST_TIMEOUT))?,
             requests_per_second: layers.read_required("api.requests_per_second", |field| {
                 field.positive_number(MOST_REQUESTS_PER_SECOND)
             })?,

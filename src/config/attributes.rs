@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::domain::{AttributeTable, Attributes, counted, is_disguising, nearest};
-use crate::settings::{self, Field, parse, refuse_unknown};
+use crate::settings::{self, Field, parse, reject_unknown_keys};
 use crate::text_file;
 
 /// Maximum size of a CSV file, in bytes. Ten thousand customers with the names of all modules take a few million.
@@ -171,7 +171,7 @@ impl Rows {
         };
         // The size limit of the file also limits its rows.
         for item in &items {
-            let read = refuse_unknown(item, &COLUMNS).and_then(|()| self.read_item(item));
+            let read = reject_unknown_keys(item, &COLUMNS).and_then(|()| self.read_item(item));
             if let Err(error) = read {
                 self.note(|| error.to_string());
             }

@@ -122,8 +122,8 @@ fn is_pfx(file: &Path) -> bool {
 fn exclusive(layers: &Layers, one: &str, other: &str) -> Result<(), Error> {
     match (layers.get(one), layers.get(other)) {
         (Some(one), Some(other)) => {
-            let (key, place) = (other.key(), other.place());
-            Err(one.error(format!("excludes {key} ({place}); set only one of them")))
+            let (key, location) = (other.key(), other.location());
+            Err(one.error(format!("excludes {key} ({location}); set only one of them")))
         }
         _ => Ok(()),
     }

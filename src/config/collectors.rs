@@ -5,7 +5,7 @@ use super::keys::LONGEST_INTERVAL;
 use super::layers::Layers;
 use crate::collector::{CollectorId, PerCollector, Plan};
 use crate::domain::{self, Pattern};
-use crate::settings::{Error, Field, LONGEST, SHORTEST};
+use crate::settings::{Error, Field, MAX_DURATION, MIN_DURATION};
 
 /// Default of `stale_after` in intervals, so that values are still served after two failed polls.
 const DEFAULT_STALE_INTERVALS: u32 = 3;
@@ -22,9 +22,11 @@ pub(super) fn read_plans(layers: &Layers) -> Result<PerCollector<Plan>, Error> {
 fn read_plan(layers: &Layers, collector: CollectorId) -> Result<Plan, Error> {
     let (entry, name) = (collector.entry(), collector.name());
     let key = |key: &str| format!("collectors.{name}.{key}");
-    let interval = layers.read_required(&key("interval"), |field| field.duration(SHORTEST..=LONGEST_INTERVAL))?;
+    let interval = layers.read_required(&key("interval"), |field| {
+        field.duration(MIN_DURATION..=LONGEST_INTERVAL)
+    })?;
     let stale_after = layers
-        .read_optional(&key("stale_after"), |field| field.duration(SHORTEST..=LONGEST))?
+        .read_optional(&key("stale_after"), |field| field.duration(MIN_DURATION..=MAX_DURATION))?
         .unwrap_or_else(|| interval.saturating_mul(DEFAULT_STALE_INTERVALS));
     let enabled = layers.read_required(&key("enabled"), |field| match field.boolean()? {
         false if collector == CollectorId::CUSTOMERS => {

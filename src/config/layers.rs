@@ -7,7 +7,7 @@ use std::path::Path;
 use ::config::{Source as _, Value, ValueKind};
 
 use super::keys::{self, KEYS, Key, PREFIX, Preset};
-use crate::settings::{Error, FILE_LIMIT, Field, nearest_key, parse, parse_variable, refuse_unknown};
+use crate::settings::{Error, FILE_LIMIT, Field, nearest_key, parse, parse_variable, reject_unknown_keys};
 use crate::text_file;
 
 /// Origin of a default, for an error that only a bug can cause.
@@ -94,7 +94,7 @@ impl Layers {
     /// Returns an error about a key that is not set.
     pub(super) fn error(&self, path: &str, problem: String) -> Error {
         Error::Value {
-            place: self.file.clone(),
+            location: self.file.clone(),
             key: path.to_owned(),
             problem,
         }
@@ -112,7 +112,7 @@ fn file_layer(path: &Path, text: &str) -> Result<Layer, Error> {
     let document = parse(path, text)?;
     let root = Field::root(&document);
     let known: Vec<&str> = KEYS.iter().map(|key| key.path).collect();
-    refuse_unknown(&root, &known)?;
+    reject_unknown_keys(&root, &known)?;
     let fields = KEYS.iter().filter_map(|key| Some((key, root.at(key.path)?)));
     fields
         .map(|(key, field)| Ok((key.path, field.value_of(&key.takes.to_string())?)))
@@ -133,7 +133,7 @@ fn environment_layer(environment: impl IntoIterator<Item = (OsString, OsString)>
             .find(|key| key.variable() == name)
             .ok_or_else(|| unknown(&name))?;
         let text = value.into_string().map_err(|_| Error::Value {
-            place: name.clone(),
+            location: name.clone(),
             key: key.path.to_owned(),
             problem: "is not valid UTF-8".to_owned(),
         })?;
@@ -154,7 +154,7 @@ fn unknown(name: &str) -> Error {
         |key| format!("did you mean {}?", keys::variable(key)),
     );
     Error::Document {
-        place: name.to_owned(),
+        location: name.to_owned(),
         problem: format!("unknown environment variable; {hint}"),
     }
 }

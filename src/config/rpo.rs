@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::OVERRIDE_KEYS;
 use super::layers::Layers;
 use crate::domain::{Attributes, Objective, Objectives, Override, Timestamp, is_disguising};
-use crate::settings::{Error, Field, LONGEST, SHORTEST, refuse_unknown};
+use crate::settings::{Error, Field, MAX_DURATION, MIN_DURATION, reject_unknown_keys};
 
 /// The value for no objective.
 const EXEMPT: &str = "none";
@@ -24,7 +24,7 @@ pub(super) fn read_objectives(layers: &Layers) -> Result<Objectives, Error> {
 }
 
 fn read_override(item: &Field<'_>) -> Result<Override, Error> {
-    refuse_unknown(item, &OVERRIDE_KEYS.iter().map(|key| key.path).collect::<Vec<_>>())?;
+    reject_unknown_keys(item, &OVERRIDE_KEYS.iter().map(|key| key.path).collect::<Vec<_>>())?;
     let rpo = item
         .read("rpo", read_objective_or_exempt)?
         .ok_or_else(|| item.error("lacks rpo; expected a duration such as 26h, or none"))?;
@@ -55,7 +55,7 @@ fn read_reason(field: &Field<'_>) -> Result<Arc<str>, Error> {
 }
 
 fn read_objective(field: &Field<'_>) -> Result<Duration, Error> {
-    field.duration(SHORTEST..=LONGEST)
+    field.duration(MIN_DURATION..=MAX_DURATION)
 }
 
 fn read_objective_or_exempt(field: &Field<'_>) -> Result<Option<Duration>, Error> {
@@ -168,7 +168,7 @@ rpo:
             ),
             (
                 "[{rpo: none, until: soon}]",
-                "rpo.overrides[0].until: \"soon\" is not a date; expected the last day, such as 2027-01-31, or a moment, such as 2027-01-31T12:00:00Z",
+                "rpo.overrides[0].until: \"soon\" is not a date; expected the last day, such as 2027-01-31, or a time, such as 2027-01-31T12:00:00Z",
             ),
             (
                 "[{rpo: none, reason: \"a\\tb\"}]",

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::settings::SHORTEST;
+use crate::settings::MIN_DURATION;
 
 /// Accepted values of a key.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,7 +49,7 @@ impl fmt::Display for Takes {
             | Self::Overrides(phrase) => formatter.write_str(phrase),
             Self::DurationOr(_, phrase) => formatter.write_str(phrase),
             Self::DurationUpTo(longest) => {
-                let [shortest, longest] = [SHORTEST, *longest].map(humantime::format_duration);
+                let [shortest, longest] = [MIN_DURATION, *longest].map(humantime::format_duration);
                 write!(formatter, "a duration from {shortest} to {longest}")
             }
             Self::Boolean => formatter.write_str("`true` or `false`"),

@@ -1,6 +1,6 @@
-//! YAML document as a tree whose values keep their line numbers, which the typed YAML parsers drop.
+//! Parses a YAML document to a tree whose values have line numbers, which typed YAML parsers discard.
 //!
-//! Every scalar that is not null is kept as text, so that `007` and `1.10` are not changed.
+//! Every scalar that is not null is stored as text, so that `007` and `1.10` are not changed.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -11,36 +11,37 @@ use yaml_rust2::scanner::{Marker, TScalarStyle};
 
 use super::Error;
 
-/// Maximum size of a settings file, in bytes. A configuration that names ten thousand customers is smaller.
+/// Maximum size of a settings file, in bytes. A configuration with ten thousand customers is smaller.
 pub(crate) const FILE_LIMIT: u64 = 1 << 20;
 
-/// Maximum nesting depth of a document. Five levels are in use. Trees are traversed and dropped recursively.
+/// Maximum nesting depth of a document, because trees are traversed and dropped recursively. The configuration has five
+/// levels.
 const MAX_DEPTH: usize = 16;
 
-/// Maximum size of a document in bytes, with its aliases expanded. A few hundred bytes of nested aliases could
-/// otherwise exhaust the memory.
-const MAX_WEIGHT: usize = 4 << 20;
+/// Maximum size of a document in bytes, with its aliases expanded. Without a limit, a few hundred bytes of nested
+/// aliases could exhaust the memory.
+const MAX_EXPANDED_BYTES: usize = 4 << 20;
 
-/// Weight of a value in addition to its text.
-const VALUE_WEIGHT: usize = 16;
+/// Size of a value in addition to its text.
+const VALUE_OVERHEAD_BYTES: usize = 16;
 
 /// Parses a file that contains one document. An empty file is null.
 pub(crate) fn parse(path: &Path, text: &str) -> Result<Value, Error> {
-    Reader::new(text, Source::File(path.display().to_string())).document()
+    DocumentReader::new(text, DocumentSource::File(path.display().to_string())).document()
 }
 
 /// Parses the text of an environment variable.
 pub(crate) fn parse_variable(name: &str, text: &str) -> Result<Value, Error> {
-    Reader::new(text, Source::Variable(name.to_owned())).document()
+    DocumentReader::new(text, DocumentSource::Variable(name.to_owned())).document()
 }
 
-enum Source {
+enum DocumentSource {
     File(String),
     Variable(String),
 }
 
-impl Source {
-    fn place(&self, line: usize) -> String {
+impl DocumentSource {
+    fn location(&self, line: usize) -> String {
         match self {
             Self::File(path) => format!("{path}:{line}"),
             Self::Variable(name) => name.clone(),
@@ -48,30 +49,30 @@ impl Source {
     }
 }
 
-struct Reader<'a> {
+struct DocumentReader<'a> {
     parser: Parser<std::str::Chars<'a>>,
-    source: Source,
-    anchors: HashMap<usize, Anchored>,
-    weight: usize,
+    source: DocumentSource,
+    anchors: HashMap<usize, AnchoredValue>,
+    size: usize,
 }
 
 /// A value that aliases can refer to.
-struct Anchored {
+struct AnchoredValue {
     kind: ValueKind,
-    weight: usize,
+    size: usize,
     height: usize,
 }
 
 /// A parsed node: its kind, the number of levels below it, and its anchor, 0 for none.
 type Node = (ValueKind, usize, usize);
 
-impl<'a> Reader<'a> {
-    fn new(text: &'a str, source: Source) -> Self {
+impl<'a> DocumentReader<'a> {
+    fn new(text: &'a str, source: DocumentSource) -> Self {
         Self {
             parser: Parser::new_from_str(text),
             source,
             anchors: HashMap::new(),
-            weight: 0,
+            size: 0,
         }
     }
 
@@ -91,7 +92,7 @@ impl<'a> Reader<'a> {
                 (_, mark) => return Err(self.error(&mark, "is not YAML")),
             }
         }
-        Ok(root.unwrap_or_else(|| Value::new(Some(&self.source.place(1)), ValueKind::Nil)))
+        Ok(root.unwrap_or_else(|| Value::new(Some(&self.source.location(1)), ValueKind::Nil)))
     }
 
     fn next(&mut self) -> Result<(Event, Marker), Error> {
@@ -102,7 +103,7 @@ impl<'a> Reader<'a> {
 
     /// Returns the value that starts with an event, and the number of levels below it.
     fn value(&mut self, event: Event, mark: &Marker, line: usize, depth: usize) -> Result<(Value, usize), Error> {
-        let before = self.weight;
+        let before = self.size;
         let (kind, height, anchor) = match event {
             Event::Alias(anchor) => self.alias(anchor, mark)?,
             event => self.node(event, mark, depth)?,
@@ -111,23 +112,23 @@ impl<'a> Reader<'a> {
             return Err(self.error(mark, "nests too deep"));
         }
         if anchor > 0 {
-            let weight = self.weight.saturating_sub(before);
-            self.weigh(weight, mark)?;
+            let size = self.size.saturating_sub(before);
+            self.add_size(size, mark)?;
             let kind = kind.clone();
-            self.anchors.insert(anchor, Anchored { kind, weight, height });
+            self.anchors.insert(anchor, AnchoredValue { kind, size, height });
         }
-        Ok((Value::new(Some(&self.source.place(line)), kind), height))
+        Ok((Value::new(Some(&self.source.location(line)), kind), height))
     }
 
     fn node(&mut self, event: Event, mark: &Marker, depth: usize) -> Result<Node, Error> {
         if depth > MAX_DEPTH {
             return Err(self.error(mark, "nests too deep"));
         }
-        self.weigh(VALUE_WEIGHT, mark)?;
+        self.add_size(VALUE_OVERHEAD_BYTES, mark)?;
         Ok(match event {
             Event::Scalar(text, TScalarStyle::Plain, anchor, _) if is_null(&text) => (ValueKind::Nil, 0, anchor),
             Event::Scalar(text, _, anchor, _) => {
-                self.weigh(text.len(), mark)?;
+                self.add_size(text.len(), mark)?;
                 (ValueKind::String(text), 0, anchor)
             }
             Event::SequenceStart(anchor, _) => {
@@ -142,10 +143,10 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Copies the target of an alias, after checking its weight.
+    /// Copies the value to which an alias refers, after checking its size.
     fn alias(&mut self, anchor: usize, mark: &Marker) -> Result<Node, Error> {
-        let weight = self.anchors.get(&anchor).map(|anchored| anchored.weight);
-        self.weigh(weight.unwrap_or_default(), mark)?;
+        let size = self.anchors.get(&anchor).map(|anchored| anchored.size);
+        self.add_size(size.unwrap_or_default(), mark)?;
         match self.anchors.get(&anchor) {
             Some(anchored) => Ok((anchored.kind.clone(), anchored.height, 0)),
             None => Err(self.error(mark, "is an alias of a node that contains it; write the value out")),
@@ -172,7 +173,7 @@ impl<'a> Reader<'a> {
             let (key, line) = match self.next()? {
                 (Event::MappingEnd, _) => return Ok((entries, height)),
                 (Event::Scalar(key, ..), mark) => {
-                    self.weigh(key.len(), &mark)?;
+                    self.add_size(key.len(), &mark)?;
                     if let Some(first) = entries.get(&key) {
                         let first = first.origin().unwrap_or_default();
                         return Err(self.error(&mark, format!("duplicate key \"{key}\", already set at {first}")));
@@ -188,9 +189,9 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn weigh(&mut self, weight: usize, mark: &Marker) -> Result<(), Error> {
-        self.weight = self.weight.saturating_add(weight);
-        if self.weight > MAX_WEIGHT {
+    fn add_size(&mut self, size: usize, mark: &Marker) -> Result<(), Error> {
+        self.size = self.size.saturating_add(size);
+        if self.size > MAX_EXPANDED_BYTES {
             return Err(self.error(mark, "too large after expanding its aliases; write their values out"));
         }
         Ok(())
@@ -198,7 +199,7 @@ impl<'a> Reader<'a> {
 
     fn error(&self, mark: &Marker, problem: impl Into<String>) -> Error {
         Error::Document {
-            place: self.source.place(mark.line()),
+            location: self.source.location(mark.line()),
             problem: problem.into(),
         }
     }
@@ -297,12 +298,12 @@ mod tests {
     #[test]
     fn nested_aliases_do_not_exhaust_memory() {
         let bomb = nested_aliases(9, 9, "lol, lol, lol, lol, lol, lol, lol, lol, lol");
-        let error_of_bomb = error(&bomb);
+        let bomb_error = error(&bomb);
         assert!(
-            bomb.len() < 600 && error_of_bomb.contains(": too large after expanding its aliases; "),
-            "{error_of_bomb}"
+            bomb.len() < 600 && bomb_error.contains(": too large after expanding its aliases; "),
+            "{bomb_error}"
         );
-        // Few large values, and many levels of one value each.
+        // A few large values, and then many levels with one value each.
         let text = "x".repeat(100_000);
         assert!(error(&nested_aliases(4, 9, &text)).contains(": too large after expanding its aliases; "));
         assert!(error(&nested_aliases(10_000, 1, "x")).contains(": nests too deep"));

@@ -1,7 +1,7 @@
 //! A value with its key and location, and the functions that parse it into a type.
 //!
-//! They return the type, or an error with the location, the key, the invalid value and the expected one. The file is
-//! longer than most because all types that a configuration has are parsed here, for both files.
+//! The functions return the parsed value, or an error with the location, the key, the invalid value and the expected
+//! one. All types are in this file, because the configuration and the web configuration use them.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -13,17 +13,17 @@ use super::Error;
 use crate::domain::{self, InvalidPattern, NumberedPattern, Pattern, Timestamp};
 use crate::secret::Secret;
 
-/// Maximum length of a value in an error, in characters: enough to recognise it, short enough for one line.
-const SHOWN_CHARACTERS: usize = 80;
+/// Maximum length of a value in an error, in characters: enough to recognize the value, and short enough for one line.
+const MAX_SHOWN_CHARS: usize = 80;
 
-/// Shortest duration of any key. Nothing here needs a finer resolution, and zero would poll without pause.
-pub(crate) const SHORTEST: Duration = Duration::from_secs(1);
+/// Minimum duration for any key. Zero would cause polls without pause.
+pub(crate) const MIN_DURATION: Duration = Duration::from_secs(1);
 
-/// The longest duration of any key, 100 years of 365.25 days. Ages are subtracted from clock readings, and far beyond
-/// this they would overflow.
-pub(crate) const LONGEST: Duration = Duration::from_secs(100 * 31_557_600);
+/// Maximum duration for any key: 100 years of 365.25 days. Much longer durations would overflow when they are
+/// subtracted from a time.
+pub(crate) const MAX_DURATION: Duration = Duration::from_secs(100 * 31_557_600);
 
-/// A value, not yet read.
+/// A value that has not been parsed yet.
 #[derive(Clone)]
 pub(crate) struct Field<'a> {
     key: String,
@@ -37,7 +37,7 @@ impl<'a> Field<'a> {
         Self::new("", value)
     }
 
-    /// Returns a value under a name that errors show.
+    /// Returns a value with the key that errors contain.
     pub(crate) fn new(key: &str, value: &'a Value) -> Self {
         Self {
             key: key.to_owned(),
@@ -46,20 +46,20 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// Marks the value as one that no error may show.
+    /// Marks the value as secret, so that errors do not contain it.
     #[must_use]
     pub(crate) fn secret(mut self) -> Self {
         self.secret = true;
         self
     }
 
-    /// The dotted path, with the index of an item of a list.
+    /// Returns the dotted path of the value, with the index of an item of a list.
     pub(crate) fn key(&self) -> &str {
         &self.key
     }
 
-    /// The line of the file, or the environment variable.
-    pub(crate) fn place(&self) -> &'a str {
+    /// Returns the file and line, or the environment variable.
+    pub(crate) fn location(&self) -> &'a str {
         self.value.origin().unwrap_or_default()
     }
 
@@ -87,7 +87,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// Whether the value is null, or a mapping without keys.
+    /// Returns whether the value is null or an empty mapping.
     pub(crate) fn is_empty(&self) -> bool {
         match self.kind() {
             ValueKind::Table(entries) => entries.is_empty(),
@@ -96,11 +96,11 @@ impl<'a> Field<'a> {
     }
 
     /// Returns an error for a key that is missing from this mapping.
-    pub(crate) fn lacks(&self, name: &str, problem: &str) -> Error {
+    pub(crate) fn missing_key_error(&self, name: &str, problem: &str) -> Error {
         self.below(name, self.value).error(problem)
     }
 
-    /// Reads the value at a dotted path below this one, if there is one.
+    /// Parses the value at a dotted path below this one, if there is one.
     pub(crate) fn read<T>(
         &self,
         path: &str,
@@ -120,7 +120,7 @@ impl<'a> Field<'a> {
         Ok(entries)
     }
 
-    /// Returns the items of a list. One item needs no brackets.
+    /// Returns the items of a list. A single item needs no brackets.
     pub(crate) fn items(&self) -> Result<Vec<Self>, Error> {
         let items = match self.kind() {
             ValueKind::Array(items) => items.as_slice(),
@@ -135,10 +135,10 @@ impl<'a> Field<'a> {
         Ok(items.iter().enumerate().map(item).collect())
     }
 
-    /// Returns a copy of a value that is not a mapping, for a layer.
-    pub(crate) fn value_of(&self, takes: &str) -> Result<Value, Error> {
+    /// Returns a copy of the value, which must not be a mapping, for a layer of the configuration.
+    pub(crate) fn value_of(&self, expected: &str) -> Result<Value, Error> {
         match self.kind() {
-            ValueKind::Table(_) => Err(self.invalid(format!("is not allowed here; expected {takes}"))),
+            ValueKind::Table(_) => Err(self.invalid(format!("is not allowed here; expected {expected}"))),
             _ => Ok(self.value.clone()),
         }
     }
@@ -152,7 +152,7 @@ impl<'a> Field<'a> {
         Self { key, value, secret }
     }
 
-    /// Returns text as it is written, which may be empty.
+    /// Returns the text exactly as it is written. It may be empty.
     pub(crate) fn raw_text(&self) -> Result<&'a str, Error> {
         match self.kind() {
             ValueKind::String(text) => Ok(text),
@@ -160,46 +160,46 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// Returns text without the space around it; never empty.
+    /// Returns the text without surrounding white space, which must not be empty.
     pub(crate) fn text(&self) -> Result<&'a str, Error> {
         match self.raw_text()?.trim() {
-            "" => Err(self.invalid("is empty; expected some text, or leave the key out")),
+            "" => Err(self.invalid("is empty; expected text, or remove the key")),
             text => Ok(text),
         }
     }
 
-    /// Returns a secret unchanged, except for the line end that editors and `kubectl` append.
+    /// Returns a secret, without the line break that editors and `kubectl` append.
     pub(crate) fn secret_text(&self) -> Result<Secret, Error> {
         self.text()?;
         Ok(Secret::from(self.raw_text()?.trim_end_matches(['\r', '\n'])))
     }
 
-    /// Returns a path.
+    /// Parses a path.
     pub(crate) fn path(&self) -> Result<PathBuf, Error> {
         self.text().map(PathBuf::from)
     }
 
-    /// Returns a boolean.
+    /// Parses a boolean.
     pub(crate) fn boolean(&self) -> Result<bool, Error> {
         let text = self.plain_text().to_lowercase();
         text.parse()
             .map_err(|_| self.invalid("is not a boolean; expected true or false"))
     }
 
-    /// Returns a number in `(0, most]`.
-    pub(crate) fn positive_number(&self, most: f64) -> Result<f64, Error> {
+    /// Parses a number in `(0, max]`.
+    pub(crate) fn positive_number(&self, max: f64) -> Result<f64, Error> {
         match self.plain_text().parse::<f64>() {
-            Ok(number) if number > 0.0 && number <= most => Ok(number),
-            Ok(_) => Err(self.invalid(format!("is out of range; expected a number above 0, at most {most}"))),
-            Err(_) => Err(self.invalid(format!("is not a number; expected one above 0, at most {most}"))),
+            Ok(number) if number > 0.0 && number <= max => Ok(number),
+            Ok(_) => Err(self.invalid(format!("is out of range; expected a number above 0, at most {max}"))),
+            Err(_) => Err(self.invalid(format!("is not a number; expected one above 0, at most {max}"))),
         }
     }
 
-    /// Returns a whole number.
+    /// Parses a whole number.
     pub(crate) fn whole_number(&self, range: RangeInclusive<usize>) -> Result<usize, Error> {
         let expected = match (range.start(), range.end()) {
-            (least, &usize::MAX) => format!("a whole number of at least {least}"),
-            (least, most) => format!("a whole number from {least} to {most}"),
+            (min, &usize::MAX) => format!("a whole number of at least {min}"),
+            (min, max) => format!("a whole number from {min} to {max}"),
         };
         let Ok(number) = self.plain_text().parse::<i128>() else {
             return Err(self.invalid(format!("is not a whole number; expected {expected}")));
@@ -210,7 +210,7 @@ impl<'a> Field<'a> {
             .ok_or_else(|| self.invalid(format!("is out of range; expected {expected}")))
     }
 
-    /// Returns a duration.
+    /// Parses a duration.
     pub(crate) fn duration(&self, range: RangeInclusive<Duration>) -> Result<Duration, Error> {
         let duration = humantime::parse_duration(self.plain_text())
             .map_err(|_| self.invalid("is not a duration; expected something like 30s or 5m"))?;
@@ -224,8 +224,8 @@ impl<'a> Field<'a> {
         )))
     }
 
-    /// Returns a day at its start in UTC, or a timestamp, in any form that Elements shows, in seconds since the Unix
-    /// epoch.
+    /// Parses a date or a time, also in the formats that Elements shows. Returns seconds since the Unix epoch; for a
+    /// date, the start of the day in UTC.
     pub(crate) fn date(&self) -> Result<i64, Error> {
         let text = self.plain_text();
         let timestamp = text.parse::<jiff::Timestamp>().or_else(|_| {
@@ -233,15 +233,15 @@ impl<'a> Field<'a> {
                 .to_zoned(jiff::tz::TimeZone::UTC)
                 .map(|start| start.timestamp())
         });
-        let of_elements = || domain::timestamp(text).ok().flatten();
+        let elements_format = || domain::timestamp(text).ok().flatten();
         timestamp
             .map(jiff::Timestamp::as_second)
             .ok()
-            .or_else(|| of_elements().map(Timestamp::as_whole_unix_seconds))
+            .or_else(|| elements_format().map(Timestamp::as_whole_unix_seconds))
             .ok_or_else(|| self.invalid("is not a date; expected something like 2027-01-31 or 2027-01-31T12:00:00Z"))
     }
 
-    /// Returns the end of a day in UTC, or a timestamp, in seconds since the Unix epoch.
+    /// Parses a date or a time. Returns seconds since the Unix epoch; for a date, the end of the day in UTC.
     pub(crate) fn end(&self) -> Result<i64, Error> {
         let text = self.plain_text();
         let end_of_day = || {
@@ -251,37 +251,37 @@ impl<'a> Field<'a> {
         let end = text.parse().or_else(|_: jiff::Error| end_of_day());
         end.map(jiff::Timestamp::as_second).map_err(|_: jiff::Error| {
             self.invalid(
-                "is not a date; expected the last day, such as 2027-01-31, or a moment, such as 2027-01-31T12:00:00Z",
+                "is not a date; expected the last day, such as 2027-01-31, or a time, such as 2027-01-31T12:00:00Z",
             )
         })
     }
 
-    /// Returns the value of one of a few words, in any case.
+    /// Parses one of several words, in any case, and returns its value.
     pub(crate) fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Result<T, Error> {
-        let written = self.plain_text();
-        let found = choices.iter().find(|(word, _)| word.eq_ignore_ascii_case(written));
+        let text = self.plain_text();
+        let found = choices.iter().find(|(word, _)| word.eq_ignore_ascii_case(text));
         found.map(|(_, choice)| *choice).ok_or_else(|| {
             let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
             self.invalid(format!("is not one of the choices; expected {}", words.join(", ")))
         })
     }
 
-    /// Returns a name or a glob.
+    /// Parses a name or a glob.
     pub(crate) fn pattern(&self) -> Result<Pattern, Error> {
         self.glob(Pattern::parse)
     }
 
-    /// Returns a list of names or globs.
+    /// Parses a list of names or globs.
     pub(crate) fn patterns(&self) -> Result<Vec<Pattern>, Error> {
         self.items()?.iter().map(Self::pattern).collect()
     }
 
-    /// Returns a name, a glob or a number of a service.
+    /// Parses the name or number of a service, or a glob.
     pub(crate) fn service_pattern(&self) -> Result<NumberedPattern, Error> {
         self.glob(NumberedPattern::service)
     }
 
-    /// Returns a name, a glob or a number of a module.
+    /// Parses the name or number of a module, or a glob.
     pub(crate) fn module_pattern(&self) -> Result<NumberedPattern, Error> {
         self.glob(NumberedPattern::module)
     }
@@ -307,11 +307,11 @@ impl<'a> Field<'a> {
 
     /// Returns an error that does not show the value.
     pub(crate) fn error(&self, problem: impl Into<String>) -> Error {
-        let (place, problem) = (self.place().to_owned(), problem.into());
+        let (location, problem) = (self.location().to_owned(), problem.into());
         match self.key.as_str() {
-            "" => Error::Document { place, problem },
+            "" => Error::Document { location, problem },
             key => Error::Value {
-                place,
+                location,
                 key: key.to_owned(),
                 problem,
             },
@@ -337,7 +337,7 @@ impl<'a> Field<'a> {
 }
 
 fn shorten(text: &str) -> String {
-    match text.char_indices().nth(SHOWN_CHARACTERS) {
+    match text.char_indices().nth(MAX_SHOWN_CHARS) {
         Some((end, _)) => format!("{:?}…", text.get(..end).unwrap_or_default()),
         None => format!("{text:?}"),
     }
@@ -350,7 +350,7 @@ mod tests {
     use super::*;
     use crate::settings::parse;
 
-    /// Calls a reader, and returns its error without location and key.
+    /// Parses a value, and returns the error without its location and key.
     fn read<T>(yaml: &str, read: impl FnOnce(&Field<'_>) -> Result<T, Error>) -> Result<T, String> {
         let document = parse(Path::new("elements.yml"), &format!("a: {{key: {yaml}}}")).unwrap();
         let field = Field::root(&document).at("a.key").unwrap();
@@ -396,7 +396,7 @@ mod tests {
 
     #[test]
     fn durations_are_parsed_within_their_range() {
-        let duration = |yaml: &str| read(yaml, |field| field.duration(SHORTEST..=Duration::from_secs(600)));
+        let duration = |yaml: &str| read(yaml, |field| field.duration(MIN_DURATION..=Duration::from_secs(600)));
         assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
         for yaml in ["soon", "300"] {
             let error = duration(yaml).unwrap_err();
@@ -437,7 +437,7 @@ mod tests {
         assert_eq!(text("[x]").unwrap_err(), "a list is not text; expected one value");
         assert_eq!(
             text("' '").unwrap_err(),
-            "\" \" is empty; expected some text, or leave the key out"
+            "\" \" is empty; expected text, or remove the key"
         );
         assert_eq!(read("True", |field| field.boolean()), Ok(true));
         assert_eq!(
@@ -450,8 +450,8 @@ mod tests {
             choice("c").unwrap_err(),
             "\"c\" is not one of the choices; expected a, b"
         );
-        let long = read(&"x".repeat(SHOWN_CHARACTERS + 1), |field| field.boolean()).unwrap_err();
-        assert!(long.contains(&format!("\"{}\"…", "x".repeat(SHOWN_CHARACTERS))));
+        let long = read(&"x".repeat(MAX_SHOWN_CHARS + 1), |field| field.boolean()).unwrap_err();
+        assert!(long.contains(&format!("\"{}\"…", "x".repeat(MAX_SHOWN_CHARS))));
     }
 
     #[test]
@@ -465,7 +465,7 @@ mod tests {
         );
         assert_eq!(
             secret("\"\\n\"").unwrap_err(),
-            "(hidden) is empty; expected some text, or leave the key out"
+            "(hidden) is empty; expected text, or remove the key"
         );
         let shown = read("hunter2", |field| field.clone().secret().boolean()).unwrap_err();
         assert_eq!(shown, "(hidden) is not a boolean; expected true or false");

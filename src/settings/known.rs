@@ -5,14 +5,14 @@ use ::config::ValueKind;
 use super::{Error, Field};
 use crate::domain::nearest;
 
-/// Rejects every key below `root` that is not in `known`: dotted paths in the order in which they are suggested. A path
-/// with known keys below it is a section, and must be a mapping. Values below a known key are not checked.
-pub(crate) fn refuse_unknown(root: &Field<'_>, known: &[&str]) -> Result<(), Error> {
-    Known(known).check(root, "")
+/// Rejects every key below `root` that is not in `known`, a list of dotted paths. A path with known keys below it is a
+/// section, and must be a mapping. Values below a known key are not checked.
+pub(crate) fn reject_unknown_keys(root: &Field<'_>, known: &[&str]) -> Result<(), Error> {
+    KnownKeys(known).check(root, "")
 }
 
-/// Returns the known key that was probably intended: one that ends in the written key, for example if its section is
-/// missing, otherwise the most similar one.
+/// Returns the known key that was probably intended: one that ends in the given key, for example if the section is
+/// missing, or otherwise the most similar one.
 pub(crate) fn nearest_key<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
     key_ending_in(&written.to_lowercase(), known).or_else(|| nearest(written, known.iter().copied()))
 }
@@ -22,9 +22,9 @@ fn key_ending_in<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
     known.iter().copied().find(is_end)
 }
 
-struct Known<'k>(&'k [&'k str]);
+struct KnownKeys<'k>(&'k [&'k str]);
 
-impl<'k> Known<'k> {
+impl<'k> KnownKeys<'k> {
     fn check(&self, field: &Field<'_>, path: &str) -> Result<(), Error> {
         if self.0.contains(&path) {
             return Ok(());
@@ -32,7 +32,7 @@ impl<'k> Known<'k> {
         let is_section = !self.names_in(path).is_empty();
         match field.kind() {
             ValueKind::Nil if is_section => Ok(()),
-            // The keys below an unknown section identify the intended one better than its name.
+            // The keys below an unknown section show better than its name which section was intended.
             ValueKind::Table(entries) if is_section || (!entries.is_empty() && !self.resembles_key(path)) => {
                 field.entries()?.into_iter().try_for_each(|(name, entry)| {
                     if name.contains('.') {
@@ -49,19 +49,19 @@ impl<'k> Known<'k> {
         }
     }
 
-    /// Whether the intended key takes a mapping.
+    /// Returns whether the key that was probably intended accepts a mapping.
     fn resembles_key(&self, path: &str) -> bool {
         self.suggest(path).is_some_and(|key| self.0.contains(&key.as_str()))
     }
 
     fn unknown(&self, field: &Field<'_>, path: &str) -> Error {
         let hint = match (self.dotted(path), self.suggest(path)) {
-            (Some(written_out), _) => format!("did you mean {written_out}?"),
+            (Some(nested_form), _) => format!("did you mean {nested_form}?"),
             (_, Some(key)) => format!("did you mean \"{key}\"?"),
-            _ => format!("expected {}", self.names_around(path).join(", ")),
+            _ => format!("expected {}", self.names_in_nearest_section(path).join(", ")),
         };
         Error::Document {
-            place: field.place().to_owned(),
+            location: field.location().to_owned(),
             problem: format!("unknown key \"{}\"; {hint}", field.key()),
         }
     }
@@ -86,8 +86,8 @@ impl<'k> Known<'k> {
         let end = format!("_{name}");
         let sibling = nearest(&name, siblings.iter().copied());
         let sibling = sibling.or_else(|| siblings.into_iter().find(|sibling| sibling.ends_with(&end)));
-        let elsewhere = || key_ending_in(&name, self.0).map(str::to_owned);
-        sibling.map(|sibling| join(section, sibling)).or_else(elsewhere)
+        let in_other_section = || key_ending_in(&name, self.0).map(str::to_owned);
+        sibling.map(|sibling| join(section, sibling)).or_else(in_other_section)
     }
 
     fn sections(&self) -> impl Iterator<Item = &'k str> {
@@ -110,11 +110,11 @@ impl<'k> Known<'k> {
     }
 
     /// Returns the names allowed in the nearest section around a key.
-    fn names_around(&self, path: &str) -> Vec<&'k str> {
+    fn names_in_nearest_section(&self, path: &str) -> Vec<&'k str> {
         let (section, _) = path.rsplit_once('.').unwrap_or_default();
         let names = self.names_in(section);
         match names.is_empty() && !section.is_empty() {
-            true => self.names_around(section),
+            true => self.names_in_nearest_section(section),
             false => names,
         }
     }
@@ -143,16 +143,18 @@ mod tests {
         "users",
     ];
 
-    fn refused(yaml: &str) -> String {
+    fn rejected(yaml: &str) -> String {
         let document = parse(Path::new("a.yml"), yaml).unwrap();
-        refuse_unknown(&Field::root(&document), KNOWN).unwrap_err().to_string()
+        reject_unknown_keys(&Field::root(&document), KNOWN)
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
     fn known_keys_are_accepted() {
         let yaml = "api:\nauth: {}\njobs: {each: {interval: [x]}}\nusers: {any: thing, a.b: c}";
         let document = parse(Path::new("a.yml"), yaml).unwrap();
-        assert!(refuse_unknown(&Field::root(&document), KNOWN).is_ok());
+        assert!(reject_unknown_keys(&Field::root(&document), KNOWN).is_ok());
     }
 
     #[test]
@@ -179,18 +181,18 @@ mod tests {
                 "key \"api.timeout\"; did you mean \"timeout:\" below \"api:\"?",
             ),
         ] {
-            assert_eq!(refused(yaml), format!("a.yml:1: unknown {hint}"));
+            assert_eq!(rejected(yaml), format!("a.yml:1: unknown {hint}"));
         }
     }
 
     #[test]
     fn section_must_be_a_mapping() {
         assert_eq!(
-            refused("\nauth: hunter2"),
+            rejected("\nauth: hunter2"),
             "a.yml:2: auth: text is not a mapping; expected client_id, client_secret"
         );
         assert_eq!(
-            refused("[hunter2]"),
+            rejected("[hunter2]"),
             "a.yml:1: a list is not a mapping; expected api, auth, jobs, users"
         );
     }

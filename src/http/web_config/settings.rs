@@ -10,7 +10,7 @@ use rustls::{SupportedCipherSuite, SupportedProtocolVersion};
 
 use crate::error_chain::error_chain;
 use crate::secret::Secret;
-use crate::settings::{Error, FILE_LIMIT, Field, parse, refuse_unknown};
+use crate::settings::{Error, FILE_LIMIT, Field, parse, reject_unknown_keys};
 use crate::text_file;
 
 /// Keys of the format. The keys below `basic_auth_users` are names of users.
@@ -106,7 +106,7 @@ impl ClientAuth {
 /// PEM, inline or in a file.
 #[derive(Debug)]
 pub(super) struct PemSetting {
-    pub(super) place: String,
+    pub(super) location: String,
     pub(super) key: String,
     pub(super) source: PemSource,
 }
@@ -139,7 +139,7 @@ impl PemSetting {
 
     fn error(&self, problem: String) -> Error {
         Error::Value {
-            place: self.place.clone(),
+            location: self.location.clone(),
             key: self.key.clone(),
             problem,
         }
@@ -151,7 +151,7 @@ impl WebSettings {
     pub(super) fn parse(file: &Path, text: &str) -> Result<Self, Error> {
         let document = parse(file, text)?;
         let root = Field::root(&document);
-        refuse_unknown(&root, KEYS)?;
+        reject_unknown_keys(&root, KEYS)?;
         if let Some(limit) = root.at("rate_limit") {
             return Err(limit.error("is not supported; use a reverse proxy to limit requests"));
         }
@@ -173,7 +173,7 @@ impl Tls {
         }
         let pem = |file, inline| pem_setting(section, file, inline, directory);
         let wanted = |name, other| {
-            section.lacks(
+            section.missing_key_error(
                 name,
                 &format!("is required for TLS, or {other} instead; for plain HTTP, remove the section"),
             )
@@ -214,7 +214,7 @@ fn pem_setting(section: &Field<'_>, file: &str, inline: &str, directory: &Path) 
         (None, None) => return Ok(None),
     };
     Ok(Some(PemSetting {
-        place: field.place().to_owned(),
+        location: field.location().to_owned(),
         key: field.key().to_owned(),
         source,
     }))
@@ -242,11 +242,11 @@ fn consistent_client_auth(
     let wanted = wanted.unwrap_or(ClientAuth::None);
     if wanted.verifies() && authorities.is_none() {
         let problem = "is required, or client_ca instead, to verify client certificates";
-        return Err(section.lacks("client_ca_file", problem));
+        return Err(section.missing_key_error("client_ca_file", problem));
     }
     match (authorities, names) {
         (Some(authorities), _) if wanted == ClientAuth::None => Err(Error::Value {
-            place: authorities.place.clone(),
+            location: authorities.location.clone(),
             key: authorities.key.clone(),
             problem: "has no effect without client_auth_type; expected RequireAndVerifyClientCert there".to_owned(),
         }),
@@ -279,7 +279,7 @@ fn suites_and_versions(
     let max = section.read("max_version", version)?.unwrap_or(&TLS13);
     let number = |version: &SupportedProtocolVersion| u16::from(version.version);
     if number(min) > number(max) {
-        return Err(section.lacks(
+        return Err(section.missing_key_error(
             "min_version",
             "is above max_version; expected the same or a lower version",
         ));
