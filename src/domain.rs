@@ -1,7 +1,7 @@
-//! Meaning of the fields of the Elements API as pure values, without I/O, clock or metrics.
+//! Types and parsers for the fields of the Elements API. They use no I/O, clock or metrics.
 //!
-//! Each parser takes the text of one field, sent as a JSON string or a JSON number. It returns a value, `None` if the
-//! field does not apply, or an error for an invalid value. Parsers never guess: ambiguous text is invalid.
+//! Each parser takes the text of one field, which is a JSON string or a JSON number. It returns a value, `None` if the
+//! field does not apply, or an error for an invalid value. Ambiguous text is invalid.
 
 mod attributes;
 mod comment;
@@ -27,7 +27,7 @@ pub use comment::{MAX_COMMENT_CHARS, mask_comment, without_invisible};
 pub use customer::{CustomerId, InvalidCustomerId, TenantId, id, looks_like_id};
 pub use customer_filter::CustomerFilter;
 pub use health::{HealthSummary, ModuleHealth, ModuleState, RunSummary};
-pub use history::{Absorbed, History};
+pub use history::{History, HistoryUpdate};
 pub use module::{
     Named, baseline_status, first_generation_module, first_generation_service, is_housekeeping, module, module_number,
     object_type, report_status, report_statuses, scan_of_service, scanned_service, seat_service, seat_services,
@@ -44,7 +44,7 @@ pub use status::{
     CustomerStatus, JobStatus, JobStatusWord, ManagementMode, ScanMode, customer_status, flag, job_status,
     management_mode, scan_mode,
 };
-pub use text::{MAX_TEXT_CHARS, counted, cut, grouped, is_disguising, log_safe};
+pub use text::{MAX_TEXT_CHARS, counted, grouped, is_misleading, log_safe, truncate};
 pub use time::{DailyScan, Timestamp, daily_time, duration, timestamp};
 pub use trail::{PastRun, TRAIL_RUNS};
 pub use unmatched::{KnownNames, UnmatchedPattern};
@@ -52,12 +52,12 @@ pub use unmatched::{KnownNames, UnmatchedPattern};
 /// A field contains an invalid value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid value")]
-pub struct NotUnderstood;
+pub struct InvalidValue;
 
 /// Result of parsing a field: a value, `None` (`N/A` or no text), or an error.
-pub type Parsed<T> = Result<Option<T>, NotUnderstood>;
+pub type Parsed<T> = Result<Option<T>, InvalidValue>;
 
-/// The API's text for a field that does not apply.
+/// Text that the API uses for a field that does not apply.
 const NOT_APPLICABLE: &str = "N/A";
 
 /// Returns the trimmed text; `None` if it means that there is no value.
@@ -75,9 +75,9 @@ fn is_not_applicable(text: &str) -> bool {
     text.eq_ignore_ascii_case(NOT_APPLICABLE)
 }
 
-/// Applies `read` to a text that is present; its `None` means an invalid value.
+/// Parses a text with `read`, which returns `None` for an invalid value, unless the text is absent.
 fn parse_present<'a, T>(text: &'a str, read: impl FnOnce(&'a str) -> Option<T>) -> Parsed<T> {
-    present(text).map(|text| read(text).ok_or(NotUnderstood)).transpose()
+    present(text).map(|text| read(text).ok_or(InvalidValue)).transpose()
 }
 
 #[cfg(test)]

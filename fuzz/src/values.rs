@@ -364,12 +364,12 @@ fn check_texts(text: &str) {
         assert!(!id.as_str().is_empty() && id.as_str().len() <= 256);
         assert_eq!(domain::id(text), Some(id.as_str()));
     }
-    let cut = domain::cut(text);
+    let cut = domain::truncate(text);
     assert!(cut.chars().count() <= 257);
     let replaced: String = text
         .chars()
         .map(|c| {
-            if c != '\n' && domain::is_disguising(c) {
+            if c != '\n' && domain::is_misleading(c) {
                 '\u{fffd}'
             } else {
                 c
@@ -385,5 +385,5 @@ fn check_texts(text: &str) {
         "{masked}"
     );
     let safe = domain::log_safe(text);
-    assert!(safe.chars().count() <= 60 && !safe.contains('@') && !safe.contains(domain::is_disguising));
+    assert!(safe.chars().count() <= 60 && !safe.contains('@') && !safe.contains(domain::is_misleading));
 }

@@ -87,7 +87,7 @@ impl<'a> Row<'a> {
             self.invalid(names, &text);
             return None;
         }
-        Some(domain::cut(&text).into_owned())
+        Some(domain::truncate(&text).into_owned())
     }
 
     /// Parses an id that can be used in requests.
@@ -160,7 +160,7 @@ impl<'a> Row<'a> {
     /// Parses a number or word into the name that the reference lists for it. Unknown values are counted.
     pub fn named(&self, names: Names, read: fn(&str) -> Option<Named>) -> Option<Cow<'static, str>> {
         let text = self.text(names)?;
-        let named = read(&domain::cut(&text))?;
+        let named = read(&domain::truncate(&text))?;
         if !named.known {
             self.unknown(names, &text);
         }
@@ -186,7 +186,7 @@ impl<'a> Row<'a> {
     /// Counts an unknown value.
     pub fn unknown(&self, names: Names, value: &str) {
         self.observer
-            .unknown_value(self.endpoint, label(names), &domain::cut(value));
+            .unknown_value(self.endpoint, label(names), &domain::truncate(value));
     }
 
     /// Counts an unparseable value.

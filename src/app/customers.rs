@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Error, Parts, PollThread};
 use crate::collector::{CollectorId, Context, Memory as _};
 use crate::config::Config;
-use crate::domain::{Attributes, Timestamp, is_disguising};
+use crate::domain::{Attributes, Timestamp, is_misleading};
 use crate::schedule::Until;
 use crate::scrape::KnownCustomer;
 
@@ -121,7 +121,7 @@ fn row(customer: &KnownCustomer, parts: &Parts) -> [String; COLUMNS.len()] {
         team,
         &modules,
     ];
-    texts.map(|text| text.replace(is_disguising, " "))
+    texts.map(|text| text.replace(is_misleading, " "))
 }
 
 fn values(attributes: &Attributes) -> [&str; 3] {

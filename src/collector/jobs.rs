@@ -212,7 +212,7 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<ParsedRow> {
     // A scan of objects belongs to no module.
     let of_scan = || domain::scanned_service(&service).map(|_| Cow::Borrowed(NO_MODULE));
     let job_module = row.named(&["jobModule"], domain::module).or_else(of_scan)?;
-    let scope = row.text(&[SCOPE]).map(|name| domain::cut(&name).into_owned());
+    let scope = row.text(&[SCOPE]).map(|name| domain::truncate(&name).into_owned());
     let id = row.text(&["jobId"]);
     let start = Moment::read(row, START, now);
     let modified = Moment::read(row, &["lastModifyTime", "lastModifiedTime"], now);
@@ -250,7 +250,7 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<ParsedRow> {
     let end = end.past.or(undated_end);
     let run = Run {
         key,
-        id: id.as_deref().map(|id| Box::from(domain::cut(id))),
+        id: id.as_deref().map(|id| Box::from(domain::truncate(id))),
         report,
         status,
         start: start.past,

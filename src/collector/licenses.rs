@@ -306,7 +306,7 @@ fn tenants(row: &Row<'_>) -> Vec<TenantId> {
 fn read_product(row: &Row<'_>) -> Option<Product> {
     let text = |names: Names| {
         let text = row.text(names).unwrap_or_default();
-        domain::cut(text.trim()).into_owned()
+        domain::truncate(text.trim()).into_owned()
     };
     let identity = Identity {
         service: text(&["service"]),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::domain::{AttributeTable, Attributes, counted, is_disguising, nearest};
+use crate::domain::{AttributeTable, Attributes, counted, is_misleading, nearest};
 use crate::settings::{self, Field, parse, reject_unknown_keys};
 use crate::text_file;
 
@@ -146,7 +146,7 @@ fn read_value(text: &str) -> Result<Option<Box<str>>, String> {
     if text.chars().nth(MAX_VALUE_CHARS).is_some() {
         return Err(format!("is longer than {MAX_VALUE_CHARS} characters"));
     }
-    if text.contains(is_disguising) {
+    if text.contains(is_misleading) {
         return Err(format!("{text:?} has a control character"));
     }
     Ok((!text.is_empty()).then(|| text.into()))

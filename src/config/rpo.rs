@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::OVERRIDE_KEYS;
 use super::layers::Layers;
-use crate::domain::{Attributes, Objective, Objectives, Override, Timestamp, is_disguising};
+use crate::domain::{Attributes, Objective, Objectives, Override, Timestamp, is_misleading};
 use crate::settings::{Error, Field, MAX_DURATION, MIN_DURATION, reject_unknown_keys};
 
 /// The value for no objective.
@@ -48,7 +48,7 @@ fn read_reason(field: &Field<'_>) -> Result<Arc<str>, Error> {
     if text.chars().nth(MAX_REASON_CHARS).is_some() {
         return Err(field.invalid(format!("is too long; expected at most {MAX_REASON_CHARS} characters")));
     }
-    if text.contains(is_disguising) {
+    if text.contains(is_misleading) {
         return Err(field.invalid("has a control character; expected one line of text"));
     }
     Ok(text.into())

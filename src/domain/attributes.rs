@@ -28,7 +28,7 @@ impl Attributes {
         [&self.tier, &self.region, &self.team].map(Option::as_deref)
     }
 
-    /// Returns whether there are none.
+    /// Returns whether the customer has no attributes.
     pub fn is_empty(&self) -> bool {
         self.values() == [None; 3]
     }
@@ -45,18 +45,18 @@ impl From<[Option<Box<str>>; 3]> for Attributes {
 #[derive(Debug, Default)]
 pub struct AttributeTable {
     rows: Vec<Arc<Attributes>>,
-    /// The first row of each id or name, [`folded`]. There may be a row per customer, so a map is used.
+    /// The first row of each [`folded`] id or name. This is a map, because there may be a row for each customer.
     names: HashMap<String, usize>,
     globs: Vec<(usize, Pattern)>,
 }
 
 impl AttributeTable {
-    /// Appends a row. A row without attributes matches no customer, so that an incomplete file hides no later row.
+    /// Appends a row. A row without attributes matches no customer, so that it does not hide a later one.
     ///
     /// # Errors
-    /// If the pattern is not a valid glob.
+    /// Returns an error if the pattern is not a valid glob.
     pub fn push(&mut self, pattern: &str, attributes: Attributes) -> Result<(), InvalidPattern> {
-        let place = self.rows.len();
+        let index = self.rows.len();
         let glob = pattern
             .contains(GLOB_CHARACTERS)
             .then(|| Pattern::parse(pattern))
@@ -64,9 +64,9 @@ impl AttributeTable {
         if attributes.is_empty() {
             return Ok(());
         }
-        self.globs.extend(glob.map(|glob| (place, glob)));
-        // A glob also matches its own text.
-        self.names.entry(folded(pattern)).or_insert(place);
+        self.globs.extend(glob.map(|glob| (index, glob)));
+        // A glob also matches its own text, so it is in both collections.
+        self.names.entry(folded(pattern)).or_insert(index);
         self.rows.push(Arc::new(attributes));
         Ok(())
     }
@@ -75,14 +75,14 @@ impl AttributeTable {
     pub fn of(&self, id: &CustomerId, organization: &str) -> Option<&Arc<Attributes>> {
         let name = folded(organization);
         let by_id = self.names.get(&folded(id.as_str()));
-        // An unknown name matches nothing.
+        // An empty name is unknown, and matches nothing.
         let by_name = self.names.get(&name).filter(|_| !name.is_empty());
         let named = by_id.into_iter().chain(by_name).min().copied();
         let globs = self.globs.iter().filter(|_| !name.is_empty());
         let glob = globs
-            .take_while(|(place, _)| named.is_none_or(|named| *place < named))
+            .take_while(|(index, _)| named.is_none_or(|named| *index < named))
             .find(|(_, glob)| glob.matches_folded(&name))
-            .map(|(place, _)| *place);
+            .map(|(index, _)| *index);
         self.rows.get(glob.or(named)?)
     }
 
@@ -91,7 +91,7 @@ impl AttributeTable {
         self.rows.len()
     }
 
-    /// Returns whether it has no row with attributes.
+    /// Returns whether the table has no row with attributes.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(tier(&table, ID, ""), Some("gold"));
         assert_eq!(tier(&table, "x", "contoso [eu]"), Some("iron"));
         assert_eq!(tier(&table, "x", "Fabrikam"), Some("rest"));
-        assert_eq!(tier(&table, "x", " "), None, "a name that is not known");
+        assert_eq!(tier(&table, "x", " "), None, "an unknown name");
         assert_eq!(table.len(), 6);
     }
 

@@ -1,15 +1,15 @@
-//! Comments of job reports as label values. Names of persons, places and objects are masked, so that comments about the
-//! same problem are equal.
+//! Masks comments of job reports, so that they can be label values. The names of people, locations and objects are
+//! replaced, so that comments about the same problem are equal.
 
 use icu_normalizer::ComposingNormalizer;
 
 /// Maximum length of a masked comment, in characters.
 pub const MAX_COMMENT_CHARS: usize = 80;
 
-/// Length of the examined part of a comment. The masked text starts within it.
+/// Maximum number of characters of a comment that are parsed.
 const MAX_READ_CHARS: usize = 1_000;
 
-/// Minimum length of an id. In shorter words only the digits are masked.
+/// Minimum length of a word that is masked as an id. In shorter words, only the digits are masked.
 const MIN_ID_CHARS: usize = 16;
 
 /// Maximum length of the name of an HTML entity with its semicolon.
@@ -21,7 +21,7 @@ const LINK: &str = "<link>";
 const NAME: &str = "<name>";
 const NUMBER: char = '#';
 
-/// Particles of names, which are written small.
+/// Particles of names, which are in lower case.
 const PARTICLES: [&str; 14] = [
     "al", "bin", "da", "de", "del", "den", "der", "di", "dos", "du", "la", "le", "van", "von",
 ];
@@ -29,7 +29,8 @@ const PARTICLES: [&str; 14] = [
 /// Punctuation around words.
 const AROUND: &str = ",.;:!?()[]{}";
 
-/// Returns a comment with addresses, ids, links, names in quotes and numbers masked, cut to [`MAX_COMMENT_CHARS`].
+/// Returns a comment in which addresses, ids, links, quoted names and numbers are masked, truncated to
+/// [`MAX_COMMENT_CHARS`].
 pub fn mask_comment(comment: &str) -> String {
     let read: String = comment.chars().take(MAX_READ_CHARS).collect();
     let visible = without_invisible(&decode_entities(&read));
@@ -37,19 +38,19 @@ pub fn mask_comment(comment: &str) -> String {
     let words = mask_display_names(unquoted.split_whitespace());
     let clauses = words.chunk_by(|word, next| !ends_clause(word, next) && !starts_link(next));
     let masked: Vec<String> = clauses.flat_map(mask_clause).collect();
-    super::cut(&cut(&masked.join(" "))).into_owned()
+    super::truncate(&truncate(&masked.join(" "))).into_owned()
 }
 
-/// Returns a text without characters that have no width, such as a byte order mark.
+/// Returns a text without characters of zero width, such as a byte order mark.
 pub fn without_invisible(text: &str) -> String {
     let is_invisible = |character| matches!(character, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}');
     text.replace(is_invisible, "")
 }
 
-/// Decodes the entities of HTML for quotes, brackets, spaces, or a character by its number.
+/// Decodes HTML entities for quotes, brackets, spaces and numeric character references.
 fn decode_entities(text: &str) -> String {
     let mut decoded = String::with_capacity(text.len());
-    // An ampersand may be encoded itself, as in `&amp;quot;`.
+    // The ampersand of an entity may itself be encoded, as in `&amp;quot;`.
     let text = text.replace("&amp;", "&");
     let mut rest = text.as_str();
     while let Some((before, behind)) = rest.split_once('&') {
@@ -96,7 +97,7 @@ fn entity_character(name: &str) -> Option<char> {
     }
 }
 
-fn cut(text: &str) -> String {
+fn truncate(text: &str) -> String {
     if text.chars().count() <= MAX_COMMENT_CHARS {
         return text.to_owned();
     }
@@ -104,7 +105,8 @@ fn cut(text: &str) -> String {
     format!("{start}…")
 }
 
-/// Returns the marks of the kind of a quote that `mark` begins. Languages use most of them in either direction.
+/// Returns the marks that can end a quote that begins with `mark`. Most marks begin a quote in one language and end it
+/// in another.
 fn kind_of_quote(mark: char) -> Option<&'static str> {
     match mark {
         '"' => Some("\""),
@@ -130,15 +132,15 @@ fn is_apostrophe(mark: char) -> bool {
     matches!(mark, '\'' | '’' | '‘' | '‛' | '＇' | '´')
 }
 
-/// Returns whether a mark between these characters begins a quote. In doubt it ends one, so that more is masked.
+/// Returns whether a mark between these characters begins a quote. If in doubt, it does not, so that more is masked.
 fn begins_quote(mark: char, before: Option<char>, next: Option<char>) -> bool {
     let is_start = before.is_none_or(|before| before.is_whitespace() || "([{<:=,;".contains(before));
     let is_word = next.is_some_and(|next| next.is_alphanumeric() || "/\\([{<_#$@~".contains(next));
     "「『《〈〝„‚".contains(mark) || is_start && is_word
 }
 
-/// Returns the end of a quote in the text after its opening mark: the last mark that ends one before another quote
-/// begins, because a name such as 'Chris' Files' contains marks itself. An apostrophe within a word is not a mark.
+/// Returns the end of a quote in the text after its opening mark. This is the last closing mark before another quote
+/// begins, because a name such as 'Chris' Files' may contain marks itself. An apostrophe within a word is not a mark.
 fn end_of_quote(rest: &str, kind: &str) -> Option<usize> {
     let (mut before, mut depth, mut end) = (None, 1_u32, None);
     let mut characters = rest.char_indices().peekable();
@@ -170,17 +172,17 @@ fn is_contraction(rest: &str) -> bool {
     matches!(letters.len(), 1..=2) && letters.iter().all(|letter| letter.is_lowercase())
 }
 
-/// Masks quoted text. A quote without an end extends to the end of the text.
+/// Masks quoted text. A quote without a closing mark extends to the end of the text.
 fn mask_quoted(text: &str) -> String {
     let mut masked = String::with_capacity(text.len());
     let mut characters = text.chars();
     let mut before: Option<char> = None;
-    // Kinds of apostrophes that nothing ends from here on.
-    let mut endless = String::new();
+    // Apostrophes for which the rest of the text contains no closing mark.
+    let mut unclosed = String::new();
     while let Some(character) = characters.next() {
         let rest = characters.as_str();
         let is_within_word = is_apostrophe(character) && before.is_some_and(char::is_alphanumeric);
-        let is_plain = is_within_word && (is_contraction(rest) || endless.contains(character));
+        let is_plain = is_within_word && (is_contraction(rest) || unclosed.contains(character));
         let kind = kind_of_quote(character).filter(|_| !is_plain);
         let end = kind.map(|kind| end_of_quote(rest, kind));
         match end {
@@ -192,7 +194,7 @@ fn mask_quoted(text: &str) -> String {
             }
             _ => {
                 if end.is_some() {
-                    endless.push(character);
+                    unclosed.push(character);
                 }
                 masked.push(character);
                 before = Some(character);
@@ -202,8 +204,7 @@ fn mask_quoted(text: &str) -> String {
     masked
 }
 
-/// Returns whether a clause ends between two words. A name in a path may contain some punctuation, as in `/Vance,
-/// Adele`.
+/// Returns whether a clause ends between two words. A name in a path may contain punctuation, as in `/Vance, Adele`.
 fn ends_clause(word: &str, next: &str) -> bool {
     let is_name = next.starts_with(char::is_uppercase);
     match word.chars().next_back() {
@@ -214,10 +215,10 @@ fn ends_clause(word: &str, next: &str) -> bool {
     }
 }
 
-/// Masks the words of a clause, of which at most the first begins a link of several words.
+/// Masks the words of a clause, which contains at most one link. The link may consist of several words.
 fn mask_clause(words: &[&str]) -> Vec<String> {
     let core = |word: &&str| word.trim_matches(|mark| AROUND.contains(mark)).to_owned();
-    // Words such as `read/write` and `I/O` are ordinary ones, unless a path goes on with them.
+    // Words such as `read/write` and `I/O` are not links, unless they are part of a path.
     let is_choice = |word: &str| word.len() <= 3 || word.chars().all(|letter| letter == '/' || letter.is_lowercase());
     let begins = |word: &&str| !word.contains('@') && (is_link(&core(word)) || word.contains('/') && !is_choice(word));
     let first = words.iter().position(begins);
@@ -227,14 +228,14 @@ fn mask_clause(words: &[&str]) -> Vec<String> {
         |word: &&str| word.contains('\\') || word.contains('/') && !(is_whole && is_choice(word)) || is_file_name(word);
     let last = words.iter().rposition(goes_on);
     let mut masked: Vec<String> = Vec::with_capacity(words.len());
-    for (place, word) in words.iter().enumerate() {
+    for (position, word) in words.iter().enumerate() {
         match (first, last) {
-            (Some(first), Some(last)) if first < last && (first..=last).contains(&place) => {
+            (Some(first), Some(last)) if first < last && (first..=last).contains(&position) => {
                 let is_around = |mark| AROUND.contains(mark);
-                if place == first {
+                if position == first {
                     let behind = word.trim_start_matches(is_around);
                     masked.push(format!("{}{LINK}", word.strip_suffix(behind).unwrap_or_default()));
-                } else if place == last
+                } else if position == last
                     && let Some(link) = masked.last_mut()
                 {
                     let before = word.trim_end_matches(is_around);
@@ -247,18 +248,18 @@ fn mask_clause(words: &[&str]) -> Vec<String> {
     masked
 }
 
-/// Replaces the capitalised words before an address in brackets, which name its owner.
+/// Replaces the capitalized words before an address in brackets, which are the name of its owner.
 fn mask_display_names<'a>(words: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let is_name = |word: &str| {
         let first = word.chars().find(|character| character.is_alphabetic());
-        let is_capitalised = first.is_some_and(|first| !first.is_lowercase());
-        !word.contains('<') && !word.ends_with([':', ';', '!', '?']) && is_capitalised || PARTICLES.contains(&word)
+        let is_capitalized = first.is_some_and(|first| !first.is_lowercase());
+        !word.contains('<') && !word.ends_with([':', ';', '!', '?']) && is_capitalized || PARTICLES.contains(&word)
     };
     let mut masked: Vec<&str> = Vec::new();
     for word in words {
         if word.contains('@') && (word.contains('<') || word.starts_with(['(', '['])) {
             let kept = masked.iter().rposition(|word| !is_name(word));
-            let kept = kept.map_or(0, |place| place + 1);
+            let kept = kept.map_or(0, |position| position + 1);
             if kept < masked.len() {
                 masked.truncate(kept);
                 masked.push(NAME);
@@ -269,7 +270,7 @@ fn mask_display_names<'a>(words: impl Iterator<Item = &'a str>) -> Vec<&'a str> 
     masked
 }
 
-/// Masks the revealing part of a word, and keeps the punctuation around it.
+/// Masks a word, and keeps the punctuation around it.
 fn mask_word(word: &str) -> String {
     let core = word.trim_matches(|mark| AROUND.contains(mark));
     if core.is_empty() || core == NAME {
@@ -288,14 +289,14 @@ fn mask_word(word: &str) -> String {
     }
 }
 
-/// Returns whether a word begins a link, rather than going on with one.
+/// Returns whether a word begins a link. The continuation of a link does not.
 fn starts_link(word: &str) -> bool {
     let word = word.trim_start_matches(|mark| AROUND.contains(mark));
     let is_root = word.starts_with(['/', '\\']) && word.len() > 1;
     is_root || word.contains("://") || word.contains(":\\") || word.starts_with("www.")
 }
 
-/// Returns whether a word is a URL or a path of a site, a folder or a share.
+/// Returns whether a word is a URL, or the path of a site, a folder or a network share.
 fn is_link(word: &str) -> bool {
     let lower = word.to_lowercase();
     let steps = word.matches('/').count();
@@ -320,8 +321,8 @@ fn is_file(lower: &str) -> bool {
     })
 }
 
-/// Returns whether a word in lower case is a domain name. Class names of exceptions, such as `System.Net.WebException`,
-/// are not, if they start with one of a few namespaces.
+/// Returns whether a word in lower case is a domain name. Names of exceptions in common namespaces, such as
+/// `System.Net.WebException`, are not.
 fn is_domain(lower: &str) -> bool {
     let mut labels = lower.split('.');
     let last = labels.next_back().unwrap_or_default();

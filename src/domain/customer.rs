@@ -10,30 +10,30 @@ use serde::{Deserialize, Serialize};
 use super::present;
 use super::text::is_replaced_in_labels;
 
-/// Maximum length of an id in bytes. The API's ids are GUIDs with 36 characters. The rest leaves room for other
-/// formats, and limits how much a hostile response can add to every label and path.
+/// Maximum length of an id in bytes. The ids of the API are GUIDs with 36 characters. The limit allows other formats,
+/// but restricts what a malicious response can add to labels and paths.
 const MAX_ID_BYTES: usize = 256;
 
-/// Minimum length of text that counts as an id in the configuration. No organization is likely to have a name of hex
-/// letters and hyphens that is this long. The shortest id in the reference's samples has 34 characters.
+/// Minimum length of text in the configuration that is interpreted as an id. A name of an organization is unlikely to
+/// consist of this many hex digits and hyphens. The shortest id in the samples of the reference has 34 characters.
 const MIN_ID_LENGTH: usize = 20;
 
-/// Length of a GUID in its usual form.
+/// Length of a GUID with hyphens.
 const GUID_LENGTH: usize = 36;
 
-/// The id of a customer, the "tenant owner ID" of the reference. Cheap to clone.
+/// The id of a customer, called "tenant owner ID" in the reference. Cheap to clone.
 ///
-/// It may contain any characters that the API sent, so it is encoded wherever it becomes part of a path or a label. Two
-/// GUIDs that differ only in case are equal, because responses differ in it.
+/// It may contain any displayable character, so it must be encoded in paths and labels. GUIDs that differ only in case
+/// are equal, because responses use different cases.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct CustomerId {
     text: Arc<str>,
-    /// The id in lower case, if it is a GUID with capitals.
+    /// The id in lower case, if it is a GUID with upper-case letters.
     folded: Option<Arc<str>>,
 }
 
-/// Text that is not a valid customer id; see [`id`].
+/// A text is not a valid customer id; see [`id`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not the id of a customer")]
 pub struct InvalidCustomerId;
@@ -114,7 +114,7 @@ impl TryFrom<String> for CustomerId {
 
 /// The id of a tenant.
 ///
-/// GUIDs are in lower case, because responses differ in the case and series of one tenant are joined by the id.
+/// GUIDs are converted to lower case, because responses use different cases, and queries join series by the id.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub struct TenantId(String);
@@ -147,7 +147,7 @@ impl From<TenantId> for String {
 }
 
 /// Returns an id without surrounding white space. `None` if it is empty, `N/A`, longer than 256 bytes, or contains
-/// characters that cannot be displayed, since two ids that differ only in those would be one series.
+/// characters that cannot be displayed, because labels would not distinguish ids that differ only in these.
 pub fn id(text: &str) -> Option<&str> {
     present(text).filter(|id| id.len() <= MAX_ID_BYTES && !id.contains(is_replaced_in_labels))
 }
@@ -167,7 +167,7 @@ mod tests {
     const ID: &str = "caf94a75-2cc6-43aa-b04b-794c8baf5ea3";
 
     #[test]
-    fn guid_ignores_case_and_keeps_its_spelling() {
+    fn guids_are_equal_in_any_case_and_keep_their_spelling() {
         let (lower, upper) = (
             CustomerId::parse(ID).unwrap(),
             CustomerId::parse(&ID.to_uppercase()).unwrap(),

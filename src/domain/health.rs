@@ -38,7 +38,7 @@ pub struct ModuleHealth {
     pub module: Cow<'static, str>,
     /// Backup scope, if the module has any.
     pub scope: Option<String>,
-    /// The newest row of the list, which is the current state.
+    /// The newest row of the list, which contains the current state.
     pub latest: Option<RunSummary>,
     /// The latest completed run.
     pub latest_completed: Option<RunSummary>,
@@ -46,40 +46,40 @@ pub struct ModuleHealth {
     pub restore_point: Option<Timestamp>,
     /// Maximum age of the latest restore point; `None` without an objective.
     pub rpo: Option<Duration>,
-    /// End of the override in force, if it has one.
+    /// End of the active override, if it has one.
     pub until: Option<Timestamp>,
-    /// Reason for the override in force, if it has one.
+    /// Reason for the active override, if it has one.
     pub reason: Option<Arc<str>>,
     /// Completed runs since the latest restore point.
     pub failures: u64,
-    /// Whether it makes restore points; housekeeping modules do not.
+    /// Whether the module makes restore points; housekeeping modules do not.
     pub makes_restore_points: bool,
-    /// Whether its latest run is so old that it counts as abandoned.
+    /// Whether the module is abandoned.
     pub is_abandoned: bool,
 }
 
-/// State of a module, worst first. Only the first four have an objective.
+/// State of a module; the variants are ordered from worst to best. Only modules in the first four have an objective.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ModuleState {
-    /// It has run, but never made a restore point.
+    /// The module has run, but never made a restore point.
     NeverBackedUp,
     /// The latest restore point is older than the objective.
     Overdue,
     /// Runs failed since a restore point within the objective.
     Failing,
-    /// The latest restore point is within the objective and no run failed since.
+    /// The latest restore point is within the objective, and no run has failed since.
     Ok,
-    /// None of its runs has ended yet.
+    /// No run has completed yet.
     Pending,
-    /// The configuration exempts it.
+    /// The configuration exempts the module.
     Exempt,
-    /// It makes no restore points.
+    /// The module makes no restore points.
     Housekeeping,
-    /// It was never configured.
+    /// The module was never configured.
     NotConfigured,
-    /// It is switched off.
+    /// The module is disabled.
     Disabled,
-    /// It counts as abandoned.
+    /// The module is abandoned.
     Dormant,
 }
 
@@ -92,8 +92,8 @@ impl ModuleHealth {
         }
     }
 
-    /// Returns when the latest restore point exceeds the objective. For a module that has run without a restore point,
-    /// this is the epoch plus the objective. `None` without an objective or a run.
+    /// Returns when the latest restore point exceeds the objective. If the module has run without making a restore
+    /// point, this is the epoch plus the objective. `None` without an objective or a completed run.
     pub fn deadline(&self) -> Option<Timestamp> {
         let _ = self.latest_completed?;
         Some(self.restore_point.unwrap_or(NEVER).plus(self.rpo?))
@@ -132,10 +132,10 @@ impl ModuleHealth {
     }
 }
 
-/// Time of the restore point of a module that never made one.
+/// Time that stands for the restore point of a module that never made one.
 const NEVER: Timestamp = Timestamp::from_unix_seconds(0);
 
-/// The health of all modules of a customer, small enough to keep for every customer.
+/// Summary of the health of all modules of a customer, small enough to be stored for every customer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HealthSummary {
     /// Times at which the modules become overdue, earliest first.
@@ -200,7 +200,7 @@ mod tests {
         }
     }
 
-    fn unrun(status: JobStatus) -> ModuleHealth {
+    fn not_run(status: JobStatus) -> ModuleHealth {
         ModuleHealth {
             latest: Some(RunSummary {
                 status,
@@ -220,13 +220,13 @@ mod tests {
         assert!(!module(None, None, 1).is_overdue(at(1000)));
         let pending = ModuleHealth {
             rpo: Some(Duration::from_secs(3600)),
-            ..unrun(JobStatus::Pending)
+            ..not_run(JobStatus::Pending)
         };
         assert!(!pending.is_overdue(at(1000)));
     }
 
     #[test]
-    fn state_is_the_problem_or_why_there_is_none() {
+    fn state_is_the_problem_or_the_reason_why_there_is_none() {
         let failed = module(Some(0), Some(26), 2);
         let without = |change: fn(&mut ModuleHealth)| {
             let mut module = module(Some(0), None, 2);
@@ -238,9 +238,9 @@ mod tests {
             (failed.clone(), 27, ModuleState::Overdue),
             (failed, 1, ModuleState::Failing),
             (module(Some(0), Some(26), 0), 1, ModuleState::Ok),
-            (unrun(JobStatus::Pending), 1, ModuleState::Pending),
-            (unrun(JobStatus::Running), 1, ModuleState::Pending),
-            (unrun(JobStatus::NotStarted), 1, ModuleState::NotConfigured),
+            (not_run(JobStatus::Pending), 1, ModuleState::Pending),
+            (not_run(JobStatus::Running), 1, ModuleState::Pending),
+            (not_run(JobStatus::NotStarted), 1, ModuleState::NotConfigured),
             (module(Some(0), None, 2), 99, ModuleState::Exempt),
             (
                 without(|module| module.makes_restore_points = false),
@@ -248,7 +248,7 @@ mod tests {
                 ModuleState::Housekeeping,
             ),
             (without(|module| module.is_abandoned = true), 99, ModuleState::Dormant),
-            (unrun(JobStatus::Disabled), 99, ModuleState::Disabled),
+            (not_run(JobStatus::Disabled), 99, ModuleState::Disabled),
         ] {
             assert_eq!(module.state(at(hours)), state, "{module:?}");
             assert!(

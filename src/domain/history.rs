@@ -1,7 +1,9 @@
-//! Combines the lists of a module's runs: current state, latest completed run, latest restore point, failures since.
+//! Combines the lists of a module's runs into its current state, latest completed run, latest restore point, and the
+//! failures since then.
 //!
-//! Each response of the API lists the latest run of a module or several runs, in any order. A [`History`] absorbs each
-//! list. It keeps values that must survive when a run is no longer listed, and the data needed to count each run once.
+//! Each response of the API lists the latest run of a module or several runs, in any order. A [`History`] is updated
+//! with each list. It stores values that must not be lost when a run is no longer listed, and the data needed to count
+//! each run once.
 
 #[cfg(test)]
 mod tests;
@@ -11,25 +13,25 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::run::{Places, Rank, Run, RunKey, distinct};
+use super::run::{Rank, Run, RunIndex, RunKey, distinct};
 use super::status::JobStatus;
 use super::time::Timestamp;
 use super::trail::{PastRun, Trail};
 
-/// Number of ended runs that are remembered in addition to those in the newest list, so that a run that disappears from
+/// Number of completed runs that are stored in addition to those in the newest list, so that a run that disappears from
 /// one list and reappears in the next is not counted twice. Replicas of the API differ by only one or two runs.
-const REMEMBERED_RUNS: usize = 8;
+const RECENT_RUNS: usize = 8;
 
-/// The remembered part of an ended run.
+/// The stored part of a completed run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Ended {
+struct CompletedRun {
     key: RunKey,
     status: JobStatus,
     end: Option<Timestamp>,
     rank: Rank,
 }
 
-impl Ended {
+impl CompletedRun {
     /// Returns the position of the run, if it left a restore point with a known time.
     fn restore_point(&self) -> Option<Rank> {
         (self.end.is_some() && self.status.is_restore_point()).then_some(self.rank)
@@ -44,14 +46,14 @@ impl Ended {
     }
 }
 
-/// Summary of ended runs that are no longer remembered individually.
+/// Summary of completed runs that are no longer stored individually.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Forgotten {
-    /// The newest time among them. An unremembered run that is not newer has already been counted.
+struct EvictedRuns {
+    /// The newest time of these runs. A run that is not stored and not newer has already been counted.
     until: Option<Timestamp>,
     success: Option<Timestamp>,
     restore_point: Option<Rank>,
-    /// Failures among them after `restore_point`.
+    /// Number of failures after `restore_point`.
     failures: u64,
     newest_failure: Option<Rank>,
 }
@@ -64,45 +66,47 @@ pub struct History {
     newest_ended: Option<Run>,
     listed: BTreeMap<JobStatus, u64>,
     ended: BTreeMap<JobStatus, u64>,
-    remembered: Vec<Ended>,
-    forgotten: Forgotten,
-    /// Files of older versions lack it.
+    #[serde(rename = "remembered")]
+    recent: Vec<CompletedRun>,
+    #[serde(rename = "forgotten")]
+    evicted: EvictedRuns,
+    /// Missing in state files of older versions.
     #[serde(default, skip_serializing_if = "Trail::is_empty")]
     trail: Trail,
 }
 
-/// New information in a list of runs.
+/// Result of updating a history with a list of runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Absorbed {
-    /// Number of duplicate rows of a run.
+pub struct HistoryUpdate {
+    /// Number of rows that repeat a run.
     pub duplicates: u64,
-    /// Runs that have ended and were not counted before.
+    /// Completed runs that were not counted before.
     pub ended: Vec<PastRun>,
 }
 
 impl History {
-    /// Absorbs the listed runs of the module.
-    pub fn absorb(&mut self, rows: Vec<Run>) -> Absorbed {
-        let (mut runs, places, duplicates) = distinct(rows);
-        let remembered = self.places();
-        for run in runs.iter_mut().filter(|run| run.is_dated_by_sight()) {
-            let known = remembered.find(run.key, run.start);
-            let known = known.and_then(|place| self.remembered.get(place));
-            run.dated = known.and_then(|known| known.rank.moment).or(run.dated);
+    /// Updates the history with the listed runs of the module.
+    pub fn update(&mut self, rows: Vec<Run>) -> HistoryUpdate {
+        let (mut runs, index, duplicates) = distinct(rows);
+        let recent = self.recent_index();
+        for run in runs.iter_mut().filter(|run| run.is_dated_by_first_poll()) {
+            let known = recent.find(run.key, run.start);
+            let known = known.and_then(|position| self.recent.get(position));
+            run.dated = known.and_then(|known| known.rank.time).or(run.dated);
         }
         self.listed.clear();
         for run in &runs {
             *self.listed.entry(run.status).or_default() += 1;
         }
-        // The listed state is current, even if remembered runs ended later.
+        // The listed state is the current one, even if other stored runs ended later.
         self.newest = newest(&runs, |_| true).or_else(|| self.newest.take());
-        self.newest_ended = self.latest_completed(&runs, &places);
-        let ended = self.remember(&runs, &remembered);
-        self.forget(&places);
-        Absorbed { duplicates, ended }
+        self.newest_ended = self.latest_completed(&runs, &index);
+        let ended = self.add_completed(&runs, &recent);
+        self.evict(&index);
+        HistoryUpdate { duplicates, ended }
     }
 
-    /// Returns the newest runs that have ended, newest first.
+    /// Returns the newest completed runs, newest first.
     pub fn past_runs(&self) -> Vec<PastRun> {
         self.trail.runs()
     }
@@ -122,52 +126,53 @@ impl History {
         &self.listed
     }
 
-    /// Returns the number of runs that have ended, by status; each run counts once.
+    /// Returns the number of completed runs by status. Each run is counted once.
     pub fn ended(&self) -> &BTreeMap<JobStatus, u64> {
         &self.ended
     }
 
-    /// Returns whether a run has ended.
+    /// Returns whether any run has completed.
     pub fn has_run(&self) -> bool {
         self.newest_ended.is_some()
     }
 
-    /// Returns the end of the newest run that ended Finished.
+    /// Returns the end of the latest successful run.
     pub fn last_success(&self) -> Option<Timestamp> {
-        let remembered = self.remembered.iter().filter_map(Ended::success).max();
-        remembered.max(self.forgotten.success)
+        let recent = self.recent.iter().filter_map(CompletedRun::success).max();
+        recent.max(self.evicted.success)
     }
 
-    /// Returns the end of the newest run that ended Finished or Finished with exception, which made the latest restore
-    /// point.
+    /// Returns the end of the newest run that ended Finished or Finished with exception, which is the time of the
+    /// latest restore point.
     pub fn last_restore_point(&self) -> Option<Timestamp> {
-        self.restore_point()?.moment
+        self.restore_point()?.time
     }
 
-    /// Returns how many runs ended since the latest restore point, without skipped ones.
+    /// Returns the number of runs that failed since the latest restore point.
     pub fn consecutive_failures(&self) -> u64 {
         let since = self.restore_point();
-        let remembered = self.remembered.iter();
-        let remembered = remembered
+        let recent = self
+            .recent
+            .iter()
             .filter(|run| run.is_failure() && Some(run.rank) > since)
             .count();
-        let forgotten = match self.forgotten.newest_failure > since {
-            true => self.forgotten.failures,
+        let evicted = match self.evicted.newest_failure > since {
+            true => self.evicted.failures,
             false => 0,
         };
-        forgotten.saturating_add(u64::try_from(remembered).unwrap_or(u64::MAX))
+        evicted.saturating_add(u64::try_from(recent).unwrap_or(u64::MAX))
     }
 
-    /// Returns whether the newest run is older than `after`; `None` if no run with a date is known.
+    /// Returns whether the newest run is older than `after`; `None` if no run has a time.
     pub fn is_abandoned(&self, now: Timestamp, after: Duration) -> Option<bool> {
         let in_progress = self.newest.as_ref().filter(|run| !run.has_ended());
         let started = in_progress.and_then(|run| run.start);
-        let took_place = self.newest_ended.as_ref().and_then(Run::took_place).max(started)?;
-        Some(now.since(took_place) > after)
+        let occurred_at = self.newest_ended.as_ref().and_then(Run::occurred_at).max(started)?;
+        Some(now.since(occurred_at) > after)
     }
 
-    /// Returns whether an objective applies to the listed state. None applies while it is disabled, or before the first
-    /// run of a module that is not configured.
+    /// Returns whether an objective applies to the listed state. No objective applies to a disabled module, or before
+    /// the first run of a module that is not configured.
     pub fn expects_backups(&self) -> bool {
         match self.newest.as_ref().map(|run| run.status) {
             None | Some(JobStatus::Disabled) => false,
@@ -178,7 +183,7 @@ impl History {
         }
     }
 
-    /// Returns when the newest state became pending; `None` if it is not.
+    /// Returns when the newest state became pending; `None` if it is not pending.
     pub fn pending_since(&self) -> Option<Timestamp> {
         let newest = self.newest.as_ref()?;
         let waits = match newest.status {
@@ -189,66 +194,68 @@ impl History {
         newest.modified.filter(|_| waits)
     }
 
-    /// Returns the newest time of any run; `None` if no run has a date.
+    /// Returns the newest time of any run; `None` if no run has a time.
     pub fn last_known(&self) -> Option<Timestamp> {
-        let moment = |run: &Option<Run>| run.as_ref().and_then(Run::moment);
-        moment(&self.newest).max(moment(&self.newest_ended))
+        let time = |run: &Option<Run>| run.as_ref().and_then(Run::last_known_time);
+        time(&self.newest).max(time(&self.newest_ended))
     }
 
     /// Returns the position of the run of the latest restore point.
     fn restore_point(&self) -> Option<Rank> {
-        let remembered = self.remembered.iter().filter_map(Ended::restore_point).max();
-        remembered.max(self.forgotten.restore_point)
+        let recent = self.recent.iter().filter_map(CompletedRun::restore_point).max();
+        recent.max(self.evicted.restore_point)
     }
 
-    fn places(&self) -> Places {
-        let mut places = Places::default();
-        for (place, run) in self.remembered.iter().enumerate() {
-            places.insert(run.key, run.rank.start, place);
+    fn recent_index(&self) -> RunIndex {
+        let mut index = RunIndex::default();
+        for (position, run) in self.recent.iter().enumerate() {
+            index.insert(run.key, run.rank.start, position);
         }
-        places
+        index
     }
 
-    /// Returns the newest ended run of the list, or the previously known one if that is newer. A known run that is
-    /// listed again is replaced by its new row.
-    fn latest_completed(&mut self, runs: &[Run], places: &Places) -> Option<Run> {
+    /// Returns the newest completed run of the list, or the previous one if that is newer. A run that is listed again
+    /// is replaced by its new row.
+    fn latest_completed(&mut self, runs: &[Run], index: &RunIndex) -> Option<Run> {
         let before = self.newest_ended.take();
         let Some(newest) = newest(runs, Run::has_ended) else {
             return before;
         };
         let kept = before.filter(|before| {
-            let relisted = places.find(before.key, before.start).and_then(|place| runs.get(place));
+            let relisted = index
+                .find(before.key, before.start)
+                .and_then(|position| runs.get(position));
             let relisted = relisted.is_some_and(Run::has_ended);
-            !relisted && newest.moment().is_some() && before.rank() > newest.rank()
+            !relisted && newest.last_known_time().is_some() && before.rank() > newest.rank()
         });
         kept.or(Some(newest))
     }
 
-    /// Remembers the ended runs, and counts those that have not been counted, which it returns. If the status of a run
-    /// was corrected, the new status is remembered, but its count stays under the old one.
-    fn remember(&mut self, listed: &[Run], places: &Places) -> Vec<PastRun> {
+    /// Stores the completed runs, and counts and returns those that have not been counted. If the status of a run was
+    /// corrected, the new status is stored, but the run stays counted under the old one.
+    fn add_completed(&mut self, listed: &[Run], index: &RunIndex) -> Vec<PastRun> {
         let (mut new, mut corrected) = (Vec::new(), Vec::new());
         // A state file of an older version has no trail.
         let lacks_trail = self.trail.is_empty();
         for run in listed.iter().filter(|run| run.has_ended()) {
-            let ended = Ended {
+            let ended = CompletedRun {
                 key: run.key,
                 status: run.status,
                 end: run.end.or(run.dated.filter(|_| run.status.is_restore_point())),
                 rank: run.rank(),
             };
-            let place = places.find(run.key, run.start);
-            if let Some(known) = place.and_then(|place| self.remembered.get_mut(place)) {
+            let position = index.find(run.key, run.start);
+            if let Some(known) = position.and_then(|position| self.recent.get_mut(position)) {
                 if lacks_trail || *known != ended {
                     corrected.push(PastRun::from(run));
                 }
                 *known = ended;
                 continue;
             }
-            let counted_before = ended.rank.moment.is_some() && ended.rank.moment <= self.forgotten.until;
+            let counted_before = ended.rank.time.is_some() && ended.rank.time <= self.evicted.until;
             if !counted_before {
                 *self.ended.entry(run.status).or_default() += 1;
-                self.remembered.push(ended);
+                self.recent.push(ended);
                 new.push(PastRun::from(run));
             }
         }
@@ -258,27 +265,27 @@ impl History {
     }
 
     /// Evicts the oldest runs that are no longer listed, and adds them to the summary.
-    fn forget(&mut self, listed: &Places) {
-        self.remembered.sort_by_key(|run| std::cmp::Reverse(run.rank));
+    fn evict(&mut self, listed: &RunIndex) {
+        self.recent.sort_by_key(|run| std::cmp::Reverse(run.rank));
         let mut unlisted = 0;
-        let forgotten = &mut self.forgotten;
-        self.remembered.retain(|run| {
+        let evicted = &mut self.evicted;
+        self.recent.retain(|run| {
             if listed.find(run.key, run.rank.start).is_some() {
                 return true;
             }
             unlisted += 1;
-            if unlisted <= REMEMBERED_RUNS {
+            if unlisted <= RECENT_RUNS {
                 return true;
             }
-            forgotten.add(run);
+            evicted.add(run);
             false
         });
     }
 }
 
-impl Forgotten {
-    fn add(&mut self, run: &Ended) {
-        self.until = self.until.max(run.rank.moment);
+impl EvictedRuns {
+    fn add(&mut self, run: &CompletedRun) {
+        self.until = self.until.max(run.rank.time);
         self.success = self.success.max(run.success());
         if run.restore_point() > self.restore_point {
             self.restore_point = run.restore_point();
@@ -293,8 +300,8 @@ impl Forgotten {
     }
 }
 
-/// Returns the newest of the runs for which `counts` is true. A row without a time, such as the placeholder of a module
-/// that waits for configuration, is the newest only if the list has no other.
+/// Returns the newest of the runs for which `counts` returns true. A row without a time, such as the placeholder of a
+/// module that waits for configuration, is only returned if there is no other row.
 fn newest(listed: &[Run], counts: impl Fn(&Run) -> bool) -> Option<Run> {
     let counting = listed.iter().filter(|run| counts(run));
     let newest = counting.max_by_key(|run| (run.rank(), run.status.severity()))?;

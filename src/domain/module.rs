@@ -1,4 +1,4 @@
-//! Names of services, modules and container object types: one name per thing in all responses.
+//! Names of services, modules and object types of containers, which are the same for all spellings in responses.
 
 #[cfg(test)]
 mod tests;
@@ -9,10 +9,10 @@ use std::sync::OnceLock;
 
 use super::{count, present};
 
-/// Maximum length of a name in a response, in characters. The longest of the reference has 34.
+/// Maximum length of a name in a response, in characters. The longest name in the reference has 34.
 const MAX_NAME_CHARS: usize = 128;
 
-/// A name that is valid as a label value, and whether it is in the reference.
+/// A name for use as a label value, and whether it is in the reference.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Named {
     /// The vendor's current name, `unknown_<n>` for an unlisted number, or otherwise the received word, truncated.
@@ -51,8 +51,7 @@ pub fn is_housekeeping(module: &str) -> bool {
     [8, 10].into_iter().any(|number| MODULES.name(number) == Some(module))
 }
 
-/// Returns the service whose objects a job type scans, by the current name of the type; `None` for a type that backs
-/// up.
+/// Returns the service whose objects a job type scans, given the current name of the type; `None` if it is a backup.
 pub fn scanned_service(service: &str) -> Option<&'static str> {
     match SERVICES.number(service) {
         Some(0) => SERVICES.name(7),
@@ -75,7 +74,7 @@ pub(super) fn module_names() -> impl Iterator<Item = &'static str> {
     MODULES.names.iter().map(|(_, name)| *name)
 }
 
-/// Returns the job type that scans the objects of a service, by the current names of both.
+/// Returns the job type that scans the objects of a service. Both are current names.
 pub fn scan_of_service(service: &str) -> Option<&'static str> {
     SERVICES
         .names
@@ -108,7 +107,7 @@ pub fn service_of_module(number: u16) -> Option<u16> {
     }
 }
 
-/// Returns the word for a module in paths of the first generation: its name, unless it is None.
+/// Returns the word for a module in paths of the first generation: its name, unless the name is `None`.
 pub fn first_generation_module(number: u16) -> Option<&'static str> {
     (number != 0).then(|| MODULES.name(number)).flatten()
 }
@@ -123,7 +122,7 @@ pub fn seat_services() -> impl Iterator<Item = (u16, &'static str)> {
     SEAT_SERVICES.names.iter().copied()
 }
 
-/// Parses a module in the protection of a user. `None` if absent.
+/// Parses the name of a module in the protection status of a user. `None` if absent.
 pub fn user_module(text: &str) -> Option<Named> {
     USER_MODULES.read(text)
 }
@@ -140,18 +139,18 @@ pub fn report_statuses() -> impl Iterator<Item = &'static str> {
 
 /// Parses the number of a baseline's state: -1 for an unknown one. `None` if absent.
 pub fn baseline_status(text: &str) -> Option<i16> {
-    /// The reference also uses this number for Restored.
-    const RESTORED_TOO: u16 = 19;
+    /// A second number for Restored in the reference.
+    const SECOND_RESTORED: u16 = 19;
     present(text)?;
     let known = BASELINE_STATUSES.number(text).map(|number| match number {
-        RESTORED_TOO => 9,
+        SECOND_RESTORED => 9,
         number => number,
     });
     let known = known.filter(|number| BASELINE_STATUSES.name(*number).is_some());
     Some(known.and_then(|number| i16::try_from(number).ok()).unwrap_or(-1))
 }
 
-/// "Job type" of the reference. The prefix in subscriptions is removed before the look-up.
+/// "Job type" of the reference. The prefix that subscriptions have is removed before the lookup.
 static SERVICES: Table = Table::new(
     &[
         (0, "Microsoft 365 Scan"),
@@ -172,7 +171,7 @@ static MODULES: Table = Table::new(
         (0, "None"),
         (8, "Archiver"),
         (10, "Retention"),
-        // Missing from the reference; seen only with jobs of Salesforce.
+        // Missing from the reference; observed only in jobs of Salesforce.
         (301, "Salesforce"),
         (302, "SharePoint Online"),
         (303, "Exchange Online"),
@@ -291,7 +290,7 @@ static SEAT_SERVICES: Table = Table::new(
     "",
 );
 
-/// Modules in the protection of a user.
+/// Modules in the protection status of a user.
 static USER_MODULES: Table = Table::new(&[(0, "mailbox"), (2, "onedrive")], &[], "");
 
 /// States of an object in a job report.
@@ -334,13 +333,13 @@ static BASELINE_STATUSES: Table = Table::new(
 
 type Entry = (u16, &'static str);
 
-/// One list of the reference, with other spellings of its names that [`fold`] does not cover.
+/// One list of the reference, with other spellings of its names that [`fold`] does not handle.
 struct Table {
     names: &'static [Entry],
     synonyms: &'static [Entry],
-    /// Possible prefixes of a name.
+    /// Optional prefix of a name.
     prefix: &'static str,
-    /// Every name and synonym, folded; created by the first look-up.
+    /// All names and synonyms, folded; created by the first lookup.
     folded: OnceLock<HashMap<String, u16>>,
 }
 
@@ -366,7 +365,7 @@ impl Table {
         let name = self.find(text).and_then(|number| self.name(number));
         let unlisted = || {
             let text = bounded(text);
-            // A number that cannot be listed, such as a negative one, is not a name.
+            // A number outside the range of the reference, such as a negative one, is not a name.
             if text.parse::<f64>().is_ok() {
                 format!("unknown_{text}")
             } else {
@@ -395,7 +394,7 @@ impl Table {
     }
 
     fn find(&self, text: &str) -> Option<u16> {
-        // Only the part within the limit is a name, which keeps folding cheap.
+        // Longer text cannot be a name, and folding it would be expensive.
         if bounded(text).len() < text.len() {
             return None;
         }
@@ -416,7 +415,8 @@ impl Table {
     }
 }
 
-/// Returns the common form of a name's spellings: letters and digits in lower case, without "and" and a plural s.
+/// Returns a form that is the same for all spellings of a name: letters and digits in lower case, without "and" and
+/// without a plural s.
 fn fold(name: &str) -> String {
     let mut folded: String = name
         .split(|c: char| !c.is_alphanumeric())

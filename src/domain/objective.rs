@@ -1,4 +1,4 @@
-//! Recovery point objectives: how old the latest restore point of a module may be.
+//! Recovery point objectives: the maximum age of the latest restore point of a module.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,11 +7,10 @@ use super::attributes::Attributes;
 use super::pattern::{NumberedPattern, Pattern};
 use super::time::Timestamp;
 
-/// The default objective: one backup a day, plus two hours in case today's backup takes longer than yesterday's.
+/// The default objective: one day, plus two hours in case a backup takes longer than that of the previous day.
 pub const DEFAULT_RPO: Duration = Duration::from_secs(26 * 60 * 60);
 
-/// Default age of the newest run beyond which a module counts as abandoned: longer than any schedule in use, including
-/// quarterly ones.
+/// Default age of the newest run above which a module is abandoned. It is longer than the interval of usual schedules.
 pub const DEFAULT_ABANDONED_AFTER: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// Name of a module or backup scope of a customer, as used to select its objective.
@@ -36,13 +35,13 @@ pub struct ModuleName<'a> {
 pub struct Objectives {
     /// Objective of modules that match no override.
     pub default: Duration,
-    /// Other objectives; the first match applies.
+    /// Overrides; the first one that matches applies.
     pub overrides: Vec<Override>,
-    /// Age of the newest run beyond which a module counts as abandoned.
+    /// Age of the newest run above which a module is abandoned.
     pub abandoned_after: Duration,
 }
 
-/// Objective of some modules. A part that is `None` matches everything.
+/// Objective of the modules that match all of its patterns. A pattern that is `None` matches everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Override {
     /// The customers.
@@ -63,7 +62,7 @@ pub struct Override {
 /// The objective of a module, with the end and the reason of the override that sets it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Objective {
-    /// The maximum age of the latest restore point; `None` exempts.
+    /// The maximum age of the latest restore point; `None` if the module is exempt.
     pub rpo: Option<Duration>,
     /// End of the override; `None` if it has no end.
     pub until: Option<Timestamp>,
@@ -82,7 +81,7 @@ impl Default for Objectives {
 }
 
 impl Objectives {
-    /// Returns the objective of a module at `now`, by the vendor's current names.
+    /// Returns the objective of a module at `now`. The names are the vendor's current ones.
     pub fn of(&self, name: &ModuleName<'_>, now: Timestamp) -> Objective {
         let mut in_force = self.overrides.iter().filter(|candidate| candidate.is_in_force(now));
         let of_default = || Objective {
@@ -90,7 +89,7 @@ impl Objectives {
             ..Objective::default()
         };
         in_force
-            .find(|candidate| candidate.fits(name))
+            .find(|candidate| candidate.matches(name))
             .map_or_else(of_default, |fitting| fitting.objective.clone())
     }
 
@@ -102,12 +101,12 @@ impl Objectives {
 }
 
 impl Override {
-    /// Whether it has not ended at `now`.
+    /// Returns whether the override has not ended at `now`.
     pub fn is_in_force(&self, now: Timestamp) -> bool {
         self.objective.until.is_none_or(|until| now < until)
     }
 
-    fn fits(&self, name: &ModuleName<'_>) -> bool {
+    fn matches(&self, name: &ModuleName<'_>) -> bool {
         let numbered = |pattern: &Option<NumberedPattern>, name: &str| {
             pattern.as_ref().is_none_or(|pattern| pattern.matches(name))
         };
@@ -206,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn expired_override_is_ignored() {
+    fn ended_override_is_ignored() {
         let at = Timestamp::from_unix_seconds;
         let ending = |rpo, until| Override {
             objective: Objective {

@@ -1,4 +1,4 @@
-//! Patterns over the names of customers, services, modules, scopes and products.
+//! Patterns for the names of customers, services, modules, scopes and products.
 
 use globset::{GlobBuilder, GlobMatcher};
 use icu_normalizer::ComposingNormalizer;
@@ -8,7 +8,7 @@ use super::{module_number, service_number};
 /// Products whose licences count as backup licences by default.
 pub const DEFAULT_BACKUP_SERVICES: &str = "Cloud Backup *";
 
-/// Prefix of the names of numbers outside the reference, as in `unknown_399`.
+/// Prefix of the names for numbers that are missing from the reference, as in `unknown_399`.
 const UNKNOWN_NUMBER: &str = "unknown_";
 
 /// An invalid glob.
@@ -17,7 +17,7 @@ const UNKNOWN_NUMBER: &str = "unknown_";
 pub struct InvalidPattern(globset::ErrorKind);
 
 /// Returns a name for comparison: in lower case, composed (Unicode NFC), without surrounding white space. Whether names
-/// arrive composed or decomposed depends on the system on which they were entered.
+/// are composed or decomposed depends on the system on which they were entered.
 pub(super) fn folded(name: &str) -> String {
     let lower = name.trim().to_lowercase();
     ComposingNormalizer::new_nfc().normalize(&lower).into_owned()
@@ -25,8 +25,8 @@ pub(super) fn folded(name: &str) -> String {
 
 /// A name, an id or a glob. Case and Unicode composition are ignored.
 ///
-/// `*` matches anything, `?` one ASCII character, `[…]` one of several, `{a,b}` alternatives. The pattern also matches
-/// its own text, so that `Contoso [EU]` needs no escapes. White space around a name is ignored.
+/// `*` matches anything, `?` one ASCII character, `[…]` one of several characters, and `{a,b}` alternatives. A pattern
+/// also matches its own text, so that `Contoso [EU]` needs no escapes. White space around a name is ignored.
 #[derive(Clone, Debug)]
 pub struct Pattern {
     written: String,
@@ -42,7 +42,7 @@ impl Pattern {
     /// Returns an error if the text is not a valid glob, such as one with an unclosed bracket.
     pub fn parse(text: &str) -> Result<Self, InvalidPattern> {
         let written = text.trim().to_owned();
-        // The glob matches bytes and folds only ASCII, so both sides are folded first.
+        // Globs are case-insensitive only for ASCII, so both sides are folded first.
         let text = folded(text);
         let glob = GlobBuilder::new(&text)
             .literal_separator(false)
@@ -53,8 +53,8 @@ impl Pattern {
         Ok(Self { written, text, glob })
     }
 
-    /// Returns whether the pattern matches a customer by id or name. An unknown name, which is empty, matches no
-    /// pattern, not even `*`.
+    /// Returns whether the pattern matches a customer by id or name. An empty name, which means that it is unknown,
+    /// matches no pattern, not even `*`.
     pub fn matches_customer(&self, id: &str, organization: &str) -> bool {
         let has_name = !organization.trim().is_empty();
         self.text == folded(id) || (has_name && self.matches_name(organization))
@@ -65,8 +65,8 @@ impl Pattern {
         self.matches_folded(&folded(name))
     }
 
-    /// Returns whether the pattern matches the name of a product, either exactly or without the signs that are hard to
-    /// type, as in "Salesforce®".
+    /// Returns whether the pattern matches the name of a product, with or without symbols that are hard to type, as in
+    /// "Salesforce®".
     pub fn matches_product(&self, name: &str) -> bool {
         self.matches_name(name) || self.matches_name(&name.replace(['®', '™'], ""))
     }
@@ -86,7 +86,7 @@ impl Pattern {
         &self.written
     }
 
-    /// Returns the pattern as compared.
+    /// Returns the folded pattern, as used in comparisons.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -193,7 +193,7 @@ mod tests {
         assert!(pattern(id).matches_customer(&id.to_lowercase(), "Contoso"));
         assert!(pattern("Cont*").matches_customer(id, "Contoso"));
         assert!(!pattern("5F0C*").matches_customer(id, "Contoso"));
-        assert!(!pattern("*").matches_customer(id, " "), "a name that is not known");
+        assert!(!pattern("*").matches_customer(id, " "), "an unknown name");
         assert!(pattern(id).matches_customer(id, ""));
     }
 

@@ -10,16 +10,17 @@ use super::{Parsed, is_not_applicable, parse_present};
 /// Largest number up to which an `f64`, the type of every sample, represents all integers exactly.
 const MAX_EXACT: u64 = 1 << 53;
 
-/// Sizes are below this many bytes: 2^63 (8 EiB), the end of the signed 64-bit integers in which storage is counted.
+/// Upper limit of sizes: 2^63 bytes (8 EiB), the end of the range of signed 64-bit integers.
 const SIZE_END: f64 = 9_223_372_036_854_775_808.0;
 
-/// Maximum number of decimals of a size: 10^20 × 2^60 is the largest product with the largest unit that fits a `u128`.
+/// Maximum number of decimals of a size. With more, the product with the largest unit, 10^20 × 2^60, would not fit into
+/// a `u128`.
 const MAX_DECIMALS: u32 = 20;
 
 /// Digits between two thousands separators.
 const GROUP: usize = 3;
 
-/// Meaning of a GB, which the reference does not define. Applies to KB, MB, TB, PB and EB as well.
+/// Meaning of GB, which the reference does not define. It also applies to KB, MB, TB, PB and EB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Gigabyte {
@@ -39,8 +40,7 @@ impl Gigabyte {
     }
 }
 
-/// A size in bytes by either meaning of a gigabyte. Both are kept, because the setting may change while the size is
-/// stored.
+/// A size in bytes, for both meanings of a gigabyte. Both are stored, because the setting may change.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(from = "SavedSize", into = "SavedSize")]
 pub struct Size {
@@ -62,7 +62,7 @@ impl Size {
 #[derive(Deserialize, Serialize)]
 #[serde(untagged)]
 enum SavedSize {
-    /// Format of older state files, by the setting at that time.
+    /// Format of older state files, which depends on the setting at that time.
     One(f64),
     Both {
         binary: f64,
@@ -92,7 +92,7 @@ impl From<Size> for SavedSize {
     }
 }
 
-/// A capacity; for a pooled subscription, with its used part.
+/// A capacity. For a pooled subscription, it includes the used part.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
 pub struct Capacity {
     /// The left half of `0/1 GB`; `None` if there is no left half, or if it is `N/A`.
@@ -134,8 +134,8 @@ pub fn signed(text: &str) -> Parsed<i64> {
 ///
 /// # Errors
 ///
-/// Returns an error for anything else, such as a negative size, a number without a unit (other than 0), a decimal
-/// comma, or at least 2^63 bytes by either meaning.
+/// Returns an error for anything else, such as a negative size, a number other than 0 without a unit, a decimal comma,
+/// or a size of 2^63 bytes or more by either meaning.
 pub fn size(text: &str) -> Parsed<Size> {
     parse_present(text, |text| {
         let (number, unit) = split_unit(text);
@@ -184,7 +184,7 @@ fn shared_capacity(used: &str, purchased: &str) -> Option<Capacity> {
     Some(Capacity { used, purchased })
 }
 
-/// Returns the texts on both sides of the slash, ignoring the slash of a leading `N/A`.
+/// Returns the texts on both sides of the slash. The slash in a leading `N/A` does not count.
 fn halves(text: &str) -> Option<(&str, &str)> {
     let (left, right) = match text.split_at_checked(super::NOT_APPLICABLE.len()) {
         Some((left, rest)) if is_not_applicable(left) => (left, rest.trim_start().strip_prefix('/')?),
@@ -193,7 +193,7 @@ fn halves(text: &str) -> Option<(&str, &str)> {
     Some((left.trim_end(), right.trim_start()))
 }
 
-/// Returns a number and the text after it, which should be its unit.
+/// Splits a text into a number and the text after it, which should be a unit.
 fn split_unit(text: &str) -> (&str, &str) {
     let end = text
         .find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | ',')))
@@ -291,8 +291,8 @@ impl<'a> Decimal<'a> {
     }
 }
 
-/// Parses digits, or groups of thousands as in `1,234,567`. Rejects a first group of zero, as in `0,123`, where the
-/// comma is a decimal separator.
+/// Parses digits, or groups of thousands as in `1,234,567`. Rejects a first group of zero, as in `0,123`, because the
+/// comma is then a decimal separator.
 fn parse_integer(text: &str) -> Option<u64> {
     let Some((first, others)) = text.split_once(',') else {
         return is_digits(text).then(|| text.parse().ok()).flatten();

@@ -1,4 +1,4 @@
-//! One run of a module or backup scope, as in a row of the list of jobs.
+//! One run of a module or backup scope, parsed from a row of the job list.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,24 +15,24 @@ use super::time::Timestamp;
 pub struct Run {
     /// Identifies the run among those of its module, together with its start.
     pub key: RunKey,
-    /// Its id, while it is in a list; the trail of the history keeps it.
+    /// Id of the run. It is not saved here, because the trail of the history contains it.
     #[serde(skip)]
     pub id: Option<Box<str>>,
-    /// Its job id, if it has a report.
+    /// Job id, if the run has a report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<Box<str>>,
-    /// Its status.
+    /// Status.
     pub status: JobStatus,
-    /// Its start.
+    /// Start time.
     pub start: Option<Timestamp>,
-    /// Its end. Parsers drop an end in the future.
+    /// End time. Parsers drop a time in the future.
     pub end: Option<Timestamp>,
-    /// Its earliest possible end, if the row reports an end without a time.
+    /// Earliest possible end, if the run has ended but its row has no time.
     #[serde(default)]
     pub dated: Option<Timestamp>,
-    /// Its last modification.
+    /// Time of the last modification.
     pub modified: Option<Timestamp>,
-    /// Its duration according to the API.
+    /// Duration according to the API.
     pub duration: Option<Duration>,
     /// Bytes backed up.
     pub backup_size: Option<Size>,
@@ -48,13 +48,13 @@ pub struct Run {
     pub warning: Option<u64>,
 }
 
-/// A hash of a run's id or, without an id, of its start. The hash never changes, because state files contain keys. Two
-/// runs with one id are distinguished by their starts.
+/// A hash of the id of a run or, without an id, of its start. The hash function must not change, because state files
+/// contain keys. Runs with the same id are distinguished by their starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RunKey(u64);
 
 impl RunKey {
-    /// Returns the key of a run: of its id, otherwise of its start, otherwise of its end.
+    /// Returns the key of a run: the hash of its id or, without an id, of its start or end.
     pub fn new(id: Option<&str>, start: Option<Timestamp>, end: Option<Timestamp>) -> Self {
         let mut hash = digest::Context::new(&digest::SHA256);
         match (id, start, end) {
@@ -72,11 +72,11 @@ impl RunKey {
     }
 }
 
-/// Position of a run: by end, then last modification, then start. A run without an end is sorted by its last known
-/// time.
+/// Sort key of a run: its end, last modification and start. A run without an end is sorted by its last known time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Rank {
-    pub(super) moment: Option<Timestamp>,
+    #[serde(rename = "moment")]
+    pub(super) time: Option<Timestamp>,
     pub(super) modified: Option<Timestamp>,
     pub(super) start: Option<Timestamp>,
 }
@@ -84,25 +84,25 @@ pub(super) struct Rank {
 impl Run {
     pub(super) fn rank(&self) -> Rank {
         Rank {
-            moment: self.moment(),
+            time: self.last_known_time(),
             modified: self.modified,
             start: self.start,
         }
     }
 
     /// Returns the last known time of the run; `None` for the placeholder of a module that never ran.
-    pub(super) fn moment(&self) -> Option<Timestamp> {
+    pub(super) fn last_known_time(&self) -> Option<Timestamp> {
         self.end.or(self.dated).or(self.modified).or(self.start)
     }
 
-    /// Returns when the run took place, from the times of the run itself: its end, or its start. The last modification
-    /// does not count, because all backup scopes of a module share it.
-    pub fn took_place(&self) -> Option<Timestamp> {
+    /// Returns the end of the run or, without an end, its start. The last modification is not used, because it is the
+    /// same for all backup scopes of a module.
+    pub fn occurred_at(&self) -> Option<Timestamp> {
         self.end.or(self.start).or(self.dated)
     }
 
-    /// Returns whether the run is dated by when it was first seen, because its row has no time.
-    pub(super) fn is_dated_by_sight(&self) -> bool {
+    /// Returns whether the run has the time of the poll that first returned it, because its row has no time.
+    pub(super) fn is_dated_by_first_poll(&self) -> bool {
         self.dated.is_some() && self.end.or(self.modified).or(self.start).is_none()
     }
 
@@ -117,14 +117,14 @@ impl Run {
     }
 }
 
-/// Position of runs in a list, by key and start. A row without a start matches any row with its key.
+/// Positions of runs in a list, by key and start. A row without a start matches any row with the same key.
 #[derive(Debug, Default)]
-pub(super) struct Places {
+pub(super) struct RunIndex {
     exact: BTreeMap<(RunKey, Option<i64>), usize>,
     by_key: BTreeMap<RunKey, usize>,
 }
 
-impl Places {
+impl RunIndex {
     pub(super) fn find(&self, key: RunKey, start: Option<Timestamp>) -> Option<usize> {
         let exact = |second| self.exact.get(&(key, second)).copied();
         match start.map(Timestamp::as_whole_unix_seconds) {
@@ -133,42 +133,42 @@ impl Places {
         }
     }
 
-    pub(super) fn insert(&mut self, key: RunKey, start: Option<Timestamp>, place: usize) {
+    pub(super) fn insert(&mut self, key: RunKey, start: Option<Timestamp>, position: usize) {
         let second = start.map(Timestamp::as_whole_unix_seconds);
-        if second.is_some() && self.exact.get(&(key, None)) == Some(&place) {
-            // The row without a start belongs to this run, and not to another with the same id.
+        if second.is_some() && self.exact.get(&(key, None)) == Some(&position) {
+            // The row without a start belongs to this run, so it must not match another run with the same id.
             self.exact.remove(&(key, None));
         }
-        self.exact.insert((key, second), place);
-        self.by_key.entry(key).or_insert(place);
+        self.exact.insert((key, second), position);
+        self.by_key.entry(key).or_insert(position);
     }
 }
 
-/// Merges the rows of one run. A row that has ended takes precedence, then the worse status. Also returns the number of
-/// duplicate rows.
-pub(super) fn distinct(rows: Vec<Run>) -> (Vec<Run>, Places, u64) {
+/// Merges rows of the same run. A row with an end takes precedence, and then the one with the worse status. Also
+/// returns the number of duplicate rows.
+pub(super) fn distinct(rows: Vec<Run>) -> (Vec<Run>, RunIndex, u64) {
     let mut runs: Vec<Run> = Vec::with_capacity(rows.len());
-    let mut places = Places::default();
+    let mut index = RunIndex::default();
     let mut duplicates = 0;
     for row in rows {
-        let place = places.find(row.key, row.start);
-        match place.and_then(|place| Some((place, runs.get_mut(place)?))) {
+        let position = index.find(row.key, row.start);
+        match position.and_then(|position| Some((position, runs.get_mut(position)?))) {
             None => {
-                places.insert(row.key, row.start, runs.len());
+                index.insert(row.key, row.start, runs.len());
                 runs.push(row);
             }
-            Some((place, known)) => {
+            Some((position, known)) => {
                 duplicates += 1;
                 if row.start.is_some() {
-                    places.insert(row.key, row.start, place);
+                    index.insert(row.key, row.start, position);
                 }
-                // A row with an end is more complete; otherwise the worse status counts.
-                let weight = |run: &Run| (run.has_ended(), run.status.severity());
-                if weight(&row) > weight(known) {
+                // A row with an end is more complete. Otherwise, the row with the worse status takes precedence.
+                let precedence = |run: &Run| (run.has_ended(), run.status.severity());
+                if precedence(&row) > precedence(known) {
                     *known = row;
                 }
             }
         }
     }
-    (runs, places, duplicates)
+    (runs, index, duplicates)
 }

@@ -1,22 +1,22 @@
 //! Suggestions for unknown names.
 
-/// Minimum similarity of two names, from 0 to 1, to suggest one for the other. With a lower value, suggestions are
-/// often unrelated.
-const LIKENESS: f64 = 0.6;
+/// Minimum similarity, from 0 to 1, of a name that is suggested. With a lower value, suggestions would often be
+/// unrelated.
+const MIN_SIMILARITY: f64 = 0.6;
 
-/// Returns the known name that is most similar, ignoring case.
+/// Returns the known name that is most similar to the given one, ignoring case.
 pub(crate) fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let written = written.to_lowercase();
-    let likeness = |name: &str| strsim::normalized_damerau_levenshtein(&written, &name.to_lowercase());
-    most_alike(known.map(|name| (likeness(name), name)))
+    let similarity = |name: &str| strsim::normalized_damerau_levenshtein(&written, &name.to_lowercase());
+    most_similar(known.map(|name| (similarity(name), name)))
 }
 
-/// Returns the known name that is most similar to a glob without its `*`. For a glob that ends in `*`, beginnings of
-/// names are compared too.
+/// Returns the known name that is most similar to a glob without its `*`. A glob that ends in `*` is also compared with
+/// the beginnings of names.
 pub(crate) fn nearest_glob<'a>(pattern: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let text = pattern.replace('*', "").to_lowercase();
     let length = text.chars().count();
-    let likeness = |name: &str| {
+    let similarity = |name: &str| {
         let name = name.to_lowercase();
         let whole = strsim::normalized_damerau_levenshtein(&text, &name);
         if !pattern.ends_with('*') {
@@ -25,12 +25,12 @@ pub(crate) fn nearest_glob<'a>(pattern: &str, known: impl Iterator<Item = &'a st
         let beginning: String = name.chars().take(length).collect();
         whole.max(strsim::normalized_damerau_levenshtein(&text, &beginning))
     };
-    most_alike(known.map(|name| (likeness(name), name)))
+    most_similar(known.map(|name| (similarity(name), name)))
 }
 
-fn most_alike<'a>(known: impl Iterator<Item = (f64, &'a str)>) -> Option<&'a str> {
+fn most_similar<'a>(known: impl Iterator<Item = (f64, &'a str)>) -> Option<&'a str> {
     known
-        .filter(|(likeness, _)| *likeness >= LIKENESS)
+        .filter(|(similarity, _)| *similarity >= MIN_SIMILARITY)
         .max_by(|(one, _), (other, _)| one.total_cmp(other))
         .map(|(_, name)| name)
 }

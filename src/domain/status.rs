@@ -1,4 +1,4 @@
-//! Statuses, modes and flags: small closed lists, each with a variant for unknown values.
+//! Statuses, modes and flags, each with a variant for unknown values.
 
 mod job;
 
@@ -23,7 +23,7 @@ pub enum CustomerStatus {
     MultipleIssuesFound = 4,
     /// Some objects were not backed up.
     FinishedWithException = 5,
-    /// No backup sent a status.
+    /// No backup reported a status.
     NoBackupUpdates = 6,
     /// A number or word that is not in the reference.
     Unknown = -1,
@@ -36,7 +36,7 @@ impl CustomerStatus {
     }
 }
 
-/// Parses the status of a customer: a number, or a word in any case and spacing. Only empty text is absent.
+/// Parses the status of a customer: a number, or words in any case and spacing. `None` only for empty text.
 pub fn customer_status(text: &str) -> Option<CustomerStatus> {
     let text = text.trim();
     if text.is_empty() {
@@ -91,7 +91,7 @@ pub fn scan_mode(text: &str) -> Option<ScanMode> {
     })
 }
 
-/// Manager of a customer.
+/// Who manages a customer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ManagementMode {
     /// Number 0.
@@ -145,7 +145,7 @@ fn number(text: &str) -> Option<u64> {
     count(text).ok().flatten()
 }
 
-/// Returns the words in lower case without separators.
+/// Returns the text in lower case without separators.
 fn squeeze(text: &str) -> String {
     text.chars()
         .filter(|c| !(c.is_whitespace() || matches!(c, '-' | '_')))
@@ -157,7 +157,7 @@ fn squeeze(text: &str) -> String {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::NotUnderstood;
+    use super::super::InvalidValue;
     use super::*;
 
     #[test]
@@ -235,7 +235,7 @@ mod tests {
             assert_eq!(flag(text), Ok(Some(false)), "{text:?}");
         }
         for text in ["2", "-1", "on", "maybe", "null", "truee", "1.0"] {
-            assert_eq!(flag(text), Err(NotUnderstood), "{text:?}");
+            assert_eq!(flag(text), Err(InvalidValue), "{text:?}");
         }
     }
 

@@ -2,48 +2,49 @@
 
 use std::borrow::Cow;
 
-/// Maximum length of text from a response, in characters, such as names of organizations and profiles. Legitimate text
-/// is much shorter. A megabyte of text must not be kept in memory, written to the state file and sent with every
+/// Maximum length of text from a response, such as the name of an organization, in characters. Legitimate text is much
+/// shorter. Without a limit, very long text would be stored in memory and in the state file, and sent with every
 /// scrape.
 pub const MAX_TEXT_CHARS: usize = 256;
 
-/// Truncates a text with an ellipsis, and replaces control and bidirectional characters. Texts that would look the same
-/// in labels become equal, so that they identify one thing.
-pub fn cut(text: &str) -> Cow<'_, str> {
+/// Truncates a text with an ellipsis, and replaces control and bidirectional characters. Texts that look the same in
+/// labels are therefore equal.
+pub fn truncate(text: &str) -> Cow<'_, str> {
     let end = text.char_indices().nth(MAX_TEXT_CHARS);
-    let cut = match end.and_then(|(end, _)| text.get(..end)) {
+    let truncated = match end.and_then(|(end, _)| text.get(..end)) {
         Some(start) => Cow::Owned(format!("{start}…")),
         None => Cow::Borrowed(text),
     };
-    if cut.contains(is_replaced_in_labels) {
-        Cow::Owned(cut.replace(is_replaced_in_labels, "\u{fffd}"))
+    if truncated.contains(is_replaced_in_labels) {
+        Cow::Owned(truncated.replace(is_replaced_in_labels, "\u{fffd}"))
     } else {
-        cut
+        truncated
     }
 }
 
-/// Returns whether a character is a control character (a NUL ends the input of Prometheus' lexer, a carriage return a
-/// line in some parsers) or changes the order of displayed text.
-pub fn is_disguising(character: char) -> bool {
+/// Returns whether a character is a control character or changes the order of displayed text. A NUL ends the input of
+/// the lexer of Prometheus, and a carriage return ends a line in some parsers.
+pub fn is_misleading(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
 }
 
-/// Returns whether a character is replaced in labels. Line breaks are not, because they are escaped.
+/// Returns whether a character is replaced in labels. Line breaks are escaped instead.
 pub(super) fn is_replaced_in_labels(character: char) -> bool {
-    is_disguising(character) && character != '\n'
+    is_misleading(character) && character != '\n'
 }
 
-/// Maximum length of external text in a log line, in characters: enough for a whole id.
+/// Maximum length of external text in a log line, in characters: enough for a complete id.
 const MAX_SHOWN_CHARS: usize = 60;
 
-/// Returns a text for the log: truncated, without control or bidirectional characters, and without email addresses.
+/// Returns a text that is safe to log: truncated, and without control characters, bidirectional characters and email
+/// addresses.
 pub fn log_safe(text: &str) -> String {
     if text.contains('@') {
         return "(an address)".to_owned();
     }
     let replace_unsafe = |character| {
-        if is_disguising(character) {
+        if is_misleading(character) {
             char::REPLACEMENT_CHARACTER
         } else {
             character
@@ -79,11 +80,11 @@ mod tests {
     #[test]
     fn text_is_truncated_beyond_its_maximum_length() {
         let longest = "é".repeat(MAX_TEXT_CHARS);
-        assert_eq!(cut(&longest), longest);
-        assert_eq!(cut(&format!("{longest}é")), format!("{longest}…"));
-        assert_eq!(cut(&"é".repeat(1 << 20)), format!("{longest}…"));
-        assert_eq!(cut(""), "");
-        assert_eq!(cut("a\0b\u{202e}c\nd"), "a\u{fffd}b\u{fffd}c\nd");
+        assert_eq!(truncate(&longest), longest);
+        assert_eq!(truncate(&format!("{longest}é")), format!("{longest}…"));
+        assert_eq!(truncate(&"é".repeat(1 << 20)), format!("{longest}…"));
+        assert_eq!(truncate(""), "");
+        assert_eq!(truncate("a\0b\u{202e}c\nd"), "a\u{fffd}b\u{fffd}c\nd");
     }
 
     #[test]

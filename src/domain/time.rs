@@ -16,13 +16,12 @@ pub use self::duration::duration;
 use self::scanner::Scanner;
 use super::{Parsed, parse_present};
 
-/// Nanoseconds in a tick, the resolution of the API's seven decimals.
+/// Nanoseconds per tick, which is the resolution of the API: seven decimals of a second.
 const NANOSECONDS_PER_TICK: u32 = 100;
 
 const TICKS_PER_SECOND: i64 = 10_000_000;
 
-/// Valid years. The vendor's product is younger than the first, and its systems write the years 1, 1900 and 9999 for
-/// "never".
+/// Valid years. The first is before the product existed. Its systems use the years 1, 1900 and 9999 for "never".
 const YEARS: Range<i16> = 1980..2200;
 
 /// The same years in seconds since the Unix epoch.
@@ -34,7 +33,7 @@ const DOTNET_UNIX_EPOCH: i64 = 621_355_968_000_000_000;
 /// Separators between the numbers of a date.
 const DATE_SEPARATORS: &[char] = &['-', '/', '.'];
 
-/// A time with a resolution of 100 ns, that of the API; saved as ticks since the Unix epoch.
+/// A time with a resolution of 100 ns, like that of the API. It is saved as ticks since the Unix epoch.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(i64);
@@ -50,7 +49,7 @@ impl Timestamp {
 
     /// Returns the seconds since the Unix epoch.
     pub fn as_unix_seconds(self) -> f64 {
-        // An f64 cannot represent the ticks exactly, so whole seconds and the rest are converted separately.
+        // An f64 cannot represent the ticks exactly, so whole seconds and the remainder are converted separately.
         let seconds = (self.0 / TICKS_PER_SECOND) as f64;
         let ticks = (self.0 % TICKS_PER_SECOND) as f64;
         seconds + ticks / TICKS_PER_SECOND as f64
@@ -66,7 +65,7 @@ impl Timestamp {
         jiff::Timestamp::from_second(self.as_whole_unix_seconds()).ok()
     }
 
-    /// Returns the time since `earlier`; zero if that is later.
+    /// Returns the time since `earlier`, or zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         let ticks = u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or_default();
         Duration::from_micros(ticks / 10)
@@ -103,15 +102,16 @@ pub enum DailyScan {
 
 /// Parses a time or a date, in UTC unless it has an offset. A date is parsed as its start.
 ///
-/// A date is `2025-02-01` or, month first, `12-31-2026`, with `-`, `/` or `.` and one or two digits. It is parsed day
-/// first only if the first number cannot be a month. A time follows after `T` or spaces: `3:21`, `03:21:16` or
-/// `06:29:55 AM`. Its numbers have one or two digits and up to nine decimals, of which seven count. `Z`, `UTC`,
-/// `+00:00`, `-0530`, `+2` or nothing ends it. A year before 1980 or from 2200 means "never" and is absent.
+/// A date has the form `2025-02-01` or, month first, `12-31-2026`, with the separators `-`, `/` or `.`, and one or two
+/// digits for the month and day. It is interpreted as day first only if the first number cannot be a month. After `T`
+/// or spaces, it may be followed by a time: `3:21`, `03:21:16` or `06:29:55 AM`, with up to nine decimals, of which
+/// seven are used. The offset is `Z`, `UTC`, `+00:00`, `-0530`, `+2` or missing. A year before 1980 or from 2200 on
+/// means "never" and is absent.
 ///
-/// A number is seconds or milliseconds since 1970, or .NET's ticks, whose ranges do not overlap. 0 is absent.
+/// A number is seconds or milliseconds since 1970, or ticks of .NET. Their ranges do not overlap. 0 is absent.
 ///
-/// Licences end at `12-31-2026T12:00:00Z`, probably midnight formatted by a 12-hour clock. Noon is kept: it is on the
-/// same day in nearly every time zone, and at most half a day off.
+/// The API returns `12-31-2026T12:00:00Z` as the end of licences, which is probably midnight formatted with a 12-hour
+/// clock. It is interpreted as noon, which is on the same day in nearly every time zone and at most half a day wrong.
 ///
 /// # Errors
 ///
@@ -124,11 +124,11 @@ pub fn timestamp(text: &str) -> Parsed<Timestamp> {
 
 /// Returns the time of a date and time; `Some(None)` if the year means "never".
 fn from_date(text: &str) -> Option<Option<Timestamp>> {
-    let (moment, offset) = scan_moment(text)?;
+    let (date_time, offset) = scan_date_time(text)?;
     if !YEARS.contains(&date_time.year()) {
         return Some(None);
     }
-    let nanoseconds = offset.to_timestamp(moment).ok()?.as_nanosecond();
+    let nanoseconds = offset.to_timestamp(date_time).ok()?.as_nanosecond();
     let ticks = nanoseconds.div_euclid(i128::from(NANOSECONDS_PER_TICK));
     Some(i64::try_from(ticks).ok().map(Timestamp))
 }
@@ -171,14 +171,14 @@ pub fn daily_time(text: &str) -> Parsed<DailyScan> {
     })
 }
 
-/// Converts a duration to ticks. A duration has a finer resolution and a greater range.
+/// Converts a duration to ticks, rounding down and saturating.
 fn ticks(duration: Duration) -> i64 {
     let ticks = duration.as_nanos() / u128::from(NANOSECONDS_PER_TICK);
     i64::try_from(ticks).unwrap_or(i64::MAX)
 }
 
 /// Parses a date, an optional time of day, and an offset.
-fn scan_moment(text: &str) -> Option<(civil::DateTime, Offset)> {
+fn scan_date_time(text: &str) -> Option<(civil::DateTime, Offset)> {
     let mut scanner = Scanner::new(text);
     let date = scan_date(&mut scanner)?;
     let has_zone_alone = scanner.eat_any(&['Z', 'z']);
@@ -207,7 +207,7 @@ fn scan_time(scanner: &mut Scanner<'_>, digits: RangeInclusive<usize>) -> Option
     civil::Time::new(hour, minute, second, nanosecond).ok()
 }
 
-/// Converts an hour, and the AM or PM that follows, to 24 hours.
+/// Converts an hour to the 24-hour clock, if it is followed by AM or PM.
 fn scan_meridiem(scanner: &mut Scanner<'_>, hour: i8) -> Option<i8> {
     scanner.spaces();
     let noon = if scanner.eat_word("am") {

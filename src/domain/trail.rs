@@ -1,5 +1,6 @@
-//! The newest completed runs of a module, for pages and scripts. A [`History`](super::History) contains their combined
-//! state; this is the list of runs, packed, because there may be twenty for each of a million modules.
+//! The newest completed runs of a module, for pages and scripts. In contrast to a [`History`](super::History), which
+//! contains their combined state, this is a list of runs. It is packed, because there may be a million modules with
+//! twenty runs each.
 
 mod packed;
 #[cfg(test)]
@@ -15,8 +16,8 @@ use super::run::Run;
 use super::status::JobStatus;
 use super::time::Timestamp;
 
-/// Number of runs kept per module or backup scope: three weeks of a daily module, or five days of one that runs every
-/// six hours, which is long enough for a support case about a run.
+/// Maximum number of stored runs per module or backup scope: three weeks of daily runs, or five days of runs every six
+/// hours, which is long enough for a support case about a run.
 pub const TRAIL_RUNS: usize = 20;
 
 /// A completed run. Times are whole seconds.
@@ -60,8 +61,8 @@ impl From<&Run> for PastRun {
 }
 
 impl PastRun {
-    /// Returns its end or, if that is unknown, its start.
-    pub fn took_place(&self) -> Option<Timestamp> {
+    /// Returns the end of the run or, without an end, its start.
+    pub fn occurred_at(&self) -> Option<Timestamp> {
         self.end.or(self.start)
     }
 
@@ -111,7 +112,7 @@ impl Trail {
 
 /// Returns the newest runs, newest first.
 fn newest(mut runs: Vec<PastRun>) -> Vec<PastRun> {
-    runs.sort_by_key(|run| std::cmp::Reverse((run.took_place(), run.start)));
+    runs.sort_by_key(|run| std::cmp::Reverse((run.occurred_at(), run.start)));
     runs.truncate(TRAIL_RUNS);
     runs
 }
@@ -129,7 +130,7 @@ impl Serialize for Trail {
 }
 
 impl<'de> Deserialize<'de> for Trail {
-    /// Reads a trail. A trail in another format is empty: only the page lacks its runs.
+    /// Reads a trail. A trail in an unknown format becomes empty, which affects only pages and scripts.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let bytes = BASE64_STANDARD.decode(text).ok();

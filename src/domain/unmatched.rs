@@ -73,7 +73,7 @@ impl KnownNames {
         self.customers.push((id.as_str().to_owned(), organization.to_owned()));
     }
 
-    /// Adds the values that attributes of customers have.
+    /// Adds the values of the attributes of customers.
     pub fn add_attributes(&mut self, table: &AttributeTable) {
         for (known, values) in self.attributes.iter_mut().zip(table.values()) {
             known.extend(values.into_iter().map(str::to_owned));
@@ -139,7 +139,7 @@ impl KnownNames {
             .iter()
             .flat_map(|(id, name)| [id.as_str(), name.as_str()])
             .collect();
-        // Customers with unknown names match no pattern for names.
+        // Customers whose names are unknown match no pattern for names.
         let names = || {
             folded_customers
                 .iter()
@@ -147,7 +147,7 @@ impl KnownNames {
                 .filter(|name| !name.is_empty())
         };
         let is_customer = |pattern: &Pattern| {
-            // Most patterns are ids, and there may be thousands.
+            // Ids are looked up in a set, because there may be thousands of patterns with ids.
             texts.contains(pattern.as_str()) || names().any(|name| pattern.matches_folded(name))
         };
         let mut unmatched = BTreeSet::new();
@@ -216,7 +216,7 @@ impl KnownNames {
         unmatched
     }
 
-    /// Returns the known name most similar to a pattern, if any is similar enough.
+    /// Returns the known name that is most similar to a pattern, if any is similar enough.
     pub fn nearest(&self, unmatched: &UnmatchedPattern) -> Option<&str> {
         let customers = || {
             self.customers
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn expired_overrides_are_not_checked() {
+    fn ended_overrides_are_not_checked() {
         let ending = |seconds| Override {
             customer: Some(Pattern::parse("Gone").unwrap()),
             objective: Objective {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::Metric;
-use crate::domain::{MAX_TEXT_CHARS, is_disguising};
+use crate::domain::{MAX_TEXT_CHARS, is_misleading};
 
 /// Represents an absent value. Parsers never return NaN, so this is unambiguous.
 pub(super) const ABSENT: f64 = f64::NAN;
@@ -337,7 +337,7 @@ fn write_pair(text: &mut String, name: &str, value: &str) {
             '\\' => text.push_str("\\\\"),
             '"' => text.push_str("\\\""),
             '\n' => text.push_str("\\n"),
-            disguising if is_disguising(disguising) => text.push(char::REPLACEMENT_CHARACTER),
+            misleading if is_misleading(misleading) => text.push(char::REPLACEMENT_CHARACTER),
             other => text.push(other),
         }
     }

@@ -169,10 +169,10 @@ impl Record {
             let module = modules.entry(key.clone()).or_insert_with(|| Module::new(key));
             module.listed = true;
             module.held = false;
-            let absorbed = module.history.absorb(runs);
-            duplicates += absorbed.duplicates;
+            let update = module.history.update(runs);
+            duplicates += update.duplicates;
             if let Some(since) = since {
-                let ended = absorbed.ended.into_iter().filter(|run| since.has_passed(run));
+                let ended = update.ended.into_iter().filter(|run| since.has_passed(run));
                 seen_to_end.extend(ended.map(|run| module.ended(run)));
             }
         }
@@ -206,7 +206,7 @@ impl Record {
         match known {
             None => Since(listed_at.map_or(Some(Timestamp::MAX), |at| Some(at.minus(FUTURE_TOLERANCE)))),
             Some(module) => {
-                let newest = module.history.newest_ended().and_then(Run::took_place);
+                let newest = module.history.newest_ended().and_then(Run::occurred_at);
                 let late = listed_at.map(|at| at.minus(LATE_BY));
                 Since(late.map(|late| newest.map_or(late, |newest| newest.min(late))))
             }
@@ -274,8 +274,8 @@ struct Since(Option<Timestamp>);
 impl Since {
     /// Returns whether a run took place later. A run without any time ended before it was first seen.
     fn has_passed(self, run: &PastRun) -> bool {
-        let took_place = run.took_place();
-        self.0.is_none_or(|since| took_place.is_none_or(|at| at > since))
+        let occurred_at = run.occurred_at();
+        self.0.is_none_or(|since| occurred_at.is_none_or(|at| at > since))
     }
 }
 

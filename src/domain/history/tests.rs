@@ -11,7 +11,7 @@ fn runs_of_a_very_long_list_are_counted_once() {
     };
     let mut history = History::default();
     for _ in 0..3 {
-        assert_eq!(history.absorb(list()).duplicates, 0);
+        assert_eq!(history.update(list()).duplicates, 0);
         assert_eq!(history.ended(), &BTreeMap::from([(JobStatus::Finished, RUNS)]));
     }
 }
@@ -54,22 +54,22 @@ use JobStatus::{Canceled, Failed, Finished, FinishedWithException, NotStarted, R
 #[test]
 fn run_in_progress_does_not_hide_the_previous_failure() {
     let mut history = History::default();
-    history.absorb(vec![run("a", Finished, 0, Some(1))]);
-    history.absorb(vec![run("b", Failed, 24, Some(25))]);
-    history.absorb(vec![run("c", Running, 48, None)]);
+    history.update(vec![run("a", Finished, 0, Some(1))]);
+    history.update(vec![run("b", Failed, 24, Some(25))]);
+    history.update(vec![run("c", Running, 48, None)]);
     assert_eq!(history.newest().unwrap().status, Running);
     assert_eq!(history.newest_ended().unwrap().status, Failed);
     assert_eq!(history.last_success(), at(1));
     assert_eq!(history.consecutive_failures(), 1);
     assert!(history.newest().unwrap().is_in_progress());
-    history.absorb(vec![run("c", Finished, 48, Some(49))]);
+    history.update(vec![run("c", Finished, 48, Some(49))]);
     assert!(!history.newest().unwrap().is_in_progress());
 }
 
 #[test]
 fn module_without_runs_is_not_in_progress() {
     let mut history = History::default();
-    history.absorb(vec![placeholder(NotStarted)]);
+    history.update(vec![placeholder(NotStarted)]);
     assert!(!history.newest().unwrap().is_in_progress());
 }
 
@@ -86,11 +86,11 @@ fn undated(id: &str, status: JobStatus, seen: i64) -> Run {
 #[test]
 fn failure_without_a_time_is_dated_by_its_first_poll() {
     let mut history = History::default();
-    history.absorb(vec![run("a", Finished, 0, Some(1)), undated("b", Failed, 10)]);
+    history.update(vec![run("a", Finished, 0, Some(1)), undated("b", Failed, 10)]);
     assert_eq!(history.newest_ended().unwrap().status, Failed);
     assert_eq!(history.consecutive_failures(), 1);
     for seen in 11..14 {
-        history.absorb(vec![undated("b", Failed, seen), undated("c", Canceled, seen)]);
+        history.update(vec![undated("b", Failed, seen), undated("c", Canceled, seen)]);
     }
     assert_eq!(history.consecutive_failures(), 2);
     assert_eq!(
@@ -98,7 +98,7 @@ fn failure_without_a_time_is_dated_by_its_first_poll() {
         &BTreeMap::from([(Finished, 1), (Failed, 1), (Canceled, 1)])
     );
     // A later restore point resets the failures, even if they are still listed.
-    history.absorb(vec![
+    history.update(vec![
         undated("b", Failed, 20),
         undated("c", Canceled, 20),
         run("d", Finished, 15, Some(16)),
@@ -108,14 +108,14 @@ fn failure_without_a_time_is_dated_by_its_first_poll() {
 }
 
 #[test]
-fn finished_run_without_an_end_is_as_old_as_its_start() {
+fn finished_run_without_an_end_has_the_age_of_its_start() {
     let mut history = History::default();
     let finished = Run {
         dated: at(5),
         modified: at(9),
         ..run("b", Finished, 5, None)
     };
-    history.absorb(vec![run("a", Failed, 0, Some(4)), finished]);
+    history.update(vec![run("a", Failed, 0, Some(4)), finished]);
     assert_eq!(history.last_success(), at(5));
     assert_eq!(history.last_restore_point(), at(5));
     assert_eq!(history.consecutive_failures(), 0);
@@ -127,10 +127,10 @@ fn finished_run_without_an_end_is_as_old_as_its_start() {
 }
 
 #[test]
-fn late_older_run_is_only_counted() {
+fn older_run_that_is_listed_late_is_only_counted() {
     let mut history = History::default();
-    history.absorb(vec![run("b", Failed, 24, Some(25))]);
-    history.absorb(vec![run("a", Finished, 0, Some(1))]);
+    history.update(vec![run("b", Failed, 24, Some(25))]);
+    history.update(vec![run("a", Finished, 0, Some(1))]);
     assert_eq!(
         history.newest().unwrap().status,
         Finished,
@@ -145,7 +145,7 @@ fn late_older_run_is_only_counted() {
 #[test]
 fn exception_is_a_restore_point_but_not_a_success() {
     let mut history = History::default();
-    history.absorb(vec![
+    history.update(vec![
         run("a", Finished, 0, Some(1)),
         run("b", Failed, 2, Some(3)),
         run("c", FinishedWithException, 4, Some(5)),
@@ -167,13 +167,13 @@ fn counts_do_not_depend_on_the_order_of_rows_and_polls() {
         })
         .collect();
     let mut whole = History::default();
-    whole.absorb(runs.clone());
+    whole.update(runs.clone());
     let mut reversed = History::default();
-    reversed.absorb(runs.iter().rev().cloned().collect());
+    reversed.update(runs.iter().rev().cloned().collect());
     let mut one_by_one = History::default();
     for run in runs {
-        one_by_one.absorb(vec![run.clone()]);
-        one_by_one.absorb(vec![run]);
+        one_by_one.update(vec![run.clone()]);
+        one_by_one.update(vec![run]);
     }
     for history in [&whole, &reversed, &one_by_one] {
         assert_eq!(history.ended(), &BTreeMap::from([(Finished, 10), (Failed, 20)]));
@@ -184,16 +184,16 @@ fn counts_do_not_depend_on_the_order_of_rows_and_polls() {
 }
 
 #[test]
-fn failures_are_counted_beyond_the_remembered_runs() {
+fn failures_are_counted_beyond_the_stored_runs() {
     let mut history = History::default();
-    history.absorb(vec![run("ok", Finished, 0, Some(1))]);
+    history.update(vec![run("ok", Finished, 0, Some(1))]);
     for n in 1..100 {
-        history.absorb(vec![run(&format!("bad{n}"), Failed, n * 2, Some(n * 2 + 1))]);
+        history.update(vec![run(&format!("bad{n}"), Failed, n * 2, Some(n * 2 + 1))]);
     }
     assert_eq!(history.consecutive_failures(), 99);
     assert_eq!(history.last_success(), at(1));
-    assert!(history.remembered.len() <= REMEMBERED_RUNS + 1);
-    history.absorb(vec![run("ok again", Finished, 300, Some(301))]);
+    assert!(history.recent.len() <= RECENT_RUNS + 1);
+    history.update(vec![run("ok again", Finished, 300, Some(301))]);
     assert_eq!(history.consecutive_failures(), 0);
 }
 
@@ -201,8 +201,8 @@ fn failures_are_counted_beyond_the_remembered_runs() {
 fn run_that_disappears_and_returns_is_counted_once() {
     let mut history = History::default();
     for _ in 0..5 {
-        history.absorb(vec![run("a", Finished, 0, Some(1))]);
-        history.absorb(vec![run("b", Finished, 2, Some(3))]);
+        history.update(vec![run("a", Finished, 0, Some(1))]);
+        history.update(vec![run("b", Finished, 2, Some(3))]);
     }
     assert_eq!(history.ended(), &BTreeMap::from([(Finished, 2)]));
 }
@@ -210,7 +210,7 @@ fn run_that_disappears_and_returns_is_counted_once() {
 #[test]
 fn duplicate_rows_are_one_run_with_the_worse_status() {
     let mut history = History::default();
-    let Absorbed { duplicates, .. } = history.absorb(vec![
+    let HistoryUpdate { duplicates, .. } = history.update(vec![
         run("a", Finished, 0, Some(1)),
         run("a", Failed, 0, Some(1)),
         run("a", Finished, 0, Some(1)),
@@ -224,7 +224,7 @@ fn duplicate_rows_are_one_run_with_the_worse_status() {
 #[test]
 fn completed_row_replaces_an_incomplete_row_of_its_run() {
     let mut history = History::default();
-    history.absorb(vec![
+    history.update(vec![
         run("a", JobStatus::Pending, 0, None),
         run("a", Finished, 0, Some(1)),
         run("a", Running, 0, None),
@@ -238,7 +238,7 @@ fn newer_failure_ending_with_the_restore_point_counts() {
     let mut history = History::default();
     let mut failed = run("b", Failed, 0, Some(2));
     failed.modified = at(3);
-    history.absorb(vec![run("a", Finished, 0, Some(2)), failed]);
+    history.update(vec![run("a", Finished, 0, Some(2)), failed]);
     assert_eq!(history.newest().unwrap().status, Failed);
     assert_eq!(history.consecutive_failures(), 1);
 }
@@ -246,9 +246,9 @@ fn newer_failure_ending_with_the_restore_point_counts() {
 #[test]
 fn retracted_success_is_no_longer_a_restore_point() {
     let mut history = History::default();
-    history.absorb(vec![run("a", Finished, 0, Some(1))]);
-    history.absorb(vec![run("b", Finished, 2, Some(3))]);
-    history.absorb(vec![run("b", Failed, 2, Some(3))]);
+    history.update(vec![run("a", Finished, 0, Some(1))]);
+    history.update(vec![run("b", Finished, 2, Some(3))]);
+    history.update(vec![run("b", Failed, 2, Some(3))]);
     assert_eq!(history.last_restore_point(), at(1));
     assert_eq!(history.consecutive_failures(), 1);
     assert_eq!(history.newest_ended().unwrap().status, Failed);
@@ -262,27 +262,27 @@ fn retracted_success_is_no_longer_a_restore_point() {
 #[test]
 fn placeholder_counts_only_if_nothing_else_is_listed() {
     let mut history = History::default();
-    history.absorb(vec![placeholder(NotStarted)]);
+    history.update(vec![placeholder(NotStarted)]);
     assert_eq!(history.newest().unwrap().status, NotStarted);
     assert!(!history.has_run());
-    history.absorb(vec![run("a", Failed, 0, Some(1)), placeholder(NotStarted)]);
+    history.update(vec![run("a", Failed, 0, Some(1)), placeholder(NotStarted)]);
     assert_eq!(history.newest().unwrap().status, Failed);
-    history.absorb(vec![placeholder(JobStatus::Disabled)]);
+    history.update(vec![placeholder(JobStatus::Disabled)]);
     assert_eq!(history.newest().unwrap().status, JobStatus::Disabled);
     assert_eq!(
         history.newest_ended().unwrap().status,
         Failed,
-        "earlier runs must be remembered"
+        "earlier runs must be kept"
     );
 }
 
 #[test]
 fn success_without_an_end_is_not_a_dated_restore_point() {
     let mut history = History::default();
-    history.absorb(vec![run("a", Finished, 0, None)]);
+    history.update(vec![run("a", Finished, 0, None)]);
     assert!(history.has_run());
     assert_eq!(history.last_restore_point(), None);
-    history.absorb(vec![run("a", Finished, 0, Some(1))]);
+    history.update(vec![run("a", Finished, 0, Some(1))]);
     assert_eq!(history.last_restore_point(), at(1));
     assert_eq!(history.ended(), &BTreeMap::from([(Finished, 1)]));
 }

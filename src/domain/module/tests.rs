@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The lists of the reference, in which 17–19 represents three values.
+/// The lists of the reference, in which 17–19 stands for three values.
 const JOB_TYPES: &str = "0 Microsoft 365 Scan · 7 Microsoft 365 · 10 Google Workspace Scan · 11 Google Workspace · \
         12 IaaS + PaaS · 15 Salesforce · 16 Dynamics 365";
 const JOB_MODULES: &str = "0 None · 8 Archiver · 10 Retention · 301 Salesforce · 302 SharePoint Online · 303 Exchange Online · \
@@ -162,7 +162,7 @@ fn long_word_is_truncated_between_characters() {
 }
 
 #[test]
-fn numbers_are_found_for_requests() {
+fn requests_use_the_numbers_of_names() {
     assert_eq!(service_number("IaaS PaaS"), Some(12));
     assert_eq!(service_number("Microsoft 365"), Some(7));
     assert_eq!(service_number("99"), Some(99));
@@ -174,7 +174,7 @@ fn numbers_are_found_for_requests() {
 }
 
 #[test]
-fn words_of_v1_are_found_for_requests() {
+fn requests_of_v1_use_its_words() {
     let services = [
         "Microsoft 365",
         "Google Workspace",

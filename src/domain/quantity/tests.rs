@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::{NotUnderstood, grouped};
+use super::super::{InvalidValue, grouped};
 use super::*;
 
 const GIB: f64 = 1_073_741_824.0;
@@ -25,7 +25,7 @@ fn halves_of(text: &str, gigabyte: Gigabyte) -> Parsed<(Option<f64>, Option<f64>
 }
 
 #[test]
-fn size_survives_saving() {
+fn size_is_saved_and_restored() {
     for text in ["5.01 GB", "3 TiB", "0", "8 EB", "12 bytes"] {
         let size = size(text).ok().flatten();
         let saved = serde_json::to_string(&size).unwrap();
@@ -63,7 +63,7 @@ fn invalid_counts_are_rejected() {
     let texts = "-1 -0 +1 1e3 1e400 1E3 0x10 1,23 1,2345 ,123 1, 0,123 1234,567 1,234,56 1,,234 5.5 5. .5 \
         5.0.0 1.0,000 1_000 ٣ ９ NaN inf null true many 9007199254740993 18446744073709551616";
     for text in texts.split(' ').chain(["1 234"]) {
-        assert_eq!(count(text), Err(NotUnderstood), "{text:?}");
+        assert_eq!(count(text), Err(InvalidValue), "{text:?}");
     }
 }
 
@@ -85,7 +85,7 @@ fn signed_differences_are_parsed() {
     }
     let others = "+-5 --5 5- + - -1.5 -9007199254740993 9007199254740993 -1e3 (5) \u{2013}5";
     for text in others.split(' ').chain(["- 5"]) {
-        assert_eq!(signed(text), Err(NotUnderstood), "{text:?}");
+        assert_eq!(signed(text), Err(InvalidValue), "{text:?}");
     }
 }
 
@@ -172,9 +172,9 @@ fn invalid_sizes_are_rejected() {
         "1/2 GB",
         "N/A GB",
     ] {
-        assert_eq!(binary(text), Err(NotUnderstood), "{text:?}");
+        assert_eq!(binary(text), Err(InvalidValue), "{text:?}");
     }
-    assert_eq!(decimal("9.223372036854775807 EB"), Err(NotUnderstood));
+    assert_eq!(decimal("9.223372036854775807 EB"), Err(InvalidValue));
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn invalid_capacities_are_rejected() {
         "500", "5/0", "5/N/A", "0/500", "/1 GB", "1 GB/", "/", "1/2/3 GB", "1//2 GB", "N/A 1 GB", "-1/1 GB",
         "1,5/2 TB", "1/1 XB",
     ] {
-        assert_eq!(capacity(text), Err(NotUnderstood), "{text:?}");
+        assert_eq!(capacity(text), Err(InvalidValue), "{text:?}");
     }
 }
 
@@ -230,14 +230,14 @@ proptest! {
     }
 
     #[test]
-    fn count_survives_formatting(n in 0..=MAX_EXACT) {
+    fn count_is_formatted_and_parsed(n in 0..=MAX_EXACT) {
         prop_assert_eq!(count(&n.to_string()), Ok(Some(n)));
         prop_assert_eq!(count(&grouped(n)), Ok(Some(n)));
         prop_assert_eq!(count(&format!(" {n}.00")), Ok(Some(n)));
     }
 
     #[test]
-    fn difference_survives_formatting(n in -(1_i64 << 53)..=1 << 53) {
+    fn difference_is_formatted_and_parsed(n in -(1_i64 << 53)..=1 << 53) {
         prop_assert_eq!(signed(&n.to_string()), Ok(Some(n)));
         prop_assert_eq!(signed(&format!("{n:+}")), Ok(Some(n)));
     }
@@ -271,7 +271,7 @@ proptest! {
                 prop_assert!(bytes < 1 << 63);
             }
             Ok(None) => prop_assert!(false, "absent"),
-            Err(NotUnderstood) => {
+            Err(InvalidValue) => {
                 let binary = (doubled / unit) << (10 * power);
                 prop_assert!(binary / 2 / scale >= (1 << 63) - (1 << 10));
             }

@@ -20,17 +20,17 @@ pub enum JobStatus {
     Failed = 3,
     /// Ended with an incomplete restore point.
     FinishedWithException = 4,
-    /// Ended because there was nothing to do.
+    /// Ended without a backup, because there was nothing to do.
     Skipped = 5,
     /// Queued.
     Pending = 6,
     /// Ended before it started.
     FailedToStart = 7,
-    /// Stopped by a person.
+    /// Stopped by a user.
     Canceled = 8,
     /// Rejected.
     Rejected = 9,
-    /// Stopped by a person or a program.
+    /// Stopped by a user or a program.
     Stopped = 10,
     /// Not scanned.
     NotScanned = 11,
@@ -92,12 +92,12 @@ impl JobStatus {
         }
     }
 
-    /// Returns how bad a status is. Of two rows about one run, the one with the greater severity counts. No two are
-    /// equal.
+    /// Returns the severity of a status. No two statuses have the same. If two rows of one run differ, the one with the
+    /// higher severity applies.
     ///
-    /// The order is the distance from a complete restore point: complete, incomplete, possible later, none, failure. A
-    /// row therefore never adds a restore point to a run if another row contradicts it. [`JobStatus::Unknown`] is worse
-    /// than all except failures: it may mean that the run has not ended, which must not hide a failure.
+    /// The order is: complete restore point, incomplete restore point, restore point still possible, no restore point,
+    /// failure. A run therefore has no restore point if one of its rows contradicts it. [`JobStatus::Unknown`] is below
+    /// failures, because it may mean that the run has not ended, and must not hide a failure.
     pub const fn severity(self) -> u8 {
         match self {
             Self::Finished => 0,
@@ -163,7 +163,7 @@ impl JobStatus {
     }
 }
 
-/// Meaning of a status text alone.
+/// Meaning of the text of a status, without the other fields of its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobStatusWord {
     /// A status of the reference.
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn job_statuses_are_recognized_in_other_words() {
+    fn job_statuses_are_recognized_in_other_spellings() {
         for (text, status) in [
             ("In progress", JobStatus::Running),
             ("In Progress", JobStatus::Running),
@@ -383,7 +383,7 @@ mod tests {
             let _ = job_status(&text);
         }
 
-        /// Of all combinations of the words of statuses, only exact ones are a success.
+        /// Combinations of the words of statuses are a success only if they match exactly.
         #[test]
         fn success_needs_an_exact_word(text in "((un|not|finished|successful|failed|with|exception|2|[-_ .,?]){1,4})") {
             let success = ["finished", "successful", "2"];

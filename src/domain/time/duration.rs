@@ -1,4 +1,4 @@
-//! Durations.
+//! Parses durations.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use super::super::{Parsed, parse_present};
 ///
 /// # Errors
 ///
-/// Returns an error for anything else, such as a negative duration, a number without a unit, and a unit that is
-/// repeated or out of order. Also rejected are months and years, whose length varies; a comma, which may separate
-/// decimals or thousands; and `17:39`, which may be hours or minutes.
+/// Returns an error for anything else, such as a negative duration, a number without a unit, and units that are
+/// repeated or out of order. Ambiguous text is also rejected: months and years, whose length varies; a comma, which may
+/// separate decimals or thousands; and `17:39`, which may be hours or minutes.
 pub fn duration(text: &str) -> Parsed<Duration> {
     parse_present(text, |text| {
         if text.contains(',') {
@@ -33,7 +33,7 @@ fn days_and_clock(text: &str) -> String {
     }
 }
 
-/// Returns whether a clock starts with an hour below 24.
+/// Returns whether a time such as `02:03:04` starts with an hour below 24.
 fn is_hour_of_day(clock: &str) -> bool {
     let hour = clock.split(':').next().unwrap_or_default();
     hour.parse::<u8>().is_ok_and(|hour| hour < 24)
@@ -43,7 +43,7 @@ fn is_hour_of_day(clock: &str) -> bool {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::super::NotUnderstood;
+    use super::super::super::InvalidValue;
     use super::*;
 
     #[test]
@@ -142,7 +142,7 @@ mod tests {
             "9999999999999999999:00:00",
             "00:٠٠:00",
         ] {
-            assert_eq!(duration(text), Err(NotUnderstood), "{text:?}");
+            assert_eq!(duration(text), Err(InvalidValue), "{text:?}");
         }
     }
 
@@ -154,7 +154,7 @@ mod tests {
         }
 
         #[test]
-        fn duration_survives_formatting(total in 0_u64..10_000_000) {
+        fn duration_is_formatted_and_parsed(total in 0_u64..10_000_000) {
             let (d, h, m, s) = (total / 86_400, total / 3600 % 24, total / 60 % 60, total % 60);
             let expected = Ok(Some(Duration::from_secs(total)));
             for text in [
@@ -173,7 +173,7 @@ mod tests {
         #[test]
         fn duration_is_the_sum_of_its_parts(text in "([0-9]{1,5} ?(d|h|m|s|ms) ?){1,5}") {
             if let Ok(Some(read)) = duration(&text) {
-                // An independent calculation: every letter terminates the number before it.
+                // An independent calculation: each letter ends the number before it.
                 let mut sum = 0_u128;
                 let compact = text.replace(' ', "").replace("ms", "x");
                 let mut rest = compact.as_str();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use maud::{Markup, html};
 
 use crate::collector::RansomwareSigns;
-use crate::domain::{Attributes, JobStatus, Timestamp, is_disguising};
+use crate::domain::{Attributes, JobStatus, Timestamp, is_misleading};
 
 pub(super) use crate::domain::{counted, grouped as count};
 
@@ -38,16 +38,16 @@ const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3600, "h"), (60, "min"), (1, "s
 
 /// Returns external text, truncated, and without misleading characters and email addresses. The template escapes it.
 pub(super) fn sanitize(text: &str) -> String {
-    let inert: String = text
+    let safe_text: String = text
         .chars()
         .take(MAX_SHOWN_CHARS)
         .map(|character| match character {
-            character if is_disguising(character) => char::REPLACEMENT_CHARACTER,
+            character if is_misleading(character) => char::REPLACEMENT_CHARACTER,
             character => character,
         })
         .collect();
-    if !inert.contains('@') {
-        return inert;
+    if !safe_text.contains('@') {
+        return safe_text;
     }
     let word = |word: &'_ str| {
         if has_address(word) {
@@ -56,7 +56,7 @@ pub(super) fn sanitize(text: &str) -> String {
             word.to_owned()
         }
     };
-    inert.split(' ').map(word).collect::<Vec<_>>().join(" ")
+    safe_text.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// Returns whether a word contains an email address: a name, an at sign, and a domain.
