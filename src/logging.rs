@@ -12,7 +12,7 @@ use crate::output::LossyStderr;
 /// libraries log what they send, including secrets and tokens.
 pub fn start(log: Log) {
     let level = LevelFilter::from_level(log.level.into());
-    let ours = Targets::new()
+    let own_targets = Targets::new()
         .with_default(level.min(LevelFilter::WARN))
         .with_target(env!("CARGO_CRATE_NAME"), level);
     let registry = tracing_subscriber::registry();
@@ -24,7 +24,7 @@ pub fn start(log: Log) {
                 .with_span_path(false)
                 .layer()
                 .with_writer(LossyStderr::default);
-            registry.with(layer.with_filter(ours)).init();
+            registry.with(layer.with_filter(own_targets)).init();
         }
         LogFormat::Json => {
             let layer = fmt::layer()
@@ -34,7 +34,7 @@ pub fn start(log: Log) {
                 .with_current_span(false)
                 .with_span_list(false)
                 .with_writer(LossyStderr::default);
-            registry.with(layer.with_filter(ours)).init();
+            registry.with(layer.with_filter(own_targets)).init();
         }
     }
 }

@@ -252,7 +252,7 @@ impl TokenSource {
     /// Fetches a token for `scope` and the other scopes of its group. The caller holds `fetching`.
     async fn fetch(&self, scope: &'static str) -> Result<(), super::Error> {
         self.check_pause()?;
-        let wanted = {
+        let scopes = {
             let mut state = self.state();
             state.denied.retain(|_, since| since.age() < DENIAL_LIFETIME);
             if state.denied.contains_key(scope) {
@@ -262,7 +262,7 @@ impl TokenSource {
         };
         // Computed before the files are read, so that later changes are detected.
         let fingerprint = self.credential.fingerprint();
-        let result = self.fetch_all(&wanted).await;
+        let result = self.fetch_all(&scopes).await;
         let mut state = self.state();
         // If all scopes are denied, there is no token, although the credential is valid.
         state.newest_attempt_succeeded = Some(result.is_ok() && !state.granted.is_empty());
@@ -303,28 +303,28 @@ impl TokenSource {
         scope: &'static str,
         denied: &BTreeMap<&'static str, ClockReading>,
     ) -> Vec<&'static str> {
-        let mut wanted = vec![scope];
+        let mut scopes = vec![scope];
         let mut length = scope.len();
         let group = self.groups.iter().find(|group| group.contains(&scope));
         for other in group.into_iter().flatten().copied() {
             let fits = length + 1 + other.len() <= MAX_SCOPE_CHARS;
             if other != scope && fits && !denied.contains_key(other) {
                 length += 1 + other.len();
-                wanted.push(other);
+                scopes.push(other);
             }
         }
-        wanted
+        scopes
     }
 
-    /// Requests all `wanted` scopes at once. If the endpoint denies them, requests each one to determine which are
+    /// Requests all scopes at once. If the endpoint denies them, requests each one to determine which are
     /// denied.
-    async fn fetch_all(&self, wanted: &[&'static str]) -> Result<(), Error> {
-        if self.fetch_together(wanted).await? {
+    async fn fetch_all(&self, scopes: &[&'static str]) -> Result<(), Error> {
+        if self.fetch_together(scopes).await? {
             return Ok(());
         }
         let mut granted = Vec::new();
-        for scope in wanted.iter().copied() {
-            if wanted.len() > 1 && self.fetch_together(&[scope]).await? {
+        for scope in scopes.iter().copied() {
+            if scopes.len() > 1 && self.fetch_together(&[scope]).await? {
                 granted.push(scope);
             } else {
                 self.deny(scope);

@@ -73,10 +73,10 @@ pub(super) fn client_builder(
 /// clock skew irrelevant, or with the local clock if there is no such header.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let header = headers.get(RETRY_AFTER)?.to_str().ok();
-    let ours = unix_now();
+    let local_time = unix_now();
     let date = headers.get(DATE).and_then(|date| date.to_str().ok());
-    let skew = rate_limiter::clock_skew(date, ours).unwrap_or_default();
-    rate_limiter::retry_after(header, ours.saturating_add(skew))
+    let skew = rate_limiter::clock_skew(date, local_time).unwrap_or_default();
+    rate_limiter::retry_after(header, local_time.saturating_add(skew))
 }
 
 pub(super) fn unix_now() -> i64 {

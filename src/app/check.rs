@@ -425,21 +425,21 @@ impl Check<'_> {
 
     /// Selects the example customer: the first one that the filters include.
     fn select_example(&mut self, output: &PollOutput, api: &Api) {
-        let wanted = output.records.iter().filter_map(|(id, kept)| {
+        let matching = output.records.iter().filter_map(|(id, kept)| {
             let customer = Customer::of(kept.as_ref())?;
-            let admitted = self.schedule_config.customers.admits(id, &customer.organization);
-            admitted.then(|| (id.clone(), customer.organization.clone()))
+            let included = self.schedule_config.customers.admits(id, &customer.organization);
+            included.then(|| (id.clone(), customer.organization.clone()))
         });
-        let mut wanted: Vec<_> = wanted.collect();
+        let mut matching: Vec<_> = matching.collect();
         self.report.customers = match self.polls_by_id(api) {
             true => self.schedule_config.customer_ids.len(),
-            false => wanted.len(),
+            false => matching.len(),
         };
         if let Some(table) = &self.schedule_config.settings.attributes {
-            let without = wanted.iter().filter(|(id, name)| table.of(id, name).is_none());
+            let without = matching.iter().filter(|(id, name)| table.of(id, name).is_none());
             self.report.without_attributes = without.map(|(id, name)| Sample::new(id, name)).collect();
         }
-        self.sample = (!wanted.is_empty()).then(|| wanted.swap_remove(0));
+        self.sample = (!matching.is_empty()).then(|| matching.swap_remove(0));
         self.listed = true;
     }
 

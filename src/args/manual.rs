@@ -15,7 +15,7 @@ const NAME: &str = "elements_exporter";
 /// Returns the man page, including the commands with their flags.
 ///
 /// # Errors
-/// If formatting fails, which does not happen in memory.
+/// Returns an error if formatting fails, which does not happen in memory.
 pub fn man_page() -> io::Result<Vec<u8>> {
     let mut command = Args::command().display_name(NAME).version(VERSION);
     command.build();
@@ -27,7 +27,7 @@ pub fn man_page() -> io::Result<Vec<u8>> {
     man.render_description_section(&mut page)?;
     man.render_options_section(&mut page)?;
     page.extend_from_slice(commands_section(&command).as_bytes());
-    page.extend_from_slice(AFTERWORD.as_bytes());
+    page.extend_from_slice(EXTRA_SECTIONS.as_bytes());
     man.render_version_section(&mut page)?;
     Ok(page)
 }
@@ -39,10 +39,10 @@ fn commands_section(command: &clap::Command) -> String {
     for command in command.get_subcommands().filter(|command| !command.is_hide_set()) {
         let about = command.get_about().map(ToString::to_string).unwrap_or_default();
         let _ = write!(section, ".TP\n\\fB{}\\fR\n{}\n", command.get_name(), escaped(about));
-        let own = command
+        let flags = command
             .get_arguments()
             .filter(|arg| !arg.is_global_set() && !is_built_in(arg));
-        for arg in own {
+        for arg in flags {
             let name = match arg.get_long() {
                 Some(long) => format!("--{long}"),
                 None => arg.get_id().to_string().to_uppercase(),
@@ -66,7 +66,7 @@ fn is_built_in(arg: &clap::Arg) -> bool {
 }
 
 /// Sections of the man page that the command line does not define.
-const AFTERWORD: &str = ".SH FILES
+const EXTRA_SECTIONS: &str = ".SH FILES
 .TP
 \\fI/etc/elements_exporter/elements.yml\\fR
 The configuration of the packaged service. Every key and its default are listed in docs/configuration.md;
@@ -74,24 +74,24 @@ every key can be overridden by an environment variable, such as \\fBELEMENTS_COL
 .SH SIGNALS
 .TP
 \\fBSIGHUP\\fR
-The configuration is read again, once the start is over. A bad one changes nothing and is logged. Commands that do not
-stay ignore it.
+Reloads the configuration, after the start is complete. An invalid configuration is logged and has no effect. Commands
+that end by themselves ignore the signal.
 .TP
 \\fBSIGTERM\\fR, \\fBSIGINT\\fR
-Responses in progress are finished, the state is saved, and the process exits.
+Finishes the responses in progress, saves the state, and exits.
 .SH EXIT STATUS
 .TP
 \\fB0\\fR
-Fine.
+Success.
 .TP
 \\fB1\\fR
-Anything not below, such as an address that is in use, or a failed check.
+Any other error, such as an address that is in use, or a failed check.
 .TP
 \\fB64\\fR
-Wrong usage.
+Invalid usage.
 .TP
 \\fB78\\fR
-Bad configuration; the message names file, key and what was expected.
+Invalid configuration. The message contains the file, the key and the expected value.
 ";
 
 /// Completions for a shell.

@@ -295,31 +295,31 @@ mod tests {
     #[test]
     fn alerts_are_all_converted_for_grafana() {
         let written = alert_rules("uid", &Links::default()).unwrap();
-        let ours: Vec<Yaml> = RULES
+        let source: Vec<Yaml> = RULES
             .iter()
             .flat_map(|asset| rules_of(asset.content, "alert"))
             .collect();
-        let theirs = rules_of(&written, "uid");
-        assert_eq!(theirs.len(), ours.len());
+        let converted = rules_of(&written, "uid");
+        assert_eq!(converted.len(), source.len());
         for (own, _) in TEXTS {
-            assert!(ours.iter().any(|rule| text(&rule["alert"]) == own), "{own}");
+            assert!(source.iter().any(|rule| text(&rule["alert"]) == own), "{own}");
         }
-        for (theirs, ours) in theirs.iter().zip(&ours) {
-            let name = text(&ours["alert"]);
-            assert!(text(&theirs["title"]).starts_with(name), "{name}");
-            let queries = theirs["data"].as_vec().unwrap();
-            assert_eq!(queries[0]["model"]["expr"], ours["expr"], "{name}");
+        for (converted, source) in converted.iter().zip(&source) {
+            let name = text(&source["alert"]);
+            assert!(text(&converted["title"]).starts_with(name), "{name}");
+            let queries = converted["data"].as_vec().unwrap();
+            assert_eq!(queries[0]["model"]["expr"], source["expr"], "{name}");
             assert_eq!(queries[0]["datasourceUid"], string("uid"));
-            assert_eq!(text(&theirs["condition"]), text(&queries[2]["refId"]));
+            assert_eq!(text(&converted["condition"]), text(&queries[2]["refId"]));
             let threshold = &queries[2]["model"];
             assert_eq!(text(&threshold["expression"]), text(&queries[1]["refId"]));
             assert_eq!(threshold["conditions"][0]["evaluator"]["params"][0], Yaml::Integer(0));
-            assert_eq!(theirs["labels"], ours["labels"], "{name}");
+            assert_eq!(converted["labels"], source["labels"], "{name}");
             for (grafana, prometheus) in [("for", "for"), ("keepFiringFor", "keep_firing_for")] {
-                assert_eq!(theirs[grafana], or(&ours[prometheus], "0s"), "{name}");
+                assert_eq!(converted[grafana], or(&source[prometheus], "0s"), "{name}");
             }
-            for (key, template) in ours["annotations"].as_hash().unwrap() {
-                let translated = text(&theirs["annotations"][text(key)]);
+            for (key, template) in source["annotations"].as_hash().unwrap() {
+                let translated = text(&converted["annotations"][text(key)]);
                 assert!(!translated.is_empty(), "{name} {key:?}");
                 let unknown = ["| query", "first", "$value ", "$value}", "${"];
                 for unknown in unknown {

@@ -118,8 +118,8 @@ pub enum DailyScan {
 /// Returns an error for any other text, and for a date or time that does not exist, such as February 30, 24:00 or a
 /// leap second.
 pub fn timestamp(text: &str) -> Parsed<Timestamp> {
-    let moment = parse_present(text, |text| from_number(text).or_else(|| from_date(text)))?;
-    Ok(moment.flatten())
+    let timestamp = parse_present(text, |text| from_number(text).or_else(|| from_date(text)))?;
+    Ok(timestamp.flatten())
 }
 
 /// Returns the time of a date and time; `Some(None)` if the year means "never".

@@ -9,8 +9,8 @@ const NEARLY_RFC_3339: &str = "20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][
 
 /// Parses a full RFC 3339 timestamp with jiff, for comparison.
 fn at(rfc3339: &str) -> Parsed<Timestamp> {
-    let moment: jiff::Timestamp = rfc3339.parse().unwrap();
-    Ok(Some(Timestamp(i64::try_from(moment.as_nanosecond() / 100).unwrap())))
+    let date_time: jiff::Timestamp = rfc3339.parse().unwrap();
+    Ok(Some(Timestamp(i64::try_from(date_time.as_nanosecond() / 100).unwrap())))
 }
 
 #[test]
@@ -253,51 +253,55 @@ struct Spelling {
 }
 
 impl Spelling {
-    fn write(&self, moment: civil::DateTime) -> String {
+    fn write(&self, date_time: civil::DateTime) -> String {
         let number = |number: i8| match self.padded {
             true => format!("{number:02}"),
             false => number.to_string(),
         };
-        let (year, month, day) = (moment.year().to_string(), number(moment.month()), number(moment.day()));
+        let (year, month, day) = (
+            date_time.year().to_string(),
+            number(date_time.month()),
+            number(date_time.day()),
+        );
         let date = match self.order {
             Order::Year => [year, month, day],
             Order::Month => [month, day, year],
             Order::Day => [day, month, year],
         };
         let hour = match self.meridiem {
-            None => moment.hour(),
-            Some(_) => (moment.hour() + 11) % 12 + 1,
+            None => date_time.hour(),
+            Some(_) => (date_time.hour() + 11) % 12 + 1,
         };
         let mut text = format!(
             "{}{}{}:{:02}",
             date.join(self.separator),
             self.joint,
             number(hour),
-            moment.minute()
+            date_time.minute()
         );
         if self.seconds {
-            text += &format!(":{:02}", moment.second());
-            let fraction = format!("{:09}", moment.subsec_nanosecond());
+            text += &format!(":{:02}", date_time.second());
+            let fraction = format!("{:09}", date_time.subsec_nanosecond());
             if self.decimals > 0 {
                 text += &format!(".{}", &fraction[..self.decimals]);
             }
         }
         if let Some(space) = self.meridiem {
             text += space;
-            text += if moment.hour() < 12 { "AM" } else { "PM" };
+            text += if date_time.hour() < 12 { "AM" } else { "PM" };
         }
         text + self.zone
     }
 
     /// Returns the time without the parts that the format omits.
-    fn truncate(&self, moment: civil::DateTime) -> civil::DateTime {
+    fn truncate(&self, date_time: civil::DateTime) -> civil::DateTime {
         let (second, decimals) = match self.seconds {
-            true => (moment.second(), self.decimals.min(7)),
+            true => (date_time.second(), self.decimals.min(7)),
             false => (0, 0),
         };
         let unit = 10_i32.pow(u32::try_from(9 - decimals).unwrap());
-        let with = moment.with().second(second);
-        with.subsec_nanosecond(moment.subsec_nanosecond() / unit * unit)
+        let with = date_time.with().second(second);
+        with.subsec_nanosecond(date_time.subsec_nanosecond() / unit * unit)
             .build()
             .unwrap()
     }
@@ -330,17 +334,17 @@ proptest! {
         seconds in 315_532_800_i64..7_258_000_000,
         nanoseconds in 0_i32..1_000_000_000,
     ) {
-        let moment = Offset::UTC.to_datetime(jiff::Timestamp::new(seconds, nanoseconds).unwrap());
+        let date_time = Offset::UTC.to_datetime(jiff::Timestamp::new(seconds, nanoseconds).unwrap());
         // Only numbers above 12 are recognized as days when the day is first.
-        prop_assume!(!matches!(spelling.order, Order::Day) || moment.day() > 12);
+        prop_assume!(!matches!(spelling.order, Order::Day) || date_time.day() > 12);
         let east = match spelling.zone {
             "+0530" => 5 * 3600 + 30 * 60,
             "-02" => -2 * 3600,
             _ => 0,
         };
-        let expected = Offset::UTC.to_timestamp(spelling.truncate(moment)).unwrap();
+        let expected = Offset::UTC.to_timestamp(spelling.truncate(date_time)).unwrap();
         let ticks = i64::try_from(expected.as_nanosecond() / 100).unwrap() - east * TICKS_PER_SECOND;
-        let text = spelling.write(moment);
+        let text = spelling.write(date_time);
         prop_assert_eq!(timestamp(&text), Ok(Some(Timestamp(ticks))), "{}", text);
     }
 
@@ -354,9 +358,9 @@ proptest! {
 
     /// From 1980-01-01 to 2200-01-01, in every format with this resolution.
     #[test]
-    fn timestamp_survives_formatting(seconds in 315_532_800_i64..7_258_118_400, ticks in 0_i64..10_000_000) {
+    fn timestamp_is_formatted_and_parsed(seconds in 315_532_800_i64..7_258_118_400, ticks in 0_i64..10_000_000) {
         let expected = Ok(Some(Timestamp(seconds * 10_000_000 + ticks)));
-        let moment = jiff::Timestamp::new(seconds, i32::try_from(ticks * 100).unwrap()).unwrap();
+        let date_time = jiff::Timestamp::new(seconds, i32::try_from(ticks * 100).unwrap()).unwrap();
         for format in [
             "%Y-%m-%dT%H:%M:%S%.fZ",
             "%Y-%m-%d %H:%M:%S%.f",
@@ -364,7 +368,7 @@ proptest! {
             "%Y/%m/%d %H:%M:%S%.9f+0000",
             "%-m/%-d/%Y %-I:%M:%S%.7f %p",
         ] {
-            let text = moment.strftime(format).to_string();
+            let text = date_time.strftime(format).to_string();
             prop_assert_eq!(timestamp(&text), expected, "{}", text);
         }
     }
@@ -374,13 +378,13 @@ proptest! {
         seconds in 400_000_000_i64..7_000_000_000,
         offset in (-1439_i32..1440).prop_map(|minutes| minutes * 60),
     ) {
-        let moment = jiff::Timestamp::from_second(seconds).unwrap();
-        let text = moment.display_with_offset(Offset::from_seconds(offset).unwrap()).to_string();
+        let date_time = jiff::Timestamp::from_second(seconds).unwrap();
+        let text = date_time.display_with_offset(Offset::from_seconds(offset).unwrap()).to_string();
         prop_assert_eq!(timestamp(&text), Ok(Some(Timestamp::from_unix_seconds(seconds))), "{}", text);
     }
 
     #[test]
-    fn time_of_day_survives_formatting(seconds in 0_u32..86_400) {
+    fn time_of_day_is_formatted_and_parsed(seconds in 0_u32..86_400) {
         let text = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
         prop_assert_eq!(daily_time(&text), Ok(Some(DailyScan::At(seconds))));
     }

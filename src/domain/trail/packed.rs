@@ -1,15 +1,15 @@
-//! Runs as bytes, newest first. The times and the id of a run are encoded as differences from those of the run before
-//! it.
+//! Encodes runs as bytes, newest first. The times and the id of a run are encoded as differences from those of the
+//! previous run.
 //!
 //! | bytes | |
 //! |---|---|
-//! | 1, once at the start | version of the format |
-//! | 1 | present fields: a bit each for id, start, end and the five counts |
+//! | 1, only at the start | version of the format |
+//! | 1 | flags of the present fields: id, start, end and the five counts |
 //! | 1 | number of the status |
-//! | 1 or more | seconds from the end, or without one the start, to that of the previous run |
-//! | 1 or more | start before the end |
+//! | 1 or more | seconds from the end, or without an end from the start, to that of the previous run |
+//! | 1 or more | seconds from the start to the end |
 //! | 1 or more each | counts |
-//! | 2 or more | id: how many bytes are those of the previous id, how many follow, and these |
+//! | 2 or more | id: number of bytes that it has in common with the previous id, number of further bytes, and these bytes |
 //!
 //! Numbers have seven bits per byte, lowest first; the eighth bit indicates that another byte follows. If a number can
 //! be negative, its lowest bit is the sign.
@@ -27,45 +27,45 @@ const HAS_END: u8 = 1 << 2;
 /// The bits of the counts, in the order in which they are written.
 const COUNTS: [u8; 5] = [1 << 3, 1 << 4, 1 << 5, 1 << 6, 1 << 7];
 
-/// Returns the bytes of runs; none if there are none.
+/// Encodes runs. Returns no bytes if there are no runs.
 pub(super) fn pack(runs: &[PastRun]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let (mut moment, mut id) = (0_i64, "");
+    let (mut previous_time, mut id) = (0_i64, "");
     for run in runs {
         if bytes.is_empty() {
             bytes.push(VERSION);
         }
         let counts = [run.processed, run.successful, run.failed, run.skipped, run.warning];
-        let has = |is_there: bool, bit: u8| if is_there { bit } else { 0 };
-        let of_counts = counts.iter().zip(COUNTS).map(|(count, bit)| has(count.is_some(), bit));
+        let has = |is_present: bool, bit: u8| if is_present { bit } else { 0 };
+        let count_flags = counts.iter().zip(COUNTS).map(|(count, bit)| has(count.is_some(), bit));
         let flags =
             has(run.id.is_some(), HAS_ID) | has(run.start.is_some(), HAS_START) | has(run.end.is_some(), HAS_END);
-        bytes.push(of_counts.fold(flags, |flags, bit| flags | bit));
+        bytes.push(count_flags.fold(flags, |flags, bit| flags | bit));
         bytes.extend(run.status.code().to_le_bytes());
         let seconds = |at: Option<Timestamp>| at.map(Timestamp::as_whole_unix_seconds);
         let (start, end) = (seconds(run.start), seconds(run.end));
         if let Some(at) = end.or(start) {
-            signed(&mut bytes, moment.wrapping_sub(at));
-            moment = at;
+            write_signed(&mut bytes, previous_time.wrapping_sub(at));
+            previous_time = at;
         }
         if let (Some(start), Some(end)) = (start, end) {
-            signed(&mut bytes, end.wrapping_sub(start));
+            write_signed(&mut bytes, end.wrapping_sub(start));
         }
         for count in counts.into_iter().flatten() {
-            unsigned(&mut bytes, count);
+            write_unsigned(&mut bytes, count);
         }
-        if let Some(own) = &run.id {
-            let common = own
+        if let Some(current_id) = &run.id {
+            let common = current_id
                 .bytes()
                 .zip(id.bytes())
                 .take_while(|(one, other)| one == other)
                 .count();
-            let rest = own.as_bytes().get(common..).unwrap_or_default();
+            let rest = current_id.as_bytes().get(common..).unwrap_or_default();
             for length in [common, rest.len()] {
-                unsigned(&mut bytes, u64::try_from(length).unwrap_or_default());
+                write_unsigned(&mut bytes, u64::try_from(length).unwrap_or_default());
             }
             bytes.extend(rest);
-            id = own;
+            id = current_id;
         }
     }
     bytes
@@ -78,34 +78,34 @@ pub(super) fn unpack(mut bytes: &[u8]) -> Option<Vec<PastRun>> {
     if bytes.is_empty() {
         return Some(runs);
     }
-    if byte(bytes)? != VERSION {
+    if read_byte(bytes)? != VERSION {
         return None;
     }
-    let (mut moment, mut id) = (0_i64, Vec::new());
+    let (mut previous_time, mut id) = (0_i64, Vec::new());
     while !bytes.is_empty() {
         if runs.len() == TRAIL_RUNS {
             return None;
         }
-        let flags = byte(bytes)?;
-        let code = i8::from_le_bytes([byte(bytes)?]);
+        let flags = read_byte(bytes)?;
+        let code = i8::from_le_bytes([read_byte(bytes)?]);
         let status = JobStatus::ALL.into_iter().find(|status| status.code() == code)?;
         let has = |bit: u8| flags & bit != 0;
         if has(HAS_START) || has(HAS_END) {
-            moment = moment.wrapping_sub(take_signed(bytes)?);
+            previous_time = previous_time.wrapping_sub(read_signed(bytes)?);
         }
         let start = match has(HAS_START) {
-            true if has(HAS_END) => Some(moment.wrapping_sub(take_signed(bytes)?)),
-            true => Some(moment),
+            true if has(HAS_END) => Some(previous_time.wrapping_sub(read_signed(bytes)?)),
+            true => Some(previous_time),
             false => None,
         };
         let mut counts = [None; COUNTS.len()];
         for (count, bit) in counts.iter_mut().zip(COUNTS) {
             if has(bit) {
-                *count = Some(take_unsigned(bytes)?);
+                *count = Some(read_unsigned(bytes)?);
             }
         }
-        let own = if has(HAS_ID) {
-            let [common, length] = [take_length(bytes)?, take_length(bytes)?];
+        let current_id = if has(HAS_ID) {
+            let [common, length] = [read_length(bytes)?, read_length(bytes)?];
             let (rest, others) = bytes.split_at_checked(length)?;
             *bytes = others;
             id = [id.get(..common)?, rest].concat();
@@ -115,10 +115,10 @@ pub(super) fn unpack(mut bytes: &[u8]) -> Option<Vec<PastRun>> {
         };
         let [processed, successful, failed, skipped, warning] = counts;
         runs.push(PastRun {
-            id: own,
+            id: current_id,
             status,
             start: start.map(Timestamp::from_unix_seconds),
-            end: has(HAS_END).then(|| Timestamp::from_unix_seconds(moment)),
+            end: has(HAS_END).then(|| Timestamp::from_unix_seconds(previous_time)),
             processed,
             successful,
             failed,
@@ -129,7 +129,7 @@ pub(super) fn unpack(mut bytes: &[u8]) -> Option<Vec<PastRun>> {
     Some(runs)
 }
 
-fn unsigned(bytes: &mut Vec<u8>, mut number: u64) {
+fn write_unsigned(bytes: &mut Vec<u8>, mut number: u64) {
     while number > 0x7f {
         bytes.push(number.to_le_bytes()[0] | 0x80);
         number >>= 7;
@@ -137,20 +137,20 @@ fn unsigned(bytes: &mut Vec<u8>, mut number: u64) {
     bytes.push(number.to_le_bytes()[0]);
 }
 
-fn signed(bytes: &mut Vec<u8>, number: i64) {
-    unsigned(bytes, (number.cast_unsigned() << 1) ^ (number >> 63).cast_unsigned());
+fn write_signed(bytes: &mut Vec<u8>, number: i64) {
+    write_unsigned(bytes, (number.cast_unsigned() << 1) ^ (number >> 63).cast_unsigned());
 }
 
-fn byte(bytes: &mut &[u8]) -> Option<u8> {
+fn read_byte(bytes: &mut &[u8]) -> Option<u8> {
     let (first, rest) = bytes.split_first()?;
     *bytes = rest;
     Some(*first)
 }
 
-fn take_unsigned(bytes: &mut &[u8]) -> Option<u64> {
+fn read_unsigned(bytes: &mut &[u8]) -> Option<u64> {
     let mut number = 0;
     for shift in (0..u64::BITS).step_by(7) {
-        let part = byte(bytes)?;
+        let part = read_byte(bytes)?;
         number |= u64::from(part & 0x7f).checked_shl(shift)?;
         if part & 0x80 == 0 {
             return Some(number);
@@ -159,11 +159,11 @@ fn take_unsigned(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-fn take_signed(bytes: &mut &[u8]) -> Option<i64> {
-    let number = take_unsigned(bytes)?;
+fn read_signed(bytes: &mut &[u8]) -> Option<i64> {
+    let number = read_unsigned(bytes)?;
     Some((number >> 1).cast_signed() ^ -(number & 1).cast_signed())
 }
 
-fn take_length(bytes: &mut &[u8]) -> Option<usize> {
-    usize::try_from(take_unsigned(bytes)?).ok()
+fn read_length(bytes: &mut &[u8]) -> Option<usize> {
+    usize::try_from(read_unsigned(bytes)?).ok()
 }

@@ -37,8 +37,8 @@ impl PageQuery {
                 "live" => parsed.is_live = value != "off",
                 name => {
                     let mut attributes = Attributes::NAMES.iter().zip(&mut parsed.attributes);
-                    if let Some((_, wanted)) = attributes.find(|(attribute, _)| **attribute == name) {
-                        *wanted = Some(value.into_owned()).filter(|value| !value.is_empty());
+                    if let Some((_, selected)) = attributes.find(|(attribute, _)| **attribute == name) {
+                        *selected = Some(value.into_owned()).filter(|value| !value.is_empty());
                     }
                 }
             }
@@ -55,9 +55,9 @@ impl PageQuery {
         if let Some(health) = self.health {
             query.append_pair("show", word(health));
         }
-        for (name, wanted) in Attributes::NAMES.iter().zip(&self.attributes) {
-            if let Some(wanted) = wanted {
-                query.append_pair(name, wanted);
+        for (name, selected) in Attributes::NAMES.iter().zip(&self.attributes) {
+            if let Some(selected) = selected {
+                query.append_pair(name, selected);
             }
         }
         if self.page > 1 {

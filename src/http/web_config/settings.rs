@@ -172,7 +172,7 @@ impl Tls {
             return Err(section.error("is empty; expected cert_file and key_file, or remove the section"));
         }
         let pem = |file, inline| pem_setting(section, file, inline, directory);
-        let wanted = |name, other| {
+        let missing = |name, other| {
             section.missing_key_error(
                 name,
                 &format!("is required for TLS, or {other} instead; for plain HTTP, remove the section"),
@@ -190,8 +190,8 @@ impl Tls {
                 .filter(|groups| !groups.is_empty())
                 .unwrap_or_else(|| ring::DEFAULT_KX_GROUPS.to_vec()),
             prefer_own_order: section.read("prefer_server_cipher_suites", boolean)?.unwrap_or(true),
-            certificate: pem("cert_file", "cert")?.ok_or_else(|| wanted("cert_file", "cert"))?,
-            key: pem("key_file", "key")?.ok_or_else(|| wanted("key_file", "key"))?,
+            certificate: pem("cert_file", "cert")?.ok_or_else(|| missing("cert_file", "cert"))?,
+            key: pem("key_file", "key")?.ok_or_else(|| missing("key_file", "key"))?,
             client_auth,
             client_authorities,
             versions,
@@ -235,26 +235,26 @@ fn client_auth(field: &Field<'_>) -> Result<ClientAuth, Error> {
 /// Returns the requirements on client certificates.
 fn consistent_client_auth(
     section: &Field<'_>,
-    wanted: Option<ClientAuth>,
+    client_auth: Option<ClientAuth>,
     authorities: Option<&PemSetting>,
     names: Option<&Field<'_>>,
 ) -> Result<ClientAuth, Error> {
-    let wanted = wanted.unwrap_or(ClientAuth::None);
-    if wanted.verifies() && authorities.is_none() {
+    let client_auth = client_auth.unwrap_or(ClientAuth::None);
+    if client_auth.verifies() && authorities.is_none() {
         let problem = "is required, or client_ca instead, to verify client certificates";
         return Err(section.missing_key_error("client_ca_file", problem));
     }
     match (authorities, names) {
-        (Some(authorities), _) if wanted == ClientAuth::None => Err(Error::Value {
+        (Some(authorities), _) if client_auth == ClientAuth::None => Err(Error::Value {
             location: authorities.location.clone(),
             key: authorities.key.clone(),
             problem: "has no effect without client_auth_type; expected RequireAndVerifyClientCert there".to_owned(),
         }),
-        (_, Some(names)) if !wanted.is_mandatory() => Err(names.error(
+        (_, Some(names)) if !client_auth.is_mandatory() => Err(names.error(
             "needs client_auth_type to be RequireAndVerifyClientCert or RequireAnyClientCert; \
              otherwise a client without a certificate would be accepted",
         )),
-        _ => Ok(wanted),
+        _ => Ok(client_auth),
     }
 }
 
