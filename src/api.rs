@@ -353,8 +353,8 @@ impl Error {
         matches!(self, Self::Status(403))
     }
 
-    /// Returns whether the customer or tenant lacks the service that the resource belongs to.
-    pub fn is_refusal(&self) -> bool {
+    /// Returns whether the error means that the customer or tenant does not have the service of the resource.
+    pub fn is_missing_service(&self) -> bool {
         matches!(self, Self::Status(403 | 404))
     }
 

@@ -30,7 +30,7 @@ pub use watch::Watch;
 
 use self::client::ClientSource;
 use self::reload::{Reloader, read_attributes};
-use self::saver::{Saver, bad_state_file, check_state_file, restore};
+use self::saver::{Saver, check_state_file, invalid_state_file, restore};
 use self::watch::WatchedFile;
 use crate::api::Observer;
 use crate::api::client::ApiClient;
@@ -177,7 +177,7 @@ impl App {
             listeners.push(listen(address).await?);
         }
         let state_file = config.state_file.clone().map(StateFile::open).transpose();
-        let state_file = state_file.map_err(|error| bad_state_file(&error))?.map(Arc::new);
+        let state_file = state_file.map_err(|error| invalid_state_file(&error))?.map(Arc::new);
         let restored = restore(&parts, state_file.as_deref());
         parts.runtime.record_load(|loaded| loaded.state = restored);
         if parts.store.was_restored() && !parts.store.customers().is_empty() {

@@ -143,8 +143,8 @@ const CUSTOMERS: Shape<CustomersInState> = Shape {
     )],
 };
 
-/// Returns the shapes read at scrape time, in the order of [`Scrape::own_tables`].
-fn own_shapes() -> [ShapeMetrics; 3] {
+/// Returns the shapes read at scrape time, in the order of [`Scrape::exporter_tables`].
+fn exporter_shapes() -> [ShapeMetrics; 3] {
     [
         EXPORTER.metrics_without_customer(),
         COLLECTORS.metrics_without_customer(),
@@ -178,7 +178,7 @@ pub struct Scrape {
     runtime: Arc<Runtime>,
     shard_cache: ShardCache,
     /// Values read at scrape time.
-    own: Arc<[Family]>,
+    exporter: Arc<[Family]>,
     /// Contents of the store.
     stored: Arc<[Family]>,
 }
@@ -191,7 +191,7 @@ impl Scrape {
             health,
             runtime,
             shard_cache: ShardCache::default(),
-            own: families(own_columns()).into(),
+            exporter: families(exporter_columns()).into(),
             stored: families(store::columns()).into(),
         }
     }
@@ -216,13 +216,13 @@ impl Scrape {
         if filter.has_exporter() {
             let snapshot = Snapshot {
                 groups: vec![Group {
-                    blocks: vec![Arc::new(self.own_tables(now))],
+                    blocks: vec![Arc::new(self.exporter_tables(now))],
                     stale_after: Duration::MAX,
                 }],
                 now,
             };
             let excluded = self.store.excluded();
-            let shown = self.own.iter().filter(|family| !excluded.contains(&family.metric));
+            let shown = self.exporter.iter().filter(|family| !excluded.contains(&family.metric));
             let mut renderer = Renderer::new(shown.cloned().collect(), snapshot, Filter::default(), format);
             while let Some(mut frame) = renderer.next_frame() {
                 exporter_metrics.head.append(&mut frame);
@@ -292,7 +292,7 @@ impl Scrape {
         self.store.generation()
     }
 
-    fn own_tables(&self, now: Timestamp) -> Own {
+    fn exporter_tables(&self, now: Timestamp) -> ExporterTables {
         let (snapshot, runtime) = (self.store.status_snapshot(now), self.runtime.status());
         let (mut collectors, mut customers) = (Vec::new(), Vec::new());
         for overview in snapshot.collectors().map(|collector| collector.overview()) {
@@ -312,7 +312,7 @@ impl Scrape {
             series: snapshot.series,
             without_attributes: self.store.without_attributes(),
         };
-        Own([
+        ExporterTables([
             EXPORTER.table_without_customer(&[readings]),
             COLLECTORS.table_without_customer(&collectors),
             CUSTOMERS.table_without_customer(&customers),
@@ -322,9 +322,9 @@ impl Scrape {
 
 /// Values read at scrape time, one table per shape.
 #[derive(Debug)]
-struct Own([Table; 3]);
+struct ExporterTables([Table; 3]);
 
-impl Block for Own {
+impl Block for ExporterTables {
     fn record(&self, position: usize) -> Option<RecordView<'_>> {
         (position == 0).then_some(RecordView {
             tables: &self.0,
@@ -334,10 +334,10 @@ impl Block for Own {
 }
 
 /// Returns the metrics read at scrape time, with their positions in the snapshot.
-fn own_columns() -> Vec<(Metric, Source)> {
+fn exporter_columns() -> Vec<(Metric, Source)> {
     let group = 0;
     let mut columns = Vec::new();
-    for (shape, metrics) in own_shapes().into_iter().enumerate() {
+    for (shape, metrics) in exporter_shapes().into_iter().enumerate() {
         for (column, (metric, _)) in metrics.into_iter().enumerate() {
             columns.push((metric, Source { group, shape, column }));
         }
@@ -347,7 +347,7 @@ fn own_columns() -> Vec<(Metric, Source)> {
 
 /// Returns the metrics read at scrape time with their label names, for the catalogue.
 pub fn metrics() -> impl Iterator<Item = (Metric, Vec<&'static str>)> {
-    own_shapes().into_iter().flatten()
+    exporter_shapes().into_iter().flatten()
 }
 
 /// Beginning and end of a response.

@@ -1,8 +1,8 @@
 //! A simulated partner API: both generations over one seeded world, its token endpoint, and faults on demand.
 //!
 //! The simulator implements the API's reference independently and shares no code with the client, so that it does not
-//! repeat the client's errors. The file is longer than most because the handle can change everything that responses
-//! depend on.
+//! repeat the client's errors. The file is longer than most, because the handle can change everything on which
+//! responses depend.
 //!
 //! # Time
 //!
@@ -95,7 +95,8 @@ pub struct Settings {
     pub speed: f64,
     /// Source of time. Default: the wall clock.
     pub clock: Clock,
-    /// True if customers join and leave, a licence expires and a scan profile starts to fail. Default: true.
+    /// True if the world changes: customers join and leave, a licence expires, and a scan profile starts to fail.
+    /// Default: true.
     pub churn: bool,
     /// Client id of the registration. Default: `demo`.
     pub client_id: String,
@@ -160,7 +161,7 @@ pub struct Request {
     pub at: Instant,
 }
 
-/// The simulated partner, bound to its address and not yet serving.
+/// The simulated partner, bound to its address but not serving yet.
 #[derive(Debug)]
 pub struct Simulator {
     listener: TcpListener,
@@ -240,7 +241,7 @@ impl Simulator {
         })
     }
 
-    /// Returns the bound address with its real port.
+    /// Returns the bound address with its actual port.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -323,7 +324,7 @@ impl Handle {
         self.state().requests.clear();
     }
 
-    /// Replaces the scopes granted to the registration. Existing tokens keep their scopes.
+    /// Replaces the scopes granted to the registration. The scopes of existing tokens do not change.
     pub fn set_scopes(&self, scopes: Vec<String>) {
         self.state().registration.set_scopes(scopes);
     }
@@ -344,7 +345,7 @@ impl Handle {
         self.state().registration.requests()
     }
 
-    /// Ignores a poisoned lock, because the world remains usable after a panic of a test.
+    /// Ignores a poisoned lock, because the world remains usable after a test has panicked.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

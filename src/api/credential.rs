@@ -54,7 +54,7 @@ impl SecretSource {
             Self::Value(secret) => Ok(secret.clone()),
             Self::File(path) => {
                 let text = text_file::read_regular(path, MAX_FILE_BYTES)?;
-                Ok(significant(&text).to_owned().into())
+                Ok(without_line_breaks(&text).to_owned().into())
             }
         }
     }
@@ -77,7 +77,7 @@ impl Credential {
     ///
     /// Returns [`CredentialError::EmptySecret`] if the secret is empty.
     pub fn secret(value: Secret) -> Result<Self, CredentialError> {
-        let source = SecretSource::Value(significant(value.expose()).to_owned().into());
+        let source = SecretSource::Value(without_line_breaks(value.expose()).to_owned().into());
         source.read_client_secret()?;
         Ok(Self::Secret(source))
     }
@@ -295,7 +295,7 @@ pub enum CredentialError {
 }
 
 /// Returns a secret without the line breaks that editors and shells append.
-fn significant(text: &str) -> &str {
+fn without_line_breaks(text: &str) -> &str {
     text.trim_end_matches(['\r', '\n'])
 }
 

@@ -29,12 +29,12 @@ const SAVE_INTERVAL_FACTOR: u32 = 50;
 /// Checks that the path can be a state file, without changing it.
 pub(super) fn check_state_file(config: &Config) -> Result<(), Error> {
     match config.state_file.as_deref().map(state_file::resolve) {
-        Some(Err(error)) if error.is_configuration() => Err(bad_state_file(&error)),
+        Some(Err(error)) if error.is_configuration() => Err(invalid_state_file(&error)),
         _ => Ok(()),
     }
 }
 
-pub(super) fn bad_state_file(error: &state_file::Error) -> Error {
+pub(super) fn invalid_state_file(error: &state_file::Error) -> Error {
     Error::InvalidFile {
         key: "state.file",
         problem: error_chain(error),

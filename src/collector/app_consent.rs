@@ -16,7 +16,7 @@ type Products = Parts<String, Option<bool>>;
 
 /// Status 400, 403 or 404 means that the tenant lacks a product.
 const PRODUCT_RULES: Rules = Rules {
-    is_refusal: |error| error.is_refusal() || matches!(error, Error::Status(400)),
+    is_refusal: |error| error.is_missing_service() || matches!(error, Error::Status(400)),
     all_refused: |_| Error::Status(404),
     keeps_empty: false,
     emptied: "no apps listed, unlike before",

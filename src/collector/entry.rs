@@ -120,7 +120,7 @@ impl Entry {
 
     /// Whether an error means that the target lacks the service that the collector reads.
     pub fn says_unlicensed(&self, error: &Error) -> bool {
-        self.is_optional && error.is_refusal()
+        self.is_optional && error.is_missing_service()
     }
 
     /// Polls a target.

@@ -209,7 +209,7 @@ async fn update<Request: Future<Output = Result<(Option<Report>, usize), Failure
                 (report, tries, failed)
             }
             // The run has no report, or none yet.
-            Err(cause) if cause.error.is_refusal() => {
+            Err(cause) if cause.error.is_missing_service() => {
                 refusal = Some(cause);
                 (None, again, failed)
             }

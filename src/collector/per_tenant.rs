@@ -108,7 +108,7 @@ pub(super) struct Rules {
 }
 
 const TENANT_RULES: Rules = Rules {
-    is_refusal: Error::is_refusal,
+    is_refusal: Error::is_missing_service,
     all_refused: |error| error,
     keeps_empty: true,
     emptied: "empty response; the previous one was not empty",

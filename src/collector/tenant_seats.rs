@@ -96,12 +96,12 @@ impl Collector for TenantSeats {
                     failure = failure.or(Some(incomplete));
                     continue;
                 }
-                Err(cause) if is_known && cause.error.is_refusal() => {
+                Err(cause) if is_known && cause.error.is_missing_service() => {
                     record.held.insert(number, since);
                     failure = failure.or(Some(cause));
                     continue;
                 }
-                Err(cause) if cause.error.is_refusal() => {
+                Err(cause) if cause.error.is_missing_service() => {
                     record.empty.insert(number, context.now);
                     refusal = Some(cause);
                     continue;

@@ -285,7 +285,7 @@ fn mask_word(word: &str) -> String {
     };
     match whole {
         Some(mask) => word.replacen(core, mask, 1),
-        None => mask_pieces(word),
+        None => mask_ids_and_numbers(word),
     }
 }
 
@@ -333,23 +333,23 @@ fn is_domain(lower: &str) -> bool {
 }
 
 /// Masks the ids and numbers in a word.
-fn mask_pieces(word: &str) -> String {
+fn mask_ids_and_numbers(word: &str) -> String {
     let mut masked = String::with_capacity(word.len());
     let mut piece = String::new();
     for character in word.chars() {
         if character.is_alphanumeric() || matches!(character, '-' | '_') {
             piece.push(character);
         } else {
-            push_piece(&mut masked, &piece);
+            push_masked(&mut masked, &piece);
             piece.clear();
             masked.push(character);
         }
     }
-    push_piece(&mut masked, &piece);
+    push_masked(&mut masked, &piece);
     masked
 }
 
-fn push_piece(masked: &mut String, piece: &str) {
+fn push_masked(masked: &mut String, piece: &str) {
     let has_digit = piece.chars().any(char::is_numeric);
     if has_digit && piece.chars().count() >= MIN_ID_CHARS {
         masked.push_str(ID);

@@ -108,7 +108,7 @@ pub struct Capacity {
 /// Returns an error for anything else, such as a negative number, a fraction, an exponent or a malformed group of
 /// thousands, and for a count above 2^53, which a sample cannot represent exactly.
 pub fn count(text: &str) -> Parsed<u64> {
-    parse_present(text, whole)
+    parse_present(text, whole_number)
 }
 
 /// Parses a difference: `+5`, `-3`, `5`, also with U+2212 as the minus sign.
@@ -122,7 +122,7 @@ pub fn signed(text: &str) -> Parsed<i64> {
             Some(magnitude) => (true, magnitude),
             None => (false, text.strip_prefix('+').unwrap_or(text)),
         };
-        let magnitude = i64::try_from(whole(magnitude)?).ok()?;
+        let magnitude = i64::try_from(whole_number(magnitude)?).ok()?;
         Some(if negative { -magnitude } else { magnitude })
     })
 }
@@ -240,7 +240,7 @@ fn unit_bytes(unit: &str, gigabyte: Gigabyte) -> Option<u64> {
     kilo.checked_pow(power)
 }
 
-fn whole(text: &str) -> Option<u64> {
+fn whole_number(text: &str) -> Option<u64> {
     let number = Decimal::parse(text)?;
     (number.fraction.is_empty() && number.integer <= MAX_EXACT).then_some(number.integer)
 }

@@ -45,7 +45,7 @@ pub fn customer_status(text: &str) -> Option<CustomerStatus> {
     if is_not_applicable(text) {
         return Some(CustomerStatus::NotApplicable);
     }
-    Some(match (number(text), squeeze(text).as_str()) {
+    Some(match (number(text), without_separators(text).as_str()) {
         (Some(0), _) => CustomerStatus::NotApplicable,
         (Some(1), _) | (None, "working") => CustomerStatus::Working,
         (Some(2), _) | (None, "failed") => CustomerStatus::Failed,
@@ -84,7 +84,7 @@ impl ScanMode {
 /// Parses a scan mode: 0 or 1, or words such as `Express`, `Advance mode`. `None` if absent.
 pub fn scan_mode(text: &str) -> Option<ScanMode> {
     let text = present(text)?;
-    Some(match (number(text), squeeze(text).as_str()) {
+    Some(match (number(text), without_separators(text).as_str()) {
         (Some(0), _) | (None, "express" | "expressmode") => ScanMode::Express,
         (Some(1), _) | (None, "advanced" | "advance" | "advancedmode" | "advancemode") => ScanMode::Advanced,
         _ => ScanMode::Unknown,
@@ -119,7 +119,7 @@ impl ManagementMode {
 /// Parses a management mode: 0 to 2, or a word. `None` if absent.
 pub fn management_mode(text: &str) -> Option<ManagementMode> {
     let text = present(text)?;
-    Some(match (number(text), squeeze(text).as_str()) {
+    Some(match (number(text), without_separators(text).as_str()) {
         (Some(0), _) | (None, "customer") => ManagementMode::Customer,
         (Some(1), _) | (None, "partner") => ManagementMode::Partner,
         (Some(2), _) | (None, "tobeconfigured") => ManagementMode::ToBeConfigured,
@@ -146,7 +146,7 @@ fn number(text: &str) -> Option<u64> {
 }
 
 /// Returns the text in lower case without separators.
-fn squeeze(text: &str) -> String {
+fn without_separators(text: &str) -> String {
     text.chars()
         .filter(|c| !(c.is_whitespace() || matches!(c, '-' | '_')))
         .map(|c| c.to_ascii_lowercase())

@@ -174,12 +174,12 @@ pub(super) fn list(site: &super::Site, assets: &[Asset], kind: &str) -> Page {
         }
         p.soft { "To write these files to disk: " code { "elements_exporter assets DIR" } }
     };
-    below(site, kind, &content)
+    subpage(site, kind, &content)
 }
 
 /// Returns the page with the runbooks of the alerts.
 pub(super) fn runbooks(site: &super::Site) -> Page {
-    below(site, "runbooks", &runbooks::runbooks())
+    subpage(site, "runbooks", &runbooks::runbooks())
 }
 
 /// Returns the time at which a page was rendered.
@@ -201,12 +201,12 @@ fn missing(site: &super::Site, what: &str, link_text: &str) -> Page {
         h2 { "Not found" }
         p.card.empty { (what) " " a href=(Depth::Below.root()) { (link_text) } }
     };
-    let mut page = below(site, "not found", &content);
+    let mut page = subpage(site, "not found", &content);
     page.status = StatusCode::NOT_FOUND;
     page
 }
 
-fn below(site: &super::Site, title: &str, content: &Markup) -> Page {
+fn subpage(site: &super::Site, title: &str, content: &Markup) -> Page {
     let title = format!("{title} – elements_exporter");
     Frame::new(site, &title, Depth::Below, false).page(StatusCode::OK, content, &html! {})
 }

@@ -14,11 +14,12 @@ use serde_json::{Value, json};
 use super::response::{ApiResponse, Content};
 use super::rng::SeededRng;
 
-/// Pause before a body is cut off, so that the data sent before it has left the machine. Otherwise, the server would
-/// discard buffered data when it drops the connection.
+/// Pause before a body is truncated, so that the data before it is sent. Otherwise, the server would discard buffered
+/// data when it drops the connection.
 const FLUSH_PAUSE: Duration = Duration::from_millis(50);
 
-/// Size of the chunks in which the content of a bomb is compressed, so that it is never completely in memory.
+/// Size of the chunks in which the content of a decompression bomb is compressed, so that it is never completely in
+/// memory.
 const BOMB_CHUNK: u64 = 1 << 20;
 
 /// A fault for requests whose path matches.

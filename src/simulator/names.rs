@@ -1,4 +1,4 @@
-//! The words of the API, taken independently from its reference, and unusual but realistic names.
+//! The words of the API, taken directly from its reference, and unusual but realistic names.
 
 mod organizations;
 

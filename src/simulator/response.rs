@@ -1,4 +1,4 @@
-//! Parsed requests, and responses before they are delivered.
+//! Parsed requests, and responses before delivery.
 
 use std::collections::BTreeMap;
 

@@ -9,7 +9,7 @@ const MAX_RUNS_PER_MODULE: usize = 60;
 /// for about 300 customers with eight modules, and a shorter one for more customers.
 const MAX_RUNS: usize = 150_000;
 
-/// Modules of an ordinary customer, by which [`MAX_RUNS`] is divided.
+/// Number of modules of an ordinary customer, by which [`MAX_RUNS`] is divided.
 const MODULES_PER_CUSTOMER: usize = 8;
 
 /// Settings for generating customers and advancing time.

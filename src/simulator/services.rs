@@ -1,4 +1,4 @@
-//! Services of one tenant that only some customers have: seats, users, consent, signs of ransomware and baselines; and
+//! Services of a tenant that only some customers have: seats, users, consent, signs of ransomware and baselines. Also
 //! job reports.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! The first generation: only GET, words for statuses, and OData envelopes.
+//! The first generation: GET requests only, words for statuses, and OData envelopes.
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};

@@ -1,4 +1,5 @@
-//! The second generation: POST for lists with a filter, numbers for statuses, and `data` and `metadata`.
+//! The second generation: POST requests for lists with a filter, numbers for statuses, and the members `data` and
+//! `metadata`.
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};

@@ -124,7 +124,7 @@ pub(crate) struct JobRow<'a> {
     pub(crate) module: &'a Module,
     /// The run, or the row instead of a run if the module has none.
     pub(crate) run: Cow<'a, Run>,
-    /// The last modification of the module, which all its backup scopes share.
+    /// The last modification of the module, which is the same for all its backup scopes.
     pub(crate) last_modified: Option<i64>,
 }
 

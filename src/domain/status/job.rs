@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::present;
-use super::{number, squeeze};
+use super::{number, without_separators};
 
 /// The status of a run or a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -192,7 +192,7 @@ pub fn job_status(text: &str) -> Option<JobStatusWord> {
     if let Some(code) = number(text) {
         return Some(JobStatus::from_code(code).map_or(JobStatusWord::Unknown, JobStatusWord::Known));
     }
-    let status = match squeeze(text).as_str() {
+    let status = match without_separators(text).as_str() {
         "none" => JobStatus::None,
         "running" | "inprogress" => JobStatus::Running,
         "finished" | "successful" => JobStatus::Finished,

@@ -117,7 +117,7 @@ fn any_run() -> impl Strategy<Value = PastRun> {
 
 proptest! {
     #[test]
-    fn runs_survive_packing(runs in proptest::collection::vec(any_run(), 0..TRAIL_RUNS)) {
+    fn runs_are_packed_and_unpacked(runs in proptest::collection::vec(any_run(), 0..TRAIL_RUNS)) {
         prop_assert_eq!(packed::unpack(&packed::pack(&runs)), Some(runs));
     }
 

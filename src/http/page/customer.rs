@@ -64,7 +64,7 @@ fn content(site: &Site, detail: &CustomerDetail, runs: &CustomerRuns, now: Times
             " · " a href=(root) { "all customers" }
         }
         @if let Some(signs) = detail.row.signs {
-            section #attack data-live aria-labelledby="attack-title" { (attack(signs, detail.signs_read_at, now)) }
+            section #attack data-live aria-labelledby="attack-title" { (ransomware_signs(signs, detail.signs_read_at, now)) }
         }
         section #modules data-live aria-labelledby="modules-title" {
             h2 #modules-title { "Modules" }
@@ -99,7 +99,7 @@ fn content(site: &Site, detail: &CustomerDetail, runs: &CustomerRuns, now: Times
 }
 
 /// Returns the signs of ransomware, the most severe first.
-fn attack(signs: RansomwareSigns, read_at: Option<Timestamp>, now: Timestamp) -> Markup {
+fn ransomware_signs(signs: RansomwareSigns, read_at: Option<Timestamp>, now: Timestamp) -> Markup {
     let counts = [
         (signs.potential_attack, "under potential attack", Severity::Bad),
         (signs.unusual_activities, "with unusual activities", Severity::Warn),

@@ -1,4 +1,4 @@
-//! Globs, counting, and the effect of faults on responses.
+//! Tests of globs, counts, and the effect of faults on responses.
 
 use super::*;
 

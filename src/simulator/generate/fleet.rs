@@ -1,4 +1,4 @@
-//! A realistic fleet: most customers are healthy, and each of the others has one scenario.
+//! A realistic fleet: most customers are healthy, and each of the others has one problem scenario.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ mod protected;
 mod scans;
 mod services;
 
-/// Period of the scenarios: three of this many customers miss their objective.
+/// Number of customers after which the scenarios repeat. Three of them miss their objective.
 const SCENARIO_PERIOD: usize = 75;
 
 /// Scenario of a customer. The first twelve customers have one scenario each.

@@ -17,7 +17,7 @@ use crate::simulator::services::Services;
 
 mod products;
 
-/// In real seconds at any speed, because objectives are configured in hours.
+/// In real seconds at any speed, because objectives are configured in real time.
 const SILENT_FOR: i64 = 5 * 86_400;
 const STUCK_FOR: i64 = 50 * 3600;
 
@@ -307,7 +307,7 @@ impl CustomerGenerator<'_> {
             Role::Exceptional => Habit::Exceptions,
             Role::ManyIssues if nth < 4 => Habit::Rotating,
             Role::ManyIssues => Habit::Flaky,
-            // The first customer is healthy, because most readers look at it.
+            // The first customer is healthy, because users look at it first.
             Role::Plain if self.index == 0 => Habit::Reliable,
             _ => match percentile {
                 0..82 => Habit::Reliable,

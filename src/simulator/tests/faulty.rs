@@ -1,4 +1,4 @@
-//! Each kind of fault over a real socket.
+//! Tests of each kind of fault over a real socket.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The format of responses, as observed from the real API.
+//! Tests of the format of responses, which was observed at the real API.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The token endpoint and the scopes of tokens.
+//! Tests of the token endpoint and of the scopes of tokens.
 
 use std::time::Duration;
 

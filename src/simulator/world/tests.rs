@@ -1,4 +1,4 @@
-//! The world of a seed: the hostile and the realistic one.
+//! Tests of the hostile and the realistic world.
 
 use std::collections::BTreeSet;
 

@@ -7,8 +7,8 @@ use crate::simulator::rng::SeededRng;
 use crate::simulator::run::{Run, status};
 use crate::simulator::schedule::{Habit, Schedule, Work, gigabytes};
 
-/// In real seconds at any speed, because objectives are configured in hours. Some values are within the default
-/// objective, others beyond it.
+/// In real seconds at any speed, because objectives are configured in real time. Some values are within the default
+/// objective, and others exceed it.
 pub(super) const WITHDRAWN_FOR: u32 = 53 * HOUR;
 const SILENT_FOR: u32 = 75 * HOUR;
 const FAILING_FOR: u32 = 41 * HOUR;
@@ -169,7 +169,7 @@ impl CustomerGenerator<'_> {
         let mut rng = SeededRng::from_path(&[key]);
         let scheduled = match number {
             ARCHIVER | RETENTION => 7 * DAY,
-            // Frequent, so that the restore point before the hanging run is within the objective.
+            // The runs are frequent, so that the restore point before the hanging run is within the objective.
             SHAREPOINT if self.scenario == Scenario::HungRun => DAY / 4,
             _ => rng.pick(&[DAY, DAY / 2, DAY / 2, DAY / 4]),
         };

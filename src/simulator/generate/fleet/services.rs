@@ -8,7 +8,7 @@ use crate::simulator::customer::Tenant;
 use crate::simulator::rng::SeededRng;
 use crate::simulator::services::{Baseline, Seats, Services};
 
-/// Index, within each period of the stories, of the customer whose tenant is under attack.
+/// Index, within each period of the scenarios, of the customer whose tenant is under attack.
 const ATTACKED: usize = 13;
 
 /// Time since the settings of some tenants drifted from their baselines.
@@ -20,8 +20,8 @@ impl CustomerGenerator<'_> {
         self.scenario == Scenario::Well && self.joined.is_none() && self.index % SCENARIO_PERIOD == ATTACKED
     }
 
-    /// Adds the services of each tenant. Their generator is separate, so that the rest of the seed's world stays the
-    /// same.
+    /// Adds the services of each tenant. They have their own random number generator, so that the rest of the world
+    /// does not change.
     pub(super) fn with_services(&self, mut tenants: Vec<Tenant>) -> Vec<Tenant> {
         let index = u64::try_from(self.index).unwrap_or(u64::MAX);
         for (nth, tenant) in (0..).zip(&mut tenants) {
