@@ -1,4 +1,4 @@
-//! Exporters that share the customers, and a Prometheus that discovers their targets.
+//! Exporters that shard the customers, and a Prometheus that discovers their targets.
 
 use std::collections::BTreeSet;
 
@@ -83,7 +83,7 @@ async fn discovered_shards_export_every_customer_once() {
             .filter(|series| series.contains_key("tenant") && series.get("tenant") == series.get("organization"));
         assert_eq!(tenants.count(), if name == "customers" { CUSTOMERS } else { 0 });
     }
-    // Series without a customer are in the first share of each exporter.
+    // Series without a customer are in the first shard of each exporter.
     let up = query("elements_up{job=\"shards\"}").await;
     assert_eq!(up.len(), 2);
 }
@@ -93,12 +93,12 @@ async fn shards_add_up_to_the_unfiltered_scrape() {
     let partner = start(frozen_partner(CUSTOMERS)).await;
     let exporter = Program::start(&partner.base, &[], &[]).await;
     wait_until_polled(&exporter).await;
-    let shares: Vec<String> = (0..4).map(|share| format!("shard={share}/4")).collect();
-    let (complete, combined) = stable_series(&exporter, "", &shares).await;
+    let shards: Vec<String> = (0..4).map(|shard| format!("shard={shard}/4")).collect();
+    let (complete, combined) = stable_series(&exporter, "", &shards).await;
     assert_eq!(combined, complete);
     let mut shards_with_exporter_metrics = 0;
-    for share in &shares {
-        let part = scrape(&exporter, share).await;
+    for shard in &shards {
+        let part = scrape(&exporter, shard).await;
         parser::assert_text_format(&part);
         shards_with_exporter_metrics += usize::from(part.contains("elements_up "));
     }
@@ -106,7 +106,7 @@ async fn shards_add_up_to_the_unfiltered_scrape() {
 
     let out_of_range = exporter.get("/metrics?shard=4/4").await;
     assert_eq!(out_of_range.status().as_u16(), 200);
-    assert_eq!(out_of_range.text().await.unwrap(), "", "a share out of range is empty");
+    assert_eq!(out_of_range.text().await.unwrap(), "", "a shard out of range is empty");
     let exporter_only = scrape(&exporter, "collector=exporter").await;
     assert!(exporter_only.contains("elements_up ") && customers(&exporter_only).is_empty());
     assert!(exporter_only.contains("elements_exporter_collector_success{collector=\"customers\",customer_id=\"\"}"));
@@ -154,8 +154,8 @@ async fn filtered_scrapes_contain_each_series_once() {
         "collector=exporter",
         "collector=exporter&collector=licenses",
     ] {
-        let shares: Vec<String> = (0..3).map(|share| format!("{collectors}&shard={share}/3")).collect();
-        let (complete, combined) = stable_series(&exporter, collectors, &shares).await;
+        let shards: Vec<String> = (0..3).map(|shard| format!("{collectors}&shard={shard}/3")).collect();
+        let (complete, combined) = stable_series(&exporter, collectors, &shards).await;
         assert_eq!(combined, complete, "{collectors}");
     }
     let id = customers(&complete).pop_first().unwrap();
@@ -215,14 +215,14 @@ async fn discovered_targets_can_be_scraped() {
         let text = scraped.text().await.unwrap();
         assert_eq!(customers(&text), BTreeSet::from([id.to_owned()]));
     }
-    let shares = json(&exporter, "/elements/sd?shards=2").await;
-    let shares: Vec<&str> = shares
+    let shards = json(&exporter, "/elements/sd?shards=2").await;
+    let shards: Vec<&str> = shards
         .as_array()
         .unwrap()
         .iter()
         .filter_map(|group| group["labels"]["__param_shard"].as_str())
         .collect();
-    assert_eq!(shares, ["0/2", "1/2"]);
+    assert_eq!(shards, ["0/2", "1/2"]);
     assert_eq!(exporter.get("/elements/sd?shards=0").await.status().as_u16(), 400);
 }
 
