@@ -1,5 +1,5 @@
-//! List of all metrics, with type, labels, help and stability. The reference page is generated from it, and tests check
-//! documentation, dashboards and rules against it.
+//! Lists all metrics, with type, labels, help and stability. The reference page is generated from this list, and tests
+//! check documentation, dashboards and rules against it.
 
 use std::collections::BTreeSet;
 

@@ -201,7 +201,7 @@ impl Check<'_> {
         match cause.as_ref() {
             auth::Error::InvalidClient { .. } => format!(
                 "{cause}; compare auth.client_id with the app {REGISTRATION}, and see there whether its secret or \
-                 certificate has ended"
+                 certificate has expired"
             ),
             auth::Error::Unreachable(_) if is_explained => format!("{cause}; see the connection checks above"),
             auth::Error::Unreachable(error) => {

@@ -233,6 +233,9 @@ fn client_auth(field: &Field<'_>) -> Result<ClientAuth, Error> {
 }
 
 /// Returns the requirements on client certificates.
+///
+/// # Errors
+/// Returns an error if the three keys about them contradict each other.
 fn consistent_client_auth(
     section: &Field<'_>,
     client_auth: Option<ClientAuth>,
