@@ -18,6 +18,7 @@ mod ransomware;
 mod rows;
 mod scan_changes;
 mod scan_profiles;
+mod table;
 mod tenant_seats;
 mod user_protection;
 
@@ -44,11 +45,12 @@ use rows::{
 
 pub use customers::Customer;
 pub use entry::Entry;
-pub use id::{CollectorId, PerCollector, ids};
+pub use id::CollectorId;
 pub use job_reports::{CommonErrors, common_errors};
 pub use jobs::{EndedRun, ModuleRuns, add_module_names, past_runs};
 pub use licenses::add_product_names;
 pub use ransomware::{RansomwareSigns, ransomware_signs};
+pub use table::{PerCollector, ids};
 
 /// Tolerance for times in the future: later ones are rejected. Clocks differ by a few minutes at most.
 const FUTURE_TOLERANCE: Duration = Duration::from_secs(5 * 60);

@@ -32,9 +32,7 @@ use tracing::warn;
 
 use crate::api::Generation;
 use crate::api::client::ApiClient;
-use crate::collector::{
-    CollectorId, Context, Entry, Memory, PerCollector, Plan, PollOutput, Question, Settings, Target, ids,
-};
+use crate::collector::{CollectorId, Context, Memory, PerCollector, Plan, PollOutput, Question, Settings, Target, ids};
 use crate::domain::{CustomerFilter, CustomerId, Timestamp, UnmatchedPattern};
 use crate::health::Health;
 use crate::log_throttle::LogThrottle;
@@ -337,7 +335,7 @@ impl Scheduler {
         let question = due.collector.entry().question(&self.config.settings);
         self.polls.spawn(async move {
             let target = due.target.clone();
-            let result = guarded(due.collector.entry(), client, target, memory, context).await;
+            let result = guarded(due.collector, client, target, memory, context).await;
             Outcome { due, question, result }
         });
     }
@@ -397,7 +395,7 @@ fn wall_clock() -> Timestamp {
 
 /// Runs a poll that always ends, even if it panics or hangs.
 async fn guarded(
-    entry: &Entry,
+    collector: CollectorId,
     client: Arc<ApiClient>,
     target: Target,
     memory: Arc<dyn Memory>,
@@ -405,7 +403,7 @@ async fn guarded(
 ) -> Result<PollOutput, PollError> {
     let poll = async {
         let api = client.api().await?;
-        entry.poll(api, target, memory, context).await
+        collector.poll(api, target, memory, context).await
     };
     let caught = AssertUnwindSafe(poll).catch_unwind();
     match tokio::time::timeout(POLL_DEADLINE, caught).await {

@@ -50,9 +50,10 @@ pub fn check(data: &[u8]) {
         return;
     };
     let choice = usize::from(*choice);
-    let Some(entry) = collector::ALL.get(choice % collector::ALL.len()) else {
+    let Some(collector) = collector::ids().nth(choice % collector::ALL.len()) else {
         return;
     };
+    let entry = collector.entry();
     let choice = choice / collector::ALL.len();
     let (is_v3, objects, is_one_customer) = (choice % 2 == 1, choice / 2 % 2 == 1, choice / 4 % 2 == 1);
     let id = CustomerId::parse(CUSTOMER).expect("an id");
@@ -71,7 +72,7 @@ pub fn check(data: &[u8]) {
     let script = Arc::new(Mutex::new(ScriptedApi::new(&bodies)));
     let poll = |memory: Arc<dyn Memory>| {
         let api = api(is_v3, &script);
-        let poll = entry.poll(api, target.clone(), memory, context.clone());
+        let poll = collector.poll(api, target.clone(), memory, context.clone());
         tokio::runtime::Builder::new_current_thread()
             .build()
             .expect("a runtime")

@@ -327,7 +327,7 @@ impl Check<'_> {
             Arc::clone(&self.schedule_config.settings),
             self.sample.as_ref().map_or("", |(_, organization)| organization).into(),
         );
-        let poll = entry.poll(
+        let poll = collector.poll(
             api.clone(),
             target.clone(),
             Arc::new(self.seen.clone()),

@@ -17,7 +17,7 @@ use crate::api::{Api, Endpoint, Error, Failure, Generation};
 use crate::domain::{CustomerId, HealthSummary, ModuleHealth, TenantId};
 use crate::exposition::{ShapeMetrics, Table};
 
-type PollFuture = Pin<Box<dyn Future<Output = Result<PollOutput, Failure>> + Send>>;
+pub(super) type PollFuture = Pin<Box<dyn Future<Output = Result<PollOutput, Failure>> + Send>>;
 
 /// A row of the table [`ALL`](super::ALL).
 #[derive(Clone, Copy)]
@@ -43,7 +43,7 @@ pub struct Entry {
     after: fn() -> Option<CollectorId>,
     scope_v1: &'static str,
     scope_v3: &'static str,
-    poll: fn(Api, Target, Arc<dyn Memory>, Context) -> PollFuture,
+    pub(super) poll: fn(CollectorId, Api, Target, Arc<dyn Memory>, Context) -> PollFuture,
     metrics: fn() -> Vec<ShapeMetrics>,
     parse: fn(&RawValue) -> Option<Arc<dyn Record>>,
     render: Render,
@@ -73,7 +73,7 @@ impl Entry {
             price: C::PRICE,
             scope_v1: C::SCOPE_V1,
             scope_v3: C::SCOPE_V3,
-            poll: |api, target, memory, context| Box::pin(poll::<C>(api, target, memory, context)),
+            poll: |own, api, target, memory, context| Box::pin(poll::<C>(own, api, target, memory, context)),
             metrics: C::metrics,
             parse: |json| {
                 let record: C::Record = serde_json::from_str(json.get()).ok()?;
@@ -121,11 +121,6 @@ impl Entry {
     /// Whether an error means that the target lacks the service that the collector reads.
     pub fn says_unlicensed(&self, error: &Error) -> bool {
         self.is_optional && error.is_refusal()
-    }
-
-    /// Polls a target.
-    pub fn poll(&self, api: Api, target: Target, memory: Arc<dyn Memory>, context: Context) -> PollFuture {
-        (self.poll)(api, target, memory, context)
     }
 
     /// Returns its metrics, shape by shape.
@@ -202,12 +197,12 @@ impl fmt::Debug for Entry {
 }
 
 async fn poll<C: Collector>(
+    own: CollectorId,
     api: Api,
     target: Target,
     memory: Arc<dyn Memory>,
     mut context: Context,
 ) -> Result<PollOutput, Failure> {
-    let own = const { CollectorId::of(C::NAME) };
     if C::IS_OPTIONAL {
         api.v3(C::ENDPOINT, C::SCOPE_V3)?;
     }

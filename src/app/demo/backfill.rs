@@ -200,7 +200,7 @@ impl Past {
         );
         let memory = Arc::clone(store) as Arc<dyn Memory>;
         let polled = match self.parts.schedule_config.client.api().await {
-            Ok(api) => collector.entry().poll(api, target.clone(), memory, context).await,
+            Ok(api) => collector.poll(api, target.clone(), memory, context).await,
             Err(failure) => Err(failure),
         };
         match polled {
