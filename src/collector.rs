@@ -7,7 +7,7 @@
 mod app_consent;
 mod baselines;
 mod customers;
-mod entry;
+mod descriptor;
 mod id;
 mod job_reports;
 mod jobs;
@@ -44,7 +44,7 @@ use rows::{
 };
 
 pub use customers::Customer;
-pub use entry::Entry;
+pub use descriptor::CollectorDescriptor;
 pub use id::CollectorId;
 pub use job_reports::{CommonErrors, common_errors};
 pub use jobs::{EndedRun, ModuleRuns, add_module_names, past_runs};
@@ -56,19 +56,19 @@ pub use table::{PerCollector, ids};
 const FUTURE_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
 /// All collectors, in the order in which their metrics are written.
-pub const ALL: &[Entry] = &[
-    Entry::of::<customers::Customers>(),
-    Entry::of::<jobs::Jobs>(),
-    Entry::of::<protected::Protected>(),
-    Entry::of::<licenses::Licenses>(),
-    Entry::of::<scan_profiles::ScanProfiles>(),
-    Entry::of::<scan_changes::ScanChanges>(),
-    Entry::of::<job_reports::JobReports>(),
-    Entry::of::<tenant_seats::TenantSeats>(),
-    Entry::of::<user_protection::UserProtection>(),
-    Entry::of::<app_consent::AppConsent>(),
-    Entry::of::<ransomware::Ransomware>(),
-    Entry::of::<baselines::Baselines>(),
+pub const ALL: &[CollectorDescriptor] = &[
+    CollectorDescriptor::of::<customers::Customers>(),
+    CollectorDescriptor::of::<jobs::Jobs>(),
+    CollectorDescriptor::of::<protected::Protected>(),
+    CollectorDescriptor::of::<licenses::Licenses>(),
+    CollectorDescriptor::of::<scan_profiles::ScanProfiles>(),
+    CollectorDescriptor::of::<scan_changes::ScanChanges>(),
+    CollectorDescriptor::of::<job_reports::JobReports>(),
+    CollectorDescriptor::of::<tenant_seats::TenantSeats>(),
+    CollectorDescriptor::of::<user_protection::UserProtection>(),
+    CollectorDescriptor::of::<app_consent::AppConsent>(),
+    CollectorDescriptor::of::<ransomware::Ransomware>(),
+    CollectorDescriptor::of::<baselines::Baselines>(),
 ];
 
 /// Whether and how often a collector is polled.

@@ -142,7 +142,7 @@ impl Scheduler {
     /// Returns a loop that has not started. Targets restored from a state file keep their due times.
     pub fn new(config: ScheduleConfig, store: Arc<Store>, health: Arc<Health>, status: SharedScheduleStatus) -> Self {
         for collector in ids() {
-            health.begin_failures_at_zero(collector.entry().endpoint, poll_error::reasons());
+            health.begin_failures_at_zero(collector.descriptor().endpoint, poll_error::reasons());
         }
         let mut scheduler = Self {
             config,
@@ -223,12 +223,12 @@ impl Scheduler {
             let (loads, slots) = (self.loads(now), self.config.max_concurrency);
             let is_admitted = |collector| {
                 let own = kind(collector);
-                let is_optional = collector.entry().is_optional;
+                let is_optional = collector.descriptor().is_optional;
                 if is_optional && loads.get(own).held >= slots::max_optional(slots) {
                     return false;
                 }
                 // The other collectors need not leave slots for optional collectors.
-                let counts = move |other: CollectorId| is_optional || !other.entry().is_optional;
+                let counts = move |other: CollectorId| is_optional || !other.descriptor().is_optional;
                 let others = loads
                     .iter()
                     .filter(move |(other, _)| *other != own && kind(*other) == *other && counts(*other));
@@ -332,7 +332,7 @@ impl Scheduler {
         *self.in_progress.entry(due.target.clone()).or_default() += 1;
         *self.held.get_mut(due.collector) += 1;
         self.last_started = Some(due.collector);
-        let question = due.collector.entry().question(&self.config.settings);
+        let question = due.collector.descriptor().question(&self.config.settings);
         self.polls.spawn(async move {
             let target = due.target.clone();
             let result = guarded(due.collector, client, target, memory, context).await;
@@ -382,8 +382,8 @@ impl Scheduler {
 /// same resources. All optional collectors form one kind, which uses no slots of the others.
 fn kind(collector: CollectorId) -> CollectorId {
     let permission = |id: CollectorId| {
-        let entry = id.entry();
-        (!entry.is_optional).then(|| entry.scope(Generation::V3))
+        let descriptor = id.descriptor();
+        (!descriptor.is_optional).then(|| descriptor.scope(Generation::V3))
     };
     let first = ids().find(|id| permission(*id) == permission(collector));
     first.unwrap_or(collector)

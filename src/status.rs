@@ -171,7 +171,7 @@ impl Status {
             oldest: collector.oldest_success(),
             lag: *runtime.schedule.lag.get(collector.id),
             cycle: *runtime.schedule.cycle.get(collector.id),
-            requests: self.health.counted(collector.id.entry().endpoints),
+            requests: self.health.counted(collector.id.descriptor().endpoints),
             polls_all_at_once: collector.polls_all_at_once(),
             error: collector.errors().max_by_key(|error| error.at).cloned(),
         });

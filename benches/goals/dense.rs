@@ -62,7 +62,7 @@ pub const SERVICE: &str = "Microsoft 365";
 
 /// Returns the metrics of the columns: the first ones of the jobs.
 pub fn metrics() -> Vec<Metric> {
-    let shapes = JOBS.entry().metrics();
+    let shapes = JOBS.descriptor().metrics();
     shapes[0].iter().take(COLUMNS).map(|(metric, _)| *metric).collect()
 }
 

@@ -217,7 +217,7 @@ impl Check<'_> {
     async fn check_permissions(&mut self, api: &Api) -> bool {
         let mut checked: Vec<&'static str> = Vec::new();
         for (collector, plan) in self.schedule_config.plans.iter() {
-            let Some(scope) = collector.entry().scope(api.generation()) else {
+            let Some(scope) = collector.descriptor().scope(api.generation()) else {
                 continue;
             };
             if plan.enabled && !checked.contains(&scope) {
@@ -264,7 +264,7 @@ impl Check<'_> {
 
     /// Polls a collector, and notes what its polls will cost.
     async fn measure(&mut self, collector: CollectorId, plan: Plan, api: &Api) -> Finding {
-        let entry = collector.entry();
+        let descriptor = collector.descriptor();
         let before = self.notebook.counts();
         let (mut result, mut finding) = self.examine(collector, api).await;
         let after = self.notebook.counts();
@@ -280,15 +280,15 @@ impl Check<'_> {
         // A collector without permission will not run, and the cost of one without a response is unknown.
         let runs = result != CollectorResult::NotPermitted;
         if runs && finding.outcome != Outcome::Ok && rows == 0 {
-            self.report.not_measured.push(entry.name);
+            self.report.not_measured.push(descriptor.name);
         }
-        let each = entry.target_kind == TargetKind::Customer || self.polls_by_id(api);
+        let each = descriptor.target_kind == TargetKind::Customer || self.polls_by_id(api);
         // Retries are not part of the usual cost of a poll, and a request without a response is assumed to cost as much
         // as the fastest one.
         let ordinary = requests.saturating_sub(after.retries - before.retries).max(1);
         // A collector that polls after another one requests each item once, and not at each poll.
-        let requests_of_poll = match entry.after() {
-            Some(_) => entry.price.requests,
+        let requests_of_poll = match descriptor.after() {
+            Some(_) => descriptor.price.requests,
             None => u32::try_from(ordinary).map_or(f64::MAX, f64::from),
         };
         let cost = Cost {
@@ -305,12 +305,12 @@ impl Check<'_> {
     }
 
     async fn examine(&mut self, collector: CollectorId, api: &Api) -> (CollectorResult, Finding) {
-        let entry = collector.entry();
+        let descriptor = collector.descriptor();
         let found = |result, detail: String| (result, finding(collector, result, detail));
         // If the list failed, a customer that the configuration lists by id is used.
         let named = self.schedule_config.customer_ids.first().filter(|_| !self.listed);
         let one = self.sample.as_ref().map(|(id, _)| id).or(named).cloned();
-        let target = match (entry.target_kind, one) {
+        let target = match (descriptor.target_kind, one) {
             (TargetKind::Partner, Some(id)) if self.polls_by_id(api) => Target::Customer(id),
             (TargetKind::Partner, _) => Target::Partner,
             (TargetKind::Customer, Some(id)) => Target::Customer(id),
@@ -333,7 +333,7 @@ impl Check<'_> {
             Arc::new(self.seen.clone()),
             context.clone(),
         );
-        let failure = match self.patiently(entry.name, poll).await {
+        let failure = match self.patiently(descriptor.name, poll).await {
             Err(timeout) => return found(CollectorResult::GaveUp, timeout),
             Ok(Err(failure)) => failure,
             Ok(Ok(output)) => {
@@ -342,7 +342,7 @@ impl Check<'_> {
                     self.check_patterns(&output, api);
                 }
                 self.seen.0.get_mut(collector).clone_from(&output.records);
-                let (rendered, _) = entry.render_all(output.records.clone(), |_| context.clone());
+                let (rendered, _) = descriptor.render_all(output.records.clone(), |_| context.clone());
                 let samples: usize = rendered.values().map(RenderedRecord::samples).sum();
                 let detail = format!(
                     "{}, {}",
@@ -352,7 +352,7 @@ impl Check<'_> {
                 return match output.incomplete {
                     Some(failure) => found(
                         CollectorResult::Incomplete,
-                        format!("{detail}; {}", explain(&failure, entry.name)),
+                        format!("{detail}; {}", explain(&failure, descriptor.name)),
                     ),
                     None if self.listed && self.sample.is_none() && collector == CollectorId::CUSTOMERS => found(
                         CollectorResult::NoCustomers,
@@ -362,10 +362,10 @@ impl Check<'_> {
                 };
             }
         };
-        let scope = entry.scope(api.generation()).unwrap_or_default();
+        let scope = descriptor.scope(api.generation()).unwrap_or_default();
         let (result, finding) = match failure.error {
-            ref error if entry.says_unlicensed(error) => {
-                let detail = format!("{}; polled again once a day", explain(&failure, entry.name));
+            ref error if descriptor.says_unlicensed(error) => {
+                let detail = format!("{}; polled again once a day", explain(&failure, descriptor.name));
                 found(CollectorResult::Unlicensed, detail)
             }
             api::Error::NotPermitted(_) if scope.is_empty() => found(
@@ -374,7 +374,7 @@ impl Check<'_> {
             ),
             api::Error::NotPermitted(_) => found(CollectorResult::NotPermitted, format!("{scope} is not granted")),
             ref error if error.is_forbidden() => {
-                let detail = explain(&failure, entry.name);
+                let detail = explain(&failure, descriptor.name);
                 let why = match (target, api.generation()) {
                     (Target::Customer(_), _) => format!(
                         "{scope} is granted, so check that the app can see this customer ({REGISTRATION})"
@@ -389,7 +389,7 @@ impl Check<'_> {
                 };
                 found(CollectorResult::Forbidden, format!("{detail}; {why}"))
             }
-            _ => found(CollectorResult::Failed, explain(&failure, entry.name)),
+            _ => found(CollectorResult::Failed, explain(&failure, descriptor.name)),
         };
         let request_id = failure.request_id.map(|id| id.to_string());
         (result, Finding { request_id, ..finding })

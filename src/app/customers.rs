@@ -98,7 +98,7 @@ fn row(customer: &KnownCustomer, parts: &Parts) -> [String; COLUMNS.len()] {
     let settings = Arc::clone(&parts.schedule_config.settings);
     let context = Context::new(Timestamp::from(SystemTime::now()), settings, organization);
     let modules = record.map_or_else(Vec::new, |record| {
-        CollectorId::JOBS.entry().modules(&*record, &customer.id, &context)
+        CollectorId::JOBS.descriptor().modules(&*record, &customer.id, &context)
     });
     let modules: BTreeSet<String> = modules
         .iter()

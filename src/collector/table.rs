@@ -3,9 +3,10 @@
 use std::array;
 use std::sync::Arc;
 
-use super::entry::PollFuture;
+use super::descriptor::PollFuture;
 use super::{
-    ALL, Collector as _, CollectorId, Context, Entry, Memory, Target, customers, jobs, licenses, scan_profiles,
+    ALL, Collector as _, CollectorDescriptor, CollectorId, Context, Memory, Target, customers, jobs, licenses,
+    scan_profiles,
 };
 use crate::api::Api;
 
@@ -37,18 +38,18 @@ impl CollectorId {
 
     /// Returns its row of the table.
     #[expect(clippy::indexing_slicing, reason = "ids are made from the table alone")]
-    pub fn entry(self) -> &'static Entry {
+    pub fn descriptor(self) -> &'static CollectorDescriptor {
         &ALL[self.position()]
     }
 
     /// Returns its name in configuration and labels.
     pub fn name(self) -> &'static str {
-        self.entry().name
+        self.descriptor().name
     }
 
     /// Polls a target.
     pub fn poll(self, api: Api, target: Target, memory: Arc<dyn Memory>, context: Context) -> PollFuture {
-        (self.entry().poll)(self, api, target, memory, context)
+        (self.descriptor().poll)(self, api, target, memory, context)
     }
 
     #[expect(
@@ -137,7 +138,7 @@ mod tests {
         assert_eq!(CollectorId::named("job"), None);
         assert_eq!(CollectorId::CUSTOMERS.position(), 0, "the customer list comes first");
         let names = PerCollector::from_fn(CollectorId::name);
-        assert!(names.iter().all(|(id, name)| id.entry().name == *name));
+        assert!(names.iter().all(|(id, name)| id.descriptor().name == *name));
         assert_eq!(*names.get(CollectorId::LICENSES), "licenses");
     }
 }

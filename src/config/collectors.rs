@@ -20,7 +20,7 @@ pub(super) fn read_plans(layers: &Layers) -> Result<PerCollector<Plan>, Error> {
 }
 
 fn read_plan(layers: &Layers, collector: CollectorId) -> Result<Plan, Error> {
-    let (entry, name) = (collector.entry(), collector.name());
+    let (descriptor, name) = (collector.descriptor(), collector.name());
     let key = |key: &str| format!("collectors.{name}.{key}");
     let interval = layers.read_required(&key("interval"), |field| field.duration(SHORTEST..=LONGEST_INTERVAL))?;
     let stale_after = layers
@@ -30,12 +30,12 @@ fn read_plan(layers: &Layers, collector: CollectorId) -> Result<Plan, Error> {
         false if collector == CollectorId::CUSTOMERS => {
             Err(field.invalid("cannot be disabled: every other collector needs it; expected true"))
         }
-        true if entry.is_optional && read_version(layers)? == Version::V1 => {
+        true if descriptor.is_optional && read_version(layers)? == Version::V1 => {
             Err(field.invalid("needs the second generation of the API; expected false, or api.version: v3 or auto"))
         }
         enabled => Ok(enabled),
     })?;
-    if let Some(lead) = entry.after().filter(|_| enabled) {
+    if let Some(lead) = descriptor.after().filter(|_| enabled) {
         layers.read_required(&format!("collectors.{}.enabled", lead.name()), |field| {
             match field.boolean()? {
                 true => Ok(()),

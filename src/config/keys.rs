@@ -70,11 +70,11 @@ const NONE: Preset = Preset::Otherwise("none");
 
 /// All keys in the order of the reference. The keys of collectors come from the table of collectors.
 pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
-    let of_collectors = collector::ALL.iter().flat_map(|entry| {
-        let path = |key: &str| leak(format!("collectors.{}.{key}", entry.name));
-        let default = leak(humantime::format_duration(entry.interval).to_string());
+    let of_collectors = collector::ALL.iter().flat_map(|descriptor| {
+        let path = |key: &str| leak(format!("collectors.{}.{key}", descriptor.name));
+        let default = leak(humantime::format_duration(descriptor.interval).to_string());
         [
-            enabled(path("enabled"), !entry.is_optional),
+            enabled(path("enabled"), !descriptor.is_optional),
             interval(path("interval"), default),
             stale_after(path("stale_after")),
         ]

@@ -410,7 +410,7 @@ fn nested_aliases_are_rejected_before_expansion() {
 
 #[test]
 fn v3_collectors_are_rejected_with_v1() {
-    for collector in ids().filter(|collector| collector.entry().is_optional) {
+    for collector in ids().filter(|collector| collector.descriptor().is_optional) {
         let name = collector.name();
         let yaml = |version: &str| {
             format!("{CREDENTIALS}api: {{version: {version}}}\ncollectors: {{{name}: {{enabled: true}}}}\n")

@@ -113,8 +113,8 @@ impl Scheduler {
             self.bring_forward_unlicensed();
         }
         for collector in ids() {
-            let entry = collector.entry();
-            if entry.question(&before.settings) != entry.question(&self.config.settings) {
+            let descriptor = collector.descriptor();
+            if descriptor.question(&before.settings) != descriptor.question(&self.config.settings) {
                 self.poll_all_again(collector);
             }
         }
@@ -124,7 +124,7 @@ impl Scheduler {
     /// may be a day away.
     fn bring_forward_unlicensed(&mut self) {
         let now = self.now();
-        for collector in ids().filter(|collector| collector.entry().is_optional) {
+        for collector in ids().filter(|collector| collector.descriptor().is_optional) {
             let targets: Vec<Target> = self.queue.targets(collector).cloned().collect();
             for target in targets {
                 if self.store.unlicensed_at(collector, &target).is_some() {

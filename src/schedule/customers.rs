@@ -162,7 +162,7 @@ impl Scheduler {
     fn signal(&mut self, news: Vec<CustomerId>) {
         let now = self.now();
         for target in news.into_iter().map(Target::Customer) {
-            for collector in ids().filter(|collector| collector.entry().polls_on_status_change) {
+            for collector in ids().filter(|collector| collector.descriptor().polls_on_status_change) {
                 self.queue.signal(collector, &target, now);
             }
         }
@@ -214,7 +214,7 @@ impl Scheduler {
 
     /// Whether a target is queued only after the first poll of the collector that this one polls after.
     fn waits_for_another(&self, collector: CollectorId, target: &Target) -> bool {
-        let lead = collector.entry().after();
+        let lead = collector.descriptor().after();
         lead.is_some_and(|lead| self.store.last_success(lead, target).is_none())
             && self.store.unlicensed_at(collector, target).is_none()
     }

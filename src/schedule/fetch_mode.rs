@@ -31,7 +31,8 @@ impl Scheduler {
     }
 
     pub(super) fn fetches_per_customer(&self, collector: CollectorId) -> bool {
-        collector.entry().target_kind == TargetKind::Customer || *self.fetch_modes.get(collector) != FetchMode::Bulk
+        collector.descriptor().target_kind == TargetKind::Customer
+            || *self.fetch_modes.get(collector) != FetchMode::Bulk
     }
 
     /// Returns whether a poll checks if a forbidden bulk list is allowed again.
@@ -54,7 +55,7 @@ impl Scheduler {
     pub(super) fn falls_back_to_per_customer(&self, due: &Due, result: &Result<(), PollError>) -> bool {
         let refused = result.as_ref().err().is_some_and(PollError::is_forbidden);
         let named = self.uses_v1() && !self.config.customer_ids.is_empty();
-        if due.collector.entry().is_optional {
+        if due.collector.descriptor().is_optional {
             return false;
         }
         let possible = due.collector != CollectorId::CUSTOMERS || !self.config.fallback_ids.is_empty();

@@ -58,7 +58,7 @@ impl Scheduler {
         let Outcome { due, question, result } = outcome;
         let now = self.now();
         self.free_slot(&due);
-        if question != due.collector.entry().question(&self.config.settings) {
+        if question != due.collector.descriptor().question(&self.config.settings) {
             // A reload changed the request, so this response is outdated.
             self.queue.done(due.collector, &due.target, now, Urgency::Ordinary);
             return;
@@ -175,7 +175,7 @@ impl Scheduler {
 
     /// Queues the collectors that poll the items of the committed record.
     fn poll_followers(&mut self, due: &Due, now: Moment) {
-        let is_follower = |id: &CollectorId| id.entry().after() == Some(due.collector);
+        let is_follower = |id: &CollectorId| id.descriptor().after() == Some(due.collector);
         for follower in ids().filter(is_follower) {
             if self.is_enabled(follower) && self.store.unlicensed_at(follower, &due.target).is_none() {
                 self.enqueue(follower, due.target.clone(), now, now);
@@ -221,9 +221,9 @@ impl Scheduler {
             return Ok(());
         }
         let mut incomplete = output.incomplete.take().map(PollError::from);
-        let entry = due.collector.entry();
+        let descriptor = due.collector.descriptor();
         // One empty response does not remove the data; it expires if more follow.
-        if entry.is_optional
+        if descriptor.is_optional
             && incomplete.is_none()
             && output.records.is_empty()
             && self.store.is_known(due.collector, &due.target, wall_clock())
@@ -262,8 +262,8 @@ impl Scheduler {
 
     /// Polls the items of a record again if the listed items have changed.
     fn follow_up(&mut self, collector: CollectorId, output: &PollOutput) {
-        let entry = collector.entry();
-        let polls_items = |id: &CollectorId| id.entry().items_from() == Some(collector) && self.is_enabled(*id);
+        let descriptor = collector.descriptor();
+        let polls_items = |id: &CollectorId| id.descriptor().items_from() == Some(collector) && self.is_enabled(*id);
         let followers: Vec<CollectorId> = ids().filter(polls_items).collect();
         if followers.is_empty() {
             return;
@@ -271,9 +271,9 @@ impl Scheduler {
         let now = self.now();
         for (id, record) in &output.records {
             let before = self.store.record(collector, id);
-            if before.is_some_and(|before| entry.lists_others(record.as_ref(), before.as_ref())) {
+            if before.is_some_and(|before| descriptor.lists_others(record.as_ref(), before.as_ref())) {
                 for follower in &followers {
-                    let target = match follower.entry().target_kind {
+                    let target = match follower.descriptor().target_kind {
                         TargetKind::Customer => Target::Customer(id.clone()),
                         TargetKind::Partner => Target::Partner,
                     };
@@ -300,13 +300,13 @@ impl Scheduler {
     fn drop_tenants(&self, lost: &BTreeMap<CustomerId, BTreeSet<TenantId>>) {
         for (id, gone) in lost {
             for collector in ids() {
-                let entry = collector.entry();
+                let descriptor = collector.descriptor();
                 let record = self.store.record(collector, id);
-                let Some(kept) = record.and_then(|record| entry.without_tenants(record.as_ref(), gone)) else {
+                let Some(kept) = record.and_then(|record| descriptor.without_tenants(record.as_ref(), gone)) else {
                     continue;
                 };
                 let context = self.context(self.store.organization(id));
-                if let Some((kept, _)) = entry.render(kept, id, &context) {
+                if let Some((kept, _)) = descriptor.render(kept, id, &context) {
                     self.store.amend(collector, id, kept);
                 }
             }
@@ -315,11 +315,11 @@ impl Scheduler {
 
     /// Renders records with the current settings and names, which may have changed during the poll.
     pub(super) fn render(&self, collector: CollectorId, output: PollOutput) -> BTreeMap<CustomerId, RenderedRecord> {
-        let entry = collector.entry();
+        let descriptor = collector.descriptor();
         let context_of = |id: &CustomerId| self.context(self.store.organization(id));
-        let (rendered, duplicates) = entry.render_all(output.records, context_of);
+        let (rendered, duplicates) = descriptor.render_all(output.records, context_of);
         if duplicates > 0 {
-            self.health.duplicate_rows(entry.endpoint, duplicates);
+            self.health.duplicate_rows(descriptor.endpoint, duplicates);
         }
         rendered
     }
@@ -328,7 +328,7 @@ impl Scheduler {
     pub(super) fn note_permission(&mut self, due: &Due, result: &Result<(), PollError>) {
         let missing = result.as_ref().err().and_then(PollError::missing_permission);
         let granted_by_token = || {
-            let scope = due.collector.entry().scope(self.config.client.generation()?)?;
+            let scope = due.collector.descriptor().scope(self.config.client.generation()?)?;
             self.config.client.transport().tokens().permitted(scope)
         };
         let permitted = missing.map_or_else(granted_by_token, |_| Some(false));
@@ -338,7 +338,7 @@ impl Scheduler {
             return;
         }
         match missing {
-            Some(_) if self.uses_v1() && due.collector.entry().is_optional => warn!(
+            Some(_) if self.uses_v1() && due.collector.descriptor().is_optional => warn!(
                 collector = due.collector.name(),
                 "collector disabled: it needs API v3, but the registration is for v1"
             ),
@@ -366,11 +366,11 @@ impl Scheduler {
     pub(super) fn watch_permissions(&mut self) {
         let now = self.now();
         for collector in ids()
-            .filter(|id| id.entry().is_optional && self.is_enabled(*id))
+            .filter(|id| id.descriptor().is_optional && self.is_enabled(*id))
             .collect::<Vec<_>>()
         {
             let generation = self.config.client.generation();
-            let Some(scope) = generation.and_then(|generation| collector.entry().scope(generation)) else {
+            let Some(scope) = generation.and_then(|generation| collector.descriptor().scope(generation)) else {
                 continue;
             };
             let is_refused = self.config.client.transport().tokens().permitted(scope) == Some(false);
@@ -430,7 +430,7 @@ fn urgency(due: &Due, result: &Result<PollOutput, PollError>) -> Urgency {
     let quiet = match (result, &due.target) {
         (Ok(output), Target::Customer(id)) => {
             let kept = output.records.get(id);
-            kept.is_some_and(|kept| due.collector.entry().is_quiet(kept.as_ref()))
+            kept.is_some_and(|kept| due.collector.descriptor().is_quiet(kept.as_ref()))
         }
         _ => false,
     };

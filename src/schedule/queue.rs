@@ -128,8 +128,8 @@ impl Default for Queue {
     fn default() -> Self {
         Self {
             lines: PerCollector::from_fn(|collector| {
-                let entry = collector.entry();
-                Line::new(match (entry.is_optional, entry.after()) {
+                let descriptor = collector.descriptor();
+                Line::new(match (descriptor.is_optional, descriptor.after()) {
                     (false, _) => None,
                     (true, None) => Some(Tier::Optional),
                     (true, Some(_)) => Some(Tier::Last),

@@ -119,11 +119,11 @@ fn run_with(optional: Optional, order: Order, customers: u32, rate: f64, length:
         let path = [collector.position(), n].map(|part| u64::try_from(part).unwrap());
         fastrand::Rng::with_seed(path.iter().fold(*round, |seed, part| seed * 1_000_003 + part)).f64()
     };
-    for collector in collector::ids().filter(|id| id.entry().is_optional && optional == Optional::On) {
-        let interval = collector.entry().interval;
+    for collector in collector::ids().filter(|id| id.descriptor().is_optional && optional == Optional::On) {
+        let interval = collector.descriptor().interval;
         queue.set_patience(collector, Patience::new(interval, 3 * interval));
         let partner = [Target::Partner];
-        let targets = if collector.entry().target_kind == TargetKind::Partner {
+        let targets = if collector.descriptor().target_kind == TargetKind::Partner {
             &partner[..]
         } else {
             &ids
@@ -149,7 +149,7 @@ fn run_with(optional: Optional, order: Order, customers: u32, rate: f64, length:
             now = queue.next_due_after(now).unwrap();
             continue;
         };
-        if due.collector.entry().is_optional {
+        if due.collector.descriptor().is_optional {
             let n = number.get(&due.target).copied().unwrap_or_default();
             let requests = match due.collector.name() {
                 "job_reports" if world.has_failed(n, now) && !std::mem::replace(reported.get_mut(n).unwrap(), true) => {
@@ -163,7 +163,7 @@ fn run_with(optional: Optional, order: Order, customers: u32, rate: f64, length:
             };
             now += Duration::from_secs_f64(f64::from(requests) / rate);
             outcome.optional += requests;
-            let interval = due.collector.entry().interval;
+            let interval = due.collector.descriptor().interval;
             let (next, _) = next_time(due.since, now, interval, jitter(due.collector, &due.target, n));
             queue.done(due.collector, &due.target, next, Urgency::Ordinary);
             continue;

@@ -87,5 +87,7 @@ fn left_something_out(module: &ModuleHealth) -> bool {
 
 fn modules_of(collector: &CollectorSnapshot<'_>, id: &CustomerId, context: &Context) -> Vec<ModuleHealth> {
     let record = collector.record_of(id);
-    record.map_or_else(Vec::new, |record| collector.id.entry().modules(record, id, context))
+    record.map_or_else(Vec::new, |record| {
+        collector.id.descriptor().modules(record, id, context)
+    })
 }

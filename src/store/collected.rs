@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::cow_map::CowMap;
 use super::freshness::{Attempt, Freshness, State};
-use crate::collector::{CollectorId, Context, Entry, Plan, RenderedRecord, Target};
+use crate::collector::{CollectorDescriptor, CollectorId, Context, Plan, RenderedRecord, Target};
 use crate::domain::{CustomerId, Timestamp};
 use crate::exposition::{Block, Shown, Table};
 
@@ -135,8 +135,8 @@ impl Cell {
     }
 
     /// Renders the record again, with other settings or another name.
-    pub(super) fn render_anew(&mut self, entry: &Entry, id: &CustomerId, context: &Context) {
-        if let Some((rendered, _)) = entry.render(Arc::clone(&self.kept.record), id, context) {
+    pub(super) fn render_anew(&mut self, descriptor: &CollectorDescriptor, id: &CustomerId, context: &Context) {
+        if let Some((rendered, _)) = descriptor.render(Arc::clone(&self.kept.record), id, context) {
             self.kept = rendered;
         }
     }

@@ -87,7 +87,7 @@ impl Inner {
                 if let Some(cell) = collected.cells.get_mut(id) {
                     self.series -= cell.samples();
                     let context = context_of(&self.customers, id, settings, now);
-                    cell.render_anew(collector.entry(), id, &context);
+                    cell.render_anew(collector.descriptor(), id, &context);
                     self.series += cell.samples();
                 }
             }
@@ -162,7 +162,7 @@ impl Inner {
                 known.filter(|id| !records.contains_key(*id)).cloned().collect()
             }
         };
-        let decides_twice = complete && *target == Target::Partner && collector.entry().is_optional;
+        let decides_twice = complete && *target == Target::Partner && collector.descriptor().is_optional;
         let (removed, absent): (Vec<CustomerId>, Vec<CustomerId>) = missing
             .into_iter()
             .partition(|id| !decides_twice || collected.absent_once.contains(id));

@@ -191,7 +191,7 @@ impl Store {
                     if !inner.collected.get(collector).plan.enabled {
                         continue;
                     }
-                    if let Some(kept) = collector.entry().restore(&record, customer, &context) {
+                    if let Some(kept) = collector.descriptor().restore(&record, customer, &context) {
                         let good_at = good_at.min(now);
                         let held_at = held_at.unwrap_or(good_at).min(now);
                         inner.insert(collector, customer, Cell { kept, good_at, held_at });

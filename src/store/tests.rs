@@ -56,7 +56,7 @@ fn held(store: &Store) -> usize {
 fn restored(collector: CollectorId, record: &serde_json::Value) -> RenderedRecord {
     let json = serde_json::value::to_raw_value(record).unwrap();
     let context = Context::new(at(0), Arc::default(), Arc::default());
-    collector.entry().restore(&json, &id(0), &context).unwrap()
+    collector.descriptor().restore(&json, &id(0), &context).unwrap()
 }
 
 /// Returns which records of a group are stale in a snapshot.

@@ -174,7 +174,7 @@ impl Past {
             if !is_due {
                 continue;
             }
-            let targets = match collector.entry().target_kind {
+            let targets = match collector.descriptor().target_kind {
                 TargetKind::Partner => vec![Target::Partner],
                 TargetKind::Customer => self.parts.store.customers().into_iter().map(Target::Customer).collect(),
             };
@@ -205,7 +205,7 @@ impl Past {
         };
         match polled {
             Ok(output) => self.commit(collector, &target, output, now),
-            Err(failure) if collector.entry().says_unlicensed(&failure.error) => {
+            Err(failure) if collector.descriptor().says_unlicensed(&failure.error) => {
                 store.unlicensed(collector, &target, now)
             }
             Err(failure) => warn!(collector = collector.name(), error = %failure.error, "poll failed"),
@@ -233,7 +233,7 @@ impl Past {
         }
         // No limit of series is configured here.
         let context_of = |id: &CustomerId| self.context(now, store.organization(id));
-        let (rendered, _) = collector.entry().render_all(output.records, context_of);
+        let (rendered, _) = collector.descriptor().render_all(output.records, context_of);
         let _ = store.commit(collector, target, rendered, output.incomplete.is_none(), now);
     }
 

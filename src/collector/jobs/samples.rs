@@ -211,7 +211,7 @@ pub(super) const SHAPE_EXEMPTION: Shape<Shown> = Shape {
     columns: &[column(
         Metric::info(
             "elements_job_exemption_info",
-            "Entry in rpo.overrides in force that has a reason or an expiry; absent if there is none",
+            "CollectorDescriptor in rpo.overrides in force that has a reason or an expiry; absent if there is none",
         ),
         |shown: &Shown| {
             let objective = &shown.objective;

@@ -122,7 +122,7 @@ pub(crate) fn samples() -> Vec<Sample> {
             (path, value, Box::new(took_effect))
         };
         // The customer list cannot be disabled, because every other collector needs it.
-        let enabled = if collector.entry().is_optional || collector == CollectorId::CUSTOMERS {
+        let enabled = if collector.descriptor().is_optional || collector == CollectorId::CUSTOMERS {
             of("enabled", "true", |plan| plan.enabled)
         } else {
             of("enabled", "false", |plan| !plan.enabled)

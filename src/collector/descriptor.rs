@@ -21,7 +21,7 @@ pub(super) type PollFuture = Pin<Box<dyn Future<Output = Result<PollOutput, Fail
 
 /// A row of the table [`ALL`](super::ALL).
 #[derive(Clone, Copy)]
-pub struct Entry {
+pub struct CollectorDescriptor {
     /// Name in configuration and labels.
     pub name: &'static str,
     /// Endpoint of failures that do not name one.
@@ -58,7 +58,7 @@ type Render = fn(Arc<dyn Record>, &CustomerId, &Context) -> Option<(RenderedReco
 type WithoutTenants = fn(&dyn Record, &BTreeSet<TenantId>) -> Option<Arc<dyn Record>>;
 type Modules = fn(&dyn Record, &CustomerId, &Context) -> Vec<ModuleHealth>;
 
-impl Entry {
+impl CollectorDescriptor {
     pub(super) const fn of<C: Collector>() -> Self {
         Self {
             name: C::NAME,
@@ -188,9 +188,9 @@ impl Entry {
     }
 }
 
-impl fmt::Debug for Entry {
+impl fmt::Debug for CollectorDescriptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry")
+        f.debug_struct("CollectorDescriptor")
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
