@@ -201,7 +201,7 @@ pub struct Context {
     /// Current time by the wall clock.
     pub now: Timestamp,
     /// Settings of the collectors.
-    pub settings: Arc<Settings>,
+    pub settings: Arc<CollectorSettings>,
     /// Age at which values of the collector expire; `Duration::MAX` if unknown.
     pub stale_after: Duration,
     /// Name of the target customer's organization; empty if unknown.
@@ -212,7 +212,7 @@ pub struct Context {
 
 impl Context {
     /// Returns a context for rendering records.
-    pub fn new(now: Timestamp, settings: Arc<Settings>, organization: Arc<str>) -> Self {
+    pub fn new(now: Timestamp, settings: Arc<CollectorSettings>, organization: Arc<str>) -> Self {
         Self {
             now,
             settings,
@@ -252,7 +252,7 @@ impl Context {
 
 /// Settings of the collectors.
 #[derive(Clone, Debug, Default)]
-pub struct Settings {
+pub struct CollectorSettings {
     /// Job types to request; all if empty.
     pub job_types: Vec<u16>,
     /// Job modules to request; all if empty.
@@ -281,7 +281,7 @@ pub struct Settings {
 
 /// Settings that the requests of a poll depend on. If they change, running polls are repeated.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Question {
+pub struct RequestSettings {
     /// Job types and modules to request.
     pub jobs: (Vec<u16>, Vec<u16>),
     /// Whether changed objects are requested.
@@ -392,9 +392,9 @@ pub trait Collector: 'static {
     }
 
     /// Returns the settings that its requests or its parsing depend on; none by default.
-    fn question(settings: &Settings) -> Question {
+    fn request_settings(settings: &CollectorSettings) -> RequestSettings {
         let _ = settings;
-        Question::default()
+        RequestSettings::default()
     }
 
     /// Whether a record lists other items than the previous one, see [`Collector::ITEMS_FROM`].

@@ -32,7 +32,9 @@ use tracing::warn;
 
 use crate::api::Generation;
 use crate::api::client::ApiClient;
-use crate::collector::{CollectorId, Context, Memory, PerCollector, Plan, PollOutput, Question, Settings, Target, ids};
+use crate::collector::{
+    CollectorId, CollectorSettings, Context, Memory, PerCollector, Plan, PollOutput, RequestSettings, Target, ids,
+};
 use crate::domain::{CustomerFilter, CustomerId, Timestamp, UnmatchedPattern};
 use crate::health::Health;
 use crate::log_throttle::LogThrottle;
@@ -64,7 +66,7 @@ pub struct ScheduleConfig {
     /// The API client.
     pub client: Arc<ApiClient>,
     /// Settings of the collectors.
-    pub settings: Arc<Settings>,
+    pub settings: Arc<CollectorSettings>,
     /// Schedule of each collector.
     pub plans: PerCollector<Plan>,
     /// Which customers are polled.
@@ -134,7 +136,7 @@ pub struct Scheduler {
 struct Outcome {
     due: Due,
     /// Settings of its requests when it started.
-    question: Question,
+    request_settings: RequestSettings,
     result: Result<PollOutput, PollError>,
 }
 
@@ -332,11 +334,15 @@ impl Scheduler {
         *self.in_progress.entry(due.target.clone()).or_default() += 1;
         *self.held.get_mut(due.collector) += 1;
         self.last_started = Some(due.collector);
-        let question = due.collector.descriptor().question(&self.config.settings);
+        let request_settings = due.collector.descriptor().request_settings(&self.config.settings);
         self.polls.spawn(async move {
             let target = due.target.clone();
             let result = guarded(due.collector, client, target, memory, context).await;
-            Outcome { due, question, result }
+            Outcome {
+                due,
+                request_settings,
+                result,
+            }
         });
     }
 

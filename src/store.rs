@@ -17,7 +17,7 @@ mod status;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::collector::{CollectorId, Memory, PerCollector, Plan, Record, RenderedRecord, Settings, Target};
+use crate::collector::{CollectorId, CollectorSettings, Memory, PerCollector, Plan, Record, RenderedRecord, Target};
 use crate::domain::{AttributeTable, Attributes, CustomerFilter, CustomerId, Timestamp};
 use crate::exposition::{ExcludedMetrics, Group, Snapshot};
 use collected::{Cell, Collected};
@@ -93,14 +93,14 @@ impl Store {
         &self,
         plans: &PerCollector<Plan>,
         series_limit: Option<usize>,
-        settings: &Arc<Settings>,
+        settings: &Arc<CollectorSettings>,
         now: Timestamp,
     ) {
         self.rework(|inner| inner.reconfigure(plans, series_limit, settings, now));
     }
 
     /// Renders all records of some customers again, for example after they were renamed.
-    pub fn render_anew(&self, ids: &[CustomerId], settings: &Arc<Settings>, now: Timestamp) {
+    pub fn render_anew(&self, ids: &[CustomerId], settings: &Arc<CollectorSettings>, now: Timestamp) {
         if !ids.is_empty() {
             self.rework(|inner| inner.render_anew(ids, settings, now));
         }

@@ -11,8 +11,8 @@ use elements_exporter::api::pace::Limits;
 use elements_exporter::api::transport::{self, Answer, Call, Transport};
 use elements_exporter::api::{Api, Endpoint, Observer, v1, v3};
 use elements_exporter::collector::{
-    self, CollectorDescriptor, CollectorId, Context, Memory, PollOutput, Record, RenderedRecord, Settings, Target,
-    TargetKind,
+    self, CollectorDescriptor, CollectorId, CollectorSettings, Context, Memory, PollOutput, Record, RenderedRecord,
+    Target, TargetKind,
 };
 use elements_exporter::domain::{CustomerId, Timestamp};
 use elements_exporter::exposition::{Filter, Format, Renderer, Source, families};
@@ -62,10 +62,10 @@ pub fn check(data: &[u8]) {
         TargetKind::Partner if !is_one_customer || descriptor.is_optional => Target::Partner,
         _ => Target::Customer(id),
     };
-    let settings = Settings {
+    let settings = CollectorSettings {
         scan_objects: objects,
         consent_products: vec!["Office365Backup".to_owned(), "PartnerWorkspaceOnboarding".to_owned()],
-        ..Settings::default()
+        ..CollectorSettings::default()
     };
     let now = Timestamp::from_unix_seconds(1_800_000_000);
     let context = Context::new(now, Arc::new(settings), Arc::from("Contoso"));

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use super::per_tenant::{Parts, Rules, TenantResult, Tenants, poll_tenants, request_all};
-use super::{Collector, CollectorId, Context, PollOutput, Price, Question, Settings};
+use super::{Collector, CollectorId, CollectorSettings, Context, PollOutput, Price, RequestSettings};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v3};
 use crate::domain::{CustomerId, TenantId};
@@ -53,10 +53,10 @@ impl Collector for AppConsent {
         .await
     }
 
-    fn question(settings: &Settings) -> Question {
-        Question {
+    fn request_settings(settings: &CollectorSettings) -> RequestSettings {
+        RequestSettings {
             consent_products: settings.consent_products.clone(),
-            ..Question::default()
+            ..RequestSettings::default()
         }
     }
 
@@ -188,9 +188,9 @@ mod tests {
         .expect("a record");
         let customer = CustomerId::parse("c").expect("an id");
         let samples = |products: &[&str]| {
-            let settings = Settings {
+            let settings = CollectorSettings {
                 consent_products: products.iter().map(|product| (*product).to_owned()).collect(),
-                ..Settings::default()
+                ..CollectorSettings::default()
             };
             let now = Timestamp::from_unix_seconds(1_000_000);
             let context = Context::new(now, Arc::new(settings), Arc::from(""));
@@ -202,9 +202,9 @@ mod tests {
 
     #[tokio::test]
     async fn last_known_consent_is_kept() {
-        let settings = Settings {
+        let settings = CollectorSettings {
             consent_products: ["a", "b", "c"].map(str::to_owned).to_vec(),
-            ..Settings::default()
+            ..CollectorSettings::default()
         };
         let now = Timestamp::from_unix_seconds(1_000_000);
         let context = Context::new(now, Arc::new(settings), Arc::from(""));
@@ -237,9 +237,9 @@ mod tests {
 
     #[tokio::test]
     async fn tenant_without_any_of_the_products_lacks_the_service() {
-        let settings = Settings {
+        let settings = CollectorSettings {
             consent_products: ["a", "b"].map(str::to_owned).to_vec(),
-            ..Settings::default()
+            ..CollectorSettings::default()
         };
         let now = Timestamp::from_unix_seconds(1_000_000);
         let context = Context::new(now, Arc::new(settings), Arc::from(""));

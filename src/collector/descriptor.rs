@@ -10,8 +10,8 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use super::{
-    Collector, CollectorId, Context, Memory, PollOutput, PollTarget, Price, Question, Record, RenderedRecord, Settings,
-    Target, TargetKind,
+    Collector, CollectorId, CollectorSettings, Context, Memory, PollOutput, PollTarget, Price, Record, RenderedRecord,
+    RequestSettings, Target, TargetKind,
 };
 use crate::api::{Api, Endpoint, Error, Failure, Generation};
 use crate::domain::{CustomerId, HealthSummary, ModuleHealth, TenantId};
@@ -47,7 +47,7 @@ pub struct CollectorDescriptor {
     metrics: fn() -> Vec<ShapeMetrics>,
     parse: fn(&RawValue) -> Option<Arc<dyn Record>>,
     render: Render,
-    question: fn(&Settings) -> Question,
+    request_settings: fn(&CollectorSettings) -> RequestSettings,
     modules: Modules,
     is_quiet: fn(&dyn Record) -> bool,
     lists_others: fn(&dyn Record, &dyn Record) -> bool,
@@ -80,7 +80,7 @@ impl CollectorDescriptor {
                 Some(Arc::new(record))
             },
             render: render::<C>,
-            question: C::question,
+            request_settings: C::request_settings,
             modules: |record, customer, context| {
                 let record = record.as_any().downcast_ref::<C::Record>();
                 record.map_or_else(Vec::new, |record| C::modules(record, customer, context))
@@ -135,8 +135,8 @@ impl CollectorDescriptor {
     }
 
     /// Returns the settings that its requests or its parsing depend on.
-    pub fn question(&self, settings: &Settings) -> Question {
-        (self.question)(settings)
+    pub fn request_settings(&self, settings: &CollectorSettings) -> RequestSettings {
+        (self.request_settings)(settings)
     }
 
     /// Whether no run was in progress whose end the next poll would report.

@@ -17,7 +17,7 @@ pub(super) use self::record::ModuleKey;
 use self::record::{Listed, Record, Scan};
 use self::request::fetch_rows;
 use self::samples::{SHAPE_ENDED, SHAPE_EXEMPTION, SHAPE_LISTED, SHAPE_MODULE, SHAPE_OBJECTS, SHAPE_SCAN, Shown};
-use super::{Collector, Context, PollOutput, Question, Settings};
+use super::{Collector, CollectorSettings, Context, PollOutput, RequestSettings};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Failure, Observer, v1, v3};
 use crate::domain::{
@@ -40,7 +40,7 @@ pub struct ModuleRuns {
 }
 
 /// Returns the stored runs in a record of this collector by module, including modules that are no longer listed.
-pub fn past_runs(record: &dyn super::Record, settings: &Settings) -> Vec<ModuleRuns> {
+pub fn past_runs(record: &dyn super::Record, settings: &CollectorSettings) -> Vec<ModuleRuns> {
     let record = record.as_any().downcast_ref::<Record>();
     let modules = record.into_iter().flat_map(Record::modules);
     let wanted = modules.filter(|module| settings.wants(&module.service, &module.module));
@@ -101,10 +101,10 @@ impl Collector for Jobs {
         !listed.any(|module| module.history.newest().is_some_and(Run::is_in_progress))
     }
 
-    fn question(settings: &Settings) -> Question {
-        Question {
+    fn request_settings(settings: &CollectorSettings) -> RequestSettings {
+        RequestSettings {
             jobs: (settings.job_types.clone(), settings.job_modules.clone()),
-            ..Question::default()
+            ..RequestSettings::default()
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Collector, CollectorId, Context, PollOutput, Price, Question, Settings, scan_profiles};
+use super::{Collector, CollectorId, CollectorSettings, Context, PollOutput, Price, RequestSettings, scan_profiles};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v1, v3};
 use crate::domain::{CustomerId, JobStatus, Timestamp};
@@ -118,10 +118,10 @@ impl Collector for ScanChanges {
         super::split_rows(record)
     }
 
-    fn question(settings: &Settings) -> Question {
-        Question {
+    fn request_settings(settings: &CollectorSettings) -> RequestSettings {
+        RequestSettings {
             scan_objects: settings.scan_objects,
-            ..Question::default()
+            ..RequestSettings::default()
         }
     }
 

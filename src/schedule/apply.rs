@@ -114,7 +114,7 @@ impl Scheduler {
         }
         for collector in ids() {
             let descriptor = collector.descriptor();
-            if descriptor.question(&before.settings) != descriptor.question(&self.config.settings) {
+            if descriptor.request_settings(&before.settings) != descriptor.request_settings(&self.config.settings) {
                 self.poll_all_again(collector);
             }
         }

@@ -55,10 +55,14 @@ impl Scheduler {
 
     /// Commits an outcome to the store and decides when its target is due again.
     pub(super) fn handle_outcome(&mut self, outcome: Outcome) {
-        let Outcome { due, question, result } = outcome;
+        let Outcome {
+            due,
+            request_settings,
+            result,
+        } = outcome;
         let now = self.now();
         self.free_slot(&due);
-        if question != due.collector.descriptor().question(&self.config.settings) {
+        if request_settings != due.collector.descriptor().request_settings(&self.config.settings) {
             // A reload changed the request, so this response is outdated.
             self.queue.done(due.collector, &due.target, now, Urgency::Ordinary);
             return;

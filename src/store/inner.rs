@@ -7,7 +7,7 @@ use super::collected::{Cell, Collected};
 use super::cow_map::CowMap;
 use super::freshness::{Attempt, COLLECTOR_LAST_SUCCESS, COLLECTOR_SUCCESS};
 use super::{OverLimit, Reconciled, Shrunk};
-use crate::collector::{CollectorId, Context, PerCollector, Plan, RenderedRecord, Settings, Target};
+use crate::collector::{CollectorId, CollectorSettings, Context, PerCollector, Plan, RenderedRecord, Target};
 use crate::domain::{AttributeTable, Attributes, CustomerId, Timestamp};
 use crate::exposition::ExcludedMetrics;
 
@@ -62,7 +62,7 @@ impl Inner {
         &mut self,
         plans: &PerCollector<Plan>,
         series_limit: Option<usize>,
-        settings: &Arc<Settings>,
+        settings: &Arc<CollectorSettings>,
         now: Timestamp,
     ) {
         self.series_limit = series_limit;
@@ -81,7 +81,7 @@ impl Inner {
     }
 
     /// Renders all records of some customers with their current names.
-    pub(super) fn render_anew(&mut self, ids: &[CustomerId], settings: &Arc<Settings>, now: Timestamp) {
+    pub(super) fn render_anew(&mut self, ids: &[CustomerId], settings: &Arc<CollectorSettings>, now: Timestamp) {
         for (collector, collected) in self.collected.iter_mut() {
             for id in ids {
                 if let Some(cell) = collected.cells.get_mut(id) {
@@ -291,7 +291,7 @@ impl Inner {
 fn context_of(
     customers: &CowMap<CustomerId, Known>,
     id: &CustomerId,
-    settings: &Arc<Settings>,
+    settings: &Arc<CollectorSettings>,
     now: Timestamp,
 ) -> Context {
     Context::new(now, Arc::clone(settings), organization(customers, id))

@@ -17,7 +17,7 @@ use super::collected::Cell;
 use super::freshness::{Attempt, Freshness};
 use super::inner::Known;
 use super::state_file::{self, StateFile};
-use crate::collector::{CollectorId, Context, Record, Settings, Target};
+use crate::collector::{CollectorId, CollectorSettings, Context, Record, Target};
 use crate::domain::{CustomerFilter, CustomerId, Timestamp};
 use crate::text_file::BYTE_ORDER_MARK;
 
@@ -143,7 +143,7 @@ impl Store {
     pub fn restore(
         &self,
         path: &Path,
-        settings: &Arc<Settings>,
+        settings: &Arc<CollectorSettings>,
         filter: &CustomerFilter,
         now: Timestamp,
     ) -> Result<usize, Error> {

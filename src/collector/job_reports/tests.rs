@@ -115,7 +115,7 @@ fn module_excluded_by_the_settings_has_no_series() {
     let record = vec![module("OneDrive"), module("Exchange Online")];
     let customer = CustomerId::parse("c").expect("an id");
     let samples = |job_modules: Vec<u16>| {
-        let settings = super::super::Settings {
+        let settings = crate::collector::CollectorSettings {
             job_modules,
             ..Default::default()
         };

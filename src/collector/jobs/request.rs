@@ -3,14 +3,14 @@
 use serde_json::value::RawValue;
 
 use crate::api::{Api, Endpoint, Failure, v1, v3};
-use crate::collector::Settings;
+use crate::collector::CollectorSettings;
 use crate::domain::{self, CustomerId};
 
 /// Requests the jobs that the settings select: all in one list, or one list per selected type and module.
 pub(super) async fn fetch_rows(
     api: &Api,
     customer: &CustomerId,
-    settings: &Settings,
+    settings: &CollectorSettings,
 ) -> Result<Vec<Box<RawValue>>, Failure> {
     let id = customer.as_str();
     let mut rows = Vec::new();
@@ -42,7 +42,7 @@ pub(super) async fn fetch_rows(
     Ok(rows)
 }
 
-impl Settings {
+impl CollectorSettings {
     /// Returns whether the settings select jobs of this service and module, by their current names. A name without a
     /// number is selected only if nothing is configured.
     pub(in crate::collector) fn wants(&self, service: &str, job_module: &str) -> bool {

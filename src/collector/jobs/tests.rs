@@ -42,7 +42,7 @@ impl Observer for Counts {
 #[derive(Default)]
 struct Customer {
     record: Option<Record>,
-    settings: Settings,
+    settings: CollectorSettings,
     counts: Counts,
     now: i64,
     /// The newly completed runs of the newest list.

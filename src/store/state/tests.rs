@@ -138,9 +138,9 @@ fn corpus_has_a_record_of_each_collector() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
         fs::write(&path, file).unwrap();
-        let settings = Settings {
+        let settings = CollectorSettings {
             consent_products: vec!["Office365Backup".to_owned()],
-            ..Settings::default()
+            ..CollectorSettings::default()
         };
         let store = Store::new(&plans(), None);
         let now = Timestamp::from_unix_seconds(1_800_000_000);
