@@ -206,8 +206,8 @@ pub struct Context {
     pub stale_after: Duration,
     /// Name of the target customer's organization; empty if unknown.
     pub organization: Arc<str>,
-    /// Records of other collectors, while polling.
-    pub memory: Option<Arc<dyn Memory>>,
+    /// Records of earlier polls; `None` while rendering.
+    pub records: Option<Arc<dyn RecordSource>>,
 }
 
 impl Context {
@@ -218,7 +218,7 @@ impl Context {
             settings,
             stale_after: Duration::MAX,
             organization,
-            memory: None,
+            records: None,
         }
     }
 
@@ -229,7 +229,7 @@ impl Context {
 
     /// Returns another collector's record of a customer.
     fn record_of(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>> {
-        self.memory.as_ref()?.record(collector, customer)
+        self.records.as_ref()?.record(collector, customer)
     }
 
     /// Returns a customer's Microsoft 365 tenants according to the customer list.
@@ -482,12 +482,12 @@ impl RenderedRecord {
     }
 }
 
-/// Access to the store during a poll.
-pub trait Memory: fmt::Debug + Send + Sync {
+/// Source of the records of earlier polls.
+pub trait RecordSource: fmt::Debug + Send + Sync {
     /// Returns a collector's record of a customer.
     fn record(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>>;
-    /// Returns the known spelling of a customer id that differs only in case.
-    fn as_known(&self, customer: CustomerId) -> CustomerId;
+    /// Returns a customer id in the spelling of the customer list. Ids that differ only in case are equal.
+    fn canonical_id(&self, customer: CustomerId) -> CustomerId;
     /// Returns the last known name of a customer's organization; empty if there is none.
     fn organization(&self, customer: &CustomerId) -> Arc<str>;
 }

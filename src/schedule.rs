@@ -33,7 +33,7 @@ use tracing::warn;
 use crate::api::Generation;
 use crate::api::client::ApiClient;
 use crate::collector::{
-    CollectorId, CollectorSettings, Context, Memory, PerCollector, Plan, PollOutput, RequestSettings, Target, ids,
+    CollectorId, CollectorSettings, Context, PerCollector, Plan, PollOutput, RecordSource, RequestSettings, Target, ids,
 };
 use crate::domain::{CustomerFilter, CustomerId, Timestamp, UnmatchedPattern};
 use crate::health::Health;
@@ -330,14 +330,14 @@ impl Scheduler {
         });
         context.stale_after = self.config.plans.get(due.collector).stale_after;
         let client = Arc::clone(&self.config.client);
-        let memory = Arc::clone(&self.store);
+        let source = Arc::clone(&self.store);
         *self.in_progress.entry(due.target.clone()).or_default() += 1;
         *self.held.get_mut(due.collector) += 1;
         self.last_started = Some(due.collector);
         let request_settings = due.collector.descriptor().request_settings(&self.config.settings);
         self.polls.spawn(async move {
             let target = due.target.clone();
-            let result = guarded(due.collector, client, target, memory, context).await;
+            let result = guarded(due.collector, client, target, source, context).await;
             Outcome {
                 due,
                 request_settings,
@@ -404,12 +404,12 @@ async fn guarded(
     collector: CollectorId,
     client: Arc<ApiClient>,
     target: Target,
-    memory: Arc<dyn Memory>,
+    source: Arc<dyn RecordSource>,
     context: Context,
 ) -> Result<PollOutput, PollError> {
     let poll = async {
         let api = client.api().await?;
-        collector.poll(api, target, memory, context).await
+        collector.poll(api, target, source, context).await
     };
     let caught = AssertUnwindSafe(poll).catch_unwind();
     match tokio::time::timeout(POLL_DEADLINE, caught).await {

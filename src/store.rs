@@ -17,7 +17,9 @@ mod status;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::collector::{CollectorId, CollectorSettings, Memory, PerCollector, Plan, Record, RenderedRecord, Target};
+use crate::collector::{
+    CollectorId, CollectorSettings, PerCollector, Plan, Record, RecordSource, RenderedRecord, Target,
+};
 use crate::domain::{AttributeTable, Attributes, CustomerFilter, CustomerId, Timestamp};
 use crate::exposition::{ExcludedMetrics, Group, Snapshot};
 use collected::{Cell, Collected};
@@ -407,14 +409,14 @@ impl Store {
     }
 }
 
-impl Memory for Store {
+impl RecordSource for Store {
     fn record(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>> {
         let inner = self.lock();
         let cell = inner.collected.get(collector).cells.get(customer)?;
         Some(Arc::clone(&cell.kept.record))
     }
 
-    fn as_known(&self, customer: CustomerId) -> CustomerId {
+    fn canonical_id(&self, customer: CustomerId) -> CustomerId {
         let inner = self.lock();
         let known = inner.customers.get_key_value(&customer).map(|(known, _)| known.clone());
         known.unwrap_or(customer)

@@ -11,8 +11,8 @@ use elements_exporter::api::pace::Limits;
 use elements_exporter::api::transport::{self, Answer, Call, Transport};
 use elements_exporter::api::{Api, Endpoint, Observer, v1, v3};
 use elements_exporter::collector::{
-    self, CollectorDescriptor, CollectorId, CollectorSettings, Context, Memory, PollOutput, Record, RenderedRecord,
-    Target, TargetKind,
+    self, CollectorDescriptor, CollectorId, CollectorSettings, Context, PollOutput, Record, RecordSource,
+    RenderedRecord, Target, TargetKind,
 };
 use elements_exporter::domain::{CustomerId, Timestamp};
 use elements_exporter::exposition::{Filter, Format, Renderer, Source, families};
@@ -71,9 +71,9 @@ pub fn check(data: &[u8]) {
     let context = Context::new(now, Arc::new(settings), Arc::from("Contoso"));
     let bodies: Vec<&[u8]> = responses.split(|byte| *byte == SEPARATOR).collect();
     let script = Arc::new(Mutex::new(ScriptedApi::new(&bodies)));
-    let poll = |memory: Arc<dyn Memory>| {
+    let poll = |records: Arc<dyn RecordSource>| {
         let api = api(is_v3, &script);
-        let poll = collector.poll(api, target.clone(), memory, context.clone());
+        let poll = collector.poll(api, target.clone(), records, context.clone());
         tokio::runtime::Builder::new_current_thread()
             .build()
             .expect("a runtime")
@@ -188,7 +188,7 @@ impl PreviousRecords {
     }
 }
 
-impl Memory for PreviousRecords {
+impl RecordSource for PreviousRecords {
     fn record(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>> {
         if collector.name() != self.own {
             let mut others = self.others.iter();
@@ -200,7 +200,7 @@ impl Memory for PreviousRecords {
         found.map(|(_, record)| Arc::clone(record))
     }
 
-    fn as_known(&self, customer: CustomerId) -> CustomerId {
+    fn canonical_id(&self, customer: CustomerId) -> CustomerId {
         customer
     }
 

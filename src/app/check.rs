@@ -23,8 +23,8 @@ use super::saver::check_state_file;
 use super::{Error, schedule_config, unmatched_exclusions};
 use crate::api::{self, Api, Failure, Observer, auth, v1, v3};
 use crate::collector::{
-    CollectorId, Context, Customer, Memory, PerCollector, Plan, PollOutput, Record, RenderedRecord, Target, TargetKind,
-    ids,
+    CollectorId, Context, Customer, PerCollector, Plan, PollOutput, Record, RecordSource, RenderedRecord, Target,
+    TargetKind, ids,
 };
 use crate::config::Config;
 use crate::domain::{self, CustomerId, KnownNames, Timestamp, UnmatchedPattern, counted};
@@ -107,13 +107,13 @@ struct Check<'a> {
 #[derive(Clone, Debug, Default)]
 struct Seen(PerCollector<BTreeMap<CustomerId, Arc<dyn Record>>>);
 
-impl Memory for Seen {
+impl RecordSource for Seen {
     // No collector has polled before, so it has no previous record.
     fn record(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>> {
         self.0.get(collector).get(customer).map(Arc::clone)
     }
 
-    fn as_known(&self, customer: CustomerId) -> CustomerId {
+    fn canonical_id(&self, customer: CustomerId) -> CustomerId {
         customer
     }
 

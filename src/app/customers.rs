@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Error, Parts, Polls};
-use crate::collector::{CollectorId, Context, Memory as _};
+use crate::collector::{CollectorId, Context, RecordSource as _};
 use crate::config::Config;
 use crate::domain::{Attributes, Timestamp, is_disguising};
 use crate::schedule::Until;

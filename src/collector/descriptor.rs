@@ -10,8 +10,8 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use super::{
-    Collector, CollectorId, CollectorSettings, Context, Memory, PollOutput, PollTarget, Price, Record, RenderedRecord,
-    RequestSettings, Target, TargetKind,
+    Collector, CollectorId, CollectorSettings, Context, PollOutput, PollTarget, Price, Record, RecordSource,
+    RenderedRecord, RequestSettings, Target, TargetKind,
 };
 use crate::api::{Api, Endpoint, Error, Failure, Generation};
 use crate::domain::{CustomerId, HealthSummary, ModuleHealth, TenantId};
@@ -43,7 +43,7 @@ pub struct CollectorDescriptor {
     after: fn() -> Option<CollectorId>,
     scope_v1: &'static str,
     scope_v3: &'static str,
-    pub(super) poll: fn(CollectorId, Api, Target, Arc<dyn Memory>, Context) -> PollFuture,
+    pub(super) poll: fn(CollectorId, Api, Target, Arc<dyn RecordSource>, Context) -> PollFuture,
     metrics: fn() -> Vec<ShapeMetrics>,
     parse: fn(&RawValue) -> Option<Arc<dyn Record>>,
     render: Render,
@@ -73,7 +73,7 @@ impl CollectorDescriptor {
             price: C::PRICE,
             scope_v1: C::SCOPE_V1,
             scope_v3: C::SCOPE_V3,
-            poll: |own, api, target, memory, context| Box::pin(poll::<C>(own, api, target, memory, context)),
+            poll: |own, api, target, source, context| Box::pin(poll::<C>(own, api, target, source, context)),
             metrics: C::metrics,
             parse: |json| {
                 let record: C::Record = serde_json::from_str(json.get()).ok()?;
@@ -200,15 +200,15 @@ async fn poll<C: Collector>(
     own: CollectorId,
     api: Api,
     target: Target,
-    memory: Arc<dyn Memory>,
+    source: Arc<dyn RecordSource>,
     mut context: Context,
 ) -> Result<PollOutput, Failure> {
     if C::IS_OPTIONAL {
         api.v3(C::ENDPOINT, C::SCOPE_V3)?;
     }
-    context.memory = Some(Arc::clone(&memory));
+    context.records = Some(Arc::clone(&source));
     let before = match &target {
-        Target::Customer(id) => memory.record(own, id),
+        Target::Customer(id) => source.record(own, id),
         Target::Partner => None,
     };
     let Some(target) = C::Target::from_target(&target) else {
@@ -220,8 +220,8 @@ async fn poll<C: Collector>(
     let output = C::poll(&api, &target, before, &context).await?;
     let mut records: BTreeMap<CustomerId, Arc<dyn Record>> = BTreeMap::new();
     for (id, record) in output.records {
-        let id = memory.as_known(id);
-        let known = memory.record(own, &id);
+        let id = source.canonical_id(id);
+        let known = source.record(own, &id);
         let known = known
             .as_deref()
             .and_then(|record| record.as_any().downcast_ref::<C::Record>());
@@ -229,7 +229,7 @@ async fn poll<C: Collector>(
             Some(known) => C::complete(known, record),
             None => record,
         };
-        C::settle(&mut record, known, &memory.organization(&id));
+        C::settle(&mut record, known, &source.organization(&id));
         records.insert(id, Arc::new(record));
     }
     Ok(PollOutput {

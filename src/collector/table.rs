@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::descriptor::PollFuture;
 use super::{
-    ALL, Collector as _, CollectorDescriptor, CollectorId, Context, Memory, Target, customers, jobs, licenses,
+    ALL, Collector as _, CollectorDescriptor, CollectorId, Context, RecordSource, Target, customers, jobs, licenses,
     scan_profiles,
 };
 use crate::api::Api;
@@ -48,8 +48,8 @@ impl CollectorId {
     }
 
     /// Polls a target.
-    pub fn poll(self, api: Api, target: Target, memory: Arc<dyn Memory>, context: Context) -> PollFuture {
-        (self.descriptor().poll)(self, api, target, memory, context)
+    pub fn poll(self, api: Api, target: Target, source: Arc<dyn RecordSource>, context: Context) -> PollFuture {
+        (self.descriptor().poll)(self, api, target, source, context)
     }
 
     #[expect(

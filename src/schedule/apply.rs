@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use super::fetch_mode::FetchMode;
 use super::queue::{Moment, Patience};
 use super::{ScheduleConfig, Scheduler, wall_clock};
-use crate::collector::{CollectorId, Memory as _, PerCollector, Plan, Target, ids};
+use crate::collector::{CollectorId, PerCollector, Plan, RecordSource as _, Target, ids};
 
 impl Scheduler {
     /// Queues all configured targets and removes the rest.

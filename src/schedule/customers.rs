@@ -9,7 +9,7 @@ use super::queue::{Due, Moment};
 use super::unmatched::listed_names;
 use super::{PollError, Scheduler, wall_clock};
 use crate::api::{Endpoint, Error};
-use crate::collector::{CollectorId, Customer, Memory as _, PollOutput, Target, ids};
+use crate::collector::{CollectorId, Customer, PollOutput, RecordSource as _, Target, ids};
 use crate::domain::{CustomerId, Purpose};
 
 impl Scheduler {

@@ -11,7 +11,7 @@ use super::queue::{self, Due, Moment, Urgency};
 use super::{Outcome, Scheduler, wall_clock};
 use crate::api::auth::DENIAL_LIFETIME;
 use crate::api::{Error, Observer as _};
-use crate::collector::{CollectorId, Customer, Memory as _, PollOutput, RenderedRecord, Target, TargetKind, ids};
+use crate::collector::{CollectorId, Customer, PollOutput, RecordSource as _, RenderedRecord, Target, TargetKind, ids};
 use crate::domain::{CustomerId, TenantId};
 use crate::error_chain::error_chain;
 use crate::store::RunEvent;

@@ -20,7 +20,7 @@ use recorded::recorded;
 use super::{attributes, environment};
 use crate::app::{Error, Parts};
 use crate::args;
-use crate::collector::{CollectorId, Context, Customer, Memory, PollOutput, Record, Target, TargetKind, ids};
+use crate::collector::{CollectorId, Context, Customer, PollOutput, Record, RecordSource, Target, TargetKind, ids};
 use crate::config;
 use crate::domain::{CustomerId, Timestamp};
 use crate::exposition::Format;
@@ -198,9 +198,9 @@ impl Past {
                 Target::Customer(id) => store.organization(id),
             },
         );
-        let memory = Arc::clone(store) as Arc<dyn Memory>;
+        let source = Arc::clone(store) as Arc<dyn RecordSource>;
         let polled = match self.parts.schedule_config.client.api().await {
-            Ok(api) => collector.poll(api, target.clone(), memory, context).await,
+            Ok(api) => collector.poll(api, target.clone(), source, context).await,
             Err(failure) => Err(failure),
         };
         match polled {

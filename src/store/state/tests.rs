@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use super::*;
-use crate::collector::{Memory as _, PerCollector, Plan};
+use crate::collector::{PerCollector, Plan, RecordSource as _};
 
 /// Returns plans in which all collectors run every minute.
 fn plans() -> PerCollector<Plan> {
