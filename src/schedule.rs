@@ -43,7 +43,7 @@ use crate::store::Store;
 use clock::{ClockWatch, Step};
 use cycle::Cycle;
 use fetch_mode::FetchMode;
-use queue::{Due, Moment, Queue, Urgency};
+use queue::{Due, MonotonicTime, Queue, Urgency};
 use slots::Load;
 use unmatched::ListedNames;
 
@@ -207,7 +207,7 @@ impl Scheduler {
     }
 
     /// Starts due polls, publishes the status, and returns the current time on both clocks.
-    fn turn(&mut self, until: Until) -> Moment {
+    fn turn(&mut self, until: Until) -> MonotonicTime {
         self.health.beat();
         self.watch_clocks();
         self.end_overrides();
@@ -247,7 +247,7 @@ impl Scheduler {
             match until {
                 Until::EachPolledOnce if !is_first => {
                     self.queue
-                        .done(due.collector, &due.target, Moment::MAX, Urgency::Ordinary);
+                        .done(due.collector, &due.target, MonotonicTime::MAX, Urgency::Ordinary);
                 }
                 _ => self.start(due),
             }
@@ -271,7 +271,7 @@ impl Scheduler {
     }
 
     /// Returns the slots used and wanted by each kind of resource. A kind is identified by its first collector.
-    fn loads(&self, now: Moment) -> PerCollector<Load> {
+    fn loads(&self, now: MonotonicTime) -> PerCollector<Load> {
         let mut loads = PerCollector::<Load>::default();
         for (collector, held) in self.held.iter() {
             let load = loads.get_mut(kind(collector));
@@ -313,7 +313,7 @@ impl Scheduler {
     }
 
     /// Returns the time until a target becomes due that was not due in the last iteration.
-    fn sleep(&self, turned: Moment) -> Duration {
+    fn sleep(&self, turned: MonotonicTime) -> Duration {
         if self.polls.len() >= self.config.max_concurrency {
             return LONGEST_SLEEP;
         }
@@ -350,14 +350,14 @@ impl Scheduler {
         Context::new(wall_clock(), Arc::clone(&self.config.settings), organization)
     }
 
-    fn enqueue(&mut self, collector: CollectorId, target: Target, at: Moment, now: Moment) {
+    fn enqueue(&mut self, collector: CollectorId, target: Target, at: MonotonicTime, now: MonotonicTime) {
         if at <= now && !self.queue.contains(collector, &target) {
             self.unpolled.insert((collector, target.clone()));
         }
         self.queue.add(collector, target, at);
     }
 
-    fn due_after_restart(&self, collector: CollectorId, target: &Target, now: Moment) -> Moment {
+    fn due_after_restart(&self, collector: CollectorId, target: &Target, now: MonotonicTime) -> MonotonicTime {
         let interval = self.config.plans.get(collector).interval;
         let (polled_at, interval) = match self.store.unlicensed_at(collector, target) {
             Some(at) => (at, interval.max(UNLICENSED_RECHECK)),
@@ -379,7 +379,7 @@ impl Scheduler {
         self.unpolled.is_empty() && self.polls.is_empty()
     }
 
-    fn now(&self) -> Moment {
+    fn now(&self) -> MonotonicTime {
         self.started.elapsed()
     }
 }

@@ -214,19 +214,19 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<ParsedRow> {
     let job_module = row.named(&["jobModule"], domain::module).or_else(of_scan)?;
     let scope = row.text(&[SCOPE]).map(|name| domain::cut(&name).into_owned());
     let id = row.text(&["jobId"]);
-    let start = Moment::read(row, START, now);
-    let modified = Moment::read(row, &["lastModifyTime", "lastModifiedTime"], now);
-    let end = Moment::read(row, END, now);
-    if start.past.is_some() && end.past.is_some() && end.past < start.past {
+    let start = ReportedTime::read(row, START, now);
+    let modified = ReportedTime::read(row, &["lastModifyTime", "lastModifiedTime"], now);
+    let end = ReportedTime::read(row, END, now);
+    if start.valid.is_some() && end.valid.is_some() && end.valid < start.valid {
         row.invalid(END, "a time before the start");
     }
-    let has_begun = start.past.is_some();
+    let has_begun = start.valid.is_some();
     let is_to_come = start.is_future() || end.is_future();
     let status = match row.job_status(&["status"]) {
         // A restore point in the future is invalid.
         Some(word) if is_to_come && word.resolve(has_begun).is_restore_point() => JobStatus::Unknown,
         Some(word) => word.resolve(has_begun),
-        None if start.reported.is_none() && end.reported.is_none() => JobStatusWord::NotFinished.resolve(false),
+        None if start.value.is_none() && end.value.is_none() => JobStatusWord::NotFinished.resolve(false),
         None => {
             row.invalid(&["status"], "no status of a run with times");
             JobStatus::Unknown
@@ -235,7 +235,7 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<ParsedRow> {
     let has_times = row.text(START).is_some() || row.text(END).is_some();
     // A run without objects, or one that failed before it had times, ended at the last modification of the module.
     let ends_undated = status.has_ended(false) && (id.is_none() || !status.is_restore_point());
-    let undated_end = modified.past.filter(|_| ends_undated && !has_times);
+    let undated_end = modified.valid.filter(|_| ends_undated && !has_times);
     let failed = row.count(&["failedCount"]);
     let is_reported = service == REPORTED_SERVICE
         && (matches!(status, JobStatus::Failed | JobStatus::FinishedWithException)
@@ -245,18 +245,18 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<ParsedRow> {
         .and_then(domain::id)
         .filter(|_| is_reported)
         .map(Box::from);
-    let key = RunKey::new(id.as_deref(), start.reported, end.reported.or(undated_end));
-    let begin = start.past.or(modified.past.filter(|_| !has_times));
-    let end = end.past.or(undated_end);
+    let key = RunKey::new(id.as_deref(), start.value, end.value.or(undated_end));
+    let begin = start.valid.or(modified.valid.filter(|_| !has_times));
+    let end = end.valid.or(undated_end);
     let run = Run {
         key,
         id: id.as_deref().map(|id| Box::from(domain::cut(id))),
         report,
         status,
-        start: start.past,
+        start: start.valid,
         end,
         dated: dated(status, begin, end, now),
-        modified: modified.past,
+        modified: modified.valid,
         duration: row.duration(&["jobDuration"]).filter(|_| undated_end.is_none()),
         backup_size: row.size(&["backupSize"]),
         processed: row.count(&["totalCount"]),
@@ -321,27 +321,27 @@ fn dated(status: JobStatus, begin: Option<Timestamp>, end: Option<Timestamp>, no
     }
 }
 
-/// A time of a row's run.
+/// A time of a run, as the API reports it.
 #[derive(Clone, Copy, Debug)]
-struct Moment {
-    reported: Option<Timestamp>,
-    /// The same unless it lies in the future: such a time would precede all real events.
-    past: Option<Timestamp>,
+struct ReportedTime {
+    value: Option<Timestamp>,
+    /// The same, but `None` if it is in the future.
+    valid: Option<Timestamp>,
 }
 
-impl Moment {
-    /// Parses a time. A time in the future is counted as invalid; within the tolerance for clock skew it becomes the
-    /// present.
+impl ReportedTime {
+    /// Parses a time. A time in the future is counted as invalid; within the tolerance for clock skew, it is replaced by
+    /// the current time.
     fn read(row: &Row<'_>, names: Names, now: Timestamp) -> Self {
-        let reported = row.timestamp(names);
-        let past = reported.and_then(|at| super::not_in_future(row, names, at, now));
+        let value = row.timestamp(names);
+        let valid = value.and_then(|at| super::not_in_future(row, names, at, now));
         Self {
-            reported,
-            past: past.map(|at| at.min(now)),
+            value,
+            valid: valid.map(|at| at.min(now)),
         }
     }
 
     fn is_future(self) -> bool {
-        self.reported.is_some() && self.past.is_none()
+        self.value.is_some() && self.valid.is_none()
     }
 }

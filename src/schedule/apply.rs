@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use super::fetch_mode::FetchMode;
-use super::queue::{Moment, Patience};
+use super::queue::{MonotonicTime, Patience};
 use super::{ScheduleConfig, Scheduler, wall_clock};
 use crate::collector::{CollectorId, PerCollector, Plan, RecordSource as _, Target, ids};
 
@@ -54,7 +54,7 @@ impl Scheduler {
     }
 
     /// Queues bulk collectors. They follow the first customer list, because records of unknown customers are dropped.
-    pub(super) fn queue_partner(&mut self, now: Moment) {
+    pub(super) fn queue_partner(&mut self, now: MonotonicTime) {
         for collector in ids().filter(|collector| *collector != CollectorId::CUSTOMERS) {
             if self.is_enabled(collector) && !self.fetches_per_customer(collector) {
                 let at = self.due_after_restart(collector, &Target::Partner, now);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::domain::Timestamp;
 
-use super::queue::Moment;
+use super::queue::MonotonicTime;
 
 /// Differences up to this are normal drift and slewing.
 const TOLERANCE: Duration = Duration::from_secs(5);
@@ -22,17 +22,17 @@ pub(super) enum Step {
 /// The clocks at the last comparison.
 #[derive(Debug)]
 pub(super) struct ClockWatch {
-    monotonic: Moment,
+    monotonic: MonotonicTime,
     wall: Timestamp,
 }
 
 impl ClockWatch {
-    pub(super) fn new(monotonic: Moment, wall: Timestamp) -> Self {
+    pub(super) fn new(monotonic: MonotonicTime, wall: Timestamp) -> Self {
         Self { monotonic, wall }
     }
 
     /// Compares the clocks again.
-    pub(super) fn compare(&mut self, monotonic: Moment, wall: Timestamp) -> Option<Step> {
+    pub(super) fn compare(&mut self, monotonic: MonotonicTime, wall: Timestamp) -> Option<Step> {
         let expected = self.wall.plus(monotonic.saturating_sub(self.monotonic));
         *self = Self::new(monotonic, wall);
         if wall < expected.minus(TOLERANCE) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use super::queue::{Due, Moment};
+use super::queue::{Due, MonotonicTime};
 use super::unmatched::listed_names;
 use super::{PollError, Scheduler, wall_clock};
 use crate::api::{Endpoint, Error};
@@ -195,7 +195,7 @@ impl Scheduler {
     /// Queues the per-customer collectors of one customer: immediately or, if the state file has a last poll, for one
     /// interval later. A customer configured by id without a known name is polled as a customer first, because its name
     /// may exclude it.
-    pub(super) fn queue_customer(&mut self, id: &CustomerId, now: Moment) {
+    pub(super) fn queue_customer(&mut self, id: &CustomerId, now: MonotonicTime) {
         let target = Target::Customer(id.clone());
         let only_named = self.lists_per_customer() && self.store.record(CollectorId::CUSTOMERS, id).is_none();
         for collector in ids() {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Scheduler;
-use super::queue::{Due, Moment};
+use super::queue::{Due, MonotonicTime};
 use crate::collector::{CollectorId, Target};
 
 /// Below this number of targets, removed ones are searched for; with more, the search would be too expensive.
@@ -13,7 +13,7 @@ const LINGERING_CHECK: usize = 8;
 /// The cycle of a collector.
 #[derive(Debug, Default)]
 pub(super) struct Cycle {
-    since: Option<Moment>,
+    since: Option<MonotonicTime>,
     remaining: BTreeSet<Target>,
     took: Option<Duration>,
 }
@@ -36,7 +36,7 @@ impl Scheduler {
     }
 
     /// Removes a target from the cycle, and ends the cycle with the last target.
-    pub(super) fn end_of_cycle(&mut self, due: &Due, now: Moment) {
+    pub(super) fn end_of_cycle(&mut self, due: &Due, now: MonotonicTime) {
         let cycle = self.cycles.get_mut(due.collector);
         cycle.remaining.remove(&due.target);
         if cycle.remaining.len() < LINGERING_CHECK {

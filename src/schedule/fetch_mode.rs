@@ -2,7 +2,7 @@
 
 use tracing::warn;
 
-use super::queue::{Due, Moment};
+use super::queue::{Due, MonotonicTime};
 use super::{PollError, Scheduler};
 use crate::api::Generation;
 use crate::collector::{CollectorId, Target, TargetKind};
@@ -40,7 +40,7 @@ impl Scheduler {
         due.target == Target::Partner && *self.fetch_modes.get(due.collector) == FetchMode::PerCustomerUntilAllowed
     }
 
-    pub(super) fn relist_time(&self, due: &Due, now: Moment) -> Moment {
+    pub(super) fn relist_time(&self, due: &Due, now: MonotonicTime) -> MonotonicTime {
         let interval = self.config.plans.get(due.collector).interval;
         now.saturating_add(interval.saturating_mul(RELIST_INTERVALS))
     }

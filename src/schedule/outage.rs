@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::queue::{Moment, Queue, Urgency, failed_time, next_time};
+use super::queue::{MonotonicTime, Queue, Urgency, failed_time, next_time};
 use crate::api::Endpoint;
 use crate::api::pace::{Admission, Limits, Pace, Resource};
 use crate::collector::{CollectorId, Target, ids};
@@ -24,26 +24,26 @@ const RETRIES: u32 = 2;
 /// Outages in which all requests fail, or those of one endpoint only.
 #[derive(Clone, Copy)]
 struct Fault {
-    from: Moment,
-    to: Moment,
+    from: MonotonicTime,
+    to: MonotonicTime,
     only: Option<Endpoint>,
 }
 
 impl Fault {
-    fn hits(&self, endpoint: Endpoint, now: Moment) -> bool {
+    fn hits(&self, endpoint: Endpoint, now: MonotonicTime) -> bool {
         (self.from..self.to).contains(&now) && self.only.is_none_or(|only| only == endpoint)
     }
 }
 
 /// A request received by the host.
 struct Request {
-    at: Moment,
+    at: MonotonicTime,
     endpoint: Endpoint,
     failed: bool,
 }
 
 /// Polls a fleet until `end` as the schedule does, with responses that take no time.
-fn run(customers: u32, fault: Fault, end: Moment) -> Vec<Request> {
+fn run(customers: u32, fault: Fault, end: MonotonicTime) -> Vec<Request> {
     let mut pace = Pace::new(Limits {
         requests_per_second: 20.0,
         max_concurrency: 8,
@@ -113,7 +113,7 @@ fn run(customers: u32, fault: Fault, end: Moment) -> Vec<Request> {
     seen
 }
 
-fn count_requests(seen: &[Request], from: Moment, to: Moment) -> f64 {
+fn count_requests(seen: &[Request], from: MonotonicTime, to: MonotonicTime) -> f64 {
     let count = seen.iter().filter(|request| (from..to).contains(&request.at)).count();
     f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }

@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use super::fetch_mode::FetchMode;
 use super::poll_error::PollError;
-use super::queue::{self, Due, Moment, Urgency};
+use super::queue::{self, Due, MonotonicTime, Urgency};
 use super::{Outcome, Scheduler, wall_clock};
 use crate::api::auth::DENIAL_LIFETIME;
 use crate::api::{Error, Observer as _};
@@ -158,7 +158,13 @@ impl Scheduler {
     }
 
     /// Counts and logs a failure, and returns when the target is due again.
-    fn next_after_failure(&mut self, due: &Due, now: Moment, interval: Duration, error: &PollError) -> Moment {
+    fn next_after_failure(
+        &mut self,
+        due: &Due,
+        now: MonotonicTime,
+        interval: Duration,
+        error: &PollError,
+    ) -> MonotonicTime {
         self.failed_any |= error.missing_permission().is_none();
         let failures = self.failures.entry((due.collector, due.target.clone())).or_default();
         *failures = failures.saturating_add(1);
@@ -178,7 +184,7 @@ impl Scheduler {
     }
 
     /// Queues the collectors that poll the items of the committed record.
-    fn poll_followers(&mut self, due: &Due, now: Moment) {
+    fn poll_followers(&mut self, due: &Due, now: MonotonicTime) {
         let is_follower = |id: &CollectorId| id.descriptor().after() == Some(due.collector);
         for follower in ids().filter(is_follower) {
             if self.is_enabled(follower) && self.store.unlicensed_at(follower, &due.target).is_none() {
@@ -207,7 +213,13 @@ impl Scheduler {
 
     /// Returns when a successful poll is due again. First polls run immediately, so second ones are spread over the
     /// interval to make later cycles even.
-    pub(super) fn next_after_success(&mut self, due: &Due, now: Moment, interval: Duration, first: bool) -> Moment {
+    pub(super) fn next_after_success(
+        &mut self,
+        due: &Due,
+        now: MonotonicTime,
+        interval: Duration,
+        first: bool,
+    ) -> MonotonicTime {
         if first {
             let part = FIRST_SPREAD + (1.0 - FIRST_SPREAD) * fastrand::f64();
             return now.saturating_add(interval.mul_f64(part));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::collector::{CollectorId, PerCollector, Target};
 
 /// Time since the schedule began, by a monotonic clock.
-pub type Moment = Duration;
+pub type MonotonicTime = Duration;
 
 /// A target to poll, and the time at which it became due.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct Due {
     /// Target of the poll.
     pub target: Target,
     /// Time at which it became due.
-    pub since: Moment,
+    pub since: MonotonicTime,
     /// Urgency when it was queued.
     pub urgency: Urgency,
 }
@@ -79,8 +79,8 @@ struct Line {
     patience: Patience,
     /// The tier of all its targets, if they have one.
     tier: Option<Tier>,
-    waiting: [BTreeSet<(Moment, Target)>; 3],
-    due: BTreeMap<Target, (Moment, Urgency)>,
+    waiting: [BTreeSet<(MonotonicTime, Target)>; 3],
+    due: BTreeMap<Target, (MonotonicTime, Urgency)>,
     in_progress: BTreeMap<Target, InProgress>,
 }
 
@@ -88,9 +88,9 @@ struct Line {
 #[derive(Clone, Copy, Debug)]
 struct InProgress {
     /// Time at which it became due.
-    since: Moment,
+    since: MonotonicTime,
     /// Time at which it became due again during the poll, and the urgency. The response may be older than that.
-    again: Option<(Moment, Urgency)>,
+    again: Option<(MonotonicTime, Urgency)>,
 }
 
 /// Order of polls; the least is first.
@@ -99,7 +99,7 @@ struct Rank {
     tier: Tier,
     /// Lateness in millionths of the unit of its patience.
     late: Reverse<u128>,
-    since: Moment,
+    since: MonotonicTime,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -147,7 +147,7 @@ impl Queue {
     }
 
     /// Adds a target, unless it is queued already.
-    pub fn add(&mut self, collector: CollectorId, target: Target, at: Moment) {
+    pub fn add(&mut self, collector: CollectorId, target: Target, at: MonotonicTime) {
         if self.contains(collector, &target) {
             return;
         }
@@ -172,7 +172,7 @@ impl Queue {
     }
 
     /// Makes a waiting target due earlier, never later. A target being polled is not polled again.
-    pub fn bring_forward(&mut self, collector: CollectorId, target: &Target, at: Moment) {
+    pub fn bring_forward(&mut self, collector: CollectorId, target: &Target, at: MonotonicTime) {
         let line = self.lines.get_mut(collector);
         if let Some((due, urgency)) = line.due.get(target).copied()
             && at < due
@@ -183,17 +183,17 @@ impl Queue {
 
     /// Makes a target due immediately. If it is being polled, it is polled again afterwards, because the request may
     /// have changed.
-    pub fn poll_again(&mut self, collector: CollectorId, target: &Target, now: Moment) {
+    pub fn poll_again(&mut self, collector: CollectorId, target: &Target, now: MonotonicTime) {
         self.follow(collector, target, now, None);
     }
 
     /// Makes a target due immediately and urgent, because a change was reported. If it is being polled, it is polled
     /// again afterwards.
-    pub fn signal(&mut self, collector: CollectorId, target: &Target, now: Moment) {
+    pub fn signal(&mut self, collector: CollectorId, target: &Target, now: MonotonicTime) {
         self.follow(collector, target, now, Some(Urgency::Signalled));
     }
 
-    fn follow(&mut self, collector: CollectorId, target: &Target, now: Moment, raised: Option<Urgency>) {
+    fn follow(&mut self, collector: CollectorId, target: &Target, now: MonotonicTime, raised: Option<Urgency>) {
         let line = self.lines.get_mut(collector);
         if let Some((due, urgency)) = line.due.get(target).copied() {
             line.move_to(target, (due, urgency), (due.min(now), raised.unwrap_or(urgency)));
@@ -206,12 +206,12 @@ impl Queue {
 
     /// Returns the next target: among those due, bulk polls first, then signalled ones, then those that exceed their
     /// patience, and finally the one that is latest relative to its interval.
-    pub fn pop(&mut self, now: Moment) -> Option<Due> {
+    pub fn pop(&mut self, now: MonotonicTime) -> Option<Due> {
         self.pop_among(now, |_| true)
     }
 
     /// Same as [`Queue::pop`], among admitted collectors.
-    pub fn pop_among(&mut self, now: Moment, is_admitted: impl Fn(CollectorId) -> bool) -> Option<Due> {
+    pub fn pop_among(&mut self, now: MonotonicTime, is_admitted: impl Fn(CollectorId) -> bool) -> Option<Due> {
         let ranked = |signalled: bool| {
             let lines = self.lines.iter();
             let lines = lines.filter(|(collector, _)| is_admitted(*collector));
@@ -254,7 +254,7 @@ impl Queue {
 
     /// Requeues a target after its poll; if it became due again during the poll, immediately. Returns false if it was
     /// removed during the poll.
-    pub fn done(&mut self, collector: CollectorId, target: &Target, next: Moment, urgency: Urgency) -> bool {
+    pub fn done(&mut self, collector: CollectorId, target: &Target, next: MonotonicTime, urgency: Urgency) -> bool {
         let line = self.lines.get_mut(collector);
         let Some(in_progress) = line.in_progress.remove(target) else {
             return false;
@@ -267,18 +267,18 @@ impl Queue {
     }
 
     /// Returns whether a target of a collector is due and not being polled.
-    pub fn is_waiting(&self, collector: CollectorId, now: Moment) -> bool {
+    pub fn is_waiting(&self, collector: CollectorId, now: MonotonicTime) -> bool {
         let first = self.lines.get(collector).first();
         first.is_some_and(|at| at <= now)
     }
 
     /// Returns when the next target becomes due. Due targets wait for a slot instead.
-    pub fn next_due_after(&self, now: Moment) -> Option<Moment> {
+    pub fn next_due_after(&self, now: MonotonicTime) -> Option<MonotonicTime> {
         self.lines.values().filter_map(|line| line.first_after(now)).min()
     }
 
     /// Returns the lag of a collector's most overdue poll, waiting or running.
-    pub fn lag(&self, collector: CollectorId, now: Moment) -> Duration {
+    pub fn lag(&self, collector: CollectorId, now: MonotonicTime) -> Duration {
         let line = self.lines.get(collector);
         let in_progress = line.in_progress.values().map(|in_progress| in_progress.since);
         let oldest = in_progress.chain(line.first()).min();
@@ -305,7 +305,7 @@ impl Line {
         }
     }
 
-    fn waiting_as(&mut self, urgency: Urgency) -> &mut BTreeSet<(Moment, Target)> {
+    fn waiting_as(&mut self, urgency: Urgency) -> &mut BTreeSet<(MonotonicTime, Target)> {
         let [signalled, ordinary, quiet] = &mut self.waiting;
         match urgency {
             Urgency::Signalled => signalled,
@@ -314,33 +314,38 @@ impl Line {
         }
     }
 
-    fn wait(&mut self, target: Target, at: Moment, urgency: Urgency) {
+    fn wait(&mut self, target: Target, at: MonotonicTime, urgency: Urgency) {
         self.waiting_as(urgency).insert((at, target.clone()));
         self.due.insert(target, (at, urgency));
     }
 
-    fn move_to(&mut self, target: &Target, (due, urgency): (Moment, Urgency), (at, new): (Moment, Urgency)) {
+    fn move_to(
+        &mut self,
+        target: &Target,
+        (due, urgency): (MonotonicTime, Urgency),
+        (at, new): (MonotonicTime, Urgency),
+    ) {
         self.waiting_as(urgency).remove(&(due, target.clone()));
         self.wait(target.clone(), at, new);
     }
 
     /// Returns when its first target is due.
-    fn first(&self) -> Option<Moment> {
+    fn first(&self) -> Option<MonotonicTime> {
         let firsts = self.waiting.iter().filter_map(|waiting| waiting.first());
         firsts.map(|(at, _)| *at).min()
     }
 
     /// Returns when the first target becomes due that is not due yet.
-    fn first_after(&self, now: Moment) -> Option<Moment> {
+    fn first_after(&self, now: MonotonicTime) -> Option<MonotonicTime> {
         // The smallest key later than now: times have nanosecond resolution.
-        let later = (now.saturating_add(Moment::from_nanos(1)), Target::Partner);
+        let later = (now.saturating_add(MonotonicTime::from_nanos(1)), Target::Partner);
         let firsts = self.waiting.iter().filter_map(|waiting| waiting.range(&later..).next());
         firsts.map(|(at, _)| *at).min()
     }
 
     /// Returns the first due target of each urgency. Within one urgency, the target that has waited longest is first,
     /// whatever its patience.
-    fn heads(&self, now: Moment) -> impl Iterator<Item = (Rank, Urgency)> {
+    fn heads(&self, now: MonotonicTime) -> impl Iterator<Item = (Rank, Urgency)> {
         let urgencies = [Urgency::Signalled, Urgency::Ordinary, Urgency::Quiet];
         let firsts = self.waiting.iter().zip(urgencies);
         firsts.filter_map(move |(waiting, urgency)| {
@@ -365,7 +370,7 @@ impl Line {
 
 /// Returns when a poll that was due at `since` is due again, and how many whole intervals it missed. Missed intervals
 /// are counted and skipped, so a late target is polled once.
-pub fn next_time(since: Moment, now: Moment, interval: Duration, dice: f64) -> (Moment, u32) {
+pub fn next_time(since: MonotonicTime, now: MonotonicTime, interval: Duration, dice: f64) -> (MonotonicTime, u32) {
     // A jitter of a twentieth keeps thousands of equal timers out of step, with the configured mean.
     const JITTER: f64 = 0.05;
     let jittered = interval.mul_f64(1.0 + JITTER * (2.0 * dice - 1.0));
@@ -381,7 +386,7 @@ pub fn next_time(since: Moment, now: Moment, interval: Duration, dice: f64) -> (
 
 /// Returns when a poll is retried after `failures` consecutive failures: with growing delays, and never later than its
 /// interval.
-fn retry_time(now: Moment, failures: u32, interval: Duration, dice: f64) -> Moment {
+fn retry_time(now: MonotonicTime, failures: u32, interval: Duration, dice: f64) -> MonotonicTime {
     // Half a minute gives a host time to recover, and is short enough for an operator who waits for the next result.
     const FIRST: Duration = Duration::from_secs(30);
     const SPREAD: f64 = 0.2;
@@ -394,13 +399,13 @@ fn retry_time(now: Moment, failures: u32, interval: Duration, dice: f64) -> Mome
 /// rejected it, soon if an early repetition is allowed, otherwise at its regular time. An outage thus costs no more
 /// requests than normal operation plus the retry budget.
 pub fn failed_time(
-    now: Moment,
+    now: MonotonicTime,
     failures: u32,
     interval: Duration,
     refused: Option<Duration>,
     may_repeat: impl FnOnce() -> bool,
     dice: f64,
-) -> Moment {
+) -> MonotonicTime {
     match refused {
         Some(wait) => refused_time(now, wait, interval, dice),
         None if may_repeat() => retry_time(now, failures, interval, dice),
@@ -410,7 +415,7 @@ pub fn failed_time(
 
 /// Returns when a poll is retried that the circuit breaker rejected: after the next probe with jitter, so that rejected
 /// polls are not retried together, and never later than its interval.
-fn refused_time(now: Moment, wait: Duration, interval: Duration, dice: f64) -> Moment {
+fn refused_time(now: MonotonicTime, wait: Duration, interval: Duration, dice: f64) -> MonotonicTime {
     // Equal to the first pause after a failure, which is the worse case.
     const SPREAD: Duration = Duration::from_secs(30);
     let pause = wait.saturating_add(SPREAD.mul_f64(dice));
