@@ -152,7 +152,7 @@ fn error_code_without_visible_characters_is_ignored() {
     let of = |code: &str| {
         let row = serde_json::json!({"errorCode": code, "comment": "Mailbox locked"});
         let row = serde_json::value::to_raw_value(&row).unwrap();
-        error(&Row::read(&row, Endpoint::JobReport, &health).unwrap())
+        error_label(&Row::read(&row, Endpoint::JobReport, &health).unwrap())
     };
     assert_eq!(of("\u{200b}\u{feff} \u{2060}"), "Mailbox locked");
     assert_eq!(of("\u{feff}E_LOCKED"), "E_LOCKED");
