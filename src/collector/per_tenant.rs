@@ -114,6 +114,44 @@ const TENANT_RULES: Rules = Rules {
     emptied: "empty response; the previous one was not empty",
 };
 
+/// Results of the requests of one poll.
+#[derive(Default)]
+pub(super) struct RequestResults {
+    any_succeeded: bool,
+    /// The first failure.
+    failure: Option<Failure>,
+    /// The last denial.
+    denial: Option<Failure>,
+}
+
+impl RequestResults {
+    /// Adds a request that succeeded.
+    pub(super) fn succeed(&mut self) {
+        self.any_succeeded = true;
+    }
+
+    /// Adds a failure that makes the poll incomplete.
+    pub(super) fn fail(&mut self, failure: Failure) {
+        self.failure.get_or_insert(failure);
+    }
+
+    /// Adds a denial, which does not make the poll incomplete.
+    pub(super) fn deny(&mut self, denial: Failure) {
+        self.denial = Some(denial);
+    }
+
+    /// Returns the failure that makes the poll incomplete, if there is one.
+    ///
+    /// # Errors
+    /// If no request succeeded.
+    pub(super) fn finish(self) -> Result<Option<Failure>, Failure> {
+        if self.any_succeeded {
+            return Ok(self.failure);
+        }
+        self.failure.or(self.denial).map_or(Ok(None), Err)
+    }
+}
+
 /// The record of a tenant, and the error that made it incomplete, if any.
 pub(super) type TenantResult<R> = Result<(R, Option<Failure>), Failure>;
 
@@ -169,7 +207,7 @@ where
 {
     let now = context.now;
     let mut record = Parts::default();
-    let (mut refusal, mut failure, mut any_succeeded) = (None, None, false);
+    let mut results = RequestResults::default();
     for key in keys {
         let unlicensed = previous.and_then(|previous| previous.unlicensed_since.get(&key));
         if let Some(since) = unlicensed.filter(|since| !is_due_again(Some(since), now)) {
@@ -189,10 +227,12 @@ where
         match response {
             Ok((latest, partial)) => {
                 if rules.keeps_empty || latest != R::default() {
-                    any_succeeded = true;
+                    results.succeed();
                     record.records.insert(key, latest);
                 }
-                failure = failure.or(partial);
+                if let Some(failure) = partial {
+                    results.fail(failure);
+                }
             }
             Err(cause) if !cause.error.is_resource_error() => return Err(cause),
             Err(cause) => {
@@ -201,25 +241,22 @@ where
                     Some(known) if is_held || !is_refusal => {
                         record.records.insert(key.clone(), known.clone());
                         record.last_known_since.insert(key, since);
-                        failure = failure.or(Some(cause));
+                        results.fail(cause);
                     }
                     _ if is_refusal => {
                         record.unlicensed_since.insert(key, now);
-                        refusal = Some(cause);
+                        results.deny(Failure {
+                            error: (rules.all_refused)(cause.error),
+                            ..cause
+                        });
                     }
-                    _ => failure = failure.or(Some(cause)),
+                    _ => results.fail(cause),
                 }
             }
         }
     }
-    if any_succeeded {
-        return Ok((record, failure));
-    }
-    let refusal = refusal.map(|cause| Failure {
-        error: (rules.all_refused)(cause.error),
-        ..cause
-    });
-    failure.or(refusal).map_or(Ok((record, None)), Err)
+    let incomplete = results.finish()?;
+    Ok((record, incomplete))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::customers::tenants::MAX_TENANTS;
-use super::per_tenant::{is_due_again, is_expired};
+use super::per_tenant::{RequestResults, is_due_again, is_expired};
 use super::{Collector, CollectorId, Context, PollOutput, Price, jobs};
 use crate::api::wire::Row;
 use crate::api::{Api, Endpoint, Error, Failure, v3};
@@ -79,7 +79,7 @@ impl Collector for TenantSeats {
         let mut record = TenantsSeats::default();
         let mut known: BTreeMap<(TenantId, Cow<'static, str>), Seats> = BTreeMap::new();
         let (mut unreadable, mut duplicates) = (0, 0);
-        let (mut refusal, mut failure, mut any_succeeded) = (None, None, false);
+        let mut results = RequestResults::default();
         for (number, service) in types(customer, context) {
             let empty = previous.and_then(|previous| previous.empty.get(&number));
             if let Some(since) = empty.filter(|since| !is_due_again(Some(since), context.now)) {
@@ -92,27 +92,26 @@ impl Collector for TenantSeats {
             let rows = match fetch_rows(api, customer, number).await {
                 Ok(rows) if is_known && rows.is_empty() => {
                     record.held.insert(number, since);
-                    let incomplete = Error::Incomplete("no tenants listed, unlike before").at(endpoint);
-                    failure = failure.or(Some(incomplete));
+                    results.fail(Error::Incomplete("no tenants listed, unlike before").at(endpoint));
                     continue;
                 }
                 Err(cause) if is_known && cause.error.is_refusal() => {
                     record.held.insert(number, since);
-                    failure = failure.or(Some(cause));
+                    results.fail(cause);
                     continue;
                 }
                 Err(cause) if cause.error.is_refusal() => {
                     record.empty.insert(number, context.now);
-                    refusal = Some(cause);
+                    results.deny(cause);
                     continue;
                 }
                 Err(cause) if cause.error.is_resource_error() => {
-                    failure = failure.or(Some(cause));
+                    results.fail(cause);
                     continue;
                 }
                 rows => rows?,
             };
-            any_succeeded = true;
+            results.succeed();
             if rows.is_empty() {
                 record.empty.insert(number, context.now);
             }
@@ -143,10 +142,8 @@ impl Collector for TenantSeats {
             observer.duplicate_rows(endpoint, duplicates);
         }
         record.seats = known.into_values().collect();
-        match (failure, refusal) {
-            (Some(failure), _) | (None, Some(failure)) if !any_succeeded => Err(failure),
-            (failure, _) => Ok(PollOutput::one(customer, record, unreadable, endpoint).incomplete_by(failure)),
-        }
+        let incomplete = results.finish()?;
+        Ok(PollOutput::one(customer, record, unreadable, endpoint).incomplete_by(incomplete))
     }
 
     fn complete(previous: &TenantsSeats, mut partial: TenantsSeats) -> TenantsSeats {
