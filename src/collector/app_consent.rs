@@ -1,4 +1,4 @@
-//! Consent to the apps of products. Without it, the products stop working for a tenant.
+//! Consent of tenants to the apps of products. Without consent, a product does not work for the tenant.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -11,7 +11,7 @@ use crate::api::{Api, Endpoint, Error, Failure, v3};
 use crate::domain::{CustomerId, TenantId};
 use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label};
 
-/// The consent to the products of a tenant; `None` for one without apps.
+/// The consent of a tenant by product; `None` for a product without apps.
 type Products = Parts<String, Option<bool>>;
 
 /// Status 400, 403 or 404 means that the tenant lacks a product.
@@ -76,7 +76,7 @@ impl Collector for AppConsent {
     }
 
     fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> Vec<ShapeTable> {
-        // A record may be older than the settings.
+        // The record may be older than the settings.
         let requested = &context.settings.consent_products;
         let rows: Vec<Consent> = record
             .iter()
@@ -95,8 +95,8 @@ impl Collector for AppConsent {
     }
 }
 
-/// Requests the consent to each product. One that the tenant lacks is requested once a day. If its consent was known
-/// before, the last known value is kept instead.
+/// Requests the consent to each product. Products that the tenant lacks are requested once a day. If a product was known
+/// before, its last known value is kept until it expires.
 async fn poll_products(
     api: &Api,
     (customer, context): (&CustomerId, &Context),
@@ -125,7 +125,7 @@ async fn request_each<Request: Future<Output = TenantResult<Option<bool>>>>(
 
 const IS_CONSENT: Names = &["isConsent", "isConsented"];
 
-/// Returns whether consent is given to all apps of a product; `None` if it has no apps.
+/// Fetches whether the tenant has consented to all apps of a product; `None` if the product has no apps.
 async fn fetch_consent(
     api: &Api,
     customer: &CustomerId,
