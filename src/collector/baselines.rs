@@ -86,7 +86,7 @@ impl Collector for Baselines {
         let mut tenants: BTreeMap<CustomerId, BTreeMap<TenantId, Baseline>> = BTreeMap::new();
         let (mut unreadable, mut duplicates) = (0, 0);
         for (position, json) in rows.iter().enumerate() {
-            super::turn(position).await;
+            super::yield_at(position).await;
             let row = Row::read(json, endpoint, observer);
             let Some((customer, baseline)) = row.and_then(|row| parse_row(&row, context.now)) else {
                 unreadable += 1;

@@ -272,7 +272,7 @@ async fn fetch_pages(api: &Api, customer: &CustomerId, run: &str) -> Result<(Opt
     for _ in 0..MAX_PAGES {
         let Some(rows) = pages.next_page().await? else { break };
         for (position, json) in rows.iter().enumerate() {
-            super::turn(position).await;
+            super::yield_at(position).await;
             let row = Row::read(json, endpoint, api.observer().as_ref());
             tally.add(row.as_ref());
         }

@@ -177,7 +177,7 @@ impl Source<'_> {
         let mut listed = Listed::default();
         let mut unreadable = 0;
         for (position, json) in rows.iter().enumerate() {
-            super::turn(position).await;
+            super::yield_at(position).await;
             let row = Row::read(json, Endpoint::Jobs, self.observer);
             match row.and_then(|row| parse_row(&row, self.context.now)) {
                 None => unreadable += 1,

@@ -181,7 +181,7 @@ impl ParsedSeats {
     async fn add(&mut self, rows: &[Box<RawValue>], service: &'static str, observer: &dyn Observer) {
         let endpoint = Endpoint::TenantSeats;
         for (position, json) in rows.iter().enumerate() {
-            super::turn(position).await;
+            super::yield_at(position).await;
             let row = Row::read(json, endpoint, observer);
             let Some(mut seats) = row.and_then(|row| parse_row(&row, service)) else {
                 self.unreadable += 1;

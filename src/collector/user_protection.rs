@@ -120,7 +120,7 @@ async fn count_users(rows: &[Box<RawValue>], observer: &dyn Observer) -> TenantR
     let mut users = Users::new();
     let mut unreadable = 0;
     for (position, json) in rows.iter().enumerate() {
-        super::turn(position).await;
+        super::yield_at(position).await;
         let row = Row::read(json, endpoint, observer);
         let statuses = row.as_ref().and_then(|row| parse_statuses(row));
         match statuses {

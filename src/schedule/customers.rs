@@ -153,7 +153,7 @@ impl Scheduler {
             let before = self.store.record(CollectorId::CUSTOMERS, id);
             let before = before.as_deref().and_then(Customer::of);
             let now = Customer::of(kept.as_ref());
-            before.zip(now).is_some_and(|(before, now)| now.has_news(before))
+            before.zip(now).is_some_and(|(before, now)| now.has_new_status(before))
         });
         changed.map(|(id, _)| id.clone()).collect()
     }

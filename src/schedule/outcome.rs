@@ -307,7 +307,7 @@ impl Scheduler {
         let lost = output.records.iter().filter_map(|(id, record)| {
             let before = self.store.record(collector, id)?;
             let before = Customer::of(before.as_ref())?;
-            Some((id.clone(), Customer::of(record.as_ref())?.lost_tenants(before)))
+            Some((id.clone(), Customer::of(record.as_ref())?.removed_tenants(before)))
         });
         lost.filter(|(_, tenants)| !tenants.is_empty()).collect()
     }
