@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::jobs::{self, ModuleKey, Reported};
+use super::jobs::{self, ModuleKey, ReportableRun};
 use super::{Collector, CollectorId, Context, PollOutput, Price, Record};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v3};
@@ -133,7 +133,7 @@ impl Collector for JobReports {
         let endpoint = Endpoint::JobReport;
         let mut modules: Vec<Module> = previous.cloned().unwrap_or_default();
         let jobs = context.record_of(CollectorId::JOBS, customer);
-        let Some(runs) = jobs.as_deref().and_then(jobs::reported) else {
+        let Some(runs) = jobs.as_deref().and_then(jobs::reportable_runs) else {
             return Ok(PollOutput::one(customer, modules, 0, endpoint));
         };
         let (failure, unreadable) = update(&mut modules, runs, |id| async move {
@@ -149,9 +149,9 @@ impl Collector for JobReports {
 
     fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> Vec<ShapeTable> {
         let id = customer.as_str();
-        let wanted = |module: &&Module| context.settings.wants(&module.key.service, &module.key.module);
+        let is_selected = |module: &&Module| context.settings.selects(&module.key.service, &module.key.module);
         let report_of = |module: &Module| Some((module.key.clone(), module.report.clone()?));
-        let reports: Vec<(ModuleKey, Report)> = record.iter().filter(wanted).filter_map(report_of).collect();
+        let reports: Vec<(ModuleKey, Report)> = record.iter().filter(is_selected).filter_map(report_of).collect();
         let labelled = |key: &ModuleKey, label: &str, count: u64| LabelledCount {
             key: key.clone(),
             label: label.to_owned(),
@@ -182,14 +182,14 @@ impl Collector for JobReports {
 /// If every report is denied and none was ever received.
 async fn update<Request: Future<Output = Result<(Option<Report>, usize), Failure>>>(
     modules: &mut Vec<Module>,
-    runs: Vec<Reported>,
+    runs: Vec<ReportableRun>,
     fetch: impl Fn(Box<str>) -> Request,
 ) -> Result<(Option<Failure>, usize), Failure> {
     let (mut failure, mut denial, mut any_succeeded) = (None, None, !modules.is_empty());
     let listed: BTreeSet<&ModuleKey> = runs.iter().map(|run| &run.key).collect();
     modules.retain(|module| listed.contains(&module.key));
     let mut unreadable = 0;
-    for Reported { key, run, started } in runs {
+    for ReportableRun { key, run, started } in runs {
         let mut known = modules.iter_mut().find(|module| module.key == key);
         let run_key = run.as_deref().map(|id| RunKey::new(Some(id), None, None));
         let is_same = |known: &Module| run_key == Some(known.run_key) && started == known.started;

@@ -1,7 +1,7 @@
 use super::*;
 
-fn runs(runs: &[(&'static str, Option<&str>)]) -> Vec<Reported> {
-    let reported = |(module, run): &(&'static str, Option<&str>)| Reported {
+fn runs(runs: &[(&'static str, Option<&str>)]) -> Vec<ReportableRun> {
+    let reported = |(module, run): &(&'static str, Option<&str>)| ReportableRun {
         key: ModuleKey {
             service: Cow::Borrowed("Microsoft 365"),
             module: Cow::Borrowed(module),
