@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Error, Parts, Polls};
 use crate::collector::{CollectorId, Context, RecordSource as _};
 use crate::config::Config;
-use crate::domain::{Attributes, Timestamp, is_disguising};
+use crate::domain::{PerAttribute, Timestamp, is_disguising};
 use crate::schedule::Until;
 use crate::scrape::KnownCustomer;
 
@@ -108,7 +108,7 @@ fn row(customer: &KnownCustomer, parts: &Parts) -> [String; COLUMNS.len()] {
         })
         .collect();
     let modules = modules.into_iter().collect::<Vec<_>>().join("; ");
-    let [tier, region, team] = values(&customer.attributes);
+    let PerAttribute { tier, region, team } = customer.attributes.values().map(Option::unwrap_or_default);
     let texts = [
         customer.id.as_str(),
         &customer.organization,
@@ -119,10 +119,6 @@ fn row(customer: &KnownCustomer, parts: &Parts) -> [String; COLUMNS.len()] {
         &modules,
     ];
     texts.map(|text| text.replace(is_disguising, " "))
-}
-
-fn values(attributes: &Attributes) -> [&str; 3] {
-    attributes.values().map(Option::unwrap_or_default)
 }
 
 /// Returns a cell that spreadsheets do not execute.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::domain::{AttributeTable, Attributes, counted, is_disguising, nearest};
+use crate::domain::{AttributeTable, Attributes, PerAttribute, counted, is_disguising, nearest};
 use crate::settings::{self, Field, parse, refuse_unknown};
 use crate::text_file;
 
@@ -99,7 +99,7 @@ struct Rows {
 struct Cells<'a> {
     customer: &'a str,
     organization: &'a str,
-    attributes: [&'a str; 3],
+    attributes: PerAttribute<&'a str>,
 }
 
 impl<'a> Cells<'a> {
@@ -109,8 +109,7 @@ impl<'a> Cells<'a> {
             "customer" | "id" => self.customer = text,
             "organization" => self.organization = text,
             column => {
-                let mut attributes = Attributes::NAMES.iter().zip(&mut self.attributes);
-                if let Some((_, cell)) = attributes.find(|(name, _)| **name == column) {
+                if let Some(cell) = self.attributes.get_mut(column) {
                     *cell = text;
                 }
             }
@@ -126,11 +125,11 @@ impl<'a> Cells<'a> {
         if pattern.is_empty() {
             return Err("names no customer; expected an id or a glob over the organization".to_owned());
         }
-        let mut values: [Option<Box<str>>; 3] = [None, None, None];
-        for ((value, text), name) in values.iter_mut().zip(self.attributes).zip(Attributes::NAMES) {
-            *value = read_value(text).map_err(|problem| format!("{name}: {problem}"))?;
-        }
-        table.push(pattern, values.into()).map_err(|problem| {
+        let attributes = Attributes::NAMES.try_map(|name| {
+            let text = self.attributes.get(name).copied().unwrap_or_default();
+            parse_value(text).map_err(|problem| format!("{name}: {problem}"))
+        })?;
+        table.push(pattern, attributes).map_err(|problem| {
             format!("{pattern:?} is not a glob ({problem}); expected a name, in which * matches anything")
         })?;
         match table.globs() > MAX_GLOBS {
@@ -142,7 +141,7 @@ impl<'a> Cells<'a> {
     }
 }
 
-fn read_value(text: &str) -> Result<Option<Box<str>>, String> {
+fn parse_value(text: &str) -> Result<Option<Box<str>>, String> {
     if text.chars().nth(MAX_VALUE_CHARS).is_some() {
         return Err(format!("is longer than {MAX_VALUE_CHARS} characters"));
     }
@@ -310,13 +309,14 @@ mod tests {
         read_attributes(&path).map_err(|error| error.to_string().replace(&prefix, ""))
     }
 
-    fn of(table: &AttributeTable, id: &str, organization: &str) -> Option<[Option<String>; 3]> {
+    fn of(table: &AttributeTable, id: &str, organization: &str) -> Option<Attributes> {
         let found = table.of(&CustomerId::parse(id).unwrap(), organization)?;
-        Some(found.values().map(|value| value.map(str::to_owned)))
+        Some(Attributes::clone(found))
     }
 
-    fn some(values: [&str; 3]) -> Option<[Option<String>; 3]> {
-        Some(values.map(|value| (!value.is_empty()).then(|| value.to_owned())))
+    fn some([tier, region, team]: [&str; 3]) -> Option<Attributes> {
+        let values = PerAttribute { tier, region, team };
+        Some(values.map(|value| (!value.is_empty()).then(|| value.into())))
     }
 
     const CSV: &str = "\u{feff}Customer, tier ,team\r\n\r\nc-1,gold,\"North, \"\"A\"\"\"\r\n\"Contoso, *\",silver,\r\n,,\r\n*,,night\r\n";
