@@ -140,7 +140,7 @@ fn publish_rows(store: &Store, customer: usize, rows: &[Row]) {
     };
     let id = CustomerId::parse(&customer_id(customer)).unwrap();
     let target = Target::Customer(id.clone());
-    store.expect(JOBS, &target);
+    store.add_target(JOBS, &target);
     let now = Timestamp::from(SystemTime::now());
     store
         .commit(JOBS, &target, BTreeMap::from([(id, record)]), true, now)

@@ -15,7 +15,7 @@ pub enum PollError {
     /// The customer list lacks too many customers.
     #[error(transparent)]
     Shrunk(#[from] Shrunk),
-    /// The response about an optional collector's target is empty, although data is known.
+    /// The response of an optional collector is empty, although data of the target is known.
     #[error("incomplete list: the response is empty, unlike earlier ones")]
     Empty,
     /// The response would exceed `metrics.series_limit`.
@@ -58,7 +58,7 @@ impl PollError {
         }
     }
 
-    /// Returns the error of the API, if it is one.
+    /// Returns the API error, if it is one.
     pub(super) fn api(&self) -> Option<&Error> {
         match self {
             Self::Api(failure) => Some(&failure.error),
@@ -66,7 +66,7 @@ impl PollError {
         }
     }
 
-    /// Returns the id of the failed call, if its response has one.
+    /// Returns the id of the failed request, if the response contains it.
     pub(super) fn request_id(&self) -> Option<&RequestId> {
         match self {
             Self::Api(failure) => failure.request_id.as_ref(),
@@ -74,7 +74,7 @@ impl PollError {
         }
     }
 
-    /// Returns the error without the endpoint, which is logged and displayed separately.
+    /// Returns the error without the endpoint, which logs and pages show separately.
     pub(super) fn cause(&self) -> &(dyn std::error::Error + 'static) {
         match self {
             Self::Api(failure) => &failure.error,

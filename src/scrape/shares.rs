@@ -50,7 +50,7 @@ impl Shares {
 }
 
 fn divide(of: u32, store: &Store) -> Division {
-    let (membership, customers) = store.numbered_customers();
+    let (membership, customers) = store.customers_with_membership();
     let mut shares: Vec<Vec<Target>> = Shard::all(of).map(|_| Vec::new()).collect();
     for customer in customers {
         let index = usize::try_from(Shard::owner(&customer, of, Purpose::Scrape).index()).ok();
@@ -109,7 +109,7 @@ mod tests {
         );
         know(&store, 100..101);
         assert_eq!(everybody(&shares.of(7, &store)), 101);
-        store.forget(&CustomerId::parse("customer-5").unwrap());
+        store.remove_customer(&CustomerId::parse("customer-5").unwrap());
         assert_eq!(everybody(&shares.of(7, &store)), 100);
         for of in 1..40 {
             shares.of(of, &store);

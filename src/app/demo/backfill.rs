@@ -190,7 +190,7 @@ impl Past {
 
     async fn poll_target(&self, collector: CollectorId, target: Target, now: Timestamp) {
         let store = &self.parts.store;
-        store.expect(collector, &target);
+        store.add_target(collector, &target);
         let context = self.context(
             now,
             match &target {
@@ -206,7 +206,7 @@ impl Past {
         match polled {
             Ok(output) => self.commit(collector, &target, output, now),
             Err(failure) if collector.descriptor().says_unlicensed(&failure.error) => {
-                store.unlicensed(collector, &target, now)
+                store.mark_unlicensed(collector, &target, now)
             }
             Err(failure) => warn!(collector = collector.name(), error = %failure.error, "poll failed"),
         }
