@@ -8,7 +8,7 @@ use super::layers::Layers;
 use crate::domain::{Attributes, Objective, Objectives, Override, Timestamp, is_disguising};
 use crate::settings::{Error, Field, LONGEST, SHORTEST, refuse_unknown};
 
-/// The value for no objective.
+/// The value that exempts modules from objectives.
 const EXEMPT: &str = "none";
 
 /// Maximum length of a reason in characters: it is a label and a table cell.

@@ -10,8 +10,8 @@ pub(crate) type Sample = (&'static str, &'static str, Box<dyn Fn(&Config) -> boo
 
 type SectionSample = (&'static str, &'static str, fn(&Config) -> bool);
 
-/// A value of every key other than its default, and a check that it took effect. Those of each collector come from the
-/// table of collectors.
+/// A value of every key that differs from its default, and a check that it took effect. The keys of collectors are
+/// added from the table of collectors.
 const SAMPLES: &[SectionSample] = &[
     ("api.version", "v3", |c| c.api.version == Version::V3),
     ("api.environment", "aos2", |c| c.api.environment == Environment::Aos2),
