@@ -364,7 +364,7 @@ impl Check<'_> {
         };
         let scope = descriptor.scope(api.generation()).unwrap_or_default();
         let (result, finding) = match failure.error {
-            ref error if descriptor.says_unlicensed(error) => {
+            ref error if descriptor.is_unlicensed(error) => {
                 let detail = format!("{}; polled again once a day", explain(&failure, descriptor.name));
                 found(CollectorResult::Unlicensed, detail)
             }

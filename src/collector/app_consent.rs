@@ -16,10 +16,10 @@ type Products = Parts<String, Option<bool>>;
 
 /// Status 400, 403 or 404 means that the tenant lacks a product.
 const PRODUCT_RULES: Rules = Rules {
-    is_refusal: |error| error.is_refusal() || matches!(error, Error::Status(400)),
-    all_refused: |_| Error::Status(404),
+    is_denial: |error| error.is_refusal() || matches!(error, Error::Status(400)),
+    all_denied: |_| Error::Status(404),
     keeps_empty: false,
-    emptied: "no apps listed, unlike before",
+    empty_problem: "no apps listed, unlike before",
 };
 
 /// The collector.
@@ -67,8 +67,8 @@ impl Collector for AppConsent {
         })
     }
 
-    fn without_tenants(record: &Self::Record, gone: &BTreeSet<TenantId>) -> Option<Self::Record> {
-        record.without(gone)
+    fn without_tenants(record: &Self::Record, removed: &BTreeSet<TenantId>) -> Option<Self::Record> {
+        record.without(removed)
     }
 
     fn metrics() -> Vec<ShapeMetrics> {

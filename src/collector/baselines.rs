@@ -127,8 +127,8 @@ impl Collector for Baselines {
         super::split_rows(record)
     }
 
-    fn without_tenants(record: &Self::Record, gone: &BTreeSet<TenantId>) -> Option<Self::Record> {
-        let kept = record.iter().filter(|baseline| !gone.contains(&baseline.tenant));
+    fn without_tenants(record: &Self::Record, removed: &BTreeSet<TenantId>) -> Option<Self::Record> {
+        let kept = record.iter().filter(|baseline| !removed.contains(&baseline.tenant));
         let kept: Vec<Baseline> = kept.cloned().collect();
         (kept.len() < record.len()).then_some(kept)
     }

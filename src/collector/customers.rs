@@ -123,7 +123,7 @@ impl Collector for Customers {
         Ok(PollOutput::new(records, unreadable, endpoint))
     }
 
-    fn settle(record: &mut Customer, previous: Option<&Customer>, organization: &str) {
+    fn finish(record: &mut Customer, previous: Option<&Customer>, organization: &str) {
         if record.organization.is_empty() {
             organization.clone_into(&mut record.organization);
         }
@@ -140,7 +140,7 @@ impl Collector for Customers {
         }
     }
 
-    fn lists_others(record: &Customer, previous: &Customer) -> bool {
+    fn lists_other_items(record: &Customer, previous: &Customer) -> bool {
         !record.tenant_ids().eq(previous.tenant_ids())
     }
 

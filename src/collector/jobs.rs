@@ -106,7 +106,8 @@ impl Collector for Jobs {
 
     fn request_settings(settings: &CollectorSettings) -> RequestSettings {
         RequestSettings {
-            jobs: (settings.job_types.clone(), settings.job_modules.clone()),
+            job_types: settings.job_types.clone(),
+            job_modules: settings.job_modules.clone(),
             ..RequestSettings::default()
         }
     }

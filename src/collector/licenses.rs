@@ -208,7 +208,7 @@ impl Collector for Licenses {
         partial
     }
 
-    fn settle(record: &mut Subscriptions, previous: Option<&Subscriptions>, _organization: &str) {
+    fn finish(record: &mut Subscriptions, previous: Option<&Subscriptions>, _organization: &str) {
         assign_labels(
             &mut record.products,
             previous.map_or(&[], |previous| &previous.products),

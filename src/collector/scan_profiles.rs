@@ -127,7 +127,7 @@ impl Collector for ScanProfiles {
         super::split_rows(record)
     }
 
-    fn lists_others(record: &Self::Record, previous: &Self::Record) -> bool {
+    fn lists_other_items(record: &Self::Record, previous: &Self::Record) -> bool {
         let known: BTreeSet<&str> = previous.iter().map(|profile| profile.id.as_str()).collect();
         record.iter().any(|profile| !known.contains(profile.id.as_str()))
     }

@@ -19,13 +19,13 @@ pub fn ids() -> impl Iterator<Item = CollectorId> + Clone {
 }
 
 impl CollectorId {
-    /// The collector of the customer list, which all others need.
+    /// The collector of the customer list, on which all others depend.
     pub const CUSTOMERS: Self = Self::of(customers::Customers::NAME);
 
-    /// The collector of jobs, needed for backup status.
+    /// The collector of jobs, which determine the backup status.
     pub const JOBS: Self = Self::of(jobs::Jobs::NAME);
 
-    /// The collector of licences, which lists the tenants if the customer list does not.
+    /// The collector of licences, which contain the tenants if the customer list does not.
     pub const LICENSES: Self = Self::of(licenses::Licenses::NAME);
 
     /// The collector of scan profiles.
@@ -36,8 +36,8 @@ impl CollectorId {
         ids().find(|id| id.name() == name)
     }
 
-    /// Returns its row of the table.
-    #[expect(clippy::indexing_slicing, reason = "ids are made from the table alone")]
+    /// Returns its descriptor.
+    #[expect(clippy::indexing_slicing, reason = "all ids are positions in the table")]
     pub fn descriptor(self) -> &'static CollectorDescriptor {
         &ALL[self.position()]
     }
@@ -55,7 +55,7 @@ impl CollectorId {
     #[expect(
         clippy::indexing_slicing,
         clippy::panic,
-        reason = "runs in the compiler, which stops at a name that is not in the table"
+        reason = "runs during compilation, which fails if the name is not in the table"
     )]
     const fn of(name: &str) -> Self {
         let mut position = 0;

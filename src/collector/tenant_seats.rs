@@ -153,9 +153,9 @@ impl Collector for TenantSeats {
         Some((with_seats(fresh), with_seats(held)))
     }
 
-    fn without_tenants(record: &CustomerSeats, gone: &BTreeSet<TenantId>) -> Option<CustomerSeats> {
+    fn without_tenants(record: &CustomerSeats, removed: &BTreeSet<TenantId>) -> Option<CustomerSeats> {
         let mut kept = record.clone();
-        kept.seats.retain(|seats| !gone.contains(&seats.tenant));
+        kept.seats.retain(|seats| !removed.contains(&seats.tenant));
         (kept != *record).then_some(kept)
     }
 

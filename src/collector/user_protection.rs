@@ -62,8 +62,8 @@ impl Collector for UserProtection {
         record.split_by_key()
     }
 
-    fn without_tenants(record: &Self::Record, gone: &BTreeSet<TenantId>) -> Option<Self::Record> {
-        record.without(gone)
+    fn without_tenants(record: &Self::Record, removed: &BTreeSet<TenantId>) -> Option<Self::Record> {
+        record.without(removed)
     }
 
     fn metrics() -> Vec<ShapeMetrics> {

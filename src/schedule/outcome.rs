@@ -271,7 +271,7 @@ impl Scheduler {
         let now = self.now();
         for (id, record) in &output.records {
             let before = self.store.record(collector, id);
-            if before.is_some_and(|before| descriptor.lists_others(record.as_ref(), before.as_ref())) {
+            if before.is_some_and(|before| descriptor.lists_other_items(record.as_ref(), before.as_ref())) {
                 for dependent in &dependents {
                     let target = match dependent.descriptor().target_kind {
                         TargetKind::Customer => Target::Customer(id.clone()),

@@ -92,7 +92,7 @@ impl PollError {
 
     /// Returns whether the target lacks the service that the collector reads.
     pub(super) fn is_unlicensed(&self, collector: CollectorId) -> bool {
-        let is_unlicensed = |error| collector.descriptor().says_unlicensed(error);
+        let is_unlicensed = |error| collector.descriptor().is_unlicensed(error);
         self.api().is_some_and(is_unlicensed)
     }
 

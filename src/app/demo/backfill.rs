@@ -205,7 +205,7 @@ impl Past {
         };
         match polled {
             Ok(output) => self.commit(collector, &target, output, now),
-            Err(failure) if collector.descriptor().says_unlicensed(&failure.error) => {
+            Err(failure) if collector.descriptor().is_unlicensed(&failure.error) => {
                 store.mark_unlicensed(collector, &target, now)
             }
             Err(failure) => warn!(collector = collector.name(), error = %failure.error, "poll failed"),
