@@ -78,8 +78,8 @@ pub struct Plan {
     pub enabled: bool,
     /// Time between two polls of a target; 1 s to 30 days.
     pub interval: Duration,
-    /// Age of the last successful poll at which values expire; 1 s to 30 days. If it is shorter than the interval, values
-    /// expire before the next poll.
+    /// Age of the last successful poll at which values expire; 1 s to 30 days. If it is shorter than the interval,
+    /// values expire before the next poll.
     pub stale_after: Duration,
 }
 
@@ -293,8 +293,8 @@ pub struct RequestSettings {
     pub consent_products: Vec<String>,
 }
 
-/// Output of a poll. Its records are rendered after the poll, because settings may change during it. Outside of collectors,
-/// the type of the records is erased.
+/// Output of a poll. Its records are rendered after the poll, because settings may change during it. Outside of
+/// collectors, the type of the records is erased.
 #[derive(Debug)]
 pub struct PollOutput<R = Arc<dyn Record>> {
     /// Records by customer.
@@ -341,8 +341,8 @@ pub trait Collector: 'static {
     /// Default interval.
     const INTERVAL: Duration;
     /// Whether its data belongs to a service that only some customers have. Such a collector is off by default and
-    /// requires the second generation. For customers without the service, the API returns 403 or 404. The collector uses
-    /// the requests that others do not need.
+    /// requires the second generation. For customers without the service, the API returns 403 or 404. The collector
+    /// uses the requests that others do not need.
     const IS_OPTIONAL: bool = false;
     /// Estimated cost of a poll.
     const PRICE: Price = Price::ONE;
@@ -370,15 +370,15 @@ pub trait Collector: 'static {
         context: &Context,
     ) -> impl Future<Output = Result<PollOutput<Self::Record>, Failure>> + Send;
 
-    /// Completes the record of an incomplete poll from the previous record. By default the new record is not changed, for
-    /// collectors whose record is one row.
+    /// Completes the record of an incomplete poll from the previous record. By default the new record is not changed,
+    /// for collectors whose record is one row.
     fn complete(previous: &Self::Record, partial: Self::Record) -> Self::Record {
         let _ = previous;
         partial
     }
 
-    /// Adds values to a new record that depend on the previous one, which may be missing, or on the last known name of the
-    /// organization.
+    /// Adds values to a new record that depend on the previous one, which may be missing, or on the last known name of
+    /// the organization.
     fn finish(record: &mut Self::Record, previous: Option<&Self::Record>, organization: &str) {
         let _ = (record, previous, organization);
     }

@@ -1,8 +1,8 @@
 //! The configuration: defaults, overridden by the YAML file, overridden by the environment.
 //!
-//! [`load`] merges the layers and parses all values. Unknown keys are rejected, because the default would silently apply
-//! instead of a mistyped key. [`KEYS`] is the table of keys. The code that reads a key repeats its path, and tests check
-//! that both agree. The process environment is an argument, so that tests need not change it.
+//! [`load`] merges the layers and parses all values. Unknown keys are rejected, because the default would silently
+//! apply instead of a mistyped key. [`KEYS`] is the table of keys. The code that reads a key repeats its path, and
+//! tests check that both agree. The process environment is an argument, so that tests need not change it.
 
 mod api;
 mod attributes;

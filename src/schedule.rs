@@ -51,8 +51,8 @@ use unmatched::PatternCheck;
 pub use outcome::UNLICENSED_RECHECK;
 pub use poll_error::{PollError, REASONS, reasons};
 
-/// Longest duration of a poll, including waits for the rate limiter. A list of two hundred pages takes less at the lowest
-/// rate.
+/// Longest duration of a poll, including waits for the rate limiter. A list of two hundred pages takes less at the
+/// lowest rate.
 const POLL_DEADLINE: Duration = Duration::from_secs(45 * 60);
 
 /// Longest sleep of the loop, so that it updates the heartbeat and renews tokens even if no poll is due.
@@ -246,9 +246,9 @@ impl Scheduler {
         }
     }
 
-    /// Handles a step of the wall clock. Polls are due by the monotonic clock, so it causes no burst. A step back leaves
-    /// stored times in the future, which are corrected. After a step forward all data is old, so the customer list is
-    /// polled first.
+    /// Handles a step of the wall clock. Polls are due by the monotonic clock, so it causes no burst. A step back
+    /// leaves stored times in the future, which are corrected. After a step forward all data is old, so the customer
+    /// list is polled first.
     fn handle_clock_step(&mut self) {
         match self.clocks.detect_step() {
             None => {}

@@ -1,8 +1,8 @@
 //! The store: newest complete record of every collector and customer, and its freshness.
 //!
-//! Outcomes of polls change records as a whole: [`Store::commit`] replaces them, and [`Store::mark_failed`] keeps them and
-//! records the failure. A scrape takes a [`Snapshot`] that shares the records, so the lock is held briefly. Records expire
-//! when a snapshot is rendered, so no cleanup is needed.
+//! Outcomes of polls change records as a whole: [`Store::commit`] replaces them, and [`Store::mark_failed`] keeps them
+//! and records the failure. A scrape takes a [`Snapshot`] that shares the records, so the lock is held briefly. Records
+//! expire when a snapshot is rendered, so no cleanup is needed.
 
 mod collected;
 mod columns;
@@ -220,8 +220,8 @@ impl Store {
         freshness.is_some_and(|freshness| freshness.attempt == Attempt::Succeeded)
     }
 
-    /// Replaces the records of `target` by those of a poll at `now`. Records of unknown customers are dropped. A complete
-    /// bulk response replaces all records of the collector, an incomplete one only those that it contains.
+    /// Replaces the records of `target` by those of a poll at `now`. Records of unknown customers are dropped. A
+    /// complete bulk response replaces all records of the collector, an incomplete one only those that it contains.
     ///
     /// # Errors
     /// Returns [`OverLimit`] if the records would exceed the limit of series. Nothing is replaced then.
@@ -352,7 +352,8 @@ impl Store {
         })
     }
 
-    /// Returns a snapshot for one scrape, limited to the targets in `only`. [`columns`] locates the metrics in its groups.
+    /// Returns a snapshot for one scrape, limited to the targets in `only`. [`columns`] locates the metrics in its
+    /// groups.
     pub fn snapshot(&self, only: Option<&BTreeSet<Target>>, now: Timestamp) -> Snapshot {
         self.snapshot_with_generation(only, now).1
     }
@@ -398,8 +399,8 @@ impl Store {
     }
 
     /// Makes a large change to a copy and replaces the original, so that no scrape waits for it. If the original has
-    /// changed in the meantime, which is rare because one task makes almost all changes, the change is repeated under the
-    /// lock.
+    /// changed in the meantime, which is rare because one task makes almost all changes, the change is repeated under
+    /// the lock.
     fn update_copy<R>(&self, update: impl Fn(&mut Inner) -> R) -> R {
         let mut copy = self.lock().clone();
         let before = copy.generation;

@@ -95,8 +95,8 @@ impl Collector for AppConsent {
     }
 }
 
-/// Requests the consent to each product. Products that the tenant lacks are requested once a day. If a product was known
-/// before, its last known value is kept until it expires.
+/// Requests the consent to each product. Products that the tenant lacks are requested once a day. If a product was
+/// known before, its last known value is kept until it expires.
 async fn poll_products(
     api: &Api,
     (customer, context): (&CustomerId, &Context),

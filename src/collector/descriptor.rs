@@ -154,8 +154,8 @@ impl CollectorDescriptor {
         (self.without_tenants)(record, removed)
     }
 
-    /// Renders a record, and returns the number of rows that were dropped because their series already exist; `None` for a
-    /// record of another collector.
+    /// Renders a record, and returns the number of rows that were dropped because their series already exist; `None`
+    /// for a record of another collector.
     pub fn render(
         &self,
         record: Arc<dyn Record>,

@@ -339,8 +339,8 @@ struct ReportedTime {
 }
 
 impl ReportedTime {
-    /// Parses a time. A time in the future is counted as invalid; within the tolerance for clock skew, it is replaced by
-    /// the current time.
+    /// Parses a time. A time in the future is counted as invalid; within the tolerance for clock skew, it is replaced
+    /// by the current time.
     fn read(row: &Row<'_>, names: Names, now: Timestamp) -> Self {
         let value = row.timestamp(names);
         let valid = value.and_then(|at| super::not_in_future(row, names, at, now));

@@ -17,8 +17,8 @@ use crate::api::{Api, Endpoint, Error, Failure, Generation, v1, v3};
 use crate::domain::{self, CustomerId, Gigabyte, KnownNames, Pattern, Size, TenantId, Timestamp};
 use crate::exposition::{ShapeMetrics, ShapeTable};
 
-/// Maximum number of subscriptions in one response: ten for each of fifty thousand customers. A minimal row takes thirty
-/// times its length in memory, so the size limit of responses is not enough.
+/// Maximum number of subscriptions in one response: ten for each of fifty thousand customers. A minimal row takes
+/// thirty times its length in memory, so the size limit of responses is not enough.
 const MAX_PRODUCTS: usize = 500_000;
 
 /// Position of the first shape about tenants. All later ones are about tenants, too.

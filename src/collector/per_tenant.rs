@@ -18,8 +18,8 @@ const TOO_MANY_TENANTS: &str = "the customer has more tenants than are polled";
 /// Time after which a tenant that lacks a service is polled again.
 pub(super) const RECHECK: Duration = Duration::from_secs(24 * 3600);
 
-/// Records of the parts of a target: the tenants of a customer, or the products of a tenant. In the state file, the fields
-/// have the names of the first version.
+/// Records of the parts of a target: the tenants of a customer, or the products of a tenant. In the state file, the
+/// fields have the names of the first version.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Parts<K: Ord, R> {
     #[serde(rename = "tenants", alias = "consented")]
@@ -52,8 +52,8 @@ impl<K: Ord, R> Parts<K, R> {
 }
 
 impl<K: Clone + Ord, R: Clone + Default + PartialEq> Parts<K, R> {
-    /// Splits this into fresh and last known records; `None` if all are fresh. `split` does the same for a record that is
-    /// itself a map of parts.
+    /// Splits this into fresh and last known records; `None` if all are fresh. `split` does the same for a record that
+    /// is itself a map of parts.
     pub(super) fn split(&self, split: impl Fn(&R) -> (R, R)) -> Option<(Self, Self)> {
         let (mut fresh, mut held) = (Self::default(), Self::default());
         for (key, record) in &self.records {

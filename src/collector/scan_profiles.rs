@@ -151,8 +151,8 @@ impl Collector for ScanProfiles {
     }
 }
 
-/// Returns the last known profile if the list shows no modification since its details were requested. Details are reused
-/// for one poll only, because the list may not show all modifications.
+/// Returns the last known profile if the list shows no modification since its details were requested. Details are
+/// reused for one poll only, because the list may not show all modifications.
 fn find_unmodified(json: &RawValue, id: &str, previous: Option<&Vec<Profile>>, api: &Api) -> Option<Profile> {
     let known = previous?.iter().find(|profile| profile.id == id)?;
     let observer = api.observer().as_ref();

@@ -220,7 +220,8 @@ impl Rows {
                 self.report(|| format!("{file}:{}: {problem}", line()));
             }
         }
-        // After an unclosed quote, the rest of the file is one cell, for example if the file was not written completely.
+        // After an unclosed quote, the rest of the file is one cell, for example if the file was not written
+        // completely.
         if text.matches('"').count() % 2 == 1 {
             let at = text.rfind('"').unwrap_or_default();
             let line = text.get(..at).unwrap_or_default().matches('\n').count() + 1;

@@ -1,5 +1,5 @@
-//! The JSON schema of the configuration file, generated from the table of keys. Editors use it to complete and check the
-//! file.
+//! The JSON schema of the configuration file, generated from the table of keys. Editors use it to complete and check
+//! the file.
 
 use serde_json::{Map, Value, json};
 

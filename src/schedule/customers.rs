@@ -100,8 +100,8 @@ impl Scheduler {
         Ok(true)
     }
 
-    /// Removes the data of a customer that was not found by two polls in a row. The customer is still polled, because it
-    /// is configured and may return.
+    /// Removes the data of a customer that was not found by two polls in a row. The customer is still polled, because
+    /// it is configured and may return.
     pub(super) fn remove_missing(&mut self, due: &Due) {
         let Target::Customer(id) = &due.target else { return };
         let known = self.store.record(CollectorId::CUSTOMERS, id).is_some();

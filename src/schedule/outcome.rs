@@ -26,8 +26,8 @@ pub const UNLICENSED_RECHECK: Duration = Duration::from_secs(24 * 3600);
 /// Number of consecutive polls with status 404 after which a single customer is removed.
 const REMOVED_AFTER: u32 = 2;
 
-/// Minimum delay of the second poll, as a fraction of the interval. Second polls are spread over the rest of it, so that
-/// later cycles are even although all first polls are immediate.
+/// Minimum delay of the second poll, as a fraction of the interval. Second polls are spread over the rest of it, so
+/// that later cycles are even although all first polls are immediate.
 const MIN_SECOND_DELAY: f64 = 0.1;
 
 /// Classified result of a poll.
@@ -42,7 +42,8 @@ enum ResultKind<'a> {
 }
 
 impl Scheduler {
-    /// Classifies a result. If data of the target is known, a denial is an ordinary failure until that data has expired.
+    /// Classifies a result. If data of the target is known, a denial is an ordinary failure until that data has
+    /// expired.
     fn classify<'a>(&self, due: &Due, result: &'a Result<(), PollError>) -> ResultKind<'a> {
         let is_known = || self.store.is_known(due.collector, &due.target, wall_clock());
         match result {
@@ -404,8 +405,8 @@ impl Scheduler {
         }
     }
 
-    /// Polls failed targets again after an outage. Running polls are repeated, because their requests may have been sent
-    /// during the outage. The rate limiter spreads the requests.
+    /// Polls failed targets again after an outage. Running polls are repeated, because their requests may have been
+    /// sent during the outage. The rate limiter spreads the requests.
     pub(super) fn bring_forward_failed(&mut self) {
         let now = self.now();
         for (collector, target) in self.failures.failed_targets() {

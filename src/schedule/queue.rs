@@ -58,8 +58,8 @@ impl LatenessLimit {
         }
     }
 
-    /// Returns the unit in which lateness is compared. It is proportional to the interval, so that all collectors are late
-    /// by the same number of intervals, and quiet targets are polled half as often as others.
+    /// Returns the unit in which lateness is compared. It is proportional to the interval, so that all collectors are
+    /// late by the same number of intervals, and quiet targets are polled half as often as others.
     fn unit(self, urgency: Urgency) -> Duration {
         match urgency {
             Urgency::Quiet => self.interval.saturating_add(self.quiet),
@@ -214,8 +214,8 @@ impl Queue {
         self.make_due(collector, target, now, None);
     }
 
-    /// Makes a target due immediately and urgent, because the customer list shows a change. If it is being polled, it is
-    /// polled again afterwards.
+    /// Makes a target due immediately and urgent, because the customer list shows a change. If it is being polled, it
+    /// is polled again afterwards.
     pub fn signal(&mut self, collector: CollectorId, target: &Target, now: MonotonicTime) {
         self.make_due(collector, target, now, Some(Urgency::Signalled));
     }
@@ -231,8 +231,8 @@ impl Queue {
         }
     }
 
-    /// Returns the next due target: bulk polls first, then signalled targets, then those that exceed their lateness limit,
-    /// then the others. Within each group, the one that is latest relative to its interval is first.
+    /// Returns the next due target: bulk polls first, then signalled targets, then those that exceed their lateness
+    /// limit, then the others. Within each group, the one that is latest relative to its interval is first.
     pub fn pop(&mut self, now: MonotonicTime) -> Option<Due> {
         self.pop_among(now, |_| true)
     }
@@ -278,8 +278,8 @@ impl Queue {
         self.done(due.collector, &due.target, due.since, due.urgency);
     }
 
-    /// Requeues a target after its poll. If it became due again during the poll, it is due immediately. Returns false if
-    /// it was removed during the poll.
+    /// Requeues a target after its poll. If it became due again during the poll, it is due immediately. Returns false
+    /// if it was removed during the poll.
     pub fn done(&mut self, collector: CollectorId, target: &Target, next: MonotonicTime, urgency: Urgency) -> bool {
         let queue = self.collectors.get_mut(collector);
         let Some(in_progress) = queue.in_progress.remove(target) else {
@@ -414,8 +414,8 @@ fn retry_time(now: MonotonicTime, failures: u32, interval: Duration, random: f64
 }
 
 /// Returns when a poll is due again after `failures` consecutive failures: after the next probe if the circuit breaker
-/// rejected it, soon if an early repetition is allowed, and otherwise at its regular time. During an outage, the exporter
-/// thus sends no more requests than normally plus the retry budget.
+/// rejected it, soon if an early repetition is allowed, and otherwise at its regular time. During an outage, the
+/// exporter thus sends no more requests than normally plus the retry budget.
 pub fn failed_time(
     now: MonotonicTime,
     failures: u32,
@@ -431,8 +431,8 @@ pub fn failed_time(
     }
 }
 
-/// Returns when a poll that the circuit breaker rejected is retried: after the next probe, with jitter, so that rejected
-/// polls are not retried together, and after one interval at most.
+/// Returns when a poll that the circuit breaker rejected is retried: after the next probe, with jitter, so that
+/// rejected polls are not retried together, and after one interval at most.
 fn rejected_time(now: MonotonicTime, wait: Duration, interval: Duration, random: f64) -> MonotonicTime {
     // Equal to the first delay after a failure.
     const SPREAD: Duration = Duration::from_secs(30);

@@ -77,8 +77,8 @@ impl Outcome {
     }
 }
 
-/// Whether the optional collectors are polled. They send one request per hundred baselines in the list, ten per customer
-/// for users, and twenty for the reports of a customer whose backup failed.
+/// Whether the optional collectors are polled. They send one request per hundred baselines in the list, ten per
+/// customer for users, and twenty for the reports of a customer whose backup failed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Optional {
     Off,

@@ -102,7 +102,8 @@ impl Scheduler {
     }
 
     /// Adds all modules once they are known: after a cycle of jobs that covered all customers, or after two cycles,
-    /// because some customers may never respond. With `--shard` they stay unknown, because other exporters poll the rest.
+    /// because some customers may never respond. With `--shard` they stay unknown, because other exporters poll the
+    /// rest.
     fn add_modules(&self, names: &mut KnownNames) {
         if self.config.customers.shard != Shard::WHOLE || self.patterns.jobs_cycles == 0 {
             return;
@@ -141,7 +142,8 @@ impl Scheduler {
         unmatched
     }
 
-    /// Checks the patterns again after a cycle of jobs or licences, which may be the first with all modules or products.
+    /// Checks the patterns again after a cycle of jobs or licences, which may be the first with all modules or
+    /// products.
     pub(super) fn check_after_cycle(&mut self, collector: CollectorId) {
         if collector == CollectorId::JOBS {
             self.patterns.jobs_cycles = self.patterns.jobs_cycles.saturating_add(1);

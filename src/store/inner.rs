@@ -39,7 +39,8 @@ impl StoredCustomer {
 #[derive(Clone, Debug)]
 pub(super) struct Inner {
     pub(super) customers: CowMap<CustomerId, StoredCustomer>,
-    /// Last known names of listed customers that the filters exclude, so that the filters also work if a list lacks names.
+    /// Last known names of listed customers that the filters exclude, so that the filters also work if a list lacks
+    /// names.
     pub(super) excluded_names: Arc<BTreeMap<CustomerId, Arc<str>>>,
     /// Customers that the last complete list lacked. They are removed if the next one lacks them, too.
     pub(super) absent_once: Arc<BTreeSet<CustomerId>>,

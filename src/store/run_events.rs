@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::collector::EndedRun;
 use crate::domain::CustomerId;
 
-/// Maximum number of runs that wait to be logged, for example while the state cannot be saved. Ten thousand customers have
-/// as many in an hour.
+/// Maximum number of runs that wait to be logged, for example while the state cannot be saved. Ten thousand customers
+/// have as many in an hour.
 const MAX_WAITING: usize = 10_000;
 
 /// A newly completed job run with its customer.

@@ -1,8 +1,8 @@
 //! State file, which preserves the store across restarts.
 //!
-//! The file consists of JSON lines: the first is a header, and the last contains the number of lines and their checksum.
-//! It is written beside the old one and then renamed, so it is always complete. An embedded database is not needed,
-//! because the state has only a few megabytes and can be fetched again in one cycle.
+//! The file consists of JSON lines: the first is a header, and the last contains the number of lines and their
+//! checksum. It is written beside the old one and then renamed, so it is always complete. An embedded database is not
+//! needed, because the state has only a few megabytes and can be fetched again in one cycle.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write};
@@ -143,8 +143,8 @@ impl Store {
         saved
     }
 
-    /// Restores the contents of a state file, for customers that `filter` admits. Records keep their age. A missing file
-    /// is an empty state. Returns the number of restored customers.
+    /// Restores the contents of a state file, for customers that `filter` admits. Records keep their age. A missing
+    /// file is an empty state. Returns the number of restored customers.
     ///
     /// # Errors
     /// Returns an error if the file cannot be read completely. Nothing is restored then.

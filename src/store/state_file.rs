@@ -1,7 +1,7 @@
 //! The state file: its path behind links, whether it may be replaced, and its lock.
 //!
-//! The path comes from the configuration and may be wrong. Therefore only state files are replaced or moved, and only by
-//! one exporter at a time.
+//! The path comes from the configuration and may be wrong. Therefore only state files are replaced or moved, and only
+//! by one exporter at a time.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -154,8 +154,8 @@ fn not_regular(path: &Path, metadata: &Metadata) -> Error {
     }
 }
 
-/// Returns the error for a path that cannot be read. An invalid path is an error of the configuration, but a file system
-/// that fails may recover.
+/// Returns the error for a path that cannot be read. An invalid path is an error of the configuration, but a file
+/// system that fails may recover.
 fn unreachable(path: &Path, source: io::Error) -> Error {
     const WRONG: [Errno; 5] = [
         Errno::ACCESS,
@@ -275,7 +275,8 @@ fn replace(target: &Path, write: impl FnOnce(File) -> io::Result<File>) -> Resul
     temporary
         .persist(target)
         .map_err(|failed| io_error(target, "cannot be replaced")(failed.error))?;
-    // The rename is durable only after the directory is synced. Without that, a power failure may restore the old state.
+    // The rename is durable only after the directory is synced. Without that, a power failure may restore the old
+    // state.
     if let Ok(directory) = File::open(directory) {
         let _ = directory.sync_all();
     }

@@ -40,8 +40,8 @@ pub(crate) struct Module {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) scope: Option<String>,
     pub(super) history: History,
-    /// Whether the newest list contains it. An unlisted module is not rendered. It is kept in case it returns, so that no
-    /// run is counted twice and no restore point is lost.
+    /// Whether the newest list contains it. An unlisted module is not rendered. It is kept in case it returns, so that
+    /// no run is counted twice and no restore point is lost.
     listed: bool,
     /// Whether it is held from an earlier list, because the newest had invalid rows.
     #[serde(default)]
