@@ -36,7 +36,7 @@ use crate::api::Observer;
 use crate::api::client::ApiClient;
 use crate::args::{ListenAddress, Web};
 use crate::catalogue;
-use crate::collector::Settings;
+use crate::collector::CollectorSettings;
 use crate::config::{self, Config};
 use crate::domain::{AttributeTable, Pattern, Shard, Timestamp, log_safe};
 use crate::exposition::Format;
@@ -433,7 +433,7 @@ fn client_status(current: &Current) -> ClientStatus {
 /// Converts a configuration to the settings of the loop.
 fn schedule_config(config: &Config, client: Arc<ApiClient>, attributes: Option<Arc<AttributeTable>>) -> ScheduleConfig {
     let (ids, only_ids) = (config.customers.ids(), config.customers.only_ids());
-    let settings = Settings {
+    let settings = CollectorSettings {
         job_types: config.jobs.job_types.clone(),
         job_modules: config.jobs.job_modules.clone(),
         scan_objects: config.scan_changes_objects,

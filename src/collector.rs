@@ -7,7 +7,7 @@
 mod app_consent;
 mod baselines;
 mod customers;
-mod entry;
+mod descriptor;
 mod id;
 mod job_reports;
 mod jobs;
@@ -18,6 +18,7 @@ mod ransomware;
 mod rows;
 mod scan_changes;
 mod scan_profiles;
+mod table;
 mod tenant_seats;
 mod user_protection;
 
@@ -39,50 +40,51 @@ use crate::domain::{
 };
 use crate::exposition::{ExcludedMetrics, ShapeMetrics, ShapeTable, Table};
 use rows::{
-    Held, customer_filter, exact, float, hold_known, keep_missing, not_in_future, only, signed_float, split_rows, turn,
+    CustomerList, Held, exact, float, hold_known, keep_missing, not_in_future, only, signed_float, split_rows, yield_at,
 };
 
 pub use customers::Customer;
-pub use entry::Entry;
-pub use id::{CollectorId, PerCollector, ids};
+pub use descriptor::CollectorDescriptor;
+pub use id::CollectorId;
 pub use job_reports::{CommonErrors, common_errors};
 pub use jobs::{EndedRun, ModuleRuns, add_module_names, past_runs};
 pub use licenses::add_product_names;
 pub use ransomware::{RansomwareSigns, ransomware_signs};
+pub use table::{PerCollector, ids};
 
-/// Tolerance for times in the future: later ones are rejected. Clocks differ by a few minutes at most.
+/// Tolerance for times in the future. Clocks differ by a few minutes at most.
 const FUTURE_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
 /// All collectors, in the order in which their metrics are written.
-pub const ALL: &[Entry] = &[
-    Entry::of::<customers::Customers>(),
-    Entry::of::<jobs::Jobs>(),
-    Entry::of::<protected::Protected>(),
-    Entry::of::<licenses::Licenses>(),
-    Entry::of::<scan_profiles::ScanProfiles>(),
-    Entry::of::<scan_changes::ScanChanges>(),
-    Entry::of::<job_reports::JobReports>(),
-    Entry::of::<tenant_seats::TenantSeats>(),
-    Entry::of::<user_protection::UserProtection>(),
-    Entry::of::<app_consent::AppConsent>(),
-    Entry::of::<ransomware::Ransomware>(),
-    Entry::of::<baselines::Baselines>(),
+pub const ALL: &[CollectorDescriptor] = &[
+    CollectorDescriptor::of::<customers::Customers>(),
+    CollectorDescriptor::of::<jobs::Jobs>(),
+    CollectorDescriptor::of::<protected::Protected>(),
+    CollectorDescriptor::of::<licenses::Licenses>(),
+    CollectorDescriptor::of::<scan_profiles::ScanProfiles>(),
+    CollectorDescriptor::of::<scan_changes::ScanChanges>(),
+    CollectorDescriptor::of::<job_reports::JobReports>(),
+    CollectorDescriptor::of::<tenant_seats::TenantSeats>(),
+    CollectorDescriptor::of::<user_protection::UserProtection>(),
+    CollectorDescriptor::of::<app_consent::AppConsent>(),
+    CollectorDescriptor::of::<ransomware::Ransomware>(),
+    CollectorDescriptor::of::<baselines::Baselines>(),
 ];
 
 /// Whether and how often a collector is polled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Whether it is polled at all.
+    /// Whether it is polled.
     pub enabled: bool,
     /// Time between two polls of a target; 1 s to 30 days.
     pub interval: Duration,
-    /// Age of the last successful poll at which values expire; 1 s to 30 days. If it is shorter than the interval, values
-    /// expire before the next poll.
+    /// Age of the last successful poll at which values expire; 1 s to 30 days. If it is shorter than the interval,
+    /// values expire before the next poll.
     pub stale_after: Duration,
 }
 
 impl Plan {
-    /// Disabled.
+    /// The plan of a disabled collector.
     pub const OFF: Self = Self {
         enabled: false,
         interval: Duration::MAX,
@@ -90,7 +92,7 @@ impl Plan {
     };
 }
 
-/// What a poll is about.
+/// Subject of a poll.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Target {
     /// All customers at once.
@@ -100,7 +102,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// The value of the label `customer_id`: empty for the partner.
+    /// Returns the value of the label `customer_id`; empty for the partner.
     pub fn customer_id(&self) -> &str {
         match self {
             Self::Partner => "",
@@ -108,7 +110,7 @@ impl Target {
         }
     }
 
-    /// The same for log messages.
+    /// Returns the same value for log messages.
     pub fn log_safe(&self) -> String {
         match self {
             Self::Partner => String::new(),
@@ -120,9 +122,9 @@ impl Target {
 /// Kind of target that a collector is polled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetKind {
-    /// All customers at once; each one separately if the registration may only read some customers.
+    /// All customers in one poll, or each in its own poll if the registration may only read some customers.
     Partner,
-    /// Each customer separately.
+    /// Each customer in its own poll.
     Customer,
 }
 
@@ -133,7 +135,7 @@ pub struct Price {
     pub requests: f64,
     /// Requests for each scan profile.
     pub per_profile: f64,
-    /// The requests, for the documentation.
+    /// Description of the requests, for the documentation.
     pub of: &'static str,
 }
 
@@ -170,7 +172,7 @@ impl PollTarget for Target {
     }
 }
 
-/// The partner only, for resources without a per-customer list.
+/// The partner as the only target, for resources without a list per customer.
 #[derive(Clone, Copy, Debug)]
 pub struct Partner;
 
@@ -199,24 +201,24 @@ pub struct Context {
     /// Current time by the wall clock.
     pub now: Timestamp,
     /// Settings of the collectors.
-    pub settings: Arc<Settings>,
-    /// Age at which values of the collector expire; `Duration::MAX` if unknown.
+    pub settings: Arc<CollectorSettings>,
+    /// Age at which values of the collector expire; `Duration::MAX` while rendering.
     pub stale_after: Duration,
     /// Name of the target customer's organization; empty if unknown.
     pub organization: Arc<str>,
-    /// Records of other collectors, while polling.
-    pub memory: Option<Arc<dyn Memory>>,
+    /// Records of earlier polls; `None` while rendering.
+    pub records: Option<Arc<dyn RecordSource>>,
 }
 
 impl Context {
     /// Returns a context for rendering records.
-    pub fn new(now: Timestamp, settings: Arc<Settings>, organization: Arc<str>) -> Self {
+    pub fn new(now: Timestamp, settings: Arc<CollectorSettings>, organization: Arc<str>) -> Self {
         Self {
             now,
             settings,
             stale_after: Duration::MAX,
             organization,
-            memory: None,
+            records: None,
         }
     }
 
@@ -227,22 +229,23 @@ impl Context {
 
     /// Returns another collector's record of a customer.
     fn record_of(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>> {
-        self.memory.as_ref()?.record(collector, customer)
+        self.records.as_ref()?.record(collector, customer)
     }
 
     /// Returns a customer's Microsoft 365 tenants according to the customer list.
     fn tenants(&self, customer: &CustomerId) -> Vec<TenantId> {
-        let listed = self.listed(customer);
+        let listed = self.listed_customer(customer);
         listed.map_or_else(Vec::new, |listed| listed.tenant_ids().cloned().collect())
     }
 
-    /// Whether these are all of its tenants.
+    /// Returns whether the customer list contains the ids of all tenants of a customer.
     fn names_all_tenants(&self, customer: &CustomerId) -> bool {
-        self.listed(customer).is_some_and(|listed| listed.names_all_tenants())
+        self.listed_customer(customer)
+            .is_some_and(|listed| listed.names_all_tenants())
     }
 
-    /// Returns a customer as the customer list shows it.
-    fn listed(&self, customer: &CustomerId) -> Option<Customer> {
+    /// Returns a customer of the customer list.
+    fn listed_customer(&self, customer: &CustomerId) -> Option<Customer> {
         let record = self.record_of(CollectorId::CUSTOMERS, customer)?;
         Customer::of(record.as_ref()).cloned()
     }
@@ -250,7 +253,7 @@ impl Context {
 
 /// Settings of the collectors.
 #[derive(Clone, Debug, Default)]
-pub struct Settings {
+pub struct CollectorSettings {
     /// Job types to request; all if empty.
     pub job_types: Vec<u16>,
     /// Job modules to request; all if empty.
@@ -259,7 +262,7 @@ pub struct Settings {
     pub scan_objects: bool,
     /// Whether the owner's address is a label.
     pub owner_email: bool,
-    /// Attributes of customers; `None` without a file of them.
+    /// Attributes of customers; `None` without a file.
     pub attributes: Option<Arc<AttributeTable>>,
     /// Recovery point objectives.
     pub rpo: Objectives,
@@ -267,41 +270,43 @@ pub struct Settings {
     pub license_services: Vec<Pattern>,
     /// Products that count as backup licences.
     pub backup_services: Vec<Pattern>,
-    /// Meaning of a gigabyte in the API.
+    /// Size of a gigabyte in the API.
     pub gigabyte: Gigabyte,
     /// Products whose app consent is polled.
     pub consent_products: Vec<String>,
     /// Metrics to exclude.
     pub excluded: ExcludedMetrics,
-    /// The only customers to request from the lists of the second generation; all if empty.
+    /// Customers to request in lists of the second generation; all if empty.
     pub customer_ids: Vec<String>,
 }
 
-/// Settings that the requests of a poll depend on. If they change, running polls are repeated.
+/// Settings on which the requests of a poll depend. If a reload changes them, all targets are polled again.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Question {
-    /// Job types and modules to request.
-    pub jobs: (Vec<u16>, Vec<u16>),
+pub struct RequestSettings {
+    /// Job types to request.
+    pub job_types: Vec<u16>,
+    /// Job modules to request.
+    pub job_modules: Vec<u16>,
     /// Whether changed objects are requested.
     pub scan_objects: bool,
     /// Products whose app consent is polled.
     pub consent_products: Vec<String>,
 }
 
-/// Output of a poll. Its records are rendered later, because settings may change while the poll runs. Outside a
-/// collector their type is erased.
+/// Output of a poll. Its records are rendered after the poll, because settings may change during it. Outside of
+/// collectors, the type of the records is erased.
 #[derive(Debug)]
 pub struct PollOutput<R = Arc<dyn Record>> {
-    /// Records by customer. A poll of one customer returns one.
+    /// Records by customer.
     pub records: BTreeMap<CustomerId, R>,
-    /// Error that makes the poll incomplete, although its records count.
+    /// The failure, if the records are incomplete.
     pub incomplete: Option<Failure>,
-    /// Job runs that have ended since the previous poll.
+    /// Job runs that have completed since the previous poll.
     pub ended: Vec<(CustomerId, EndedRun)>,
 }
 
 impl<R> PollOutput<R> {
-    /// Returns the records of a response with this many invalid rows.
+    /// Returns the output of a response with this number of invalid rows.
     fn new(records: BTreeMap<CustomerId, R>, unreadable: usize, endpoint: Endpoint) -> Self {
         let incomplete = (unreadable > 0).then(|| Error::UnreadableRows(unreadable).at(endpoint));
         Self {
@@ -311,13 +316,12 @@ impl<R> PollOutput<R> {
         }
     }
 
-    /// The same for a response about one customer.
+    /// Returns the output of a response about one customer.
     fn one(customer: &CustomerId, record: R, unreadable: usize, endpoint: Endpoint) -> Self {
         Self::new(BTreeMap::from([(customer.clone(), record)]), unreadable, endpoint)
     }
 
-    /// Marks the poll as incomplete because of a failure, if there is one. The failure takes precedence over invalid
-    /// rows.
+    /// Adds a failure, if there is one, which takes precedence over invalid rows.
     fn incomplete_by(self, failure: Option<Failure>) -> Self {
         Self {
             incomplete: failure.or(self.incomplete),
@@ -326,21 +330,19 @@ impl<R> PollOutput<R> {
     }
 }
 
-/// A kind of data that is polled.
-///
-/// The state file stores the records, so that they survive a restart.
+/// A kind of data that is polled. The state file preserves its records across restarts.
 pub trait Collector: 'static {
     /// Name in configuration and labels.
     const NAME: &'static str;
-    /// Endpoint of failures that do not name one.
+    /// Endpoint of failures that are not about a request.
     const ENDPOINT: Endpoint;
     /// All endpoints that it requests.
     const ENDPOINTS: &'static [Endpoint] = &[Self::ENDPOINT];
     /// Default interval.
     const INTERVAL: Duration;
-    /// Whether only some customers pay for its data. Such a collector is off by default and requires the second
-    /// generation. Customers without the service return 403 or 404. It uses the requests that the other collectors
-    /// leave.
+    /// Whether its data belongs to a service that only some customers have. Such a collector is off by default and
+    /// requires the second generation. For customers without the service, the API returns 403 or 404. The collector
+    /// uses the requests that others do not need.
     const IS_OPTIONAL: bool = false;
     /// Estimated cost of a poll.
     const PRICE: Price = Price::ONE;
@@ -350,18 +352,17 @@ pub trait Collector: 'static {
     const SCOPE_V3: &'static str;
     /// Whether a changed customer status triggers a poll.
     const POLLS_ON_STATUS_CHANGE: bool = false;
-    /// The collector whose records list the items that this one polls. A target is polled again when its record lists
-    /// others.
+    /// The collector whose records list the items that this one polls. A target is polled again when its list changes.
     const ITEMS_FROM: Option<CollectorId> = None;
-    /// The collector whose records list what to request. A target is then also polled after each poll of that
-    /// collector, and not before the first.
+    /// The collector whose records determine the requests. Each target is polled after each poll of that collector, and
+    /// not before the first.
     const AFTER: Option<CollectorId> = None;
     /// Type of its targets.
     type Target: PollTarget;
     /// Type of its record of a customer.
     type Record: Serialize + DeserializeOwned + fmt::Debug + Send + Sync + 'static;
 
-    /// Polls the target. `previous` is its last record, if there is one.
+    /// Polls the target. `previous` is its last record.
     fn poll(
         api: &Api,
         target: &Self::Target,
@@ -369,46 +370,45 @@ pub trait Collector: 'static {
         context: &Context,
     ) -> impl Future<Output = Result<PollOutput<Self::Record>, Failure>> + Send;
 
-    /// Merges the valid rows of a response that has invalid ones with the previous record. By default the new record
-    /// replaces it, for collectors whose record is one row.
+    /// Completes the record of an incomplete poll from the previous record. By default the new record is not changed,
+    /// for collectors whose record is one row.
     fn complete(previous: &Self::Record, partial: Self::Record) -> Self::Record {
         let _ = previous;
         partial
     }
 
-    /// Completes a new record from the previous one, which may be missing, and from the last known name of the
-    /// organization.
-    fn settle(record: &mut Self::Record, previous: Option<&Self::Record>, organization: &str) {
+    /// Adds values to a new record that depend on the previous one, which may be missing, or on the last known name of
+    /// the organization.
+    fn finish(record: &mut Self::Record, previous: Option<&Self::Record>, organization: &str) {
         let _ = (record, previous, organization);
     }
 
-    /// Rows of the newest response and rows kept from earlier ones because it had invalid rows; `None` if none are
-    /// kept.
+    /// Splits a record into the rows of the newest response and those held from earlier responses; `None` if none are
+    /// held.
     fn split(record: &Self::Record) -> Option<(Self::Record, Self::Record)> {
         let _ = record;
         None
     }
 
-    /// Returns the settings that its requests or its parsing depend on; none by default.
-    fn question(settings: &Settings) -> Question {
+    /// Returns the settings on which its requests or its parsing depend; none by default.
+    fn request_settings(settings: &CollectorSettings) -> RequestSettings {
         let _ = settings;
-        Question::default()
+        RequestSettings::default()
     }
 
-    /// Whether a record lists other items than the previous one, see [`Collector::ITEMS_FROM`].
-    fn lists_others(record: &Self::Record, previous: &Self::Record) -> bool {
+    /// Returns whether the items of a record differ from those of the previous one, see [`Collector::ITEMS_FROM`].
+    fn lists_other_items(record: &Self::Record, previous: &Self::Record) -> bool {
         let _ = (record, previous);
         false
     }
 
-    /// Returns a record without tenants that left their customer; `None` if it has none of them.
-    fn without_tenants(record: &Self::Record, gone: &BTreeSet<TenantId>) -> Option<Self::Record> {
-        let _ = (record, gone);
+    /// Returns a record without removed tenants; `None` if it contains none of them.
+    fn without_tenants(record: &Self::Record, removed: &BTreeSet<TenantId>) -> Option<Self::Record> {
+        let _ = (record, removed);
         None
     }
 
-    /// Whether no run was in progress whose end the next poll would report, so that other polls may precede if requests
-    /// are scarce.
+    /// Returns whether no run was in progress, so that the next poll is less urgent.
     fn is_quiet(record: &Self::Record) -> bool {
         let _ = record;
         false
@@ -429,12 +429,12 @@ pub trait Collector: 'static {
 
 /// A record with its type erased.
 pub trait Record: fmt::Debug + Send + Sync {
-    /// Allows the collector to downcast it.
+    /// Returns the record for downcasts.
     fn as_any(&self) -> &dyn Any;
-    /// The record as JSON, for the state file.
+    /// Returns the record as JSON, for the state file.
     ///
     /// # Errors
-    /// If a value has no JSON form, which no record contains.
+    /// If a value has no JSON form. No record contains such a value.
     fn to_json(&self) -> serde_json::Result<Box<RawValue>>;
 }
 
@@ -455,15 +455,14 @@ pub struct RenderedRecord {
     pub record: Arc<dyn Record>,
     /// Samples, one table per shape.
     pub tables: Arc<[Table]>,
-    /// Samples of rows kept from earlier responses, in the same order; empty if there are none.
+    /// Samples of rows held from earlier responses, in the same order; empty if there are none.
     pub held: Arc<[Table]>,
     /// Health of its modules; `None` if it has none.
     pub health: Option<Arc<HealthSummary>>,
 }
 
 impl RenderedRecord {
-    /// Returns a record of subscriptions without its tenants; `None` if it names none, or if the record of the customer
-    /// does not list them.
+    /// Returns a record of subscriptions without its tenants, if both it and the record of the customer contain them.
     pub fn without_tenants_of(&self, customer: &Self) -> Option<Self> {
         let customer = Customer::of(customer.record.as_ref())?;
         let subscriptions = self.record.as_any().downcast_ref::<licenses::Subscriptions>()?;
@@ -474,18 +473,18 @@ impl RenderedRecord {
         })
     }
 
-    /// Returns its number of samples.
+    /// Returns the number of samples.
     pub fn samples(&self) -> usize {
         self.tables.iter().chain(self.held.iter()).map(Table::samples).sum()
     }
 }
 
-/// Access to the store during a poll.
-pub trait Memory: fmt::Debug + Send + Sync {
+/// Source of the records of earlier polls.
+pub trait RecordSource: fmt::Debug + Send + Sync {
     /// Returns a collector's record of a customer.
     fn record(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>>;
-    /// Returns the known spelling of a customer id that differs only in case.
-    fn as_known(&self, customer: CustomerId) -> CustomerId;
+    /// Returns a customer id in the spelling of the customer list. Ids that differ only in case are equal.
+    fn canonical_id(&self, customer: CustomerId) -> CustomerId;
     /// Returns the last known name of a customer's organization; empty if there is none.
     fn organization(&self, customer: &CustomerId) -> Arc<str>;
 }

@@ -1,8 +1,8 @@
 //! The configuration: defaults, overridden by the YAML file, overridden by the environment.
 //!
-//! [`load`] merges the layers and returns parsed types only. Unknown keys are rejected, because a mistyped key would
-//! silently keep a default. [`KEYS`] is the table of keys; readers repeat each path, and tests check that both agree.
-//! The process environment is an argument, so that tests need not change it.
+//! [`load`] merges the layers and parses all values. Unknown keys are rejected, because the default would silently
+//! apply instead of a mistyped key. [`KEYS`] is the table of keys. The code that reads a key repeats its path, and
+//! tests check that both agree. The process environment is an argument, so that tests need not change it.
 
 mod api;
 mod attributes;
@@ -12,7 +12,7 @@ mod keys;
 mod layers;
 mod rpo;
 mod schema;
-mod takes;
+mod value_format;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -22,10 +22,10 @@ pub(crate) use self::attributes::MAX_CSV_BYTES;
 pub use self::attributes::{AttributesError, read_attributes};
 pub use self::auth::{Auth, Credential, Password};
 pub use self::collectors::{Jobs, Licenses};
-pub use self::keys::{KEYS, Key, OVERRIDE_KEYS, PREFIX, Preset};
+pub use self::keys::{KEYS, Key, KeyDefault, OVERRIDE_KEYS, PREFIX};
 use self::layers::Layers;
 pub use self::schema::{schema, schema_text};
-pub use self::takes::Takes;
+pub use self::value_format::ValueFormat;
 use crate::collector::{PerCollector, Plan};
 use crate::domain::{CustomerFilter, Objectives, Pattern, Shard};
 pub use crate::settings::Error;
@@ -43,8 +43,8 @@ pub struct Config {
     pub api: Api,
     /// Identity and credential.
     pub auth: Auth,
-    /// Customer filters. The share comes from a flag, because it is the only difference between exporters that use the
-    /// same configuration.
+    /// Customer filters. The shard comes from a flag, because it is the only difference between exporters with the same
+    /// configuration.
     pub customers: CustomerFilter,
     /// File with attributes of customers.
     pub attributes_file: Option<PathBuf>,
@@ -62,9 +62,9 @@ pub struct Config {
     pub rpo: Objectives,
     /// Filters and limits of the exposition.
     pub metrics: Metrics,
-    /// Whether each job run that is seen to end is logged.
+    /// Whether newly completed job runs are logged.
     pub run_events: bool,
-    /// State file, which keeps runs and last known values across restarts.
+    /// State file, which preserves runs and last known values across restarts.
     pub state_file: Option<PathBuf>,
 }
 
@@ -84,14 +84,13 @@ pub struct Metrics {
 ///
 /// # Errors
 ///
-/// The first problem found: in the structure of the file, then in the names of the environment, then in values, finally
-/// in missing keys.
+/// The first problem, in this order: structure of the file, names of environment variables, values, missing keys.
 pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Config, Error> {
     Config::read(&Layers::read(file, environment)?)
 }
 
 impl Config {
-    /// Returns the files besides the configuration file whose content a reload reads.
+    /// Returns the files that a reload reads besides the configuration file.
     pub fn reloaded_files(&self) -> Vec<PathBuf> {
         self.api.ca_file.iter().cloned().collect()
     }

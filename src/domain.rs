@@ -22,7 +22,7 @@ mod time;
 mod trail;
 mod unmatched;
 
-pub use attributes::{AttributeTable, Attributes};
+pub use attributes::{AttributeTable, Attributes, PerAttribute};
 pub use comment::{MAX_COMMENT_CHARS, mask_comment, without_invisible};
 pub use customer::{CustomerId, InvalidCustomerId, TenantId, id, looks_like_id};
 pub use customer_filter::CustomerFilter;

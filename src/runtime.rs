@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::collector::{PerCollector, Settings};
+use crate::collector::{CollectorSettings, PerCollector};
 use crate::domain::Timestamp;
 
 /// State of the schedule, for scrapes and the status page.
@@ -18,7 +18,7 @@ pub struct ScheduleStatus {
     /// Number of configured patterns that match nothing; `None` before the first complete list.
     pub unmatched_patterns: Option<usize>,
     /// The active settings.
-    pub settings: Arc<Settings>,
+    pub settings: Arc<CollectorSettings>,
 }
 
 /// State of the schedule, updated in every iteration of the loop.

@@ -1,12 +1,13 @@
-//! Poll loop: longest overdue first, one poll at a time per collector and target.
+//! Poll loop: most overdue polls first, one poll at a time per collector and target.
 //!
 //! One task owns the queue and the running polls. It starts polls while slots are free, handles their outcomes, and
-//! updates the heartbeat for `/-/healthy`. A poll that panics or hangs counts as failed; the loop continues.
+//! updates the heartbeat for `/-/healthy`. A poll that panics or hangs counts as failed, and the loop continues.
 
 mod apply;
 mod clock;
 mod customers;
 mod cycle;
+mod failures;
 mod fetch_mode;
 mod objectives;
 #[cfg(test)]
@@ -19,10 +20,10 @@ mod simulation;
 mod slots;
 mod unmatched;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::mpsc;
@@ -30,35 +31,32 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::api::Generation;
 use crate::api::client::ApiClient;
 use crate::collector::{
-    CollectorId, Context, Entry, Memory, PerCollector, Plan, PollOutput, Question, Settings, Target, ids,
+    CollectorId, CollectorSettings, Context, PerCollector, Plan, PollOutput, RecordSource, RequestSettings, Target, ids,
 };
-use crate::domain::{CustomerFilter, CustomerId, Timestamp, UnmatchedPattern};
+use crate::domain::{CustomerFilter, CustomerId, Timestamp};
 use crate::health::Health;
-use crate::log_throttle::LogThrottle;
 use crate::runtime::{ScheduleStatus, SharedScheduleStatus};
 use crate::store::Store;
-use clock::{ClockWatch, Step};
+use clock::{Clocks, Step, wall_clock};
+use customers::CustomerListState;
 use cycle::Cycle;
+use failures::Failures;
 use fetch_mode::FetchMode;
-use queue::{Due, Moment, Queue, Urgency};
-use slots::Load;
-use unmatched::ListedNames;
+use queue::{Due, MonotonicTime, Queue, Urgency};
+use slots::RunningPolls;
+use unmatched::PatternCheck;
 
 pub use outcome::UNLICENSED_RECHECK;
 pub use poll_error::{PollError, REASONS, reasons};
 
-/// Longest duration of a poll, including waits for the rate limiter. A list of two hundred pages at the lowest rate
-/// takes less, so a longer poll hangs.
+/// Longest duration of a poll, including waits for the rate limiter. A list of two hundred pages takes less at the
+/// lowest rate.
 const POLL_DEADLINE: Duration = Duration::from_secs(45 * 60);
 
 /// Longest sleep of the loop, so that it updates the heartbeat and renews tokens even if no poll is due.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
-
-/// Minimum number of customers among which the slots for concurrent polls are shared.
-const CUSTOMERS_AT_ONCE: usize = 4;
 
 /// Settings of the poll loop. A reload replaces them.
 #[derive(Clone)]
@@ -66,25 +64,25 @@ pub struct ScheduleConfig {
     /// The API client.
     pub client: Arc<ApiClient>,
     /// Settings of the collectors.
-    pub settings: Arc<Settings>,
+    pub settings: Arc<CollectorSettings>,
     /// Schedule of each collector.
     pub plans: PerCollector<Plan>,
     /// Which customers are polled.
     pub customers: CustomerFilter,
     /// The only customers polled, if the configuration lists them all by id.
     pub customer_ids: Vec<CustomerId>,
-    /// Customers that the configuration lists by id besides patterns, for a registration that may not list all
-    /// customers.
+    /// The customers that the configuration lists by id besides patterns. They are polled if the registration may not
+    /// list all customers.
     pub fallback_ids: Vec<CustomerId>,
     /// Maximum number of concurrent polls.
     pub max_concurrency: usize,
     /// Maximum number of series; records that would exceed it are rejected.
     pub series_limit: Option<usize>,
-    /// Whether job runs that are seen to end are noted for the log.
+    /// Whether newly completed job runs are logged.
     pub run_events: bool,
 }
 
-/// Condition on which the loop ends.
+/// When the loop ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
     /// When it is stopped.
@@ -99,44 +97,28 @@ pub struct Scheduler {
     store: Arc<Store>,
     health: Arc<Health>,
     status: SharedScheduleStatus,
+    clocks: Clocks,
     queue: Queue,
-    polls: JoinSet<Outcome>,
-    /// Running polls by target.
-    in_progress: HashMap<Target, usize>,
-    /// Running polls by collector.
-    held: PerCollector<usize>,
-    /// Consecutive failures by collector and target.
-    failures: HashMap<(CollectorId, Target), u32>,
     /// Targets that were queued as due immediately and have not been polled yet.
     unpolled: HashSet<(CollectorId, Target)>,
-    /// The newest complete customer list.
-    listed_names: Option<ListedNames>,
-    /// The collector of the poll started last.
-    last_started: Option<CollectorId>,
-    /// Full cycles of jobs since the start.
-    jobs_cycles: u32,
-    /// Patterns that match nothing; `None` before the first complete list.
-    unmatched: Option<BTreeSet<UnmatchedPattern>>,
-    /// Customers already reported as having no organization name yet.
-    nameless: BTreeSet<CustomerId>,
+    polls: JoinSet<Outcome>,
+    running: RunningPolls,
+    failures: Failures,
+    customer_list: CustomerListState,
+    patterns: PatternCheck,
     fetch_modes: PerCollector<FetchMode>,
     cycles: PerCollector<Cycle>,
-    log_throttle: LogThrottle,
-    clocks: ClockWatch,
-    started: Instant,
-    customers_listed: Option<bool>,
-    failed_any: bool,
-    /// Whether the pause after failed token requests was over at the last iteration.
-    may_have_token: bool,
+    /// Whether tokens could be requested in the last iteration, after a pause for failures.
+    may_request_token: bool,
     /// Time at which the next override of an objective ends.
-    next_end: Option<Timestamp>,
+    next_override_end: Option<Timestamp>,
 }
 
 /// A poll that has ended.
 struct Outcome {
     due: Due,
-    /// Settings of its requests when it started.
-    question: Question,
+    /// Settings of its requests at its start.
+    request_settings: RequestSettings,
     result: Result<PollOutput, PollError>,
 }
 
@@ -144,35 +126,27 @@ impl Scheduler {
     /// Returns a loop that has not started. Targets restored from a state file keep their due times.
     pub fn new(config: ScheduleConfig, store: Arc<Store>, health: Arc<Health>, status: SharedScheduleStatus) -> Self {
         for collector in ids() {
-            health.initialize_failure_counters(collector.entry().endpoint, poll_error::reasons());
+            health.initialize_failure_counters(collector.descriptor().endpoint, poll_error::reasons());
         }
         let mut scheduler = Self {
             config,
             store,
             health,
             status,
+            clocks: Clocks::start(),
             queue: Queue::default(),
-            polls: JoinSet::new(),
-            in_progress: HashMap::new(),
-            held: PerCollector::default(),
-            failures: HashMap::new(),
             unpolled: HashSet::new(),
-            listed_names: None,
-            last_started: None,
-            jobs_cycles: 0,
-            unmatched: None,
-            nameless: BTreeSet::new(),
+            polls: JoinSet::new(),
+            running: RunningPolls::default(),
+            failures: Failures::default(),
+            customer_list: CustomerListState::default(),
+            patterns: PatternCheck::default(),
             fetch_modes: PerCollector::default(),
             cycles: PerCollector::default(),
-            log_throttle: LogThrottle::default(),
-            clocks: ClockWatch::new(Duration::ZERO, wall_clock()),
-            started: Instant::now(),
-            customers_listed: None,
-            failed_any: false,
-            may_have_token: false,
-            next_end: None,
+            may_request_token: false,
+            next_override_end: None,
         };
-        scheduler.note_next_end();
+        scheduler.update_next_override_end();
         scheduler.enqueue_targets();
         scheduler
     }
@@ -186,11 +160,11 @@ impl Scheduler {
         stop: CancellationToken,
     ) -> bool {
         loop {
-            let turned = self.turn(until);
+            let now = self.run_iteration(until);
             if until == Until::EachPolledOnce && self.each_polled_once() {
                 break;
             }
-            let sleep = self.sleep(turned);
+            let sleep = self.time_to_sleep(now);
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(config) = reloads.recv() => self.apply_config(config),
@@ -203,107 +177,85 @@ impl Scheduler {
             }
         }
         self.polls.shutdown().await;
-        !self.failed_any
+        !self.failures.has_any_failed
     }
 
-    /// Starts due polls, publishes the status, and returns the current time on both clocks.
-    fn turn(&mut self, until: Until) -> Moment {
+    /// Starts due polls and publishes the status. Returns the current time.
+    fn run_iteration(&mut self, until: Until) -> MonotonicTime {
         self.health.beat();
-        self.watch_clocks();
-        self.end_overrides();
-        // Once per pause: the next token request ends it, and not every poll needs a token.
-        let may_have_token = self.config.client.transport().tokens().may_have_recovered();
-        if may_have_token && !self.may_have_token {
+        self.handle_clock_step();
+        self.handle_override_end();
+        self.handle_token_recovery();
+        self.watch_permissions();
+        let now = self.now();
+        self.start_due_polls(until, now);
+        self.publish_status(now);
+        now
+    }
+
+    /// Brings forward failed polls when tokens can be requested again. This happens once per pause, because the next
+    /// token request ends it.
+    fn handle_token_recovery(&mut self) {
+        let may_request_token = self.config.client.transport().tokens().may_have_recovered();
+        if may_request_token && !self.may_request_token {
             self.bring_forward_customers();
             self.bring_forward_failed();
         }
-        self.may_have_token = may_have_token;
-        self.watch_permissions();
-        let now = self.now();
-        let mut aside = Vec::new();
-        while self.polls.len() < self.config.max_concurrency {
-            let (loads, slots) = (self.loads(now), self.config.max_concurrency);
-            let is_admitted = |collector| {
-                let own = kind(collector);
-                let is_optional = collector.entry().is_optional;
-                if is_optional && loads.get(own).held >= slots::max_optional(slots) {
-                    return false;
-                }
-                // The other collectors need not leave slots for optional collectors.
-                let counts = move |other: CollectorId| is_optional || !other.entry().is_optional;
-                let others = loads
-                    .iter()
-                    .filter(move |(other, _)| *other != own && kind(*other) == *other && counts(*other));
-                slots::admits(*loads.get(own), others.map(|(_, load)| *load), slots)
-            };
-            let Some(due) = self.queue.pop_among(now, is_admitted) else {
+        self.may_request_token = may_request_token;
+    }
+
+    fn start_due_polls(&mut self, until: Until, now: MonotonicTime) {
+        let slots = self.config.max_concurrency;
+        let mut at_limit = Vec::new();
+        while self.polls.len() < slots {
+            let is_waiting = |collector| self.queue.is_waiting(collector, now);
+            let loads = self.running.loads(is_waiting, |collector| self.is_enabled(collector));
+            let Some(due) = self.queue.pop_among(now, |collector| loads.admits(collector, slots)) else {
                 break;
             };
-            if self.has_its_share(&due.target) {
-                aside.push(due);
+            if self.running.is_at_customer_limit(&due.target, slots) {
+                at_limit.push(due);
                 continue;
             }
             let is_first = self.unpolled.contains(&(due.collector, due.target.clone()));
             match until {
                 Until::EachPolledOnce if !is_first => {
                     self.queue
-                        .done(due.collector, &due.target, Moment::MAX, Urgency::Ordinary);
+                        .done(due.collector, &due.target, MonotonicTime::MAX, Urgency::Ordinary);
                 }
                 _ => self.start(due),
             }
         }
-        for due in &aside {
+        for due in &at_limit {
             self.queue.put_back(due);
         }
+    }
+
+    fn publish_status(&self, now: MonotonicTime) {
         let status = ScheduleStatus {
             lag: PerCollector::from_fn(|collector| self.queue.lag(collector, now)),
             cycle: PerCollector::from_fn(|collector| self.cycles.get(collector).took()),
-            customers_listed: self.customers_listed,
-            unmatched_patterns: self.unmatched.as_ref().map(BTreeSet::len),
+            customers_listed: self.customer_list.is_available,
+            unmatched_patterns: self.patterns.unmatched_count(),
             settings: Arc::clone(&self.config.settings),
         };
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
-        if self.customers_listed == Some(true) {
+        if self.customer_list.is_available == Some(true) {
             // Only now, because a ready exporter must not report `elements_up 0` after a complete list.
             self.health.set_ready();
         }
-        now
     }
 
-    /// Returns the slots used and wanted by each kind of resource. A kind is identified by its first collector.
-    fn loads(&self, now: Moment) -> PerCollector<Load> {
-        let mut loads = PerCollector::<Load>::default();
-        for (collector, held) in self.held.iter() {
-            let load = loads.get_mut(kind(collector));
-            load.held += held;
-            load.is_waiting |= self.queue.is_waiting(collector, now);
-            load.is_enabled |= self.is_enabled(collector);
-            load.is_last |= self.last_started == Some(collector);
-        }
-        loads
-    }
-
-    /// Returns whether so many polls of one customer are running that others take precedence. A few customers whose
-    /// polls hang must not block the rest.
-    fn has_its_share(&self, target: &Target) -> bool {
-        let share = (self.config.max_concurrency / CUSTOMERS_AT_ONCE).max(1);
-        if *target == Target::Partner {
-            return false;
-        }
-        self.in_progress.get(target).is_some_and(|polls| *polls >= share)
-    }
-
-    /// Polls are due by the monotonic clock, so a step of the wall clock causes no burst. A step back leaves stored
-    /// times in the future, which are corrected. After a step forward all data is old, so the customer list is polled
-    /// first.
-    fn watch_clocks(&mut self) {
-        let (monotonic, wall) = (self.now(), wall_clock());
-        match self.clocks.compare(monotonic, wall) {
+    /// Handles a step of the wall clock. Polls are due by the monotonic clock, so it causes no burst. A step back
+    /// leaves stored times in the future, which are corrected. After a step forward all data is old, so the customer
+    /// list is polled first.
+    fn handle_clock_step(&mut self) {
+        match self.clocks.detect_step() {
             None => {}
             Some(Step::Back) => {
                 warn!("the wall clock was set back");
-                self.store.not_after(wall);
-                self.note_next_end();
+                self.store.clamp_times(wall_clock());
+                self.update_next_override_end();
             }
             Some(Step::Forward) => {
                 warn!("the wall clock was set forward, or the machine slept");
@@ -312,12 +264,12 @@ impl Scheduler {
         }
     }
 
-    /// Returns the time until a target becomes due that was not due in the last iteration.
-    fn sleep(&self, turned: Moment) -> Duration {
+    /// Returns the time until the next target becomes due, given the time of the last iteration.
+    fn time_to_sleep(&self, last: MonotonicTime) -> Duration {
         if self.polls.len() >= self.config.max_concurrency {
             return LONGEST_SLEEP;
         }
-        let next = self.queue.next_due_after(turned);
+        let next = self.queue.next_due_after(last);
         let next = next.map(|at| at.saturating_sub(self.now()));
         next.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP)
     }
@@ -330,15 +282,17 @@ impl Scheduler {
         });
         context.stale_after = self.config.plans.get(due.collector).stale_after;
         let client = Arc::clone(&self.config.client);
-        let memory = Arc::clone(&self.store);
-        *self.in_progress.entry(due.target.clone()).or_default() += 1;
-        *self.held.get_mut(due.collector) += 1;
-        self.last_started = Some(due.collector);
-        let question = due.collector.entry().question(&self.config.settings);
+        let source = Arc::clone(&self.store);
+        self.running.start(due.collector, &due.target);
+        let request_settings = due.collector.descriptor().request_settings(&self.config.settings);
         self.polls.spawn(async move {
             let target = due.target.clone();
-            let result = guarded(due.collector.entry(), client, target, memory, context).await;
-            Outcome { due, question, result }
+            let result = poll_with_deadline(due.collector, client, target, source, context).await;
+            Outcome {
+                due,
+                request_settings,
+                result,
+            }
         });
     }
 
@@ -346,14 +300,14 @@ impl Scheduler {
         Context::new(wall_clock(), Arc::clone(&self.config.settings), organization)
     }
 
-    fn enqueue(&mut self, collector: CollectorId, target: Target, at: Moment, now: Moment) {
+    fn enqueue(&mut self, collector: CollectorId, target: Target, at: MonotonicTime, now: MonotonicTime) {
         if at <= now && !self.queue.contains(collector, &target) {
             self.unpolled.insert((collector, target.clone()));
         }
         self.queue.add(collector, target, at);
     }
 
-    fn due_after_restart(&self, collector: CollectorId, target: &Target, now: Moment) -> Moment {
+    fn due_after_restart(&self, collector: CollectorId, target: &Target, now: MonotonicTime) -> MonotonicTime {
         let interval = self.config.plans.get(collector).interval;
         let (polled_at, interval) = match self.store.unlicensed_at(collector, target) {
             Some(at) => (at, interval.max(UNLICENSED_RECHECK)),
@@ -375,37 +329,22 @@ impl Scheduler {
         self.unpolled.is_empty() && self.polls.is_empty()
     }
 
-    fn now(&self) -> Moment {
-        self.started.elapsed()
+    fn now(&self) -> MonotonicTime {
+        self.clocks.now()
     }
 }
 
-/// Returns the kind of resource that a collector reads: the first collector with the same permission, which covers the
-/// same resources. All optional collectors form one kind, which uses no slots of the others.
-fn kind(collector: CollectorId) -> CollectorId {
-    let permission = |id: CollectorId| {
-        let entry = id.entry();
-        (!entry.is_optional).then(|| entry.scope(Generation::V3))
-    };
-    let first = ids().find(|id| permission(*id) == permission(collector));
-    first.unwrap_or(collector)
-}
-
-fn wall_clock() -> Timestamp {
-    Timestamp::from(SystemTime::now())
-}
-
-/// Runs a poll that always ends, even if it panics or hangs.
-async fn guarded(
-    entry: &Entry,
+/// Polls a target. Panics and polls that take too long become errors.
+async fn poll_with_deadline(
+    collector: CollectorId,
     client: Arc<ApiClient>,
     target: Target,
-    memory: Arc<dyn Memory>,
+    source: Arc<dyn RecordSource>,
     context: Context,
 ) -> Result<PollOutput, PollError> {
     let poll = async {
         let api = client.api().await?;
-        entry.poll(api, target, memory, context).await
+        collector.poll(api, target, source, context).await
     };
     let caught = AssertUnwindSafe(poll).catch_unwind();
     match tokio::time::timeout(POLL_DEADLINE, caught).await {

@@ -173,7 +173,7 @@ impl Status {
             oldest: collector.oldest_success(),
             lag: *runtime.schedule.lag.get(collector.id),
             cycle: *runtime.schedule.cycle.get(collector.id),
-            requests: self.health.request_totals(collector.id.entry().endpoints),
+            requests: self.health.request_totals(collector.id.descriptor().endpoints),
             is_bulk: collector.polls_all_at_once(),
             error: collector.errors().max_by_key(|error| error.at).cloned(),
         });

@@ -1,8 +1,8 @@
 //! The store: newest complete record of every collector and customer, and its freshness.
 //!
-//! Only the outcome of a poll changes it, and always as a whole: [`Store::commit`] swaps records in, [`Store::fail`]
-//! keeps them and notes the failure. A scrape takes a [`Snapshot`], which shares the records, so the lock is held
-//! briefly. Expiry is decided when a snapshot is taken, so no cleanup is needed.
+//! Outcomes of polls change records as a whole: [`Store::commit`] replaces them, and [`Store::mark_failed`] keeps them
+//! and records the failure. A scrape takes a [`Snapshot`] that shares the records, so the lock is held briefly. Records
+//! expire when a snapshot is rendered, so no cleanup is needed.
 
 mod collected;
 mod columns;
@@ -17,10 +17,12 @@ mod status;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::collector::{CollectorId, Memory, PerCollector, Plan, Record, RenderedRecord, Settings, Target};
+use crate::collector::{
+    CollectorId, CollectorSettings, PerCollector, Plan, Record, RecordSource, RenderedRecord, Target,
+};
 use crate::domain::{AttributeTable, Attributes, CustomerFilter, CustomerId, Timestamp};
 use crate::exposition::{ExcludedMetrics, Group, Snapshot};
-use collected::{Cell, Collected};
+use collected::{CollectorData, StoredRecord};
 use cow_map::CowMap;
 use freshness::Attempt;
 use inner::{Inner, organization};
@@ -41,18 +43,18 @@ pub struct Store {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Reconciled {
     /// New customers.
-    pub joined: Vec<CustomerId>,
-    /// Removed customers; their data is dropped.
-    pub left: Vec<CustomerId>,
+    pub added: Vec<CustomerId>,
+    /// Removed customers, whose data is dropped.
+    pub removed: Vec<CustomerId>,
     /// Customers whose organization was renamed.
     pub renamed: Vec<CustomerId>,
 }
 
-/// A list with far fewer customers than before, which is not applied until the next one confirms it.
+/// A list has far fewer customers than before, and is not applied until the next one confirms it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{missing} of {known} customers are missing from the list; removed if the next list confirms it")]
 pub struct Shrunk {
-    /// Number of known customers that the list lacks.
+    /// Number of known customers that are missing.
     pub missing: usize,
     /// Number of known customers.
     pub known: usize,
@@ -68,10 +70,10 @@ pub struct OverLimit {
 impl Store {
     /// Returns an empty store for collectors with these schedules.
     pub fn new(plans: &PerCollector<Plan>, series_limit: Option<usize>) -> Self {
-        let collected = PerCollector::from_fn(|collector| Collected::new(collector, *plans.get(collector)));
+        let collected = PerCollector::from_fn(|collector| CollectorData::new(collector, *plans.get(collector)));
         let inner = Inner {
             customers: CowMap::default(),
-            left_out: Arc::default(),
+            excluded_names: Arc::default(),
             absent_once: Arc::default(),
             collected,
             excluded: Arc::default(),
@@ -93,20 +95,20 @@ impl Store {
         &self,
         plans: &PerCollector<Plan>,
         series_limit: Option<usize>,
-        settings: &Arc<Settings>,
+        settings: &Arc<CollectorSettings>,
         now: Timestamp,
     ) {
-        self.rework(|inner| inner.reconfigure(plans, series_limit, settings, now));
+        self.update_copy(|inner| inner.reconfigure(plans, series_limit, settings, now));
     }
 
     /// Renders all records of some customers again, for example after they were renamed.
-    pub fn render_anew(&self, ids: &[CustomerId], settings: &Arc<Settings>, now: Timestamp) {
+    pub fn render_anew(&self, ids: &[CustomerId], settings: &Arc<CollectorSettings>, now: Timestamp) {
         if !ids.is_empty() {
-            self.rework(|inner| inner.render_anew(ids, settings, now));
+            self.update_copy(|inner| inner.render_anew(ids, settings, now));
         }
     }
 
-    /// Excludes metrics from now on. Records are already rendered without them, by the same settings.
+    /// Excludes metrics. Records must already be rendered without them.
     pub fn exclude(&self, excluded: &ExcludedMetrics) {
         self.lock().exclude(excluded);
     }
@@ -116,18 +118,18 @@ impl Store {
         Arc::clone(&self.lock().excluded)
     }
 
-    /// Gives customers attributes from now on. Records are already rendered with them, by the same settings.
+    /// Assigns attributes to customers. Records must already be rendered with them.
     pub fn set_attributes(&self, table: Option<&Arc<AttributeTable>>) {
         self.lock().set_attributes(table);
     }
 
-    /// Returns the attributes of a customer; `None` if no row fits.
+    /// Returns the attributes of a customer; `None` if no row matches.
     pub fn attributes(&self, customer: &CustomerId) -> Option<Arc<Attributes>> {
         self.lock().customers.get(customer)?.attributes.clone()
     }
 
-    /// Returns how many of the known customers no row of attributes fits; `None` without a file of them, and while no
-    /// customer is known.
+    /// Returns the number of known customers that no row of attributes matches; `None` without a file of attributes or
+    /// without known customers.
     pub fn without_attributes(&self) -> Option<usize> {
         let inner = self.lock();
         let without = inner.customers.values().filter(|known| known.attributes.is_none());
@@ -136,11 +138,11 @@ impl Store {
     }
 
     /// Adds a target to a collector, so that its freshness is shown immediately.
-    pub fn expect(&self, collector: CollectorId, target: &Target) {
+    pub fn add_target(&self, collector: CollectorId, target: &Target) {
         let mut inner = self.lock();
         let collected = inner.collected.get_mut(collector);
         if !collected.freshness.contains_key(target) {
-            collected.note(target, Attempt::Pending, None);
+            collected.record_attempt(target, Attempt::Pending, None);
             inner.generation += 1;
         }
     }
@@ -152,26 +154,26 @@ impl Store {
         inner.generation += 1;
     }
 
-    /// Records whether a collector's permission is granted. Returns what was known before.
+    /// Records whether a collector's permission is granted. Returns the previous value.
     pub fn set_permitted(&self, collector: CollectorId, permitted: bool) -> Option<bool> {
         let mut inner = self.lock();
         inner.generation += 1;
         inner.collected.get_mut(collector).permitted.replace(permitted)
     }
 
-    /// Whether a collector's permission is granted; `None` before that is known.
+    /// Returns whether a collector's permission is granted; `None` if unknown.
     pub fn permitted(&self, collector: CollectorId) -> Option<bool> {
         self.lock().collected.get(collector).permitted
     }
 
-    /// Remembers the names of listed customers that the filters exclude. A complete list replaces all of them.
-    pub fn leave_out(&self, names: BTreeMap<CustomerId, Arc<str>>, complete: bool) {
+    /// Stores the names of listed customers that the filters exclude. Those of a complete list replace all others.
+    pub fn set_excluded_names(&self, names: BTreeMap<CustomerId, Arc<str>>, complete: bool) {
         let mut inner = self.lock();
         let named = names.into_iter().filter(|(_, name)| !name.is_empty());
         if complete {
-            inner.left_out = Arc::new(named.collect());
+            inner.excluded_names = Arc::new(named.collect());
         } else {
-            Arc::make_mut(&mut inner.left_out).extend(named);
+            Arc::make_mut(&mut inner.excluded_names).extend(named);
         }
     }
 
@@ -181,22 +183,26 @@ impl Store {
             let inner = self.lock();
             (inner.customers.clone(), inner.collected.get(collector).cells.clone())
         };
-        let kept = |id| cells.get(id).map(|cell: &Cell| Arc::clone(&cell.kept.record));
-        customers.keys().map(|id| (id.clone(), kept(id))).collect()
+        let record_of = |id| {
+            cells
+                .get(id)
+                .map(|cell: &StoredRecord| Arc::clone(&cell.rendered.record))
+        };
+        customers.keys().map(|id| (id.clone(), record_of(id))).collect()
     }
 
     /// Returns the known customers.
     pub fn customers(&self) -> Vec<CustomerId> {
-        self.numbered_customers().1
+        self.customers_with_membership().1
     }
 
-    /// Returns a number that changes with the set of known customers, but not with their data.
+    /// Returns a version of the set of known customers. It does not change with their data.
     pub fn membership(&self) -> u64 {
         self.lock().membership
     }
 
-    /// Returns the known customers with the number of [`Store::membership`].
-    pub fn numbered_customers(&self) -> (u64, Vec<CustomerId>) {
+    /// Returns [`Store::membership`] and the known customers.
+    pub fn customers_with_membership(&self) -> (u64, Vec<CustomerId>) {
         let inner = self.lock();
         (inner.membership, inner.customers.keys().cloned().collect())
     }
@@ -214,11 +220,11 @@ impl Store {
         freshness.is_some_and(|freshness| freshness.attempt == Attempt::Succeeded)
     }
 
-    /// Replaces the records of `target` by those of a poll at `now`. Unknown customers are dropped. A response about
-    /// all customers replaces all records of the collector; an incomplete one replaces only those that it contains.
+    /// Replaces the records of `target` by those of a poll at `now`. Records of unknown customers are dropped. A
+    /// complete bulk response replaces all records of the collector, an incomplete one only those that it contains.
     ///
     /// # Errors
-    /// Returns [`OverLimit`] if it would exceed the limit of series; nothing is replaced then.
+    /// Returns [`OverLimit`] if the records would exceed the limit of series. Nothing is replaced then.
     pub fn commit(
         &self,
         collector: CollectorId,
@@ -229,41 +235,46 @@ impl Store {
     ) -> Result<(), OverLimit> {
         match target {
             Target::Customer(_) => self.lock().commit(collector, target, records, complete, now),
-            Target::Partner => self.rework(|inner| inner.commit(collector, target, records.clone(), complete, now)),
+            Target::Partner => {
+                self.update_copy(|inner| inner.commit(collector, target, records.clone(), complete, now))
+            }
         }
     }
 
-    /// Replaces the record of a customer by a part of it, which is as old.
-    pub fn amend(&self, collector: CollectorId, customer: &CustomerId, kept: RenderedRecord) {
+    /// Replaces the record of a customer by a part of it, which keeps its age.
+    pub fn narrow_record(&self, collector: CollectorId, customer: &CustomerId, part: RenderedRecord) {
         let mut inner = self.lock();
         let Some(cell) = inner.collected.get(collector).cells.get(customer) else {
             return;
         };
-        let cell = Cell { kept, ..*cell };
+        let cell = StoredRecord {
+            rendered: part,
+            ..*cell
+        };
         inner.insert(collector, customer, cell);
         inner.generation += 1;
     }
 
-    /// Records that a poll failed. Records of data stay.
-    pub fn fail(&self, collector: CollectorId, target: &Target) {
-        self.note(collector, target, Attempt::Failed);
+    /// Records that a poll failed. Data stays.
+    pub fn mark_failed(&self, collector: CollectorId, target: &Target) {
+        self.record_attempt(collector, target, Attempt::Failed);
     }
 
     /// Records that the API denied a poll: status 403 for this target, or a missing permission. Data stays.
-    pub fn forbid(&self, collector: CollectorId, target: &Target) {
-        self.note(collector, target, Attempt::Forbidden);
+    pub fn mark_forbidden(&self, collector: CollectorId, target: &Target) {
+        self.record_attempt(collector, target, Attempt::Forbidden);
     }
 
     /// Records that a target lacks the service that a collector reads. Data stays until it expires.
-    pub fn unlicensed(&self, collector: CollectorId, target: &Target, now: Timestamp) {
-        self.note(collector, target, Attempt::Unlicensed);
+    pub fn mark_unlicensed(&self, collector: CollectorId, target: &Target, now: Timestamp) {
+        self.record_attempt(collector, target, Attempt::Unlicensed);
         let mut inner = self.lock();
         if let Some(freshness) = inner.collected.get_mut(collector).freshness.get_mut(target) {
             freshness.unlicensed_at = Some(now);
         }
     }
 
-    /// Returns when the newest poll found that a target lacks the service that a collector reads; `None` if it did not.
+    /// Returns the time of the newest poll if it found that the target lacks the service that the collector reads.
     pub fn unlicensed_at(&self, collector: CollectorId, target: &Target) -> Option<Timestamp> {
         let inner = self.lock();
         inner.collected.get(collector).freshness.get(target)?.unlicensed_at
@@ -273,38 +284,38 @@ impl Store {
     pub fn is_known(&self, collector: CollectorId, target: &Target, now: Timestamp) -> bool {
         let inner = self.lock();
         let collected = inner.collected.get(collector);
-        let is_shown = |cell: &Cell| cell.samples() > 0 && now <= cell.good_at.plus(collected.plan.stale_after);
+        let is_shown = |cell: &StoredRecord| cell.samples() > 0 && now <= cell.good_at.plus(collected.plan.stale_after);
         match target {
             Target::Customer(id) => collected.cells.get(id).is_some_and(is_shown),
             Target::Partner => collected.cells.values().any(is_shown),
         }
     }
 
-    fn note(&self, collector: CollectorId, target: &Target, attempt: Attempt) {
+    fn record_attempt(&self, collector: CollectorId, target: &Target, attempt: Attempt) {
         let mut inner = self.lock();
         let collected = inner.collected.get_mut(collector);
-        if collected.expects(target) {
-            collected.note(target, attempt, None);
+        if collected.has_target(target) {
+            collected.record_attempt(target, attempt, None);
             inner.generation += 1;
         }
     }
 
-    /// Applies a list of all customers by organization. A customer is removed when two complete lists in a row lack it.
+    /// Applies a list of all customers with their organizations. A customer is removed when two complete lists in a row
+    /// lack it.
     ///
     /// # Errors
     /// Returns [`Shrunk`] if a complete list lacks too many customers at once. It is not applied until the next list
-    /// confirms it, except that customers missing for the second time are removed.
+    /// confirms it, but customers that are missing for the second time are removed.
     pub fn reconcile(
         &self,
         listed: &BTreeMap<CustomerId, Arc<str>>,
         complete: bool,
     ) -> (Reconciled, Result<(), Shrunk>) {
-        self.rework(|inner| inner.reconcile(listed, complete))
+        self.update_copy(|inner| inner.reconcile(listed, complete))
     }
 
-    /// Moves times after `now` back to it, for example after the wall clock was set back, because data from the future
-    /// cannot be fresh.
-    pub fn not_after(&self, now: Timestamp) {
+    /// Replaces times after `now` by `now`, for example after the wall clock was set back.
+    pub fn clamp_times(&self, now: Timestamp) {
         let mut inner = self.lock();
         for collected in inner.collected.values_mut() {
             for (_, cell) in collected.cells.iter_mut() {
@@ -317,48 +328,49 @@ impl Store {
     }
 
     /// Removes a customer with all its series.
-    pub fn forget(&self, id: &CustomerId) {
+    pub fn remove_customer(&self, id: &CustomerId) {
         let mut inner = self.lock();
-        inner.forget(id);
+        inner.remove_customer(id);
         inner.generation += 1;
     }
 
     /// Keeps only customers that the filter admits, for example after a reload, and returns the removed ones.
     pub fn retain_customers(&self, filter: &CustomerFilter) -> Vec<CustomerId> {
-        self.rework(|inner| {
+        self.update_copy(|inner| {
             let known = inner.customers.iter();
             let removed = known.filter(|(id, known)| !filter.admits(id, &known.organization));
             let removed: BTreeMap<CustomerId, Arc<str>> = removed
                 .map(|(id, known)| (id.clone(), Arc::clone(&known.organization)))
                 .collect();
             for id in removed.keys() {
-                inner.forget(id);
+                inner.remove_customer(id);
             }
             let named = removed.iter().filter(|(_, name)| !name.is_empty());
-            Arc::make_mut(&mut inner.left_out).extend(named.map(|(id, name)| (id.clone(), Arc::clone(name))));
+            Arc::make_mut(&mut inner.excluded_names).extend(named.map(|(id, name)| (id.clone(), Arc::clone(name))));
             inner.generation += 1;
             removed.into_keys().collect()
         })
     }
 
-    /// Returns a snapshot for one scrape, limited to the targets in `only`. [`columns`] describes its groups.
+    /// Returns a snapshot for one scrape, limited to the targets in `only`. [`columns`] locates the metrics in its
+    /// groups.
     pub fn snapshot(&self, only: Option<&BTreeSet<Target>>, now: Timestamp) -> Snapshot {
-        self.numbered_snapshot(only, now).1
+        self.snapshot_with_generation(only, now).1
     }
 
-    /// Same as [`Store::snapshot`], with its generation.
-    pub fn numbered_snapshot(&self, only: Option<&BTreeSet<Target>>, now: Timestamp) -> (u64, Snapshot) {
+    /// Returns [`Store::generation`] and a [`Store::snapshot`].
+    pub fn snapshot_with_generation(&self, only: Option<&BTreeSet<Target>>, now: Timestamp) -> (u64, Snapshot) {
         let inner = self.lock();
         let (mut cells, mut freshness) = (Vec::new(), Vec::new());
         for collected in inner.collected.values() {
             let stale_after = collected.plan.stale_after;
-            let [of_records, of_freshness] = collected.blocks(only);
+            let (record_blocks, freshness_blocks) = collected.blocks(only);
             cells.push(Group {
-                blocks: of_records,
+                blocks: record_blocks,
                 stale_after,
             });
             freshness.push(Group {
-                blocks: of_freshness,
+                blocks: freshness_blocks,
                 stale_after,
             });
         }
@@ -368,7 +380,7 @@ impl Store {
 
     /// Returns the number of series, including those about freshness.
     pub fn series(&self) -> usize {
-        self.lock().all_series()
+        self.lock().total_series()
     }
 
     /// Returns whether the store was restored from a state file.
@@ -376,7 +388,7 @@ impl Store {
         self.lock().restored
     }
 
-    /// Returns a number that changes with every change.
+    /// Returns a number that increases with every change.
     pub fn generation(&self) -> u64 {
         self.lock().generation
     }
@@ -386,15 +398,16 @@ impl Store {
         &self.run_events
     }
 
-    /// Makes a large change on a copy and swaps it in, so that no scrape waits for it. All changes come from one loop;
-    /// if another one intervened, the work is repeated under the lock.
-    fn rework<R>(&self, work: impl Fn(&mut Inner) -> R) -> R {
+    /// Makes a large change to a copy and replaces the original, so that no scrape waits for it. If the original has
+    /// changed in the meantime, which is rare because one task makes almost all changes, the change is repeated under
+    /// the lock.
+    fn update_copy<R>(&self, update: impl Fn(&mut Inner) -> R) -> R {
         let mut copy = self.lock().clone();
         let before = copy.generation;
-        let result = work(&mut copy);
+        let result = update(&mut copy);
         let mut inner = self.lock();
         if inner.generation != before {
-            return work(&mut inner);
+            return update(&mut inner);
         }
         std::mem::swap(&mut *inner, &mut copy);
         drop(inner);
@@ -407,14 +420,14 @@ impl Store {
     }
 }
 
-impl Memory for Store {
+impl RecordSource for Store {
     fn record(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>> {
         let inner = self.lock();
         let cell = inner.collected.get(collector).cells.get(customer)?;
-        Some(Arc::clone(&cell.kept.record))
+        Some(Arc::clone(&cell.rendered.record))
     }
 
-    fn as_known(&self, customer: CustomerId) -> CustomerId {
+    fn canonical_id(&self, customer: CustomerId) -> CustomerId {
         let inner = self.lock();
         let known = inner.customers.get_key_value(&customer).map(|(known, _)| known.clone());
         known.unwrap_or(customer)
@@ -422,7 +435,7 @@ impl Memory for Store {
 
     fn organization(&self, customer: &CustomerId) -> Arc<str> {
         let inner = self.lock();
-        match inner.left_out.get(customer) {
+        match inner.excluded_names.get(customer) {
             Some(name) => Arc::clone(name),
             None => organization(&inner.customers, customer),
         }

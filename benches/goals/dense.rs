@@ -62,7 +62,7 @@ pub const SERVICE: &str = "Microsoft 365";
 
 /// Returns the metrics of the columns: the first ones of the jobs.
 pub fn metrics() -> Vec<Metric> {
-    let shapes = JOBS.entry().metrics();
+    let shapes = JOBS.descriptor().metrics();
     shapes[0].iter().take(COLUMNS).map(|(metric, _)| *metric).collect()
 }
 
@@ -140,7 +140,7 @@ fn publish_rows(store: &Store, customer: usize, rows: &[Row]) {
     };
     let id = CustomerId::parse(&customer_id(customer)).unwrap();
     let target = Target::Customer(id.clone());
-    store.expect(JOBS, &target);
+    store.add_target(JOBS, &target);
     let now = Timestamp::from(SystemTime::now());
     store
         .commit(JOBS, &target, BTreeMap::from([(id, record)]), true, now)

@@ -11,7 +11,8 @@ use elements_exporter::api::rate_limiter::Limits;
 use elements_exporter::api::transport::{Call, ResponseBody, Transport, TransportSettings};
 use elements_exporter::api::{Api, Endpoint, Observer, v1, v3};
 use elements_exporter::collector::{
-    self, CollectorId, Context, Entry, Memory, PollOutput, Record, RenderedRecord, Settings, Target, TargetKind,
+    self, CollectorDescriptor, CollectorId, CollectorSettings, Context, PollOutput, Record, RecordSource,
+    RenderedRecord, Target, TargetKind,
 };
 use elements_exporter::domain::{CustomerId, Timestamp};
 use elements_exporter::exposition::{Filter, Format, Renderer, Source, families};
@@ -50,38 +51,39 @@ pub fn check(data: &[u8]) {
         return;
     };
     let choice = usize::from(*choice);
-    let Some(entry) = collector::ALL.get(choice % collector::ALL.len()) else {
+    let Some(collector) = collector::ids().nth(choice % collector::ALL.len()) else {
         return;
     };
+    let descriptor = collector.descriptor();
     let choice = choice / collector::ALL.len();
     let (is_v3, objects, is_one_customer) = (choice % 2 == 1, choice / 2 % 2 == 1, choice / 4 % 2 == 1);
     let id = CustomerId::parse(CUSTOMER).expect("an id");
-    let target = match entry.target_kind {
-        TargetKind::Partner if !is_one_customer || entry.is_optional => Target::Partner,
+    let target = match descriptor.target_kind {
+        TargetKind::Partner if !is_one_customer || descriptor.is_optional => Target::Partner,
         _ => Target::Customer(id),
     };
-    let settings = Settings {
+    let settings = CollectorSettings {
         scan_objects: objects,
         consent_products: vec!["Office365Backup".to_owned(), "PartnerWorkspaceOnboarding".to_owned()],
-        ..Settings::default()
+        ..CollectorSettings::default()
     };
     let now = Timestamp::from_unix_seconds(1_800_000_000);
     let context = Context::new(now, Arc::new(settings), Arc::from("Contoso"));
     let bodies: Vec<&[u8]> = responses.split(|byte| *byte == SEPARATOR).collect();
     let script = Arc::new(Mutex::new(ScriptedApi::new(&bodies)));
-    let poll = |memory: Arc<dyn Memory>| {
+    let poll = |records: Arc<dyn RecordSource>| {
         let api = api(is_v3, &script);
-        let poll = entry.poll(api, target.clone(), memory, context.clone());
+        let poll = collector.poll(api, target.clone(), records, context.clone());
         tokio::runtime::Builder::new_current_thread()
             .build()
             .expect("a runtime")
             .block_on(poll)
     };
-    let Ok(first) = poll(Arc::new(PreviousRecords::new(entry, Vec::new(), &context))) else {
+    let Ok(first) = poll(Arc::new(PreviousRecords::new(descriptor, Vec::new(), &context))) else {
         return;
     };
     let rendered = |output: &PollOutput| -> Vec<RenderedRecord> {
-        let render = |(id, record): (_, &Arc<dyn Record>)| entry.render(Arc::clone(record), id, &context);
+        let render = |(id, record): (_, &Arc<dyn Record>)| descriptor.render(Arc::clone(record), id, &context);
         output
             .records
             .iter()
@@ -89,22 +91,22 @@ pub fn check(data: &[u8]) {
             .collect()
     };
     let first_rendered = rendered(&first);
-    let text = render(entry, first_rendered.iter(), Format::Text);
+    let text = render(descriptor, first_rendered.iter(), Format::Text);
     let samples = parse(&text, false);
-    parse(&render(entry, first_rendered.iter(), Format::OpenMetrics), true);
+    parse(&render(descriptor, first_rendered.iter(), Format::OpenMetrics), true);
     assert_counts_occur_in(&samples, responses);
     assert_only_target(&first, &target);
-    assert_restores_from_state(entry, &first, &context, &text);
+    assert_restores_from_state(descriptor, &first, &context, &text);
     let records: Vec<(CustomerId, Arc<dyn Record>)> = first
         .records
         .iter()
         .map(|(id, record)| (id.clone(), Arc::clone(record)))
         .collect();
     script.lock().expect("not poisoned").repeat();
-    let second =
-        poll(Arc::new(PreviousRecords::new(entry, records, &context))).expect("the same responses are parsed again");
+    let second = poll(Arc::new(PreviousRecords::new(descriptor, records, &context)))
+        .expect("the same responses are parsed again");
     assert_eq!(
-        render(entry, rendered(&second).iter(), Format::Text),
+        render(descriptor, rendered(&second).iter(), Format::Text),
         text,
         "the same responses must not change the result"
     );
@@ -168,7 +170,7 @@ const OTHERS: [(&str, &str); 2] = [
 ];
 
 impl PreviousRecords {
-    fn new(entry: &Entry, records: Vec<(CustomerId, Arc<dyn Record>)>, context: &Context) -> Self {
+    fn new(descriptor: &CollectorDescriptor, records: Vec<(CustomerId, Arc<dyn Record>)>, context: &Context) -> Self {
         let id = CustomerId::parse(CUSTOMER).expect("an id");
         let others = OTHERS.map(|(name, json)| {
             let other = collector::ALL
@@ -179,14 +181,14 @@ impl PreviousRecords {
             (name, other.restore(json, &id, context).expect("a record").record)
         });
         Self {
-            own: entry.name,
+            own: descriptor.name,
             records,
             others: others.into(),
         }
     }
 }
 
-impl Memory for PreviousRecords {
+impl RecordSource for PreviousRecords {
     fn record(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>> {
         if collector.name() != self.own {
             let mut others = self.others.iter();
@@ -198,7 +200,7 @@ impl Memory for PreviousRecords {
         found.map(|(_, record)| Arc::clone(record))
     }
 
-    fn as_known(&self, customer: CustomerId) -> CustomerId {
+    fn canonical_id(&self, customer: CustomerId) -> CustomerId {
         customer
     }
 
@@ -242,22 +244,33 @@ fn assert_only_target(output: &PollOutput, target: &Target) {
     }
 }
 
-fn assert_restores_from_state(entry: &Entry, output: &PollOutput, context: &Context, expected: &str) {
+fn assert_restores_from_state(
+    descriptor: &CollectorDescriptor,
+    output: &PollOutput,
+    context: &Context,
+    expected: &str,
+) {
     let restored = output.records.iter().map(|(id, record)| {
         let json = record.to_json().expect("a record is JSON");
-        entry.restore(&json, id, context).expect("its own record is restored")
+        descriptor
+            .restore(&json, id, context)
+            .expect("its own record is restored")
     });
     let restored: Vec<RenderedRecord> = restored.collect();
-    let restored_text = render(entry, restored.iter(), Format::Text);
+    let restored_text = render(descriptor, restored.iter(), Format::Text);
     assert_eq!(restored_text, expected, "saving and restoring changed the record");
 }
 
 /// Renders records as a scrape does.
-fn render<'a>(entry: &Entry, records: impl Iterator<Item = &'a RenderedRecord>, format: Format) -> String {
+fn render<'a>(
+    descriptor: &CollectorDescriptor,
+    records: impl Iterator<Item = &'a RenderedRecord>,
+    format: Format,
+) -> String {
     let tables = records.flat_map(|record| [Arc::clone(&record.tables), Arc::clone(&record.held)]);
     let snapshot = snapshot(tables);
     let mut columns = Vec::new();
-    for (shape, metrics) in entry.metrics().into_iter().enumerate() {
+    for (shape, metrics) in descriptor.metrics().into_iter().enumerate() {
         for (column, (metric, _)) in metrics.into_iter().enumerate() {
             columns.push((
                 metric,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use elements_exporter::collector::{PerCollector, Plan, Settings};
+use elements_exporter::collector::{CollectorSettings, PerCollector, Plan};
 use elements_exporter::domain::Timestamp;
 use elements_exporter::exposition::{Filter, Format, Renderer, families};
 use elements_exporter::store::state_file::StateFile;
@@ -97,9 +97,9 @@ fn new_store() -> Store {
 }
 
 fn restore(store: &Store, path: &Path, now: Timestamp) -> Option<usize> {
-    let settings = Arc::new(Settings {
+    let settings = Arc::new(CollectorSettings {
         consent_products: vec!["Office365Backup".to_owned()],
-        ..Settings::default()
+        ..CollectorSettings::default()
     });
     store
         .restore(

@@ -1,5 +1,7 @@
 //! Second generation: filters in the request body, lists in the member `data`, and numbered pages.
 
+mod chained;
+
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
 
@@ -11,6 +13,8 @@ use super::rows::{self, Rows};
 use super::transport::{Call, ResponseBody, Transport};
 use super::wire::field;
 use super::{Endpoint, Error, Failure, LIST_ATTEMPTS, RequestId, report_rows, v1};
+
+pub use chained::ChainedPages;
 
 /// Base path of most resources.
 const GENERAL_PATH: &str = "/partner/external/v3/general";
@@ -132,49 +136,6 @@ impl Client {
         Err(last_error)
     }
 
-    /// Fetches one page of a chained list, with at most `size` rows.
-    ///
-    /// # Errors
-    /// See [`Client::list`].
-    pub async fn chained_page(
-        &self,
-        (endpoint, scope): (Endpoint, &'static str),
-        path: &[&str],
-        size: usize,
-        token: Option<&str>,
-    ) -> Result<ChainedPage, Failure> {
-        let mut request_id = None;
-        let read = async {
-            let mut url = super::url(self.transport.base_url(), base_path(endpoint), path)?;
-            url.query_pairs_mut().append_pair("pageSize", &size.to_string());
-            if let Some(token) = token {
-                url.query_pairs_mut().append_pair("skipToken", token);
-            }
-            let call = Call::get(endpoint, scope, url);
-            let ResponseBody::Content(mut body) = self.transport.call(&call, &mut request_id).await? else {
-                return match token {
-                    None => Ok(ChainedPage::default()),
-                    Some(_) => Err(Error::Incomplete("an expected page is empty")),
-                };
-            };
-            let envelope = Envelope::read(json(&mut body)?, LIST)?;
-            let mut rows = Rows::default();
-            rows.extend(envelope.rows.ok_or(Error::Decode("a list under \"data\""))?)?;
-            Ok(ChainedPage {
-                rows: rows.into_vec(),
-                next: envelope.skip_token,
-                total: envelope.total,
-            })
-        };
-        let page: Result<ChainedPage, Error> = read.await;
-        let page = page.map_err(|error| Failure {
-            request_id,
-            ..error.at(endpoint)
-        })?;
-        self.transport.observer().rows(endpoint, page.rows.len());
-        Ok(page)
-    }
-
     /// Fetches one entity, which the response contains as such, as a list, or in the member `data`. Returns no row for
     /// a 204.
     ///
@@ -292,17 +253,6 @@ impl Client {
             scope: list.scope,
         })
     }
-}
-
-/// A page of a chained list.
-#[derive(Debug, Default)]
-pub struct ChainedPage {
-    /// The rows.
-    pub rows: Vec<Box<RawValue>>,
-    /// Token of the next page; `None` on the last.
-    pub next: Option<String>,
-    /// Total number of rows, if present.
-    pub total: Option<usize>,
 }
 
 /// Result of fetching the pages of a list.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::collector::{self, Entry, TargetKind};
+use crate::collector::{self, CollectorDescriptor, TargetKind};
 
 /// Fraction of the limits that the schedule may use. The rest is reserved for retries, token requests, polls after an
 /// outage, and the uneven distribution of polls.
@@ -160,21 +160,25 @@ pub fn optional_costs(customers: usize) -> Vec<(&'static str, Cost)> {
 }
 
 fn costs(customers: usize, profiles: usize, is_optional: bool) -> Vec<(&'static str, Cost)> {
-    let cost = |entry: &Entry| Cost {
-        requests: match entry.target_kind {
+    let cost = |descriptor: &CollectorDescriptor| Cost {
+        requests: match descriptor.target_kind {
             TargetKind::Partner => customers.div_ceil(PAGE_ROWS).max(1) as f64,
-            TargetKind::Customer => entry.price.requests + entry.price.per_profile * profiles as f64,
+            TargetKind::Customer => descriptor.price.requests + descriptor.price.per_profile * profiles as f64,
         },
-        latency: typical_latency(entry.name),
-        targets: if entry.target_kind == TargetKind::Customer {
+        latency: typical_latency(descriptor.name),
+        targets: if descriptor.target_kind == TargetKind::Customer {
             customers
         } else {
             1
         },
-        interval: entry.interval,
+        interval: descriptor.interval,
     };
-    let entries = collector::ALL.iter().filter(|entry| entry.is_optional == is_optional);
-    entries.map(|entry| (entry.name, cost(entry))).collect()
+    let descriptors = collector::ALL
+        .iter()
+        .filter(|descriptor| descriptor.is_optional == is_optional);
+    descriptors
+        .map(|descriptor| (descriptor.name, cost(descriptor)))
+        .collect()
 }
 
 #[cfg(test)]

@@ -23,8 +23,8 @@ use super::saver::check_state_file;
 use super::{Error, schedule_config, unmatched_exclusions};
 use crate::api::{self, Api, Failure, Observer, auth, v1, v3};
 use crate::collector::{
-    CollectorId, Context, Customer, Memory, PerCollector, Plan, PollOutput, Record, RenderedRecord, Target, TargetKind,
-    ids,
+    CollectorId, Context, Customer, PerCollector, Plan, PollOutput, Record, RecordSource, RenderedRecord, Target,
+    TargetKind, ids,
 };
 use crate::config::Config;
 use crate::domain::{self, CustomerId, KnownNames, Timestamp, UnmatchedPattern, counted};
@@ -107,13 +107,13 @@ struct Check<'a> {
 #[derive(Clone, Debug, Default)]
 struct SeenRecords(PerCollector<BTreeMap<CustomerId, Arc<dyn Record>>>);
 
-impl Memory for SeenRecords {
+impl RecordSource for SeenRecords {
     // No collector has polled before, so it has no previous record.
     fn record(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>> {
         self.0.get(collector).get(customer).map(Arc::clone)
     }
 
-    fn as_known(&self, customer: CustomerId) -> CustomerId {
+    fn canonical_id(&self, customer: CustomerId) -> CustomerId {
         customer
     }
 
@@ -222,7 +222,7 @@ impl Check<'_> {
     async fn check_permissions(&mut self, api: &Api) -> bool {
         let mut checked: Vec<&'static str> = Vec::new();
         for (collector, plan) in self.schedule_config.plans.iter() {
-            let Some(scope) = collector.entry().scope(api.generation()) else {
+            let Some(scope) = collector.descriptor().scope(api.generation()) else {
                 continue;
             };
             if plan.enabled && !checked.contains(&scope) {
@@ -269,7 +269,7 @@ impl Check<'_> {
 
     /// Polls a collector, and records the cost of its polls.
     async fn measure(&mut self, collector: CollectorId, plan: Plan, api: &Api) -> Finding {
-        let entry = collector.entry();
+        let descriptor = collector.descriptor();
         let before = self.observer.counts();
         let (mut result, mut finding) = self.poll_once(collector, api).await;
         let after = self.observer.counts();
@@ -285,15 +285,15 @@ impl Check<'_> {
         // A collector without permission does not run, and without a response its cost is unknown.
         let runs = result != CollectorResult::NotPermitted;
         if runs && finding.outcome != Outcome::Ok && rows == 0 {
-            self.report.not_measured.push(entry.name);
+            self.report.not_measured.push(descriptor.name);
         }
-        let each = entry.target_kind == TargetKind::Customer || self.polls_by_id(api);
+        let each = descriptor.target_kind == TargetKind::Customer || self.polls_by_id(api);
         // Retries are not part of the usual cost of a poll. The latency of a request without a response is unknown, so
         // the minimum is assumed.
         let ordinary = requests.saturating_sub(after.retries - before.retries).max(1);
         // A collector that polls after another one requests each item only once.
-        let requests_of_poll = match entry.after() {
-            Some(_) => entry.price.requests,
+        let requests_of_poll = match descriptor.after() {
+            Some(_) => descriptor.price.requests,
             None => u32::try_from(ordinary).map_or(f64::MAX, f64::from),
         };
         let cost = Cost {
@@ -310,12 +310,12 @@ impl Check<'_> {
     }
 
     async fn poll_once(&mut self, collector: CollectorId, api: &Api) -> (CollectorResult, Finding) {
-        let entry = collector.entry();
+        let descriptor = collector.descriptor();
         let found = |result, detail: String| (result, finding(collector, result, detail));
         // If the customer list could not be fetched, a customer whose id is in the configuration is used.
         let named = self.schedule_config.customer_ids.first().filter(|_| !self.listed);
         let one = self.sample.as_ref().map(|(id, _)| id).or(named).cloned();
-        let target = match (entry.target_kind, one) {
+        let target = match (descriptor.target_kind, one) {
             (TargetKind::Partner, Some(id)) if self.polls_by_id(api) => Target::Customer(id),
             (TargetKind::Partner, _) => Target::Partner,
             (TargetKind::Customer, Some(id)) => Target::Customer(id),
@@ -332,13 +332,13 @@ impl Check<'_> {
             Arc::clone(&self.schedule_config.settings),
             self.sample.as_ref().map_or("", |(_, organization)| organization).into(),
         );
-        let poll = entry.poll(
+        let poll = collector.poll(
             api.clone(),
             target.clone(),
             Arc::new(self.seen.clone()),
             context.clone(),
         );
-        let failure = match self.with_timeout(entry.name, poll).await {
+        let failure = match self.with_timeout(descriptor.name, poll).await {
             Err(timeout) => return found(CollectorResult::TimedOut, timeout),
             Ok(Err(failure)) => failure,
             Ok(Ok(output)) => {
@@ -347,7 +347,7 @@ impl Check<'_> {
                     self.check_patterns(&output, api);
                 }
                 self.seen.0.get_mut(collector).clone_from(&output.records);
-                let (rendered, _) = entry.render_all(output.records.clone(), |_| context.clone());
+                let (rendered, _) = descriptor.render_all(output.records.clone(), |_| context.clone());
                 let samples: usize = rendered.values().map(RenderedRecord::samples).sum();
                 let detail = format!(
                     "{}, {}",
@@ -357,7 +357,7 @@ impl Check<'_> {
                 return match output.incomplete {
                     Some(failure) => found(
                         CollectorResult::Incomplete,
-                        format!("{detail}; {}", explain(&failure, entry.name)),
+                        format!("{detail}; {}", explain(&failure, descriptor.name)),
                     ),
                     None if self.listed && self.sample.is_none() && collector == CollectorId::CUSTOMERS => found(
                         CollectorResult::NoCustomers,
@@ -367,10 +367,10 @@ impl Check<'_> {
                 };
             }
         };
-        let scope = entry.scope(api.generation()).unwrap_or_default();
+        let scope = descriptor.scope(api.generation()).unwrap_or_default();
         let (result, finding) = match failure.error {
-            ref error if entry.says_unlicensed(error) => {
-                let detail = format!("{}; polled again once a day", explain(&failure, entry.name));
+            ref error if descriptor.is_unlicensed(error) => {
+                let detail = format!("{}; polled again once a day", explain(&failure, descriptor.name));
                 found(CollectorResult::Unlicensed, detail)
             }
             api::Error::NotPermitted(_) if scope.is_empty() => found(
@@ -379,7 +379,7 @@ impl Check<'_> {
             ),
             api::Error::NotPermitted(_) => found(CollectorResult::NotPermitted, format!("{scope} is not granted")),
             ref error if error.is_forbidden() => {
-                let detail = explain(&failure, entry.name);
+                let detail = explain(&failure, descriptor.name);
                 let why = match (target, api.generation()) {
                     (Target::Customer(_), _) => format!(
                         "{scope} is granted, so check that the app can see this customer ({REGISTRATION})"
@@ -394,7 +394,7 @@ impl Check<'_> {
                 };
                 found(CollectorResult::Forbidden, format!("{detail}; {why}"))
             }
-            _ => found(CollectorResult::Failed, explain(&failure, entry.name)),
+            _ => found(CollectorResult::Failed, explain(&failure, descriptor.name)),
         };
         let request_id = failure.request_id.map(|id| id.to_string());
         (result, Finding { request_id, ..finding })

@@ -141,7 +141,7 @@ impl ClientSource {
 fn scopes(plans: &PerCollector<Plan>, generation: Generation) -> Vec<&'static str> {
     let mut scopes: Vec<&'static str> = Vec::new();
     for (collector, _) in plans.iter().filter(|(_, plan)| plan.enabled) {
-        let Some(scope) = collector.entry().scope(generation) else {
+        let Some(scope) = collector.descriptor().scope(generation) else {
             continue;
         };
         if !scopes.contains(&scope) {

@@ -8,9 +8,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Error, Parts, PollThread};
-use crate::collector::{CollectorId, Context, Memory as _};
+use crate::collector::{CollectorId, Context, RecordSource as _};
 use crate::config::Config;
-use crate::domain::{Attributes, Timestamp, is_misleading};
+use crate::domain::{PerAttribute, Timestamp, is_misleading};
 use crate::schedule::Until;
 use crate::scrape::KnownCustomer;
 
@@ -101,7 +101,7 @@ fn row(customer: &KnownCustomer, parts: &Parts) -> [String; COLUMNS.len()] {
     let settings = Arc::clone(&parts.schedule_config.settings);
     let context = Context::new(Timestamp::from(SystemTime::now()), settings, organization);
     let modules = record.map_or_else(Vec::new, |record| {
-        CollectorId::JOBS.entry().modules(&*record, &customer.id, &context)
+        CollectorId::JOBS.descriptor().modules(&*record, &customer.id, &context)
     });
     let modules: BTreeSet<String> = modules
         .iter()
@@ -111,7 +111,7 @@ fn row(customer: &KnownCustomer, parts: &Parts) -> [String; COLUMNS.len()] {
         })
         .collect();
     let modules = modules.into_iter().collect::<Vec<_>>().join("; ");
-    let [tier, region, team] = values(&customer.attributes);
+    let PerAttribute { tier, region, team } = customer.attributes.values().map(Option::unwrap_or_default);
     let texts = [
         customer.id.as_str(),
         &customer.organization,
@@ -122,10 +122,6 @@ fn row(customer: &KnownCustomer, parts: &Parts) -> [String; COLUMNS.len()] {
         &modules,
     ];
     texts.map(|text| text.replace(is_misleading, " "))
-}
-
-fn values(attributes: &Attributes) -> [&str; 3] {
-    attributes.values().map(Option::unwrap_or_default)
 }
 
 /// Returns the text of a cell, escaped so that spreadsheets do not execute it.

@@ -15,7 +15,7 @@ use super::watch::{CHECK_INTERVAL, WatchedFile};
 use super::{Current, Error, LoadConfig, Parts, schedule_config, warn_about_ineffective_settings};
 use crate::api::Observer;
 use crate::api::client::ApiClient;
-use crate::collector::Settings;
+use crate::collector::CollectorSettings;
 use crate::config::{self, Config};
 use crate::domain::{AttributeTable, Timestamp};
 use crate::error_chain::error_chain;
@@ -138,7 +138,7 @@ impl Reloader {
             }
         };
         let rows = table.as_ref().map(|table| table.len());
-        let mut settings = Settings::clone(&schedule_config.settings);
+        let mut settings = CollectorSettings::clone(&schedule_config.settings);
         settings.attributes = table;
         schedule_config.settings = Arc::new(settings);
         let is_config_valid = {

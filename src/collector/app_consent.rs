@@ -1,25 +1,25 @@
-//! Consent to the apps of products. Without it, the products stop working for a tenant.
+//! Consent of tenants to the apps of products. Without consent, a product does not work for the tenant.
 
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::Duration;
 
 use super::per_tenant::{Parts, Rules, TenantResult, Tenants, poll_tenants, request_all};
-use super::{Collector, CollectorId, Context, PollOutput, Price, Question, Settings};
+use super::{Collector, CollectorId, CollectorSettings, Context, PollOutput, Price, RequestSettings};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v3};
 use crate::domain::{CustomerId, TenantId};
 use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label};
 
-/// The consent to the products of a tenant; `None` for one without apps.
+/// The consent of a tenant by product; `None` for a product without apps.
 type Products = Parts<String, Option<bool>>;
 
 /// Status 400, 403 or 404 means that the tenant lacks a product.
 const PRODUCT_RULES: Rules = Rules {
-    is_refusal: |error| error.is_missing_service() || matches!(error, Error::Status(400)),
-    all_refused: |_| Error::Status(404),
+    is_denial: |error| error.is_missing_service() || matches!(error, Error::Status(400)),
+    all_denied: |_| Error::Status(404),
     keeps_empty: false,
-    emptied: "no apps listed, unlike before",
+    empty_problem: "no apps listed, unlike before",
 };
 
 /// The collector.
@@ -53,10 +53,10 @@ impl Collector for AppConsent {
         .await
     }
 
-    fn question(settings: &Settings) -> Question {
-        Question {
+    fn request_settings(settings: &CollectorSettings) -> RequestSettings {
+        RequestSettings {
             consent_products: settings.consent_products.clone(),
-            ..Question::default()
+            ..RequestSettings::default()
         }
     }
 
@@ -67,8 +67,8 @@ impl Collector for AppConsent {
         })
     }
 
-    fn without_tenants(record: &Self::Record, gone: &BTreeSet<TenantId>) -> Option<Self::Record> {
-        record.without(gone)
+    fn without_tenants(record: &Self::Record, removed: &BTreeSet<TenantId>) -> Option<Self::Record> {
+        record.without(removed)
     }
 
     fn metrics() -> Vec<ShapeMetrics> {
@@ -76,7 +76,7 @@ impl Collector for AppConsent {
     }
 
     fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> Vec<ShapeTable> {
-        // A record may be older than the settings.
+        // The record may be older than the settings.
         let requested = &context.settings.consent_products;
         let rows: Vec<Consent> = record
             .iter()
@@ -95,8 +95,8 @@ impl Collector for AppConsent {
     }
 }
 
-/// Requests the consent to each product. One that the tenant lacks is requested once a day. If its consent was known
-/// before, the last known value is kept instead.
+/// Requests the consent to each product. Products that the tenant lacks are requested once a day. If a product was
+/// known before, its last known value is kept until it expires.
 async fn poll_products(
     api: &Api,
     (customer, context): (&CustomerId, &Context),
@@ -125,7 +125,7 @@ async fn request_each<Request: Future<Output = TenantResult<Option<bool>>>>(
 
 const IS_CONSENT: Names = &["isConsent", "isConsented"];
 
-/// Returns whether consent is given to all apps of a product; `None` if it has no apps.
+/// Fetches whether the tenant has consented to all apps of a product; `None` if the product has no apps.
 async fn fetch_consent(
     api: &Api,
     customer: &CustomerId,
@@ -188,9 +188,9 @@ mod tests {
         .expect("a record");
         let customer = CustomerId::parse("c").expect("an id");
         let samples = |products: &[&str]| {
-            let settings = Settings {
+            let settings = CollectorSettings {
                 consent_products: products.iter().map(|product| (*product).to_owned()).collect(),
-                ..Settings::default()
+                ..CollectorSettings::default()
             };
             let now = Timestamp::from_unix_seconds(1_000_000);
             let context = Context::new(now, Arc::new(settings), Arc::from(""));
@@ -202,9 +202,9 @@ mod tests {
 
     #[tokio::test]
     async fn last_known_consent_is_kept() {
-        let settings = Settings {
+        let settings = CollectorSettings {
             consent_products: ["a", "b", "c"].map(str::to_owned).to_vec(),
-            ..Settings::default()
+            ..CollectorSettings::default()
         };
         let now = Timestamp::from_unix_seconds(1_000_000);
         let context = Context::new(now, Arc::new(settings), Arc::from(""));
@@ -237,9 +237,9 @@ mod tests {
 
     #[tokio::test]
     async fn tenant_without_any_of_the_products_lacks_the_service() {
-        let settings = Settings {
+        let settings = CollectorSettings {
             consent_products: ["a", "b"].map(str::to_owned).to_vec(),
-            ..Settings::default()
+            ..CollectorSettings::default()
         };
         let now = Timestamp::from_unix_seconds(1_000_000);
         let context = Context::new(now, Arc::new(settings), Arc::from(""));

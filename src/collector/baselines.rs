@@ -12,7 +12,7 @@ use crate::api::{Api, Endpoint, Failure, v3};
 use crate::domain::{self, CustomerId, TenantId, Timestamp};
 use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label, timestamp};
 
-/// The baselines of a tenant.
+/// State of the baselines of a tenant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Baseline {
     /// Whether it is held from an earlier response, because the newest had invalid rows.
@@ -37,7 +37,7 @@ impl Baseline {
     }
 }
 
-/// Returns the severity of a status: failed, then with exceptions or expired, then unknown, then the others.
+/// Returns the severity of a status. From high to low: failed, with exceptions or expired, unknown, others.
 fn severity(status: Option<i16>) -> u8 {
     match status {
         Some(5 | 8 | 17) => 4,
@@ -86,9 +86,9 @@ impl Collector for Baselines {
         let mut tenants: BTreeMap<CustomerId, BTreeMap<TenantId, Baseline>> = BTreeMap::new();
         let (mut unreadable, mut duplicates) = (0, 0);
         for (position, json) in rows.iter().enumerate() {
-            super::turn(position).await;
+            super::yield_at(position).await;
             let row = Row::read(json, endpoint, observer);
-            let Some((customer, baseline)) = row.and_then(|row| read(&row, context.now)) else {
+            let Some((customer, baseline)) = row.and_then(|row| parse_row(&row, context.now)) else {
                 unreadable += 1;
                 continue;
             };
@@ -127,8 +127,8 @@ impl Collector for Baselines {
         super::split_rows(record)
     }
 
-    fn without_tenants(record: &Self::Record, gone: &BTreeSet<TenantId>) -> Option<Self::Record> {
-        let kept = record.iter().filter(|baseline| !gone.contains(&baseline.tenant));
+    fn without_tenants(record: &Self::Record, removed: &BTreeSet<TenantId>) -> Option<Self::Record> {
+        let kept = record.iter().filter(|baseline| !removed.contains(&baseline.tenant));
         let kept: Vec<Baseline> = kept.cloned().collect();
         (kept.len() < record.len()).then_some(kept)
     }
@@ -142,7 +142,7 @@ impl Collector for Baselines {
     }
 }
 
-fn read(row: &Row<'_>, now: Timestamp) -> Option<(CustomerId, Baseline)> {
+fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<(CustomerId, Baseline)> {
     const STATUS: Names = &["status"];
     let customer = CustomerId::parse(&row.text(&["customerId"])?)?;
     let tenant = TenantId::parse(&row.text(&["tenantId"])?)?;

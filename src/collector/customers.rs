@@ -1,4 +1,4 @@
-//! Customers: identity, status, and number of tenants.
+//! Customers: names, status and tenants.
 
 pub(super) mod tenants;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use self::tenants::{CUSTOMER_TENANTS, MAX_TENANTS, SHAPE_TENANTS, Tenant};
-use super::{Collector, Context, PollOutput, Record, Target};
+use super::{Collector, Context, CustomerList, PollOutput, Record, Target};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Failure, Generation, Observer, v1, v3};
 use crate::domain::{
@@ -18,22 +18,23 @@ use crate::domain::{
 };
 use crate::exposition::{Shape, ShapeMetrics, ShapeTable, column, gauge, info, label};
 
-/// A customer as the partner's list shows it.
+/// A customer in the customer list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Customer {
-    /// The last known name of the organization; empty before there was one.
+    /// The last known name of the organization; empty if it was never known.
     pub organization: String,
-    /// Personal, so it is not kept in the state file.
+    /// Personal data, so it is not saved in the state file.
     #[serde(skip)]
     owner_email: Option<String>,
     country: String,
     status: Option<CustomerStatus>,
     management_mode: Option<ManagementMode>,
+    /// Number of tenants; `None` if the response does not list them.
     tenants: Option<usize>,
-    /// Those of the tenants that have an id. State files of the first edition lack them.
+    /// The tenants that have an id. State files of the first version lack them.
     #[serde(default)]
     named_tenants: Vec<Tenant>,
-    /// Whether the second generation omitted them, so that the list does not show whether there are any.
+    /// Whether a response of the second generation lacks the field with the tenants.
     #[serde(skip)]
     lacks_tenants: bool,
 }
@@ -44,46 +45,56 @@ impl Customer {
         record.as_any().downcast_ref()
     }
 
-    /// The country or region; empty if the list has none.
+    /// Returns the country or region; empty if the list has none.
     pub fn country(&self) -> &str {
         &self.country
     }
 
-    /// Its manager; empty if the list lacks it.
+    /// Returns the label value of the management mode; empty if the list has none.
     pub fn management_mode(&self) -> &'static str {
         self.management_mode.map_or("", ManagementMode::label)
     }
 
-    /// The ids of its tenants.
+    /// Returns the ids of the tenants.
     pub(super) fn tenant_ids(&self) -> impl Iterator<Item = &TenantId> {
         self.named_tenants.iter().map(|tenant| &tenant.id)
     }
 
-    /// Returns the tenants of an earlier list that this one lacks; none if this list may be incomplete.
-    pub fn lost_tenants(&self, before: &Self) -> BTreeSet<TenantId> {
+    /// Returns the tenants of an earlier list that are missing from this one; none if this list may be incomplete.
+    pub fn removed_tenants(&self, before: &Self) -> BTreeSet<TenantId> {
         if !self.names_all_tenants() {
             return BTreeSet::new();
         }
         let known: BTreeSet<&TenantId> = self.tenant_ids().collect();
-        let lost = before.tenant_ids().filter(|id| !known.contains(id));
-        lost.cloned().collect()
+        let removed = before.tenant_ids().filter(|id| !known.contains(id));
+        removed.cloned().collect()
     }
 
-    /// Whether the list has all of its tenants by their ids.
+    /// Returns whether the list contains the ids of all tenants.
     pub(super) fn names_all_tenants(&self) -> bool {
         self.tenants == Some(self.named_tenants.len())
     }
 
-    /// Whether the list has its tenants.
+    /// Returns whether the list contains the tenants.
     pub(super) fn lists_tenants(&self) -> bool {
         self.tenants.is_some()
     }
 
-    /// Whether its status differs from that in the previous list.
-    pub fn has_news(&self, before: &Self) -> bool {
+    /// Returns whether the status has changed since the previous list.
+    pub fn has_new_status(&self, before: &Self) -> bool {
         self.status != before.status
     }
 }
+
+const LIST: CustomerList = CustomerList {
+    endpoint: Endpoint::Customers,
+    single_endpoint: Endpoint::Customer,
+    scope_v1: Customers::SCOPE_V1,
+    scope_v3: Customers::SCOPE_V3,
+    path_v1: "customers",
+    path_v3: &["customers", "batch"],
+    key: Some("id"),
+};
 
 /// The collector.
 pub(super) struct Customers;
@@ -104,35 +115,15 @@ impl Collector for Customers {
         _previous: Option<&Customer>,
         context: &Context,
     ) -> Result<PollOutput<Customer>, Failure> {
-        let (endpoint, rows) = match (api, target) {
-            (Api::V1(client), Target::Partner) => {
-                let rows = client.list(Endpoint::Customers, Self::SCOPE_V1, &["customers"]).await?;
-                (Endpoint::Customers, rows)
-            }
-            (Api::V1(client), Target::Customer(id)) => {
-                let path = ["customers", id.as_str()];
-                let rows = client.entity(Endpoint::Customer, Self::SCOPE_V1, &path).await?;
-                (Endpoint::Customer, rows)
-            }
-            (Api::V3(client), target) => {
-                let list = v3::List {
-                    endpoint: Endpoint::Customers,
-                    scope: Self::SCOPE_V3,
-                    path: &["customers", "batch"],
-                    filter: Some(&super::customer_filter(target, context)),
-                    key: Some("id"),
-                };
-                (Endpoint::Customers, client.list(list).await?)
-            }
-        };
-        let (mut records, unreadable) = read(&rows, api, endpoint);
+        let (endpoint, rows) = LIST.fetch(api, target, context).await?;
+        let (mut records, unreadable) = parse_list(&rows, api, endpoint);
         if let Target::Customer(requested) = target {
             records = super::only(requested, records);
         }
         Ok(PollOutput::new(records, unreadable, endpoint))
     }
 
-    fn settle(record: &mut Customer, previous: Option<&Customer>, organization: &str) {
+    fn finish(record: &mut Customer, previous: Option<&Customer>, organization: &str) {
         if record.organization.is_empty() {
             organization.clone_into(&mut record.organization);
         }
@@ -149,7 +140,7 @@ impl Collector for Customers {
         }
     }
 
-    fn lists_others(record: &Customer, previous: &Customer) -> bool {
+    fn lists_other_items(record: &Customer, previous: &Customer) -> bool {
         !record.tenant_ids().eq(previous.tenant_ids())
     }
 
@@ -159,27 +150,27 @@ impl Collector for Customers {
 
     fn tables(record: &Customer, customer: &CustomerId, context: &Context) -> Vec<ShapeTable> {
         let id = customer.as_str();
-        let shown = Shown {
+        let rendered = RenderedCustomer {
             customer: record.clone(),
             owner_email: record.owner_email.clone().filter(|_| context.settings.owner_email),
             attributes: context.attributes(customer).map(Arc::clone).unwrap_or_default(),
         };
         vec![
-            SHAPE_INFO.table(id, &[shown]),
+            SHAPE_INFO.table(id, &[rendered]),
             SHAPE_STATUS.table(id, std::slice::from_ref(record)),
             SHAPE_TENANTS.table(id, &record.named_tenants),
         ]
     }
 }
 
-fn read(rows: &[Box<RawValue>], api: &Api, endpoint: Endpoint) -> (BTreeMap<CustomerId, Customer>, usize) {
+fn parse_list(rows: &[Box<RawValue>], api: &Api, endpoint: Endpoint) -> (BTreeMap<CustomerId, Customer>, usize) {
     let observer: &dyn Observer = api.observer().as_ref();
     let mut records = BTreeMap::new();
     let mut unreadable = 0;
     let mut duplicates = 0;
     for json in rows {
         let row = Row::read(json, endpoint, observer);
-        let Some((id, customer)) = row.and_then(|row| read_row(&row, api.generation())) else {
+        let Some((id, customer)) = row.and_then(|row| parse_row(&row, api.generation())) else {
             unreadable += 1;
             continue;
         };
@@ -204,10 +195,10 @@ const TENANTS: Names = &["tenants"];
 const STATUS: Names = &["jobStatus"];
 const MODE: Names = &["managementMode"];
 
-/// Returns the tenants of a list that have an id, each once, and the number of tenants without an id.
-fn read_tenants(row: &Row<'_>, tenants: &[&RawValue]) -> (Vec<Tenant>, usize) {
+/// Parses the tenants of a customer. Returns those with an id, each once, and the number of those without.
+fn parse_tenants(row: &Row<'_>, tenants: &[&RawValue]) -> (Vec<Tenant>, usize) {
     let mut named: BTreeMap<TenantId, Tenant> = BTreeMap::new();
-    let mut nameless = 0;
+    let mut without_id = 0;
     for json in tenants {
         let tenant = row.nested(json).and_then(|tenant| {
             let id = TenantId::parse(&tenant.text(&["id"])?)?;
@@ -215,7 +206,7 @@ fn read_tenants(row: &Row<'_>, tenants: &[&RawValue]) -> (Vec<Tenant>, usize) {
             Some(Tenant { id, name })
         });
         match tenant {
-            None => nameless += 1,
+            None => without_id += 1,
             Some(tenant) => {
                 let known = named.entry(tenant.id.clone()).or_insert_with(|| tenant.clone());
                 if known.name.is_empty() {
@@ -224,10 +215,10 @@ fn read_tenants(row: &Row<'_>, tenants: &[&RawValue]) -> (Vec<Tenant>, usize) {
             }
         }
     }
-    (named.into_values().collect(), nameless)
+    (named.into_values().collect(), without_id)
 }
 
-fn read_row(row: &Row<'_>, generation: Generation) -> Option<(CustomerId, Customer)> {
+fn parse_row(row: &Row<'_>, generation: Generation) -> Option<(CustomerId, Customer)> {
     let id = CustomerId::parse(&row.text(&["id"])?)?;
     let status = row.known_word(STATUS, row.word(STATUS), customer_status, |status| {
         status == CustomerStatus::Unknown
@@ -235,15 +226,15 @@ fn read_row(row: &Row<'_>, generation: Generation) -> Option<(CustomerId, Custom
     let management_mode = row.known_word(MODE, row.text(MODE), management_mode, |mode| {
         mode == ManagementMode::Unknown
     });
-    // The first generation lists tenants in the subscriptions, so they would occur twice.
-    let is_listed_here = generation == Generation::V3;
-    let tenants = row.list(TENANTS).filter(|_| is_listed_here);
-    let lacks_tenants = is_listed_here && tenants.is_none();
+    // In the first generation, the tenants come from the subscriptions. Without this check, they would occur twice.
+    let may_list_tenants = generation == Generation::V3;
+    let tenants = row.list(TENANTS).filter(|_| may_list_tenants);
+    let lacks_tenants = may_list_tenants && tenants.is_none();
     if lacks_tenants && row.has_any(TENANTS) {
         row.invalid(TENANTS, "not a list");
     }
-    let tenants = tenants.map(|tenants| read_tenants(row, &tenants));
-    let count = tenants.as_ref().map(|(named, nameless)| named.len() + nameless);
+    let tenants = tenants.map(|tenants| parse_tenants(row, &tenants));
+    let count = tenants.as_ref().map(|(named, without_id)| named.len() + without_id);
     let mut named_tenants = tenants.map(|(named, _)| named).unwrap_or_default();
     if named_tenants.len() > MAX_TENANTS {
         row.invalid(TENANTS, "too many tenants");
@@ -262,7 +253,7 @@ fn read_row(row: &Row<'_>, generation: Generation) -> Option<(CustomerId, Custom
     Some((id, customer))
 }
 
-/// Returns the worse status of two rows of one customer: any but "working" takes precedence.
+/// Returns the worse status of two rows of one customer.
 fn worse(one: Option<CustomerStatus>, other: Option<CustomerStatus>) -> Option<CustomerStatus> {
     let rank = |status: Option<CustomerStatus>| match status {
         None => 0,
@@ -278,22 +269,22 @@ fn worse(one: Option<CustomerStatus>, other: Option<CustomerStatus>) -> Option<C
     if rank(other) > rank(one) { other } else { one }
 }
 
-/// A customer as rendered with the current settings.
-struct Shown {
+/// A customer, rendered with the current settings.
+struct RenderedCustomer {
     customer: Customer,
     owner_email: Option<String>,
     attributes: Arc<Attributes>,
 }
 
-const SHAPE_INFO: Shape<Shown> = Shape {
+const SHAPE_INFO: Shape<RenderedCustomer> = Shape {
     labels: &[
-        label("organization", |shown| Some(&shown.customer.organization)),
-        label("country", |shown| Some(shown.customer.country())),
-        label("management_mode", |shown| Some(shown.customer.management_mode())),
-        label("owner_email", |shown| shown.owner_email.as_deref()),
-        label("tier", |shown| shown.attributes.tier.as_deref()),
-        label("region", |shown| shown.attributes.region.as_deref()),
-        label("team", |shown| shown.attributes.team.as_deref()),
+        label("organization", |rendered| Some(&rendered.customer.organization)),
+        label("country", |rendered| Some(rendered.customer.country())),
+        label("management_mode", |rendered| Some(rendered.customer.management_mode())),
+        label("owner_email", |rendered| rendered.owner_email.as_deref()),
+        label("tier", |rendered| rendered.attributes.tier.as_deref()),
+        label("region", |rendered| rendered.attributes.region.as_deref()),
+        label("team", |rendered| rendered.attributes.team.as_deref()),
     ],
     columns: &[info(
         "elements_customer_info",

@@ -1,142 +1,16 @@
-//! Ids of collectors: positions in the table [`ALL`], and maps with one value per collector.
+//! Ids of collectors.
 
-use std::array;
-
-use super::{ALL, Collector as _, Entry, customers, jobs, licenses, scan_profiles};
-
-/// Number of collectors.
-const COUNT: usize = ALL.len();
-
-/// A collector of the table [`ALL`].
+/// A collector, by its position in the table [`ALL`](super::ALL).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CollectorId(usize);
 
-/// Returns all collectors, in the order of [`ALL`].
-pub fn ids() -> impl Iterator<Item = CollectorId> + Clone {
-    (0..COUNT).map(CollectorId)
-}
-
 impl CollectorId {
-    /// The collector of the customer list, which all others need.
-    pub const CUSTOMERS: Self = Self::of(customers::Customers::NAME);
-
-    /// The collector of jobs, needed for backup status.
-    pub const JOBS: Self = Self::of(jobs::Jobs::NAME);
-
-    /// The collector of licences, which lists the tenants if the customer list does not.
-    pub const LICENSES: Self = Self::of(licenses::Licenses::NAME);
-
-    /// The collector of scan profiles.
-    pub(super) const SCAN_PROFILES: Self = Self::of(scan_profiles::ScanProfiles::NAME);
-
-    /// Returns the collector of this name.
-    pub fn named(name: &str) -> Option<Self> {
-        ids().find(|id| id.name() == name)
-    }
-
-    /// Returns its row of the table.
-    #[expect(clippy::indexing_slicing, reason = "ids are made from the table alone")]
-    pub fn entry(self) -> &'static Entry {
-        &ALL[self.0]
-    }
-
-    /// Returns its name in configuration and labels.
-    pub fn name(self) -> &'static str {
-        self.entry().name
+    pub(super) const fn at(position: usize) -> Self {
+        Self(position)
     }
 
     /// Returns its position in the table.
-    pub(crate) fn position(self) -> usize {
+    pub(crate) const fn position(self) -> usize {
         self.0
-    }
-
-    #[expect(
-        clippy::indexing_slicing,
-        clippy::panic,
-        reason = "runs in the compiler, which stops at a name that is not in the table"
-    )]
-    pub(super) const fn of(name: &str) -> Self {
-        let mut position = 0;
-        while position < COUNT {
-            if is_same(ALL[position].name.as_bytes(), name.as_bytes()) {
-                return Self(position);
-            }
-            position += 1;
-        }
-        panic!("no collector has this name")
-    }
-}
-
-const fn is_same(mut one: &[u8], mut other: &[u8]) -> bool {
-    while let ([first, rest @ ..], [second, others @ ..]) = (one, other) {
-        if *first != *second {
-            return false;
-        }
-        (one, other) = (rest, others);
-    }
-    one.is_empty() && other.is_empty()
-}
-
-/// A value for each collector.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PerCollector<T>([T; COUNT]);
-
-impl<T> PerCollector<T> {
-    /// Calls `of` for each collector.
-    pub fn from_fn(mut of: impl FnMut(CollectorId) -> T) -> Self {
-        Self(array::from_fn(|position| of(CollectorId(position))))
-    }
-
-    /// Returns the value of a collector.
-    #[expect(clippy::indexing_slicing, reason = "there is a value for each row of the table")]
-    pub fn get(&self, id: CollectorId) -> &T {
-        &self.0[id.0]
-    }
-
-    /// Returns the value of a collector, mutably.
-    #[expect(clippy::indexing_slicing, reason = "there is a value for each row of the table")]
-    pub fn get_mut(&mut self, id: CollectorId) -> &mut T {
-        &mut self.0[id.0]
-    }
-
-    /// Returns all values, in the order of the table.
-    pub fn values(&self) -> impl Iterator<Item = &T> + Clone {
-        self.0.iter()
-    }
-
-    /// Returns all values, mutably.
-    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.0.iter_mut()
-    }
-
-    /// Returns the collectors with their values, in the order of the table.
-    pub fn iter(&self) -> impl Iterator<Item = (CollectorId, &T)> + Clone {
-        ids().zip(&self.0)
-    }
-
-    /// Returns the collectors with their values, mutably.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (CollectorId, &mut T)> {
-        ids().zip(&mut self.0)
-    }
-}
-
-impl<T: Default> Default for PerCollector<T> {
-    fn default() -> Self {
-        Self::from_fn(|_| T::default())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_mapped_to_their_rows() {
-        assert_eq!(CollectorId::named("jobs"), Some(CollectorId::JOBS));
-        assert_eq!(CollectorId::named("job"), None);
-        assert_eq!(CollectorId::CUSTOMERS.position(), 0, "the customer list comes first");
-        let names = PerCollector::from_fn(CollectorId::name);
-        assert!(names.iter().all(|(id, name)| id.entry().name == *name));
-        assert_eq!(*names.get(CollectorId::LICENSES), "licenses");
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::jobs::{self, ModuleKey, Reported};
+use super::jobs::{self, ModuleKey, ReportableRun};
 use super::{Collector, CollectorId, Context, PollOutput, Price, Record};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v3};
@@ -26,7 +26,7 @@ const MAX_PAGES: usize = 20;
 /// Maximum number of requests for a missing report, one per poll.
 const MAX_TRIES: u32 = 3;
 
-/// Maximum number of requests for a report that fail: two hours of polls, longer than most faults of the API.
+/// Maximum number of failed requests for a report: two hours of polls, longer than most API outages.
 const MAX_FAILED_TRIES: u32 = 24;
 
 /// Maximum number of errors with separate series.
@@ -35,7 +35,7 @@ const TOP_ERRORS: usize = 10;
 /// Label of all other errors.
 const OTHER: &str = "other";
 
-/// Reports of a module or backup scope.
+/// The latest report of a module or backup scope.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Module {
     key: ModuleKey,
@@ -48,17 +48,24 @@ pub(super) struct Module {
     /// Number of unsuccessful requests; zero after the report was received.
     #[serde(default)]
     tries: u32,
-    /// Number of those requests that failed because of the API.
+    /// Number of those requests that the API failed to process.
     #[serde(default)]
     failed: u32,
-    /// Its report.
+    /// The report of that run.
     report: Option<Report>,
+}
+
+impl Module {
+    /// Returns whether the report is not requested again: it was received, or requested too often.
+    fn is_settled(&self) -> bool {
+        self.tries == 0 || self.tries - self.failed >= MAX_TRIES || self.failed >= MAX_FAILED_TRIES
+    }
 }
 
 /// Totals of a report.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Report {
-    /// Objects by status; `None` if the report was not read completely.
+    /// Objects by status; `None` if the report is incomplete or contains invalid rows.
     objects: Option<BTreeMap<Cow<'static, str>, u64>>,
     /// The most common errors, the most common first, and `other`.
     errors: Vec<(String, u64)>,
@@ -84,7 +91,7 @@ impl CommonErrors {
     }
 }
 
-/// Returns the most common errors in a record of this collector, of each module that has some.
+/// Returns the most common errors in a record of this collector, for each module with errors.
 pub fn common_errors(record: &dyn Record) -> Vec<CommonErrors> {
     let modules = record.as_any().downcast_ref::<Vec<Module>>();
     let common = modules.into_iter().flatten().filter_map(|module| {
@@ -126,11 +133,13 @@ impl Collector for JobReports {
         let endpoint = Endpoint::JobReport;
         let mut modules: Vec<Module> = previous.cloned().unwrap_or_default();
         let jobs = context.record_of(CollectorId::JOBS, customer);
-        let Some(runs) = jobs.as_deref().and_then(jobs::reported) else {
+        let Some(runs) = jobs.as_deref().and_then(jobs::reportable_runs) else {
             return Ok(PollOutput::one(customer, modules, 0, endpoint));
         };
-        let (failure, unreadable) =
-            update(&mut modules, runs, |id| async move { fetch(api, customer, &id).await }).await?;
+        let (failure, unreadable) = update(&mut modules, runs, |id| async move {
+            fetch_report(api, customer, &id).await
+        })
+        .await?;
         Ok(PollOutput::one(customer, modules, unreadable, endpoint).incomplete_by(failure))
     }
 
@@ -140,175 +149,140 @@ impl Collector for JobReports {
 
     fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> Vec<ShapeTable> {
         let id = customer.as_str();
-        let wanted = |module: &&Module| context.settings.wants(&module.key.service, &module.key.module);
+        let is_selected = |module: &&Module| context.settings.selects(&module.key.service, &module.key.module);
         let report_of = |module: &Module| Some((module.key.clone(), module.report.clone()?));
-        let reports: Vec<(ModuleKey, Report)> = record.iter().filter(wanted).filter_map(report_of).collect();
-        let counted = |key: &ModuleKey, word: &str, count: u64| Counted {
+        let reports: Vec<(ModuleKey, Report)> = record.iter().filter(is_selected).filter_map(report_of).collect();
+        let labelled = |key: &ModuleKey, label: &str, count: u64| LabelledCount {
             key: key.clone(),
-            word: word.to_owned(),
+            label: label.to_owned(),
             count,
         };
-        let objects: Vec<Counted> = reports
+        let objects: Vec<LabelledCount> = reports
             .iter()
             .flat_map(|(key, report)| {
                 let objects = report.objects.iter().flatten();
-                objects.map(|(status, count)| counted(key, status, *count))
+                objects.map(|(status, count)| labelled(key, status, *count))
             })
             .collect();
-        let errors: Vec<Counted> = reports
+        let errors: Vec<LabelledCount> = reports
             .iter()
             .flat_map(|(key, report)| {
                 let errors = report.errors.iter();
-                errors.map(|(error, count)| counted(key, error, *count))
+                errors.map(|(error, count)| labelled(key, error, *count))
             })
             .collect();
         vec![SHAPE_OBJECTS.table(id, &objects), SHAPE_ERRORS.table(id, &errors)]
     }
 }
 
-/// Requests the missing reports of these runs. A failed report does not prevent requests for the others. Returns the
-/// first failure, and the number of invalid rows.
+/// Requests the missing reports of these runs. If one fails, the others are still requested. Returns the first failure
+/// and the number of invalid rows.
 ///
 /// # Errors
-/// If every report is denied and there has never been a response.
+/// If every report is denied and none was ever received.
 async fn update<Request: Future<Output = Result<(Option<Report>, usize), Failure>>>(
     modules: &mut Vec<Module>,
-    runs: Vec<Reported>,
+    runs: Vec<ReportableRun>,
     fetch: impl Fn(Box<str>) -> Request,
 ) -> Result<(Option<Failure>, usize), Failure> {
-    let (mut failure, mut refusal, mut any_succeeded) = (None, None, !modules.is_empty());
+    let (mut failure, mut denial, mut any_succeeded) = (None, None, !modules.is_empty());
     let listed: BTreeSet<&ModuleKey> = runs.iter().map(|run| &run.key).collect();
     modules.retain(|module| listed.contains(&module.key));
     let mut unreadable = 0;
-    for Reported { key, run, started } in runs {
-        let place = modules.iter().position(|module| module.key == key);
-        let mut known = place.and_then(|place| modules.get_mut(place));
+    for ReportableRun { key, run, started } in runs {
+        let mut known = modules.iter_mut().find(|module| module.key == key);
         let run_key = run.as_deref().map(|id| RunKey::new(Some(id), None, None));
         let is_same = |known: &Module| run_key == Some(known.run_key) && started == known.started;
         if let Some(known) = known.as_mut().filter(|known| !is_same(known)) {
-            // The report of an older run no longer applies after a newer run.
+            // A newer run has ended, so the report is outdated.
             known.report = None;
         }
         let (Some(id), Some(run_key)) = (run, run_key) else {
             continue;
         };
         let before = known.as_ref().filter(|known| is_same(known));
-        let before = before.map(|known| (known.tries, known.failed));
-        let is_over =
-            |(tries, failed): (u32, u32)| tries == 0 || tries - failed >= MAX_TRIES || failed >= MAX_FAILED_TRIES;
-        if before.is_some_and(is_over) {
+        if before.is_some_and(|known| known.is_settled()) {
             continue;
         }
-        let (tries, failed) = before.unwrap_or_default();
-        let again = tries + 1;
-        let (report, tries, failed) = match fetch(id).await {
-            Ok((report, unread)) => {
+        let mut module = Module {
+            key,
+            run_key,
+            started,
+            tries: before.map_or(0, |known| known.tries) + 1,
+            failed: before.map_or(0, |known| known.failed),
+            report: None,
+        };
+        match fetch(id).await {
+            Ok((report, invalid_rows)) => {
                 any_succeeded = true;
-                unreadable += unread;
-                let tries = if report.is_some() { 0 } else { again };
-                (report, tries, failed)
+                unreadable += invalid_rows;
+                if report.is_some() {
+                    module.tries = 0;
+                }
+                module.report = report;
             }
             // The run has no report, or none yet.
-            Err(cause) if cause.error.is_missing_service() => {
-                refusal = Some(cause);
-                (None, again, failed)
-            }
+            Err(cause) if cause.error.is_missing_service() => denial = Some(cause),
             // The report is inconsistent, or cannot be requested.
             Err(cause) if matches!(cause.error, Error::Incomplete(_) | Error::Status(400)) => {
                 failure = failure.or(Some(cause));
-                (None, again, failed)
             }
             Err(cause) if cause.error.is_resource_error() => {
                 failure = failure.or(Some(cause));
-                (None, again, failed + 1)
+                module.failed += 1;
             }
-            // The reports read so far are kept; the others are requested at the next poll.
+            // All requests would fail. The reports fetched so far are kept; the next poll requests the others.
             Err(cause) => {
                 failure = Some(cause);
                 break;
             }
-        };
+        }
         match known {
-            Some(module) => {
-                module.run_key = run_key;
-                module.started = started;
-                module.report = report;
-                module.tries = tries;
-                module.failed = failed;
-            }
-            None => modules.push(Module {
-                key,
-                run_key,
-                started,
-                tries,
-                failed,
-                report,
-            }),
+            Some(known) => *known = module,
+            None => modules.push(module),
         }
     }
-    match (refusal, failure) {
-        (Some(refusal), None) if !any_succeeded => Err(refusal),
+    match (denial, failure) {
+        (Some(denial), None) if !any_succeeded => Err(denial),
         (_, failure) => Ok((failure, unreadable)),
     }
 }
 
-/// Maximum number of attempts to read a report whose total and rows differ.
-const MAX_READS: usize = 2;
+/// Maximum number of attempts to fetch a report whose total and rows differ.
+const MAX_ATTEMPTS: usize = 2;
 
 /// Fetches the report of a run, `None` if it is empty, and the number of its invalid rows.
-async fn fetch(api: &Api, customer: &CustomerId, run: &str) -> Result<(Option<Report>, usize), Failure> {
-    let mut result = walk(api, customer, run).await;
-    for _ in 1..MAX_READS {
-        match &result {
-            Err(failure) if matches!(failure.error, Error::Incomplete(_)) => {
-                result = walk(api, customer, run).await;
-            }
-            _ => break,
+async fn fetch_report(api: &Api, customer: &CustomerId, run: &str) -> Result<(Option<Report>, usize), Failure> {
+    for _ in 1..MAX_ATTEMPTS {
+        match fetch_pages(api, customer, run).await {
+            Err(failure) if matches!(failure.error, Error::Incomplete(_)) => {}
+            result => return result,
         }
     }
-    result
+    fetch_pages(api, customer, run).await
 }
 
-async fn walk(api: &Api, customer: &CustomerId, run: &str) -> Result<(Option<Report>, usize), Failure> {
+async fn fetch_pages(api: &Api, customer: &CustomerId, run: &str) -> Result<(Option<Report>, usize), Failure> {
     let (endpoint, scope) = (Endpoint::JobReport, JobReports::SCOPE_V3);
-    let client = api.v3(endpoint, scope)?;
     let path = ["customers", customer.as_str(), "jobs", run, "report-details"];
+    let mut pages = api
+        .v3(endpoint, scope)?
+        .chained_pages((endpoint, scope), &path, PAGE_SIZE);
     let mut tally = Tally::default();
-    let mut tokens: BTreeSet<String> = BTreeSet::new();
-    let mut token: Option<String> = None;
-    let mut total = None;
     for _ in 0..MAX_PAGES {
-        let page = client
-            .chained_page((endpoint, scope), &path, PAGE_SIZE, token.as_deref())
-            .await?;
-        total = total.or(page.total);
-        for (position, json) in page.rows.iter().enumerate() {
-            super::turn(position).await;
+        let Some(rows) = pages.next_page().await? else { break };
+        for (position, json) in rows.iter().enumerate() {
+            super::yield_at(position).await;
             let row = Row::read(json, endpoint, api.observer().as_ref());
             tally.add(row.as_ref());
         }
-        match page.next {
-            // A server may return a token on the last page, too.
-            Some(_) if page.rows.is_empty() || total.is_some_and(|total| tally.rows >= total) => token = None,
-            Some(next) if !tokens.insert(next.clone()) => {
-                return Err(Error::Incomplete("a page was repeated").at(endpoint));
-            }
-            next => token = next,
-        }
-        if token.is_none() {
-            break;
-        }
-    }
-    let is_whole = token.is_none();
-    if is_whole && total.is_some_and(|total| total != tally.rows) {
-        return Err(Error::Incomplete("the total does not match the number of rows").at(endpoint));
     }
     let unreadable = tally.unreadable;
-    let report = (tally.rows > unreadable).then(|| tally.report(is_whole));
+    let report = (tally.rows > unreadable).then(|| tally.report(pages.is_complete()));
     Ok((report, unreadable))
 }
 
-/// The rows of a report so far, counted.
+/// Counts of the rows of a report.
 #[derive(Default)]
 struct Tally {
     rows: usize,
@@ -321,7 +295,7 @@ struct Tally {
 const STATUS: Names = &["status"];
 
 impl Tally {
-    /// Counts a row; one without a result of its object is invalid.
+    /// Counts a row. A row without a known status is invalid.
     fn add(&mut self, row: Option<&Row<'_>>) {
         self.rows += 1;
         let parsed = row.and_then(|row| Some((row, row.named(STATUS, domain::report_status)?)));
@@ -335,7 +309,7 @@ impl Tally {
             _ => None,
         };
         if let Some(errors) = errors {
-            *errors.entry(error(row)).or_default() += 1;
+            *errors.entry(error_label(row)).or_default() += 1;
         }
         if domain::report_statuses().any(|known| known == status) {
             *self.objects.entry(status).or_default() += 1;
@@ -373,11 +347,11 @@ impl Tally {
 
 /// Returns the error of an object: its code, or its masked comment. A code that is a sentence, an address, an id or a
 /// dot-separated name is masked like a comment.
-fn error(row: &Row<'_>) -> String {
+fn error_label(row: &Row<'_>) -> String {
     let is_code = |code: &str| {
-        let is_of_code = |byte: u8| byte.is_ascii_alphanumeric() || b"_-:".contains(&byte);
+        let is_code_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"_-:".contains(&byte);
         let is_id = code.len() >= 16 && code.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit());
-        !is_id && code.len() <= domain::MAX_COMMENT_CHARS && code.bytes().all(is_of_code)
+        !is_id && code.len() <= domain::MAX_COMMENT_CHARS && code.bytes().all(is_code_byte)
     };
     let code = row.text(&["errorCode"]).map(|code| domain::without_invisible(&code));
     let text = match code.as_deref().map(str::trim) {
@@ -390,19 +364,20 @@ fn error(row: &Row<'_>) -> String {
     if text.is_empty() { OTHER.to_owned() } else { text }
 }
 
-/// A count of objects beside a word that is a label.
-struct Counted {
+/// Number of objects with one status or error.
+struct LabelledCount {
     key: ModuleKey,
-    word: String,
+    /// The status or error.
+    label: String,
     count: u64,
 }
 
-const SERVICE: Label<Counted> = label("service", |row| Some(&row.key.service));
-const MODULE: Label<Counted> = label("module", |row| Some(&row.key.module));
-const SCOPE: Label<Counted> = label("scope", |row| row.key.scope.as_deref());
+const SERVICE: Label<LabelledCount> = label("service", |row| Some(&row.key.service));
+const MODULE: Label<LabelledCount> = label("module", |row| Some(&row.key.module));
+const SCOPE: Label<LabelledCount> = label("scope", |row| row.key.scope.as_deref());
 
-const SHAPE_OBJECTS: Shape<Counted> = Shape {
-    labels: &[SERVICE, MODULE, SCOPE, label("status", |row| Some(&row.word))],
+const SHAPE_OBJECTS: Shape<LabelledCount> = Shape {
+    labels: &[SERVICE, MODULE, SCOPE, label("status", |row| Some(&row.label))],
     columns: &[gauge(
         "elements_job_report_objects",
         "Objects in the latest report of a failed run; absent if the report has more than 20,000",
@@ -410,8 +385,8 @@ const SHAPE_OBJECTS: Shape<Counted> = Shape {
     )],
 };
 
-const SHAPE_ERRORS: Shape<Counted> = Shape {
-    labels: &[SERVICE, MODULE, SCOPE, label("error", |row| Some(&row.word))],
+const SHAPE_ERRORS: Shape<LabelledCount> = Shape {
+    labels: &[SERVICE, MODULE, SCOPE, label("error", |row| Some(&row.label))],
     columns: &[gauge(
         "elements_job_report_errors",
         "Objects by error in the latest report of a failed run: the ten most common errors, all others as other",

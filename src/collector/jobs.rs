@@ -1,4 +1,4 @@
-//! Backup jobs: runs, failures, and the age of the latest restore point.
+//! Backup jobs: runs, failures and restore points.
 
 mod record;
 mod request;
@@ -7,7 +7,7 @@ mod samples;
 mod tests;
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::value::RawValue;
@@ -16,8 +16,10 @@ pub use self::record::EndedRun;
 pub(super) use self::record::ModuleKey;
 use self::record::{Listed, Record, Scan};
 use self::request::fetch_rows;
-use self::samples::{SHAPE_ENDED, SHAPE_EXEMPTION, SHAPE_LISTED, SHAPE_MODULE, SHAPE_OBJECTS, SHAPE_SCAN, Shown};
-use super::{Collector, Context, PollOutput, Question, Settings};
+use self::samples::{
+    RenderedModule, SHAPE_ENDED, SHAPE_EXEMPTION, SHAPE_LISTED, SHAPE_MODULE, SHAPE_OBJECTS, SHAPE_SCAN,
+};
+use super::{Collector, CollectorSettings, Context, PollOutput, RequestSettings};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Failure, Observer, v1, v3};
 use crate::domain::{
@@ -39,11 +41,12 @@ pub struct ModuleRuns {
     pub runs: Vec<PastRun>,
 }
 
-/// Returns the stored runs in a record of this collector by module, including modules that are no longer listed.
-pub fn past_runs(record: &dyn super::Record, settings: &Settings) -> Vec<ModuleRuns> {
+/// Returns the stored runs in a record of this collector by module or backup scope, including those that are no longer
+/// listed.
+pub fn past_runs(record: &dyn super::Record, settings: &CollectorSettings) -> Vec<ModuleRuns> {
     let record = record.as_any().downcast_ref::<Record>();
     let modules = record.into_iter().flat_map(Record::modules);
-    let wanted = modules.filter(|module| settings.wants(&module.service, &module.module));
+    let wanted = modules.filter(|module| settings.selects(&module.service, &module.module));
     let runs = wanted.map(|module| ModuleRuns {
         service: module.service.clone(),
         module: module.module.clone(),
@@ -80,11 +83,11 @@ impl Collector for Jobs {
         context: &Context,
     ) -> Result<PollOutput<Record>, Failure> {
         let rows = fetch_rows(api, customer, &context.settings).await?;
-        let source = Source {
+        let parser = ListParser {
             observer: api.observer().as_ref(),
             context,
         };
-        let (record, ended, unreadable) = source.parse_list(&rows, previous).await;
+        let (record, ended, unreadable) = parser.parse_list(&rows, previous).await;
         let output = PollOutput::one(customer, record, unreadable, Endpoint::Jobs);
         Ok(PollOutput {
             ended: ended.into_iter().map(|run| (customer.clone(), run)).collect(),
@@ -101,10 +104,11 @@ impl Collector for Jobs {
         !listed.any(|module| module.history.newest().is_some_and(Run::is_in_progress))
     }
 
-    fn question(settings: &Settings) -> Question {
-        Question {
-            jobs: (settings.job_types.clone(), settings.job_modules.clone()),
-            ..Question::default()
+    fn request_settings(settings: &CollectorSettings) -> RequestSettings {
+        RequestSettings {
+            job_types: settings.job_types.clone(),
+            job_modules: settings.job_modules.clone(),
+            ..RequestSettings::default()
         }
     }
 
@@ -121,67 +125,67 @@ impl Collector for Jobs {
 
     fn tables(record: &Record, customer: &CustomerId, context: &Context) -> Vec<ShapeTable> {
         let id = customer.as_str();
-        let shown: Vec<Shown> = Shown::all(record, customer, context).collect();
-        let listed: Vec<_> = shown
-            .iter()
-            .flat_map(|shown| shown.by_status(History::listed))
-            .collect();
-        let ended: Vec<_> = shown.iter().flat_map(|shown| shown.by_status(History::ended)).collect();
-        let objects: Vec<_> = shown.iter().flat_map(Shown::objects).collect();
+        let modules: Vec<RenderedModule> = RenderedModule::all(record, customer, context).collect();
+        let runs_by_status = |counts: fn(&History) -> &BTreeMap<JobStatus, u64>| -> Vec<_> {
+            modules.iter().flat_map(|module| module.by_status(counts)).collect()
+        };
+        let listed = runs_by_status(History::listed);
+        let ended = runs_by_status(History::ended);
+        let objects: Vec<_> = modules.iter().flat_map(RenderedModule::objects).collect();
         let is_wanted = |scan: &&Scan| {
-            let scanning = domain::scan_of_service(&scan.service).unwrap_or_default();
-            context.settings.wants(scanning, NO_MODULE)
+            let job_type = domain::scan_of_service(&scan.service).unwrap_or_default();
+            context.settings.selects(job_type, NO_MODULE)
         };
         let scans = record.scans.iter().filter(is_wanted);
         let scans: Vec<Scan> = scans.cloned().collect();
         vec![
-            SHAPE_MODULE.table(id, &shown),
+            SHAPE_MODULE.table(id, &modules),
             SHAPE_LISTED.table(id, &listed),
             SHAPE_OBJECTS.table(id, &objects),
             SHAPE_ENDED.table(id, &ended),
             SHAPE_SCAN.table(id, &scans),
-            SHAPE_EXEMPTION.table(id, &shown),
+            SHAPE_EXEMPTION.table(id, &modules),
         ]
     }
 
     fn modules(record: &Record, customer: &CustomerId, context: &Context) -> Vec<ModuleHealth> {
-        Shown::all(record, customer, context)
-            .map(|shown| ModuleHealth {
-                service: shown.module.service.clone(),
-                module: shown.module.module.clone(),
-                scope: shown.module.scope.clone(),
-                latest: shown.newest().map(RunSummary::from),
-                latest_completed: shown.ended().map(RunSummary::from),
-                restore_point: shown.history_of_backups().and_then(History::last_restore_point),
-                rpo: shown.objective.rpo,
-                until: shown.objective.until,
-                reason: shown.objective.reason.clone(),
-                failures: shown.history_of_backups().map_or(0, History::consecutive_failures),
-                makes_restore_points: shown.makes_restore_points,
-                is_abandoned: shown.is_abandoned == Some(true),
+        RenderedModule::all(record, customer, context)
+            .map(|rendered| ModuleHealth {
+                service: rendered.module.service.clone(),
+                module: rendered.module.module.clone(),
+                scope: rendered.module.scope.clone(),
+                latest: rendered.newest().map(RunSummary::from),
+                latest_completed: rendered.latest_completed().map(RunSummary::from),
+                restore_point: rendered.backup_history().and_then(History::last_restore_point),
+                rpo: rendered.objective.rpo,
+                until: rendered.objective.until,
+                reason: rendered.objective.reason.clone(),
+                failures: rendered.backup_history().map_or(0, History::consecutive_failures),
+                makes_restore_points: rendered.makes_restore_points,
+                is_abandoned: rendered.is_abandoned == Some(true),
             })
             .collect()
     }
 }
 
-/// Input for parsing a list besides its rows.
-struct Source<'a> {
+/// Input for parsing a list, apart from its rows.
+struct ListParser<'a> {
     observer: &'a dyn Observer,
     context: &'a Context,
 }
 
-impl Source<'_> {
+impl ListParser<'_> {
     /// Merges the rows of a list with the previous record. Returns the new record, the runs that have ended since, and
     /// the number of invalid rows.
     async fn parse_list(&self, rows: &[Box<RawValue>], previous: Option<&Record>) -> (Record, Vec<EndedRun>, usize) {
         let mut listed = Listed::default();
         let mut unreadable = 0;
         for (position, json) in rows.iter().enumerate() {
-            super::turn(position).await;
+            super::yield_at(position).await;
             let row = Row::read(json, Endpoint::Jobs, self.observer);
             match row.and_then(|row| parse_row(&row, self.context.now)) {
                 None => unreadable += 1,
-                Some(row) if !self.context.settings.wants(&row.key.service, &row.key.module) => {}
+                Some(row) if !self.context.settings.selects(&row.key.service, &row.key.module) => {}
                 Some(row) => match domain::scanned_service(&row.key.service) {
                     Some(service) => listed.add_scan(service, row.run.status),
                     None => listed.add_run(row.key, row.run),
@@ -192,7 +196,7 @@ impl Source<'_> {
             let problem = "more backup scopes than are kept of a module";
             self.observer.decode_error(Endpoint::Jobs, SCOPE, problem);
         }
-        let (record, ended, duplicates) = Record::absorb(previous, listed, unreadable > 0, self.context.now);
+        let (record, ended, duplicates) = Record::merge(previous, listed, unreadable > 0, self.context.now);
         if duplicates > 0 {
             self.observer.duplicate_rows(Endpoint::Jobs, duplicates);
         }
@@ -200,7 +204,7 @@ impl Source<'_> {
     }
 }
 
-/// A row, parsed.
+/// A parsed row.
 struct ParsedRow {
     key: ModuleKey,
     run: Run,
@@ -209,33 +213,33 @@ struct ParsedRow {
 /// Parses a row; `None` if it does not identify its module.
 fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<ParsedRow> {
     let service = row.named(&["jobType"], domain::service)?;
-    // A scan of objects belongs to no module.
-    let of_scan = || domain::scanned_service(&service).map(|_| Cow::Borrowed(NO_MODULE));
-    let job_module = row.named(&["jobModule"], domain::module).or_else(of_scan)?;
+    // A scan belongs to no module.
+    let module_of_scan = || domain::scanned_service(&service).map(|_| Cow::Borrowed(NO_MODULE));
+    let job_module = row.named(&["jobModule"], domain::module).or_else(module_of_scan)?;
     let scope = row.text(&[SCOPE]).map(|name| domain::truncate(&name).into_owned());
     let id = row.text(&["jobId"]);
-    let start = Moment::read(row, START, now);
-    let modified = Moment::read(row, &["lastModifyTime", "lastModifiedTime"], now);
-    let end = Moment::read(row, END, now);
-    if start.past.is_some() && end.past.is_some() && end.past < start.past {
+    let start = ReportedTime::read(row, START, now);
+    let modified = ReportedTime::read(row, &["lastModifyTime", "lastModifiedTime"], now);
+    let end = ReportedTime::read(row, END, now);
+    if start.valid.is_some() && end.valid.is_some() && end.valid < start.valid {
         row.invalid(END, "a time before the start");
     }
-    let has_begun = start.past.is_some();
-    let is_to_come = start.is_future() || end.is_future();
+    let has_started = start.valid.is_some();
+    let is_in_future = start.is_future() || end.is_future();
     let status = match row.job_status(&["status"]) {
         // A restore point in the future is invalid.
-        Some(word) if is_to_come && word.resolve(has_begun).is_restore_point() => JobStatus::Unknown,
-        Some(word) => word.resolve(has_begun),
-        None if start.reported.is_none() && end.reported.is_none() => JobStatusWord::NotFinished.resolve(false),
+        Some(word) if is_in_future && word.resolve(has_started).is_restore_point() => JobStatus::Unknown,
+        Some(word) => word.resolve(has_started),
+        None if start.value.is_none() && end.value.is_none() => JobStatusWord::NotFinished.resolve(false),
         None => {
             row.invalid(&["status"], "no status of a run with times");
             JobStatus::Unknown
         }
     };
     let has_times = row.text(START).is_some() || row.text(END).is_some();
-    // A run without objects, or one that failed before it had times, ended at the last modification of the module.
-    let ends_undated = status.has_ended(false) && (id.is_none() || !status.is_restore_point());
-    let undated_end = modified.past.filter(|_| ends_undated && !has_times);
+    // A run without objects, or one that failed before it had times, ended when its row was last modified.
+    let may_lack_end = status.has_ended(false) && (id.is_none() || !status.is_restore_point());
+    let undated_end = modified.valid.filter(|_| may_lack_end && !has_times);
     let failed = row.count(&["failedCount"]);
     let is_reported = service == REPORTED_SERVICE
         && (matches!(status, JobStatus::Failed | JobStatus::FinishedWithException)
@@ -245,18 +249,18 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<ParsedRow> {
         .and_then(domain::id)
         .filter(|_| is_reported)
         .map(Box::from);
-    let key = RunKey::new(id.as_deref(), start.reported, end.reported.or(undated_end));
-    let begin = start.past.or(modified.past.filter(|_| !has_times));
-    let end = end.past.or(undated_end);
+    let key = RunKey::new(id.as_deref(), start.value, end.value.or(undated_end));
+    let start_or_modified = start.valid.or(modified.valid.filter(|_| !has_times));
+    let end = end.valid.or(undated_end);
     let run = Run {
         key,
         id: id.as_deref().map(|id| Box::from(domain::truncate(id))),
         report,
         status,
-        start: start.past,
+        start: start.valid,
         end,
-        dated: dated(status, begin, end, now),
-        modified: modified.past,
+        dated: assumed_end(status, start_or_modified, end, now),
+        modified: modified.valid,
         duration: row.duration(&["jobDuration"]).filter(|_| undated_end.is_none()),
         backup_size: row.size(&["backupSize"]),
         processed: row.count(&["totalCount"]),
@@ -275,22 +279,22 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<ParsedRow> {
     })
 }
 
-/// The service whose jobs have reports.
+/// The service whose runs have reports.
 pub(super) const REPORTED_SERVICE: &str = "Microsoft 365";
 
-/// The latest completed run of a listed module, for its report.
-pub(super) struct Reported {
+/// The latest completed run of a listed module or backup scope, whose report can be requested.
+pub(super) struct ReportableRun {
     pub(super) key: ModuleKey,
-    /// The run's id, if its report is requested.
+    /// The run's id, if it has a report.
     pub(super) run: Option<Box<str>>,
     /// Start of the run.
     pub(super) started: Option<Timestamp>,
 }
 
 /// Returns the latest completed runs in a record of this collector; `None` for a record of another collector.
-pub(super) fn reported(record: &dyn super::Record) -> Option<Vec<Reported>> {
+pub(super) fn reportable_runs(record: &dyn super::Record) -> Option<Vec<ReportableRun>> {
     let record = record.as_any().downcast_ref::<Record>()?;
-    let runs = record.listed().map(|module| Reported {
+    let runs = record.listed().map(|module| ReportableRun {
         key: module.key(),
         run: module.history.newest_ended().and_then(|run| run.report.clone()),
         started: module.history.newest_ended().and_then(|run| run.start),
@@ -304,44 +308,49 @@ pub(super) fn listed_services(record: &dyn super::Record) -> Option<BTreeSet<Cow
     Some(record.listed().map(|module| module.service.clone()).collect())
 }
 
-/// The module of jobs that belong to no module, such as scans of objects.
+/// The module of jobs that belong to no module, such as scans.
 const NO_MODULE: &str = "None";
 /// The field that names the backup scope.
 const SCOPE: &str = "name";
 const START: Names = &["startTime"];
 const END: Names = &["endTime"];
 
-/// Returns the assumed end of a run that ended at an unknown time: the start if it left a restore point, because its
-/// data is not newer, and the present for a failure without any time, so that it is not hidden.
-fn dated(status: JobStatus, begin: Option<Timestamp>, end: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
-    match (end, begin) {
-        (None, begin) if status.is_restore_point() => begin,
+/// Returns the assumed end of a run whose end is unknown. For a restore point, it is the start, because its data may be
+/// that old. For a failure without any time, it is the current time, so that the failure counts.
+fn assumed_end(
+    status: JobStatus,
+    start: Option<Timestamp>,
+    end: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    match (end, start) {
+        (None, start) if status.is_restore_point() => start,
         (None, None) if status.counts_as_failure(false) => Some(now),
         _ => None,
     }
 }
 
-/// A time of a row's run.
+/// A time of a run, as the API reports it.
 #[derive(Clone, Copy, Debug)]
-struct Moment {
-    reported: Option<Timestamp>,
-    /// The same unless it lies in the future: such a time would precede all real events.
-    past: Option<Timestamp>,
+struct ReportedTime {
+    value: Option<Timestamp>,
+    /// The same, but `None` if it is in the future.
+    valid: Option<Timestamp>,
 }
 
-impl Moment {
-    /// Parses a time. A time in the future is counted as invalid; within the tolerance for clock skew it becomes the
-    /// present.
+impl ReportedTime {
+    /// Parses a time. A time in the future is counted as invalid; within the tolerance for clock skew, it is replaced
+    /// by the current time.
     fn read(row: &Row<'_>, names: Names, now: Timestamp) -> Self {
-        let reported = row.timestamp(names);
-        let past = reported.and_then(|at| super::not_in_future(row, names, at, now));
+        let value = row.timestamp(names);
+        let valid = value.and_then(|at| super::not_in_future(row, names, at, now));
         Self {
-            reported,
-            past: past.map(|at| at.min(now)),
+            value,
+            valid: valid.map(|at| at.min(now)),
         }
     }
 
     fn is_future(self) -> bool {
-        self.reported.is_some() && self.past.is_none()
+        self.value.is_some() && self.valid.is_none()
     }
 }

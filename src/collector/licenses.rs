@@ -1,4 +1,4 @@
-//! Licences: subscriptions of customers, their seats, usage and expiry.
+//! Licences: subscriptions of customers with their seats, usage and expiry.
 
 mod identity;
 mod samples;
@@ -8,40 +8,40 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use self::identity::{join_equal, tell_apart};
+use self::identity::{assign_labels, merge_identical};
 use self::samples::{SHAPE_COUNT, SHAPE_INFO, SHAPE_NUMBERS};
 use super::customers::tenants::{MAX_TENANTS, SHAPE_TENANTS, Tenant};
-use super::{Collector, Context, PollOutput, Target};
+use super::{Collector, Context, CustomerList, PollOutput, Target};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, Generation, v1, v3};
 use crate::domain::{self, CustomerId, Gigabyte, KnownNames, Pattern, Size, TenantId, Timestamp};
 use crate::exposition::{ShapeMetrics, ShapeTable};
 
 /// Maximum number of subscriptions in one response: ten for each of fifty thousand customers. A minimal row takes
-/// thirty times its length in memory.
+/// thirty times its length in memory, so the size limit of responses is not enough.
 const MAX_PRODUCTS: usize = 500_000;
 
-/// The first of the shapes about tenants, which are the last.
+/// Position of the first shape about tenants. All later ones are about tenants, too.
 pub(super) const FIRST_TENANT_SHAPE: usize = 2;
 
-/// A subscription of a customer.
+/// The subscriptions of a customer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Subscriptions {
-    /// Ids of the tenants, if this generation lists them here.
+    /// Ids of the tenants, if the API generation returns them with the subscriptions.
     tenants: BTreeSet<TenantId>,
-    /// Whether this generation lists them here, so that an empty list means none.
+    /// Whether it does, so that an empty list means that there are none.
     #[serde(default)]
     lists_tenants: bool,
     products: Vec<Product>,
 }
 
 impl Subscriptions {
-    /// Whether they have the tenants.
+    /// Returns whether the response contains the tenants.
     pub(super) fn lists_tenants(&self) -> bool {
         self.lists_tenants || !self.tenants.is_empty()
     }
 
-    /// Returns the subscriptions alone.
+    /// Returns the subscriptions without the tenants.
     pub(super) fn without_tenants(&self) -> Self {
         Self {
             products: self.products.clone(),
@@ -58,14 +58,14 @@ pub(super) struct Product {
     held: bool,
     /// Distinguishes it from other subscriptions of the same service; empty if there is only one.
     license: String,
-    /// Its number among subscriptions with the same purchased items, from 1; 0 if not assigned yet.
-    #[serde(default)]
-    place: u32,
+    /// Number among subscriptions with the same purchased items, from 1; 0 if not assigned yet.
+    #[serde(rename = "place", default)]
+    number: u32,
     identity: Identity,
-    /// Whether it counts as a backup licence by the settings, for rendering.
+    /// Whether it counts as a backup licence; set when it is rendered.
     #[serde(skip)]
     is_backup: bool,
-    /// Meaning of sizes by the settings, for rendering.
+    /// Unit of sizes; set when it is rendered.
     #[serde(skip)]
     gigabyte: Gigabyte,
     purchased_seats: Option<u64>,
@@ -106,13 +106,23 @@ struct Identity {
     package: String,
 }
 
-/// Adds the names of all products in a record of this collector, whether they are collected or not.
+/// Adds the names of all products in a record of this collector, including those that the settings filter out.
 pub fn add_product_names(record: &dyn super::Record, names: &mut KnownNames) {
     let record = record.as_any().downcast_ref::<Subscriptions>();
     for product in record.into_iter().flat_map(|record| &record.products) {
         names.add_product(&product.identity.service);
     }
 }
+
+const LIST: CustomerList = CustomerList {
+    endpoint: Endpoint::Licenses,
+    single_endpoint: Endpoint::License,
+    scope_v1: Licenses::SCOPE_V1,
+    scope_v3: Licenses::SCOPE_V3,
+    path_v1: "services",
+    path_v3: &["customers", "services", "batch"],
+    key: None,
+};
 
 /// The collector.
 pub(super) struct Licenses;
@@ -133,38 +143,18 @@ impl Collector for Licenses {
         _previous: Option<&Subscriptions>,
         context: &Context,
     ) -> Result<PollOutput<Subscriptions>, Failure> {
-        let (endpoint, rows) = match (api, target) {
-            (Api::V1(client), Target::Partner) => {
-                let rows = client.list(Endpoint::Licenses, Self::SCOPE_V1, &["services"]).await?;
-                (Endpoint::Licenses, rows)
-            }
-            (Api::V1(client), Target::Customer(id)) => {
-                let path = ["services", id.as_str()];
-                let rows = client.entity(Endpoint::License, Self::SCOPE_V1, &path).await?;
-                (Endpoint::License, rows)
-            }
-            (Api::V3(client), target) => {
-                let list = v3::List {
-                    endpoint: Endpoint::Licenses,
-                    scope: Self::SCOPE_V3,
-                    path: &["customers", "services", "batch"],
-                    filter: Some(&super::customer_filter(target, context)),
-                    key: None,
-                };
-                (Endpoint::Licenses, client.list(list).await?)
-            }
-        };
+        let (endpoint, rows) = LIST.fetch(api, target, context).await?;
         let mut records: BTreeMap<CustomerId, Subscriptions> = BTreeMap::new();
         let (mut unreadable, mut count) = (0, 0);
         for (position, json) in rows.iter().enumerate() {
-            super::turn(position).await;
+            super::yield_at(position).await;
             let row = Row::read(json, endpoint, api.observer().as_ref());
-            let read = row.and_then(|row| {
+            let parsed = row.and_then(|row| {
                 let id = CustomerId::parse(&row.text(&["customerId"])?)?;
                 let products = row.list(&["products"])?;
                 Some((id, row, products))
             });
-            let Some((id, row, products)) = read else {
+            let Some((id, row, products)) = parsed else {
                 unreadable += 1;
                 continue;
             };
@@ -175,11 +165,11 @@ impl Collector for Licenses {
             let known = records.entry(id).or_default();
             if api.generation() == Generation::V1 {
                 known.lists_tenants = true;
-                known.tenants.extend(tenants(&row));
+                known.tenants.extend(parse_tenants(&row));
             }
             for json in products {
                 let product = row.nested(json);
-                match product.and_then(|product| read_product(&product)) {
+                match product.and_then(|product| parse_product(&product)) {
                     Some(product) => known.products.push(product),
                     None => unreadable += 1,
                 }
@@ -190,7 +180,7 @@ impl Collector for Licenses {
         }
         let duplicates = records
             .values_mut()
-            .map(|record| join_equal(&mut record.products))
+            .map(|record| merge_identical(&mut record.products))
             .sum();
         if duplicates > 0 {
             api.observer().duplicate_rows(endpoint, duplicates);
@@ -200,26 +190,26 @@ impl Collector for Licenses {
 
     fn complete(previous: &Subscriptions, mut partial: Subscriptions) -> Subscriptions {
         partial.tenants.extend(previous.tenants.iter().cloned());
-        // It is unknown which of several equal subscriptions is missing, so they are numbered.
+        // Subscriptions with the same identity are told apart by their numbers, because it is unknown which is missing.
         let numbered = |products: &[Product]| -> Vec<Product> {
             let mut counts = BTreeMap::new();
             let number = |product: &Product| {
                 let count: &mut u32 = counts.entry(product.identity.digest()).or_default();
                 *count += 1;
                 Product {
-                    place: *count,
+                    number: *count,
                     ..product.clone()
                 }
             };
             products.iter().map(number).collect()
         };
-        let key = |product: &Product| (product.identity.digest(), product.place);
+        let key = |product: &Product| (product.identity.digest(), product.number);
         partial.products = super::keep_missing(&numbered(&previous.products), numbered(&partial.products), key);
         partial
     }
 
-    fn settle(record: &mut Subscriptions, previous: Option<&Subscriptions>, _organization: &str) {
-        tell_apart(
+    fn finish(record: &mut Subscriptions, previous: Option<&Subscriptions>, _organization: &str) {
+        assign_labels(
             &mut record.products,
             previous.map_or(&[], |previous| &previous.products),
         );
@@ -253,8 +243,13 @@ impl Collector for Licenses {
 
     fn tables(record: &Subscriptions, customer: &CustomerId, context: &Context) -> Vec<ShapeTable> {
         let id = customer.as_str();
-        let products = collected(&record.products, context);
-        let tenants: Vec<Tenant> = record.tenants.iter().take(MAX_TENANTS).map(nameless).collect();
+        let products = select_products(&record.products, context);
+        let tenants: Vec<Tenant> = record
+            .tenants
+            .iter()
+            .take(MAX_TENANTS)
+            .map(tenant_without_name)
+            .collect();
         vec![
             SHAPE_INFO.table(id, &products),
             SHAPE_NUMBERS.table(id, &products),
@@ -264,36 +259,36 @@ impl Collector for Licenses {
     }
 }
 
-/// Returns the products that the settings select. The record contains all products, so that a reload does not have to
-/// wait for a poll, and labels do not depend on the filter.
-fn collected(products: &[Product], context: &Context) -> Vec<Product> {
+/// Returns the products that the settings select. The record contains all products, so that a reload takes effect
+/// without a poll, and labels do not depend on the filter.
+fn select_products(products: &[Product], context: &Context) -> Vec<Product> {
     let (wanted, backups) = (&context.settings.license_services, &context.settings.backup_services);
-    let fits = |patterns: &[Pattern], product: &Product| {
+    let matches_any = |patterns: &[Pattern], product: &Product| {
         patterns
             .iter()
             .any(|pattern| pattern.matches_product(&product.identity.service))
     };
     let wanted = products
         .iter()
-        .filter(|product| wanted.is_empty() || fits(wanted, product));
+        .filter(|product| wanted.is_empty() || matches_any(wanted, product));
     wanted
         .map(|product| Product {
-            is_backup: fits(backups, product),
+            is_backup: matches_any(backups, product),
             gigabyte: context.settings.gigabyte,
             ..product.clone()
         })
         .collect()
 }
 
-fn nameless(id: &TenantId) -> Tenant {
+fn tenant_without_name(id: &TenantId) -> Tenant {
     Tenant {
         id: id.clone(),
         name: String::new(),
     }
 }
 
-/// The tenants of a row: several ids joined by commas.
-fn tenants(row: &Row<'_>) -> Vec<TenantId> {
+/// Parses the tenants of a row: ids separated by commas.
+fn parse_tenants(row: &Row<'_>) -> Vec<TenantId> {
     const NAMES: Names = &["tenantId"];
     let text = row.text(NAMES).unwrap_or_default();
     if text.bytes().filter(|byte| *byte == b',').count() >= MAX_TENANTS {
@@ -303,7 +298,7 @@ fn tenants(row: &Row<'_>) -> Vec<TenantId> {
     text.split(',').filter_map(TenantId::parse).collect()
 }
 
-fn read_product(row: &Row<'_>) -> Option<Product> {
+fn parse_product(row: &Row<'_>) -> Option<Product> {
     let text = |names: Names| {
         let text = row.text(names).unwrap_or_default();
         domain::truncate(text.trim()).into_owned()
@@ -325,7 +320,7 @@ fn read_product(row: &Row<'_>) -> Option<Product> {
     Some(Product {
         held: false,
         license: String::new(),
-        place: 0,
+        number: 0,
         identity,
         is_backup: false,
         gigabyte: Gigabyte::default(),
@@ -348,7 +343,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shapes_about_tenants_are_the_last() {
+    fn shapes_about_tenants_are_last() {
         let is_about_tenants = |shape: &ShapeMetrics| shape.iter().all(|(metric, _)| metric.name.contains("_tenant"));
         let shapes = Licenses::metrics();
         let (others, last) = shapes.split_at(FIRST_TENANT_SHAPE);

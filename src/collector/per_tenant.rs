@@ -1,4 +1,4 @@
-//! Common code of the collectors that poll each Microsoft 365 tenant of a customer separately.
+//! Common code of collectors that send a request per item, such as a tenant of a customer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -15,11 +15,11 @@ const MAX_POLLED_TENANTS: usize = 500;
 
 const TOO_MANY_TENANTS: &str = "the customer has more tenants than are polled";
 
-/// Time until a tenant that lacks a service is polled again.
+/// Time after which a tenant that lacks a service is polled again.
 pub(super) const RECHECK: Duration = Duration::from_secs(24 * 3600);
 
-/// Records of the tenants of a customer, or of the products of a tenant. The state file has the names of its first
-/// edition.
+/// Records of the parts of a target: the tenants of a customer, or the products of a tenant. In the state file, the
+/// fields have the names of the first version.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Parts<K: Ord, R> {
     #[serde(rename = "tenants", alias = "consented")]
@@ -52,18 +52,19 @@ impl<K: Ord, R> Parts<K, R> {
 }
 
 impl<K: Clone + Ord, R: Clone + Default + PartialEq> Parts<K, R> {
-    /// Splits this into fresh and last known records, if there are any of these. `split` does the same for one record.
+    /// Splits this into fresh and last known records; `None` if all are fresh. `split` does the same for a record that
+    /// is itself a map of parts.
     pub(super) fn split(&self, split: impl Fn(&R) -> (R, R)) -> Option<(Self, Self)> {
         let (mut fresh, mut held) = (Self::default(), Self::default());
-        for (key, kept) in &self.records {
+        for (key, record) in &self.records {
             if self.last_known_since.contains_key(key) {
-                held.records.insert(key.clone(), kept.clone());
+                held.records.insert(key.clone(), record.clone());
                 continue;
             }
-            let (of_fresh, of_held) = split(kept);
-            fresh.records.insert(key.clone(), of_fresh);
-            if of_held != R::default() {
-                held.records.insert(key.clone(), of_held);
+            let (fresh_part, held_part) = split(record);
+            fresh.records.insert(key.clone(), fresh_part);
+            if held_part != R::default() {
+                held.records.insert(key.clone(), held_part);
             }
         }
         (!held.records.is_empty()).then_some((fresh, held))
@@ -71,26 +72,26 @@ impl<K: Clone + Ord, R: Clone + Default + PartialEq> Parts<K, R> {
 
     /// Splits this if every record is either fresh or last known.
     pub(super) fn split_by_key(&self) -> Option<(Self, Self)> {
-        self.split(|kept| (kept.clone(), R::default()))
+        self.split(|record| (record.clone(), R::default()))
     }
 
     /// Returns a copy without these keys, or `None` if it contains none of them.
-    pub(super) fn without(&self, gone: &BTreeSet<K>) -> Option<Self> {
-        let mut kept = self.clone();
-        kept.records.retain(|key, _| !gone.contains(key));
-        kept.last_known_since.retain(|key, _| !gone.contains(key));
-        kept.unlicensed_since.retain(|key, _| !gone.contains(key));
-        (kept != *self).then_some(kept)
+    pub(super) fn without(&self, removed: &BTreeSet<K>) -> Option<Self> {
+        let mut rest = self.clone();
+        rest.records.retain(|key, _| !removed.contains(key));
+        rest.last_known_since.retain(|key, _| !removed.contains(key));
+        rest.unlicensed_since.retain(|key, _| !removed.contains(key));
+        (rest != *self).then_some(rest)
     }
 }
 
-/// Whether a tenant or product that was last polled at a given time is due again.
+/// Returns whether an item that lacked the service at its last poll is due again.
 pub(super) fn is_due_again(polled: Option<&Timestamp>, now: Timestamp) -> bool {
-    // A time in the future was stored before the clock was set back.
+    // A time in the future means that the clock was set back.
     polled.is_none_or(|polled| now >= polled.plus(RECHECK) || *polled > now)
 }
 
-/// Whether values that have been the last known ones since a given time have expired.
+/// Returns whether last known values have expired that have been served since a given time.
 pub(super) fn is_expired(since: Timestamp, context: &Context) -> bool {
     context.now > since.plus(context.stale_after)
 }
@@ -98,28 +99,66 @@ pub(super) fn is_expired(since: Timestamp, context: &Context) -> bool {
 /// Rules for polls of one kind of parts.
 pub(super) struct Rules {
     /// Whether an error means that the part lacks the service.
-    pub(super) is_refusal: fn(&Error) -> bool,
-    /// The error if no part has the service, given that of the last one.
-    pub(super) all_refused: fn(Error) -> Error,
+    pub(super) is_denial: fn(&Error) -> bool,
+    /// Returns the error of the poll if all parts lack the service, given the error of the last one.
+    pub(super) all_denied: fn(Error) -> Error,
     /// Whether an empty response is a record.
     pub(super) keeps_empty: bool,
-    /// Why an empty response is incomplete if the previous one was not empty.
-    pub(super) emptied: &'static str,
+    /// Problem of an empty response after one that was not empty.
+    pub(super) empty_problem: &'static str,
 }
 
 const TENANT_RULES: Rules = Rules {
-    is_refusal: Error::is_missing_service,
-    all_refused: |error| error,
+    is_denial: Error::is_missing_service,
+    all_denied: |error| error,
     keeps_empty: true,
-    emptied: "empty response; the previous one was not empty",
+    empty_problem: "empty response; the previous one was not empty",
 };
+
+/// Results of the requests of one poll.
+#[derive(Default)]
+pub(super) struct RequestResults {
+    any_succeeded: bool,
+    /// The first failure.
+    failure: Option<Failure>,
+    /// The last denial.
+    denial: Option<Failure>,
+}
+
+impl RequestResults {
+    /// Adds a request that succeeded.
+    pub(super) fn succeed(&mut self) {
+        self.any_succeeded = true;
+    }
+
+    /// Adds a failure that makes the poll incomplete.
+    pub(super) fn fail(&mut self, failure: Failure) {
+        self.failure.get_or_insert(failure);
+    }
+
+    /// Adds a denial, which does not make the poll incomplete.
+    pub(super) fn deny(&mut self, denial: Failure) {
+        self.denial = Some(denial);
+    }
+
+    /// Returns the failure that makes the poll incomplete, if there is one.
+    ///
+    /// # Errors
+    /// If no request succeeded.
+    pub(super) fn finish(self) -> Result<Option<Failure>, Failure> {
+        if self.any_succeeded {
+            return Ok(self.failure);
+        }
+        self.failure.or(self.denial).map_or(Ok(None), Err)
+    }
+}
 
 /// The record of a tenant, and the error that made it incomplete, if any.
 pub(super) type TenantResult<R> = Result<(R, Option<Failure>), Failure>;
 
 /// Polls each tenant of a customer, given its last record. Tenants that lack the service (403, 404) are polled once a
-/// day; if all tenants lack it, so does the customer. If a poll is denied, fails or returns nothing, the last record of
-/// the tenant is held.
+/// day. If all lack it, so does the customer. If a poll is denied, fails or returns nothing, the last record of the
+/// tenant is kept until it expires.
 pub(super) async fn poll_tenants<R, F, Request>(
     api: &Api,
     endpoint: Endpoint,
@@ -133,26 +172,26 @@ where
     Request: Future<Output = TenantResult<R>>,
 {
     let mut tenants = context.tenants(customer);
-    let mut omission = (!context.names_all_tenants(customer)).then_some("the customer list does not name all tenants");
+    let mut problem = (!context.names_all_tenants(customer)).then_some("the customer list does not name all tenants");
     if tenants.len() > MAX_POLLED_TENANTS {
         api.observer().decode_error(endpoint, "tenants", TOO_MANY_TENANTS);
-        omission = Some(TOO_MANY_TENANTS);
+        problem = Some(TOO_MANY_TENANTS);
         tenants.truncate(MAX_POLLED_TENANTS);
     }
-    let omission = omission.map(|what| Error::Incomplete(what).at(endpoint));
+    let problem = problem.map(|problem| Error::Incomplete(problem).at(endpoint));
     let (record, incomplete) =
         request_all(tenants.clone(), endpoint, context, previous, &TENANT_RULES, request).await?;
-    // Tenants may have left during the poll.
+    // Tenants may have been removed during the poll.
     let listed: BTreeSet<TenantId> = context.tenants(customer).into_iter().collect();
-    let gone = tenants.into_iter().filter(|tenant| !listed.contains(tenant)).collect();
-    let record = record.without(&gone).unwrap_or(record);
-    Ok(PollOutput::one(customer, record, 0, endpoint).incomplete_by(incomplete.or(omission)))
+    let removed = tenants.into_iter().filter(|tenant| !listed.contains(tenant)).collect();
+    let record = record.without(&removed).unwrap_or(record);
+    Ok(PollOutput::one(customer, record, 0, endpoint).incomplete_by(incomplete.or(problem)))
 }
 
-/// Polls each part. The state of each is fresh, last known since a time, or unlicensed since a time.
+/// Polls each part. Afterwards, each is fresh, last known since some time, or unlicensed since some time.
 ///
 /// # Errors
-/// If an error concerns all parts, or no poll succeeded. The previous record then stays until it expires.
+/// If an error concerns all parts, or no request succeeded. The previous record then stays until it expires.
 pub(super) async fn request_all<K, R, F, Request>(
     keys: Vec<K>,
     endpoint: Endpoint,
@@ -169,7 +208,7 @@ where
 {
     let now = context.now;
     let mut record = Parts::default();
-    let (mut refusal, mut failure, mut any_succeeded) = (None, None, false);
+    let mut results = RequestResults::default();
     for key in keys {
         let unlicensed = previous.and_then(|previous| previous.unlicensed_since.get(&key));
         if let Some(since) = unlicensed.filter(|since| !is_due_again(Some(since), now)) {
@@ -182,44 +221,43 @@ where
         let is_held = known.is_some_and(|known| *known != R::default()) && !is_expired(since, context);
         let response = match request(key.clone(), known.cloned()).await {
             Ok((latest, None)) if is_held && latest == R::default() => {
-                Err(Error::Incomplete(rules.emptied).at(endpoint))
+                Err(Error::Incomplete(rules.empty_problem).at(endpoint))
             }
             response => response,
         };
         match response {
             Ok((latest, partial)) => {
                 if rules.keeps_empty || latest != R::default() {
-                    any_succeeded = true;
+                    results.succeed();
                     record.records.insert(key, latest);
                 }
-                failure = failure.or(partial);
+                if let Some(failure) = partial {
+                    results.fail(failure);
+                }
             }
             Err(cause) if !cause.error.is_resource_error() => return Err(cause),
             Err(cause) => {
-                let is_refusal = (rules.is_refusal)(&cause.error);
+                let is_denial = (rules.is_denial)(&cause.error);
                 match known {
-                    Some(known) if is_held || !is_refusal => {
+                    Some(known) if is_held || !is_denial => {
                         record.records.insert(key.clone(), known.clone());
                         record.last_known_since.insert(key, since);
-                        failure = failure.or(Some(cause));
+                        results.fail(cause);
                     }
-                    _ if is_refusal => {
+                    _ if is_denial => {
                         record.unlicensed_since.insert(key, now);
-                        refusal = Some(cause);
+                        results.deny(Failure {
+                            error: (rules.all_denied)(cause.error),
+                            ..cause
+                        });
                     }
-                    _ => failure = failure.or(Some(cause)),
+                    _ => results.fail(cause),
                 }
             }
         }
     }
-    if any_succeeded {
-        return Ok((record, failure));
-    }
-    let refusal = refusal.map(|cause| Failure {
-        error: (rules.all_refused)(cause.error),
-        ..cause
-    });
-    failure.or(refusal).map_or(Ok((record, None)), Err)
+    let incomplete = results.finish()?;
+    Ok((record, incomplete))
 }
 
 #[cfg(test)]
@@ -260,14 +298,14 @@ mod tests {
 
     fn shown(record: &Tenants<u64>) -> Vec<(&str, u64, bool)> {
         let mut shown = Vec::new();
-        for (id, kept) in record.iter() {
-            shown.push((id.as_str(), *kept, record.last_known_since.contains_key(id)));
+        for (id, count) in record.iter() {
+            shown.push((id.as_str(), *count, record.last_known_since.contains_key(id)));
         }
         shown
     }
 
     #[tokio::test]
-    async fn failed_tenant_keeps_last_values_and_others_are_updated() {
+    async fn failed_tenant_keeps_last_known_values() {
         let (first, incomplete) = poll(&Tenants::default(), 0, |_| Ok(1)).await.expect("a response");
         assert!(incomplete.is_none());
         for error in [400, 403, 404, 500] {
@@ -299,7 +337,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn removed_tenant_is_dropped_with_its_last_values() {
+    async fn removed_tenant_is_dropped() {
         let (first, _) = poll(&Tenants::default(), 0, |_| Ok(1)).await.expect("a response");
         let respond = |id: &str| if id == "a" { Err(Error::Status(500)) } else { Ok(2) };
         let (record, _) = poll(&first, 60, respond).await.expect("a response");

@@ -16,7 +16,7 @@ use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label, timestamp
 const TENANT: Names = &["tenantId"];
 const LAST_RUN: Names = &["lastRunTime"];
 
-/// The protected data of a module, for one tenant if the API returns it.
+/// The protected data of a module: of one tenant, or of all if the API does not distinguish them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Module {
     /// Whether it is held from an earlier response, because the newest had invalid rows.
@@ -77,30 +77,30 @@ impl Collector for Protected {
         };
         let observer = api.observer().as_ref();
         let mut modules: Vec<Module> = Vec::new();
-        let mut places: BTreeMap<Key, usize> = BTreeMap::new();
+        let mut indexes: BTreeMap<Key, usize> = BTreeMap::new();
         let (mut unreadable, mut duplicates) = (0, 0);
         for json in &rows {
             let row = Row::read(json, endpoint, observer);
-            let Some(module) = row.and_then(|row| read(&row, context.now)) else {
+            let Some(module) = row.and_then(|row| parse_row(&row, context.now)) else {
                 unreadable += 1;
                 continue;
             };
-            let place = places.get(&module.key()).copied();
-            match place.and_then(|place| modules.get_mut(place)) {
+            let index = indexes.get(&module.key()).copied();
+            match index.and_then(|index| modules.get_mut(index)) {
                 None => {
-                    places.insert(module.key(), modules.len());
+                    indexes.insert(module.key(), modules.len());
                     modules.push(module);
                 }
                 Some(known) => {
                     duplicates += 1;
-                    known.join(module);
+                    known.merge_worse(module);
                 }
             }
         }
         if duplicates > 0 {
             observer.duplicate_rows(endpoint, duplicates);
         }
-        for _ in 0..bound_tenants(&mut modules) {
+        for _ in 0..limit_tenants(&mut modules) {
             observer.decode_error(endpoint, "tenantId", "a tenant past the limit");
             unreadable += 1;
         }
@@ -109,7 +109,7 @@ impl Collector for Protected {
 
     fn complete(previous: &Self::Record, partial: Self::Record) -> Self::Record {
         let mut modules = super::keep_missing(previous, partial, Module::key);
-        bound_tenants(&mut modules);
+        limit_tenants(&mut modules);
         modules
     }
 
@@ -123,7 +123,7 @@ impl Collector for Protected {
 
     fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> Vec<ShapeTable> {
         let gigabyte = context.settings.gigabyte;
-        let sizes: Vec<Stored> = record.iter().flat_map(|module| module.stored(gigabyte)).collect();
+        let sizes: Vec<StoredSize> = record.iter().flat_map(|module| module.stored_sizes(gigabyte)).collect();
         vec![
             SHAPE_OBJECTS.table(customer.as_str(), record),
             SHAPE_SIZE.table(customer.as_str(), &sizes),
@@ -137,7 +137,7 @@ impl Module {
     }
 
     /// Merges another row with the same key, keeping the worse values and the older run.
-    fn join(&mut self, other: Self) {
+    fn merge_worse(&mut self, other: Self) {
         let last_run = [self.last_run, other.last_run].into_iter().flatten().min();
         if other.unprotected() > self.unprotected() {
             *self = other;
@@ -150,11 +150,11 @@ impl Module {
         Some(self.scanned?.saturating_sub(self.protected.unwrap_or(0)))
     }
 
-    fn stored(&self, gigabyte: Gigabyte) -> impl Iterator<Item = Stored> {
+    fn stored_sizes(&self, gigabyte: Gigabyte) -> impl Iterator<Item = StoredSize> {
         [("avepoint", self.avepoint_bytes), ("byos", self.byos_bytes)]
             .into_iter()
             .filter_map(move |(storage, size)| {
-                Some(Stored {
+                Some(StoredSize {
                     service: self.service.clone(),
                     module: self.module.clone(),
                     tenant: self.tenant.clone(),
@@ -166,7 +166,7 @@ impl Module {
 }
 
 /// Drops the rows of tenants beyond [`MAX_TENANTS`], and returns their number.
-fn bound_tenants(modules: &mut Vec<Module>) -> usize {
+fn limit_tenants(modules: &mut Vec<Module>) -> usize {
     let before = modules.len();
     let mut tenants = BTreeSet::new();
     modules.retain(|module| match &module.tenant {
@@ -176,9 +176,9 @@ fn bound_tenants(modules: &mut Vec<Module>) -> usize {
     before - modules.len()
 }
 
-fn read(row: &Row<'_>, now: Timestamp) -> Option<Module> {
+fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<Module> {
     let tenant = match row.text(TENANT) {
-        // Without its tenant, the row would be taken for the total of all tenants.
+        // Without its tenant, the row would look like the total of all tenants.
         Some(text) => Some(TenantId::parse(&text)?),
         None => None,
     };
@@ -195,8 +195,8 @@ fn read(row: &Row<'_>, now: Timestamp) -> Option<Module> {
     })
 }
 
-/// Stored size of a module in one kind of storage.
-struct Stored {
+/// Size of a module's data in one kind of storage.
+struct StoredSize {
     service: Cow<'static, str>,
     module: Cow<'static, str>,
     tenant: Option<TenantId>,
@@ -225,7 +225,7 @@ const SHAPE_OBJECTS: Shape<Module> = Shape {
     ],
 };
 
-const SHAPE_SIZE: Shape<Stored> = Shape {
+const SHAPE_SIZE: Shape<StoredSize> = Shape {
     labels: &[
         label("service", |row| Some(&row.service)),
         label("module", |row| Some(&row.module)),

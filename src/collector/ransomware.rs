@@ -1,4 +1,4 @@
-//! Signs of ransomware in the workspaces of a tenant, as of the last seven days.
+//! Signs of ransomware in the workspaces of a tenant within the last seven days.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,51 +12,73 @@ use crate::api::{Api, Endpoint, Error, Failure, v3};
 use crate::domain::{CustomerId, TenantId};
 use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label};
 
+/// A type of objects, and its fields in a response.
+struct ObjectType {
+    /// The value of the label `object_type`.
+    label: &'static str,
+    fields: BySign<Names>,
+}
+
 /// The types of objects, in the order of [`Signs`].
-const OBJECT_TYPES: [&str; 4] = ["teams", "sharepoint_sites", "onedrives", "groups"];
-
-/// The signs, the worst first, in the order of [`Signs`].
-const SIGNS: [&str; 3] = ["potential_attack", "unusual_activities", "suspicious_objects"];
-
-/// The fields by type and sign.
-const FIELDS: [[Names; 3]; 4] = [
-    [
-        &["teamsUnderPotentialRansomwareAttack"],
-        &["teamsWithUnusualActivities"],
-        &["teamsWithSuspiciousObjects"],
-    ],
-    [
-        &["sharePointSitesUnderPotentialRansomwareAttack"],
-        &["sharePointSitesWithUnusualActivities"],
-        &["sharePointSitesWithSuspiciousObjects"],
-    ],
-    [
-        &["oneDrivesUnderPotentialRansomwareAttack"],
-        &["oneDrivesWithUnusualActivities"],
-        &["oneDrivesWithSuspiciousObjects"],
-    ],
-    [
-        &["groupsUnderPotentialRansomwareAttack"],
-        &["groupsWithUnusualActivities"],
-        &["groupsWithSuspiciousObjects"],
-    ],
+const OBJECT_TYPES: [ObjectType; 4] = [
+    ObjectType {
+        label: "teams",
+        fields: BySign([
+            &["teamsUnderPotentialRansomwareAttack"],
+            &["teamsWithUnusualActivities"],
+            &["teamsWithSuspiciousObjects"],
+        ]),
+    },
+    ObjectType {
+        label: "sharepoint_sites",
+        fields: BySign([
+            &["sharePointSitesUnderPotentialRansomwareAttack"],
+            &["sharePointSitesWithUnusualActivities"],
+            &["sharePointSitesWithSuspiciousObjects"],
+        ]),
+    },
+    ObjectType {
+        label: "onedrives",
+        fields: BySign([
+            &["oneDrivesUnderPotentialRansomwareAttack"],
+            &["oneDrivesWithUnusualActivities"],
+            &["oneDrivesWithSuspiciousObjects"],
+        ]),
+    },
+    ObjectType {
+        label: "groups",
+        fields: BySign([
+            &["groupsUnderPotentialRansomwareAttack"],
+            &["groupsWithUnusualActivities"],
+            &["groupsWithSuspiciousObjects"],
+        ]),
+    },
 ];
+
+/// A value for each sign of ransomware: potential attack, unusual activities and suspicious objects, the worst first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct BySign<T>([T; 3]);
+
+/// The values of the label `sign`.
+const SIGNS: BySign<&str> = BySign(["potential_attack", "unusual_activities", "suspicious_objects"]);
 
 /// Number of objects of each type with each sign.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Signs([[Option<u64>; 3]; 4]);
+pub(super) struct Signs([BySign<Option<u64>>; 4]);
 
 impl Signs {
-    /// Returns the counts of an object; `None` if it has none and is therefore something else.
-    fn read(row: &Row<'_>) -> Option<Self> {
-        let signs = FIELDS.map(|fields| fields.map(|names| row.count(names)));
-        signs.iter().flatten().any(Option::is_some).then_some(Self(signs))
+    /// Parses the counts of a row; `None` if it has none.
+    fn parse(row: &Row<'_>) -> Option<Self> {
+        let signs = Self(OBJECT_TYPES.map(|of| BySign(of.fields.0.map(|names| row.count(names)))));
+        (signs != Self::default()).then_some(signs)
     }
 
-    /// Merges another object of the tenant, keeping the worse values.
+    /// Merges another row of the tenant, keeping the worse values.
     fn merge_worse(&mut self, other: Self) {
-        for (count, more) in self.0.iter_mut().flatten().zip(other.0.into_iter().flatten()) {
-            *count = (*count).max(more);
+        for (counts, others) in self.0.iter_mut().zip(other.0) {
+            for (count, other) in counts.0.iter_mut().zip(others.0) {
+                *count = (*count).max(other);
+            }
         }
     }
 }
@@ -75,16 +97,13 @@ pub struct RansomwareSigns {
 /// Sums the signs in a record of this collector; `None` if there are none.
 pub fn ransomware_signs(record: &dyn Record) -> Option<RansomwareSigns> {
     let record = record.as_any().downcast_ref::<Tenants<Signs>>()?;
-    let sum = |sign: usize| {
-        let tenants = record.iter().flat_map(|(_, signs)| &signs.0);
-        let counts = tenants.filter_map(|counts| *counts.get(sign)?);
-        counts.fold(0, u64::saturating_add)
-    };
-    let signs = RansomwareSigns {
-        potential_attack: sum(0),
-        unusual_activities: sum(1),
-        suspicious_objects: sum(2),
-    };
+    let mut signs = RansomwareSigns::default();
+    for BySign(counts) in record.iter().flat_map(|(_, signs)| &signs.0) {
+        let [potential_attack, unusual_activities, suspicious_objects] = counts.map(Option::unwrap_or_default);
+        signs.potential_attack = signs.potential_attack.saturating_add(potential_attack);
+        signs.unusual_activities = signs.unusual_activities.saturating_add(unusual_activities);
+        signs.suspicious_objects = signs.suspicious_objects.saturating_add(suspicious_objects);
+    }
     (signs != RansomwareSigns::default()).then_some(signs)
 }
 
@@ -123,8 +142,8 @@ impl Collector for Ransomware {
         record.split_by_key()
     }
 
-    fn without_tenants(record: &Self::Record, gone: &BTreeSet<TenantId>) -> Option<Self::Record> {
-        record.without(gone)
+    fn without_tenants(record: &Self::Record, removed: &BTreeSet<TenantId>) -> Option<Self::Record> {
+        record.without(removed)
     }
 
     fn metrics() -> Vec<ShapeMetrics> {
@@ -132,16 +151,16 @@ impl Collector for Ransomware {
     }
 
     fn tables(record: &Self::Record, customer: &CustomerId, _context: &Context) -> Vec<ShapeTable> {
-        let rows: Vec<Count> = record
+        let rows: Vec<SignCount> = record
             .iter()
             .flat_map(|(tenant, signs)| {
                 let by_type = OBJECT_TYPES.into_iter().zip(&signs.0);
                 by_type.flat_map(move |(object_type, counts)| {
-                    let by_sign = SIGNS.into_iter().zip(counts);
+                    let by_sign = SIGNS.0.into_iter().zip(&counts.0);
                     by_sign.filter_map(move |(sign, count)| {
-                        Some(Count {
+                        Some(SignCount {
                             tenant: tenant.clone(),
-                            object_type,
+                            object_type: object_type.label,
                             sign,
                             count: (*count)?,
                         })
@@ -170,21 +189,21 @@ async fn fetch_signs(api: &Api, customer: &CustomerId, tenant: &TenantId) -> Res
     let mut signs = Signs::default();
     for json in &rows {
         let row = Row::read(json, endpoint, api.observer().as_ref());
-        let parsed = row.and_then(|row| Signs::read(&row));
+        let parsed = row.and_then(|row| Signs::parse(&row));
         signs.merge_worse(parsed.ok_or_else(|| Error::Decode("about signs of ransomware").at(endpoint))?);
     }
     Ok(signs)
 }
 
 /// Number of objects of one type with one sign.
-struct Count {
+struct SignCount {
     tenant: TenantId,
     object_type: &'static str,
     sign: &'static str,
     count: u64,
 }
 
-const SHAPE: Shape<Count> = Shape {
+const SHAPE: Shape<SignCount> = Shape {
     labels: &[
         label("tenant_id", |row| Some(row.tenant.as_str())),
         label("object_type", |row| Some(row.object_type)),
@@ -202,12 +221,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn worse_of_two_rows_of_a_tenant_counts() {
+    fn rows_of_one_tenant_are_merged_to_the_worse_values() {
         let mut one = Signs::default();
         let mut other = Signs::default();
-        one.0[0] = [Some(1), None, Some(0)];
-        other.0[0] = [Some(0), Some(2), None];
+        one.0[0].0 = [Some(1), None, Some(0)];
+        other.0[0].0 = [Some(0), Some(2), None];
         one.merge_worse(other);
-        assert_eq!(one.0[0], [Some(1), Some(2), Some(0)]);
+        assert_eq!(one.0[0].0, [Some(1), Some(2), Some(0)]);
     }
 }

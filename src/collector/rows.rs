@@ -1,23 +1,72 @@
-//! Shared by collectors: rows kept from earlier responses, and sample values.
+//! Common code of collectors: lists of customers, rows kept from earlier responses, and sample values.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::value::RawValue;
+
 use super::{Context, FUTURE_TOLERANCE, Target};
 use crate::api::wire::{Names, Row};
+use crate::api::{Api, Endpoint, Failure, v3};
 use crate::domain::{CustomerId, Timestamp};
 
-/// Rows parsed between yields: a few milliseconds' worth.
-const ROWS_A_TURN: usize = 1_000;
+/// Rows parsed between two yields, which takes a few milliseconds.
+const ROWS_PER_YIELD: usize = 1_000;
 
-/// Yields now and then while the rows of a long response are parsed.
-pub(super) async fn turn(position: usize) {
-    if position % ROWS_A_TURN == ROWS_A_TURN - 1 {
+/// Yields after every [`ROWS_PER_YIELD`] rows, so that a long response does not block other tasks.
+pub(super) async fn yield_at(position: usize) {
+    if position % ROWS_PER_YIELD == ROWS_PER_YIELD - 1 {
         tokio::task::yield_now().await;
     }
 }
 
+/// A list of all customers. It can also be requested for one customer.
+pub(super) struct CustomerList {
+    /// Endpoint of the list.
+    pub(super) endpoint: Endpoint,
+    /// Endpoint of one customer in the first generation.
+    pub(super) single_endpoint: Endpoint,
+    pub(super) scope_v1: &'static str,
+    pub(super) scope_v3: &'static str,
+    pub(super) path_v1: &'static str,
+    pub(super) path_v3: &'static [&'static str],
+    /// See [`v3::List::key`].
+    pub(super) key: Option<&'static str>,
+}
+
+impl CustomerList {
+    /// Fetches the rows of a target. Returns them with the endpoint that was requested.
+    pub(super) async fn fetch(
+        &self,
+        api: &Api,
+        target: &Target,
+        context: &Context,
+    ) -> Result<(Endpoint, Vec<Box<RawValue>>), Failure> {
+        match (api, target) {
+            (Api::V1(client), Target::Partner) => {
+                let rows = client.list(self.endpoint, self.scope_v1, &[self.path_v1]).await?;
+                Ok((self.endpoint, rows))
+            }
+            (Api::V1(client), Target::Customer(id)) => {
+                let path = [self.path_v1, id.as_str()];
+                let rows = client.entity(self.single_endpoint, self.scope_v1, &path).await?;
+                Ok((self.single_endpoint, rows))
+            }
+            (Api::V3(client), target) => {
+                let list = v3::List {
+                    endpoint: self.endpoint,
+                    scope: self.scope_v3,
+                    path: self.path_v3,
+                    filter: Some(&customer_filter(target, context)),
+                    key: self.key,
+                };
+                Ok((self.endpoint, client.list(list).await?))
+            }
+        }
+    }
+}
+
 /// Returns the body of a second-generation request for the target, or for the configured customers.
-pub(super) fn customer_filter(target: &Target, context: &Context) -> String {
+fn customer_filter(target: &Target, context: &Context) -> String {
     match target {
         Target::Customer(id) => serde_json::json!({ "customerIds": [id.as_str()] }).to_string(),
         Target::Partner if context.settings.customer_ids.is_empty() => "{}".to_owned(),
@@ -25,7 +74,8 @@ pub(super) fn customer_filter(target: &Target, context: &Context) -> String {
     }
 }
 
-/// Returns a time unless it is in the future, where it counts as invalid. Clocks may differ within the tolerance.
+/// Returns a time unless it is in the future. Such a time is counted as invalid, except within the tolerance for clock
+/// skew.
 pub(super) fn not_in_future(row: &Row<'_>, names: Names, at: Timestamp, now: Timestamp) -> Option<Timestamp> {
     let is_future = at > now.plus(FUTURE_TOLERANCE);
     if is_future {
@@ -34,7 +84,7 @@ pub(super) fn not_in_future(row: &Row<'_>, names: Names, at: Timestamp, now: Tim
     (!is_future).then_some(at)
 }
 
-/// Keeps only the record of that customer. Ids are compared without case, and the requested spelling is kept.
+/// Keeps only the record of the requested customer, with the requested spelling of its id. Case is ignored.
 pub(super) fn only<R>(requested: &CustomerId, records: BTreeMap<CustomerId, R>) -> BTreeMap<CustomerId, R> {
     let same = |id: &CustomerId| id.as_str().eq_ignore_ascii_case(requested.as_str());
     let found = records.into_iter().find(|(id, _)| same(id));
@@ -65,8 +115,8 @@ pub(super) trait Held: Clone {
     fn held(&mut self) -> &mut bool;
 }
 
-/// Returns the valid rows of a response and the previous rows whose keys it lacks, marked as held: any of them may be
-/// the invalid row.
+/// Returns the valid rows of a response, and the previous rows that it lacks, marked as held: each of these may be the
+/// row that is invalid.
 pub(super) fn keep_missing<R: Held, K: Ord>(previous: &[R], mut partial: Vec<R>, key: impl Fn(&R) -> K) -> Vec<R> {
     let read: BTreeSet<K> = partial.iter().map(&key).collect();
     let missing = previous.iter().filter(|row| !read.contains(&key(row))).cloned();
@@ -77,9 +127,9 @@ pub(super) fn keep_missing<R: Held, K: Ord>(previous: &[R], mut partial: Vec<R>,
     partial
 }
 
-/// Returns a previous row, marked as held, for an entry of the newest list that has no details.
-pub(super) fn hold_known<R: Held>(previous: Option<&Vec<R>>, is_meant: impl Fn(&R) -> bool) -> Option<R> {
-    let mut row = previous?.iter().find(|row| is_meant(row))?.clone();
+/// Returns a previous row, marked as held, for a row of the newest list whose details are missing.
+pub(super) fn hold_known<R: Held>(previous: Option<&Vec<R>>, is_wanted: impl Fn(&R) -> bool) -> Option<R> {
+    let mut row = previous?.iter().find(|row| is_wanted(row))?.clone();
     *row.held() = true;
     Some(row)
 }

@@ -1,4 +1,4 @@
-//! Daily scan reports: result of the last scan, and new, moved and removed objects.
+//! Daily scan reports: result of the last scan, and numbers of new, moved and removed objects.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Collector, CollectorId, Context, PollOutput, Price, Question, Settings, scan_profiles};
+use super::{Collector, CollectorId, CollectorSettings, Context, PollOutput, Price, RequestSettings, scan_profiles};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v1, v3};
 use crate::domain::{CustomerId, JobStatus, Timestamp};
 use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label, timestamp};
 
-/// Maximum number of containers per report. Reports of large tenants name thousands; the others are added up as
-/// [`OTHER_CONTAINERS`], so that the sum is still correct.
+/// Maximum number of containers per report. Reports of large tenants contain thousands; the rest is summed up as
+/// [`OTHER_CONTAINERS`], so that the total is still correct.
 const MAX_CONTAINERS: usize = 200;
 
 /// Container for the objects of all containers beyond [`MAX_CONTAINERS`].
@@ -41,8 +41,8 @@ impl super::Held for Report {
     }
 }
 
-/// Fields of which every report contains at least one.
-const TELLING: Names = &[
+/// Fields that identify a report: each one contains at least one of them.
+const REPORT_FIELDS: Names = &[
     "profileId",
     "profileName",
     "lastScanStatus",
@@ -59,6 +59,20 @@ enum Change {
 }
 
 impl Change {
+    const ALL: [Self; 3] = [Self::New, Self::Moved, Self::Removed];
+
+    /// Returns the names of the field that lists the objects.
+    fn fields(self) -> Names {
+        match self {
+            Self::New => &["newRegisteredContent", "newRegistedContent"],
+            Self::Moved => &["movedToAnotherContainerObjects", "movedToAnotherContainer"],
+            Self::Removed => &[
+                "removedFromMicrosoft365OrOutOfPolicyObjects",
+                "removedFromMicrosoft365OrOutOfPolicy",
+            ],
+        }
+    }
+
     fn label(self) -> &'static str {
         match self {
             Self::New => "new",
@@ -89,20 +103,20 @@ impl Collector for ScanChanges {
         previous: Option<&Self::Record>,
         context: &Context,
     ) -> Result<PollOutput<Self::Record>, Failure> {
-        let scan_profiles::Listed { ids, unreadable, .. } = scan_profiles::list(api, customer).await?;
+        let scan_profiles::ProfileList { ids, unreadable, .. } = scan_profiles::fetch_list(api, customer).await?;
         let mut unknown = 0;
         let mut reports = Vec::with_capacity(ids.len());
         for id in ids.into_iter().flatten() {
-            let answer = match fetch_report(api, customer, &id, context.settings.scan_objects).await {
-                // The profile may have been deleted since. Only a list without it proves that.
+            let report = match fetch_report(api, customer, &id, context.settings.scan_objects).await {
+                // The profile may have been deleted, but only its absence from the list proves that.
                 Err(failure) if matches!(failure.error, Error::Status(404)) => None,
-                answer => read(&answer?, id.clone(), api),
+                response => parse_report(&response?, id.clone(), api),
             };
-            unknown += usize::from(answer.is_none());
+            unknown += usize::from(report.is_none());
             let held = || super::hold_known(previous, |known| known.profile_id == id);
-            reports.extend(answer.or_else(held));
+            reports.extend(report.or_else(held));
         }
-        // Any known report may be that of the profile whose row has no id.
+        // Any known report may belong to a profile whose row has no id.
         if let Some(previous) = previous.filter(|_| unreadable > 0) {
             reports = super::keep_missing(previous, reports, |report| report.profile_id.clone());
         }
@@ -118,10 +132,10 @@ impl Collector for ScanChanges {
         super::split_rows(record)
     }
 
-    fn question(settings: &Settings) -> Question {
-        Question {
+    fn request_settings(settings: &CollectorSettings) -> RequestSettings {
+        RequestSettings {
             scan_objects: settings.scan_objects,
-            ..Question::default()
+            ..RequestSettings::default()
         }
     }
 
@@ -130,9 +144,9 @@ impl Collector for ScanChanges {
     }
 
     fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> Vec<ShapeTable> {
-        // A record from before a reload may contain them although they are now disabled.
-        let shown = record.iter().filter(|_| context.settings.scan_objects);
-        let objects: Vec<Objects> = shown.flat_map(Report::objects).collect();
+        // A record that is older than the settings may contain objects although they are now disabled.
+        let reports = record.iter().filter(|_| context.settings.scan_objects);
+        let objects: Vec<ChangedObjects> = reports.flat_map(Report::changed_objects).collect();
         vec![
             SHAPE_REPORT.table(customer.as_str(), record),
             SHAPE_OBJECTS.table(customer.as_str(), &objects),
@@ -140,18 +154,24 @@ impl Collector for ScanChanges {
     }
 }
 
-/// Parts of one report: the numbers, and the objects if requested.
-struct Answer {
-    numbers: Vec<Box<RawValue>>,
+/// Response about one report. The first generation returns its two parts separately.
+struct ReportResponse {
+    summary: Vec<Box<RawValue>>,
+    /// `None` if objects are not requested.
     objects: Option<Vec<Box<RawValue>>>,
 }
 
-async fn fetch_report(api: &Api, customer: &CustomerId, id: &str, with_objects: bool) -> Result<Answer, Failure> {
+async fn fetch_report(
+    api: &Api,
+    customer: &CustomerId,
+    id: &str,
+    with_objects: bool,
+) -> Result<ReportResponse, Failure> {
     match api {
         Api::V1(client) => {
             let scope = v1::scope::SCAN_PROFILES;
             let path = |last| ["customers", customer.as_str(), "scanProfiles", id, last];
-            let numbers = client
+            let summary = client
                 .entity(Endpoint::ScanChanges, scope, &path("dailyNewSummary"))
                 .await?;
             let objects = if with_objects {
@@ -160,21 +180,21 @@ async fn fetch_report(api: &Api, customer: &CustomerId, id: &str, with_objects: 
             } else {
                 None
             };
-            Ok(Answer { numbers, objects })
+            Ok(ReportResponse { summary, objects })
         }
         Api::V3(client) => {
             let path = ["customers", customer.as_str(), "scan-profiles", id, "changes"];
-            let numbers = client
+            let summary = client
                 .entity(Endpoint::ScanChanges, v3::scope::SCAN_PROFILES, &path)
                 .await?;
-            let objects = with_objects.then(|| numbers.clone());
-            Ok(Answer { numbers, objects })
+            let objects = with_objects.then(|| summary.clone());
+            Ok(ReportResponse { summary, objects })
         }
     }
 }
 
-/// Parses a report; `None` if the response is not one. An empty response means that there is none yet.
-fn read(answer: &Answer, profile_id: String, api: &Api) -> Option<Report> {
+/// Parses a report; `None` if the response is invalid. An empty response means that there is no report yet.
+fn parse_report(response: &ReportResponse, profile_id: String, api: &Api) -> Option<Report> {
     let observer = api.observer().as_ref();
     let mut report = Report {
         held: false,
@@ -186,8 +206,8 @@ fn read(answer: &Answer, profile_id: String, api: &Api) -> Option<Report> {
         removed: None,
         objects: BTreeMap::new(),
     };
-    if let Some(json) = answer.numbers.first() {
-        let row = Row::read(json, Endpoint::ScanChanges, observer).filter(|row| row.has_any(TELLING))?;
+    if let Some(json) = response.summary.first() {
+        let row = Row::read(json, Endpoint::ScanChanges, observer).filter(|row| row.has_any(REPORT_FIELDS))?;
         report.status = row.job_status(&["lastScanStatus"]).map(|word| word.resolve(true));
         report.updated = row.timestamp(&["lastUpdateTime"]);
         report.new = row.count_unless_list(&[
@@ -202,33 +222,19 @@ fn read(answer: &Answer, profile_id: String, api: &Api) -> Option<Report> {
             "removedFromMicrosoft365OrOutofPolicyObjects",
         ]);
     }
-    if let Some(json) = answer.objects.as_ref().and_then(|objects| objects.first()) {
+    if let Some(json) = response.objects.as_ref().and_then(|objects| objects.first()) {
         let row = Row::read(json, Endpoint::ScanChangeObjects, observer)?;
-        let lists: [(Change, Names); 3] = [
-            (Change::New, &["newRegisteredContent", "newRegistedContent"]),
-            (
-                Change::Moved,
-                &["movedToAnotherContainerObjects", "movedToAnotherContainer"],
-            ),
-            (
-                Change::Removed,
-                &[
-                    "removedFromMicrosoft365OrOutOfPolicyObjects",
-                    "removedFromMicrosoft365OrOutOfPolicy",
-                ],
-            ),
-        ];
-        for (change, names) in lists {
-            for json in row.list(names).unwrap_or_default() {
-                report.count(change, container(&row, json));
+        for change in Change::ALL {
+            for json in row.list(change.fields()).unwrap_or_default() {
+                report.count(change, parse_container(&row, json));
             }
         }
     }
     Some(report)
 }
 
-/// The container of a changed object; empty if the API returns only the name of the object.
-fn container(row: &Row<'_>, json: &RawValue) -> String {
+/// Returns the container of a changed object; empty if the API returns only the name of the object.
+fn parse_container(row: &Row<'_>, json: &RawValue) -> String {
     let object = row.nested(json);
     let name = object.and_then(|object| object.name(&["containerName", "containersName"]));
     name.unwrap_or_default()
@@ -237,14 +243,18 @@ fn container(row: &Row<'_>, json: &RawValue) -> String {
 impl Report {
     fn count(&mut self, change: Change, container: String) {
         let containers = self.objects.entry(change).or_default();
-        let shown = containers.len() < MAX_CONTAINERS || containers.contains_key(&container);
-        let container = if shown { container } else { OTHER_CONTAINERS.to_owned() };
+        let is_separate = containers.len() < MAX_CONTAINERS || containers.contains_key(&container);
+        let container = if is_separate {
+            container
+        } else {
+            OTHER_CONTAINERS.to_owned()
+        };
         *containers.entry(container).or_default() += 1;
     }
 
-    fn objects(&self) -> impl Iterator<Item = Objects> {
+    fn changed_objects(&self) -> impl Iterator<Item = ChangedObjects> {
         self.objects.iter().flat_map(|(change, containers)| {
-            containers.iter().map(|(container, count)| Objects {
+            containers.iter().map(|(container, count)| ChangedObjects {
                 profile_id: self.profile_id.clone(),
                 change: change.label(),
                 container: container.clone(),
@@ -254,8 +264,8 @@ impl Report {
     }
 }
 
-/// Changed objects of one container.
-struct Objects {
+/// Number of changed objects in one container.
+struct ChangedObjects {
     profile_id: String,
     change: &'static str,
     container: String,
@@ -293,7 +303,7 @@ const SHAPE_REPORT: Shape<Report> = Shape {
     ],
 };
 
-const SHAPE_OBJECTS: Shape<Objects> = Shape {
+const SHAPE_OBJECTS: Shape<ChangedObjects> = Shape {
     labels: &[
         label("profile_id", |row| Some(&row.profile_id)),
         label("change", |row| Some(row.change)),

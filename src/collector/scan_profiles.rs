@@ -1,4 +1,4 @@
-//! Scan profiles: what is scanned, how and how often.
+//! Scan profiles: scope, mode and schedule of scans.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,12 +31,12 @@ pub(super) struct Profile {
     ignore_locked: Option<bool>,
     out_of_policy_notification: Option<bool>,
     containers: BTreeMap<Cow<'static, str>, u32>,
-    /// Its modification time in the list before its details were requested.
+    /// Modification time in the list with which the details were requested.
     #[serde(default)]
     listed_modified: Option<Timestamp>,
-    /// Whether its details are from the previous poll.
-    #[serde(default)]
-    details_kept: bool,
+    /// Whether the details are from the previous poll.
+    #[serde(rename = "details_kept", default)]
+    are_details_reused: bool,
 }
 
 impl super::Held for Profile {
@@ -45,8 +45,8 @@ impl super::Held for Profile {
     }
 }
 
-/// Fields of which the details of every profile contain at least one.
-const TELLING: Names = &[
+/// Fields that identify the details of a profile: each response contains at least one of them.
+const DETAIL_FIELDS: Names = &[
     "profileId",
     "profileName",
     "tenantId",
@@ -75,42 +75,43 @@ impl Collector for ScanProfiles {
         previous: Option<&Self::Record>,
         _context: &Context,
     ) -> Result<PollOutput<Self::Record>, Failure> {
-        let Listed { rows, ids, unreadable } = list(api, customer).await?;
+        let ProfileList { rows, ids, unreadable } = fetch_list(api, customer).await?;
         let mut unknown = 0;
         let mut profiles = Vec::with_capacity(ids.len());
         for (json, id) in rows.iter().zip(ids) {
             let Some(id) = id else { continue };
-            if let Some(kept) = unchanged(json, &id, previous, api) {
-                profiles.push(kept);
+            if let Some(unmodified) = find_unmodified(json, &id, previous, api) {
+                profiles.push(unmodified);
                 continue;
             }
-            let details = detail(api, customer, &id).await;
-            let details = match details {
-                // It may have been deleted since. Only a list without it proves that.
+            let details = match fetch_details(api, customer, &id).await {
+                // The profile may have been deleted, but only its absence from the list proves that.
                 Err(failure) if matches!(failure.error, Error::Status(404)) => {
                     unknown += 1;
                     let known = super::hold_known(previous, |known| known.id == id);
-                    profiles.extend(known.or_else(|| as_listed(json, &id, api)));
+                    profiles.extend(known.or_else(|| parse_listed(json, &id, api)));
                     continue;
                 }
                 details => details?,
             };
             let observer = api.observer().as_ref();
             let listed = Row::read(json, Endpoint::ScanProfiles, observer);
-            // A profile may have no details yet; the values of the list are used then.
+            // If there are no details yet, the values of the list are used.
             let detailed = match details.first() {
                 None => Row::read(json, Endpoint::ScanProfiles, observer),
-                Some(details) => Row::read(details, Endpoint::ScanProfile, observer).filter(|row| row.has_any(TELLING)),
+                Some(details) => {
+                    Row::read(details, Endpoint::ScanProfile, observer).filter(|row| row.has_any(DETAIL_FIELDS))
+                }
             };
             match (listed, detailed) {
-                (Some(listed), Some(detailed)) => profiles.push(read(id, &detailed, &listed)),
+                (Some(listed), Some(detailed)) => profiles.push(parse_profile(id, &detailed, &listed)),
                 _ => {
                     unknown += 1;
                     profiles.extend(super::hold_known(previous, |known| known.id == id));
                 }
             }
         }
-        // Any known profile may be the one whose row has no id.
+        // Any known profile may belong to a row without an id.
         if let Some(previous) = previous.filter(|_| unreadable > 0) {
             profiles = super::keep_missing(previous, profiles, |profile| profile.id.clone());
         }
@@ -126,7 +127,7 @@ impl Collector for ScanProfiles {
         super::split_rows(record)
     }
 
-    fn lists_others(record: &Self::Record, previous: &Self::Record) -> bool {
+    fn lists_other_items(record: &Self::Record, previous: &Self::Record) -> bool {
         let known: BTreeSet<&str> = previous.iter().map(|profile| profile.id.as_str()).collect();
         record.iter().any(|profile| !known.contains(profile.id.as_str()))
     }
@@ -141,7 +142,7 @@ impl Collector for ScanProfiles {
 
     fn tables(record: &Self::Record, customer: &CustomerId, _context: &Context) -> Vec<ShapeTable> {
         let id = customer.as_str();
-        let containers: Vec<Containers> = record.iter().flat_map(Profile::containers).collect();
+        let containers: Vec<ContainerCount> = record.iter().flat_map(Profile::container_counts).collect();
         vec![
             SHAPE_INFO.table(id, record),
             SHAPE_PROFILE.table(id, record),
@@ -150,32 +151,32 @@ impl Collector for ScanProfiles {
     }
 }
 
-/// Returns the stored profile if, by the list, it was not modified since its details were requested. Details are reused
-/// for one poll and then requested again, so that a change that the list does not show is not missed for long.
-fn unchanged(json: &RawValue, id: &str, previous: Option<&Vec<Profile>>, api: &Api) -> Option<Profile> {
+/// Returns the last known profile if the list shows no modification since its details were requested. Details are
+/// reused for one poll only, because the list may not show all modifications.
+fn find_unmodified(json: &RawValue, id: &str, previous: Option<&Vec<Profile>>, api: &Api) -> Option<Profile> {
     let known = previous?.iter().find(|profile| profile.id == id)?;
     let observer = api.observer().as_ref();
     let modified = Row::read(json, Endpoint::ScanProfiles, observer)?.timestamp(MODIFIED)?;
-    let same = known.listed_modified == Some(modified) && !known.details_kept && !known.held;
-    same.then(|| Profile {
-        details_kept: true,
+    let is_unmodified = known.listed_modified == Some(modified) && !known.are_details_reused && !known.held;
+    is_unmodified.then(|| Profile {
+        are_details_reused: true,
         ..known.clone()
     })
 }
 
-/// A profile as far as the list describes it, held because its details are missing.
-fn as_listed(json: &RawValue, id: &str, api: &Api) -> Option<Profile> {
+/// Parses a profile from the list alone, because its details are missing.
+fn parse_listed(json: &RawValue, id: &str, api: &Api) -> Option<Profile> {
     let listed = Row::read(json, Endpoint::ScanProfiles, api.observer().as_ref())?;
     Some(Profile {
         held: true,
-        ..read(id.to_owned(), &listed, &listed)
+        ..parse_profile(id.to_owned(), &listed, &listed)
     })
 }
 
 const MODIFIED: Names = &["modifiedTime"];
 
-/// The profiles of a customer in a list.
-pub(super) struct Listed {
+/// The list of a customer's profiles.
+pub(super) struct ProfileList {
     /// The rows.
     pub(super) rows: Vec<Box<RawValue>>,
     /// The id of each row; `None` for an invalid or duplicate row.
@@ -184,8 +185,8 @@ pub(super) struct Listed {
     pub(super) unreadable: usize,
 }
 
-/// Lists the profiles of a customer.
-pub(super) async fn list(api: &Api, customer: &CustomerId) -> Result<Listed, Failure> {
+/// Fetches the list of a customer's profiles.
+pub(super) async fn fetch_list(api: &Api, customer: &CustomerId) -> Result<ProfileList, Failure> {
     let endpoint = Endpoint::ScanProfiles;
     let rows = match api {
         Api::V1(client) => {
@@ -204,23 +205,23 @@ pub(super) async fn list(api: &Api, customer: &CustomerId) -> Result<Listed, Fai
         }
     };
     let observer = api.observer().as_ref();
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     let (mut unreadable, mut duplicates) = (0, 0);
     let mut ids = Vec::with_capacity(rows.len());
     for json in &rows {
         let id = Row::read(json, endpoint, observer).and_then(|row| row.id(&["profileId"]));
-        let repeats = id.as_ref().is_some_and(|id| !seen.insert(id.clone()));
+        let is_duplicate = id.as_ref().is_some_and(|id| !seen.insert(id.clone()));
         unreadable += usize::from(id.is_none());
-        duplicates += u64::from(repeats);
-        ids.push(id.filter(|_| !repeats));
+        duplicates += u64::from(is_duplicate);
+        ids.push(id.filter(|_| !is_duplicate));
     }
     if duplicates > 0 {
         observer.duplicate_rows(endpoint, duplicates);
     }
-    Ok(Listed { rows, ids, unreadable })
+    Ok(ProfileList { rows, ids, unreadable })
 }
 
-async fn detail(api: &Api, customer: &CustomerId, id: &str) -> Result<Vec<Box<RawValue>>, Failure> {
+async fn fetch_details(api: &Api, customer: &CustomerId, id: &str) -> Result<Vec<Box<RawValue>>, Failure> {
     let endpoint = Endpoint::ScanProfile;
     match api {
         Api::V1(client) => {
@@ -234,8 +235,8 @@ async fn detail(api: &Api, customer: &CustomerId, id: &str) -> Result<Vec<Box<Ra
     }
 }
 
-/// Parses a profile from its details, completed from the list.
-fn read(id: String, detailed: &Row<'_>, listed: &Row<'_>) -> Profile {
+/// Parses a profile from its details and, where they lack a value, from the list.
+fn parse_profile(id: String, detailed: &Row<'_>, listed: &Row<'_>) -> Profile {
     let either = |names: Names| {
         let text = detailed.name(names).or_else(|| listed.name(names));
         text.unwrap_or_default()
@@ -251,7 +252,7 @@ fn read(id: String, detailed: &Row<'_>, listed: &Row<'_>) -> Profile {
         scan_mode: detailed.known_word(mode_names, mode, scan_mode, |mode| mode == ScanMode::Unknown),
         modified: detailed.timestamp(MODIFIED).or_else(|| listed.timestamp(MODIFIED)),
         listed_modified: listed.timestamp(MODIFIED),
-        details_kept: false,
+        are_details_reused: false,
         created: detailed.timestamp(&["createdTime"]),
         daily_scan: detailed.daily_scan(&["enableDailyScan"]),
         archived_mailboxes: detailed.flag(&["scanInplaceArchivedMailboxes"]),
@@ -263,12 +264,12 @@ fn read(id: String, detailed: &Row<'_>, listed: &Row<'_>) -> Profile {
             "isSendOutOfPolicyNotification",
             "sendAnEmailNotificationToTheFollowingRecipientsWhenObjectsAreMovedTooTherContainerOrRemovedFromAnyContainers",
         ]),
-        containers: containers(detailed),
+        containers: count_containers(detailed),
     }
 }
 
-/// Number of containers of each object type.
-fn containers(row: &Row<'_>) -> BTreeMap<Cow<'static, str>, u32> {
+/// Counts the containers of each object type.
+fn count_containers(row: &Row<'_>) -> BTreeMap<Cow<'static, str>, u32> {
     const NAMES: Names = &["containers"];
     let mut counts = BTreeMap::new();
     for json in row.list(NAMES).unwrap_or_default() {
@@ -284,8 +285,8 @@ fn containers(row: &Row<'_>) -> BTreeMap<Cow<'static, str>, u32> {
 }
 
 impl Profile {
-    fn containers(&self) -> impl Iterator<Item = Containers> {
-        self.containers.iter().map(|(object_type, count)| Containers {
+    fn container_counts(&self) -> impl Iterator<Item = ContainerCount> {
+        self.containers.iter().map(|(object_type, count)| ContainerCount {
             profile_id: self.id.clone(),
             object_type: object_type.clone(),
             count: *count,
@@ -293,8 +294,8 @@ impl Profile {
     }
 }
 
-/// The containers of one object type of a profile.
-struct Containers {
+/// Number of a profile's containers with one object type.
+struct ContainerCount {
     profile_id: String,
     object_type: Cow<'static, str>,
     count: u32,
@@ -362,7 +363,7 @@ const SHAPE_PROFILE: Shape<Profile> = Shape {
     ],
 };
 
-const SHAPE_CONTAINERS: Shape<Containers> = Shape {
+const SHAPE_CONTAINERS: Shape<ContainerCount> = Shape {
     labels: &[
         label("profile_id", |row| Some(&row.profile_id)),
         label("object_type", |row| Some(&row.object_type)),

@@ -1,23 +1,24 @@
-//! Seats of each tenant: available and assigned.
+//! Assigned and available seats of each tenant.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::customers::tenants::MAX_TENANTS;
-use super::per_tenant::{is_due_again, is_expired};
+use super::per_tenant::{RequestResults, is_due_again, is_expired};
 use super::{Collector, CollectorId, Context, PollOutput, Price, jobs};
 use crate::api::wire::Row;
-use crate::api::{Api, Endpoint, Error, Failure, v3};
+use crate::api::{Api, Endpoint, Error, Failure, Observer, v3};
 use crate::domain::{self, CustomerId, TenantId, Timestamp};
 use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label};
 
 /// The seats of a tenant for one service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Seats {
-    /// Whether it is held from an earlier response, because the newest had invalid rows.
+    /// Whether the values are from an earlier response, because the newest had invalid rows.
     #[serde(default)]
     held: bool,
     tenant: TenantId,
@@ -26,20 +27,35 @@ pub(super) struct Seats {
     available: Option<i64>,
 }
 
-/// The seats of a customer's tenants.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct TenantsSeats {
-    seats: Vec<Seats>,
-    /// Types without a tenant, with the time of the response.
-    empty: BTreeMap<u16, Timestamp>,
-    /// Types whose seats are held because the newest response lists no tenant, with the time since when.
-    #[serde(default)]
-    held: BTreeMap<u16, Timestamp>,
+impl Seats {
+    fn key(&self) -> Key {
+        (self.tenant.clone(), self.service.clone())
+    }
+
+    /// Keeps the worse values of this row and an earlier one with the same key.
+    fn merge_worse(&mut self, earlier: &Self) {
+        self.available = self.available.min(earlier.available.or(self.available));
+        self.assigned = self.assigned.max(earlier.assigned);
+    }
 }
 
-impl TenantsSeats {
-    /// Whether any seats of a service are known.
-    fn has(&self, service: &str) -> bool {
+type Key = (TenantId, Cow<'static, str>);
+
+/// The seats of a customer's tenants. Tenants are listed by type, and each type belongs to one service.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct CustomerSeats {
+    seats: Vec<Seats>,
+    /// Types without a tenant, with the time of the response.
+    #[serde(rename = "empty")]
+    empty_since: BTreeMap<u16, Timestamp>,
+    /// Types whose last known seats are served, with the time since when.
+    #[serde(rename = "held", default)]
+    last_known_since: BTreeMap<u16, Timestamp>,
+}
+
+impl CustomerSeats {
+    /// Returns whether any seats of a service are known.
+    fn contains_service(&self, service: &str) -> bool {
         self.seats.iter().any(|seats| seats.service == service)
     }
 }
@@ -66,108 +82,80 @@ impl Collector for TenantSeats {
     const SCOPE_V3: &'static str = v3::scope::LICENSES;
     const ITEMS_FROM: Option<CollectorId> = Some(CollectorId::CUSTOMERS);
     type Target = CustomerId;
-    type Record = TenantsSeats;
+    type Record = CustomerSeats;
 
     async fn poll(
         api: &Api,
         customer: &CustomerId,
-        previous: Option<&TenantsSeats>,
+        previous: Option<&CustomerSeats>,
         context: &Context,
-    ) -> Result<PollOutput<TenantsSeats>, Failure> {
+    ) -> Result<PollOutput<CustomerSeats>, Failure> {
         let endpoint = Endpoint::TenantSeats;
         let observer = api.observer().as_ref();
-        let mut record = TenantsSeats::default();
-        let mut known: BTreeMap<(TenantId, Cow<'static, str>), Seats> = BTreeMap::new();
-        let (mut unreadable, mut duplicates) = (0, 0);
-        let (mut refusal, mut failure, mut any_succeeded) = (None, None, false);
+        let mut record = CustomerSeats::default();
+        let mut parsed = ParsedSeats::default();
+        let mut results = RequestResults::default();
         for (number, service) in types(customer, context) {
-            let empty = previous.and_then(|previous| previous.empty.get(&number));
+            let empty = previous.and_then(|previous| previous.empty_since.get(&number));
             if let Some(since) = empty.filter(|since| !is_due_again(Some(since), context.now)) {
-                record.empty.insert(number, *since);
+                record.empty_since.insert(number, *since);
                 continue;
             }
-            let since = previous.and_then(|previous| previous.held.get(&number)).copied();
-            let since = since.unwrap_or(context.now);
-            let is_known = previous.is_some_and(|previous| previous.has(service)) && !is_expired(since, context);
-            let rows = match fetch_rows(api, customer, number).await {
+            let since = previous.and_then(|previous| previous.last_known_since.get(&number));
+            let since = since.copied().unwrap_or(context.now);
+            let is_known =
+                previous.is_some_and(|previous| previous.contains_service(service)) && !is_expired(since, context);
+            // `complete` adds the last known seats to an incomplete response.
+            match fetch_rows(api, customer, number).await {
                 Ok(rows) if is_known && rows.is_empty() => {
-                    record.held.insert(number, since);
-                    let incomplete = Error::Incomplete("no tenants listed, unlike before").at(endpoint);
-                    failure = failure.or(Some(incomplete));
-                    continue;
+                    record.last_known_since.insert(number, since);
+                    results.fail(Error::Incomplete("no tenants listed, unlike before").at(endpoint));
                 }
-                Err(cause) if is_known && cause.error.is_missing_service() => {
-                    record.held.insert(number, since);
-                    failure = failure.or(Some(cause));
-                    continue;
+                Ok(rows) => {
+                    results.succeed();
+                    if rows.is_empty() {
+                        record.empty_since.insert(number, context.now);
+                    }
+                    parsed.add(&rows, service, observer).await;
+                }
+                Err(cause) if cause.error.is_missing_service() && is_known => {
+                    record.last_known_since.insert(number, since);
+                    results.fail(cause);
                 }
                 Err(cause) if cause.error.is_missing_service() => {
-                    record.empty.insert(number, context.now);
-                    refusal = Some(cause);
-                    continue;
+                    record.empty_since.insert(number, context.now);
+                    results.deny(cause);
                 }
-                Err(cause) if cause.error.is_resource_error() => {
-                    failure = failure.or(Some(cause));
-                    continue;
-                }
-                rows => rows?,
-            };
-            any_succeeded = true;
-            if rows.is_empty() {
-                record.empty.insert(number, context.now);
-            }
-            for (position, json) in rows.iter().enumerate() {
-                super::turn(position).await;
-                let row = Row::read(json, endpoint, observer);
-                let Some(seats) = row.and_then(|row| read(&row, service)) else {
-                    unreadable += 1;
-                    continue;
-                };
-                if known.len() >= MAX_TENANTS {
-                    observer.decode_error(endpoint, "tenantId", "a tenant beyond the limit");
-                    unreadable += 1;
-                    continue;
-                }
-                let key = (seats.tenant.clone(), seats.service.clone());
-                if let Some(before) = known.insert(key, seats) {
-                    duplicates += 1;
-                    if let Some(now) = known.get_mut(&(before.tenant.clone(), before.service.clone())) {
-                        // The worse of both.
-                        now.available = now.available.min(before.available.or(now.available));
-                        now.assigned = now.assigned.max(before.assigned);
-                    }
-                }
+                Err(cause) if cause.error.is_resource_error() => results.fail(cause),
+                Err(cause) => return Err(cause),
             }
         }
-        if duplicates > 0 {
-            observer.duplicate_rows(endpoint, duplicates);
+        if parsed.duplicates > 0 {
+            observer.duplicate_rows(endpoint, parsed.duplicates);
         }
-        record.seats = known.into_values().collect();
-        match (failure, refusal) {
-            (Some(failure), _) | (None, Some(failure)) if !any_succeeded => Err(failure),
-            (failure, _) => Ok(PollOutput::one(customer, record, unreadable, endpoint).incomplete_by(failure)),
-        }
+        record.seats = parsed.seats.into_values().collect();
+        let incomplete = results.finish()?;
+        Ok(PollOutput::one(customer, record, parsed.unreadable, endpoint).incomplete_by(incomplete))
     }
 
-    fn complete(previous: &TenantsSeats, mut partial: TenantsSeats) -> TenantsSeats {
-        let key = |seats: &Seats| (seats.tenant.clone(), seats.service.clone());
-        partial.seats = super::keep_missing(&previous.seats, partial.seats, key);
+    fn complete(previous: &CustomerSeats, mut partial: CustomerSeats) -> CustomerSeats {
+        partial.seats = super::keep_missing(&previous.seats, partial.seats, Seats::key);
         partial.seats.truncate(MAX_TENANTS);
         partial
     }
 
-    fn split(record: &TenantsSeats) -> Option<(TenantsSeats, TenantsSeats)> {
+    fn split(record: &CustomerSeats) -> Option<(CustomerSeats, CustomerSeats)> {
         let (fresh, held) = super::split_rows(&record.seats)?;
-        let of = |seats| TenantsSeats {
+        let with_seats = |seats| CustomerSeats {
             seats,
-            ..TenantsSeats::default()
+            ..CustomerSeats::default()
         };
-        Some((of(fresh), of(held)))
+        Some((with_seats(fresh), with_seats(held)))
     }
 
-    fn without_tenants(record: &TenantsSeats, gone: &BTreeSet<TenantId>) -> Option<TenantsSeats> {
+    fn without_tenants(record: &CustomerSeats, removed: &BTreeSet<TenantId>) -> Option<CustomerSeats> {
         let mut kept = record.clone();
-        kept.seats.retain(|seats| !gone.contains(&seats.tenant));
+        kept.seats.retain(|seats| !removed.contains(&seats.tenant));
         (kept != *record).then_some(kept)
     }
 
@@ -175,13 +163,46 @@ impl Collector for TenantSeats {
         vec![SHAPE.metrics()]
     }
 
-    fn tables(record: &TenantsSeats, customer: &CustomerId, _context: &Context) -> Vec<ShapeTable> {
+    fn tables(record: &CustomerSeats, customer: &CustomerId, _context: &Context) -> Vec<ShapeTable> {
         vec![SHAPE.table(customer.as_str(), &record.seats)]
     }
 }
 
-/// Returns the types of tenants that a customer may have: Microsoft 365 if the customer list contains such tenants, and
-/// the other types if there are jobs of the service. If that is unknown, returns all types.
+/// The seats in the responses of a poll, each tenant and service once.
+#[derive(Default)]
+struct ParsedSeats {
+    seats: BTreeMap<Key, Seats>,
+    unreadable: usize,
+    duplicates: u64,
+}
+
+impl ParsedSeats {
+    /// Parses the rows of a type, which belong to `service` unless they name another one.
+    async fn add(&mut self, rows: &[Box<RawValue>], service: &'static str, observer: &dyn Observer) {
+        let endpoint = Endpoint::TenantSeats;
+        for (position, json) in rows.iter().enumerate() {
+            super::yield_at(position).await;
+            let row = Row::read(json, endpoint, observer);
+            let Some(mut seats) = row.and_then(|row| parse_row(&row, service)) else {
+                self.unreadable += 1;
+                continue;
+            };
+            if self.seats.len() >= MAX_TENANTS {
+                observer.decode_error(endpoint, "tenantId", "a tenant beyond the limit");
+                self.unreadable += 1;
+                continue;
+            }
+            if let Some(earlier) = self.seats.get(&seats.key()) {
+                self.duplicates += 1;
+                seats.merge_worse(earlier);
+            }
+            self.seats.insert(seats.key(), seats);
+        }
+    }
+}
+
+/// Returns the types of tenants that a customer may have, with their services: Microsoft 365 if the customer list
+/// contains such tenants, and other types if there are jobs of the service. If the jobs are unknown, returns all types.
 fn types(customer: &CustomerId, context: &Context) -> Vec<(u16, &'static str)> {
     let jobs = context.record_of(CollectorId::JOBS, customer);
     let services = jobs.as_deref().and_then(jobs::listed_services);
@@ -193,11 +214,7 @@ fn types(customer: &CustomerId, context: &Context) -> Vec<(u16, &'static str)> {
     domain::seat_services().filter(may_have).collect()
 }
 
-async fn fetch_rows(
-    api: &Api,
-    customer: &CustomerId,
-    number: u16,
-) -> Result<Vec<Box<serde_json::value::RawValue>>, Failure> {
+async fn fetch_rows(api: &Api, customer: &CustomerId, number: u16) -> Result<Vec<Box<RawValue>>, Failure> {
     let endpoint = Endpoint::TenantSeats;
     let number = number.to_string();
     let path = [
@@ -219,7 +236,7 @@ async fn fetch_rows(
     api.v3(endpoint, list.scope)?.list(list).await
 }
 
-fn read(row: &Row<'_>, requested: &'static str) -> Option<Seats> {
+fn parse_row(row: &Row<'_>, requested: &'static str) -> Option<Seats> {
     let service = row.named(&["type"], domain::seat_service);
     Some(Seats {
         held: false,

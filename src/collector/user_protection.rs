@@ -1,4 +1,4 @@
-//! Users of each tenant, protected or not. Their identity is ignored: only counts leave the process.
+//! Users of each tenant by protection state. The users are only counted, and their identities are not stored.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,10 +14,10 @@ use crate::api::{Api, Endpoint, Error, Failure, Observer, v3};
 use crate::domain::{self, CustomerId, TenantId};
 use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label};
 
-/// The users of a tenant with and without protection of each module.
+/// Numbers of protected and unprotected users of a tenant by module.
 pub(super) type Users = BTreeMap<Cow<'static, str>, Counts>;
 
-/// Users by whether they are protected.
+/// Numbers of users by protection state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Counts {
     protected: usize,
@@ -62,8 +62,8 @@ impl Collector for UserProtection {
         record.split_by_key()
     }
 
-    fn without_tenants(record: &Self::Record, gone: &BTreeSet<TenantId>) -> Option<Self::Record> {
-        record.without(gone)
+    fn without_tenants(record: &Self::Record, removed: &BTreeSet<TenantId>) -> Option<Self::Record> {
+        record.without(removed)
     }
 
     fn metrics() -> Vec<ShapeMetrics> {
@@ -71,12 +71,12 @@ impl Collector for UserProtection {
     }
 
     fn tables(record: &Self::Record, customer: &CustomerId, _context: &Context) -> Vec<ShapeTable> {
-        let rows: Vec<ByState> = record
+        let rows: Vec<StateCount> = record
             .iter()
             .flat_map(|(tenant, users)| {
                 users.iter().flat_map(|(module, counts)| {
                     let states = [("protected", counts.protected), ("unprotected", counts.unprotected)];
-                    states.map(|(state, users)| ByState {
+                    states.map(|(state, users)| StateCount {
                         tenant: tenant.clone(),
                         module: module.clone(),
                         state,
@@ -108,18 +108,21 @@ async fn fetch_users(api: &Api, customer: &CustomerId, tenant: &TenantId) -> Ten
         key: Some("id"),
     };
     let rows = api.v3(endpoint, list.scope)?.list(list).await?;
-    count(&rows, api.observer().as_ref()).await
+    count_users(&rows, api.observer().as_ref()).await
 }
 
-/// Counts the valid users. If some rows are invalid, the result is incomplete; if all are, there is none.
-async fn count(rows: &[Box<RawValue>], observer: &dyn Observer) -> TenantResult<Users> {
+/// Counts the users. If some rows are invalid, the result is incomplete.
+///
+/// # Errors
+/// If all rows are invalid.
+async fn count_users(rows: &[Box<RawValue>], observer: &dyn Observer) -> TenantResult<Users> {
     let endpoint = Endpoint::Users;
     let mut users = Users::new();
     let mut unreadable = 0;
     for (position, json) in rows.iter().enumerate() {
-        super::turn(position).await;
+        super::yield_at(position).await;
         let row = Row::read(json, endpoint, observer);
-        let statuses = row.as_ref().and_then(|row| read(row));
+        let statuses = row.as_ref().and_then(|row| parse_statuses(row));
         match statuses {
             None => unreadable += 1,
             Some(statuses) => {
@@ -144,8 +147,8 @@ async fn count(rows: &[Box<RawValue>], observer: &dyn Observer) -> TenantResult<
     }
 }
 
-/// Returns the modules of a user, each once, and whether they are protected; `None` if one is invalid.
-fn read(row: &Row<'_>) -> Option<BTreeMap<Cow<'static, str>, bool>> {
+/// Parses the modules of a user, and whether the user is protected in each; `None` if one is invalid.
+fn parse_statuses(row: &Row<'_>) -> Option<BTreeMap<Cow<'static, str>, bool>> {
     const STATUSES: Names = &["moduleStatus"];
     let mut modules: BTreeMap<Cow<'static, str>, bool> = BTreeMap::new();
     for json in row.list(STATUSES)? {
@@ -158,15 +161,15 @@ fn read(row: &Row<'_>) -> Option<BTreeMap<Cow<'static, str>, bool>> {
     Some(modules)
 }
 
-/// The users of one module in one state.
-struct ByState {
+/// Number of users with one protection state in one module.
+struct StateCount {
     tenant: TenantId,
     module: Cow<'static, str>,
     state: &'static str,
     users: usize,
 }
 
-const SHAPE: Shape<ByState> = Shape {
+const SHAPE: Shape<StateCount> = Shape {
     labels: &[
         label("tenant_id", |row| Some(row.tenant.as_str())),
         label("module", |row| Some(&row.module)),
@@ -189,9 +192,11 @@ mod tests {
         let row = |json: &str| RawValue::from_string(json.to_owned()).expect("JSON");
         let good = r#"{"id": "1", "moduleStatus": [{"module": "OneDrive", "isProtected": true}]}"#;
         let bad = r#"{"id": "2", "moduleStatus": null}"#;
-        let (users, failure) = count(&[row(good), row(bad)], &Health::new()).await.expect("a response");
+        let (users, failure) = count_users(&[row(good), row(bad)], &Health::new())
+            .await
+            .expect("a response");
         assert_eq!(users.values().map(|counts| counts.protected).collect::<Vec<_>>(), [1]);
         assert!(failure.is_some_and(|failure| matches!(failure.error, Error::UnreadableRows(1))));
-        assert!(count(&[row(bad)], &Health::new()).await.is_err());
+        assert!(count_users(&[row(bad)], &Health::new()).await.is_err());
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use url::{Host, Url};
 
-use super::keys::{LONGEST_TIMEOUT, MOST_CONCURRENCY, MOST_REQUESTS_PER_SECOND};
+use super::keys::{LONGEST_TIMEOUT, MAX_CONCURRENCY, MAX_REQUESTS_PER_SECOND};
 use super::layers::Layers;
 use crate::domain::Gigabyte;
 use crate::settings::{Error, Field, MIN_DURATION};
@@ -46,12 +46,12 @@ pub enum Version {
     V1,
     /// The second, under `/partner/external/v3`.
     V3,
-    /// The second if the registration has its customers scope, otherwise the first.
+    /// The second if the registration has its permission for customers, otherwise the first.
     #[default]
     Auto,
 }
 
-/// An AvePoint environment. Its URLs are from the vendor's page about authentication.
+/// An AvePoint environment. The URLs are from the vendor's documentation of authentication.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Environment {
     /// The worldwide service.
@@ -97,7 +97,7 @@ impl Environment {
     }
 }
 
-/// The URL of a proxy. It may contain credentials, so its `Debug` output only contains the host.
+/// The URL of a proxy. It may contain credentials, so its `Debug` output contains only scheme, host and port.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ProxyUrl(Url);
 
@@ -135,10 +135,10 @@ impl Api {
             ca_file: layers.read_optional("api.ca_file", Field::path)?,
             timeout: layers.read_required("api.timeout", |field| field.duration(MIN_DURATION..=LONGEST_TIMEOUT))?,
             requests_per_second: layers.read_required("api.requests_per_second", |field| {
-                field.positive_number(MOST_REQUESTS_PER_SECOND)
+                field.positive_number(MAX_REQUESTS_PER_SECOND)
             })?,
             max_concurrency: layers
-                .read_required("api.max_concurrency", |field| field.whole_number(1..=MOST_CONCURRENCY))?,
+                .read_required("api.max_concurrency", |field| field.whole_number(1..=MAX_CONCURRENCY))?,
             gigabyte: layers.read_required("api.gigabyte", |field| field.choice(&GIGABYTES))?,
             v1_base_path: layers.read_required("api.v1_base_path", read_base_path)?,
             token_url: endpoint(layers, "api.token_url", environment.token_url())?,
@@ -162,7 +162,7 @@ fn endpoint(layers: &Layers, path: &str, published: &str) -> Result<Url, Error> 
     if let Some(field) = layers.get(path) {
         return read_endpoint(&field);
     }
-    // The published addresses are valid URLs, as a test checks.
+    // A test checks that the published URLs are valid.
     Url::parse(published).map_err(|_| layers.missing(path, "is required"))
 }
 
@@ -222,18 +222,18 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 fn read_base_path(field: &Field<'_>) -> Result<String, Error> {
-    let expected = "is not a path; expected something like /partner or /partner/api/V1.1";
+    let problem = "is not a path; expected something like /partner or /partner/api/V1.1";
     let path = field.text()?;
     let is_plain = |character: char| character.is_ascii_graphic() && !matches!(character, '?' | '#' | '\\' | '%');
     if !path.starts_with('/') || !path.chars().all(is_plain) {
-        return Err(field.invalid(expected));
+        return Err(field.invalid(problem));
     }
     let segments = path.trim_matches('/').split('/');
     if path.trim_matches('/').is_empty() {
         return Ok(String::new());
     }
     if segments.clone().any(|name| matches!(name, "" | "." | "..")) {
-        return Err(field.invalid(expected));
+        return Err(field.invalid(problem));
     }
     Ok(path.trim_end_matches('/').to_owned())
 }

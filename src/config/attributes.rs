@@ -2,28 +2,28 @@
 
 use std::path::Path;
 
-use crate::domain::{AttributeTable, Attributes, counted, is_misleading, nearest};
+use crate::domain::{AttributeTable, Attributes, PerAttribute, counted, is_misleading, nearest};
 use crate::settings::{self, Field, parse, reject_unknown_keys};
 use crate::text_file;
 
 /// Maximum size of a CSV file, in bytes. Ten thousand customers with the names of all modules take a few million.
 pub(crate) const MAX_CSV_BYTES: u64 = 16 << 20;
 
-/// Maximum number of rows, about ten times as many as the largest partner needs.
+/// Maximum number of rows: about ten times as many as the largest partner needs.
 const MAX_ROWS: usize = 100_000;
 
-/// Maximum number of globs. Each customer is compared with every glob until one matches; ids and plain names cost
-/// nothing.
+/// Maximum number of globs. Customers are compared with one glob after another. Ids and plain names have no limit,
+/// because they are looked up in a map.
 const MAX_GLOBS: usize = 1_000;
 
 /// Maximum length of a value, in characters. It is a label of every alert about its customers.
 const MAX_VALUE_CHARS: usize = 100;
 
-/// Maximum number of invalid rows in an error message. More of them usually have one cause.
-const MAX_NAMED: usize = 20;
+/// Maximum number of invalid rows in an error message. If there are more, they usually have the same cause.
+const MAX_REPORTED: usize = 20;
 
-/// The columns, in the order of suggestions. `customer` and `id` are synonyms. `country` and `modules` are ignored;
-/// they are accepted because `elements_exporter customers` prints them.
+/// The columns, in the order of suggestions. `customer` and `id` are synonyms. [`IGNORED_COLUMNS`] are accepted because
+/// `elements_exporter customers` prints them.
 const COLUMNS: [&str; 8] = [
     "customer",
     "id",
@@ -35,7 +35,7 @@ const COLUMNS: [&str; 8] = [
     "modules",
 ];
 
-const UNREAD: [&str; 2] = ["country", "modules"];
+const IGNORED_COLUMNS: [&str; 2] = ["country", "modules"];
 
 /// Reason why the file is rejected.
 #[derive(Debug, thiserror::Error)]
@@ -47,26 +47,26 @@ pub enum AttributesError {
     #[error(transparent)]
     Yaml(#[from] settings::Error),
     /// Some of its rows are invalid. Each problem begins with the file and the line.
-    #[error("{}{}", problems.join("; "), more(*unnamed))]
+    #[error("{}{}", problems.join("; "), omitted_text(*omitted))]
     Rows {
         /// The first problems.
         problems: Vec<String>,
         /// Number of further problems.
-        unnamed: usize,
+        omitted: usize,
     },
 }
 
-fn more(unnamed: usize) -> String {
-    match u64::try_from(unnamed) {
-        Ok(unnamed @ 1..) => format!("; and {}", counted(unnamed, "more bad row", "more bad rows")),
+fn omitted_text(omitted: usize) -> String {
+    match u64::try_from(omitted) {
+        Ok(omitted @ 1..) => format!("; and {}", counted(omitted, "more bad row", "more bad rows")),
         _ => String::new(),
     }
 }
 
-/// Reads the attributes of customers: YAML if the file name ends in `.yml`, `.yaml` or `.json`, otherwise CSV.
+/// Reads the attributes of customers. A file whose name ends in `.yml`, `.yaml` or `.json` is YAML, any other is CSV.
 ///
 /// # Errors
-/// If the file cannot be read, or if it contains invalid rows. The error lists them.
+/// If the file cannot be read, or contains invalid rows. The error lists them.
 pub fn read_attributes(path: &Path) -> Result<AttributeTable, AttributesError> {
     let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
     let mut rows = Rows::default();
@@ -81,7 +81,7 @@ pub fn read_attributes(path: &Path) -> Result<AttributeTable, AttributesError> {
         true => Ok(rows.table),
         false => Err(AttributesError::Rows {
             problems: rows.problems,
-            unnamed: rows.unnamed,
+            omitted: rows.omitted,
         }),
     }
 }
@@ -91,15 +91,15 @@ pub fn read_attributes(path: &Path) -> Result<AttributeTable, AttributesError> {
 struct Rows {
     table: AttributeTable,
     problems: Vec<String>,
-    unnamed: usize,
+    omitted: usize,
 }
 
-/// The cells of a row that are read.
+/// The cells of a row, without ignored columns.
 #[derive(Default)]
 struct Cells<'a> {
     customer: &'a str,
     organization: &'a str,
-    attributes: [&'a str; 3],
+    attributes: PerAttribute<&'a str>,
 }
 
 impl<'a> Cells<'a> {
@@ -109,15 +109,17 @@ impl<'a> Cells<'a> {
             "customer" | "id" => self.customer = text,
             "organization" => self.organization = text,
             column => {
-                let mut attributes = Attributes::NAMES.iter().zip(&mut self.attributes);
-                if let Some((_, cell)) = attributes.find(|(name, _)| **name == column) {
+                if let Some(cell) = self.attributes.get_mut(column) {
                     *cell = text;
                 }
             }
         }
     }
 
-    /// Adds the row to the table; the error describes what is wrong.
+    /// Adds the row to the table.
+    ///
+    /// # Errors
+    /// Returns the problem of the row.
     fn push(&self, table: &mut AttributeTable) -> Result<(), String> {
         let pattern = match self.customer {
             "" => self.organization,
@@ -126,11 +128,11 @@ impl<'a> Cells<'a> {
         if pattern.is_empty() {
             return Err("names no customer; expected an id or a glob over the organization".to_owned());
         }
-        let mut values: [Option<Box<str>>; 3] = [None, None, None];
-        for ((value, text), name) in values.iter_mut().zip(self.attributes).zip(Attributes::NAMES) {
-            *value = read_value(text).map_err(|problem| format!("{name}: {problem}"))?;
-        }
-        table.push(pattern, values.into()).map_err(|problem| {
+        let attributes = Attributes::NAMES.try_map(|name| {
+            let text = self.attributes.get(name).copied().unwrap_or_default();
+            parse_value(text).map_err(|problem| format!("{name}: {problem}"))
+        })?;
+        table.push(pattern, attributes).map_err(|problem| {
             format!("{pattern:?} is not a glob ({problem}); expected a name, in which * matches anything")
         })?;
         match table.globs() > MAX_GLOBS {
@@ -142,7 +144,7 @@ impl<'a> Cells<'a> {
     }
 }
 
-fn read_value(text: &str) -> Result<Option<Box<str>>, String> {
+fn parse_value(text: &str) -> Result<Option<Box<str>>, String> {
     if text.chars().nth(MAX_VALUE_CHARS).is_some() {
         return Err(format!("is longer than {MAX_VALUE_CHARS} characters"));
     }
@@ -153,10 +155,10 @@ fn read_value(text: &str) -> Result<Option<Box<str>>, String> {
 }
 
 impl Rows {
-    fn note(&mut self, problem: impl FnOnce() -> String) {
-        match self.problems.len() < MAX_NAMED {
+    fn report(&mut self, problem: impl FnOnce() -> String) {
+        match self.problems.len() < MAX_REPORTED {
             true => self.problems.push(problem()),
-            false => self.unnamed += 1,
+            false => self.omitted += 1,
         }
     }
 
@@ -167,13 +169,13 @@ impl Rows {
         }
         let items = match root.items() {
             Ok(items) => items,
-            Err(error) => return self.note(|| error.to_string()),
+            Err(error) => return self.report(|| error.to_string()),
         };
         // The size limit of the file also limits its rows.
         for item in &items {
             let read = reject_unknown_keys(item, &COLUMNS).and_then(|()| self.read_item(item));
             if let Err(error) = read {
-                self.note(|| error.to_string());
+                self.report(|| error.to_string());
             }
         }
     }
@@ -181,7 +183,7 @@ impl Rows {
     fn read_item(&mut self, item: &Field<'_>) -> Result<(), settings::Error> {
         let mut cells = Cells::default();
         // Ignored columns can have any type, such as a list of modules.
-        for column in COLUMNS.iter().filter(|column| !UNREAD.contains(column)) {
+        for column in COLUMNS.iter().filter(|column| !IGNORED_COLUMNS.contains(column)) {
             if let Some(text) = item.read(column, Field::raw_text)? {
                 cells.set(column, text);
             }
@@ -197,13 +199,13 @@ impl Rows {
         let mut record = csv::StringRecord::new();
         let mut columns: Vec<&'static str> = Vec::new();
         let mut count = 0;
-        // The text is UTF-8 and rows may have any number of cells, so no row is an error.
+        // No row is an error, because the text is UTF-8 and rows may have any number of cells.
         while reader.read_record(&mut record).unwrap_or(false) {
             let line = || line_of(text, record.position());
             if columns.is_empty() {
                 match read_header(&record) {
                     Ok(read) => columns = read,
-                    Err(problem) => return self.note(|| format!("{file}:{}: {problem}", line())),
+                    Err(problem) => return self.report(|| format!("{file}:{}: {problem}", line())),
                 }
                 continue;
             }
@@ -212,25 +214,26 @@ impl Rows {
             }
             count += 1;
             if count > MAX_ROWS {
-                return self.note(|| format!("{file}:{}: has more than {MAX_ROWS} rows", line()));
+                return self.report(|| format!("{file}:{}: has more than {MAX_ROWS} rows", line()));
             }
             if let Err(problem) = read_row(&record, &columns).and_then(|cells| cells.push(&mut self.table)) {
-                self.note(|| format!("{file}:{}: {problem}", line()));
+                self.report(|| format!("{file}:{}: {problem}", line()));
             }
         }
-        // An unclosed quote makes the rest of the file one cell, for example if the file was not written completely.
+        // After an unclosed quote, the rest of the file is one cell, for example if the file was not written
+        // completely.
         if text.matches('"').count() % 2 == 1 {
             let at = text.rfind('"').unwrap_or_default();
             let line = text.get(..at).unwrap_or_default().matches('\n').count() + 1;
-            self.note(|| format!("{file}:{line}: has a quote that is not closed"));
+            self.report(|| format!("{file}:{line}: has a quote that is not closed"));
         }
         if columns.is_empty() {
-            self.note(|| format!("{file}:1: has no header; expected one such as customer,tier,region,team"));
+            self.report(|| format!("{file}:1: has no header; expected one such as customer,tier,region,team"));
         }
     }
 }
 
-/// The line of a row. The reader counts blank lines before a row as part of it.
+/// Returns the line number of a row. The position that the reader returns includes blank lines before the row.
 fn line_of(text: &str, position: Option<&csv::Position>) -> usize {
     let start = position
         .and_then(|position| usize::try_from(position.byte()).ok())
@@ -310,19 +313,20 @@ mod tests {
         read_attributes(&path).map_err(|error| error.to_string().replace(&prefix, ""))
     }
 
-    fn of(table: &AttributeTable, id: &str, organization: &str) -> Option<[Option<String>; 3]> {
+    fn of(table: &AttributeTable, id: &str, organization: &str) -> Option<Attributes> {
         let found = table.of(&CustomerId::parse(id).unwrap(), organization)?;
-        Some(found.values().map(|value| value.map(str::to_owned)))
+        Some(Attributes::clone(found))
     }
 
-    fn some(values: [&str; 3]) -> Option<[Option<String>; 3]> {
-        Some(values.map(|value| (!value.is_empty()).then(|| value.to_owned())))
+    fn attributes([tier, region, team]: [&str; 3]) -> Option<Attributes> {
+        let values = PerAttribute { tier, region, team };
+        Some(values.map(|value| (!value.is_empty()).then(|| value.into())))
     }
 
     const CSV: &str = "\u{feff}Customer, tier ,team\r\n\r\nc-1,gold,\"North, \"\"A\"\"\"\r\n\"Contoso, *\",silver,\r\n,,\r\n*,,night\r\n";
 
     #[test]
-    fn file_that_ends_within_a_cell_is_rejected() {
+    fn truncated_file_is_rejected() {
         let error = read("a.csv", "customer,tier\nContoso*,gold\nFabrikam*,\"sil").unwrap_err();
         assert!(error.ends_with("a.csv:3: has a quote that is not closed"), "{error}");
     }
@@ -330,9 +334,9 @@ mod tests {
     #[test]
     fn csv_may_have_a_byte_order_mark_quotes_and_crlf() {
         let table = read("a.csv", CSV).unwrap();
-        assert_eq!(of(&table, "C-1", "Fabrikam"), some(["gold", "", "North, \"A\""]));
-        assert_eq!(of(&table, "x", "Contoso, Ltd"), some(["silver", "", ""]));
-        assert_eq!(of(&table, "x", "Fabrikam"), some(["", "", "night"]));
+        assert_eq!(of(&table, "C-1", "Fabrikam"), attributes(["gold", "", "North, \"A\""]));
+        assert_eq!(of(&table, "x", "Contoso, Ltd"), attributes(["silver", "", ""]));
+        assert_eq!(of(&table, "x", "Fabrikam"), attributes(["", "", "night"]));
         assert_eq!(table.len(), 3);
     }
 
@@ -343,9 +347,9 @@ mod tests {
             "id,organization,country,tier,region,team,modules\nc-1,Contoso,DE,gold,,,OneDrive\n,Fab*,,,emea,,\nc-2,Fabrikam,,,,,\n",
         )
         .unwrap();
-        assert_eq!(of(&table, "c-1", "other"), some(["gold", "", ""]));
+        assert_eq!(of(&table, "c-1", "other"), attributes(["gold", "", ""]));
         assert_eq!(of(&table, "x", "Contoso"), None, "the id counts, where there is one");
-        assert_eq!(of(&table, "c-2", "Fabrikam"), some(["", "emea", ""]));
+        assert_eq!(of(&table, "c-2", "Fabrikam"), attributes(["", "emea", ""]));
     }
 
     #[test]
@@ -353,10 +357,10 @@ mod tests {
         let text = "- {customer: c-1, tier: gold, modules: [OneDrive]}\n- customer: 'Contoso *'\n  region: emea\n  team: ~\n- {id: c-2, team: a}\n- {organization: Fab*, team: b}\n";
         for name in ["a.yml", "a.YAML"] {
             let table = read(name, text).unwrap();
-            assert_eq!(of(&table, "c-1", ""), some(["gold", "", ""]));
-            assert_eq!(of(&table, "x", "contoso ltd"), some(["", "emea", ""]));
-            assert_eq!(of(&table, "c-2", ""), some(["", "", "a"]));
-            assert_eq!(of(&table, "x", "Fabrikam"), some(["", "", "b"]));
+            assert_eq!(of(&table, "c-1", ""), attributes(["gold", "", ""]));
+            assert_eq!(of(&table, "x", "contoso ltd"), attributes(["", "emea", ""]));
+            assert_eq!(of(&table, "c-2", ""), attributes(["", "", "a"]));
+            assert_eq!(of(&table, "x", "Fabrikam"), attributes(["", "", "b"]));
         }
         assert!(read("a.yml", "# nobody yet\n").unwrap().is_empty());
     }
@@ -385,7 +389,7 @@ mod tests {
              a.yml:4: [3]: text is not a mapping; expected customer, id, organization, country, tier, region, team, modules"
         );
         let long = "x".repeat(MAX_VALUE_CHARS + 1);
-        let many = format!("customer,tier\n{}", format!("a,{long}\n").repeat(MAX_NAMED + 2));
+        let many = format!("customer,tier\n{}", format!("a,{long}\n").repeat(MAX_REPORTED + 2));
         let error = read("a.csv", &many).unwrap_err();
         assert!(
             error.starts_with("a.csv:2: tier: is longer than 100 characters; a.csv:3: "),
@@ -427,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn files_have_a_maximum_size() {
+    fn numbers_of_rows_and_globs_are_limited() {
         let rows: String = (0..=MAX_GLOBS).map(|row| format!("a{row}*,x\n")).collect();
         let error = read("a.csv", &format!("customer,tier\n{rows}")).unwrap_err();
         assert_eq!(

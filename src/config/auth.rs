@@ -19,7 +19,7 @@ pub struct Auth {
     pub secret_expires: Option<i64>,
 }
 
-/// A credential. Files are only named here and read when they are used, so that rotated ones take effect.
+/// A credential. Files are read when they are used, so that rotated ones take effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
     /// A client secret.
@@ -58,7 +58,7 @@ const CERTIFICATE_PASSWORD_FILE: &str = "auth.certificate_password_file";
 const CREDENTIALS: [&str; 3] = [CLIENT_SECRET, CLIENT_SECRET_FILE, CERTIFICATE_FILE];
 
 /// Keys that apply to a certificate.
-const OF_CERTIFICATE: [&str; 3] = [PRIVATE_KEY_FILE, CERTIFICATE_PASSWORD, CERTIFICATE_PASSWORD_FILE];
+const CERTIFICATE_KEYS: [&str; 3] = [PRIVATE_KEY_FILE, CERTIFICATE_PASSWORD, CERTIFICATE_PASSWORD_FILE];
 
 impl Auth {
     pub(super) fn read(layers: &Layers) -> Result<Self, Error> {
@@ -85,17 +85,17 @@ fn credential(layers: &Layers) -> Result<Option<Credential>, Error> {
     let password = password(layers)?;
 
     let [of_secret, of_secret_file, of_certificate] = CREDENTIALS;
-    exclusive(layers, of_secret, of_secret_file)?;
-    exclusive(layers, of_secret, of_certificate)?;
-    exclusive(layers, of_secret_file, of_certificate)?;
+    reject_both(layers, of_secret, of_secret_file)?;
+    reject_both(layers, of_secret, of_certificate)?;
+    reject_both(layers, of_secret_file, of_certificate)?;
     let Some(file) = certificate else {
-        for key in OF_CERTIFICATE {
-            useful(layers, key, CERTIFICATE_FILE)?;
+        for key in CERTIFICATE_KEYS {
+            require_key(layers, key, CERTIFICATE_FILE)?;
         }
         return Ok(secret.or(secret_file));
     };
     if is_pfx(&file) {
-        exclusive(layers, CERTIFICATE_FILE, PRIVATE_KEY_FILE)?;
+        reject_both(layers, CERTIFICATE_FILE, PRIVATE_KEY_FILE)?;
     }
     Ok(Some(Credential::Certificate {
         file,
@@ -105,21 +105,20 @@ fn credential(layers: &Layers) -> Result<Option<Credential>, Error> {
 }
 
 fn password(layers: &Layers) -> Result<Option<Password>, Error> {
-    exclusive(layers, CERTIFICATE_PASSWORD, CERTIFICATE_PASSWORD_FILE)?;
+    reject_both(layers, CERTIFICATE_PASSWORD, CERTIFICATE_PASSWORD_FILE)?;
     let value = layers.read_optional(CERTIFICATE_PASSWORD, Field::secret_text)?;
     let file = layers.read_optional(CERTIFICATE_PASSWORD_FILE, Field::path)?;
     Ok(value.map(Password::Value).or(file.map(Password::File)))
 }
 
-/// Returns whether a file is a PFX, which contains its key. Before the file is read, only its name distinguishes it
-/// from a PEM file.
+/// Returns whether a file is a PFX, which contains its key, according to its name. The file is not read yet.
 fn is_pfx(file: &Path) -> bool {
     file.extension()
         .and_then(|extension| extension.to_str())
         .is_some_and(|extension| ["pfx", "p12"].iter().any(|known| known.eq_ignore_ascii_case(extension)))
 }
 
-fn exclusive(layers: &Layers, one: &str, other: &str) -> Result<(), Error> {
+fn reject_both(layers: &Layers, one: &str, other: &str) -> Result<(), Error> {
     match (layers.get(one), layers.get(other)) {
         (Some(one), Some(other)) => {
             let (key, location) = (other.key(), other.location());
@@ -129,11 +128,11 @@ fn exclusive(layers: &Layers, one: &str, other: &str) -> Result<(), Error> {
     }
 }
 
-fn useful(layers: &Layers, key: &str, needs: &str) -> Result<(), Error> {
-    match (layers.get(key), layers.get(needs)) {
-        (Some(field), None) => {
-            Err(field.error(format!("is of no use without {needs}; set that too, or leave this out")))
-        }
+fn require_key(layers: &Layers, key: &str, required: &str) -> Result<(), Error> {
+    match (layers.get(key), layers.get(required)) {
+        (Some(field), None) => Err(field.error(format!(
+            "is of no use without {required}; set that too, or leave this out"
+        ))),
         _ => Ok(()),
     }
 }
@@ -237,7 +236,7 @@ mod tests {
 
     #[test]
     fn certificate_keys_need_a_certificate() {
-        for key in OF_CERTIFICATE {
+        for key in CERTIFICATE_KEYS {
             let name = key.strip_prefix("auth.").unwrap();
             let yaml = format!("auth: {{client_id: demo, client_secret: x, {name}: y}}");
             assert_eq!(

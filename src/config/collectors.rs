@@ -1,4 +1,4 @@
-//! The section `collectors`: schedules of the collectors, and the lifetime of values.
+//! The section `collectors`: schedules and filters of the collectors.
 
 use super::api::{Version, read_version};
 use super::keys::LONGEST_INTERVAL;
@@ -7,7 +7,7 @@ use crate::collector::{CollectorId, PerCollector, Plan};
 use crate::domain::{self, Pattern};
 use crate::settings::{Error, Field, MAX_DURATION, MIN_DURATION};
 
-/// Default of `stale_after` in intervals, so that values are still served after two failed polls.
+/// Default of `stale_after` in intervals. With three, values are still served after two failed polls.
 const DEFAULT_STALE_INTERVALS: u32 = 3;
 
 /// Reads the schedule of every collector.
@@ -20,7 +20,7 @@ pub(super) fn read_plans(layers: &Layers) -> Result<PerCollector<Plan>, Error> {
 }
 
 fn read_plan(layers: &Layers, collector: CollectorId) -> Result<Plan, Error> {
-    let (entry, name) = (collector.entry(), collector.name());
+    let (descriptor, name) = (collector.descriptor(), collector.name());
     let key = |key: &str| format!("collectors.{name}.{key}");
     let interval = layers.read_required(&key("interval"), |field| {
         field.duration(MIN_DURATION..=LONGEST_INTERVAL)
@@ -32,18 +32,19 @@ fn read_plan(layers: &Layers, collector: CollectorId) -> Result<Plan, Error> {
         false if collector == CollectorId::CUSTOMERS => {
             Err(field.invalid("cannot be disabled: every other collector needs it; expected true"))
         }
-        true if entry.is_optional && read_version(layers)? == Version::V1 => {
+        true if descriptor.is_optional && read_version(layers)? == Version::V1 => {
             Err(field.invalid("needs the second generation of the API; expected false, or api.version: v3 or auto"))
         }
         enabled => Ok(enabled),
     })?;
-    if let Some(lead) = entry.after().filter(|_| enabled) {
-        layers.read_required(&format!("collectors.{}.enabled", lead.name()), |field| {
-            match field.boolean()? {
+    if let Some(prerequisite) = descriptor.after().filter(|_| enabled) {
+        layers.read_required(
+            &format!("collectors.{}.enabled", prerequisite.name()),
+            |field| match field.boolean()? {
                 true => Ok(()),
                 false => Err(field.invalid(format!("is required by collectors.{name}; expected true"))),
-            }
-        })?;
+            },
+        )?;
     }
     Ok(Plan {
         enabled,
@@ -65,7 +66,7 @@ impl Jobs {
     pub(super) fn read(layers: &Layers) -> Result<Self, Error> {
         let numbers = |path: &str, number_of: fn(&str) -> Option<u16>, kind: &str| {
             layers
-                .read_optional(path, |field| numbers(field, number_of, kind))
+                .read_optional(path, |field| read_numbers(field, number_of, kind))
                 .map(Option::unwrap_or_default)
         };
         Ok(Self {
@@ -95,8 +96,8 @@ impl Licenses {
     }
 }
 
-/// Maximum number of products whose app consent is polled: each costs one request per tenant.
-const MOST_CONSENT_PRODUCTS: usize = 32;
+/// Maximum number of products whose app consent is polled. Each takes one request per tenant.
+const MAX_CONSENT_PRODUCTS: usize = 32;
 
 /// Reads the products whose app consent is polled.
 pub(super) fn read_consent_products(layers: &Layers) -> Result<Vec<String>, Error> {
@@ -111,15 +112,15 @@ pub(super) fn read_consent_products(layers: &Layers) -> Result<Vec<String>, Erro
                 products.push(product.to_owned());
             }
         }
-        if products.is_empty() || products.len() > MOST_CONSENT_PRODUCTS {
-            return Err(field.invalid(format!("expected 1 to {MOST_CONSENT_PRODUCTS} products")));
+        if products.is_empty() || products.len() > MAX_CONSENT_PRODUCTS {
+            return Err(field.invalid(format!("expected 1 to {MAX_CONSENT_PRODUCTS} products")));
         }
         Ok(products)
     })
 }
 
-/// Returns the numbers of a list of names and numbers, without duplicates, in the order of the list.
-fn numbers(field: &Field<'_>, number_of: fn(&str) -> Option<u16>, kind: &str) -> Result<Vec<u16>, Error> {
+/// Reads a list of names and numbers as numbers, without duplicates, in the order of the list.
+fn read_numbers(field: &Field<'_>, number_of: fn(&str) -> Option<u16>, kind: &str) -> Result<Vec<u16>, Error> {
     let mut numbers = Vec::new();
     for item in field.items()? {
         let number = number_of(item.text()?)

@@ -1,27 +1,26 @@
-//! The table of keys: names, environment variables, accepted values and descriptions.
+//! The table of keys: names, defaults, formats and descriptions.
 
 use std::sync::LazyLock;
-
 use std::time::Duration;
 
-use super::Takes;
+use super::ValueFormat;
 use crate::collector;
 use crate::domain::DEFAULT_BACKUP_SERVICES;
 
 /// Prefix of the environment variables.
 pub const PREFIX: &str = "ELEMENTS_";
 
-/// Maximum request rate. Beyond it, a typing error is more likely than a partner of that size.
-pub(super) const MOST_REQUESTS_PER_SECOND: f64 = 1000.0;
+/// Maximum request rate. A higher one is probably a typing error, because no partner is that large.
+pub(super) const MAX_REQUESTS_PER_SECOND: f64 = 1000.0;
 
-/// Maximum timeout. A request that takes longer than two job intervals is lost rather than slow.
+/// Maximum timeout: two default intervals of jobs. A request that takes longer never completes.
 pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Maximum interval, 30 days.
 pub(super) const LONGEST_INTERVAL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Maximum concurrency: as many open connections as common file limits allow in addition to scrapes.
-pub(super) const MOST_CONCURRENCY: usize = 256;
+/// Maximum concurrency. Common limits of open files allow this many connections besides those of scrapes.
+pub(super) const MAX_CONCURRENCY: usize = 256;
 
 /// One key of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,32 +28,32 @@ pub struct Key {
     /// Dotted path, such as `api.requests_per_second`.
     pub path: &'static str,
     /// Value if the key is not set.
-    pub default: Preset,
-    /// Accepted values.
-    pub takes: Takes,
+    pub default: KeyDefault,
+    /// Format of its values.
+    pub format: ValueFormat,
     /// Description, as a sentence.
-    pub about: &'static str,
-    /// Whether its value must never be shown.
+    pub description: &'static str,
+    /// Whether its value must not appear in output.
     pub secret: bool,
 }
 
-/// Value of a key that is not set.
+/// Value or behaviour if a key is not set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Preset {
+pub enum KeyDefault {
     /// No default; the key is required.
     Required,
-    /// A default, as it would be written in the file.
+    /// A default, as written in the file.
     Value(&'static str),
-    /// No default value; the text describes the behaviour.
-    Otherwise(&'static str),
+    /// No default value, but a described behaviour.
+    Described(&'static str),
 }
 
-impl Preset {
+impl KeyDefault {
     /// Returns the text for the reference.
     pub const fn text(self) -> &'static str {
         match self {
             Self::Required => "required",
-            Self::Value(text) | Self::Otherwise(text) => text,
+            Self::Value(text) | Self::Described(text) => text,
         }
     }
 }
@@ -66,15 +65,15 @@ impl Key {
     }
 }
 
-const NONE: Preset = Preset::Otherwise("none");
+const NONE: KeyDefault = KeyDefault::Described("none");
 
-/// All keys in the order of the reference. The keys of collectors come from the table of collectors.
+/// All keys in the order of the reference. The keys of collectors are derived from the table of collectors.
 pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
-    let of_collectors = collector::ALL.iter().flat_map(|entry| {
-        let path = |key: &str| leak(format!("collectors.{}.{key}", entry.name));
-        let default = leak(humantime::format_duration(entry.interval).to_string());
+    let of_collectors = collector::ALL.iter().flat_map(|descriptor| {
+        let path = |key: &str| leak(format!("collectors.{}.{key}", descriptor.name));
+        let default = leak(humantime::format_duration(descriptor.interval).to_string());
         [
-            enabled(path("enabled"), !entry.is_optional),
+            enabled(path("enabled"), !descriptor.is_optional),
             interval(path("interval"), default),
             stale_after(path("stale_after")),
         ]
@@ -86,7 +85,7 @@ pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
         .collect()
 });
 
-/// Leaks a string. Keys are built once and live as long as the process.
+/// Leaks a string. Keys are built once and never dropped.
 fn leak(text: String) -> &'static str {
     text.leak()
 }
@@ -94,99 +93,99 @@ fn leak(text: String) -> &'static str {
 const BEFORE_COLLECTORS: &[Key] = &[
     key(
         "api.version",
-        Preset::Value("auto"),
-        Takes::Word(&["v1", "v3", "auto"]),
+        KeyDefault::Value("auto"),
+        ValueFormat::Choice(&["v1", "v3", "auto"]),
         "API generation; `auto` selects v3 if the registration has the v3 customers permission, otherwise v1.",
     ),
     key(
         "api.environment",
-        Preset::Value("commercial"),
-        Takes::Word(&["commercial", "us-gov", "aos2", "fedramp"]),
+        KeyDefault::Value("commercial"),
+        ValueFormat::Choice(&["commercial", "us-gov", "aos2", "fedramp"]),
         "AvePoint environment of the registration; determines the default API and token URLs.",
     ),
     key(
         "api.base_url",
-        Preset::Otherwise("by environment"),
-        Takes::Text("an `https` URL, or plain `http` to a loopback address"),
+        KeyDefault::Described("by environment"),
+        ValueFormat::Text("an `https` URL, or plain `http` to a loopback address"),
         "URL of the API, or of one of its data centres.",
     ),
     key(
         "api.token_url",
-        Preset::Otherwise("by environment"),
-        Takes::Text("an `https` URL, or plain `http` to a loopback address"),
+        KeyDefault::Described("by environment"),
+        ValueFormat::Text("an `https` URL, or plain `http` to a loopback address"),
         "URL of the token endpoint.",
     ),
     key(
         "api.v1_base_path",
-        Preset::Value("/partner"),
-        Takes::Text("a path that starts with `/`"),
+        KeyDefault::Value("/partner"),
+        ValueFormat::Text("a path that starts with `/`"),
         "Path of the first API generation, relative to the base URL; `/partner/api/V1.1` for the older path.",
     ),
     key(
         "api.proxy_url",
         NONE,
-        Takes::Text("an `http` or `https` URL, with or without credentials"),
+        ValueFormat::Text("an `http` or `https` URL, with or without credentials"),
         "Proxy for all requests to the API and to the token endpoint.",
     ),
     key(
         "api.ca_file",
         NONE,
-        Takes::Text("the path of a PEM file"),
+        ValueFormat::Text("the path of a PEM file"),
         "Certificate authorities to trust in addition to the system's authorities.",
     ),
     key(
         "api.timeout",
-        Preset::Value("30s"),
-        Takes::DurationUpTo(LONGEST_TIMEOUT),
+        KeyDefault::Value("30s"),
+        ValueFormat::DurationUpTo(LONGEST_TIMEOUT),
         "Timeout for a request, from connecting to the last byte of the response.",
     ),
     key(
         "api.requests_per_second",
-        Preset::Value("5"),
-        Takes::Number(MOST_REQUESTS_PER_SECOND),
+        KeyDefault::Value("5"),
+        ValueFormat::Number(MAX_REQUESTS_PER_SECOND),
         "Maximum request rate; below it, the client adapts to throttling.",
     ),
     key(
         "api.max_concurrency",
-        Preset::Value("8"),
-        Takes::Whole(1, Some(MOST_CONCURRENCY)),
+        KeyDefault::Value("8"),
+        ValueFormat::Integer(1, Some(MAX_CONCURRENCY)),
         "Maximum number of requests in progress.",
     ),
     key(
         "api.gigabyte",
-        Preset::Value("binary"),
-        Takes::Word(&["binary", "decimal"]),
+        KeyDefault::Value("binary"),
+        ValueFormat::Choice(&["binary", "decimal"]),
         "Size of a GB in API values: 2³⁰ or 10⁹ bytes. The vendor's reference does not specify it.",
     ),
     key(
         "auth.client_id",
-        Preset::Required,
-        Takes::Text("text"),
+        KeyDefault::Required,
+        ValueFormat::Text("text"),
         "Client id of the app registration.",
     ),
     secret("auth.client_secret", "Client secret of the app registration."),
     key(
         "auth.client_secret_file",
         NONE,
-        Takes::Text("the path of a file"),
+        ValueFormat::Text("the path of a file"),
         "File with the client secret; reread for every token.",
     ),
     key(
         "auth.client_secret_expires",
         NONE,
-        Takes::Date("a date such as 2027-01-31, or a timestamp"),
+        ValueFormat::Date("a date such as 2027-01-31, or a timestamp"),
         "Expiry of the client secret, as Elements shows it when you create the secret; used for alerts only.",
     ),
     key(
         "auth.certificate_file",
         NONE,
-        Takes::Text("the path of a `.pfx`, `.p12` or PEM file"),
+        ValueFormat::Text("the path of a `.pfx`, `.p12` or PEM file"),
         "Certificate to use instead of a secret.",
     ),
     key(
         "auth.private_key_file",
         NONE,
-        Takes::Text("the path of a PEM file"),
+        ValueFormat::Text("the path of a PEM file"),
         "Private key of the certificate, if `auth.certificate_file` does not contain it.",
     ),
     secret(
@@ -196,25 +195,25 @@ const BEFORE_COLLECTORS: &[Key] = &[
     key(
         "auth.certificate_password_file",
         NONE,
-        Takes::Text("the path of a file"),
+        ValueFormat::Text("the path of a file"),
         "File with the password for the certificate or its private key.",
     ),
     list(
         "customers.include",
-        Preset::Otherwise("everything"),
+        KeyDefault::Described("everything"),
         "a list of customer ids, or globs over the organization's name",
         "Customers to monitor.",
     ),
     list(
         "customers.exclude",
-        Preset::Otherwise("nothing"),
+        KeyDefault::Described("nothing"),
         "a list of customer ids, or globs over the organization's name",
         "Customers to omit; takes precedence over `customers.include`.",
     ),
     key(
         "customers.attributes_file",
         NONE,
-        Takes::Text("the path of a CSV or YAML file"),
+        ValueFormat::Text("the path of a CSV or YAML file"),
         "File that assigns a tier, a region and a team to customers, as labels for alerts and overviews; reread when it changes.",
     ),
 ];
@@ -222,31 +221,31 @@ const BEFORE_COLLECTORS: &[Key] = &[
 const AFTER_COLLECTORS: &[Key] = &[
     list(
         "collectors.jobs.job_types",
-        Preset::Otherwise("all"),
+        KeyDefault::Described("all"),
         "a list of service names or numbers",
         "Services whose jobs are collected.",
     ),
     list(
         "collectors.jobs.job_modules",
-        Preset::Otherwise("all"),
+        KeyDefault::Described("all"),
         "a list of module names or numbers",
         "Modules whose jobs are collected.",
     ),
     list(
         "collectors.licenses.services",
-        Preset::Otherwise("all"),
+        KeyDefault::Described("all"),
         "a list of names or globs",
         "Products whose licences are collected.",
     ),
     list(
         "collectors.licenses.backup_services",
-        Preset::Value(DEFAULT_BACKUP_SERVICES),
+        KeyDefault::Value(DEFAULT_BACKUP_SERVICES),
         "a list of names or globs",
         "Products that count as backup licences in alerts and overviews: `backup=\"true\"` on `elements_license_info`.",
     ),
     list(
         "collectors.app_consent.products",
-        Preset::Value(
+        KeyDefault::Value(
             "[Office365Backup, PartnerTenantSettingManagement, PartnerWorkspaceOnboarding, PartnerAzureSecurityManagement]",
         ),
         "a list of product names",
@@ -254,57 +253,59 @@ const AFTER_COLLECTORS: &[Key] = &[
     ),
     key(
         "collectors.scan_changes.objects",
-        Preset::Value("false"),
-        Takes::Boolean,
+        KeyDefault::Value("false"),
+        ValueFormat::Boolean,
         "Whether to count changed objects per container as well.",
     ),
     key(
         "rpo.default",
-        Preset::Value("26h"),
-        Takes::Duration("a duration"),
+        KeyDefault::Value("26h"),
+        ValueFormat::Duration("a duration"),
         "Maximum age of the latest restore point of a module.",
     ),
     key(
         "rpo.overrides",
         NONE,
-        Takes::Overrides("a list of `{customer, tier, region, team, service, module, scope, rpo, until, reason}`"),
+        ValueFormat::Overrides(
+            "a list of `{customer, tier, region, team, service, module, scope, rpo, until, reason}`",
+        ),
         "Objectives that differ from `rpo.default`: each field before `rpo` is an id, a name or a glob, or is omitted; the first matching entry applies; `rpo: none` exempts; an entry does not apply after its `until`.",
     ),
     key(
         "rpo.abandoned_after",
-        Preset::Value("90days"),
-        Takes::Duration("a duration"),
+        KeyDefault::Value("90days"),
+        ValueFormat::Duration("a duration"),
         "Age of the newest run after which a module or backup scope counts as abandoned and has no objective.",
     ),
     list(
         "metrics.exclude",
-        Preset::Otherwise("nothing"),
+        KeyDefault::Described("nothing"),
         "a list of globs over metric names",
         "Metrics to omit from `/metrics`, `once` and the series count.",
     ),
     key(
         "metrics.owner_email",
-        Preset::Value("false"),
-        Takes::Boolean,
+        KeyDefault::Value("false"),
+        ValueFormat::Boolean,
         "Whether the owner's email address is a label of `elements_customer_info`.",
     ),
     key(
         "metrics.series_limit",
         NONE,
-        Takes::Whole(1, None),
+        ValueFormat::Integer(1, None),
         "Maximum number of series; new series beyond it are rejected and counted. \
          Lowering it in a reload does not remove existing series.",
     ),
     key(
         "events.runs",
-        Preset::Value("false"),
-        Takes::Boolean,
+        KeyDefault::Value("false"),
+        ValueFormat::Boolean,
         "Whether to log each completed job run, for example for Loki.",
     ),
     key(
         "state.file",
         NONE,
-        Takes::Text("the path of a file"),
+        ValueFormat::Text("the path of a file"),
         "File that keeps job runs and last known values across restarts.",
     ),
 ];
@@ -314,90 +315,90 @@ pub const OVERRIDE_KEYS: &[Key] = &[
     key(
         "customer",
         EVERY,
-        Takes::Text("a customer id, or a glob over the organization's name"),
+        ValueFormat::Text("a customer id, or a glob over the organization's name"),
         "Customers that the entry applies to.",
     ),
     key(
         "tier",
         EVERY,
-        Takes::Text("a value of `customers.attributes_file`, or a glob over it"),
+        ValueFormat::Text("a value of `customers.attributes_file`, or a glob over it"),
         "Tiers of customers that the entry applies to.",
     ),
     key(
         "region",
         EVERY,
-        Takes::Text("a value of `customers.attributes_file`, or a glob over it"),
+        ValueFormat::Text("a value of `customers.attributes_file`, or a glob over it"),
         "Regions of customers that the entry applies to.",
     ),
     key(
         "team",
         EVERY,
-        Takes::Text("a value of `customers.attributes_file`, or a glob over it"),
+        ValueFormat::Text("a value of `customers.attributes_file`, or a glob over it"),
         "Teams that the entry applies to.",
     ),
     key(
         "service",
         EVERY,
-        Takes::Text("a name, a glob or a number"),
+        ValueFormat::Text("a name, a glob or a number"),
         "Services that the entry applies to.",
     ),
     key(
         "module",
         EVERY,
-        Takes::Text("a name, a glob or a number"),
+        ValueFormat::Text("a name, a glob or a number"),
         "Modules that the entry applies to.",
     ),
     key(
         "scope",
         EVERY,
-        Takes::Text("a name or a glob"),
+        ValueFormat::Text("a name or a glob"),
         "Backup scopes that the entry applies to.",
     ),
     key(
         "rpo",
-        Preset::Required,
-        Takes::DurationOr("[Nn][Oo][Nn][Ee]", "a duration, or `none` to exempt"),
+        KeyDefault::Required,
+        ValueFormat::DurationOr("[Nn][Oo][Nn][Ee]", "a duration, or `none` to exempt"),
         "Maximum age of the latest restore point.",
     ),
     key(
         "until",
-        Preset::Otherwise("no end"),
-        Takes::Date("the last day such as 2027-01-31, in UTC, or a timestamp"),
+        KeyDefault::Described("no end"),
+        ValueFormat::Date("the last day such as 2027-01-31, in UTC, or a timestamp"),
         "End of the entry; after it, the entry does not apply.",
     ),
     key(
         "reason",
         NONE,
-        Takes::Text("text"),
+        ValueFormat::Text("text"),
         "Reason for the entry; shown with the module.",
     ),
 ];
 
-const EVERY: Preset = Preset::Otherwise("every");
+const EVERY: KeyDefault = KeyDefault::Described("every");
 
-const fn key(path: &'static str, default: Preset, takes: Takes, about: &'static str) -> Key {
+const fn key(path: &'static str, default: KeyDefault, format: ValueFormat, description: &'static str) -> Key {
     Key {
         path,
         default,
-        takes,
-        about,
+        format,
+        description,
         secret: false,
     }
 }
 
-const fn list(path: &'static str, default: Preset, phrase: &'static str, about: &'static str) -> Key {
-    key(path, default, Takes::List(phrase), about)
+const fn list(path: &'static str, default: KeyDefault, phrase: &'static str, description: &'static str) -> Key {
+    key(path, default, ValueFormat::List(phrase), description)
 }
 
-const fn secret(path: &'static str, about: &'static str) -> Key {
+const fn secret(path: &'static str, description: &'static str) -> Key {
     Key {
         secret: true,
-        ..key(path, NONE, Takes::Text("text"), about)
+        ..key(path, NONE, ValueFormat::Text("text"), description)
     }
 }
 
 const fn enabled(path: &'static str, by_default: bool) -> Key {
-    let (default, about) = if by_default {
+    let (default, description) = if by_default {
         ("true", "Whether the collector runs.")
     } else {
         (
@@ -405,14 +406,14 @@ const fn enabled(path: &'static str, by_default: bool) -> Key {
             "Whether the collector runs; requires the second API generation.",
         )
     };
-    key(path, Preset::Value(default), Takes::Boolean, about)
+    key(path, KeyDefault::Value(default), ValueFormat::Boolean, description)
 }
 
 const fn interval(path: &'static str, default: &'static str) -> Key {
     key(
         path,
-        Preset::Value(default),
-        Takes::DurationUpTo(LONGEST_INTERVAL),
+        KeyDefault::Value(default),
+        ValueFormat::DurationUpTo(LONGEST_INTERVAL),
         "Interval between polls of a target.",
     )
 }
@@ -420,8 +421,8 @@ const fn interval(path: &'static str, default: &'static str) -> Key {
 const fn stale_after(path: &'static str) -> Key {
     key(
         path,
-        Preset::Otherwise("3 × interval"),
-        Takes::Duration("a duration; if it is shorter than the interval, values expire between two polls"),
+        KeyDefault::Described("3 × interval"),
+        ValueFormat::Duration("a duration; if it is shorter than the interval, values expire between two polls"),
         "Age at which values expire.",
     )
 }
@@ -452,15 +453,15 @@ mod tests {
 
     #[test]
     fn list_keys_are_described_as_lists() {
-        let is_described_as_list = |key: &Key| key.takes.to_string().starts_with("a list of ");
-        assert!(KEYS.iter().all(|key| key.takes.is_list() == is_described_as_list(key)));
+        let is_described_as_list = |key: &Key| key.format.to_string().starts_with("a list of ");
+        assert!(KEYS.iter().all(|key| key.format.is_list() == is_described_as_list(key)));
     }
 
     #[test]
-    fn described_words_are_those_that_are_accepted() {
-        let words = |path| match find(path).map(|key| key.takes) {
-            Some(Takes::Word(words)) => words,
-            takes => panic!("{path} takes {takes:?}"),
+    fn described_words_are_accepted() {
+        let words = |path| match find(path).map(|key| key.format) {
+            Some(ValueFormat::Choice(words)) => words,
+            format => panic!("{path} has {format:?}"),
         };
         assert!(words("api.version").iter().eq(VERSIONS.iter().map(|(word, _)| word)));
         assert!(words("api.gigabyte").iter().eq(GIGABYTES.iter().map(|(word, _)| word)));

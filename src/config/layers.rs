@@ -6,20 +6,20 @@ use std::path::Path;
 
 use ::config::{Source as _, Value, ValueKind};
 
-use super::keys::{self, KEYS, Key, PREFIX, Preset};
+use super::keys::{self, KEYS, Key, KeyDefault, PREFIX};
 use crate::settings::{Error, FILE_LIMIT, Field, nearest_key, parse, parse_variable, reject_unknown_keys};
 use crate::text_file;
 
-/// Origin of a default, for an error that only a bug can cause.
+/// Origin of a default, for errors. Only a bug can cause one.
 const DEFAULT: &str = "default";
 
-/// Location of a missing value if there is no file.
+/// Location of a missing key if there is no file.
 const ENVIRONMENT: &str = "environment";
 
 /// The merged layers. A null value counts as not set.
 pub(super) struct Layers {
     merged: Value,
-    /// File named in errors about missing keys.
+    /// File in errors about missing keys.
     file: String,
 }
 
@@ -103,7 +103,7 @@ impl Layers {
 
 fn default_layer() -> impl Iterator<Item = (&'static str, Value)> {
     KEYS.iter().filter_map(|key| match key.default {
-        Preset::Value(text) => Some((key.path, variable_value(key, DEFAULT, text).ok()?)),
+        KeyDefault::Value(text) => Some((key.path, parse_variable_value(key, DEFAULT, text).ok()?)),
         _ => None,
     })
 }
@@ -115,34 +115,34 @@ fn file_layer(path: &Path, text: &str) -> Result<Layer, Error> {
     reject_unknown_keys(&root, &known)?;
     let fields = KEYS.iter().filter_map(|key| Some((key, root.at(key.path)?)));
     fields
-        .map(|(key, field)| Ok((key.path, field.value_of(&key.takes.to_string())?)))
+        .map(|(key, field)| Ok((key.path, field.value_of(&key.format.to_string())?)))
         .collect()
 }
 
 /// Reads the exporter's variables from an environment.
 fn environment_layer(environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Layer, Error> {
-    let ours: BTreeMap<_, _> = environment
+    let variables: BTreeMap<_, _> = environment
         .into_iter()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
         .filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty() && !is_from_kubernetes(name))
         .collect();
     let mut layer = Layer::new();
-    for (name, value) in ours {
+    for (name, value) in variables {
         let key = KEYS
             .iter()
             .find(|key| key.variable() == name)
-            .ok_or_else(|| unknown(&name))?;
+            .ok_or_else(|| unknown_variable(&name))?;
         let text = value.into_string().map_err(|_| Error::Value {
             location: name.clone(),
             key: key.path.to_owned(),
             problem: "is not valid UTF-8".to_owned(),
         })?;
-        layer.push((key.path, variable_value(key, &name, &text)?));
+        layer.push((key.path, parse_variable_value(key, &name, &text)?));
     }
     Ok(layer)
 }
 
-fn unknown(name: &str) -> Error {
+fn unknown_variable(name: &str) -> Error {
     let path = name
         .strip_prefix(PREFIX)
         .unwrap_or(name)
@@ -159,12 +159,12 @@ fn unknown(name: &str) -> Error {
     }
 }
 
-/// Parses a list in the environment or a default, which is separated by commas, or written in brackets as in YAML or
+/// Parses a value of the environment or a default. Lists are separated by commas, or written in brackets as in YAML or
 /// JSON.
-fn variable_value(key: &Key, name: &str, text: &str) -> Result<Value, Error> {
+fn parse_variable_value(key: &Key, name: &str, text: &str) -> Result<Value, Error> {
     let origin = name.to_owned();
     let written = Value::new(Some(&origin), text);
-    if !key.takes.is_list() {
+    if !key.format.is_list() {
         return Ok(written);
     }
     let text = text.trim();
@@ -173,19 +173,19 @@ fn variable_value(key: &Key, name: &str, text: &str) -> Result<Value, Error> {
         let items: Vec<Value> = items.map(|item| Value::new(Some(&origin), item)).collect();
         return Ok(Value::new(Some(&origin), items));
     }
-    let refused = |problem: &str| {
+    let invalid_list = |problem: &str| {
         Field::new(key.path, &written).invalid(format!("is not a list ({problem}); expected [one, other] or one,other"))
     };
     match parse_variable(name, text) {
         Ok(list) if matches!(list.kind, ValueKind::Array(_)) => Ok(list),
-        Ok(_) => Err(refused("more than a list")),
-        Err(Error::Document { problem, .. }) => Err(refused(&problem)),
+        Ok(_) => Err(invalid_list("more than a list")),
+        Err(Error::Document { problem, .. }) => Err(invalid_list(&problem)),
         Err(error) => Err(error),
     }
 }
 
-/// Returns whether Kubernetes sets this variable for a service whose name begins with `elements`, such as the
-/// exporter's own. Kubernetes replaces hyphens by single underscores, so such a name never looks like that of a key.
+/// Returns whether Kubernetes sets this variable for a service whose name begins with `elements`, such as that of the
+/// exporter. Kubernetes replaces hyphens by single underscores, and variables of keys contain double ones.
 fn is_from_kubernetes(name: &str) -> bool {
     // `PREFIX` ends with the underscore at the start of these suffixes.
     let rest = name.get(PREFIX.len().saturating_sub(1)..).unwrap_or_default();
@@ -194,11 +194,11 @@ fn is_from_kubernetes(name: &str) -> bool {
             || rest.ends_with("_SERVICE_PORT")
             || rest.contains("_SERVICE_PORT_")
             || rest.ends_with("_PORT")
-            || is_link_of_port(rest))
+            || is_link_variable(rest))
 }
 
 /// Returns whether a name ends like `_PORT_10027_TCP` or `_PORT_10027_TCP_ADDR`.
-fn is_link_of_port(name: &str) -> bool {
+fn is_link_variable(name: &str) -> bool {
     let link = ["_PROTO", "_PORT", "_ADDR"]
         .iter()
         .find_map(|suffix| name.strip_suffix(suffix))

@@ -8,7 +8,7 @@ use super::layers::Layers;
 use crate::domain::{Attributes, Objective, Objectives, Override, Timestamp, is_misleading};
 use crate::settings::{Error, Field, MAX_DURATION, MIN_DURATION, reject_unknown_keys};
 
-/// The value for no objective.
+/// The value that exempts modules from objectives.
 const EXEMPT: &str = "none";
 
 /// Maximum length of a reason in characters: it is a label and a table cell.
@@ -28,10 +28,9 @@ fn read_override(item: &Field<'_>) -> Result<Override, Error> {
     let rpo = item
         .read("rpo", read_objective_or_exempt)?
         .ok_or_else(|| item.error("lacks rpo; expected a duration such as 26h, or none"))?;
-    let [tier, region, team] = Attributes::NAMES.map(|name| item.read(name, Field::pattern));
     Ok(Override {
         customer: item.read("customer", Field::pattern)?,
-        attributes: [tier?, region?, team?],
+        attributes: Attributes::NAMES.try_map(|name| item.read(name, Field::pattern))?,
         service: item.read("service", Field::service_pattern)?,
         module: item.read("module", Field::module_pattern)?,
         scope: item.read("scope", Field::pattern)?,

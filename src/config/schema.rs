@@ -1,14 +1,14 @@
-//! The JSON schema of the configuration file, generated from the table of keys, with which editors complete and check
-//! it.
+//! The JSON schema of the configuration file, generated from the table of keys. Editors use it to complete and check
+//! the file.
 
 use serde_json::{Map, Value, json};
 
-use super::{KEYS, Key, OVERRIDE_KEYS, Preset, Takes};
+use super::{KEYS, Key, KeyDefault, OVERRIDE_KEYS, ValueFormat};
 
 /// Dialect of the schema.
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 
-/// A date, alone or with a time.
+/// A date with or without a time.
 const DATE: &str = r"^\s*[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ].+)?\s*$";
 
 /// A duration in the format of [`humantime`], without limits: one or more numbers with units.
@@ -18,7 +18,7 @@ const DURATION: &str = r"\s*([0-9][0-9\s]*(\.[0-9\s]+)?(nanos|nsec|ns|usec|us|µ
 pub fn schema() -> Value {
     let mut root = section();
     for key in KEYS.iter() {
-        insert(&mut root, key.path, of_key(key));
+        insert(&mut root, key.path, key_schema(key));
     }
     root.insert("$schema".to_owned(), json!(DIALECT));
     root.insert("title".to_owned(), json!("Configuration of elements_exporter"));
@@ -30,7 +30,7 @@ pub fn schema_text() -> String {
     format!("{:#}\n", schema())
 }
 
-/// Returns the schema of a section without keys. Its keys may all be commented out, which leaves null.
+/// Returns the schema of a section without keys. A section whose keys are all commented out is null.
 fn section() -> Map<String, Value> {
     let mut section = Map::new();
     section.insert("type".to_owned(), json!(["object", "null"]));
@@ -57,17 +57,17 @@ fn insert(section: &mut Map<String, Value>, path: &str, schema: Value) {
     }
 }
 
-fn of_key(key: &Key) -> Value {
-    let Value::Object(mut schema) = form(key.takes) else {
+fn key_schema(key: &Key) -> Value {
+    let Value::Object(mut schema) = format_schema(key.format) else {
         return Value::Null;
     };
-    let mut description = format!("{} Takes {}.", key.about, key.takes);
+    let mut description = format!("{} Takes {}.", key.description, key.format);
     match key.default {
-        Preset::Value(text) => {
-            schema.insert("default".to_owned(), value(key.takes, text));
+        KeyDefault::Value(text) => {
+            schema.insert("default".to_owned(), default_value(key.format, text));
         }
-        Preset::Otherwise(words) => description += &format!(" Default: {words}."),
-        Preset::Required => description += " Required.",
+        KeyDefault::Described(words) => description += &format!(" Default: {words}."),
+        KeyDefault::Required => description += " Required.",
     }
     if key.secret {
         schema.insert("writeOnly".to_owned(), json!(true));
@@ -76,27 +76,29 @@ fn of_key(key: &Key) -> Value {
     Value::Object(schema)
 }
 
-/// Returns the form of values. YAML parses digits as a number, which the exporter accepts as text.
-fn form(takes: Takes) -> Value {
-    match takes {
-        Takes::Text(_) => json!({"type": ["string", "number"], "minLength": 1}),
-        Takes::Date(_) => json!({"type": "string", "pattern": DATE}),
-        Takes::Word(words) => json!({"enum": words}),
-        Takes::Boolean => json!({"type": "boolean"}),
-        Takes::Duration(_) | Takes::DurationUpTo(_) => json!({"type": "string", "pattern": format!("^{DURATION}$")}),
-        Takes::DurationOr(word, _) => json!({"type": "string", "pattern": format!("^({DURATION}|{word})$")}),
-        Takes::Number(most) => json!({"type": "number", "exclusiveMinimum": 0, "maximum": most}),
-        Takes::Whole(least, Some(most)) => json!({"type": "integer", "minimum": least, "maximum": most}),
-        Takes::Whole(least, None) => json!({"type": "integer", "minimum": least}),
-        // A single item needs no brackets, but a comma would be part of it.
-        Takes::List(_) => json!({
+/// Returns the schema of a format. YAML parses digits as a number, which the exporter accepts as text.
+fn format_schema(format: ValueFormat) -> Value {
+    match format {
+        ValueFormat::Text(_) => json!({"type": ["string", "number"], "minLength": 1}),
+        ValueFormat::Date(_) => json!({"type": "string", "pattern": DATE}),
+        ValueFormat::Choice(words) => json!({"enum": words}),
+        ValueFormat::Boolean => json!({"type": "boolean"}),
+        ValueFormat::Duration(_) | ValueFormat::DurationUpTo(_) => {
+            json!({"type": "string", "pattern": format!("^{DURATION}$")})
+        }
+        ValueFormat::DurationOr(word, _) => json!({"type": "string", "pattern": format!("^({DURATION}|{word})$")}),
+        ValueFormat::Number(most) => json!({"type": "number", "exclusiveMinimum": 0, "maximum": most}),
+        ValueFormat::Integer(least, Some(most)) => json!({"type": "integer", "minimum": least, "maximum": most}),
+        ValueFormat::Integer(least, None) => json!({"type": "integer", "minimum": least}),
+        // A single item may be written without brackets. A comma would be part of it.
+        ValueFormat::List(_) => json!({
             "type": ["array", "string", "number"],
             "items": {"type": ["string", "number"]},
             "pattern": "^[^,]*$",
         }),
-        Takes::Overrides(_) => {
-            let properties = OVERRIDE_KEYS.iter().map(|key| (key.path.to_owned(), of_key(key)));
-            let required = OVERRIDE_KEYS.iter().filter(|key| key.default == Preset::Required);
+        ValueFormat::Overrides(_) => {
+            let properties = OVERRIDE_KEYS.iter().map(|key| (key.path.to_owned(), key_schema(key)));
+            let required = OVERRIDE_KEYS.iter().filter(|key| key.default == KeyDefault::Required);
             json!({
                 "type": "array",
                 "items": {
@@ -110,13 +112,13 @@ fn form(takes: Takes) -> Value {
     }
 }
 
-/// Returns a default, which is text in the table, as the value that YAML would parse.
-fn value(takes: Takes, text: &str) -> Value {
-    match takes {
-        Takes::Boolean | Takes::Number(_) | Takes::Whole(..) => {
+/// Returns a default of the table as the value that YAML would parse.
+fn default_value(format: ValueFormat, text: &str) -> Value {
+    match format {
+        ValueFormat::Boolean | ValueFormat::Number(_) | ValueFormat::Integer(..) => {
             serde_json::from_str(text).unwrap_or_else(|_| json!(text))
         }
-        Takes::List(_) => {
+        ValueFormat::List(_) => {
             let items = text.strip_prefix('[').and_then(|items| items.strip_suffix(']'));
             json!(items.map_or_else(|| vec![text], |items| items.split(',').map(str::trim).collect()))
         }

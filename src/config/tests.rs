@@ -32,7 +32,7 @@ pub(crate) fn from_both(yaml: &str, variables: &[(&str, &str)]) -> Result<Config
     )?)
 }
 
-/// Loads a real file, and removes its directory from the message.
+/// Loads a file from disk, and removes its directory from the message.
 fn message_of_file(bytes: &[u8]) -> String {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("elements.yml");
@@ -62,7 +62,7 @@ pub(crate) fn yaml_of(path: &str, value: &str) -> String {
     lines
 }
 
-/// Returns the other keys that a key requires.
+/// Returns the variables of the keys that a key requires.
 fn required_with(path: &str) -> Vec<(&'static str, &'static str)> {
     let secret = ("ELEMENTS_AUTH__CLIENT_SECRET", "demo-secret");
     let id = ("ELEMENTS_AUTH__CLIENT_ID", "demo");
@@ -112,7 +112,7 @@ fn empty_file_has_the_defaults() {
     ];
     let variables: Vec<_> = KEYS.iter().map(Key::variable).collect();
     for (key, variable) in KEYS.iter().zip(&variables) {
-        if let Preset::Value(default) = key.default {
+        if let KeyDefault::Value(default) = key.default {
             let config = from_both(&yaml_of(key.path, default), &required_with(key.path)[..2]);
             let config = config.unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(config, empty, "{}", key.path);
@@ -410,7 +410,7 @@ fn nested_aliases_are_rejected_before_expansion() {
 
 #[test]
 fn v3_collectors_are_rejected_with_v1() {
-    for collector in ids().filter(|collector| collector.entry().is_optional) {
+    for collector in ids().filter(|collector| collector.descriptor().is_optional) {
         let name = collector.name();
         let yaml = |version: &str| {
             format!("{CREDENTIALS}api: {{version: {version}}}\ncollectors: {{{name}: {{enabled: true}}}}\n")

@@ -8,36 +8,105 @@ use super::{CustomerId, InvalidPattern, Pattern, folded};
 /// Characters that make a name a glob.
 const GLOB_CHARACTERS: [char; 4] = ['*', '?', '[', '{'];
 
-/// Attributes of a customer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Attributes {
+/// A value for each attribute. Iterators return them in the order of the fields.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PerAttribute<T> {
     /// Importance of the customer, such as `gold`.
-    pub tier: Option<Box<str>>,
+    pub tier: T,
     /// Region of the customer.
-    pub region: Option<Box<str>>,
+    pub region: T,
     /// Team responsible for the customer.
-    pub team: Option<Box<str>>,
+    pub team: T,
 }
+
+/// Attributes of a customer.
+pub type Attributes = PerAttribute<Option<Box<str>>>;
 
 impl Attributes {
     /// The names of the attributes, as in labels and columns.
-    pub const NAMES: [&'static str; 3] = ["tier", "region", "team"];
+    pub const NAMES: PerAttribute<&'static str> = PerAttribute {
+        tier: "tier",
+        region: "region",
+        team: "team",
+    };
 
-    /// Returns the values in the order of [`Attributes::NAMES`].
-    pub fn values(&self) -> [Option<&str>; 3] {
-        [&self.tier, &self.region, &self.team].map(Option::as_deref)
+    /// Returns the values.
+    pub fn values(&self) -> PerAttribute<Option<&str>> {
+        self.each_ref().map(Option::as_deref)
     }
 
     /// Returns whether the customer has no attributes.
     pub fn is_empty(&self) -> bool {
-        self.values() == [None; 3]
+        self.iter().all(Option::is_none)
     }
 }
 
-impl From<[Option<Box<str>>; 3]> for Attributes {
-    /// Returns attributes from values in the order of [`Attributes::NAMES`].
-    fn from([tier, region, team]: [Option<Box<str>>; 3]) -> Self {
-        Self { tier, region, team }
+impl<T> PerAttribute<T> {
+    /// Returns references to the values.
+    pub fn each_ref(&self) -> PerAttribute<&T> {
+        PerAttribute {
+            tier: &self.tier,
+            region: &self.region,
+            team: &self.team,
+        }
+    }
+
+    /// Converts each value.
+    pub fn map<U>(self, mut convert: impl FnMut(T) -> U) -> PerAttribute<U> {
+        PerAttribute {
+            tier: convert(self.tier),
+            region: convert(self.region),
+            team: convert(self.team),
+        }
+    }
+
+    /// Converts each value.
+    ///
+    /// # Errors
+    /// Returns the first error of a conversion.
+    pub fn try_map<U, E>(self, mut convert: impl FnMut(T) -> Result<U, E>) -> Result<PerAttribute<U>, E> {
+        Ok(PerAttribute {
+            tier: convert(self.tier)?,
+            region: convert(self.region)?,
+            team: convert(self.team)?,
+        })
+    }
+
+    /// Returns the value of the attribute with this name.
+    pub fn get(&self, name: &str) -> Option<&T> {
+        Attributes::NAMES
+            .into_iter()
+            .zip(self.iter())
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value)
+    }
+
+    /// Returns the value of the attribute with this name, mutably.
+    pub fn get_mut(&mut self, name: &str) -> Option<&mut T> {
+        Attributes::NAMES
+            .into_iter()
+            .zip(self.iter_mut())
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value)
+    }
+
+    /// Returns the values in order.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.each_ref().into_iter()
+    }
+
+    /// Returns the values in order, mutably.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        [&mut self.tier, &mut self.region, &mut self.team].into_iter()
+    }
+}
+
+impl<T> IntoIterator for PerAttribute<T> {
+    type Item = T;
+    type IntoIter = std::array::IntoIter<T, 3>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        [self.tier, self.region, self.team].into_iter()
     }
 }
 
@@ -101,9 +170,9 @@ impl AttributeTable {
         self.globs.len()
     }
 
-    /// Returns the values in all rows, in the order of [`Attributes::NAMES`].
-    pub fn values(&self) -> [BTreeSet<&str>; 3] {
-        let mut values: [BTreeSet<&str>; 3] = Default::default();
+    /// Returns the values in all rows.
+    pub fn values(&self) -> PerAttribute<BTreeSet<&str>> {
+        let mut values: PerAttribute<BTreeSet<&str>> = PerAttribute::default();
         for row in &self.rows {
             for (known, value) in values.iter_mut().zip(row.values()) {
                 known.extend(value);
@@ -122,8 +191,11 @@ mod tests {
     fn table(rows: &[(&str, &str)]) -> AttributeTable {
         let mut table = AttributeTable::default();
         for (pattern, tier) in rows {
-            let tier = (!tier.is_empty()).then(|| Box::from(*tier));
-            table.push(pattern, Attributes::from([tier, None, None])).unwrap();
+            let attributes = Attributes {
+                tier: (!tier.is_empty()).then(|| Box::from(*tier)),
+                ..Attributes::default()
+            };
+            table.push(pattern, attributes).unwrap();
         }
         table
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::attributes::Attributes;
+use super::attributes::{Attributes, PerAttribute};
 use super::pattern::{NumberedPattern, Pattern};
 use super::time::Timestamp;
 
@@ -52,9 +52,8 @@ pub struct Override {
     pub module: Option<NumberedPattern>,
     /// The backup scopes; `*` also matches a module without scopes.
     pub scope: Option<Pattern>,
-    /// The attributes of the customers, in the order of [`Attributes::NAMES`]; `*` also matches a customer without the
-    /// attribute.
-    pub attributes: [Option<Pattern>; 3],
+    /// The attributes of the customers; `*` also matches a customer without the attribute.
+    pub attributes: PerAttribute<Option<Pattern>>,
     /// The objective that it sets.
     pub objective: Objective,
 }
@@ -157,7 +156,7 @@ mod tests {
             service: None,
             module: None,
             scope: Some(Pattern::parse(pattern).unwrap()),
-            attributes: [None, None, None],
+            attributes: PerAttribute::default(),
             objective: Objective {
                 rpo: rpo.map(|hours| Duration::from_secs(hours * 3600)),
                 ..Objective::default()
@@ -178,7 +177,10 @@ mod tests {
     fn missing_attribute_matches_only_a_star() {
         let by_tier = |pattern: &str, rpo| Override {
             scope: None,
-            attributes: [Some(Pattern::parse(pattern).unwrap()), None, None],
+            attributes: PerAttribute {
+                tier: Some(Pattern::parse(pattern).unwrap()),
+                ..PerAttribute::default()
+            },
             ..of_scope("*", rpo)
         };
         let objectives = Objectives {
@@ -186,7 +188,10 @@ mod tests {
             ..Objectives::default()
         };
         let hours = |tier: Option<&str>| {
-            let attributes = Attributes::from([tier.map(Box::from), None, None]);
+            let attributes = Attributes {
+                tier: tier.map(Box::from),
+                ..Attributes::default()
+            };
             let name = ModuleName {
                 customer_id: "c-1",
                 organization: "Contoso",

@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, HashSet};
 use super::module::{module_names, service_names};
 use super::spelling::nearest_glob as nearest;
 use super::{
-    AttributeTable, Attributes, CustomerFilter, CustomerId, NumberedPattern, Override, Pattern, Timestamp, folded,
+    AttributeTable, Attributes, CustomerFilter, CustomerId, NumberedPattern, Override, Pattern, PerAttribute,
+    Timestamp, folded,
 };
 
 /// Names that patterns can match.
@@ -17,16 +18,16 @@ pub struct KnownNames {
     modules: BTreeSet<String>,
     scopes: BTreeSet<String>,
     products: BTreeSet<String>,
-    /// Values of the attributes of customers, in the order of [`Attributes::NAMES`].
-    attributes: [BTreeSet<String>; 3],
+    /// Values of the attributes of customers.
+    attributes: PerAttribute<BTreeSet<String>>,
 }
 
 /// Kind of name that a pattern matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
     Customer,
-    /// The attribute at this index of [`Attributes::NAMES`].
-    Attribute(usize),
+    /// The attribute with this name.
+    Attribute(&'static str),
     Service,
     Module,
     Scope,
@@ -179,12 +180,11 @@ impl KnownNames {
             if let Some(pattern) = &part.customer {
                 check(key("customer"), pattern, Subject::Customer, is_customer(pattern));
             }
-            for (attribute, name) in Attributes::NAMES.into_iter().enumerate() {
-                let pattern = part.attributes.get(attribute).and_then(Option::as_ref);
+            let attributes = Attributes::NAMES.into_iter().zip(part.attributes.iter());
+            for ((name, pattern), values) in attributes.zip(self.attributes.iter()) {
                 if let Some(pattern) = pattern {
-                    let mut values = self.attributes.get(attribute).into_iter().flatten();
-                    let is_matched = pattern.is_any() || values.any(|value| pattern.matches_name(value));
-                    check(key(name), pattern, Subject::Attribute(attribute), is_matched);
+                    let is_matched = pattern.is_any() || values.iter().any(|value| pattern.matches_name(value));
+                    check(key(name), pattern, Subject::Attribute(name), is_matched);
                 }
             }
             if self.modules.is_empty() {
@@ -225,8 +225,8 @@ impl KnownNames {
         };
         match unmatched.subject {
             Subject::Customer => nearest(&unmatched.pattern, customers()),
-            Subject::Attribute(attribute) => {
-                let values = self.attributes.get(attribute).into_iter().flatten();
+            Subject::Attribute(name) => {
+                let values = self.attributes.get(name).into_iter().flatten();
                 nearest(&unmatched.pattern, values.map(String::as_str))
             }
             Subject::Service => nearest(&unmatched.pattern, self.services.iter().map(String::as_str)),
@@ -270,7 +270,7 @@ mod tests {
             service: service.map(|text| NumberedPattern::service(text).unwrap()),
             module: module.map(|text| NumberedPattern::module(text).unwrap()),
             scope: scope.map(|text| Pattern::parse(text).unwrap()),
-            attributes: [None, None, None],
+            attributes: PerAttribute::default(),
             objective: Objective::default(),
         }
     }
@@ -342,7 +342,11 @@ mod tests {
         table
             .push(
                 "c-1",
-                Attributes::from([Some("gold".into()), None, Some("North".into())]),
+                Attributes {
+                    tier: Some("gold".into()),
+                    region: None,
+                    team: Some("North".into()),
+                },
             )
             .unwrap();
         let mut names = names();
@@ -350,11 +354,19 @@ mod tests {
         let pattern = |text: &str| Some(Pattern::parse(text).unwrap());
         let overrides = [
             Override {
-                attributes: [pattern("Gold"), pattern("*"), pattern("nor*")],
+                attributes: PerAttribute {
+                    tier: pattern("Gold"),
+                    region: pattern("*"),
+                    team: pattern("nor*"),
+                },
                 ..part(None, None, None)
             },
             Override {
-                attributes: [pattern("glod"), pattern("emea"), None],
+                attributes: PerAttribute {
+                    tier: pattern("glod"),
+                    region: pattern("emea"),
+                    team: None,
+                },
                 ..part(None, None, None)
             },
         ];

@@ -7,7 +7,7 @@ use axum::http::uri::Authority;
 use serde::Serialize;
 use url::Url;
 
-use crate::domain::{MAX_SHARDS, Shard, shard_count};
+use crate::domain::{MAX_SHARDS, PerAttribute, Shard, shard_count};
 use crate::scrape::KnownCustomer;
 
 /// A target group in the format of Prometheus.
@@ -94,10 +94,12 @@ impl TargetAddress {
     }
 }
 
-/// The labels of a customer's attributes, in the order of [`Attributes::NAMES`].
-///
-/// [`Attributes::NAMES`]: crate::domain::Attributes::NAMES
-const ATTRIBUTES: [&str; 3] = ["__meta_elements_tier", "__meta_elements_region", "__meta_elements_team"];
+/// The labels of a customer's attributes.
+const ATTRIBUTES: PerAttribute<&str> = PerAttribute {
+    tier: "__meta_elements_tier",
+    region: "__meta_elements_region",
+    team: "__meta_elements_team",
+};
 
 /// Returns one target per customer.
 ///

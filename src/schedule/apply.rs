@@ -6,39 +6,39 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use super::fetch_mode::FetchMode;
-use super::queue::{Moment, Patience};
+use super::queue::{LatenessLimit, MonotonicTime};
 use super::{ScheduleConfig, Scheduler, wall_clock};
-use crate::collector::{CollectorId, Memory as _, PerCollector, Plan, Target, ids};
+use crate::collector::{CollectorId, PerCollector, Plan, RecordSource as _, Target, ids};
 
 impl Scheduler {
-    /// Queues all configured targets and removes the rest.
+    /// Queues all configured targets, and removes all others.
     pub(super) fn enqueue_targets(&mut self) {
         let now = self.now();
         if !self.config.customer_ids.is_empty() && self.uses_v1() {
             self.fetch_modes = PerCollector::from_fn(|_| FetchMode::PerCustomer);
         }
         for (collector, plan) in self.config.plans.iter() {
-            let patience = Patience::new(plan.interval, plan.stale_after);
-            self.queue.set_patience(collector, patience);
+            let lateness_limit = LatenessLimit::new(plan.interval, plan.stale_after);
+            self.queue.set_lateness_limit(collector, lateness_limit);
         }
         for collector in ids() {
-            let partner = !self.fetches_per_customer(collector);
-            let wanted = self.is_enabled(collector);
-            let relists = *self.fetch_modes.get(collector) == FetchMode::PerCustomerUntilAllowed;
-            let keep = |target: &Target| wanted && (*target == Target::Partner) == partner;
+            let fetches_bulk = !self.fetches_per_customer(collector);
+            let is_enabled = self.is_enabled(collector);
+            let retries_bulk = *self.fetch_modes.get(collector) == FetchMode::PerCustomerUntilAllowed;
+            let is_polled = |target: &Target| is_enabled && (*target == Target::Partner) == fetches_bulk;
             self.queue.retain(collector, |target| {
-                keep(target) || (wanted && relists && *target == Target::Partner)
+                is_polled(target) || (is_enabled && retries_bulk && *target == Target::Partner)
             });
-            self.store.retain_targets(collector, keep);
-            if wanted && partner {
-                self.store.expect(collector, &Target::Partner);
+            self.store.retain_targets(collector, is_polled);
+            if is_enabled && fetches_bulk {
+                self.store.add_target(collector, &Target::Partner);
             }
         }
         if self.lists_per_customer() {
-            let named = self.config.fallback_ids.iter();
-            let named: BTreeMap<_, _> = named.map(|id| (id.clone(), self.store.organization(id))).collect();
-            // The customers are configured but not listed yet, so this does not prove that others were removed.
-            let (_, _) = self.store.reconcile(&named, false);
+            let configured = self.config.fallback_ids.iter();
+            let configured: BTreeMap<_, _> = configured.map(|id| (id.clone(), self.store.organization(id))).collect();
+            // The configuration is no complete list, so customers that it lacks are not removed.
+            let (_, _) = self.store.reconcile(&configured, false);
         } else {
             // The customer list is polled immediately, even if the state file contains an earlier poll, because all
             // other polls depend on it.
@@ -46,15 +46,15 @@ impl Scheduler {
         }
         let known = self.store.customers();
         if !known.is_empty() {
-            self.queue_partner(now);
+            self.queue_bulk_polls(now);
         }
         for id in known {
             self.queue_customer(&id, now);
         }
     }
 
-    /// Queues bulk collectors. They follow the first customer list, because records of unknown customers are dropped.
-    pub(super) fn queue_partner(&mut self, now: Moment) {
+    /// Queues bulk polls. They follow the first customer list, because records of unknown customers are dropped.
+    pub(super) fn queue_bulk_polls(&mut self, now: MonotonicTime) {
         for collector in ids().filter(|collector| *collector != CollectorId::CUSTOMERS) {
             if self.is_enabled(collector) && !self.fetches_per_customer(collector) {
                 let at = self.due_after_restart(collector, &Target::Partner, now);
@@ -81,10 +81,10 @@ impl Scheduler {
             &self.config.settings,
             wall_clock(),
         );
-        let held = self.store.series();
-        if let Some(limit) = self.config.series_limit.filter(|limit| held > *limit) {
+        let series = self.store.series();
+        if let Some(limit) = self.config.series_limit.filter(|limit| series > *limit) {
             warn!(
-                series = held,
+                series,
                 limit, "series exceed metrics.series_limit; keeping them, rejecting new ones"
             );
         }
@@ -93,15 +93,14 @@ impl Scheduler {
             && before.customers == self.config.customers
             && before.customer_ids == self.config.customer_ids
             && before.fallback_ids == self.config.fallback_ids;
-        // Unchanged parts keep their state: back-offs, and how lists are fetched.
+        // If requests do not change, back-offs and fetch modes stay.
         if !is_same_request {
             self.fetch_modes = PerCollector::default();
             self.failures.clear();
-            self.listed_names = None;
         }
         self.cycles = PerCollector::default();
-        self.note_next_end();
-        self.unmatched = None;
+        self.update_next_override_end();
+        self.patterns.reset(is_same_request);
         self.check_patterns();
         self.enqueue_targets();
         self.bring_forward_shortened(&before.plans);
@@ -113,18 +112,18 @@ impl Scheduler {
             self.bring_forward_unlicensed();
         }
         for collector in ids() {
-            let entry = collector.entry();
-            if entry.question(&before.settings) != entry.question(&self.config.settings) {
+            let descriptor = collector.descriptor();
+            if descriptor.request_settings(&before.settings) != descriptor.request_settings(&self.config.settings) {
                 self.poll_all_again(collector);
             }
         }
     }
 
-    /// Brings forward the polls of customers that lack a service: another registration may see it, and the next poll
-    /// may be a day away.
+    /// Brings forward the polls of customers that lack a service. The new registration may have access to it, and the
+    /// next poll may be a day away.
     fn bring_forward_unlicensed(&mut self) {
         let now = self.now();
-        for collector in ids().filter(|collector| collector.entry().is_optional) {
+        for collector in ids().filter(|collector| collector.descriptor().is_optional) {
             let targets: Vec<Target> = self.queue.targets(collector).cloned().collect();
             for target in targets {
                 if self.store.unlicensed_at(collector, &target).is_some() {
@@ -134,8 +133,8 @@ impl Scheduler {
         }
     }
 
-    /// Brings forward the polls of collectors whose interval became shorter: it counts from the last success, as after
-    /// a restart.
+    /// Brings forward the polls of collectors whose interval became shorter. The new interval counts from the last
+    /// success, as after a restart.
     pub(super) fn bring_forward_shortened(&mut self, before: &PerCollector<Plan>) {
         let now = self.now();
         let interval_of = |plans: &PerCollector<Plan>, collector| plans.get(collector).interval;

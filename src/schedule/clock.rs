@@ -1,11 +1,12 @@
-//! Compares two clocks. The wall clock can be set and then steps; the monotonic clock stops while the machine sleeps. A
-//! change of their difference reveals either.
+//! The clocks of the schedule: a monotonic one for due times, and the wall clock for data.
+//!
+//! The wall clock steps when it is set, and the monotonic clock stops while the machine sleeps. A change of their
+//! difference reveals both.
 
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
+use super::queue::MonotonicTime;
 use crate::domain::Timestamp;
-
-use super::queue::Moment;
 
 /// Differences up to this are normal drift and slewing.
 const TOLERANCE: Duration = Duration::from_secs(5);
@@ -19,20 +20,52 @@ pub(super) enum Step {
     Forward,
 }
 
-/// The clocks at the last comparison.
+/// Returns the current time by the wall clock.
+pub(super) fn wall_clock() -> Timestamp {
+    Timestamp::from(SystemTime::now())
+}
+
+/// The clocks of the schedule.
 #[derive(Debug)]
-pub(super) struct ClockWatch {
-    monotonic: Moment,
+pub(super) struct Clocks {
+    started: Instant,
+    comparison: ClockComparison,
+}
+
+impl Clocks {
+    /// Starts the monotonic clock at zero.
+    pub(super) fn start() -> Self {
+        Self {
+            started: Instant::now(),
+            comparison: ClockComparison::new(Duration::ZERO, wall_clock()),
+        }
+    }
+
+    /// Returns the current time by the monotonic clock.
+    pub(super) fn now(&self) -> MonotonicTime {
+        self.started.elapsed()
+    }
+
+    /// Returns the step of the wall clock since the last call.
+    pub(super) fn detect_step(&mut self) -> Option<Step> {
+        self.comparison.update(self.now(), wall_clock())
+    }
+}
+
+/// The clocks at their last comparison.
+#[derive(Debug)]
+struct ClockComparison {
+    monotonic: MonotonicTime,
     wall: Timestamp,
 }
 
-impl ClockWatch {
-    pub(super) fn new(monotonic: Moment, wall: Timestamp) -> Self {
+impl ClockComparison {
+    fn new(monotonic: MonotonicTime, wall: Timestamp) -> Self {
         Self { monotonic, wall }
     }
 
     /// Compares the clocks again.
-    pub(super) fn compare(&mut self, monotonic: Moment, wall: Timestamp) -> Option<Step> {
+    fn update(&mut self, monotonic: MonotonicTime, wall: Timestamp) -> Option<Step> {
         let expected = self.wall.plus(monotonic.saturating_sub(self.monotonic));
         *self = Self::new(monotonic, wall);
         if wall < expected.minus(TOLERANCE) {
@@ -53,15 +86,15 @@ mod tests {
     fn clock_steps_are_distinguished_from_elapsed_time() {
         let wall = |seconds: i64| Timestamp::from_unix_seconds(1_800_000_000 + seconds);
         let mono = Duration::from_secs;
-        let mut watch = ClockWatch::new(mono(0), wall(0));
-        assert_eq!(watch.compare(mono(60), wall(61)), None);
-        assert_eq!(watch.compare(mono(61), wall(61 - 3600)), Some(Step::Back));
+        let mut clocks = ClockComparison::new(mono(0), wall(0));
+        assert_eq!(clocks.update(mono(60), wall(61)), None);
+        assert_eq!(clocks.update(mono(61), wall(61 - 3600)), Some(Step::Back));
         assert_eq!(
-            watch.compare(mono(62), wall(62 - 3600)),
+            clocks.update(mono(62), wall(62 - 3600)),
             None,
             "a step must be reported once"
         );
-        assert_eq!(watch.compare(mono(63), wall(86_400)), Some(Step::Forward));
-        assert_eq!(watch.compare(mono(64), wall(86_401)), None);
+        assert_eq!(clocks.update(mono(63), wall(86_400)), Some(Step::Forward));
+        assert_eq!(clocks.update(mono(64), wall(86_401)), None);
     }
 }

@@ -1,84 +1,107 @@
-//! Applies customer lists and single customers to the queue.
+//! Applies customer lists and single customers to the store and the queue.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use super::queue::{Due, Moment};
+use super::queue::{Due, MonotonicTime};
 use super::unmatched::listed_names;
 use super::{PollError, Scheduler, wall_clock};
 use crate::api::{Endpoint, Error};
-use crate::collector::{CollectorId, Customer, Memory as _, PollOutput, Target, ids};
+use crate::collector::{CollectorId, Customer, PollOutput, RecordSource as _, Target, ids};
 use crate::domain::{CustomerId, Purpose};
+
+/// Results of the polls of customers.
+#[derive(Debug, Default)]
+pub(super) struct CustomerListState {
+    /// Whether the newest poll of the customer list succeeded; `None` before the first.
+    pub(super) is_available: Option<bool>,
+    /// Customers without an organization name that have been logged.
+    nameless: BTreeSet<CustomerId>,
+}
+
+impl CustomerListState {
+    /// Logs once which customers have no name and therefore match no pattern for names.
+    fn log_nameless(&mut self, nameless: BTreeSet<CustomerId>, is_complete: bool) {
+        for id in nameless.difference(&self.nameless) {
+            warn!(customer_id = %id.log_safe(), "customer has no organization name; name patterns cannot match it");
+        }
+        if is_complete {
+            self.nameless = nameless;
+        } else {
+            self.nameless.extend(nameless);
+        }
+    }
+}
 
 impl Scheduler {
     /// Applies a customer list or one customer. Returns false if the customer is excluded by name.
     pub(super) fn apply_customers(&mut self, due: &Due, output: &mut PollOutput) -> Result<bool, PollError> {
-        let complete = output.incomplete.is_none();
-        let answered = |output: &PollOutput, id| !complete || output.records.contains_key(id);
         match &due.target {
-            Target::Partner => {
-                let names = listed_names(output);
-                let listed = self.admitted(output, complete);
-                let news = self.with_news(output);
-                let (reconciled, believed) = self.store.reconcile(&listed, complete);
-                self.store
-                    .render_anew(&reconciled.renamed, &self.config.settings, wall_clock());
-                self.signal(news);
-                // Bulk polls precede per-customer polls.
-                self.queue_partner(self.now());
-                self.add_customers(reconciled.joined);
-                if !reconciled.left.is_empty() {
-                    info!(
-                        customers = reconciled.left.len(),
-                        "customers removed: absent from two complete lists"
-                    );
-                    self.remove_customers(&reconciled.left);
-                }
-                self.miss_named(&listed, complete);
-                if !listed.is_empty() && !complete {
-                    // An incomplete list is a failure, but its data can be served.
-                    self.health.set_ready();
-                }
-                match believed {
-                    Ok(()) => {
-                        if complete {
-                            self.listed_names = Some(names);
-                            self.check_patterns();
-                        }
-                        Ok(true)
-                    }
-                    Err(shrunk) => {
-                        self.store.fail(due.collector, &due.target);
-                        Err(shrunk.into())
-                    }
-                }
-            }
-            Target::Customer(id) if !answered(output, id) => {
-                let error = Error::Decode("about the requested customer");
-                self.store.fail(due.collector, &due.target);
-                Err(error.at(Endpoint::Customer).into())
-            }
-            Target::Customer(id) => {
-                let is_listed = output.records.contains_key(id);
-                let listed = self.admitted(output, false);
-                if is_listed && listed.is_empty() {
-                    info!(customer_id = %id.log_safe(), "customer included by id is excluded by name");
-                    self.store.forget(id);
-                    self.remove_customers(std::slice::from_ref(id));
-                    return Ok(false);
-                }
-                let (reconciled, _) = self.store.reconcile(&listed, false);
-                self.store
-                    .render_anew(&reconciled.renamed, &self.config.settings, wall_clock());
-                Ok(true)
-            }
+            Target::Partner => self.apply_list(due, output).map(|()| true),
+            Target::Customer(id) => self.apply_customer(due, id, output),
         }
     }
 
-    /// Removes a customer that was not found in two polls in a row. It is still polled, because it is configured and
-    /// may return.
+    fn apply_list(&mut self, due: &Due, output: &mut PollOutput) -> Result<(), PollError> {
+        let is_complete = output.incomplete.is_none();
+        let names = listed_names(output);
+        let listed = self.retain_admitted(output, is_complete);
+        let changed = self.with_new_status(output);
+        let (reconciled, confirmed) = self.store.reconcile(&listed, is_complete);
+        self.store
+            .render_anew(&reconciled.renamed, &self.config.settings, wall_clock());
+        self.signal_changes(changed);
+        // Bulk polls precede per-customer polls.
+        self.queue_bulk_polls(self.now());
+        self.add_customers(reconciled.added);
+        if !reconciled.removed.is_empty() {
+            info!(
+                customers = reconciled.removed.len(),
+                "customers removed: absent from two complete lists"
+            );
+            self.remove_customers(&reconciled.removed);
+        }
+        if is_complete {
+            self.count_missing_customers(&listed);
+        } else if !listed.is_empty() {
+            // An incomplete list is a failure, but its data can be served.
+            self.health.set_ready();
+        }
+        if let Err(shrunk) = confirmed {
+            self.store.mark_failed(due.collector, &due.target);
+            return Err(shrunk.into());
+        }
+        if is_complete {
+            self.patterns.set_listed(names);
+            self.check_patterns();
+        }
+        Ok(())
+    }
+
+    fn apply_customer(&mut self, due: &Due, id: &CustomerId, output: &mut PollOutput) -> Result<bool, PollError> {
+        let is_listed = output.records.contains_key(id);
+        if !is_listed && output.incomplete.is_none() {
+            let error = Error::Decode("about the requested customer");
+            self.store.mark_failed(due.collector, &due.target);
+            return Err(error.at(Endpoint::Customer).into());
+        }
+        let listed = self.retain_admitted(output, false);
+        if is_listed && listed.is_empty() {
+            info!(customer_id = %id.log_safe(), "customer included by id is excluded by name");
+            self.store.remove_customer(id);
+            self.remove_customers(std::slice::from_ref(id));
+            return Ok(false);
+        }
+        let (reconciled, _) = self.store.reconcile(&listed, false);
+        self.store
+            .render_anew(&reconciled.renamed, &self.config.settings, wall_clock());
+        Ok(true)
+    }
+
+    /// Removes the data of a customer that was not found by two polls in a row. The customer is still polled, because
+    /// it is configured and may return.
     pub(super) fn remove_missing(&mut self, due: &Due) {
         let Target::Customer(id) = &due.target else { return };
         let known = self.store.record(CollectorId::CUSTOMERS, id).is_some();
@@ -86,18 +109,15 @@ impl Scheduler {
             return;
         }
         info!(customer_id = %id.log_safe(), "customer removed: not found in two polls");
-        self.store.forget(id);
+        self.store.remove_customer(id);
         for collector in ids().filter(|collector| *collector != CollectorId::CUSTOMERS) {
             self.queue.retain(collector, |target| *target != due.target);
         }
-        self.store.expect(CollectorId::CUSTOMERS, &due.target);
+        self.store.add_target(CollectorId::CUSTOMERS, &due.target);
     }
 
-    /// Counts how often complete lists lack customers configured by id.
-    fn miss_named(&mut self, listed: &BTreeMap<CustomerId, Arc<str>>, complete: bool) {
-        if !complete {
-            return;
-        }
+    /// Counts a failure for each customer that is configured by id, but missing from a complete list.
+    fn count_missing_customers(&mut self, listed: &BTreeMap<CustomerId, Arc<str>>) {
         for id in &self.config.customer_ids {
             if listed
                 .keys()
@@ -105,106 +125,95 @@ impl Scheduler {
             {
                 continue;
             }
-            self.failed_any = true;
+            self.failures.has_any_failed = true;
             self.health
                 .poll_failed(Endpoint::Customers, Error::Status(404).reason());
         }
     }
 
-    /// Returns the customers that the filters admit, with their organizations, and removes the others from `output`.
-    fn admitted(&mut self, output: &mut PollOutput, complete: bool) -> BTreeMap<CustomerId, Arc<str>> {
-        let (mut listed, mut left_out) = (BTreeMap::new(), BTreeMap::new());
+    /// Removes the customers from `output` that the filters exclude, and returns the others with their organizations.
+    fn retain_admitted(&mut self, output: &mut PollOutput, is_complete: bool) -> BTreeMap<CustomerId, Arc<str>> {
+        let (mut admitted, mut excluded) = (BTreeMap::new(), BTreeMap::new());
         let mut nameless = BTreeSet::new();
         output.records.retain(|id, kept| {
             let customer = Customer::of(kept.as_ref());
             let organization: Arc<str> = Arc::from(customer.map_or("", |customer| customer.organization.as_str()));
-            // Customers of another share are polled by another exporter.
+            // Customers of another shard are polled by another exporter.
             if !self.config.customers.shard.owns(id, Purpose::Poll) {
                 return false;
             }
             if organization.is_empty() {
                 nameless.insert(id.clone());
             }
-            let admitted = self.config.customers.admits(id, &organization);
-            let side = if admitted { &mut listed } else { &mut left_out };
-            side.insert(id.clone(), organization);
-            admitted
+            let is_admitted = self.config.customers.admits(id, &organization);
+            let customers = if is_admitted { &mut admitted } else { &mut excluded };
+            customers.insert(id.clone(), organization);
+            is_admitted
         });
-        self.store.leave_out(left_out, complete);
-        self.warn_of_nameless(nameless, complete);
-        listed
-    }
-
-    /// Logs once which customers have no name and therefore match no pattern for names.
-    fn warn_of_nameless(&mut self, nameless: BTreeSet<CustomerId>, complete: bool) {
-        for id in nameless.difference(&self.nameless) {
-            warn!(customer_id = %id.log_safe(), "customer has no organization name; name patterns cannot match it");
-        }
-        if complete {
-            self.nameless = nameless;
-        } else {
-            self.nameless.extend(nameless);
-        }
+        self.store.set_excluded_names(excluded, is_complete);
+        self.customer_list.log_nameless(nameless, is_complete);
+        admitted
     }
 
     /// Returns the customers whose status changed since the previous list.
-    fn with_news(&self, output: &PollOutput) -> Vec<CustomerId> {
+    fn with_new_status(&self, output: &PollOutput) -> Vec<CustomerId> {
         let changed = output.records.iter().filter(|(id, kept)| {
             let before = self.store.record(CollectorId::CUSTOMERS, id);
             let before = before.as_deref().and_then(Customer::of);
             let now = Customer::of(kept.as_ref());
-            before.zip(now).is_some_and(|(before, now)| now.has_news(before))
+            before.zip(now).is_some_and(|(before, now)| now.has_new_status(before))
         });
         changed.map(|(id, _)| id.clone()).collect()
     }
 
-    /// Brings forward the polls of customers whose status changed. The list that reports it costs few requests.
-    fn signal(&mut self, news: Vec<CustomerId>) {
+    /// Brings forward the polls of customers whose status changed.
+    fn signal_changes(&mut self, changed: Vec<CustomerId>) {
         let now = self.now();
-        for target in news.into_iter().map(Target::Customer) {
-            for collector in ids().filter(|collector| collector.entry().polls_on_status_change) {
+        for target in changed.into_iter().map(Target::Customer) {
+            for collector in ids().filter(|collector| collector.descriptor().polls_on_status_change) {
                 self.queue.signal(collector, &target, now);
             }
         }
     }
 
-    /// Queues new customers immediately and repeats bulk polls, which may contain data about them.
-    fn add_customers(&mut self, joined: Vec<CustomerId>) {
-        if joined.is_empty() {
+    /// Queues new customers as due immediately, and repeats bulk polls, which may contain data about them.
+    fn add_customers(&mut self, added: Vec<CustomerId>) {
+        if added.is_empty() {
             return;
         }
-        info!(customers = joined.len(), "customers added");
+        info!(customers = added.len(), "customers added");
         let now = self.now();
         for collector in ids().filter(|collector| *collector != CollectorId::CUSTOMERS) {
             self.queue.poll_again(collector, &Target::Partner, now);
         }
-        for id in joined {
+        for id in added {
             self.queue_customer(&id, now);
         }
     }
 
-    pub(super) fn remove_customers(&mut self, left: &[CustomerId]) {
-        let left: BTreeSet<Target> = left.iter().cloned().map(Target::Customer).collect();
+    /// Stops polling customers.
+    pub(super) fn remove_customers(&mut self, removed: &[CustomerId]) {
+        let removed: BTreeSet<Target> = removed.iter().cloned().map(Target::Customer).collect();
         for collector in ids() {
-            self.queue.retain(collector, |target| !left.contains(target));
+            self.queue.retain(collector, |target| !removed.contains(target));
         }
-        self.failures.retain(|(_, target), _| !left.contains(target));
-        self.unpolled.retain(|(_, target)| !left.contains(target));
+        self.failures.remove_targets(&removed);
+        self.unpolled.retain(|(_, target)| !removed.contains(target));
     }
 
-    /// Queues the per-customer collectors of one customer: immediately or, if the state file has a last poll, for one
-    /// interval later. A customer configured by id without a known name is polled as a customer first, because its name
-    /// may exclude it.
-    pub(super) fn queue_customer(&mut self, id: &CustomerId, now: Moment) {
+    /// Queues a customer for all collectors that poll per customer: as due immediately or, if the state file contains a
+    /// poll, one interval after it. If the name of a customer configured by id is unknown, only the customer itself is
+    /// queued, because its name may exclude it.
+    pub(super) fn queue_customer(&mut self, id: &CustomerId, now: MonotonicTime) {
         let target = Target::Customer(id.clone());
-        let only_named = self.lists_per_customer() && self.store.record(CollectorId::CUSTOMERS, id).is_none();
+        let may_be_excluded = self.lists_per_customer() && self.store.record(CollectorId::CUSTOMERS, id).is_none();
         for collector in ids() {
             if self.fetches_per_customer(collector) && self.is_enabled(collector) {
-                self.store.expect(collector, &target);
-                if self.waits_for_another(collector, &target) {
+                self.store.add_target(collector, &target);
+                if self.waits_for_prerequisite(collector, &target) {
                     continue;
                 }
-                if collector == CollectorId::CUSTOMERS || !only_named {
+                if collector == CollectorId::CUSTOMERS || !may_be_excluded {
                     let at = self.due_after_restart(collector, &target, now);
                     self.enqueue(collector, target.clone(), at, now);
                 }
@@ -212,21 +221,23 @@ impl Scheduler {
         }
     }
 
-    /// Whether a target is queued only after the first poll of the collector that this one polls after.
-    fn waits_for_another(&self, collector: CollectorId, target: &Target) -> bool {
-        let lead = collector.entry().after();
-        lead.is_some_and(|lead| self.store.last_success(lead, target).is_none())
+    /// Returns whether a target is not queued yet, because the collector after which this one polls has not polled it.
+    fn waits_for_prerequisite(&self, collector: CollectorId, target: &Target) -> bool {
+        let prerequisite = collector.descriptor().after();
+        prerequisite.is_some_and(|prerequisite| self.store.last_success(prerequisite, target).is_none())
             && self.store.unlicensed_at(collector, target).is_none()
     }
 
-    /// Records the result of the newest customer list for `elements_up`. In per-customer mode, a 403 or 404 does not
-    /// count, because it is no evidence about the API.
-    pub(super) fn note_customers_listed(&mut self, result: &Result<(), PollError>) {
-        let each = self.lists_per_customer();
-        let of_one = |error: &PollError| matches!(error.api(), Some(Error::Status(403 | 404) | Error::Decode(_)));
-        self.customers_listed = match result {
+    /// Records the result of the newest customer list for `elements_up`. In per-customer mode, an error about a single
+    /// customer does not count, because it says nothing about the API.
+    pub(super) fn record_list_result(&mut self, result: &Result<(), PollError>) {
+        let lists_per_customer = self.lists_per_customer();
+        let is_about_customer =
+            |error: &PollError| matches!(error.api(), Some(Error::Status(403 | 404) | Error::Decode(_)));
+        let before = self.customer_list.is_available;
+        self.customer_list.is_available = match result {
             Ok(()) => Some(true),
-            Err(error) if each && of_one(error) => self.customers_listed.or(Some(false)),
+            Err(error) if lists_per_customer && is_about_customer(error) => before.or(Some(false)),
             Err(_) => Some(false),
         };
     }

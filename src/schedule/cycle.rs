@@ -1,19 +1,19 @@
-//! Cycles: one pass of a collector over all its targets.
+//! Cycles: passes of a collector over all its targets.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Scheduler;
-use super::queue::{Due, Moment};
+use super::queue::{Due, MonotonicTime};
 use crate::collector::{CollectorId, Target};
 
-/// Below this number of targets, removed ones are searched for; with more, the search would be too expensive.
-const LINGERING_CHECK: usize = 8;
+/// Number of remaining targets below which removed ones are searched for. With more, the search is too expensive.
+const REMOVED_CHECK: usize = 8;
 
 /// The cycle of a collector.
 #[derive(Debug, Default)]
 pub(super) struct Cycle {
-    since: Option<Moment>,
+    since: Option<MonotonicTime>,
     remaining: BTreeSet<Target>,
     took: Option<Duration>,
 }
@@ -30,16 +30,16 @@ impl Scheduler {
     pub(super) fn begin_cycle(&mut self, collector: CollectorId) {
         let cycle = self.cycles.get_mut(collector);
         if cycle.since.is_none() {
-            cycle.since = Some(self.started.elapsed());
+            cycle.since = Some(self.clocks.now());
             cycle.remaining = self.queue.targets(collector).cloned().collect();
         }
     }
 
-    /// Removes a target from the cycle, and ends the cycle with the last target.
-    pub(super) fn end_of_cycle(&mut self, due: &Due, now: Moment) {
+    /// Removes a target from the cycle, and ends the cycle after the last target.
+    pub(super) fn advance_cycle(&mut self, due: &Due, now: MonotonicTime) {
         let cycle = self.cycles.get_mut(due.collector);
         cycle.remaining.remove(&due.target);
-        if cycle.remaining.len() < LINGERING_CHECK {
+        if cycle.remaining.len() < REMOVED_CHECK {
             let queued: BTreeSet<&Target> = self.queue.targets(due.collector).collect();
             cycle.remaining.retain(|target| queued.contains(target));
         }

@@ -1,8 +1,8 @@
-//! Simulates an hour-long outage: requests that queue and rate limiter send to a failing host.
+//! Simulates an outage of one hour, and counts the requests that queue and rate limiter send to the failing host.
 
 use std::time::Duration;
 
-use super::queue::{Moment, Queue, Urgency, failed_time, next_time};
+use super::queue::{MonotonicTime, Queue, Urgency, failed_time, next_time};
 use crate::api::Endpoint;
 use crate::api::rate_limiter::{Admission, Limits, RateLimiter, Resource};
 use crate::collector::{CollectorId, Target, ids};
@@ -21,35 +21,35 @@ const COLLECTORS: [(Endpoint, u64); 4] = [
 /// Maximum number of retries of a request by one poll, if the rate limiter allows them.
 const RETRIES: u32 = 2;
 
-/// Outages in which all requests fail, or those of one endpoint only.
+/// An outage in which all requests fail, or those of one endpoint.
 #[derive(Clone, Copy)]
 struct Fault {
-    from: Moment,
-    to: Moment,
+    from: MonotonicTime,
+    to: MonotonicTime,
     only: Option<Endpoint>,
 }
 
 impl Fault {
-    fn hits(&self, endpoint: Endpoint, now: Moment) -> bool {
+    fn affects(&self, endpoint: Endpoint, now: MonotonicTime) -> bool {
         (self.from..self.to).contains(&now) && self.only.is_none_or(|only| only == endpoint)
     }
 }
 
 /// A request received by the host.
 struct Request {
-    at: Moment,
+    at: MonotonicTime,
     endpoint: Endpoint,
     failed: bool,
 }
 
-/// Polls a fleet until `end` as the schedule does, with responses that take no time.
-fn run(customers: u32, fault: Fault, end: Moment) -> Vec<Request> {
+/// Polls customers until `end` in the same way as the schedule, with immediate responses.
+fn run(customers: u32, fault: Fault, end: MonotonicTime) -> Vec<Request> {
     let mut limiter = RateLimiter::new(Limits {
         requests_per_second: 20.0,
         max_concurrency: 8,
     });
-    let mut dice = fastrand::Rng::with_seed(1);
-    let mut roll = move || dice.f64();
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut random = move || rng.f64();
     let mut queue = Queue::default();
     queue.add(CollectorId::CUSTOMERS, Target::Partner, Duration::ZERO);
     for (collector, (_, interval)) in ids().zip(&COLLECTORS).skip(1) {
@@ -60,7 +60,7 @@ fn run(customers: u32, fault: Fault, end: Moment) -> Vec<Request> {
         }
     }
     let mut failures = std::collections::HashMap::new();
-    let mut seen = Vec::new();
+    let mut requests = Vec::new();
     let mut now = Duration::ZERO;
     while now < end {
         let Some(due) = queue.pop(now) else {
@@ -73,20 +73,20 @@ fn run(customers: u32, fault: Fault, end: Moment) -> Vec<Request> {
         let interval = Duration::from_secs(interval);
         let resource = Resource::new(endpoint, due.target.customer_id());
         let mut retries = 0;
-        let refused = loop {
+        let rejected = loop {
             match limiter.try_acquire(now, resource) {
                 Admission::Wait(wait) => now += wait,
-                Admission::Busy => unreachable!("answers take no time"),
+                Admission::Busy => unreachable!("responses are immediate"),
                 Admission::Rejected(wait) => break Some(wait),
                 Admission::Admitted => {
-                    let failed = fault.hits(endpoint, now);
-                    seen.push(Request {
+                    let failed = fault.affects(endpoint, now);
+                    requests.push(Request {
                         at: now,
                         endpoint,
                         failed,
                     });
                     if failed {
-                        limiter.failed(now, resource, roll());
+                        limiter.failed(now, resource, random());
                     } else {
                         limiter.succeeded(now, resource);
                     }
@@ -99,22 +99,25 @@ fn run(customers: u32, fault: Fault, end: Moment) -> Vec<Request> {
             }
         };
         let key = (due.collector, due.target.clone());
-        let failed = refused.is_some() || seen.last().is_some_and(|request| request.failed);
+        let failed = rejected.is_some() || requests.last().is_some_and(|request| request.failed);
         let next = if failed {
             let failures = failures.entry(key).and_modify(|count| *count += 1).or_insert(1);
             let may_repeat = || due.collector == CollectorId::CUSTOMERS || limiter.may_retry(now, resource);
-            failed_time(now, *failures, interval, refused, may_repeat, roll())
+            failed_time(now, *failures, interval, rejected, may_repeat, random())
         } else {
             failures.remove(&key);
-            next_time(due.since, now, interval, roll()).0
+            next_time(due.since, now, interval, random()).0
         };
         queue.done(due.collector, &due.target, next, Urgency::Ordinary);
     }
-    seen
+    requests
 }
 
-fn count_requests(seen: &[Request], from: Moment, to: Moment) -> f64 {
-    let count = seen.iter().filter(|request| (from..to).contains(&request.at)).count();
+fn count_requests(requests: &[Request], from: MonotonicTime, to: MonotonicTime) -> f64 {
+    let count = requests
+        .iter()
+        .filter(|request| (from..to).contains(&request.at))
+        .count();
     f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
@@ -126,12 +129,12 @@ fn outage_needs_no_more_requests_than_normal_operation() {
             to: 3 * HOUR,
             only: None,
         };
-        let seen = run(customers, fault, 4 * HOUR);
+        let requests = run(customers, fault, 4 * HOUR);
         let (healthy, down) = (
-            count_requests(&seen, HOUR, 2 * HOUR),
-            count_requests(&seen, 2 * HOUR, 3 * HOUR),
+            count_requests(&requests, HOUR, 2 * HOUR),
+            count_requests(&requests, 2 * HOUR, 3 * HOUR),
         );
-        // The retry budget, plus the requests for the customer list that detect the end of the outage.
+        // The retry budget, and the requests for the customer list that detect the end of the outage.
         assert!(
             down <= 1.2 * healthy + 20.0,
             "{customers} customers: {down} after {healthy}"
@@ -139,35 +142,37 @@ fn outage_needs_no_more_requests_than_normal_operation() {
         if customers >= 100 {
             assert!(down <= 1.2 * healthy, "{customers} customers: {down} after {healthy}");
         }
-        let back = seen.iter().find(|request| request.at >= 3 * HOUR && !request.failed);
-        let back = back.map_or(Duration::MAX, |request| request.at);
+        let first_success = requests
+            .iter()
+            .find(|request| request.at >= 3 * HOUR && !request.failed);
+        let first_success = first_success.map_or(Duration::MAX, |request| request.at);
         assert!(
-            back < 3 * HOUR + Duration::from_secs(300),
-            "{customers} customers: {back:?}"
+            first_success < 3 * HOUR + Duration::from_secs(300),
+            "{customers} customers: {first_success:?}"
         );
-        // No second exceeds the ceiling and its burst.
+        // No second exceeds the maximum rate and its burst.
         for second in 0..600 {
-            let from = back + Duration::from_secs(second);
-            assert!(count_requests(&seen, from, from + Duration::from_secs(1)) <= 22.0);
+            let from = first_success + Duration::from_secs(second);
+            assert!(count_requests(&requests, from, from + Duration::from_secs(1)) <= 22.0);
         }
     }
 }
 
 #[test]
-fn failing_endpoint_gets_no_more_requests_than_others() {
+fn failing_endpoint_receives_no_additional_requests() {
     let fault = Fault {
         from: 2 * HOUR,
         to: 3 * HOUR,
         only: Some(Endpoint::ScanProfiles),
     };
-    let seen = run(1000, fault, 4 * HOUR);
-    let of = |endpoint, from, to| {
-        let of: Vec<_> = seen.iter().filter(|request| request.endpoint == endpoint).collect();
+    let requests = run(1000, fault, 4 * HOUR);
+    let requests_of = |endpoint, from, to| {
+        let of: Vec<_> = requests.iter().filter(|request| request.endpoint == endpoint).collect();
         let count = of.iter().filter(|request| (from..to).contains(&request.at)).count();
         f64::from(u32::try_from(count).unwrap_or(u32::MAX))
     };
     let scans = Endpoint::ScanProfiles;
-    assert!(of(scans, 2 * HOUR, 3 * HOUR) <= 1.2 * of(scans, HOUR, 2 * HOUR));
+    assert!(requests_of(scans, 2 * HOUR, 3 * HOUR) <= 1.2 * requests_of(scans, HOUR, 2 * HOUR));
     let jobs = Endpoint::Jobs;
-    assert!(of(jobs, 2 * HOUR, 3 * HOUR) >= 0.95 * of(jobs, HOUR, 2 * HOUR));
+    assert!(requests_of(jobs, 2 * HOUR, 3 * HOUR) >= 0.95 * requests_of(jobs, HOUR, 2 * HOUR));
 }

@@ -1,4 +1,4 @@
-//! Applies the outcome of a poll to the store, the log, the counters, and the target's next due time.
+//! Handles outcomes of polls: updates the store, the log, the counters and the due time of the target.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,66 +7,70 @@ use tracing::{info, warn};
 
 use super::fetch_mode::FetchMode;
 use super::poll_error::PollError;
-use super::queue::{self, Due, Moment, Urgency};
+use super::queue::{self, Due, MonotonicTime, Urgency};
 use super::{Outcome, Scheduler, wall_clock};
 use crate::api::auth::DENIAL_LIFETIME;
 use crate::api::{Error, Observer as _};
-use crate::collector::{CollectorId, Customer, Memory as _, PollOutput, RenderedRecord, Target, TargetKind, ids};
+use crate::collector::{CollectorId, Customer, PollOutput, RecordSource as _, RenderedRecord, Target, TargetKind, ids};
 use crate::domain::{CustomerId, TenantId};
 use crate::error_chain::error_chain;
 use crate::store::RunEvent;
 
-/// Delay before the customer list is polled again after one that lacks too many customers. It is short, because the
-/// result is uncertain until then.
-const DOUBT_RECHECK: Duration = Duration::from_secs(60);
+/// Delay before the customer list is polled again after one that lacks too many customers. It is short, because it is
+/// unknown until then which customers exist.
+const SHRUNK_RECHECK: Duration = Duration::from_secs(60);
 
 /// Delay before a customer that lacks a service is polled again. A newly bought service appears within a day.
 pub const UNLICENSED_RECHECK: Duration = Duration::from_secs(24 * 3600);
 
-/// Consecutive polls that must not find a single customer before it is removed.
+/// Number of consecutive polls with status 404 after which a single customer is removed.
 const REMOVED_AFTER: u32 = 2;
 
-/// Smallest fraction of an interval before the second poll. Second polls are spread over the rest, so that a start does
-/// not make later cycles uneven.
-const FIRST_SPREAD: f64 = 0.1;
+/// Minimum delay of the second poll, as a fraction of the interval. Second polls are spread over the rest of it, so
+/// that later cycles are even although all first polls are immediate.
+const MIN_SECOND_DELAY: f64 = 0.1;
 
-/// What the result of a poll means for its target.
+/// Classified result of a poll.
 #[derive(Clone, Copy)]
-enum Verdict<'a> {
-    Succeeded,
+enum ResultKind<'a> {
+    Success,
     /// The target lacks the service.
     Unlicensed,
-    /// The collector is polled per customer from now on, so the denial is not final.
-    FallsBack,
-    Failed(&'a PollError),
+    /// The bulk list is forbidden, so the collector polls per customer from now on.
+    Fallback,
+    Failure(&'a PollError),
 }
 
 impl Scheduler {
     /// Classifies a result. If data of the target is known, a denial is an ordinary failure until that data has
     /// expired.
-    fn verdict<'a>(&self, due: &Due, result: &'a Result<(), PollError>) -> Verdict<'a> {
+    fn classify<'a>(&self, due: &Due, result: &'a Result<(), PollError>) -> ResultKind<'a> {
         let is_known = || self.store.is_known(due.collector, &due.target, wall_clock());
         match result {
-            Ok(()) => Verdict::Succeeded,
-            Err(error) if error.is_unlicensed(due.collector) && !is_known() => Verdict::Unlicensed,
-            Err(_) if self.falls_back_to_per_customer(due, result) => Verdict::FallsBack,
-            Err(error) => Verdict::Failed(error),
+            Ok(()) => ResultKind::Success,
+            Err(error) if error.is_unlicensed(due.collector) && !is_known() => ResultKind::Unlicensed,
+            Err(_) if self.falls_back_to_per_customer(due, result) => ResultKind::Fallback,
+            Err(error) => ResultKind::Failure(error),
         }
     }
 
-    /// Commits an outcome to the store and decides when its target is due again.
+    /// Commits an outcome to the store, and requeues its target.
     pub(super) fn handle_outcome(&mut self, outcome: Outcome) {
-        let Outcome { due, question, result } = outcome;
+        let Outcome {
+            due,
+            request_settings,
+            result,
+        } = outcome;
         let now = self.now();
-        self.free_slot(&due);
-        if question != due.collector.entry().question(&self.config.settings) {
-            // A reload changed the request, so this response is outdated.
+        self.running.finish(due.collector, &due.target);
+        if request_settings != due.collector.descriptor().request_settings(&self.config.settings) {
+            // A reload has changed the request, so the response is outdated.
             self.queue.done(due.collector, &due.target, now, Urgency::Ordinary);
             return;
         }
-        if self.is_relisting(&due) {
+        if self.is_bulk_retry(&due) {
             if result.is_err() {
-                let next = self.relist_time(&due, now);
+                let next = self.bulk_retry_time(&due, now);
                 self.queue.done(due.collector, &due.target, next, Urgency::Ordinary);
                 return;
             }
@@ -74,127 +78,118 @@ impl Scheduler {
             *self.fetch_modes.get_mut(due.collector) = FetchMode::Bulk;
             self.enqueue_targets();
         }
-        let key = (due.collector, due.target.clone());
-        let first = self.unpolled.remove(&key);
+        let is_first = self.unpolled.remove(&(due.collector, due.target.clone()));
         let urgency = urgency(&due, &result);
         let is_committed = result.is_ok();
         let result = result.and_then(|output| self.commit(&due, output));
-        let verdict = self.verdict(&due, &result);
+        let kind = self.classify(&due, &result);
         if let Err(error) = &result {
             // A commit records its failure itself.
             if !is_committed {
-                self.record_failure(&due, error, verdict);
+                self.record_failure(&due, error, kind);
             }
-            if !matches!(verdict, Verdict::Unlicensed) {
-                self.explain(&due, error);
+            if !matches!(kind, ResultKind::Unlicensed) {
+                self.record_error(&due, error);
             }
         }
-        self.note_permission(&due, &result);
+        self.record_permission(&due, &result);
         let interval = self.config.plans.get(due.collector).interval;
-        let next = match verdict {
-            Verdict::Succeeded => {
-                self.note_recovery(&key);
-                self.poll_followers(&due, now);
-                self.next_after_success(&due, now, interval, first)
+        let next = match kind {
+            ResultKind::Success => {
+                self.handle_recovery(&due);
+                self.queue_dependents(&due, now);
+                self.next_after_success(&due, now, interval, is_first)
             }
-            Verdict::Unlicensed => {
-                self.failures.remove(&key);
+            ResultKind::Unlicensed => {
+                self.failures.end(due.collector, &due.target);
                 now.saturating_add(interval.max(UNLICENSED_RECHECK))
             }
-            Verdict::FallsBack => self.relist_time(&due, now),
-            Verdict::Failed(error) => self.next_after_failure(&due, now, interval, error),
+            ResultKind::Fallback => self.bulk_retry_time(&due, now),
+            ResultKind::Failure(error) => self.next_after_failure(&due, now, interval, error),
         };
         self.fall_back_to_per_customer(&due, &result);
         if due.collector == CollectorId::CUSTOMERS {
-            self.note_customers_listed(&result);
+            self.record_list_result(&result);
         }
         if self.queue.done(due.collector, &due.target, next, urgency) {
-            self.end_of_cycle(&due, now);
-        }
-    }
-
-    fn free_slot(&mut self, due: &Due) {
-        let held = self.held.get_mut(due.collector);
-        *held = held.saturating_sub(1);
-        if let Some(polls) = self.in_progress.get_mut(&due.target) {
-            *polls = polls.saturating_sub(1);
-            if *polls == 0 {
-                self.in_progress.remove(&due.target);
-            }
+            self.advance_cycle(&due, now);
         }
     }
 
     /// Records in the store that a poll failed.
-    fn record_failure(&self, due: &Due, error: &PollError, verdict: Verdict<'_>) {
-        if let Verdict::Unlicensed = verdict {
-            self.store.unlicensed(due.collector, &due.target, wall_clock());
+    fn record_failure(&self, due: &Due, error: &PollError, kind: ResultKind<'_>) {
+        if let ResultKind::Unlicensed = kind {
+            self.store.mark_unlicensed(due.collector, &due.target, wall_clock());
         } else if error.is_forbidden() || error.missing_permission().is_some() {
-            self.store.forbid(due.collector, &due.target);
+            self.store.mark_forbidden(due.collector, &due.target);
         } else {
-            self.store.fail(due.collector, &due.target);
+            self.store.mark_failed(due.collector, &due.target);
         }
     }
 
-    /// Stores the reason for the status pages.
-    fn explain(&self, due: &Due, error: &PollError) {
+    /// Stores the error for the status pages.
+    fn record_error(&self, due: &Due, error: &PollError) {
         let text = format!("{}: {}", error.endpoint(due.collector), error_chain(error.cause()));
         let is_outage = error.api().is_some_and(Error::is_outage);
         self.store
-            .explain(due.collector, &due.target, &text, is_outage, wall_clock());
+            .set_error(due.collector, &due.target, &text, is_outage, wall_clock());
     }
 
-    /// Ends the back-off of a target. The first customer list after failures shows the end of an outage.
-    fn note_recovery(&mut self, key: &(CollectorId, Target)) {
-        let (collector, _) = key;
-        if self.failures.remove(key).is_some() {
-            self.log_throttle.relax(collector.name());
-            if *collector == CollectorId::CUSTOMERS {
+    /// Ends the back-off of a target. The first customer list after failures marks the end of an outage.
+    fn handle_recovery(&mut self, due: &Due) {
+        if self.failures.end(due.collector, &due.target) {
+            self.failures.log_throttle.relax(due.collector.name());
+            if due.collector == CollectorId::CUSTOMERS {
                 self.bring_forward_failed();
             }
         }
     }
 
     /// Counts and logs a failure, and returns when the target is due again.
-    fn next_after_failure(&mut self, due: &Due, now: Moment, interval: Duration, error: &PollError) -> Moment {
-        self.failed_any |= error.missing_permission().is_none();
-        let failures = self.failures.entry((due.collector, due.target.clone())).or_default();
-        *failures = failures.saturating_add(1);
-        let failures = *failures;
+    fn next_after_failure(
+        &mut self,
+        due: &Due,
+        now: MonotonicTime,
+        interval: Duration,
+        error: &PollError,
+    ) -> MonotonicTime {
+        self.failures.has_any_failed |= error.missing_permission().is_none();
+        let failures = self.failures.add(due.collector, &due.target);
         self.log_failure(due, error);
         if failures >= REMOVED_AFTER && matches!(error.api(), Some(Error::Status(404))) {
             self.remove_missing(due);
         }
-        let refused = match (error, error.api()) {
-            (PollError::Shrunk(_), _) => return now.saturating_add(DOUBT_RECHECK.min(interval)),
+        let rejected = match (error, error.api()) {
+            (PollError::Shrunk(_), _) => return now.saturating_add(SHRUNK_RECHECK.min(interval)),
             (_, Some(Error::NotPermitted(_))) => return now.saturating_add(interval.min(DENIAL_LIFETIME)),
             (_, Some(Error::Unavailable(wait))) => Some(*wait),
             _ => None,
         };
         let may_repeat = || self.may_repeat(due, error);
-        queue::failed_time(now, failures, interval, refused, may_repeat, fastrand::f64())
+        queue::failed_time(now, failures, interval, rejected, may_repeat, fastrand::f64())
     }
 
-    /// Queues the collectors that poll the items of the committed record.
-    fn poll_followers(&mut self, due: &Due, now: Moment) {
-        let is_follower = |id: &CollectorId| id.entry().after() == Some(due.collector);
-        for follower in ids().filter(is_follower) {
-            if self.is_enabled(follower) && self.store.unlicensed_at(follower, &due.target).is_none() {
-                self.enqueue(follower, due.target.clone(), now, now);
-                self.queue.bring_forward(follower, &due.target, now);
+    /// Queues the collectors that poll after this one.
+    fn queue_dependents(&mut self, due: &Due, now: MonotonicTime) {
+        let is_dependent = |id: &CollectorId| id.descriptor().after() == Some(due.collector);
+        for dependent in ids().filter(is_dependent) {
+            if self.is_enabled(dependent) && self.store.unlicensed_at(dependent, &due.target).is_none() {
+                self.enqueue(dependent, due.target.clone(), now, now);
+                self.queue.bring_forward(dependent, &due.target, now);
             }
         }
     }
 
-    /// Returns whether a failed poll is repeated early. A poll that sends no request costs nothing, and the customer
-    /// list detects the end of an outage; other repetitions use the retry budget.
+    /// Returns whether a failed poll is repeated early. A poll without a token sends no request, and the customer list
+    /// detects the end of an outage. Other repetitions use the retry budget.
     pub(super) fn may_repeat(&self, due: &Due, error: &PollError) -> bool {
         if error.is_forbidden() {
             return false;
         }
-        let is_free = matches!(error.api(), Some(Error::Auth(_)));
-        let covers_all_customers = due.collector == CollectorId::CUSTOMERS && due.target == Target::Partner;
-        is_free
-            || covers_all_customers
+        let sends_no_request = matches!(error.api(), Some(Error::Auth(_)));
+        let is_customer_list = due.collector == CollectorId::CUSTOMERS && due.target == Target::Partner;
+        sends_no_request
+            || is_customer_list
             || self
                 .config
                 .client
@@ -202,12 +197,17 @@ impl Scheduler {
                 .may_repeat_poll(error.endpoint(due.collector))
     }
 
-    /// Returns when a successful poll is due again. First polls run immediately, so second ones are spread over the
-    /// interval to make later cycles even.
-    pub(super) fn next_after_success(&mut self, due: &Due, now: Moment, interval: Duration, first: bool) -> Moment {
-        if first {
-            let part = FIRST_SPREAD + (1.0 - FIRST_SPREAD) * fastrand::f64();
-            return now.saturating_add(interval.mul_f64(part));
+    /// Returns when a target is due again after a successful poll. See [`MIN_SECOND_DELAY`] for the first one.
+    pub(super) fn next_after_success(
+        &mut self,
+        due: &Due,
+        now: MonotonicTime,
+        interval: Duration,
+        is_first: bool,
+    ) -> MonotonicTime {
+        if is_first {
+            let fraction = MIN_SECOND_DELAY + (1.0 - MIN_SECOND_DELAY) * fastrand::f64();
+            return now.saturating_add(interval.mul_f64(fraction));
         }
         let (next, missed) = queue::next_time(due.since, now, interval, fastrand::f64());
         if missed > 0 {
@@ -216,15 +216,15 @@ impl Scheduler {
         next
     }
 
-    /// Commits the output of a poll to the store; a customer list first updates the set of customers.
+    /// Commits the output of a poll to the store. A customer list first updates the set of customers.
     pub(super) fn commit(&mut self, due: &Due, mut output: PollOutput) -> Result<(), PollError> {
         if due.collector == CollectorId::CUSTOMERS && !self.apply_customers(due, &mut output)? {
             return Ok(());
         }
         let mut incomplete = output.incomplete.take().map(PollError::from);
-        let entry = due.collector.entry();
-        // One empty response does not remove the data; it expires if more follow.
-        if entry.is_optional
+        let descriptor = due.collector.descriptor();
+        // An empty response does not remove the last known data, which expires if more empty responses follow.
+        if descriptor.is_optional
             && incomplete.is_none()
             && output.records.is_empty()
             && self.store.is_known(due.collector, &due.target, wall_clock())
@@ -233,8 +233,8 @@ impl Scheduler {
         }
         let complete = incomplete.is_none();
         let ended = std::mem::take(&mut output.ended);
-        self.follow_up(due.collector, &output);
-        let lost = self.lost_tenants(due.collector, &output);
+        self.poll_changed_items(due.collector, &output);
+        let removed_tenants = self.removed_tenants(due.collector, &output);
         let records = self.render(due.collector, output);
         if let Err(over) = self
             .store
@@ -243,7 +243,7 @@ impl Scheduler {
             self.health.dropped_series(over.series);
             return Err(PollError::SeriesLimit);
         }
-        self.drop_tenants(&lost);
+        self.drop_tenants(&removed_tenants);
         if self.config.run_events {
             self.store
                 .run_events()
@@ -261,54 +261,54 @@ impl Scheduler {
         incomplete.map_or(Ok(()), Err)
     }
 
-    /// Polls the items of a record again if the listed items have changed.
-    fn follow_up(&mut self, collector: CollectorId, output: &PollOutput) {
-        let entry = collector.entry();
-        let polls_items = |id: &CollectorId| id.entry().items_from() == Some(collector) && self.is_enabled(*id);
-        let followers: Vec<CollectorId> = ids().filter(polls_items).collect();
-        if followers.is_empty() {
+    /// Polls the collectors again that request the items of a record, if these have changed.
+    fn poll_changed_items(&mut self, collector: CollectorId, output: &PollOutput) {
+        let descriptor = collector.descriptor();
+        let polls_items = |id: &CollectorId| id.descriptor().items_from() == Some(collector) && self.is_enabled(*id);
+        let dependents: Vec<CollectorId> = ids().filter(polls_items).collect();
+        if dependents.is_empty() {
             return;
         }
         let now = self.now();
         for (id, record) in &output.records {
             let before = self.store.record(collector, id);
-            if before.is_some_and(|before| entry.lists_others(record.as_ref(), before.as_ref())) {
-                for follower in &followers {
-                    let target = match follower.entry().target_kind {
+            if before.is_some_and(|before| descriptor.lists_other_items(record.as_ref(), before.as_ref())) {
+                for dependent in &dependents {
+                    let target = match dependent.descriptor().target_kind {
                         TargetKind::Customer => Target::Customer(id.clone()),
                         TargetKind::Partner => Target::Partner,
                     };
-                    self.queue.poll_again(*follower, &target, now);
+                    self.queue.poll_again(*dependent, &target, now);
                 }
             }
         }
     }
 
     /// Returns the tenants of each customer that its new record no longer contains.
-    fn lost_tenants(&self, collector: CollectorId, output: &PollOutput) -> BTreeMap<CustomerId, BTreeSet<TenantId>> {
+    fn removed_tenants(&self, collector: CollectorId, output: &PollOutput) -> BTreeMap<CustomerId, BTreeSet<TenantId>> {
         if collector != CollectorId::CUSTOMERS {
             return BTreeMap::new();
         }
-        let lost = output.records.iter().filter_map(|(id, record)| {
+        let removed = output.records.iter().filter_map(|(id, record)| {
             let before = self.store.record(collector, id)?;
             let before = Customer::of(before.as_ref())?;
-            Some((id.clone(), Customer::of(record.as_ref())?.lost_tenants(before)))
+            Some((id.clone(), Customer::of(record.as_ref())?.removed_tenants(before)))
         });
-        lost.filter(|(_, tenants)| !tenants.is_empty()).collect()
+        removed.filter(|(_, tenants)| !tenants.is_empty()).collect()
     }
 
     /// Drops the data of the other collectors about removed tenants.
-    fn drop_tenants(&self, lost: &BTreeMap<CustomerId, BTreeSet<TenantId>>) {
-        for (id, gone) in lost {
+    fn drop_tenants(&self, removed: &BTreeMap<CustomerId, BTreeSet<TenantId>>) {
+        for (id, tenants) in removed {
             for collector in ids() {
-                let entry = collector.entry();
+                let descriptor = collector.descriptor();
                 let record = self.store.record(collector, id);
-                let Some(kept) = record.and_then(|record| entry.without_tenants(record.as_ref(), gone)) else {
+                let Some(kept) = record.and_then(|record| descriptor.without_tenants(record.as_ref(), tenants)) else {
                     continue;
                 };
                 let context = self.context(self.store.organization(id));
-                if let Some((kept, _)) = entry.render(kept, id, &context) {
-                    self.store.amend(collector, id, kept);
+                if let Some((kept, _)) = descriptor.render(kept, id, &context) {
+                    self.store.narrow_record(collector, id, kept);
                 }
             }
         }
@@ -316,30 +316,30 @@ impl Scheduler {
 
     /// Renders records with the current settings and names, which may have changed during the poll.
     pub(super) fn render(&self, collector: CollectorId, output: PollOutput) -> BTreeMap<CustomerId, RenderedRecord> {
-        let entry = collector.entry();
+        let descriptor = collector.descriptor();
         let context_of = |id: &CustomerId| self.context(self.store.organization(id));
-        let (rendered, duplicates) = entry.render_all(output.records, context_of);
+        let (rendered, duplicates) = descriptor.render_all(output.records, context_of);
         if duplicates > 0 {
-            self.health.duplicate_rows(entry.endpoint, duplicates);
+            self.health.duplicate_rows(descriptor.endpoint, duplicates);
         }
         rendered
     }
 
     /// Records whether the collector's permission is granted, and logs a change.
-    pub(super) fn note_permission(&mut self, due: &Due, result: &Result<(), PollError>) {
+    pub(super) fn record_permission(&mut self, due: &Due, result: &Result<(), PollError>) {
         let missing = result.as_ref().err().and_then(PollError::missing_permission);
         let granted_by_token = || {
-            let scope = due.collector.entry().scope(self.config.client.generation()?)?;
+            let scope = due.collector.descriptor().scope(self.config.client.generation()?)?;
             self.config.client.transport().tokens().permitted(scope)
         };
-        let permitted = missing.map_or_else(granted_by_token, |_| Some(false));
-        let Some(permitted) = permitted else { return };
-        let before = self.store.set_permitted(due.collector, permitted);
-        if before == Some(permitted) {
+        let is_permitted = missing.map_or_else(granted_by_token, |_| Some(false));
+        let Some(is_permitted) = is_permitted else { return };
+        let before = self.store.set_permitted(due.collector, is_permitted);
+        if before == Some(is_permitted) {
             return;
         }
         match missing {
-            Some(_) if self.uses_v1() && due.collector.entry().is_optional => warn!(
+            Some(_) if self.uses_v1() && due.collector.descriptor().is_optional => warn!(
                 collector = due.collector.name(),
                 "collector disabled: it needs API v3, but the registration is for v1"
             ),
@@ -350,32 +350,32 @@ impl Scheduler {
             ),
             None => {}
         }
-        // Show the effect of a changed permission at once, even if the next poll is a day away.
+        // A changed permission takes effect immediately, even if the next poll is a day away.
         let targets: Vec<Target> = self.queue.targets(due.collector).cloned().collect();
         let now = self.now();
         for target in targets {
             let has_data = self.store.succeeded(due.collector, &target);
             let is_unlicensed = self.store.unlicensed_at(due.collector, &target).is_some();
-            if brings_forward(before, permitted, has_data, is_unlicensed) {
+            if brings_forward(before, is_permitted, has_data, is_unlicensed) {
                 self.queue.bring_forward(due.collector, &target, now);
             }
         }
     }
 
-    /// Brings forward a poll of each optional collector whose permission was revoked according to a newer token. If its
-    /// customers lack the service, the next poll may be a day away.
+    /// Brings forward a poll of each optional collector whose permission was revoked according to the newest token. If
+    /// the customers lack the service, the next poll may be a day away.
     pub(super) fn watch_permissions(&mut self) {
         let now = self.now();
         for collector in ids()
-            .filter(|id| id.entry().is_optional && self.is_enabled(*id))
+            .filter(|id| id.descriptor().is_optional && self.is_enabled(*id))
             .collect::<Vec<_>>()
         {
             let generation = self.config.client.generation();
-            let Some(scope) = generation.and_then(|generation| collector.entry().scope(generation)) else {
+            let Some(scope) = generation.and_then(|generation| collector.descriptor().scope(generation)) else {
                 continue;
             };
-            let is_refused = self.config.client.transport().tokens().permitted(scope) == Some(false);
-            if is_refused && self.store.permitted(collector) == Some(true) {
+            let is_revoked = self.config.client.transport().tokens().permitted(scope) == Some(false);
+            if is_revoked && self.store.permitted(collector) == Some(true) {
                 for target in self.queue.targets(collector).take(1).cloned().collect::<Vec<_>>() {
                     self.queue.bring_forward(collector, &target, now);
                 }
@@ -383,15 +383,15 @@ impl Scheduler {
         }
     }
 
-    /// Counts and logs a failed poll. Repeated reasons of a collector are logged with growing pauses.
+    /// Counts and logs a failed poll. Repeated failures of a collector for the same reason are logged less often.
     pub(super) fn log_failure(&mut self, due: &Due, error: &PollError) {
         if error.missing_permission().is_some() {
             return;
         }
         let (endpoint, reason) = (error.endpoint(due.collector), error.reason());
         self.health.poll_failed(endpoint, reason);
-        let collector = due.collector.name();
-        if let Some(repeated) = self.log_throttle.permit(collector, reason, self.started.elapsed()) {
+        let (collector, now) = (due.collector.name(), self.now());
+        if let Some(repeated) = self.failures.log_throttle.permit(collector, reason, now) {
             warn!(
                 collector,
                 endpoint = endpoint.as_str(),
@@ -405,37 +405,36 @@ impl Scheduler {
         }
     }
 
-    /// Makes failed targets due immediately after an outage, and running polls that may have been sent during it. The
-    /// rate limiter spreads them.
+    /// Polls failed targets again after an outage. Running polls are repeated, because their requests may have been
+    /// sent during the outage. The rate limiter spreads the requests.
     pub(super) fn bring_forward_failed(&mut self) {
         let now = self.now();
-        let failed: Vec<(CollectorId, Target)> = self.failures.keys().cloned().collect();
-        for (collector, target) in failed {
+        for (collector, target) in self.failures.failed_targets() {
             self.queue.poll_again(collector, &target, now);
         }
     }
 }
 
-/// Returns whether a newly known or changed permission brings forward the poll of a target. After a restart every
-/// permission is newly known, and a customer that lacked the service before is still polled once a day.
-fn brings_forward(before: Option<bool>, permitted: bool, has_data: bool, is_unlicensed: bool) -> bool {
-    match permitted {
+/// Returns whether a permission that has become known or has changed brings forward the poll of a target. After a
+/// restart, this does not apply to customers that lacked the service before. They are still polled once a day.
+fn brings_forward(before: Option<bool>, is_permitted: bool, has_data: bool, is_unlicensed: bool) -> bool {
+    match is_permitted {
         true => !has_data && (before == Some(false) || !is_unlicensed),
         false => is_unlicensed,
     }
 }
 
-/// Returns the urgency of the next poll. A customer without a run in progress can wait longest; without a record,
-/// nothing is known about its runs.
+/// Returns the urgency of the next poll. A customer without a run in progress can wait longest. Without a record, it is
+/// unknown whether there is one.
 fn urgency(due: &Due, result: &Result<PollOutput, PollError>) -> Urgency {
-    let quiet = match (result, &due.target) {
+    let is_quiet = match (result, &due.target) {
         (Ok(output), Target::Customer(id)) => {
             let kept = output.records.get(id);
-            kept.is_some_and(|kept| due.collector.entry().is_quiet(kept.as_ref()))
+            kept.is_some_and(|kept| due.collector.descriptor().is_quiet(kept.as_ref()))
         }
         _ => false,
     };
-    if quiet { Urgency::Quiet } else { Urgency::Ordinary }
+    if is_quiet { Urgency::Quiet } else { Urgency::Ordinary }
 }
 
 #[cfg(test)]
@@ -443,7 +442,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn permissions_after_a_start_poll_no_unlicensed_customers() {
+    fn permissions_after_a_start_bring_forward_no_unlicensed_customers() {
         assert!(!brings_forward(None, true, false, true));
         assert!(brings_forward(None, true, false, false));
         assert!(brings_forward(Some(false), true, false, true));

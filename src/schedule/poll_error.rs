@@ -15,7 +15,7 @@ pub enum PollError {
     /// The customer list lacks too many customers.
     #[error(transparent)]
     Shrunk(#[from] Shrunk),
-    /// The response about an optional collector's target is empty, although data is known.
+    /// The response of an optional collector is empty, although data of the target is known.
     #[error("incomplete list: the response is empty, unlike earlier ones")]
     Empty,
     /// The response would exceed `metrics.series_limit`.
@@ -54,11 +54,11 @@ impl PollError {
     pub(super) fn endpoint(&self, collector: CollectorId) -> Endpoint {
         match self {
             Self::Api(failure) => failure.endpoint,
-            _ => collector.entry().endpoint,
+            _ => collector.descriptor().endpoint,
         }
     }
 
-    /// Returns the error of the API, if it is one.
+    /// Returns the API error, if it is one.
     pub(super) fn api(&self) -> Option<&Error> {
         match self {
             Self::Api(failure) => Some(&failure.error),
@@ -66,7 +66,7 @@ impl PollError {
         }
     }
 
-    /// Returns the id of the failed call, if its response has one.
+    /// Returns the id of the failed request, if the response contains it.
     pub(super) fn request_id(&self) -> Option<&RequestId> {
         match self {
             Self::Api(failure) => failure.request_id.as_ref(),
@@ -74,7 +74,7 @@ impl PollError {
         }
     }
 
-    /// Returns the error without the endpoint, which is logged and displayed separately.
+    /// Returns the error without the endpoint, which logs and pages show separately.
     pub(super) fn cause(&self) -> &(dyn std::error::Error + 'static) {
         match self {
             Self::Api(failure) => &failure.error,
@@ -92,7 +92,7 @@ impl PollError {
 
     /// Returns whether the target lacks the service that the collector reads.
     pub(super) fn is_unlicensed(&self, collector: CollectorId) -> bool {
-        let is_unlicensed = |error| collector.entry().says_unlicensed(error);
+        let is_unlicensed = |error| collector.descriptor().is_unlicensed(error);
         self.api().is_some_and(is_unlicensed)
     }
 

@@ -1,84 +1,84 @@
-//! Simulates hours of polls of a modelled partner, with seeded randomness.
+//! Simulates hours of polls of a partner, with a seeded random number generator.
 //!
-//! `cargo test --lib schedule::simulation -- --nocapture` prints the figures.
+//! `cargo test --lib schedule::simulation -- --nocapture` prints the results.
 
 #![allow(clippy::print_stdout)]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::queue::{Patience, Queue, Urgency, next_time};
+use super::queue::{LatenessLimit, Queue, Urgency, next_time};
 use crate::collector::{self, CollectorId, Target, TargetKind};
 use crate::domain::CustomerId;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const JOBS: CollectorId = CollectorId::JOBS;
 
-/// Poll interval in minutes and requests per poll, of one customer. The customer list has a hundred customers per page.
+/// Poll interval in minutes and requests per poll of one customer. The customer list has a hundred customers per page.
 const COLLECTORS: [(u64, u32); 5] = [(15, 0), (5, 1), (30, 1), (60, 2), (60, 2)];
 
 /// Duration of a backup, and time between two backups.
-const RUN: Duration = Duration::from_secs(30 * 60);
-const EVERY: Duration = Duration::from_secs(24 * 3600);
+const BACKUP_DURATION: Duration = Duration::from_secs(30 * 60);
+const BACKUP_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
-/// Number of customers per customer whose backup always fails.
-const FAILING: u32 = 20;
+/// One in this number of customers has a backup that always fails.
+const CUSTOMERS_PER_FAILURE: u32 = 20;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Order {
-    /// The target that has been due longest.
-    Longest,
-    /// The exporter's order.
-    ByNews,
+    /// The target that has been due longest is first.
+    LongestDue,
+    /// The order of the exporter.
+    ByUrgency,
 }
 
-struct World {
+struct SimulatedBackups {
     /// End of each customer's backup.
     ends: Vec<Duration>,
 }
 
-impl World {
-    fn new(customers: u32, dice: &mut fastrand::Rng) -> Self {
-        let ends = (0..customers).map(|_| EVERY.mul_f64(dice.f64()));
+impl SimulatedBackups {
+    fn new(customers: u32, rng: &mut fastrand::Rng) -> Self {
+        let ends = (0..customers).map(|_| BACKUP_INTERVAL.mul_f64(rng.f64()));
         Self { ends: ends.collect() }
     }
 
     fn is_running(&self, customer: usize, now: Duration) -> bool {
         let end = self.ends.get(customer).copied().unwrap();
-        now < end && end <= now + RUN
+        now < end && end <= now + BACKUP_DURATION
     }
 
     /// Returns the status in the customer list: whether the latest completed backup failed.
     fn has_failed(&self, customer: usize, now: Duration) -> bool {
         let end = self.ends.get(customer).copied().unwrap();
-        end <= now && u32::try_from(customer).unwrap().is_multiple_of(FAILING)
+        end <= now && u32::try_from(customer).unwrap().is_multiple_of(CUSTOMERS_PER_FAILURE)
     }
 }
 
 struct Outcome {
-    /// Delay from each failure until the jobs contained it.
-    seen_after: Vec<Duration>,
+    /// Delay between each failure and the poll of jobs that returned it.
+    detection_delays: Vec<Duration>,
     /// Longest time between two polls of one customer's jobs.
     longest_gap: Duration,
     requests: u32,
     of_jobs: u32,
-    /// Requests of the optional collectors, which are not included above.
+    /// Requests of the optional collectors. They are not included above.
     optional: u32,
 }
 
 impl Outcome {
-    fn quantile(&self, part: f64) -> Duration {
-        let mut sorted = self.seen_after.clone();
+    fn quantile(&self, fraction: f64) -> Duration {
+        let mut sorted = self.detection_delays.clone();
         sorted.sort();
-        let at = sorted.len().saturating_sub(1) as f64 * part;
-        #[expect(clippy::cast_possible_truncation, reason = "a place in the list")]
+        let at = sorted.len().saturating_sub(1) as f64 * fraction;
+        #[expect(clippy::cast_possible_truncation, reason = "an index of the list")]
         let at = at.round() as usize;
         *sorted.get(at).unwrap()
     }
 }
 
-/// True if the optional collectors are polled, too. Their polls need one request per hundred baselines in the list, ten
-/// per customer for users, and twenty for the reports of a customer whose backup failed.
+/// Whether the optional collectors are polled. They send one request per hundred baselines in the list, ten per
+/// customer for users, and twenty for the reports of a customer whose backup failed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Optional {
     Off,
@@ -90,8 +90,8 @@ fn run(order: Order, customers: u32, rate: f64, length: Duration) -> Outcome {
 }
 
 fn run_with(optional: Optional, order: Order, customers: u32, rate: f64, length: Duration) -> Outcome {
-    let mut dice = fastrand::Rng::with_seed(7);
-    let world = World::new(customers, &mut dice);
+    let mut rng = fastrand::Rng::with_seed(7);
+    let world = SimulatedBackups::new(customers, &mut rng);
     let ids: Vec<Target> = (0..customers)
         .map(|n| Target::Customer(CustomerId::parse(&format!("customer-{n:05}")).unwrap()))
         .collect();
@@ -103,38 +103,41 @@ fn run_with(optional: Optional, order: Order, customers: u32, rate: f64, length:
     let mut queue = Queue::default();
     queue.add(CollectorId::CUSTOMERS, Target::Partner, Duration::ZERO);
     for collector in collector::ids().take(COLLECTORS.len()) {
-        if order == Order::ByNews {
-            queue.set_patience(collector, Patience::new(interval(collector), 3 * interval(collector)));
+        if order == Order::ByUrgency {
+            queue.set_lateness_limit(
+                collector,
+                LatenessLimit::new(interval(collector), 3 * interval(collector)),
+            );
         }
         for id in ids.iter().filter(|_| collector != CollectorId::CUSTOMERS) {
-            queue.add(collector, id.clone(), interval(collector).mul_f64(dice.f64()));
+            queue.add(collector, id.clone(), interval(collector).mul_f64(rng.f64()));
         }
     }
-    let mut extra_dice = fastrand::Rng::with_seed(11);
+    let mut optional_rng = fastrand::Rng::with_seed(11);
     // Each poll has its own jitter, so that the order of polls does not affect other targets.
-    let mut rounds: BTreeMap<(CollectorId, Target), u64> = BTreeMap::new();
+    let mut poll_counts: BTreeMap<(CollectorId, Target), u64> = BTreeMap::new();
     let mut jitter = |collector: CollectorId, target: &Target, n: usize| {
-        let round = rounds.entry((collector, target.clone())).or_default();
-        *round += 1;
-        let path = [collector.position(), n].map(|part| u64::try_from(part).unwrap());
-        fastrand::Rng::with_seed(path.iter().fold(*round, |seed, part| seed * 1_000_003 + part)).f64()
+        let count = poll_counts.entry((collector, target.clone())).or_default();
+        *count += 1;
+        let seeds = [collector.position(), n].map(|number| u64::try_from(number).unwrap());
+        fastrand::Rng::with_seed(seeds.iter().fold(*count, |seed, number| seed * 1_000_003 + number)).f64()
     };
-    for collector in collector::ids().filter(|id| id.entry().is_optional && optional == Optional::On) {
-        let interval = collector.entry().interval;
-        queue.set_patience(collector, Patience::new(interval, 3 * interval));
+    for collector in collector::ids().filter(|id| id.descriptor().is_optional && optional == Optional::On) {
+        let interval = collector.descriptor().interval;
+        queue.set_lateness_limit(collector, LatenessLimit::new(interval, 3 * interval));
         let partner = [Target::Partner];
-        let targets = if collector.entry().target_kind == TargetKind::Partner {
+        let targets = if collector.descriptor().target_kind == TargetKind::Partner {
             &partner[..]
         } else {
             &ids
         };
         for target in targets {
-            queue.add(collector, target.clone(), interval.mul_f64(extra_dice.f64()));
+            queue.add(collector, target.clone(), interval.mul_f64(optional_rng.f64()));
         }
     }
     let mut outcome = Outcome {
         optional: 0,
-        seen_after: Vec::new(),
+        detection_delays: Vec::new(),
         longest_gap: Duration::ZERO,
         requests: 0,
         of_jobs: 0,
@@ -149,7 +152,7 @@ fn run_with(optional: Optional, order: Order, customers: u32, rate: f64, length:
             now = queue.next_due_after(now).unwrap();
             continue;
         };
-        if due.collector.entry().is_optional {
+        if due.collector.descriptor().is_optional {
             let n = number.get(&due.target).copied().unwrap_or_default();
             let requests = match due.collector.name() {
                 "job_reports" if world.has_failed(n, now) && !std::mem::replace(reported.get_mut(n).unwrap(), true) => {
@@ -163,7 +166,7 @@ fn run_with(optional: Optional, order: Order, customers: u32, rate: f64, length:
             };
             now += Duration::from_secs_f64(f64::from(requests) / rate);
             outcome.optional += requests;
-            let interval = due.collector.entry().interval;
+            let interval = due.collector.descriptor().interval;
             let (next, _) = next_time(due.since, now, interval, jitter(due.collector, &due.target, n));
             queue.done(due.collector, &due.target, next, Urgency::Ordinary);
             continue;
@@ -181,14 +184,14 @@ fn run_with(optional: Optional, order: Order, customers: u32, rate: f64, length:
         if due.target == Target::Partner {
             for (n, before) in listed.iter_mut().enumerate() {
                 let failed = world.has_failed(n, sent_at);
-                if std::mem::replace(before, failed) != failed && order == Order::ByNews {
+                if std::mem::replace(before, failed) != failed && order == Order::ByUrgency {
                     queue.signal(JOBS, ids.get(n).unwrap(), now);
                 }
             }
         } else if due.collector == JOBS {
             outcome.of_jobs += requests;
             let n = number.get(&due.target).copied().unwrap();
-            if order == Order::ByNews && !world.is_running(n, sent_at) {
+            if order == Order::ByUrgency && !world.is_running(n, sent_at) {
                 urgency = Urgency::Quiet;
             }
             if let Some(before) = polled.get_mut(n).unwrap().replace(sent_at) {
@@ -197,7 +200,7 @@ fn run_with(optional: Optional, order: Order, customers: u32, rate: f64, length:
             let failed = world.has_failed(n, sent_at);
             if !std::mem::replace(shown.get_mut(n).unwrap(), failed) && failed {
                 let end = world.ends.get(n).copied().unwrap();
-                outcome.seen_after.push(now - end);
+                outcome.detection_delays.push(now - end);
             }
         }
         let n = number.get(&due.target).copied().unwrap_or_default();
@@ -208,11 +211,11 @@ fn run_with(optional: Optional, order: Order, customers: u32, rate: f64, length:
     outcome
 }
 
-fn print(what: &str, outcome: &Outcome) {
+fn print(title: &str, outcome: &Outcome) {
     println!(
-        "{what:<32} failures {:>4}, visible after {:>6.1} min (median) {:>6.1} min (p99); {} requests, {} of them for \
+        "{title:<32} failures {:>4}, visible after {:>6.1} min (median) {:>6.1} min (p99); {} requests, {} of them for \
          jobs; longest time between two polls of jobs {:.0} min",
-        outcome.seen_after.len(),
+        outcome.detection_delays.len(),
         outcome.quantile(0.5).as_secs_f64() / 60.0,
         outcome.quantile(0.99).as_secs_f64() / 60.0,
         outcome.requests,
@@ -224,19 +227,19 @@ fn print(what: &str, outcome: &Outcome) {
 #[test]
 fn failed_backup_is_detected_sooner_with_equal_requests() {
     let of = |order| run(order, 5000, 5.0, 8 * HOUR);
-    let (longest, by_news) = (of(Order::Longest), of(Order::ByNews));
-    print("longest due first", &longest);
-    print("by news", &by_news);
-    assert!(by_news.seen_after.len() >= longest.seen_after.len());
-    assert!(by_news.quantile(0.5) * 4 < longest.quantile(0.5));
-    assert!(by_news.quantile(0.99) * 4 < longest.quantile(0.99));
-    assert!(by_news.quantile(0.99) < Duration::from_secs(30 * 60));
-    assert!(by_news.requests <= longest.requests + 200);
+    let (longest_due, by_urgency) = (of(Order::LongestDue), of(Order::ByUrgency));
+    print("longest due first", &longest_due);
+    print("by urgency", &by_urgency);
+    assert!(by_urgency.detection_delays.len() >= longest_due.detection_delays.len());
+    assert!(by_urgency.quantile(0.5) * 4 < longest_due.quantile(0.5));
+    assert!(by_urgency.quantile(0.99) * 4 < longest_due.quantile(0.99));
+    assert!(by_urgency.quantile(0.99) < Duration::from_secs(30 * 60));
+    assert!(by_urgency.requests <= longest_due.requests + 200);
 }
 
 #[test]
 fn intervals_are_kept_if_the_rate_suffices() {
-    for order in [Order::Longest, Order::ByNews] {
+    for order in [Order::LongestDue, Order::ByUrgency] {
         // Three hundred customers need about two requests per second.
         let outcome = run(order, 300, 5.0, 4 * HOUR);
         let interval = Duration::from_secs(300);
@@ -251,8 +254,8 @@ fn intervals_are_kept_if_the_rate_suffices() {
 #[test]
 fn polls_stay_within_two_intervals_at_a_low_rate() {
     // Twelve hundred customers need six requests per second, of which five are allowed.
-    let outcome = run(Order::ByNews, 1200, 5.0, 6 * HOUR);
-    print("by news, nearly enough", &outcome);
+    let outcome = run(Order::ByUrgency, 1200, 5.0, 6 * HOUR);
+    print("by urgency, rate nearly suffices", &outcome);
     assert!(
         outcome.longest_gap < Duration::from_secs(660),
         "{:?}",
@@ -264,17 +267,17 @@ fn polls_stay_within_two_intervals_at_a_low_rate() {
 fn optional_collectors_do_not_delay_a_failed_backup() {
     // The rate suffices, nearly suffices, does not suffice for optional collectors, or is far too low.
     for customers in [300, 900, 1200, 5000] {
-        let of = |optional| run_with(optional, Order::ByNews, customers, 5.0, 8 * HOUR);
+        let of = |optional| run_with(optional, Order::ByUrgency, customers, 5.0, 8 * HOUR);
         let (without, with) = (of(Optional::Off), of(Optional::On));
         print("without the optional collectors", &without);
         print("with the optional collectors", &with);
-        assert!(with.seen_after.len() >= without.seen_after.len());
+        assert!(with.detection_delays.len() >= without.detection_delays.len());
         // A poll of an optional collector may be running when the customer list is due, and when the jobs are due.
         let one_poll = Duration::from_secs(20 / 5 + 1);
-        for part in [0.5, 0.9] {
+        for fraction in [0.5, 0.9] {
             assert!(
-                with.quantile(part) <= without.quantile(part) + 2 * one_poll,
-                "{customers} {part}"
+                with.quantile(fraction) <= without.quantile(fraction) + 2 * one_poll,
+                "{customers} {fraction}"
             );
         }
         assert!(with.of_jobs * 100 >= without.of_jobs * 99, "{customers}");

@@ -1,9 +1,14 @@
-//! Shares the slots for polls among resources, so that one that hangs cannot use all of them.
+//! Divides the slots for concurrent polls among kinds of resources, so that one that hangs cannot use all of them.
 //!
-//! A kind of resource leaves some slots free, even if no other kind waits, so that a new poll finds a free slot without
-//! waiting for a timeout. While others wait, a kind uses at most an equal share as long as one of them has less; while
-//! one of them uses none, the free slots are reserved for first polls. A single slot goes to another kind each time. The
-//! queue decides which of the admitted polls starts.
+//! A kind leaves some slots free, even if no other kind waits, so that a new poll finds a free slot without waiting for
+//! a timeout. While other kinds wait, a kind uses at most an equal part as long as one of them has less. While a kind
+//! uses none, the free slots are reserved for first polls. A single slot goes to another kind each time. The queue
+//! decides which of the admitted polls starts.
+
+use std::collections::HashMap;
+
+use crate::api::Generation;
+use crate::collector::{CollectorId, PerCollector, Target, ids};
 
 /// Fraction of the slots that no single kind may use: one in this number, and at least one if there are two.
 const SPARE_PART: usize = 4;
@@ -15,50 +20,140 @@ const MAX_SPARE: usize = 4;
 /// Fraction of the slots that all optional collectors together may use: one in this number.
 const OPTIONAL_PART: usize = 4;
 
+/// Number of customers that can use all slots together. One alone can only use its part of them.
+const CUSTOMERS_AT_ONCE: usize = 4;
+
+/// The running polls. Each occupies a slot.
+#[derive(Debug, Default)]
+pub(super) struct RunningPolls {
+    by_collector: PerCollector<usize>,
+    by_target: HashMap<Target, usize>,
+    /// The collector of the poll that was started last.
+    last_started: Option<CollectorId>,
+}
+
+impl RunningPolls {
+    /// Occupies a slot.
+    pub(super) fn start(&mut self, collector: CollectorId, target: &Target) {
+        *self.by_collector.get_mut(collector) += 1;
+        *self.by_target.entry(target.clone()).or_default() += 1;
+        self.last_started = Some(collector);
+    }
+
+    /// Frees a slot.
+    pub(super) fn finish(&mut self, collector: CollectorId, target: &Target) {
+        let running = self.by_collector.get_mut(collector);
+        *running = running.saturating_sub(1);
+        if let Some(running) = self.by_target.get_mut(target) {
+            *running = running.saturating_sub(1);
+            if *running == 0 {
+                self.by_target.remove(target);
+            }
+        }
+    }
+
+    /// Returns whether so many polls of a customer are running that those of others take precedence. A few customers
+    /// whose polls hang must not delay the rest.
+    pub(super) fn is_at_customer_limit(&self, target: &Target, slots: usize) -> bool {
+        let limit = (slots / CUSTOMERS_AT_ONCE).max(1);
+        *target != Target::Partner && self.by_target.get(target).is_some_and(|running| *running >= limit)
+    }
+
+    /// Returns the slots used and wanted by each kind of resource.
+    pub(super) fn loads(
+        &self,
+        is_waiting: impl Fn(CollectorId) -> bool,
+        is_enabled: impl Fn(CollectorId) -> bool,
+    ) -> Loads {
+        let mut loads = PerCollector::<Load>::default();
+        for (collector, running) in self.by_collector.iter() {
+            let load = loads.get_mut(resource_kind(collector));
+            load.running += running;
+            load.is_waiting |= is_waiting(collector);
+            load.is_enabled |= is_enabled(collector);
+            load.is_last |= self.last_started == Some(collector);
+        }
+        Loads(loads)
+    }
+}
+
+/// Slots used and wanted by each kind of resource. A kind is identified by its first collector.
+#[derive(Debug)]
+pub(super) struct Loads(PerCollector<Load>);
+
+impl Loads {
+    /// Returns whether a collector may use another of `slots` slots, if at least one is free.
+    pub(super) fn admits(&self, collector: CollectorId, slots: usize) -> bool {
+        let own = resource_kind(collector);
+        let is_optional = collector.descriptor().is_optional;
+        if is_optional && self.0.get(own).running >= max_optional(slots) {
+            return false;
+        }
+        // The other collectors need not leave slots for optional ones.
+        let counts = move |other: CollectorId| is_optional || !other.descriptor().is_optional;
+        let others = self
+            .0
+            .iter()
+            .filter(move |(other, _)| *other != own && resource_kind(*other) == *other && counts(*other));
+        admits(*self.0.get(own), others.map(|(_, load)| *load), slots)
+    }
+}
+
+/// Returns the kind of resource that a collector reads: the first collector with the same permission, which covers the
+/// same resources. All optional collectors form one kind, which uses no slots of the others.
+fn resource_kind(collector: CollectorId) -> CollectorId {
+    let permission = |id: CollectorId| {
+        let descriptor = id.descriptor();
+        (!descriptor.is_optional).then(|| descriptor.scope(Generation::V3))
+    };
+    let first = ids().find(|id| permission(*id) == permission(collector));
+    first.unwrap_or(collector)
+}
+
 /// Slots used by a kind of resource, and whether it waits for more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Load {
-    /// Running polls.
-    pub(super) held: usize,
+struct Load {
+    /// Number of running polls.
+    running: usize,
     /// Whether a poll is due and not running.
-    pub(super) is_waiting: bool,
+    is_waiting: bool,
     /// Whether it is polled at all.
-    pub(super) is_enabled: bool,
+    is_enabled: bool,
     /// Whether it was the last to use a slot.
-    pub(super) is_last: bool,
+    is_last: bool,
 }
 
 /// Returns whether a kind may use another of `slots` slots, if at least one is free, given the `others`.
-pub(super) fn admits(own: Load, mut others: impl Iterator<Item = Load> + Clone, slots: usize) -> bool {
-    let is_contender = |load: &Load| load.held > 0 || load.is_waiting;
-    let contenders = others.clone().chain([own]).filter(is_contender).count().max(1);
-    let share = (slots / contenders).max(1);
-    let held = others.clone().map(|load| load.held).sum::<usize>() + own.held;
-    let is_idle_somewhere = others.clone().any(|load| load.is_enabled && load.held == 0);
-    if is_idle_somewhere && own.held > 0 && slots.saturating_sub(held) <= spare(slots) {
+fn admits(own: Load, mut others: impl Iterator<Item = Load> + Clone, slots: usize) -> bool {
+    let is_competing = |load: &Load| load.running > 0 || load.is_waiting;
+    let competing = others.clone().chain([own]).filter(is_competing).count().max(1);
+    let equal_part = (slots / competing).max(1);
+    let running = others.clone().map(|load| load.running).sum::<usize>() + own.running;
+    let is_any_idle = others.clone().any(|load| load.is_enabled && load.running == 0);
+    if is_any_idle && own.running > 0 && slots.saturating_sub(running) <= spare(slots) {
         return false;
     }
     let is_turn_of_another = slots == 1 && own.is_last && others.clone().any(|load| load.is_waiting);
     if is_turn_of_another {
         return false;
     }
-    let is_kept_waiting = others.any(|load| load.is_waiting && load.held < share);
-    own.held
-        < if is_kept_waiting {
-            share
+    let is_another_short = others.any(|load| load.is_waiting && load.running < equal_part);
+    own.running
+        < if is_another_short {
+            equal_part
         } else {
-            most_of_one_kind(slots)
+            max_of_one_kind(slots)
         }
 }
 
 /// Returns the maximum number of slots for all optional collectors together, so that other polls do not wait for
 /// theirs.
-pub(super) fn max_optional(slots: usize) -> usize {
+fn max_optional(slots: usize) -> usize {
     (slots / OPTIONAL_PART).max(1)
 }
 
 /// Returns the maximum number of slots for one kind.
-fn most_of_one_kind(slots: usize) -> usize {
+fn max_of_one_kind(slots: usize) -> usize {
     slots.saturating_sub(spare(slots)).max(1)
 }
 
@@ -75,30 +170,30 @@ mod tests {
         admits(loads[kind], others.map(|(_, load)| *load), slots)
     }
 
-    /// A kind of resource: how long its polls take, and how often one becomes due.
+    /// A kind of resource: duration of its polls, and time between two of them, in seconds.
     struct Kind {
-        takes: u64,
-        every: u64,
+        duration: u64,
+        interval: u64,
     }
 
     /// Results of a simulation for one kind.
     #[derive(Clone, Default)]
-    struct Seen {
-        most: usize,
+    struct Observed {
+        max_running: usize,
         started: usize,
         longest_wait: u64,
     }
 
     /// Simulates polls of these kinds, second by second. Of the admitted polls, the one that has waited longest starts.
-    fn simulate(slots: usize, seconds: u64, kinds: &[Kind]) -> Vec<Seen> {
+    fn simulate(slots: usize, seconds: u64, kinds: &[Kind]) -> Vec<Observed> {
         let mut due: Vec<Vec<u64>> = kinds.iter().map(|_| Vec::new()).collect();
         let mut ends: Vec<Vec<u64>> = due.clone();
-        let mut seen = vec![Seen::default(); kinds.len()];
+        let mut observed = vec![Observed::default(); kinds.len()];
         let mut last = None;
         for now in 0..seconds {
-            for (kind, what) in kinds.iter().enumerate() {
+            for (kind, polls) in kinds.iter().enumerate() {
                 ends[kind].retain(|end| *end > now);
-                if now % what.every == 0 {
+                if now % polls.interval == 0 {
                     due[kind].push(now);
                 }
             }
@@ -106,7 +201,7 @@ mod tests {
                 let loads: Vec<Load> = std::iter::zip(&due, &ends)
                     .enumerate()
                     .map(|(kind, (due, ends))| Load {
-                        held: ends.len(),
+                        running: ends.len(),
                         is_waiting: !due.is_empty(),
                         is_enabled: true,
                         is_last: last == Some(kind),
@@ -119,33 +214,49 @@ mod tests {
                 };
                 let since = due[kind].remove(0);
                 last = Some(kind);
-                ends[kind].push(now + kinds[kind].takes);
-                seen[kind].started += 1;
-                seen[kind].most = seen[kind].most.max(ends[kind].len());
-                seen[kind].longest_wait = seen[kind].longest_wait.max(now - since);
+                ends[kind].push(now + kinds[kind].duration);
+                observed[kind].started += 1;
+                observed[kind].max_running = observed[kind].max_running.max(ends[kind].len());
+                observed[kind].longest_wait = observed[kind].longest_wait.max(now - since);
             }
         }
-        seen
+        observed
     }
 
     #[test]
     fn hanging_kind_leaves_slots_to_others_immediately() {
         // Polls of this kind are always due, and each uses its slot for a hundred seconds.
-        let hanging = || Kind { takes: 100, every: 1 };
+        let hanging = || Kind {
+            duration: 100,
+            interval: 1,
+        };
         for slots in 2..=64 {
-            let seen = simulate(slots, 2_000, &[hanging(), Kind { takes: 1, every: 7 }]);
-            assert_eq!(seen[0].most, most_of_one_kind(slots), "{slots}");
-            assert!(seen[0].most < slots, "{slots}");
-            assert_eq!(seen[1].longest_wait, 0, "{slots}");
+            let observed = simulate(
+                slots,
+                2_000,
+                &[
+                    hanging(),
+                    Kind {
+                        duration: 1,
+                        interval: 7,
+                    },
+                ],
+            );
+            assert_eq!(observed[0].max_running, max_of_one_kind(slots), "{slots}");
+            assert!(observed[0].max_running < slots, "{slots}");
+            assert_eq!(observed[1].longest_wait, 0, "{slots}");
         }
     }
 
     #[test]
-    fn kind_uses_an_equal_share_while_others_wait() {
-        let busy = || Kind { takes: 10, every: 1 };
-        let loads = |held: [usize; 2]| {
-            held.map(|held| Load {
-                held,
+    fn kind_uses_an_equal_part_while_others_wait() {
+        let busy = || Kind {
+            duration: 10,
+            interval: 1,
+        };
+        let loads = |running: [usize; 2]| {
+            running.map(|running| Load {
+                running,
                 is_waiting: true,
                 is_enabled: true,
                 is_last: false,
@@ -153,8 +264,8 @@ mod tests {
         };
         assert!(admits_kind(&loads([3, 4]), 0, 8) && !admits_kind(&loads([3, 4]), 1, 8));
         assert!(!admits_kind(&loads([4, 3]), 0, 8));
-        let seen = simulate(8, 10_000, &[busy(), busy()]);
-        assert!(seen[0].started.abs_diff(seen[1].started) <= 8);
+        let observed = simulate(8, 10_000, &[busy(), busy()]);
+        assert!(observed[0].started.abs_diff(observed[1].started) <= 8);
     }
 
     #[test]
@@ -162,33 +273,60 @@ mod tests {
         for slots in [1, 2, 3, 5, 8] {
             let kinds: Vec<Kind> = (0..6)
                 .map(|kind| Kind {
-                    takes: 1 + kind,
-                    every: 1,
+                    duration: 1 + kind,
+                    interval: 1,
                 })
                 .collect();
-            let seen = simulate(slots, 10_000, &kinds);
-            assert!(seen.iter().all(|seen| seen.started >= 100), "{slots}");
+            let observed = simulate(slots, 10_000, &kinds);
+            assert!(observed.iter().all(|observed| observed.started >= 100), "{slots}");
         }
     }
 
     #[test]
     fn two_hanging_kinds_leave_slots_to_others() {
-        let hanging = || Kind { takes: 100, every: 1 };
+        let hanging = || Kind {
+            duration: 100,
+            interval: 1,
+        };
         for slots in 8..=64 {
-            let seen = simulate(slots, 2_000, &[hanging(), hanging(), Kind { takes: 1, every: 7 }]);
-            assert_eq!(seen[2].longest_wait, 0, "{slots}");
+            let observed = simulate(
+                slots,
+                2_000,
+                &[
+                    hanging(),
+                    hanging(),
+                    Kind {
+                        duration: 1,
+                        interval: 7,
+                    },
+                ],
+            );
+            assert_eq!(observed[2].longest_wait, 0, "{slots}");
         }
     }
 
     #[test]
-    fn single_slot_is_used_in_turns() {
-        let seen = simulate(1, 1_000, &[Kind { takes: 5, every: 1 }, Kind { takes: 1, every: 20 }]);
-        assert!(seen[1].longest_wait <= 5, "{}", seen[1].longest_wait);
+    fn single_slot_alternates_between_kinds() {
+        let observed = simulate(
+            1,
+            1_000,
+            &[
+                Kind {
+                    duration: 5,
+                    interval: 1,
+                },
+                Kind {
+                    duration: 1,
+                    interval: 20,
+                },
+            ],
+        );
+        assert!(observed[1].longest_wait <= 5, "{}", observed[1].longest_wait);
     }
 
     #[test]
-    fn single_slot_is_shared_by_all_kinds() {
+    fn slots_of_one_kind_are_limited() {
         assert!(admits_kind(&[Load::default()], 0, 1));
-        assert_eq!([1, 2, 3, 4, 8, 256].map(most_of_one_kind), [1, 1, 2, 3, 6, 252]);
+        assert_eq!([1, 2, 3, 4, 8, 256].map(max_of_one_kind), [1, 1, 2, 3, 6, 252]);
     }
 }

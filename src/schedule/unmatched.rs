@@ -1,4 +1,4 @@
-//! Configured patterns that match nothing. Each is reported once and counted.
+//! Configured patterns that match nothing. They are counted, and each is logged once.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,15 +9,65 @@ use super::{Scheduler, wall_clock};
 use crate::collector::{self, CollectorId, Customer, PollOutput, Record};
 use crate::domain::{CustomerId, DEFAULT_BACKUP_SERVICES, KnownNames, Pattern, Shard, UnmatchedPattern, log_safe};
 
-/// Maximum number of patterns reported by name at once. More have one cause, and finding the nearest name iterates over
-/// all names.
-const MAX_REPORTED: usize = 20;
+/// Maximum number of patterns that are logged individually. More of them have the same cause, and the search for the
+/// nearest name is slow.
+const MAX_LOGGED: usize = 20;
 
-/// Number of cycles of jobs after which unpolled customers are ignored: one more than a short outage takes.
-const PATIENT_CYCLES: u32 = 2;
+/// Number of cycles of jobs after which customers without a record are ignored: one more than a short outage lasts.
+const MAX_CYCLES: u32 = 2;
 
-/// The customers of a complete list, admitted by the filters or not.
+/// Ids and organizations of the customers in a list, including those that the filters exclude.
 pub(super) type ListedNames = Vec<(CustomerId, Arc<str>)>;
+
+/// State of the check for patterns that match nothing.
+#[derive(Debug, Default)]
+pub(super) struct PatternCheck {
+    /// The newest complete customer list.
+    listed: Option<ListedNames>,
+    /// The patterns that match nothing; `None` before the first check.
+    unmatched: Option<BTreeSet<UnmatchedPattern>>,
+    /// Number of completed cycles of jobs.
+    jobs_cycles: u32,
+}
+
+impl PatternCheck {
+    /// Returns the number of patterns that match nothing; `None` before the first check.
+    pub(super) fn unmatched_count(&self) -> Option<usize> {
+        self.unmatched.as_ref().map(BTreeSet::len)
+    }
+
+    /// Stores a complete customer list.
+    pub(super) fn set_listed(&mut self, listed: ListedNames) {
+        self.listed = Some(listed);
+    }
+
+    /// Starts again after a reload, so that the patterns of the new configuration are logged. The list is kept if it is
+    /// still requested in the same way.
+    pub(super) fn reset(&mut self, keeps_list: bool) {
+        self.unmatched = None;
+        if !keeps_list {
+            self.listed = None;
+        }
+    }
+
+    /// Replaces the patterns that match nothing, and logs the new ones.
+    fn update(&mut self, unmatched: BTreeSet<UnmatchedPattern>, names: &KnownNames) {
+        let logged = self.unmatched.take().unwrap_or_default();
+        let new: BTreeSet<_> = unmatched.difference(&logged).collect();
+        for pattern in new.iter().take(MAX_LOGGED) {
+            warn!(
+                key = pattern.key,
+                pattern = pattern.pattern,
+                nearest = names.nearest(pattern).map(log_safe).unwrap_or_default(),
+                "pattern matches nothing"
+            );
+        }
+        if let Some(more) = new.len().checked_sub(MAX_LOGGED).filter(|more| *more > 0) {
+            warn!(patterns = more, "more patterns match nothing; not listed");
+        }
+        self.unmatched = Some(unmatched);
+    }
+}
 
 /// Returns the customers of a list by id and organization.
 pub(super) fn listed_names(output: &PollOutput) -> ListedNames {
@@ -32,7 +82,7 @@ impl Scheduler {
     /// Checks the configured patterns against the newest complete customer list, and against the modules once these are
     /// known.
     pub(super) fn check_patterns(&mut self) {
-        let Some(listed) = &self.listed_names else { return };
+        let Some(listed) = &self.patterns.listed else { return };
         let (filter, overrides) = (&self.config.customers, &self.config.settings.rpo.overrides);
         let mut names = KnownNames::default();
         if !(filter.include.is_empty() && filter.exclude.is_empty() && overrides.is_empty()) {
@@ -48,47 +98,35 @@ impl Scheduler {
         }
         let mut unmatched = names.unmatched(filter, overrides, wall_clock());
         unmatched.extend(self.unmatched_products(&mut names));
-        let reported = self.unmatched.take().unwrap_or_default();
-        let news: BTreeSet<_> = unmatched.difference(&reported).collect();
-        for pattern in news.iter().take(MAX_REPORTED) {
-            warn!(
-                key = pattern.key,
-                pattern = pattern.pattern,
-                nearest = names.nearest(pattern).map(log_safe).unwrap_or_default(),
-                "pattern matches nothing"
-            );
-        }
-        if let Some(more) = news.len().checked_sub(MAX_REPORTED).filter(|more| *more > 0) {
-            warn!(patterns = more, "more patterns match nothing; not listed");
-        }
-        self.unmatched = Some(unmatched);
+        self.patterns.update(unmatched, &names);
     }
 
     /// Adds all modules once they are known: after a cycle of jobs that covered all customers, or after two cycles,
-    /// because some customers may never respond. With shares they stay unknown, because other exporters poll the rest.
+    /// because some customers may never respond. With `--shard` they stay unknown, because other exporters poll the
+    /// rest.
     fn add_modules(&self, names: &mut KnownNames) {
-        if self.config.customers.shard != Shard::WHOLE || self.jobs_cycles == 0 {
+        if self.config.customers.shard != Shard::WHOLE || self.patterns.jobs_cycles == 0 {
             return;
         }
         let customers = self.store.customers_with(CollectorId::JOBS);
-        if self.jobs_cycles >= PATIENT_CYCLES || customers.iter().all(|(_, record)| record.is_some()) {
+        if self.patterns.jobs_cycles >= MAX_CYCLES || customers.iter().all(|(_, record)| record.is_some()) {
             for record in customers.iter().filter_map(|(_, record)| record.as_deref()) {
                 collector::add_module_names(record, names);
             }
         }
     }
 
-    /// Returns the patterns for products that match none. With shares they are not checked, like those for modules.
+    /// Returns the patterns for products that match none. With `--shard` they are not checked, like those for modules.
     fn unmatched_products(&self, names: &mut KnownNames) -> BTreeSet<UnmatchedPattern> {
         let settings = &self.config.settings;
-        // A partner without a backup licence may keep the default, which is not a mistake.
+        // The default is not a mistake if the partner has no backup licence.
         let is_default = |pattern: &Pattern| pattern.written() == DEFAULT_BACKUP_SERVICES;
         let backups = match settings.backup_services.iter().all(is_default) {
             true => &[],
             false => settings.backup_services.as_slice(),
         };
-        let wanted = settings.license_services.as_slice();
-        if self.config.customers.shard != Shard::WHOLE || (wanted.is_empty() && backups.is_empty()) {
+        let services = settings.license_services.as_slice();
+        if self.config.customers.shard != Shard::WHOLE || (services.is_empty() && backups.is_empty()) {
             return BTreeSet::new();
         }
         for record in self
@@ -99,15 +137,16 @@ impl Scheduler {
         {
             collector::add_product_names(record, names);
         }
-        let mut unmatched = names.unmatched_products("collectors.licenses.services", wanted);
+        let mut unmatched = names.unmatched_products("collectors.licenses.services", services);
         unmatched.extend(names.unmatched_products("collectors.licenses.backup_services", backups));
         unmatched
     }
 
-    /// Checks the patterns again after a cycle of jobs, which may be the first that covers all modules, or of licences.
+    /// Checks the patterns again after a cycle of jobs or licences, which may be the first with all modules or
+    /// products.
     pub(super) fn check_after_cycle(&mut self, collector: CollectorId) {
         if collector == CollectorId::JOBS {
-            self.jobs_cycles = self.jobs_cycles.saturating_add(1);
+            self.patterns.jobs_cycles = self.patterns.jobs_cycles.saturating_add(1);
         }
         if [CollectorId::JOBS, CollectorId::LICENSES].contains(&collector) {
             self.check_patterns();

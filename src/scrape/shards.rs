@@ -50,7 +50,7 @@ impl ShardCache {
 }
 
 fn partition_customers(count: u32, store: &Store) -> Partition {
-    let (membership, customers) = store.numbered_customers();
+    let (membership, customers) = store.customers_with_membership();
     let mut shards: Vec<Vec<Target>> = Shard::all(count).map(|_| Vec::new()).collect();
     for customer in customers {
         let shard = Shard::owner(&customer, count, Purpose::Scrape);
@@ -110,7 +110,7 @@ mod tests {
         );
         list_customers(&store, 100..101);
         assert_eq!(customer_count(&cache.partition(7, &store)), 101);
-        store.forget(&CustomerId::parse("customer-5").unwrap());
+        store.remove_customer(&CustomerId::parse("customer-5").unwrap());
         assert_eq!(customer_count(&cache.partition(7, &store)), 100);
         for count in 1..40 {
             cache.partition(count, &store);

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::collector::{CollectorId, RansomwareSigns, Target, ransomware_signs};
-use crate::domain::{Attributes, CustomerId, Timestamp};
+use crate::domain::{Attributes, CustomerId, PerAttribute, Timestamp};
 use crate::store::{CollectorSnapshot, State, StatusSnapshot};
 
 /// A finding about a customer; the variants are ordered from worst to best. Several can apply to one customer.
@@ -191,9 +191,9 @@ impl CustomerList {
         self.rows.iter().filter(|row| row.is_known).count()
     }
 
-    /// Returns the values that the attributes of the customers have, in the order of [`Attributes::NAMES`].
-    pub fn attribute_values(&self) -> [BTreeSet<&str>; 3] {
-        let mut values: [BTreeSet<&str>; 3] = Default::default();
+    /// Returns the values that the attributes of the customers have.
+    pub fn attribute_values(&self) -> PerAttribute<BTreeSet<&str>> {
+        let mut values: PerAttribute<BTreeSet<&str>> = PerAttribute::default();
         for row in &self.rows {
             for (known, value) in values.iter_mut().zip(row.attributes.values()) {
                 known.extend(value);
@@ -202,9 +202,8 @@ impl CustomerList {
         values
     }
 
-    /// Returns the customers that have these attributes, in the order of [`Attributes::NAMES`], or all if none is
-    /// given.
-    pub fn with_attributes(&self, attributes: &[Option<String>; 3]) -> Cow<'_, Self> {
+    /// Returns the customers that have these attributes, or all if none is given.
+    pub fn with_attributes(&self, attributes: &PerAttribute<Option<String>>) -> Cow<'_, Self> {
         if attributes.iter().all(Option::is_none) {
             return Cow::Borrowed(self);
         }
@@ -319,7 +318,11 @@ mod tests {
         let with = |name, tier: &str, team: &str| {
             let value = |text: &str| (!text.is_empty()).then(|| Box::from(text));
             row(name, |row| {
-                row.attributes = Arc::new([value(tier), None, value(team)].into())
+                row.attributes = Arc::new(Attributes {
+                    tier: value(tier),
+                    region: None,
+                    team: value(team),
+                })
             })
         };
         let list = list(vec![
@@ -328,7 +331,11 @@ mod tests {
             with("c", "", "North"),
         ]);
         let found = |tier: Option<&str>, team: Option<&str>| {
-            let selected = [tier.map(str::to_owned), None, team.map(str::to_owned)];
+            let selected = PerAttribute {
+                tier: tier.map(str::to_owned),
+                region: None,
+                team: team.map(str::to_owned),
+            };
             let filtered = list.with_attributes(&selected);
             let rows = filtered.find("", None);
             rows.iter().map(|row| row.organization.to_string()).collect::<Vec<_>>()
@@ -336,6 +343,6 @@ mod tests {
         assert_eq!(found(Some("gold"), None), ["a", "b"]);
         assert_eq!(found(Some("gold"), Some("North")), ["a"]);
         assert!(found(Some("Gold"), None).is_empty());
-        assert_eq!(list.attribute_values()[0].len(), 1);
+        assert_eq!(list.attribute_values().tier.len(), 1);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::customers::{CustomerRow, signs_of};
-use crate::collector::{CollectorId, CommonErrors, Context, Settings, Target, common_errors};
+use crate::collector::{CollectorId, CollectorSettings, CommonErrors, Context, Target, common_errors};
 use crate::domain::{CustomerId, JobStatus, ModuleHealth, RunSummary, Timestamp};
 use crate::store::{CollectorSnapshot, PollStatus, StatusSnapshot};
 
@@ -33,7 +33,12 @@ pub struct CustomerDetail {
 
 impl CustomerDetail {
     /// Returns the details of a customer; `None` if the snapshot does not contain it.
-    pub fn of(id: &CustomerId, snapshot: &StatusSnapshot, settings: &Arc<Settings>, now: Timestamp) -> Option<Self> {
+    pub fn of(
+        id: &CustomerId,
+        snapshot: &StatusSnapshot,
+        settings: &Arc<CollectorSettings>,
+        now: Timestamp,
+    ) -> Option<Self> {
         let organization = snapshot.organization(id)?;
         let context = Context::new(now, Arc::clone(settings), Arc::clone(organization));
         let collectors: Vec<_> = snapshot.collectors().collect();
@@ -87,5 +92,7 @@ fn may_be_incomplete(module: &ModuleHealth) -> bool {
 
 fn modules_of(collector: &CollectorSnapshot<'_>, id: &CustomerId, context: &Context) -> Vec<ModuleHealth> {
     let record = collector.record_of(id);
-    record.map_or_else(Vec::new, |record| collector.id.entry().modules(record, id, context))
+    record.map_or_else(Vec::new, |record| {
+        collector.id.descriptor().modules(record, id, context)
+    })
 }

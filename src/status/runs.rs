@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::collector::{CollectorId, ModuleRuns, Settings, Target, past_runs};
+use crate::collector::{CollectorId, CollectorSettings, ModuleRuns, Target, past_runs};
 use crate::domain::{CustomerId, Timestamp};
 use crate::store::StatusSnapshot;
 
@@ -20,7 +20,7 @@ pub struct CustomerRuns {
 
 impl CustomerRuns {
     /// Returns the runs of a customer; `None` if the snapshot does not contain it.
-    pub(super) fn of(id: &CustomerId, snapshot: &StatusSnapshot, settings: &Settings) -> Option<Self> {
+    pub(super) fn of(id: &CustomerId, snapshot: &StatusSnapshot, settings: &CollectorSettings) -> Option<Self> {
         let mut runs = Self {
             id: id.clone(),
             organization: Arc::clone(snapshot.organization(id)?),

@@ -1,39 +1,37 @@
-//! Data of one collector.
+//! Stored data of one collector.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::cow_map::CowMap;
-use super::freshness::{Attempt, Freshness, State};
-use crate::collector::{CollectorId, Context, Entry, Plan, RenderedRecord, Target};
+use super::freshness::{Attempt, Freshness, FreshnessMetrics, State};
+use crate::collector::{CollectorDescriptor, CollectorId, Context, Plan, RenderedRecord, Target};
 use crate::domain::{CustomerId, Timestamp};
 use crate::exposition::{Block, RecordView, Table};
 
-/// Data of one collector.
+/// Stored data of one collector.
 #[derive(Clone, Debug)]
-pub(super) struct Collected {
+pub(super) struct CollectorData {
     pub(super) id: CollectorId,
     pub(super) plan: Plan,
     pub(super) permitted: Option<bool>,
-    /// Which of [`COLLECTOR_SUCCESS`](super::COLLECTOR_SUCCESS) and
-    /// [`COLLECTOR_LAST_SUCCESS`](super::COLLECTOR_LAST_SUCCESS) are not excluded.
-    pub(super) shows: [bool; 2],
-    pub(super) cells: CowMap<CustomerId, Cell>,
+    pub(super) shown_metrics: FreshnessMetrics,
+    pub(super) cells: CowMap<CustomerId, StoredRecord>,
     pub(super) freshness: CowMap<Target, Freshness>,
     /// Customers that the last complete list of an optional collector lacked. Their records are removed if the next one
-    /// lacks them too.
+    /// lacks them, too.
     pub(super) absent_once: Arc<BTreeSet<CustomerId>>,
     /// Text of the newest failure, shared by targets with the same failure.
     pub(super) last_error: Option<Arc<str>>,
 }
 
-impl Collected {
+impl CollectorData {
     pub(super) fn new(id: CollectorId, plan: Plan) -> Self {
         Self {
             id,
             plan,
             permitted: None,
-            shows: [true; 2],
+            shown_metrics: FreshnessMetrics::ALL,
             cells: CowMap::default(),
             freshness: CowMap::default(),
             absent_once: Arc::default(),
@@ -41,39 +39,38 @@ impl Collected {
         }
     }
 
-    /// Returns whether a target is still polled. A customer may be removed during a poll, whose outcome must not
-    /// restore it.
-    pub(super) fn expects(&self, target: &Target) -> bool {
+    /// Returns whether a target is still polled. A customer may be removed during a poll, and the outcome must not add
+    /// it again.
+    pub(super) fn has_target(&self, target: &Target) -> bool {
         self.freshness.contains_key(target)
     }
 
     /// Returns the number of series about freshness.
     pub(super) fn freshness_series(&self) -> usize {
-        let of_each = self.shows.iter().filter(|shows| **shows).count();
-        of_each * self.freshness.len()
+        self.shown_metrics.count() * self.freshness.len()
     }
 
-    /// Renders freshness again, with times of `now` at the latest.
+    /// Renders the freshness again, and replaces times after `now` by `now`.
     pub(super) fn render_freshness(&mut self, now: Timestamp) {
         for (target, freshness) in self.freshness.iter_mut() {
             let last_success = freshness.last_success.map(|success| success.min(now));
             let error = freshness.error.take();
             let unlicensed_at = freshness.unlicensed_at.map(|at| at.min(now));
-            *freshness = Freshness::new(self.id, target, freshness.attempt, last_success, self.shows);
+            *freshness = Freshness::new(self.id, target, freshness.attempt, last_success, self.shown_metrics);
             freshness.error = error;
             freshness.unlicensed_at = unlicensed_at;
         }
     }
 
-    /// Returns the records and the freshness of these customers, or of all.
-    pub(super) fn blocks(&self, only: Option<&BTreeSet<Target>>) -> [Vec<Arc<dyn Block>>; 2] {
+    /// Returns the records and the freshness of these targets, or of all.
+    pub(super) fn blocks(&self, only: Option<&BTreeSet<Target>>) -> (Vec<Arc<dyn Block>>, Vec<Arc<dyn Block>>) {
         let Some(only) = only else {
             let mut cells = self.cells.blocks();
-            let held: Vec<HeldRows> = self.cells.values().filter_map(Cell::held_rows).collect();
+            let held: Vec<HeldRows> = self.cells.values().filter_map(StoredRecord::held_rows).collect();
             if !held.is_empty() {
                 cells.push(Arc::new(held));
             }
-            return [cells, self.freshness.blocks()];
+            return (cells, self.freshness.blocks());
         };
         let (mut cells, mut held, mut freshness) = (Vec::new(), Vec::new(), Vec::new());
         for target in only {
@@ -87,10 +84,10 @@ impl Collected {
                 freshness.push((target.clone(), known.clone()));
             }
         }
-        [vec![Arc::new(cells), Arc::new(held)], vec![Arc::new(freshness)]]
+        (vec![Arc::new(cells), Arc::new(held)], vec![Arc::new(freshness)])
     }
 
-    /// Returns the customers by state. Known customers without a poll are pending.
+    /// Counts the customers by state. Customers that are not polled yet are pending.
     pub(super) fn states(&self, customers: &CowMap<CustomerId, impl Clone>, now: Timestamp) -> BTreeMap<State, usize> {
         let mut states = BTreeMap::from(State::ALL.map(|state| (state, 0)));
         let state = |freshness: &Freshness| freshness.state(self.plan.stale_after, now);
@@ -113,39 +110,39 @@ impl Collected {
         states
     }
 
-    pub(super) fn note(&mut self, target: &Target, attempt: Attempt, success: Option<Timestamp>) {
+    pub(super) fn record_attempt(&mut self, target: &Target, attempt: Attempt, success: Option<Timestamp>) {
         let before = self.freshness.get(target).and_then(|known| known.last_success);
-        let freshness = Freshness::new(self.id, target, attempt, success.or(before), self.shows);
+        let freshness = Freshness::new(self.id, target, attempt, success.or(before), self.shown_metrics);
         self.freshness.insert(target.clone(), freshness);
     }
 }
 
 /// A record and the time of its poll.
 #[derive(Clone, Debug)]
-pub(super) struct Cell {
-    pub(super) kept: RenderedRecord,
+pub(super) struct StoredRecord {
+    pub(super) rendered: RenderedRecord,
     pub(super) good_at: Timestamp,
-    /// The same for rows held because later responses had invalid rows.
+    /// The time of the poll that returned the held rows.
     pub(super) held_at: Timestamp,
 }
 
-impl Cell {
+impl StoredRecord {
     pub(super) fn samples(&self) -> usize {
-        self.kept.samples()
+        self.rendered.samples()
     }
 
     /// Renders the record again, with other settings or another name.
-    pub(super) fn render_anew(&mut self, entry: &Entry, id: &CustomerId, context: &Context) {
-        if let Some((rendered, _)) = entry.render(Arc::clone(&self.kept.record), id, context) {
-            self.kept = rendered;
+    pub(super) fn render_anew(&mut self, descriptor: &CollectorDescriptor, id: &CustomerId, context: &Context) {
+        if let Some((rendered, _)) = descriptor.render(Arc::clone(&self.rendered.record), id, context) {
+            self.rendered = rendered;
         }
     }
 }
 
-impl Block for Vec<(CustomerId, Cell)> {
+impl Block for Vec<(CustomerId, StoredRecord)> {
     fn record(&self, position: usize) -> Option<RecordView<'_>> {
         self.get(position).map(|(_, cell)| RecordView {
-            tables: &cell.kept.tables,
+            tables: &cell.rendered.tables,
             good_at: Some(cell.good_at),
         })
     }
@@ -158,9 +155,9 @@ pub(super) struct HeldRows {
     pub(super) at: Timestamp,
 }
 
-impl Cell {
+impl StoredRecord {
     pub(super) fn held_rows(&self) -> Option<HeldRows> {
-        let tables = Some(&self.kept.held).filter(|tables| !tables.is_empty())?;
+        let tables = Some(&self.rendered.held).filter(|tables| !tables.is_empty())?;
         Some(HeldRows {
             tables: Arc::clone(tables),
             at: self.held_at,

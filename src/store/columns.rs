@@ -9,7 +9,7 @@ pub fn columns() -> Vec<(Metric, Source)> {
     let mut columns = Vec::new();
     for collector in ids() {
         let [group, _] = groups_of(collector);
-        for (shape, metrics) in collector.entry().metrics().into_iter().enumerate() {
+        for (shape, metrics) in collector.descriptor().metrics().into_iter().enumerate() {
             for (column, (metric, _)) in metrics.into_iter().enumerate() {
                 columns.push((metric, Source { group, shape, column }));
             }

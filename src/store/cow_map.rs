@@ -1,4 +1,4 @@
-//! A sorted copy-on-write map whose copies are cheap, so that a scrape can copy everything and release the lock.
+//! A sorted copy-on-write map. Copies are cheap, so that a scrape can copy the store and release the lock.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::exposition::Block;
 /// 64, both take about a microsecond with ten thousand entries.
 const BLOCK_ENTRIES: usize = 64;
 
-/// A sorted map in blocks that copies share until one of them changes.
+/// A sorted map. It consists of blocks that copies share until they change.
 #[derive(Clone, Debug)]
 pub(super) struct CowMap<K, V>(Vec<Arc<Vec<(K, V)>>>);
 
@@ -83,12 +83,12 @@ impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
         };
         match position(block, &key) {
             Ok(found) => block.get_mut(found).map(|(_, held)| std::mem::replace(held, value)),
-            Err(place) => {
-                block.insert(place, (key, value));
+            Err(index) => {
+                block.insert(index, (key, value));
                 if block.len() > BLOCK_ENTRIES {
-                    // Entries that are inserted in order, as at start, fill their blocks.
-                    let keep = if place == BLOCK_ENTRIES {
-                        place
+                    // If entries are inserted in order, as at the start, blocks are filled completely.
+                    let keep = if index == BLOCK_ENTRIES {
+                        index
                     } else {
                         BLOCK_ENTRIES / 2
                     };
@@ -127,7 +127,7 @@ impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
         self.0.clear();
     }
 
-    /// Returns the block that contains a key, or in which it would be inserted.
+    /// Returns the index of the block that contains a key, or in which it would be inserted.
     fn block_of(&self, key: &K) -> usize {
         let after = |block: &Arc<Vec<(K, V)>>| block.first().is_some_and(|(first, _)| first <= key);
         self.0.partition_point(after).saturating_sub(1)

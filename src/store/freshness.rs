@@ -24,6 +24,27 @@ pub const COLLECTOR_LAST_SUCCESS: Metric = Metric::timestamp(
 
 const FRESHNESS_LABELS: &[&str] = &["collector", "customer_id"];
 
+/// Which metrics of freshness are not excluded.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FreshnessMetrics {
+    /// Whether [`COLLECTOR_SUCCESS`] is exposed.
+    pub(super) success: bool,
+    /// Whether [`COLLECTOR_LAST_SUCCESS`] is exposed.
+    pub(super) last_success: bool,
+}
+
+impl FreshnessMetrics {
+    pub(super) const ALL: Self = Self {
+        success: true,
+        last_success: true,
+    };
+
+    /// Returns the number of exposed metrics.
+    pub(super) fn count(self) -> usize {
+        usize::from(self.success) + usize::from(self.last_success)
+    }
+}
+
 /// State of a customer's data in one collector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
@@ -33,7 +54,7 @@ pub enum State {
     Stale,
     /// The newest poll failed; the last successful one is younger than `stale_after` or does not exist.
     Failed,
-    /// Status 403.
+    /// The API denied access with status 403, or the permission is missing.
     Forbidden,
     /// The customer lacks the service that the collector reads.
     Unlicensed,
@@ -64,7 +85,7 @@ impl State {
         }
     }
 
-    /// Whether a poll has ended, but did not bring current values that the customer should have.
+    /// Returns whether polls did not return current values that the customer should have.
     pub fn is_outdated(self) -> bool {
         matches!(self, Self::Stale | Self::Failed | Self::Forbidden)
     }
@@ -88,7 +109,7 @@ pub struct LastError {
     pub text: Arc<str>,
     /// End of the poll.
     pub at: Timestamp,
-    /// Whether there was no response, or one that means that the API is down.
+    /// Whether there was no response, or a response that means that the API is down.
     pub is_outage: bool,
 }
 
@@ -97,10 +118,10 @@ pub struct LastError {
 pub(super) struct Freshness {
     pub(super) attempt: Attempt,
     pub(super) last_success: Option<Timestamp>,
-    /// Time at which the target was last found to lack the service, if it was by the newest poll.
+    /// Time of the newest poll if it found that the target lacks the service.
     pub(super) unlicensed_at: Option<Timestamp>,
     pub(super) tables: Arc<[Table]>,
-    /// The error of the newest poll, if it failed since the start.
+    /// The error of the newest poll, if that failed since the start.
     pub(super) error: Option<LastError>,
 }
 
@@ -110,13 +131,15 @@ impl Freshness {
         target: &Target,
         attempt: Attempt,
         last_success: Option<Timestamp>,
-        shows: [bool; 2],
+        shown_metrics: FreshnessMetrics,
     ) -> Self {
         let labels = [("collector", collector.name()), ("customer_id", target.customer_id())];
         let success = f64::from(attempt == Attempt::Succeeded);
         let last = last_success.map_or(0.0, Timestamp::as_unix_seconds);
-        let [shows_success, shows_last] = shows;
-        let values = [shows_success.then_some(success), shows_last.then_some(last)];
+        let values = [
+            shown_metrics.success.then_some(success),
+            shown_metrics.last_success.then_some(last),
+        ];
         let table = Table::single(&labels, &values);
         Self {
             attempt,
@@ -128,12 +151,12 @@ impl Freshness {
     }
 
     pub(super) fn state(&self, stale_after: Duration, now: Timestamp) -> State {
-        let stale = self.last_success.is_some_and(|success| now > success.plus(stale_after));
+        let is_stale = self.last_success.is_some_and(|success| now > success.plus(stale_after));
         match self.attempt {
             Attempt::Pending if self.last_success.is_none() => State::Pending,
             Attempt::Forbidden => State::Forbidden,
             Attempt::Unlicensed => State::Unlicensed,
-            _ if stale => State::Stale,
+            _ if is_stale => State::Stale,
             Attempt::Succeeded => State::Fresh,
             Attempt::Failed | Attempt::Pending => State::Failed,
         }

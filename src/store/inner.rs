@@ -1,31 +1,31 @@
-//! Contents of the store, and each change as one step.
+//! Contents of the store, and their changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::collected::{Cell, Collected};
+use super::collected::{CollectorData, StoredRecord};
 use super::cow_map::CowMap;
-use super::freshness::{Attempt, COLLECTOR_LAST_SUCCESS, COLLECTOR_SUCCESS};
+use super::freshness::{Attempt, COLLECTOR_LAST_SUCCESS, COLLECTOR_SUCCESS, FreshnessMetrics};
 use super::{OverLimit, Reconciled, Shrunk};
-use crate::collector::{CollectorId, Context, PerCollector, Plan, RenderedRecord, Settings, Target};
+use crate::collector::{CollectorId, CollectorSettings, Context, PerCollector, Plan, RenderedRecord, Target};
 use crate::domain::{AttributeTable, Attributes, CustomerId, Timestamp};
 use crate::exposition::ExcludedMetrics;
 
-/// A customer list that lacks more than this fraction of the known customers is not applied immediately.
-const SHARP_SHRINK_PART: f64 = 0.1;
+/// Fraction of the known customers that a list may lack. If it lacks more, it is not applied immediately.
+const MAX_MISSING_FRACTION: f64 = 0.1;
 
-/// Fewer missing customers than this are always accepted: of few customers, one or two may leave.
-const SHARP_SHRINK_CUSTOMERS: usize = 3;
+/// Minimum number of missing customers to which the fraction applies. A partner with few customers may lose one or two.
+const MIN_MISSING: usize = 3;
 
 /// A known customer.
 #[derive(Clone, Debug)]
-pub(super) struct Known {
+pub(super) struct StoredCustomer {
     pub(super) organization: Arc<str>,
-    /// Its attributes; `None` if no row fits.
+    /// Its attributes; `None` if no row matches.
     pub(super) attributes: Option<Arc<Attributes>>,
 }
 
-impl Known {
+impl StoredCustomer {
     pub(super) fn new(id: &CustomerId, organization: Arc<str>, table: Option<&AttributeTable>) -> Self {
         let attributes = table.and_then(|table| table.of(id, &organization)).map(Arc::clone);
         Self {
@@ -38,31 +38,32 @@ impl Known {
 /// Contents of the store. Copies share the blocks of its maps and are therefore cheap.
 #[derive(Clone, Debug)]
 pub(super) struct Inner {
-    pub(super) customers: CowMap<CustomerId, Known>,
-    /// Last known names of listed customers that the filters exclude, so that a list without names does not admit them.
-    pub(super) left_out: Arc<BTreeMap<CustomerId, Arc<str>>>,
-    /// Customers that the last complete list lacked. They are removed if the next one lacks them too.
+    pub(super) customers: CowMap<CustomerId, StoredCustomer>,
+    /// Last known names of listed customers that the filters exclude, so that the filters also work if a list lacks
+    /// names.
+    pub(super) excluded_names: Arc<BTreeMap<CustomerId, Arc<str>>>,
+    /// Customers that the last complete list lacked. They are removed if the next one lacks them, too.
     pub(super) absent_once: Arc<BTreeSet<CustomerId>>,
-    pub(super) collected: PerCollector<Collected>,
+    pub(super) collected: PerCollector<CollectorData>,
     pub(super) excluded: Arc<ExcludedMetrics>,
-    /// Attributes of customers; `None` without a file of them.
+    /// Attributes of customers; `None` without a file.
     pub(super) attributes: Option<Arc<AttributeTable>>,
     pub(super) series: usize,
     pub(super) series_limit: Option<usize>,
     pub(super) restored: bool,
-    /// Counts changes of the set of customers.
+    /// Number of changes of the set of customers.
     pub(super) membership: u64,
-    /// Counts changes, so that caches of derived data can be invalidated.
+    /// Number of changes, with which caches of derived data detect that they are outdated.
     pub(super) generation: u64,
 }
 
 impl Inner {
-    /// [`Store::reconfigure`](super::Store::reconfigure), as one step.
+    /// [`Store::reconfigure`](super::Store::reconfigure).
     pub(super) fn reconfigure(
         &mut self,
         plans: &PerCollector<Plan>,
         series_limit: Option<usize>,
-        settings: &Arc<Settings>,
+        settings: &Arc<CollectorSettings>,
         now: Timestamp,
     ) {
         self.series_limit = series_limit;
@@ -71,7 +72,7 @@ impl Inner {
         for (collector, collected) in self.collected.iter_mut() {
             collected.plan = *plans.get(collector);
             if !collected.plan.enabled {
-                self.series -= collected.cells.values().map(Cell::samples).sum::<usize>();
+                self.series -= collected.cells.values().map(StoredRecord::samples).sum::<usize>();
                 collected.cells.clear();
                 collected.freshness.clear();
             }
@@ -81,13 +82,13 @@ impl Inner {
     }
 
     /// Renders all records of some customers with their current names.
-    pub(super) fn render_anew(&mut self, ids: &[CustomerId], settings: &Arc<Settings>, now: Timestamp) {
+    pub(super) fn render_anew(&mut self, ids: &[CustomerId], settings: &Arc<CollectorSettings>, now: Timestamp) {
         for (collector, collected) in self.collected.iter_mut() {
             for id in ids {
                 if let Some(cell) = collected.cells.get_mut(id) {
                     self.series -= cell.samples();
                     let context = context_of(&self.customers, id, settings, now);
-                    cell.render_anew(collector.entry(), id, &context);
+                    cell.render_anew(collector.descriptor(), id, &context);
                     self.series += cell.samples();
                 }
             }
@@ -96,48 +97,51 @@ impl Inner {
     }
 
     /// Stores a new record. After a change of the API generation, the customer list and the subscriptions both contain
-    /// the tenants until the next polls. No series may occur twice, so the record of the subscriptions loses them.
-    pub(super) fn insert(&mut self, collector: CollectorId, id: &CustomerId, cell: Cell) {
+    /// the tenants until the next polls. They are then removed from the subscriptions, so that no series occurs twice.
+    pub(super) fn insert(&mut self, collector: CollectorId, id: &CustomerId, cell: StoredRecord) {
         self.replace(collector, id, cell);
         let cell = |collector| self.collected.get(collector).cells.get(id);
         if let Some(customer) = cell(CollectorId::CUSTOMERS)
             && let Some(licence) = cell(CollectorId::LICENSES)
-            && let Some(kept) = licence.kept.without_tenants_of(&customer.kept)
+            && let Some(rendered) = licence.rendered.without_tenants_of(&customer.rendered)
         {
-            let licence = Cell { kept, ..*licence };
+            let licence = StoredRecord { rendered, ..*licence };
             self.replace(CollectorId::LICENSES, id, licence);
         }
     }
 
-    fn replace(&mut self, collector: CollectorId, id: &CustomerId, cell: Cell) {
+    fn replace(&mut self, collector: CollectorId, id: &CustomerId, cell: StoredRecord) {
         self.series += cell.samples();
         let before = self.collected.get_mut(collector).cells.insert(id.clone(), cell);
         self.series -= before.map_or(0, |before| before.samples());
     }
 
-    /// [`Store::set_attributes`](super::Store::set_attributes), as one step.
+    /// [`Store::set_attributes`](super::Store::set_attributes).
     pub(super) fn set_attributes(&mut self, table: Option<&Arc<AttributeTable>>) {
         self.attributes = table.map(Arc::clone);
         for (id, known) in self.customers.iter_mut() {
-            *known = Known::new(id, Arc::clone(&known.organization), table.map(Arc::as_ref));
+            *known = StoredCustomer::new(id, Arc::clone(&known.organization), table.map(Arc::as_ref));
         }
     }
 
-    /// [`Store::exclude`](super::Store::exclude), as one step.
+    /// [`Store::exclude`](super::Store::exclude).
     pub(super) fn exclude(&mut self, excluded: &ExcludedMetrics) {
         if *self.excluded == *excluded {
             return;
         }
         self.excluded = Arc::new(excluded.clone());
-        let shows = [COLLECTOR_SUCCESS, COLLECTOR_LAST_SUCCESS].map(|metric| !excluded.contains(&metric));
+        let shown_metrics = FreshnessMetrics {
+            success: !excluded.contains(&COLLECTOR_SUCCESS),
+            last_success: !excluded.contains(&COLLECTOR_LAST_SUCCESS),
+        };
         for collected in self.collected.values_mut() {
-            collected.shows = shows;
+            collected.shown_metrics = shown_metrics;
             collected.render_freshness(Timestamp::MAX);
         }
         self.generation += 1;
     }
 
-    /// [`Store::commit`](super::Store::commit), as one step.
+    /// [`Store::commit`](super::Store::commit).
     pub(super) fn commit(
         &mut self,
         collector: CollectorId,
@@ -147,7 +151,7 @@ impl Inner {
         now: Timestamp,
     ) -> Result<(), OverLimit> {
         let collected = self.collected.get(collector);
-        if !collected.expects(target) {
+        if !collected.has_target(target) {
             return Ok(());
         }
         records.retain(|id, _| self.customers.contains_key(id));
@@ -155,49 +159,51 @@ impl Inner {
             _ if !complete => Vec::new(),
             Target::Customer(id) if !records.contains_key(id) => vec![id.clone()],
             Target::Customer(_) => Vec::new(),
-            // `reconcile` removes a customer after two lists; until then its record stays.
+            // `reconcile` removes a customer after two lists. Until then, its record stays.
             Target::Partner if collector == CollectorId::CUSTOMERS => Vec::new(),
             Target::Partner => {
                 let known = collected.cells.keys();
                 known.filter(|id| !records.contains_key(*id)).cloned().collect()
             }
         };
-        let decides_twice = complete && *target == Target::Partner && collector.entry().is_optional;
+        let removes_after_two_lists = complete && *target == Target::Partner && collector.descriptor().is_optional;
         let (removed, absent): (Vec<CustomerId>, Vec<CustomerId>) = missing
             .into_iter()
-            .partition(|id| !decides_twice || collected.absent_once.contains(id));
-        let more: usize = records.values().map(RenderedRecord::samples).sum();
+            .partition(|id| !removes_after_two_lists || collected.absent_once.contains(id));
+        let added: usize = records.values().map(RenderedRecord::samples).sum();
         let replaced = removed.iter().chain(records.keys());
-        let less: usize = replaced
+        let dropped: usize = replaced
             .filter_map(|id| collected.cells.get(id))
-            .map(Cell::samples)
+            .map(StoredRecord::samples)
             .sum();
-        let series = self.all_series() - less + more;
+        let series = self.total_series() - dropped + added;
         let collected = self.collected.get_mut(collector);
-        if more > less && self.series_limit.is_some_and(|limit| series > limit) {
-            collected.note(target, Attempt::Failed, None);
+        if added > dropped && self.series_limit.is_some_and(|limit| series > limit) {
+            collected.record_attempt(target, Attempt::Failed, None);
             self.generation += 1;
-            return Err(OverLimit { series: more - less });
+            return Err(OverLimit {
+                series: added - dropped,
+            });
         }
         for id in &removed {
             self.series -= collected.cells.remove(id).map_or(0, |cell| cell.samples());
         }
-        if decides_twice {
+        if removes_after_two_lists {
             collected.absent_once = Arc::new(absent.into_iter().collect());
         }
         match complete {
-            true => collected.note(target, Attempt::Succeeded, Some(now)),
-            false => collected.note(target, Attempt::Failed, None),
+            true => collected.record_attempt(target, Attempt::Succeeded, Some(now)),
+            false => collected.record_attempt(target, Attempt::Failed, None),
         }
-        for (id, kept) in records {
-            // Held rows keep their age when they are held again.
+        for (id, rendered) in records {
+            // Rows that were held before keep their age.
             let before = self.collected.get(collector).cells.get(&id);
-            let held_at = before.map_or(now, |cell| match cell.kept.held.is_empty() {
+            let held_at = before.map_or(now, |cell| match cell.rendered.held.is_empty() {
                 true => cell.good_at,
                 false => cell.held_at,
             });
-            let cell = Cell {
-                kept,
+            let cell = StoredRecord {
+                rendered,
                 good_at: now,
                 held_at,
             };
@@ -208,11 +214,16 @@ impl Inner {
     }
 
     /// [`Store::series`](super::Store::series).
-    pub(super) fn all_series(&self) -> usize {
-        self.series + self.collected.values().map(Collected::freshness_series).sum::<usize>()
+    pub(super) fn total_series(&self) -> usize {
+        self.series
+            + self
+                .collected
+                .values()
+                .map(CollectorData::freshness_series)
+                .sum::<usize>()
     }
 
-    /// [`Store::reconcile`](super::Store::reconcile), as one step.
+    /// [`Store::reconcile`](super::Store::reconcile).
     pub(super) fn reconcile(
         &mut self,
         listed: &BTreeMap<CustomerId, Arc<str>>,
@@ -221,17 +232,17 @@ impl Inner {
         let mut reconciled = Reconciled::default();
         for (id, organization) in listed {
             self.clear_absence(id);
-            if self.left_out.contains_key(id) {
-                Arc::make_mut(&mut self.left_out).remove(id);
+            if self.excluded_names.contains_key(id) {
+                Arc::make_mut(&mut self.excluded_names).remove(id);
             }
             let before = self.customers.get(id);
             if before.is_some_and(|before| before.organization == *organization) {
                 continue;
             }
-            let known = Known::new(id, Arc::clone(organization), self.attributes.as_deref());
+            let known = StoredCustomer::new(id, Arc::clone(organization), self.attributes.as_deref());
             match self.customers.insert(id.clone(), known) {
                 None => {
-                    reconciled.joined.push(id.clone());
+                    reconciled.added.push(id.clone());
                     self.membership += 1;
                 }
                 Some(_) => reconciled.renamed.push(id.clone()),
@@ -241,20 +252,20 @@ impl Inner {
         if !complete {
             return (reconciled, Ok(()));
         }
-        let known = self.customers.len() - reconciled.joined.len();
+        let known = self.customers.len() - reconciled.added.len();
         let missing: Vec<CustomerId> = self
             .customers
             .keys()
             .filter(|id| !listed.contains_key(id))
             .cloned()
             .collect();
-        let (left, missing): (Vec<_>, Vec<_>) = missing.into_iter().partition(|id| self.absent_once.contains(id));
-        for id in &left {
-            self.forget(id);
+        let (removed, missing): (Vec<_>, Vec<_>) = missing.into_iter().partition(|id| self.absent_once.contains(id));
+        for id in &removed {
+            self.remove_customer(id);
         }
-        reconciled.left = left;
+        reconciled.removed = removed;
         self.absent_once = Arc::new(missing.iter().cloned().collect());
-        let result = if is_sharp(missing.len(), known) {
+        let result = if is_implausible(missing.len(), known) {
             Err(Shrunk {
                 missing: missing.len(),
                 known,
@@ -265,7 +276,7 @@ impl Inner {
         (reconciled, result)
     }
 
-    /// Removes a customer from the missing ones. The set is copied only if it changes.
+    /// Removes a customer from the absent ones. The set is copied only if it changes.
     pub(super) fn clear_absence(&mut self, id: &CustomerId) {
         if self.absent_once.contains(id) {
             Arc::make_mut(&mut self.absent_once).remove(id);
@@ -273,7 +284,7 @@ impl Inner {
     }
 
     /// Removes a customer with all its series.
-    pub(super) fn forget(&mut self, id: &CustomerId) {
+    pub(super) fn remove_customer(&mut self, id: &CustomerId) {
         self.membership += 1;
         self.customers.remove(id);
         self.clear_absence(id);
@@ -289,23 +300,23 @@ impl Inner {
 
 /// Returns the context for rendering a customer's records.
 fn context_of(
-    customers: &CowMap<CustomerId, Known>,
+    customers: &CowMap<CustomerId, StoredCustomer>,
     id: &CustomerId,
-    settings: &Arc<Settings>,
+    settings: &Arc<CollectorSettings>,
     now: Timestamp,
 ) -> Context {
     Context::new(now, Arc::clone(settings), organization(customers, id))
 }
 
-pub(super) fn organization(customers: &CowMap<CustomerId, Known>, id: &CustomerId) -> Arc<str> {
+pub(super) fn organization(customers: &CowMap<CustomerId, StoredCustomer>, id: &CustomerId) -> Arc<str> {
     customers
         .get(id)
         .map_or_else(|| Arc::from(""), |known| Arc::clone(&known.organization))
 }
 
-/// Returns whether so many of the known customers are missing that an error is more likely than churn.
-pub(super) fn is_sharp(missing: usize, known: usize) -> bool {
+/// Returns whether so many known customers are missing that the list is probably wrong.
+pub(super) fn is_implausible(missing: usize, known: usize) -> bool {
     let all = known > 0 && missing >= known;
-    let many = missing >= SHARP_SHRINK_CUSTOMERS && missing as f64 > known as f64 * SHARP_SHRINK_PART;
+    let many = missing >= MIN_MISSING && missing as f64 > known as f64 * MAX_MISSING_FRACTION;
     all || many
 }

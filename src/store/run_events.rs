@@ -1,4 +1,4 @@
-//! Job runs that were seen to end, until they are logged.
+//! Newly completed job runs that wait to be logged.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::collector::EndedRun;
 use crate::domain::CustomerId;
 
-/// Maximum number of runs that wait to be logged, for example while the state cannot be saved: those of ten thousand
-/// customers in an hour.
+/// Maximum number of runs that wait to be logged, for example while the state cannot be saved. Ten thousand customers
+/// have as many in an hour.
 const MAX_WAITING: usize = 10_000;
 
-/// A job run that was seen to end, with its customer.
+/// A newly completed job run with its customer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunEvent {
     /// The customer.
@@ -32,27 +32,27 @@ struct Waiting {
 }
 
 impl RunEvents {
-    /// Adds job runs that were seen to end, after the records that remember them were committed.
+    /// Adds runs. The records that contain them must be committed first.
     pub fn add(&self, events: impl IntoIterator<Item = RunEvent>) {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.events.extend(events);
         waiting.drop_oldest();
     }
 
-    /// Whether none wait.
+    /// Returns whether no runs wait.
     pub fn is_empty(&self) -> bool {
         let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.events.is_empty()
     }
 
-    /// Takes the job runs that wait, and the number of those that were dropped because too many waited. A state that is
-    /// read afterwards remembers these runs.
+    /// Takes the waiting runs and the number of runs that were dropped because too many waited. A state that is saved
+    /// afterwards contains these runs.
     pub fn take(&self) -> (Vec<RunEvent>, u64) {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         (waiting.events.drain(..).collect(), std::mem::take(&mut waiting.dropped))
     }
 
-    /// Puts back what was taken, because it cannot be logged yet.
+    /// Puts back runs that cannot be logged yet.
     pub fn put_back(&self, (events, dropped): (Vec<RunEvent>, u64)) {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for event in events.into_iter().rev() {

@@ -1,8 +1,8 @@
 //! State file, which preserves the store across restarts.
 //!
-//! The file is written beside the old one and then renamed. An embedded database is not needed: the state has a few
-//! megabytes that one cycle can fetch again, so a readable file that is always either old or new is enough. It consists
-//! of JSON lines: the first is a header, and the last contains the number of lines and their checksum.
+//! The file consists of JSON lines: the first is a header, and the last contains the number of lines and their
+//! checksum. It is written beside the old one and then renamed, so it is always complete. An embedded database is not
+//! needed, because the state has only a few megabytes and can be fetched again in one cycle.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write};
@@ -13,18 +13,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::Store;
-use super::collected::Cell;
+use super::collected::StoredRecord;
 use super::freshness::{Attempt, Freshness};
-use super::inner::Known;
+use super::inner::StoredCustomer;
 use super::state_file::{self, StateFile};
-use crate::collector::{CollectorId, Context, Record, Settings, Target};
+use crate::collector::{CollectorId, CollectorSettings, Context, Record, Target};
 use crate::domain::{CustomerFilter, CustomerId, Timestamp};
 use crate::text_file::BYTE_ORDER_MARK;
 
 /// Version of the format. A file with a higher one is left untouched.
 const FORMAT: u32 = 1;
 
-/// Maximum length of a line: the record of one customer, whose response is limited to far less.
+/// Maximum length of a line, which contains the record of one customer. Responses have a much lower limit.
 const MAX_LINE_BYTES: u64 = 256 << 20;
 
 /// Reason why the state could not be saved or loaded.
@@ -51,13 +51,19 @@ pub enum Error {
     },
 }
 
-/// A record with its customer, and the times of the polls of its rows and of its held rows.
-type SavedRecord = (&'static str, CustomerId, [Timestamp; 2], Arc<dyn Record>);
+/// A stored record.
+struct SavedRecord {
+    collector: &'static str,
+    customer: CustomerId,
+    good_at: Timestamp,
+    held_at: Timestamp,
+    record: Arc<dyn Record>,
+}
 
-/// A copy of the state, to be written while the store changes.
+/// A copy of the state, which can be written while the store changes.
 pub struct SavedState {
     customers: Vec<(CustomerId, Arc<str>)>,
-    left_out: Arc<BTreeMap<CustomerId, Arc<str>>>,
+    excluded_names: Arc<BTreeMap<CustomerId, Arc<str>>>,
     records: Vec<SavedRecord>,
     freshness: Vec<(&'static str, Target, Freshness)>,
 }
@@ -72,15 +78,15 @@ enum Line {
     Customer {
         id: CustomerId,
         organization: String,
-        /// Whether the filters excluded it. Older files lack those customers.
-        #[serde(default, skip_serializing_if = "is_false")]
-        left_out: bool,
+        /// Whether the filters excluded it. Older files lack such customers.
+        #[serde(rename = "left_out", default, skip_serializing_if = "is_false")]
+        is_excluded: bool,
     },
     Record {
         collector: String,
         customer: CustomerId,
         good_at: Timestamp,
-        /// The same for held rows. Older files lack it.
+        /// The time of held rows. Older files lack it.
         #[serde(default)]
         held_at: Option<Timestamp>,
         record: Box<RawValue>,
@@ -90,7 +96,7 @@ enum Line {
         customer: Option<CustomerId>,
         attempt: Attempt,
         last_success: Option<Timestamp>,
-        /// Time at which the target was last found to lack the service.
+        /// Time of the poll that found that the target lacks the service.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         unlicensed_at: Option<Timestamp>,
     },
@@ -111,7 +117,7 @@ impl Store {
         let inner = self.lock();
         let mut saved = SavedState {
             customers: Vec::with_capacity(inner.customers.len()),
-            left_out: Arc::clone(&inner.left_out),
+            excluded_names: Arc::clone(&inner.excluded_names),
             records: Vec::new(),
             freshness: Vec::new(),
         };
@@ -120,10 +126,13 @@ impl Store {
         }
         for collected in inner.collected.values() {
             for (id, cell) in collected.cells.iter() {
-                let record = Arc::clone(&cell.kept.record);
-                saved
-                    .records
-                    .push((collected.id.name(), id.clone(), [cell.good_at, cell.held_at], record));
+                saved.records.push(SavedRecord {
+                    collector: collected.id.name(),
+                    customer: id.clone(),
+                    good_at: cell.good_at,
+                    held_at: cell.held_at,
+                    record: Arc::clone(&cell.rendered.record),
+                });
             }
             for (target, freshness) in collected.freshness.iter() {
                 saved
@@ -134,20 +143,19 @@ impl Store {
         saved
     }
 
-    /// Restores the contents of a state file, for customers that `filter` admits. Records keep the times of their
-    /// polls, and therefore their age. Returns the number of restored customers.
+    /// Restores the contents of a state file, for customers that `filter` admits. Records keep their age. A missing
+    /// file is an empty state. Returns the number of restored customers.
     ///
     /// # Errors
-    /// Returns an error if the file cannot be read completely; nothing is restored then. A missing file is an empty
-    /// state.
+    /// Returns an error if the file cannot be read completely. Nothing is restored then.
     pub fn restore(
         &self,
         path: &Path,
-        settings: &Arc<Settings>,
+        settings: &Arc<CollectorSettings>,
         filter: &CustomerFilter,
         now: Timestamp,
     ) -> Result<usize, Error> {
-        let Some(lines) = read(path)? else { return Ok(0) };
+        let Some(lines) = read_lines(path)? else { return Ok(0) };
         let mut inner = self.lock();
         let inner = &mut *inner;
         let mut organizations: BTreeMap<CustomerId, Arc<str>> = BTreeMap::new();
@@ -157,18 +165,17 @@ impl Store {
                 Line::Customer {
                     id,
                     organization,
-                    left_out,
+                    is_excluded,
                 } => {
                     let organization: Arc<str> = organization.into();
-                    if left_out || !filter.admits(&id, &organization) {
-                        // A customer that is admitted now is added with the first list, with this name if the list has
-                        // none.
+                    if is_excluded || !filter.admits(&id, &organization) {
+                        // If the customer is admitted now, the first list adds it, with this name if the list has none.
                         if !organization.is_empty() {
-                            Arc::make_mut(&mut inner.left_out).insert(id, organization);
+                            Arc::make_mut(&mut inner.excluded_names).insert(id, organization);
                         }
                     } else {
                         organizations.insert(id.clone(), Arc::clone(&organization));
-                        let known = Known::new(&id, organization, settings.attributes.as_deref());
+                        let known = StoredCustomer::new(&id, organization, settings.attributes.as_deref());
                         inner.customers.insert(id, known);
                         inner.membership += 1;
                     }
@@ -180,7 +187,7 @@ impl Store {
                     held_at,
                     record,
                 } => {
-                    // Its series use the known spelling of the id, whatever its case in the file.
+                    // The series use the known spelling of the id.
                     let Some((customer, organization)) = organizations.get_key_value(&customer) else {
                         continue;
                     };
@@ -191,10 +198,18 @@ impl Store {
                     if !inner.collected.get(collector).plan.enabled {
                         continue;
                     }
-                    if let Some(kept) = collector.entry().restore(&record, customer, &context) {
+                    if let Some(rendered) = collector.descriptor().restore(&record, customer, &context) {
                         let good_at = good_at.min(now);
                         let held_at = held_at.unwrap_or(good_at).min(now);
-                        inner.insert(collector, customer, Cell { kept, good_at, held_at });
+                        inner.insert(
+                            collector,
+                            customer,
+                            StoredRecord {
+                                rendered,
+                                good_at,
+                                held_at,
+                            },
+                        );
                     }
                 }
                 Line::Freshness {
@@ -216,7 +231,8 @@ impl Store {
                     };
                     if collected.plan.enabled {
                         let last_success = last_success.map(|success| success.min(now));
-                        let mut freshness = Freshness::new(collector, &target, attempt, last_success, collected.shows);
+                        let mut freshness =
+                            Freshness::new(collector, &target, attempt, last_success, collected.shown_metrics);
                         freshness.unlicensed_at = unlicensed_at.map(|at| at.min(now));
                         collected.freshness.insert(target, freshness);
                     }
@@ -230,20 +246,20 @@ impl Store {
 }
 
 impl SavedState {
-    /// Writes the state atomically: the file contains the old or the new one, even after a crash.
+    /// Writes the state atomically: even after a crash, the file contains either the old or the new state.
     ///
     /// # Errors
-    /// Returns an error if the state file does, see [`StateFile::save`].
+    /// See [`StateFile::save`].
     pub fn save(&self, file: &StateFile) -> Result<(), state_file::Error> {
         file.save(|file| {
-            let mut writer = Checked::new(BufWriter::new(file));
+            let mut writer = ChecksumWriter::new(BufWriter::new(file));
             self.write(&mut writer)?;
             writer.finish()
         })
     }
 
-    fn write(&self, writer: &mut Checked<impl Write>) -> io::Result<()> {
-        writer.line(&Line::State {
+    fn write(&self, writer: &mut ChecksumWriter<impl Write>) -> io::Result<()> {
+        writer.write_line(&Line::State {
             format: FORMAT,
             version: crate::build_info::VERSION.to_owned(),
         })?;
@@ -251,25 +267,28 @@ impl SavedState {
             .customers
             .iter()
             .map(|(id, organization)| (id, organization, false));
-        let left_out = self.left_out.iter().map(|(id, organization)| (id, organization, true));
-        for (id, organization, left_out) in customers.chain(left_out) {
-            writer.line(&Line::Customer {
+        let excluded = self
+            .excluded_names
+            .iter()
+            .map(|(id, organization)| (id, organization, true));
+        for (id, organization, is_excluded) in customers.chain(excluded) {
+            writer.write_line(&Line::Customer {
                 id: id.clone(),
                 organization: organization.to_string(),
-                left_out,
+                is_excluded,
             })?;
         }
-        for (collector, customer, [good_at, held_at], record) in &self.records {
-            writer.line(&Line::Record {
-                collector: (*collector).to_owned(),
-                customer: customer.clone(),
-                good_at: *good_at,
-                held_at: Some(*held_at),
-                record: record.to_json()?,
+        for saved in &self.records {
+            writer.write_line(&Line::Record {
+                collector: saved.collector.to_owned(),
+                customer: saved.customer.clone(),
+                good_at: saved.good_at,
+                held_at: Some(saved.held_at),
+                record: saved.record.to_json()?,
             })?;
         }
         for (collector, target, freshness) in &self.freshness {
-            writer.line(&Line::Freshness {
+            writer.write_line(&Line::Freshness {
                 collector: (*collector).to_owned(),
                 customer: match target {
                     Target::Partner => None,
@@ -285,13 +304,13 @@ impl SavedState {
 }
 
 /// Writes lines and updates their checksum.
-struct Checked<W: Write> {
+struct ChecksumWriter<W: Write> {
     writer: W,
     lines: u64,
     hasher: crc32fast::Hasher,
 }
 
-impl<W: Write> Checked<W> {
+impl<W: Write> ChecksumWriter<W> {
     fn new(writer: W) -> Self {
         Self {
             writer,
@@ -300,7 +319,7 @@ impl<W: Write> Checked<W> {
         }
     }
 
-    fn line(&mut self, line: &Line) -> io::Result<()> {
+    fn write_line(&mut self, line: &Line) -> io::Result<()> {
         let mut text = serde_json::to_vec(line)?;
         text.push(b'\n');
         self.hasher.update(&text);
@@ -309,20 +328,23 @@ impl<W: Write> Checked<W> {
     }
 }
 
-impl<W: Write> Checked<BufWriter<W>> {
+impl<W: Write> ChecksumWriter<BufWriter<W>> {
     /// Writes the last line and returns the file.
     fn finish(mut self) -> io::Result<W> {
         let end = Line::End {
             lines: self.lines,
             crc32: self.hasher.clone().finalize(),
         };
-        self.line(&end)?;
+        self.write_line(&end)?;
         self.writer.into_inner().map_err(io::IntoInnerError::into_error)
     }
 }
 
-/// Returns the lines of a state file; `None` if it is missing or empty. Incomplete files are rejected.
-fn read(path: &Path) -> Result<Option<Vec<Line>>, Error> {
+/// Reads the lines of a state file; `None` if it is missing or empty.
+///
+/// # Errors
+/// If the file is incomplete or not a state file.
+fn read_lines(path: &Path) -> Result<Option<Vec<Line>>, Error> {
     let io = |source| state_file::io_error(path, "cannot be read")(source);
     let corrupt = |what| Error::Corrupt {
         path: path.to_owned(),
@@ -336,7 +358,7 @@ fn read(path: &Path) -> Result<Option<Vec<Line>>, Error> {
     if reader.fill_buf().map_err(io)?.starts_with(BYTE_ORDER_MARK) {
         reader.consume(BYTE_ORDER_MARK.len());
     }
-    // The file may have been created by `touch`, or by a mount that starts empty.
+    // For example created by `touch`.
     if reader.fill_buf().map_err(io)?.is_empty() {
         return Ok(None);
     }
@@ -353,7 +375,7 @@ fn read(path: &Path) -> Result<Option<Vec<Line>>, Error> {
         }
         let line: Line = match serde_json::from_slice(&text) {
             Ok(line) => line,
-            Err(_) if lines.is_empty() => return Err(not_ours(&text, path)),
+            Err(_) if lines.is_empty() => return Err(invalid_header(&text, path)),
             Err(_) => return Err(corrupt("it contains an invalid line")),
         };
         match (&line, lines.is_empty()) {
@@ -366,8 +388,8 @@ fn read(path: &Path) -> Result<Option<Vec<Line>>, Error> {
             }
             (_, true) => return Err(corrupt("it is not a state file")),
             (Line::End { lines: count, crc32 }, false) => {
-                let whole = u64::try_from(lines.len()) == Ok(*count) && hasher.finalize() == *crc32;
-                return if whole {
+                let is_complete = u64::try_from(lines.len()) == Ok(*count) && hasher.finalize() == *crc32;
+                return if is_complete {
                     Ok(Some(lines))
                 } else {
                     Err(corrupt("its checksum does not fit"))
@@ -380,8 +402,8 @@ fn read(path: &Path) -> Result<Option<Vec<Line>>, Error> {
     }
 }
 
-/// Distinguishes a file of a newer version from one that is not a state file.
-fn not_ours(first_line: &[u8], path: &Path) -> Error {
+/// Returns the error for a first line that cannot be parsed: the file has a newer version, or is not a state file.
+fn invalid_header(first_line: &[u8], path: &Path) -> Error {
     #[derive(Deserialize)]
     struct Header {
         state: Format,

@@ -1,7 +1,7 @@
 //! The state file: its path behind links, whether it may be replaced, and its lock.
 //!
-//! The path comes from the configuration and may be wrong. Therefore only a state file is ever replaced or moved, and
-//! only by one exporter at a time.
+//! The path comes from the configuration and may be wrong. Therefore only state files are replaced or moved, and only
+//! by one exporter at a time.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -154,7 +154,8 @@ fn not_regular(path: &Path, metadata: &Metadata) -> Error {
     }
 }
 
-/// Distinguishes an invalid path from a failing file system, which may recover.
+/// Returns the error for a path that cannot be read. An invalid path is an error of the configuration, but a file
+/// system that fails may recover.
 fn unreachable(path: &Path, source: io::Error) -> Error {
     const WRONG: [Errno; 5] = [
         Errno::ACCESS,
@@ -238,7 +239,7 @@ fn is_left_over(path: &Path) -> Result<bool, Error> {
     }
 }
 
-/// Removes the temporary file of a process that was killed while saving.
+/// Removes the temporary file of a process that was killed during a save.
 fn remove_left_over(target: &Path) -> Result<(), Error> {
     let temporary = beside(target, TEMPORARY);
     if is_left_over(&temporary)? {
@@ -260,7 +261,7 @@ fn replace(target: &Path, write: impl FnOnce(File) -> io::Result<File>) -> Resul
     let directory = parent(target);
     let mut prefix = OsString::from(target.file_name().unwrap_or_default());
     prefix.push(TEMPORARY);
-    // The name is constant, so that the next start finds the file after a kill.
+    // The name is constant, so that the next start can remove the file of a process that was killed.
     let temporary = tempfile::Builder::new()
         .prefix(&prefix)
         .rand_bytes(0)
@@ -274,8 +275,8 @@ fn replace(target: &Path, write: impl FnOnce(File) -> io::Result<File>) -> Resul
     temporary
         .persist(target)
         .map_err(|failed| io_error(target, "cannot be replaced")(failed.error))?;
-    // The rename is durable only after the directory is synced. If that fails, a power failure leaves the old state in
-    // the worst case.
+    // The rename is durable only after the directory is synced. Without that, a power failure may restore the old
+    // state.
     if let Ok(directory) = File::open(directory) {
         let _ = directory.sync_all();
     }
@@ -286,13 +287,13 @@ fn replace(target: &Path, write: impl FnOnce(File) -> io::Result<File>) -> Resul
 pub struct StateFile {
     path: PathBuf,
     held: Mutex<Option<Held>>,
-    /// Whether an unreadable state file has yet to be set aside.
+    /// Whether the state file is unreadable and not set aside yet.
     is_damaged: AtomicBool,
 }
 
 /// Locks of the state file. One is on a file beside it, because each save replaces the state file. The other is on the
-/// state file itself, which may have another name as a hard link. The kernel releases both when the process ends. Both
-/// are `None` if the file system has no locks, or there is no file yet.
+/// state file itself, because it may have several hard links. The kernel releases both when the process ends. A lock is
+/// `None` if the file system has no locks, or the file does not exist yet.
 struct Held {
     target: PathBuf,
     _lock: Option<File>,
@@ -300,7 +301,7 @@ struct Held {
 }
 
 impl StateFile {
-    /// Locks the file at `path`, and removes the temporary file of a process that was killed while saving. A read-only
+    /// Locks the file at `path`, and removes the temporary file of a process that was killed during a save. A read-only
     /// file system is not an error, because each save tries again.
     ///
     /// # Errors
@@ -327,11 +328,11 @@ impl StateFile {
         let target = resolve(&self.path)?;
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if held.as_ref().is_none_or(|held| held.target != target) {
-            // Released first, because the other path may be a name of the same file.
+            // The old locks are released first, because the new path may lead to the same file.
             *held = None;
             let lock = lock(&target)?;
             let state = lock_itself(&target)?;
-            // Files of others stay, and cause the save to fail if they are in the way.
+            // Files of other programs stay. If one has the name of the temporary file, the save fails.
             let _ = remove_left_over(&target);
             *held = Some(Held {
                 target: target.clone(),
@@ -342,7 +343,7 @@ impl StateFile {
         Ok(target)
     }
 
-    /// Replaces the state by what `write` writes.
+    /// Replaces the state file with the output of `write`.
     ///
     /// # Errors
     /// Returns an error if the file system does, the path now leads elsewhere, or a damaged state cannot be set aside.

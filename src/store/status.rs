@@ -1,18 +1,18 @@
-//! View of the store for the status page.
+//! Snapshot of the store for the status page.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Store;
-use super::collected::Collected;
+use super::collected::CollectorData;
 use super::cow_map::CowMap;
 use super::freshness::{Freshness, LastError, State};
-use super::inner::Known;
+use super::inner::StoredCustomer;
 use crate::collector::{CollectorId, PerCollector, Plan, Record, Target};
 use crate::domain::{Attributes, CustomerId, HealthSummary, Timestamp};
 
-/// Maximum length of the stored text of a failure: twice the longest that the exporter writes itself. The log has the
-/// full text.
+/// Maximum length of a stored error: twice the length of the longest one without text of the API. The log contains the
+/// whole error.
 const MAX_ERROR_CHARS: usize = 400;
 
 /// The newest poll of a target.
@@ -42,17 +42,17 @@ pub struct Overview {
     pub collector: CollectorId,
     /// Its schedule.
     pub plan: Plan,
-    /// Whether its permission is granted; `None` before that is known.
+    /// Whether its permission is granted; `None` if unknown.
     pub permitted: Option<bool>,
     /// Customers by state; the sum is the number of known customers.
     pub customers: BTreeMap<State, usize>,
 }
 
-/// A consistent view of the store. It shares the store's blocks, so reading it blocks no poll.
+/// A consistent view of the store. It shares the blocks of the store, so that polls do not wait for its reader.
 #[derive(Debug)]
 pub struct StatusSnapshot {
-    customers: CowMap<CustomerId, Known>,
-    collected: PerCollector<Collected>,
+    customers: CowMap<CustomerId, StoredCustomer>,
+    collected: PerCollector<CollectorData>,
     /// Number of series, including those about freshness.
     pub series: usize,
     now: Timestamp,
@@ -63,23 +63,22 @@ pub struct StatusSnapshot {
 pub struct CollectorSnapshot<'a> {
     /// The collector.
     pub id: CollectorId,
-    /// Whether its permission is granted, `None` before that is known.
+    /// Whether its permission is granted; `None` if unknown.
     pub permitted: Option<bool>,
-    collected: &'a Collected,
+    collected: &'a CollectorData,
     snapshot: &'a StatusSnapshot,
 }
 
 impl Store {
-    /// Stores the error of a target's newest poll. It is an outage if there was no response, or one that means that the
-    /// API is down.
-    pub fn explain(&self, collector: CollectorId, target: &Target, text: &str, is_outage: bool, now: Timestamp) {
+    /// Stores the error of a target's newest poll. See [`LastError::is_outage`].
+    pub fn set_error(&self, collector: CollectorId, target: &Target, text: &str, is_outage: bool, now: Timestamp) {
         let text: String = text.chars().take(MAX_ERROR_CHARS).collect();
         let mut inner = self.lock();
         let collected = inner.collected.get_mut(collector);
         let Some(freshness) = collected.freshness.get_mut(target) else {
             return;
         };
-        // In an outage all targets fail alike and share one text.
+        // In an outage, all targets have the same error and share its text.
         let text = match &collected.last_error {
             Some(last) if **last == *text => Arc::clone(last),
             _ => Arc::from(text),
@@ -98,7 +97,7 @@ impl Store {
         StatusSnapshot {
             customers: inner.customers.clone(),
             collected: inner.collected.clone(),
-            series: inner.all_series(),
+            series: inner.total_series(),
             now,
         }
     }
@@ -115,7 +114,7 @@ impl StatusSnapshot {
         self.customers.get(id).map(|known| &known.organization)
     }
 
-    /// Returns the attributes of a customer; `None` if no row fits.
+    /// Returns the attributes of a customer; `None` if no row matches.
     pub fn attributes(&self, id: &CustomerId) -> Option<&Arc<Attributes>> {
         self.customers.get(id)?.attributes.as_ref()
     }
@@ -163,12 +162,12 @@ impl CollectorSnapshot<'_> {
 
     /// Returns the record of a customer.
     pub fn record_of(&self, id: &CustomerId) -> Option<&dyn Record> {
-        self.collected.cells.get(id).map(|cell| &*cell.kept.record)
+        self.collected.cells.get(id).map(|cell| &*cell.rendered.record)
     }
 
     /// Returns the health of a customer's modules, if it has any.
     pub fn health_of(&self, id: &CustomerId) -> Option<&HealthSummary> {
-        self.collected.cells.get(id)?.kept.health.as_deref()
+        self.collected.cells.get(id)?.rendered.health.as_deref()
     }
 
     /// Returns the time of the last successful poll of any target.
@@ -176,7 +175,7 @@ impl CollectorSnapshot<'_> {
         self.polls().filter_map(|poll| poll.last_success).max()
     }
 
-    /// Returns the time since which every target has been polled successfully; `None` if one never was.
+    /// Returns the time of the oldest last success of any target; `None` if a target was never polled successfully.
     pub fn oldest_success(&self) -> Option<Timestamp> {
         let successes: Option<Vec<Timestamp>> = self.polls().map(|poll| poll.last_success).collect();
         successes?.into_iter().min()

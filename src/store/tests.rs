@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::inner::is_sharp;
+use super::inner::is_implausible;
 use super::*;
 use crate::collector::Context;
 use crate::exposition::{RecordView, Table};
@@ -32,7 +32,7 @@ fn listed(customers: impl IntoIterator<Item = usize>) -> BTreeMap<CustomerId, Ar
 }
 
 /// Returns a record with the given number of samples.
-fn kept(samples: usize) -> RenderedRecord {
+fn rendered(samples: usize) -> RenderedRecord {
     let values = vec![Some(1.0); samples];
     RenderedRecord {
         record: Arc::new(samples),
@@ -43,12 +43,12 @@ fn kept(samples: usize) -> RenderedRecord {
 }
 
 fn commit(store: &Store, customer: usize, samples: usize, complete: bool, now: i64) -> Result<(), OverLimit> {
-    store.expect(JOBS, &Target::Customer(id(customer)));
-    let records = BTreeMap::from([(id(customer), kept(samples))]);
+    store.add_target(JOBS, &Target::Customer(id(customer)));
+    let records = BTreeMap::from([(id(customer), rendered(samples))]);
     store.commit(JOBS, &Target::Customer(id(customer)), records, complete, at(now))
 }
 
-fn held(store: &Store) -> usize {
+fn tracked(store: &Store) -> usize {
     store.lock().series
 }
 
@@ -56,7 +56,7 @@ fn held(store: &Store) -> usize {
 fn restored(collector: CollectorId, record: &serde_json::Value) -> RenderedRecord {
     let json = serde_json::value::to_raw_value(record).unwrap();
     let context = Context::new(at(0), Arc::default(), Arc::default());
-    collector.entry().restore(&json, &id(0), &context).unwrap()
+    collector.descriptor().restore(&json, &id(0), &context).unwrap()
 }
 
 /// Returns which records of a group are stale in a snapshot.
@@ -74,11 +74,11 @@ fn stale(snapshot: &Snapshot, group: usize) -> Vec<bool> {
     shown.map(is_stale).collect()
 }
 
-/// Counts the series in the store again.
+/// Counts the series in the store.
 fn counted(store: &Store) -> usize {
     let inner = store.lock();
     let cells = inner.collected.values().flat_map(|collected| collected.cells.values());
-    cells.map(Cell::samples).sum()
+    cells.map(StoredRecord::samples).sum()
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn data_is_served_until_it_expires() {
 fn customer_is_removed_by_the_second_list_without_it() {
     let store = store(None);
     let (first, result) = store.reconcile(&listed(0..40), true);
-    assert_eq!((first.joined.len(), result.is_ok()), (40, true));
+    assert_eq!((first.added.len(), result.is_ok()), (40, true));
     commit(&store, 39, 5, true, 0).unwrap();
     assert_eq!(store.reconcile(&listed(0..39), true).0, Reconciled::default());
     assert_eq!(
@@ -107,8 +107,8 @@ fn customer_is_removed_by_the_second_list_without_it() {
         "an incomplete list must not remove customers"
     );
     let (third, result) = store.reconcile(&listed(0..39), true);
-    assert_eq!((third.left, result.is_ok()), (vec![id(39)], true));
-    assert_eq!((held(&store), counted(&store)), (0, 0));
+    assert_eq!((third.removed, result.is_ok()), (vec![id(39)], true));
+    assert_eq!((tracked(&store), counted(&store)), (0, 0));
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn customer_that_returns_in_time_stays() {
     store.reconcile(&listed(0..10), true).1.unwrap();
     store.reconcile(&listed(0..9), true).1.unwrap();
     store.reconcile(&listed(0..10), true).1.unwrap();
-    assert!(store.reconcile(&listed(0..9), true).0.left.is_empty());
+    assert!(store.reconcile(&listed(0..9), true).0.removed.is_empty());
 }
 
 #[test]
@@ -128,22 +128,28 @@ fn shrunken_list_is_applied_if_confirmed() {
         let (first, result) = store.reconcile(&listed(0..remaining), true);
         let missing = 40 - remaining;
         assert!(matches!(result, Err(Shrunk { missing: m, known: 40 }) if m == missing));
-        assert!(first.left.is_empty());
+        assert!(first.removed.is_empty());
         let (second, result) = store.reconcile(&listed(0..remaining), true);
-        assert_eq!((second.left.len(), result.is_ok()), (missing, true));
+        assert_eq!((second.removed.len(), result.is_ok()), (missing, true));
     }
-    assert!(!is_sharp(2, 5) && !is_sharp(4, 40) && is_sharp(5, 40) && is_sharp(1, 1) && !is_sharp(0, 0));
+    assert!(
+        !is_implausible(2, 5)
+            && !is_implausible(4, 40)
+            && is_implausible(5, 40)
+            && is_implausible(1, 1)
+            && !is_implausible(0, 0)
+    );
 }
 
 #[test]
 fn customer_missing_once_keeps_its_row() {
     let store = store(None);
     store.reconcile(&listed(0..10), true).1.unwrap();
-    store.expect(CUSTOMERS, &Target::Partner);
-    let all = (0..10).map(|n| (id(n), kept(1))).collect();
+    store.add_target(CUSTOMERS, &Target::Partner);
+    let all = (0..10).map(|n| (id(n), rendered(1))).collect();
     store.commit(CUSTOMERS, &Target::Partner, all, true, at(0)).unwrap();
     store.reconcile(&listed(0..9), true).1.unwrap();
-    let nine = (0..9).map(|n| (id(n), kept(1))).collect();
+    let nine = (0..9).map(|n| (id(n), rendered(1))).collect();
     store.commit(CUSTOMERS, &Target::Partner, nine, true, at(60)).unwrap();
     assert_eq!(counted(&store), 10);
 }
@@ -154,14 +160,14 @@ fn series_count_is_exact_after_any_commits() {
     store.reconcile(&listed(0..3), true).1.unwrap();
     for (customer, samples, complete) in [(0, 5, true), (0, 3, false), (1, 2, true), (0, 7, true), (9, 4, true)] {
         commit(&store, customer, samples, complete, 0).unwrap();
-        assert_eq!(held(&store), counted(&store));
+        assert_eq!(tracked(&store), counted(&store));
     }
     let nothing = BTreeMap::new();
     store
         .commit(JOBS, &Target::Customer(id(0)), nothing.clone(), false, at(1))
         .unwrap();
     assert_eq!(
-        (held(&store), counted(&store)),
+        (tracked(&store), counted(&store)),
         (9, 9),
         "an incomplete response must not remove series"
     );
@@ -169,7 +175,7 @@ fn series_count_is_exact_after_any_commits() {
         .commit(JOBS, &Target::Customer(id(0)), nothing, true, at(1))
         .unwrap();
     assert_eq!(
-        (held(&store), counted(&store)),
+        (tracked(&store), counted(&store)),
         (2, 2),
         "a complete response must remove series"
     );
@@ -192,13 +198,13 @@ fn age_counts_from_the_last_complete_poll() {
     let store = store(None);
     store.reconcile(&listed(0..5), true).1.unwrap();
     for customer in 0..5 {
-        store.expect(JOBS, &Target::Customer(id(customer)));
+        store.add_target(JOBS, &Target::Customer(id(customer)));
     }
     for customer in 0..3 {
         commit(&store, customer, 1, true, 0).unwrap();
     }
-    store.fail(JOBS, &Target::Customer(id(1)));
-    store.forbid(JOBS, &Target::Customer(id(3)));
+    store.mark_failed(JOBS, &Target::Customer(id(1)));
+    store.mark_forbidden(JOBS, &Target::Customer(id(3)));
     let states = |now: i64| {
         let snapshot = store.status_snapshot(at(now));
         let jobs = snapshot.collectors().find(|collector| collector.id == JOBS).unwrap();
@@ -206,10 +212,10 @@ fn age_counts_from_the_last_complete_poll() {
     };
     assert_eq!(states(60), [2, 0, 1, 1, 0, 1]);
     assert_eq!(states(181), [0, 3, 0, 1, 0, 1]);
-    // A response with an unparseable row: its parsed rows are fresh, and its kept row is as old as before.
+    // In a response with an invalid row, the valid rows are fresh, and the held row is as old as before.
     for now in [100, 170] {
-        let mut partial = kept(1);
-        partial.held = kept(1).tables;
+        let mut partial = rendered(1);
+        partial.held = rendered(1).tables;
         let records = BTreeMap::from([(id(2), partial)]);
         store
             .commit(JOBS, &Target::Customer(id(2)), records, false, at(now))
@@ -232,7 +238,7 @@ fn times_are_not_later_than_a_clock_that_was_set_back() {
     let store = store(None);
     store.reconcile(&listed(0..1), true).1.unwrap();
     commit(&store, 0, 1, true, 3600).unwrap();
-    store.not_after(at(0));
+    store.clamp_times(at(0));
     assert_eq!(store.last_success(JOBS, &Target::Customer(id(0))), Some(at(0)));
     assert!(
         stale(&store.snapshot(None, at(181)), groups_of(JOBS)[0])[0],
@@ -247,9 +253,9 @@ fn customer_removed_during_its_poll_is_not_restored() {
     commit(&store, 9, 1, true, 0).unwrap();
     store.reconcile(&listed(0..9), true).1.unwrap();
     store.reconcile(&listed(0..9), true).1.unwrap();
-    let late = BTreeMap::from([(id(9), kept(1))]);
+    let late = BTreeMap::from([(id(9), rendered(1))]);
     store.commit(JOBS, &Target::Customer(id(9)), late, true, at(1)).unwrap();
-    store.fail(JOBS, &Target::Customer(id(9)));
+    store.mark_failed(JOBS, &Target::Customer(id(9)));
     let snapshot = store.snapshot(None, at(1));
     assert!((0..snapshot.groups.len()).all(|group| stale(&snapshot, group).is_empty()));
 }
@@ -268,18 +274,18 @@ fn tenants_in_two_lists_have_one_series_each() {
         let store = store(None);
         store.reconcile(&listed(0..1), true).1.unwrap();
         for (collector, record) in order.map(|n| records[n].clone()) {
-            store.expect(collector, &Target::Partner);
+            store.add_target(collector, &Target::Partner);
             let records = BTreeMap::from([(id(0), record)]);
             store.commit(collector, &Target::Partner, records, true, at(0)).unwrap();
         }
         let of_subscriptions = || {
             let inner = store.lock();
             let cells = &inner.collected.get(CollectorId::LICENSES).cells;
-            cells.values().map(Cell::samples).sum::<usize>()
+            cells.values().map(StoredRecord::samples).sum::<usize>()
         };
         assert_eq!(of_subscriptions(), 0);
         store.render_anew(&[id(0)], &Arc::default(), at(1));
-        assert_eq!((of_subscriptions(), held(&store)), (0, counted(&store)), "renamed");
+        assert_eq!((of_subscriptions(), tracked(&store)), (0, counted(&store)), "renamed");
     }
 }
 
@@ -295,20 +301,20 @@ fn failures_are_kept_until_success_without_duplicates() {
     let (_, result) = store.reconcile(&listed(0..2), true);
     result.unwrap();
     for customer in 0..2 {
-        store.expect(JOBS, &Target::Customer(id(customer)));
-        store.fail(JOBS, &Target::Customer(id(customer)));
-        store.explain(JOBS, &Target::Customer(id(customer)), "jobs: status 404", false, at(5));
+        store.add_target(JOBS, &Target::Customer(id(customer)));
+        store.mark_failed(JOBS, &Target::Customer(id(customer)));
+        store.set_error(JOBS, &Target::Customer(id(customer)), "jobs: status 404", false, at(5));
     }
     let (one, other) = (error(&store, 0).unwrap(), error(&store, 1).unwrap());
     assert_eq!((&*one.text, one.at, one.is_outage), ("jobs: status 404", at(5), false));
     assert!(Arc::ptr_eq(&one.text, &other.text));
-    store.not_after(at(-5));
+    store.clamp_times(at(-5));
     assert_eq!(error(&store, 0), Some(one));
     commit(&store, 0, 1, true, 10).unwrap();
     assert_eq!(error(&store, 0), None);
     assert_eq!(error(&store, 1), Some(other));
     // Nothing is stored about targets that are not polled.
-    store.explain(JOBS, &Target::Customer(id(7)), "jobs: throttled", false, at(5));
+    store.set_error(JOBS, &Target::Customer(id(7)), "jobs: throttled", false, at(5));
     assert_eq!(error(&store, 7), None);
 }
 
@@ -317,13 +323,13 @@ fn optional_record_is_dropped_after_two_lists_without_it() {
     let store = store(None);
     store.reconcile(&listed(0..2), true).1.unwrap();
     let baselines = CollectorId::named("baselines").unwrap();
-    store.expect(baselines, &Target::Partner);
+    store.add_target(baselines, &Target::Partner);
     let list = |customers: &[usize], complete: bool| {
-        let records = customers.iter().map(|n| (id(*n), kept(1))).collect();
+        let records = customers.iter().map(|n| (id(*n), rendered(1))).collect();
         store
             .commit(baselines, &Target::Partner, records, complete, at(0))
             .unwrap();
-        held(&store)
+        tracked(&store)
     };
     assert_eq!(list(&[0, 1], true), 2);
     assert_eq!(list(&[0], true), 2, "one list must not remove a customer");
@@ -334,13 +340,13 @@ fn optional_record_is_dropped_after_two_lists_without_it() {
 }
 
 #[test]
-fn freshness_of_a_record_applies_to_all_its_parts() {
+fn narrowed_record_keeps_its_age() {
     let store = store(None);
     store.reconcile(&listed(0..1), true).1.unwrap();
     commit(&store, 0, 3, true, 0).unwrap();
-    store.amend(JOBS, &id(0), kept(1));
-    assert_eq!(held(&store), 1);
+    store.narrow_record(JOBS, &id(0), rendered(1));
+    assert_eq!(tracked(&store), 1);
     assert_eq!(store.last_success(JOBS, &Target::Customer(id(0))), Some(at(0)));
-    store.amend(JOBS, &id(1), kept(1));
-    assert_eq!(held(&store), 1, "unlisted customers must not be stored");
+    store.narrow_record(JOBS, &id(1), rendered(1));
+    assert_eq!(tracked(&store), 1, "unlisted customers must not be stored");
 }

@@ -107,7 +107,7 @@ fn key_table() -> String {
     let mut table = String::from("| key | environment | default | takes | meaning |\n|---|---|---|---|---|\n");
     for key in config::KEYS.iter() {
         let default = match key.default {
-            config::Preset::Value(text) => format!("`{text}`"),
+            config::KeyDefault::Value(text) => format!("`{text}`"),
             other => other.text().to_owned(),
         };
         writeln!(
@@ -115,8 +115,8 @@ fn key_table() -> String {
             "| `{}` | `{}` | {default} | {} | {} |",
             key.path,
             key.variable(),
-            key.takes,
-            key.about
+            key.format,
+            key.description
         )
         .unwrap();
     }

@@ -20,7 +20,7 @@ use recorded::recorded;
 use super::{attributes, environment};
 use crate::app::{Error, Parts};
 use crate::args;
-use crate::collector::{CollectorId, Context, Customer, Memory, PollOutput, Record, Target, TargetKind, ids};
+use crate::collector::{CollectorId, Context, Customer, PollOutput, Record, RecordSource, Target, TargetKind, ids};
 use crate::config;
 use crate::domain::{CustomerId, Timestamp};
 use crate::exposition::Format;
@@ -180,7 +180,7 @@ impl HistoryRecorder {
             if !is_due {
                 continue;
             }
-            let targets = match collector.entry().target_kind {
+            let targets = match collector.descriptor().target_kind {
                 TargetKind::Partner => vec![Target::Partner],
                 TargetKind::Customer => self.parts.store.customers().into_iter().map(Target::Customer).collect(),
             };
@@ -196,7 +196,7 @@ impl HistoryRecorder {
 
     async fn poll_target(&self, collector: CollectorId, target: Target, now: Timestamp) {
         let store = &self.parts.store;
-        store.expect(collector, &target);
+        store.add_target(collector, &target);
         let context = self.context(
             now,
             match &target {
@@ -204,15 +204,15 @@ impl HistoryRecorder {
                 Target::Customer(id) => store.organization(id),
             },
         );
-        let memory = Arc::clone(store) as Arc<dyn Memory>;
+        let source = Arc::clone(store) as Arc<dyn RecordSource>;
         let polled = match self.parts.schedule_config.client.api().await {
-            Ok(api) => collector.entry().poll(api, target.clone(), memory, context).await,
+            Ok(api) => collector.poll(api, target.clone(), source, context).await,
             Err(failure) => Err(failure),
         };
         match polled {
             Ok(output) => self.commit(collector, &target, output, now),
-            Err(failure) if collector.entry().says_unlicensed(&failure.error) => {
-                store.unlicensed(collector, &target, now)
+            Err(failure) if collector.descriptor().is_unlicensed(&failure.error) => {
+                store.mark_unlicensed(collector, &target, now)
             }
             Err(failure) => warn!(collector = collector.name(), error = %failure.error, "poll failed"),
         }
@@ -239,7 +239,7 @@ impl HistoryRecorder {
         }
         // `metrics.series_limit` is not set here.
         let context_of = |id: &CustomerId| self.context(now, store.organization(id));
-        let (rendered, _) = collector.entry().render_all(output.records, context_of);
+        let (rendered, _) = collector.descriptor().render_all(output.records, context_of);
         let _ = store.commit(collector, target, rendered, output.incomplete.is_none(), now);
     }
 

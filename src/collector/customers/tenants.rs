@@ -1,12 +1,12 @@
-//! Tenants: the second generation lists them with the customer, the first names their ids in the subscriptions.
+//! Tenants. The second generation returns them with the customer, the first only their ids with the subscriptions.
 
 use serde::{Deserialize, Serialize};
 
 use crate::domain::TenantId;
 use crate::exposition::{Metric, Shape, info, label};
 
-/// Maximum number of tenants of a customer that have series. The largest customers have dozens. Without a limit, one
-/// response with invented ids would exhaust the memory of every Prometheus that scrapes the exporter.
+/// Maximum number of tenants of a customer that have series. The largest customers have dozens. Without a limit, a
+/// response with random ids would exhaust the memory of every Prometheus that scrapes the exporter.
 pub(in crate::collector) const MAX_TENANTS: usize = 10_000;
 
 /// Number of tenants of a customer.
@@ -15,7 +15,7 @@ pub(in crate::collector) const CUSTOMER_TENANTS: Metric = Metric::gauge(
     "Microsoft 365 tenants of the customer; 0 if the API lists none",
 );
 
-/// A tenant that the API names by its id.
+/// A tenant with a known id.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(in crate::collector) struct Tenant {
     pub(in crate::collector) id: TenantId,

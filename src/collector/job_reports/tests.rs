@@ -1,7 +1,7 @@
 use super::*;
 
-fn runs(runs: &[(&'static str, Option<&str>)]) -> Vec<Reported> {
-    let reported = |(module, run): &(&'static str, Option<&str>)| Reported {
+fn runs(runs: &[(&'static str, Option<&str>)]) -> Vec<ReportableRun> {
+    let reported = |(module, run): &(&'static str, Option<&str>)| ReportableRun {
         key: ModuleKey {
             service: Cow::Borrowed("Microsoft 365"),
             module: Cow::Borrowed(module),
@@ -115,7 +115,7 @@ fn module_excluded_by_the_settings_has_no_series() {
     let record = vec![module("OneDrive"), module("Exchange Online")];
     let customer = CustomerId::parse("c").expect("an id");
     let samples = |job_modules: Vec<u16>| {
-        let settings = super::super::Settings {
+        let settings = crate::collector::CollectorSettings {
             job_modules,
             ..Default::default()
         };
@@ -152,7 +152,7 @@ fn error_code_without_visible_characters_is_ignored() {
     let of = |code: &str| {
         let row = serde_json::json!({"errorCode": code, "comment": "Mailbox locked"});
         let row = serde_json::value::to_raw_value(&row).unwrap();
-        error(&Row::read(&row, Endpoint::JobReport, &health).unwrap())
+        error_label(&Row::read(&row, Endpoint::JobReport, &health).unwrap())
     };
     assert_eq!(of("\u{200b}\u{feff} \u{2060}"), "Mailbox locked");
     assert_eq!(of("\u{feff}E_LOCKED"), "E_LOCKED");

@@ -1,4 +1,4 @@
-//! The record of a customer's jobs.
+//! The jobs record of a customer.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,15 +13,15 @@ use serde::{Deserialize, Serialize};
 use crate::collector::FUTURE_TOLERANCE;
 use crate::domain::{self, History, JobStatus, KnownNames, PastRun, Run, Timestamp};
 
-/// Maximum number of stored modules and backup scopes of a customer. The reference lists about sixty modules, and
-/// customers have dozens of scopes. The limit protects against names that keep changing.
+/// Maximum number of stored modules and backup scopes of a customer. The vendor's reference lists about sixty modules,
+/// and customers have dozens of scopes. The limit protects against names that keep changing.
 const MAX_MODULES: usize = 1_000;
 
-/// Maximum number of backup scopes of one module in a list, about ten times that of the largest known customer. A list
-/// with more probably renames its scopes each time, and each would be a new series.
+/// Maximum number of backup scopes of a module in a list, about ten times that of the largest known customer. If there
+/// are more, their names probably differ in each list, and each would be a new series.
 const MAX_SCOPES: usize = 200;
 
-/// Key of a customer's job series.
+/// Identifies a module or backup scope of a customer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(in crate::collector) struct ModuleKey {
     pub(in crate::collector) service: Cow<'static, str>,
@@ -40,8 +40,8 @@ pub(crate) struct Module {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) scope: Option<String>,
     pub(super) history: History,
-    /// Whether the newest list contains it. A module that is not listed is not rendered, but kept in case it returns,
-    /// so that no run is counted twice and no restore point is lost.
+    /// Whether the newest list contains it. An unlisted module is not rendered. It is kept in case it returns, so that
+    /// no run is counted twice and no restore point is lost.
     listed: bool,
     /// Whether it is held from an earlier list, because the newest had invalid rows.
     #[serde(default)]
@@ -80,11 +80,11 @@ pub struct EndedRun {
     pub run: PastRun,
 }
 
-/// Maximum time before the newest list at which a run that the list lacked may have ended and still counts as newly
-/// completed. Replicas of the API differ for less; older runs appear because the filter or the API generation changed.
-const LATE_BY: Duration = Duration::from_secs(24 * 3600);
+/// Age, at the newest list, beyond which a run that this list lacked does not count as newly completed. Replicas of the
+/// API differ by less; such a run appears because the filter or the API generation changed.
+const MAX_COMPLETION_AGE: Duration = Duration::from_secs(24 * 3600);
 
-/// The rows of a list, grouped.
+/// The rows of a list by module and service.
 #[derive(Debug, Default)]
 pub(super) struct Listed {
     runs: BTreeMap<ModuleKey, Vec<Run>>,
@@ -97,7 +97,7 @@ impl Listed {
         self.runs.entry(key).or_default().push(run);
     }
 
-    /// Adds a scan; of two scans of one service, the worse is kept.
+    /// Adds a scan. If a service has several, the worst is kept.
     pub(super) fn add_scan(&mut self, service: &'static str, status: JobStatus) {
         match self.scans.get_mut(service) {
             None => {
@@ -112,8 +112,8 @@ impl Listed {
         }
     }
 
-    /// Drops the scopes of a module beyond [`MAX_SCOPES`], those in the best state first, so that no failure is dropped
-    /// in favour of a success. Returns the number of dropped scopes.
+    /// Drops the scopes of each module beyond [`MAX_SCOPES`], those in the best state first, so that failures stay.
+    /// Returns the number of dropped scopes.
     pub(super) fn cap_scopes(&mut self) -> usize {
         let mut counts: BTreeMap<(Cow<'static, str>, Cow<'static, str>), usize> = BTreeMap::new();
         for key in self.runs.keys() {
@@ -135,21 +135,21 @@ impl Listed {
 }
 
 impl Record {
-    /// Adds the names of all modules, for patterns to match.
+    /// Adds the names of all modules, with which patterns are compared.
     pub(super) fn add_names(&self, names: &mut KnownNames) {
         for module in &self.modules {
             names.add_module(&module.service, &module.module, module.scope.as_deref());
         }
     }
 
-    /// The modules, listed or not.
+    /// Returns the modules, listed or not.
     pub(super) fn modules(&self) -> impl Iterator<Item = &Arc<Module>> {
         self.modules.iter()
     }
 
     /// Merges a list with the previous record. Returns the new record, the newly completed runs, and the number of
-    /// duplicate rows. If the list was not read completely, the modules that it lacks are held.
-    pub(super) fn absorb(
+    /// duplicate rows. If the list is partial, the modules that it lacks are held.
+    pub(super) fn merge(
         previous: Option<&Self>,
         listed: Listed,
         is_partial: bool,
@@ -163,17 +163,17 @@ impl Record {
             module.listed = module.held;
         }
         let mut duplicates = listed.duplicate_scans;
-        let mut seen_to_end = Vec::new();
+        let mut newly_completed = Vec::new();
         for (key, runs) in listed.runs {
-            let since = previous.map(|previous| previous.seen_since(modules.get(&key)));
+            let cutoff = previous.map(|previous| previous.completion_cutoff(modules.get(&key)));
             let module = modules.entry(key.clone()).or_insert_with(|| Module::new(key));
             module.listed = true;
             module.held = false;
             let update = module.history.update(runs);
             duplicates += update.duplicates;
-            if let Some(since) = since {
-                let ended = update.ended.into_iter().filter(|run| since.has_passed(run));
-                seen_to_end.extend(ended.map(|run| module.ended(run)));
+            if let Some(cutoff) = cutoff {
+                let ended = update.ended.into_iter().filter(|run| cutoff.admits(run));
+                newly_completed.extend(ended.map(|run| module.ended_run(run)));
             }
         }
         let mut modules: Vec<_> = modules.into_values().map(Arc::new).collect();
@@ -196,24 +196,24 @@ impl Record {
             scans,
             listed_at: Some(now),
         };
-        (record, seen_to_end, duplicates)
+        (record, newly_completed, duplicates)
     }
 
     /// Returns the time from which a run of a module in the next list counts as newly completed. The first list of a
-    /// customer, and the first one with a module, contains runs that ended before the exporter polled it.
-    fn seen_since(&self, known: Option<&Module>) -> Since {
+    /// customer, and the first one with a module, contain runs that ended before the exporter polled them.
+    fn completion_cutoff(&self, known: Option<&Module>) -> CompletionCutoff {
         let listed_at = self.listed_at;
         match known {
-            None => Since(listed_at.map_or(Some(Timestamp::MAX), |at| Some(at.minus(FUTURE_TOLERANCE)))),
+            None => CompletionCutoff(listed_at.map_or(Some(Timestamp::MAX), |at| Some(at.minus(FUTURE_TOLERANCE)))),
             Some(module) => {
                 let newest = module.history.newest_ended().and_then(Run::occurred_at);
-                let late = listed_at.map(|at| at.minus(LATE_BY));
-                Since(late.map(|late| newest.map_or(late, |newest| newest.min(late))))
+                let oldest = listed_at.map(|at| at.minus(MAX_COMPLETION_AGE));
+                CompletionCutoff(oldest.map(|oldest| newest.map_or(oldest, |newest| newest.min(oldest))))
             }
         }
     }
 
-    /// Returns the modules of the newest list, and those that are held because it was not read completely.
+    /// Returns the modules of the newest list, and those that are held because it was partial.
     pub(super) fn listed(&self) -> impl Iterator<Item = &Arc<Module>> {
         self.modules.iter().filter(|module| module.listed)
     }
@@ -244,7 +244,7 @@ impl Module {
         }
     }
 
-    fn ended(&self, run: PastRun) -> EndedRun {
+    fn ended_run(&self, run: PastRun) -> EndedRun {
         EndedRun {
             service: self.service.clone(),
             module: self.module.clone(),
@@ -261,21 +261,21 @@ impl Module {
         }
     }
 
-    /// Returns the last known time of an unlisted module. Listed modules keep the order of their keys.
+    /// Returns the last known time of an unlisted module; `None` for listed ones, which are sorted by their keys.
     fn last_known_if_unlisted(&self) -> Option<Timestamp> {
         self.history.last_known().filter(|_| !self.listed)
     }
 }
 
-/// Time from which a run counts as newly completed; any run if `None`.
+/// Time after which a run counts as newly completed; `None` if every run does.
 #[derive(Clone, Copy)]
-struct Since(Option<Timestamp>);
+struct CompletionCutoff(Option<Timestamp>);
 
-impl Since {
-    /// Returns whether a run took place later. A run without any time ended before it was first seen.
-    fn has_passed(self, run: &PastRun) -> bool {
+impl CompletionCutoff {
+    /// Returns whether a run counts as newly completed. A run without any time does.
+    fn admits(self, run: &PastRun) -> bool {
         let occurred_at = run.occurred_at();
-        self.0.is_none_or(|since| occurred_at.is_none_or(|at| at > since))
+        self.0.is_none_or(|cutoff| occurred_at.is_none_or(|at| at > cutoff))
     }
 }
 
@@ -289,8 +289,8 @@ impl From<(&'static str, JobStatus)> for Scan {
     }
 }
 
-/// Renames modules that were saved by number, if the reference now has a name for the number.
-fn with_present_names(mut modules: Vec<Arc<Module>>) -> Vec<Arc<Module>> {
+/// Renames modules that were saved by number and now have a name.
+fn with_current_names(mut modules: Vec<Arc<Module>>) -> Vec<Arc<Module>> {
     for module in &mut modules {
         let named = module.module.strip_prefix("unknown_").and_then(domain::module);
         if let Some(named) = named.filter(|named| named.known) {
@@ -300,7 +300,7 @@ fn with_present_names(mut modules: Vec<Arc<Module>>) -> Vec<Arc<Module>> {
     modules
 }
 
-/// Parses the current format, and the older list of modules without backup scopes, in which scans were stored as
+/// Parses the current format, and the older one: a list of modules without backup scopes, in which scans were stored as
 /// modules.
 impl<'de> Deserialize<'de> for Record {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -312,8 +312,8 @@ impl<'de> Deserialize<'de> for Record {
             listed_at: Option<Timestamp>,
         }
 
-        struct Forms;
-        impl<'de> Visitor<'de> for Forms {
+        struct FormatVisitor;
+        impl<'de> Visitor<'de> for FormatVisitor {
             type Value = Record;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -323,7 +323,7 @@ impl<'de> Deserialize<'de> for Record {
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Record, A::Error> {
                 let fields = Fields::deserialize(MapAccessDeserializer::new(map))?;
                 Ok(Record {
-                    modules: with_present_names(fields.modules),
+                    modules: with_current_names(fields.modules),
                     scans: fields.scans,
                     listed_at: fields.listed_at,
                 })
@@ -333,12 +333,12 @@ impl<'de> Deserialize<'de> for Record {
                 let mut modules = Vec::<Arc<Module>>::deserialize(SeqAccessDeserializer::new(seq))?;
                 modules.retain(|module| domain::scanned_service(&module.service).is_none());
                 Ok(Record {
-                    modules: with_present_names(modules),
+                    modules: with_current_names(modules),
                     scans: Vec::new(),
                     listed_at: None,
                 })
             }
         }
-        deserializer.deserialize_any(Forms)
+        deserializer.deserialize_any(FormatVisitor)
     }
 }

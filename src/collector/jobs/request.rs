@@ -1,16 +1,16 @@
-//! Requested jobs: all, or those of the configured types and modules.
+//! Requests for jobs: for all of them, or for the configured types and modules.
 
 use serde_json::value::RawValue;
 
 use crate::api::{Api, Endpoint, Failure, v1, v3};
-use crate::collector::Settings;
+use crate::collector::CollectorSettings;
 use crate::domain::{self, CustomerId};
 
-/// Requests the jobs that the settings select: all in one list, or one list per selected type and module.
+/// Fetches the jobs that the settings select, in one list, or in one list per selected type and module.
 pub(super) async fn fetch_rows(
     api: &Api,
     customer: &CustomerId,
-    settings: &Settings,
+    settings: &CollectorSettings,
 ) -> Result<Vec<Box<RawValue>>, Failure> {
     let id = customer.as_str();
     let mut rows = Vec::new();
@@ -42,19 +42,19 @@ pub(super) async fn fetch_rows(
     Ok(rows)
 }
 
-impl Settings {
-    /// Returns whether the settings select jobs of this service and module, by their current names. A name without a
-    /// number is selected only if nothing is configured.
-    pub(in crate::collector) fn wants(&self, service: &str, job_module: &str) -> bool {
-        let admits = |wanted: &[u16], number: fn(&str) -> Option<u16>, name: &str| {
-            wanted.is_empty() || number(name).is_some_and(|number| wanted.contains(&number))
+impl CollectorSettings {
+    /// Returns whether the settings select jobs of this service and module, given their current names. A name without a
+    /// number is selected only if everything is.
+    pub(in crate::collector) fn selects(&self, service: &str, job_module: &str) -> bool {
+        let contains = |selected: &[u16], number_of: fn(&str) -> Option<u16>, name: &str| {
+            selected.is_empty() || number_of(name).is_some_and(|number| selected.contains(&number))
         };
-        admits(&self.job_types, domain::service_number, service)
-            && admits(&self.job_modules, domain::module_number, job_module)
+        contains(&self.job_types, domain::service_number, service)
+            && contains(&self.job_modules, domain::module_number, job_module)
     }
 
-    /// Returns the names of the type and module of each request in the first generation. Its path needs both. If only
-    /// types are configured, or the type of a module is ambiguous, the whole list is requested and filtered instead.
+    /// Returns the type and module of each request in the first generation, whose path contains both. Returns none if
+    /// only types are configured, or a type or module has no name; the whole list is then requested and filtered.
     fn first_generation_pairs(&self) -> Vec<(&'static str, &'static str)> {
         let mut pairs = Vec::new();
         for job_module in self.job_modules.iter().copied() {
@@ -80,16 +80,16 @@ impl Settings {
 
     /// Returns the bodies of the requests in the second generation.
     fn second_generation_filters(&self) -> Vec<String> {
-        let some_or_any = |numbers: &[u16]| match numbers {
+        let each_or_all = |numbers: &[u16]| match numbers {
             [] => vec![None],
             numbers => numbers.iter().copied().map(Some).collect(),
         };
-        let modules = some_or_any(&self.job_modules);
+        let modules = each_or_all(&self.job_modules);
         let mut filters = Vec::new();
-        for job_type in some_or_any(&self.job_types) {
+        for job_type in each_or_all(&self.job_types) {
             for job_module in modules.iter().copied() {
-                let home = job_module.and_then(domain::service_of_module);
-                if job_type.is_some() && home.is_some() && home != job_type {
+                let type_of_module = job_module.and_then(domain::service_of_module);
+                if job_type.is_some() && type_of_module.is_some() && type_of_module != job_type {
                     continue;
                 }
                 let mut filter = serde_json::Map::new();

@@ -1,4 +1,4 @@
-//! This file is longer than others, because its tests share the rows that the first half builds.
+//! This file is longer than others, because all tests use the rows that its first half builds.
 
 mod ended;
 
@@ -42,7 +42,7 @@ impl Observer for Counts {
 #[derive(Default)]
 struct Customer {
     record: Option<Record>,
-    settings: Settings,
+    settings: CollectorSettings,
     counts: Counts,
     now: i64,
     /// The newly completed runs of the newest list.
@@ -57,11 +57,11 @@ impl Customer {
             .map(|row| serde_json::value::to_raw_value(row).unwrap())
             .collect();
         let context = self.context();
-        let source = Source {
+        let parser = ListParser {
             observer: &self.counts,
             context: &context,
         };
-        let (record, ended, _) = source.parse_list(&rows, self.record.as_ref()).await;
+        let (record, ended, _) = parser.parse_list(&rows, self.record.as_ref()).await;
         (self.record, self.ended) = (Some(record), ended);
     }
 
@@ -108,14 +108,13 @@ impl Customer {
     }
 
     fn state(&self) -> State {
-        let seconds = |metric: &str| self.whole(metric);
         State {
             status: self.whole("elements_job_status"),
-            restore_point: seconds("elements_job_last_backup_timestamp_seconds"),
+            restore_point: self.whole("elements_job_last_backup_timestamp_seconds"),
             failures: self.whole("elements_job_consecutive_failures"),
             has_objective: self.value("elements_job_rpo_seconds").is_some(),
             is_abandoned: self.value("elements_job_abandoned").map(|value| value == 1.0),
-            pending_since: seconds("elements_job_pending_since_timestamp_seconds"),
+            pending_since: self.whole("elements_job_pending_since_timestamp_seconds"),
         }
     }
 }
@@ -141,7 +140,7 @@ enum Generation {
     V3,
 }
 
-/// The kinds of rows in the reference, and variants of them.
+/// The kinds of rows in the vendor's reference, and variants of them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
     Finished,
@@ -153,7 +152,7 @@ enum Kind {
     /// Started and ended in the same second.
     ZeroSeconds,
     /// Had nothing to back up: no id and no times.
-    OverNothing,
+    WithoutObjects,
     Skipped,
     Running,
     RunningUnstarted,
@@ -162,8 +161,8 @@ enum Kind {
     NotStarted,
     Waiting,
     /// A scope that was abandoned long ago, after a failure.
-    DormantFailed,
-    DormantFinished,
+    AbandonedFailed,
+    AbandonedFinished,
 }
 
 const KINDS: [Kind; 16] = [
@@ -173,7 +172,7 @@ const KINDS: [Kind; 16] = [
     Kind::FailedUndated,
     Kind::WithException,
     Kind::ZeroSeconds,
-    Kind::OverNothing,
+    Kind::WithoutObjects,
     Kind::Skipped,
     Kind::Running,
     Kind::RunningUnstarted,
@@ -181,15 +180,15 @@ const KINDS: [Kind; 16] = [
     Kind::Disabled,
     Kind::NotStarted,
     Kind::Waiting,
-    Kind::DormantFailed,
-    Kind::DormantFinished,
+    Kind::AbandonedFailed,
+    Kind::AbandonedFinished,
 ];
 
 impl Kind {
     fn status(self) -> (i64, &'static str) {
         match self {
-            Self::Finished | Self::ZeroSeconds | Self::OverNothing | Self::DormantFinished => (2, "Finished"),
-            Self::Failed | Self::FailedEarly | Self::FailedUndated | Self::DormantFailed => (3, "Failed"),
+            Self::Finished | Self::ZeroSeconds | Self::WithoutObjects | Self::AbandonedFinished => (2, "Finished"),
+            Self::Failed | Self::FailedEarly | Self::FailedUndated | Self::AbandonedFailed => (3, "Failed"),
             Self::WithException => (4, "Finished with exception"),
             Self::Skipped => (5, "Skipped"),
             Self::Running | Self::RunningUnstarted => (1, "In progress"),
@@ -208,20 +207,20 @@ impl Kind {
                 (Some(now - HOUR), Some(now - HOUR / 2), Some(now - HOUR / 2))
             }
             Self::ZeroSeconds => (Some(now - HOUR), Some(now - HOUR), Some(now - HOUR + 2)),
-            Self::OverNothing | Self::FailedUndated => (None, None, Some(now - HOUR / 2)),
+            Self::WithoutObjects | Self::FailedUndated => (None, None, Some(now - HOUR / 2)),
             Self::Running => (Some(now - HOUR / 4), None, Some(now - 60)),
             Self::RunningUnstarted | Self::Pending => (None, None, Some(now - HOUR / 3)),
             Self::Disabled => (None, None, Some(long_ago)),
             Self::NotStarted | Self::Waiting => (None, None, None),
-            Self::DormantFailed => (Some(long_ago - HOUR), Some(long_ago), Some(long_ago)),
-            Self::DormantFinished => (Some(long_ago - 9 * DAY), Some(long_ago - 8 * DAY), Some(long_ago)),
+            Self::AbandonedFailed => (Some(long_ago - HOUR), Some(long_ago), Some(long_ago)),
+            Self::AbandonedFinished => (Some(long_ago - 9 * DAY), Some(long_ago - 8 * DAY), Some(long_ago)),
         }
     }
 
     fn row(self, now: i64, generation: Generation) -> Value {
         let (code, word) = self.status();
         let (start, end, modified) = self.times(now);
-        let format = |moment: Option<i64>| moment.map_or("N/A".to_owned(), time);
+        let format = |at: Option<i64>| at.map_or("N/A".to_owned(), time);
         let id = match (start, self) {
             (Some(start), _) => format!("IB{start}"),
             (None, _) => "N/A".to_owned(),
@@ -252,11 +251,11 @@ impl Kind {
     fn took_place(self, now: i64) -> Option<i64> {
         let (start, end, modified) = self.times(now);
         let dated = end.or(start);
-        dated.or(modified.filter(|_| matches!(self, Self::OverNothing | Self::FailedUndated)))
+        dated.or(modified.filter(|_| matches!(self, Self::WithoutObjects | Self::FailedUndated)))
     }
 }
 
-/// Expected result of a sequence of rows, each listed at its time, computed independently of the collector.
+/// Returns the expected state after a sequence of rows, computed independently of the collector.
 fn expected(sequence: &[(Kind, i64)]) -> State {
     let (kind, now) = *sequence.last().unwrap();
     let ended: Vec<_> = sequence.iter().filter(|(kind, _)| kind.has_ended()).collect();
@@ -287,7 +286,8 @@ fn expected(sequence: &[(Kind, i64)]) -> State {
     }
 }
 
-async fn played(sequence: &[(Kind, i64)], generation: Generation) -> Customer {
+/// Lists each row at its time.
+async fn list_all(sequence: &[(Kind, i64)], generation: Generation) -> Customer {
     let mut customer = Customer::default();
     for (kind, now) in sequence {
         customer.list(*now, &[kind.row(*now, generation)]).await;
@@ -309,10 +309,10 @@ async fn rows_of_all_kinds_and_orders_match_the_reference() {
                 };
                 for sequence in [after(None), after(Some(Kind::Finished)), after(Some(Kind::Failed))] {
                     for length in 1..=sequence.len() {
-                        let played = played(&sequence[..length], generation).await;
+                        let customer = list_all(&sequence[..length], generation).await;
                         let expected = expected(&sequence[..length]);
-                        assert_eq!(played.state(), expected, "{generation:?} {:?}", &sequence[..length]);
-                        assert_eq!(played.counts.undecoded.load(Ordering::Relaxed), 0);
+                        assert_eq!(customer.state(), expected, "{generation:?} {:?}", &sequence[..length]);
+                        assert_eq!(customer.counts.undecoded.load(Ordering::Relaxed), 0);
                     }
                 }
             }
@@ -322,28 +322,27 @@ async fn rows_of_all_kinds_and_orders_match_the_reference() {
 
 #[tokio::test]
 async fn run_without_objects_ends_at_the_last_modification() {
-    let nothing = played(&[(Kind::OverNothing, NOW)], Generation::V3).await;
+    let mut customer = list_all(&[(Kind::WithoutObjects, NOW)], Generation::V3).await;
     let end = (NOW - HOUR / 2) as f64;
-    assert_eq!(nothing.value("elements_job_end_timestamp_seconds"), Some(end));
-    assert_eq!(nothing.value("elements_job_last_success_timestamp_seconds"), Some(end));
-    assert_eq!(nothing.value("elements_job_start_timestamp_seconds"), None);
-    assert_eq!(nothing.value("elements_job_duration_seconds"), None);
-    assert_eq!(nothing.value("elements_job_runs_total"), Some(1.0));
+    assert_eq!(customer.value("elements_job_end_timestamp_seconds"), Some(end));
+    assert_eq!(customer.value("elements_job_last_success_timestamp_seconds"), Some(end));
+    assert_eq!(customer.value("elements_job_start_timestamp_seconds"), None);
+    assert_eq!(customer.value("elements_job_duration_seconds"), None);
+    assert_eq!(customer.value("elements_job_runs_total"), Some(1.0));
     // The same row in the next list is the same run; a later modification is the next.
-    let mut again = nothing;
-    again
-        .list(NOW + 300, &[Kind::OverNothing.row(NOW, Generation::V3)])
+    customer
+        .list(NOW + 300, &[Kind::WithoutObjects.row(NOW, Generation::V3)])
         .await;
-    assert_eq!(again.value("elements_job_runs_total"), Some(1.0));
-    again
-        .list(NOW + 600, &[Kind::OverNothing.row(NOW + 600, Generation::V3)])
+    assert_eq!(customer.value("elements_job_runs_total"), Some(1.0));
+    customer
+        .list(NOW + 600, &[Kind::WithoutObjects.row(NOW + 600, Generation::V3)])
         .await;
-    assert_eq!(again.value("elements_job_runs_total"), Some(2.0));
+    assert_eq!(customer.value("elements_job_runs_total"), Some(2.0));
 }
 
 #[tokio::test]
 async fn invalid_time_is_not_a_run_without_objects() {
-    let mut row = Kind::OverNothing.row(NOW, Generation::V3);
+    let mut row = Kind::WithoutObjects.row(NOW, Generation::V3);
     row["endTime"] = json!("soon");
     let mut customer = Customer::default();
     customer.list(NOW, &[row]).await;
@@ -379,7 +378,7 @@ async fn failed_scope_is_not_hidden_by_a_successful_one() {
     customer.list(NOW + 300, &rows[1..]).await;
     assert!(customer.series().keys().all(|name| !name.contains("Scope A")));
     assert_eq!(customer.value("elements_job_status"), Some(2.0));
-    // It returns with its history, and its run is counted once.
+    // The scope returns with its history, and its run is not counted twice.
     customer.list(NOW + 600, &rows).await;
     let runs = format!("elements_job_runs_total{{{},status=\"failed\"}}", labels("Scope A"));
     assert_eq!(customer.series().get(&runs), Some(&1.0));
@@ -518,7 +517,7 @@ async fn same_id_with_different_starts_is_two_runs() {
 #[tokio::test]
 async fn newest_state_is_that_of_the_current_list() {
     let sequence = [(Kind::Finished, NOW), (Kind::Pending, NOW - DAY)];
-    let customer = played(&sequence, Generation::V3).await;
+    let customer = list_all(&sequence, Generation::V3).await;
     assert_eq!(customer.value("elements_job_status"), Some(6.0));
     assert_eq!(customer.value("elements_job_rpo_seconds"), Some(RPO));
 }

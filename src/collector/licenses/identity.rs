@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Identity, Product};
 
-/// Maximum number of equal subscriptions of one customer that are recognized individually. If there are more, they are
-/// distinguished by their order.
-const MAX_RECOGNIZED: usize = 64;
+/// Maximum number of subscriptions with the same purchased items that are matched with the previous ones. If there are
+/// more, they are numbered by their order, because the number of pairs grows with its square.
+const MAX_MATCHED: usize = 64;
 
-/// Merges identical subscriptions, and returns how many there were.
-pub(super) fn join_equal(products: &mut Vec<Product>) -> u64 {
+/// Removes duplicates of identical subscriptions, and returns their number.
+pub(super) fn merge_identical(products: &mut Vec<Product>) -> u64 {
     let before = products.len();
     products.sort_by(|one, other| {
         let key = |product: &Product| (product.expiration, product.contract_end, product.purchased_seats);
@@ -20,69 +20,69 @@ pub(super) fn join_equal(products: &mut Vec<Product>) -> u64 {
 }
 
 /// Assigns labels that distinguish the subscriptions of one service. A label is derived from the purchased items, which
-/// do not change when the subscription is renewed, extended or moved to other storage. Equal subscriptions are
-/// numbered, and keep their number as long as they are recognized in `previous`.
-pub(super) fn tell_apart(products: &mut [Product], previous: &[Product]) {
-    let mut of_service: BTreeMap<String, usize> = BTreeMap::new();
-    let mut equals: BTreeMap<String, Vec<&mut Product>> = BTreeMap::new();
+/// do not change when the subscription is renewed, extended or moved to other storage. Subscriptions with the same
+/// items are numbered, and keep their numbers as long as they match one in `previous`.
+pub(super) fn assign_labels(products: &mut [Product], previous: &[Product]) {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    let mut groups: BTreeMap<String, Vec<&mut Product>> = BTreeMap::new();
     for product in products.iter_mut() {
-        *of_service.entry(product.identity.service.clone()).or_default() += 1;
-        product.place = 0;
-        equals.entry(product.identity.digest()).or_default().push(product);
+        *counts.entry(product.identity.service.clone()).or_default() += 1;
+        product.number = 0;
+        groups.entry(product.identity.digest()).or_default().push(product);
     }
     let mut before: BTreeMap<String, Vec<&Product>> = BTreeMap::new();
     for product in previous {
         before.entry(product.identity.digest()).or_default().push(product);
     }
-    for (digest, mut equals) in equals {
+    for (digest, mut group) in groups {
         let before = before.get(&digest).map_or(&[][..], Vec::as_slice);
-        place(&mut equals, before);
-        for product in equals {
-            let alone = of_service.get(&product.identity.service).is_none_or(|count| *count < 2);
-            product.license = match product.place {
-                _ if alone => String::new(),
+        assign_numbers(&mut group, before);
+        for product in group {
+            let is_only_one = counts.get(&product.identity.service).is_none_or(|count| *count < 2);
+            product.license = match product.number {
+                _ if is_only_one => String::new(),
                 1 => digest.clone(),
-                place => format!("{digest}-{place}"),
+                number => format!("{digest}-{number}"),
             };
         }
     }
 }
 
-/// Numbers equal subscriptions. Each gets the number of the most similar previous one, most similar pair first; new
-/// ones get the lowest free number.
-fn place(equals: &mut [&mut Product], before: &[&Product]) {
+/// Numbers the subscriptions of a group. Each gets the number of the most similar previous one, starting with the most
+/// similar pair. New ones get the lowest free numbers.
+fn assign_numbers(group: &mut [&mut Product], before: &[&Product]) {
     let mut taken = BTreeSet::new();
-    if equals.len().max(before.len()) <= MAX_RECOGNIZED {
+    if group.len().max(before.len()) <= MAX_MATCHED {
         let mut pairs: Vec<(u32, usize, usize)> = Vec::new();
         for (old, known) in before.iter().enumerate() {
             pairs.extend(
-                equals
+                group
                     .iter()
                     .enumerate()
-                    .map(|(new, product)| (known.likeness(product), old, new)),
+                    .map(|(new, product)| (known.similarity(product), old, new)),
             );
         }
-        pairs.sort_by_key(|(likeness, old, new)| (std::cmp::Reverse(*likeness), *old, *new));
-        let mut gone = BTreeSet::new();
+        pairs.sort_by_key(|(similarity, old, new)| (std::cmp::Reverse(*similarity), *old, *new));
+        let mut matched = BTreeSet::new();
         for (_, old, new) in pairs {
-            let (Some(known), Some(product)) = (before.get(old), equals.get_mut(new)) else {
+            let (Some(known), Some(product)) = (before.get(old), group.get_mut(new)) else {
                 continue;
             };
-            if product.place == 0 && known.place > 0 && !gone.contains(&old) && taken.insert(known.place) {
-                gone.insert(old);
-                product.place = known.place;
+            if product.number == 0 && known.number > 0 && !matched.contains(&old) && taken.insert(known.number) {
+                matched.insert(old);
+                product.number = known.number;
             }
         }
     }
-    let mut free = (1..).filter(|place| !taken.contains(place));
-    for product in equals.iter_mut().filter(|product| product.place == 0) {
-        product.place = free.next().unwrap_or(u32::MAX);
+    let mut free = (1..).filter(|number| !taken.contains(number));
+    for product in group.iter_mut().filter(|product| product.number == 0) {
+        product.number = free.next().unwrap_or(u32::MAX);
     }
 }
 
 impl Product {
-    /// Scores the likelihood that this and another are one subscription at two times.
-    fn likeness(&self, other: &Self) -> u32 {
+    /// Returns the number of equal values. The more are equal, the likelier both are the same subscription.
+    fn similarity(&self, other: &Self) -> u32 {
         let same = [
             self.identity.storage == other.identity.storage,
             self.identity.retention == other.identity.retention,
@@ -98,7 +98,7 @@ impl Product {
 }
 
 impl Identity {
-    /// Returns a short name of the subscribed items: a checksum in hexadecimal digits.
+    /// Returns a checksum of the purchased items, in hexadecimal digits.
     pub(super) fn digest(&self) -> String {
         let parts = [
             &self.service,

@@ -105,9 +105,9 @@ fn samples_and_defaults_validate() {
         assert_eq!(check(&yaml_of(path, value)), None, "{path}: {value}");
     }
     for key in KEYS.iter() {
-        if let Preset::Value(text) = key.default {
-            let form = of_key(key);
-            assert_eq!(problem(&form, &form["default"], key.path), None);
+        if let KeyDefault::Value(text) = key.default {
+            let schema = key_schema(key);
+            assert_eq!(problem(&schema, &schema["default"], key.path), None);
             assert_eq!(check(&yaml_of(key.path, text)), None, "{}: {text}", key.path);
         }
     }

@@ -10,8 +10,8 @@ pub(crate) type Sample = (&'static str, &'static str, Box<dyn Fn(&Config) -> boo
 
 type SectionSample = (&'static str, &'static str, fn(&Config) -> bool);
 
-/// A value of every key other than its default, and a check that it took effect. Those of each collector come from the
-/// table of collectors.
+/// A value of every key that differs from its default, and a check that it took effect. The keys of collectors are
+/// added from the table of collectors.
 const SAMPLES: &[SectionSample] = &[
     ("api.version", "v3", |c| c.api.version == Version::V3),
     ("api.environment", "aos2", |c| c.api.environment == Environment::Aos2),
@@ -122,7 +122,7 @@ pub(crate) fn samples() -> Vec<Sample> {
             (path, value, Box::new(took_effect))
         };
         // The customer list cannot be disabled, because every other collector needs it.
-        let enabled = if collector.entry().is_optional || collector == CollectorId::CUSTOMERS {
+        let enabled = if collector.descriptor().is_optional || collector == CollectorId::CUSTOMERS {
             of("enabled", "true", |plan| plan.enabled)
         } else {
             of("enabled", "false", |plan| !plan.enabled)

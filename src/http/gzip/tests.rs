@@ -22,7 +22,7 @@ fn store(stale_after: std::time::Duration) -> Arc<Store> {
         stale_after,
     };
     let store = Store::new(&PerCollector::from_fn(|_| plan), None);
-    store.expect(CUSTOMERS, &Target::Partner);
+    store.add_target(CUSTOMERS, &Target::Partner);
     Arc::new(store)
 }
 

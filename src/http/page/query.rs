@@ -3,7 +3,7 @@
 use url::form_urlencoded;
 
 use super::Depth;
-use crate::domain::Attributes;
+use crate::domain::{Attributes, PerAttribute};
 use crate::status::CustomerHealth;
 
 /// Parsed query of a status page.
@@ -11,8 +11,8 @@ use crate::status::CustomerHealth;
 pub(in crate::http) struct PageQuery {
     pub(super) text: String,
     pub(super) health: Option<CustomerHealth>,
-    /// Attributes of the customers, in the order of [`Attributes::NAMES`].
-    pub(super) attributes: [Option<String>; 3],
+    /// Attributes of the customers.
+    pub(super) attributes: PerAttribute<Option<String>>,
     /// Page number, starting at 1.
     pub(super) page: usize,
     /// Whether the page reloads automatically.
@@ -25,7 +25,7 @@ impl PageQuery {
         let mut parsed = Self {
             text: String::new(),
             health: None,
-            attributes: [None, None, None],
+            attributes: PerAttribute::default(),
             page: 1,
             is_live: true,
         };
@@ -36,8 +36,7 @@ impl PageQuery {
                 "page" => parsed.page = value.parse().unwrap_or(1).max(1),
                 "live" => parsed.is_live = value != "off",
                 name => {
-                    let mut attributes = Attributes::NAMES.iter().zip(&mut parsed.attributes);
-                    if let Some((_, selected)) = attributes.find(|(attribute, _)| **attribute == name) {
+                    if let Some(selected) = parsed.attributes.get_mut(name) {
                         *selected = Some(value.into_owned()).filter(|value| !value.is_empty());
                     }
                 }
@@ -55,7 +54,7 @@ impl PageQuery {
         if let Some(health) = self.health {
             query.append_pair("show", word(health));
         }
-        for (name, selected) in Attributes::NAMES.iter().zip(&self.attributes) {
+        for (name, selected) in Attributes::NAMES.iter().zip(self.attributes.iter()) {
             if let Some(selected) = selected {
                 query.append_pair(name, selected);
             }
@@ -115,7 +114,12 @@ mod tests {
             "q=a%26b+c&show=outdated&page=3&live=off&x=1&%ff&tier=gold&region=&team=A%26B",
         ));
         let attributes = query.attributes.each_ref().map(Option::as_deref);
-        assert_eq!(attributes, [Some("gold"), None, Some("A&B")]);
+        let expected = PerAttribute {
+            tier: Some("gold"),
+            region: None,
+            team: Some("A&B"),
+        };
+        assert_eq!(attributes, expected);
         assert_eq!(query.text, "a&b c");
         assert_eq!(
             (query.health, query.page, query.is_live),

@@ -42,7 +42,7 @@ fn queue_returns_the_most_overdue_target_and_each_once() {
 }
 
 #[test]
-fn target_being_polled_is_polled_again_if_changed() {
+fn target_being_polled_can_be_polled_again() {
     let mut queue = Queue::default();
     let target = Target::Partner;
     queue.add(FIRST, target.clone(), Duration::from_secs(0));
@@ -63,7 +63,7 @@ fn target_being_polled_is_polled_again_if_changed() {
 }
 
 #[test]
-fn signal_during_a_poll_leads_to_another_poll() {
+fn signal_during_a_poll_causes_another_poll() {
     let mut queue = Queue::default();
     queue.add(FIRST, customer(1), seconds(0));
     queue.add(FIRST, customer(2), seconds(5));
@@ -84,7 +84,7 @@ fn signal_during_a_poll_leads_to_another_poll() {
 }
 
 #[test]
-fn target_put_back_keeps_its_urgency_and_place() {
+fn target_put_back_keeps_its_urgency_and_due_time() {
     let mut queue = Queue::default();
     for n in 0..=SIGNALLED_IN_A_ROW {
         queue.add(FIRST, customer(n), seconds(20));
@@ -137,14 +137,14 @@ fn bring_forward_never_moves_back() {
     assert_eq!(queue.pop(seconds(30)), None);
 }
 
-/// Returns the customers in the order in which they are polled.
+/// Polls all due targets, and returns them in the order of their polls.
 fn order(queue: &mut Queue, now: u64) -> Vec<(CollectorId, Target)> {
     let popped = std::iter::from_fn(|| queue.pop(seconds(now)));
     popped.map(|due| (due.collector, due.target)).collect()
 }
 
 #[test]
-fn lists_and_signalled_targets_are_first() {
+fn bulk_polls_and_signalled_targets_are_first() {
     let mut queue = Queue::default();
     (1..=3).for_each(|n| queue.add(FIRST, customer(n), seconds(n.into())));
     queue.add(SECOND, Target::Partner, seconds(50));
@@ -166,7 +166,7 @@ fn lists_and_signalled_targets_are_first() {
 }
 
 #[test]
-fn signals_about_all_let_others_through() {
+fn signals_about_all_customers_do_not_block_others() {
     let mut queue = Queue::default();
     (0..8).for_each(|n| queue.add(FIRST, customer(n), seconds(1000)));
     (0..8).for_each(|n| queue.signal(FIRST, &customer(n), seconds(10)));
@@ -180,20 +180,20 @@ fn signals_about_all_let_others_through() {
 }
 
 #[test]
-fn target_late_by_most_intervals_is_first() {
+fn target_that_missed_most_intervals_is_first() {
     let mut queue = Queue::default();
-    queue.set_patience(FIRST, Patience::new(seconds(100), seconds(300)));
-    queue.set_patience(SECOND, Patience::new(seconds(1000), seconds(3000)));
+    queue.set_lateness_limit(FIRST, LatenessLimit::new(seconds(100), seconds(300)));
+    queue.set_lateness_limit(SECOND, LatenessLimit::new(seconds(1000), seconds(3000)));
     queue.add(FIRST, customer(1), seconds(50));
     queue.add(SECOND, customer(2), seconds(0));
     assert_eq!(order(&mut queue, 100), [(FIRST, customer(1)), (SECOND, customer(2))]);
 }
 
 #[test]
-fn quiet_target_waits_at_most_its_maximum_wait() {
+fn quiet_target_waits_until_its_lateness_limit() {
     let queue = |stale_after| {
         let mut queue = Queue::default();
-        queue.set_patience(FIRST, Patience::new(seconds(100), seconds(stale_after)));
+        queue.set_lateness_limit(FIRST, LatenessLimit::new(seconds(100), seconds(stale_after)));
         for n in 1..=2 {
             queue.add(FIRST, customer(n), seconds(0));
             queue.pop(seconds(0)).unwrap();
@@ -206,7 +206,7 @@ fn quiet_target_waits_at_most_its_maximum_wait() {
     assert_eq!(
         order(&mut queue(300), 105),
         std::slice::from_ref(&quiet),
-        "nothing waits if the rate suffices"
+        "the limit has no effect if the rate suffices"
     );
     assert_eq!(order(&mut queue(300), 199), [busy.clone(), quiet.clone()]);
     assert_eq!(
@@ -249,13 +249,13 @@ fn failures_are_retried_with_growing_delays() {
 
 #[test]
 fn rejected_polls_are_spread_after_the_probe() {
-    let at = |interval, dice| refused_time(seconds(100), seconds(10), seconds(interval), dice);
+    let at = |interval, random| rejected_time(seconds(100), seconds(10), seconds(interval), random);
     assert_eq!([at(300, 0.0), at(300, 0.5)], [110, 125].map(seconds));
     assert_eq!(at(5, 0.9), seconds(105));
 }
 
 #[test]
-fn optional_polls_are_late_and_reports_last() {
+fn optional_collectors_come_after_others_and_reports_last() {
     let mut queue = Queue::default();
     let named = |name: &str| CollectorId::named(name).unwrap();
     for (name, at) in [("job_reports", 0), ("baselines", 1), ("ransomware", 2), ("jobs", 3)] {

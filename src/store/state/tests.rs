@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use super::*;
-use crate::collector::{Memory as _, PerCollector, Plan};
+use crate::collector::{PerCollector, Plan, RecordSource as _};
 
 /// Returns plans in which all collectors run every minute.
 fn plans() -> PerCollector<Plan> {
@@ -71,7 +71,7 @@ fn clock_that_went_back_leaves_no_future_times() {
     let path = directory.path().join("state");
     let then = Timestamp::from_unix_seconds(1_790_000_000);
     let before = Store::new(&plans, None);
-    before.expect(CollectorId::CUSTOMERS, &Target::Partner);
+    before.add_target(CollectorId::CUSTOMERS, &Target::Partner);
     before
         .commit(CollectorId::CUSTOMERS, &Target::Partner, BTreeMap::new(), true, then)
         .unwrap();
@@ -105,10 +105,10 @@ fn missing_service_is_restored_with_its_time() {
     let then = Timestamp::from_unix_seconds(1_790_000_000);
     let ransomware = CollectorId::named("ransomware").unwrap();
     let before = Store::new(&plans, None);
-    before.expect(ransomware, &Target::Partner);
+    before.add_target(ransomware, &Target::Partner);
     assert_eq!(before.unlicensed_at(ransomware, &Target::Partner), None);
-    before.unlicensed(ransomware, &Target::Partner, then);
-    before.not_after(then);
+    before.mark_unlicensed(ransomware, &Target::Partner, then);
+    before.clamp_times(then);
     before
         .saved_state()
         .save(&StateFile::open(path.clone()).unwrap())
@@ -119,7 +119,7 @@ fn missing_service_is_restored_with_its_time() {
         .restore(&path, &Arc::default(), &CustomerFilter::default(), now)
         .unwrap();
     assert_eq!(after.unlicensed_at(ransomware, &Target::Partner), Some(then));
-    after.fail(ransomware, &Target::Partner);
+    after.mark_failed(ransomware, &Target::Partner);
     assert_eq!(after.unlicensed_at(ransomware, &Target::Partner), None);
 }
 
@@ -138,9 +138,9 @@ fn corpus_has_a_record_of_each_collector() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
         fs::write(&path, file).unwrap();
-        let settings = Settings {
+        let settings = CollectorSettings {
             consent_products: vec!["Office365Backup".to_owned()],
-            ..Settings::default()
+            ..CollectorSettings::default()
         };
         let store = Store::new(&plans(), None);
         let now = Timestamp::from_unix_seconds(1_800_000_000);

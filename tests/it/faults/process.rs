@@ -15,7 +15,7 @@ use elements_exporter::api::exchange::http_client;
 use elements_exporter::api::rate_limiter::Limits;
 use elements_exporter::api::transport::{Transport, TransportSettings};
 use elements_exporter::api::{Endpoint, Generation, Observer, auth, v3};
-use elements_exporter::collector::{CollectorId, PerCollector, Plan, Settings, Target};
+use elements_exporter::collector::{CollectorId, CollectorSettings, PerCollector, Plan, Target};
 use elements_exporter::domain::{CustomerFilter, CustomerId};
 use elements_exporter::health::Health;
 use elements_exporter::runtime::SharedScheduleStatus;
@@ -133,7 +133,7 @@ fn polling(partner: &Partner, tripping: &str, timeout: Duration, trip: impl Fn()
     let store = Arc::new(Store::new(&plans, None));
     let schedule_config = ScheduleConfig {
         client: Arc::new(ApiClient::new(transport, Choice::Fixed(Generation::V3), "/partner")),
-        settings: Arc::new(Settings::default()),
+        settings: Arc::new(CollectorSettings::default()),
         plans,
         customers: CustomerFilter::default(),
         customer_ids: Vec::new(),

@@ -1,4 +1,4 @@
-//! Rows of the table: collectors with the types of their targets and records erased.
+//! Descriptors of collectors, in which the types of targets and records are erased.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,21 +10,21 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use super::{
-    Collector, CollectorId, Context, Memory, PollOutput, PollTarget, Price, Question, Record, RenderedRecord, Settings,
-    Target, TargetKind,
+    Collector, CollectorId, CollectorSettings, Context, PollOutput, PollTarget, Price, Record, RecordSource,
+    RenderedRecord, RequestSettings, Target, TargetKind,
 };
 use crate::api::{Api, Endpoint, Error, Failure, Generation};
 use crate::domain::{CustomerId, HealthSummary, ModuleHealth, TenantId};
 use crate::exposition::{ShapeMetrics, Table};
 
-type PollFuture = Pin<Box<dyn Future<Output = Result<PollOutput, Failure>> + Send>>;
+pub(super) type PollFuture = Pin<Box<dyn Future<Output = Result<PollOutput, Failure>> + Send>>;
 
-/// A row of the table [`ALL`](super::ALL).
+/// A collector of the table [`ALL`](super::ALL).
 #[derive(Clone, Copy)]
-pub struct Entry {
+pub struct CollectorDescriptor {
     /// Name in configuration and labels.
     pub name: &'static str,
-    /// Endpoint of failures that do not name one.
+    /// Endpoint of failures that are not about a request.
     pub endpoint: Endpoint,
     /// All endpoints that it requests.
     pub endpoints: &'static [Endpoint],
@@ -34,23 +34,23 @@ pub struct Entry {
     pub target_kind: TargetKind,
     /// Whether a changed customer status triggers a poll.
     pub polls_on_status_change: bool,
-    /// Whether only some customers pay for its data, see [`Collector::IS_OPTIONAL`].
+    /// See [`Collector::IS_OPTIONAL`].
     pub is_optional: bool,
     /// Estimated cost of a poll of one target.
     pub price: Price,
-    // Functions, because ids are positions in the table of these entries.
+    // Functions, because ids are positions in the table of descriptors.
     items_from: fn() -> Option<CollectorId>,
     after: fn() -> Option<CollectorId>,
     scope_v1: &'static str,
     scope_v3: &'static str,
-    poll: fn(Api, Target, Arc<dyn Memory>, Context) -> PollFuture,
+    pub(super) poll: fn(CollectorId, Api, Target, Arc<dyn RecordSource>, Context) -> PollFuture,
     metrics: fn() -> Vec<ShapeMetrics>,
     parse: fn(&RawValue) -> Option<Arc<dyn Record>>,
     render: Render,
-    question: fn(&Settings) -> Question,
+    request_settings: fn(&CollectorSettings) -> RequestSettings,
     modules: Modules,
     is_quiet: fn(&dyn Record) -> bool,
-    lists_others: fn(&dyn Record, &dyn Record) -> bool,
+    lists_other_items: fn(&dyn Record, &dyn Record) -> bool,
     without_tenants: WithoutTenants,
 }
 
@@ -58,7 +58,7 @@ type Render = fn(Arc<dyn Record>, &CustomerId, &Context) -> Option<(RenderedReco
 type WithoutTenants = fn(&dyn Record, &BTreeSet<TenantId>) -> Option<Arc<dyn Record>>;
 type Modules = fn(&dyn Record, &CustomerId, &Context) -> Vec<ModuleHealth>;
 
-impl Entry {
+impl CollectorDescriptor {
     pub(super) const fn of<C: Collector>() -> Self {
         Self {
             name: C::NAME,
@@ -73,28 +73,28 @@ impl Entry {
             price: C::PRICE,
             scope_v1: C::SCOPE_V1,
             scope_v3: C::SCOPE_V3,
-            poll: |api, target, memory, context| Box::pin(poll::<C>(api, target, memory, context)),
+            poll: |own, api, target, source, context| Box::pin(poll::<C>(own, api, target, source, context)),
             metrics: C::metrics,
             parse: |json| {
                 let record: C::Record = serde_json::from_str(json.get()).ok()?;
                 Some(Arc::new(record))
             },
             render: render::<C>,
-            question: C::question,
+            request_settings: C::request_settings,
             modules: |record, customer, context| {
                 let record = record.as_any().downcast_ref::<C::Record>();
                 record.map_or_else(Vec::new, |record| C::modules(record, customer, context))
             },
             is_quiet: |record| record.as_any().downcast_ref::<C::Record>().is_some_and(C::is_quiet),
-            lists_others: |record, previous| {
+            lists_other_items: |record, previous| {
                 let [record, previous] = [record, previous].map(|record| record.as_any().downcast_ref::<C::Record>());
                 record
                     .zip(previous)
-                    .is_some_and(|(record, previous)| C::lists_others(record, previous))
+                    .is_some_and(|(record, previous)| C::lists_other_items(record, previous))
             },
-            without_tenants: |record, gone| {
+            without_tenants: |record, removed| {
                 let record = record.as_any().downcast_ref::<C::Record>()?;
-                Some(Arc::new(C::without_tenants(record, gone)?))
+                Some(Arc::new(C::without_tenants(record, removed)?))
             },
         }
     }
@@ -108,24 +108,19 @@ impl Entry {
         }
     }
 
-    /// Returns the collector whose records list the items that it polls, see [`Collector::ITEMS_FROM`].
+    /// See [`Collector::ITEMS_FROM`].
     pub fn items_from(&self) -> Option<CollectorId> {
         (self.items_from)()
     }
 
-    /// Returns the collector whose records list what to request, see [`Collector::AFTER`].
+    /// See [`Collector::AFTER`].
     pub fn after(&self) -> Option<CollectorId> {
         (self.after)()
     }
 
-    /// Whether an error means that the target lacks the service that the collector reads.
-    pub fn says_unlicensed(&self, error: &Error) -> bool {
+    /// Returns whether an error means that the target lacks the service that the collector reads.
+    pub fn is_unlicensed(&self, error: &Error) -> bool {
         self.is_optional && error.is_missing_service()
-    }
-
-    /// Polls a target.
-    pub fn poll(&self, api: Api, target: Target, memory: Arc<dyn Memory>, context: Context) -> PollFuture {
-        (self.poll)(api, target, memory, context)
     }
 
     /// Returns its metrics, shape by shape.
@@ -133,34 +128,34 @@ impl Entry {
         (self.metrics)()
     }
 
-    /// Parses a record of the state file; `None` if its form has changed, for example by an upgrade.
+    /// Parses and renders a record of the state file; `None` if its format has changed, for example by an upgrade.
     pub fn restore(&self, json: &RawValue, customer: &CustomerId, context: &Context) -> Option<RenderedRecord> {
         let (rendered, _) = self.render((self.parse)(json)?, customer, context)?;
         Some(rendered)
     }
 
-    /// Returns the settings that its requests or its parsing depend on.
-    pub fn question(&self, settings: &Settings) -> Question {
-        (self.question)(settings)
+    /// Returns the settings on which its requests or its parsing depend.
+    pub fn request_settings(&self, settings: &CollectorSettings) -> RequestSettings {
+        (self.request_settings)(settings)
     }
 
-    /// Whether no run was in progress whose end the next poll would report.
+    /// Returns whether no run was in progress, so that the next poll is less urgent.
     pub fn is_quiet(&self, record: &dyn Record) -> bool {
         (self.is_quiet)(record)
     }
 
-    /// Whether a record lists other items than the previous one.
-    pub fn lists_others(&self, record: &dyn Record, previous: &dyn Record) -> bool {
-        (self.lists_others)(record, previous)
+    /// Returns whether the items of a record differ from those of the previous one.
+    pub fn lists_other_items(&self, record: &dyn Record, previous: &dyn Record) -> bool {
+        (self.lists_other_items)(record, previous)
     }
 
-    /// Returns a record without tenants that left their customer; `None` if it has none of them.
-    pub fn without_tenants(&self, record: &dyn Record, gone: &BTreeSet<TenantId>) -> Option<Arc<dyn Record>> {
-        (self.without_tenants)(record, gone)
+    /// Returns a record without removed tenants; `None` if it contains none of them.
+    pub fn without_tenants(&self, record: &dyn Record, removed: &BTreeSet<TenantId>) -> Option<Arc<dyn Record>> {
+        (self.without_tenants)(record, removed)
     }
 
-    /// Renders a record, and returns the number of rows dropped as duplicates of a series; `None` for another
-    /// collector's record.
+    /// Renders a record, and returns the number of rows that were dropped because their series already exist; `None`
+    /// for a record of another collector.
     pub fn render(
         &self,
         record: Arc<dyn Record>,
@@ -170,7 +165,7 @@ impl Entry {
         (self.render)(record, customer, context)
     }
 
-    /// Renders the records of a poll, and returns the number of rows dropped as duplicates of a series.
+    /// Renders the records of a poll. See [`CollectorDescriptor::render`].
     pub fn render_all(
         &self,
         records: BTreeMap<CustomerId, Arc<dyn Record>>,
@@ -179,8 +174,8 @@ impl Entry {
         let mut duplicates = 0;
         let mut rendered = BTreeMap::new();
         for (id, record) in records {
-            if let Some((record, more)) = self.render(record, &id, &context_of(&id)) {
-                duplicates += more;
+            if let Some((record, dropped)) = self.render(record, &id, &context_of(&id)) {
+                duplicates += dropped;
                 rendered.insert(id, record);
             }
         }
@@ -193,27 +188,27 @@ impl Entry {
     }
 }
 
-impl fmt::Debug for Entry {
+impl fmt::Debug for CollectorDescriptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry")
+        f.debug_struct("CollectorDescriptor")
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
 }
 
 async fn poll<C: Collector>(
+    own: CollectorId,
     api: Api,
     target: Target,
-    memory: Arc<dyn Memory>,
+    source: Arc<dyn RecordSource>,
     mut context: Context,
 ) -> Result<PollOutput, Failure> {
-    let own = const { CollectorId::of(C::NAME) };
     if C::IS_OPTIONAL {
         api.v3(C::ENDPOINT, C::SCOPE_V3)?;
     }
-    context.memory = Some(Arc::clone(&memory));
+    context.records = Some(Arc::clone(&source));
     let before = match &target {
-        Target::Customer(id) => memory.record(own, id),
+        Target::Customer(id) => source.record(own, id),
         Target::Partner => None,
     };
     let Some(target) = C::Target::from_target(&target) else {
@@ -225,8 +220,8 @@ async fn poll<C: Collector>(
     let output = C::poll(&api, &target, before, &context).await?;
     let mut records: BTreeMap<CustomerId, Arc<dyn Record>> = BTreeMap::new();
     for (id, record) in output.records {
-        let id = memory.as_known(id);
-        let known = memory.record(own, &id);
+        let id = source.canonical_id(id);
+        let known = source.record(own, &id);
         let known = known
             .as_deref()
             .and_then(|record| record.as_any().downcast_ref::<C::Record>());
@@ -234,7 +229,7 @@ async fn poll<C: Collector>(
             Some(known) => C::complete(known, record),
             None => record,
         };
-        C::settle(&mut record, known, &memory.organization(&id));
+        C::finish(&mut record, known, &source.organization(&id));
         records.insert(id, Arc::new(record));
     }
     Ok(PollOutput {
@@ -252,16 +247,16 @@ fn render<C: Collector>(
     let typed = record.as_any().downcast_ref::<C::Record>()?;
     let (tables, held, duplicates) = match C::split(typed) {
         None => {
-            let (tables, duplicates) = shown_tables::<C>(typed, customer, context);
+            let (tables, duplicates) = render_tables::<C>(typed, customer, context);
             (tables, Vec::new(), duplicates)
         }
         Some((fresh, held)) => {
-            let (tables, more) = shown_tables::<C>(&fresh, customer, context);
-            let (held, duplicates) = shown_tables::<C>(&held, customer, context);
-            (tables, held, duplicates + more)
+            let (tables, fresh_duplicates) = render_tables::<C>(&fresh, customer, context);
+            let (held, held_duplicates) = render_tables::<C>(&held, customer, context);
+            (tables, held, fresh_duplicates + held_duplicates)
         }
     };
-    let health = summed(&C::modules(typed, customer, context));
+    let health = summary_of(&C::modules(typed, customer, context));
     let rendered = RenderedRecord {
         tables: tables.into(),
         held: held.into(),
@@ -271,8 +266,8 @@ fn render<C: Collector>(
     Some((rendered, duplicates))
 }
 
-/// Returns the samples of a record without excluded metrics, so that these never count as series.
-fn shown_tables<C: Collector>(record: &C::Record, customer: &CustomerId, context: &Context) -> (Vec<Table>, u64) {
+/// Renders a record without excluded metrics, so that these never count as series.
+fn render_tables<C: Collector>(record: &C::Record, customer: &CustomerId, context: &Context) -> (Vec<Table>, u64) {
     let tables = C::tables(record, customer, context);
     debug_assert!(
         tables.iter().map(|table| table.first_metric).eq(C::metrics()
@@ -295,6 +290,6 @@ fn shown_tables<C: Collector>(record: &C::Record, customer: &CustomerId, context
     (tables, duplicates)
 }
 
-fn summed(modules: &[ModuleHealth]) -> Option<Arc<HealthSummary>> {
+fn summary_of(modules: &[ModuleHealth]) -> Option<Arc<HealthSummary>> {
     (!modules.is_empty()).then(|| Arc::new(HealthSummary::of(modules)))
 }

@@ -1,45 +1,45 @@
-//! Accepted values of a key: a phrase for the reference and error messages, and a form for the JSON schema.
+//! Formats of values, as text for the reference and error messages.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::settings::MIN_DURATION;
 
-/// Accepted values of a key.
+/// Format of the values of a key.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Takes {
-    /// A text, described by a phrase.
+pub enum ValueFormat {
+    /// A string, described by a phrase.
     Text(&'static str),
     /// A date or a timestamp, described by a phrase.
     Date(&'static str),
-    /// One of a few words.
-    Word(&'static [&'static str]),
+    /// One of these words.
+    Choice(&'static [&'static str]),
     /// A boolean.
     Boolean,
     /// A duration, described by a phrase.
     Duration(&'static str),
     /// A duration from the shortest one to this.
     DurationUpTo(Duration),
-    /// A duration or a word, described by a phrase.
+    /// A duration, or a word that matches a regular expression, described by a phrase.
     DurationOr(&'static str, &'static str),
     /// A number above 0, up to this.
     Number(f64),
-    /// An integer from a minimum to a maximum, if there is a maximum.
-    Whole(usize, Option<usize>),
-    /// A list of texts, described by a phrase.
+    /// An integer from a minimum to a maximum, if there is one.
+    Integer(usize, Option<usize>),
+    /// A list of strings, described by a phrase.
     List(&'static str),
     /// A list of objectives, see [`OVERRIDE_KEYS`](super::OVERRIDE_KEYS).
     Overrides(&'static str),
 }
 
-impl Takes {
+impl ValueFormat {
     /// Returns whether it is a list.
     pub fn is_list(self) -> bool {
         matches!(self, Self::List(_) | Self::Overrides(_))
     }
 }
 
-impl fmt::Display for Takes {
+impl fmt::Display for ValueFormat {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(phrase)
@@ -53,18 +53,18 @@ impl fmt::Display for Takes {
                 write!(formatter, "a duration from {shortest} to {longest}")
             }
             Self::Boolean => formatter.write_str("`true` or `false`"),
-            Self::Word([others @ .., last]) => {
-                for (place, word) in others.iter().enumerate() {
-                    let comma = if place > 0 { ", " } else { "" };
+            Self::Choice([others @ .., last]) => {
+                for (index, word) in others.iter().enumerate() {
+                    let comma = if index > 0 { ", " } else { "" };
                     write!(formatter, "{comma}`{word}`")?;
                 }
                 write!(formatter, " or `{last}`")
             }
-            Self::Word([]) => Ok(()),
+            Self::Choice([]) => Ok(()),
             Self::Number(most) => write!(formatter, "a number above 0, at most {most}"),
-            Self::Whole(least, Some(most)) => write!(formatter, "a whole number from {least} to {most}"),
-            Self::Whole(1, None) => formatter.write_str("a whole number above 0"),
-            Self::Whole(least, None) => write!(formatter, "a whole number of at least {least}"),
+            Self::Integer(least, Some(most)) => write!(formatter, "a whole number from {least} to {most}"),
+            Self::Integer(1, None) => formatter.write_str("a whole number above 0"),
+            Self::Integer(least, None) => write!(formatter, "a whole number of at least {least}"),
         }
     }
 }
