@@ -9,6 +9,9 @@ use crate::collector::{CollectorDescriptor, CollectorId, Context, Plan, Rendered
 use crate::domain::{CustomerId, Timestamp};
 use crate::exposition::{Block, RecordView, Table};
 
+/// Blocks of records, or of freshness.
+type Blocks = Vec<Arc<dyn Block>>;
+
 /// Stored data of one collector.
 #[derive(Clone, Debug)]
 pub(super) struct CollectorData {
@@ -63,7 +66,7 @@ impl CollectorData {
     }
 
     /// Returns the records and the freshness of these targets, or of all.
-    pub(super) fn blocks(&self, only: Option<&BTreeSet<Target>>) -> (Vec<Arc<dyn Block>>, Vec<Arc<dyn Block>>) {
+    pub(super) fn blocks(&self, only: Option<&BTreeSet<Target>>) -> (Blocks, Blocks) {
         let Some(only) = only else {
             let mut cells = self.cells.blocks();
             let held: Vec<HeldRows> = self.cells.values().filter_map(StoredRecord::held_rows).collect();
