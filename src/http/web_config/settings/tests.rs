@@ -123,7 +123,7 @@ fn errors_contain_line_key_and_expected_values() {
         ),
         (
             "  cipher_suites:\n  - TLS_AES_128_GCM_SHA256\n  max_version: TLS12\n",
-            ["web.yml:4", "no suite", "TLS 1.2"],
+            ["web.yml:4", "no cipher suite", "TLS 1.2"],
         ),
         (
             "  curve_preferences:\n    - X25519\n    - CurveP521\n",
