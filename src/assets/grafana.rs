@@ -20,6 +20,9 @@ pub const MAX_UID: usize = 40;
 /// Default evaluation interval of a group, as in Prometheus.
 const INTERVAL: &str = "1m";
 
+/// [`INTERVAL`] in seconds.
+const INTERVAL_SECONDS: u64 = 60;
+
 /// Range of a query, in seconds. The format requires it, although instant queries do not use it.
 const LOOKBACK: i64 = 600;
 
@@ -150,11 +153,18 @@ fn alert_rule(rule: &Yaml, is_alone: bool, datasource: &str) -> Yaml {
         ("execErrState", string("Error")),
         ("for", or(&rule["for"], "0s")),
         ("keepFiringFor", or(&rule["keep_firing_for"], "0s")),
-        // As in Prometheus, an alert resolves at the first evaluation without its series.
-        ("missing_series_evals_to_resolve", Yaml::Integer(1)),
+        // Grafana does not apply keepFiringFor to a series that disappears, and a query returns only firing series.
+        ("missing_series_evals_to_resolve", Yaml::Integer(evaluations(rule))),
         ("annotations", Yaml::Hash(annotations.collect())),
         ("labels", labels.clone()),
     ])
+}
+
+/// Returns after how many evaluations without its series an alert resolves: at the first one, or after the time for
+/// which Prometheus keeps it firing.
+fn evaluations(rule: &Yaml) -> i64 {
+    let kept = humantime::parse_duration(text(&rule["keep_firing_for"])).unwrap_or_default();
+    i64::try_from(kept.as_secs().div_ceil(INTERVAL_SECONDS).max(1)).unwrap_or(i64::MAX)
 }
 
 /// Returns the query, and two expressions that convert the value of each series to one above the threshold. In
@@ -318,6 +328,18 @@ mod tests {
             for (grafana, prometheus) in [("for", "for"), ("keepFiringFor", "keep_firing_for")] {
                 assert_eq!(converted[grafana], or(&source[prometheus], "0s"), "{name}");
             }
+            let minutes = match text(&source["keep_firing_for"]) {
+                "" => 1,
+                kept => match kept.split_at(kept.len() - 1) {
+                    (hours, "h") => hours.parse::<i64>().unwrap() * 60,
+                    (minutes, _) => minutes.parse().unwrap(),
+                },
+            };
+            assert_eq!(
+                converted["missing_series_evals_to_resolve"],
+                Yaml::Integer(minutes),
+                "{name}"
+            );
             for (key, template) in source["annotations"].as_hash().unwrap() {
                 let translated = text(&converted["annotations"][text(key)]);
                 assert!(!translated.is_empty(), "{name} {key:?}");

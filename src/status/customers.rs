@@ -24,19 +24,22 @@ pub enum CustomerHealth {
     Outdated,
     /// A first poll has not completed yet.
     Pending,
+    /// No module has both an objective and a completed run, for example because no module is listed.
+    NotAssessed,
     /// None of the other findings applies.
     Ok,
 }
 
 impl CustomerHealth {
     /// All findings, worst first.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Ransomware,
         Self::Overdue,
         Self::Failing,
         Self::Unknown,
         Self::Outdated,
         Self::Pending,
+        Self::NotAssessed,
         Self::Ok,
     ];
 }
@@ -128,6 +131,7 @@ impl CustomerRow {
             CustomerHealth::Unknown => !self.is_known && !self.is_pending,
             CustomerHealth::Outdated => self.outdated > 0,
             CustomerHealth::Pending => self.is_pending,
+            CustomerHealth::NotAssessed => self.is_known && self.first_deadline.is_none(),
             CustomerHealth::Ok => self.health() == CustomerHealth::Ok,
         }
     }
@@ -245,7 +249,7 @@ mod tests {
             outdated: 0,
             is_known: true,
             is_pending: false,
-            first_deadline: None,
+            first_deadline: Some(Timestamp::from_unix_seconds(1_750_000_000)),
         };
         change(&mut row);
         row
@@ -277,6 +281,7 @@ mod tests {
             row("failing", |row| row.failing = 1),
             row("late", |row| row.overdue = 2),
             row("off", |row| row.is_known = false),
+            row("without modules", |row| row.first_deadline = None),
             row("suspicious", |row| row.signs = Some(signs(0, 9))),
             row("attacked", |row| row.signs = Some(signs(1, 0))),
         ]);
@@ -292,14 +297,15 @@ mod tests {
                 "stale",
                 "off",
                 "pending",
+                "without modules",
                 "fine"
             ]
         );
         assert_eq!(
             CustomerHealth::ALL.map(|health| list.count(health)),
-            [2, 2, 2, 2, 1, 1, 1]
+            [2, 2, 2, 2, 1, 1, 1, 1]
         );
-        assert_eq!((list.len(), list.known()), (9, 6));
+        assert_eq!((list.len(), list.known()), (10, 7));
     }
 
     #[test]

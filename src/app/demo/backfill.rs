@@ -30,7 +30,7 @@ use crate::simulator::{self, Clock, Simulator};
 /// Number of days: the longest range of a panel.
 const DAYS: u32 = 28;
 
-/// Seconds between samples. With half an hour, the file has about a gigabyte. `--query.lookback-delta` of Prometheus
+/// Seconds between samples. With half an hour, the file has about two gigabytes. `--query.lookback-delta` of Prometheus
 /// must be at least this long.
 const STEP: u32 = 30 * 60;
 

@@ -178,6 +178,7 @@ pub(super) fn chips(row: &CustomerRow) -> Markup {
         (chip(CustomerHealth::Unknown, Severity::Idle, "backup status unknown"))
         (chip(CustomerHealth::Outdated, Severity::Warn, "outdated data"))
         (chip(CustomerHealth::Pending, Severity::Idle, "pending"))
+        (chip(CustomerHealth::NotAssessed, Severity::Idle, "not assessed"))
         (chip(CustomerHealth::Ok, Severity::Good, "OK"))
     }
 }

@@ -103,10 +103,9 @@ fn tabs(list: &CustomerList, query: &PageQuery) -> Markup {
         }
         health => count(whole(list.count(health))),
     };
-    // Not offered without signs of ransomware, because few partners collect them.
-    let is_offered = |health: CustomerHealth| {
-        health != CustomerHealth::Ransomware || list.count(health) > 0 || query.health == Some(health)
-    };
+    // Offered only if they apply: few partners collect signs of ransomware, and few customers are not assessed.
+    let is_rare = |health| matches!(health, CustomerHealth::Ransomware | CustomerHealth::NotAssessed);
+    let is_offered = |health| !is_rare(health) || list.count(health) > 0 || query.health == Some(health);
     html! {
         ul.tabs aria-label="Customers by health" {
             (tab(None, "all", &count(whole(list.len()))))

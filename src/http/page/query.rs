@@ -100,6 +100,7 @@ pub(super) fn word(health: CustomerHealth) -> &'static str {
         CustomerHealth::Unknown => "unknown",
         CustomerHealth::Outdated => "outdated",
         CustomerHealth::Pending => "pending",
+        CustomerHealth::NotAssessed => "not assessed",
         CustomerHealth::Ok => "OK",
     }
 }
