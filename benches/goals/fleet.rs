@@ -42,6 +42,14 @@ const INTERVAL: i64 = 60;
 const DAY: i64 = 86_400;
 const DAYS: i64 = 30;
 
+/// Recorded series that the fleet dashboard queries over 28 days; all others over a day at most.
+const LONG: &[&str] = &[
+    "fleet:elements_customers_overdue:sum",
+    "fleet:elements_customers_within_rpo:ratio",
+    "module:elements_job_failing:ratio26h",
+    "module:elements_job_failing:sum",
+];
+
 /// Number of points that Grafana requests for a graph on a screen of ordinary width.
 const GRAPH_POINTS: i64 = 1_000;
 
@@ -118,8 +126,7 @@ impl Prometheus {
         }
     }
 
-    /// Backfills recorded series of all customers: thirty days of one series, two days of the others. The dashboards
-    /// query single customers only at the present time.
+    /// Backfills recorded series of all customers: thirty days of those in [`LONG`], two days of the others.
     fn backfill_history(&self) {
         let now = unix_seconds();
         let file = self.directory.path().join("history");
@@ -131,12 +138,7 @@ impl Prometheus {
             let pairs = labels.iter().filter(|(label, _)| *label != "__name__");
             let pairs: Vec<String> = pairs.map(|(label, value)| format!("{label}={value}")).collect();
             let value = series["value"][1].as_str().unwrap();
-            // The dashboards query 28 days of one series, and one day of the others.
-            let days = if name == "module:elements_job_failing:ratio6h" {
-                DAYS
-            } else {
-                2
-            };
+            let days = if LONG.contains(&name) { DAYS } else { 2 };
             for at in (now - days * DAY..now - 2 * INTERVAL).step_by(INTERVAL as usize) {
                 writeln!(out, "{name}{{{}}} {value} {at}", pairs.join(",")).unwrap();
             }
@@ -180,9 +182,9 @@ pub fn run() {
     let prometheus = Prometheus::start(exporter.address);
     prometheus.wait_for_result("elements_up == 1");
     // The series that the rules record last, because they depend on other rules.
-    prometheus.wait_for_result("customer:elements_attention:sum and on () module:elements_job_failing:ratio6h");
+    prometheus.wait_for_result("customer:elements_attention:sum and on () module:elements_job_failing:ratio26h");
     prometheus.backfill_history();
-    prometheus.wait_for_result("count_over_time(module:elements_job_failing:ratio6h[28d]) > 28 * 1000");
+    prometheus.wait_for_result("count_over_time(module:elements_job_failing:ratio26h[28d]) > 28 * 1000");
     let count = |query: &str| -> f64 {
         let value = prometheus.instant(query);
         value[0]["value"][1].as_str().unwrap().parse().unwrap()
