@@ -101,6 +101,10 @@ impl Situation {
                 93_600.0,
             )
             .with_value(
+                &format!(r#"customer:elements_job_rpo_seconds:min{{job="e",customer_id="{id}"}}"#),
+                93_600.0,
+            )
+            .with_value(
                 &format!("customer_module:elements_job_last_backup_timestamp_seconds:max{{{module}}}"),
                 read - 7200.0,
             )
