@@ -247,7 +247,7 @@ fn simulator_does_not_import_the_client() {
 }
 
 /// Modules shared by collectors.
-const SHARED: [&str; 4] = ["entry", "id", "per_tenant", "rows"];
+const SHARED: [&str; 5] = ["descriptor", "id", "per_tenant", "rows", "table"];
 
 #[test]
 fn collectors_all_have_a_table_row() {

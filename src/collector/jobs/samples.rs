@@ -222,7 +222,7 @@ pub(super) const SHAPE_EXEMPTION: Shape<RenderedModule> = Shape {
     columns: &[column(
         Metric::info(
             "elements_job_exemption_info",
-            "CollectorDescriptor in rpo.overrides in force that has a reason or an expiry; absent if there is none",
+            "Entry in rpo.overrides in force that has a reason or an expiry; absent if there is none",
         ),
         |rendered: &RenderedModule| {
             let objective = &rendered.objective;
