@@ -33,7 +33,7 @@ const NOT_RUN: [(&str, &str); 23] = [
     ("benches/run", "measures, which needs an idle machine"),
     ("deploy/deb/build", "needs a release; tests/deb runs it"),
     ("deploy/build", "builds the release; tests/reproducible runs it"),
-    ("cargo build --release --timings", "builds the release"),
+    ("cargo build --release", "builds the release"),
     ("cargo test", "runs this test"),
     ("cargo install", "builds the release"),
     ("cargo doc", "opens a browser; .ci/run builds the documentation"),
