@@ -55,7 +55,7 @@ use crate::text_file;
 /// Time limit for the parts to stop at shutdown.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Reason why the exporter cannot start, or stopped.
+/// Reason why the exporter could not start, or why it stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration is invalid.
@@ -81,7 +81,7 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// A file of metrics cannot be written.
+    /// A metrics file cannot be written.
     #[error("cannot write {}", path.display())]
     Write {
         /// The file.
@@ -161,8 +161,8 @@ impl App {
     /// Reads the configuration, restores the state and binds the sockets. The status page shows `config_file`.
     ///
     /// # Errors
-    /// Returns an error if the configuration is invalid or a socket cannot be bound. If the state cannot be restored,
-    /// this is logged and exposed as a metric, and the exporter starts without it.
+    /// Returns an error if the configuration or a file to which it refers is invalid, or if a socket cannot be bound.
+    /// If the state cannot be restored, this is logged and exposed as a metric, and the exporter starts without it.
     pub async fn bind(
         load: LoadConfig,
         config_file: Option<PathBuf>,

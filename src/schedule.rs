@@ -55,7 +55,8 @@ pub use poll_error::{PollError, REASONS, reasons};
 /// lowest rate.
 const POLL_DEADLINE: Duration = Duration::from_secs(45 * 60);
 
-/// Longest sleep of the loop, so that it updates the heartbeat and renews tokens even if no poll is due.
+/// Longest sleep of the loop, so that it updates the heartbeat and detects when tokens can be requested again, even if
+/// no poll is due.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
 /// Settings of the poll loop. A reload replaces them.
@@ -117,7 +118,7 @@ pub struct Scheduler {
 /// A poll that has ended.
 struct Outcome {
     due: Due,
-    /// Settings of its requests at its start.
+    /// Request settings when the poll started.
     request_settings: RequestSettings,
     result: Result<PollOutput, PollError>,
 }
@@ -241,7 +242,7 @@ impl Scheduler {
         };
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
         if self.customer_list.is_available == Some(true) {
-            // Only now, because a ready exporter must not report `elements_up 0` after a complete list.
+            // Set after the status, so that a ready exporter does not report `elements_up 0` after a complete list.
             self.health.set_ready();
         }
     }

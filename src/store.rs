@@ -60,10 +60,10 @@ pub struct Shrunk {
     pub known: usize,
 }
 
-/// A record was rejected because it would exceed the limit of series.
+/// A record was rejected because it would exceed the series limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OverLimit {
-    /// Number of series above the limit.
+    /// Number of series that the rejected records would have added.
     pub series: usize,
 }
 
@@ -128,7 +128,7 @@ impl Store {
         self.lock().customers.get(customer)?.attributes.clone()
     }
 
-    /// Returns the number of known customers that no row of attributes matches; `None` without a file of attributes or
+    /// Returns the number of known customers that no row of attributes matches; `None` without an attributes file or
     /// without known customers.
     pub fn without_attributes(&self) -> Option<usize> {
         let inner = self.lock();
@@ -196,7 +196,7 @@ impl Store {
         self.customers_with_membership().1
     }
 
-    /// Returns a version of the set of known customers. It does not change with their data.
+    /// Returns the version number of the set of known customers. It does not change with their data.
     pub fn membership(&self) -> u64 {
         self.lock().membership
     }
@@ -220,11 +220,11 @@ impl Store {
         freshness.is_some_and(|freshness| freshness.attempt == Attempt::Succeeded)
     }
 
-    /// Replaces the records of `target` by those of a poll at `now`. Records of unknown customers are dropped. A
+    /// Replaces the records of `target` with those of a poll at `now`. Records of unknown customers are dropped. A
     /// complete bulk response replaces all records of the collector, an incomplete one only those that it contains.
     ///
     /// # Errors
-    /// Returns [`OverLimit`] if the records would exceed the limit of series. Nothing is replaced then.
+    /// Returns [`OverLimit`] if the records would exceed the series limit. In that case, nothing is replaced.
     pub fn commit(
         &self,
         collector: CollectorId,
@@ -241,7 +241,7 @@ impl Store {
         }
     }
 
-    /// Replaces the record of a customer by a part of it, which keeps its age.
+    /// Replaces the record of a customer with a part of it, which keeps its age.
     pub fn narrow_record(&self, collector: CollectorId, customer: &CustomerId, part: RenderedRecord) {
         let mut inner = self.lock();
         let Some(cell) = inner.collected.get(collector).cells.get(customer) else {
@@ -255,12 +255,13 @@ impl Store {
         inner.generation += 1;
     }
 
-    /// Records that a poll failed. Data stays.
+    /// Records that a poll failed. Existing data is kept.
     pub fn mark_failed(&self, collector: CollectorId, target: &Target) {
         self.record_attempt(collector, target, Attempt::Failed);
     }
 
-    /// Records that the API denied a poll: status 403 for this target, or a missing permission. Data stays.
+    /// Records that the API denied a poll: status 403 for this target, or a missing permission. Existing data
+    /// is kept.
     pub fn mark_forbidden(&self, collector: CollectorId, target: &Target) {
         self.record_attempt(collector, target, Attempt::Forbidden);
     }
@@ -300,7 +301,7 @@ impl Store {
         }
     }
 
-    /// Applies a list of all customers with their organizations. A customer is removed when two complete lists in a row
+    /// Applies a list of customers with their organizations. A customer is removed when two complete lists in a row
     /// lack it.
     ///
     /// # Errors
@@ -314,7 +315,7 @@ impl Store {
         self.update_copy(|inner| inner.reconcile(listed, complete))
     }
 
-    /// Replaces times after `now` by `now`, for example after the wall clock was set back.
+    /// Replaces times after `now` with `now`, for example after the wall clock was set back.
     pub fn clamp_times(&self, now: Timestamp) {
         let mut inner = self.lock();
         for collected in inner.collected.values_mut() {

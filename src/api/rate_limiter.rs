@@ -109,8 +109,8 @@ pub enum Admission {
 /// Rate limiter of all requests to one host.
 ///
 /// When the host throttles a request, all requests pause and the rate decreases by 30 %. Successful requests increase
-/// the rate again: quickly at first, and slowly around the rate that was throttled. After repeated failures of an
-/// endpoint, only occasional probes are sent to it; other endpoints are not affected.
+/// the rate again: quickly at first, and slowly near the rate at which the host throttled. After repeated failures of
+/// an endpoint, only occasional probes are sent to it; other endpoints are not affected.
 #[derive(Debug)]
 pub struct RateLimiter {
     limits: Limits,

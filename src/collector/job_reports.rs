@@ -1,4 +1,4 @@
-//! Reports of job runs that skipped or failed objects: numbers of objects by result, and reasons.
+//! Reports of job runs that failed or omitted objects: number of objects by result, and the most common errors.
 //!
 //! Reports are requested for such runs only, once each. Titles, locations and comments name people, so they are not
 //! kept, except for comments masked by [`domain::mask_comment`].
@@ -179,7 +179,7 @@ impl Collector for JobReports {
 /// and the number of invalid rows.
 ///
 /// # Errors
-/// If every report is denied and none was ever received.
+/// Returns the denial if every report is denied and none has ever been received.
 async fn update<Request: Future<Output = Result<(Option<Report>, usize), Failure>>>(
     modules: &mut Vec<Module>,
     runs: Vec<ReportableRun>,
@@ -251,7 +251,7 @@ async fn update<Request: Future<Output = Result<(Option<Report>, usize), Failure
 /// Maximum number of attempts to fetch a report whose total and rows differ.
 const MAX_ATTEMPTS: usize = 2;
 
-/// Fetches the report of a run, `None` if it is empty, and the number of its invalid rows.
+/// Fetches the report of a run. Returns the report, or `None` if it is empty, and the number of invalid rows.
 async fn fetch_report(api: &Api, customer: &CustomerId, run: &str) -> Result<(Option<Report>, usize), Failure> {
     for _ in 1..MAX_ATTEMPTS {
         match fetch_pages(api, customer, run).await {

@@ -48,7 +48,7 @@ pub(super) struct CustomerSeats {
     /// Types without a tenant, with the time of the response.
     #[serde(rename = "empty")]
     empty_since: BTreeMap<u16, Timestamp>,
-    /// Types whose last known seats are served, with the time since when.
+    /// Types whose last known seats are served, with the time of the first poll that served them.
     #[serde(rename = "held", default)]
     last_known_since: BTreeMap<u16, Timestamp>,
 }
@@ -168,7 +168,7 @@ impl Collector for TenantSeats {
     }
 }
 
-/// The seats in the responses of a poll, each tenant and service once.
+/// The seats in the responses of a poll: one entry per tenant and service.
 #[derive(Default)]
 struct ParsedSeats {
     seats: BTreeMap<Key, Seats>,

@@ -22,8 +22,8 @@ const MAX_VALUE_CHARS: usize = 100;
 /// Maximum number of invalid rows in an error message. If there are more, they usually have the same cause.
 const MAX_REPORTED: usize = 20;
 
-/// The columns, in the order of suggestions. `customer` and `id` are synonyms. [`IGNORED_COLUMNS`] are accepted because
-/// `elements_exporter customers` prints them.
+/// The columns, in the order in which errors suggest them. `customer` and `id` are synonyms. [`IGNORED_COLUMNS`] are
+/// accepted because `elements_exporter customers` prints them.
 const COLUMNS: [&str; 8] = [
     "customer",
     "id",
@@ -66,7 +66,7 @@ fn omitted_text(omitted: usize) -> String {
 /// Reads the attributes of customers. A file whose name ends in `.yml`, `.yaml` or `.json` is YAML, any other is CSV.
 ///
 /// # Errors
-/// If the file cannot be read, or contains invalid rows. The error lists them.
+/// Returns an error if the file cannot be read or contains invalid rows. The error lists the first invalid rows.
 pub fn read_attributes(path: &Path) -> Result<AttributeTable, AttributesError> {
     let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
     let mut rows = Rows::default();
@@ -86,7 +86,7 @@ pub fn read_attributes(path: &Path) -> Result<AttributeTable, AttributesError> {
     }
 }
 
-/// The rows that were read so far.
+/// The rows read so far.
 #[derive(Default)]
 struct Rows {
     table: AttributeTable,
@@ -119,7 +119,7 @@ impl<'a> Cells<'a> {
     /// Adds the row to the table.
     ///
     /// # Errors
-    /// Returns the problem of the row.
+    /// Returns a description of the problem if the row is invalid.
     fn push(&self, table: &mut AttributeTable) -> Result<(), String> {
         let pattern = match self.customer {
             "" => self.organization,
@@ -199,7 +199,7 @@ impl Rows {
         let mut record = csv::StringRecord::new();
         let mut columns: Vec<&'static str> = Vec::new();
         let mut count = 0;
-        // No row is an error, because the text is UTF-8 and rows may have any number of cells.
+        // Reading a row cannot fail, because the text is UTF-8 and rows may have any number of cells.
         while reader.read_record(&mut record).unwrap_or(false) {
             let line = || line_of(text, record.position());
             if columns.is_empty() {
@@ -233,7 +233,7 @@ impl Rows {
     }
 }
 
-/// Returns the line number of a row. The position that the reader returns includes blank lines before the row.
+/// Returns the line number of a row. The position that the reader returns precedes blank lines before the row.
 fn line_of(text: &str, position: Option<&csv::Position>) -> usize {
     let start = position
         .and_then(|position| usize::try_from(position.byte()).ok())

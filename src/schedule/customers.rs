@@ -221,7 +221,8 @@ impl Scheduler {
         }
     }
 
-    /// Returns whether a target is not queued yet, because the collector after which this one polls has not polled it.
+    /// Returns whether a target must not be queued yet, because this collector polls after another one that has not
+    /// polled it.
     fn waits_for_prerequisite(&self, collector: CollectorId, target: &Target) -> bool {
         let prerequisite = collector.descriptor().after();
         prerequisite.is_some_and(|prerequisite| self.store.last_success(prerequisite, target).is_none())

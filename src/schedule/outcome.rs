@@ -27,7 +27,7 @@ pub const UNLICENSED_RECHECK: Duration = Duration::from_secs(24 * 3600);
 const REMOVED_AFTER: u32 = 2;
 
 /// Minimum delay of the second poll, as a fraction of the interval. Second polls are spread over the rest of it, so
-/// that later cycles are even although all first polls are immediate.
+/// that later cycles spread the load evenly although all first polls are immediate.
 const MIN_SECOND_DELAY: f64 = 0.1;
 
 /// Classified result of a poll.
@@ -84,7 +84,7 @@ impl Scheduler {
         let result = result.and_then(|output| self.commit(&due, output));
         let kind = self.classify(&due, &result);
         if let Err(error) = &result {
-            // A commit records its failure itself.
+            // `commit` has already recorded its own failure in the store.
             if !is_committed {
                 self.record_failure(&due, error, kind);
             }
@@ -261,7 +261,7 @@ impl Scheduler {
         incomplete.map_or(Ok(()), Err)
     }
 
-    /// Polls the collectors again that request the items of a record, if these have changed.
+    /// If the items of a record have changed, repeats the polls of the collectors that request these items.
     fn poll_changed_items(&mut self, collector: CollectorId, output: &PollOutput) {
         let descriptor = collector.descriptor();
         let polls_items = |id: &CollectorId| id.descriptor().items_from() == Some(collector) && self.is_enabled(*id);

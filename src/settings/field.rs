@@ -1,7 +1,7 @@
 //! A value with its key and location, and the functions that parse it into a type.
 //!
 //! The functions return the parsed value, or an error with the location, the key, the invalid value and the expected
-//! one. All types are in this file, because the configuration and the web configuration use them.
+//! one. All parsers are in this file, because the configuration and the web configuration share them.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -224,7 +224,7 @@ impl<'a> Field<'a> {
         )))
     }
 
-    /// Parses a date or a time, also in the formats that Elements shows. Returns seconds since the Unix epoch; for a
+    /// Parses a date or a time, including the formats that Elements shows. Returns seconds since the Unix epoch; for a
     /// date, the start of the day in UTC.
     pub(crate) fn date(&self) -> Result<i64, Error> {
         let text = self.plain_text();
@@ -256,7 +256,7 @@ impl<'a> Field<'a> {
         })
     }
 
-    /// Parses one of several words, in any case, and returns its value.
+    /// Parses one of several words, ignoring case, and returns its value.
     pub(crate) fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Result<T, Error> {
         let text = self.plain_text();
         let found = choices.iter().find(|(word, _)| word.eq_ignore_ascii_case(text));

@@ -78,7 +78,7 @@ pub struct CustomerList {
 }
 
 impl CustomerRow {
-    /// Returns a customer of a snapshot with these collectors.
+    /// Returns the row of a customer, built from a snapshot and its collectors.
     pub(super) fn of(
         id: &CustomerId,
         snapshot: &StatusSnapshot,
@@ -110,7 +110,7 @@ impl CustomerRow {
         row
     }
 
-    /// Adds the newest poll of a collector, unless its result applies to all customers, as that of a bulk poll or a
+    /// Adds the newest poll of a collector, unless its result applies to all customers, such as a bulk poll or a
     /// missing permission.
     fn add_poll(&mut self, collector: &CollectorSnapshot<'_>, target: &Target) {
         let poll = collector.poll_of(target);
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn customers_are_found_by_name_and_id_in_any_case() {
+    fn customers_are_found_by_name_and_id_ignoring_case() {
         let rows = (0..30).map(|number| row(&format!("Contoso {number:02}"), |row| row.failing = number / 29));
         let list = list(rows.collect());
         let find = |text, health| list.find(text, health).len();

@@ -53,7 +53,7 @@ impl CollectorData {
         self.shown_metrics.count() * self.freshness.len()
     }
 
-    /// Renders the freshness again, and replaces times after `now` by `now`.
+    /// Renders the freshness again, and replaces times after `now` with `now`.
     pub(super) fn render_freshness(&mut self, now: Timestamp) {
         for (target, freshness) in self.freshness.iter_mut() {
             let last_success = freshness.last_success.map(|success| success.min(now));
@@ -124,6 +124,7 @@ impl CollectorData {
 #[derive(Clone, Debug)]
 pub(super) struct StoredRecord {
     pub(super) rendered: RenderedRecord,
+    /// The time of the poll that returned the other rows.
     pub(super) good_at: Timestamp,
     /// The time of the poll that returned the held rows.
     pub(super) held_at: Timestamp,

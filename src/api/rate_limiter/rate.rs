@@ -1,8 +1,8 @@
 //! Adaptive request rate: decreased when the host throttles, then increased along a cubic curve as in CUBIC (RFC 9438).
 //!
 //! A linear increase (AIMD) is simpler, but performs worse in the simulation. With a step that detects a lifted limit
-//! within minutes, as the curve does, the rate exceeds a constant limit so often that only 75 to 78 % of the limit are
-//! used if the host requests pauses of five seconds. With less than half of that step, 78 % are used at pauses of ten
+//! within minutes, as the curve does, the rate exceeds a constant limit so often that only 75 to 78 % of the limit is
+//! used if the host requests pauses of five seconds. With less than half of that step, 78 % is used with pauses of ten
 //! seconds, but a lifted limit is not detected. The curve achieves more than 80 % in both cases.
 
 use std::time::Duration;

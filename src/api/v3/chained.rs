@@ -23,7 +23,7 @@ pub struct ChainedPages<'a> {
     seen_tokens: BTreeSet<String>,
     /// Number of rows so far.
     rows: usize,
-    /// Total number of rows according to a page.
+    /// Total number of rows according to the first page that states it.
     total: Option<usize>,
 }
 
@@ -34,7 +34,7 @@ enum NextPage {
     None,
 }
 
-/// A page, parsed.
+/// A parsed page.
 #[derive(Default)]
 struct Page {
     rows: Vec<Box<RawValue>>,

@@ -91,7 +91,7 @@ impl Guard {
         Arc::clone(&self.state().active)
     }
 
-    /// Activates the files if they changed and are valid.
+    /// Activates changed files if they are valid and remove no protection.
     fn check_files(&self) {
         let active = Arc::clone(&self.state().active);
         match self.changed(&active) {
@@ -166,7 +166,7 @@ async fn protect(State(guard): State<Arc<Guard>>, mut request: Request, next: Ne
             .into_response(),
     };
     for (name, value) in &active.headers {
-        // A header set by the page takes precedence, as in the toolkit.
+        // A header set by the page takes precedence, as in Prometheus' exporter toolkit.
         response.headers_mut().entry(name).or_insert_with(|| value.clone());
     }
     response
