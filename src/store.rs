@@ -221,7 +221,8 @@ impl Store {
     }
 
     /// Replaces the records of `target` with those of a poll at `now`. Records of unknown customers are dropped. A
-    /// complete bulk response replaces all records of the collector, an incomplete one only those that it contains.
+    /// complete bulk response also removes the records that it lacks: for an optional collector, after two such
+    /// responses in a row; for customers, in [`Store::reconcile`].
     ///
     /// # Errors
     /// Returns [`OverLimit`] if the records would exceed the series limit. In that case, nothing is replaced.

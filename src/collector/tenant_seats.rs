@@ -201,8 +201,8 @@ impl ParsedSeats {
     }
 }
 
-/// Returns the types of tenants that a customer may have, with their services: Microsoft 365 if the customer list
-/// contains such tenants, and other types if there are jobs of the service. If the jobs are unknown, returns all types.
+/// Returns the types of tenants that a customer may have, with their services: those whose service has jobs, and
+/// Microsoft 365 also if the customer list contains tenants. If the jobs are unknown, returns all types.
 fn types(customer: &CustomerId, context: &Context) -> Vec<(u16, &'static str)> {
     let jobs = context.record_of(CollectorId::JOBS, customer);
     let services = jobs.as_deref().and_then(jobs::listed_services);

@@ -80,12 +80,12 @@ impl Scheduler {
         }
         let is_first = self.unpolled.remove(&(due.collector, due.target.clone()));
         let urgency = urgency(&due, &result);
-        let is_committed = result.is_ok();
+        let is_fetched = result.is_ok();
         let result = result.and_then(|output| self.commit(&due, output));
         let kind = self.classify(&due, &result);
         if let Err(error) = &result {
             // `commit` has already recorded its own failure in the store.
-            if !is_committed {
+            if !is_fetched {
                 self.record_failure(&due, error, kind);
             }
             if !matches!(kind, ResultKind::Unlicensed) {
@@ -416,7 +416,8 @@ impl Scheduler {
 }
 
 /// Returns whether a permission that has become known or has changed brings forward the poll of a target. After a
-/// restart, this does not apply to customers that lacked the service before. They are still polled once a day.
+/// restart, a granted permission does not bring forward customers that lacked the service before; they are still polled
+/// once a day.
 fn brings_forward(before: Option<bool>, is_permitted: bool, has_data: bool, is_unlicensed: bool) -> bool {
     match is_permitted {
         true => !has_data && (before == Some(false) || !is_unlicensed),
