@@ -20,9 +20,6 @@ pub const MAX_UID: usize = 40;
 /// Default evaluation interval of a group, as in Prometheus.
 const INTERVAL: &str = "1m";
 
-/// [`INTERVAL`] in seconds.
-const INTERVAL_SECONDS: u64 = 60;
-
 /// Range of a query, in seconds. The format requires it, although instant queries do not use it.
 const LOOKBACK: i64 = 600;
 
@@ -96,16 +93,18 @@ pub fn alert_rules(datasource: &str, links: &Links) -> Result<String, Error> {
     }
     let groups = groups.iter().filter(|group| alerts(group).next().is_some());
     let groups = groups.map(|group| {
+        let interval = or(&group["interval"], INTERVAL);
         let rules = alerts(group).map(|rule| {
             let is_alone = counts.get(text(&rule["alert"])) == Some(&1);
-            alert_rule(rule, is_alone, datasource)
+            alert_rule(rule, text(&interval), is_alone, datasource)
         });
+        let rules = Yaml::Array(rules.collect());
         map([
             ("orgId", Yaml::Integer(1)),
             ("name", group["name"].clone()),
             ("folder", string("Elements")),
-            ("interval", or(&group["interval"], INTERVAL)),
-            ("rules", Yaml::Array(rules.collect())),
+            ("interval", interval),
+            ("rules", rules),
         ])
     });
     let file = map([
@@ -122,7 +121,7 @@ fn alerts(group: &Yaml) -> impl Iterator<Item = &Yaml> {
     rules.filter(|rule| !rule["alert"].is_badvalue())
 }
 
-fn alert_rule(rule: &Yaml, is_alone: bool, datasource: &str) -> Yaml {
+fn alert_rule(rule: &Yaml, interval: &str, is_alone: bool, datasource: &str) -> Yaml {
     let labels = &rule["labels"];
     // These labels distinguish rules with the same name.
     let parts = ["severity", "extent"].map(|label| text(&labels[label]));
@@ -154,7 +153,10 @@ fn alert_rule(rule: &Yaml, is_alone: bool, datasource: &str) -> Yaml {
         ("for", or(&rule["for"], "0s")),
         ("keepFiringFor", or(&rule["keep_firing_for"], "0s")),
         // Grafana does not apply keepFiringFor to a series that disappears, and a query returns only firing series.
-        ("missing_series_evals_to_resolve", Yaml::Integer(evaluations(rule))),
+        (
+            "missing_series_evals_to_resolve",
+            Yaml::Integer(missing_evaluations(rule, interval)),
+        ),
         ("annotations", Yaml::Hash(annotations.collect())),
         ("labels", labels.clone()),
     ])
@@ -162,9 +164,10 @@ fn alert_rule(rule: &Yaml, is_alone: bool, datasource: &str) -> Yaml {
 
 /// Returns after how many evaluations without its series an alert resolves: at the first one, or after the time for
 /// which Prometheus keeps it firing.
-fn evaluations(rule: &Yaml) -> i64 {
-    let kept = humantime::parse_duration(text(&rule["keep_firing_for"])).unwrap_or_default();
-    i64::try_from(kept.as_secs().div_ceil(INTERVAL_SECONDS).max(1)).unwrap_or(i64::MAX)
+fn missing_evaluations(rule: &Yaml, interval: &str) -> i64 {
+    let seconds = |duration: &str| humantime::parse_duration(duration).unwrap_or_default().as_secs();
+    let evaluations = seconds(text(&rule["keep_firing_for"])).div_ceil(seconds(interval).max(1));
+    i64::try_from(evaluations.max(1)).unwrap_or(i64::MAX)
 }
 
 /// Returns the query, and two expressions that convert the value of each series to one above the threshold. In

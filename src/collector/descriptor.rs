@@ -82,20 +82,15 @@ impl CollectorDescriptor {
             render: render::<C>,
             request_settings: C::request_settings,
             modules: |record, customer, context| {
-                let record = record.as_any().downcast_ref::<C::Record>();
-                record.map_or_else(Vec::new, |record| C::modules(record, customer, context))
+                typed::<C>(record).map_or_else(Vec::new, |record| C::modules(record, customer, context))
             },
-            is_quiet: |record| record.as_any().downcast_ref::<C::Record>().is_some_and(C::is_quiet),
+            is_quiet: |record| typed::<C>(record).is_some_and(C::is_quiet),
             lists_other_items: |record, previous| {
-                let [record, previous] = [record, previous].map(|record| record.as_any().downcast_ref::<C::Record>());
-                record
-                    .zip(previous)
+                typed::<C>(record)
+                    .zip(typed::<C>(previous))
                     .is_some_and(|(record, previous)| C::lists_other_items(record, previous))
             },
-            without_tenants: |record, removed| {
-                let record = record.as_any().downcast_ref::<C::Record>()?;
-                Some(Arc::new(C::without_tenants(record, removed)?))
-            },
+            without_tenants: |record, removed| Some(Arc::new(C::without_tenants(typed::<C>(record)?, removed)?)),
         }
     }
 
@@ -214,17 +209,13 @@ async fn poll<C: Collector>(
     let Some(target) = C::Target::from_target(&target) else {
         unreachable!("{} has targets of another kind", C::NAME);
     };
-    let before = before
-        .as_deref()
-        .and_then(|record| record.as_any().downcast_ref::<C::Record>());
+    let before = before.as_deref().and_then(typed::<C>);
     let output = C::poll(&api, &target, before, &context).await?;
     let mut records: BTreeMap<CustomerId, Arc<dyn Record>> = BTreeMap::new();
     for (id, record) in output.records {
         let id = source.canonical_id(id);
         let known = source.record(own, &id);
-        let known = known
-            .as_deref()
-            .and_then(|record| record.as_any().downcast_ref::<C::Record>());
+        let known = known.as_deref().and_then(typed::<C>);
         let mut record = match known.filter(|_| output.incomplete.is_some()) {
             Some(known) => C::complete(known, record),
             None => record,
@@ -239,15 +230,20 @@ async fn poll<C: Collector>(
     })
 }
 
+/// Returns a record with the type of its collector; `None` if it belongs to another one.
+fn typed<C: Collector>(record: &dyn Record) -> Option<&C::Record> {
+    record.as_any().downcast_ref()
+}
+
 fn render<C: Collector>(
     record: Arc<dyn Record>,
     customer: &CustomerId,
     context: &Context,
 ) -> Option<(RenderedRecord, u64)> {
-    let typed = record.as_any().downcast_ref::<C::Record>()?;
-    let (tables, held, duplicates) = match C::split(typed) {
+    let typed_record = typed::<C>(record.as_ref())?;
+    let (tables, held, duplicates) = match C::split(typed_record) {
         None => {
-            let (tables, duplicates) = render_tables::<C>(typed, customer, context);
+            let (tables, duplicates) = render_tables::<C>(typed_record, customer, context);
             (tables, Vec::new(), duplicates)
         }
         Some((fresh, held)) => {
@@ -256,7 +252,7 @@ fn render<C: Collector>(
             (tables, held, fresh_duplicates + held_duplicates)
         }
     };
-    let health = summary_of(&C::modules(typed, customer, context));
+    let health = summary_of(&C::modules(typed_record, customer, context));
     let rendered = RenderedRecord {
         tables: tables.into(),
         held: held.into(),
