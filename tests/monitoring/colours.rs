@@ -109,9 +109,19 @@ impl Situation {
                 read - 7200.0,
             )
             .with_value(
+                &format!("customer_module:elements_job_last_backup_age_seconds:min{{{module}}}"),
+                9360.0,
+            )
+            .with_value(
                 &format!("customer_module:elements_job_consecutive_failures:max{{{module}}}"),
                 failures,
             );
+        if failures >= 3.0 {
+            it = it.with_value(
+                &format!("customer_module:elements_job_consecutive_failures:max_attention{{{module}}}"),
+                failures,
+            );
+        }
         if let Some(rank) = rank {
             it = it.with_value(
                 &format!(r#"customer_module:elements_attention:rank{{{module},why="overdue"}}"#),
@@ -164,8 +174,19 @@ impl Evaluation {
         evaluations
     }
 
+    /// Returns the responses with another value of a variable.
+    async fn responses_with(&self, target: &Value, variable: &str, value: &str) -> Vec<Value> {
+        let mut values = self.values.clone();
+        values.insert(variable.to_owned(), value.to_owned());
+        self.query(target, &values).await
+    }
+
     async fn responses(&self, target: &Value) -> Vec<Value> {
-        let expr = interpolate(text(&target["expr"]), &self.values);
+        self.query(target, &self.values).await
+    }
+
+    async fn query(&self, target: &Value, values: &Values) -> Vec<Value> {
+        let expr = interpolate(text(&target["expr"]), values);
         let form = [("query", expr.as_str()), ("time", &self.at.to_string())];
         let data = self.prometheus.api("query", &form).await;
         let data = data.unwrap_or_else(|error| panic!("{error}\n{expr}"));
@@ -290,7 +311,8 @@ async fn panels_are_green_or_red_only_with_a_reason() {
         .customer("c", true, None, 0.0)
         .customer("d", true, None, 0.0)
         .customer("e", true, None, 0.0)
-        .customer("f", true, None, 0.0);
+        .customer("f", true, None, 0.0)
+        .firing("ElementsWatchdog", "exporter", "none");
     let live = coverage("OneDrive", 100.0, 95.0)(live);
     let live = coverage("Teams Chat", 35.0, 0.0)(live);
     let down = Situation::new(at(2))
@@ -302,7 +324,10 @@ async fn panels_are_green_or_red_only_with_a_reason() {
         .firing("ElementsCollectorStale", "exporter", "warning")
         .firing("ElementsExporterDown", "exporter", "critical")
         .firing("ElementsWatchdog", "exporter", "none");
-    let outage = Situation::new(at(3)).exporter(240).customer("a", true, None, 0.0);
+    let outage = Situation::new(at(3))
+        .exporter(240)
+        .customer("a", true, None, 0.0)
+        .firing("ElementsWatchdog", "exporter", "none");
     let outage = outage.with_value(r#"elements_exporter_state_load_successful{job="e",instance="i"}"#, 1.0);
     let stale = Situation::new(at(4))
         .exporter(0)
@@ -414,6 +439,33 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     assert_eq!((api.text.as_str(), api.colour.as_str()), ("failing", "red"));
     let data = outage.named(FLEET, "Data", "Data").await;
     assert_eq!((data.text.as_str(), data.colour.as_str()), ("API UNREACHABLE", "red"));
+    // No alert fires yet, which does not mean that all is well.
+    assert_eq!(outage.only(FLEET, "Critical alerts").await.colour, GREY);
+    for of in ["exporter and API", "customers"] {
+        assert_eq!(live.named(FLEET, "Critical alerts", of).await.colour, "green");
+    }
+
+    // A request without a response has the code 0, which is not a success.
+    let requests = panel(EXPORTER, "Requests");
+    let series = outage.responses(&requests["targets"][0]).await;
+    let codes: Vec<_> = series.iter().map(|series| text(&series["metric"]["code"])).collect();
+    assert!(codes.contains(&"0"), "{series:?}");
+    let colour = text(&property(&requests, "0", "color")["fixedColor"]);
+    assert!(colour.contains("red"), "{colour}");
+
+    // A tile follows the variables of its dashboard: there is nothing to count in a module that does not exist.
+    let mut tiles = 0;
+    for (place, has_module_variable, panel) in all_panels() {
+        let follows = has_module_variable && panel["type"] == "stat" && !is_exempt_from_variables(&panel);
+        for target in list(&panel["targets"]).filter(|_| follows) {
+            for variable in ["service", "module"] {
+                let series = live.responses_with(target, variable, "none of these").await;
+                assert!(series.is_empty(), "{place}, {variable}: {series:?}");
+            }
+            tiles += 1;
+        }
+    }
+    assert!(tiles > 10, "{tiles}");
 
     // Stale data neither lowers a count of failures nor makes it zero.
     let data = stale.named(FLEET, "Data", "Data").await;
@@ -422,6 +474,22 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     assert_eq!(stale.named(CUSTOMER, "Failing now", "modules").await.text, "1");
     assert_eq!(stale.only(CUSTOMER, "Needs attention").await.colour, GREY);
     assert_eq!(stale.named(CUSTOMER, "Data age", "STALE").await.colour, "red");
+    // An age is not green if a newer restore point may exist, or red if it may not be missed.
+    let worst = stale.only(CUSTOMER, "Worst module").await;
+    assert_eq!((worst.text.as_str(), worst.colour.as_str()), ("stale", GREY));
+    assert_eq!(live.only(CUSTOMER, "Worst module").await.colour, "green");
+    let modules = panel(CUSTOMER, "Modules");
+    let target = list(&modules["targets"]).find(|target| target["refId"] == "C").unwrap();
+    for (evaluation, expected) in [(&live, "green"), (&stale, GREY)] {
+        for used in evaluation.responses(target).await {
+            let value = text(&used["value"][1]).parse().unwrap();
+            assert_eq!(
+                appearance(&modules, "RPO used".to_owned(), value).colour,
+                expected,
+                "{used}"
+            );
+        }
+    }
     assert_eq!(stale.only(JOBS, "Failed objects").await.colour, GREY);
     // It does not lower a sum either: most stored sizes have expired.
     assert_eq!(stale.only(PROTECTION, "Stored").await.text, "no data");
@@ -521,11 +589,9 @@ fn panels_that_an_outage_empties_say_so() {
     assert!(silent.is_empty(), "{silent:#?}");
 }
 
-#[test]
-fn request_without_a_response_is_not_green() {
-    let panel = panel(EXPORTER, "Requests");
-    let no_response = property(&panel, "0", "color");
-    assert!(text(&no_response["fixedColor"]).contains("red"), "{no_response}");
+/// Returns whether a panel says that it does not follow the variables.
+fn is_exempt_from_variables(panel: &Value) -> bool {
+    text(&panel["description"]).contains("Not filtered by") || text(&panel["title"]).contains("all customers")
 }
 
 #[test]
@@ -535,9 +601,7 @@ fn tiles_are_filtered_by_module_or_document_the_exception() {
         .filter(|(_, has_module_variable, panel)| *has_module_variable && panel["type"] == "stat")
         .filter(|(_, _, panel)| {
             let narrows = |target: &Value| text(&target["expr"]).contains("$module");
-            let is_documented = text(&panel["description"]).contains("Not filtered by");
-            let covers_all = text(&panel["title"]).contains("all customers");
-            !list(&panel["targets"]).all(narrows) && !is_documented && !covers_all
+            !list(&panel["targets"]).all(narrows) && !is_exempt_from_variables(panel)
         })
         .map(|(place, ..)| place)
         .collect();
