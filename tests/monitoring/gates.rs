@@ -357,8 +357,13 @@ fn undescribed(dashboard: &Dashboard) -> Vec<String> {
         if text(&panel["description"]).len() < 20 {
             problems.push(format!("{title} has no description"));
         }
-        // A range query would display the last value for hours after the series has ended.
-        if panel["type"] == "stat" && list(&panel["targets"]).any(|target| target["instant"] != true) {
+        // A range query would display the last value for hours after the series has ended. A sparkline under a fixed name
+        // displays no value.
+        let shows_values =
+            |target: &Value| panel["options"]["textMode"] != "name" || text(&target["legendFormat"]).contains("{{");
+        if panel["type"] == "stat"
+            && list(&panel["targets"]).any(|target| target["instant"] != true && shows_values(target))
+        {
             problems.push(format!("{title} may display a value from long ago"));
         }
         if text(&panel["fieldConfig"]["defaults"]["unit"]).is_empty() {

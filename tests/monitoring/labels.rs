@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use elements_exporter::catalogue;
-use promql_parser::label::Matchers;
+use promql_parser::label::{MatchOp, Matchers};
 use promql_parser::parser::token::{T_BOTTOMK, T_COUNT_VALUES, T_LAND, T_LOR, T_LUNLESS, T_TOPK};
 use promql_parser::parser::{
     self, AggregateExpr, BinaryExpr, Call, Expr, LabelModifier, VectorMatchCardinality, VectorSelector,
@@ -19,9 +19,18 @@ const TARGET_LABELS: [&str; 2] = ["job", "instance"];
 /// Series that Prometheus creates for every scrape.
 const SCRAPE_SERIES: [&str; 2] = ["up", "scrape_duration_seconds"];
 
-/// A series that dashboards select by labels that it does not have. It matches while the variables of these labels select
-/// everything; otherwise, the query reads the series of modules.
-const MATCHED_BY_ALL: (&str, [&str; 2]) = ("customer:elements_job_rpo_seconds:min", ["service", "module"]);
+/// Series that dashboards select by labels that they do not have. They match while the variables of these labels select
+/// everything; otherwise, the query reads the series of modules, or the panel shows no trend.
+const MATCHED_BY_ALL: [(&str, &[&str]); 2] = [
+    ("customer:elements_job_rpo_seconds:min", &["service", "module"]),
+    (
+        "fleet:elements_customers_within_rpo:ratio",
+        &["customer_id", "service", "module"],
+    ),
+];
+
+/// The label that contains the name of a metric.
+const NAME: &str = "__name__";
 
 /// Labels of every existing metric.
 pub struct LabelCatalogue(BTreeMap<String, Names>);
@@ -110,11 +119,11 @@ impl LabelCatalogue {
     }
 
     fn selector(&self, selector: &VectorSelector) -> Result<Names, String> {
-        let name = selector.name.as_deref().ok_or("a selector without a metric")?;
+        let name = metric_name(selector).ok_or("a selector without a metric")?;
         let labels = self.metric(name)?;
         let mut expected = matcher_labels(&selector.matchers);
-        if name == MATCHED_BY_ALL.0 {
-            expected.retain(|label| !MATCHED_BY_ALL.1.contains(&label.as_str()));
+        for (_, exempt) in MATCHED_BY_ALL.iter().filter(|(series, _)| *series == name) {
+            expected.retain(|label| !exempt.contains(&label.as_str()));
         }
         require(expected, labels, name)?;
         Ok(labels.clone())
@@ -203,8 +212,19 @@ impl LabelCatalogue {
     }
 }
 
+/// Returns the name before the braces, or the one that a matcher requires.
+fn metric_name(selector: &VectorSelector) -> Option<&str> {
+    let mut matchers = selector.matchers.matchers.iter();
+    let required = matchers.find(|matcher| matcher.name == NAME && matcher.op == MatchOp::Equal);
+    selector
+        .name
+        .as_deref()
+        .or(required.map(|matcher| matcher.value.as_str()))
+}
+
 fn matcher_labels(matchers: &Matchers) -> Names {
-    names(matchers.matchers.iter().map(|matcher| &matcher.name))
+    let labels = matchers.matchers.iter().map(|matcher| &matcher.name);
+    names(labels.filter(|label| *label != NAME))
 }
 
 fn require(expected: Names, available: &Names, place: &str) -> Result<(), String> {
