@@ -305,7 +305,7 @@ fn users_have_bcrypt_hashes_that_errors_do_not_contain() {
         ),
         (
             format!("alice: {}", HASH.replace("$10$", "$31$")),
-            "has the cost 31; expected one from 4 to 16",
+            "has the cost 31; expected a cost from 4 to 16",
         ),
         (format!("alice: {}", HASH.replace("$10$", "$03$")), "has the cost 3"),
         ("alice:".to_owned(), "is not text"),
