@@ -159,7 +159,7 @@ fn errors_contain_line_key_and_expected_values() {
         ),
         (
             "  cert: pem\n",
-            ["web.yml:4", "tls_server_config.cert", "excludes cert_file"],
+            ["web.yml:4", "tls_server_config.cert", "conflicts with cert_file"],
         ),
         ("  client_ca: \"\"\n", ["web.yml:4", "client_ca", "empty"]),
     ] {
