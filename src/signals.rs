@@ -10,7 +10,7 @@ pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
-    /// SignalAction so that a write beyond a file size limit returns an error instead of ending the process.
+    /// Caught so that a write beyond a file size limit returns an error instead of ending the process.
     _file_size: Signal,
 }
 
