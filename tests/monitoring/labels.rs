@@ -19,8 +19,8 @@ const TARGET_LABELS: [&str; 2] = ["job", "instance"];
 /// Series that Prometheus creates for every scrape.
 const SCRAPE_SERIES: [&str; 2] = ["up", "scrape_duration_seconds"];
 
-/// A series that dashboards select by labels that it does not have. It matches while the variables of these labels select
-/// everything; otherwise, the query reads the series of modules.
+/// A series that dashboards select by labels that it does not have. The selector matches while the variables of these
+/// labels select everything; otherwise, the query reads the series of modules.
 const MATCHED_BY_ALL: (&str, [&str; 2]) = ("customer:elements_job_rpo_seconds:min", ["service", "module"]);
 
 /// Labels of every existing metric.
@@ -65,7 +65,7 @@ impl LabelCatalogue {
         ];
         catalogue.0.insert("ALERTS".to_owned(), &alert_labels | &names(subject));
         for rule in rules::all() {
-            if !rule.alerts {
+            if !rule.is_alert {
                 // Operands that read the rule's own past do not change its labels.
                 let labels = catalogue.of(&rules::without_history(&rule, &[]));
                 let labels = labels.map_err(|error| format!("{}: {error}", rule.name))?;
@@ -75,7 +75,7 @@ impl LabelCatalogue {
                 .of(&rule.expr)
                 .map_err(|error| format!("{}: {error}", rule.name))?;
             let labels = &expr_labels | &names(rule.labels.iter().map(|(label, _)| label));
-            if rule.alerts {
+            if rule.is_alert {
                 alert_labels.extend(labels);
             } else {
                 catalogue.0.insert(rule.name, labels);
