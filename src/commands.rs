@@ -94,8 +94,8 @@ async fn stop_timeout(stop: CancellationToken, is_service: bool) {
     tokio::time::sleep(if is_service { service_timeout } else { command_timeout }).await;
 }
 
-/// Prints the help, the version or a usage error, and returns the exit code. A signal ends the printing, even if nothing
-/// reads the output.
+/// Prints the help, the version or a usage error, and returns the exit code. A signal ends the printing, even if
+/// nothing reads the output.
 pub async fn print_usage(usage: clap::Error, mut signals: Signals) -> ExitCode {
     let code = args::exit_code(&usage);
     let printing = tokio::task::spawn_blocking(move || output::print_usage(&usage));

@@ -69,8 +69,8 @@ pub struct CollectorSummary {
     pub overview: Overview,
     /// Time of the last successful poll.
     pub newest: Option<Timestamp>,
-    /// Time of the oldest data: every target was polled successfully at or after this time. `None` if a target has never
-    /// been polled successfully.
+    /// Time of the oldest data: every target was polled successfully at or after this time. `None` if a target has
+    /// never been polled successfully.
     pub oldest: Option<Timestamp>,
     /// Lag of the most overdue poll.
     pub lag: Duration,

@@ -363,10 +363,12 @@ impl Check<'_> {
                         CollectorResult::Incomplete,
                         format!("{detail}; {}", explain(&failure, descriptor.name)),
                     ),
-                    None if self.has_customer_list && self.sample.is_none() && collector == CollectorId::CUSTOMERS => found(
-                        CollectorResult::NoCustomers,
-                        self.explain_missing_customers(output.records.len()),
-                    ),
+                    None if self.has_customer_list && self.sample.is_none() && collector == CollectorId::CUSTOMERS => {
+                        found(
+                            CollectorResult::NoCustomers,
+                            self.explain_missing_customers(output.records.len()),
+                        )
+                    }
                     None => found(CollectorResult::Ok, detail),
                 };
             }
@@ -385,9 +387,9 @@ impl Check<'_> {
             ref error if error.is_forbidden() => {
                 let detail = explain(&failure, descriptor.name);
                 let why = match (target, api.generation()) {
-                    (Target::Customer(_), _) => format!(
-                        "{scope} is granted, so check that the app can see this customer ({REGISTRATION})"
-                    ),
+                    (Target::Customer(_), _) => {
+                        format!("{scope} is granted, so check that the app can see this customer ({REGISTRATION})")
+                    }
                     (Target::Partner, api::Generation::V1) => {
                         "an app with access to only some customers cannot list them: add their ids to customers.include"
                             .to_owned()

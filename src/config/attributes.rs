@@ -329,7 +329,10 @@ mod tests {
     #[test]
     fn truncated_file_is_rejected() {
         let error = read("a.csv", "customer,tier\nContoso*,gold\nFabrikam*,\"sil").unwrap_err();
-        assert!(error.ends_with("a.csv:3: has a quotation mark that is not closed"), "{error}");
+        assert!(
+            error.ends_with("a.csv:3: has a quotation mark that is not closed"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -349,7 +352,11 @@ mod tests {
         )
         .unwrap();
         assert_eq!(of(&table, "c-1", "other"), attributes(["gold", "", ""]));
-        assert_eq!(of(&table, "x", "Contoso"), None, "the id takes precedence over the organization");
+        assert_eq!(
+            of(&table, "x", "Contoso"),
+            None,
+            "the id takes precedence over the organization"
+        );
         assert_eq!(of(&table, "c-2", "Fabrikam"), attributes(["", "emea", ""]));
     }
 

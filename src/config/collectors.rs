@@ -42,7 +42,9 @@ fn read_plan(layers: &Layers, collector: CollectorId) -> Result<Plan, Error> {
             &format!("collectors.{}.enabled", prerequisite.name()),
             |field| match field.boolean()? {
                 true => Ok(()),
-                false => Err(field.invalid(format!("disables a collector that collectors.{name} needs; expected true"))),
+                false => Err(field.invalid(format!(
+                    "disables a collector that collectors.{name} needs; expected true"
+                ))),
             },
         )?;
     }

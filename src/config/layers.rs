@@ -174,7 +174,9 @@ fn parse_variable_value(key: &Key, name: &str, text: &str) -> Result<Value, Erro
         return Ok(Value::new(Some(&origin), items));
     }
     let invalid_list = |problem: &str| {
-        Field::new(key.path, &written).invalid(format!("is not a list ({problem}); expected a list such as [a, b] or a,b"))
+        Field::new(key.path, &written).invalid(format!(
+            "is not a list ({problem}); expected a list such as [a, b] or a,b"
+        ))
     };
     match parse_variable(name, text) {
         Ok(list) if matches!(list.kind, ValueKind::Array(_)) => Ok(list),

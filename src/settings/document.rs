@@ -285,8 +285,8 @@ mod tests {
         assert_eq!(items.first().unwrap().kind, items.last().unwrap().kind);
     }
 
-    /// Returns a document whose first level contains `text`, and whose further levels contain the previous level `times`
-    /// times.
+    /// Returns a document whose first level contains `text`, and whose further levels contain the previous level
+    /// `times` times.
     fn nested_aliases(levels: usize, times: usize, text: &str) -> String {
         let mut yaml = format!("a0: &a0 [{text}]\n");
         for level in 1..levels {

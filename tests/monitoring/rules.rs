@@ -61,7 +61,13 @@ pub fn to_json(yaml: &Yaml) -> Value {
 pub fn seconds(duration: &str) -> u64 {
     let parts = duration.split_inclusive(|c: char| c.is_ascii_alphabetic());
     parts
-        .map(|part| shorten_duration(part, 1).unwrap().trim_end_matches('s').parse::<u64>().unwrap())
+        .map(|part| {
+            shorten_duration(part, 1)
+                .unwrap()
+                .trim_end_matches('s')
+                .parse::<u64>()
+                .unwrap()
+        })
         .sum()
 }
 

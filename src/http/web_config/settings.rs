@@ -251,7 +251,8 @@ fn consistent_client_auth(
         (Some(authorities), _) if client_auth == ClientAuth::None => Err(Error::Value {
             location: authorities.location.clone(),
             key: authorities.key.clone(),
-            problem: "has no effect without client_auth_type; set client_auth_type to RequireAndVerifyClientCert".to_owned(),
+            problem: "has no effect without client_auth_type; set client_auth_type to RequireAndVerifyClientCert"
+                .to_owned(),
         }),
         (_, Some(names)) if !client_auth.is_mandatory() => Err(names.error(
             "requires the client_auth_type RequireAndVerifyClientCert or RequireAnyClientCert; \

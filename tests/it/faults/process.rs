@@ -262,8 +262,8 @@ async fn stop_during_requests_saves_the_state() {
     // The requests hang longer than this test waits.
     let output = program.terminate().await;
     assert_eq!(output.code, Some(0), "{}", output.stderr);
-    // After a restart with the API down, the exporter serves the last known values. It ignores the incomplete file of an
-    // interrupted save.
+    // After a restart with the API down, the exporter serves the last known values. It ignores the incomplete file of
+    // an interrupted save.
     fs::write(directory.path().join("state.new"), b"{\"state\":{\"for").unwrap();
     let restarted = Exporter::load(with_state(&unreachable_api(), &file)).await;
     assert_eq!(restarted.get("/-/ready").await.0, 200);

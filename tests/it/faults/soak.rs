@@ -287,8 +287,8 @@ fn fault_kind(rng: &mut Rng) -> FaultKind {
     }
 }
 
-/// Values that depend on runs before the listed ones. A new exporter lacks those runs, so the values of an older exporter
-/// are at least as high.
+/// Values that depend on runs before the listed ones. A new exporter lacks those runs, so the values of an older
+/// exporter are at least as high.
 const HISTORY: [&str; 3] = [
     "elements_job_last_success_timestamp_seconds{",
     "elements_job_last_backup_timestamp_seconds{",
