@@ -1,9 +1,10 @@
-//! Tells the build which revision and compiler it is of, for `--version` and `elements_exporter_build_info`.
+//! Passes the revision and the version of the compiler to the crate, for `--version` and
+//! `elements_exporter_build_info`.
 
 use std::process::Command;
 
 fn main() {
-    // A packager without a repository sets the revision.
+    // Packagers without a repository set this variable.
     let revision = std::env::var("BUILD_REVISION")
         .ok()
         .or_else(|| output_of("git", &["rev-parse", "--short=12", "HEAD"]));

@@ -136,7 +136,7 @@ pub struct App {
     subtitle: String,
 }
 
-/// Parts that both [`App`] and [`once`] need.
+/// Parts that [`App`] and the commands that poll once share.
 struct Parts {
     store: Arc<Store>,
     health: Arc<Health>,
@@ -153,7 +153,7 @@ struct Current {
     schedule_config: ScheduleConfig,
     secret_expires: Option<i64>,
     attributes: WatchedFile,
-    /// Whether the newest load of the configuration succeeded.
+    /// Whether the latest load of the configuration succeeded.
     is_config_valid: bool,
 }
 
@@ -162,7 +162,7 @@ impl App {
     ///
     /// # Errors
     /// Returns an error if the configuration or a file to which it refers is invalid, or if a socket cannot be bound.
-    /// If the state cannot be restored, this is logged and exposed as a metric, and the exporter starts without it.
+    /// A state that cannot be restored is logged and exposed as a metric, and the exporter starts without it.
     pub async fn bind(
         load: LoadConfig,
         config_file: Option<PathBuf>,
@@ -243,7 +243,7 @@ impl App {
             self.config_file,
         ));
         let mut poll_thread = PollThread::start(scheduler, Until::Stopped, self.reloads, stop.clone());
-        // The polls start first, so that connections do not use up the file descriptors that they need.
+        // The poll loop starts first, so that connections do not use up the file descriptors that polls need.
         let _ = (&mut poll_thread.ready).await;
         for listener in self.listeners {
             let site = Site {
@@ -266,7 +266,7 @@ impl App {
             file: self.state_file,
         };
         let poll_stop = stop.clone();
-        // Without its poll loop, the exporter has no purpose. It stops, so that its supervisor can restart it.
+        // Without its poll loop, the exporter has no purpose. The process ends, so that its supervisor can restart it.
         let poll_loop = tokio::spawn(async move {
             let _ = poll_thread.end().await;
             let was_stopped = poll_stop.is_cancelled();
@@ -373,7 +373,7 @@ struct PollThread {
 
 impl PollThread {
     /// Runs the loop and its polls in a separate thread, so that polls and scrapes do not delay each other. Polls
-    /// mostly wait, so one thread is enough; with several, they would take half as long again.
+    /// mostly wait, so one thread is enough; with several threads, polls would take half as long again.
     fn start(
         scheduler: Scheduler,
         until: Until,
@@ -385,7 +385,7 @@ impl PollThread {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let all_succeeded = match runtime {
                 Ok(runtime) => {
-                    // The receiver may have been dropped. This also applies to the other sender.
+                    // Sending fails if the receiver was dropped, which is fine. The same applies to `sender`.
                     let _ = ready.send(());
                     runtime.block_on(scheduler.run(until, reloads, stop))
                 }
@@ -403,7 +403,7 @@ impl PollThread {
         Self { ready: is_ready, ended }
     }
 
-    /// Waits for the end. Returns whether all polls succeeded.
+    /// Waits until the loop has ended. Returns whether all polls succeeded.
     async fn end(self) -> bool {
         // If the thread panics, it drops its sender.
         self.ended.await.unwrap_or(false)
@@ -430,7 +430,7 @@ fn client_status(current: &Current) -> ClientStatus {
     }
 }
 
-/// Converts a configuration to the settings of the loop.
+/// Converts a configuration to the configuration of the poll loop.
 fn schedule_config(config: &Config, client: Arc<ApiClient>, attributes: Option<Arc<AttributeTable>>) -> ScheduleConfig {
     let (ids, only_ids) = (config.customers.ids(), config.customers.only_ids());
     let settings = CollectorSettings {

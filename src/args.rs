@@ -22,7 +22,7 @@ use crate::assets::grafana::DEFAULT_DATASOURCE;
 use crate::build_info::{REVISION, RUSTVERSION, VERSION};
 use crate::domain::Shard;
 
-/// The port of the exporter.
+/// The default port of the exporter.
 pub const DEFAULT_PORT: u16 = 10027;
 
 /// Exit code for invalid usage: `EX_USAGE` of `sysexits.h`.
@@ -179,7 +179,7 @@ pub struct Web {
         global = true,
         value_name = "PATH",
         default_value = "/metrics",
-        value_parser = telemetry_path
+        value_parser = parse_telemetry_path
     )]
     pub telemetry_path: String,
 
@@ -189,7 +189,7 @@ pub struct Web {
         long = "web.external-url",
         global = true,
         value_name = "URL",
-        value_parser = external_url
+        value_parser = parse_external_url
     )]
     pub external_url: Option<Url>,
 
@@ -199,7 +199,7 @@ pub struct Web {
         long = "web.grafana-url",
         global = true,
         value_name = "URL",
-        value_parser = grafana_url
+        value_parser = parse_grafana_url
     )]
     pub grafana_url: Option<Url>,
 
@@ -208,7 +208,7 @@ pub struct Web {
         long = "web.route-prefix",
         global = true,
         value_name = "PATH",
-        value_parser = route_prefix
+        value_parser = parse_route_prefix
     )]
     route_prefix: Option<String>,
 
@@ -348,7 +348,7 @@ pub(crate) fn is_reserved(path: &str) -> bool {
     path == "/" || RESERVED_PATHS.into_iter().any(is_below)
 }
 
-fn telemetry_path(text: &str) -> Result<String, String> {
+fn parse_telemetry_path(text: &str) -> Result<String, String> {
     if !is_path(text) {
         Err("expected a path that starts with /, such as /metrics".to_owned())
     } else if is_reserved(text) {
@@ -358,7 +358,7 @@ fn telemetry_path(text: &str) -> Result<String, String> {
     }
 }
 
-fn route_prefix(text: &str) -> Result<String, String> {
+fn parse_route_prefix(text: &str) -> Result<String, String> {
     // Prometheus accepts the prefix with or without surrounding slashes.
     let prefix = text.trim_matches('/');
     if prefix.is_empty() {
@@ -372,19 +372,19 @@ fn route_prefix(text: &str) -> Result<String, String> {
     }
 }
 
-fn external_url(text: &str) -> Result<Url, String> {
-    base_url(text, "https://monitoring.example.com/elements").and_then(|url| match is_path(url.path()) {
+fn parse_external_url(text: &str) -> Result<Url, String> {
+    parse_base_url(text, "https://monitoring.example.com/elements").and_then(|url| match is_path(url.path()) {
         true => Ok(url),
         false => Err("expected a plain path, such as that of https://monitoring.example.com/elements".to_owned()),
     })
 }
 
-fn grafana_url(text: &str) -> Result<Url, String> {
-    base_url(text, "https://grafana.example.com")
+fn parse_grafana_url(text: &str) -> Result<Url, String> {
+    parse_base_url(text, "https://grafana.example.com")
 }
 
-/// Parses a URL that paths are appended to. Credentials are rejected, because every page would show them.
-fn base_url(text: &str, example: &str) -> Result<Url, String> {
+/// Parses a URL to which paths are appended. Rejects credentials, because every page would show them.
+fn parse_base_url(text: &str, example: &str) -> Result<Url, String> {
     match Url::parse(text) {
         Ok(url) if !matches!(url.scheme(), "http" | "https") => {
             Err(format!("expected an http or https URL such as {example}"))

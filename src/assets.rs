@@ -1,4 +1,4 @@
-//! Embedded dashboards and rules, which therefore match the version of the exporter.
+//! Dashboards and rules, embedded so that they match the version of the exporter.
 
 pub mod grafana;
 mod links;
@@ -21,7 +21,7 @@ pub struct Asset {
 }
 
 impl Asset {
-    /// Returns its `Content-Type`.
+    /// Returns the `Content-Type` of the file.
     pub fn content_type(&self) -> &'static str {
         if self.name.ends_with(".json") {
             "application/json"
@@ -96,7 +96,7 @@ const fn names_are_plain(assets: &[Asset]) -> bool {
     true
 }
 
-/// Writes all assets under `directory`: dashboards in `dashboards`, rules in `rules`.
+/// Writes all assets under `directory`: dashboards in `dashboards`, rules in `rules`. Returns the number of files.
 ///
 /// # Errors
 /// Returns an error if a directory or file cannot be written.
@@ -111,25 +111,26 @@ pub fn write(directory: &Path, links: &Links) -> io::Result<usize> {
     for (folder, asset, content) in dashboards.chain(rules) {
         let folder = directory.join(folder);
         std::fs::create_dir_all(&folder)?;
-        replace(&folder.join(asset.name), &content)?;
+        replace_file(&folder.join(asset.name), &content)?;
         written += 1;
     }
     Ok(written)
 }
 
-/// Writes the Grafana alert rules under `directory`, evaluated by the data source with this id.
+/// Writes the Grafana alert rules under `directory`, evaluated by the data source with this id. Returns the number of
+/// files.
 ///
 /// # Errors
 /// Returns an error if the directory or the file cannot be written.
 pub fn write_grafana_alerts(directory: &Path, datasource: &str, links: &Links) -> io::Result<usize> {
     let rules = grafana::alert_rules(datasource, links).map_err(io::Error::other)?;
     std::fs::create_dir_all(directory)?;
-    replace(&directory.join(grafana::FILE_NAME), &rules)?;
+    replace_file(&directory.join(grafana::FILE_NAME), &rules)?;
     Ok(1)
 }
 
 /// Replaces a file atomically, so that a full disk cannot truncate it.
-fn replace(path: &Path, content: &str) -> io::Result<()> {
+fn replace_file(path: &Path, content: &str) -> io::Result<()> {
     // The target of a symbolic link is replaced, not the link.
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let folder = path.parent().unwrap_or(Path::new("."));

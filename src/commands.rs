@@ -22,7 +22,7 @@ use crate::http::Reload;
 use crate::output;
 use crate::output::{print, print_coloured};
 use crate::service_manager::{notify_ready, notify_stopping};
-use crate::signals::{Caught, Signals};
+use crate::signals::{SignalAction, Signals};
 use crate::simulator::Simulator;
 
 const SUBTITLE: &str = "Backups, restore points, licences and scans of the customers of an AvePoint Elements partner, \
@@ -68,12 +68,12 @@ pub async fn run(args: Args, mut signals: Signals) -> Result<bool, Error> {
             () = &mut stop_timeout => return Ok(false),
             caught = signals.next(ready.is_some()) => match (caught, ready) {
                 // The result is not used, because the reload logs and exposes its outcome.
-                (Caught::Reload, Some(reload)) => reloading = Some(tokio::spawn(reload())),
-                (Caught::Reload, None) => {}
-                (Caught::Stop, _) if is_starting => return Ok(is_service),
+                (SignalAction::Reload, Some(reload)) => reloading = Some(tokio::spawn(reload())),
+                (SignalAction::Reload, None) => {}
+                (SignalAction::Stop, _) if is_starting => return Ok(is_service),
                 // A second signal ends a command immediately, but not a service, which may have to save its state.
-                (Caught::Stop, _) if stop.is_cancelled() && !is_service => return Ok(false),
-                (Caught::Stop, _) => {
+                (SignalAction::Stop, _) if stop.is_cancelled() && !is_service => return Ok(false),
+                (SignalAction::Stop, _) => {
                     info!("stopping");
                     notify_stopping();
                     stop.cancel();
@@ -83,8 +83,8 @@ pub async fn run(args: Args, mut signals: Signals) -> Result<bool, Error> {
     }
 }
 
-/// Maximum time for which a command, and a service, may continue after it was stopped. A service must stop its parts
-/// and save its state, for which it has another, shorter limit.
+/// Time limits for a command and for a service to end after they were stopped. Within a shorter limit of its own, a
+/// service stops its parts and saves its state.
 const STOP_TIMEOUTS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(15)];
 
 /// Completes when a command or service has exceeded its limit after it was stopped.
@@ -94,8 +94,8 @@ async fn stop_timeout(stop: CancellationToken, is_service: bool) {
     tokio::time::sleep(if is_service { service_timeout } else { command_timeout }).await;
 }
 
-/// Prints the help, the version or a usage error, and returns the exit code. A signal ends it, even if nothing reads
-/// its output.
+/// Prints the help, the version or a usage error, and returns the exit code. A signal ends the printing, even if
+/// nothing reads the output.
 pub async fn print_usage(usage: clap::Error, mut signals: Signals) -> ExitCode {
     let code = args::exit_code(&usage);
     let printing = tokio::task::spawn_blocking(move || output::print_usage(&usage));
@@ -118,7 +118,8 @@ async fn finished<T>(reloading: &mut Option<JoinHandle<T>>) {
     }
 }
 
-/// Reports that the command has started, so that its token can stop it, and how it can be reloaded.
+/// Reports that the command has started and that its token can stop it. Passes the function that reloads the
+/// configuration, if the command has one.
 type ReportStarted = oneshot::Sender<Option<Reload>>;
 
 async fn execute(args: Args, stop: CancellationToken, report_started: ReportStarted) -> Result<bool, Error> {

@@ -73,8 +73,8 @@ pub struct Config {
 pub struct Metrics {
     /// Names of metrics to exclude from every exposition.
     pub exclude: Vec<Pattern>,
-    /// Whether the owner's email address is a label of `elements_customer_info`. Off by default, because it is personal
-    /// data.
+    /// Whether the owner's email address is a label of `elements_customer_info`. Disabled by default, because the
+    /// address is personal data.
     pub owner_email: bool,
     /// Maximum number of exposed series; unlimited if `None`.
     pub series_limit: Option<usize>,
@@ -84,7 +84,8 @@ pub struct Metrics {
 ///
 /// # Errors
 ///
-/// The first problem, in this order: structure of the file, names of environment variables, values, missing keys.
+/// Returns the first problem, in this order: structure of the file, names of environment variables, values, missing
+/// keys.
 pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Config, Error> {
     Config::read(&Layers::read(file, environment)?)
 }

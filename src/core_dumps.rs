@@ -29,7 +29,8 @@ pub fn disable() -> io::Result<()> {
     limit_to_zero()
 }
 
-/// Also lowers the hard limit, so that this process cannot raise the soft limit again.
+/// Sets the limit of core files to zero. The hard limit is also set, so that this process cannot raise the soft limit
+/// again.
 #[cfg(unix)]
 fn limit_to_zero() -> io::Result<()> {
     use rustix::process::{Resource, Rlimit, setrlimit};

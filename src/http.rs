@@ -1,4 +1,4 @@
-//! Routes of the exporter and their responses. None of them calls the API.
+//! Routes of the exporter and their responses. No route calls the API.
 
 mod accept;
 mod body;
@@ -88,7 +88,7 @@ pub fn routes(site: Site) -> Router {
 
 /// Returns the routes that no flag changes.
 fn fixed_routes() -> Vec<(&'static str, MethodRouter<Arc<Site>>)> {
-    // Relative, so that it also works behind a proxy that strips a prefix.
+    // The target is relative, so that the redirect also works behind a proxy that strips a prefix.
     let redirect = |target: &'static str| get(move || async move { Redirect::permanent(target) });
     vec![
         ("/", get(index)),
@@ -202,7 +202,7 @@ fn scrape_filter(query: Option<&str>) -> ScrapeFilter {
     filter
 }
 
-/// Returns the targets for Prometheus, with the address at which it reached the exporter.
+/// Returns the targets, with the address at which Prometheus reached the exporter.
 async fn discover(
     State(site): State<Arc<Site>>,
     RawQuery(query): RawQuery,
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn queries_filter_and_invalid_parameters_are_ignored() {
+    fn scrape_filter_selects_nothing_by_invalid_values() {
         let parsed = scrape_filter(Some(
             "collector=jobs&customer_id=a%26b&collector=licenses&x=1&=&%ff&collector",
         ));

@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 }
 
 fn start() -> io::Result<(Runtime, Signals)> {
-    // The runtime panics if there are no free file descriptors.
+    // The runtime panics if there are not enough free file descriptors, so they are counted first.
     drop(
         (0..DESCRIPTORS / 2)
             .map(|_| UnixStream::pair())

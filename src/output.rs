@@ -55,7 +55,8 @@ pub fn is_stdout(path: &Path) -> bool {
     stdout.is_ok_and(|stdout| fs::metadata(path).is_ok_and(|file| identity(&file) == identity(&stdout)))
 }
 
-/// Writes to standard error while its reader keeps up. After a timeout, no write waits until the reader reads again.
+/// Writes to standard error while its reader keeps up. After a timeout, text is dropped without another wait until the
+/// reader reads again.
 fn write_error(text: &[u8]) {
     static IS_STUCK: AtomicBool = AtomicBool::new(false);
     let mut stderr = io::stderr().lock();

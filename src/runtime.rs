@@ -51,14 +51,14 @@ pub struct LoadResults {
 /// Reads the status of the client.
 pub type ReadClientStatus = Arc<dyn Fn() -> ClientStatus + Send + Sync>;
 
-/// Sources of the state.
+/// Sources of the [`RuntimeStatus`].
 pub struct Runtime {
     schedule: SharedScheduleStatus,
     client: ReadClientStatus,
     loaded: Mutex<LoadResults>,
 }
 
-/// The state at the time of reading.
+/// State of the running exporter at one time.
 #[derive(Clone, Debug)]
 pub struct RuntimeStatus {
     /// The schedule.
@@ -107,7 +107,7 @@ impl Default for Runtime {
 }
 
 impl RuntimeStatus {
-    /// Returns whether the newest attempts at the customer list and at a token succeeded.
+    /// Returns whether the newest token request and the newest poll of the customer list succeeded.
     pub fn is_up(&self) -> bool {
         // After a reload, no token has been requested yet. The previous result then applies, as for the customer list.
         self.client.token != Some(false) && self.schedule.customers_listed == Some(true)

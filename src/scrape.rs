@@ -171,15 +171,15 @@ pub struct KnownCustomer {
     pub attributes: Arc<Attributes>,
 }
 
-/// Renders scrapes. It never calls the API and never waits for a poll.
+/// Renders scrapes. Never calls the API and never waits for a poll.
 pub struct Scrape {
     store: Arc<Store>,
     health: Arc<Health>,
     runtime: Arc<Runtime>,
     shard_cache: ShardCache,
-    /// Values read at scrape time.
+    /// Families of the values read at scrape time.
     exporter: Arc<[Family]>,
-    /// Contents of the store.
+    /// Families of the contents of the store.
     stored: Arc<[Family]>,
 }
 
@@ -209,8 +209,8 @@ impl Scrape {
         }
     }
 
-    /// Returns the beginning and end of a response: the exporter's own metrics, which are rendered for every scrape.
-    /// They are empty if the filter does not select these metrics.
+    /// Returns the beginning and end of a response: the exporter's own metrics, which are rendered for every scrape. If
+    /// the filter does not select these metrics, both are empty, except for the final `# EOF` of OpenMetrics.
     pub fn exporter_metrics(&self, filter: &ScrapeFilter, format: Format, now: Timestamp) -> ExporterMetrics {
         let mut exporter_metrics = ExporterMetrics::default();
         if filter.has_exporter() {
@@ -363,7 +363,7 @@ pub struct ExporterMetrics {
 pub struct Stored {
     /// Generation of the store.
     pub generation: u64,
-    /// Time until which the text of this generation does not change; `None` if it only changes with the next
+    /// Time until which the text of this generation does not change; `None` if the text only changes with the next
     /// generation.
     pub valid_until: Option<Timestamp>,
     renderer: Renderer,

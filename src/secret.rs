@@ -15,7 +15,7 @@ impl Secret {
 }
 
 impl PartialEq for Secret {
-    /// Not in constant time, because it only detects changes on reload and authenticates nothing.
+    /// Compares the texts, not in constant time: the comparison detects changes on reload and authenticates nothing.
     fn eq(&self, other: &Self) -> bool {
         self.0 == other.0
     }

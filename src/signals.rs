@@ -29,19 +29,19 @@ impl Signals {
         })
     }
 
-    /// Waits for the next signal.
-    pub async fn next(&mut self, with_reloads: bool) -> Caught {
+    /// Waits for the next signal. Unless `with_reloads` is set, SIGHUP stays pending.
+    pub async fn next(&mut self, with_reloads: bool) -> SignalAction {
         tokio::select! {
-            _ = self.terminate.recv() => Caught::Stop,
-            _ = self.interrupt.recv() => Caught::Stop,
-            _ = self.hang_up.recv(), if with_reloads => Caught::Reload,
+            _ = self.terminate.recv() => SignalAction::Stop,
+            _ = self.interrupt.recv() => SignalAction::Stop,
+            _ = self.hang_up.recv(), if with_reloads => SignalAction::Reload,
         }
     }
 }
 
 /// Action requested by a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Caught {
+pub enum SignalAction {
     /// SIGTERM or SIGINT.
     Stop,
     /// SIGHUP.

@@ -1,7 +1,7 @@
 //! Contents of the status pages: the exporter's own state and the health of all customers. Each page uses a single
 //! snapshot of the store. [`Status::summary`] is cached for a short time, together with its snapshot.
 //!
-//! Like a scrape, it never calls the API and never waits for a poll.
+//! Like scrapes, the status pages never call the API and never wait for a poll.
 
 mod customers;
 mod detail;
@@ -22,8 +22,8 @@ pub use customers::{CustomerHealth, CustomerList, CustomerRow};
 pub use detail::{CustomerDetail, DataSource};
 pub use runs::CustomerRuns;
 
-/// Time for which a summary is cached. With ten thousand customers, building one takes some hundredths of a second.
-/// Pages are not reloaded more often than this.
+/// Time for which a summary is cached. With ten thousand customers, building one takes a few hundredths of a second.
+/// Pages reload less often.
 const SUMMARY_LIFETIME: Duration = Duration::from_secs(1);
 
 /// Builds the contents of the status pages.
@@ -69,7 +69,8 @@ pub struct CollectorSummary {
     pub overview: Overview,
     /// Time of the last successful poll.
     pub newest: Option<Timestamp>,
-    /// Time of the oldest data: every target was polled successfully at or after it. `None` if a target never was.
+    /// Time of the oldest data: every target was polled successfully at or after this time. `None` if a target has
+    /// never been polled successfully.
     pub oldest: Option<Timestamp>,
     /// Lag of the most overdue poll.
     pub lag: Duration,
@@ -84,7 +85,7 @@ pub struct CollectorSummary {
 }
 
 impl CollectorSummary {
-    /// Returns whether the permission is granted, or not known to be missing.
+    /// Returns whether the permission is granted or not checked yet.
     pub fn is_permitted(&self) -> bool {
         self.overview.permitted != Some(false)
     }
@@ -194,7 +195,7 @@ impl Status {
     }
 }
 
-/// Minimum number of polls that fail without a response in an outage. A single one may be due to one customer or
+/// Minimum number of polls that fail without a response in an outage. A single failure may be due to one customer or
 /// endpoint.
 const OUTAGE_POLLS: usize = 2;
 

@@ -19,7 +19,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The file is a pipe, directory or device.
-    #[error("{path} is not a regular file; expected one, because it is reread")]
+    #[error("{path} is not a regular file; expected a file that can be reread")]
     NotRegular {
         /// The file.
         path: PathBuf,
@@ -57,15 +57,15 @@ impl Error {
 /// # Errors
 /// Returns an error if the file cannot be read, is too large, or is not UTF-8.
 pub fn read(path: &Path, limit: u64) -> Result<String, Error> {
-    text(path, open_and_read(path, limit)?)
+    decode_utf8(path, open_and_read(path, limit)?)
 }
 
 /// Reads a text file like [`read`], but only a regular file, which can be reread.
 ///
 /// # Errors
-/// See [`read`]. Also returns an error if it is not a regular file.
+/// See [`read`]. Also returns an error if the path is not a regular file.
 pub fn read_regular(path: &Path, limit: u64) -> Result<String, Error> {
-    text(path, read_bytes(path, limit)?)
+    decode_utf8(path, read_bytes(path, limit)?)
 }
 
 /// Reads the bytes of a regular file of at most `limit` bytes. A byte order mark is removed, because none of the binary
@@ -81,7 +81,7 @@ pub fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
 /// Checks that a path is a regular file, without opening it: opening a pipe blocks until it has a writer.
 ///
 /// # Errors
-/// Returns an error if it is not, or does not exist.
+/// Returns an error if the path is not a regular file, or does not exist.
 pub fn require_regular(path: &Path) -> Result<(), Error> {
     let metadata = fs::metadata(path).map_err(|source| unreadable(path, source))?;
     if !metadata.is_file() {
@@ -123,7 +123,7 @@ fn open_and_read(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     Ok(content)
 }
 
-fn text(path: &Path, content: Vec<u8>) -> Result<String, Error> {
+fn decode_utf8(path: &Path, content: Vec<u8>) -> Result<String, Error> {
     String::from_utf8(content).map_err(|_| Error::NotUtf8 { path: path.to_owned() })
 }
 

@@ -65,7 +65,7 @@ impl CollectorResult {
             Self::NotPermitted => "not permitted",
             Self::Forbidden => "forbidden",
             Self::Failed => "failed",
-            Self::TimedOut => "gave up",
+            Self::TimedOut => "timed out",
             Self::NotTried => "not tried",
             Self::Off => "off",
         }
@@ -97,18 +97,18 @@ struct Check<'a> {
     /// The customer that is polled as an example.
     sample: Option<(CustomerId, String)>,
     /// Whether the customer list was fetched, even if it is empty.
-    listed: bool,
+    has_customer_list: bool,
     costs: Vec<Cost>,
     /// Records that collectors have returned, for the collectors that depend on them.
     seen: SeenRecords,
 }
 
-/// Records of collectors.
+/// Records that collectors have returned so far, by customer.
 #[derive(Clone, Debug, Default)]
 struct SeenRecords(PerCollector<BTreeMap<CustomerId, Arc<dyn Record>>>);
 
 impl RecordSource for SeenRecords {
-    // No collector has polled before, so it has no previous record.
+    // Each collector is polled only once, so it never has a previous record of its own.
     fn record(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>> {
         self.0.get(collector).get(customer).map(Arc::clone)
     }
@@ -148,7 +148,7 @@ pub async fn check(config: &Config) -> Result<Report, Error> {
             ..Report::default()
         },
         sample: None,
-        listed: false,
+        has_customer_list: false,
         costs: Vec::new(),
         seen: SeenRecords::default(),
     };
@@ -162,7 +162,7 @@ pub async fn check(config: &Config) -> Result<Report, Error> {
 }
 
 impl Check<'_> {
-    /// Selects the generation. In `auto` mode, this requests a token.
+    /// Selects the generation. In `auto` mode, requests a token.
     async fn select_generation(&mut self) -> Option<Api> {
         let client = Arc::clone(&self.schedule_config.client);
         let (result, detail) = match self.with_timeout("token", client.api()).await {
@@ -180,13 +180,13 @@ impl Check<'_> {
                 ("not granted", detail)
             }
             Ok(Err(failure)) => ("failed", self.explain_missing_token(&failure.error)),
-            Err(timeout) => ("gave up", timeout),
+            Err(timeout) => ("timed out", timeout),
         };
-        self.no_token(result, detail);
+        self.report_missing_token(result, detail);
         None
     }
 
-    fn no_token(&mut self, result: &'static str, detail: String) {
+    fn report_missing_token(&mut self, result: &'static str, detail: String) {
         let finding = Finding::new("token", Outcome::Failed, result, detail);
         self.report.permissions.push(finding);
     }
@@ -244,10 +244,10 @@ impl Check<'_> {
                 // The error is the same for every permission, so it is reported once.
                 Ok(Err(error)) => {
                     let detail = self.explain_missing_token(&error);
-                    self.no_token("failed", detail);
+                    self.report_missing_token("failed", detail);
                     break;
                 }
-                Err(timeout) => (Outcome::Failed, "gave up", timeout),
+                Err(timeout) => (Outcome::Failed, "timed out", timeout),
             };
             let finding = Finding::new(scope, outcome, result, detail);
             self.report.permissions.push(finding);
@@ -260,7 +260,7 @@ impl Check<'_> {
         for collector in ids() {
             let plan = *self.schedule_config.plans.get(collector);
             let finding = match plan.enabled {
-                false => finding(collector, CollectorResult::Off, "switched off by the configuration"),
+                false => finding(collector, CollectorResult::Off, "disabled by the configuration"),
                 true => self.measure(collector, plan, api).await,
             };
             self.report.collectors.push(finding);
@@ -277,12 +277,12 @@ impl Check<'_> {
         if requests == 0 && result == CollectorResult::Ok {
             result = CollectorResult::NotNeeded;
             finding.result = result.as_str();
-            finding.detail = "nothing to request of this customer, so this is untested".to_owned();
+            finding.detail = "nothing to request for this customer, so the endpoint is untested".to_owned();
         }
         if result != CollectorResult::NotTried {
             (finding.requests, finding.rows) = (Some(requests), Some(rows));
         }
-        // A collector without permission does not run, and without a response its cost is unknown.
+        // A collector without permission does not run. If it fails without a response, its cost is unknown.
         let runs = result != CollectorResult::NotPermitted;
         if runs && finding.outcome != Outcome::Ok && rows == 0 {
             self.report.not_measured.push(descriptor.name);
@@ -313,16 +313,20 @@ impl Check<'_> {
         let descriptor = collector.descriptor();
         let found = |result, detail: String| (result, finding(collector, result, detail));
         // If the customer list could not be fetched, a customer whose id is in the configuration is used.
-        let named = self.schedule_config.customer_ids.first().filter(|_| !self.listed);
+        let named = self
+            .schedule_config
+            .customer_ids
+            .first()
+            .filter(|_| !self.has_customer_list);
         let one = self.sample.as_ref().map(|(id, _)| id).or(named).cloned();
         let target = match (descriptor.target_kind, one) {
             (TargetKind::Partner, Some(id)) if self.polls_by_id(api) => Target::Customer(id),
             (TargetKind::Partner, _) => Target::Partner,
             (TargetKind::Customer, Some(id)) => Target::Customer(id),
             (TargetKind::Customer, None) => {
-                let why = match self.listed {
+                let why = match self.has_customer_list {
                     true => "no customer available, see customers",
-                    false => "no customer known: customers failed",
+                    false => "no customer known, see customers",
                 };
                 return found(CollectorResult::NotTried, why.to_owned());
             }
@@ -359,10 +363,12 @@ impl Check<'_> {
                         CollectorResult::Incomplete,
                         format!("{detail}; {}", explain(&failure, descriptor.name)),
                     ),
-                    None if self.listed && self.sample.is_none() && collector == CollectorId::CUSTOMERS => found(
-                        CollectorResult::NoCustomers,
-                        self.explain_missing_customers(output.records.len()),
-                    ),
+                    None if self.has_customer_list && self.sample.is_none() && collector == CollectorId::CUSTOMERS => {
+                        found(
+                            CollectorResult::NoCustomers,
+                            self.explain_missing_customers(output.records.len()),
+                        )
+                    }
                     None => found(CollectorResult::Ok, detail),
                 };
             }
@@ -381,11 +387,11 @@ impl Check<'_> {
             ref error if error.is_forbidden() => {
                 let detail = explain(&failure, descriptor.name);
                 let why = match (target, api.generation()) {
-                    (Target::Customer(_), _) => format!(
-                        "{scope} is granted, so check that the app can see this customer ({REGISTRATION})"
-                    ),
+                    (Target::Customer(_), _) => {
+                        format!("{scope} is granted, so check that the app can see this customer ({REGISTRATION})")
+                    }
                     (Target::Partner, api::Generation::V1) => {
-                        "an app with access to some customers only may not list all: list their ids in customers.include"
+                        "an app with access to only some customers cannot list them: add their ids to customers.include"
                             .to_owned()
                     }
                     (Target::Partner, api::Generation::V3) => {
@@ -407,7 +413,7 @@ impl Check<'_> {
                 format!("the API lists no customer; see the app's customers {REGISTRATION}")
             }
             0 => format!(
-                "none of the customers that customers.include names is listed; see their ids, and the app's customers \
+                "the API lists no customer of customers.include; check the ids there, and the app's customers \
                  {REGISTRATION}"
             ),
             listed => format!(
@@ -440,10 +446,10 @@ impl Check<'_> {
             self.report.without_attributes = without.map(|(id, name)| Sample::new(id, name)).collect();
         }
         self.sample = (!matching.is_empty()).then(|| matching.swap_remove(0));
-        self.listed = true;
+        self.has_customer_list = true;
     }
 
-    /// Reports patterns that match no customer of a complete list. Modules are not known here.
+    /// Reports patterns that match nothing in a complete customer list.
     fn check_patterns(&mut self, output: &PollOutput, api: &Api) {
         if output.incomplete.is_some() || self.polls_by_id(api) {
             return;

@@ -41,7 +41,7 @@ impl ClientSource {
     pub(super) fn new(config: &Config) -> Result<Self, Error> {
         Ok(Self {
             api: config::Api {
-                // The client does not depend on it.
+                // The client does not depend on this key.
                 gigabyte: Gigabyte::default(),
                 ..config.api.clone()
             },
@@ -100,7 +100,7 @@ impl ClientSource {
             http_client(api.timeout, proxy, &self.authorities).map_err(|error| Error::InvalidFile {
                 key: "api.ca_file",
                 problem: format!(
-                    "HTTPS is not possible: {}; expected the system's certificate authorities, or a file of them",
+                    "HTTPS is not possible: {}; expected certificate authorities of the system or in a file",
                     cause(error)
                 ),
             })?
@@ -171,11 +171,11 @@ pub(super) fn authorities(file: Option<&Path>) -> Result<Vec<CertificateDer<'sta
     let pem = text_file::without_marks(&pem);
     let mut certificates = Vec::new();
     for (number, der) in (1..).zip(CertificateDer::pem_slice_iter(&pem)) {
-        let bad = |error: &dyn std::error::Error| problem(format!("certificate {number}: {}", error_chain(error)));
-        let der = der.map_err(|error| bad(&error))?;
-        // The client makes the same check, but does not name the file and certificate.
+        let unusable = |error: &dyn std::error::Error| problem(format!("certificate {number}: {}", error_chain(error)));
+        let der = der.map_err(|error| unusable(&error))?;
+        // The client makes the same check, but its error does not name the file and the certificate.
         let mut store = rustls::RootCertStore::empty();
-        store.add(der.clone()).map_err(|error| bad(&error))?;
+        store.add(der.clone()).map_err(|error| unusable(&error))?;
         certificates.push(der.into_owned());
     }
     if certificates.is_empty() {
@@ -188,7 +188,7 @@ pub(super) fn authorities(file: Option<&Path>) -> Result<Vec<CertificateDer<'sta
     if announced != certificates.len() {
         let read = certificates.len();
         return Err(problem(format!(
-            "{announced} certificates begin in it and {read} can be read; expected each to begin on a separate line"
+            "contains {announced} certificates, of which {read} can be read; expected each to begin on a separate line"
         )));
     }
     Ok(certificates)

@@ -27,7 +27,7 @@ const FORMULA_PREFIXES: [char; 4] = ['=', '+', '-', '@'];
 #[derive(Debug)]
 pub struct CustomerListing(Vec<[String; COLUMNS.len()]>);
 
-/// Polls the customers and their jobs once. Returns them, and whether every poll succeeded.
+/// Polls the customers and their jobs once. Returns the customers, and whether every poll succeeded.
 ///
 /// # Errors
 /// Returns an error if the configuration is invalid.

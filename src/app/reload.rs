@@ -1,5 +1,5 @@
-//! Reloads the configuration, or only the attributes of customers, and passes it to the poll loop. Unchanged parts stay
-//! in use.
+//! Reloads the configuration, or only the attributes of customers, and passes the result to the poll loop. Unchanged
+//! parts stay in use.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -111,14 +111,14 @@ impl Reloader {
             self.current().attributes = watched;
             match has_stable_change {
                 false => {}
-                // A reload of the whole configuration failed because of this file, so it is repeated.
+                // A reload of the whole configuration failed because of this file, so that reload is repeated.
                 true if failed_reload => _ = self.reload().await,
                 true => self.reload_attributes().await,
             }
         }
     }
 
-    /// Rereads the attributes and passes them to the loop. An invalid file only changes the metric about reloads.
+    /// Rereads the attributes and passes them to the poll loop. An invalid file only changes the metric about reloads.
     async fn reload_attributes(&self) {
         let (file, mut schedule_config) = {
             let current = self.current();
@@ -131,7 +131,7 @@ impl Reloader {
             Err(message) => {
                 warn!(
                     error = message,
-                    "attributes not reloaded; keeping the previous attributes"
+                    "attributes reload failed; keeping the previous attributes"
                 );
                 self.runtime.record_load(|loaded| loaded.config = false);
                 return;
@@ -156,7 +156,8 @@ impl Reloader {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reloads the configuration and passes it to the loop. An invalid one only changes the metric about reloads.
+    /// Reloads the configuration and passes it to the poll loop. An invalid configuration only changes the metric about
+    /// reloads.
     async fn reload(&self) -> Result<(), String> {
         let (load, health) = (Arc::clone(&self.load), Arc::clone(&self.health));
         let state_file = self.state_file.clone();

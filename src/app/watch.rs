@@ -1,8 +1,8 @@
 //! Watches files for changes: always the file of attributes, and with `--config.auto-reload` also the files that a
 //! reload of the configuration reads.
 //!
-//! Files are compared by content. It does not matter whether a file is edited, replaced, or reached by a symbolic link
-//! whose target changes, as in a Kubernetes volume.
+//! Files are compared by content. A file may therefore be edited, replaced, or reached by a symbolic link whose target
+//! changes, as in a Kubernetes volume.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -58,7 +58,7 @@ pub(super) struct WatchedFile {
     /// Path of the file; `None` if no file is configured.
     pub(super) path: Option<PathBuf>,
     content: Watched<Option<u64>>,
-    /// Whether the newest reload failed because of this file.
+    /// Whether the latest reload failed because of this file.
     pub(super) failed_reload: bool,
 }
 
@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(check(&mut watch, 2), [false, false]);
         fs::write(at("ca.pem"), "other").unwrap();
         assert_eq!(check(&mut watch, 3), [false, true, false]);
-        // An invalid configuration does not list its files, so all of them remain watched.
+        // The files of an invalid configuration are unknown, so the previous files remain watched.
         fs::write(at("elements.yml"), "auth: [").unwrap();
         assert_eq!(check(&mut watch, 2), [false, true]);
         fs::write(at("ca.pem"), "third").unwrap();

@@ -94,7 +94,7 @@ Invalid usage.
 Invalid configuration. The message contains the file, the key and the expected value.
 ";
 
-/// Completions for a shell.
+/// Returns the completions for a shell.
 pub fn completions(shell: Shell) -> Vec<u8> {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut Args::command().display_name(NAME), NAME, &mut text);

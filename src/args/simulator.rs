@@ -26,7 +26,7 @@ pub struct Simulator {
     pub seed: u64,
 
     /// Factor by which the simulated schedules run faster than real time; above 0.
-    #[arg(long = "simulator.speed", value_name = "FACTOR", default_value_t = 60.0, value_parser = speed)]
+    #[arg(long = "simulator.speed", value_name = "FACTOR", default_value_t = 60.0, value_parser = parse_speed)]
     pub speed: f64,
 
     /// Use names, dates and sizes that are hard to parse, and list every module in the reference.
@@ -66,7 +66,7 @@ pub struct Demo {
     instance: String,
 }
 
-/// Destination of four weeks of metrics, and the target that they belong to.
+/// Destination of four weeks of metrics, and the target to which they belong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backfill {
     /// The file.
@@ -86,7 +86,7 @@ impl Demo {
     }
 }
 
-fn speed(text: &str) -> Result<f64, String> {
+fn parse_speed(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(factor) if factor > 0.0 && factor.is_finite() => Ok(factor),
         _ => Err("expected a number above 0".to_owned()),

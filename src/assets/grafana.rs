@@ -1,5 +1,5 @@
-//! Generates the alerts as Grafana-managed rules, in the format of Grafana's file provisioning, for users without an
-//! Alertmanager. The source is the rules for Prometheus.
+//! Converts the alerts for Prometheus to Grafana-managed rules, in the format of Grafana's file provisioning, for users
+//! without an Alertmanager.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use yaml_rust2::{EmitError, ScanError, Yaml, YamlEmitter, YamlLoader};
 
 use super::{Links, RULES};
 
-/// Name of the file.
+/// Name of the generated file.
 pub const FILE_NAME: &str = "elements-alerts.yaml";
 
 /// Default data source, which exists in every stack of Grafana Cloud.
@@ -93,7 +93,7 @@ pub fn alert_rules(datasource: &str, links: &Links) -> Result<String, Error> {
     }
     let groups = groups.iter().filter(|group| alerts(group).next().is_some());
     let groups = groups.map(|group| {
-        let interval = or(&group["interval"], INTERVAL);
+        let interval = value_or(&group["interval"], INTERVAL);
         let rules = alerts(group).map(|rule| {
             let is_alone = counts.get(text(&rule["alert"])) == Some(&1);
             alert_rule(rule, text(&interval), is_alone, datasource)
@@ -150,8 +150,8 @@ fn alert_rule(rule: &Yaml, interval: &str, is_alone: bool, datasource: &str) -> 
         // An empty result means that the alert does not fire. A failed query is a separate error.
         ("noDataState", string("OK")),
         ("execErrState", string("Error")),
-        ("for", or(&rule["for"], "0s")),
-        ("keepFiringFor", or(&rule["keep_firing_for"], "0s")),
+        ("for", value_or(&rule["for"], "0s")),
+        ("keepFiringFor", value_or(&rule["keep_firing_for"], "0s")),
         // Grafana does not apply keepFiringFor to a series that disappears, and a query returns only firing series.
         (
             "missing_series_evals_to_resolve",
@@ -162,8 +162,8 @@ fn alert_rule(rule: &Yaml, interval: &str, is_alone: bool, datasource: &str) -> 
     ])
 }
 
-/// Returns after how many evaluations without its series an alert resolves: at the first one, or after the time for
-/// which Prometheus keeps it firing.
+/// Returns the number of evaluations without its series after which an alert resolves: one, or those in the time for
+/// which Prometheus keeps the alert firing.
 fn missing_evaluations(rule: &Yaml, interval: &str) -> i64 {
     let seconds = |duration: &str| humantime::parse_duration(duration).unwrap_or_default().as_secs();
     let evaluations = seconds(text(&rule["keep_firing_for"])).div_ceil(seconds(interval).max(1));
@@ -223,7 +223,7 @@ fn translate(template: &str) -> String {
 /// State of the text between the start and the end of a block.
 struct Block {
     is_query: bool,
-    /// Whether the text is after its `else`, which applies if a query returns nothing.
+    /// Whether the text is after the `else` of the block, which applies if a query returns nothing.
     is_else: bool,
 }
 
@@ -279,7 +279,7 @@ fn string(text: &str) -> Yaml {
     Yaml::String(text.to_owned())
 }
 
-fn or(value: &Yaml, default: &str) -> Yaml {
+fn value_or(value: &Yaml, default: &str) -> Yaml {
     if value.is_badvalue() {
         string(default)
     } else {
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn alerts_are_all_converted_for_grafana() {
+    fn every_alert_is_converted_for_grafana() {
         let written = alert_rules("uid", &Links::default()).unwrap();
         let source: Vec<Yaml> = RULES
             .iter()
@@ -329,7 +329,7 @@ mod tests {
             assert_eq!(threshold["conditions"][0]["evaluator"]["params"][0], Yaml::Integer(0));
             assert_eq!(converted["labels"], source["labels"], "{name}");
             for (grafana, prometheus) in [("for", "for"), ("keepFiringFor", "keep_firing_for")] {
-                assert_eq!(converted[grafana], or(&source[prometheus], "0s"), "{name}");
+                assert_eq!(converted[grafana], value_or(&source[prometheus], "0s"), "{name}");
             }
             let minutes = match text(&source["keep_firing_for"]) {
                 "" => 1,

@@ -22,7 +22,7 @@ pub struct Api {
     pub base_url: Url,
     /// URL of the token endpoint, with the same restrictions.
     pub token_url: Url,
-    /// Proxy for both.
+    /// Proxy for requests to both URLs.
     pub proxy_url: Option<ProxyUrl>,
     /// PEM file of certificate authorities to trust in addition to the system's.
     pub ca_file: Option<PathBuf>,
@@ -32,7 +32,7 @@ pub struct Api {
     pub requests_per_second: f64,
     /// Maximum number of concurrent requests; 1 to 256.
     pub max_concurrency: usize,
-    /// Number of bytes in a gigabyte of the API.
+    /// Size of a gigabyte in values of the API.
     pub gigabyte: Gigabyte,
     /// Base path of the first generation below `base_url`: empty, or a path with a leading and without a trailing
     /// slash.
@@ -42,11 +42,11 @@ pub struct Api {
 /// Generation of the API.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Version {
-    /// The first, under `/partner`.
+    /// The first generation, under `/partner`.
     V1,
-    /// The second, under `/partner/external/v3`.
+    /// The second generation, under `/partner/external/v3`.
     V3,
-    /// The second if the registration has its permission for customers, otherwise the first.
+    /// The second generation if the registration has its permission for customers, otherwise the first.
     #[default]
     Auto,
 }

@@ -16,7 +16,7 @@ const MAX_ROWS: usize = 100_000;
 /// because they are looked up in a map.
 const MAX_GLOBS: usize = 1_000;
 
-/// Maximum length of a value, in characters. It is a label of every alert about its customers.
+/// Maximum length of a value, in characters. A value is a label of every alert about its customers.
 const MAX_VALUE_CHARS: usize = 100;
 
 /// Maximum number of invalid rows in an error message. If there are more, they usually have the same cause.
@@ -40,13 +40,13 @@ const IGNORED_COLUMNS: [&str; 2] = ["country", "modules"];
 /// Reason why the file is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum AttributesError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error(transparent)]
     File(#[from] text_file::Error),
-    /// It is not YAML.
+    /// The file is not YAML.
     #[error(transparent)]
     Yaml(#[from] settings::Error),
-    /// Some of its rows are invalid. Each problem begins with the file and the line.
+    /// Some rows are invalid. Each problem begins with the file and the line.
     #[error("{}{}", problems.join("; "), omitted_text(*omitted))]
     Rows {
         /// The first problems.
@@ -58,12 +58,13 @@ pub enum AttributesError {
 
 fn omitted_text(omitted: usize) -> String {
     match u64::try_from(omitted) {
-        Ok(omitted @ 1..) => format!("; and {}", counted(omitted, "more bad row", "more bad rows")),
+        Ok(omitted @ 1..) => format!("; and {}", counted(omitted, "more invalid row", "more invalid rows")),
         _ => String::new(),
     }
 }
 
-/// Reads the attributes of customers. A file whose name ends in `.yml`, `.yaml` or `.json` is YAML, any other is CSV.
+/// Reads the attributes of customers. A file whose name ends in `.yml`, `.yaml` or `.json` is parsed as YAML, any other
+/// file as CSV.
 ///
 /// # Errors
 /// Returns an error if the file cannot be read or contains invalid rows. The error lists the first invalid rows.
@@ -137,7 +138,7 @@ impl<'a> Cells<'a> {
         })?;
         match table.globs() > MAX_GLOBS {
             true => Err(format!(
-                "is one glob more than the {MAX_GLOBS} that there may be; name customers by id"
+                "exceeds the maximum of {MAX_GLOBS} globs; list customers by id"
             )),
             false => Ok(()),
         }
@@ -220,12 +221,12 @@ impl Rows {
                 self.report(|| format!("{file}:{}: {problem}", line()));
             }
         }
-        // After an unclosed quote, the rest of the file is one cell, for example if the file was not written
+        // After an unclosed quotation mark, the rest of the file is one cell, for example if the file was not written
         // completely.
         if text.matches('"').count() % 2 == 1 {
             let at = text.rfind('"').unwrap_or_default();
             let line = text.get(..at).unwrap_or_default().matches('\n').count() + 1;
-            self.report(|| format!("{file}:{line}: has a quote that is not closed"));
+            self.report(|| format!("{file}:{line}: has a quotation mark that is not closed"));
         }
         if columns.is_empty() {
             self.report(|| format!("{file}:1: has no header; expected one such as customer,tier,region,team"));
@@ -263,18 +264,18 @@ fn read_header(header: &csv::StringRecord) -> Result<Vec<&'static str>, String> 
     }
     if !has("customer") && !has("id") && !has("organization") {
         return Err(
-            "lacks a column for the customer; expected customer: an id or a glob over the organization".to_owned(),
+            "lacks a column for the customer; expected customer, with an id or a glob over the organization".to_owned(),
         );
     }
     if !Attributes::NAMES.iter().any(|name| columns.contains(name)) {
-        return Err("lacks attributes; expected at least one column of tier, region and team".to_owned());
+        return Err("lacks a column for attributes; expected at least one of tier, region and team".to_owned());
     }
     Ok(columns)
 }
 
 fn unknown_column(written: &str) -> String {
     let hint = match nearest(written, COLUMNS.iter().copied()) {
-        _ if written.contains([';', '\t']) => "separate cells by commas".to_owned(),
+        _ if written.contains([';', '\t']) => "separate cells with commas".to_owned(),
         Some(column) => format!("did you mean {column:?}?"),
         None => format!("expected a header of {}", COLUMNS.join(", ")),
     };
@@ -285,7 +286,7 @@ fn read_row<'a>(record: &'a csv::StringRecord, columns: &[&str]) -> Result<Cells
     let cell = |count: usize| counted(count, "cell", "cells");
     if record.len() != columns.len() {
         return Err(format!(
-            "has {}; expected {}, as the header",
+            "has {}; expected {}, like the header",
             cell(record.len()),
             cell(columns.len())
         ));
@@ -328,7 +329,10 @@ mod tests {
     #[test]
     fn truncated_file_is_rejected() {
         let error = read("a.csv", "customer,tier\nContoso*,gold\nFabrikam*,\"sil").unwrap_err();
-        assert!(error.ends_with("a.csv:3: has a quote that is not closed"), "{error}");
+        assert!(
+            error.ends_with("a.csv:3: has a quotation mark that is not closed"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -348,7 +352,11 @@ mod tests {
         )
         .unwrap();
         assert_eq!(of(&table, "c-1", "other"), attributes(["gold", "", ""]));
-        assert_eq!(of(&table, "x", "Contoso"), None, "the id counts, where there is one");
+        assert_eq!(
+            of(&table, "x", "Contoso"),
+            None,
+            "the id takes precedence over the organization"
+        );
         assert_eq!(of(&table, "c-2", "Fabrikam"), attributes(["", "emea", ""]));
     }
 
@@ -374,7 +382,7 @@ mod tests {
             )
             .unwrap_err(),
             "a.csv:4: names no customer; expected an id or a glob over the organization; \
-             a.csv:5: has 3 cells; expected 2 cells, as the header; \
+             a.csv:5: has 3 cells; expected 2 cells, like the header; \
              a.csv:6: customer: has a line break; is a quotation mark not closed?; \
              a.csv:8: \"[c\" is not a glob (unclosed character class; missing ']'); expected a name, in which * matches anything"
         );
@@ -395,7 +403,7 @@ mod tests {
             error.starts_with("a.csv:2: tier: is longer than 100 characters; a.csv:3: "),
             "{error}"
         );
-        assert!(error.ends_with("; and 2 more bad rows"), "{error}");
+        assert!(error.ends_with("; and 2 more invalid rows"), "{error}");
     }
 
     #[test]
@@ -405,7 +413,7 @@ mod tests {
             ("customer,teir", "unknown column \"teir\"; did you mean \"tier\"?"),
             (
                 "customer;tier",
-                "unknown column \"customer;tier\"; separate cells by commas",
+                "unknown column \"customer;tier\"; separate cells with commas",
             ),
             (
                 "Contoso,gold",
@@ -418,11 +426,11 @@ mod tests {
             ),
             (
                 "tier,team",
-                "lacks a column for the customer; expected customer: an id or a glob over the organization",
+                "lacks a column for the customer; expected customer, with an id or a glob over the organization",
             ),
             (
                 "customer,modules",
-                "lacks attributes; expected at least one column of tier, region and team",
+                "lacks a column for attributes; expected at least one of tier, region and team",
             ),
         ] {
             assert_eq!(read("a.csv", header).unwrap_err(), format!("a.csv:1: {problem}"));
@@ -436,7 +444,7 @@ mod tests {
         let error = read("a.csv", &format!("customer,tier\n{rows}")).unwrap_err();
         assert_eq!(
             error,
-            "a.csv:1002: is one glob more than the 1000 that there may be; name customers by id"
+            "a.csv:1002: exceeds the maximum of 1000 globs; list customers by id"
         );
         let rows: String = (0..=MAX_ROWS).map(|row| format!("a{row},x\n")).collect();
         let error = read("a.csv", &format!("customer,tier\n{rows}")).unwrap_err();

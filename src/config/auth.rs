@@ -19,7 +19,7 @@ pub struct Auth {
     pub secret_expires: Option<i64>,
 }
 
-/// A credential. Files are read when they are used, so that rotated ones take effect.
+/// A credential. Files are read when they are used, so that rotated files take effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
     /// A client secret.
@@ -111,7 +111,7 @@ fn password(layers: &Layers) -> Result<Option<Password>, Error> {
     Ok(value.map(Password::Value).or(file.map(Password::File)))
 }
 
-/// Returns whether a file is a PFX, which contains its key, according to its name. The file is not read yet.
+/// Returns whether a file is a PFX according to its name. A PFX contains its key.
 fn is_pfx(file: &Path) -> bool {
     file.extension()
         .and_then(|extension| extension.to_str())
@@ -122,7 +122,7 @@ fn reject_both(layers: &Layers, one: &str, other: &str) -> Result<(), Error> {
     match (layers.get(one), layers.get(other)) {
         (Some(one), Some(other)) => {
             let (key, location) = (other.key(), other.location());
-            Err(one.error(format!("excludes {key} ({location}); set only one of them")))
+            Err(one.error(format!("conflicts with {key} ({location}); set only one of them")))
         }
         _ => Ok(()),
     }
@@ -131,7 +131,7 @@ fn reject_both(layers: &Layers, one: &str, other: &str) -> Result<(), Error> {
 fn require_key(layers: &Layers, key: &str, required: &str) -> Result<(), Error> {
     match (layers.get(key), layers.get(required)) {
         (Some(field), None) => Err(field.error(format!(
-            "is of no use without {required}; set that too, or leave this out"
+            "has no effect without {required}; set {required} too, or remove the key"
         ))),
         _ => Ok(()),
     }
@@ -142,7 +142,7 @@ fn no_credential(layers: &Layers) -> Error {
     let (keys, variables) = (CREDENTIALS.join(", "), CREDENTIALS.map(keys::variable).join(", "));
     layers.error(
         first,
-        format!("is required, or another credential; set one of {keys} in the file, or one of {variables}"),
+        format!("is required, unless another credential is set; set one of {keys} in the file, or one of {variables}"),
     )
 }
 
@@ -198,7 +198,7 @@ mod tests {
     fn exactly_one_credential_is_required() {
         assert_eq!(
             message(from_file("auth: {client_id: demo}")),
-            "elements.yml: auth.client_secret: is required, or another credential; set one of auth.client_secret, auth.client_secret_file, auth.certificate_file in the file, \
+            "elements.yml: auth.client_secret: is required, unless another credential is set; set one of auth.client_secret, auth.client_secret_file, auth.certificate_file in the file, \
              or one of ELEMENTS_AUTH__CLIENT_SECRET, ELEMENTS_AUTH__CLIENT_SECRET_FILE, ELEMENTS_AUTH__CERTIFICATE_FILE"
         );
         assert_eq!(
@@ -206,7 +206,7 @@ mod tests {
                 "auth: {client_id: demo, client_secret: hunter2}",
                 &[("ELEMENTS_AUTH__CLIENT_SECRET_FILE", "/run/secret")]
             )),
-            "elements.yml:1: auth.client_secret: excludes auth.client_secret_file (ELEMENTS_AUTH__CLIENT_SECRET_FILE); \
+            "elements.yml:1: auth.client_secret: conflicts with auth.client_secret_file (ELEMENTS_AUTH__CLIENT_SECRET_FILE); \
              set only one of them"
         );
         for (keys, first, second) in [
@@ -229,7 +229,7 @@ mod tests {
         ] {
             assert_eq!(
                 message(from_file(&format!("auth: {{client_id: demo, {keys}}}"))),
-                format!("elements.yml:1: {first}: excludes {second} (elements.yml:1); set only one of them")
+                format!("elements.yml:1: {first}: conflicts with {second} (elements.yml:1); set only one of them")
             );
         }
     }
@@ -242,7 +242,7 @@ mod tests {
             assert_eq!(
                 message(from_file(&yaml)),
                 format!(
-                    "elements.yml:1: {key}: is of no use without auth.certificate_file; set that too, or leave this out"
+                    "elements.yml:1: {key}: has no effect without auth.certificate_file; set auth.certificate_file too, or remove the key"
                 )
             );
         }

@@ -7,7 +7,7 @@ use crate::collector::{CollectorId, PerCollector, Plan};
 use crate::domain::{self, Pattern};
 use crate::settings::{Error, Field, MAX_DURATION, MIN_DURATION};
 
-/// Default of `stale_after` in intervals. With three, values are still served after two failed polls.
+/// Default of `stale_after`, as a multiple of the interval. With three, values are still served after two failed polls.
 const DEFAULT_STALE_INTERVALS: u32 = 3;
 
 /// Reads the schedule of every collector.
@@ -42,7 +42,9 @@ fn read_plan(layers: &Layers, collector: CollectorId) -> Result<Plan, Error> {
             &format!("collectors.{}.enabled", prerequisite.name()),
             |field| match field.boolean()? {
                 true => Ok(()),
-                false => Err(field.invalid(format!("is required by collectors.{name}; expected true"))),
+                false => Err(field.invalid(format!(
+                    "disables a collector that collectors.{name} needs; expected true"
+                ))),
             },
         )?;
     }

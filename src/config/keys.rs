@@ -10,7 +10,7 @@ use crate::domain::DEFAULT_BACKUP_SERVICES;
 /// Prefix of the environment variables.
 pub const PREFIX: &str = "ELEMENTS_";
 
-/// Maximum request rate. A higher one is probably a typing error, because no partner is that large.
+/// Maximum request rate. A higher rate is probably a typing error, because no partner is that large.
 pub(super) const MAX_REQUESTS_PER_SECOND: f64 = 1000.0;
 
 /// Maximum timeout: two default intervals of jobs. A request that takes longer never completes.
@@ -29,11 +29,11 @@ pub struct Key {
     pub path: &'static str,
     /// Value if the key is not set.
     pub default: KeyDefault,
-    /// Format of its values.
+    /// Format of the value.
     pub format: ValueFormat,
     /// Description, as a sentence.
     pub description: &'static str,
-    /// Whether its value must not appear in output.
+    /// Whether the value must not appear in output.
     pub secret: bool,
 }
 

@@ -10,7 +10,7 @@ use super::keys::{self, KEYS, Key, KeyDefault, PREFIX};
 use crate::settings::{Error, FILE_LIMIT, Field, nearest_key, parse, parse_variable, reject_unknown_keys};
 use crate::text_file;
 
-/// Origin of a default, for errors. Only a bug can cause one.
+/// Origin of defaults, for errors about them, which only a bug can cause.
 const DEFAULT: &str = "default";
 
 /// Location of a missing key if there is no file.
@@ -19,8 +19,8 @@ const ENVIRONMENT: &str = "environment";
 /// The merged layers. A null value counts as not set.
 pub(super) struct Layers {
     merged: Value,
-    /// File in errors about missing keys.
-    file: String,
+    /// Location in errors about missing keys.
+    location: String,
 }
 
 /// The values of one layer by key.
@@ -53,7 +53,7 @@ impl Layers {
         }
         Ok(Self {
             merged: Value::new(None, builder.build()?.collect()?),
-            file: file.map_or_else(|| ENVIRONMENT.to_owned(), |(path, _)| path.display().to_string()),
+            location: file.map_or_else(|| ENVIRONMENT.to_owned(), |(path, _)| path.display().to_string()),
         })
     }
 
@@ -94,7 +94,7 @@ impl Layers {
     /// Returns an error about a key that is not set.
     pub(super) fn error(&self, path: &str, problem: String) -> Error {
         Error::Value {
-            location: self.file.clone(),
+            location: self.location.clone(),
             key: path.to_owned(),
             problem,
         }
@@ -174,7 +174,9 @@ fn parse_variable_value(key: &Key, name: &str, text: &str) -> Result<Value, Erro
         return Ok(Value::new(Some(&origin), items));
     }
     let invalid_list = |problem: &str| {
-        Field::new(key.path, &written).invalid(format!("is not a list ({problem}); expected [one, other] or one,other"))
+        Field::new(key.path, &written).invalid(format!(
+            "is not a list ({problem}); expected a list such as [a, b] or a,b"
+        ))
     };
     match parse_variable(name, text) {
         Ok(list) if matches!(list.kind, ValueKind::Array(_)) => Ok(list),

@@ -36,7 +36,7 @@ fn read_override(item: &Field<'_>) -> Result<Override, Error> {
         scope: item.read("scope", Field::pattern)?,
         objective: Objective {
             rpo,
-            until: item.read("until", Field::end)?.map(Timestamp::from_unix_seconds),
+            until: item.read("until", Field::end_date)?.map(Timestamp::from_unix_seconds),
             reason: item.read("reason", read_reason)?,
         },
     })

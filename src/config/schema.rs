@@ -16,7 +16,7 @@ const DURATION: &str = r"\s*([0-9][0-9\s]*(\.[0-9\s]+)?(nanos|nsec|ns|usec|us|µ
 
 /// Returns the schema of the configuration file.
 pub fn schema() -> Value {
-    let mut root = section();
+    let mut root = empty_section();
     for key in KEYS.iter() {
         insert(&mut root, key.path, key_schema(key));
     }
@@ -31,7 +31,7 @@ pub fn schema_text() -> String {
 }
 
 /// Returns the schema of a section without keys. A section whose keys are all commented out is null.
-fn section() -> Map<String, Value> {
+fn empty_section() -> Map<String, Value> {
     let mut section = Map::new();
     section.insert("type".to_owned(), json!(["object", "null"]));
     section.insert("additionalProperties".to_owned(), json!(false));
@@ -49,7 +49,7 @@ fn insert(section: &mut Map<String, Value>, path: &str, schema: Value) {
             properties.insert(path.to_owned(), schema);
         }
         Some((name, rest)) => {
-            let below = properties.entry(name).or_insert_with(|| Value::Object(self::section()));
+            let below = properties.entry(name).or_insert_with(|| Value::Object(empty_section()));
             if let Value::Object(below) = below {
                 insert(below, rest, schema);
             }
@@ -90,7 +90,7 @@ fn format_schema(format: ValueFormat) -> Value {
         ValueFormat::Number(most) => json!({"type": "number", "exclusiveMinimum": 0, "maximum": most}),
         ValueFormat::Integer(least, Some(most)) => json!({"type": "integer", "minimum": least, "maximum": most}),
         ValueFormat::Integer(least, None) => json!({"type": "integer", "minimum": least}),
-        // A single item may be written without brackets. A comma would be part of it.
+        // A single item may be written without brackets, but must not contain a comma.
         ValueFormat::List(_) => json!({
             "type": ["array", "string", "number"],
             "items": {"type": ["string", "number"]},

@@ -47,7 +47,7 @@ fn pairs(variables: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
         .collect()
 }
 
-/// Returns a file that sets `path` to `value`, and the credentials if `path` is not one of them.
+/// Returns a file that sets `path` to `value`.
 pub(crate) fn yaml_of(path: &str, value: &str) -> String {
     let mut lines = String::new();
     let segments: Vec<_> = path.split('.').collect();
@@ -78,7 +78,7 @@ fn required_with(path: &str) -> Vec<(&'static str, &'static str)> {
 }
 
 #[test]
-fn keys_all_have_a_sample() {
+fn every_key_has_a_sample() {
     let sampled: BTreeSet<_> = samples().iter().map(|(path, _, _)| *path).collect();
     let known: BTreeSet<_> = KEYS.iter().map(|key| key.path).collect();
     assert_eq!(sampled, known);
@@ -204,7 +204,7 @@ fn unknown_keys_are_rejected() {
 }
 
 #[test]
-fn unknown_variables_except_kubernetes_are_rejected() {
+fn unknown_variables_are_rejected_unless_kubernetes_sets_them() {
     assert_eq!(
         message(from_environment(&[("ELEMENTS_AUTH_CLIENT_ID", "demo")])),
         "ELEMENTS_AUTH_CLIENT_ID: unknown environment variable; did you mean ELEMENTS_AUTH__CLIENT_ID?"
@@ -376,7 +376,7 @@ fn lists_are_parsed_from_the_environment() {
         let shown = message(words(text));
         let start = format!("ELEMENTS_CUSTOMERS__INCLUDE: customers.include: \"{text}\" is not a list (");
         assert!(shown.starts_with(&start), "{shown}");
-        assert!(shown.ends_with("); expected [one, other] or one,other"), "{shown}");
+        assert!(shown.ends_with("); expected a list such as [a, b] or a,b"), "{shown}");
     }
 }
 
@@ -400,7 +400,7 @@ fn nested_aliases_are_rejected_before_expansion() {
     }
     let text = message(from_file(&yaml));
     assert!(
-        text.ends_with(": too large after expanding its aliases; write their values out"),
+        text.ends_with(": is too large after expanding its aliases; write out their values"),
         "{text}"
     );
     let protected = CollectorId::named("protected").unwrap();
@@ -436,6 +436,6 @@ fn collector_is_rejected_without_its_prerequisite() {
     let yaml = "collectors:\n  jobs: {enabled: false}\n  job_reports: {enabled: true}\n";
     assert_eq!(
         message(from_file(yaml)),
-        "elements.yml:2: collectors.jobs.enabled: \"false\" is required by collectors.job_reports; expected true"
+        "elements.yml:2: collectors.jobs.enabled: \"false\" disables a collector that collectors.job_reports needs; expected true"
     );
 }

@@ -18,11 +18,11 @@ pub enum ValueFormat {
     Boolean,
     /// A duration, described by a phrase.
     Duration(&'static str),
-    /// A duration from the shortest one to this.
+    /// A duration from the shortest allowed duration to this maximum.
     DurationUpTo(Duration),
     /// A duration, or a word that matches a regular expression, described by a phrase.
     DurationOr(&'static str, &'static str),
-    /// A number above 0, up to this.
+    /// A number above 0, up to this maximum.
     Number(f64),
     /// An integer from a minimum to a maximum, if there is one.
     Integer(usize, Option<usize>),
@@ -33,7 +33,7 @@ pub enum ValueFormat {
 }
 
 impl ValueFormat {
-    /// Returns whether it is a list.
+    /// Returns whether the values are lists.
     pub fn is_list(self) -> bool {
         matches!(self, Self::List(_) | Self::Overrides(_))
     }

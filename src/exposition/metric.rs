@@ -54,7 +54,7 @@ pub struct Metric {
     pub help: &'static str,
     /// The label names, in the order of the exposition.
     pub labels: &'static [&'static str],
-    /// Whether it expires after `stale_after`.
+    /// Whether its series expire after `stale_after`.
     pub lifetime: Lifetime,
     /// The stability.
     pub stability: Stability,

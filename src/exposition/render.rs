@@ -15,9 +15,9 @@ use crate::domain::Timestamp;
 /// cost per frame is negligible.
 pub(super) const FRAME_BYTES: usize = 256 * 1024;
 
-/// Minimum size of a frame. A frame that has reached it ends at the next end of a block or part, so that its boundaries
-/// do not depend on the records of other frames, and its compressed form can be cached. With smaller frames,
-/// compressing each one separately would cost more than caching saves.
+/// Minimum size of a frame. A frame of this size ends at the next end of a block or part. Its boundaries therefore do
+/// not depend on the records of other frames, and its compressed form can be cached. With smaller frames, compressing
+/// each frame separately would cost more than caching saves.
 const MIN_FRAME_BYTES: usize = 64 * 1024;
 
 /// Number of records in a part of a block.
@@ -36,7 +36,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// Returns its `Content-Type`.
+    /// Returns the `Content-Type` of the format.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -74,7 +74,8 @@ pub struct Source {
 pub struct Family {
     /// The metric.
     pub metric: Metric,
-    /// Its sources. There are several if different collectors export it for the generations of the API.
+    /// Locations of its samples. There are several if different collectors export the metric for the generations of the
+    /// API.
     pub sources: Vec<Source>,
 }
 
@@ -329,7 +330,7 @@ pub fn write_sample(text: &mut Vec<u8>, name: &str, labels: &str, value: f64) {
     }
 }
 
-/// Appends the value of a line.
+/// Appends the end of a line after its labels: the closing brace and the value.
 fn write_end(text: &mut Vec<u8>, value: f64) {
     text.extend_from_slice(b"} ");
     write_value(text, value);

@@ -35,7 +35,7 @@ pub const fn label<R: ?Sized>(name: &'static str, value: fn(&R) -> Option<&str>)
     Label { name, value }
 }
 
-/// Returns a metric of a shape.
+/// Returns a column of a shape.
 pub const fn column<R: ?Sized>(metric: Metric, value: fn(&R) -> Option<f64>) -> Column<R> {
     Column { metric, value }
 }
@@ -212,7 +212,7 @@ impl Table {
         self.values.get(start..start.saturating_add(rows)).unwrap_or_default()
     }
 
-    /// Returns index, label text and value of the rows from `first` on that have a value in a column.
+    /// Returns the index, label text and value of each row from `first` on that has a value in a column.
     pub(super) fn samples_of(&self, column: usize, first: usize) -> impl Iterator<Item = (usize, &str, f64)> {
         let values = self.column(column).get(first..).unwrap_or_default();
         let ends = self.ends.get(first..).unwrap_or_default();

@@ -11,11 +11,11 @@ use tracing::{debug, info, warn};
 
 use crate::log_throttle::LogThrottle;
 
-/// Pause after a connection could not be accepted, for example because there is no free file descriptor. Without a
-/// pause, this would be retried in a busy loop.
+/// Pause after a failure to accept a connection, for example because there is no free file descriptor. Without it, the
+/// exporter would retry in a busy loop.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Time without failures after which the outage has ended. Before that, attempts may alternately succeed and fail, as
+/// Time without failures after which an outage has ended. During an outage, attempts can succeed and fail in turn, as
 /// the last descriptor is freed and reused.
 const RECOVERY_TIME: Duration = Duration::from_secs(1);
 
@@ -24,7 +24,7 @@ const RECOVERY_TIME: Duration = Duration::from_secs(1);
 pub(super) struct Acceptor {
     began: Instant,
     throttle: LogThrottle,
-    /// The outage, if a failure was logged.
+    /// The current outage, if it was logged.
     outage: Option<Outage>,
 }
 
@@ -59,7 +59,7 @@ impl Acceptor {
                     self.succeed();
                     return accepted;
                 }
-                // The client closed the connection, which is not a problem of the exporter.
+                // The client closed the connection, so the exporter need not pause.
                 Err(error) if is_client_error(&error) => debug!(%error, "connection not accepted"),
                 Err(error) => {
                     self.fail(&error);
@@ -130,7 +130,7 @@ mod tests {
         assert!(!is_ending(&acceptor));
         assert_eq!(acceptor.outage.as_ref().unwrap().failures, 6);
         acceptor.recover();
-        // The rate limit suppresses a second outage that follows soon, and therefore also the message about its end.
+        // The throttle suppresses the warning about an outage that follows soon, and therefore also about its end.
         acceptor.fail(&error);
         assert!(acceptor.outage.is_none());
     }

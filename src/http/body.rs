@@ -13,19 +13,20 @@ use tokio::task::{JoinHandle, spawn_blocking, yield_now};
 use crate::exposition::frame_capacity;
 use crate::scrape::Frames;
 
-/// Number of uncompressed frames that are sent before the task yields to others. A frame takes about 50 µs to render
-/// and 50 µs to send. Yielding after each frame would make a single scrape a sixth slower.
+/// Number of uncompressed frames that are sent before the task yields to other tasks. A frame takes about 50 µs to
+/// render and 50 µs to send. Yielding after each frame would make a single scrape a sixth slower.
 const FRAMES_PER_YIELD: usize = 4;
 
 /// Number of frames that a blocking thread renders at a time for compression. With one, switching threads would take as
 /// long as rendering. With more, a slow reader would use more memory.
 pub(super) const FRAMES_PER_BATCH: usize = 2;
 
-/// Maximum number of buffers in the pool, enough for a few concurrent scrapes. A pooled buffer has at most twice the
-/// capacity of a frame (528 KiB), so the pool uses at most about 4 MiB.
+/// Maximum number of buffers in the pool, enough for a few concurrent scrapes. A pooled buffer has at most 528 KiB,
+/// twice the capacity of a frame, so the pool uses at most about 4 MiB.
 const MAX_POOLED_BUFFERS: usize = 8;
 
-/// Rendering failed because of a bug. The response is truncated, so that it does not appear to be complete.
+/// Rendering failed because of a bug. A response that has begun is truncated, so that it does not appear to be
+/// complete.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("cannot render the response")]
 pub(super) struct RenderError;

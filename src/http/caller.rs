@@ -51,7 +51,7 @@ impl Caller {
     }
 }
 
-/// Checks whether a request may change state. If its client is unknown, it may not.
+/// Checks whether a request may change state. A request from an unknown client may not.
 ///
 /// # Errors
 /// Returns the response to a request that may not change state.
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_allowed_locally_or_authenticated() {
+    fn state_changes_need_a_local_or_authenticated_client() {
         let none = HeaderMap::new();
         for local in [
             "127.0.0.1",

@@ -22,7 +22,7 @@ pub(super) struct TargetGroup<'a> {
 #[error("shards: expected one whole number from 1 to {MAX_SHARDS}")]
 pub(super) struct InvalidShards;
 
-/// Returns the number of shards in a query; `None` if it selects customers.
+/// Returns the number of shards in a query; `None` if the query selects customers.
 pub(super) fn shards(query: Option<&str>) -> Result<Option<u32>, InvalidShards> {
     let pairs = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
     let mut values = pairs.filter(|(name, _)| name == "shards").map(|(_, value)| value);
@@ -39,13 +39,13 @@ pub(super) struct TargetAddress {
     /// Host and port.
     address: String,
     path: String,
-    /// `https` if known. If `None`, the scrape configuration decides.
+    /// `https` if the address uses TLS. If `None`, the scrape configuration sets the scheme.
     scheme: Option<&'static str>,
 }
 
 impl TargetAddress {
-    /// Returns the address at which a request reached the exporter. The path is that of the external URL if the host
-    /// matches it, otherwise that of the exporter itself. `None` if the host is invalid.
+    /// Returns the address at which a request reached the exporter; `None` if the host is invalid. The prefix of the
+    /// path is that of the external URL if the host matches this URL, and `route_prefix` otherwise.
     pub(super) fn from_request(
         host: &str,
         is_over_tls: bool,
@@ -64,7 +64,7 @@ impl TargetAddress {
         let external_match = external_url.filter(|url| {
             let has_same_port = match authority.port_u16() {
                 Some(port) => url.port_or_known_default() == Some(port),
-                // A parsed URL has no port if it is the default of its scheme.
+                // `Url` omits the default port of the scheme.
                 None => url.port().is_none(),
             };
             let has_same_host = |named: &str| named.eq_ignore_ascii_case(authority.host());

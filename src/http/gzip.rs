@@ -1,12 +1,11 @@
-//! Compressed responses: compressed in parallel, once for all scrapers, and cached until the store changes.
+//! Compresses responses in parallel and once for all scrapers, and caches them until the store changes.
 //!
 //! A response is one gzip member, because several clients ignore all members after the first. Each chunk is deflated
 //! separately and ends at a byte boundary, so chunks can be compressed in parallel, cached and joined. Their checksums
 //! are combined. For each generation of the store, only chunks whose text has changed are compressed. The exporter's
 //! own metrics, at the beginning and end of a response, are compressed for every scrape.
 //!
-//! Filtered responses are not cached: each usually has a single scraper, which rarely requests it again before it
-//! changes.
+//! Filtered responses are not cached. Each usually has a single scraper, and has changed by the next scrape.
 
 mod member;
 #[cfg(test)]

@@ -5,8 +5,8 @@ use axum::http::header::{ACCEPT, ACCEPT_ENCODING, HeaderName};
 
 use crate::exposition::Format;
 
-/// Returns OpenMetrics if the client lists it and does not prefer the text format, which it can list by name or with a
-/// wildcard; otherwise the text format.
+/// Returns OpenMetrics if the client lists it and does not prefer the text format, and the text format otherwise. The
+/// client can list the text format by name or with a wildcard.
 pub(super) fn format(headers: &HeaderMap) -> Format {
     let mut openmetrics = 0.0_f32;
     let (mut text, mut wildcard) = (None::<f32>, 0.0_f32);
@@ -46,7 +46,7 @@ pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
     gzip > 0.0 && gzip >= identity
 }
 
-/// An item of a header with preferences.
+/// An item of an `Accept` or `Accept-Encoding` header.
 struct Item {
     name: String,
     quality: f32,
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn prometheus_gets_openmetrics_and_a_browser_text() {
+    fn prometheus_gets_openmetrics_and_a_browser_gets_text() {
         let prometheus_2 = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
                             text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
         let prometheus_3 = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\

@@ -37,8 +37,8 @@ const SCRIPT: &str = include_str!("page/live.js");
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Ccircle cx='8' \
                     cy='8' r='6' fill='%232da44e'/%3E%3C/svg%3E";
 
-/// Reload interval without scripts, in seconds. It is longer than with scripts, because it reloads the whole page and
-/// discards text that is being typed.
+/// Reload interval without scripts, in seconds. It is longer than the interval of the script, because a reload of the
+/// whole page discards text that is being typed.
 const REFRESH_SECONDS: u32 = 60;
 
 /// Text that the script shows when the exporter does not respond.
@@ -76,7 +76,7 @@ impl Depth {
     }
 }
 
-/// A page with its headers.
+/// A page. Its response has security headers.
 pub(super) struct Page {
     status: StatusCode,
     markup: Markup,

@@ -1,4 +1,4 @@
-//! Serves connections. Their number and the time for receiving a request are limited, and they are drained at shutdown.
+//! Serves connections. Limits their number and the time to receive a request, and drains them at shutdown.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -27,12 +27,12 @@ use super::web_config::{Guard, guarded};
 /// Time limit for receiving the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Maximum number of connections. A few Prometheus servers and browsers need some tens. Further connections wait in the
-/// kernel.
+/// Maximum number of connections. A few Prometheus servers and browsers need a few dozen. Further connections wait in
+/// the kernel.
 const MAX_CONNECTIONS: usize = 512;
 
-/// Maximum time for which a client may read nothing of its response while it occupies one of [`MAX_CONNECTIONS`]. Slow
-/// clients read continuously.
+/// Maximum time for which a client may read nothing of its response, because it occupies one of [`MAX_CONNECTIONS`].
+/// Slow clients that read continuously are not affected.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time limit for running responses at shutdown.
@@ -66,7 +66,8 @@ impl Listener {
         self.0.local_addr()
     }
 
-    /// Serves until `stop` is cancelled, and then waits a short time for running responses. A guard wraps all routes.
+    /// Serves until `stop` is cancelled, and then waits a short time for running responses. The guard protects all
+    /// routes.
     pub async fn serve(self, routes: Router, guard: Option<Arc<Guard>>, stop: CancellationToken) {
         let graceful = GracefulShutdown::new();
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -123,7 +124,7 @@ async fn handle_connection(
     let Some(acceptor) = active.as_ref().and_then(|active| active.tls.clone()) else {
         return serve_requests(stream, Caller::new(peer, false), routes, watcher).await;
     };
-    // Depends on the configuration of this handshake, because a later one does not apply to existing connections.
+    // Uses the configuration of this handshake, because a later configuration applies only to new connections.
     let caller = Caller::new(peer, active.is_some_and(|active| active.verifies_clients));
     let secured = tokio::select! {
         // Without a request there is no response to finish.

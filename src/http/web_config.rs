@@ -13,8 +13,8 @@
 //! | `http_server_config.headers` | headers of every response, from the toolkit's list |
 //! | `basic_auth_users` | names and bcrypt hashes of users |
 //!
-//! Paths are relative to the directory of the file. Like the toolkit, a [`Guard`] protects all routes, including the
-//! health endpoints. It rereads the file, and the files to which it refers, when they change.
+//! Paths are relative to the directory of the file. A [`Guard`] protects all routes, including the health endpoints, as
+//! in the toolkit. The guard rereads the file, and the files to which the file refers, when they change.
 //!
 //! This implementation is stricter than the toolkit. It rejects a setting that is given both inline and as a file, and
 //! a section `tls_server_config` without a certificate. Protection cannot be removed without a restart, so a partially
@@ -53,8 +53,8 @@ pub enum Error {
     NoRandomness,
 }
 
-/// The text of a web configuration.
-fn read(file: &Path) -> Result<String, Error> {
+/// Reads the text of a web configuration.
+fn read_text(file: &Path) -> Result<String, Error> {
     Ok(text_file::read_regular(file, FILE_LIMIT).map_err(crate::settings::Error::from)?)
 }
 
@@ -74,7 +74,7 @@ pub enum ServerTransport {
 /// # Errors
 /// Returns an error if the file is invalid.
 pub fn server_transport(file: &Path) -> Result<ServerTransport, Error> {
-    let settings = WebSettings::parse(file, &read(file)?)?;
+    let settings = WebSettings::parse(file, &read_text(file)?)?;
     Ok(match settings.tls {
         None => ServerTransport::Plain,
         Some(tls) if tls.client_auth.is_mandatory() => ServerTransport::TlsWithClientCertificate,

@@ -27,7 +27,7 @@ pub enum Part {
 }
 
 impl Part {
-    /// Returns the part of this name.
+    /// Returns the part with this name.
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "exporter" => Some(Self::Exporter),

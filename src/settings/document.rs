@@ -109,7 +109,7 @@ impl<'a> DocumentReader<'a> {
             event => self.node(event, mark, depth)?,
         };
         if depth.saturating_add(height) > MAX_DEPTH {
-            return Err(self.error(mark, "nests too deep"));
+            return Err(self.error(mark, "is nested too deeply"));
         }
         if anchor > 0 {
             let size = self.size.saturating_sub(before);
@@ -122,7 +122,7 @@ impl<'a> DocumentReader<'a> {
 
     fn node(&mut self, event: Event, mark: &Marker, depth: usize) -> Result<Node, Error> {
         if depth > MAX_DEPTH {
-            return Err(self.error(mark, "nests too deep"));
+            return Err(self.error(mark, "is nested too deeply"));
         }
         self.add_size(VALUE_OVERHEAD_BYTES, mark)?;
         Ok(match event {
@@ -149,7 +149,7 @@ impl<'a> DocumentReader<'a> {
         self.add_size(size.unwrap_or_default(), mark)?;
         match self.anchors.get(&anchor) {
             Some(anchored) => Ok((anchored.kind.clone(), anchored.height, 0)),
-            None => Err(self.error(mark, "is an alias of a node that contains it; write the value out")),
+            None => Err(self.error(mark, "is an alias of a node that contains it; write out the value")),
         }
     }
 
@@ -192,7 +192,7 @@ impl<'a> DocumentReader<'a> {
     fn add_size(&mut self, size: usize, mark: &Marker) -> Result<(), Error> {
         self.size = self.size.saturating_add(size);
         if self.size > MAX_EXPANDED_BYTES {
-            return Err(self.error(mark, "too large after expanding its aliases; write their values out"));
+            return Err(self.error(mark, "is too large after expanding its aliases; write out their values"));
         }
         Ok(())
     }
@@ -285,7 +285,8 @@ mod tests {
         assert_eq!(items.first().unwrap().kind, items.last().unwrap().kind);
     }
 
-    /// The first level contains `text`; each further level contains the previous one `times` times.
+    /// Returns a document whose first level contains `text`, and whose further levels contain the previous level
+    /// `times` times.
     fn nested_aliases(levels: usize, times: usize, text: &str) -> String {
         let mut yaml = format!("a0: &a0 [{text}]\n");
         for level in 1..levels {
@@ -300,14 +301,14 @@ mod tests {
         let bomb = nested_aliases(9, 9, "lol, lol, lol, lol, lol, lol, lol, lol, lol");
         let bomb_error = error(&bomb);
         assert!(
-            bomb.len() < 600 && bomb_error.contains(": too large after expanding its aliases; "),
+            bomb.len() < 600 && bomb_error.contains(": is too large after expanding its aliases; "),
             "{bomb_error}"
         );
         // A few large values, and then many levels with one value each.
         let text = "x".repeat(100_000);
-        assert!(error(&nested_aliases(4, 9, &text)).contains(": too large after expanding its aliases; "));
-        assert!(error(&nested_aliases(10_000, 1, "x")).contains(": nests too deep"));
-        assert!(error(&format!("a: &a [x]\nb: {}*a{}", "[".repeat(15), "]".repeat(15))).contains("nests too deep"));
+        assert!(error(&nested_aliases(4, 9, &text)).contains(": is too large after expanding its aliases; "));
+        assert!(error(&nested_aliases(10_000, 1, "x")).contains(": is nested too deeply"));
+        assert!(error(&format!("a: &a [x]\nb: {}*a{}", "[".repeat(15), "]".repeat(15))).contains("nested too deeply"));
     }
 
     #[test]
@@ -315,9 +316,9 @@ mod tests {
         for open in ["{a: ", "- ", "[", "? "] {
             assert!(parsed(&open.repeat(100_000)).is_err(), "{open}");
         }
-        assert!(error(&"- ".repeat(100)).contains(": nests too deep"));
+        assert!(error(&"- ".repeat(100)).contains(": is nested too deeply"));
         assert!(parsed(&format!("{}x{}", "[".repeat(MAX_DEPTH), "]".repeat(MAX_DEPTH))).is_ok());
-        assert!(error(&format!("[{}]", "a,".repeat(500_000))).contains(": too large after expanding its aliases"));
+        assert!(error(&format!("[{}]", "a,".repeat(500_000))).contains(": is too large after expanding its aliases"));
         let keys: String = (0..60_000).map(|key| format!("{key}: x\n")).collect();
         assert_eq!(table(&parsed(&keys).unwrap()).len(), 60_000);
     }

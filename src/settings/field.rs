@@ -37,7 +37,7 @@ impl<'a> Field<'a> {
         Self::new("", value)
     }
 
-    /// Returns a value with the key that errors contain.
+    /// Returns a value as a field, with the key that errors contain.
     pub(crate) fn new(key: &str, value: &'a Value) -> Self {
         Self {
             key: key.to_owned(),
@@ -125,7 +125,7 @@ impl<'a> Field<'a> {
         let items = match self.kind() {
             ValueKind::Array(items) => items.as_slice(),
             ValueKind::String(text) if !text.contains(',') => std::slice::from_ref(self.value),
-            _ => return Err(self.invalid("is not a list; expected [one, other]")),
+            _ => return Err(self.invalid("is not a list; expected a list such as [a, b]")),
         };
         let item = |(index, value): (usize, &'a Value)| Self {
             key: format!("{}[{index}]", self.key),
@@ -190,8 +190,8 @@ impl<'a> Field<'a> {
     pub(crate) fn positive_number(&self, max: f64) -> Result<f64, Error> {
         match self.plain_text().parse::<f64>() {
             Ok(number) if number > 0.0 && number <= max => Ok(number),
-            Ok(_) => Err(self.invalid(format!("is out of range; expected a number above 0, at most {max}"))),
-            Err(_) => Err(self.invalid(format!("is not a number; expected one above 0, at most {max}"))),
+            Ok(_) => Err(self.invalid(format!("is out of range; expected a number above 0 and at most {max}"))),
+            Err(_) => Err(self.invalid(format!("is not a number; expected a number above 0 and at most {max}"))),
         }
     }
 
@@ -242,7 +242,7 @@ impl<'a> Field<'a> {
     }
 
     /// Parses a date or a time. Returns seconds since the Unix epoch; for a date, the end of the day in UTC.
-    pub(crate) fn end(&self) -> Result<i64, Error> {
+    pub(crate) fn end_date(&self) -> Result<i64, Error> {
         let text = self.plain_text();
         let end_of_day = || {
             let day = jiff::civil::Date::strptime("%Y-%m-%d", text)?;
@@ -302,10 +302,10 @@ impl<'a> Field<'a> {
     /// Returns an error that begins with the invalid value, such as `"x" is not a duration; expected something like
     /// 30s`.
     pub(crate) fn invalid(&self, problem: impl AsRef<str>) -> Error {
-        self.error(format!("{} {}", self.shown(), problem.as_ref()))
+        self.error(format!("{} {}", self.shown_value(), problem.as_ref()))
     }
 
-    /// Returns an error that does not show the value.
+    /// Returns an error that does not contain the value.
     pub(crate) fn error(&self, problem: impl Into<String>) -> Error {
         let (location, problem) = (self.location().to_owned(), problem.into());
         match self.key.as_str() {
@@ -318,7 +318,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    fn shown(&self) -> String {
+    fn shown_value(&self) -> String {
         match self.kind() {
             ValueKind::String(_) if self.secret => "(hidden)".to_owned(),
             ValueKind::String(text) => shorten(text),
@@ -374,12 +374,12 @@ mod tests {
             let error = number(yaml).unwrap_err();
             assert_eq!(
                 error,
-                format!("\"{yaml}\" is out of range; expected a number above 0, at most 1000")
+                format!("\"{yaml}\" is out of range; expected a number above 0 and at most 1000")
             );
         }
         assert_eq!(
             number("quick").unwrap_err(),
-            "\"quick\" is not a number; expected one above 0, at most 1000"
+            "\"quick\" is not a number; expected a number above 0 and at most 1000"
         );
         let whole = |yaml, range| read(yaml, |field| field.whole_number(range));
         assert_eq!(whole("8", 1..=256), Ok(8));
@@ -487,7 +487,7 @@ mod tests {
         assert_eq!(words("303").unwrap(), ["303"]);
         assert_eq!(
             words("'one,other'").unwrap_err(),
-            "\"one,other\" is not a list; expected [one, other]"
+            "\"one,other\" is not a list; expected a list such as [a, b]"
         );
         assert_eq!(
             words("[[x]]").unwrap_err(),

@@ -32,7 +32,7 @@ impl<'k> KnownKeys<'k> {
         let is_section = !self.names_in(path).is_empty();
         match field.kind() {
             ValueKind::Nil if is_section => Ok(()),
-            // The keys below an unknown section show better than its name which section was intended.
+            // The keys below an unknown section reveal the intended section better than its name.
             ValueKind::Table(entries) if is_section || (!entries.is_empty() && !self.resembles_key(path)) => {
                 field.entries()?.into_iter().try_for_each(|(name, entry)| {
                     if name.contains('.') {
@@ -95,7 +95,7 @@ impl<'k> KnownKeys<'k> {
         self.0.iter().flat_map(move |key| sections(key))
     }
 
-    /// Returns the names allowed in a section; none if it is not a section.
+    /// Returns the names allowed in a section; none if there is no such section.
     fn names_in(&self, section: &str) -> Vec<&'k str> {
         let mut names: Vec<&str> = Vec::new();
         for key in self.0 {

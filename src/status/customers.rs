@@ -195,7 +195,7 @@ impl CustomerList {
         self.rows.iter().filter(|row| row.is_known).count()
     }
 
-    /// Returns the values that the attributes of the customers have.
+    /// Returns the values of each attribute that occur among the customers.
     pub fn attribute_values(&self) -> PerAttribute<BTreeSet<&str>> {
         let mut values: PerAttribute<BTreeSet<&str>> = PerAttribute::default();
         for row in &self.rows {
@@ -221,8 +221,8 @@ impl CustomerList {
         })
     }
 
-    /// Returns the customers whose name or id contains `text`, ignoring case, worst first. With `health`, only those to
-    /// which it applies.
+    /// Returns the customers whose name or id contains `text`, ignoring case, worst first. With `health`, returns only
+    /// those to which that finding applies.
     pub fn find(&self, text: &str, health: Option<CustomerHealth>) -> Vec<&CustomerRow> {
         let text = text.trim().to_lowercase();
         let contains = |field: &str| field.to_lowercase().contains(&text);

@@ -11,7 +11,7 @@ use crate::store::{CollectorSnapshot, PollStatus, StatusSnapshot};
 pub struct DataSource {
     /// The collector.
     pub name: &'static str,
-    /// Its newest poll.
+    /// Its newest poll of the customer.
     pub poll: PollStatus,
 }
 
@@ -21,7 +21,7 @@ pub struct CustomerDetail {
     pub row: CustomerRow,
     /// The enabled collectors.
     pub sources: Vec<DataSource>,
-    /// Its modules, worst first.
+    /// The modules of the customer, worst first.
     pub modules: Vec<ModuleHealth>,
     /// Time of the poll that returned the modules.
     pub updated: Option<Timestamp>,

@@ -15,7 +15,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// decodeStrictly rejects unknown fields, which Grafana would ignore.
+// decodeStrictly decodes JSON, and rejects unknown fields, which Grafana would ignore.
 func decodeStrictly(t *testing.T, content []byte, into any) {
 	t.Helper()
 	decoder := json.NewDecoder(bytes.NewReader(content))
@@ -25,7 +25,7 @@ func decodeStrictly(t *testing.T, content []byte, into any) {
 	}
 }
 
-func load(t *testing.T) models.AlertingFileExport {
+func loadAlerts(t *testing.T) models.AlertingFileExport {
 	t.Helper()
 	content, err := os.ReadFile(os.Getenv("GRAFANA_ALERTS"))
 	if err != nil {
@@ -44,7 +44,7 @@ func load(t *testing.T) models.AlertingFileExport {
 	return file
 }
 
-// The models of the three queries, for which Grafana has no types.
+// The types of the three queries' models, which Grafana does not publish.
 type query struct {
 	RefID   string `json:"refId"`
 	Expr    string `json:"expr"`
@@ -68,7 +68,7 @@ type threshold struct {
 	} `json:"conditions"`
 }
 
-func model(t *testing.T, query *models.AlertQueryExport, into any) {
+func decodeModel(t *testing.T, query *models.AlertQueryExport, into any) {
 	t.Helper()
 	encoded, err := json.Marshal(query.Model)
 	if err != nil {
@@ -78,7 +78,7 @@ func model(t *testing.T, query *models.AlertQueryExport, into any) {
 }
 
 func TestFileCanBeProvisionedByGrafana(t *testing.T) {
-	file := load(t)
+	file := loadAlerts(t)
 	if err := file.Validate(strfmt.Default); err != nil {
 		t.Fatal(err)
 	}
@@ -91,22 +91,22 @@ func TestFileCanBeProvisionedByGrafana(t *testing.T) {
 	uids := map[string]bool{}
 	for _, group := range file.Groups {
 		if _, err := time.ParseDuration(group.Interval); err != nil || group.Name == "" || group.Folder == "" || group.OrgID != 1 {
-			t.Errorf("group %+v", *group)
+			t.Errorf("invalid group %+v", *group)
 		}
 		for _, rule := range group.Rules {
 			if rule.UID == "" || len(rule.UID) > 40 || uids[rule.UID] {
-				t.Errorf("uid %q", rule.UID)
+				t.Errorf("invalid or repeated uid %q", rule.UID)
 			}
 			uids[rule.UID] = true
 			if rule.NoDataState != "OK" || rule.ExecErrState != "Error" || rule.NotificationSettings != nil {
 				t.Errorf("%s: %+v", rule.UID, *rule)
 			}
-			check(t, rule)
+			checkRule(t, rule)
 		}
 	}
 }
 
-func check(t *testing.T, rule *models.AlertRuleExport) {
+func checkRule(t *testing.T, rule *models.AlertRuleExport) {
 	t.Helper()
 	if len(rule.Data) != 3 {
 		t.Fatalf("%s: %d queries", rule.UID, len(rule.Data))
@@ -116,7 +116,7 @@ func check(t *testing.T, rule *models.AlertRuleExport) {
 	var above threshold
 	for position, into := range []any{&source, &exists, &above} {
 		alertQuery := rule.Data[position]
-		model(t, alertQuery, into)
+		decodeModel(t, alertQuery, into)
 		if isExpression := alertQuery.DatasourceUID == "__expr__"; isExpression != (position > 0) || alertQuery.DatasourceUID == "" {
 			t.Errorf("%s: data source %q", rule.UID, alertQuery.DatasourceUID)
 		}
@@ -144,9 +144,9 @@ func check(t *testing.T, rule *models.AlertRuleExport) {
 // Prometheus.
 func expand(t *testing.T, text string) string {
 	t.Helper()
-	same := func(value any) any { return value }
+	unchanged := func(value any) any { return value }
 	functions := template.FuncMap{
-		"humanize":           same,
+		"humanize":           unchanged,
 		"humanizeDuration":   func(any) string { return "1h" },
 		"humanizePercentage": func(any) string { return "50%" },
 		"reReplaceAll":       func(_, _, text string) string { return text },

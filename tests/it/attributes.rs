@@ -107,7 +107,7 @@ async fn attributes_become_labels_and_follow_their_file() {
     let stderr = program.stderr();
     let line = stderr
         .lines()
-        .find(|line| line.contains("attributes not reloaded"))
+        .find(|line| line.contains("attributes reload failed"))
         .unwrap();
     assert!(line.contains("level=warn"), "{line}");
     assert!(

@@ -71,7 +71,7 @@ async fn customers_are_equal_in_both_generations() {
     let (v3, succeeded) = poll("customers", "v3", &[], &[]).await;
     assert!(succeeded);
     assert_expected("customers", &about_customers(&v3));
-    // Fields that only the second generation has at this endpoint.
+    // The first generation lacks these fields at this endpoint.
     let v3 = about_customers(&v3).replace(r#"management_mode="partner""#, r#"management_mode="""#);
     let v3: String = v3
         .lines()
@@ -79,7 +79,7 @@ async fn customers_are_equal_in_both_generations() {
         .map(|line| line.to_owned() + "\n")
         .collect();
     assert_eq!(about_customers(&v1), v3);
-    assert!(!v1.contains('@'), "owner addresses are off by default");
+    assert!(!v1.contains('@'), "owner addresses are exported by default");
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use crate::harness::program::Program;
 /// Pages with commands besides all of `docs`.
 const PAGES: [&str; 3] = ["README.md", "CONTRIBUTING.md", "SECURITY.md"];
 
-/// Prefixes of indented blocks that are not commands, and of spans that only name a command. Queries are detected
+/// Prefixes of indented blocks that are not commands, and spans that only name a command. Queries are detected
 /// automatically.
 const NO_COMMANDS: [&str; 2] = ["config → auth → api", "promtool tsdb create-blocks-from openmetrics"];
 
@@ -250,7 +250,7 @@ impl Sandbox {
         }
     }
 
-    /// Runs a command, or checks the reason why it is not run.
+    /// Runs a command, or checks that there is a reason not to run it.
     async fn run_or_check(&self, doc_command: &DocCommand) {
         let words = words(&doc_command.text);
         check_references(doc_command, &words);

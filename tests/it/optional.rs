@@ -314,11 +314,11 @@ async fn withdrawn_consent_and_attack_are_exposed() {
         let errors = text
             .lines()
             .filter(|line| line.starts_with("elements_job_report_errors"));
-        let expected_error = |collector: &str| {
+        let polled_customers = |collector: &str| {
             let count = |state_name: &str| value(text, &state(collector, state_name)).unwrap_or_default();
             count("fresh") + count("unlicensed")
         };
-        OPTIONAL.iter().all(|collector| expected_error(collector) == 14.0) && errors.count() > 0
+        OPTIONAL.iter().all(|collector| polled_customers(collector) == 14.0) && errors.count() > 0
     };
     let text = program.wait_until("everything is polled", is_complete).await;
     let (withdrawn, attacked) = partner.handle.with_world(|world| {
@@ -377,7 +377,7 @@ async fn withdrawn_consent_and_attack_are_exposed() {
         .await
         .unwrap();
     assert!(
-        page.contains("Why it failed") && page.contains("Consent to the app &lt;name&gt; was withdrawn"),
+        page.contains("Errors of the latest runs") && page.contains("Consent to the app &lt;name&gt; was withdrawn"),
         "{page}"
     );
     for name in [
@@ -484,8 +484,8 @@ async fn invalid_response_is_a_failure() {
             );
         }
         for prefix in ["elements_job_report", "elements_tenant_"] {
-            let expected_error = samples(&text, prefix).replace("elements_tenant_info", "");
-            assert!(!expected_error.contains(prefix), "{body}: {expected_error}");
+            let exposed = samples(&text, prefix).replace("elements_tenant_info", "");
+            assert!(!exposed.contains(prefix), "{body}: {exposed}");
         }
     }
 }
@@ -643,7 +643,7 @@ async fn ransomware_signs_are_summed_over_objects() {
 
 /// After a restart, customers without a service are not polled again on the same day.
 #[tokio::test]
-async fn missing_services_are_remembered_across_a_restart() {
+async fn missing_services_are_kept_across_a_restart() {
     let canned = CannedServer::start(&[("POST /partner/external/v3/general/customers/batch", CUSTOMERS)]).await;
     for tenant in ["t1", "t2"] {
         canned.set(&overview(tenant), 403, "{}");
@@ -711,7 +711,7 @@ async fn revoked_permission_is_not_a_missing_service() {
         .await;
 }
 
-/// Jobs are not polled again within the hour, but their runs are stored.
+/// The next poll of jobs is an hour away, but their runs are stored, so the reports can be polled immediately.
 #[tokio::test]
 async fn job_reports_enabled_by_a_reload_are_polled_immediately() {
     let partner = crate::harness::partner::start(crate::harness::partner::frozen_partner(14)).await;

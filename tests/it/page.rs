@@ -41,7 +41,7 @@ const REQUESTS_EQUAL_TOTAL: &str = r"(() => {
   return column.length === 6 && column.reduce((sum, one) => sum + one, of('Token')) === of('Request rate');
 })()";
 
-/// Counts the requests of the page, and lets a test shorten its timeout.
+/// Counts the requests of the page, and lets a test shorten their timeout.
 const WATCH: &str = "{ const original = window.fetch; window.requested = 0; \
                      window.fetch = (...request) => { window.requested += 1; return original(...request); }; \
                      const after = AbortSignal.timeout.bind(AbortSignal); \
@@ -195,7 +195,7 @@ async fn front_page_starts_with_customers_and_refreshes() {
         );
         assert_quiet_console(&mut browser);
 
-        // The page reports a removed customer, as opposed to an unreachable exporter.
+        // After its customer was removed, the page reports that, and not an unreachable exporter.
         browser.go(&format!("{}customers/{customer}", exporter.base));
         partner.handle.clear_faults();
         partner
@@ -407,7 +407,7 @@ async fn customers_are_searched_filtered_and_paged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn hostile_names_do_not_run_and_addresses_are_masked() {
+async fn hostile_names_run_no_scripts_and_addresses_are_masked() {
     const HOSTILE: &str = "</title><script>window.taken=1</script>\"'><img src=x onerror=\"window.taken=2\"><b>&amp;";
     let partner = partner(2).await;
     let id = partner.handle.with_world(|world| {
@@ -468,7 +468,7 @@ async fn controls_are_reachable_by_keyboard_with_visible_focus() {
     let exporter = exporter(&partner.base, &[], &[]).await;
     block_in_place(|| {
         let mut browser = open_fresh_page(&exporter);
-        // Without refreshing, so that nothing is replaced between two key presses.
+        // The page does not refresh, so that nothing is replaced between two key presses.
         browser.go(&format!("{}?live=off", exporter.base));
         let mut reached: Vec<String> = Vec::new();
         loop {
@@ -521,8 +521,8 @@ async fn page_is_complete_without_scripts() {
         browser.go(&exporter.base);
         assert!(browser.text(".banner").contains("Data is up to date"));
         assert_eq!(names(&mut browser).len(), 25);
-        let renewal = browser.eval("document.querySelector('noscript meta')?.content ?? null");
-        assert_eq!(renewal, json!("60"));
+        let refresh_seconds = browser.eval("document.querySelector('noscript meta')?.content ?? null");
+        assert_eq!(refresh_seconds, json!("60"));
         browser.eval("document.getElementById('q').focus()");
         let name = names(&mut browser).remove(7);
         browser.write(&name);
@@ -591,12 +591,12 @@ async fn links_work_below_any_prefix() {
         for shortened in ["customers", "customers/", "rules"] {
             let response = client.get(base.join(shortened).unwrap()).send().await.unwrap();
             assert_eq!(response.status().as_u16(), 200, "{shortened}");
-            let has_link = if shortened == "rules" {
+            let target = if shortened == "rules" {
                 base.join("rules/").unwrap()
             } else {
                 base.clone()
             };
-            assert_eq!(*response.url(), has_link, "{shortened}");
+            assert_eq!(*response.url(), target, "{shortened}");
         }
         for unknown in ["customers/nobody", "customers/?id=nobody"] {
             let response = client.get(base.join(unknown).unwrap()).send().await.unwrap();

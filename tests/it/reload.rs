@@ -58,9 +58,9 @@ impl ConfigText {
     }
 
     fn with(&self, key: &'static str, value: &str) -> Self {
-        let mut replace_file = self.clone();
-        assert!(replace_file.0.insert(key, value.to_owned()).is_some(), "{key}");
-        replace_file
+        let mut changed = self.clone();
+        assert!(changed.0.insert(key, value.to_owned()).is_some(), "{key}");
+        changed
     }
 
     fn yaml(&self, base: &str) -> String {
@@ -98,8 +98,7 @@ impl ReloadableExporter {
         Self::start_with(config, "--web.enable-lifecycle").await
     }
 
-    async fn start_with(config: &ConfigText, flag: &str) -> Self {
-        let extra_flag = flag;
+    async fn start_with(config: &ConfigText, extra_flag: &str) -> Self {
         let partner = start(frozen_partner(4)).await;
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("elements.yml");
@@ -450,8 +449,11 @@ async fn all_settings_are_reloaded_without_losing_series() {
     let config = config.with("protected", "1h");
     exporter.reload(&config, Trigger::Post).await;
     exporter.wait_until_requested(JOBS, 5 * ids.len()).await;
-    let late = exporter.request_count(PROTECTED);
-    assert!(late <= 2 * ids.len(), "{late} requests despite the interval of an hour");
+    let requested = exporter.request_count(PROTECTED);
+    assert!(
+        requested <= 2 * ids.len(),
+        "{requested} requests despite the interval of an hour"
+    );
 
     // Customers, excluded by id and by name, and included again.
     let has_series_of = |text: &str, ids: &[&str]| !series_of(text, ids).is_empty();

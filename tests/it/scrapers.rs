@@ -80,7 +80,7 @@ async fn prometheus_scrapes_over_tls_with_password_and_certificate() {
 }
 
 fn curl(arguments: &[&str]) -> Output {
-    // The first argument ignores the configuration file of the user who runs the tests.
+    // With the first flag, curl ignores the configuration file of the user who runs the tests.
     let base_arguments = [
         "--disable",
         "--silent",

@@ -91,7 +91,7 @@ fn flags_contain_no_secrets() {
     assert_eq!(output.status.code(), Some(64));
 }
 
-/// The level is measured by systemd, times ten. `tests/deb` checks the package against the same value.
+/// The threshold is ten times the level that systemd reports. `tests/deb` checks the package against the same value.
 #[test]
 fn service_has_a_low_exposure_level() {
     const EXPOSURE: u32 = 15;

@@ -161,7 +161,7 @@ async fn filtered_scrapes_contain_each_series_once() {
     let id = customers(&complete).pop_first().unwrap();
     let uppercase = id.to_uppercase();
     assert_ne!(id, uppercase);
-    let repeated_share = "&shard=0/1000".repeat(400);
+    let repeated_shard = "&shard=0/1000".repeat(400);
     for (query, equivalent) in [
         ("collector=exporter", "collector=exporter&collector=nope".to_owned()),
         (&format!("customer_id={id}"), format!("customer_id={uppercase}")),
@@ -173,7 +173,7 @@ async fn filtered_scrapes_contain_each_series_once() {
             &format!("customer_id={id}"),
             format!("customer_id={uppercase}&shard=0/1"),
         ),
-        ("shard=0/1000", repeated_share),
+        ("shard=0/1000", repeated_shard),
     ] {
         let (series, others) = stable_series(&exporter, query, std::slice::from_ref(&equivalent)).await;
         assert_eq!(others, series, "{equivalent}");
@@ -227,7 +227,7 @@ async fn discovered_targets_can_be_scraped() {
 }
 
 #[test]
-fn stateful_set_gives_each_pod_its_share() {
+fn stateful_set_gives_each_pod_its_shard() {
     let text = include_str!("../../deploy/kubernetes/sharded/statefulset.yml");
     let documents = YamlLoader::load_from_str(text).unwrap();
     let set = documents

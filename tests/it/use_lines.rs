@@ -112,7 +112,7 @@ fn sibling_imports(sources: &BTreeMap<Module, String>) -> BTreeMap<Module, BTree
     imports
 }
 
-/// Returns the imports that form cycles. It repeatedly removes modules that import nothing, or that no module imports.
+/// Returns the imports that form cycles. Repeatedly removes modules that import nothing, or that no module imports.
 fn import_cycles(mut imports: BTreeMap<Module, BTreeSet<Module>>) -> Vec<String> {
     loop {
         let before = imports.clone();
@@ -141,7 +141,7 @@ fn forbidden_imports(module: &str, others: &[&str]) -> Vec<String> {
     for file in files {
         let imported_modules = imported_modules(&fs::read_to_string(&file).unwrap());
         for other in others.iter().filter(|other| imported_modules.contains(**other)) {
-            found.push(format!("{} names {other}", file.display()));
+            found.push(format!("{} imports {other}", file.display()));
         }
     }
     found
@@ -250,7 +250,7 @@ fn simulator_does_not_import_the_client() {
 const SHARED: [&str; 5] = ["descriptor", "id", "per_tenant", "rows", "table"];
 
 #[test]
-fn collectors_all_have_a_table_row() {
+fn every_collector_has_a_table_row() {
     let files: BTreeSet<String> = fs::read_dir(source().join("collector"))
         .unwrap()
         .filter_map(|entry| Some(entry.unwrap().path().file_stem()?.to_str()?.to_owned()))

@@ -28,11 +28,11 @@ const maxApplied = 256 << 10
 // find returns the first group of the first match of an expression in a file of the repository.
 func find(t *testing.T, path, pattern string) string {
 	t.Helper()
-	place := regexp.MustCompile(pattern).FindStringSubmatch(read(t, path))
-	if place == nil {
+	match := regexp.MustCompile(pattern).FindStringSubmatch(read(t, path))
+	if match == nil {
 		t.Fatalf("%s does not match %s", path, pattern)
 	}
-	return place[1]
+	return match[1]
 }
 
 func TestPodsMeetTheRestrictedStandard(t *testing.T) {
@@ -42,7 +42,7 @@ func TestPodsMeetTheRestrictedStandard(t *testing.T) {
 	}
 	restricted := security.LevelVersion{Level: security.LevelRestricted, Version: security.LatestVersion()}
 	user := find(t, "Dockerfile", `(?m)^USER (\d+):\d+$`)
-	each(t, func(t *testing.T, r rendering) {
+	eachRendering(t, func(t *testing.T, r rendering) {
 		w := r.workload(t)
 		spec := w.template.Spec
 		verdict := policy.AggregateCheckResults(evaluator.EvaluatePod(restricted, &w.template.ObjectMeta, &spec))
@@ -64,10 +64,10 @@ func TestPodsMeetTheRestrictedStandard(t *testing.T) {
 			}
 		}
 		if len(spec.Containers) != 1 || len(spec.InitContainers) != 0 {
-			t.Fatal("more than one container")
+			t.Fatal("the pod does not have exactly one container")
 		}
 		container := w.container()
-		if read := container.SecurityContext.ReadOnlyRootFilesystem; read == nil || !*read {
+		if readOnly := container.SecurityContext.ReadOnlyRootFilesystem; readOnly == nil || !*readOnly {
 			t.Error("the root file system is writable")
 		}
 		if token := spec.AutomountServiceAccountToken; token == nil || *token {
@@ -86,7 +86,7 @@ func TestPodsMeetTheRestrictedStandard(t *testing.T) {
 		}
 		resources := container.Resources
 		if resources.Requests.Cpu().IsZero() || resources.Requests.Memory().IsZero() || resources.Limits.Memory().IsZero() {
-			t.Error("requests or the memory limit are missing")
+			t.Error("a request or the memory limit is missing")
 		}
 	})
 }
@@ -98,7 +98,7 @@ func TestGracePeriodMatchesSystemd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	each(t, func(t *testing.T, r rendering) {
+	eachRendering(t, func(t *testing.T, r rendering) {
 		if got := *r.workload(t).template.Spec.TerminationGracePeriodSeconds; got != stop {
 			t.Errorf("got %d seconds, systemd has %d", got, stop)
 		}
@@ -106,7 +106,7 @@ func TestGracePeriodMatchesSystemd(t *testing.T) {
 }
 
 func TestNoCustomerIsPolledTwice(t *testing.T) {
-	each(t, func(t *testing.T, r rendering) {
+	eachRendering(t, func(t *testing.T, r rendering) {
 		w := r.workload(t)
 		for _, deployment := range r.deployments {
 			if w.replicas != 1 || deployment.Spec.Strategy.Type != apps.RecreateDeploymentStrategyType {
@@ -115,7 +115,7 @@ func TestNoCustomerIsPolledTwice(t *testing.T) {
 		}
 		for _, set := range r.statefulSets {
 			if set.Spec.ServiceName != r.services[0].Name {
-				t.Error("the StatefulSet has no separate service")
+				t.Error("the StatefulSet does not use the service")
 			}
 			container := w.container()
 			index := slices.IndexFunc(container.Args, isShardFlag)
@@ -146,7 +146,7 @@ func expand(container core.Container, argument string, index int) string {
 }
 
 func TestSecretsAreFilesThatCanBeRotated(t *testing.T) {
-	each(t, func(t *testing.T, r rendering) {
+	eachRendering(t, func(t *testing.T, r rendering) {
 		w := r.workload(t)
 		container := w.container()
 		volumes := map[string]core.Volume{}
@@ -164,7 +164,7 @@ func TestSecretsAreFilesThatCanBeRotated(t *testing.T) {
 			}
 			delete(volumes, mount.Name)
 			if mount.SubPath != "" || mount.SubPathExpr != "" {
-				t.Errorf("%s: changes do not reach a subPath", mount.Name)
+				t.Errorf("%s has a subPath, which changes do not reach", mount.Name)
 			}
 			if volume.Secret == nil && volume.ConfigMap == nil {
 				continue
@@ -199,7 +199,7 @@ func TestSecretsAreFilesThatCanBeRotated(t *testing.T) {
 }
 
 func TestServiceIncludesPodsThatAreNotReady(t *testing.T) {
-	each(t, func(t *testing.T, r rendering) {
+	eachRendering(t, func(t *testing.T, r rendering) {
 		w := r.workload(t)
 		if len(r.services) != 1 {
 			t.Fatalf("got %d services; a monitor would scrape each pod that many times", len(r.services))
@@ -228,7 +228,7 @@ func TestServiceIncludesPodsThatAreNotReady(t *testing.T) {
 }
 
 func TestNetworkPolicyAllowsOnlyUsedPorts(t *testing.T) {
-	each(t, func(t *testing.T, r rendering) {
+	eachRendering(t, func(t *testing.T, r rendering) {
 		w := r.workload(t)
 		if len(r.policies) == 0 && r.name == "helm-certificate" {
 			t.Skip("no network policy")
@@ -251,26 +251,26 @@ func TestNetworkPolicyAllowsOnlyUsedPorts(t *testing.T) {
 		if allowed := ingress.Ports[0].Port; allowed.StrVal != port.Name && allowed.IntVal != port.ContainerPort {
 			t.Errorf("%v is not served", allowed)
 		}
-		var out []string
+		var allowedEgress []string
 		for _, rule := range spec.Egress {
 			for _, port := range rule.Ports {
-				out = append(out, fmt.Sprintf("%s %s", *port.Protocol, port.Port))
+				allowedEgress = append(allowedEgress, fmt.Sprintf("%s %s", *port.Protocol, port.Port))
 				if port.Port.IntVal == 443 && (len(rule.To) == 0 || len(rule.To[0].IPBlock.Except) == 0) {
 					t.Error("the API's port is also open to the cluster")
 				}
 			}
 		}
 		for _, need := range []string{"UDP 53", "TCP 53", "TCP 443"} {
-			if !slices.Contains(out, need) {
+			if !slices.Contains(allowedEgress, need) {
 				t.Errorf("%s is blocked", need)
 			}
 		}
 	})
 }
 
-// withoutEmptyLines removes differences of white space: kustomize folds text, and adds a line break before an indented
+// removeEmptyLines removes differences in white space: kustomize folds text, and adds a line break before an indented
 // line.
-func withoutEmptyLines(rules any) {
+func removeEmptyLines(rules any) {
 	for _, group := range rules.(map[string]any)["groups"].([]any) {
 		for _, rule := range group.(map[string]any)["rules"].([]any) {
 			rule := rule.(map[string]any)
@@ -294,7 +294,7 @@ func TestRulesMatchTheRepository(t *testing.T) {
 		want[strings.TrimSuffix(strings.TrimPrefix(name, "elements-"), ".yml")] = content
 	}
 	count := 0
-	each(t, func(t *testing.T, r rendering) {
+	eachRendering(t, func(t *testing.T, r rendering) {
 		if len(r.rules) == 0 {
 			t.Skip("no rules")
 		}
@@ -310,7 +310,7 @@ func TestRulesMatchTheRepository(t *testing.T) {
 				t.Fatal(err)
 			}
 			if strings.HasPrefix(r.name, "kustomize-") {
-				withoutEmptyLines(content)
+				removeEmptyLines(content)
 			}
 			got[rule.Name[strings.LastIndex(rule.Name, "-")+1:]] = content
 		}
@@ -333,7 +333,7 @@ func TestDashboardsMatchTheRepository(t *testing.T) {
 		want[filepath.Base(file)] = read(t, "dashboards/"+filepath.Base(file))
 	}
 	count := 0
-	each(t, func(t *testing.T, r rendering) {
+	eachRendering(t, func(t *testing.T, r rendering) {
 		got := map[string]string{}
 		for _, configMap := range r.configMaps {
 			if configMap.Labels["grafana_dashboard"] == "" {
@@ -396,12 +396,12 @@ func metricLabels(t *testing.T) []string {
 	return all
 }
 
-// The operator adds labels to targets. Prometheus renames labels of metrics that collide with them.
+// The Prometheus operator adds labels to targets. Prometheus renames metric labels that collide with these.
 func TestMonitorsDoNotRenameMetricLabels(t *testing.T) {
 	operatorLabels := []string{"job", "instance", "namespace", "service", "pod", "container", "endpoint", "node"}
 	labels := metricLabels(t)
 	count := 0
-	each(t, func(t *testing.T, r rendering) {
+	eachRendering(t, func(t *testing.T, r rendering) {
 		w := r.workload(t)
 		var selector map[string]string
 		var relabelings []monitoring.RelabelConfig
@@ -457,7 +457,7 @@ func TestMonitorsDoNotRenameMetricLabels(t *testing.T) {
 
 func TestProbesUseTheServedPaths(t *testing.T) {
 	program := find(t, "Dockerfile", `(?m)^ENTRYPOINT \["(.+)"\]$`)
-	each(t, func(t *testing.T, r rendering) {
+	eachRendering(t, func(t *testing.T, r rendering) {
 		w := r.workload(t)
 		container := w.container()
 		prefix := ""
@@ -483,15 +483,15 @@ func TestProbesUseTheServedPaths(t *testing.T) {
 			return
 		}
 		if live.HTTPGet == nil || live.HTTPGet.Path != prefix+"/-/healthy" {
-			t.Errorf("alive: %v", live)
+			t.Errorf("liveness: %v", live)
 		}
 		if ready.HTTPGet == nil || ready.HTTPGet.Path != prefix+"/-/ready" {
-			t.Errorf("ready: %v", ready)
+			t.Errorf("readiness: %v", ready)
 		}
 	})
 }
 
-// A pod of plain may differ from a pod of sharded only in the sharding.
+// Except for the sharding and the volume with the state, a pod of plain equals a pod of sharded.
 func TestPlainAndShardedDifferOnlyInSharding(t *testing.T) {
 	pods := map[string]core.PodTemplateSpec{}
 	for _, r := range renderings(t) {
@@ -526,7 +526,7 @@ func TestVersionsMatchTheProgram(t *testing.T) {
 	if chart.AppVersion != version {
 		t.Errorf("the chart has appVersion %s, the program has version %s", chart.AppVersion, version)
 	}
-	each(t, func(t *testing.T, r rendering) {
+	eachRendering(t, func(t *testing.T, r rendering) {
 		w := r.workload(t)
 		image := w.container().Image
 		if !strings.HasSuffix(image, ":"+version) && !strings.Contains(image, "@sha256:") {
@@ -545,15 +545,15 @@ func TestSchemaDescribesEveryValue(t *testing.T) {
 	if err := json.Unmarshal([]byte(read(t, chart+"values.schema.json")), &schema); err != nil {
 		t.Fatal(err)
 	}
-	// Values that a parent chart passes to all of its charts.
+	// A parent chart passes global values to all of its charts, so the schema allows them.
 	properties := schema["properties"].(map[string]any)
 	delete(properties, "global")
 	// The exporter checks its configuration; the schema contains only the keys that the chart sets.
 	delete(properties["config"].(map[string]any), "properties")
-	compare(t, "", values, schema)
+	compareKeys(t, "", values, schema)
 }
 
-func compare(t *testing.T, path string, values, schema map[string]any) {
+func compareKeys(t *testing.T, path string, values, schema map[string]any) {
 	properties, closed := schema["properties"].(map[string]any)
 	if !closed {
 		return
@@ -568,7 +568,7 @@ func compare(t *testing.T, path string, values, schema map[string]any) {
 			continue
 		}
 		if inner, ok := value.(map[string]any); ok {
-			compare(t, path+"."+key, inner, property)
+			compareKeys(t, path+"."+key, inner, property)
 		}
 	}
 	for key := range properties {

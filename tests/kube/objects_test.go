@@ -113,8 +113,8 @@ func accountsOf(name string) []string {
 	return []string{""}
 }
 
-// isOfAnother returns whether an object belongs to another account. Shared objects belong to all accounts.
-func isOfAnother(document, account string) bool {
+// belongsToOtherAccount returns whether an object belongs to another account. Shared objects belong to all accounts.
+func belongsToOtherAccount(document, account string) bool {
 	for _, other := range accountsOf("helm-accounts") {
 		if account != "" && other != account && strings.Contains(document, "\n  name: elements-exporter"+other+"\n") {
 			return true
@@ -143,7 +143,7 @@ func renderings(t *testing.T) []rendering {
 		for _, account := range accountsOf(name) {
 			one := rendering{name: name + account}
 			for _, document := range separator.Split(string(text), -1) {
-				if strings.TrimSpace(comments.ReplaceAllString(document, "")) == "" || isOfAnother(document, account) {
+				if strings.TrimSpace(comments.ReplaceAllString(document, "")) == "" || belongsToOtherAccount(document, account) {
 					continue
 				}
 				if err := one.add(document); err != nil {
@@ -161,8 +161,8 @@ func (r *rendering) servesTLS() bool {
 	return r.name == "helm-certificate" || r.name == "helm-tls"
 }
 
-// each runs a test for every rendering.
-func each(t *testing.T, test func(t *testing.T, r rendering)) {
+// eachRendering runs a test for every rendering.
+func eachRendering(t *testing.T, test func(t *testing.T, r rendering)) {
 	for _, one := range renderings(t) {
 		t.Run(one.name, func(t *testing.T) { test(t, one) })
 	}

@@ -38,6 +38,7 @@ func program(t *testing.T) string {
 	return path
 }
 
+// start runs the program until the test ends, and returns its standard output. If the test fails, the log is printed.
 func start(t *testing.T, environment []string, arguments ...string) (*exec.Cmd, io.Reader) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -67,7 +68,7 @@ func start(t *testing.T, environment []string, arguments ...string) (*exec.Cmd, 
 	return command, output
 }
 
-// simulate starts a partner with a few customers, and returns its address.
+// simulate starts a simulated partner with a few customers, and returns its URL.
 func simulate(t *testing.T) string {
 	t.Helper()
 	_, output := start(t, []string{}, "simulate", "--simulator.listen-address=127.0.0.1:0", "--simulator.customers=3")
@@ -110,7 +111,7 @@ func project(t *testing.T, directory string, files map[string]string) {
 	}
 }
 
-// secretFiles returns the contents of a Secret that an operator creates.
+// secretFiles returns the files of a Secret that an operator creates.
 func secretFiles(t *testing.T, volume *core.SecretVolumeSource, secret string) map[string]string {
 	t.Helper()
 	if len(volume.Items) == 0 {
@@ -144,7 +145,7 @@ func secretFiles(t *testing.T, volume *core.SecretVolumeSource, secret string) m
 type pod struct {
 	directory string
 	address   string
-	// prefix is the route prefix.
+	// base is the URL of the exporter, with the route prefix.
 	base      string
 	arguments []string
 	container core.Container
@@ -238,7 +239,7 @@ func get(url string) (int, string) {
 	return response.StatusCode, string(text)
 }
 
-// probe runs a probe of the container.
+// probe runs a probe of the container as the kubelet does.
 func (p *pod) probe(probe *core.Probe) error {
 	switch {
 	case probe.HTTPGet != nil:
@@ -280,7 +281,7 @@ func eventually(t *testing.T, what string, test func() error) {
 func TestProgramStartsWithThePodConfiguration(t *testing.T) {
 	program(t)
 	api := simulate(t)
-	each(t, func(t *testing.T, r rendering) {
+	eachRendering(t, func(t *testing.T, r rendering) {
 		for index := range int(r.workload(t).replicas) {
 			p := run(t, r, index, api, "demo-secret")
 			eventually(t, "alive", func() error { return p.probe(p.container.LivenessProbe) })

@@ -1,4 +1,4 @@
-# Cloudflare's pint over the rules, without a Prometheus.
+# Configuration of Cloudflare's pint, which checks the rules without a Prometheus server.
 
 parser {
   schema = "prometheus"
@@ -16,7 +16,7 @@ rule {
   match {
     name = "ElementsWatchdog"
   }
-  # It always fires.
+  # The watchdog always fires.
   disable = ["alerts/comparison"]
 }
 

@@ -224,11 +224,11 @@ impl Evaluation {
 
     async fn named(&self, uid: &str, title: &str, name: &str) -> Appearance {
         let appearances = self.stat(uid, title).await;
-        let covers_all = format!("{appearances:?}");
+        let listed = format!("{appearances:?}");
         appearances
             .into_iter()
             .find(|appearance| appearance.name == name)
-            .unwrap_or_else(|| panic!("{title}: no {name} in {covers_all}"))
+            .unwrap_or_else(|| panic!("{title}: no {name} in {listed}"))
     }
 }
 
@@ -424,7 +424,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
         );
     }
 
-    // Before its alert fires, a zero is not green.
+    // While an alert is pending, the panel displays no green zero for it.
     let appearances = starting.stat(FLEET, "Critical alerts").await;
     let of_exporter: Vec<_> = appearances
         .iter()
@@ -491,13 +491,13 @@ async fn panels_are_green_or_red_only_with_a_reason() {
         }
     }
     assert_eq!(stale.only(JOBS, "Failed objects").await.colour, GREY);
-    // It does not lower a sum either: most stored sizes have expired.
+    // Stale data does not lower a sum either: most stored sizes have expired.
     assert_eq!(stale.only(PROTECTION, "Stored").await.text, "no data");
     assert_eq!(live.only(PROTECTION, "Stored").await.text, "5");
     let attacked = stale.only(FLEET, "Signs of attack").await;
     assert_eq!((attacked.text.as_str(), attacked.colour.as_str()), ("2", "red"));
     assert_eq!(stale.only(FLEET, "Consent missing").await.colour, GREY);
-    // Without protected data, nobody is known to be unprotected.
+    // Without data about protection, no customer is known to be unprotected.
     let unprotected = panel(LICENCES, "Paid for but not protected");
     assert_eq!(live.responses(&unprotected["targets"][0]).await.len(), 1);
     assert!(stale.responses(&unprotected["targets"][0]).await.is_empty());
@@ -553,7 +553,7 @@ fn missing_values_are_not_green() {
 }
 
 /// Grafana displays the default text in a table without rows, and in each cell without a value. An override must remove
-/// it from the cells.
+/// the text from the cells.
 #[test]
 fn empty_tables_explain_what_is_missing() {
     let mut problems = Vec::new();

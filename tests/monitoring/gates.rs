@@ -37,7 +37,7 @@ pub(crate) fn read(path: &str) -> String {
 }
 
 fn alerts() -> Vec<Rule> {
-    rules::all().into_iter().filter(|rule| rule.alerts).collect()
+    rules::all().into_iter().filter(|rule| rule.is_alert).collect()
 }
 
 /// Panics with a list of all problems, if any.
@@ -308,10 +308,10 @@ fn dashboards_are_complete() {
     let mut problems = Vec::new();
     for dashboard in dashboards::all() {
         let mut found = Vec::new();
-        found.extend(overlaps(&dashboard));
-        found.extend(undescribed(&dashboard));
-        found.extend(undeclared(&dashboard));
-        found.extend(links(&dashboard));
+        found.extend(misplaced_panels(&dashboard));
+        found.extend(incomplete_panels(&dashboard));
+        found.extend(mismatched_variables(&dashboard));
+        found.extend(broken_links(&dashboard));
         if dashboard.json["schemaVersion"] != 42 {
             found.push("does not have schema version 42".to_owned());
         }
@@ -324,7 +324,8 @@ fn dashboards_are_complete() {
     assert_none(&problems);
 }
 
-fn overlaps(dashboard: &Dashboard) -> Vec<String> {
+/// Returns panels that overlap, share an id, or are too wide.
+fn misplaced_panels(dashboard: &Dashboard) -> Vec<String> {
     let place = |panel: &Value| ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_i64().unwrap());
     let panels: Vec<&Value> = list(&dashboard.json["panels"]).collect();
     let mut problems = Vec::new();
@@ -350,7 +351,7 @@ fn overlaps(dashboard: &Dashboard) -> Vec<String> {
     problems
 }
 
-fn undescribed(dashboard: &Dashboard) -> Vec<String> {
+fn incomplete_panels(dashboard: &Dashboard) -> Vec<String> {
     let mut problems = Vec::new();
     for panel in dashboard.panels() {
         let title = text(&panel["title"]);
@@ -381,7 +382,7 @@ fn undescribed(dashboard: &Dashboard) -> Vec<String> {
 }
 
 /// Returns the variables that are used but not declared, or declared but not used.
-fn undeclared(dashboard: &Dashboard) -> Vec<String> {
+fn mismatched_variables(dashboard: &Dashboard) -> Vec<String> {
     let used = Regex::new(r"\$\{?([A-Za-z_]\w*)").unwrap();
     let source = dashboard.json.to_string();
     let used: BTreeSet<&str> = used
@@ -400,7 +401,7 @@ fn undeclared(dashboard: &Dashboard) -> Vec<String> {
 }
 
 /// Returns broken links, and customers without a link to their dashboard.
-fn links(dashboard: &Dashboard) -> Vec<String> {
+fn broken_links(dashboard: &Dashboard) -> Vec<String> {
     let field = Regex::new(r"\$\{__data\.fields\.(\w+)\}").unwrap();
     let mut problems = Vec::new();
     for panel in dashboard.panels() {

@@ -19,7 +19,7 @@ const TARGET_LABELS: [&str; 2] = ["job", "instance"];
 /// Series that Prometheus creates for every scrape.
 const SCRAPE_SERIES: [&str; 2] = ["up", "scrape_duration_seconds"];
 
-/// Series that dashboards select by labels that they do not have. They match while the variables of these labels select
+/// Series that dashboards select by labels that they do not have. The selectors match while the variables of these labels select
 /// everything; otherwise, the query reads the series of modules, or the panel shows no trend.
 const MATCHED_BY_ALL: [(&str, &[&str]); 2] = [
     ("customer:elements_job_rpo_seconds:min", &["service", "module"]),
@@ -74,7 +74,7 @@ impl LabelCatalogue {
         ];
         catalogue.0.insert("ALERTS".to_owned(), &alert_labels | &names(subject));
         for rule in rules::all() {
-            if !rule.alerts {
+            if !rule.is_alert {
                 // Operands that read the rule's own past do not change its labels.
                 let labels = catalogue.of(&rules::without_history(&rule, &[]));
                 let labels = labels.map_err(|error| format!("{}: {error}", rule.name))?;
@@ -84,7 +84,7 @@ impl LabelCatalogue {
                 .of(&rule.expr)
                 .map_err(|error| format!("{}: {error}", rule.name))?;
             let labels = &expr_labels | &names(rule.labels.iter().map(|(label, _)| label));
-            if rule.alerts {
+            if rule.is_alert {
                 alert_labels.extend(labels);
             } else {
                 catalogue.0.insert(rule.name, labels);

@@ -109,7 +109,7 @@ impl LintedDashboard<'_> {
         self.findings.push((rule, title, panel.to_owned(), target.to_owned()));
     }
 
-    fn templates(&mut self) {
+    fn check_variables(&mut self) {
         let variable = |name: &str| self.dashboard.variables().find(|variable| variable["name"] == name);
         let sources: Vec<&Value> = self
             .dashboard
@@ -165,7 +165,7 @@ impl LintedDashboard<'_> {
         }
     }
 
-    fn panels(&mut self) {
+    fn check_panels(&mut self) {
         for panel in self.dashboard.panels() {
             let title = text(&panel["title"]);
             if panel["datasource"]["uid"] != "${datasource}" {
@@ -181,12 +181,12 @@ impl LintedDashboard<'_> {
                 self.report("panel-no-targets-rule", title, "");
             }
             for (nth, target) in list(&panel["targets"]).enumerate() {
-                self.target(title, &nth.to_string(), text(&target["expr"]));
+                self.check_target(title, &nth.to_string(), text(&target["expr"]));
             }
         }
     }
 
-    fn target(&mut self, panel: &str, nth: &str, expr: &str) {
+    fn check_target(&mut self, panel: &str, nth: &str, expr: &str) {
         let Ok(parsed) = parser::parse(&without_variables(expr)) else {
             return self.report("target-promql-rule", panel, nth);
         };
@@ -268,8 +268,8 @@ fn dashboards_pass_the_linter_except_for_exclusions() {
             dashboard,
             findings: Vec::new(),
         };
-        linted.templates();
-        linted.panels();
+        linted.check_variables();
+        linted.check_panels();
         findings.extend(linted.findings);
     }
     let exclusions = exclusions();

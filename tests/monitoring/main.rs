@@ -1,5 +1,5 @@
-//! Dashboards, rules and the Alertmanager example, tested with Prometheus and Alertmanager. These run on loopback with
-//! data in a temporary directory, and are stopped with the test.
+//! Dashboards, rules and the Alertmanager example, tested with Prometheus and Alertmanager. The servers run on loopback
+//! with data in a temporary directory, and stop when the test ends.
 
 #![allow(
     clippy::unwrap_used,

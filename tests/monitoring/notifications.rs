@@ -193,8 +193,8 @@ async fn prometheus(directory: &Path, pace: u64, exporter: &str, alertmanager: &
     let prometheus = Server::prometheus(directory, &configuration).await;
     eventually("the exporter was scraped", || prometheus.value("elements_up == 1")).await;
     for file in RULES {
-        let speed_up = rules::speed_up(file.content, RULE_SPEEDUP / pace);
-        std::fs::write(directory.join(file.name), speed_up).unwrap();
+        let sped_up = rules::speed_up(file.content, RULE_SPEEDUP / pace);
+        std::fs::write(directory.join(file.name), sped_up).unwrap();
     }
     prometheus.reload().await;
     prometheus
@@ -269,8 +269,8 @@ async fn run_faults(pace: u64) -> (BTreeSet<Notification>, BTreeSet<Notification
     let (exporter_address, alertmanager_address) = (without_host(&exporter.base), without_host(&alertmanager.base));
     let prometheus = prometheus(&prometheus_directory, pace, exporter_address, alertmanager_address).await;
 
-    // Two customers have no runs from the start in both modules. Only the critical alert reports the one that is past
-    // twice its objective.
+    // From the start, two customers have no recent runs in both modules. Only the critical alert reports the customer
+    // that is past twice its objective.
     recorder.wait_for("deadman", "ElementsWatchdog", "firing").await;
     recorder.wait_for("operations", "ElementsBackupOverdue", "firing").await;
     recorder
@@ -303,7 +303,7 @@ async fn run_faults(pace: u64) -> (BTreeSet<Notification>, BTreeSet<Notification
     partner.handle.revoke_tokens();
     recorder.wait_for("owner", "ElementsPermissionMissing", "firing").await;
 
-    // The API fails completely until data is stale, which causes no notification.
+    // The API fails completely until data is stale. Stale data causes no notification.
     let unavailable = FaultKind::Status { code: 503, body: None };
     partner.handle.set_faults(vec![Fault::new("*", unavailable)]);
     recorder.wait_for("owner", "ElementsApiDown", "firing").await;

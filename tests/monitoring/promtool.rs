@@ -127,7 +127,7 @@ fn rules_pass_their_tests() {
         tests.extend(list(&file.json["tests"]).map(|test| SingleTest::new(&file, test, &rules)));
     }
     assert!(!tests.is_empty());
-    // Long tests run first, so that none of them runs alone at the end.
+    // Long tests run first, so that none of them still runs when all the others have ended.
     tests.sort_by_key(|test| test.duration);
     let (remaining, failures) = (Mutex::new(tests), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
@@ -147,7 +147,7 @@ fn rules_pass_their_tests() {
 
 /// `rules_pass_their_tests` does not evaluate rules without a test.
 #[test]
-fn rules_all_have_a_test() {
+fn every_rule_has_a_test() {
     let rules = rules::all();
     let mut evaluated = BTreeSet::new();
     for file in files() {

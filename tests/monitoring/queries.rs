@@ -153,7 +153,7 @@ fn configuration(directory: &Path, target: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn dashboard_queries_have_data_with_the_displayed_labels() {
     let partner = partner().await;
-    // So that an alert about the exporter also fires.
+    // The client secret expires soon, so that an alert about the exporter also fires.
     let soon = jiff::Timestamp::from_second(now() + 3 * 86_400).unwrap().to_string();
     // Polls every second would leave no time for scrapes on a busy machine.
     let slow = COLLECTOR_KEYS.map(|name| {
@@ -168,7 +168,7 @@ async fn dashboard_queries_have_data_with_the_displayed_labels() {
     let files = tempfile::tempdir().unwrap();
     let attributes = files.path().join("customers.csv");
     std::fs::write(&attributes, "customer,tier,region,team\n*,gold,emea,North\n").unwrap();
-    // The default, so that every module keeps its objective.
+    // The override repeats the default, so that every module keeps its objective.
     let overrides = format!("[{{rpo: 26h, until: '{soon}', reason: Migrated}}]");
     settings.extend([
         OBJECTS,

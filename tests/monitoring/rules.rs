@@ -15,11 +15,11 @@ pub struct Rule {
     pub group: String,
     /// The name of the alert or of the recorded series.
     pub name: String,
-    pub alerts: bool,
+    pub is_alert: bool,
     pub expr: String,
     pub labels: Vec<(String, String)>,
     pub annotations: Vec<(String, String)>,
-    /// The names of the rules whose results it reads.
+    /// The names of the rules whose results this rule reads.
     pub reads: BTreeSet<String>,
     /// The complete rule.
     pub json: Value,
@@ -61,7 +61,13 @@ pub fn to_json(yaml: &Yaml) -> Value {
 pub fn seconds(duration: &str) -> u64 {
     let parts = duration.split_inclusive(|c: char| c.is_ascii_alphabetic());
     parts
-        .map(|part| shorter(part, 1).unwrap().trim_end_matches('s').parse::<u64>().unwrap())
+        .map(|part| {
+            shorten_duration(part, 1)
+                .unwrap()
+                .trim_end_matches('s')
+                .parse::<u64>()
+                .unwrap()
+        })
         .sum()
 }
 
@@ -90,7 +96,7 @@ pub fn all() -> Vec<Rule> {
                 rules.push(Rule {
                     group: group["name"].as_str().unwrap().to_owned(),
                     name: alert.or(record).unwrap().to_owned(),
-                    alerts: alert.is_some(),
+                    is_alert: alert.is_some(),
                     expr: rule["expr"].as_str().unwrap().to_owned(),
                     labels: pairs(&rule["labels"]),
                     annotations: pairs(&rule["annotations"]),
@@ -117,7 +123,7 @@ fn read_by(rule: &Rule, rules: &[Rule]) -> BTreeSet<String> {
         .flat_map(|text| queried.captures_iter(text))
         .map(|found| Regex::new(&format!("^(?:{})$", &found[1])).unwrap())
         .collect();
-    let read = |other: &&Rule| match other.alerts {
+    let read = |other: &&Rule| match other.is_alert {
         true => queried.iter().any(|queried| queried.is_match(&other.name)),
         false => texts.iter().any(|text| text.contains(&other.name)),
     };
@@ -200,7 +206,7 @@ pub fn with_rules_inlined() -> Vec<(String, String)> {
     // An expression has no selector, but a join filters its series by a label in the same way.
     let selector = Regex::new(r#"(?-u)([\w:]+)\{(\w+)="(\w+)"\}"#).unwrap();
     let mut recorded: Vec<(String, String)> = Vec::new();
-    for rule in all().into_iter().filter(|rule| !rule.alerts) {
+    for rule in all().into_iter().filter(|rule| !rule.is_alert) {
         let names: Vec<&str> = recorded.iter().map(|(name, _)| name.as_str()).collect();
         let expr = without_history(&rule, &names);
         let expr = offset.replace_all(&expr, |found: &Captures| match names.contains(&&found[1]) {
@@ -215,7 +221,7 @@ pub fn with_rules_inlined() -> Vec<(String, String)> {
             false => found[0].to_owned(),
         });
         let mut expr = expr.into_owned();
-        // Longer names first, so that no name matches the start of another.
+        // Longer names are replaced first, so that no name matches the start of another.
         let mut inlined = recorded.clone();
         inlined.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
         for (name, inner) in inlined {
@@ -242,9 +248,9 @@ pub fn speed_up(text: &str, factor: u64) -> String {
         ];
         let line = match duration_keys.iter().find_map(|prefix| key.strip_prefix(prefix)) {
             Some(duration) if !line.trim_start().starts_with('#') => {
-                line.replace(duration, &shorter(duration, factor).unwrap())
+                line.replace(duration, &shorten_duration(duration, factor).unwrap())
             }
-            _ => ranges(line, factor),
+            _ => shorten_ranges(line, factor),
         };
         lines.push(line);
     }
@@ -252,7 +258,7 @@ pub fn speed_up(text: &str, factor: u64) -> String {
 }
 
 /// Shortens durations in brackets and after `offset`.
-fn ranges(line: &str, factor: u64) -> String {
+fn shorten_ranges(line: &str, factor: u64) -> String {
     let mut out = String::new();
     let mut rest = line;
     while let Some(at) = rest.find(['[', 'o']) {
@@ -268,13 +274,13 @@ fn ranges(line: &str, factor: u64) -> String {
         rest = &found[lead.len()..];
         let end = rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len());
         let (duration, after) = rest.split_at(end);
-        out.push_str(&shorter(duration, factor).unwrap_or_else(|| duration.to_owned()));
+        out.push_str(&shorten_duration(duration, factor).unwrap_or_else(|| duration.to_owned()));
         rest = after;
     }
     out + rest
 }
 
-fn shorter(duration: &str, factor: u64) -> Option<String> {
+fn shorten_duration(duration: &str, factor: u64) -> Option<String> {
     let (number, unit) = duration.split_at(duration.len().checked_sub(1)?);
     let seconds = match unit {
         "s" => 1,
@@ -292,9 +298,9 @@ fn shorter(duration: &str, factor: u64) -> Option<String> {
 fn speed_up_changes_only_durations() {
     let text =
         "  for: 5m\n  interval: 2m\n  # for: 5m or so\n  expr: x[1d] offset 7d > on (job) y{a=~\"[0-9]\"} offset 1w\n";
-    let speed_up = speed_up(text, 60);
+    let sped_up = speed_up(text, 60);
     assert_eq!(
-        speed_up,
+        sped_up,
         "  for: 5s\n  interval: 2s\n  # for: 5m or so\n  expr: x[1440s] offset 10080s > on (job) y{a=~\"[0-9]\"} offset 10080s\n"
     );
 }

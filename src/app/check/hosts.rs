@@ -40,44 +40,44 @@ impl Check<'_> {
                     (Outcome::Failed, "failed", format!("{problem}; {advice}"))
                 }
             };
-            self.found(format!("DNS {}", host(url)), finding);
+            self.add_finding(format!("DNS {}", host(url)), finding);
         }
         for url in hosts(&[&api.token_url, &api.base_url]) {
             let name = format!("{} {}", protocol(url), host(url));
             let first = proxy.unwrap_or(url);
             if first.host_str().is_some_and(|host| unresolved.contains(&host)) {
                 let detail = format!("{} has no address", host(first));
-                self.found(name, (Outcome::NotTried, "not tried", detail));
+                self.add_finding(name, (Outcome::NotTried, "not tried", detail));
                 continue;
             }
             let response = match probe::probe(url, proxy, &authorities, api.timeout).await {
                 Ok(response) => response,
                 Err(error) => {
                     let detail = format!("{}; {}", error_text(&error), remedy(&error, proxy.is_some()));
-                    self.found(name, (Outcome::Failed, "failed", detail));
+                    self.add_finding(name, (Outcome::Failed, "failed", detail));
                     continue;
                 }
             };
             let took = Duration::from_millis(u64::try_from(response.took.as_millis()).unwrap_or(u64::MAX));
             let took = humantime::format_duration(took);
-            let (outcome, detail) = certificate(response.certificate_expiry);
+            let (outcome, detail) = certificate_validity(response.certificate_expiry);
             let result = if outcome == Outcome::Ok { "ok" } else { "expires soon" };
             let detail = format!(
-                "responded in {took} (status {}, which does not matter){detail}",
+                "responded in {took} (status {}; any status is fine){detail}",
                 response.status
             );
-            self.found(name, (outcome, result, detail));
-            self.found(format!("clock {}", host(url)), clock(response.skew));
+            self.add_finding(name, (outcome, result, detail));
+            self.add_finding(format!("clock {}", host(url)), clock_finding(response.skew));
         }
         Ok(())
     }
 
-    fn found(&mut self, name: String, (outcome, result, detail): (Outcome, &'static str, String)) {
+    fn add_finding(&mut self, name: String, (outcome, result, detail): (Outcome, &'static str, String)) {
         self.report.connection.push(Finding::new(name, outcome, result, detail));
     }
 }
 
-fn certificate(end: Option<i64>) -> (Outcome, String) {
+fn certificate_validity(end: Option<i64>) -> (Outcome, String) {
     let Some(end) = end else {
         return (Outcome::Ok, String::new());
     };
@@ -94,7 +94,7 @@ fn certificate(end: Option<i64>) -> (Outcome, String) {
     )
 }
 
-pub(super) fn clock(skew: Option<i64>) -> (Outcome, &'static str, String) {
+pub(super) fn clock_finding(skew: Option<i64>) -> (Outcome, &'static str, String) {
     match skew {
         None => (Outcome::Off, "unknown", "the response has no Date header".to_owned()),
         Some(skew) if skew.unsigned_abs() <= CLOCK_TOLERANCE_SECONDS => {
@@ -111,7 +111,7 @@ pub(super) fn clock(skew: Option<i64>) -> (Outcome, &'static str, String) {
 }
 
 /// Returns a finding about the remaining validity of a credential.
-pub(super) fn expiry(end: i64) -> (Outcome, &'static str, String) {
+pub(super) fn expiry_finding(end: i64) -> (Outcome, &'static str, String) {
     let (end, now) = (Timestamp::from_unix_seconds(end), Timestamp::from(SystemTime::now()));
     let days = |length: Duration| counted(length.as_secs() / 86_400, "day", "days");
     let left = end.since(now);

@@ -1,4 +1,4 @@
-//! Records events during the check, and limits the time of waits for responses.
+//! Records events during the check, and limits how long each step waits for responses.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -114,7 +114,7 @@ pub(super) async fn within<T>(
         return Err(match observer.counts().throttled - before.throttled {
             0 => format!("no response within {limit}; try again later"),
             pauses => format!(
-                "gave up after {limit}, in which the API requested a pause {}; try again later, or lower \
+                "timed out after {limit}, in which the API requested a pause {}; try again later, or lower \
                  api.requests_per_second",
                 counted(pauses, "time", "times")
             ),

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::hosts::expiry;
+use super::hosts::expiry_finding;
 use super::report::{Finding, Outcome, Report};
 use super::{CheckObserver, patterns_without_match};
 use crate::api::Observer;
@@ -66,7 +66,7 @@ pub fn check_offline(config: &Config, file: Option<&Path>, web_config: Option<&P
         ("auth.client_secret_expires", config.auth.secret_expires),
     ] {
         if let Some(end) = end {
-            let (outcome, result, detail) = expiry(end);
+            let (outcome, result, detail) = expiry_finding(end);
             found.push(Finding::new(key, outcome, result, detail));
         }
     }

@@ -10,7 +10,7 @@ use crate::domain::{CustomerId, counted, log_safe};
 
 /// Explains how to grant a permission.
 const GRANT: &str = "To grant a permission: in Elements, open Settings > API app registration, edit the app, add the \
-                     permission and save. It counts within minutes.";
+                     permission and save. The permission takes effect within minutes.";
 
 /// Maximum number of customers in a list of the text report. The JSON report contains all.
 const LISTED_CUSTOMERS: usize = 100;
@@ -175,8 +175,8 @@ impl Report {
                 .chain(&self.permissions)
                 .chain(&self.collectors)
                 .chain(&self.patterns);
-            let such = findings.filter(|finding| finding.outcome == outcome);
-            such.map(|finding| finding.name.clone()).collect()
+            let matching = findings.filter(|finding| finding.outcome == outcome);
+            matching.map(|finding| finding.name.clone()).collect()
         };
         let (mut failed, not_tried) = (named(Outcome::Failed), named(Outcome::NotTried));
         let invalid = self.invalid_values.len();
@@ -413,7 +413,7 @@ mod tests {
         assert!(is_good(Outcome::Ok) && is_good(Outcome::Off) && !is_good(Outcome::Failed));
         let mut empty = Report::default();
         empty.conclude();
-        assert!(!empty.is_good(), "collectors that were not tried must not appear");
+        assert!(!empty.is_good(), "a report without collectors is not good");
     }
 
     #[test]

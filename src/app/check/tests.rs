@@ -2,18 +2,18 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::hosts::{clock, without_credentials};
+use super::hosts::{clock_finding, without_credentials};
 use super::observer::{CheckObserver, within};
 use super::report::Outcome;
 use crate::api::{Endpoint, Observer as _};
 
 #[test]
 fn clock_skew_is_reported_with_its_direction() {
-    let check_skew = |skew| clock(Some(skew));
+    let check_skew = |skew| clock_finding(Some(skew));
     assert_eq!(check_skew(-60).0, Outcome::Ok);
     assert!(check_skew(300).2.contains("5m behind") && check_skew(300).0 == Outcome::Failed);
     assert!(check_skew(-300).2.contains("5m ahead"));
-    assert_eq!(clock(None).0, Outcome::Off);
+    assert_eq!(clock_finding(None).0, Outcome::Off);
 }
 
 #[tokio::test]
@@ -26,7 +26,7 @@ async fn wait_has_a_time_limit() {
     });
     let error = waited.await.err().unwrap_or_default();
     assert!(
-        error.contains("gave up after 20ms, in which the API requested a pause 1 time"),
+        error.contains("timed out after 20ms, in which the API requested a pause 1 time"),
         "{error}"
     );
     assert_eq!(within(limit, "jobs", &observer, async { 7 }).await, Ok(7));

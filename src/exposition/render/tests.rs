@@ -188,7 +188,7 @@ fn values_are_the_shortest_that_parse_to_the_same_number() {
 }
 
 #[test]
-fn families_of_one_name_are_merged() {
+fn families_with_the_same_name_are_merged() {
     let joined = families([
         (Metric::gauge("elements_t", "T"), source(0)),
         (Metric::gauge("elements_t", "T"), source(1)),

@@ -73,8 +73,8 @@ impl Chunk {
     }
 }
 
-/// Returns a body of these chunks, between the two parts of the exporter's own metrics. Each chunk is accompanied by
-/// the checksum of all chunks up to and including it.
+/// Returns a body with `chunks` between the two parts of the exporter's own metrics. Each chunk comes with the checksum
+/// of all chunks up to and including this one.
 pub(super) fn body(
     exporter_metrics: &ExporterMetrics,
     chunks: impl Stream<Item = Result<(Bytes, Checksum), RenderError>> + Send + 'static,

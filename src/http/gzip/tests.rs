@@ -49,7 +49,7 @@ fn scrape(store: &Arc<Store>) -> Scrape {
     Scrape::new(Arc::clone(store), Arc::new(Health::new()), Arc::default())
 }
 
-/// Decompresses a body as a client does that reads only the first member.
+/// Decompresses a body like a client that reads only the first member.
 async fn decompressed(body: Body) -> String {
     let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     let mut decoder = flate2::bufread::GzDecoder::new(&*bytes);
@@ -89,7 +89,7 @@ async fn compressed_responses_equal_plain_ones() {
             assert!(!stored(&plain).is_empty());
             assert_eq!(stored(&streamed), stored(&plain));
             assert_eq!(stored(&cached), stored(&plain));
-            // The values of the process metrics always change, but not their names.
+            // The values of the process metrics change between scrapes; their names do not.
             let last = |text: &str| {
                 text.lines()
                     .last()
@@ -120,7 +120,7 @@ async fn concurrent_scrapes_use_one_compression() {
     );
     fill(&store, 20_001);
     let second = compression(Format::Text);
-    assert!(!second.same_channel(&first), "the cached body is expired");
+    assert!(!second.same_channel(&first), "the cached body has expired");
     let text = decompressed(compressor.body(&scrape, &unfiltered, Format::Text).unwrap()).await;
     assert!(text.contains("elements_customer_info{customer_id=\"customer-20000\"} 1"));
     assert_eq!(lock(&compressor.cached).len(), 2, "one compression per format");
@@ -161,7 +161,7 @@ async fn other_tasks_run_between_cached_chunks() {
     let compressor = Compressor::default();
     let unfiltered = ScrapeFilter::default();
     decompressed(compressor.body(&scrape, &unfiltered, Format::Text).unwrap()).await;
-    // The compression is expired, although each of its chunks is still valid.
+    // The compression has expired, although each of its chunks is still valid.
     lock(&compressor.cached)[0].valid_until = Some(Timestamp::from_unix_seconds(0));
     let yields = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&yields);

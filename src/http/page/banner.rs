@@ -21,7 +21,7 @@ struct DataStatus {
     reasons: Vec<String>,
 }
 
-/// Returns the line about the exporter's own state.
+/// Returns the banner.
 pub(super) fn banner(summary: &Summary) -> Markup {
     let status = DataStatus::of(summary);
     html! {
@@ -35,7 +35,7 @@ pub(super) fn banner(summary: &Summary) -> Markup {
     }
 }
 
-/// Returns the state of the API in a word or two.
+/// Returns the state of the API in a few words.
 pub(super) fn api_state(summary: &Summary) -> &'static str {
     match (summary.runtime.is_up(), summary.runtime.schedule.customers_listed) {
         _ if summary.is_unreachable => "API down",
@@ -58,17 +58,17 @@ impl DataStatus {
             reasons.push(format!(
                 "The poll loop has not run for {silence}. Restart the exporter."
             ));
-            (Severity::Bad, since("Poll loop stalled", summary))
+            (Severity::Bad, problem_headline("Poll loop stalled", summary))
         } else if summary.runtime.client.token == Some(false) {
             reasons.push("The latest token request failed. Run elements_exporter check for details.".to_owned());
-            (Severity::Bad, since("No API token", summary))
+            (Severity::Bad, problem_headline("No API token", summary))
         } else if summary.is_unreachable {
             let errors = summary
                 .collectors
                 .iter()
                 .filter_map(|collector| collector.error.as_ref());
             error = errors.max_by_key(|error| error.at);
-            (Severity::Bad, since("API unreachable", summary))
+            (Severity::Bad, problem_headline("API unreachable", summary))
         } else if summary.runtime.schedule.customers_listed == Some(false) {
             let fetched = list.and_then(|list| list.newest).map(|at| clock(at, summary.now));
             let fetched = fetched.map_or_else(|| "never fetched".to_owned(), |at| format!("last fetched {at}"));
@@ -109,14 +109,14 @@ fn reason_list(reasons: &[String]) -> Markup {
     }
 }
 
-/// Returns the problem, and the age of the displayed data.
-fn since(what: &str, summary: &Summary) -> String {
+/// Returns a headline with a problem and the time of the displayed data.
+fn problem_headline(problem: &str, summary: &Summary) -> String {
     let newest = |collector: Option<&CollectorSummary>| collector.and_then(|collector| collector.newest);
     let any = || summary.collectors.iter().filter_map(|collector| collector.newest).max();
     match newest(summary.collector(CollectorId::JOBS)).or_else(any) {
-        _ if summary.customers.is_empty() => format!("{what}. No data yet."),
-        Some(at) => format!("{what}. Showing data from {}.", clock(at, summary.now)),
-        None => format!("{what}. Showing data from before the restart."),
+        _ if summary.customers.is_empty() => format!("{problem}. No data yet."),
+        Some(at) => format!("{problem}. Showing data from {}.", clock(at, summary.now)),
+        None => format!("{problem}. Showing data from before the restart."),
     }
 }
 
@@ -178,7 +178,7 @@ fn other_reasons(summary: &Summary) -> Vec<String> {
     let mut reasons = Vec::new();
     if !summary.runtime.loaded.config {
         reasons.push(
-            "The latest load of the configuration failed; the previous one is still active. See the log.".to_owned(),
+            "The latest reload of the configuration failed; the previous one is still active. See the log.".to_owned(),
         );
     }
     if summary.runtime.loaded.state == Some(false) {

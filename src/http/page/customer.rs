@@ -15,7 +15,7 @@ use crate::http::Site;
 use crate::status::{CustomerDetail, CustomerHealth, CustomerRow, CustomerRuns, DataSource};
 use crate::store::State;
 
-/// Characters of an id that are escaped in a path or a query: all with a special meaning there.
+/// Characters of an id that are escaped in a path or a query: all except ASCII letters, digits, `-` and `_`.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 
 /// Returns the path of a customer's page, from the root of all pages.
@@ -77,7 +77,7 @@ fn content(site: &Site, detail: &CustomerDetail, runs: &CustomerRuns, now: Times
                 h2 #runs-title { "Runs" }
                 (super::runs::runs(&runs.modules, now))
                 p.soft {
-                    "The newest " (TRAIL_RUNS) " completed runs of each module that were listed."
+                    "The newest " (TRAIL_RUNS) " completed runs of each module that the API listed."
                     // Browsers would resolve the ids `.` and `..` as path segments.
                     @if !page_of(&detail.row.id).starts_with('?') {
                         " For scripts: " a href=(format!("{}/runs.json", encoded(&detail.row.id))) { "runs.json" }
@@ -87,8 +87,8 @@ fn content(site: &Site, detail: &CustomerDetail, runs: &CustomerRuns, now: Times
         }
         @if !detail.errors.is_empty() {
             section #why data-live aria-labelledby="why-title" {
-                h2 #why-title { "Why it failed" }
-                (reasons(&detail.errors))
+                h2 #why-title { "Errors of the latest runs" }
+                (common_errors(&detail.errors))
             }
         }
         section #sources data-live aria-labelledby="sources-title" {
@@ -121,7 +121,7 @@ fn ransomware_signs(signs: RansomwareSigns, read_at: Option<Timestamp>, now: Tim
 const SHOWN_ERRORS: usize = 3;
 
 /// Returns the most frequent errors of the latest runs, by module.
-fn reasons(errors: &[CommonErrors]) -> Markup {
+fn common_errors(errors: &[CommonErrors]) -> Markup {
     html! {
         div.card.scroll tabindex="0" role="region" aria-labelledby="why-title" {
             table.grid {

@@ -25,8 +25,8 @@ pub(super) fn exporter(summary: &Summary) -> Markup {
             h3 #collectors-title { "Collectors" }
             (collectors(summary))
             p.soft {
-                "Requests and errors are counted by endpoint; where two collectors share one, they are listed with the first. A \
-                 poll that fails before its request is an error without a request."
+                "Requests and errors are counted by endpoint. If two collectors share an endpoint, only the first shows its \
+                 counts. A poll that fails before its request counts as an error without a request."
             }
         }
     }
@@ -149,7 +149,7 @@ fn collector_rows(collector: &CollectorSummary, columns: usize, now: Timestamp) 
                 (time_or(collector.oldest, now, "none yet"))
                 small {
                     @if let Some(newest) = collector.newest { "newest " (time(newest, now)) }
-                    // There is a duration of a cycle even if no poll of it succeeded.
+                    // A cycle has a duration even if none of its polls succeeded.
                     @if collector.newest.is_some() && collector.cycle.is_some() { ", " }
                     @if let Some(cycle) = collector.cycle { "cycle " (span(cycle)) }
                 }

@@ -103,7 +103,8 @@ fn tabs(list: &CustomerList, query: &PageQuery) -> Markup {
         }
         health => count(whole(list.count(health))),
     };
-    // Offered only if they apply: few partners collect signs of ransomware, and few customers are not assessed.
+    // These tabs are offered only if they apply: few partners collect signs of ransomware, and few customers are not
+    // assessed.
     let is_rare = |health| matches!(health, CustomerHealth::Ransomware | CustomerHealth::NotAssessed);
     let is_offered = |health| !is_rare(health) || list.count(health) > 0 || query.health == Some(health);
     html! {
@@ -153,11 +154,11 @@ fn modules_of(detail: &CustomerDetail, now: Timestamp) -> Markup {
     let (visible, rest) = detail.modules.split_at(visible_count);
     html! {
         @if detail.modules.is_empty() { p.none { "No modules listed." } }
-        @else { (modules::brief(visible, detail.row.is_known, now)) }
+        @else { (modules::brief_table(visible, detail.row.is_known, now)) }
         @if !rest.is_empty() {
             details data-key=(detail.row.id.as_str()) {
                 summary data-key=(format!("more {}", detail.row.id)) { (counted(whole(rest.len()), "more module", "more modules")) }
-                (modules::brief(rest, detail.row.is_known, now))
+                (modules::brief_table(rest, detail.row.is_known, now))
             }
         }
     }

@@ -6,8 +6,8 @@ use super::words::{Severity, count, date_time, objective, sanitize, status, time
 use crate::domain::{JobStatus, ModuleHealth, ModuleState, RunSummary, Timestamp};
 use crate::status::CustomerDetail;
 
-/// Returns modules in brief. The table has no headings, because its cells are self-explanatory.
-pub(super) fn brief(modules: &[ModuleHealth], is_known: bool, now: Timestamp) -> Markup {
+/// Returns a brief table of modules. It has no headings, because its cells are self-explanatory.
+pub(super) fn brief_table(modules: &[ModuleHealth], is_known: bool, now: Timestamp) -> Markup {
     html! {
         table.modules {
             @for module in modules {
@@ -76,7 +76,7 @@ fn row(module: &ModuleHealth, is_known: bool, now: Timestamp) -> Markup {
     }
 }
 
-/// Returns the end of the override of the objective, and its reason.
+/// Returns the end and the reason of the override of the objective.
 fn exemption(module: &ModuleHealth) -> Markup {
     let until = module.until.map(|until| format!("until {}", date_time(until)));
     let reason = module.reason.as_deref().map(sanitize);

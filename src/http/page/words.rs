@@ -85,7 +85,7 @@ pub(super) fn span(duration: Duration) -> String {
     words.join(" ")
 }
 
-/// Formats an objective: in hours if it is short, as it is usually configured.
+/// Formats an objective. Whole hours below three days stay in hours, as they are usually configured.
 pub(super) fn objective(rpo: Duration) -> String {
     let (seconds, hour) = (rpo.as_secs(), 3600);
     match seconds.is_multiple_of(hour) && rpo < 3 * DAY {
@@ -168,7 +168,7 @@ pub(super) fn organization_name(organization: &str) -> Markup {
     html! { bdi { @if name.trim().is_empty() { "(no name)" } @else { (name) } } }
 }
 
-/// Returns a label about signs of ransomware.
+/// Returns a chip about signs of ransomware.
 pub(super) fn signs_chip(signs: RansomwareSigns) -> Markup {
     match signs.potential_attack {
         0 => html! { span.chip.warn { "signs of ransomware" } " " },
@@ -178,7 +178,7 @@ pub(super) fn signs_chip(signs: RansomwareSigns) -> Markup {
     }
 }
 
-/// Returns labels with the numbers of overdue and failing modules, if any. A module can be both.
+/// Returns chips with the numbers of overdue and failing modules, if any. A module can be both.
 pub(super) fn count_chips(overdue: usize, failing: usize) -> Markup {
     let modules = |number: usize| counted(whole(number), "module", "modules");
     html! {
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_and_misleading_characters_are_removed() {
+    fn addresses_and_misleading_characters_are_replaced() {
         assert_eq!(sanitize("Ann <ann@contoso.example> Ltd"), "Ann (an address) Ltd");
         for name in ["@Home Ltd", "Team @ Work", "a@b", "Meet @ 10.30"] {
             assert_eq!(sanitize(name), name, "not an address");

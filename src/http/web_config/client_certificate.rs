@@ -87,13 +87,13 @@ fn has_any_name(certificate: &CertificateDer<'_>, names: &[String]) -> Result<bo
             names.iter().any(|allowed| allowed == text)
         }
         GeneralName::IPAddress(bytes) => {
-            address(bytes).is_some_and(|address| names.iter().any(|allowed| allowed.parse() == Ok(address)))
+            parse_address(bytes).is_some_and(|address| names.iter().any(|allowed| allowed.parse() == Ok(address)))
         }
         _ => false,
     }))
 }
 
-fn address(bytes: &[u8]) -> Option<IpAddr> {
+fn parse_address(bytes: &[u8]) -> Option<IpAddr> {
     let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
     four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }

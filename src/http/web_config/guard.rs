@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use super::settings::WebSettings;
 use super::tls::{self, Pem};
 use super::users::{AuthResult, CheckSlots, Users};
-use super::{Error, read};
+use super::{Error, read_text};
 use crate::error_chain::error_chain;
 use crate::http::caller::Caller;
 
@@ -94,7 +94,7 @@ impl Guard {
     /// Activates changed files if they are valid and remove no protection.
     fn check_files(&self) {
         let active = Arc::clone(&self.state().active);
-        match self.changed(&active) {
+        match self.prepare_changed(&active) {
             Ok(None) => self.state().last_error = None,
             Ok(Some(changed)) => {
                 *self.state() = GuardState {
@@ -117,13 +117,14 @@ impl Guard {
         }
     }
 
-    fn changed(&self, active: &ActiveConfig) -> Result<Option<ActiveConfig>, Error> {
+    /// Returns the configuration in the files; `None` if they have not changed.
+    fn prepare_changed(&self, active: &ActiveConfig) -> Result<Option<ActiveConfig>, Error> {
         let files = Files::read(&self.file)?;
         if files.digest() == active.digest {
             return Ok(None);
         }
         let changed = ActiveConfig::prepare(&files, self.slots.clone())?;
-        match active.protects_more_than(&changed) {
+        match active.protection_missing_in(&changed) {
             Some(key) => Err(Error::Weaker {
                 path: self.file.clone(),
                 key,
@@ -166,7 +167,7 @@ async fn protect(State(guard): State<Arc<Guard>>, mut request: Request, next: Ne
             .into_response(),
     };
     for (name, value) in &active.headers {
-        // A header set by the page takes precedence, as in Prometheus' exporter toolkit.
+        // A header that the route sets takes precedence, as in Prometheus' exporter toolkit.
         response.headers_mut().entry(name).or_insert_with(|| value.clone());
     }
     response
@@ -181,7 +182,7 @@ struct Files {
 
 impl Files {
     fn read(file: &Path) -> Result<Self, Error> {
-        let text = read(file)?;
+        let text = read_text(file)?;
         let settings = WebSettings::parse(file, &text)?;
         let pem = settings.tls.as_ref().map(Pem::read).transpose()?;
         Ok(Self { text, settings, pem })
@@ -220,7 +221,7 @@ impl ActiveConfig {
     }
 
     /// Returns a protection that this configuration has and `other` lacks.
-    fn protects_more_than(&self, other: &Self) -> Option<&'static str> {
+    fn protection_missing_in(&self, other: &Self) -> Option<&'static str> {
         let lost = |mine: bool, theirs: bool| mine && !theirs;
         if lost(self.tls.is_some(), other.tls.is_some()) {
             Some("tls_server_config")

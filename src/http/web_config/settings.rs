@@ -38,8 +38,8 @@ const KEYS: &[&str] = &[
     "rate_limit",
 ];
 
-/// Accepted costs of a bcrypt hash. The minimum of bcrypt is 4. Each step doubles the time: a hash with cost 16 takes
-/// some seconds, and with a higher cost, the first scrape could time out.
+/// Accepted costs of a bcrypt hash. The minimum of bcrypt is 4. Each step doubles the time: checking a hash of cost 16
+/// takes a few seconds, and with a higher cost, the first scrape could time out.
 const COSTS: std::ops::RangeInclusive<u32> = 4..=16;
 
 /// Headers that can be set, with their allowed values. If none are listed, any value is allowed.
@@ -168,14 +168,14 @@ impl WebSettings {
 impl Tls {
     fn read(section: &Field<'_>, directory: &Path) -> Result<Self, Error> {
         if section.is_empty() {
-            // An incomplete section does not mean plain HTTP.
+            // An empty section is an incomplete one, and does not mean plain HTTP.
             return Err(section.error("is empty; expected cert_file and key_file, or remove the section"));
         }
         let pem = |file, inline| pem_setting(section, file, inline, directory);
         let missing = |name, other| {
             section.missing_key_error(
                 name,
-                &format!("is required for TLS, or {other} instead; for plain HTTP, remove the section"),
+                &format!("is required for TLS, unless {other} is set; for plain HTTP, remove the section"),
             )
         };
         let client_auth = section.read("client_auth_type", client_auth)?;
@@ -202,7 +202,7 @@ impl Tls {
 
 fn pem_setting(section: &Field<'_>, file: &str, inline: &str, directory: &Path) -> Result<Option<PemSetting>, Error> {
     let (field, source) = match (section.at(file), section.at(inline)) {
-        (Some(_), Some(field)) => return Err(field.error(format!("excludes {file}; set only one of them"))),
+        (Some(_), Some(field)) => return Err(field.error(format!("conflicts with {file}; set only one of them"))),
         (Some(field), None) => {
             let path = directory.join(field.text()?);
             (field, PemSource::File(path))
@@ -244,17 +244,18 @@ fn consistent_client_auth(
 ) -> Result<ClientAuth, Error> {
     let client_auth = client_auth.unwrap_or(ClientAuth::None);
     if client_auth.verifies() && authorities.is_none() {
-        let problem = "is required, or client_ca instead, to verify client certificates";
+        let problem = "is required to verify client certificates, unless client_ca is set";
         return Err(section.missing_key_error("client_ca_file", problem));
     }
     match (authorities, names) {
         (Some(authorities), _) if client_auth == ClientAuth::None => Err(Error::Value {
             location: authorities.location.clone(),
             key: authorities.key.clone(),
-            problem: "has no effect without client_auth_type; expected RequireAndVerifyClientCert there".to_owned(),
+            problem: "has no effect without client_auth_type; set client_auth_type to RequireAndVerifyClientCert"
+                .to_owned(),
         }),
         (_, Some(names)) if !client_auth.is_mandatory() => Err(names.error(
-            "needs client_auth_type to be RequireAndVerifyClientCert or RequireAnyClientCert; \
+            "requires the client_auth_type RequireAndVerifyClientCert or RequireAnyClientCert; \
              otherwise a client without a certificate would be accepted",
         )),
         _ => Ok(client_auth),
@@ -273,7 +274,7 @@ fn client_names(field: &Field<'_>) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
-/// Returns the cipher suites and the versions for which there are any. As in the toolkit, the suites of TLS 1.3 cannot
+/// Returns the cipher suites, and the versions that have at least one. As in the toolkit, the suites of TLS 1.3 cannot
 /// be selected.
 fn suites_and_versions(
     section: &Field<'_>,
@@ -399,7 +400,7 @@ fn user(name: &str, field: &Field<'_>) -> Result<(String, Secret), Error> {
     })?;
     if !COSTS.contains(&parts.get_cost()) {
         return Err(field.error(format!(
-            "has the cost {}; expected one from {} to {}",
+            "has the cost {}; expected a cost from {} to {}",
             parts.get_cost(),
             COSTS.start(),
             COSTS.end()

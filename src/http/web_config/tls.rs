@@ -1,4 +1,4 @@
-//! Builds the TLS configuration from the settings and the PEM that was read.
+//! Builds the TLS configuration from the settings and the contents of the PEM settings.
 
 use std::sync::Arc;
 

@@ -51,7 +51,7 @@ impl CheckSlots {
 pub(super) enum AuthResult {
     /// The request is accepted.
     Accepted,
-    /// Name and password are missing or wrong.
+    /// The name or the password is missing or wrong.
     Rejected,
     /// Too many password checks are waiting.
     Busy,
@@ -60,8 +60,8 @@ pub(super) enum AuthResult {
 /// The users and their hashes.
 pub(super) struct Users {
     hashes: BTreeMap<Vec<u8>, Secret>,
-    /// Random key of the tags. Without it, tags reveal nothing about names and passwords, so they can be stored and
-    /// compared without special care.
+    /// Random key of the tags. Without the key, tags reveal nothing about names and passwords, so tags can be stored
+    /// and compared without special care.
     key: hmac::Key,
     /// Tags of credentials that were verified, oldest first.
     verified: Mutex<VecDeque<Tag>>,
@@ -133,9 +133,9 @@ impl Users {
         check.await.ok()
     }
 
-    /// Returns the hash against which the password of an unknown name is checked, so that this takes as long as for an
-    /// existing name. For each name it is always the hash of the same user, so that the time reveals nothing even if
-    /// the hashes have different costs.
+    /// Returns the hash against which the password of an unknown name is checked, so that the check takes as long as
+    /// for an existing name. Each name always gets the same hash, so that the time reveals nothing even if the hashes
+    /// have different costs.
     fn decoy(&self, name: &[u8]) -> Option<&Secret> {
         let [first, ..] = self.tag(&[name]);
         let index = usize::from(first).checked_rem(self.hashes.len())?;
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_users_every_request_is_accepted() {
+    async fn every_request_is_accepted_if_there_are_no_users() {
         assert_eq!(users(&[]).authenticate(&HeaderMap::new()).await, AuthResult::Accepted);
     }
 

@@ -381,12 +381,12 @@ async fn invalid_row_fails_the_poll_and_keeps_other_rows() {
     partner
         .handle
         .set_faults(vec![Fault::new(JOBS_V1, replace("/value/-", json!("no row")))]);
-    let extra_env = exporter
+    let text = exporter
         .wait_until("a row that is not an object", |text| {
             value(text, &rows) > value(&later, &rows)
         })
         .await;
-    assert_eq!(count_modules(&extra_env), modules);
+    assert_eq!(count_modules(&text), modules);
 }
 
 #[tokio::test]
@@ -429,16 +429,16 @@ async fn partial_response_keeps_its_rows_fresh_and_others_expire() {
     };
     let status =
         |module| format!(r#"elements_job_status{{customer_id="one",service="Microsoft 365",module="{module}"}}"#);
-    let aged = exporter
+    let expired = exporter
         .wait_until("values of invalid rows expire", |text| {
             value(text, &seats("one", "B")).is_none() && value(text, &status("Exchange Online")).is_none()
         })
         .await;
-    assert_eq!(number(&aged, &success("licenses", "")), 0.0);
-    assert_eq!(number(&aged, &success("jobs", "one")), 0.0);
+    assert_eq!(number(&expired, &success("licenses", "")), 0.0);
+    assert_eq!(number(&expired, &success("jobs", "one")), 0.0);
     let polls = |text: &str| number(text, &errors("licenses", "unreadable_rows"));
     let text = exporter
-        .wait_until("three more polls", |text| polls(text) >= polls(&aged) + 3.0)
+        .wait_until("three more polls", |text| polls(text) >= polls(&expired) + 3.0)
         .await;
     assert_eq!(value(&text, &seats("one", "A")), Some(5.0));
     assert_eq!(value(&text, &seats("two", "A")), Some(6.0));

@@ -486,14 +486,14 @@ async fn attempts_have_separate_assertions() {
         .iter()
         .filter(|request| request.path == TOKEN)
         .map(|request| &request.body);
-    let results: Vec<String> = forms
+    let assertion_ids: Vec<String> = forms
         .map(|form| claims(form)["jti"].as_str().unwrap().to_owned())
         .collect();
-    let distinct: BTreeSet<_> = results.iter().collect();
-    assert!(results.len() >= 3);
+    let distinct: BTreeSet<_> = assertion_ids.iter().collect();
+    assert!(assertion_ids.len() >= 3);
     assert_eq!(
         distinct.len(),
-        results.len(),
+        assertion_ids.len(),
         "the simulated endpoint also rejects a second use"
     );
 }

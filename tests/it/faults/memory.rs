@@ -82,7 +82,7 @@ async fn wait_until_settled(program: &Program) -> String {
 }
 
 #[tokio::test]
-async fn gzip_bomb_needs_memory_of_two_bodies_at_most() {
+async fn gzip_bomb_stays_within_the_memory_of_two_bodies() {
     let partner = start(frozen_partner(1)).await;
     let program = Program::start_collectors(&partner.base, &[], &[("ELEMENTS_API__TIMEOUT", "10m")]).await;
     let before = wait_until_settled(&program).await;

@@ -128,11 +128,11 @@ async fn endless_list_is_stopped() {
         response(200, list.to_string())
     })
     .await;
-    let metadata = [
+    let extra_env = [
         ("ELEMENTS_API__VERSION", "v1"),
         ("ELEMENTS_API__REQUESTS_PER_SECOND", "1000"),
     ];
-    let exporter = Exporter::start(&server.base, &[], &metadata).await;
+    let exporter = Exporter::start(&server.base, &[], &extra_env).await;
     exporter.wait_until_settled().await;
     endless.store(true, Ordering::SeqCst);
     let incomplete = errors("customers", "incomplete");

@@ -88,8 +88,13 @@ impl Observer for Tripwire {
     }
 }
 
-/// Polls jobs with this request timeout, and calls `trip` inside each poll of the `unlucky` customer.
-fn polling(partner: &Partner, tripping: &str, timeout: Duration, trip: impl Fn() + Send + Sync + 'static) -> PollLoop {
+/// Polls jobs with this request timeout, and calls `trip` inside each poll of the customer with the id `tripping`.
+fn start_poll_loop(
+    partner: &Partner,
+    tripping: &str,
+    timeout: Duration,
+    trip: impl Fn() + Send + Sync + 'static,
+) -> PollLoop {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let rows: Vec<_> = (0..TRIPPING_ROWS)
         .map(|n| json!({"jobType": 7, "jobModule": 303, "status": 2, "jobId": n.to_string()}))
@@ -182,7 +187,7 @@ impl PollLoop {
 async fn poll_that_panics_fails_and_the_loop_continues() {
     let partner = start(frozen_partner(4)).await;
     let ids = ids(&partner);
-    let poll_loop = polling(&partner, &ids[0], TIMEOUT, || {
+    let poll_loop = start_poll_loop(&partner, &ids[0], TIMEOUT, || {
         panic!("an injected panic that contains canary-secret")
     });
     let panicked = errors("jobs", "panicked");
@@ -207,7 +212,7 @@ async fn poll_that_blocks_its_thread_does_not_block_others() {
     // A connection may be served by the blocked thread. A request on it gets no response, and is retried over another
     // connection after its timeout.
     let timeout = Duration::from_secs(10);
-    let poll_loop = polling(&partner, &ids[0], timeout, move || {
+    let poll_loop = start_poll_loop(&partner, &ids[0], timeout, move || {
         let _ = blocked.lock().unwrap().recv();
     });
     eventually("the other customers are polled", || async {
@@ -257,8 +262,8 @@ async fn stop_during_requests_saves_the_state() {
     // The requests hang longer than this test waits.
     let output = program.terminate().await;
     assert_eq!(output.code, Some(0), "{}", output.stderr);
-    // After a restart with the API down, the exporter serves the last known values. An incomplete file of an
-    // interrupted save does not matter.
+    // After a restart with the API down, the exporter serves the last known values. It ignores the incomplete file of
+    // an interrupted save.
     fs::write(directory.path().join("state.new"), b"{\"state\":{\"for").unwrap();
     let restarted = Exporter::load(with_state(&unreachable_api(), &file)).await;
     assert_eq!(restarted.get("/-/ready").await.0, 200);

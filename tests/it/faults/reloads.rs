@@ -14,7 +14,7 @@ const HOURLY: [(&str, &str); 3] = [
     ("ELEMENTS_COLLECTORS__LICENSES__INTERVAL", "1h"),
 ];
 
-/// Long enough for the other steps on a busy machine. If it is too short, the test fails immediately.
+/// Delay that is long enough for the other steps on a busy machine. If it is too short, the test fails immediately.
 const DELAY: FaultKind = FaultKind::Delay { ms: 4_000 };
 
 fn request_count(handle: &Handle, path: &str) -> usize {
@@ -109,7 +109,7 @@ async fn reloads_without_changes_send_no_requests() {
     for _ in 0..20 {
         assert_eq!(exporter.reload(|_| {}).await.0, 200);
     }
-    // This reload changes the requests. Earlier reloads would have sent their requests by then.
+    // This reload changes the requests of jobs. Requests of the earlier reloads would precede its requests.
     let (status, _) = exporter
         .reload(|variables| set(variables, "ELEMENTS_COLLECTORS__JOBS__JOB_TYPES", "7"))
         .await;
@@ -144,7 +144,7 @@ async fn valid_token_is_kept_across_reloads() {
 }
 
 #[tokio::test]
-async fn missing_permission_is_remembered_across_reloads() {
+async fn missing_permission_is_kept_across_reloads() {
     let partner = start(frozen_partner(3)).await;
     let granted = ["customers", "jobs"].map(|name| format!("elements.{name}.read.all"));
     partner.handle.set_scopes(granted.into());

@@ -166,7 +166,7 @@ async fn connection(exporter: &Exporter, head: &str) -> TcpStream {
 
 #[tokio::test]
 async fn slow_scrapers_cause_no_api_requests_or_delays() {
-    const INTERVALS: [&str; 6] = [
+    const ALL_COLLECTORS: [&str; 6] = [
         "customers",
         "jobs",
         "protected",
@@ -175,7 +175,7 @@ async fn slow_scrapers_cause_no_api_requests_or_delays() {
         "scan_changes",
     ];
     let partner = start(frozen_partner(4)).await;
-    let hours: Vec<String> = INTERVALS
+    let hours: Vec<String> = ALL_COLLECTORS
         .iter()
         .map(|name| format!("ELEMENTS_COLLECTORS__{}__INTERVAL", name.to_uppercase()))
         .collect();

@@ -287,8 +287,8 @@ fn fault_kind(rng: &mut Rng) -> FaultKind {
     }
 }
 
-/// Values that depend on runs before the listed ones. A new exporter does not have those runs, so an older exporter has
-/// at least as high values.
+/// Values that depend on runs before the listed ones. A new exporter lacks those runs, so the values of an older
+/// exporter are at least as high.
 const HISTORY: [&str; 3] = [
     "elements_job_last_success_timestamp_seconds{",
     "elements_job_last_backup_timestamp_seconds{",
@@ -338,7 +338,8 @@ fn assert_no_early_expiry(text: &str) {
     let age = now() - value(text, last).unwrap();
     let infos = text.matches("\nelements_customer_info{").count();
     let statuses = text.matches("\nelements_customer_status{").count();
-    // Customers missing from the newest list are kept until a second list confirms it, and may expire before.
+    // Customers missing from the newest list are kept until a second list confirms their removal. Their values may
+    // expire before.
     assert!(
         statuses > 0 || infos == 0 || age > STALE_AFTER - 1.0,
         "{infos} customers without a status, although the list is {age:.1} s old"

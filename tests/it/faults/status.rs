@@ -104,7 +104,7 @@ async fn throttle_pauses_all_requests_and_lowers_the_rate() {
         assert_eq!(
             sum(&after, "elements_exporter_api_errors_total"),
             0.0,
-            "{name}: a retry is a failure"
+            "{name}: a retry was counted as a failure"
         );
         assert!(number(&after, RATE) < number(&before, RATE), "{name}");
     }))
@@ -258,7 +258,7 @@ async fn outage_does_not_multiply_the_load() {
     exporter.wait_until_settled().await;
     partner.handle.clear_requests();
     partner.handle.set_faults(vec![Fault::new("/partner/*", status(503))]);
-    // The lists of twenty customers fail twice. Without the breaker, these are at least forty requests.
+    // The lists of twenty customers fail twice. Without the breaker, these would be at least forty requests.
     exporter
         .wait_until("two cycles have failed", |text| {
             sum(text, "elements_exporter_api_errors_total{endpoint=\"jobs\"") >= 40.0

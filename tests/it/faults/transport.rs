@@ -18,7 +18,7 @@ use crate::harness::partner::{Partner, frozen_partner, start};
 use crate::harness::program::Program;
 use crate::harness::{eventually, value};
 
-/// Reloads an exporter that has polled its customer list with another API URL, and checks that polls fail.
+/// Changes the API URL of an exporter that has polled its customer list, and checks that polls fail.
 async fn assert_url_fails(case: &str, base: &str, reason: &str, extra_env: &[(&str, &str)]) {
     let partner = start(frozen_partner(2)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[("ELEMENTS_API__TIMEOUT", "1s")]).await;
@@ -147,7 +147,7 @@ async fn broken_connection_keeps_the_last_known_values() {
         case("closed without a response", FaultKind::Reset, "interrupted"),
         case("no response", FaultKind::Hang, "timeout"),
         case("headers without a body", FaultKind::HangBody, "timeout"),
-        // The timeout applies to the whole request. Each chunk arrives within it, but not all of them.
+        // The timeout applies to the whole request. Each chunk arrives in time, but the whole body does not.
         case("a slow body", FaultKind::Drip { bytes: 1, ms: 20 }, "timeout"),
         case("late", FaultKind::Delay { ms: 3_000 }, "timeout"),
     ])

@@ -21,13 +21,13 @@ use elements_exporter::config::{self, Config};
 use tokio_util::sync::CancellationToken;
 
 /// Timeout for everything that a test waits for: a condition, a server, a browser. There are no shorter timeouts,
-/// because a busy machine may exceed any that could detect a fault.
+/// because a busy machine may exceed any timeout that is short enough to detect a fault.
 pub const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Pause between two evaluations of a condition.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
-/// Enables the count of changed objects, which is off by default.
+/// Enables the count of changed objects, which is disabled by default.
 pub const OBJECTS: (&str, &str) = ("ELEMENTS_COLLECTORS__SCAN_CHANGES__OBJECTS", "true");
 
 /// Names of collectors in environment variables.
@@ -65,7 +65,7 @@ pub fn environment(base: &str, extra_env: &[(&str, &str)]) -> Vec<(OsString, OsS
         .collect()
 }
 
-/// Returns the configuration of such an environment.
+/// Returns the configuration in the [`environment`] with these arguments.
 pub fn config(base: &str, extra_env: &[(&str, &str)]) -> Config {
     config::load(None, environment(base, extra_env)).unwrap()
 }
@@ -77,7 +77,7 @@ pub async fn poll_once_validated(config: &Config) -> (String, bool) {
     (text, succeeded)
 }
 
-/// Same as [`poll_once_validated`], without the parsers, which take longer than the poll.
+/// Polls everything once like [`poll_once_validated`], but without the parsers, which take longer than the poll.
 pub async fn poll_once(config: &Config) -> (String, bool) {
     let (exposition, succeeded) = app::once(config, CancellationToken::new()).await.unwrap();
     (String::from_utf8(exposition).unwrap(), succeeded)

@@ -19,7 +19,7 @@ if not seen and len(sys.argv) < 2:
     sys.exit('no samples')
 ";
 
-/// The same for the text format.
+/// Python script that parses the text format from standard input, and detects duplicate series and missing types.
 const TEXT: &str = "
 import sys
 from prometheus_client.parser import text_string_to_metric_families

@@ -96,7 +96,7 @@ impl Browser {
         for domain in ["Page", "Runtime", "Log", "Network"] {
             self.call(&format!("{domain}.enable"), json!({}));
         }
-        self.size(1280, 900);
+        self.set_size(1280, 900);
     }
 
     /// Calls a method and returns its result.
@@ -176,12 +176,12 @@ impl Browser {
         }
     }
 
-    pub fn scheme(&mut self, scheme: &str) {
+    pub fn set_colour_scheme(&mut self, scheme: &str) {
         let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);
         self.call("Emulation.setEmulatedMedia", json!({"features": features}));
     }
 
-    pub fn size(&mut self, width: u32, height: u32) {
+    pub fn set_size(&mut self, width: u32, height: u32) {
         let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
         self.call("Emulation.setDeviceMetricsOverride", metrics);
     }
@@ -260,7 +260,7 @@ impl Drop for Browser {
 }
 
 impl Browser {
-    /// Requests the browser to exit, so that its child processes exit, too.
+    /// Closes the browser over the protocol, so that its child processes exit, too.
     fn try_close(&mut self) -> std::io::Result<()> {
         self.input.write_all(b"{\"id\":0,\"method\":\"Browser.close\"}\0")?;
         // The pipe is closed when the browser exits.

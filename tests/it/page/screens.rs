@@ -11,7 +11,7 @@ use super::{EXPAND, assert_quiet_console, exporter, open_fresh_page, partner};
 /// First screens of a desktop, a tablet and a phone.
 const SCREENS: [(u32, u32); 3] = [(1280, 800), (768, 1024), (390, 844)];
 
-/// Returns the colours of visible text whose contrast is below WCAG 2.2 level AA.
+/// Returns the visible texts whose contrast is below WCAG 2.2 level AA, and the number of texts that were examined.
 const POOR_CONTRAST: &str = r#"(() => {
   const parse = (text) => {
     const [r, g, b, a = 1] = text.match(/[\d.]+/g).map(Number);
@@ -105,9 +105,9 @@ async fn colour_schemes_have_enough_contrast_at_any_width() {
         browser.wait_until("document.querySelector('.customers').innerText.includes('Last error')");
         let mut backgrounds = Vec::new();
         for scheme in ["light", "dark"] {
-            browser.scheme(scheme);
+            browser.set_colour_scheme(scheme);
             for (width, name) in [(1280, "wide"), (768, "tablet"), (390, "phone"), (320, "narrow")] {
-                browser.size(width, 900);
+                browser.set_size(width, 900);
                 for (path, page) in [
                     (String::new(), "front"),
                     (format!("customers/{id}"), "customer"),
@@ -161,7 +161,7 @@ async fn first_screen_shows_the_worst_customer_at_any_width() {
                 assert!(!banner.contains("API up") && banner.contains("API down"), "{banner}");
             }
             for (width, height) in SCREENS {
-                browser.size(width, height);
+                browser.set_size(width, height);
                 browser.go(&exporter.base);
                 assert_eq!(browser.text(".customers h3"), worst);
                 for selector in [

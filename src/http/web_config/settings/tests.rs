@@ -159,7 +159,7 @@ fn errors_contain_line_key_and_expected_values() {
         ),
         (
             "  cert: pem\n",
-            ["web.yml:4", "tls_server_config.cert", "excludes cert_file"],
+            ["web.yml:4", "tls_server_config.cert", "conflicts with cert_file"],
         ),
         ("  client_ca: \"\"\n", ["web.yml:4", "client_ca", "empty"]),
     ] {
@@ -305,7 +305,7 @@ fn users_have_bcrypt_hashes_that_errors_do_not_contain() {
         ),
         (
             format!("alice: {}", HASH.replace("$10$", "$31$")),
-            "has the cost 31; expected one from 4 to 16",
+            "has the cost 31; expected a cost from 4 to 16",
         ),
         (format!("alice: {}", HASH.replace("$10$", "$03$")), "has the cost 3"),
         ("alice:".to_owned(), "is not text"),
