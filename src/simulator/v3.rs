@@ -28,11 +28,11 @@ const MAX_PAGE_SIZE: usize = 100;
 
 /// Returns the response to a request; `path` follows `/partner/external/v3/general`.
 pub(super) fn respond(view: View<'_>, call: &Call, path: &[&str]) -> ApiResponse {
-    let Some((verb, scope)) = verb_and_scope(path) else {
+    let Some((method, scope)) = method_and_scope(path) else {
         return ApiResponse::not_found("resource");
     };
-    if call.method != verb {
-        return ApiResponse::method_not_allowed(verb);
+    if call.method != method {
+        return ApiResponse::method_not_allowed(method);
     }
     if let Some(error_response) = view.error_response(scope) {
         return error_response;
@@ -40,7 +40,7 @@ pub(super) fn respond(view: View<'_>, call: &Call, path: &[&str]) -> ApiResponse
     permitted(view, call, path).unwrap_or_else(|error_response| error_response)
 }
 
-fn verb_and_scope(path: &[&str]) -> Option<(&'static str, &'static str)> {
+fn method_and_scope(path: &[&str]) -> Option<(&'static str, &'static str)> {
     match path {
         ["customers", "batch"] => Some(("POST", CUSTOMERS)),
         ["customers", "services", "batch"] => Some(("POST", LICENSES)),

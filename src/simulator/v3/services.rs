@@ -39,14 +39,14 @@ pub(in crate::simulator) fn respond(view: View<'_>, call: &Call, path: &[&str]) 
     if call.method != method {
         return ApiResponse::method_not_allowed(method);
     }
-    if let Some(refusal) = view.error_response(scope) {
-        return refusal;
+    if let Some(error_response) = view.error_response(scope) {
+        return error_response;
     }
     let result = match path {
         ["wm", "customers", id, "tenants", tenant, ..] => signs(view, id, tenant),
         _ => baselines(view, call),
     };
-    result.unwrap_or_else(|refusal| refusal)
+    result.unwrap_or_else(|error_response| error_response)
 }
 
 fn signs(view: View<'_>, id: &str, tenant: &str) -> Result<ApiResponse, ApiResponse> {
