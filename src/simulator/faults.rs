@@ -302,7 +302,7 @@ impl Delivery {
             }
             Self::Misdeclared { by } => {
                 let declared = length.saturating_add_signed(isize::try_from(by).unwrap_or(0));
-                // The server does not know the length of a stream and relies on the header: it truncates a body that is
+                // The server cannot determine the length of a stream, so it uses the header and truncates a body that is
                 // too long. A body that is too short must end with an error.
                 (Some(declared), Body::from_stream(interrupted(bytes)))
             }
