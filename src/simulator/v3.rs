@@ -131,7 +131,7 @@ impl Page {
         let index = positive(call, "pageIndex", 1)?;
         let size = positive(call, "pageSize", DEFAULT_PAGE_SIZE)?;
         if size > MAX_PAGE_SIZE {
-            return Err(bad_request("pageSize is at most 100"));
+            return Err(bad_request("pageSize must be at most 100"));
         }
         Ok(Self {
             index: if view.ignore_paging { 1 } else { index },
@@ -153,7 +153,7 @@ fn positive(call: &Call, name: &str, default: usize) -> Result<usize, ApiRespons
     match call.parameter(name).map(|text| text.parse::<usize>()) {
         None => Ok(default),
         Some(Ok(number)) if number > 0 => Ok(number),
-        Some(_) => Err(bad_request(&format!("{name} must be a number from 1"))),
+        Some(_) => Err(bad_request(&format!("{name} must be a whole number above 0"))),
     }
 }
 
