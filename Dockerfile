@@ -17,7 +17,7 @@ LABEL org.opencontainers.image.title="elements_exporter" \
       org.opencontainers.image.description="Prometheus exporter for AvePoint Elements" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=builder /out/usr/local/bin/elements_exporter /usr/local/bin/elements_exporter
-# For state.file. Without this, a new volume would belong to root.
+# For state.file. Without this directory, a new volume would belong to root.
 COPY --from=builder --chown=65532:65532 /out/var/lib/elements_exporter /var/lib/elements_exporter
 USER 65532:65532
 EXPOSE 10027

@@ -90,8 +90,8 @@ pub struct Settings {
     pub seed: u64,
     /// Initial number of customers. Default: 40.
     pub customers: usize,
-    /// Factor by which schedules and durations are compressed. Default: 1.0, real time, which also replaces values that
-    /// are not positive.
+    /// Factor by which schedules and durations are compressed. Default: 1.0 (real time), which is also used if the
+    /// value is not positive.
     pub speed: f64,
     /// Source of time. Default: the wall clock.
     pub clock: Clock,
@@ -265,7 +265,7 @@ impl Simulator {
         self.handle.clone()
     }
 
-    /// Serves until shutdown is cancelled, and returns shortly after that even if faults keep requests hanging.
+    /// Serves until `shutdown` is cancelled, and returns shortly after that even if faults keep requests hanging.
     ///
     /// # Errors
     ///
@@ -345,7 +345,7 @@ impl Handle {
         self.state().registration.requests()
     }
 
-    /// Ignores a poisoned lock, because the world remains usable after a test has panicked.
+    /// Returns the locked state. Ignores a poisoned lock, because the world remains usable after a test has panicked.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use super::response::Call;
 use super::{Handle, faults};
 
-/// Maximum time that open connections may take to complete after shutdown begins. Hanging faults never complete, so the
-/// shutdown then takes about this long.
+/// Maximum time that open connections may take to complete after shutdown begins. If faults keep requests hanging, the
+/// shutdown takes about this long.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(300);
 
 /// Serves a connection until either side closes it, or until shortly after shutdown begins.
@@ -44,7 +44,7 @@ async fn exchange(
 ) -> Result<Response<Body>, Infallible> {
     let (response, delivery) = match Call::read(request).await {
         Ok(call) => handle.state().respond(&call),
-        Err(refused) => (refused, faults::Delivery::Whole),
+        Err(error_response) => (error_response, faults::Delivery::Whole),
     };
     match delivery.deliver(response).await {
         Some(response) => Ok(response),

@@ -17,7 +17,7 @@ pub struct Customer {
     pub id: String,
     /// The organization's name.
     pub organization: String,
-    /// The owner's masked address.
+    /// The owner's email address, which the API may mask.
     pub owner_email: String,
     /// Country or region.
     pub country: String,
@@ -59,7 +59,8 @@ pub struct Module {
     pub number: u16,
     /// The backup scope. Modules with the same number and different scopes share other properties.
     pub scope: Option<String>,
-    /// The runs, oldest first, or one row instead of runs. A module without runs is listed as not started.
+    /// The runs, oldest first, or a single row if the module has no runs. If empty, the module is listed as not
+    /// started.
     pub runs: Vec<Run>,
     /// Schedule of further runs; `None` if no further runs start.
     pub(crate) schedule: Option<Schedule>,

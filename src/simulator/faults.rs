@@ -14,12 +14,12 @@ use serde_json::{Value, json};
 use super::response::{ApiResponse, Content};
 use super::rng::SeededRng;
 
-/// Pause before a body is truncated, so that the data before it is sent. Otherwise, the server would discard buffered
-/// data when it drops the connection.
+/// Pause before a connection is dropped within a body, so that the first part of the body is sent. Otherwise, the
+/// server would discard this buffered data.
 const FLUSH_PAUSE: Duration = Duration::from_millis(50);
 
-/// Size of the chunks in which the content of a decompression bomb is compressed, so that it is never completely in
-/// memory.
+/// Size of the chunks in which the content of a decompression bomb is compressed, so that the content is never
+/// completely in memory.
 const BOMB_CHUNK: u64 = 1 << 20;
 
 /// A fault for requests whose path matches.
@@ -36,7 +36,7 @@ pub struct Fault {
     /// Maximum number of matches; `None` for no maximum.
     #[serde(default)]
     pub times: Option<u32>,
-    /// Matching requests that pass first.
+    /// Number of matching requests that pass before the fault applies.
     #[serde(default)]
     pub skip: u32,
     /// Probability of each match, from 0 to 1.
@@ -82,7 +82,7 @@ pub enum FaultKind {
     },
     /// A wrong Content-Length.
     ShortLength {
-        /// Difference to the length of the body. If negative, the body ends before it is complete. If positive, the
+        /// Difference from the length of the body. If negative, the body ends before it is complete. If positive, the
         /// connection closes before the body is as long as declared.
         by: i64,
     },
@@ -192,7 +192,7 @@ impl Fault {
         let has_method = self
             .method
             .as_deref()
-            .is_none_or(|has_method| has_method.eq_ignore_ascii_case(method));
+            .is_none_or(|expected| expected.eq_ignore_ascii_case(method));
         if !has_method || !glob_matches(&self.path, path) {
             return false;
         }
@@ -302,7 +302,7 @@ impl Delivery {
             }
             Self::Misdeclared { by } => {
                 let declared = length.saturating_add_signed(isize::try_from(by).unwrap_or(0));
-                // The server does not know the length of a stream and relies on the header: it truncates a body that is
+                // The server cannot determine the length of a stream, so it uses the header and truncates a body that is
                 // too long. A body that is too short must end with an error.
                 (Some(declared), Body::from_stream(interrupted(bytes)))
             }

@@ -20,7 +20,7 @@ const AZURE: u16 = 12;
 const SALESFORCE: u16 = 15;
 const DYNAMICS: u16 = 16;
 
-/// A module of Salesforce that is missing from the reference.
+/// The module of Salesforce backups, which the reference lacks.
 const SALESFORCE_BACKUP: u16 = 301;
 
 /// Returns the customer with this index. A customer that joined later has no history.

@@ -27,7 +27,7 @@ impl Latency {
     }
 }
 
-/// Returns milliseconds. Error responses and overviews without data are fast.
+/// Returns the measured latency in milliseconds. Error responses and overviews without data are fast.
 fn measured(path: &str, response: &ApiResponse) -> u64 {
     let has_ending = |endings: &[&str]| endings.iter().any(|ending| path.ends_with(ending));
     if response.status != StatusCode::OK || path.ends_with("/connect/token") {

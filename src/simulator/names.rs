@@ -15,7 +15,7 @@ pub(crate) const JOB_TYPES: &[(u16, &str)] = &[
     (16, "Dynamics 365"),
 ];
 
-/// Every job module of the reference, by number.
+/// Every job module of the reference, and that of Salesforce, by number.
 pub(crate) const MODULES: &[(u16, &str)] = &[
     (0, "None"),
     (8, "Archiver"),
@@ -174,7 +174,7 @@ pub(crate) fn module_word(number: u16) -> String {
         .map_or_else(|| number.to_string(), |(_, word)| (*word).to_owned())
 }
 
-/// Returns the word of a module in rows of protected data, which differs from the lists of jobs for some modules.
+/// Returns the word of a module in rows of protected data, which for some modules differs from the word in job lists.
 pub(crate) fn protected_word(number: u16) -> String {
     match number {
         304 => "Microsoft 365 Group".to_owned(),

@@ -44,7 +44,7 @@ const TOKEN_PREFIX: &str = "sim-token-";
 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// All scopes of both generations.
+/// Returns all scopes of both generations.
 pub(crate) fn all_scopes() -> Vec<String> {
     V1_SCOPES
         .iter()
@@ -92,6 +92,8 @@ const INVALID_SCOPE: OauthError = "invalid_scope";
 const UNSUPPORTED_GRANT_TYPE: OauthError = "unsupported_grant_type";
 
 impl Registration {
+    /// Returns the registration of these settings, without tokens.
+    ///
     /// # Errors
     ///
     /// Returns an error if the certificate is not a PEM certificate.
@@ -148,9 +150,9 @@ impl Registration {
         }
         match self.grant(call, token_url, now) {
             Ok(scopes) => self.issue(scopes, now),
-            Err(refusal) => ApiResponse {
+            Err(error) => ApiResponse {
                 status: StatusCode::BAD_REQUEST,
-                ..ApiResponse::json(json!({"error": refusal}))
+                ..ApiResponse::json(json!({"error": error}))
             },
         }
     }

@@ -184,7 +184,7 @@ pub(crate) fn product(product: &Product) -> Value {
     with_fields(row, &product.raw_fields)
 }
 
-/// Formats a duration as the API does, such as `17m39s`; `N/A` without a start and a later end.
+/// Formats a duration as the API does, such as `17m39s`; `N/A` if a time is missing or the end is before the start.
 pub(crate) fn duration(start: Option<i64>, end: Option<i64>) -> String {
     let seconds = match (start, end) {
         (Some(start), Some(end)) if end >= start => end.saturating_sub(start),

@@ -34,7 +34,7 @@ impl SeededRng {
         low.saturating_add(self.below(high.saturating_sub(low).saturating_add(1)))
     }
 
-    /// Like [`SeededRng::between`], for timestamps and durations, which are signed.
+    /// Returns a number from `low` to `high` as a signed value, for timestamps and durations.
     pub(crate) fn seconds(&mut self, low: u32, high: u32) -> i64 {
         i64::try_from(self.between(u64::from(low), u64::from(high))).unwrap_or(0)
     }
@@ -72,7 +72,7 @@ impl SeededRng {
         )
     }
 
-    /// Formats a random size as the API does: gigabytes below `limit`, with a fraction.
+    /// Returns a random size in the format of the API: gigabytes below `limit`, with a fraction.
     pub(crate) fn gigabytes(&mut self, limit: u64) -> String {
         let (whole, hundredths) = (self.below(limit), self.between(1, 99));
         format!("{whole}.{hundredths:02} GB")

@@ -1,4 +1,4 @@
-//! One run of a module, and rows instead of a run.
+//! One run of a module, and the rows of modules without runs.
 
 use std::collections::BTreeMap;
 

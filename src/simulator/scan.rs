@@ -24,17 +24,17 @@ pub struct ScanProfile {
     pub tenant_domain: String,
     /// Creation as Unix time.
     pub created: i64,
-    /// Last change as Unix time.
+    /// Last modification as Unix time.
     pub modified: i64,
     /// The account used for the scan, if any.
     pub impersonation_account: Option<String>,
     /// True if in-place archived mailboxes are scanned.
     pub archived_mailboxes: bool,
-    /// True if locked objects are ignored.
+    /// True if locked objects do not affect the job status.
     pub ignore_locked: bool,
     /// `No` or `hh:mm`.
     pub daily_scan: String,
-    /// True if objects out of policy cause an e-mail.
+    /// True if an email reports objects that are out of policy.
     pub out_of_policy_notification: bool,
     /// The containers.
     pub containers: Vec<Container>,
@@ -59,7 +59,7 @@ pub struct Container {
 /// The daily report of a scan profile.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct DailyReport {
-    /// Unix time of the report; without a report, the profile's last change is used.
+    /// Unix time of the report; without a report, the last modification of the profile is used.
     pub updated: Option<i64>,
     /// The status of the last scan as a number of the reference.
     pub status: i64,
@@ -89,7 +89,7 @@ pub(crate) struct Scans {
     pub(crate) phase: i64,
     pub(crate) period: i64,
     pub(crate) fails_from: Option<i64>,
-    /// True if scans end in every possible way.
+    /// True if scans end with various statuses.
     pub(crate) is_odd: bool,
     /// True if there is a daily scan. Without it, there is no report.
     pub(crate) daily: bool,

@@ -1,4 +1,4 @@
-//! Times and results of the backups of a module: a pure function of seed, module and slot.
+//! Times and results of the runs of a module: a pure function of seed, module and slot.
 //!
 //! Slots are counted from the Unix epoch, so a run does not depend on when the world is first advanced.
 
@@ -11,21 +11,21 @@ use super::run::{ABSENT, NO_SIZE, Run, status};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Habit {
-    /// Always successful, sometimes with failed objects.
+    /// Each run leaves a restore point, sometimes with failed objects.
     Steady,
-    /// Successful, with an occasional single failure.
+    /// Like [`Habit::Steady`], with an occasional single failure.
     Usual,
-    /// Nearly always successful; otherwise any other result.
+    /// Nearly all runs are successful; the others have various results.
     Reliable,
-    /// One in five is not successful.
+    /// One run in five leaves no restore point.
     Flaky,
-    /// Mostly with some failed objects.
+    /// Most runs have some failed objects.
     Exceptions,
-    /// Always failed.
+    /// Each run fails or fails to start.
     Failing,
     /// Successful until [`Schedule::fails_from`]; then each run fails before it processes an object.
     Broken,
-    /// Each possible result in turn.
+    /// Each final status in turn.
     Rotating,
     /// Successful until the last slot, after which no run starts.
     Silent,
@@ -58,7 +58,7 @@ pub(crate) struct Schedule {
     pub(crate) key: u64,
     /// The backup scope, if the service has scopes.
     pub(crate) scope: Option<String>,
-    /// Prefix of its job ids.
+    /// Prefix of the job ids.
     pub(crate) id_prefix: &'static str,
     /// Percentage of runs without an id.
     pub(crate) anonymous: u64,

@@ -40,8 +40,8 @@ pub(super) fn respond(view: View<'_>, call: &Call, path: &[&str]) -> ApiResponse
     if call.method != "GET" {
         return ApiResponse::method_not_allowed("GET");
     }
-    if let Some(refusal) = view.error_response(scope) {
-        return refusal;
+    if let Some(error_response) = view.error_response(scope) {
+        return error_response;
     }
     let page = Pages { view, call };
     match path {

@@ -28,11 +28,11 @@ const MAX_PAGE_SIZE: usize = 100;
 
 /// Returns the response to a request; `path` follows `/partner/external/v3/general`.
 pub(super) fn respond(view: View<'_>, call: &Call, path: &[&str]) -> ApiResponse {
-    let Some((verb, scope)) = verb_and_scope(path) else {
+    let Some((method, scope)) = method_and_scope(path) else {
         return ApiResponse::not_found("resource");
     };
-    if call.method != verb {
-        return ApiResponse::method_not_allowed(verb);
+    if call.method != method {
+        return ApiResponse::method_not_allowed(method);
     }
     if let Some(error_response) = view.error_response(scope) {
         return error_response;
@@ -40,7 +40,7 @@ pub(super) fn respond(view: View<'_>, call: &Call, path: &[&str]) -> ApiResponse
     permitted(view, call, path).unwrap_or_else(|error_response| error_response)
 }
 
-fn verb_and_scope(path: &[&str]) -> Option<(&'static str, &'static str)> {
+fn method_and_scope(path: &[&str]) -> Option<(&'static str, &'static str)> {
     match path {
         ["customers", "batch"] => Some(("POST", CUSTOMERS)),
         ["customers", "services", "batch"] => Some(("POST", LICENSES)),
@@ -131,7 +131,7 @@ impl Page {
         let index = positive(call, "pageIndex", 1)?;
         let size = positive(call, "pageSize", DEFAULT_PAGE_SIZE)?;
         if size > MAX_PAGE_SIZE {
-            return Err(bad_request("pageSize is at most 100"));
+            return Err(bad_request("pageSize must be at most 100"));
         }
         Ok(Self {
             index: if view.ignore_paging { 1 } else { index },
@@ -153,7 +153,7 @@ fn positive(call: &Call, name: &str, default: usize) -> Result<usize, ApiRespons
     match call.parameter(name).map(|text| text.parse::<usize>()) {
         None => Ok(default),
         Some(Ok(number)) if number > 0 => Ok(number),
-        Some(_) => Err(bad_request(&format!("{name} must be a number from 1"))),
+        Some(_) => Err(bad_request(&format!("{name} must be a whole number above 0"))),
     }
 }
 

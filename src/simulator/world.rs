@@ -15,11 +15,10 @@ use super::{History, Settings};
 /// Scheduled seconds between two customers that join, and between two that leave.
 const CHURN_INTERVAL: u32 = 20 * 3600;
 
-/// Maximum number of customers that join or leave in one step of time, so that a clock set years ahead does not
-/// generate customers for minutes.
+/// Maximum number of customers that join or leave in one step of time, so that a step of years does not take minutes.
 const MAX_CHURN_PER_STEP: u64 = 100;
 
-/// Number of first customers that never leave, because each of them has a special scenario.
+/// Number of customers at the start of the list that never leave, because each of them has a special scenario.
 const PERMANENT_CUSTOMERS: usize = generate::SPECIAL_CUSTOMERS;
 
 /// The complete state: plain data that tests may read and change.
@@ -122,7 +121,7 @@ impl World {
 #[derive(Clone, Debug)]
 pub(crate) struct JobRow<'a> {
     pub(crate) module: &'a Module,
-    /// The run, or the row instead of a run if the module has none.
+    /// The run, or a placeholder if the module has no runs.
     pub(crate) run: Cow<'a, Run>,
     /// The last modification of the module, which is the same for all its backup scopes.
     pub(crate) last_modified: Option<i64>,

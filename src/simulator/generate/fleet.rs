@@ -15,18 +15,18 @@ mod protected;
 mod scans;
 mod services;
 
-/// Number of customers after which the scenarios repeat. Three of them miss their objective.
+/// Number of customers after which the scenarios repeat. Three customers of each period miss their objective.
 const SCENARIO_PERIOD: usize = 75;
 
-/// Scenario of a customer. The first twelve customers have one scenario each.
+/// Scenario of a customer. The first twelve customers have different scenarios.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scenario {
     /// No problem.
-    Well,
+    Healthy,
     /// The largest customer, with several tenants and clouds, long queues and every product.
     Busiest,
-    /// The subscription ends within days.
-    LicenceEnding,
+    /// The subscriptions expire within two weeks.
+    LicenseExpiring,
     /// Consent was withdrawn, so backups of Microsoft 365 fail.
     ConsentWithdrawn,
     /// A third of the users' OneDrives are not protected.
@@ -39,9 +39,9 @@ enum Scenario {
     DormantScopes,
     /// One module was disabled.
     SwitchedOff,
-    /// One of two backup scopes fails.
+    /// One of two backup scopes of Dev Ops fails.
     FailingScope,
-    /// No module is configured.
+    /// No module is listed.
     Empty,
     /// One service was never configured.
     NotConfigured,
@@ -51,7 +51,7 @@ impl Scenario {
     fn of(index: usize) -> Self {
         match index % SCENARIO_PERIOD {
             1 => Self::Busiest,
-            2 => Self::LicenceEnding,
+            2 => Self::LicenseExpiring,
             3 => Self::ConsentWithdrawn,
             4 => Self::CoverageGap,
             5 => Self::HungRun,
@@ -61,7 +61,7 @@ impl Scenario {
             9 => Self::FailingScope,
             10 => Self::Empty,
             11 => Self::NotConfigured,
-            _ => Self::Well,
+            _ => Self::Healthy,
         }
     }
 }
@@ -81,7 +81,7 @@ struct CustomerGenerator<'a> {
 pub(crate) fn customer(rules: &Rules, index: usize, joined: Option<i64>) -> Customer {
     let mut rng = SeededRng::from_path(&[rules.seed, u64::try_from(index).unwrap_or(u64::MAX)]);
     let scenario = match joined {
-        Some(_) => Scenario::Well,
+        Some(_) => Scenario::Healthy,
         None => Scenario::of(index),
     };
     let seats = match scenario {
@@ -132,13 +132,13 @@ impl CustomerGenerator<'_> {
         match (job_type, self.scenario) {
             (_, Scenario::Empty) => false,
             (MICROSOFT_365 | AZURE | GOOGLE | SALESFORCE | DYNAMICS, Scenario::Busiest) => true,
-            (MICROSOFT_365, Scenario::Well) => index % 16 != 14,
+            (MICROSOFT_365, Scenario::Healthy) => index % 16 != 14,
             (MICROSOFT_365, _) => true,
-            (GOOGLE, Scenario::Well) => index % 16 == 14,
+            (GOOGLE, Scenario::Healthy) => index % 16 == 14,
             (AZURE, Scenario::DormantScopes | Scenario::FailingScope) => true,
-            (AZURE, Scenario::Well) => index % 3 == 1 && !self.has(GOOGLE),
-            (SALESFORCE, Scenario::Well) => index % 13 == 6,
-            (DYNAMICS, Scenario::Well) => index % 17 == 12,
+            (AZURE, Scenario::Healthy) => index % 3 == 1 && !self.has(GOOGLE),
+            (SALESFORCE, Scenario::Healthy) => index % 13 == 6,
+            (DYNAMICS, Scenario::Healthy) => index % 17 == 12,
             (DYNAMICS, Scenario::NotConfigured) => true,
             _ => false,
         }
@@ -148,7 +148,7 @@ impl CustomerGenerator<'_> {
         self.scenario == Scenario::Busiest || self.index % 4 == 2
     }
 
-    /// Returns the numeric status. The busiest customer has 6.
+    /// Returns the status number.
     fn status(&self) -> i64 {
         match self.scenario {
             Scenario::Empty => 0,
@@ -156,7 +156,7 @@ impl CustomerGenerator<'_> {
             Scenario::FailingScope => 4,
             Scenario::Busiest | Scenario::SilentModule => 6,
             Scenario::NotConfigured => 3,
-            Scenario::Well if self.index.is_multiple_of(9) => 5,
+            Scenario::Healthy if self.index.is_multiple_of(9) => 5,
             _ => 1,
         }
     }
@@ -165,8 +165,8 @@ impl CustomerGenerator<'_> {
     fn tenants(&mut self, domain: &str) -> Vec<Tenant> {
         let count = match self.scenario {
             Scenario::Busiest => 4,
-            Scenario::Well if !self.has(MICROSOFT_365) => 0,
-            Scenario::Well if self.index % 11 == 5 => 2,
+            Scenario::Healthy if !self.has(MICROSOFT_365) => 0,
+            Scenario::Healthy if self.index % 11 == 5 => 2,
             _ => 1,
         };
         (1..=count)

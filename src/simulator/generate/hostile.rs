@@ -17,11 +17,14 @@ use crate::simulator::services::Services;
 
 mod products;
 
-/// In real seconds at any speed, because objectives are configured in real time.
+/// Minimum time since the last run of a silent module started. Like the times below, it is in real seconds at any
+/// speed, because objectives are configured in real time.
 const SILENT_FOR: i64 = 5 * 86_400;
+
+/// Minimum time since a stuck run started.
 const STUCK_FOR: i64 = 50 * 3600;
 
-/// Age of the last run of an abandoned scope.
+/// Time since the last run of an abandoned scope ended.
 const DORMANT_FOR: i64 = 300 * 86_400;
 
 /// Time since a module was disabled.

@@ -79,7 +79,7 @@ const ORGANIZATIONS: &[(&str, &str)] = &[
     ("Rotterdamse Havenbouw N.V.", "Netherlands"),
 ];
 
-/// First and last parts of further names.
+/// First parts of further names.
 const PLACES: &[&str] = &[
     "Amberley",
     "Birchwood",
@@ -107,6 +107,7 @@ const PLACES: &[&str] = &[
     "Yarrow",
     "Zephyr",
 ];
+/// Last parts of further names.
 const TRADES: &[&str] = &[
     "Accountants",
     "Builders",

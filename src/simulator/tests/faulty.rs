@@ -157,7 +157,7 @@ async fn faults_break_the_transport() {
         partner.get(&token, "/partner/customers").await.text().await.unwrap(),
         body_text
     );
-    // A delay has a lower bound on every machine.
+    // The minimum duration does not depend on the machine.
     assert!(begun.elapsed() >= Duration::from_millis(30));
     partner.fault(FaultKind::Delay { ms: 50 });
     let begun = Instant::now();

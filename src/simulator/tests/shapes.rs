@@ -162,10 +162,10 @@ async fn responses_have_a_request_id() {
     let partner = Partner::start(fixed_settings()).await;
     let token = partner.token().await;
     let one = partner.get(&token, "/partner/customers").await;
-    let refused = partner.get("none", "/partner/customers").await;
-    assert_eq!(refused.status(), 401);
+    let unauthorized = partner.get("none", "/partner/customers").await;
+    assert_eq!(unauthorized.status(), 401);
     let id = |response: &Response| response.headers()["request-id"].to_str().unwrap().to_owned();
-    assert_ne!(id(&one), id(&refused));
+    assert_ne!(id(&one), id(&unauthorized));
     partner.fault(FaultKind::Status { code: 503, body: None });
     assert!(!id(&partner.get(&token, "/partner/customers").await).is_empty());
 }

@@ -55,28 +55,28 @@ async fn token_endpoint_returns_oauth_error_codes() {
     };
     let grant = "client_credentials";
     let long: &str = Box::leak("partner.customers.read.all ".repeat(12).into_boxed_str());
-    let refused = async |form: [(&str, &str); 4]| {
+    let error_of = async |form: [(&str, &str); 4]| {
         let (status, response) = partner.request_token(&form).await;
         assert_eq!(status, 400);
         text(&response, "error").to_owned()
     };
-    assert_eq!(refused(form("wrong", "", grant)).await, "invalid_client");
+    assert_eq!(error_of(form("wrong", "", grant)).await, "invalid_client");
     assert_eq!(
-        refused(form("demo-secret", "partner.nothing", grant)).await,
+        error_of(form("demo-secret", "partner.nothing", grant)).await,
         "invalid_scope"
     );
-    assert_eq!(refused(form("demo-secret", long, grant)).await, "invalid_scope");
+    assert_eq!(error_of(form("demo-secret", long, grant)).await, "invalid_scope");
     assert_eq!(
-        refused(form("demo-secret", "", "password")).await,
+        error_of(form("demo-secret", "", "password")).await,
         "unsupported_grant_type"
     );
     partner.handle.set_scopes(vec!["partner.jobs.read.all".to_owned()]);
     assert_eq!(
-        refused(form("demo-secret", "partner.customers.read.all", grant)).await,
+        error_of(form("demo-secret", "partner.customers.read.all", grant)).await,
         "invalid_scope"
     );
     partner.handle.set_secret("rotated".to_owned());
-    assert_eq!(refused(form("demo-secret", "", grant)).await, "invalid_client");
+    assert_eq!(error_of(form("demo-secret", "", grant)).await, "invalid_client");
     let (status, response) = partner.request_token(&form("rotated", "", grant)).await;
     assert_eq!(status, 200);
     assert_eq!(
@@ -136,7 +136,7 @@ async fn client_assertions_are_verified() {
     };
     let valid = sign(header.clone(), claims("1"));
     assert_eq!(request(valid.clone()).await, 200);
-    assert_eq!(request(valid).await, 400, "a jti that was used before");
+    assert_eq!(request(valid).await, 400, "a used jti was accepted");
     assert_eq!(
         request(sign(header.clone(), with("2", "nbf", json!(NOW + 60)))).await,
         200

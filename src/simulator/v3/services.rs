@@ -39,14 +39,14 @@ pub(in crate::simulator) fn respond(view: View<'_>, call: &Call, path: &[&str]) 
     if call.method != method {
         return ApiResponse::method_not_allowed(method);
     }
-    if let Some(refusal) = view.error_response(scope) {
-        return refusal;
+    if let Some(error_response) = view.error_response(scope) {
+        return error_response;
     }
     let result = match path {
         ["wm", "customers", id, "tenants", tenant, ..] => signs(view, id, tenant),
         _ => baselines(view, call),
     };
-    result.unwrap_or_else(|refusal| refusal)
+    result.unwrap_or_else(|error_response| error_response)
 }
 
 fn signs(view: View<'_>, id: &str, tenant: &str) -> Result<ApiResponse, ApiResponse> {
@@ -95,7 +95,7 @@ fn tenant_of<'a>(customer: &'a Customer, id: &str) -> Result<&'a Tenant, ApiResp
 pub(super) fn seats(page: Page, customer: &Customer, number: &str) -> Result<ApiResponse, ApiResponse> {
     let number: u16 = number.parse().map_err(|_| bad_request("the type must be a number"))?;
     if number > 3 {
-        return Err(bad_request("the type is at most 3"));
+        return Err(bad_request("the type must be at most 3"));
     }
     let tenants = customer.tenants.iter();
     let tenants: Vec<(&Tenant, Seats)> = tenants
@@ -145,7 +145,7 @@ pub(super) fn consent(
 pub(super) fn report(view: View<'_>, call: &Call, customer: &Customer, job: &str) -> Result<ApiResponse, ApiResponse> {
     let size = positive(call, "pageSize", REPORT_PAGE_SIZE)?;
     if size > LARGEST_REPORT_PAGE_SIZE {
-        return Err(bad_request("pageSize is at most 1000"));
+        return Err(bad_request("pageSize must be at most 1000"));
     }
     let modules = customer
         .modules

@@ -54,12 +54,15 @@ fn world_has_every_customer_status_and_special_module() {
     let statuses: BTreeSet<i64> = world.customers.iter().map(|customer| customer.status).collect();
     assert_eq!(statuses, (0..=6).collect());
     let modules = || world.customers.iter().flat_map(|customer| &customer.modules);
-    assert!(modules().any(|module| module.runs.is_empty()), "a module without runs");
+    assert!(
+        modules().any(|module| module.runs.is_empty()),
+        "no module is without runs"
+    );
     let runs = || modules().flat_map(|module| &module.runs);
     assert!(runs().any(|run| run.id == "N/A" && run.end.is_some()));
     assert!(runs().any(|run| run.status == 3 && run.failed == 0));
     let stuck = runs().find(|run| run.status == 1 && run.start.unwrap() < NOW - 2 * DAY);
-    assert!(stuck.is_some(), "a run that takes too long");
+    assert!(stuck.is_some(), "no run takes too long");
     let silent = world.customers.iter().find(|customer| customer.status == 6).unwrap();
     assert!(
         silent
@@ -100,18 +103,18 @@ fn customers_join_and_leave_only_with_churn() {
         churn: false,
         ..Settings::default()
     });
-    let mut moving = world(&Settings {
+    let mut churning = world(&Settings {
         churn: true,
         ..Settings::default()
     });
-    let before: BTreeSet<String> = moving.customers.iter().map(|customer| customer.id.clone()).collect();
+    let before: BTreeSet<String> = churning.customers.iter().map(|customer| customer.id.clone()).collect();
     without_churn.advance(NOW + 10 * DAY);
-    moving.advance(NOW + 10 * DAY);
+    churning.advance(NOW + 10 * DAY);
     assert_eq!(without_churn.customers.len(), 40);
-    let after: BTreeSet<String> = moving.customers.iter().map(|customer| customer.id.clone()).collect();
+    let after: BTreeSet<String> = churning.customers.iter().map(|customer| customer.id.clone()).collect();
     assert!(after.difference(&before).count() >= 6);
     assert!(before.difference(&after).count() >= 4);
-    let joined = moving
+    let joined = churning
         .customers
         .iter()
         .find(|customer| !before.contains(&customer.id))
@@ -230,7 +233,7 @@ fn fleet_has_every_scenario() {
             .map(|run| run.status)
             .collect()
     };
-    assert!(statuses(1).contains(&6), "a queue");
+    assert!(statuses(1).contains(&6), "no run is queued");
     assert!(world.customers[1].products.len() > 35);
     let ends: BTreeSet<&str> = world.customers[1]
         .products
@@ -240,7 +243,7 @@ fn fleet_has_every_scenario() {
     assert_eq!(ends.len(), 1);
     assert!(
         statuses(3).iter().filter(|status| **status == 3).count() > 5,
-        "no consent"
+        "backups without consent do not fail"
     );
     let gap = world.customers[4]
         .protected

@@ -23,8 +23,8 @@
 #define MAX_THREADS 64
 #define MAX_SOCKETS 65536
 #define SECOND 1000000000LL
-// A thread that polls SPINS times in a row without an event waits for time to pass without sleeping. Time passes only
-// while all threads wait, so it would wait forever. It therefore sleeps for SPIN_PAUSE milliseconds.
+// A thread that polls SPINS times in a row without an event is in a busy loop until some time has passed. Virtual time
+// passes only while all threads sleep, so the loop would never end. The thread therefore sleeps for SPIN_PAUSE ms.
 #define SPINS 200
 #define SPIN_PAUSE 5
 // Monotonic time starts well above zero, so that an exporter may subtract from it.
@@ -45,7 +45,7 @@ static char directory[512];
 static char is_socket[MAX_SOCKETS];
 static __thread int my_thread = -1, my_fifo = -1, idle_polls;
 
-// The library function that the function of this name overrides.
+// Returns the library function that the function of this name overrides.
 #define ORIGINAL(name) \
     ({ \
         static __typeof__(name) *found; \

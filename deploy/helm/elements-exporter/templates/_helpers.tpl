@@ -2,14 +2,14 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* A label has at most 63 characters, and a StatefulSet adds a hash of ten to its name. */}}
+{{/* A label has at most 63 characters, and a StatefulSet adds a hash of ten characters to its name. */}}
 {{- define "elements-exporter.release" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
 {{- $full := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
 {{- default $full .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* The same for one of several accounts. */}}
+{{/* The name of the release, followed by the account if there are several. */}}
 {{- define "elements-exporter.fullname" -}}
 {{- $release := include "elements-exporter.release" . -}}
 {{- with .Values.account -}}

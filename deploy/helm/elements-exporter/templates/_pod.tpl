@@ -34,7 +34,7 @@ spec:
   {{- end }}
   securityContext:
     {{- toYaml .Values.podSecurityContext | nindent 4 }}
-  # Pending responses are completed and the state is saved, which takes at most ten seconds.
+  # The exporter completes pending responses and saves its state, which takes at most ten seconds.
   terminationGracePeriodSeconds: 20
   containers:
     - name: elements-exporter

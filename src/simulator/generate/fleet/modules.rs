@@ -7,8 +7,8 @@ use crate::simulator::rng::SeededRng;
 use crate::simulator::run::{Run, status};
 use crate::simulator::schedule::{Habit, Schedule, Work, gigabytes};
 
-/// In real seconds at any speed, because objectives are configured in real time. Some values are within the default
-/// objective, and others exceed it.
+/// Time since consent was withdrawn. Like the times below, it is in real seconds at any speed, because objectives are
+/// configured in real time. One of these times is within the default objective, and the others exceed it.
 pub(super) const WITHDRAWN_FOR: u32 = 53 * HOUR;
 const SILENT_FOR: u32 = 75 * HOUR;
 const FAILING_FOR: u32 = 41 * HOUR;
@@ -205,7 +205,8 @@ impl CustomerGenerator<'_> {
         }
     }
 
-    /// Returns how runs end. Only modules whose next run is within the objective fail occasionally.
+    /// Returns how runs end. Only modules that run more than once a day fail occasionally, because their next run is
+    /// within the objective.
     fn habit(&self, number: u16, scope: Option<&str>, scheduled: u32) -> Habit {
         match (self.scenario, number) {
             (Scenario::ConsentWithdrawn, 302..=312 | 402) => Habit::Broken,

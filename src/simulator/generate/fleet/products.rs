@@ -41,20 +41,20 @@ const OTHER_SERVICES: [&str; 27] = [
 impl CustomerGenerator<'_> {
     pub(super) fn products(&mut self) -> Vec<Product> {
         let ends = self.ends();
-        let licences = Licences {
+        let licenses = MicrosoftLicenses {
             assigned: self.seats - self.rng.below(self.seats / 5 + 1),
             available: self.rng.below(self.seats / 3 + 2),
         };
-        let mut products = self.backups(licences);
+        let mut products = self.backups(licenses);
         if self.scenario == Scenario::Busiest {
-            products.extend(OTHER_SERVICES.map(|service| self.seats_of(service, licences)));
+            products.extend(OTHER_SERVICES.map(|service| self.seats_of(service, licenses)));
         } else if self.index % 6 != 5 {
-            products.push(self.seats_of("Workspace management", licences));
+            products.push(self.seats_of("Workspace management", licenses));
             if self.index.is_multiple_of(4) {
-                products.push(self.seats_of("User and device management", licences));
+                products.push(self.seats_of("User and device management", licenses));
             }
             if self.index % 7 == 2 {
-                products.push(self.seats_of("tyGraph - Microsoft", licences));
+                products.push(self.seats_of("tyGraph - Microsoft", licenses));
             }
         }
         products.push(Product {
@@ -73,11 +73,11 @@ impl CustomerGenerator<'_> {
         products
     }
 
-    /// Returns the day on which all subscriptions of a customer end.
+    /// Returns the day on which all subscriptions of a customer expire.
     fn ends(&mut self) -> String {
         let spread = u32::try_from(self.rng.between(45, 700)).unwrap_or(365);
         let at = match self.scenario {
-            Scenario::LicenceEnding => self.ahead(11 * DAY),
+            Scenario::LicenseExpiring => self.ahead(11 * DAY),
             _ => self.ahead(spread.saturating_mul(DAY)),
         };
         // The time is always noon, because the vendor formats midnight with a 12-hour clock.
@@ -87,18 +87,18 @@ impl CustomerGenerator<'_> {
         )
     }
 
-    fn backups(&mut self, licences: Licences) -> Vec<Product> {
+    fn backups(&mut self, licenses: MicrosoftLicenses) -> Vec<Product> {
         let mut products = Vec::new();
         if self.has(MICROSOFT_365) {
             products.push(Product {
                 package: "Standard".to_owned(),
                 consumed_storage: gigabytes(self.seats * self.rng.between(300, 1500)),
-                ..self.backup("Cloud Backup for Microsoft 365 - Microsoft 365 services", licences)
+                ..self.backup("Cloud Backup for Microsoft 365 - Microsoft 365 services", licenses)
             });
             if self.has_power_platform() {
                 products.push(Product {
                     consumed_storage: gigabytes(self.rng.between(1, 300)),
-                    ..self.backup("Cloud Backup for Microsoft 365 - Power Platform", licences)
+                    ..self.backup("Cloud Backup for Microsoft 365 - Power Platform", licenses)
                 });
             }
         }
@@ -106,21 +106,21 @@ impl CustomerGenerator<'_> {
             products.push(Product {
                 subscription_model: "Capacity".to_owned(),
                 retention: ABSENT.to_owned(),
-                ..self.backup("Cloud Backup for IaaS + PaaS - User Seats", licences)
+                ..self.backup("Cloud Backup for IaaS + PaaS - User Seats", licenses)
             });
         }
         if matches!(self.scenario, Scenario::Busiest | Scenario::DormantScopes) {
             products.push(Product {
                 purchased_user_seats: "2".to_owned(),
-                ..self.backup("Cloud Backup for IaaS + PaaS - Amazon EC2", licences)
+                ..self.backup("Cloud Backup for IaaS + PaaS - Amazon EC2", licenses)
             });
             products.push(Product {
                 purchased_user_seats: ABSENT.to_owned(),
                 purchased_capacity: "120.50/2048 GB".to_owned(),
-                ..self.backup("Cloud Backup for IaaS + PaaS - Azure Virtual Machine", licences)
+                ..self.backup("Cloud Backup for IaaS + PaaS - Azure Virtual Machine", licenses)
             });
         }
-        let none = Licences::NONE;
+        let none = MicrosoftLicenses::NONE;
         if self.has(GOOGLE) {
             products.push(Product {
                 retention: "Retain data for 1 years".to_owned(),
@@ -140,23 +140,23 @@ impl CustomerGenerator<'_> {
         products
     }
 
-    fn backup(&self, service: &str, licences: Licences) -> Product {
+    fn backup(&self, service: &str, licenses: MicrosoftLicenses) -> Product {
         Product {
             subscription_model: "Unlimited organizations".to_owned(),
             storage: AVEPOINT_STORAGE.to_owned(),
             retention: "Unlimited retention".to_owned(),
-            ..self.seats_of(service, licences)
+            ..self.seats_of(service, licenses)
         }
     }
 
-    fn seats_of(&self, service: &str, licences: Licences) -> Product {
+    fn seats_of(&self, service: &str, licenses: MicrosoftLicenses) -> Product {
         let mut product = Product {
             purchased_user_seats: (self.seats + self.seats / 10).to_string(),
             ..Product::new(service)
         };
-        if licences != Licences::NONE {
-            product.microsoft_license_assigned = licences.assigned.to_string();
-            product.microsoft_license_available = licences.available.to_string();
+        if licenses != MicrosoftLicenses::NONE {
+            product.microsoft_license_assigned = licenses.assigned.to_string();
+            product.microsoft_license_available = licenses.available.to_string();
         }
         product
     }
@@ -164,12 +164,12 @@ impl CustomerGenerator<'_> {
 
 /// The tenant's Microsoft licences, which the API reports for nearly every product.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Licences {
+struct MicrosoftLicenses {
     assigned: u64,
     available: u64,
 }
 
-impl Licences {
+impl MicrosoftLicenses {
     const NONE: Self = Self {
         assigned: 0,
         available: 0,

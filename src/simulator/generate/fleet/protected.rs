@@ -35,7 +35,7 @@ impl CustomerGenerator<'_> {
     fn tenants_of(&self, number: u16, tenants: &[Tenant]) -> Vec<Option<String>> {
         let by_tenant = match self.scenario {
             Scenario::Busiest => true,
-            Scenario::Well if self.index % 12 == 5 => matches!(number, 302 | 303),
+            Scenario::Healthy if self.index % 12 == 5 => matches!(number, 302 | 303),
             _ => self.index.is_multiple_of(3),
         };
         if by_tenant {

@@ -17,11 +17,11 @@ const DRIFTED_FOR: u32 = 5 * HOUR;
 impl CustomerGenerator<'_> {
     /// Returns whether the customer's files are being encrypted: backups still run, and the stored size jumps.
     pub(super) fn is_under_attack(&self) -> bool {
-        self.scenario == Scenario::Well && self.joined.is_none() && self.index % SCENARIO_PERIOD == ATTACKED
+        self.scenario == Scenario::Healthy && self.joined.is_none() && self.index % SCENARIO_PERIOD == ATTACKED
     }
 
     /// Adds the services of each tenant. They have their own random number generator, so that the rest of the world
-    /// does not change.
+    /// does not depend on them.
     pub(super) fn with_services(&self, mut tenants: Vec<Tenant>) -> Vec<Tenant> {
         let index = u64::try_from(self.index).unwrap_or(u64::MAX);
         for (nth, tenant) in (0..).zip(&mut tenants) {
@@ -38,7 +38,7 @@ impl CustomerGenerator<'_> {
             if number == 0 || nth == 0 && self.has(job_type) {
                 let assigned = i64::try_from(users).unwrap_or(i64::MAX);
                 let spare = match self.scenario {
-                    Scenario::LicenceEnding => 0,
+                    Scenario::LicenseExpiring => 0,
                     _ => rng.seconds(1, 12),
                 };
                 let available = assigned.saturating_add(spare);

@@ -188,7 +188,7 @@ func (i inhibition) equals(a, b model.LabelSet) bool {
 	return true
 }
 
-// RunTo advances the time.
+// RunTo sends the notifications that are due at now, and removes old resolved alerts.
 func (m *Alertmanager) RunTo(now time.Time) error {
 	for g := m.due(now); g != nil; g = m.due(now) {
 		m.flush(g, g.next)

@@ -42,7 +42,7 @@ func jobRow(r world.Row) object {
 		"jobId": orAbsent(r.ID), "name": orAbsent(r.Scope), "startTime": instant(r.Start, 0), "endTime": instant(r.End, 0),
 		"jobDuration": duration(r.Start, r.End), "lastModifyTime": instant(r.Modified, 0), "backupSize": "0 GB",
 	}
-	if r.Type != world.TypeMicrosoft365 { // whose runs have no size
+	if r.Type != world.TypeMicrosoft365 { // runs of Microsoft 365 have no size
 		row["backupSize"] = size(float64(r.SizeMB))
 	}
 	counts := map[string]int{
@@ -104,7 +104,7 @@ func servicesRow(c *world.Customer, now time.Time) object {
 	return object{"customerId": c.ID, "organization": c.Organization(now), "customer": c.Email, "products": products}
 }
 
-// profileChanged is when all profiles were last edited.
+// profileChanged is when all profiles were last modified.
 const profileChanged = "2026-05-01T08:00:00Z"
 
 func profileRow(p *world.Profile) object {

@@ -17,7 +17,7 @@ const (
 	maxPageSize     = 100
 )
 
-// v3 implements the second generation: POST for lists with a filter, numbers for words, pages by number.
+// v3 implements the second generation: POST requests for filtered lists, numbers instead of words, numbered pages.
 func (c call) v3(path string) response {
 	switch parts := strings.Split(strings.Trim(path, "/"), "/"); {
 	case path == "/customers/batch":
@@ -98,7 +98,7 @@ func queryInt(query url.Values, name string, fallback int) int {
 	return fallback
 }
 
-// filtered returns the customers selected by the body, or all.
+// filtered returns the customers that the body selects, or all customers if it selects none.
 func (c call) filtered() []*world.Customer {
 	listed := c.world.CustomersAt(c.now)
 	var filter struct {

@@ -25,7 +25,7 @@ func instant(t time.Time, form int) string {
 	return t.Format("2006-01-02T15:04:05Z")
 }
 
-// date formats a date as the API does, month first, with the noon of a 12-hour clock.
+// date formats a date as the API does: month first, and always with the time 12:00:00.
 func date(t time.Time) string { return t.Format("01-02-2006") + "T12:00:00Z" }
 
 func duration(start, end time.Time) string {

@@ -34,7 +34,7 @@ const (
 	offset = 2 * time.Second
 )
 
-// Notify handles the alerts that a group sends at a time.
+// Notify handles the alerts that a group sends at the given time.
 type Notify func(at time.Time, alerts []*rules.Alert)
 
 // Engine evaluates rules.
@@ -53,7 +53,7 @@ type timestampKey struct{}
 
 // Options select what an engine evaluates.
 type Options struct {
-	Dir    string // for its data
+	Dir    string // directory of the database
 	Files  []string
 	Step   time.Duration
 	Notify Notify

@@ -77,7 +77,7 @@ func (s *ruleSet) extractLabels(r *rulefmt.Rule) {
 	s.alerts[r.Alert] = before
 }
 
-// restore restores the name and the labels of an alert's rule.
+// restore returns the labels of an alert with the original name and labels of its rule.
 func (s *ruleSet) restore(l labels.Labels) labels.Labels {
 	before, ok := s.alerts[l.Get(labels.AlertName)]
 	if !ok {
@@ -104,7 +104,7 @@ func (s *ruleSet) write(dir string) (string, error) {
 }
 
 // neededRecordings finds the recording rules that alerts need, directly or indirectly, and whether a rule reads alerts.
-// It searches for names in the text of expressions, so it may keep others with similar names.
+// It searches the text of expressions for names, so it may also keep rules that are not needed.
 func neededRecordings(groups []rulefmt.RuleGroup) (needed map[string]bool, readsAlerts bool) {
 	recordings := map[string][]string{} // expressions by name
 	var pending []string

@@ -41,9 +41,9 @@ type Scraper struct {
 
 // Target is a scrape target with one instance label.
 type Target struct {
-	// Address is its address, which may change between scrapes.
+	// Address is the listen address of the exporter, which may change between scrapes.
 	Address string
-	// Started is when its process started.
+	// Started is when the exporter started.
 	Started time.Time
 	// Failing makes scrapes fail.
 	Failing bool

@@ -32,8 +32,8 @@ type store struct {
 	byName map[string]map[uint64]*series
 	ranged map[string]bool // names of series that the TSDB must contain
 	db     *tsdb.DB
-	// newest is the time of the last scrape. Rules write later samples, and each group of a stage at its own time, so
-	// these do not count: the query of one group would seem to be in the past.
+	// newest is the time of the last scrape. Samples of rules do not advance it: the groups of a stage write at different
+	// times, so the query of an earlier group would seem to be in the past.
 	newest int64
 }
 

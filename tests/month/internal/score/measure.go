@@ -10,13 +10,13 @@ import (
 )
 
 const (
-	// edge is excluded at the end of a run, because alerts about it may come too late.
+	// edge is the time before the end of a run whose incidents are not scored, because their alerts may fire after the end.
 	edge = 6 * time.Hour
 	// flapWithin is the time within which an alert that fires again has flapped.
 	flapWithin = 3 * 24 * time.Hour
 	// stormSize is the number of messages to one receiver within an hour that counts as a storm.
 	stormSize = 10
-	// minPlatformCustomers is the number of customers from which a platform failure differs from chance.
+	// minPlatformCustomers is the minimum number of affected customers by which a platform failure differs from chance.
 	minPlatformCustomers = 5
 	// resolveWithin is the time within which a receiver must be notified of a resolved alert: the longest group interval
 	// in use, plus a margin.
@@ -34,7 +34,7 @@ type Score struct {
 	Receivers []ReceiverScore
 	Causes    []Cause
 	Flaps     []Cause
-	// MissedResolves are alerts whose resolution was not notified.
+	// MissedResolves are alerts that were never reported as resolved.
 	MissedResolves []Cause
 	Problems       []string
 	// Listed are the messages with new information that are not the first report of an incident.
@@ -179,7 +179,7 @@ func modulesOf(i *world.Incident) string {
 	return strings.Join(names, ", ")
 }
 
-// blindTime returns the time without data while an incident was due.
+// blindTime returns the time without data between the start of an incident and its time limit.
 func (r *run) blindTime(i *world.Incident) time.Duration {
 	var sum time.Duration
 	from, to := i.Start, i.Start.Add(i.Within)
@@ -280,7 +280,7 @@ func (r *run) describe(a alertmanager.NotifiedAlert) string {
 	return text + " since " + time.Unix(a.Starts, 0).UTC().Format("02 15:04")
 }
 
-// flaps finds alerts that were notified as new again soon after.
+// flaps returns the alerts that were reported as new again within flapWithin.
 func (r *run) flaps() []Cause {
 	last := map[string]int64{}
 	count := counter{}
@@ -302,7 +302,7 @@ func (r *run) flaps() []Cause {
 	return count.sorted()
 }
 
-// missedResolves finds alerts that were notified and resolved, but whose resolution was not notified.
+// missedResolves returns the alerts that were reported and have resolved, but were never reported as resolved.
 func (r *run) missedResolves() []Cause {
 	resolvedAt := map[string]int64{} // when alerts that no longer fire were resolved
 	for _, t := range r.alerts {

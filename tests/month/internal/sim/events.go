@@ -70,7 +70,7 @@ func (f *fleet) restart(x *exporter, losesState bool) error {
 	return f.relaunch(x)
 }
 
-// replace deploys an exporter under another instance label. Both run for some time.
+// replace deploys an exporter under another instance label. The old and the new exporter overlap for some time.
 func (f *fleet) replace(x *exporter, host string) error {
 	old := *x
 	x.deploy++ // two exporters must not share a state

@@ -24,9 +24,9 @@ const (
 	listenTimeout = 20 * time.Second
 	// stopTimeout is the real time within which an exporter must exit after SIGTERM.
 	stopTimeout = 20 * time.Second
-	// stopStep is the step of the clock during that time.
+	// stopStep is the step of the clock while an exporter stops.
 	stopStep = 200 * time.Millisecond
-	// maxWakeChecks limits the wait for a thread to wake up to about two seconds.
+	// maxWakeChecks is the maximum number of checks whether a thread has woken, which take about two seconds.
 	maxWakeChecks = 200_000
 )
 

@@ -11,10 +11,10 @@ import (
 const (
 	// spins is the number of checks before the driver sleeps between checks.
 	spins = 50
-	// pollPause is short because most waits end within microseconds.
+	// pollPause is the pause between later checks. It is short, because most waits end within microseconds.
 	pollPause = 15 * time.Microsecond
-	// resyncAfter is how long bytes may stay unread before their connection counts as dropped. No exporter processes
-	// loopback data for that long without a running thread.
+	// resyncAfter is how long bytes may stay unread before their connection counts as dropped. An exporter whose threads
+	// all wait for I/O reads loopback data much sooner.
 	resyncAfter = 60 * time.Millisecond
 	// stuckAfter is far longer than a poll of a large fleet takes on a busy machine.
 	stuckAfter = 2 * time.Minute
@@ -27,7 +27,7 @@ type blocker string
 
 const (
 	free       blocker = ""
-	answering  blocker = "a request is in progress"
+	responding blocker = "a request is in progress"
 	running    blocker = "an exporter thread is running"
 	starting   blocker = "an exporter is starting"
 	unreadData blocker = "bytes are in flight"
@@ -62,7 +62,7 @@ func (c *Clock) Settle() error {
 
 func (c *Clock) blockedBy() blocker {
 	if atomic.LoadInt64(&c.inFlight) != 0 {
-		return answering
+		return responding
 	}
 	for _, p := range c.procs {
 		if reason := p.blockedBy(); reason != free {

@@ -35,7 +35,7 @@ const (
 	TargetMissing      = "target_missing"
 )
 
-// Effects on the reported state of the world.
+// Effects on the state of the world that the API reports.
 const (
 	effectSilent     = "silent"
 	effectFail       = "fail"
@@ -75,7 +75,7 @@ var effects = map[string]effect{
 	effectScanFails:   {onProfile, spanOnProfile(effectScanFails)},
 	effectScanSilent:  {onProfile, spanOnProfile(effectScanSilent)},
 	effectSeatsOver:   {onLicense, applySeatsOver},
-	"licence_expires": {onLicense, applyLicenceExpires},
+	"licence_expires": {onLicense, applyLicenseExpires},
 	effectMassFail:    {onService, spanOnService(effectMassFail)},
 	effectStall:       {onService, spanOnService(effectStall)},
 	effectHidden:      {onFleet, applyHidden},
@@ -133,7 +133,7 @@ func spanOnService(name string) func(*World, *Incident, *Customer, *Module) {
 }
 
 func applyCollapse(_ *World, i *Incident, _ *Customer, m *Module) {
-	const large = 20_000 // MB; small backups may shrink without significance
+	const large = 20_000 // MB, because no alert fires when a small backup shrinks
 	m.SizeMB = large
 	m.effects = append(m.effects, span(effectCollapse, i, 0))
 	i.Modules = []ModuleKey{m.Key()}
@@ -161,7 +161,7 @@ func applyConsent(_ *World, i *Incident, c *Customer, _ *Module) {
 	applyToModules(i, c, effectConsent, func(m *Module) bool { return m.Type == TypeMicrosoft365 })
 }
 
-// applyJobsEmpty makes the list of jobs empty; nothing runs during the incident.
+// applyJobsEmpty empties the job list; nothing runs during the incident.
 func applyJobsEmpty(_ *World, i *Incident, c *Customer, _ *Module) {
 	applyToModules(i, c, effectSilent, func(*Module) bool { return true })
 	c.effects = append(c.effects, span(effectJobsEmpty, i, 0))
@@ -183,15 +183,15 @@ func applySeatsOver(_ *World, i *Incident, c *Customer, _ *Module) {
 	i.Service = l.Service
 }
 
-// applyLicenceExpires makes a subscription expire at the first midnight of the incident.
-func applyLicenceExpires(_ *World, i *Incident, c *Customer, _ *Module) {
+// applyLicenseExpires makes a subscription expire at noon on the first day of the incident.
+func applyLicenseExpires(_ *World, i *Incident, c *Customer, _ *Module) {
 	l := c.backupLicense()
 	i.Start = i.Start.Truncate(day).Add(12 * time.Hour)
 	l.Expires, l.renewed = i.Start, time.Time{}
 	i.Service = l.Service
 }
 
-// applyHidden hides a share of the customers from the list of customers.
+// applyHidden removes a share of the customers from the customer list.
 func applyHidden(w *World, i *Incident, _ *Customer, _ *Module) {
 	hidden := 0
 	for _, c := range w.Customers {

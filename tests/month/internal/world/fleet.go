@@ -180,7 +180,7 @@ func (w *World) addLicenses(c *Customer, shape Shape) {
 	}
 }
 
-// dateLicense sets the end of a subscription of a year; it is renewed some days before its end.
+// dateLicense sets the end of a one-year subscription, which is renewed some days earlier.
 func (w *World) dateLicense(l *License) {
 	lead := []int{1, 3, 5, 10, 14, 20, 25}[w.random.Intn(7)]
 	l.Expires = w.Start.Truncate(day).Add(time.Duration(3+w.random.Intn(362))*day + 12*time.Hour)

@@ -11,7 +11,8 @@ const (
 	// fleetGap is the time between two incidents of the whole fleet, so that they are distinguishable and one ends before
 	// the next.
 	fleetGap = 3 * time.Hour
-	// In a short period, incidents of the whole fleet have their minimum duration, so that most kinds fit.
+	// shortSpan is the length of a period below which incidents of the whole fleet have their minimum duration, so that
+	// most kinds fit.
 	shortSpan = 8 * day
 	// settling is the time without incidents at both ends of the period.
 	settling = 8 * time.Hour

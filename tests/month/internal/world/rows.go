@@ -32,7 +32,7 @@ func (c *Customer) ListedAt(t time.Time) bool {
 	return !t.Before(c.From) && t.Before(c.To) && !c.effects.has(effectHidden, t)
 }
 
-// JobsAt returns the job list at t. If replicas differ, the second one lacks a module.
+// JobsAt returns the job list at t from the first or second replica. The second one may lack a module.
 func (c *Customer) JobsAt(t time.Time, second bool) []Row {
 	if c.effects.has(effectJobsEmpty, t) {
 		return nil
@@ -98,7 +98,7 @@ func (m *Module) latest(t time.Time) (Run, bool) {
 		}
 		return -1
 	})
-	const overlapping = 8 // skipped runs during a long one
+	const overlapping = 8 // maximum number of runs that are skipped during a long one
 	best, found := Run{}, false
 	for i := after - 1; i >= 0 && i >= after-overlapping; i-- {
 		if r := m.Runs[i]; !found || changed(r, t).After(changed(best, t)) {
@@ -118,7 +118,8 @@ func changed(r Run, t time.Time) time.Time {
 	return r.End
 }
 
-// ProtectedAt returns the numbers of found and protected objects. It returns false if the module has no protected data.
+// ProtectedAt returns the numbers of scanned and protected objects and the stored size, or false if the module has no
+// protected data.
 func (m *Module) ProtectedAt(start, t time.Time) (scanned, protected int, storedMB float64, listed bool) {
 	if m.Protected < 0 || !m.ListedAt(t) || m.State == Unset || m.State == Active && t.Before(m.firstRun.Add(day)) {
 		return 0, 0, 0, false

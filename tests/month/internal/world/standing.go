@@ -3,8 +3,8 @@ package world
 import "time"
 
 const (
-	// licenceWarning and credentialWarning are how long before the end of a subscription or a credential an alert is due.
-	licenceWarning    = 30 * day
+	// licenseWarning and credentialWarning are how long before the end of a subscription or a credential an alert is due.
+	licenseWarning    = 30 * day
 	credentialWarning = 30 * day
 	// partialFrom is the share of failed objects above which an alert is due.
 	partialFrom = 0.01
@@ -18,7 +18,7 @@ const (
 // problems that exist from the start.
 func (w *World) addStanding() {
 	for _, c := range w.Customers {
-		w.addLicenceTruth(c)
+		w.addLicenseIncidents(c)
 		for _, m := range c.Modules {
 			base := Incident{Subject: onModule, Start: w.Start, End: w.End, Customer: c.ID, Modules: []ModuleKey{m.Key()}, Within: 27 * time.Hour, Grace: 3 * time.Hour}
 			if c.From.After(w.Start) {
@@ -45,9 +45,9 @@ func (w *World) addStanding() {
 	}
 }
 
-func (w *World) addLicenceTruth(c *Customer) {
+func (w *World) addLicenseIncidents(c *Customer) {
 	l := c.backupLicense()
-	start, end := l.Expires.Add(-licenceWarning), l.Expires
+	start, end := l.Expires.Add(-licenseWarning), l.Expires
 	if !l.renewed.IsZero() {
 		end = l.renewed
 	}
