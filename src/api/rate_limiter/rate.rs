@@ -1,9 +1,8 @@
 //! Adaptive request rate: decreased when the host throttles, then increased along a cubic curve as in CUBIC (RFC 9438).
 //!
-//! A linear increase (AIMD) is simpler, but performs worse in the simulation. With a step that detects a lifted limit
-//! within minutes, as the curve does, the rate exceeds a constant limit so often that only 75 to 78 % of the limit is
-//! used if the host requests pauses of five seconds. With less than half of that step, 78 % is used with pauses of ten
-//! seconds, but a lifted limit is not detected. The curve achieves more than 80 % in both cases.
+//! A linear increase (AIMD) is simpler, but worse in the simulation (`cubic_increase_is_better_than_any_linear_one`). A
+//! step that detects a lifted limit as soon as the curve does uses at least 5 % less of a constant limit, and a step that
+//! uses more of it takes at least six times as long to detect that the limit was lifted.
 
 use std::time::Duration;
 
@@ -109,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn throttling_decreases_the_rate_by_three_tenths_until_it_recovers() {
+    fn rate_decreases_by_three_tenths_and_recovers() {
         let (mut rate, mut now) = (Rate::new(50.0), 0.0);
         rate.decrease(Duration::ZERO);
         assert!(is_close(rate.per_second(), 35.0));

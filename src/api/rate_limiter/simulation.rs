@@ -2,6 +2,7 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap, ops::Range, time::Duration};
 
+use super::rate::Rate;
 use super::{Admission, Limits, RateLimiter, Resource, backoff};
 use crate::api::Endpoint;
 
@@ -268,4 +269,90 @@ fn recovery_is_detected_soon_and_without_a_burst() {
     let back = first + minutes(2);
     let rate = number(between(&received, back..back + minutes(1)).count()) / 60.0;
     assert!(rate > 45.0, "{rate}");
+}
+
+/// How a rate changes with the responses.
+trait Law {
+    fn per_second(&self) -> f64;
+    fn increase(&mut self, now: Duration);
+    fn decrease(&mut self, now: Duration);
+}
+
+impl Law for Rate {
+    fn per_second(&self) -> f64 {
+        self.per_second()
+    }
+
+    fn increase(&mut self, now: Duration) {
+        self.increase(now);
+    }
+
+    fn decrease(&mut self, now: Duration) {
+        self.decrease(now);
+    }
+}
+
+/// Additive increase and multiplicative decrease.
+struct Aimd {
+    rate: f64,
+    /// Requests per second by which the rate increases in each second of full use.
+    step: f64,
+}
+
+impl Law for Aimd {
+    fn per_second(&self) -> f64 {
+        self.rate
+    }
+
+    fn increase(&mut self, _: Duration) {
+        self.rate = (self.rate + self.step / self.rate).min(50.0);
+    }
+
+    fn decrease(&mut self, _: Duration) {
+        self.rate *= 0.7;
+    }
+}
+
+/// Sends requests at the rate of a law for two hours. Returns the fraction of the host's limit that was used in the first
+/// hour, and the time from the end of the limit, after that hour, until the rate has reached its ceiling of 50.
+fn follow(law: &mut dyn Law, pause: Duration) -> (f64, Duration) {
+    let mut host = Host::limited(10.0, 10.0, None);
+    host.limit_ends_at = HOUR;
+    let (mut now, mut used) = (Duration::ZERO, 0);
+    while now < 2 * HOUR {
+        now += Duration::from_secs_f64(1.0 / law.per_second());
+        match host.respond(now) {
+            Response::Success => {
+                law.increase(now);
+                used += usize::from(now < HOUR);
+            }
+            Response::Throttle | Response::Failure => {
+                law.decrease(now);
+                now += pause;
+            }
+        }
+        if now > HOUR && law.per_second() > 45.0 {
+            break;
+        }
+    }
+    (number(used) / (10.0 * 3600.0), now - HOUR)
+}
+
+#[test]
+fn cubic_increase_is_better_than_any_linear_one() {
+    for pause in [5, 10].map(Duration::from_secs) {
+        let (cubic_used, cubic_detected) = follow(&mut Rate::new(50.0), pause);
+        for step in [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0] {
+            let (used, detected) = follow(&mut Aimd { rate: 50.0, step }, pause);
+            // A step that uses more of the limit takes at least six times as long to detect that the limit was lifted.
+            let is_worse = used < cubic_used || detected > 6 * cubic_detected;
+            assert!(
+                is_worse,
+                "{pause:?}, {step}: {used} in {detected:?}, {cubic_used} in {cubic_detected:?}"
+            );
+            if detected <= cubic_detected {
+                assert!(used < cubic_used - 0.05, "{pause:?}, {step}: {used}, {cubic_used}");
+            }
+        }
+    }
 }
