@@ -98,7 +98,7 @@ pub enum Command {
     /// Run only the simulated partner API, so that you can send requests by hand.
     #[command(display_name = VERSION_NAME)]
     Simulate(Simulator),
-    /// Read the configuration, request a token, call every enabled endpoint once and print a report.
+    /// Read the configuration, request a token, poll every enabled collector once and print a report.
     #[command(display_name = VERSION_NAME)]
     Check {
         /// Format of the report.

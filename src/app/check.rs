@@ -1,4 +1,4 @@
-//! `check`: tests DNS, TLS, proxy, clock skew and each permission, calls every enabled endpoint once for one customer,
+//! `check`: tests DNS, TLS, proxy, clock skew and each permission, polls every enabled collector once for one customer,
 //! reports unparseable values, and estimates whether the intervals fit the request rate limit.
 //!
 //! The steps are in one file, because each uses the results of earlier ones and adds to the same report.
@@ -288,8 +288,7 @@ impl Check<'_> {
             self.report.not_measured.push(descriptor.name);
         }
         let each = descriptor.target_kind == TargetKind::Customer || self.polls_by_id(api);
-        // Retries are not part of the usual cost of a poll. The latency of a request without a response is unknown, so
-        // the minimum is assumed.
+        // Retries are not part of the usual cost of a poll. A request without a response has no latency.
         let ordinary = requests.saturating_sub(after.retries - before.retries).max(1);
         // A collector that polls after another one requests each item only once.
         let requests_of_poll = match descriptor.after() {
