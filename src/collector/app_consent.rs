@@ -143,7 +143,7 @@ async fn fetch_consent(
         "apps",
     ];
     let scope = AppConsent::SCOPE_V3;
-    let apps = api.v3(endpoint, scope)?.entity(endpoint, scope, &path).await?;
+    let apps = api.v3(endpoint, scope)?.fetch_entity(endpoint, scope, &path).await?;
     let mut is_given = None;
     for json in &apps {
         let row = Row::read(json, endpoint, api.observer().as_ref());

@@ -81,7 +81,7 @@ impl Collector for Baselines {
             filter: Some("{}"),
             key: None,
         };
-        let rows = api.v3(endpoint, list.scope)?.list(list).await?;
+        let rows = api.v3(endpoint, list.scope)?.fetch_list(list).await?;
         let observer = api.observer().as_ref();
         let mut tenants: BTreeMap<CustomerId, BTreeMap<TenantId, Baseline>> = BTreeMap::new();
         let (mut unreadable, mut duplicates) = (0, 0);

@@ -62,7 +62,7 @@ impl Collector for Protected {
         let rows = match api {
             Api::V1(client) => {
                 let path = ["customers", customer.as_str(), "protected"];
-                client.list(endpoint, Self::SCOPE_V1, &path).await?
+                client.fetch_list(endpoint, Self::SCOPE_V1, &path).await?
             }
             Api::V3(client) => {
                 let list = v3::List {
@@ -72,7 +72,7 @@ impl Collector for Protected {
                     filter: None,
                     key: None,
                 };
-                client.list(list).await?
+                client.fetch_list(list).await?
             }
         };
         let observer = api.observer().as_ref();

@@ -185,7 +185,7 @@ async fn fetch_signs(api: &Api, customer: &CustomerId, tenant: &TenantId) -> Res
         "ransomware-detection",
     ];
     let scope = Ransomware::SCOPE_V3;
-    let rows = api.v3(endpoint, scope)?.entity(endpoint, scope, &path).await?;
+    let rows = api.v3(endpoint, scope)?.fetch_entity(endpoint, scope, &path).await?;
     let mut signs = Signs::default();
     for json in &rows {
         let row = Row::read(json, endpoint, api.observer().as_ref());

@@ -43,12 +43,12 @@ impl CustomerList {
     ) -> Result<(Endpoint, Vec<Box<RawValue>>), Failure> {
         match (api, target) {
             (Api::V1(client), Target::Partner) => {
-                let rows = client.list(self.endpoint, self.scope_v1, &[self.path_v1]).await?;
+                let rows = client.fetch_list(self.endpoint, self.scope_v1, &[self.path_v1]).await?;
                 Ok((self.endpoint, rows))
             }
             (Api::V1(client), Target::Customer(id)) => {
                 let path = [self.path_v1, id.as_str()];
-                let rows = client.entity(self.single_endpoint, self.scope_v1, &path).await?;
+                let rows = client.fetch_entity(self.single_endpoint, self.scope_v1, &path).await?;
                 Ok((self.single_endpoint, rows))
             }
             (Api::V3(client), target) => {
@@ -59,7 +59,7 @@ impl CustomerList {
                     filter: Some(&customer_filter(target, context)),
                     key: self.key,
                 };
-                Ok((self.endpoint, client.list(list).await?))
+                Ok((self.endpoint, client.fetch_list(list).await?))
             }
         }
     }

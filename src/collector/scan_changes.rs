@@ -172,11 +172,11 @@ async fn fetch_report(
             let scope = v1::scope::SCAN_PROFILES;
             let path = |last| ["customers", customer.as_str(), "scanProfiles", id, last];
             let summary = client
-                .entity(Endpoint::ScanChanges, scope, &path("dailyNewSummary"))
+                .fetch_entity(Endpoint::ScanChanges, scope, &path("dailyNewSummary"))
                 .await?;
             let objects = if with_objects {
                 let path = path("dailyNewDetails");
-                Some(client.entity(Endpoint::ScanChangeObjects, scope, &path).await?)
+                Some(client.fetch_entity(Endpoint::ScanChangeObjects, scope, &path).await?)
             } else {
                 None
             };
@@ -185,7 +185,7 @@ async fn fetch_report(
         Api::V3(client) => {
             let path = ["customers", customer.as_str(), "scan-profiles", id, "changes"];
             let summary = client
-                .entity(Endpoint::ScanChanges, v3::scope::SCAN_PROFILES, &path)
+                .fetch_entity(Endpoint::ScanChanges, v3::scope::SCAN_PROFILES, &path)
                 .await?;
             let objects = with_objects.then(|| summary.clone());
             Ok(ReportResponse { summary, objects })

@@ -233,7 +233,7 @@ async fn fetch_rows(api: &Api, customer: &CustomerId, number: u16) -> Result<Vec
         filter: Some("{}"),
         key: None,
     };
-    api.v3(endpoint, list.scope)?.list(list).await
+    api.v3(endpoint, list.scope)?.fetch_list(list).await
 }
 
 fn parse_row(row: &Row<'_>, requested: &'static str) -> Option<Seats> {

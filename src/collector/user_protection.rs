@@ -107,7 +107,7 @@ async fn fetch_users(api: &Api, customer: &CustomerId, tenant: &TenantId) -> Ten
         filter: Some("{}"),
         key: Some("id"),
     };
-    let rows = api.v3(endpoint, list.scope)?.list(list).await?;
+    let rows = api.v3(endpoint, list.scope)?.fetch_list(list).await?;
     count_users(&rows, api.observer().as_ref()).await
 }
 

@@ -53,8 +53,8 @@ impl Rate {
         on_curve.clamp(self.floor(), self.ceiling)
     }
 
-    /// Reports a successful request, which increases the rate. It counts as one request interval at the current rate,
-    /// but as no more than the time since the previous success, so that an unused rate does not increase.
+    /// Reports a successful request, which increases the rate. The request counts as one request interval at the current
+    /// rate, but not as more than the time since the previous success, so that an unused rate does not increase.
     pub(super) fn increase(&mut self, now: Duration) {
         let passed = now.saturating_sub(self.credited_at).as_secs_f64();
         self.recovered_for += passed.min(1.0 / self.per_second());
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn throttling_decreases_the_rate_by_three_tenths_until_it_recovers() {
+    fn throttled_rate_decreases_by_three_tenths_and_recovers() {
         let (mut rate, mut now) = (Rate::new(50.0), 0.0);
         rate.decrease(Duration::ZERO);
         assert!(is_close(rate.per_second(), 35.0));
