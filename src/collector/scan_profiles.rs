@@ -16,7 +16,7 @@ use crate::exposition::{Label, Shape, ShapeMetrics, ShapeTable, gauge, info, lab
 /// A scan profile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Profile {
-    /// Whether it is held from an earlier response, because the newest had invalid rows.
+    /// Whether the profile is held from an earlier response, because the newest response had invalid rows.
     #[serde(default)]
     held: bool,
     id: String,
@@ -115,7 +115,7 @@ impl Collector for ScanProfiles {
         if let Some(previous) = previous.filter(|_| unreadable > 0) {
             profiles = super::keep_missing(previous, profiles, |profile| profile.id.clone());
         }
-        Ok(PollOutput::one(
+        Ok(PollOutput::of_customer(
             customer,
             profiles,
             unreadable + unknown,
