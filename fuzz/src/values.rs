@@ -362,7 +362,7 @@ fn check_texts(text: &str) {
     if let Some(id) = CustomerId::parse(text) {
         assert_eq!(id.as_str(), text.trim());
         assert!(!id.as_str().is_empty() && id.as_str().len() <= 256);
-        assert_eq!(domain::id(text), Some(id.as_str()));
+        assert_eq!(domain::parse_id(text), Some(id.as_str()));
     }
     let cut = domain::truncate(text);
     assert!(cut.chars().count() <= 257);

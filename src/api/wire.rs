@@ -92,7 +92,7 @@ impl<'a> Row<'a> {
 
     /// Parses an id that can be used in requests.
     pub fn id(&self, names: Names) -> Option<String> {
-        domain::id(&self.text(names)?).map(ToOwned::to_owned)
+        domain::parse_id(&self.text(names)?).map(ToOwned::to_owned)
     }
 
     /// Parses a word; unlike [`Row::text`], returns `"N/A"` and `""` as they are.

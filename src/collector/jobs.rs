@@ -246,7 +246,7 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<ParsedRow> {
             || failed.is_some_and(|failed| failed > 0));
     let report = id
         .as_deref()
-        .and_then(domain::id)
+        .and_then(domain::parse_id)
         .filter(|_| is_reported)
         .map(Box::from);
     let key = RunKey::new(id.as_deref(), start.value, end.value.or(undated_end));

@@ -79,7 +79,7 @@ impl Shard {
     }
 }
 
-/// Returns the first half of the SHA-256 of purpose and id.
+/// Returns the first 64 bits of the SHA-256 of purpose and id.
 fn hash(customer: &CustomerId, purpose: Purpose) -> u64 {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(match purpose {
@@ -114,7 +114,8 @@ impl FromStr for Shard {
 
     fn from_str(text: &str) -> Result<Self, InvalidShard> {
         let (index, count) = text.split_once('/').ok_or(InvalidShard)?;
-        let (index, count) = (number(index).ok_or(InvalidShard)?, number(count).ok_or(InvalidShard)?);
+        let index = parse_number(index).ok_or(InvalidShard)?;
+        let count = parse_number(count).ok_or(InvalidShard)?;
         if (1..=MAX_SHARDS).contains(&count) && index < count {
             Ok(Self { index, count })
         } else {
@@ -124,14 +125,14 @@ impl FromStr for Shard {
 }
 
 /// Parses digits without a sign or leading zeros.
-fn number(text: &str) -> Option<u32> {
+fn parse_number(text: &str) -> Option<u32> {
     let number = text.parse::<u32>().ok()?;
     (number.to_string() == text).then_some(number)
 }
 
 /// Parses a number of shards; `None` if it is out of range.
 pub fn shard_count(text: &str) -> Option<u32> {
-    number(text).filter(|number| (1..=MAX_SHARDS).contains(number))
+    parse_number(text).filter(|number| (1..=MAX_SHARDS).contains(number))
 }
 
 impl fmt::Display for Shard {
