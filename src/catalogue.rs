@@ -31,7 +31,7 @@ pub fn metrics() -> Vec<Entry> {
     });
     let others = [store::COLLECTOR_SUCCESS, store::COLLECTOR_LAST_SUCCESS]
         .iter()
-        .chain(health::COUNTED)
+        .chain(health::REGISTERED)
         .chain(health::PROCESS);
     let about_the_exporter = scrape::metrics()
         .chain(others.map(|metric| (*metric, metric.labels.to_vec())))
