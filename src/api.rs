@@ -213,7 +213,7 @@ pub trait Observer: std::fmt::Debug + Send + Sync {
     fn rows(&self, endpoint: Endpoint, rows: usize) {
         let _ = (endpoint, rows);
     }
-    /// A value could not be parsed. `shape` is the value with its letters and digits masked.
+    /// A value could not be parsed. `shape` is the value with its letters and digits masked, or names the problem.
     fn decode_error(&self, endpoint: Endpoint, field: &'static str, shape: &str);
     /// A number or word is missing from the vendor's reference.
     fn unknown_value(&self, endpoint: Endpoint, field: &'static str, value: &str);

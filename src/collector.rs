@@ -79,8 +79,8 @@ pub struct Plan {
     pub enabled: bool,
     /// Time between two polls of a target; 1 s to 30 days.
     pub interval: Duration,
-    /// Age of the last successful poll at which values expire; 1 s to 30 days. If it is shorter than the interval,
-    /// values expire before the next poll.
+    /// Age of the last successful poll at which values expire; at least 1 s. If it is shorter than the interval, values
+    /// expire before the next poll.
     pub stale_after: Duration,
 }
 
@@ -342,8 +342,8 @@ pub trait Collector: 'static {
     /// Default interval.
     const INTERVAL: Duration;
     /// Whether its data belongs to a service that only some customers have. Such a collector is off by default and
-    /// requires the second generation. For customers without the service, the API returns 403 or 404. The collector may
-    /// use only request slots that the other collectors do not need.
+    /// requires the second generation. For customers without the service, the API returns 403 or 404. Due polls of
+    /// other collectors start before those of an optional collector.
     const IS_OPTIONAL: bool = false;
     /// Estimated cost of a poll.
     const PRICE: Price = Price::ONE;
@@ -464,8 +464,8 @@ pub struct RenderedRecord {
 }
 
 impl RenderedRecord {
-    /// Returns this record of subscriptions without its tenants; `None` unless both this record and that of the customer
-    /// contain the tenants.
+    /// Returns this record of subscriptions without its tenants; `None` unless both this record and that of the
+    /// customer contain the tenants.
     pub fn without_tenants_of(&self, customer: &Self) -> Option<Self> {
         let customer = Customer::of(customer.record.as_ref())?;
         let subscriptions = self.record.as_any().downcast_ref::<licenses::Subscriptions>()?;

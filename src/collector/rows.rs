@@ -115,8 +115,8 @@ pub(super) trait Held: Clone {
     fn held(&mut self) -> &mut bool;
 }
 
-/// Returns the valid rows of a response, and the previous rows that the response lacks, marked as held: any of these may
-/// be the row that is invalid.
+/// Returns the valid rows of a response, and the previous rows that the response lacks, marked as held: any of these
+/// may be the row that is invalid.
 pub(super) fn keep_missing<R: Held, K: Ord>(previous: &[R], mut partial: Vec<R>, key: impl Fn(&R) -> K) -> Vec<R> {
     let present: BTreeSet<K> = partial.iter().map(&key).collect();
     let missing = previous.iter().filter(|row| !present.contains(&key(row))).cloned();

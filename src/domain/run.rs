@@ -48,8 +48,8 @@ pub struct Run {
     pub warning: Option<u64>,
 }
 
-/// A hash that identifies a run. The hash function must not change, because state files contain keys. Runs with the same
-/// id are distinguished by their starts.
+/// A hash that identifies a run. The hash function must not change, because state files contain keys. Runs with the
+/// same id are distinguished by their starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RunKey(u64);
 

@@ -53,8 +53,8 @@ impl Rate {
         on_curve.clamp(self.floor(), self.ceiling)
     }
 
-    /// Reports a successful request, which increases the rate. The request counts as one request interval at the current
-    /// rate, but not as more than the time since the previous success, so that an unused rate does not increase.
+    /// Reports a successful request, which increases the rate. The request counts as one request interval at the
+    /// current rate, but at most as the time since the previous success, so that an unused rate does not increase.
     pub(super) fn increase(&mut self, now: Duration) {
         let passed = now.saturating_sub(self.credited_at).as_secs_f64();
         self.recovered_for += passed.min(1.0 / self.per_second());

@@ -210,8 +210,8 @@ pub(super) const SHAPE_MODULE: Shape<RenderedModule> = Shape {
     ],
 };
 
-/// Reasons of the overrides of objectives. They are labels of a separate metric, so that a changed reason does not start
-/// new series of other metrics.
+/// Reasons of the overrides of objectives. They are labels of a separate metric, so that a changed reason does not
+/// start new series of other metrics.
 pub(super) const SHAPE_EXEMPTION: Shape<RenderedModule> = Shape {
     labels: &[
         service(|rendered| Some(&rendered.module.service)),
