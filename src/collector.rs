@@ -294,7 +294,7 @@ pub struct RequestSettings {
     pub consent_products: Vec<String>,
 }
 
-/// Output of a poll. Its records are rendered after the poll, because settings may change during it. Outside of
+/// Output of a poll. Its records are rendered after the poll, because settings may change during the poll. Outside of
 /// collectors, the type of the records is erased.
 #[derive(Debug)]
 pub struct PollOutput<R = Arc<dyn Record>> {

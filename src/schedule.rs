@@ -72,8 +72,8 @@ pub struct ScheduleConfig {
     pub customers: CustomerFilter,
     /// The only customers polled, if the configuration lists them all by id.
     pub customer_ids: Vec<CustomerId>,
-    /// All customers that the configuration lists by id, even if it also contains patterns. They are polled separately
-    /// if the API denies the list of all customers.
+    /// All customers that the configuration lists by id, even if it also contains patterns. These customers are polled
+    /// separately if the API denies the list of all customers.
     pub fallback_ids: Vec<CustomerId>,
     /// Maximum number of concurrent polls.
     pub max_concurrency: usize,

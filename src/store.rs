@@ -50,7 +50,8 @@ pub struct Reconciled {
     pub renamed: Vec<CustomerId>,
 }
 
-/// A list lacks so many customers that it is probably wrong. They are removed if the next list confirms it.
+/// A list lacks so many customers that it is probably wrong. These customers are removed if the next list also lacks
+/// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{missing} of {known} customers are missing from the list; they are removed if the next list confirms it")]
 pub struct Shrunk {

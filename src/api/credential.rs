@@ -157,7 +157,8 @@ impl Credential {
 pub struct Fingerprint([u8; digest::SHA256_OUTPUT_LEN]);
 
 impl Fingerprint {
-    /// An unreadable file has a fingerprint too, so that it changes when the file becomes readable.
+    /// Returns the fingerprint of these files. It also covers unreadable files, so that it changes when they become
+    /// readable.
     fn of_files<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
         let contents: Vec<_> = paths
             .into_iter()

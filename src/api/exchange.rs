@@ -32,7 +32,8 @@ pub fn http_client(
     client_builder(timeout, proxy, authorities)?.build()
 }
 
-/// Builds the same client for URLs without TLS. It also works on systems without certificate authorities.
+/// Builds a client for URLs without TLS. Unlike [`http_client`], this also works on systems without certificate
+/// authorities.
 ///
 /// # Errors
 /// Returns an error if the proxy cannot be used.
@@ -98,7 +99,8 @@ pub(super) async fn read_body(mut response: Response, cap: usize, timeout: Durat
     }
 }
 
-/// Classifies an error of the connection. Its URL is removed, because it contains ids, or the password of a proxy.
+/// Classifies an error of the connection. The URL is removed from the error, because URLs contain ids, and the password
+/// of a proxy.
 pub(super) fn classify(error: reqwest::Error, timeout: Duration) -> Error {
     let error = error.without_url();
     if error.is_timeout() {

@@ -167,7 +167,7 @@ impl<'a> Row<'a> {
         Some(named.name)
     }
 
-    /// Parses a word with `read`, and counts it as an unknown value if the result is one.
+    /// Parses a word with `read`, and counts the word as an unknown value if `is_unknown` returns true for the result.
     pub fn known_word<T: Copy>(
         &self,
         names: Names,
@@ -194,7 +194,7 @@ impl<'a> Row<'a> {
         self.observer.decode_error(self.endpoint, label(names), &masked(value));
     }
 
-    /// Parses the value of a field. An invalid one is counted.
+    /// Parses the value of a field. An invalid value is counted.
     fn parse<T>(&self, names: Names, read: impl FnOnce(&str) -> Parsed<T>) -> Option<T> {
         let text = self.scalar(names)?;
         self.valid_or_count(names, &text, read(&text))
@@ -280,8 +280,8 @@ fn masked(value: &str) -> String {
 #[derive(Deserialize)]
 pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
-/// The fields of an object in order, as raw JSON. Unlike a derived struct it accepts duplicate names, and unlike a map
-/// it does not decode unused fields.
+/// The fields of an object in order, as raw JSON. Unlike a derived struct, this type accepts duplicate names. Unlike a
+/// map, it does not decode unused fields.
 pub(super) struct Object<'a>(pub(super) Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {

@@ -195,7 +195,7 @@ const TENANTS: Names = &["tenants"];
 const STATUS: Names = &["jobStatus"];
 const MODE: Names = &["managementMode"];
 
-/// Parses the tenants of a customer. Returns those with an id, each once, and the number of those without.
+/// Parses the tenants of a customer. Returns the tenants with an id, each once, and the number of tenants without one.
 fn parse_tenants(row: &Row<'_>, tenants: &[&RawValue]) -> (Vec<Tenant>, usize) {
     let mut named: BTreeMap<TenantId, Tenant> = BTreeMap::new();
     let mut without_id = 0;

@@ -80,7 +80,7 @@ pub struct CommonErrors {
     pub module: Cow<'static, str>,
     /// The backup scope, if the module has any.
     pub scope: Option<String>,
-    /// The errors, most common first, each with the number of objects that were not backed up because of it.
+    /// The errors, most common first, each with the number of objects that have this error.
     pub errors: Vec<(String, u64)>,
 }
 

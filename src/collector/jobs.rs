@@ -334,7 +334,7 @@ fn assumed_end(
 #[derive(Clone, Copy, Debug)]
 struct ReportedTime {
     value: Option<Timestamp>,
-    /// The time, but at most the current time; `None` if clock skew does not explain that it is in the future.
+    /// The time, but at most the current time; `None` if the time is further in the future than clock skew explains.
     valid: Option<Timestamp>,
 }
 

@@ -36,12 +36,12 @@ pub fn object_type(text: &str) -> Option<Named> {
     OBJECT_TYPES.parse(text)
 }
 
-/// Returns the number of a service from its name or number. An unlisted number is returned as well.
+/// Returns the number of a service from its name or number. A number need not be in the reference.
 pub fn service_number(text: &str) -> Option<u16> {
     SERVICES.number(text)
 }
 
-/// Returns the number of a module from its name or number. An unlisted number is returned as well.
+/// Returns the number of a module from its name or number. A number need not be in the reference.
 pub fn module_number(text: &str) -> Option<u16> {
     MODULES.number(text)
 }

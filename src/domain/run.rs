@@ -13,7 +13,7 @@ use super::time::Timestamp;
 /// One row of a list of runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
-    /// Identifies the run among those of its module, together with its start.
+    /// Identifies the run within its module, together with the start.
     pub key: RunKey,
     /// Id of the run. Not saved with the run, because the trail of the history contains it.
     #[serde(skip)]

@@ -96,7 +96,7 @@ fn hash(customer: &CustomerId, purpose: Purpose) -> u64 {
         .fold(0, |hash, byte| hash << 8 | u64::from(*byte))
 }
 
-/// Finalizer of SplitMix64: each bit of the input affects about half of the bits of the output.
+/// Mixes bits with the finalizer of SplitMix64: each bit of the input affects about half of the bits of the output.
 fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -21,7 +21,7 @@ const NANOSECONDS_PER_TICK: u32 = 100;
 
 const TICKS_PER_SECOND: i64 = 10_000_000;
 
-/// Valid years. They begin before the product existed. Its systems use the years 1, 1900 and 9999 for "never".
+/// Valid years. They begin before the product existed. The API uses the years 1, 1900 and 9999 for "never".
 const YEARS: Range<i16> = 1980..2200;
 
 /// The same years in seconds since the Unix epoch.

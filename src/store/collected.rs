@@ -65,7 +65,7 @@ impl CollectorData {
         }
     }
 
-    /// Returns the records and the freshness of these targets, or of all.
+    /// Returns the records and the freshness of the targets in `only`, or of all targets.
     pub(super) fn blocks(&self, only: Option<&BTreeSet<Target>>) -> (Blocks, Blocks) {
         let Some(only) = only else {
             let mut records = self.records.blocks();

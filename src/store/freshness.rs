@@ -52,7 +52,7 @@ pub enum State {
     Fresh,
     /// The last successful poll is older than `stale_after`.
     Stale,
-    /// The newest poll failed; the last successful one is younger than `stale_after` or does not exist.
+    /// The newest poll failed. The last successful poll is younger than `stale_after`, or there was none.
     Failed,
     /// The API denied access with status 403, or the permission is missing.
     Forbidden,

@@ -276,7 +276,7 @@ impl Inner {
         (reconciled, result)
     }
 
-    /// Removes a customer from the absent ones. The set is copied only if it changes.
+    /// Removes a customer from [`Inner::absent_once`]. The set is copied only if it changes.
     pub(super) fn clear_absence(&mut self, id: &CustomerId) {
         if self.absent_once.contains(id) {
             Arc::make_mut(&mut self.absent_once).remove(id);

@@ -200,7 +200,7 @@ fn follow_links(path: &Path) -> Result<PathBuf, Error> {
         match fs::read_link(&target) {
             Ok(next) => target = parent(&target).join(next),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => {
-                // The future name of the file. Without its directory it cannot be created anyway.
+                // The file will be created here. If the directory is missing, that fails.
                 let directory = fs::canonicalize(parent(&target));
                 let named = directory.ok().zip(target.file_name());
                 return Ok(named.map_or_else(|| target.clone(), |(directory, name)| directory.join(name)));
@@ -336,7 +336,7 @@ impl StateFile {
             *locks = None;
             let lock = lock_beside(&target)?;
             let state = lock_itself(&target)?;
-            // Files of other programs stay. If one has the name of the temporary file, the save fails.
+            // A file of another program with the name of the temporary file is kept, and the save fails.
             let _ = remove_left_over(&target);
             *locks = Some(Locks {
                 target: target.clone(),

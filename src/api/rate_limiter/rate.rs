@@ -70,8 +70,8 @@ impl Rate {
         self.begin_recovery(now);
     }
 
-    /// Reports that the host recovered from an outage. This keeps the last limit, because an outage says nothing about
-    /// it.
+    /// Reports that the host recovered from an outage. The last limit is kept, because an outage says nothing about the
+    /// limit.
     pub(super) fn restart(&mut self, now: Duration) {
         let rate = self.per_second();
         self.reduced = (rate * OUTAGE_FACTOR).max(self.floor());

@@ -232,7 +232,7 @@ pub(super) const SHAPE_EXEMPTION: Shape<RenderedModule> = Shape {
     .experimental()],
 };
 
-/// Returns the labels of a count; the last one has this name.
+/// Returns the labels of a count. The last label has this name.
 const fn count_labels(name: &'static str) -> [Label<LabelledCount>; 4] {
     [
         service(|count| Some(&count.module.service)),

@@ -21,7 +21,7 @@ pub(super) fn merge_identical(products: &mut Vec<Product>) -> u64 {
 
 /// Assigns labels that distinguish the subscriptions of one service. A label is derived from the purchased items, which
 /// do not change when the subscription is renewed, extended or moved to other storage. Subscriptions with the same
-/// items are numbered, and keep their numbers as long as they match one in `previous`.
+/// items are numbered, and keep their numbers as long as they match a subscription in `previous`.
 pub(super) fn assign_labels(products: &mut [Product], previous: &[Product]) {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     let mut groups: BTreeMap<String, Vec<&mut Product>> = BTreeMap::new();

@@ -70,7 +70,7 @@ impl JobStatus {
         self as i8
     }
 
-    /// Returns the label value, which the state file contains as well.
+    /// Returns the label value, which is also the value in the state file.
     pub const fn label(self) -> &'static str {
         match self {
             Self::None => "none",
