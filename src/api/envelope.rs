@@ -180,8 +180,8 @@ const SUCCESSES: [&str; 2] = ["isSuccess", "success"];
 /// Returns whether a member reports a failure, although the status is 200.
 ///
 /// An error member reports a failure unless its value is `null`, `false`, 0, an empty list, an absent value such as
-/// `"N/A"`, or one of these as text. An empty object is not a failure in `errors`, which maps fields to errors, but is a
-/// failure in `error`, because a JavaScript `Error` serializes to `{}`. A success member reports a failure if it is
+/// `"N/A"`, or one of these as text. An empty object is not a failure in `errors`, which maps fields to errors, but is
+/// a failure in `error`, because a JavaScript `Error` serializes to `{}`. A success member reports a failure if it is
 /// false in any spelling.
 fn reports_failure(name: &str, json: &RawValue) -> bool {
     if is_any(name, &SUCCESSES) {
