@@ -1,7 +1,7 @@
 //! Client of the Elements API: credentials, transport, and both generations.
 //!
-//! Independent of metrics. Events are reported to an [`Observer`], which `app` passes in; failures are an [`Error`],
-//! whose [`Error::reason`] is also the bounded label value.
+//! This module does not depend on metrics. It reports events to an [`Observer`] that `app` passes in, and returns
+//! failures as [`Error`], whose [`Error::reason`] is the value of the label `reason`.
 
 pub mod auth;
 mod body;
@@ -39,7 +39,7 @@ pub enum Api {
 }
 
 impl Api {
-    /// Receives events.
+    /// Returns the receiver of events.
     pub fn observer(&self) -> &Arc<dyn Observer> {
         self.transport().observer()
     }
@@ -63,7 +63,7 @@ impl Api {
         }
     }
 
-    /// Returns the name of the generation as in the configuration.
+    /// Returns the generation.
     pub fn generation(&self) -> Generation {
         match self {
             Self::V1(_) => Generation::V1,
@@ -72,10 +72,10 @@ impl Api {
     }
 }
 
-/// A generation of the API.
+/// A generation of the API. Its text is the value in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Generation {
-    /// The first, whose paths have no version.
+    /// The first, whose paths do not contain `v3`.
     V1,
     /// The second, whose paths contain `v3`.
     V3,
@@ -103,7 +103,7 @@ pub enum Endpoint {
     Licenses,
     /// Subscriptions of one customer.
     License,
-    /// Jobs of a customer.
+    /// Job runs of a customer.
     Jobs,
     /// Protected data of a customer.
     Protected,
@@ -121,7 +121,7 @@ pub enum Endpoint {
     TenantSeats,
     /// The users of a tenant.
     Users,
-    /// Consent to the app of a product.
+    /// Consent to the apps of a product.
     AppConsent,
     /// Signs of ransomware in a tenant.
     Ransomware,
@@ -151,7 +151,7 @@ impl Endpoint {
         Self::Baselines,
     ];
 
-    /// The label value.
+    /// Returns the value of the label `endpoint`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Token => "token",
@@ -201,7 +201,7 @@ fn report_rows<R>(
     Ok(rows)
 }
 
-/// Receives the events of requests to the API. Calls are cheap and never block.
+/// Receives the events of requests to the API. Implementations must return quickly and never block.
 pub trait Observer: std::fmt::Debug + Send + Sync {
     /// An attempt ended with this status, or without a response (`None`).
     fn request(&self, endpoint: Endpoint, status: Option<u16>, took: Duration);
@@ -209,19 +209,19 @@ pub trait Observer: std::fmt::Debug + Send + Sync {
     fn retry(&self, endpoint: Endpoint);
     /// The API throttled a request.
     fn throttled(&self, endpoint: Endpoint);
-    /// A response contained this many rows. Ignored by default.
+    /// A list, or a page of a chained list, contained this many rows. Ignored by default.
     fn rows(&self, endpoint: Endpoint, rows: usize) {
         let _ = (endpoint, rows);
     }
-    /// A value could not be parsed. `shape` is the value with its letters and digits masked.
+    /// A value could not be parsed. `shape` is the value with its letters and digits masked, or names the problem.
     fn decode_error(&self, endpoint: Endpoint, field: &'static str, shape: &str);
     /// A number or word is missing from the vendor's reference.
     fn unknown_value(&self, endpoint: Endpoint, field: &'static str, value: &str);
-    /// Rows would have been duplicates of a series.
+    /// Rows were merged or dropped because other rows have the same labels.
     fn duplicate_rows(&self, endpoint: Endpoint, rows: u64);
     /// A token request failed.
     fn token_failure(&self, error: &auth::Error);
-    /// A token was fetched; it expires after this time.
+    /// A token was fetched that expires after this time.
     fn token(&self, expires_in: Duration);
 }
 
@@ -266,7 +266,7 @@ pub enum Error {
     /// The host name has no address.
     #[error("cannot resolve the host name")]
     Dns(#[source] reqwest::Error),
-    /// No connection.
+    /// The connection failed.
     #[error("cannot connect")]
     Connect(#[source] reqwest::Error),
     /// The TLS handshake failed.
@@ -293,13 +293,13 @@ pub enum Error {
     /// The API returned a redirect. Redirects are never followed, because they could leak a token.
     #[error("status {0}: redirects are not followed")]
     Redirect(u16),
-    /// The API kept throttling.
+    /// The API throttled too many attempts.
     #[error("throttled")]
     Throttled,
     /// The body does not match the reference.
     #[error("the response is not {0}")]
     Decode(&'static str),
-    /// Some rows are invalid; the others count.
+    /// Some rows cannot be parsed. The others are used.
     #[error("could not parse {} of the response", counted(*.0, "row", "rows"))]
     UnreadableRows(usize),
     /// A list is incomplete.
@@ -390,12 +390,12 @@ pub struct Failure {
     /// The error.
     #[source]
     pub error: Error,
-    /// Id of the failed call, if its response has one.
+    /// Id of the failed request, if its response has one.
     pub request_id: Option<RequestId>,
 }
 
 impl Error {
-    /// Adds the endpoint to an error.
+    /// Returns the failure of a request to this endpoint.
     pub fn at(self, endpoint: Endpoint) -> Failure {
         Failure {
             endpoint,
@@ -405,8 +405,8 @@ impl Error {
     }
 }
 
-/// Characters that are escaped in a path segment: all except letters, digits and `-_~`. Dots are not escaped, because
-/// [`url`] rejects segments of dots.
+/// Characters that are escaped in a path segment: all except ASCII letters, digits and `-_~.`. Dots need no escape,
+/// because [`url`] rejects the segments `.` and `..`.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'~').remove(b'.');
 
 /// Returns the URL below `base` and `base_path`. Each segment is escaped, so that an id from a response cannot change

@@ -12,9 +12,9 @@ use crate::{collector, health, scrape, store};
 pub struct Entry {
     /// The metric.
     pub metric: Metric,
-    /// Its labels, in the order of the exposition.
+    /// Names of its labels, in the order of the exposition.
     pub labels: Vec<&'static str>,
-    /// Its collector; `None` for metrics about the exporter.
+    /// Name of its collector; `None` for metrics about the exporter.
     pub collector: Option<&'static str>,
 }
 
@@ -31,7 +31,7 @@ pub fn metrics() -> Vec<Entry> {
     });
     let others = [store::COLLECTOR_SUCCESS, store::COLLECTOR_LAST_SUCCESS]
         .iter()
-        .chain(health::COUNTED)
+        .chain(health::REGISTERED)
         .chain(health::PROCESS);
     let about_the_exporter = scrape::metrics()
         .chain(others.map(|metric| (*metric, metric.labels.to_vec())))
@@ -57,7 +57,7 @@ mod tests {
     use crate::exposition::{Kind, Lifetime};
 
     #[test]
-    fn names_follow_the_conventions() {
+    fn metric_names_follow_the_conventions() {
         for Entry { metric, labels, .. } in metrics() {
             let name = metric.name;
             assert!(name.starts_with("elements_") || name.starts_with("process_"), "{name}");

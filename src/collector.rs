@@ -1,7 +1,7 @@
 //! Collectors, one file each, and their table.
 //!
-//! A [`Collector`] polls the API for one [`Target`] and returns a complete new record or an error. The record holds
-//! parsed values; its [`Shape`](crate::exposition::Shape)s render it as samples. The table [`ALL`] is the only list of
+//! A [`Collector`] polls the API for one [`Target`] and returns new records or an error. A record contains parsed
+//! values, and [`Shape`](crate::exposition::Shape)s render it as samples. The table [`ALL`] is the only list of
 //! collectors: schedule, configuration, metrics reference and tests iterate over it.
 
 mod app_consent;
@@ -40,7 +40,8 @@ use crate::domain::{
 };
 use crate::exposition::{ExcludedMetrics, ShapeMetrics, ShapeTable, Table};
 use rows::{
-    CustomerList, Held, exact, float, hold_known, keep_missing, not_in_future, only, signed_float, split_rows, yield_at,
+    CustomerList, Held, exact, float, hold_known, keep_missing, not_in_future, only_requested, signed_float,
+    split_rows, yield_at,
 };
 
 pub use customers::Customer;
@@ -74,12 +75,12 @@ pub const ALL: &[CollectorDescriptor] = &[
 /// Whether and how often a collector is polled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Whether it is polled.
+    /// Whether the collector is polled.
     pub enabled: bool,
     /// Time between two polls of a target; 1 s to 30 days.
     pub interval: Duration,
-    /// Age of the last successful poll at which values expire; 1 s to 30 days. If it is shorter than the interval,
-    /// values expire before the next poll.
+    /// Age of the last successful poll at which values expire; at least 1 s. If it is shorter than the interval, values
+    /// expire before the next poll.
     pub stale_after: Duration,
 }
 
@@ -110,7 +111,7 @@ impl Target {
         }
     }
 
-    /// Returns the same value for log messages.
+    /// Returns the customer id in a form that is safe to log; empty for the partner.
     pub fn log_safe(&self) -> String {
         match self {
             Self::Partner => String::new(),
@@ -131,12 +132,12 @@ pub enum TargetKind {
 /// Estimated cost of a poll of one target.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Price {
-    /// Requests of one poll, besides those for scan profiles.
+    /// Requests per poll, without those for each scan profile.
     pub requests: f64,
     /// Requests for each scan profile.
     pub per_profile: f64,
     /// Description of the requests, for the documentation.
-    pub of: &'static str,
+    pub description: &'static str,
 }
 
 impl Price {
@@ -144,18 +145,18 @@ impl Price {
     pub const ONE: Self = Self {
         requests: 1.0,
         per_profile: 0.0,
-        of: "1 per customer",
+        description: "1 per customer",
     };
 
     /// One request for the list of scan profiles, and one for each of them.
     pub const PER_PROFILE: Self = Self {
         per_profile: 1.0,
-        of: "1 per customer and 1 per scan profile",
+        description: "1 per customer and 1 per scan profile",
         ..Self::ONE
     };
 }
 
-/// The targets that a collector can poll: a [`Target`] of either kind, or a [`CustomerId`] alone.
+/// The targets that a collector can poll: a [`Target`] of either kind, only [`Partner`], or only a [`CustomerId`].
 pub trait PollTarget: Sized + Send + Sync + 'static {
     /// Kind of these targets.
     const KIND: TargetKind;
@@ -293,7 +294,7 @@ pub struct RequestSettings {
     pub consent_products: Vec<String>,
 }
 
-/// Output of a poll. Its records are rendered after the poll, because settings may change during it. Outside of
+/// Output of a poll. Its records are rendered after the poll, because settings may change during the poll. Outside of
 /// collectors, the type of the records is erased.
 #[derive(Debug)]
 pub struct PollOutput<R = Arc<dyn Record>> {
@@ -317,12 +318,12 @@ impl<R> PollOutput<R> {
     }
 
     /// Returns the output of a response about one customer.
-    fn one(customer: &CustomerId, record: R, unreadable: usize, endpoint: Endpoint) -> Self {
+    fn of_customer(customer: &CustomerId, record: R, unreadable: usize, endpoint: Endpoint) -> Self {
         Self::new(BTreeMap::from([(customer.clone(), record)]), unreadable, endpoint)
     }
 
-    /// Adds a failure, if there is one, which takes precedence over invalid rows.
-    fn incomplete_by(self, failure: Option<Failure>) -> Self {
+    /// Adds a failure, if any, which takes precedence over invalid rows.
+    fn with_failure(self, failure: Option<Failure>) -> Self {
         Self {
             incomplete: failure.or(self.incomplete),
             ..self
@@ -334,15 +335,15 @@ impl<R> PollOutput<R> {
 pub trait Collector: 'static {
     /// Name in configuration and labels.
     const NAME: &'static str;
-    /// Endpoint of failures that are not about a request.
+    /// Endpoint of failures that no request caused.
     const ENDPOINT: Endpoint;
-    /// All endpoints that it requests.
+    /// All endpoints that the collector requests.
     const ENDPOINTS: &'static [Endpoint] = &[Self::ENDPOINT];
     /// Default interval.
     const INTERVAL: Duration;
     /// Whether its data belongs to a service that only some customers have. Such a collector is off by default and
-    /// requires the second generation. For customers without the service, the API returns 403 or 404. The collector
-    /// uses the requests that others do not need.
+    /// requires the second generation. For customers without the service, the API returns 403 or 404. Due polls of
+    /// other collectors start before those of an optional collector.
     const IS_OPTIONAL: bool = false;
     /// Estimated cost of a poll.
     const PRICE: Price = Price::ONE;
@@ -352,7 +353,8 @@ pub trait Collector: 'static {
     const SCOPE_V3: &'static str;
     /// Whether a changed customer status triggers a poll.
     const POLLS_ON_STATUS_CHANGE: bool = false;
-    /// The collector whose records list the items that this one polls. A target is polled again when its list changes.
+    /// The collector whose records list the items that this collector polls. A target is polled again when its list
+    /// changes.
     const ITEMS_FROM: Option<CollectorId> = None;
     /// The collector whose records determine the requests. Each target is polled after each poll of that collector, and
     /// not before the first.
@@ -370,8 +372,8 @@ pub trait Collector: 'static {
         context: &Context,
     ) -> impl Future<Output = Result<PollOutput<Self::Record>, Failure>> + Send;
 
-    /// Completes the record of an incomplete poll from the previous record. By default the new record is not changed,
-    /// for collectors whose record is one row.
+    /// Completes the record of an incomplete poll from the previous record. By default, returns the new record
+    /// unchanged, as for collectors whose record is one row.
     fn complete(previous: &Self::Record, partial: Self::Record) -> Self::Record {
         let _ = previous;
         partial
@@ -396,7 +398,7 @@ pub trait Collector: 'static {
         RequestSettings::default()
     }
 
-    /// Returns whether the items of a record differ from those of the previous one, see [`Collector::ITEMS_FROM`].
+    /// Returns whether the items of a record differ from those of the previous record. See [`Collector::ITEMS_FROM`].
     fn lists_other_items(record: &Self::Record, previous: &Self::Record) -> bool {
         let _ = (record, previous);
         false
@@ -434,7 +436,7 @@ pub trait Record: fmt::Debug + Send + Sync {
     /// Returns the record as JSON, for the state file.
     ///
     /// # Errors
-    /// If a value has no JSON form. No record contains such a value.
+    /// Returns an error if a value has no JSON form. No record contains such a value.
     fn to_json(&self) -> serde_json::Result<Box<RawValue>>;
 }
 
@@ -457,12 +459,13 @@ pub struct RenderedRecord {
     pub tables: Arc<[Table]>,
     /// Samples of rows held from earlier responses, in the same order; empty if there are none.
     pub held: Arc<[Table]>,
-    /// Health of its modules; `None` if it has none.
+    /// Health of its modules; `None` for a record without modules.
     pub health: Option<Arc<HealthSummary>>,
 }
 
 impl RenderedRecord {
-    /// Returns a record of subscriptions without its tenants, if both it and the record of the customer contain them.
+    /// Returns this record of subscriptions without its tenants; `None` unless both this record and that of the
+    /// customer contain the tenants.
     pub fn without_tenants_of(&self, customer: &Self) -> Option<Self> {
         let customer = Customer::of(customer.record.as_ref())?;
         let subscriptions = self.record.as_any().downcast_ref::<licenses::Subscriptions>()?;

@@ -1,4 +1,4 @@
-//! Types and parsers for the fields of the Elements API. They use no I/O, clock or metrics.
+//! Types and parsers for the fields of the Elements API. This module uses no I/O, clock or metrics.
 //!
 //! Each parser takes the text of one field, which is a JSON string or a JSON number. It returns a value, `None` if the
 //! field does not apply, or an error for an invalid value. Ambiguous text is invalid.
@@ -24,7 +24,7 @@ mod unmatched;
 
 pub use attributes::{AttributeTable, Attributes, PerAttribute};
 pub use comment::{MAX_COMMENT_CHARS, mask_comment, without_invisible};
-pub use customer::{CustomerId, InvalidCustomerId, TenantId, id, looks_like_id};
+pub use customer::{CustomerId, InvalidCustomerId, TenantId, looks_like_id, parse_id};
 pub use customer_filter::CustomerFilter;
 pub use health::{HealthSummary, ModuleHealth, ModuleState, RunSummary};
 pub use history::{History, HistoryUpdate};
@@ -75,9 +75,9 @@ fn is_not_applicable(text: &str) -> bool {
     text.eq_ignore_ascii_case(NOT_APPLICABLE)
 }
 
-/// Parses a text with `read`, which returns `None` for an invalid value, unless the text is absent.
-fn parse_present<'a, T>(text: &'a str, read: impl FnOnce(&'a str) -> Option<T>) -> Parsed<T> {
-    present(text).map(|text| read(text).ok_or(InvalidValue)).transpose()
+/// Parses a text that is not absent with `parse`, which returns `None` for an invalid value.
+fn parse_present<'a, T>(text: &'a str, parse: impl FnOnce(&'a str) -> Option<T>) -> Parsed<T> {
+    present(text).map(|text| parse(text).ok_or(InvalidValue)).transpose()
 }
 
 #[cfg(test)]

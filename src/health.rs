@@ -100,7 +100,7 @@ const POLL_OVERRUNS: Metric = Metric::counter(
 .experimental();
 
 /// Metrics of the registry, for the catalogue.
-pub const COUNTED: &[Metric] = &[
+pub const REGISTERED: &[Metric] = &[
     BUILD_INFO,
     API_REQUESTS,
     API_REQUEST_DURATION,
@@ -143,7 +143,7 @@ pub struct Health {
     requests: Family<[(&'static str, Cow<'static, str>); 2], Counter>,
     durations: Durations,
     errors: Family<Labels<2>, Counter>,
-    // The next two are not exported. The counters above cannot be summed, because a family does not list its labels.
+    // The next two counters are not exported. Those above cannot be summed, because a family does not list its labels.
     requests_of_endpoint: Family<Labels<1>, Counter>,
     errors_of_endpoint: Family<Labels<1>, Counter>,
     throttled: Family<Labels<1>, Counter>,
@@ -179,7 +179,7 @@ impl Default for Health {
 }
 
 impl Health {
-    /// Returns a health with all counters at zero and a current heartbeat, which is not ready.
+    /// Returns the health of an exporter that is not ready, with all counters at zero and a current heartbeat.
     pub fn new() -> Self {
         let mut health = Self {
             registry: Registry::default(),
@@ -259,12 +259,12 @@ impl Health {
         self.beat.store(elapsed, Ordering::Relaxed);
     }
 
-    /// Returns whether the poll loop runs.
+    /// Returns whether the poll loop has not stalled.
     pub fn is_alive(&self) -> bool {
         self.silence() < HEARTBEAT_LIMIT
     }
 
-    /// Returns a health whose poll loop has stalled.
+    /// Returns the health of an exporter whose last heartbeat is this long ago.
     #[cfg(test)]
     pub(crate) fn silent_for(silence: Duration) -> Self {
         Self {
@@ -278,7 +278,7 @@ impl Health {
         self.ready.store(true, Ordering::Relaxed);
     }
 
-    /// Returns whether a scrape returns data.
+    /// Returns whether there is data to serve. See [`Health::set_ready`].
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
     }
@@ -331,10 +331,10 @@ impl Health {
         self.save_failures.inc();
     }
 
-    /// Appends the counters in a text format, without excluded ones.
+    /// Appends the metrics in a text format, without excluded metrics.
     pub fn write(&self, text: &mut Vec<u8>, format: Format, excluded: &ExcludedMetrics) {
         let mut encoded = String::new();
-        // Encoding fails only if the code of a metric fails. The partial output is then dropped.
+        // Encoding fails only if the encoder of a metric fails. The partial output is then dropped.
         if encode_registry(&mut encoded, &self.registry).is_err() {
             return;
         }
@@ -345,7 +345,7 @@ impl Health {
         }
     }
 
-    /// Returns whether a value was not logged before, and must therefore be logged.
+    /// Returns whether a value must be logged because it was not logged before.
     fn is_new_value(&self, endpoint: Endpoint, field: &'static str, value: &str) -> bool {
         let mut logged = self.logged_values.lock().unwrap_or_else(PoisonError::into_inner);
         logged.len() < MAX_LOGGED_VALUES && logged.insert((endpoint, field, value.to_owned()))
@@ -376,10 +376,7 @@ impl Observer for Health {
     fn decode_error(&self, endpoint: Endpoint, field: &'static str, shape: &str) {
         self.decode_errors.get_or_create(&field_labels(endpoint, field)).inc();
         if self.is_new_value(endpoint, field, "") {
-            warn!(
-                endpoint = endpoint.as_str(),
-                field, shape, "invalid value dropped; shown masked"
-            );
+            warn!(endpoint = endpoint.as_str(), field, shape, "invalid value dropped");
         }
     }
 

@@ -72,8 +72,8 @@ pub struct ScheduleConfig {
     pub customers: CustomerFilter,
     /// The only customers polled, if the configuration lists them all by id.
     pub customer_ids: Vec<CustomerId>,
-    /// All customers that the configuration lists by id, even if it also contains patterns. They are polled separately
-    /// if the API denies the list of all customers.
+    /// All customers that the configuration lists by id, even if it also contains patterns. These customers are polled
+    /// separately if the API denies the list of all customers.
     pub fallback_ids: Vec<CustomerId>,
     /// Maximum number of concurrent polls.
     pub max_concurrency: usize,
@@ -124,7 +124,7 @@ struct Outcome {
 }
 
 impl Scheduler {
-    /// Returns a loop that has not started. Targets restored from a state file keep their due times.
+    /// Returns a scheduler that has not started. Targets restored from a state file keep their due times.
     pub fn new(config: ScheduleConfig, store: Arc<Store>, health: Arc<Health>, status: SharedScheduleStatus) -> Self {
         for collector in ids() {
             health.initialize_failure_counters(collector.descriptor().endpoint, poll_error::reasons());
@@ -194,8 +194,8 @@ impl Scheduler {
         now
     }
 
-    /// Brings forward failed polls when tokens can be requested again. This happens once per pause, because the next
-    /// token request ends it.
+    /// Brings forward the customer list and failed polls when tokens can be requested again. This happens once per
+    /// pause, because the next token request ends the pause.
     fn handle_token_recovery(&mut self) {
         let may_request_token = self.config.client.transport().tokens().may_have_recovered();
         if may_request_token && !self.may_request_token {
@@ -247,8 +247,8 @@ impl Scheduler {
         }
     }
 
-    /// Handles a step of the wall clock. Polls are due by the monotonic clock, so it causes no burst. A step back
-    /// leaves stored times in the future, which are corrected. After a step forward all data is old, so the customer
+    /// Handles a step of the wall clock. Polls are due by the monotonic clock, so a step causes no burst. A step back
+    /// leaves stored times in the future, which are corrected. After a step forward, all data is old, so the customer
     /// list is polled first.
     fn handle_clock_step(&mut self) {
         match self.clocks.detect_step() {
@@ -265,7 +265,8 @@ impl Scheduler {
         }
     }
 
-    /// Returns the time until the next target becomes due, given the time of the last iteration.
+    /// Returns the time until the next target becomes due, at most [`LONGEST_SLEEP`]. `last` is the time of the last
+    /// iteration.
     fn time_to_sleep(&self, last: MonotonicTime) -> Duration {
         if self.polls.len() >= self.config.max_concurrency {
             return LONGEST_SLEEP;

@@ -50,9 +50,10 @@ pub struct Reconciled {
     pub renamed: Vec<CustomerId>,
 }
 
-/// A list has far fewer customers than before, and is not applied until the next one confirms it.
+/// A list lacks so many customers that it is probably wrong. These customers are removed if the next list also lacks
+/// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{missing} of {known} customers are missing from the list; removed if the next list confirms it")]
+#[error("{missing} of {known} customers are missing from the list; they are removed if the next list confirms it")]
 pub struct Shrunk {
     /// Number of known customers that are missing.
     pub missing: usize,
@@ -166,7 +167,7 @@ impl Store {
         self.lock().collected.get(collector).permitted
     }
 
-    /// Stores the names of listed customers that the filters exclude. Those of a complete list replace all others.
+    /// Stores the names of listed customers that the filters exclude. The names of a complete list replace all others.
     pub fn set_excluded_names(&self, names: BTreeMap<CustomerId, Arc<str>>, complete: bool) {
         let mut inner = self.lock();
         let named = names.into_iter().filter(|(_, name)| !name.is_empty());
@@ -179,14 +180,14 @@ impl Store {
 
     /// Returns the known customers, each with a collector's record.
     pub fn customers_with(&self, collector: CollectorId) -> Vec<(CustomerId, Option<Arc<dyn Record>>)> {
-        let (customers, cells) = {
+        let (customers, records) = {
             let inner = self.lock();
-            (inner.customers.clone(), inner.collected.get(collector).cells.clone())
+            (inner.customers.clone(), inner.collected.get(collector).records.clone())
         };
         let record_of = |id| {
-            cells
+            records
                 .get(id)
-                .map(|cell: &StoredRecord| Arc::clone(&cell.rendered.record))
+                .map(|stored: &StoredRecord| Arc::clone(&stored.rendered.record))
         };
         customers.keys().map(|id| (id.clone(), record_of(id))).collect()
     }
@@ -242,17 +243,17 @@ impl Store {
         }
     }
 
-    /// Replaces the record of a customer with a part of it, which keeps its age.
+    /// Replaces the record of a customer with a part of that record. The age does not change.
     pub fn narrow_record(&self, collector: CollectorId, customer: &CustomerId, part: RenderedRecord) {
         let mut inner = self.lock();
-        let Some(cell) = inner.collected.get(collector).cells.get(customer) else {
+        let Some(stored) = inner.collected.get(collector).records.get(customer) else {
             return;
         };
-        let cell = StoredRecord {
+        let stored = StoredRecord {
             rendered: part,
-            ..*cell
+            ..*stored
         };
-        inner.insert(collector, customer, cell);
+        inner.insert(collector, customer, stored);
         inner.generation += 1;
     }
 
@@ -286,10 +287,11 @@ impl Store {
     pub fn is_known(&self, collector: CollectorId, target: &Target, now: Timestamp) -> bool {
         let inner = self.lock();
         let collected = inner.collected.get(collector);
-        let is_shown = |cell: &StoredRecord| cell.samples() > 0 && now <= cell.good_at.plus(collected.plan.stale_after);
+        let is_shown =
+            |stored: &StoredRecord| stored.samples() > 0 && now <= stored.good_at.plus(collected.plan.stale_after);
         match target {
-            Target::Customer(id) => collected.cells.get(id).is_some_and(is_shown),
-            Target::Partner => collected.cells.values().any(is_shown),
+            Target::Customer(id) => collected.records.get(id).is_some_and(is_shown),
+            Target::Partner => collected.records.values().any(is_shown),
         }
     }
 
@@ -306,8 +308,8 @@ impl Store {
     /// lack it.
     ///
     /// # Errors
-    /// Returns [`Shrunk`] if a complete list lacks too many customers at once. It is not applied until the next list
-    /// confirms it, but customers that are missing for the second time are removed.
+    /// Returns [`Shrunk`] if too many customers are missing from a complete list for the first time. Customers that are
+    /// missing for the second time are removed nevertheless.
     pub fn reconcile(
         &self,
         listed: &BTreeMap<CustomerId, Arc<str>>,
@@ -320,9 +322,9 @@ impl Store {
     pub fn clamp_times(&self, now: Timestamp) {
         let mut inner = self.lock();
         for collected in inner.collected.values_mut() {
-            for (_, cell) in collected.cells.iter_mut() {
-                cell.good_at = cell.good_at.min(now);
-                cell.held_at = cell.held_at.min(now);
+            for (_, stored) in collected.records.iter_mut() {
+                stored.good_at = stored.good_at.min(now);
+                stored.held_at = stored.held_at.min(now);
             }
             collected.render_freshness(now);
         }
@@ -363,21 +365,21 @@ impl Store {
     /// Returns [`Store::generation`] and a [`Store::snapshot`].
     pub fn snapshot_with_generation(&self, only: Option<&BTreeSet<Target>>, now: Timestamp) -> (u64, Snapshot) {
         let inner = self.lock();
-        let (mut cells, mut freshness) = (Vec::new(), Vec::new());
+        let (mut groups, mut freshness_groups) = (Vec::new(), Vec::new());
         for collected in inner.collected.values() {
             let stale_after = collected.plan.stale_after;
             let (record_blocks, freshness_blocks) = collected.blocks(only);
-            cells.push(Group {
+            groups.push(Group {
                 blocks: record_blocks,
                 stale_after,
             });
-            freshness.push(Group {
+            freshness_groups.push(Group {
                 blocks: freshness_blocks,
                 stale_after,
             });
         }
-        cells.append(&mut freshness);
-        (inner.generation, Snapshot { groups: cells, now })
+        groups.append(&mut freshness_groups);
+        (inner.generation, Snapshot { groups, now })
     }
 
     /// Returns the number of series, including those about freshness.
@@ -425,8 +427,8 @@ impl Store {
 impl RecordSource for Store {
     fn record(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>> {
         let inner = self.lock();
-        let cell = inner.collected.get(collector).cells.get(customer)?;
-        Some(Arc::clone(&cell.rendered.record))
+        let stored = inner.collected.get(collector).records.get(customer)?;
+        Some(Arc::clone(&stored.rendered.record))
     }
 
     fn canonical_id(&self, customer: CustomerId) -> CustomerId {

@@ -53,8 +53,8 @@ fn scrape_into(buffer: &mut [u8], address: SocketAddr, path: &str, encoding: Enc
 /// Maximum wait for a response as text: longer than Prometheus' limit for a query, whose error then names the cause.
 const TEXT_TIMEOUT: Duration = Duration::from_secs(150);
 
-/// Returns the response as text.
-pub fn text(address: SocketAddr, path: &str) -> String {
+/// Fetches a response as text.
+pub fn fetch_text(address: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(TEXT_TIMEOUT)).unwrap();
     // HTTP/1.0, whose responses are not chunked.
@@ -101,7 +101,7 @@ pub fn scrape_from_processes(scrapers: usize, times: usize, address: SocketAddr,
     }
 }
 
-/// Runs such a process.
+/// Scrapes repeatedly, in a process that [`scrape_from_processes`] started.
 pub fn scrape_repeatedly(address: SocketAddr, path: &str, times: usize) {
     for _ in 0..times {
         scrape(address, path, Encoding::Gzip);

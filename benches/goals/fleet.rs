@@ -14,7 +14,7 @@ use elements_exporter::assets::RULES;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-use crate::client::text;
+use crate::client::fetch_text;
 use crate::dashboards::{self, Query, Values, interpolate, list};
 use crate::dense;
 use crate::program::Exporter;
@@ -41,7 +41,7 @@ const CUSTOMER: &str = "elements-customer.json";
 /// Number of slowest panels that are printed.
 const SLOWEST: usize = 3;
 
-/// Seconds between samples, in the history and now.
+/// Seconds between samples of the history, and between scrapes.
 const INTERVAL: i64 = 60;
 const DAY: i64 = 86_400;
 const DAYS: i64 = 30;
@@ -57,7 +57,7 @@ const LONG: &[&str] = &[
 /// Number of points that Grafana requests for a graph on a screen of ordinary width.
 const GRAPH_POINTS: i64 = 1_000;
 
-/// Prometheus needs about half a minute for the first scrape of all series; after this time, the benchmark fails.
+/// Time after which the benchmark fails. Prometheus needs about half a minute for the first scrape of all series.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A Prometheus with its own directory. Dropping the value stops the process and removes the directory.
@@ -108,7 +108,7 @@ impl Prometheus {
             let _ = write!(target, "{name}={}&", utf8_percent_encode(value, NON_ALPHANUMERIC));
         }
         let start = Instant::now();
-        let response = text(self.address, &target);
+        let response = fetch_text(self.address, &target);
         let elapsed = start.elapsed();
         let response: Value = serde_json::from_str(&response).unwrap();
         (elapsed, response["data"]["result"].clone())
@@ -232,7 +232,7 @@ fn measure(customers: usize) {
             slowest = panels[0].0;
         }
     }
-    let metrics = text(prometheus.address, "/metrics");
+    let metrics = fetch_text(prometheus.address, "/metrics");
     let evaluations = metrics
         .lines()
         .filter(|line| line.starts_with("prometheus_rule_group_last_duration_seconds{"));

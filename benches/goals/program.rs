@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::client::text;
+use crate::client::fetch_text;
 use crate::report::{median, print_goal, status_bytes};
 use crate::server::Server;
 
@@ -70,7 +70,7 @@ impl Exporter {
 
     /// Returns the mean duration of its API requests, in seconds.
     pub fn mean_request(&self) -> f64 {
-        let metrics = text(self.address, "/metrics?collector=exporter");
+        let metrics = fetch_text(self.address, "/metrics?collector=exporter");
         let sum = |suffix: &str| -> f64 {
             let name = format!("elements_exporter_api_request_duration_seconds_{suffix}{{");
             let lines = metrics.lines().filter(|line| line.starts_with(&name));
@@ -83,7 +83,7 @@ impl Exporter {
 
     /// Returns whether every collector has polled every customer.
     pub fn has_polled_everything(&self) -> bool {
-        let metrics = text(self.address, "/metrics?collector=exporter");
+        let metrics = fetch_text(self.address, "/metrics?collector=exporter");
         let mut customers = 0.0;
         let mut pending = 0.0;
         for line in metrics
@@ -112,11 +112,11 @@ impl Drop for Exporter {
 
 pub fn run() {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    let stub = Server::of(command.args(["stub", &CUSTOMERS.to_string(), "1"]));
+    let stub = Server::spawn(command.args(["stub", &CUSTOMERS.to_string(), "1"]));
     let start_program = || {
         let start = Instant::now();
         let exporter = Exporter::start(&stub.address.to_string(), 8);
-        assert!(text(exporter.address, "/metrics").contains("elements_up"));
+        assert!(fetch_text(exporter.address, "/metrics").contains("elements_up"));
         (exporter, start.elapsed())
     };
     let starts: Vec<Duration> = (0..STARTS).map(|_| start_program().1).collect();
@@ -124,7 +124,7 @@ pub fn run() {
     while !exporter.has_polled_everything() {
         thread::sleep(Duration::from_millis(100));
     }
-    let series = text(exporter.address, "/metrics")
+    let series = fetch_text(exporter.address, "/metrics")
         .lines()
         .filter(|line| !line.starts_with('#'))
         .count();

@@ -7,11 +7,11 @@ pub fn median(times: &[Duration]) -> Duration {
     quantile(times, 0.5)
 }
 
-/// Returns the quantile.
-pub fn quantile(times: &[Duration], part: f64) -> Duration {
+/// Returns a quantile; `fraction` is between 0 and 1.
+pub fn quantile(times: &[Duration], fraction: f64) -> Duration {
     let mut sorted = times.to_vec();
     sorted.sort();
-    let at = (part * sorted.len() as f64).ceil() as usize;
+    let at = (fraction * sorted.len() as f64).ceil() as usize;
     sorted[at.clamp(1, sorted.len()) - 1]
 }
 

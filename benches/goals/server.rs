@@ -35,11 +35,11 @@ pub struct Server {
 impl Server {
     /// Starts a server of this program: `ours`, `finished`, `reference` or `empty`.
     pub fn start(which: &str) -> Self {
-        Self::of(Command::new(std::env::current_exe().unwrap()).args(["serve", which]))
+        Self::spawn(Command::new(std::env::current_exe().unwrap()).args(["serve", which]))
     }
 
     /// Starts a program that prints its address on its first line.
-    pub fn of(command: &mut Command) -> Self {
+    pub fn spawn(command: &mut Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap())

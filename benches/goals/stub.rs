@@ -38,7 +38,7 @@ struct RequestLog {
     last: Option<Instant>,
 }
 
-/// Serves until its standard input is closed.
+/// Serves responses until the standard input is closed.
 pub fn serve(customers: usize, latency_milliseconds: u64) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -54,7 +54,7 @@ pub fn serve(customers: usize, latency_milliseconds: u64) {
         let simulator = Simulator::bind(settings, local).await.unwrap();
         let partner: SocketAddr = simulator.base_url().trim_start_matches("http://").parse().unwrap();
         tokio::spawn(simulator.run(CancellationToken::new()));
-        let (templates, customers) = tokio::task::spawn_blocking(move || list(partner, customers))
+        let (templates, customers) = tokio::task::spawn_blocking(move || fetch_customers(partner, customers))
             .await
             .unwrap();
         let stub = Arc::new(Stub {
@@ -81,8 +81,9 @@ pub fn serve(customers: usize, latency_milliseconds: u64) {
     });
 }
 
-/// Returns the ids of the templates, and a list of this many customers based on theirs.
-fn list(partner: SocketAddr, customers: usize) -> (Vec<String>, Bytes) {
+/// Fetches the customer list of the simulated partner. Returns the ids of its customers, the templates, and a list of
+/// this many customers based on them.
+fn fetch_customers(partner: SocketAddr, customers: usize) -> (Vec<String>, Bytes) {
     let form =
         "grant_type=client_credentials&client_id=demo&client_secret=demo-secret&scope=partner.customers.read.all";
     let form_type = "application/x-www-form-urlencoded";
@@ -185,19 +186,26 @@ async fn fetch_template(stub: &Arc<Stub>, method: &str, path: &str, bearer: Opti
 }
 
 /// Sends one request to the simulated partner over a new connection.
-fn send(partner: SocketAddr, method: &str, path: &str, bearer: Option<&str>, kind: &str, body: &str) -> Vec<u8> {
+fn send(
+    partner: SocketAddr,
+    method: &str,
+    path: &str,
+    bearer: Option<&str>,
+    content_type: &str,
+    body: &str,
+) -> Vec<u8> {
     let mut stream = TcpStream::connect(partner).unwrap();
     let authorization = bearer
         .map(|bearer| format!("Authorization: {bearer}\r\n"))
         .unwrap_or_default();
-    let kind = if kind.is_empty() {
+    let content_type = if content_type.is_empty() {
         String::new()
     } else {
-        format!("Content-Type: {kind}\r\n")
+        format!("Content-Type: {content_type}\r\n")
     };
     let length = body.len();
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {partner}\r\n{authorization}{kind}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        "{method} {path} HTTP/1.1\r\nHost: {partner}\r\n{authorization}{content_type}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     );
     stream.write_all(request.as_bytes()).unwrap();
     let mut response = Vec::new();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::client::{Encoding, scrape, text};
+use crate::client::{Encoding, fetch_text, scrape};
 use crate::program::Exporter;
 use crate::report::{cpu_time, print_goal, quantile};
 use crate::server::Server;
@@ -13,7 +13,7 @@ use crate::server::Server;
 pub const LATENCY: Duration = Duration::from_millis(100);
 const CONCURRENCY: usize = 64;
 
-/// A smaller number of customers for measuring the cost, which is proportional to it.
+/// Smaller number of customers for measuring the cost, which is proportional to the number of customers.
 const COST_CUSTOMERS: usize = 2000;
 
 /// Time after which the cycle counts as stuck.
@@ -96,7 +96,7 @@ pub fn run() {
 
 pub fn stub(customers: usize, latency: Duration) -> Server {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    Server::of(command.args(["stub", &customers.to_string(), &latency.as_millis().to_string()]))
+    Server::spawn(command.args(["stub", &customers.to_string(), &latency.as_millis().to_string()]))
 }
 
 fn stub_without_latency() -> Server {
@@ -124,7 +124,7 @@ pub fn wait_for_cycle(exporter: &Exporter) {
 
 /// Returns the number of requests to the stub, and the seconds from the first to the last.
 fn requests_and_duration(stub: &Server) -> (usize, f64) {
-    let response = text(stub.address, "/-/elapsed");
+    let response = fetch_text(stub.address, "/-/elapsed");
     let (requests, seconds) = response.split_once(' ').unwrap();
     (requests.parse().unwrap(), seconds.parse().unwrap())
 }

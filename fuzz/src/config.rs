@@ -58,7 +58,7 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// Returns whether the secret may occur in a place where it cannot be recognized as one: under another key, in the
+/// Returns whether the secret may occur where the exporter cannot recognize it as a secret: under another key, in the
 /// environment, or in a multi-line text.
 fn has_canary_elsewhere(file: &str, environment: &[u8]) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || " \n._-:/".contains(c);

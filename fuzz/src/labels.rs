@@ -26,7 +26,7 @@ pub fn check(data: &[u8]) {
     for row in text.split('\u{1}') {
         let row: Vec<(&str, &str)> = NAMES.into_iter().zip(row.split('\0')).collect();
         let sanitized: Vec<_> = row.iter().map(|(_, value)| sanitize_label(value)).collect();
-        // Rows with equal labels are one series. Collectors merge them beforehand; this target uses the first one.
+        // Rows with equal labels are one series. Collectors merge them beforehand; this target uses the first row.
         let is_duplicate = |other: &Vec<(&str, &str)>| {
             other.len() == row.len()
                 && other

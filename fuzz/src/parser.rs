@@ -40,7 +40,7 @@ pub fn parse(text: &str, openmetrics: bool) -> Vec<Sample> {
             assert!(kinds.contains(&kind), "{line:?}");
             family = Some((name.to_owned(), kind.to_owned()));
         } else {
-            let sample = sample(line);
+            let sample = parse_sample(line);
             let (name, kind) = family.as_ref().expect("a sample after its family");
             let expected = match (openmetrics, kind.as_str()) {
                 (true, "counter") => format!("{name}_total"),
@@ -61,15 +61,15 @@ pub fn parse(text: &str, openmetrics: bool) -> Vec<Sample> {
     samples
 }
 
-fn sample(line: &str) -> Sample {
+fn parse_sample(line: &str) -> Sample {
     let chars: Vec<char> = line.chars().collect();
     let mut at = 0;
-    let name = name(&chars, &mut at);
+    let name = parse_name(&chars, &mut at);
     let mut labels = Vec::new();
     if chars.get(at) == Some(&'{') {
         at += 1;
         loop {
-            let label = self::name(&chars, &mut at);
+            let label = parse_name(&chars, &mut at);
             expect(&chars, &mut at, '=', line);
             expect(&chars, &mut at, '"', line);
             let mut value = String::new();
@@ -110,7 +110,7 @@ fn sample(line: &str) -> Sample {
     }
 }
 
-fn name(text: &[char], at: &mut usize) -> String {
+fn parse_name(text: &[char], at: &mut usize) -> String {
     let start = *at;
     while text.get(*at).is_some_and(|c| c.is_ascii_alphanumeric() || *c == '_') {
         *at += 1;

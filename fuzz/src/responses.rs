@@ -196,8 +196,8 @@ impl RecordSource for PreviousRecords {
                 .find(|(name, _)| *name == collector.name())
                 .map(|(_, record)| Arc::clone(record));
         }
-        let found = self.records.iter().find(|(id, _)| id == customer);
-        found.map(|(_, record)| Arc::clone(record))
+        let own = self.records.iter().find(|(id, _)| id == customer);
+        own.map(|(_, record)| Arc::clone(record))
     }
 
     fn canonical_id(&self, customer: CustomerId) -> CustomerId {
@@ -233,7 +233,7 @@ fn assert_counts_occur_in(samples: &[Sample], responses: &[u8]) {
     }
 }
 
-/// Asserts that a poll of one customer returns no record of another.
+/// Asserts that a poll of one customer returns no record of another customer.
 fn assert_only_target(output: &PollOutput, target: &Target) {
     if let Target::Customer(customer) = target {
         let customers: BTreeSet<_> = output.records.keys().collect();

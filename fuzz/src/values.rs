@@ -191,7 +191,7 @@ fn expected_timestamp(text: &str) -> Option<f64> {
     Some(midnight + seconds_of_day(time.trim())? - east)
 }
 
-/// Returns the seconds after midnight.
+/// Parses a time of day, and returns the seconds after midnight.
 fn seconds_of_day(text: &str) -> Option<f64> {
     let lower = text.to_lowercase();
     let numbers = lower.trim_end_matches(|c: char| !c.is_ascii_digit());
@@ -362,10 +362,10 @@ fn check_texts(text: &str) {
     if let Some(id) = CustomerId::parse(text) {
         assert_eq!(id.as_str(), text.trim());
         assert!(!id.as_str().is_empty() && id.as_str().len() <= 256);
-        assert_eq!(domain::id(text), Some(id.as_str()));
+        assert_eq!(domain::parse_id(text), Some(id.as_str()));
     }
-    let cut = domain::truncate(text);
-    assert!(cut.chars().count() <= 257);
+    let truncated = domain::truncate(text);
+    assert!(truncated.chars().count() <= 257);
     let replaced: String = text
         .chars()
         .map(|c| {
@@ -376,8 +376,8 @@ fn check_texts(text: &str) {
             }
         })
         .collect();
-    assert!(*cut == *replaced || cut.ends_with('…'));
-    assert!(replaced.starts_with(cut.trim_end_matches('…')));
+    assert!(*truncated == *replaced || truncated.ends_with('…'));
+    assert!(replaced.starts_with(truncated.trim_end_matches('…')));
     let masked = mask_comment(text);
     assert!(masked.chars().count() <= domain::MAX_COMMENT_CHARS, "{masked}");
     assert!(

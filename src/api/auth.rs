@@ -1,5 +1,5 @@
-//! Fetches tokens, with one request for all waiting polls, and renews them early. A missing permission does not affect
-//! the others.
+//! Fetches tokens and renews them early. One request serves all waiting polls, and a missing permission does not affect
+//! the other permissions.
 
 mod error;
 mod response;
@@ -62,7 +62,7 @@ pub struct TokenSource {
     state: Mutex<TokenState>,
 }
 
-/// State that requests read and change. The lock is only held for a short time.
+/// State that requests read and change. Its lock is never held during a request.
 #[derive(Clone, Default)]
 struct TokenState {
     tokens: BTreeMap<&'static str, Token>,
@@ -81,7 +81,7 @@ struct Token {
 }
 
 /// A reading of the monotonic clock and of the wall clock. The monotonic clock stops while the machine is suspended,
-/// and the wall clock can be set back, so the age is that by the clock on which more time has passed.
+/// and the wall clock can be set back, so the age is the longer of the two elapsed times.
 #[derive(Clone, Copy)]
 struct ClockReading {
     monotonic: Instant,
@@ -236,7 +236,7 @@ impl TokenSource {
     }
 
     /// Returns whether a pause after a failure has ended, because its time has passed or a credential file has changed.
-    /// Polls that failed without a token can then be repeated immediately.
+    /// Polls that failed for lack of a token can then be repeated immediately.
     pub fn may_have_recovered(&self) -> bool {
         let (fingerprint, over) = match &self.state().pause {
             None => return false,
@@ -316,7 +316,7 @@ impl TokenSource {
         scopes
     }
 
-    /// Requests all scopes at once. If the endpoint denies them, requests each one to determine which are
+    /// Requests all scopes at once. If the endpoint rejects them, requests each scope alone to determine which are
     /// denied.
     async fn fetch_all(&self, scopes: &[&'static str]) -> Result<(), Error> {
         if self.fetch_together(scopes).await? {
@@ -336,7 +336,7 @@ impl TokenSource {
         Ok(())
     }
 
-    /// Requests one token for these scopes. Returns false if one of them is not granted.
+    /// Requests one token for these scopes. Returns false if the endpoint rejects the scopes.
     async fn fetch_together(&self, scopes: &[&'static str]) -> Result<bool, Error> {
         let Some(response) = self.request_token(scopes).await? else {
             return Ok(false);
@@ -375,7 +375,7 @@ impl TokenSource {
         state.denied.insert(scope, ClockReading::now());
     }
 
-    /// Sends one request; `None` if its scopes were denied.
+    /// Sends one token request; `None` if the endpoint rejects the scopes.
     async fn request_token(&self, scopes: &[&'static str]) -> Result<Option<TokenResponse>, Error> {
         let mut form = vec![
             ("grant_type", Secret::from("client_credentials".to_owned())),

@@ -7,7 +7,7 @@ use crate::text_file::BYTE_ORDER_MARK;
 const MAX_DEPTH: usize = 64;
 
 /// Length of an escaped UTF-16 code unit, such as `\ud83d`.
-const ESCAPE: usize = 6;
+const ESCAPE_BYTES: usize = 6;
 
 /// Returns the JSON of a body without its byte order mark and surrounding white space. Lone surrogates are replaced
 /// with U+FFFD, so that they do not make the parser reject a row.
@@ -35,16 +35,16 @@ enum Surrogate {
 fn replace_lone_surrogates(body: &mut [u8]) {
     let mut at = 0;
     let is_suspect = |byte: &u8| matches!(byte, b'\\' | 0xed);
-    while let Some(found) = body.get(at..).and_then(|rest| rest.iter().position(is_suspect)) {
-        at += found;
+    while let Some(offset) = body.get(at..).and_then(|rest| rest.iter().position(is_suspect)) {
+        at += offset;
         if let Some([0xed, 0xa0..=0xbf, 0x80..=0xbf]) = body.get(at..at + 3) {
             overwrite(body, at, "\u{fffd}".as_bytes());
         }
-        at += match (escaped(body, at), escaped(body, at + ESCAPE)) {
-            (Some(Surrogate::High), Some(Surrogate::Low)) => 2 * ESCAPE,
+        at += match (escaped_surrogate(body, at), escaped_surrogate(body, at + ESCAPE_BYTES)) {
+            (Some(Surrogate::High), Some(Surrogate::Low)) => 2 * ESCAPE_BYTES,
             (Some(_), _) => {
                 overwrite(body, at, b"\\ufffd");
-                ESCAPE
+                ESCAPE_BYTES
             }
             // The byte after a backslash is part of the escape, even if it is another backslash.
             (None, _) if body.get(at) == Some(&b'\\') => 2,
@@ -53,9 +53,9 @@ fn replace_lone_surrogates(body: &mut [u8]) {
     }
 }
 
-/// Returns the half of a surrogate pair that is escaped at a position, if any.
-fn escaped(body: &[u8], at: usize) -> Option<Surrogate> {
-    let digits = body.get(at..at + ESCAPE)?.strip_prefix(b"\\u")?;
+/// Returns which half of a surrogate pair is escaped at a position, if any.
+fn escaped_surrogate(body: &[u8], at: usize) -> Option<Surrogate> {
+    let digits = body.get(at..at + ESCAPE_BYTES)?.strip_prefix(b"\\u")?;
     let [b'd' | b'D', half, rest @ ..] = digits else {
         return None;
     };

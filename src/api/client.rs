@@ -1,11 +1,11 @@
-//! Selects the generation of the API: the configured one, or the newer if the registration has its permission.
+//! Selects the generation of the API: the configured one, or the newer one if the registration has its permission.
 
 use std::sync::OnceLock;
 
 use super::transport::Transport;
 use super::{Api, Endpoint, Error, Failure, Generation, v1, v3};
 
-/// Configured choice of the generation.
+/// Configured generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
     /// This generation.
@@ -20,7 +20,7 @@ pub struct ApiClient {
     v1: v1::Client,
     v3: v3::Client,
     choice: Choice,
-    found: OnceLock<Generation>,
+    selected: OnceLock<Generation>,
 }
 
 impl ApiClient {
@@ -30,14 +30,14 @@ impl ApiClient {
             v1: v1::Client::new(transport.clone(), v1_base_path),
             v3: v3::Client::new(transport),
             choice,
-            found: OnceLock::new(),
+            selected: OnceLock::new(),
         }
     }
 
     /// Takes over the generation that an earlier client of the same API selected.
     pub fn carry_over(&self, earlier: &Self) {
-        if let Some(found) = earlier.found.get() {
-            let _ = self.found.set(*found);
+        if let Some(generation) = earlier.selected.get() {
+            let _ = self.selected.set(*generation);
         }
     }
 
@@ -49,8 +49,9 @@ impl ApiClient {
         let generation = match self.generation() {
             Some(generation) => generation,
             None => {
-                let found = self.find().await.map_err(|error| error.at(Endpoint::Token))?;
-                *self.found.get_or_init(|| found)
+                let generation = self.select_generation().await;
+                let generation = generation.map_err(|error| error.at(Endpoint::Token))?;
+                *self.selected.get_or_init(|| generation)
             }
         };
         Ok(match generation {
@@ -63,7 +64,7 @@ impl ApiClient {
     pub fn generation(&self) -> Option<Generation> {
         match self.choice {
             Choice::Fixed(generation) => Some(generation),
-            Choice::Auto => self.found.get().copied(),
+            Choice::Auto => self.selected.get().copied(),
         }
     }
 
@@ -72,7 +73,7 @@ impl ApiClient {
         self.v3.transport()
     }
 
-    async fn find(&self) -> Result<Generation, Error> {
+    async fn select_generation(&self) -> Result<Generation, Error> {
         let tokens = self.transport().tokens();
         match tokens.token(v3::scope::CUSTOMERS).await {
             Ok(_) => return Ok(Generation::V3),

@@ -23,7 +23,7 @@ use crate::text_file;
 /// Maximum size of a secret, key or certificate file. A PFX archive with a long chain has about 10 KiB.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
-/// Identity of the exporter's app registration.
+/// Credential of the registration.
 #[derive(Debug)]
 pub enum Credential {
     /// A shared secret (`client_secret`).
@@ -157,7 +157,8 @@ impl Credential {
 pub struct Fingerprint([u8; digest::SHA256_OUTPUT_LEN]);
 
 impl Fingerprint {
-    /// An unreadable file has a fingerprint too, so that it changes when the file becomes readable.
+    /// Returns the fingerprint of these files. It also covers unreadable files, so that it changes when they become
+    /// readable.
     fn of_files<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
         let contents: Vec<_> = paths
             .into_iter()
@@ -192,7 +193,7 @@ impl fmt::Debug for Fingerprint {
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
     /// The secret in the configuration is empty.
-    #[error("the client secret is empty: give the value that Elements showed when it was created")]
+    #[error("the client secret is empty: use the value that Elements showed when the secret was created")]
     EmptySecret,
     /// A file cannot be read.
     #[error(transparent)]
@@ -234,7 +235,7 @@ pub enum CredentialError {
         path: PathBuf,
     },
     /// The file is encrypted, and no password is configured.
-    #[error("{path} is encrypted: give its password")]
+    #[error("{path} is encrypted: configure its password")]
     PasswordMissing {
         /// The file.
         path: PathBuf,
@@ -259,26 +260,26 @@ pub enum CredentialError {
         /// The file.
         path: PathBuf,
     },
-    /// The key or certificate is for another algorithm than RSA.
+    /// The algorithm of the key or certificate is not RSA.
     #[error("{path} is not an RSA certificate: create an RSA certificate of 2048 bits or more")]
     NotRsa {
         /// The file.
         path: PathBuf,
     },
     /// The size of the RSA key is not secure, or not supported for signing.
-    #[error("the RSA key of {path} has {bits} bits: create one with 2048 to 4096")]
+    #[error("the RSA key of {path} has {bits} bits: create a key with 2048 to 4096 bits")]
     KeySize {
         /// The certificate file.
         path: PathBuf,
         /// Length of the modulus.
         bits: usize,
     },
-    /// The key is damaged or has rejected parameters.
+    /// The key is damaged, or its parameters are not accepted.
     #[error("the private key in {path} cannot be used ({reason}): export it again")]
     UnusableKey {
         /// The file.
         path: PathBuf,
-        /// Result of the check.
+        /// Reason why the key was rejected.
         reason: String,
     },
     /// The key belongs to another certificate.

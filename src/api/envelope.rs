@@ -1,7 +1,7 @@
-//! Parses the object that contains the rows of a list, in both generations. Member names are in any case, and rows stay
-//! raw JSON.
+//! Parses the object that contains the rows of a list, in both generations. The case of member names is ignored, and
+//! rows stay raw JSON.
 //!
-//! It also detects failures in responses with status 200: see [`reports_failure`].
+//! The parser also detects failures in responses with status 200: see [`reports_failure`].
 
 use std::borrow::Cow;
 use std::fmt;
@@ -41,10 +41,10 @@ const FAILED: Error = Error::Decode("a success: it contains an error member");
 /// Names of the link to the next page.
 const LINKS: [&str; 3] = ["@odata.nextLink", "odata.nextLink", "nextLink"];
 
-/// Count of all rows in the reference of the second generation.
+/// Name of the count of all rows, in the reference of the second generation.
 const TOTAL: &str = "totalCount";
 
-/// Token of the next page in chained lists.
+/// Name of the token of the next page, in chained lists.
 const SKIP_TOKEN: &str = "skipToken";
 
 /// Maximum length of a page token. Longer ones do not fit into a URL.
@@ -113,8 +113,8 @@ fn is_any(name: &str, names: &[&str]) -> bool {
     names.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
-/// Parses the members, whose names are in any case. A derived struct would miss a link to the next page in another
-/// case, and the list would appear to be complete.
+/// Parses the members and ignores the case of their names. A derived struct would miss a link to the next page in
+/// another case, and the list would appear to be complete.
 #[derive(Clone, Copy)]
 struct EnvelopeVisitor {
     list: &'static str,
@@ -180,9 +180,9 @@ const SUCCESSES: [&str; 2] = ["isSuccess", "success"];
 /// Returns whether a member reports a failure, although the status is 200.
 ///
 /// An error member reports a failure unless its value is `null`, `false`, 0, an empty list, an absent value such as
-/// `"N/A"`, or one of these as text. An empty object is no failure in `errors`, which maps fields to errors, but it is
-/// one in `error`, because a JavaScript `Error` serializes to `{}`. A success member reports a failure if it is false
-/// in any spelling.
+/// `"N/A"`, or one of these as text. An empty object is not a failure in `errors`, which maps fields to errors, but is
+/// a failure in `error`, because a JavaScript `Error` serializes to `{}`. A success member reports a failure if it is
+/// false in any spelling.
 fn reports_failure(name: &str, json: &RawValue) -> bool {
     if is_any(name, &SUCCESSES) {
         return is_false(json);
@@ -258,7 +258,7 @@ fn integer(text: &str) -> Option<usize> {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "it is an integer and in range"
+        reason = "the number is an integer in range"
     )]
     is_count.then_some(number as usize)
 }
@@ -268,7 +268,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_found_in_any_case() {
+    fn member_names_match_in_any_case() {
         let body = br#"{"@odata.context":{"x":[1]},"Value":[{},1],"@odata.nextlink":"next"}"#;
         let envelope = Envelope::read(body, "value").unwrap();
         assert_eq!(envelope.rows.unwrap().rows().unwrap().len(), 2);
@@ -343,7 +343,7 @@ mod tests {
         }
     }
 
-    /// Tests all positions of a member, in lists and single entities.
+    /// Returns whether a member reports a failure, in the same way at all positions in lists and single entities.
     fn is_failure(member: &str) -> bool {
         let list = |body: &str| Envelope::read(body.as_bytes(), "value").is_err();
         let entity = |body: &str| reject_failure(serde_json::from_str(body).unwrap()).is_err();

@@ -1,4 +1,4 @@
-//! Parts of an HTTP exchange, for tokens and the API: client, body reader, classification of errors.
+//! Parts of HTTP exchanges with the token endpoint and the API: client, body reader, classification of errors.
 
 use rustls::pki_types::CertificateDer;
 use std::error::Error as StdError;
@@ -12,9 +12,9 @@ use super::{Error, rate_limiter};
 
 /// Maximum connect timeout, even if `api.timeout` is longer. A host that has not responded to a SYN within this time is
 /// unlikely to respond.
-const MAX_CONNECT: Duration = Duration::from_secs(10);
+const MAX_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Maximum number of idle connections.
+/// Maximum number of idle connections per host.
 const IDLE_CONNECTIONS: usize = 16;
 
 /// Time for which an idle connection is kept. Load balancers commonly close idle connections after a minute or more.
@@ -32,7 +32,8 @@ pub fn http_client(
     client_builder(timeout, proxy, authorities)?.build()
 }
 
-/// Builds the same client for URLs without TLS. It also works on systems without certificate authorities.
+/// Builds a client for URLs without TLS. Unlike [`http_client`], this also works on systems without certificate
+/// authorities.
 ///
 /// # Errors
 /// Returns an error if the proxy cannot be used.
@@ -40,7 +41,7 @@ pub fn plain_http_client(timeout: Duration, proxy: Option<&Url>) -> Result<reqwe
     client_builder(timeout, proxy, &[])?.tls_certs_only([]).build()
 }
 
-/// Returns a builder of the client with the common settings.
+/// Returns a client builder with the common settings.
 pub(super) fn client_builder(
     timeout: Duration,
     proxy: Option<&Url>,
@@ -51,7 +52,7 @@ pub(super) fn client_builder(
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
         .no_proxy()
-        .connect_timeout(timeout.min(MAX_CONNECT))
+        .connect_timeout(timeout.min(MAX_CONNECT_TIMEOUT))
         .timeout(timeout)
         .pool_max_idle_per_host(IDLE_CONNECTIONS)
         .pool_idle_timeout(IDLE_TIMEOUT)
@@ -98,7 +99,8 @@ pub(super) async fn read_body(mut response: Response, cap: usize, timeout: Durat
     }
 }
 
-/// Classifies an error of the connection. The URL is removed, because it contains ids, and that of a proxy a password.
+/// Classifies an error of the connection. The URL is removed from the error, because URLs contain ids, and the password
+/// of a proxy.
 pub(super) fn classify(error: reqwest::Error, timeout: Duration) -> Error {
     let error = error.without_url();
     if error.is_timeout() {

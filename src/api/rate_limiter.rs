@@ -29,8 +29,8 @@ pub use self::headers::{clock_skew, retry_after};
 /// a mistake or an attack.
 pub const MAX_PAUSE: Duration = Duration::from_secs(300);
 
-/// Pause after the first throttled request without `Retry-After`. It doubles with each further one until a request
-/// succeeds.
+/// Pause after the first throttled request without `Retry-After`. It doubles with each further throttled request until
+/// a request succeeds.
 const INITIAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// Longest pause without `Retry-After`: a minute is the window of most rate limits.
@@ -96,7 +96,7 @@ impl Resource {
 /// Decision about a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// Send it now. Uses a slot, which [`RateLimiter::finished`] releases.
+    /// Send the request now. It uses a slot, which [`RateLimiter::finished`] releases.
     Admitted,
     /// Call again after this time.
     Wait(Duration),
@@ -330,11 +330,11 @@ impl RateLimiter {
         self.add_tokens(now, burst(&self.rate));
     }
 
-    fn add_tokens(&mut self, until: Duration, most: f64) {
+    fn add_tokens(&mut self, until: Duration, max_tokens: f64) {
         let elapsed = until.saturating_sub(self.refilled_at);
         if elapsed > Duration::ZERO {
             let added = elapsed.as_secs_f64() * self.rate.per_second();
-            self.tokens = (self.tokens + added).min(most);
+            self.tokens = (self.tokens + added).min(max_tokens);
             self.refilled_at = until;
         }
     }

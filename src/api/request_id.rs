@@ -7,7 +7,7 @@ use reqwest::header::HeaderMap;
 /// The response header with the id.
 const HEADER: &str = "request-id";
 
-/// Maximum length of an id, in characters: a UUID has 36, and tracing systems add up to 55.
+/// Maximum length of an id, in characters: a UUID has 36, and ids of tracing systems have up to 55.
 const MAX_CHARS: usize = 64;
 
 /// The id of a request, from its response. It is safe to log: limited in length, and without unusual characters.

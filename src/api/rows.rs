@@ -64,9 +64,9 @@ impl Rows {
 /// A JSON list, with each row as raw JSON. Rows of a list that is too long are not stored.
 #[derive(Debug)]
 pub(super) enum Page<'a> {
-    /// All rows.
+    /// All rows of the list.
     Whole(Vec<&'a RawValue>),
-    /// There are more than [`MAX_LIST_ROWS`].
+    /// The list has more than [`MAX_LIST_ROWS`] rows.
     TooLong,
 }
 
@@ -140,8 +140,8 @@ mod tests {
         let text = format!("\"{}\"", "x".repeat(1 << 20));
         let row: &RawValue = serde_json::from_str(&text).unwrap();
         let mut rows = Rows::default();
-        let took = (0..1000).take_while(|_| rows.push(row).is_ok()).count();
-        assert_eq!(took, MAX_LIST_BYTES / text.len());
+        let accepted = (0..1000).take_while(|_| rows.push(row).is_ok()).count();
+        assert_eq!(accepted, MAX_LIST_BYTES / text.len());
         assert!(matches!(rows.push(row), Err(Error::TooLarge(MAX_LIST_BYTES))));
     }
 }

@@ -110,8 +110,8 @@ impl Transport {
         Self::build(client, tokens, settings, observer, None)
     }
 
-    /// Creates a transport that calls `responder` instead of the network, without tokens, rate limiter and retries. For
-    /// tests of parsers.
+    /// Creates a transport for tests of parsers: it calls `responder` instead of sending requests, and uses no tokens,
+    /// rate limiter or retries.
     pub fn with_responder(
         client: reqwest::Client,
         tokens: Arc<TokenSource>,
@@ -250,7 +250,7 @@ impl Transport {
         }
     }
 
-    /// Waits until the rate limiter admits another request.
+    /// Waits until the rate limiter admits the request.
     async fn acquire_slot(&self, resource: Resource) -> Result<Slot<'_>, Error> {
         loop {
             let freed = self.0.slot_freed.notified();
@@ -264,8 +264,8 @@ impl Transport {
         }
     }
 
-    /// Returns a token that is valid when no pause is active. A token fetched before waiting for a slot may have
-    /// expired, and the host may request a pause while a new token is fetched.
+    /// Waits for the end of any pause, and returns a token that is still valid then. The token may have expired while
+    /// the request waited for a slot, and the host may request a pause while a new token is fetched.
     async fn token_to_send(&self, scope: &'static str) -> Result<Arc<Secret>, Error> {
         loop {
             let token = self.0.tokens.token(scope).await?;

@@ -46,7 +46,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Creates a client below `base_path` of the transport's base URL.
+    /// Creates a client for the resources under `base_path`, which is relative to the transport's base URL.
     pub fn new(transport: Transport, base_path: &str) -> Self {
         Self {
             transport,
@@ -62,7 +62,7 @@ impl Client {
     ///
     /// # Errors
     /// Returns the first error, or [`Error::Incomplete`] if a count exceeds the number of fetched rows.
-    pub async fn list(
+    pub async fn fetch_list(
         &self,
         endpoint: Endpoint,
         scope: &'static str,
@@ -73,29 +73,29 @@ impl Client {
         report_rows(&self.transport, endpoint, rows, request_id)
     }
 
-    /// Fetches one entity, which the response contains as such or as a list. Returns no row for a 204.
+    /// Fetches one entity. The response is the entity or a list. Returns no rows for a 204.
     ///
     /// # Errors
-    /// See [`Client::list`].
-    pub async fn entity(
+    /// See [`Client::fetch_list`].
+    pub async fn fetch_entity(
         &self,
         endpoint: Endpoint,
         scope: &'static str,
         path: &[&str],
     ) -> Result<Vec<Box<RawValue>>, Failure> {
         let mut request_id = None;
-        let read = async {
+        let rows = async {
             let call = Call::get(endpoint, scope, self.url(path)?);
             let ResponseBody::Content(mut body) = self.transport.call(&call, &mut request_id).await? else {
                 return Ok(Vec::new());
             };
             let body = json(&mut body)?;
             match Envelope::read(body, LIST) {
-                Ok(envelope) if envelope.rows.is_some() => only_page(envelope),
-                _ => entity(body),
+                Ok(envelope) if envelope.rows.is_some() => single_page_rows(envelope),
+                _ => parse_entity(body),
             }
         };
-        let rows = read.await;
+        let rows = rows.await;
         report_rows(&self.transport, endpoint, rows, request_id)
     }
 
@@ -191,7 +191,7 @@ impl Client {
 #[derive(Default)]
 struct FetchedPages {
     rows: Rows,
-    /// The largest count announced by a page.
+    /// Largest count on any page.
     min_total: Option<usize>,
 }
 
@@ -199,7 +199,7 @@ struct FetchedPages {
 ///
 /// # Errors
 /// Returns [`Error::Incomplete`] if there is another page, or a count exceeds the number of rows.
-pub(super) fn only_page(page: Envelope<'_>) -> Result<Vec<Box<RawValue>>, Error> {
+pub(super) fn single_page_rows(page: Envelope<'_>) -> Result<Vec<Box<RawValue>>, Error> {
     let mut rows = Rows::default();
     rows.extend(page.rows.ok_or(Error::Decode("a list"))?)?;
     if page.link.is_some() || page.min_total.is_some_and(|count| count > rows.len()) {
@@ -208,8 +208,8 @@ pub(super) fn only_page(page: Envelope<'_>) -> Result<Vec<Box<RawValue>>, Error>
     Ok(rows.into_vec())
 }
 
-/// Parses a body with a single object.
-pub(super) fn entity(body: &[u8]) -> Result<Vec<Box<RawValue>>, Error> {
+/// Parses a body that is a single object, and returns it as the only row.
+pub(super) fn parse_entity(body: &[u8]) -> Result<Vec<Box<RawValue>>, Error> {
     let json: Box<RawValue> = serde_json::from_slice(body).map_err(|_| Error::Decode("JSON"))?;
     if !json.get().starts_with('{') {
         return Err(Error::Decode("a JSON object"));

@@ -83,7 +83,7 @@ pub struct List<'a> {
 }
 
 impl Client {
-    /// Creates a client below the transport's base URL.
+    /// Creates a client for the resources under the transport's base URL.
     pub fn new(transport: Transport) -> Self {
         Self { transport }
     }
@@ -96,7 +96,7 @@ impl Client {
     ///
     /// # Errors
     /// Returns the first error, or [`Error::Incomplete`] if pages repeat or the number of rows differs from the total.
-    pub async fn list(&self, list: List<'_>) -> Result<Vec<Box<RawValue>>, Failure> {
+    pub async fn fetch_list(&self, list: List<'_>) -> Result<Vec<Box<RawValue>>, Failure> {
         let mut request_id = None;
         let rows = self.fetch_complete_list(&list, &mut request_id).await;
         report_rows(&self.transport, list.endpoint, rows, request_id)
@@ -136,19 +136,19 @@ impl Client {
         Err(last_error)
     }
 
-    /// Fetches one entity, which the response contains as such, as a list, or in the member `data`. Returns no row for
-    /// a 204.
+    /// Fetches one entity. The response is the entity, a list, or an object whose member `data` is one of these.
+    /// Returns no rows for a 204.
     ///
     /// # Errors
-    /// See [`Client::list`].
-    pub async fn entity(
+    /// See [`Client::fetch_list`].
+    pub async fn fetch_entity(
         &self,
         endpoint: Endpoint,
         scope: &'static str,
         path: &[&str],
     ) -> Result<Vec<Box<RawValue>>, Failure> {
         let mut request_id = None;
-        let read = async {
+        let rows = async {
             let url = super::url(self.transport.base_url(), base_path(endpoint), path)?;
             let call = Call::get(endpoint, scope, url);
             let ResponseBody::Content(mut body) = self.transport.call(&call, &mut request_id).await? else {
@@ -164,13 +164,13 @@ impl Client {
             match field(whole, LIST) {
                 Some(data) if data.get().starts_with('{') => {
                     envelope::reject_failure(whole)?;
-                    v1::entity(data.get().as_bytes())
+                    v1::parse_entity(data.get().as_bytes())
                 }
-                Some(data) if data.get().starts_with('[') => v1::only_page(Envelope::read(body, LIST)?),
-                _ => v1::entity(body),
+                Some(data) if data.get().starts_with('[') => v1::single_page_rows(Envelope::read(body, LIST)?),
+                _ => v1::parse_entity(body),
             }
         };
-        let rows = read.await;
+        let rows = rows.await;
         report_rows(&self.transport, endpoint, rows, request_id)
     }
 
@@ -182,13 +182,13 @@ impl Client {
     ) -> Result<FetchedPages, Error> {
         let mut fetched = FetchedPages::default();
         for index in 1..=MAX_PAGES {
-            let mut body = match self.transport.call(&self.page(list, index)?, request_id).await? {
+            let mut body = match self.transport.call(&self.page_call(list, index)?, request_id).await? {
                 ResponseBody::Content(body) => body,
                 // Without a total, an empty response may follow the last page.
                 ResponseBody::Empty if fetched.total.is_none() => return Ok(fetched),
                 ResponseBody::Empty => return Err(Error::Incomplete("an expected page is empty")),
             };
-            let page = Page::read(json(&mut body)?)?;
+            let page = Page::parse(json(&mut body)?)?;
             // Not every page contains the total.
             let total = match (fetched.total, page.total) {
                 (Some(before), Some(now)) if before != now => {
@@ -241,7 +241,7 @@ impl Client {
         Err(Error::Incomplete("too many pages"))
     }
 
-    fn page(&self, list: &List<'_>, index: usize) -> Result<Call, Error> {
+    fn page_call(&self, list: &List<'_>, index: usize) -> Result<Call, Error> {
         let mut url = super::url(self.transport.base_url(), base_path(list.endpoint), list.path)?;
         url.query_pairs_mut()
             .append_pair("pageIndex", &index.to_string())
@@ -263,21 +263,21 @@ struct FetchedPages {
     repeats: Rows,
     /// Number of rows, including repeated ones.
     row_count: usize,
-    /// Hashes of the keys of all rows, or of whole rows without a key.
+    /// Hashes of the identities of all rows.
     seen: HashSet<u64>,
-    /// Key of the last row of the newest page.
+    /// Hash of the identity of the last row of the newest page.
     last: Option<u64>,
     /// Whether a page contains the last row of the previous one, so that repeated rows hide others.
     overlaps: bool,
     /// Largest number of rows on a page.
     page_size: usize,
-    /// Total number of rows according to a page.
+    /// Total number of rows according to the pages.
     total: Option<usize>,
-    /// The largest count announced by a page, under any name.
+    /// Largest count on any page, under any name.
     min_total: Option<usize>,
 }
 
-/// Returns the identity of a row: its key if it has one, otherwise all of it.
+/// Returns the identity of a row: the value of its key, or the whole row without one.
 fn identity<'a>(row: &'a RawValue, key: Option<&str>) -> &'a str {
     key.and_then(|key| field(row, key)).unwrap_or(row).get()
 }
@@ -299,7 +299,7 @@ struct Page<'a> {
 
 impl<'a> Page<'a> {
     /// Parses a page in an envelope, or a bare array, which some resources return.
-    fn read(body: &'a [u8]) -> Result<Self, Error> {
+    fn parse(body: &'a [u8]) -> Result<Self, Error> {
         if body.first() == Some(&b'[') {
             let page: rows::Page<'a> = serde_json::from_slice(body).map_err(|_| Error::Decode("JSON"))?;
             let rows = page.rows()?;
@@ -323,8 +323,8 @@ impl<'a> Page<'a> {
         })
     }
 
-    /// Returns whether another page may follow this one, which has this many rows, if there is no total: the page is
-    /// full, has members about pages without a size, or links to another page.
+    /// Returns whether another page may follow this page of `rows` rows if there is no total: the page is full, links
+    /// to another page, or has members about pages but no page size.
     fn may_have_next(&self, rows: usize) -> bool {
         let is_full = [PAGE_SIZE, DEFAULT_PAGE_SIZE].contains(&rows);
         is_full || self.has_link || self.is_paged && self.size.is_none_or(|size| rows >= size)

@@ -1,8 +1,8 @@
 //! Lenient parser of rows: field names in all spellings and any case, values as text, number or boolean.
 //!
-//! A row stores each field as raw JSON and parses it on access. A field of the wrong type therefore invalidates only
-//! itself, an out-of-range number does not invalidate the document, and unused fields are never decoded. Unparseable
-//! values are reported to the [`Observer`].
+//! A row stores each field as raw JSON and parses the field on access. A field of the wrong type therefore invalidates
+//! only itself, an out-of-range number does not invalidate the document, and unused fields are never decoded.
+//! Unparseable values are reported to the [`Observer`].
 
 use std::borrow::Cow;
 use std::fmt;
@@ -92,10 +92,10 @@ impl<'a> Row<'a> {
 
     /// Parses an id that can be used in requests.
     pub fn id(&self, names: Names) -> Option<String> {
-        domain::id(&self.text(names)?).map(ToOwned::to_owned)
+        domain::parse_id(&self.text(names)?).map(ToOwned::to_owned)
     }
 
-    /// Parses text in which `"N/A"` is a regular value.
+    /// Parses a word; unlike [`Row::text`], returns `"N/A"` and `""` as they are.
     pub fn word(&self, names: Names) -> Option<Cow<'a, str>> {
         self.scalar(names)
     }
@@ -167,7 +167,7 @@ impl<'a> Row<'a> {
         Some(named.name)
     }
 
-    /// Parses a word with `read`, and counts it as an unknown value if the result is one.
+    /// Parses a word with `read`, and counts the word as an unknown value if `is_unknown` returns true for the result.
     pub fn known_word<T: Copy>(
         &self,
         names: Names,
@@ -194,7 +194,7 @@ impl<'a> Row<'a> {
         self.observer.decode_error(self.endpoint, label(names), &masked(value));
     }
 
-    /// Parses the value of a field. An invalid one is counted.
+    /// Parses the value of a field. An invalid value is counted.
     fn parse<T>(&self, names: Names, read: impl FnOnce(&str) -> Parsed<T>) -> Option<T> {
         let text = self.scalar(names)?;
         self.valid_or_count(names, &text, read(&text))
@@ -207,18 +207,17 @@ impl<'a> Row<'a> {
         })
     }
 
-    /// Returns the text of the first field of `names` that has a value, otherwise that of the first one that is
-    /// present.
+    /// Returns the text of the first field of `names` that has a value, or else of the first field that is present.
     fn scalar(&self, names: Names) -> Option<Cow<'a, str>> {
-        let mut found = None;
+        let mut first = None;
         for json in self.candidates(names) {
             let text = self.plain(json, names);
             match text {
                 Some(text) if !domain::is_absent(&text) => return Some(text),
-                other => found = found.or(other),
+                absent => first = first.or(absent),
             }
         }
-        found
+        first
     }
 
     /// Returns the text of a string, number or boolean. A list, an object or a broken string is counted.
@@ -252,11 +251,12 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Returns the value of a field in any case; `None` if there is no such field, or the row is not an object.
+/// Returns the value of a field, whatever the case of its name; `None` if there is no such field, or the row is not an
+/// object.
 pub(super) fn field<'a>(row: &'a RawValue, name: &str) -> Option<&'a RawValue> {
     let fields = serde_json::from_str::<Object<'a>>(row.get()).ok()?.0;
-    let found = fields.into_iter().find(|(field, _)| field.eq_ignore_ascii_case(name));
-    found.map(|(_, json)| json)
+    let field = fields.into_iter().find(|(field, _)| field.eq_ignore_ascii_case(name));
+    field.map(|(_, json)| json)
 }
 
 fn label(names: Names) -> &'static str {
@@ -280,8 +280,8 @@ fn masked(value: &str) -> String {
 #[derive(Deserialize)]
 pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
-/// The fields of an object in order, as raw JSON. Unlike a derived struct it accepts duplicate names, and unlike a map
-/// it does not decode unused fields.
+/// The fields of an object in order, as raw JSON. Unlike a derived struct, this type accepts duplicate names. Unlike a
+/// map, it does not decode unused fields.
 pub(super) struct Object<'a>(pub(super) Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {

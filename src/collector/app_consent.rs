@@ -19,7 +19,7 @@ const PRODUCT_RULES: Rules = Rules {
     is_denial: |error| error.is_missing_service() || matches!(error, Error::Status(400)),
     all_denied: |_| Error::Status(404),
     keeps_empty: false,
-    empty_problem: "no apps listed, unlike before",
+    empty_problem: "the product has no apps, although it had some before",
 };
 
 /// The collector.
@@ -32,7 +32,7 @@ impl Collector for AppConsent {
     const IS_OPTIONAL: bool = true;
     const PRICE: Price = Price {
         requests: 2.0,
-        of: "1 per tenant for each of its products",
+        description: "1 per tenant for each of its products",
         ..Price::ONE
     };
     const SCOPE_V3: &'static str = v3::scope::CUSTOMERS;
@@ -95,8 +95,8 @@ impl Collector for AppConsent {
     }
 }
 
-/// Requests the consent to each product. Products that the tenant lacks are requested once a day. If a product was
-/// known before, its last known value is kept until it expires.
+/// Requests the consent to each product. Products that the tenant lacks are requested once a day. If a request fails,
+/// the last known value of the product is kept until it expires.
 async fn poll_products(
     api: &Api,
     (customer, context): (&CustomerId, &Context),
@@ -143,7 +143,7 @@ async fn fetch_consent(
         "apps",
     ];
     let scope = AppConsent::SCOPE_V3;
-    let apps = api.v3(endpoint, scope)?.entity(endpoint, scope, &path).await?;
+    let apps = api.v3(endpoint, scope)?.fetch_entity(endpoint, scope, &path).await?;
     let mut is_given = None;
     for json in &apps {
         let row = Row::read(json, endpoint, api.observer().as_ref());

@@ -15,7 +15,7 @@ use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label, timestamp
 /// State of the baselines of a tenant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Baseline {
-    /// Whether it is held from an earlier response, because the newest had invalid rows.
+    /// Whether the row is held from an earlier response, because the newest response had invalid rows.
     #[serde(default)]
     held: bool,
     tenant: TenantId,
@@ -81,7 +81,7 @@ impl Collector for Baselines {
             filter: Some("{}"),
             key: None,
         };
-        let rows = api.v3(endpoint, list.scope)?.list(list).await?;
+        let rows = api.v3(endpoint, list.scope)?.fetch_list(list).await?;
         let observer = api.observer().as_ref();
         let mut tenants: BTreeMap<CustomerId, BTreeMap<TenantId, Baseline>> = BTreeMap::new();
         let (mut unreadable, mut duplicates) = (0, 0);

@@ -23,7 +23,7 @@ use crate::exposition::{Shape, ShapeMetrics, ShapeTable, column, gauge, info, la
 pub struct Customer {
     /// The last known name of the organization; empty if it was never known.
     pub organization: String,
-    /// Personal data, so it is not saved in the state file.
+    /// Address of the owner. It is personal data, and therefore not saved in the state file.
     #[serde(skip)]
     owner_email: Option<String>,
     country: String,
@@ -31,7 +31,7 @@ pub struct Customer {
     management_mode: Option<ManagementMode>,
     /// Number of tenants; `None` if the response does not list them.
     tenants: Option<usize>,
-    /// The tenants that have an id. State files of the first version lack them.
+    /// The tenants that have an id. Older state files lack them.
     #[serde(default)]
     named_tenants: Vec<Tenant>,
     /// Whether a response of the second generation lacks the field with the tenants.
@@ -118,7 +118,7 @@ impl Collector for Customers {
         let (endpoint, rows) = LIST.fetch(api, target, context).await?;
         let (mut records, unreadable) = parse_list(&rows, api, endpoint);
         if let Target::Customer(requested) = target {
-            records = super::only(requested, records);
+            records = super::only_requested(requested, records);
         }
         Ok(PollOutput::new(records, unreadable, endpoint))
     }
@@ -195,7 +195,7 @@ const TENANTS: Names = &["tenants"];
 const STATUS: Names = &["jobStatus"];
 const MODE: Names = &["managementMode"];
 
-/// Parses the tenants of a customer. Returns those with an id, each once, and the number of those without.
+/// Parses the tenants of a customer. Returns the tenants with an id, each once, and the number of tenants without one.
 fn parse_tenants(row: &Row<'_>, tenants: &[&RawValue]) -> (Vec<Tenant>, usize) {
     let mut named: BTreeMap<TenantId, Tenant> = BTreeMap::new();
     let mut without_id = 0;

@@ -24,9 +24,9 @@ pub(super) type PollFuture = Pin<Box<dyn Future<Output = Result<PollOutput, Fail
 pub struct CollectorDescriptor {
     /// Name in configuration and labels.
     pub name: &'static str,
-    /// Endpoint of failures that are not about a request.
+    /// Endpoint of failures that no request caused.
     pub endpoint: Endpoint,
-    /// All endpoints that it requests.
+    /// All endpoints that the collector requests.
     pub endpoints: &'static [Endpoint],
     /// Default interval.
     pub interval: Duration,
@@ -94,7 +94,7 @@ impl CollectorDescriptor {
         }
     }
 
-    /// Returns its permission in a generation; `None` if it does not support that generation.
+    /// Returns the required permission in a generation; `None` if the collector does not support that generation.
     pub fn scope(&self, generation: Generation) -> Option<&'static str> {
         match generation {
             Generation::V1 if self.is_optional => None,
@@ -139,7 +139,7 @@ impl CollectorDescriptor {
         (self.is_quiet)(record)
     }
 
-    /// Returns whether the items of a record differ from those of the previous one.
+    /// Returns whether the items of a record differ from those of the previous record.
     pub fn lists_other_items(&self, record: &dyn Record, previous: &dyn Record) -> bool {
         (self.lists_other_items)(record, previous)
     }
@@ -230,7 +230,7 @@ async fn poll<C: Collector>(
     })
 }
 
-/// Returns a record with the type of its collector; `None` if it belongs to another one.
+/// Returns a record with the type of its collector; `None` if the record belongs to another collector.
 fn typed<C: Collector>(record: &dyn Record) -> Option<&C::Record> {
     record.as_any().downcast_ref()
 }

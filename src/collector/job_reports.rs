@@ -32,12 +32,12 @@ const MAX_FAILED_TRIES: u32 = 24;
 /// Maximum number of errors with separate series.
 const TOP_ERRORS: usize = 10;
 
-/// Label of all other errors.
+/// Value of the label `error` for all other errors.
 const OTHER: &str = "other";
 
 /// The latest report of a module or backup scope.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Module {
+pub(super) struct ModuleReport {
     key: ModuleKey,
     /// The newest run whose report was requested.
     #[serde(rename = "asked")]
@@ -55,7 +55,7 @@ pub(super) struct Module {
     report: Option<Report>,
 }
 
-impl Module {
+impl ModuleReport {
     /// Returns whether the report is not requested again: it was received, or requested too often.
     fn is_settled(&self) -> bool {
         self.tries == 0 || self.tries - self.failed >= MAX_TRIES || self.failed >= MAX_FAILED_TRIES
@@ -67,7 +67,7 @@ impl Module {
 struct Report {
     /// Objects by status; `None` if the report is incomplete or contains invalid rows.
     objects: Option<BTreeMap<Cow<'static, str>, u64>>,
-    /// The most common errors, the most common first, and `other`.
+    /// The most common errors in descending order, then `other`.
     errors: Vec<(String, u64)>,
 }
 
@@ -80,7 +80,7 @@ pub struct CommonErrors {
     pub module: Cow<'static, str>,
     /// The backup scope, if the module has any.
     pub scope: Option<String>,
-    /// The errors, most common first, each with the number of objects that were not backed up because of it.
+    /// The errors, most common first, each with the number of objects that have this error.
     pub errors: Vec<(String, u64)>,
 }
 
@@ -93,7 +93,7 @@ impl CommonErrors {
 
 /// Returns the most common errors in a record of this collector, for each module with errors.
 pub fn common_errors(record: &dyn Record) -> Vec<CommonErrors> {
-    let modules = record.as_any().downcast_ref::<Vec<Module>>();
+    let modules = record.as_any().downcast_ref::<Vec<ModuleReport>>();
     let common = modules.into_iter().flatten().filter_map(|module| {
         let report = module.report.as_ref().filter(|report| !report.errors.is_empty())?;
         Some(CommonErrors {
@@ -116,13 +116,13 @@ impl Collector for JobReports {
     const IS_OPTIONAL: bool = true;
     const PRICE: Price = Price {
         requests: 0.007,
-        of: "1 per 1000 objects of each failed run, at most 20 per run",
+        description: "1 per 1000 objects of each failed run, at most 20 per run",
         ..Price::ONE
     };
     const SCOPE_V3: &'static str = v3::scope::JOBS;
     const AFTER: Option<CollectorId> = Some(CollectorId::JOBS);
     type Target = CustomerId;
-    type Record = Vec<Module>;
+    type Record = Vec<ModuleReport>;
 
     async fn poll(
         api: &Api,
@@ -131,16 +131,16 @@ impl Collector for JobReports {
         context: &Context,
     ) -> Result<PollOutput<Self::Record>, Failure> {
         let endpoint = Endpoint::JobReport;
-        let mut modules: Vec<Module> = previous.cloned().unwrap_or_default();
+        let mut modules: Vec<ModuleReport> = previous.cloned().unwrap_or_default();
         let jobs = context.record_of(CollectorId::JOBS, customer);
         let Some(runs) = jobs.as_deref().and_then(jobs::reportable_runs) else {
-            return Ok(PollOutput::one(customer, modules, 0, endpoint));
+            return Ok(PollOutput::of_customer(customer, modules, 0, endpoint));
         };
-        let (failure, unreadable) = update(&mut modules, runs, |id| async move {
+        let (failure, unreadable) = update_reports(&mut modules, runs, |id| async move {
             fetch_report(api, customer, &id).await
         })
         .await?;
-        Ok(PollOutput::one(customer, modules, unreadable, endpoint).incomplete_by(failure))
+        Ok(PollOutput::of_customer(customer, modules, unreadable, endpoint).with_failure(failure))
     }
 
     fn metrics() -> Vec<ShapeMetrics> {
@@ -149,8 +149,8 @@ impl Collector for JobReports {
 
     fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> Vec<ShapeTable> {
         let id = customer.as_str();
-        let is_selected = |module: &&Module| context.settings.selects(&module.key.service, &module.key.module);
-        let report_of = |module: &Module| Some((module.key.clone(), module.report.clone()?));
+        let is_selected = |module: &&ModuleReport| context.settings.selects(&module.key.service, &module.key.module);
+        let report_of = |module: &ModuleReport| Some((module.key.clone(), module.report.clone()?));
         let reports: Vec<(ModuleKey, Report)> = record.iter().filter(is_selected).filter_map(report_of).collect();
         let labelled = |key: &ModuleKey, label: &str, count: u64| LabelledCount {
             key: key.clone(),
@@ -179,9 +179,9 @@ impl Collector for JobReports {
 /// and the number of invalid rows.
 ///
 /// # Errors
-/// Returns the denial if every report is denied and none has ever been received.
-async fn update<Request: Future<Output = Result<(Option<Report>, usize), Failure>>>(
-    modules: &mut Vec<Module>,
+/// Returns the denial if every request is denied and no report was requested before.
+async fn update_reports<Request: Future<Output = Result<(Option<Report>, usize), Failure>>>(
+    modules: &mut Vec<ModuleReport>,
     runs: Vec<ReportableRun>,
     fetch: impl Fn(Box<str>) -> Request,
 ) -> Result<(Option<Failure>, usize), Failure> {
@@ -192,7 +192,7 @@ async fn update<Request: Future<Output = Result<(Option<Report>, usize), Failure
     for ReportableRun { key, run, started } in runs {
         let mut known = modules.iter_mut().find(|module| module.key == key);
         let run_key = run.as_deref().map(|id| RunKey::new(Some(id), None, None));
-        let is_same = |known: &Module| run_key == Some(known.run_key) && started == known.started;
+        let is_same = |known: &ModuleReport| run_key == Some(known.run_key) && started == known.started;
         if let Some(known) = known.as_mut().filter(|known| !is_same(known)) {
             // A newer run has ended, so the report is outdated.
             known.report = None;
@@ -204,7 +204,7 @@ async fn update<Request: Future<Output = Result<(Option<Report>, usize), Failure
         if before.is_some_and(|known| known.is_settled()) {
             continue;
         }
-        let mut module = Module {
+        let mut module = ModuleReport {
             key,
             run_key,
             started,
@@ -282,7 +282,7 @@ async fn fetch_pages(api: &Api, customer: &CustomerId, run: &str) -> Result<(Opt
     Ok((report, unreadable))
 }
 
-/// Counts of the rows of a report.
+/// Counts of the rows of a report, by status and error.
 #[derive(Default)]
 struct Tally {
     rows: usize,
@@ -317,7 +317,7 @@ impl Tally {
     }
 
     /// Returns the report. Its errors are those of failed objects or, if none failed, of objects with a warning.
-    fn report(mut self, is_whole: bool) -> Report {
+    fn report(mut self, is_complete: bool) -> Report {
         for status in domain::report_statuses() {
             self.objects.entry(Cow::Borrowed(status)).or_default();
         }
@@ -339,7 +339,7 @@ impl Tally {
             named.push((OTHER.to_owned(), rest));
         }
         Report {
-            objects: (is_whole && self.unreadable == 0).then_some(self.objects),
+            objects: (is_complete && self.unreadable == 0).then_some(self.objects),
             errors: named,
         }
     }

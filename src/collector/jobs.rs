@@ -46,8 +46,8 @@ pub struct ModuleRuns {
 pub fn past_runs(record: &dyn super::Record, settings: &CollectorSettings) -> Vec<ModuleRuns> {
     let record = record.as_any().downcast_ref::<Record>();
     let modules = record.into_iter().flat_map(Record::modules);
-    let wanted = modules.filter(|module| settings.selects(&module.service, &module.module));
-    let runs = wanted.map(|module| ModuleRuns {
+    let selected = modules.filter(|module| settings.selects(&module.service, &module.module));
+    let runs = selected.map(|module| ModuleRuns {
         service: module.service.clone(),
         module: module.module.clone(),
         scope: module.scope.clone(),
@@ -88,7 +88,7 @@ impl Collector for Jobs {
             context,
         };
         let (record, ended, unreadable) = parser.parse_list(&rows, previous).await;
-        let output = PollOutput::one(customer, record, unreadable, Endpoint::Jobs);
+        let output = PollOutput::of_customer(customer, record, unreadable, Endpoint::Jobs);
         Ok(PollOutput {
             ended: ended.into_iter().map(|run| (customer.clone(), run)).collect(),
             ..output
@@ -132,11 +132,11 @@ impl Collector for Jobs {
         let listed = runs_by_status(History::listed);
         let ended = runs_by_status(History::ended);
         let objects: Vec<_> = modules.iter().flat_map(RenderedModule::objects).collect();
-        let is_wanted = |scan: &&Scan| {
+        let is_selected = |scan: &&Scan| {
             let job_type = domain::scan_of_service(&scan.service).unwrap_or_default();
             context.settings.selects(job_type, NO_MODULE)
         };
-        let scans = record.scans.iter().filter(is_wanted);
+        let scans = record.scans.iter().filter(is_selected);
         let scans: Vec<Scan> = scans.cloned().collect();
         vec![
             SHAPE_MODULE.table(id, &modules),
@@ -168,15 +168,15 @@ impl Collector for Jobs {
     }
 }
 
-/// Input for parsing a list, apart from its rows.
+/// Parser of a list of runs.
 struct ListParser<'a> {
     observer: &'a dyn Observer,
     context: &'a Context,
 }
 
 impl ListParser<'_> {
-    /// Merges the rows of a list with the previous record. Returns the new record, the runs that have ended since, and
-    /// the number of invalid rows.
+    /// Merges the rows of a list with the previous record. Returns the new record, the newly completed runs, and the
+    /// number of invalid rows.
     async fn parse_list(&self, rows: &[Box<RawValue>], previous: Option<&Record>) -> (Record, Vec<EndedRun>, usize) {
         let mut listed = Listed::default();
         let mut unreadable = 0;
@@ -193,7 +193,7 @@ impl ListParser<'_> {
             }
         }
         for _ in 0..listed.cap_scopes() {
-            let problem = "more backup scopes than are kept of a module";
+            let problem = "a backup scope beyond the limit";
             self.observer.decode_error(Endpoint::Jobs, SCOPE, problem);
         }
         let (record, ended, duplicates) = Record::merge(previous, listed, unreadable > 0, self.context.now);
@@ -218,9 +218,9 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<ParsedRow> {
     let job_module = row.named(&["jobModule"], domain::module).or_else(module_of_scan)?;
     let scope = row.text(&[SCOPE]).map(|name| domain::truncate(&name).into_owned());
     let id = row.text(&["jobId"]);
-    let start = ReportedTime::read(row, START, now);
-    let modified = ReportedTime::read(row, &["lastModifyTime", "lastModifiedTime"], now);
-    let end = ReportedTime::read(row, END, now);
+    let start = ReportedTime::parse(row, START, now);
+    let modified = ReportedTime::parse(row, &["lastModifyTime", "lastModifiedTime"], now);
+    let end = ReportedTime::parse(row, END, now);
     if start.valid.is_some() && end.valid.is_some() && end.valid < start.valid {
         row.invalid(END, "a time before the start");
     }
@@ -246,7 +246,7 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<ParsedRow> {
             || failed.is_some_and(|failed| failed > 0));
     let report = id
         .as_deref()
-        .and_then(domain::id)
+        .and_then(domain::parse_id)
         .filter(|_| is_reported)
         .map(Box::from);
     let key = RunKey::new(id.as_deref(), start.value, end.value.or(undated_end));
@@ -282,10 +282,10 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<ParsedRow> {
 /// The service whose runs have reports.
 pub(super) const REPORTED_SERVICE: &str = "Microsoft 365";
 
-/// The latest completed run of a listed module or backup scope, whose report can be requested.
+/// The latest completed run of a listed module or backup scope, with the id for requesting its report.
 pub(super) struct ReportableRun {
     pub(super) key: ModuleKey,
-    /// The run's id, if it has a report.
+    /// Id of the run; `None` if the run has no report.
     pub(super) run: Option<Box<str>>,
     /// Start of the run.
     pub(super) started: Option<Timestamp>,
@@ -315,8 +315,8 @@ const SCOPE: &str = "name";
 const START: Names = &["startTime"];
 const END: Names = &["endTime"];
 
-/// Returns the assumed end of a run whose end is unknown. For a restore point, it is the start, because its data may be
-/// that old. For a failure without any time, it is the current time, so that the failure counts.
+/// Returns the assumed end of a run whose end is unknown: for a restore point its start, because the data may be that
+/// old; for a failure without any time the current time, so that the failure counts.
 fn assumed_end(
     status: JobStatus,
     start: Option<Timestamp>,
@@ -334,14 +334,14 @@ fn assumed_end(
 #[derive(Clone, Copy, Debug)]
 struct ReportedTime {
     value: Option<Timestamp>,
-    /// The same, but `None` if it is in the future.
+    /// The time, but at most the current time; `None` if the time is further in the future than clock skew explains.
     valid: Option<Timestamp>,
 }
 
 impl ReportedTime {
     /// Parses a time. A time in the future is counted as invalid; within the tolerance for clock skew, it is replaced
     /// by the current time.
-    fn read(row: &Row<'_>, names: Names, now: Timestamp) -> Self {
+    fn parse(row: &Row<'_>, names: Names, now: Timestamp) -> Self {
         let value = row.timestamp(names);
         let valid = value.and_then(|at| super::not_in_future(row, names, at, now));
         Self {

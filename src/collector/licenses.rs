@@ -21,7 +21,7 @@ use crate::exposition::{ShapeMetrics, ShapeTable};
 /// thirty times its length in memory, so the size limit of responses is not enough.
 const MAX_PRODUCTS: usize = 500_000;
 
-/// Position of the first shape about tenants. All later ones are about tenants, too.
+/// Position of the first shape about tenants. All later shapes are also about tenants.
 pub(super) const FIRST_TENANT_SHAPE: usize = 2;
 
 /// The subscriptions of a customer.
@@ -29,7 +29,7 @@ pub(super) const FIRST_TENANT_SHAPE: usize = 2;
 pub(super) struct Subscriptions {
     /// Ids of the tenants, if the API generation returns them with the subscriptions.
     tenants: BTreeSet<TenantId>,
-    /// Whether it does, so that an empty list means that there are none.
+    /// Whether the API generation returns them with the subscriptions, so that an empty list means no tenants.
     #[serde(default)]
     lists_tenants: bool,
     products: Vec<Product>,
@@ -53,19 +53,19 @@ impl Subscriptions {
 /// A subscription.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Product {
-    /// Whether it is held from an earlier response, because the newest had invalid rows.
+    /// Whether the row is held from an earlier response, because the newest response had invalid rows.
     #[serde(default)]
     held: bool,
-    /// Distinguishes it from other subscriptions of the same service; empty if there is only one.
+    /// Distinguishes the subscription from others of the same service; empty if the service has only one.
     license: String,
     /// Number among subscriptions with the same purchased items, from 1; 0 if not assigned yet.
     #[serde(rename = "place", default)]
     number: u32,
     identity: Identity,
-    /// Whether it counts as a backup licence; set when it is rendered.
+    /// Whether the subscription counts as a backup licence; set during rendering.
     #[serde(skip)]
     is_backup: bool,
-    /// Unit of sizes; set when it is rendered.
+    /// Unit of sizes; set during rendering.
     #[serde(skip)]
     gigabyte: Gigabyte,
     purchased_seats: Option<u64>,
@@ -176,7 +176,7 @@ impl Collector for Licenses {
             }
         }
         if let Target::Customer(requested) = target {
-            records = super::only(requested, records);
+            records = super::only_requested(requested, records);
         }
         let duplicates = records
             .values_mut()
@@ -190,7 +190,8 @@ impl Collector for Licenses {
 
     fn complete(previous: &Subscriptions, mut partial: Subscriptions) -> Subscriptions {
         partial.tenants.extend(previous.tenants.iter().cloned());
-        // Subscriptions with the same identity are told apart by their numbers, because it is unknown which is missing.
+        // Subscriptions with the same purchased items are numbered by their order, because it is unknown which one is
+        // missing.
         let numbered = |products: &[Product]| -> Vec<Product> {
             let mut counts = BTreeMap::new();
             let number = |product: &Product| {
@@ -262,16 +263,15 @@ impl Collector for Licenses {
 /// Returns the products that the settings select. The record contains all products, so that a reload takes effect
 /// without a poll, and labels do not depend on the filter.
 fn select_products(products: &[Product], context: &Context) -> Vec<Product> {
-    let (wanted, backups) = (&context.settings.license_services, &context.settings.backup_services);
+    let (selected, backups) = (&context.settings.license_services, &context.settings.backup_services);
     let matches_any = |patterns: &[Pattern], product: &Product| {
         patterns
             .iter()
             .any(|pattern| pattern.matches_product(&product.identity.service))
     };
-    let wanted = products
+    products
         .iter()
-        .filter(|product| wanted.is_empty() || matches_any(wanted, product));
-    wanted
+        .filter(|product| selected.is_empty() || matches_any(selected, product))
         .map(|product| Product {
             is_backup: matches_any(backups, product),
             gigabyte: context.settings.gigabyte,

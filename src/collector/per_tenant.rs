@@ -13,13 +13,13 @@ use crate::domain::{CustomerId, TenantId, Timestamp};
 /// Maximum number of polled tenants of a customer. The largest customers have dozens.
 const MAX_POLLED_TENANTS: usize = 500;
 
-const TOO_MANY_TENANTS: &str = "the customer has more tenants than are polled";
+const TOO_MANY_TENANTS: &str = "the customer has more than 500 tenants; only 500 are polled";
 
 /// Time after which a tenant that lacks a service is polled again.
-pub(super) const RECHECK: Duration = Duration::from_secs(24 * 3600);
+pub(super) const RECHECK_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
 /// Records of the parts of a target: the tenants of a customer, or the products of a tenant. In the state file, the
-/// fields have the names of the first version.
+/// fields keep the names that older versions wrote.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Parts<K: Ord, R> {
     #[serde(rename = "tenants", alias = "consented")]
@@ -52,8 +52,8 @@ impl<K: Ord, R> Parts<K, R> {
 }
 
 impl<K: Clone + Ord, R: Clone + Default + PartialEq> Parts<K, R> {
-    /// Splits this into fresh and last known records; `None` if all are fresh. `split` does the same for a record that
-    /// is itself a map of parts.
+    /// Splits the parts into fresh and last known records; `None` if all are fresh. `split` does the same for a record
+    /// that is itself a map of parts.
     pub(super) fn split(&self, split: impl Fn(&R) -> (R, R)) -> Option<(Self, Self)> {
         let (mut fresh, mut held) = (Self::default(), Self::default());
         for (key, record) in &self.records {
@@ -70,12 +70,12 @@ impl<K: Clone + Ord, R: Clone + Default + PartialEq> Parts<K, R> {
         (!held.records.is_empty()).then_some((fresh, held))
     }
 
-    /// Splits this if every record is either fresh or last known.
+    /// Splits parts whose records are each either fresh or last known.
     pub(super) fn split_by_key(&self) -> Option<(Self, Self)> {
         self.split(|record| (record.clone(), R::default()))
     }
 
-    /// Returns a copy without these keys, or `None` if it contains none of them.
+    /// Returns a copy without these keys; `None` if none of them is present.
     pub(super) fn without(&self, removed: &BTreeSet<K>) -> Option<Self> {
         let mut rest = self.clone();
         rest.records.retain(|key, _| !removed.contains(key));
@@ -88,10 +88,10 @@ impl<K: Clone + Ord, R: Clone + Default + PartialEq> Parts<K, R> {
 /// Returns whether an item that lacked the service at its last poll is due again.
 pub(super) fn is_due_again(polled: Option<&Timestamp>, now: Timestamp) -> bool {
     // A time in the future means that the clock was set back.
-    polled.is_none_or(|polled| now >= polled.plus(RECHECK) || *polled > now)
+    polled.is_none_or(|polled| now >= polled.plus(RECHECK_INTERVAL) || *polled > now)
 }
 
-/// Returns whether last known values have expired that have been served since a given time.
+/// Returns whether last known values that have been served since a given time have expired.
 pub(super) fn is_expired(since: Timestamp, context: &Context) -> bool {
     context.now > since.plus(context.stale_after)
 }
@@ -144,7 +144,7 @@ impl RequestResults {
     /// Returns the failure that makes the poll incomplete, if there is one.
     ///
     /// # Errors
-    /// If no request succeeded.
+    /// Returns the failure or the denial if no request succeeded.
     pub(super) fn finish(self) -> Result<Option<Failure>, Failure> {
         if self.any_succeeded {
             return Ok(self.failure);
@@ -157,8 +157,8 @@ impl RequestResults {
 pub(super) type TenantResult<R> = Result<(R, Option<Failure>), Failure>;
 
 /// Polls each tenant of a customer, given its last record. Tenants that lack the service (403, 404) are polled once a
-/// day. If all lack it, so does the customer. If a poll is denied, fails or returns nothing, the last record of the
-/// tenant is kept until it expires.
+/// day. If all tenants lack the service, so does the customer. If the request for a tenant is denied, fails or returns
+/// nothing, the last record of the tenant is kept until it expires.
 pub(super) async fn poll_tenants<R, F, Request>(
     api: &Api,
     endpoint: Endpoint,
@@ -185,13 +185,15 @@ where
     let listed: BTreeSet<TenantId> = context.tenants(customer).into_iter().collect();
     let removed = tenants.into_iter().filter(|tenant| !listed.contains(tenant)).collect();
     let record = record.without(&removed).unwrap_or(record);
-    Ok(PollOutput::one(customer, record, 0, endpoint).incomplete_by(incomplete.or(problem)))
+    Ok(PollOutput::of_customer(customer, record, 0, endpoint).with_failure(incomplete.or(problem)))
 }
 
-/// Polls each part. Afterwards, each is fresh, last known since some time, or unlicensed since some time.
+/// Polls each part. Afterwards, the record of a part is fresh or last known, or the part is unlicensed. A part that
+/// failed before its first record is missing.
 ///
 /// # Errors
-/// If an error concerns all parts, or no request succeeded. The previous record then stays until it expires.
+/// Returns an error if it concerns all parts, or if no request succeeded. The previous record then stays until it
+/// expires.
 pub(super) async fn request_all<K, R, F, Request>(
     keys: Vec<K>,
     endpoint: Endpoint,

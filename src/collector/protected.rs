@@ -16,10 +16,10 @@ use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label, timestamp
 const TENANT: Names = &["tenantId"];
 const LAST_RUN: Names = &["lastRunTime"];
 
-/// The protected data of a module: of one tenant, or of all if the API does not distinguish them.
+/// The protected data of a module in one tenant, or in all tenants if the API does not distinguish them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Module {
-    /// Whether it is held from an earlier response, because the newest had invalid rows.
+pub(super) struct ProtectedModule {
+    /// Whether the row is held from an earlier response, because the newest response had invalid rows.
     #[serde(default)]
     held: bool,
     service: Cow<'static, str>,
@@ -34,7 +34,7 @@ pub(super) struct Module {
 
 type Key = (Cow<'static, str>, Cow<'static, str>, Option<TenantId>);
 
-impl super::Held for Module {
+impl super::Held for ProtectedModule {
     fn held(&mut self) -> &mut bool {
         &mut self.held
     }
@@ -50,7 +50,7 @@ impl Collector for Protected {
     const SCOPE_V1: &'static str = v1::scope::PROTECTED;
     const SCOPE_V3: &'static str = v3::scope::PROTECTED;
     type Target = CustomerId;
-    type Record = Vec<Module>;
+    type Record = Vec<ProtectedModule>;
 
     async fn poll(
         api: &Api,
@@ -62,7 +62,7 @@ impl Collector for Protected {
         let rows = match api {
             Api::V1(client) => {
                 let path = ["customers", customer.as_str(), "protected"];
-                client.list(endpoint, Self::SCOPE_V1, &path).await?
+                client.fetch_list(endpoint, Self::SCOPE_V1, &path).await?
             }
             Api::V3(client) => {
                 let list = v3::List {
@@ -72,11 +72,11 @@ impl Collector for Protected {
                     filter: None,
                     key: None,
                 };
-                client.list(list).await?
+                client.fetch_list(list).await?
             }
         };
         let observer = api.observer().as_ref();
-        let mut modules: Vec<Module> = Vec::new();
+        let mut modules: Vec<ProtectedModule> = Vec::new();
         let mut indexes: BTreeMap<Key, usize> = BTreeMap::new();
         let (mut unreadable, mut duplicates) = (0, 0);
         for json in &rows {
@@ -101,14 +101,14 @@ impl Collector for Protected {
             observer.duplicate_rows(endpoint, duplicates);
         }
         for _ in 0..limit_tenants(&mut modules) {
-            observer.decode_error(endpoint, "tenantId", "a tenant past the limit");
+            observer.decode_error(endpoint, "tenantId", "a tenant beyond the limit");
             unreadable += 1;
         }
-        Ok(PollOutput::one(customer, modules, unreadable, endpoint))
+        Ok(PollOutput::of_customer(customer, modules, unreadable, endpoint))
     }
 
     fn complete(previous: &Self::Record, partial: Self::Record) -> Self::Record {
-        let mut modules = super::keep_missing(previous, partial, Module::key);
+        let mut modules = super::keep_missing(previous, partial, ProtectedModule::key);
         limit_tenants(&mut modules);
         modules
     }
@@ -131,12 +131,12 @@ impl Collector for Protected {
     }
 }
 
-impl Module {
+impl ProtectedModule {
     fn key(&self) -> Key {
         (self.service.clone(), self.module.clone(), self.tenant.clone())
     }
 
-    /// Merges another row with the same key, keeping the worse values and the older run.
+    /// Merges another row with the same key, keeping the row with more unprotected objects and the older run.
     fn merge_worse(&mut self, other: Self) {
         let last_run = [self.last_run, other.last_run].into_iter().flatten().min();
         if other.unprotected() > self.unprotected() {
@@ -166,7 +166,7 @@ impl Module {
 }
 
 /// Drops the rows of tenants beyond [`MAX_TENANTS`], and returns their number.
-fn limit_tenants(modules: &mut Vec<Module>) -> usize {
+fn limit_tenants(modules: &mut Vec<ProtectedModule>) -> usize {
     let before = modules.len();
     let mut tenants = BTreeSet::new();
     modules.retain(|module| match &module.tenant {
@@ -176,13 +176,13 @@ fn limit_tenants(modules: &mut Vec<Module>) -> usize {
     before - modules.len()
 }
 
-fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<Module> {
+fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<ProtectedModule> {
     let tenant = match row.text(TENANT) {
         // Without its tenant, the row would look like the total of all tenants.
         Some(text) => Some(TenantId::parse(&text)?),
         None => None,
     };
-    Some(Module {
+    Some(ProtectedModule {
         held: false,
         service: row.named(&["serviceType"], domain::service)?,
         module: row.named(&["serviceModule"], domain::module)?,
@@ -204,7 +204,7 @@ struct StoredSize {
     bytes: f64,
 }
 
-const SHAPE_OBJECTS: Shape<Module> = Shape {
+const SHAPE_OBJECTS: Shape<ProtectedModule> = Shape {
     labels: &[
         label("service", |row| Some(&row.service)),
         label("module", |row| Some(&row.module)),

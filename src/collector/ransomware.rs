@@ -69,7 +69,7 @@ pub(super) struct Signs([BySign<Option<u64>>; 4]);
 impl Signs {
     /// Parses the counts of a row; `None` if it has none.
     fn parse(row: &Row<'_>) -> Option<Self> {
-        let signs = Self(OBJECT_TYPES.map(|of| BySign(of.fields.0.map(|names| row.count(names)))));
+        let signs = Self(OBJECT_TYPES.map(|object_type| BySign(object_type.fields.0.map(|names| row.count(names)))));
         (signs != Self::default()).then_some(signs)
     }
 
@@ -117,7 +117,7 @@ impl Collector for Ransomware {
     const IS_OPTIONAL: bool = true;
     const PRICE: Price = Price {
         requests: 1.0,
-        of: "1 per tenant",
+        description: "1 per tenant",
         ..Price::ONE
     };
     const SCOPE_V3: &'static str = v3::scope::WORKSPACES;
@@ -185,7 +185,7 @@ async fn fetch_signs(api: &Api, customer: &CustomerId, tenant: &TenantId) -> Res
         "ransomware-detection",
     ];
     let scope = Ransomware::SCOPE_V3;
-    let rows = api.v3(endpoint, scope)?.entity(endpoint, scope, &path).await?;
+    let rows = api.v3(endpoint, scope)?.fetch_entity(endpoint, scope, &path).await?;
     let mut signs = Signs::default();
     for json in &rows {
         let row = Row::read(json, endpoint, api.observer().as_ref());

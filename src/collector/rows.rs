@@ -1,4 +1,4 @@
-//! Common code of collectors: lists of customers, rows kept from earlier responses, and sample values.
+//! Common code of collectors: lists about customers, rows held from earlier responses, and sample values.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,7 @@ pub(super) async fn yield_at(position: usize) {
     }
 }
 
-/// A list of all customers. It can also be requested for one customer.
+/// A list about all customers, which can also be requested for one customer.
 pub(super) struct CustomerList {
     /// Endpoint of the list.
     pub(super) endpoint: Endpoint,
@@ -43,12 +43,12 @@ impl CustomerList {
     ) -> Result<(Endpoint, Vec<Box<RawValue>>), Failure> {
         match (api, target) {
             (Api::V1(client), Target::Partner) => {
-                let rows = client.list(self.endpoint, self.scope_v1, &[self.path_v1]).await?;
+                let rows = client.fetch_list(self.endpoint, self.scope_v1, &[self.path_v1]).await?;
                 Ok((self.endpoint, rows))
             }
             (Api::V1(client), Target::Customer(id)) => {
                 let path = [self.path_v1, id.as_str()];
-                let rows = client.entity(self.single_endpoint, self.scope_v1, &path).await?;
+                let rows = client.fetch_entity(self.single_endpoint, self.scope_v1, &path).await?;
                 Ok((self.single_endpoint, rows))
             }
             (Api::V3(client), target) => {
@@ -59,7 +59,7 @@ impl CustomerList {
                     filter: Some(&customer_filter(target, context)),
                     key: self.key,
                 };
-                Ok((self.endpoint, client.list(list).await?))
+                Ok((self.endpoint, client.fetch_list(list).await?))
             }
         }
     }
@@ -74,8 +74,8 @@ fn customer_filter(target: &Target, context: &Context) -> String {
     }
 }
 
-/// Returns a time unless it is in the future. Such a time is counted as invalid, except within the tolerance for clock
-/// skew.
+/// Returns a time unless it is in the future by more than the tolerance for clock skew. Such a time is counted as
+/// invalid.
 pub(super) fn not_in_future(row: &Row<'_>, names: Names, at: Timestamp, now: Timestamp) -> Option<Timestamp> {
     let is_future = at > now.plus(FUTURE_TOLERANCE);
     if is_future {
@@ -85,10 +85,10 @@ pub(super) fn not_in_future(row: &Row<'_>, names: Names, at: Timestamp, now: Tim
 }
 
 /// Keeps only the record of the requested customer, with the requested spelling of its id. Case is ignored.
-pub(super) fn only<R>(requested: &CustomerId, records: BTreeMap<CustomerId, R>) -> BTreeMap<CustomerId, R> {
+pub(super) fn only_requested<R>(requested: &CustomerId, records: BTreeMap<CustomerId, R>) -> BTreeMap<CustomerId, R> {
     let same = |id: &CustomerId| id.as_str().eq_ignore_ascii_case(requested.as_str());
-    let found = records.into_iter().find(|(id, _)| same(id));
-    found
+    let matching = records.into_iter().find(|(id, _)| same(id));
+    matching
         .map(|(_, record)| (requested.clone(), record))
         .into_iter()
         .collect()
@@ -104,22 +104,22 @@ pub(super) fn float(count: u64) -> f64 {
     count as f64
 }
 
-/// Returns a signed number as a sample value, exact for the same reason.
+/// Returns a signed number as a sample value. Parsed numbers are always exact.
 pub(super) fn signed_float(number: i64) -> f64 {
     number as f64
 }
 
-/// A row that may be kept from an earlier response.
+/// A row that may be held from an earlier response.
 pub(super) trait Held: Clone {
-    /// Whether it is kept from an earlier response.
+    /// Returns the flag for a row that is held.
     fn held(&mut self) -> &mut bool;
 }
 
-/// Returns the valid rows of a response, and the previous rows that it lacks, marked as held: each of these may be the
-/// row that is invalid.
+/// Returns the valid rows of a response, and the previous rows that the response lacks, marked as held: any of these
+/// may be the row that is invalid.
 pub(super) fn keep_missing<R: Held, K: Ord>(previous: &[R], mut partial: Vec<R>, key: impl Fn(&R) -> K) -> Vec<R> {
-    let read: BTreeSet<K> = partial.iter().map(&key).collect();
-    let missing = previous.iter().filter(|row| !read.contains(&key(row))).cloned();
+    let present: BTreeSet<K> = partial.iter().map(&key).collect();
+    let missing = previous.iter().filter(|row| !present.contains(&key(row))).cloned();
     partial.extend(missing.map(|mut row| {
         *row.held() = true;
         row
@@ -128,8 +128,8 @@ pub(super) fn keep_missing<R: Held, K: Ord>(previous: &[R], mut partial: Vec<R>,
 }
 
 /// Returns a previous row, marked as held, for a row of the newest list whose details are missing.
-pub(super) fn hold_known<R: Held>(previous: Option<&Vec<R>>, is_wanted: impl Fn(&R) -> bool) -> Option<R> {
-    let mut row = previous?.iter().find(|row| is_wanted(row))?.clone();
+pub(super) fn hold_known<R: Held>(previous: Option<&Vec<R>>, is_match: impl Fn(&R) -> bool) -> Option<R> {
+    let mut row = previous?.iter().find(|row| is_match(row))?.clone();
     *row.held() = true;
     Some(row)
 }

@@ -12,8 +12,8 @@ use crate::api::{Api, Endpoint, Error, Failure, v1, v3};
 use crate::domain::{CustomerId, JobStatus, Timestamp};
 use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label, timestamp};
 
-/// Maximum number of containers per report. Reports of large tenants contain thousands; the rest is summed up as
-/// [`OTHER_CONTAINERS`], so that the total is still correct.
+/// Maximum number of containers per report. Reports of large tenants contain thousands. Objects of further containers
+/// are counted as [`OTHER_CONTAINERS`], so that the total is still correct.
 const MAX_CONTAINERS: usize = 200;
 
 /// Container for the objects of all containers beyond [`MAX_CONTAINERS`].
@@ -22,7 +22,7 @@ const OTHER_CONTAINERS: &str = "(other)";
 /// The daily report of a scan profile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Report {
-    /// Whether it is held from an earlier response, because the newest had invalid rows.
+    /// Whether the report is held from an earlier response, because the newest response had invalid rows.
     #[serde(default)]
     held: bool,
     profile_id: String,
@@ -41,7 +41,7 @@ impl super::Held for Report {
     }
 }
 
-/// Fields that identify a report: each one contains at least one of them.
+/// Fields that identify a report: each report contains at least one of them.
 const REPORT_FIELDS: Names = &[
     "profileId",
     "profileName",
@@ -120,7 +120,7 @@ impl Collector for ScanChanges {
         if let Some(previous) = previous.filter(|_| unreadable > 0) {
             reports = super::keep_missing(previous, reports, |report| report.profile_id.clone());
         }
-        Ok(PollOutput::one(
+        Ok(PollOutput::of_customer(
             customer,
             reports,
             unreadable + unknown,
@@ -172,11 +172,11 @@ async fn fetch_report(
             let scope = v1::scope::SCAN_PROFILES;
             let path = |last| ["customers", customer.as_str(), "scanProfiles", id, last];
             let summary = client
-                .entity(Endpoint::ScanChanges, scope, &path("dailyNewSummary"))
+                .fetch_entity(Endpoint::ScanChanges, scope, &path("dailyNewSummary"))
                 .await?;
             let objects = if with_objects {
                 let path = path("dailyNewDetails");
-                Some(client.entity(Endpoint::ScanChangeObjects, scope, &path).await?)
+                Some(client.fetch_entity(Endpoint::ScanChangeObjects, scope, &path).await?)
             } else {
                 None
             };
@@ -185,7 +185,7 @@ async fn fetch_report(
         Api::V3(client) => {
             let path = ["customers", customer.as_str(), "scan-profiles", id, "changes"];
             let summary = client
-                .entity(Endpoint::ScanChanges, v3::scope::SCAN_PROFILES, &path)
+                .fetch_entity(Endpoint::ScanChanges, v3::scope::SCAN_PROFILES, &path)
                 .await?;
             let objects = with_objects.then(|| summary.clone());
             Ok(ReportResponse { summary, objects })
@@ -226,7 +226,7 @@ fn parse_report(response: &ReportResponse, profile_id: String, api: &Api) -> Opt
         let row = Row::read(json, Endpoint::ScanChangeObjects, observer)?;
         for change in Change::ALL {
             for json in row.list(change.fields()).unwrap_or_default() {
-                report.count(change, parse_container(&row, json));
+                report.add_object(change, parse_container(&row, json));
             }
         }
     }
@@ -241,7 +241,7 @@ fn parse_container(row: &Row<'_>, json: &RawValue) -> String {
 }
 
 impl Report {
-    fn count(&mut self, change: Change, container: String) {
+    fn add_object(&mut self, change: Change, container: String) {
         let containers = self.objects.entry(change).or_default();
         let is_separate = containers.len() < MAX_CONTAINERS || containers.contains_key(&container);
         let container = if is_separate {

@@ -16,7 +16,7 @@ use crate::exposition::{Label, Shape, ShapeMetrics, ShapeTable, gauge, info, lab
 /// A scan profile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Profile {
-    /// Whether it is held from an earlier response, because the newest had invalid rows.
+    /// Whether the profile is held from an earlier response, because the newest response had invalid rows.
     #[serde(default)]
     held: bool,
     id: String,
@@ -115,7 +115,7 @@ impl Collector for ScanProfiles {
         if let Some(previous) = previous.filter(|_| unreadable > 0) {
             profiles = super::keep_missing(previous, profiles, |profile| profile.id.clone());
         }
-        Ok(PollOutput::one(
+        Ok(PollOutput::of_customer(
             customer,
             profiles,
             unreadable + unknown,
@@ -191,7 +191,7 @@ pub(super) async fn fetch_list(api: &Api, customer: &CustomerId) -> Result<Profi
     let rows = match api {
         Api::V1(client) => {
             let path = ["customers", customer.as_str(), "scanProfiles"];
-            client.list(endpoint, v1::scope::SCAN_PROFILES, &path).await?
+            client.fetch_list(endpoint, v1::scope::SCAN_PROFILES, &path).await?
         }
         Api::V3(client) => {
             let list = v3::List {
@@ -201,7 +201,7 @@ pub(super) async fn fetch_list(api: &Api, customer: &CustomerId) -> Result<Profi
                 filter: Some("{}"),
                 key: Some("profileId"),
             };
-            client.list(list).await?
+            client.fetch_list(list).await?
         }
     };
     let observer = api.observer().as_ref();
@@ -226,11 +226,11 @@ async fn fetch_details(api: &Api, customer: &CustomerId, id: &str) -> Result<Vec
     match api {
         Api::V1(client) => {
             let path = ["customers", customer.as_str(), "scanProfiles", id];
-            client.entity(endpoint, v1::scope::SCAN_PROFILES, &path).await
+            client.fetch_entity(endpoint, v1::scope::SCAN_PROFILES, &path).await
         }
         Api::V3(client) => {
             let path = ["customers", customer.as_str(), "scan-profiles", id];
-            client.entity(endpoint, v3::scope::SCAN_PROFILES, &path).await
+            client.fetch_entity(endpoint, v3::scope::SCAN_PROFILES, &path).await
         }
     }
 }

@@ -84,9 +84,9 @@ const fn is_same(mut one: &[u8], mut other: &[u8]) -> bool {
 pub struct PerCollector<T>([T; COUNT]);
 
 impl<T> PerCollector<T> {
-    /// Calls `of` for each collector.
-    pub fn from_fn(mut of: impl FnMut(CollectorId) -> T) -> Self {
-        Self(array::from_fn(|position| of(CollectorId::at(position))))
+    /// Creates a map with the values that a function returns for the collectors.
+    pub fn from_fn(mut value_of: impl FnMut(CollectorId) -> T) -> Self {
+        Self(array::from_fn(|position| value_of(CollectorId::at(position))))
     }
 
     /// Returns the value of a collector.
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_mapped_to_their_rows() {
+    fn collector_names_map_to_rows_of_the_table() {
         assert_eq!(CollectorId::named("jobs"), Some(CollectorId::JOBS));
         assert_eq!(CollectorId::named("job"), None);
         assert_eq!(CollectorId::CUSTOMERS.position(), 0, "the customer list comes first");

@@ -18,7 +18,7 @@ use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label};
 /// The seats of a tenant for one service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Seats {
-    /// Whether the values are from an earlier response, because the newest had invalid rows.
+    /// Whether the row is held from an earlier response, because the newest response had invalid rows.
     #[serde(default)]
     held: bool,
     tenant: TenantId,
@@ -45,7 +45,7 @@ type Key = (TenantId, Cow<'static, str>);
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct CustomerSeats {
     seats: Vec<Seats>,
-    /// Types without a tenant, with the time of the response.
+    /// Types without a tenant, with the time of the response that showed it.
     #[serde(rename = "empty")]
     empty_since: BTreeMap<u16, Timestamp>,
     /// Types whose last known seats are served, with the time of the first poll that served them.
@@ -76,7 +76,7 @@ impl Collector for TenantSeats {
     const IS_OPTIONAL: bool = true;
     const PRICE: Price = Price {
         requests: 1.0,
-        of: "1 per customer and tenant type",
+        description: "1 per customer and tenant type",
         ..Price::ONE
     };
     const SCOPE_V3: &'static str = v3::scope::LICENSES;
@@ -95,7 +95,7 @@ impl Collector for TenantSeats {
         let mut record = CustomerSeats::default();
         let mut parsed = ParsedSeats::default();
         let mut results = RequestResults::default();
-        for (number, service) in types(customer, context) {
+        for (number, service) in tenant_types(customer, context) {
             let empty = previous.and_then(|previous| previous.empty_since.get(&number));
             if let Some(since) = empty.filter(|since| !is_due_again(Some(since), context.now)) {
                 record.empty_since.insert(number, *since);
@@ -109,7 +109,7 @@ impl Collector for TenantSeats {
             match fetch_rows(api, customer, number).await {
                 Ok(rows) if is_known && rows.is_empty() => {
                     record.last_known_since.insert(number, since);
-                    results.fail(Error::Incomplete("no tenants listed, unlike before").at(endpoint));
+                    results.fail(Error::Incomplete("it is empty, although it listed tenants before").at(endpoint));
                 }
                 Ok(rows) => {
                     results.succeed();
@@ -135,7 +135,7 @@ impl Collector for TenantSeats {
         }
         record.seats = parsed.seats.into_values().collect();
         let incomplete = results.finish()?;
-        Ok(PollOutput::one(customer, record, parsed.unreadable, endpoint).incomplete_by(incomplete))
+        Ok(PollOutput::of_customer(customer, record, parsed.unreadable, endpoint).with_failure(incomplete))
     }
 
     fn complete(previous: &CustomerSeats, mut partial: CustomerSeats) -> CustomerSeats {
@@ -177,7 +177,7 @@ struct ParsedSeats {
 }
 
 impl ParsedSeats {
-    /// Parses the rows of a type, which belong to `service` unless they name another one.
+    /// Parses the rows of a type, which belong to `service` unless they name another service.
     async fn add(&mut self, rows: &[Box<RawValue>], service: &'static str, observer: &dyn Observer) {
         let endpoint = Endpoint::TenantSeats;
         for (position, json) in rows.iter().enumerate() {
@@ -203,7 +203,7 @@ impl ParsedSeats {
 
 /// Returns the types of tenants that a customer may have, with their services: those whose service has jobs, and
 /// Microsoft 365 also if the customer list contains tenants. If the jobs are unknown, returns all types.
-fn types(customer: &CustomerId, context: &Context) -> Vec<(u16, &'static str)> {
+fn tenant_types(customer: &CustomerId, context: &Context) -> Vec<(u16, &'static str)> {
     let jobs = context.record_of(CollectorId::JOBS, customer);
     let services = jobs.as_deref().and_then(jobs::listed_services);
     let has_tenants = !context.tenants(customer).is_empty();
@@ -233,7 +233,7 @@ async fn fetch_rows(api: &Api, customer: &CustomerId, number: u16) -> Result<Vec
         filter: Some("{}"),
         key: None,
     };
-    api.v3(endpoint, list.scope)?.list(list).await
+    api.v3(endpoint, list.scope)?.fetch_list(list).await
 }
 
 fn parse_row(row: &Row<'_>, requested: &'static str) -> Option<Seats> {

@@ -37,7 +37,7 @@ impl Collector for UserProtection {
     const IS_OPTIONAL: bool = true;
     const PRICE: Price = Price {
         requests: 1.0,
-        of: "1 per 100 users of each tenant",
+        description: "1 per 100 users of each tenant",
         ..Price::ONE
     };
     const SCOPE_V3: &'static str = v3::scope::PROTECTED;
@@ -107,14 +107,14 @@ async fn fetch_users(api: &Api, customer: &CustomerId, tenant: &TenantId) -> Ten
         filter: Some("{}"),
         key: Some("id"),
     };
-    let rows = api.v3(endpoint, list.scope)?.list(list).await?;
+    let rows = api.v3(endpoint, list.scope)?.fetch_list(list).await?;
     count_users(&rows, api.observer().as_ref()).await
 }
 
 /// Counts the users. If some rows are invalid, the result is incomplete.
 ///
 /// # Errors
-/// If all rows are invalid.
+/// Returns an error if all rows are invalid.
 async fn count_users(rows: &[Box<RawValue>], observer: &dyn Observer) -> TenantResult<Users> {
     let endpoint = Endpoint::Users;
     let mut users = Users::new();
@@ -147,7 +147,7 @@ async fn count_users(rows: &[Box<RawValue>], observer: &dyn Observer) -> TenantR
     }
 }
 
-/// Parses the modules of a user, and whether the user is protected in each; `None` if one is invalid.
+/// Parses the modules of a user, and whether the user is protected in each; `None` if any module is invalid.
 fn parse_statuses(row: &Row<'_>) -> Option<BTreeMap<Cow<'static, str>, bool>> {
     const STATUSES: Names = &["moduleStatus"];
     let mut modules: BTreeMap<Cow<'static, str>, bool> = BTreeMap::new();

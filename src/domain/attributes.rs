@@ -30,7 +30,7 @@ impl Attributes {
         team: "team",
     };
 
-    /// Returns the values.
+    /// Returns the values as text.
     pub fn values(&self) -> PerAttribute<Option<&str>> {
         self.each_ref().map(Option::as_deref)
     }
@@ -120,7 +120,7 @@ pub struct AttributeTable {
 }
 
 impl AttributeTable {
-    /// Appends a row. A row without attributes matches no customer, so that it does not hide a later one.
+    /// Appends a row. A row without attributes matches no customer, so that it does not hide a later row.
     ///
     /// # Errors
     /// Returns an error if the pattern is not a valid glob.
@@ -144,7 +144,7 @@ impl AttributeTable {
     pub fn of(&self, id: &CustomerId, organization: &str) -> Option<&Arc<Attributes>> {
         let name = folded(organization);
         let by_id = self.names.get(&folded(id.as_str()));
-        // An empty name is unknown, and matches nothing.
+        // An empty name means that the name is unknown, and matches nothing.
         let by_name = self.names.get(&name).filter(|_| !name.is_empty());
         let named = by_id.into_iter().chain(by_name).min().copied();
         let globs = self.globs.iter().filter(|_| !name.is_empty());
@@ -170,7 +170,7 @@ impl AttributeTable {
         self.globs.len()
     }
 
-    /// Returns the values in all rows.
+    /// Returns the values of each attribute in all rows.
     pub fn values(&self) -> PerAttribute<BTreeSet<&str>> {
         let mut values: PerAttribute<BTreeSet<&str>> = PerAttribute::default();
         for row in &self.rows {

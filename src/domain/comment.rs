@@ -27,7 +27,7 @@ const PARTICLES: [&str; 14] = [
 ];
 
 /// Punctuation around words.
-const AROUND: &str = ",.;:!?()[]{}";
+const PUNCTUATION: &str = ",.;:!?()[]{}";
 
 /// Returns a comment in which addresses, ids, links, quoted names and numbers are masked, truncated to
 /// [`MAX_COMMENT_CHARS`].
@@ -47,7 +47,7 @@ pub fn without_invisible(text: &str) -> String {
     text.replace(is_invisible, "")
 }
 
-/// Decodes HTML entities for quotes, brackets, spaces and numeric character references.
+/// Decodes numeric character references, and HTML entities for quotes, brackets and spaces.
 fn decode_entities(text: &str) -> String {
     let mut decoded = String::with_capacity(text.len());
     // The ampersand of an entity may itself be encoded, as in `&amp;quot;`.
@@ -105,9 +105,9 @@ fn truncate(text: &str) -> String {
     format!("{start}…")
 }
 
-/// Returns the marks that can end a quote that begins with `mark`. Most marks begin a quote in one language and end it
-/// in another.
-fn kind_of_quote(mark: char) -> Option<&'static str> {
+/// Returns the marks that can end a quote that begins with `mark`; `None` if none begins with it. Most marks begin a
+/// quote in one language and end it in another.
+fn closing_marks(mark: char) -> Option<&'static str> {
     match mark {
         '"' => Some("\""),
         '＂' => Some("＂"),
@@ -132,7 +132,7 @@ fn is_apostrophe(mark: char) -> bool {
     matches!(mark, '\'' | '’' | '‘' | '‛' | '＇' | '´')
 }
 
-/// Returns whether a mark between these characters begins a quote. If in doubt, it does not, so that more is masked.
+/// Returns whether a mark between these characters begins a quote. If in doubt, returns false, so that more is masked.
 fn begins_quote(mark: char, before: Option<char>, next: Option<char>) -> bool {
     let is_start = before.is_none_or(|before| before.is_whitespace() || "([{<:=,;".contains(before));
     let is_word = next.is_some_and(|next| next.is_alphanumeric() || "/\\([{<_#$@~".contains(next));
@@ -141,7 +141,7 @@ fn begins_quote(mark: char, before: Option<char>, next: Option<char>) -> bool {
 
 /// Returns the end of a quote in the text after its opening mark. This is the last closing mark before another quote
 /// begins, because a name such as 'Chris' Files' may contain marks itself. An apostrophe within a word is not a mark.
-fn end_of_quote(rest: &str, kind: &str) -> Option<usize> {
+fn end_of_quote(rest: &str, closing: &str) -> Option<usize> {
     let (mut before, mut depth, mut end) = (None, 1_u32, None);
     let mut characters = rest.char_indices().peekable();
     while let Some((at, mark)) = characters.next() {
@@ -150,7 +150,7 @@ fn end_of_quote(rest: &str, kind: &str) -> Option<usize> {
             && [before, next]
                 .iter()
                 .all(|side| side.is_some_and(char::is_alphanumeric));
-        if kind.contains(mark) && !is_within_word {
+        if closing.contains(mark) && !is_within_word {
             if !begins_quote(mark, before, next) {
                 depth = depth.saturating_sub(1);
                 end = Some(at + mark.len_utf8());
@@ -183,10 +183,10 @@ fn mask_quoted(text: &str) -> String {
         let rest = characters.as_str();
         let is_within_word = is_apostrophe(character) && before.is_some_and(char::is_alphanumeric);
         let is_plain = is_within_word && (is_contraction(rest) || unclosed.contains(character));
-        let kind = kind_of_quote(character).filter(|_| !is_plain);
-        let end = kind.map(|kind| end_of_quote(rest, kind));
+        let closing = closing_marks(character).filter(|_| !is_plain);
+        let end = closing.map(|closing| end_of_quote(rest, closing));
         match end {
-            // An apostrophe within a word begins a quote only if another one ends it.
+            // An apostrophe within a word begins a quote only if a closing mark ends it.
             Some(end) if end.is_some() || !is_within_word => {
                 characters = end.and_then(|end| rest.get(end..)).unwrap_or_default().chars();
                 masked.push_str(NAME);
@@ -217,28 +217,30 @@ fn ends_clause(word: &str, next: &str) -> bool {
 
 /// Masks the words of a clause, which contains at most one link. The link may consist of several words.
 fn mask_clause(words: &[&str]) -> Vec<String> {
-    let core = |word: &&str| word.trim_matches(|mark| AROUND.contains(mark)).to_owned();
+    let core = |word: &&str| word.trim_matches(|mark| PUNCTUATION.contains(mark)).to_owned();
     // Words such as `read/write` and `I/O` are not links, unless they are part of a path.
     let is_choice = |word: &str| word.len() <= 3 || word.chars().all(|letter| letter == '/' || letter.is_lowercase());
-    let begins = |word: &&str| !word.contains('@') && (is_link(&core(word)) || word.contains('/') && !is_choice(word));
-    let first = words.iter().position(begins);
-    let is_file_name = |word: &&str| is_file(&core(word).to_lowercase());
-    let is_whole = first.and_then(|first| words.get(first)).is_some_and(is_file_name);
-    let goes_on =
-        |word: &&str| word.contains('\\') || word.contains('/') && !(is_whole && is_choice(word)) || is_file_name(word);
-    let last = words.iter().rposition(goes_on);
+    let begins_link =
+        |word: &&str| !word.contains('@') && (is_link(&core(word)) || word.contains('/') && !is_choice(word));
+    let first = words.iter().position(begins_link);
+    let is_file_name = |word: &&str| has_file_extension(&core(word).to_lowercase());
+    let is_first_whole = first.and_then(|first| words.get(first)).is_some_and(is_file_name);
+    let continues_link = |word: &&str| {
+        word.contains('\\') || word.contains('/') && !(is_first_whole && is_choice(word)) || is_file_name(word)
+    };
+    let last = words.iter().rposition(continues_link);
     let mut masked: Vec<String> = Vec::with_capacity(words.len());
     for (position, word) in words.iter().enumerate() {
         match (first, last) {
             (Some(first), Some(last)) if first < last && (first..=last).contains(&position) => {
-                let is_around = |mark| AROUND.contains(mark);
+                let is_punctuation = |mark| PUNCTUATION.contains(mark);
                 if position == first {
-                    let behind = word.trim_start_matches(is_around);
+                    let behind = word.trim_start_matches(is_punctuation);
                     masked.push(format!("{}{LINK}", word.strip_suffix(behind).unwrap_or_default()));
                 } else if position == last
                     && let Some(link) = masked.last_mut()
                 {
-                    let before = word.trim_end_matches(is_around);
+                    let before = word.trim_end_matches(is_punctuation);
                     link.push_str(word.strip_prefix(before).unwrap_or_default());
                 }
             }
@@ -270,9 +272,9 @@ fn mask_display_names<'a>(words: impl Iterator<Item = &'a str>) -> Vec<&'a str> 
     masked
 }
 
-/// Masks a word, and keeps the punctuation around it.
+/// Masks a word, but not the punctuation around it.
 fn mask_word(word: &str) -> String {
-    let core = word.trim_matches(|mark| AROUND.contains(mark));
+    let core = word.trim_matches(|mark| PUNCTUATION.contains(mark));
     if core.is_empty() || core == NAME {
         return word.to_owned();
     }
@@ -291,7 +293,7 @@ fn mask_word(word: &str) -> String {
 
 /// Returns whether a word begins a link. The continuation of a link does not.
 fn starts_link(word: &str) -> bool {
-    let word = word.trim_start_matches(|mark| AROUND.contains(mark));
+    let word = word.trim_start_matches(|mark| PUNCTUATION.contains(mark));
     let is_root = word.starts_with(['/', '\\']) && word.len() > 1;
     is_root || word.contains("://") || word.contains(":\\") || word.starts_with("www.")
 }
@@ -305,12 +307,12 @@ fn is_link(word: &str) -> bool {
         || word.contains('\\')
         || word.starts_with('/') && steps > 0
         || steps > 1
-        || steps == 1 && is_file(&lower)
+        || steps == 1 && has_file_extension(&lower)
         || lower.split('/').next().is_some_and(is_domain)
 }
 
-/// Returns whether a path in lower case has the extension of a file.
-fn is_file(lower: &str) -> bool {
+/// Returns whether a path in lower case ends in a file extension.
+fn has_file_extension(lower: &str) -> bool {
     let extension = lower
         .rsplit_once('.')
         .filter(|(name, _)| !name.is_empty() && !name.ends_with('/'));
@@ -326,10 +328,11 @@ fn is_file(lower: &str) -> bool {
 fn is_domain(lower: &str) -> bool {
     let mut labels = lower.split('.');
     let last = labels.next_back().unwrap_or_default();
-    let is_top = (2..=24).contains(&last.len()) && last.bytes().all(|byte| byte.is_ascii_lowercase());
-    let has_more = lower.contains('.') && labels.all(|label| !label.is_empty());
-    const PARTS: [&str; 4] = ["system.", "microsoft.", "avepoint.", "exception."];
-    is_top && has_more && !(PARTS.iter().any(|part| lower.starts_with(part)) && last.ends_with("exception"))
+    let is_top_level = (2..=24).contains(&last.len()) && last.bytes().all(|byte| byte.is_ascii_lowercase());
+    let has_labels_before = lower.contains('.') && labels.all(|label| !label.is_empty());
+    const NAMESPACES: [&str; 4] = ["system.", "microsoft.", "avepoint.", "exception."];
+    let is_exception = NAMESPACES.iter().any(|namespace| lower.starts_with(namespace)) && last.ends_with("exception");
+    is_top_level && has_labels_before && !is_exception
 }
 
 /// Masks the ids and numbers in a word.

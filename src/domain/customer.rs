@@ -14,7 +14,7 @@ use super::text::is_replaced_in_labels;
 /// but restricts what a malicious response can add to labels and paths.
 const MAX_ID_BYTES: usize = 256;
 
-/// Minimum length of text in the configuration that is interpreted as an id. A name of an organization is unlikely to
+/// Minimum length of text in the configuration that is interpreted as an id. The name of an organization is unlikely to
 /// consist of this many hex digits and hyphens. The shortest id in the samples of the reference has 34 characters.
 const MIN_ID_LENGTH: usize = 20;
 
@@ -23,8 +23,8 @@ const GUID_LENGTH: usize = 36;
 
 /// The id of a customer, called "tenant owner ID" in the reference. Cheap to clone.
 ///
-/// It may contain any displayable character, so it must be encoded in paths and labels. GUIDs that differ only in case
-/// are equal, because responses use different cases.
+/// An id may contain any displayable character, so it must be encoded in paths and labels. GUIDs that differ only in
+/// case are equal, because responses use different cases.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct CustomerId {
@@ -33,21 +33,21 @@ pub struct CustomerId {
     folded: Option<Arc<str>>,
 }
 
-/// A text is not a valid customer id; see [`id`].
+/// A text is not a valid customer id. See [`parse_id`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not the id of a customer")]
 pub struct InvalidCustomerId;
 
 impl CustomerId {
-    /// Parses an id, without surrounding white space; `None` if [`id`] rejects it.
+    /// Parses an id, without surrounding white space; `None` if [`parse_id`] rejects it.
     pub fn parse(text: &str) -> Option<Self> {
-        let id = id(text)?;
+        let id = parse_id(text)?;
         let folded = is_guid_with_capitals(id).then(|| Arc::from(id.to_ascii_lowercase()));
         let text = Arc::from(id);
         Some(Self { text, folded })
     }
 
-    /// Returns the id for log messages.
+    /// Returns the id in a form that is safe to log.
     pub fn log_safe(&self) -> String {
         super::log_safe(&self.text)
     }
@@ -120,9 +120,9 @@ impl TryFrom<String> for CustomerId {
 pub struct TenantId(String);
 
 impl TenantId {
-    /// Parses an id; `None` if [`id`] rejects it.
+    /// Parses an id; `None` if [`parse_id`] rejects it.
     pub fn parse(text: &str) -> Option<Self> {
-        id(text).map(|id| Self::from(id.to_owned()))
+        parse_id(text).map(|id| Self::from(id.to_owned()))
     }
 
     /// Returns the id as a label value.
@@ -148,12 +148,12 @@ impl From<TenantId> for String {
 
 /// Returns an id without surrounding white space. `None` if it is empty, `N/A`, longer than 256 bytes, or contains
 /// characters that cannot be displayed, because labels would not distinguish ids that differ only in these.
-pub fn id(text: &str) -> Option<&str> {
+pub fn parse_id(text: &str) -> Option<&str> {
     present(text).filter(|id| id.len() <= MAX_ID_BYTES && !id.contains(is_replaced_in_labels))
 }
 
 /// Returns whether a text in the configuration is an id rather than a pattern for an organization's name: at least 20
-/// hex digits and hyphens, and nothing else.
+/// characters, only hex digits and hyphens, with at least one hyphen.
 pub fn looks_like_id(text: &str) -> bool {
     text.len() >= MIN_ID_LENGTH && text.contains('-') && text.bytes().all(|b| b == b'-' || b.is_ascii_hexdigit())
 }

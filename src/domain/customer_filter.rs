@@ -7,7 +7,7 @@ use super::{CustomerId, Pattern, Purpose, Shard, looks_like_id};
 pub struct CustomerFilter {
     /// Customers to monitor; all if empty.
     pub include: Vec<Pattern>,
-    /// Customers to leave out even if they are included.
+    /// Customers not to monitor, even if they are included.
     pub exclude: Vec<Pattern>,
     /// This exporter's shard of the remaining customers.
     pub shard: Shard,
@@ -26,12 +26,12 @@ impl Default for CustomerFilter {
 impl CustomerFilter {
     /// Returns whether the customer with this id and name is monitored.
     pub fn admits(&self, id: &CustomerId, organization: &str) -> bool {
-        let fits = |pattern: &Pattern| pattern.matches_customer(id.as_str(), organization);
-        let included = self.include.is_empty() || self.include.iter().any(fits);
-        included && !self.exclude.iter().any(fits) && self.shard.owns(id, Purpose::Poll)
+        let matches = |pattern: &Pattern| pattern.matches_customer(id.as_str(), organization);
+        let is_included = self.include.is_empty() || self.include.iter().any(matches);
+        is_included && !self.exclude.iter().any(matches) && self.shard.owns(id, Purpose::Poll)
     }
 
-    /// Returns the customers that are included by id and not excluded by id.
+    /// Returns the customers of the shard that are included by id and not excluded by id.
     pub fn ids(&self) -> Vec<CustomerId> {
         let ids = self.written_ids().filter_map(CustomerId::parse);
         ids.filter(|id| self.admits(id, "")).collect()

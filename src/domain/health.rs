@@ -50,7 +50,7 @@ pub struct ModuleHealth {
     pub until: Option<Timestamp>,
     /// Reason for the active override, if it has one.
     pub reason: Option<Arc<str>>,
-    /// Completed runs since the latest restore point.
+    /// Failed runs since the latest restore point.
     pub failures: u64,
     /// Whether the module makes restore points; housekeeping modules do not.
     pub makes_restore_points: bool,
@@ -58,14 +58,15 @@ pub struct ModuleHealth {
     pub is_abandoned: bool,
 }
 
-/// State of a module; the variants are ordered from worst to best. Only modules in the first four have an objective.
+/// State of a module, ordered from worst to best. The first four states are those of modules that have an objective and
+/// a completed run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ModuleState {
     /// The module has run, but never made a restore point.
     NeverBackedUp,
     /// The latest restore point is older than the objective.
     Overdue,
-    /// Runs failed since a restore point within the objective.
+    /// The latest restore point is within the objective, but runs have failed since.
     Failing,
     /// The latest restore point is within the objective, and no run has failed since.
     Ok,
@@ -84,7 +85,7 @@ pub enum ModuleState {
 }
 
 impl ModuleHealth {
-    /// Returns the module, with its backup scope if it has one.
+    /// Returns the name of the module, with its backup scope if it has one.
     pub fn name(&self) -> Cow<'_, str> {
         match &self.scope {
             Some(scope) => format!("{} / {scope}", self.module).into(),
@@ -92,8 +93,8 @@ impl ModuleHealth {
         }
     }
 
-    /// Returns when the latest restore point exceeds the objective. If the module has run without making a restore
-    /// point, this is the epoch plus the objective. `None` without an objective or a completed run.
+    /// Returns when the latest restore point becomes older than the objective. If the module has run without making a
+    /// restore point, this is the epoch plus the objective. `None` without an objective or a completed run.
     pub fn deadline(&self) -> Option<Timestamp> {
         let _ = self.latest_completed?;
         Some(self.restore_point.unwrap_or(NEVER).plus(self.rpo?))
@@ -253,7 +254,7 @@ mod tests {
             assert_eq!(module.state(at(hours)), state, "{module:?}");
             assert!(
                 state <= ModuleState::Failing || !module.is_failing(),
-                "{state:?} does not count"
+                "a module in the state {state:?} must not be failing"
             );
         }
     }

@@ -32,7 +32,7 @@ struct CompletedRun {
 }
 
 impl CompletedRun {
-    /// Returns the position of the run, if it left a restore point with a known time.
+    /// Returns the rank of the run, if it left a restore point with a known time.
     fn restore_point(&self) -> Option<Rank> {
         (self.end.is_some() && self.status.is_restore_point()).then_some(self.rank)
     }
@@ -142,8 +142,7 @@ impl History {
         recent.max(self.evicted.success)
     }
 
-    /// Returns the end of the newest run that ended Finished or Finished with exception, which is the time of the
-    /// latest restore point.
+    /// Returns the time of the latest restore point.
     pub fn last_restore_point(&self) -> Option<Timestamp> {
         self.restore_point()?.time
     }
@@ -186,12 +185,12 @@ impl History {
     /// Returns when the newest state became pending; `None` if it is not pending.
     pub fn pending_since(&self) -> Option<Timestamp> {
         let newest = self.newest.as_ref()?;
-        let waits = match newest.status {
+        let is_pending = match newest.status {
             JobStatus::Pending => true,
             JobStatus::Running => newest.start.is_none(),
             _ => false,
         };
-        newest.modified.filter(|_| waits)
+        newest.modified.filter(|_| is_pending)
     }
 
     /// Returns the newest time of any run; `None` if no run has a time.
@@ -200,7 +199,7 @@ impl History {
         time(&self.newest).max(time(&self.newest_ended))
     }
 
-    /// Returns the position of the run of the latest restore point.
+    /// Returns the rank of the run that left the latest restore point.
     fn restore_point(&self) -> Option<Rank> {
         let recent = self.recent.iter().filter_map(CompletedRun::restore_point).max();
         recent.max(self.evicted.restore_point)
@@ -232,7 +231,7 @@ impl History {
     }
 
     /// Stores the completed runs, and counts and returns those that have not been counted. If the status of a run was
-    /// corrected, the new status is stored, but the run stays counted under the old one.
+    /// corrected, the new status is stored, but the run stays counted under the old status.
     fn add_completed(&mut self, listed: &[Run], index: &RunIndex) -> Vec<PastRun> {
         let (mut new, mut corrected) = (Vec::new(), Vec::new());
         // A state file of an older version has no trail.
@@ -300,11 +299,11 @@ impl EvictedRuns {
     }
 }
 
-/// Returns the newest of the runs for which `counts` returns true. A row without a time, such as the placeholder of a
-/// module that waits for configuration, is only returned if there is no other row.
-fn newest(listed: &[Run], counts: impl Fn(&Run) -> bool) -> Option<Run> {
-    let counting = listed.iter().filter(|run| counts(run));
-    let newest = counting.max_by_key(|run| (run.rank(), run.status.severity()))?;
+/// Returns the newest of the runs for which `is_candidate` returns true. A row without a time, such as the placeholder
+/// of a module that waits for configuration, is only returned if there is no other candidate.
+fn newest(listed: &[Run], is_candidate: impl Fn(&Run) -> bool) -> Option<Run> {
+    let candidates = listed.iter().filter(|run| is_candidate(run));
+    let newest = candidates.max_by_key(|run| (run.rank(), run.status.severity()))?;
     Some(Run {
         id: None,
         ..newest.clone()

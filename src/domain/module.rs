@@ -17,31 +17,31 @@ const MAX_NAME_CHARS: usize = 128;
 pub struct Named {
     /// The vendor's current name, `unknown_<n>` for an unlisted number, or otherwise the received word, truncated.
     pub name: Cow<'static, str>,
-    /// Whether the reference lists it.
+    /// Whether the reference lists the name.
     pub known: bool,
 }
 
 /// Parses a service (`jobType`, `serviceType`, `service`): a number, or a name in any spelling. `None` if absent.
 pub fn service(text: &str) -> Option<Named> {
-    SERVICES.read(text)
+    SERVICES.parse(text)
 }
 
 /// Parses a module (`jobModule`, `serviceModule`): a number, or a name in any spelling. `None` if absent.
 pub fn module(text: &str) -> Option<Named> {
-    MODULES.read(text)
+    MODULES.parse(text)
 }
 
 /// Parses the object type of a container: a number, or a name in any spelling. `None` if absent.
 pub fn object_type(text: &str) -> Option<Named> {
-    OBJECT_TYPES.read(text)
+    OBJECT_TYPES.parse(text)
 }
 
-/// Returns the number of a service from its name or number. An unlisted number is returned as well.
+/// Returns the number of a service from its name or number. A number need not be in the reference.
 pub fn service_number(text: &str) -> Option<u16> {
     SERVICES.number(text)
 }
 
-/// Returns the number of a module from its name or number. An unlisted number is returned as well.
+/// Returns the number of a module from its name or number. A number need not be in the reference.
 pub fn module_number(text: &str) -> Option<u16> {
     MODULES.number(text)
 }
@@ -51,7 +51,7 @@ pub fn is_housekeeping(module: &str) -> bool {
     [8, 10].into_iter().any(|number| MODULES.name(number) == Some(module))
 }
 
-/// Returns the service whose objects a job type scans, given the current name of the type; `None` if it is a backup.
+/// Returns the service whose objects a job type scans, given the current name of the type; `None` for a backup.
 pub fn scanned_service(service: &str) -> Option<&'static str> {
     match SERVICES.number(service) {
         Some(0) => SERVICES.name(7),
@@ -114,7 +114,7 @@ pub fn first_generation_module(number: u16) -> Option<&'static str> {
 
 /// Parses the type of a tenant with seats. `None` if absent.
 pub fn seat_service(text: &str) -> Option<Named> {
-    SEAT_SERVICES.read(text)
+    SEAT_SERVICES.parse(text)
 }
 
 /// Returns the numbers of the tenant types that have seats, with the names of the services.
@@ -124,12 +124,12 @@ pub fn seat_services() -> impl Iterator<Item = (u16, &'static str)> {
 
 /// Parses the name of a module in the protection status of a user. `None` if absent.
 pub fn user_module(text: &str) -> Option<Named> {
-    USER_MODULES.read(text)
+    USER_MODULES.parse(text)
 }
 
 /// Parses the state of an object in a job report. `None` if absent.
 pub fn report_status(text: &str) -> Option<Named> {
-    REPORT_STATUSES.read(text)
+    REPORT_STATUSES.parse(text)
 }
 
 /// Returns the states of an object in a job report.
@@ -137,7 +137,7 @@ pub fn report_statuses() -> impl Iterator<Item = &'static str> {
     REPORT_STATUSES.names.iter().map(|(_, name)| *name)
 }
 
-/// Parses the number of a baseline's state: -1 for an unknown one. `None` if absent.
+/// Parses the number of a baseline's state: -1 for an unknown value. `None` if absent.
 pub fn baseline_status(text: &str) -> Option<i16> {
     /// A second number for Restored in the reference.
     const SECOND_RESTORED: u16 = 19;
@@ -150,8 +150,8 @@ pub fn baseline_status(text: &str) -> Option<i16> {
     Some(known.and_then(|number| i16::try_from(number).ok()).unwrap_or(-1))
 }
 
-/// "Job type" of the reference. The prefix that subscriptions have is removed before the lookup.
-static SERVICES: Table = Table::new(
+/// "Job type" of the reference. In subscriptions, the names have a prefix.
+static SERVICES: ReferenceTable = ReferenceTable::new(
     &[
         (0, "Microsoft 365 Scan"),
         (7, "Microsoft 365"),
@@ -166,7 +166,7 @@ static SERVICES: Table = Table::new(
 );
 
 /// "Job module" of the reference.
-static MODULES: Table = Table::new(
+static MODULES: ReferenceTable = ReferenceTable::new(
     &[
         (0, "None"),
         (8, "Archiver"),
@@ -236,7 +236,7 @@ static MODULES: Table = Table::new(
 );
 
 /// "Container object type" of the reference.
-static OBJECT_TYPES: Table = Table::new(
+static OBJECT_TYPES: ReferenceTable = ReferenceTable::new(
     &[
         (0, "Site Collection"),
         (1, "Mailbox"),
@@ -279,7 +279,7 @@ static OBJECT_TYPES: Table = Table::new(
 );
 
 /// Tenant types that have seats, with the names of the services.
-static SEAT_SERVICES: Table = Table::new(
+static SEAT_SERVICES: ReferenceTable = ReferenceTable::new(
     &[
         (0, "Microsoft 365"),
         (1, "Salesforce"),
@@ -291,10 +291,10 @@ static SEAT_SERVICES: Table = Table::new(
 );
 
 /// Modules in the protection status of a user.
-static USER_MODULES: Table = Table::new(&[(0, "mailbox"), (2, "onedrive")], &[], "");
+static USER_MODULES: ReferenceTable = ReferenceTable::new(&[(0, "mailbox"), (2, "onedrive")], &[], "");
 
 /// States of an object in a job report.
-static REPORT_STATUSES: Table = Table::new(
+static REPORT_STATUSES: ReferenceTable = ReferenceTable::new(
     &[
         (0, "success"),
         (1, "failed"),
@@ -307,7 +307,7 @@ static REPORT_STATUSES: Table = Table::new(
 );
 
 /// States of a tenant's baseline.
-static BASELINE_STATUSES: Table = Table::new(
+static BASELINE_STATUSES: ReferenceTable = ReferenceTable::new(
     &[
         (1, "Connected"),
         (2, "Deployed with exception"),
@@ -331,20 +331,20 @@ static BASELINE_STATUSES: Table = Table::new(
     "",
 );
 
-type Entry = (u16, &'static str);
+type NumberedName = (u16, &'static str);
 
 /// One list of the reference, with other spellings of its names that [`fold`] does not handle.
-struct Table {
-    names: &'static [Entry],
-    synonyms: &'static [Entry],
+struct ReferenceTable {
+    names: &'static [NumberedName],
+    synonyms: &'static [NumberedName],
     /// Optional prefix of a name.
     prefix: &'static str,
     /// All names and synonyms, folded; created by the first lookup.
     folded: OnceLock<HashMap<String, u16>>,
 }
 
-impl Table {
-    const fn new(names: &'static [Entry], synonyms: &'static [Entry], prefix: &'static str) -> Self {
+impl ReferenceTable {
+    const fn new(names: &'static [NumberedName], synonyms: &'static [NumberedName], prefix: &'static str) -> Self {
         Self {
             names,
             synonyms,
@@ -353,7 +353,7 @@ impl Table {
         }
     }
 
-    fn read(&self, text: &str) -> Option<Named> {
+    fn parse(&self, text: &str) -> Option<Named> {
         let text = present(text)?;
         if let Ok(Some(number)) = count(text) {
             let name = u16::try_from(number).ok().and_then(|n| self.name(n));
@@ -394,7 +394,7 @@ impl Table {
     }
 
     fn find(&self, text: &str) -> Option<u16> {
-        // Longer text cannot be a name, and folding it would be expensive.
+        // A longer text cannot be a name, and folding it would be expensive.
         if bounded(text).len() < text.len() {
             return None;
         }

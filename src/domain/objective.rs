@@ -35,7 +35,7 @@ pub struct ModuleName<'a> {
 pub struct Objectives {
     /// Objective of modules that match no override.
     pub default: Duration,
-    /// Overrides; the first one that matches applies.
+    /// Overrides. The first override that matches applies.
     pub overrides: Vec<Override>,
     /// Age of the newest run above which a module is abandoned.
     pub abandoned_after: Duration,
@@ -54,7 +54,7 @@ pub struct Override {
     pub scope: Option<Pattern>,
     /// The attributes of the customers; `*` also matches a customer without the attribute.
     pub attributes: PerAttribute<Option<Pattern>>,
-    /// The objective that it sets.
+    /// The objective of these modules.
     pub objective: Objective,
 }
 
@@ -80,7 +80,7 @@ impl Default for Objectives {
 }
 
 impl Objectives {
-    /// Returns the objective of a module at `now`. The names are the vendor's current ones.
+    /// Returns the objective of a module at `now`. The names must be the vendor's current names.
     pub fn of(&self, name: &ModuleName<'_>, now: Timestamp) -> Objective {
         let mut in_force = self.overrides.iter().filter(|candidate| candidate.is_in_force(now));
         let of_default = || Objective {
@@ -89,12 +89,12 @@ impl Objectives {
         };
         in_force
             .find(|candidate| candidate.matches(name))
-            .map_or_else(of_default, |fitting| fitting.objective.clone())
+            .map_or_else(of_default, |matching| matching.objective.clone())
     }
 
     /// Returns when the next override ends after `now`.
     pub fn next_end(&self, now: Timestamp) -> Option<Timestamp> {
-        let ends = self.overrides.iter().filter_map(|part| part.objective.until);
+        let ends = self.overrides.iter().filter_map(|entry| entry.objective.until);
         ends.filter(|end| *end > now).min()
     }
 }
@@ -223,13 +223,13 @@ mod tests {
             overrides: vec![ending(None, 100), ending(Some(50), 200)],
             ..Objectives::default()
         };
-        let of = |now| {
+        let in_force_at = |now| {
             let objective = objectives.of(&name(Some("Production")), at(now));
             (objective.rpo.map(|rpo| rpo.as_secs() / 3600), objective.until)
         };
-        assert_eq!(of(99), (None, Some(at(100))));
-        assert_eq!(of(100), (Some(50), Some(at(200))));
-        assert_eq!(of(200), (Some(26), None));
+        assert_eq!(in_force_at(99), (None, Some(at(100))));
+        assert_eq!(in_force_at(100), (Some(50), Some(at(200))));
+        assert_eq!(in_force_at(200), (Some(26), None));
         assert_eq!(
             [99, 100, 200].map(|now| objectives.next_end(at(now))),
             [Some(at(100)), Some(at(200)), None]

@@ -53,7 +53,7 @@ impl Pattern {
         Ok(Self { written, text, glob })
     }
 
-    /// Returns whether the pattern matches a customer by id or name. An empty name, which means that it is unknown,
+    /// Returns whether the pattern matches a customer by id or name. An empty name means that the name is unknown, and
     /// matches no pattern, not even `*`.
     pub fn matches_customer(&self, id: &str, organization: &str) -> bool {
         let has_name = !organization.trim().is_empty();

@@ -49,7 +49,7 @@ pub struct Size {
 }
 
 impl Size {
-    /// Returns the bytes.
+    /// Returns the size in bytes, given the meaning of a gigabyte.
     pub fn bytes(self, gigabyte: Gigabyte) -> f64 {
         match gigabyte {
             Gigabyte::Binary => self.binary,
@@ -62,7 +62,8 @@ impl Size {
 #[derive(Deserialize, Serialize)]
 #[serde(untagged)]
 enum SavedSize {
-    /// Format of older state files, which depends on the setting at that time.
+    /// Format of sizes that are the same for both meanings, and of older state files, whose sizes depend on the setting
+    /// at that time.
     One(f64),
     Both {
         binary: f64,
@@ -92,7 +93,7 @@ impl From<Size> for SavedSize {
     }
 }
 
-/// A capacity. For a pooled subscription, it includes the used part.
+/// A capacity. For a pooled subscription, it also has a used part.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
 pub struct Capacity {
     /// The left half of `0/1 GB`; `None` if there is no left half, or if it is `N/A`.
@@ -139,7 +140,7 @@ pub fn signed(text: &str) -> Parsed<i64> {
 pub fn size(text: &str) -> Parsed<Size> {
     parse_present(text, |text| {
         let (number, unit) = split_unit(text);
-        bytes(number, unit)
+        parse_size(number, unit)
     })
 }
 
@@ -156,7 +157,7 @@ pub fn capacity(text: &str) -> Parsed<Capacity> {
             let (number, unit) = split_unit(text);
             Some(Capacity {
                 used: None,
-                purchased: Some(bytes(number, unit)?),
+                purchased: Some(parse_size(number, unit)?),
             })
         }
     })?;
@@ -168,7 +169,7 @@ fn shared_capacity(used: &str, purchased: &str) -> Option<Capacity> {
     let purchased = if is_not_applicable(purchased) {
         None
     } else {
-        Some(bytes(number, purchased_unit)?)
+        Some(parse_size(number, purchased_unit)?)
     };
     let used = if is_not_applicable(used) {
         None
@@ -179,7 +180,7 @@ fn shared_capacity(used: &str, purchased: &str) -> Option<Capacity> {
         } else {
             unit
         };
-        Some(bytes(number, unit)?)
+        Some(parse_size(number, unit)?)
     };
     Some(Capacity { used, purchased })
 }
@@ -202,7 +203,7 @@ fn split_unit(text: &str) -> (&str, &str) {
     (number, unit.trim_start())
 }
 
-fn bytes(number: &str, unit: &str) -> Option<Size> {
+fn parse_size(number: &str, unit: &str) -> Option<Size> {
     let number = Decimal::parse(number)?;
     let by = |gigabyte| {
         if unit.is_empty() {

@@ -13,12 +13,12 @@ use super::time::Timestamp;
 /// One row of a list of runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
-    /// Identifies the run among those of its module, together with its start.
+    /// Identifies the run within its module, together with the start.
     pub key: RunKey,
-    /// Id of the run. It is not saved here, because the trail of the history contains it.
+    /// Id of the run. Not saved with the run, because the trail of the history contains it.
     #[serde(skip)]
     pub id: Option<Box<str>>,
-    /// Job id, if the run has a report.
+    /// Id for requests of the run's report, if the run has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<Box<str>>,
     /// Status.
@@ -27,7 +27,7 @@ pub struct Run {
     pub start: Option<Timestamp>,
     /// End time. Parsers drop a time in the future.
     pub end: Option<Timestamp>,
-    /// Earliest possible end, if the run has ended but its row has no time.
+    /// Assumed end, if the run has ended but its row has no end.
     #[serde(default)]
     pub dated: Option<Timestamp>,
     /// Time of the last modification.
@@ -48,8 +48,8 @@ pub struct Run {
     pub warning: Option<u64>,
 }
 
-/// A hash of the id of a run or, without an id, of its start. The hash function must not change, because state files
-/// contain keys. Runs with the same id are distinguished by their starts.
+/// A hash that identifies a run. The hash function must not change, because state files contain keys. Runs with the
+/// same id are distinguished by their starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RunKey(u64);
 
@@ -62,13 +62,13 @@ impl RunKey {
             (None, Some(start), _) => hash.update(format!("start {start:?}").as_bytes()),
             (None, None, end) => hash.update(format!("end {end:?}").as_bytes()),
         }
-        let half = hash
+        let prefix = hash
             .finish()
             .as_ref()
             .iter()
             .take(8)
             .fold(0, |key, byte| key << 8 | u64::from(*byte));
-        Self(half)
+        Self(prefix)
     }
 }
 
@@ -144,7 +144,7 @@ impl RunIndex {
     }
 }
 
-/// Merges rows of the same run. A row with an end takes precedence, and then the one with the worse status. Also
+/// Merges rows of the same run. A row of an ended run takes precedence, and then the row with the worse status. Also
 /// returns the number of duplicate rows.
 pub(super) fn distinct(rows: Vec<Run>) -> (Vec<Run>, RunIndex, u64) {
     let mut runs: Vec<Run> = Vec::with_capacity(rows.len());
@@ -162,7 +162,6 @@ pub(super) fn distinct(rows: Vec<Run>) -> (Vec<Run>, RunIndex, u64) {
                 if row.start.is_some() {
                     index.insert(row.key, row.start, position);
                 }
-                // A row with an end is more complete. Otherwise, the row with the worse status takes precedence.
                 let precedence = |run: &Run| (run.has_ended(), run.status.severity());
                 if precedence(&row) > precedence(known) {
                     *known = row;

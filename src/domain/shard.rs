@@ -79,7 +79,7 @@ impl Shard {
     }
 }
 
-/// Returns the first half of the SHA-256 of purpose and id.
+/// Returns the first 64 bits of the SHA-256 of purpose and id.
 fn hash(customer: &CustomerId, purpose: Purpose) -> u64 {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(match purpose {
@@ -96,7 +96,7 @@ fn hash(customer: &CustomerId, purpose: Purpose) -> u64 {
         .fold(0, |hash, byte| hash << 8 | u64::from(*byte))
 }
 
-/// Finalizer of SplitMix64: each bit of the input affects about half of the bits of the output.
+/// Mixes bits with the finalizer of SplitMix64: each bit of the input affects about half of the bits of the output.
 fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -114,7 +114,8 @@ impl FromStr for Shard {
 
     fn from_str(text: &str) -> Result<Self, InvalidShard> {
         let (index, count) = text.split_once('/').ok_or(InvalidShard)?;
-        let (index, count) = (number(index).ok_or(InvalidShard)?, number(count).ok_or(InvalidShard)?);
+        let index = parse_number(index).ok_or(InvalidShard)?;
+        let count = parse_number(count).ok_or(InvalidShard)?;
         if (1..=MAX_SHARDS).contains(&count) && index < count {
             Ok(Self { index, count })
         } else {
@@ -124,14 +125,14 @@ impl FromStr for Shard {
 }
 
 /// Parses digits without a sign or leading zeros.
-fn number(text: &str) -> Option<u32> {
+fn parse_number(text: &str) -> Option<u32> {
     let number = text.parse::<u32>().ok()?;
     (number.to_string() == text).then_some(number)
 }
 
 /// Parses a number of shards; `None` if it is out of range.
 pub fn shard_count(text: &str) -> Option<u32> {
-    number(text).filter(|number| (1..=MAX_SHARDS).contains(number))
+    parse_number(text).filter(|number| (1..=MAX_SHARDS).contains(number))
 }
 
 impl fmt::Display for Shard {

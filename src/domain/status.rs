@@ -30,7 +30,7 @@ pub enum CustomerStatus {
 }
 
 impl CustomerStatus {
-    /// Returns the number of the reference; −1 for [`CustomerStatus::Unknown`].
+    /// Returns the status number of the reference; −1 for [`CustomerStatus::Unknown`].
     pub const fn code(self) -> i8 {
         self as i8
     }
@@ -140,7 +140,7 @@ pub fn flag(text: &str) -> Parsed<bool> {
     })
 }
 
-/// Returns the number of a word.
+/// Parses a number; `None` for a word.
 fn number(text: &str) -> Option<u64> {
     count(text).ok().flatten()
 }

@@ -7,8 +7,8 @@ use std::borrow::Cow;
 /// scrape.
 pub const MAX_TEXT_CHARS: usize = 256;
 
-/// Truncates a text with an ellipsis, and replaces control and bidirectional characters. Texts that look the same in
-/// labels are therefore equal.
+/// Truncates a text with an ellipsis, and replaces control and bidirectional characters, so that labels are displayed
+/// as they are stored.
 pub fn truncate(text: &str) -> Cow<'_, str> {
     let end = text.char_indices().nth(MAX_TEXT_CHARS);
     let truncated = match end.and_then(|(end, _)| text.get(..end)) {
@@ -35,7 +35,7 @@ pub(super) fn is_replaced_in_labels(character: char) -> bool {
 }
 
 /// Maximum length of external text in a log line, in characters: enough for a complete id.
-const MAX_SHOWN_CHARS: usize = 60;
+const MAX_LOGGED_CHARS: usize = 60;
 
 /// Returns a text that is safe to log: truncated, and without control characters, bidirectional characters and email
 /// addresses.
@@ -50,7 +50,7 @@ pub fn log_safe(text: &str) -> String {
             character
         }
     };
-    text.chars().take(MAX_SHOWN_CHARS).map(replace_unsafe).collect()
+    text.chars().take(MAX_LOGGED_CHARS).map(replace_unsafe).collect()
 }
 
 /// Formats a number with thousands separators.
@@ -67,9 +67,9 @@ pub fn grouped(number: u64) -> String {
 }
 
 /// Formats a number with the singular or plural of a noun.
-pub fn counted(number: impl TryInto<u64>, one: &str, many: &str) -> String {
+pub fn counted(number: impl TryInto<u64>, singular: &str, plural: &str) -> String {
     let number = number.try_into().unwrap_or(u64::MAX);
-    let word = if number == 1 { one } else { many };
+    let word = if number == 1 { singular } else { plural };
     format!("{} {word}", grouped(number))
 }
 
@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(log_safe("Loop Backup"), "Loop Backup");
         assert_eq!(log_safe("\u{202e}evil\nx\0"), "\u{fffd}evil\u{fffd}x\u{fffd}");
         assert_eq!(log_safe("bob@corp.example"), "(an address)");
-        assert_eq!(log_safe(&"é".repeat(1000)).chars().count(), MAX_SHOWN_CHARS);
+        assert_eq!(log_safe(&"é".repeat(1000)).chars().count(), MAX_LOGGED_CHARS);
     }
 
     #[test]

@@ -21,7 +21,7 @@ const NANOSECONDS_PER_TICK: u32 = 100;
 
 const TICKS_PER_SECOND: i64 = 10_000_000;
 
-/// Valid years. The first is before the product existed. Its systems use the years 1, 1900 and 9999 for "never".
+/// Valid years. They begin before the product existed. The API uses the years 1, 1900 and 9999 for "never".
 const YEARS: Range<i16> = 1980..2200;
 
 /// The same years in seconds since the Unix epoch.
@@ -60,7 +60,7 @@ impl Timestamp {
         self.0.div_euclid(TICKS_PER_SECOND)
     }
 
-    /// Returns the whole second in the calendar; `None` past its last year.
+    /// Returns the time as a calendar time in whole seconds; `None` outside the years of the calendar.
     pub fn to_calendar(self) -> Option<jiff::Timestamp> {
         jiff::Timestamp::from_second(self.as_whole_unix_seconds()).ok()
     }
@@ -108,7 +108,7 @@ pub enum DailyScan {
 /// seven are used. The offset is `Z`, `UTC`, `+00:00`, `-0530`, `+2` or missing. A year before 1980 or from 2200 on
 /// means "never" and is absent.
 ///
-/// A number is seconds or milliseconds since 1970, or ticks of .NET. Their ranges do not overlap. 0 is absent.
+/// A number is seconds or milliseconds since 1970, or ticks of .NET, whose ranges do not overlap. 0 is absent.
 ///
 /// The API returns `12-31-2026T12:00:00Z` as the end of licences, which is probably midnight formatted with a 12-hour
 /// clock. It is interpreted as noon, which is on the same day in nearly every time zone and at most half a day wrong.
@@ -122,7 +122,7 @@ pub fn timestamp(text: &str) -> Parsed<Timestamp> {
     Ok(timestamp.flatten())
 }
 
-/// Returns the time of a date and time; `Some(None)` if the year means "never".
+/// Parses a date, with or without a time; `Some(None)` if the year means "never".
 fn from_date(text: &str) -> Option<Option<Timestamp>> {
     let (date_time, offset) = scan_date_time(text)?;
     if !YEARS.contains(&date_time.year()) {
@@ -133,7 +133,7 @@ fn from_date(text: &str) -> Option<Option<Timestamp>> {
     Some(i64::try_from(ticks).ok().map(Timestamp))
 }
 
-/// Returns the time of a number; `Some(None)` for 0.
+/// Parses a number; `Some(None)` for 0.
 fn from_number(text: &str) -> Option<Option<Timestamp>> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     let number: i64 = is_number.then(|| text.parse().ok())??;

@@ -1,6 +1,6 @@
-//! The newest completed runs of a module, for pages and scripts. In contrast to a [`History`](super::History), which
-//! contains their combined state, this is a list of runs. It is packed, because there may be a million modules with
-//! twenty runs each.
+//! The newest completed runs of a module, for pages and scripts. A trail is a list of runs, unlike a
+//! [`History`](super::History), which contains their combined state. Trails are packed, because there may be a million
+//! modules with twenty runs each.
 
 mod packed;
 #[cfg(test)]
@@ -130,7 +130,7 @@ impl Serialize for Trail {
 }
 
 impl<'de> Deserialize<'de> for Trail {
-    /// Reads a trail. A trail in an unknown format becomes empty, which affects only pages and scripts.
+    /// Decodes a trail. A trail in an unknown format becomes empty, which affects only pages and scripts.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let bytes = BASE64_STANDARD.decode(text).ok();

@@ -18,7 +18,7 @@ pub struct KnownNames {
     modules: BTreeSet<String>,
     scopes: BTreeSet<String>,
     products: BTreeSet<String>,
-    /// Values of the attributes of customers.
+    /// Values of each attribute of customers.
     attributes: PerAttribute<BTreeSet<String>>,
 }
 
@@ -102,7 +102,7 @@ impl KnownNames {
         }
     }
 
-    /// Returns the patterns of a key that match no product. Empty if no product is known.
+    /// Returns the patterns of a key that match no product; none if no product is known.
     pub fn unmatched_products(&self, key: &str, patterns: &[Pattern]) -> BTreeSet<UnmatchedPattern> {
         let is_known = |pattern: &Pattern| self.products.iter().any(|name| pattern.matches_product(name));
         let unmatched = patterns.iter().enumerate().filter(|(_, pattern)| !is_known(pattern));
@@ -123,8 +123,8 @@ impl KnownNames {
         self.modules.extend(module_names().map(str::to_owned));
     }
 
-    /// Returns the patterns for customers and objectives that match none of these names. Patterns for services, modules
-    /// and scopes are only checked if a module is known.
+    /// Returns the patterns of the filter and the overrides that match none of these names. Patterns for services,
+    /// modules and scopes are only checked if a module is known.
     pub fn unmatched(
         &self,
         filter: &CustomerFilter,
@@ -174,13 +174,13 @@ impl KnownNames {
                 );
             }
         }
-        let in_force = overrides.iter().enumerate().filter(|(_, part)| part.is_in_force(now));
-        for (index, part) in in_force {
-            let key = |part: &str| format!("rpo.overrides[{index}].{part}");
-            if let Some(pattern) = &part.customer {
+        let in_force = overrides.iter().enumerate().filter(|(_, entry)| entry.is_in_force(now));
+        for (index, entry) in in_force {
+            let key = |name: &str| format!("rpo.overrides[{index}].{name}");
+            if let Some(pattern) = &entry.customer {
                 check(key("customer"), pattern, Subject::Customer, is_customer(pattern));
             }
-            let attributes = Attributes::NAMES.into_iter().zip(part.attributes.iter());
+            let attributes = Attributes::NAMES.into_iter().zip(entry.attributes.iter());
             for ((name, pattern), values) in attributes.zip(self.attributes.iter()) {
                 if let Some(pattern) = pattern {
                     let is_matched = pattern.is_any() || values.iter().any(|value| pattern.matches_name(value));
@@ -192,7 +192,7 @@ impl KnownNames {
             }
             let matches =
                 |pattern: &NumberedPattern, names: &BTreeSet<String>| names.iter().any(|name| pattern.matches(name));
-            if let Some(service) = &part.service {
+            if let Some(service) = &entry.service {
                 check(
                     key("service"),
                     service.pattern(),
@@ -200,7 +200,7 @@ impl KnownNames {
                     matches(service, &self.services),
                 );
             }
-            if let Some(module) = &part.module {
+            if let Some(module) = &entry.module {
                 check(
                     key("module"),
                     module.pattern(),
@@ -208,7 +208,7 @@ impl KnownNames {
                     matches(module, &self.modules),
                 );
             }
-            if let Some(scope) = &part.scope {
+            if let Some(scope) = &entry.scope {
                 let is_matched = scope.is_any() || self.scopes.iter().any(|name| scope.matches_name(name));
                 check(key("scope"), scope, Subject::Scope, is_matched);
             }
@@ -264,7 +264,7 @@ mod tests {
         names
     }
 
-    fn part(service: Option<&str>, module: Option<&str>, scope: Option<&str>) -> Override {
+    fn override_of(service: Option<&str>, module: Option<&str>, scope: Option<&str>) -> Override {
         Override {
             customer: None,
             service: service.map(|text| NumberedPattern::service(text).unwrap()),
@@ -315,10 +315,10 @@ mod tests {
     #[test]
     fn modules_are_checked_when_any_module_is_known() {
         let overrides = [
-            part(Some("Microsoft 365"), Some("303"), None),
-            part(Some("Salesforce"), Some("Exchange Onlin"), None),
-            part(None, Some("Dev*"), Some("*")),
-            part(None, None, Some("Prodution")),
+            override_of(Some("Microsoft 365"), Some("303"), None),
+            override_of(Some("Salesforce"), Some("Exchange Onlin"), None),
+            override_of(None, Some("Dev*"), Some("*")),
+            override_of(None, None, Some("Prodution")),
         ];
         let filter = CustomerFilter::default();
         assert!(names().unmatched(&filter, &overrides, NOW).is_empty());
@@ -359,7 +359,7 @@ mod tests {
                     region: pattern("*"),
                     team: pattern("nor*"),
                 },
-                ..part(None, None, None)
+                ..override_of(None, None, None)
             },
             Override {
                 attributes: PerAttribute {
@@ -367,7 +367,7 @@ mod tests {
                     region: pattern("emea"),
                     team: None,
                 },
-                ..part(None, None, None)
+                ..override_of(None, None, None)
             },
         ];
         let unmatched = names.unmatched(&CustomerFilter::default(), &overrides, NOW);
@@ -384,7 +384,7 @@ mod tests {
                 until: Some(Timestamp::from_unix_seconds(seconds)),
                 ..Objective::default()
             },
-            ..part(None, None, None)
+            ..override_of(None, None, None)
         };
         let overrides = [ending(1_000), ending(1_001)];
         let unmatched = names().unmatched(&CustomerFilter::default(), &overrides, NOW);

@@ -15,7 +15,7 @@ const RESIDENT_MEMORY: Metric = Metric::gauge("process_resident_memory_bytes", "
 const START_TIME: Metric = Metric::timestamp("process_start_time_seconds", "Start of the process, Unix time");
 const THREADS: Metric = Metric::gauge("process_threads", "Threads of the process");
 
-/// All of them.
+/// All metrics of the process.
 pub(super) const METRICS: &[Metric] = &[
     CPU_SECONDS,
     OPEN_FDS,
@@ -36,7 +36,9 @@ impl Collector for Process {
         use prometheus_client::metrics::counter::ConstCounter;
         use prometheus_client::metrics::gauge::ConstGauge;
 
-        let Some(reading) = linux::read() else { return Ok(()) };
+        let Some(reading) = linux::read_process() else {
+            return Ok(());
+        };
         let cpu = ConstCounter::new(reading.cpu_seconds);
         let descriptor = encoder.encode_descriptor(
             CPU_SECONDS.family_name(),
@@ -91,7 +93,7 @@ mod linux {
         }
     }
 
-    pub(super) fn read() -> Option<Reading> {
+    pub(super) fn read_process() -> Option<Reading> {
         let process = procfs::process::Process::myself().ok()?;
         let stat = process.stat().ok()?;
         let ticks = procfs::ticks_per_second() as f64;

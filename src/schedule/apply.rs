@@ -37,7 +37,7 @@ impl Scheduler {
         if self.lists_per_customer() {
             let configured = self.config.fallback_ids.iter();
             let configured: BTreeMap<_, _> = configured.map(|id| (id.clone(), self.store.organization(id))).collect();
-            // The configuration is no complete list, so customers that it lacks are not removed.
+            // The configuration is not a complete list, so customers that it lacks are not removed.
             let (_, _) = self.store.reconcile(&configured, false);
         } else {
             // The customer list is polled immediately, even if the state file contains an earlier poll, because all
@@ -85,7 +85,7 @@ impl Scheduler {
         if let Some(limit) = self.config.series_limit.filter(|limit| series > *limit) {
             warn!(
                 series,
-                limit, "series exceed metrics.series_limit; keeping them, rejecting new ones"
+                limit, "series exceed metrics.series_limit; keeping existing series, rejecting new ones"
             );
         }
         let is_same_api = Arc::ptr_eq(&before.client, &self.config.client);

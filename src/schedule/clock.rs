@@ -1,4 +1,4 @@
-//! The clocks of the schedule: a monotonic one for due times, and the wall clock for data.
+//! The clocks of the schedule: a monotonic clock for due times, and the wall clock for data.
 //!
 //! The wall clock steps when it is set, and the monotonic clock stops while the machine sleeps. A change of their
 //! difference reveals both.
@@ -8,15 +8,15 @@ use std::time::{Duration, Instant, SystemTime};
 use super::queue::MonotonicTime;
 use crate::domain::Timestamp;
 
-/// Differences up to this are normal drift and slewing.
+/// Maximum difference that is attributed to drift and slewing.
 const TOLERANCE: Duration = Duration::from_secs(5);
 
 /// Step of the wall clock relative to the monotonic clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// It was set back.
+    /// The wall clock was set back.
     Back,
-    /// It was set forward, or the machine slept.
+    /// The wall clock was set forward, or the machine slept.
     Forward,
 }
 
@@ -64,7 +64,7 @@ impl ClockComparison {
         Self { monotonic, wall }
     }
 
-    /// Compares the clocks again.
+    /// Compares the clocks again, and returns the step since the last comparison.
     fn update(&mut self, monotonic: MonotonicTime, wall: Timestamp) -> Option<Step> {
         let expected = self.wall.plus(monotonic.saturating_sub(self.monotonic));
         *self = Self::new(monotonic, wall);

@@ -48,7 +48,7 @@ impl Scheduler {
         let is_complete = output.incomplete.is_none();
         let names = listed_names(output);
         let listed = self.retain_admitted(output, is_complete);
-        let changed = self.with_new_status(output);
+        let changed = self.customers_with_new_status(output);
         let (reconciled, confirmed) = self.store.reconcile(&listed, is_complete);
         self.store
             .render_anew(&reconciled.renamed, &self.config.settings, wall_clock());
@@ -135,8 +135,8 @@ impl Scheduler {
     fn retain_admitted(&mut self, output: &mut PollOutput, is_complete: bool) -> BTreeMap<CustomerId, Arc<str>> {
         let (mut admitted, mut excluded) = (BTreeMap::new(), BTreeMap::new());
         let mut nameless = BTreeSet::new();
-        output.records.retain(|id, kept| {
-            let customer = Customer::of(kept.as_ref());
+        output.records.retain(|id, record| {
+            let customer = Customer::of(record.as_ref());
             let organization: Arc<str> = Arc::from(customer.map_or("", |customer| customer.organization.as_str()));
             // Customers of another shard are polled by another exporter.
             if !self.config.customers.shard.owns(id, Purpose::Poll) {
@@ -156,11 +156,11 @@ impl Scheduler {
     }
 
     /// Returns the customers whose status changed since the previous list.
-    fn with_new_status(&self, output: &PollOutput) -> Vec<CustomerId> {
-        let changed = output.records.iter().filter(|(id, kept)| {
+    fn customers_with_new_status(&self, output: &PollOutput) -> Vec<CustomerId> {
+        let changed = output.records.iter().filter(|(id, record)| {
             let before = self.store.record(CollectorId::CUSTOMERS, id);
             let before = before.as_deref().and_then(Customer::of);
-            let now = Customer::of(kept.as_ref());
+            let now = Customer::of(record.as_ref());
             before.zip(now).is_some_and(|(before, now)| now.has_new_status(before))
         });
         changed.map(|(id, _)| id.clone()).collect()
@@ -221,8 +221,8 @@ impl Scheduler {
         }
     }
 
-    /// Returns whether a target must not be queued yet, because this collector polls after another one that has not
-    /// polled it.
+    /// Returns whether a target must not be queued yet, because the collector polls after another collector that has
+    /// not polled the target.
     fn waits_for_prerequisite(&self, collector: CollectorId, target: &Target) -> bool {
         let prerequisite = collector.descriptor().after();
         prerequisite.is_some_and(|prerequisite| self.store.last_success(prerequisite, target).is_none())
@@ -243,7 +243,7 @@ impl Scheduler {
         };
     }
 
-    /// Polls the customer list now; if a poll of it is running, polls it again afterwards.
+    /// Polls the customer list now or, if a poll of the list is running, again afterwards.
     pub(super) fn bring_forward_customers(&mut self) {
         let now = self.now();
         for target in self.targets(CollectorId::CUSTOMERS) {

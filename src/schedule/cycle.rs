@@ -7,7 +7,7 @@ use super::Scheduler;
 use super::queue::{Due, MonotonicTime};
 use crate::collector::{CollectorId, Target};
 
-/// Number of remaining targets below which removed ones are searched for. With more, the search is too expensive.
+/// Number of remaining targets below which the cycle looks for removed targets. With more, this is too expensive.
 const REMOVED_CHECK: usize = 8;
 
 /// The cycle of a collector.

@@ -12,7 +12,7 @@ use crate::collector::{CollectorId, Target, TargetKind};
 /// stays forbidden, and the extra requests are a tenth of a cycle.
 const BULK_RETRY_INTERVALS: u32 = 10;
 
-/// How a collector with bulk lists fetches them.
+/// How a collector with a bulk list fetches its data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum FetchMode {
     /// One list of all customers.

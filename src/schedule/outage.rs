@@ -134,7 +134,8 @@ fn outage_needs_no_more_requests_than_normal_operation() {
             count_requests(&requests, HOUR, 2 * HOUR),
             count_requests(&requests, 2 * HOUR, 3 * HOUR),
         );
-        // The retry budget, and the requests for the customer list that detect the end of the outage.
+        // The additional requests are the retry budget, and those for the customer list, which detect the end of the
+        // outage.
         assert!(
             down <= 1.2 * healthy + 20.0,
             "{customers} customers: {down} after {healthy}"
@@ -167,8 +168,8 @@ fn failing_endpoint_receives_no_additional_requests() {
     };
     let requests = run(1000, fault, 4 * HOUR);
     let requests_of = |endpoint, from, to| {
-        let of: Vec<_> = requests.iter().filter(|request| request.endpoint == endpoint).collect();
-        let count = of.iter().filter(|request| (from..to).contains(&request.at)).count();
+        let of_endpoint = requests.iter().filter(|request| request.endpoint == endpoint);
+        let count = of_endpoint.filter(|request| (from..to).contains(&request.at)).count();
         f64::from(u32::try_from(count).unwrap_or(u32::MAX))
     };
     let scans = Endpoint::ScanProfiles;

@@ -16,8 +16,8 @@ use crate::domain::{CustomerId, TenantId};
 use crate::error_chain::error_chain;
 use crate::store::RunEvent;
 
-/// Delay before the customer list is polled again after one that lacks too many customers. It is short, because it is
-/// unknown until then which customers exist.
+/// Delay before the customer list is polled again after a list that lacks too many customers. The delay is short,
+/// because until then it is unknown which customers exist.
 const SHRUNK_RECHECK: Duration = Duration::from_secs(60);
 
 /// Delay before a customer that lacks a service is polled again. A newly bought service appears within a day.
@@ -26,8 +26,8 @@ pub const UNLICENSED_RECHECK: Duration = Duration::from_secs(24 * 3600);
 /// Number of consecutive polls with status 404 after which a single customer is removed.
 const REMOVED_AFTER: u32 = 2;
 
-/// Minimum delay of the second poll, as a fraction of the interval. Second polls are spread over the rest of it, so
-/// that later cycles spread the load evenly although all first polls are immediate.
+/// Minimum delay of the second poll, as a fraction of the interval. Second polls are spread over the rest of the
+/// interval, so that later cycles spread the load evenly although all first polls are immediate.
 const MIN_SECOND_DELAY: f64 = 0.1;
 
 /// Classified result of a poll.
@@ -169,7 +169,7 @@ impl Scheduler {
         queue::failed_time(now, failures, interval, rejected, may_repeat, fastrand::f64())
     }
 
-    /// Queues the collectors that poll after this one.
+    /// Queues the polls of the collectors that poll after this collector.
     fn queue_dependents(&mut self, due: &Due, now: MonotonicTime) {
         let is_dependent = |id: &CollectorId| id.descriptor().after() == Some(due.collector);
         for dependent in ids().filter(is_dependent) {
@@ -197,7 +197,7 @@ impl Scheduler {
                 .may_repeat_poll(error.endpoint(due.collector))
     }
 
-    /// Returns when a target is due again after a successful poll. See [`MIN_SECOND_DELAY`] for the first one.
+    /// Returns when a target is due again after a successful poll. See [`MIN_SECOND_DELAY`] for the first poll.
     pub(super) fn next_after_success(
         &mut self,
         due: &Due,
@@ -325,7 +325,8 @@ impl Scheduler {
         rendered
     }
 
-    /// Records whether the collector's permission is granted, and logs a change.
+    /// Records whether the collector's permission is granted. If that has changed, logs a missing permission and brings
+    /// forward the affected polls.
     pub(super) fn record_permission(&mut self, due: &Due, result: &Result<(), PollError>) {
         let missing = result.as_ref().err().and_then(PollError::missing_permission);
         let granted_by_token = || {
@@ -426,12 +427,12 @@ fn brings_forward(before: Option<bool>, is_permitted: bool, has_data: bool, is_u
 }
 
 /// Returns the urgency of the next poll. A customer without a run in progress can wait longest. Without a record, it is
-/// unknown whether there is one.
+/// unknown whether a run is in progress.
 fn urgency(due: &Due, result: &Result<PollOutput, PollError>) -> Urgency {
     let is_quiet = match (result, &due.target) {
         (Ok(output), Target::Customer(id)) => {
-            let kept = output.records.get(id);
-            kept.is_some_and(|kept| due.collector.descriptor().is_quiet(kept.as_ref()))
+            let record = output.records.get(id);
+            record.is_some_and(|record| due.collector.descriptor().is_quiet(record.as_ref()))
         }
         _ => false,
     };

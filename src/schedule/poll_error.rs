@@ -16,12 +16,12 @@ pub enum PollError {
     #[error(transparent)]
     Shrunk(#[from] Shrunk),
     /// The response of an optional collector is empty, although data of the target is known.
-    #[error("incomplete list: the response is empty, unlike earlier ones")]
+    #[error("incomplete list: the response is empty, although earlier responses were not")]
     Empty,
     /// The response would exceed `metrics.series_limit`.
     #[error("the response would exceed metrics.series_limit")]
     SeriesLimit,
-    /// The poll exceeded the maximum duration of a poll.
+    /// The poll exceeded the maximum duration.
     #[error("the poll did not finish within {}", humantime::format_duration(*.0))]
     Deadline(Duration),
     /// The poll panicked, which is a bug in the exporter.
@@ -58,7 +58,7 @@ impl PollError {
         }
     }
 
-    /// Returns the API error, if it is one.
+    /// Returns the API error, if the poll failed because of one.
     pub(super) fn api(&self) -> Option<&Error> {
         match self {
             Self::Api(failure) => Some(&failure.error),
@@ -82,7 +82,7 @@ impl PollError {
         }
     }
 
-    /// Returns the missing permission, if that is the reason.
+    /// Returns the missing permission, if the poll failed for lack of it.
     pub(super) fn missing_permission(&self) -> Option<&'static str> {
         match self.api() {
             Some(Error::NotPermitted(scope)) => Some(scope),

@@ -1,4 +1,4 @@
-//! Queue of targets, ordered by due time and urgency. It has no I/O and no clock.
+//! Queue of targets, ordered by due time and urgency. It uses no I/O and no clock.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,13 +12,13 @@ pub type MonotonicTime = Duration;
 /// A target to poll, and the time at which it became due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due {
-    /// The collector that polls it.
+    /// The collector that polls the target.
     pub collector: CollectorId,
     /// Target of the poll.
     pub target: Target,
-    /// Time at which it became due.
+    /// Time at which the target became due.
     pub since: MonotonicTime,
-    /// Urgency when it was queued.
+    /// Urgency of the target when it was queued.
     pub urgency: Urgency,
 }
 
@@ -114,9 +114,10 @@ impl WaitingTargets {
 /// A target with a running poll.
 #[derive(Clone, Copy, Debug)]
 struct InProgress {
-    /// Time at which it became due.
+    /// Time at which the target became due.
     since: MonotonicTime,
-    /// Time at which it became due again during the poll, and the urgency. The response may be older than the change.
+    /// Time at which the target became due again during the poll, and the urgency. The response may be older than the
+    /// change.
     again: Option<(MonotonicTime, Urgency)>,
 }
 
@@ -134,12 +135,12 @@ enum Tier {
     /// A bulk poll.
     Bulk,
     Signalled,
-    /// Later than the limit.
+    /// A poll that exceeds its lateness limit.
     Overdue,
     Due,
-    /// Of an optional collector, which uses the requests that others do not need.
+    /// A poll of an optional collector, which uses the requests that other collectors do not need.
     Optional,
-    /// Of an optional collector that polls after another one. No alert depends on its data.
+    /// A poll of an optional collector that polls after another collector. No alert depends on its data.
     OptionalDependent,
 }
 
@@ -198,7 +199,7 @@ impl Queue {
         queue.in_progress.retain(|target, _| keep(target));
     }
 
-    /// Makes a waiting target due earlier, never later. It has no effect on a target that is being polled.
+    /// Makes a waiting target due earlier, never later. This has no effect on a target that is being polled.
     pub fn bring_forward(&mut self, collector: CollectorId, target: &Target, at: MonotonicTime) {
         let queue = self.collectors.get_mut(collector);
         if let Some((due, urgency)) = queue.due.get(target).copied()
@@ -232,7 +233,8 @@ impl Queue {
     }
 
     /// Returns the next due target: bulk polls first, then signalled targets, then those that exceed their lateness
-    /// limit, then the others. Within each group, the one that is latest relative to its interval is first.
+    /// limit, then the others. Targets of optional collectors are last. Within each group, the target that is latest
+    /// relative to its interval is first.
     pub fn pop(&mut self, now: MonotonicTime) -> Option<Due> {
         self.pop_among(now, |_| true)
     }
@@ -349,7 +351,7 @@ impl CollectorQueue {
         self.wait(target.clone(), at, new);
     }
 
-    /// Returns when its first target is due.
+    /// Returns when the first waiting target is due.
     fn first(&self) -> Option<MonotonicTime> {
         let firsts = self.waiting.iter().filter_map(|(_, waiting)| waiting.first());
         firsts.map(|(at, _)| *at).min()
@@ -365,7 +367,7 @@ impl CollectorQueue {
     }
 
     /// Returns the rank of the first due target of each urgency. Within one urgency, all targets have the same lateness
-    /// limit, so the one that has waited longest is first.
+    /// limit, so the target that has waited longest is first.
     fn heads(&self, now: MonotonicTime) -> impl Iterator<Item = (Rank, Urgency)> {
         self.waiting.iter().filter_map(move |(urgency, waiting)| {
             let (since, target) = waiting.first()?;

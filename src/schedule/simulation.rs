@@ -21,7 +21,7 @@ const COLLECTORS: [(u64, u32); 5] = [(15, 0), (5, 1), (30, 1), (60, 2), (60, 2)]
 const BACKUP_DURATION: Duration = Duration::from_secs(30 * 60);
 const BACKUP_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
-/// One in this number of customers has a backup that always fails.
+/// One customer in this number has a backup that always fails.
 const CUSTOMERS_PER_FAILURE: u32 = 20;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -61,7 +61,7 @@ struct Outcome {
     /// Longest time between two polls of one customer's jobs.
     longest_gap: Duration,
     requests: u32,
-    of_jobs: u32,
+    requests_of_jobs: u32,
     /// Requests of the optional collectors. They are not included above.
     optional: u32,
 }
@@ -140,7 +140,7 @@ fn run_with(optional: Optional, order: Order, customers: u32, rate: f64, length:
         detection_delays: Vec::new(),
         longest_gap: Duration::ZERO,
         requests: 0,
-        of_jobs: 0,
+        requests_of_jobs: 0,
     };
     let mut listed = vec![false; ids.len()];
     let mut shown = vec![false; ids.len()];
@@ -189,7 +189,7 @@ fn run_with(optional: Optional, order: Order, customers: u32, rate: f64, length:
                 }
             }
         } else if due.collector == JOBS {
-            outcome.of_jobs += requests;
+            outcome.requests_of_jobs += requests;
             let n = number.get(&due.target).copied().unwrap();
             if order == Order::ByUrgency && !world.is_running(n, sent_at) {
                 urgency = Urgency::Quiet;
@@ -219,15 +219,15 @@ fn print(title: &str, outcome: &Outcome) {
         outcome.quantile(0.5).as_secs_f64() / 60.0,
         outcome.quantile(0.99).as_secs_f64() / 60.0,
         outcome.requests,
-        outcome.of_jobs,
+        outcome.requests_of_jobs,
         outcome.longest_gap.as_secs_f64() / 60.0,
     );
 }
 
 #[test]
 fn failed_backup_is_detected_sooner_with_equal_requests() {
-    let of = |order| run(order, 5000, 5.0, 8 * HOUR);
-    let (longest_due, by_urgency) = (of(Order::LongestDue), of(Order::ByUrgency));
+    let outcome_of = |order| run(order, 5000, 5.0, 8 * HOUR);
+    let (longest_due, by_urgency) = (outcome_of(Order::LongestDue), outcome_of(Order::ByUrgency));
     print("longest due first", &longest_due);
     print("by urgency", &by_urgency);
     assert!(by_urgency.detection_delays.len() >= longest_due.detection_delays.len());
@@ -267,8 +267,8 @@ fn polls_stay_within_two_intervals_at_a_low_rate() {
 fn optional_collectors_do_not_delay_a_failed_backup() {
     // The rate suffices, nearly suffices, does not suffice for optional collectors, or is far too low.
     for customers in [300, 900, 1200, 5000] {
-        let of = |optional| run_with(optional, Order::ByUrgency, customers, 5.0, 8 * HOUR);
-        let (without, with) = (of(Optional::Off), of(Optional::On));
+        let outcome_of = |optional| run_with(optional, Order::ByUrgency, customers, 5.0, 8 * HOUR);
+        let (without, with) = (outcome_of(Optional::Off), outcome_of(Optional::On));
         print("without the optional collectors", &without);
         print("with the optional collectors", &with);
         assert!(with.detection_delays.len() >= without.detection_delays.len());
@@ -280,7 +280,10 @@ fn optional_collectors_do_not_delay_a_failed_backup() {
                 "{customers} {fraction}"
             );
         }
-        assert!(with.of_jobs * 100 >= without.of_jobs * 99, "{customers}");
+        assert!(
+            with.requests_of_jobs * 100 >= without.requests_of_jobs * 99,
+            "{customers}"
+        );
         let is_too_low = customers >= 1200;
         assert_eq!(
             with.optional == 0,

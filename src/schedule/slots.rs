@@ -1,26 +1,27 @@
-//! Divides the slots for concurrent polls among kinds of resources, so that one that hangs cannot use all of them.
+//! Divides the slots for concurrent polls among kinds of resources, so that a kind whose polls hang cannot use all of
+//! them.
 //!
-//! A kind leaves some slots free, even if no other kind waits, so that a new poll finds a free slot without waiting for
-//! a timeout. While other kinds wait, a kind uses at most an equal part as long as one of them has less. While a kind
-//! uses none, the free slots are reserved for first polls. A single slot goes to another kind each time. The queue
-//! decides which of the admitted polls starts.
+//! A kind always leaves some slots free, so that a poll of another kind finds a free slot without waiting for a
+//! timeout. While another kind waits and has less than an equal part of the slots, a kind uses at most an equal part.
+//! While an enabled kind uses no slot, the last free slots are reserved for kinds without a running poll. A single slot
+//! goes to another kind each time, if one waits. The queue decides which of the admitted polls starts.
 
 use std::collections::HashMap;
 
 use crate::api::Generation;
 use crate::collector::{CollectorId, PerCollector, Target, ids};
 
-/// Fraction of the slots that no single kind may use: one in this number, and at least one if there are two.
+/// Each kind leaves one slot in this number free, and at least one if there are two slots or more.
 const SPARE_PART: usize = 4;
 
-/// Maximum number of slots that no single kind may use. First polls of a few kinds need no more, and with many slots a
+/// Maximum number of slots that a kind must leave free. First polls of a few kinds need no more, and with many slots, a
 /// quarter would prolong the cycle of a large fleet by a third.
 const MAX_SPARE: usize = 4;
 
-/// Fraction of the slots that all optional collectors together may use: one in this number.
+/// All optional collectors together may use one slot in this number, and at least one.
 const OPTIONAL_PART: usize = 4;
 
-/// Number of customers that can use all slots together. One alone can only use its part of them.
+/// Number of customers whose polls together can use all slots. A single customer can only use its part of them.
 const CUSTOMERS_AT_ONCE: usize = 4;
 
 /// The running polls. Each occupies a slot.
@@ -52,8 +53,8 @@ impl RunningPolls {
         }
     }
 
-    /// Returns whether so many polls of a customer are running that those of others take precedence. A few customers
-    /// whose polls hang must not delay the rest.
+    /// Returns whether so many polls of a customer are running that polls of other customers take precedence. A few
+    /// customers whose polls hang must not delay the rest.
     pub(super) fn is_at_customer_limit(&self, target: &Target, slots: usize) -> bool {
         let limit = (slots / CUSTOMERS_AT_ONCE).max(1);
         *target != Target::Partner && self.by_target.get(target).is_some_and(|running| *running >= limit)
@@ -99,8 +100,8 @@ impl Loads {
     }
 }
 
-/// Returns the kind of resource that a collector reads: the first collector with the same permission, which covers the
-/// same resources. All optional collectors form one kind, which uses no slots of the others.
+/// Returns the kind of resource that a collector reads, identified by the first collector with the same permission.
+/// All optional collectors form one kind.
 fn resource_kind(collector: CollectorId) -> CollectorId {
     let permission = |id: CollectorId| {
         let descriptor = id.descriptor();
@@ -117,9 +118,9 @@ struct Load {
     running: usize,
     /// Whether a poll is due and not running.
     is_waiting: bool,
-    /// Whether it is polled at all.
+    /// Whether any of its collectors is enabled.
     is_enabled: bool,
-    /// Whether it was the last to use a slot.
+    /// Whether its poll was the last to start.
     is_last: bool,
 }
 
@@ -147,7 +148,7 @@ fn admits(own: Load, mut others: impl Iterator<Item = Load> + Clone, slots: usiz
 }
 
 /// Returns the maximum number of slots for all optional collectors together, so that other polls do not wait for
-/// theirs.
+/// optional polls.
 fn max_optional(slots: usize) -> usize {
     (slots / OPTIONAL_PART).max(1)
 }

@@ -41,8 +41,8 @@ impl PatternCheck {
         self.listed = Some(listed);
     }
 
-    /// Starts again after a reload, so that the patterns of the new configuration are logged. The list is kept if it is
-    /// still requested in the same way.
+    /// Starts again after a reload, so that the patterns of the new configuration are logged. The list is kept if the
+    /// new configuration requests it in the same way.
     pub(super) fn reset(&mut self, keeps_list: bool) {
         self.unmatched = None;
         if !keeps_list {
@@ -102,8 +102,8 @@ impl Scheduler {
     }
 
     /// Adds all modules once they are known: after a cycle of jobs that covered all customers, or after two cycles,
-    /// because some customers may never respond. With `--shard` they stay unknown, because other exporters poll the
-    /// rest.
+    /// because requests for some customers may always fail. With `--shard`, they stay unknown, because other exporters
+    /// poll the rest.
     fn add_modules(&self, names: &mut KnownNames) {
         if self.config.customers.shard != Shard::WHOLE || self.patterns.jobs_cycles == 0 {
             return;
@@ -116,7 +116,8 @@ impl Scheduler {
         }
     }
 
-    /// Returns the patterns for products that match none. With `--shard` they are not checked, like those for modules.
+    /// Returns the patterns for products that match no product. With `--shard`, they are not checked, like the patterns
+    /// for modules.
     fn unmatched_products(&self, names: &mut KnownNames) -> BTreeSet<UnmatchedPattern> {
         let settings = &self.config.settings;
         // The default is not a mistake if the partner has no backup licence.

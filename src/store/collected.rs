@@ -19,10 +19,10 @@ pub(super) struct CollectorData {
     pub(super) plan: Plan,
     pub(super) permitted: Option<bool>,
     pub(super) shown_metrics: FreshnessMetrics,
-    pub(super) cells: CowMap<CustomerId, StoredRecord>,
+    pub(super) records: CowMap<CustomerId, StoredRecord>,
     pub(super) freshness: CowMap<Target, Freshness>,
-    /// Customers that the last complete list of an optional collector lacked. Their records are removed if the next one
-    /// lacks them, too.
+    /// Customers that the last complete list of an optional collector lacked. Their records are removed if the next
+    /// list also lacks them.
     pub(super) absent_once: Arc<BTreeSet<CustomerId>>,
     /// Text of the newest failure, shared by targets with the same failure.
     pub(super) last_error: Option<Arc<str>>,
@@ -35,7 +35,7 @@ impl CollectorData {
             plan,
             permitted: None,
             shown_metrics: FreshnessMetrics::ALL,
-            cells: CowMap::default(),
+            records: CowMap::default(),
             freshness: CowMap::default(),
             absent_once: Arc::default(),
             last_error: None,
@@ -65,29 +65,29 @@ impl CollectorData {
         }
     }
 
-    /// Returns the records and the freshness of these targets, or of all.
+    /// Returns the records and the freshness of the targets in `only`, or of all targets.
     pub(super) fn blocks(&self, only: Option<&BTreeSet<Target>>) -> (Blocks, Blocks) {
         let Some(only) = only else {
-            let mut cells = self.cells.blocks();
-            let held: Vec<HeldRows> = self.cells.values().filter_map(StoredRecord::held_rows).collect();
+            let mut records = self.records.blocks();
+            let held: Vec<HeldRows> = self.records.values().filter_map(StoredRecord::held_rows).collect();
             if !held.is_empty() {
-                cells.push(Arc::new(held));
+                records.push(Arc::new(held));
             }
-            return (cells, self.freshness.blocks());
+            return (records, self.freshness.blocks());
         };
-        let (mut cells, mut held, mut freshness) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut records, mut held, mut freshness) = (Vec::new(), Vec::new(), Vec::new());
         for target in only {
             if let Target::Customer(id) = target
-                && let Some(cell) = self.cells.get(id)
+                && let Some(stored) = self.records.get(id)
             {
-                held.extend(cell.held_rows());
-                cells.push((id.clone(), cell.clone()));
+                held.extend(stored.held_rows());
+                records.push((id.clone(), stored.clone()));
             }
             if let Some(known) = self.freshness.get(target) {
                 freshness.push((target.clone(), known.clone()));
             }
         }
-        (vec![Arc::new(cells), Arc::new(held)], vec![Arc::new(freshness)])
+        (vec![Arc::new(records), Arc::new(held)], vec![Arc::new(freshness)])
     }
 
     /// Counts the customers by state. Customers that are not polled yet are pending.
@@ -98,7 +98,7 @@ impl CollectorData {
         if let Some(of_all) = self.freshness.get(&Target::Partner) {
             *states.entry(state(of_all)).or_default() += std::mem::take(&mut rest);
         } else {
-            // Both are sorted, so one pass finds the known customers among the polled ones.
+            // Both maps are sorted, so one pass finds the known customers among the polled customers.
             let mut known = customers.keys().peekable();
             for (target, freshness) in self.freshness.iter() {
                 let Target::Customer(id) = target else { continue };
@@ -120,11 +120,11 @@ impl CollectorData {
     }
 }
 
-/// A record and the time of its poll.
+/// A record and the times of its polls.
 #[derive(Clone, Debug)]
 pub(super) struct StoredRecord {
     pub(super) rendered: RenderedRecord,
-    /// The time of the poll that returned the other rows.
+    /// The time of the poll that returned the rows that are not held.
     pub(super) good_at: Timestamp,
     /// The time of the poll that returned the held rows.
     pub(super) held_at: Timestamp,
@@ -145,9 +145,9 @@ impl StoredRecord {
 
 impl Block for Vec<(CustomerId, StoredRecord)> {
     fn record(&self, position: usize) -> Option<RecordView<'_>> {
-        self.get(position).map(|(_, cell)| RecordView {
-            tables: &cell.rendered.tables,
-            good_at: Some(cell.good_at),
+        self.get(position).map(|(_, stored)| RecordView {
+            tables: &stored.rendered.tables,
+            good_at: Some(stored.good_at),
         })
     }
 }

@@ -9,7 +9,7 @@ use crate::exposition::Block;
 /// 64, both take about a microsecond with ten thousand entries.
 const BLOCK_ENTRIES: usize = 64;
 
-/// A sorted map. It consists of blocks that copies share until they change.
+/// A sorted map. It consists of blocks, each of which is shared by copies until it changes.
 #[derive(Clone, Debug)]
 pub(super) struct CowMap<K, V>(Vec<Arc<Vec<(K, V)>>>);
 
@@ -74,7 +74,7 @@ impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
         self.get(key).is_some()
     }
 
-    /// Inserts a value, and returns the one that it replaces.
+    /// Inserts a value, and returns the value that it replaces.
     pub(super) fn insert(&mut self, key: K, value: V) -> Option<V> {
         let at = self.block_of(&key);
         let Some(block) = self.0.get_mut(at).map(Arc::make_mut) else {
@@ -82,7 +82,7 @@ impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
             return None;
         };
         match position(block, &key) {
-            Ok(found) => block.get_mut(found).map(|(_, held)| std::mem::replace(held, value)),
+            Ok(index) => block.get_mut(index).map(|(_, stored)| std::mem::replace(stored, value)),
             Err(index) => {
                 block.insert(index, (key, value));
                 if block.len() > BLOCK_ENTRIES {
@@ -104,8 +104,8 @@ impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
     pub(super) fn remove(&mut self, key: &K) -> Option<V> {
         let at = self.block_of(key);
         let block = self.0.get_mut(at)?;
-        let found = position(block, key).ok()?;
-        let (_, value) = Arc::make_mut(block).remove(found);
+        let index = position(block, key).ok()?;
+        let (_, value) = Arc::make_mut(block).remove(index);
         if block.is_empty() {
             self.0.remove(at);
         }
@@ -129,8 +129,8 @@ impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
 
     /// Returns the index of the block that contains a key, or in which it would be inserted.
     fn block_of(&self, key: &K) -> usize {
-        let after = |block: &Arc<Vec<(K, V)>>| block.first().is_some_and(|(first, _)| first <= key);
-        self.0.partition_point(after).saturating_sub(1)
+        let starts_before = |block: &Arc<Vec<(K, V)>>| block.first().is_some_and(|(first, _)| first <= key);
+        self.0.partition_point(starts_before).saturating_sub(1)
     }
 }
 
@@ -148,7 +148,7 @@ where
 }
 
 fn position<K: Ord, V>(block: &[(K, V)], key: &K) -> Result<usize, usize> {
-    block.binary_search_by(|(held, _)| held.cmp(key))
+    block.binary_search_by(|(stored, _)| stored.cmp(key))
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub const COLLECTOR_LAST_SUCCESS: Metric = Metric::timestamp(
 
 const FRESHNESS_LABELS: &[&str] = &["collector", "customer_id"];
 
-/// Which metrics of freshness are not excluded.
+/// The metrics of freshness that are not excluded.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FreshnessMetrics {
     /// Whether [`COLLECTOR_SUCCESS`] is exposed.
@@ -52,7 +52,7 @@ pub enum State {
     Fresh,
     /// The last successful poll is older than `stale_after`.
     Stale,
-    /// The newest poll failed; the last successful one is younger than `stale_after` or does not exist.
+    /// The newest poll failed. The last successful poll is younger than `stale_after`, or there was none.
     Failed,
     /// The API denied access with status 403, or the permission is missing.
     Forbidden,
@@ -121,7 +121,7 @@ pub(super) struct Freshness {
     /// Time of the newest poll if it found that the target lacks the service.
     pub(super) unlicensed_at: Option<Timestamp>,
     pub(super) tables: Arc<[Table]>,
-    /// The error of the newest poll, if that failed since the start.
+    /// The error of the newest poll, if it failed after the start of the exporter.
     pub(super) error: Option<LastError>,
 }
 

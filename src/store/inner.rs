@@ -11,7 +11,7 @@ use crate::collector::{CollectorId, CollectorSettings, Context, PerCollector, Pl
 use crate::domain::{AttributeTable, Attributes, CustomerId, Timestamp};
 use crate::exposition::ExcludedMetrics;
 
-/// Fraction of the known customers that a list may lack. If it lacks more, it is not applied immediately.
+/// Fraction of the known customers that a list may lack. A list that lacks more is probably wrong.
 const MAX_MISSING_FRACTION: f64 = 0.1;
 
 /// Minimum number of missing customers to which the fraction applies. A partner with few customers may lose one or two.
@@ -21,7 +21,7 @@ const MIN_MISSING: usize = 3;
 #[derive(Clone, Debug)]
 pub(super) struct StoredCustomer {
     pub(super) organization: Arc<str>,
-    /// Its attributes; `None` if no row matches.
+    /// Attributes of the customer; `None` if no row matches.
     pub(super) attributes: Option<Arc<Attributes>>,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Inner {
     /// Last known names of listed customers that the filters exclude, so that the filters also work if a list lacks
     /// names.
     pub(super) excluded_names: Arc<BTreeMap<CustomerId, Arc<str>>>,
-    /// Customers that the last complete list lacked. They are removed if the next one lacks them, too.
+    /// Customers that the last complete list lacked. They are removed if the next list also lacks them.
     pub(super) absent_once: Arc<BTreeSet<CustomerId>>,
     pub(super) collected: PerCollector<CollectorData>,
     pub(super) excluded: Arc<ExcludedMetrics>,
@@ -58,7 +58,7 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    /// [`Store::reconfigure`](super::Store::reconfigure).
+    /// See [`Store::reconfigure`](super::Store::reconfigure).
     pub(super) fn reconfigure(
         &mut self,
         plans: &PerCollector<Plan>,
@@ -72,8 +72,8 @@ impl Inner {
         for (collector, collected) in self.collected.iter_mut() {
             collected.plan = *plans.get(collector);
             if !collected.plan.enabled {
-                self.series -= collected.cells.values().map(StoredRecord::samples).sum::<usize>();
-                collected.cells.clear();
+                self.series -= collected.records.values().map(StoredRecord::samples).sum::<usize>();
+                collected.records.clear();
                 collected.freshness.clear();
             }
         }
@@ -85,11 +85,11 @@ impl Inner {
     pub(super) fn render_anew(&mut self, ids: &[CustomerId], settings: &Arc<CollectorSettings>, now: Timestamp) {
         for (collector, collected) in self.collected.iter_mut() {
             for id in ids {
-                if let Some(cell) = collected.cells.get_mut(id) {
-                    self.series -= cell.samples();
+                if let Some(stored) = collected.records.get_mut(id) {
+                    self.series -= stored.samples();
                     let context = context_of(&self.customers, id, settings, now);
-                    cell.render_anew(collector.descriptor(), id, &context);
-                    self.series += cell.samples();
+                    stored.render_anew(collector.descriptor(), id, &context);
+                    self.series += stored.samples();
                 }
             }
         }
@@ -98,11 +98,11 @@ impl Inner {
 
     /// Stores a new record. After a change of the API generation, the customer list and the subscriptions both contain
     /// the tenants until the next polls. They are then removed from the subscriptions, so that no series occurs twice.
-    pub(super) fn insert(&mut self, collector: CollectorId, id: &CustomerId, cell: StoredRecord) {
-        self.replace(collector, id, cell);
-        let cell = |collector| self.collected.get(collector).cells.get(id);
-        if let Some(customer) = cell(CollectorId::CUSTOMERS)
-            && let Some(licence) = cell(CollectorId::LICENSES)
+    pub(super) fn insert(&mut self, collector: CollectorId, id: &CustomerId, stored: StoredRecord) {
+        self.replace(collector, id, stored);
+        let record_of = |collector| self.collected.get(collector).records.get(id);
+        if let Some(customer) = record_of(CollectorId::CUSTOMERS)
+            && let Some(licence) = record_of(CollectorId::LICENSES)
             && let Some(rendered) = licence.rendered.without_tenants_of(&customer.rendered)
         {
             let licence = StoredRecord { rendered, ..*licence };
@@ -110,13 +110,13 @@ impl Inner {
         }
     }
 
-    fn replace(&mut self, collector: CollectorId, id: &CustomerId, cell: StoredRecord) {
-        self.series += cell.samples();
-        let before = self.collected.get_mut(collector).cells.insert(id.clone(), cell);
+    fn replace(&mut self, collector: CollectorId, id: &CustomerId, stored: StoredRecord) {
+        self.series += stored.samples();
+        let before = self.collected.get_mut(collector).records.insert(id.clone(), stored);
         self.series -= before.map_or(0, |before| before.samples());
     }
 
-    /// [`Store::set_attributes`](super::Store::set_attributes).
+    /// See [`Store::set_attributes`](super::Store::set_attributes).
     pub(super) fn set_attributes(&mut self, table: Option<&Arc<AttributeTable>>) {
         self.attributes = table.map(Arc::clone);
         for (id, known) in self.customers.iter_mut() {
@@ -124,7 +124,7 @@ impl Inner {
         }
     }
 
-    /// [`Store::exclude`](super::Store::exclude).
+    /// See [`Store::exclude`](super::Store::exclude).
     pub(super) fn exclude(&mut self, excluded: &ExcludedMetrics) {
         if *self.excluded == *excluded {
             return;
@@ -141,7 +141,7 @@ impl Inner {
         self.generation += 1;
     }
 
-    /// [`Store::commit`](super::Store::commit).
+    /// See [`Store::commit`](super::Store::commit).
     pub(super) fn commit(
         &mut self,
         collector: CollectorId,
@@ -162,7 +162,7 @@ impl Inner {
             // `reconcile` removes a customer after two lists. Until then, its record stays.
             Target::Partner if collector == CollectorId::CUSTOMERS => Vec::new(),
             Target::Partner => {
-                let known = collected.cells.keys();
+                let known = collected.records.keys();
                 known.filter(|id| !records.contains_key(*id)).cloned().collect()
             }
         };
@@ -173,7 +173,7 @@ impl Inner {
         let added: usize = records.values().map(RenderedRecord::samples).sum();
         let replaced = removed.iter().chain(records.keys());
         let dropped: usize = replaced
-            .filter_map(|id| collected.cells.get(id))
+            .filter_map(|id| collected.records.get(id))
             .map(StoredRecord::samples)
             .sum();
         let series = self.total_series() - dropped + added;
@@ -186,7 +186,7 @@ impl Inner {
             });
         }
         for id in &removed {
-            self.series -= collected.cells.remove(id).map_or(0, |cell| cell.samples());
+            self.series -= collected.records.remove(id).map_or(0, |stored| stored.samples());
         }
         if removes_after_two_lists {
             collected.absent_once = Arc::new(absent.into_iter().collect());
@@ -197,23 +197,23 @@ impl Inner {
         }
         for (id, rendered) in records {
             // Rows that were held before keep their age.
-            let before = self.collected.get(collector).cells.get(&id);
-            let held_at = before.map_or(now, |cell| match cell.rendered.held.is_empty() {
-                true => cell.good_at,
-                false => cell.held_at,
+            let before = self.collected.get(collector).records.get(&id);
+            let held_at = before.map_or(now, |stored| match stored.rendered.held.is_empty() {
+                true => stored.good_at,
+                false => stored.held_at,
             });
-            let cell = StoredRecord {
+            let stored = StoredRecord {
                 rendered,
                 good_at: now,
                 held_at,
             };
-            self.insert(collector, &id, cell);
+            self.insert(collector, &id, stored);
         }
         self.generation += 1;
         Ok(())
     }
 
-    /// [`Store::series`](super::Store::series).
+    /// See [`Store::series`](super::Store::series).
     pub(super) fn total_series(&self) -> usize {
         self.series
             + self
@@ -223,7 +223,7 @@ impl Inner {
                 .sum::<usize>()
     }
 
-    /// [`Store::reconcile`](super::Store::reconcile).
+    /// See [`Store::reconcile`](super::Store::reconcile).
     pub(super) fn reconcile(
         &mut self,
         listed: &BTreeMap<CustomerId, Arc<str>>,
@@ -276,7 +276,7 @@ impl Inner {
         (reconciled, result)
     }
 
-    /// Removes a customer from the absent ones. The set is copied only if it changes.
+    /// Removes a customer from [`Inner::absent_once`]. The set is copied only if it changes.
     pub(super) fn clear_absence(&mut self, id: &CustomerId) {
         if self.absent_once.contains(id) {
             Arc::make_mut(&mut self.absent_once).remove(id);
@@ -291,8 +291,8 @@ impl Inner {
         let target = Target::Customer(id.clone());
         for collected in self.collected.values_mut() {
             collected.freshness.remove(&target);
-            if let Some(cell) = collected.cells.remove(id) {
-                self.series -= cell.samples();
+            if let Some(stored) = collected.records.remove(id) {
+                self.series -= stored.samples();
             }
         }
     }

@@ -1,8 +1,8 @@
 //! State file, which preserves the store across restarts.
 //!
 //! The file consists of JSON lines: the first is a header, and the last contains the number of lines and their
-//! checksum. It is written beside the old one and then renamed, so it is always complete. An embedded database is not
-//! needed, because the state has only a few megabytes and can be fetched again in one cycle.
+//! checksum. A new file is written beside the old one and then renamed, so the state file is always complete. An
+//! embedded database is not needed, because the state has only a few megabytes and can be fetched again in one cycle.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write};
@@ -21,7 +21,7 @@ use crate::collector::{CollectorId, CollectorSettings, Context, Record, Target};
 use crate::domain::{CustomerFilter, CustomerId, Timestamp};
 use crate::text_file::BYTE_ORDER_MARK;
 
-/// Version of the format. A file with a higher one is left untouched.
+/// Version of the format. A file with a higher version is left untouched.
 const FORMAT: u32 = 1;
 
 /// Maximum length of a line, which contains the record of one customer. Responses have a much lower limit.
@@ -41,12 +41,12 @@ pub enum Error {
         /// The problem.
         what: &'static str,
     },
-    /// The file has a newer version.
+    /// The file has a newer format.
     #[error("{}: written by a newer version (format {format}; this version supports {FORMAT})", path.display())]
     Newer {
         /// The file.
         path: PathBuf,
-        /// Its version.
+        /// Version of its format.
         format: u32,
     },
 }
@@ -78,7 +78,7 @@ enum Line {
     Customer {
         id: CustomerId,
         organization: String,
-        /// Whether the filters excluded it. Older files lack such customers.
+        /// Whether the filters excluded the customer. Older files lack excluded customers.
         #[serde(rename = "left_out", default, skip_serializing_if = "is_false")]
         is_excluded: bool,
     },
@@ -86,7 +86,7 @@ enum Line {
         collector: String,
         customer: CustomerId,
         good_at: Timestamp,
-        /// The time of held rows. Older files lack it.
+        /// The time of held rows. Older files lack this field.
         #[serde(default)]
         held_at: Option<Timestamp>,
         record: Box<RawValue>,
@@ -125,13 +125,13 @@ impl Store {
             saved.customers.push((id.clone(), Arc::clone(&known.organization)));
         }
         for collected in inner.collected.values() {
-            for (id, cell) in collected.cells.iter() {
+            for (id, stored) in collected.records.iter() {
                 saved.records.push(SavedRecord {
                     collector: collected.id.name(),
                     customer: id.clone(),
-                    good_at: cell.good_at,
-                    held_at: cell.held_at,
-                    record: Arc::clone(&cell.rendered.record),
+                    good_at: stored.good_at,
+                    held_at: stored.held_at,
+                    record: Arc::clone(&stored.rendered.record),
                 });
             }
             for (target, freshness) in collected.freshness.iter() {
@@ -343,7 +343,7 @@ impl<W: Write> ChecksumWriter<BufWriter<W>> {
 /// Reads the lines of a state file; `None` if it is missing or empty.
 ///
 /// # Errors
-/// If the file is incomplete or not a state file.
+/// Returns an error if the file is incomplete or not a state file.
 fn read_lines(path: &Path) -> Result<Option<Vec<Line>>, Error> {
     let io = |source| state_file::io_error(path, "cannot be read")(source);
     let corrupt = |what| Error::Corrupt {
@@ -358,7 +358,7 @@ fn read_lines(path: &Path) -> Result<Option<Vec<Line>>, Error> {
     if reader.fill_buf().map_err(io)?.starts_with(BYTE_ORDER_MARK) {
         reader.consume(BYTE_ORDER_MARK.len());
     }
-    // For example created by `touch`.
+    // An empty file may have been created by `touch`.
     if reader.fill_buf().map_err(io)?.is_empty() {
         return Ok(None);
     }
@@ -392,7 +392,7 @@ fn read_lines(path: &Path) -> Result<Option<Vec<Line>>, Error> {
                 return if is_complete {
                     Ok(Some(lines))
                 } else {
-                    Err(corrupt("its checksum does not fit"))
+                    Err(corrupt("its checksum does not match"))
                 };
             }
             _ => {}

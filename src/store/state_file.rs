@@ -1,6 +1,6 @@
 //! The state file: its path behind links, whether it may be replaced, and its lock.
 //!
-//! The path comes from the configuration and may be wrong. Therefore only state files are replaced or moved, and only
+//! The path comes from the configuration and may be wrong. Therefore, only state files are replaced or moved, and only
 //! by one exporter at a time.
 
 use std::ffi::OsString;
@@ -19,7 +19,8 @@ use crate::text_file::BYTE_ORDER_MARK;
 /// First bytes of every state file, of any version.
 const BEGINNING: &[u8] = b"{\"state\":";
 
-/// Symbolic links followed to a file that does not exist yet: as many as Linux follows to an existing one.
+/// Maximum number of symbolic links that are followed to a file that does not exist yet, as Linux does to existing
+/// files.
 const MAX_LINKS: usize = 40;
 
 /// Maximum size of a lock file: a process id and a line feed.
@@ -36,8 +37,8 @@ pub enum Error {
         /// Type of the file.
         kind: &'static str,
     },
-    /// The path leads to another kind of file.
-    #[error("{} is not a state file and was not changed; expected a state file, an empty file, or none", path.display())]
+    /// The path leads to a file that is not a state file.
+    #[error("{} is not a state file and was not changed; expected a state file, an empty file, or no file", path.display())]
     Foreign {
         /// The path.
         path: PathBuf,
@@ -51,8 +52,8 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// Another exporter has locked it.
-    #[error("{} is in use by {}; expected a state file for each exporter", path.display(), holder(*pid))]
+    /// Another exporter has locked the file.
+    #[error("{} is in use by {}; expected a separate state file for each exporter", path.display(), holder(*pid))]
     InUse {
         /// The path.
         path: PathBuf,
@@ -60,12 +61,12 @@ pub enum Error {
         pid: Option<u32>,
     },
     /// The file system failed.
-    #[error("{}: {doing}", path.display())]
+    #[error("{}: {problem}", path.display())]
     Io {
         /// The path.
         path: PathBuf,
-        /// The operation.
-        doing: &'static str,
+        /// The problem, such as "cannot be read".
+        problem: &'static str,
         /// The error of the system.
         #[source]
         source: io::Error,
@@ -84,16 +85,16 @@ fn holder(pid: Option<u32>) -> String {
     pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
 }
 
-pub(super) fn io_error(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> Error {
+pub(super) fn io_error(path: &Path, problem: &'static str) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
-    move |source| Error::Io { path, doing, source }
+    move |source| Error::Io { path, problem, source }
 }
 
 /// Checks that a path leads to a state file, to an empty file, or to nothing, without changing it. Returns the file
 /// behind symbolic links.
 ///
 /// # Errors
-/// Returns an error if it leads to anything else.
+/// Returns an error if the path leads to anything else.
 pub fn resolve(path: &Path) -> Result<PathBuf, Error> {
     if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
         return Err(Error::NotRegular {
@@ -102,7 +103,7 @@ pub fn resolve(path: &Path) -> Result<PathBuf, Error> {
         });
     }
     let target = match open(path)? {
-        None => follow(path)?,
+        None => follow_links(path)?,
         Some(file) => {
             check_beginning(path, file)?;
             fs::canonicalize(path).map_err(|source| unreachable(path, source))?
@@ -138,12 +139,12 @@ pub(super) fn open(path: &Path) -> Result<Option<File>, Error> {
 }
 
 fn not_regular(path: &Path, metadata: &Metadata) -> Error {
-    let of = metadata.file_type();
+    let file_type = metadata.file_type();
     let kinds = [
-        (of.is_dir(), "a directory"),
-        (of.is_symlink(), "a symbolic link"),
-        (of.is_fifo(), "a FIFO"),
-        (of.is_socket(), "a socket"),
+        (file_type.is_dir(), "a directory"),
+        (file_type.is_symlink(), "a symbolic link"),
+        (file_type.is_fifo(), "a FIFO"),
+        (file_type.is_socket(), "a socket"),
     ];
     Error::NotRegular {
         path: path.to_owned(),
@@ -168,8 +169,8 @@ fn unreachable(path: &Path, source: io::Error) -> Error {
     if Errno::from_io_error(&source).is_some_and(|error| WRONG.contains(&error)) {
         Error::Unreachable { path, source }
     } else {
-        let doing = "cannot be read";
-        Error::Io { path, doing, source }
+        let problem = "cannot be read";
+        Error::Io { path, problem, source }
     }
 }
 
@@ -192,14 +193,14 @@ fn check_beginning(path: &Path, file: File) -> Result<(), Error> {
     }
 }
 
-/// Follows symbolic links to the file to create.
-fn follow(path: &Path) -> Result<PathBuf, Error> {
+/// Follows symbolic links to the path at which the file is to be created.
+fn follow_links(path: &Path) -> Result<PathBuf, Error> {
     let mut target = path.to_owned();
     for _ in 0..=MAX_LINKS {
         match fs::read_link(&target) {
             Ok(next) => target = parent(&target).join(next),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => {
-                // The future name of the file. Without its directory it cannot be created anyway.
+                // The file will be created here. If the directory is missing, that fails.
                 let directory = fs::canonicalize(parent(&target));
                 let named = directory.ok().zip(target.file_name());
                 return Ok(named.map_or_else(|| target.clone(), |(directory, name)| directory.join(name)));
@@ -225,7 +226,10 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Returns whether a temporary file exists beside the state. Returns an error if the exporter did not create it.
+/// Returns whether a path leads to a file that an exporter may have left there.
+///
+/// # Errors
+/// Returns an error if the path leads to anything else.
 fn is_left_over(path: &Path) -> Result<bool, Error> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -255,7 +259,7 @@ const TEMPORARY: &str = ".new";
 /// new file, locked.
 ///
 /// # Errors
-/// Returns an error if the file system does; none of the new content remains then.
+/// Returns an error if the file system does. None of the new content remains then.
 fn replace(target: &Path, write: impl FnOnce(File) -> io::Result<File>) -> Result<File, Error> {
     remove_left_over(target)?;
     let directory = parent(target);
@@ -266,7 +270,7 @@ fn replace(target: &Path, write: impl FnOnce(File) -> io::Result<File>) -> Resul
         .prefix(&prefix)
         .rand_bytes(0)
         .tempfile_in(directory)
-        .map_err(io_error(target, "cannot be written beside it"))?;
+        .map_err(io_error(target, "a temporary file beside it cannot be created"))?;
     let (file, temporary) = temporary.into_parts();
     let file = write(file).map_err(io_error(target, "cannot be written"))?;
     file.sync_all().map_err(io_error(target, "cannot be synced to disk"))?;
@@ -286,7 +290,7 @@ fn replace(target: &Path, write: impl FnOnce(File) -> io::Result<File>) -> Resul
 /// The state file of a running exporter, locked against others.
 pub struct StateFile {
     path: PathBuf,
-    held: Mutex<Option<Held>>,
+    locks: Mutex<Option<Locks>>,
     /// Whether the state file is unreadable and not set aside yet.
     is_damaged: AtomicBool,
 }
@@ -294,7 +298,7 @@ pub struct StateFile {
 /// Locks of the state file. One is on a file beside it, because each save replaces the state file. The other is on the
 /// state file itself, because it may have several hard links. The kernel releases both when the process ends. A lock is
 /// `None` if the file system has no locks, or the file does not exist yet.
-struct Held {
+struct Locks {
     target: PathBuf,
     _lock: Option<File>,
     state: Option<File>,
@@ -309,10 +313,10 @@ impl StateFile {
     pub fn open(path: PathBuf) -> Result<Self, Error> {
         let file = Self {
             path,
-            held: Mutex::default(),
+            locks: Mutex::default(),
             is_damaged: AtomicBool::new(false),
         };
-        match file.hold() {
+        match file.lock_target() {
             Err(error) if error.is_configuration() => Err(error),
             _ => Ok(file),
         }
@@ -324,17 +328,17 @@ impl StateFile {
     }
 
     /// Returns the file that the path leads to now, locked.
-    fn hold(&self) -> Result<PathBuf, Error> {
+    fn lock_target(&self) -> Result<PathBuf, Error> {
         let target = resolve(&self.path)?;
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.as_ref().is_none_or(|held| held.target != target) {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        if locks.as_ref().is_none_or(|locks| locks.target != target) {
             // The old locks are released first, because the new path may lead to the same file.
-            *held = None;
-            let lock = lock(&target)?;
+            *locks = None;
+            let lock = lock_beside(&target)?;
             let state = lock_itself(&target)?;
-            // Files of other programs stay. If one has the name of the temporary file, the save fails.
+            // A file of another program with the name of the temporary file is kept, and the save fails.
             let _ = remove_left_over(&target);
-            *held = Some(Held {
+            *locks = Some(Locks {
                 target: target.clone(),
                 _lock: lock,
                 state,
@@ -346,16 +350,16 @@ impl StateFile {
     /// Replaces the state file with the output of `write`.
     ///
     /// # Errors
-    /// Returns an error if the file system does, the path now leads elsewhere, or a damaged state cannot be set aside.
+    /// Returns an error if the file system does, the path is no longer usable, or a damaged state cannot be set aside.
     pub fn save(&self, write: impl FnOnce(File) -> io::Result<File>) -> Result<(), Error> {
-        let target = self.hold()?;
+        let target = self.lock_target()?;
         if self.is_damaged.load(Ordering::Relaxed) {
             self.set_aside()?;
         }
         let state = replace(&target, write)?;
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(held) = held.as_mut().filter(|held| held.target == target) {
-            held.state = Some(state);
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(locks) = locks.as_mut().filter(|locks| locks.target == target) {
+            locks.state = Some(state);
         }
         Ok(())
     }
@@ -367,7 +371,7 @@ impl StateFile {
     /// Returns an error if the file system does, or the new path exists.
     pub fn set_aside(&self) -> Result<PathBuf, Error> {
         self.is_damaged.store(true, Ordering::Relaxed);
-        let target = self.hold()?;
+        let target = self.lock_target()?;
         let aside = beside(&target, ".unusable");
         is_left_over(&aside)?;
         match fs::rename(&target, &aside) {
@@ -381,7 +385,7 @@ impl StateFile {
 }
 
 /// Locks the file beside the state; `None` if the file system has no locks.
-fn lock(target: &Path) -> Result<Option<File>, Error> {
+fn lock_beside(target: &Path) -> Result<Option<File>, Error> {
     let path = beside(target, ".lock");
     let failed = |source| io_error(&path, "cannot be locked")(source);
     let mut options = OpenOptions::new();

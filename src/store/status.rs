@@ -11,8 +11,8 @@ use super::inner::StoredCustomer;
 use crate::collector::{CollectorId, PerCollector, Plan, Record, Target};
 use crate::domain::{Attributes, CustomerId, HealthSummary, Timestamp};
 
-/// Maximum length of a stored error: twice the length of the longest one without text of the API. The log contains the
-/// whole error.
+/// Maximum length of a stored error: twice the length of the longest error without text of the API. The log contains
+/// the whole error.
 const MAX_ERROR_CHARS: usize = 400;
 
 /// The newest poll of a target.
@@ -162,12 +162,12 @@ impl CollectorSnapshot<'_> {
 
     /// Returns the record of a customer.
     pub fn record_of(&self, id: &CustomerId) -> Option<&dyn Record> {
-        self.collected.cells.get(id).map(|cell| &*cell.rendered.record)
+        self.collected.records.get(id).map(|stored| &*stored.rendered.record)
     }
 
     /// Returns the health of a customer's modules, if it has any.
     pub fn health_of(&self, id: &CustomerId) -> Option<&HealthSummary> {
-        self.collected.cells.get(id)?.rendered.health.as_deref()
+        self.collected.records.get(id)?.rendered.health.as_deref()
     }
 
     /// Returns the time of the last successful poll of any target.

@@ -77,8 +77,11 @@ fn stale(snapshot: &Snapshot, group: usize) -> Vec<bool> {
 /// Counts the series in the store.
 fn counted(store: &Store) -> usize {
     let inner = store.lock();
-    let cells = inner.collected.values().flat_map(|collected| collected.cells.values());
-    cells.map(StoredRecord::samples).sum()
+    let records = inner
+        .collected
+        .values()
+        .flat_map(|collected| collected.records.values());
+    records.map(StoredRecord::samples).sum()
 }
 
 #[test]
@@ -183,7 +186,7 @@ fn series_count_is_exact_after_any_commits() {
 
 #[test]
 fn series_limit_rejects_growth_and_keeps_existing_data() {
-    // Ten of the API, and two of freshness for each of two customers.
+    // Ten series of records, and two of freshness for each of two customers.
     let store = store(Some(14));
     store.reconcile(&listed(0..3), true).1.unwrap();
     commit(&store, 0, 6, true, 0).unwrap();
@@ -280,8 +283,8 @@ fn tenants_in_two_lists_have_one_series_each() {
         }
         let of_subscriptions = || {
             let inner = store.lock();
-            let cells = &inner.collected.get(CollectorId::LICENSES).cells;
-            cells.values().map(StoredRecord::samples).sum::<usize>()
+            let records = &inner.collected.get(CollectorId::LICENSES).records;
+            records.values().map(StoredRecord::samples).sum::<usize>()
         };
         assert_eq!(of_subscriptions(), 0);
         store.render_anew(&[id(0)], &Arc::default(), at(1));

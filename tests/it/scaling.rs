@@ -91,7 +91,7 @@ fn cost_table() -> String {
         let entry = collector::ALL.iter().find(|entry| entry.name == name).unwrap();
         let requests = match entry.target_kind {
             TargetKind::Partner => format!("1 per {PAGE_ROWS} customers"),
-            TargetKind::Customer => entry.price.of.to_owned(),
+            TargetKind::Customer => entry.price.description.to_owned(),
         };
         writeln!(
             text,
@@ -122,7 +122,7 @@ fn optional_table() -> String {
         let entry = collector::ALL.iter().find(|entry| entry.name == name).unwrap();
         let requests = match entry.target_kind {
             TargetKind::Partner => format!("1 per {PAGE_ROWS} tenants"),
-            TargetKind::Customer => entry.price.of.to_owned(),
+            TargetKind::Customer => entry.price.description.to_owned(),
         };
         let interval = humantime::format_duration(cost.interval);
         writeln!(text, "| `{name}` | {requests} | {interval} | {:.1} |", cost.per_hour()).unwrap();

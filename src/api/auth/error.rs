@@ -11,8 +11,8 @@ const REJECTED_BACKOFF: (Duration, Duration) = (Duration::from_secs(60), Duratio
 /// First and longest pause after the token endpoint was unreachable or sent an invalid response.
 const UNREACHABLE_BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
-/// Clock skew above which a rejection is more likely due to the skew than to the certificate. Assertions are valid from
-/// one minute before to five minutes after they are signed.
+/// Clock skew above which the error mentions it as a possible cause. Assertions are valid from one minute before to
+/// five minutes after they are signed.
 const SIGNIFICANT_SKEW_SECONDS: i64 = 60;
 
 /// All values of [`Error::reason`], so that counters can start at zero.

@@ -19,7 +19,7 @@ const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// OAuth error codes that report a server problem.
 pub(super) const TEMPORARY_CODES: [&str; 3] = ["server_error", "temporarily_unavailable", "slow_down"];
 
-/// Parses a response; `None` if the scopes were denied.
+/// Parses a response; `None` if the endpoint rejected the scopes.
 pub(super) fn parse_response(
     status: StatusCode,
     body: &mut [u8],
@@ -55,7 +55,7 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// Returns an OAuth error code. Any other text is replaced, because it could contain secrets and would be logged.
+/// Returns an OAuth error code unchanged. Replaces any other text, which would be logged and could contain secrets.
 fn bounded_code(code: &str) -> String {
     const MAX_CODE_CHARS: usize = 40;
     let is_valid = !code.is_empty()

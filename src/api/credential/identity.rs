@@ -76,8 +76,8 @@ impl Source {
 
     pub(super) fn read(&self) -> Result<Contents, CredentialError> {
         Ok(Contents {
-            file: read(&self.file)?,
-            private_key: self.private_key.as_deref().map(read).transpose()?,
+            file: read_file(&self.file)?,
+            private_key: self.private_key.as_deref().map(read_file).transpose()?,
             password: self.password.as_ref().map(SecretSource::read).transpose()?,
         })
     }
@@ -102,7 +102,7 @@ pub(super) struct Contents {
     password: Option<Secret>,
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, CredentialError> {
+fn read_file(path: &Path) -> Result<Vec<u8>, CredentialError> {
     Ok(text_file::read_bytes(path, MAX_FILE_BYTES)?)
 }
 
@@ -204,7 +204,8 @@ impl<'a> Leaf<'a> {
         }
     }
 
-    /// Both sides are the DER of an `RSAPublicKey`, whose encoding is unique.
+    /// Returns whether the certificate belongs to this key. Both sides are the DER of an `RSAPublicKey`, whose encoding
+    /// is unique.
     fn matches_key(&self, key: &KeyPair) -> bool {
         self.public_key == key.public().as_ref()
     }
@@ -265,7 +266,7 @@ fn pkcs8_key(key: &PrivateKey, path: &Path) -> Result<KeyPair, CredentialError> 
     KeyPair::from_pkcs8(key.as_der()).map_err(|error| unusable_key(path, &error))
 }
 
-/// Returns whether this is a `SEQUENCE` that starts with 3, the version of a PFX. A certificate starts differently.
+/// Returns whether a file is a `SEQUENCE` that starts with 3, the version of a PFX. A certificate starts differently.
 fn is_archive(content: &[u8]) -> bool {
     let Some((&[0x30, length], rest)) = content.split_first_chunk() else {
         return false;

@@ -28,7 +28,7 @@ const PROBE_TIME: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decision {
     Allow,
-    /// One request may be sent as a probe. The caller calls [`CircuitBreaker::start_probe`] when it sends it.
+    /// One request may be sent as a probe. The caller calls [`CircuitBreaker::start_probe`] when it sends the probe.
     Probe,
     /// No request may be sent before this time has passed.
     Reject(Duration),
@@ -111,7 +111,7 @@ impl CircuitBreaker {
                 let open_time = open_time.saturating_mul(2).min(MAX_OPEN_TIME);
                 self.open(now, open_time, random);
             }
-            // These requests were sent before the breaker opened.
+            // The request was sent before the breaker opened.
             State::Open { .. } => {}
         }
     }

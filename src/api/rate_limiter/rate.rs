@@ -52,8 +52,8 @@ impl Rate {
         on_curve.clamp(self.floor(), self.ceiling)
     }
 
-    /// Reports a successful request, which increases the rate. It counts as one request interval at the current rate,
-    /// but as no more than the time since the previous success, so that an unused rate does not increase.
+    /// Reports a successful request, which increases the rate. The request counts as one request interval at the
+    /// current rate, but at most as the time since the previous success, so that an unused rate does not increase.
     pub(super) fn increase(&mut self, now: Duration) {
         let passed = now.saturating_sub(self.credited_at).as_secs_f64();
         self.recovered_for += passed.min(1.0 / self.per_second());
@@ -69,8 +69,8 @@ impl Rate {
         self.begin_recovery(now);
     }
 
-    /// Reports that the host recovered from an outage. This keeps the last limit, because an outage says nothing about
-    /// it.
+    /// Reports that the host recovered from an outage. The last limit is kept, because an outage says nothing about the
+    /// limit.
     pub(super) fn restart(&mut self, now: Duration) {
         let rate = self.per_second();
         self.reduced = (rate * OUTAGE_FACTOR).max(self.floor());

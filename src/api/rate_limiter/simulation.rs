@@ -1,4 +1,4 @@
-//! Simulates hours of traffic to a simulated host, with fixed random numbers.
+//! Simulates hours of traffic to a host, with fixed random numbers.
 
 use std::{cmp::Reverse, collections::BinaryHeap, ops::Range, time::Duration};
 

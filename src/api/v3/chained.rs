@@ -21,7 +21,7 @@ pub struct ChainedPages<'a> {
     page_size: usize,
     next: NextPage,
     seen_tokens: BTreeSet<String>,
-    /// Number of rows so far.
+    /// Number of rows fetched so far.
     rows: usize,
     /// Total number of rows according to the first page that states it.
     total: Option<usize>,
@@ -76,17 +76,17 @@ impl ChainedPages<'_> {
             NextPage::Token(token) => Some(token),
             NextPage::None => return Ok(None),
         };
-        let mut last_call = None;
-        let page = self.fetch(token.as_deref(), &mut last_call).await;
+        let mut request_id = None;
+        let page = self.fetch_page(token.as_deref(), &mut request_id).await;
         let page = page.map_err(|error| Failure {
-            request_id: last_call,
+            request_id,
             ..error.at(self.endpoint)
         })?;
         self.client.transport().observer().rows(self.endpoint, page.rows.len());
         self.rows += page.rows.len();
         self.total = self.total.or(page.total);
         let is_last = page.rows.is_empty() || self.total.is_some_and(|total| self.rows >= total);
-        // The last page may contain a token, too.
+        // The last page may also contain a token.
         if let Some(token) = page.next.filter(|_| !is_last) {
             if !self.seen_tokens.insert(token.clone()) {
                 return Err(Error::Incomplete("a page was repeated").at(self.endpoint));
@@ -99,12 +99,12 @@ impl ChainedPages<'_> {
         Ok(Some(page.rows))
     }
 
-    /// Returns whether the last page was fetched.
+    /// Returns whether no page is left to fetch.
     pub fn is_complete(&self) -> bool {
         matches!(self.next, NextPage::None)
     }
 
-    async fn fetch(&self, token: Option<&str>, last_call: &mut Option<RequestId>) -> Result<Page, Error> {
+    async fn fetch_page(&self, token: Option<&str>, request_id: &mut Option<RequestId>) -> Result<Page, Error> {
         let transport = self.client.transport();
         let mut url = url(transport.base_url(), base_path(self.endpoint), self.path)?;
         url.query_pairs_mut()
@@ -113,7 +113,7 @@ impl ChainedPages<'_> {
             url.query_pairs_mut().append_pair("skipToken", token);
         }
         let call = Call::get(self.endpoint, self.scope, url);
-        let ResponseBody::Content(mut body) = transport.call(&call, last_call).await? else {
+        let ResponseBody::Content(mut body) = transport.call(&call, request_id).await? else {
             return match token {
                 None => Ok(Page::default()),
                 Some(_) => Err(Error::Incomplete("an expected page is empty")),

@@ -14,12 +14,12 @@ fn runs(runs: &[(&'static str, Option<&str>)]) -> Vec<ReportableRun> {
 }
 
 async fn poll(
-    modules: &mut Vec<Module>,
+    modules: &mut Vec<ModuleReport>,
     listed: &[(&'static str, Option<&str>)],
     status: u16,
 ) -> Result<(Option<Failure>, usize), Failure> {
-    // Status of responses for runs whose ids start with "bad".
-    update(modules, runs(listed), |id| {
+    // Runs whose ids start with "bad" get responses with `status`.
+    update_reports(modules, runs(listed), |id| {
         let response = match (id.starts_with("bad"), status) {
             (false, _) => Ok((Some(Report::default()), 0)),
             (true, 204) => Ok((None, 0)),
@@ -30,8 +30,8 @@ async fn poll(
     .await
 }
 
-fn reports(modules: &[Module]) -> Vec<(bool, u32)> {
-    let summary = |module: &Module| (module.report.is_some(), module.tries);
+fn reports(modules: &[ModuleReport]) -> Vec<(bool, u32)> {
+    let summary = |module: &ModuleReport| (module.report.is_some(), module.tries);
     modules.iter().map(summary).collect()
 }
 
@@ -69,7 +69,9 @@ async fn runs_with_the_same_id_have_separate_reports() {
             count.set(count.get() + 1);
             std::future::ready(Ok((Some(Report::default()), 0)))
         };
-        update(&mut modules, at(start), respond).await.expect("a response");
+        update_reports(&mut modules, at(start), respond)
+            .await
+            .expect("a response");
         requests.push(count.get());
     }
     assert_eq!(requests, [1, 0, 1, 0]);
@@ -97,7 +99,7 @@ async fn report_is_not_requested_after_too_many_failures() {
 
 #[test]
 fn module_excluded_by_the_settings_has_no_series() {
-    let module = |module: &'static str| Module {
+    let module = |module: &'static str| ModuleReport {
         key: ModuleKey {
             service: Cow::Borrowed("Microsoft 365"),
             module: Cow::Borrowed(module),
@@ -149,12 +151,12 @@ async fn report_is_removed_when_a_newer_run_has_ended() {
 #[test]
 fn error_code_without_visible_characters_is_ignored() {
     let health = crate::health::Health::default();
-    let of = |code: &str| {
+    let label_of = |code: &str| {
         let row = serde_json::json!({"errorCode": code, "comment": "Mailbox locked"});
         let row = serde_json::value::to_raw_value(&row).unwrap();
         error_label(&Row::read(&row, Endpoint::JobReport, &health).unwrap())
     };
-    assert_eq!(of("\u{200b}\u{feff} \u{2060}"), "Mailbox locked");
-    assert_eq!(of("\u{feff}E_LOCKED"), "E_LOCKED");
-    assert_eq!(of(""), "Mailbox locked");
+    assert_eq!(label_of("\u{200b}\u{feff} \u{2060}"), "Mailbox locked");
+    assert_eq!(label_of("\u{feff}E_LOCKED"), "E_LOCKED");
+    assert_eq!(label_of(""), "Mailbox locked");
 }

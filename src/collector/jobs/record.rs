@@ -40,10 +40,10 @@ pub(crate) struct Module {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) scope: Option<String>,
     pub(super) history: History,
-    /// Whether the newest list contains it. An unlisted module is not rendered. It is kept in case it returns, so that
-    /// no run is counted twice and no restore point is lost.
+    /// Whether the newest list contains the module, or the module is held. An unlisted module is stored but not
+    /// rendered: if it is listed again, no run is counted twice and no restore point is lost.
     listed: bool,
-    /// Whether it is held from an earlier list, because the newest had invalid rows.
+    /// Whether the module is held from an earlier list, because the newest list had invalid rows.
     #[serde(default)]
     held: bool,
 }
@@ -53,7 +53,7 @@ pub(crate) struct Module {
 pub(crate) struct Scan {
     pub(super) service: Cow<'static, str>,
     pub(super) status: JobStatus,
-    /// Whether it is held from an earlier list, because the newest had invalid rows.
+    /// Whether the scan is held from an earlier list, because the newest list had invalid rows.
     #[serde(default)]
     held: bool,
 }
@@ -80,8 +80,8 @@ pub struct EndedRun {
     pub run: PastRun,
 }
 
-/// Age, at the newest list, beyond which a run that this list lacked does not count as newly completed. Replicas of the
-/// API differ by less; such a run appears because the filter or the API generation changed.
+/// A run that ended longer than this before the previous list, and before the newest known run, does not count as newly
+/// completed: it appears because the filter or the API generation changed. Replicas of the API differ by less.
 const MAX_COMPLETION_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// The rows of a list by module and service.
@@ -148,7 +148,7 @@ impl Record {
     }
 
     /// Merges a list with the previous record. Returns the new record, the newly completed runs, and the number of
-    /// duplicate rows. If the list is partial, the modules that it lacks are held.
+    /// duplicate rows. If the list is partial, the modules and scans that it lacks are held.
     pub(super) fn merge(
         previous: Option<&Self>,
         listed: Listed,
@@ -199,8 +199,8 @@ impl Record {
         (record, newly_completed, duplicates)
     }
 
-    /// Returns the time from which a run of a module in the next list counts as newly completed. The first list of a
-    /// customer, and the first one with a module, contain runs that ended before the exporter polled them.
+    /// Returns the time after which a run of a module in the next list counts as newly completed. The first list of a
+    /// customer, and the first list with a module, contain runs that ended before the exporter could poll them.
     fn completion_cutoff(&self, known: Option<&Module>) -> CompletionCutoff {
         let listed_at = self.listed_at;
         match known {
@@ -213,12 +213,12 @@ impl Record {
         }
     }
 
-    /// Returns the modules of the newest list, and those that are held because it was partial.
+    /// Returns the modules of the newest list, and those that are held because that list was partial.
     pub(super) fn listed(&self) -> impl Iterator<Item = &Arc<Module>> {
         self.modules.iter().filter(|module| module.listed)
     }
 
-    /// Returns the record without held rows, and the held rows; `None` if there are none.
+    /// Returns the record without its held rows, and a record of only these; `None` if no rows are held.
     pub(super) fn split(&self) -> Option<(Self, Self)> {
         let (held, modules): (Vec<_>, Vec<_>) = self.modules.iter().cloned().partition(|module| module.held);
         let (held_scans, scans): (Vec<_>, Vec<_>) = self.scans.iter().cloned().partition(|scan| scan.held);
@@ -261,7 +261,7 @@ impl Module {
         }
     }
 
-    /// Returns the last known time of an unlisted module; `None` for listed ones, which are sorted by their keys.
+    /// Returns the last known time of an unlisted module; `None` for listed modules, which are sorted by their keys.
     fn last_known_if_unlisted(&self) -> Option<Timestamp> {
         self.history.last_known().filter(|_| !self.listed)
     }

@@ -19,11 +19,13 @@ pub(super) async fn fetch_rows(
             let scope = v1::scope::JOBS;
             let pairs = settings.first_generation_pairs();
             if pairs.is_empty() {
-                return client.list(Endpoint::Jobs, scope, &["customers", id, "jobs"]).await;
+                return client
+                    .fetch_list(Endpoint::Jobs, scope, &["customers", id, "jobs"])
+                    .await;
             }
             for (job_type, job_module) in pairs {
                 let path = ["customers", id, "jobs", "jobType", job_type, "jobModule", job_module];
-                rows.extend(client.list(Endpoint::Jobs, scope, &path).await?);
+                rows.extend(client.fetch_list(Endpoint::Jobs, scope, &path).await?);
             }
         }
         Api::V3(client) => {
@@ -35,7 +37,7 @@ pub(super) async fn fetch_rows(
                     filter: Some(&filter),
                     key: None,
                 };
-                rows.extend(client.list(list).await?);
+                rows.extend(client.fetch_list(list).await?);
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::exposition::{Label, Metric, Shape, column, counter, gauge, label, tim
 /// A module or backup scope, rendered with the current settings.
 pub(super) struct RenderedModule {
     pub(super) module: Arc<Module>,
-    /// The default value if no objective applies.
+    /// The objective; the default value if none applies.
     pub(super) objective: Objective,
     /// `None` if no run is known.
     pub(super) is_abandoned: Option<bool>,
@@ -210,8 +210,8 @@ pub(super) const SHAPE_MODULE: Shape<RenderedModule> = Shape {
     ],
 };
 
-/// Reasons of the overrides of objectives. They have a separate metric, so that a changed reason does not start new
-/// series of other metrics.
+/// Reasons of the overrides of objectives. They are labels of a separate metric, so that a changed reason does not
+/// start new series of other metrics.
 pub(super) const SHAPE_EXEMPTION: Shape<RenderedModule> = Shape {
     labels: &[
         service(|rendered| Some(&rendered.module.service)),
@@ -232,7 +232,7 @@ pub(super) const SHAPE_EXEMPTION: Shape<RenderedModule> = Shape {
     .experimental()],
 };
 
-/// Returns the labels of a count; the last one has this name.
+/// Returns the labels of a count. The last label has this name.
 const fn count_labels(name: &'static str) -> [Label<LabelledCount>; 4] {
     [
         service(|count| Some(&count.module.service)),

@@ -1,4 +1,4 @@
-//! This file is longer than others, because all tests use the rows that its first half builds.
+//! Tests of the jobs collector. The first half of the file builds the rows for all tests.
 
 mod ended;
 
@@ -73,7 +73,7 @@ impl Customer {
         )
     }
 
-    /// Every series without `customer_id`, by name and labels.
+    /// Returns the values of all series by name and labels, without `customer_id`.
     fn series(&self) -> BTreeMap<String, f64> {
         let customer = CustomerId::parse("c-1").unwrap();
         let tables = Jobs::tables(self.record.as_ref().unwrap(), &customer, &self.context());
@@ -94,11 +94,14 @@ impl Customer {
     /// Returns the value of a metric with one series; `None` if there is none.
     fn value(&self, metric: &str) -> Option<f64> {
         let series = self.series();
-        let mut found = series
+        let mut matching = series
             .iter()
             .filter(|(name, _)| name.starts_with(&format!("{metric}{{")));
-        let value = found.next().map(|(_, value)| *value);
-        assert!(found.next().is_none(), "{metric} has more than one series: {series:?}");
+        let value = matching.next().map(|(_, value)| *value);
+        assert!(
+            matching.next().is_none(),
+            "{metric} has more than one series: {series:?}"
+        );
         value
     }
 
@@ -199,7 +202,7 @@ impl Kind {
         }
     }
 
-    /// Start, end and last modification of a row that is listed at `now`.
+    /// Returns the start, end and last modification of a row that is listed at `now`.
     fn times(self, now: i64) -> (Option<i64>, Option<i64>, Option<i64>) {
         let long_ago = NOW - 260 * DAY;
         match self {
@@ -247,8 +250,8 @@ impl Kind {
         matches!(self.status().0, 2..=5)
     }
 
-    /// End or start, if the row describes a run.
-    fn took_place(self, now: i64) -> Option<i64> {
+    /// Returns the end of a run, or else its start or last modification; `None` if the row does not describe a run.
+    fn occurred_at(self, now: i64) -> Option<i64> {
         let (start, end, modified) = self.times(now);
         let dated = end.or(start);
         dated.or(modified.filter(|_| matches!(self, Self::WithoutObjects | Self::FailedUndated)))
@@ -259,7 +262,7 @@ impl Kind {
 fn expected(sequence: &[(Kind, i64)]) -> State {
     let (kind, now) = *sequence.last().unwrap();
     let ended: Vec<_> = sequence.iter().filter(|(kind, _)| kind.has_ended()).collect();
-    let end = |&&(kind, at): &&(Kind, i64)| kind.took_place(at).unwrap();
+    let end = |&&(kind, at): &&(Kind, i64)| kind.occurred_at(at).unwrap();
     let restore_point = ended
         .iter()
         .filter(|(kind, _)| kind.makes_restore_point())
@@ -329,7 +332,7 @@ async fn run_without_objects_ends_at_the_last_modification() {
     assert_eq!(customer.value("elements_job_start_timestamp_seconds"), None);
     assert_eq!(customer.value("elements_job_duration_seconds"), None);
     assert_eq!(customer.value("elements_job_runs_total"), Some(1.0));
-    // The same row in the next list is the same run; a later modification is the next.
+    // The same row in the next list is the same run. A row with a later modification is another run.
     customer
         .list(NOW + 300, &[Kind::WithoutObjects.row(NOW, Generation::V3)])
         .await;
@@ -491,7 +494,7 @@ async fn maintenance_has_no_objective_and_no_restore_point() {
 }
 
 #[tokio::test]
-async fn same_id_with_different_starts_is_two_runs() {
+async fn runs_with_the_same_id_and_different_starts_are_distinct() {
     let mut failed = Kind::Failed.row(NOW - 24 * HOUR, Generation::V3);
     let mut finished = Kind::Finished.row(NOW, Generation::V3);
     failed["jobId"] = json!("same");

@@ -8,7 +8,7 @@ use super::{Identity, Product};
 /// more, they are numbered by their order, because the number of pairs grows with its square.
 const MAX_MATCHED: usize = 64;
 
-/// Removes duplicates of identical subscriptions, and returns their number.
+/// Removes repeated identical subscriptions, and returns the number of those removed.
 pub(super) fn merge_identical(products: &mut Vec<Product>) -> u64 {
     let before = products.len();
     products.sort_by(|one, other| {
@@ -21,7 +21,7 @@ pub(super) fn merge_identical(products: &mut Vec<Product>) -> u64 {
 
 /// Assigns labels that distinguish the subscriptions of one service. A label is derived from the purchased items, which
 /// do not change when the subscription is renewed, extended or moved to other storage. Subscriptions with the same
-/// items are numbered, and keep their numbers as long as they match one in `previous`.
+/// items are numbered, and keep their numbers as long as they match a subscription in `previous`.
 pub(super) fn assign_labels(products: &mut [Product], previous: &[Product]) {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     let mut groups: BTreeMap<String, Vec<&mut Product>> = BTreeMap::new();
@@ -81,7 +81,7 @@ fn assign_numbers(group: &mut [&mut Product], before: &[&Product]) {
 }
 
 impl Product {
-    /// Returns the number of equal values. The more are equal, the likelier both are the same subscription.
+    /// Returns the number of equal values. The more values are equal, the more likely both are the same subscription.
     fn similarity(&self, other: &Self) -> u32 {
         let same = [
             self.identity.storage == other.identity.storage,

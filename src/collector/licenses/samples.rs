@@ -1,4 +1,4 @@
-//! The samples of subscriptions.
+//! Samples of the licenses collector.
 
 use super::{Product, Subscriptions};
 use crate::collector::customers::tenants::CUSTOMER_TENANTS;

@@ -23,7 +23,7 @@ const CONTAINER_TYPES: &str = "0 Site Collection · 1 Mailbox · 2 OneDrive · 5
         25 Azure AI Foundry Agent · 100 Google User · 101 Google Shared Drive · 102 Google Classroom · \
         103 Google Mailbox · 104 Google Group · 105 Google Vault Matter";
 
-fn listed(reference: &'static str) -> Vec<Entry> {
+fn listed(reference: &'static str) -> Vec<NumberedName> {
     reference
         .split(" · ")
         .map(|entry| entry.split_once(' ').unwrap())
@@ -64,7 +64,7 @@ fn numbers_and_names_match_the_reference() {
                 name.replace(' ', "-"),
                 format!(" {}s ", name.trim_end_matches(['s', 'S'])),
             ] {
-                assert_eq!(table.read(&text), known(name), "{text:?}");
+                assert_eq!(table.parse(&text), known(name), "{text:?}");
                 assert_eq!(table.number(&text), Some(number), "{text:?}");
             }
         }
@@ -77,7 +77,7 @@ fn spellings_do_not_collide() {
         let spellings = table.names.len() + table.synonyms.len();
         assert_eq!(table.fold_all().len(), spellings);
         for (number, synonym) in table.synonyms {
-            assert_eq!(table.read(synonym), known(table.name(*number).unwrap()));
+            assert_eq!(table.parse(synonym), known(table.name(*number).unwrap()));
         }
     }
 }

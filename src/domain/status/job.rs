@@ -14,7 +14,7 @@ pub enum JobStatus {
     None = 0,
     /// In progress.
     Running = 1,
-    /// Ended completely; also "Successful".
+    /// Ended with a complete restore point; also called "Successful".
     Finished = 2,
     /// Ended without a restore point.
     Failed = 3,
@@ -24,7 +24,7 @@ pub enum JobStatus {
     Skipped = 5,
     /// Queued.
     Pending = 6,
-    /// Ended before it started.
+    /// Could not start.
     FailedToStart = 7,
     /// Stopped by a user.
     Canceled = 8,
@@ -65,12 +65,12 @@ impl JobStatus {
         Self::Unknown,
     ];
 
-    /// Returns the number of the reference; −1 for [`JobStatus::Unknown`].
+    /// Returns the status number of the reference; −1 for [`JobStatus::Unknown`].
     pub const fn code(self) -> i8 {
         self as i8
     }
 
-    /// Returns the label value, which the state file contains as well.
+    /// Returns the label value, which is also the value in the state file.
     pub const fn label(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -92,12 +92,13 @@ impl JobStatus {
         }
     }
 
-    /// Returns the severity of a status. No two statuses have the same. If two rows of one run differ, the one with the
-    /// higher severity applies.
+    /// Returns the severity of a status. No two statuses have the same severity. If two rows of one run differ, the row
+    /// with the higher severity applies.
     ///
-    /// The order is: complete restore point, incomplete restore point, restore point still possible, no restore point,
-    /// failure. A run therefore has no restore point if one of its rows contradicts it. [`JobStatus::Unknown`] is below
-    /// failures, because it may mean that the run has not ended, and must not hide a failure.
+    /// The order, from low to high, is: complete restore point, incomplete restore point, restore point still possible,
+    /// no restore point, failure. A run therefore has no restore point if one of its rows contradicts it.
+    /// [`JobStatus::Unknown`] is below failures, because it may mean that the run has not ended, and must not hide a
+    /// failure.
     pub const fn severity(self) -> u8 {
         match self {
             Self::Finished => 0,

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 /// Maximum number of decimals of a second: nanoseconds.
 const FRACTION_DIGITS: usize = 9;
 
-/// The unparsed rest of a text. A successful step consumes its input; a failed one leaves the text unchanged.
+/// The unparsed rest of a text. Methods that return a boolean, and [`Scanner::digits`], consume text only on success.
 pub(super) struct Scanner<'a> {
     rest: &'a str,
 }
@@ -36,9 +36,9 @@ impl<'a> Scanner<'a> {
     /// Skips white space. Returns whether there was any.
     pub(super) fn spaces(&mut self) -> bool {
         let rest = self.rest.trim_start();
-        let found = rest.len() < self.rest.len();
+        let has_spaces = rest.len() < self.rest.len();
         self.rest = rest;
-        found
+        has_spaces
     }
 
     /// Consumes all leading digits, if `lengths` contains their number.
@@ -57,7 +57,7 @@ impl<'a> Scanner<'a> {
         self.digits(lengths)?.parse().ok()
     }
 
-    /// Consumes a point and one to nine digits. Returns them in nanoseconds; 0 without a point.
+    /// Consumes a point and one to nine decimals of a second. Returns nanoseconds; 0 without a point.
     pub(super) fn fraction(&mut self) -> Option<i32> {
         if !self.eat('.') {
             return Some(0);

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// Maximum size in bytes of a run of a module that runs once a day, with the ids of the vendor.
-const MOST_BYTES: usize = 45;
+const MAX_BYTES_PER_RUN: usize = 45;
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_unix_seconds(seconds)
@@ -71,7 +71,7 @@ fn run_needs_few_bytes() {
     trail.add((0..20).map(run).collect());
     assert_eq!(trail.runs().len(), TRAIL_RUNS);
     let bytes = trail.0.len().div_ceil(TRAIL_RUNS);
-    assert!(bytes <= MOST_BYTES, "{bytes} bytes per run");
+    assert!(bytes <= MAX_BYTES_PER_RUN, "{bytes} bytes per run");
     assert_eq!(size_of::<Trail>(), 16, "an empty trail must need no memory");
 }
 

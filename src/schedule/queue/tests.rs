@@ -30,7 +30,7 @@ fn queue_returns_the_most_overdue_target_and_each_once() {
         [(FIRST, customer(3)), (SECOND, customer(1)), (FIRST, customer(2))]
     );
     queue.add(FIRST, customer(2), seconds(0));
-    assert_eq!(queue.pop(seconds(10)), None, "it is in progress");
+    assert_eq!(queue.pop(seconds(10)), None, "the target is being polled");
     assert!(queue.done(FIRST, &customer(2), seconds(20), Urgency::Ordinary));
     assert_eq!(queue.next_due_after(seconds(10)), Some(seconds(20)));
     assert_eq!(
@@ -126,7 +126,7 @@ fn lag_is_that_of_the_most_overdue_target() {
 }
 
 #[test]
-fn bring_forward_never_moves_back() {
+fn target_brought_forward_is_never_due_later() {
     let mut queue = Queue::default();
     queue.add(FIRST, customer(1), seconds(10));
     queue.bring_forward(FIRST, &customer(1), seconds(20));

@@ -35,7 +35,7 @@ impl Customer {
         }
     }
 
-    fn remembered(&self) -> Vec<ModuleRuns> {
+    fn stored_runs(&self) -> Vec<ModuleRuns> {
         past_runs(self.record.as_ref().unwrap(), &self.settings)
     }
 }
@@ -84,7 +84,7 @@ async fn run_completes_once() {
         corrected[0]["failedCount"] = json!("1");
         corrected[0]["status"] = Kind::WithException.row(NOW, generation)["status"].clone();
         assert_eq!(customer.ended(NOW + 4 * HOUR, &corrected).await, none);
-        let runs = &customer.remembered()[0].runs;
+        let runs = &customer.stored_runs()[0].runs;
         let statuses: Vec<_> = runs.iter().map(|run| (run.status, run.failed)).collect();
         assert_eq!(
             statuses,
@@ -117,7 +117,7 @@ async fn history_revealed_by_a_filter_is_not_newly_completed() {
     ended.sort();
     assert_eq!(ended, [id(NOW - 2 * HOUR), id(NOW + HOUR)]);
     let modules: Vec<_> = customer
-        .remembered()
+        .stored_runs()
         .into_iter()
         .map(|module| (module.module, module.runs.len()))
         .collect();
@@ -130,18 +130,18 @@ async fn state_of_an_older_version_starts_the_trail() {
     let mut customer = Customer::default();
     customer.list(NOW, &[row(NOW - HOUR)]).await;
     let mut customer = customer.upgraded();
-    assert_eq!(customer.remembered(), []);
+    assert_eq!(customer.stored_runs(), []);
     let rows = [row(NOW + HOUR), row(NOW - HOUR)];
     assert_eq!(customer.ended(NOW + 2 * HOUR, &rows).await, [id(NOW + HOUR)]);
-    assert_eq!(customer.remembered()[0].runs.len(), 2);
+    assert_eq!(customer.stored_runs()[0].runs.len(), 2);
 }
 
 #[tokio::test]
-async fn runs_of_a_removed_module_are_remembered() {
+async fn runs_of_a_removed_module_stay_stored() {
     let mut customer = Customer::default();
     customer.list(NOW, &[ended_at(NOW - HOUR, Generation::V3)]).await;
     customer.list(NOW + HOUR, &[]).await;
-    assert_eq!(customer.remembered()[0].runs.len(), 1);
+    assert_eq!(customer.stored_runs()[0].runs.len(), 1);
     customer.settings.job_modules = vec![305];
-    assert_eq!(customer.remembered(), [], "the run must not be reported");
+    assert_eq!(customer.stored_runs(), [], "the run must not be reported");
 }
