@@ -1,7 +1,8 @@
 //! A Prometheus exporter for AvePoint Elements.
 //!
-//! Data flows one way: [`config`] → [`api`] → [`collector`] → [`schedule`] → [`store`] → [`scrape`] and [`status`] →
-//! [`http`]. `docs/architecture.md` follows one poll through the modules and lists the invariants.
+//! Data flows one way: [`api`] → [`collector`] → [`schedule`] → [`store`] → [`scrape`] and [`status`] → [`http`]. [`app`]
+//! reads [`config`] and connects them. `docs/architecture.md` follows one poll through the modules, lists which module
+//! imports which, and the invariants.
 //!
 //! The modules in reading order:
 //!
