@@ -84,7 +84,7 @@ impl<'a> Row<'a> {
         let text = self.text(names)?;
         let is_text = |json: &RawValue| json.get().starts_with('"');
         if !self.candidates(names).any(is_text) {
-            self.invalid(names, &text);
+            self.unparseable(names, &text);
             return None;
         }
         Some(domain::truncate(&text).into_owned())
@@ -189,9 +189,14 @@ impl<'a> Row<'a> {
             .unknown_value(self.endpoint, label(names), &domain::truncate(value));
     }
 
-    /// Counts an unparseable value.
-    pub fn invalid(&self, names: Names, value: &str) {
-        self.observer.decode_error(self.endpoint, label(names), &masked(value));
+    /// Counts a value that is invalid for a known reason.
+    pub fn invalid(&self, names: Names, problem: &'static str) {
+        self.observer.decode_error(self.endpoint, label(names), problem);
+    }
+
+    /// Counts an unparseable text. Only its shape is reported, because it can contain anything.
+    fn unparseable(&self, names: Names, text: &str) {
+        self.observer.decode_error(self.endpoint, label(names), &masked(text));
     }
 
     /// Parses the value of a field. An invalid value is counted.
@@ -202,7 +207,7 @@ impl<'a> Row<'a> {
 
     fn valid_or_count<T>(&self, names: Names, text: &str, parsed: Parsed<T>) -> Option<T> {
         parsed.unwrap_or_else(|_| {
-            self.invalid(names, text);
+            self.unparseable(names, text);
             None
         })
     }

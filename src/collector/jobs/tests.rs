@@ -3,8 +3,8 @@
 mod ended;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
@@ -19,7 +19,8 @@ const RPO: f64 = 26.0 * 3_600.0;
 
 #[derive(Debug, Default)]
 struct Counts {
-    undecoded: AtomicU64,
+    /// The shapes of invalid values.
+    undecoded: Mutex<Vec<String>>,
     duplicates: AtomicU64,
 }
 
@@ -27,8 +28,8 @@ impl Observer for Counts {
     fn request(&self, _: Endpoint, _: Option<u16>, _: Duration) {}
     fn retry(&self, _: Endpoint) {}
     fn throttled(&self, _: Endpoint) {}
-    fn decode_error(&self, _: Endpoint, _: &'static str, _: &str) {
-        self.undecoded.fetch_add(1, Ordering::Relaxed);
+    fn decode_error(&self, _: Endpoint, _: &'static str, shape: &str) {
+        self.undecoded.lock().unwrap().push(shape.to_owned());
     }
     fn unknown_value(&self, _: Endpoint, _: &'static str, _: &str) {}
     fn duplicate_rows(&self, _: Endpoint, rows: u64) {
@@ -315,7 +316,7 @@ async fn rows_of_all_kinds_and_orders_match_the_reference() {
                         let customer = list_all(&sequence[..length], generation).await;
                         let expected = expected(&sequence[..length]);
                         assert_eq!(customer.state(), expected, "{generation:?} {:?}", &sequence[..length]);
-                        assert_eq!(customer.counts.undecoded.load(Ordering::Relaxed), 0);
+                        assert_eq!(customer.counts.undecoded.lock().unwrap().len(), 0);
                     }
                 }
             }
@@ -346,11 +347,21 @@ async fn run_without_objects_ends_at_the_last_modification() {
 #[tokio::test]
 async fn invalid_time_is_not_a_run_without_objects() {
     let mut row = Kind::WithoutObjects.row(NOW, Generation::V3);
-    row["endTime"] = json!("soon");
+    row["endTime"] = json!("soon, at 5");
     let mut customer = Customer::default();
     customer.list(NOW, &[row]).await;
     assert_eq!(customer.value("elements_job_last_backup_timestamp_seconds"), Some(0.0));
-    assert_eq!(customer.counts.undecoded.load(Ordering::Relaxed), 1);
+    // Values are masked.
+    assert_eq!(*customer.counts.undecoded.lock().unwrap(), ["aaaa, aa 9"]);
+}
+
+#[tokio::test]
+async fn time_in_the_future_is_described_in_words() {
+    let mut row = Kind::Finished.row(NOW, Generation::V3);
+    row["endTime"] = json!(time(NOW + 90 * DAY));
+    let mut customer = Customer::default();
+    customer.list(NOW, &[row]).await;
+    assert_eq!(*customer.counts.undecoded.lock().unwrap(), ["a time in the future"]);
 }
 
 fn scoped(kind: Kind, now: i64, scope: &str) -> Value {
@@ -406,7 +417,7 @@ async fn excess_scopes_are_counted_and_failed_ones_kept() {
             .iter()
             .any(|(name, status)| name.contains("Scope 249") && **status == 3.0)
     );
-    assert_eq!(customer.counts.undecoded.load(Ordering::Relaxed), 50);
+    assert_eq!(customer.counts.undecoded.lock().unwrap().len(), 50);
 }
 
 #[tokio::test]
