@@ -121,3 +121,13 @@ func TestShortRunsPlaceEveryKind(t *testing.T) {
 		}
 	}
 }
+
+func TestIncidentOfCustomerAffectsBackups(t *testing.T) {
+	for seed := range int64(20) {
+		for _, i := range build(t, seed, 100, 10).Incidents {
+			if i.Subject == onCustomer && i.Effect != CustomerStatus && len(i.Modules) == 0 {
+				t.Errorf("seed %d: %s affects no module", seed, i.ID)
+			}
+		}
+	}
+}
