@@ -44,6 +44,7 @@ mod control;
 mod customer;
 mod faults;
 mod generate;
+mod incidents;
 mod latency;
 mod limiter;
 mod names;
