@@ -1,6 +1,7 @@
 //! The demo: the exporter as in production, with a simulated partner in the same process.
 
 mod backfill;
+mod past;
 
 use std::ffi::OsString;
 use std::io::Write as _;
