@@ -9,8 +9,13 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::generate::{SCENARIO_PERIOD, SPECIAL_CUSTOMERS};
 use super::rng::SeededRng;
+
+/// Number of customers at the start of the list that each have a special scenario.
+pub(crate) const SPECIAL_CUSTOMERS: usize = 12;
+
+/// Number of customers after which the scenarios repeat. Three of them miss their objective.
+pub(crate) const SCENARIO_PERIOD: usize = 75;
 
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;

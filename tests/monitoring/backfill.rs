@@ -23,10 +23,10 @@ const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
 
 /// Seconds between samples of the history.
-const STEP: i64 = 2 * HOUR;
+const STEP: i64 = 3 * HOUR;
 
 /// Value of `--query.lookback-delta` in `deploy/compose`.
-const LOOKBACK: &str = "125m";
+const LOOKBACK: &str = "185m";
 
 /// Days of the history.
 const DAYS: i64 = 28;
@@ -231,7 +231,7 @@ fn queries_of_the_past(dashboard: &Dashboard) -> Vec<Query> {
 
 /// Returns the time of the first value of a query with the values of a whole history; `None` without data.
 async fn first_value(prometheus: &Server, query: &Query, end: i64) -> Option<i64> {
-    let mut values = dashboards::select_all("125m");
+    let mut values = dashboards::select_all("185m");
     values.insert("__range".to_owned(), format!("{DAYS}d"));
     values.insert("__range_s".to_owned(), (DAYS * DAY).to_string());
     let expr = interpolate(&query.expr, &values);

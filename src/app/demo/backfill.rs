@@ -22,7 +22,7 @@ use crate::domain::Timestamp;
 const DAYS: u32 = 28;
 
 /// Hours between samples. `--query.lookback-delta` of Prometheus must be longer.
-const STEP: u32 = 2;
+const STEP: u32 = 3;
 
 /// Number of steps that are written.
 const STEPS: u32 = DAYS * 24 / STEP;

@@ -74,7 +74,7 @@ const TWO_DAYS: Kept = Kept::days(2);
 /// For the daily growth of a week, which compares each time with the day before.
 const EIGHT_DAYS: Kept = Kept::days(8);
 /// For panels that take the maximum of each day.
-const FOUR_HOURLY: Kept = MONTH.every(4);
+const QUARTER_DAILY: Kept = MONTH.every(6);
 /// For the sums of the monthly report.
 const REPORT: Kept = MONTH.every(6);
 /// For values of the monthly report whose last one of each day counts.
@@ -98,7 +98,7 @@ const RECORDED: &[(&str, Kept)] = &[
         "customer_module:elements_job_last_backup_timestamp_seconds:max1h",
         HALF_DAILY,
     ),
-    ("customer_module:elements_job_rpo_breached:bool", FOUR_HOURLY),
+    ("customer_module:elements_job_rpo_breached:bool", QUARTER_DAILY),
     ("customer_module:elements_job_rpo_seconds:max", TWO_DAYS),
     ("customer_module:elements_job_rpo_state_seconds:sum1h", REPORT),
     ("customer_module:elements_protected_objects:sum1h", HALF_DAILY),
