@@ -44,6 +44,7 @@ mod control;
 mod customer;
 mod faults;
 mod generate;
+mod incidents;
 mod latency;
 mod limiter;
 mod names;
@@ -119,7 +120,7 @@ pub struct Settings {
     /// Latency of responses. Default: none.
     pub latency: Latency,
     /// Unix time at which the customers' scenarios take place. Default: the start. A world that starts earlier includes
-    /// the events that led to them.
+    /// the events that led to them, and the incidents of the weeks before.
     pub scenarios_from: Option<i64>,
 }
 

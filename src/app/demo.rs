@@ -1,6 +1,8 @@
 //! The demo: the exporter as in production, with a simulated partner in the same process.
 
 mod backfill;
+mod past;
+mod state;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -19,6 +21,7 @@ use crate::domain::counted;
 use crate::simulator::{self, Simulator};
 
 pub use backfill::{Backfilled, backfill};
+use state::PreparedState;
 
 /// Time until the secret of the demo expires, as shown on the pages.
 const SECRET_LIFETIME: Duration = Duration::from_secs(60 * 24 * 3600);
@@ -67,6 +70,7 @@ pub struct Demo {
     app: App,
     simulator: Simulator,
     _attributes: Option<NamedTempFile>,
+    _state: Option<PreparedState>,
 }
 
 impl Demo {
@@ -77,13 +81,19 @@ impl Demo {
     pub async fn bind(options: &args::Simulator, web: args::Web) -> Result<Self, Error> {
         let simulator = bind(options).await?;
         let attributes = attributes();
-        let environment = environment(&simulator, options, attributes.as_ref());
+        let mut environment = environment(&simulator, options, attributes.as_ref());
+        let started = simulator.handle().with_world(|world| world.now());
+        let state = PreparedState::create_or_warn(options, started).await;
+        if let Some(state) = &state {
+            environment.push(("ELEMENTS_STATE__FILE".into(), state.path().into()));
+        }
         let load: LoadConfig = std::sync::Arc::new(move || crate::config::load(None, environment.clone()));
         let app = App::bind(load, None, web, subtitle(options)).await?;
         Ok(Self {
             app,
             simulator,
             _attributes: attributes,
+            _state: state,
         })
     }
 

@@ -1,13 +1,12 @@
 //! Generates customers from a seed.
 
 use super::customer::Customer;
+use super::incidents::SCENARIO_PERIOD;
+pub(crate) use super::incidents::SPECIAL_CUSTOMERS;
 use super::rules::Rules;
 
 mod fleet;
 mod hostile;
-
-/// Number of customers at the start of the list that each have a special scenario.
-pub(crate) const SPECIAL_CUSTOMERS: usize = 12;
 
 const HOUR: u32 = 3600;
 const DAY: u32 = 24 * HOUR;

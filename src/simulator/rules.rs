@@ -1,5 +1,8 @@
 //! Settings for generating customers and advancing time.
 
+use std::collections::BTreeMap;
+
+use super::incidents::{Incident, incidents};
 use super::{History, Settings};
 
 /// Maximum number of runs per module: enough for a history from the start, without unlimited growth.
@@ -12,6 +15,9 @@ const MAX_RUNS: usize = 150_000;
 /// Number of modules of an ordinary customer, by which [`MAX_RUNS`] is divided.
 const MODULES_PER_CUSTOMER: usize = 8;
 
+/// Time in which a module with daily runs has another one, and completes it, in scheduled seconds.
+const RECOVERY: u32 = 27 * 3600;
+
 /// Settings for generating customers and advancing time.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Rules {
@@ -22,6 +28,8 @@ pub(crate) struct Rules {
     /// Unix time at which the customers' scenarios take place.
     pub(crate) started: i64,
     pub(crate) max_runs: usize,
+    /// Incidents before that time, by customer index. A hostile world has none.
+    pub(crate) incidents: BTreeMap<usize, Vec<Incident>>,
     speed: f64,
 }
 
@@ -32,19 +40,24 @@ impl Rules {
             History::Newest => 1,
             History::Runs(runs) => runs,
         };
-        Self {
+        let mut rules = Self {
             seed: settings.seed,
             customers: settings.customers,
             hostile: settings.hostile,
             churn: settings.churn,
             started: settings.scenarios_from.unwrap_or(now),
             max_runs: shared.max(listed).clamp(4, MAX_RUNS_PER_MODULE),
+            incidents: BTreeMap::new(),
             speed: if settings.speed.is_finite() && settings.speed > 0.0 {
                 settings.speed
             } else {
                 1.0
             },
+        };
+        if !rules.hostile {
+            rules.incidents = incidents(rules.seed, rules.customers, rules.started, rules.compressed(RECOVERY));
         }
+        rules
     }
 
     /// Returns scheduled seconds as seconds of the clock: divided by the speed, at least one.

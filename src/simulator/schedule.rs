@@ -4,6 +4,7 @@
 
 use serde::Serialize;
 
+use super::incidents::{Interruption, Interval};
 use super::rng::SeededRng;
 use super::run::{ABSENT, NO_SIZE, Run, status};
 
@@ -71,6 +72,8 @@ pub(crate) struct Schedule {
     pub(crate) not_before: i64,
     /// No slot starts after this time.
     pub(crate) not_after: i64,
+    /// Past interruptions.
+    pub(crate) interruptions: Vec<Interval>,
 }
 
 impl Schedule {
@@ -86,13 +89,64 @@ impl Schedule {
         slot.saturating_mul(self.period).saturating_add(self.phase)
     }
 
+    /// Returns the past interruption at the start of a slot.
+    fn interruption(&self, slot: i64) -> Option<&Interval> {
+        let start = self.start_of(slot);
+        self.interruptions.iter().find(|interval| interval.contains(start))
+    }
+
+    /// Returns the first slot of a past interruption.
+    fn first_slot_of(&self, interval: &Interval) -> i64 {
+        let before = interval.from.saturating_sub(1).saturating_sub(self.phase);
+        before.div_euclid(self.period.max(1)).saturating_add(1)
+    }
+
+    /// Returns whether a run starts in a slot.
+    fn has_run(&self, slot: i64) -> bool {
+        self.start_of(slot) >= self.not_before
+            && match self.interruption(slot) {
+                Some(interval) => match interval.interruption {
+                    Interruption::Failing => true,
+                    Interruption::Silent => false,
+                    Interruption::Hung => slot == self.first_slot_of(interval),
+                },
+                None => true,
+            }
+    }
+
+    /// Returns the newest slot by `now` in which a run starts, if a past interruption is the only reason for none.
+    fn newest_with_run(&self, now: i64) -> i64 {
+        let slot = self.slot_at(now);
+        match self.interruption(slot) {
+            Some(interval) if !self.has_run(slot) => {
+                let first = self.first_slot_of(interval);
+                if self.has_run(first) {
+                    first
+                } else {
+                    first.saturating_sub(1)
+                }
+            }
+            _ => slot,
+        }
+    }
+
     /// Returns the run of a slot in its state at `now`.
     pub(crate) fn run(&self, slot: i64, now: i64) -> Run {
         let mut rng = SeededRng::from_path(&[self.key, slot.cast_unsigned()]);
         let queued = self.start_of(slot);
         let start = queued.saturating_add(self.wait);
-        let outcome = self.outcome(slot, &mut rng);
-        let end = start.saturating_add(self.duration_of(outcome, &mut rng));
+        let usual_outcome = self.outcome(slot, &mut rng);
+        let interruption = self.interruption(slot);
+        let outcome = match interruption.map(|interval| interval.interruption) {
+            None => usual_outcome,
+            Some(Interruption::Hung) => status::CANCELED,
+            Some(_) => status::FAILED,
+        };
+        let usual_end = start.saturating_add(self.duration_of(outcome, &mut rng));
+        let end = match interruption {
+            Some(interval) if interval.interruption == Interruption::Hung => interval.to.max(usual_end),
+            _ => usual_end,
+        };
         let waiting = Run {
             name: self.scope.clone().unwrap_or_else(|| ABSENT.to_owned()),
             last_modified: Some(queued),
@@ -112,6 +166,7 @@ impl Schedule {
         if self.never_ends(slot) || now < end {
             return running;
         }
+        let has_no_objects = outcome == status::FAILED && (self.habit == Habit::Broken || interruption.is_some());
         self.ended(
             Run {
                 status: outcome,
@@ -120,6 +175,7 @@ impl Schedule {
                 slot: None,
                 ..running
             },
+            has_no_objects,
             &mut rng,
         )
     }
@@ -131,7 +187,7 @@ impl Schedule {
         format!("{}{}", self.id_prefix, rng.next())
     }
 
-    fn ended(&self, run: Run, rng: &mut SeededRng) -> Run {
+    fn ended(&self, run: Run, has_no_objects: bool, rng: &mut SeededRng) -> Run {
         match self.work {
             Work::Nothing if run.is_restore_point() => Run {
                 id: ABSENT.to_owned(),
@@ -146,7 +202,7 @@ impl Schedule {
                 ..run
             },
             Work::Nothing | Work::Instant => run,
-            Work::Objects(_) if self.habit == Habit::Broken && run.status == status::FAILED => run,
+            Work::Objects(_) if has_no_objects => run,
             Work::Objects(objects) => {
                 let mut run = run;
                 run.count(objects, rng);
@@ -258,12 +314,13 @@ pub(crate) fn advance(runs: &mut Vec<Run>, next_slot: &mut i64, schedule: &Sched
         .map(|run| u64::from(run.update(schedule, now) && run.is_restore_point()))
         .sum();
     let newest = schedule.slot_at(now);
-    let oldest = newest
+    let oldest = schedule
+        .newest_with_run(now)
         .saturating_sub(i64::try_from(max_runs).unwrap_or(i64::MAX))
         .saturating_add(1);
     let first = oldest.max(*next_slot);
     let added = (first..=newest)
-        .filter(|slot| schedule.start_of(*slot) >= schedule.not_before)
+        .filter(|slot| schedule.has_run(*slot))
         .map(|slot| schedule.run(slot, now))
         .collect::<Vec<_>>();
     *next_slot = (*next_slot).max(newest.saturating_add(1));
@@ -297,6 +354,7 @@ mod tests {
             fails_from: i64::MIN,
             not_before: i64::MIN,
             not_after: i64::MAX,
+            interruptions: Vec::new(),
         }
     }
 
@@ -366,6 +424,70 @@ mod tests {
                 .into_iter()
                 .all(|run| (run.status, run.total) == (status::FAILED, 0))
         );
+    }
+
+    /// Returns a schedule with an interruption of three slots.
+    fn interrupted(interruption: Interruption) -> Schedule {
+        let mut schedule = daily(Habit::Steady);
+        schedule.interruptions = vec![Interval {
+            interruption,
+            from: schedule.start_of(20_000),
+            to: schedule.start_of(20_003),
+        }];
+        schedule
+    }
+
+    #[test]
+    fn interrupted_module_fails_or_does_not_run() {
+        let status_of = |schedule: &Schedule, now: i64| {
+            let (mut runs, mut next) = (Vec::new(), i64::MIN);
+            advance(&mut runs, &mut next, schedule, 60, now);
+            assert_eq!(runs.len(), 60);
+            runs.last().map(|run| (run.status, run.start, run.end.is_some()))
+        };
+        let day = 86_400;
+        for (interruption, status, slot) in [
+            (Interruption::Failing, status::FAILED, 20_002),
+            (Interruption::Silent, status::FINISHED, 19_999),
+            (Interruption::Hung, status::RUNNING, 20_000),
+        ] {
+            let schedule = interrupted(interruption);
+            let during = status_of(&schedule, schedule.start_of(20_003) - day / 2);
+            let start = schedule.start_of(slot) + schedule.wait;
+            assert_eq!(during, Some((status, Some(start), status != status::RUNNING)));
+            assert!(schedule.run(20_003, i64::MAX).is_restore_point());
+            assert!(schedule.run(19_999, i64::MAX).is_restore_point());
+        }
+        let failed = interrupted(Interruption::Failing).run(20_001, i64::MAX);
+        assert_eq!((failed.status, failed.total), (status::FAILED, 0));
+        let hung = interrupted(Interruption::Hung);
+        let cancelled = hung.run(20_000, i64::MAX);
+        assert_eq!(
+            (cancelled.status, cancelled.end),
+            (status::CANCELED, Some(hung.start_of(20_003)))
+        );
+    }
+
+    #[test]
+    fn runs_of_an_interrupted_module_do_not_depend_on_the_steps_of_the_clock() {
+        for interruption in [Interruption::Failing, Interruption::Silent, Interruption::Hung] {
+            let schedule = interrupted(interruption);
+            let (mut once, mut often) = (Vec::new(), Vec::new());
+            let (mut next_once, mut next_often) = (i64::MIN, i64::MIN);
+            for hour in 0..200 {
+                let now = schedule.start_of(19_998) + hour * 3600;
+                advance(&mut often, &mut next_often, &schedule, 60, now);
+            }
+            advance(
+                &mut once,
+                &mut next_once,
+                &schedule,
+                60,
+                schedule.start_of(19_998) + 199 * 3600,
+            );
+            let last = |runs: &[Run]| runs.iter().rev().take(50).cloned().collect::<Vec<_>>();
+            assert_eq!(last(&once), last(&often));
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod backfill;
 mod check;
 mod collectors;
 mod customers;
+mod demo;
 mod docs;
 mod drift;
 mod faults;

@@ -1,7 +1,9 @@
-//! The recorded series in the demo's history equal the results of the shipped rules for its samples.
+//! The history of the demo: its recorded series equal the results of the shipped rules for its samples, and panels have
+//! data over their whole range.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::path::Path;
 
 use elements_exporter::app;
 use elements_exporter::args::{Backfill, ListenAddress, Simulator};
@@ -9,19 +11,25 @@ use elements_exporter::simulator::Latency;
 use regex::Regex;
 use tokio_util::sync::CancellationToken;
 
-use super::dashboards::{list, text};
+use super::dashboards::{self, Dashboard, Query, interpolate, list, text};
 use super::notifications::HEAVY_TEST;
 use super::rules;
 use crate::harness::servers::{self, Server};
 
-/// Compared seconds. The raw samples that every compared rule reads exist only for the last two days.
-const COMPARED: i64 = 2 * 86_400;
+/// Compared seconds. The raw samples that every compared rule reads exist only for the last hours.
+const COMPARED: i64 = 12 * HOUR;
+
+const HOUR: i64 = 3600;
+const DAY: i64 = 24 * HOUR;
 
 /// Seconds between samples of the history.
-const STEP: i64 = 1800;
+const STEP: i64 = 3 * HOUR;
 
-/// Seconds between two compared times: every eighth sample.
-const COMPARED_EVERY: usize = 14_400;
+/// Value of `--query.lookback-delta` in `deploy/compose`.
+const LOOKBACK: &str = "185m";
+
+/// Days of the history.
+const DAYS: i64 = 28;
 
 /// Series by their labels.
 type Series = BTreeMap<BTreeMap<String, String>, f64>;
@@ -29,17 +37,105 @@ type Series = BTreeMap<BTreeMap<String, String>, f64>;
 /// Values of a recorded name by time.
 type History = BTreeMap<i64, Series>;
 
-/// Panels that query recorded series over weeks.
-const RECORDED: [&str; 8] = [
+/// Recorded series that equal the results of the rules. The others are in [`SUMS`] and [`OF_POLLS`].
+const RECORDED: [&str; 24] = [
+    "customer:elements_customer_info:max",
+    "customer:elements_customer_info:max1h",
+    "customer:elements_job_rpo_seconds:min",
+    "customer_module:elements_job_consecutive_failures:max",
+    "customer_module:elements_job_last_backup_timestamp_seconds:max",
+    "customer_module:elements_job_last_backup_timestamp_seconds:max1h",
     "customer_module:elements_job_rpo_breached:bool",
+    "customer_module:elements_job_rpo_seconds:max",
+    "customer_module:elements_protected_objects:sum1h",
     "customer_module:elements_protected_size_bytes:sum",
+    "customer_module:elements_protected_size_bytes:sum1h",
+    "fleet:elements_customers:sum",
     "fleet:elements_customers_overdue:sum",
     "fleet:elements_customers_within_rpo:ratio",
+    "fleet:elements_job_failing:sum",
+    "fleet:elements_job_rpo_breached:sum",
+    "fleet:elements_protected_size_bytes:sum",
+    "license:elements_license_expiration_timestamp_seconds:max1h",
+    "license:elements_license_purchased_seats:max1h",
     "module:elements_customers:count",
     "module:elements_job_failing:ratio26h",
     "module:elements_job_failing:sum",
+    "module:elements_job_rpo_breached:sum",
     "module_status:elements_job_status:count",
 ];
+
+/// Recorded series whose samples cover several hours of the history.
+const SUMS: [&str; 6] = [
+    "alert:elements_firing_seconds:sum1h",
+    "customer_module:elements_job_last_backup_age_seconds:max1h",
+    "customer_module:elements_job_rpo_state_seconds:sum1h",
+    "customer_module_status:elements_job_runs:increase1h",
+    "fleet:elements_report_covered_seconds:sum1h",
+    "module_status:elements_job_runs:increase10m",
+];
+
+/// Recorded series that depend on the time of the latest poll, which cannot be inlined into their rules.
+const OF_POLLS: [&str; 3] = [
+    "customer:elements_jobs_fresh:bool",
+    "customer_module:elements_attention:rank",
+    "module:elements_customers_overdue:count",
+];
+
+/// Checks [`OF_POLLS`] of a time: every customer has just been polled, and the modules with the highest ranks are those
+/// that miss their objective.
+fn check_series_of_polls(recorded: &BTreeMap<String, History>, at: i64) {
+    let of = |name: &str| &recorded[name][&at];
+    assert!(of(OF_POLLS[0]).values().all(|fresh| *fresh == 1.0));
+    assert_eq!(of(OF_POLLS[0]).len(), of("customer:elements_customer_info:max").len());
+    let without = |labels: &BTreeMap<String, String>, name: &str| -> BTreeMap<String, String> {
+        let mut labels = labels.clone();
+        labels.remove(name);
+        labels
+    };
+    let ranks = of(OF_POLLS[1]).iter().filter(|(_, rank)| **rank >= 7.0);
+    let worst: BTreeSet<_> = ranks.map(|(labels, _)| without(labels, "why")).collect();
+    let breaches = of("customer_module:elements_job_rpo_breached:bool").iter();
+    let breached: BTreeSet<_> = breaches
+        .filter(|(_, breached)| **breached == 1.0)
+        .map(|(labels, _)| labels.clone())
+        .collect();
+    assert_eq!(worst, breached);
+    assert!(worst.len() > 5);
+    let reasons: BTreeSet<&str> = of(OF_POLLS[1]).keys().map(|labels| labels["why"].as_str()).collect();
+    assert_eq!(
+        reasons,
+        BTreeSet::from(["coverage", "licence", "overdue", "running long"])
+    );
+    let modules: BTreeSet<_> = worst.iter().map(|labels| without(labels, "scope")).collect();
+    assert_eq!(of(OF_POLLS[2]).values().sum::<f64>(), modules.len() as f64);
+}
+
+/// Writes the history of a demo to a file.
+async fn write_history(directory: &Path, customers: usize) -> Backfill {
+    let backfill = Backfill {
+        file: directory.join("past"),
+        instance: "exporter:10027".to_owned(),
+    };
+    let simulator = Simulator {
+        listen_address: ListenAddress::All(0),
+        customers,
+        seed: 1,
+        speed: 60.0,
+        hostile: false,
+        latency: Latency::None,
+    };
+    app::backfill(&simulator, &backfill, CancellationToken::new())
+        .await
+        .unwrap();
+    backfill
+}
+
+/// Returns the time of the last sample.
+fn last_time(written: &str) -> i64 {
+    let last = written.lines().nth_back(1).unwrap();
+    last.rsplit(' ').next().unwrap().parse().unwrap()
+}
 
 fn labels(series: &str, pair: &Regex) -> BTreeMap<String, String> {
     let pairs = pair.captures_iter(series);
@@ -50,33 +146,11 @@ fn labels(series: &str, pair: &Regex) -> BTreeMap<String, String> {
 async fn backfilled_recordings_equal_the_rules() {
     let _guard = HEAVY_TEST.lock().await;
     let directory = tempfile::tempdir().unwrap();
-    let backfill = Backfill {
-        file: directory.path().join("past"),
-        instance: "exporter:10027".to_owned(),
-    };
-    let simulator = Simulator {
-        listen_address: ListenAddress::All(0),
-        customers: 6,
-        seed: 1,
-        speed: 60.0,
-        hostile: false,
-        latency: Latency::None,
-    };
-    app::backfill(&simulator, &backfill, CancellationToken::new())
-        .await
-        .unwrap();
+    let backfill = write_history(directory.path(), 12).await;
     let written = std::fs::read_to_string(&backfill.file).unwrap();
     let sample = Regex::new(r"^([a-z_0-9:]+)\{(.*)\} (\S+) (\d+)$").unwrap();
     let pair = Regex::new(r#"(\w+)="((?:[^"\\]|\\.)*)""#).unwrap();
-    let end: i64 = written
-        .lines()
-        .nth_back(1)
-        .unwrap()
-        .rsplit(' ')
-        .next()
-        .unwrap()
-        .parse()
-        .unwrap();
+    let end = last_time(&written);
 
     let mut raw = String::new();
     let mut recorded: BTreeMap<String, History> = BTreeMap::new();
@@ -88,7 +162,9 @@ async fn backfilled_recordings_equal_the_rules() {
         }
         if parts[1].contains(':') {
             let series = recorded.entry(parts[1].to_owned()).or_default().entry(at).or_default();
-            series.insert(labels(&parts[2], &pair), parts[3].parse().unwrap());
+            let mut labels = labels(&parts[2], &pair);
+            labels.retain(|_, value| !value.is_empty());
+            series.insert(labels, parts[3].parse().unwrap());
         } else {
             let _ = writeln!(raw, "{line}");
         }
@@ -98,13 +174,17 @@ async fn backfilled_recordings_equal_the_rules() {
     let prometheus = Server::prometheus(directory.path(), "global: {}\n").await;
 
     let names: BTreeSet<&str> = recorded.keys().map(String::as_str).collect();
-    assert_eq!(names, BTreeSet::from(RECORDED));
+    assert_eq!(
+        names,
+        &(&BTreeSet::from(RECORDED) | &BTreeSet::from(SUMS)) | &BTreeSet::from(OF_POLLS)
+    );
+    check_series_of_polls(&recorded, end);
     let rules: BTreeMap<String, String> = rules::with_rules_inlined().into_iter().collect();
-    // The rules look back for at most an hour.
-    let times: Vec<i64> = (end - COMPARED + 2 * STEP..=end).step_by(COMPARED_EVERY).collect();
-    assert!(times.len() >= 10);
-    for (name, history) in &recorded {
-        for at in &times {
+    let times: Vec<i64> = (0..5).map(|step| end - step * STEP).collect();
+    let mut problems = Vec::new();
+    for (name, history) in recorded.iter().filter(|(name, _)| RECORDED.contains(&name.as_str())) {
+        assert!(history.contains_key(&end), "{name} has no last sample");
+        for at in times.iter().filter(|at| history.contains_key(at)) {
             let form = [("query", rules[name].as_str()), ("time", &at.to_string())];
             let data = prometheus.api("query", &form).await.unwrap();
             let by_rule: Series = list(&data["result"])
@@ -115,20 +195,125 @@ async fn backfilled_recordings_equal_the_rules() {
                     (labels.collect(), text(&series["value"][1]).parse().unwrap())
                 })
                 .collect();
-            let found = history.get(at).cloned().unwrap_or_default();
+            let found = &history[at];
             let differs = |labels: &BTreeMap<String, String>| match (found.get(labels), by_rule.get(labels)) {
                 (Some(one), Some(other)) => (one - other).abs() > 1e-9 * other.abs(),
                 _ => true,
             };
             let all: BTreeSet<_> = found.keys().chain(by_rule.keys()).collect();
             let differing: Vec<_> = all.into_iter().filter(|labels| differs(labels)).collect();
-            assert!(!by_rule.is_empty(), "{name} at {at}");
-            assert!(
-                differing.is_empty(),
-                "{name} at {at}: {differing:?}\n{found:?}\n{by_rule:?}"
-            );
+            if by_rule.is_empty() || !differing.is_empty() {
+                let values = differing
+                    .iter()
+                    .take(3)
+                    .map(|labels| (labels, found.get(*labels), by_rule.get(*labels)));
+                problems.push(format!(
+                    "{name} at {at}: {} differ: {:?}",
+                    differing.len(),
+                    values.collect::<Vec<_>>()
+                ));
+            }
         }
     }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
     // Dropped in this test, so that Prometheus is stopped with it.
+    drop(prometheus);
+}
+
+/// Returns the queries of a dashboard that read the past.
+fn queries_of_the_past(dashboard: &Dashboard) -> Vec<Query> {
+    let panels = dashboard.panels();
+    let queries = panels.into_iter().flat_map(|panel| dashboard.queries(panel));
+    let is_report = dashboard.file.contains("report");
+    let reads_the_past = |query: &Query| is_report || query.range || query.expr.contains("offset 1d");
+    queries.filter(reads_the_past).collect()
+}
+
+/// Returns the time of the first value of a query with the values of a whole history; `None` without data.
+async fn first_value(prometheus: &Server, query: &Query, end: i64) -> Option<i64> {
+    let mut values = dashboards::select_all("185m");
+    values.insert("__range".to_owned(), format!("{DAYS}d"));
+    values.insert("__range_s".to_owned(), (DAYS * DAY).to_string());
+    let expr = interpolate(&query.expr, &values);
+    let (end_text, form);
+    let data = if query.range {
+        let span = query.span.min(DAYS * DAY);
+        let step = if span >= DAYS * DAY { DAY } else { HOUR };
+        (end_text, form) = (end.to_string(), [(end - span).to_string(), step.to_string()]);
+        let form = [
+            ("query", expr.as_str()),
+            ("start", &form[0]),
+            ("end", &end_text),
+            ("step", &form[1]),
+            ("lookback_delta", LOOKBACK),
+        ];
+        prometheus.api("query_range", &form).await
+    } else {
+        let form = [
+            ("query", expr.as_str()),
+            ("time", &end.to_string()),
+            ("lookback_delta", LOOKBACK),
+        ];
+        prometheus.api("query", &form).await
+    };
+    let data = data.unwrap_or_else(|error| panic!("{}: {error}\n{expr}", query.place));
+    let first = |series: &serde_json::Value| match query.range {
+        true => series["values"][0][0].as_i64(),
+        false => series["value"][0].as_i64(),
+    };
+    list(&data["result"]).filter_map(first).min()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn panels_about_the_past_have_data_over_their_range() {
+    let _guard = HEAVY_TEST.lock().await;
+    let directory = tempfile::tempdir().unwrap();
+    let backfill = write_history(directory.path(), 16).await;
+    let end = last_time(&std::fs::read_to_string(&backfill.file).unwrap());
+    servers::backfill(directory.path(), &backfill.file);
+    let prometheus = Server::prometheus(directory.path(), "global: {}\n").await;
+    let mut problems = Vec::new();
+    let mut checked = 0;
+    // A change since yesterday is displayed by the one of several queries that has its sign.
+    let mut changes = 0;
+    // The exporter's own metrics are those of the running process.
+    for dashboard in dashboards::all()
+        .iter()
+        .filter(|dashboard| !dashboard.file.contains("exporter"))
+    {
+        for query in queries_of_the_past(dashboard) {
+            checked += 1;
+            let latest_start = match query.range {
+                true => end - query.span.min(DAYS * DAY) * 9 / 10,
+                false => end,
+            };
+            let is_alternative =
+                query.expr.contains("offset 1d") && !query.range && !dashboard.file.contains("protection");
+            match first_value(&prometheus, &query, end).await {
+                None if is_alternative => {}
+                Some(_) if is_alternative => changes += 1,
+                None => problems.push(format!("{}: no data", query.place)),
+                Some(first) if first > latest_start => {
+                    problems.push(format!("{}: starts only {} s before the end", query.place, end - first));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    assert!(problems.is_empty(), "of {checked} queries:\n{}", problems.join("\n"));
+    assert!(checked > 40, "{checked}");
+    assert_eq!(changes, 1);
+    let covered = format!("sum_over_time(fleet:elements_report_covered_seconds:sum1h[{DAYS}d])");
+    let form = [("query", covered.as_str()), ("time", &end.to_string())];
+    let covered = prometheus.api("query", &form).await.unwrap();
+    assert_eq!(text(&covered["result"][0]["value"][1]), (DAYS * DAY).to_string());
+    // Each module was in one state at any time.
+    let states = format!(
+        "max(sum by (customer_id, service, module, scope) \
+         (sum_over_time(customer_module:elements_job_rpo_state_seconds:sum1h[{DAYS}d])))"
+    );
+    let form = [("query", states.as_str()), ("time", &end.to_string())];
+    let states = prometheus.api("query", &form).await.unwrap();
+    assert_eq!(text(&states["result"][0]["value"][1]), (DAYS * DAY).to_string());
     drop(prometheus);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{AZURE, DAY, DYNAMICS, GOOGLE, HOUR, MICROSOFT_365, SALESFORCE};
+use super::{AZURE, DAY, DYNAMICS, GOOGLE, HOUR, MICROSOFT_365, SALESFORCE, SCENARIO_PERIOD};
 use crate::simulator::customer::{Customer, Tenant};
 use crate::simulator::names;
 use crate::simulator::rng::SeededRng;
@@ -14,9 +14,6 @@ mod products;
 mod protected;
 mod scans;
 mod services;
-
-/// Number of customers after which the scenarios repeat. Three customers of each period miss their objective.
-const SCENARIO_PERIOD: usize = 75;
 
 /// Scenario of a customer. The first twelve customers have different scenarios.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -290,6 +290,7 @@ impl CustomerGenerator<'_> {
                 Habit::Stuck => self.rules.started.saturating_sub(STUCK_FOR),
                 _ => i64::MAX,
             },
+            interruptions: Vec::new(),
         }
     }
 

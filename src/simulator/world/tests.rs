@@ -219,6 +219,62 @@ fn fleet_meets_objectives_except_in_three_scenarios() {
     }
 }
 
+/// Returns the fractions of the customers with objectives that meet them all, every four hours of 28 days before `NOW`.
+fn within_objectives(seed: u64) -> Vec<f64> {
+    let settings = Settings {
+        seed,
+        speed: 60.0,
+        customers: 75,
+        churn: false,
+        scenarios_from: Some(NOW),
+        ..Settings::default()
+    };
+    let mut world = World::new(&settings, NOW - 30 * DAY);
+    let mut points: BTreeMap<(usize, usize), i64> = BTreeMap::new();
+    let mut fractions = Vec::new();
+    for hour in (-30 * 24..=0).step_by(4) {
+        let at = NOW + hour * 3600;
+        world.advance(at);
+        let (mut late, mut counted) = (0_u32, 0_u32);
+        for (nth, customer) in world.customers.iter().enumerate() {
+            let mut oldest = None;
+            for (position, module) in customer.modules.iter().enumerate() {
+                if module.schedule.is_none() || matches!(module.number, 8 | 10) {
+                    continue;
+                }
+                let ended = module.runs.iter().filter(|run| run.is_restore_point());
+                let newest = ended.filter_map(|run| run.end.or(run.last_modified)).max();
+                let known = points.entry((nth, position)).or_default();
+                *known = newest.unwrap_or_default().max(*known);
+                oldest = Some(oldest.map_or(*known, |oldest: i64| oldest.min(*known)));
+            }
+            counted += u32::from(oldest.is_some());
+            late += u32::from(oldest.is_some_and(|oldest| at - oldest > 26 * 3600));
+        }
+        if hour >= -28 * 24 {
+            fractions.push(1.0 - f64::from(late) / f64::from(counted));
+        }
+    }
+    fractions
+}
+
+#[test]
+fn past_of_a_fleet_has_incidents_of_days() {
+    for seed in [1, 2] {
+        let fractions = within_objectives(seed);
+        let mean = fractions.iter().sum::<f64>() / fractions.len() as f64;
+        assert!((0.95..0.97).contains(&mean), "seed {seed}: {mean}");
+        assert!(
+            fractions.iter().all(|fraction| (0.93..0.99).contains(fraction)),
+            "seed {seed}: {fractions:?}"
+        );
+        let changes = fractions.windows(2).filter(|pair| pair[0] != pair[1]).count();
+        assert!(changes > 20, "seed {seed}: {changes}");
+        let last = fractions.last().copied().unwrap();
+        assert!((0.95..0.97).contains(&last), "seed {seed}: {last}");
+    }
+}
+
 #[test]
 fn fleet_has_every_scenario() {
     let world = world(&Settings {
@@ -283,7 +339,7 @@ fn fleet_has_every_scenario() {
 fn backfilled_history_leads_to_the_same_world() {
     let settings = Settings {
         speed: 60.0,
-        customers: 12,
+        customers: 75,
         churn: false,
         ..Settings::default()
     };

@@ -1,28 +1,130 @@
-//! Results of the recording rules that panels query over weeks. Prometheus evaluates rules only from its start on, so
-//! without these results, such panels would be empty at first.
+//! Results of the recording rules that panels and other rules query over days. Prometheus evaluates rules only from its
+//! start on, so without these results, such panels would be empty at first.
+
+mod report;
 
 use std::collections::BTreeMap;
 
-use super::sample;
+use super::samples::{Groups, Samples, add, grouped, only, series_of};
+use super::{Kept, RECENT};
+use report::Report;
 
 /// Metrics that the rules read.
 const RPO: &str = "elements_job_rpo_seconds";
 const LAST_BACKUP: &str = "elements_job_last_backup_timestamp_seconds";
+const START: &str = "elements_job_start_timestamp_seconds";
 const END: &str = "elements_job_end_timestamp_seconds";
+const DURATION: &str = "elements_job_duration_seconds";
 const FAILURES: &str = "elements_job_consecutive_failures";
 const STATUS: &str = "elements_job_status";
+const RUNS: &str = "elements_job_runs_total";
 const SIZE: &str = "elements_protected_size_bytes";
-const READ: &[&str] = &[RPO, LAST_BACKUP, END, FAILURES, STATUS, SIZE];
+const PROTECTED: &str = "elements_protected_objects";
+const SCANNED: &str = "elements_protected_scanned_objects";
+const CUSTOMER_INFO: &str = "elements_customer_info";
+const LICENSE_INFO: &str = "elements_license_info";
+const EXPIRATION: &str = "elements_license_expiration_timestamp_seconds";
+const SEATS: &str = "elements_license_purchased_seats";
+const CUSTOMERS: &str = "elements_exporter_customers";
+const READ: &[&str] = &[
+    RPO,
+    LAST_BACKUP,
+    START,
+    END,
+    DURATION,
+    FAILURES,
+    STATUS,
+    RUNS,
+    SIZE,
+    PROTECTED,
+    SCANNED,
+    CUSTOMER_INFO,
+    LICENSE_INFO,
+    EXPIRATION,
+    SEATS,
+    CUSTOMERS,
+];
 
 const CUSTOMER: &[&str] = &["customer_id"];
+const ATTRIBUTES: &[&str] = &["customer_id", "organization", "country", "tier", "region", "team"];
 const MODULE: &[&str] = &["service", "module"];
 const CUSTOMER_MODULE: &[&str] = &["customer_id", "service", "module"];
+const LICENSE: &[&str] = &["customer_id", "license", "service"];
 
 /// Window of `module:elements_job_failing:ratio26h`.
 const FAILING_WINDOW: f64 = 26.0 * 3600.0;
 
 /// Factor for rounding: the rules round ratios to millionths.
 const ROUNDING: f64 = 1e6;
+
+/// Seconds after which a run counts as running long, if it also takes six times as long as the previous one.
+const LONG: f64 = 43_200.0;
+const TIMES_LONGER: f64 = 6.0;
+
+/// Coverage below which a module needs attention, and the number of objects from which it is considered.
+const LOW_COVERAGE: f64 = 0.9;
+const MIN_OBJECTS: f64 = 10.0;
+
+const DAY: f64 = 86_400.0;
+
+const MONTH: Kept = Kept::days(super::DAYS);
+const WEEK: Kept = Kept::days(7);
+/// For `offset 26h`, and panels about the change since yesterday.
+const TWO_DAYS: Kept = Kept::days(2);
+/// For the daily growth of a week, which compares each time with the day before.
+const EIGHT_DAYS: Kept = Kept::days(8);
+/// For panels that take the maximum of each day.
+const QUARTER_DAILY: Kept = MONTH.every(6);
+/// For the sums of the monthly report.
+const REPORT: Kept = MONTH.every(6);
+/// For values of the monthly report whose last one of each day counts.
+const HALF_DAILY: Kept = MONTH.every(12);
+
+/// The recorded series, and the part of each that is written.
+const RECORDED: &[(&str, Kept)] = &[
+    ("alert:elements_firing_seconds:sum1h", REPORT),
+    ("customer:elements_customer_info:max", TWO_DAYS),
+    ("customer:elements_customer_info:max1h", HALF_DAILY),
+    ("customer:elements_job_rpo_seconds:min", TWO_DAYS),
+    ("customer:elements_jobs_fresh:bool", WEEK),
+    ("customer_module:elements_attention:rank", TWO_DAYS),
+    ("customer_module:elements_job_consecutive_failures:max", RECENT),
+    ("customer_module:elements_job_last_backup_age_seconds:max1h", REPORT),
+    (
+        "customer_module:elements_job_last_backup_timestamp_seconds:max",
+        TWO_DAYS,
+    ),
+    (
+        "customer_module:elements_job_last_backup_timestamp_seconds:max1h",
+        HALF_DAILY,
+    ),
+    ("customer_module:elements_job_rpo_breached:bool", QUARTER_DAILY),
+    ("customer_module:elements_job_rpo_seconds:max", TWO_DAYS),
+    ("customer_module:elements_job_rpo_state_seconds:sum1h", REPORT),
+    ("customer_module:elements_protected_objects:sum1h", HALF_DAILY),
+    ("customer_module:elements_protected_size_bytes:sum", EIGHT_DAYS),
+    ("customer_module:elements_protected_size_bytes:sum1h", HALF_DAILY),
+    ("customer_module_status:elements_job_runs:increase1h", REPORT),
+    ("fleet:elements_customers:sum", MONTH),
+    ("fleet:elements_customers_overdue:sum", MONTH),
+    ("fleet:elements_customers_within_rpo:ratio", MONTH),
+    ("fleet:elements_job_failing:sum", MONTH),
+    ("fleet:elements_job_rpo_breached:sum", MONTH),
+    ("fleet:elements_protected_size_bytes:sum", MONTH),
+    ("fleet:elements_report_covered_seconds:sum1h", REPORT),
+    (
+        "license:elements_license_expiration_timestamp_seconds:max1h",
+        HALF_DAILY,
+    ),
+    ("license:elements_license_purchased_seats:max1h", HALF_DAILY),
+    ("module:elements_customers:count", MONTH),
+    ("module:elements_customers_overdue:count", MONTH),
+    ("module:elements_job_failing:ratio26h", MONTH),
+    ("module:elements_job_failing:sum", MONTH),
+    ("module:elements_job_rpo_breached:sum", MONTH),
+    ("module_status:elements_job_runs:increase10m", WEEK),
+    ("module_status:elements_job_status:count", MONTH),
+];
 
 /// A recorded sample of one step. It has the label `job`, but not `instance`.
 pub(super) struct Recorded {
@@ -31,148 +133,374 @@ pub(super) struct Recorded {
     pub(super) value: f64,
 }
 
-/// Returns the samples that the rules record from the exposition of one exporter.
-pub(super) fn recorded(exposition: &str, now: f64) -> Vec<Recorded> {
-    let mut read: BTreeMap<&str, BTreeMap<&str, f64>> = READ.iter().map(|name| (*name, BTreeMap::new())).collect();
-    for (name, labels, value) in exposition.lines().filter_map(sample) {
-        if let (Some(series), Ok(value)) = (read.get_mut(name), value.parse()) {
-            series.insert(labels, value);
+/// Computes the results of the rules for the steps of a history.
+#[derive(Default)]
+pub(super) struct Recorder {
+    report: Report,
+    /// Counters of the previous step.
+    runs: BTreeMap<String, f64>,
+}
+
+impl Recorder {
+    /// Returns the samples that the rules record from the exposition of one exporter. Steps must follow each other.
+    pub(super) fn record(&mut self, exposition: &str, step: u32, at: i64) -> Vec<Recorded> {
+        let samples = Samples::of(exposition, READ);
+        #[expect(clippy::cast_precision_loss, reason = "whole seconds of our time")]
+        let now = at as f64;
+        let mut out = Output {
+            step,
+            recorded: Vec::new(),
+        };
+        let jobs = JobState::new(&samples, now);
+        jobs.record(&samples, &mut out);
+        self.record_runs(&samples, step, &mut out);
+        record_customers(&samples, &jobs, &mut out);
+        record_sizes(&samples, &mut out);
+        record_attention(&samples, &jobs, &mut out);
+        self.report.record(&samples, &jobs, &mut out);
+        out.recorded
+    }
+
+    /// Records the runs that completed since the previous step.
+    fn record_runs(&mut self, samples: &Samples<'_>, step: u32, out: &mut Output) {
+        let runs: BTreeMap<String, f64> = samples
+            .series(RUNS)
+            .map(|(labels, runs)| (labels.to_owned(), runs))
+            .collect();
+        // Before the first step, nothing is known.
+        if step > 0 {
+            let increases = runs.iter().map(|(labels, runs)| {
+                let before = self.runs.get(labels).copied().unwrap_or_default();
+                (labels.as_str(), runs - before)
+            });
+            let increases: Vec<(&str, f64)> = increases.collect();
+            out.groups(
+                "module_status:elements_job_runs:increase10m",
+                grouped(increases.iter().copied(), &["service", "module", "status"], add),
+            );
+            self.report.add_runs(increases.into_iter());
+        }
+        self.runs = runs;
+    }
+}
+
+/// The samples of one step, of those series that have one.
+struct Output {
+    step: u32,
+    recorded: Vec<Recorded>,
+}
+
+impl Output {
+    fn is_due(&self, name: &str) -> bool {
+        let kept = RECORDED.iter().find(|(known, _)| *known == name);
+        kept.is_some_and(|(_, kept)| kept.includes(self.step))
+    }
+
+    fn series<'a>(&mut self, name: &'static str, series: impl Iterator<Item = (&'a str, f64)>) {
+        if self.is_due(name) {
+            self.recorded.extend(series.map(|(labels, value)| Recorded {
+                name,
+                labels: labels.to_owned(),
+                value,
+            }));
         }
     }
-    let of = |name: &str| {
-        read.get(name)
-            .into_iter()
-            .flatten()
-            .map(|(labels, value)| (*labels, *value))
-    };
-    let at = |name: &str, labels: &str| read.get(name).and_then(|series| series.get(labels)).copied();
 
-    let breached: Vec<(&str, f64)> = of(RPO)
-        .filter_map(|(module, rpo)| Some((module, as_number(now - at(LAST_BACKUP, module)? > rpo))))
-        .collect();
-    let failing: Vec<(&str, f64)> = of(FAILURES)
-        .filter(|(module, _)| at(RPO, module).is_some())
-        .map(|(module, failures)| (module, as_number(failures > 0.0)))
-        .collect();
-    let failing_lately = failing
-        .iter()
-        .filter(|(module, _)| at(END, module).is_some_and(|end| end > now - FAILING_WINDOW));
-    let customers_failing = grouped(failing_lately.copied(), CUSTOMER_MODULE, f64::max);
-    let customers_breached = grouped(breached.iter().copied(), CUSTOMER, add);
+    fn groups(&mut self, name: &'static str, groups: Groups) {
+        if self.is_due(name) {
+            self.recorded.extend(
+                groups
+                    .into_iter()
+                    .map(|(labels, value)| Recorded { name, labels, value }),
+            );
+        }
+    }
 
-    let mut out = Vec::new();
-    let mut record = |name, labels: &str, value| {
-        out.push(Recorded {
-            name,
-            labels: labels.to_owned(),
-            value,
+    fn fleet(&mut self, name: &'static str, value: f64) {
+        self.series(name, std::iter::once(("", value)));
+    }
+}
+
+/// State of a module or backup scope with an objective.
+struct Module<'a> {
+    labels: &'a str,
+    rpo: f64,
+    /// End of the latest restore point; 0 if there is none.
+    last_backup: Option<f64>,
+    failures: Option<f64>,
+    /// Start of the run in progress.
+    running_since: Option<f64>,
+    duration: Option<f64>,
+}
+
+impl Module<'_> {
+    fn age(&self, now: f64) -> Option<f64> {
+        self.last_backup.filter(|at| *at > 0.0).map(|at| now - at)
+    }
+
+    fn is_breached(&self, now: f64) -> Option<bool> {
+        self.last_backup.map(|at| now - at > self.rpo)
+    }
+
+    /// Returns the age of the restore point, if it exceeds the objective.
+    fn past_rpo(&self, now: f64) -> Option<f64> {
+        self.age(now).filter(|age| *age > self.rpo)
+    }
+
+    fn is_failing_repeatedly(&self) -> bool {
+        self.failures.is_some_and(|failures| failures >= 3.0)
+    }
+
+    fn is_running_long(&self, now: f64) -> bool {
+        let limit = self.duration.map(|duration| (TIMES_LONGER * duration).max(LONG));
+        matches!((self.running_since, limit), (Some(since), Some(limit)) if now - since > limit)
+    }
+}
+
+/// State of all modules with objectives. Every step polls all customers, so their values are fresh.
+struct JobState<'a> {
+    now: f64,
+    modules: Vec<Module<'a>>,
+}
+
+impl<'a> JobState<'a> {
+    fn new(samples: &Samples<'a>, now: f64) -> Self {
+        let module = |(labels, rpo)| {
+            let start = samples.value(START, labels);
+            let end = samples.value(END, labels);
+            Module {
+                labels,
+                rpo,
+                last_backup: samples.value(LAST_BACKUP, labels),
+                failures: samples.value(FAILURES, labels),
+                running_since: start.filter(|start| end.is_none_or(|end| end < *start)),
+                duration: samples.value(DURATION, labels),
+            }
+        };
+        Self {
+            now,
+            modules: samples.series(RPO).map(module).collect(),
+        }
+    }
+
+    fn breached(&self) -> impl Iterator<Item = (&'a str, f64)> {
+        let now = self.now;
+        let modules = self.modules.iter();
+        modules.filter_map(move |module| Some((module.labels, as_number(module.is_breached(now)?))))
+    }
+
+    fn failing(&self) -> impl Iterator<Item = (&'a str, f64)> {
+        let modules = self.modules.iter();
+        modules.filter_map(|module| Some((module.labels, as_number(module.failures? > 0.0))))
+    }
+
+    fn record(&self, samples: &Samples<'_>, out: &mut Output) {
+        let modules = || self.modules.iter();
+        out.series("customer_module:elements_job_rpo_breached:bool", self.breached());
+        out.series(
+            "customer_module:elements_job_rpo_seconds:max",
+            modules().map(|module| (module.labels, module.rpo)),
+        );
+        out.series(
+            "customer_module:elements_job_last_backup_timestamp_seconds:max",
+            samples.series(LAST_BACKUP),
+        );
+        out.series(
+            "customer_module:elements_job_consecutive_failures:max",
+            modules().filter_map(|module| Some((module.labels, module.failures?))),
+        );
+
+        let failing_modules = grouped(self.failing(), MODULE, add);
+        out.fleet("fleet:elements_job_failing:sum", failing_modules.values().sum());
+        out.groups("module:elements_job_failing:sum", failing_modules);
+        let failing_lately = self.failing().filter(|(module, _)| {
+            let end = samples.value(END, module);
+            end.is_some_and(|end| end > self.now - FAILING_WINDOW)
         });
-    };
-    for (module, value) in &breached {
-        record("customer_module:elements_job_rpo_breached:bool", module, *value);
+        let customers_failing = grouped(failing_lately, CUSTOMER_MODULE, f64::max);
+        let mut ratios = mean_by(&customers_failing, MODULE);
+        for ratio in ratios.values_mut() {
+            *ratio = (*ratio * ROUNDING).round() / ROUNDING;
+        }
+        out.groups("module:elements_job_failing:ratio26h", ratios);
+
+        out.groups(
+            "module:elements_job_rpo_breached:sum",
+            grouped(self.breached(), MODULE, add),
+        );
+        let customers_breached = grouped(self.breached(), CUSTOMER, add);
+        let customers = customers_breached.values().map(|_| 1.0).sum::<f64>();
+        if customers > 0.0 {
+            let overdue: f64 = customers_breached
+                .values()
+                .map(|modules| as_number(*modules > 0.0))
+                .sum();
+            out.fleet("fleet:elements_customers_overdue:sum", overdue);
+            out.fleet(
+                "fleet:elements_customers_within_rpo:ratio",
+                (customers - overdue) / customers,
+            );
+            out.fleet("fleet:elements_job_rpo_breached:sum", customers_breached.values().sum());
+        }
+        let states: Vec<String> = samples
+            .series(STATUS)
+            .map(|(module, status)| format!(r#"{},status="{status}""#, only(module, MODULE)))
+            .collect();
+        out.groups(
+            "module_status:elements_job_status:count",
+            grouped(
+                states.iter().map(|state| (state.as_str(), 1.0)),
+                &["service", "module", "status"],
+                add,
+            ),
+        );
     }
-    for (module, bytes) in grouped(of(SIZE), CUSTOMER_MODULE, add) {
-        record("customer_module:elements_protected_size_bytes:sum", &module, bytes);
-    }
-    for (module, failing) in grouped(failing.iter().copied(), MODULE, add) {
-        record("module:elements_job_failing:sum", &module, failing);
-    }
-    for (module, ratio) in mean_by(&customers_failing, MODULE) {
-        let ratio = (ratio * ROUNDING).round() / ROUNDING;
-        record("module:elements_job_failing:ratio26h", &module, ratio);
-    }
-    let protected_modules = grouped(of(RPO), CUSTOMER_MODULE, f64::max);
-    let protected_modules = protected_modules.keys().map(|module| (module.as_str(), 1.0));
-    for (module, customers) in grouped(protected_modules, MODULE, add) {
-        record("module:elements_customers:count", &module, customers);
-    }
-    let states: Vec<String> = of(STATUS)
-        .map(|(module, status)| format!(r#"{},status="{status}""#, only(module, MODULE)))
+}
+
+fn record_customers(samples: &Samples<'_>, jobs: &JobState<'_>, out: &mut Output) {
+    let infos: Vec<String> = samples
+        .series(CUSTOMER_INFO)
+        .map(|(labels, _)| only(labels, ATTRIBUTES))
         .collect();
-    for (state, count) in grouped(
-        states.iter().map(|state| (state.as_str(), 1.0)),
-        &["service", "module", "status"],
-        add,
-    ) {
-        record("module_status:elements_job_status:count", &state, count);
+    let info = || infos.iter().map(|labels| (labels.as_str(), 1.0));
+    out.series("customer:elements_customer_info:max", info());
+    out.series("customer:elements_customer_info:max1h", info());
+    out.groups("customer:elements_jobs_fresh:bool", grouped(info(), CUSTOMER, f64::max));
+    let objectives = jobs.modules.iter().map(|module| (module.labels, module.rpo));
+    out.groups(
+        "customer:elements_job_rpo_seconds:min",
+        grouped(objectives, CUSTOMER, f64::min),
+    );
+    let of_customers = samples
+        .series(CUSTOMERS)
+        .filter(|(labels, _)| labels.contains(r#"collector="customers""#));
+    out.groups("fleet:elements_customers:sum", grouped(of_customers, &[], add));
+}
+
+fn record_sizes(samples: &Samples<'_>, out: &mut Output) {
+    let by_module = grouped(samples.series(SIZE), CUSTOMER_MODULE, add);
+    out.series(
+        "customer_module:elements_protected_size_bytes:sum",
+        series_of(&by_module),
+    );
+    out.groups("customer_module:elements_protected_size_bytes:sum1h", by_module);
+    out.groups(
+        "fleet:elements_protected_size_bytes:sum",
+        grouped(samples.series(SIZE), &["storage"], add),
+    );
+}
+
+/// Records the modules and backup scopes that need attention. No customer of the demo disables a module within the
+/// month, so that reason is omitted.
+fn record_attention(samples: &Samples<'_>, jobs: &JobState<'_>, out: &mut Output) {
+    let mut ranks = Groups::new();
+    let mut is_worse = std::collections::BTreeSet::new();
+    for module in &jobs.modules {
+        let past_rpo = module.past_rpo(jobs.now);
+        let (why, rank) = if module.last_backup == Some(0.0) {
+            ("never backed up", 9.0)
+        } else if let Some(age) = past_rpo {
+            ("overdue", 7.0 + as_number(age > 2.0 * module.rpo))
+        } else if module.is_failing_repeatedly() {
+            ("failing", 6.0)
+        } else if module.is_running_long(jobs.now) {
+            ("running long", 4.0)
+        } else {
+            continue;
+        };
+        if rank >= 6.0 {
+            is_worse.insert(only(module.labels, CUSTOMER_MODULE));
+        }
+        ranks.insert(format!(r#"{},why="{why}""#, module.labels), rank);
     }
-    let overdue = customers_breached.values().map(|modules| as_number(*modules > 0.0));
-    let customers = customers_breached.values().map(|_| 1.0).sum::<f64>();
-    if customers > 0.0 {
-        let overdue: f64 = overdue.sum();
-        record("fleet:elements_customers_overdue:sum", "", overdue);
-        let within = (customers - overdue) / customers;
-        record("fleet:elements_customers_within_rpo:ratio", "", within);
+    let overdue = ranks.iter().filter(|(_, rank)| **rank >= 7.0);
+    let overdue = grouped(
+        overdue.map(|(labels, _)| (labels.as_str(), 1.0)),
+        CUSTOMER_MODULE,
+        f64::max,
+    );
+    let overdue = grouped(series_of(&overdue), MODULE, add);
+    let objectives = jobs.modules.iter().map(|module| (module.labels, 1.0));
+    let customers = grouped(objectives, CUSTOMER_MODULE, f64::max);
+    let customers = grouped(series_of(&customers), MODULE, add);
+    let overdue_or_none = customers
+        .keys()
+        .map(|module| (module.clone(), overdue.get(module).copied().unwrap_or_default()));
+    out.groups("module:elements_customers_overdue:count", overdue_or_none.collect());
+    out.groups("module:elements_customers:count", customers);
+    if !out.is_due("customer_module:elements_attention:rank") {
+        return;
     }
-    out
+    for module in modules_with_low_coverage(samples, jobs) {
+        if !is_worse.contains(&module) {
+            ranks.insert(format!(r#"{module},why="coverage""#), 2.0);
+        }
+    }
+    for (customer, left) in ending_licences(samples, jobs.now) {
+        let rank = 1.0 + 4.0 * as_number(left < 7.0 * DAY);
+        ranks.insert(format!(r#"{customer},module="Licences",why="licence""#), rank);
+    }
+    out.groups("customer_module:elements_attention:rank", ranks);
+}
+
+/// Returns the modules that are backed up and protect too few of at least ten objects.
+fn modules_with_low_coverage(samples: &Samples<'_>, jobs: &JobState<'_>) -> Vec<String> {
+    let protected = grouped(samples.series(PROTECTED), CUSTOMER_MODULE, add);
+    let scanned = grouped(samples.series(SCANNED), CUSTOMER_MODULE, add);
+    let objectives = jobs.modules.iter().map(|module| (module.labels, 1.0));
+    let objectives = grouped(objectives, CUSTOMER_MODULE, f64::max);
+    let restore_points = grouped(samples.series(LAST_BACKUP), CUSTOMER_MODULE, f64::max);
+    let is_low = |(module, scanned): &(&String, &f64)| {
+        let protected = protected.get(*module).copied();
+        let is_backed_up = restore_points.get(*module).is_some_and(|end| *end > 0.0) || protected > Some(0.0);
+        **scanned >= MIN_OBJECTS
+            && is_backed_up
+            && objectives.contains_key(*module)
+            && protected.is_some_and(|protected| protected / **scanned < LOW_COVERAGE)
+    };
+    scanned
+        .iter()
+        .filter(is_low)
+        .map(|(module, _)| module.clone())
+        .collect()
+}
+
+/// Returns the licences of backup products.
+fn backup_licences(samples: &Samples<'_>) -> Groups {
+    let infos = samples.series(LICENSE_INFO);
+    let backups = infos.filter(|(labels, _)| labels.contains(r#"backup="true""#));
+    grouped(backups, LICENSE, f64::max)
+}
+
+/// Returns the seconds until the first backup licence of each customer expires, if it does so within 30 days or has
+/// done so in the last 30 days, and no later licence replaces it.
+fn ending_licences(samples: &Samples<'_>, now: f64) -> Groups {
+    let backups = backup_licences(samples);
+    let left: Vec<(&str, f64)> = samples
+        .series(EXPIRATION)
+        .map(|(license, expires)| (license, expires - now))
+        .collect();
+    let longest = grouped(left.iter().copied(), &["customer_id", "service"], f64::max);
+    let ending = left.into_iter().filter(|(license, left)| {
+        let replacement = longest.get(&only(license, &["customer_id", "service"])).copied();
+        (-30.0 * DAY..30.0 * DAY).contains(left)
+            && backups.contains_key(&only(license, LICENSE))
+            && replacement <= Some(30.0 * DAY)
+    });
+    grouped(ending, CUSTOMER, f64::min)
 }
 
 fn as_number(is: bool) -> f64 {
     f64::from(u8::from(is))
 }
 
-fn add(one: f64, other: f64) -> f64 {
-    one + other
-}
-
-/// Merges series with the same values of these labels.
-fn grouped<'a>(
-    series: impl Iterator<Item = (&'a str, f64)>,
-    by: &[&str],
-    merge: fn(f64, f64) -> f64,
-) -> BTreeMap<String, f64> {
-    let mut groups = BTreeMap::new();
-    for (labels, value) in series {
-        let merged = groups.entry(only(labels, by)).or_insert(None);
-        *merged = Some(merged.map_or(value, |before| merge(before, value)));
-    }
-    groups
-        .into_iter()
-        .filter_map(|(labels, value)| Some((labels, value?)))
-        .collect()
-}
-
-fn mean_by(series: &BTreeMap<String, f64>, by: &[&str]) -> BTreeMap<String, f64> {
-    let each = || series.iter().map(|(labels, value)| (labels.as_str(), *value));
-    let counts = grouped(each().map(|(labels, _)| (labels, 1.0)), by, add);
-    let sums = grouped(each(), by, add);
+fn mean_by(series: &Groups, by: &[&str]) -> Groups {
+    let counts = grouped(series_of(series).map(|(labels, _)| (labels, 1.0)), by, add);
+    let sums = grouped(series_of(series), by, add);
     sums.into_iter()
         .filter_map(|(labels, sum)| {
             let mean = sum / counts.get(&labels)?;
             Some((labels, mean))
         })
         .collect()
-}
-
-/// Returns the labels with these names.
-fn only(labels: &str, names: &[&str]) -> String {
-    let is_wanted = |pair: &&str| pair.split_once('=').is_some_and(|(name, _)| names.contains(&name));
-    pairs(labels).filter(is_wanted).collect::<Vec<_>>().join(",")
-}
-
-/// Splits labels at the commas outside their values.
-fn pairs(labels: &str) -> impl Iterator<Item = &str> {
-    let (mut is_quoted, mut is_escaped) = (false, false);
-    labels.split(move |character| {
-        let was_escaped = std::mem::take(&mut is_escaped);
-        match character {
-            '\\' if is_quoted => is_escaped = !was_escaped,
-            '"' if !was_escaped => is_quoted = !is_quoted,
-            _ => {}
-        }
-        character == ',' && !is_quoted
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn labels_are_split_outside_values() {
-        let labels = r#"customer_id="a,b\\",service="x\",y",module="z",scope="s""#;
-        assert_eq!(only(labels, CUSTOMER), r#"customer_id="a,b\\""#);
-        assert_eq!(only(labels, MODULE), r#"service="x\",y",module="z""#);
-        assert_eq!(only("", MODULE), "");
-    }
 }

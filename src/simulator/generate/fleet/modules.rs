@@ -3,6 +3,7 @@
 use super::{AZURE, CustomerGenerator, DAY, DYNAMICS, GOOGLE, HOUR, MICROSOFT_365, SALESFORCE, Scenario};
 use crate::simulator::customer::Module;
 use crate::simulator::generate::{GOOGLE_SCAN, MICROSOFT_365_SCAN, SALESFORCE_BACKUP, id_prefix};
+use crate::simulator::incidents::{Affected, Incident, Interval, MAIN_MODULES};
 use crate::simulator::rng::SeededRng;
 use crate::simulator::run::{Run, status};
 use crate::simulator::schedule::{Habit, Schedule, Work, gigabytes};
@@ -27,6 +28,9 @@ const DEV_OPS: u16 = 363;
 /// The modules of Microsoft 365 in the order of job lists.
 const MICROSOFT_365_MODULES: [u16; 9] = [302, 303, 304, 305, 306, 307, 308, 309, 402];
 pub(super) const POWER_PLATFORM: [u16; 3] = [310, 311, 312];
+/// The modules that every customer of the service has.
+const MAIN_MODULES_OF_MICROSOFT_365: [u16; MAIN_MODULES] = [303, SHAREPOINT, ONEDRIVE, 308];
+const MAIN_MODULES_OF_GOOGLE: [u16; MAIN_MODULES] = [501, 502, 503, 504];
 const GOOGLE_MODULES: [u16; 6] = [501, 502, 503, 504, 505, 507];
 
 impl CustomerGenerator<'_> {
@@ -202,6 +206,32 @@ impl CustomerGenerator<'_> {
                 Habit::Stuck => self.ago(HUNG_FOR),
                 _ => i64::MAX,
             },
+            interruptions: self.interruptions(job_type, number),
+        }
+    }
+
+    /// Returns the past interruptions of a module.
+    fn interruptions(&self, job_type: u16, number: u16) -> Vec<Interval> {
+        let main_modules = if self.has(MICROSOFT_365) {
+            MAIN_MODULES_OF_MICROSOFT_365
+        } else {
+            MAIN_MODULES_OF_GOOGLE
+        };
+        let is_affected = |incident: &&Incident| match incident.affected {
+            Affected::Service => self.is_of_main_service(job_type, number),
+            Affected::Module(nth) => main_modules.get(nth) == Some(&number),
+        };
+        let incidents = self.rules.incidents.get(&self.index).filter(|_| self.joined.is_none());
+        let affecting = incidents.into_iter().flatten().filter(is_affected);
+        affecting.map(|incident| incident.interval).collect()
+    }
+
+    /// Returns whether a module backs up Microsoft 365, or Google Workspace for customers that only use that.
+    fn is_of_main_service(&self, job_type: u16, number: u16) -> bool {
+        match job_type {
+            MICROSOFT_365 => !matches!(number, ARCHIVER | RETENTION),
+            GOOGLE => !self.has(MICROSOFT_365),
+            _ => false,
         }
     }
 

@@ -1,0 +1,207 @@
+//! An exporter in the past: a simulated partner whose time advances step by step, and in each step the exporter polls
+//! and renders as in production.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::warn;
+
+use super::{attributes, environment};
+use crate::app::{Error, Parts};
+use crate::args;
+use crate::collector::{self, CollectorId, Context, Customer, PollOutput, Record, RecordSource, Target, TargetKind};
+use crate::config;
+use crate::domain::{CustomerId, Timestamp};
+use crate::exposition::Format;
+use crate::scrape::ScrapeFilter;
+use crate::simulator::{self, Clock, Handle, History, Simulator};
+use crate::store::Store;
+
+/// Number of concurrent polls.
+const CONCURRENCY: usize = 8;
+
+/// Poll interval of the configuration. Data becomes stale after a multiple of it, and polls are rarer than those of a
+/// demo.
+const INTERVAL: Duration = Duration::from_secs(12 * 3600);
+
+/// Lifetime of tokens, which expire by the simulated time: longer than any past.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 24 * 3600);
+
+/// The exporter without its poll loop, which can only poll at the current time, and its simulated partner.
+pub(super) struct PastExporter {
+    parts: Parts,
+    partner: Handle,
+    now: i64,
+    _serving: DropGuard,
+}
+
+impl PastExporter {
+    /// Starts at the Unix time `begin`, with only these collectors. The scenarios of the customers take place at
+    /// `scenarios_from`.
+    ///
+    /// # Errors
+    /// Returns an error if the simulated partner's address cannot be bound.
+    pub(super) async fn start(
+        options: &args::Simulator,
+        collectors: &[&str],
+        begin: i64,
+        scenarios_from: i64,
+    ) -> Result<Self, Error> {
+        let settings = simulator::Settings {
+            clock: Clock::Manual(begin),
+            scenarios_from: Some(scenarios_from),
+            churn: false,
+            // A poll may always coincide with a run in progress, so the run before it is listed as well.
+            history: History::Runs(2),
+            token_lifetime: TOKEN_LIFETIME,
+            latency: simulator::Latency::None,
+            ..super::settings(options)
+        };
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let partner = Simulator::bind(settings, address).await.map_err(|source| Error::Bind {
+            address: address.to_string(),
+            source,
+        })?;
+        // The file is read once, below.
+        let attributes = attributes();
+        let mut environment = with_interval(environment(&partner, options, attributes.as_ref()));
+        for collector in collector::ALL.iter().filter(|entry| !collectors.contains(&entry.name)) {
+            let key = format!("ELEMENTS_COLLECTORS__{}__ENABLED", collector.name.to_uppercase());
+            environment.retain(|(name, _)| *name != *key);
+            environment.push((key.into(), "false".into()));
+        }
+        let mut config = config::load(None, environment)?;
+        // No other client uses the simulated partner, so requests are not limited.
+        config.api.requests_per_second = f64::from(u16::MAX);
+        config.api.max_concurrency = CONCURRENCY;
+        let parts = Parts::new(&config)?;
+        parts
+            .schedule_status
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .customers_listed = Some(true);
+        let stop = CancellationToken::new();
+        let handle = partner.handle();
+        tokio::spawn(partner.run(stop.clone()));
+        Ok(Self {
+            parts,
+            partner: handle,
+            now: begin,
+            _serving: stop.drop_guard(),
+        })
+    }
+
+    /// Returns the simulated time in Unix seconds.
+    pub(super) fn now(&self) -> i64 {
+        self.now
+    }
+
+    /// Advances the simulated time.
+    pub(super) fn advance(&mut self, seconds: u32) {
+        self.now = self.now.saturating_add(i64::from(seconds));
+        self.partner.advance(Duration::from_secs(u64::from(seconds)));
+    }
+
+    /// Returns the store, which contains the results of the polls.
+    pub(super) fn store(&self) -> &Store {
+        &self.parts.store
+    }
+
+    /// Polls all targets of these collectors.
+    pub(super) async fn poll(&self, collectors: impl IntoIterator<Item = CollectorId>) {
+        for collector in collectors {
+            let targets = match collector.descriptor().target_kind {
+                TargetKind::Partner => vec![Target::Partner],
+                TargetKind::Customer => self.store().customers().into_iter().map(Target::Customer).collect(),
+            };
+            let polls = targets.into_iter().map(|target| self.poll_target(collector, target));
+            stream::iter(polls)
+                .buffer_unordered(CONCURRENCY)
+                .collect::<Vec<()>>()
+                .await;
+        }
+    }
+
+    fn timestamp(&self) -> Timestamp {
+        Timestamp::from_unix_seconds(self.now)
+    }
+
+    async fn poll_target(&self, collector: CollectorId, target: Target) {
+        let store = &self.parts.store;
+        store.add_target(collector, &target);
+        let context = self.context(match &target {
+            Target::Partner => Arc::from(""),
+            Target::Customer(id) => store.organization(id),
+        });
+        let source = Arc::clone(store) as Arc<dyn RecordSource>;
+        let polled = match self.parts.schedule_config.client.api().await {
+            Ok(api) => collector.poll(api, target.clone(), source, context).await,
+            Err(failure) => Err(failure),
+        };
+        match polled {
+            Ok(output) => self.commit(collector, &target, output),
+            Err(failure) if collector.descriptor().is_unlicensed(&failure.error) => {
+                store.mark_unlicensed(collector, &target, self.timestamp());
+            }
+            Err(failure) => warn!(collector = collector.name(), error = %failure.error, "poll failed"),
+        }
+    }
+
+    fn context(&self, organization: Arc<str>) -> Context {
+        let settings = Arc::clone(&self.parts.schedule_config.settings);
+        Context::new(self.timestamp(), settings, organization)
+    }
+
+    fn commit(&self, collector: CollectorId, target: &Target, output: PollOutput) {
+        let store = self.store();
+        let organization = |record: &dyn Record| {
+            let customer = Customer::of(record);
+            customer.map_or_else(|| Arc::from(""), |customer| Arc::from(customer.organization.as_str()))
+        };
+        if collector == CollectorId::CUSTOMERS {
+            let listed: BTreeMap<CustomerId, Arc<str>> = output
+                .records
+                .iter()
+                .map(|(id, kept)| (id.clone(), organization(kept.as_ref())))
+                .collect();
+            // The list of the simulated partner is always complete, and no customer is removed.
+            let (_, _) = store.reconcile(&listed, true);
+        }
+        // `metrics.series_limit` is not set here.
+        let context_of = |id: &CustomerId| self.context(store.organization(id));
+        let (rendered, _) = collector.descriptor().render_all(output.records, context_of);
+        let is_complete = output.incomplete.is_none();
+        let _ = store.commit(collector, target, rendered, is_complete, self.timestamp());
+    }
+
+    /// Renders all metrics.
+    pub(super) fn exposition(&self) -> Vec<u8> {
+        let unfiltered = ScrapeFilter::default();
+        let now = self.timestamp();
+        let mut text = self.parts.scrape.exporter_metrics(&unfiltered, Format::Text, now).head;
+        let mut stored = self.parts.scrape.stored(&unfiltered, Format::Text, now);
+        let mut frame = Vec::new();
+        loop {
+            frame.clear();
+            stored.fill(&mut frame);
+            if frame.is_empty() {
+                return text;
+            }
+            text.append(&mut frame);
+        }
+    }
+}
+
+/// Replaces the poll intervals.
+fn with_interval(mut environment: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
+    let is_interval = |name: &OsString| name.to_string_lossy().ends_with("__INTERVAL");
+    for (_, value) in environment.iter_mut().filter(|(name, _)| is_interval(name)) {
+        *value = format!("{}s", INTERVAL.as_secs()).into();
+    }
+    environment
+}

@@ -1,0 +1,105 @@
+//! The state of the demo at its start: that of an exporter that has run for days, in a state file.
+
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+use tracing::warn;
+
+use super::past::PastExporter;
+use crate::app::Error;
+use crate::app::saver::invalid_state_file;
+use crate::args;
+use crate::collector::CollectorId;
+use crate::store::state_file::StateFile;
+
+/// Seconds between two polls of a customer, at least.
+const STEP: u32 = 2 * 3600;
+
+/// Hours before the start from which the job runs are known. The restore points of all customers, including those with
+/// scenarios, are younger.
+const HOURS: u32 = 80;
+
+/// Maximum number of polls, so that a demo with many customers starts soon. Polls become rarer with more customers, and
+/// are omitted if there would be fewer than [`MIN_STEPS`] per customer.
+const MAX_POLLS: usize = 3000;
+
+/// Minimum number of polls of each customer.
+const MIN_STEPS: usize = 4;
+
+/// Collectors whose state is prepared. Only their data depends on earlier polls.
+const COLLECTORS: &[&str] = &["customers", "jobs"];
+
+/// A state file in a temporary directory, which is deleted when this is dropped.
+pub(super) struct PreparedState {
+    directory: TempDir,
+}
+
+impl PreparedState {
+    /// Polls the customers and their job runs of the last days before `now`, and saves the state. Returns `None` if
+    /// there are too many customers.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be written, for example in a read-only container.
+    pub(super) async fn create(options: &args::Simulator, now: i64) -> Result<Option<Self>, Error> {
+        let Some(steps) = steps(options.customers) else {
+            return Ok(None);
+        };
+        let temporary = std::env::temp_dir();
+        let directory = tempfile::Builder::new().prefix("elements-demo-").tempdir();
+        let prepared = Self {
+            directory: directory.map_err(|source| Error::Write {
+                path: temporary,
+                source,
+            })?,
+        };
+        let seconds = HOURS * 3600 / steps;
+        let begin = now - i64::from(seconds * steps);
+        let mut exporter = PastExporter::start(options, COLLECTORS, begin, now).await?;
+        exporter.poll([CollectorId::CUSTOMERS, CollectorId::JOBS]).await;
+        for _ in 0..steps {
+            exporter.advance(seconds);
+            exporter.poll([CollectorId::JOBS]).await;
+        }
+        let in_file = |error| invalid_state_file(&error);
+        let file = StateFile::open(prepared.path()).map_err(in_file)?;
+        exporter.store().saved_state().save(&file).map_err(in_file)?;
+        Ok(Some(prepared))
+    }
+
+    /// Like [`PreparedState::create`], but only warns about an error: the demo works without the state.
+    pub(super) async fn create_or_warn(options: &args::Simulator, now: i64) -> Option<Self> {
+        match Self::create(options, now).await {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                warn!(error = %error, "cannot prepare the state of the demo; starting without earlier runs");
+                None
+            }
+        }
+    }
+
+    /// Returns the path of the file.
+    pub(super) fn path(&self) -> PathBuf {
+        self.directory.path().join("state.json")
+    }
+}
+
+/// Returns the number of steps in which this many customers are polled; `None` if there would be too few.
+fn steps(customers: usize) -> Option<u32> {
+    let affordable = MAX_POLLS / customers.max(1);
+    let most = u32::try_from(affordable).unwrap_or(u32::MAX).min(HOURS * 3600 / STEP);
+    (affordable >= MIN_STEPS).then_some(most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn polls_are_frequent_for_few_customers_and_limited_for_many() {
+        assert_eq!(steps(0), Some(40));
+        assert_eq!(steps(75), Some(40));
+        assert_eq!(steps(500), Some(6));
+        assert_eq!(steps(750), Some(4));
+        assert_eq!(steps(751), None);
+    }
+}

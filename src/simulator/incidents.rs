@@ -1,0 +1,272 @@
+//! Past incidents of a fleet. Each interrupts the backups of one customer for days, and ends before the start of the
+//! scenarios.
+//!
+//! Incidents follow each other in lanes: the first lane has one at any time, the second and third have pauses, and the
+//! others have one over some weekends. So a fleet has between one and five customers in trouble per group, and more on
+//! weekends than on other days.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::rng::SeededRng;
+
+/// Number of customers at the start of the list that each have a special scenario.
+pub(crate) const SPECIAL_CUSTOMERS: usize = 12;
+
+/// Number of customers after which the scenarios repeat. Three of them miss their objective.
+pub(crate) const SCENARIO_PERIOD: usize = 75;
+
+const HOUR: i64 = 3600;
+const DAY: i64 = 24 * HOUR;
+const HOUR_U32: u32 = 3600;
+
+/// Time before the start at which the first incidents begin: longer than the history that a demo backfills.
+const FIRST: i64 = 34 * DAY;
+
+/// Time after which a module without a restore point misses its objective. The default of the exporter is 26 hours.
+const OBJECTIVE: i64 = 26 * HOUR;
+
+/// Hours for which an incident takes a customer past its objective.
+const SHORTEST: u32 = 10 * HOUR_U32;
+const LONGEST: u32 = 56 * HOUR_U32;
+
+/// Percentage of the weekends on which a weekend lane has an incident.
+const WEEKENDS: u64 = 75;
+
+/// Number of the Unix epoch's weekday, if Monday is 0.
+const EPOCH_WEEKDAY: i64 = 3;
+
+/// What a past incident did to the runs of a module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Interruption {
+    /// Each run failed before it processed an object.
+    Failing,
+    /// No run started.
+    Silent,
+    /// The first run did not end until it was cancelled. No other run started.
+    Hung,
+}
+
+/// The modules that a past incident affected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Affected {
+    /// All modules of the customer's main service.
+    Service,
+    /// One of its main modules, by number from 0 to [`MAIN_MODULES`] − 1.
+    Module(usize),
+}
+
+/// Number of main modules of a service.
+pub(crate) const MAIN_MODULES: usize = 4;
+
+/// A period in which the runs of a module were interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Interval {
+    pub(crate) interruption: Interruption,
+    /// Unix time of the start.
+    pub(crate) from: i64,
+    /// Unix time of the end.
+    pub(crate) to: i64,
+}
+
+impl Interval {
+    pub(crate) fn contains(&self, time: i64) -> bool {
+        (self.from..self.to).contains(&time)
+    }
+}
+
+/// A past incident of a customer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Incident {
+    pub(crate) affected: Affected,
+    pub(crate) interval: Interval,
+}
+
+/// A sequence of incidents of different customers.
+#[derive(Clone, Copy)]
+struct Lane {
+    /// Maximum pause between two incidents; `None` for incidents on weekends.
+    pause: Option<u32>,
+    /// Time without incidents before the start. The first three lanes end when the customers of the scenarios, which
+    /// miss their objective at the start, have begun to miss it.
+    quiet: i64,
+}
+
+const LANES: [Lane; 5] = [
+    Lane {
+        pause: Some(0),
+        quiet: 49 * HOUR,
+    },
+    Lane {
+        pause: Some(60 * HOUR_U32),
+        quiet: 27 * HOUR,
+    },
+    Lane {
+        pause: Some(60 * HOUR_U32),
+        quiet: 15 * HOUR,
+    },
+    Lane {
+        pause: None,
+        quiet: 15 * HOUR,
+    },
+    Lane {
+        pause: None,
+        quiet: 15 * HOUR,
+    },
+];
+
+/// Returns the incidents before `started` by customer index. All end early enough for each module to have had another
+/// run, which takes up to `recovery` seconds.
+pub(crate) fn incidents(seed: u64, customers: usize, started: i64, recovery: i64) -> BTreeMap<usize, Vec<Incident>> {
+    let mut all: BTreeMap<usize, Vec<Incident>> = BTreeMap::new();
+    for group in 0..customers.div_ceil(SCENARIO_PERIOD) {
+        let group_number = u64::try_from(group).unwrap_or(u64::MAX);
+        let first = group.saturating_mul(SCENARIO_PERIOD);
+        let mut rng = SeededRng::from_path(&[seed, 0x19C1, group_number]);
+        let mut members = shuffled_members(&mut rng).into_iter().cycle();
+        for lane in LANES {
+            let end = started.saturating_sub(lane.quiet.max(recovery));
+            for (from, to) in lane.breaches(started.saturating_sub(FIRST), end, &mut rng) {
+                let Some(member) = members.next() else { continue };
+                let incident = incident(from, to, &mut rng);
+                let index = first.saturating_add(member);
+                // A smaller fleet has fewer incidents.
+                if index < customers {
+                    all.entry(index).or_default().push(incident);
+                }
+            }
+        }
+    }
+    all
+}
+
+/// Returns the customers of a group that have no scenario, in random order.
+fn shuffled_members(rng: &mut SeededRng) -> Vec<usize> {
+    let mut members: Vec<(u64, usize)> = (SPECIAL_CUSTOMERS..SCENARIO_PERIOD)
+        .map(|member| (rng.next(), member))
+        .collect();
+    members.sort_unstable();
+    members.into_iter().map(|(_, member)| member).collect()
+}
+
+/// Returns the incident that takes a customer past its objective between two times.
+fn incident(from: i64, to: i64, rng: &mut SeededRng) -> Incident {
+    let module = usize::try_from(rng.below(4)).unwrap_or(0);
+    let (affected, interruption) = match rng.below(100) {
+        0..45 => (Affected::Service, Interruption::Failing),
+        45..70 => (Affected::Module(module), Interruption::Failing),
+        70..88 => (Affected::Module(module), Interruption::Silent),
+        _ => (Affected::Module(module), Interruption::Hung),
+    };
+    Incident {
+        affected,
+        interval: Interval {
+            interruption,
+            from: from.saturating_sub(OBJECTIVE),
+            to,
+        },
+    }
+}
+
+impl Lane {
+    /// Returns the periods in which a customer misses its objective.
+    fn breaches(self, begin: i64, end: i64, rng: &mut SeededRng) -> Vec<(i64, i64)> {
+        let mut breaches = Vec::new();
+        let mut at = begin;
+        while at < end {
+            let Some(pause) = self.pause else {
+                let saturday = next_monday(at).saturating_sub(2 * DAY);
+                let from = saturday
+                    .saturating_sub(10 * HOUR)
+                    .saturating_add(rng.seconds(0, 20 * HOUR_U32));
+                let monday = next_monday(at).saturating_add(rng.seconds(8 * HOUR_U32, 30 * HOUR_U32));
+                if rng.chance(WEEKENDS) && from < end {
+                    breaches.push((from, monday.min(end)));
+                }
+                at = at.saturating_add(7 * DAY);
+                continue;
+            };
+            let to = resolved(at.saturating_add(rng.seconds(SHORTEST, LONGEST)), rng).min(end);
+            breaches.push((at, to));
+            at = to.saturating_add(rng.seconds(0, pause));
+        }
+        breaches
+    }
+}
+
+/// Postpones the end of an incident on a weekend to the working hours of Monday.
+fn resolved(at: i64, rng: &mut SeededRng) -> i64 {
+    let working_hours = rng.seconds(8 * HOUR_U32, 14 * HOUR_U32);
+    match weekday(at) {
+        5 | 6 => next_monday(at).saturating_add(working_hours),
+        _ => at,
+    }
+}
+
+/// Returns the weekday of a Unix time: 0 for Monday.
+fn weekday(at: i64) -> i64 {
+    at.div_euclid(DAY).saturating_add(EPOCH_WEEKDAY).rem_euclid(7)
+}
+
+/// Returns the start of the next week.
+fn next_monday(at: i64) -> i64 {
+    let midnight = at.div_euclid(DAY).saturating_mul(DAY);
+    midnight.saturating_add((7 - weekday(at)).saturating_mul(DAY))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_790_000_000;
+
+    #[test]
+    fn week_begins_on_monday() {
+        // 2026-09-21 was a Monday.
+        let monday = 1_789_948_800;
+        assert_eq!((weekday(monday), weekday(monday - 1)), (0, 6));
+        assert_eq!(next_monday(monday - 1), monday);
+        assert_eq!(next_monday(monday), monday + 7 * DAY);
+        assert_eq!((weekday(0), weekday(-1)), (3, 2));
+    }
+
+    #[test]
+    fn between_one_and_five_customers_of_a_group_miss_their_objective() {
+        for seed in 0..20 {
+            let all = incidents(seed, SCENARIO_PERIOD, NOW, 0);
+            let late_at = |at: i64| {
+                let of_all = all.values().flatten().map(|incident| incident.interval);
+                of_all
+                    .filter(|one| one.contains(at) && at >= one.from + OBJECTIVE)
+                    .count()
+            };
+            let hours: Vec<usize> = (0..26 * 24)
+                .map(|hour| late_at(NOW - 28 * DAY + hour * HOUR - HOUR))
+                .collect();
+            let before_scenarios = hours.iter().take(25 * 24);
+            assert!(
+                before_scenarios.clone().all(|late| (1..=5).contains(late)),
+                "seed {seed}"
+            );
+            let mean = before_scenarios.sum::<usize>() as f64 / (25.0 * 24.0);
+            assert!((2.2..3.6).contains(&mean), "seed {seed}: {mean}");
+        }
+    }
+
+    #[test]
+    fn incidents_are_over_at_the_start() {
+        for recovery in [0, 27 * HOUR] {
+            let all = incidents(1, 1000, NOW, recovery);
+            let last = all.values().flatten().map(|incident| incident.interval.to).max();
+            assert!(last <= Some(NOW - recovery.max(15 * HOUR)));
+            assert!(
+                all.keys()
+                    .all(|index| index % SCENARIO_PERIOD >= SPECIAL_CUSTOMERS && *index < 1000)
+            );
+        }
+        assert!(incidents(1, SPECIAL_CUSTOMERS, NOW, 0).is_empty());
+        assert_ne!(incidents(1, 75, NOW, 0), incidents(2, 75, NOW, 0));
+    }
+}
