@@ -11,7 +11,7 @@ use crate::collector::{CollectorId, Customer, Target};
 use crate::domain::{Attributes, CustomerId, Timestamp};
 use crate::exposition::{
     Block, Family, Filter, Format, Group, Metric, RecordView, Renderer, Shape, ShapeMetrics, Snapshot, Source, Table,
-    families, frame_capacity, gauge, label, timestamp,
+    exact, families, frame_capacity, gauge, label, shape_columns, timestamp,
 };
 use crate::health::Health;
 use crate::runtime::{Runtime, RuntimeStatus};
@@ -150,10 +150,6 @@ fn exporter_shapes() -> [ShapeMetrics; 3] {
         COLLECTORS.metrics_without_customer(),
         CUSTOMERS.metrics_without_customer(),
     ]
-}
-
-fn exact(count: usize) -> Option<f64> {
-    u32::try_from(count).ok().map(f64::from)
 }
 
 /// A customer, for service discovery.
@@ -335,14 +331,7 @@ impl Block for ExporterTables {
 
 /// Returns the metrics read at scrape time, with their positions in the snapshot.
 fn exporter_columns() -> Vec<(Metric, Source)> {
-    let group = 0;
-    let mut columns = Vec::new();
-    for (shape, metrics) in exporter_shapes().into_iter().enumerate() {
-        for (column, (metric, _)) in metrics.into_iter().enumerate() {
-            columns.push((metric, Source { group, shape, column }));
-        }
-    }
-    columns
+    shape_columns(0, exporter_shapes()).collect()
 }
 
 /// Returns the metrics read at scrape time with their label names, for the catalogue.

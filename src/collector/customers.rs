@@ -16,7 +16,7 @@ use crate::api::{Api, Endpoint, Failure, Generation, Observer, v1, v3};
 use crate::domain::{
     Attributes, CustomerId, CustomerStatus, ManagementMode, TenantId, customer_status, management_mode,
 };
-use crate::exposition::{Shape, ShapeMetrics, ShapeTable, column, gauge, info, label};
+use crate::exposition::{Shape, ShapeMetrics, ShapeTable, column, exact, gauge, info, label};
 
 /// A customer in the customer list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -300,6 +300,6 @@ const SHAPE_STATUS: Shape<Customer> = Shape {
             "Status number of the customer; 0 if N/A, -1 if unknown",
             |customer| customer.status.map(|status| f64::from(status.code())),
         ),
-        column(CUSTOMER_TENANTS, |customer| customer.tenants.and_then(super::exact)),
+        column(CUSTOMER_TENANTS, |customer| customer.tenants.and_then(exact)),
     ],
 };

@@ -94,11 +94,6 @@ pub(super) fn only<R>(requested: &CustomerId, records: BTreeMap<CustomerId, R>) 
         .collect()
 }
 
-/// Returns a count as a sample value; `None` if it is too large to be exact.
-pub(super) fn exact(count: usize) -> Option<f64> {
-    u32::try_from(count).ok().map(f64::from)
-}
-
 /// Returns a count as a sample value. Parsed counts are always exact.
 pub(super) fn float(count: u64) -> f64 {
     count as f64

@@ -12,7 +12,7 @@ use super::{Collector, CollectorId, Context, PollOutput, Price};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, Observer, v3};
 use crate::domain::{self, CustomerId, TenantId};
-use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label};
+use crate::exposition::{Shape, ShapeMetrics, ShapeTable, exact, gauge, label};
 
 /// Numbers of protected and unprotected users of a tenant by module.
 pub(super) type Users = BTreeMap<Cow<'static, str>, Counts>;
@@ -178,7 +178,7 @@ const SHAPE: Shape<StateCount> = Shape {
     columns: &[gauge(
         "elements_tenant_users",
         "Users of the tenant by protection state in the module",
-        |row| super::exact(row.users),
+        |row| exact(row.users),
     )],
 };
 
