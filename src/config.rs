@@ -17,10 +17,10 @@ mod value_format;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-pub use self::api::{Api, Environment, ProxyUrl, Version};
+pub use self::api::{Api, Environment, ProxyUrl};
 pub(crate) use self::attributes::MAX_CSV_BYTES;
 pub use self::attributes::{AttributesError, read_attributes};
-pub use self::auth::{Auth, Credential, Password};
+pub use self::auth::{Auth, Credential};
 pub use self::collectors::{Jobs, Licenses};
 pub use self::keys::{KEYS, Key, KeyDefault, OVERRIDE_KEYS, PREFIX};
 use self::layers::Layers;

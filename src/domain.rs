@@ -7,6 +7,7 @@ mod attributes;
 mod comment;
 mod customer;
 mod customer_filter;
+mod generation;
 mod health;
 mod history;
 mod module;
@@ -26,6 +27,7 @@ pub use attributes::{AttributeTable, Attributes, PerAttribute};
 pub use comment::{MAX_COMMENT_CHARS, mask_comment, without_invisible};
 pub use customer::{CustomerId, InvalidCustomerId, TenantId, id, looks_like_id};
 pub use customer_filter::CustomerFilter;
+pub use generation::{Generation, GenerationChoice};
 pub use health::{HealthSummary, ModuleHealth, ModuleState, RunSummary};
 pub use history::{History, HistoryUpdate};
 pub use module::{

@@ -11,7 +11,7 @@ use url::Url;
 
 use super::auth::TokenSource;
 use super::exchange::{classify, read_body, retry_after};
-use super::rate_limiter::{self, Admission, Limits, RateLimiter, Resource};
+use super::rate_limiter::{self, Admission, RateLimiter, RequestLimits, Resource};
 use super::{Endpoint, Error, Observer, RequestId};
 use crate::secret::Secret;
 
@@ -37,7 +37,7 @@ pub struct TransportSettings {
     /// Time limit of a whole request.
     pub timeout: Duration,
     /// Limits of the rate limiter.
-    pub limits: Limits,
+    pub limits: RequestLimits,
 }
 
 /// A request to the API.

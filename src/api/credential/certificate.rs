@@ -9,9 +9,10 @@ use std::{
 };
 
 use super::{
-    CredentialError, Fingerprint, SecretSource,
+    CredentialError, Fingerprint,
     identity::{Contents, Identity, Source},
 };
+use crate::secret::SecretSource;
 
 /// A certificate with its files, which are read for each use.
 #[derive(Debug)]
