@@ -18,7 +18,7 @@ use url::Url;
 pub use self::listen::{InvalidListenAddress, ListenAddress};
 pub use self::manual::{completions, man_page};
 pub use self::simulator::{Backfill, Demo, Simulator};
-use crate::assets::grafana::DEFAULT_DATASOURCE;
+use crate::assets::DEFAULT_DATASOURCE;
 use crate::build_info::{REVISION, RUSTVERSION, VERSION};
 use crate::domain::Shard;
 

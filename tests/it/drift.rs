@@ -1,5 +1,6 @@
 //! Generated parts of the documentation, the example configuration and the exposition match the code.
 
+mod grafana_alerts;
 mod schema;
 
 use std::collections::BTreeSet;
