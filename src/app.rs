@@ -14,7 +14,7 @@ mod watch;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
@@ -44,6 +44,7 @@ use crate::health::Health;
 use crate::http::server::Listener;
 use crate::http::web_config::{self, Guard};
 use crate::http::{self, Reload, Site};
+use crate::lock::lock;
 use crate::runtime::{ClientStatus, LoadResults, Runtime, ScheduleStatus, SharedScheduleStatus};
 use crate::schedule::{ScheduleConfig, Scheduler, Until};
 use crate::scrape::{Scrape, ScrapeFilter};
@@ -316,7 +317,7 @@ impl Parts {
             is_config_valid: true,
         }));
         let source = Arc::clone(&current);
-        let client_status = Arc::new(move || client_status(&source.lock().unwrap_or_else(PoisonError::into_inner)));
+        let client_status = Arc::new(move || client_status(&lock(&source)));
         let loaded = LoadResults {
             config: true,
             config_at: Timestamp::from(SystemTime::now()),

@@ -8,12 +8,13 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
+use crate::lock::lock;
 use crate::text_file::BYTE_ORDER_MARK;
 
 /// First bytes of every state file, of any version.
@@ -326,11 +327,11 @@ impl StateFile {
     /// Returns the file that the path leads to now, locked.
     fn hold(&self) -> Result<PathBuf, Error> {
         let target = resolve(&self.path)?;
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = lock(&self.held);
         if held.as_ref().is_none_or(|held| held.target != target) {
             // The old locks are released first, because the new path may lead to the same file.
             *held = None;
-            let lock = lock(&target)?;
+            let lock = lock_file(&target)?;
             let state = lock_itself(&target)?;
             // Files of other programs stay. If one has the name of the temporary file, the save fails.
             let _ = remove_left_over(&target);
@@ -353,7 +354,7 @@ impl StateFile {
             self.set_aside()?;
         }
         let state = replace(&target, write)?;
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = lock(&self.held);
         if let Some(held) = held.as_mut().filter(|held| held.target == target) {
             held.state = Some(state);
         }
@@ -381,7 +382,7 @@ impl StateFile {
 }
 
 /// Locks the file beside the state; `None` if the file system has no locks.
-fn lock(target: &Path) -> Result<Option<File>, Error> {
+fn lock_file(target: &Path) -> Result<Option<File>, Error> {
     let path = beside(target, ".lock");
     let failed = |source| io_error(&path, "cannot be locked")(source);
     let mut options = OpenOptions::new();

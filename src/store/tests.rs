@@ -49,7 +49,7 @@ fn commit(store: &Store, customer: usize, samples: usize, complete: bool, now: i
 }
 
 fn tracked(store: &Store) -> usize {
-    store.lock().series
+    lock(&store.inner).series
 }
 
 /// Returns a rendered record of the state file.
@@ -76,7 +76,7 @@ fn stale(snapshot: &Snapshot, group: usize) -> Vec<bool> {
 
 /// Counts the series in the store.
 fn counted(store: &Store) -> usize {
-    let inner = store.lock();
+    let inner = lock(&store.inner);
     let cells = inner.collected.values().flat_map(|collected| collected.cells.values());
     cells.map(StoredRecord::samples).sum()
 }
@@ -279,7 +279,7 @@ fn tenants_in_two_lists_have_one_series_each() {
             store.commit(collector, &Target::Partner, records, true, at(0)).unwrap();
         }
         let of_subscriptions = || {
-            let inner = store.lock();
+            let inner = lock(&store.inner);
             let cells = &inner.collected.get(CollectorId::LICENSES).cells;
             cells.values().map(StoredRecord::samples).sum::<usize>()
         };
