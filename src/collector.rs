@@ -40,7 +40,8 @@ use crate::domain::{
 };
 use crate::exposition::{ExcludedMetrics, ShapeMetrics, ShapeTable, Table};
 use rows::{
-    CustomerList, Held, float, hold_known, keep_missing, not_in_future, only, signed_float, split_rows, yield_at,
+    CustomerList, Held, float, hold_known, keep_missing, not_in_future, only, read_rows, signed_float, split_rows,
+    yield_at,
 };
 
 pub use customers::Customer;
