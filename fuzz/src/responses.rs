@@ -306,12 +306,12 @@ fn api(is_v3: bool, script: &Arc<Mutex<ScriptedApi>>) -> Api {
             max_concurrency: 1,
         },
     };
-    let transport = Transport::with_responder(
+    let transport = Transport::new(
         client,
         tokens,
         settings,
         Arc::new(CheckingObserver),
-        Box::new(responses),
+        Some(Box::new(responses)),
     );
     if is_v3 {
         Api::V3(v3::Client::new(transport))

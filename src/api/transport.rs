@@ -101,29 +101,9 @@ impl fmt::Debug for Transport {
 }
 
 impl Transport {
-    /// Creates a transport whose rate limiter starts now.
+    /// Creates a transport whose rate limiter starts now. With `responder`, it calls that instead of the network,
+    /// without tokens, rate limiter and retries, for tests of parsers.
     pub fn new(
-        client: reqwest::Client,
-        tokens: Arc<TokenSource>,
-        settings: TransportSettings,
-        observer: Arc<dyn Observer>,
-    ) -> Self {
-        Self::build(client, tokens, settings, observer, None)
-    }
-
-    /// Creates a transport that calls `responder` instead of the network, without tokens, rate limiter and retries. For
-    /// tests of parsers.
-    pub fn with_responder(
-        client: reqwest::Client,
-        tokens: Arc<TokenSource>,
-        settings: TransportSettings,
-        observer: Arc<dyn Observer>,
-        responder: Box<Responder>,
-    ) -> Self {
-        Self::build(client, tokens, settings, observer, Some(responder))
-    }
-
-    fn build(
         client: reqwest::Client,
         tokens: Arc<TokenSource>,
         settings: TransportSettings,

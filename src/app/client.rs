@@ -128,7 +128,7 @@ impl ClientSource {
                 max_concurrency: api.max_concurrency,
             },
         };
-        let transport = Transport::new(client, Arc::new(tokens), settings, observer);
+        let transport = Transport::new(client, Arc::new(tokens), settings, observer, None);
         Ok(ApiClient::new(transport, api.version, &api.v1_base_path))
     }
 }

@@ -129,7 +129,7 @@ fn start_poll_loop(
             max_concurrency: 4,
         },
     };
-    let transport = Transport::new(client, Arc::new(tokens), settings, observer);
+    let transport = Transport::new(client, Arc::new(tokens), settings, observer, None);
     let plans = PerCollector::from_fn(|collector| Plan {
         enabled: [CollectorId::CUSTOMERS, CollectorId::JOBS].contains(&collector),
         interval: Duration::from_secs(1),
