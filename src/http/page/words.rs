@@ -138,11 +138,6 @@ pub(super) fn time_or(at: Option<Timestamp>, now: Timestamp, word: &str) -> Mark
     }
 }
 
-/// Converts a length to a count for display.
-pub(super) fn whole(length: usize) -> u64 {
-    u64::try_from(length).unwrap_or(u64::MAX)
-}
-
 /// Returns a word with its first letter in upper case.
 pub(super) fn capitalize(word: &str) -> String {
     let mut letters = word.chars();
@@ -180,7 +175,7 @@ pub(super) fn signs_chip(signs: RansomwareSigns) -> Markup {
 
 /// Returns chips with the numbers of overdue and failing modules, if any. A module can be both.
 pub(super) fn count_chips(overdue: usize, failing: usize) -> Markup {
-    let modules = |number: usize| counted(whole(number), "module", "modules");
+    let modules = |number: usize| counted(number, "module", "modules");
     html! {
         @if overdue > 0 { span.chip.bad { (modules(overdue)) " overdue" } " " }
         @if failing > 0 { span.chip.warn { (modules(failing)) " failing" } " " }
