@@ -234,7 +234,7 @@ impl Scrape {
     /// Returns the middle of a response: the contents of the store.
     pub fn stored(&self, filter: &ScrapeFilter, format: Format, now: Timestamp) -> Stored {
         let selected = self.selected_targets(filter);
-        let (generation, snapshot) = self.store.snapshot_with_generation(selected.as_ref(), now);
+        let (generation, snapshot) = self.store.snapshot(selected.as_ref(), now);
         let parts = filter.parts.as_ref().filter(|_| !filter.is_only_exporter());
         let groups = parts.map(|parts| {
             let collectors = parts.iter().filter_map(|part| part.collector());

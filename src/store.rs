@@ -355,14 +355,9 @@ impl Store {
         })
     }
 
-    /// Returns a snapshot for one scrape, limited to the targets in `only`. [`columns`] locates the metrics in its
-    /// groups.
-    pub fn snapshot(&self, only: Option<&BTreeSet<Target>>, now: Timestamp) -> Snapshot {
-        self.snapshot_with_generation(only, now).1
-    }
-
-    /// Returns [`Store::generation`] and a [`Store::snapshot`].
-    pub fn snapshot_with_generation(&self, only: Option<&BTreeSet<Target>>, now: Timestamp) -> (u64, Snapshot) {
+    /// Returns [`Store::generation`] and a snapshot for one scrape, limited to the targets in `only`. [`columns`] locates
+    /// the metrics in its groups.
+    pub fn snapshot(&self, only: Option<&BTreeSet<Target>>, now: Timestamp) -> (u64, Snapshot) {
         let inner = lock(&self.inner);
         let (mut cells, mut freshness) = (Vec::new(), Vec::new());
         for collected in inner.collected.values() {
