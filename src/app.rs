@@ -345,6 +345,13 @@ impl Parts {
             Arc::clone(&self.schedule_status),
         )
     }
+
+    /// Polls everything once. Returns whether every poll succeeded.
+    async fn poll_once(&self, stop: CancellationToken) -> bool {
+        let (_sender, reloads) = mpsc::channel(1);
+        let polls = PollThread::start(self.scheduler(), Until::EachPolledOnce, reloads, stop);
+        polls.end().await && self.runtime.status().is_up()
+    }
 }
 
 /// Polls everything once. Returns the exposition as text, and whether every poll succeeded.
@@ -353,15 +360,9 @@ impl Parts {
 /// Returns an error if the configuration is invalid.
 pub async fn once(config: &Config, stop: CancellationToken) -> Result<(Vec<u8>, bool), Error> {
     let parts = Parts::new(config)?;
-    let (_sender, reloads) = mpsc::channel(1);
-    let all_succeeded = PollThread::start(parts.scheduler(), Until::EachPolledOnce, reloads, stop)
-        .end()
-        .await;
+    let all_succeeded = parts.poll_once(stop).await;
     let frames = parts.scrape.frames(&ScrapeFilter::default(), Format::Text);
-    Ok((
-        frames.flatten().collect(),
-        all_succeeded && parts.runtime.status().is_up(),
-    ))
+    Ok((frames.flatten().collect(), all_succeeded))
 }
 
 /// The poll loop, which runs in its own thread.
