@@ -46,7 +46,7 @@ pub use status::{
     CustomerStatus, JobStatus, JobStatusWord, ManagementMode, ScanMode, customer_status, flag, job_status,
     management_mode, scan_mode,
 };
-pub use text::{MAX_TEXT_CHARS, counted, grouped, is_misleading, log_safe, truncate};
+pub use text::{MAX_TEXT_CHARS, counted, grouped, is_misleading, log_safe, replace_misleading, truncate};
 pub use time::{DailyScan, Timestamp, daily_time, duration, timestamp};
 pub use trail::{PastRun, TRAIL_RUNS};
 pub use unmatched::{KnownNames, UnmatchedPattern};

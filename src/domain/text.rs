@@ -29,6 +29,15 @@ pub fn is_misleading(character: char) -> bool {
         || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
 }
 
+/// Returns a character, or a replacement for a misleading one.
+pub fn replace_misleading(character: char) -> char {
+    if is_misleading(character) {
+        char::REPLACEMENT_CHARACTER
+    } else {
+        character
+    }
+}
+
 /// Returns whether a character is replaced in labels. Line breaks are escaped instead.
 pub(super) fn is_replaced_in_labels(character: char) -> bool {
     is_misleading(character) && character != '\n'
@@ -43,14 +52,7 @@ pub fn log_safe(text: &str) -> String {
     if text.contains('@') {
         return "(an address)".to_owned();
     }
-    let replace_unsafe = |character| {
-        if is_misleading(character) {
-            char::REPLACEMENT_CHARACTER
-        } else {
-            character
-        }
-    };
-    text.chars().take(MAX_SHOWN_CHARS).map(replace_unsafe).collect()
+    text.chars().take(MAX_SHOWN_CHARS).map(replace_misleading).collect()
 }
 
 /// Formats a number with thousands separators.

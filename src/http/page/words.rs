@@ -5,7 +5,7 @@ use std::time::Duration;
 use maud::{Markup, html};
 
 use crate::collector::RansomwareSigns;
-use crate::domain::{Attributes, JobStatus, Timestamp, is_misleading};
+use crate::domain::{Attributes, JobStatus, Timestamp, replace_misleading};
 
 pub(super) use crate::domain::{counted, grouped as count};
 
@@ -38,14 +38,7 @@ const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3600, "h"), (60, "min"), (1, "s
 
 /// Returns external text, truncated, and without misleading characters and email addresses. The template escapes it.
 pub(super) fn sanitize(text: &str) -> String {
-    let safe_text: String = text
-        .chars()
-        .take(MAX_SHOWN_CHARS)
-        .map(|character| match character {
-            character if is_misleading(character) => char::REPLACEMENT_CHARACTER,
-            character => character,
-        })
-        .collect();
+    let safe_text: String = text.chars().take(MAX_SHOWN_CHARS).map(replace_misleading).collect();
     if !safe_text.contains('@') {
         return safe_text;
     }
