@@ -27,6 +27,7 @@ use url::Url;
 pub use request_id::RequestId;
 pub use rows::{MAX_LIST_BYTES, MAX_LIST_ROWS};
 
+pub use crate::domain::Generation;
 use crate::domain::counted;
 
 /// A client of one generation of the API. Collectors match on it, so that each supports both.
@@ -69,24 +70,6 @@ impl Api {
             Self::V1(_) => Generation::V1,
             Self::V3(_) => Generation::V3,
         }
-    }
-}
-
-/// A generation of the API. Its text is the value in the configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Generation {
-    /// The first, whose paths do not contain `v3`.
-    V1,
-    /// The second, whose paths contain `v3`.
-    V3,
-}
-
-impl std::fmt::Display for Generation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::V1 => "v1",
-            Self::V3 => "v3",
-        })
     }
 }
 

@@ -14,7 +14,7 @@ mod watch;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
@@ -44,6 +44,7 @@ use crate::health::Health;
 use crate::http::server::Listener;
 use crate::http::web_config::{self, Guard};
 use crate::http::{self, Reload, Site};
+use crate::lock::lock;
 use crate::runtime::{ClientStatus, LoadResults, Runtime, ScheduleStatus, SharedScheduleStatus};
 use crate::schedule::{ScheduleConfig, Scheduler, Until};
 use crate::scrape::{Scrape, ScrapeFilter};
@@ -316,7 +317,7 @@ impl Parts {
             is_config_valid: true,
         }));
         let source = Arc::clone(&current);
-        let client_status = Arc::new(move || client_status(&source.lock().unwrap_or_else(PoisonError::into_inner)));
+        let client_status = Arc::new(move || client_status(&lock(&source)));
         let loaded = LoadResults {
             config: true,
             config_at: Timestamp::from(SystemTime::now()),
@@ -344,6 +345,13 @@ impl Parts {
             Arc::clone(&self.schedule_status),
         )
     }
+
+    /// Polls everything once. Returns whether every poll succeeded.
+    async fn poll_once(&self, stop: CancellationToken) -> bool {
+        let (_sender, reloads) = mpsc::channel(1);
+        let polls = PollThread::start(self.scheduler(), Until::EachPolledOnce, reloads, stop);
+        polls.end().await && self.runtime.status().is_up()
+    }
 }
 
 /// Polls everything once. Returns the exposition as text, and whether every poll succeeded.
@@ -352,15 +360,9 @@ impl Parts {
 /// Returns an error if the configuration is invalid.
 pub async fn once(config: &Config, stop: CancellationToken) -> Result<(Vec<u8>, bool), Error> {
     let parts = Parts::new(config)?;
-    let (_sender, reloads) = mpsc::channel(1);
-    let all_succeeded = PollThread::start(parts.scheduler(), Until::EachPolledOnce, reloads, stop)
-        .end()
-        .await;
+    let all_succeeded = parts.poll_once(stop).await;
     let frames = parts.scrape.frames(&ScrapeFilter::default(), Format::Text);
-    Ok((
-        frames.flatten().collect(),
-        all_succeeded && parts.runtime.status().is_up(),
-    ))
+    Ok((frames.flatten().collect(), all_succeeded))
 }
 
 /// The poll loop, which runs in its own thread.

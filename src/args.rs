@@ -11,14 +11,16 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 pub use clap_complete::Shell;
+use tracing::Level;
 use url::Url;
 
 pub use self::listen::{InvalidListenAddress, ListenAddress};
 pub use self::manual::{completions, man_page};
 pub use self::simulator::{Backfill, Demo, Simulator};
-use crate::assets::grafana::DEFAULT_DATASOURCE;
+use crate::assets::DEFAULT_DATASOURCE;
 use crate::build_info::{REVISION, RUSTVERSION, VERSION};
 use crate::domain::Shard;
 
@@ -237,9 +239,10 @@ pub struct Log {
         global = true,
         value_name = "LEVEL",
         default_value = "info",
-        ignore_case = true
+        ignore_case = true,
+        value_parser = PossibleValuesParser::new(["error", "warn", "info", "debug", "trace"]).try_map(|level| level.parse::<Level>())
     )]
-    pub level: LogLevel,
+    pub level: Level,
 
     /// Log format.
     #[arg(
@@ -277,29 +280,6 @@ pub enum CustomerOutput {
     Table,
     /// For spreadsheets and customers.attributes_file.
     Csv,
-}
-
-/// The least severe level to log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[allow(missing_docs, reason = "the names are the levels")]
-pub enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
-}
-
-impl From<LogLevel> for tracing::Level {
-    fn from(level: LogLevel) -> Self {
-        match level {
-            LogLevel::Error => Self::ERROR,
-            LogLevel::Warn => Self::WARN,
-            LogLevel::Info => Self::INFO,
-            LogLevel::Debug => Self::DEBUG,
-            LogLevel::Trace => Self::TRACE,
-        }
-    }
 }
 
 /// Log format.

@@ -1,6 +1,5 @@
 //! Dashboards and rules, embedded so that they match the version of the exporter.
 
-pub mod grafana;
 mod links;
 
 use std::borrow::Cow;
@@ -8,6 +7,8 @@ use std::fs::Permissions;
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+
+use yaml_rust2::{EmitError, Yaml, YamlEmitter};
 
 pub use links::Links;
 
@@ -75,6 +76,15 @@ pub const RULES: &[Asset] = &[
     },
 ];
 
+/// Alert rules for Grafana, converted from [`RULES`] for users without an Alertmanager.
+pub const GRAFANA_ALERTS: Asset = Asset {
+    name: "elements-alerts.yaml",
+    content: include_str!("../deploy/grafana/elements-alerts.yaml"),
+};
+
+/// Data source of [`GRAFANA_ALERTS`], which exists in every stack of Grafana Cloud.
+pub const DEFAULT_DATASOURCE: &str = "grafanacloud-prom";
+
 /// Runbooks of the alerts, in Markdown.
 pub const RUNBOOKS: &str = include_str!("../docs/runbooks.md");
 
@@ -123,10 +133,32 @@ pub fn write(directory: &Path, links: &Links) -> io::Result<usize> {
 /// # Errors
 /// Returns an error if the directory or the file cannot be written.
 pub fn write_grafana_alerts(directory: &Path, datasource: &str, links: &Links) -> io::Result<usize> {
-    let rules = grafana::alert_rules(datasource, links).map_err(io::Error::other)?;
+    let rules = grafana_alerts(datasource, links).map_err(io::Error::other)?;
     std::fs::create_dir_all(directory)?;
-    replace_file(&directory.join(grafana::FILE_NAME), &rules)?;
+    replace_file(&directory.join(GRAFANA_ALERTS.name), &rules)?;
     Ok(1)
+}
+
+/// Returns the Grafana alert rules, evaluated by the data source with this id.
+///
+/// # Errors
+/// Returns an error if the id cannot be written as YAML.
+pub fn grafana_alerts(datasource: &str, links: &Links) -> Result<String, EmitError> {
+    let mut document = String::new();
+    YamlEmitter::new(&mut document).dump(&Yaml::String(datasource.to_owned()))?;
+    let datasource = document.trim_start_matches("---\n");
+    let lines = GRAFANA_ALERTS.content.lines().map(|line| {
+        let (name, value) = line.split_once(": ").unwrap_or((line, ""));
+        match (name.trim_start(), value.trim_matches('"')) {
+            ("datasourceUid", DEFAULT_DATASOURCE) => format!("{name}: {datasource}\n"),
+            ("runbook_url" | "dashboard_url", path) => match links.url(path) {
+                Some(url) => format!("{name}: \"{url}\"\n"),
+                None => format!("{line}\n"),
+            },
+            _ => format!("{line}\n"),
+        }
+    });
+    Ok(lines.collect())
 }
 
 /// Replaces a file atomically, so that a full disk cannot truncate it.

@@ -40,7 +40,7 @@ use crate::domain::{
 };
 use crate::exposition::{ExcludedMetrics, ShapeMetrics, ShapeTable, Table};
 use rows::{
-    CustomerList, Held, exact, float, hold_known, keep_missing, not_in_future, only_requested, signed_float,
+    CustomerList, Held, float, hold_known, keep_missing, not_in_future, only_requested, read_rows, signed_float,
     split_rows, yield_at,
 };
 

@@ -196,7 +196,7 @@ async fn execute(args: Args, stop: CancellationToken, report_started: ReportStar
         }
         Command::Assets(options) => Ok(write_assets(&options, &args.web)),
         Command::Healthcheck { ready } => healthcheck(&args.web, ready).await,
-        Command::Schema => Ok(print(config::schema_text().as_bytes())),
+        Command::Schema => Ok(print(config::SCHEMA.as_bytes())),
         Command::Man => Ok(args::man_page().is_ok_and(|page| print(&page))),
         Command::Completions { shell } => Ok(print(&args::completions(shell))),
     }

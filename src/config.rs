@@ -11,20 +11,18 @@ mod collectors;
 mod keys;
 mod layers;
 mod rpo;
-mod schema;
 mod value_format;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-pub use self::api::{Api, Environment, ProxyUrl, Version};
+pub use self::api::{Api, Environment, ProxyUrl};
 pub(crate) use self::attributes::MAX_CSV_BYTES;
 pub use self::attributes::{AttributesError, read_attributes};
-pub use self::auth::{Auth, Credential, Password};
+pub use self::auth::{Auth, Credential};
 pub use self::collectors::{Jobs, Licenses};
 pub use self::keys::{KEYS, Key, KeyDefault, OVERRIDE_KEYS, PREFIX};
 use self::layers::Layers;
-pub use self::schema::{schema, schema_text};
 pub use self::value_format::ValueFormat;
 use crate::collector::{PerCollector, Plan};
 use crate::domain::{CustomerFilter, Objectives, Pattern, Shard};
@@ -33,6 +31,9 @@ use crate::settings::Field;
 
 /// Exit code for an invalid configuration: `EX_CONFIG` of `sysexits.h`.
 pub const EXIT_CODE: u8 = 78;
+
+/// The JSON schema of the configuration file, generated from [`KEYS`]. Editors use it to complete and check the file.
+pub const SCHEMA: &str = include_str!("../deploy/config/elements.schema.json");
 
 /// The complete configuration.
 ///

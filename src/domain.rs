@@ -7,6 +7,7 @@ mod attributes;
 mod comment;
 mod customer;
 mod customer_filter;
+mod generation;
 mod health;
 mod history;
 mod module;
@@ -26,6 +27,7 @@ pub use attributes::{AttributeTable, Attributes, PerAttribute};
 pub use comment::{MAX_COMMENT_CHARS, mask_comment, without_invisible};
 pub use customer::{CustomerId, InvalidCustomerId, TenantId, looks_like_id, parse_id};
 pub use customer_filter::CustomerFilter;
+pub use generation::{Generation, GenerationChoice};
 pub use health::{HealthSummary, ModuleHealth, ModuleState, RunSummary};
 pub use history::{History, HistoryUpdate};
 pub use module::{
@@ -44,7 +46,7 @@ pub use status::{
     CustomerStatus, JobStatus, JobStatusWord, ManagementMode, ScanMode, customer_status, flag, job_status,
     management_mode, scan_mode,
 };
-pub use text::{MAX_TEXT_CHARS, counted, grouped, is_misleading, log_safe, truncate};
+pub use text::{MAX_TEXT_CHARS, counted, grouped, is_misleading, log_safe, replace_misleading, truncate};
 pub use time::{DailyScan, Timestamp, daily_time, duration, timestamp};
 pub use trail::{PastRun, TRAIL_RUNS};
 pub use unmatched::{KnownNames, UnmatchedPattern};

@@ -1,13 +1,14 @@
 //! Formats errors with their sources. Messages of errors do not repeat those of their sources.
 
+use std::error::Error;
+
 /// Formats an error with its sources, for a log line.
-pub fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
+pub fn error_chain(error: &dyn Error) -> String {
+    let causes = sources(error).map(|cause| format!(": {cause}"));
+    std::iter::once(error.to_string()).chain(causes).collect()
+}
+
+/// Returns the sources of an error, nearest first.
+pub fn sources<'e>(error: &'e (dyn Error + 'e)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    std::iter::successors(error.source(), |&cause| cause.source())
 }

@@ -13,8 +13,9 @@ pub use excluded::ExcludedMetrics;
 pub use metric::{Kind, Lifetime, Metric, Stability};
 pub use render::{
     Block, Family, Filter, Format, Group, RecordView, Renderer, Snapshot, Source, families, frame_capacity,
-    write_sample,
+    shape_columns, write_sample,
 };
 pub use table::{
-    Column, Label, Shape, ShapeMetrics, ShapeTable, Table, column, counter, gauge, info, label, timestamp, write_label,
+    Column, Label, Shape, ShapeMetrics, ShapeTable, Table, column, counter, exact, gauge, info, label, timestamp,
+    write_label,
 };

@@ -8,8 +8,8 @@ mod text_format;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::text::encode_registry;
@@ -25,6 +25,7 @@ use crate::build_info::{REVISION, RUSTVERSION, VERSION};
 use crate::domain::log_safe;
 use crate::error_chain::error_chain;
 use crate::exposition::{ExcludedMetrics, Format, Metric};
+use crate::lock::lock;
 use text_format::as_text_format;
 
 /// Time without a heartbeat after which the poll loop counts as stalled. The loop iterates every second and never waits
@@ -347,7 +348,7 @@ impl Health {
 
     /// Returns whether a value must be logged because it was not logged before.
     fn is_new_value(&self, endpoint: Endpoint, field: &'static str, value: &str) -> bool {
-        let mut logged = self.logged_values.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logged = lock(&self.logged_values);
         logged.len() < MAX_LOGGED_VALUES && logged.insert((endpoint, field, value.to_owned()))
     }
 }

@@ -18,7 +18,7 @@
 //! - [`app`]: creates and connects all parts
 //! - [`commands`], [`args`], [`logging`], [`output`], [`signals`], `service_manager`, [`core_dumps`], `build_info`: the
 //!   program itself
-//! - [`secret`], [`text_file`], [`error_chain`], `log_throttle`: helpers without dependencies on other modules
+//! - [`secret`], [`text_file`], [`error_chain`], `lock`, `log_throttle`: helpers without dependencies on other modules
 //! - [`simulator`]: the simulated partner API
 
 pub mod api;
@@ -36,6 +36,7 @@ pub mod error_chain;
 pub mod exposition;
 pub mod health;
 pub mod http;
+mod lock;
 mod log_throttle;
 pub mod logging;
 pub mod output;

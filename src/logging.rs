@@ -11,7 +11,7 @@ use crate::output::LossyStderr;
 /// Starts logging. Of the messages of libraries, only warnings and errors are logged, regardless of the log level,
 /// because HTTP libraries log what they send, including secrets and tokens.
 pub fn start(log: Log) {
-    let level = LevelFilter::from_level(log.level.into());
+    let level = LevelFilter::from_level(log.level);
     let own_targets = Targets::new()
         .with_default(level.min(LevelFilter::WARN))
         .with_target(env!("CARGO_CRATE_NAME"), level);

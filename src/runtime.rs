@@ -1,10 +1,11 @@
 //! State of the running exporter outside the store: its schedule, its API client, and the results of loading its files.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use crate::collector::{CollectorSettings, PerCollector};
 use crate::domain::Timestamp;
+use crate::lock::lock;
 
 /// State of the schedule, for scrapes and the status page.
 #[derive(Clone, Debug, Default)]
@@ -81,15 +82,15 @@ impl Runtime {
 
     /// Records the result of the newest load.
     pub fn record_load(&self, note: impl FnOnce(&mut LoadResults)) {
-        note(&mut self.loaded.lock().unwrap_or_else(PoisonError::into_inner));
+        note(&mut lock(&self.loaded));
     }
 
     /// Returns the current state.
     pub fn status(&self) -> RuntimeStatus {
         RuntimeStatus {
-            schedule: self.schedule.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            schedule: lock(&self.schedule).clone(),
             client: (self.client)(),
-            loaded: *self.loaded.lock().unwrap_or_else(PoisonError::into_inner),
+            loaded: *lock(&self.loaded),
         }
     }
 }

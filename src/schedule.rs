@@ -22,7 +22,7 @@ mod unmatched;
 
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -37,6 +37,7 @@ use crate::collector::{
 };
 use crate::domain::{CustomerFilter, CustomerId, Timestamp};
 use crate::health::Health;
+use crate::lock::lock;
 use crate::runtime::{ScheduleStatus, SharedScheduleStatus};
 use crate::store::Store;
 use clock::{Clocks, Step, wall_clock};
@@ -240,7 +241,7 @@ impl Scheduler {
             unmatched_patterns: self.patterns.unmatched_count(),
             settings: Arc::clone(&self.config.settings),
         };
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+        *lock(&self.status) = status;
         if self.customer_list.is_available == Some(true) {
             // Set after the status, so that a ready exporter does not report `elements_up 0` after a complete list.
             self.health.set_ready();

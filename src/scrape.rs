@@ -11,7 +11,7 @@ use crate::collector::{CollectorId, Customer, Target};
 use crate::domain::{Attributes, CustomerId, Timestamp};
 use crate::exposition::{
     Block, Family, Filter, Format, Group, Metric, RecordView, Renderer, Shape, ShapeMetrics, Snapshot, Source, Table,
-    families, frame_capacity, gauge, label, timestamp,
+    exact, families, frame_capacity, gauge, label, shape_columns, timestamp,
 };
 use crate::health::Health;
 use crate::runtime::{Runtime, RuntimeStatus};
@@ -152,10 +152,6 @@ fn exporter_shapes() -> [ShapeMetrics; 3] {
     ]
 }
 
-fn exact(count: usize) -> Option<f64> {
-    u32::try_from(count).ok().map(f64::from)
-}
-
 /// A customer, for service discovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownCustomer {
@@ -238,7 +234,7 @@ impl Scrape {
     /// Returns the middle of a response: the contents of the store.
     pub fn stored(&self, filter: &ScrapeFilter, format: Format, now: Timestamp) -> Stored {
         let selected = self.selected_targets(filter);
-        let (generation, snapshot) = self.store.snapshot_with_generation(selected.as_ref(), now);
+        let (generation, snapshot) = self.store.snapshot(selected.as_ref(), now);
         let parts = filter.parts.as_ref().filter(|_| !filter.is_only_exporter());
         let groups = parts.map(|parts| {
             let collectors = parts.iter().filter_map(|part| part.collector());
@@ -335,14 +331,7 @@ impl Block for ExporterTables {
 
 /// Returns the metrics read at scrape time, with their positions in the snapshot.
 fn exporter_columns() -> Vec<(Metric, Source)> {
-    let group = 0;
-    let mut columns = Vec::new();
-    for (shape, metrics) in exporter_shapes().into_iter().enumerate() {
-        for (column, (metric, _)) in metrics.into_iter().enumerate() {
-            columns.push((metric, Source { group, shape, column }));
-        }
-    }
-    columns
+    shape_columns(0, exporter_shapes()).collect()
 }
 
 /// Returns the metrics read at scrape time with their label names, for the catalogue.

@@ -1,6 +1,7 @@
 //! Text that must not be displayed or logged.
 
 use std::fmt;
+use std::path::PathBuf;
 
 /// A secret text. It implements neither `Display` nor `Serialize`, so that it leaves the process only through explicit
 /// calls of [`expose`](Secret::expose).
@@ -39,6 +40,15 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(hidden)")
     }
+}
+
+/// A secret of the configuration, or its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    /// Contained in the configuration.
+    Value(Secret),
+    /// Read from this file each time it is used.
+    File(PathBuf),
 }
 
 #[cfg(test)]

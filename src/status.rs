@@ -8,13 +8,14 @@ mod detail;
 mod runs;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use crate::api::Endpoint;
 use crate::collector::CollectorId;
 use crate::domain::{CustomerId, Timestamp};
 use crate::health::{Health, RequestTotals};
+use crate::lock::lock;
 use crate::runtime::{Runtime, RuntimeStatus};
 use crate::store::{CollectorSnapshot, LastError, Overview, State, StatusSnapshot, Store};
 
@@ -137,14 +138,14 @@ impl Status {
     /// removes the summary from the cache.
     pub fn summary(&self) -> Arc<Summary> {
         // The lock is held while a summary is built, so that concurrent requests use the same one.
-        let mut cached = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cached = lock(&self.summary);
         let summary = cached.get_or_insert_with(|| {
             let cache = Arc::clone(&self.summary);
             tokio::spawn(async move {
                 tokio::time::sleep(SUMMARY_LIFETIME).await;
                 // The summary is removed even without another request, because its snapshot keeps replaced records in
                 // memory.
-                *cache.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                *lock(&cache) = None;
             });
             Arc::new(self.build_summary(Timestamp::from(SystemTime::now())))
         });

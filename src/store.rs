@@ -15,13 +15,14 @@ pub mod state_file;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::collector::{
     CollectorId, CollectorSettings, PerCollector, Plan, Record, RecordSource, RenderedRecord, Target,
 };
 use crate::domain::{AttributeTable, Attributes, CustomerFilter, CustomerId, Timestamp};
 use crate::exposition::{ExcludedMetrics, Group, Snapshot};
+use crate::lock::lock;
 use collected::{CollectorData, StoredRecord};
 use cow_map::CowMap;
 use freshness::Attempt;
@@ -111,28 +112,28 @@ impl Store {
 
     /// Excludes metrics. Records must already be rendered without them.
     pub fn exclude(&self, excluded: &ExcludedMetrics) {
-        self.lock().exclude(excluded);
+        lock(&self.inner).exclude(excluded);
     }
 
     /// Returns the excluded metrics.
     pub fn excluded(&self) -> Arc<ExcludedMetrics> {
-        Arc::clone(&self.lock().excluded)
+        Arc::clone(&lock(&self.inner).excluded)
     }
 
     /// Assigns attributes to customers. Records must already be rendered with them.
     pub fn set_attributes(&self, table: Option<&Arc<AttributeTable>>) {
-        self.lock().set_attributes(table);
+        lock(&self.inner).set_attributes(table);
     }
 
     /// Returns the attributes of a customer; `None` if no row matches.
     pub fn attributes(&self, customer: &CustomerId) -> Option<Arc<Attributes>> {
-        self.lock().customers.get(customer)?.attributes.clone()
+        lock(&self.inner).customers.get(customer)?.attributes.clone()
     }
 
     /// Returns the number of known customers that no row of attributes matches; `None` without an attributes file or
     /// without known customers.
     pub fn without_attributes(&self) -> Option<usize> {
-        let inner = self.lock();
+        let inner = lock(&self.inner);
         let without = inner.customers.values().filter(|known| known.attributes.is_none());
         let is_known = inner.attributes.is_some() && inner.customers.len() > 0;
         is_known.then(|| without.count())
@@ -140,7 +141,7 @@ impl Store {
 
     /// Adds a target to a collector, so that its freshness is shown immediately.
     pub fn add_target(&self, collector: CollectorId, target: &Target) {
-        let mut inner = self.lock();
+        let mut inner = lock(&self.inner);
         let collected = inner.collected.get_mut(collector);
         if !collected.freshness.contains_key(target) {
             collected.record_attempt(target, Attempt::Pending, None);
@@ -150,26 +151,26 @@ impl Store {
 
     /// Removes the freshness of targets that a collector no longer polls.
     pub fn retain_targets(&self, collector: CollectorId, keep: impl Fn(&Target) -> bool) {
-        let mut inner = self.lock();
+        let mut inner = lock(&self.inner);
         inner.collected.get_mut(collector).freshness.retain(keep);
         inner.generation += 1;
     }
 
     /// Records whether a collector's permission is granted. Returns the previous value.
     pub fn set_permitted(&self, collector: CollectorId, permitted: bool) -> Option<bool> {
-        let mut inner = self.lock();
+        let mut inner = lock(&self.inner);
         inner.generation += 1;
         inner.collected.get_mut(collector).permitted.replace(permitted)
     }
 
     /// Returns whether a collector's permission is granted; `None` if unknown.
     pub fn permitted(&self, collector: CollectorId) -> Option<bool> {
-        self.lock().collected.get(collector).permitted
+        lock(&self.inner).collected.get(collector).permitted
     }
 
     /// Stores the names of listed customers that the filters exclude. The names of a complete list replace all others.
     pub fn set_excluded_names(&self, names: BTreeMap<CustomerId, Arc<str>>, complete: bool) {
-        let mut inner = self.lock();
+        let mut inner = lock(&self.inner);
         let named = names.into_iter().filter(|(_, name)| !name.is_empty());
         if complete {
             inner.excluded_names = Arc::new(named.collect());
@@ -181,7 +182,7 @@ impl Store {
     /// Returns the known customers, each with a collector's record.
     pub fn customers_with(&self, collector: CollectorId) -> Vec<(CustomerId, Option<Arc<dyn Record>>)> {
         let (customers, records) = {
-            let inner = self.lock();
+            let inner = lock(&self.inner);
             (inner.customers.clone(), inner.collected.get(collector).records.clone())
         };
         let record_of = |id| {
@@ -199,24 +200,24 @@ impl Store {
 
     /// Returns the version number of the set of known customers. It does not change with their data.
     pub fn membership(&self) -> u64 {
-        self.lock().membership
+        lock(&self.inner).membership
     }
 
     /// Returns [`Store::membership`] and the known customers.
     pub fn customers_with_membership(&self) -> (u64, Vec<CustomerId>) {
-        let inner = self.lock();
+        let inner = lock(&self.inner);
         (inner.membership, inner.customers.keys().cloned().collect())
     }
 
     /// Returns the time of a target's last successful poll.
     pub fn last_success(&self, collector: CollectorId, target: &Target) -> Option<Timestamp> {
-        let inner = self.lock();
+        let inner = lock(&self.inner);
         inner.collected.get(collector).freshness.get(target)?.last_success
     }
 
     /// Returns whether the newest poll of a target succeeded.
     pub fn succeeded(&self, collector: CollectorId, target: &Target) -> bool {
-        let inner = self.lock();
+        let inner = lock(&self.inner);
         let freshness = inner.collected.get(collector).freshness.get(target);
         freshness.is_some_and(|freshness| freshness.attempt == Attempt::Succeeded)
     }
@@ -236,7 +237,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<(), OverLimit> {
         match target {
-            Target::Customer(_) => self.lock().commit(collector, target, records, complete, now),
+            Target::Customer(_) => lock(&self.inner).commit(collector, target, records, complete, now),
             Target::Partner => {
                 self.update_copy(|inner| inner.commit(collector, target, records.clone(), complete, now))
             }
@@ -245,7 +246,7 @@ impl Store {
 
     /// Replaces the record of a customer with a part of that record. The age does not change.
     pub fn narrow_record(&self, collector: CollectorId, customer: &CustomerId, part: RenderedRecord) {
-        let mut inner = self.lock();
+        let mut inner = lock(&self.inner);
         let Some(stored) = inner.collected.get(collector).records.get(customer) else {
             return;
         };
@@ -271,7 +272,7 @@ impl Store {
     /// Records that a target lacks the service that a collector reads. Data stays until it expires.
     pub fn mark_unlicensed(&self, collector: CollectorId, target: &Target, now: Timestamp) {
         self.record_attempt(collector, target, Attempt::Unlicensed);
-        let mut inner = self.lock();
+        let mut inner = lock(&self.inner);
         if let Some(freshness) = inner.collected.get_mut(collector).freshness.get_mut(target) {
             freshness.unlicensed_at = Some(now);
         }
@@ -279,13 +280,13 @@ impl Store {
 
     /// Returns the time of the newest poll if it found that the target lacks the service that the collector reads.
     pub fn unlicensed_at(&self, collector: CollectorId, target: &Target) -> Option<Timestamp> {
-        let inner = self.lock();
+        let inner = lock(&self.inner);
         inner.collected.get(collector).freshness.get(target)?.unlicensed_at
     }
 
     /// Returns whether the store contains samples of a target that have not expired.
     pub fn is_known(&self, collector: CollectorId, target: &Target, now: Timestamp) -> bool {
-        let inner = self.lock();
+        let inner = lock(&self.inner);
         let collected = inner.collected.get(collector);
         let is_shown =
             |stored: &StoredRecord| stored.samples() > 0 && now <= stored.good_at.plus(collected.plan.stale_after);
@@ -296,7 +297,7 @@ impl Store {
     }
 
     fn record_attempt(&self, collector: CollectorId, target: &Target, attempt: Attempt) {
-        let mut inner = self.lock();
+        let mut inner = lock(&self.inner);
         let collected = inner.collected.get_mut(collector);
         if collected.has_target(target) {
             collected.record_attempt(target, attempt, None);
@@ -320,7 +321,7 @@ impl Store {
 
     /// Replaces times after `now` with `now`, for example after the wall clock was set back.
     pub fn clamp_times(&self, now: Timestamp) {
-        let mut inner = self.lock();
+        let mut inner = lock(&self.inner);
         for collected in inner.collected.values_mut() {
             for (_, stored) in collected.records.iter_mut() {
                 stored.good_at = stored.good_at.min(now);
@@ -333,7 +334,7 @@ impl Store {
 
     /// Removes a customer with all its series.
     pub fn remove_customer(&self, id: &CustomerId) {
-        let mut inner = self.lock();
+        let mut inner = lock(&self.inner);
         inner.remove_customer(id);
         inner.generation += 1;
     }
@@ -356,15 +357,10 @@ impl Store {
         })
     }
 
-    /// Returns a snapshot for one scrape, limited to the targets in `only`. [`columns`] locates the metrics in its
-    /// groups.
-    pub fn snapshot(&self, only: Option<&BTreeSet<Target>>, now: Timestamp) -> Snapshot {
-        self.snapshot_with_generation(only, now).1
-    }
-
-    /// Returns [`Store::generation`] and a [`Store::snapshot`].
-    pub fn snapshot_with_generation(&self, only: Option<&BTreeSet<Target>>, now: Timestamp) -> (u64, Snapshot) {
-        let inner = self.lock();
+    /// Returns [`Store::generation`] and a snapshot for one scrape, limited to the targets in `only`. [`columns`] locates
+    /// the metrics in its groups.
+    pub fn snapshot(&self, only: Option<&BTreeSet<Target>>, now: Timestamp) -> (u64, Snapshot) {
+        let inner = lock(&self.inner);
         let (mut groups, mut freshness_groups) = (Vec::new(), Vec::new());
         for collected in inner.collected.values() {
             let stale_after = collected.plan.stale_after;
@@ -384,17 +380,17 @@ impl Store {
 
     /// Returns the number of series, including those about freshness.
     pub fn series(&self) -> usize {
-        self.lock().total_series()
+        lock(&self.inner).total_series()
     }
 
     /// Returns whether the store was restored from a state file.
     pub fn was_restored(&self) -> bool {
-        self.lock().restored
+        lock(&self.inner).restored
     }
 
     /// Returns a number that increases with every change.
     pub fn generation(&self) -> u64 {
-        self.lock().generation
+        lock(&self.inner).generation
     }
 
     /// Returns the job runs that wait to be logged.
@@ -406,10 +402,10 @@ impl Store {
     /// changed in the meantime, which is rare because one task makes almost all changes, the change is repeated under
     /// the lock.
     fn update_copy<R>(&self, update: impl Fn(&mut Inner) -> R) -> R {
-        let mut copy = self.lock().clone();
+        let mut copy = lock(&self.inner).clone();
         let before = copy.generation;
         let result = update(&mut copy);
-        let mut inner = self.lock();
+        let mut inner = lock(&self.inner);
         if inner.generation != before {
             return update(&mut inner);
         }
@@ -417,28 +413,23 @@ impl Store {
         drop(inner);
         result
     }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Every change replaces plain data as a whole, so a panic leaves it consistent.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl RecordSource for Store {
     fn record(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>> {
-        let inner = self.lock();
+        let inner = lock(&self.inner);
         let stored = inner.collected.get(collector).records.get(customer)?;
         Some(Arc::clone(&stored.rendered.record))
     }
 
     fn canonical_id(&self, customer: CustomerId) -> CustomerId {
-        let inner = self.lock();
+        let inner = lock(&self.inner);
         let known = inner.customers.get_key_value(&customer).map(|(known, _)| known.clone());
         known.unwrap_or(customer)
     }
 
     fn organization(&self, customer: &CustomerId) -> Arc<str> {
-        let inner = self.lock();
+        let inner = lock(&self.inner);
         match inner.excluded_names.get(customer) {
             Some(name) => Arc::clone(name),
             None => organization(&inner.customers, customer),

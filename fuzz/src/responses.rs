@@ -7,7 +7,7 @@ use std::time::Duration;
 use elements_exporter::api::auth::{self, TokenSource};
 use elements_exporter::api::credential::Credential;
 use elements_exporter::api::exchange::http_client;
-use elements_exporter::api::rate_limiter::Limits;
+use elements_exporter::api::rate_limiter::RequestLimits;
 use elements_exporter::api::transport::{Call, ResponseBody, Transport, TransportSettings};
 use elements_exporter::api::{Api, Endpoint, Observer, v1, v3};
 use elements_exporter::collector::{
@@ -301,17 +301,17 @@ fn api(is_v3: bool, script: &Arc<Mutex<ScriptedApi>>) -> Api {
     let settings = TransportSettings {
         base_url: Url::parse("https://api.example").expect("an address"),
         timeout: Duration::from_secs(1),
-        limits: Limits {
+        limits: RequestLimits {
             requests_per_second: 1.0,
             max_concurrency: 1,
         },
     };
-    let transport = Transport::with_responder(
+    let transport = Transport::new(
         client,
         tokens,
         settings,
         Arc::new(CheckingObserver),
-        Box::new(responses),
+        Some(Box::new(responses)),
     );
     if is_v3 {
         Api::V3(v3::Client::new(transport))

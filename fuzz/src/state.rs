@@ -112,7 +112,7 @@ fn restore(store: &Store, path: &Path, now: Timestamp) -> Option<usize> {
 }
 
 fn exposition(store: &Store, now: Timestamp, format: Format) -> String {
-    let snapshot = store.snapshot(None, now);
+    let snapshot = store.snapshot(None, now).1;
     let mut renderer = Renderer::new(families(columns()).into(), snapshot, Filter::default(), format);
     let mut text = Vec::new();
     while let Some(frame) = renderer.next_frame() {

@@ -8,7 +8,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use reqwest::StatusCode;
@@ -17,6 +17,7 @@ use url::Url;
 use super::credential::{Credential, Fingerprint};
 use super::exchange::{classify, read_body, retry_after, unix_now};
 use super::{Endpoint, Observer, rate_limiter};
+use crate::lock::lock;
 use crate::secret::Secret;
 pub use error::{Error, REASONS};
 use response::{TokenResponse, parse_response};
@@ -159,8 +160,8 @@ impl TokenSource {
     /// Takes over tokens, denials and the pause of an earlier source with the same identity, so that a reload neither
     /// discards valid tokens nor ends a pause.
     pub fn carry_over(&self, earlier: &Self) {
-        let state = earlier.state().clone();
-        *self.state() = state;
+        let state = lock(&earlier.state).clone();
+        *lock(&self.state) = state;
     }
 
     /// Returns a valid token with `scope`.
@@ -193,7 +194,7 @@ impl TokenSource {
     /// Discards a token that the API rejected, and returns whether a new one may be accepted. If the API rejects every
     /// token, a new one is fetched only occasionally, not for each request.
     pub fn reject(&self, token: &Arc<Secret>) -> bool {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         let in_use = state.tokens.values().any(|cached| Arc::ptr_eq(&cached.value, token));
         if !in_use {
             return true;
@@ -208,7 +209,7 @@ impl TokenSource {
 
     /// Returns whether a scope is granted; `None` if unknown.
     pub fn permitted(&self, scope: &str) -> Option<bool> {
-        let state = self.state();
+        let state = lock(&self.state);
         if state.granted.contains(&scope) {
             Some(true)
         } else {
@@ -218,12 +219,12 @@ impl TokenSource {
 
     /// Returns whether the newest token request succeeded; `None` before the first.
     pub fn newest_attempt_succeeded(&self) -> Option<bool> {
-        self.state().newest_attempt_succeeded
+        lock(&self.state).newest_attempt_succeeded
     }
 
     /// Returns the earliest expiry of the cached tokens.
     pub fn expiry(&self) -> Option<SystemTime> {
-        self.state()
+        lock(&self.state)
             .tokens
             .values()
             .map(|token| token.fetched.wall + token.lifetime)
@@ -238,7 +239,7 @@ impl TokenSource {
     /// Returns whether a pause after a failure has ended, because its time has passed or a credential file has changed.
     /// Polls that failed for lack of a token can then be repeated immediately.
     pub fn may_have_recovered(&self) -> bool {
-        let (fingerprint, over) = match &self.state().pause {
+        let (fingerprint, over) = match &lock(&self.state).pause {
             None => return false,
             Some(pause) => (pause.fingerprint, pause.since.age() >= pause.length),
         };
@@ -246,14 +247,18 @@ impl TokenSource {
     }
 
     fn valid_token(&self, scope: &str) -> Option<Token> {
-        self.state().tokens.get(scope).filter(|token| token.is_valid()).cloned()
+        lock(&self.state)
+            .tokens
+            .get(scope)
+            .filter(|token| token.is_valid())
+            .cloned()
     }
 
     /// Fetches a token for `scope` and the other scopes of its group. The caller holds `fetching`.
     async fn fetch(&self, scope: &'static str) -> Result<(), super::Error> {
         self.check_pause()?;
         let scopes = {
-            let mut state = self.state();
+            let mut state = lock(&self.state);
             state.denied.retain(|_, since| since.age() < DENIAL_LIFETIME);
             if state.denied.contains_key(scope) {
                 return Err(super::Error::NotPermitted(scope));
@@ -263,7 +268,7 @@ impl TokenSource {
         // Computed before the files are read, so that later changes are detected.
         let fingerprint = self.credential.fingerprint();
         let result = self.fetch_all(&scopes).await;
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         // If all scopes are denied, there is no token, although the credential is valid.
         state.newest_attempt_succeeded = Some(result.is_ok() && !state.granted.is_empty());
         match result {
@@ -290,7 +295,7 @@ impl TokenSource {
 
     fn check_pause(&self) -> Result<(), super::Error> {
         let recovered = self.may_have_recovered();
-        match &self.state().pause {
+        match &lock(&self.state).pause {
             Some(pause) if !recovered => Err(super::Error::Auth(Arc::clone(&pause.error))),
             _ => Ok(()),
         }
@@ -350,7 +355,7 @@ impl TokenSource {
                 self.deny(scope);
                 continue;
             }
-            let mut state = self.state();
+            let mut state = lock(&self.state);
             state.denied.remove(scope);
             if !state.granted.contains(&scope) {
                 state.granted.push(scope);
@@ -369,7 +374,7 @@ impl TokenSource {
     }
 
     fn deny(&self, scope: &'static str) {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         state.granted.retain(|granted| *granted != scope);
         state.tokens.remove(scope);
         state.denied.insert(scope, ClockReading::now());
@@ -422,10 +427,5 @@ impl TokenSource {
             }
         };
         (Some(status.as_u16()), parse_response(status, &mut body, skew))
-    }
-
-    fn state(&self) -> MutexGuard<'_, TokenState> {
-        // Every change leaves the state consistent, so it can be used even if another thread panicked.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,28 +4,20 @@ use std::sync::OnceLock;
 
 use super::transport::Transport;
 use super::{Api, Endpoint, Error, Failure, Generation, v1, v3};
-
-/// Configured generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Choice {
-    /// This generation.
-    Fixed(Generation),
-    /// The second if the registration has its customers permission, otherwise the first.
-    Auto,
-}
+use crate::domain::GenerationChoice;
 
 /// Client that selects the generation.
 #[derive(Debug)]
 pub struct ApiClient {
     v1: v1::Client,
     v3: v3::Client,
-    choice: Choice,
+    choice: GenerationChoice,
     selected: OnceLock<Generation>,
 }
 
 impl ApiClient {
     /// Creates a client. Both generations use the same transport, with its host, rate limiter and tokens.
-    pub fn new(transport: Transport, choice: Choice, v1_base_path: &str) -> Self {
+    pub fn new(transport: Transport, choice: GenerationChoice, v1_base_path: &str) -> Self {
         Self {
             v1: v1::Client::new(transport.clone(), v1_base_path),
             v3: v3::Client::new(transport),
@@ -63,8 +55,8 @@ impl ApiClient {
     /// Returns the selected generation; `None` if none is selected yet.
     pub fn generation(&self) -> Option<Generation> {
         match self.choice {
-            Choice::Fixed(generation) => Some(generation),
-            Choice::Auto => self.selected.get().copied(),
+            GenerationChoice::Fixed(generation) => Some(generation),
+            GenerationChoice::Auto => self.selected.get().copied(),
         }
     }
 

@@ -17,7 +17,7 @@ use std::{
 use ring::digest;
 
 pub use self::certificate::Certificate;
-use crate::secret::Secret;
+use crate::secret::{Secret, SecretSource};
 use crate::text_file;
 
 /// Maximum size of a secret, key or certificate file. A PFX archive with a long chain has about 10 KiB.
@@ -30,15 +30,6 @@ pub enum Credential {
     Secret(SecretSource),
     /// A certificate whose key signs assertions (RFC 7523).
     Certificate(Certificate),
-}
-
-/// Source of a client secret, or of the password of a certificate.
-#[derive(Debug)]
-pub enum SecretSource {
-    /// Contained in the configuration.
-    Value(Secret),
-    /// Read from this file for each token request.
-    File(PathBuf),
 }
 
 impl SecretSource {

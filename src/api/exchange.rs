@@ -9,6 +9,7 @@ use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use url::Url;
 
 use super::{Error, rate_limiter};
+use crate::error_chain::sources;
 
 /// Maximum connect timeout, even if `api.timeout` is longer. A host that has not responded to a SYN within this time is
 /// unlikely to respond.
@@ -122,22 +123,12 @@ pub(super) fn classify(error: reqwest::Error, timeout: Duration) -> Error {
     }
 }
 
-/// Returns the sources of an error, nearest first.
-fn chain<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
-    let mut next = error.source();
-    std::iter::from_fn(move || {
-        let cause = next?;
-        next = cause.source();
-        Some(cause)
-    })
-}
-
 fn causes(error: &(dyn StdError + 'static)) -> impl Iterator<Item = String> {
-    chain(error).map(|cause| cause.to_string().to_ascii_lowercase())
+    sources(error).map(|cause| cause.to_string().to_ascii_lowercase())
 }
 
 fn has_cause<E: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
-    chain(error).any(|cause| {
+    sources(error).any(|cause| {
         let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
         cause.is::<E>() || inner.is_some_and(|inner| inner.is::<E>())
     })

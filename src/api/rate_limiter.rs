@@ -67,7 +67,7 @@ const BACKOFF_CAP: Duration = Duration::from_secs(30);
 
 /// Configured limits.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Limits {
+pub struct RequestLimits {
     /// Requests per second.
     pub requests_per_second: f64,
     /// Concurrent requests.
@@ -113,7 +113,7 @@ pub enum Admission {
 /// an endpoint, only occasional probes are sent to it; other endpoints are not affected.
 #[derive(Debug)]
 pub struct RateLimiter {
-    limits: Limits,
+    limits: RequestLimits,
     max_concurrency: usize,
     in_flight: usize,
     rate: Rate,
@@ -149,7 +149,7 @@ impl EndpointState {
 impl RateLimiter {
     /// Returns a rate limiter whose rate is at its maximum. A concurrency of 0 counts as 1, and a rate that is not
     /// positive counts as the minimum rate.
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: RequestLimits) -> Self {
         let rate = Rate::new(limits.requests_per_second);
         Self {
             limits,
@@ -251,7 +251,7 @@ impl RateLimiter {
     /// limits are the same, it also keeps the rate; otherwise, its rate starts at the new maximum. Requests in flight
     /// are not counted.
     #[must_use]
-    pub fn with_limits(&self, limits: Limits) -> Self {
+    pub fn with_limits(&self, limits: RequestLimits) -> Self {
         let mut next = Self::new(limits);
         next.paused_until = self.paused_until;
         next.refilled_at = self.refilled_at;

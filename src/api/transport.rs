@@ -1,7 +1,7 @@
 //! Sends one request: authorized, rate-limited, limited in time and size, and never redirected.
 
 use std::fmt;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
@@ -11,8 +11,9 @@ use url::Url;
 
 use super::auth::TokenSource;
 use super::exchange::{classify, read_body, retry_after};
-use super::rate_limiter::{self, Admission, Limits, RateLimiter, Resource};
+use super::rate_limiter::{self, Admission, RateLimiter, RequestLimits, Resource};
 use super::{Endpoint, Error, Observer, RequestId};
+use crate::lock::lock;
 use crate::secret::Secret;
 
 /// Maximum size of a body after decompression: about twice the size of a list with the subscriptions of ten thousand
@@ -37,7 +38,7 @@ pub struct TransportSettings {
     /// Time limit of a whole request.
     pub timeout: Duration,
     /// Limits of the rate limiter.
-    pub limits: Limits,
+    pub limits: RequestLimits,
 }
 
 /// A request to the API.
@@ -100,29 +101,9 @@ impl fmt::Debug for Transport {
 }
 
 impl Transport {
-    /// Creates a transport whose rate limiter starts now.
+    /// Creates a transport whose rate limiter starts now. With `responder`, it calls that instead of the network,
+    /// without tokens, rate limiter and retries, for tests of parsers.
     pub fn new(
-        client: reqwest::Client,
-        tokens: Arc<TokenSource>,
-        settings: TransportSettings,
-        observer: Arc<dyn Observer>,
-    ) -> Self {
-        Self::build(client, tokens, settings, observer, None)
-    }
-
-    /// Creates a transport for tests of parsers: it calls `responder` instead of sending requests, and uses no tokens,
-    /// rate limiter or retries.
-    pub fn with_responder(
-        client: reqwest::Client,
-        tokens: Arc<TokenSource>,
-        settings: TransportSettings,
-        observer: Arc<dyn Observer>,
-        responder: Box<Responder>,
-    ) -> Self {
-        Self::build(client, tokens, settings, observer, Some(responder))
-    }
-
-    fn build(
         client: reqwest::Client,
         tokens: Arc<TokenSource>,
         settings: TransportSettings,
@@ -158,7 +139,7 @@ impl Transport {
 
     /// Returns the request rate limit per second.
     pub fn rate(&self) -> f64 {
-        self.limiter().rate()
+        lock(&self.0.limiter).rate()
     }
 
     /// Takes over the state of the rate limiter of an earlier transport to the same host, so that a reload does not end
@@ -166,8 +147,8 @@ impl Transport {
     pub fn carry_over(&self, earlier: &Self) {
         let is_same = Arc::ptr_eq(&self.0, &earlier.0);
         if !is_same && self.base_url().origin() == earlier.base_url().origin() {
-            let next = earlier.limiter().with_limits(self.0.settings.limits);
-            *self.limiter() = next;
+            let next = lock(&earlier.0.limiter).with_limits(self.0.settings.limits);
+            *lock(&self.0.limiter) = next;
         }
     }
 
@@ -175,7 +156,7 @@ impl Transport {
     /// the two do not multiply the load.
     pub fn may_repeat_poll(&self, endpoint: Endpoint) -> bool {
         let resource = Resource::new(endpoint, "");
-        self.limiter().may_retry(self.now(), resource)
+        lock(&self.0.limiter).may_retry(self.now(), resource)
     }
 
     /// Sends a request and reads the complete response, with retries as far as the budget allows. Sets `request_id` to
@@ -205,19 +186,19 @@ impl Transport {
                 .request(call.endpoint, outcome.status(), started.elapsed());
             let error = match outcome {
                 Outcome::Success(_, body) => {
-                    self.limiter().succeeded(self.now(), resource);
+                    lock(&self.0.limiter).succeeded(self.now(), resource);
                     return Ok(body);
                 }
                 // A token can be revoked before it expires: request a new token and retry once.
                 Outcome::Unauthorized if !has_new_token && self.0.tokens.reject(&token) => {
-                    self.limiter().succeeded(self.now(), resource);
+                    lock(&self.0.limiter).succeeded(self.now(), resource);
                     has_new_token = true;
                     self.0.observer.retry(call.endpoint);
                     continue;
                 }
                 Outcome::Unauthorized => Error::Status(401),
                 Outcome::Throttled { wait, .. } => {
-                    self.limiter().throttled(self.now(), resource, wait);
+                    lock(&self.0.limiter).throttled(self.now(), resource, wait);
                     self.0.observer.throttled(call.endpoint);
                     throttles += 1;
                     if throttles > MAX_THROTTLES {
@@ -230,14 +211,14 @@ impl Transport {
             };
             if !error.is_transient() {
                 if matches!(error, Error::Status(_) | Error::Redirect(_)) {
-                    self.limiter().succeeded(self.now(), resource);
+                    lock(&self.0.limiter).succeeded(self.now(), resource);
                 } else {
-                    self.limiter().failed(self.now(), resource, fastrand::f64());
+                    lock(&self.0.limiter).failed(self.now(), resource, fastrand::f64());
                 }
                 return Err(error);
             }
             let may_retry = {
-                let mut limiter = self.limiter();
+                let mut limiter = lock(&self.0.limiter);
                 limiter.failed(self.now(), resource, fastrand::f64());
                 retries < MAX_RETRIES && limiter.may_retry(self.now(), resource)
             };
@@ -254,7 +235,7 @@ impl Transport {
     async fn acquire_slot(&self, resource: Resource) -> Result<Slot<'_>, Error> {
         loop {
             let freed = self.0.slot_freed.notified();
-            let admission = self.limiter().try_acquire(self.now(), resource);
+            let admission = lock(&self.0.limiter).try_acquire(self.now(), resource);
             match admission {
                 Admission::Admitted => return Ok(Slot(&self.0, resource)),
                 Admission::Rejected(wait) => return Err(Error::Unavailable(wait)),
@@ -269,7 +250,7 @@ impl Transport {
     async fn token_to_send(&self, scope: &'static str) -> Result<Arc<Secret>, Error> {
         loop {
             let token = self.0.tokens.token(scope).await?;
-            let pause = self.limiter().pause_left(self.now());
+            let pause = lock(&self.0.limiter).pause_left(self.now());
             if pause.is_zero() {
                 return Ok(token);
             }
@@ -322,7 +303,7 @@ impl Transport {
                 if status == StatusCode::SERVICE_UNAVAILABLE
                     && let Some(wait) = retry_after(response.headers())
                 {
-                    self.limiter().pause(self.now(), wait);
+                    lock(&self.0.limiter).pause(self.now(), wait);
                 }
                 return Outcome::Failed(Some(status.as_u16()), Error::Status(status.as_u16()));
             }
@@ -336,11 +317,6 @@ impl Transport {
     fn now(&self) -> Duration {
         EPOCH.elapsed()
     }
-
-    fn limiter(&self) -> MutexGuard<'_, RateLimiter> {
-        // Every method leaves the rate limiter consistent, so it can be used even if another thread panicked.
-        self.0.limiter.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// A slot of the rate limiter, released when dropped, even if the poll is cancelled.
@@ -348,7 +324,7 @@ struct Slot<'a>(&'a Inner, Resource);
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        let mut limiter = self.0.limiter.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut limiter = lock(&self.0.limiter);
         limiter.finished(self.1);
         drop(limiter);
         self.0.slot_freed.notify_one();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+pub use crate::api::rate_limiter::RequestLimits;
 use crate::collector::{self, CollectorDescriptor, TargetKind};
 
 /// Fraction of the limits that the schedule may use. The rest is reserved for retries, token requests, polls after an
@@ -41,15 +42,6 @@ impl Cost {
     fn in_flight(&self) -> f64 {
         self.per_hour() / 3600.0 * self.latency.as_secs_f64()
     }
-}
-
-/// Configured limits.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RequestLimits {
-    /// `api.requests_per_second`.
-    pub requests_per_second: f64,
-    /// `api.max_concurrency`.
-    pub max_concurrency: usize,
 }
 
 /// The limit that is reached first.

@@ -9,16 +9,17 @@ use rustls::pki_types::pem::PemObject as _;
 
 use super::Error;
 use crate::api::auth::TokenSource;
-use crate::api::client::{ApiClient, Choice};
-use crate::api::credential::{Credential, CredentialError, SecretSource};
+use crate::api::client::ApiClient;
+use crate::api::credential::{Credential, CredentialError};
 use crate::api::exchange::{http_client, plain_http_client};
-use crate::api::rate_limiter::Limits;
+use crate::api::rate_limiter::RequestLimits;
 use crate::api::transport::{Transport, TransportSettings};
 use crate::api::{Generation, Observer};
 use crate::collector::{PerCollector, Plan};
-use crate::config::{self, Config, Password, Version};
+use crate::config::{self, Config};
 use crate::domain::Gigabyte;
 use crate::error_chain::error_chain;
+use crate::secret::SecretSource;
 use crate::text_file;
 
 /// All inputs of a client. A reload that does not change them keeps the client, with its tokens, missing permissions,
@@ -110,11 +111,6 @@ impl ClientSource {
                 problem: cause(error),
             })?
         };
-        let choice = match api.version {
-            Version::V1 => Choice::Fixed(Generation::V1),
-            Version::V3 => Choice::Fixed(Generation::V3),
-            Version::Auto => Choice::Auto,
-        };
         let tokens = TokenSource::new(
             client.clone(),
             api.token_url.clone(),
@@ -127,13 +123,13 @@ impl ClientSource {
         let settings = TransportSettings {
             base_url: api.base_url.clone(),
             timeout: api.timeout,
-            limits: Limits {
+            limits: RequestLimits {
                 requests_per_second: api.requests_per_second,
                 max_concurrency: api.max_concurrency,
             },
         };
-        let transport = Transport::new(client, Arc::new(tokens), settings, observer);
-        Ok(ApiClient::new(transport, choice, &api.v1_base_path))
+        let transport = Transport::new(client, Arc::new(tokens), settings, observer, None);
+        Ok(ApiClient::new(transport, api.version, &api.v1_base_path))
     }
 }
 
@@ -214,25 +210,19 @@ fn credential(configured: &config::Credential) -> Result<Credential, Error> {
             file,
             private_key,
             password,
-        } => {
-            let password_source = password.as_ref().map(|password| match password {
-                Password::Value(password) => SecretSource::Value(password.clone()),
-                Password::File(path) => SecretSource::File(path.clone()),
-            });
-            Credential::certificate(file, private_key.as_deref(), password_source).map_err(|error| {
-                let unreadable = match &error {
-                    CredentialError::File(error) => Some(error.path()),
-                    _ => None,
-                };
-                let key = match (unreadable, password) {
-                    (Some(path), Some(Password::File(password))) if path == password => {
-                        "auth.certificate_password_file"
-                    }
-                    (Some(path), _) if Some(path) == private_key.as_deref() => "auth.private_key_file",
-                    _ => "auth.certificate_file",
-                };
-                material(key)(error)
-            })
-        }
+        } => Credential::certificate(file, private_key.as_deref(), password.clone()).map_err(|error| {
+            let unreadable = match &error {
+                CredentialError::File(error) => Some(error.path()),
+                _ => None,
+            };
+            let key = match (unreadable, password) {
+                (Some(path), Some(SecretSource::File(password))) if path == password => {
+                    "auth.certificate_password_file"
+                }
+                (Some(path), _) if Some(path) == private_key.as_deref() => "auth.private_key_file",
+                _ => "auth.certificate_file",
+            };
+            material(key)(error)
+        }),
     }
 }

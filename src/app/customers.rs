@@ -4,14 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, Parts, PollThread};
+use super::{Error, Parts};
 use crate::collector::{CollectorId, Context, RecordSource as _};
 use crate::config::Config;
 use crate::domain::{PerAttribute, Timestamp, is_misleading};
-use crate::schedule::Until;
 use crate::scrape::KnownCustomer;
 
 /// The columns; all are accepted in `customers.attributes_file`.
@@ -36,14 +34,8 @@ pub async fn customers(mut config: Config, stop: CancellationToken) -> Result<(C
         plan.enabled &= [CollectorId::CUSTOMERS, CollectorId::JOBS].contains(&collector);
     }
     let parts = Parts::new(&config)?;
-    let (_sender, reloads) = mpsc::channel(1);
-    let all_succeeded = PollThread::start(parts.scheduler(), Until::EachPolledOnce, reloads, stop)
-        .end()
-        .await;
-    Ok((
-        CustomerListing::of(&parts),
-        all_succeeded && parts.runtime.status().is_up(),
-    ))
+    let all_succeeded = parts.poll_once(stop).await;
+    Ok((CustomerListing::of(&parts), all_succeeded))
 }
 
 impl CustomerListing {

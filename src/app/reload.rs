@@ -2,7 +2,7 @@
 //! parts stay in use.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use tokio::sync::mpsc;
@@ -21,6 +21,7 @@ use crate::domain::{AttributeTable, Timestamp};
 use crate::error_chain::error_chain;
 use crate::health::Health;
 use crate::http::Reload;
+use crate::lock::lock;
 use crate::runtime::Runtime;
 use crate::schedule::ScheduleConfig;
 use crate::service_manager::{notify_ready, notify_reloading};
@@ -102,13 +103,13 @@ impl Reloader {
             .is_some()
         {
             let _guard = self.reload_lock.lock().await;
-            let mut watched = self.current().attributes.clone();
+            let mut watched = lock(&self.current).attributes.clone();
             let checked = tokio::task::spawn_blocking(move || (watched.has_stable_change(), watched)).await;
             let Ok((has_stable_change, watched)) = checked else {
                 continue;
             };
             let failed_reload = watched.failed_reload;
-            self.current().attributes = watched;
+            lock(&self.current).attributes = watched;
             match has_stable_change {
                 false => {}
                 // A reload of the whole configuration failed because of this file, so that reload is repeated.
@@ -121,7 +122,7 @@ impl Reloader {
     /// Rereads the attributes and passes them to the poll loop. An invalid file only changes the metric about reloads.
     async fn reload_attributes(&self) {
         let (file, mut schedule_config) = {
-            let current = self.current();
+            let current = lock(&self.current);
             (current.attributes.path.clone(), current.schedule_config.clone())
         };
         let reading = tokio::task::spawn_blocking(move || read_attributes(file.as_deref()));
@@ -142,7 +143,7 @@ impl Reloader {
         settings.attributes = table;
         schedule_config.settings = Arc::new(settings);
         let is_config_valid = {
-            let mut current = self.current();
+            let mut current = lock(&self.current);
             current.schedule_config = schedule_config.clone();
             current.is_config_valid
         };
@@ -152,16 +153,12 @@ impl Reloader {
         }
     }
 
-    fn current(&self) -> MutexGuard<'_, Current> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Reloads the configuration and passes it to the poll loop. An invalid configuration only changes the metric about
     /// reloads.
     async fn reload(&self) -> Result<(), String> {
         let (load, health) = (Arc::clone(&self.load), Arc::clone(&self.health));
         let state_file = self.state_file.clone();
-        let earlier = self.current().client.clone();
+        let earlier = lock(&self.current).client.clone();
         // Reading files may block.
         let loading = tokio::task::spawn_blocking(move || {
             let config = load().map_err(|error| (error_chain(&error), None))?;
@@ -190,7 +187,7 @@ impl Reloader {
         {
             Ok(loaded) => loaded,
             Err((message, attributes)) => {
-                let mut current = self.current();
+                let mut current = lock(&self.current);
                 current.is_config_valid = false;
                 if let Some(attributes) = attributes {
                     current.attributes = *attributes;
@@ -210,7 +207,7 @@ impl Reloader {
         if config.state_file != self.state_file {
             warn!("state.file changed; restart to apply");
         }
-        *self.current() = Current {
+        *lock(&self.current) = Current {
             client: loaded.client,
             schedule_config: loaded.schedule_config.clone(),
             secret_expires: config.auth.secret_expires,

@@ -2,7 +2,7 @@
 
 use tracing::{info, warn};
 
-use crate::domain::{Timestamp, is_misleading};
+use crate::domain::{Timestamp, replace_misleading};
 use crate::store::RunEvent;
 
 /// Logs runs, and the number of earlier runs that were dropped because they could not be logged in time.
@@ -40,9 +40,5 @@ fn log_run(event: &RunEvent) {
 /// Returns a text without line breaks and misleading characters. It is not truncated, so that it equals the label
 /// value.
 fn single_line(text: &str) -> String {
-    let replace = |character| match is_misleading(character) {
-        true => char::REPLACEMENT_CHARACTER,
-        false => character,
-    };
-    text.chars().map(replace).collect()
+    text.chars().map(replace_misleading).collect()
 }

@@ -36,7 +36,7 @@ fn flags_have_defaults() {
                 enable_lifecycle: false,
             },
             log: Log {
-                level: LogLevel::Info,
+                level: Level::INFO,
                 format: LogFormat::Logfmt,
             },
         }
@@ -71,7 +71,7 @@ fn flags_may_precede_or_follow_the_command() {
                 enable_lifecycle: true,
             },
             log: Log {
-                level: LogLevel::Debug,
+                level: Level::DEBUG,
                 format: LogFormat::Json,
             },
         }

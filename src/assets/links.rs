@@ -5,11 +5,11 @@ use std::borrow::Cow;
 
 use url::Url;
 
-/// The start of every link to a runbook in the files.
-const RUNBOOK: &str = "runbook_url: docs/runbooks.md#";
+/// The path of every link to a runbook in the files.
+const RUNBOOK: &str = "docs/runbooks.md#";
 
-/// The start of every link to a dashboard in the files.
-const DASHBOARD: &str = "dashboard_url: /d/";
+/// The path of every link to a dashboard in the files.
+const DASHBOARD: &str = "/d/";
 
 /// Base URLs of the links in the rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,12 +35,27 @@ impl Links {
     pub fn absolute(&self, rules: &'static str) -> Cow<'static, str> {
         let mut text = Cow::Borrowed(rules);
         if let Some(exporter) = &self.exporter {
-            text = Cow::Owned(text.replace(RUNBOOK, &format!("runbook_url: {exporter}/runbooks/#")));
+            text = Cow::Owned(text.replace(
+                &format!("runbook_url: {RUNBOOK}"),
+                &format!("runbook_url: {exporter}/runbooks/#"),
+            ));
         }
         if let Some(grafana) = &self.grafana {
-            text = Cow::Owned(text.replace(DASHBOARD, &format!("dashboard_url: {grafana}/d/")));
+            text = Cow::Owned(text.replace(
+                &format!("dashboard_url: {DASHBOARD}"),
+                &format!("dashboard_url: {grafana}{DASHBOARD}"),
+            ));
         }
         text
+    }
+
+    /// Returns the URL for a path in the files; `None` without a base URL.
+    pub fn url(&self, path: &str) -> Option<String> {
+        match (path.strip_prefix(RUNBOOK), &self.exporter, &self.grafana) {
+            (Some(alert), Some(exporter), _) => Some(format!("{exporter}/runbooks/#{alert}")),
+            (None, _, Some(grafana)) => Some(format!("{grafana}{path}")),
+            _ => None,
+        }
     }
 }
 

@@ -84,33 +84,21 @@ impl Collector for Baselines {
         let rows = api.v3(endpoint, list.scope)?.fetch_list(list).await?;
         let observer = api.observer().as_ref();
         let mut tenants: BTreeMap<CustomerId, BTreeMap<TenantId, Baseline>> = BTreeMap::new();
-        let (mut unreadable, mut duplicates) = (0, 0);
-        for (position, json) in rows.iter().enumerate() {
-            super::yield_at(position).await;
-            let row = Row::read(json, endpoint, observer);
-            let Some((customer, baseline)) = row.and_then(|row| parse_row(&row, context.now)) else {
-                unreadable += 1;
-                continue;
-            };
+        let unreadable = super::read_rows(&rows, endpoint, observer, |row| {
+            let (customer, baseline) = parse_row(row, context.now)?;
             let known = tenants.entry(customer).or_default();
             if known.len() >= MAX_TENANTS && !known.contains_key(&baseline.tenant) {
                 observer.decode_error(endpoint, "tenantId", "a tenant beyond the limit");
-                unreadable += 1;
-                continue;
+                return None;
             }
+            let is_duplicate = known.contains_key(&baseline.tenant);
             match known.get_mut(&baseline.tenant) {
-                None => {
-                    known.insert(baseline.tenant.clone(), baseline);
-                }
-                Some(known) => {
-                    duplicates += 1;
-                    known.merge_worse(baseline);
-                }
+                None => _ = known.insert(baseline.tenant.clone(), baseline),
+                Some(known) => known.merge_worse(baseline),
             }
-        }
-        if duplicates > 0 {
-            observer.duplicate_rows(endpoint, duplicates);
-        }
+            Some(is_duplicate)
+        });
+        let unreadable = unreadable.await;
         let records = tenants
             .into_iter()
             .map(|(id, tenants)| (id, tenants.into_values().collect()));

@@ -12,11 +12,11 @@ use serde_json::value::RawValue;
 use self::tenants::{CUSTOMER_TENANTS, MAX_TENANTS, SHAPE_TENANTS, Tenant};
 use super::{Collector, Context, CustomerList, PollOutput, Record, Target};
 use crate::api::wire::{Names, Row};
-use crate::api::{Api, Endpoint, Failure, Generation, Observer, v1, v3};
+use crate::api::{Api, Endpoint, Failure, Generation, v1, v3};
 use crate::domain::{
     Attributes, CustomerId, CustomerStatus, ManagementMode, TenantId, customer_status, management_mode,
 };
-use crate::exposition::{Shape, ShapeMetrics, ShapeTable, column, gauge, info, label};
+use crate::exposition::{Shape, ShapeMetrics, ShapeTable, column, exact, gauge, info, label};
 
 /// A customer in the customer list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -116,7 +116,7 @@ impl Collector for Customers {
         context: &Context,
     ) -> Result<PollOutput<Customer>, Failure> {
         let (endpoint, rows) = LIST.fetch(api, target, context).await?;
-        let (mut records, unreadable) = parse_list(&rows, api, endpoint);
+        let (mut records, unreadable) = parse_list(&rows, api, endpoint).await;
         if let Target::Customer(requested) = target {
             records = super::only_requested(requested, records);
         }
@@ -163,18 +163,11 @@ impl Collector for Customers {
     }
 }
 
-fn parse_list(rows: &[Box<RawValue>], api: &Api, endpoint: Endpoint) -> (BTreeMap<CustomerId, Customer>, usize) {
-    let observer: &dyn Observer = api.observer().as_ref();
+async fn parse_list(rows: &[Box<RawValue>], api: &Api, endpoint: Endpoint) -> (BTreeMap<CustomerId, Customer>, usize) {
     let mut records = BTreeMap::new();
-    let mut unreadable = 0;
-    let mut duplicates = 0;
-    for json in rows {
-        let row = Row::read(json, endpoint, observer);
-        let Some((id, customer)) = row.and_then(|row| parse_row(&row, api.generation())) else {
-            unreadable += 1;
-            continue;
-        };
-        duplicates += u64::from(records.contains_key(&id));
+    let unreadable = super::read_rows(rows, endpoint, api.observer().as_ref(), |row| {
+        let (id, customer) = parse_row(row, api.generation())?;
+        let is_duplicate = records.contains_key(&id);
         records
             .entry(id)
             .and_modify(|known: &mut Customer| {
@@ -184,10 +177,9 @@ fn parse_list(rows: &[Box<RawValue>], api: &Api, endpoint: Endpoint) -> (BTreeMa
                 }
             })
             .or_insert(customer);
-    }
-    if duplicates > 0 {
-        observer.duplicate_rows(endpoint, duplicates);
-    }
+        Some(is_duplicate)
+    });
+    let unreadable = unreadable.await;
     (records, unreadable)
 }
 
@@ -300,6 +292,6 @@ const SHAPE_STATUS: Shape<Customer> = Shape {
             "Status number of the customer; 0 if N/A, -1 if unknown",
             |customer| customer.status.map(|status| f64::from(status.code())),
         ),
-        column(CUSTOMER_TENANTS, |customer| customer.tenants.and_then(super::exact)),
+        column(CUSTOMER_TENANTS, |customer| customer.tenants.and_then(exact)),
     ],
 };

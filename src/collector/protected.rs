@@ -78,28 +78,21 @@ impl Collector for Protected {
         let observer = api.observer().as_ref();
         let mut modules: Vec<ProtectedModule> = Vec::new();
         let mut indexes: BTreeMap<Key, usize> = BTreeMap::new();
-        let (mut unreadable, mut duplicates) = (0, 0);
-        for json in &rows {
-            let row = Row::read(json, endpoint, observer);
-            let Some(module) = row.and_then(|row| parse_row(&row, context.now)) else {
-                unreadable += 1;
-                continue;
-            };
+        let unreadable = super::read_rows(&rows, endpoint, observer, |row| {
+            let module = parse_row(row, context.now)?;
             let index = indexes.get(&module.key()).copied();
-            match index.and_then(|index| modules.get_mut(index)) {
+            let known = index.and_then(|index| modules.get_mut(index));
+            let is_duplicate = known.is_some();
+            match known {
                 None => {
                     indexes.insert(module.key(), modules.len());
                     modules.push(module);
                 }
-                Some(known) => {
-                    duplicates += 1;
-                    known.merge_worse(module);
-                }
+                Some(known) => known.merge_worse(module),
             }
-        }
-        if duplicates > 0 {
-            observer.duplicate_rows(endpoint, duplicates);
-        }
+            Some(is_duplicate)
+        });
+        let mut unreadable = unreadable.await;
         for _ in 0..limit_tenants(&mut modules) {
             observer.decode_error(endpoint, "tenantId", "a tenant beyond the limit");
             unreadable += 1;

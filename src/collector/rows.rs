@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::{Context, FUTURE_TOLERANCE, Target};
 use crate::api::wire::{Names, Row};
-use crate::api::{Api, Endpoint, Failure, v3};
+use crate::api::{Api, Endpoint, Failure, Observer, v3};
 use crate::domain::{CustomerId, Timestamp};
 
 /// Rows parsed between two yields, which takes a few milliseconds.
@@ -17,6 +17,28 @@ pub(super) async fn yield_at(position: usize) {
     if position % ROWS_PER_YIELD == ROWS_PER_YIELD - 1 {
         tokio::task::yield_now().await;
     }
+}
+
+/// Passes the rows of a response to `add`, which returns whether the row is a duplicate, or `None` if it is invalid.
+/// Reports duplicates, and returns the number of invalid rows.
+pub(super) async fn read_rows(
+    rows: &[Box<RawValue>],
+    endpoint: Endpoint,
+    observer: &dyn Observer,
+    mut add: impl FnMut(&Row<'_>) -> Option<bool>,
+) -> usize {
+    let (mut unreadable, mut duplicates) = (0, 0);
+    for (position, json) in rows.iter().enumerate() {
+        yield_at(position).await;
+        match Row::read(json, endpoint, observer).and_then(|row| add(&row)) {
+            Some(is_duplicate) => duplicates += u64::from(is_duplicate),
+            None => unreadable += 1,
+        }
+    }
+    if duplicates > 0 {
+        observer.duplicate_rows(endpoint, duplicates);
+    }
+    unreadable
 }
 
 /// A list about all customers, which can also be requested for one customer.
@@ -92,11 +114,6 @@ pub(super) fn only_requested<R>(requested: &CustomerId, records: BTreeMap<Custom
         .map(|(_, record)| (requested.clone(), record))
         .into_iter()
         .collect()
-}
-
-/// Returns a count as a sample value; `None` if it is too large to be exact.
-pub(super) fn exact(count: usize) -> Option<f64> {
-    u32::try_from(count).ok().map(f64::from)
 }
 
 /// Returns a count as a sample value. Parsed counts are always exact.

@@ -12,7 +12,7 @@ use super::{Collector, CollectorId, Context, PollOutput, Price};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, Observer, v3};
 use crate::domain::{self, CustomerId, TenantId};
-use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label};
+use crate::exposition::{Shape, ShapeMetrics, ShapeTable, exact, gauge, label};
 
 /// Numbers of protected and unprotected users of a tenant by module.
 pub(super) type Users = BTreeMap<Cow<'static, str>, Counts>;
@@ -118,28 +118,21 @@ async fn fetch_users(api: &Api, customer: &CustomerId, tenant: &TenantId) -> Ten
 async fn count_users(rows: &[Box<RawValue>], observer: &dyn Observer) -> TenantResult<Users> {
     let endpoint = Endpoint::Users;
     let mut users = Users::new();
-    let mut unreadable = 0;
-    for (position, json) in rows.iter().enumerate() {
-        super::yield_at(position).await;
-        let row = Row::read(json, endpoint, observer);
-        let statuses = row.as_ref().and_then(|row| parse_statuses(row));
-        match statuses {
-            None => unreadable += 1,
-            Some(statuses) => {
-                for (module, is_protected) in statuses {
-                    if users.len() >= MAX_MODULES && !users.contains_key(&module) {
-                        continue;
-                    }
-                    let counts = users.entry(module).or_default();
-                    if is_protected {
-                        counts.protected += 1;
-                    } else {
-                        counts.unprotected += 1;
-                    }
-                }
+    let unreadable = super::read_rows(rows, endpoint, observer, |row| {
+        for (module, is_protected) in parse_statuses(row)? {
+            if users.len() >= MAX_MODULES && !users.contains_key(&module) {
+                continue;
+            }
+            let counts = users.entry(module).or_default();
+            if is_protected {
+                counts.protected += 1;
+            } else {
+                counts.unprotected += 1;
             }
         }
-    }
+        Some(false)
+    });
+    let unreadable = unreadable.await;
     let failure = (unreadable > 0).then(|| Error::UnreadableRows(unreadable).at(endpoint));
     match failure {
         Some(failure) if unreadable == rows.len() => Err(failure),
@@ -178,7 +171,7 @@ const SHAPE: Shape<StateCount> = Shape {
     columns: &[gauge(
         "elements_tenant_users",
         "Users of the tenant by protection state in the module",
-        |row| super::exact(row.users),
+        |row| exact(row.users),
     )],
 };
 

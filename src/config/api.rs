@@ -8,14 +8,14 @@ use url::{Host, Url};
 
 use super::keys::{LONGEST_TIMEOUT, MAX_CONCURRENCY, MAX_REQUESTS_PER_SECOND};
 use super::layers::Layers;
-use crate::domain::Gigabyte;
+use crate::domain::{Generation, GenerationChoice, Gigabyte};
 use crate::settings::{Error, Field, MIN_DURATION};
 
 /// URLs and limits of the API.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Api {
     /// Generation of the API.
-    pub version: Version,
+    pub version: GenerationChoice,
     /// Environment of the registration.
     pub environment: Environment,
     /// URL of the API: `https`, or `http` on a loopback address; without credentials, query and fragment.
@@ -37,18 +37,6 @@ pub struct Api {
     /// Base path of the first generation below `base_url`: empty, or a path with a leading and without a trailing
     /// slash.
     pub v1_base_path: String,
-}
-
-/// Generation of the API.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Version {
-    /// The first generation, under `/partner`.
-    V1,
-    /// The second generation, under `/partner/external/v3`.
-    V3,
-    /// The second generation if the registration has its permission for customers, otherwise the first.
-    #[default]
-    Auto,
 }
 
 /// An AvePoint environment. The URLs are from the vendor's documentation of authentication.
@@ -120,7 +108,7 @@ impl fmt::Debug for ProxyUrl {
 }
 
 /// Reads the generation of the API.
-pub(super) fn read_version(layers: &Layers) -> Result<Version, Error> {
+pub(super) fn read_version(layers: &Layers) -> Result<GenerationChoice, Error> {
     layers.read_required("api.version", |field| field.choice(&VERSIONS))
 }
 
@@ -154,7 +142,11 @@ pub(super) const ENVIRONMENTS: [Environment; 4] = [
     Environment::Fedramp,
 ];
 
-pub(super) const VERSIONS: [(&str, Version); 3] = [("v1", Version::V1), ("v3", Version::V3), ("auto", Version::Auto)];
+pub(super) const VERSIONS: [(&str, GenerationChoice); 3] = [
+    ("v1", GenerationChoice::Fixed(Generation::V1)),
+    ("v3", GenerationChoice::Fixed(Generation::V3)),
+    ("auto", GenerationChoice::Auto),
+];
 
 pub(super) const GIGABYTES: [(&str, Gigabyte); 2] = [("binary", Gigabyte::Binary), ("decimal", Gigabyte::Decimal)];
 

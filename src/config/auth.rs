@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::keys;
 use super::layers::Layers;
-use crate::secret::Secret;
+use crate::secret::{Secret, SecretSource};
 use crate::settings::{Error, Field};
 
 /// Identity and credential of the exporter.
@@ -33,17 +33,8 @@ pub enum Credential {
         /// The PEM file of the key; `None` with a PFX, and with a PEM file that contains the key.
         private_key: Option<PathBuf>,
         /// The password of the PFX or of the key.
-        password: Option<Password>,
+        password: Option<SecretSource>,
     },
-}
-
-/// A password, or its file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Password {
-    /// The password itself.
-    Value(Secret),
-    /// A file with the password.
-    File(PathBuf),
 }
 
 const CLIENT_ID: &str = "auth.client_id";
@@ -104,11 +95,11 @@ fn credential(layers: &Layers) -> Result<Option<Credential>, Error> {
     }))
 }
 
-fn password(layers: &Layers) -> Result<Option<Password>, Error> {
+fn password(layers: &Layers) -> Result<Option<SecretSource>, Error> {
     reject_both(layers, CERTIFICATE_PASSWORD, CERTIFICATE_PASSWORD_FILE)?;
     let value = layers.read_optional(CERTIFICATE_PASSWORD, Field::secret_text)?;
     let file = layers.read_optional(CERTIFICATE_PASSWORD_FILE, Field::path)?;
-    Ok(value.map(Password::Value).or(file.map(Password::File)))
+    Ok(value.map(SecretSource::Value).or(file.map(SecretSource::File)))
 }
 
 /// Returns whether a file is a PFX according to its name. A PFX contains its key.
@@ -122,7 +113,7 @@ fn reject_both(layers: &Layers, one: &str, other: &str) -> Result<(), Error> {
     match (layers.get(one), layers.get(other)) {
         (Some(one), Some(other)) => {
             let (key, location) = (other.key(), other.location());
-            Err(one.error(format!("conflicts with {key} ({location}); set only one of them")))
+            Err(one.conflict(&format!("{key} ({location})")))
         }
         _ => Ok(()),
     }
@@ -173,7 +164,7 @@ mod tests {
             Credential::Certificate {
                 file: "id.PFX".into(),
                 private_key: None,
-                password: Some(Password::Value("hunter2".into())),
+                password: Some(SecretSource::Value("hunter2".into())),
             }
         );
         assert_eq!(
@@ -181,7 +172,7 @@ mod tests {
             Credential::Certificate {
                 file: "id.pem".into(),
                 private_key: Some("key.pem".into()),
-                password: Some(Password::File("/run/password".into())),
+                password: Some(SecretSource::File("/run/password".into())),
             }
         );
         assert_eq!(

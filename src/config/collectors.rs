@@ -1,10 +1,10 @@
 //! The section `collectors`: schedules and filters of the collectors.
 
-use super::api::{Version, read_version};
+use super::api::read_version;
 use super::keys::LONGEST_INTERVAL;
 use super::layers::Layers;
 use crate::collector::{CollectorId, PerCollector, Plan};
-use crate::domain::{self, Pattern};
+use crate::domain::{self, Generation, GenerationChoice, Pattern};
 use crate::settings::{Error, Field, MAX_DURATION, MIN_DURATION};
 
 /// Default of `stale_after`, as a multiple of the interval. With three, values are still served after two failed polls.
@@ -32,7 +32,7 @@ fn read_plan(layers: &Layers, collector: CollectorId) -> Result<Plan, Error> {
         false if collector == CollectorId::CUSTOMERS => {
             Err(field.invalid("cannot be disabled: every other collector needs it; expected true"))
         }
-        true if descriptor.is_optional && read_version(layers)? == Version::V1 => {
+        true if descriptor.is_optional && read_version(layers)? == GenerationChoice::Fixed(Generation::V1) => {
             Err(field.invalid("needs the second generation of the API; expected false, or api.version: v3 or auto"))
         }
         enabled => Ok(enabled),

@@ -1,6 +1,7 @@
 //! Tests of all sections: every key, every source of values, and invalid files.
 
 pub(crate) mod samples;
+mod schema;
 
 use std::collections::BTreeSet;
 

@@ -35,6 +35,17 @@ impl Attributes {
         self.each_ref().map(Option::as_deref)
     }
 
+    /// Returns the values of each attribute that occur in any of these.
+    pub fn distinct_values<'a>(all: impl Iterator<Item = &'a Self>) -> PerAttribute<BTreeSet<&'a str>> {
+        let mut values: PerAttribute<BTreeSet<&str>> = PerAttribute::default();
+        for attributes in all {
+            for (known, value) in values.iter_mut().zip(attributes.values()) {
+                known.extend(value);
+            }
+        }
+        values
+    }
+
     /// Returns whether the customer has no attributes.
     pub fn is_empty(&self) -> bool {
         self.iter().all(Option::is_none)
@@ -172,13 +183,7 @@ impl AttributeTable {
 
     /// Returns the values of each attribute in all rows.
     pub fn values(&self) -> PerAttribute<BTreeSet<&str>> {
-        let mut values: PerAttribute<BTreeSet<&str>> = PerAttribute::default();
-        for row in &self.rows {
-            for (known, value) in values.iter_mut().zip(row.values()) {
-                known.extend(value);
-            }
-        }
-        values
+        Attributes::distinct_values(self.rows.iter().map(Arc::as_ref))
     }
 }
 

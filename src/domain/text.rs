@@ -29,6 +29,15 @@ pub fn is_misleading(character: char) -> bool {
         || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
 }
 
+/// Returns a character, or a replacement for a misleading one.
+pub fn replace_misleading(character: char) -> char {
+    if is_misleading(character) {
+        char::REPLACEMENT_CHARACTER
+    } else {
+        character
+    }
+}
+
 /// Returns whether a character is replaced in labels. Line breaks are escaped instead.
 pub(super) fn is_replaced_in_labels(character: char) -> bool {
     is_misleading(character) && character != '\n'
@@ -43,19 +52,12 @@ pub fn log_safe(text: &str) -> String {
     if text.contains('@') {
         return "(an address)".to_owned();
     }
-    let replace_unsafe = |character| {
-        if is_misleading(character) {
-            char::REPLACEMENT_CHARACTER
-        } else {
-            character
-        }
-    };
-    text.chars().take(MAX_LOGGED_CHARS).map(replace_unsafe).collect()
+    text.chars().take(MAX_LOGGED_CHARS).map(replace_misleading).collect()
 }
 
 /// Formats a number with thousands separators.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
+pub fn grouped(number: impl TryInto<u64>) -> String {
+    let digits = number.try_into().unwrap_or(u64::MAX).to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {
         if place > 0 && (digits.len() - place).is_multiple_of(3) {

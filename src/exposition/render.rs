@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Kind, Lifetime, Metric, Table};
+use super::{Kind, Lifetime, Metric, ShapeMetrics, Table};
 use crate::domain::Timestamp;
 
 /// Approximate size of a frame: small enough to limit the memory that a slow reader uses, and large enough that the
@@ -77,6 +77,17 @@ pub struct Family {
     /// Locations of its samples. There are several if different collectors export the metric for the generations of the
     /// API.
     pub sources: Vec<Source>,
+}
+
+/// Returns the metrics of a group of a snapshot with their locations. Each shape is a table.
+pub fn shape_columns(
+    group: usize,
+    shapes: impl IntoIterator<Item = ShapeMetrics>,
+) -> impl Iterator<Item = (Metric, Source)> {
+    shapes.into_iter().enumerate().flat_map(move |(shape, metrics)| {
+        let columns = metrics.into_iter().enumerate();
+        columns.map(move |(column, (metric, _))| (metric, Source { group, shape, column }))
+    })
 }
 
 /// Returns the families of all groups in order, merging those with the same name.

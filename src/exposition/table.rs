@@ -316,6 +316,11 @@ impl TableBuilder {
     }
 }
 
+/// Returns a count as a sample value; `None` if it is too large to be exact.
+pub fn exact(count: usize) -> Option<f64> {
+    u32::try_from(count).ok().map(f64::from)
+}
+
 /// Appends `name="value"` to label text, after a comma unless it is the first label. The value is escaped for both text
 /// formats and truncated to the maximum length. Characters that could end a line or mislead readers are replaced.
 pub fn write_label(text: &mut String, name: &str, value: &str) {

@@ -2,7 +2,7 @@
 //! be compressed are rendered ahead on blocking threads.
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
@@ -11,6 +11,7 @@ use futures_util::stream::{self, Stream, StreamExt as _};
 use tokio::task::{JoinHandle, spawn_blocking, yield_now};
 
 use crate::exposition::frame_capacity;
+use crate::lock::lock;
 use crate::scrape::Frames;
 
 /// Number of uncompressed frames that are sent before the task yields to other tasks. A frame takes about 50 µs to
@@ -44,7 +45,7 @@ pub(super) struct BufferPool(Arc<Mutex<Vec<Vec<u8>>>>);
 impl BufferPool {
     /// Returns an empty buffer from the pool, or a new one.
     pub(super) fn take(&self) -> Frame {
-        let text = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let text = lock(&self.0).pop();
         Frame {
             text: text.unwrap_or_default(),
             pool: self.clone(),
@@ -70,7 +71,7 @@ impl Drop for Frame {
         if !(1..=2 * frame_capacity()).contains(&self.text.capacity()) {
             return;
         }
-        let mut pool = self.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pool = lock(&self.pool.0);
         if pool.len() < MAX_POOLED_BUFFERS {
             self.text.clear();
             pool.push(std::mem::take(&mut self.text));
@@ -133,7 +134,7 @@ mod tests {
     #[test]
     fn frame_buffers_are_reused_and_limited() {
         let pool = BufferPool::default();
-        let pooled = || pool.0.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let pooled = || lock(&pool.0).len();
         drop(pool.take());
         assert_eq!(pooled(), 0, "the pool was empty");
         let frames: Vec<Frame> = (0..2 * MAX_POOLED_BUFFERS)

@@ -13,7 +13,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::thread;
 use std::time::SystemTime;
 
@@ -27,6 +27,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::body::{BufferPool, Frame, RenderError, render_ahead};
 use crate::domain::Timestamp;
 use crate::exposition::Format;
+use crate::lock::lock;
 use crate::scrape::{Scrape, ScrapeFilter, Stored};
 use member::{Checksum, Chunk, Digest, digest};
 
@@ -125,10 +126,6 @@ impl Compressor {
         });
         progress
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Publishes chunks to all readers as they are compressed.

@@ -83,9 +83,8 @@ impl Scheduler {
     fn apply_customer(&mut self, due: &Due, id: &CustomerId, output: &mut PollOutput) -> Result<bool, PollError> {
         let is_listed = output.records.contains_key(id);
         if !is_listed && output.incomplete.is_none() {
-            let error = Error::Decode("about the requested customer");
             self.store.mark_failed(due.collector, &due.target);
-            return Err(error.at(Endpoint::Customer).into());
+            return Err(PollError::WrongCustomer);
         }
         let listed = self.retain_admitted(output, false);
         if is_listed && listed.is_empty() {
@@ -127,7 +126,7 @@ impl Scheduler {
             }
             self.failures.has_any_failed = true;
             self.health
-                .poll_failed(Endpoint::Customers, Error::Status(404).reason());
+                .poll_failed(Endpoint::Customers, PollError::NotListed.reason());
         }
     }
 
@@ -233,8 +232,10 @@ impl Scheduler {
     /// customer does not count, because it says nothing about the API.
     pub(super) fn record_list_result(&mut self, result: &Result<(), PollError>) {
         let lists_per_customer = self.lists_per_customer();
-        let is_about_customer =
-            |error: &PollError| matches!(error.api(), Some(Error::Status(403 | 404) | Error::Decode(_)));
+        let is_about_customer = |error: &PollError| {
+            let is_api = matches!(error.api(), Some(Error::Status(403 | 404) | Error::Decode(_)));
+            is_api || matches!(error, PollError::WrongCustomer)
+        };
         let before = self.customer_list.is_available;
         self.customer_list.is_available = match result {
             Ok(()) => Some(true),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::queue::{MonotonicTime, Queue, Urgency, failed_time, next_time};
 use crate::api::Endpoint;
-use crate::api::rate_limiter::{Admission, Limits, RateLimiter, Resource};
+use crate::api::rate_limiter::{Admission, RateLimiter, RequestLimits, Resource};
 use crate::collector::{CollectorId, Target, ids};
 use crate::domain::CustomerId;
 
@@ -44,7 +44,7 @@ struct Request {
 
 /// Polls customers until `end` in the same way as the schedule, with immediate responses.
 fn run(customers: u32, fault: Fault, end: MonotonicTime) -> Vec<Request> {
-    let mut limiter = RateLimiter::new(Limits {
+    let mut limiter = RateLimiter::new(RequestLimits {
         requests_per_second: 20.0,
         max_concurrency: 8,
     });

@@ -15,6 +15,12 @@ pub enum PollError {
     /// The customer list lacks too many customers.
     #[error(transparent)]
     Shrunk(#[from] Shrunk),
+    /// The response about one customer is about another one.
+    #[error("the response is not about the requested customer")]
+    WrongCustomer,
+    /// A complete customer list lacks a customer that is configured by id.
+    #[error("the customer is not listed")]
+    NotListed,
     /// The response of an optional collector is empty, although data of the target is known.
     #[error("incomplete list: the response is empty, although earlier responses were not")]
     Empty,
@@ -43,6 +49,8 @@ impl PollError {
         match self {
             Self::Api(failure) => failure.error.reason(),
             Self::Shrunk(_) => "shrunk",
+            Self::WrongCustomer => "decode",
+            Self::NotListed => "not_found",
             Self::Empty => "incomplete",
             Self::SeriesLimit => "series_limit",
             Self::Deadline(_) => "deadline",
@@ -54,6 +62,7 @@ impl PollError {
     pub(super) fn endpoint(&self, collector: CollectorId) -> Endpoint {
         match self {
             Self::Api(failure) => failure.endpoint,
+            Self::WrongCustomer => Endpoint::Customer,
             _ => collector.descriptor().endpoint,
         }
     }
@@ -117,5 +126,8 @@ mod tests {
         ];
         assert_eq!(errors.map(|error: PollError| error.reason()), REASONS);
         assert!(REASONS.iter().all(|reason| !api::REASONS.contains(reason)));
+        for error in [PollError::WrongCustomer, PollError::NotListed, PollError::Empty] {
+            assert!(api::REASONS.contains(&error.reason()), "{error}");
+        }
     }
 }

@@ -1,10 +1,11 @@
 //! Caches the partition of the customers into shards until the customers change. The cost of a partition grows with the
 //! number of customers times the number of shards, and a thousand shards may be scraped every minute.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::collector::Target;
 use crate::domain::{Purpose, Shard};
+use crate::lock::lock;
 use crate::store::Store;
 
 /// Maximum number of cached partitions. Usually there is one, or two while the number of shards is being changed.
@@ -34,7 +35,7 @@ impl Partition {
 impl ShardCache {
     /// Returns the customers of the store, divided into this many shards.
     pub(super) fn partition(&self, count: u32, store: &Store) -> Partition {
-        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cached = lock(&self.0);
         let membership = store.membership();
         let is_current = |partition: &Partition| partition.count == count && partition.membership == membership;
         if let Some(partition) = cached.iter().find(|partition| is_current(partition)) {

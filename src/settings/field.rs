@@ -305,6 +305,11 @@ impl<'a> Field<'a> {
         self.error(format!("{} {}", self.shown_value(), problem.as_ref()))
     }
 
+    /// Returns the error of a key that excludes another one.
+    pub(crate) fn conflict(&self, other: &str) -> Error {
+        self.error(format!("conflicts with {other}; set only one of them"))
+    }
+
     /// Returns an error that does not contain the value.
     pub(crate) fn error(&self, problem: impl Into<String>) -> Error {
         let (location, problem) = (self.location().to_owned(), problem.into());

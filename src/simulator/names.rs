@@ -157,21 +157,30 @@ pub(crate) fn hostile_organization(index: usize) -> String {
     }
 }
 
-/// Returns the first generation's word for a job type; unlisted numbers are unchanged.
-pub(crate) fn job_type_word(number: u16) -> String {
-    JOB_TYPES
-        .iter()
+/// Returns the word of a number; unlisted numbers are unchanged.
+fn word<'a>(mut words: impl Iterator<Item = &'a (u16, &'a str)>, number: u16) -> String {
+    words
         .find(|(listed, _)| *listed == number)
         .map_or_else(|| number.to_string(), |(_, word)| (*word).to_owned())
 }
 
+/// Returns the number of a word.
+fn number<'a>(mut words: impl Iterator<Item = &'a (u16, &'a str)>, word: &str) -> Option<u16> {
+    words.find(|(_, listed)| *listed == word).map(|(number, _)| *number)
+}
+
+fn modules() -> impl Iterator<Item = &'static (u16, &'static str)> {
+    MODULES.iter().chain([&UNLISTED_MODULE])
+}
+
+/// Returns the first generation's word for a job type; unlisted numbers are unchanged.
+pub(crate) fn job_type_word(number: u16) -> String {
+    word(JOB_TYPES.iter(), number)
+}
+
 /// Returns the first generation's word for a job module; unlisted numbers are unchanged.
 pub(crate) fn module_word(number: u16) -> String {
-    MODULES
-        .iter()
-        .chain([&UNLISTED_MODULE])
-        .find(|(listed, _)| *listed == number)
-        .map_or_else(|| number.to_string(), |(_, word)| (*word).to_owned())
+    word(modules(), number)
 }
 
 /// Returns the word of a module in rows of protected data, which for some modules differs from the word in job lists.
@@ -186,27 +195,17 @@ pub(crate) fn protected_word(number: u16) -> String {
 
 /// Returns the job type of a word of the first generation.
 pub(crate) fn job_type_number(word: &str) -> Option<u16> {
-    JOB_TYPES
-        .iter()
-        .find(|(_, listed)| *listed == word)
-        .map(|(number, _)| *number)
+    number(JOB_TYPES.iter(), word)
 }
 
 /// Returns the job module of a word of the first generation.
 pub(crate) fn module_number(word: &str) -> Option<u16> {
-    MODULES
-        .iter()
-        .chain([&UNLISTED_MODULE])
-        .find(|(_, listed)| *listed == word)
-        .map(|(number, _)| *number)
+    number(modules(), word)
 }
 
 /// Returns the first generation's word for a container's object type.
 pub(crate) fn object_type_word(number: u16) -> String {
-    OBJECT_TYPES
-        .iter()
-        .find(|(listed, _)| *listed == number)
-        .map_or_else(|| number.to_string(), |(_, word)| (*word).to_owned())
+    word(OBJECT_TYPES.iter(), number)
 }
 
 /// Returns the first generation's word for a customer's status.

@@ -201,8 +201,13 @@ pub(crate) fn duration(start: Option<i64>, end: Option<i64>) -> String {
 
 /// Formats a Unix time in whole seconds, such as `2025-09-11T03:21:16Z`.
 pub(crate) fn time(at: Option<i64>) -> String {
+    format_time(at, "%Y-%m-%dT%H:%M:%SZ")
+}
+
+/// Formats a Unix time; `N/A` if there is none.
+pub(crate) fn format_time(at: Option<i64>, format: &str) -> String {
     at.and_then(|at| jiff::Timestamp::from_second(at).ok())
-        .map_or_else(|| ABSENT.to_owned(), |at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+        .map_or_else(|| ABSENT.to_owned(), |at| at.strftime(format).to_string())
 }
 
 #[cfg(test)]

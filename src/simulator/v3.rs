@@ -6,9 +6,8 @@ use serde_json::{Value, json};
 
 use super::View;
 use super::customer::{Customer, Module, ProtectedRow};
-use super::response::{ApiResponse, Call, product, with_fields};
+use super::response::{ApiResponse, Call, format_time, product, with_fields};
 use super::rows::{self, job_row, objects, protected_row, scan_profile_row};
-use super::run::ABSENT;
 use super::scan::ScanProfile;
 use super::world::{self, JobRow};
 
@@ -304,16 +303,12 @@ fn changes(profile: &ScanProfile) -> Value {
 
 /// Formats a Unix time with seven decimals, such as `2025-09-11T03:21:16.0000000Z`.
 fn precise_time(at: Option<i64>) -> String {
-    at.and_then(|at| jiff::Timestamp::from_second(at).ok()).map_or_else(
-        || ABSENT.to_owned(),
-        |at| at.strftime("%Y-%m-%dT%H:%M:%S.0000000Z").to_string(),
-    )
+    format_time(at, "%Y-%m-%dT%H:%M:%S.0000000Z")
 }
 
 /// Formats a Unix time as rows of protected data do, such as `09/20/2026T13:00:00Z`.
 fn month_first_time(at: Option<i64>) -> String {
-    at.and_then(|at| jiff::Timestamp::from_second(at).ok())
-        .map_or_else(|| ABSENT.to_owned(), |at| at.strftime("%m/%d/%YT%H:%M:%SZ").to_string())
+    format_time(at, "%m/%d/%YT%H:%M:%SZ")
 }
 
 #[cfg(test)]

@@ -197,13 +197,7 @@ impl CustomerList {
 
     /// Returns the values of each attribute that occur among the customers.
     pub fn attribute_values(&self) -> PerAttribute<BTreeSet<&str>> {
-        let mut values: PerAttribute<BTreeSet<&str>> = PerAttribute::default();
-        for row in &self.rows {
-            for (known, value) in values.iter_mut().zip(row.attributes.values()) {
-                known.extend(value);
-            }
-        }
-        values
+        Attributes::distinct_values(self.rows.iter().map(|row| &*row.attributes))
     }
 
     /// Returns the customers that have these attributes, or all if none is given.

@@ -2,18 +2,14 @@
 
 use super::{COLLECTOR_LAST_SUCCESS, COLLECTOR_SUCCESS};
 use crate::collector::{ALL, CollectorId, ids};
-use crate::exposition::{Metric, Source};
+use crate::exposition::{Metric, Source, shape_columns};
 
 /// Returns every metric of the store with its location in a snapshot: the collectors' groups, then their freshness.
 pub fn columns() -> Vec<(Metric, Source)> {
     let mut columns = Vec::new();
     for collector in ids() {
         let [group, _] = groups_of(collector);
-        for (shape, metrics) in collector.descriptor().metrics().into_iter().enumerate() {
-            for (column, (metric, _)) in metrics.into_iter().enumerate() {
-                columns.push((metric, Source { group, shape, column }));
-            }
-        }
+        columns.extend(shape_columns(group, collector.descriptor().metrics()));
     }
     for (column, metric) in [COLLECTOR_SUCCESS, COLLECTOR_LAST_SUCCESS].into_iter().enumerate() {
         for collector in ids() {

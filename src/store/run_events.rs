@@ -1,10 +1,11 @@
 //! Newly completed job runs that wait to be logged.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::collector::EndedRun;
 use crate::domain::CustomerId;
+use crate::lock::lock;
 
 /// Maximum number of runs that wait to be logged, for example while the state cannot be saved. Ten thousand customers
 /// have as many in an hour.
@@ -34,27 +35,27 @@ struct Waiting {
 impl RunEvents {
     /// Adds runs. The records that contain them must be committed first.
     pub fn add(&self, events: impl IntoIterator<Item = RunEvent>) {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = lock(&self.0);
         waiting.events.extend(events);
         waiting.drop_oldest();
     }
 
     /// Returns whether no runs wait.
     pub fn is_empty(&self) -> bool {
-        let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = lock(&self.0);
         waiting.events.is_empty()
     }
 
     /// Takes the waiting runs and the number of runs that were dropped because too many waited. A state that is saved
     /// afterwards contains these runs.
     pub fn take(&self) -> (Vec<RunEvent>, u64) {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = lock(&self.0);
         (waiting.events.drain(..).collect(), std::mem::take(&mut waiting.dropped))
     }
 
     /// Puts back runs that cannot be logged yet.
     pub fn put_back(&self, (events, dropped): (Vec<RunEvent>, u64)) {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = lock(&self.0);
         for event in events.into_iter().rev() {
             waiting.events.push_front(event);
         }

@@ -19,6 +19,7 @@ use super::inner::StoredCustomer;
 use super::state_file::{self, StateFile};
 use crate::collector::{CollectorId, CollectorSettings, Context, Record, Target};
 use crate::domain::{CustomerFilter, CustomerId, Timestamp};
+use crate::lock::lock;
 use crate::text_file::BYTE_ORDER_MARK;
 
 /// Version of the format. A file with a higher version is left untouched.
@@ -114,7 +115,7 @@ fn is_false(flag: &bool) -> bool {
 impl Store {
     /// Returns the current state.
     pub fn saved_state(&self) -> SavedState {
-        let inner = self.lock();
+        let inner = lock(&self.inner);
         let mut saved = SavedState {
             customers: Vec::with_capacity(inner.customers.len()),
             excluded_names: Arc::clone(&inner.excluded_names),
@@ -156,7 +157,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<usize, Error> {
         let Some(lines) = read_lines(path)? else { return Ok(0) };
-        let mut inner = self.lock();
+        let mut inner = lock(&self.inner);
         let inner = &mut *inner;
         let mut organizations: BTreeMap<CustomerId, Arc<str>> = BTreeMap::new();
         for line in lines {

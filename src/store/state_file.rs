@@ -8,12 +8,13 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
+use crate::lock::lock;
 use crate::text_file::BYTE_ORDER_MARK;
 
 /// First bytes of every state file, of any version.
@@ -330,7 +331,7 @@ impl StateFile {
     /// Returns the file that the path leads to now, locked.
     fn lock_target(&self) -> Result<PathBuf, Error> {
         let target = resolve(&self.path)?;
-        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut locks = lock(&self.locks);
         if locks.as_ref().is_none_or(|locks| locks.target != target) {
             // The old locks are released first, because the new path may lead to the same file.
             *locks = None;
@@ -357,7 +358,7 @@ impl StateFile {
             self.set_aside()?;
         }
         let state = replace(&target, write)?;
-        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut locks = lock(&self.locks);
         if let Some(locks) = locks.as_mut().filter(|locks| locks.target == target) {
             locks.state = Some(state);
         }

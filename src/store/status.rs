@@ -10,6 +10,7 @@ use super::freshness::{Freshness, LastError, State};
 use super::inner::StoredCustomer;
 use crate::collector::{CollectorId, PerCollector, Plan, Record, Target};
 use crate::domain::{Attributes, CustomerId, HealthSummary, Timestamp};
+use crate::lock::lock;
 
 /// Maximum length of a stored error: twice the length of the longest error without text of the API. The log contains
 /// the whole error.
@@ -73,7 +74,7 @@ impl Store {
     /// Stores the error of a target's newest poll. See [`LastError::is_outage`].
     pub fn set_error(&self, collector: CollectorId, target: &Target, text: &str, is_outage: bool, now: Timestamp) {
         let text: String = text.chars().take(MAX_ERROR_CHARS).collect();
-        let mut inner = self.lock();
+        let mut inner = lock(&self.inner);
         let collected = inner.collected.get_mut(collector);
         let Some(freshness) = collected.freshness.get_mut(target) else {
             return;
@@ -93,7 +94,7 @@ impl Store {
 
     /// Returns the contents at `now`.
     pub fn status_snapshot(&self, now: Timestamp) -> StatusSnapshot {
-        let inner = self.lock();
+        let inner = lock(&self.inner);
         StatusSnapshot {
             customers: inner.customers.clone(),
             collected: inner.collected.clone(),

@@ -49,7 +49,7 @@ fn commit(store: &Store, customer: usize, samples: usize, complete: bool, now: i
 }
 
 fn tracked(store: &Store) -> usize {
-    store.lock().series
+    lock(&store.inner).series
 }
 
 /// Returns a rendered record of the state file.
@@ -76,7 +76,7 @@ fn stale(snapshot: &Snapshot, group: usize) -> Vec<bool> {
 
 /// Counts the series in the store.
 fn counted(store: &Store) -> usize {
-    let inner = store.lock();
+    let inner = lock(&store.inner);
     let records = inner
         .collected
         .values()
@@ -224,11 +224,11 @@ fn age_counts_from_the_last_complete_poll() {
             .commit(JOBS, &Target::Customer(id(2)), records, false, at(now))
             .unwrap();
     }
-    let stale_at = |now: i64| stale(&store.snapshot(None, at(now)), groups_of(JOBS)[0]);
+    let stale_at = |now: i64| stale(&store.snapshot(None, at(now)).1, groups_of(JOBS)[0]);
     assert_eq!(stale_at(180), [false, false, false, false]);
     assert_eq!(stale_at(181), [true, true, false, true]);
     assert_eq!(states(181), [0, 3, 0, 1, 0, 1], "the customer is not fresh");
-    let snapshot = store.snapshot(None, at(181));
+    let snapshot = store.snapshot(None, at(181)).1;
     assert!(
         stale(&snapshot, groups_of(JOBS)[1]).iter().all(|stale| !*stale),
         "freshness must not disappear"
@@ -244,7 +244,7 @@ fn times_are_not_later_than_a_clock_that_was_set_back() {
     store.clamp_times(at(0));
     assert_eq!(store.last_success(JOBS, &Target::Customer(id(0))), Some(at(0)));
     assert!(
-        stale(&store.snapshot(None, at(181)), groups_of(JOBS)[0])[0],
+        stale(&store.snapshot(None, at(181)).1, groups_of(JOBS)[0])[0],
         "data must age from then on"
     );
 }
@@ -259,7 +259,7 @@ fn customer_removed_during_its_poll_is_not_restored() {
     let late = BTreeMap::from([(id(9), rendered(1))]);
     store.commit(JOBS, &Target::Customer(id(9)), late, true, at(1)).unwrap();
     store.mark_failed(JOBS, &Target::Customer(id(9)));
-    let snapshot = store.snapshot(None, at(1));
+    let snapshot = store.snapshot(None, at(1)).1;
     assert!((0..snapshot.groups.len()).all(|group| stale(&snapshot, group).is_empty()));
 }
 
@@ -282,7 +282,7 @@ fn tenants_in_two_lists_have_one_series_each() {
             store.commit(collector, &Target::Partner, records, true, at(0)).unwrap();
         }
         let of_subscriptions = || {
-            let inner = store.lock();
+            let inner = lock(&store.inner);
             let records = &inner.collected.get(CollectorId::LICENSES).records;
             records.values().map(StoredRecord::samples).sum::<usize>()
         };

@@ -1,5 +1,8 @@
 //! Generated parts of the documentation, the example configuration and the exposition match the code.
 
+mod grafana_alerts;
+mod schema;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -145,16 +148,6 @@ fn metrics_reference_matches_the_catalogue() {
 #[test]
 fn configuration_reference_matches_the_keys() {
     section("docs/configuration.md", "config", &key_table());
-}
-
-/// Editors read the schema from a file in the repository or the package.
-#[test]
-fn configuration_schema_matches_the_keys() {
-    let path = "deploy/config/elements.schema.json";
-    if update_expected() {
-        std::fs::write(repository(path), config::schema_text()).unwrap();
-    }
-    assert_eq!(read(path), config::schema_text(), "UPDATE_EXPECTED=1 updates {path}");
 }
 
 /// The README stays short, because newcomers read it first. Details have their own pages.

@@ -134,7 +134,14 @@ fn import_cycles(mut imports: BTreeMap<Module, BTreeSet<Module>>) -> Vec<String>
 }
 
 /// Helpers without dependencies, which every module except [`INDEPENDENT`] may import.
-const HELPERS: [&str; 5] = ["build_info", "error_chain", "log_throttle", "secret", "text_file"];
+const HELPERS: [&str; 6] = [
+    "build_info",
+    "error_chain",
+    "lock",
+    "log_throttle",
+    "secret",
+    "text_file",
+];
 
 /// Modules that import nothing at all.
 const INDEPENDENT: [&str; 2] = ["domain", "simulator"];

@@ -5,13 +5,15 @@ mod tests;
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use super::{
-    CredentialError, Fingerprint, SecretSource,
+    CredentialError, Fingerprint,
     identity::{Contents, Identity, Source},
 };
+use crate::lock::lock;
+use crate::secret::SecretSource;
 
 /// A certificate with its files, which are read for each use.
 #[derive(Debug)]
@@ -42,7 +44,7 @@ impl Certificate {
     /// key derivation that takes up to a second.
     pub(super) fn current(&self) -> Result<Arc<Identity>, CredentialError> {
         let contents = self.source.read()?;
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut loaded = lock(&self.loaded);
         if loaded.fingerprint != contents.fingerprint() {
             *loaded = Loaded::parse(&contents, &self.source)?;
         }
@@ -50,11 +52,7 @@ impl Certificate {
     }
 
     pub(super) fn expires(&self) -> i64 {
-        self.loaded
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .identity
-            .expires()
+        lock(&self.loaded).identity.expires()
     }
 }
 

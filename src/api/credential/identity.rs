@@ -13,8 +13,8 @@ use ring::{
 };
 use x509_parser::{parse_x509_certificate, pem::Pem, public_key::PublicKey};
 
-use super::{CredentialError, Fingerprint, MAX_FILE_BYTES, SecretSource, encrypted_key};
-use crate::secret::Secret;
+use super::{CredentialError, Fingerprint, MAX_FILE_BYTES, encrypted_key};
+use crate::secret::{Secret, SecretSource};
 use crate::text_file;
 
 /// rsaEncryption (RFC 8017, appendix C).

@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::BinaryHeap, ops::Range, time::Duration};
 
 use super::rate::Rate;
-use super::{Admission, Limits, RateLimiter, Resource, backoff};
+use super::{Admission, RateLimiter, RequestLimits, Resource, backoff};
 use crate::api::Endpoint;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -91,7 +91,7 @@ impl Lcg {
 /// Creates `demand` new requests per second until `end`, and sends each as soon as the rate limiter admits it, with up
 /// to three retries if they are allowed. Rejected requests are dropped, like failed polls.
 fn run(ceiling: f64, demand: f64, host: &mut Host, end: Duration) -> Vec<Request> {
-    let mut limiter = RateLimiter::new(Limits {
+    let mut limiter = RateLimiter::new(RequestLimits {
         requests_per_second: ceiling,
         max_concurrency: CONCURRENCY,
     });

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{Admission, BACKOFF_CAP, Limits, MAX_PAUSE, RateLimiter, Resource, backoff};
+use super::{Admission, BACKOFF_CAP, MAX_PAUSE, RateLimiter, RequestLimits, Resource, backoff};
 use crate::api::Endpoint;
 
 const RANDOM: f64 = 0.5;
@@ -19,7 +19,7 @@ fn at(seconds: f64) -> Duration {
 }
 
 fn limiter(requests_per_second: f64, max_concurrency: usize) -> RateLimiter {
-    RateLimiter::new(Limits {
+    RateLimiter::new(RequestLimits {
         requests_per_second,
         max_concurrency,
     })
@@ -244,7 +244,7 @@ fn reload_keeps_pause_and_adapted_rate() {
     let mut same = before.with_limits(before.limits);
     assert!((same.rate() - 7.0).abs() < 1e-9, "{}", same.rate());
     assert_eq!(same.try_acquire(at(2.0), any()), Admission::Wait(at(99.0)));
-    let other = Limits {
+    let other = RequestLimits {
         requests_per_second: 20.0,
         ..before.limits
     };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use crate::api::{Endpoint, Observer, auth};
 use crate::domain::{self, counted};
+use crate::lock::lock;
 
 /// Time between progress messages while waiting.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
@@ -40,7 +41,7 @@ pub(super) struct CheckObserver(Mutex<Notes>);
 
 impl CheckObserver {
     pub(super) fn notes(&self) -> MutexGuard<'_, Notes> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     pub(super) fn counts(&self) -> Counts {

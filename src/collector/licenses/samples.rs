@@ -3,7 +3,7 @@
 use super::{Product, Subscriptions};
 use crate::collector::customers::tenants::CUSTOMER_TENANTS;
 use crate::domain::Timestamp;
-use crate::exposition::{Label, Shape, column, gauge, info, label, timestamp};
+use crate::exposition::{Label, Shape, column, exact, gauge, info, label, timestamp};
 
 const LICENSE: Label<Product> = label("license", |product| Some(&product.license));
 
@@ -95,6 +95,6 @@ pub(super) const SHAPE_COUNT: Shape<Subscriptions> = Shape {
     labels: &[],
     columns: &[column(CUSTOMER_TENANTS, |record| {
         let lists = record.lists_tenants();
-        lists.then(|| crate::collector::exact(record.tenants.len())).flatten()
+        lists.then(|| exact(record.tenants.len())).flatten()
     })],
 };

@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use crate::collector::{CollectorId, Plan, ids};
-use crate::config::{Config, Credential, Environment, Password, Version, keys};
+use crate::config::{Config, Credential, Environment, keys};
 use crate::domain::Gigabyte;
+use crate::domain::{Generation, GenerationChoice};
+use crate::secret::SecretSource;
 
 pub(crate) type Sample = (&'static str, &'static str, Box<dyn Fn(&Config) -> bool>);
 
@@ -13,7 +15,9 @@ type SectionSample = (&'static str, &'static str, fn(&Config) -> bool);
 /// A value of every key that differs from its default, and a check that it took effect. The keys of collectors are
 /// added from the table of collectors.
 const SAMPLES: &[SectionSample] = &[
-    ("api.version", "v3", |c| c.api.version == Version::V3),
+    ("api.version", "v3", |c| {
+        c.api.version == GenerationChoice::Fixed(Generation::V3)
+    }),
     ("api.environment", "aos2", |c| c.api.environment == Environment::Aos2),
     ("api.base_url", "https://graph-us.example.com", |c| {
         c.api.base_url.as_str() == "https://graph-us.example.com/"
@@ -56,7 +60,7 @@ const SAMPLES: &[SectionSample] = &[
         matches!(
             &c.auth.credential,
             Credential::Certificate {
-                password: Some(Password::Value(_)),
+                password: Some(SecretSource::Value(_)),
                 ..
             }
         )
@@ -65,7 +69,7 @@ const SAMPLES: &[SectionSample] = &[
         matches!(
             &c.auth.credential,
             Credential::Certificate {
-                password: Some(Password::File(_)),
+                password: Some(SecretSource::File(_)),
                 ..
             }
         )

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use maud::{Markup, html};
 
-use super::words::{Severity, clock, count, counted, sanitize, span, whole};
+use super::words::{Severity, clock, count, counted, sanitize, span};
 use crate::collector::CollectorId;
 use crate::domain::Timestamp;
 use crate::status::{CollectorSummary, Summary};
@@ -27,7 +27,7 @@ pub(super) fn banner(summary: &Summary) -> Markup {
     html! {
         div.card.banner.{ (status.severity.class()) } {
             strong { (status.headline) } " "
-            span.soft { (api_state(summary)) " · " (counted(whole(summary.customers.len()), "customer", "customers")) }
+            span.soft { (api_state(summary)) " · " (counted(summary.customers.len(), "customer", "customers")) }
             @if !status.reasons.is_empty() {
                 (reason_list(&status.reasons))
             }
@@ -167,7 +167,7 @@ fn reason(collector: &CollectorSummary) -> Option<String> {
         // A poll for all customers fails once, regardless of the number of customers.
         .map(|(state, one, many)| match (state, collector.is_bulk) {
             (State::Failed, true) => "the latest poll failed".to_owned(),
-            _ => counted(whole(collector.count(state)), one, many),
+            _ => counted(collector.count(state), one, many),
         })
         .collect();
     (!parts.is_empty()).then(|| format!("{name}: {}.", parts.join(", ")))
@@ -206,8 +206,8 @@ fn other_reasons(summary: &Summary) -> Vec<String> {
 pub(super) fn count_of_known(number: usize, known: usize, all: usize) -> String {
     match number {
         0 if known == 0 && all > 0 => "unknown".to_owned(),
-        0 if known < all => format!("0 of {}", count(whole(known))),
-        number => count(whole(number)),
+        0 if known < all => format!("0 of {}", count(known)),
+        number => count(number),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use maud::{Markup, html};
 
 use super::banner::api_state;
-use super::words::{capitalize, count, counted, rounded, sanitize, span, time, time_or, whole};
+use super::words::{capitalize, count, counted, rounded, sanitize, span, time, time_or};
 use crate::domain::Timestamp;
 use crate::status::{CollectorSummary, Summary};
 use crate::store::State;
@@ -76,7 +76,7 @@ fn facts(summary: &Summary) -> Markup {
                 dt { "Uptime" }
                 dd {
                     b { (rounded(summary.uptime)) }
-                    small { "version " (crate::build_info::VERSION) ", " (count(whole(summary.series()))) " series" }
+                    small { "version " (crate::build_info::VERSION) ", " (count(summary.series())) " series" }
                 }
             }
             div.card {
@@ -159,7 +159,7 @@ fn collector_rows(collector: &CollectorSummary, columns: usize, now: Timestamp) 
             }
             @for state in State::ALL {
                 @let customers = collector.count(state);
-                td.number.none[customers == 0] data-label=(state_heading(state)) { (count(whole(customers))) }
+                td.number.none[customers == 0] data-label=(state_heading(state)) { (count(customers)) }
             }
             td.number data-label="Requests" { (count(collector.requests.requests)) }
             td.number.none[collector.requests.errors == 0] data-label="Errors" { (count(collector.requests.errors)) }

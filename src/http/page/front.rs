@@ -10,7 +10,7 @@ use super::banner::{banner, count_of_known};
 use super::customer::{chips, path_of};
 use super::exporter::exporter;
 use super::query::{PageQuery, word};
-use super::words::{attributes_of, capitalize, count, counted, organization_name, sanitize, time, whole};
+use super::words::{attributes_of, capitalize, count, counted, organization_name, sanitize, time};
 use super::{CONNECTION_LOST, Depth, Frame, Page, as_of, modules, pause};
 use crate::domain::{Attributes, ModuleHealth, ModuleState, Timestamp};
 use crate::http::Site;
@@ -101,7 +101,7 @@ fn tabs(list: &CustomerList, query: &PageQuery) -> Markup {
         CustomerHealth::Overdue | CustomerHealth::Failing => {
             count_of_known(list.count(health), list.known(), list.len())
         }
-        health => count(whole(list.count(health))),
+        health => count(list.count(health)),
     };
     // These tabs are offered only if they apply: few partners collect signs of ransomware, and few customers are not
     // assessed.
@@ -109,7 +109,7 @@ fn tabs(list: &CustomerList, query: &PageQuery) -> Markup {
     let is_offered = |health| !is_rare(health) || list.count(health) > 0 || query.health == Some(health);
     html! {
         ul.tabs aria-label="Customers by health" {
-            (tab(None, "all", &count(whole(list.len()))))
+            (tab(None, "all", &count(list.len())))
             @for health in CustomerHealth::ALL.into_iter().filter(|health| is_offered(*health)) {
                 (tab(Some(health), word(health), &customers(health)))
             }
@@ -157,7 +157,7 @@ fn modules_of(detail: &CustomerDetail, now: Timestamp) -> Markup {
         @else { (modules::brief_table(visible, detail.row.is_known, now)) }
         @if !rest.is_empty() {
             details data-key=(detail.row.id.as_str()) {
-                summary data-key=(format!("more {}", detail.row.id)) { (counted(whole(rest.len()), "more module", "more modules")) }
+                summary data-key=(format!("more {}", detail.row.id)) { (counted(rest.len(), "more module", "more modules")) }
                 (modules::brief_table(rest, detail.row.is_known, now))
             }
         }
@@ -191,11 +191,11 @@ fn pager(found: usize, pages: usize, query: &PageQuery) -> Markup {
             @if pages > 1 {
                 (link(1, "First"))
                 (link(query.page.saturating_sub(1), "Previous"))
-                span { "Page " (count(whole(query.page))) " of " (count(whole(pages))) }
+                span { "Page " (count(query.page)) " of " (count(pages)) }
                 (link(query.page + 1, "Next"))
                 (link(pages, "Last"))
             }
-            span.soft { (counted(whole(found), "customer", "customers")) }
+            span.soft { (counted(found, "customer", "customers")) }
         }
     }
 }

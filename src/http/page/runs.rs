@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::words::{counted, sanitize, status, time, whole};
+use super::words::{counted, sanitize, status, time};
 use crate::collector::ModuleRuns;
 use crate::domain::{PastRun, Timestamp};
 
@@ -18,7 +18,7 @@ pub(super) fn runs(modules: &[ModuleRuns], now: Timestamp) -> Markup {
             details.runs data-key=(format!("{} {name}", module.service)) {
                 summary {
                     strong { (sanitize(&name)) } " "
-                    small { (sanitize(&module.service)) ", " (counted(whole(module.runs.len()), "run", "runs")) }
+                    small { (sanitize(&module.service)) ", " (counted(module.runs.len(), "run", "runs")) }
                 }
                 (table(module, now))
             }

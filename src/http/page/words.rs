@@ -5,7 +5,7 @@ use std::time::Duration;
 use maud::{Markup, html};
 
 use crate::collector::RansomwareSigns;
-use crate::domain::{Attributes, JobStatus, Timestamp, is_misleading};
+use crate::domain::{Attributes, JobStatus, Timestamp, replace_misleading};
 
 pub(super) use crate::domain::{counted, grouped as count};
 
@@ -38,14 +38,7 @@ const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3600, "h"), (60, "min"), (1, "s
 
 /// Returns external text, truncated, and without misleading characters and email addresses. The template escapes it.
 pub(super) fn sanitize(text: &str) -> String {
-    let safe_text: String = text
-        .chars()
-        .take(MAX_SHOWN_CHARS)
-        .map(|character| match character {
-            character if is_misleading(character) => char::REPLACEMENT_CHARACTER,
-            character => character,
-        })
-        .collect();
+    let safe_text: String = text.chars().take(MAX_SHOWN_CHARS).map(replace_misleading).collect();
     if !safe_text.contains('@') {
         return safe_text;
     }
@@ -138,11 +131,6 @@ pub(super) fn time_or(at: Option<Timestamp>, now: Timestamp, word: &str) -> Mark
     }
 }
 
-/// Converts a length to a count for display.
-pub(super) fn whole(length: usize) -> u64 {
-    u64::try_from(length).unwrap_or(u64::MAX)
-}
-
 /// Returns a word with its first letter in upper case.
 pub(super) fn capitalize(word: &str) -> String {
     let mut letters = word.chars();
@@ -180,7 +168,7 @@ pub(super) fn signs_chip(signs: RansomwareSigns) -> Markup {
 
 /// Returns chips with the numbers of overdue and failing modules, if any. A module can be both.
 pub(super) fn count_chips(overdue: usize, failing: usize) -> Markup {
-    let modules = |number: usize| counted(whole(number), "module", "modules");
+    let modules = |number: usize| counted(number, "module", "modules");
     html! {
         @if overdue > 0 { span.chip.bad { (modules(overdue)) " overdue" } " " }
         @if failing > 0 { span.chip.warn { (modules(failing)) " failing" } " " }

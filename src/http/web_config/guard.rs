@@ -1,7 +1,7 @@
 //! The active web configuration, which is reloaded when its files change.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -20,6 +20,7 @@ use super::users::{AuthResult, CheckSlots, Users};
 use super::{Error, read_text};
 use crate::error_chain::error_chain;
 use crate::http::caller::Caller;
+use crate::lock::lock;
 
 /// Minimum time between checks of the files. Connections and requests trigger the checks.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
@@ -75,7 +76,7 @@ impl Guard {
 
     /// Returns whether the server uses TLS.
     pub fn serves_tls(&self) -> bool {
-        self.state().active.tls.is_some()
+        lock(&self.state).active.tls.is_some()
     }
 
     /// Returns the active configuration, after checking the files if a check is due.
@@ -88,16 +89,16 @@ impl Guard {
             let _ = tokio::task::spawn_blocking(move || guard.check_files()).await;
             *last_check = Instant::now();
         }
-        Arc::clone(&self.state().active)
+        Arc::clone(&lock(&self.state).active)
     }
 
     /// Activates changed files if they are valid and remove no protection.
     fn check_files(&self) {
-        let active = Arc::clone(&self.state().active);
+        let active = Arc::clone(&lock(&self.state).active);
         match self.prepare_changed(&active) {
-            Ok(None) => self.state().last_error = None,
+            Ok(None) => lock(&self.state).last_error = None,
             Ok(Some(changed)) => {
-                *self.state() = GuardState {
+                *lock(&self.state) = GuardState {
                     active: Arc::new(changed),
                     last_error: None,
                 };
@@ -105,7 +106,7 @@ impl Guard {
             }
             Err(problem) => {
                 let last_error = error_chain(&problem);
-                let mut state = self.state();
+                let mut state = lock(&self.state);
                 if state.last_error.as_ref() != Some(&last_error) {
                     warn!(
                         error = last_error,
@@ -131,10 +132,6 @@ impl Guard {
             }),
             None => Ok(Some(changed)),
         }
-    }
-
-    fn state(&self) -> MutexGuard<'_, GuardState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

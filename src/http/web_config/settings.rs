@@ -202,7 +202,7 @@ impl Tls {
 
 fn pem_setting(section: &Field<'_>, file: &str, inline: &str, directory: &Path) -> Result<Option<PemSetting>, Error> {
     let (field, source) = match (section.at(file), section.at(inline)) {
-        (Some(_), Some(field)) => return Err(field.error(format!("conflicts with {file}; set only one of them"))),
+        (Some(_), Some(field)) => return Err(field.conflict(file)),
         (Some(field), None) => {
             let path = directory.join(field.text()?);
             (field, PemSource::File(path))

@@ -4,7 +4,7 @@
 //! name exists. A correct password is verified with bcrypt once and then cached, so that scrapes are cheap.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::http::HeaderMap;
@@ -16,6 +16,7 @@ use ring::rand::SystemRandom;
 use tokio::sync::Semaphore;
 
 use super::Error;
+use crate::lock::lock;
 use crate::secret::Secret;
 
 /// Maximum number of passwords that are checked at the same time. Each check uses a whole core, and polls and scrapes
@@ -158,12 +159,12 @@ impl Users {
     }
 
     fn is_cached(&self, tag: &Tag) -> bool {
-        let verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        let verified = lock(&self.verified);
         verified.contains(tag)
     }
 
     fn cache(&self, tag: Tag) {
-        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut verified = lock(&self.verified);
         if verified.contains(&tag) {
             return;
         }

@@ -52,7 +52,7 @@ fn customer_is_restored_with_a_normalized_id() {
     let families = crate::exposition::families(crate::store::columns());
     let mut renderer = crate::exposition::Renderer::new(
         families.into(),
-        store.snapshot(None, now),
+        store.snapshot(None, now).1,
         crate::exposition::Filter::default(),
         crate::exposition::Format::Text,
     );

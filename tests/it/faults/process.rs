@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use elements_exporter::api::auth::TokenSource;
-use elements_exporter::api::client::{ApiClient, Choice};
+use elements_exporter::api::client::ApiClient;
 use elements_exporter::api::credential::Credential;
 use elements_exporter::api::exchange::http_client;
-use elements_exporter::api::rate_limiter::Limits;
+use elements_exporter::api::rate_limiter::RequestLimits;
 use elements_exporter::api::transport::{Transport, TransportSettings};
 use elements_exporter::api::{Endpoint, Generation, Observer, auth, v3};
 use elements_exporter::collector::{CollectorId, CollectorSettings, PerCollector, Plan, Target};
-use elements_exporter::domain::{CustomerFilter, CustomerId};
+use elements_exporter::domain::{CustomerFilter, CustomerId, GenerationChoice};
 use elements_exporter::health::Health;
 use elements_exporter::runtime::SharedScheduleStatus;
 use elements_exporter::schedule::{ScheduleConfig, Scheduler, Until};
@@ -124,12 +124,12 @@ fn start_poll_loop(
     let settings = TransportSettings {
         base_url: partner.base.parse().unwrap(),
         timeout,
-        limits: Limits {
+        limits: RequestLimits {
             requests_per_second: 1000.0,
             max_concurrency: 4,
         },
     };
-    let transport = Transport::new(client, Arc::new(tokens), settings, observer);
+    let transport = Transport::new(client, Arc::new(tokens), settings, observer, None);
     let plans = PerCollector::from_fn(|collector| Plan {
         enabled: [CollectorId::CUSTOMERS, CollectorId::JOBS].contains(&collector),
         interval: Duration::from_secs(1),
@@ -137,7 +137,11 @@ fn start_poll_loop(
     });
     let store = Arc::new(Store::new(&plans, None));
     let schedule_config = ScheduleConfig {
-        client: Arc::new(ApiClient::new(transport, Choice::Fixed(Generation::V3), "/partner")),
+        client: Arc::new(ApiClient::new(
+            transport,
+            GenerationChoice::Fixed(Generation::V3),
+            "/partner",
+        )),
         settings: Arc::new(CollectorSettings::default()),
         plans,
         customers: CustomerFilter::default(),

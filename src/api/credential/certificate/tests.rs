@@ -13,7 +13,8 @@ use ring::{
 use serde_json::Value;
 use x509_parser::pem::Pem;
 
-use crate::api::credential::{Credential, CredentialError, SecretSource};
+use crate::api::credential::{Credential, CredentialError};
+use crate::secret::SecretSource;
 
 const PASSWORD: &str = "correct horse";
 const TOKEN_URL: &str = "https://identity.example/connect/token";

@@ -49,9 +49,9 @@ impl Files {
 
 /// Checks the files. Returns whether a new configuration is active, and the error.
 fn check_files(guard: &Guard) -> (bool, Option<String>) {
-    let before = Arc::clone(&guard.state().active);
+    let before = Arc::clone(&lock(&guard.state).active);
     guard.check_files();
-    let state = guard.state();
+    let state = lock(&guard.state);
     (!Arc::ptr_eq(&before, &state.active), state.last_error.clone())
 }
 

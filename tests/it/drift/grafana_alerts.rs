@@ -1,21 +1,16 @@
-//! Converts the alerts for Prometheus to Grafana-managed rules, in the format of Grafana's file provisioning, for users
-//! without an Alertmanager.
+//! Converts the alerts for Prometheus to Grafana-managed rules, in the format of Grafana's file provisioning.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use elements_exporter::assets::{self, DEFAULT_DATASOURCE, GRAFANA_ALERTS, Links, RULES};
+use url::Url;
 use yaml_rust2::yaml::Hash;
-use yaml_rust2::{EmitError, ScanError, Yaml, YamlEmitter, YamlLoader};
+use yaml_rust2::{Yaml, YamlEmitter, YamlLoader};
 
-use super::{Links, RULES};
-
-/// Name of the generated file.
-pub const FILE_NAME: &str = "elements-alerts.yaml";
-
-/// Default data source, which exists in every stack of Grafana Cloud.
-pub const DEFAULT_DATASOURCE: &str = "grafanacloud-prom";
+use super::{read, repository, update_expected};
 
 /// Maximum length of the id of a rule in Grafana.
-pub const MAX_UID: usize = 40;
+const MAX_UID: usize = 40;
 
 /// Default evaluation interval of a group, as in Prometheus.
 const INTERVAL: &str = "1m";
@@ -65,25 +60,11 @@ const HEADING: &str = "\
 # rules in elements-recording.yml must be evaluated by the queried Prometheus or Mimir. See docs/alerting.md.
 ";
 
-/// Reason why the rules cannot be generated. The embedded rules are always valid.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The rules for Prometheus are not valid YAML.
-    #[error("cannot parse the rules")]
-    Read(#[from] ScanError),
-    /// The rules for Grafana cannot be written as YAML.
-    #[error("cannot serialize the rules")]
-    Write(#[from] EmitError),
-}
-
 /// Returns the file that provisions all alerts, evaluated by the data source with this id.
-///
-/// # Errors
-/// Returns an error if the embedded rules are invalid, which a test prevents.
-pub fn alert_rules(datasource: &str, links: &Links) -> Result<String, Error> {
+fn alert_rules(datasource: &str, links: &Links) -> String {
     let mut groups = Vec::new();
     for asset in RULES {
-        for document in YamlLoader::load_from_str(&links.absolute(asset.content))? {
+        for document in YamlLoader::load_from_str(&links.absolute(asset.content)).unwrap() {
             groups.extend(document["groups"].as_vec().into_iter().flatten().cloned());
         }
     }
@@ -112,8 +93,8 @@ pub fn alert_rules(datasource: &str, links: &Links) -> Result<String, Error> {
         ("groups", Yaml::Array(groups.collect())),
     ]);
     let mut written = String::new();
-    YamlEmitter::new(&mut written).dump(&file)?;
-    Ok(format!("{HEADING}{written}\n"))
+    YamlEmitter::new(&mut written).dump(&file).unwrap();
+    format!("{HEADING}{written}\n")
 }
 
 fn alerts(group: &Yaml) -> impl Iterator<Item = &Yaml> {
@@ -292,118 +273,141 @@ fn map<const N: usize>(entries: [(&str, Yaml); N]) -> Yaml {
     Yaml::Hash(entries.collect::<Hash>())
 }
 
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    fn rules_of(file: &str, name: &str) -> Vec<Yaml> {
-        let document = YamlLoader::load_from_str(file).unwrap().swap_remove(0);
-        let groups = document["groups"].as_vec().unwrap().clone();
-        let rules = groups.iter().flat_map(|group| group["rules"].as_vec().unwrap().clone());
-        rules.filter(|rule| !rule[name].is_badvalue()).collect()
+/// Operators may also read the rules from the repository.
+#[test]
+fn grafana_alerts_match_the_rules() {
+    let (path, expected) = (
+        "deploy/grafana/elements-alerts.yaml",
+        alert_rules(DEFAULT_DATASOURCE, &Links::default()),
+    );
+    if update_expected() {
+        std::fs::write(repository(path), &expected).unwrap();
     }
+    assert_eq!(read(path), expected, "UPDATE_EXPECTED=1 updates {path}");
+}
 
-    #[test]
-    fn every_alert_is_converted_for_grafana() {
-        let written = alert_rules("uid", &Links::default()).unwrap();
-        let source: Vec<Yaml> = RULES
-            .iter()
-            .flat_map(|asset| rules_of(asset.content, "alert"))
-            .collect();
-        let converted = rules_of(&written, "uid");
-        assert_eq!(converted.len(), source.len());
-        for (own, _) in TEXTS {
-            assert!(source.iter().any(|rule| text(&rule["alert"]) == own), "{own}");
+#[test]
+fn data_source_and_links_are_replaced() {
+    let url = |text: &str| Url::parse(text).unwrap();
+    let (exporter, grafana) = (url("https://x.example.com/elements"), url("https://g.example.com"));
+    for links in [
+        Links::default(),
+        Links::new(Some(&exporter), None),
+        Links::new(None, Some(&grafana)),
+        Links::new(Some(&exporter), Some(&grafana)),
+    ] {
+        for datasource in ["uid", "$PROMETHEUS_UID", "123", "true", "", "a: \"b\\"] {
+            let written = assets::grafana_alerts(datasource, &links).unwrap();
+            assert!(written == alert_rules(datasource, &links), "{datasource} {links:?}");
         }
-        for (converted, source) in converted.iter().zip(&source) {
-            let name = text(&source["alert"]);
-            assert!(text(&converted["title"]).starts_with(name), "{name}");
-            let queries = converted["data"].as_vec().unwrap();
-            assert_eq!(queries[0]["model"]["expr"], source["expr"], "{name}");
-            assert_eq!(queries[0]["datasourceUid"], string("uid"));
-            assert_eq!(text(&converted["condition"]), text(&queries[2]["refId"]));
-            let threshold = &queries[2]["model"];
-            assert_eq!(text(&threshold["expression"]), text(&queries[1]["refId"]));
-            assert_eq!(threshold["conditions"][0]["evaluator"]["params"][0], Yaml::Integer(0));
-            assert_eq!(converted["labels"], source["labels"], "{name}");
-            for (grafana, prometheus) in [("for", "for"), ("keepFiringFor", "keep_firing_for")] {
-                assert_eq!(converted[grafana], value_or(&source[prometheus], "0s"), "{name}");
+    }
+}
+
+fn rules_of(file: &str, name: &str) -> Vec<Yaml> {
+    let document = YamlLoader::load_from_str(file).unwrap().swap_remove(0);
+    let groups = document["groups"].as_vec().unwrap().clone();
+    let rules = groups.iter().flat_map(|group| group["rules"].as_vec().unwrap().clone());
+    rules.filter(|rule| !rule[name].is_badvalue()).collect()
+}
+
+#[test]
+fn every_alert_is_converted_for_grafana() {
+    let written = alert_rules("uid", &Links::default());
+    let source: Vec<Yaml> = RULES
+        .iter()
+        .flat_map(|asset| rules_of(asset.content, "alert"))
+        .collect();
+    let converted = rules_of(&written, "uid");
+    assert_eq!(converted.len(), source.len());
+    for (own, _) in TEXTS {
+        assert!(source.iter().any(|rule| text(&rule["alert"]) == own), "{own}");
+    }
+    for (converted, source) in converted.iter().zip(&source) {
+        let name = text(&source["alert"]);
+        assert!(text(&converted["title"]).starts_with(name), "{name}");
+        let queries = converted["data"].as_vec().unwrap();
+        assert_eq!(queries[0]["model"]["expr"], source["expr"], "{name}");
+        assert_eq!(queries[0]["datasourceUid"], string("uid"));
+        assert_eq!(text(&converted["condition"]), text(&queries[2]["refId"]));
+        let threshold = &queries[2]["model"];
+        assert_eq!(text(&threshold["expression"]), text(&queries[1]["refId"]));
+        assert_eq!(threshold["conditions"][0]["evaluator"]["params"][0], Yaml::Integer(0));
+        assert_eq!(converted["labels"], source["labels"], "{name}");
+        for (grafana, prometheus) in [("for", "for"), ("keepFiringFor", "keep_firing_for")] {
+            assert_eq!(converted[grafana], value_or(&source[prometheus], "0s"), "{name}");
+        }
+        let minutes = match text(&source["keep_firing_for"]) {
+            "" => 1,
+            kept => match kept.split_at(kept.len() - 1) {
+                (hours, "h") => hours.parse::<i64>().unwrap() * 60,
+                (minutes, _) => minutes.parse().unwrap(),
+            },
+        };
+        assert_eq!(
+            converted["missing_series_evals_to_resolve"],
+            Yaml::Integer(minutes),
+            "{name}"
+        );
+        for (key, template) in source["annotations"].as_hash().unwrap() {
+            let translated = text(&converted["annotations"][text(key)]);
+            assert!(!translated.is_empty(), "{name} {key:?}");
+            let unknown = ["| query", "first", "$value ", "$value}", "${"];
+            for unknown in unknown {
+                assert!(!translated.contains(unknown), "{name}: {translated}");
             }
-            let minutes = match text(&source["keep_firing_for"]) {
-                "" => 1,
-                kept => match kept.split_at(kept.len() - 1) {
-                    (hours, "h") => hours.parse::<i64>().unwrap() * 60,
-                    (minutes, _) => minutes.parse().unwrap(),
-                },
-            };
-            assert_eq!(
-                converted["missing_series_evals_to_resolve"],
-                Yaml::Integer(minutes),
-                "{name}"
-            );
-            for (key, template) in source["annotations"].as_hash().unwrap() {
-                let translated = text(&converted["annotations"][text(key)]);
-                assert!(!translated.is_empty(), "{name} {key:?}");
-                let unknown = ["| query", "first", "$value ", "$value}", "${"];
-                for unknown in unknown {
-                    assert!(!translated.contains(unknown), "{name}: {translated}");
-                }
-                let values = |text: &str| text.matches("$value").count();
-                if !text(template).contains("| query") {
-                    assert_eq!(values(translated), values(text(template)), "{name}");
-                }
-                let is_whole = !translated.starts_with([' ', '.']) && !translated.ends_with([' ', ',', ':']);
-                assert!(is_whole && !translated.contains(": ."), "{name}: {translated}");
+            let values = |text: &str| text.matches("$value").count();
+            if !text(template).contains("| query") {
+                assert_eq!(values(translated), values(text(template)), "{name}");
             }
+            let is_whole = !translated.starts_with([' ', '.']) && !translated.ends_with([' ', ',', ':']);
+            assert!(is_whole && !translated.contains(": ."), "{name}: {translated}");
         }
     }
+}
 
-    /// If an id changed, Grafana would create another rule, and its alerts would fire again.
-    #[test]
-    fn ids_and_titles_are_unique_and_constant() {
-        let rules = rules_of(&alert_rules(DEFAULT_DATASOURCE, &Links::default()).unwrap(), "uid");
-        let distinct = |key: &str| rules.iter().map(|rule| text(&rule[key])).collect::<BTreeSet<_>>();
-        let uids = distinct("uid");
-        assert_eq!((uids.len(), distinct("title").len()), (rules.len(), rules.len()));
-        for uid in &uids {
-            assert!(uid.len() <= MAX_UID, "{uid}");
-            assert!(
-                uid.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'),
-                "{uid}"
-            );
-        }
-        for uid in [
-            "elementswatchdog-none",
-            "elementsexporterdown-critical",
-            "elementsexporterdown-warning-some",
-            "elementslicenseexpiring-info",
-        ] {
-            assert!(uids.contains(uid), "{uid}");
-        }
+/// If an id changed, Grafana would create another rule, and its alerts would fire again.
+#[test]
+fn ids_and_titles_are_unique_and_constant() {
+    let rules = rules_of(GRAFANA_ALERTS.content, "uid");
+    let distinct = |key: &str| rules.iter().map(|rule| text(&rule[key])).collect::<BTreeSet<_>>();
+    let uids = distinct("uid");
+    assert_eq!((uids.len(), distinct("title").len()), (rules.len(), rules.len()));
+    for uid in &uids {
+        assert!(uid.len() <= MAX_UID, "{uid}");
+        assert!(
+            uid.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'),
+            "{uid}"
+        );
     }
+    for uid in [
+        "elementswatchdog-none",
+        "elementsexporterdown-critical",
+        "elementsexporterdown-warning-some",
+        "elementslicenseexpiring-info",
+    ] {
+        assert!(uids.contains(uid), "{uid}");
+    }
+}
 
-    #[test]
-    fn templates_are_translated() {
-        for (prometheus, grafana) in [
-            (
-                "{{ $labels.x }}: {{ $value }}",
-                "{{ $labels.x }}: {{ $values.A.Value }}",
-            ),
-            (
-                "{{ with $labels.x }} ({{ . }}){{ end }}",
-                "{{ with $labels.x }} ({{ . }}){{ end }}",
-            ),
-            ("a{{ with query \"x\" | query }}b{{ if .y }}c{{ end }}d{{ end }}e", "ae"),
-            (
-                "{{ range printf \"x{y=%q}\" $labels.y | query }}b{{ else }}c{{ end }}. d",
-                "c. d",
-            ),
-            ("{{ with $labels.x | query }}b{{ end }}. No more.", "No more."),
-            ("{{ $labels.x | urlquery }}", "{{ $labels.x | urlquery }}"),
-        ] {
-            assert_eq!(translate(prometheus), grafana, "{prometheus}");
-        }
+#[test]
+fn templates_are_translated() {
+    for (prometheus, grafana) in [
+        (
+            "{{ $labels.x }}: {{ $value }}",
+            "{{ $labels.x }}: {{ $values.A.Value }}",
+        ),
+        (
+            "{{ with $labels.x }} ({{ . }}){{ end }}",
+            "{{ with $labels.x }} ({{ . }}){{ end }}",
+        ),
+        ("a{{ with query \"x\" | query }}b{{ if .y }}c{{ end }}d{{ end }}e", "ae"),
+        (
+            "{{ range printf \"x{y=%q}\" $labels.y | query }}b{{ else }}c{{ end }}. d",
+            "c. d",
+        ),
+        ("{{ with $labels.x | query }}b{{ end }}. No more.", "No more."),
+        ("{{ $labels.x | urlquery }}", "{{ $labels.x | urlquery }}"),
+    ] {
+        assert_eq!(translate(prometheus), grafana, "{prometheus}");
     }
 }

@@ -1,9 +1,10 @@
-//! The JSON schema of the configuration file, generated from the table of keys. Editors use it to complete and check
-//! the file.
+//! Generates the JSON schema of the configuration file from the table of keys.
 
+use elements_exporter::config::{KEYS, Key, KeyDefault, OVERRIDE_KEYS, ValueFormat};
+use regex::Regex;
 use serde_json::{Map, Value, json};
 
-use super::{KEYS, Key, KeyDefault, OVERRIDE_KEYS, ValueFormat};
+use super::{read, repository, update_expected};
 
 /// Dialect of the schema.
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
@@ -14,20 +15,15 @@ const DATE: &str = r"^\s*[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ].+)?\s*$";
 /// A duration in the format of [`humantime`], without limits: one or more numbers with units.
 const DURATION: &str = r"\s*([0-9][0-9\s]*(\.[0-9\s]+)?(nanos|nsec|ns|usec|us|µs|millis|msec|ms|seconds|second|secs|sec|s|minutes|minute|mins|min|m|hours|hour|hrs|hr|h|days|day|d|weeks|week|wks|wk|w|months|month|M|years|year|yrs|yr|y)\s*)+";
 
-/// Returns the schema of the configuration file.
-pub fn schema() -> Value {
+/// Returns the schema of the configuration file, indented.
+fn schema_text() -> String {
     let mut root = empty_section();
     for key in KEYS.iter() {
         insert(&mut root, key.path, key_schema(key));
     }
     root.insert("$schema".to_owned(), json!(DIALECT));
     root.insert("title".to_owned(), json!("Configuration of elements_exporter"));
-    Value::Object(root)
-}
-
-/// Returns the schema as text, indented.
-pub fn schema_text() -> String {
-    format!("{:#}\n", schema())
+    format!("{:#}\n", Value::Object(root))
 }
 
 /// Returns the schema of a section without keys. A section whose keys are all commented out is null.
@@ -126,5 +122,49 @@ fn default_value(format: ValueFormat, text: &str) -> Value {
     }
 }
 
-#[cfg(test)]
-mod tests;
+/// Editors read the schema from a file in the repository or the package.
+#[test]
+fn configuration_schema_matches_the_keys() {
+    let (path, expected) = ("deploy/config/elements.schema.json", schema_text());
+    if update_expected() {
+        std::fs::write(repository(path), &expected).unwrap();
+    }
+    assert_eq!(read(path), expected, "UPDATE_EXPECTED=1 updates {path}");
+}
+
+#[test]
+fn duration_pattern_matches_the_parser() {
+    let pattern = Regex::new(&format!("^{DURATION}$")).unwrap();
+    for text in [
+        "30s",
+        "5m",
+        "26h",
+        "7days",
+        "1h 30m",
+        "1h30m",
+        " 2 weeks ",
+        "1.5h",
+        "500ms",
+        "3 µs",
+        "1month 2years",
+        "1M",
+        "1 2s",
+        "2.5 days",
+        "",
+        "5",
+        "h",
+        "1x",
+        "-1s",
+        "1,5s",
+        "1.s",
+        "1h 5",
+        "soon",
+        "1H",
+        ".5h",
+        "none",
+        "1h none",
+    ] {
+        let is_parsed = humantime::parse_duration(text.trim()).is_ok();
+        assert_eq!(pattern.is_match(text), is_parsed, "{text:?}");
+    }
+}
