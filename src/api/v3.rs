@@ -314,7 +314,10 @@ impl<'a> Page<'a> {
         }
         let envelope = Envelope::read(body, LIST)?;
         Ok(Self {
-            rows: envelope.rows.ok_or(Error::Decode("a list under \"data\""))?.rows()?,
+            rows: envelope
+                .rows
+                .ok_or(Error::Decode("an object with a list under \"data\""))?
+                .rows()?,
             total: envelope.total,
             min_total: envelope.min_total,
             size: envelope.page_size.filter(|size| *size > 0),
