@@ -149,7 +149,7 @@ const BEFORE_COLLECTORS: &[Key] = &[
         "api.max_concurrency",
         KeyDefault::Value("8"),
         ValueFormat::Integer(1, Some(MAX_CONCURRENCY)),
-        "Maximum number of requests in progress.",
+        "Maximum number of requests in flight.",
     ),
     key(
         "api.gigabyte",
