@@ -77,16 +77,16 @@ pub enum Error {
     Bind {
         /// The address.
         address: String,
-        /// The error of the system.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },
     /// A metrics file cannot be written.
     #[error("cannot write {}", path.display())]
     Write {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The error of the system.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },

@@ -159,7 +159,7 @@ fn exact(count: usize) -> Option<f64> {
 /// A customer, for service discovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownCustomer {
-    /// The customer's id.
+    /// Id of the customer.
     pub id: CustomerId,
     /// The name of its organization.
     pub organization: String,

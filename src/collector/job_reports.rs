@@ -74,9 +74,9 @@ struct Report {
 /// The most common errors of the newest report of a module or backup scope, for display.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommonErrors {
-    /// The service.
+    /// Name of the service.
     pub service: Cow<'static, str>,
-    /// The module.
+    /// Name of the module.
     pub module: Cow<'static, str>,
     /// The backup scope, if the module has any.
     pub scope: Option<String>,
@@ -106,7 +106,7 @@ pub fn common_errors(record: &dyn Record) -> Vec<CommonErrors> {
     common.collect()
 }
 
-/// The collector.
+/// The collector `job_reports`.
 pub(super) struct JobReports;
 
 impl Collector for JobReports {

@@ -124,7 +124,7 @@ const LIST: CustomerList = CustomerList {
     key: None,
 };
 
-/// The collector.
+/// The collector `licenses`.
 pub(super) struct Licenses;
 
 impl Collector for Licenses {

@@ -55,7 +55,7 @@ const DETAIL_FIELDS: Names = &[
     "containers",
 ];
 
-/// The collector.
+/// The collector `scan_profiles`.
 pub(super) struct ScanProfiles;
 
 impl Collector for ScanProfiles {

@@ -20,9 +20,9 @@ pub struct ModuleName<'a> {
     pub customer_id: &'a str,
     /// The organization's name; empty if unknown.
     pub organization: &'a str,
-    /// The service.
+    /// Name of the service.
     pub service: &'a str,
-    /// The module.
+    /// Name of the module.
     pub module: &'a str,
     /// The backup scope, if the module has any.
     pub scope: Option<&'a str>,

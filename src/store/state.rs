@@ -36,7 +36,7 @@ pub enum Error {
     /// The file is not a state file, or is incomplete.
     #[error("{}: {what}", path.display())]
     Corrupt {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The problem.
         what: &'static str,
@@ -44,7 +44,7 @@ pub enum Error {
     /// The file has a newer format.
     #[error("{}: written by a newer version (format {format}; this version supports {FORMAT})", path.display())]
     Newer {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Version of its format.
         format: u32,

@@ -38,7 +38,7 @@ impl PollStatus {
 /// State of a collector, for the metrics about the exporter.
 #[derive(Clone, Debug)]
 pub struct Overview {
-    /// The collector.
+    /// Id of the collector.
     pub collector: CollectorId,
     /// Its schedule.
     pub plan: Plan,
@@ -61,7 +61,7 @@ pub struct StatusSnapshot {
 /// An enabled collector of a snapshot.
 #[derive(Clone, Copy, Debug)]
 pub struct CollectorSnapshot<'a> {
-    /// The collector.
+    /// Id of the collector.
     pub id: CollectorId,
     /// Whether its permission is granted; `None` if unknown.
     pub permitted: Option<bool>,
