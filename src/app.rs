@@ -66,7 +66,7 @@ pub enum Error {
     InvalidFile {
         /// The configuration key with the path.
         key: &'static str,
-        /// The problem.
+        /// What is wrong with the file.
         problem: String,
     },
     /// The web configuration is invalid.
@@ -75,7 +75,7 @@ pub enum Error {
     /// An address cannot be bound.
     #[error("cannot listen on {address}")]
     Bind {
-        /// The address.
+        /// Address that cannot be bound.
         address: String,
         /// Error of the operating system.
         #[source]

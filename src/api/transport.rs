@@ -43,9 +43,9 @@ pub struct TransportSettings {
 /// A request to the API.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// Endpoint.
+    /// Endpoint that the request is counted under.
     pub endpoint: Endpoint,
-    /// URL.
+    /// URL of the request.
     pub url: Url,
     /// JSON body of a POST; `None` for a GET.
     pub body: Option<String>,

@@ -45,11 +45,11 @@ const MAX_PAGES: usize = 2_000;
 
 /// Scopes of the second generation.
 pub mod scope {
-    /// Customers.
+    /// Reads the customer list.
     pub const CUSTOMERS: &str = "elements.customers.read.all";
-    /// Subscriptions.
+    /// Reads subscriptions.
     pub const LICENSES: &str = "elements.license.read.all";
-    /// Jobs.
+    /// Reads job runs.
     pub const JOBS: &str = "elements.jobs.read.all";
     /// Protected data.
     pub const PROTECTED: &str = "elements.cbprotected.read.all";
@@ -70,7 +70,7 @@ pub struct Client {
 /// A list to fetch.
 #[derive(Clone, Copy, Debug)]
 pub struct List<'a> {
-    /// Endpoint.
+    /// Endpoint that returns the list.
     pub endpoint: Endpoint,
     /// Required scope.
     pub scope: &'static str,

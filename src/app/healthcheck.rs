@@ -20,17 +20,17 @@ pub enum Unhealthy {
     /// The response is an error, or from another program.
     #[error("{url} returned status {status}")]
     Status {
-        /// The URL.
+        /// Requested URL.
         url: String,
-        /// The status.
+        /// Status of the response.
         status: StatusCode,
     },
     /// There was no response.
     #[error("{url}")]
     NoResponse {
-        /// The URL.
+        /// Requested URL.
         url: String,
-        /// The cause.
+        /// Why there was no response.
         #[source]
         source: reqwest::Error,
     },

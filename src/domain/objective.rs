@@ -44,11 +44,11 @@ pub struct Objectives {
 /// Objective of the modules that match all of its patterns. A pattern that is `None` matches everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Override {
-    /// The customers.
+    /// Pattern for customers.
     pub customer: Option<Pattern>,
-    /// The services.
+    /// Pattern for services.
     pub service: Option<NumberedPattern>,
-    /// The modules.
+    /// Pattern for modules.
     pub module: Option<NumberedPattern>,
     /// The backup scopes; `*` also matches a module without scopes.
     pub scope: Option<Pattern>,

@@ -25,13 +25,13 @@ pub struct Customer {
     pub status: i64,
     /// 0: customer, 1: partner, 2: to be configured.
     pub management_mode: i64,
-    /// The tenants.
+    /// Tenants of the customer.
     pub tenants: Vec<Tenant>,
     /// The modules and their runs.
     pub modules: Vec<Module>,
     /// Protected data, one row per module of Microsoft 365.
     pub protected: Vec<ProtectedRow>,
-    /// The subscriptions.
+    /// Subscriptions of the customer.
     pub products: Vec<Product>,
     /// The scan profiles.
     pub scan_profiles: Vec<ScanProfile>,

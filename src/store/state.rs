@@ -38,7 +38,7 @@ pub enum Error {
     Corrupt {
         /// Path of the file.
         path: PathBuf,
-        /// The problem.
+        /// What is wrong with the file.
         what: &'static str,
     },
     /// The file has a newer format.

@@ -76,7 +76,7 @@ pub struct EndedRun {
     pub module: Cow<'static, str>,
     /// Backup scope, if the module has any.
     pub scope: Option<String>,
-    /// The run.
+    /// The completed run.
     pub run: PastRun,
 }
 
