@@ -373,7 +373,7 @@ struct PollThread {
 
 impl PollThread {
     /// Runs the loop and its polls in a separate thread, so that polls and scrapes do not delay each other. Polls
-    /// mostly wait, so one thread is enough; with several threads, polls would take half as long again.
+    /// mostly wait, so one thread is enough; with several threads, polls would take 50 % longer.
     fn start(
         scheduler: Scheduler,
         until: Until,
@@ -474,7 +474,7 @@ fn warn_about_ineffective_settings(config: &Config) {
     let now = Timestamp::from(SystemTime::now());
     for (index, part) in config.rpo.overrides.iter().enumerate() {
         if !part.is_in_force(now) {
-            warn!(entry = index, "entry of rpo.overrides has ended and does not apply");
+            warn!(entry = index, "entry in rpo.overrides has ended and does not apply");
         }
     }
 }

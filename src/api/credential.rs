@@ -20,7 +20,7 @@ pub use self::certificate::Certificate;
 use crate::secret::Secret;
 use crate::text_file;
 
-/// Maximum size of a secret, key or certificate file. A PFX archive with a long chain has about 10 KiB.
+/// Maximum size of a secret, key or certificate file. A PFX archive with a long chain is about 10 KiB long.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 /// Credential of the registration.

@@ -11,7 +11,7 @@ use super::Error;
 use crate::args::{DEFAULT_PORT, ListenAddress, Web};
 use crate::http::web_config::{self, ServerTransport};
 
-/// Timeout of the response, shorter than the health-check timeout of orchestrators.
+/// Timeout for the response, shorter than the health-check timeout of orchestrators.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Reason why the exporter is not healthy.

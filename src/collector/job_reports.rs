@@ -20,7 +20,7 @@ use crate::exposition::{Label, Shape, ShapeMetrics, ShapeTable, gauge, label};
 /// Rows per page: the maximum of the API.
 const PAGE_SIZE: usize = 1_000;
 
-/// Maximum pages of a report. The first twenty thousand objects show the reasons.
+/// Maximum number of pages fetched from a report. The first twenty thousand objects show the reasons.
 const MAX_PAGES: usize = 20;
 
 /// Maximum number of requests for a missing report, one per poll.

@@ -50,11 +50,11 @@ pub struct Override {
     pub service: Option<NumberedPattern>,
     /// Pattern for modules.
     pub module: Option<NumberedPattern>,
-    /// The backup scopes; `*` also matches a module without scopes.
+    /// Pattern for backup scopes; `*` also matches a module without scopes.
     pub scope: Option<Pattern>,
-    /// The attributes of the customers; `*` also matches a customer without the attribute.
+    /// Patterns for attributes of customers; `*` also matches a customer without the attribute.
     pub attributes: PerAttribute<Option<Pattern>>,
-    /// The objective of these modules.
+    /// Objective of the matching modules.
     pub objective: Objective,
 }
 

@@ -27,13 +27,13 @@ pub struct Customer {
     pub management_mode: i64,
     /// Tenants of the customer.
     pub tenants: Vec<Tenant>,
-    /// The modules and their runs.
+    /// Modules of the customer, with their runs.
     pub modules: Vec<Module>,
     /// Protected data, one row per module of Microsoft 365.
     pub protected: Vec<ProtectedRow>,
     /// Subscriptions of the customer.
     pub products: Vec<Product>,
-    /// The scan profiles.
+    /// Scan profiles of the customer.
     pub scan_profiles: Vec<ScanProfile>,
     /// Fields that replace or extend the customer's JSON.
     pub raw_fields: BTreeMap<String, Value>,

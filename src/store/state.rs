@@ -2,7 +2,7 @@
 //!
 //! The file consists of JSON lines: the first is a header, and the last contains the number of lines and their
 //! checksum. A new file is written beside the old one and then renamed, so the state file is always complete. An
-//! embedded database is not needed, because the state has only a few megabytes and can be fetched again in one cycle.
+//! embedded database is not needed, because the state is only a few megabytes long and can be fetched again in one cycle.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write};

@@ -11,7 +11,7 @@ use super::inner::StoredCustomer;
 use crate::collector::{CollectorId, PerCollector, Plan, Record, Target};
 use crate::domain::{Attributes, CustomerId, HealthSummary, Timestamp};
 
-/// Maximum length of a stored error: twice the length of the longest error without text of the API. The log contains
+/// Maximum length of a stored error: twice the length of the longest error without text from the API. The log contains
 /// the whole error.
 const MAX_ERROR_CHARS: usize = 400;
 

@@ -277,7 +277,7 @@ async fn summary_lists_failures_and_skipped_checks() {
     let report = text(&output);
     assert_eq!(output.status.code(), Some(1), "{report}");
     let customers = line(&report, "customers  ");
-    assert!(customers.contains("status 404; see api.version"), "{customers}");
+    assert!(customers.contains("status 404; check api.version"), "{customers}");
     for collector in ["jobs", "protected", "scan_profiles", "scan_changes"] {
         let reported = line(&report, &format!("{collector} "));
         assert!(

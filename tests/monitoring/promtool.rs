@@ -20,7 +20,7 @@ fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// A file of tests.
+/// A file with promtool tests.
 struct File {
     name: String,
     json: Value,
