@@ -178,7 +178,9 @@ fn other_reasons(summary: &Summary) -> Vec<String> {
     let mut reasons = Vec::new();
     if !summary.runtime.loaded.config {
         reasons.push(
-            "The latest reload of the configuration failed; the previous one is still active. The log contains the reason.".to_owned(),
+            "The latest reload of the configuration failed; the previous one is still active. The log contains the \
+             reason."
+                .to_owned(),
         );
     }
     if summary.runtime.loaded.state == Some(false) {
