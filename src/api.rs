@@ -76,7 +76,7 @@ impl Api {
 /// A resource, under one name for both generations; also the value of the label `endpoint`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Endpoint {
-    /// Token.
+    /// The token endpoint.
     Token,
     /// All customers.
     Customers,
@@ -370,7 +370,7 @@ impl Error {
 pub struct Failure {
     /// Endpoint of the request.
     pub endpoint: Endpoint,
-    /// The error.
+    /// Cause of the failure.
     #[source]
     pub error: Error,
     /// Id of the failed request, if its response has one.

@@ -67,7 +67,7 @@ pub enum Error {
     InvalidFile {
         /// The configuration key with the path.
         key: &'static str,
-        /// The problem.
+        /// What is wrong with the file.
         problem: String,
     },
     /// The web configuration is invalid.
@@ -76,18 +76,18 @@ pub enum Error {
     /// An address cannot be bound.
     #[error("cannot listen on {address}")]
     Bind {
-        /// The address.
+        /// Address that cannot be bound.
         address: String,
-        /// The error of the system.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },
     /// A metrics file cannot be written.
     #[error("cannot write {}", path.display())]
     Write {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The error of the system.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },
@@ -375,7 +375,7 @@ struct PollThread {
 
 impl PollThread {
     /// Runs the loop and its polls in a separate thread, so that polls and scrapes do not delay each other. Polls
-    /// mostly wait, so one thread is enough; with several threads, polls would take half as long again.
+    /// mostly wait, so one thread is enough; with several threads, polls would take 50 % longer.
     fn start(
         scheduler: Scheduler,
         until: Until,
@@ -476,7 +476,7 @@ fn warn_about_ineffective_settings(config: &Config) {
     let now = Timestamp::from(SystemTime::now());
     for (index, part) in config.rpo.overrides.iter().enumerate() {
         if !part.is_in_force(now) {
-            warn!(entry = index, "entry of rpo.overrides has ended and does not apply");
+            warn!(entry = index, "entry in rpo.overrides has ended and does not apply");
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::{collector, health, scrape, store};
 /// A metric with the names of its labels.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// The metric.
+    /// Definition of the metric.
     pub metric: Metric,
     /// Names of its labels, in the order of the exposition.
     pub labels: Vec<&'static str>,

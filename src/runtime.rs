@@ -62,7 +62,7 @@ pub struct Runtime {
 /// State of the running exporter at one time.
 #[derive(Clone, Debug)]
 pub struct RuntimeStatus {
-    /// The schedule.
+    /// State of the schedule.
     pub schedule: ScheduleStatus,
     /// The API client.
     pub client: ClientStatus,

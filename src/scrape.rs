@@ -155,7 +155,7 @@ fn exporter_shapes() -> [ShapeMetrics; 3] {
 /// A customer, for service discovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownCustomer {
-    /// The customer's id.
+    /// Id of the customer.
     pub id: CustomerId,
     /// The name of its organization.
     pub organization: String,

@@ -2,7 +2,7 @@
 //!
 //! [`parse`] converts text to a tree, and [`Field`] parses its values. Every [`Error`] contains the location, the key,
 //! the problem and the expected value. The location of a value is its `origin`: `elements.yml:12`, or the name of an
-//! environment variable. This module does not know the keys.
+//! environment variable. This module does not define the keys.
 
 mod document;
 mod field;

@@ -145,7 +145,7 @@ pub enum History {
 /// A request that the simulated partner has received.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Request {
-    /// The method.
+    /// HTTP method.
     pub method: String,
     /// The path as it was sent, still percent-encoded.
     pub path: String,

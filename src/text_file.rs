@@ -13,21 +13,21 @@ pub enum Error {
     /// The operating system returned an error.
     #[error("cannot read {path}")]
     Unreadable {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The system's reason.
+        /// Error of the operating system.
         source: io::Error,
     },
     /// The file is a pipe, directory or device.
     #[error("{path} is not a regular file; expected a file that can be reread")]
     NotRegular {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
     /// The file is too large.
     #[error("{path} is larger than {limit} bytes; is it the right file?")]
     TooLarge {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Maximum size.
         limit: u64,
@@ -35,7 +35,7 @@ pub enum Error {
     /// The file is not UTF-8.
     #[error("{path} is not UTF-8 text; save it as UTF-8")]
     NotUtf8 {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
 }

@@ -1,6 +1,6 @@
-//! Response times of the dashboards over a Prometheus with a thousand and with ten thousand customers, while it scrapes
-//! and evaluates the shipped rules. Every query of every panel is measured, for all customers or, on the customer
-//! dashboard, for one.
+//! Response times of the dashboards against a Prometheus server with a thousand and with ten thousand customers, while
+//! it scrapes and evaluates the shipped rules. Every query of every panel is measured, for all customers or, on the
+//! customer dashboard, for one.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};

@@ -1,4 +1,4 @@
-//! Goal 5: duration and cost of a cycle of all collectors over an API with a fixed latency, during scrapes.
+//! Goal 5: duration and cost of a cycle of all collectors against an API with a fixed latency, during scrapes.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};

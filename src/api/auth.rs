@@ -25,7 +25,7 @@ use response::{TokenResponse, parse_response};
 /// Maximum length of a scope string at the token endpoint, in characters.
 const MAX_SCOPE_CHARS: usize = 300;
 
-/// Maximum size of a response of the token endpoint. A token has a few kilobytes.
+/// Maximum size of a response from the token endpoint. A token is a few kilobytes long.
 const MAX_RESPONSE_BYTES: usize = 256 << 10;
 
 /// A token is renewed after this fraction of its lifetime, or [`RENEWAL_LEAD`] before its expiry, whichever is earlier.
@@ -157,7 +157,7 @@ impl TokenSource {
         }
     }
 
-    /// Takes over tokens, denials and the pause of an earlier source with the same identity, so that a reload neither
+    /// Copies the tokens, denials and pause of an earlier source with the same identity, so that a reload neither
     /// discards valid tokens nor ends a pause.
     pub fn carry_over(&self, earlier: &Self) {
         let state = lock(&earlier.state).clone();

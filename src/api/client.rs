@@ -26,7 +26,7 @@ impl ApiClient {
         }
     }
 
-    /// Takes over the generation that an earlier client of the same API selected.
+    /// Copies the generation that an earlier client of the same API selected.
     pub fn carry_over(&self, earlier: &Self) {
         if let Some(generation) = earlier.selected.get() {
             let _ = self.selected.set(*generation);

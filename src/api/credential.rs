@@ -20,7 +20,7 @@ pub use self::certificate::Certificate;
 use crate::secret::{Secret, SecretSource};
 use crate::text_file;
 
-/// Maximum size of a secret, key or certificate file. A PFX archive with a long chain has about 10 KiB.
+/// Maximum size of a secret, key or certificate file. A PFX archive with a long chain is about 10 KiB long.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 /// Credential of the registration.
@@ -192,13 +192,13 @@ pub enum CredentialError {
     /// The file contains nothing except, perhaps, a line break.
     #[error("{path} is empty; write the client secret into it")]
     EmptyFile {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
     /// A block of a PEM file is truncated or not base64.
     #[error("{path} has a damaged PEM block: copy the file again")]
     DamagedPem {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The error of the PEM parser.
         source: x509_parser::error::PEMError,
@@ -206,7 +206,7 @@ pub enum CredentialError {
     /// The file is neither PFX nor PEM.
     #[error("{path} is not a certificate: expected a PFX archive, or PEM with a CERTIFICATE block")]
     NotCertificate {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
     /// A PFX archive cannot be read for a reason other than its password.
@@ -214,7 +214,7 @@ pub enum CredentialError {
         "cannot read the PFX archive {path}: convert it with `openssl pkcs12 -in ARCHIVE -nodes -out PEM` and use the PEM"
     )]
     UnreadableArchive {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The error of the archive parser.
         source: Box<p12_keystore::error::Error>,
@@ -222,19 +222,19 @@ pub enum CredentialError {
     /// A PFX archive, which contains its key, is combined with a key file.
     #[error("{path} is a PFX archive, which contains its key: remove auth.private_key_file")]
     KeyBesideArchive {
-        /// The archive.
+        /// Path of the archive.
         path: PathBuf,
     },
     /// The file is encrypted, and no password is configured.
     #[error("{path} is encrypted: configure its password")]
     PasswordMissing {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
     /// The file is encrypted with another password.
     #[error("wrong password for {path}: check the certificate password")]
     WrongPassword {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
     /// The encryption of the key is not supported.
@@ -242,25 +242,25 @@ pub enum CredentialError {
         "the key in {path} is encrypted in a way that is not supported: decrypt it with `openssl pkey -in KEY -out PLAIN`"
     )]
     UnsupportedEncryption {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
     /// A private key is missing.
     #[error("{path} contains no private key: set auth.private_key_file, or export the certificate with its key")]
     NoPrivateKey {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
     /// The algorithm of the key or certificate is not RSA.
     #[error("{path} is not an RSA certificate: create an RSA certificate of 2048 bits or more")]
     NotRsa {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
     /// The size of the RSA key is not secure, or not supported for signing.
     #[error("the RSA key of {path} has {bits} bits: create a key with 2048 to 4096 bits")]
     KeySize {
-        /// The certificate file.
+        /// Path of the certificate file.
         path: PathBuf,
         /// Length of the modulus.
         bits: usize,
@@ -268,7 +268,7 @@ pub enum CredentialError {
     /// The key is damaged, or its parameters are not accepted.
     #[error("the private key in {path} cannot be used ({reason}): export it again")]
     UnusableKey {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Reason why the key was rejected.
         reason: String,
@@ -276,7 +276,7 @@ pub enum CredentialError {
     /// The key belongs to another certificate.
     #[error("the private key in {key} does not belong to the certificate in {certificate}: use a matching pair")]
     Mismatch {
-        /// The certificate file.
+        /// Path of the certificate file.
         certificate: PathBuf,
         /// The key file; equal to `certificate` if one file contains both.
         key: PathBuf,

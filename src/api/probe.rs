@@ -12,7 +12,7 @@ use super::Error;
 use super::exchange::{classify, client_builder, unix_now};
 use super::rate_limiter::clock_skew;
 
-/// Timeout of name resolution. A resolver tries three times within it.
+/// Timeout for name resolution. A resolver tries three times within this time.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(15);
 
 /// Result of a probe.
@@ -31,7 +31,7 @@ pub struct ProbeResult {
 /// Resolves the host of a URL. Returns the number of its addresses, and the first one.
 ///
 /// # Errors
-/// Returns the error of the system.
+/// Returns the error of the operating system.
 pub async fn resolve(url: &Url) -> Result<(usize, String), String> {
     let host = url.host_str().unwrap_or_default();
     let host = host.trim_matches(['[', ']']).to_owned();

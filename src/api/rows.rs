@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::Error;
 
 /// Maximum size of the rows of a list, over all pages. The size limit of a body applies to one page, and two thousand
-/// pages of that size would exhaust the memory. The subscriptions of fifty thousand customers take about 175 MB.
+/// pages of that size would exhaust memory. The subscriptions of fifty thousand customers take about 175 MB.
 pub const MAX_LIST_BYTES: usize = 256 << 20;
 
 /// Maximum number of rows of a list, or of a list within a row: two thousand pages of a hundred rows. Without a limit,

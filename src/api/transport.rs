@@ -20,7 +20,7 @@ use crate::secret::Secret;
 /// customers (35 MB).
 pub const MAX_BODY_BYTES: usize = 64 << 20;
 
-/// Start of the clock of all rate limiters in the process, so that a new one can take over the pause of an earlier one.
+/// Start of the clock of all rate limiters in the process, so that a new one can copy the pause of an earlier one.
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Maximum number of retries of a request after a temporary failure. The retry budget of [`RateLimiter`] limits the
@@ -35,7 +35,7 @@ const MAX_THROTTLES: u32 = 5;
 pub struct TransportSettings {
     /// Base URL of the API.
     pub base_url: Url,
-    /// Time limit of a whole request.
+    /// Time limit for a whole request.
     pub timeout: Duration,
     /// Limits of the rate limiter.
     pub limits: RequestLimits,
@@ -44,9 +44,9 @@ pub struct TransportSettings {
 /// A request to the API.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// Endpoint.
+    /// Endpoint that the request is counted under.
     pub endpoint: Endpoint,
-    /// URL.
+    /// URL of the request.
     pub url: Url,
     /// JSON body of a POST; `None` for a GET.
     pub body: Option<String>,
@@ -142,8 +142,8 @@ impl Transport {
         lock(&self.0.limiter).rate()
     }
 
-    /// Takes over the state of the rate limiter of an earlier transport to the same host, so that a reload does not end
-    /// a pause.
+    /// Copies the state of the rate limiter of an earlier transport to the same host, so that a reload does not end a
+    /// pause.
     pub fn carry_over(&self, earlier: &Self) {
         let is_same = Arc::ptr_eq(&self.0, &earlier.0);
         if !is_same && self.base_url().origin() == earlier.base_url().origin() {

@@ -12,28 +12,28 @@ use super::rows::Rows;
 use super::transport::{Call, ResponseBody, Transport};
 use super::{Endpoint, Error, Failure, LIST_ATTEMPTS, RequestId, report_rows};
 
-/// Maximum pages of one list, so that an endless list does not exhaust the memory. With the API's fifty rows per page,
-/// this is enough for a hundred thousand customers.
+/// Maximum number of pages in a list, so that an endless list does not exhaust memory. With the API's fifty rows per
+/// page, this is enough for a hundred thousand customers.
 const MAX_PAGES: usize = 2_000;
 
 /// Member with the rows of a list.
 const LIST: &str = "value";
 
-/// Maximum length of a link to the next page, in bytes: the longest URL that servers accept. Links are stored to detect
-/// repetitions.
+/// Maximum length of a link to the next page, in bytes: the longest URL that most servers accept. Links are stored to
+/// detect repetitions.
 const MAX_LINK_BYTES: usize = 8 << 10;
 
 /// Scopes of the first generation.
 pub mod scope {
-    /// Customers.
+    /// Reads the customer list.
     pub const CUSTOMERS: &str = "partner.customers.read.all";
-    /// Subscriptions.
+    /// Reads subscriptions.
     pub const LICENSES: &str = "partner.license.read.all";
-    /// Jobs.
+    /// Reads job runs.
     pub const JOBS: &str = "partner.jobs.read.all";
-    /// Protected data.
+    /// Reads protected data.
     pub const PROTECTED: &str = "partner.cbprotected.read.all";
-    /// Scan profiles and their daily reports.
+    /// Reads scan profiles and their daily reports.
     pub const SCAN_PROFILES: &str = "partner.scanprofiles.read.all";
 }
 
@@ -61,7 +61,8 @@ impl Client {
     /// Fetches all pages of a list and returns their rows.
     ///
     /// # Errors
-    /// Returns the first error, or [`Error::Incomplete`] if a count exceeds the number of fetched rows.
+    /// Returns the first error, or [`Error::Incomplete`] if a page states a total that exceeds the number of fetched
+    /// rows.
     pub async fn fetch_list(
         &self,
         endpoint: Endpoint,
@@ -136,7 +137,7 @@ impl Client {
             };
             let body = json(&mut body)?;
             if body.first() == Some(&b'[') {
-                // The reference of this generation has no bare arrays, but servers may send them.
+                // The reference for this generation documents no bare arrays, but a server may send one.
                 fetched
                     .rows
                     .extend(serde_json::from_slice(body).map_err(|_| Error::Decode("JSON"))?)?;
@@ -144,7 +145,10 @@ impl Client {
             }
             let page = Envelope::read(body, LIST)?;
             fetched.min_total = fetched.min_total.max(page.min_total);
-            let page_rows = page.rows.ok_or(Error::Decode("a list under \"value\""))?.rows()?;
+            let page_rows = page
+                .rows
+                .ok_or(Error::Decode("an object with a list under \"value\""))?
+                .rows()?;
             // Detects a server that repeats a page under new links.
             let before = row_hashes.len();
             row_hashes.extend(page_rows.iter().map(|row| hashes.hash_one(row.get())));
@@ -168,7 +172,7 @@ impl Client {
         Err(Error::Incomplete("too many pages"))
     }
 
-    /// Returns the URL of the next page, which must have the same scheme, host and port, and no credentials.
+    /// Returns the URL of the next page, which must have the scheme, host and port of the base URL, and no credentials.
     fn follow(&self, from: &Url, link: &str) -> Result<Url, Error> {
         let mut url = from.join(link).map_err(|_| Error::ForeignLink)?;
         // Fragments are not sent, so links that differ only in the fragment refer to the same page.
@@ -191,14 +195,15 @@ impl Client {
 #[derive(Default)]
 struct FetchedPages {
     rows: Rows,
-    /// Largest count on any page.
+    /// Lower bound of the total: the largest count stated by any page.
     min_total: Option<usize>,
 }
 
 /// Returns the rows of a list with a single page.
 ///
 /// # Errors
-/// Returns [`Error::Incomplete`] if there is another page, or a count exceeds the number of rows.
+/// Returns [`Error::Incomplete`] if there is another page, or if the page states a total that exceeds the number of its
+/// rows.
 pub(super) fn single_page_rows(page: Envelope<'_>) -> Result<Vec<Box<RawValue>>, Error> {
     let mut rows = Rows::default();
     rows.extend(page.rows.ok_or(Error::Decode("a list"))?)?;

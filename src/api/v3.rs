@@ -39,25 +39,25 @@ const PAGE_SIZE: usize = 100;
 /// Rows per page of a server that ignores the requested number.
 const DEFAULT_PAGE_SIZE: usize = 50;
 
-/// Maximum pages of one list, so that an endless list does not exhaust the memory. It is enough for two hundred
+/// Maximum number of pages in a list, so that an endless list does not exhaust memory. This is enough for two hundred
 /// thousand customers.
 const MAX_PAGES: usize = 2_000;
 
 /// Scopes of the second generation.
 pub mod scope {
-    /// Customers.
+    /// Reads the customer list.
     pub const CUSTOMERS: &str = "elements.customers.read.all";
-    /// Subscriptions.
+    /// Reads subscriptions.
     pub const LICENSES: &str = "elements.license.read.all";
-    /// Jobs.
+    /// Reads job runs.
     pub const JOBS: &str = "elements.jobs.read.all";
-    /// Protected data.
+    /// Reads protected data.
     pub const PROTECTED: &str = "elements.cbprotected.read.all";
-    /// Scan profiles and their daily reports.
+    /// Reads scan profiles and their daily reports.
     pub const SCAN_PROFILES: &str = "elements.scanprofiles.read.all";
-    /// Workspaces and the signs of ransomware in them.
+    /// Reads workspaces and the signs of ransomware in them.
     pub const WORKSPACES: &str = "elements.wm.read.all";
-    /// Baselines of tenants.
+    /// Reads baselines of tenants.
     pub const BASELINES: &str = "elements.bm.tenant.read.all";
 }
 
@@ -70,7 +70,7 @@ pub struct Client {
 /// A list to fetch.
 #[derive(Clone, Copy, Debug)]
 pub struct List<'a> {
-    /// Endpoint.
+    /// Endpoint that returns the list.
     pub endpoint: Endpoint,
     /// Required scope.
     pub scope: &'static str,
@@ -273,7 +273,7 @@ struct FetchedPages {
     page_size: usize,
     /// Total number of rows according to the pages.
     total: Option<usize>,
-    /// Largest count on any page, under any name.
+    /// Lower bound of the total: the largest count stated by any page, under any name.
     min_total: Option<usize>,
 }
 
@@ -314,7 +314,10 @@ impl<'a> Page<'a> {
         }
         let envelope = Envelope::read(body, LIST)?;
         Ok(Self {
-            rows: envelope.rows.ok_or(Error::Decode("a list under \"data\""))?.rows()?,
+            rows: envelope
+                .rows
+                .ok_or(Error::Decode("an object with a list under \"data\""))?
+                .rows()?,
             total: envelope.total,
             min_total: envelope.min_total,
             size: envelope.page_size.filter(|size| *size > 0),

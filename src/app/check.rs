@@ -1,7 +1,8 @@
 //! `check`: tests DNS, TLS, proxy, clock skew and each permission, polls every enabled collector once for one customer,
 //! reports unparseable values, and estimates whether the intervals fit the request rate limit.
 //!
-//! The steps are in one file, because each uses the results of earlier ones and adds to the same report.
+//! The steps that use the API are in one file, because each uses the results of earlier ones and adds to the same
+//! report.
 
 mod advice;
 mod hosts;
@@ -36,7 +37,7 @@ pub use offline::check_offline;
 pub use report::Report;
 use report::{Finding, Outcome, Sample, UnusualValue};
 
-/// Result of a collector.
+/// Result of checking one collector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CollectorResult {
     Ok,
@@ -81,11 +82,11 @@ impl CollectorResult {
     }
 }
 
-/// Page of Elements with apps, their permissions, customers and secrets, as named in the vendor's guide.
+/// Elements page that lists app registrations, as the vendor's guide names it.
 const REGISTRATION: &str = "in Elements, Settings > API app registration";
 
-/// Time limit of one step, in addition to `api.timeout`. A host that requests pauses could otherwise delay the check by
-/// many minutes.
+/// Time limit of one step, in addition to `api.timeout`. A server that repeatedly sends `Retry-After` could otherwise
+/// delay the check by many minutes.
 const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// One run of the check.
@@ -200,7 +201,7 @@ impl Check<'_> {
         let is_explained = connection.any(|finding| finding.outcome == Outcome::Failed);
         match cause.as_ref() {
             auth::Error::InvalidClient { .. } => format!(
-                "{cause}; compare auth.client_id with the app {REGISTRATION}, and see there whether its secret or \
+                "{cause}; compare auth.client_id with the app {REGISTRATION}, and check whether the app's secret or \
                  certificate has expired"
             ),
             auth::Error::Unreachable(_) if is_explained => format!("{cause}; see the connection checks above"),
@@ -210,15 +211,16 @@ impl Check<'_> {
             }
             auth::Error::Throttled(_) => format!("{cause}; try again later"),
             auth::Error::Status(_) | auth::Error::Malformed => format!(
-                "{}; check that api.token_url is that of your environment; another server may be responding there",
+                "{}; check that api.token_url is the token URL of the vendor's API; a different server may be \
+                 responding at that address",
                 error_text(cause)
             ),
             auth::Error::Credential(_) => error_text(cause),
         }
     }
 
-    /// Checks each permission separately, and returns whether any is granted. Scopes of the first token need no further
-    /// request.
+    /// Checks each permission separately, and returns whether any is granted. Scopes that the first token already
+    /// covers need no further request.
     async fn check_permissions(&mut self, api: &Api) -> bool {
         let mut checked: Vec<&'static str> = Vec::new();
         for (collector, plan) in self.schedule_config.plans.iter() {
@@ -255,7 +257,7 @@ impl Check<'_> {
         is_any_granted
     }
 
-    /// Polls every enabled collector once, for the example customer if it is polled per customer.
+    /// Polls every enabled collector once. Collectors that poll per customer are polled for the example customer.
     async fn check_collectors(&mut self, api: &Api) {
         for collector in ids() {
             let plan = *self.schedule_config.plans.get(collector);
@@ -282,15 +284,18 @@ impl Check<'_> {
         if result != CollectorResult::NotTried {
             (finding.requests, finding.rows) = (Some(requests), Some(rows));
         }
-        // A collector without permission does not run. If it fails without a response, its cost is unknown.
+        // A collector without permission does not run. If a collector that runs fails without returning rows, its cost
+        // is unknown.
         let runs = result != CollectorResult::NotPermitted;
         if runs && finding.outcome != Outcome::Ok && rows == 0 {
             self.report.not_measured.push(descriptor.name);
         }
         let each = descriptor.target_kind == TargetKind::Customer || self.polls_by_id(api);
-        // Retries are not part of the usual cost of a poll. A request without a response has no latency.
+        // Retries are not part of the usual cost of a poll. If no request was sent, one is assumed, because polls of
+        // other customers send requests.
         let ordinary = requests.saturating_sub(after.retries - before.retries).max(1);
-        // A collector that polls after another one requests each item only once.
+        // A collector with `AFTER` requests each item only once, so its measured requests do not repeat with every
+        // poll.
         let requests_of_poll = match descriptor.after() {
             Some(_) => descriptor.price.requests,
             None => u32::try_from(ordinary).map_or(f64::MAX, f64::from),
@@ -324,8 +329,8 @@ impl Check<'_> {
             (TargetKind::Customer, Some(id)) => Target::Customer(id),
             (TargetKind::Customer, None) => {
                 let why = match self.has_customer_list {
-                    true => "no customer available, see customers",
-                    false => "no customer known, see customers",
+                    true => "no customer available; see the result of collector `customers`",
+                    false => "customer list not fetched; see the result of collector `customers`",
                 };
                 return found(CollectorResult::NotTried, why.to_owned());
             }
@@ -394,7 +399,7 @@ impl Check<'_> {
                             .to_owned()
                     }
                     (Target::Partner, api::Generation::V3) => {
-                        format!("{scope} is granted, so see the app's customers {REGISTRATION}")
+                        format!("{scope} is granted, so check which customers the app can see ({REGISTRATION})")
                     }
                 };
                 found(CollectorResult::Forbidden, format!("{detail}; {why}"))
@@ -409,29 +414,29 @@ impl Check<'_> {
     fn explain_missing_customers(&self, listed: usize) -> String {
         match listed {
             0 if self.schedule_config.customer_ids.is_empty() => {
-                format!("the API lists no customer; see the app's customers {REGISTRATION}")
+                format!("the API lists no customers; check which customers the app can see ({REGISTRATION})")
             }
             0 => format!(
-                "the API lists no customer of customers.include; check the ids there, and the app's customers \
-                 {REGISTRATION}"
+                "the API lists none of the customers in customers.include; check their ids, and which customers the \
+                 app can see ({REGISTRATION})"
             ),
             listed => format!(
-                "{} listed, and customers.include, customers.exclude or --shard exclude all",
+                "{} listed, but customers.include, customers.exclude or --shard leaves none to poll",
                 counted(listed, "customer is", "customers are")
             ),
         }
     }
 
-    /// Returns whether each customer is polled separately, because the configuration lists all customers by id and the
-    /// first generation is used.
+    /// Returns whether each customer is polled separately: all customers are configured by id, and the first generation
+    /// is used.
     fn polls_by_id(&self, api: &Api) -> bool {
         !self.schedule_config.customer_ids.is_empty() && api.generation() == api::Generation::V1
     }
 
     /// Selects the example customer: the first one that the filters include.
     fn select_example(&mut self, output: &PollOutput, api: &Api) {
-        let matching = output.records.iter().filter_map(|(id, kept)| {
-            let customer = Customer::of(kept.as_ref())?;
+        let matching = output.records.iter().filter_map(|(id, record)| {
+            let customer = Customer::of(record.as_ref())?;
             let included = self.schedule_config.customers.admits(id, &customer.organization);
             included.then(|| (id.clone(), customer.organization.clone()))
         });
@@ -454,8 +459,8 @@ impl Check<'_> {
             return;
         }
         let mut names = KnownNames::default();
-        for (id, kept) in &output.records {
-            if let Some(customer) = Customer::of(kept.as_ref()) {
+        for (id, record) in &output.records {
+            if let Some(customer) = Customer::of(record.as_ref()) {
                 names.add_customer(id, &customer.organization);
             }
         }

@@ -38,7 +38,7 @@ impl ClientSource {
     /// Reads the files named in the configuration.
     ///
     /// # Errors
-    /// Returns an error if a file of certificate authorities cannot be read.
+    /// Returns an error if the file with certificate authorities cannot be read.
     pub(super) fn new(config: &Config) -> Result<Self, Error> {
         Ok(Self {
             api: config::Api {
@@ -53,8 +53,8 @@ impl ClientSource {
         })
     }
 
-    /// Returns the `earlier` client if its inputs are equal. Otherwise returns a new one that takes over the state
-    /// valid for both.
+    /// Returns the `earlier` client if its inputs are equal. Otherwise returns a new client with a copy of the state
+    /// that is valid for both.
     ///
     /// # Errors
     /// Returns an error if the inputs are invalid.
@@ -101,7 +101,7 @@ impl ClientSource {
             http_client(api.timeout, proxy, &self.authorities).map_err(|error| Error::InvalidFile {
                 key: "api.ca_file",
                 problem: format!(
-                    "HTTPS is not possible: {}; expected certificate authorities of the system or in a file",
+                    "HTTPS is not possible: {}; expected certificate authorities from the system or a file",
                     cause(error)
                 ),
             })?
@@ -147,11 +147,11 @@ fn scopes(plans: &PerCollector<Plan>, generation: Generation) -> Vec<&'static st
     scopes
 }
 
-/// Maximum size of a file of certificate authorities. A file with all authorities that browsers trust has half a
-/// megabyte.
+/// Maximum size of a file with certificate authorities. A file with all authorities that browsers trust is half a
+/// megabyte long.
 const MAX_CA_FILE_BYTES: u64 = 4 << 20;
 
-/// Reads a file of certificate authorities. Returns an empty list without a file.
+/// Reads a file with certificate authorities. Returns an empty list without a file.
 pub(super) fn authorities(file: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, Error> {
     const KEY: &str = "api.ca_file";
     let Some(file) = file else { return Ok(Vec::new()) };

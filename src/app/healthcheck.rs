@@ -11,7 +11,7 @@ use super::Error;
 use crate::args::{DEFAULT_PORT, ListenAddress, Web};
 use crate::http::web_config::{self, ServerTransport};
 
-/// Timeout of the response, shorter than the health-check timeout of orchestrators.
+/// Timeout for the response, shorter than the health-check timeout of orchestrators.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Reason why the exporter is not healthy.
@@ -20,17 +20,17 @@ pub enum Unhealthy {
     /// The response is an error, or from another program.
     #[error("{url} returned status {status}")]
     Status {
-        /// The URL.
+        /// Requested URL.
         url: String,
-        /// The status.
+        /// Status of the response.
         status: StatusCode,
     },
     /// There was no response.
     #[error("{url}")]
     NoResponse {
-        /// The URL.
+        /// Requested URL.
         url: String,
-        /// The cause.
+        /// Why there was no response.
         #[source]
         source: reqwest::Error,
     },

@@ -69,7 +69,7 @@ pub struct Demo {
 /// Destination of four weeks of metrics, and the target to which they belong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backfill {
-    /// The file.
+    /// Path of the file.
     pub file: PathBuf,
     /// The value of the label `instance`.
     pub instance: String,

@@ -22,7 +22,7 @@ const PRODUCT_RULES: Rules = Rules {
     empty_problem: "the product has no apps, although it had some before",
 };
 
-/// The collector.
+/// The collector `app_consent`.
 pub(super) struct AppConsent;
 
 impl Collector for AppConsent {

@@ -54,7 +54,7 @@ impl super::Held for Baseline {
     }
 }
 
-/// The collector.
+/// The collector `baselines`.
 pub(super) struct Baselines;
 
 impl Collector for Baselines {

@@ -96,7 +96,7 @@ const LIST: CustomerList = CustomerList {
     key: Some("id"),
 };
 
-/// The collector.
+/// The collector `customers`.
 pub(super) struct Customers;
 
 impl Collector for Customers {

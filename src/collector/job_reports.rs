@@ -20,7 +20,7 @@ use crate::exposition::{Label, Shape, ShapeMetrics, ShapeTable, gauge, label};
 /// Rows per page: the maximum of the API.
 const PAGE_SIZE: usize = 1_000;
 
-/// Maximum pages of a report. The first twenty thousand objects show the reasons.
+/// Maximum number of pages fetched from a report. The first twenty thousand objects show the reasons.
 const MAX_PAGES: usize = 20;
 
 /// Maximum number of requests for a missing report, one per poll.
@@ -74,9 +74,9 @@ struct Report {
 /// The most common errors of the newest report of a module or backup scope, for display.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommonErrors {
-    /// The service.
+    /// Name of the service.
     pub service: Cow<'static, str>,
-    /// The module.
+    /// Name of the module.
     pub module: Cow<'static, str>,
     /// The backup scope, if the module has any.
     pub scope: Option<String>,
@@ -106,7 +106,7 @@ pub fn common_errors(record: &dyn Record) -> Vec<CommonErrors> {
     common.collect()
 }
 
-/// The collector.
+/// The collector `job_reports`.
 pub(super) struct JobReports;
 
 impl Collector for JobReports {

@@ -31,9 +31,9 @@ use crate::exposition::{ShapeMetrics, ShapeTable};
 /// The runs of a module or backup scope that have ended, newest first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModuleRuns {
-    /// The service.
+    /// Name of the service.
     pub service: Cow<'static, str>,
-    /// The module.
+    /// Name of the module.
     pub module: Cow<'static, str>,
     /// Backup scope, if the module has any.
     pub scope: Option<String>,
@@ -63,7 +63,7 @@ pub fn add_module_names(record: &dyn super::Record, names: &mut KnownNames) {
     }
 }
 
-/// The collector.
+/// The collector `jobs`.
 pub(super) struct Jobs;
 
 impl Collector for Jobs {

@@ -29,7 +29,7 @@ pub(super) const FIRST_TENANT_SHAPE: usize = 2;
 pub(super) struct Subscriptions {
     /// Ids of the tenants, if the API generation returns them with the subscriptions.
     tenants: BTreeSet<TenantId>,
-    /// Whether the API generation returns them with the subscriptions, so that an empty list means no tenants.
+    /// Whether the API generation returns tenants with the subscriptions, so that an empty list means no tenants.
     #[serde(default)]
     lists_tenants: bool,
     products: Vec<Product>,
@@ -124,7 +124,7 @@ const LIST: CustomerList = CustomerList {
     key: None,
 };
 
-/// The collector.
+/// The collector `licenses`.
 pub(super) struct Licenses;
 
 impl Collector for Licenses {

@@ -24,7 +24,7 @@ pub(super) const RECHECK_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 pub(super) struct Parts<K: Ord, R> {
     #[serde(rename = "tenants", alias = "consented")]
     records: BTreeMap<K, R>,
-    /// Parts whose last known records are served, with the time since when.
+    /// Parts whose last known records are served, each with the start of this state.
     #[serde(rename = "held", default = "BTreeMap::new")]
     last_known_since: BTreeMap<K, Timestamp>,
     /// Parts that lack the service, with the time of the response that showed it.
@@ -104,7 +104,7 @@ pub(super) struct Rules {
     pub(super) all_denied: fn(Error) -> Error,
     /// Whether an empty response is a record.
     pub(super) keeps_empty: bool,
-    /// Problem of an empty response after one that was not empty.
+    /// Error text for an empty response after a response that was not empty.
     pub(super) empty_problem: &'static str,
 }
 

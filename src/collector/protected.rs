@@ -40,7 +40,7 @@ impl super::Held for ProtectedModule {
     }
 }
 
-/// The collector.
+/// The collector `protected`.
 pub(super) struct Protected;
 
 impl Collector for Protected {

@@ -107,7 +107,7 @@ pub fn ransomware_signs(record: &dyn Record) -> Option<RansomwareSigns> {
     (signs != RansomwareSigns::default()).then_some(signs)
 }
 
-/// The collector.
+/// The collector `ransomware`.
 pub(super) struct Ransomware;
 
 impl Collector for Ransomware {

@@ -82,7 +82,7 @@ impl Change {
     }
 }
 
-/// The collector.
+/// The collector `scan_changes`.
 pub(super) struct ScanChanges;
 
 impl Collector for ScanChanges {

@@ -55,7 +55,7 @@ const DETAIL_FIELDS: Names = &[
     "containers",
 ];
 
-/// The collector.
+/// The collector `scan_profiles`.
 pub(super) struct ScanProfiles;
 
 impl Collector for ScanProfiles {
@@ -177,7 +177,7 @@ const MODIFIED: Names = &["modifiedTime"];
 
 /// The list of a customer's profiles.
 pub(super) struct ProfileList {
-    /// The rows.
+    /// Rows of the list, as received.
     pub(super) rows: Vec<Box<RawValue>>,
     /// The id of each row; `None` for an invalid or duplicate row.
     pub(super) ids: Vec<Option<String>>,

@@ -66,7 +66,7 @@ impl super::Held for Seats {
     }
 }
 
-/// The collector.
+/// The collector `tenant_seats`.
 pub(super) struct TenantSeats;
 
 impl Collector for TenantSeats {

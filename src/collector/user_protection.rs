@@ -27,7 +27,7 @@ pub(super) struct Counts {
 /// Maximum number of distinct modules. The reference has two.
 const MAX_MODULES: usize = 16;
 
-/// The collector.
+/// The collector `user_protection`.
 pub(super) struct UserProtection;
 
 impl Collector for UserProtection {

@@ -26,7 +26,7 @@ pub struct Api {
     pub proxy_url: Option<ProxyUrl>,
     /// PEM file of certificate authorities to trust in addition to the system's.
     pub ca_file: Option<PathBuf>,
-    /// Timeout of a whole request; 1 s to 10 min.
+    /// Timeout for a whole request; 1 s to 10 min.
     pub timeout: Duration,
     /// Maximum request rate per second; above 0, at most 1000.
     pub requests_per_second: f64,

@@ -6,10 +6,11 @@ use crate::domain::{AttributeTable, Attributes, PerAttribute, counted, is_mislea
 use crate::settings::{self, Field, parse, reject_unknown_keys};
 use crate::text_file;
 
-/// Maximum size of a CSV file, in bytes. Ten thousand customers with the names of all modules take a few million.
+/// Maximum size of a CSV file, in bytes. A file with ten thousand customers and the names of all their modules is a few
+/// megabytes long.
 pub(crate) const MAX_CSV_BYTES: u64 = 16 << 20;
 
-/// Maximum number of rows: about ten times as many as the largest partner needs.
+/// Maximum number of rows: about ten times the number that the largest partner needs.
 const MAX_ROWS: usize = 100_000;
 
 /// Maximum number of globs. Customers are compared with one glob after another. Ids and plain names have no limit,

@@ -98,7 +98,7 @@ impl Licenses {
     }
 }
 
-/// Maximum number of products whose app consent is polled. Each takes one request per tenant.
+/// Maximum number of products whose app consent is polled. Each product costs one request per tenant.
 const MAX_CONSENT_PRODUCTS: usize = 32;
 
 /// Reads the products whose app consent is polled.

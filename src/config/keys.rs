@@ -19,7 +19,7 @@ pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_secs(600);
 /// Maximum interval, 30 days.
 pub(super) const LONGEST_INTERVAL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Maximum concurrency. Common limits of open files allow this many connections besides those of scrapes.
+/// Maximum concurrency. Common limits on open files allow this many connections in addition to those for scrapes.
 pub(super) const MAX_CONCURRENCY: usize = 256;
 
 /// One key of the configuration.
@@ -149,7 +149,7 @@ const BEFORE_COLLECTORS: &[Key] = &[
         "api.max_concurrency",
         KeyDefault::Value("8"),
         ValueFormat::Integer(1, Some(MAX_CONCURRENCY)),
-        "Maximum number of requests in progress.",
+        "Maximum number of requests in flight.",
     ),
     key(
         "api.gigabyte",

@@ -187,7 +187,7 @@ fn parse_variable_value(key: &Key, name: &str, text: &str) -> Result<Value, Erro
 }
 
 /// Returns whether Kubernetes sets this variable for a service whose name begins with `elements`, such as that of the
-/// exporter. Kubernetes replaces hyphens by single underscores, and variables of keys contain double ones.
+/// exporter. Kubernetes replaces hyphens with single underscores, and variables of keys contain double ones.
 fn is_from_kubernetes(name: &str) -> bool {
     // `PREFIX` ends with the underscore at the start of these suffixes.
     let rest = name.get(PREFIX.len().saturating_sub(1)..).unwrap_or_default();

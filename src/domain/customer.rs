@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::present;
 use super::text::is_replaced_in_labels;
 
-/// Maximum length of an id in bytes. The ids of the API are GUIDs with 36 characters. The limit allows other formats,
-/// but restricts what a malicious response can add to labels and paths.
+/// Maximum length of an id in bytes. Ids from the API are GUIDs with 36 characters. The limit allows other formats, but
+/// restricts what a malicious response can add to labels and paths.
 const MAX_ID_BYTES: usize = 256;
 
 /// Minimum length of text in the configuration that is interpreted as an id. The name of an organization is unlikely to

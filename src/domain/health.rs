@@ -32,9 +32,9 @@ impl From<&Run> for RunSummary {
 /// Health of a module or, if it has backup scopes, of one of them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModuleHealth {
-    /// The service.
+    /// Name of the service.
     pub service: Cow<'static, str>,
-    /// The module.
+    /// Name of the module.
     pub module: Cow<'static, str>,
     /// Backup scope, if the module has any.
     pub scope: Option<String>,

@@ -20,9 +20,9 @@ pub struct ModuleName<'a> {
     pub customer_id: &'a str,
     /// The organization's name; empty if unknown.
     pub organization: &'a str,
-    /// The service.
+    /// Name of the service.
     pub service: &'a str,
-    /// The module.
+    /// Name of the module.
     pub module: &'a str,
     /// The backup scope, if the module has any.
     pub scope: Option<&'a str>,
@@ -44,17 +44,17 @@ pub struct Objectives {
 /// Objective of the modules that match all of its patterns. A pattern that is `None` matches everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Override {
-    /// The customers.
+    /// Pattern for customers.
     pub customer: Option<Pattern>,
-    /// The services.
+    /// Pattern for services.
     pub service: Option<NumberedPattern>,
-    /// The modules.
+    /// Pattern for modules.
     pub module: Option<NumberedPattern>,
-    /// The backup scopes; `*` also matches a module without scopes.
+    /// Pattern for backup scopes; `*` also matches a module without scopes.
     pub scope: Option<Pattern>,
-    /// The attributes of the customers; `*` also matches a customer without the attribute.
+    /// Patterns for attributes of customers; `*` also matches a customer without the attribute.
     pub attributes: PerAttribute<Option<Pattern>>,
-    /// The objective of these modules.
+    /// Objective of the matching modules.
     pub objective: Objective,
 }
 

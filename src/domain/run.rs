@@ -21,7 +21,7 @@ pub struct Run {
     /// Id for requests of the run's report, if the run has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<Box<str>>,
-    /// Status.
+    /// Status of the run.
     pub status: JobStatus,
     /// Start time.
     pub start: Option<Timestamp>,

@@ -48,7 +48,7 @@ pub enum Stability {
 pub struct Metric {
     /// The full name in samples, including `_total` and `_info`.
     pub name: &'static str,
-    /// The type.
+    /// Type in both text formats.
     pub kind: Kind,
     /// HELP text without a full stop, which the renderer adds.
     pub help: &'static str,
@@ -56,7 +56,7 @@ pub struct Metric {
     pub labels: &'static [&'static str],
     /// Whether its series expire after `stale_after`.
     pub lifetime: Lifetime,
-    /// The stability.
+    /// Stability of the name, labels and meaning.
     pub stability: Stability,
 }
 

@@ -72,7 +72,7 @@ pub struct Source {
 /// A metric and all locations of its samples.
 #[derive(Clone, Debug)]
 pub struct Family {
-    /// The metric.
+    /// Definition of the metric.
     pub metric: Metric,
     /// Locations of its samples. There are several if different collectors export the metric for the generations of the
     /// API.

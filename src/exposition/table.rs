@@ -78,7 +78,7 @@ impl<R: ?Sized> Column<R> {
 pub struct Shape<R: ?Sized + 'static> {
     /// The labels after `customer_id`.
     pub labels: &'static [Label<R>],
-    /// The metrics.
+    /// Metrics of the shape.
     pub columns: &'static [Column<R>],
 }
 
@@ -149,7 +149,7 @@ pub type ShapeMetrics = Vec<(Metric, Vec<&'static str>)>;
 pub struct ShapeTable {
     /// The name of the shape's first metric, which identifies the shape.
     pub first_metric: Option<&'static str>,
-    /// The samples.
+    /// Samples of the rows.
     pub table: Table,
     /// Number of rows that were dropped because an earlier row has the same labels.
     pub duplicates: u64,

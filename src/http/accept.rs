@@ -130,7 +130,7 @@ mod tests {
         assert!(!is_ending(&acceptor));
         assert_eq!(acceptor.outage.as_ref().unwrap().failures, 6);
         acceptor.recover();
-        // The throttle suppresses the warning about an outage that follows soon, and therefore also about its end.
+        // If another outage follows soon, the throttle suppresses the warning about its start and the one about its end.
         acceptor.fail(&error);
         assert!(acceptor.outage.is_none());
     }

@@ -211,7 +211,7 @@ fn subpage(site: &super::Site, title: &str, content: &Markup) -> Page {
     Frame::new(site, &title, Depth::Below, false).page(StatusCode::OK, content, &html! {})
 }
 
-/// The assets that the pages list must have names that need no escaping in a relative link.
+/// The pages link to assets by name, so no name may need escaping in a relative link.
 const _: () = assert!(assets::NAMES_ARE_PLAIN);
 
 #[cfg(test)]

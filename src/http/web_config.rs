@@ -43,7 +43,7 @@ pub enum Error {
     /// The changed file would reduce the protection.
     #[error("{}: {key} was removed; restart to reduce protection", path.display())]
     Weaker {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The missing protection.
         key: &'static str,

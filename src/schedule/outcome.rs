@@ -416,7 +416,7 @@ impl Scheduler {
     }
 }
 
-/// Returns whether a permission that has become known or has changed brings forward the poll of a target. After a
+/// Returns whether the poll of a target is brought forward because its permission has become known or changed. After a
 /// restart, a granted permission does not bring forward customers that lacked the service before; they are still polled
 /// once a day.
 fn brings_forward(before: Option<bool>, is_permitted: bool, has_data: bool, is_unlicensed: bool) -> bool {

@@ -21,7 +21,7 @@ const COLLECTORS: [(u64, u32); 5] = [(15, 0), (5, 1), (30, 1), (60, 2), (60, 2)]
 const BACKUP_DURATION: Duration = Duration::from_secs(30 * 60);
 const BACKUP_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
-/// One customer in this number has a backup that always fails.
+/// One in this many customers has a backup that always fails.
 const CUSTOMERS_PER_FAILURE: u32 = 20;
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -11,17 +11,17 @@ use std::collections::HashMap;
 use crate::api::Generation;
 use crate::collector::{CollectorId, PerCollector, Target, ids};
 
-/// Each kind leaves one slot in this number free, and at least one if there are two slots or more.
+/// Each kind leaves one in this many slots free, and at least one if there are two slots or more.
 const SPARE_PART: usize = 4;
 
-/// Maximum number of slots that a kind must leave free. First polls of a few kinds need no more, and with many slots, a
-/// quarter would prolong the cycle of a large fleet by a third.
+/// Maximum number of slots that a kind must leave free. The first polls of a few kinds need no more. With many slots,
+/// leaving a quarter free would prolong the cycle of a large fleet by a third.
 const MAX_SPARE: usize = 4;
 
-/// All optional collectors together may use one slot in this number, and at least one.
+/// All optional collectors together may use one in this many slots, and at least one.
 const OPTIONAL_PART: usize = 4;
 
-/// Number of customers whose polls together can use all slots. A single customer can only use its part of them.
+/// Number of customers whose polls together can use all slots. Polls of a single customer can only use an equal part.
 const CUSTOMERS_AT_ONCE: usize = 4;
 
 /// The running polls. Each occupies a slot.

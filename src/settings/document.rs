@@ -19,7 +19,7 @@ pub(crate) const FILE_LIMIT: u64 = 1 << 20;
 const MAX_DEPTH: usize = 16;
 
 /// Maximum size of a document in bytes, with its aliases expanded. Without a limit, a few hundred bytes of nested
-/// aliases could exhaust the memory.
+/// aliases could exhaust memory.
 const MAX_EXPANDED_BYTES: usize = 4 << 20;
 
 /// Size of a value in addition to its text.

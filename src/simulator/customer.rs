@@ -25,15 +25,15 @@ pub struct Customer {
     pub status: i64,
     /// 0: customer, 1: partner, 2: to be configured.
     pub management_mode: i64,
-    /// The tenants.
+    /// Tenants of the customer.
     pub tenants: Vec<Tenant>,
-    /// The modules and their runs.
+    /// Modules of the customer, with their runs.
     pub modules: Vec<Module>,
     /// Protected data, one row per module of Microsoft 365.
     pub protected: Vec<ProtectedRow>,
-    /// The subscriptions.
+    /// Subscriptions of the customer.
     pub products: Vec<Product>,
-    /// The scan profiles.
+    /// Scan profiles of the customer.
     pub scan_profiles: Vec<ScanProfile>,
     /// Fields that replace or extend the customer's JSON.
     pub raw_fields: BTreeMap<String, Value>,

@@ -30,7 +30,7 @@ pub struct Fault {
     /// The method; `None` matches any.
     #[serde(default)]
     pub method: Option<String>,
-    /// The effect.
+    /// Effect of the fault.
     #[serde(flatten)]
     pub kind: FaultKind,
     /// Maximum number of matches; `None` for no maximum.
@@ -50,15 +50,15 @@ pub struct Fault {
 pub enum FaultKind {
     /// Another status, with this body or a short JSON body.
     Status {
-        /// The status.
+        /// Status of the response.
         code: u16,
-        /// The body.
+        /// Body of the response.
         #[serde(default)]
         body: Option<String>,
     },
     /// The correct response, delayed.
     Delay {
-        /// Milliseconds.
+        /// Delay in milliseconds.
         ms: u64,
     },
     /// No response; the connection stays open.
@@ -92,15 +92,15 @@ pub enum FaultKind {
     WrongBody {
         /// Its content type.
         content_type: String,
-        /// The body.
+        /// Body of the response.
         body: String,
     },
     /// A redirect.
     Redirect {
-        /// The status.
+        /// Status of the response.
         #[serde(default = "default_redirect_status")]
         code: u16,
-        /// The target.
+        /// Target of the redirect.
         location: String,
     },
     /// The response to too many requests.
@@ -108,7 +108,7 @@ pub enum FaultKind {
         /// The `Retry-After` header, if any.
         #[serde(default)]
         retry_after: Option<String>,
-        /// The status.
+        /// Status of the response.
         #[serde(default = "default_throttle_status")]
         code: u16,
     },
@@ -126,7 +126,7 @@ pub enum FaultKind {
     },
     /// The correct response with this `@odata.nextLink`.
     NextLink {
-        /// The link.
+        /// URL of the next page.
         url: String,
     },
     /// The correct response with an additional header.
@@ -140,7 +140,7 @@ pub enum FaultKind {
     IgnorePaging,
     /// The correct response with another `metadata.totalCount`.
     TotalCount {
-        /// The count.
+        /// Total in the response.
         n: u64,
     },
 }

@@ -19,7 +19,7 @@ impl Limiter {
         }
     }
 
-    /// Takes one token. Returns true if none was available.
+    /// Removes one token. Returns true if none was available.
     pub(super) fn is_exhausted(&mut self) -> bool {
         let now = Instant::now();
         let gained = now.duration_since(self.last).as_secs_f64() * self.rate;

@@ -36,7 +36,7 @@ pub struct ScanProfile {
     pub daily_scan: String,
     /// True if an email reports objects that are out of policy.
     pub out_of_policy_notification: bool,
-    /// The containers.
+    /// Containers that the profile scans.
     pub containers: Vec<Container>,
     /// The daily report.
     pub report: DailyReport,
@@ -76,7 +76,7 @@ pub struct DailyReport {
 /// An object of a daily report.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Change {
-    /// The object.
+    /// Name of the object.
     pub object: String,
     /// Its container.
     pub container: String,

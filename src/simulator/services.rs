@@ -26,7 +26,7 @@ const MAX_REPORT_ROWS: u64 = 50_000;
 pub struct Services {
     /// Seats by the number of the tenant type.
     pub seats: BTreeMap<u16, Seats>,
-    /// Users.
+    /// Number of users.
     pub users: u64,
     /// Users with an unprotected mailbox, and with an unprotected OneDrive.
     pub unprotected: [u64; 2],

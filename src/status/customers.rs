@@ -47,7 +47,7 @@ impl CustomerHealth {
 /// A customer in the list.
 #[derive(Clone, Debug)]
 pub struct CustomerRow {
-    /// The customer.
+    /// Id of the customer.
     pub id: CustomerId,
     /// The name of the organization.
     pub organization: Arc<str>,

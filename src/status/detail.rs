@@ -9,7 +9,7 @@ use crate::store::{CollectorSnapshot, PollStatus, StatusSnapshot};
 
 /// The poll of a customer by one collector.
 pub struct DataSource {
-    /// The collector.
+    /// Name of the collector.
     pub name: &'static str,
     /// Its newest poll of the customer.
     pub poll: PollStatus,

@@ -8,7 +8,7 @@ use crate::store::StatusSnapshot;
 
 /// The stored runs of one customer.
 pub struct CustomerRuns {
-    /// The customer.
+    /// Id of the customer.
     pub id: CustomerId,
     /// The name of the organization.
     pub organization: Arc<str>,

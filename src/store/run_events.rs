@@ -1,4 +1,4 @@
-//! Newly completed job runs that wait to be logged.
+//! Newly completed job runs that have not been logged yet.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -8,17 +8,17 @@ use crate::domain::CustomerId;
 use crate::lock::lock;
 
 /// Maximum number of runs that wait to be logged, for example while the state cannot be saved. Ten thousand customers
-/// have as many in an hour.
+/// complete about this many runs per hour.
 const MAX_WAITING: usize = 10_000;
 
 /// A newly completed job run with its customer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunEvent {
-    /// The customer.
+    /// Id of the customer.
     pub customer: CustomerId,
-    /// The name of its organization.
+    /// Name of the customer.
     pub organization: Arc<str>,
-    /// The run.
+    /// The completed run, with its service, module and scope.
     pub ended: EndedRun,
 }
 
@@ -40,14 +40,14 @@ impl RunEvents {
         waiting.drop_oldest();
     }
 
-    /// Returns whether no runs wait.
+    /// Returns whether no runs are waiting.
     pub fn is_empty(&self) -> bool {
         let waiting = lock(&self.0);
         waiting.events.is_empty()
     }
 
-    /// Takes the waiting runs and the number of runs that were dropped because too many waited. A state that is saved
-    /// afterwards contains these runs.
+    /// Removes and returns the waiting runs and the number of dropped runs. Any state saved after this call contains
+    /// the returned runs.
     pub fn take(&self) -> (Vec<RunEvent>, u64) {
         let mut waiting = lock(&self.0);
         (waiting.events.drain(..).collect(), std::mem::take(&mut waiting.dropped))

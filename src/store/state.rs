@@ -2,7 +2,7 @@
 //!
 //! The file consists of JSON lines: the first is a header, and the last contains the number of lines and their
 //! checksum. A new file is written beside the old one and then renamed, so the state file is always complete. An
-//! embedded database is not needed, because the state has only a few megabytes and can be fetched again in one cycle.
+//! embedded database is not needed, because the state is only a few megabytes long and can be fetched again in one cycle.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write};
@@ -37,15 +37,15 @@ pub enum Error {
     /// The file is not a state file, or is incomplete.
     #[error("{}: {what}", path.display())]
     Corrupt {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The problem.
+        /// What is wrong with the file.
         what: &'static str,
     },
     /// The file has a newer format.
     #[error("{}: written by a newer version (format {format}; this version supports {FORMAT})", path.display())]
     Newer {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Version of its format.
         format: u32,

@@ -33,7 +33,7 @@ pub enum Error {
     /// The path leads to something other than a regular file.
     #[error("{} is {kind}; expected a regular file, or a path at which one can be created", path.display())]
     NotRegular {
-        /// The path.
+        /// Path of the state file.
         path: PathBuf,
         /// Type of the file.
         kind: &'static str,
@@ -41,22 +41,22 @@ pub enum Error {
     /// The path leads to a file that is not a state file.
     #[error("{} is not a state file and was not changed; expected a state file, an empty file, or no file", path.display())]
     Foreign {
-        /// The path.
+        /// Path of the state file.
         path: PathBuf,
     },
     /// The path leads nowhere, or to an unreadable file.
     #[error("cannot read {}", path.display())]
     Unreachable {
-        /// The path.
+        /// Path of the state file.
         path: PathBuf,
-        /// The error of the system.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },
     /// Another exporter has locked the file.
     #[error("{} is in use by {}; expected a separate state file for each exporter", path.display(), holder(*pid))]
     InUse {
-        /// The path.
+        /// Path of the state file.
         path: PathBuf,
         /// The process that locked it, if the lock file contains it.
         pid: Option<u32>,
@@ -64,11 +64,11 @@ pub enum Error {
     /// The file system failed.
     #[error("{}: {problem}", path.display())]
     Io {
-        /// The path.
+        /// Path of the state file.
         path: PathBuf,
         /// The problem, such as "cannot be read".
         problem: &'static str,
-        /// The error of the system.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },

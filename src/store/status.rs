@@ -12,7 +12,7 @@ use crate::collector::{CollectorId, PerCollector, Plan, Record, Target};
 use crate::domain::{Attributes, CustomerId, HealthSummary, Timestamp};
 use crate::lock::lock;
 
-/// Maximum length of a stored error: twice the length of the longest error without text of the API. The log contains
+/// Maximum length of a stored error: twice the length of the longest error without text from the API. The log contains
 /// the whole error.
 const MAX_ERROR_CHARS: usize = 400;
 
@@ -39,7 +39,7 @@ impl PollStatus {
 /// State of a collector, for the metrics about the exporter.
 #[derive(Clone, Debug)]
 pub struct Overview {
-    /// The collector.
+    /// Id of the collector.
     pub collector: CollectorId,
     /// Its schedule.
     pub plan: Plan,
@@ -62,7 +62,7 @@ pub struct StatusSnapshot {
 /// An enabled collector of a snapshot.
 #[derive(Clone, Copy, Debug)]
 pub struct CollectorSnapshot<'a> {
-    /// The collector.
+    /// Id of the collector.
     pub id: CollectorId,
     /// Whether its permission is granted; `None` if unknown.
     pub permitted: Option<bool>,

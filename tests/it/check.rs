@@ -277,11 +277,12 @@ async fn summary_lists_failures_and_skipped_checks() {
     let report = text(&output);
     assert_eq!(output.status.code(), Some(1), "{report}");
     let customers = line(&report, "customers  ");
-    assert!(customers.contains("status 404; see api.version"), "{customers}");
+    assert!(customers.contains("status 404; check api.version"), "{customers}");
     for collector in ["jobs", "protected", "scan_profiles", "scan_changes"] {
         let reported = line(&report, &format!("{collector} "));
         assert!(
-            reported.contains("not tried") && reported.ends_with("no customer known, see customers"),
+            reported.contains("not tried")
+                && reported.ends_with("customer list not fetched; see the result of collector `customers`"),
             "{reported}"
         );
     }
@@ -306,11 +307,14 @@ async fn summary_lists_failures_and_skipped_checks() {
     let report = text(&block_in_place(|| check(&partner.base, &[], &no_customers)));
     let customers = line(&report, "customers  ");
     assert!(
-        customers.contains("8 customers are listed, and customers.include"),
+        customers.contains("8 customers are listed, but customers.include"),
         "{customers}"
     );
     let jobs = line(&report, "jobs ");
-    assert!(jobs.ends_with("no customer available, see customers"), "{jobs}");
+    assert!(
+        jobs.ends_with("no customer available; see the result of collector `customers`"),
+        "{jobs}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! The tables of the scaling guide match the code, and a cycle sends as many requests as they state.
+//! The tables in the scaling guide match the code, and a cycle sends the number of requests that they state.
 
 use std::fmt::Write as _;
 use std::time::Duration;

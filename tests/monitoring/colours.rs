@@ -1,5 +1,5 @@
 //! Panels are green or red only with a reason. The tests apply Grafana's colour rules to the responses of a Prometheus
-//! with stale, missing or very little data. This file is longer than others, because all cases share its data.
+//! server whose data is stale, missing or sparse. This file is longer than others, because all cases share its data.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! The rules tested with promtool: their syntax, and when they fire.
+//! Tests the rules with promtool: their syntax, and when they fire.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// A file of tests.
+/// A file with promtool tests.
 struct File {
     name: String,
     json: Value,
@@ -38,8 +38,8 @@ fn files() -> Vec<File> {
     files.collect()
 }
 
-/// A single test with only the rules that it checks and those that these need. Evaluating all other rules would take
-/// most of the time.
+/// A single test, with only the rules that it checks and their dependencies. Evaluating all other rules would take most
+/// of the time.
 struct SingleTest {
     name: String,
     /// Simulated seconds.
@@ -127,7 +127,7 @@ fn rules_pass_their_tests() {
         tests.extend(list(&file.json["tests"]).map(|test| SingleTest::new(&file, test, &rules)));
     }
     assert!(!tests.is_empty());
-    // Long tests run first, so that none of them still runs when all the others have ended.
+    // Long tests run first, so that none is still running after the others have finished.
     tests.sort_by_key(|test| test.duration);
     let (remaining, failures) = (Mutex::new(tests), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
@@ -168,7 +168,7 @@ fn every_rule_has_a_test() {
     assert!(remaining.is_empty(), "{remaining:?}");
 }
 
-/// Messages contain working links if the rules have paths, and if they have absolute URLs.
+/// Links in messages work whether the rules contain paths or absolute URLs.
 #[test]
 fn messages_link_to_paths_and_absolute_urls() {
     let rendered = |template: &str, value: &str| {
@@ -200,7 +200,6 @@ fn messages_link_to_paths_and_absolute_urls() {
     }
 }
 
-/// The shipped examples, checked with amtool.
 #[test]
 fn alertmanager_examples_are_valid_for_amtool() {
     for entry in std::fs::read_dir(repository("deploy/alertmanager")).unwrap() {

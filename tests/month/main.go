@@ -59,7 +59,7 @@ func parse() *arguments {
 	flag.DurationVar(&a.MinJump, "min-jump", 5*time.Second, "maximum delay of the exporter's timers")
 	flag.IntVar(&a.Shards, "shards", 1, "number of exporters, each with one shard of the customers")
 	flag.IntVar(&a.Targets, "targets", 1, "number of targets that service discovery lists for an exporter")
-	flag.StringVar(&a.replay, "replay", "", "directory of a run: evaluate the rules over its scrapes")
+	flag.StringVar(&a.replay, "replay", "", "directory of a run: evaluate the rules with its scrapes")
 	flag.StringVar(&a.amReplay, "amreplay", "", "directory of a run: route its alerts again")
 	flag.StringVar(&a.score, "score", "", "directory of a run: only print its score")
 	flag.BoolVar(&a.messages, "messages", false, "also list each message that is not the first report of an incident")

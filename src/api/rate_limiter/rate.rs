@@ -1,8 +1,9 @@
 //! Adaptive request rate: decreased when the host throttles, then increased along a cubic curve as in CUBIC (RFC 9438).
 //!
-//! A linear increase (AIMD) is simpler, but worse in the simulation (`cubic_increase_is_better_than_any_linear_one`). A
-//! step that detects a lifted limit as soon as the curve does uses at least 5 % less of a constant limit, and a step that
-//! uses more of it takes at least six times as long to detect that the limit was lifted.
+//! A linear increase (AIMD) is simpler, but worse in the simulation (`cubic_increase_is_better_than_any_linear_one`). If
+//! its step is large enough to detect a lifted limit as soon as the curve does, it uses at least 5 % less of a constant
+//! limit. If its step is small enough to use more of the limit, it needs at least six times as long to detect that the
+//! limit was lifted.
 
 use std::time::Duration;
 

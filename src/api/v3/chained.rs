@@ -121,7 +121,11 @@ impl ChainedPages<'_> {
         };
         let envelope = Envelope::read(json(&mut body)?, LIST)?;
         let mut rows = Rows::default();
-        rows.extend(envelope.rows.ok_or(Error::Decode("a list under \"data\""))?)?;
+        rows.extend(
+            envelope
+                .rows
+                .ok_or(Error::Decode("an object with a list under \"data\""))?,
+        )?;
         Ok(Page {
             rows: rows.into_vec(),
             next: envelope.skip_token,

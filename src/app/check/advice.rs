@@ -27,7 +27,7 @@ fn advice(error: &api::Error) -> Option<&'static str> {
         api::Error::Timeout(_) => "the API or the network is slow; increase api.timeout",
         api::Error::Status(401) => "a new token was rejected: api.base_url and api.token_url must match",
         api::Error::Status(400 | 404 | 405) => {
-            "see api.version and api.base_url; for one customer, check that it still exists"
+            "check api.version and api.base_url; for one customer, check that it still exists"
         }
         api::Error::Status(408 | 500..=599) | api::Error::Unavailable(_) => {
             "server-side error; check the vendor's status page and retry"

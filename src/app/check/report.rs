@@ -127,7 +127,7 @@ pub struct Report {
     pub(super) connection: Vec<Finding>,
     pub(super) permissions: Vec<Finding>,
     pub(super) collectors: Vec<Finding>,
-    /// Patterns of the configuration that match nothing.
+    /// Patterns in the configuration that match nothing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) patterns: Vec<Finding>,
     #[serde(rename = "not_understood")]
@@ -148,9 +148,9 @@ pub struct Report {
     pub(super) failed: Vec<String>,
     /// Names of the checks that were skipped because another check failed.
     pub(super) not_tried: Vec<String>,
-    /// Collectors without a response, whose cost is therefore unknown.
+    /// Collectors that returned no rows, so that their cost is unknown.
     pub(super) not_measured: Vec<&'static str>,
-    /// Patterns of `metrics.exclude` that match no metric.
+    /// Patterns in `metrics.exclude` that match no metric.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) unmatched_exclusions: Vec<String>,
     /// General advice, printed once.

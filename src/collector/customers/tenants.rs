@@ -6,7 +6,7 @@ use crate::domain::TenantId;
 use crate::exposition::{Metric, Shape, info, label};
 
 /// Maximum number of tenants of a customer that have series. The largest customers have dozens. Without a limit, a
-/// response with random ids would exhaust the memory of every Prometheus that scrapes the exporter.
+/// response with random ids would exhaust the memory of every Prometheus server that scrapes the exporter.
 pub(in crate::collector) const MAX_TENANTS: usize = 10_000;
 
 /// Number of tenants of a customer.

@@ -70,13 +70,13 @@ pub(crate) struct Record {
 /// A newly completed run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndedRun {
-    /// The service.
+    /// Name of the service.
     pub service: Cow<'static, str>,
-    /// The module.
+    /// Name of the module.
     pub module: Cow<'static, str>,
     /// Backup scope, if the module has any.
     pub scope: Option<String>,
-    /// The run.
+    /// The completed run.
     pub run: PastRun,
 }
 

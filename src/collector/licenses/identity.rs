@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Identity, Product};
 
 /// Maximum number of subscriptions with the same purchased items that are matched with the previous ones. If there are
-/// more, they are numbered by their order, because the number of pairs grows with its square.
+/// more, they are numbered by their order, because the number of pairs grows with the square of their number.
 const MAX_MATCHED: usize = 64;
 
-/// Removes repeated identical subscriptions, and returns the number of those removed.
+/// Removes repeated identical subscriptions, and returns how many were removed.
 pub(super) fn merge_identical(products: &mut Vec<Product>) -> u64 {
     let before = products.len();
     products.sort_by(|one, other| {

@@ -178,11 +178,13 @@ fn other_reasons(summary: &Summary) -> Vec<String> {
     let mut reasons = Vec::new();
     if !summary.runtime.loaded.config {
         reasons.push(
-            "The latest reload of the configuration failed; the previous one is still active. See the log.".to_owned(),
+            "The latest reload of the configuration failed; the previous one is still active. The log contains the \
+             reason."
+                .to_owned(),
         );
     }
     if summary.runtime.loaded.state == Some(false) {
-        reasons.push("The state file could not be loaded at start. See the log.".to_owned());
+        reasons.push("The state file could not be loaded at start. The log contains the reason.".to_owned());
     }
     let expiry = summary
         .runtime

@@ -124,7 +124,8 @@ fn collectors(summary: &Summary) -> Markup {
     }
 }
 
-/// Returns the heading of a column that counts customers in a state. It is the poll that failed, not the customer.
+/// Returns the heading of a column that counts customers in a state. For failures, it names the polls, because a
+/// customer does not fail.
 fn state_heading(state: State) -> String {
     match state {
         State::Failed => "Failed polls".to_owned(),

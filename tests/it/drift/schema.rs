@@ -108,7 +108,7 @@ fn format_schema(format: ValueFormat) -> Value {
     }
 }
 
-/// Returns a default of the table as the value that YAML would parse.
+/// Returns a default from the table as the value that YAML would parse.
 fn default_value(format: ValueFormat, text: &str) -> Value {
     match format {
         ValueFormat::Boolean | ValueFormat::Number(_) | ValueFormat::Integer(..) => {

@@ -27,7 +27,7 @@ use crate::harness::{about_customers, value};
 /// Memory of the idle program, including scrapes and freed memory that the allocator keeps.
 const IDLE_MIB: u64 = 96;
 
-/// Memory for one body: 64 MiB, and as much again while its buffer grows.
+/// Memory for one body: 64 MiB, and another 64 MiB while its buffer grows.
 const BODY_MIB: u64 = 128;
 
 fn assert_peak(program: &Program, limit_mib: u64, case: &str) {

@@ -41,7 +41,7 @@ struct PollLoop {
     _stop: tokio_util::sync::DropGuard,
 }
 
-/// Number of rows by which [`Tripwire`] recognizes the poll. No customer of the world has as many.
+/// Number of rows by which [`Tripwire`] recognizes the poll. No customer of the world has this many.
 const TRIPPING_ROWS: usize = 77;
 
 /// An observer that calls `trip` inside the poll whose list has [`TRIPPING_ROWS`] rows.

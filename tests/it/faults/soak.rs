@@ -30,8 +30,8 @@ const WORLD_TICK: Duration = Duration::from_secs(60);
 const CUSTOMERS: usize = 12;
 
 /// Maximum growth of the program's memory after every kind of fault has occurred. The allocator keeps pages of bodies
-/// of up to 64 MiB per thread, and returns them later. A leak would grow more in ten minutes of two hundred polls per
-/// second.
+/// of up to 64 MiB per thread, and returns them later. At two hundred polls per second, a leak would grow more within
+/// ten minutes.
 const GROWTH_MIB: u64 = 48;
 
 /// Maximum number of tasks of idle connections to the partner and from scrapers.

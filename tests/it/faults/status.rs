@@ -113,8 +113,8 @@ async fn throttle_pauses_all_requests_and_lowers_the_rate() {
 
 #[tokio::test]
 async fn retry_after_date_is_relative_to_the_date_of_its_response() {
-    // The server's clock is an hour ahead. By the local clock, the pause would have its maximum, for which the test
-    // does not wait.
+    // The server's clock is an hour ahead. By the local clock, the pause would have its maximum length, and the test
+    // would not wait until its end.
     let ahead = |seconds: i64| {
         let then = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second() + 3600 + seconds).unwrap();
         then.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()

@@ -15,7 +15,7 @@ use axum::response::IntoResponse;
 pub struct CannedRequest {
     /// Method and path with query, as in `GET /partner/customers`.
     pub line: String,
-    /// The body.
+    /// Body of the request.
     pub body: String,
 }
 
@@ -28,7 +28,7 @@ struct Shared {
     requests: Mutex<Vec<CannedRequest>>,
 }
 
-/// The API.
+/// A running API with set responses.
 pub struct CannedServer {
     /// Its base URL.
     pub base: String,

@@ -33,7 +33,7 @@ type replay struct {
 	after  func(time.Time) error
 }
 
-// Replay evaluates the rules over a log of scrapes, and calls after for each evaluation.
+// Replay evaluates the rules with the scrapes in a log, and calls after for each evaluation.
 func (e *Engine) Replay(path string, after func(time.Time) error) error {
 	file, err := os.Open(path)
 	if err != nil {

@@ -13,23 +13,23 @@ import (
 
 // Options select what to simulate.
 type Options struct {
-	Out          string // directory of the results, which is emptied
-	Exporter     string // program
-	Shim         string
-	Rules        string // directory of elements-*.yml
+	Out          string // output directory, emptied first
+	Exporter     string // path of the exporter binary
+	Shim         string // path of the shared library with the virtual clock
+	Rules        string // directory with elements-*.yml
 	Alertmanager string // configuration file
 	Scenario     *world.Scenario
 	Span         world.Span
 	API          string // v1 or v3
 	Step         time.Duration
 	MinJump      time.Duration
-	Jobs         time.Duration // interval of the collector
-	Shards       int           // exporters, each a separate job
-	Targets      int           // targets of one exporter by its service discovery
+	Jobs         time.Duration // interval of the jobs collector
+	Shards       int           // number of exporters, each a separate scrape job
+	Targets      int           // number of targets that service discovery lists for an exporter
 	Progress     io.Writer
 }
 
-// ruleFiles returns the rule files of a directory.
+// ruleFiles returns the rule files in a directory.
 func ruleFiles(dir string) ([]string, error) {
 	files, err := filepath.Glob(filepath.Join(dir, "elements-*.yml"))
 	if err == nil && len(files) == 0 {
@@ -38,7 +38,7 @@ func ruleFiles(dir string) ([]string, error) {
 	return files, err
 }
 
-// stepFile contains the interval of a run, which its replays use.
+// stepFile is the name of the file with a run's step, which its replays reuse.
 const stepFile = "step"
 
 func writeStep(o Options) error {

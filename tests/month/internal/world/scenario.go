@@ -117,7 +117,7 @@ func (d *Duration) UnmarshalYAML(node *yaml.Node) error {
 	return nil
 }
 
-// Pattern is a regular expression over the whole name of an alert.
+// Pattern is a regular expression that must match the whole name of an alert.
 type Pattern struct{ *regexp.Regexp }
 
 // UnmarshalYAML implements yaml.Unmarshaler.
