@@ -302,7 +302,7 @@ impl Check<'_> {
         };
         let cost = Cost {
             requests: requests_of_poll,
-            latency: (after.response_time - before.response_time).div_f64(requests.max(1) as f64),
+            latency: (after.response_time - before.response_time) / (after.data_requests - before.data_requests).max(1),
             targets: if each { self.report.customers } else { 1 },
             interval: match result {
                 CollectorResult::Unlicensed => plan.interval.max(UNLICENSED_RECHECK),

@@ -32,7 +32,8 @@ pub(super) struct Counts {
     /// Responses with status 429.
     pub(super) throttled: u64,
     pub(super) rows: usize,
-    /// Total response time of all requests, except those for tokens.
+    /// Requests except those for tokens, and their total response time.
+    pub(super) data_requests: u32,
     pub(super) response_time: Duration,
 }
 
@@ -54,6 +55,7 @@ impl Observer for CheckObserver {
         let mut notes = self.notes();
         notes.counts.requests += 1;
         if endpoint != Endpoint::Token {
+            notes.counts.data_requests += 1;
             notes.counts.response_time += took;
         }
     }
