@@ -179,15 +179,26 @@ func modulesOf(i *world.Incident) string {
 	return strings.Join(names, ", ")
 }
 
-// blindTime returns the time without data between the start of an incident and its time limit.
+// blindTime returns the time without data between the start of an incident and its time limit, which the time without data
+// extends.
 func (r *run) blindTime(i *world.Incident) time.Duration {
+	var blind time.Duration
+	for {
+		until := r.blindTimeUntil(i, i.Start.Add(i.Within+blind))
+		if until == blind {
+			return blind
+		}
+		blind = until
+	}
+}
+
+func (r *run) blindTimeUntil(i *world.Incident, to time.Time) time.Duration {
 	var sum time.Duration
-	from, to := i.Start, i.Start.Add(i.Within)
 	for _, b := range r.truth.Incidents {
 		if !b.Blinding || b == i {
 			continue
 		}
-		start, end := latest(from, b.Start), earliest(to, b.End.Add(time.Hour))
+		start, end := latest(i.Start, b.Start), earliest(to, b.End.Add(time.Hour))
 		if end.After(start) {
 			sum += end.Sub(start)
 		}
