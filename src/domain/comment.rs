@@ -1,5 +1,7 @@
 //! Masks comments of job reports, so that they can be label values. The names of people, locations and objects are
 //! replaced, so that comments about the same problem are equal.
+//!
+//! This file is longer than others, because its tests contain comments in many forms.
 
 use icu_normalizer::ComposingNormalizer;
 

@@ -1,6 +1,8 @@
 //! Times and results of the runs of a module: a pure function of seed, module and slot.
 //!
 //! Slots are counted from the Unix epoch, so a run does not depend on when the world is first advanced.
+//!
+//! This file is longer than others, because the tests of the times and results follow the function.
 
 use serde::Serialize;
 

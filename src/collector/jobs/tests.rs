@@ -1,4 +1,4 @@
-//! Tests of the jobs collector. The first half of the file builds the rows for all tests.
+//! Tests of the jobs collector. This file is longer than others, because its first half builds the rows for all tests.
 
 mod ended;
 

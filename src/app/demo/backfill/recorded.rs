@@ -1,5 +1,7 @@
 //! Results of the recording rules that panels and other rules query over days. Prometheus evaluates rules only from its
 //! start on, so without these results, such panels would be empty at first.
+//!
+//! This file is longer than others, because the series depend on each other's values, like the rules.
 
 mod report;
 
