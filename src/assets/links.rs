@@ -34,17 +34,10 @@ impl Links {
     /// Returns the text of rules with URLs instead of paths.
     pub fn absolute(&self, rules: &'static str) -> Cow<'static, str> {
         let mut text = Cow::Borrowed(rules);
-        if let Some(exporter) = &self.exporter {
-            text = Cow::Owned(text.replace(
-                &format!("runbook_url: {RUNBOOK}"),
-                &format!("runbook_url: {exporter}/runbooks/#"),
-            ));
-        }
-        if let Some(grafana) = &self.grafana {
-            text = Cow::Owned(text.replace(
-                &format!("dashboard_url: {DASHBOARD}"),
-                &format!("dashboard_url: {grafana}{DASHBOARD}"),
-            ));
+        for (key, path) in [("runbook_url", RUNBOOK), ("dashboard_url", DASHBOARD)] {
+            if let Some(url) = self.url(path) {
+                text = Cow::Owned(text.replace(&format!("{key}: {path}"), &format!("{key}: {url}")));
+            }
         }
         text
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
@@ -18,6 +18,7 @@ use crate::collector::{self, CollectorId, Context, Customer, PollOutput, Record,
 use crate::config;
 use crate::domain::{CustomerId, Timestamp};
 use crate::exposition::Format;
+use crate::lock::lock;
 use crate::scrape::ScrapeFilter;
 use crate::simulator::{self, Clock, Handle, History, Simulator};
 use crate::store::Store;
@@ -80,11 +81,7 @@ impl PastExporter {
         config.api.requests_per_second = f64::from(u16::MAX);
         config.api.max_concurrency = CONCURRENCY;
         let parts = Parts::new(&config)?;
-        parts
-            .schedule_status
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .customers_listed = Some(true);
+        lock(&parts.schedule_status).customers_listed = Some(true);
         let stop = CancellationToken::new();
         let handle = partner.handle();
         tokio::spawn(partner.run(stop.clone()));

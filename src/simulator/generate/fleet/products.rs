@@ -2,6 +2,7 @@
 
 use super::{AZURE, CustomerGenerator, DAY, DYNAMICS, GOOGLE, MICROSOFT_365, SALESFORCE, Scenario};
 use crate::simulator::customer::Product;
+use crate::simulator::response::format_time;
 use crate::simulator::run::ABSENT;
 use crate::simulator::schedule::gigabytes;
 
@@ -81,10 +82,7 @@ impl CustomerGenerator<'_> {
             _ => self.ahead(spread.saturating_mul(DAY)),
         };
         // The time is always noon, because the vendor formats midnight with a 12-hour clock.
-        jiff::Timestamp::from_second(at).map_or_else(
-            |_| ABSENT.to_owned(),
-            |at| at.strftime("%m-%d-%YT12:00:00Z").to_string(),
-        )
+        format_time(Some(at), "%m-%d-%YT12:00:00Z")
     }
 
     fn backups(&mut self, licenses: MicrosoftLicenses) -> Vec<Product> {

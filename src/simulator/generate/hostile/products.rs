@@ -2,6 +2,7 @@
 
 use super::{AZURE, CustomerGenerator, DAY, DYNAMICS, GOOGLE, MICROSOFT_365, Role, SALESFORCE};
 use crate::simulator::customer::{Module, Product};
+use crate::simulator::response::format_time;
 
 impl CustomerGenerator<'_> {
     pub(super) fn products(&mut self, modules: &[Module]) -> Vec<Product> {
@@ -164,7 +165,7 @@ fn date(at: i64, form: u64) -> String {
         2 => "%Y/%m/%d",
         _ => "%m/%d/%Y",
     };
-    jiff::Timestamp::from_second(at).map_or_else(|_| "N/A".to_owned(), |at| at.strftime(pattern).to_string())
+    format_time(Some(at), pattern)
 }
 
 #[cfg(test)]
