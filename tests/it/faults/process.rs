@@ -88,13 +88,8 @@ impl Observer for Tripwire {
     }
 }
 
-/// Polls jobs with this request timeout, and calls `trip` inside each poll of the customer with the id `tripping`.
-fn start_poll_loop(
-    partner: &Partner,
-    tripping: &str,
-    timeout: Duration,
-    trip: impl Fn() + Send + Sync + 'static,
-) -> PollLoop {
+/// Polls jobs, and calls `trip` inside each poll of the customer with the id `tripping`.
+fn start_poll_loop(partner: &Partner, tripping: &str, trip: impl Fn() + Send + Sync + 'static) -> PollLoop {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let rows: Vec<_> = (0..TRIPPING_ROWS)
         .map(|n| json!({"jobType": 7, "jobModule": 303, "status": 2, "jobId": n.to_string()}))
@@ -111,19 +106,19 @@ fn start_poll_loop(
         health: Arc::clone(&health),
         trip: Box::new(trip),
     });
-    let client = http_client(timeout, None, &[]).unwrap();
+    let client = http_client(TIMEOUT, None, &[]).unwrap();
     let tokens = TokenSource::new(
         client.clone(),
         format!("{}{TOKEN}", partner.base).parse().unwrap(),
         "demo".to_owned(),
         Credential::secret("demo-secret".to_owned().into()).unwrap(),
-        timeout,
+        TIMEOUT,
         vec![vec![v3::scope::CUSTOMERS, v3::scope::JOBS]],
         Arc::clone(&observer),
     );
     let settings = TransportSettings {
         base_url: partner.base.parse().unwrap(),
-        timeout,
+        timeout: TIMEOUT,
         limits: RequestLimits {
             requests_per_second: 1000.0,
             max_concurrency: 4,
@@ -191,7 +186,7 @@ impl PollLoop {
 async fn poll_that_panics_fails_and_the_loop_continues() {
     let partner = start(frozen_partner(4)).await;
     let ids = ids(&partner);
-    let poll_loop = start_poll_loop(&partner, &ids[0], TIMEOUT, || {
+    let poll_loop = start_poll_loop(&partner, &ids[0], || {
         panic!("an injected panic that contains canary-secret")
     });
     let panicked = errors("jobs", "panicked");
@@ -205,34 +200,6 @@ async fn poll_that_panics_fails_and_the_loop_continues() {
     .await;
     assert!(!poll_loop.succeeded(&ids[0]));
     assert!(poll_loop.health.is_alive());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn poll_that_blocks_its_thread_does_not_block_others() {
-    let partner = start(frozen_partner(4)).await;
-    let ids = ids(&partner);
-    let (release, blocked) = std::sync::mpsc::channel::<()>();
-    let blocked = std::sync::Mutex::new(blocked);
-    // A connection may be served by the blocked thread. A request on it gets no response, and is retried over another
-    // connection after its timeout.
-    let timeout = Duration::from_secs(10);
-    let poll_loop = start_poll_loop(&partner, &ids[0], timeout, move || {
-        let _ = blocked.lock().unwrap().recv();
-    });
-    eventually("the other customers are polled", || async {
-        ids[1..].iter().all(|id| poll_loop.succeeded(id)).then_some(())
-    })
-    .await;
-    partner.handle.clear_requests();
-    eventually("the other customers are polled again", || async {
-        let requests = partner.handle.requests();
-        let polled = |id: &String| requests.iter().any(|request| request.path.contains(id.as_str()));
-        ids[1..].iter().all(polled).then_some(())
-    })
-    .await;
-    assert!(!poll_loop.succeeded(&ids[0]));
-    assert!(poll_loop.health.is_alive());
-    drop(release);
 }
 
 pub(super) fn with_state(partner: &str, file: &Path) -> Vec<(std::ffi::OsString, std::ffi::OsString)> {
