@@ -7,6 +7,7 @@
 //! goes to another kind each time, if one waits. The queue decides which of the admitted polls starts.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use crate::api::Generation;
 use crate::collector::{CollectorId, PerCollector, Target, ids};
@@ -103,12 +104,15 @@ impl Loads {
 /// Returns the kind of resource that a collector reads, identified by the first collector with the same permission.
 /// All optional collectors form one kind.
 fn resource_kind(collector: CollectorId) -> CollectorId {
-    let permission = |id: CollectorId| {
-        let descriptor = id.descriptor();
-        (!descriptor.is_optional).then(|| descriptor.scope(Generation::V3))
-    };
-    let first = ids().find(|id| permission(*id) == permission(collector));
-    first.unwrap_or(collector)
+    // The scheduler asks for every pair of collectors before each poll.
+    static KINDS: LazyLock<PerCollector<CollectorId>> = LazyLock::new(|| {
+        let permission = |id: CollectorId| {
+            let descriptor = id.descriptor();
+            (!descriptor.is_optional).then(|| descriptor.scope(Generation::V3))
+        };
+        PerCollector::from_fn(|id| ids().find(|first| permission(*first) == permission(id)).unwrap_or(id))
+    });
+    *KINDS.get(collector)
 }
 
 /// Slots used by a kind of resource, and whether it waits for more.

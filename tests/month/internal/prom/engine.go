@@ -85,10 +85,12 @@ func NewEngine(o Options) (*Engine, error) {
 	}
 	external := &url.URL{Scheme: "http", Host: "prometheus.example"}
 	var mu sync.Mutex
+	controller := newConcurrency()
 	manager := rules.NewManager(&rules.ManagerOptions{
 		ExternalURL: external, QueryFunc: rules.EngineQueryFunc(e.query, e.store), Context: context.Background(),
 		Appendable: e.store, Queryable: e.store, OutageTolerance: time.Hour, ForGracePeriod: 10 * time.Minute, ResendDelay: time.Minute,
-		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		RuleConcurrencyController: controller,
+		Logger:                    slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		NotifyFunc: func(ctx context.Context, _ string, alerts ...*rules.Alert) {
 			at, ok := ctx.Value(timestampKey{}).(time.Time)
 			if ok && len(alerts) > 0 {
@@ -108,6 +110,7 @@ func NewEngine(o Options) (*Engine, error) {
 	for _, g := range groups {
 		for _, r := range g.Rules() {
 			e.recordReads(r)
+			controller.add(r)
 			if alerting, ok := r.(*rules.AlertingRule); ok {
 				alerting.SetRestored(true) // otherwise it would never write ALERTS
 			}
