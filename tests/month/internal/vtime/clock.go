@@ -66,9 +66,6 @@ func New(start time.Time, minJump time.Duration) *Clock {
 // Now returns the virtual time.
 func (c *Clock) Now() time.Time { return time.Unix(0, atomic.LoadInt64(&c.now)).UTC() }
 
-// Set moves the clock without running anything, for replays.
-func (c *Clock) Set(t time.Time) { atomic.StoreInt64(&c.now, t.UnixNano()) }
-
 // At schedules run for t.
 func (c *Clock) At(t time.Time, run func()) {
 	c.mu.Lock()
