@@ -1,4 +1,4 @@
-//! Client of the Elements API: credentials, transport, and both generations.
+//! Client of the Elements API: credentials, transport, and both API versions.
 //!
 //! This module does not depend on metrics. It reports events to an [`Observer`] that `app` passes in, and returns
 //! failures as [`Error`], whose [`Error::reason`] is the value of the label `reason`.
@@ -30,7 +30,7 @@ pub use rows::{MAX_LIST_BYTES, MAX_LIST_ROWS};
 pub use crate::domain::Generation;
 use crate::domain::counted;
 
-/// A client of one generation of the API. Collectors match on it, so that each supports both.
+/// A client of one API version. Collectors match on it, so that each supports both versions.
 #[derive(Clone, Debug)]
 pub enum Api {
     /// `partner/…`, slated for deprecation by the vendor.
@@ -53,10 +53,10 @@ impl Api {
         }
     }
 
-    /// Returns the client of the second generation, for a resource that the first lacks.
+    /// Returns the API v3 client, for a resource that API v1 lacks.
     ///
     /// # Errors
-    /// Returns [`Error::NotPermitted`] in the first generation.
+    /// Returns [`Error::NotPermitted`] if API v1 is used.
     pub fn v3(&self, endpoint: Endpoint, scope: &'static str) -> Result<&v3::Client, Failure> {
         match self {
             Self::V1(_) => Err(Error::NotPermitted(scope).at(endpoint)),
@@ -73,7 +73,7 @@ impl Api {
     }
 }
 
-/// A resource, under one name for both generations; also the value of the label `endpoint`.
+/// A resource, under one name for both API versions; also the value of the label `endpoint`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Endpoint {
     /// The token endpoint.
@@ -94,9 +94,9 @@ pub enum Endpoint {
     ScanProfiles,
     /// One scan profile.
     ScanProfile,
-    /// Counts of the daily scan report, with its objects in the second generation.
+    /// Counts of the daily scan report, with its objects in API v3.
     ScanChanges,
-    /// Objects of the daily scan report, first generation.
+    /// Objects of the daily scan report, API v1.
     ScanChangeObjects,
     /// The objects in the report of a job.
     JobReport,

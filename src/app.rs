@@ -215,7 +215,7 @@ impl App {
 
     /// Reloads the configuration, as on SIGHUP.
     pub fn reload(&self) -> Reload {
-        Reloader::reload_from(&self.reloader)
+        Reloader::reload_fn(&self.reloader)
     }
 
     /// Returns the renderer of scrapes, for tests without a socket.

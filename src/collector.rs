@@ -277,7 +277,7 @@ pub struct CollectorSettings {
     pub consent_products: Vec<String>,
     /// Metrics to exclude.
     pub excluded: ExcludedMetrics,
-    /// Customers to request in lists of the second generation; all if empty.
+    /// Customers to request in API v3 lists; all if empty.
     pub customer_ids: Vec<String>,
 }
 
@@ -342,14 +342,14 @@ pub trait Collector: 'static {
     /// Default interval.
     const INTERVAL: Duration;
     /// Whether its data belongs to a service that only some customers have. Such a collector is off by default and
-    /// requires the second generation. For customers without the service, the API returns 403 or 404. Due polls of
-    /// other collectors start before those of an optional collector.
+    /// requires API v3. For customers without the service, the API returns 403 or 404. Due polls of other collectors
+    /// start before those of an optional collector.
     const IS_OPTIONAL: bool = false;
     /// Estimated cost of a poll.
     const PRICE: Price = Price::ONE;
-    /// Permission in the first generation; empty for an optional collector.
+    /// Permission in API v1; empty for an optional collector.
     const SCOPE_V1: &'static str = "";
-    /// Permission in the second generation.
+    /// Permission in API v3.
     const SCOPE_V3: &'static str;
     /// Whether a changed customer status triggers a poll.
     const POLLS_ON_STATUS_CHANGE: bool = false;

@@ -1,4 +1,4 @@
-//! A simulated partner API: both generations over one seeded world, its token endpoint, and faults on demand.
+//! A simulated partner API: both API versions over one seeded world, its token endpoint, and faults on demand.
 //!
 //! The simulator implements the API's reference independently and shares no code with the client, so that it does not
 //! repeat the client's errors. The file is longer than most, because the handle can change everything on which
@@ -105,11 +105,11 @@ pub struct Settings {
     pub client_secret: String,
     /// The certificate registered for client assertions, if any.
     pub certificate_pem: Option<String>,
-    /// Scopes granted to the registration. Default: all of both generations.
+    /// Scopes granted to the registration. Default: all scopes of both API versions.
     pub scopes: Vec<String>,
     /// Lifetime of a token. Default: one hour.
     pub token_lifetime: Duration,
-    /// Rows per page in the first generation. Default: none, so lists are not paged.
+    /// Rows per page in API v1. Default: none, so lists are not paged.
     pub v1_page_size: Option<usize>,
     /// Runs listed per module. Default: only the newest.
     pub history: History,

@@ -23,7 +23,7 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// Starts the program with the API in its first generation. Each resource is polled once.
+    /// Starts the program with API v1. Each resource is polled once.
     pub fn start(api: &str, concurrency: usize) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();

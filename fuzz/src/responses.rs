@@ -1,4 +1,4 @@
-//! API responses: every collector parses them in both generations. Exposed counts must occur in the responses.
+//! API responses: every collector parses them for both API versions. Exposed counts must occur in the responses.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock};

@@ -1,4 +1,4 @@
-//! Parses the object that contains the rows of a list, in both generations. The case of member names is ignored, and
+//! Parses the object that contains the rows of a list, for both API versions. The case of member names is ignored, and
 //! rows stay raw JSON.
 //!
 //! The parser also detects failures in responses with status 200: see [`reports_failure`].
@@ -41,7 +41,7 @@ const FAILED: Error = Error::Decode("a success: it contains an error member");
 /// Names of the link to the next page.
 const LINKS: [&str; 3] = ["@odata.nextLink", "odata.nextLink", "nextLink"];
 
-/// Name of the count of all rows, in the reference of the second generation.
+/// Name of the count of all rows in the reference of API v3.
 const TOTAL: &str = "totalCount";
 
 /// Name of the token of the next page, in chained lists.

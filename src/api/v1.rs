@@ -23,7 +23,7 @@ const LIST: &str = "value";
 /// detect repetitions.
 const MAX_LINK_BYTES: usize = 8 << 10;
 
-/// Scopes of the first generation.
+/// Scopes of API v1.
 pub mod scope {
     /// Reads the customer list.
     pub const CUSTOMERS: &str = "partner.customers.read.all";
@@ -37,7 +37,7 @@ pub mod scope {
     pub const SCAN_PROFILES: &str = "partner.scanprofiles.read.all";
 }
 
-/// A client of the first generation.
+/// A client of API v1.
 #[derive(Clone, Debug)]
 pub struct Client {
     transport: Transport,

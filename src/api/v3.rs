@@ -43,7 +43,7 @@ const DEFAULT_PAGE_SIZE: usize = 50;
 /// thousand customers.
 const MAX_PAGES: usize = 2_000;
 
-/// Scopes of the second generation.
+/// Scopes of API v3.
 pub mod scope {
     /// Reads the customer list.
     pub const CUSTOMERS: &str = "elements.customers.read.all";
@@ -61,7 +61,7 @@ pub mod scope {
     pub const BASELINES: &str = "elements.bm.tenant.read.all";
 }
 
-/// A client of the second generation.
+/// A client of API v3.
 #[derive(Clone, Debug)]
 pub struct Client {
     transport: Transport,

@@ -11,7 +11,7 @@ use crate::collector::{self, CollectorDescriptor, TargetKind};
 /// outage, and the uneven distribution of polls.
 pub const HEADROOM: f64 = 0.9;
 
-/// Maximum number of rows per page in the second generation.
+/// Maximum number of rows per page in API v3.
 pub const PAGE_ROWS: usize = 100;
 
 /// Cost of one collector.

@@ -385,7 +385,7 @@ impl Check<'_> {
             }
             api::Error::NotPermitted(_) if scope.is_empty() => found(
                 CollectorResult::NotPermitted,
-                "needs the second generation of the API".to_owned(),
+                "requires API v3".to_owned(),
             ),
             api::Error::NotPermitted(_) => found(CollectorResult::NotPermitted, format!("{scope} is not granted")),
             ref error if error.is_forbidden() => {
@@ -427,8 +427,7 @@ impl Check<'_> {
         }
     }
 
-    /// Returns whether each customer is polled separately: all customers are configured by id, and the first generation
-    /// is used.
+    /// Returns whether each customer is polled separately: all customers are configured by id, and API v1 is used.
     fn polls_by_id(&self, api: &Api) -> bool {
         !self.schedule_config.customer_ids.is_empty() && api.generation() == api::Generation::V1
     }

@@ -7,11 +7,11 @@ use std::str::FromStr;
 /// A listen address: `HOST:PORT`, with an IPv6 address in brackets, or `:PORT` for all addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenAddress {
-    /// This port on all addresses of the machine.
+    /// A port on all addresses of the machine.
     All(u16),
-    /// This port on this address.
+    /// A port on one address.
     Socket(SocketAddr),
-    /// This port on the address of this name.
+    /// A port on the address that a host name resolves to.
     Named(String, u16),
 }
 

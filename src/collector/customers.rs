@@ -34,7 +34,7 @@ pub struct Customer {
     /// The tenants that have an id. Older state files lack them.
     #[serde(default)]
     named_tenants: Vec<Tenant>,
-    /// Whether a response of the second generation lacks the field with the tenants.
+    /// Whether a v3 response lacks the field with the tenants.
     #[serde(skip)]
     lacks_tenants: bool,
 }
@@ -218,7 +218,7 @@ fn parse_row(row: &Row<'_>, generation: Generation) -> Option<(CustomerId, Custo
     let management_mode = row.known_word(MODE, row.text(MODE), management_mode, |mode| {
         mode == ManagementMode::Unknown
     });
-    // In the first generation, the tenants come from the subscriptions. Without this check, they would occur twice.
+    // With API v1, the tenants come from the subscriptions. Without this check, they would occur twice.
     let may_list_tenants = generation == Generation::V3;
     let tenants = row.list(TENANTS).filter(|_| may_list_tenants);
     let lacks_tenants = may_list_tenants && tenants.is_none();

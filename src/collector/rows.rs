@@ -45,7 +45,7 @@ pub(super) async fn read_rows(
 pub(super) struct CustomerList {
     /// Endpoint of the list.
     pub(super) endpoint: Endpoint,
-    /// Endpoint of one customer in the first generation.
+    /// Endpoint of one customer in API v1.
     pub(super) single_endpoint: Endpoint,
     pub(super) scope_v1: &'static str,
     pub(super) scope_v3: &'static str,
@@ -87,7 +87,7 @@ impl CustomerList {
     }
 }
 
-/// Returns the body of a second-generation request for the target, or for the configured customers.
+/// Returns the body of a v3 request for the target, or for the configured customers.
 fn customer_filter(target: &Target, context: &Context) -> String {
     match target {
         Target::Customer(id) => serde_json::json!({ "customerIds": [id.as_str()] }).to_string(),

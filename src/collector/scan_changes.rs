@@ -154,7 +154,7 @@ impl Collector for ScanChanges {
     }
 }
 
-/// Response about one report. The first generation returns its two parts separately.
+/// Response about one report. API v1 returns the two parts separately.
 struct ReportResponse {
     summary: Vec<Box<RawValue>>,
     /// `None` if objects are not requested.

@@ -34,8 +34,7 @@ pub struct Api {
     pub max_concurrency: usize,
     /// Size of a gigabyte in values of the API.
     pub gigabyte: Gigabyte,
-    /// Base path of the first generation below `base_url`: empty, or a path with a leading and without a trailing
-    /// slash.
+    /// Base path of API v1 below `base_url`: empty, or a path with a leading and without a trailing slash.
     pub v1_base_path: String,
 }
 

@@ -95,7 +95,7 @@ const BEFORE_COLLECTORS: &[Key] = &[
         "api.version",
         KeyDefault::Value("auto"),
         ValueFormat::Choice(&["v1", "v3", "auto"]),
-        "API generation; `auto` selects v3 if the registration has the v3 customers permission, otherwise v1.",
+        "API version; `auto` selects v3 if the registration has the v3 customers permission, otherwise v1.",
     ),
     key(
         "api.environment",
@@ -119,7 +119,7 @@ const BEFORE_COLLECTORS: &[Key] = &[
         "api.v1_base_path",
         KeyDefault::Value("/partner"),
         ValueFormat::Text("a path that starts with `/`"),
-        "Path of the first API generation, relative to the base URL; `/partner/api/V1.1` for the older path.",
+        "Path of API v1, relative to the base URL; `/partner/api/V1.1` for the older path.",
     ),
     key(
         "api.proxy_url",
@@ -403,7 +403,7 @@ const fn enabled(path: &'static str, by_default: bool) -> Key {
     } else {
         (
             "false",
-            "Whether the collector runs; requires the second API generation.",
+            "Whether the collector runs; requires API v3.",
         )
     };
     key(path, KeyDefault::Value(default), ValueFormat::Boolean, description)

@@ -83,7 +83,7 @@ pub fn scan_of_service(service: &str) -> Option<&'static str> {
         .find(|name| scanned_service(name) == Some(service))
 }
 
-/// Returns the word for a service in paths of the first generation, which supports fewer services.
+/// Returns the word for a service in paths of API v1, which supports fewer services.
 pub fn first_generation_service(number: u16) -> Option<&'static str> {
     match number {
         7 => Some("Microsoft 365"),
@@ -107,7 +107,7 @@ pub fn service_of_module(number: u16) -> Option<u16> {
     }
 }
 
-/// Returns the word for a module in paths of the first generation: its name, unless the name is `None`.
+/// Returns the word for a module in paths of API v1: its name, unless the name is `None`.
 pub fn first_generation_module(number: u16) -> Option<&'static str> {
     (number != 0).then(|| MODULES.name(number)).flatten()
 }

@@ -50,8 +50,8 @@ impl Scheduler {
     }
 
     /// Returns whether a collector must fetch per customer from now on: because bulk lists are forbidden to a
-    /// registration that may only see some customers, or because the first generation has no filter for customers that
-    /// are configured by id. Customers can only be requested one by one if they are configured by id.
+    /// registration that may only see some customers, or because API v1 has no filter for customers that are configured
+    /// by id. Customers can only be requested one by one if they are configured by id.
     pub(super) fn falls_back_to_per_customer(&self, due: &Due, result: &Result<(), PollError>) -> bool {
         if due.collector.descriptor().is_optional {
             return false;

@@ -71,11 +71,11 @@ pub struct Module {
 /// A row of protected data.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ProtectedRow {
-    /// The tenant; `None` if the API does not report it. The first generation merges the rows of several tenants.
+    /// The tenant; `None` if the API does not report it. API v1 merges the rows of several tenants.
     pub tenant_id: Option<String>,
     /// The service's name, `Cloud Backup for Microsoft 365`.
     pub service_type: String,
-    /// The module number, which each generation encodes differently.
+    /// The module number. Each API version encodes it differently.
     pub module: u16,
     /// Objects scanned.
     pub total_scanned: u64,
@@ -85,7 +85,7 @@ pub struct ProtectedRow {
     pub stored_in_avepoint: String,
     /// Size in the customer's own storage, or `N/A`.
     pub stored_in_byos: String,
-    /// Unix time of the latest run; reported by the second generation in rows with a tenant.
+    /// Unix time of the latest run; reported by API v3 in rows with a tenant.
     pub last_run: Option<i64>,
     /// Fields that replace or extend the row's JSON.
     pub raw_fields: BTreeMap<String, Value>,

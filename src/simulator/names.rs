@@ -4,7 +4,7 @@ mod organizations;
 
 pub(crate) use organizations::{domain_word, organization};
 
-/// Every job type of the reference by number, with the word of the first generation's responses and paths.
+/// Every job type of the reference by number, with the word in responses and paths of API v1.
 pub(crate) const JOB_TYPES: &[(u16, &str)] = &[
     (0, "Microsoft 365 Scan"),
     (7, "Microsoft 365"),
@@ -66,7 +66,7 @@ pub(crate) const MODULES: &[(u16, &str)] = &[
 /// Number and word of a module that the reference does not list yet.
 pub(crate) const UNLISTED_MODULE: (u16, &str) = (399, "Loop Backup");
 
-/// Container types of scan profiles of Microsoft 365: number and word of the first generation.
+/// Container types of scan profiles of Microsoft 365: number and API v1 word.
 pub(crate) const OBJECT_TYPES: &[(u16, &str)] = &[
     (0, "SiteCollection"),
     (1, "Mailbox"),
@@ -173,12 +173,12 @@ fn modules() -> impl Iterator<Item = &'static (u16, &'static str)> {
     MODULES.iter().chain([&UNLISTED_MODULE])
 }
 
-/// Returns the first generation's word for a job type; unlisted numbers are unchanged.
+/// Returns the API v1 word for a job type; unlisted numbers are unchanged.
 pub(crate) fn job_type_word(number: u16) -> String {
     word(JOB_TYPES.iter(), number)
 }
 
-/// Returns the first generation's word for a job module; unlisted numbers are unchanged.
+/// Returns the API v1 word for a job module; unlisted numbers are unchanged.
 pub(crate) fn module_word(number: u16) -> String {
     word(modules(), number)
 }
@@ -193,22 +193,22 @@ pub(crate) fn protected_word(number: u16) -> String {
     }
 }
 
-/// Returns the job type of a word of the first generation.
+/// Returns the job type for an API v1 word.
 pub(crate) fn job_type_number(word: &str) -> Option<u16> {
     number(JOB_TYPES.iter(), word)
 }
 
-/// Returns the job module of a word of the first generation.
+/// Returns the job module for an API v1 word.
 pub(crate) fn module_number(word: &str) -> Option<u16> {
     number(modules(), word)
 }
 
-/// Returns the first generation's word for a container's object type.
+/// Returns the API v1 word for a container's object type.
 pub(crate) fn object_type_word(number: u16) -> String {
     word(OBJECT_TYPES.iter(), number)
 }
 
-/// Returns the first generation's word for a customer's status.
+/// Returns the API v1 word for a customer's status.
 pub(crate) fn customer_status_word(number: i64) -> String {
     match number {
         0 => "N/A",
@@ -223,7 +223,7 @@ pub(crate) fn customer_status_word(number: i64) -> String {
     .to_owned()
 }
 
-/// Returns the first generation's word for a job's status.
+/// Returns the API v1 word for a job's status.
 pub(crate) fn job_status_word(number: i64) -> String {
     match number {
         0 => "None",

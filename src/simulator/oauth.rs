@@ -13,7 +13,7 @@ use super::Settings;
 use super::response::{ApiResponse, Call};
 use super::rng::SeededRng;
 
-/// The scopes of the first generation.
+/// The scopes of API v1.
 const V1_SCOPES: [&str; 5] = [
     "partner.customers.read.all",
     "partner.cbprotected.read.all",
@@ -22,7 +22,7 @@ const V1_SCOPES: [&str; 5] = [
     "partner.scanprofiles.read.all",
 ];
 
-/// The scopes of the second generation.
+/// The scopes of API v3.
 const V3_SCOPES: [&str; 7] = [
     "elements.customers.read.all",
     "elements.cbprotected.read.all",
@@ -44,7 +44,7 @@ const TOKEN_PREFIX: &str = "sim-token-";
 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// Returns all scopes of both generations.
+/// Returns all scopes of both API versions.
 pub(crate) fn all_scopes() -> Vec<String> {
     V1_SCOPES
         .iter()

@@ -29,7 +29,7 @@ pub(crate) mod status {
     pub(crate) const NOT_STARTED: i64 = 13;
 }
 
-/// One run of a module. Each generation formats it differently.
+/// One run of a module. Each API version formats it differently.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Run {
     /// The job id; `N/A` for some runs.

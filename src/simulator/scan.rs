@@ -40,7 +40,7 @@ pub struct ScanProfile {
     pub containers: Vec<Container>,
     /// The daily report.
     pub report: DailyReport,
-    /// True if the first generation uses the older of two spellings of the fields.
+    /// Whether API v1 uses the older of two spellings of the fields.
     pub older_spelling: bool,
     /// Fields that replace or extend the JSON of the list and the detail.
     pub raw_fields: BTreeMap<String, Value>,

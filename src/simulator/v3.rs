@@ -1,5 +1,4 @@
-//! The second generation: POST requests for lists with a filter, numbers for statuses, and the members `data` and
-//! `metadata`.
+//! API v3: POST requests for lists with a filter, numbers for statuses, and the members `data` and `metadata`.
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};

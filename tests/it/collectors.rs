@@ -1,7 +1,7 @@
-//! The exposition of given JSON, for each collector and both generations of the API. Data that both provide results in
-//! the same text.
+//! The exposition of given JSON, for each collector and both API versions. Data that both provide results in the same
+//! text.
 //!
-//! This file is longer than others, because it keeps the fixtures of both generations side by side.
+//! This file is longer than others, because it keeps the fixtures of both API versions side by side.
 
 use crate::harness::canned::CannedServer;
 use crate::harness::program::Program;
@@ -19,7 +19,7 @@ const V3_CUSTOMERS: &str = r#"{"data":[{"id":"00427fbc-8832-46cf-a1d2-582fa46ec6
     "tenants":[{"id":"t1","name":"One"},{"id":"t2","name":"Two"}]}],
     "metadata":{"pageIndex":1,"pageSize":100,"totalCount":1}}"#;
 
-/// Polls the customer list and one collector once, in one generation.
+/// Polls the customer list and one collector once, in one API version.
 async fn poll(
     collector: &str,
     generation: &str,
@@ -71,7 +71,7 @@ async fn customers_are_equal_in_both_generations() {
     let (v3, succeeded) = poll("customers", "v3", &[], &[]).await;
     assert!(succeeded);
     assert_expected("customers", &about_customers(&v3));
-    // The first generation lacks these fields at this endpoint.
+    // API v1 lacks these fields at this endpoint.
     let v3 = about_customers(&v3).replace(r#"management_mode="partner""#, r#"management_mode="""#);
     let v3: String = v3
         .lines()
@@ -438,7 +438,7 @@ async fn licenses_are_equal_in_both_generations() {
     );
     let infos = |text: &str| crate::harness::samples(text, "elements_tenant_info");
     let nameless = infos(&other).replace("\"One\"", "\"\"").replace("\"Two\"", "\"\"");
-    assert_eq!(infos(&one), nameless, "the first generation has only ids");
+    assert_eq!(infos(&one), nameless, "API v1 has only ids");
     assert_eq!(infos(&one).lines().count(), 2);
 }
 

@@ -24,7 +24,7 @@ fn services(ids: &[&str]) -> String {
     format!(r#"{{"value":[{}]}}"#, rows.join(","))
 }
 
-/// Returns settings that enable only customers, jobs and licences, in the first generation.
+/// Returns settings that enable only customers, jobs and licences, with API v1.
 fn v1_settings<'a>(overrides: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     let mut settings = vec![
         ("ELEMENTS_API__VERSION", "v1"),
@@ -194,7 +194,7 @@ async fn unlisted_configured_customer_is_a_failure() {
     assert_eq!(value(&text, errors), Some(1.0));
 }
 
-/// Settings that enable only the customer list, in the second generation.
+/// Settings that enable only the customer list, with API v3.
 const V3_CUSTOMERS_ONLY: [(&str, &str); 3] = [
     ("ELEMENTS_API__VERSION", "v3"),
     ("ELEMENTS_COLLECTORS__JOBS__ENABLED", "false"),

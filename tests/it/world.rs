@@ -1,4 +1,4 @@
-//! One seeded world in both generations, and its complete exposition.
+//! One seeded world in both API versions, and its complete exposition.
 
 use elements_exporter::simulator::{History, Settings};
 
@@ -23,9 +23,9 @@ fn without_label_value(line: &str, label: &str) -> String {
     }
 }
 
-/// Returns the lines common to both generations. Only the second has the management mode, the names of tenants, an
-/// empty list of tenants, and protected data by tenant. Only the first has the containers of removed objects, and the
-/// name of a module that is not in the reference.
+/// Returns the lines common to both API versions. Only API v3 has the management mode, the names of tenants, an empty
+/// list of tenants, and protected data by tenant. Only the first has the containers of removed objects, and the name of
+/// a module that is not in the reference.
 fn common(text: &str, by_tenant: &[String]) -> Vec<String> {
     let without_names = |line: &str| without_label_value(&without_label_value(line, "management_mode"), "tenant_name");
     let in_both_generations = |line: &&str| {

@@ -169,7 +169,7 @@ impl JobStatus {
 pub enum JobStatusWord {
     /// A status of the reference.
     Known(JobStatus),
-    /// "Not Finished" of the first generation, whose meaning depends on the start time.
+    /// "Not Finished" in API v1; its meaning depends on the start time.
     NotFinished,
     /// A number or word that is not in the reference.
     Unknown,

@@ -1,8 +1,7 @@
 //! Soak test: random faults and changes of customers, after which everything recovers without leaks.
 //!
-//! Two exporters monitor one simulated partner. The program uses the first generation, so that its memory can be
-//! measured. The exporter in this process uses the second generation on a separate runtime, so that its tasks can be
-//! counted.
+//! Two exporters monitor one simulated partner. The program uses API v1, so that its memory can be measured. The
+//! exporter in this process uses API v3 on a separate runtime, so that its tasks can be counted.
 
 #![expect(clippy::print_stdout, reason = "the figures are the purpose of a soak test")]
 

@@ -166,7 +166,7 @@ type call struct {
 	scopes  map[string]bool
 }
 
-// isAllowed returns whether the token has a scope, which is given without its generation.
+// isAllowed returns whether the token has a scope, given without its API version.
 func (c call) isAllowed(scope string) bool {
 	for granted := range c.scopes {
 		if strings.HasSuffix(granted, "."+scope) {
