@@ -82,7 +82,7 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// A metrics file cannot be written.
+    /// A file or directory cannot be written.
     #[error("cannot write {}", path.display())]
     Write {
         /// Path of the file.
@@ -106,13 +106,13 @@ impl Error {
     }
 }
 
-/// Reads the configuration: once at start, and again at every reload.
+/// Reads the configuration: once at startup, and again at every reload.
 pub type LoadConfig = Arc<dyn Fn() -> Result<Config, config::Error> + Send + Sync>;
 
-/// Returns the source of the configuration in production: a file, the environment of the process, and this exporter's
+/// Returns a function that loads the configuration in production: from a file and the environment, with this exporter's
 /// shard of the customers.
 pub fn config_source(file: Option<PathBuf>, shard: Shard) -> LoadConfig {
-    // A pipe can be read once, at start. If a file were replaced by a pipe later, a reload would block forever.
+    // A pipe can be read only once, at startup. If a pipe replaced the file later, a reload would block forever.
     let is_regular = file.as_ref().is_some_and(|file| file.is_file());
     Arc::new(move || {
         if let Some(file) = file.as_ref().filter(|_| is_regular) {
@@ -163,7 +163,8 @@ impl App {
     ///
     /// # Errors
     /// Returns an error if the configuration or a file to which it refers is invalid, or if a socket cannot be bound.
-    /// A state that cannot be restored is logged and exposed as a metric, and the exporter starts without it.
+    /// If the state cannot be restored, the problem is logged and exposed as a metric, and the exporter starts without
+    /// it.
     pub async fn bind(
         load: LoadConfig,
         config_file: Option<PathBuf>,

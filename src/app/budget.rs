@@ -17,7 +17,7 @@ pub const PAGE_ROWS: usize = 100;
 /// Cost of one collector.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cost {
-    /// Requests of one poll.
+    /// Number of requests in one poll.
     pub requests: f64,
     /// Average duration of a request.
     pub latency: Duration,
@@ -28,12 +28,12 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Returns the requests of one cycle over all targets.
+    /// Returns the number of requests in one cycle over all targets.
     fn per_cycle(&self) -> f64 {
         self.requests * self.targets as f64
     }
 
-    /// Returns the requests per hour.
+    /// Returns the number of requests per hour.
     pub fn per_hour(&self) -> f64 {
         self.per_cycle() * 3600.0 / self.interval.as_secs_f64()
     }

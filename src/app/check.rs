@@ -82,7 +82,7 @@ impl CollectorResult {
     }
 }
 
-/// Elements page that lists app registrations, as the vendor's guide names it.
+/// Elements page that lists app registrations, named as in the vendor's guide.
 const REGISTRATION: &str = "in Elements, Settings > API app registration";
 
 /// Time limit of one step, in addition to `api.timeout`. A server that repeatedly sends `Retry-After` could otherwise
@@ -163,7 +163,7 @@ pub async fn check(config: &Config) -> Result<Report, Error> {
 }
 
 impl Check<'_> {
-    /// Selects the generation. In `auto` mode, requests a token.
+    /// Selects the API version. In `auto` mode, requests a token.
     async fn select_generation(&mut self) -> Option<Api> {
         let client = Arc::clone(&self.schedule_config.client);
         let (result, detail) = match self.with_timeout("token", client.api()).await {
@@ -316,7 +316,7 @@ impl Check<'_> {
     async fn poll_once(&mut self, collector: CollectorId, api: &Api) -> (CollectorResult, Finding) {
         let descriptor = collector.descriptor();
         let found = |result, detail: String| (result, finding(collector, result, detail));
-        // If the customer list could not be fetched, a customer whose id is in the configuration is used.
+        // If the customer list could not be fetched, a configured customer id is used.
         let named = self
             .schedule_config
             .customer_ids

@@ -30,12 +30,12 @@ pub(super) struct ClientSource {
     client_id: String,
     credential: config::Credential,
     authorities: Vec<CertificateDer<'static>>,
-    /// The scopes of the enabled collectors, by generation.
+    /// The scopes of the enabled collectors, by API version.
     scopes: [Vec<&'static str>; 2],
 }
 
 impl ClientSource {
-    /// Reads the files named in the configuration.
+    /// Reads `api.ca_file`, if configured.
     ///
     /// # Errors
     /// Returns an error if the file with certificate authorities cannot be read.
@@ -147,8 +147,8 @@ fn scopes(plans: &PerCollector<Plan>, generation: Generation) -> Vec<&'static st
     scopes
 }
 
-/// Maximum size of a file with certificate authorities. A file with all authorities that browsers trust is half a
-/// megabyte long.
+/// Maximum size of a file with certificate authorities. A file with all authorities that browsers trust has about half
+/// a megabyte.
 const MAX_CA_FILE_BYTES: u64 = 4 << 20;
 
 /// Reads a file with certificate authorities. Returns an empty list without a file.

@@ -1,5 +1,5 @@
-//! Body of a scrape response, which is sent in frames. Uncompressed frames are rendered when they are sent. Frames to
-//! be compressed are rendered ahead on blocking threads.
+//! Bodies of scrape responses, sent in frames. Uncompressed frames are rendered just before they are sent. Frames to be
+//! compressed are rendered ahead on blocking threads.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -53,7 +53,7 @@ impl BufferPool {
     }
 }
 
-/// A frame of text. Its buffer returns to the pool when it is dropped.
+/// A frame of text. When the frame is dropped, its buffer returns to the pool.
 pub(super) struct Frame {
     pub(super) text: Vec<u8>,
     pool: BufferPool,
@@ -80,7 +80,7 @@ impl Drop for Frame {
 }
 
 /// Returns a body of uncompressed frames. Each frame is rendered just before it is sent, on the same thread, which is
-/// faster than waking another thread. The kernel also copies the text while it is still in the cache of the core.
+/// faster than waking another thread. The kernel also copies the text while it is still in the CPU cache.
 pub(super) fn plain(mut frames: Frames, pool: BufferPool) -> Body {
     let frames = std::iter::from_fn(move || {
         let mut frame = pool.take();
@@ -100,8 +100,8 @@ fn with_yields<I: Iterator>(items: I) -> impl Stream<Item = I::Item> {
     })
 }
 
-/// Returns the items of an iterator, which blocking threads produce in batches. The next batch is rendered while the
-/// current one is sent, and no thread blocks while it waits for the reader.
+/// Returns the items of an iterator as a stream. Blocking threads produce the items in batches. The next batch is
+/// rendered while the current one is sent, and no thread blocks while waiting for the reader.
 pub(super) fn render_ahead<T: Send + 'static>(
     items: impl Iterator<Item = T> + Send + 'static,
 ) -> impl Stream<Item = Result<T, RenderError>> {

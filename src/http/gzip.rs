@@ -35,7 +35,7 @@ use member::{Checksum, Chunk, Digest, digest};
 /// bottleneck, and other programs on the machine need cores as well.
 const MAX_PARALLEL: usize = 4;
 
-/// Chunks by the digests of their texts.
+/// Chunks by the digest of their uncompressed text.
 type Chunks = HashMap<Digest, Chunk>;
 
 /// The cached chunk of a frame, or the frame to deflate.
@@ -44,7 +44,7 @@ enum FramePart {
     New(Frame),
 }
 
-/// Compresses responses, and caches the newest complete one of each format.
+/// Compresses responses, and caches the latest complete one of each format.
 #[derive(Debug, Default)]
 pub(super) struct Compressor {
     cached: Mutex<Vec<CachedCompression>>,
@@ -174,7 +174,7 @@ fn deflated(
         if frame.text.is_empty() {
             return None;
         }
-        // The text is still in the cache of the core, so hashing it here costs little.
+        // The text is still in the CPU cache, so hashing it here costs little.
         let digest = digest(&frame.text);
         let known = before.get(&digest).cloned();
         Some((digest, known.map_or(FramePart::New(frame), FramePart::Cached)))
