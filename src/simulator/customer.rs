@@ -21,7 +21,7 @@ pub struct Customer {
     pub owner_email: String,
     /// Country or region.
     pub country: String,
-    /// The status as a number of the reference.
+    /// Number of the status in the reference.
     pub status: i64,
     /// 0: customer, 1: partner, 2: to be configured.
     pub management_mode: i64,
@@ -57,7 +57,7 @@ pub struct Module {
     pub job_type: u16,
     /// The job module by number.
     pub number: u16,
-    /// The backup scope. Modules with the same number and different scopes share other properties.
+    /// The backup scope. Several modules can have the same number and different scopes.
     pub scope: Option<String>,
     /// The runs, oldest first, or a single row if the module has no runs. If empty, the module is listed as not
     /// started.
@@ -93,7 +93,7 @@ pub struct ProtectedRow {
     pub(crate) growth: Option<Growth>,
 }
 
-/// Growth of the stored size, a function of time only.
+/// Growth of the stored size. It depends only on time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Growth {
     /// Hundredths of a gigabyte at `since`.
@@ -103,7 +103,7 @@ pub(crate) struct Growth {
     pub(crate) since: i64,
 }
 
-/// A subscription. Every field is sent as the string that it contains.
+/// A subscription. Every field is sent unchanged, as a string.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs, reason = "the fields are named as in the vendor's reference")]

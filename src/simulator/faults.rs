@@ -416,7 +416,7 @@ fn replace_value(mut response: ApiResponse, pointer: &str, value: Value) -> ApiR
     response
 }
 
-/// Returns whether a text matches a glob, in which `*` matches any characters, including `/`.
+/// Returns whether a string matches a glob, in which `*` matches any characters, including `/`.
 fn glob_matches(glob: &str, text: &str) -> bool {
     let mut pieces = glob.split('*');
     let Some(mut rest) = pieces.next().and_then(|first| text.strip_prefix(first)) else {

@@ -15,7 +15,7 @@ pub(crate) const JOB_TYPES: &[(u16, &str)] = &[
     (16, "Dynamics 365"),
 ];
 
-/// Every job module of the reference, and that of Salesforce, by number.
+/// Every job module of the reference, and the module of Salesforce, by number.
 pub(crate) const MODULES: &[(u16, &str)] = &[
     (0, "None"),
     (8, "Archiver"),
@@ -183,7 +183,7 @@ pub(crate) fn module_word(number: u16) -> String {
     word(modules(), number)
 }
 
-/// Returns the word of a module in rows of protected data, which for some modules differs from the word in job lists.
+/// Returns the word of a module in rows of protected data. For some modules, it differs from the word in job lists.
 pub(crate) fn protected_word(number: u16) -> String {
     match number {
         304 => "Microsoft 365 Group".to_owned(),

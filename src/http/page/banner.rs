@@ -173,7 +173,7 @@ fn reason(collector: &CollectorSummary) -> Option<String> {
     (!parts.is_empty()).then(|| format!("{name}: {}.", parts.join(", ")))
 }
 
-/// Returns further warnings.
+/// Returns warnings about the configuration, the state file and the credential.
 fn other_reasons(summary: &Summary) -> Vec<String> {
     let mut reasons = Vec::new();
     if !summary.runtime.loaded.config {

@@ -14,7 +14,7 @@ struct Heading {
     text: String,
 }
 
-/// Returns the runbooks, after a table of contents.
+/// Returns the runbooks, preceded by a table of contents.
 pub(super) fn runbooks() -> Markup {
     let (html, headings) = render_markdown(assets::RUNBOOKS);
     let chapters = headings

@@ -1,4 +1,4 @@
-//! The active web configuration, which is reloaded when its files change.
+//! The active web configuration. It is reloaded when its files change.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};

@@ -168,7 +168,7 @@ impl WebSettings {
 impl Tls {
     fn read(section: &Field<'_>, directory: &Path) -> Result<Self, Error> {
         if section.is_empty() {
-            // An empty section is an incomplete one, and does not mean plain HTTP.
+            // An empty section is incomplete; it does not mean plain HTTP.
             return Err(section.error("is empty; expected cert_file and key_file, or remove the section"));
         }
         let pem = |file, inline| pem_setting(section, file, inline, directory);

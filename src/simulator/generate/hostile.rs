@@ -183,7 +183,7 @@ impl CustomerGenerator<'_> {
             .collect()
     }
 
-    /// Returns a second scope of a module, which was abandoned long ago but is listed.
+    /// Returns a second scope of a module. It was abandoned long ago but is still listed.
     fn dormant_scope(&self, modules: &[Module]) -> Option<Module> {
         let active = modules.iter().find(|module| module.job_type == AZURE)?;
         let end = self.rules.started.saturating_sub(DORMANT_FOR);

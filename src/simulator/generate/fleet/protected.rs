@@ -30,8 +30,8 @@ impl CustomerGenerator<'_> {
         rows
     }
 
-    /// Returns the tenants of the rows. A third of the customers have rows per tenant; one also has rows without a
-    /// tenant.
+    /// Returns the tenants of the rows. A third of the customers have rows per tenant; a few have them for some modules
+    /// only.
     fn tenants_of(&self, number: u16, tenants: &[Tenant]) -> Vec<Option<String>> {
         let by_tenant = match self.scenario {
             Scenario::Busiest => true,
@@ -77,7 +77,7 @@ impl CustomerGenerator<'_> {
         }
     }
 
-    /// Returns hundredths of a gigabyte.
+    /// Returns the stored size in hundredths of a gigabyte.
     fn stored(&mut self, number: u16) -> u64 {
         let of_each = match number {
             302 => self.rng.between(60, 400),
