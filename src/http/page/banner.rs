@@ -184,7 +184,7 @@ fn other_reasons(summary: &Summary) -> Vec<String> {
         );
     }
     if summary.runtime.loaded.state == Some(false) {
-        reasons.push("The state file could not be loaded at start. The log contains the reason.".to_owned());
+        reasons.push("The state file could not be loaded at startup. The log contains the reason.".to_owned());
     }
     let expiry = summary
         .runtime
