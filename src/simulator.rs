@@ -1,8 +1,7 @@
 //! A simulated partner API: both API versions over one seeded world, its token endpoint, and faults on demand.
 //!
 //! The simulator implements the API's reference independently and shares no code with the client, so that it does not
-//! repeat the client's errors. The file is longer than most, because the handle can change everything on which
-//! responses depend.
+//! repeat the client's errors. This file is long, because the handle can change everything on which responses depend.
 //!
 //! # Time
 //!
@@ -119,8 +118,8 @@ pub struct Settings {
     pub hostile: bool,
     /// Latency of responses. Default: none.
     pub latency: Latency,
-    /// Unix time at which the customers' scenarios take place. Default: the start. A world that starts earlier includes
-    /// the events that led to them, and the incidents of the weeks before.
+    /// Unix time at which the customers' scenarios take place. Default: the start of the simulation. A world that
+    /// starts earlier includes the events that led to them, and the incidents of the weeks before.
     pub scenarios_from: Option<i64>,
 }
 
@@ -189,7 +188,7 @@ struct State {
     rng: SeededRng,
 }
 
-/// The state that a generation of the API needs for a response.
+/// The state that an API version needs for a response.
 #[derive(Clone, Copy, Debug)]
 struct View<'a> {
     world: &'a World,
@@ -270,7 +269,7 @@ impl Simulator {
     ///
     /// # Errors
     ///
-    /// Does not return an error at present, because a failed accept is retried.
+    /// Currently never returns an error, because a failed accept is retried.
     pub async fn run(self, shutdown: CancellationToken) -> std::io::Result<()> {
         let connections = TaskTracker::new();
         loop {
@@ -314,7 +313,7 @@ impl Handle {
         self.state().faults.clear();
     }
 
-    /// Returns the newest requests, oldest first, at most 100 000, without those of the control routes.
+    /// Returns the last 100 000 requests at most, oldest first, without requests to the control routes.
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
         self.state().requests.iter().cloned().collect()

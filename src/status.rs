@@ -46,8 +46,8 @@ pub struct Summary {
     pub silence: Duration,
     /// The state of schedule, client and files.
     pub runtime: RuntimeStatus,
-    /// Whether the API is unreachable: several of the newest polls failed without a response, and none has succeeded
-    /// since.
+    /// Whether the API is unreachable: the latest polls of several targets failed without a response, and no poll has
+    /// succeeded since.
     pub is_unreachable: bool,
     /// The enabled collectors.
     pub collectors: Vec<CollectorSummary>,
@@ -81,7 +81,7 @@ pub struct CollectorSummary {
     pub requests: RequestTotals,
     /// Whether one poll fetches the data of all customers.
     pub is_bulk: bool,
-    /// The newest error among the newest polls of all targets.
+    /// The latest error among the latest polls of all targets.
     pub error: Option<LastError>,
 }
 

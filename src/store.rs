@@ -1,4 +1,4 @@
-//! The store: newest complete record of every collector and customer, and its freshness.
+//! The store: latest complete record of every collector and customer, and its freshness.
 //!
 //! Outcomes of polls change records as a whole: [`Store::commit`] replaces them, and [`Store::mark_failed`] keeps them
 //! and records the failure. A scrape takes a [`Snapshot`] that shares the records, so the lock is held briefly. Records
@@ -215,7 +215,7 @@ impl Store {
         inner.collected.get(collector).freshness.get(target)?.last_success
     }
 
-    /// Returns whether the newest poll of a target succeeded.
+    /// Returns whether the latest poll of a target succeeded.
     pub fn succeeded(&self, collector: CollectorId, target: &Target) -> bool {
         let inner = lock(&self.inner);
         let freshness = inner.collected.get(collector).freshness.get(target);
@@ -223,8 +223,8 @@ impl Store {
     }
 
     /// Replaces the records of `target` with those of a poll at `now`. Records of unknown customers are dropped. A
-    /// complete bulk response also removes the records that it lacks: for an optional collector, after two such
-    /// responses in a row; for customers, in [`Store::reconcile`].
+    /// complete bulk response also removes the records that it lacks: for an optional collector, after two consecutive
+    /// such responses; for customers, in [`Store::reconcile`].
     ///
     /// # Errors
     /// Returns [`OverLimit`] if the records would exceed the series limit. In that case, nothing is replaced.
@@ -278,7 +278,7 @@ impl Store {
         }
     }
 
-    /// Returns the time of the newest poll if it found that the target lacks the service that the collector reads.
+    /// Returns the time of the latest poll if it found that the target lacks the service that the collector reads.
     pub fn unlicensed_at(&self, collector: CollectorId, target: &Target) -> Option<Timestamp> {
         let inner = lock(&self.inner);
         inner.collected.get(collector).freshness.get(target)?.unlicensed_at
@@ -305,8 +305,8 @@ impl Store {
         }
     }
 
-    /// Applies a list of customers with their organizations. A customer is removed when two complete lists in a row
-    /// lack it.
+    /// Applies a list of customers with their organizations. A customer is removed when it is missing from two
+    /// consecutive complete lists.
     ///
     /// # Errors
     /// Returns [`Shrunk`] if too many customers are missing from a complete list for the first time. Customers that are

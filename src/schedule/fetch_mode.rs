@@ -8,8 +8,8 @@ use crate::api::Generation;
 use crate::collector::{CollectorId, Target, TargetKind};
 
 /// Number of intervals after which a forbidden bulk list is requested again. Without this, polling per customer would
-/// continue after a temporary denial until the next start. If the registration may only see some customers, the list
-/// stays forbidden, and the extra requests are a tenth of a cycle.
+/// continue after a temporary denial until the next restart. If the registration may only see some customers, the list
+/// stays forbidden, and the cost is one extra poll in ten intervals.
 const BULK_RETRY_INTERVALS: u32 = 10;
 
 /// How a collector with a bulk list fetches its data.

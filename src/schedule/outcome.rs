@@ -363,7 +363,7 @@ impl Scheduler {
         }
     }
 
-    /// Brings forward a poll of each optional collector whose permission was revoked according to the newest token. If
+    /// Brings forward a poll of each optional collector whose permission was revoked according to the latest token. If
     /// the customers lack the service, the next poll may be a day away.
     pub(super) fn watch_permissions(&mut self) {
         let now = self.now();
@@ -444,7 +444,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn permissions_after_a_start_bring_forward_no_unlicensed_customers() {
+    fn permissions_after_a_restart_bring_forward_no_unlicensed_customers() {
         assert!(!brings_forward(None, true, false, true));
         assert!(brings_forward(None, true, false, false));
         assert!(brings_forward(Some(false), true, false, true));

@@ -15,7 +15,7 @@ pub enum PollError {
     /// The customer list lacks too many customers.
     #[error(transparent)]
     Shrunk(#[from] Shrunk),
-    /// The response about one customer is about another one.
+    /// The response to a request for one customer is about another customer.
     #[error("the response is not about the requested customer")]
     WrongCustomer,
     /// A complete customer list lacks a customer that is configured by id.
@@ -105,7 +105,7 @@ impl PollError {
         self.api().is_some_and(is_unlicensed)
     }
 
-    /// Returns whether the API denied access with a 403.
+    /// Returns whether the API denied access with status 403.
     pub(super) fn is_forbidden(&self) -> bool {
         self.api().is_some_and(Error::is_forbidden)
     }

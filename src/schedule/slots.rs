@@ -1,10 +1,11 @@
 //! Divides the slots for concurrent polls among kinds of resources, so that a kind whose polls hang cannot use all of
-//! them.
+//! them. The collectors with the same permission form one kind, and so do all optional collectors.
 //!
 //! A kind always leaves some slots free, so that a poll of another kind finds a free slot without waiting for a
-//! timeout. While another kind waits and has less than an equal part of the slots, a kind uses at most an equal part.
-//! While an enabled kind uses no slot, the last free slots are reserved for kinds without a running poll. A single slot
-//! goes to another kind each time, if one waits. The queue decides which of the admitted polls starts.
+//! timeout. While another kind waits and has less than an equal share of the slots, a kind uses at most an equal share.
+//! While an enabled kind uses no slot, the last free slots are reserved for kinds without a running poll. If there is
+//! only one slot, it goes to a different kind each time, if another kind waits. The queue decides which of the admitted
+//! polls starts.
 
 use std::collections::HashMap;
 
@@ -21,7 +22,8 @@ const MAX_SPARE: usize = 4;
 /// All optional collectors together may use one in this many slots, and at least one.
 const OPTIONAL_PART: usize = 4;
 
-/// Number of customers whose polls together can use all slots. Polls of a single customer can only use an equal part.
+/// Number of customers whose polls together can use all slots. Polls of a single customer use at most one in this many
+/// slots.
 const CUSTOMERS_AT_ONCE: usize = 4;
 
 /// The running polls. Each occupies a slot.

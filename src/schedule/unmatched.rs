@@ -22,7 +22,7 @@ pub(super) type ListedNames = Vec<(CustomerId, Arc<str>)>;
 /// State of the check for patterns that match nothing.
 #[derive(Debug, Default)]
 pub(super) struct PatternCheck {
-    /// The newest complete customer list.
+    /// The latest complete customer list.
     listed: Option<ListedNames>,
     /// The patterns that match nothing; `None` before the first check.
     unmatched: Option<BTreeSet<UnmatchedPattern>>,
@@ -41,8 +41,8 @@ impl PatternCheck {
         self.listed = Some(listed);
     }
 
-    /// Starts again after a reload, so that the patterns of the new configuration are logged. The list is kept if the
-    /// new configuration requests it in the same way.
+    /// Resets the check after a reload, so that the patterns of the new configuration are logged. The list is kept if
+    /// the new configuration requests it in the same way.
     pub(super) fn reset(&mut self, keeps_list: bool) {
         self.unmatched = None;
         if !keeps_list {
@@ -79,7 +79,7 @@ pub(super) fn listed_names(output: &PollOutput) -> ListedNames {
 }
 
 impl Scheduler {
-    /// Checks the configured patterns against the newest complete customer list, and against the modules once these are
+    /// Checks the configured patterns against the latest complete customer list, and against the modules once these are
     /// known.
     pub(super) fn check_patterns(&mut self) {
         let Some(listed) = &self.patterns.listed else { return };

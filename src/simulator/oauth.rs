@@ -92,7 +92,7 @@ const INVALID_SCOPE: OauthError = "invalid_scope";
 const UNSUPPORTED_GRANT_TYPE: OauthError = "unsupported_grant_type";
 
 impl Registration {
-    /// Returns the registration of these settings, without tokens.
+    /// Creates the registration from the settings, without tokens.
     ///
     /// # Errors
     ///

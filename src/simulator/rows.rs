@@ -60,8 +60,8 @@ pub(super) fn scan_profile_row(profile: &ScanProfile, modified: &str) -> Value {
     with_fields(row, &profile.raw_fields)
 }
 
-/// Returns the settings of a scan profile. The time format, the names of two fields and the containers differ by
-/// generation.
+/// Returns the settings of a scan profile. The time format, the names of two fields and the containers differ by API
+/// version.
 pub(super) fn scan_profile_detail(
     profile: &ScanProfile,
     [modified, created]: [String; 2],

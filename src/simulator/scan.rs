@@ -61,7 +61,7 @@ pub struct Container {
 pub struct DailyReport {
     /// Unix time of the report; without a report, the last modification of the profile is used.
     pub updated: Option<i64>,
-    /// The status of the last scan as a number of the reference.
+    /// Status number of the last scan.
     pub status: i64,
     /// Objects newly registered.
     pub new: Vec<Change>,

@@ -2,7 +2,7 @@
 //!
 //! Slots are counted from the Unix epoch, so a run does not depend on when the world is first advanced.
 //!
-//! This file is longer than others, because the tests of the times and results follow the function.
+//! This file is long, because it also contains the tests of the times and results.
 
 use serde::Serialize;
 
@@ -14,13 +14,13 @@ use super::run::{ABSENT, NO_SIZE, Run, status};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Habit {
-    /// Each run leaves a restore point, sometimes with failed objects.
+    /// Each run creates a restore point, sometimes with failed objects.
     Steady,
     /// Like [`Habit::Steady`], with an occasional single failure.
     Usual,
     /// Nearly all runs are successful; the others have various results.
     Reliable,
-    /// One run in five leaves no restore point.
+    /// One run in five creates no restore point.
     Flaky,
     /// Most runs have some failed objects.
     Exceptions,
@@ -79,7 +79,7 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// Returns the newest slot that has started by `now`.
+    /// Returns the latest slot that has started by `now`.
     pub(crate) fn slot_at(&self, now: i64) -> i64 {
         now.min(self.not_after)
             .saturating_sub(self.phase)
@@ -116,7 +116,8 @@ impl Schedule {
             }
     }
 
-    /// Returns the newest slot by `now` in which a run starts, if a past interruption is the only reason for none.
+    /// Returns the latest slot by `now`. If a past interruption suppresses its run, returns the latest slot before with
+    /// a run.
     fn newest_with_run(&self, now: i64) -> i64 {
         let slot = self.slot_at(now);
         match self.interruption(slot) {

@@ -110,7 +110,7 @@ impl CustomerRow {
         row
     }
 
-    /// Adds the newest poll of a collector, unless its result applies to all customers, such as a bulk poll or a
+    /// Adds the latest poll of a collector, unless its result applies to all customers, such as a bulk poll or a
     /// missing permission.
     fn add_poll(&mut self, collector: &CollectorSnapshot<'_>, target: &Target) {
         let poll = collector.poll_of(target);

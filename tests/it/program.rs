@@ -333,7 +333,7 @@ async fn damaged_state_is_renamed_and_reported() {
     for (content, reason) in [
         ("{\"state\":{\"format\":99,\"version\":\"9\"}}\n", "newer version"),
         ("{\"state\":\n", "not a state file"),
-        ("{\"state\":{\"format\":1,\"version\":\"0\"}}\n", "its end is missing"),
+        ("{\"state\":{\"format\":1,\"version\":\"0\"}}\n", "the end of the file is missing"),
     ] {
         let state = directory.path().join("state");
         std::fs::write(&state, content).unwrap();
