@@ -64,7 +64,7 @@ impl Api {
         }
     }
 
-    /// Returns the generation.
+    /// Returns the API version.
     pub fn generation(&self) -> Generation {
         match self {
             Self::V1(_) => Generation::V1,
@@ -168,8 +168,8 @@ impl std::fmt::Display for Endpoint {
 /// pages, but rarely in two consecutive attempts.
 const LIST_ATTEMPTS: usize = 2;
 
-/// Reports the number of rows of a list and returns them. `request_id` is the id of the newest request, which is the
-/// one that failed if `rows` is an error.
+/// Reports the number of rows of a list and returns them. `request_id` is the id of the latest request; if `rows` is an
+/// error, this request failed.
 fn report_rows<R>(
     transport: &transport::Transport,
     endpoint: Endpoint,

@@ -82,7 +82,7 @@ pub const GRAFANA_ALERTS: Asset = Asset {
     content: include_str!("../deploy/grafana/elements-alerts.yaml"),
 };
 
-/// Data source of [`GRAFANA_ALERTS`], which exists in every stack of Grafana Cloud.
+/// UID of the data source in [`GRAFANA_ALERTS`]. It exists in every Grafana Cloud stack.
 pub const DEFAULT_DATASOURCE: &str = "grafanacloud-prom";
 
 /// Runbooks of the alerts, in Markdown.

@@ -343,7 +343,7 @@ pub trait Collector: 'static {
     const INTERVAL: Duration;
     /// Whether its data belongs to a service that only some customers have. Such a collector is off by default and
     /// requires API v3. For customers without the service, the API returns 403 or 404. Due polls of other collectors
-    /// start before those of an optional collector.
+    /// start before due polls of an optional collector.
     const IS_OPTIONAL: bool = false;
     /// Estimated cost of a poll.
     const PRICE: Price = Price::ONE;
@@ -372,20 +372,20 @@ pub trait Collector: 'static {
         context: &Context,
     ) -> impl Future<Output = Result<PollOutput<Self::Record>, Failure>> + Send;
 
-    /// Completes the record of an incomplete poll from the previous record. By default, returns the new record
-    /// unchanged, as for collectors whose record is one row.
+    /// Completes the record of an incomplete poll from the previous record. The default returns the new record
+    /// unchanged, which suits collectors whose record is one row.
     fn complete(previous: &Self::Record, partial: Self::Record) -> Self::Record {
         let _ = previous;
         partial
     }
 
-    /// Adds values to a new record that depend on the previous one, which may be missing, or on the last known name of
-    /// the organization.
+    /// Adds values to a new record that depend on the previous record, if any, or on the last known name of the
+    /// organization.
     fn finish(record: &mut Self::Record, previous: Option<&Self::Record>, organization: &str) {
         let _ = (record, previous, organization);
     }
 
-    /// Splits a record into the rows of the newest response and those held from earlier responses; `None` if none are
+    /// Splits a record into the rows of the latest response and rows held from earlier responses; `None` if none are
     /// held.
     fn split(record: &Self::Record) -> Option<(Self::Record, Self::Record)> {
         let _ = record;
@@ -464,8 +464,8 @@ pub struct RenderedRecord {
 }
 
 impl RenderedRecord {
-    /// Returns this record of subscriptions without its tenants; `None` unless both this record and that of the
-    /// customer contain the tenants.
+    /// Returns this record of subscriptions without its tenants; `None` unless both this record and the customer's
+    /// record contain the tenants.
     pub fn without_tenants_of(&self, customer: &Self) -> Option<Self> {
         let customer = Customer::of(customer.record.as_ref())?;
         let subscriptions = self.record.as_any().downcast_ref::<licenses::Subscriptions>()?;

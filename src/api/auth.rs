@@ -56,7 +56,7 @@ pub struct TokenSource {
     credential: Credential,
     timeout: Duration,
     observer: Arc<dyn Observer>,
-    /// Scopes of the enabled collectors, one group per generation.
+    /// Scopes of the enabled collectors, one group per API version.
     groups: Vec<Vec<&'static str>>,
     /// Held while a token is fetched, so that one request serves all waiting polls.
     fetching: tokio::sync::Mutex<()>,
@@ -217,7 +217,7 @@ impl TokenSource {
         }
     }
 
-    /// Returns whether the newest token request succeeded; `None` before the first.
+    /// Returns whether the latest token request succeeded; `None` before the first.
     pub fn newest_attempt_succeeded(&self) -> Option<bool> {
         lock(&self.state).newest_attempt_succeeded
     }

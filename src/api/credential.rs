@@ -134,7 +134,7 @@ impl Credential {
     }
 
     /// Returns a fingerprint of the files that [`proof`](Self::proof) would read now. Callers that back off after
-    /// `invalid_client` compare two of them to detect a changed file. `None` if there are no files.
+    /// `invalid_client` compare fingerprints to detect a changed file. `None` if there are no files.
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         match self {
             Self::Secret(source) => Some(Fingerprint::of_files([source.file()?])),
@@ -180,7 +180,7 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// Reason why a credential cannot be used. At start, all of these are configuration errors.
+/// Reason why a credential cannot be used. At startup, all of these are configuration errors.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
     /// The secret in the configuration is empty.
@@ -281,7 +281,7 @@ pub enum CredentialError {
         /// The key file; equal to `certificate` if one file contains both.
         key: PathBuf,
     },
-    /// The system's random numbers, or signing, failed.
+    /// The system provided no random numbers, or signing failed.
     #[error("cannot sign the client assertion")]
     Signing,
 }

@@ -17,7 +17,7 @@ use crate::domain;
 /// Parsed members of the object that contains a list.
 #[derive(Debug, Default)]
 pub(super) struct Envelope<'a> {
-    /// The rows; `None` if there is no list, which differs from an empty one.
+    /// The rows; `None` if there is no list, as opposed to an empty list.
     pub(super) rows: Option<Page<'a>>,
     /// The link to the next page.
     pub(super) link: Option<String>,
@@ -47,7 +47,7 @@ const TOTAL: &str = "totalCount";
 /// Name of the token of the next page, in chained lists.
 const SKIP_TOKEN: &str = "skipToken";
 
-/// Maximum length of a page token. Longer ones do not fit into a URL.
+/// Maximum length of a page token. Longer tokens do not fit into a URL.
 const MAX_TOKEN_BYTES: usize = 4 << 10;
 
 /// Other names of counts. Depending on the server, these count all rows or the rows of the page.

@@ -239,8 +239,8 @@ impl RateLimiter {
         self.tokens = self.tokens.min(1.0);
     }
 
-    /// Reports that the host requested a pause without throttling, for example with a 503. All requests wait, and the
-    /// rate does not change.
+    /// Reports that the host requested a pause without throttling, for example with status 503. All requests wait, and
+    /// the rate does not change.
     pub fn pause(&mut self, now: Duration, requested: Duration) {
         self.refill(now);
         self.paused_until = self.paused_until.max(now.saturating_add(requested.min(MAX_PAUSE)));

@@ -1,4 +1,4 @@
-//! First generation: GET requests only, lists in the member `value`, and links to further pages.
+//! API v1: GET requests only, lists in the member `value`, and links to further pages.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
@@ -137,7 +137,7 @@ impl Client {
             };
             let body = json(&mut body)?;
             if body.first() == Some(&b'[') {
-                // The reference for this generation documents no bare arrays, but a server may send one.
+                // The reference for API v1 documents no bare arrays, but a server may send one.
                 fetched
                     .rows
                     .extend(serde_json::from_slice(body).map_err(|_| Error::Decode("JSON"))?)?;

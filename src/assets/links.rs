@@ -5,10 +5,10 @@ use std::borrow::Cow;
 
 use url::Url;
 
-/// The path of every link to a runbook in the files.
+/// Beginning of every link to a runbook in the files.
 const RUNBOOK: &str = "docs/runbooks.md#";
 
-/// The path of every link to a dashboard in the files.
+/// Beginning of every link to a dashboard in the files.
 const DASHBOARD: &str = "/d/";
 
 /// Base URLs of the links in the rules.

@@ -1,4 +1,4 @@
-//! Descriptors of collectors, in which the types of targets and records are erased.
+//! Descriptors of collectors. They erase the types of targets and records.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -94,7 +94,7 @@ impl CollectorDescriptor {
         }
     }
 
-    /// Returns the required permission in a generation; `None` if the collector does not support that generation.
+    /// Returns the required permission in an API version; `None` if the collector does not support that version.
     pub fn scope(&self, generation: Generation) -> Option<&'static str> {
         match generation {
             Generation::V1 if self.is_optional => None,

@@ -27,9 +27,9 @@ pub(super) const FIRST_TENANT_SHAPE: usize = 2;
 /// The subscriptions of a customer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Subscriptions {
-    /// Ids of the tenants, if the API generation returns them with the subscriptions.
+    /// Ids of the tenants, if the API version returns them with the subscriptions.
     tenants: BTreeSet<TenantId>,
-    /// Whether the API generation returns tenants with the subscriptions, so that an empty list means no tenants.
+    /// Whether the API version returns tenants with the subscriptions, so that an empty list means no tenants.
     #[serde(default)]
     lists_tenants: bool,
     products: Vec<Product>,

@@ -106,7 +106,7 @@ impl fmt::Debug for ProxyUrl {
     }
 }
 
-/// Reads the generation of the API.
+/// Reads the API version.
 pub(super) fn read_version(layers: &Layers) -> Result<GenerationChoice, Error> {
     layers.read_required("api.version", |field| field.choice(&VERSIONS))
 }

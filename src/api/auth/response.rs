@@ -13,7 +13,7 @@ use crate::api::body::json;
 /// requests.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
 
-/// Longest accepted lifetime. A token with a longer one is renewed daily.
+/// Longest accepted lifetime. A longer lifetime is treated like this one.
 const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// OAuth error codes that report a server problem.
@@ -50,7 +50,7 @@ pub(super) fn parse_response(
     }
 }
 
-/// Returns whether a text can be sent as a token in a header: it is visible ASCII.
+/// Returns whether a string can be sent as a token in a header: it is visible ASCII.
 fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }

@@ -18,7 +18,7 @@ pub(super) const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-b
 /// Tolerance for a local clock that is ahead of the endpoint's.
 const BACKDATE: Duration = Duration::from_secs(60);
 
-/// Lifetime of an assertion, which is also how far the local clock may be behind.
+/// Lifetime of an assertion, and the time by which the local clock may be behind at most.
 const LIFETIME: Duration = Duration::from_secs(5 * 60);
 
 /// Size of a random `jti`: 128 bits, so that none repeats.

@@ -17,7 +17,7 @@ enum Response {
     Failure,
 }
 
-/// A host with a rate limit, which may be down or faulty for some time.
+/// A rate-limited host that may be down or faulty for some time.
 struct Host {
     /// Requests per second, and the maximum burst.
     limit: f64,
@@ -255,7 +255,7 @@ fn retries_add_at_most_a_tenth_of_the_requests() {
 }
 
 #[test]
-fn recovery_is_detected_soon_and_without_a_burst() {
+fn recovery_is_detected_quickly_and_without_a_burst() {
     let mut host = Host::unlimited();
     host.down = HOUR..2 * HOUR;
     let received = run(50.0, 60.0, &mut host, 3 * HOUR);

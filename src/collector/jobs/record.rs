@@ -81,7 +81,7 @@ pub struct EndedRun {
 }
 
 /// A run that ended longer than this before the previous list, and before the newest known run, does not count as newly
-/// completed: it appears because the filter or the API generation changed. Replicas of the API differ by less.
+/// completed: it appears because the filter or the API version changed. Replicas of the API differ by less.
 const MAX_COMPLETION_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// The rows of a list by module and service.
