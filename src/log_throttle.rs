@@ -9,8 +9,8 @@ const INITIAL_PAUSE: Duration = Duration::from_secs(60);
 /// Longest pause: a long outage is logged once an hour.
 const MAX_PAUSE: Duration = Duration::from_secs(3600);
 
-/// Time at which each kind of failure may be logged again. The keys are collector and reason, whose numbers are
-/// limited.
+/// Time at which each kind of failure may be logged again. The keys are collector and reason; there is a limited number
+/// of both.
 #[derive(Debug, Default)]
 pub(crate) struct LogThrottle(HashMap<(&'static str, &'static str), Entry>);
 

@@ -20,7 +20,7 @@ use shards::ShardCache;
 
 pub use filter::{Part, ScrapeFilter};
 
-/// Values about the exporter, read at the time of a scrape.
+/// Values about the exporter, read at scrape time.
 struct Readings {
     runtime: RuntimeStatus,
     series: usize,
@@ -85,7 +85,7 @@ const EXPORTER: Shape<Readings> = Shape {
     ],
 };
 
-/// Values about a collector, read at the time of a scrape.
+/// Values about a collector, read at scrape time.
 struct CollectorReadings {
     overview: Overview,
     lag: Duration,
@@ -205,7 +205,7 @@ impl Scrape {
         }
     }
 
-    /// Returns the beginning and end of a response: the exporter's own metrics, which are rendered for every scrape. If
+    /// Returns the beginning and end of a response: the exporter's own metrics. They are rendered for every scrape. If
     /// the filter does not select these metrics, both are empty, except for the final `# EOF` of OpenMetrics.
     pub fn exporter_metrics(&self, filter: &ScrapeFilter, format: Format, now: Timestamp) -> ExporterMetrics {
         let mut exporter_metrics = ExporterMetrics::default();
@@ -350,10 +350,9 @@ pub struct ExporterMetrics {
 
 /// Middle of a response, between the beginning and end of its [`ExporterMetrics`].
 pub struct Stored {
-    /// Generation of the store.
+    /// Value of [`Store::generation`].
     pub generation: u64,
-    /// Time until which the text of this generation does not change; `None` if the text only changes with the next
-    /// generation.
+    /// Time until which the rendered text does not change; `None` if only a change of the store changes it.
     pub valid_until: Option<Timestamp>,
     renderer: Renderer,
 }

@@ -208,7 +208,7 @@ pub(super) fn single_page_rows(page: Envelope<'_>) -> Result<Vec<Box<RawValue>>,
     let mut rows = Rows::default();
     rows.extend(page.rows.ok_or(Error::Decode("a list"))?)?;
     if page.link.is_some() || page.min_total.is_some_and(|count| count > rows.len()) {
-        return Err(Error::Incomplete("it has more than one page"));
+        return Err(Error::Incomplete("more than one page"));
     }
     Ok(rows.into_vec())
 }

@@ -24,7 +24,7 @@ pub(super) const RECHECK_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 pub(super) struct Parts<K: Ord, R> {
     #[serde(rename = "tenants", alias = "consented")]
     records: BTreeMap<K, R>,
-    /// Parts whose last known records are served, each with the start of this state.
+    /// Parts whose last known records are served, each with the time since when this is so.
     #[serde(rename = "held", default = "BTreeMap::new")]
     last_known_since: BTreeMap<K, Timestamp>,
     /// Parts that lack the service, with the time of the response that showed it.
@@ -136,7 +136,7 @@ impl RequestResults {
         self.failure.get_or_insert(failure);
     }
 
-    /// Adds a denial, which does not make the poll incomplete.
+    /// Adds a denial. It does not make the poll incomplete.
     pub(super) fn deny(&mut self, denial: Failure) {
         self.denial = Some(denial);
     }

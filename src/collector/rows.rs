@@ -9,7 +9,7 @@ use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Failure, Observer, v3};
 use crate::domain::{CustomerId, Timestamp};
 
-/// Rows parsed between two yields, which takes a few milliseconds.
+/// Rows parsed between two yields. Parsing them takes a few milliseconds.
 const ROWS_PER_YIELD: usize = 1_000;
 
 /// Yields after every [`ROWS_PER_YIELD`] rows, so that a long response does not block other tasks.
@@ -41,7 +41,7 @@ pub(super) async fn read_rows(
     unreadable
 }
 
-/// A list about all customers, which can also be requested for one customer.
+/// A list about all customers that can also be requested for one customer.
 pub(super) struct CustomerList {
     /// Endpoint of the list.
     pub(super) endpoint: Endpoint,
@@ -144,14 +144,14 @@ pub(super) fn keep_missing<R: Held, K: Ord>(previous: &[R], mut partial: Vec<R>,
     partial
 }
 
-/// Returns a previous row, marked as held, for a row of the newest list whose details are missing.
+/// Returns a previous row, marked as held, for a row of the latest list whose details are missing.
 pub(super) fn hold_known<R: Held>(previous: Option<&Vec<R>>, is_match: impl Fn(&R) -> bool) -> Option<R> {
     let mut row = previous?.iter().find(|row| is_match(row))?.clone();
     *row.held() = true;
     Some(row)
 }
 
-/// Splits rows into those of the newest response and held ones; `None` if none are held.
+/// Splits rows into rows of the latest response and held rows; `None` if none are held.
 pub(super) fn split_rows<R: Held>(rows: &[R]) -> Option<(Vec<R>, Vec<R>)> {
     let (mut fresh, mut held) = (Vec::new(), Vec::new());
     for mut row in rows.iter().cloned() {

@@ -22,7 +22,7 @@ const OTHER_CONTAINERS: &str = "(other)";
 /// The daily report of a scan profile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Report {
-    /// Whether the report is held from an earlier response, because the newest response had invalid rows.
+    /// Whether the report is held from an earlier response, because the latest response had invalid rows.
     #[serde(default)]
     held: bool,
     profile_id: String,

@@ -14,7 +14,7 @@ use crate::settings::{Error, Field, MIN_DURATION};
 /// URLs and limits of the API.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Api {
-    /// Generation of the API.
+    /// API version.
     pub version: GenerationChoice,
     /// Environment of the registration.
     pub environment: Environment,
@@ -178,7 +178,7 @@ fn read_endpoint(field: &Field<'_>) -> Result<Url, Error> {
     Err(field.invalid(problem))
 }
 
-/// Parses the URL of a proxy, which may contain credentials.
+/// Parses the URL of a proxy. It may contain credentials.
 fn read_proxy(field: &Field<'_>) -> Result<Url, Error> {
     const EXAMPLE: &str = "expected something like http://proxy.example.com:3128";
     let field = hide_credentials(field);

@@ -18,8 +18,8 @@ use super::status::JobStatus;
 use super::time::Timestamp;
 use super::trail::{PastRun, Trail};
 
-/// Number of completed runs that are stored in addition to those in the newest list, so that a run that disappears from
-/// one list and reappears in the next is not counted twice. Replicas of the API differ by only one or two runs.
+/// Number of completed runs that are stored in addition to the runs in the latest list, so that a run that disappears
+/// from one list and reappears in the next is not counted twice. Replicas of the API differ by only one or two runs.
 const RECENT_RUNS: usize = 8;
 
 /// The stored part of a completed run.
@@ -32,7 +32,7 @@ struct CompletedRun {
 }
 
 impl CompletedRun {
-    /// Returns the rank of the run, if it left a restore point with a known time.
+    /// Returns the rank of the run, if it created a restore point with a known time.
     fn restore_point(&self) -> Option<Rank> {
         (self.end.is_some() && self.status.is_restore_point()).then_some(self.rank)
     }
@@ -61,7 +61,7 @@ struct EvictedRuns {
 /// The known runs of one module or backup scope.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
-    /// The newest row of the newest list.
+    /// The newest row of the latest list.
     newest: Option<Run>,
     newest_ended: Option<Run>,
     listed: BTreeMap<JobStatus, u64>,
@@ -111,7 +111,7 @@ impl History {
         self.trail.runs()
     }
 
-    /// Returns the newest row of the newest list.
+    /// Returns the newest row of the latest list.
     pub fn newest(&self) -> Option<&Run> {
         self.newest.as_ref()
     }
@@ -121,7 +121,7 @@ impl History {
         self.newest_ended.as_ref()
     }
 
-    /// Returns the number of runs in the newest list by status.
+    /// Returns the number of runs in the latest list by status.
     pub fn listed(&self) -> &BTreeMap<JobStatus, u64> {
         &self.listed
     }
@@ -199,7 +199,7 @@ impl History {
         time(&self.newest).max(time(&self.newest_ended))
     }
 
-    /// Returns the rank of the run that left the latest restore point.
+    /// Returns the rank of the run that created the latest restore point.
     fn restore_point(&self) -> Option<Rank> {
         let recent = self.recent.iter().filter_map(CompletedRun::restore_point).max();
         recent.max(self.evicted.restore_point)

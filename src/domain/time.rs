@@ -16,7 +16,7 @@ pub use self::duration::duration;
 use self::scanner::Scanner;
 use super::{Parsed, parse_present};
 
-/// Nanoseconds per tick, which is the resolution of the API: seven decimals of a second.
+/// Nanoseconds per tick. A tick is the resolution of the API: seven decimals of a second.
 const NANOSECONDS_PER_TICK: u32 = 100;
 
 const TICKS_PER_SECOND: i64 = 10_000_000;
@@ -33,7 +33,7 @@ const DOTNET_UNIX_EPOCH: i64 = 621_355_968_000_000_000;
 /// Separators between the numbers of a date.
 const DATE_SEPARATORS: &[char] = &['-', '/', '.'];
 
-/// A time with a resolution of 100 ns, like that of the API. It is saved as ticks since the Unix epoch.
+/// A time with a resolution of 100 ns, as in the API. It is saved as ticks since the Unix epoch.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(i64);
@@ -77,7 +77,7 @@ impl Timestamp {
         Self(self.0.saturating_add(ticks(duration)))
     }
 
-    /// Returns an earlier time, at least the earliest possible one.
+    /// Returns an earlier time, but not before the earliest possible time.
     #[must_use]
     pub fn minus(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(ticks(duration)))

@@ -16,7 +16,7 @@ pub(super) const CUSTOMER_ID: &str = "customer_id";
 
 /// A metric and how to compute its value from a row of type `R`.
 pub struct Column<R: ?Sized> {
-    /// The metric. Its labels are those of the shape.
+    /// The metric. It has the labels of the shape.
     pub metric: Metric,
     /// Returns the value of a row; `None` if it is absent.
     pub value: fn(&R) -> Option<f64>,
@@ -83,7 +83,7 @@ pub struct Shape<R: ?Sized + 'static> {
 }
 
 impl<R> Shape<R> {
-    /// Returns the table of `rows` for a customer. Of several rows with the same labels, only the first is included.
+    /// Returns the table of `rows` for a customer. If several rows have the same labels, only the first is included.
     pub fn table(&self, customer_id: &str, rows: &[R]) -> ShapeTable {
         let mut table = self.fill(Some(customer_id), rows);
         let duplicates = table.drop_duplicates();

@@ -17,8 +17,8 @@ use crate::domain::{self, History, JobStatus, KnownNames, PastRun, Run, Timestam
 /// and customers have dozens of scopes. The limit protects against names that keep changing.
 const MAX_MODULES: usize = 1_000;
 
-/// Maximum number of backup scopes of a module in a list, about ten times that of the largest known customer. If there
-/// are more, their names probably differ in each list, and each would be a new series.
+/// Maximum number of backup scopes of a module in a list, about ten times the number of the largest known customer. If
+/// there are more, their names probably differ in each list, and each would be a new series.
 const MAX_SCOPES: usize = 200;
 
 /// Identifies a module or backup scope of a customer.
@@ -40,20 +40,20 @@ pub(crate) struct Module {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) scope: Option<String>,
     pub(super) history: History,
-    /// Whether the newest list contains the module, or the module is held. An unlisted module is stored but not
+    /// Whether the latest list contains the module, or the module is held. An unlisted module is stored but not
     /// rendered: if it is listed again, no run is counted twice and no restore point is lost.
     listed: bool,
-    /// Whether the module is held from an earlier list, because the newest list had invalid rows.
+    /// Whether the module is held from an earlier list, because the latest list had invalid rows.
     #[serde(default)]
     held: bool,
 }
 
-/// The newest scan of the objects of a customer's tenants.
+/// The latest scan of the objects of a customer's tenants.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Scan {
     pub(super) service: Cow<'static, str>,
     pub(super) status: JobStatus,
-    /// Whether the scan is held from an earlier list, because the newest list had invalid rows.
+    /// Whether the scan is held from an earlier list, because the latest list had invalid rows.
     #[serde(default)]
     held: bool,
 }
@@ -63,7 +63,7 @@ pub(crate) struct Scan {
 pub(crate) struct Record {
     modules: Vec<Arc<Module>>,
     pub(super) scans: Vec<Scan>,
-    /// Time of the newest list; state files of older versions lack it.
+    /// Time of the latest list; state files of older versions lack it.
     pub(super) listed_at: Option<Timestamp>,
 }
 
@@ -112,7 +112,7 @@ impl Listed {
         }
     }
 
-    /// Drops the scopes of each module beyond [`MAX_SCOPES`], those in the best state first, so that failures stay.
+    /// Drops the scopes of each module beyond [`MAX_SCOPES`], scopes in the best state first, so that failures stay.
     /// Returns the number of dropped scopes.
     pub(super) fn cap_scopes(&mut self) -> usize {
         let mut counts: BTreeMap<(Cow<'static, str>, Cow<'static, str>), usize> = BTreeMap::new();
@@ -135,7 +135,7 @@ impl Listed {
 }
 
 impl Record {
-    /// Adds the names of all modules, with which patterns are compared.
+    /// Adds the names of all modules, for comparison with patterns.
     pub(super) fn add_names(&self, names: &mut KnownNames) {
         for module in &self.modules {
             names.add_module(&module.service, &module.module, module.scope.as_deref());
@@ -213,7 +213,7 @@ impl Record {
         }
     }
 
-    /// Returns the modules of the newest list, and those that are held because that list was partial.
+    /// Returns the modules of the latest list, and the modules that are held because that list was partial.
     pub(super) fn listed(&self) -> impl Iterator<Item = &Arc<Module>> {
         self.modules.iter().filter(|module| module.listed)
     }
@@ -272,7 +272,7 @@ impl Module {
 struct CompletionCutoff(Option<Timestamp>);
 
 impl CompletionCutoff {
-    /// Returns whether a run counts as newly completed. A run without any time does.
+    /// Returns whether a run counts as newly completed. A run without any time always does.
     fn admits(self, run: &PastRun) -> bool {
         let occurred_at = run.occurred_at();
         self.0.is_none_or(|cutoff| occurred_at.is_none_or(|at| at > cutoff))

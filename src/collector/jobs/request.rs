@@ -46,7 +46,7 @@ pub(super) async fn fetch_rows(
 
 impl CollectorSettings {
     /// Returns whether the settings select jobs of this service and module, given their current names. A name without a
-    /// number is selected only if everything is.
+    /// number is selected only if there is no filter.
     pub(in crate::collector) fn selects(&self, service: &str, job_module: &str) -> bool {
         let contains = |selected: &[u16], number_of: fn(&str) -> Option<u16>, name: &str| {
             selected.is_empty() || number_of(name).is_some_and(|number| selected.contains(&number))

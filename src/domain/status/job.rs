@@ -70,7 +70,7 @@ impl JobStatus {
         self as i8
     }
 
-    /// Returns the label value, which is also the value in the state file.
+    /// Returns the label value. It is also the value in the state file.
     pub const fn label(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -147,7 +147,7 @@ impl JobStatus {
         matches!(self, Self::Finished)
     }
 
-    /// Returns whether the run left a restore point.
+    /// Returns whether the run created a restore point.
     pub const fn is_restore_point(self) -> bool {
         matches!(self, Self::Finished | Self::FinishedWithException)
     }
