@@ -10,7 +10,7 @@ use crate::exposition::{Block, Metric, RecordView, Table};
 /// Result of the latest poll, per collector and customer.
 pub const COLLECTOR_SUCCESS: Metric = Metric::gauge(
     "elements_exporter_collector_success",
-    "1 if the newest poll returned a complete response, 0 otherwise; customer_id is empty for a poll of all customers",
+    "1 if the latest poll returned a complete response, 0 otherwise; customer_id is empty for a poll of all customers",
 )
 .dated()
 .labels(FRESHNESS_LABELS);
