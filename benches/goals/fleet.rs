@@ -57,7 +57,7 @@ const LONG: &[&str] = &[
 /// Number of points that Grafana requests for a graph on a screen of ordinary width.
 const GRAPH_POINTS: i64 = 1_000;
 
-/// Time after which the benchmark fails. Prometheus needs about half a minute for the first scrape of all series.
+/// Maximum wait for a result. Prometheus needs about half a minute for the first scrape of all series.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A Prometheus with its own directory. Dropping the value stops the process and removes the directory.
@@ -243,13 +243,13 @@ fn measure(customers: usize) {
         println!("evaluating {group}: {seconds:.1} s");
     }
     print_goal(
-        "the slowest panel of the fleet, in seconds",
+        "the slowest panel of the fleet dashboard, in seconds",
         slowest.as_secs_f64(),
         MAX_PANEL_TIME.as_secs_f64(),
     );
 }
 
-/// Sends a query as Grafana does.
+/// Sends a query as Grafana does, and returns its duration.
 fn time_query(prometheus: &Prometheus, query: &Query, values: &Values) -> Duration {
     let expr = interpolate(&query.expr, values);
     if !query.range {
