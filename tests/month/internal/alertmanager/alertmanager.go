@@ -44,11 +44,11 @@ type inhibition struct {
 // Receiver describes a receiver.
 type Receiver struct {
 	SendResolved bool `json:"send_resolved"`
-	// Deadman marks a receiver that only gets alerts that always fire.
+	// Deadman marks a receiver that gets only alerts that always fire.
 	Deadman bool `json:"deadman"`
 }
 
-// Alertmanager routes alerts to receivers.
+// Alertmanager sends notifications about alerts to receivers.
 type Alertmanager struct {
 	// Receivers contains the receivers with an integration.
 	Receivers map[string]Receiver

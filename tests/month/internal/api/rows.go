@@ -36,7 +36,7 @@ func customerRow(c *world.Customer, now time.Time) object {
 	}
 }
 
-// jobRow returns a row without type, module and status, which the generations encode differently.
+// jobRow returns a row without type, module and status: the API versions encode them differently.
 func jobRow(r world.Row) object {
 	row := object{
 		"jobId": orAbsent(r.ID), "name": orAbsent(r.Scope), "startTime": instant(r.Start, 0), "endTime": instant(r.End, 0),

@@ -41,7 +41,7 @@ type shared struct {
 
 // Process is an exporter that uses the virtual clock.
 type Process struct {
-	// Address is its listen address.
+	// Address is the listen address.
 	Address string
 
 	dir     string
@@ -188,7 +188,7 @@ func (p *Process) deadline() int64 {
 	return next
 }
 
-// wake wakes the threads whose timers are due, and waits until they run, because until then they look idle.
+// wake wakes the threads whose timers are due, and waits until they run. Until then, they look idle.
 func (p *Process) wake(now int64) {
 	if p.dead.Load() {
 		return
