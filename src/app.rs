@@ -366,7 +366,7 @@ pub async fn once(config: &Config, stop: CancellationToken) -> Result<(Vec<u8>, 
     Ok((frames.flatten().collect(), all_succeeded))
 }
 
-/// The poll loop, which runs in its own thread.
+/// The poll loop in its own thread.
 struct PollThread {
     /// Completed when the thread has started; dropped if it cannot start.
     ready: oneshot::Receiver<()>,
@@ -388,7 +388,7 @@ impl PollThread {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let all_succeeded = match runtime {
                 Ok(runtime) => {
-                    // Sending fails if the receiver was dropped, which is fine. The same applies to `sender`.
+                    // This fails, harmlessly, if the receiver was dropped. The same applies to `sender`.
                     let _ = ready.send(());
                     runtime.block_on(scheduler.run(until, reloads, stop))
                 }

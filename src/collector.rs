@@ -322,7 +322,7 @@ impl<R> PollOutput<R> {
         Self::new(BTreeMap::from([(customer.clone(), record)]), unreadable, endpoint)
     }
 
-    /// Adds a failure, if any, which takes precedence over invalid rows.
+    /// Adds a failure, if there is one. It takes precedence over invalid rows.
     fn with_failure(self, failure: Option<Failure>) -> Self {
         Self {
             incomplete: failure.or(self.incomplete),
@@ -373,7 +373,7 @@ pub trait Collector: 'static {
     ) -> impl Future<Output = Result<PollOutput<Self::Record>, Failure>> + Send;
 
     /// Completes the record of an incomplete poll from the previous record. The default returns the new record
-    /// unchanged, which suits collectors whose record is one row.
+    /// unchanged. That suits collectors with records of a single row.
     fn complete(previous: &Self::Record, partial: Self::Record) -> Self::Record {
         let _ = previous;
         partial

@@ -90,8 +90,8 @@ pub struct Settings {
     pub seed: u64,
     /// Initial number of customers. Default: 40.
     pub customers: usize,
-    /// Factor by which schedules and durations are compressed. Default: 1.0 (real time), which is also used if the
-    /// value is not positive.
+    /// Factor by which schedules and durations are compressed. Default: 1.0 (real time), also used if the value is not
+    /// positive.
     pub speed: f64,
     /// Source of time. Default: the wall clock.
     pub clock: Clock,

@@ -45,7 +45,7 @@ pub struct Store {
 pub struct Reconciled {
     /// New customers.
     pub added: Vec<CustomerId>,
-    /// Removed customers, whose data is dropped.
+    /// Removed customers. Their data is dropped.
     pub removed: Vec<CustomerId>,
     /// Customers whose organization was renamed.
     pub renamed: Vec<CustomerId>,
@@ -399,8 +399,8 @@ impl Store {
     }
 
     /// Makes a large change to a copy and replaces the original, so that no scrape waits for it. If the original has
-    /// changed in the meantime, which is rare because one task makes almost all changes, the change is repeated under
-    /// the lock.
+    /// changed in the meantime, the change is repeated under the lock. This is rare, because one task makes almost all
+    /// changes.
     fn update_copy<R>(&self, update: impl Fn(&mut Inner) -> R) -> R {
         let mut copy = lock(&self.inner).clone();
         let before = copy.generation;

@@ -219,7 +219,7 @@ pub enum CredentialError {
         /// The error of the archive parser.
         source: Box<p12_keystore::error::Error>,
     },
-    /// A PFX archive, which contains its key, is combined with a key file.
+    /// A key file is set, although a PFX archive contains its own key.
     #[error("{path} is a PFX archive, which contains its key: remove auth.private_key_file")]
     KeyBesideArchive {
         /// Path of the archive.

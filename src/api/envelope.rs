@@ -251,7 +251,7 @@ fn number(json: &RawValue) -> Result<Option<usize>, &'static str> {
         .ok_or("a number that is not a count")
 }
 
-/// Parses an integer, including the form `150.0`, which some serializers write.
+/// Parses an integer, including the form `150.0` that some serializers write.
 fn integer(text: &str) -> Option<usize> {
     let number: f64 = text.parse().ok()?;
     let is_count = number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number);

@@ -71,8 +71,8 @@ pub(super) fn client_builder(
     Ok(builder)
 }
 
-/// Returns the pause that a response requests. A date is compared with the `Date` header of the response, which makes
-/// clock skew irrelevant, or with the local clock if there is no such header.
+/// Returns the pause that a response requests. A date is compared with the `Date` header of the response, so that clock
+/// skew is irrelevant; without this header, it is compared with the local clock.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let header = headers.get(RETRY_AFTER)?.to_str().ok();
     let local_time = unix_now();

@@ -38,7 +38,7 @@ impl Cost {
         self.per_cycle() * 3600.0 / self.interval.as_secs_f64()
     }
 
-    /// Returns the average number of requests in flight, which by Little's law is the request rate times the latency.
+    /// Returns the average number of requests in flight: by Little's law, the request rate times the latency.
     fn in_flight(&self) -> f64 {
         self.per_hour() / 3600.0 * self.latency.as_secs_f64()
     }

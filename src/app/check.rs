@@ -383,10 +383,9 @@ impl Check<'_> {
                 let detail = format!("{}; polled again once a day", explain(&failure, descriptor.name));
                 found(CollectorResult::Unlicensed, detail)
             }
-            api::Error::NotPermitted(_) if scope.is_empty() => found(
-                CollectorResult::NotPermitted,
-                "requires API v3".to_owned(),
-            ),
+            api::Error::NotPermitted(_) if scope.is_empty() => {
+                found(CollectorResult::NotPermitted, "requires API v3".to_owned())
+            }
             api::Error::NotPermitted(_) => found(CollectorResult::NotPermitted, format!("{scope} is not granted")),
             ref error if error.is_forbidden() => {
                 let detail = explain(&failure, descriptor.name);

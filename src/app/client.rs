@@ -87,7 +87,7 @@ impl ClientSource {
     }
 
     fn build(&self, observer: Arc<dyn Observer>) -> Result<ApiClient, Error> {
-        // Fails if the provider is already installed, which is fine.
+        // This fails, harmlessly, if the provider is already installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let api = &self.api;
         let proxy = api.proxy_url.as_ref().map(config::ProxyUrl::expose);

@@ -103,11 +103,11 @@ impl Target {
 }
 
 async fn request_status(url: &str, is_loopback: bool) -> Result<StatusCode, reqwest::Error> {
-    // Fails if the provider is already installed, which is fine.
+    // This fails, harmlessly, if the provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut client = reqwest::Client::builder();
     if !url.starts_with("https:") {
-        // Plain HTTP works without certificate authorities, which a container image may lack.
+        // Plain HTTP needs no certificate authorities, and a container image may have none.
         client = client.tls_certs_only([]);
     }
     let client = client

@@ -44,7 +44,7 @@ impl FromStr for ListenAddress {
         let is_name = host
             .chars()
             .all(|character| character.is_ascii_alphanumeric() || matches!(character, '-' | '.' | '_'));
-        // A numeric last label is a mistyped IPv4 address, which a resolver might still accept.
+        // With a numeric last label, this is a mistyped IPv4 address, and a resolver might still accept it.
         let is_numeric = host
             .rsplit('.')
             .next()

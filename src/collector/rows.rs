@@ -19,7 +19,7 @@ pub(super) async fn yield_at(position: usize) {
     }
 }
 
-/// Passes the rows of a response to `add`, which returns whether the row is a duplicate, or `None` if it is invalid.
+/// Passes the rows of a response to `add`. It returns whether the row is a duplicate, or `None` if the row is invalid.
 /// Reports duplicates, and returns the number of invalid rows.
 pub(super) async fn read_rows(
     rows: &[Box<RawValue>],

@@ -402,10 +402,7 @@ const fn enabled(path: &'static str, by_default: bool) -> Key {
     let (default, description) = if by_default {
         ("true", "Whether the collector runs.")
     } else {
-        (
-            "false",
-            "Whether the collector runs; requires API v3.",
-        )
+        ("false", "Whether the collector runs; requires API v3.")
     };
     key(path, KeyDefault::Value(default), ValueFormat::Boolean, description)
 }

@@ -49,7 +49,7 @@ impl CompletedRun {
 /// Summary of completed runs that are no longer stored individually.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct EvictedRuns {
-    /// The newest time of these runs. A run that is not stored and not newer has already been counted.
+    /// The latest time of these runs. A run that is not stored and not later has already been counted.
     until: Option<Timestamp>,
     success: Option<Timestamp>,
     restore_point: Option<Rank>,
@@ -182,7 +182,7 @@ impl History {
         }
     }
 
-    /// Returns when the newest state became pending; `None` if it is not pending.
+    /// Returns when the newest run became pending; `None` if it is not pending.
     pub fn pending_since(&self) -> Option<Timestamp> {
         let newest = self.newest.as_ref()?;
         let is_pending = match newest.status {
@@ -193,7 +193,7 @@ impl History {
         newest.modified.filter(|_| is_pending)
     }
 
-    /// Returns the newest time of any run; `None` if no run has a time.
+    /// Returns the latest time of any run; `None` if no run has a time.
     pub fn last_known(&self) -> Option<Timestamp> {
         let time = |run: &Option<Run>| run.as_ref().and_then(Run::last_known_time);
         time(&self.newest).max(time(&self.newest_ended))

@@ -46,7 +46,7 @@ impl Shard {
         (0..count).map(move |index| Self { index, count })
     }
 
-    /// Returns whether this is the first shard, which also contains all data without a customer.
+    /// Returns whether this is the first shard. It also contains all data without a customer.
     pub fn is_first(self) -> bool {
         self.index == 0
     }

@@ -79,7 +79,7 @@ impl Drop for Frame {
     }
 }
 
-/// Returns a body of uncompressed frames. Each frame is rendered just before it is sent, on the same thread, which is
+/// Returns a body of uncompressed frames. Each frame is rendered just before it is sent, on the same thread: that is
 /// faster than waking another thread. The kernel also copies the text while it is still in the CPU cache.
 pub(super) fn plain(mut frames: Frames, pool: BufferPool) -> Body {
     let frames = std::iter::from_fn(move || {

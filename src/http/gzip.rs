@@ -156,7 +156,7 @@ fn stream_chunks(progress: watch::Receiver<Progress>) -> impl Stream<Item = Resu
         let found = seen.map(|now| now.chunks.get(next).map(send));
         match found {
             Ok(chunk) => chunk.map(|chunk| (Ok(chunk), (progress, next + 1))),
-            // The compression failed or was cancelled, which ends the body.
+            // The compression failed or was cancelled: end the body.
             Err(_) => Some((Err(RenderError), (progress, next))),
         }
     })

@@ -223,7 +223,7 @@ impl Scheduler {
         }
         let mut incomplete = output.incomplete.take().map(PollError::from);
         let descriptor = due.collector.descriptor();
-        // An empty response does not remove the last known data, which expires if more empty responses follow.
+        // An empty response does not remove the last known data. The data expires if more empty responses follow.
         if descriptor.is_optional
             && incomplete.is_none()
             && output.records.is_empty()

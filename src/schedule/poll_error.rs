@@ -30,7 +30,7 @@ pub enum PollError {
     /// The poll exceeded the maximum duration.
     #[error("the poll did not finish within {}", humantime::format_duration(*.0))]
     Deadline(Duration),
-    /// The poll panicked, which is a bug in the exporter.
+    /// The poll panicked because of a bug in the exporter.
     #[error("the poll panicked; this is a bug in the exporter")]
     Panicked,
 }
@@ -83,7 +83,7 @@ impl PollError {
         }
     }
 
-    /// Returns the error without the endpoint, which logs and pages show separately.
+    /// Returns the error without the endpoint: logs and pages show the endpoint separately.
     pub(super) fn cause(&self) -> &(dyn std::error::Error + 'static) {
         match self {
             Self::Api(failure) => &failure.error,

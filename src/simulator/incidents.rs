@@ -117,8 +117,8 @@ const LANES: [Lane; 5] = [
     },
 ];
 
-/// Returns the incidents before `started` by customer index. All end early enough for each module to have had another
-/// run, which takes up to `recovery` seconds.
+/// Returns the incidents before `started` by customer index. Each incident ends early enough for every module to have
+/// completed another run since then; such a run takes up to `recovery` seconds.
 pub(crate) fn incidents(seed: u64, customers: usize, started: i64, recovery: i64) -> BTreeMap<usize, Vec<Incident>> {
     let mut all: BTreeMap<usize, Vec<Incident>> = BTreeMap::new();
     for group in 0..customers.div_ceil(SCENARIO_PERIOD) {

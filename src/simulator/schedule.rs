@@ -32,7 +32,7 @@ pub(crate) enum Habit {
     Rotating,
     /// Successful until the last slot, after which no run starts.
     Silent,
-    /// Successful until the last slot, whose run never ends.
+    /// Successful until the last slot. The run of that slot never ends.
     Stuck,
 }
 
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn usual_module_never_fails_twice_in_a_row() {
+    fn usual_module_never_fails_twice_consecutively() {
         let schedule = daily(Habit::Usual);
         let failed: Vec<i64> = (0..4000)
             .filter(|slot| schedule.run(*slot, i64::MAX).status == status::FAILED)

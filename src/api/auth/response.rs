@@ -55,7 +55,8 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// Returns an OAuth error code unchanged. Replaces any other text, which would be logged and could contain secrets.
+/// Returns an OAuth error code unchanged. Replaces any other text, because codes are logged and the text could contain
+/// secrets.
 fn bounded_code(code: &str) -> String {
     const MAX_CODE_CHARS: usize = 40;
     let is_valid = !code.is_empty()

@@ -104,7 +104,7 @@ impl PastExporter {
         self.partner.advance(Duration::from_secs(u64::from(seconds)));
     }
 
-    /// Returns the store, which contains the results of the polls.
+    /// Returns the store with the results of the polls.
     pub(super) fn store(&self) -> &Store {
         &self.parts.store
     }

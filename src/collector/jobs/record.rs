@@ -261,7 +261,8 @@ impl Module {
         }
     }
 
-    /// Returns the last known time of an unlisted module; `None` for listed modules, which are sorted by their keys.
+    /// Returns the last known time of an unlisted module; `None` for listed modules, so that they are sorted by their
+    /// keys.
     fn last_known_if_unlisted(&self) -> Option<Timestamp> {
         self.history.last_known().filter(|_| !self.listed)
     }

@@ -227,7 +227,7 @@ fn client_auth(field: &Field<'_>) -> Result<ClientAuth, Error> {
         ("RequireAnyClientCert", ClientAuth::RequireAny),
         ("VerifyClientCertIfGiven", ClientAuth::VerifyIfGiven),
         ("RequireAndVerifyClientCert", ClientAuth::RequireAndVerify),
-        // An older name of RequireAnyClientCert, which the toolkit still accepts.
+        // An older name of RequireAnyClientCert. The toolkit still accepts it.
         ("RequireClientCert", ClientAuth::RequireAny),
     ])
 }
@@ -367,7 +367,7 @@ fn http(section: &Field<'_>) -> Result<Vec<(HeaderName, HeaderValue)>, Error> {
         .collect()
 }
 
-/// Parses a header; `None` if its value is blank, which leaves it unset.
+/// Parses a header; `None` if its value is blank, so that the header stays unset.
 fn header(name: &str, values: &[&str], field: &Field<'_>) -> Result<Option<(HeaderName, HeaderValue)>, Error> {
     let value = field.raw_text()?.trim();
     if value.is_empty() {

@@ -168,7 +168,7 @@ impl CustomerGenerator<'_> {
         modules
     }
 
-    /// Returns the rows of the tenants' object scans, which nearly every customer has.
+    /// Returns the rows of the tenants' object scans. Nearly every customer has such rows.
     fn scans(&self, modules: &[Module]) -> Vec<Module> {
         let has = |job_type: u16| modules.iter().any(|module| module.job_type == job_type);
         let status = if self.index % 5 == 2 {

@@ -73,7 +73,7 @@ const MONTH: Kept = Kept::days(super::DAYS);
 const WEEK: Kept = Kept::days(7);
 /// For `offset 26h`, and panels that compare with yesterday.
 const TWO_DAYS: Kept = Kept::days(2);
-/// For the daily growth over a week, which compares each sample with the one a day earlier.
+/// For the daily growth over a week: each sample is compared with the sample a day earlier.
 const EIGHT_DAYS: Kept = Kept::days(8);
 /// For panels that take the maximum of each day.
 const QUARTER_DAILY: Kept = MONTH.every(6);

@@ -160,7 +160,7 @@ impl CustomerGenerator<'_> {
     }
 }
 
-/// The tenant's Microsoft licences, which the API reports for nearly every product.
+/// The tenant's Microsoft licences. The API reports them for nearly every product.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct MicrosoftLicenses {
     assigned: u64,

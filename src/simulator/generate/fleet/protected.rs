@@ -7,7 +7,7 @@ use super::{CustomerGenerator, MICROSOFT_365, Scenario};
 use crate::simulator::customer::{Growth, Module, ProtectedRow, Tenant};
 use crate::simulator::run::{ABSENT, NO_SIZE};
 
-/// The modules in the order of the overview, which includes modules without backups.
+/// The modules in the order of the overview, including modules without backups.
 const LISTED: [u16; 12] = [303, 304, 308, 305, 309, 312, 311, 310, 306, 307, 302, 402];
 
 impl CustomerGenerator<'_> {
