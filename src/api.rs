@@ -341,7 +341,7 @@ impl Error {
         matches!(self, Self::Status(403 | 404))
     }
 
-    /// Returns whether the error concerns only the requested resource, so that others can still be requested.
+    /// Returns whether the error concerns only the requested resource, so that other resources can still be requested.
     pub fn is_resource_error(&self) -> bool {
         matches!(
             self,
@@ -349,7 +349,7 @@ impl Error {
         )
     }
 
-    /// Returns whether there was no response, or one that means that the API is down.
+    /// Returns whether there was no response, or a response that means that the API is down.
     pub fn is_outage(&self) -> bool {
         let has_no_response = matches!(self, Self::Tls(_) | Self::Proxy(_) | Self::Unavailable(_));
         has_no_response || self.is_transient()

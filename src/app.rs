@@ -347,7 +347,8 @@ impl Parts {
         )
     }
 
-    /// Polls everything once. Returns whether every poll succeeded.
+    /// Polls everything once. Returns false if a poll failed for a reason other than a missing permission, or if
+    /// `elements_up` is 0.
     async fn poll_once(&self, stop: CancellationToken) -> bool {
         let (_sender, reloads) = mpsc::channel(1);
         let polls = PollThread::start(self.scheduler(), Until::EachPolledOnce, reloads, stop);
@@ -355,7 +356,8 @@ impl Parts {
     }
 }
 
-/// Polls everything once. Returns the exposition as text, and whether every poll succeeded.
+/// Polls everything once. Returns the exposition as text, and whether the polls succeeded. A missing permission is not
+/// a failure.
 ///
 /// # Errors
 /// Returns an error if the configuration is invalid.
@@ -370,7 +372,7 @@ pub async fn once(config: &Config, stop: CancellationToken) -> Result<(Vec<u8>, 
 struct PollThread {
     /// Completed when the thread has started; dropped if it cannot start.
     ready: oneshot::Receiver<()>,
-    /// Whether all polls succeeded.
+    /// Result of [`Scheduler::run`].
     ended: oneshot::Receiver<bool>,
 }
 
@@ -406,7 +408,8 @@ impl PollThread {
         Self { ready: is_ready, ended }
     }
 
-    /// Waits until the loop has ended. Returns whether all polls succeeded.
+    /// Waits until the loop has ended. Returns the result of [`Scheduler::run`], or false if the thread did not start
+    /// or panicked.
     async fn end(self) -> bool {
         // If the thread panics, it drops its sender.
         self.ended.await.unwrap_or(false)

@@ -227,7 +227,7 @@ impl Health {
         health
     }
 
-    /// Registers a metric under the name of its family, to which the encoder appends the suffix.
+    /// Registers a metric under the name of its family. The encoder appends the suffix.
     fn register(&mut self, metric: Metric, registered: impl Registered) {
         self.registry.register(metric.family_name(), metric.help, registered);
     }

@@ -61,7 +61,7 @@ pub struct Site {
     pub subtitle: String,
 }
 
-/// Renders response bodies and caches compressed ones.
+/// Renders response bodies, and caches compressed bodies.
 #[derive(Debug, Default)]
 pub struct Bodies {
     compressor: gzip::Compressor,

@@ -1,4 +1,4 @@
-//! The store: latest complete record of every collector and customer, and its freshness.
+//! The store: the latest record of every collector and customer, and its freshness.
 //!
 //! Outcomes of polls change records as a whole: [`Store::commit`] replaces them, and [`Store::mark_failed`] keeps them
 //! and records the failure. A scrape takes a [`Snapshot`] that shares the records, so the lock is held briefly. Records
@@ -222,9 +222,9 @@ impl Store {
         freshness.is_some_and(|freshness| freshness.attempt == Attempt::Succeeded)
     }
 
-    /// Replaces the records of `target` with those of a poll at `now`. Records of unknown customers are dropped. A
-    /// complete bulk response also removes the records that it lacks: for an optional collector, after two consecutive
-    /// such responses; for customers, in [`Store::reconcile`].
+    /// Replaces the records of `target` with the records from a poll at `now`. Records of unknown customers are
+    /// dropped. A complete bulk response also removes the records that it lacks: for an optional collector, after two
+    /// consecutive such responses; for customers, in [`Store::reconcile`].
     ///
     /// # Errors
     /// Returns [`OverLimit`] if the records would exceed the series limit. In that case, nothing is replaced.
@@ -339,7 +339,7 @@ impl Store {
         inner.generation += 1;
     }
 
-    /// Keeps only customers that the filter admits, for example after a reload, and returns the removed ones.
+    /// Keeps only customers that the filter admits, for example after a reload. Returns the removed customers.
     pub fn retain_customers(&self, filter: &CustomerFilter) -> Vec<CustomerId> {
         self.update_copy(|inner| {
             let known = inner.customers.iter();

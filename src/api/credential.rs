@@ -100,7 +100,7 @@ impl Credential {
     }
 
     /// Returns the form fields of a token request that authenticate the client. They are created for each attempt: a
-    /// secret file is read again, and an assertion gets a new `jti`, because the endpoint rejects a repeated one. The
+    /// secret file is read again, and an assertion gets a new `jti`, because the endpoint rejects a repeated `jti`. The
     /// caller adds `client_id` and the other fields.
     ///
     /// # Errors
@@ -161,7 +161,7 @@ impl Fingerprint {
     fn of_contents<'a>(contents: impl IntoIterator<Item = Option<&'a [u8]>>) -> Self {
         let mut context = digest::Context::new(&digest::SHA256);
         for content in contents {
-            // Each file is hashed separately, so that moving bytes from one to the next is a change.
+            // Each file is hashed separately, so that moving bytes from one file to the next is a change.
             match content {
                 Some(bytes) => context.update(digest::digest(&digest::SHA256, bytes).as_ref()),
                 None => context.update(b"unreadable"),

@@ -93,7 +93,7 @@ impl<'a> Envelope<'a> {
         self.is_paged |= !fields.is_empty();
         for (name, json) in fields {
             if name.eq_ignore_ascii_case("pageSize") {
-                // The page size is only a hint, so an unparseable one is ignored.
+                // The page size is only a hint, so an unparseable value is ignored.
                 self.page_size = self.page_size.or(number(json).unwrap_or_default());
             }
             if name.eq_ignore_ascii_case(SKIP_TOKEN) {
@@ -160,7 +160,7 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
 /// Name of the object next to a list that describes the list.
 const METADATA: &str = "metadata";
 
-/// Returns whether a member is parsed. Others are skipped without being stored.
+/// Returns whether a member is parsed. Other members are skipped without being stored.
 fn is_member(name: &str) -> bool {
     name.eq_ignore_ascii_case(TOTAL)
         || [LINKS.as_slice(), &COUNTS, &ERRORS, &ERROR_LISTS, &SUCCESSES]

@@ -28,7 +28,7 @@ pub struct ProbeResult {
     pub certificate_expiry: Option<i64>,
 }
 
-/// Resolves the host of a URL. Returns the number of its addresses, and the first one.
+/// Resolves the host of a URL. Returns the number of its addresses, and the first address.
 ///
 /// # Errors
 /// Returns an error if the name cannot be resolved, has no address, or the resolver does not respond.

@@ -341,7 +341,7 @@ enum Outcome {
 }
 
 impl Outcome {
-    /// Returns the status of the response; `None` without one.
+    /// Returns the status of the response; `None` without a response.
     fn status(&self) -> Option<u16> {
         match self {
             Self::Success(status, _) => Some(*status),

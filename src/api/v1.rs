@@ -166,7 +166,7 @@ impl Client {
             }
             url = self.follow(&url, &link)?;
             if !seen.insert(url.clone()) {
-                return Err(Error::Incomplete("a page links to an earlier one"));
+                return Err(Error::Incomplete("a page links to an earlier page"));
             }
         }
         Err(Error::Incomplete("too many pages"))

@@ -261,7 +261,7 @@ struct FetchedPages {
     rows: Rows,
     /// Rows whose key occurred on an earlier page.
     repeats: Rows,
-    /// Number of rows, including repeated ones.
+    /// Number of rows, including repeated rows.
     row_count: usize,
     /// Hashes of the identities of all rows.
     seen: HashSet<u64>,

@@ -431,7 +431,7 @@ impl Check<'_> {
         !self.schedule_config.customer_ids.is_empty() && api.generation() == api::Generation::V1
     }
 
-    /// Selects the example customer: the first one that the filters include.
+    /// Selects the example customer: the first customer that the filters include.
     fn select_example(&mut self, output: &PollOutput, api: &Api) {
         let matching = output.records.iter().filter_map(|(id, record)| {
             let customer = Customer::of(record.as_ref())?;

@@ -1,4 +1,4 @@
-//! Builds the API client from the configuration, and keeps unchanged parts across reloads.
+//! Builds the API client from the configuration, and reuses as much of it as possible across reloads.
 
 use std::error::Error as _;
 use std::path::Path;
@@ -79,7 +79,7 @@ impl ClientSource {
         }
     }
 
-    /// Returns whether the tokens of another client are valid for this one.
+    /// Returns whether the tokens of another client are valid for this client.
     fn has_identity_of(&self, other: &Self) -> bool {
         self.client_id == other.client_id
             && self.credential == other.credential

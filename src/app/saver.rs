@@ -15,8 +15,8 @@ use crate::health::Health;
 use crate::store::Store;
 use crate::store::state_file::{self, StateFile};
 
-/// Minimum time between two saves after the first few, whose pauses are shorter. If saves are fast, a crash loses at
-/// most the changes of this period, which the next polls fetch again.
+/// Minimum time between two saves, except for the first few. If saves are fast, a crash loses at most the changes of
+/// this period, and the next polls fetch them again.
 const SAVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Delay of the first save. It is short, so that an early crash does not lose all data and an unwritable path is

@@ -18,8 +18,8 @@ use crate::scrape::Frames;
 /// render and 50 µs to send. Yielding after each frame would make a single scrape a sixth slower.
 const FRAMES_PER_YIELD: usize = 4;
 
-/// Number of frames that a blocking thread renders at a time for compression. With one, switching threads would take as
-/// long as rendering. With more, a slow reader would use more memory.
+/// Number of frames that a blocking thread renders at a time for compression. With one frame, switching threads would
+/// take as long as rendering. With more frames, a slow reader would use more memory.
 pub(super) const FRAMES_PER_BATCH: usize = 2;
 
 /// Maximum number of buffers in the pool, enough for a few concurrent scrapes. A pooled buffer has at most 528 KiB,
@@ -43,7 +43,7 @@ impl IntoResponse for RenderError {
 pub(super) struct BufferPool(Arc<Mutex<Vec<Vec<u8>>>>);
 
 impl BufferPool {
-    /// Returns an empty buffer from the pool, or a new one.
+    /// Returns an empty buffer from the pool, or a new buffer.
     pub(super) fn take(&self) -> Frame {
         let text = lock(&self.0).pop();
         Frame {
@@ -101,7 +101,7 @@ fn with_yields<I: Iterator>(items: I) -> impl Stream<Item = I::Item> {
 }
 
 /// Returns the items of an iterator as a stream. Blocking threads produce the items in batches. The next batch is
-/// rendered while the current one is sent, and no thread blocks while waiting for the reader.
+/// rendered while the current batch is sent, and no thread blocks while waiting for the reader.
 pub(super) fn render_ahead<T: Send + 'static>(
     items: impl Iterator<Item = T> + Send + 'static,
 ) -> impl Stream<Item = Result<T, RenderError>> {

@@ -44,7 +44,7 @@ enum FramePart {
     New(Frame),
 }
 
-/// Compresses responses, and caches the latest complete one of each format.
+/// Compresses responses, and caches the latest unfiltered response in each format.
 #[derive(Debug, Default)]
 pub(super) struct Compressor {
     cached: Mutex<Vec<CachedCompression>>,
@@ -97,8 +97,8 @@ impl Compressor {
         member::body(&exporter_metrics, chunks)
     }
 
-    /// Returns the compression for a request: the cached one if it is current or still in progress, otherwise a new
-    /// one.
+    /// Returns the compression for a request: the cached compression if it is current or still in progress, otherwise a
+    /// new compression.
     fn compression(&self, scrape: &Scrape, format: Format, now: Timestamp) -> watch::Receiver<Progress> {
         let mut cached = lock(&self.cached);
         let generation = scrape.generation();

@@ -31,8 +31,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// the kernel.
 const MAX_CONNECTIONS: usize = 512;
 
-/// Maximum time for which a client may read nothing of its response, during which it occupies one of
-/// [`MAX_CONNECTIONS`]. Slow clients that read continuously are not affected.
+/// Maximum time for which a client may read nothing of its response while it occupies one of [`MAX_CONNECTIONS`]. Slow
+/// clients that read continuously are not affected.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time limit for running responses at shutdown.

@@ -99,8 +99,8 @@ impl Scheduler {
         Ok(true)
     }
 
-    /// Removes the data of a customer that two consecutive polls did not find. The customer is still polled, because it
-    /// is configured and may return.
+    /// Removes the data of a customer after consecutive failures, the last with status 404. The customer is still
+    /// polled, because it is configured and may return.
     pub(super) fn remove_missing(&mut self, due: &Due) {
         let Target::Customer(id) = &due.target else { return };
         let known = self.store.record(CollectorId::CUSTOMERS, id).is_some();
@@ -175,7 +175,7 @@ impl Scheduler {
         }
     }
 
-    /// Queues new customers as due immediately, and repeats bulk polls, which may contain data about them.
+    /// Queues new customers as due immediately, and repeats bulk polls, because these may contain data about them.
     fn add_customers(&mut self, added: Vec<CustomerId>) {
         if added.is_empty() {
             return;

@@ -23,7 +23,7 @@ const SHRUNK_RECHECK: Duration = Duration::from_secs(60);
 /// Delay before a customer that lacks a service is polled again. A newly bought service appears within a day.
 pub const UNLICENSED_RECHECK: Duration = Duration::from_secs(24 * 3600);
 
-/// Number of consecutive polls with status 404 after which a single customer is removed.
+/// Number of consecutive failures after which a single customer is removed, if the last failure is status 404.
 const REMOVED_AFTER: u32 = 2;
 
 /// Minimum delay of the second poll, as a fraction of the interval. Second polls are spread over the rest of the

@@ -232,8 +232,8 @@ impl Queue {
         }
     }
 
-    /// Returns the next due target: bulk polls first, then signalled targets, then those that exceed their lateness
-    /// limit, then the others. Targets of optional collectors are last. Within each group, the target that is latest
+    /// Returns the next due target: bulk polls first, then signalled targets, then targets that exceed their lateness
+    /// limit, then all others. Targets of optional collectors are last. Within each group, the target that is latest
     /// relative to its interval is first.
     pub fn pop(&mut self, now: MonotonicTime) -> Option<Due> {
         self.pop_among(now, |_| true)

@@ -3,9 +3,8 @@
 //!
 //! A kind always leaves some slots free, so that a poll of another kind finds a free slot without waiting for a
 //! timeout. While another kind waits and has less than an equal share of the slots, a kind uses at most an equal share.
-//! While an enabled kind uses no slot, the last free slots are reserved for kinds without a running poll. If there is
-//! only one slot, it goes to a different kind each time, if another kind waits. The queue decides which of the admitted
-//! polls starts.
+//! While an enabled kind uses no slot, the last free slots are reserved for kinds without a running poll. A single slot
+//! goes to a different kind each time, if another kind waits. The queue decides which of the admitted polls starts.
 
 use std::collections::HashMap;
 

@@ -79,8 +79,8 @@ pub(super) fn listed_names(output: &PollOutput) -> ListedNames {
 }
 
 impl Scheduler {
-    /// Checks the configured patterns against the latest complete customer list, and against the modules once these are
-    /// known.
+    /// Checks the configured patterns against the latest complete customer list, and against modules and products once
+    /// they are known.
     pub(super) fn check_patterns(&mut self) {
         let Some(listed) = &self.patterns.listed else { return };
         let (filter, overrides) = (&self.config.customers, &self.config.settings.rpo.overrides);
@@ -143,7 +143,7 @@ impl Scheduler {
         unmatched
     }
 
-    /// Checks the patterns again after a cycle of jobs or licences, which may be the first with all modules or
+    /// Checks the patterns again after a cycle of jobs or licences, because it may be the first with all modules or
     /// products.
     pub(super) fn check_after_cycle(&mut self, collector: CollectorId) {
         if collector == CollectorId::JOBS {

@@ -97,7 +97,8 @@ impl Inner {
     }
 
     /// Stores a new record. After a change of the API version, the customer list and the subscriptions both contain the
-    /// tenants until the next polls. They are then removed from the subscriptions, so that no series occurs twice.
+    /// tenants until the next polls. In that case, the tenants are removed from the subscriptions, so that no series
+    /// occurs twice.
     pub(super) fn insert(&mut self, collector: CollectorId, id: &CustomerId, stored: StoredRecord) {
         self.replace(collector, id, stored);
         let record_of = |collector| self.collected.get(collector).records.get(id);

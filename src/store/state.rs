@@ -22,13 +22,13 @@ use crate::domain::{CustomerFilter, CustomerId, Timestamp};
 use crate::lock::lock;
 use crate::text_file::BYTE_ORDER_MARK;
 
-/// Version of the format. A file with a higher version is left untouched.
+/// Version of the format. A file with a higher version is not restored, but set aside.
 const FORMAT: u32 = 1;
 
 /// Maximum length of a line with the record of one customer. API responses have a much lower limit.
 const MAX_LINE_BYTES: u64 = 256 << 20;
 
-/// Reason why the state could not be saved or loaded.
+/// Reason why the state could not be restored.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The path is not usable, or the file system failed.

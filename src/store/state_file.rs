@@ -201,7 +201,7 @@ fn follow_links(path: &Path) -> Result<PathBuf, Error> {
         match fs::read_link(&target) {
             Ok(next) => target = parent(&target).join(next),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => {
-                // The file will be created here. If the directory is missing, that fails.
+                // The file will be created here. If the directory is missing, its creation fails.
                 let directory = fs::canonicalize(parent(&target));
                 let named = directory.ok().zip(target.file_name());
                 return Ok(named.map_or_else(|| target.clone(), |(directory, name)| directory.join(name)));
@@ -266,7 +266,7 @@ fn replace(target: &Path, write: impl FnOnce(File) -> io::Result<File>) -> Resul
     let directory = parent(target);
     let mut prefix = OsString::from(target.file_name().unwrap_or_default());
     prefix.push(TEMPORARY);
-    // The name is constant, so that the next start can remove the file of a process that was killed.
+    // The name is constant, so that the next startup can remove the file of a process that was killed.
     let temporary = tempfile::Builder::new()
         .prefix(&prefix)
         .rand_bytes(0)

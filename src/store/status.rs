@@ -59,7 +59,7 @@ pub struct StatusSnapshot {
     now: Timestamp,
 }
 
-/// An enabled collector of a snapshot.
+/// An enabled collector in a snapshot.
 #[derive(Clone, Copy, Debug)]
 pub struct CollectorSnapshot<'a> {
     /// Id of the collector.
@@ -133,7 +133,7 @@ impl StatusSnapshot {
 }
 
 impl CollectorSnapshot<'_> {
-    /// Returns its schedule, and its customers by state.
+    /// Returns the collector's schedule, and the customers by state.
     pub fn overview(&self) -> Overview {
         Overview {
             collector: self.id,

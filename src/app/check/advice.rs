@@ -2,7 +2,7 @@
 
 use crate::api::{self, Failure};
 
-/// Explains the error of a collector, with a remedy. Includes the endpoint if it is not the main one of the collector.
+/// Explains the error of a collector, with a remedy. Includes the endpoint if it is not the collector's main endpoint.
 pub(super) fn explain(failure: &Failure, collector: &str) -> String {
     let text = match &failure.error {
         api::Error::Auth(cause) => error_text(cause),

@@ -155,12 +155,12 @@ pub struct Report {
     pub(super) unmatched_exclusions: Vec<String>,
     /// General advice, printed once.
     pub(super) hints: Vec<&'static str>,
-    /// Whether no check failed.
+    /// Whether no check failed or was skipped.
     pub(super) good: bool,
 }
 
 impl Report {
-    /// Returns whether no check failed.
+    /// Returns whether no check failed or was skipped.
     pub fn is_good(&self) -> bool {
         self.good
     }

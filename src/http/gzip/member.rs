@@ -102,8 +102,8 @@ pub(super) fn body(
     Ok(Body::from_stream(stream::iter([Ok(start)]).chain(rest)))
 }
 
-/// A compressor with its output buffer. Creating one takes a tenth of the time to deflate a chunk, so each thread
-/// reuses its own.
+/// A compressor with its output buffer. Creating a compressor takes a tenth of the time to deflate a chunk, so each
+/// thread reuses its compressor.
 struct Deflater {
     compress: Compress,
     output: Vec<u8>,

@@ -124,7 +124,7 @@ pub(super) fn in_utc(at: Timestamp, format: &str) -> String {
     at.map(|at| at.strftime(format).to_string()).unwrap_or_default()
 }
 
-/// Formats a time relative to now, or returns `word` if there is none.
+/// Formats a time relative to now; returns `word` if there is no time.
 pub(super) fn time_or(at: Option<Timestamp>, now: Timestamp, word: &str) -> Markup {
     match at {
         Some(at) => time(at, now),

@@ -59,7 +59,7 @@ const FAILING_WINDOW: f64 = 26.0 * 3600.0;
 /// Factor for rounding: the rules round ratios to millionths.
 const ROUNDING: f64 = 1e6;
 
-/// Seconds after which a run counts as running long, if it also takes more than six times as long as the previous one.
+/// Seconds after which a run counts as running long, if it also takes more than six times as long as the previous run.
 const LONG: f64 = 43_200.0;
 const TIMES_LONGER: f64 = 6.0;
 
@@ -79,7 +79,7 @@ const EIGHT_DAYS: Kept = Kept::days(8);
 const QUARTER_DAILY: Kept = MONTH.every(6);
 /// For the sums of the monthly report.
 const REPORT: Kept = MONTH.every(6);
-/// For values of the monthly report of which only the last in each day counts.
+/// For values in the monthly report: only the last value of each day counts.
 const HALF_DAILY: Kept = MONTH.every(12);
 
 /// The recorded series, and the part of each that is written.

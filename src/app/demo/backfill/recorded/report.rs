@@ -1,5 +1,5 @@
 //! Series of the monthly report. A sample of the rules covers one hour. Here, a sample covers all hours since the
-//! previous one: the report only sums samples or takes their maximum, and hourly samples would make the file several
+//! previous sample: the report only sums samples or takes their maximum, and hourly samples would make the file several
 //! times as large.
 
 use std::collections::BTreeMap;
@@ -87,7 +87,7 @@ impl Report {
     }
 }
 
-/// Alert about an incident at a customer. The shipped alerts report each incident with the worst of these.
+/// Alert about an incident at a customer. The shipped alerts report each incident with the worst of these alerts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Alert {
     Overdue,
