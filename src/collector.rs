@@ -132,7 +132,7 @@ pub enum TargetKind {
 /// Estimated cost of a poll of one target.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Price {
-    /// Requests per poll, without those for each scan profile.
+    /// Requests per poll, without the requests for each scan profile.
     pub requests: f64,
     /// Requests for each scan profile.
     pub per_profile: f64,
@@ -398,7 +398,7 @@ pub trait Collector: 'static {
         RequestSettings::default()
     }
 
-    /// Returns whether the items of a record differ from those of the previous record. See [`Collector::ITEMS_FROM`].
+    /// Returns whether a record has other items than the previous record. See [`Collector::ITEMS_FROM`].
     fn lists_other_items(record: &Self::Record, previous: &Self::Record) -> bool {
         let _ = (record, previous);
         false

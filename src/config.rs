@@ -104,7 +104,7 @@ impl Config {
                 .read_optional(path, Field::patterns)
                 .map(Option::unwrap_or_default)
         };
-        // The sections with required keys come last, so that invalid values are reported before missing ones.
+        // The sections with required keys come last, so that invalid values are reported before missing values.
         Ok(Self {
             customers: CustomerFilter {
                 include: patterns("customers.include")?,

@@ -1,7 +1,7 @@
 //! A simulated partner API: both API versions over one seeded world, its token endpoint, and faults on demand.
 //!
 //! The simulator implements the API's reference independently and shares no code with the client, so that it does not
-//! repeat the client's errors. This file is long, because the handle can change everything on which responses depend.
+//! repeat the client's errors. This file is long, because the handle can change everything that responses depend on.
 //!
 //! # Time
 //!
@@ -112,7 +112,7 @@ pub struct Settings {
     pub v1_page_size: Option<usize>,
     /// Runs listed per module. Default: only the newest.
     pub history: History,
-    /// Maximum number of requests per second for the whole host; others get status 429. Default: no limit.
+    /// Maximum number of requests per second for the whole host; requests beyond it get status 429. Default: no limit.
     pub rate_limit: Option<f64>,
     /// True for names, dates and sizes that are hard to parse, and for every module of the reference. Default: false.
     pub hostile: bool,
@@ -313,7 +313,7 @@ impl Handle {
         self.state().faults.clear();
     }
 
-    /// Returns the last 100 000 requests at most, oldest first, without requests to the control routes.
+    /// Returns up to 100 000 of the latest requests, oldest first, without requests to the control routes.
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
         self.state().requests.iter().cloned().collect()
@@ -460,7 +460,7 @@ impl State {
 }
 
 impl View<'_> {
-    /// Returns the error response to a request without a valid token, or with one that lacks the scope.
+    /// Returns the error response to a request without a valid token, or with a token that lacks the scope.
     fn error_response(&self, scope: &str) -> Option<ApiResponse> {
         match self.scopes {
             None => Some(
@@ -493,7 +493,7 @@ fn throttled() -> ApiResponse {
     ApiResponse::error(StatusCode::TOO_MANY_REQUESTS, "too many requests").with_header("retry-after", "1")
 }
 
-/// Returns the URL of the simulator, with the loopback address in place of an unspecified one.
+/// Returns the URL of the simulator. An unspecified address is replaced with the loopback address.
 fn base_url(address: SocketAddr) -> String {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -378,7 +378,7 @@ impl Store {
         (inner.generation, Snapshot { groups, now })
     }
 
-    /// Returns the number of series, including those about freshness.
+    /// Returns the number of series, including series about freshness.
     pub fn series(&self) -> usize {
         lock(&self.inner).total_series()
     }

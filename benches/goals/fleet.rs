@@ -1,6 +1,6 @@
 //! Response times of the dashboards against a Prometheus server with a thousand and with ten thousand customers, while
 //! it scrapes and evaluates the shipped rules. Every query of every panel is measured, for all customers or, on the
-//! customer dashboard, for one.
+//! customer dashboard, for one customer.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -131,7 +131,7 @@ impl Prometheus {
         }
     }
 
-    /// Backfills recorded series of all customers: thirty days of those in [`LONG`], two days of the others.
+    /// Backfills recorded series of all customers: thirty days of the series in [`LONG`], two days of all others.
     fn backfill_history(&self) {
         let now = unix_seconds();
         let file = self.directory.path().join("history");

@@ -1,4 +1,5 @@
-//! Selects the API version: the configured one, or v3 if the registration has its customers permission, otherwise v1.
+//! Selects the API version: the configured version or, in `auto` mode, v3 if the registration has its customers
+//! permission, otherwise v1.
 
 use std::sync::OnceLock;
 

@@ -21,7 +21,7 @@ use crate::secret::Secret;
 pub const MAX_BODY_BYTES: usize = 64 << 20;
 
 /// Common start of time for all rate limiters in the process, so that a new limiter can copy the pause of an earlier
-/// one.
+/// limiter.
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Maximum number of retries of a request after a temporary failure. The retry budget of [`RateLimiter`] limits the

@@ -277,7 +277,7 @@ struct FetchedPages {
     min_total: Option<usize>,
 }
 
-/// Returns the identity of a row: the value of its key, or the whole row without one.
+/// Returns the identity of a row: the value of its key or, without a key, the whole row.
 fn identity<'a>(row: &'a RawValue, key: Option<&str>) -> &'a str {
     key.and_then(|key| field(row, key)).unwrap_or(row).get()
 }

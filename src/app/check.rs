@@ -1,7 +1,7 @@
 //! `check`: tests DNS, TLS, proxy, clock skew and each permission, polls every enabled collector once for one customer,
 //! reports unparseable values, and estimates whether the intervals fit the request rate limit.
 //!
-//! The steps that use the API are in one file, because each uses the results of earlier ones and adds to the same
+//! The steps that use the API are in one file, because each step uses the results of earlier steps and adds to the same
 //! report.
 
 mod advice;

@@ -155,7 +155,7 @@ impl Reloader {
     }
 
     /// Reloads the configuration and passes it to the poll loop. If the configuration is invalid, keeps the previous
-    /// one, sets the reload metric to 0 and returns the error.
+    /// configuration, sets the reload metric to 0 and returns the error.
     async fn reload(&self) -> Result<(), String> {
         let (load, health) = (Arc::clone(&self.load), Arc::clone(&self.health));
         let state_file = self.state_file.clone();

@@ -16,7 +16,7 @@ pub enum ListenAddress {
 }
 
 impl ListenAddress {
-    /// Returns the addresses to bind, as `HOST:PORT`; the first one that can be bound is used. `:PORT` tries both
+    /// Returns the addresses to bind, as `HOST:PORT`; the first address that can be bound is used. `:PORT` tries both
     /// address families at once, then IPv4 alone, for machines without IPv6.
     pub fn candidates(&self) -> Vec<String> {
         match self {

@@ -60,7 +60,7 @@ impl Customer {
         self.named_tenants.iter().map(|tenant| &tenant.id)
     }
 
-    /// Returns the tenants of an earlier list that are missing from this one; none if this list may be incomplete.
+    /// Returns the tenants of an earlier list that are missing from this list; none if this list may be incomplete.
     pub fn removed_tenants(&self, before: &Self) -> BTreeSet<TenantId> {
         if !self.names_all_tenants() {
             return BTreeSet::new();
@@ -187,7 +187,8 @@ const TENANTS: Names = &["tenants"];
 const STATUS: Names = &["jobStatus"];
 const MODE: Names = &["managementMode"];
 
-/// Parses the tenants of a customer. Returns the tenants with an id, each once, and the number of tenants without one.
+/// Parses the tenants of a customer. Returns the tenants with an id, each once, and the number of tenants without an
+/// id.
 fn parse_tenants(row: &Row<'_>, tenants: &[&RawValue]) -> (Vec<Tenant>, usize) {
     let mut named: BTreeMap<TenantId, Tenant> = BTreeMap::new();
     let mut without_id = 0;

@@ -139,7 +139,7 @@ impl CollectorDescriptor {
         (self.is_quiet)(record)
     }
 
-    /// Returns whether the items of a record differ from those of the previous record.
+    /// Returns whether a record has other items than the previous record.
     pub fn lists_other_items(&self, record: &dyn Record, previous: &dyn Record) -> bool {
         (self.lists_other_items)(record, previous)
     }

@@ -48,7 +48,7 @@ pub(super) struct ModuleReport {
     /// Number of unsuccessful requests; zero after the report was received.
     #[serde(default)]
     tries: u32,
-    /// Number of those requests that the API failed to process.
+    /// Number of these requests that the API failed to process.
     #[serde(default)]
     failed: u32,
     /// The report of that run.

@@ -100,7 +100,7 @@ pub(super) fn is_expired(since: Timestamp, context: &Context) -> bool {
 pub(super) struct Rules {
     /// Whether an error means that the part lacks the service.
     pub(super) is_denial: fn(&Error) -> bool,
-    /// Returns the error of the poll if all parts lack the service, given the error of the last one.
+    /// Returns the error of the poll if all parts lack the service, given the error of the last part.
     pub(super) all_denied: fn(Error) -> Error,
     /// Whether an empty response is a record.
     pub(super) keeps_empty: bool,

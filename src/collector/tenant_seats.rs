@@ -32,7 +32,7 @@ impl Seats {
         (self.tenant.clone(), self.service.clone())
     }
 
-    /// Keeps the worse values of this row and an earlier one with the same key.
+    /// Keeps the worse values of this row and an earlier row with the same key.
     fn merge_worse(&mut self, earlier: &Self) {
         self.available = self.available.min(earlier.available.or(self.available));
         self.assigned = self.assigned.max(earlier.assigned);

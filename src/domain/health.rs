@@ -11,9 +11,9 @@ use super::time::Timestamp;
 /// Summary of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunSummary {
-    /// Its status.
+    /// Status of the run.
     pub status: JobStatus,
-    /// Its end; for an unfinished run, its start or last modification.
+    /// End of the run; for an unfinished run, its start or last modification.
     pub at: Option<Timestamp>,
     /// Whether some of its objects failed.
     pub has_failed_objects: bool,
@@ -133,7 +133,7 @@ impl ModuleHealth {
     }
 }
 
-/// Placeholder time of the restore point of a module that never created one.
+/// Placeholder for the time of the restore point of a module that never created one.
 const NEVER: Timestamp = Timestamp::from_unix_seconds(0);
 
 /// Summary of the health of all modules of a customer, small enough to be stored for every customer.

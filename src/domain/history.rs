@@ -98,7 +98,7 @@ impl History {
         for run in &runs {
             *self.listed.entry(run.status).or_default() += 1;
         }
-        // The listed state is the current one, even if other stored runs ended later.
+        // The listed state is the current state, even if other stored runs ended later.
         self.newest = newest(&runs, |_| true).or_else(|| self.newest.take());
         self.newest_ended = self.latest_completed(&runs, &index);
         let ended = self.add_completed(&runs, &recent);
@@ -213,8 +213,8 @@ impl History {
         index
     }
 
-    /// Returns the newest completed run of the list, or the previous one if that is newer. A run that is listed again
-    /// is replaced by its new row.
+    /// Returns the newest completed run of the list, or the previous newest run if that is newer. A run that is listed
+    /// again is replaced by its new row.
     fn latest_completed(&mut self, runs: &[Run], index: &RunIndex) -> Option<Run> {
         let before = self.newest_ended.take();
         let Some(newest) = newest(runs, Run::has_ended) else {
@@ -230,8 +230,8 @@ impl History {
         kept.or(Some(newest))
     }
 
-    /// Stores the completed runs, and counts and returns those that have not been counted. If the status of a run was
-    /// corrected, the new status is stored, but the run stays counted under the old status.
+    /// Stores the completed runs, and counts and returns the runs that have not been counted. If the status of a run
+    /// was corrected, the new status is stored, but the run stays counted under the old status.
     fn add_completed(&mut self, listed: &[Run], index: &RunIndex) -> Vec<PastRun> {
         let (mut new, mut corrected) = (Vec::new(), Vec::new());
         // A state file of an older version has no trail.

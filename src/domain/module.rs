@@ -365,7 +365,7 @@ impl ReferenceTable {
         let name = self.find(text).and_then(|number| self.name(number));
         let unlisted = || {
             let text = bounded(text);
-            // A number outside the range of the reference, such as a negative one, is not a name.
+            // A number outside the range of the reference, such as a negative number, is not a name.
             if text.parse::<f64>().is_ok() {
                 format!("unknown_{text}")
             } else {

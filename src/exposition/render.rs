@@ -203,7 +203,7 @@ impl Renderer {
         }
     }
 
-    /// Returns the next frame, or `None` after the last one. Frames do not contain the final `# EOF` of OpenMetrics,
+    /// Returns the next frame, or `None` after the last frame. Frames do not contain the final `# EOF` of OpenMetrics,
     /// because other families may follow.
     pub fn next_frame(&mut self) -> Option<Vec<u8>> {
         let mut text = Vec::new();
@@ -211,7 +211,7 @@ impl Renderer {
         (!text.is_empty()).then_some(text)
     }
 
-    /// Appends the next frame to `text`. Returns false after the last one. Text with a spare capacity of
+    /// Appends the next frame to `text`. Returns false after the last frame. Text with a spare capacity of
     /// [`frame_capacity`] is not reallocated.
     pub fn append_frame(&mut self, text: &mut Vec<u8>) -> bool {
         let max_end = text.len() + FRAME_BYTES;

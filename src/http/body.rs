@@ -38,7 +38,7 @@ impl IntoResponse for RenderError {
     }
 }
 
-/// Pool of buffers for frames. Allocating a new buffer takes longer than filling one.
+/// Pool of buffers for frames. Allocating a new buffer takes longer than filling a buffer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct BufferPool(Arc<Mutex<Vec<Vec<u8>>>>);
 

@@ -72,7 +72,7 @@ struct Progress {
 struct Published {
     digest: Digest,
     chunk: Chunk,
-    /// Checksum of all chunks up to this one.
+    /// Checksum of all chunks up to and including this chunk.
     checksum: Checksum,
 }
 

@@ -252,7 +252,7 @@ impl Scheduler {
         }
     }
 
-    /// Polls all targets of a collector again, including those with a running poll.
+    /// Polls all targets of a collector again, including targets with a running poll.
     pub(super) fn poll_all_again(&mut self, collector: CollectorId) {
         let now = self.now();
         for target in self.targets(collector) {

@@ -21,7 +21,7 @@ const COLLECTORS: [(Endpoint, u64); 4] = [
 /// Maximum number of retries of a request by one poll, if the rate limiter allows them.
 const RETRIES: u32 = 2;
 
-/// An outage in which all requests fail, or only those to one endpoint.
+/// An outage in which all requests fail, or only the requests to one endpoint.
 #[derive(Clone, Copy)]
 struct Fault {
     from: MonotonicTime,

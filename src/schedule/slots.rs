@@ -91,7 +91,7 @@ impl Loads {
         if is_optional && self.0.get(own).running >= max_optional(slots) {
             return false;
         }
-        // The other collectors need not leave slots for optional ones.
+        // Other collectors need not leave slots for optional collectors.
         let counts = move |other: CollectorId| is_optional || !other.descriptor().is_optional;
         let others = self
             .0
@@ -186,7 +186,8 @@ mod tests {
         longest_wait: u64,
     }
 
-    /// Simulates polls of these kinds, second by second. Of the admitted polls, the one that has waited longest starts.
+    /// Simulates polls of these kinds, second by second. Of the admitted polls, the poll that has waited longest
+    /// starts.
     fn simulate(slots: usize, seconds: u64, kinds: &[Kind]) -> Vec<Observed> {
         let mut due: Vec<Vec<u64>> = kinds.iter().map(|_| Vec::new()).collect();
         let mut ends: Vec<Vec<u64>> = due.clone();

@@ -16,7 +16,7 @@ const MAX_LOGGED: usize = 20;
 /// Number of cycles of jobs after which customers without a record are ignored: one more than a short outage lasts.
 const MAX_CYCLES: u32 = 2;
 
-/// Ids and organizations of the customers in a list, including those that the filters exclude.
+/// Ids and organizations of the customers in a list, including customers that the filters exclude.
 pub(super) type ListedNames = Vec<(CustomerId, Arc<str>)>;
 
 /// State of the check for patterns that match nothing.
@@ -50,7 +50,7 @@ impl PatternCheck {
         }
     }
 
-    /// Replaces the patterns that match nothing, and logs the new ones.
+    /// Replaces the patterns that match nothing, and logs the new patterns.
     fn update(&mut self, unmatched: BTreeSet<UnmatchedPattern>, names: &KnownNames) {
         let logged = self.unmatched.take().unwrap_or_default();
         let new: BTreeSet<_> = unmatched.difference(&logged).collect();

@@ -67,7 +67,7 @@ impl<'a> Field<'a> {
         &self.value.kind
     }
 
-    /// Returns the value at a dotted path below this one; `None` if it is missing or null.
+    /// Returns the value at a dotted path below this value; `None` if it is missing or null.
     pub(crate) fn at(&self, path: &str) -> Option<Self> {
         let mut value = self.value;
         for name in path.split('.') {
@@ -100,7 +100,7 @@ impl<'a> Field<'a> {
         self.below(name, self.value).error(problem)
     }
 
-    /// Parses the value at a dotted path below this one, if there is one.
+    /// Parses the value at a dotted path below this value, if there is one.
     pub(crate) fn read<T>(
         &self,
         path: &str,

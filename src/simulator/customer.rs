@@ -44,7 +44,7 @@ pub struct Customer {
 pub struct Tenant {
     /// The tenant id.
     pub id: String,
-    /// Its domain.
+    /// The tenant's domain.
     pub name: String,
     /// Services that the customer has in addition to backups.
     pub services: Services,

@@ -54,7 +54,7 @@ pub(crate) enum Interruption {
 pub(crate) enum Affected {
     /// All modules of the customer's main service.
     Service,
-    /// One of its main modules, by number from 0 to [`MAIN_MODULES`] − 1.
+    /// A main module of that service, by number from 0 to [`MAIN_MODULES`] − 1.
     Module(usize),
 }
 

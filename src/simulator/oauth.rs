@@ -33,7 +33,7 @@ const V3_SCOPES: [&str; 7] = [
     "elements.bm.tenant.read.all",
 ];
 
-/// Maximum length of a scope string. The real endpoint rejects longer ones.
+/// Maximum length of a scope string. The real endpoint rejects longer strings.
 const SCOPE_LIMIT: usize = 300;
 
 /// Seconds by which the client's clock may be ahead.

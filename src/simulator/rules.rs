@@ -8,8 +8,8 @@ use super::{History, Settings};
 /// Maximum number of runs per module: enough for a history at startup, without unlimited growth.
 const MAX_RUNS_PER_MODULE: usize = 60;
 
-/// Maximum number of runs in total, so that a world of ten thousand customers fits into the memory of a small machine: a
-/// full history for about 300 customers with eight modules, and a shorter one for more customers.
+/// Maximum number of runs in total, so that a world of ten thousand customers fits into the memory of a small machine:
+/// a full history for about 300 customers with eight modules, and a shorter history for more customers.
 const MAX_RUNS: usize = 150_000;
 
 /// Number of modules of an ordinary customer, by which [`MAX_RUNS`] is divided.

@@ -12,7 +12,7 @@ use super::rng::SeededRng;
 pub struct ScanProfile {
     /// The profile's id.
     pub id: String,
-    /// Its name.
+    /// Name of the profile.
     pub name: String,
     /// 0: express, 1: advanced.
     pub scan_mode: i64,
@@ -50,7 +50,7 @@ pub struct ScanProfile {
 /// A container of a scan profile.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Container {
-    /// Its name.
+    /// Name of the container.
     pub name: String,
     /// The object type by number.
     pub object_type: u16,
@@ -78,7 +78,7 @@ pub struct DailyReport {
 pub struct Change {
     /// Name of the object.
     pub object: String,
-    /// Its container.
+    /// The object's container.
     pub container: String,
 }
 

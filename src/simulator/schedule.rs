@@ -116,8 +116,8 @@ impl Schedule {
             }
     }
 
-    /// Returns the latest slot by `now`. If a past interruption suppresses its run, returns the latest slot before with
-    /// a run.
+    /// Returns the latest slot by `now`. If a past interruption suppresses its run, returns the latest earlier slot
+    /// with a run.
     fn newest_with_run(&self, now: i64) -> i64 {
         let slot = self.slot_at(now);
         match self.interruption(slot) {
@@ -275,7 +275,7 @@ impl Schedule {
             status::CANCELED | status::STOPPED => ordinary / 2,
             _ => ordinary,
         };
-        // At any speed, a run ends before the next one starts.
+        // At any speed, a run ends before the next run starts.
         duration.clamp(0, (self.period - self.wait - 1).max(0))
     }
 }
@@ -309,7 +309,7 @@ impl Run {
     }
 }
 
-/// Updates a module's runs to `now`: ends the unfinished ones, adds those that have started since, and drops the oldest
+/// Updates a module's runs to `now`: ends unfinished runs, adds runs that have started since, and drops the oldest runs
 /// beyond `max_runs`. Returns the number of new restore points.
 pub(crate) fn advance(runs: &mut Vec<Run>, next_slot: &mut i64, schedule: &Schedule, max_runs: usize, now: i64) -> u64 {
     let completed: u64 = runs

@@ -41,7 +41,7 @@ impl PollStatus {
 pub struct Overview {
     /// Id of the collector.
     pub collector: CollectorId,
-    /// Its schedule.
+    /// The collector's schedule.
     pub plan: Plan,
     /// Whether its permission is granted; `None` if unknown.
     pub permitted: Option<bool>,
@@ -54,7 +54,7 @@ pub struct Overview {
 pub struct StatusSnapshot {
     customers: CowMap<CustomerId, StoredCustomer>,
     collected: PerCollector<CollectorData>,
-    /// Number of series, including those about freshness.
+    /// Number of series, including series about freshness.
     pub series: usize,
     now: Timestamp,
 }

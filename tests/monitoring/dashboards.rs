@@ -73,7 +73,7 @@ pub fn text(value: &Value) -> &str {
 }
 
 impl Dashboard {
-    /// Returns the panels with content, including those in collapsed rows.
+    /// Returns the panels with content, including panels in collapsed rows.
     pub fn panels(&self) -> Vec<&Value> {
         let outer = list(&self.json["panels"]);
         outer

@@ -13,7 +13,7 @@ use crate::api::body::json;
 /// requests.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
 
-/// Longest accepted lifetime. A longer lifetime is treated like this one.
+/// Longest accepted lifetime. A longer lifetime is shortened to this value.
 const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// OAuth error codes that report a server problem.

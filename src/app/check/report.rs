@@ -87,7 +87,7 @@ pub(super) struct UnusualValue {
     pub(super) example: String,
 }
 
-/// A customer, such as the one that was polled as an example.
+/// A customer, for example the customer that was polled as an example.
 #[derive(Debug, Serialize)]
 pub(super) struct Sample {
     pub(super) id: String,

@@ -33,7 +33,8 @@ const EARLIER_STEPS: u32 = 2 * 24 / STEP;
 /// Number of steps between polls of collectors whose data changes slowly.
 const SLOW_POLL_STEPS: u32 = 12 / STEP;
 
-/// Collectors of the metrics in [`SCRAPED`] and of those that the recorded series depend on, in the order of polls.
+/// Collectors of the metrics in [`SCRAPED`] and of the metrics that the recorded series depend on, in the order of
+/// polls.
 const COLLECTORS: &[&str] = &[
     "customers",
     "jobs",

@@ -301,7 +301,7 @@ fn with_current_names(mut modules: Vec<Arc<Module>>) -> Vec<Arc<Module>> {
     modules
 }
 
-/// Parses the current format, and the older one: a list of modules without backup scopes, in which scans were stored as
+/// Parses the current format, and the older format: a list of modules without backup scopes, with scans stored as
 /// modules.
 impl<'de> Deserialize<'de> for Record {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -74,7 +74,7 @@ impl Chunk {
 }
 
 /// Returns a body with `chunks` between the two parts of the exporter's own metrics. Each chunk comes with the checksum
-/// of all chunks up to and including this one.
+/// of all chunks up to and including this chunk.
 pub(super) fn body(
     exporter_metrics: &ExporterMetrics,
     chunks: impl Stream<Item = Result<(Bytes, Checksum), RenderError>> + Send + 'static,

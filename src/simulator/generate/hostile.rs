@@ -226,7 +226,7 @@ impl CustomerGenerator<'_> {
         modules
     }
 
-    /// Returns `count` modules, starting at a different one for each customer.
+    /// Returns `count` modules, starting at a different module for each customer.
     fn slice(&self, modules: &[u16], count: usize) -> Vec<u16> {
         let offset = self.index.wrapping_mul(count).checked_rem(modules.len()).unwrap_or(0);
         modules

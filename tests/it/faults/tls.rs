@@ -39,7 +39,7 @@ pub(super) struct TlsServer {
 }
 
 impl TlsServer {
-    /// Returns the certificate file of the authority that signed all certificates but one.
+    /// Returns the certificate file of the authority that signed all certificates except one.
     pub(super) fn authority() -> String {
         fixture("tls/ca.pem")
     }

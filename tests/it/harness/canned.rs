@@ -60,7 +60,7 @@ impl CannedServer {
             .insert(line.to_owned(), (status, body.to_owned()));
     }
 
-    /// Returns the requests so far, without those for tokens.
+    /// Returns the requests so far, without token requests.
     pub fn requests(&self) -> Vec<CannedRequest> {
         let requests = self.shared.requests.lock().unwrap().clone();
         requests

@@ -52,7 +52,7 @@ impl CustomerGenerator<'_> {
             _ => self.rng.below(scanned / 40 + 1),
         };
         let stored = if is_backed_up { self.stored(number) } else { 0 };
-        // A customer with its own storage uses none of the vendor's.
+        // A customer with its own storage uses none of the vendor's storage.
         let (stored_in_avepoint, stored_in_byos) = if self.index % 10 == 4 {
             (NO_SIZE.to_owned(), NO_SIZE.to_owned())
         } else {

@@ -159,7 +159,7 @@ func (m *Alertmanager) addToGroup(now time.Time, a *alert, route *dispatch.Route
 	}
 }
 
-// isInhibited returns whether another alert inhibits this one.
+// isInhibited returns whether another alert inhibits an alert with these labels.
 func (m *Alertmanager) isInhibited(labels model.LabelSet, now time.Time) bool {
 	for _, r := range m.inhibits {
 		if !r.target.Matches(labels) {

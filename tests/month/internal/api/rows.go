@@ -60,7 +60,7 @@ func jobRow(r world.Row) object {
 	return row
 }
 
-// protectedWords are the module names in protected data that differ from those in job lists.
+// protectedWords are the module names in protected data that differ from the names in job lists.
 var protectedWords = map[int]string{304: "Microsoft 365 Group", 309: "Microsoft Teams chat"}
 
 func protectedRows(c *world.Customer, w *world.World, now time.Time) []object {
