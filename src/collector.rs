@@ -53,7 +53,7 @@ pub use licenses::add_product_names;
 pub use ransomware::{RansomwareSigns, ransomware_signs};
 pub use table::{PerCollector, ids};
 
-/// Tolerance for times in the future. Clocks differ by a few minutes at most.
+/// Tolerance for times in the future. Clocks differ by at most a few minutes.
 const FUTURE_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
 /// All collectors, in the order in which their metrics are written.
@@ -148,7 +148,7 @@ impl Price {
         description: "1 per customer",
     };
 
-    /// One request for the list of scan profiles, and one for each of them.
+    /// One request for the list of scan profiles, and one request per scan profile.
     pub const PER_PROFILE: Self = Self {
         per_profile: 1.0,
         description: "1 per customer and 1 per scan profile",

@@ -310,7 +310,7 @@ impl Store {
     ///
     /// # Errors
     /// Returns [`Shrunk`] if too many customers are missing from a complete list for the first time. Customers that are
-    /// missing for the second time are removed nevertheless.
+    /// missing for the second time are still removed.
     pub fn reconcile(
         &self,
         listed: &BTreeMap<CustomerId, Arc<str>>,

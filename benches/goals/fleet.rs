@@ -46,7 +46,7 @@ const INTERVAL: i64 = 60;
 const DAY: i64 = 86_400;
 const DAYS: i64 = 30;
 
-/// Recorded series that the fleet dashboard queries over 28 days; all others over a day at most.
+/// Recorded series that the fleet dashboard queries over 28 days; all others over at most a day.
 const LONG: &[&str] = &[
     "fleet:elements_customers_overdue:sum",
     "fleet:elements_customers_within_rpo:ratio",

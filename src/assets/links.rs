@@ -21,7 +21,7 @@ pub struct Links {
 }
 
 impl Links {
-    /// Returns links below the external URL of the exporter and the URL of Grafana, neither of which has a query or a
+    /// Returns links below the external URL of the exporter and the URL of Grafana. These URLs have no query and no
     /// fragment. Without a URL, the files keep their paths.
     pub fn new(exporter: Option<&Url>, grafana: Option<&Url>) -> Self {
         let base = |url: &Url| url.as_str().trim_end_matches('/').to_owned();

@@ -30,7 +30,7 @@ pub struct CollectorDescriptor {
     pub endpoints: &'static [Endpoint],
     /// Default interval.
     pub interval: Duration,
-    /// Kind of its targets.
+    /// Kind of the collector's targets.
     pub target_kind: TargetKind,
     /// Whether a changed customer status triggers a poll.
     pub polls_on_status_change: bool,
@@ -118,7 +118,7 @@ impl CollectorDescriptor {
         self.is_optional && error.is_missing_service()
     }
 
-    /// Returns its metrics, shape by shape.
+    /// Returns the collector's metrics, shape by shape.
     pub fn metrics(&self) -> Vec<ShapeMetrics> {
         (self.metrics)()
     }
@@ -129,7 +129,7 @@ impl CollectorDescriptor {
         Some(rendered)
     }
 
-    /// Returns the settings on which its requests or its parsing depend.
+    /// Returns the settings on which the collector's requests or parsing depend.
     pub fn request_settings(&self, settings: &CollectorSettings) -> RequestSettings {
         (self.request_settings)(settings)
     }

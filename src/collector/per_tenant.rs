@@ -24,7 +24,7 @@ pub(super) const RECHECK_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 pub(super) struct Parts<K: Ord, R> {
     #[serde(rename = "tenants", alias = "consented")]
     records: BTreeMap<K, R>,
-    /// Parts whose last known records are served, each with the time since when this is so.
+    /// Parts whose last known records are served, each with the time since which they have been served.
     #[serde(rename = "held", default = "BTreeMap::new")]
     last_known_since: BTreeMap<K, Timestamp>,
     /// Parts that lack the service, with the time of the response that showed it.
@@ -112,7 +112,7 @@ const TENANT_RULES: Rules = Rules {
     is_denial: Error::is_missing_service,
     all_denied: |error| error,
     keeps_empty: true,
-    empty_problem: "empty response; the previous one was not empty",
+    empty_problem: "empty response; the previous response was not empty",
 };
 
 /// Results of the requests of one poll.

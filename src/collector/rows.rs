@@ -128,7 +128,7 @@ pub(super) fn signed_float(number: i64) -> f64 {
 
 /// A row that may be held from an earlier response.
 pub(super) trait Held: Clone {
-    /// Returns the flag for a row that is held.
+    /// Returns the flag that marks the row as held.
     fn held(&mut self) -> &mut bool;
 }
 

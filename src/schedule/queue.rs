@@ -434,7 +434,7 @@ pub fn failed_time(
 }
 
 /// Returns when a poll that the circuit breaker rejected is retried: after the next probe, with jitter, so that
-/// rejected polls are not retried together, and after one interval at most.
+/// rejected polls are not retried together, and after at most one interval.
 fn rejected_time(now: MonotonicTime, wait: Duration, interval: Duration, random: f64) -> MonotonicTime {
     // Equal to the first delay after a failure.
     const SPREAD: Duration = Duration::from_secs(30);

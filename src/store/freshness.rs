@@ -52,7 +52,7 @@ pub enum State {
     Fresh,
     /// The last successful poll is older than `stale_after`.
     Stale,
-    /// The latest poll failed. The last successful poll is younger than `stale_after`, or there was none.
+    /// The latest poll failed. The last successful poll is no older than `stale_after`, or there was none.
     Failed,
     /// The API denied access with status 403, or the permission is missing.
     Forbidden,

@@ -296,7 +296,7 @@ async fn page_reports_a_hanging_exporter_and_keeps_its_state() {
                       document.getElementById('as-of').innerText === window.date, document.getElementById('lost').hidden]";
         assert_eq!(browser.eval(selection_is_kept), json!([true, true, true, true]));
 
-        // A hanging exporter accepts connections. The page must report outdated data nevertheless.
+        // A hanging exporter accepts connections. The page must still report that its data is outdated.
         browser.eval("window.maxTimeout = 500");
         exporter.signal("STOP");
         browser.wait_until("!document.getElementById('lost').hidden && document.body.classList.contains('lost')");

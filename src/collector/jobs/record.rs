@@ -97,7 +97,7 @@ impl Listed {
         self.runs.entry(key).or_default().push(run);
     }
 
-    /// Adds a scan. If a service has several, the worst is kept.
+    /// Adds a scan. If a service has several scans, the worst is kept.
     pub(super) fn add_scan(&mut self, service: &'static str, status: JobStatus) {
         match self.scans.get_mut(service) {
             None => {
@@ -218,7 +218,7 @@ impl Record {
         self.modules.iter().filter(|module| module.listed)
     }
 
-    /// Returns the record without its held rows, and a record of only these; `None` if no rows are held.
+    /// Returns the record without its held rows, and a record with only the held rows; `None` if no rows are held.
     pub(super) fn split(&self) -> Option<(Self, Self)> {
         let (held, modules): (Vec<_>, Vec<_>) = self.modules.iter().cloned().partition(|module| module.held);
         let (held_scans, scans): (Vec<_>, Vec<_>) = self.scans.iter().cloned().partition(|scan| scan.held);

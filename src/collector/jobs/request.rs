@@ -1,4 +1,4 @@
-//! Requests for jobs: for all of them, or for the configured types and modules.
+//! Requests for all jobs, or for jobs of the configured types and modules.
 
 use serde_json::value::RawValue;
 
