@@ -41,7 +41,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Returns the path of the file.
+    /// Returns the path of the file that cannot be read.
     pub fn path(&self) -> &Path {
         match self {
             Self::Unreadable { path, .. }
