@@ -213,7 +213,7 @@ async fn pages(pages: Vec<serde_json::Value>) -> ScriptedServer {
 }
 
 #[tokio::test]
-async fn total_missing_on_a_page_is_ignored() {
+async fn total_missing_in_a_page_is_ignored() {
     let total = |n: usize| json!({"totalCount": n});
     let metadata = |first, second, third| {
         vec![
