@@ -78,7 +78,7 @@ fn metric_table(page: &str) -> String {
 /// Returns the collectors as a Markdown table, with links to their pages.
 fn collector_table() -> String {
     let mut table = String::from(
-        "| collector | interval | permission, API v3 | permission, API v1 | metrics |\n\
+        "| collector | interval | permission for API v3 | permission for API v1 | metrics |\n\
          |---|---|---|---|---|\n",
     );
     for page in metric_pages() {
