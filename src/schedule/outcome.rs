@@ -444,7 +444,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn permissions_after_a_restart_bring_forward_no_unlicensed_customers() {
+    fn restart_does_not_bring_forward_unlicensed_customers() {
         assert!(!brings_forward(None, true, false, true));
         assert!(brings_forward(None, true, false, false));
         assert!(brings_forward(Some(false), true, false, true));
