@@ -1,4 +1,4 @@
-//! Client of the Elements API: credentials, transport, and both generations.
+//! Client of the Elements API: credentials, transport, and both API versions.
 //!
 //! This module does not depend on metrics. It reports events to an [`Observer`] that `app` passes in, and returns
 //! failures as [`Error`], whose [`Error::reason`] is the value of the label `reason`.
@@ -30,7 +30,7 @@ pub use rows::{MAX_LIST_BYTES, MAX_LIST_ROWS};
 pub use crate::domain::Generation;
 use crate::domain::counted;
 
-/// A client of one generation of the API. Collectors match on it, so that each supports both.
+/// A client of one API version. Collectors match on it, so that each supports both versions.
 #[derive(Clone, Debug)]
 pub enum Api {
     /// `partner/…`, slated for deprecation by the vendor.
@@ -53,10 +53,10 @@ impl Api {
         }
     }
 
-    /// Returns the client of the second generation, for a resource that the first lacks.
+    /// Returns the API v3 client, for a resource that API v1 lacks.
     ///
     /// # Errors
-    /// Returns [`Error::NotPermitted`] in the first generation.
+    /// Returns [`Error::NotPermitted`] if API v1 is used.
     pub fn v3(&self, endpoint: Endpoint, scope: &'static str) -> Result<&v3::Client, Failure> {
         match self {
             Self::V1(_) => Err(Error::NotPermitted(scope).at(endpoint)),
@@ -64,7 +64,7 @@ impl Api {
         }
     }
 
-    /// Returns the generation.
+    /// Returns the API version.
     pub fn generation(&self) -> Generation {
         match self {
             Self::V1(_) => Generation::V1,
@@ -73,7 +73,7 @@ impl Api {
     }
 }
 
-/// A resource, under one name for both generations; also the value of the label `endpoint`.
+/// A resource, under one name for both API versions; also the value of the label `endpoint`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Endpoint {
     /// The token endpoint.
@@ -94,9 +94,9 @@ pub enum Endpoint {
     ScanProfiles,
     /// One scan profile.
     ScanProfile,
-    /// Counts of the daily scan report, with its objects in the second generation.
+    /// Counts of the daily scan report, with its objects in API v3.
     ScanChanges,
-    /// Objects of the daily scan report, first generation.
+    /// Objects of the daily scan report, API v1.
     ScanChangeObjects,
     /// The objects in the report of a job.
     JobReport,
@@ -168,8 +168,8 @@ impl std::fmt::Display for Endpoint {
 /// pages, but rarely in two consecutive attempts.
 const LIST_ATTEMPTS: usize = 2;
 
-/// Reports the number of rows of a list and returns them. `request_id` is the id of the newest request, which is the
-/// one that failed if `rows` is an error.
+/// Reports the number of rows of a list and returns them. `request_id` is the id of the latest request; if `rows` is an
+/// error, this request failed.
 fn report_rows<R>(
     transport: &transport::Transport,
     endpoint: Endpoint,
@@ -341,7 +341,7 @@ impl Error {
         matches!(self, Self::Status(403 | 404))
     }
 
-    /// Returns whether the error concerns only the requested resource, so that others can still be requested.
+    /// Returns whether the error concerns only the requested resource, so that other resources can still be requested.
     pub fn is_resource_error(&self) -> bool {
         matches!(
             self,
@@ -349,7 +349,7 @@ impl Error {
         )
     }
 
-    /// Returns whether there was no response, or one that means that the API is down.
+    /// Returns whether there was no response, or a response that means that the API is down.
     pub fn is_outage(&self) -> bool {
         let has_no_response = matches!(self, Self::Tls(_) | Self::Proxy(_) | Self::Unavailable(_));
         has_no_response || self.is_transient()

@@ -82,7 +82,7 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// A metrics file cannot be written.
+    /// A file or directory cannot be written.
     #[error("cannot write {}", path.display())]
     Write {
         /// Path of the file.
@@ -106,13 +106,13 @@ impl Error {
     }
 }
 
-/// Reads the configuration: once at start, and again at every reload.
+/// Reads the configuration: once at startup, and again at every reload.
 pub type LoadConfig = Arc<dyn Fn() -> Result<Config, config::Error> + Send + Sync>;
 
-/// Returns the source of the configuration in production: a file, the environment of the process, and this exporter's
+/// Returns a function that loads the configuration in production: from a file and the environment, with this exporter's
 /// shard of the customers.
 pub fn config_source(file: Option<PathBuf>, shard: Shard) -> LoadConfig {
-    // A pipe can be read once, at start. If a file were replaced by a pipe later, a reload would block forever.
+    // A pipe can be read only once, at startup. If a pipe replaced the file later, a reload would block forever.
     let is_regular = file.as_ref().is_some_and(|file| file.is_file());
     Arc::new(move || {
         if let Some(file) = file.as_ref().filter(|_| is_regular) {
@@ -163,7 +163,8 @@ impl App {
     ///
     /// # Errors
     /// Returns an error if the configuration or a file to which it refers is invalid, or if a socket cannot be bound.
-    /// A state that cannot be restored is logged and exposed as a metric, and the exporter starts without it.
+    /// If the state cannot be restored, the problem is logged and exposed as a metric, and the exporter starts without
+    /// it.
     pub async fn bind(
         load: LoadConfig,
         config_file: Option<PathBuf>,
@@ -215,7 +216,7 @@ impl App {
 
     /// Reloads the configuration, as on SIGHUP.
     pub fn reload(&self) -> Reload {
-        Reloader::reload_from(&self.reloader)
+        Reloader::reload_fn(&self.reloader)
     }
 
     /// Returns the renderer of scrapes, for tests without a socket.
@@ -346,7 +347,8 @@ impl Parts {
         )
     }
 
-    /// Polls everything once. Returns whether every poll succeeded.
+    /// Polls everything once. Returns false if a poll failed for a reason other than a missing permission, or if
+    /// `elements_up` is 0.
     async fn poll_once(&self, stop: CancellationToken) -> bool {
         let (_sender, reloads) = mpsc::channel(1);
         let polls = PollThread::start(self.scheduler(), Until::EachPolledOnce, reloads, stop);
@@ -354,7 +356,8 @@ impl Parts {
     }
 }
 
-/// Polls everything once. Returns the exposition as text, and whether every poll succeeded.
+/// Polls everything once. Returns the exposition as text, and whether the polls succeeded. A missing permission is not
+/// a failure.
 ///
 /// # Errors
 /// Returns an error if the configuration is invalid.
@@ -365,11 +368,11 @@ pub async fn once(config: &Config, stop: CancellationToken) -> Result<(Vec<u8>, 
     Ok((frames.flatten().collect(), all_succeeded))
 }
 
-/// The poll loop, which runs in its own thread.
+/// The poll loop in its own thread.
 struct PollThread {
     /// Completed when the thread has started; dropped if it cannot start.
     ready: oneshot::Receiver<()>,
-    /// Whether all polls succeeded.
+    /// Result of [`Scheduler::run`].
     ended: oneshot::Receiver<bool>,
 }
 
@@ -387,7 +390,7 @@ impl PollThread {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let all_succeeded = match runtime {
                 Ok(runtime) => {
-                    // Sending fails if the receiver was dropped, which is fine. The same applies to `sender`.
+                    // This fails, harmlessly, if the receiver was dropped. The same applies to `sender`.
                     let _ = ready.send(());
                     runtime.block_on(scheduler.run(until, reloads, stop))
                 }
@@ -405,7 +408,8 @@ impl PollThread {
         Self { ready: is_ready, ended }
     }
 
-    /// Waits until the loop has ended. Returns whether all polls succeeded.
+    /// Waits until the loop has ended. Returns the result of [`Scheduler::run`], or false if the thread did not start
+    /// or panicked.
     async fn end(self) -> bool {
         // If the thread panics, it drops its sender.
         self.ended.await.unwrap_or(false)

@@ -1,4 +1,4 @@
-//! The command line, in the manner of Prometheus: dotted flags, usable before and after the command.
+//! Command-line arguments in the style of Prometheus: dotted flags, accepted before or after the subcommand.
 
 mod listen;
 mod manual;
@@ -30,7 +30,7 @@ pub const DEFAULT_PORT: u16 = 10027;
 /// Exit code for invalid usage: `EX_USAGE` of `sysexits.h`.
 pub const USAGE_EXIT_CODE: u8 = 64;
 
-/// Paths of the server that no flag may reassign.
+/// Paths that --web.telemetry-path must not use.
 const RESERVED_PATHS: [&str; 6] = ["/-", "/customers", "/dashboards", "/rules", "/runbooks", "/sd"];
 
 static VERSION_TEXT: LazyLock<String> =
@@ -58,7 +58,7 @@ pub struct Args {
     #[arg(long = "config.file", global = true, value_name = "FILE")]
     pub config_file: Option<PathBuf>,
 
-    /// Reload the configuration when its file, or a file that only a reload reads, has changed.
+    /// Reload the configuration when the configuration file or api.ca_file changes.
     #[arg(
         long = "config.auto-reload",
         global = true,
@@ -106,8 +106,8 @@ pub enum Command {
         /// Format of the report.
         #[arg(long, value_name = "FORMAT", default_value = "text", ignore_case = true)]
         output: Output,
-        /// Check only files, keys, patterns and the form of the credentials, without sending any request.
-        /// --web.config.file is also checked.
+        /// Check only files, keys, patterns and the format of the credentials, including --web.config.file; send no
+        /// requests.
         #[arg(long)]
         offline: bool,
     },
@@ -124,7 +124,7 @@ pub enum Command {
         #[arg(long, value_name = "FORMAT", default_value = "table", ignore_case = true)]
         output: CustomerOutput,
     },
-    /// Run one full poll, print the exposition on stdout and exit.
+    /// Poll every enabled collector once, print the metrics to stdout and exit.
     #[command(display_name = VERSION_NAME)]
     Once,
     /// Write the bundled dashboards, rules and alerts to directories.
@@ -133,11 +133,11 @@ pub enum Command {
     /// Print the JSON schema of the configuration file, for editors.
     #[command(display_name = VERSION_NAME)]
     Schema,
-    /// Print the man page, for packages.
+    /// Print the man page, for example to package it.
     Man,
-    /// Print completions for a shell, for packages.
+    /// Print shell completions.
     Completions {
-        /// The shell.
+        /// Shell to generate completions for.
         shell: Shell,
     },
 }
@@ -145,11 +145,10 @@ pub enum Command {
 /// Bundled files to write.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 pub struct Assets {
-    /// The directory for dashboards and rules, created if missing.
+    /// Directory for dashboards and rules, created if missing.
     #[arg(required_unless_present = "grafana_alerts")]
     pub dir: Option<PathBuf>,
-    /// A directory for the same alerts as rules that Grafana evaluates without Alertmanager, in the format of its file
-    /// provisioning.
+    /// Directory for the alerts as Grafana-managed alert rules, in Grafana's file provisioning format.
     #[arg(long, value_name = "DIR")]
     pub grafana_alerts: Option<PathBuf>,
     /// The UID of the Grafana data source with the metrics and the recorded series.
@@ -267,16 +266,16 @@ impl Web {
 /// Format of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// For people; in colour on a terminal.
+    /// Human-readable text, in colour on a terminal.
     Text,
-    /// For programs.
+    /// Machine-readable JSON.
     Json,
 }
 
 /// Format of the list of customers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum CustomerOutput {
-    /// For people.
+    /// Human-readable table.
     Table,
     /// For spreadsheets and customers.attributes_file.
     Csv,
@@ -291,11 +290,11 @@ pub enum LogFormat {
     Json,
 }
 
-/// Parses a command line, which begins with the name of the program.
+/// Parses a command line. The first argument is the name of the program.
 ///
 /// # Errors
 ///
-/// Returns an error for invalid usage, and also for the help and the version. [`clap::Error::print`] prints it, and
+/// Returns an error for invalid usage, and also for `--help` and `--version`. [`clap::Error::print`] prints it, and
 /// [`exit_code`] distinguishes the cases.
 pub fn parse<I, T>(args: I) -> Result<Args, clap::Error>
 where
@@ -314,12 +313,12 @@ where
     Ok(args)
 }
 
-/// Returns the exit code for an error: 0 for the help and the version, 64 otherwise.
+/// Returns the exit code for an error: 0 for `--help` and `--version`, [`USAGE_EXIT_CODE`] otherwise.
 pub fn exit_code(error: &clap::Error) -> u8 {
     if error.use_stderr() { USAGE_EXIT_CODE } else { 0 }
 }
 
-/// Returns whether a path of the server cannot be that of the metrics.
+/// Returns whether the server reserves a path, so that the metrics cannot be served there.
 pub(crate) fn is_reserved(path: &str) -> bool {
     let is_below = |reserved: &str| {
         path.strip_prefix(reserved)
@@ -332,7 +331,7 @@ fn parse_telemetry_path(text: &str) -> Result<String, String> {
     if !is_path(text) {
         Err("expected a path that starts with /, such as /metrics".to_owned())
     } else if is_reserved(text) {
-        Err("the path is taken by another page of the exporter".to_owned())
+        Err("the exporter serves another page at this path".to_owned())
     } else {
         Ok(text.to_owned())
     }
@@ -355,7 +354,7 @@ fn parse_route_prefix(text: &str) -> Result<String, String> {
 fn parse_external_url(text: &str) -> Result<Url, String> {
     parse_base_url(text, "https://monitoring.example.com/elements").and_then(|url| match is_path(url.path()) {
         true => Ok(url),
-        false => Err("expected a plain path, such as that of https://monitoring.example.com/elements".to_owned()),
+        false => Err("expected a URL with a plain path, such as https://monitoring.example.com/elements".to_owned()),
     })
 }
 
@@ -380,7 +379,7 @@ fn parse_base_url(text: &str, example: &str) -> Result<Url, String> {
     }
 }
 
-/// Returns whether a text is a plain path, without characters that the router would treat as a pattern or a query.
+/// Returns whether a string is a plain path, without characters that the router would interpret as a pattern or query.
 fn is_path(text: &str) -> bool {
     text.starts_with('/')
         && !text.contains("//")

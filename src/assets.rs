@@ -82,7 +82,7 @@ pub const GRAFANA_ALERTS: Asset = Asset {
     content: include_str!("../deploy/grafana/elements-alerts.yaml"),
 };
 
-/// Data source of [`GRAFANA_ALERTS`], which exists in every stack of Grafana Cloud.
+/// UID of the data source in [`GRAFANA_ALERTS`]. It exists in every Grafana Cloud stack.
 pub const DEFAULT_DATASOURCE: &str = "grafanacloud-prom";
 
 /// Runbooks of the alerts, in Markdown.
@@ -127,8 +127,8 @@ pub fn write(directory: &Path, links: &Links) -> io::Result<usize> {
     Ok(written)
 }
 
-/// Writes the Grafana alert rules under `directory`, evaluated by the data source with this id. Returns the number of
-/// files.
+/// Writes the Grafana alert rules under `directory`. Their queries use the data source with this id. Returns the number
+/// of files.
 ///
 /// # Errors
 /// Returns an error if the directory or the file cannot be written.
@@ -139,7 +139,7 @@ pub fn write_grafana_alerts(directory: &Path, datasource: &str, links: &Links) -
     Ok(1)
 }
 
-/// Returns the Grafana alert rules, evaluated by the data source with this id.
+/// Returns the Grafana alert rules. Their queries use the data source with this id.
 ///
 /// # Errors
 /// Returns an error if the id cannot be written as YAML.

@@ -18,7 +18,7 @@ pub struct Entry {
     pub collector: Option<&'static str>,
 }
 
-/// Returns every metric, in the order of the exposition: those of the collectors, then those about the exporter.
+/// Returns every metric, in the order of the exposition: the collectors' metrics, then the exporter's own.
 pub fn metrics() -> Vec<Entry> {
     let mut seen = BTreeSet::new();
     let of_collectors = collector::ALL.iter().flat_map(|entry| {

@@ -53,7 +53,7 @@ pub use licenses::add_product_names;
 pub use ransomware::{RansomwareSigns, ransomware_signs};
 pub use table::{PerCollector, ids};
 
-/// Tolerance for times in the future. Clocks differ by a few minutes at most.
+/// Tolerance for times in the future. Clocks differ by at most a few minutes.
 const FUTURE_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
 /// All collectors, in the order in which their metrics are written.
@@ -132,7 +132,7 @@ pub enum TargetKind {
 /// Estimated cost of a poll of one target.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Price {
-    /// Requests per poll, without those for each scan profile.
+    /// Requests per poll, without the requests for each scan profile.
     pub requests: f64,
     /// Requests for each scan profile.
     pub per_profile: f64,
@@ -148,7 +148,7 @@ impl Price {
         description: "1 per customer",
     };
 
-    /// One request for the list of scan profiles, and one for each of them.
+    /// One request for the list of scan profiles, and one request per scan profile.
     pub const PER_PROFILE: Self = Self {
         per_profile: 1.0,
         description: "1 per customer and 1 per scan profile",
@@ -277,7 +277,7 @@ pub struct CollectorSettings {
     pub consent_products: Vec<String>,
     /// Metrics to exclude.
     pub excluded: ExcludedMetrics,
-    /// Customers to request in lists of the second generation; all if empty.
+    /// Customers to request in API v3 lists; all if empty.
     pub customer_ids: Vec<String>,
 }
 
@@ -322,7 +322,7 @@ impl<R> PollOutput<R> {
         Self::new(BTreeMap::from([(customer.clone(), record)]), unreadable, endpoint)
     }
 
-    /// Adds a failure, if any, which takes precedence over invalid rows.
+    /// Adds a failure, if there is one. It takes precedence over invalid rows.
     fn with_failure(self, failure: Option<Failure>) -> Self {
         Self {
             incomplete: failure.or(self.incomplete),
@@ -342,14 +342,14 @@ pub trait Collector: 'static {
     /// Default interval.
     const INTERVAL: Duration;
     /// Whether its data belongs to a service that only some customers have. Such a collector is off by default and
-    /// requires the second generation. For customers without the service, the API returns 403 or 404. Due polls of
-    /// other collectors start before those of an optional collector.
+    /// requires API v3. For customers without the service, the API returns 403 or 404. Due polls of other collectors
+    /// start before due polls of an optional collector.
     const IS_OPTIONAL: bool = false;
     /// Estimated cost of a poll.
     const PRICE: Price = Price::ONE;
-    /// Permission in the first generation; empty for an optional collector.
+    /// Permission in API v1; empty for an optional collector.
     const SCOPE_V1: &'static str = "";
-    /// Permission in the second generation.
+    /// Permission in API v3.
     const SCOPE_V3: &'static str;
     /// Whether a changed customer status triggers a poll.
     const POLLS_ON_STATUS_CHANGE: bool = false;
@@ -372,20 +372,20 @@ pub trait Collector: 'static {
         context: &Context,
     ) -> impl Future<Output = Result<PollOutput<Self::Record>, Failure>> + Send;
 
-    /// Completes the record of an incomplete poll from the previous record. By default, returns the new record
-    /// unchanged, as for collectors whose record is one row.
+    /// Completes the record of an incomplete poll from the previous record. The default returns the new record
+    /// unchanged. That suits collectors with records of a single row.
     fn complete(previous: &Self::Record, partial: Self::Record) -> Self::Record {
         let _ = previous;
         partial
     }
 
-    /// Adds values to a new record that depend on the previous one, which may be missing, or on the last known name of
-    /// the organization.
+    /// Adds values to a new record that depend on the previous record, if any, or on the last known name of the
+    /// organization.
     fn finish(record: &mut Self::Record, previous: Option<&Self::Record>, organization: &str) {
         let _ = (record, previous, organization);
     }
 
-    /// Splits a record into the rows of the newest response and those held from earlier responses; `None` if none are
+    /// Splits a record into the rows of the latest response and rows held from earlier responses; `None` if none are
     /// held.
     fn split(record: &Self::Record) -> Option<(Self::Record, Self::Record)> {
         let _ = record;
@@ -398,7 +398,7 @@ pub trait Collector: 'static {
         RequestSettings::default()
     }
 
-    /// Returns whether the items of a record differ from those of the previous record. See [`Collector::ITEMS_FROM`].
+    /// Returns whether a record has other items than the previous record. See [`Collector::ITEMS_FROM`].
     fn lists_other_items(record: &Self::Record, previous: &Self::Record) -> bool {
         let _ = (record, previous);
         false
@@ -464,8 +464,8 @@ pub struct RenderedRecord {
 }
 
 impl RenderedRecord {
-    /// Returns this record of subscriptions without its tenants; `None` unless both this record and that of the
-    /// customer contain the tenants.
+    /// Returns this record of subscriptions without its tenants; `None` unless both this record and the customer's
+    /// record contain the tenants.
     pub fn without_tenants_of(&self, customer: &Self) -> Option<Self> {
         let customer = Customer::of(customer.record.as_ref())?;
         let subscriptions = self.record.as_any().downcast_ref::<licenses::Subscriptions>()?;

@@ -29,7 +29,7 @@ const SUBTITLE: &str = "Backups, restore points, licences and scans of the custo
                         for Prometheus.";
 
 /// Runs a command. Returns false if its result is incomplete. If a service is stopped while it starts, it ends
-/// immediately. A reload waits until the start is complete.
+/// immediately. A reload waits until startup is complete.
 ///
 /// # Errors
 /// Returns an error if the command cannot start.
@@ -71,7 +71,7 @@ pub async fn run(args: Args, mut signals: Signals) -> Result<bool, Error> {
                 (SignalAction::Reload, Some(reload)) => reloading = Some(tokio::spawn(reload())),
                 (SignalAction::Reload, None) => {}
                 (SignalAction::Stop, _) if is_starting => return Ok(is_service),
-                // A second signal ends a command immediately, but not a service, which may have to save its state.
+                // A second signal ends a command immediately. A service may still have to save its state.
                 (SignalAction::Stop, _) if stop.is_cancelled() && !is_service => return Ok(false),
                 (SignalAction::Stop, _) => {
                     info!("stopping");
@@ -83,8 +83,8 @@ pub async fn run(args: Args, mut signals: Signals) -> Result<bool, Error> {
     }
 }
 
-/// Time limits for a command and for a service to end after they were stopped. Within a shorter limit of its own, a
-/// service stops its parts and saves its state.
+/// Time limits for a command and for a service to end after they were stopped. A service stops its parts and saves its
+/// state within a shorter limit of its own.
 const STOP_TIMEOUTS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(15)];
 
 /// Completes when a command or service has exceeded its limit after it was stopped.
@@ -94,8 +94,8 @@ async fn stop_timeout(stop: CancellationToken, is_service: bool) {
     tokio::time::sleep(if is_service { service_timeout } else { command_timeout }).await;
 }
 
-/// Prints the help, the version or a usage error, and returns the exit code. A signal ends the printing, even if
-/// nothing reads the output.
+/// Prints the output of `--help` or `--version`, or a usage error, and returns the exit code. A signal ends the
+/// printing, even if nothing reads the output.
 pub async fn print_usage(usage: clap::Error, mut signals: Signals) -> ExitCode {
     let code = args::exit_code(&usage);
     let printing = tokio::task::spawn_blocking(move || output::print_usage(&usage));

@@ -1,8 +1,8 @@
 //! The configuration: defaults, overridden by the YAML file, overridden by the environment.
 //!
-//! [`load`] merges the layers and parses all values. Unknown keys are rejected, because the default would silently
-//! apply instead of a mistyped key. [`KEYS`] is the table of keys. The code that reads a key repeats its path, and
-//! tests check that both agree. The process environment is an argument, so that tests need not change it.
+//! [`load`] merges the layers and parses all values. Unknown keys are rejected, because a mistyped key would otherwise
+//! have no effect. [`KEYS`] is the table of keys. The code that reads a key repeats its path, and tests check that both
+//! agree. The process environment is an argument, so that tests need not change it.
 
 mod api;
 mod attributes;
@@ -65,7 +65,7 @@ pub struct Config {
     pub metrics: Metrics,
     /// Whether newly completed job runs are logged.
     pub run_events: bool,
-    /// State file, which preserves runs and last known values across restarts.
+    /// State file that preserves runs and last known values across restarts.
     pub state_file: Option<PathBuf>,
 }
 
@@ -81,7 +81,7 @@ pub struct Metrics {
     pub series_limit: Option<usize>,
 }
 
-/// Reads the configuration from a file and from the environment, which overrides the file.
+/// Reads the configuration from a file and from the environment. The environment overrides the file.
 ///
 /// # Errors
 ///
@@ -104,7 +104,7 @@ impl Config {
                 .read_optional(path, Field::patterns)
                 .map(Option::unwrap_or_default)
         };
-        // The sections with required keys come last, so that invalid values are reported before missing ones.
+        // The sections with required keys come last, so that invalid values are reported before missing values.
         Ok(Self {
             customers: CustomerFilter {
                 include: patterns("customers.include")?,

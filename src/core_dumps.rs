@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// Excludes the memory of this process from core dumps, and from access by other programs of the same user.
+/// Protects the memory of this process from core dumps, and from access by other programs of the same user.
 ///
 /// A limit of zero prevents core files, and handlers such as systemd-coredump respect it. But if `kernel.core_pattern`
 /// is a program, the kernel passes the memory to it regardless of the limit. To prevent this as well, the process is
@@ -20,7 +20,7 @@ pub fn disable() -> io::Result<()> {
     Ok(undumpable?)
 }
 
-/// Prevents core files, which is all that other systems support.
+/// Prevents core files. Other systems support no more than that.
 ///
 /// # Errors
 /// Returns an error if the system rejects the call.
@@ -48,7 +48,7 @@ mod tests {
 
     use super::disable;
 
-    /// A test with a real core dump would only test the limit, which the kernel checks first.
+    /// A test with a real core dump would only test the limit, because the kernel checks the limit first.
     #[test]
     fn core_files_and_core_handlers_are_disabled() {
         disable().unwrap();

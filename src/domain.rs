@@ -68,7 +68,7 @@ fn present(text: &str) -> Option<&str> {
     (!text.is_empty() && !is_not_applicable(text)).then_some(text)
 }
 
-/// Returns whether a text means that there is no value.
+/// Returns whether a field's text means that there is no value.
 pub(crate) fn is_absent(text: &str) -> bool {
     present(text).is_none()
 }
@@ -77,7 +77,7 @@ fn is_not_applicable(text: &str) -> bool {
     text.eq_ignore_ascii_case(NOT_APPLICABLE)
 }
 
-/// Parses a text that is not absent with `parse`, which returns `None` for an invalid value.
+/// Parses text that is not absent. `parse` returns `None` for an invalid value.
 fn parse_present<'a, T>(text: &'a str, parse: impl FnOnce(&'a str) -> Option<T>) -> Parsed<T> {
     present(text).map(|text| parse(text).ok_or(InvalidValue)).transpose()
 }

@@ -1,4 +1,4 @@
-//! Formats errors with their sources. Messages of errors do not repeat those of their sources.
+//! Formats errors with their sources. The message of an error does not repeat the messages of its sources.
 
 use std::error::Error;
 

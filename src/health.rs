@@ -1,6 +1,6 @@
 //! The exporter's own health: counters, heartbeat, readiness, and their metrics.
 //!
-//! Counters are in a registry of prometheus-client. All other values are read from their source at scrape time, so that
+//! Counters are in a prometheus-client registry. All other values are read from their source at scrape time, so that
 //! they cannot be outdated.
 
 mod process;
@@ -144,7 +144,8 @@ pub struct Health {
     requests: Family<[(&'static str, Cow<'static, str>); 2], Counter>,
     durations: Durations,
     errors: Family<Labels<2>, Counter>,
-    // The next two counters are not exported. Those above cannot be summed, because a family does not list its labels.
+    // The next two counters are not exported. The counters above cannot be summed, because a family does not list its
+    // labels.
     requests_of_endpoint: Family<Labels<1>, Counter>,
     errors_of_endpoint: Family<Labels<1>, Counter>,
     throttled: Family<Labels<1>, Counter>,
@@ -162,7 +163,7 @@ pub struct Health {
     logged_values: Mutex<HashSet<(Endpoint, &'static str, String)>>,
 }
 
-/// Totals of several endpoints since the start.
+/// Totals of several endpoints since startup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestTotals {
     /// Request attempts.
@@ -226,7 +227,7 @@ impl Health {
         health
     }
 
-    /// Registers a metric under the name of its family, to which the encoder appends the suffix.
+    /// Registers a metric under the name of its family. The encoder appends the suffix.
     fn register(&mut self, metric: Metric, registered: impl Registered) {
         self.registry.register(metric.family_name(), metric.help, registered);
     }

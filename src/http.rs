@@ -51,7 +51,7 @@ pub struct Site {
     pub telemetry_path: String,
     /// Prefix of all paths; empty or `/…` without a trailing slash.
     pub route_prefix: String,
-    /// External URL, if it differs from the address of the request.
+    /// External URL, if configured.
     pub external_url: Option<Url>,
     /// URL of the Grafana server with the dashboards, for links to them.
     pub grafana_url: Option<Url>,
@@ -61,7 +61,7 @@ pub struct Site {
     pub subtitle: String,
 }
 
-/// Renders response bodies and caches compressed ones.
+/// Renders response bodies, and caches compressed bodies.
 #[derive(Debug, Default)]
 pub struct Bodies {
     compressor: gzip::Compressor,
@@ -122,7 +122,7 @@ async fn customer(State(site): State<Arc<Site>>, Path(id): Path<String>, RawQuer
     render_blocking(move || page::customer(&site, &id, &PageQuery::parse(query.as_deref()))).await
 }
 
-/// Returns the page of the customer in the query, or without one, a redirect to the front page.
+/// Returns the page of the customer whose id is in the query. Without an id, redirects to the front page.
 async fn customer_by_query(State(site): State<Arc<Site>>, RawQuery(query): RawQuery) -> Response {
     let mut pairs = url::form_urlencoded::parse(query.as_deref().unwrap_or_default().as_bytes());
     let Some((_, id)) = pairs.find(|(name, _)| name == "id") else {

@@ -1,4 +1,4 @@
-//! Limits repeated log lines: the first one is logged immediately, and repetitions after growing pauses.
+//! Limits repeated log lines: the first line is logged immediately, and repetitions after growing pauses.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,8 +9,8 @@ const INITIAL_PAUSE: Duration = Duration::from_secs(60);
 /// Longest pause: a long outage is logged once an hour.
 const MAX_PAUSE: Duration = Duration::from_secs(3600);
 
-/// Time at which each kind of failure may be logged again. The keys are collector and reason, whose numbers are
-/// limited.
+/// Time at which each kind of failure may be logged again. The keys are collector and reason; there is a limited number
+/// of both.
 #[derive(Debug, Default)]
 pub(crate) struct LogThrottle(HashMap<(&'static str, &'static str), Entry>);
 
@@ -22,8 +22,8 @@ struct Entry {
 }
 
 impl LogThrottle {
-    /// Permits a log line, and returns the number of lines suppressed since the last one. Returns `None` during a
-    /// pause.
+    /// Permits a log line, and returns the number of lines suppressed since the last permitted line. Returns `None`
+    /// during a pause.
     pub(crate) fn permit(&mut self, collector: &'static str, reason: &'static str, now: Duration) -> Option<u64> {
         let entry = self.0.entry((collector, reason)).or_insert(Entry {
             next: now,

@@ -8,8 +8,8 @@ use tracing_subscriber::{Layer as _, fmt};
 use crate::args::{Log, LogFormat};
 use crate::output::LossyStderr;
 
-/// Starts logging. Of the messages of libraries, only warnings and errors are logged, regardless of the log level,
-/// because HTTP libraries log what they send, including secrets and tokens.
+/// Starts logging. Libraries log only warnings and errors, even at a more verbose log level, because HTTP libraries log
+/// what they send, including secrets and tokens.
 pub fn start(log: Log) {
     let level = LevelFilter::from_level(log.level);
     let own_targets = Targets::new()

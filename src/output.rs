@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// Time that a write to standard error waits for its reader before the line is dropped. It is long enough for a busy
-/// reader, and limits the time for which a line can block other work.
+/// Time that a write to standard error waits for the reader before the line is dropped. It is long enough for a busy
+/// reader, and limits how long a line can block other work.
 const READER_TIMEOUT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// Maximum size of an atomic write to a pipe.
@@ -29,7 +29,7 @@ pub fn print_coloured(text: &str) -> bool {
     is_written(output.write_all(text.as_bytes()).and_then(|()| output.flush()))
 }
 
-/// Writes the help, the version, or a usage error to the right stream.
+/// Writes the output of `--help` or `--version` to standard output, or a usage error to standard error.
 pub fn print_usage(usage: &clap::Error) -> bool {
     if !usage.use_stderr() {
         return is_written(usage.print().and_then(|()| io::stdout().flush()));

@@ -14,7 +14,7 @@ pub struct ScheduleStatus {
     pub lag: PerCollector<Duration>,
     /// Duration of the last full cycle of each collector; `None` before the first.
     pub cycle: PerCollector<Option<Duration>>,
-    /// Whether the newest poll of the customer list succeeded; `None` before the first.
+    /// Whether the latest poll of the customer list succeeded; `None` before the first.
     pub customers_listed: Option<bool>,
     /// Number of configured patterns that match nothing; `None` before the first complete list.
     pub unmatched_patterns: Option<usize>,
@@ -34,14 +34,14 @@ pub struct ClientStatus {
     pub token_expiry: Option<SystemTime>,
     /// Expiry of the credential, in seconds since the epoch.
     pub credential_expiry: Option<i64>,
-    /// Whether the newest token request succeeded.
+    /// Whether the latest token request succeeded.
     pub token: Option<bool>,
 }
 
 /// Results of loading the configuration and the state.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadResults {
-    /// Whether the newest load of the configuration succeeded.
+    /// Whether the latest load of the configuration succeeded.
     pub config: bool,
     /// Time at which the active configuration was loaded.
     pub config_at: Timestamp,
@@ -66,7 +66,7 @@ pub struct RuntimeStatus {
     pub schedule: ScheduleStatus,
     /// The API client.
     pub client: ClientStatus,
-    /// Results of the newest loads.
+    /// Results of the latest loads.
     pub loaded: LoadResults,
 }
 
@@ -80,7 +80,7 @@ impl Runtime {
         }
     }
 
-    /// Records the result of the newest load.
+    /// Changes the results of the latest loads.
     pub fn record_load(&self, note: impl FnOnce(&mut LoadResults)) {
         note(&mut lock(&self.loaded));
     }
@@ -108,7 +108,7 @@ impl Default for Runtime {
 }
 
 impl RuntimeStatus {
-    /// Returns whether the newest token request and the newest poll of the customer list succeeded.
+    /// Returns whether the latest token request and the latest poll of the customer list succeeded.
     pub fn is_up(&self) -> bool {
         // After a reload, no token has been requested yet. The previous result then applies, as for the customer list.
         self.client.token != Some(false) && self.schedule.customers_listed == Some(true)

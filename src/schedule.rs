@@ -153,8 +153,8 @@ impl Scheduler {
         scheduler
     }
 
-    /// Runs until it is stopped, or until each target was polled once; then drops the running polls. Returns whether
-    /// all polls succeeded.
+    /// Runs until it is stopped, or until each target has been polled once; then aborts the running polls. Returns
+    /// false if any poll failed for a reason other than a missing permission.
     pub async fn run(
         mut self,
         until: Until,

@@ -20,7 +20,7 @@ use shards::ShardCache;
 
 pub use filter::{Part, ScrapeFilter};
 
-/// Values about the exporter, read at the time of a scrape.
+/// Values about the exporter, read at scrape time.
 struct Readings {
     runtime: RuntimeStatus,
     series: usize,
@@ -33,7 +33,7 @@ const EXPORTER: Shape<Readings> = Shape {
     columns: &[
         gauge(
             "elements_up",
-            "1 if the newest requests for a token and for the customer list succeeded, 0 otherwise",
+            "1 if the latest token request and the latest poll of the customer list succeeded, 0 otherwise",
             |readings| Some(f64::from(readings.runtime.is_up())),
         ),
         gauge(
@@ -53,12 +53,12 @@ const EXPORTER: Shape<Readings> = Shape {
         ),
         gauge(
             "elements_exporter_series",
-            "Stored series from the API and freshness series",
+            "Stored series: values from the API, and the collector_success and last_success series",
             |readings| exact(readings.series),
         ),
         gauge(
             "elements_exporter_config_last_reload_successful",
-            "1 if the newest load of the configuration succeeded, 0 otherwise",
+            "1 if the last load of the configuration succeeded, 0 otherwise",
             |readings| Some(f64::from(readings.runtime.loaded.config)),
         ),
         timestamp(
@@ -68,7 +68,7 @@ const EXPORTER: Shape<Readings> = Shape {
         ),
         gauge(
             "elements_exporter_config_unmatched_patterns",
-            "Patterns for customers, modules, scopes and products that match nothing; absent before the first complete list",
+            "Patterns for customers, modules, scopes and products that match nothing; absent until the customer list has been fetched completely",
             |readings| exact(readings.runtime.schedule.unmatched_patterns?),
         ),
         gauge(
@@ -79,13 +79,13 @@ const EXPORTER: Shape<Readings> = Shape {
         .experimental(),
         gauge(
             "elements_exporter_state_load_successful",
-            "1 if the state file was loaded at start or was new, 0 otherwise; absent without state.file",
+            "1 if the state file was loaded at startup or did not exist yet, 0 otherwise; absent without state.file",
             |readings| readings.runtime.loaded.state.map(f64::from),
         ),
     ],
 };
 
-/// Values about a collector, read at the time of a scrape.
+/// Values about a collector, read at scrape time.
 struct CollectorReadings {
     overview: Overview,
     lag: Duration,
@@ -138,7 +138,7 @@ const CUSTOMERS: Shape<CustomersInState> = Shape {
     ],
     columns: &[gauge(
         "elements_exporter_customers",
-        "Customers by state of their values; the states add up to all customers",
+        "Customers by state of their values; the sum over all states is the number of customers",
         |row| exact(row.customers),
     )],
 };
@@ -205,7 +205,7 @@ impl Scrape {
         }
     }
 
-    /// Returns the beginning and end of a response: the exporter's own metrics, which are rendered for every scrape. If
+    /// Returns the beginning and end of a response: the exporter's own metrics. They are rendered for every scrape. If
     /// the filter does not select these metrics, both are empty, except for the final `# EOF` of OpenMetrics.
     pub fn exporter_metrics(&self, filter: &ScrapeFilter, format: Format, now: Timestamp) -> ExporterMetrics {
         let mut exporter_metrics = ExporterMetrics::default();
@@ -350,16 +350,15 @@ pub struct ExporterMetrics {
 
 /// Middle of a response, between the beginning and end of its [`ExporterMetrics`].
 pub struct Stored {
-    /// Generation of the store.
+    /// Value of [`Store::generation`].
     pub generation: u64,
-    /// Time until which the text of this generation does not change; `None` if the text only changes with the next
-    /// generation.
+    /// Time until which the rendered text does not change; `None` if only a change of the store changes it.
     pub valid_until: Option<Timestamp>,
     renderer: Renderer,
 }
 
 impl Stored {
-    /// Writes the next frame into `text`, which is empty. Leaves it empty after the last frame.
+    /// Writes the next frame into the empty `text`. Leaves it empty after the last frame.
     pub fn fill(&mut self, text: &mut Vec<u8>) {
         self.renderer.append_frame(text);
     }
@@ -373,7 +372,7 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Writes the next frame into `text`, which is empty. Leaves it empty after the last frame.
+    /// Writes the next frame into the empty `text`. Leaves it empty after the last frame.
     pub fn fill(&mut self, text: &mut Vec<u8>) {
         if let Some(head) = self.head.take() {
             text.reserve_exact(head.len() + frame_capacity());

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-/// A secret text. It implements neither `Display` nor `Serialize`, so that it leaves the process only through explicit
-/// calls of [`expose`](Secret::expose).
+/// A secret string. It implements neither `Display` nor `Serialize`, so that it leaves the process only through
+/// explicit calls of [`expose`](Secret::expose).
 #[derive(Clone)]
 pub struct Secret(String);
 
@@ -16,7 +16,7 @@ impl Secret {
 }
 
 impl PartialEq for Secret {
-    /// Compares the texts, not in constant time: the comparison detects changes on reload and authenticates nothing.
+    /// Does not compare in constant time: the comparison detects changes on reload and authenticates nothing.
     fn eq(&self, other: &Self) -> bool {
         self.0 == other.0
     }

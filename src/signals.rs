@@ -1,4 +1,4 @@
-//! Catches signals from the start of the process on. Early signals stay pending until they are handled.
+//! Catches signals as soon as the process starts. Early signals stay pending until they are handled.
 
 use std::io;
 

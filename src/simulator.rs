@@ -1,8 +1,7 @@
-//! A simulated partner API: both generations over one seeded world, its token endpoint, and faults on demand.
+//! A simulated partner API: both API versions over one seeded world, its token endpoint, and faults on demand.
 //!
 //! The simulator implements the API's reference independently and shares no code with the client, so that it does not
-//! repeat the client's errors. The file is longer than most, because the handle can change everything on which
-//! responses depend.
+//! repeat the client's errors. This file is long, because the handle can change everything that responses depend on.
 //!
 //! # Time
 //!
@@ -91,8 +90,8 @@ pub struct Settings {
     pub seed: u64,
     /// Initial number of customers. Default: 40.
     pub customers: usize,
-    /// Factor by which schedules and durations are compressed. Default: 1.0 (real time), which is also used if the
-    /// value is not positive.
+    /// Factor by which schedules and durations are compressed. Default: 1.0 (real time), also used if the value is not
+    /// positive.
     pub speed: f64,
     /// Source of time. Default: the wall clock.
     pub clock: Clock,
@@ -105,22 +104,22 @@ pub struct Settings {
     pub client_secret: String,
     /// The certificate registered for client assertions, if any.
     pub certificate_pem: Option<String>,
-    /// Scopes granted to the registration. Default: all of both generations.
+    /// Scopes granted to the registration. Default: all scopes of both API versions.
     pub scopes: Vec<String>,
     /// Lifetime of a token. Default: one hour.
     pub token_lifetime: Duration,
-    /// Rows per page in the first generation. Default: none, so lists are not paged.
+    /// Rows per page in API v1. Default: none, so lists are not paged.
     pub v1_page_size: Option<usize>,
     /// Runs listed per module. Default: only the newest.
     pub history: History,
-    /// Maximum number of requests per second for the whole host; others get status 429. Default: no limit.
+    /// Maximum number of requests per second for the whole host; requests beyond it get status 429. Default: no limit.
     pub rate_limit: Option<f64>,
     /// True for names, dates and sizes that are hard to parse, and for every module of the reference. Default: false.
     pub hostile: bool,
     /// Latency of responses. Default: none.
     pub latency: Latency,
-    /// Unix time at which the customers' scenarios take place. Default: the start. A world that starts earlier includes
-    /// the events that led to them, and the incidents of the weeks before.
+    /// Unix time at which the customers' scenarios take place. Default: the start of the simulation. A world that
+    /// starts earlier includes the events that led to them, and the incidents of the weeks before.
     pub scenarios_from: Option<i64>,
 }
 
@@ -189,7 +188,7 @@ struct State {
     rng: SeededRng,
 }
 
-/// The state that a generation of the API needs for a response.
+/// The state that an API version needs for a response.
 #[derive(Clone, Copy, Debug)]
 struct View<'a> {
     world: &'a World,
@@ -270,7 +269,7 @@ impl Simulator {
     ///
     /// # Errors
     ///
-    /// Does not return an error at present, because a failed accept is retried.
+    /// Currently never returns an error, because a failed accept is retried.
     pub async fn run(self, shutdown: CancellationToken) -> std::io::Result<()> {
         let connections = TaskTracker::new();
         loop {
@@ -314,7 +313,7 @@ impl Handle {
         self.state().faults.clear();
     }
 
-    /// Returns the newest requests, oldest first, at most 100 000, without those of the control routes.
+    /// Returns up to 100 000 of the latest requests, oldest first, without requests to the control routes.
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
         self.state().requests.iter().cloned().collect()
@@ -461,7 +460,7 @@ impl State {
 }
 
 impl View<'_> {
-    /// Returns the error response to a request without a valid token, or with one that lacks the scope.
+    /// Returns the error response to a request without a valid token, or with a token that lacks the scope.
     fn error_response(&self, scope: &str) -> Option<ApiResponse> {
         match self.scopes {
             None => Some(
@@ -494,7 +493,7 @@ fn throttled() -> ApiResponse {
     ApiResponse::error(StatusCode::TOO_MANY_REQUESTS, "too many requests").with_header("retry-after", "1")
 }
 
-/// Returns the URL of the simulator, with the loopback address in place of an unspecified one.
+/// Returns the URL of the simulator. An unspecified address is replaced with the loopback address.
 fn base_url(address: SocketAddr) -> String {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),

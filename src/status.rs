@@ -46,8 +46,8 @@ pub struct Summary {
     pub silence: Duration,
     /// The state of schedule, client and files.
     pub runtime: RuntimeStatus,
-    /// Whether the API is unreachable: several of the newest polls failed without a response, and none has succeeded
-    /// since.
+    /// Whether the API is unreachable: the latest polls of several targets failed without a response, and no poll has
+    /// succeeded since.
     pub is_unreachable: bool,
     /// The enabled collectors.
     pub collectors: Vec<CollectorSummary>,
@@ -81,7 +81,7 @@ pub struct CollectorSummary {
     pub requests: RequestTotals,
     /// Whether one poll fetches the data of all customers.
     pub is_bulk: bool,
-    /// The newest error among the newest polls of all targets.
+    /// The latest error among the latest polls of all targets.
     pub error: Option<LastError>,
 }
 
@@ -111,7 +111,7 @@ impl Summary {
             .find(|collector| collector.overview.collector == id)
     }
 
-    /// Returns the details of a customer; `None` if it is unknown.
+    /// Returns the details of a customer; `None` if the customer is unknown.
     pub fn detail(&self, id: &CustomerId) -> Option<CustomerDetail> {
         CustomerDetail::of(id, &self.snapshot, &self.runtime.schedule.settings, self.now)
     }
@@ -137,7 +137,7 @@ impl Status {
     /// Returns a summary that is at most `SUMMARY_LIFETIME` old. Must be called in a Tokio runtime, where a task
     /// removes the summary from the cache.
     pub fn summary(&self) -> Arc<Summary> {
-        // The lock is held while a summary is built, so that concurrent requests use the same one.
+        // The lock is held while a summary is built, so that concurrent requests use the same summary.
         let mut cached = lock(&self.summary);
         let summary = cached.get_or_insert_with(|| {
             let cache = Arc::clone(&self.summary);
@@ -152,7 +152,7 @@ impl Status {
         Arc::clone(summary)
     }
 
-    /// Returns the details and the stored runs of a customer; `None` if it is unknown.
+    /// Returns the details and the stored runs of a customer; `None` if the customer is unknown.
     pub fn customer(&self, id: &CustomerId, now: Timestamp) -> Option<(CustomerDetail, CustomerRuns)> {
         let settings = self.runtime.status().schedule.settings;
         let snapshot = self.store.status_snapshot(now);
@@ -160,7 +160,7 @@ impl Status {
         Some((detail, CustomerRuns::of(id, &snapshot, &settings)?))
     }
 
-    /// Returns the stored runs of a customer; `None` if it is unknown.
+    /// Returns the stored runs of a customer; `None` if the customer is unknown.
     pub fn runs(&self, id: &CustomerId) -> Option<CustomerRuns> {
         let settings = self.runtime.status().schedule.settings;
         let snapshot = self.store.status_snapshot(Timestamp::from(SystemTime::now()));

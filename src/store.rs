@@ -1,4 +1,4 @@
-//! The store: newest complete record of every collector and customer, and its freshness.
+//! The store: the latest record of every collector and customer, and its freshness.
 //!
 //! Outcomes of polls change records as a whole: [`Store::commit`] replaces them, and [`Store::mark_failed`] keeps them
 //! and records the failure. A scrape takes a [`Snapshot`] that shares the records, so the lock is held briefly. Records
@@ -45,7 +45,7 @@ pub struct Store {
 pub struct Reconciled {
     /// New customers.
     pub added: Vec<CustomerId>,
-    /// Removed customers, whose data is dropped.
+    /// Removed customers. Their data is dropped.
     pub removed: Vec<CustomerId>,
     /// Customers whose organization was renamed.
     pub renamed: Vec<CustomerId>,
@@ -215,16 +215,16 @@ impl Store {
         inner.collected.get(collector).freshness.get(target)?.last_success
     }
 
-    /// Returns whether the newest poll of a target succeeded.
+    /// Returns whether the latest poll of a target succeeded.
     pub fn succeeded(&self, collector: CollectorId, target: &Target) -> bool {
         let inner = lock(&self.inner);
         let freshness = inner.collected.get(collector).freshness.get(target);
         freshness.is_some_and(|freshness| freshness.attempt == Attempt::Succeeded)
     }
 
-    /// Replaces the records of `target` with those of a poll at `now`. Records of unknown customers are dropped. A
-    /// complete bulk response also removes the records that it lacks: for an optional collector, after two such
-    /// responses in a row; for customers, in [`Store::reconcile`].
+    /// Replaces the records of `target` with the records from a poll at `now`. Records of unknown customers are
+    /// dropped. A complete bulk response also removes the records that it lacks: for an optional collector, after two
+    /// consecutive such responses; for customers, in [`Store::reconcile`].
     ///
     /// # Errors
     /// Returns [`OverLimit`] if the records would exceed the series limit. In that case, nothing is replaced.
@@ -278,7 +278,7 @@ impl Store {
         }
     }
 
-    /// Returns the time of the newest poll if it found that the target lacks the service that the collector reads.
+    /// Returns the time of the latest poll if it found that the target lacks the service that the collector reads.
     pub fn unlicensed_at(&self, collector: CollectorId, target: &Target) -> Option<Timestamp> {
         let inner = lock(&self.inner);
         inner.collected.get(collector).freshness.get(target)?.unlicensed_at
@@ -305,12 +305,12 @@ impl Store {
         }
     }
 
-    /// Applies a list of customers with their organizations. A customer is removed when two complete lists in a row
-    /// lack it.
+    /// Applies a list of customers with their organizations. A customer is removed when it is missing from two
+    /// consecutive complete lists.
     ///
     /// # Errors
     /// Returns [`Shrunk`] if too many customers are missing from a complete list for the first time. Customers that are
-    /// missing for the second time are removed nevertheless.
+    /// missing for the second time are still removed.
     pub fn reconcile(
         &self,
         listed: &BTreeMap<CustomerId, Arc<str>>,
@@ -339,7 +339,7 @@ impl Store {
         inner.generation += 1;
     }
 
-    /// Keeps only customers that the filter admits, for example after a reload, and returns the removed ones.
+    /// Keeps only customers that the filter admits, for example after a reload. Returns the removed customers.
     pub fn retain_customers(&self, filter: &CustomerFilter) -> Vec<CustomerId> {
         self.update_copy(|inner| {
             let known = inner.customers.iter();
@@ -378,7 +378,7 @@ impl Store {
         (inner.generation, Snapshot { groups, now })
     }
 
-    /// Returns the number of series, including those about freshness.
+    /// Returns the number of series, including series about freshness.
     pub fn series(&self) -> usize {
         lock(&self.inner).total_series()
     }
@@ -399,8 +399,8 @@ impl Store {
     }
 
     /// Makes a large change to a copy and replaces the original, so that no scrape waits for it. If the original has
-    /// changed in the meantime, which is rare because one task makes almost all changes, the change is repeated under
-    /// the lock.
+    /// changed in the meantime, the change is repeated under the lock. This is rare, because one task makes almost all
+    /// changes.
     fn update_copy<R>(&self, update: impl Fn(&mut Inner) -> R) -> R {
         let mut copy = lock(&self.inner).clone();
         let before = copy.generation;

@@ -41,7 +41,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Returns the path of the file.
+    /// Returns the path of the file that cannot be read.
     pub fn path(&self) -> &Path {
         match self {
             Self::Unreadable { path, .. }
@@ -60,7 +60,7 @@ pub fn read(path: &Path, limit: u64) -> Result<String, Error> {
     decode_utf8(path, open_and_read(path, limit)?)
 }
 
-/// Reads a text file like [`read`], but only a regular file, which can be reread.
+/// Like [`read`], but rejects files that are not regular, because they cannot be reread.
 ///
 /// # Errors
 /// See [`read`]. Also returns an error if the path is not a regular file.
@@ -90,7 +90,7 @@ pub fn require_regular(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes all byte order marks from a text. Each part of a concatenated text may start with one.
+/// Removes all byte order marks. Each part of a concatenated file may start with one.
 pub fn without_marks(text: &[u8]) -> Vec<u8> {
     let mut rest = text;
     let mut clean = Vec::with_capacity(text.len());

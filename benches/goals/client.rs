@@ -1,4 +1,4 @@
-//! Scrapers, which open a connection per scrape and read the whole response.
+//! Clients that scrape: each scrape opens a connection and reads the whole response.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Size of a scraper's reads.
+/// Maximum number of bytes per read.
 const BUFFER_BYTES: usize = 256 * 1024;
 
 /// Encoding requested by a scrape.
@@ -50,14 +50,14 @@ fn scrape_into(buffer: &mut [u8], address: SocketAddr, path: &str, encoding: Enc
     }
 }
 
-/// Maximum wait for a response as text: longer than Prometheus' limit for a query, whose error then names the cause.
+/// Read timeout. Longer than the query timeout of Prometheus, so that a slow query fails with an error from Prometheus.
 const TEXT_TIMEOUT: Duration = Duration::from_secs(150);
 
-/// Fetches a response as text.
+/// Returns the body of a response.
 pub fn fetch_text(address: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(TEXT_TIMEOUT)).unwrap();
-    // HTTP/1.0, whose responses are not chunked.
+    // Responses to HTTP/1.0 are not chunked.
     let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
     let mut response = String::new();

@@ -1,4 +1,4 @@
-//! A million gauges: a thousand customers with a hundred modules and ten metrics each; 161 bytes per line.
+//! A million gauges, for a thousand customers with a hundred modules and ten metrics each; 161 bytes per line.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -60,7 +60,7 @@ const SHAPE: Shape<Row> = Shape {
 
 pub const SERVICE: &str = "Microsoft 365";
 
-/// Returns the metrics of the columns: the first ones of the jobs.
+/// Returns the metrics of the columns: the first metrics of the collector `jobs`.
 pub fn metrics() -> Vec<Metric> {
     let shapes = JOBS.descriptor().metrics();
     shapes[0].iter().take(COLUMNS).map(|(metric, _)| *metric).collect()

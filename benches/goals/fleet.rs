@@ -1,6 +1,6 @@
 //! Response times of the dashboards against a Prometheus server with a thousand and with ten thousand customers, while
 //! it scrapes and evaluates the shipped rules. Every query of every panel is measured, for all customers or, on the
-//! customer dashboard, for one.
+//! customer dashboard, for one customer.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -46,7 +46,7 @@ const INTERVAL: i64 = 60;
 const DAY: i64 = 86_400;
 const DAYS: i64 = 30;
 
-/// Recorded series that the fleet dashboard queries over 28 days; all others over a day at most.
+/// Recorded series that the fleet dashboard queries over 28 days; all others over at most a day.
 const LONG: &[&str] = &[
     "fleet:elements_customers_overdue:sum",
     "fleet:elements_customers_within_rpo:ratio",
@@ -57,7 +57,7 @@ const LONG: &[&str] = &[
 /// Number of points that Grafana requests for a graph on a screen of ordinary width.
 const GRAPH_POINTS: i64 = 1_000;
 
-/// Time after which the benchmark fails. Prometheus needs about half a minute for the first scrape of all series.
+/// Maximum wait for a result. Prometheus needs about half a minute for the first scrape of all series.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A Prometheus with its own directory. Dropping the value stops the process and removes the directory.
@@ -131,7 +131,7 @@ impl Prometheus {
         }
     }
 
-    /// Backfills recorded series of all customers: thirty days of those in [`LONG`], two days of the others.
+    /// Backfills recorded series of all customers: thirty days of the series in [`LONG`], two days of all others.
     fn backfill_history(&self) {
         let now = unix_seconds();
         let file = self.directory.path().join("history");
@@ -243,13 +243,13 @@ fn measure(customers: usize) {
         println!("evaluating {group}: {seconds:.1} s");
     }
     print_goal(
-        "the slowest panel of the fleet, in seconds",
+        "the slowest panel of the fleet dashboard, in seconds",
         slowest.as_secs_f64(),
         MAX_PANEL_TIME.as_secs_f64(),
     );
 }
 
-/// Sends a query as Grafana does.
+/// Sends a query as Grafana does, and returns its duration.
 fn time_query(prometheus: &Prometheus, query: &Query, values: &Values) -> Duration {
     let expr = interpolate(&query.expr, values);
     if !query.range {

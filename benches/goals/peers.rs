@@ -26,7 +26,7 @@ fn labels(customer: usize, row: &dense::Row) -> Labels {
     }
 }
 
-/// Returns the gauges in prometheus-client's `Family`, which most exporters use.
+/// Returns the gauges in prometheus-client's `Family`. Most exporters use it.
 pub fn families() -> Registry {
     let mut registry = Registry::default();
     let families: Vec<Family<Labels, Gauge<f64, std::sync::atomic::AtomicU64>>> =
@@ -44,7 +44,7 @@ pub fn families() -> Registry {
     registry
 }
 
-/// Returns the gauges as constant gauges in a custom collector, which is prometheus-client's fastest interface.
+/// Returns the gauges as constant gauges in a custom collector, prometheus-client's fastest interface.
 pub fn const_gauges() -> Registry {
     let mut registry = Registry::default();
     let rows = (0..dense::CUSTOMERS).flat_map(|customer| {

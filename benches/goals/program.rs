@@ -1,4 +1,4 @@
-//! Goal 6: start time, memory with a hundred customers, and size of the program.
+//! Goal 6: startup time, memory with a hundred customers, and size of the program.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -16,14 +16,14 @@ const STARTS: usize = 9;
 /// Time without requests after which the program counts as idle.
 const IDLE_TIME: Duration = Duration::from_secs(5);
 
-/// The running program, which is killed when this value is dropped.
+/// The running program. Dropping the value kills it.
 pub struct Exporter {
     pub address: SocketAddr,
     child: Child,
 }
 
 impl Exporter {
-    /// Starts the program with the API in its first generation. Each resource is polled once.
+    /// Starts the program with API v1, and with intervals so long that each resource is polled only once.
     pub fn start(api: &str, concurrency: usize) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
@@ -68,7 +68,7 @@ impl Exporter {
         self.child.id()
     }
 
-    /// Returns the mean duration of its API requests, in seconds.
+    /// Returns the mean duration of the program's API requests, in seconds.
     pub fn mean_request(&self) -> f64 {
         let metrics = fetch_text(self.address, "/metrics?collector=exporter");
         let sum = |suffix: &str| -> f64 {

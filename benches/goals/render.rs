@@ -21,14 +21,14 @@ const REPETITIONS: usize = 15;
 /// A few repetitions suffice for libraries that are many times slower.
 const SLOW_REPETITIONS: usize = 3;
 
-/// Returns the CPU time of work in one thread, which depends less on other processes than elapsed time.
+/// Returns the CPU time of work in one thread: it depends less on other processes than elapsed time does.
 fn cpu_time_of(work: impl FnOnce()) -> Duration {
     let start = ThreadTime::now();
     work();
     start.elapsed()
 }
 
-/// Renders the store into the memory of one frame, and returns the number of bytes.
+/// Renders the store frame by frame into the same buffer, and returns the total number of bytes.
 fn render(scrape: &Scrape, filter: &ScrapeFilter, format: Format, frame: &mut Vec<u8>) -> usize {
     let mut stored = scrape.stored(filter, format, Timestamp::from(SystemTime::now()));
     let mut bytes = 0;
@@ -168,7 +168,7 @@ pub fn run() {
     print_goal("allocations while rendering", allocations as f64, 100.0);
 }
 
-/// Returns the duration of the Python client, if `benches/run` installed one.
+/// Returns the time that the Python client takes for all series, if `benches/run` installed one.
 fn python() -> Option<Duration> {
     let python = std::env::var_os("BENCH_PYTHON")?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/python_client.py");

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-/// Returns the median.
 pub fn median(times: &[Duration]) -> Duration {
     quantile(times, 0.5)
 }
@@ -37,7 +36,6 @@ pub fn print_line(name: &str, time: Duration, reference: &str, ratio: f64) {
     );
 }
 
-/// Returns the ratio of two durations.
 pub fn ratio(time: Duration, reference: Duration) -> f64 {
     time.as_secs_f64() / reference.as_secs_f64()
 }

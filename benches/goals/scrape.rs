@@ -1,4 +1,4 @@
-//! Goal 2: a plain scrape of a million series, compared with nginx, which serves the same bytes from a file.
+//! Goal 2: a plain scrape of a million series, compared with a file with the same bytes served by nginx.
 //!
 //! Sending finished text from memory through the same HTTP stack shows the cost of sending alone. nginx has the kernel
 //! send the file without copying it.

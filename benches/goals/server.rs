@@ -26,7 +26,7 @@ use tower_http::compression::CompressionLayer;
 
 use crate::{dense, peers};
 
-/// A server process, which is killed when this value is dropped.
+/// A server process. Dropping the value kills it.
 pub struct Server {
     pub address: SocketAddr,
     child: Child,
@@ -51,7 +51,6 @@ impl Server {
         }
     }
 
-    /// Returns its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -72,7 +71,7 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Starts nginx, which serves `metrics`, and `metrics.gz` to clients that accept gzip.
+    /// Starts nginx. It serves `metrics`, or `metrics.gz` to clients that accept gzip.
     pub fn start(text: &[u8], compressed: &[u8]) -> Option<Self> {
         let program = std::env::var_os("BENCH_NGINX")?;
         let folder = std::env::temp_dir().join(format!("elements-bench-{}", std::process::id()));
@@ -202,7 +201,7 @@ fn finished() -> Router {
     Router::new().route("/metrics", get(metrics))
 }
 
-/// Returns the reference stack, the usual one for Rust exporters: prometheus-client's `Family`, encoded as text, with
+/// Returns the usual stack for Rust exporters, as a reference: prometheus-client's `Family`, encoded as text, with
 /// tower-http's compression.
 fn reference() -> Router {
     let registry = Arc::new(peers::families());

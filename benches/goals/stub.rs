@@ -162,7 +162,7 @@ async fn respond(stub: Arc<Stub>, request: Request<Incoming>) -> Result<Response
     Ok(response.body(Body::from(body)).unwrap())
 }
 
-/// Returns the simulated partner's response for a template, which is requested only once.
+/// Returns the simulated partner's response for a template. Each response is requested only once.
 async fn fetch_template(stub: &Arc<Stub>, method: &str, path: &str, bearer: Option<String>) -> Bytes {
     if path == "/partner/customers" {
         return stub.customers.clone();

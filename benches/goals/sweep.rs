@@ -13,7 +13,7 @@ use crate::server::Server;
 pub const LATENCY: Duration = Duration::from_millis(100);
 const CONCURRENCY: usize = 64;
 
-/// Smaller number of customers for measuring the cost, which is proportional to the number of customers.
+/// Smaller number of customers for measuring the cost, because the cost is proportional to the number of customers.
 const COST_CUSTOMERS: usize = 2000;
 
 /// Time after which the cycle counts as stuck.

@@ -15,7 +15,7 @@ const METRICS: [Metric; 3] = [
     Metric::info("elements_c_info", "An info"),
 ];
 
-/// Checks an input: a value, followed by rows separated by 0x01, whose labels are separated by NUL.
+/// Checks an input: a value, followed by rows. Rows are separated by 0x01, and the labels in a row by NUL.
 pub fn check(data: &[u8]) {
     let Some((number, rest)) = data.split_first_chunk::<8>() else {
         return;
@@ -26,7 +26,7 @@ pub fn check(data: &[u8]) {
     for row in text.split('\u{1}') {
         let row: Vec<(&str, &str)> = NAMES.into_iter().zip(row.split('\0')).collect();
         let sanitized: Vec<_> = row.iter().map(|(_, value)| sanitize_label(value)).collect();
-        // Rows with equal labels are one series. Collectors merge them beforehand; this target uses the first row.
+        // Rows with equal labels would be the same series. Collectors merge such rows; this target keeps the first.
         let is_duplicate = |other: &Vec<(&str, &str)>| {
             other.len() == row.len()
                 && other

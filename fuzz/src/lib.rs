@@ -1,6 +1,6 @@
 //! Fuzz targets: each module is one target, and its `check` panics if a property is violated.
 //!
-//! The targets compare the exporter's results with those of an independent implementation in this crate.
+//! The targets compare the exporter's results with independent implementations in this crate.
 
 pub mod config;
 pub mod labels;

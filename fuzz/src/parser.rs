@@ -1,8 +1,8 @@
-//! A small parser of the text formats, which rejects unknown syntax.
+//! A small, strict parser for the text formats.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A sample line, its label values unescaped.
+/// A sample line with unescaped label values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     pub name: String,
@@ -10,8 +10,8 @@ pub struct Sample {
     pub value: f64,
 }
 
-/// Returns the samples of a document of gauges, counters and infos. Panics unless each family is declared before its
-/// samples and contiguous, no series occurs twice, and every value is finite.
+/// Returns the samples in a document with gauges, counters and infos. Panics unless each family is declared before its
+/// samples, families are contiguous, no series occurs twice, and every value is finite.
 pub fn parse(text: &str, openmetrics: bool) -> Vec<Sample> {
     let mut samples = Vec::new();
     let mut series = BTreeSet::new();

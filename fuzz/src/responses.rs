@@ -1,4 +1,4 @@
-//! API responses: every collector parses them in both generations. Exposed counts must occur in the responses.
+//! API responses: every collector parses them for both API versions. Exposed counts must occur in the responses.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -44,8 +44,8 @@ const COUNTS: &[&str] = &[
     "elements_tenant_drift_detected",
 ];
 
-/// Checks an input: a byte that selects the collector and the generation, followed by the responses to the requests, in
-/// order. Further requests get status 204.
+/// Checks an input: a byte that selects the collector and the API version, followed by the responses to the requests,
+/// in order. Further requests get status 204.
 pub fn check(data: &[u8]) {
     let Some((choice, responses)) = data.split_first() else {
         return;
@@ -113,7 +113,7 @@ pub fn check(data: &[u8]) {
 }
 
 /// An API with scripted responses. It returns them in order, and records which request got which response. After
-/// `repeat`, it returns the recorded response, because a second poll may send fewer requests than the first.
+/// `repeat`, each request gets its recorded response, because a second poll may send fewer requests than the first.
 struct ScriptedApi {
     bodies: VecDeque<Vec<u8>>,
     recorded: HashMap<String, VecDeque<Option<Vec<u8>>>>,
@@ -144,7 +144,7 @@ impl ScriptedApi {
     }
 }
 
-/// The records of the previous poll, and those of other collectors: two tenants and two failed runs.
+/// The records of the previous poll, and records of other collectors with two tenants and two failed runs.
 #[derive(Debug)]
 struct PreviousRecords {
     own: &'static str,
@@ -290,7 +290,7 @@ fn render<'a>(
     String::from_utf8(text).expect("UTF-8")
 }
 
-/// Returns a client that gets these responses without a network.
+/// Returns an API client that gets its responses from the script instead of a network.
 fn api(is_v3: bool, script: &Arc<Mutex<ScriptedApi>>) -> Api {
     let script = Arc::clone(script);
     let responses = move |call: &Call| {

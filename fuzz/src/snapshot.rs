@@ -1,4 +1,4 @@
-//! Tables as a snapshot of one group, none of them stale.
+//! Records as a snapshot with one group. No record is stale.
 
 use std::sync::Arc;
 use std::time::Duration;

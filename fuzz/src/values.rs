@@ -1,11 +1,11 @@
-//! The parsers of values: every parsed value equals that of an independent implementation.
+//! The parsers of values: every parsed value equals the result of an independent implementation.
 
 use elements_exporter::domain::{
     self, CustomerId, DailyScan, Gigabyte, JobStatus, JobStatusWord, Named, capacity, count, customer_status,
     daily_time, duration, flag, job_status, management_mode, mask_comment, scan_mode, signed, size, timestamp,
 };
 
-/// Checks an input: one text, or two texts separated by NUL.
+/// Checks an input: one string, or two strings separated by NUL.
 pub fn check(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     for part in text.split('\0').take(2) {
@@ -72,7 +72,7 @@ fn check_capacity(used: &str, purchased: &str) {
     let of = |text: &str| size(text).ok().flatten();
     let plain = |text: &str| !text.contains('/');
     if let (true, true, Some(left), Some(right)) = (plain(used), plain(purchased), of(used), of(purchased)) {
-        // A zero needs no unit. Here it gets the unit of the other half, and remains zero.
+        // Zero needs no unit. In a pair it takes the unit of the other half, and remains zero.
         let parsed = capacity(&format!("{used}/{purchased}"));
         let parsed = parsed
             .ok()
@@ -253,7 +253,7 @@ fn days_and_time(text: &str) -> Option<f64> {
     Some(days + number(hours)? * 3600.0 + number(minutes)? * 60.0 + number(seconds)?)
 }
 
-/// Returns the seconds of a duration in ISO 8601, or of numbers with units.
+/// Parses a duration in ISO 8601 format, or numbers with units. Returns seconds.
 fn units(text: &str) -> Option<f64> {
     let iso = text.starts_with('p');
     let mut total = 0.0;
@@ -340,7 +340,7 @@ fn check_words(text: &str) {
     check_name(text, domain::object_type, None);
 }
 
-/// Checks that a parsed name has a limited length, parses to itself, and has the same number as the text.
+/// Checks that a parsed name has a limited length, parses to itself, and has the same number as the input.
 fn check_name(text: &str, parse: fn(&str) -> Option<Named>, number: Option<fn(&str) -> Option<u16>>) {
     let Some(name) = parse(text) else { return };
     assert!(name.name.chars().count() <= 140, "{text:?}");

@@ -56,7 +56,7 @@ pub struct TokenSource {
     credential: Credential,
     timeout: Duration,
     observer: Arc<dyn Observer>,
-    /// Scopes of the enabled collectors, one group per generation.
+    /// Scopes of the enabled collectors, one group per API version.
     groups: Vec<Vec<&'static str>>,
     /// Held while a token is fetched, so that one request serves all waiting polls.
     fetching: tokio::sync::Mutex<()>,
@@ -174,7 +174,7 @@ impl TokenSource {
             if !token.is_renewal_due() {
                 return Ok(token.value);
             }
-            // One poll renews the token. The others use the old token, as do all polls if the renewal fails.
+            // One poll renews the token. Other polls use the old token, and so do all polls if the renewal fails.
             if let Ok(_guard) = self.fetching.try_lock() {
                 let _ = self.fetch(scope).await;
             }
@@ -191,8 +191,8 @@ impl TokenSource {
         }
     }
 
-    /// Discards a token that the API rejected, and returns whether a new one may be accepted. If the API rejects every
-    /// token, a new one is fetched only occasionally, not for each request.
+    /// Discards a token that the API rejected, and returns whether a new token may be accepted. If the API rejects
+    /// every token, a new token is fetched only occasionally, not for each request.
     pub fn reject(&self, token: &Arc<Secret>) -> bool {
         let mut state = lock(&self.state);
         let in_use = state.tokens.values().any(|cached| Arc::ptr_eq(&cached.value, token));
@@ -217,7 +217,7 @@ impl TokenSource {
         }
     }
 
-    /// Returns whether the newest token request succeeded; `None` before the first.
+    /// Returns whether the latest token request succeeded; `None` before the first.
     pub fn newest_attempt_succeeded(&self) -> Option<bool> {
         lock(&self.state).newest_attempt_succeeded
     }
@@ -301,8 +301,8 @@ impl TokenSource {
         }
     }
 
-    /// Returns `scope` and the scopes to request together with it: those of its group that are not denied, as far as
-    /// the maximum length allows.
+    /// Returns `scope`, followed by the other scopes of its group that are not denied, as far as the maximum length
+    /// allows.
     fn scopes_to_request(
         &self,
         scope: &'static str,

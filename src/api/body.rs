@@ -30,8 +30,7 @@ enum Surrogate {
     Low,
 }
 
-/// Overwrites each lone surrogate, whether escaped or encoded in UTF-8, with U+FFFD in the same form, which has the
-/// same length.
+/// Overwrites each lone surrogate, whether escaped or encoded in UTF-8, with U+FFFD in the same form and length.
 fn replace_lone_surrogates(body: &mut [u8]) {
     let mut at = 0;
     let is_suspect = |byte: &u8| matches!(byte, b'\\' | 0xed);

@@ -1,4 +1,5 @@
-//! Selects the generation of the API: the configured one, or the newer one if the registration has its permission.
+//! Selects the API version: the configured version or, in `auto` mode, v3 if the registration has its customers
+//! permission, otherwise v1.
 
 use std::sync::OnceLock;
 
@@ -6,7 +7,7 @@ use super::transport::Transport;
 use super::{Api, Endpoint, Error, Failure, Generation, v1, v3};
 use crate::domain::GenerationChoice;
 
-/// Client that selects the generation.
+/// Client that selects the API version.
 #[derive(Debug)]
 pub struct ApiClient {
     v1: v1::Client,
@@ -16,7 +17,7 @@ pub struct ApiClient {
 }
 
 impl ApiClient {
-    /// Creates a client. Both generations use the same transport, with its host, rate limiter and tokens.
+    /// Creates a client. Both API versions use the same transport, with its host, rate limiter and tokens.
     pub fn new(transport: Transport, choice: GenerationChoice, v1_base_path: &str) -> Self {
         Self {
             v1: v1::Client::new(transport.clone(), v1_base_path),
@@ -26,17 +27,17 @@ impl ApiClient {
         }
     }
 
-    /// Copies the generation that an earlier client of the same API selected.
+    /// Copies the API version that an earlier client of the same API selected.
     pub fn carry_over(&self, earlier: &Self) {
         if let Some(generation) = earlier.selected.get() {
             let _ = self.selected.set(*generation);
         }
     }
 
-    /// Returns the client to use. In `auto` mode the first call that gets a token selects the generation.
+    /// Returns the client to use. In `auto` mode, the first call that gets a token selects the API version.
     ///
     /// # Errors
-    /// Returns an error if the generation is not selected yet and no token can be fetched.
+    /// Returns an error if no API version is selected yet and no token can be fetched.
     pub async fn api(&self) -> Result<Api, Failure> {
         let generation = match self.generation() {
             Some(generation) => generation,
@@ -52,7 +53,7 @@ impl ApiClient {
         })
     }
 
-    /// Returns the selected generation; `None` if none is selected yet.
+    /// Returns the selected API version; `None` if none is selected yet.
     pub fn generation(&self) -> Option<Generation> {
         match self.choice {
             GenerationChoice::Fixed(generation) => Some(generation),

@@ -100,7 +100,7 @@ impl Credential {
     }
 
     /// Returns the form fields of a token request that authenticate the client. They are created for each attempt: a
-    /// secret file is read again, and an assertion gets a new `jti`, because the endpoint rejects a repeated one. The
+    /// secret file is read again, and an assertion gets a new `jti`, because the endpoint rejects a repeated `jti`. The
     /// caller adds `client_id` and the other fields.
     ///
     /// # Errors
@@ -134,7 +134,7 @@ impl Credential {
     }
 
     /// Returns a fingerprint of the files that [`proof`](Self::proof) would read now. Callers that back off after
-    /// `invalid_client` compare two of them to detect a changed file. `None` if there are no files.
+    /// `invalid_client` compare fingerprints to detect a changed file. `None` if there are no files.
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         match self {
             Self::Secret(source) => Some(Fingerprint::of_files([source.file()?])),
@@ -161,7 +161,7 @@ impl Fingerprint {
     fn of_contents<'a>(contents: impl IntoIterator<Item = Option<&'a [u8]>>) -> Self {
         let mut context = digest::Context::new(&digest::SHA256);
         for content in contents {
-            // Each file is hashed separately, so that moving bytes from one to the next is a change.
+            // Each file is hashed separately, so that moving bytes from one file to the next is a change.
             match content {
                 Some(bytes) => context.update(digest::digest(&digest::SHA256, bytes).as_ref()),
                 None => context.update(b"unreadable"),
@@ -180,7 +180,7 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// Reason why a credential cannot be used. At start, all of these are configuration errors.
+/// Reason why a credential cannot be used. At startup, all of these are configuration errors.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
     /// The secret in the configuration is empty.
@@ -219,7 +219,7 @@ pub enum CredentialError {
         /// The error of the archive parser.
         source: Box<p12_keystore::error::Error>,
     },
-    /// A PFX archive, which contains its key, is combined with a key file.
+    /// A key file is set, although a PFX archive contains its own key.
     #[error("{path} is a PFX archive, which contains its key: remove auth.private_key_file")]
     KeyBesideArchive {
         /// Path of the archive.
@@ -281,7 +281,7 @@ pub enum CredentialError {
         /// The key file; equal to `certificate` if one file contains both.
         key: PathBuf,
     },
-    /// The system's random numbers, or signing, failed.
+    /// The system provided no random numbers, or signing failed.
     #[error("cannot sign the client assertion")]
     Signing,
 }

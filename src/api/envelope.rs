@@ -1,4 +1,4 @@
-//! Parses the object that contains the rows of a list, in both generations. The case of member names is ignored, and
+//! Parses the object that contains the rows of a list, for both API versions. The case of member names is ignored, and
 //! rows stay raw JSON.
 //!
 //! The parser also detects failures in responses with status 200: see [`reports_failure`].
@@ -17,7 +17,7 @@ use crate::domain;
 /// Parsed members of the object that contains a list.
 #[derive(Debug, Default)]
 pub(super) struct Envelope<'a> {
-    /// The rows; `None` if there is no list, which differs from an empty one.
+    /// The rows; `None` if there is no list, as opposed to an empty list.
     pub(super) rows: Option<Page<'a>>,
     /// The link to the next page.
     pub(super) link: Option<String>,
@@ -41,13 +41,13 @@ const FAILED: Error = Error::Decode("a success: it contains an error member");
 /// Names of the link to the next page.
 const LINKS: [&str; 3] = ["@odata.nextLink", "odata.nextLink", "nextLink"];
 
-/// Name of the count of all rows, in the reference of the second generation.
+/// Name of the count of all rows in the reference of API v3.
 const TOTAL: &str = "totalCount";
 
 /// Name of the token of the next page, in chained lists.
 const SKIP_TOKEN: &str = "skipToken";
 
-/// Maximum length of a page token. Longer ones do not fit into a URL.
+/// Maximum length of a page token. Longer tokens do not fit into a URL.
 const MAX_TOKEN_BYTES: usize = 4 << 10;
 
 /// Other names of counts. Depending on the server, these count all rows or the rows of the page.
@@ -93,7 +93,7 @@ impl<'a> Envelope<'a> {
         self.is_paged |= !fields.is_empty();
         for (name, json) in fields {
             if name.eq_ignore_ascii_case("pageSize") {
-                // The page size is only a hint, so an unparseable one is ignored.
+                // The page size is only a hint, so an unparseable value is ignored.
                 self.page_size = self.page_size.or(number(json).unwrap_or_default());
             }
             if name.eq_ignore_ascii_case(SKIP_TOKEN) {
@@ -160,7 +160,7 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
 /// Name of the object next to a list that describes the list.
 const METADATA: &str = "metadata";
 
-/// Returns whether a member is parsed. Others are skipped without being stored.
+/// Returns whether a member is parsed. Other members are skipped without being stored.
 fn is_member(name: &str) -> bool {
     name.eq_ignore_ascii_case(TOTAL)
         || [LINKS.as_slice(), &COUNTS, &ERRORS, &ERROR_LISTS, &SUCCESSES]
@@ -251,7 +251,7 @@ fn number(json: &RawValue) -> Result<Option<usize>, &'static str> {
         .ok_or("a number that is not a count")
 }
 
-/// Parses an integer, including the form `150.0`, which some serializers write.
+/// Parses an integer, including the form `150.0` that some serializers write.
 fn integer(text: &str) -> Option<usize> {
     let number: f64 = text.parse().ok()?;
     let is_count = number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number);

@@ -1,4 +1,4 @@
-//! Parts of HTTP exchanges with the token endpoint and the API: client, body reader, classification of errors.
+//! HTTP code shared by the token endpoint and the API: client construction, body reading and error classification.
 
 use rustls::pki_types::CertificateDer;
 use std::error::Error as StdError;
@@ -71,8 +71,8 @@ pub(super) fn client_builder(
     Ok(builder)
 }
 
-/// Returns the pause that a response requests. A date is compared with the `Date` header of the response, which makes
-/// clock skew irrelevant, or with the local clock if there is no such header.
+/// Returns the pause that a response requests. A date is compared with the `Date` header of the response, so that clock
+/// skew is irrelevant; without this header, it is compared with the local clock.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let header = headers.get(RETRY_AFTER)?.to_str().ok();
     let local_time = unix_now();
@@ -87,7 +87,7 @@ pub(super) fn unix_now() -> i64 {
         .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
-/// Reads a body, whose size after decompression is limited to `cap`.
+/// Reads a response body. Returns [`Error::TooLarge`] if it exceeds `cap` bytes after decompression.
 pub(super) async fn read_body(mut response: Response, cap: usize, timeout: Duration) -> Result<Vec<u8>, Error> {
     let mut body = Vec::new();
     loop {
@@ -100,8 +100,8 @@ pub(super) async fn read_body(mut response: Response, cap: usize, timeout: Durat
     }
 }
 
-/// Classifies an error of the connection. The URL is removed from the error, because URLs contain ids, and the password
-/// of a proxy.
+/// Maps a `reqwest` error to an [`Error`]. Removes the URL from the error, because URLs contain customer ids and can
+/// contain the proxy password.
 pub(super) fn classify(error: reqwest::Error, timeout: Duration) -> Error {
     let error = error.without_url();
     if error.is_timeout() {
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn date_is_compared_with_the_clock_of_its_response() {
+    fn retry_after_date_is_relative_to_the_date_header() {
         let at = "Sun, 06 Nov 1994 08:49:37 GMT";
         assert_eq!(wait(at, Some("Sun, 06 Nov 1994 08:49:30 GMT")), Some(7));
         assert_eq!(wait(at, Some("Sun, 06 Nov 1994 08:50:00 GMT")), Some(0));

@@ -1,4 +1,4 @@
-//! Probes a host without credentials: whether it resolves and responds, its certificate, and its clock.
+//! Probes a host without sending credentials: name resolution, reachability, certificate and clock.
 
 use rustls::pki_types::CertificateDer;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use super::Error;
 use super::exchange::{classify, client_builder, unix_now};
 use super::rate_limiter::clock_skew;
 
-/// Timeout for name resolution. A resolver tries three times within this time.
+/// Timeout for name resolution. Enough for three attempts at the usual resolver timeout of 5 s.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(15);
 
 /// Result of a probe.
@@ -28,10 +28,10 @@ pub struct ProbeResult {
     pub certificate_expiry: Option<i64>,
 }
 
-/// Resolves the host of a URL. Returns the number of its addresses, and the first one.
+/// Resolves the host of a URL. Returns the number of its addresses, and the first address.
 ///
 /// # Errors
-/// Returns the error of the operating system.
+/// Returns an error if the name cannot be resolved, has no address, or the resolver does not respond.
 pub async fn resolve(url: &Url) -> Result<(usize, String), String> {
     let host = url.host_str().unwrap_or_default();
     let host = host.trim_matches(['[', ']']).to_owned();
@@ -44,7 +44,7 @@ pub async fn resolve(url: &Url) -> Result<(usize, String), String> {
     };
     let mut addresses: Vec<String> = addresses.map(|address| address.ip().to_string()).collect();
     addresses.dedup();
-    let first = addresses.first().cloned().ok_or("it has no address")?;
+    let first = addresses.first().cloned().ok_or("the name has no address")?;
     Ok((addresses.len(), first))
 }
 
@@ -88,7 +88,7 @@ pub async fn probe(
     })
 }
 
-/// Returns the expiry of a certificate.
+/// Returns `notAfter` of a DER certificate, in Unix seconds.
 fn certificate_expiry(certificate: &[u8]) -> Option<i64> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
     Some(certificate.validity().not_after.timestamp())

@@ -239,17 +239,17 @@ impl RateLimiter {
         self.tokens = self.tokens.min(1.0);
     }
 
-    /// Reports that the host requested a pause without throttling, for example with a 503. All requests wait, and the
-    /// rate does not change.
+    /// Reports that the host requested a pause without throttling, for example with status 503. All requests wait, and
+    /// the rate does not change.
     pub fn pause(&mut self, now: Duration, requested: Duration) {
         self.refill(now);
         self.paused_until = self.paused_until.max(now.saturating_add(requested.min(MAX_PAUSE)));
         self.tokens = self.tokens.min(1.0);
     }
 
-    /// Returns a rate limiter with these limits that keeps the pause and the failures of this one, for a reload. If the
-    /// limits are the same, it also keeps the rate; otherwise, its rate starts at the new maximum. Requests in flight
-    /// are not counted.
+    /// Returns a rate limiter with these limits, for a reload. It keeps the pause and the failures of this rate
+    /// limiter. If the limits are the same, it also keeps the rate; otherwise, its rate starts at the new maximum.
+    /// Requests in flight are not counted.
     #[must_use]
     pub fn with_limits(&self, limits: RequestLimits) -> Self {
         let mut next = Self::new(limits);
@@ -280,7 +280,7 @@ impl RateLimiter {
             .record_failure(resource.path, now, random);
     }
 
-    /// Reports the end of an admitted request: after its outcome, or after it was cancelled without one.
+    /// Reports the end of an admitted request: after its outcome, or after it was cancelled without an outcome.
     pub fn finished(&mut self, resource: Resource) {
         self.in_flight = self.in_flight.saturating_sub(1);
         let state = self.endpoint_state(resource);

@@ -20,7 +20,8 @@ use crate::secret::Secret;
 /// customers (35 MB).
 pub const MAX_BODY_BYTES: usize = 64 << 20;
 
-/// Start of the clock of all rate limiters in the process, so that a new one can copy the pause of an earlier one.
+/// Common start of time for all rate limiters in the process, so that a new limiter can copy the pause of an earlier
+/// limiter.
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Maximum number of retries of a request after a temporary failure. The retry budget of [`RateLimiter`] limits the
@@ -101,8 +102,8 @@ impl fmt::Debug for Transport {
 }
 
 impl Transport {
-    /// Creates a transport whose rate limiter starts now. With `responder`, it calls that instead of the network,
-    /// without tokens, rate limiter and retries, for tests of parsers.
+    /// Creates a transport whose rate limiter starts now. If `responder` is given, it replaces the network, tokens,
+    /// rate limiter and retries, for tests of parsers.
     pub fn new(
         client: reqwest::Client,
         tokens: Arc<TokenSource>,
@@ -160,7 +161,7 @@ impl Transport {
     }
 
     /// Sends a request and reads the complete response, with retries as far as the budget allows. Sets `request_id` to
-    /// the id in the response to the newest attempt, if any.
+    /// the id in the response to the latest attempt, if any.
     ///
     /// # Errors
     /// Returns the error of the last attempt.
@@ -260,7 +261,7 @@ impl Transport {
 
     async fn attempt(&self, call: &Call, token: &str, request_id: &mut Option<RequestId>) -> Outcome {
         let timeout = self.0.settings.timeout;
-        // The timeout of the HTTP client does not apply while a body is not being read; this one covers everything.
+        // The timeout of the HTTP client does not apply while a body is not being read; this timeout covers everything.
         match tokio::time::timeout(timeout, self.exchange(call, token, request_id)).await {
             Ok(outcome) => outcome,
             Err(_) => Outcome::Failed(None, Error::Timeout(timeout)),
@@ -340,7 +341,7 @@ enum Outcome {
 }
 
 impl Outcome {
-    /// Returns the status of the response; `None` without one.
+    /// Returns the status of the response; `None` without a response.
     fn status(&self) -> Option<u16> {
         match self {
             Self::Success(status, _) => Some(*status),

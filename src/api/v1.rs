@@ -1,4 +1,4 @@
-//! First generation: GET requests only, lists in the member `value`, and links to further pages.
+//! API v1: GET requests only, lists in the member `value`, and links to further pages.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
@@ -23,7 +23,7 @@ const LIST: &str = "value";
 /// detect repetitions.
 const MAX_LINK_BYTES: usize = 8 << 10;
 
-/// Scopes of the first generation.
+/// Scopes of API v1.
 pub mod scope {
     /// Reads the customer list.
     pub const CUSTOMERS: &str = "partner.customers.read.all";
@@ -37,7 +37,7 @@ pub mod scope {
     pub const SCAN_PROFILES: &str = "partner.scanprofiles.read.all";
 }
 
-/// A client of the first generation.
+/// A client of API v1.
 #[derive(Clone, Debug)]
 pub struct Client {
     transport: Transport,
@@ -137,7 +137,7 @@ impl Client {
             };
             let body = json(&mut body)?;
             if body.first() == Some(&b'[') {
-                // The reference for this generation documents no bare arrays, but a server may send one.
+                // The reference for API v1 documents no bare arrays, but a server may send one.
                 fetched
                     .rows
                     .extend(serde_json::from_slice(body).map_err(|_| Error::Decode("JSON"))?)?;
@@ -166,7 +166,7 @@ impl Client {
             }
             url = self.follow(&url, &link)?;
             if !seen.insert(url.clone()) {
-                return Err(Error::Incomplete("a page links to an earlier one"));
+                return Err(Error::Incomplete("a page links to an earlier page"));
             }
         }
         Err(Error::Incomplete("too many pages"))
@@ -208,7 +208,7 @@ pub(super) fn single_page_rows(page: Envelope<'_>) -> Result<Vec<Box<RawValue>>,
     let mut rows = Rows::default();
     rows.extend(page.rows.ok_or(Error::Decode("a list"))?)?;
     if page.link.is_some() || page.min_total.is_some_and(|count| count > rows.len()) {
-        return Err(Error::Incomplete("it has more than one page"));
+        return Err(Error::Incomplete("more than one page"));
     }
     Ok(rows.into_vec())
 }

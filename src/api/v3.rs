@@ -1,4 +1,4 @@
-//! Second generation: filters in the request body, lists in the member `data`, and numbered pages.
+//! API v3: filters in the request body, lists in the member `data`, and numbered pages.
 
 mod chained;
 
@@ -43,7 +43,7 @@ const DEFAULT_PAGE_SIZE: usize = 50;
 /// thousand customers.
 const MAX_PAGES: usize = 2_000;
 
-/// Scopes of the second generation.
+/// Scopes of API v3.
 pub mod scope {
     /// Reads the customer list.
     pub const CUSTOMERS: &str = "elements.customers.read.all";
@@ -61,7 +61,7 @@ pub mod scope {
     pub const BASELINES: &str = "elements.bm.tenant.read.all";
 }
 
-/// A client of the second generation.
+/// A client of API v3.
 #[derive(Clone, Debug)]
 pub struct Client {
     transport: Transport,
@@ -261,13 +261,13 @@ struct FetchedPages {
     rows: Rows,
     /// Rows whose key occurred on an earlier page.
     repeats: Rows,
-    /// Number of rows, including repeated ones.
+    /// Number of rows, including repeated rows.
     row_count: usize,
     /// Hashes of the identities of all rows.
     seen: HashSet<u64>,
-    /// Hash of the identity of the last row of the newest page.
+    /// Hash of the identity of the last row of the latest page.
     last: Option<u64>,
-    /// Whether a page contains the last row of the previous one, so that repeated rows hide others.
+    /// Whether a page contains the last row of the previous page, in which case repeated rows hide others.
     overlaps: bool,
     /// Largest number of rows on a page.
     page_size: usize,
@@ -277,7 +277,7 @@ struct FetchedPages {
     min_total: Option<usize>,
 }
 
-/// Returns the identity of a row: the value of its key, or the whole row without one.
+/// Returns the identity of a row: the value of its key or, without a key, the whole row.
 fn identity<'a>(row: &'a RawValue, key: Option<&str>) -> &'a str {
     key.and_then(|key| field(row, key)).unwrap_or(row).get()
 }
@@ -292,13 +292,12 @@ struct Page<'a> {
     size: Option<usize>,
     /// Whether the response contains members about pages.
     is_paged: bool,
-    /// Whether the response links to another page. The link itself is not used, because pages are numbered in this
-    /// generation.
+    /// Whether the response links to another page. The link itself is not used, because API v3 numbers its pages.
     has_link: bool,
 }
 
 impl<'a> Page<'a> {
-    /// Parses a page in an envelope, or a bare array, which some resources return.
+    /// Parses a page: an envelope, or the bare array that some resources return.
     fn parse(body: &'a [u8]) -> Result<Self, Error> {
         if body.first() == Some(&b'[') {
             let page: rows::Page<'a> = serde_json::from_slice(body).map_err(|_| Error::Decode("JSON"))?;

@@ -26,7 +26,7 @@ const MAX_FIELDS: usize = 1_000;
 /// Maximum length of a masked value in a log line, in characters.
 const MAX_SHAPE_CHARS: usize = 40;
 
-/// An object of a response, whose fields are read by name.
+/// An object of a response. Its fields are read by name.
 #[derive(Debug)]
 pub struct Row<'a> {
     fields: Vec<(Cow<'a, str>, &'a RawValue)>,
@@ -95,7 +95,7 @@ impl<'a> Row<'a> {
         domain::parse_id(&self.text(names)?).map(ToOwned::to_owned)
     }
 
-    /// Parses a word; unlike [`Row::text`], returns `"N/A"` and `""` as they are.
+    /// Parses a word; unlike [`Row::text`], returns `"N/A"` and `""` unchanged.
     pub fn word(&self, names: Names) -> Option<Cow<'a, str>> {
         self.scalar(names)
     }
@@ -194,7 +194,7 @@ impl<'a> Row<'a> {
         self.observer.decode_error(self.endpoint, label(names), problem);
     }
 
-    /// Counts an unparseable text. Only its shape is reported, because it can contain anything.
+    /// Counts an unparseable value. Only its shape is reported, because it can contain anything.
     fn unparseable(&self, names: Names, text: &str) {
         self.observer.decode_error(self.endpoint, label(names), &masked(text));
     }
@@ -256,8 +256,8 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Returns the value of a field, whatever the case of its name; `None` if there is no such field, or the row is not an
-/// object.
+/// Returns the value of a field, regardless of the case of its name; `None` if there is no such field, or the row is
+/// not an object.
 pub(super) fn field<'a>(row: &'a RawValue, name: &str) -> Option<&'a RawValue> {
     let fields = serde_json::from_str::<Object<'a>>(row.get()).ok()?.0;
     let field = fields.into_iter().find(|(field, _)| field.eq_ignore_ascii_case(name));

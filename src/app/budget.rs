@@ -11,13 +11,13 @@ use crate::collector::{self, CollectorDescriptor, TargetKind};
 /// outage, and the uneven distribution of polls.
 pub const HEADROOM: f64 = 0.9;
 
-/// Maximum number of rows per page in the second generation.
+/// Maximum number of rows per page in API v3.
 pub const PAGE_ROWS: usize = 100;
 
 /// Cost of one collector.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cost {
-    /// Requests of one poll.
+    /// Number of requests in one poll.
     pub requests: f64,
     /// Average duration of a request.
     pub latency: Duration,
@@ -28,17 +28,17 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Returns the requests of one cycle over all targets.
+    /// Returns the number of requests in one cycle over all targets.
     fn per_cycle(&self) -> f64 {
         self.requests * self.targets as f64
     }
 
-    /// Returns the requests per hour.
+    /// Returns the number of requests per hour.
     pub fn per_hour(&self) -> f64 {
         self.per_cycle() * 3600.0 / self.interval.as_secs_f64()
     }
 
-    /// Returns the average number of requests in flight, which by Little's law is the request rate times the latency.
+    /// Returns the average number of requests in flight: by Little's law, the request rate times the latency.
     fn in_flight(&self) -> f64 {
         self.per_hour() / 3600.0 * self.latency.as_secs_f64()
     }

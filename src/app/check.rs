@@ -1,7 +1,7 @@
 //! `check`: tests DNS, TLS, proxy, clock skew and each permission, polls every enabled collector once for one customer,
 //! reports unparseable values, and estimates whether the intervals fit the request rate limit.
 //!
-//! The steps that use the API are in one file, because each uses the results of earlier ones and adds to the same
+//! The steps that use the API are in one file, because each step uses the results of earlier steps and adds to the same
 //! report.
 
 mod advice;
@@ -82,7 +82,7 @@ impl CollectorResult {
     }
 }
 
-/// Elements page that lists app registrations, as the vendor's guide names it.
+/// Elements page that lists app registrations, named as in the vendor's guide.
 const REGISTRATION: &str = "in Elements, Settings > API app registration";
 
 /// Time limit of one step, in addition to `api.timeout`. A server that repeatedly sends `Retry-After` could otherwise
@@ -163,7 +163,7 @@ pub async fn check(config: &Config) -> Result<Report, Error> {
 }
 
 impl Check<'_> {
-    /// Selects the generation. In `auto` mode, requests a token.
+    /// Selects the API version. In `auto` mode, requests a token.
     async fn select_generation(&mut self) -> Option<Api> {
         let client = Arc::clone(&self.schedule_config.client);
         let (result, detail) = match self.with_timeout("token", client.api()).await {
@@ -316,7 +316,7 @@ impl Check<'_> {
     async fn poll_once(&mut self, collector: CollectorId, api: &Api) -> (CollectorResult, Finding) {
         let descriptor = collector.descriptor();
         let found = |result, detail: String| (result, finding(collector, result, detail));
-        // If the customer list could not be fetched, a customer whose id is in the configuration is used.
+        // If the customer list could not be fetched, a configured customer id is used.
         let named = self
             .schedule_config
             .customer_ids
@@ -383,10 +383,9 @@ impl Check<'_> {
                 let detail = format!("{}; polled again once a day", explain(&failure, descriptor.name));
                 found(CollectorResult::Unlicensed, detail)
             }
-            api::Error::NotPermitted(_) if scope.is_empty() => found(
-                CollectorResult::NotPermitted,
-                "needs the second generation of the API".to_owned(),
-            ),
+            api::Error::NotPermitted(_) if scope.is_empty() => {
+                found(CollectorResult::NotPermitted, "requires API v3".to_owned())
+            }
             api::Error::NotPermitted(_) => found(CollectorResult::NotPermitted, format!("{scope} is not granted")),
             ref error if error.is_forbidden() => {
                 let detail = explain(&failure, descriptor.name);
@@ -427,13 +426,12 @@ impl Check<'_> {
         }
     }
 
-    /// Returns whether each customer is polled separately: all customers are configured by id, and the first generation
-    /// is used.
+    /// Returns whether each customer is polled separately: all customers are configured by id, and API v1 is used.
     fn polls_by_id(&self, api: &Api) -> bool {
         !self.schedule_config.customer_ids.is_empty() && api.generation() == api::Generation::V1
     }
 
-    /// Selects the example customer: the first one that the filters include.
+    /// Selects the example customer: the first customer that the filters include.
     fn select_example(&mut self, output: &PollOutput, api: &Api) {
         let matching = output.records.iter().filter_map(|(id, record)| {
             let customer = Customer::of(record.as_ref())?;

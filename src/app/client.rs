@@ -1,4 +1,4 @@
-//! Builds the API client from the configuration, and keeps unchanged parts across reloads.
+//! Builds the API client from the configuration, and reuses as much of it as possible across reloads.
 
 use std::error::Error as _;
 use std::path::Path;
@@ -30,12 +30,12 @@ pub(super) struct ClientSource {
     client_id: String,
     credential: config::Credential,
     authorities: Vec<CertificateDer<'static>>,
-    /// The scopes of the enabled collectors, by generation.
+    /// The scopes of the enabled collectors, by API version.
     scopes: [Vec<&'static str>; 2],
 }
 
 impl ClientSource {
-    /// Reads the files named in the configuration.
+    /// Reads `api.ca_file`, if configured.
     ///
     /// # Errors
     /// Returns an error if the file with certificate authorities cannot be read.
@@ -79,7 +79,7 @@ impl ClientSource {
         }
     }
 
-    /// Returns whether the tokens of another client are valid for this one.
+    /// Returns whether the tokens of another client are valid for this client.
     fn has_identity_of(&self, other: &Self) -> bool {
         self.client_id == other.client_id
             && self.credential == other.credential
@@ -87,7 +87,7 @@ impl ClientSource {
     }
 
     fn build(&self, observer: Arc<dyn Observer>) -> Result<ApiClient, Error> {
-        // Fails if the provider is already installed, which is fine.
+        // This fails, harmlessly, if the provider is already installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let api = &self.api;
         let proxy = api.proxy_url.as_ref().map(config::ProxyUrl::expose);
@@ -147,8 +147,8 @@ fn scopes(plans: &PerCollector<Plan>, generation: Generation) -> Vec<&'static st
     scopes
 }
 
-/// Maximum size of a file with certificate authorities. A file with all authorities that browsers trust is half a
-/// megabyte long.
+/// Maximum size of a file with certificate authorities. A file with all authorities that browsers trust has about half
+/// a megabyte.
 const MAX_CA_FILE_BYTES: u64 = 4 << 20;
 
 /// Reads a file with certificate authorities. Returns an empty list without a file.

@@ -25,7 +25,8 @@ const FORMULA_PREFIXES: [char; 4] = ['=', '+', '-', '@'];
 #[derive(Debug)]
 pub struct CustomerListing(Vec<[String; COLUMNS.len()]>);
 
-/// Polls the customers and their jobs once. Returns the customers, and whether every poll succeeded.
+/// Polls the customers and their jobs once. Returns the customers, and whether the polls succeeded. A missing
+/// permission is not a failure.
 ///
 /// # Errors
 /// Returns an error if the configuration is invalid.

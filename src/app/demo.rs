@@ -23,7 +23,7 @@ use crate::simulator::{self, Simulator};
 pub use backfill::{Backfilled, backfill};
 use state::PreparedState;
 
-/// Time until the secret of the demo expires, as shown on the pages.
+/// Time until the demo's client secret expires; shown on the status pages.
 const SECRET_LIFETIME: Duration = Duration::from_secs(60 * 24 * 3600);
 
 /// Seconds between two polls of each collector. The intervals are short, because a demo usually runs for minutes. If
@@ -42,7 +42,7 @@ const DEFAULT_INTERVAL: u32 = 30;
 /// Maximum requests per second of the demo.
 const MAX_RATE: f64 = 500.0;
 
-/// Requests per second for which the intervals are chosen. A slow machine can handle them while it also runs the
+/// Requests per second for which the intervals are chosen. A slow machine can handle this rate while it also runs the
 /// simulator.
 const TARGET_RATE: f64 = MAX_RATE / 2.0;
 
@@ -52,8 +52,8 @@ const LIMITS: RequestLimits = RequestLimits {
     max_concurrency: usize::MAX,
 };
 
-/// Scan profiles per customer for the estimate. It is above the average, because the objects of each profile are
-/// requested as well.
+/// Number of scan profiles per customer in the estimate. It is above the average, because the objects of each profile
+/// are requested as well.
 const PROFILES_PER_CUSTOMER: usize = 4;
 
 /// Attributes file of the simulated customers.
@@ -74,7 +74,7 @@ pub struct Demo {
 }
 
 impl Demo {
-    /// Binds the addresses of both.
+    /// Binds the addresses of the exporter and the simulated partner.
     ///
     /// # Errors
     /// See [`App::bind`]; also returns an error if the simulated partner's address cannot be bound.
@@ -107,7 +107,8 @@ impl Demo {
         self.simulator.base_url()
     }
 
-    /// Runs both until `stop` is cancelled.
+    /// Runs the exporter and the simulated partner until `stop` is cancelled. Returns false if the poll loop ended
+    /// unexpectedly.
     pub async fn run(self, stop: CancellationToken) -> bool {
         let partner = run(self.simulator, stop.clone());
         let (was_stopped, ()) = tokio::join!(self.app.run(stop), partner);
@@ -194,7 +195,7 @@ fn intervals(customers: usize) -> Vec<(&'static str, u64)> {
         .collect()
 }
 
-/// The configuration of the demo, as an operator would write it into the environment.
+/// Returns the configuration of the demo as environment variables.
 fn environment(
     simulator: &Simulator,
     options: &args::Simulator,

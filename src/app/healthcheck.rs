@@ -17,7 +17,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// Reason why the exporter is not healthy.
 #[derive(Debug, thiserror::Error)]
 pub enum Unhealthy {
-    /// The response is an error, or from another program.
+    /// The response has an error status, for example because another program sent it.
     #[error("{url} returned status {status}")]
     Status {
         /// Requested URL.
@@ -36,7 +36,7 @@ pub enum Unhealthy {
     },
 }
 
-/// Requests the health or the readiness of the exporter at the address of its flags.
+/// Requests the health or readiness of the exporter at the first listen address in the flags.
 ///
 /// A health check has neither a password nor a certificate. A response that requires one proves that the server runs,
 /// so it counts as healthy. It also counts as ready, because readiness cannot be determined.
@@ -72,7 +72,7 @@ pub async fn healthcheck(web: &Web, ready: bool) -> Result<Result<(), Unhealthy>
     })
 }
 
-/// Address of the request.
+/// Address to which the request is sent.
 struct Target {
     address: String,
     is_loopback: bool,
@@ -103,11 +103,11 @@ impl Target {
 }
 
 async fn request_status(url: &str, is_loopback: bool) -> Result<StatusCode, reqwest::Error> {
-    // Fails if the provider is already installed, which is fine.
+    // This fails, harmlessly, if the provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut client = reqwest::Client::builder();
     if !url.starts_with("https:") {
-        // Plain HTTP works without certificate authorities, which a container image may lack.
+        // Plain HTTP needs no certificate authorities, and a container image may have none.
         client = client.tls_certs_only([]);
     }
     let client = client

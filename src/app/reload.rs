@@ -1,5 +1,5 @@
-//! Reloads the configuration, or only the attributes of customers, and passes the result to the poll loop. Unchanged
-//! parts stay in use.
+//! Reloads the configuration, or only the attributes of customers, and passes the result to the poll loop. The API
+//! client is reused if its settings are unchanged.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -46,13 +46,13 @@ pub(super) struct Reloader {
     current: Arc<Mutex<Current>>,
     load: LoadConfig,
     sender: mpsc::Sender<ScheduleConfig>,
-    /// The state file at start.
+    /// State file at startup; a reload cannot change it.
     state_file: Option<PathBuf>,
     /// Held during a reload, so that the configuration that was read last becomes active.
     reload_lock: tokio::sync::Mutex<()>,
 }
 
-/// A loaded configuration.
+/// Result of a successful load, before it is applied.
 struct LoadedConfig {
     config: Config,
     schedule_config: ScheduleConfig,
@@ -78,8 +78,8 @@ impl Reloader {
         }
     }
 
-    /// Returns the function that reloads the configuration.
-    pub(super) fn reload_from(reloader: &Arc<Self>) -> Reload {
+    /// Returns a function that reloads the configuration in a separate task.
+    pub(super) fn reload_fn(reloader: &Arc<Self>) -> Reload {
         let reloader = Arc::clone(reloader);
         Arc::new(move || {
             let reloader = Arc::clone(&reloader);
@@ -112,14 +112,15 @@ impl Reloader {
             lock(&self.current).attributes = watched;
             match has_stable_change {
                 false => {}
-                // A reload of the whole configuration failed because of this file, so that reload is repeated.
+                // The last full reload failed because of this file: repeat it.
                 true if failed_reload => _ = self.reload().await,
                 true => self.reload_attributes().await,
             }
         }
     }
 
-    /// Rereads the attributes and passes them to the poll loop. An invalid file only changes the metric about reloads.
+    /// Rereads the attributes and passes them to the poll loop. If the file is invalid, logs a warning, sets the reload
+    /// metric to 0 and keeps the previous attributes.
     async fn reload_attributes(&self) {
         let (file, mut schedule_config) = {
             let current = lock(&self.current);
@@ -153,8 +154,8 @@ impl Reloader {
         }
     }
 
-    /// Reloads the configuration and passes it to the poll loop. An invalid configuration only changes the metric about
-    /// reloads.
+    /// Reloads the configuration and passes it to the poll loop. If the configuration is invalid, keeps the previous
+    /// configuration, sets the reload metric to 0 and returns the error.
     async fn reload(&self) -> Result<(), String> {
         let (load, health) = (Arc::clone(&self.load), Arc::clone(&self.health));
         let state_file = self.state_file.clone();

@@ -37,8 +37,7 @@ fn log_run(event: &RunEvent) {
     );
 }
 
-/// Returns a text without line breaks and misleading characters. It is not truncated, so that it equals the label
-/// value.
+/// Replaces line breaks and misleading characters. The string is not truncated, so that it equals the label value.
 fn single_line(text: &str) -> String {
     text.chars().map(replace_misleading).collect()
 }

@@ -1,4 +1,4 @@
-//! Restores the state file at start, and saves it regularly and at shutdown.
+//! Restores the state at startup, and saves it periodically and at shutdown.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -15,15 +15,15 @@ use crate::health::Health;
 use crate::store::Store;
 use crate::store::state_file::{self, StateFile};
 
-/// Minimum time between two saves. It is shorter than the shortest default poll interval, so that the next polls
-/// replace the data that is lost in a crash.
+/// Minimum time between two saves, except for the first few. If saves are fast, a crash loses at most the changes of
+/// this period, and the next polls fetch them again.
 const SAVE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Delay of the first save. It is short, so that an early crash does not lose all data, and a path that is not writable
-/// is reported soon.
+/// Delay of the first save. It is short, so that an early crash does not lose all data and an unwritable path is
+/// reported quickly.
 const FIRST_SAVE_DELAY: Duration = Duration::from_secs(1);
 
-/// Minimum time between two saves as a multiple of the duration of a save: saving takes at most 2 % of the time.
+/// Minimum pause after a save, as a multiple of its duration: saving takes at most 2 % of the time.
 const SAVE_INTERVAL_FACTOR: u32 = 50;
 
 /// Checks that the path can be a state file, without changing it.
@@ -63,7 +63,7 @@ pub(super) fn restore(parts: &Parts, file: Option<&StateFile>) -> Option<bool> {
             );
             error!(
                 error = error_chain(&problem),
-                aside = outcome,
+                old_state = outcome,
                 "cannot restore state; starting empty"
             );
             false
@@ -72,7 +72,7 @@ pub(super) fn restore(parts: &Parts, file: Option<&StateFile>) -> Option<bool> {
     Some(restored)
 }
 
-/// Saves the state regularly, and at shutdown.
+/// Saves the state periodically and at shutdown.
 pub(super) struct Saver {
     pub(super) store: Arc<Store>,
     pub(super) health: Arc<Health>,
@@ -124,7 +124,7 @@ impl Saver {
         }
     }
 
-    /// Logs job runs without a state file.
+    /// Logs job runs if no state file is configured.
     async fn log_without_state(&self, stop: &CancellationToken) {
         let mut is_running = true;
         while is_running {

@@ -1,8 +1,8 @@
-//! Watches files for changes: always the file of attributes, and with `--config.auto-reload` also the files that a
-//! reload of the configuration reads.
+//! Watches files for changes: always the attributes file, and with `--config.auto-reload` also the configuration file
+//! and `api.ca_file`.
 //!
-//! Files are compared by content. A file may therefore be edited, replaced, or reached by a symbolic link whose target
-//! changes, as in a Kubernetes volume.
+//! Files are compared by content. A file may therefore be edited, replaced, or reached through a symbolic link whose
+//! target changes, as in a Kubernetes volume.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::text_file;
 /// Time between two checks of a watched file.
 pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Maximum size of a watched file, equal to that of the largest file that is parsed.
+/// Maximum size of a watched file: the limit for attributes files, the highest of all.
 const MAX_FILE_BYTES: u64 = config::MAX_CSV_BYTES;
 
 /// A value that is watched for changes.
@@ -78,7 +78,7 @@ impl WatchedFile {
     }
 }
 
-/// Hashes of the contents of files; `None` for one that cannot be read.
+/// Content hashes by path; `None` for a file that cannot be read.
 type Contents = BTreeMap<PathBuf, Option<u64>>;
 
 /// Watches the files that a reload reads.
@@ -86,12 +86,12 @@ pub struct Watch {
     load: LoadConfig,
     config_file: Option<PathBuf>,
     contents: Watched<Contents>,
-    /// Whether the configuration may refer to other files than before.
+    /// Whether the set of files that the configuration refers to may have changed.
     must_find_files: bool,
 }
 
 impl Watch {
-    /// Reads the configuration file. Call it before the file is loaded, so that no change is missed.
+    /// Hashes the configuration file. Call this before the file is loaded, so that no change is missed.
     pub fn new(load: LoadConfig, config_file: Option<PathBuf>) -> Self {
         Self {
             load,
@@ -190,7 +190,7 @@ mod tests {
         Watch::new(load, Some(file.to_owned()))
     }
 
-    /// Returns the results of several checks in a row.
+    /// Returns the results of consecutive checks.
     fn check(watch: &mut Watch, times: usize) -> Vec<bool> {
         (0..times).map(|_| watch.has_changed()).collect()
     }

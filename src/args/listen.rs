@@ -7,16 +7,16 @@ use std::str::FromStr;
 /// A listen address: `HOST:PORT`, with an IPv6 address in brackets, or `:PORT` for all addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenAddress {
-    /// This port on all addresses of the machine.
+    /// A port on all addresses of the machine.
     All(u16),
-    /// This port on this address.
+    /// A port on one address.
     Socket(SocketAddr),
-    /// This port on the address of this name.
+    /// A port on the address that a host name resolves to.
     Named(String, u16),
 }
 
 impl ListenAddress {
-    /// Returns the addresses to bind, as `HOST:PORT`; the first one that can be bound is used. `:PORT` tries both
+    /// Returns the addresses to bind, as `HOST:PORT`; the first address that can be bound is used. `:PORT` tries both
     /// address families at once, then IPv4 alone, for machines without IPv6.
     pub fn candidates(&self) -> Vec<String> {
         match self {
@@ -44,7 +44,7 @@ impl FromStr for ListenAddress {
         let is_name = host
             .chars()
             .all(|character| character.is_ascii_alphanumeric() || matches!(character, '-' | '.' | '_'));
-        // A numeric last label is a mistyped IPv4 address, which a resolver might still accept.
+        // With a numeric last label, this is a mistyped IPv4 address, and a resolver might still accept it.
         let is_numeric = host
             .rsplit('.')
             .next()

@@ -15,7 +15,7 @@ const NAME: &str = "elements_exporter";
 /// Returns the man page, including the commands with their flags.
 ///
 /// # Errors
-/// Returns an error if formatting fails, which does not happen in memory.
+/// Returns an error if formatting fails; formatting to memory does not.
 pub fn man_page() -> io::Result<Vec<u8>> {
     let mut command = Args::command().display_name(NAME).version(VERSION);
     command.build();
@@ -74,7 +74,7 @@ every key can be overridden by an environment variable, such as \\fBELEMENTS_COL
 .SH SIGNALS
 .TP
 \\fBSIGHUP\\fR
-Reloads the configuration, after the start is complete. An invalid configuration is logged and has no effect. Commands
+Reloads the configuration, once startup is complete. An invalid configuration is logged and has no effect. Commands
 that end by themselves ignore the signal.
 .TP
 \\fBSIGTERM\\fR, \\fBSIGINT\\fR

@@ -17,7 +17,7 @@ pub struct Simulator {
     )]
     pub listen_address: ListenAddress,
 
-    /// Number of customers of the simulated partner.
+    /// Number of simulated customers.
     #[arg(long = "simulator.customers", value_name = "COUNT", default_value_t = 75)]
     pub customers: usize,
 
@@ -33,7 +33,7 @@ pub struct Simulator {
     #[arg(long = "simulator.hostile")]
     pub hostile: bool,
 
-    /// Response time of the simulated API: none, or that of the real API.
+    /// Response times of the simulated API: none, or like the real API.
     #[arg(
         long = "simulator.latency",
         value_name = "LATENCY",
@@ -66,7 +66,7 @@ pub struct Demo {
     instance: String,
 }
 
-/// Destination of four weeks of metrics, and the target to which they belong.
+/// Where to write four weeks of metrics, and the value of their label `instance`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backfill {
     /// Path of the file.

@@ -5,10 +5,10 @@ use std::borrow::Cow;
 
 use url::Url;
 
-/// The path of every link to a runbook in the files.
+/// Beginning of every link to a runbook in the files.
 const RUNBOOK: &str = "docs/runbooks.md#";
 
-/// The path of every link to a dashboard in the files.
+/// Beginning of every link to a dashboard in the files.
 const DASHBOARD: &str = "/d/";
 
 /// Base URLs of the links in the rules.
@@ -21,7 +21,7 @@ pub struct Links {
 }
 
 impl Links {
-    /// Returns links below the external URL of the exporter and the URL of Grafana, neither of which has a query or a
+    /// Returns links below the external URL of the exporter and the URL of Grafana. These URLs have no query and no
     /// fragment. Without a URL, the files keep their paths.
     pub fn new(exporter: Option<&Url>, grafana: Option<&Url>) -> Self {
         let base = |url: &Url| url.as_str().trim_end_matches('/').to_owned();

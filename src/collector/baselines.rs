@@ -15,7 +15,7 @@ use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label, timestamp
 /// State of the baselines of a tenant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Baseline {
-    /// Whether the row is held from an earlier response, because the newest response had invalid rows.
+    /// Whether the row is held from an earlier response, because the latest response had invalid rows.
     #[serde(default)]
     held: bool,
     tenant: TenantId,

@@ -34,7 +34,7 @@ pub struct Customer {
     /// The tenants that have an id. Older state files lack them.
     #[serde(default)]
     named_tenants: Vec<Tenant>,
-    /// Whether a response of the second generation lacks the field with the tenants.
+    /// Whether a v3 response lacks the field with the tenants.
     #[serde(skip)]
     lacks_tenants: bool,
 }
@@ -60,7 +60,7 @@ impl Customer {
         self.named_tenants.iter().map(|tenant| &tenant.id)
     }
 
-    /// Returns the tenants of an earlier list that are missing from this one; none if this list may be incomplete.
+    /// Returns the tenants of an earlier list that are missing from this list; none if this list may be incomplete.
     pub fn removed_tenants(&self, before: &Self) -> BTreeSet<TenantId> {
         if !self.names_all_tenants() {
             return BTreeSet::new();
@@ -187,7 +187,8 @@ const TENANTS: Names = &["tenants"];
 const STATUS: Names = &["jobStatus"];
 const MODE: Names = &["managementMode"];
 
-/// Parses the tenants of a customer. Returns the tenants with an id, each once, and the number of tenants without one.
+/// Parses the tenants of a customer. Returns the tenants with an id, each once, and the number of tenants without an
+/// id.
 fn parse_tenants(row: &Row<'_>, tenants: &[&RawValue]) -> (Vec<Tenant>, usize) {
     let mut named: BTreeMap<TenantId, Tenant> = BTreeMap::new();
     let mut without_id = 0;
@@ -218,7 +219,7 @@ fn parse_row(row: &Row<'_>, generation: Generation) -> Option<(CustomerId, Custo
     let management_mode = row.known_word(MODE, row.text(MODE), management_mode, |mode| {
         mode == ManagementMode::Unknown
     });
-    // In the first generation, the tenants come from the subscriptions. Without this check, they would occur twice.
+    // With API v1, the tenants come from the subscriptions. Without this check, they would occur twice.
     let may_list_tenants = generation == Generation::V3;
     let tenants = row.list(TENANTS).filter(|_| may_list_tenants);
     let lacks_tenants = may_list_tenants && tenants.is_none();

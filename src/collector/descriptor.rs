@@ -1,4 +1,4 @@
-//! Descriptors of collectors, in which the types of targets and records are erased.
+//! Descriptors of collectors. They erase the types of targets and records.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -30,7 +30,7 @@ pub struct CollectorDescriptor {
     pub endpoints: &'static [Endpoint],
     /// Default interval.
     pub interval: Duration,
-    /// Kind of its targets.
+    /// Kind of the collector's targets.
     pub target_kind: TargetKind,
     /// Whether a changed customer status triggers a poll.
     pub polls_on_status_change: bool,
@@ -94,7 +94,7 @@ impl CollectorDescriptor {
         }
     }
 
-    /// Returns the required permission in a generation; `None` if the collector does not support that generation.
+    /// Returns the required permission in an API version; `None` if the collector does not support that version.
     pub fn scope(&self, generation: Generation) -> Option<&'static str> {
         match generation {
             Generation::V1 if self.is_optional => None,
@@ -118,7 +118,7 @@ impl CollectorDescriptor {
         self.is_optional && error.is_missing_service()
     }
 
-    /// Returns its metrics, shape by shape.
+    /// Returns the collector's metrics, shape by shape.
     pub fn metrics(&self) -> Vec<ShapeMetrics> {
         (self.metrics)()
     }
@@ -129,7 +129,7 @@ impl CollectorDescriptor {
         Some(rendered)
     }
 
-    /// Returns the settings on which its requests or its parsing depend.
+    /// Returns the settings on which the collector's requests or parsing depend.
     pub fn request_settings(&self, settings: &CollectorSettings) -> RequestSettings {
         (self.request_settings)(settings)
     }
@@ -139,7 +139,7 @@ impl CollectorDescriptor {
         (self.is_quiet)(record)
     }
 
-    /// Returns whether the items of a record differ from those of the previous record.
+    /// Returns whether a record has other items than the previous record.
     pub fn lists_other_items(&self, record: &dyn Record, previous: &dyn Record) -> bool {
         (self.lists_other_items)(record, previous)
     }

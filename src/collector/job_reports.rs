@@ -48,7 +48,7 @@ pub(super) struct ModuleReport {
     /// Number of unsuccessful requests; zero after the report was received.
     #[serde(default)]
     tries: u32,
-    /// Number of those requests that the API failed to process.
+    /// Number of these requests that the API failed to process.
     #[serde(default)]
     failed: u32,
     /// The report of that run.
@@ -71,7 +71,7 @@ struct Report {
     errors: Vec<(String, u64)>,
 }
 
-/// The most common errors of the newest report of a module or backup scope, for display.
+/// The most common errors of the latest report of a module or backup scope, for display.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommonErrors {
     /// Name of the service.
@@ -316,7 +316,7 @@ impl Tally {
         }
     }
 
-    /// Returns the report. Its errors are those of failed objects or, if none failed, of objects with a warning.
+    /// Returns the report. Its errors come from failed objects or, if none failed, from objects with a warning.
     fn report(mut self, is_complete: bool) -> Report {
         for status in domain::report_statuses() {
             self.objects.entry(Cow::Borrowed(status)).or_default();

@@ -41,8 +41,8 @@ pub struct ModuleRuns {
     pub runs: Vec<PastRun>,
 }
 
-/// Returns the stored runs in a record of this collector by module or backup scope, including those that are no longer
-/// listed.
+/// Returns the stored runs in a record of this collector by module or backup scope, including modules and scopes that
+/// are no longer listed.
 pub fn past_runs(record: &dyn super::Record, settings: &CollectorSettings) -> Vec<ModuleRuns> {
     let record = record.as_any().downcast_ref::<Record>();
     let modules = record.into_iter().flat_map(Record::modules);

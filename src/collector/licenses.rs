@@ -27,9 +27,9 @@ pub(super) const FIRST_TENANT_SHAPE: usize = 2;
 /// The subscriptions of a customer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Subscriptions {
-    /// Ids of the tenants, if the API generation returns them with the subscriptions.
+    /// Ids of the tenants, if the API version returns them with the subscriptions.
     tenants: BTreeSet<TenantId>,
-    /// Whether the API generation returns tenants with the subscriptions, so that an empty list means no tenants.
+    /// Whether the API version returns tenants with the subscriptions, so that an empty list means no tenants.
     #[serde(default)]
     lists_tenants: bool,
     products: Vec<Product>,
@@ -53,10 +53,10 @@ impl Subscriptions {
 /// A subscription.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Product {
-    /// Whether the row is held from an earlier response, because the newest response had invalid rows.
+    /// Whether the row is held from an earlier response, because the latest response had invalid rows.
     #[serde(default)]
     held: bool,
-    /// Distinguishes the subscription from others of the same service; empty if the service has only one.
+    /// Distinguishes the subscription from others for the same service; empty if the service has only one subscription.
     license: String,
     /// Number among subscriptions with the same purchased items, from 1; 0 if not assigned yet.
     #[serde(rename = "place", default)]
@@ -106,7 +106,7 @@ struct Identity {
     package: String,
 }
 
-/// Adds the names of all products in a record of this collector, including those that the settings filter out.
+/// Adds the names of all products in a record of this collector, including products that the settings filter out.
 pub fn add_product_names(record: &dyn super::Record, names: &mut KnownNames) {
     let record = record.as_any().downcast_ref::<Subscriptions>();
     for product in record.into_iter().flat_map(|record| &record.products) {
@@ -190,8 +190,8 @@ impl Collector for Licenses {
 
     fn complete(previous: &Subscriptions, mut partial: Subscriptions) -> Subscriptions {
         partial.tenants.extend(previous.tenants.iter().cloned());
-        // Subscriptions with the same purchased items are numbered by their order, because it is unknown which one is
-        // missing.
+        // Subscriptions with the same purchased items are numbered by their order, because it is unknown which of them
+        // is missing.
         let numbered = |products: &[Product]| -> Vec<Product> {
             let mut counts = BTreeMap::new();
             let number = |product: &Product| {

@@ -24,7 +24,7 @@ pub(super) const RECHECK_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 pub(super) struct Parts<K: Ord, R> {
     #[serde(rename = "tenants", alias = "consented")]
     records: BTreeMap<K, R>,
-    /// Parts whose last known records are served, each with the start of this state.
+    /// Parts whose last known records are served, each with the time since which they have been served.
     #[serde(rename = "held", default = "BTreeMap::new")]
     last_known_since: BTreeMap<K, Timestamp>,
     /// Parts that lack the service, with the time of the response that showed it.
@@ -100,7 +100,7 @@ pub(super) fn is_expired(since: Timestamp, context: &Context) -> bool {
 pub(super) struct Rules {
     /// Whether an error means that the part lacks the service.
     pub(super) is_denial: fn(&Error) -> bool,
-    /// Returns the error of the poll if all parts lack the service, given the error of the last one.
+    /// Returns the error of the poll if all parts lack the service, given the error of the last part.
     pub(super) all_denied: fn(Error) -> Error,
     /// Whether an empty response is a record.
     pub(super) keeps_empty: bool,
@@ -112,7 +112,7 @@ const TENANT_RULES: Rules = Rules {
     is_denial: Error::is_missing_service,
     all_denied: |error| error,
     keeps_empty: true,
-    empty_problem: "empty response; the previous one was not empty",
+    empty_problem: "empty response; the previous response was not empty",
 };
 
 /// Results of the requests of one poll.
@@ -136,7 +136,7 @@ impl RequestResults {
         self.failure.get_or_insert(failure);
     }
 
-    /// Adds a denial, which does not make the poll incomplete.
+    /// Adds a denial. It does not make the poll incomplete.
     pub(super) fn deny(&mut self, denial: Failure) {
         self.denial = Some(denial);
     }

@@ -19,7 +19,7 @@ const LAST_RUN: Names = &["lastRunTime"];
 /// The protected data of a module in one tenant, or in all tenants if the API does not distinguish them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct ProtectedModule {
-    /// Whether the row is held from an earlier response, because the newest response had invalid rows.
+    /// Whether the row is held from an earlier response, because the latest response had invalid rows.
     #[serde(default)]
     held: bool,
     service: Cow<'static, str>,
@@ -129,7 +129,7 @@ impl ProtectedModule {
         (self.service.clone(), self.module.clone(), self.tenant.clone())
     }
 
-    /// Merges another row with the same key, keeping the row with more unprotected objects and the older run.
+    /// Merges another row with the same key, keeping the row with more unprotected objects and the earlier run.
     fn merge_worse(&mut self, other: Self) {
         let last_run = [self.last_run, other.last_run].into_iter().flatten().min();
         if other.unprotected() > self.unprotected() {

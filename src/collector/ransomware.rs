@@ -90,7 +90,7 @@ pub struct RansomwareSigns {
     pub potential_attack: u64,
     /// Objects with unusual activities.
     pub unusual_activities: u64,
-    /// Objects that are suspicious or contain suspicious ones.
+    /// Objects that are suspicious or contain suspicious objects.
     pub suspicious_objects: u64,
 }
 

@@ -9,7 +9,7 @@ use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Failure, Observer, v3};
 use crate::domain::{CustomerId, Timestamp};
 
-/// Rows parsed between two yields, which takes a few milliseconds.
+/// Rows parsed between two yields. Parsing them takes a few milliseconds.
 const ROWS_PER_YIELD: usize = 1_000;
 
 /// Yields after every [`ROWS_PER_YIELD`] rows, so that a long response does not block other tasks.
@@ -19,7 +19,7 @@ pub(super) async fn yield_at(position: usize) {
     }
 }
 
-/// Passes the rows of a response to `add`, which returns whether the row is a duplicate, or `None` if it is invalid.
+/// Passes the rows of a response to `add`. It returns whether the row is a duplicate, or `None` if the row is invalid.
 /// Reports duplicates, and returns the number of invalid rows.
 pub(super) async fn read_rows(
     rows: &[Box<RawValue>],
@@ -41,11 +41,11 @@ pub(super) async fn read_rows(
     unreadable
 }
 
-/// A list about all customers, which can also be requested for one customer.
+/// A list about all customers that can also be requested for one customer.
 pub(super) struct CustomerList {
     /// Endpoint of the list.
     pub(super) endpoint: Endpoint,
-    /// Endpoint of one customer in the first generation.
+    /// Endpoint of one customer in API v1.
     pub(super) single_endpoint: Endpoint,
     pub(super) scope_v1: &'static str,
     pub(super) scope_v3: &'static str,
@@ -87,7 +87,7 @@ impl CustomerList {
     }
 }
 
-/// Returns the body of a second-generation request for the target, or for the configured customers.
+/// Returns the body of a v3 request for the target, or for the configured customers.
 fn customer_filter(target: &Target, context: &Context) -> String {
     match target {
         Target::Customer(id) => serde_json::json!({ "customerIds": [id.as_str()] }).to_string(),
@@ -128,7 +128,7 @@ pub(super) fn signed_float(number: i64) -> f64 {
 
 /// A row that may be held from an earlier response.
 pub(super) trait Held: Clone {
-    /// Returns the flag for a row that is held.
+    /// Returns the flag that marks the row as held.
     fn held(&mut self) -> &mut bool;
 }
 
@@ -144,14 +144,14 @@ pub(super) fn keep_missing<R: Held, K: Ord>(previous: &[R], mut partial: Vec<R>,
     partial
 }
 
-/// Returns a previous row, marked as held, for a row of the newest list whose details are missing.
+/// Returns a previous row, marked as held, for a row of the latest list whose details are missing.
 pub(super) fn hold_known<R: Held>(previous: Option<&Vec<R>>, is_match: impl Fn(&R) -> bool) -> Option<R> {
     let mut row = previous?.iter().find(|row| is_match(row))?.clone();
     *row.held() = true;
     Some(row)
 }
 
-/// Splits rows into those of the newest response and held ones; `None` if none are held.
+/// Splits rows into rows of the latest response and held rows; `None` if none are held.
 pub(super) fn split_rows<R: Held>(rows: &[R]) -> Option<(Vec<R>, Vec<R>)> {
     let (mut fresh, mut held) = (Vec::new(), Vec::new());
     for mut row in rows.iter().cloned() {

@@ -22,7 +22,7 @@ const OTHER_CONTAINERS: &str = "(other)";
 /// The daily report of a scan profile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Report {
-    /// Whether the report is held from an earlier response, because the newest response had invalid rows.
+    /// Whether the report is held from an earlier response, because the latest response had invalid rows.
     #[serde(default)]
     held: bool,
     profile_id: String,
@@ -154,7 +154,7 @@ impl Collector for ScanChanges {
     }
 }
 
-/// Response about one report. The first generation returns its two parts separately.
+/// Response about one report. API v1 returns the two parts separately.
 struct ReportResponse {
     summary: Vec<Box<RawValue>>,
     /// `None` if objects are not requested.

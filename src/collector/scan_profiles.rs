@@ -16,7 +16,7 @@ use crate::exposition::{Label, Shape, ShapeMetrics, ShapeTable, gauge, info, lab
 /// A scan profile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Profile {
-    /// Whether the profile is held from an earlier response, because the newest response had invalid rows.
+    /// Whether the profile is held from an earlier response, because the latest response had invalid rows.
     #[serde(default)]
     held: bool,
     id: String,

@@ -18,7 +18,7 @@ use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label};
 /// The seats of a tenant for one service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Seats {
-    /// Whether the row is held from an earlier response, because the newest response had invalid rows.
+    /// Whether the row is held from an earlier response, because the latest response had invalid rows.
     #[serde(default)]
     held: bool,
     tenant: TenantId,
@@ -32,7 +32,7 @@ impl Seats {
         (self.tenant.clone(), self.service.clone())
     }
 
-    /// Keeps the worse values of this row and an earlier one with the same key.
+    /// Keeps the worse values of this row and an earlier row with the same key.
     fn merge_worse(&mut self, earlier: &Self) {
         self.available = self.available.min(earlier.available.or(self.available));
         self.assigned = self.assigned.max(earlier.assigned);
@@ -109,7 +109,7 @@ impl Collector for TenantSeats {
             match fetch_rows(api, customer, number).await {
                 Ok(rows) if is_known && rows.is_empty() => {
                     record.last_known_since.insert(number, since);
-                    results.fail(Error::Incomplete("it is empty, although it listed tenants before").at(endpoint));
+                    results.fail(Error::Incomplete("empty, although it listed tenants before").at(endpoint));
                 }
                 Ok(rows) => {
                     results.succeed();
@@ -177,7 +177,7 @@ struct ParsedSeats {
 }
 
 impl ParsedSeats {
-    /// Parses the rows of a type, which belong to `service` unless they name another service.
+    /// Parses the rows of a type. They belong to `service` unless they name another service.
     async fn add(&mut self, rows: &[Box<RawValue>], service: &'static str, observer: &dyn Observer) {
         let endpoint = Endpoint::TenantSeats;
         for (position, json) in rows.iter().enumerate() {
@@ -201,7 +201,7 @@ impl ParsedSeats {
     }
 }
 
-/// Returns the types of tenants that a customer may have, with their services: those whose service has jobs, and
+/// Returns the types of tenants that a customer may have, with their services: types whose service has jobs, and
 /// Microsoft 365 also if the customer list contains tenants. If the jobs are unknown, returns all types.
 fn tenant_types(customer: &CustomerId, context: &Context) -> Vec<(u16, &'static str)> {
     let jobs = context.record_of(CollectorId::JOBS, customer);

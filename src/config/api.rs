@@ -14,7 +14,7 @@ use crate::settings::{Error, Field, MIN_DURATION};
 /// URLs and limits of the API.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Api {
-    /// Generation of the API.
+    /// API version.
     pub version: GenerationChoice,
     /// Environment of the registration.
     pub environment: Environment,
@@ -34,8 +34,7 @@ pub struct Api {
     pub max_concurrency: usize,
     /// Size of a gigabyte in values of the API.
     pub gigabyte: Gigabyte,
-    /// Base path of the first generation below `base_url`: empty, or a path with a leading and without a trailing
-    /// slash.
+    /// Base path of API v1 below `base_url`: empty, or a path with a leading and without a trailing slash.
     pub v1_base_path: String,
 }
 
@@ -107,7 +106,7 @@ impl fmt::Debug for ProxyUrl {
     }
 }
 
-/// Reads the generation of the API.
+/// Reads the API version.
 pub(super) fn read_version(layers: &Layers) -> Result<GenerationChoice, Error> {
     layers.read_required("api.version", |field| field.choice(&VERSIONS))
 }
@@ -179,7 +178,7 @@ fn read_endpoint(field: &Field<'_>) -> Result<Url, Error> {
     Err(field.invalid(problem))
 }
 
-/// Parses the URL of a proxy, which may contain credentials.
+/// Parses the URL of a proxy. It may contain credentials.
 fn read_proxy(field: &Field<'_>) -> Result<Url, Error> {
     const EXAMPLE: &str = "expected something like http://proxy.example.com:3128";
     let field = hide_credentials(field);

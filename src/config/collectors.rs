@@ -33,7 +33,7 @@ fn read_plan(layers: &Layers, collector: CollectorId) -> Result<Plan, Error> {
             Err(field.invalid("cannot be disabled: every other collector needs it; expected true"))
         }
         true if descriptor.is_optional && read_version(layers)? == GenerationChoice::Fixed(Generation::V1) => {
-            Err(field.invalid("needs the second generation of the API; expected false, or api.version: v3 or auto"))
+            Err(field.invalid("requires API v3; expected false, or api.version: v3 or auto"))
         }
         enabled => Ok(enabled),
     })?;

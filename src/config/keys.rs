@@ -19,7 +19,8 @@ pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_secs(600);
 /// Maximum interval, 30 days.
 pub(super) const LONGEST_INTERVAL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Maximum concurrency. Common limits on open files allow this many connections in addition to those for scrapes.
+/// Maximum concurrency. Common limits on open files allow this many connections in addition to the connections of
+/// scrapes.
 pub(super) const MAX_CONCURRENCY: usize = 256;
 
 /// One key of the configuration.
@@ -95,7 +96,7 @@ const BEFORE_COLLECTORS: &[Key] = &[
         "api.version",
         KeyDefault::Value("auto"),
         ValueFormat::Choice(&["v1", "v3", "auto"]),
-        "API generation; `auto` selects v3 if the registration has the v3 customers permission, otherwise v1.",
+        "API version; `auto` selects v3 if the registration has the v3 customers permission, otherwise v1.",
     ),
     key(
         "api.environment",
@@ -119,7 +120,7 @@ const BEFORE_COLLECTORS: &[Key] = &[
         "api.v1_base_path",
         KeyDefault::Value("/partner"),
         ValueFormat::Text("a path that starts with `/`"),
-        "Path of the first API generation, relative to the base URL; `/partner/api/V1.1` for the older path.",
+        "Path of API v1, relative to the base URL; `/partner/api/V1.1` for the older path.",
     ),
     key(
         "api.proxy_url",
@@ -401,10 +402,7 @@ const fn enabled(path: &'static str, by_default: bool) -> Key {
     let (default, description) = if by_default {
         ("true", "Whether the collector runs.")
     } else {
-        (
-            "false",
-            "Whether the collector runs; requires the second API generation.",
-        )
+        ("false", "Whether the collector runs; requires API v3.")
     };
     key(path, KeyDefault::Value(default), ValueFormat::Boolean, description)
 }

@@ -10,7 +10,7 @@ use super::keys::{self, KEYS, Key, KeyDefault, PREFIX};
 use crate::settings::{Error, FILE_LIMIT, Field, nearest_key, parse, parse_variable, reject_unknown_keys};
 use crate::text_file;
 
-/// Origin of defaults, for errors about them, which only a bug can cause.
+/// Origin of defaults in errors. Only a bug can cause such an error.
 const DEFAULT: &str = "default";
 
 /// Location of a missing key if there is no file.
@@ -186,8 +186,9 @@ fn parse_variable_value(key: &Key, name: &str, text: &str) -> Result<Value, Erro
     }
 }
 
-/// Returns whether Kubernetes sets this variable for a service whose name begins with `elements`, such as that of the
-/// exporter. Kubernetes replaces hyphens with single underscores, and variables of keys contain double ones.
+/// Returns whether Kubernetes sets this variable for a service whose name begins with `elements`, such as the
+/// exporter's service. Kubernetes replaces hyphens with single underscores, and variables of keys contain double
+/// underscores.
 fn is_from_kubernetes(name: &str) -> bool {
     // `PREFIX` ends with the underscore at the start of these suffixes.
     let rest = name.get(PREFIX.len().saturating_sub(1)..).unwrap_or_default();

@@ -419,7 +419,7 @@ fn v3_collectors_are_rejected_with_v1() {
         assert_eq!(
             message(from_file(&yaml("v1"))),
             format!(
-                "elements.yml:3: collectors.{name}.enabled: \"true\" needs the second generation of the API; expected false, \
+                "elements.yml:3: collectors.{name}.enabled: \"true\" requires API v3; expected false, \
                  or api.version: v3 or auto"
             )
         );

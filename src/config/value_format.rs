@@ -24,7 +24,7 @@ pub enum ValueFormat {
     DurationOr(&'static str, &'static str),
     /// A number above 0, up to this maximum.
     Number(f64),
-    /// An integer from a minimum to a maximum, if there is one.
+    /// An integer from a minimum to an optional maximum.
     Integer(usize, Option<usize>),
     /// A list of strings, described by a phrase.
     List(&'static str),

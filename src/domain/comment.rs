@@ -1,7 +1,7 @@
 //! Masks comments of job reports, so that they can be label values. The names of people, locations and objects are
 //! replaced, so that comments about the same problem are equal.
 //!
-//! This file is longer than others, because its tests contain comments in many forms.
+//! This file is long, because its tests contain comments in many forms.
 
 use icu_normalizer::ComposingNormalizer;
 
@@ -23,7 +23,7 @@ const LINK: &str = "<link>";
 const NAME: &str = "<name>";
 const NUMBER: char = '#';
 
-/// Particles of names, which are in lower case.
+/// Lower-case particles of names.
 const PARTICLES: [&str; 14] = [
     "al", "bin", "da", "de", "del", "den", "der", "di", "dos", "du", "la", "le", "van", "von",
 ];
@@ -43,7 +43,7 @@ pub fn mask_comment(comment: &str) -> String {
     super::truncate(&truncate(&masked.join(" "))).into_owned()
 }
 
-/// Returns a text without characters of zero width, such as a byte order mark.
+/// Removes characters of zero width, such as a byte order mark.
 pub fn without_invisible(text: &str) -> String {
     let is_invisible = |character| matches!(character, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}');
     text.replace(is_invisible, "")
@@ -217,7 +217,7 @@ fn ends_clause(word: &str, next: &str) -> bool {
     }
 }
 
-/// Masks the words of a clause, which contains at most one link. The link may consist of several words.
+/// Masks the words of a clause. A clause contains at most one link, which may consist of several words.
 fn mask_clause(words: &[&str]) -> Vec<String> {
     let core = |word: &&str| word.trim_matches(|mark| PUNCTUATION.contains(mark)).to_owned();
     // Words such as `read/write` and `I/O` are not links, unless they are part of a path.
@@ -252,7 +252,7 @@ fn mask_clause(words: &[&str]) -> Vec<String> {
     masked
 }
 
-/// Replaces the capitalized words before an address in brackets, which are the name of its owner.
+/// Replaces the capitalized words before an address in brackets: they are the name of its owner.
 fn mask_display_names<'a>(words: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let is_name = |word: &str| {
         let first = word.chars().find(|character| character.is_alphabetic());
@@ -326,7 +326,7 @@ fn has_file_extension(lower: &str) -> bool {
 }
 
 /// Returns whether a word in lower case is a domain name. Names of exceptions in common namespaces, such as
-/// `System.Net.WebException`, are not.
+/// `System.Net.WebException`, are not domain names.
 fn is_domain(lower: &str) -> bool {
     let mut labels = lower.split('.');
     let last = labels.next_back().unwrap_or_default();

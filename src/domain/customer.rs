@@ -33,7 +33,7 @@ pub struct CustomerId {
     folded: Option<Arc<str>>,
 }
 
-/// A text is not a valid customer id. See [`parse_id`].
+/// Error for a string that is not a valid customer id. See [`parse_id`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not the id of a customer")]
 pub struct InvalidCustomerId;
@@ -147,12 +147,12 @@ impl From<TenantId> for String {
 }
 
 /// Returns an id without surrounding white space. `None` if it is empty, `N/A`, longer than 256 bytes, or contains
-/// characters that cannot be displayed, because labels would not distinguish ids that differ only in these.
+/// characters that cannot be displayed, because labels would not distinguish ids that differ only in these characters.
 pub fn parse_id(text: &str) -> Option<&str> {
     present(text).filter(|id| id.len() <= MAX_ID_BYTES && !id.contains(is_replaced_in_labels))
 }
 
-/// Returns whether a text in the configuration is an id rather than a pattern for an organization's name: at least 20
+/// Returns whether a configured string is an id rather than a pattern for an organization's name: at least 20
 /// characters, only hex digits and hyphens, with at least one hyphen.
 pub fn looks_like_id(text: &str) -> bool {
     text.len() >= MIN_ID_LENGTH && text.contains('-') && text.bytes().all(|b| b == b'-' || b.is_ascii_hexdigit())

@@ -37,8 +37,8 @@ impl CustomerFilter {
         ids.filter(|id| self.admits(id, "")).collect()
     }
 
-    /// Returns the included ids as written, if the filter includes nothing else; otherwise none. The API then only has
-    /// to list these customers.
+    /// Returns the included ids as written, if the filter includes nothing else; otherwise none. In that case, only
+    /// these customers need to be requested.
     pub fn only_ids(&self) -> Vec<String> {
         let ids: Vec<String> = self.written_ids().map(str::to_owned).collect();
         if ids.len() == self.include.len() {

@@ -1,13 +1,13 @@
-//! Generations of the API.
+//! Versions of the partner API.
 
 use std::fmt;
 
-/// A generation of the API.
+/// A version of the partner API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Generation {
-    /// The first, whose paths have no version.
+    /// API v1. Its paths do not contain `v3`.
     V1,
-    /// The second, whose paths contain `v3`.
+    /// API v3. Its paths contain `v3`.
     V3,
 }
 
@@ -20,12 +20,12 @@ impl fmt::Display for Generation {
     }
 }
 
-/// Configured choice of the generation.
+/// Configured choice of the API version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GenerationChoice {
-    /// This generation.
+    /// Always this version.
     Fixed(Generation),
-    /// The second if the registration has its customers permission, otherwise the first.
+    /// API v3 if the registration has its customers permission, otherwise API v1.
     #[default]
     Auto,
 }

@@ -11,9 +11,9 @@ use super::time::Timestamp;
 /// Summary of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunSummary {
-    /// Its status.
+    /// Status of the run.
     pub status: JobStatus,
-    /// Its end; for an unfinished run, its start or last modification.
+    /// End of the run; for an unfinished run, its start or last modification.
     pub at: Option<Timestamp>,
     /// Whether some of its objects failed.
     pub has_failed_objects: bool,
@@ -29,7 +29,7 @@ impl From<&Run> for RunSummary {
     }
 }
 
-/// Health of a module or, if it has backup scopes, of one of them.
+/// Health of a module or, if the module has backup scopes, of one backup scope.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModuleHealth {
     /// Name of the service.
@@ -38,7 +38,7 @@ pub struct ModuleHealth {
     pub module: Cow<'static, str>,
     /// Backup scope, if the module has any.
     pub scope: Option<String>,
-    /// The newest row of the list, which contains the current state.
+    /// The newest row of the list. It contains the current state.
     pub latest: Option<RunSummary>,
     /// The latest completed run.
     pub latest_completed: Option<RunSummary>,
@@ -52,17 +52,17 @@ pub struct ModuleHealth {
     pub reason: Option<Arc<str>>,
     /// Failed runs since the latest restore point.
     pub failures: u64,
-    /// Whether the module makes restore points; housekeeping modules do not.
+    /// Whether the module creates restore points; housekeeping modules do not.
     pub makes_restore_points: bool,
     /// Whether the module is abandoned.
     pub is_abandoned: bool,
 }
 
-/// State of a module, ordered from worst to best. The first four states are those of modules that have an objective and
-/// a completed run.
+/// State of a module, ordered from worst to best. The first four states apply to modules that have an objective and a
+/// completed run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ModuleState {
-    /// The module has run, but never made a restore point.
+    /// The module has run, but never created a restore point.
     NeverBackedUp,
     /// The latest restore point is older than the objective.
     Overdue,
@@ -74,7 +74,7 @@ pub enum ModuleState {
     Pending,
     /// The configuration exempts the module.
     Exempt,
-    /// The module makes no restore points.
+    /// The module creates no restore points.
     Housekeeping,
     /// The module was never configured.
     NotConfigured,
@@ -93,7 +93,7 @@ impl ModuleHealth {
         }
     }
 
-    /// Returns when the latest restore point becomes older than the objective. If the module has run without making a
+    /// Returns when the latest restore point becomes older than the objective. If the module has run without creating a
     /// restore point, this is the epoch plus the objective. `None` without an objective or a completed run.
     pub fn deadline(&self) -> Option<Timestamp> {
         let _ = self.latest_completed?;
@@ -133,7 +133,7 @@ impl ModuleHealth {
     }
 }
 
-/// Time that stands for the restore point of a module that never made one.
+/// Placeholder for the time of the restore point of a module that never created one.
 const NEVER: Timestamp = Timestamp::from_unix_seconds(0);
 
 /// Summary of the health of all modules of a customer, small enough to be stored for every customer.

@@ -18,8 +18,8 @@ use super::status::JobStatus;
 use super::time::Timestamp;
 use super::trail::{PastRun, Trail};
 
-/// Number of completed runs that are stored in addition to those in the newest list, so that a run that disappears from
-/// one list and reappears in the next is not counted twice. Replicas of the API differ by only one or two runs.
+/// Number of completed runs that are stored in addition to the runs in the latest list, so that a run that disappears
+/// from one list and reappears in the next is not counted twice. Replicas of the API differ by only one or two runs.
 const RECENT_RUNS: usize = 8;
 
 /// The stored part of a completed run.
@@ -32,7 +32,7 @@ struct CompletedRun {
 }
 
 impl CompletedRun {
-    /// Returns the rank of the run, if it left a restore point with a known time.
+    /// Returns the rank of the run, if it created a restore point with a known time.
     fn restore_point(&self) -> Option<Rank> {
         (self.end.is_some() && self.status.is_restore_point()).then_some(self.rank)
     }
@@ -49,7 +49,7 @@ impl CompletedRun {
 /// Summary of completed runs that are no longer stored individually.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct EvictedRuns {
-    /// The newest time of these runs. A run that is not stored and not newer has already been counted.
+    /// The latest time of these runs. A run that is not stored and not later has already been counted.
     until: Option<Timestamp>,
     success: Option<Timestamp>,
     restore_point: Option<Rank>,
@@ -61,7 +61,7 @@ struct EvictedRuns {
 /// The known runs of one module or backup scope.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
-    /// The newest row of the newest list.
+    /// The newest row of the latest list.
     newest: Option<Run>,
     newest_ended: Option<Run>,
     listed: BTreeMap<JobStatus, u64>,
@@ -98,7 +98,7 @@ impl History {
         for run in &runs {
             *self.listed.entry(run.status).or_default() += 1;
         }
-        // The listed state is the current one, even if other stored runs ended later.
+        // The listed state is the current state, even if other stored runs ended later.
         self.newest = newest(&runs, |_| true).or_else(|| self.newest.take());
         self.newest_ended = self.latest_completed(&runs, &index);
         let ended = self.add_completed(&runs, &recent);
@@ -111,7 +111,7 @@ impl History {
         self.trail.runs()
     }
 
-    /// Returns the newest row of the newest list.
+    /// Returns the newest row of the latest list.
     pub fn newest(&self) -> Option<&Run> {
         self.newest.as_ref()
     }
@@ -121,7 +121,7 @@ impl History {
         self.newest_ended.as_ref()
     }
 
-    /// Returns the number of runs in the newest list by status.
+    /// Returns the number of runs in the latest list by status.
     pub fn listed(&self) -> &BTreeMap<JobStatus, u64> {
         &self.listed
     }
@@ -182,7 +182,7 @@ impl History {
         }
     }
 
-    /// Returns when the newest state became pending; `None` if it is not pending.
+    /// Returns when the newest run became pending; `None` if it is not pending.
     pub fn pending_since(&self) -> Option<Timestamp> {
         let newest = self.newest.as_ref()?;
         let is_pending = match newest.status {
@@ -193,13 +193,13 @@ impl History {
         newest.modified.filter(|_| is_pending)
     }
 
-    /// Returns the newest time of any run; `None` if no run has a time.
+    /// Returns the latest time of any run; `None` if no run has a time.
     pub fn last_known(&self) -> Option<Timestamp> {
         let time = |run: &Option<Run>| run.as_ref().and_then(Run::last_known_time);
         time(&self.newest).max(time(&self.newest_ended))
     }
 
-    /// Returns the rank of the run that left the latest restore point.
+    /// Returns the rank of the run that created the latest restore point.
     fn restore_point(&self) -> Option<Rank> {
         let recent = self.recent.iter().filter_map(CompletedRun::restore_point).max();
         recent.max(self.evicted.restore_point)
@@ -213,8 +213,8 @@ impl History {
         index
     }
 
-    /// Returns the newest completed run of the list, or the previous one if that is newer. A run that is listed again
-    /// is replaced by its new row.
+    /// Returns the newest completed run of the list, or the previous newest run if that is newer. A run that is listed
+    /// again is replaced by its new row.
     fn latest_completed(&mut self, runs: &[Run], index: &RunIndex) -> Option<Run> {
         let before = self.newest_ended.take();
         let Some(newest) = newest(runs, Run::has_ended) else {
@@ -230,8 +230,8 @@ impl History {
         kept.or(Some(newest))
     }
 
-    /// Stores the completed runs, and counts and returns those that have not been counted. If the status of a run was
-    /// corrected, the new status is stored, but the run stays counted under the old status.
+    /// Stores the completed runs, and counts and returns the runs that have not been counted. If the status of a run
+    /// was corrected, the new status is stored, but the run stays counted under the old status.
     fn add_completed(&mut self, listed: &[Run], index: &RunIndex) -> Vec<PastRun> {
         let (mut new, mut corrected) = (Vec::new(), Vec::new());
         // A state file of an older version has no trail.

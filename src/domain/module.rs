@@ -1,4 +1,4 @@
-//! Names of services, modules and object types of containers, which are the same for all spellings in responses.
+//! Names of services, modules and object types of containers. All spellings in responses map to the same name.
 
 #[cfg(test)]
 mod tests;
@@ -46,7 +46,7 @@ pub fn module_number(text: &str) -> Option<u16> {
     MODULES.number(text)
 }
 
-/// Returns whether a module, given by its current name, only does housekeeping and makes no restore points.
+/// Returns whether a module, given by its current name, only does housekeeping and creates no restore points.
 pub fn is_housekeeping(module: &str) -> bool {
     [8, 10].into_iter().any(|number| MODULES.name(number) == Some(module))
 }
@@ -83,7 +83,7 @@ pub fn scan_of_service(service: &str) -> Option<&'static str> {
         .find(|name| scanned_service(name) == Some(service))
 }
 
-/// Returns the word for a service in paths of the first generation, which supports fewer services.
+/// Returns the word for a service in paths of API v1; `None` for a service that API v1 does not support.
 pub fn first_generation_service(number: u16) -> Option<&'static str> {
     match number {
         7 => Some("Microsoft 365"),
@@ -107,7 +107,7 @@ pub fn service_of_module(number: u16) -> Option<u16> {
     }
 }
 
-/// Returns the word for a module in paths of the first generation: its name, unless the name is `None`.
+/// Returns the word for a module in paths of API v1: its name, unless the name is `None`.
 pub fn first_generation_module(number: u16) -> Option<&'static str> {
     (number != 0).then(|| MODULES.name(number)).flatten()
 }
@@ -365,7 +365,7 @@ impl ReferenceTable {
         let name = self.find(text).and_then(|number| self.name(number));
         let unlisted = || {
             let text = bounded(text);
-            // A number outside the range of the reference, such as a negative one, is not a name.
+            // A number outside the range of the reference, such as a negative number, is not a name.
             if text.parse::<f64>().is_ok() {
                 format!("unknown_{text}")
             } else {

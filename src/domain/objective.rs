@@ -7,7 +7,7 @@ use super::attributes::{Attributes, PerAttribute};
 use super::pattern::{NumberedPattern, Pattern};
 use super::time::Timestamp;
 
-/// The default objective: one day, plus two hours in case a backup takes longer than that of the previous day.
+/// The default objective: one day, plus two hours in case a backup takes longer than on the previous day.
 pub const DEFAULT_RPO: Duration = Duration::from_secs(26 * 60 * 60);
 
 /// Default age of the newest run above which a module is abandoned. It is longer than the interval of usual schedules.

@@ -100,7 +100,7 @@ impl PartialEq for Pattern {
 
 impl Eq for Pattern {}
 
-/// A [`Pattern`] for services or modules, which also have numbers and older names.
+/// A [`Pattern`] for services or modules: they also have numbers and older names.
 #[derive(Clone, Debug)]
 pub struct NumberedPattern {
     pattern: Pattern,

@@ -62,8 +62,8 @@ impl Size {
 #[derive(Deserialize, Serialize)]
 #[serde(untagged)]
 enum SavedSize {
-    /// Format of sizes that are the same for both meanings, and of older state files, whose sizes depend on the setting
-    /// at that time.
+    /// Format of sizes that are the same for both meanings, and of older state files. The sizes in older state files
+    /// depend on the setting at that time.
     One(f64),
     Both {
         binary: f64,
@@ -185,7 +185,7 @@ fn shared_capacity(used: &str, purchased: &str) -> Option<Capacity> {
     Some(Capacity { used, purchased })
 }
 
-/// Returns the texts on both sides of the slash. The slash in a leading `N/A` does not count.
+/// Returns the parts on both sides of the slash. The slash in a leading `N/A` does not count.
 fn halves(text: &str) -> Option<(&str, &str)> {
     let (left, right) = match text.split_at_checked(super::NOT_APPLICABLE.len()) {
         Some((left, rest)) if is_not_applicable(left) => (left, rest.trim_start().strip_prefix('/')?),
@@ -194,7 +194,7 @@ fn halves(text: &str) -> Option<(&str, &str)> {
     Some((left.trim_end(), right.trim_start()))
 }
 
-/// Splits a text into a number and the text after it, which should be a unit.
+/// Splits text into a number and the rest, which should be a unit.
 fn split_unit(text: &str) -> (&str, &str) {
     let end = text
         .find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | ',')))

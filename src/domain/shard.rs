@@ -11,7 +11,7 @@ use super::CustomerId;
 /// scrapes would consist mostly of overhead.
 pub const MAX_SHARDS: u32 = 1_000;
 
-/// One of several shards of the customers, which have about the same size. Indexes start at zero.
+/// One of several shards of the customers. All shards have about the same size. Indexes start at zero.
 ///
 /// A customer belongs to the shard with the highest score (rendezvous hashing). If a shard is added, some customers of
 /// each existing shard move to it, and no others move. The hash is stable across restarts and versions, so that
@@ -46,7 +46,7 @@ impl Shard {
         (0..count).map(move |index| Self { index, count })
     }
 
-    /// Returns whether this is the first shard, which also contains all data without a customer.
+    /// Returns whether this is the first shard. It also contains all data without a customer.
     pub fn is_first(self) -> bool {
         self.index == 0
     }

@@ -4,7 +4,7 @@
 /// unrelated.
 const MIN_SIMILARITY: f64 = 0.6;
 
-/// Returns the known name that is most similar to the given one, ignoring case.
+/// Returns the known name that is most similar to `written`, ignoring case.
 pub(crate) fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let written = written.to_lowercase();
     let similarity = |name: &str| strsim::normalized_damerau_levenshtein(&written, &name.to_lowercase());

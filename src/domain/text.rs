@@ -7,8 +7,8 @@ use std::borrow::Cow;
 /// scrape.
 pub const MAX_TEXT_CHARS: usize = 256;
 
-/// Truncates a text with an ellipsis, and replaces control and bidirectional characters, so that labels are displayed
-/// as they are stored.
+/// Truncates text with an ellipsis, and replaces control and bidirectional characters, so that labels are displayed as
+/// they are stored.
 pub fn truncate(text: &str) -> Cow<'_, str> {
     let end = text.char_indices().nth(MAX_TEXT_CHARS);
     let truncated = match end.and_then(|(end, _)| text.get(..end)) {
@@ -29,7 +29,7 @@ pub fn is_misleading(character: char) -> bool {
         || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
 }
 
-/// Returns a character, or a replacement for a misleading one.
+/// Returns a character, or a replacement if the character is misleading.
 pub fn replace_misleading(character: char) -> char {
     if is_misleading(character) {
         char::REPLACEMENT_CHARACTER
@@ -46,8 +46,7 @@ pub(super) fn is_replaced_in_labels(character: char) -> bool {
 /// Maximum length of external text in a log line, in characters: enough for a complete id.
 const MAX_LOGGED_CHARS: usize = 60;
 
-/// Returns a text that is safe to log: truncated, and without control characters, bidirectional characters and email
-/// addresses.
+/// Makes text safe to log: truncates it, and replaces control characters, bidirectional characters and email addresses.
 pub fn log_safe(text: &str) -> String {
     if text.contains('@') {
         return "(an address)".to_owned();

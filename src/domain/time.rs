@@ -16,7 +16,7 @@ pub use self::duration::duration;
 use self::scanner::Scanner;
 use super::{Parsed, parse_present};
 
-/// Nanoseconds per tick, which is the resolution of the API: seven decimals of a second.
+/// Nanoseconds per tick. A tick is the resolution of the API: seven decimals of a second.
 const NANOSECONDS_PER_TICK: u32 = 100;
 
 const TICKS_PER_SECOND: i64 = 10_000_000;
@@ -33,7 +33,7 @@ const DOTNET_UNIX_EPOCH: i64 = 621_355_968_000_000_000;
 /// Separators between the numbers of a date.
 const DATE_SEPARATORS: &[char] = &['-', '/', '.'];
 
-/// A time with a resolution of 100 ns, like that of the API. It is saved as ticks since the Unix epoch.
+/// A time with a resolution of 100 ns, as in the API. It is saved as ticks since the Unix epoch.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(i64);
@@ -77,7 +77,7 @@ impl Timestamp {
         Self(self.0.saturating_add(ticks(duration)))
     }
 
-    /// Returns an earlier time, at least the earliest possible one.
+    /// Returns an earlier time, but not before the earliest possible time.
     #[must_use]
     pub fn minus(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(ticks(duration)))
@@ -108,10 +108,11 @@ pub enum DailyScan {
 /// seven are used. The offset is `Z`, `UTC`, `+00:00`, `-0530`, `+2` or missing. A year before 1980 or from 2200 on
 /// means "never" and is absent.
 ///
-/// A number is seconds or milliseconds since 1970, or ticks of .NET, whose ranges do not overlap. 0 is absent.
+/// A number is seconds or milliseconds since 1970, or .NET ticks. The ranges do not overlap. 0 is absent.
 ///
-/// The API returns `12-31-2026T12:00:00Z` as the end of licences, which is probably midnight formatted with a 12-hour
-/// clock. It is interpreted as noon, which is on the same day in nearly every time zone and at most half a day wrong.
+/// The API returns `12-31-2026T12:00:00Z` as the end of licences, probably because it formats midnight with a 12-hour
+/// clock. The time is interpreted as noon: that is on the same day in nearly every time zone, and at most half a day
+/// wrong.
 ///
 /// # Errors
 ///
@@ -157,7 +158,7 @@ fn from_number(text: &str) -> Option<Option<Timestamp>> {
 ///
 /// # Errors
 ///
-/// Returns an error for anything else, such as `24:00`, and for `Yes`, which has no time.
+/// Returns an error for anything else, such as `24:00`, or `Yes` without a time.
 pub fn daily_time(text: &str) -> Parsed<DailyScan> {
     parse_present(text, |text| {
         if ["no", "false"].iter().any(|off| text.eq_ignore_ascii_case(off)) {

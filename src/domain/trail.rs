@@ -16,8 +16,8 @@ use super::run::Run;
 use super::status::JobStatus;
 use super::time::Timestamp;
 
-/// Maximum number of stored runs per module or backup scope: three weeks of daily runs, or five days of runs every six
-/// hours, which is long enough for a support case about a run.
+/// Maximum number of stored runs per module or backup scope: nearly three weeks of daily runs, or five days of runs
+/// every six hours. This is long enough for a support case about a run.
 pub const TRAIL_RUNS: usize = 20;
 
 /// A completed run. Times are whole seconds.
@@ -130,7 +130,7 @@ impl Serialize for Trail {
 }
 
 impl<'de> Deserialize<'de> for Trail {
-    /// Decodes a trail. A trail in an unknown format becomes empty, which affects only pages and scripts.
+    /// Decodes a trail. A trail in an unknown format becomes empty, and only pages and scripts are affected.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let bytes = BASE64_STANDARD.decode(text).ok();

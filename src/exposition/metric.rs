@@ -30,7 +30,7 @@ impl Kind {
 pub enum Lifetime {
     /// Describes the present and expires.
     Now,
-    /// A dated fact, which does not expire until its customer is removed.
+    /// A dated fact. It does not expire until its customer is removed.
     Dated,
 }
 
@@ -50,7 +50,7 @@ pub struct Metric {
     pub name: &'static str,
     /// Type in both text formats.
     pub kind: Kind,
-    /// HELP text without a full stop, which the renderer adds.
+    /// HELP text without the full stop that the renderer adds.
     pub help: &'static str,
     /// The label names, in the order of the exposition.
     pub labels: &'static [&'static str],
@@ -74,7 +74,7 @@ impl Metric {
         }
     }
 
-    /// Returns a gauge with a Unix time, which is a dated fact.
+    /// Returns a gauge with a Unix time; this is a dated fact.
     #[must_use]
     pub const fn timestamp(name: &'static str, help: &'static str) -> Self {
         Self::gauge(name, help).dated()
@@ -88,7 +88,7 @@ impl Metric {
         metric
     }
 
-    /// Returns an info metric, which is a dated fact with the value 1.
+    /// Returns an info metric: a dated fact with the value 1.
     #[must_use]
     pub const fn info(name: &'static str, help: &'static str) -> Self {
         let mut metric = Self::gauge(name, help).dated();

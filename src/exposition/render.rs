@@ -15,9 +15,9 @@ use crate::domain::Timestamp;
 /// cost per frame is negligible.
 pub(super) const FRAME_BYTES: usize = 256 * 1024;
 
-/// Minimum size of a frame. A frame of this size ends at the next end of a block or part. Its boundaries therefore do
-/// not depend on the records of other frames, and its compressed form can be cached. With smaller frames, compressing
-/// each frame separately would cost more than caching saves.
+/// Minimum size of a frame. A frame that has reached this size ends at the next end of a block or part. Its boundaries
+/// therefore do not depend on the records of other frames, and its compressed form can be cached. With smaller frames,
+/// compressing each frame separately would cost more than caching saves.
 const MIN_FRAME_BYTES: usize = 64 * 1024;
 
 /// Number of records in a part of a block.
@@ -74,8 +74,7 @@ pub struct Source {
 pub struct Family {
     /// Definition of the metric.
     pub metric: Metric,
-    /// Locations of its samples. There are several if different collectors export the metric for the generations of the
-    /// API.
+    /// Locations of its samples. There are several if the API versions use different collectors for the metric.
     pub sources: Vec<Source>,
 }
 
@@ -90,7 +89,7 @@ pub fn shape_columns(
     })
 }
 
-/// Returns the families of all groups in order, merging those with the same name.
+/// Returns the families of all groups in order, merging families with the same name.
 pub fn families(columns: impl IntoIterator<Item = (Metric, Source)>) -> Vec<Family> {
     let mut families: Vec<Family> = Vec::new();
     for (metric, source) in columns {
@@ -132,14 +131,14 @@ pub struct Group {
 /// A consistent view of all collected data for one scrape.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// The records by group. The indices are those of [`Source::group`].
+    /// The records by group, indexed by [`Source::group`].
     pub groups: Vec<Group>,
     /// Time of the snapshot.
     pub now: Timestamp,
 }
 
 impl Snapshot {
-    /// Returns the time until which the text of the snapshot does not change, which is when the next record becomes
+    /// Returns the time until which the text of the snapshot does not change: the time at which the next record becomes
     /// stale. `None` if the text does not depend on the time.
     pub fn valid_until(&self) -> Option<Timestamp> {
         let ends = self.groups.iter().flat_map(|group| {
@@ -204,7 +203,7 @@ impl Renderer {
         }
     }
 
-    /// Returns the next frame, or `None` after the last one. Frames do not contain the final `# EOF` of OpenMetrics,
+    /// Returns the next frame, or `None` after the last frame. Frames do not contain the final `# EOF` of OpenMetrics,
     /// because other families may follow.
     pub fn next_frame(&mut self) -> Option<Vec<u8>> {
         let mut text = Vec::new();
@@ -212,7 +211,7 @@ impl Renderer {
         (!text.is_empty()).then_some(text)
     }
 
-    /// Appends the next frame to `text`. Returns false after the last one. Text with a spare capacity of
+    /// Appends the next frame to `text`. Returns false after the last frame. Text with a spare capacity of
     /// [`frame_capacity`] is not reallocated.
     pub fn append_frame(&mut self, text: &mut Vec<u8>) -> bool {
         let max_end = text.len() + FRAME_BYTES;
@@ -263,7 +262,7 @@ struct SourceRenderer<'a> {
 }
 
 impl SourceRenderer<'_> {
-    /// Renders a group from `at` on. Returns true if the frame is complete; rendering then continues at `at`.
+    /// Renders a group from `at` on. Returns true if the frame is complete; the next frame then starts at `at`.
     fn render_group(&mut self, group: &Group, at: &mut Position, text: &mut Vec<u8>) -> bool {
         let oldest_fresh = self.now.minus(group.stale_after);
         let is_dated = self.metric.lifetime == Lifetime::Dated;
@@ -363,7 +362,7 @@ fn write_value(text: &mut Vec<u8>, value: f64) {
     }
 }
 
-/// Formats into a vector, which cannot fail.
+/// Formats into a vector. This cannot fail.
 fn write_all(text: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
     let _ = text.write_fmt(arguments);
 }

@@ -16,7 +16,7 @@ pub(super) const CUSTOMER_ID: &str = "customer_id";
 
 /// A metric and how to compute its value from a row of type `R`.
 pub struct Column<R: ?Sized> {
-    /// The metric. Its labels are those of the shape.
+    /// The metric. It has the labels of the shape.
     pub metric: Metric,
     /// Returns the value of a row; `None` if it is absent.
     pub value: fn(&R) -> Option<f64>,
@@ -45,7 +45,7 @@ pub const fn gauge<R>(name: &'static str, help: &'static str, value: fn(&R) -> O
     column(Metric::gauge(name, help), value)
 }
 
-/// Returns a gauge with a Unix time, which stays true when polls fail.
+/// Returns a gauge with a Unix time. Such a value stays true when polls fail.
 pub const fn timestamp<R>(name: &'static str, help: &'static str, value: fn(&R) -> Option<f64>) -> Column<R> {
     column(Metric::timestamp(name, help), value)
 }
@@ -83,7 +83,7 @@ pub struct Shape<R: ?Sized + 'static> {
 }
 
 impl<R> Shape<R> {
-    /// Returns the table of `rows` for a customer. Of several rows with the same labels, only the first is included.
+    /// Returns the table of `rows` for a customer. If several rows have the same labels, only the first is included.
     pub fn table(&self, customer_id: &str, rows: &[R]) -> ShapeTable {
         let mut table = self.fill(Some(customer_id), rows);
         let duplicates = table.drop_duplicates();
@@ -157,8 +157,8 @@ pub struct ShapeTable {
 
 /// The samples of one record under one shape.
 ///
-/// Values are stored by column, because scrapes iterate over columns. The label text that all rows start with, which
-/// identifies the customer, is stored once.
+/// Values are stored by column, because scrapes iterate over columns. The label text at the start of all rows
+/// identifies the customer, and is stored once.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table {
     /// Escaped label text: first the common start of all rows, and then the rest of each row.

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-/// Converts the OpenMetrics output of prometheus-client to the text format, in which HELP and TYPE of counters and
-/// infos contain the suffix, and which has no units.
+/// Converts the OpenMetrics output of prometheus-client to the text format. In the text format, HELP and TYPE of
+/// counters and infos contain the suffix, and there are no units.
 pub(super) fn as_text_format(openmetrics: &str) -> String {
     let mut text = String::with_capacity(openmetrics.len() + 1024);
     let mut help = None;

@@ -130,7 +130,8 @@ mod tests {
         assert!(!is_ending(&acceptor));
         assert_eq!(acceptor.outage.as_ref().unwrap().failures, 6);
         acceptor.recover();
-        // If another outage follows soon, the throttle suppresses the warning about its start and the one about its end.
+        // If another outage follows shortly, the throttle suppresses the warning about its start, and its end is not
+        // logged.
         acceptor.fail(&error);
         assert!(acceptor.outage.is_none());
     }

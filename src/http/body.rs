@@ -1,5 +1,5 @@
-//! Body of a scrape response, which is sent in frames. Uncompressed frames are rendered when they are sent. Frames to
-//! be compressed are rendered ahead on blocking threads.
+//! Bodies of scrape responses, sent in frames. Uncompressed frames are rendered just before they are sent. Frames to be
+//! compressed are rendered ahead on blocking threads.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -18,8 +18,8 @@ use crate::scrape::Frames;
 /// render and 50 µs to send. Yielding after each frame would make a single scrape a sixth slower.
 const FRAMES_PER_YIELD: usize = 4;
 
-/// Number of frames that a blocking thread renders at a time for compression. With one, switching threads would take as
-/// long as rendering. With more, a slow reader would use more memory.
+/// Number of frames that a blocking thread renders at a time for compression. With one frame, switching threads would
+/// take as long as rendering. With more frames, a slow reader would use more memory.
 pub(super) const FRAMES_PER_BATCH: usize = 2;
 
 /// Maximum number of buffers in the pool, enough for a few concurrent scrapes. A pooled buffer has at most 528 KiB,
@@ -38,12 +38,12 @@ impl IntoResponse for RenderError {
     }
 }
 
-/// Pool of buffers for frames. Allocating a new buffer takes longer than filling one.
+/// Pool of buffers for frames. Allocating a new buffer takes longer than filling a buffer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct BufferPool(Arc<Mutex<Vec<Vec<u8>>>>);
 
 impl BufferPool {
-    /// Returns an empty buffer from the pool, or a new one.
+    /// Returns an empty buffer from the pool, or a new buffer.
     pub(super) fn take(&self) -> Frame {
         let text = lock(&self.0).pop();
         Frame {
@@ -53,7 +53,7 @@ impl BufferPool {
     }
 }
 
-/// A frame of text. Its buffer returns to the pool when it is dropped.
+/// A frame of text. When the frame is dropped, its buffer returns to the pool.
 pub(super) struct Frame {
     pub(super) text: Vec<u8>,
     pool: BufferPool,
@@ -79,8 +79,8 @@ impl Drop for Frame {
     }
 }
 
-/// Returns a body of uncompressed frames. Each frame is rendered just before it is sent, on the same thread, which is
-/// faster than waking another thread. The kernel also copies the text while it is still in the cache of the core.
+/// Returns a body of uncompressed frames. Each frame is rendered just before it is sent, on the same thread: that is
+/// faster than waking another thread. The kernel also copies the text while it is still in the CPU cache.
 pub(super) fn plain(mut frames: Frames, pool: BufferPool) -> Body {
     let frames = std::iter::from_fn(move || {
         let mut frame = pool.take();
@@ -100,8 +100,8 @@ fn with_yields<I: Iterator>(items: I) -> impl Stream<Item = I::Item> {
     })
 }
 
-/// Returns the items of an iterator, which blocking threads produce in batches. The next batch is rendered while the
-/// current one is sent, and no thread blocks while it waits for the reader.
+/// Returns the items of an iterator as a stream. Blocking threads produce the items in batches. The next batch is
+/// rendered while the current batch is sent, and no thread blocks while waiting for the reader.
 pub(super) fn render_ahead<T: Send + 'static>(
     items: impl Iterator<Item = T> + Send + 'static,
 ) -> impl Stream<Item = Result<T, RenderError>> {

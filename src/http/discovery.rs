@@ -44,8 +44,8 @@ pub(super) struct TargetAddress {
 }
 
 impl TargetAddress {
-    /// Returns the address at which a request reached the exporter; `None` if the host is invalid. The prefix of the
-    /// path is that of the external URL if the host matches this URL, and `route_prefix` otherwise.
+    /// Returns the address at which a request reached the exporter; `None` if the host is invalid. The path prefix
+    /// comes from the external URL if the host matches it; otherwise it is `route_prefix`.
     pub(super) fn from_request(
         host: &str,
         is_over_tls: bool,

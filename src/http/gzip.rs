@@ -35,7 +35,7 @@ use member::{Checksum, Chunk, Digest, digest};
 /// bottleneck, and other programs on the machine need cores as well.
 const MAX_PARALLEL: usize = 4;
 
-/// Chunks by the digests of their texts.
+/// Chunks by the digest of their uncompressed text.
 type Chunks = HashMap<Digest, Chunk>;
 
 /// The cached chunk of a frame, or the frame to deflate.
@@ -44,7 +44,7 @@ enum FramePart {
     New(Frame),
 }
 
-/// Compresses responses, and caches the newest complete one of each format.
+/// Compresses responses, and caches the latest unfiltered response in each format.
 #[derive(Debug, Default)]
 pub(super) struct Compressor {
     cached: Mutex<Vec<CachedCompression>>,
@@ -72,7 +72,7 @@ struct Progress {
 struct Published {
     digest: Digest,
     chunk: Chunk,
-    /// Checksum of all chunks up to this one.
+    /// Checksum of all chunks up to and including this chunk.
     checksum: Checksum,
 }
 
@@ -97,8 +97,8 @@ impl Compressor {
         member::body(&exporter_metrics, chunks)
     }
 
-    /// Returns the compression for a request: the cached one if it is current or still in progress, otherwise a new
-    /// one.
+    /// Returns the compression for a request: the cached compression if it is current or still in progress, otherwise a
+    /// new compression.
     fn compression(&self, scrape: &Scrape, format: Format, now: Timestamp) -> watch::Receiver<Progress> {
         let mut cached = lock(&self.cached);
         let generation = scrape.generation();
@@ -156,7 +156,7 @@ fn stream_chunks(progress: watch::Receiver<Progress>) -> impl Stream<Item = Resu
         let found = seen.map(|now| now.chunks.get(next).map(send));
         match found {
             Ok(chunk) => chunk.map(|chunk| (Ok(chunk), (progress, next + 1))),
-            // The compression failed or was cancelled, which ends the body.
+            // The compression failed or was cancelled: end the body.
             Err(_) => Some((Err(RenderError), (progress, next))),
         }
     })
@@ -174,7 +174,7 @@ fn deflated(
         if frame.text.is_empty() {
             return None;
         }
-        // The text is still in the cache of the core, so hashing it here costs little.
+        // The text is still in the CPU cache, so hashing it here costs little.
         let digest = digest(&frame.text);
         let known = before.get(&digest).cloned();
         Some((digest, known.map_or(FramePart::New(frame), FramePart::Cached)))

@@ -15,15 +15,15 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum time for which a failed connection stays open, so that the client can read the error.
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
-/// Type of a TLS handshake record, which is the first byte of a TLS connection.
+/// First byte of a TLS connection: the type of a handshake record.
 const HANDSHAKE_RECORD: u8 = 0x16;
 
-/// Response to a client that does not use TLS. It has the text that Go servers send, which operators may recognize.
+/// Response to a client that does not use TLS. The text is the same as from Go servers, so that operators recognize it.
 const PLAIN_HTTP: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n\
                             Client sent an HTTP request to an HTTPS server.\n";
 
-/// Performs the handshake. If it fails, returns `None` after the client had time to read the error.
+/// Performs the handshake. If it fails, returns `None` after the client has had time to read the error.
 pub(super) async fn accept(stream: TcpStream, acceptor: &TlsAcceptor) -> Option<TlsStream<TcpStream>> {
     let result = tokio::time::timeout(HANDSHAKE_TIMEOUT, try_accept(stream, acceptor)).await;
     let (error, stream) = match result {

@@ -22,7 +22,7 @@ pub(super) fn format(headers: &HeaderMap) -> Format {
             _ => {}
         }
     }
-    // The quality of a listed type takes precedence over that of wildcards.
+    // The quality of a listed type takes precedence over the quality of a wildcard.
     if openmetrics > 0.0 && openmetrics >= text.unwrap_or(wildcard) {
         Format::OpenMetrics
     } else {

@@ -33,7 +33,7 @@ pub(super) use query::PageQuery;
 const STYLE: &str = include_str!("page/style.css");
 const SCRIPT: &str = include_str!("page/live.js");
 
-/// A small disc, so that browsers do not request an icon.
+/// A small disc as an inline icon, so that browsers request no icon.
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Ccircle cx='8' \
                     cy='8' r='6' fill='%232da44e'/%3E%3C/svg%3E";
 
@@ -211,7 +211,7 @@ fn subpage(site: &super::Site, title: &str, content: &Markup) -> Page {
     Frame::new(site, &title, Depth::Below, false).page(StatusCode::OK, content, &html! {})
 }
 
-/// The pages link to assets by name, so no name may need escaping in a relative link.
+/// The pages link to assets by name, so asset names must not need escaping in a relative link.
 const _: () = assert!(assets::NAMES_ARE_PLAIN);
 
 #[cfg(test)]

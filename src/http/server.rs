@@ -31,8 +31,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// the kernel.
 const MAX_CONNECTIONS: usize = 512;
 
-/// Maximum time for which a client may read nothing of its response, because it occupies one of [`MAX_CONNECTIONS`].
-/// Slow clients that read continuously are not affected.
+/// Maximum time for which a client may read nothing of its response while it occupies one of [`MAX_CONNECTIONS`]. Slow
+/// clients that read continuously are not affected.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time limit for running responses at shutdown.
@@ -66,8 +66,7 @@ impl Listener {
         self.0.local_addr()
     }
 
-    /// Serves until `stop` is cancelled, and then waits a short time for running responses. The guard protects all
-    /// routes.
+    /// Serves until `stop` is cancelled, and then waits briefly for running responses. The guard protects all routes.
     pub async fn serve(self, routes: Router, guard: Option<Arc<Guard>>, stop: CancellationToken) {
         let graceful = GracefulShutdown::new();
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));

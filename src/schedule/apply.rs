@@ -1,4 +1,4 @@
-//! Applies the configuration to the queue, at start and after a reload.
+//! Applies the configuration to the queue, at startup and after a reload.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -15,7 +15,7 @@ use crate::domain::{CustomerId, Purpose};
 /// Results of the polls of customers.
 #[derive(Debug, Default)]
 pub(super) struct CustomerListState {
-    /// Whether the newest poll of the customer list succeeded; `None` before the first.
+    /// Whether the latest poll of the customer list succeeded; `None` before the first.
     pub(super) is_available: Option<bool>,
     /// Customers without an organization name that have been logged.
     nameless: BTreeSet<CustomerId>,
@@ -99,8 +99,8 @@ impl Scheduler {
         Ok(true)
     }
 
-    /// Removes the data of a customer that was not found by two polls in a row. The customer is still polled, because
-    /// it is configured and may return.
+    /// Removes the data of a customer after consecutive failures, the last with status 404. The customer is still
+    /// polled, because it is configured and may return.
     pub(super) fn remove_missing(&mut self, due: &Due) {
         let Target::Customer(id) = &due.target else { return };
         let known = self.store.record(CollectorId::CUSTOMERS, id).is_some();
@@ -175,7 +175,7 @@ impl Scheduler {
         }
     }
 
-    /// Queues new customers as due immediately, and repeats bulk polls, which may contain data about them.
+    /// Queues new customers as due immediately, and repeats bulk polls, because these may contain data about them.
     fn add_customers(&mut self, added: Vec<CustomerId>) {
         if added.is_empty() {
             return;
@@ -228,8 +228,8 @@ impl Scheduler {
             && self.store.unlicensed_at(collector, target).is_none()
     }
 
-    /// Records the result of the newest customer list for `elements_up`. In per-customer mode, an error about a single
-    /// customer does not count, because it says nothing about the API.
+    /// Records the result of the latest poll of the customer list for `elements_up`. In per-customer mode, an error
+    /// about a single customer does not count, because it says nothing about the API.
     pub(super) fn record_list_result(&mut self, result: &Result<(), PollError>) {
         let lists_per_customer = self.lists_per_customer();
         let is_about_customer = |error: &PollError| {
@@ -252,7 +252,7 @@ impl Scheduler {
         }
     }
 
-    /// Polls all targets of a collector again, including those with a running poll.
+    /// Polls all targets of a collector again, including targets with a running poll.
     pub(super) fn poll_all_again(&mut self, collector: CollectorId) {
         let now = self.now();
         for target in self.targets(collector) {

@@ -9,7 +9,7 @@ use crate::log_throttle::LogThrottle;
 #[derive(Debug, Default)]
 pub(super) struct Failures {
     consecutive: HashMap<(CollectorId, Target), u32>,
-    /// Whether any poll has failed since the start, other than for a missing permission.
+    /// Whether any poll has failed since startup for a reason other than a missing permission.
     pub(super) has_any_failed: bool,
     pub(super) log_throttle: LogThrottle,
 }
@@ -22,7 +22,7 @@ impl Failures {
         *count
     }
 
-    /// Ends the failures of a target. Returns whether there were any.
+    /// Resets the failures of a target. Returns whether there were any.
     pub(super) fn end(&mut self, collector: CollectorId, target: &Target) -> bool {
         self.consecutive.remove(&(collector, target.clone())).is_some()
     }

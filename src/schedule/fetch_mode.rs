@@ -8,8 +8,8 @@ use crate::api::Generation;
 use crate::collector::{CollectorId, Target, TargetKind};
 
 /// Number of intervals after which a forbidden bulk list is requested again. Without this, polling per customer would
-/// continue after a temporary denial until the next start. If the registration may only see some customers, the list
-/// stays forbidden, and the extra requests are a tenth of a cycle.
+/// continue after a temporary denial until the next restart. If the registration may only see some customers, the list
+/// stays forbidden, and the cost is one extra poll in ten intervals.
 const BULK_RETRY_INTERVALS: u32 = 10;
 
 /// How a collector with a bulk list fetches its data.
@@ -50,8 +50,8 @@ impl Scheduler {
     }
 
     /// Returns whether a collector must fetch per customer from now on: because bulk lists are forbidden to a
-    /// registration that may only see some customers, or because the first generation has no filter for customers that
-    /// are configured by id. Customers can only be requested one by one if they are configured by id.
+    /// registration that may only see some customers, or because API v1 has no filter for customers that are configured
+    /// by id. Customers can only be requested one by one if they are configured by id.
     pub(super) fn falls_back_to_per_customer(&self, due: &Due, result: &Result<(), PollError>) -> bool {
         if due.collector.descriptor().is_optional {
             return false;

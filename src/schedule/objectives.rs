@@ -1,5 +1,5 @@
-//! Overrides of objectives that end while the exporter runs. Records are rendered again at that time, even if no poll
-//! succeeds.
+//! Handles objective overrides that end while the exporter runs. When an override ends, records are rendered again,
+//! even if no poll succeeds.
 
 use tracing::info;
 

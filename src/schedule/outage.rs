@@ -21,7 +21,7 @@ const COLLECTORS: [(Endpoint, u64); 4] = [
 /// Maximum number of retries of a request by one poll, if the rate limiter allows them.
 const RETRIES: u32 = 2;
 
-/// An outage in which all requests fail, or those of one endpoint.
+/// An outage in which all requests fail, or only the requests to one endpoint.
 #[derive(Clone, Copy)]
 struct Fault {
     from: MonotonicTime,
@@ -134,7 +134,7 @@ fn outage_needs_no_more_requests_than_normal_operation() {
             count_requests(&requests, HOUR, 2 * HOUR),
             count_requests(&requests, 2 * HOUR, 3 * HOUR),
         );
-        // The additional requests are the retry budget, and those for the customer list, which detect the end of the
+        // The additional requests are the retry budget, and requests for the customer list to detect the end of the
         // outage.
         assert!(
             down <= 1.2 * healthy + 20.0,

@@ -23,7 +23,7 @@ const SHRUNK_RECHECK: Duration = Duration::from_secs(60);
 /// Delay before a customer that lacks a service is polled again. A newly bought service appears within a day.
 pub const UNLICENSED_RECHECK: Duration = Duration::from_secs(24 * 3600);
 
-/// Number of consecutive polls with status 404 after which a single customer is removed.
+/// Number of consecutive failures after which a single customer is removed, if the last failure is status 404.
 const REMOVED_AFTER: u32 = 2;
 
 /// Minimum delay of the second poll, as a fraction of the interval. Second polls are spread over the rest of the
@@ -223,7 +223,7 @@ impl Scheduler {
         }
         let mut incomplete = output.incomplete.take().map(PollError::from);
         let descriptor = due.collector.descriptor();
-        // An empty response does not remove the last known data, which expires if more empty responses follow.
+        // An empty response does not remove the last known data. The data expires if more empty responses follow.
         if descriptor.is_optional
             && incomplete.is_none()
             && output.records.is_empty()
@@ -363,7 +363,7 @@ impl Scheduler {
         }
     }
 
-    /// Brings forward a poll of each optional collector whose permission was revoked according to the newest token. If
+    /// Brings forward a poll of each optional collector whose permission was revoked according to the latest token. If
     /// the customers lack the service, the next poll may be a day away.
     pub(super) fn watch_permissions(&mut self) {
         let now = self.now();
@@ -444,7 +444,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn permissions_after_a_start_bring_forward_no_unlicensed_customers() {
+    fn restart_does_not_bring_forward_unlicensed_customers() {
         assert!(!brings_forward(None, true, false, true));
         assert!(brings_forward(None, true, false, false));
         assert!(brings_forward(Some(false), true, false, true));

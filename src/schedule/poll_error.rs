@@ -15,7 +15,7 @@ pub enum PollError {
     /// The customer list lacks too many customers.
     #[error(transparent)]
     Shrunk(#[from] Shrunk),
-    /// The response about one customer is about another one.
+    /// The response to a request for one customer is about another customer.
     #[error("the response is not about the requested customer")]
     WrongCustomer,
     /// A complete customer list lacks a customer that is configured by id.
@@ -30,7 +30,7 @@ pub enum PollError {
     /// The poll exceeded the maximum duration.
     #[error("the poll did not finish within {}", humantime::format_duration(*.0))]
     Deadline(Duration),
-    /// The poll panicked, which is a bug in the exporter.
+    /// The poll panicked because of a bug in the exporter.
     #[error("the poll panicked; this is a bug in the exporter")]
     Panicked,
 }
@@ -83,7 +83,7 @@ impl PollError {
         }
     }
 
-    /// Returns the error without the endpoint, which logs and pages show separately.
+    /// Returns the error without the endpoint: logs and pages show the endpoint separately.
     pub(super) fn cause(&self) -> &(dyn std::error::Error + 'static) {
         match self {
             Self::Api(failure) => &failure.error,
@@ -105,7 +105,7 @@ impl PollError {
         self.api().is_some_and(is_unlicensed)
     }
 
-    /// Returns whether the API denied access with a 403.
+    /// Returns whether the API denied access with status 403.
     pub(super) fn is_forbidden(&self) -> bool {
         self.api().is_some_and(Error::is_forbidden)
     }

@@ -138,7 +138,7 @@ enum Tier {
     /// A poll that exceeds its lateness limit.
     Overdue,
     Due,
-    /// A poll of an optional collector, which uses the requests that other collectors do not need.
+    /// A poll of an optional collector. It uses only requests that other collectors do not need.
     Optional,
     /// A poll of an optional collector that polls after another collector. No alert depends on its data.
     OptionalDependent,
@@ -232,8 +232,8 @@ impl Queue {
         }
     }
 
-    /// Returns the next due target: bulk polls first, then signalled targets, then those that exceed their lateness
-    /// limit, then the others. Targets of optional collectors are last. Within each group, the target that is latest
+    /// Returns the next due target: bulk polls first, then signalled targets, then targets that exceed their lateness
+    /// limit, then all others. Targets of optional collectors are last. Within each group, the target that is latest
     /// relative to its interval is first.
     pub fn pop(&mut self, now: MonotonicTime) -> Option<Due> {
         self.pop_among(now, |_| true)
@@ -300,7 +300,7 @@ impl Queue {
         first.is_some_and(|at| at <= now)
     }
 
-    /// Returns when the next target becomes due that is not due at `now`.
+    /// Returns when the next target that is not due at `now` becomes due.
     pub fn next_due_after(&self, now: MonotonicTime) -> Option<MonotonicTime> {
         self.collectors
             .values()
@@ -357,7 +357,7 @@ impl CollectorQueue {
         firsts.map(|(at, _)| *at).min()
     }
 
-    /// Returns when the first target becomes due that is not due yet.
+    /// Returns when the first target that is not due yet becomes due.
     fn first_after(&self, now: MonotonicTime) -> Option<MonotonicTime> {
         // The smallest key after now, because times have nanosecond resolution.
         let later = (now.saturating_add(MonotonicTime::from_nanos(1)), Target::Partner);
@@ -416,8 +416,8 @@ fn retry_time(now: MonotonicTime, failures: u32, interval: Duration, random: f64
 }
 
 /// Returns when a poll is due again after `failures` consecutive failures: after the next probe if the circuit breaker
-/// rejected it, soon if an early repetition is allowed, and otherwise at its regular time. During an outage, the
-/// exporter thus sends no more requests than normally plus the retry budget.
+/// rejected it, after a short delay if an early repetition is allowed, and otherwise at its regular time. During an
+/// outage, the exporter thus sends no more requests than normally plus the retry budget.
 pub fn failed_time(
     now: MonotonicTime,
     failures: u32,
@@ -434,7 +434,7 @@ pub fn failed_time(
 }
 
 /// Returns when a poll that the circuit breaker rejected is retried: after the next probe, with jitter, so that
-/// rejected polls are not retried together, and after one interval at most.
+/// rejected polls are not retried together, and after at most one interval.
 fn rejected_time(now: MonotonicTime, wait: Duration, interval: Duration, random: f64) -> MonotonicTime {
     // Equal to the first delay after a failure.
     const SPREAD: Duration = Duration::from_secs(30);

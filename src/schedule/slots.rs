@@ -1,10 +1,10 @@
 //! Divides the slots for concurrent polls among kinds of resources, so that a kind whose polls hang cannot use all of
-//! them.
+//! them. The collectors with the same permission form one kind, and so do all optional collectors.
 //!
 //! A kind always leaves some slots free, so that a poll of another kind finds a free slot without waiting for a
-//! timeout. While another kind waits and has less than an equal part of the slots, a kind uses at most an equal part.
+//! timeout. While another kind waits and has less than an equal share of the slots, a kind uses at most an equal share.
 //! While an enabled kind uses no slot, the last free slots are reserved for kinds without a running poll. A single slot
-//! goes to another kind each time, if one waits. The queue decides which of the admitted polls starts.
+//! goes to a different kind each time, if another kind waits. The queue decides which of the admitted polls starts.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -22,7 +22,8 @@ const MAX_SPARE: usize = 4;
 /// All optional collectors together may use one in this many slots, and at least one.
 const OPTIONAL_PART: usize = 4;
 
-/// Number of customers whose polls together can use all slots. Polls of a single customer can only use an equal part.
+/// Number of customers whose polls together can use all slots. Polls of a single customer use at most one in this many
+/// slots.
 const CUSTOMERS_AT_ONCE: usize = 4;
 
 /// The running polls. Each occupies a slot.
@@ -91,7 +92,7 @@ impl Loads {
         if is_optional && self.0.get(own).running >= max_optional(slots) {
             return false;
         }
-        // The other collectors need not leave slots for optional ones.
+        // Other collectors need not leave slots for optional collectors.
         let counts = move |other: CollectorId| is_optional || !other.descriptor().is_optional;
         let others = self
             .0
@@ -189,7 +190,8 @@ mod tests {
         longest_wait: u64,
     }
 
-    /// Simulates polls of these kinds, second by second. Of the admitted polls, the one that has waited longest starts.
+    /// Simulates polls of these kinds, second by second. Of the admitted polls, the poll that has waited longest
+    /// starts.
     fn simulate(slots: usize, seconds: u64, kinds: &[Kind]) -> Vec<Observed> {
         let mut due: Vec<Vec<u64>> = kinds.iter().map(|_| Vec::new()).collect();
         let mut ends: Vec<Vec<u64>> = due.clone();

@@ -16,13 +16,13 @@ const MAX_LOGGED: usize = 20;
 /// Number of cycles of jobs after which customers without a record are ignored: one more than a short outage lasts.
 const MAX_CYCLES: u32 = 2;
 
-/// Ids and organizations of the customers in a list, including those that the filters exclude.
+/// Ids and organizations of the customers in a list, including customers that the filters exclude.
 pub(super) type ListedNames = Vec<(CustomerId, Arc<str>)>;
 
 /// State of the check for patterns that match nothing.
 #[derive(Debug, Default)]
 pub(super) struct PatternCheck {
-    /// The newest complete customer list.
+    /// The latest complete customer list.
     listed: Option<ListedNames>,
     /// The patterns that match nothing; `None` before the first check.
     unmatched: Option<BTreeSet<UnmatchedPattern>>,
@@ -41,8 +41,8 @@ impl PatternCheck {
         self.listed = Some(listed);
     }
 
-    /// Starts again after a reload, so that the patterns of the new configuration are logged. The list is kept if the
-    /// new configuration requests it in the same way.
+    /// Resets the check after a reload, so that the patterns of the new configuration are logged. The list is kept if
+    /// the new configuration requests it in the same way.
     pub(super) fn reset(&mut self, keeps_list: bool) {
         self.unmatched = None;
         if !keeps_list {
@@ -50,7 +50,7 @@ impl PatternCheck {
         }
     }
 
-    /// Replaces the patterns that match nothing, and logs the new ones.
+    /// Replaces the patterns that match nothing, and logs the new patterns.
     fn update(&mut self, unmatched: BTreeSet<UnmatchedPattern>, names: &KnownNames) {
         let logged = self.unmatched.take().unwrap_or_default();
         let new: BTreeSet<_> = unmatched.difference(&logged).collect();
@@ -79,8 +79,8 @@ pub(super) fn listed_names(output: &PollOutput) -> ListedNames {
 }
 
 impl Scheduler {
-    /// Checks the configured patterns against the newest complete customer list, and against the modules once these are
-    /// known.
+    /// Checks the configured patterns against the latest complete customer list, and against modules and products once
+    /// they are known.
     pub(super) fn check_patterns(&mut self) {
         let Some(listed) = &self.patterns.listed else { return };
         let (filter, overrides) = (&self.config.customers, &self.config.settings.rpo.overrides);
@@ -143,7 +143,7 @@ impl Scheduler {
         unmatched
     }
 
-    /// Checks the patterns again after a cycle of jobs or licences, which may be the first with all modules or
+    /// Checks the patterns again after a cycle of jobs or licences, because it may be the first with all modules or
     /// products.
     pub(super) fn check_after_cycle(&mut self, collector: CollectorId) {
         if collector == CollectorId::JOBS {

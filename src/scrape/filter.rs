@@ -10,9 +10,9 @@ use crate::domain::Shard;
 pub struct ScrapeFilter {
     /// Only these parts.
     pub parts: Option<BTreeSet<Part>>,
-    /// Only these customers. The partner stands for data without a customer.
+    /// Only these customers. The partner represents data without a customer.
     pub customers: Option<BTreeSet<Target>>,
-    /// Only customers of these shards, which belong to the same partition. The first shard also contains all data
+    /// Only customers of these shards. All shards belong to the same partition. The first shard also contains all data
     /// without a customer.
     pub shards: Option<BTreeSet<Shard>>,
 }

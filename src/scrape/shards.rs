@@ -8,10 +8,11 @@ use crate::domain::{Purpose, Shard};
 use crate::lock::lock;
 use crate::store::Store;
 
-/// Maximum number of cached partitions. Usually there is one, or two while the number of shards is being changed.
+/// Maximum number of cached partitions. There is usually one partition, or two while the number of shards is being
+/// changed.
 const MAX_PARTITIONS: usize = 4;
 
-/// The newest partitions of the customers.
+/// The most recent partitions of the customers.
 #[derive(Debug, Default)]
 pub(super) struct ShardCache(Mutex<Vec<Partition>>);
 

@@ -1,4 +1,4 @@
-//! Parses a YAML document to a tree whose values have line numbers, which typed YAML parsers discard.
+//! Parses a YAML document to a tree of values with line numbers. Typed YAML parsers discard line numbers.
 //!
 //! Every scalar that is not null is stored as text, so that `007` and `1.10` are not changed.
 

@@ -1,7 +1,7 @@
 //! A value with its key and location, and the functions that parse it into a type.
 //!
 //! The functions return the parsed value, or an error with the location, the key, the invalid value and the expected
-//! one. All parsers are in this file, because the configuration and the web configuration share them.
+//! value. All parsers are in this file, because the configuration and the web configuration share them.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -67,7 +67,7 @@ impl<'a> Field<'a> {
         &self.value.kind
     }
 
-    /// Returns the value at a dotted path below this one; `None` if it is missing or null.
+    /// Returns the value at a dotted path below this value; `None` if it is missing or null.
     pub(crate) fn at(&self, path: &str) -> Option<Self> {
         let mut value = self.value;
         for name in path.split('.') {
@@ -79,7 +79,7 @@ impl<'a> Field<'a> {
         (value.kind != ValueKind::Nil).then(|| self.below(path, value))
     }
 
-    /// Returns the value of a key of this mapping, which may be null; `None` if the key is missing.
+    /// Returns the value of a key of this mapping, even if it is null; `None` if the key is missing.
     pub(crate) fn entry(&self, name: &str) -> Option<Self> {
         match self.kind() {
             ValueKind::Table(entries) => entries.get(name).map(|value| self.below(name, value)),
@@ -100,7 +100,7 @@ impl<'a> Field<'a> {
         self.below(name, self.value).error(problem)
     }
 
-    /// Parses the value at a dotted path below this one, if there is one.
+    /// Parses the value at a dotted path below this value, if there is one.
     pub(crate) fn read<T>(
         &self,
         path: &str,
@@ -135,7 +135,7 @@ impl<'a> Field<'a> {
         Ok(items.iter().enumerate().map(item).collect())
     }
 
-    /// Returns a copy of the value, which must not be a mapping, for a layer of the configuration.
+    /// Returns a copy of the value for a layer of the configuration. The value must not be a mapping.
     pub(crate) fn value_of(&self, expected: &str) -> Result<Value, Error> {
         match self.kind() {
             ValueKind::Table(_) => Err(self.invalid(format!("is not allowed here; expected {expected}"))),
@@ -160,7 +160,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// Returns the text without surrounding white space, which must not be empty.
+    /// Returns the text without surrounding white space. The result must not be empty.
     pub(crate) fn text(&self) -> Result<&'a str, Error> {
         match self.raw_text()?.trim() {
             "" => Err(self.invalid("is empty; expected text, or remove the key")),
@@ -305,7 +305,7 @@ impl<'a> Field<'a> {
         self.error(format!("{} {}", self.shown_value(), problem.as_ref()))
     }
 
-    /// Returns the error of a key that excludes another one.
+    /// Returns the error for two keys that exclude each other.
     pub(crate) fn conflict(&self, other: &str) -> Error {
         self.error(format!("conflicts with {other}; set only one of them"))
     }

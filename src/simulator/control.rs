@@ -83,14 +83,14 @@ fn overview(state: &State, call: &Call) -> String {
         .map_or("ID", |customer| customer.id.as_str());
     let client = state.registration.client_id();
     format!(
-        r#"A simulated partner of the Elements API: {count} customers, first and second generation.
+        r#"A simulated partner of the Elements API: {count} customers, API v1 and v3.
 
 Get a token (the demo's secret is demo-secret):
 
   TOKEN=$(curl -s {base}{TOKEN_PATH} -d grant_type=client_credentials -d client_id={client} \
     -d client_secret=demo-secret | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
 
-First generation:
+API v1:
 
   curl -H "Authorization: Bearer $TOKEN" {base}/partner/customers
   curl -H "Authorization: Bearer $TOKEN" {base}/partner/services
@@ -98,7 +98,7 @@ First generation:
   curl -H "Authorization: Bearer $TOKEN" {base}/partner/customers/{customer}/protected
   curl -H "Authorization: Bearer $TOKEN" {base}/partner/customers/{customer}/scanProfiles
 
-Second generation:
+API v3:
 
   curl -H "Authorization: Bearer $TOKEN" -d '{{}}' "{base}/partner/external/v3/general/customers/batch?pageIndex=1&pageSize=100"
   curl -H "Authorization: Bearer $TOKEN" -d '{{}}' {base}/partner/external/v3/general/customers/services/batch

@@ -21,7 +21,7 @@ pub struct Customer {
     pub owner_email: String,
     /// Country or region.
     pub country: String,
-    /// The status as a number of the reference.
+    /// Number of the status in the reference.
     pub status: i64,
     /// 0: customer, 1: partner, 2: to be configured.
     pub management_mode: i64,
@@ -44,7 +44,7 @@ pub struct Customer {
 pub struct Tenant {
     /// The tenant id.
     pub id: String,
-    /// Its domain.
+    /// The tenant's domain.
     pub name: String,
     /// Services that the customer has in addition to backups.
     pub services: Services,
@@ -57,7 +57,7 @@ pub struct Module {
     pub job_type: u16,
     /// The job module by number.
     pub number: u16,
-    /// The backup scope. Modules with the same number and different scopes share other properties.
+    /// The backup scope. Several modules can have the same number and different scopes.
     pub scope: Option<String>,
     /// The runs, oldest first, or a single row if the module has no runs. If empty, the module is listed as not
     /// started.
@@ -71,11 +71,11 @@ pub struct Module {
 /// A row of protected data.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ProtectedRow {
-    /// The tenant; `None` if the API does not report it. The first generation merges the rows of several tenants.
+    /// The tenant; `None` if the API does not report it. API v1 merges the rows of several tenants.
     pub tenant_id: Option<String>,
     /// The service's name, `Cloud Backup for Microsoft 365`.
     pub service_type: String,
-    /// The module number, which each generation encodes differently.
+    /// The module number. Each API version encodes it differently.
     pub module: u16,
     /// Objects scanned.
     pub total_scanned: u64,
@@ -85,7 +85,7 @@ pub struct ProtectedRow {
     pub stored_in_avepoint: String,
     /// Size in the customer's own storage, or `N/A`.
     pub stored_in_byos: String,
-    /// Unix time of the latest run; reported by the second generation in rows with a tenant.
+    /// Unix time of the latest run; reported by API v3 in rows with a tenant.
     pub last_run: Option<i64>,
     /// Fields that replace or extend the row's JSON.
     pub raw_fields: BTreeMap<String, Value>,
@@ -93,7 +93,7 @@ pub struct ProtectedRow {
     pub(crate) growth: Option<Growth>,
 }
 
-/// Growth of the stored size, a function of time only.
+/// Growth of the stored size. It depends only on time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Growth {
     /// Hundredths of a gigabyte at `since`.
@@ -103,7 +103,7 @@ pub(crate) struct Growth {
     pub(crate) since: i64,
 }
 
-/// A subscription. Every field is sent as the string that it contains.
+/// A subscription. Every field is sent unchanged, as a string.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs, reason = "the fields are named as in the vendor's reference")]

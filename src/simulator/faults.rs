@@ -90,7 +90,7 @@ pub enum FaultKind {
     Reset,
     /// Status 200 with a body that is not from the API, such as a login page.
     WrongBody {
-        /// Its content type.
+        /// Content type of the response.
         content_type: String,
         /// Body of the response.
         body: String,
@@ -112,7 +112,7 @@ pub enum FaultKind {
         #[serde(default = "default_throttle_status")]
         code: u16,
     },
-    /// A small gzip body that decompresses to much white space.
+    /// A small gzip body that decompresses to a large amount of white space.
     GzipBomb {
         /// Decompressed size in bytes.
         bytes: u64,
@@ -131,9 +131,9 @@ pub enum FaultKind {
     },
     /// The correct response with an additional header.
     ExtraHeader {
-        /// Its name.
+        /// Name of the header.
         name: String,
-        /// Its value.
+        /// Value of the header.
         value: String,
     },
     /// The first page for every request.
@@ -416,7 +416,7 @@ fn replace_value(mut response: ApiResponse, pointer: &str, value: Value) -> ApiR
     response
 }
 
-/// Returns whether a text matches a glob, in which `*` matches any characters, including `/`.
+/// Returns whether a string matches a glob, in which `*` matches any characters, including `/`.
 fn glob_matches(glob: &str, text: &str) -> bool {
     let mut pieces = glob.split('*');
     let Some(mut rest) = pieces.next().and_then(|first| text.strip_prefix(first)) else {

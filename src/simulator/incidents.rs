@@ -1,9 +1,9 @@
-//! Past incidents of a fleet. Each interrupts the backups of one customer for days, and ends before the start of the
-//! scenarios.
+//! Past incidents of a fleet. Each interrupts the backups of one customer for days, and ends before the scenarios
+//! start.
 //!
 //! Incidents follow each other in lanes: the first lane has one at any time, the second and third have pauses, and the
-//! others have one over some weekends. So a fleet has between one and five customers in trouble per group, and more on
-//! weekends than on other days.
+//! others have one over some weekends. At any time, one to five customers per group are therefore in trouble, more of
+//! them on weekends than on other days.
 
 use std::collections::BTreeMap;
 
@@ -21,13 +21,13 @@ const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
 const HOUR_U32: u32 = 3600;
 
-/// Time before the start at which the first incidents begin: longer than the history that a demo backfills.
+/// Time between the first incidents and the start of the simulation: longer than the history that a demo backfills.
 const FIRST: i64 = 34 * DAY;
 
 /// Time after which a module without a restore point misses its objective. The default of the exporter is 26 hours.
 const OBJECTIVE: i64 = 26 * HOUR;
 
-/// Hours for which an incident takes a customer past its objective.
+/// Minimum and maximum time for which an incident takes a customer past its objective, in seconds.
 const SHORTEST: u32 = 10 * HOUR_U32;
 const LONGEST: u32 = 56 * HOUR_U32;
 
@@ -54,7 +54,7 @@ pub(crate) enum Interruption {
 pub(crate) enum Affected {
     /// All modules of the customer's main service.
     Service,
-    /// One of its main modules, by number from 0 to [`MAIN_MODULES`] − 1.
+    /// A main module of that service, by number from 0 to [`MAIN_MODULES`] − 1.
     Module(usize),
 }
 
@@ -89,8 +89,8 @@ pub(crate) struct Incident {
 struct Lane {
     /// Maximum pause between two incidents; `None` for incidents on weekends.
     pause: Option<u32>,
-    /// Time without incidents before the start. The first three lanes end when the customers of the scenarios, which
-    /// miss their objective at the start, have begun to miss it.
+    /// Time without incidents before the simulation starts. Each of the first three lanes ends when a customer with a
+    /// scenario begins to miss its objective.
     quiet: i64,
 }
 
@@ -117,8 +117,8 @@ const LANES: [Lane; 5] = [
     },
 ];
 
-/// Returns the incidents before `started` by customer index. All end early enough for each module to have had another
-/// run, which takes up to `recovery` seconds.
+/// Returns the incidents before `started` by customer index. Each incident ends early enough for every module to have
+/// completed another run since then; such a run takes up to `recovery` seconds.
 pub(crate) fn incidents(seed: u64, customers: usize, started: i64, recovery: i64) -> BTreeMap<usize, Vec<Incident>> {
     let mut all: BTreeMap<usize, Vec<Incident>> = BTreeMap::new();
     for group in 0..customers.div_ceil(SCENARIO_PERIOD) {
@@ -196,7 +196,7 @@ impl Lane {
     }
 }
 
-/// Postpones the end of an incident on a weekend to the working hours of Monday.
+/// Postpones the end of an incident on a weekend to Monday's working hours.
 fn resolved(at: i64, rng: &mut SeededRng) -> i64 {
     let working_hours = rng.seconds(8 * HOUR_U32, 14 * HOUR_U32);
     match weekday(at) {

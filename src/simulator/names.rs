@@ -4,7 +4,7 @@ mod organizations;
 
 pub(crate) use organizations::{domain_word, organization};
 
-/// Every job type of the reference by number, with the word of the first generation's responses and paths.
+/// Every job type of the reference by number, with the word in responses and paths of API v1.
 pub(crate) const JOB_TYPES: &[(u16, &str)] = &[
     (0, "Microsoft 365 Scan"),
     (7, "Microsoft 365"),
@@ -15,7 +15,7 @@ pub(crate) const JOB_TYPES: &[(u16, &str)] = &[
     (16, "Dynamics 365"),
 ];
 
-/// Every job module of the reference, and that of Salesforce, by number.
+/// Every job module of the reference, and the module of Salesforce, by number.
 pub(crate) const MODULES: &[(u16, &str)] = &[
     (0, "None"),
     (8, "Archiver"),
@@ -66,7 +66,7 @@ pub(crate) const MODULES: &[(u16, &str)] = &[
 /// Number and word of a module that the reference does not list yet.
 pub(crate) const UNLISTED_MODULE: (u16, &str) = (399, "Loop Backup");
 
-/// Container types of scan profiles of Microsoft 365: number and word of the first generation.
+/// Container types of scan profiles of Microsoft 365: number and API v1 word.
 pub(crate) const OBJECT_TYPES: &[(u16, &str)] = &[
     (0, "SiteCollection"),
     (1, "Mailbox"),
@@ -149,7 +149,7 @@ pub(crate) const COUNTRIES: &[&str] = &[
     "Australia",
 ];
 
-/// Returns the name of the organization with this index: unusual ones first, then numbered ones.
+/// Returns the name of the organization with this index: unusual names first, then numbered names.
 pub(crate) fn hostile_organization(index: usize) -> String {
     match ORGANIZATIONS.get(index) {
         Some(name) => (*name).to_owned(),
@@ -173,17 +173,17 @@ fn modules() -> impl Iterator<Item = &'static (u16, &'static str)> {
     MODULES.iter().chain([&UNLISTED_MODULE])
 }
 
-/// Returns the first generation's word for a job type; unlisted numbers are unchanged.
+/// Returns the API v1 word for a job type; unlisted numbers are unchanged.
 pub(crate) fn job_type_word(number: u16) -> String {
     word(JOB_TYPES.iter(), number)
 }
 
-/// Returns the first generation's word for a job module; unlisted numbers are unchanged.
+/// Returns the API v1 word for a job module; unlisted numbers are unchanged.
 pub(crate) fn module_word(number: u16) -> String {
     word(modules(), number)
 }
 
-/// Returns the word of a module in rows of protected data, which for some modules differs from the word in job lists.
+/// Returns the word of a module in rows of protected data. For some modules, it differs from the word in job lists.
 pub(crate) fn protected_word(number: u16) -> String {
     match number {
         304 => "Microsoft 365 Group".to_owned(),
@@ -193,22 +193,22 @@ pub(crate) fn protected_word(number: u16) -> String {
     }
 }
 
-/// Returns the job type of a word of the first generation.
+/// Returns the job type for an API v1 word.
 pub(crate) fn job_type_number(word: &str) -> Option<u16> {
     number(JOB_TYPES.iter(), word)
 }
 
-/// Returns the job module of a word of the first generation.
+/// Returns the job module for an API v1 word.
 pub(crate) fn module_number(word: &str) -> Option<u16> {
     number(modules(), word)
 }
 
-/// Returns the first generation's word for a container's object type.
+/// Returns the API v1 word for a container's object type.
 pub(crate) fn object_type_word(number: u16) -> String {
     word(OBJECT_TYPES.iter(), number)
 }
 
-/// Returns the first generation's word for a customer's status.
+/// Returns the API v1 word for a customer's status.
 pub(crate) fn customer_status_word(number: i64) -> String {
     match number {
         0 => "N/A",
@@ -223,7 +223,7 @@ pub(crate) fn customer_status_word(number: i64) -> String {
     .to_owned()
 }
 
-/// Returns the first generation's word for a job's status.
+/// Returns the API v1 word for a job's status.
 pub(crate) fn job_status_word(number: i64) -> String {
     match number {
         0 => "None",

@@ -13,7 +13,7 @@ use super::Settings;
 use super::response::{ApiResponse, Call};
 use super::rng::SeededRng;
 
-/// The scopes of the first generation.
+/// The scopes of API v1.
 const V1_SCOPES: [&str; 5] = [
     "partner.customers.read.all",
     "partner.cbprotected.read.all",
@@ -22,7 +22,7 @@ const V1_SCOPES: [&str; 5] = [
     "partner.scanprofiles.read.all",
 ];
 
-/// The scopes of the second generation.
+/// The scopes of API v3.
 const V3_SCOPES: [&str; 7] = [
     "elements.customers.read.all",
     "elements.cbprotected.read.all",
@@ -33,7 +33,7 @@ const V3_SCOPES: [&str; 7] = [
     "elements.bm.tenant.read.all",
 ];
 
-/// Maximum length of a scope string. The real endpoint rejects longer ones.
+/// Maximum length of a scope string. The real endpoint rejects longer strings.
 const SCOPE_LIMIT: usize = 300;
 
 /// Seconds by which the client's clock may be ahead.
@@ -44,7 +44,7 @@ const TOKEN_PREFIX: &str = "sim-token-";
 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// Returns all scopes of both generations.
+/// Returns all scopes of both API versions.
 pub(crate) fn all_scopes() -> Vec<String> {
     V1_SCOPES
         .iter()
@@ -92,7 +92,7 @@ const INVALID_SCOPE: OauthError = "invalid_scope";
 const UNSUPPORTED_GRANT_TYPE: OauthError = "unsupported_grant_type";
 
 impl Registration {
-    /// Returns the registration of these settings, without tokens.
+    /// Creates the registration from the settings, without tokens.
     ///
     /// # Errors
     ///

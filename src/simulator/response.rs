@@ -159,7 +159,7 @@ pub(crate) fn with_fields(mut value: Value, fields: &BTreeMap<String, Value>) ->
     value
 }
 
-/// Returns the row of a subscription, which is the same in both generations.
+/// Returns the row of a subscription, the same in both API versions.
 pub(crate) fn product(product: &Product) -> Value {
     let row = json!({
         "service": product.service,

@@ -1,4 +1,4 @@
-//! A seeded random number generator with stable numbers.
+//! A seeded random number generator whose numbers never change.
 
 /// Splitmix64. It does not come from a crate, so that the world of a seed stays the same when dependencies change.
 #[derive(Clone, Debug)]

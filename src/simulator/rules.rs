@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 use super::incidents::{Incident, incidents};
 use super::{History, Settings};
 
-/// Maximum number of runs per module: enough for a history from the start, without unlimited growth.
+/// Maximum number of runs per module: enough for a history at startup, without unlimited growth.
 const MAX_RUNS_PER_MODULE: usize = 60;
 
-/// Maximum number of runs in total, so that a world of ten thousand customers fits into the memory of a small machine: a
-/// full history for about 300 customers with eight modules, and a shorter one for more customers.
+/// Maximum number of runs in total, so that a world of ten thousand customers fits into the memory of a small machine:
+/// a full history for about 300 customers with eight modules, and a shorter history for more customers.
 const MAX_RUNS: usize = 150_000;
 
 /// Number of modules of an ordinary customer, by which [`MAX_RUNS`] is divided.
 const MODULES_PER_CUSTOMER: usize = 8;
 
-/// Time in which a module with daily runs has another one, and completes it, in scheduled seconds.
+/// Time in which a module with daily runs starts and completes another run, in scheduled seconds.
 const RECOVERY: u32 = 27 * 3600;
 
 /// Settings for generating customers and advancing time.
@@ -28,7 +28,7 @@ pub(crate) struct Rules {
     /// Unix time at which the customers' scenarios take place.
     pub(crate) started: i64,
     pub(crate) max_runs: usize,
-    /// Incidents before that time, by customer index. A hostile world has none.
+    /// Incidents before `started`, by customer index. A hostile world has none.
     pub(crate) incidents: BTreeMap<usize, Vec<Incident>>,
     speed: f64,
 }

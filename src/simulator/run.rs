@@ -29,14 +29,14 @@ pub(crate) mod status {
     pub(crate) const NOT_STARTED: i64 = 13;
 }
 
-/// One run of a module. Each generation formats it differently.
+/// One run of a module. Each API version formats it differently.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Run {
     /// The job id; `N/A` for some runs.
     pub id: String,
     /// The job name, which is the backup scope; `N/A` for services without scopes.
     pub name: String,
-    /// The status as a number of the reference; other numbers are sent unchanged.
+    /// Status number; numbers that the reference does not list are sent unchanged.
     pub status: i64,
     /// Objects that the run processed.
     pub total: u64,
@@ -90,7 +90,7 @@ impl Run {
         }
     }
 
-    /// Returns the row of a tenants' object scan, which has only a status.
+    /// Returns the row of a tenant's object scan. It has only a status.
     pub(crate) fn scan(status: i64) -> Self {
         const COUNTS: [&str; 6] = [
             "totalCount",
@@ -111,12 +111,12 @@ impl Run {
         self.start.or(self.last_modified).or(self.end)
     }
 
-    /// Returns whether the run left a restore point.
+    /// Returns whether the run created a restore point.
     pub(crate) fn is_restore_point(&self) -> bool {
         matches!(self.status, status::FINISHED | status::FINISHED_WITH_EXCEPTION)
     }
 
-    /// Sets the counts of a run that has ended, by its status.
+    /// Sets the counts of a run that has ended, according to its status.
     pub(crate) fn count(&mut self, objects: u64, rng: &mut SeededRng) {
         use status::*;
         let total = objects

@@ -12,7 +12,7 @@ use super::rng::SeededRng;
 pub struct ScanProfile {
     /// The profile's id.
     pub id: String,
-    /// Its name.
+    /// Name of the profile.
     pub name: String,
     /// 0: express, 1: advanced.
     pub scan_mode: i64,
@@ -40,7 +40,7 @@ pub struct ScanProfile {
     pub containers: Vec<Container>,
     /// The daily report.
     pub report: DailyReport,
-    /// True if the first generation uses the older of two spellings of the fields.
+    /// Whether API v1 uses the older of two spellings of the fields.
     pub older_spelling: bool,
     /// Fields that replace or extend the JSON of the list and the detail.
     pub raw_fields: BTreeMap<String, Value>,
@@ -50,7 +50,7 @@ pub struct ScanProfile {
 /// A container of a scan profile.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Container {
-    /// Its name.
+    /// Name of the container.
     pub name: String,
     /// The object type by number.
     pub object_type: u16,
@@ -61,7 +61,7 @@ pub struct Container {
 pub struct DailyReport {
     /// Unix time of the report; without a report, the last modification of the profile is used.
     pub updated: Option<i64>,
-    /// The status of the last scan as a number of the reference.
+    /// Status number of the last scan.
     pub status: i64,
     /// Objects newly registered.
     pub new: Vec<Change>,
@@ -78,7 +78,7 @@ pub struct DailyReport {
 pub struct Change {
     /// Name of the object.
     pub object: String,
-    /// Its container.
+    /// The object's container.
     pub container: String,
 }
 

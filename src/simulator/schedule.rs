@@ -2,7 +2,7 @@
 //!
 //! Slots are counted from the Unix epoch, so a run does not depend on when the world is first advanced.
 //!
-//! This file is longer than others, because the tests of the times and results follow the function.
+//! This file is long, because it also contains the tests of the times and results.
 
 use serde::Serialize;
 
@@ -14,13 +14,13 @@ use super::run::{ABSENT, NO_SIZE, Run, status};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Habit {
-    /// Each run leaves a restore point, sometimes with failed objects.
+    /// Each run creates a restore point, sometimes with failed objects.
     Steady,
     /// Like [`Habit::Steady`], with an occasional single failure.
     Usual,
     /// Nearly all runs are successful; the others have various results.
     Reliable,
-    /// One run in five leaves no restore point.
+    /// One run in five creates no restore point.
     Flaky,
     /// Most runs have some failed objects.
     Exceptions,
@@ -32,7 +32,7 @@ pub(crate) enum Habit {
     Rotating,
     /// Successful until the last slot, after which no run starts.
     Silent,
-    /// Successful until the last slot, whose run never ends.
+    /// Successful until the last slot. The run of that slot never ends.
     Stuck,
 }
 
@@ -79,7 +79,7 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// Returns the newest slot that has started by `now`.
+    /// Returns the latest slot that has started by `now`.
     pub(crate) fn slot_at(&self, now: i64) -> i64 {
         now.min(self.not_after)
             .saturating_sub(self.phase)
@@ -116,7 +116,8 @@ impl Schedule {
             }
     }
 
-    /// Returns the newest slot by `now` in which a run starts, if a past interruption is the only reason for none.
+    /// Returns the latest slot by `now`. If a past interruption suppresses its run, returns the latest earlier slot
+    /// with a run.
     fn newest_with_run(&self, now: i64) -> i64 {
         let slot = self.slot_at(now);
         match self.interruption(slot) {
@@ -274,7 +275,7 @@ impl Schedule {
             status::CANCELED | status::STOPPED => ordinary / 2,
             _ => ordinary,
         };
-        // At any speed, a run ends before the next one starts.
+        // At any speed, a run ends before the next run starts.
         duration.clamp(0, (self.period - self.wait - 1).max(0))
     }
 }
@@ -308,7 +309,7 @@ impl Run {
     }
 }
 
-/// Updates a module's runs to `now`: ends the unfinished ones, adds those that have started since, and drops the oldest
+/// Updates a module's runs to `now`: ends unfinished runs, adds runs that have started since, and drops the oldest runs
 /// beyond `max_runs`. Returns the number of new restore points.
 pub(crate) fn advance(runs: &mut Vec<Run>, next_slot: &mut i64, schedule: &Schedule, max_runs: usize, now: i64) -> u64 {
     let completed: u64 = runs
@@ -406,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn usual_module_never_fails_twice_in_a_row() {
+    fn usual_module_never_fails_twice_consecutively() {
         let schedule = daily(Habit::Usual);
         let failed: Vec<i64> = (0..4000)
             .filter(|slot| schedule.run(*slot, i64::MAX).status == status::FAILED)

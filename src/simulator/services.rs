@@ -98,7 +98,7 @@ const FAILED: i64 = 1;
 const SKIPPED: i64 = 2;
 const WARNING: i64 = 4;
 
-/// Returns the objects of a run, failed ones first. A run that failed before it processed an object has one row with
+/// Returns the objects of a run, failed objects first. A run that failed before it processed an object has one row with
 /// the reason.
 pub(crate) fn report(run: &Run, domain: &str, has_consent: bool) -> Vec<ReportRow> {
     let mut rng = SeededRng::from_path(&[run

@@ -142,7 +142,7 @@ fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap()
 }
 
-/// Returns the fields of a row as text, to compare both generations.
+/// Returns the fields of a row as text, to compare both API versions.
 fn fields_as_text(row: &Value) -> BTreeMap<String, String> {
     row.as_object()
         .unwrap()
@@ -157,7 +157,7 @@ fn fields_as_text(row: &Value) -> BTreeMap<String, String> {
 }
 
 #[tokio::test]
-async fn generations_report_the_same_runs() {
+async fn api_versions_report_the_same_runs() {
     let partner = Partner::start(Settings {
         history: History::Runs(20),
         ..fixed_settings()

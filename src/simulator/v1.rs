@@ -1,4 +1,4 @@
-//! The first generation: GET requests only, words for statuses, and OData envelopes.
+//! API v1: GET requests only, words for statuses, and OData envelopes.
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
@@ -147,7 +147,7 @@ fn protected(customer: &Customer, row: &ProtectedRow) -> Value {
     with_fields(protected_row(customer, row), &row.raw_fields)
 }
 
-/// Merges the rows of several tenants, which this generation does not distinguish.
+/// Merges the rows of several tenants, because API v1 does not distinguish tenants.
 fn merge_tenants(rows: &[ProtectedRow]) -> Vec<ProtectedRow> {
     let mut modules: Vec<ProtectedRow> = Vec::new();
     for row in rows {

@@ -1,5 +1,4 @@
-//! The second generation: POST requests for lists with a filter, numbers for statuses, and the members `data` and
-//! `metadata`.
+//! API v3: POST requests for lists with a filter, numbers for statuses, and the members `data` and `metadata`.
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
@@ -221,7 +220,7 @@ fn customer(customer: &Customer) -> Value {
 
 fn protected(customer: &Customer, row: &ProtectedRow) -> Value {
     let mut value = protected_row(customer, row);
-    // The API has both fields since October 2026, but not in every row.
+    // The API has had both fields since October 2026, but not in every row.
     if let (Some(tenant), Some(object)) = (&row.tenant_id, value.as_object_mut()) {
         object.insert("tenantId".to_owned(), json!(tenant));
         object.insert("lastRunTime".to_owned(), json!(month_first_time(row.last_run)));

@@ -1,4 +1,4 @@
-//! The state of the simulated partner, which both generations of the API report, and its changes over time.
+//! The state of the simulated partner, as reported by both API versions, and its changes over time.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -53,7 +53,7 @@ pub struct CustomerRow {
     pub organization: Arc<str>,
     /// The attributes that the operator assigned to the customer.
     pub attributes: Arc<Attributes>,
-    /// Signs of ransomware in the customer's tenants, if there are any; the last known ones while polls fail.
+    /// Signs of ransomware in the customer's tenants, if there are any; the last known signs while polls fail.
     pub signs: Option<RansomwareSigns>,
     /// Number of overdue modules. It also increases while data is stale, because restore points are dated facts.
     pub overdue: usize,
@@ -110,7 +110,7 @@ impl CustomerRow {
         row
     }
 
-    /// Adds the newest poll of a collector, unless its result applies to all customers, such as a bulk poll or a
+    /// Adds the latest poll of a collector, unless its result applies to all customers, such as a bulk poll or a
     /// missing permission.
     fn add_poll(&mut self, collector: &CollectorSnapshot<'_>, target: &Target) {
         let poll = collector.poll_of(target);
@@ -216,7 +216,7 @@ impl CustomerList {
     }
 
     /// Returns the customers whose name or id contains `text`, ignoring case, worst first. With `health`, returns only
-    /// those to which that finding applies.
+    /// customers to which that finding applies.
     pub fn find(&self, text: &str, health: Option<CustomerHealth>) -> Vec<&CustomerRow> {
         let text = text.trim().to_lowercase();
         let contains = |field: &str| field.to_lowercase().contains(&text);

@@ -11,7 +11,7 @@ use crate::store::{CollectorSnapshot, PollStatus, StatusSnapshot};
 pub struct DataSource {
     /// Name of the collector.
     pub name: &'static str,
-    /// Its newest poll of the customer.
+    /// The collector's latest poll of the customer.
     pub poll: PollStatus,
 }
 

@@ -24,7 +24,7 @@ pub(super) struct CollectorData {
     /// Customers that the last complete list of an optional collector lacked. Their records are removed if the next
     /// list also lacks them.
     pub(super) absent_once: Arc<BTreeSet<CustomerId>>,
-    /// Text of the newest failure, shared by targets with the same failure.
+    /// Text of the latest failure, shared by targets with the same failure.
     pub(super) last_error: Option<Arc<str>>,
 }
 

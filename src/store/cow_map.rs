@@ -86,7 +86,7 @@ impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
             Err(index) => {
                 block.insert(index, (key, value));
                 if block.len() > BLOCK_ENTRIES {
-                    // If entries are inserted in order, as at the start, blocks are filled completely.
+                    // If entries are inserted in order, as at startup, blocks are filled completely.
                     let keep = if index == BLOCK_ENTRIES {
                         index
                     } else {

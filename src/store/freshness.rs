@@ -7,10 +7,10 @@ use crate::collector::{CollectorId, Target};
 use crate::domain::Timestamp;
 use crate::exposition::{Block, Metric, RecordView, Table};
 
-/// Result of the newest poll, per collector and customer.
+/// Result of the latest poll, per collector and customer.
 pub const COLLECTOR_SUCCESS: Metric = Metric::gauge(
     "elements_exporter_collector_success",
-    "1 if the newest poll returned a complete response, 0 otherwise; customer_id is empty for a poll of all customers",
+    "1 if the latest poll returned a complete response, 0 otherwise; customer_id is empty for a poll of all customers",
 )
 .dated()
 .labels(FRESHNESS_LABELS);
@@ -48,11 +48,11 @@ impl FreshnessMetrics {
 /// State of a customer's data in one collector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
-    /// The newest poll succeeded and is not older than `stale_after`.
+    /// The latest poll succeeded and is not older than `stale_after`.
     Fresh,
     /// The last successful poll is older than `stale_after`.
     Stale,
-    /// The newest poll failed. The last successful poll is younger than `stale_after`, or there was none.
+    /// The latest poll failed. The last successful poll is no older than `stale_after`, or there was none.
     Failed,
     /// The API denied access with status 403, or the permission is missing.
     Forbidden,
@@ -85,13 +85,13 @@ impl State {
         }
     }
 
-    /// Returns whether polls did not return current values that the customer should have.
+    /// Returns whether the customer should have current values, but polls did not return them.
     pub fn is_outdated(self) -> bool {
         matches!(self, Self::Stale | Self::Failed | Self::Forbidden)
     }
 }
 
-/// Result of the newest poll.
+/// Result of the latest poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Attempt {
@@ -102,7 +102,7 @@ pub(super) enum Attempt {
     Unlicensed,
 }
 
-/// The error of the newest poll of a target.
+/// The error of the latest poll of a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastError {
     /// The failure as logged, without secrets and URLs. Shared by all targets with the same failure.
@@ -118,10 +118,10 @@ pub struct LastError {
 pub(super) struct Freshness {
     pub(super) attempt: Attempt,
     pub(super) last_success: Option<Timestamp>,
-    /// Time of the newest poll if it found that the target lacks the service.
+    /// Time of the latest poll if it found that the target lacks the service.
     pub(super) unlicensed_at: Option<Timestamp>,
     pub(super) tables: Arc<[Table]>,
-    /// The error of the newest poll, if it failed after the start of the exporter.
+    /// The error of the latest poll, if it failed since the exporter started.
     pub(super) error: Option<LastError>,
 }
 

@@ -51,9 +51,9 @@ pub(super) struct Inner {
     pub(super) series: usize,
     pub(super) series_limit: Option<usize>,
     pub(super) restored: bool,
-    /// Number of changes of the set of customers.
+    /// Number of changes to the set of customers.
     pub(super) membership: u64,
-    /// Number of changes, with which caches of derived data detect that they are outdated.
+    /// Number of changes. Caches of derived data compare it to detect that they are outdated.
     pub(super) generation: u64,
 }
 
@@ -96,8 +96,9 @@ impl Inner {
         self.generation += 1;
     }
 
-    /// Stores a new record. After a change of the API generation, the customer list and the subscriptions both contain
-    /// the tenants until the next polls. They are then removed from the subscriptions, so that no series occurs twice.
+    /// Stores a new record. After a change of the API version, the customer list and the subscriptions both contain the
+    /// tenants until the next polls. In that case, the tenants are removed from the subscriptions, so that no series
+    /// occurs twice.
     pub(super) fn insert(&mut self, collector: CollectorId, id: &CustomerId, stored: StoredRecord) {
         self.replace(collector, id, stored);
         let record_of = |collector| self.collected.get(collector).records.get(id);

@@ -1,8 +1,8 @@
-//! State file, which preserves the store across restarts.
+//! Saves the store to the state file and restores it after a restart.
 //!
 //! The file consists of JSON lines: the first is a header, and the last contains the number of lines and their
 //! checksum. A new file is written beside the old one and then renamed, so the state file is always complete. An
-//! embedded database is not needed, because the state is only a few megabytes long and can be fetched again in one cycle.
+//! embedded database is not needed, because the state has only a few megabytes and can be fetched again in one cycle.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write};
@@ -22,13 +22,13 @@ use crate::domain::{CustomerFilter, CustomerId, Timestamp};
 use crate::lock::lock;
 use crate::text_file::BYTE_ORDER_MARK;
 
-/// Version of the format. A file with a higher version is left untouched.
+/// Version of the format. A file with a higher version is not restored, but set aside.
 const FORMAT: u32 = 1;
 
-/// Maximum length of a line, which contains the record of one customer. Responses have a much lower limit.
+/// Maximum length of a line with the record of one customer. API responses have a much lower limit.
 const MAX_LINE_BYTES: u64 = 256 << 20;
 
-/// Reason why the state could not be saved or loaded.
+/// Reason why the state could not be restored.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The path is not usable, or the file system failed.
@@ -61,7 +61,7 @@ struct SavedRecord {
     record: Arc<dyn Record>,
 }
 
-/// A copy of the state, which can be written while the store changes.
+/// A copy of the state that can be written while the store changes.
 pub struct SavedState {
     customers: Vec<(CustomerId, Arc<str>)>,
     excluded_names: Arc<BTreeMap<CustomerId, Arc<str>>>,
@@ -148,7 +148,7 @@ impl Store {
     /// file is an empty state. Returns the number of restored customers.
     ///
     /// # Errors
-    /// Returns an error if the file cannot be read completely. Nothing is restored then.
+    /// Returns an error if the file cannot be read completely. In that case, nothing is restored.
     pub fn restore(
         &self,
         path: &Path,
@@ -372,12 +372,12 @@ fn read_lines(path: &Path) -> Result<Option<Vec<Line>>, Error> {
             .read_until(b'\n', &mut text)
             .map_err(io)?;
         if read == 0 {
-            return Err(corrupt("its end is missing"));
+            return Err(corrupt("the end of the file is missing"));
         }
         let line: Line = match serde_json::from_slice(&text) {
             Ok(line) => line,
             Err(_) if lines.is_empty() => return Err(invalid_header(&text, path)),
-            Err(_) => return Err(corrupt("it contains an invalid line")),
+            Err(_) => return Err(corrupt("contains an invalid line")),
         };
         match (&line, lines.is_empty()) {
             (Line::State { format: FORMAT, .. }, true) => {}
@@ -387,13 +387,13 @@ fn read_lines(path: &Path) -> Result<Option<Vec<Line>>, Error> {
                     format: *format,
                 });
             }
-            (_, true) => return Err(corrupt("it is not a state file")),
+            (_, true) => return Err(corrupt("not a state file")),
             (Line::End { lines: count, crc32 }, false) => {
                 let is_complete = u64::try_from(lines.len()) == Ok(*count) && hasher.finalize() == *crc32;
                 return if is_complete {
                     Ok(Some(lines))
                 } else {
-                    Err(corrupt("its checksum does not match"))
+                    Err(corrupt("the checksum does not match"))
                 };
             }
             _ => {}
@@ -422,7 +422,7 @@ fn invalid_header(first_line: &[u8], path: &Path) -> Error {
         },
         _ => Error::Corrupt {
             path: path.to_owned(),
-            what: "it is not a state file",
+            what: "not a state file",
         },
     }
 }

@@ -20,8 +20,8 @@ use crate::text_file::BYTE_ORDER_MARK;
 /// First bytes of every state file, of any version.
 const BEGINNING: &[u8] = b"{\"state\":";
 
-/// Maximum number of symbolic links that are followed to a file that does not exist yet, as Linux does to existing
-/// files.
+/// Maximum number of symbolic links that are followed to a file that does not exist yet: the limit of Linux for
+/// existing files.
 const MAX_LINKS: usize = 40;
 
 /// Maximum size of a lock file: a process id and a line feed.
@@ -156,8 +156,8 @@ fn not_regular(path: &Path, metadata: &Metadata) -> Error {
     }
 }
 
-/// Returns the error for a path that cannot be read. An invalid path is an error of the configuration, but a file
-/// system that fails may recover.
+/// Returns the error for a path that cannot be read. An invalid path is a configuration error, but a failing file
+/// system may recover.
 fn unreachable(path: &Path, source: io::Error) -> Error {
     const WRONG: [Errno; 5] = [
         Errno::ACCESS,
@@ -201,7 +201,7 @@ fn follow_links(path: &Path) -> Result<PathBuf, Error> {
         match fs::read_link(&target) {
             Ok(next) => target = parent(&target).join(next),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => {
-                // The file will be created here. If the directory is missing, that fails.
+                // The file will be created here. If the directory is missing, its creation fails.
                 let directory = fs::canonicalize(parent(&target));
                 let named = directory.ok().zip(target.file_name());
                 return Ok(named.map_or_else(|| target.clone(), |(directory, name)| directory.join(name)));
@@ -220,7 +220,7 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
-/// Returns the path with a suffix.
+/// Appends a suffix to the file name of a path.
 fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
@@ -260,13 +260,13 @@ const TEMPORARY: &str = ".new";
 /// new file, locked.
 ///
 /// # Errors
-/// Returns an error if the file system does. None of the new content remains then.
+/// Returns an error if a file operation fails. In that case, none of the new content remains.
 fn replace(target: &Path, write: impl FnOnce(File) -> io::Result<File>) -> Result<File, Error> {
     remove_left_over(target)?;
     let directory = parent(target);
     let mut prefix = OsString::from(target.file_name().unwrap_or_default());
     prefix.push(TEMPORARY);
-    // The name is constant, so that the next start can remove the file of a process that was killed.
+    // The name is constant, so that the next startup can remove the file of a process that was killed.
     let temporary = tempfile::Builder::new()
         .prefix(&prefix)
         .rand_bytes(0)
@@ -351,7 +351,8 @@ impl StateFile {
     /// Replaces the state file with the output of `write`.
     ///
     /// # Errors
-    /// Returns an error if the file system does, the path is no longer usable, or a damaged state cannot be set aside.
+    /// Returns an error if a file operation fails, the path is no longer usable, or a damaged state cannot be set
+    /// aside.
     pub fn save(&self, write: impl FnOnce(File) -> io::Result<File>) -> Result<(), Error> {
         let target = self.lock_target()?;
         if self.is_damaged.load(Ordering::Relaxed) {
@@ -369,7 +370,7 @@ impl StateFile {
     /// path.
     ///
     /// # Errors
-    /// Returns an error if the file system does, or the new path exists.
+    /// Returns an error if a file operation fails, or the new path leads to something other than a state file.
     pub fn set_aside(&self) -> Result<PathBuf, Error> {
         self.is_damaged.store(true, Ordering::Relaxed);
         let target = self.lock_target()?;

@@ -16,7 +16,7 @@ use crate::lock::lock;
 /// the whole error.
 const MAX_ERROR_CHARS: usize = 400;
 
-/// The newest poll of a target.
+/// The latest poll of a target.
 #[derive(Clone, Debug)]
 pub struct PollStatus {
     /// Freshness of the values.
@@ -25,23 +25,23 @@ pub struct PollStatus {
     pub is_for_all: bool,
     /// Time of the last successful poll.
     pub last_success: Option<Timestamp>,
-    /// The error of the newest poll.
+    /// The error of the latest poll.
     pub error: Option<LastError>,
 }
 
 impl PollStatus {
-    /// Returns whether there are values that are not stale, even if the newest poll failed.
+    /// Returns whether there are values that are not stale, even if the latest poll failed.
     pub fn has_current_values(&self) -> bool {
         matches!(self.state, State::Fresh | State::Failed) && self.last_success.is_some()
     }
 }
 
-/// State of a collector, for the metrics about the exporter.
+/// State of a collector, for the exporter's own metrics.
 #[derive(Clone, Debug)]
 pub struct Overview {
     /// Id of the collector.
     pub collector: CollectorId,
-    /// Its schedule.
+    /// The collector's schedule.
     pub plan: Plan,
     /// Whether its permission is granted; `None` if unknown.
     pub permitted: Option<bool>,
@@ -54,12 +54,12 @@ pub struct Overview {
 pub struct StatusSnapshot {
     customers: CowMap<CustomerId, StoredCustomer>,
     collected: PerCollector<CollectorData>,
-    /// Number of series, including those about freshness.
+    /// Number of series, including series about freshness.
     pub series: usize,
     now: Timestamp,
 }
 
-/// An enabled collector of a snapshot.
+/// An enabled collector in a snapshot.
 #[derive(Clone, Copy, Debug)]
 pub struct CollectorSnapshot<'a> {
     /// Id of the collector.
@@ -71,7 +71,7 @@ pub struct CollectorSnapshot<'a> {
 }
 
 impl Store {
-    /// Stores the error of a target's newest poll. See [`LastError::is_outage`].
+    /// Stores the error of a target's latest poll. See [`LastError::is_outage`].
     pub fn set_error(&self, collector: CollectorId, target: &Target, text: &str, is_outage: bool, now: Timestamp) {
         let text: String = text.chars().take(MAX_ERROR_CHARS).collect();
         let mut inner = lock(&self.inner);
@@ -133,7 +133,7 @@ impl StatusSnapshot {
 }
 
 impl CollectorSnapshot<'_> {
-    /// Returns its schedule, and its customers by state.
+    /// Returns the collector's schedule, and the customers by state.
     pub fn overview(&self) -> Overview {
         Overview {
             collector: self.id,
@@ -148,7 +148,7 @@ impl CollectorSnapshot<'_> {
         self.collected.freshness.contains_key(&Target::Partner)
     }
 
-    /// Returns the newest poll of a customer, individual or in bulk.
+    /// Returns the latest poll that included a customer, for this customer only or in bulk.
     pub fn poll_of(&self, customer: &Target) -> PollStatus {
         let for_all = self.collected.freshness.get(&Target::Partner);
         let freshness = for_all.or_else(|| self.collected.freshness.get(customer));
@@ -176,13 +176,14 @@ impl CollectorSnapshot<'_> {
         self.polls().filter_map(|poll| poll.last_success).max()
     }
 
-    /// Returns the time of the oldest last success of any target; `None` if a target was never polled successfully.
+    /// Returns the earliest time among the last successful polls of all targets; `None` if a target was never polled
+    /// successfully.
     pub fn oldest_success(&self) -> Option<Timestamp> {
         let successes: Option<Vec<Timestamp>> = self.polls().map(|poll| poll.last_success).collect();
         successes?.into_iter().min()
     }
 
-    /// Returns the errors of the newest polls of all targets.
+    /// Returns the errors of the latest polls of all targets.
     pub fn errors(&self) -> impl Iterator<Item = &LastError> {
         self.polls().filter_map(|poll| poll.error.as_ref())
     }

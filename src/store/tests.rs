@@ -1,5 +1,3 @@
-//! Tests of the store.
-
 use std::time::Duration;
 
 use super::inner::is_implausible;
@@ -215,7 +213,7 @@ fn age_counts_from_the_last_complete_poll() {
     };
     assert_eq!(states(60), [2, 0, 1, 1, 0, 1]);
     assert_eq!(states(181), [0, 3, 0, 1, 0, 1]);
-    // In a response with an invalid row, the valid rows are fresh, and the held row is as old as before.
+    // After a response with an invalid row, the valid rows are fresh, and the held row is as old as before.
     for now in [100, 170] {
         let mut partial = rendered(1);
         partial.held = rendered(1).tables;

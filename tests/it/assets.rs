@@ -1,4 +1,4 @@
-//! Embedded dashboards and rules equal those in the repository, and refer only to metrics that exist.
+//! Embedded dashboards and rules equal the files in the repository, and refer only to metrics that exist.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// Returns the names of the files in a directory with this start and end.
+/// Returns the names of the files in a directory that start with `start` and end with `end`.
 fn files(directory: &str, start: &str, end: &str) -> BTreeSet<String> {
     let entries = std::fs::read_dir(repository(directory)).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -34,7 +34,7 @@ fn dashboards_and_rules_are_all_embedded() {
     }
 }
 
-/// Returns the words of a text that look like names of the exporter's metrics.
+/// Returns the words in a string that look like names of the exporter's metrics.
 fn metric_names(text: &str) -> BTreeSet<&str> {
     let words = text.split(|character: char| !(character.is_ascii_alphanumeric() || "_:".contains(character)));
     words

@@ -1,4 +1,4 @@
-//! Attributes of customers, which are read from a file and reloaded while running, and exemptions that expire.
+//! Customer attributes, read from a file and reloaded at runtime, and exemptions that expire.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -14,7 +14,7 @@ const WITHOUT_ATTRIBUTES: &str = "elements_exporter_customers_without_attributes
 const RELOAD_SUCCESSFUL: &str = "elements_exporter_config_last_reload_successful";
 const ATTRIBUTES_FILE: &str = "ELEMENTS_CUSTOMERS__ATTRIBUTES_FILE";
 
-/// A partner of four customers, and a file of attributes that can be rewritten.
+/// A simulated partner with four customers, and an attributes file that can be rewritten.
 struct Site {
     partner: Partner,
     file: PathBuf,
@@ -160,7 +160,7 @@ async fn reload_fails_until_the_attributes_file_is_valid() {
         }
     };
     assert!(!text.contains("tier=\"gold\""));
-    // Without the file there are neither labels nor the count.
+    // Without the file, neither the labels nor the count is exported.
     let (status, _) = exporter
         .reload(|variables| variables.retain(|(name, _)| name != ATTRIBUTES_FILE))
         .await;

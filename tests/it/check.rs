@@ -1,6 +1,6 @@
 //! The `check` command.
 //!
-//! This file is longer than others, because its tests share the helpers that run the command.
+//! This file is long, because its tests share the helpers that run the command.
 
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Output};
@@ -81,7 +81,7 @@ async fn check_reports_hosts_clock_permissions_and_endpoints() {
 #[tokio::test(flavor = "multi_thread")]
 async fn colours_and_json_are_selected_by_the_caller() {
     let partner = partner().await;
-    // The collectors that are disabled by default are checked as well.
+    // Collectors that are disabled by default are checked as well.
     let optional = elements_exporter::collector::ALL
         .iter()
         .filter(|entry| entry.is_optional);
@@ -507,8 +507,8 @@ fn offline_check_reads_files_and_sends_nothing() {
         Value::Bool(true)
     );
 
-    // A missing secret, a key of another certificate, an invalid state file, an unknown key: each is reported with its
-    // key, and the exit code is 78.
+    // A missing secret, a key that does not match its certificate, an invalid state file and an unknown key are each
+    // reported with the configuration key, and the exit code is 78.
     let certificate = format!(
         "auth: {{client_id: a, certificate_file: '{}', private_key_file: '{}'}}\n",
         fixture("cert.pem"),

@@ -1,7 +1,7 @@
-//! The exposition of given JSON, for each collector and both generations of the API. Data that both provide results in
+//! The exposition of given JSON, for each collector and both API versions. Data that both versions provide results in
 //! the same text.
 //!
-//! This file is longer than others, because it keeps the fixtures of both generations side by side.
+//! This file is long, because it keeps the fixtures of both API versions side by side.
 
 use crate::harness::canned::CannedServer;
 use crate::harness::program::Program;
@@ -19,7 +19,7 @@ const V3_CUSTOMERS: &str = r#"{"data":[{"id":"00427fbc-8832-46cf-a1d2-582fa46ec6
     "tenants":[{"id":"t1","name":"One"},{"id":"t2","name":"Two"}]}],
     "metadata":{"pageIndex":1,"pageSize":100,"totalCount":1}}"#;
 
-/// Polls the customer list and one collector once, in one generation.
+/// Polls the customer list and one collector once, in one API version.
 async fn poll(
     collector: &str,
     generation: &str,
@@ -58,20 +58,20 @@ async fn poll_with_requests(
     (text, succeeded, canned)
 }
 
-/// Returns a sample from the vendor's documentation as JSON, without its comments, which start with ` //`.
+/// Returns a sample from the vendor's documentation as JSON, without its ` //` comments.
 fn without_comments(sample: &str) -> String {
     let lines = sample.lines().map(|line| line.split(" //").next().unwrap_or_default());
     lines.collect::<Vec<_>>().join("\n")
 }
 
 #[tokio::test]
-async fn customers_are_equal_in_both_generations() {
+async fn customers_are_equal_in_both_api_versions() {
     let (v1, succeeded) = poll("customers", "v1", &[], &[]).await;
     assert!(succeeded);
     let (v3, succeeded) = poll("customers", "v3", &[], &[]).await;
     assert!(succeeded);
     assert_expected("customers", &about_customers(&v3));
-    // The first generation lacks these fields at this endpoint.
+    // API v1 lacks these fields at this endpoint.
     let v3 = about_customers(&v3).replace(r#"management_mode="partner""#, r#"management_mode="""#);
     let v3: String = v3
         .lines()
@@ -163,7 +163,7 @@ async fn job_sample_of_the_vendor_has_no_runs() {
     assert_expected("jobs_never_ran", &about_customers(&text));
 }
 
-/// Runs with words and strings. [`V3_JOBS`] has the same runs with numbers.
+/// Runs whose statuses are words and whose counts are strings. [`V3_JOBS`] has the same runs with numbers.
 const V1_JOBS: &str = r#"{"value":[
     {"jobType":"Microsoft 365","jobModule":"Exchange Online","status":"Successful","jobId":"EX1","name":"daily",
      "totalCount":"2323","failedCount":"0","successfulCount":"2323","skippedCount":"0","warningCount":"0",
@@ -217,7 +217,7 @@ const OLDEST_JOBS: &str = r#"{"value":[
      "StartTime":"2025-09-11T00:00:00Z","EndTime":"2025-09-11T00:10:00Z","JobDuration":"10m0s"}]}"#;
 
 #[tokio::test]
-async fn jobs_are_equal_in_both_generations() {
+async fn jobs_are_equal_in_both_api_versions() {
     let v1 = format!("GET /partner/customers/{ID}/jobs");
     let v3 = format!("POST /partner/external/v3/general/customers/{ID}/avpt-products/jobs/batch");
     let overrides = r#"[{"module":"Azure*","rpo":"none"},{"service":7,"module":303,"rpo":"12h"}]"#;
@@ -413,7 +413,7 @@ const PRODUCTS: &str = r#"[
      "source":"Pooled"}]"#;
 
 #[tokio::test]
-async fn licenses_are_equal_in_both_generations() {
+async fn licenses_are_equal_in_both_api_versions() {
     let v1 = format!(
         r#"{{"value":[{{"customerId":"{ID}","organization":"AvePoint test","customer":"a***b@example.com",
         "tenantId":"t1, t2","products":{PRODUCTS}}}]}}"#
@@ -431,14 +431,14 @@ async fn licenses_are_equal_in_both_generations() {
     assert_expected("licenses", &licenses(&one));
     assert_eq!(licenses(&one), licenses(&other));
     let tenants = |text: &str| crate::harness::samples(text, "elements_customer_tenants");
-    assert_eq!(tenants(&one), tenants(&other), "each generation reports the tenants");
+    assert_eq!(tenants(&one), tenants(&other), "both API versions report the tenants");
     assert_eq!(
         tenants(&one),
         format!("elements_customer_tenants{{customer_id=\"{ID}\"}} 2\n")
     );
     let infos = |text: &str| crate::harness::samples(text, "elements_tenant_info");
     let nameless = infos(&other).replace("\"One\"", "\"\"").replace("\"Two\"", "\"\"");
-    assert_eq!(infos(&one), nameless, "the first generation has only ids");
+    assert_eq!(infos(&one), nameless, "API v1 has only ids");
     assert_eq!(infos(&one).lines().count(), 2);
 }
 
@@ -568,7 +568,7 @@ async fn license_labels_do_not_depend_on_the_order_of_rows() {
 }
 
 #[tokio::test]
-async fn scan_profiles_are_equal_in_both_generations() {
+async fn scan_profiles_are_equal_in_both_api_versions() {
     let base = format!("/partner/customers/{ID}/scanProfiles");
     let v3_base = format!("/partner/external/v3/general/customers/{ID}/scan-profiles");
     let (v1_list, v1_one) = (format!("GET {base}"), format!("GET {base}/p-1"));
@@ -608,7 +608,7 @@ async fn scan_profiles_are_equal_in_both_generations() {
     assert_eq!(profiles(&one), profiles(&other));
     assert!(
         !one.contains("admin@contoso.example"),
-        "the account is personal data and not exported"
+        "the account is personal data and must not be exported"
     );
 }
 
@@ -643,7 +643,7 @@ async fn scan_profile_details_are_refreshed_every_other_poll() {
     let runs: Vec<bool> = profiles.map(|line| *line == detail).collect();
     assert!(
         runs.windows(3).all(|three| three.contains(&true)),
-        "two polls in a row without details: {runs:?}"
+        "two consecutive polls without details: {runs:?}"
     );
     assert!(
         runs.windows(2).any(|two| two == [false, false]),
@@ -683,7 +683,7 @@ async fn profile_without_details_has_values_of_the_list() {
 }
 
 #[tokio::test]
-async fn scan_changes_are_equal_in_both_generations() {
+async fn scan_changes_are_equal_in_both_api_versions() {
     let base = format!("/partner/customers/{ID}/scanProfiles");
     let v3_base = format!("/partner/external/v3/general/customers/{ID}/scan-profiles");
     let lines = [

@@ -1,6 +1,6 @@
 //! Customers that are listed, configured by id, excluded or forbidden.
 //!
-//! This file is longer than others, because the cases share the customer lists built here.
+//! This file is long, because the cases share the customer lists built here.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ fn services(ids: &[&str]) -> String {
     format!(r#"{{"value":[{}]}}"#, rows.join(","))
 }
 
-/// Returns settings that enable only customers, jobs and licences, in the first generation.
+/// Returns settings that enable only customers, jobs and licences, with API v1.
 fn v1_settings<'a>(overrides: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     let mut settings = vec![
         ("ELEMENTS_API__VERSION", "v1"),
@@ -194,7 +194,7 @@ async fn unlisted_configured_customer_is_a_failure() {
     assert_eq!(value(&text, errors), Some(1.0));
 }
 
-/// Settings that enable only the customer list, in the second generation.
+/// Settings that enable only the customer list, with API v3.
 const V3_CUSTOMERS_ONLY: [(&str, &str); 3] = [
     ("ELEMENTS_API__VERSION", "v3"),
     ("ELEMENTS_COLLECTORS__JOBS__ENABLED", "false"),
@@ -368,7 +368,7 @@ async fn repeated_v1_page_is_detected() {
         let errors = r#"elements_exporter_api_errors_total{endpoint="customers",reason="incomplete"}"#;
         assert_eq!(value(&text, errors), Some(1.0));
     }
-    // Links that differ only in a fragment lead to the same page.
+    // Links that differ only in their fragment lead to the same page.
     let canned = CannedServer::start(&[]).await;
     let endless = page(r##","@odata.nextLink":"#1""##);
     canned.set("GET /partner/customers", 200, &endless);
@@ -377,7 +377,7 @@ async fn repeated_v1_page_is_detected() {
     assert_eq!(canned.requests().len(), 1);
 }
 
-/// Returns a customer list whose rows have the given JSON as names.
+/// Returns a customer list with these ids and names. The names are JSON values.
 fn customer_list(names: &[(&str, &str)]) -> String {
     let row = |(id, name): &(&str, &str)| format!(r#"{{"id":"{id}","jobStatus":"Working"{name}}}"#);
     let rows: Vec<String> = names.iter().map(row).collect();
@@ -490,7 +490,7 @@ async fn customer_without_a_name_matches_by_id_and_warns_once() {
 }
 
 #[tokio::test]
-async fn tenants_occur_once_when_the_generation_changes() {
+async fn tenants_occur_once_when_the_api_version_changes() {
     let v1 = format!(r#"{{"value":[{{"customerId":"{A}","tenantId":"t1,t2","products":[]}}]}}"#);
     let v3 = format!(
         r#"{{"data":[{{"id":"{A}","organization":"One","jobStatus":1,"tenants":[{{"id":"t1","name":"T"}}]}}],

@@ -6,7 +6,7 @@ use crate::harness::{eventually, fresh, value};
 /// Customers of a demo with every scenario.
 const CUSTOMERS: usize = 12;
 
-/// The customer whose consent was withdrawn 53 hours ago, by its organization.
+/// Returns the organization whose consent was withdrawn 53 hours ago.
 fn customer_without_consent(exposition: &str) -> &str {
     let consents = exposition
         .lines()
@@ -18,7 +18,7 @@ fn customer_without_consent(exposition: &str) -> &str {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn demo_knows_runs_and_restore_points_from_the_start() {
+async fn demo_has_runs_and_restore_points_at_startup() {
     let customers = format!("--simulator.customers={CUSTOMERS}");
     let flags = [
         "demo",
@@ -54,7 +54,7 @@ async fn demo_knows_runs_and_restore_points_from_the_start() {
                 .all(|collector| fresh(text, collector) >= Some(11.0))
         })
         .await;
-    // Without the earlier runs, a module whose newest run failed would have no restore point.
+    // Without the runs before the newest, a module whose newest run failed would have no restore point.
     assert!(restore_points(&polled).iter().all(|end| *end > 0.0));
     let failing = customer_without_consent(&polled);
     let prefix = format!("elements_job_consecutive_failures{{customer_id=\"{failing}\"");

@@ -1,5 +1,5 @@
-//! Commands in the documentation work. Every command is run; for a command that a test cannot run, the reason is
-//! listed, and the files, flags and keys that it names must exist.
+//! Commands in the documentation work. Every command is run. For commands that no test can run, a list states the
+//! reason, and the files, flags and keys that they name must exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -50,7 +50,7 @@ const NOT_RUN: [(&str, &str); 23] = [
     ("gh attestation", "needs a release"),
 ];
 
-/// Programs with which a command can start. A code span that starts with one of them is also a command.
+/// Programs that start a command. A code span that starts with one of these programs is also a command.
 const PROGRAMS: [&str; 10] = [
     "elements_exporter ",
     "curl ",
@@ -73,7 +73,7 @@ fn root() -> &'static Path {
 struct DocCommand {
     page: String,
     text: String,
-    /// True in a code block, whose commands can be copied; false in a sentence.
+    /// True in a code block, false in a sentence.
     in_block: bool,
 }
 
@@ -186,7 +186,7 @@ fn joined(block: &[&str]) -> Vec<String> {
         .collect()
 }
 
-/// Replaces placeholders: words in capitals by a directory, and the name of the example by the shipped file.
+/// Replaces placeholders: words in capitals with a directory, and the name of the example with the shipped file.
 fn filled_in(word: &str, directory: &Path) -> String {
     match word {
         "DIR" => directory.join("assets").display().to_string(),

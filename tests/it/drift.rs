@@ -58,7 +58,7 @@ fn metric_pages() -> Vec<&'static str> {
     pages
 }
 
-/// Returns the metrics of a page as a Markdown table.
+/// Returns the metrics on a page as a Markdown table.
 fn metric_table(page: &str) -> String {
     let mut table = String::from("| metric | type | labels | stability | meaning |\n|---|---|---|---|---|\n");
     let entries = catalogue::metrics().into_iter();
@@ -78,7 +78,7 @@ fn metric_table(page: &str) -> String {
 /// Returns the collectors as a Markdown table, with links to their pages.
 fn collector_table() -> String {
     let mut table = String::from(
-        "| collector | interval | permission, second generation (`v3`) | permission, first generation (`v1`) | metrics |\n\
+        "| collector | interval | permission for API v3 | permission for API v1 | metrics |\n\
          |---|---|---|---|---|\n",
     );
     for page in metric_pages() {
@@ -172,7 +172,7 @@ fn failure_reasons_are_explained() {
     assert_eq!(explained, reasons);
 }
 
-/// Returns the dotted paths of the keys in a YAML file in which keys are commented out with one `#` and text with two.
+/// Returns the dotted paths of the keys in a YAML file. Keys are commented out with one `#`; comments start with two.
 fn commented_keys(yaml: &str) -> BTreeSet<String> {
     let mut sections: Vec<(usize, String)> = Vec::new();
     let mut keys = BTreeSet::new();
@@ -207,7 +207,6 @@ fn example_configuration_has_all_keys_and_no_others() {
 #[tokio::test]
 async fn exposition_matches_the_catalogue() {
     let partner = start(frozen_partner(40)).await;
-    // A report for a job that has a backup scope.
     partner.handle.with_world(|world| {
         let customers = world.customers.iter_mut();
         let module = customers
@@ -241,7 +240,7 @@ async fn exposition_matches_the_catalogue() {
     let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let exposed: BTreeSet<&str> = families.filter_map(|line| line.split(' ').next()).collect();
     let catalogue: BTreeSet<&str> = catalogue::metrics().iter().map(|entry| entry.metric.name).collect();
-    // One full poll loads no state file.
+    // `once` loads no state file.
     let without_state = "elements_exporter_state_load_successful";
     let missing = catalogue.difference(&exposed).filter(|name| **name != without_state);
     let missing: Vec<_> = missing.collect();

@@ -1,4 +1,4 @@
-//! Faults and their visible effects. `docs/faults.md` lists each expected behaviour with its test.
+//! Faults and their visible effects. `docs/faults.md` lists the expected behaviours with their tests.
 
 mod body;
 mod documented;
@@ -96,8 +96,8 @@ impl<'a> ExpectedFailure<'a> {
     }
 }
 
-/// Checks that polls fail for the expected reason after `inject_fault`, while last known values and their freshness do
-/// not change.
+/// Checks that polls fail for the expected reason after `inject_fault`, and that the last known values and their
+/// freshness do not change.
 async fn assert_poll_fails(
     exporter: &Exporter,
     expected: ExpectedFailure<'_>,
@@ -137,7 +137,7 @@ async fn assert_poll_fails(
     later
 }
 
-/// A fault of job lists, and the reason under which it is counted.
+/// A fault in job lists, and the failure reason under which it is counted.
 struct Case {
     name: &'static str,
     generation: &'static str,

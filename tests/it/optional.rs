@@ -1,7 +1,7 @@
 //! Collectors of services that only some customers have: the exposition of given JSON, and customers without the
 //! service.
 //!
-//! This file is longer than others, because the cases share the customers and tenants built here.
+//! This file is long, because the cases share the customers and tenants built here.
 
 use crate::harness::canned::CannedServer;
 use crate::harness::program::Program;
@@ -389,7 +389,7 @@ async fn withdrawn_consent_and_attack_are_exposed() {
     }
 }
 
-/// All pages of a report are fetched once, each with the token of the previous one.
+/// All pages of a report are fetched once, each with the token from the previous page.
 #[tokio::test]
 async fn report_of_several_pages_is_requested_once() {
     let partner = crate::harness::partner::start(crate::harness::partner::frozen_partner(1)).await;
@@ -439,7 +439,7 @@ async fn report_of_several_pages_is_requested_once() {
     assert_eq!(requested(), pages, "a report is requested once");
 }
 
-/// An invalid response is a failure of that poll. It does not mean an empty list or a missing service.
+/// An invalid response makes the poll fail. It does not mean an empty list or a missing service.
 #[tokio::test]
 async fn invalid_response_is_a_failure() {
     let all_types = |status, body| {
@@ -503,7 +503,7 @@ fn customers_with(tenants: &str) -> String {
     )
 }
 
-/// Series of removed tenants are removed, and new tenants are polled, long before the interval has passed.
+/// The series of removed tenants disappear and new tenants are polled long before the interval has passed.
 #[tokio::test]
 async fn tenants_follow_the_customer_list() {
     const LIST: &str = "POST /partner/external/v3/general/customers/batch";
@@ -711,7 +711,7 @@ async fn revoked_permission_is_not_a_missing_service() {
         .await;
 }
 
-/// The next poll of jobs is an hour away, but their runs are stored, so the reports can be polled immediately.
+/// The next poll of `jobs` is an hour away, but its runs are stored, so the reports can be polled immediately.
 #[tokio::test]
 async fn job_reports_enabled_by_a_reload_are_polled_immediately() {
     let partner = crate::harness::partner::start(crate::harness::partner::frozen_partner(14)).await;

@@ -1,6 +1,6 @@
 //! The HTML pages in a real browser.
 //!
-//! This file is longer than others, because the cases share the scripts that control the browser.
+//! This file is long, because the cases share the scripts that control the browser.
 
 mod browser;
 mod health;
@@ -47,7 +47,7 @@ const WATCH: &str = "{ const original = window.fetch; window.requested = 0; \
                      const after = AbortSignal.timeout.bind(AbortSignal); \
                      AbortSignal.timeout = (ms) => after(Math.min(ms, window.maxTimeout ?? ms)); }";
 
-/// Makes the page refresh often, so that tests do not wait.
+/// Makes the page refresh often, so that tests need not wait.
 const REFRESH_OFTEN: &str =
     "{ const later = window.setTimeout; window.setTimeout = (f, ms) => later(f, Math.min(ms, 100)); }";
 
@@ -64,7 +64,7 @@ async fn exporter(api: &str, flags: &[&str], extra_env: &[(&str, &str)]) -> Expo
     exporter
 }
 
-/// Returns a partner that uses the current time.
+/// Returns a simulated partner that uses the current time.
 async fn partner(customers: usize) -> Partner {
     start(Settings {
         clock: Clock::Wall,
@@ -171,7 +171,7 @@ async fn front_page_starts_with_customers_and_refreshes() {
         browser
             .wait_until("document.querySelector('#exporter').innerText.includes('Last error customers: status 404')");
 
-        // A failure of one customer is displayed at that customer.
+        // A failure that affects one customer is displayed at that customer.
         let customer_jobs = format!("/partner/*customers/{customer}/*jobs/batch");
         let forbidden = FaultKind::Status { code: 403, body: None };
         partner.handle.set_faults(vec![Fault::new(&customer_jobs, forbidden)]);
@@ -195,7 +195,7 @@ async fn front_page_starts_with_customers_and_refreshes() {
         );
         assert_quiet_console(&mut browser);
 
-        // After its customer was removed, the page reports that, and not an unreachable exporter.
+        // After its customer is removed, the page says so instead of reporting an unreachable exporter.
         browser.go(&format!("{}customers/{customer}", exporter.base));
         partner.handle.clear_faults();
         partner
@@ -210,7 +210,7 @@ async fn front_page_starts_with_customers_and_refreshes() {
     });
 }
 
-/// Returns the page once it contains a text.
+/// Returns the page once it contains `expected`.
 async fn page_that_contains(base: &str, settings: &[(&str, &str)], expected: &str) -> String {
     let exporter = Program::start(base, &[], settings).await;
     eventually(expected, || async {
@@ -296,7 +296,7 @@ async fn page_reports_a_hanging_exporter_and_keeps_its_state() {
                       document.getElementById('as-of').innerText === window.date, document.getElementById('lost').hidden]";
         assert_eq!(browser.eval(selection_is_kept), json!([true, true, true, true]));
 
-        // A hanging exporter accepts connections. The page must report outdated data nevertheless.
+        // A hanging exporter accepts connections. The page must still report that its data is outdated.
         browser.eval("window.maxTimeout = 500");
         exporter.signal("STOP");
         browser.wait_until("!document.getElementById('lost').hidden && document.body.classList.contains('lost')");
@@ -468,7 +468,7 @@ async fn controls_are_reachable_by_keyboard_with_visible_focus() {
     let exporter = exporter(&partner.base, &[], &[]).await;
     block_in_place(|| {
         let mut browser = open_fresh_page(&exporter);
-        // The page does not refresh, so that nothing is replaced between two key presses.
+        // Turn off refreshing, so that nothing is replaced between two key presses.
         browser.go(&format!("{}?live=off", exporter.base));
         let mut reached: Vec<String> = Vec::new();
         loop {
@@ -502,7 +502,7 @@ async fn controls_are_reachable_by_keyboard_with_visible_focus() {
         assert!(places[..8].is_sorted(), "{reached:?}");
         let customers = reached.iter().filter(|name| name.starts_with("customers/")).count();
         assert_eq!(customers, 3, "{reached:?}");
-        // The first link skips the part that all pages have in common.
+        // The first link skips the part that is the same on all pages.
         browser.go(&exporter.base);
         browser.tab();
         browser.enter();

@@ -1,6 +1,6 @@
 //! The program with its commands, flags and exit codes.
 //!
-//! This file is longer than others, because the cases share the checks of exit codes and output built here.
+//! This file is long, because the cases share the checks of exit codes and output built here.
 
 use std::io::Read as _;
 use std::net::TcpListener;
@@ -333,7 +333,10 @@ async fn damaged_state_is_renamed_and_reported() {
     for (content, reason) in [
         ("{\"state\":{\"format\":99,\"version\":\"9\"}}\n", "newer version"),
         ("{\"state\":\n", "not a state file"),
-        ("{\"state\":{\"format\":1,\"version\":\"0\"}}\n", "its end is missing"),
+        (
+            "{\"state\":{\"format\":1,\"version\":\"0\"}}\n",
+            "the end of the file is missing",
+        ),
     ] {
         let state = directory.path().join("state");
         std::fs::write(&state, content).unwrap();
@@ -435,7 +438,7 @@ async fn check_reports_a_missing_permission_with_advice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn once_prints_one_full_poll_and_exits_with_its_result() {
+async fn once_polls_everything_and_exits_with_the_result() {
     let partner = partner().await;
     let run_once = || Program::spawn(every_second_all(&partner.base, &[]), &["once"]).wait();
     let output = run_once().await;

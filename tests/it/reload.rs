@@ -1,6 +1,6 @@
 //! Reloads of all settings, one after the other, during continuous scrapes.
 //!
-//! This file is longer than others, because every case uses the configuration, the scraper and the partner built here.
+//! This file is long, because every case uses the configuration, the scraper and the partner built here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -36,8 +36,8 @@ struct ReloadableExporter {
     _directory: tempfile::TempDir,
 }
 
-/// Text of a configuration by section. The keys of `api`, `auth` and `collectors` are replaced one by one, and the
-/// other sections as a whole.
+/// Text of a configuration by section. In `api`, `auth` and `collectors`, keys are replaced one by one; other sections
+/// are replaced as a whole.
 #[derive(Clone)]
 struct ConfigText(BTreeMap<&'static str, String>);
 
@@ -263,13 +263,12 @@ async fn wait_until_all_fresh(program: &Program) -> String {
         .await
 }
 
-/// Returns the pauses between requests in order.
 fn pauses(requests: &[Request]) -> Vec<Duration> {
     let at: Vec<Instant> = requests.iter().map(|request| request.at).collect();
     at.windows(2).map(|pair| pair[1] - pair[0]).collect()
 }
 
-/// Returns the series about customers and polls that must not change, without those that always change.
+/// Returns the series about customers and polls that must not change.
 fn constant_series(text: &str) -> BTreeSet<String> {
     const NAMES: [&str; 7] = [
         "elements_job_rpo_seconds{",
@@ -428,7 +427,7 @@ async fn all_settings_are_reloaded_without_losing_series() {
     let first = ConfigText::first();
     let exporter = ReloadableExporter::start(&first).await;
     let (program, handle) = (&exporter.program, &exporter.partner.handle);
-    // Names are escaped for single quotes.
+    // Escape the names for single quotes.
     let customers: Vec<(String, String)> = handle.with_world(|world| {
         let customers = world.customers.iter();
         customers
@@ -699,7 +698,7 @@ async fn changed_file_is_reloaded_automatically() {
 const UNMATCHED: &str = "elements_exporter_config_unmatched_patterns";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unmatched_patterns_are_reported_at_start_reload_and_loss() {
+async fn unmatched_patterns_are_reported_at_startup_and_later() {
     let config = ConfigText::first()
         .with("jobs", "1s")
         .with("customers", "{exclude: [No Such Customer]}");

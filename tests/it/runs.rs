@@ -19,7 +19,7 @@ async fn partner() -> Partner {
     .await
 }
 
-/// Adds a failed run to Exchange Online of the first customer, an hour after the newest one. Returns the customer's id.
+/// Adds a failed run to the first customer's Exchange Online, an hour after its newest run. Returns the customer's id.
 fn add_run(partner: &Partner, id: &str) -> String {
     partner.handle.with_world(|world| {
         let customer = &mut world.customers[0];
@@ -87,7 +87,7 @@ async fn runs_are_logged_once_across_restarts_and_a_crash() {
         assert_eq!(
             lines.len(),
             1,
-            "runs completed before the start are not logged: {lines:?}"
+            "runs completed before the startup must not be logged: {lines:?}"
         );
         for part in [
             "level=info",

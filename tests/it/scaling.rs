@@ -17,14 +17,14 @@ fn default<T: std::str::FromStr>(path: &str) -> T {
     key.and_then(|key| key.default.text().parse().ok()).unwrap()
 }
 
-/// Fleets in the examples of the guide.
+/// Fleet sizes in the guide's examples.
 const FLEETS: [usize; 4] = [50, 500, 5_000, 50_000];
 
 /// Scan profiles per customer in the guide.
 const PROFILES: usize = 2;
 
-/// Intervals for fleets that need longer ones than the defaults. Backups run once or a few times a day, so a restore
-/// point is polled long before an objective of 26 hours expires.
+/// Intervals for fleets that exceed the limits with the default intervals. Backups run once or a few times a day, so
+/// even with these intervals a new restore point is polled long before an objective of 26 hours is missed.
 const RELAXED: [(&str, Duration); 5] = [
     ("jobs", Duration::from_secs(15 * 60)),
     ("protected", Duration::from_secs(4 * 3600)),

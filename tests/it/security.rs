@@ -13,7 +13,7 @@ use crate::harness::partner::{frozen_partner, start};
 use crate::harness::program::Program;
 use crate::web;
 
-/// Maximum number of connections that the exporter serves concurrently.
+/// Number of connections that the exporter serves concurrently.
 const MAX_CONNECTIONS: usize = 512;
 
 fn root() -> &'static Path {
@@ -34,7 +34,7 @@ fn rows(page: &str) -> Vec<(String, String)> {
 fn has_test(source: &str, name: &str) -> bool {
     let mut sections = source.split(&format!("fn {name}(")).collect::<Vec<_>>();
     sections.pop();
-    // The text between the previous item and the name.
+    // `before` is the text between the previous item and the name.
     sections.iter().any(|before| {
         let item = before.rsplit_once("}\n").map_or(*before, |(_, item)| item);
         item.contains("#[test]") || item.contains("#[tokio::test")
@@ -47,7 +47,7 @@ fn list_refers_to_existing_tests_and_programs() {
     let rows = rows(&page);
     assert!(rows.len() >= 13, "{rows:?}");
     for (property, tests) in &rows {
-        // Text with a space is a command, not a name.
+        // A span with a space is a command, not the name of a test.
         let names = tests.split('`').skip(1).step_by(2).filter(|name| !name.contains(' '));
         let names: Vec<&str> = names.collect();
         assert!(!names.is_empty(), "{property}: no test");
@@ -160,9 +160,9 @@ async fn reload_needs_permission_and_a_post() {
     }
 }
 
-/// Returns an address at which other machines could reach this one; `None` without a network.
+/// Returns an address at which other machines could reach this machine; `None` without a network.
 fn external_address() -> Option<IpAddr> {
-    // Nothing is sent: a connected UDP socket has the local address that it would use.
+    // Connecting a UDP socket sends nothing, but determines its local address.
     let from = |to: &str, any: &str| {
         let socket = UdpSocket::bind((any, 0)).ok()?;
         socket.connect((to, 9)).ok()?;
@@ -178,7 +178,7 @@ fn external_address() -> Option<IpAddr> {
 #[tokio::test(flavor = "multi_thread")]
 async fn remote_reload_needs_an_authenticated_caller() {
     const REQUIRED: &str = "  client_ca_file: ca.pem\n  client_auth_type: ";
-    // Without a network, only the tests in src/http/caller.rs cover the decision.
+    // Without a network, only the tests in src/http/caller.rs cover this decision.
     let Some(external) = external_address() else { return };
     let anonymous = || web::client().tls_danger_accept_invalid_certs(true);
     let with = |name| web::with_certificate(name).tls_danger_accept_invalid_certs(true);
@@ -239,7 +239,7 @@ async fn reload_from_a_web_page_is_rejected() {
     assert_eq!(post().send().await.unwrap().status().as_u16(), 200);
 }
 
-/// Only builds with deploy/build are checked for reproducibility.
+/// The reproducibility check covers only builds with deploy/build.
 #[test]
 fn release_is_built_like_the_reproducible_build() {
     for file in [
@@ -261,7 +261,7 @@ fn release_is_built_like_the_reproducible_build() {
     );
 }
 
-/// Raises the limit of open files of this process, which holds half of the sockets.
+/// Raises the limit on open files of this process: it holds half of the sockets.
 #[cfg(unix)]
 fn allow_many_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

@@ -1,4 +1,4 @@
-//! Exporters that shard the customers, and a Prometheus that discovers their targets.
+//! Exporters that shard the customers, and targets that Prometheus discovers.
 
 use std::collections::BTreeSet;
 
@@ -190,7 +190,7 @@ async fn discovered_targets_can_be_scraped() {
         &[],
     )
     .await;
-    // For a moment, a customer may have only its id.
+    // A new customer may briefly have only its id.
     let groups = eventually("all customers have a country", || async {
         let groups = json(&exporter, "/elements/sd").await;
         let listed = groups.as_array()?;
@@ -246,7 +246,7 @@ fn stateful_set_gives_each_pod_its_shard() {
     assert_eq!(set["spec"]["replicas"].as_i64(), shards.parse().ok());
     let field = variable("POD_INDEX")["valueFrom"]["fieldRef"]["fieldPath"].as_str();
     assert_eq!(field, Some("metadata.labels['apps.kubernetes.io/pod-index']"));
-    // The program accepts the arguments after Kubernetes has expanded them.
+    // The program must accept the arguments as Kubernetes expands them.
     let arguments = container["args"]
         .as_vec()
         .unwrap()

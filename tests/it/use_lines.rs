@@ -11,7 +11,7 @@ fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// Returns the files of a module: its file and those in its folder, at any depth.
+/// Returns the files of a module: its own file, and the files in its folder at any depth.
 fn files(module: &str) -> Vec<PathBuf> {
     let mut files = vec![source().join(format!("{module}.rs"))];
     files.extend(files_below(&source().join(module)));
@@ -51,7 +51,7 @@ fn paths(code: &str) -> Vec<String> {
     paths
 }
 
-/// Adds the path at the start of a text, and returns its length.
+/// Adds the paths at the start of `text`, and returns their length.
 fn add_paths(prefix: &str, text: &str, paths: &mut Vec<String>) -> usize {
     let is_outside = |c: char| !(c.is_alphanumeric() || c == '_' || c == ':');
     let end = text.find(is_outside).unwrap_or(text.len());
@@ -133,7 +133,7 @@ fn import_cycles(mut imports: BTreeMap<Module, BTreeSet<Module>>) -> Vec<String>
         .collect()
 }
 
-/// Helpers without dependencies, which every module except [`INDEPENDENT`] may import.
+/// Helpers without dependencies. Every module may import them, except for the [`INDEPENDENT`] modules.
 const HELPERS: [&str; 6] = [
     "build_info",
     "error_chain",

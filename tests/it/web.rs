@@ -30,7 +30,7 @@ fn pem(name: &str) -> Vec<u8> {
 }
 
 pub fn users(password: &str) -> String {
-    // With the lowest bcrypt cost.
+    // The lowest bcrypt cost, for speed.
     format!("basic_auth_users:\n  alice: {}\n", bcrypt::hash(password, 4).unwrap())
 }
 
@@ -46,7 +46,7 @@ impl Site {
         Self::start_with(text, &["--web.listen-address=127.0.0.1:0"]).await
     }
 
-    /// Starts an exporter with the given flags, one of which contains the listen address.
+    /// Starts an exporter with the given flags. One of them must contain the listen address.
     pub async fn start_with(text: &str, flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         for name in ["server.pem", "server-key.pem", "ca.pem"] {
@@ -109,7 +109,7 @@ fn command(arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Returns a client that trusts the authority of the tests, with a new handshake for every request.
+/// Returns a client that trusts the tests' authority, with a new handshake for every request.
 pub fn client() -> ClientBuilder {
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder()
@@ -145,7 +145,7 @@ async fn pages_are_served_over_tls_with_configured_headers() {
     let discovered = client.get(site.url("https", "/sd?shards=1")).send().await.unwrap();
     let discovered = discovered.text().await.unwrap();
     assert!(discovered.contains(r#""__scheme__":"https""#), "{discovered}");
-    // Pages keep their own headers, and the configured ones are added.
+    // Configured headers are added to the headers of pages.
     let page = client.get(site.url("https", "/")).send().await.unwrap();
     assert_eq!(page.headers()["strict-transport-security"], "max-age=60");
     assert_eq!(page.headers()["x-frame-options"], "DENY");
@@ -340,7 +340,7 @@ async fn renewed_certificate_is_loaded_unless_it_is_invalid() {
         info.peer_certificate().unwrap().to_vec()
     };
     let first = served_certificate().await;
-    // A certificate without its key is not loaded, and neither is an invalid one.
+    // A certificate without its key is not loaded, and neither is an invalid certificate.
     site.replace("server.pem", &pem("renewed.pem"));
     assert_eq!(served_certificate().await, first);
     site.replace("server-key.pem", b"nonsense");

@@ -1,4 +1,4 @@
-//! One seeded world in both generations, and its complete exposition.
+//! One seeded world in both API versions, and its complete exposition.
 
 use elements_exporter::simulator::{History, Settings};
 
@@ -23,20 +23,20 @@ fn without_label_value(line: &str, label: &str) -> String {
     }
 }
 
-/// Returns the lines common to both generations. Only the second has the management mode, the names of tenants, an
-/// empty list of tenants, and protected data by tenant. Only the first has the containers of removed objects, and the
-/// name of a module that is not in the reference.
+/// Returns the lines common to both API versions. Only API v3 has the management mode, the names of tenants, an empty
+/// list of tenants, and protected data by tenant. Only API v1 has the containers of removed objects, and the name of a
+/// module that is not in the reference.
 fn common(text: &str, by_tenant: &[String]) -> Vec<String> {
     let without_names = |line: &str| without_label_value(&without_label_value(line, "management_mode"), "tenant_name");
-    let in_both_generations = |line: &&str| {
-        let in_one_generation = ["change=\"removed\"", "module=\"Loop Backup\"", "module=\"unknown_399\""];
+    let is_in_both_versions = |line: &&str| {
+        let in_one_version = ["change=\"removed\"", "module=\"Loop Backup\"", "module=\"unknown_399\""];
         let is_by_tenant =
             line.starts_with("elements_protected_") && by_tenant.iter().any(|id| line.contains(id.as_str()));
         let has_no_tenant = line.starts_with("elements_customer_tenants{") && line.ends_with(" 0");
-        !is_by_tenant && !has_no_tenant && !in_one_generation.iter().any(|part| line.contains(part))
+        !is_by_tenant && !has_no_tenant && !in_one_version.iter().any(|part| line.contains(part))
     };
     let text = about_customers(text);
-    let mut lines: Vec<String> = text.lines().filter(in_both_generations).map(without_names).collect();
+    let mut lines: Vec<String> = text.lines().filter(is_in_both_versions).map(without_names).collect();
     lines.sort();
     lines
 }
@@ -51,7 +51,7 @@ fn customers_by_tenant(partner: &Partner) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn generations_expose_the_same_world() {
+async fn both_api_versions_expose_the_same_world() {
     for (history, hostile) in [
         (History::Newest, true),
         (History::Runs(20), true),
@@ -103,7 +103,7 @@ async fn modules_of_the_reference_are_exposed() {
 }
 
 #[tokio::test]
-async fn generation_follows_the_registration() {
+async fn api_version_follows_the_registration() {
     let partner = start(frozen_partner(3)).await;
     poll_once_validated(&config(&partner.base, &[])).await;
     assert!(

@@ -21,8 +21,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// maxApplied is the maximum size of the annotation with the last applied configuration, which `kubectl apply` writes. A
-// ConfigMap may be four times as large.
+// maxApplied is the maximum size in bytes of the annotation in which `kubectl apply` stores the last applied
+// configuration. A ConfigMap may be four times as large.
 const maxApplied = 256 << 10
 
 // find returns the first group of the first match of an expression in a file of the repository.
@@ -47,17 +47,17 @@ func TestPodsMeetTheRestrictedStandard(t *testing.T) {
 		spec := w.template.Spec
 		verdict := policy.AggregateCheckResults(evaluator.EvaluatePod(restricted, &w.template.ObjectMeta, &spec))
 		if !verdict.Allowed {
-			t.Errorf("the standard forbids: %s", verdict.ForbiddenDetail())
+			t.Errorf("forbidden by the restricted standard: %s", verdict.ForbiddenDetail())
 		}
 		context := spec.SecurityContext
 		if r.name == "helm-openshift" {
-			// A fixed user would be outside the range of the namespace, so the pod would be rejected.
+			// A fixed user would be outside the range of the namespace, and the pod would be rejected.
 			if context.RunAsUser != nil || context.RunAsGroup != nil || context.FSGroup != nil {
 				t.Errorf("the cluster cannot assign the user: %v", context)
 			}
 		} else {
 			if got := fmt.Sprint(*context.RunAsUser); got != user {
-				t.Errorf("the pod runs as %s, the image as %s", got, user)
+				t.Errorf("the pod runs as user %s, the image as user %s", got, user)
 			}
 			if *context.FSGroup != *context.RunAsGroup {
 				t.Error("the volumes do not belong to the group of the process")
@@ -164,7 +164,7 @@ func TestSecretsAreFilesThatCanBeRotated(t *testing.T) {
 			}
 			delete(volumes, mount.Name)
 			if mount.SubPath != "" || mount.SubPathExpr != "" {
-				t.Errorf("%s has a subPath, which changes do not reach", mount.Name)
+				t.Errorf("%s has a subPath, so changes of its volume do not reach the pod", mount.Name)
 			}
 			if volume.Secret == nil && volume.ConfigMap == nil {
 				continue
@@ -202,7 +202,7 @@ func TestServiceIncludesPodsThatAreNotReady(t *testing.T) {
 	eachRendering(t, func(t *testing.T, r rendering) {
 		w := r.workload(t)
 		if len(r.services) != 1 {
-			t.Fatalf("got %d services; a monitor would scrape each pod that many times", len(r.services))
+			t.Fatalf("got %d services, want 1: a ServiceMonitor would scrape each pod once per service", len(r.services))
 		}
 		service := r.services[0]
 		if !service.Spec.PublishNotReadyAddresses {
@@ -268,8 +268,8 @@ func TestNetworkPolicyAllowsOnlyUsedPorts(t *testing.T) {
 	})
 }
 
-// removeEmptyLines removes differences in white space: kustomize folds text, and adds a line break before an indented
-// line.
+// removeEmptyLines removes a difference in white space: when kustomize folds text, it adds a line break before an
+// indented line.
 func removeEmptyLines(rules any) {
 	for _, group := range rules.(map[string]any)["groups"].([]any) {
 		for _, rule := range group.(map[string]any)["rules"].([]any) {
@@ -491,7 +491,7 @@ func TestProbesUseTheServedPaths(t *testing.T) {
 	})
 }
 
-// Except for the sharding and the volume with the state, a pod of plain equals a pod of sharded.
+// Except for the sharding and the state volume, a pod of plain equals a pod of sharded.
 func TestPlainAndShardedDifferOnlyInSharding(t *testing.T) {
 	pods := map[string]core.PodTemplateSpec{}
 	for _, r := range renderings(t) {
@@ -548,7 +548,7 @@ func TestSchemaDescribesEveryValue(t *testing.T) {
 	// A parent chart passes global values to all of its charts, so the schema allows them.
 	properties := schema["properties"].(map[string]any)
 	delete(properties, "global")
-	// The exporter checks its configuration; the schema contains only the keys that the chart sets.
+	// The exporter checks its own configuration; the schema contains only the keys that the chart sets.
 	delete(properties["config"].(map[string]any), "properties")
 	compareKeys(t, "", values, schema)
 }

@@ -18,7 +18,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// root is the path of the repository's root.
+// root is the path of the repository, relative to this package.
 const root = "../.."
 
 // rendering contains the objects of one rendering by kind. Parsing rejects unknown keys of Kubernetes and the operator.
@@ -113,7 +113,8 @@ func accountsOf(name string) []string {
 	return []string{""}
 }
 
-// belongsToOtherAccount returns whether an object belongs to another account. Shared objects belong to all accounts.
+// belongsToOtherAccount returns whether an object belongs only to other accounts. Shared objects belong to all
+// accounts.
 func belongsToOtherAccount(document, account string) bool {
 	for _, other := range accountsOf("helm-accounts") {
 		if account != "" && other != account && strings.Contains(document, "\n  name: elements-exporter"+other+"\n") {

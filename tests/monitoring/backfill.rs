@@ -1,5 +1,5 @@
-//! The history of the demo: its recorded series equal the results of the shipped rules for its samples, and panels have
-//! data over their whole range.
+//! The demo's history: its recorded series equal the results of the shipped rules for its samples, and panels have data
+//! over their whole range.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -16,25 +16,26 @@ use super::notifications::HEAVY_TEST;
 use super::rules;
 use crate::harness::servers::{self, Server};
 
-/// Compared seconds. The raw samples that every compared rule reads exist only for the last hours.
+/// Seconds before the end that are compared. The raw samples that every compared rule reads exist only for the last
+/// hours.
 const COMPARED: i64 = 12 * HOUR;
 
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
 
-/// Seconds between samples of the history.
+/// Seconds between samples in the history.
 const STEP: i64 = 3 * HOUR;
 
 /// Value of `--query.lookback-delta` in `deploy/compose`.
 const LOOKBACK: &str = "185m";
 
-/// Days of the history.
+/// Days in the history.
 const DAYS: i64 = 28;
 
 /// Series by their labels.
 type Series = BTreeMap<BTreeMap<String, String>, f64>;
 
-/// Values of a recorded name by time.
+/// Values of a recorded series by time.
 type History = BTreeMap<i64, Series>;
 
 /// Recorded series that equal the results of the rules. The others are in [`SUMS`] and [`OF_POLLS`].
@@ -75,15 +76,15 @@ const SUMS: [&str; 6] = [
     "module_status:elements_job_runs:increase10m",
 ];
 
-/// Recorded series that depend on the time of the latest poll, which cannot be inlined into their rules.
+/// Recorded series that depend on the time of the latest poll. That time cannot be inlined into their rules.
 const OF_POLLS: [&str; 3] = [
     "customer:elements_jobs_fresh:bool",
     "customer_module:elements_attention:rank",
     "module:elements_customers_overdue:count",
 ];
 
-/// Checks [`OF_POLLS`] of a time: every customer has just been polled, and the modules with the highest ranks are those
-/// that miss their objective.
+/// Checks the values of [`OF_POLLS`] at one time: every customer has just been polled, and exactly the modules that
+/// miss their objective have the highest ranks.
 fn check_series_of_polls(recorded: &BTreeMap<String, History>, at: i64) {
     let of = |name: &str| &recorded[name][&at];
     assert!(of(OF_POLLS[0]).values().all(|fresh| *fresh == 1.0));
@@ -216,7 +217,7 @@ async fn backfilled_recordings_equal_the_rules() {
         }
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
-    // Dropped in this test, so that Prometheus is stopped with it.
+    // Stop Prometheus.
     drop(prometheus);
 }
 
@@ -229,7 +230,7 @@ fn queries_of_the_past(dashboard: &Dashboard) -> Vec<Query> {
     queries.filter(reads_the_past).collect()
 }
 
-/// Returns the time of the first value of a query with the values of a whole history; `None` without data.
+/// Returns the time of a query's first value, evaluated over the whole history; `None` without data.
 async fn first_value(prometheus: &Server, query: &Query, end: i64) -> Option<i64> {
     let mut values = dashboards::select_all("185m");
     values.insert("__range".to_owned(), format!("{DAYS}d"));
@@ -274,9 +275,10 @@ async fn panels_about_the_past_have_data_over_their_range() {
     let prometheus = Server::prometheus(directory.path(), "global: {}\n").await;
     let mut problems = Vec::new();
     let mut checked = 0;
-    // A change since yesterday is displayed by the one of several queries that has its sign.
+    // A change since yesterday is displayed by one of several queries, depending on its sign. The other queries have no
+    // data.
     let mut changes = 0;
-    // The exporter's own metrics are those of the running process.
+    // The history does not contain the exporter's own metrics.
     for dashboard in dashboards::all()
         .iter()
         .filter(|dashboard| !dashboard.file.contains("exporter"))
@@ -307,7 +309,7 @@ async fn panels_about_the_past_have_data_over_their_range() {
     let form = [("query", covered.as_str()), ("time", &end.to_string())];
     let covered = prometheus.api("query", &form).await.unwrap();
     assert_eq!(text(&covered["result"][0]["value"][1]), (DAYS * DAY).to_string());
-    // Each module was in one state at any time.
+    // Each module was in exactly one state at any time.
     let states = format!(
         "max(sum by (customer_id, service, module, scope) \
          (sum_over_time(customer_module:elements_job_rpo_state_seconds:sum1h[{DAYS}d])))"

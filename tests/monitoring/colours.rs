@@ -1,5 +1,5 @@
 //! Panels are green or red only with a reason. The tests apply Grafana's colour rules to the responses of a Prometheus
-//! server whose data is stale, missing or sparse. This file is longer than others, because all cases share its data.
+//! server whose data is stale, missing or sparse. This file is long, because all cases share its data.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,7 +17,7 @@ const STEP: i64 = 30;
 /// Duration of a situation before it is evaluated: twice the look-back of panels.
 const DURATION: i64 = 600;
 
-/// Time between two situations, after which nothing of the previous one is visible.
+/// Time between two situations, so that the data of the previous situation is no longer visible.
 const GAP: i64 = 3 * 3600;
 
 /// A situation: series with their values by time.
@@ -46,7 +46,7 @@ impl Situation {
         self.with(series, |_| value)
     }
 
-    /// Adds an exporter that was scraped, and whose API last responded `api_failed_for` seconds ago.
+    /// Adds a scraped exporter. Its API last responded `api_failed_for` seconds ago.
     fn exporter(self, api_failed_for: i64) -> Self {
         #[expect(clippy::cast_precision_loss, reason = "an age of minutes")]
         let requests = |answered: bool| {
@@ -147,7 +147,7 @@ struct Appearance {
     colour: String,
 }
 
-/// A Prometheus with the data of one situation.
+/// A Prometheus server, and the time of one situation in its data.
 struct Evaluation {
     prometheus: Server,
     at: i64,
@@ -174,7 +174,7 @@ impl Evaluation {
         evaluations
     }
 
-    /// Returns the responses with another value of a variable.
+    /// Returns the responses with a different value for one variable.
     async fn responses_with(&self, target: &Value, variable: &str, value: &str) -> Vec<Value> {
         let mut values = self.values.clone();
         values.insert(variable.to_owned(), value.to_owned());
@@ -240,7 +240,7 @@ fn panel(uid: &str, title: &str) -> Value {
     found.unwrap_or_else(|| panic!("{uid} has no {title}")).clone()
 }
 
-/// Returns a property of a field: that of an override, or the default.
+/// Returns a property of a field: from an override if one exists, otherwise the default.
 fn property<'a>(panel: &'a Value, name: &str, id: &str) -> &'a Value {
     let overridden = list(&panel["fieldConfig"]["overrides"])
         .filter(|one| one["matcher"]["options"] == name)
@@ -249,7 +249,7 @@ fn property<'a>(panel: &'a Value, name: &str, id: &str) -> &'a Value {
     overridden.map_or(&panel["fieldConfig"]["defaults"][id], |property| &property["value"])
 }
 
-/// Returns the appearance of a value as in Grafana: a mapping determines text and colour; otherwise, the highest
+/// Returns the appearance of a value in Grafana: a mapping determines text and colour; without a mapping, the highest
 /// threshold that is reached determines the colour.
 fn appearance(panel: &Value, name: String, value: f64) -> Appearance {
     for mapping in list(property(panel, &name, "mappings")) {
@@ -285,7 +285,7 @@ const JOBS: &str = "elements-jobs";
 const PROTECTION: &str = "elements-protection";
 const LICENCES: &str = "elements-licences";
 
-/// The grey of unknown values.
+/// Colour of unknown values.
 const GREY: &str = "#7b7f87";
 
 fn now() -> i64 {
@@ -383,7 +383,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
             .try_into()
             .unwrap_or_else(|_| panic!("six situations"));
 
-    // A good state is green, and a ratio of few customers is not displayed as a percentage.
+    // A good state is green, and with few customers a ratio is not displayed as a percentage.
     let data = live.named(FLEET, "Data", "Data").await;
     assert_eq!((data.text.as_str(), data.colour.as_str()), ("live", "green"));
     let within = live.only(FLEET, "Within RPO").await;
@@ -397,7 +397,8 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     let read = live.named(FLEET, "Data", "oldest read").await;
     assert_eq!(read.colour, "green");
 
-    // With the exporter down, its alert comes first, last known failures are displayed, and zeros are not green.
+    // With the exporter down, the alert about it comes first, last known failures are displayed, and zeros are not
+    // green.
     let data = down.named(FLEET, "Data", "Data").await;
     assert_eq!((data.text.as_str(), data.colour.as_str()), ("EXPORTER DOWN", "red"));
     assert_eq!(down.named(FLEET, "Failing 3× or more", "modules").await.text, "1");
@@ -424,7 +425,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
         );
     }
 
-    // While an alert is pending, the panel displays no green zero for it.
+    // While an alert is pending, the panel displays no green zero.
     let appearances = starting.stat(FLEET, "Critical alerts").await;
     let of_exporter: Vec<_> = appearances
         .iter()
@@ -439,13 +440,13 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     assert_eq!((api.text.as_str(), api.colour.as_str()), ("failing", "red"));
     let data = outage.named(FLEET, "Data", "Data").await;
     assert_eq!((data.text.as_str(), data.colour.as_str()), ("API UNREACHABLE", "red"));
-    // No alert fires yet, which does not mean that all is well.
+    // No alert fires yet, but that does not mean that all is well.
     assert_eq!(outage.only(FLEET, "Critical alerts").await.colour, GREY);
     for of in ["exporter and API", "customers"] {
         assert_eq!(live.named(FLEET, "Critical alerts", of).await.colour, "green");
     }
 
-    // A request without a response has the code 0, which is not a success.
+    // A request without a response has the code 0. It is not a success.
     let requests = panel(EXPORTER, "Requests");
     let series = outage.responses(&requests["targets"][0]).await;
     let codes: Vec<_> = series.iter().map(|series| text(&series["metric"]["code"])).collect();
@@ -507,7 +508,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     assert_eq!((within.name.as_str(), within.colour.as_str()), ("0 of 1", "orange"));
     let state = single.only(EXPORTER, "State file").await;
     assert_eq!((state.text.as_str(), state.colour.as_str()), ("none", GREY));
-    // Dropped in this test, so that each Prometheus is stopped with it.
+    // Stop the Prometheus servers.
     drop((live, down, outage, stale, single, starting));
 }
 
@@ -552,8 +553,8 @@ fn missing_values_are_not_green() {
     assert!(green.is_empty(), "{green:#?}");
 }
 
-/// Grafana displays the default text in a table without rows, and in each cell without a value. An override must remove
-/// the text from the cells.
+/// Grafana displays the default text in a table without rows, and also in each cell without a value. An override must
+/// remove it from the cells.
 #[test]
 fn empty_tables_explain_what_is_missing() {
     let mut problems = Vec::new();
@@ -574,7 +575,8 @@ fn empty_tables_explain_what_is_missing() {
     assert!(problems.is_empty(), "{problems:#?}");
 }
 
-/// Values that the exporter exposes disappear when they expire or the exporter is down; those of the rules may stay.
+/// Values exposed by the exporter disappear when they expire or the exporter is down; values recorded by the rules may
+/// stay.
 #[test]
 fn panels_that_an_outage_empties_say_so() {
     let exposed = Regex::new(r"(?:^|[^:\w])(?:elements_\w+|up)\{").unwrap();

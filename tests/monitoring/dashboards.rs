@@ -14,12 +14,12 @@ pub struct Dashboard {
 /// A query of a panel.
 #[derive(Clone, Debug)]
 pub struct Query {
-    /// Its location, for messages.
+    /// Location in the dashboard, for messages.
     pub place: String,
     pub expr: String,
     /// True for a range query, false for an instant query.
     pub range: bool,
-    /// The length of its look-back, in seconds.
+    /// Length of the look-back in seconds.
     pub span: i64,
     /// Labels that the panel displays, uses in links or joins on.
     pub labels: BTreeSet<String>,
@@ -67,13 +67,13 @@ pub fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// Returns a text; empty if the value is not a text.
+/// Returns a string; empty if the value is not a string.
 pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
 impl Dashboard {
-    /// Returns the panels with content, including those in collapsed rows.
+    /// Returns the panels with content, including panels in collapsed rows.
     pub fn panels(&self) -> Vec<&Value> {
         let outer = list(&self.json["panels"]);
         outer
@@ -86,7 +86,7 @@ impl Dashboard {
         list(&self.json["templating"]["list"])
     }
 
-    /// Returns the annotations that are queried from Prometheus.
+    /// Returns the annotations that query Prometheus.
     pub fn annotations(&self) -> impl Iterator<Item = &Value> {
         list(&self.json["annotations"]["list"]).filter(|annotation| annotation["builtIn"] != 1)
     }
@@ -104,7 +104,8 @@ impl Dashboard {
             description: text(&panel["description"]).to_owned(),
         };
         let mut queries: Vec<Query> = list(&panel["targets"]).map(query).collect();
-        // The first query of a table determines its rows; the others are merged into them, and may add a column.
+        // The first query of a table determines its rows. Results of other queries are merged into these rows, and may
+        // add a column.
         for column in &columns {
             let uses_column = |query: &Query| query.expr.split(|c| !is_name(c)).any(|word| word == column);
             let source = queries.iter().position(uses_column).unwrap_or(0);
@@ -116,7 +117,7 @@ impl Dashboard {
     }
 }
 
-/// Returns the names between double braces.
+/// Returns the names in double braces.
 pub fn placeholders(format: &str) -> BTreeSet<String> {
     let parts = format.split("{{").skip(1).filter_map(|part| part.split_once("}}"));
     parts.map(|(name, _)| name.trim().to_owned()).collect()

@@ -40,7 +40,7 @@ fn alerts() -> Vec<Rule> {
     rules::all().into_iter().filter(|rule| rule.is_alert).collect()
 }
 
-/// Panics with a list of all problems, if any.
+/// Panics and lists all problems, if there are any.
 pub(crate) fn assert_none(problems: &[String]) {
     assert!(
         problems.is_empty(),
@@ -56,7 +56,7 @@ struct Case {
     outage: bool,
 }
 
-/// Returns whether a test includes an outage of the exporter or the API: a target or an API is down, or series end.
+/// Returns whether a test includes an outage: a target or an API is down, or series end.
 fn has_outage(test: &Value) -> bool {
     list(&test["input_series"]).any(|series| {
         let (name, values) = (text(&series["series"]), text(&series["values"]));
@@ -138,7 +138,7 @@ fn inhibiting_alerts_resolve_before_inhibited_ones() {
     ] {
         let of_source = alerts.iter().filter(|alert| alert.name == source);
         let source_duration = of_source.map(keeps_firing).max().unwrap();
-        // ElementsMassFailure lasts for hours, so nobody waits for its resolved message. No alert inhibits
+        // ElementsMassFailure lasts for hours, so nobody waits until it is reported as resolved. No alert inhibits
         // ElementsCustomerUnread.
         let targets = alerts.iter().filter(|alert| {
             areas.contains(&alert.label("area").unwrap())

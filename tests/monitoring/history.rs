@@ -1,5 +1,5 @@
-//! History of the exporter's metrics: the current exposition with plausible changes for the weeks before, as
-//! OpenMetrics with timestamps. The values are invented; names and labels are real.
+//! History of the exporter's metrics, in OpenMetrics format with timestamps: the current exposition, with plausible
+//! changes for the weeks before. The values are invented; names and labels are real.
 
 use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
@@ -13,13 +13,13 @@ const DAY: f64 = 86_400.0;
 /// Age at which counters and sizes were zero.
 const BIRTH: f64 = 60.0 * DAY;
 
-/// Name parts of timestamps that do not move with time. All other timestamps move.
+/// Parts of the names of timestamps that stay the same over time. All other timestamps advance.
 const FIXED: [&str; 4] = ["expiration", "expiry", "contract_end", "created"];
 
-/// The last day: slightly more than the longest range of the rates on dashboards.
+/// Length of the last day in seconds: slightly more than the longest range of the rates on dashboards.
 pub const RECENT: i64 = 25 * 3600;
 
-/// Returns the ages of samples in seconds, with a smaller step for the last day, where dashboards query rates.
+/// Returns the ages of samples in seconds. The step is smaller for the last day, because dashboards query rates there.
 pub fn ages(days: i64, recent_step: i64, older_step: i64) -> Vec<i64> {
     let mut ages: Vec<i64> = (1..=RECENT / recent_step).map(|nth| nth * recent_step).collect();
     ages.extend((1..=(days * 86_400 - RECENT) / older_step).map(|nth| RECENT + nth * older_step));
@@ -99,7 +99,7 @@ impl Sample {
         })
     }
 
-    /// Returns whether the module failed on a day in the past: on one day in eleven.
+    /// Returns whether the module failed on a past day. It fails on one day in eleven.
     fn failed(&self, age: f64) -> bool {
         #[expect(clippy::cast_possible_truncation, reason = "an age is thirty days at most")]
         let day = (age / DAY) as u64;

@@ -1,4 +1,4 @@
-//! Labels of the results of a query, from the catalogue and the rules. Unknown metrics and labels are errors.
+//! Labels of query results, derived from the catalogue and the rules. Unknown metrics and labels are errors.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,8 +19,8 @@ const TARGET_LABELS: [&str; 2] = ["job", "instance"];
 /// Series that Prometheus creates for every scrape.
 const SCRAPE_SERIES: [&str; 2] = ["up", "scrape_duration_seconds"];
 
-/// Series that dashboards select by labels that they do not have. The selectors match while the variables of these labels select
-/// everything; otherwise, the query reads the series of modules, or the panel shows no trend.
+/// Series that dashboards select by labels that the series lack. The selectors match while the variables for these
+/// labels select everything; otherwise, the query reads the series of modules, or the panel shows no trend.
 const MATCHED_BY_ALL: [(&str, &[&str]); 2] = [
     ("customer:elements_job_rpo_seconds:min", &["service", "module"]),
     (
@@ -40,7 +40,7 @@ fn names<T: AsRef<str>>(labels: impl IntoIterator<Item = T>) -> Names {
 }
 
 impl LabelCatalogue {
-    /// Reads the catalogue and the shipped rules, each of which is checked.
+    /// Reads the catalogue and the shipped rules, and checks each rule.
     pub fn read() -> Result<Self, String> {
         let mut catalogue = BTreeMap::new();
         for entry in catalogue::metrics() {
@@ -75,7 +75,7 @@ impl LabelCatalogue {
         catalogue.0.insert("ALERTS".to_owned(), &alert_labels | &names(subject));
         for rule in rules::all() {
             if !rule.is_alert {
-                // Operands that read the rule's own past do not change its labels.
+                // Operands that read the rule's own history do not change its labels.
                 let labels = catalogue.of(&rules::without_history(&rule, &[]));
                 let labels = labels.map_err(|error| format!("{}: {error}", rule.name))?;
                 catalogue.0.insert(rule.name.clone(), labels);
@@ -212,7 +212,7 @@ impl LabelCatalogue {
     }
 }
 
-/// Returns the name before the braces, or the one that a matcher requires.
+/// Returns the name before the braces, or else the name that a matcher requires.
 fn metric_name(selector: &VectorSelector) -> Option<&str> {
     let mut matchers = selector.matchers.matchers.iter();
     let required = matchers.find(|matcher| matcher.name == NAME && matcher.op == MatchOp::Equal);

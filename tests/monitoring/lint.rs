@@ -1,5 +1,5 @@
-//! The rules of Grafana's dashboard-linter, implemented from its documentation. Exclusions with their reasons are in
-//! `dashboards/.lint`, in the format of the linter.
+//! The rules of Grafana's dashboard-linter, implemented from its documentation. Exclusions and their reasons are in
+//! `dashboards/.lint`, in the linter's format.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::dashboards::{self, Dashboard, list, text};
 use super::rules::yaml;
 
-/// All rules of the linter. Two of them concern logs, which the dashboards do not use.
+/// All rules of the linter. Two of them concern logs; the dashboards do not use logs.
 const RULES: [&str; 17] = [
     "template-datasource-rule",
     "template-job-rule",
@@ -31,7 +31,7 @@ const RULES: [&str; 17] = [
     "uneditable-dashboard",
 ];
 
-/// Units of the dashboards, all of which exist in Grafana.
+/// Units on the dashboards. All of them exist in Grafana.
 const UNITS: [&str; 18] = [
     "none",
     "s",
@@ -90,7 +90,7 @@ fn exclusions() -> Vec<Exclusion> {
 fn without_variables(expr: &str) -> String {
     let expr = expr.replace("$__range_s", "1").replace("$__range", "30d");
     let expr = expr.replace("$__rate_interval", RATE_INTERVAL).replace("$target", "1");
-    // Quoted variables remain, because the rules about matchers search for them.
+    // Quoted variables stay, because the rules about matchers search for them.
     Regex::new(r"\$\{(\w+):regex\}")
         .unwrap()
         .replace_all(&expr, "$1")

@@ -13,10 +13,10 @@ use super::dashboards::{list, text};
 use super::rules::{self, Rule};
 use crate::harness::parser::promtool;
 
-/// Concurrent runs: the number of cores of a small machine.
+/// Number of concurrent runs: the cores of a small machine.
 const CONCURRENCY: usize = 2;
 
-/// Replacements of each comparison: its opposite, and the one that differs for equal values.
+/// Replacements of each comparison: its opposite, and the comparison that differs only for equal values.
 const REPLACEMENTS: &[(&str, &[&str])] = &[
     (">=", &["<=", ">"]),
     ("<=", &[">=", "<"]),
@@ -28,7 +28,7 @@ const REPLACEMENTS: &[(&str, &[&str])] = &[
 
 /// Mutants that are equivalent to the original, with the reason: rule, original, replacement.
 const EQUIVALENT: &[(&str, &str, &str)] = &[
-    // The limit is between one run and two, which increase() of integers never returns.
+    // The limit of 1.5 is between one run and two, and increase() does not return exactly 1.5.
     ("ElementsBackupRunsSkipped", ">", ">="),
     // The recorded value is at least five.
     ("ElementsMassFailure", ">", ">="),
@@ -201,7 +201,7 @@ fn comparisons_are_found_outside_strings_and_selectors() {
     assert_eq!(found, [(19, ">="), (30, "=="), (51, "<")]);
 }
 
-/// Asserts that the tests pass without a mutant. Otherwise, a failure with a mutant would prove nothing.
+/// Asserts that the tests pass without a mutant; otherwise, a failure with a mutant would prove nothing.
 fn assert_unchanged_rule_passes(rule: &Rule) {
     let unchanged = Mutant {
         rule: rule.clone(),

@@ -23,13 +23,13 @@ use crate::harness::program::Program;
 use crate::harness::servers::Server;
 use crate::harness::{COLLECTOR_KEYS, eventually};
 
-/// Factors by which rules and routes are faster than shipped. Their factors differ, because alerts wait for minutes,
-/// but routes repeat after hours.
+/// Factors by which rules and routes are faster than shipped. The factors differ, because alerts wait for minutes, but
+/// routes repeat after hours.
 const RULE_SPEEDUP: u64 = 120;
 const ROUTE_SPEEDUP: u64 = 600;
 
-/// Factor by which the second attempt is slower. On a machine that is too busy for the first attempt, missed scrapes
-/// and polls rightly cause alerts.
+/// Factor by which the second attempt is slower. If the machine is too busy for the first attempt, missed scrapes and
+/// polls rightly cause alerts.
 const SLOWDOWN: u64 = 4;
 
 const CUSTOMERS: usize = 12;
@@ -180,8 +180,8 @@ fn add_runs(partner: &Partner, customer: usize, module: u16, runs: impl IntoIter
     });
 }
 
-/// Starts a Prometheus that scrapes before it evaluates the rules. Otherwise, the exporter would be missing at first,
-/// which would cause an alert at this speed.
+/// Starts Prometheus, and loads the rules after the first scrape. Otherwise, the exporter would be missing at first,
+/// and at this speed that would cause an alert.
 async fn prometheus(directory: &Path, pace: u64, exporter: &str, alertmanager: &str) -> Server {
     std::fs::create_dir(directory).unwrap();
     let configuration = format!(
@@ -213,7 +213,7 @@ fn without_host(base: &str) -> &str {
     base.strip_prefix("http://").unwrap()
 }
 
-/// Locked by tests that need a processor for minutes, so that they do not delay the notifications of another test.
+/// Locked by tests that use a processor for minutes, so that they do not delay the notifications of another test.
 pub static HEAVY_TEST: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 #[tokio::test(flavor = "multi_thread")]
@@ -269,8 +269,8 @@ async fn run_faults(pace: u64) -> (BTreeSet<Notification>, BTreeSet<Notification
     let (exporter_address, alertmanager_address) = (without_host(&exporter.base), without_host(&alertmanager.base));
     let prometheus = prometheus(&prometheus_directory, pace, exporter_address, alertmanager_address).await;
 
-    // From the start, two customers have no recent runs in both modules. Only the critical alert reports the customer
-    // that is past twice its objective.
+    // Two customers have no recent runs in either module from the beginning. Only the critical alert reports the
+    // customer that exceeds twice its objective.
     recorder.wait_for("deadman", "ElementsWatchdog", "firing").await;
     recorder.wait_for("operations", "ElementsBackupOverdue", "firing").await;
     recorder
@@ -314,7 +314,7 @@ async fn run_faults(pace: u64) -> (BTreeSet<Notification>, BTreeSet<Notification
     partner.handle.clear_faults();
     recorder.wait_for("owner", "ElementsApiDown", "resolved").await;
 
-    // The failing module gets a restore point. Lasting problems cause no second notification.
+    // The failing module gets a restore point. Problems that continue cause no second notification.
     add_runs(&partner, FAILING, EXCHANGE, [run(FINISHED, 10)]);
     recorder
         .wait_for("operations", "ElementsBackupFailingRepeatedly", "resolved")

@@ -13,7 +13,7 @@ use super::rules::{self, Rule};
 use crate::harness::parser::promtool;
 use crate::harness::servers::tool;
 
-/// Concurrent runs: the number of cores of a small machine. Each uses one core, and has weeks of samples in memory.
+/// Number of concurrent runs: the cores of a small machine. Each run uses one core, and has weeks of samples in memory.
 pub const CONCURRENCY: usize = 2;
 
 fn repository(path: &str) -> PathBuf {
@@ -42,7 +42,7 @@ fn files() -> Vec<File> {
 /// of the time.
 struct SingleTest {
     name: String,
-    /// Simulated seconds.
+    /// Simulated time in seconds.
     duration: u64,
     rules: Vec<Rule>,
     json: Value,
@@ -127,7 +127,7 @@ fn rules_pass_their_tests() {
         tests.extend(list(&file.json["tests"]).map(|test| SingleTest::new(&file, test, &rules)));
     }
     assert!(!tests.is_empty());
-    // Long tests run first, so that none is still running after the others have finished.
+    // Long tests start first, so that none of them is still running after all others have finished.
     tests.sort_by_key(|test| test.duration);
     let (remaining, failures) = (Mutex::new(tests), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {

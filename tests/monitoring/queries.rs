@@ -1,5 +1,5 @@
-//! Every query of every dashboard, with a Prometheus that scrapes the exporter, evaluates the rules and has thirty days
-//! of data. Queries select all customers, or one with a hostile name.
+//! Every query of every dashboard, sent to a Prometheus server that scrapes the exporter, evaluates the rules and has
+//! thirty days of data. Queries select all customers, or a customer with a hostile name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -25,7 +25,7 @@ use crate::harness::{COLLECTOR_KEYS, OBJECTS, TIMEOUT, eventually};
 /// variables and templates, and characters outside ASCII.
 const HOSTILE_NAME: &str = r#"O'Neill \ "Söhne" (Köln) [*] $HOME ${job} {{ .x }} a|b .+ 株式会社"#;
 
-/// The customer with the hostile name, which fails and has most kinds of data.
+/// The customer with the hostile name. It has failures, and most kinds of data.
 const HOSTILE_CUSTOMER: usize = 1;
 
 const CUSTOMERS: usize = 12;
@@ -33,7 +33,7 @@ const CUSTOMERS: usize = 12;
 /// Number of customers with a history. The history must be long, but not large.
 const WITH_HISTORY: usize = 3;
 
-/// Seconds between samples of the last day, and between those of earlier days.
+/// Seconds between samples on the last day and on earlier days.
 const RECENT_STEP: i64 = 240;
 const OLDER_STEP: i64 = 6 * 3600;
 
@@ -51,7 +51,7 @@ fn now() -> i64 {
     i64::try_from(since.as_secs()).unwrap()
 }
 
-/// Starts a partner with all kinds of data, including failures.
+/// Starts a simulated partner with all kinds of data, including failures.
 async fn partner() -> Partner {
     let partner = partner::start(Settings {
         customers: CUSTOMERS,
@@ -105,7 +105,7 @@ fn only<'a>(exposition: &'a str, customers: &[String]) -> String {
         .fold(String::new(), |text, line| text + line + "\n")
 }
 
-/// Fills the database with thirty days of the exporter's current values, and of the results of the rules.
+/// Fills the database with thirty days of plausible past values, and of the results of the rules.
 async fn fill(directory: &Path, exposition: &str, target: &str, now: i64) {
     let target = format!("job=\"elements\",instance=\"{target}\"");
     let ages = history::ages(30, RECENT_STEP, OLDER_STEP);
@@ -138,7 +138,7 @@ async fn record(prometheus: &Server, out: &mut impl std::io::Write, name: &str, 
     }
 }
 
-/// Returns the configuration of a Prometheus with the shipped rules, sped up.
+/// Returns a Prometheus configuration with the shipped rules, sped up.
 fn configuration(directory: &Path, target: &str) -> String {
     for file in RULES {
         std::fs::write(directory.join(file.name), rules::speed_up(file.content, SPEEDUP)).unwrap();
@@ -153,7 +153,7 @@ fn configuration(directory: &Path, target: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn dashboard_queries_have_data_with_the_displayed_labels() {
     let partner = partner().await;
-    // The client secret expires soon, so that an alert about the exporter also fires.
+    // The client secret expires within days, so that an alert about the exporter also fires.
     let soon = jiff::Timestamp::from_second(now() + 3 * 86_400).unwrap().to_string();
     // Polls every second would leave no time for scrapes on a busy machine.
     let slow = COLLECTOR_KEYS.map(|name| {
@@ -240,7 +240,8 @@ async fn dashboard_queries_have_data_with_the_displayed_labels() {
     );
 }
 
-/// Returns the problems that remain at the deadline, because recorded series may need further evaluations.
+/// Repeats a check until it finds no problems, because recorded series may need several evaluations. Returns the
+/// problems that remain at the deadline.
 async fn remaining<F: Future<Output = Vec<String>>>(deadline: Instant, mut check: impl FnMut() -> F) -> Vec<String> {
     loop {
         let problems = check().await;
@@ -279,7 +280,7 @@ async fn check_panel(prometheus: &Server, queries: &[Query], values: &Values, st
     problems
 }
 
-/// Returns the start of a query's result, or its problem.
+/// Returns the time of the first value in a query's result; an error if the result has a problem.
 async fn check_query(
     prometheus: &Server,
     query: &Query,
@@ -318,9 +319,9 @@ async fn check_query(
     Ok(series.iter().filter_map(|series| series["values"][0][0].as_i64()).min())
 }
 
-/// Returns whether a label may be empty, which Prometheus treats like a missing label. Attributes are empty if not
-/// configured, `license` if a service has one subscription, `scope` if a module has no scopes, `service` if a licence
-/// needs attention, and labels of an alert if it is about something else.
+/// Returns whether a label may be empty. Prometheus treats an empty label like a missing label. Attributes are empty if
+/// not configured, `license` if a service has one subscription, `scope` if a module has no scopes, `service` if a
+/// licence needs attention, and an alert's labels if it is about something else.
 fn may_be_empty(label: &str, expr: &str) -> bool {
     ["license", "scope", "backup", "name", "reason", "tier", "region", "team"].contains(&label)
         || label == "service" && expr.contains("elements_attention")
@@ -347,7 +348,7 @@ fn explains_missing_data(description: &str) -> bool {
         .any(|word| description.contains(word))
 }
 
-/// Returns the problems of the options of variables.
+/// Returns the problems of the variables' options.
 async fn check_variables(prometheus: &Server, dashboard: &Dashboard, values: &Values, hostile_id: &str) -> Vec<String> {
     let mut problems = Vec::new();
     for variable in dashboard.variables().filter(|variable| variable["type"] == "query") {
@@ -380,7 +381,7 @@ async fn check_variables(prometheus: &Server, dashboard: &Dashboard, values: &Va
     problems
 }
 
-/// Returns the options of a variable as text and value.
+/// Returns the options of a variable as pairs of text and value.
 async fn options(prometheus: &Server, query_text: &str, pattern: &str) -> Result<Vec<(String, String)>, String> {
     if let Some(inner) = query_text.strip_prefix("query_result(") {
         let query = inner.strip_suffix(')').unwrap();
@@ -415,7 +416,7 @@ fn format_sample(labels: &BTreeMap<String, String>) -> String {
     format!("{{{}}} 1 1760961600000", pairs.join(","))
 }
 
-/// Returns the problems of annotations, which must have data and the labels of their title.
+/// Returns the problems of annotations: they must have data, and the labels in their title.
 async fn check_annotations(prometheus: &Server, dashboard: &Dashboard, values: &Values) -> Vec<String> {
     let mut problems = Vec::new();
     for annotation in dashboard.annotations() {

@@ -17,17 +17,17 @@ const MINUTE: i64 = 60;
 const HOUR: i64 = 3600;
 const DAY: i64 = 86_400;
 
-/// Days with data before the month, and days of the month.
+/// Days with data before the month, and days in the month.
 const DAYS_BEFORE: i64 = 10;
 const DAYS: i64 = 30;
 
 /// Offset within the hour at which Prometheus evaluates the group. It depends on the group's name.
 const OFFSET: i64 = 137;
 
-/// Seconds by which a share may deviate because of hour boundaries and Prometheus' look-back.
+/// Seconds by which a result may deviate because of hour boundaries and Prometheus' look-back.
 const TOLERANCE: f64 = 600.0;
 
-/// The values of one series. Each value applies from its hour until the next one; `None` means no value.
+/// The values of one series. Each value applies from its hour until the next value; `None` means no value.
 struct SeriesHistory(&'static str, &'static [(i64, Option<f64>)]);
 
 const fn hour(day: i64, hour: i64) -> i64 {
@@ -35,8 +35,8 @@ const fn hour(day: i64, hour: i64) -> i64 {
 }
 
 /// Days are counted from ten days before the month. Prometheus is down on day 35 until ten o'clock. Contoso misses its
-/// objective on day 15 until noon, and cannot be polled on day 20 until six, so the age of its backup is unknown then.
-/// Fabrikam is added on day 30.
+/// objective on day 15 until noon. It cannot be polled on day 20 until six, so the age of its backup is unknown until
+/// then. Fabrikam is added on day 30.
 const HISTORIES: &[SeriesHistory] = &[
     SeriesHistory(
         r#"customer:elements_customer_info:max{job="elements",customer_id="c1",organization="Contoso",country="CH"}"#,
@@ -249,8 +249,8 @@ async fn report_of_a_month_matches_values_calculated_by_hand() {
         at: end.to_string(),
     };
 
-    // Contoso: 720 hours, of which 12 were missed, 6 not polled and 10 not monitored. Fabrikam: 240 monitored hours,
-    // and the same 10, all within the objective.
+    // Contoso: 720 hours, including 12 with a missed objective, 6 without polls and 10 without monitoring. Fabrikam:
+    // 240 monitored hours, all within the objective, and the same 10 without monitoring.
     for (nth, module, hours, of_hours, name) in [
         (0, "Exchange Online", 692.0, 720.0, "within"),
         (1, "Exchange Online", 12.0, 720.0, "missed"),

@@ -19,7 +19,7 @@ pub struct Rule {
     pub expr: String,
     pub labels: Vec<(String, String)>,
     pub annotations: Vec<(String, String)>,
-    /// The names of the rules whose results this rule reads.
+    /// The names of the rules that this rule depends on.
     pub reads: BTreeSet<String>,
     /// The complete rule.
     pub json: Value,
@@ -57,7 +57,7 @@ pub fn to_json(yaml: &Yaml) -> Value {
     }
 }
 
-/// Returns the seconds of a Prometheus duration, such as `1d2h`.
+/// Returns the number of seconds in a Prometheus duration such as `1d2h`.
 pub fn seconds(duration: &str) -> u64 {
     let parts = duration.split_inclusive(|c: char| c.is_ascii_alphabetic());
     parts
@@ -71,7 +71,7 @@ pub fn seconds(duration: &str) -> u64 {
         .sum()
 }
 
-/// Returns the entries of a YAML map from text to text.
+/// Returns the entries of a YAML map from strings to strings.
 pub fn pairs(map: &Yaml) -> Vec<(String, String)> {
     let entries = map.as_hash().into_iter().flatten();
     entries
@@ -113,7 +113,7 @@ pub fn all() -> Vec<Rule> {
     rules
 }
 
-/// Returns the names of the rules whose recorded series or alerts a rule reads.
+/// Returns the names of the rules that produce the series or alerts that a rule reads.
 fn read_by(rule: &Rule, rules: &[Rule]) -> BTreeSet<String> {
     let queried = Regex::new(r#"alertname=~?"([^"]*)""#).unwrap();
     let annotations = rule.annotations.iter().map(|(_, text)| text);
@@ -130,7 +130,7 @@ fn read_by(rule: &Rule, rules: &[Rule]) -> BTreeSet<String> {
     rules.iter().filter(read).map(|other| other.name.clone()).collect()
 }
 
-/// Returns the rules with the given names and all rules that these need, in order.
+/// Returns the rules with the given names and all rules that they need, in order.
 pub fn needed(rules: &[Rule], mut names: BTreeSet<String>) -> Vec<Rule> {
     loop {
         let needed = rules.iter().filter(|rule| names.contains(&rule.name));
@@ -147,7 +147,7 @@ pub fn needed(rules: &[Rule], mut names: BTreeSet<String>) -> Vec<Rule> {
     }
 }
 
-/// Returns a file with these rules as JSON, which is valid YAML.
+/// Returns a file with these rules as JSON: JSON is valid YAML.
 pub fn file_of(rules: &[Rule]) -> Value {
     let groups: BTreeSet<&str> = rules.iter().map(|rule| rule.group.as_str()).collect();
     let groups = groups.into_iter().map(|group| {
@@ -161,8 +161,8 @@ pub fn file_of(rules: &[Rule]) -> Value {
     json!({"groups": groups.collect::<Vec<_>>()})
 }
 
-/// Returns an expression without the operands of `or` that read the past of the rule itself or of the given recorded
-/// series.
+/// Returns a rule's expression without the operands of `or` that read the history of the rule itself or of the given
+/// recorded series.
 pub fn without_history(rule: &Rule, recorded: &[&str]) -> String {
     let reads_history = |side: &Expr| {
         let text = side.to_string();
@@ -201,9 +201,10 @@ fn remove_history(expr: Expr, reads_history: &dyn Fn(&Expr) -> bool) -> Expr {
 /// Returns the recording rules with the rules that they read inlined, so that each can be evaluated for times without
 /// recorded series.
 pub fn with_rules_inlined() -> Vec<(String, String)> {
-    // Only selectors can have an offset, and nothing was recorded at that time.
+    // Only selectors can have an offset, so drop the offset of recorded series. Nothing was recorded at the earlier
+    // time.
     let offset = Regex::new(r"(?-u)([\w:]+) offset \w+").unwrap();
-    // An expression has no selector, but a join filters its series by a label in the same way.
+    // An expression cannot have label matchers, but a join filters its series in the same way.
     let selector = Regex::new(r#"(?-u)([\w:]+)\{(\w+)="(\w+)"\}"#).unwrap();
     let mut recorded: Vec<(String, String)> = Vec::new();
     for rule in all().into_iter().filter(|rule| !rule.is_alert) {
@@ -232,7 +233,7 @@ pub fn with_rules_inlined() -> Vec<(String, String)> {
     recorded
 }
 
-/// Returns a file of rules or routes with all durations shortened by a factor, but at least one second: `for`,
+/// Returns a file of rules or routes with all durations divided by a factor, but not below one second: `for`,
 /// `keep_firing_for`, intervals and waits of groups, ranges and offsets.
 pub fn speed_up(text: &str, factor: u64) -> String {
     let mut lines = Vec::new();

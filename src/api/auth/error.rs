@@ -49,7 +49,7 @@ pub enum Error {
     /// The token endpoint is unreachable.
     #[error("cannot reach the token endpoint")]
     Unreachable(#[source] Box<crate::api::Error>),
-    /// The token endpoint throttles; contains the requested pause.
+    /// The token endpoint throttled the request; contains the requested pause, if any.
     #[error("the token endpoint throttles requests")]
     Throttled(Option<Duration>),
     /// The token endpoint returned a status that is not about the credential.
@@ -85,7 +85,7 @@ impl Error {
         }
     }
 
-    /// Returns the pause after this error, which is the last of `failures` consecutive ones.
+    /// Returns the pause after this error, the last of `failures` consecutive errors.
     pub(super) fn pause(&self, failures: u32) -> Duration {
         let (first, longest) = self.backoff();
         let grown = (first * 2u32.saturating_pow(failures.clamp(1, 16) - 1)).min(longest);

@@ -13,7 +13,7 @@ use crate::api::body::json;
 /// requests.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
 
-/// Longest accepted lifetime. A token with a longer one is renewed daily.
+/// Longest accepted lifetime. A longer lifetime is shortened to this value.
 const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// OAuth error codes that report a server problem.
@@ -50,12 +50,13 @@ pub(super) fn parse_response(
     }
 }
 
-/// Returns whether a text can be sent as a token in a header: it is visible ASCII.
+/// Returns whether a string can be sent as a token in a header: it is visible ASCII.
 fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// Returns an OAuth error code unchanged. Replaces any other text, which would be logged and could contain secrets.
+/// Returns an OAuth error code unchanged. Replaces any other text, because codes are logged and the text could contain
+/// secrets.
 fn bounded_code(code: &str) -> String {
     const MAX_CODE_CHARS: usize = 40;
     let is_valid = !code.is_empty()

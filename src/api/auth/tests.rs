@@ -71,7 +71,7 @@ fn token_expires_by_the_clock_that_advanced_more() {
         ..now
     };
     assert!(!token(set_forward).is_valid());
-    // The wall clock was set back, so the age of the token is that by the monotonic clock.
+    // The wall clock was set back, so the monotonic clock determines the age of the token.
     let set_back = |age| ClockReading {
         monotonic: now.monotonic.checked_sub(age).unwrap(),
         wall: now.wall + HOUR,

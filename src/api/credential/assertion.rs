@@ -15,16 +15,16 @@ use crate::secret::Secret;
 /// Form value for an assertion (RFC 7523, section 2.2).
 pub(super) const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// Tolerance for a local clock that is ahead of the endpoint's.
+/// Tolerance for a local clock that is ahead of the endpoint's clock.
 const BACKDATE: Duration = Duration::from_secs(60);
 
-/// Lifetime of an assertion, which is also how far the local clock may be behind.
+/// Lifetime of an assertion. The local clock may be behind the endpoint's clock by up to this time.
 const LIFETIME: Duration = Duration::from_secs(5 * 60);
 
 /// Size of a random `jti`: 128 bits, so that none repeats.
 const JTI_BYTES: usize = 16;
 
-/// Returns a new assertion of `client_id` for the token endpoint `audience`.
+/// Returns a new assertion for `client_id` and the token endpoint `audience`.
 pub(super) fn sign(
     identity: &Identity,
     client_id: &str,

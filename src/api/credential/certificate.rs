@@ -15,7 +15,7 @@ use super::{
 use crate::lock::lock;
 use crate::secret::SecretSource;
 
-/// A certificate with its files, which are read for each use.
+/// A certificate with its files. The files are read for each use.
 #[derive(Debug)]
 pub struct Certificate {
     source: Source,

@@ -204,7 +204,7 @@ impl<'a> Leaf<'a> {
         }
     }
 
-    /// Returns whether the certificate belongs to this key. Both sides are the DER of an `RSAPublicKey`, whose encoding
+    /// Returns whether the certificate belongs to this key. Both sides are the DER of an `RSAPublicKey`. Its encoding
     /// is unique.
     fn matches_key(&self, key: &KeyPair) -> bool {
         self.public_key == key.public().as_ref()

@@ -53,15 +53,15 @@ impl Rate {
         on_curve.clamp(self.floor(), self.ceiling)
     }
 
-    /// Reports a successful request, which increases the rate. The request counts as one request interval at the
-    /// current rate, but at most as the time since the previous success, so that an unused rate does not increase.
+    /// Reports a successful request, and increases the rate. The request counts as one request interval at the current
+    /// rate, but at most as the time since the previous success, so that an unused rate does not increase.
     pub(super) fn increase(&mut self, now: Duration) {
         let passed = now.saturating_sub(self.credited_at).as_secs_f64();
         self.recovered_for += passed.min(1.0 / self.per_second());
         self.credited_at = self.credited_at.max(now);
     }
 
-    /// Reports that the host throttled a request, which decreases the rate.
+    /// Reports that the host throttled a request, and decreases the rate.
     pub(super) fn decrease(&mut self, now: Duration) {
         let rate = self.per_second();
         self.reduced = (rate * THROTTLE_FACTOR).max(self.floor());

@@ -17,7 +17,7 @@ enum Response {
     Failure,
 }
 
-/// A host with a rate limit, which may be down or faulty for some time.
+/// A rate-limited host that may be down or faulty for some time.
 struct Host {
     /// Requests per second, and the maximum burst.
     limit: f64,
@@ -255,7 +255,7 @@ fn retries_add_at_most_a_tenth_of_the_requests() {
 }
 
 #[test]
-fn recovery_is_detected_soon_and_without_a_burst() {
+fn recovery_is_detected_quickly_and_without_a_burst() {
     let mut host = Host::unlimited();
     host.down = HOUR..2 * HOUR;
     let received = run(50.0, 60.0, &mut host, 3 * HOUR);
@@ -313,8 +313,9 @@ impl Law for Aimd {
     }
 }
 
-/// Sends requests at the rate of a law for two hours. Returns the fraction of the host's limit that was used in the first
-/// hour, and the time from the end of the limit, after that hour, until the rate has reached its ceiling of 50.
+/// Sends requests at the rate of a law for two hours. The host lifts its limit after the first hour. Returns the
+/// fraction of the limit that was used in that hour, and the time from its end until the rate exceeds 45, close to its
+/// ceiling of 50.
 fn follow(law: &mut dyn Law, pause: Duration) -> (f64, Duration) {
     let mut host = Host::limited(10.0, 10.0, None);
     host.limit_ends_at = HOUR;

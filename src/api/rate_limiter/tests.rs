@@ -5,7 +5,7 @@ use crate::api::Endpoint;
 
 const RANDOM: f64 = 0.5;
 
-/// Returns the resource of a customer's jobs.
+/// Returns the resource for the jobs of a customer.
 fn jobs(customer: u32) -> Resource {
     Resource::new(Endpoint::Jobs, &customer.to_string())
 }
@@ -199,7 +199,7 @@ fn one_probe_at_a_time_is_sent_to_a_host_that_is_down() {
     assert_eq!(limiter.try_acquire(probing, any()), Admission::Admitted);
     assert!(matches!(limiter.try_acquire(probing, any()), Admission::Rejected(_)));
 
-    // A cancelled probe has no outcome, so another one is sent.
+    // A cancelled probe has no outcome, so another probe is sent.
     limiter.finished(any());
     assert_eq!(limiter.try_acquire(probing, any()), Admission::Admitted);
     limiter.failed(probing, any(), RANDOM);

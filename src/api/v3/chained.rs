@@ -1,4 +1,4 @@
-//! Lists whose pages are chained: each page contains the token of the next one.
+//! Lists whose pages are chained: each page contains the token of the next page.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::api::rows::Rows;
 use crate::api::transport::{Call, ResponseBody};
 use crate::api::{Endpoint, Error, Failure, RequestId, url};
 
-/// The pages of a chained list, fetched one at a time, so that only one is in memory.
+/// The pages of a chained list, fetched one at a time, so that only one page is in memory.
 #[derive(Debug)]
 pub struct ChainedPages<'a> {
     client: &'a Client,

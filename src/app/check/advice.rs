@@ -2,7 +2,7 @@
 
 use crate::api::{self, Failure};
 
-/// Explains the error of a collector, with a remedy. Includes the endpoint if it is not the main one of the collector.
+/// Explains the error of a collector, with a remedy. Includes the endpoint if it is not the collector's main endpoint.
 pub(super) fn explain(failure: &Failure, collector: &str) -> String {
     let text = match &failure.error {
         api::Error::Auth(cause) => error_text(cause),
@@ -70,7 +70,7 @@ pub(super) fn dns_remedy(is_proxied: bool) -> &'static str {
     }
 }
 
-/// Errors of the HTTP library about a proxy, with explanations.
+/// Proxy errors of the HTTP library, with explanations.
 const PROXY_ERRORS: [(&str, &str); 2] = [
     ("tunnel error: unsuccessful", "it refuses to connect to this host"),
     (
@@ -79,7 +79,7 @@ const PROXY_ERRORS: [(&str, &str); 2] = [
     ),
 ];
 
-/// Formats an error with its causes. Of the errors of the HTTP library, only the innermost is included, because the
+/// Formats an error with its causes. Of the causes within the HTTP library, only the innermost is included, because the
 /// others add no information.
 pub(super) fn error_text(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();

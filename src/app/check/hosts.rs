@@ -16,7 +16,7 @@ use crate::domain::{Timestamp, counted};
 /// be rejected.
 const CLOCK_TOLERANCE_SECONDS: u64 = 60;
 
-/// A certificate that expires within this time is reported.
+/// A certificate or credential that expires within this time is reported as a failure.
 const CERTIFICATE_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
 
 impl Check<'_> {
@@ -124,7 +124,7 @@ pub(super) fn expiry_finding(end: i64) -> (Outcome, &'static str, String) {
     }
 }
 
-/// Returns the URLs without those that have the same origin as an earlier one.
+/// Returns the first URL of each origin.
 fn hosts<'u>(urls: &[&'u Url]) -> Vec<&'u Url> {
     let mut distinct: Vec<&Url> = Vec::new();
     for url in urls {

@@ -15,7 +15,7 @@ use crate::lock::lock;
 /// Time between progress messages while waiting.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Events that were recorded.
+/// Recorded events.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     pub(super) invalid_values: BTreeMap<(&'static str, &'static str), String>,
@@ -32,7 +32,7 @@ pub(super) struct Counts {
     /// Responses with status 429.
     pub(super) throttled: u64,
     pub(super) rows: usize,
-    /// Requests except those for tokens, and their total response time.
+    /// Requests other than token requests, and their total response time.
     pub(super) data_requests: u32,
     pub(super) response_time: Duration,
 }

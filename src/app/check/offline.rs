@@ -15,8 +15,8 @@ use crate::config::{Config, Credential};
 use crate::domain::{self, KnownNames, counted};
 use crate::http::web_config::Guard;
 
-/// Checks files, patterns and credentials of a configuration, whose keys and values were checked when it was read.
-/// Sends nothing, not even a DNS query.
+/// Checks the files, patterns and credentials of a configuration. Its keys and values were already checked when it was
+/// loaded. Sends nothing, not even a DNS query.
 ///
 /// # Errors
 /// Returns an error if a file cannot be used.

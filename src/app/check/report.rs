@@ -12,7 +12,7 @@ use crate::domain::{CustomerId, counted, log_safe};
 const GRANT: &str = "To grant a permission: in Elements, open Settings > API app registration, edit the app, add the \
                      permission and save. The permission takes effect within minutes.";
 
-/// Maximum number of customers in a list of the text report. The JSON report contains all.
+/// Maximum number of customers in a list of the text report. The JSON report contains all of them.
 const LISTED_CUSTOMERS: usize = 100;
 
 /// Outcome of a check.
@@ -87,7 +87,7 @@ pub(super) struct UnusualValue {
     pub(super) example: String,
 }
 
-/// A customer, such as the one that was polled as an example.
+/// A customer, for example the customer that was polled as an example.
 #[derive(Debug, Serialize)]
 pub(super) struct Sample {
     pub(super) id: String,
@@ -148,19 +148,19 @@ pub struct Report {
     pub(super) failed: Vec<String>,
     /// Names of the checks that were skipped because another check failed.
     pub(super) not_tried: Vec<String>,
-    /// Collectors that returned no rows, so that their cost is unknown.
+    /// Collectors whose cost is unknown, because they failed without returning rows.
     pub(super) not_measured: Vec<&'static str>,
     /// Patterns in `metrics.exclude` that match no metric.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) unmatched_exclusions: Vec<String>,
     /// General advice, printed once.
     pub(super) hints: Vec<&'static str>,
-    /// Whether no check failed.
+    /// Whether no check failed or was skipped.
     pub(super) good: bool,
 }
 
 impl Report {
-    /// Returns whether no check failed.
+    /// Returns whether no check failed or was skipped.
     pub fn is_good(&self) -> bool {
         self.good
     }

@@ -1,4 +1,4 @@
-//! Writes four weeks of metrics of the demo with timestamps.
+//! Writes four weeks of the demo's metrics with timestamps, as OpenMetrics.
 
 mod recorded;
 mod samples;
@@ -33,7 +33,8 @@ const EARLIER_STEPS: u32 = 2 * 24 / STEP;
 /// Number of steps between polls of collectors whose data changes slowly.
 const SLOW_POLL_STEPS: u32 = 12 / STEP;
 
-/// Collectors of the metrics in [`SCRAPED`] and of those that the recorded series depend on, in the order of polls.
+/// Collectors of the metrics in [`SCRAPED`] and of the metrics that the recorded series depend on, in the order of
+/// polls.
 const COLLECTORS: &[&str] = &[
     "customers",
     "jobs",
@@ -44,10 +45,10 @@ const COLLECTORS: &[&str] = &[
     "app_consent",
 ];
 
-/// Part of the samples of a metric that is written.
+/// Which samples of a metric are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Kept {
-    /// Number of the last steps.
+    /// Number of steps at the end of the history that have samples.
     steps: u32,
     /// One of this many steps has a sample.
     every: u32,
@@ -75,14 +76,14 @@ impl Kept {
     }
 }
 
-/// Samples of the last hours, for rules that look back and the first look at panels about the last hours.
+/// Samples of the last 12 hours, for rules that look back and panels that show recent hours.
 const RECENT: Kept = Kept {
     steps: 12 / STEP,
     every: 1,
 };
 
-/// Prefixes of scraped metrics, and the part that panels and rules query. All other metrics are available from the first
-/// scrape on.
+/// Prefixes of scraped metrics, and the samples of each that panels and rules query. All other metrics are available
+/// from the first scrape on.
 const SCRAPED: &[(&str, Kept)] = &[
     ("elements_up", Kept::days(DAYS)),
     ("elements_exporter_build_info", Kept::days(7)),
@@ -112,7 +113,7 @@ const SCRAPED: &[(&str, Kept)] = &[
     ("elements_tenant_app_consented", Kept::days(7).every(6)),
 ];
 
-/// The label of all series.
+/// Label that all series have.
 const JOB: &str = r#"job="elements""#;
 
 /// Result of a backfill.
@@ -175,7 +176,7 @@ pub async fn backfill(
     })
 }
 
-/// The output file. Its samples are sorted by step, which promtool accepts, and not by family.
+/// The output file. Its samples are sorted by step and not by family; promtool accepts this.
 struct Output {
     out: BufWriter<File>,
     labels: String,

@@ -1,5 +1,5 @@
-//! An exporter in the past: a simulated partner whose time advances step by step, and in each step the exporter polls
-//! and renders as in production.
+//! Simulates an exporter in the past. The time of its simulated partner advances step by step, and in each step the
+//! exporter polls and renders as in production.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -26,14 +26,14 @@ use crate::store::Store;
 /// Number of concurrent polls.
 const CONCURRENCY: usize = 8;
 
-/// Poll interval of the configuration. Data becomes stale after a multiple of it, and polls are rarer than those of a
-/// demo.
+/// Configured poll interval. It is long, because data becomes stale after a multiple of it, and polls are less frequent
+/// here than in a demo.
 const INTERVAL: Duration = Duration::from_secs(12 * 3600);
 
-/// Lifetime of tokens, which expire by the simulated time: longer than any past.
+/// Lifetime of tokens: longer than any simulated period, because tokens expire by simulated time.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 24 * 3600);
 
-/// The exporter without its poll loop, which can only poll at the current time, and its simulated partner.
+/// An exporter and its simulated partner. It has no poll loop, because the loop can only poll at the current time.
 pub(super) struct PastExporter {
     parts: Parts,
     partner: Handle,
@@ -104,7 +104,7 @@ impl PastExporter {
         self.partner.advance(Duration::from_secs(u64::from(seconds)));
     }
 
-    /// Returns the store, which contains the results of the polls.
+    /// Returns the store with the results of the polls.
     pub(super) fn store(&self) -> &Store {
         &self.parts.store
     }
@@ -194,7 +194,7 @@ impl PastExporter {
     }
 }
 
-/// Replaces the poll intervals.
+/// Sets all poll intervals to [`INTERVAL`].
 fn with_interval(mut environment: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
     let is_interval = |name: &OsString| name.to_string_lossy().ends_with("__INTERVAL");
     for (_, value) in environment.iter_mut().filter(|(name, _)| is_interval(name)) {

@@ -1,4 +1,4 @@
-//! The state of the demo at its start: that of an exporter that has run for days, in a state file.
+//! Initial state of the demo: a state file as written by an exporter that has run for days.
 
 use std::path::PathBuf;
 
@@ -12,15 +12,15 @@ use crate::args;
 use crate::collector::CollectorId;
 use crate::store::state_file::StateFile;
 
-/// Seconds between two polls of a customer, at least.
+/// Minimum number of seconds between two polls of a customer.
 const STEP: u32 = 2 * 3600;
 
-/// Hours before the start from which the job runs are known. The restore points of all customers, including those with
-/// scenarios, are younger.
+/// Hours of job-run history at startup. All customers, including those with scenarios, have a more recent restore
+/// point.
 const HOURS: u32 = 80;
 
-/// Maximum number of polls, so that a demo with many customers starts soon. Polls become rarer with more customers, and
-/// are omitted if there would be fewer than [`MIN_STEPS`] per customer.
+/// Maximum number of polls, so that a demo with many customers starts quickly. With more customers, each is polled less
+/// often. No state is prepared if that would leave fewer than [`MIN_STEPS`] polls per customer.
 const MAX_POLLS: usize = 3000;
 
 /// Minimum number of polls of each customer.
@@ -29,14 +29,14 @@ const MIN_STEPS: usize = 4;
 /// Collectors whose state is prepared. Only their data depends on earlier polls.
 const COLLECTORS: &[&str] = &["customers", "jobs"];
 
-/// A state file in a temporary directory, which is deleted when this is dropped.
+/// A state file in a temporary directory. Dropping this value deletes the directory.
 pub(super) struct PreparedState {
     directory: TempDir,
 }
 
 impl PreparedState {
-    /// Polls the customers and their job runs of the last days before `now`, and saves the state. Returns `None` if
-    /// there are too many customers.
+    /// Simulates the polls of the days before `now`, and saves the resulting state. Returns `None` if there are too
+    /// many customers.
     ///
     /// # Errors
     /// Returns an error if the file cannot be written, for example in a read-only container.
@@ -66,24 +66,24 @@ impl PreparedState {
         Ok(Some(prepared))
     }
 
-    /// Like [`PreparedState::create`], but only warns about an error: the demo works without the state.
+    /// Like [`PreparedState::create`], but only logs a warning if it fails: the demo works without the state.
     pub(super) async fn create_or_warn(options: &args::Simulator, now: i64) -> Option<Self> {
         match Self::create(options, now).await {
             Ok(prepared) => prepared,
             Err(error) => {
-                warn!(error = %error, "cannot prepare the state of the demo; starting without earlier runs");
+                warn!(error = %error, "cannot prepare the demo's state; starting without earlier runs");
                 None
             }
         }
     }
 
-    /// Returns the path of the file.
+    /// Returns the path of the state file.
     pub(super) fn path(&self) -> PathBuf {
         self.directory.path().join("state.json")
     }
 }
 
-/// Returns the number of steps in which this many customers are polled; `None` if there would be too few.
+/// Returns how often each customer is polled; `None` if fewer than [`MIN_STEPS`] times.
 fn steps(customers: usize) -> Option<u32> {
     let affordable = MAX_POLLS / customers.max(1);
     let most = u32::try_from(affordable).unwrap_or(u32::MAX).min(HOURS * 3600 / STEP);

@@ -1,4 +1,4 @@
-//! Tenants. The second generation returns them with the customer, the first only their ids with the subscriptions.
+//! Tenants. API v3 returns them with the customer; API v1 returns only their ids, with the subscriptions.
 
 use serde::{Deserialize, Serialize};
 

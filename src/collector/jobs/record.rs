@@ -17,8 +17,8 @@ use crate::domain::{self, History, JobStatus, KnownNames, PastRun, Run, Timestam
 /// and customers have dozens of scopes. The limit protects against names that keep changing.
 const MAX_MODULES: usize = 1_000;
 
-/// Maximum number of backup scopes of a module in a list, about ten times that of the largest known customer. If there
-/// are more, their names probably differ in each list, and each would be a new series.
+/// Maximum number of backup scopes of a module in a list, about ten times the number of the largest known customer. If
+/// there are more, their names probably differ in each list, and each would be a new series.
 const MAX_SCOPES: usize = 200;
 
 /// Identifies a module or backup scope of a customer.
@@ -40,20 +40,20 @@ pub(crate) struct Module {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) scope: Option<String>,
     pub(super) history: History,
-    /// Whether the newest list contains the module, or the module is held. An unlisted module is stored but not
+    /// Whether the latest list contains the module, or the module is held. An unlisted module is stored but not
     /// rendered: if it is listed again, no run is counted twice and no restore point is lost.
     listed: bool,
-    /// Whether the module is held from an earlier list, because the newest list had invalid rows.
+    /// Whether the module is held from an earlier list, because the latest list had invalid rows.
     #[serde(default)]
     held: bool,
 }
 
-/// The newest scan of the objects of a customer's tenants.
+/// The latest scan of the objects of a customer's tenants.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Scan {
     pub(super) service: Cow<'static, str>,
     pub(super) status: JobStatus,
-    /// Whether the scan is held from an earlier list, because the newest list had invalid rows.
+    /// Whether the scan is held from an earlier list, because the latest list had invalid rows.
     #[serde(default)]
     held: bool,
 }
@@ -63,7 +63,7 @@ pub(crate) struct Scan {
 pub(crate) struct Record {
     modules: Vec<Arc<Module>>,
     pub(super) scans: Vec<Scan>,
-    /// Time of the newest list; state files of older versions lack it.
+    /// Time of the latest list; state files of older versions lack it.
     pub(super) listed_at: Option<Timestamp>,
 }
 
@@ -81,7 +81,7 @@ pub struct EndedRun {
 }
 
 /// A run that ended longer than this before the previous list, and before the newest known run, does not count as newly
-/// completed: it appears because the filter or the API generation changed. Replicas of the API differ by less.
+/// completed: it appears because the filter or the API version changed. Replicas of the API differ by less.
 const MAX_COMPLETION_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// The rows of a list by module and service.
@@ -97,7 +97,7 @@ impl Listed {
         self.runs.entry(key).or_default().push(run);
     }
 
-    /// Adds a scan. If a service has several, the worst is kept.
+    /// Adds a scan. If a service has several scans, the worst is kept.
     pub(super) fn add_scan(&mut self, service: &'static str, status: JobStatus) {
         match self.scans.get_mut(service) {
             None => {
@@ -112,7 +112,7 @@ impl Listed {
         }
     }
 
-    /// Drops the scopes of each module beyond [`MAX_SCOPES`], those in the best state first, so that failures stay.
+    /// Drops the scopes of each module beyond [`MAX_SCOPES`], scopes in the best state first, so that failures stay.
     /// Returns the number of dropped scopes.
     pub(super) fn cap_scopes(&mut self) -> usize {
         let mut counts: BTreeMap<(Cow<'static, str>, Cow<'static, str>), usize> = BTreeMap::new();
@@ -135,7 +135,7 @@ impl Listed {
 }
 
 impl Record {
-    /// Adds the names of all modules, with which patterns are compared.
+    /// Adds the names of all modules, for comparison with patterns.
     pub(super) fn add_names(&self, names: &mut KnownNames) {
         for module in &self.modules {
             names.add_module(&module.service, &module.module, module.scope.as_deref());
@@ -213,12 +213,12 @@ impl Record {
         }
     }
 
-    /// Returns the modules of the newest list, and those that are held because that list was partial.
+    /// Returns the modules of the latest list, and the modules that are held because that list was partial.
     pub(super) fn listed(&self) -> impl Iterator<Item = &Arc<Module>> {
         self.modules.iter().filter(|module| module.listed)
     }
 
-    /// Returns the record without its held rows, and a record of only these; `None` if no rows are held.
+    /// Returns the record without its held rows, and a record with only the held rows; `None` if no rows are held.
     pub(super) fn split(&self) -> Option<(Self, Self)> {
         let (held, modules): (Vec<_>, Vec<_>) = self.modules.iter().cloned().partition(|module| module.held);
         let (held_scans, scans): (Vec<_>, Vec<_>) = self.scans.iter().cloned().partition(|scan| scan.held);
@@ -261,7 +261,8 @@ impl Module {
         }
     }
 
-    /// Returns the last known time of an unlisted module; `None` for listed modules, which are sorted by their keys.
+    /// Returns the last known time of an unlisted module; `None` for listed modules, so that they are sorted by their
+    /// keys.
     fn last_known_if_unlisted(&self) -> Option<Timestamp> {
         self.history.last_known().filter(|_| !self.listed)
     }
@@ -272,7 +273,7 @@ impl Module {
 struct CompletionCutoff(Option<Timestamp>);
 
 impl CompletionCutoff {
-    /// Returns whether a run counts as newly completed. A run without any time does.
+    /// Returns whether a run counts as newly completed. A run without any time always does.
     fn admits(self, run: &PastRun) -> bool {
         let occurred_at = run.occurred_at();
         self.0.is_none_or(|cutoff| occurred_at.is_none_or(|at| at > cutoff))
@@ -300,7 +301,7 @@ fn with_current_names(mut modules: Vec<Arc<Module>>) -> Vec<Arc<Module>> {
     modules
 }
 
-/// Parses the current format, and the older one: a list of modules without backup scopes, in which scans were stored as
+/// Parses the current format, and the older format: a list of modules without backup scopes, with scans stored as
 /// modules.
 impl<'de> Deserialize<'de> for Record {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -1,4 +1,4 @@
-//! Requests for jobs: for all of them, or for the configured types and modules.
+//! Requests for all jobs, or for jobs of the configured types and modules.
 
 use serde_json::value::RawValue;
 
@@ -17,7 +17,7 @@ pub(super) async fn fetch_rows(
     match api {
         Api::V1(client) => {
             let scope = v1::scope::JOBS;
-            let pairs = settings.first_generation_pairs();
+            let pairs = settings.v1_pairs();
             if pairs.is_empty() {
                 return client
                     .fetch_list(Endpoint::Jobs, scope, &["customers", id, "jobs"])
@@ -29,7 +29,7 @@ pub(super) async fn fetch_rows(
             }
         }
         Api::V3(client) => {
-            for filter in settings.second_generation_filters() {
+            for filter in settings.v3_filters() {
                 let list = v3::List {
                     endpoint: Endpoint::Jobs,
                     scope: v3::scope::JOBS,
@@ -46,7 +46,7 @@ pub(super) async fn fetch_rows(
 
 impl CollectorSettings {
     /// Returns whether the settings select jobs of this service and module, given their current names. A name without a
-    /// number is selected only if everything is.
+    /// number is selected only if there is no filter.
     pub(in crate::collector) fn selects(&self, service: &str, job_module: &str) -> bool {
         let contains = |selected: &[u16], number_of: fn(&str) -> Option<u16>, name: &str| {
             selected.is_empty() || number_of(name).is_some_and(|number| selected.contains(&number))
@@ -55,9 +55,9 @@ impl CollectorSettings {
             && contains(&self.job_modules, domain::module_number, job_module)
     }
 
-    /// Returns the type and module of each request in the first generation, whose path contains both. Returns none if
-    /// only types are configured, or a type or module has no name; the whole list is then requested and filtered.
-    fn first_generation_pairs(&self) -> Vec<(&'static str, &'static str)> {
+    /// Returns the type and module of each v1 request; the path contains both. Returns none if only types are
+    /// configured, or a type or module has no name; the whole list is then requested and filtered.
+    fn v1_pairs(&self) -> Vec<(&'static str, &'static str)> {
         let mut pairs = Vec::new();
         for job_module in self.job_modules.iter().copied() {
             let types = match domain::service_of_module(job_module) {
@@ -80,8 +80,8 @@ impl CollectorSettings {
         pairs
     }
 
-    /// Returns the bodies of the requests in the second generation.
-    fn second_generation_filters(&self) -> Vec<String> {
+    /// Returns the bodies of the v3 requests.
+    fn v3_filters(&self) -> Vec<String> {
         let each_or_all = |numbers: &[u16]| match numbers {
             [] => vec![None],
             numbers => numbers.iter().copied().map(Some).collect(),

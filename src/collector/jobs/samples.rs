@@ -170,7 +170,7 @@ pub(super) const SHAPE_MODULE: Shape<RenderedModule> = Shape {
         ),
         timestamp(
             "elements_job_last_backup_timestamp_seconds",
-            "End of the latest run that left a restore point, Unix time; 0 if none yet",
+            "End of the latest run that created a restore point, Unix time; 0 if none yet",
             |rendered| rendered.time_or_zero(History::last_restore_point),
         ),
         gauge(
@@ -222,7 +222,7 @@ pub(super) const SHAPE_EXEMPTION: Shape<RenderedModule> = Shape {
     columns: &[column(
         Metric::info(
             "elements_job_exemption_info",
-            "Entry in rpo.overrides in force that has a reason or an expiry; absent if there is none",
+            "rpo.overrides entry in force, if it has a reason or an expiry; absent otherwise",
         ),
         |rendered: &RenderedModule| {
             let objective = &rendered.objective;
@@ -271,7 +271,7 @@ pub(super) const SHAPE_SCAN: Shape<Scan> = Shape {
     labels: &[service(|scan| Some(&scan.service))],
     columns: &[gauge(
         "elements_tenant_scan_status",
-        "Status number of the newest tenant scan; -1 if unknown",
+        "Status number of the latest tenant scan; -1 if unknown",
         |scan: &Scan| Some(f64::from(scan.status.code())),
     )
     .experimental()],

@@ -1,4 +1,4 @@
-//! Tests of the jobs collector. This file is longer than others, because its first half builds the rows for all tests.
+//! Tests of the jobs collector. This file is long, because its first half builds the rows for all tests.
 
 mod ended;
 
@@ -46,7 +46,7 @@ struct Customer {
     settings: CollectorSettings,
     counts: Counts,
     now: i64,
-    /// The newly completed runs of the newest list.
+    /// Newly completed runs in the latest list.
     ended: Vec<EndedRun>,
 }
 
@@ -144,7 +144,7 @@ enum Generation {
     V3,
 }
 
-/// The kinds of rows in the vendor's reference, and variants of them.
+/// Kinds of rows in the vendor's reference, and variants.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
     Finished,
@@ -251,7 +251,8 @@ impl Kind {
         matches!(self.status().0, 2..=5)
     }
 
-    /// Returns the end of a run, or else its start or last modification; `None` if the row does not describe a run.
+    /// Returns the end of the run; without an end, its start or last modification. `None` if the row does not describe
+    /// a run.
     fn occurred_at(self, now: i64) -> Option<i64> {
         let (start, end, modified) = self.times(now);
         let dated = end.or(start);
@@ -529,7 +530,7 @@ async fn runs_with_the_same_id_and_different_starts_are_distinct() {
 }
 
 #[tokio::test]
-async fn newest_state_is_that_of_the_current_list() {
+async fn status_comes_from_the_current_list() {
     let sequence = [(Kind::Finished, NOW), (Kind::Pending, NOW - DAY)];
     let customer = list_all(&sequence, Generation::V3).await;
     assert_eq!(customer.value("elements_job_status"), Some(6.0));

@@ -1,11 +1,11 @@
-//! Identity of subscriptions: the label that distinguishes those of one service.
+//! Identity of subscriptions: the label that distinguishes the subscriptions of one service.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Identity, Product};
 
-/// Maximum number of subscriptions with the same purchased items that are matched with the previous ones. If there are
-/// more, they are numbered by their order, because the number of pairs grows with the square of their number.
+/// Maximum number of subscriptions with the same purchased items that are matched with the previous subscriptions. If
+/// there are more, they are numbered by their order, because the number of pairs grows with the square of their number.
 const MAX_MATCHED: usize = 64;
 
 /// Removes repeated identical subscriptions, and returns how many were removed.
@@ -19,9 +19,9 @@ pub(super) fn merge_identical(products: &mut Vec<Product>) -> u64 {
     u64::try_from(before - products.len()).unwrap_or(u64::MAX)
 }
 
-/// Assigns labels that distinguish the subscriptions of one service. A label is derived from the purchased items, which
-/// do not change when the subscription is renewed, extended or moved to other storage. Subscriptions with the same
-/// items are numbered, and keep their numbers as long as they match a subscription in `previous`.
+/// Assigns labels that distinguish the subscriptions of one service. A label is derived from the purchased items,
+/// because they do not change when the subscription is renewed, extended or moved to other storage. Subscriptions with
+/// the same items are numbered, and keep their numbers as long as they match a subscription in `previous`.
 pub(super) fn assign_labels(products: &mut [Product], previous: &[Product]) {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     let mut groups: BTreeMap<String, Vec<&mut Product>> = BTreeMap::new();
@@ -48,8 +48,8 @@ pub(super) fn assign_labels(products: &mut [Product], previous: &[Product]) {
     }
 }
 
-/// Numbers the subscriptions of a group. Each gets the number of the most similar previous one, starting with the most
-/// similar pair. New ones get the lowest free numbers.
+/// Numbers the subscriptions of a group. Each gets the number of the most similar previous subscription, starting with
+/// the most similar pair. New subscriptions get the lowest free numbers.
 fn assign_numbers(group: &mut [&mut Product], before: &[&Product]) {
     let mut taken = BTreeSet::new();
     if group.len().max(before.len()) <= MAX_MATCHED {

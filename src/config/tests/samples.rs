@@ -1,4 +1,4 @@
-//! A value of every key, and a check that it took effect.
+//! A value for every key, and a check that it takes effect.
 
 use std::path::Path;
 
@@ -12,8 +12,8 @@ pub(crate) type Sample = (&'static str, &'static str, Box<dyn Fn(&Config) -> boo
 
 type SectionSample = (&'static str, &'static str, fn(&Config) -> bool);
 
-/// A value of every key that differs from its default, and a check that it took effect. The keys of collectors are
-/// added from the table of collectors.
+/// A value other than the default for every key, and a check that it takes effect. The keys of collectors are added
+/// from the table of collectors.
 const SAMPLES: &[SectionSample] = &[
     ("api.version", "v3", |c| {
         c.api.version == GenerationChoice::Fixed(Generation::V3)

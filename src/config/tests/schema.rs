@@ -1,4 +1,4 @@
-//! The schema accepts what the exporter accepts.
+//! The JSON schema accepts the same values as the exporter.
 
 use regex::Regex;
 use serde_json::{Value, json};
@@ -18,8 +18,8 @@ fn key_schema(path: &str) -> Value {
     schema().pointer(&pointer).unwrap().clone()
 }
 
-/// Returns the problem of a value, according to the keywords of JSON Schema that this schema uses. Unknown keywords
-/// panic.
+/// Returns why a value violates a schema. Supports the JSON Schema keywords that this schema uses, and panics for
+/// others.
 fn problem(schema: &Value, value: &Value, at: &str) -> Option<String> {
     let keywords = schema.as_object().unwrap();
     keywords.iter().find_map(|(keyword, argument)| {
@@ -134,7 +134,7 @@ fn shipped_example_validates() {
         "{example}"
     );
     assert_eq!(check(&example), None);
-    // As installed, with every key commented out.
+    // The installed file, with every key commented out.
     assert_eq!(check(include_str!("../../../deploy/config/elements.yml")), None);
 }
 

@@ -134,7 +134,7 @@ fn older_run_that_is_listed_late_is_only_counted() {
     assert_eq!(
         history.newest().unwrap().status,
         Finished,
-        "the status in the current list"
+        "the status must be the one in the current list"
     );
     assert_eq!(history.newest_ended().unwrap().status, Failed);
     assert_eq!(history.last_restore_point(), at(1));

@@ -70,7 +70,7 @@ impl JobStatus {
         self as i8
     }
 
-    /// Returns the label value, which is also the value in the state file.
+    /// Returns the label value. It is also the value in the state file.
     pub const fn label(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -147,7 +147,7 @@ impl JobStatus {
         matches!(self, Self::Finished)
     }
 
-    /// Returns whether the run left a restore point.
+    /// Returns whether the run created a restore point.
     pub const fn is_restore_point(self) -> bool {
         matches!(self, Self::Finished | Self::FinishedWithException)
     }
@@ -169,7 +169,7 @@ impl JobStatus {
 pub enum JobStatusWord {
     /// A status of the reference.
     Known(JobStatus),
-    /// "Not Finished" of the first generation, whose meaning depends on the start time.
+    /// "Not Finished" in API v1; its meaning depends on the start time.
     NotFinished,
     /// A number or word that is not in the reference.
     Unknown,

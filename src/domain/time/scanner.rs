@@ -1,11 +1,11 @@
-//! Parses a text from left to right.
+//! Parses a string from left to right.
 
 use std::ops::RangeInclusive;
 
 /// Maximum number of decimals of a second: nanoseconds.
 const FRACTION_DIGITS: usize = 9;
 
-/// The unparsed rest of a text. Methods that return a boolean, and [`Scanner::digits`], consume text only on success.
+/// The unparsed rest of a string. Methods that return a boolean, and [`Scanner::digits`], consume text only on success.
 pub(super) struct Scanner<'a> {
     rest: &'a str,
 }

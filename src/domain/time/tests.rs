@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::super::InvalidValue;
 use super::*;
 
-/// Texts in the format of RFC 3339, some of which are not valid times.
+/// Strings in the format of RFC 3339. Some are not valid times.
 const NEARLY_RFC_3339: &str = "20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9]\
         (\\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-6][0-9])";
 
@@ -356,7 +356,7 @@ proptest! {
         let _ = daily_time(&likely);
     }
 
-    /// From 1980-01-01 to 2200-01-01, in every format with this resolution.
+    /// Covers 1980-01-01 to 2200-01-01, in every format with this resolution.
     #[test]
     fn timestamp_is_formatted_and_parsed(seconds in 315_532_800_i64..7_258_118_400, ticks in 0_i64..10_000_000) {
         let expected = Ok(Some(Timestamp(seconds * 10_000_000 + ticks)));

@@ -1,12 +1,11 @@
-//! Encodes runs as bytes, newest first. The times and the id of a run are encoded as differences from those of the
-//! previous run.
+//! Encodes runs as bytes, newest first. The times and the id of a run are encoded as differences from the previous run.
 //!
 //! | bytes | |
 //! |---|---|
 //! | 1, only at the start | version of the format |
 //! | 1 | flags of the present fields: id, start, end and the five counts |
 //! | 1 | number of the status |
-//! | 1 or more | seconds from the end, or without an end from the start, to that of the previous run |
+//! | 1 or more | seconds from the end, or without an end from the start, to the same time of the previous run |
 //! | 1 or more | seconds from the start to the end |
 //! | 1 or more each | counts |
 //! | 2 or more | id: number of bytes that it has in common with the previous id, number of further bytes, and these bytes |

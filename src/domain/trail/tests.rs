@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Maximum size in bytes of a run of a module that runs once a day, with the ids of the vendor.
+/// Maximum size of a run in bytes, for a module that runs once a day and ids in the vendor's format.
 const MAX_BYTES_PER_RUN: usize = 45;
 
 fn at(seconds: i64) -> Timestamp {

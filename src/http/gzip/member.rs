@@ -22,17 +22,17 @@ pub(super) const OUTPUT_BYTES: usize = 64 * 1024;
 /// Header of a gzip member: magic number, method deflate, no flags, no time, no compression hint, unknown system.
 const HEADER: &[u8] = &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 
-/// Key of the digests of texts. It is random, so that nobody can construct two texts with the same digest.
+/// Key of [`digest`]. It is random, so that nobody can construct two texts with the same digest.
 static DIGEST_KEY: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
 
-/// Digest of a text.
+/// Keyed digest of uncompressed text.
 pub(super) type Digest = u128;
 
 pub(super) fn digest(text: &[u8]) -> Digest {
     xxh3_128_with_seed(text, *DIGEST_KEY)
 }
 
-/// Checksum and length of a text, as in the trailer of a member.
+/// Checksum and length of uncompressed text, as in the trailer of a member.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Checksum {
     crc: crc32fast::Hasher,
@@ -41,8 +41,8 @@ pub(super) struct Checksum {
 }
 
 impl Checksum {
-    /// Appends the checksum of a text. This takes longer than sending a small chunk, so it is done once per chunk, not
-    /// for each scraper.
+    /// Appends the checksum of the text that follows. This takes longer than sending a small chunk, so it is done once
+    /// per chunk, not for each scraper.
     pub(super) fn add(&mut self, other: &Self) {
         self.crc.combine(&other.crc);
         self.length = self.length.wrapping_add(other.length);
@@ -57,7 +57,7 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    /// Deflates a text so that it ends at a byte boundary, or ends the member.
+    /// Deflates text. Depending on `flush`, the output ends at a byte boundary or ends the member.
     pub(super) fn new(text: &[u8], flush: FlushCompress) -> Result<Self, RenderError> {
         let mut crc = crc32fast::Hasher::new();
         crc.update(text);
@@ -74,7 +74,7 @@ impl Chunk {
 }
 
 /// Returns a body with `chunks` between the two parts of the exporter's own metrics. Each chunk comes with the checksum
-/// of all chunks up to and including this one.
+/// of all chunks up to and including this chunk.
 pub(super) fn body(
     exporter_metrics: &ExporterMetrics,
     chunks: impl Stream<Item = Result<(Bytes, Checksum), RenderError>> + Send + 'static,
@@ -102,8 +102,8 @@ pub(super) fn body(
     Ok(Body::from_stream(stream::iter([Ok(start)]).chain(rest)))
 }
 
-/// A compressor with its output buffer. Creating one takes a tenth of the time to deflate a chunk, so each thread
-/// reuses its own.
+/// A compressor with its output buffer. Creating a compressor takes a tenth of the time to deflate a chunk, so each
+/// thread reuses its compressor.
 struct Deflater {
     compress: Compress,
     output: Vec<u8>,

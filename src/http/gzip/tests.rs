@@ -191,7 +191,7 @@ async fn cached_body_expires_when_a_record_becomes_stale() {
     let unfiltered = ScrapeFilter::default();
     decompressed(compressor.body(&scrape, &unfiltered, Format::Text).unwrap()).await;
     let first = compressor.compression(&scrape, Format::Text, now());
-    // All records are stale, so no value expires later.
+    // All records are stale, so nothing expires after this.
     assert_eq!(lock(&compressor.cached)[0].valid_until, None);
     lock(&compressor.cached)[0].valid_until = Some(Timestamp::from_unix_seconds(0));
     assert!(

@@ -173,7 +173,7 @@ fn reason(collector: &CollectorSummary) -> Option<String> {
     (!parts.is_empty()).then(|| format!("{name}: {}.", parts.join(", ")))
 }
 
-/// Returns further warnings.
+/// Returns warnings about the configuration, the state file and the credential.
 fn other_reasons(summary: &Summary) -> Vec<String> {
     let mut reasons = Vec::new();
     if !summary.runtime.loaded.config {
@@ -184,7 +184,7 @@ fn other_reasons(summary: &Summary) -> Vec<String> {
         );
     }
     if summary.runtime.loaded.state == Some(false) {
-        reasons.push("The state file could not be loaded at start. The log contains the reason.".to_owned());
+        reasons.push("The state file could not be loaded at startup. The log contains the reason.".to_owned());
     }
     let expiry = summary
         .runtime

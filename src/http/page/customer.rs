@@ -166,7 +166,7 @@ fn links(site: &Site, id: &CustomerId) -> Vec<(&'static str, String)> {
         .collect()
 }
 
-/// Returns all findings that apply to a customer.
+/// Returns a chip for each state that applies to a customer.
 pub(super) fn chips(row: &CustomerRow) -> Markup {
     let chip = |health, severity: Severity, words| {
         let class = severity.class();

@@ -124,7 +124,7 @@ fn collectors(summary: &Summary) -> Markup {
     }
 }
 
-/// Returns the heading of a column that counts customers in a state. For failures, it names the polls, because a
+/// Returns the heading of a column that counts customers in a state. For failures, it counts polls instead, because a
 /// customer does not fail.
 fn state_heading(state: State) -> String {
     match state {

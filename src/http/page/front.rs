@@ -1,5 +1,4 @@
-//! The page at `/`: whether the data is up to date, the customers, worst first, and a collapsed section about the
-//! exporter.
+//! The page at `/`: the state of the data, the customers (worst first), and a collapsed section about the exporter.
 
 use std::collections::BTreeSet;
 
@@ -56,7 +55,7 @@ pub(in crate::http) fn front(site: &Site, query: &PageQuery) -> Page {
     frame.page(StatusCode::OK, &content, &foot)
 }
 
-/// Returns the search form, with a selection for each attribute that customers have.
+/// Returns the search form, with a drop-down list for each attribute that customers have.
 fn search(list: &CustomerList, query: &PageQuery) -> Markup {
     let values = list.attribute_values();
     let selected = query.attributes.each_ref().map(Option::as_deref);
@@ -75,7 +74,8 @@ fn search(list: &CustomerList, query: &PageQuery) -> Markup {
     }
 }
 
-/// Returns the selection of the value of an attribute. A selected value is listed even if no customer has it any more.
+/// Returns a drop-down list of the values of an attribute. A selected value is listed even if no customer has it any
+/// more.
 fn choice(name: &str, values: &BTreeSet<&str>, selected: Option<&str>) -> Markup {
     let missing = selected.filter(|selected| !values.contains(selected));
     html! {
@@ -164,7 +164,7 @@ fn modules_of(detail: &CustomerDetail, now: Timestamp) -> Markup {
     }
 }
 
-/// Returns the errors of the newest polls of a customer.
+/// Returns the errors of a customer's latest polls.
 fn errors_of(detail: &CustomerDetail, now: Timestamp) -> Markup {
     let own = detail.sources.iter().filter(|source| !source.poll.is_for_all);
     html! {

@@ -1,7 +1,8 @@
-// Fetches the page periodically and replaces the elements with data-live. Without scripts the whole page reloads.
+// Fetches the page periodically and replaces the elements with data-live. If scripts are disabled, the whole page
+// reloads.
 (() => {
   const PAUSE = 10000;
-  // An exporter that hangs does not reject the connection; it does not respond.
+  // A hanging exporter accepts the connection but does not respond.
   const TIMEOUT = 8000;
   const lost = document.getElementById("lost");
   // Selected text is not replaced. The notice that the page is out of date is shown anyway.

@@ -34,7 +34,7 @@ pub(super) fn brief_table(modules: &[ModuleHealth], is_known: bool, now: Timesta
     }
 }
 
-/// Returns all modules of a customer.
+/// Returns a table of all modules of a customer.
 pub(super) fn table(detail: &CustomerDetail, now: Timestamp) -> Markup {
     html! {
         div.card.scroll tabindex="0" role="region" aria-labelledby="modules-title" {
@@ -76,7 +76,7 @@ fn row(module: &ModuleHealth, is_known: bool, now: Timestamp) -> Markup {
     }
 }
 
-/// Returns the end and the reason of the override of the objective.
+/// Returns the end and the reason of an RPO override, if any.
 fn exemption(module: &ModuleHealth) -> Markup {
     let until = module.until.map(|until| format!("until {}", date_time(until)));
     let reason = module.reason.as_deref().map(sanitize);

@@ -14,7 +14,7 @@ struct Heading {
     text: String,
 }
 
-/// Returns the runbooks, after a table of contents.
+/// Returns the runbooks, preceded by a table of contents.
 pub(super) fn runbooks() -> Markup {
     let (html, headings) = render_markdown(assets::RUNBOOKS);
     let chapters = headings
@@ -45,7 +45,7 @@ fn link_to(heading: &Heading) -> Markup {
 }
 
 /// Renders Markdown to HTML, and returns its headings. Headings have anchors, to which the alerts link. Links to other
-/// files of the repository are removed, because those files are not served.
+/// files of the repository are removed, because the exporter does not serve them.
 fn render_markdown(markdown: &str) -> (String, Vec<Heading>) {
     let mut events: Vec<Event<'_>> = Vec::new();
     let mut headings = Vec::new();

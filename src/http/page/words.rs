@@ -36,7 +36,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3600, "h"), (60, "min"), (1, "s")];
 
-/// Returns external text, truncated, and without misleading characters and email addresses. The template escapes it.
+/// Truncates external text, and replaces misleading characters and email addresses. The template escapes the result.
 pub(super) fn sanitize(text: &str) -> String {
     let safe_text: String = text.chars().take(MAX_SHOWN_CHARS).map(replace_misleading).collect();
     if !safe_text.contains('@') {
@@ -78,7 +78,8 @@ pub(super) fn span(duration: Duration) -> String {
     words.join(" ")
 }
 
-/// Formats an objective. Whole hours below three days stay in hours, as they are usually configured.
+/// Formats an objective. Whole hours below three days are shown in hours, the unit in which they are usually
+/// configured.
 pub(super) fn objective(rpo: Duration) -> String {
     let (seconds, hour) = (rpo.as_secs(), 3600);
     match seconds.is_multiple_of(hour) && rpo < 3 * DAY {
@@ -87,7 +88,7 @@ pub(super) fn objective(rpo: Duration) -> String {
     }
 }
 
-/// Formats a duration in its largest unit, for narrow places.
+/// Formats a duration in its largest unit, where space is limited.
 pub(super) fn rounded(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let largest = UNITS.into_iter().find(|(unit, _)| seconds >= *unit);
@@ -123,7 +124,7 @@ pub(super) fn in_utc(at: Timestamp, format: &str) -> String {
     at.map(|at| at.strftime(format).to_string()).unwrap_or_default()
 }
 
-/// Formats a time relative to now, or returns `word` if there is none.
+/// Formats a time relative to now; returns `word` if there is no time.
 pub(super) fn time_or(at: Option<Timestamp>, now: Timestamp, word: &str) -> Markup {
     match at {
         Some(at) => time(at, now),

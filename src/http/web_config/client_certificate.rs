@@ -74,8 +74,8 @@ impl ClientCertVerifier for ClientCertificateVerifier {
     }
 }
 
-/// Returns whether a certificate has one of these subject alternative names, which can be DNS names, IP addresses,
-/// email addresses or URIs.
+/// Returns whether a certificate has one of these subject alternative names: DNS names, IP addresses, email addresses
+/// or URIs.
 fn has_any_name(certificate: &CertificateDer<'_>, names: &[String]) -> Result<bool, Error> {
     let (_, certificate) = X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
     let extension = certificate

@@ -1,4 +1,4 @@
-//! The active web configuration, which is reloaded when its files change.
+//! The active web configuration. It is reloaded when its files change.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -59,7 +59,7 @@ impl Guard {
     /// Reads a web configuration and the files to which it refers.
     ///
     /// # Errors
-    /// Returns an error if one of them is invalid.
+    /// Returns an error if a file is invalid.
     pub fn load(file: &Path) -> Result<Arc<Self>, Error> {
         let slots = CheckSlots::new();
         let active = Arc::new(ActiveConfig::prepare(&Files::read(file)?, slots.clone())?);

@@ -168,7 +168,7 @@ impl WebSettings {
 impl Tls {
     fn read(section: &Field<'_>, directory: &Path) -> Result<Self, Error> {
         if section.is_empty() {
-            // An empty section is an incomplete one, and does not mean plain HTTP.
+            // An empty section is incomplete; it does not mean plain HTTP.
             return Err(section.error("is empty; expected cert_file and key_file, or remove the section"));
         }
         let pem = |file, inline| pem_setting(section, file, inline, directory);
@@ -227,7 +227,7 @@ fn client_auth(field: &Field<'_>) -> Result<ClientAuth, Error> {
         ("RequireAnyClientCert", ClientAuth::RequireAny),
         ("VerifyClientCertIfGiven", ClientAuth::VerifyIfGiven),
         ("RequireAndVerifyClientCert", ClientAuth::RequireAndVerify),
-        // An older name of RequireAnyClientCert, which the toolkit still accepts.
+        // An older name of RequireAnyClientCert. The toolkit still accepts it.
         ("RequireClientCert", ClientAuth::RequireAny),
     ])
 }
@@ -367,7 +367,7 @@ fn http(section: &Field<'_>) -> Result<Vec<(HeaderName, HeaderValue)>, Error> {
         .collect()
 }
 
-/// Parses a header; `None` if its value is blank, which leaves it unset.
+/// Parses a header; `None` if its value is blank, so that the header stays unset.
 fn header(name: &str, values: &[&str], field: &Field<'_>) -> Result<Option<(HeaderName, HeaderValue)>, Error> {
     let value = field.raw_text()?.trim();
     if value.is_empty() {

@@ -1,5 +1,3 @@
-//! Tests of the queue.
-
 use super::*;
 use crate::domain::CustomerId;
 
@@ -109,7 +107,7 @@ fn target_removed_during_its_poll_does_not_return() {
 }
 
 #[test]
-fn lag_is_that_of_the_most_overdue_target() {
+fn lag_is_measured_at_the_most_overdue_target() {
     let mut queue = Queue::default();
     queue.add(FIRST, customer(1), seconds(10));
     queue.add(FIRST, customer(2), seconds(30));
@@ -137,7 +135,7 @@ fn target_brought_forward_is_never_due_later() {
     assert_eq!(queue.pop(seconds(30)), None);
 }
 
-/// Polls all due targets, and returns them in the order of their polls.
+/// Polls all due targets, and returns them in order.
 fn order(queue: &mut Queue, now: u64) -> Vec<(CollectorId, Target)> {
     let popped = std::iter::from_fn(|| queue.pop(seconds(now)));
     popped.map(|due| (due.collector, due.target)).collect()

@@ -1,4 +1,4 @@
-//! A realistic fleet: most customers are healthy, and each of the others has one problem scenario.
+//! A realistic fleet: most customers are healthy, and each of the other customers has one scenario.
 
 use std::collections::BTreeMap;
 

@@ -168,7 +168,7 @@ impl CustomerGenerator<'_> {
         modules
     }
 
-    /// Returns the rows of the tenants' object scans, which nearly every customer has.
+    /// Returns the rows of the tenants' object scans. Nearly every customer has such rows.
     fn scans(&self, modules: &[Module]) -> Vec<Module> {
         let has = |job_type: u16| modules.iter().any(|module| module.job_type == job_type);
         let status = if self.index % 5 == 2 {
@@ -183,7 +183,7 @@ impl CustomerGenerator<'_> {
             .collect()
     }
 
-    /// Returns a second scope of a module, which was abandoned long ago but is listed.
+    /// Returns a second scope of a module. It was abandoned long ago but is still listed.
     fn dormant_scope(&self, modules: &[Module]) -> Option<Module> {
         let active = modules.iter().find(|module| module.job_type == AZURE)?;
         let end = self.rules.started.saturating_sub(DORMANT_FOR);
@@ -226,7 +226,7 @@ impl CustomerGenerator<'_> {
         modules
     }
 
-    /// Returns `count` modules, starting at a different one for each customer.
+    /// Returns `count` modules, starting at a different module for each customer.
     fn slice(&self, modules: &[u16], count: usize) -> Vec<u16> {
         let offset = self.index.wrapping_mul(count).checked_rem(modules.len()).unwrap_or(0);
         modules

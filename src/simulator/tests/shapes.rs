@@ -1,4 +1,4 @@
-//! Tests of the format of responses, which was observed at the real API.
+//! Tests that responses have the format of the real API's responses.
 
 use super::*;
 

@@ -188,7 +188,7 @@ fn large_world_keeps_fewer_runs() {
     assert!(runs < 250_000, "{runs}");
 }
 
-/// Returns the age of a module's newest restore point in seconds; `None` if the module has no objective.
+/// Returns the age of a module's latest restore point in seconds; `None` if the module has no objective.
 fn age(module: &Module) -> Option<i64> {
     module.schedule.as_ref().filter(|_| !matches!(module.number, 8 | 10))?;
     let points = module.runs.iter().filter(|run| run.is_restore_point());
@@ -219,7 +219,8 @@ fn fleet_meets_objectives_except_in_three_scenarios() {
     }
 }
 
-/// Returns the fractions of the customers with objectives that meet them all, every four hours of 28 days before `NOW`.
+/// Returns, for every four hours in the 28 days before `NOW`, the fraction of customers with objectives that meet all
+/// of them.
 fn within_objectives(seed: u64) -> Vec<f64> {
     let settings = Settings {
         seed,

@@ -18,8 +18,8 @@ const INTERVAL: &str = "1m";
 /// Range of a query, in seconds. The format requires it, although instant queries do not use it.
 const LOOKBACK: i64 = 600;
 
-/// Summary and description of the alerts whose texts for Prometheus contain queries, which Grafana templates do not
-/// support. The value is the number of affected modules and backup scopes of the customer.
+/// Summary and description of alerts whose texts for Prometheus contain queries: Grafana templates do not support
+/// queries. The value is the number of affected modules and backup scopes of the customer.
 const TEXTS: [(&str, [&str; 2]); 4] = [
     (
         "ElementsBackupOverdue",
@@ -60,7 +60,7 @@ const HEADING: &str = "\
 # rules in elements-recording.yml must be evaluated by the queried Prometheus or Mimir. See docs/alerting.md.
 ";
 
-/// Returns the file that provisions all alerts, evaluated by the data source with this id.
+/// Returns the file that provisions all alerts. Their queries use the data source with this id.
 fn alert_rules(datasource: &str, links: &Links) -> String {
     let mut groups = Vec::new();
     for asset in RULES {
@@ -143,7 +143,7 @@ fn alert_rule(rule: &Yaml, interval: &str, is_alone: bool, datasource: &str) -> 
     ])
 }
 
-/// Returns the number of evaluations without its series after which an alert resolves: one, or those in the time for
+/// Returns after how many evaluations without its series an alert resolves: one, or as many as fit into the time for
 /// which Prometheus keeps the alert firing.
 fn missing_evaluations(rule: &Yaml, interval: &str) -> i64 {
     let seconds = |duration: &str| humantime::parse_duration(duration).unwrap_or_default().as_secs();
@@ -151,8 +151,8 @@ fn missing_evaluations(rule: &Yaml, interval: &str) -> i64 {
     i64::try_from(evaluations.max(1)).unwrap_or(i64::MAX)
 }
 
-/// Returns the query, and two expressions that convert the value of each series to one above the threshold. In
-/// Prometheus, every series in the result is an alert, regardless of its value.
+/// Returns the query, and two expressions that make the value of every series exceed the threshold: in Prometheus,
+/// every series in the result is an alert, regardless of its value.
 fn queries(expr: &str, datasource: &str) -> Vec<Yaml> {
     const EXPRESSIONS: &str = "__expr__";
     let query = |id: &str, datasource: &str, model: Yaml| {
@@ -191,7 +191,7 @@ fn queries(expr: &str, datasource: &str) -> Vec<Yaml> {
     ]
 }
 
-/// Converts a template to the syntax of Grafana, in which the value has another name and queries are not supported.
+/// Converts a template to Grafana's syntax: the value has another name, and queries are not supported.
 fn translate(template: &str) -> String {
     const QUERIED_DATE: &str = "{{ with printf \"vector(%s + 0)\" $labels.ends | query }}\
                               {{ (. | first | value | toTime).Format \"2006-01-02\" }}{{ end }}";
@@ -201,10 +201,10 @@ fn translate(template: &str) -> String {
     translated.trim_start_matches(['.', ',', ' ']).to_owned()
 }
 
-/// State of the text between the start and the end of a block.
+/// A block of a template whose `end` has not been reached.
 struct Block {
     is_query: bool,
-    /// Whether the text is after the `else` of the block, which applies if a query returns nothing.
+    /// Whether the text is in the `else` branch, used if a query returns nothing.
     is_else: bool,
 }
 
@@ -273,7 +273,7 @@ fn map<const N: usize>(entries: [(&str, Yaml); N]) -> Yaml {
     Yaml::Hash(entries.collect::<Hash>())
 }
 
-/// Operators may also read the rules from the repository.
+/// The rules are also a file in the repository, for operators who do not run `assets`.
 #[test]
 fn grafana_alerts_match_the_rules() {
     let (path, expected) = (

@@ -72,7 +72,7 @@ fn key_schema(key: &Key) -> Value {
     Value::Object(schema)
 }
 
-/// Returns the schema of a format. YAML parses digits as a number, which the exporter accepts as text.
+/// Returns the schema of a format. YAML parses digits as a number, and the exporter accepts numbers as text.
 fn format_schema(format: ValueFormat) -> Value {
     match format {
         ValueFormat::Text(_) => json!({"type": ["string", "number"], "minLength": 1}),
@@ -122,7 +122,7 @@ fn default_value(format: ValueFormat, text: &str) -> Value {
     }
 }
 
-/// Editors read the schema from a file in the repository or the package.
+/// The schema is also a file in the repository and the package, for editors.
 #[test]
 fn configuration_schema_matches_the_keys() {
     let (path, expected) = ("deploy/config/elements.schema.json", schema_text());

@@ -45,7 +45,7 @@ async fn hostile_names_are_escaped_truncated_and_unique() {
     partner.handle.with_world(|world| {
         for (customer, name) in world.customers.iter_mut().zip(&names) {
             customer.organization.clone_from(name);
-            // The other names are shorter, because each of several metrics contains them.
+            // Other names are shorter, because several metrics contain them.
             let name = &name.chars().take(2_000).collect::<String>();
             customer.country.clone_from(name);
             for profile in &mut customer.scan_profiles {

@@ -1,6 +1,6 @@
 //! Tokens that cannot be fetched, expire or are rejected.
 //!
-//! This file is longer than others, because the cases share the token endpoints built here.
+//! This file is long, because the cases share the token endpoints built here.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -73,7 +73,7 @@ async fn rejected_client_retries_when_the_secret_file_changes() {
         requested,
         "no request during the pause"
     );
-    // The pause takes at least a minute, so the changed file causes the request.
+    // The pause takes at least a minute, so an earlier request is caused by the changed file.
     fs::write(&file, "another-secret\n").unwrap();
     let recovered = exporter.wait_until_settled().await;
     assert_eq!(number(&recovered, "elements_up"), 1.0);
@@ -102,7 +102,7 @@ async fn throttled_request_is_sent_with_a_new_token() {
     let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
     exporter.wait_until_settled().await;
     partner.handle.clear_requests();
-    // During this pause, the token of a request expires.
+    // The token of a request expires during this pause.
     let pause = FaultKind::Throttle {
         retry_after: Some("10".to_owned()),
         code: 429,
@@ -189,7 +189,7 @@ async fn missing_permission_is_logged_with_its_name() {
     assert!(reported[0].contains("collector=jobs"), "{}", reported[0]);
 }
 
-/// Scopes as long as those of the real API, too many for one request.
+/// Scopes with the lengths that the real API uses; too many for one request.
 const MANY_SCOPES: [&str; 14] = [
     "elements.customers.read.all",
     "elements.licenses.read.all",
@@ -532,7 +532,7 @@ async fn clock_skew_is_reported() {
         report.contains("this machine is ") && report.contains(" behind; set the clock"),
         "{report}"
     );
-    // One second may pass between reading the two clocks.
+    // Up to a second may pass between the two readings of the clock.
     let skewed = ["29m 59s ahead", "30m ahead", "30m 1s ahead"];
     assert!(skewed.iter().any(|skew| report.contains(skew)), "{report}");
     assert!(!report.contains("demo-secret"));

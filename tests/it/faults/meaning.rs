@@ -11,7 +11,7 @@ use crate::harness::{config, value};
 const ID: &str = "c-1";
 const DAY: &str = "2026-03-01";
 
-/// Labels of the tested module.
+/// Labels of the module under test.
 const EXCHANGE: &str = r#"{customer_id="c-1",service="Microsoft 365",module="Exchange Online"}"#;
 
 /// Returns a finished job of Exchange Online with the given fields replaced.
@@ -217,7 +217,11 @@ async fn late_older_run_does_not_replace_a_newer_one() {
             value(text, &format!("elements_job_runs_total{failed}")) == Some(1.0)
         })
         .await;
-    assert_eq!(number(&text, &exchange("status")), 3.0, "the status in the list");
+    assert_eq!(
+        number(&text, &exchange("status")),
+        3.0,
+        "the status must be the one in the list"
+    );
     assert_eq!(number(&text, &exchange("processed_objects")), 10.0);
     let end = seconds(&format!("{DAY}T09:30:00Z"));
     assert_eq!(number(&text, &exchange("last_backup_timestamp_seconds")), end);
@@ -320,7 +324,11 @@ async fn renamed_customer_keeps_its_data() {
         .await;
     assert_eq!(text.matches("elements_customer_info{").count(), 1);
     assert!(text.contains(&format!("elements_customer_info{{customer_id=\"{ID}\"")));
-    assert_eq!(number(&text, &exchange("status")), 2.0, "its data does not change");
+    assert_eq!(
+        number(&text, &exchange("status")),
+        2.0,
+        "the customer's data must not change"
+    );
 }
 
 #[tokio::test]

@@ -36,10 +36,10 @@ fn assert_peak(program: &Program, limit_mib: u64, case: &str) {
     println!("{case}: {peak} MiB of {limit_mib}");
 }
 
-/// Returns the response for a page number. The first page of v1 has number 0.
+/// Returns the response for a page number. API v1 numbers pages from 0.
 type List = Box<dyn Fn(usize) -> Response<String> + Send + Sync>;
 
-/// Starts a partner with one customer, which returns `list` once `on` is true.
+/// Starts an API with one customer. Once `on` is true, it returns `list` as the customer list.
 async fn switchable(list: List, on: &Arc<AtomicBool>) -> ScriptedServer {
     let on = Arc::clone(on);
     ScriptedServer::start(move |request| {
@@ -65,7 +65,7 @@ async fn switchable(list: List, on: &Arc<AtomicBool>) -> ScriptedServer {
 
 const V1: (&str, &str) = ("ELEMENTS_API__VERSION", "v1");
 
-/// Waits until the customer list fails for a reason, and checks that the exposition about customers has not changed.
+/// Waits until the customer list fails for `reason`, and checks that the exposition about customers has not changed.
 async fn wait_for_rejection(program: &Program, before: &str, reason: &str) -> String {
     let (counter, success) = (errors("customers", reason), success("customers", ""));
     // The error is counted before the store records the failure, and a scrape may come in between.
@@ -91,7 +91,8 @@ async fn gzip_bomb_stays_within_the_memory_of_two_bodies() {
     assert_peak(&program, IDLE_MIB + BODY_MIB, "gzip bomb");
 }
 
-/// Starts an API that returns tokens, and an endless body of white space for all other requests, in pieces with pauses.
+/// Starts an API that returns tokens. All other requests get an endless body of white space, sent in pieces with
+/// pauses.
 async fn endless(bytes: usize, pause: Duration) -> String {
     let listener = tokio::net::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
         .await
@@ -256,8 +257,9 @@ async fn list_of_fifty_thousand_customers_is_monitored() {
     let program = Program::start_collectors(&server.base, &["jobs"], &extra_env).await;
     wait_until_settled(&program).await;
     has_all_customers.store(true, Ordering::SeqCst);
-    // The first customer is missing, so a second list must confirm the first. The polls of the new customers are due
-    // already and would take a quarter of an hour, and complete scrapes would take even longer.
+    // The first customer is missing, so a second list must confirm the first. Scrape only the customer list: polls of
+    // the new customers are already due and would take a quarter of an hour, and complete scrapes would take even
+    // longer.
     let reported = "elements_customer_info{";
     let text = program
         .wait_until_at("/metrics?collector=customers", "all customers are exported", |text| {
@@ -335,7 +337,7 @@ async fn name_of_a_megabyte_is_truncated_everywhere() {
     let files = tempfile::tempdir().unwrap();
     let path = files.path().join("state");
     let mut extra_env = vec![("ELEMENTS_STATE__FILE".to_owned(), path.to_str().unwrap().to_owned())];
-    // Each endpoint is requested once; megabytes per second would not prove more.
+    // Request each endpoint once; repeated requests would not prove more.
     for collector in super::COLLECTORS.iter().chain(&["customers"]) {
         let key = format!("ELEMENTS_COLLECTORS__{}__INTERVAL", collector.to_uppercase());
         extra_env.push((key, "10m".to_owned()));

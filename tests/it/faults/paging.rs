@@ -1,4 +1,4 @@
-//! Lists in pages, some of which are missing or inconsistent.
+//! Paged lists with missing or inconsistent pages.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use crate::harness::partner::{Partner, frozen_partner, start};
 use crate::harness::scripted::{ScriptedServer, json as response, token};
 use crate::harness::{eventually, value};
 
-/// Checks that polls fail for the reason while the customer list has a fault, in one generation.
+/// Checks that polls fail for `reason` while the customer list has the fault, in one API version.
 async fn assert_list_fails(partner: &Partner, generation: &str, kind: FaultKind, reason: &str, case: &str) -> String {
     let path = if generation == "v1" { CUSTOMERS_V1 } else { CUSTOMERS_V3 };
     let exporter = Exporter::start(&partner.base, &[], &[("ELEMENTS_API__VERSION", generation)]).await;
     let text = assert_poll_fails(&exporter, ExpectedFailure::list(reason), case, async || {
-        // A rename, which would be visible if any part of the list were applied.
+        // The new name would be visible if any part of the list were applied.
         partner
             .handle
             .with_world(|world| world.customers[0].organization = "Renamed".to_owned());
@@ -193,14 +193,14 @@ async fn wrong_total_is_requested_again() {
     assert_eq!(sum(&text, "elements_exporter_api_errors_total"), 0.0);
 }
 
-/// Returns a range of rows of the second generation's customer list.
+/// Returns a range of rows of the API v3 customer list.
 fn rows(range: std::ops::Range<usize>) -> serde_json::Value {
     range
         .map(|n| json!({"id": format!("c-{n}"), "organization": "One"}))
         .collect()
 }
 
-/// Starts an API with the given pages of the customer list in the second generation.
+/// Starts an API with the given pages of the v3 customer list.
 async fn pages(pages: Vec<serde_json::Value>) -> ScriptedServer {
     ScriptedServer::start(move |request| {
         let Some((_, index)) = request.line.split_once("pageIndex=") else {
@@ -351,7 +351,7 @@ async fn shrunken_list_is_not_applied_at_first() {
                 body: json!({"value": remaining}).to_string(),
             };
             let unavailable = FaultKind::Status { code: 503, body: None };
-            // All requests after this list fail, so that no second list confirms it.
+            // All requests after this list fail, so no second list confirms it.
             partner.handle.set_faults(vec![
                 Fault::new(CUSTOMERS_V1, shrunken).times(1),
                 Fault::new(CUSTOMERS_V1, unavailable),

@@ -1,6 +1,6 @@
 //! The process: panics, signals, and its files.
 //!
-//! This file is longer than others, because the cases share the poll loop and the state files built here.
+//! This file is long, because the cases share the poll loop and the state files built here.
 
 use std::collections::HashSet;
 use std::fs;
@@ -41,7 +41,7 @@ struct PollLoop {
     _stop: tokio_util::sync::DropGuard,
 }
 
-/// Number of rows by which [`Tripwire`] recognizes the poll. No customer of the world has this many.
+/// Number of rows by which [`Tripwire`] recognizes the poll. No simulated customer has as many rows.
 const TRIPPING_ROWS: usize = 77;
 
 /// An observer that calls `trip` inside the poll whose list has [`TRIPPING_ROWS`] rows.
@@ -313,7 +313,7 @@ async fn unusable_state_is_renamed_and_reported() {
 #[tokio::test]
 async fn failed_saves_are_counted_and_logged_once() {
     let directory = tempfile::tempdir().unwrap();
-    // Not even root can open or remove a directory in place of the temporary file. The effect is that of a full or
+    // Not even root can open or remove a directory in place of the temporary file, so the save fails as on a full or
     // read-only disk.
     let file = directory.path().join("state");
     fs::create_dir(directory.path().join("state.new")).unwrap();
@@ -517,7 +517,7 @@ async fn secrets_and_addresses_do_not_appear_in_output() {
         let failed = |text: &str| super::sum(text, "elements_exporter_token_failures_total") > before;
         outputs.push(program.wait_until("a token request failed", failed).await);
         if outputs.len() == 8 {
-            // The pause after a rejected client takes a minute, for which the test does not wait.
+            // The pause after a rejected client takes a minute. Do not wait for it.
             break;
         }
     }

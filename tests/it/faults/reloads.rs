@@ -1,5 +1,5 @@
-//! Polls during a reload. Their results are rendered with the new configuration. If the new configuration changes their
-//! requests, they are repeated.
+//! Polls during a reload. Results are rendered with the new configuration. If the new configuration changes the
+//! requests, the poll is repeated.
 
 use elements_exporter::simulator::{Fault, FaultKind, Handle};
 
@@ -109,7 +109,7 @@ async fn reloads_without_changes_send_no_requests() {
     for _ in 0..20 {
         assert_eq!(exporter.reload(|_| {}).await.0, 200);
     }
-    // This reload changes the requests of jobs. Requests of the earlier reloads would precede its requests.
+    // This reload changes the requests of `jobs`. If an earlier reload had caused requests, they would come first.
     let (status, _) = exporter
         .reload(|variables| set(variables, "ELEMENTS_COLLECTORS__JOBS__JOB_TYPES", "7"))
         .await;
@@ -171,7 +171,7 @@ async fn missing_permission_is_kept_across_reloads() {
     assert_eq!(value(&exporter.metrics().await, permitted), Some(0.0));
 }
 
-/// Settings of collectors with sizes, whose polls are hours apart.
+/// Settings of collectors with sizes: their polls are hours apart.
 const SIZED: [(&str, &str); 4] = [
     HOURLY[0],
     HOURLY[1],

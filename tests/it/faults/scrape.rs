@@ -198,10 +198,10 @@ async fn slow_scrapers_cause_no_api_requests_or_delays() {
     let expected = samples(&before);
     let texts = join_all((0..200).map(|_| exporter.metrics())).await;
     for text in &texts {
-        // Counters of requests may appear in the meantime, but no sample disappears.
+        // New request counters may appear in the meantime, but no sample disappears.
         assert!(samples(text) >= expected, "incomplete response");
     }
-    // A response while all these connections are open did not wait for them.
+    // A response that completes while all these connections are open did not wait for them.
     let is_open = |stream: &TcpStream| {
         let read = stream.try_read(&mut [0]);
         read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
@@ -243,7 +243,7 @@ async fn client_that_does_not_read_is_disconnected() {
     let partner = start(frozen_partner(40)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
     exporter.wait_until_settled().await;
-    // More responses than fit into all buffers of the connection.
+    // More responses than the buffers of the connection can hold.
     let scrape = "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n";
     let client = connection(&exporter, &scrape.repeat(100)).await;
     eventually("the client is disconnected", || {

@@ -1,8 +1,7 @@
-//! Soak test: random faults and changes of customers, after which everything recovers without leaks.
+//! Soak test: after random faults and customer changes, everything recovers without leaks.
 //!
-//! Two exporters monitor one simulated partner. The program uses the first generation, so that its memory can be
-//! measured. The exporter in this process uses the second generation on a separate runtime, so that its tasks can be
-//! counted.
+//! Two exporters monitor one simulated partner. The program uses API v1, so that its memory can be measured. The
+//! exporter in this process uses API v3 on a separate runtime, so that its tasks can be counted.
 
 #![expect(clippy::print_stdout, reason = "the figures are the purpose of a soak test")]
 
@@ -26,12 +25,12 @@ const TICK: Duration = Duration::from_millis(1000 / TICKS_PER_SECOND);
 /// Step of the partner's clock per tick. A daily backup of the simulated world thus runs every half minute.
 const WORLD_TICK: Duration = Duration::from_secs(60);
 
-/// Customers at the start.
+/// Number of customers at startup.
 const CUSTOMERS: usize = 12;
 
-/// Maximum growth of the program's memory after every kind of fault has occurred. The allocator keeps pages of bodies
-/// of up to 64 MiB per thread, and returns them later. At two hundred polls per second, a leak would grow more within
-/// ten minutes.
+/// Maximum growth of the program's memory after every kind of fault has occurred. For each thread, the allocator keeps
+/// pages of bodies of up to 64 MiB, and returns them later. At two hundred polls per second, a leak would exceed this
+/// within ten minutes.
 const GROWTH_MIB: u64 = 48;
 
 /// Maximum number of tasks of idle connections to the partner and from scrapers.
@@ -63,7 +62,7 @@ async fn soak(ticks: u64, seed: u64) {
         speed: 60.0,
         history: History::Runs(20),
         v1_page_size: Some(5),
-        // The partner's clock, which is ahead, decides when tokens expire.
+        // The partner's clock is ahead, and decides when tokens expire.
         token_lifetime: Duration::from_secs(10 * 365 * 24 * 3600),
         ..frozen_partner(CUSTOMERS)
     })
@@ -169,7 +168,7 @@ async fn soak(ticks: u64, seed: u64) {
 fn settings(base: &str, generation: &str) -> Vec<(std::ffi::OsString, std::ffi::OsString)> {
     let mut extra_env = vec![
         ("ELEMENTS_API__VERSION".to_owned(), generation.to_owned()),
-        // Short, so that hanging requests time out soon, but long enough for a busy machine.
+        // Short, so that hanging requests time out quickly, but long enough for a busy machine.
         ("ELEMENTS_API__TIMEOUT".to_owned(), "5s".to_owned()),
         (OBJECTS.0.to_owned(), OBJECTS.1.to_owned()),
     ];
@@ -208,7 +207,7 @@ fn change_customers(partner: &Handle, removed: &mut Vec<Customer>, rng: &mut Rng
     }
 }
 
-/// Returns a random fault, but no well-formed wrong data, because the exporter could not detect it and would rightly
+/// Returns a random fault. No fault returns well-formed wrong data: the exporter could not detect it, and would rightly
 /// add it to the run history.
 fn fault(rng: &mut Rng) -> Fault {
     let paths = [
@@ -225,7 +224,7 @@ fn fault(rng: &mut Rng) -> Fault {
     ];
     let path = paths[rng.usize(..paths.len())];
     let mut kind = fault_kind(rng);
-    // The pause after a rejected client takes up to a quarter of an hour, which a soak test does not cover.
+    // The pause after a rejected client takes up to a quarter of an hour, too long for a soak test.
     if matches!(kind, FaultKind::Status { code: 400..=499, .. }) && ["*", TOKEN].contains(&path) {
         kind = FaultKind::Status { code: 503, body: None };
     }
@@ -287,8 +286,8 @@ fn fault_kind(rng: &mut Rng) -> FaultKind {
     }
 }
 
-/// Values that depend on runs before the listed ones. A new exporter lacks those runs, so the values of an older
-/// exporter are at least as high.
+/// Values that depend on runs before the listed runs. A new exporter does not know those runs, so the values of an
+/// older exporter are at least as high.
 const HISTORY: [&str; 3] = [
     "elements_job_last_success_timestamp_seconds{",
     "elements_job_last_backup_timestamp_seconds{",
@@ -296,7 +295,7 @@ const HISTORY: [&str; 3] = [
 ];
 
 /// Returns a series about customers that differs from the expected exposition, if any. Counters of completed runs are
-/// excluded, because they start with the exporter.
+/// excluded, because they count from the startup of the exporter.
 fn difference(text: &str, expected: &str) -> Option<String> {
     let series = |text: &str| -> BTreeMap<String, f64> {
         about_customers(text)
@@ -331,15 +330,15 @@ fn not_polled_since(text: &str, since: f64) -> Option<String> {
         .map(ToOwned::to_owned)
 }
 
-/// Checks that values about the present expire only after `stale_after`: customers may lack a status only if the list
-/// is older.
+/// Checks that values about the present do not expire before `stale_after`: customers may lack a status only if the
+/// list is older.
 fn assert_no_early_expiry(text: &str) {
     let last = "elements_exporter_collector_last_success_timestamp_seconds{collector=\"customers\",customer_id=\"\"}";
     let age = now() - value(text, last).unwrap();
     let infos = text.matches("\nelements_customer_info{").count();
     let statuses = text.matches("\nelements_customer_status{").count();
-    // Customers missing from the newest list are kept until a second list confirms their removal. Their values may
-    // expire before.
+    // Customers missing from the latest list are kept until a second list confirms their removal. Their values may
+    // expire earlier.
     assert!(
         statuses > 0 || infos == 0 || age > STALE_AFTER - 1.0,
         "{infos} customers without a status, although the list is {age:.1} s old"

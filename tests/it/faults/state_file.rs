@@ -131,7 +131,7 @@ async fn empty_state_file_is_valid() {
     assert!(fs::metadata(&file).unwrap().len() > 0);
 }
 
-/// A limit of the file size has the same effect as a disk that becomes full during a save.
+/// A file size limit has the same effect as a disk that becomes full during a save.
 #[tokio::test]
 async fn failed_save_leaves_no_files_behind() {
     let directory = tempfile::tempdir().unwrap();
@@ -168,12 +168,12 @@ async fn state_file_is_used_by_one_exporter_only() {
         let holder = format!("in use by process {}", first.id());
         assert!(output.stderr.contains(&holder), "{}", output.stderr);
     }
-    // Checking the configuration of a running exporter is allowed.
+    // `check` may run beside the exporter.
     let check = Program::spawn(with_state(&partner.base, &file), &["check"]);
     assert_ne!(check.wait().await.code, Some(78));
     let text = first.wait_until("the first exporter continues", is_settled).await;
     assert_eq!(value(&text, FAILURES).unwrap_or_default(), 0.0);
-    // The next start removes the incomplete file of a save that was killed. The lock is released with the process.
+    // After a kill during a save, the next startup removes the incomplete file. The lock is released with the process.
     first.signal("KILL");
     first.wait().await;
     fs::write(directory.path().join("state.new"), "{\"state\":{\"for").unwrap();
@@ -209,7 +209,7 @@ async fn files_beside_the_state_are_kept() {
     assert_eq!(fs::read_to_string(&file).unwrap(), damaged);
 }
 
-/// Until the next save, a hard link is the same file.
+/// A hard link refers to the same file until the next save.
 #[tokio::test]
 async fn hard_link_to_the_state_of_another_exporter_is_rejected() {
     let directory = tempfile::tempdir().unwrap();
@@ -226,7 +226,7 @@ async fn hard_link_to_the_state_of_another_exporter_is_rejected() {
         }
         variables
     };
-    // At the second start, the file to lock already exists.
+    // When the program starts for the second time, the file to lock already exists.
     for _ in 0..2 {
         let holder = Program::start_with(variables(&file), &ARGUMENTS).await;
         eventually("all polls are saved", || async {
@@ -236,7 +236,7 @@ async fn hard_link_to_the_state_of_another_exporter_is_rejected() {
             (done.count() == 4 && polls.count() == 4).then_some(())
         })
         .await;
-        // A later save would replace the file, so that the link would refer to another file.
+        // A later save would replace the file, and the link would then refer to a different file.
         let output = loop {
             fs::hard_link(&file, &link).unwrap();
             let is_replaced = eventually("the file is replaced", || async {

@@ -36,7 +36,7 @@ fn retries() -> &'static str {
 /// Earliest end of the pause after a throttled request.
 #[derive(Clone, Copy)]
 enum PauseEnd {
-    /// This long after the throttled request.
+    /// At least this long after the throttled request.
     After(Duration),
     At(Instant),
 }
@@ -112,7 +112,7 @@ async fn throttle_pauses_all_requests_and_lowers_the_rate() {
 }
 
 #[tokio::test]
-async fn retry_after_date_is_relative_to_the_date_of_its_response() {
+async fn retry_after_date_is_relative_to_the_response_date() {
     // The server's clock is an hour ahead. By the local clock, the pause would have its maximum length, and the test
     // would not wait until its end.
     let ahead = |seconds: i64| {
@@ -258,7 +258,7 @@ async fn outage_does_not_multiply_the_load() {
     exporter.wait_until_settled().await;
     partner.handle.clear_requests();
     partner.handle.set_faults(vec![Fault::new("/partner/*", status(503))]);
-    // The lists of twenty customers fail twice. Without the breaker, these would be at least forty requests.
+    // The lists of twenty customers fail twice. Without the breaker, the exporter would send at least forty requests.
     exporter
         .wait_until("two cycles have failed", |text| {
             sum(text, "elements_exporter_api_errors_total{endpoint=\"jobs\"") >= 40.0
@@ -304,7 +304,7 @@ async fn failing_resource_does_not_affect_others() {
         exporter
             .wait_until("the jobs fail", |text| number(text, &state("jobs", "failed")) == 20.0)
             .await;
-        // From now on, nothing else may fail, and everything else continues.
+        // From now on, all other polls continue, and none may fail.
         let others = ["customers", "protected", "licenses", "token"];
         let failed = |text: &str| -> f64 {
             let all = |endpoint| {

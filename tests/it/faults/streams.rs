@@ -23,7 +23,7 @@ fn run(
     )
 }
 
-/// Runs the program with a standard output that is closed before the program writes.
+/// Runs the program with a standard output whose reader disconnects before the program writes.
 fn run_unread(arguments: &str, variables: &[(std::ffi::OsString, std::ffi::OsString)]) -> (Option<i32>, String) {
     let mut command = Command::new(PROGRAM);
     command.args(arguments.split_whitespace()).env_clear();
@@ -56,7 +56,7 @@ async fn commands_do_not_panic_with_broken_streams() {
     ];
     for arguments in commands {
         let expected = tokio::task::block_in_place(|| run(arguments, ">/dev/null", &variables)).0;
-        // The simulated partner intentionally has values that `check` reports.
+        // The simulated partner has invalid values, and `check` reports them.
         assert!(
             expected == Some(0) || expected == Some(1) && arguments.starts_with("check"),
             "{arguments}: {expected:?}"

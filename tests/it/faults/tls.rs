@@ -1,4 +1,4 @@
-//! Servers with the certificates in `tests/fixtures/tls`, which return status 404 for every request.
+//! Servers with the certificates in `tests/fixtures/tls`. They return status 404 for every request.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -39,7 +39,7 @@ pub(super) struct TlsServer {
 }
 
 impl TlsServer {
-    /// Returns the file of the authority that signed all certificates but one.
+    /// Returns the certificate file of the authority that signed all certificates except one.
     pub(super) fn authority() -> String {
         fixture("tls/ca.pem")
     }

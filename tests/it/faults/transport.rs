@@ -78,7 +78,7 @@ async fn failed_tls_handshake_keeps_the_last_known_values() {
         );
     }))
     .await;
-    // With a valid certificate, requests arrive at the server, which returns only 404.
+    // With a valid certificate, requests arrive at the server. It returns 404 for all of them.
     assert_url_fails("a valid certificate", &valid_server.base, "not_found", &extra_env).await;
     assert!(
         valid_server
@@ -279,7 +279,7 @@ async fn urls_without_tls_need_no_certificate_authorities() {
         "--simulator.listen-address=127.0.0.1:0",
     ];
     let demo = Program::spawn(variables.clone(), &arguments);
-    // The demo has polled its customers before it restores their state.
+    // The demo polls its customers before it restores their state.
     eventually("the demo has customers", || async {
         demo.stderr().contains("state restored").then_some(())
     })

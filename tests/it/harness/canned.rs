@@ -1,4 +1,4 @@
-//! An API on a real socket, with responses that a test sets.
+//! An API on a real socket, with responses set by the test.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,13 +13,12 @@ use axum::response::IntoResponse;
 /// A received request.
 #[derive(Clone, Debug)]
 pub struct CannedRequest {
-    /// Method and path with query, as in `GET /partner/customers`.
+    /// Method, and path with query, as in `GET /partner/customers`.
     pub line: String,
-    /// Body of the request.
     pub body: String,
 }
 
-/// A response: a status and a body.
+/// Status and body.
 pub type CannedResponse = (u16, String);
 
 #[derive(Default)]
@@ -30,7 +29,6 @@ struct Shared {
 
 /// A running API with set responses.
 pub struct CannedServer {
-    /// Its base URL.
     pub base: String,
     shared: Arc<Shared>,
 }
@@ -62,7 +60,7 @@ impl CannedServer {
             .insert(line.to_owned(), (status, body.to_owned()));
     }
 
-    /// Returns the requests so far, without those for tokens.
+    /// Returns the requests so far, without token requests.
     pub fn requests(&self) -> Vec<CannedRequest> {
         let requests = self.shared.requests.lock().unwrap().clone();
         requests

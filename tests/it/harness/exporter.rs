@@ -36,7 +36,7 @@ impl Exporter {
         let flags = [&["", "--web.listen-address=127.0.0.1:0"], flags].concat();
         let web = args::parse(flags.into_iter().map(OsString::from)).unwrap().web;
         let prefix = web.route_prefix().to_owned();
-        // A child process started by another test holds the locks of this process until it executes its program.
+        // A child process forked by another test holds the locks of this process until it executes its program.
         let is_locked = |error: &elements_exporter::app::Error| error.to_string().contains("in use by");
         let bound = eventually("the exporter listens", || async {
             let file = Some("/etc/elements_exporter/elements.yml".into());

@@ -65,7 +65,7 @@ pub fn environment(base: &str, extra_env: &[(&str, &str)]) -> Vec<(OsString, OsS
         .collect()
 }
 
-/// Returns the configuration in the [`environment`] with these arguments.
+/// Returns the configuration loaded from the [`environment`] with these arguments.
 pub fn config(base: &str, extra_env: &[(&str, &str)]) -> Config {
     config::load(None, environment(base, extra_env)).unwrap()
 }
@@ -111,7 +111,7 @@ pub fn value(text: &str, series: &str) -> Option<f64> {
     value
 }
 
-/// Compares a text with a file in `tests/it/expected`. Writes the file instead if `UPDATE_EXPECTED` is set.
+/// Compares `text` with a file in `tests/it/expected`. Writes the file instead if `UPDATE_EXPECTED` is set.
 pub fn assert_expected(name: &str, text: &str) {
     let path = format!("{}/tests/it/expected/{name}.prom", env!("CARGO_MANIFEST_DIR"));
     if std::env::var_os("UPDATE_EXPECTED").is_some() {
@@ -147,9 +147,9 @@ pub async fn with_timeout<T>(what: &str, future: impl Future<Output = T>) -> T {
     result.unwrap_or_else(|_| panic!("timed out: {what}"))
 }
 
-/// Returns a client without proxy, redirects and decompression, so that tests see the original responses.
+/// Returns a client without proxy, redirects or decompression, so that tests see the original responses.
 pub fn client() -> reqwest::Client {
-    // Fails if another test has installed the provider.
+    // This fails, harmlessly, if another test has installed the provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     // The server may close an idle connection just when it is reused. Scrapers would retry. This client does not, so it
     // opens a connection for each request.

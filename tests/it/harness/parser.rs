@@ -1,5 +1,5 @@
-//! Independent parsers for the exposition: the OpenMetrics reference parser, that of Prometheus for the text format,
-//! and promtool. `tests/run` installs them and sets their paths in the environment.
+//! Independent parsers for the exposition: the OpenMetrics reference parser, the text format parser of Prometheus'
+//! Python client, and promtool. `tests/run` installs them and sets their paths in the environment.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};

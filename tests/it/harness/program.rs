@@ -26,7 +26,7 @@ pub struct Program {
 /// Exit code and output of a program.
 pub struct Output {
     pub status: ExitStatus,
-    /// `None` if a signal terminated it.
+    /// `None` if a signal terminated the program.
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
@@ -111,7 +111,7 @@ impl Program {
         (response.status().as_u16(), response.text().await.unwrap())
     }
 
-    /// Sets the address of a program that does not report it.
+    /// Sets the address, for a program that does not report it.
     pub fn set_address(&mut self, address: &str) {
         self.base = format!("http://{address}");
     }
@@ -193,7 +193,7 @@ impl Program {
         memory.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
     }
 
-    /// Sends a signal by name.
+    /// Sends a signal; `name` is without `SIG`.
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill")
             .args([format!("-{name}"), self.child.id().to_string()])
@@ -227,7 +227,7 @@ pub async fn wait_for_exit(child: &mut Child) -> ExitStatus {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // Killing a program that has already exited fails, which does not matter.
+        // This fails, harmlessly, if the program has already exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

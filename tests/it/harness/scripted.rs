@@ -1,4 +1,4 @@
-//! A server whose responses come from a closure, for faults that need no simulated partner.
+//! A server with responses from a closure, for faults that need no simulated partner.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -55,7 +55,7 @@ impl ScriptedServer {
 
 async fn read(request: Request<hyper::body::Incoming>) -> ScriptedRequest {
     let (parts, body) = request.into_parts();
-    // The body is read, so that the connection can be reused.
+    // Read the body, so that the connection can be reused.
     let _ = to_bytes(Body::new(body), 1 << 20).await;
     ScriptedRequest {
         line: format!("{} {}", parts.method, parts.uri),

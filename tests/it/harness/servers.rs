@@ -1,5 +1,5 @@
-//! Prometheus and its tools. Servers listen on a free port, store data in a directory of the test, and are killed when
-//! dropped.
+//! Prometheus, Alertmanager and their tools. Servers listen on a free port, and store data in a directory of the test.
+//! Dropping a server kills it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -71,7 +71,7 @@ impl Server {
         .await
     }
 
-    /// Starts a Prometheus with the data in `directory/data` and this configuration.
+    /// Starts Prometheus with this configuration and the data in `directory/data`.
     pub async fn prometheus(directory: &Path, configuration: &str) -> Self {
         let file = directory.join("prometheus.yml");
         std::fs::write(&file, configuration).unwrap();
@@ -87,7 +87,7 @@ impl Server {
         Self::start(&tool("EXPORTER_TEST_PROMETHEUS", "prometheus"), directory, &arguments).await
     }
 
-    /// Reloads the configuration of a Prometheus.
+    /// Reloads the configuration of Prometheus.
     pub async fn reload(&self) {
         let response = self
             .client
@@ -98,7 +98,7 @@ impl Server {
         assert!(response.status().is_success(), "{}", response.text().await.unwrap());
     }
 
-    /// Starts a single Alertmanager with this configuration, whose templates are in `directory`.
+    /// Starts a single Alertmanager with this configuration and the templates in `directory`.
     pub async fn alertmanager(directory: &Path, configuration: &str) -> Self {
         let file = directory.join("alertmanager.yml");
         std::fs::write(&file, configuration).unwrap();
@@ -147,10 +147,10 @@ impl Drop for Server {
     }
 }
 
-/// Creates blocks from samples in OpenMetrics, in addition to those in `directory/data`.
+/// Creates blocks in `directory/data` from samples in OpenMetrics format; existing blocks stay.
 pub fn backfill(directory: &Path, openmetrics: &Path) {
     let output = Command::new(promtool())
-        // Blocks of weeks instead of two hours, because promtool reads the whole file for each block.
+        // Create blocks of weeks instead of two hours, because promtool reads the whole file for each block.
         .args([
             "tsdb",
             "create-blocks-from",

@@ -16,7 +16,7 @@ const POLL_PAUSE: Duration = Duration::from_millis(20);
 /// Maximum time for the browser to exit.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Passes file descriptors 3 and 4 to the browser, which uses them for the protocol.
+/// Starts the browser with the protocol on file descriptors 3 and 4.
 const PIPE_SCRIPT: &str = "exec \"$0\" \"$@\" 3<&0 4>&1 0</dev/null 1>/dev/null";
 
 const FLAGS: &[&str] = &[
@@ -217,7 +217,7 @@ impl Browser {
         self.call("Input.insertText", json!({"text": text}));
     }
 
-    /// Saves a screenshot in the directory in `EXPORTER_TEST_SCREENSHOTS`.
+    /// Saves a screenshot in the directory `EXPORTER_TEST_SCREENSHOTS`, if it is set.
     pub fn screenshot(&mut self, name: &str) {
         use base64::Engine as _;
         let Ok(directory) = std::env::var("EXPORTER_TEST_SCREENSHOTS") else {
@@ -232,7 +232,7 @@ impl Browser {
 
     /// Returns the warnings and errors of the console so far.
     pub fn console_messages(&mut self) -> Vec<String> {
-        // Messages that were sent before this response have been received after it.
+        // When this response arrives, all messages sent before it have been received.
         self.eval("0");
         let mut messages = Vec::new();
         for event in &self.events {
@@ -260,7 +260,7 @@ impl Drop for Browser {
 }
 
 impl Browser {
-    /// Closes the browser over the protocol, so that its child processes exit, too.
+    /// Closes the browser over the protocol, so that its child processes also exit.
     fn try_close(&mut self) -> std::io::Result<()> {
         self.input.write_all(b"{\"id\":0,\"method\":\"Browser.close\"}\0")?;
         // The pipe is closed when the browser exits.

@@ -101,7 +101,7 @@ fn between<'a>(page: &'a str, begin: &str, end: &str) -> Option<&'a str> {
 }
 
 #[tokio::test]
-async fn page_of_a_customer_shows_the_findings_of_the_list() {
+async fn customer_page_shows_the_findings_of_the_list() {
     let partner = partner(1).await;
     let id = partner.handle.with_world(|world| world.customers[0].id.clone());
     let granted = ["customers", "jobs"].map(|name| format!("elements.{name}.read.all"));
@@ -131,7 +131,7 @@ async fn page_of_a_customer_shows_the_findings_of_the_list() {
     );
 }
 
-/// Returns the text of a tab after its name.
+/// Returns the text after the name of a tab.
 fn tab(browser: &mut Browser, name: &str) -> Value {
     browser.eval(&format!(
         "[...document.querySelectorAll('.tabs a')].map((tab) => tab.innerText) \

@@ -8,10 +8,10 @@ use tokio::task::block_in_place;
 
 use super::{EXPAND, assert_quiet_console, exporter, open_fresh_page, partner};
 
-/// First screens of a desktop, a tablet and a phone.
+/// Sizes of the first screen on a desktop, a tablet and a phone.
 const SCREENS: [(u32, u32); 3] = [(1280, 800), (768, 1024), (390, 844)];
 
-/// Returns the visible texts whose contrast is below WCAG 2.2 level AA, and the number of texts that were examined.
+/// Returns the visible strings whose contrast is below WCAG 2.2 level AA, and the number of strings examined.
 const POOR_CONTRAST: &str = r#"(() => {
   const parse = (text) => {
     const [r, g, b, a = 1] = text.match(/[\d.]+/g).map(Number);

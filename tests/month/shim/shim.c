@@ -1,6 +1,6 @@
 // Preloaded into an exporter: clocks and the timeouts of epoll_wait follow a virtual clock in shared memory, and the
 // bytes on TCP sockets are counted, so that the driver moves the clock only while nothing is in flight. The structs
-// must match those in internal/vtime/process.go.
+// must match the structs in internal/vtime/process.go.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -23,7 +23,7 @@
 #define MAX_THREADS 64
 #define MAX_SOCKETS 65536
 #define SECOND 1000000000LL
-// A thread that polls SPINS times in a row without an event is in a busy loop until some time has passed. Virtual time
+// A thread that polls SPINS consecutive times without an event is in a loop that waits for time to pass. Virtual time
 // passes only while all threads sleep, so the loop would never end. The thread therefore sleeps for SPIN_PAUSE ms.
 #define SPINS 200
 #define SPIN_PAUSE 5
@@ -45,7 +45,7 @@ static char directory[512];
 static char is_socket[MAX_SOCKETS];
 static __thread int my_thread = -1, my_fifo = -1, idle_polls;
 
-// Returns the library function that the function of this name overrides.
+// Returns the library function that is overridden by the function of the same name here.
 #define ORIGINAL(name) \
     ({ \
         static __typeof__(name) *found; \

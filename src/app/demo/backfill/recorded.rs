@@ -1,7 +1,7 @@
-//! Results of the recording rules that panels and other rules query over days. Prometheus evaluates rules only from its
-//! start on, so without these results, such panels would be empty at first.
+//! Results of the recording rules that panels and other rules query over days. Prometheus evaluates rules only while it
+//! runs, so without these results, such panels would be empty at first.
 //!
-//! This file is longer than others, because the series depend on each other's values, like the rules.
+//! This file is long, because the series, like the rules, depend on each other's values.
 
 mod report;
 
@@ -59,11 +59,11 @@ const FAILING_WINDOW: f64 = 26.0 * 3600.0;
 /// Factor for rounding: the rules round ratios to millionths.
 const ROUNDING: f64 = 1e6;
 
-/// Seconds after which a run counts as running long, if it also takes six times as long as the previous one.
+/// Seconds after which a run counts as running long, if it also takes more than six times as long as the previous run.
 const LONG: f64 = 43_200.0;
 const TIMES_LONGER: f64 = 6.0;
 
-/// Coverage below which a module needs attention, and the number of objects from which it is considered.
+/// Coverage below which a module needs attention, if it has at least this many objects.
 const LOW_COVERAGE: f64 = 0.9;
 const MIN_OBJECTS: f64 = 10.0;
 
@@ -71,15 +71,15 @@ const DAY: f64 = 86_400.0;
 
 const MONTH: Kept = Kept::days(super::DAYS);
 const WEEK: Kept = Kept::days(7);
-/// For `offset 26h`, and panels about the change since yesterday.
+/// For `offset 26h`, and panels that compare with yesterday.
 const TWO_DAYS: Kept = Kept::days(2);
-/// For the daily growth of a week, which compares each time with the day before.
+/// For the daily growth over a week: each sample is compared with the sample a day earlier.
 const EIGHT_DAYS: Kept = Kept::days(8);
 /// For panels that take the maximum of each day.
 const QUARTER_DAILY: Kept = MONTH.every(6);
 /// For the sums of the monthly report.
 const REPORT: Kept = MONTH.every(6);
-/// For values of the monthly report whose last one of each day counts.
+/// For values in the monthly report: only the last value of each day counts.
 const HALF_DAILY: Kept = MONTH.every(12);
 
 /// The recorded series, and the part of each that is written.
@@ -144,7 +144,8 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// Returns the samples that the rules record from the exposition of one exporter. Steps must follow each other.
+    /// Returns the samples that the rules record from the exposition of one exporter. Must be called for consecutive
+    /// steps.
     pub(super) fn record(&mut self, exposition: &str, step: u32, at: i64) -> Vec<Recorded> {
         let samples = Samples::of(exposition, READ);
         #[expect(clippy::cast_precision_loss, reason = "whole seconds of our time")]
@@ -169,7 +170,7 @@ impl Recorder {
             .series(RUNS)
             .map(|(labels, runs)| (labels.to_owned(), runs))
             .collect();
-        // Before the first step, nothing is known.
+        // The first step has no earlier counters to compare with.
         if step > 0 {
             let increases = runs.iter().map(|(labels, runs)| {
                 let before = self.runs.get(labels).copied().unwrap_or_default();
@@ -186,7 +187,7 @@ impl Recorder {
     }
 }
 
-/// The samples of one step, of those series that have one.
+/// Recorded samples of one step; a series that is not due has none.
 struct Output {
     step: u32,
     recorded: Vec<Recorded>,
@@ -393,7 +394,7 @@ fn record_sizes(samples: &Samples<'_>, out: &mut Output) {
 }
 
 /// Records the modules and backup scopes that need attention. No customer of the demo disables a module within the
-/// month, so that reason is omitted.
+/// month, so the corresponding reason is omitted.
 fn record_attention(samples: &Samples<'_>, jobs: &JobState<'_>, out: &mut Output) {
     let mut ranks = Groups::new();
     let mut is_worse = std::collections::BTreeSet::new();
@@ -445,7 +446,7 @@ fn record_attention(samples: &Samples<'_>, jobs: &JobState<'_>, out: &mut Output
     out.groups("customer_module:elements_attention:rank", ranks);
 }
 
-/// Returns the modules that are backed up and protect too few of at least ten objects.
+/// Returns the backed-up modules with at least ten objects that protect too few of them.
 fn modules_with_low_coverage(samples: &Samples<'_>, jobs: &JobState<'_>) -> Vec<String> {
     let protected = grouped(samples.series(PROTECTED), CUSTOMER_MODULE, add);
     let scanned = grouped(samples.series(SCANNED), CUSTOMER_MODULE, add);
@@ -474,8 +475,8 @@ fn backup_licences(samples: &Samples<'_>) -> Groups {
     grouped(backups, LICENSE, f64::max)
 }
 
-/// Returns the seconds until the first backup licence of each customer expires, if it does so within 30 days or has
-/// done so in the last 30 days, and no later licence replaces it.
+/// Returns, for each customer, the seconds until the first backup licence expires. Considers only licences that expire
+/// within 30 days or have expired in the last 30 days, and that no later licence replaces.
 fn ending_licences(samples: &Samples<'_>, now: f64) -> Groups {
     let backups = backup_licences(samples);
     let left: Vec<(&str, f64)> = samples

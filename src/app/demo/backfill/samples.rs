@@ -14,7 +14,7 @@ pub(super) fn sample(line: &str) -> Option<(&str, &str, &str)> {
     }
 }
 
-/// The series of some metrics.
+/// The series of selected metrics.
 pub(super) struct Samples<'a>(BTreeMap<&'static str, Family<'a>>);
 
 /// The series of one metric by labels.

@@ -13,7 +13,7 @@ impl Customer {
         ids.collect()
     }
 
-    /// Restores the record as after a restart with a state file.
+    /// Saves and restores the record, as a restart with a state file does.
     fn restarted(self) -> Self {
         let saved = serde_json::to_string(self.record.as_ref().unwrap()).unwrap();
         Self {
@@ -93,7 +93,7 @@ async fn run_completes_once() {
                 (JobStatus::Failed, Some(3))
             ]
         );
-        // The run completed while the exporter was down, as did a run of a new module.
+        // Both runs completed while the exporter was down.
         let mut customer = customer.restarted();
         let week = NOW + 7 * DAY;
         let now = [row(week - DAY), row(week - 2 * DAY)];
@@ -108,7 +108,8 @@ async fn history_revealed_by_a_filter_is_not_newly_completed() {
     let row = |end| ended_at(end, Generation::V3);
     let mut customer = Customer::default();
     customer.list(NOW, &[row(NOW - HOUR)]).await;
-    // Older runs than before, a run that was listed late, a module that is listed for the first time, and its next run.
+    // `past`: the known run, an older run, and a run that was listed late. `new`: two modules that are listed for the
+    // first time. `since`: the next run of one of these modules.
     let past = [row(NOW - HOUR), row(NOW - 9 * DAY), row(NOW - 2 * HOUR)];
     let new = [305, 304].map(|module| of_module(row(NOW - 3 * HOUR + module), module));
     let since = of_module(row(NOW + HOUR), 304);

@@ -226,7 +226,8 @@ impl CustomerGenerator<'_> {
         affecting.map(|incident| incident.interval).collect()
     }
 
-    /// Returns whether a module backs up Microsoft 365, or Google Workspace for customers that only use that.
+    /// Returns whether a module backs up Microsoft 365, or Google Workspace for customers that do not use Microsoft
+    /// 365.
     fn is_of_main_service(&self, job_type: u16, number: u16) -> bool {
         match job_type {
             MICROSOFT_365 => !matches!(number, ARCHIVER | RETENTION),

@@ -8,7 +8,7 @@ use crate::simulator::schedule::gigabytes;
 
 const AVEPOINT_STORAGE: &str = "AvePoint storage (Microsoft Azure Blob)";
 
-/// Services other than backups of a customer that subscribes to everything. All are sold by seat.
+/// Services, other than backups, of a customer that subscribes to everything. All are sold by seat.
 const OTHER_SERVICES: [&str; 27] = [
     "Cense",
     "Cloud Archiving",
@@ -160,7 +160,7 @@ impl CustomerGenerator<'_> {
     }
 }
 
-/// The tenant's Microsoft licences, which the API reports for nearly every product.
+/// The tenant's Microsoft licences. The API reports them for nearly every product.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct MicrosoftLicenses {
     assigned: u64,

@@ -7,7 +7,7 @@ use super::{CustomerGenerator, MICROSOFT_365, Scenario};
 use crate::simulator::customer::{Growth, Module, ProtectedRow, Tenant};
 use crate::simulator::run::{ABSENT, NO_SIZE};
 
-/// The modules in the order of the overview, which includes modules without backups.
+/// The modules in the order of the overview, including modules without backups.
 const LISTED: [u16; 12] = [303, 304, 308, 305, 309, 312, 311, 310, 306, 307, 302, 402];
 
 impl CustomerGenerator<'_> {
@@ -30,8 +30,8 @@ impl CustomerGenerator<'_> {
         rows
     }
 
-    /// Returns the tenants of the rows. A third of the customers have rows per tenant; one also has rows without a
-    /// tenant.
+    /// Returns the tenants of the rows. A third of the customers have rows per tenant; a few have them for some modules
+    /// only.
     fn tenants_of(&self, number: u16, tenants: &[Tenant]) -> Vec<Option<String>> {
         let by_tenant = match self.scenario {
             Scenario::Busiest => true,
@@ -52,7 +52,7 @@ impl CustomerGenerator<'_> {
             _ => self.rng.below(scanned / 40 + 1),
         };
         let stored = if is_backed_up { self.stored(number) } else { 0 };
-        // A customer with its own storage uses none of the vendor's.
+        // A customer with its own storage uses none of the vendor's storage.
         let (stored_in_avepoint, stored_in_byos) = if self.index % 10 == 4 {
             (NO_SIZE.to_owned(), NO_SIZE.to_owned())
         } else {
@@ -77,7 +77,7 @@ impl CustomerGenerator<'_> {
         }
     }
 
-    /// Returns hundredths of a gigabyte.
+    /// Returns the stored size in hundredths of a gigabyte.
     fn stored(&mut self, number: u16) -> u64 {
         let of_each = match number {
             302 => self.rng.between(60, 400),

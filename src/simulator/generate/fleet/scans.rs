@@ -16,7 +16,7 @@ const PROFILES: [(&str, &[u16]); 3] = [
 ];
 
 impl CustomerGenerator<'_> {
-    /// Returns one profile per tenant, and a second one for some.
+    /// Returns one profile per tenant, and a second profile for the first tenant of some customers.
     pub(super) fn scan_profiles(&mut self, tenants: &[Tenant]) -> Vec<ScanProfile> {
         let further = match tenants.first() {
             Some(tenant) if self.has_power_platform() => Some((tenant, PROFILES.get(2))),

@@ -44,11 +44,11 @@ type inhibition struct {
 // Receiver describes a receiver.
 type Receiver struct {
 	SendResolved bool `json:"send_resolved"`
-	// Deadman marks a receiver that only gets alerts that always fire.
+	// Deadman marks a receiver that gets only alerts that always fire.
 	Deadman bool `json:"deadman"`
 }
 
-// Alertmanager routes alerts to receivers.
+// Alertmanager sends notifications about alerts to receivers.
 type Alertmanager struct {
 	// Receivers contains the receivers with an integration.
 	Receivers map[string]Receiver
@@ -159,7 +159,7 @@ func (m *Alertmanager) addToGroup(now time.Time, a *alert, route *dispatch.Route
 	}
 }
 
-// isInhibited returns whether another alert inhibits this one.
+// isInhibited returns whether another alert inhibits an alert with these labels.
 func (m *Alertmanager) isInhibited(labels model.LabelSet, now time.Time) bool {
 	for _, r := range m.inhibits {
 		if !r.target.Matches(labels) {

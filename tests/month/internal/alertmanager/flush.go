@@ -151,7 +151,7 @@ func (m *Alertmanager) notify(g *group, now time.Time, firing, resolved []*alert
 	}
 }
 
-// update returns the kind of notification that is due, or an empty string.
+// update returns the kind of notification that is due; empty if none is.
 func (e *logEntry) update(firing, resolved []*alert, sendResolved bool, repeatBefore time.Time) string {
 	switch {
 	case e == nil:

@@ -19,7 +19,7 @@ type client struct {
 	token string
 }
 
-func newClient(t *testing.T, generation string) *client {
+func newClient(t *testing.T, version string) *client {
 	t.Helper()
 	scenario, err := world.LoadScenario("")
 	if err != nil {
@@ -39,7 +39,7 @@ func newClient(t *testing.T, generation string) *client {
 	c := &client{Server: s, t: t}
 	scopes := []string{}
 	for _, r := range resources {
-		scopes = append(scopes, generation+"."+r)
+		scopes = append(scopes, version+"."+r)
 	}
 	form := url.Values{"client_id": {ClientID}, "client_secret": {ClientSecret}, "scope": {strings.Join(scopes, " ")}}
 	c.token = c.request(http.MethodPost, tokenPath, form.Encode())["access_token"].(string)
@@ -79,7 +79,7 @@ func TestV3PagesByNumber(t *testing.T) {
 	}
 }
 
-func TestGenerationsListTheSameRuns(t *testing.T) {
+func TestVersionsListTheSameRuns(t *testing.T) {
 	v1, v3 := newClient(t, "partner"), newClient(t, "elements")
 	for _, x := range v3.world.CustomersAt(v3.world.Start)[:30] {
 		v1Rows := v1.request(http.MethodGet, "/partner/customers/"+x.ID+"/jobs", "")["value"].([]any)

@@ -1,3 +1,3 @@
-// Package api implements the partner API in both generations for a world with a virtual clock, with the faults of its
+// Package api implements both versions of the partner API for a world with a virtual clock, with the faults of its
 // incidents.
 package api

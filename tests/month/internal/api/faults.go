@@ -8,7 +8,7 @@ import (
 	"month/internal/world"
 )
 
-// burst is the number of requests in a row that a throttled API accepts.
+// burst is the number of consecutive requests that a throttled API accepts.
 const burst = 5
 
 // fault is an incident that affects the API.

@@ -12,7 +12,7 @@ import (
 const (
 	tokenPath     = "/connect/token"
 	tokenLifetime = time.Hour
-	// ClientID and ClientSecret are those of the registration.
+	// ClientID and ClientSecret are the credentials of the app registration.
 	ClientID     = "client-1"
 	ClientSecret = "s3cret"
 )
@@ -22,7 +22,8 @@ type token struct {
 	expires time.Time
 }
 
-// resources are the scopes without their generation, as in elements.jobs.read.all and partner.jobs.read.all.
+// resources are the scopes without the prefix of an API version: elements.jobs.read.all and partner.jobs.read.all are
+// both jobs.read.all.
 var resources = []string{"customers.read.all", "cbprotected.read.all", "license.read.all", "jobs.read.all", "scanprofiles.read.all"}
 
 func (s *Server) token(now time.Time, body string) response {
@@ -33,8 +34,8 @@ func (s *Server) token(now time.Time, body string) response {
 	requested := strings.Fields(form.Get("scope"))
 	granted := map[string]bool{}
 	for _, scope := range requested {
-		generation, resource, _ := strings.Cut(scope, ".")
-		if generation != "elements" && generation != "partner" || !slices.Contains(resources, resource) || s.scopeMissing(now, scope) {
+		prefix, resource, _ := strings.Cut(scope, ".")
+		if prefix != "elements" && prefix != "partner" || !slices.Contains(resources, resource) || s.scopeMissing(now, scope) {
 			return errorResponse(http.StatusBadRequest, "invalid_scope")
 		}
 		granted[scope] = true

@@ -36,7 +36,7 @@ func customerRow(c *world.Customer, now time.Time) object {
 	}
 }
 
-// jobRow returns a row without type, module and status, which the generations encode differently.
+// jobRow returns a row without type, module and status: the API versions encode them differently.
 func jobRow(r world.Row) object {
 	row := object{
 		"jobId": orAbsent(r.ID), "name": orAbsent(r.Scope), "startTime": instant(r.Start, 0), "endTime": instant(r.End, 0),
@@ -60,7 +60,7 @@ func jobRow(r world.Row) object {
 	return row
 }
 
-// protectedWords are the module names in protected data that differ from those in job lists.
+// protectedWords are the module names in protected data that differ from the names in job lists.
 var protectedWords = map[int]string{304: "Microsoft 365 Group", 309: "Microsoft Teams chat"}
 
 func protectedRows(c *world.Customer, w *world.World, now time.Time) []object {

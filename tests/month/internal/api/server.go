@@ -74,7 +74,7 @@ func (s *Server) accept() {
 	}
 }
 
-// serve handles HTTP itself, because net/http reads ahead, so that bytes could not be attributed to requests.
+// serve handles HTTP itself: net/http reads ahead, so bytes could not be attributed to requests.
 func (s *Server) serve(raw net.Conn) {
 	conn := s.clock.Serve(raw)
 	defer conn.Done()
@@ -166,7 +166,7 @@ type call struct {
 	scopes  map[string]bool
 }
 
-// isAllowed returns whether the token has a scope, which is given without its generation.
+// isAllowed returns whether the token has a scope, given without its API version.
 func (c call) isAllowed(scope string) bool {
 	for granted := range c.scopes {
 		if strings.HasSuffix(granted, "."+scope) {
@@ -185,7 +185,7 @@ func (c call) customer(id string) *world.Customer {
 	return found
 }
 
-// jobs returns the job list of a customer. It counts the lists, because every second one may come from another replica.
+// jobs returns the job list of a customer. Every second list of a customer comes from the second replica.
 func (c call) jobs(x *world.Customer) []world.Row {
 	c.jobLists[x.ID]++
 	return x.JobsAt(c.now, c.jobLists[x.ID]%2 == 0)

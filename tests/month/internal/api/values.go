@@ -8,7 +8,7 @@ import (
 
 type object = map[string]any
 
-// absent is the API's text for a value that does not apply.
+// absent is the string that the API returns for a value that does not apply.
 const absent = "N/A"
 
 // instant formats a time in one of the API's formats, selected by form.

@@ -27,14 +27,14 @@ const (
 	// retention is the longest range of the rules plus a week.
 	retention     = 22 * 24 * time.Hour
 	blockDuration = 12 * time.Hour
-	// maxSamples and evaluationTimeout are large, so that nothing fails because of them.
+	// maxSamples and evaluationTimeout are so large that no query reaches them.
 	maxSamples        = 100_000_000
 	evaluationTimeout = 10 * time.Minute
-	// offset is the delay of the first group after the scrape, and of each later group after the previous one.
+	// offset is the delay between the scrape and the first group, and between consecutive groups.
 	offset = 2 * time.Second
 )
 
-// Notify handles the alerts that a group sends at the given time.
+// Notify handles the alerts that a group sends at a time.
 type Notify func(at time.Time, alerts []*rules.Alert)
 
 // Engine evaluates rules.
@@ -120,10 +120,9 @@ func NewEngine(o Options) (*Engine, error) {
 	return e, nil
 }
 
-// Close closes the database.
 func (e *Engine) Close() error { return e.store.db.Close() }
 
-// recordReads records which series a rule reads, and which of them over a range.
+// recordReads records which series a rule reads, and which of these it reads over a range.
 func (e *Engine) recordReads(r rules.Rule) {
 	parser.Inspect(r.Query(), func(n parser.Node, path []parser.Node) error {
 		selector, ok := n.(*parser.VectorSelector)
@@ -152,7 +151,8 @@ func (e *Engine) recordReads(r rules.Rule) {
 	})
 }
 
-// buildStages puts recording groups before the alerting groups that read them. The groups of a stage run in parallel.
+// buildStages makes each recording group a stage, in order of names, followed by one stage of all alerting groups. The
+// groups of a stage run in parallel.
 func (e *Engine) buildStages(groups []*rules.Group) {
 	slices.SortFunc(groups, func(a, b *rules.Group) int { return strings.Compare(a.Name(), b.Name()) })
 	var recording, alerting []*rules.Group
@@ -191,7 +191,7 @@ func (e *Engine) Evaluate(now time.Time) {
 	e.EvaluationTime += time.Since(start)
 }
 
-// Unhealthy returns the rules whose newest evaluation failed.
+// Unhealthy returns the rules whose last evaluation failed.
 func (e *Engine) Unhealthy() []string {
 	var failed []string
 	for _, stage := range e.stages {

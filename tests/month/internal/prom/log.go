@@ -22,7 +22,7 @@ type Log struct {
 	out  *bufio.Writer
 }
 
-// NewLog creates a log.
+// NewLog creates the file at path, or truncates it.
 func NewLog(path string) (*Log, error) {
 	file, err := os.Create(path)
 	if err != nil {
@@ -32,7 +32,7 @@ func NewLog(path string) (*Log, error) {
 	return &Log{file, bufio.NewWriterSize(file, buffer)}, nil
 }
 
-// Close writes buffered data. It also returns errors of previous writes.
+// Close flushes and closes the log. It also returns errors from earlier writes.
 func (l *Log) Close() error { return errors.Join(l.out.Flush(), l.file.Close()) }
 
 // tick records the time of a scrape without targets.

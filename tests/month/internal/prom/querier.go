@@ -18,7 +18,7 @@ func (s *store) Querier(mint, maxt int64) (storage.Querier, error) {
 	return &querier{store: s, mint: mint, maxt: maxt}, nil
 }
 
-// querier evaluates instant selectors in memory, and everything else in the TSDB, which it opens if needed.
+// querier evaluates instant selectors in memory. It opens the TSDB only for other selectors.
 type querier struct {
 	store      *store
 	mint, maxt int64
@@ -111,7 +111,7 @@ next:
 	return set
 }
 
-// newestSample is a series of one sample.
+// newestSample is a series with only its newest sample.
 type newestSample struct {
 	labels labels.Labels
 	t      int64
@@ -176,7 +176,7 @@ func (i *sampleIterator) AtT() int64 { return i.sample.t }
 // Err implements chunkenc.Iterator.
 func (i *sampleIterator) Err() error { return nil }
 
-// newestSet is a set of series of one sample each.
+// newestSet is a set of series with one sample each.
 type newestSet struct {
 	samples []newestSample
 	at      int

@@ -17,9 +17,9 @@ import (
 // namePattern matches names of series in expressions and templates.
 var namePattern = regexp.MustCompile(`[a-zA-Z_][a-zA-Z0-9_:]*`)
 
-// ruleSet is a set of reduced rule files: without annotations, without recording rules that no alert needs, and without
-// labels of alerts that are constant for a rule. Prometheus expands each label and annotation of every alert as a
-// template at every evaluation, which takes longer than all queries.
+// ruleSet is a set of reduced rule files: without annotations, without recording rules that no alert needs and, unless
+// a rule reads alerts, without the constant labels of alerts. At every evaluation, Prometheus expands each label and
+// annotation of every alert as a template, and that takes longer than all queries.
 type ruleSet struct {
 	groups []rulefmt.RuleGroup
 	// alerts are the original names and labels of the rules, by their new names.
@@ -31,7 +31,7 @@ type original struct {
 	labels map[string]string
 }
 
-// alertSeries is the series that the engine writes itself, with all labels.
+// alertSeries is the series of active alerts, written by the rules engine. If a rule reads it, alerts keep all labels.
 const alertSeries = "ALERTS"
 
 // loadRules reads rule files.

@@ -19,8 +19,8 @@ import (
 	"month/internal/vtime"
 )
 
-// scrapeTimeout is in real time, and much longer than that of Prometheus: with a virtual clock, a response takes no
-// virtual time.
+// scrapeTimeout is in real time, and far longer than Prometheus' timeout: a response takes no virtual time, however
+// long it takes.
 const scrapeTimeout = 2 * time.Minute
 
 // processStart comes from the kernel, which does not use the virtual clock.
@@ -99,7 +99,7 @@ func (e *Engine) up(job, instance string) *series {
 func (s *Scraper) Remove(t *Target) error {
 	app := s.engine.store.appender(context.Background())
 	now := s.clock.Now().UnixMilli()
-	t.scrape += 2 // so that no sample belongs to the newest scrape or the one before
+	t.scrape += 2 // so that no sample belongs to the latest scrape or the scrape before it
 	err := s.expire(app, t, now)
 	s.log.removed(t)
 	err = errors.Join(err, app.put(t.up, now, math.Float64frombits(value.StaleNaN)), app.Commit())
@@ -115,7 +115,7 @@ func (s *Scraper) Remove(t *Target) error {
 // AddAgain adds a removed target again.
 func (s *Scraper) AddAgain(t *Target) { s.targets = append(s.targets, t) }
 
-// expire writes stale markers for series missing from the newest scrape.
+// expire writes stale markers for series missing from the latest scrape.
 func (s *Scraper) expire(app *appender, t *Target, now int64) error {
 	var errs []error
 	for line, one := range t.live {

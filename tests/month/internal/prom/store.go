@@ -26,7 +26,7 @@ type series struct {
 	ranged bool
 }
 
-// store contains the series that rules read and write.
+// store contains the series that rules read or write.
 type store struct {
 	mu     sync.RWMutex
 	byName map[string]map[uint64]*series

@@ -30,7 +30,7 @@ type judged struct {
 	cause        string
 }
 
-// judge assigns a verdict to every message with new information: that of the best alert in it.
+// judge assigns a verdict to every message with new information: the best verdict on any alert in the message.
 func (r *run) judge() {
 	reported := map[string]bool{} // incident and receiver
 	for _, n := range r.notifications {
@@ -114,7 +114,7 @@ func (r *run) explain(a alertmanager.NotifiedAlert, at int64) (verdict, string) 
 	return isFalse, name + near
 }
 
-// endsSoon returns whether a subscription of a customer ends within a month, or ended within the last.
+// endsSoon returns whether a subscription of a customer ends within a month, or ended within the last month.
 func (r *run) endsSoon(customer string, at int64) bool {
 	const month = int64(30 * 24 * time.Hour / time.Second)
 	return slices.ContainsFunc(r.truth.Licenses, func(l License) bool {
@@ -122,8 +122,8 @@ func (r *run) endsSoon(customer string, at int64) bool {
 	})
 }
 
-// explainWithoutScope judges an alert about all scopes of a module, or about all modules of a customer that are backed
-// up. The module for which the alert is most justified counts.
+// explainWithoutScope judges an alert about all scopes of a module, or about all backed-up modules of a customer, by
+// the module for which the alert is most justified.
 func (r *run) explainWithoutScope(a alertmanager.NotifiedAlert, at int64, near string) (verdict, string) {
 	best, cause := isFalse, a.Labels["alertname"]+": no such module"+near
 	for i := range r.truth.Modules {
@@ -150,18 +150,19 @@ func (r *run) near(at int64) string {
 	return ""
 }
 
-// stateWords are parts of names of alerts that may be true of modules from the start.
+// stateWords are parts of the names of alerts that are true of a module during the whole simulation, by state of the
+// module.
 var stateWords = map[world.State][]string{
 	world.Disabled: {"SwitchedOff", "Disabled"},
 	world.Unset:    {"NotConfigured", "NotStarted"},
 	world.Dormant:  {"Abandoned", "Dormant"},
 }
 
-// explainBackup compares an alert about a module with its runs.
+// explainBackup judges an alert about a module by the module's runs.
 func explainBackup(name string, m *Module, at int64, near string) (verdict, string) {
 	isOf := func(part string) bool { return strings.Contains(name, part) }
 	if slices.ContainsFunc(stateWords[m.State], isOf) {
-		return isMinor, name + ": true from the start"
+		return isMinor, name + ": true during the whole simulation"
 	}
 	if (isOf("Vanished") || isOf("SwitchedOff")) && m.To.Unix() <= at {
 		return isMinor, name + ": removed on purpose"

@@ -42,7 +42,8 @@ func (r *run) matching(labels map[string]string, at int64) []*world.Incident {
 	return found
 }
 
-// distance is smallest if incident and alert are both about a customer, or both about the fleet.
+// distance ranks incidents that match an alert. It is smallest if both are about a customer or both about the fleet,
+// and largest if the incident needs no message.
 func distance(i *world.Incident, isOfCustomer bool) int {
 	switch {
 	case i.Quiet:
@@ -89,8 +90,8 @@ func (r *run) refersTo(labels map[string]string, i *world.Incident) bool {
 	}
 }
 
-// matchesModule returns whether an alert refers to an affected module, or to the customer without a module. An alert
-// without a scope refers to the whole module. Services of protected data have a prefix.
+// matchesModule returns whether an alert names an affected module, or no module. An alert without a scope refers to the
+// whole module. Services of protected data have a prefix.
 func matchesModule(labels map[string]string, i *world.Incident) bool {
 	if labels["module"] == "" {
 		return true

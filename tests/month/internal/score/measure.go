@@ -10,13 +10,15 @@ import (
 )
 
 const (
-	// edge is the time before the end of a run whose incidents are not scored, because their alerts may fire after the end.
+	// edge is the time before the end of a run in which incidents are not scored, because their alerts may fire after
+	// the end.
 	edge = 6 * time.Hour
 	// flapWithin is the time within which an alert that fires again has flapped.
 	flapWithin = 3 * 24 * time.Hour
 	// stormSize is the number of messages to one receiver within an hour that counts as a storm.
 	stormSize = 10
-	// minPlatformCustomers is the minimum number of affected customers by which a platform failure differs from chance.
+	// minPlatformCustomers is the minimum number of affected customers in a platform failure; fewer could fail by
+	// chance.
 	minPlatformCustomers = 5
 	// resolveWithin is the time within which a receiver must be notified of a resolved alert: the longest group interval
 	// in use, plus a margin.
@@ -112,7 +114,8 @@ func (r *run) measure() *Score {
 	return s
 }
 
-// countFailed counts the customers with a failed run of the affected module during the incident.
+// countFailed counts the customers with a run of the affected module that ended without a restore point during the
+// incident, or up to an hour after it.
 func (r *run) countFailed(i *world.Incident) int {
 	return r.countAffected(i, func(x Run) bool {
 		return !world.IsRestorePoint(x.Status) && x.End >= i.Start.Unix() && x.End <= i.End.Add(time.Hour).Unix()
@@ -179,8 +182,8 @@ func modulesOf(i *world.Incident) string {
 	return strings.Join(names, ", ")
 }
 
-// blindTime returns the time without data between the start of an incident and its time limit, which the time without data
-// extends.
+// blindTime returns the time without data between the start of an incident and its time limit. The time without data
+// also extends this limit.
 func (r *run) blindTime(i *world.Incident) time.Duration {
 	var blind time.Duration
 	for {

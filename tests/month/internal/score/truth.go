@@ -19,7 +19,7 @@ const (
 	ReceiversFile     = "receivers.json"
 )
 
-// Truth contains the events of a world, as far as scores depend on them.
+// Truth contains the events of a world that scores depend on.
 type Truth struct {
 	Start     time.Time         `json:"start"`
 	End       time.Time         `json:"end"`

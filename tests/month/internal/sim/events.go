@@ -10,8 +10,8 @@ import (
 	"month/internal/world"
 )
 
-// schedule schedules the effects of incidents on exporters and targets. The affected shard is always the last; other
-// shards continue.
+// schedule schedules the effects of incidents on exporters and targets. Only the last shard is affected; other shards
+// continue.
 func (f *fleet) schedule() {
 	for _, i := range f.world.Incidents {
 		if !isSimulatedByFleet(i) {
@@ -70,7 +70,7 @@ func (f *fleet) restart(x *exporter, losesState bool) error {
 	return f.relaunch(x)
 }
 
-// replace deploys an exporter under another instance label. The old and the new exporter overlap for some time.
+// replace deploys an exporter under another instance label. Both exporters run for some time.
 func (f *fleet) replace(x *exporter, host string) error {
 	old := *x
 	x.deploy++ // two exporters must not share a state

@@ -49,7 +49,6 @@ type exporter struct {
 	targets []*prom.Target
 }
 
-// start starts all exporters.
 func (f *fleet) start() error {
 	f.expires, _ = f.world.CredentialExpiry()
 	for i := range f.options.Shards {

@@ -38,7 +38,7 @@ func ruleFiles(dir string) ([]string, error) {
 	return files, err
 }
 
-// stepFile is the name of the file with a run's step, which its replays reuse.
+// stepFile is the name of the file with a run's step. Replays use the same step.
 const stepFile = "step"
 
 func writeStep(o Options) error {
@@ -67,7 +67,8 @@ func checkDistinct(from, out string) error {
 	return err
 }
 
-// prepareDir empties or creates a directory. It rejects one that contains anything other than a run.
+// prepareDir empties or creates a directory. It returns an error for a directory that is not empty and does not contain
+// a run.
 func prepareDir(out, marker string) error {
 	entries, err := os.ReadDir(out)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -60,7 +60,7 @@ func (p *pipeline) loadRules() error {
 	return err
 }
 
-// handleAlerts passes alerts to Alertmanager and records which ones start and stop firing.
+// handleAlerts passes alerts to Alertmanager, and records when they start and stop firing.
 func (p *pipeline) handleAlerts(at time.Time, alerts []*rules.Alert) {
 	for _, a := range alerts {
 		labels := a.Labels.Map()
@@ -83,7 +83,8 @@ func (p *pipeline) fail(err error) {
 	}
 }
 
-// settle runs Alertmanager until the next step and returns errors.
+// settle runs Alertmanager until just before the next step, and records rules that failed. It also returns earlier
+// errors.
 func (p *pipeline) settle(now time.Time) error {
 	for _, rule := range p.engine.Unhealthy() {
 		p.failedRules[rule] = true

@@ -13,7 +13,7 @@ import (
 	"month/internal/world"
 )
 
-// progressEvery is in virtual time.
+// progressEvery is the virtual time between two progress messages.
 const progressEvery = 12 * time.Hour
 
 // Run simulates a world.
@@ -79,7 +79,7 @@ func simulate(p *pipeline, f *fleet, server *api.Server) error {
 	return nil
 }
 
-// isSimulatedByFleet returns whether the fleet, not the API, simulates an incident.
+// isSimulatedByFleet returns whether the fleet simulates an incident; otherwise, the API does.
 func isSimulatedByFleet(i *world.Incident) bool {
 	return strings.HasPrefix(i.Effect, "exporter_") || i.Effect == world.ScrapeFails || i.Effect == world.TargetMissing || i.Effect == world.CredentialExpires
 }

@@ -95,7 +95,7 @@ func (c *Clock) RunTo(t time.Time) error {
 	return c.Settle()
 }
 
-// step moves the clock to the next due time, at most to limit, and runs the events that are due.
+// step moves the clock to the next due time, but not beyond limit, and runs the events that are due.
 func (c *Clock) step(limit time.Time) error {
 	if err := c.Settle(); err != nil {
 		return err

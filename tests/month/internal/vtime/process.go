@@ -26,7 +26,7 @@ const (
 	stopTimeout = 20 * time.Second
 	// stopStep is the step of the clock while an exporter stops.
 	stopStep = 200 * time.Millisecond
-	// maxWakeChecks is the maximum number of checks whether a thread has woken, which take about two seconds.
+	// maxWakeChecks limits how often wake checks that a thread has woken; all checks together take about two seconds.
 	maxWakeChecks = 200_000
 )
 
@@ -41,7 +41,7 @@ type shared struct {
 
 // Process is an exporter that uses the virtual clock.
 type Process struct {
-	// Address is its listen address.
+	// Address is the listen address.
 	Address string
 
 	dir     string
@@ -70,7 +70,7 @@ func (c *Clock) Start(command Command) (*Process, error) {
 		return nil, err
 	}
 	if err := p.mapSharedMemory(c.now); err != nil {
-		return nil, fmt.Errorf("shared memory of the exporter: %w", err)
+		return nil, fmt.Errorf("map shared memory: %w", err)
 	}
 	log, err := os.OpenFile(command.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -126,7 +126,7 @@ func (p *Process) awaitListening(log string) error {
 // Signal sends a signal without waiting.
 func (p *Process) Signal(signal os.Signal) error { return p.cmd.Process.Signal(signal) }
 
-// Kill kills an exporter.
+// Kill sends SIGKILL to an exporter, so that it cannot save its state, and waits until it has exited.
 func (c *Clock) Kill(p *Process) error { return c.stop(p, syscall.SIGKILL) }
 
 // Stop terminates an exporter gracefully, so that it saves its state.
@@ -188,7 +188,7 @@ func (p *Process) deadline() int64 {
 	return next
 }
 
-// wake wakes the threads whose timers are due, and waits until they run, because until then they look idle.
+// wake wakes the threads whose timers are due, and waits until they run. Until then, they look idle.
 func (p *Process) wake(now int64) {
 	if p.dead.Load() {
 		return

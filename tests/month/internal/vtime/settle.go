@@ -13,8 +13,8 @@ const (
 	spins = 50
 	// pollPause is the pause between later checks. It is short, because most waits end within microseconds.
 	pollPause = 15 * time.Microsecond
-	// resyncAfter is how long bytes may stay unread before their connection counts as dropped. An exporter whose threads
-	// all wait for I/O reads loopback data much sooner.
+	// resyncAfter is how long bytes may stay unread before their connection counts as dropped. An exporter whose
+	// threads all wait for I/O reads loopback data far earlier.
 	resyncAfter = 60 * time.Millisecond
 	// stuckAfter is far longer than a poll of a large fleet takes on a busy machine.
 	stuckAfter = 2 * time.Minute
@@ -22,7 +22,7 @@ const (
 	startupTimeout = time.Second
 )
 
-// blocker returns the reason why the clock must not move.
+// blocker is a reason why the clock must not move.
 type blocker string
 
 const (

@@ -42,7 +42,7 @@ func (w *World) change() {
 	}
 }
 
-// onboard turns a customer into a new one, whose modules first run at `first` or later.
+// onboard makes a customer new as of from. Its modules first run at first or later.
 func (w *World) onboard(c *Customer, from, first time.Time) {
 	c.From = from
 	c.names[0].name = fmt.Sprintf("New customer %d", c.Index)

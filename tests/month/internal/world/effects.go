@@ -145,7 +145,7 @@ func applyCoverage(_ *World, i *Incident, _ *Customer, m *Module) {
 	i.Modules = []ModuleKey{m.Key()}
 }
 
-// applyNeverOK makes the customer new, with a module that fails from its first run on.
+// applyNeverOK makes the customer new, with a module that has failed since its first run.
 func applyNeverOK(w *World, i *Incident, c *Customer, m *Module) {
 	w.onboard(c, i.Start.Add(-6*time.Hour), i.Start)
 	m.firstRun = i.Start

@@ -161,7 +161,7 @@ func (w *World) state(ms ModuleShape) State {
 	return Active
 }
 
-// addLicenses adds the subscriptions, starting with that of the backups.
+// addLicenses adds the subscriptions, starting with the subscription for the backups.
 func (w *World) addLicenses(c *Customer, shape Shape) {
 	seats := 10 + w.random.Intn(300)
 	l := &License{Service: shape.License, Backup: true, Seats: seats, Assigned: seats - w.random.Intn(1+seats/8)}
@@ -180,7 +180,7 @@ func (w *World) addLicenses(c *Customer, shape Shape) {
 	}
 }
 
-// dateLicense sets the end of a one-year subscription, which is renewed some days earlier.
+// dateLicense sets the end of a one-year subscription, and its renewal some days earlier.
 func (w *World) dateLicense(l *License) {
 	lead := []int{1, 3, 5, 10, 14, 20, 25}[w.random.Intn(7)]
 	l.Expires = w.Start.Truncate(day).Add(time.Duration(3+w.random.Intn(362))*day + 12*time.Hour)

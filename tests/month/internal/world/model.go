@@ -64,7 +64,7 @@ func (c *Customer) Organization(t time.Time) string {
 	return name
 }
 
-// Module is a module, or one backup scope of it.
+// Module is a module, or a backup scope of a module.
 type Module struct {
 	Type, Number int
 	Scope        string

@@ -8,11 +8,10 @@ import (
 )
 
 const (
-	// fleetGap is the time between two incidents of the whole fleet, so that they are distinguishable and one ends before
-	// the next.
+	// fleetGap is the time between two incidents of the whole fleet, so that alerts can be attributed to one of them.
 	fleetGap = 3 * time.Hour
-	// shortSpan is the length of a period below which incidents of the whole fleet have their minimum duration, so that
-	// most kinds fit.
+	// shortSpan is the length below which a period is short: incidents of the whole fleet then have their minimum
+	// duration, so that most kinds fit.
 	shortSpan = 8 * day
 	// settling is the time without incidents at both ends of the period.
 	settling = 8 * time.Hour

@@ -12,7 +12,7 @@ type Row struct {
 	Start, End, Modified           time.Time
 	Total, Failed, Skipped, Warned int
 	SizeMB                         int64
-	// Scan marks the row of the tenants' scan, which has neither counts nor times.
+	// Scan marks the row of a tenant scan. It has neither counts nor times.
 	Scan bool
 }
 
@@ -32,7 +32,7 @@ func (c *Customer) ListedAt(t time.Time) bool {
 	return !t.Before(c.From) && t.Before(c.To) && !c.effects.has(effectHidden, t)
 }
 
-// JobsAt returns the job list at t from the first or second replica. The second one may lack a module.
+// JobsAt returns the job list at t from the first or second replica. The second replica may lack a module.
 func (c *Customer) JobsAt(t time.Time, second bool) []Row {
 	if c.effects.has(effectJobsEmpty, t) {
 		return nil
@@ -90,7 +90,7 @@ func (m *Module) row(t time.Time) Row {
 	return row
 }
 
-// latest returns the run that changed last: a run replaces the previous one when it is queued, starts or ends.
+// latest returns the run that changed last. A change is when a run is queued, starts or ends.
 func (m *Module) latest(t time.Time) (Run, bool) {
 	after, _ := slices.BinarySearchFunc(m.Runs, t, func(r Run, t time.Time) int {
 		if r.Queued.After(t) {

@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	// history is how long before the start the first runs take place; none of them fails.
+	// history is how long before the period the first runs take place. No run before the period fails.
 	history = 12 * day
-	// overrun is how long after the end runs continue to start, so that the last days do not differ from the others.
+	// overrun is how long runs continue after the period, so that its last days do not differ from its other days.
 	overrun = 2 * day
 	// shortest is the minimum duration of a run.
 	shortest = 5 * time.Second
@@ -18,7 +18,7 @@ const (
 	maxQueued = 45 * time.Minute
 )
 
-// slots returns the planned starts of a module's runs, which follow the customer's local time.
+// slots returns the planned starts of a module's runs, based on the customer's local time.
 func (w *World) slots(c *Customer, m *Module) []time.Time {
 	from, to := w.Start.Add(-history), w.End.Add(overrun)
 	if m.firstRun.After(from) {
@@ -163,7 +163,7 @@ func (w *World) fail(run *Run) {
 	}
 }
 
-// IsRestorePoint returns whether a run with a status leaves a restore point.
+// IsRestorePoint returns whether a run with this status created a restore point.
 func IsRestorePoint(status int) bool { return status == StatusFinished || status == StatusException }
 
 // scan generates the daily scans of a profile.

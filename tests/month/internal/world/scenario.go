@@ -47,7 +47,7 @@ type ModuleShape struct {
 	Dormant   float64 `yaml:"dormant"`
 }
 
-// Products are the subscriptions other than those of backups.
+// Products are the subscriptions for services other than backups.
 type Products struct {
 	Others []string `yaml:"others"`
 	Most   int      `yaml:"most"`
@@ -130,7 +130,7 @@ func (p *Pattern) UnmarshalYAML(node *yaml.Node) error {
 	return nil
 }
 
-// LoadScenario reads a scenario; without a path, the default one.
+// LoadScenario reads a scenario; if path is empty, the default scenario.
 func LoadScenario(path string) (*Scenario, error) {
 	text := defaultScenario
 	if path != "" {

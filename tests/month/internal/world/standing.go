@@ -15,7 +15,7 @@ const (
 )
 
 // addStanding adds incidents that follow from the world itself: subscriptions and credentials near their end, and
-// problems that exist from the start.
+// problems that always exist.
 func (w *World) addStanding() {
 	for _, c := range w.Customers {
 		w.addLicenseIncidents(c)

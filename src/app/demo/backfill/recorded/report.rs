@@ -1,6 +1,6 @@
-//! Series of the monthly report. The rules record an hour in each sample. Here, a sample covers all hours since the
-//! previous one, because the report only sums up samples or takes their maximum, and the file would be several times as
-//! large.
+//! Series of the monthly report. A sample of the rules covers one hour. Here, a sample covers all hours since the
+//! previous sample: the report only sums samples or takes their maximum, and hourly samples would make the file several
+//! times as large.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::app::demo::backfill::STEP;
 
-/// Seconds that a step stands for.
+/// Seconds that a step covers.
 const SECONDS: f64 = STEP as f64 * 3600.0;
 
 /// Sums since the last samples.
@@ -87,7 +87,7 @@ impl Report {
     }
 }
 
-/// Alert about an incident of a customer. The shipped alerts report each incident by the worst of them.
+/// Alert about an incident at a customer. The shipped alerts report each incident with the worst of these alerts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Alert {
     Overdue,
