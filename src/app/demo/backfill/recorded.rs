@@ -51,6 +51,7 @@ const CUSTOMER: &[&str] = &["customer_id"];
 const ATTRIBUTES: &[&str] = &["customer_id", "organization", "country", "tier", "region", "team"];
 const MODULE: &[&str] = &["service", "module"];
 const CUSTOMER_MODULE: &[&str] = &["customer_id", "service", "module"];
+const SCOPE: &[&str] = &["customer_id", "service", "module", "scope"];
 const LICENSE: &[&str] = &["customer_id", "license", "service"];
 
 /// Window of `module:elements_job_failing:ratio26h`.
@@ -320,8 +321,8 @@ impl<'a> JobState<'a> {
             let end = samples.value(END, module);
             end.is_some_and(|end| end > self.now - FAILING_WINDOW)
         });
-        let customers_failing = grouped(failing_lately, CUSTOMER_MODULE, f64::max);
-        let mut ratios = mean_by(&customers_failing, MODULE);
+        let scopes_failing = grouped(failing_lately, SCOPE, f64::max);
+        let mut ratios = mean_by(&mean_by(&scopes_failing, CUSTOMER_MODULE), MODULE);
         for ratio in ratios.values_mut() {
             *ratio = (*ratio * ROUNDING).round() / ROUNDING;
         }
