@@ -444,7 +444,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn permissions_after_a_start_bring_forward_no_unlicensed_customers() {
+    fn permission_at_start_brings_forward_no_unlicensed_customer() {
         assert!(!brings_forward(None, true, false, true));
         assert!(brings_forward(None, true, false, false));
         assert!(brings_forward(Some(false), true, false, true));
