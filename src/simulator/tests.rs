@@ -25,7 +25,7 @@ struct Partner {
     handle: Handle,
     client: Client,
     shutdown: CancellationToken,
-    running: JoinHandle<std::io::Result<()>>,
+    running: JoinHandle<()>,
 }
 
 fn fixed_settings() -> Settings {
