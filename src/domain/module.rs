@@ -7,10 +7,35 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
+use serde::{Deserialize, Serialize};
+
 use super::{count, present};
 
 /// Maximum length of a name in a response, in characters. The longest name in the reference has 34.
 const MAX_NAME_CHARS: usize = 128;
+
+/// Identifies a module of a customer or, if the module has backup scopes, one of them. The fields are in the order of
+/// lists.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ModuleKey {
+    /// Name of the service.
+    pub service: Cow<'static, str>,
+    /// Name of the module.
+    pub module: Cow<'static, str>,
+    /// Backup scope, if the module has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+}
+
+impl ModuleKey {
+    /// Returns the name of the module, with its backup scope if it has one.
+    pub fn name(&self) -> Cow<'_, str> {
+        match &self.scope {
+            Some(scope) => format!("{} / {scope}", self.module).into(),
+            None => Cow::Borrowed(&self.module),
+        }
+    }
+}
 
 /// A name for use as a label value, and whether it is in the reference.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
