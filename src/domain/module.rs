@@ -380,22 +380,12 @@ impl ReferenceTable {
 
     fn parse(&self, text: &str) -> Option<Named> {
         let text = present(text)?;
-        if let Ok(Some(number)) = count(text) {
-            let name = u16::try_from(number).ok().and_then(|n| self.name(n));
-            return Some(Named {
-                known: name.is_some(),
-                name: name.map_or_else(|| format!("unknown_{number}").into(), Cow::Borrowed),
-            });
-        }
-        let name = self.find(text).and_then(|number| self.name(number));
-        let unlisted = || {
-            let text = bounded(text);
+        let name = self.number(text).and_then(|number| self.name(number));
+        let unlisted = || match (count(text), bounded(text)) {
+            (Ok(Some(number)), _) => format!("unknown_{number}"),
             // A number outside the range of the reference, such as a negative one, is not a name.
-            if text.parse::<f64>().is_ok() {
-                format!("unknown_{text}")
-            } else {
-                text.to_owned()
-            }
+            (_, text) if text.parse::<f64>().is_ok() => format!("unknown_{text}"),
+            (_, text) => text.to_owned(),
         };
         Some(Named {
             known: name.is_some(),
