@@ -32,48 +32,31 @@ impl Asset {
     }
 }
 
+/// Returns the file with this name in a directory of the repository.
+macro_rules! asset {
+    ($directory:literal, $name:literal) => {
+        Asset {
+            name: $name,
+            content: include_str!(concat!("../", $directory, "/", $name)),
+        }
+    };
+}
+
 /// Dashboards for Grafana.
 pub const DASHBOARDS: &[Asset] = &[
-    Asset {
-        name: "elements-fleet.json",
-        content: include_str!("../dashboards/elements-fleet.json"),
-    },
-    Asset {
-        name: "elements-customer.json",
-        content: include_str!("../dashboards/elements-customer.json"),
-    },
-    Asset {
-        name: "elements-jobs.json",
-        content: include_str!("../dashboards/elements-jobs.json"),
-    },
-    Asset {
-        name: "elements-protection.json",
-        content: include_str!("../dashboards/elements-protection.json"),
-    },
-    Asset {
-        name: "elements-licences.json",
-        content: include_str!("../dashboards/elements-licences.json"),
-    },
-    Asset {
-        name: "elements-report.json",
-        content: include_str!("../dashboards/elements-report.json"),
-    },
-    Asset {
-        name: "elements-exporter.json",
-        content: include_str!("../dashboards/elements-exporter.json"),
-    },
+    asset!("dashboards", "elements-fleet.json"),
+    asset!("dashboards", "elements-customer.json"),
+    asset!("dashboards", "elements-jobs.json"),
+    asset!("dashboards", "elements-protection.json"),
+    asset!("dashboards", "elements-licences.json"),
+    asset!("dashboards", "elements-report.json"),
+    asset!("dashboards", "elements-exporter.json"),
 ];
 
 /// Rules for Prometheus.
 pub const RULES: &[Asset] = &[
-    Asset {
-        name: "elements-recording.yml",
-        content: include_str!("../deploy/prometheus/elements-recording.yml"),
-    },
-    Asset {
-        name: "elements-alerts.yml",
-        content: include_str!("../deploy/prometheus/elements-alerts.yml"),
-    },
+    asset!("deploy/prometheus", "elements-recording.yml"),
+    asset!("deploy/prometheus", "elements-alerts.yml"),
 ];
 
 /// Alert rules for Grafana, converted from [`RULES`] for users without an Alertmanager.

@@ -164,7 +164,8 @@ async fn execute(args: Args, stop: CancellationToken, report_started: ReportStar
             }
             report_started(None);
             notify_ready();
-            Ok(simulator.run(stop).await.is_ok())
+            simulator.run(stop).await;
+            Ok(true)
         }
         Command::Once => {
             let config = load()?;

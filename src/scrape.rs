@@ -266,20 +266,17 @@ impl Scrape {
 
     /// Returns the known customers, for service discovery.
     pub fn customers(&self) -> Vec<KnownCustomer> {
-        let known = self
-            .store
-            .customers_with(CollectorId::CUSTOMERS)
-            .into_iter()
-            .map(|(id, record)| {
-                let customer = record.as_deref().and_then(Customer::of);
-                KnownCustomer {
-                    attributes: self.store.attributes(&id).unwrap_or_default(),
-                    id,
-                    organization: customer.map_or_else(String::new, |customer| customer.organization.clone()),
-                    country: customer.map_or_else(String::new, |customer| customer.country().to_owned()),
-                    management_mode: customer.map_or("", Customer::management_mode),
-                }
-            });
+        let snapshot = self.store.status_snapshot(Timestamp::from(SystemTime::now()));
+        let known = snapshot.customers().map(|(id, _)| {
+            let customer = snapshot.record(CollectorId::CUSTOMERS, id).and_then(Customer::of);
+            KnownCustomer {
+                id: id.clone(),
+                organization: customer.map_or_else(String::new, |customer| customer.organization.clone()),
+                country: customer.map_or_else(String::new, |customer| customer.country().to_owned()),
+                management_mode: customer.map_or("", Customer::management_mode),
+                attributes: snapshot.attributes(id).map(Arc::clone).unwrap_or_default(),
+            }
+        });
         known.collect()
     }
 
@@ -306,7 +303,7 @@ impl Scrape {
         let readings = Readings {
             runtime,
             series: snapshot.series,
-            without_attributes: self.store.without_attributes(),
+            without_attributes: snapshot.without_attributes(),
         };
         ExporterTables([
             EXPORTER.table_without_customer(&[readings]),

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::path::PathBuf;
 
-/// A secret string. It implements neither `Display` nor `Serialize`, so that it leaves the process only through
-/// explicit calls of [`expose`](Secret::expose).
-#[derive(Clone)]
+/// A secret string. It implements neither `Display` nor `Serialize`, so that it leaves the process only through explicit
+/// calls of [`expose`](Secret::expose). Comparison does not take constant time: it detects changes on reload and
+/// authenticates nothing.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
@@ -14,15 +15,6 @@ impl Secret {
         &self.0
     }
 }
-
-impl PartialEq for Secret {
-    /// Does not compare in constant time: the comparison detects changes on reload and authenticates nothing.
-    fn eq(&self, other: &Self) -> bool {
-        self.0 == other.0
-    }
-}
-
-impl Eq for Secret {}
 
 impl From<&str> for Secret {
     fn from(text: &str) -> Self {

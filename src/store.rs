@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex};
 use crate::collector::{
     CollectorId, CollectorSettings, PerCollector, Plan, Record, RecordSource, RenderedRecord, Target,
 };
-use crate::domain::{AttributeTable, Attributes, CustomerFilter, CustomerId, Timestamp};
+use crate::domain::{AttributeTable, CustomerFilter, CustomerId, Timestamp};
 use crate::exposition::{ExcludedMetrics, Group, Snapshot};
 use crate::lock::lock;
 use collected::{CollectorData, StoredRecord};
@@ -123,20 +123,6 @@ impl Store {
     /// Assigns attributes to customers. Records must already be rendered with them.
     pub fn set_attributes(&self, table: Option<&Arc<AttributeTable>>) {
         lock(&self.inner).set_attributes(table);
-    }
-
-    /// Returns the attributes of a customer; `None` if no row matches.
-    pub fn attributes(&self, customer: &CustomerId) -> Option<Arc<Attributes>> {
-        lock(&self.inner).customers.get(customer)?.attributes.clone()
-    }
-
-    /// Returns the number of known customers that no row of attributes matches; `None` without an attributes file or
-    /// without known customers.
-    pub fn without_attributes(&self) -> Option<usize> {
-        let inner = lock(&self.inner);
-        let without = inner.customers.values().filter(|known| known.attributes.is_none());
-        let is_known = inner.attributes.is_some() && inner.customers.len() > 0;
-        is_known.then(|| without.count())
     }
 
     /// Adds a target to a collector, so that its freshness is shown immediately.

@@ -19,11 +19,8 @@ pub enum Error {
         source: io::Error,
     },
     /// The file is a pipe, directory or device.
-    #[error("{path} is not a regular file; expected a file that can be reread")]
-    NotRegular {
-        /// Path of the file.
-        path: PathBuf,
-    },
+    #[error("{0} is not a regular file; expected a file that can be reread")]
+    NotRegular(PathBuf),
     /// The file is too large.
     #[error("{path} is larger than {limit} bytes; is it the right file?")]
     TooLarge {
@@ -33,21 +30,16 @@ pub enum Error {
         limit: u64,
     },
     /// The file is not UTF-8.
-    #[error("{path} is not UTF-8 text; save it as UTF-8")]
-    NotUtf8 {
-        /// Path of the file.
-        path: PathBuf,
-    },
+    #[error("{0} is not UTF-8 text; save it as UTF-8")]
+    NotUtf8(PathBuf),
 }
 
 impl Error {
     /// Returns the path of the file that cannot be read.
     pub fn path(&self) -> &Path {
         match self {
-            Self::Unreadable { path, .. }
-            | Self::NotRegular { path }
-            | Self::TooLarge { path, .. }
-            | Self::NotUtf8 { path } => path,
+            Self::Unreadable { path, .. } | Self::TooLarge { path, .. } => path,
+            Self::NotRegular(path) | Self::NotUtf8(path) => path,
         }
     }
 }
@@ -85,7 +77,7 @@ pub fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
 pub fn require_regular(path: &Path) -> Result<(), Error> {
     let metadata = fs::metadata(path).map_err(|source| unreadable(path, source))?;
     if !metadata.is_file() {
-        return Err(Error::NotRegular { path: path.to_owned() });
+        return Err(Error::NotRegular(path.to_owned()));
     }
     Ok(())
 }
@@ -124,7 +116,7 @@ fn open_and_read(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
 }
 
 fn decode_utf8(path: &Path, content: Vec<u8>) -> Result<String, Error> {
-    String::from_utf8(content).map_err(|_| Error::NotUtf8 { path: path.to_owned() })
+    String::from_utf8(content).map_err(|_| Error::NotUtf8(path.to_owned()))
 }
 
 fn unreadable(path: &Path, source: io::Error) -> Error {

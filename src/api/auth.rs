@@ -401,31 +401,28 @@ impl TokenSource {
     }
 
     async fn exchange(&self, form: &[(&str, &str)]) -> (Option<u16>, Result<Option<TokenResponse>, Error>) {
-        let unreachable = |error| Error::Unreachable(Box::new(error));
         let request = self.client.post(self.token_url.clone()).form(form).send();
-        let response = match tokio::time::timeout(self.timeout, request).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return (None, Err(unreachable(classify(error, self.timeout)))),
-            Err(_) => return (None, Err(unreachable(super::Error::Timeout(self.timeout)))),
+        let sent = match tokio::time::timeout(self.timeout, request).await {
+            Ok(sent) => sent.map_err(|error| classify(error, self.timeout)),
+            Err(_) => Err(super::Error::Timeout(self.timeout)),
         };
+        match sent {
+            Ok(response) => (Some(response.status().as_u16()), self.read(response).await),
+            Err(error) => (None, Err(Error::Unreachable(Box::new(error)))),
+        }
+    }
+
+    async fn read(&self, response: reqwest::Response) -> Result<Option<TokenResponse>, Error> {
         let status = response.status();
         let date = response.headers().get(reqwest::header::DATE);
         let skew = rate_limiter::clock_skew(date.and_then(|date| date.to_str().ok()), unix_now());
         let wait = retry_after(response.headers());
         if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE && wait.is_some() {
-            return (Some(status.as_u16()), Err(Error::Throttled(wait)));
+            return Err(Error::Throttled(wait));
         }
-        let body = tokio::time::timeout(self.timeout, read_body(response, MAX_RESPONSE_BYTES, self.timeout));
-        let mut body = match body.await {
-            Ok(Ok(body)) => body,
-            Ok(Err(error)) => return (Some(status.as_u16()), Err(unreachable(error))),
-            Err(_) => {
-                return (
-                    Some(status.as_u16()),
-                    Err(unreachable(super::Error::Timeout(self.timeout))),
-                );
-            }
-        };
-        (Some(status.as_u16()), parse_response(status, &mut body, skew))
+        let body = tokio::time::timeout(self.timeout, read_body(response, MAX_RESPONSE_BYTES, self.timeout)).await;
+        let body = body.unwrap_or(Err(super::Error::Timeout(self.timeout)));
+        let mut body = body.map_err(|error| Error::Unreachable(Box::new(error)))?;
+        parse_response(status, &mut body, skew)
     }
 }

@@ -56,7 +56,7 @@ impl SecretSource {
         match self {
             _ if !secret.expose().is_empty() => Ok(secret),
             Self::Value(_) => Err(CredentialError::EmptySecret),
-            Self::File(path) => Err(CredentialError::EmptyFile { path: path.clone() }),
+            Self::File(path) => Err(CredentialError::EmptyFile(path.clone())),
         }
     }
 }
@@ -190,11 +190,8 @@ pub enum CredentialError {
     #[error(transparent)]
     File(#[from] text_file::Error),
     /// The file contains nothing except, perhaps, a line break.
-    #[error("{path} is empty; write the client secret into it")]
-    EmptyFile {
-        /// Path of the file.
-        path: PathBuf,
-    },
+    #[error("{0} is empty; write the client secret into it")]
+    EmptyFile(PathBuf),
     /// A block of a PEM file is truncated or not base64.
     #[error("{path} has a damaged PEM block: copy the file again")]
     DamagedPem {
@@ -204,11 +201,8 @@ pub enum CredentialError {
         source: x509_parser::error::PEMError,
     },
     /// The file is neither PFX nor PEM.
-    #[error("{path} is not a certificate: expected a PFX archive, or PEM with a CERTIFICATE block")]
-    NotCertificate {
-        /// Path of the file.
-        path: PathBuf,
-    },
+    #[error("{0} is not a certificate: expected a PFX archive, or PEM with a CERTIFICATE block")]
+    NotCertificate(PathBuf),
     /// A PFX archive cannot be read for a reason other than its password.
     #[error(
         "cannot read the PFX archive {path}: convert it with `openssl pkcs12 -in ARCHIVE -nodes -out PEM` and use the PEM"
@@ -220,43 +214,25 @@ pub enum CredentialError {
         source: Box<p12_keystore::error::Error>,
     },
     /// A key file is set, although a PFX archive contains its own key.
-    #[error("{path} is a PFX archive, which contains its key: remove auth.private_key_file")]
-    KeyBesideArchive {
-        /// Path of the archive.
-        path: PathBuf,
-    },
+    #[error("{0} is a PFX archive, which contains its key: remove auth.private_key_file")]
+    KeyBesideArchive(PathBuf),
     /// The file is encrypted, and no password is configured.
-    #[error("{path} is encrypted: configure its password")]
-    PasswordMissing {
-        /// Path of the file.
-        path: PathBuf,
-    },
+    #[error("{0} is encrypted: configure its password")]
+    PasswordMissing(PathBuf),
     /// The file is encrypted with another password.
-    #[error("wrong password for {path}: check the certificate password")]
-    WrongPassword {
-        /// Path of the file.
-        path: PathBuf,
-    },
+    #[error("wrong password for {0}: check the certificate password")]
+    WrongPassword(PathBuf),
     /// The encryption of the key is not supported.
     #[error(
-        "the key in {path} is encrypted in a way that is not supported: decrypt it with `openssl pkey -in KEY -out PLAIN`"
+        "the key in {0} is encrypted in a way that is not supported: decrypt it with `openssl pkey -in KEY -out PLAIN`"
     )]
-    UnsupportedEncryption {
-        /// Path of the file.
-        path: PathBuf,
-    },
+    UnsupportedEncryption(PathBuf),
     /// A private key is missing.
-    #[error("{path} contains no private key: set auth.private_key_file, or export the certificate with its key")]
-    NoPrivateKey {
-        /// Path of the file.
-        path: PathBuf,
-    },
+    #[error("{0} contains no private key: set auth.private_key_file, or export the certificate with its key")]
+    NoPrivateKey(PathBuf),
     /// The algorithm of the key or certificate is not RSA.
-    #[error("{path} is not an RSA certificate: create an RSA certificate of 2048 bits or more")]
-    NotRsa {
-        /// Path of the file.
-        path: PathBuf,
-    },
+    #[error("{0} is not an RSA certificate: create an RSA certificate of 2048 bits or more")]
+    NotRsa(PathBuf),
     /// The size of the RSA key is not secure, or not supported for signing.
     #[error("the RSA key of {path} has {bits} bits: create a key with 2048 to 4096 bits")]
     KeySize {

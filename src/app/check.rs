@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::budget::{Budget, Cost, RequestLimits};
-use super::client::{ClientSource, authorities};
+use super::client::{ClientSource, authorities, scopes};
 use super::reload::read_attributes;
 use super::saver::check_state_file;
 use super::{Error, schedule_config, unmatched_exclusions};
@@ -222,17 +222,8 @@ impl Check<'_> {
     /// Checks each permission separately, and returns whether any is granted. Scopes that the first token already
     /// covers need no further request.
     async fn check_permissions(&mut self, api: &Api) -> bool {
-        let mut checked: Vec<&'static str> = Vec::new();
-        for (collector, plan) in self.schedule_config.plans.iter() {
-            let Some(scope) = collector.descriptor().scope(api.generation()) else {
-                continue;
-            };
-            if plan.enabled && !checked.contains(&scope) {
-                checked.push(scope);
-            }
-        }
         let mut is_any_granted = false;
-        for scope in checked {
+        for scope in scopes(&self.schedule_config.plans, api.generation()) {
             let token = self.with_timeout(scope, api.transport().tokens().token(scope)).await;
             let (outcome, result, detail) = match token {
                 Ok(Ok(_)) => {

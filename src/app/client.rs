@@ -134,12 +134,10 @@ impl ClientSource {
 }
 
 /// Returns the scopes of the enabled collectors without duplicates.
-fn scopes(plans: &PerCollector<Plan>, generation: Generation) -> Vec<&'static str> {
+pub(super) fn scopes(plans: &PerCollector<Plan>, generation: Generation) -> Vec<&'static str> {
     let mut scopes: Vec<&'static str> = Vec::new();
-    for (collector, _) in plans.iter().filter(|(_, plan)| plan.enabled) {
-        let Some(scope) = collector.descriptor().scope(generation) else {
-            continue;
-        };
+    let enabled = plans.iter().filter(|(_, plan)| plan.enabled);
+    for scope in enabled.filter_map(|(collector, _)| collector.descriptor().scope(generation)) {
         if !scopes.contains(&scope) {
             scopes.push(scope);
         }

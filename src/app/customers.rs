@@ -98,9 +98,9 @@ fn row(customer: &KnownCustomer, parts: &Parts) -> [String; COLUMNS.len()] {
     });
     let modules: BTreeSet<String> = modules
         .iter()
-        .map(|module| match &*module.module {
-            NO_MODULE => module.service.to_string(),
-            name => format!("{} / {name}", module.service),
+        .map(|module| match &*module.key.module {
+            NO_MODULE => module.key.service.to_string(),
+            name => format!("{} / {name}", module.key.service),
         })
         .collect();
     let modules = modules.into_iter().collect::<Vec<_>>().join("; ");

@@ -11,7 +11,6 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::NamedTempFile;
 use tokio_util::sync::CancellationToken;
-use tracing::error;
 
 use super::budget::{self, Budget, RequestLimits};
 use super::{App, Error, LoadConfig};
@@ -79,7 +78,7 @@ impl Demo {
     /// # Errors
     /// See [`App::bind`]; also returns an error if the simulated partner's address cannot be bound.
     pub async fn bind(options: &args::Simulator, web: args::Web) -> Result<Self, Error> {
-        let simulator = bind(options).await?;
+        let simulator = simulate(options).await?;
         let attributes = attributes();
         let mut environment = environment(&simulator, options, attributes.as_ref());
         let started = simulator.handle().with_world(|world| world.now());
@@ -110,23 +109,9 @@ impl Demo {
     /// Runs the exporter and the simulated partner until `stop` is cancelled. Returns false if the poll loop ended
     /// unexpectedly.
     pub async fn run(self, stop: CancellationToken) -> bool {
-        let partner = run(self.simulator, stop.clone());
+        let partner = self.simulator.run(stop.clone());
         let (was_stopped, ()) = tokio::join!(self.app.run(stop), partner);
         was_stopped
-    }
-}
-
-/// Returns the simulated partner without an exporter.
-///
-/// # Errors
-/// Returns an error if its address cannot be bound.
-pub async fn simulate(options: &args::Simulator) -> Result<Simulator, Error> {
-    bind(options).await
-}
-
-async fn run(simulator: Simulator, stop: CancellationToken) {
-    if let Err(problem) = simulator.run(stop).await {
-        error!(error = %problem, "simulated partner stopped");
     }
 }
 
@@ -141,7 +126,11 @@ fn settings(options: &args::Simulator) -> simulator::Settings {
     }
 }
 
-async fn bind(options: &args::Simulator) -> Result<Simulator, Error> {
+/// Binds the address of the simulated partner.
+///
+/// # Errors
+/// Returns an error if the address cannot be bound.
+pub async fn simulate(options: &args::Simulator) -> Result<Simulator, Error> {
     let settings = settings(options);
     let mut last_error = None;
     for candidate in options.listen_address.candidates() {

@@ -2,6 +2,7 @@
 
 use tracing::{info, warn};
 
+use crate::collector::EndedRun;
 use crate::domain::{Timestamp, replace_misleading};
 use crate::store::RunEvent;
 
@@ -17,13 +18,13 @@ pub(super) fn log_runs((events, dropped): (Vec<RunEvent>, u64)) {
 
 /// Logs a run. The message and the names of the fields are part of the public interface, because log queries use them.
 fn log_run(event: &RunEvent) {
-    let (ended, run) = (&event.ended, &event.ended.run);
+    let EndedRun { key, run } = &event.ended;
     info!(
         customer_id = %single_line(event.customer.as_str()),
         organization = %single_line(&event.organization),
-        service = %single_line(&ended.service),
-        module = %single_line(&ended.module),
-        scope = ended.scope.as_deref().map(single_line).map(tracing::field::display),
+        service = %single_line(&key.service),
+        module = %single_line(&key.module),
+        scope = key.scope.as_deref().map(single_line).map(tracing::field::display),
         job_id = run.id.as_deref().map(single_line).map(tracing::field::display),
         status = run.status.label(),
         processed = run.processed,

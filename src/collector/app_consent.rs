@@ -181,6 +181,18 @@ mod tests {
     use super::*;
     use crate::domain::Timestamp;
 
+    fn context(products: &[&str]) -> Context {
+        let settings = CollectorSettings {
+            consent_products: products.iter().map(|product| (*product).to_owned()).collect(),
+            ..CollectorSettings::default()
+        };
+        Context::new(
+            Timestamp::from_unix_seconds(1_000_000),
+            Arc::new(settings),
+            Arc::from(""),
+        )
+    }
+
     #[test]
     fn removed_product_is_not_exposed() {
         let record: Tenants<Products> = serde_json::from_value(serde_json::json!({
@@ -188,13 +200,7 @@ mod tests {
         .expect("a record");
         let customer = CustomerId::parse("c").expect("an id");
         let samples = |products: &[&str]| {
-            let settings = CollectorSettings {
-                consent_products: products.iter().map(|product| (*product).to_owned()).collect(),
-                ..CollectorSettings::default()
-            };
-            let now = Timestamp::from_unix_seconds(1_000_000);
-            let context = Context::new(now, Arc::new(settings), Arc::from(""));
-            let tables = AppConsent::tables(&record, &customer, &context);
+            let tables = AppConsent::tables(&record, &customer, &context(products));
             tables.iter().map(|table| table.table.samples()).sum::<usize>()
         };
         assert_eq!([samples(&["a", "b"]), samples(&["b"]), samples(&["c"])], [2, 1, 0]);
@@ -202,12 +208,7 @@ mod tests {
 
     #[tokio::test]
     async fn last_known_consent_is_kept() {
-        let settings = CollectorSettings {
-            consent_products: ["a", "b", "c"].map(str::to_owned).to_vec(),
-            ..CollectorSettings::default()
-        };
-        let now = Timestamp::from_unix_seconds(1_000_000);
-        let context = Context::new(now, Arc::new(settings), Arc::from(""));
+        let context = context(&["a", "b", "c"]);
         let known: Products = serde_json::from_value(serde_json::json!({
             "consented": {"a": true, "b": true}, "absent": {}}))
         .expect("a record");
@@ -237,12 +238,7 @@ mod tests {
 
     #[tokio::test]
     async fn tenant_without_any_of_the_products_lacks_the_service() {
-        let settings = CollectorSettings {
-            consent_products: ["a", "b"].map(str::to_owned).to_vec(),
-            ..CollectorSettings::default()
-        };
-        let now = Timestamp::from_unix_seconds(1_000_000);
-        let context = Context::new(now, Arc::new(settings), Arc::from(""));
+        let context = context(&["a", "b"]);
         let respond = |product: String| {
             let response = match product.as_str() {
                 "a" => Ok((None, None)),

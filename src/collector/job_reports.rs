@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::jobs::{self, ModuleKey, ReportableRun};
+use super::jobs::{self, ReportableRun};
 use super::{Collector, CollectorId, Context, PollOutput, Price, Record};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v3};
-use crate::domain::{self, CustomerId, ModuleHealth, RunKey, Timestamp};
+use crate::domain::{self, CustomerId, ModuleKey, RunKey, Timestamp};
 use crate::exposition::{Label, Shape, ShapeMetrics, ShapeTable, gauge, label};
 
 /// Rows per page: the maximum of the API.
@@ -74,21 +74,10 @@ struct Report {
 /// The most common errors of the latest report of a module or backup scope, for display.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommonErrors {
-    /// Name of the service.
-    pub service: Cow<'static, str>,
-    /// Name of the module.
-    pub module: Cow<'static, str>,
-    /// The backup scope, if the module has any.
-    pub scope: Option<String>,
+    /// The module or backup scope.
+    pub key: ModuleKey,
     /// The errors, most common first, each with the number of objects that have this error.
     pub errors: Vec<(String, u64)>,
-}
-
-impl CommonErrors {
-    /// Returns whether these errors belong to this module or backup scope.
-    pub fn is_about(&self, module: &ModuleHealth) -> bool {
-        (&self.service, &self.module, &self.scope) == (&module.service, &module.module, &module.scope)
-    }
 }
 
 /// Returns the most common errors in a record of this collector, for each module with errors.
@@ -97,9 +86,7 @@ pub fn common_errors(record: &dyn Record) -> Vec<CommonErrors> {
     let common = modules.into_iter().flatten().filter_map(|module| {
         let report = module.report.as_ref().filter(|report| !report.errors.is_empty())?;
         Some(CommonErrors {
-            service: module.key.service.clone(),
-            module: module.key.module.clone(),
-            scope: module.key.scope.clone(),
+            key: module.key.clone(),
             errors: report.errors.clone(),
         })
     });
@@ -152,25 +139,17 @@ impl Collector for JobReports {
         let is_selected = |module: &&ModuleReport| context.settings.selects(&module.key.service, &module.key.module);
         let report_of = |module: &ModuleReport| Some((module.key.clone(), module.report.clone()?));
         let reports: Vec<(ModuleKey, Report)> = record.iter().filter(is_selected).filter_map(report_of).collect();
-        let labelled = |key: &ModuleKey, label: &str, count: u64| LabelledCount {
-            key: key.clone(),
-            label: label.to_owned(),
-            count,
-        };
-        let objects: Vec<LabelledCount> = reports
-            .iter()
-            .flat_map(|(key, report)| {
-                let objects = report.objects.iter().flatten();
-                objects.map(|(status, count)| labelled(key, status, *count))
-            })
-            .collect();
-        let errors: Vec<LabelledCount> = reports
-            .iter()
-            .flat_map(|(key, report)| {
-                let errors = report.errors.iter();
-                errors.map(|(error, count)| labelled(key, error, *count))
-            })
-            .collect();
+        let (mut objects, mut errors) = (Vec::new(), Vec::new());
+        for (key, report) in &reports {
+            let labelled = |label: &str, count: u64| LabelledCount {
+                key: key.clone(),
+                label: label.to_owned(),
+                count,
+            };
+            let by_status = report.objects.iter().flatten();
+            objects.extend(by_status.map(|(status, count)| labelled(status, *count)));
+            errors.extend(report.errors.iter().map(|(error, count)| labelled(error, *count)));
+        }
         vec![SHAPE_OBJECTS.table(id, &objects), SHAPE_ERRORS.table(id, &errors)]
     }
 }
@@ -268,25 +247,21 @@ async fn fetch_pages(api: &Api, customer: &CustomerId, run: &str) -> Result<(Opt
     let mut pages = api
         .v3(endpoint, scope)?
         .chained_pages((endpoint, scope), &path, PAGE_SIZE);
-    let mut tally = Tally::default();
+    let (mut tally, mut unreadable) = (Tally::default(), 0);
     for _ in 0..MAX_PAGES {
         let Some(rows) = pages.next_page().await? else { break };
-        for (position, json) in rows.iter().enumerate() {
-            super::yield_at(position).await;
-            let row = Row::read(json, endpoint, api.observer().as_ref());
-            tally.add(row.as_ref());
-        }
+        let observer = api.observer().as_ref();
+        unreadable += super::read_rows(&rows, endpoint, observer, |row| tally.add(row)).await;
     }
-    let unreadable = tally.unreadable;
-    let report = (tally.rows > unreadable).then(|| tally.report(pages.is_complete()));
+    let is_complete = unreadable == 0 && pages.is_complete();
+    let report = (tally.rows > 0).then(|| tally.report(is_complete));
     Ok((report, unreadable))
 }
 
-/// Counts of the rows of a report, by status and error.
+/// Counts of the valid rows of a report, by status and error.
 #[derive(Default)]
 struct Tally {
     rows: usize,
-    unreadable: usize,
     objects: BTreeMap<Cow<'static, str>, u64>,
     failures: BTreeMap<String, u64>,
     warnings: BTreeMap<String, u64>,
@@ -295,14 +270,10 @@ struct Tally {
 const STATUS: Names = &["status"];
 
 impl Tally {
-    /// Counts a row. A row without a known status is invalid.
-    fn add(&mut self, row: Option<&Row<'_>>) {
+    /// Counts a row, and returns that it is no duplicate; `None` if it has no status.
+    fn add(&mut self, row: &Row<'_>) -> Option<bool> {
+        let status = row.named(STATUS, domain::report_status)?;
         self.rows += 1;
-        let parsed = row.and_then(|row| Some((row, row.named(STATUS, domain::report_status)?)));
-        let Some((row, status)) = parsed else {
-            self.unreadable += 1;
-            return;
-        };
         let errors = match status.as_ref() {
             "failed" => Some(&mut self.failures),
             "warning" => Some(&mut self.warnings),
@@ -314,6 +285,7 @@ impl Tally {
         if domain::report_statuses().any(|known| known == status) {
             *self.objects.entry(status).or_default() += 1;
         }
+        Some(false)
     }
 
     /// Returns the report. Its errors come from failed objects or, if none failed, from objects with a warning.
@@ -339,7 +311,7 @@ impl Tally {
             named.push((OTHER.to_owned(), rest));
         }
         Report {
-            objects: (is_complete && self.unreadable == 0).then_some(self.objects),
+            objects: is_complete.then_some(self.objects),
             errors: named,
         }
     }

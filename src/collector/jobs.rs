@@ -13,7 +13,6 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 pub use self::record::EndedRun;
-pub(super) use self::record::ModuleKey;
 use self::record::{Listed, Record, Scan};
 use self::request::fetch_rows;
 use self::samples::{
@@ -23,20 +22,16 @@ use super::{Collector, CollectorSettings, Context, PollOutput, RequestSettings};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Failure, Observer, v1, v3};
 use crate::domain::{
-    self, CustomerId, History, JobStatus, JobStatusWord, KnownNames, ModuleHealth, PastRun, Run, RunKey, RunSummary,
-    Timestamp,
+    self, CustomerId, History, JobStatus, JobStatusWord, KnownNames, ModuleHealth, ModuleKey, PastRun, Run, RunKey,
+    RunSummary, Timestamp,
 };
 use crate::exposition::{ShapeMetrics, ShapeTable};
 
 /// The runs of a module or backup scope that have ended, newest first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModuleRuns {
-    /// Name of the service.
-    pub service: Cow<'static, str>,
-    /// Name of the module.
-    pub module: Cow<'static, str>,
-    /// Backup scope, if the module has any.
-    pub scope: Option<String>,
+    /// The module or backup scope.
+    pub key: ModuleKey,
     /// The runs; never empty.
     pub runs: Vec<PastRun>,
 }
@@ -48,9 +43,7 @@ pub fn past_runs(record: &dyn super::Record, settings: &CollectorSettings) -> Ve
     let modules = record.into_iter().flat_map(Record::modules);
     let selected = modules.filter(|module| settings.selects(&module.service, &module.module));
     let runs = selected.map(|module| ModuleRuns {
-        service: module.service.clone(),
-        module: module.module.clone(),
-        scope: module.scope.clone(),
+        key: module.key(),
         runs: module.history.past_runs(),
     });
     runs.filter(|module| !module.runs.is_empty()).collect()
@@ -83,11 +76,7 @@ impl Collector for Jobs {
         context: &Context,
     ) -> Result<PollOutput<Record>, Failure> {
         let rows = fetch_rows(api, customer, &context.settings).await?;
-        let parser = ListParser {
-            observer: api.observer().as_ref(),
-            context,
-        };
-        let (record, ended, unreadable) = parser.parse_list(&rows, previous).await;
+        let (record, ended, unreadable) = merge_list(&rows, previous, api.observer().as_ref(), context).await;
         let output = PollOutput::of_customer(customer, record, unreadable, Endpoint::Jobs);
         Ok(PollOutput {
             ended: ended.into_iter().map(|run| (customer.clone(), run)).collect(),
@@ -151,9 +140,7 @@ impl Collector for Jobs {
     fn modules(record: &Record, customer: &CustomerId, context: &Context) -> Vec<ModuleHealth> {
         RenderedModule::all(record, customer, context)
             .map(|rendered| ModuleHealth {
-                service: rendered.module.service.clone(),
-                module: rendered.module.module.clone(),
-                scope: rendered.module.scope.clone(),
+                key: rendered.module.key(),
                 latest: rendered.newest().map(RunSummary::from),
                 latest_completed: rendered.latest_completed().map(RunSummary::from),
                 restore_point: rendered.backup_history().and_then(History::last_restore_point),
@@ -168,50 +155,37 @@ impl Collector for Jobs {
     }
 }
 
-/// Parser of a list of runs.
-struct ListParser<'a> {
-    observer: &'a dyn Observer,
-    context: &'a Context,
-}
-
-impl ListParser<'_> {
-    /// Merges the rows of a list with the previous record. Returns the new record, the newly completed runs, and the
-    /// number of invalid rows.
-    async fn parse_list(&self, rows: &[Box<RawValue>], previous: Option<&Record>) -> (Record, Vec<EndedRun>, usize) {
-        let mut listed = Listed::default();
-        let mut unreadable = 0;
-        for (position, json) in rows.iter().enumerate() {
-            super::yield_at(position).await;
-            let row = Row::read(json, Endpoint::Jobs, self.observer);
-            match row.and_then(|row| parse_row(&row, self.context.now)) {
-                None => unreadable += 1,
-                Some(row) if !self.context.settings.selects(&row.key.service, &row.key.module) => {}
-                Some(row) => match domain::scanned_service(&row.key.service) {
-                    Some(service) => listed.add_scan(service, row.run.status),
-                    None => listed.add_run(row.key, row.run),
-                },
-            }
+/// Merges the rows of a list with the previous record. Returns the new record, the newly completed runs, and the number
+/// of invalid rows.
+async fn merge_list(
+    rows: &[Box<RawValue>],
+    previous: Option<&Record>,
+    observer: &dyn Observer,
+    context: &Context,
+) -> (Record, Vec<EndedRun>, usize) {
+    let mut listed = Listed::default();
+    let unreadable = super::read_rows(rows, Endpoint::Jobs, observer, |row| {
+        let (key, run) = parse_row(row, context.now)?;
+        match domain::scanned_service(&key.service) {
+            _ if !context.settings.selects(&key.service, &key.module) => {}
+            Some(service) => listed.add_scan(service, run.status),
+            None => listed.add_run(key, run),
         }
-        for _ in 0..listed.cap_scopes() {
-            let problem = "a backup scope beyond the limit";
-            self.observer.decode_error(Endpoint::Jobs, SCOPE, problem);
-        }
-        let (record, ended, duplicates) = Record::merge(previous, listed, unreadable > 0, self.context.now);
-        if duplicates > 0 {
-            self.observer.duplicate_rows(Endpoint::Jobs, duplicates);
-        }
-        (record, ended, unreadable)
+        Some(false)
+    });
+    let unreadable = unreadable.await;
+    for _ in 0..listed.cap_scopes() {
+        observer.decode_error(Endpoint::Jobs, SCOPE, "a backup scope beyond the limit");
     }
+    let (record, ended, duplicates) = Record::merge(previous, listed, unreadable > 0, context.now);
+    if duplicates > 0 {
+        observer.duplicate_rows(Endpoint::Jobs, duplicates);
+    }
+    (record, ended, unreadable)
 }
 
-/// A parsed row.
-struct ParsedRow {
-    key: ModuleKey,
-    run: Run,
-}
-
-/// Parses a row; `None` if it does not identify its module.
-fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<ParsedRow> {
+/// Parses the module and the run of a row; `None` if the row does not identify its module.
+fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<(ModuleKey, Run)> {
     let service = row.named(&["jobType"], domain::service)?;
     // A scan belongs to no module.
     let module_of_scan = || domain::scanned_service(&service).map(|_| Cow::Borrowed(NO_MODULE));
@@ -269,14 +243,12 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<ParsedRow> {
         skipped: row.count(&["skippedCount"]),
         warning: row.count(&["warningCount"]),
     };
-    Some(ParsedRow {
-        key: ModuleKey {
-            service,
-            module: job_module,
-            scope,
-        },
-        run,
-    })
+    let key = ModuleKey {
+        service,
+        module: job_module,
+        scope,
+    };
+    Some((key, run))
 }
 
 /// The service whose runs have reports.

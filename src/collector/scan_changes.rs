@@ -103,10 +103,10 @@ impl Collector for ScanChanges {
         previous: Option<&Self::Record>,
         context: &Context,
     ) -> Result<PollOutput<Self::Record>, Failure> {
-        let scan_profiles::ProfileList { ids, unreadable, .. } = scan_profiles::fetch_list(api, customer).await?;
+        let scan_profiles::ProfileList { rows, unreadable } = scan_profiles::fetch_list(api, customer).await?;
         let mut unknown = 0;
-        let mut reports = Vec::with_capacity(ids.len());
-        for id in ids.into_iter().flatten() {
+        let mut reports = Vec::with_capacity(rows.len());
+        for (id, _) in rows {
             let report = match fetch_report(api, customer, &id, context.settings.scan_objects).await {
                 // The profile may have been deleted, but only its absence from the list proves that.
                 Err(failure) if matches!(failure.error, Error::Status(404)) => None,

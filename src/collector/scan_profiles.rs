@@ -75,39 +75,42 @@ impl Collector for ScanProfiles {
         previous: Option<&Self::Record>,
         _context: &Context,
     ) -> Result<PollOutput<Self::Record>, Failure> {
-        let ProfileList { rows, ids, unreadable } = fetch_list(api, customer).await?;
+        let ProfileList { rows, unreadable } = fetch_list(api, customer).await?;
+        let observer = api.observer().as_ref();
         let mut unknown = 0;
-        let mut profiles = Vec::with_capacity(ids.len());
-        for (json, id) in rows.iter().zip(ids) {
-            let Some(id) = id else { continue };
-            if let Some(unmodified) = find_unmodified(json, &id, previous, api) {
+        let mut profiles = Vec::with_capacity(rows.len());
+        for (id, json) in rows {
+            let Some(listed) = Row::read(&json, Endpoint::ScanProfiles, observer) else {
+                continue;
+            };
+            if let Some(unmodified) = find_unmodified(&listed, &id, previous) {
                 profiles.push(unmodified);
                 continue;
             }
+            let known = || super::hold_known(previous, |known| known.id == id);
             let details = match fetch_details(api, customer, &id).await {
                 // The profile may have been deleted, but only its absence from the list proves that.
                 Err(failure) if matches!(failure.error, Error::Status(404)) => {
                     unknown += 1;
-                    let known = super::hold_known(previous, |known| known.id == id);
-                    profiles.extend(known.or_else(|| parse_listed(json, &id, api)));
+                    let from_list = || Profile {
+                        held: true,
+                        ..parse_profile(id.clone(), &listed, &listed)
+                    };
+                    profiles.push(known().unwrap_or_else(from_list));
                     continue;
                 }
                 details => details?,
             };
-            let observer = api.observer().as_ref();
-            let listed = Row::read(json, Endpoint::ScanProfiles, observer);
-            // If there are no details yet, the values of the list are used.
-            let detailed = match details.first() {
-                None => Row::read(json, Endpoint::ScanProfiles, observer),
-                Some(details) => {
-                    Row::read(details, Endpoint::ScanProfile, observer).filter(|row| row.has_any(DETAIL_FIELDS))
-                }
+            let Some(details) = details.first() else {
+                // There are no details yet.
+                profiles.push(parse_profile(id, &listed, &listed));
+                continue;
             };
-            match (listed, detailed) {
-                (Some(listed), Some(detailed)) => profiles.push(parse_profile(id, &detailed, &listed)),
-                _ => {
+            match Row::read(details, Endpoint::ScanProfile, observer).filter(|row| row.has_any(DETAIL_FIELDS)) {
+                Some(detailed) => profiles.push(parse_profile(id, &detailed, &listed)),
+                None => {
                     unknown += 1;
-                    profiles.extend(super::hold_known(previous, |known| known.id == id));
+                    profiles.extend(known());
                 }
             }
         }
@@ -153,10 +156,9 @@ impl Collector for ScanProfiles {
 
 /// Returns the last known profile if the list shows no modification since its details were requested. Details are
 /// reused for one poll only, because the list may not show all modifications.
-fn find_unmodified(json: &RawValue, id: &str, previous: Option<&Vec<Profile>>, api: &Api) -> Option<Profile> {
+fn find_unmodified(listed: &Row<'_>, id: &str, previous: Option<&Vec<Profile>>) -> Option<Profile> {
     let known = previous?.iter().find(|profile| profile.id == id)?;
-    let observer = api.observer().as_ref();
-    let modified = Row::read(json, Endpoint::ScanProfiles, observer)?.timestamp(MODIFIED)?;
+    let modified = listed.timestamp(MODIFIED)?;
     let is_unmodified = known.listed_modified == Some(modified) && !known.are_details_reused && !known.held;
     is_unmodified.then(|| Profile {
         are_details_reused: true,
@@ -164,23 +166,12 @@ fn find_unmodified(json: &RawValue, id: &str, previous: Option<&Vec<Profile>>, a
     })
 }
 
-/// Parses a profile from the list alone, because its details are missing.
-fn parse_listed(json: &RawValue, id: &str, api: &Api) -> Option<Profile> {
-    let listed = Row::read(json, Endpoint::ScanProfiles, api.observer().as_ref())?;
-    Some(Profile {
-        held: true,
-        ..parse_profile(id.to_owned(), &listed, &listed)
-    })
-}
-
 const MODIFIED: Names = &["modifiedTime"];
 
 /// The list of a customer's profiles.
 pub(super) struct ProfileList {
-    /// Rows of the list, as received.
-    pub(super) rows: Vec<Box<RawValue>>,
-    /// The id of each row; `None` for an invalid or duplicate row.
-    pub(super) ids: Vec<Option<String>>,
+    /// The valid rows of the list with their ids, each id once.
+    pub(super) rows: Vec<(String, Box<RawValue>)>,
     /// Number of invalid rows.
     pub(super) unreadable: usize,
 }
@@ -205,20 +196,22 @@ pub(super) async fn fetch_list(api: &Api, customer: &CustomerId) -> Result<Profi
         }
     };
     let observer = api.observer().as_ref();
-    let mut seen = BTreeSet::new();
-    let (mut unreadable, mut duplicates) = (0, 0);
-    let mut ids = Vec::with_capacity(rows.len());
-    for json in &rows {
-        let id = Row::read(json, endpoint, observer).and_then(|row| row.id(&["profileId"]));
-        let is_duplicate = id.as_ref().is_some_and(|id| !seen.insert(id.clone()));
-        unreadable += usize::from(id.is_none());
-        duplicates += u64::from(is_duplicate);
-        ids.push(id.filter(|_| !is_duplicate));
+    let (mut seen, mut unreadable, mut duplicates) = (BTreeSet::new(), 0, 0);
+    let mut listed = Vec::with_capacity(rows.len());
+    for json in rows {
+        match Row::read(&json, endpoint, observer).and_then(|row| row.id(&["profileId"])) {
+            None => unreadable += 1,
+            Some(id) if !seen.insert(id.clone()) => duplicates += 1,
+            Some(id) => listed.push((id, json)),
+        }
     }
     if duplicates > 0 {
         observer.duplicate_rows(endpoint, duplicates);
     }
-    Ok(ProfileList { rows, ids, unreadable })
+    Ok(ProfileList {
+        rows: listed,
+        unreadable,
+    })
 }
 
 async fn fetch_details(api: &Api, customer: &CustomerId, id: &str) -> Result<Vec<Box<RawValue>>, Failure> {

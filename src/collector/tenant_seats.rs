@@ -93,7 +93,7 @@ impl Collector for TenantSeats {
         let endpoint = Endpoint::TenantSeats;
         let observer = api.observer().as_ref();
         let mut record = CustomerSeats::default();
-        let mut parsed = ParsedSeats::default();
+        let (mut seats, mut unreadable) = (BTreeMap::new(), 0);
         let mut results = RequestResults::default();
         for (number, service) in tenant_types(customer, context) {
             let empty = previous.and_then(|previous| previous.empty_since.get(&number));
@@ -116,7 +116,7 @@ impl Collector for TenantSeats {
                     if rows.is_empty() {
                         record.empty_since.insert(number, context.now);
                     }
-                    parsed.add(&rows, service, observer).await;
+                    unreadable += add_seats(&mut seats, &rows, service, observer).await;
                 }
                 Err(cause) if cause.error.is_missing_service() && is_known => {
                     record.last_known_since.insert(number, since);
@@ -130,12 +130,9 @@ impl Collector for TenantSeats {
                 Err(cause) => return Err(cause),
             }
         }
-        if parsed.duplicates > 0 {
-            observer.duplicate_rows(endpoint, parsed.duplicates);
-        }
-        record.seats = parsed.seats.into_values().collect();
+        record.seats = seats.into_values().collect();
         let incomplete = results.finish()?;
-        Ok(PollOutput::of_customer(customer, record, parsed.unreadable, endpoint).with_failure(incomplete))
+        Ok(PollOutput::of_customer(customer, record, unreadable, endpoint).with_failure(incomplete))
     }
 
     fn complete(previous: &CustomerSeats, mut partial: CustomerSeats) -> CustomerSeats {
@@ -168,37 +165,27 @@ impl Collector for TenantSeats {
     }
 }
 
-/// The seats in the responses of a poll: one entry per tenant and service.
-#[derive(Default)]
-struct ParsedSeats {
-    seats: BTreeMap<Key, Seats>,
-    unreadable: usize,
-    duplicates: u64,
-}
-
-impl ParsedSeats {
-    /// Parses the rows of a type. They belong to `service` unless they name another service.
-    async fn add(&mut self, rows: &[Box<RawValue>], service: &'static str, observer: &dyn Observer) {
-        let endpoint = Endpoint::TenantSeats;
-        for (position, json) in rows.iter().enumerate() {
-            super::yield_at(position).await;
-            let row = Row::read(json, endpoint, observer);
-            let Some(mut seats) = row.and_then(|row| parse_row(&row, service)) else {
-                self.unreadable += 1;
-                continue;
-            };
-            if self.seats.len() >= MAX_TENANTS {
-                observer.decode_error(endpoint, "tenantId", "a tenant beyond the limit");
-                self.unreadable += 1;
-                continue;
-            }
-            if let Some(earlier) = self.seats.get(&seats.key()) {
-                self.duplicates += 1;
-                seats.merge_worse(earlier);
-            }
-            self.seats.insert(seats.key(), seats);
+/// Adds the rows of a type. They belong to `service` unless they name another service. Returns the number of invalid
+/// rows.
+async fn add_seats(
+    known: &mut BTreeMap<Key, Seats>,
+    rows: &[Box<RawValue>],
+    service: &'static str,
+    observer: &dyn Observer,
+) -> usize {
+    let endpoint = Endpoint::TenantSeats;
+    let unreadable = super::read_rows(rows, endpoint, observer, |row| {
+        let mut seats = parse_row(row, service)?;
+        if known.len() >= MAX_TENANTS {
+            observer.decode_error(endpoint, "tenantId", "a tenant beyond the limit");
+            return None;
         }
-    }
+        if let Some(earlier) = known.get(&seats.key()) {
+            seats.merge_worse(earlier);
+        }
+        Some(known.insert(seats.key(), seats).is_some())
+    });
+    unreadable.await
 }
 
 /// Returns the types of tenants that a customer may have, with their services: types whose service has jobs, and

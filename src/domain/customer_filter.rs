@@ -3,7 +3,7 @@
 use super::{CustomerId, Pattern, Purpose, Shard, looks_like_id};
 
 /// A filter of customers, by id, by name and by shard.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CustomerFilter {
     /// Customers to monitor; all if empty.
     pub include: Vec<Pattern>,
@@ -11,16 +11,6 @@ pub struct CustomerFilter {
     pub exclude: Vec<Pattern>,
     /// This exporter's shard of the remaining customers.
     pub shard: Shard,
-}
-
-impl Default for CustomerFilter {
-    fn default() -> Self {
-        Self {
-            include: Vec::new(),
-            exclude: Vec::new(),
-            shard: Shard::WHOLE,
-        }
-    }
 }
 
 impl CustomerFilter {

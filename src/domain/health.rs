@@ -1,9 +1,9 @@
 //! Health of modules and backup scopes: latest runs, restore point, objective, and the resulting state.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::module::ModuleKey;
 use super::run::Run;
 use super::status::JobStatus;
 use super::time::Timestamp;
@@ -32,12 +32,8 @@ impl From<&Run> for RunSummary {
 /// Health of a module or, if the module has backup scopes, of one backup scope.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModuleHealth {
-    /// Name of the service.
-    pub service: Cow<'static, str>,
-    /// Name of the module.
-    pub module: Cow<'static, str>,
-    /// Backup scope, if the module has any.
-    pub scope: Option<String>,
+    /// The module or backup scope.
+    pub key: ModuleKey,
     /// The newest row of the list. It contains the current state.
     pub latest: Option<RunSummary>,
     /// The latest completed run.
@@ -85,14 +81,6 @@ pub enum ModuleState {
 }
 
 impl ModuleHealth {
-    /// Returns the name of the module, with its backup scope if it has one.
-    pub fn name(&self) -> Cow<'_, str> {
-        match &self.scope {
-            Some(scope) => format!("{} / {scope}", self.module).into(),
-            None => Cow::Borrowed(&self.module),
-        }
-    }
-
     /// Returns when the latest restore point becomes older than the objective. If the module has run without creating a
     /// restore point, this is the epoch plus the objective. `None` without an objective or a completed run.
     pub fn deadline(&self) -> Option<Timestamp> {
@@ -186,9 +174,11 @@ mod tests {
             has_failed_objects: false,
         });
         ModuleHealth {
-            service: "Microsoft 365".into(),
-            module: "OneDrive".into(),
-            scope: None,
+            key: ModuleKey {
+                service: "Microsoft 365".into(),
+                module: "OneDrive".into(),
+                scope: None,
+            },
             latest,
             latest_completed: latest,
             restore_point: restore_point.map(at),

@@ -7,10 +7,35 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
+use serde::{Deserialize, Serialize};
+
 use super::{count, present};
 
 /// Maximum length of a name in a response, in characters. The longest name in the reference has 34.
 const MAX_NAME_CHARS: usize = 128;
+
+/// Identifies a module of a customer or, if the module has backup scopes, one of them. The fields are in the order of
+/// lists.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ModuleKey {
+    /// Name of the service.
+    pub service: Cow<'static, str>,
+    /// Name of the module.
+    pub module: Cow<'static, str>,
+    /// Backup scope, if the module has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+}
+
+impl ModuleKey {
+    /// Returns the name of the module, with its backup scope if it has one.
+    pub fn name(&self) -> Cow<'_, str> {
+        match &self.scope {
+            Some(scope) => format!("{} / {scope}", self.module).into(),
+            None => Cow::Borrowed(&self.module),
+        }
+    }
+}
 
 /// A name for use as a label value, and whether it is in the reference.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -355,22 +380,12 @@ impl ReferenceTable {
 
     fn parse(&self, text: &str) -> Option<Named> {
         let text = present(text)?;
-        if let Ok(Some(number)) = count(text) {
-            let name = u16::try_from(number).ok().and_then(|n| self.name(n));
-            return Some(Named {
-                known: name.is_some(),
-                name: name.map_or_else(|| format!("unknown_{number}").into(), Cow::Borrowed),
-            });
-        }
-        let name = self.find(text).and_then(|number| self.name(number));
-        let unlisted = || {
-            let text = bounded(text);
+        let name = self.number(text).and_then(|number| self.name(number));
+        let unlisted = || match (count(text), bounded(text)) {
+            (Ok(Some(number)), _) => format!("unknown_{number}"),
             // A number outside the range of the reference, such as a negative number, is not a name.
-            if text.parse::<f64>().is_ok() {
-                format!("unknown_{text}")
-            } else {
-                text.to_owned()
-            }
+            (_, text) if text.parse::<f64>().is_ok() => format!("unknown_{text}"),
+            (_, text) => text.to_owned(),
         };
         Some(Named {
             known: name.is_some(),

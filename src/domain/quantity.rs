@@ -151,38 +151,25 @@ pub fn size(text: &str) -> Parsed<Size> {
 ///
 /// Returns an error if a half is neither a [`size`] nor `N/A`.
 pub fn capacity(text: &str) -> Parsed<Capacity> {
-    let capacity = parse_present(text, |text| match halves(text) {
-        Some((used, purchased)) => shared_capacity(used, purchased),
-        None => {
-            let (number, unit) = split_unit(text);
-            Some(Capacity {
-                used: None,
-                purchased: Some(parse_size(number, unit)?),
-            })
-        }
+    let capacity = parse_present(text, |text| {
+        let (used, purchased) = halves(text).unwrap_or((super::NOT_APPLICABLE, text));
+        let (_, unit) = split_unit(purchased);
+        Some(Capacity {
+            used: half(used, if is_not_applicable(purchased) { "" } else { unit })?,
+            purchased: half(purchased, "")?,
+        })
     })?;
     Ok(capacity.filter(|capacity| *capacity != Capacity::default()))
 }
 
-fn shared_capacity(used: &str, purchased: &str) -> Option<Capacity> {
-    let (number, purchased_unit) = split_unit(purchased);
-    let purchased = if is_not_applicable(purchased) {
-        None
-    } else {
-        Some(parse_size(number, purchased_unit)?)
-    };
-    let used = if is_not_applicable(used) {
-        None
-    } else {
-        let (number, unit) = split_unit(used);
-        let unit = if unit.is_empty() && purchased.is_some() {
-            purchased_unit
-        } else {
-            unit
-        };
-        Some(parse_size(number, unit)?)
-    };
-    Some(Capacity { used, purchased })
+/// Parses a half of a capacity, which is in `default_unit` if it has no unit. The outer `None` is an invalid half.
+fn half(text: &str, default_unit: &str) -> Option<Option<Size>> {
+    if is_not_applicable(text) {
+        return Some(None);
+    }
+    let (number, unit) = split_unit(text);
+    let size = parse_size(number, if unit.is_empty() { default_unit } else { unit })?;
+    Some(Some(size))
 }
 
 /// Returns the parts on both sides of the slash. The slash in a leading `N/A` does not count.

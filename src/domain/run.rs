@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ring::digest;
 use serde::{Deserialize, Serialize};
 
 use super::quantity::Size;
 use super::status::JobStatus;
+use super::text::stable_hash;
 use super::time::Timestamp;
 
 /// One row of a list of runs.
@@ -56,19 +56,11 @@ pub struct RunKey(u64);
 impl RunKey {
     /// Returns the key of a run: the hash of its id or, without an id, of its start or end.
     pub fn new(id: Option<&str>, start: Option<Timestamp>, end: Option<Timestamp>) -> Self {
-        let mut hash = digest::Context::new(&digest::SHA256);
-        match (id, start, end) {
-            (Some(id), _, _) => hash.update(id.as_bytes()),
-            (None, Some(start), _) => hash.update(format!("start {start:?}").as_bytes()),
-            (None, None, end) => hash.update(format!("end {end:?}").as_bytes()),
-        }
-        let prefix = hash
-            .finish()
-            .as_ref()
-            .iter()
-            .take(8)
-            .fold(0, |key, byte| key << 8 | u64::from(*byte));
-        Self(prefix)
+        Self(match (id, start, end) {
+            (Some(id), _, _) => stable_hash(id),
+            (None, Some(start), _) => stable_hash(&format!("start {start:?}")),
+            (None, None, end) => stable_hash(&format!("end {end:?}")),
+        })
     }
 }
 

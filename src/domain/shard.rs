@@ -3,9 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use ring::digest;
-
 use super::CustomerId;
+use super::text::stable_hash;
 
 /// Maximum number of shards. In a fleet of fifty thousand customers, each shard then has fifty. With more shards,
 /// scrapes would consist mostly of overhead.
@@ -79,21 +78,14 @@ impl Shard {
     }
 }
 
-/// Returns the first 64 bits of the SHA-256 of purpose and id.
+/// Returns a hash of purpose and id.
 fn hash(customer: &CustomerId, purpose: Purpose) -> u64 {
-    let mut context = digest::Context::new(&digest::SHA256);
-    context.update(match purpose {
-        Purpose::Poll => b"poll ",
-        Purpose::Scrape => b"scrape ",
-    });
+    let purpose = match purpose {
+        Purpose::Poll => "poll",
+        Purpose::Scrape => "scrape",
+    };
     // Ids are compared case-insensitively.
-    context.update(customer.as_str().to_ascii_lowercase().as_bytes());
-    let bytes = context.finish();
-    bytes
-        .as_ref()
-        .iter()
-        .take(8)
-        .fold(0, |hash, byte| hash << 8 | u64::from(*byte))
+    stable_hash(&format!("{purpose} {}", customer.as_str().to_ascii_lowercase()))
 }
 
 /// Mixes bits with the finalizer of SplitMix64: each bit of the input affects about half of the bits of the output.

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use ring::digest;
+
 /// Maximum length of text from a response, such as the name of an organization, in characters. Legitimate text is much
 /// shorter. Without a limit, very long text would be stored in memory and in the state file, and sent with every
 /// scrape.
@@ -52,6 +54,13 @@ pub fn log_safe(text: &str) -> String {
         return "(an address)".to_owned();
     }
     text.chars().take(MAX_LOGGED_CHARS).map(replace_misleading).collect()
+}
+
+/// Returns the first 64 bits of the SHA-256 of a text, which are the same in every version of the exporter.
+pub(super) fn stable_hash(text: &str) -> u64 {
+    let hash = digest::digest(&digest::SHA256, text.as_bytes());
+    let bytes = hash.as_ref().iter().take(8);
+    bytes.fold(0, |prefix, byte| prefix << 8 | u64::from(*byte))
 }
 
 /// Formats a number with thousands separators.

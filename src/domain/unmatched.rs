@@ -5,8 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use super::module::{module_names, service_names};
 use super::spelling::nearest_glob as nearest;
 use super::{
-    AttributeTable, Attributes, CustomerFilter, CustomerId, NumberedPattern, Override, Pattern, PerAttribute,
-    Timestamp, folded,
+    AttributeTable, Attributes, CustomerFilter, CustomerId, Override, Pattern, PerAttribute, Timestamp, folded,
 };
 
 /// Names that patterns can match.
@@ -190,23 +189,15 @@ impl KnownNames {
             if self.modules.is_empty() {
                 continue;
             }
-            let matches =
-                |pattern: &NumberedPattern, names: &BTreeSet<String>| names.iter().any(|name| pattern.matches(name));
-            if let Some(service) = &entry.service {
-                check(
-                    key("service"),
-                    service.pattern(),
-                    Subject::Service,
-                    matches(service, &self.services),
-                );
-            }
-            if let Some(module) = &entry.module {
-                check(
-                    key("module"),
-                    module.pattern(),
-                    Subject::Module,
-                    matches(module, &self.modules),
-                );
+            let numbered = [
+                ("service", &entry.service, Subject::Service, &self.services),
+                ("module", &entry.module, Subject::Module, &self.modules),
+            ];
+            for (name, pattern, subject, names) in numbered {
+                if let Some(pattern) = pattern {
+                    let is_matched = names.iter().any(|name| pattern.matches(name));
+                    check(key(name), pattern.pattern(), subject, is_matched);
+                }
             }
             if let Some(scope) = &entry.scope {
                 let is_matched = scope.is_any() || self.scopes.iter().any(|name| scope.matches_name(name));
@@ -218,29 +209,28 @@ impl KnownNames {
 
     /// Returns the known name that is most similar to a pattern, if any is similar enough.
     pub fn nearest(&self, unmatched: &UnmatchedPattern) -> Option<&str> {
-        let customers = || {
-            self.customers
-                .iter()
-                .flat_map(|(id, name)| [id.as_str(), name.as_str()])
-        };
-        match unmatched.subject {
-            Subject::Customer => nearest(&unmatched.pattern, customers()),
-            Subject::Attribute(name) => {
-                let values = self.attributes.get(name).into_iter().flatten();
-                nearest(&unmatched.pattern, values.map(String::as_str))
+        let names = match unmatched.subject {
+            Subject::Customer => {
+                let texts = self
+                    .customers
+                    .iter()
+                    .flat_map(|(id, name)| [id.as_str(), name.as_str()]);
+                return nearest(&unmatched.pattern, texts);
             }
-            Subject::Service => nearest(&unmatched.pattern, self.services.iter().map(String::as_str)),
-            Subject::Module => nearest(&unmatched.pattern, self.modules.iter().map(String::as_str)),
-            Subject::Scope => nearest(&unmatched.pattern, self.scopes.iter().map(String::as_str)),
-            Subject::Product => nearest(&unmatched.pattern, self.products.iter().map(String::as_str)),
-        }
+            Subject::Attribute(name) => self.attributes.get(name)?,
+            Subject::Service => &self.services,
+            Subject::Module => &self.modules,
+            Subject::Scope => &self.scopes,
+            Subject::Product => &self.products,
+        };
+        nearest(&unmatched.pattern, names.iter().map(String::as_str))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Objective;
+    use crate::domain::{NumberedPattern, Objective};
 
     const NOW: Timestamp = Timestamp::from_unix_seconds(1_000);
 

@@ -68,9 +68,9 @@ fn response(customer: &CustomerRuns) -> RunsResponse<'_> {
     // The sort is stable, so runs of one module that ended together stay in their order.
     runs.sort_by_key(|(_, run)| std::cmp::Reverse(PastRun::occurred_at(run)));
     let runs = runs.into_iter().map(|(module, run)| Run {
-        service: &module.service,
-        module: &module.module,
-        scope: module.scope.as_deref(),
+        service: &module.key.service,
+        module: &module.key.module,
+        scope: module.key.scope.as_deref(),
         job_id: run.id.as_deref(),
         status: run.status.label(),
         start: run.start.and_then(date),

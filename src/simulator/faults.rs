@@ -219,57 +219,47 @@ impl FaultKind {
     /// Returns the response with this fault. `correct` creates the correct response if needed; its argument is true to
     /// ignore paging.
     pub(crate) fn apply(self, correct: impl FnOnce(bool) -> ApiResponse) -> (ApiResponse, Delivery) {
-        match self {
-            Self::Status { code, body } => (status_response(code, body), Delivery::Whole),
-            Self::Delay { ms } => (correct(false), Delivery::After(Duration::from_millis(ms))),
-            Self::Hang => (ApiResponse::empty(StatusCode::OK), Delivery::Never),
-            Self::HangBody => (correct(false), Delivery::SilentBody),
-            Self::Drip { bytes, ms } => (
-                correct(false),
-                Delivery::Drip {
-                    bytes: bytes.max(1),
-                    pause: Duration::from_millis(ms),
-                },
-            ),
-            Self::Truncate { bytes, declared } => (correct(false), Delivery::Truncated { bytes, declared }),
-            Self::ShortLength { by } => (correct(false), Delivery::Misdeclared { by }),
-            Self::Reset => (ApiResponse::empty(StatusCode::OK), Delivery::Closed),
-            Self::WrongBody { content_type, body } => {
-                let content = Content::Text {
+        let delivery = match self {
+            Self::Delay { ms } => Delivery::After(Duration::from_millis(ms)),
+            Self::Hang => Delivery::Never,
+            Self::HangBody => Delivery::SilentBody,
+            Self::Drip { bytes, ms } => Delivery::Drip {
+                bytes: bytes.max(1),
+                pause: Duration::from_millis(ms),
+            },
+            Self::Truncate { bytes, declared } => Delivery::Truncated { bytes, declared },
+            Self::ShortLength { by } => Delivery::Misdeclared { by },
+            Self::Reset => Delivery::Closed,
+            Self::GzipBomb { bytes } => Delivery::Bomb { bytes },
+            _ => Delivery::Whole,
+        };
+        let response = match self {
+            Self::Status { code, body } => status_response(code, body),
+            Self::Hang | Self::Reset => ApiResponse::empty(StatusCode::OK),
+            Self::WrongBody { content_type, body } => ApiResponse {
+                content: Content::Text {
                     content_type,
                     text: body,
-                };
-                (
-                    ApiResponse {
-                        content,
-                        ..ApiResponse::empty(StatusCode::OK)
-                    },
-                    Delivery::Whole,
-                )
-            }
-            Self::Redirect { code, location } => (
-                ApiResponse::empty(status(code)).with_header("location", &location),
-                Delivery::Whole,
-            ),
-            Self::Throttle { retry_after, code } => (throttle(code, retry_after), Delivery::Whole),
-            Self::GzipBomb { bytes } => {
-                let response = ApiResponse::empty(StatusCode::OK)
-                    .with_header("content-type", "application/json")
-                    .with_header("content-encoding", "gzip");
-                (response, Delivery::Bomb { bytes })
-            }
-            Self::Replace { pointer, value } => (replace_value(correct(false), &pointer, value), Delivery::Whole),
-            Self::NextLink { url } => (
-                replace_value(correct(false), "/@odata.nextLink", json!(url)),
-                Delivery::Whole,
-            ),
-            Self::ExtraHeader { name, value } => (correct(false).with_header(&name, &value), Delivery::Whole),
-            Self::IgnorePaging => (correct(true), Delivery::Whole),
-            Self::TotalCount { n } => (
-                replace_value(correct(false), "/metadata/totalCount", json!(n)),
-                Delivery::Whole,
-            ),
-        }
+                },
+                ..ApiResponse::empty(StatusCode::OK)
+            },
+            Self::Redirect { code, location } => ApiResponse::empty(status(code)).with_header("location", &location),
+            Self::Throttle { retry_after, code } => throttle(code, retry_after),
+            Self::GzipBomb { .. } => ApiResponse::empty(StatusCode::OK)
+                .with_header("content-type", "application/json")
+                .with_header("content-encoding", "gzip"),
+            Self::Replace { pointer, value } => replace_value(correct(false), &pointer, value),
+            Self::NextLink { url } => replace_value(correct(false), "/@odata.nextLink", json!(url)),
+            Self::ExtraHeader { name, value } => correct(false).with_header(&name, &value),
+            Self::IgnorePaging => correct(true),
+            Self::TotalCount { n } => replace_value(correct(false), "/metadata/totalCount", json!(n)),
+            Self::Delay { .. }
+            | Self::HangBody
+            | Self::Drip { .. }
+            | Self::Truncate { .. }
+            | Self::ShortLength { .. } => correct(false),
+        };
+        (response, delivery)
     }
 }
 

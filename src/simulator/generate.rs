@@ -1,9 +1,10 @@
 //! Generates customers from a seed.
 
-use super::customer::Customer;
+use super::customer::{Customer, Module};
 use super::incidents::SCENARIO_PERIOD;
 pub(crate) use super::incidents::SPECIAL_CUSTOMERS;
 use super::rules::Rules;
+use super::run::{Run, status};
 
 mod fleet;
 mod hostile;
@@ -29,6 +30,20 @@ pub(crate) fn customer(rules: &Rules, index: usize, joined: Option<i64>) -> Cust
     } else {
         fleet::customer(rules, index, joined)
     }
+}
+
+/// Returns the rows of the tenants' object scans for the services that a customer has.
+fn scans(has: impl Fn(u16) -> bool, has_exceptions: bool) -> Vec<Module> {
+    let status = if has_exceptions {
+        status::FINISHED_WITH_EXCEPTION
+    } else {
+        status::FINISHED
+    };
+    [(MICROSOFT_365_SCAN, MICROSOFT_365), (GOOGLE_SCAN, GOOGLE)]
+        .into_iter()
+        .filter(|(_, service)| has(*service))
+        .map(|(scan, _)| Module::fixed(scan, 0, Run::scan(status)))
+        .collect()
 }
 
 /// Returns the prefix of a module's job ids.

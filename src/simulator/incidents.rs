@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn between_one_and_five_customers_of_a_group_miss_their_objective() {
+    fn one_to_five_customers_of_a_group_miss_their_objective() {
         for seed in 0..20 {
             let all = incidents(seed, SCENARIO_PERIOD, NOW, 0);
             let late_at = |at: i64| {

@@ -161,27 +161,11 @@ pub(crate) fn with_fields(mut value: Value, fields: &BTreeMap<String, Value>) ->
 
 /// Returns the row of a subscription, the same in both API versions.
 pub(crate) fn product(product: &Product) -> Value {
-    let row = json!({
-        "service": product.service,
-        "subscriptionModel": product.subscription_model,
-        "purchasedUserSeats": product.purchased_user_seats,
-        "purchasedUnits": product.purchased_units,
-        "microsoftLicenseAssigned": product.microsoft_license_assigned,
-        "microsoftLicenseAvailable": product.microsoft_license_available,
-        "purchasedCapacity": product.purchased_capacity,
-        "protectedCapacity": product.protected_capacity,
-        "storage": product.storage,
-        "retention": product.retention,
-        "consumedStorage": product.consumed_storage,
-        "expirationDate": product.expiration_date,
-        "change": product.change,
-        "source": product.source,
-        "paymentType": product.payment_type,
-        "subscriptionName": product.subscription_name,
-        "package": product.package,
-        "contractEndDate": product.contract_end_date,
-    });
-    with_fields(row, &product.raw_fields)
+    let own_fields = Product {
+        raw_fields: BTreeMap::new(),
+        ..product.clone()
+    };
+    with_fields(json!(own_fields), &product.raw_fields)
 }
 
 /// Formats a duration as the API does, such as `17m39s`; `N/A` if a time is missing or the end is before the start.

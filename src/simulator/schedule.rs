@@ -471,37 +471,31 @@ mod tests {
         );
     }
 
+    /// Returns the runs after one advance over some hours, and after an advance per hour.
+    fn runs_in_one_and_many_steps(schedule: &Schedule, start: i64, hours: i64) -> [Vec<Run>; 2] {
+        let last = hours - 1;
+        [vec![last], (0..hours).collect()].map(|steps| {
+            let (mut runs, mut next) = (Vec::new(), i64::MIN);
+            for hour in steps {
+                advance(&mut runs, &mut next, schedule, 60, start + hour * 3600);
+            }
+            runs
+        })
+    }
+
     #[test]
-    fn runs_of_an_interrupted_module_do_not_depend_on_the_steps_of_the_clock() {
+    fn interrupted_runs_do_not_depend_on_the_steps_of_the_clock() {
         for interruption in [Interruption::Failing, Interruption::Silent, Interruption::Hung] {
             let schedule = interrupted(interruption);
-            let (mut once, mut often) = (Vec::new(), Vec::new());
-            let (mut next_once, mut next_often) = (i64::MIN, i64::MIN);
-            for hour in 0..200 {
-                let now = schedule.start_of(19_998) + hour * 3600;
-                advance(&mut often, &mut next_often, &schedule, 60, now);
-            }
-            advance(
-                &mut once,
-                &mut next_once,
-                &schedule,
-                60,
-                schedule.start_of(19_998) + 199 * 3600,
-            );
-            let last = |runs: &[Run]| runs.iter().rev().take(50).cloned().collect::<Vec<_>>();
-            assert_eq!(last(&once), last(&often));
+            let runs = runs_in_one_and_many_steps(&schedule, schedule.start_of(19_998), 200);
+            let [once, often] = runs.map(|runs| runs.into_iter().rev().take(50).collect::<Vec<_>>());
+            assert_eq!(once, often);
         }
     }
 
     #[test]
     fn runs_do_not_depend_on_the_steps_of_the_clock() {
-        let schedule = daily(Habit::Flaky);
-        let (mut once, mut often) = (Vec::new(), Vec::new());
-        let (mut next_once, mut next_often) = (i64::MIN, i64::MIN);
-        for hour in 0..2000 {
-            advance(&mut often, &mut next_often, &schedule, 60, 1_700_000_000 + hour * 3600);
-        }
-        advance(&mut once, &mut next_once, &schedule, 60, 1_700_000_000 + 1999 * 3600);
+        let [once, often] = runs_in_one_and_many_steps(&daily(Habit::Flaky), 1_700_000_000, 2000);
         assert_eq!(once, often);
         assert_eq!(once.len(), 60);
     }

@@ -326,20 +326,17 @@ mod tests {
             row(Some("b"), 302, "0.10 GB"),
             row(None, 305, "3 GB"),
         ];
-        let merged: Vec<_> = merge_tenants(&rows)
-            .into_iter()
+        let merged = merge_tenants(&rows);
+        let merged: Vec<_> = merged
+            .iter()
             .map(|row| {
                 (
                     row.module,
                     row.total_scanned,
-                    row.stored_in_avepoint,
-                    row.stored_in_byos,
+                    &*row.stored_in_avepoint,
+                    &*row.stored_in_byos,
                 )
             })
-            .collect();
-        let merged: Vec<_> = merged
-            .iter()
-            .map(|(m, n, a, b)| (*m, *n, a.as_str(), b.as_str()))
             .collect();
         assert_eq!(
             merged,

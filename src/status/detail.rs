@@ -73,12 +73,11 @@ impl CustomerDetail {
         detail.errors.retain(|errors| {
             modules
                 .iter()
-                .any(|module| errors.is_about(module) && may_be_incomplete(module))
+                .any(|module| module.key == errors.key && may_be_incomplete(module))
         });
         detail.modules.sort_by_cached_key(|module| {
             let deadline = module.deadline();
-            let names = (module.service.clone(), module.module.clone(), module.scope.clone());
-            (module.state(now), deadline.is_none(), deadline, names)
+            (module.state(now), deadline.is_none(), deadline, module.key.clone())
         });
         Some(detail)
     }

@@ -36,8 +36,7 @@ impl CustomerRuns {
                 .record_of(id)
                 .map_or_else(Vec::new, |record| past_runs(record, settings));
         }
-        let names = |runs: &ModuleRuns| (runs.service.clone(), runs.module.clone(), runs.scope.clone());
-        runs.modules.sort_by_cached_key(names);
+        runs.modules.sort_by(|one, other| one.key.cmp(&other.key));
         Some(runs)
     }
 }

@@ -74,10 +74,8 @@ impl Waiting {
 
 #[cfg(test)]
 mod tests {
-    use std::borrow::Cow;
-
     use super::*;
-    use crate::domain::{JobStatus, PastRun};
+    use crate::domain::{JobStatus, ModuleKey, PastRun};
 
     fn event(id: usize) -> RunEvent {
         let run = PastRun {
@@ -95,9 +93,11 @@ mod tests {
             customer: CustomerId::parse("caf94a75-2cc6-43aa-b04b-794c8baf5ea3").unwrap(),
             organization: Arc::from("Contoso"),
             ended: EndedRun {
-                service: Cow::Borrowed("Microsoft 365"),
-                module: Cow::Borrowed("OneDrive"),
-                scope: None,
+                key: ModuleKey {
+                    service: "Microsoft 365".into(),
+                    module: "OneDrive".into(),
+                    scope: None,
+                },
                 run,
             },
         }

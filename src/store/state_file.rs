@@ -39,11 +39,8 @@ pub enum Error {
         kind: &'static str,
     },
     /// The path leads to a file that is not a state file.
-    #[error("{} is not a state file and was not changed; expected a state file, an empty file, or no file", path.display())]
-    Foreign {
-        /// Path of the state file.
-        path: PathBuf,
-    },
+    #[error("{} is not a state file and was not changed; expected a state file, an empty file, or no file", .0.display())]
+    Foreign(PathBuf),
     /// The path leads nowhere, or to an unreadable file.
     #[error("cannot read {}", path.display())]
     Unreachable {
@@ -190,7 +187,7 @@ fn check_beginning(path: &Path, file: File) -> Result<(), Error> {
     if BEGINNING.starts_with(beginning.get(..BEGINNING.len()).unwrap_or(beginning)) {
         Ok(())
     } else {
-        Err(Error::Foreign { path: path.to_owned() })
+        Err(Error::Foreign(path.to_owned()))
     }
 }
 

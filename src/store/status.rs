@@ -56,6 +56,8 @@ pub struct StatusSnapshot {
     collected: PerCollector<CollectorData>,
     /// Number of series, including series about freshness.
     pub series: usize,
+    /// Whether there is an attributes file.
+    has_attributes: bool,
     now: Timestamp,
 }
 
@@ -99,6 +101,7 @@ impl Store {
             customers: inner.customers.clone(),
             collected: inner.collected.clone(),
             series: inner.total_series(),
+            has_attributes: inner.attributes.is_some(),
             now,
         }
     }
@@ -118,6 +121,19 @@ impl StatusSnapshot {
     /// Returns the attributes of a customer; `None` if no row matches.
     pub fn attributes(&self, id: &CustomerId) -> Option<&Arc<Attributes>> {
         self.customers.get(id)?.attributes.as_ref()
+    }
+
+    /// Returns the number of customers that no row of attributes matches; `None` without an attributes file or without
+    /// customers.
+    pub fn without_attributes(&self) -> Option<usize> {
+        let without = self.customers.values().filter(|known| known.attributes.is_none());
+        (self.has_attributes && self.customers.len() > 0).then(|| without.count())
+    }
+
+    /// Returns a collector's record of a customer, even if the collector is disabled.
+    pub fn record(&self, collector: CollectorId, id: &CustomerId) -> Option<&dyn Record> {
+        let stored = self.collected.get(collector).records.get(id)?;
+        Some(&*stored.rendered.record)
     }
 
     /// Returns the enabled collectors.
@@ -163,7 +179,7 @@ impl CollectorSnapshot<'_> {
 
     /// Returns the record of a customer.
     pub fn record_of(&self, id: &CustomerId) -> Option<&dyn Record> {
-        self.collected.records.get(id).map(|stored| &*stored.rendered.record)
+        self.snapshot.record(self.id, id)
     }
 
     /// Returns the health of a customer's modules, if it has any.

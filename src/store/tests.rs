@@ -12,6 +12,10 @@ fn id(n: usize) -> CustomerId {
     CustomerId::parse(&format!("customer-{n}")).unwrap()
 }
 
+fn target(n: usize) -> Target {
+    Target::Customer(id(n))
+}
+
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_unix_seconds(1_800_000_000 + seconds)
 }
@@ -23,6 +27,13 @@ fn store(limit: Option<usize>) -> Store {
         stale_after: Duration::from_secs(180),
     };
     Store::new(&PerCollector::from_fn(|_| plan), limit)
+}
+
+/// Returns a store with this many customers.
+fn store_of(customers: usize) -> Store {
+    let store = store(None);
+    store.reconcile(&listed(0..customers), true).1.unwrap();
+    store
 }
 
 fn listed(customers: impl IntoIterator<Item = usize>) -> BTreeMap<CustomerId, Arc<str>> {
@@ -41,9 +52,9 @@ fn rendered(samples: usize) -> RenderedRecord {
 }
 
 fn commit(store: &Store, customer: usize, samples: usize, complete: bool, now: i64) -> Result<(), OverLimit> {
-    store.add_target(JOBS, &Target::Customer(id(customer)));
+    store.add_target(JOBS, &target(customer));
     let records = BTreeMap::from([(id(customer), rendered(samples))]);
-    store.commit(JOBS, &Target::Customer(id(customer)), records, complete, at(now))
+    store.commit(JOBS, &target(customer), records, complete, at(now))
 }
 
 fn tracked(store: &Store) -> usize {
@@ -84,9 +95,8 @@ fn counted(store: &Store) -> usize {
 
 #[test]
 fn data_is_served_until_it_expires() {
-    let store = store(None);
-    store.reconcile(&listed(0..2), true).1.unwrap();
-    let [with, without] = [0, 1].map(|n| Target::Customer(id(n)));
+    let store = store_of(2);
+    let [with, without] = [0, 1].map(target);
     commit(&store, 0, 1, true, 0).unwrap();
     commit(&store, 1, 0, true, 0).unwrap();
     let is_known = |target: &Target, now| store.is_known(JOBS, target, at(now));
@@ -114,8 +124,7 @@ fn customer_is_removed_by_the_second_list_without_it() {
 
 #[test]
 fn customer_that_returns_in_time_stays() {
-    let store = store(None);
-    store.reconcile(&listed(0..10), true).1.unwrap();
+    let store = store_of(10);
     store.reconcile(&listed(0..9), true).1.unwrap();
     store.reconcile(&listed(0..10), true).1.unwrap();
     assert!(store.reconcile(&listed(0..9), true).0.removed.is_empty());
@@ -124,8 +133,7 @@ fn customer_that_returns_in_time_stays() {
 #[test]
 fn shrunken_list_is_applied_if_confirmed() {
     for remaining in [0, 5, 35] {
-        let store = store(None);
-        store.reconcile(&listed(0..40), true).1.unwrap();
+        let store = store_of(40);
         let (first, result) = store.reconcile(&listed(0..remaining), true);
         let missing = 40 - remaining;
         assert!(matches!(result, Err(Shrunk { missing: m, known: 40 }) if m == missing));
@@ -144,8 +152,7 @@ fn shrunken_list_is_applied_if_confirmed() {
 
 #[test]
 fn customer_missing_once_keeps_its_row() {
-    let store = store(None);
-    store.reconcile(&listed(0..10), true).1.unwrap();
+    let store = store_of(10);
     store.add_target(CUSTOMERS, &Target::Partner);
     let all = (0..10).map(|n| (id(n), rendered(1))).collect();
     store.commit(CUSTOMERS, &Target::Partner, all, true, at(0)).unwrap();
@@ -157,24 +164,19 @@ fn customer_missing_once_keeps_its_row() {
 
 #[test]
 fn series_count_is_exact_after_any_commits() {
-    let store = store(None);
-    store.reconcile(&listed(0..3), true).1.unwrap();
+    let store = store_of(3);
     for (customer, samples, complete) in [(0, 5, true), (0, 3, false), (1, 2, true), (0, 7, true), (9, 4, true)] {
         commit(&store, customer, samples, complete, 0).unwrap();
         assert_eq!(tracked(&store), counted(&store));
     }
     let nothing = BTreeMap::new();
-    store
-        .commit(JOBS, &Target::Customer(id(0)), nothing.clone(), false, at(1))
-        .unwrap();
+    store.commit(JOBS, &target(0), nothing.clone(), false, at(1)).unwrap();
     assert_eq!(
         (tracked(&store), counted(&store)),
         (9, 9),
         "an incomplete response must not remove series"
     );
-    store
-        .commit(JOBS, &Target::Customer(id(0)), nothing, true, at(1))
-        .unwrap();
+    store.commit(JOBS, &target(0), nothing, true, at(1)).unwrap();
     assert_eq!(
         (tracked(&store), counted(&store)),
         (2, 2),
@@ -196,16 +198,15 @@ fn series_limit_rejects_growth_and_keeps_existing_data() {
 
 #[test]
 fn age_counts_from_the_last_complete_poll() {
-    let store = store(None);
-    store.reconcile(&listed(0..5), true).1.unwrap();
+    let store = store_of(5);
     for customer in 0..5 {
-        store.add_target(JOBS, &Target::Customer(id(customer)));
+        store.add_target(JOBS, &target(customer));
     }
     for customer in 0..3 {
         commit(&store, customer, 1, true, 0).unwrap();
     }
-    store.mark_failed(JOBS, &Target::Customer(id(1)));
-    store.mark_forbidden(JOBS, &Target::Customer(id(3)));
+    store.mark_failed(JOBS, &target(1));
+    store.mark_forbidden(JOBS, &target(3));
     let states = |now: i64| {
         let snapshot = store.status_snapshot(at(now));
         let jobs = snapshot.collectors().find(|collector| collector.id == JOBS).unwrap();
@@ -218,9 +219,7 @@ fn age_counts_from_the_last_complete_poll() {
         let mut partial = rendered(1);
         partial.held = rendered(1).tables;
         let records = BTreeMap::from([(id(2), partial)]);
-        store
-            .commit(JOBS, &Target::Customer(id(2)), records, false, at(now))
-            .unwrap();
+        store.commit(JOBS, &target(2), records, false, at(now)).unwrap();
     }
     let stale_at = |now: i64| stale(&store.snapshot(None, at(now)).1, groups_of(JOBS)[0]);
     assert_eq!(stale_at(180), [false, false, false, false]);
@@ -231,16 +230,15 @@ fn age_counts_from_the_last_complete_poll() {
         stale(&snapshot, groups_of(JOBS)[1]).iter().all(|stale| !*stale),
         "freshness must not disappear"
     );
-    assert_eq!(store.last_success(JOBS, &Target::Customer(id(2))), Some(at(0)));
+    assert_eq!(store.last_success(JOBS, &target(2)), Some(at(0)));
 }
 
 #[test]
 fn times_are_not_later_than_a_clock_that_was_set_back() {
-    let store = store(None);
-    store.reconcile(&listed(0..1), true).1.unwrap();
+    let store = store_of(1);
     commit(&store, 0, 1, true, 3600).unwrap();
     store.clamp_times(at(0));
-    assert_eq!(store.last_success(JOBS, &Target::Customer(id(0))), Some(at(0)));
+    assert_eq!(store.last_success(JOBS, &target(0)), Some(at(0)));
     assert!(
         stale(&store.snapshot(None, at(181)).1, groups_of(JOBS)[0])[0],
         "data must age from then on"
@@ -249,14 +247,13 @@ fn times_are_not_later_than_a_clock_that_was_set_back() {
 
 #[test]
 fn customer_removed_during_its_poll_is_not_restored() {
-    let store = store(None);
-    store.reconcile(&listed(0..10), true).1.unwrap();
+    let store = store_of(10);
     commit(&store, 9, 1, true, 0).unwrap();
     store.reconcile(&listed(0..9), true).1.unwrap();
     store.reconcile(&listed(0..9), true).1.unwrap();
     let late = BTreeMap::from([(id(9), rendered(1))]);
-    store.commit(JOBS, &Target::Customer(id(9)), late, true, at(1)).unwrap();
-    store.mark_failed(JOBS, &Target::Customer(id(9)));
+    store.commit(JOBS, &target(9), late, true, at(1)).unwrap();
+    store.mark_failed(JOBS, &target(9));
     let snapshot = store.snapshot(None, at(1)).1;
     assert!((0..snapshot.groups.len()).all(|group| stale(&snapshot, group).is_empty()));
 }
@@ -272,8 +269,7 @@ fn tenants_in_two_lists_have_one_series_each() {
         (CUSTOMERS, restored(CUSTOMERS, &customer)),
     ];
     for order in [[0, 1], [1, 0]] {
-        let store = store(None);
-        store.reconcile(&listed(0..1), true).1.unwrap();
+        let store = store_of(1);
         for (collector, record) in order.map(|n| records[n].clone()) {
             store.add_target(collector, &Target::Partner);
             let records = BTreeMap::from([(id(0), record)]);
@@ -293,18 +289,16 @@ fn tenants_in_two_lists_have_one_series_each() {
 fn error(store: &Store, customer: usize) -> Option<LastError> {
     let snapshot = store.status_snapshot(at(0));
     let jobs = snapshot.collectors().find(|collector| collector.id == JOBS)?;
-    jobs.poll_of(&Target::Customer(id(customer))).error
+    jobs.poll_of(&target(customer)).error
 }
 
 #[test]
 fn failures_are_kept_until_success_without_duplicates() {
-    let store = store(None);
-    let (_, result) = store.reconcile(&listed(0..2), true);
-    result.unwrap();
+    let store = store_of(2);
     for customer in 0..2 {
-        store.add_target(JOBS, &Target::Customer(id(customer)));
-        store.mark_failed(JOBS, &Target::Customer(id(customer)));
-        store.set_error(JOBS, &Target::Customer(id(customer)), "jobs: status 404", false, at(5));
+        store.add_target(JOBS, &target(customer));
+        store.mark_failed(JOBS, &target(customer));
+        store.set_error(JOBS, &target(customer), "jobs: status 404", false, at(5));
     }
     let (one, other) = (error(&store, 0).unwrap(), error(&store, 1).unwrap());
     assert_eq!((&*one.text, one.at, one.is_outage), ("jobs: status 404", at(5), false));
@@ -315,14 +309,13 @@ fn failures_are_kept_until_success_without_duplicates() {
     assert_eq!(error(&store, 0), None);
     assert_eq!(error(&store, 1), Some(other));
     // Nothing is stored about targets that are not polled.
-    store.set_error(JOBS, &Target::Customer(id(7)), "jobs: throttled", false, at(5));
+    store.set_error(JOBS, &target(7), "jobs: throttled", false, at(5));
     assert_eq!(error(&store, 7), None);
 }
 
 #[test]
 fn optional_record_is_dropped_after_two_lists_without_it() {
-    let store = store(None);
-    store.reconcile(&listed(0..2), true).1.unwrap();
+    let store = store_of(2);
     let baselines = CollectorId::named("baselines").unwrap();
     store.add_target(baselines, &Target::Partner);
     let list = |customers: &[usize], complete: bool| {
@@ -342,12 +335,11 @@ fn optional_record_is_dropped_after_two_lists_without_it() {
 
 #[test]
 fn narrowed_record_keeps_its_age() {
-    let store = store(None);
-    store.reconcile(&listed(0..1), true).1.unwrap();
+    let store = store_of(1);
     commit(&store, 0, 3, true, 0).unwrap();
     store.narrow_record(JOBS, &id(0), rendered(1));
     assert_eq!(tracked(&store), 1);
-    assert_eq!(store.last_success(JOBS, &Target::Customer(id(0))), Some(at(0)));
+    assert_eq!(store.last_success(JOBS, &target(0)), Some(at(0)));
     store.narrow_record(JOBS, &id(1), rendered(1));
     assert_eq!(tracked(&store), 1, "unlisted customers must not be stored");
 }

@@ -1,4 +1,4 @@
-//! Dependencies between modules, checked by their `crate::` and `super::` paths.
+//! Dependencies between modules, checked by their `crate::` and `super::` paths, and the length of the names of tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -267,4 +267,33 @@ fn endpoints_except_tokens_belong_to_one_collector() {
             "{endpoint}"
         );
     }
+}
+
+/// Returns the names of the test functions in a source.
+fn test_names(source: &str) -> Vec<&str> {
+    let mut names = Vec::new();
+    let mut is_test = false;
+    for line in source.lines().map(str::trim_start) {
+        is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+        let name = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ");
+        if let Some(name) = name.filter(|_| std::mem::take(&mut is_test)) {
+            names.extend(name.split('(').next());
+        }
+    }
+    names
+}
+
+#[test]
+fn test_names_are_shorter_than_sixty_characters() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = ["src", "tests", "benches", "fuzz/src"].map(|folder| files_below(&root.join(folder)));
+    let sources: Vec<String> = files
+        .iter()
+        .flatten()
+        .map(|file| fs::read_to_string(file).unwrap())
+        .collect();
+    let names: Vec<&str> = sources.iter().flat_map(|source| test_names(source)).collect();
+    assert!(names.contains(&"test_names_are_shorter_than_sixty_characters"));
+    let long: Vec<&&str> = names.iter().filter(|name| name.len() >= 60).collect();
+    assert!(long.is_empty(), "{long:?}");
 }

@@ -90,7 +90,7 @@ fn cases() -> BTreeMap<String, Vec<Case>> {
 }
 
 #[test]
-fn alerts_have_tests_with_and_without_firing_and_with_an_outage() {
+fn alerts_have_tests_of_firing_silence_and_outage() {
     let cases = cases();
     let mut problems = Vec::new();
     for alert in alerts() {

@@ -89,8 +89,8 @@ impl Source {
     fn password_error(&self, path: &Path) -> CredentialError {
         let path = path.to_owned();
         match self.password {
-            None => CredentialError::PasswordMissing { path },
-            Some(_) => CredentialError::WrongPassword { path },
+            None => CredentialError::PasswordMissing(path),
+            Some(_) => CredentialError::WrongPassword(path),
         }
     }
 }
@@ -149,7 +149,7 @@ impl Contents {
             return Err(not_certificate(path));
         }
         if self.private_key.is_some() {
-            return Err(CredentialError::KeyBesideArchive { path: path.clone() });
+            return Err(CredentialError::KeyBesideArchive(path.clone()));
         }
         let archive =
             Pkcs12Archive::from_pkcs12(&self.file, self.password()).map_err(|error| archive_error(error, source))?;
@@ -198,7 +198,7 @@ impl<'a> Leaf<'a> {
     fn require_rsa(&self, path: &Path) -> Result<(), CredentialError> {
         let path = path.to_owned();
         match self.rsa_bits {
-            None => Err(CredentialError::NotRsa { path }),
+            None => Err(CredentialError::NotRsa(path)),
             Some(bits) if !KEY_BITS.contains(&bits) => Err(CredentialError::KeySize { path, bits }),
             Some(_) => Ok(()),
         }
@@ -226,7 +226,7 @@ fn pem_blocks(content: &[u8], path: &Path) -> Result<Vec<Pem>, CredentialError> 
         .windows(LEGACY_ENCRYPTION.len())
         .any(|window| window == LEGACY_ENCRYPTION)
     {
-        return Err(CredentialError::UnsupportedEncryption { path: path.to_owned() });
+        return Err(CredentialError::UnsupportedEncryption(path.to_owned()));
     }
     Pem::iter_from_buffer(content)
         .collect::<Result<_, _>>()
@@ -255,13 +255,13 @@ fn private_key(blocks: &[Pem], password: &str, source: &Source) -> Result<KeyPai
                 .ok_or_else(|| no_private_key(path))?;
             pkcs8_key(&key, path)
         }
-        _ => Err(CredentialError::NotRsa { path: path.to_owned() }),
+        _ => Err(CredentialError::NotRsa(path.to_owned())),
     }
 }
 
 fn pkcs8_key(key: &PrivateKey, path: &Path) -> Result<KeyPair, CredentialError> {
     if key.oid().to_string() != RSA_ENCRYPTION {
-        return Err(CredentialError::NotRsa { path: path.to_owned() });
+        return Err(CredentialError::NotRsa(path.to_owned()));
     }
     KeyPair::from_pkcs8(key.as_der()).map_err(|error| unusable_key(path, &error))
 }
@@ -296,18 +296,16 @@ fn encrypted_key_error(error: &ArchiveError, source: &Source) -> CredentialError
         ArchiveError::Pkcs5Error(_) | ArchiveError::UnpadError | ArchiveError::InvalidPrivateKey => {
             source.password_error(source.key_path())
         }
-        _ => CredentialError::UnsupportedEncryption {
-            path: source.key_path().to_owned(),
-        },
+        _ => CredentialError::UnsupportedEncryption(source.key_path().to_owned()),
     }
 }
 
 fn not_certificate(path: &Path) -> CredentialError {
-    CredentialError::NotCertificate { path: path.to_owned() }
+    CredentialError::NotCertificate(path.to_owned())
 }
 
 fn no_private_key(path: &Path) -> CredentialError {
-    CredentialError::NoPrivateKey { path: path.to_owned() }
+    CredentialError::NoPrivateKey(path.to_owned())
 }
 
 fn unusable_key(path: &Path, reason: &impl ToString) -> CredentialError {

@@ -231,25 +231,20 @@ impl Report {
         if !self.invalid_values.is_empty() || !self.unknown_values.is_empty() {
             text.push('\n');
         }
-        for UnusualValue {
-            endpoint,
-            field,
-            example,
-        } in &self.invalid_values
-        {
-            let style = Outcome::Failed.style();
+        let style = Outcome::Failed.style();
+        for value in &self.invalid_values {
             let _ = writeln!(
                 text,
-                "{style}invalid value:{style:#} {endpoint}.{field}, of the form {example:?}"
+                "{style}invalid value:{style:#} {}.{}, of the form {:?}",
+                value.endpoint, value.field, value.example
             );
         }
-        for UnusualValue {
-            endpoint,
-            field,
-            example,
-        } in &self.unknown_values
-        {
-            let _ = writeln!(text, "unknown value: {endpoint}.{field} {example:?}");
+        for value in &self.unknown_values {
+            let _ = writeln!(
+                text,
+                "unknown value: {}.{} {:?}",
+                value.endpoint, value.field, value.example
+            );
         }
         if let Some(budget) = &self.budget {
             self.write_budget(&mut text, budget);

@@ -11,7 +11,7 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::collector::FUTURE_TOLERANCE;
-use crate::domain::{self, History, JobStatus, KnownNames, PastRun, Run, Timestamp};
+use crate::domain::{self, History, JobStatus, KnownNames, ModuleKey, PastRun, Run, Timestamp};
 
 /// Maximum number of stored modules and backup scopes of a customer. The vendor's reference lists about sixty modules,
 /// and customers have dozens of scopes. The limit protects against names that keep changing.
@@ -20,16 +20,6 @@ const MAX_MODULES: usize = 1_000;
 /// Maximum number of backup scopes of a module in a list, about ten times the number of the largest known customer. If
 /// there are more, their names probably differ in each list, and each would be a new series.
 const MAX_SCOPES: usize = 200;
-
-/// Identifies a module or backup scope of a customer.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(in crate::collector) struct ModuleKey {
-    pub(in crate::collector) service: Cow<'static, str>,
-    pub(in crate::collector) module: Cow<'static, str>,
-    /// The backup scope, if the list contains one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(in crate::collector) scope: Option<String>,
-}
 
 /// A module or backup scope of a customer and its runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -70,12 +60,8 @@ pub(crate) struct Record {
 /// A newly completed run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndedRun {
-    /// Name of the service.
-    pub service: Cow<'static, str>,
-    /// Name of the module.
-    pub module: Cow<'static, str>,
-    /// Backup scope, if the module has any.
-    pub scope: Option<String>,
+    /// The module or backup scope.
+    pub key: ModuleKey,
     /// The completed run.
     pub run: PastRun,
 }
@@ -173,7 +159,7 @@ impl Record {
             duplicates += update.duplicates;
             if let Some(cutoff) = cutoff {
                 let ended = update.ended.into_iter().filter(|run| cutoff.admits(run));
-                newly_completed.extend(ended.map(|run| module.ended_run(run)));
+                newly_completed.extend(ended.map(|run| EndedRun { key: module.key(), run }));
             }
         }
         let mut modules: Vec<_> = modules.into_values().map(Arc::new).collect();
@@ -241,15 +227,6 @@ impl Module {
             history: History::default(),
             listed: true,
             held: false,
-        }
-    }
-
-    fn ended_run(&self, run: PastRun) -> EndedRun {
-        EndedRun {
-            service: self.service.clone(),
-            module: self.module.clone(),
-            scope: self.scope.clone(),
-            run,
         }
     }
 

@@ -114,14 +114,12 @@ const fn service<R>(value: fn(&R) -> Option<&str>) -> Label<R> {
     label("service", value)
 }
 
-const MODULE_LABELS: &[Label<RenderedModule>] = &[
-    service(|rendered| Some(&rendered.module.service)),
-    label("module", |rendered| Some(&rendered.module.module)),
-    label("scope", |rendered| rendered.module.scope.as_deref()),
-];
+const SERVICE: Label<RenderedModule> = service(|rendered| Some(&rendered.module.service));
+const MODULE: Label<RenderedModule> = label("module", |rendered| Some(&rendered.module.module));
+const SCOPE: Label<RenderedModule> = label("scope", |rendered| rendered.module.scope.as_deref());
 
 pub(super) const SHAPE_MODULE: Shape<RenderedModule> = Shape {
-    labels: MODULE_LABELS,
+    labels: &[SERVICE, MODULE, SCOPE],
     columns: &[
         gauge(
             "elements_job_status",
@@ -214,9 +212,9 @@ pub(super) const SHAPE_MODULE: Shape<RenderedModule> = Shape {
 /// start new series of other metrics.
 pub(super) const SHAPE_EXEMPTION: Shape<RenderedModule> = Shape {
     labels: &[
-        service(|rendered| Some(&rendered.module.service)),
-        label("module", |rendered| Some(&rendered.module.module)),
-        label("scope", |rendered| rendered.module.scope.as_deref()),
+        SERVICE,
+        MODULE,
+        SCOPE,
         label("reason", |rendered| rendered.objective.reason.as_deref()),
     ],
     columns: &[column(

@@ -58,11 +58,7 @@ impl Customer {
             .map(|row| serde_json::value::to_raw_value(row).unwrap())
             .collect();
         let context = self.context();
-        let parser = ListParser {
-            observer: &self.counts,
-            context: &context,
-        };
-        let (record, ended, _) = parser.parse_list(&rows, self.record.as_ref()).await;
+        let (record, ended, _) = merge_list(&rows, self.record.as_ref(), &self.counts, &context).await;
         (self.record, self.ended) = (Some(record), ended);
     }
 

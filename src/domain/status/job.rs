@@ -157,6 +157,14 @@ impl JobStatus {
         self.has_ended(has_end_time) && !self.is_restore_point() && !matches!(self, Self::Skipped)
     }
 
+    /// Returns the status of a word in lower case without separators; `None` for a word that is not in the reference.
+    fn from_word(word: &str) -> Option<Self> {
+        let is_label = |status: &Self| status.label().bytes().filter(|byte| *byte != b'_').eq(word.bytes());
+        Self::ALL
+            .into_iter()
+            .find(|status| *status != Self::Unknown && is_label(status))
+    }
+
     fn from_code(code: u64) -> Option<Self> {
         Self::ALL
             .into_iter()
@@ -193,26 +201,14 @@ pub fn job_status(text: &str) -> Option<JobStatusWord> {
     if let Some(code) = number(text) {
         return Some(JobStatus::from_code(code).map_or(JobStatusWord::Unknown, JobStatusWord::Known));
     }
-    let status = match without_separators(text).as_str() {
-        "none" => JobStatus::None,
-        "running" | "inprogress" => JobStatus::Running,
-        "finished" | "successful" => JobStatus::Finished,
-        "failed" => JobStatus::Failed,
-        "finishedwithexception" | "finishedwithexceptions" => JobStatus::FinishedWithException,
-        "skipped" => JobStatus::Skipped,
-        "pending" => JobStatus::Pending,
-        "failedtostart" => JobStatus::FailedToStart,
-        "canceled" | "cancelled" => JobStatus::Canceled,
-        "rejected" => JobStatus::Rejected,
-        "stopped" => JobStatus::Stopped,
-        "notscanned" => JobStatus::NotScanned,
-        "disabled" => JobStatus::Disabled,
-        "notstarted" => JobStatus::NotStarted,
-        "waitingforconfiguration" => JobStatus::WaitingForConfiguration,
-        "notfinished" => return Some(JobStatusWord::NotFinished),
-        _ => return Some(JobStatusWord::Unknown),
-    };
-    Some(JobStatusWord::Known(status))
+    Some(match without_separators(text).as_str() {
+        "inprogress" => JobStatusWord::Known(JobStatus::Running),
+        "successful" => JobStatusWord::Known(JobStatus::Finished),
+        "finishedwithexceptions" => JobStatusWord::Known(JobStatus::FinishedWithException),
+        "cancelled" => JobStatusWord::Known(JobStatus::Canceled),
+        "notfinished" => JobStatusWord::NotFinished,
+        word => JobStatus::from_word(word).map_or(JobStatusWord::Unknown, JobStatusWord::Known),
+    })
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::member::OUTPUT_BYTES;
 use super::*;
@@ -15,7 +16,7 @@ use crate::store::Store;
 
 const CUSTOMERS: CollectorId = CollectorId::CUSTOMERS;
 
-fn store(stale_after: std::time::Duration) -> Arc<Store> {
+fn store(stale_after: Duration) -> Arc<Store> {
     let plan = Plan {
         enabled: true,
         interval: stale_after,
@@ -45,9 +46,39 @@ fn fill(store: &Store, customers: usize) {
     store.commit(CUSTOMERS, &Target::Partner, records, true, now()).unwrap();
 }
 
-fn scrape(store: &Arc<Store>) -> Scrape {
-    Scrape::new(Arc::clone(store), Arc::new(Health::new()), Arc::default())
+/// A store with customers, and the compressor of its scrapes.
+struct Site {
+    store: Arc<Store>,
+    scrape: Scrape,
+    compressor: Compressor,
 }
+
+impl Site {
+    fn new(customers: usize, stale_after: Duration) -> Self {
+        let store = store(stale_after);
+        fill(&store, customers);
+        Self {
+            scrape: Scrape::new(Arc::clone(&store), Arc::new(Health::new()), Arc::default()),
+            store,
+            compressor: Compressor::default(),
+        }
+    }
+
+    /// Returns the decompressed body of a scrape.
+    async fn fetch(&self, filter: &ScrapeFilter, format: Format) -> String {
+        decompressed(self.compressor.body(&self.scrape, filter, format).unwrap()).await
+    }
+
+    async fn fetch_text(&self) -> String {
+        self.fetch(&ScrapeFilter::default(), Format::Text).await
+    }
+
+    fn compression(&self, format: Format) -> watch::Receiver<Progress> {
+        self.compressor.compression(&self.scrape, format, now())
+    }
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// Decompresses a body like a client that reads only the first member.
 async fn decompressed(body: Body) -> String {
@@ -68,10 +99,7 @@ fn stored(text: &str) -> Vec<&str> {
 
 #[tokio::test]
 async fn compressed_responses_equal_plain_ones() {
-    let store = store(std::time::Duration::from_secs(3600));
-    fill(&store, 20_000);
-    let scrape = scrape(&store);
-    let compressor = Compressor::default();
+    let site = Site::new(20_000, HOUR);
     let one_customer = ScrapeFilter {
         customers: CustomerId::parse("customer-7").map(|id| [Target::Customer(id)].into()),
         ..ScrapeFilter::default()
@@ -82,10 +110,10 @@ async fn compressed_responses_equal_plain_ones() {
     };
     for format in [Format::Text, Format::OpenMetrics] {
         for filter in [ScrapeFilter::default(), one_customer.clone(), one_collector.clone()] {
-            let plain: Vec<u8> = scrape.frames(&filter, format).flatten().collect();
+            let plain: Vec<u8> = site.scrape.frames(&filter, format).flatten().collect();
             let plain = String::from_utf8(plain).unwrap();
-            let streamed = decompressed(compressor.body(&scrape, &filter, format).unwrap()).await;
-            let cached = decompressed(compressor.body(&scrape, &filter, format).unwrap()).await;
+            let streamed = site.fetch(&filter, format).await;
+            let cached = site.fetch(&filter, format).await;
             assert!(!stored(&plain).is_empty());
             assert_eq!(stored(&streamed), stored(&plain));
             assert_eq!(stored(&cached), stored(&plain));
@@ -103,46 +131,36 @@ async fn compressed_responses_equal_plain_ones() {
 
 #[tokio::test]
 async fn concurrent_scrapes_use_one_compression() {
-    let store = store(std::time::Duration::from_secs(3600));
-    fill(&store, 20_000);
-    let scrape = scrape(&store);
-    let compressor = Compressor::default();
-    let unfiltered = ScrapeFilter::default();
-    let compression = |format| compressor.compression(&scrape, format, now());
-    let first = compression(Format::Text);
-    assert!((0..32).all(|_| compression(Format::Text).same_channel(&first)));
-    assert!(!compression(Format::OpenMetrics).same_channel(&first));
-    let body = compressor.body(&scrape, &unfiltered, Format::Text).unwrap();
-    decompressed(body).await;
+    let site = Site::new(20_000, HOUR);
+    let first = site.compression(Format::Text);
+    assert!((0..32).all(|_| site.compression(Format::Text).same_channel(&first)));
+    assert!(!site.compression(Format::OpenMetrics).same_channel(&first));
+    site.fetch_text().await;
     assert!(
-        compression(Format::Text).same_channel(&first),
+        site.compression(Format::Text).same_channel(&first),
         "the cached body is still valid"
     );
-    fill(&store, 20_001);
-    let second = compression(Format::Text);
+    fill(&site.store, 20_001);
+    let second = site.compression(Format::Text);
     assert!(!second.same_channel(&first), "the cached body has expired");
-    let text = decompressed(compressor.body(&scrape, &unfiltered, Format::Text).unwrap()).await;
+    let text = site.fetch_text().await;
     assert!(text.contains("elements_customer_info{customer_id=\"customer-20000\"} 1"));
-    assert_eq!(lock(&compressor.cached).len(), 2, "one compression per format");
+    assert_eq!(lock(&site.compressor.cached).len(), 2, "one compression per format");
 }
 
 #[tokio::test]
 async fn compression_is_limited_to_changed_chunks() {
-    let store = store(std::time::Duration::from_secs(3600));
-    fill(&store, 20_000);
-    let scrape = scrape(&store);
-    let compressor = Compressor::default();
-    let unfiltered = ScrapeFilter::default();
+    let site = Site::new(20_000, HOUR);
     let compressed = async || {
-        decompressed(compressor.body(&scrape, &unfiltered, Format::Text).unwrap()).await;
-        let cached = compressor.compression(&scrape, Format::Text, now());
+        site.fetch_text().await;
+        let cached = site.compression(Format::Text);
         let progress = cached.borrow();
         let memory = |published: &Published| (published.digest, published.chunk.deflated.as_ptr() as usize);
         progress.chunks.iter().map(memory).collect::<BTreeMap<_, _>>()
     };
     let before = compressed().await;
     assert!(before.len() > 3);
-    fill(&store, 20_001);
+    fill(&site.store, 20_001);
     let after = compressed().await;
     let changed = after
         .iter()
@@ -155,14 +173,10 @@ async fn compression_is_limited_to_changed_chunks() {
 
 #[tokio::test]
 async fn other_tasks_run_between_cached_chunks() {
-    let store = store(std::time::Duration::from_secs(3600));
-    fill(&store, 60_000);
-    let scrape = scrape(&store);
-    let compressor = Compressor::default();
-    let unfiltered = ScrapeFilter::default();
-    decompressed(compressor.body(&scrape, &unfiltered, Format::Text).unwrap()).await;
+    let site = Site::new(60_000, HOUR);
+    site.fetch_text().await;
     // The compression has expired, although each of its chunks is still valid.
-    lock(&compressor.cached)[0].valid_until = Some(Timestamp::from_unix_seconds(0));
+    lock(&site.compressor.cached)[0].valid_until = Some(Timestamp::from_unix_seconds(0));
     let yields = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&yields);
     let other = tokio::spawn(async move {
@@ -171,10 +185,9 @@ async fn other_tasks_run_between_cached_chunks() {
             tokio::task::yield_now().await;
         }
     });
-    decompressed(compressor.body(&scrape, &unfiltered, Format::Text).unwrap()).await;
+    site.fetch_text().await;
     other.abort();
-    let cached = compressor.compression(&scrape, Format::Text, now());
-    let chunks = cached.borrow().chunks.len();
+    let chunks = site.compression(Format::Text).borrow().chunks.len();
     let yields = yields.load(Ordering::Relaxed);
     assert!(
         chunks > 40 && yields >= chunks / (2 * FRAMES_PER_BATCH),
@@ -184,21 +197,13 @@ async fn other_tasks_run_between_cached_chunks() {
 
 #[tokio::test]
 async fn cached_body_expires_when_a_record_becomes_stale() {
-    let store = store(std::time::Duration::ZERO);
-    fill(&store, 10);
-    let scrape = scrape(&store);
-    let compressor = Compressor::default();
-    let unfiltered = ScrapeFilter::default();
-    decompressed(compressor.body(&scrape, &unfiltered, Format::Text).unwrap()).await;
-    let first = compressor.compression(&scrape, Format::Text, now());
+    let site = Site::new(10, Duration::ZERO);
+    site.fetch_text().await;
+    let first = site.compression(Format::Text);
     // All records are stale, so nothing expires after this.
-    assert_eq!(lock(&compressor.cached)[0].valid_until, None);
-    lock(&compressor.cached)[0].valid_until = Some(Timestamp::from_unix_seconds(0));
-    assert!(
-        !compressor
-            .compression(&scrape, Format::Text, now())
-            .same_channel(&first)
-    );
+    assert_eq!(lock(&site.compressor.cached)[0].valid_until, None);
+    lock(&site.compressor.cached)[0].valid_until = Some(Timestamp::from_unix_seconds(0));
+    assert!(!site.compression(Format::Text).same_channel(&first));
 }
 
 #[tokio::test]

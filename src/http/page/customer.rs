@@ -130,8 +130,8 @@ fn common_errors(errors: &[CommonErrors]) -> Markup {
                     @for module in errors {
                         tr {
                             th scope="row" {
-                                (sanitize(&module.module))
-                                @if let Some(scope) = &module.scope { small { (sanitize(scope)) } }
+                                (sanitize(&module.key.module))
+                                @if let Some(scope) = &module.key.scope { small { (sanitize(scope)) } }
                             }
                             td.words data-label="Most common errors" {
                                 @for (error, count) in module.errors.iter().take(SHOWN_ERRORS) {

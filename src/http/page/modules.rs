@@ -12,7 +12,7 @@ pub(super) fn brief_table(modules: &[ModuleHealth], is_known: bool, now: Timesta
         table.modules {
             @for module in modules {
                 tr {
-                    th scope="row" { (sanitize(&module.name())) " " small { (sanitize(&module.service)) } }
+                    th scope="row" { (sanitize(&module.key.name())) " " small { (sanitize(&module.key.service)) } }
                     td { (state(module, is_known, now)) (exemption(module)) }
                     td {
                         (run(module, module.latest, now))
@@ -60,7 +60,7 @@ fn row(module: &ModuleHealth, is_known: bool, now: Timestamp) -> Markup {
     let newer = module.latest.filter(|_| module.latest != module.latest_completed);
     html! {
         tr {
-            th scope="row" { (sanitize(&module.name())) small { (sanitize(&module.service)) } }
+            th scope="row" { (sanitize(&module.key.name())) small { (sanitize(&module.key.service)) } }
             td data-label="Status" { (state(module, is_known, now)) }
             td data-label="Latest restore point" { (restore_point(module, now)) }
             td.none[module.rpo.is_none()] data-label="RPO" {

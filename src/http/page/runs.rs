@@ -10,15 +10,12 @@ use crate::domain::{PastRun, Timestamp};
 pub(super) fn runs(modules: &[ModuleRuns], now: Timestamp) -> Markup {
     html! {
         @for module in modules {
-            @let name = match &module.scope {
-                Some(scope) => format!("{} / {scope}", module.module),
-                None => module.module.to_string(),
-            };
+            @let name = module.key.name();
             // Two services can have modules with the same name.
-            details.runs data-key=(format!("{} {name}", module.service)) {
+            details.runs data-key=(format!("{} {name}", module.key.service)) {
                 summary {
                     strong { (sanitize(&name)) } " "
-                    small { (sanitize(&module.service)) ", " (counted(module.runs.len(), "run", "runs")) }
+                    small { (sanitize(&module.key.service)) ", " (counted(module.runs.len(), "run", "runs")) }
                 }
                 (table(module, now))
             }
@@ -28,7 +25,7 @@ pub(super) fn runs(modules: &[ModuleRuns], now: Timestamp) -> Markup {
 
 fn table(module: &ModuleRuns, now: Timestamp) -> Markup {
     html! {
-        div.card.scroll tabindex="0" role="region" aria-label=(format!("Runs of {}", sanitize(&module.module))) {
+        div.card.scroll tabindex="0" role="region" aria-label=(format!("Runs of {}", sanitize(&module.key.module))) {
             table.grid {
                 thead {
                     tr {

@@ -43,19 +43,19 @@ fn queue_returns_the_most_overdue_target_and_each_once() {
 fn target_being_polled_can_be_polled_again() {
     let mut queue = Queue::default();
     let target = Target::Partner;
-    queue.add(FIRST, target.clone(), Duration::from_secs(0));
-    let due = queue.pop(Duration::from_secs(0)).unwrap();
-    queue.bring_forward(FIRST, &target, Duration::from_secs(1));
-    assert!(queue.done(FIRST, &due.target, Duration::from_secs(900), Urgency::Ordinary));
-    assert_eq!(queue.next_due_after(seconds(0)), Some(Duration::from_secs(900)));
-    let due = queue.pop(Duration::from_secs(900)).unwrap();
-    queue.poll_again(FIRST, &target, Duration::from_secs(901));
-    assert!(queue.done(FIRST, &due.target, Duration::from_secs(1800), Urgency::Quiet));
-    assert_eq!(queue.next_due_after(seconds(0)), Some(Duration::from_secs(901)));
-    queue.poll_again(FIRST, &target, Duration::from_secs(950));
+    queue.add(FIRST, target.clone(), seconds(0));
+    let due = queue.pop(seconds(0)).unwrap();
+    queue.bring_forward(FIRST, &target, seconds(1));
+    assert!(queue.done(FIRST, &due.target, seconds(900), Urgency::Ordinary));
+    assert_eq!(queue.next_due_after(seconds(0)), Some(seconds(900)));
+    let due = queue.pop(seconds(900)).unwrap();
+    queue.poll_again(FIRST, &target, seconds(901));
+    assert!(queue.done(FIRST, &due.target, seconds(1800), Urgency::Quiet));
+    assert_eq!(queue.next_due_after(seconds(0)), Some(seconds(901)));
+    queue.poll_again(FIRST, &target, seconds(950));
     assert_eq!(
         queue.next_due_after(seconds(0)),
-        Some(Duration::from_secs(901)),
+        Some(seconds(901)),
         "the due time must not move back"
     );
 }

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    AZURE, DAY, DYNAMICS, GOOGLE, GOOGLE_SCAN, HOUR, MICROSOFT_365, MICROSOFT_365_SCAN, SALESFORCE, SALESFORCE_BACKUP,
-    id_prefix,
-};
+use super::{AZURE, DAY, DYNAMICS, GOOGLE, HOUR, MICROSOFT_365, SALESFORCE, SALESFORCE_BACKUP, id_prefix};
 use crate::simulator::customer::{Customer, Module, ProtectedRow, Tenant};
 use crate::simulator::names;
 use crate::simulator::rng::SeededRng;
@@ -163,24 +160,10 @@ impl CustomerGenerator<'_> {
             .enumerate()
             .map(|(nth, (job_type, number))| self.module(nth, job_type, number))
             .collect();
-        modules.extend(self.scans(&modules));
+        let has = |job_type: u16| modules.iter().any(|module| module.job_type == job_type);
+        modules.extend(super::scans(has, self.index % 5 == 2));
         modules.extend(self.dormant_scope(&modules));
         modules
-    }
-
-    /// Returns the rows of the tenants' object scans. Nearly every customer has such rows.
-    fn scans(&self, modules: &[Module]) -> Vec<Module> {
-        let has = |job_type: u16| modules.iter().any(|module| module.job_type == job_type);
-        let status = if self.index % 5 == 2 {
-            status::FINISHED_WITH_EXCEPTION
-        } else {
-            status::FINISHED
-        };
-        [(MICROSOFT_365_SCAN, MICROSOFT_365), (GOOGLE_SCAN, GOOGLE)]
-            .into_iter()
-            .filter(|(_, service)| has(*service))
-            .map(|(scan, _)| Module::fixed(scan, 0, Run::scan(status)))
-            .collect()
     }
 
     /// Returns a second scope of a module. It was abandoned long ago but is still listed.

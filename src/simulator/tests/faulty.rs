@@ -10,13 +10,12 @@ use crate::simulator::{Fault, FaultKind, Settings};
 
 #[tokio::test]
 async fn faults_change_responses() {
-    let partner = Partner::start(Settings {
+    let partner = Partner::with_token(Settings {
         v1_page_size: Some(5),
         ..fixed_settings()
     })
     .await;
-    let token = partner.token().await;
-    let get = async || partner.get(&token, "/partner/customers").await;
+    let get = async || partner.get("/partner/customers").await;
 
     partner.fault(FaultKind::Status {
         code: 503,
@@ -78,19 +77,12 @@ async fn faults_change_responses() {
     });
     assert_eq!(body(get().await).await["@odata.nextLink"], "https://elsewhere.example/");
     partner.fault(FaultKind::IgnorePaging);
-    let repeated = body(partner.get(&token, "/partner/customers?$skip=5").await).await;
+    let repeated = body(partner.get("/partner/customers?$skip=5").await).await;
     partner.handle.clear_faults();
     assert_eq!(rows(&repeated), rows(&body(get().await).await));
 
     let batch = format!("{V3}/customers/batch");
-    let second = async || {
-        body(
-            partner
-                .post(&token, &format!("{batch}?pageIndex=2&pageSize=9"), json!({}))
-                .await,
-        )
-        .await
-    };
+    let second = async || partner.v3("/customers/batch?pageIndex=2&pageSize=9").await;
     let body_text = second().await;
     partner
         .handle
@@ -107,15 +99,14 @@ async fn faults_change_responses() {
 
 #[tokio::test]
 async fn faults_break_the_transport() {
-    let partner = Partner::start(fixed_settings()).await;
-    let token = partner.token().await;
-    let raw = async || partner.raw(&token, "/partner/customers").await;
+    let partner = Partner::with_token(fixed_settings()).await;
+    let raw = async || partner.raw("/partner/customers").await;
     let complete = raw().await;
     let (_, body_text) = complete.split_once("\r\n\r\n").unwrap();
 
     partner.fault(FaultKind::Reset);
     assert_eq!(raw().await, "");
-    assert!(partner.try_get(&token, "/partner/customers").await.is_err());
+    assert!(partner.try_get(&partner.token, "/partner/customers").await.is_err());
     assert_eq!(partner.handle.requests().last().unwrap().status, 0);
 
     partner.fault(FaultKind::Truncate {
@@ -145,7 +136,7 @@ async fn faults_break_the_transport() {
             .await
             .contains(&format!("content-length: {}", body_text.len() + 5))
     );
-    let response = partner.get(&token, "/partner/customers").await;
+    let response = partner.get("/partner/customers").await;
     assert!(response.bytes().await.is_err());
 
     partner.fault(FaultKind::Drip {
@@ -153,33 +144,26 @@ async fn faults_break_the_transport() {
         ms: 10,
     });
     let begun = Instant::now();
-    assert_eq!(
-        partner.get(&token, "/partner/customers").await.text().await.unwrap(),
-        body_text
-    );
+    assert_eq!(partner.get("/partner/customers").await.text().await.unwrap(), body_text);
     // The minimum duration does not depend on the machine.
     assert!(begun.elapsed() >= Duration::from_millis(30));
     partner.fault(FaultKind::Delay { ms: 50 });
     let begun = Instant::now();
-    assert_eq!(
-        partner.get(&token, "/partner/customers").await.text().await.unwrap(),
-        body_text
-    );
+    assert_eq!(partner.get("/partner/customers").await.text().await.unwrap(), body_text);
     assert!(begun.elapsed() >= Duration::from_millis(50));
 }
 
 #[tokio::test]
 async fn gzip_bomb_is_small_until_decompressed() {
-    let partner = Partner::start(fixed_settings()).await;
-    let token = partner.token().await;
+    let partner = Partner::with_token(fixed_settings()).await;
     partner.fault(FaultKind::GzipBomb { bytes: 10_000_000 });
-    assert!(partner.raw(&token, "/partner/customers").await.len() < 100_000);
-    let response = partner.get(&token, "/partner/customers").await;
+    assert!(partner.raw("/partner/customers").await.len() < 100_000);
+    let response = partner.get("/partner/customers").await;
     let opened = Client::builder().no_proxy().gzip(true).build().unwrap();
     assert_eq!(response.status(), 200);
     let response = opened
-        .get(format!("{}/partner/customers", partner.base))
-        .bearer_auth(&token)
+        .get(partner.url("/partner/customers"))
+        .bearer_auth(&partner.token)
         .send()
         .await
         .unwrap();
@@ -188,17 +172,16 @@ async fn gzip_bomb_is_small_until_decompressed() {
 
 #[tokio::test]
 async fn hanging_faults_do_not_delay_the_shutdown() {
-    let partner = Partner::start(fixed_settings()).await;
-    let token = partner.token().await;
+    let partner = Partner::with_token(fixed_settings()).await;
     partner.fault(FaultKind::HangBody);
-    let response = partner.get(&token, "/partner/customers").await;
+    let response = partner.get("/partner/customers").await;
     assert_eq!(response.status(), 200);
     let silent_body = tokio::spawn(response.bytes());
     partner.fault(FaultKind::Hang);
     let request = partner
         .client
-        .get(format!("{}/partner/customers", partner.base))
-        .bearer_auth(&token);
+        .get(partner.url("/partner/customers"))
+        .bearer_auth(&partner.token);
     let hanging = tokio::spawn(request.send());
     let requests = || partner.handle.requests();
     while requests()
@@ -211,12 +194,12 @@ async fn hanging_faults_do_not_delay_the_shutdown() {
     }
     // Other requests get responses in the meantime.
     for _ in 0..3 {
-        partner.get(&token, "/elsewhere").await;
+        partner.get("/elsewhere").await;
     }
     assert!(!silent_body.is_finished() && !hanging.is_finished());
 
     partner.shutdown.cancel();
-    partner.running.await.unwrap().unwrap();
+    partner.running.await.unwrap();
     assert!(silent_body.await.unwrap().is_err());
     assert!(hanging.await.unwrap().is_err());
 }
@@ -229,7 +212,7 @@ async fn faults_apply_to_the_token_endpoint() {
         .handle
         .set_faults(vec![Fault::new("/connect/token", kind).times(1)]);
     assert_eq!(partner.request_token(&[]).await.0, 500);
-    partner.token().await;
+    partner.token_for("").await;
     let kind = FaultKind::Replace {
         pointer: "/expires_in".to_owned(),
         value: json!("-1"),

@@ -11,18 +11,17 @@ fn realistic() -> Settings {
     }
 }
 
-async fn jobs_of(partner: &Partner, token: &str, nth: usize) -> Vec<Value> {
+async fn jobs_of(partner: &Partner, nth: usize) -> Vec<Value> {
     let id = partner.handle.with_world(|world| world.customers[nth].id.clone());
     let path = format!("/customers/{id}/avpt-products/jobs/batch?pageSize=100");
-    rows(&partner.v3(token, &path).await).to_vec()
+    rows(&partner.v3(&path).await).to_vec()
 }
 
 #[tokio::test]
 async fn job_rows_have_numeric_statuses_and_text_counts() {
-    let partner = Partner::start(realistic()).await;
-    let token = partner.token().await;
+    let partner = Partner::with_token(realistic()).await;
     for nth in 0..12 {
-        for row in jobs_of(&partner, &token, nth).await {
+        for row in jobs_of(&partner, nth).await {
             for (name, value) in row.as_object().unwrap() {
                 let is_number = matches!(name.as_str(), "jobType" | "jobModule" | "status");
                 assert_eq!(value.is_number(), is_number, "{name}: {value}");
@@ -31,16 +30,15 @@ async fn job_rows_have_numeric_statuses_and_text_counts() {
             assert_eq!(row.as_object().unwrap().len(), 15);
         }
     }
-    assert!(jobs_of(&partner, &token, 10).await.is_empty());
+    assert!(jobs_of(&partner, 10).await.is_empty());
 }
 
 #[tokio::test]
 async fn rows_without_a_run_have_several_formats() {
-    let partner = Partner::start(realistic()).await;
-    let token = partner.token().await;
+    let partner = Partner::with_token(realistic()).await;
     let mut formats = BTreeSet::new();
     for nth in 0..30 {
-        for row in jobs_of(&partner, &token, nth).await {
+        for row in jobs_of(&partner, nth).await {
             let (job_type, status) = (row["jobType"].as_i64().unwrap(), row["status"].as_i64().unwrap());
             let absent = |name: &str| row[name] == "N/A";
             if matches!(job_type, 0 | 10) {
@@ -81,9 +79,8 @@ async fn rows_without_a_run_have_several_formats() {
 
 #[tokio::test]
 async fn scopes_of_a_module_share_their_last_modification() {
-    let partner = Partner::start(realistic()).await;
-    let token = partner.token().await;
-    let rows = jobs_of(&partner, &token, 1).await;
+    let partner = Partner::with_token(realistic()).await;
+    let rows = jobs_of(&partner, 1).await;
     let directories: Vec<&Value> = rows.iter().filter(|row| row["jobModule"] == 358).collect();
     let of = |name: &str| {
         directories
@@ -97,13 +94,12 @@ async fn scopes_of_a_module_share_their_last_modification() {
 
 #[tokio::test]
 async fn protected_data_has_tenants_in_v3_only() {
-    let partner = Partner::start(realistic()).await;
-    let token = partner.token().await;
+    let partner = Partner::with_token(realistic()).await;
     let id = partner.handle.with_world(|world| world.customers[1].id.clone());
     let v3 = partner
-        .v1(&token, &format!("{V3}/customers/{id}/cloud-backup-m365/overview"))
+        .v1(&format!("{V3}/customers/{id}/cloud-backup-m365/overview"))
         .await;
-    let v1 = partner.v1(&token, &format!("/partner/customers/{id}/protected")).await;
+    let v1 = partner.v1(&format!("/partner/customers/{id}/protected")).await;
     assert_eq!((rows(&v3).len(), rows(&v1).len()), (48, 12));
     let row = &rows(&v3)[0];
     assert!(row["tenantId"].is_string() && text(row, "lastRunTime").ends_with('Z'));
@@ -117,7 +113,7 @@ async fn protected_data_has_tenants_in_v3_only() {
     assert_eq!(sum(rows(&v3)), sum(rows(&v1)));
     let id = partner.handle.with_world(|world| world.customers[0].id.clone());
     let v3 = partner
-        .v1(&token, &format!("{V3}/customers/{id}/cloud-backup-m365/overview"))
+        .v1(&format!("{V3}/customers/{id}/cloud-backup-m365/overview"))
         .await;
     let chat = rows(&v3)
         .iter()
@@ -135,9 +131,8 @@ async fn protected_data_has_tenants_in_v3_only() {
 
 #[tokio::test]
 async fn subscriptions_are_strings_and_end_at_noon() {
-    let partner = Partner::start(realistic()).await;
-    let token = partner.token().await;
-    let response = partner.v3(&token, "/customers/services/batch?pageSize=100").await;
+    let partner = Partner::with_token(realistic()).await;
+    let response = partner.v3("/customers/services/batch?pageSize=100").await;
     let products: Vec<&Value> = rows(&response)
         .iter()
         .flat_map(|row| row["products"].as_array().unwrap())
@@ -159,13 +154,12 @@ async fn subscriptions_are_strings_and_end_at_noon() {
 
 #[tokio::test]
 async fn responses_have_a_request_id() {
-    let partner = Partner::start(fixed_settings()).await;
-    let token = partner.token().await;
-    let one = partner.get(&token, "/partner/customers").await;
-    let unauthorized = partner.get("none", "/partner/customers").await;
+    let partner = Partner::with_token(fixed_settings()).await;
+    let one = partner.get("/partner/customers").await;
+    let unauthorized = partner.try_get("none", "/partner/customers").await.unwrap();
     assert_eq!(unauthorized.status(), 401);
     let id = |response: &Response| response.headers()["request-id"].to_str().unwrap().to_owned();
     assert_ne!(id(&one), id(&unauthorized));
     partner.fault(FaultKind::Status { code: 503, body: None });
-    assert!(!id(&partner.get(&token, "/partner/customers").await).is_empty());
+    assert!(!id(&partner.get("/partner/customers").await).is_empty());
 }

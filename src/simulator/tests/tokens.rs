@@ -12,15 +12,10 @@ use crate::simulator::{Settings, TOKEN_PATH};
 #[tokio::test]
 async fn tokens_are_checked() {
     let partner = Partner::start(fixed_settings()).await;
-    let status = async |token: &str, path: &str| partner.get(token, path).await.status().as_u16();
+    let status = async |token: &str, path: &str| partner.try_get(token, path).await.unwrap().status().as_u16();
     assert_eq!(status("nonsense", "/partner/customers").await, 401);
-    let anonymous = partner
-        .client
-        .get(format!("{}/partner/customers", partner.base))
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(anonymous.status(), 401);
+    let anonymous = partner.client.get(partner.url("/partner/customers")).send().await;
+    assert_eq!(anonymous.unwrap().status(), 401);
     let token = partner.token_for("partner.customers.read.all").await;
     assert!(token.starts_with("sim-token-"));
     assert_eq!(status(&token, "/partner/customers").await, 200);
@@ -29,7 +24,7 @@ async fn tokens_are_checked() {
     assert_eq!(status(&token, "/partner/customers").await, 200);
     partner.handle.advance(Duration::from_secs(1));
     assert_eq!(status(&token, "/partner/customers").await, 401);
-    let token = partner.token().await;
+    let token = partner.token_for("").await;
     assert_eq!(status(&token, "/partner/services").await, 200);
     partner.handle.revoke_tokens();
     assert_eq!(status(&token, "/partner/services").await, 401);
@@ -114,7 +109,7 @@ async fn client_assertions_are_verified() {
     let partner = Partner::start(settings).await;
     let header = json!({"alg": "RS256", "typ": "JWT", "kid": THUMBPRINT.trim()});
     let claims = |jti: &str| {
-        json!({"iss": "demo", "sub": "demo", "aud": format!("{}{TOKEN_PATH}", partner.base), "jti": jti,
+        json!({"iss": "demo", "sub": "demo", "aud": partner.url(TOKEN_PATH), "jti": jti,
             "iat": NOW, "nbf": NOW, "exp": NOW + 300})
     };
     let with = |jti: &str, name: &str, value: Value| {

@@ -16,10 +16,26 @@ fn plans() -> PerCollector<Plan> {
     PerCollector::from_fn(|_| plan)
 }
 
+/// Writes a state file with these lines and an end.
+fn write_state(path: &Path, mut lines: Vec<u8>) {
+    let end = Line::End {
+        lines: u64::try_from(lines.split_inclusive(|byte| *byte == b'\n').count()).unwrap(),
+        crc32: crc32fast::hash(&lines),
+    };
+    lines.extend(serde_json::to_vec(&end).unwrap());
+    fs::write(path, lines).unwrap();
+}
+
+fn restored(path: &Path, settings: CollectorSettings, now: Timestamp) -> Store {
+    let store = Store::new(&plans(), None);
+    let count = store.restore(path, &settings.into(), &CustomerFilter::default(), now);
+    assert_eq!(count.unwrap(), store.customers().len());
+    store
+}
+
 #[test]
 fn customer_is_restored_with_a_normalized_id() {
     const ID: &str = "caf94a75-2cc6-43aa-b04b-794c8baf5ea3";
-    let plans = plans();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state");
     let now = Timestamp::from_unix_seconds(1_790_000_000);
@@ -34,21 +50,10 @@ fn customer_is_restored_with_a_normalized_id() {
         serde_json::json!({"freshness": {"collector": "protected", "customer": customer, "attempt": "succeeded",
             "last_success": now}}),
     ];
-    let mut text: String = text.iter().map(|line| line.to_string() + "\n").collect();
-    let end = Line::End {
-        lines: 4,
-        crc32: crc32fast::hash(text.as_bytes()),
-    };
-    text.push_str(&serde_json::to_string(&end).unwrap());
-    text.push('\n');
-    fs::write(&path, text).unwrap();
-    let store = Store::new(&plans, None);
-    assert_eq!(
-        store
-            .restore(&path, &Arc::default(), &CustomerFilter::default(), now)
-            .unwrap(),
-        1
-    );
+    let text: String = text.iter().map(|line| line.to_string() + "\n").collect();
+    write_state(&path, text.into_bytes());
+    let store = restored(&path, CollectorSettings::default(), now);
+    assert_eq!(store.customers().len(), 1);
     let families = crate::exposition::families(crate::store::columns());
     let mut renderer = crate::exposition::Renderer::new(
         families.into(),
@@ -64,63 +69,42 @@ fn customer_is_restored_with_a_normalized_id() {
     assert!(store.succeeded(protected, &Target::Customer(customer)));
 }
 
-#[test]
-fn clock_that_went_back_leaves_no_future_times() {
-    let plans = plans();
+/// Returns a store restored from the saved state of another one.
+fn saved_and_restored(store: &Store, now: Timestamp) -> Store {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state");
+    let file = StateFile::open(path.clone()).unwrap();
+    store.saved_state().save(&file).unwrap();
+    restored(&path, CollectorSettings::default(), now)
+}
+
+#[test]
+fn clock_that_went_back_leaves_no_future_times() {
+    let hour = Duration::from_secs(3600);
     let then = Timestamp::from_unix_seconds(1_790_000_000);
-    let before = Store::new(&plans, None);
-    before.add_target(CollectorId::CUSTOMERS, &Target::Partner);
-    before
-        .commit(CollectorId::CUSTOMERS, &Target::Partner, BTreeMap::new(), true, then)
-        .unwrap();
-    before
-        .saved_state()
-        .save(&StateFile::open(path.clone()).unwrap())
-        .unwrap();
-    for (now, expected) in [
-        (then.plus(Duration::from_secs(3600)), then),
-        (
-            then.minus(Duration::from_secs(3600)),
-            then.minus(Duration::from_secs(3600)),
-        ),
-    ] {
-        let after = Store::new(&plans, None);
-        after
-            .restore(&path, &Arc::default(), &CustomerFilter::default(), now)
-            .unwrap();
-        assert_eq!(
-            after.last_success(CollectorId::CUSTOMERS, &Target::Partner),
-            Some(expected)
-        );
+    let (collector, target) = (CollectorId::CUSTOMERS, Target::Partner);
+    let before = Store::new(&plans(), None);
+    before.add_target(collector, &target);
+    before.commit(collector, &target, BTreeMap::new(), true, then).unwrap();
+    for (now, expected) in [(then.plus(hour), then), (then.minus(hour), then.minus(hour))] {
+        let after = saved_and_restored(&before, now);
+        assert_eq!(after.last_success(collector, &target), Some(expected));
     }
 }
 
 #[test]
 fn missing_service_is_restored_with_its_time() {
-    let plans = plans();
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("state");
     let then = Timestamp::from_unix_seconds(1_790_000_000);
-    let ransomware = CollectorId::named("ransomware").unwrap();
-    let before = Store::new(&plans, None);
-    before.add_target(ransomware, &Target::Partner);
-    assert_eq!(before.unlicensed_at(ransomware, &Target::Partner), None);
-    before.mark_unlicensed(ransomware, &Target::Partner, then);
+    let (ransomware, target) = (CollectorId::named("ransomware").unwrap(), Target::Partner);
+    let before = Store::new(&plans(), None);
+    before.add_target(ransomware, &target);
+    assert_eq!(before.unlicensed_at(ransomware, &target), None);
+    before.mark_unlicensed(ransomware, &target, then);
     before.clamp_times(then);
-    before
-        .saved_state()
-        .save(&StateFile::open(path.clone()).unwrap())
-        .unwrap();
-    let after = Store::new(&plans, None);
-    let now = then.plus(Duration::from_secs(3600));
-    after
-        .restore(&path, &Arc::default(), &CustomerFilter::default(), now)
-        .unwrap();
-    assert_eq!(after.unlicensed_at(ransomware, &Target::Partner), Some(then));
-    after.mark_failed(ransomware, &Target::Partner);
-    assert_eq!(after.unlicensed_at(ransomware, &Target::Partner), None);
+    let after = saved_and_restored(&before, then.plus(Duration::from_secs(3600)));
+    assert_eq!(after.unlicensed_at(ransomware, &target), Some(then));
+    after.mark_failed(ransomware, &target);
+    assert_eq!(after.unlicensed_at(ransomware, &target), None);
 }
 
 /// The seeds of the fuzz target contain a record of each collector that can be restored.
@@ -129,24 +113,14 @@ fn corpus_has_a_record_of_each_collector() {
     for collector in crate::collector::ids() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/state");
         let input = fs::read(path.join(collector.name())).unwrap_or_default();
-        let mut file = input.get(1..).unwrap_or_default().to_vec();
-        let end = Line::End {
-            lines: u64::try_from(file.split_inclusive(|byte| *byte == b'\n').count()).unwrap(),
-            crc32: crc32fast::hash(&file),
-        };
-        file.extend(serde_json::to_vec(&end).unwrap());
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
-        fs::write(&path, file).unwrap();
+        write_state(&path, input.get(1..).unwrap_or_default().to_vec());
         let settings = CollectorSettings {
             consent_products: vec!["Office365Backup".to_owned()],
             ..CollectorSettings::default()
         };
-        let store = Store::new(&plans(), None);
-        let now = Timestamp::from_unix_seconds(1_800_000_000);
-        store
-            .restore(&path, &settings.into(), &CustomerFilter::default(), now)
-            .unwrap();
+        let store = restored(&path, settings, Timestamp::from_unix_seconds(1_800_000_000));
         let customer = store.customers().pop().unwrap();
         assert!(store.record(collector, &customer).is_some(), "{}", collector.name());
     }

@@ -68,12 +68,11 @@ async fn run_completes_once() {
         assert_eq!(customer.ended(NOW + HOUR, &[running]).await, none);
         let both = [row(NOW + 2 * HOUR), row(NOW - HOUR)];
         assert_eq!(customer.ended(NOW + 2 * HOUR, &both).await, [id(NOW + 2 * HOUR)]);
-        let ended = &customer.ended[0];
+        let EndedRun { key, run } = &customer.ended[0];
         assert_eq!(
-            (&*ended.service, &*ended.module, &ended.scope),
+            (&*key.service, &*key.module, &key.scope),
             ("Microsoft 365", "Exchange Online", &None)
         );
-        let run = &ended.run;
         assert_eq!(
             (run.status, run.processed, run.failed, run.successful),
             (JobStatus::Failed, Some(3), Some(3), Some(0))
@@ -120,7 +119,7 @@ async fn history_revealed_by_a_filter_is_not_newly_completed() {
     let modules: Vec<_> = customer
         .stored_runs()
         .into_iter()
-        .map(|module| (module.module, module.runs.len()))
+        .map(|module| (module.key.module, module.runs.len()))
         .collect();
     assert_eq!(modules.iter().map(|(_, runs)| runs).sum::<usize>(), 6, "{modules:?}");
 }

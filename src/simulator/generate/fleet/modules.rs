@@ -2,7 +2,7 @@
 
 use super::{AZURE, CustomerGenerator, DAY, DYNAMICS, GOOGLE, HOUR, MICROSOFT_365, SALESFORCE, Scenario};
 use crate::simulator::customer::Module;
-use crate::simulator::generate::{GOOGLE_SCAN, MICROSOFT_365_SCAN, SALESFORCE_BACKUP, id_prefix};
+use crate::simulator::generate::{SALESFORCE_BACKUP, id_prefix, scans};
 use crate::simulator::incidents::{Affected, Incident, Interval, MAIN_MODULES};
 use crate::simulator::rng::SeededRng;
 use crate::simulator::run::{Run, status};
@@ -36,7 +36,8 @@ const GOOGLE_MODULES: [u16; 6] = [501, 502, 503, 504, 505, 507];
 impl CustomerGenerator<'_> {
     /// Returns the rows of the job list, sorted by type and module like the API.
     pub(super) fn modules(&mut self) -> Vec<Module> {
-        let mut modules = self.scans();
+        let has_exceptions = self.scenario == Scenario::ConsentWithdrawn || self.index.is_multiple_of(8);
+        let mut modules = scans(|service| self.has(service), has_exceptions);
         if self.has(MICROSOFT_365) {
             modules.extend(self.microsoft_365());
         }
@@ -46,19 +47,6 @@ impl CustomerGenerator<'_> {
         modules.extend(self.scopes());
         modules.sort_by_key(|module| (module.job_type, module.number));
         modules
-    }
-
-    fn scans(&self) -> Vec<Module> {
-        let status = if self.scenario == Scenario::ConsentWithdrawn || self.index.is_multiple_of(8) {
-            status::FINISHED_WITH_EXCEPTION
-        } else {
-            status::FINISHED
-        };
-        [(MICROSOFT_365_SCAN, MICROSOFT_365), (GOOGLE_SCAN, GOOGLE)]
-            .into_iter()
-            .filter(|(_, service)| self.has(*service))
-            .map(|(scan, _)| Module::fixed(scan, 0, Run::scan(status)))
-            .collect()
     }
 
     fn microsoft_365(&mut self) -> Vec<Module> {

@@ -53,19 +53,15 @@ impl CustomerGenerator<'_> {
         };
         let stored = if is_backed_up { self.stored(number) } else { 0 };
         // A customer with its own storage uses none of the vendor's storage.
-        let (stored_in_avepoint, stored_in_byos) = if self.index % 10 == 4 {
-            (NO_SIZE.to_owned(), NO_SIZE.to_owned())
-        } else {
-            (NO_SIZE.to_owned(), ABSENT.to_owned())
-        };
+        let stored_in_byos = if self.index % 10 == 4 { NO_SIZE } else { ABSENT };
         ProtectedRow {
             tenant_id,
             service_type: "Cloud Backup for Microsoft 365".to_owned(),
             module: number,
             total_scanned: scanned,
             total_protected: if is_backed_up { scanned - missing } else { 0 },
-            stored_in_avepoint,
-            stored_in_byos,
+            stored_in_avepoint: NO_SIZE.to_owned(),
+            stored_in_byos: stored_in_byos.to_owned(),
             last_run: None,
             raw_fields: BTreeMap::new(),
             growth: Some(Growth {
