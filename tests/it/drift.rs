@@ -78,7 +78,7 @@ fn metric_table(page: &str) -> String {
 /// Returns the collectors as a Markdown table, with links to their pages.
 fn collector_table() -> String {
     let mut table = String::from(
-        "| collector | interval | permission, second generation (`v3`) | permission, first generation (`v1`) | metrics |\n\
+        "| collector | interval | permission for API v3 | permission for API v1 | metrics |\n\
          |---|---|---|---|---|\n",
     );
     for page in metric_pages() {
@@ -99,7 +99,7 @@ fn collector_table() -> String {
                 let (v3, v1) = (scope(Generation::V3), scope(Generation::V1));
                 writeln!(table, "| `{page}` | {interval} | {v3} | {v1} | {link} |").unwrap();
             }
-            None => writeln!(table, "| about the exporter | | | | {link} |").unwrap(),
+            None => writeln!(table, "| none: the exporter itself | | | | {link} |").unwrap(),
         }
     }
     table
