@@ -99,7 +99,7 @@ fn collector_table() -> String {
                 let (v3, v1) = (scope(Generation::V3), scope(Generation::V1));
                 writeln!(table, "| `{page}` | {interval} | {v3} | {v1} | {link} |").unwrap();
             }
-            None => writeln!(table, "| about the exporter | | | | {link} |").unwrap(),
+            None => writeln!(table, "| none: the exporter itself | | | | {link} |").unwrap(),
         }
     }
     table

@@ -54,8 +54,8 @@ fn example_table() -> String {
     };
     let mut text = String::from(
         "| customers | intervals | requests per hour | requests in flight | minimum `requests_per_second` \
-         | minimum `max_concurrency` | defaults, limiting key | first cycle with the defaults |\n\
-         |---|---|---|---|---|---|---|---|\n",
+         | minimum `max_concurrency` | defaults | limiting key | first cycle with the defaults |\n\
+         |---|---|---|---|---|---|---|---|---|\n",
     );
     for customers in FLEETS {
         for (intervals, costs) in [
@@ -67,7 +67,7 @@ fn example_table() -> String {
             let first = Duration::from_secs_f64((budget.first_cycle_seconds / 60.0).ceil() * 60.0);
             writeln!(
                 text,
-                "| {} | {intervals} | {:.0} | {:.1} | {:.1} | {:.0} | {verdict}, `{}` | {} |",
+                "| {} | {intervals} | {:.0} | {:.1} | {:.1} | {:.0} | {verdict} | `{}` | {} |",
                 grouped(customers),
                 budget.needed_per_hour,
                 budget.needed_in_flight,

@@ -24,33 +24,34 @@ const TEXTS: [(&str, [&str; 2]); 4] = [
     (
         "ElementsBackupOverdue",
         [
-            "{{ $labels.organization }}: no backup within the objective in {{ $value }} module{{ if ne $value 1.0 }}s{{ end }}",
-            "{{ $value }} module{{ if ne $value 1.0 }}s{{ end }} of {{ $labels.organization }} had no restore point within the \
-             objective when last read, and no run in progress can still meet it. The dashboard names them.",
+            "{{ $labels.organization }}: RPO exceeded, {{ $value }} module{{ if ne $value 1.0 }}s{{ end }} affected",
+            "{{ $labels.organization }}: at the last poll, the latest restore point was older than the RPO, and no run in \
+             progress is expected to create one soon. {{ $value }} module{{ if ne $value 1.0 }}s{{ end }} affected; see the \
+             dashboard.",
         ],
     ),
     (
         "ElementsBackupOverdueCritical",
         [
-            "{{ $labels.organization }}: no backup for twice the objective in {{ $value }} module{{ if ne $value 1.0 }}s{{ end }}",
-            "{{ $value }} module{{ if ne $value 1.0 }}s{{ end }} of {{ $labels.organization }} had no restore point for twice \
-             the objective when last read. The dashboard names them.",
+            "{{ $labels.organization }}: twice the RPO exceeded, {{ $value }} module{{ if ne $value 1.0 }}s{{ end }} affected",
+            "{{ $labels.organization }}: at the last poll, the latest restore point was more than twice as old as the RPO \
+             allows. {{ $value }} module{{ if ne $value 1.0 }}s{{ end }} affected; see the dashboard.",
         ],
     ),
     (
         "ElementsBackupFailingRepeatedly",
         [
-            "{{ $labels.organization }}: consecutive failures in {{ $value }} module{{ if ne $value 1.0 }}s{{ end }}",
-            "In {{ $value }} module{{ if ne $value 1.0 }}s{{ end }} of {{ $labels.organization }}, runs have failed in a row \
-             since the latest restore point. The dashboard names them.",
+            "{{ $labels.organization }}: consecutive failures, {{ $value }} module{{ if ne $value 1.0 }}s{{ end }} affected",
+            "{{ $labels.organization }}: three or more consecutive runs created no restore point. {{ $value }} \
+             module{{ if ne $value 1.0 }}s{{ end }} affected; see the dashboard.",
         ],
     ),
     (
         "ElementsBackupRunningLong",
         [
-            "{{ $labels.organization }}: runs take too long in {{ $value }} module{{ if ne $value 1.0 }}s{{ end }}",
-            "In {{ $value }} module{{ if ne $value 1.0 }}s{{ end }} of {{ $labels.organization }}, a run has been in progress \
-             for far longer than usual. The dashboard names them.",
+            "{{ $labels.organization }}: run taking too long, {{ $value }} module{{ if ne $value 1.0 }}s{{ end }} affected",
+            "{{ $labels.organization }}: a run has been in progress for far longer than usual. {{ $value }} \
+             module{{ if ne $value 1.0 }}s{{ end }} affected; see the dashboard.",
         ],
     ),
 ];
