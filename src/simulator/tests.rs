@@ -111,7 +111,7 @@ impl Partner {
         self.filtered(path, json!({})).await
     }
 
-    /// Returns a list of the second generation.
+    /// Returns a list of API v3.
     async fn filtered(&self, path: &str, filter: Value) -> Value {
         body(self.post(&format!("{V3}{path}"), filter).await).await
     }
