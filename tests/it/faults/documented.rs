@@ -11,13 +11,13 @@ fn read(path: &str) -> String {
 /// Returns the tests in a source file, as the page names them.
 fn tests(module: &str) -> BTreeSet<String> {
     let source = read(&format!("tests/it/faults/{module}.rs"));
-    let after = source.split("#[tokio::test").skip(1);
-    after
-        .map(|rest| {
-            let name = rest.split_once("async fn ").unwrap().1;
-            format!("{module}::{}", name.split_once('(').unwrap().0)
-        })
-        .collect()
+    let mut lines = source.lines();
+    let mut names = BTreeSet::new();
+    while lines.any(|line| line.starts_with("#[tokio::test") || line == "#[test]") {
+        let (_, name) = lines.find_map(|line| line.split_once("fn ")).unwrap();
+        names.insert(format!("{module}::{}", name.split_once('(').unwrap().0));
+    }
+    names
 }
 
 #[test]
