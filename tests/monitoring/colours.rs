@@ -557,6 +557,8 @@ fn missing_values_are_not_green() {
 /// remove it from the cells.
 #[test]
 fn empty_tables_explain_what_is_missing() {
+    // A table is also empty during an outage, when nobody knows whether there are such objects.
+    let claims_nothing = Regex::new("known|data|alert|exporter is down|in this month").unwrap();
     let mut problems = Vec::new();
     for (place, _, panel) in all_panels()
         .into_iter()
@@ -568,7 +570,7 @@ fn empty_tables_explain_what_is_missing() {
             .filter(|one| one["matcher"]["options"] == "/.*/")
             .flat_map(|one| list(&one["properties"]))
             .find(|property| property["id"] == "noValue");
-        if words.is_empty() || cells.is_none_or(|property| property["value"] != "") {
+        if !claims_nothing.is_match(words) || cells.is_none_or(|property| property["value"] != "") {
             problems.push(place);
         }
     }

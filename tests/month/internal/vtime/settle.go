@@ -9,8 +9,8 @@ import (
 
 // These limits are in real time: how long the driver waits for exporters to become idle.
 const (
-	// spins is the number of checks before the driver sleeps between checks.
-	spins = 50
+	// spins is the number of checks before the driver sleeps between checks. Most waits are shorter than the shortest sleep.
+	spins = 2000
 	// pollPause is the pause between later checks. It is short, because most waits end within microseconds.
 	pollPause = 15 * time.Microsecond
 	// resyncAfter is how long bytes may stay unread before their connection counts as dropped. An exporter whose
