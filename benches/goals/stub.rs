@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::dense;
 
 /// Number of customers whose responses are used for all customers.
-const TEMPLATES: usize = 40;
+const TEMPLATES: usize = 8;
 
 struct Stub {
     latency: Duration,
