@@ -83,7 +83,7 @@ impl Reloader {
         let reloader = Arc::clone(reloader);
         Arc::new(move || {
             let reloader = Arc::clone(&reloader);
-            // A separate task completes even if the client disconnects.
+            // A separate task completes even if the HTTP caller disconnects.
             let reload = tokio::spawn(async move {
                 let _guard = reloader.reload_lock.lock().await;
                 notify_reloading();

@@ -29,7 +29,7 @@ pub struct Simulator {
     #[arg(long = "simulator.speed", value_name = "FACTOR", default_value_t = 60.0, value_parser = parse_speed)]
     pub speed: f64,
 
-    /// Use names, dates and sizes that are hard to parse, and list every module in the reference.
+    /// Generate names, dates and sizes that are hard to parse, and list every module in the vendor's API reference.
     #[arg(long = "simulator.hostile")]
     pub hostile: bool,
 
@@ -55,7 +55,8 @@ pub struct Demo {
     #[arg(long = "backfill", value_name = "FILE", help_heading = "Backfill")]
     backfill: Option<PathBuf>,
 
-    /// Value of the label instance in the file: the address at which Prometheus scrapes the demo. The job is elements.
+    /// Value of the label instance in the file: the address at which Prometheus scrapes the demo. The label job is
+    /// always elements.
     #[arg(
         long = "backfill.instance",
         value_name = "HOST:PORT",

@@ -1,6 +1,6 @@
-//! The newest completed runs of a module, for pages and scripts. A trail is a list of runs, unlike a
-//! [`History`](super::History), which contains their combined state. Trails are packed, because there may be a million
-//! modules with twenty runs each.
+//! The newest completed runs of a module or backup scope, for the status page and `runs.json`. A trail is a list of
+//! runs, unlike a [`History`](super::History), which contains their combined state. Trails are packed, because there
+//! may be a million modules with twenty runs each.
 
 mod packed;
 #[cfg(test)]
@@ -66,7 +66,8 @@ impl PastRun {
         self.end.or(self.start)
     }
 
-    /// Returns whether two rows are the same run. Runs without an id are distinguished by their times.
+    /// Returns whether both values describe the same run. Runs with the same id must also have the same start, unless a
+    /// start is missing. Runs without ids are compared by start, or by end if neither has a start.
     fn is_same(&self, other: &Self) -> bool {
         let starts = (self.start, other.start);
         match (&self.id, &other.id) {
@@ -130,7 +131,7 @@ impl Serialize for Trail {
 }
 
 impl<'de> Deserialize<'de> for Trail {
-    /// Decodes a trail. A trail in an unknown format becomes empty, and only pages and scripts are affected.
+    /// Decodes a trail. A trail in an unknown format becomes empty. Metrics are not affected.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let bytes = BASE64_STANDARD.decode(text).ok();

@@ -49,7 +49,7 @@ pub struct Overview {
     pub customers: BTreeMap<State, usize>,
 }
 
-/// A consistent view of the store. It shares the blocks of the store, so that polls do not wait for its reader.
+/// A consistent view of the store. It shares its data with the store by copy-on-write, so readers do not block polls.
 #[derive(Debug)]
 pub struct StatusSnapshot {
     customers: CowMap<CustomerId, StoredCustomer>,
@@ -94,7 +94,7 @@ impl Store {
         });
     }
 
-    /// Returns the contents at `now`.
+    /// Returns a snapshot of the current contents. Freshness is evaluated at `now`.
     pub fn status_snapshot(&self, now: Timestamp) -> StatusSnapshot {
         let inner = lock(&self.inner);
         StatusSnapshot {
@@ -123,8 +123,8 @@ impl StatusSnapshot {
         self.customers.get(id)?.attributes.as_ref()
     }
 
-    /// Returns the number of customers that no row of attributes matches; `None` without an attributes file or without
-    /// customers.
+    /// Returns the number of customers without a matching row in the attributes file; `None` if there is no attributes
+    /// file or no customer.
     pub fn without_attributes(&self) -> Option<usize> {
         let without = self.customers.values().filter(|known| known.attributes.is_none());
         (self.has_attributes && self.customers.len() > 0).then(|| without.count())

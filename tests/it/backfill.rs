@@ -50,7 +50,8 @@ async fn backfill_covers_four_weeks_in_order() {
     assert!(backups.iter().all(|(end, at)| *end <= *at as f64 && *end > 0.0));
     let ended = samples_of("customer_module_status:elements_job_runs:increase1h");
     assert!(ended.iter().map(|(runs, _)| runs).sum::<f64>() > 3000.0);
-    // Every series has a sample at the end, so that rules that look back to yesterday continue it.
+    // These metrics have a sample at the last step, so that rules with a lookback continue without a gap when the demo
+    // starts.
     let last_at = up[up.len() - 1].1;
     for name in [
         "customer_module:elements_job_rpo_breached:bool",
@@ -60,7 +61,7 @@ async fn backfill_covers_four_weeks_in_order() {
     ] {
         assert!(samples_of(name).iter().any(|(_, at)| *at == last_at), "{name}");
     }
-    // Without a limit, a metric of every run or of every customer would multiply the size.
+    // Catches a metric with one series per run or per customer that is added to the backfill by mistake.
     assert!(written.samples < 50_000, "{}", written.samples);
     // The rules aggregate the instance away.
     let (recorded, scraped): (Vec<&str>, Vec<&str>) =

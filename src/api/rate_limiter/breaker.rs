@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-/// Number of resources that must fail for the first time, without a success in between, to open the breaker. Repeated
+/// Number of resources that must start to fail, with no success in between, to open the breaker. Repeated
 /// failures of a few customers therefore do not stop the requests for the others.
 const FAILURES_TO_OPEN: u32 = 5;
 
@@ -14,7 +14,8 @@ const MAX_FAILING_PATHS: usize = 10_000;
 /// Time without requests after the breaker opens; doubled after each failed probe.
 pub(super) const INITIAL_OPEN_TIME: Duration = Duration::from_secs(5);
 
-/// Maximum time without requests, before jitter. The end of an outage is detected within this time.
+/// Maximum time without requests, before jitter. With jitter, a probe is allowed at most 75 seconds after the previous
+/// one failed.
 const MAX_OPEN_TIME: Duration = Duration::from_secs(60);
 
 /// Maximum random extension of the open time, as a fraction, so that several exporters do not probe a host at the same
@@ -84,7 +85,7 @@ impl CircuitBreaker {
         }
     }
 
-    /// Records a response for a resource.
+    /// Records that the host served a resource. Closes the breaker.
     pub(super) fn record_success(&mut self, path: u64) {
         self.failing.remove(&path);
         self.state = State::default();

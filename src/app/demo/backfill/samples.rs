@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-/// Returns name, labels and value of a line in the text format, unless it is a comment.
+/// Parses the name, labels and value of a line in the text format. Returns `None` for a comment or an invalid line.
 pub(super) fn sample(line: &str) -> Option<(&str, &str, &str)> {
     if line.starts_with('#') {
         return None;
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_split_outside_values() {
+    fn commas_inside_label_values_do_not_split_labels() {
         let labels = r#"customer_id="a,b\\",service="x\",y",module="z",scope="s""#;
         assert_eq!(only(labels, &["customer_id"]), r#"customer_id="a,b\\""#);
         assert_eq!(only(labels, &["service", "module"]), r#"service="x\",y",module="z""#);
