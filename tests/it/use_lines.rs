@@ -270,7 +270,7 @@ fn endpoints_except_tokens_belong_to_one_collector() {
 }
 
 /// Returns the names of the test functions in a source.
-fn test_names(source: &str) -> Vec<&str> {
+pub(crate) fn test_names(source: &str) -> Vec<&str> {
     let mut names = Vec::new();
     let mut is_test = false;
     for line in source.lines().map(str::trim_start) {

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use crate::use_lines::test_names;
+
 fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
@@ -11,13 +13,8 @@ fn read(path: &str) -> String {
 /// Returns the tests in a source file, as the page names them.
 fn tests(module: &str) -> BTreeSet<String> {
     let source = read(&format!("tests/it/faults/{module}.rs"));
-    let mut lines = source.lines();
-    let mut names = BTreeSet::new();
-    while lines.any(|line| line.starts_with("#[tokio::test") || line == "#[test]") {
-        let (_, name) = lines.find_map(|line| line.split_once("fn ")).unwrap();
-        names.insert(format!("{module}::{}", name.split_once('(').unwrap().0));
-    }
-    names
+    let names = test_names(&source).into_iter();
+    names.map(|name| format!("{module}::{name}")).collect()
 }
 
 #[test]

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/rules"
 )
 
@@ -14,7 +13,9 @@ import (
 // controller runs every rule that both reads and is read by another rule alone, which is most recording rules.
 type concurrency struct {
 	slots chan struct{}
-	reads map[rules.Rule]map[string]bool // names of series by rule; rules that read series of any name are absent
+	// reads are the names of the series that each rule reads; an empty name stands for series of any name. They must be
+	// complete before the first evaluation.
+	reads map[rules.Rule]map[string]bool
 
 	mu      sync.Mutex
 	batches map[string][]rules.ConcurrentRules // by name of the group
@@ -28,27 +29,10 @@ func newConcurrency() *concurrency {
 	}
 }
 
-// add records which series a rule reads. It must be called for all rules before the first evaluation.
-func (c *concurrency) add(r rules.Rule) {
-	names := map[string]bool{}
-	readsAnyName := false
-	parser.Inspect(r.Query(), func(n parser.Node, _ []parser.Node) error {
-		if selector, ok := n.(*parser.VectorSelector); ok {
-			names[selector.Name] = true
-			readsAnyName = readsAnyName || selector.Name == ""
-		}
-		return nil
-	})
-	if !readsAnyName {
-		c.reads[r] = names
-	}
-}
-
 // areIndependent returns whether two rules may be evaluated in any order.
 func (c *concurrency) areIndependent(a, b rules.Rule) bool {
-	readByA, okA := c.reads[a]
-	readByB, okB := c.reads[b]
-	return okA && okB && a.Name() != b.Name() && !readByA[b.Name()] && !readByB[a.Name()]
+	isReadBy := func(reader, other rules.Rule) bool { return c.reads[reader][""] || c.reads[reader][other.Name()] }
+	return a.Name() != b.Name() && !isReadBy(a, b) && !isReadBy(b, a)
 }
 
 // SplitGroupIntoBatches implements rules.RuleConcurrencyController.

@@ -11,6 +11,7 @@ import (
 
 func TestBatchesKeepTheOrderOfDependentRules(t *testing.T) {
 	controller := newConcurrency()
+	engine := &Engine{store: newStore(nil), readByRules: map[string]bool{}}
 	var all []rules.Rule
 	for _, rule := range [][2]string{
 		{"a", "scraped"},
@@ -27,7 +28,7 @@ func TestBatchesKeepTheOrderOfDependentRules(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := rules.NewRecordingRule(rule[0], expr, labels.EmptyLabels())
-		controller.add(r)
+		controller.reads[r] = engine.recordReads(r)
 		all = append(all, r)
 	}
 	want := []rules.ConcurrentRules{{0, 1}, {2, 3, 4}, {5}, {6}, {7}}

@@ -109,8 +109,7 @@ func NewEngine(o Options) (*Engine, error) {
 	}
 	for _, g := range groups {
 		for _, r := range g.Rules() {
-			e.recordReads(r)
-			controller.add(r)
+			controller.reads[r] = e.recordReads(r)
 			if alerting, ok := r.(*rules.AlertingRule); ok {
 				alerting.SetRestored(true) // otherwise it would never write ALERTS
 			}
@@ -122,14 +121,15 @@ func NewEngine(o Options) (*Engine, error) {
 
 func (e *Engine) Close() error { return e.store.db.Close() }
 
-// recordReads records which series a rule reads, and which of these it reads over a range.
-func (e *Engine) recordReads(r rules.Rule) {
+// recordReads records which series a rule reads, and which of these it reads over a range. It returns their names.
+func (e *Engine) recordReads(r rules.Rule) map[string]bool {
+	names := map[string]bool{}
 	parser.Inspect(r.Query(), func(n parser.Node, path []parser.Node) error {
 		selector, ok := n.(*parser.VectorSelector)
 		if !ok {
 			return nil
 		}
-		e.readByRules[selector.Name] = true
+		names[selector.Name] = true
 		ranged := selector.OriginalOffset != 0 || selector.Timestamp != nil || selector.Name == ""
 		for i, parent := range path {
 			switch parent := parent.(type) {
@@ -149,6 +149,8 @@ func (e *Engine) recordReads(r rules.Rule) {
 		}
 		return nil
 	})
+	maps.Copy(e.readByRules, names)
+	return names
 }
 
 // buildStages makes each recording group a stage, in order of names, followed by one stage of all alerting groups. The
