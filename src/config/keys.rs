@@ -144,7 +144,7 @@ const BEFORE_COLLECTORS: &[Key] = &[
         "api.requests_per_second",
         KeyDefault::Value("5"),
         ValueFormat::Number(MAX_REQUESTS_PER_SECOND),
-        "Maximum request rate; below it, the client adapts to throttling.",
+        "Maximum number of requests per second; the client sends fewer when the API throttles it.",
     ),
     key(
         "api.max_concurrency",
@@ -175,7 +175,7 @@ const BEFORE_COLLECTORS: &[Key] = &[
         "auth.client_secret_expires",
         NONE,
         ValueFormat::Date("a date such as 2027-01-31, or a timestamp"),
-        "Expiry of the client secret, as Elements shows it when you create the secret; used for alerts only.",
+        "Expiry of the client secret, as Elements shows it when you create the secret; used only for warnings.",
     ),
     key(
         "auth.certificate_file",
@@ -256,7 +256,7 @@ const AFTER_COLLECTORS: &[Key] = &[
         "collectors.scan_changes.objects",
         KeyDefault::Value("false"),
         ValueFormat::Boolean,
-        "Whether to count changed objects per container as well.",
+        "Whether to also count changed objects per container.",
     ),
     key(
         "rpo.default",
@@ -270,13 +270,13 @@ const AFTER_COLLECTORS: &[Key] = &[
         ValueFormat::Overrides(
             "a list of `{customer, tier, region, team, service, module, scope, rpo, until, reason}`",
         ),
-        "Objectives that differ from `rpo.default`: each field before `rpo` is an id, a name or a glob, or is omitted; the first matching entry applies; `rpo: none` exempts; an entry does not apply after its `until`.",
+        "RPOs that differ from `rpo.default`. Each field before `rpo` is an id, a name or a glob, and can be omitted. The first matching entry that has not expired applies; `rpo: none` exempts the matching modules.",
     ),
     key(
         "rpo.abandoned_after",
         KeyDefault::Value("90days"),
         ValueFormat::Duration("a duration"),
-        "Age of the newest run after which a module or backup scope counts as abandoned and has no objective.",
+        "Age of the newest run after which a module or backup scope counts as abandoned and has no RPO.",
     ),
     list(
         "metrics.exclude",
