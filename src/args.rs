@@ -194,8 +194,8 @@ pub struct Web {
     )]
     pub external_url: Option<Url>,
 
-    /// The URL of Grafana, for links from the status page and the rules to the dashboards. By default, there
-    /// are no such links.
+    /// The URL of Grafana, for links from customer pages and rules to the dashboards. By default, there are no such
+    /// links.
     #[arg(
         long = "web.grafana-url",
         global = true,

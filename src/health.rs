@@ -45,7 +45,7 @@ const BUILD_INFO: Metric = Metric::info("elements_exporter_build_info", "Build o
 ]);
 const API_REQUESTS: Metric = Metric::counter(
     "elements_exporter_api_requests_total",
-    "Request attempts by status code; code 0 without a response",
+    "Request attempts by status code; code is 0 if there was no response",
 )
 .labels(&["endpoint", "code"]);
 const API_REQUEST_DURATION: Metric = Metric::histogram(
@@ -63,8 +63,7 @@ const API_THROTTLED: Metric = Metric::counter(
     "Request attempts rejected with status 429",
 )
 .labels(ENDPOINT);
-const API_RETRIES: Metric =
-    Metric::counter("elements_exporter_api_retries_total", "Repeated request attempts").labels(ENDPOINT);
+const API_RETRIES: Metric = Metric::counter("elements_exporter_api_retries_total", "Request retries").labels(ENDPOINT);
 const TOKEN_FAILURES: Metric = Metric::counter(
     "elements_exporter_token_failures_total",
     "Failed token requests by reason",

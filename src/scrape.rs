@@ -98,7 +98,7 @@ const COLLECTORS: Shape<CollectorReadings> = Shape {
     columns: &[
         gauge(
             "elements_exporter_collector_permitted",
-            "1 if the collector's permission is granted, 0 otherwise; absent until this is known",
+            "1 if the collector's permission is granted, 0 otherwise; absent until known",
             |row| row.overview.permitted.map(f64::from),
         ),
         gauge(

@@ -352,7 +352,7 @@ const SHAPE_OBJECTS: Shape<LabelledCount> = Shape {
     labels: &[SERVICE, MODULE, SCOPE, label("status", |row| Some(&row.label))],
     columns: &[gauge(
         "elements_job_report_objects",
-        "Objects in the latest report of a failed run; absent if the report has more than 20,000",
+        "Objects by status in the latest report of a failed run; absent if the report lists more than 20,000",
         |row| Some(super::float(row.count)),
     )],
 };
@@ -361,7 +361,7 @@ const SHAPE_ERRORS: Shape<LabelledCount> = Shape {
     labels: &[SERVICE, MODULE, SCOPE, label("error", |row| Some(&row.label))],
     columns: &[gauge(
         "elements_job_report_errors",
-        "Objects by error in the latest report of a failed run: the ten most common errors, all others as other",
+        "Objects by error in the latest report of a failed run: the ten most common errors, and other for the rest",
         |row| Some(super::float(row.count)),
     )],
 };

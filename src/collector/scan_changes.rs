@@ -277,7 +277,7 @@ const SHAPE_REPORT: Shape<Report> = Shape {
     columns: &[
         gauge(
             "elements_scan_status",
-            "Status number of the last scan; -1 if unknown",
+            "Status number of the latest scan; -1 if unknown",
             |report| report.status.map(|status| f64::from(status.code())),
         ),
         timestamp(
@@ -292,12 +292,12 @@ const SHAPE_REPORT: Shape<Report> = Shape {
         ),
         gauge(
             "elements_scan_moved_objects",
-            "Objects moved to another container, from the daily report",
+            "Objects moved to another container, according to the daily report",
             |report| report.moved.map(super::float),
         ),
         gauge(
             "elements_scan_removed_objects",
-            "Objects removed from Microsoft 365 or out of policy, from the daily report",
+            "Objects removed from Microsoft 365 or out of policy, according to the daily report",
             |report| report.removed.map(super::float),
         ),
     ],
