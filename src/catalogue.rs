@@ -1,5 +1,5 @@
-//! Lists all metrics, with type, labels, help and stability. The reference page is generated from this list, and tests
-//! check documentation, dashboards and rules against it.
+//! The list of all metrics, with their types, labels, help texts and stability. The metrics reference is generated from
+//! this list, and tests check the documentation, dashboards and rules against it.
 
 use std::collections::BTreeSet;
 
@@ -7,18 +7,18 @@ use crate::domain::Pattern;
 use crate::exposition::{ExcludedMetrics, Metric};
 use crate::{collector, health, scrape, store};
 
-/// A metric with the names of its labels.
+/// A metric with its label names and its collector.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// Definition of the metric.
     pub metric: Metric,
-    /// Names of its labels, in the order of the exposition.
+    /// Label names, in exposition order.
     pub labels: Vec<&'static str>,
-    /// Name of its collector; `None` for metrics about the exporter.
+    /// Name of the collector; `None` for the exporter's own metrics.
     pub collector: Option<&'static str>,
 }
 
-/// Returns every metric, in the order of the exposition: the collectors' metrics, then the exporter's own.
+/// Returns all metrics in exposition order: those of the collectors, then the exporter's own.
 pub fn metrics() -> Vec<Entry> {
     let mut seen = BTreeSet::new();
     let of_collectors = collector::ALL.iter().flat_map(|entry| {
@@ -46,7 +46,7 @@ pub fn metrics() -> Vec<Entry> {
         .collect()
 }
 
-/// Returns the metrics whose names match a pattern.
+/// Returns the metrics whose names match any of the patterns.
 pub fn matching(patterns: &[Pattern]) -> ExcludedMetrics {
     ExcludedMetrics::matching(patterns, metrics().into_iter().map(|entry| entry.metric))
 }

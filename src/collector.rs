@@ -1,8 +1,8 @@
-//! Collectors, one file each, and their table.
+//! The collectors, one per file, and the table that lists them.
 //!
 //! A [`Collector`] polls the API for one [`Target`] and returns new records or an error. A record contains parsed
 //! values, and [`Shape`](crate::exposition::Shape)s render it as samples. The table [`ALL`] is the only list of
-//! collectors: schedule, configuration, metrics reference and tests iterate over it.
+//! collectors. The schedule, the configuration, the metrics reference and the tests are derived from it.
 
 mod app_consent;
 mod baselines;
@@ -53,10 +53,10 @@ pub use licenses::add_product_names;
 pub use ransomware::{RansomwareSigns, ransomware_signs};
 pub use table::{PerCollector, ids};
 
-/// Tolerance for times in the future. Clocks differ by at most a few minutes.
+/// Tolerance for times in the future, because clocks may differ by a few minutes.
 const FUTURE_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
-/// All collectors, in the order in which their metrics are written.
+/// All collectors, in the order in which their metrics are exposed.
 pub const ALL: &[CollectorDescriptor] = &[
     CollectorDescriptor::of::<customers::Customers>(),
     CollectorDescriptor::of::<jobs::Jobs>(),
@@ -72,15 +72,15 @@ pub const ALL: &[CollectorDescriptor] = &[
     CollectorDescriptor::of::<baselines::Baselines>(),
 ];
 
-/// Whether and how often a collector is polled.
+/// Whether and how often a collector polls its targets, and when its values expire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Whether the collector is polled.
+    /// Whether the collector is enabled.
     pub enabled: bool,
-    /// Time between two polls of a target; 1 s to 30 days.
+    /// Time between two polls of a target, from 1 s to 30 days.
     pub interval: Duration,
-    /// Age of the last successful poll at which values expire; at least 1 s. If it is shorter than the interval, values
-    /// expire before the next poll.
+    /// Time after the last successful poll at which values expire; at least 1 s. If it is shorter than the interval,
+    /// values expire before the next poll.
     pub stale_after: Duration,
 }
 
@@ -93,7 +93,7 @@ impl Plan {
     };
 }
 
-/// Subject of a poll.
+/// The subject of a poll.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Target {
     /// All customers at once.
@@ -103,7 +103,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// Returns the value of the label `customer_id`; empty for the partner.
+    /// Returns the value of the `customer_id` label; empty for the partner.
     pub fn customer_id(&self) -> &str {
         match self {
             Self::Partner => "",
@@ -120,21 +120,22 @@ impl Target {
     }
 }
 
-/// Kind of target that a collector is polled for.
+/// The kind of target that a collector polls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetKind {
-    /// All customers in one poll, or each in its own poll if the registration may only read some customers.
+    /// All customers in one poll. Each has its own poll if the API denies the list of all customers, or if the
+    /// configuration includes customers only by id.
     Partner,
     /// Each customer in its own poll.
     Customer,
 }
 
-/// Estimated cost of a poll of one target.
+/// Estimated cost of polling one target.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Price {
-    /// Requests per poll, without the requests for each scan profile.
+    /// Requests per poll, excluding those for individual scan profiles.
     pub requests: f64,
-    /// Requests for each scan profile.
+    /// Additional requests per scan profile.
     pub per_profile: f64,
     /// Description of the requests, for the documentation.
     pub description: &'static str,
@@ -148,7 +149,7 @@ impl Price {
         description: "1 per customer",
     };
 
-    /// One request for the list of scan profiles, and one request per scan profile.
+    /// One request for the list of scan profiles, and one more for each profile.
     pub const PER_PROFILE: Self = Self {
         per_profile: 1.0,
         description: "1 per customer and 1 per scan profile",
@@ -156,12 +157,12 @@ impl Price {
     };
 }
 
-/// The targets that a collector can poll: a [`Target`] of either kind, only [`Partner`], or only a [`CustomerId`].
+/// The target type of a collector: [`Target`] for either kind, [`Partner`] only, or [`CustomerId`] only.
 pub trait PollTarget: Sized + Send + Sync + 'static {
-    /// Kind of these targets.
+    /// The kind of target.
     const KIND: TargetKind;
 
-    /// Converts a target to this type; `None` if the collector cannot poll it.
+    /// Converts a target to this type; returns `None` if the collector cannot poll it.
     fn from_target(target: &Target) -> Option<Self>;
 }
 
@@ -173,7 +174,7 @@ impl PollTarget for Target {
     }
 }
 
-/// The partner as the only target, for resources without a list per customer.
+/// The partner as the only target, for resources that cannot be requested per customer.
 #[derive(Clone, Copy, Debug)]
 pub struct Partner;
 
@@ -196,14 +197,14 @@ impl PollTarget for CustomerId {
     }
 }
 
-/// Input of a poll besides the API.
+/// The context in which a target is polled or a record is rendered.
 #[derive(Clone, Debug)]
 pub struct Context {
-    /// Current time by the wall clock.
+    /// Current wall-clock time.
     pub now: Timestamp,
     /// Settings of the collectors.
     pub settings: Arc<CollectorSettings>,
-    /// Age at which values of the collector expire; `Duration::MAX` while rendering.
+    /// Age at which the collector's values expire; `Duration::MAX` while rendering.
     pub stale_after: Duration,
     /// Name of the target customer's organization; empty if unknown.
     pub organization: Arc<str>,
@@ -212,7 +213,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// Returns a context for rendering records.
+    /// Creates a context for rendering records.
     pub fn new(now: Timestamp, settings: Arc<CollectorSettings>, organization: Arc<str>) -> Self {
         Self {
             now,
@@ -228,7 +229,7 @@ impl Context {
         self.settings.attributes.as_ref()?.of(customer, &self.organization)
     }
 
-    /// Returns another collector's record of a customer.
+    /// Returns the record that another collector has of a customer.
     fn record_of(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>> {
         self.records.as_ref()?.record(collector, customer)
     }
@@ -239,13 +240,12 @@ impl Context {
         listed.map_or_else(Vec::new, |listed| listed.tenant_ids().cloned().collect())
     }
 
-    /// Returns whether the customer list contains the ids of all tenants of a customer.
+    /// Returns whether the customer list contains the ids of all the customer's tenants.
     fn names_all_tenants(&self, customer: &CustomerId) -> bool {
         self.listed_customer(customer)
             .is_some_and(|listed| listed.names_all_tenants())
     }
 
-    /// Returns a customer of the customer list.
     fn listed_customer(&self, customer: &CustomerId) -> Option<Customer> {
         let record = self.record_of(CollectorId::CUSTOMERS, customer)?;
         Customer::of(record.as_ref()).cloned()
@@ -261,9 +261,9 @@ pub struct CollectorSettings {
     pub job_modules: Vec<u16>,
     /// Whether changed objects are counted per container.
     pub scan_objects: bool,
-    /// Whether the owner's address is a label.
+    /// Whether the owner's email address is exposed as a label.
     pub owner_email: bool,
-    /// Attributes of customers; `None` without a file.
+    /// Customer attributes; `None` without an attributes file.
     pub attributes: Option<Arc<AttributeTable>>,
     /// Recovery point objectives.
     pub rpo: Objectives,
@@ -271,17 +271,17 @@ pub struct CollectorSettings {
     pub license_services: Vec<Pattern>,
     /// Products that count as backup licences.
     pub backup_services: Vec<Pattern>,
-    /// Size of a gigabyte in the API.
+    /// The API's meaning of a gigabyte.
     pub gigabyte: Gigabyte,
     /// Products whose app consent is polled.
     pub consent_products: Vec<String>,
     /// Metrics to exclude.
     pub excluded: ExcludedMetrics,
-    /// Customers to request in API v3 lists; all if empty.
+    /// Ids of the customers to request in API v3 lists; all if empty.
     pub customer_ids: Vec<String>,
 }
 
-/// Settings on which the requests of a poll depend. If a reload changes them, all targets are polled again.
+/// Settings that determine a poll's requests. If a reload changes them, all targets are polled again.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RequestSettings {
     /// Job types to request.
@@ -294,20 +294,20 @@ pub struct RequestSettings {
     pub consent_products: Vec<String>,
 }
 
-/// Output of a poll. Its records are rendered after the poll, because settings may change during the poll. Outside of
-/// collectors, the type of the records is erased.
+/// Output of a poll. Records are rendered after the poll, because settings may change while it runs. Outside the
+/// collectors, the record type is erased.
 #[derive(Debug)]
 pub struct PollOutput<R = Arc<dyn Record>> {
     /// Records by customer.
     pub records: BTreeMap<CustomerId, R>,
-    /// The failure, if the records are incomplete.
+    /// The failure that left the records incomplete, if any.
     pub incomplete: Option<Failure>,
     /// Job runs that have completed since the previous poll.
     pub ended: Vec<(CustomerId, EndedRun)>,
 }
 
 impl<R> PollOutput<R> {
-    /// Returns the output of a response with this number of invalid rows.
+    /// Creates the output of a response with the given number of invalid rows.
     fn new(records: BTreeMap<CustomerId, R>, unreadable: usize, endpoint: Endpoint) -> Self {
         let incomplete = (unreadable > 0).then(|| Error::UnreadableRows(unreadable).at(endpoint));
         Self {
@@ -317,12 +317,12 @@ impl<R> PollOutput<R> {
         }
     }
 
-    /// Returns the output of a response about one customer.
+    /// Creates the output of a response about one customer.
     fn of_customer(customer: &CustomerId, record: R, unreadable: usize, endpoint: Endpoint) -> Self {
         Self::new(BTreeMap::from([(customer.clone(), record)]), unreadable, endpoint)
     }
 
-    /// Adds a failure, if there is one. It takes precedence over invalid rows.
+    /// Adds a failure, if any. It takes precedence over invalid rows.
     fn with_failure(self, failure: Option<Failure>) -> Self {
         Self {
             incomplete: failure.or(self.incomplete),
@@ -331,40 +331,40 @@ impl<R> PollOutput<R> {
     }
 }
 
-/// A kind of data that is polled. The state file preserves its records across restarts.
+/// Code that polls one kind of data. The state file preserves the records across restarts.
 pub trait Collector: 'static {
-    /// Name in configuration and labels.
+    /// Name in the configuration and in labels.
     const NAME: &'static str;
-    /// Endpoint of failures that no request caused.
+    /// Endpoint reported for failures that no request caused.
     const ENDPOINT: Endpoint;
     /// All endpoints that the collector requests.
     const ENDPOINTS: &'static [Endpoint] = &[Self::ENDPOINT];
     /// Default interval.
     const INTERVAL: Duration;
-    /// Whether its data belongs to a service that only some customers have. Such a collector is off by default and
-    /// requires API v3. For customers without the service, the API returns 403 or 404. Due polls of other collectors
-    /// start before due polls of an optional collector.
+    /// Whether the data belongs to a service that only some customers have. An optional collector is disabled by
+    /// default and requires API v3. For customers without the service, the API returns 403 or 404. If several polls are
+    /// due, those of optional collectors start last.
     const IS_OPTIONAL: bool = false;
     /// Estimated cost of a poll.
     const PRICE: Price = Price::ONE;
-    /// Permission in API v1; empty for an optional collector.
+    /// Permission required in API v1; empty for an optional collector.
     const SCOPE_V1: &'static str = "";
-    /// Permission in API v3.
+    /// Permission required in API v3.
     const SCOPE_V3: &'static str;
     /// Whether a changed customer status triggers a poll.
     const POLLS_ON_STATUS_CHANGE: bool = false;
-    /// The collector whose records list the items that this collector polls. A target is polled again when its list
-    /// changes.
+    /// The collector whose records list the items that this collector polls. A target is polled again when its list of
+    /// items changes.
     const ITEMS_FROM: Option<CollectorId> = None;
-    /// The collector whose records determine the requests. Each target is polled after each poll of that collector, and
-    /// not before the first.
+    /// The collector whose records determine the requests. A target is polled after each poll by that collector, and
+    /// not before the first one.
     const AFTER: Option<CollectorId> = None;
-    /// Type of its targets.
+    /// Type of the targets.
     type Target: PollTarget;
-    /// Type of its record of a customer.
+    /// Type of a customer's record.
     type Record: Serialize + DeserializeOwned + fmt::Debug + Send + Sync + 'static;
 
-    /// Polls the target. `previous` is its last record.
+    /// Polls a target. `previous` is the customer's last record; `None` for the partner.
     fn poll(
         api: &Api,
         target: &Self::Target,
@@ -373,53 +373,52 @@ pub trait Collector: 'static {
     ) -> impl Future<Output = Result<PollOutput<Self::Record>, Failure>> + Send;
 
     /// Completes the record of an incomplete poll from the previous record. The default returns the new record
-    /// unchanged. That suits collectors with records of a single row.
+    /// unchanged, which suits records with a single row.
     fn complete(previous: &Self::Record, partial: Self::Record) -> Self::Record {
         let _ = previous;
         partial
     }
 
-    /// Adds values to a new record that depend on the previous record, if any, or on the last known name of the
-    /// organization.
+    /// Fills in the values of a new record that depend on the previous record or on the organization's last known name.
     fn finish(record: &mut Self::Record, previous: Option<&Self::Record>, organization: &str) {
         let _ = (record, previous, organization);
     }
 
-    /// Splits a record into the rows of the latest response and rows held from earlier responses; `None` if none are
-    /// held.
+    /// Splits a record into the rows of the latest response and the rows held from earlier responses. Returns `None` if
+    /// no rows are held.
     fn split(record: &Self::Record) -> Option<(Self::Record, Self::Record)> {
         let _ = record;
         None
     }
 
-    /// Returns the settings on which its requests or its parsing depend; none by default.
+    /// Returns the settings on which requests or parsing depend; none by default.
     fn request_settings(settings: &CollectorSettings) -> RequestSettings {
         let _ = settings;
         RequestSettings::default()
     }
 
-    /// Returns whether a record has other items than the previous record. See [`Collector::ITEMS_FROM`].
+    /// Returns whether a record lists different items from the previous record. See [`Collector::ITEMS_FROM`].
     fn lists_other_items(record: &Self::Record, previous: &Self::Record) -> bool {
         let _ = (record, previous);
         false
     }
 
-    /// Returns a record without removed tenants; `None` if it contains none of them.
+    /// Returns the record without the removed tenants; `None` if it contains none of them.
     fn without_tenants(record: &Self::Record, removed: &BTreeSet<TenantId>) -> Option<Self::Record> {
         let _ = (record, removed);
         None
     }
 
-    /// Returns whether no run was in progress, so that the next poll is less urgent.
+    /// Returns whether no run is in progress, which makes the next poll less urgent.
     fn is_quiet(record: &Self::Record) -> bool {
         let _ = record;
         false
     }
 
-    /// Returns the metrics, shape by shape, in the order of [`Collector::tables`].
+    /// Returns the metrics of each shape, in the order of [`Collector::tables`].
     fn metrics() -> Vec<ShapeMetrics>;
 
-    /// Renders a record: one table per shape.
+    /// Renders a record as one table per shape.
     fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> Vec<ShapeTable>;
 
     /// Returns the health of the modules in a record; none by default.
@@ -429,14 +428,14 @@ pub trait Collector: 'static {
     }
 }
 
-/// A record with its type erased.
+/// A type-erased record.
 pub trait Record: fmt::Debug + Send + Sync {
-    /// Returns the record for downcasts.
+    /// Returns the record as [`Any`], for downcasting.
     fn as_any(&self) -> &dyn Any;
-    /// Returns the record as JSON, for the state file.
+    /// Converts the record to JSON, for the state file.
     ///
     /// # Errors
-    /// Returns an error if a value has no JSON form. No record contains such a value.
+    /// Returns an error if a value has no JSON form; no record contains such a value.
     fn to_json(&self) -> serde_json::Result<Box<RawValue>>;
 }
 
@@ -457,15 +456,15 @@ pub struct RenderedRecord {
     pub record: Arc<dyn Record>,
     /// Samples, one table per shape.
     pub tables: Arc<[Table]>,
-    /// Samples of rows held from earlier responses, in the same order; empty if there are none.
+    /// Samples of the rows held from earlier responses, in the same order; empty if no rows are held.
     pub held: Arc<[Table]>,
-    /// Health of its modules; `None` for a record without modules.
+    /// Health of the modules; `None` for a record without modules.
     pub health: Option<Arc<HealthSummary>>,
 }
 
 impl RenderedRecord {
-    /// Returns this record of subscriptions without its tenants; `None` unless both this record and the customer's
-    /// record contain the tenants.
+    /// Returns this record of subscriptions without its tenants. Returns `None` unless both this record and the
+    /// customer's record list the tenants.
     pub fn without_tenants_of(&self, customer: &Self) -> Option<Self> {
         let customer = Customer::of(customer.record.as_ref())?;
         let subscriptions = self.record.as_any().downcast_ref::<licenses::Subscriptions>()?;
@@ -482,12 +481,12 @@ impl RenderedRecord {
     }
 }
 
-/// Source of the records of earlier polls.
+/// Source of records from earlier polls.
 pub trait RecordSource: fmt::Debug + Send + Sync {
     /// Returns a collector's record of a customer.
     fn record(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>>;
-    /// Returns a customer id in the spelling of the customer list. Ids that differ only in case are equal.
+    /// Returns a customer id as the customer list spells it. Ids that differ only in case are equal.
     fn canonical_id(&self, customer: CustomerId) -> CustomerId;
-    /// Returns the last known name of a customer's organization; empty if there is none.
+    /// Returns the last known name of a customer's organization; empty if no name is known.
     fn organization(&self, customer: &CustomerId) -> Arc<str>;
 }

@@ -1,8 +1,8 @@
-//! The configuration: defaults, overridden by the YAML file, overridden by the environment.
+//! The configuration. The YAML file overrides the defaults, and the environment overrides the file.
 //!
 //! [`load`] merges the layers and parses all values. Unknown keys are rejected, because a mistyped key would otherwise
-//! have no effect. [`KEYS`] is the table of keys. The code that reads a key repeats its path, and tests check that both
-//! agree. The process environment is an argument, so that tests need not change it.
+//! have no effect. [`KEYS`] is the table of keys. The code that reads a key repeats its path, and tests check that the
+//! code and the table agree. The process environment is passed as an argument, so that tests need not change it.
 
 mod api;
 mod attributes;
@@ -29,7 +29,7 @@ use crate::domain::{CustomerFilter, Objectives, Pattern, Shard};
 pub use crate::settings::Error;
 use crate::settings::Field;
 
-/// Exit code for an invalid configuration: `EX_CONFIG` of `sysexits.h`.
+/// Exit code for an invalid configuration: `EX_CONFIG` from `sysexits.h`.
 pub const EXIT_CODE: u8 = 78;
 
 /// The JSON schema of the configuration file, generated from [`KEYS`]. Editors use it to complete and check the file.
@@ -44,10 +44,10 @@ pub struct Config {
     pub api: Api,
     /// Identity and credential.
     pub auth: Auth,
-    /// Customer filters. The shard comes from a flag, because it is the only difference between exporters with the same
-    /// configuration.
+    /// Customer filters. The shard comes from a command-line flag, because it is all that differs between exporters
+    /// that share a configuration file.
     pub customers: CustomerFilter,
-    /// File with attributes of customers.
+    /// File with customer attributes.
     pub attributes_file: Option<PathBuf>,
     /// Schedule of each collector.
     pub plans: PerCollector<Plan>,
@@ -72,7 +72,7 @@ pub struct Config {
 /// Filters and limits of the exposition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metrics {
-    /// Names of metrics to exclude from every exposition.
+    /// Patterns for the names of metrics to exclude from every exposition.
     pub exclude: Vec<Pattern>,
     /// Whether the owner's email address is a label of `elements_customer_info`. Disabled by default, because the
     /// address is personal data.
@@ -85,8 +85,8 @@ pub struct Metrics {
 ///
 /// # Errors
 ///
-/// Returns the first problem, in this order: structure of the file, names of environment variables, values, missing
-/// keys.
+/// Returns the first problem. The checks run in this order: structure of the file, names of environment variables,
+/// values, missing keys.
 pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Config, Error> {
     Config::read(&Layers::read(file, environment)?)
 }

@@ -51,7 +51,7 @@ pub use time::{DailyScan, Timestamp, daily_time, duration, timestamp};
 pub use trail::{PastRun, TRAIL_RUNS};
 pub use unmatched::{KnownNames, UnmatchedPattern};
 
-/// A field contains an invalid value.
+/// Error for a field that contains an invalid value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid value")]
 pub struct InvalidValue;
@@ -59,7 +59,7 @@ pub struct InvalidValue;
 /// Result of parsing a field: a value, `None` (`N/A` or no text), or an error.
 pub type Parsed<T> = Result<Option<T>, InvalidValue>;
 
-/// Text that the API uses for a field that does not apply.
+/// Text that the API returns for a field that does not apply.
 const NOT_APPLICABLE: &str = "N/A";
 
 /// Returns the trimmed text; `None` if it means that there is no value.

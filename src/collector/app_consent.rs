@@ -1,4 +1,4 @@
-//! Consent of tenants to the apps of products. Without consent, a product does not work for the tenant.
+//! Tenants' consent to the apps of each product. Without consent, the product does not work for the tenant.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -11,10 +11,10 @@ use crate::api::{Api, Endpoint, Error, Failure, v3};
 use crate::domain::{CustomerId, TenantId};
 use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label};
 
-/// The consent of a tenant by product; `None` for a product without apps.
+/// A tenant's consent by product; `None` for a product without apps.
 type Products = Parts<String, Option<bool>>;
 
-/// Status 400, 403 or 404 means that the tenant lacks a product.
+/// Status 400, 403 or 404 means that the tenant lacks the product.
 const PRODUCT_RULES: Rules = Rules {
     is_denial: |error| error.is_missing_service() || matches!(error, Error::Status(400)),
     all_denied: |_| Error::Status(404),
@@ -76,7 +76,7 @@ impl Collector for AppConsent {
     }
 
     fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> Vec<ShapeTable> {
-        // The record may be older than the settings.
+        // The record may predate the settings.
         let requested = &context.settings.consent_products;
         let rows: Vec<Consent> = record
             .iter()
@@ -95,8 +95,8 @@ impl Collector for AppConsent {
     }
 }
 
-/// Requests the consent to each product. Products that the tenant lacks are requested once a day. If a request fails,
-/// the last known value of the product is kept until it expires.
+/// Requests the tenant's consent to each product. Products that the tenant lacks are requested only once a day. If a
+/// request fails, the product's last known value is kept until it expires.
 async fn poll_products(
     api: &Api,
     (customer, context): (&CustomerId, &Context),
@@ -155,7 +155,7 @@ async fn fetch_consent(
     Ok(is_given)
 }
 
-/// The consent of a tenant to a product's apps.
+/// A tenant's consent to a product's apps.
 struct Consent {
     tenant: TenantId,
     product: String,

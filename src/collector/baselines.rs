@@ -1,4 +1,4 @@
-//! Baselines of tenants: deployment status and drift of settings.
+//! Tenants' baselines: deployment status and drift of settings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::api::{Api, Endpoint, Failure, v3};
 use crate::domain::{self, CustomerId, TenantId, Timestamp};
 use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label, timestamp};
 
-/// State of the baselines of a tenant.
+/// State of a tenant's baselines.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Baseline {
     /// Whether the row is held from an earlier response, because the latest response had invalid rows.
@@ -26,7 +26,7 @@ pub(super) struct Baseline {
 }
 
 impl Baseline {
-    /// Merges another row of the tenant, keeping the worse value of each field.
+    /// Merges another row of the tenant. Keeps the worse status, the larger number of drifts and the later times.
     fn merge_worse(&mut self, other: Self) {
         if severity(other.status) > severity(self.status) {
             self.status = other.status;
@@ -37,7 +37,7 @@ impl Baseline {
     }
 }
 
-/// Returns the severity of a status. From high to low: failed, with exceptions or expired, unknown, others.
+/// Returns the severity of a status. From most to least severe: failed; with exceptions or expired; unknown; others.
 fn severity(status: Option<i16>) -> u8 {
     match status {
         Some(5 | 8 | 17) => 4,

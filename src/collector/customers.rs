@@ -21,9 +21,9 @@ use crate::exposition::{Shape, ShapeMetrics, ShapeTable, column, exact, gauge, i
 /// A customer in the customer list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Customer {
-    /// The last known name of the organization; empty if it was never known.
+    /// Last known name of the organization; empty if none is known.
     pub organization: String,
-    /// Address of the owner. It is personal data, and therefore not saved in the state file.
+    /// The owner's email address. It is not saved in the state file, because it is personal data.
     #[serde(skip)]
     owner_email: Option<String>,
     country: String,
@@ -31,31 +31,30 @@ pub struct Customer {
     management_mode: Option<ManagementMode>,
     /// Number of tenants; `None` if the response does not list them.
     tenants: Option<usize>,
-    /// The tenants that have an id. Older state files lack them.
+    /// The tenants that have an id. Older state files lack this field.
     #[serde(default)]
     named_tenants: Vec<Tenant>,
-    /// Whether a v3 response lacks the field with the tenants.
+    /// Whether a v3 response lacked the field `tenants`.
     #[serde(skip)]
     lacks_tenants: bool,
 }
 
 impl Customer {
-    /// Returns the customer of a record; `None` for another collector's record.
+    /// Returns the customer in a record; `None` for another collector's record.
     pub fn of(record: &dyn Record) -> Option<&Self> {
         record.as_any().downcast_ref()
     }
 
-    /// Returns the country or region; empty if the list has none.
+    /// Returns the country or region; empty if the list contains none.
     pub fn country(&self) -> &str {
         &self.country
     }
 
-    /// Returns the label value of the management mode; empty if the list has none.
+    /// Returns the management mode as a label value; empty if the list contains none.
     pub fn management_mode(&self) -> &'static str {
         self.management_mode.map_or("", ManagementMode::label)
     }
 
-    /// Returns the ids of the tenants.
     pub(super) fn tenant_ids(&self) -> impl Iterator<Item = &TenantId> {
         self.named_tenants.iter().map(|tenant| &tenant.id)
     }
@@ -75,7 +74,6 @@ impl Customer {
         self.tenants == Some(self.named_tenants.len())
     }
 
-    /// Returns whether the list contains the tenants.
     pub(super) fn lists_tenants(&self) -> bool {
         self.tenants.is_some()
     }
@@ -187,8 +185,7 @@ const TENANTS: Names = &["tenants"];
 const STATUS: Names = &["jobStatus"];
 const MODE: Names = &["managementMode"];
 
-/// Parses the tenants of a customer. Returns the tenants with an id, each once, and the number of tenants without an
-/// id.
+/// Parses a customer's tenants. Returns each tenant that has an id once, and the number of tenants without an id.
 fn parse_tenants(row: &Row<'_>, tenants: &[&RawValue]) -> (Vec<Tenant>, usize) {
     let mut named: BTreeMap<TenantId, Tenant> = BTreeMap::new();
     let mut without_id = 0;
@@ -219,7 +216,7 @@ fn parse_row(row: &Row<'_>, generation: Generation) -> Option<(CustomerId, Custo
     let management_mode = row.known_word(MODE, row.text(MODE), management_mode, |mode| {
         mode == ManagementMode::Unknown
     });
-    // With API v1, the tenants come from the subscriptions. Without this check, they would occur twice.
+    // API v1 lists the tenants with the subscriptions. Without this check, they would be exposed twice.
     let may_list_tenants = generation == Generation::V3;
     let tenants = row.list(TENANTS).filter(|_| may_list_tenants);
     let lacks_tenants = may_list_tenants && tenants.is_none();
@@ -246,7 +243,7 @@ fn parse_row(row: &Row<'_>, generation: Generation) -> Option<(CustomerId, Custo
     Some((id, customer))
 }
 
-/// Returns the worse status of two rows of one customer.
+/// Returns the worse of a customer's two statuses, which come from duplicate rows.
 fn worse(one: Option<CustomerStatus>, other: Option<CustomerStatus>) -> Option<CustomerStatus> {
     let rank = |status: Option<CustomerStatus>| match status {
         None => 0,
@@ -262,7 +259,7 @@ fn worse(one: Option<CustomerStatus>, other: Option<CustomerStatus>) -> Option<C
     if rank(other) > rank(one) { other } else { one }
 }
 
-/// A customer, rendered with the current settings.
+/// A customer with the values that depend on the current settings.
 struct RenderedCustomer {
     customer: Customer,
     owner_email: Option<String>,

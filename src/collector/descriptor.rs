@@ -1,4 +1,4 @@
-//! Descriptors of collectors. They erase the types of targets and records.
+//! Descriptors of collectors, which erase the types of targets and records.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,12 +19,12 @@ use crate::exposition::{ShapeMetrics, Table};
 
 pub(super) type PollFuture = Pin<Box<dyn Future<Output = Result<PollOutput, Failure>> + Send>>;
 
-/// A collector of the table [`ALL`](super::ALL).
+/// A row of the table [`ALL`](super::ALL).
 #[derive(Clone, Copy)]
 pub struct CollectorDescriptor {
-    /// Name in configuration and labels.
+    /// Name in the configuration and in labels.
     pub name: &'static str,
-    /// Endpoint of failures that no request caused.
+    /// Endpoint reported for failures that no request caused.
     pub endpoint: Endpoint,
     /// All endpoints that the collector requests.
     pub endpoints: &'static [Endpoint],
@@ -36,9 +36,9 @@ pub struct CollectorDescriptor {
     pub polls_on_status_change: bool,
     /// See [`Collector::IS_OPTIONAL`].
     pub is_optional: bool,
-    /// Estimated cost of a poll of one target.
+    /// Estimated cost of polling one target.
     pub price: Price,
-    // Functions, because ids are positions in the table of descriptors.
+    // These are functions, because ids are computed from the table of descriptors.
     items_from: fn() -> Option<CollectorId>,
     after: fn() -> Option<CollectorId>,
     scope_v1: &'static str,
@@ -94,7 +94,7 @@ impl CollectorDescriptor {
         }
     }
 
-    /// Returns the required permission in an API version; `None` if the collector does not support that version.
+    /// Returns the permission required in an API version; `None` if the collector does not support that version.
     pub fn scope(&self, generation: Generation) -> Option<&'static str> {
         match generation {
             Generation::V1 if self.is_optional => None,
@@ -113,17 +113,18 @@ impl CollectorDescriptor {
         (self.after)()
     }
 
-    /// Returns whether an error means that the target lacks the service that the collector reads.
+    /// Returns whether an error means that the target lacks the service that the collector polls.
     pub fn is_unlicensed(&self, error: &Error) -> bool {
         self.is_optional && error.is_missing_service()
     }
 
-    /// Returns the collector's metrics, shape by shape.
+    /// Returns the collector's metrics, grouped by shape.
     pub fn metrics(&self) -> Vec<ShapeMetrics> {
         (self.metrics)()
     }
 
-    /// Parses and renders a record of the state file; `None` if its format has changed, for example by an upgrade.
+    /// Parses and renders a record from the state file. Returns `None` if the format has changed, for example after an
+    /// upgrade.
     pub fn restore(&self, json: &RawValue, customer: &CustomerId, context: &Context) -> Option<RenderedRecord> {
         let (rendered, _) = self.render((self.parse)(json)?, customer, context)?;
         Some(rendered)
@@ -134,23 +135,23 @@ impl CollectorDescriptor {
         (self.request_settings)(settings)
     }
 
-    /// Returns whether no run was in progress, so that the next poll is less urgent.
+    /// Returns whether no run is in progress, which makes the next poll less urgent.
     pub fn is_quiet(&self, record: &dyn Record) -> bool {
         (self.is_quiet)(record)
     }
 
-    /// Returns whether a record has other items than the previous record.
+    /// Returns whether a record lists different items from the previous record.
     pub fn lists_other_items(&self, record: &dyn Record, previous: &dyn Record) -> bool {
         (self.lists_other_items)(record, previous)
     }
 
-    /// Returns a record without removed tenants; `None` if it contains none of them.
+    /// Returns the record without the removed tenants; `None` if it contains none of them.
     pub fn without_tenants(&self, record: &dyn Record, removed: &BTreeSet<TenantId>) -> Option<Arc<dyn Record>> {
         (self.without_tenants)(record, removed)
     }
 
-    /// Renders a record, and returns the number of rows that were dropped because their series already exist; `None`
-    /// for a record of another collector.
+    /// Renders a record. Also returns the number of rows that were dropped because their series already existed.
+    /// Returns `None` for another collector's record.
     pub fn render(
         &self,
         record: Arc<dyn Record>,
@@ -230,7 +231,7 @@ async fn poll<C: Collector>(
     })
 }
 
-/// Returns a record with the type of its collector; `None` if the record belongs to another collector.
+/// Downcasts a record to the collector's type; returns `None` for another collector's record.
 fn typed<C: Collector>(record: &dyn Record) -> Option<&C::Record> {
     record.as_any().downcast_ref()
 }
@@ -262,7 +263,7 @@ fn render<C: Collector>(
     Some((rendered, duplicates))
 }
 
-/// Renders a record without excluded metrics, so that these never count as series.
+/// Renders a record without the excluded metrics, so that they never count as series.
 fn render_tables<C: Collector>(record: &C::Record, customer: &CustomerId, context: &Context) -> (Vec<Table>, u64) {
     let tables = C::tables(record, customer, context);
     debug_assert!(

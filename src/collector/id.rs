@@ -1,6 +1,6 @@
-//! Ids of collectors.
+//! Collector ids.
 
-/// A collector, by its position in the table [`ALL`](super::ALL).
+/// A collector, identified by its position in the table [`ALL`](super::ALL).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CollectorId(usize);
 
@@ -9,7 +9,6 @@ impl CollectorId {
         Self(position)
     }
 
-    /// Returns its position in the table.
     pub(crate) const fn position(self) -> usize {
         self.0
     }

@@ -1,7 +1,8 @@
-//! Reports of job runs that failed or omitted objects: number of objects by result, and the most common errors.
+//! Reports on job runs that failed completely or for some objects: the number of objects by status, and the most common
+//! errors.
 //!
-//! Reports are requested for such runs only, once each. Titles, locations and comments name people, so they are not
-//! kept, except for comments masked by [`domain::mask_comment`].
+//! Only reports on such runs are requested, and each only until it is received. Titles and locations are discarded and
+//! comments are masked by [`domain::mask_comment`], because they may contain names of people.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,19 +18,19 @@ use crate::api::{Api, Endpoint, Error, Failure, v3};
 use crate::domain::{self, CustomerId, ModuleKey, RunKey, Timestamp};
 use crate::exposition::{Label, Shape, ShapeMetrics, ShapeTable, gauge, label};
 
-/// Rows per page: the maximum of the API.
+/// Rows per page: the API's maximum.
 const PAGE_SIZE: usize = 1_000;
 
-/// Maximum number of pages fetched from a report. The first twenty thousand objects show the reasons.
+/// Maximum number of pages fetched per report. The first 20,000 objects are enough to identify the causes.
 const MAX_PAGES: usize = 20;
 
 /// Maximum number of requests for a missing report, one per poll.
 const MAX_TRIES: u32 = 3;
 
-/// Maximum number of failed requests for a report: two hours of polls, longer than most API outages.
+/// Maximum number of failed requests for a report: two hours of polls, which is longer than most API outages.
 const MAX_FAILED_TRIES: u32 = 24;
 
-/// Maximum number of errors with separate series.
+/// Maximum number of errors that have their own series.
 const TOP_ERRORS: usize = 10;
 
 /// Value of the label `error` for all other errors.
@@ -42,13 +43,13 @@ pub(super) struct ModuleReport {
     /// The newest run whose report was requested.
     #[serde(rename = "asked")]
     run_key: RunKey,
-    /// Start of that run, because runs may share an id.
+    /// Start of that run, because several runs may have the same id.
     #[serde(default)]
     started: Option<Timestamp>,
-    /// Number of unsuccessful requests; zero after the report was received.
+    /// Number of unsuccessful requests; 0 once the report has been received.
     #[serde(default)]
     tries: u32,
-    /// Number of these requests that the API failed to process.
+    /// How many of these requests failed, instead of showing that there is no report.
     #[serde(default)]
     failed: u32,
     /// The report of that run.
@@ -56,7 +57,7 @@ pub(super) struct ModuleReport {
 }
 
 impl ModuleReport {
-    /// Returns whether the report is not requested again: it was received, or requested too often.
+    /// Returns whether the report needs no further request, because it was received or requested too often.
     fn is_settled(&self) -> bool {
         self.tries == 0 || self.tries - self.failed >= MAX_TRIES || self.failed >= MAX_FAILED_TRIES
     }
@@ -67,20 +68,20 @@ impl ModuleReport {
 struct Report {
     /// Objects by status; `None` if the report is incomplete or contains invalid rows.
     objects: Option<BTreeMap<Cow<'static, str>, u64>>,
-    /// The most common errors in descending order, then `other`.
+    /// The most common errors with their numbers of objects, most common first, then `other`.
     errors: Vec<(String, u64)>,
 }
 
-/// The most common errors of the latest report of a module or backup scope, for display.
+/// The most common errors in the latest report of a module or backup scope, for display.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommonErrors {
     /// The module or backup scope.
     pub key: ModuleKey,
-    /// The errors, most common first, each with the number of objects that have this error.
+    /// The errors, most common first, each with the number of affected objects.
     pub errors: Vec<(String, u64)>,
 }
 
-/// Returns the most common errors in a record of this collector, for each module with errors.
+/// Returns the most common errors of each module that has errors in a record of this collector.
 pub fn common_errors(record: &dyn Record) -> Vec<CommonErrors> {
     let modules = record.as_any().downcast_ref::<Vec<ModuleReport>>();
     let common = modules.into_iter().flatten().filter_map(|module| {
@@ -154,11 +155,11 @@ impl Collector for JobReports {
     }
 }
 
-/// Requests the missing reports of these runs. If one fails, the others are still requested. Returns the first failure
-/// and the number of invalid rows.
+/// Requests the missing reports of these runs. If a request fails because of its report, the others are still sent.
+/// Returns a failure, if any, and the number of invalid rows.
 ///
 /// # Errors
-/// Returns the denial if every request is denied and no report was requested before.
+/// Returns the denial if every request is denied and no report had been requested before.
 async fn update_reports<Request: Future<Output = Result<(Option<Report>, usize), Failure>>>(
     modules: &mut Vec<ModuleReport>,
     runs: Vec<ReportableRun>,
@@ -173,7 +174,7 @@ async fn update_reports<Request: Future<Output = Result<(Option<Report>, usize),
         let run_key = run.as_deref().map(|id| RunKey::new(Some(id), None, None));
         let is_same = |known: &ModuleReport| run_key == Some(known.run_key) && started == known.started;
         if let Some(known) = known.as_mut().filter(|known| !is_same(known)) {
-            // A newer run has ended, so the report is outdated.
+            // A newer run has completed, so the report is outdated.
             known.report = None;
         }
         let (Some(id), Some(run_key)) = (run, run_key) else {
@@ -202,7 +203,7 @@ async fn update_reports<Request: Future<Output = Result<(Option<Report>, usize),
             }
             // The run has no report, or none yet.
             Err(cause) if cause.error.is_missing_service() => denial = Some(cause),
-            // The report is inconsistent, or cannot be requested.
+            // The report is inconsistent, or the API rejects the request.
             Err(cause) if matches!(cause.error, Error::Incomplete(_) | Error::Status(400)) => {
                 failure = failure.or(Some(cause));
             }
@@ -210,7 +211,8 @@ async fn update_reports<Request: Future<Output = Result<(Option<Report>, usize),
                 failure = failure.or(Some(cause));
                 module.failed += 1;
             }
-            // All requests would fail. The reports fetched so far are kept; the next poll requests the others.
+            // All further requests would fail too. The reports fetched so far are kept; the next poll requests the
+            // others.
             Err(cause) => {
                 failure = Some(cause);
                 break;
@@ -227,7 +229,7 @@ async fn update_reports<Request: Future<Output = Result<(Option<Report>, usize),
     }
 }
 
-/// Maximum number of attempts to fetch a report whose total and rows differ.
+/// Maximum number of attempts to fetch a report whose total does not match its rows.
 const MAX_ATTEMPTS: usize = 2;
 
 /// Fetches the report of a run. Returns the report, or `None` if it is empty, and the number of invalid rows.
@@ -258,7 +260,7 @@ async fn fetch_pages(api: &Api, customer: &CustomerId, run: &str) -> Result<(Opt
     Ok((report, unreadable))
 }
 
-/// Counts of the valid rows of a report, by status and error.
+/// Counts of a report's valid rows, by status and error.
 #[derive(Default)]
 struct Tally {
     rows: usize,
@@ -270,7 +272,7 @@ struct Tally {
 const STATUS: Names = &["status"];
 
 impl Tally {
-    /// Counts a row, and returns that it is no duplicate; `None` if it has no status.
+    /// Counts a row. Returns whether it is a duplicate, which is always false, or `None` if it has no status.
     fn add(&mut self, row: &Row<'_>) -> Option<bool> {
         let status = row.named(STATUS, domain::report_status)?;
         self.rows += 1;
@@ -317,8 +319,8 @@ impl Tally {
     }
 }
 
-/// Returns the error of an object: its code, or its masked comment. A code that is a sentence, an address, an id or a
-/// dot-separated name is masked like a comment.
+/// Returns an object's error: its code, or else its masked comment. A code that looks like a sentence, an address, an
+/// id or a dotted name is also masked.
 fn error_label(row: &Row<'_>) -> String {
     let is_code = |code: &str| {
         let is_code_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"_-:".contains(&byte);

@@ -27,7 +27,7 @@ use crate::domain::{
 };
 use crate::exposition::{ShapeMetrics, ShapeTable};
 
-/// The runs of a module or backup scope that have ended, newest first.
+/// The completed runs of a module or backup scope, newest first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModuleRuns {
     /// The module or backup scope.
@@ -36,8 +36,8 @@ pub struct ModuleRuns {
     pub runs: Vec<PastRun>,
 }
 
-/// Returns the stored runs in a record of this collector by module or backup scope, including modules and scopes that
-/// are no longer listed.
+/// Returns the completed runs stored in a record of this collector, by module or backup scope. Modules and scopes that
+/// are no longer listed are included.
 pub fn past_runs(record: &dyn super::Record, settings: &CollectorSettings) -> Vec<ModuleRuns> {
     let record = record.as_any().downcast_ref::<Record>();
     let modules = record.into_iter().flat_map(Record::modules);
@@ -184,7 +184,7 @@ async fn merge_list(
     (record, ended, unreadable)
 }
 
-/// Parses the module and the run of a row; `None` if the row does not identify its module.
+/// Parses a row into its module and its run; returns `None` if the row does not identify its module.
 fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<(ModuleKey, Run)> {
     let service = row.named(&["jobType"], domain::service)?;
     // A scan belongs to no module.
@@ -211,7 +211,7 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<(ModuleKey, Run)> {
         }
     };
     let has_times = row.text(START).is_some() || row.text(END).is_some();
-    // A run without objects, or one that failed before it had times, ended when its row was last modified.
+    // A run that had no objects, or that failed before it had times, ended when its row was last modified.
     let may_lack_end = status.has_ended(false) && (id.is_none() || !status.is_restore_point());
     let undated_end = modified.valid.filter(|_| may_lack_end && !has_times);
     let failed = row.count(&["failedCount"]);
@@ -251,19 +251,18 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<(ModuleKey, Run)> {
     Some((key, run))
 }
 
-/// The service whose runs have reports.
+/// The only service whose runs have reports.
 pub(super) const REPORTED_SERVICE: &str = "Microsoft 365";
 
-/// The latest completed run of a listed module or backup scope, with the id for requesting its report.
+/// The latest completed run of a listed module or backup scope, with the id under which its report is requested.
 pub(super) struct ReportableRun {
     pub(super) key: ModuleKey,
     /// Id of the run; `None` if the run has no report.
     pub(super) run: Option<Box<str>>,
-    /// Start of the run.
     pub(super) started: Option<Timestamp>,
 }
 
-/// Returns the latest completed runs in a record of this collector; `None` for a record of another collector.
+/// Returns the latest completed runs in a record of this collector; `None` for another collector's record.
 pub(super) fn reportable_runs(record: &dyn super::Record) -> Option<Vec<ReportableRun>> {
     let record = record.as_any().downcast_ref::<Record>()?;
     let runs = record.listed().map(|module| ReportableRun {
@@ -274,21 +273,21 @@ pub(super) fn reportable_runs(record: &dyn super::Record) -> Option<Vec<Reportab
     Some(runs.collect())
 }
 
-/// Returns the services in a record of this collector; `None` for a record of another collector.
+/// Returns the services in a record of this collector; `None` for another collector's record.
 pub(super) fn listed_services(record: &dyn super::Record) -> Option<BTreeSet<Cow<'static, str>>> {
     let record = record.as_any().downcast_ref::<Record>()?;
     Some(record.listed().map(|module| module.service.clone()).collect())
 }
 
-/// The module of jobs that belong to no module, such as scans.
+/// Module name of jobs that belong to no module, such as scans.
 const NO_MODULE: &str = "None";
 /// The field that names the backup scope.
 const SCOPE: &str = "name";
 const START: Names = &["startTime"];
 const END: Names = &["endTime"];
 
-/// Returns the assumed end of a run whose end is unknown: for a restore point its start, because the data may be that
-/// old; for a failure without any time the current time, so that the failure counts.
+/// Returns the assumed end of a run whose end is unknown. For a restore point, this is the start, because the data may
+/// be that old. For a failure without any times, this is the current time, so that the failure counts.
 fn assumed_end(
     status: JobStatus,
     start: Option<Timestamp>,
@@ -306,13 +305,13 @@ fn assumed_end(
 #[derive(Clone, Copy, Debug)]
 struct ReportedTime {
     value: Option<Timestamp>,
-    /// The time, but at most the current time; `None` if the time is further in the future than clock skew explains.
+    /// The time, capped at the current time; `None` if it is further in the future than clock skew can explain.
     valid: Option<Timestamp>,
 }
 
 impl ReportedTime {
-    /// Parses a time. A time in the future is counted as invalid; within the tolerance for clock skew, it is replaced
-    /// by the current time.
+    /// Parses a time. If it is in the future by no more than the tolerance for clock skew, it is replaced by the
+    /// current time; otherwise, it is counted as invalid.
     fn parse(row: &Row<'_>, names: Names, now: Timestamp) -> Self {
         let value = row.timestamp(names);
         let valid = value.and_then(|at| super::not_in_future(row, names, at, now));

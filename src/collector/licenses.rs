@@ -1,4 +1,4 @@
-//! Licences: subscriptions of customers with their seats, usage and expiry.
+//! Licences: customers' subscriptions, with their seats, usage and expiry.
 
 mod identity;
 mod samples;
@@ -18,13 +18,13 @@ use crate::domain::{self, CustomerId, Gigabyte, KnownNames, Pattern, Size, Tenan
 use crate::exposition::{ShapeMetrics, ShapeTable};
 
 /// Maximum number of subscriptions in one response: ten for each of fifty thousand customers. A minimal row takes
-/// thirty times its length in memory, so the size limit of responses is not enough.
+/// thirty times its length in memory, so limiting the size of responses is not enough.
 const MAX_PRODUCTS: usize = 500_000;
 
 /// Position of the first shape about tenants. All later shapes are also about tenants.
 pub(super) const FIRST_TENANT_SHAPE: usize = 2;
 
-/// The subscriptions of a customer.
+/// A customer's subscriptions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Subscriptions {
     /// Ids of the tenants, if the API version returns them with the subscriptions.
@@ -36,12 +36,11 @@ pub(super) struct Subscriptions {
 }
 
 impl Subscriptions {
-    /// Returns whether the response contains the tenants.
+    /// Returns whether the response lists the tenants.
     pub(super) fn lists_tenants(&self) -> bool {
         self.lists_tenants || !self.tenants.is_empty()
     }
 
-    /// Returns the subscriptions without the tenants.
     pub(super) fn without_tenants(&self) -> Self {
         Self {
             products: self.products.clone(),
@@ -58,14 +57,14 @@ pub(super) struct Product {
     held: bool,
     /// Distinguishes the subscription from others for the same service; empty if the service has only one subscription.
     license: String,
-    /// Number among subscriptions with the same purchased items, from 1; 0 if not assigned yet.
+    /// Number among the subscriptions with the same purchased items, starting at 1; 0 if not yet assigned.
     #[serde(rename = "place", default)]
     number: u32,
     identity: Identity,
     /// Whether the subscription counts as a backup licence; set during rendering.
     #[serde(skip)]
     is_backup: bool,
-    /// Unit of sizes; set during rendering.
+    /// Meaning of a gigabyte; set during rendering.
     #[serde(skip)]
     gigabyte: Gigabyte,
     purchased_seats: Option<u64>,
@@ -93,7 +92,7 @@ impl Product {
     }
 }
 
-/// The part of a subscription that stays the same while its numbers change.
+/// The part of a subscription that stays the same while the numbers change.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Identity {
     service: String,
@@ -190,8 +189,8 @@ impl Collector for Licenses {
 
     fn complete(previous: &Subscriptions, mut partial: Subscriptions) -> Subscriptions {
         partial.tenants.extend(previous.tenants.iter().cloned());
-        // Subscriptions with the same purchased items are numbered by their order, because it is unknown which of them
-        // is missing.
+        // Subscriptions with the same purchased items are numbered in order, because it is unknown which of them is
+        // missing.
         let numbered = |products: &[Product]| -> Vec<Product> {
             let mut counts = BTreeMap::new();
             let number = |product: &Product| {
@@ -261,7 +260,7 @@ impl Collector for Licenses {
 }
 
 /// Returns the products that the settings select. The record contains all products, so that a reload takes effect
-/// without a poll, and labels do not depend on the filter.
+/// without a poll and labels do not depend on the filter.
 fn select_products(products: &[Product], context: &Context) -> Vec<Product> {
     let (selected, backups) = (&context.settings.license_services, &context.settings.backup_services);
     let matches_any = |patterns: &[Pattern], product: &Product| {
@@ -287,7 +286,7 @@ fn tenant_without_name(id: &TenantId) -> Tenant {
     }
 }
 
-/// Parses the tenants of a row: ids separated by commas.
+/// Parses a row's tenants, which are ids separated by commas.
 fn parse_tenants(row: &Row<'_>) -> Vec<TenantId> {
     const NAMES: Names = &["tenantId"];
     let text = row.text(NAMES).unwrap_or_default();

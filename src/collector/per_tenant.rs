@@ -1,4 +1,4 @@
-//! Common code of collectors that send a request per item, such as a tenant of a customer.
+//! Common code for collectors that send one request per item, such as a customer's tenant.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -10,7 +10,7 @@ use super::{Context, PollOutput};
 use crate::api::{Api, Endpoint, Error, Failure};
 use crate::domain::{CustomerId, TenantId, Timestamp};
 
-/// Maximum number of polled tenants of a customer. The largest customers have dozens.
+/// Maximum number of tenants polled per customer. The largest customers have dozens.
 const MAX_POLLED_TENANTS: usize = 500;
 
 const TOO_MANY_TENANTS: &str = "the customer has more than 500 tenants; only 500 are polled";
@@ -18,21 +18,21 @@ const TOO_MANY_TENANTS: &str = "the customer has more than 500 tenants; only 500
 /// Time after which a tenant that lacks a service is polled again.
 pub(super) const RECHECK_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
-/// Records of the parts of a target: the tenants of a customer, or the products of a tenant. In the state file, the
-/// fields keep the names that older versions wrote.
+/// Records of the parts of a target: a customer's tenants, or a tenant's products. In the state file, the fields keep
+/// the names that older versions used.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Parts<K: Ord, R> {
     #[serde(rename = "tenants", alias = "consented")]
     records: BTreeMap<K, R>,
-    /// Parts whose last known records are served, each with the time since which they have been served.
+    /// Parts whose last known records are served, each with the time since which this is so.
     #[serde(rename = "held", default = "BTreeMap::new")]
     last_known_since: BTreeMap<K, Timestamp>,
-    /// Parts that lack the service, with the time of the response that showed it.
+    /// Parts that lack the service, each with the time of the response that showed this.
     #[serde(rename = "lacking", alias = "absent")]
     unlicensed_since: BTreeMap<K, Timestamp>,
 }
 
-/// Records of the tenants of a customer.
+/// Records of a customer's tenants.
 pub(super) type Tenants<R> = Parts<TenantId, R>;
 
 impl<K: Ord, R> Default for Parts<K, R> {
@@ -52,8 +52,8 @@ impl<K: Ord, R> Parts<K, R> {
 }
 
 impl<K: Clone + Ord, R: Clone + Default + PartialEq> Parts<K, R> {
-    /// Splits the parts into fresh and last known records; `None` if all are fresh. `split` does the same for a record
-    /// that is itself a map of parts.
+    /// Splits the parts into fresh and last known records; returns `None` if all are fresh. `split` does the same for a
+    /// record that is itself a map of parts.
     pub(super) fn split(&self, split: impl Fn(&R) -> (R, R)) -> Option<(Self, Self)> {
         let (mut fresh, mut held) = (Self::default(), Self::default());
         for (key, record) in &self.records {
@@ -70,12 +70,12 @@ impl<K: Clone + Ord, R: Clone + Default + PartialEq> Parts<K, R> {
         (!held.records.is_empty()).then_some((fresh, held))
     }
 
-    /// Splits parts whose records are each either fresh or last known.
+    /// Splits parts whose records are entirely fresh or entirely last known.
     pub(super) fn split_by_key(&self) -> Option<(Self, Self)> {
         self.split(|record| (record.clone(), R::default()))
     }
 
-    /// Returns a copy without these keys; `None` if none of them is present.
+    /// Returns a copy without the removed keys; `None` if none of them is present.
     pub(super) fn without(&self, removed: &BTreeSet<K>) -> Option<Self> {
         let mut rest = self.clone();
         rest.records.retain(|key, _| !removed.contains(key));
@@ -91,20 +91,20 @@ pub(super) fn is_due_again(polled: Option<&Timestamp>, now: Timestamp) -> bool {
     polled.is_none_or(|polled| now >= polled.plus(RECHECK_INTERVAL) || *polled > now)
 }
 
-/// Returns whether last known values that have been served since a given time have expired.
+/// Returns whether last known values, served since the given time, have expired.
 pub(super) fn is_expired(since: Timestamp, context: &Context) -> bool {
     context.now > since.plus(context.stale_after)
 }
 
-/// Rules for polls of one kind of parts.
+/// Rules for polling one kind of part.
 pub(super) struct Rules {
     /// Whether an error means that the part lacks the service.
     pub(super) is_denial: fn(&Error) -> bool,
-    /// Returns the error of the poll if all parts lack the service, given the error of the last part.
+    /// Converts the error of the last part to that of the poll if all parts lack the service.
     pub(super) all_denied: fn(Error) -> Error,
-    /// Whether an empty response is a record.
+    /// Whether an empty response counts as a record.
     pub(super) keeps_empty: bool,
-    /// Error text for an empty response after a response that was not empty.
+    /// Error text for an empty response that follows a non-empty one.
     pub(super) empty_problem: &'static str,
 }
 
@@ -115,7 +115,7 @@ const TENANT_RULES: Rules = Rules {
     empty_problem: "empty response; the previous response was not empty",
 };
 
-/// Results of the requests of one poll.
+/// Results of one poll's requests.
 #[derive(Default)]
 pub(super) struct RequestResults {
     any_succeeded: bool,
@@ -126,25 +126,25 @@ pub(super) struct RequestResults {
 }
 
 impl RequestResults {
-    /// Adds a request that succeeded.
+    /// Records that a request succeeded.
     pub(super) fn succeed(&mut self) {
         self.any_succeeded = true;
     }
 
-    /// Adds a failure that makes the poll incomplete.
+    /// Records a failure, which makes the poll incomplete.
     pub(super) fn fail(&mut self, failure: Failure) {
         self.failure.get_or_insert(failure);
     }
 
-    /// Adds a denial. It does not make the poll incomplete.
+    /// Records a denial, which does not make the poll incomplete.
     pub(super) fn deny(&mut self, denial: Failure) {
         self.denial = Some(denial);
     }
 
-    /// Returns the failure that makes the poll incomplete, if there is one.
+    /// Returns the failure that makes the poll incomplete, if any.
     ///
     /// # Errors
-    /// Returns the failure or the denial if no request succeeded.
+    /// If no request succeeded, returns the failure or else the denial.
     pub(super) fn finish(self) -> Result<Option<Failure>, Failure> {
         if self.any_succeeded {
             return Ok(self.failure);
@@ -153,12 +153,12 @@ impl RequestResults {
     }
 }
 
-/// The record of a tenant, and the error that made it incomplete, if any.
+/// A tenant's record and the failure that left it incomplete, if any.
 pub(super) type TenantResult<R> = Result<(R, Option<Failure>), Failure>;
 
-/// Polls each tenant of a customer, given its last record. Tenants that lack the service (403, 404) are polled once a
-/// day. If all tenants lack the service, so does the customer. If the request for a tenant is denied, fails or returns
-/// nothing, the last record of the tenant is kept until it expires.
+/// Polls each tenant of a customer; `request` receives the tenant's last record. Tenants that lack the service (403,
+/// 404) are polled only once a day. If all tenants lack the service, so does the customer. If the request for a tenant
+/// is denied, fails or returns nothing, the tenant's last record is kept until it expires.
 pub(super) async fn poll_tenants<R, F, Request>(
     api: &Api,
     endpoint: Endpoint,
@@ -188,11 +188,11 @@ where
     Ok(PollOutput::of_customer(customer, record, 0, endpoint).with_failure(incomplete.or(problem)))
 }
 
-/// Polls each part. Afterwards, the record of a part is fresh or last known, or the part is unlicensed. A part that
-/// failed before its first record is missing.
+/// Polls each part. In the result, each part either has a fresh or last known record, or is unlicensed. A part whose
+/// first poll failed is missing.
 ///
 /// # Errors
-/// Returns an error if it concerns all parts, or if no request succeeded. The previous record then stays until it
+/// Returns an error if it affects all parts, or if no request succeeded. The previous record is then kept until it
 /// expires.
 pub(super) async fn request_all<K, R, F, Request>(
     keys: Vec<K>,

@@ -1,4 +1,4 @@
-//! Protected data of Cloud Backup for Microsoft 365: scanned and protected objects, and storage used.
+//! Data protected by Cloud Backup for Microsoft 365: scanned and protected objects, and storage used.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +16,7 @@ use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label, timestamp
 const TENANT: Names = &["tenantId"];
 const LAST_RUN: Names = &["lastRunTime"];
 
-/// The protected data of a module in one tenant, or in all tenants if the API does not distinguish them.
+/// A module's protected data in one tenant, or in all tenants if the API does not distinguish them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct ProtectedModule {
     /// Whether the row is held from an earlier response, because the latest response had invalid rows.
@@ -129,7 +129,8 @@ impl ProtectedModule {
         (self.service.clone(), self.module.clone(), self.tenant.clone())
     }
 
-    /// Merges another row with the same key, keeping the row with more unprotected objects and the earlier run.
+    /// Merges another row with the same key. Keeps the row with more unprotected objects, and the earlier of the last
+    /// runs.
     fn merge_worse(&mut self, other: Self) {
         let last_run = [self.last_run, other.last_run].into_iter().flatten().min();
         if other.unprotected() > self.unprotected() {
@@ -138,7 +139,6 @@ impl ProtectedModule {
         self.last_run = last_run;
     }
 
-    /// Returns the number of scanned objects that are not protected.
     fn unprotected(&self) -> Option<u64> {
         Some(self.scanned?.saturating_sub(self.protected.unwrap_or(0)))
     }
@@ -158,7 +158,7 @@ impl ProtectedModule {
     }
 }
 
-/// Drops the rows of tenants beyond [`MAX_TENANTS`], and returns their number.
+/// Drops the rows of tenants beyond [`MAX_TENANTS`], and returns how many rows were dropped.
 fn limit_tenants(modules: &mut Vec<ProtectedModule>) -> usize {
     let before = modules.len();
     let mut tenants = BTreeSet::new();
@@ -171,7 +171,8 @@ fn limit_tenants(modules: &mut Vec<ProtectedModule>) -> usize {
 
 fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<ProtectedModule> {
     let tenant = match row.text(TENANT) {
-        // Without its tenant, the row would look like the total of all tenants.
+        // A row with an invalid tenant id is dropped, because without the id it would look like the total of all
+        // tenants.
         Some(text) => Some(TenantId::parse(&text)?),
         None => None,
     };

@@ -1,4 +1,4 @@
-//! Signs of ransomware in the workspaces of a tenant within the last seven days.
+//! Signs of ransomware in a tenant's workspaces within the last seven days.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use crate::api::{Api, Endpoint, Error, Failure, v3};
 use crate::domain::{CustomerId, TenantId};
 use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label};
 
-/// A type of objects, and its fields in a response.
+/// An object type and its fields in a response.
 struct ObjectType {
-    /// The value of the label `object_type`.
+    /// Value of the label `object_type`.
     label: &'static str,
     fields: BySign<Names>,
 }
 
-/// The types of objects, in the order of [`Signs`].
+/// The object types, in the order of [`Signs`].
 const OBJECT_TYPES: [ObjectType; 4] = [
     ObjectType {
         label: "teams",
@@ -55,14 +55,14 @@ const OBJECT_TYPES: [ObjectType; 4] = [
     },
 ];
 
-/// A value for each sign of ransomware: potential attack, unusual activities and suspicious objects, the worst first.
+/// A value for each sign of ransomware, worst first: potential attack, unusual activities, suspicious objects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct BySign<T>([T; 3]);
 
-/// The values of the label `sign`.
+/// Values of the label `sign`.
 const SIGNS: BySign<&str> = BySign(["potential_attack", "unusual_activities", "suspicious_objects"]);
 
-/// Number of objects of each type with each sign.
+/// Number of objects by type and sign.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Signs([BySign<Option<u64>>; 4]);
 
@@ -73,7 +73,7 @@ impl Signs {
         (signs != Self::default()).then_some(signs)
     }
 
-    /// Merges another row of the tenant, keeping the worse values.
+    /// Merges another row of the tenant, keeping the higher counts.
     fn merge_worse(&mut self, other: Self) {
         for (counts, others) in self.0.iter_mut().zip(other.0) {
             for (count, other) in counts.0.iter_mut().zip(others.0) {
@@ -83,7 +83,7 @@ impl Signs {
     }
 }
 
-/// Signs of ransomware at a customer, for display.
+/// A customer's signs of ransomware, for display.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RansomwareSigns {
     /// Objects under a potential attack.
@@ -94,7 +94,7 @@ pub struct RansomwareSigns {
     pub suspicious_objects: u64,
 }
 
-/// Sums the signs in a record of this collector; `None` if there are none.
+/// Sums the signs in a record of this collector; returns `None` if there are none.
 pub fn ransomware_signs(record: &dyn Record) -> Option<RansomwareSigns> {
     let record = record.as_any().downcast_ref::<Tenants<Signs>>()?;
     let mut signs = RansomwareSigns::default();

@@ -1,4 +1,4 @@
-//! Common code of collectors: lists about customers, rows held from earlier responses, and sample values.
+//! Common code for collectors: lists about customers, rows held from earlier responses, and sample values.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Failure, Observer, v3};
 use crate::domain::{CustomerId, Timestamp};
 
-/// Rows parsed between two yields. Parsing them takes a few milliseconds.
+/// Number of rows parsed between two yields. Parsing this many takes a few milliseconds.
 const ROWS_PER_YIELD: usize = 1_000;
 
 /// Yields after every [`ROWS_PER_YIELD`] rows, so that a long response does not block other tasks.
@@ -19,8 +19,8 @@ pub(super) async fn yield_at(position: usize) {
     }
 }
 
-/// Passes the rows of a response to `add`. It returns whether the row is a duplicate, or `None` if the row is invalid.
-/// Reports duplicates, and returns the number of invalid rows.
+/// Passes each row of a response to `add`, which returns whether the row is a duplicate, or `None` if it is invalid.
+/// Reports the number of duplicates, and returns the number of invalid rows.
 pub(super) async fn read_rows(
     rows: &[Box<RawValue>],
     endpoint: Endpoint,
@@ -41,11 +41,11 @@ pub(super) async fn read_rows(
     unreadable
 }
 
-/// A list about all customers that can also be requested for one customer.
+/// A list about all customers that can also be requested for a single customer.
 pub(super) struct CustomerList {
     /// Endpoint of the list.
     pub(super) endpoint: Endpoint,
-    /// Endpoint of one customer in API v1.
+    /// Endpoint for a single customer in API v1.
     pub(super) single_endpoint: Endpoint,
     pub(super) scope_v1: &'static str,
     pub(super) scope_v3: &'static str,
@@ -56,7 +56,7 @@ pub(super) struct CustomerList {
 }
 
 impl CustomerList {
-    /// Fetches the rows of a target. Returns them with the endpoint that was requested.
+    /// Fetches a target's rows. Returns them with the endpoint that was requested.
     pub(super) async fn fetch(
         &self,
         api: &Api,
@@ -87,7 +87,7 @@ impl CustomerList {
     }
 }
 
-/// Returns the body of a v3 request for the target, or for the configured customers.
+/// Returns the body of a v3 request for one customer, or for the configured customers.
 fn customer_filter(target: &Target, context: &Context) -> String {
     match target {
         Target::Customer(id) => serde_json::json!({ "customerIds": [id.as_str()] }).to_string(),
@@ -96,7 +96,7 @@ fn customer_filter(target: &Target, context: &Context) -> String {
     }
 }
 
-/// Returns a time unless it is in the future by more than the tolerance for clock skew. Such a time is counted as
+/// Returns a time, unless it is further in the future than the tolerance for clock skew. Such a time is counted as
 /// invalid.
 pub(super) fn not_in_future(row: &Row<'_>, names: Names, at: Timestamp, now: Timestamp) -> Option<Timestamp> {
     let is_future = at > now.plus(FUTURE_TOLERANCE);
@@ -106,7 +106,8 @@ pub(super) fn not_in_future(row: &Row<'_>, names: Names, at: Timestamp, now: Tim
     (!is_future).then_some(at)
 }
 
-/// Keeps only the record of the requested customer, with the requested spelling of its id. Case is ignored.
+/// Keeps only the requested customer's record, under the requested spelling of its id. Ids are compared without regard
+/// to case.
 pub(super) fn only_requested<R>(requested: &CustomerId, records: BTreeMap<CustomerId, R>) -> BTreeMap<CustomerId, R> {
     let same = |id: &CustomerId| id.as_str().eq_ignore_ascii_case(requested.as_str());
     let matching = records.into_iter().find(|(id, _)| same(id));
@@ -116,12 +117,12 @@ pub(super) fn only_requested<R>(requested: &CustomerId, records: BTreeMap<Custom
         .collect()
 }
 
-/// Returns a count as a sample value. Parsed counts are always exact.
+/// Converts a count to a sample value. The conversion is exact for all parsed counts.
 pub(super) fn float(count: u64) -> f64 {
     count as f64
 }
 
-/// Returns a signed number as a sample value. Parsed numbers are always exact.
+/// Converts a signed number to a sample value. The conversion is exact for all parsed numbers.
 pub(super) fn signed_float(number: i64) -> f64 {
     number as f64
 }
@@ -132,8 +133,8 @@ pub(super) trait Held: Clone {
     fn held(&mut self) -> &mut bool;
 }
 
-/// Returns the valid rows of a response, and the previous rows that the response lacks, marked as held: any of these
-/// may be the row that is invalid.
+/// Returns the valid rows of a response and, marked as held, the previous rows that it lacks. Any of these may be the
+/// invalid row.
 pub(super) fn keep_missing<R: Held, K: Ord>(previous: &[R], mut partial: Vec<R>, key: impl Fn(&R) -> K) -> Vec<R> {
     let present: BTreeSet<K> = partial.iter().map(&key).collect();
     let missing = previous.iter().filter(|row| !present.contains(&key(row))).cloned();
@@ -144,14 +145,14 @@ pub(super) fn keep_missing<R: Held, K: Ord>(previous: &[R], mut partial: Vec<R>,
     partial
 }
 
-/// Returns a previous row, marked as held, for a row of the latest list whose details are missing.
+/// Returns the matching previous row, marked as held. It replaces a row of the latest list whose details are missing.
 pub(super) fn hold_known<R: Held>(previous: Option<&Vec<R>>, is_match: impl Fn(&R) -> bool) -> Option<R> {
     let mut row = previous?.iter().find(|row| is_match(row))?.clone();
     *row.held() = true;
     Some(row)
 }
 
-/// Splits rows into rows of the latest response and held rows; `None` if none are held.
+/// Splits rows into fresh and held rows; returns `None` if none are held.
 pub(super) fn split_rows<R: Held>(rows: &[R]) -> Option<(Vec<R>, Vec<R>)> {
     let (mut fresh, mut held) = (Vec::new(), Vec::new());
     for mut row in rows.iter().cloned() {

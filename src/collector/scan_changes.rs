@@ -1,4 +1,4 @@
-//! Daily scan reports: result of the last scan, and numbers of new, moved and removed objects.
+//! Daily scan reports: the result of the last scan, and the numbers of new, moved and removed objects.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use crate::api::{Api, Endpoint, Error, Failure, v1, v3};
 use crate::domain::{CustomerId, JobStatus, Timestamp};
 use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label, timestamp};
 
-/// Maximum number of containers per report. Reports of large tenants contain thousands. Objects of further containers
-/// are counted as [`OTHER_CONTAINERS`], so that the total is still correct.
+/// Maximum number of containers in a report for each kind of change. Reports of large tenants contain thousands.
+/// Objects in other containers are counted under [`OTHER_CONTAINERS`], so that the total is still correct.
 const MAX_CONTAINERS: usize = 200;
 
-/// Container for the objects of all containers beyond [`MAX_CONTAINERS`].
+/// Label value that stands for all containers beyond [`MAX_CONTAINERS`].
 const OTHER_CONTAINERS: &str = "(other)";
 
-/// The daily report of a scan profile.
+/// A scan profile's daily report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Report {
     /// Whether the report is held from an earlier response, because the latest response had invalid rows.
@@ -31,7 +31,7 @@ pub(super) struct Report {
     new: Option<u64>,
     moved: Option<u64>,
     removed: Option<u64>,
-    /// Changed objects by change and container, if requested.
+    /// Number of changed objects by change and container, if requested.
     objects: BTreeMap<Change, BTreeMap<String, u32>>,
 }
 
@@ -41,7 +41,7 @@ impl super::Held for Report {
     }
 }
 
-/// Fields that identify a report: each report contains at least one of them.
+/// Fields by which a report is recognized: each report contains at least one of them.
 const REPORT_FIELDS: Names = &[
     "profileId",
     "profileName",
@@ -50,7 +50,7 @@ const REPORT_FIELDS: Names = &[
     "scanMode",
 ];
 
-/// Change of an object.
+/// A change to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 enum Change {
     New,
@@ -61,7 +61,7 @@ enum Change {
 impl Change {
     const ALL: [Self; 3] = [Self::New, Self::Moved, Self::Removed];
 
-    /// Returns the names of the field that lists the objects.
+    /// Returns the possible names of the field that lists the objects.
     fn fields(self) -> Names {
         match self {
             Self::New => &["newRegisteredContent", "newRegistedContent"],
@@ -144,7 +144,7 @@ impl Collector for ScanChanges {
     }
 
     fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> Vec<ShapeTable> {
-        // A record that is older than the settings may contain objects although they are now disabled.
+        // A record that predates the settings may contain objects although they are now disabled.
         let reports = record.iter().filter(|_| context.settings.scan_objects);
         let objects: Vec<ChangedObjects> = reports.flat_map(Report::changed_objects).collect();
         vec![
@@ -154,7 +154,7 @@ impl Collector for ScanChanges {
     }
 }
 
-/// Response about one report. API v1 returns the two parts separately.
+/// Response with one report. API v1 returns the two parts separately.
 struct ReportResponse {
     summary: Vec<Box<RawValue>>,
     /// `None` if objects are not requested.

@@ -31,7 +31,7 @@ pub(super) struct Profile {
     ignore_locked: Option<bool>,
     out_of_policy_notification: Option<bool>,
     containers: BTreeMap<Cow<'static, str>, u32>,
-    /// Modification time in the list with which the details were requested.
+    /// Modification time in the list at the time when the details were requested.
     #[serde(default)]
     listed_modified: Option<Timestamp>,
     /// Whether the details are from the previous poll.
@@ -45,7 +45,7 @@ impl super::Held for Profile {
     }
 }
 
-/// Fields that identify the details of a profile: each response contains at least one of them.
+/// Fields by which a profile's details are recognized: each response contains at least one of them.
 const DETAIL_FIELDS: Names = &[
     "profileId",
     "profileName",
@@ -154,8 +154,8 @@ impl Collector for ScanProfiles {
     }
 }
 
-/// Returns the last known profile if the list shows no modification since its details were requested. Details are
-/// reused for one poll only, because the list may not show all modifications.
+/// Returns the last known profile if, according to the list, it has not been modified since its details were requested.
+/// Details are reused for one poll only, because the list may not show all modifications.
 fn find_unmodified(listed: &Row<'_>, id: &str, previous: Option<&Vec<Profile>>) -> Option<Profile> {
     let known = previous?.iter().find(|profile| profile.id == id)?;
     let modified = listed.timestamp(MODIFIED)?;
@@ -176,7 +176,6 @@ pub(super) struct ProfileList {
     pub(super) unreadable: usize,
 }
 
-/// Fetches the list of a customer's profiles.
 pub(super) async fn fetch_list(api: &Api, customer: &CustomerId) -> Result<ProfileList, Failure> {
     let endpoint = Endpoint::ScanProfiles;
     let rows = match api {
@@ -228,7 +227,7 @@ async fn fetch_details(api: &Api, customer: &CustomerId, id: &str) -> Result<Vec
     }
 }
 
-/// Parses a profile from its details and, where they lack a value, from the list.
+/// Parses a profile from its details, and some values from the list if the details lack them.
 fn parse_profile(id: String, detailed: &Row<'_>, listed: &Row<'_>) -> Profile {
     let either = |names: Names| {
         let text = detailed.name(names).or_else(|| listed.name(names));
@@ -261,7 +260,7 @@ fn parse_profile(id: String, detailed: &Row<'_>, listed: &Row<'_>) -> Profile {
     }
 }
 
-/// Counts the containers of each object type.
+/// Counts a profile's containers by object type.
 fn count_containers(row: &Row<'_>) -> BTreeMap<Cow<'static, str>, u32> {
     const NAMES: Names = &["containers"];
     let mut counts = BTreeMap::new();
@@ -287,7 +286,7 @@ impl Profile {
     }
 }
 
-/// Number of a profile's containers with one object type.
+/// Number of a profile's containers for one object type.
 struct ContainerCount {
     profile_id: String,
     object_type: Cow<'static, str>,

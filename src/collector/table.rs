@@ -19,30 +19,30 @@ pub fn ids() -> impl Iterator<Item = CollectorId> + Clone {
 }
 
 impl CollectorId {
-    /// The collector of the customer list, on which all others depend.
+    /// The collector `customers`, on which all others depend.
     pub const CUSTOMERS: Self = Self::of(customers::Customers::NAME);
 
-    /// The collector of jobs, which determine the backup status.
+    /// The collector `jobs`, whose records determine the backup status.
     pub const JOBS: Self = Self::of(jobs::Jobs::NAME);
 
-    /// The collector of licences, which contain the tenants if the customer list does not.
+    /// The collector `licenses`, whose records contain the tenants if the customer list does not.
     pub const LICENSES: Self = Self::of(licenses::Licenses::NAME);
 
-    /// The collector of scan profiles.
+    /// The collector `scan_profiles`.
     pub(super) const SCAN_PROFILES: Self = Self::of(scan_profiles::ScanProfiles::NAME);
 
-    /// Returns the collector of this name.
+    /// Returns the collector with this name.
     pub fn named(name: &str) -> Option<Self> {
         ids().find(|id| id.name() == name)
     }
 
-    /// Returns its descriptor.
+    /// Returns the collector's descriptor.
     #[expect(clippy::indexing_slicing, reason = "all ids are positions in the table")]
     pub fn descriptor(self) -> &'static CollectorDescriptor {
         &ALL[self.position()]
     }
 
-    /// Returns its name in configuration and labels.
+    /// Returns the collector's name in the configuration and in labels.
     pub fn name(self) -> &'static str {
         self.descriptor().name
     }
@@ -84,7 +84,7 @@ const fn is_same(mut one: &[u8], mut other: &[u8]) -> bool {
 pub struct PerCollector<T>([T; COUNT]);
 
 impl<T> PerCollector<T> {
-    /// Creates a map with the values that a function returns for the collectors.
+    /// Creates a map from a function that returns the value of each collector.
     pub fn from_fn(mut value_of: impl FnMut(CollectorId) -> T) -> Self {
         Self(array::from_fn(|position| value_of(CollectorId::at(position))))
     }

@@ -15,7 +15,7 @@ use crate::api::{Api, Endpoint, Error, Failure, Observer, v3};
 use crate::domain::{self, CustomerId, TenantId, Timestamp};
 use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label};
 
-/// The seats of a tenant for one service.
+/// A tenant's seats for one service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Seats {
     /// Whether the row is held from an earlier response, because the latest response had invalid rows.
@@ -32,7 +32,7 @@ impl Seats {
         (self.tenant.clone(), self.service.clone())
     }
 
-    /// Keeps the worse values of this row and an earlier row with the same key.
+    /// Merges an earlier row with the same key, keeping the worse values.
     fn merge_worse(&mut self, earlier: &Self) {
         self.available = self.available.min(earlier.available.or(self.available));
         self.assigned = self.assigned.max(earlier.assigned);
@@ -45,16 +45,15 @@ type Key = (TenantId, Cow<'static, str>);
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct CustomerSeats {
     seats: Vec<Seats>,
-    /// Types without a tenant, with the time of the response that showed it.
+    /// Types without a tenant, each with the time of the response that showed this.
     #[serde(rename = "empty")]
     empty_since: BTreeMap<u16, Timestamp>,
-    /// Types whose last known seats are served, with the time of the first poll that served them.
+    /// Types whose last known seats are served, each with the time of the first poll that served them.
     #[serde(rename = "held", default)]
     last_known_since: BTreeMap<u16, Timestamp>,
 }
 
 impl CustomerSeats {
-    /// Returns whether any seats of a service are known.
     fn contains_service(&self, service: &str) -> bool {
         self.seats.iter().any(|seats| seats.service == service)
     }
@@ -165,8 +164,8 @@ impl Collector for TenantSeats {
     }
 }
 
-/// Adds the rows of a type. They belong to `service` unless they name another service. Returns the number of invalid
-/// rows.
+/// Adds the rows of a tenant type. A row belongs to `service` unless it names another service. Returns the number of
+/// invalid rows.
 async fn add_seats(
     known: &mut BTreeMap<Key, Seats>,
     rows: &[Box<RawValue>],
@@ -188,8 +187,8 @@ async fn add_seats(
     unreadable.await
 }
 
-/// Returns the types of tenants that a customer may have, with their services: types whose service has jobs, and
-/// Microsoft 365 also if the customer list contains tenants. If the jobs are unknown, returns all types.
+/// Returns the tenant types that a customer may have, with their services. These are the types whose service has jobs,
+/// and Microsoft 365 also if the customer list contains tenants. If the jobs are unknown, returns all types.
 fn tenant_types(customer: &CustomerId, context: &Context) -> Vec<(u16, &'static str)> {
     let jobs = context.record_of(CollectorId::JOBS, customer);
     let services = jobs.as_deref().and_then(jobs::listed_services);

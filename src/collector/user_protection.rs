@@ -1,4 +1,4 @@
-//! Users of each tenant by protection state. The users are only counted, and their identities are not stored.
+//! Users of each tenant by protection state. Users are only counted; their identities are not stored.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +14,7 @@ use crate::api::{Api, Endpoint, Error, Failure, Observer, v3};
 use crate::domain::{self, CustomerId, TenantId};
 use crate::exposition::{Shape, ShapeMetrics, ShapeTable, exact, gauge, label};
 
-/// Numbers of protected and unprotected users of a tenant by module.
+/// Numbers of a tenant's protected and unprotected users, by module.
 pub(super) type Users = BTreeMap<Cow<'static, str>, Counts>;
 
 /// Numbers of users by protection state.
@@ -24,7 +24,7 @@ pub(super) struct Counts {
     unprotected: usize,
 }
 
-/// Maximum number of distinct modules. The reference has two.
+/// Maximum number of distinct modules. The reference lists two.
 const MAX_MODULES: usize = 16;
 
 /// The collector `user_protection`.
@@ -140,7 +140,7 @@ async fn count_users(rows: &[Box<RawValue>], observer: &dyn Observer) -> TenantR
     }
 }
 
-/// Parses the modules of a user, and whether the user is protected in each; `None` if any module is invalid.
+/// Parses a user's modules, and whether the user is protected in each; returns `None` if any module is invalid.
 fn parse_statuses(row: &Row<'_>) -> Option<BTreeMap<Cow<'static, str>, bool>> {
     const STATUSES: Names = &["moduleStatus"];
     let mut modules: BTreeMap<Cow<'static, str>, bool> = BTreeMap::new();

@@ -18,27 +18,27 @@ pub struct Api {
     pub version: GenerationChoice,
     /// Environment of the registration.
     pub environment: Environment,
-    /// URL of the API: `https`, or `http` on a loopback address; without credentials, query and fragment.
+    /// URL of the API: `https`, or `http` on a loopback address; without credentials, query or fragment.
     pub base_url: Url,
     /// URL of the token endpoint, with the same restrictions.
     pub token_url: Url,
     /// Proxy for requests to both URLs.
     pub proxy_url: Option<ProxyUrl>,
-    /// PEM file of certificate authorities to trust in addition to the system's.
+    /// PEM file with certificate authorities to trust in addition to the system's.
     pub ca_file: Option<PathBuf>,
     /// Timeout for a whole request; 1 s to 10 min.
     pub timeout: Duration,
-    /// Maximum request rate per second; above 0, at most 1000.
+    /// Maximum number of requests per second; above 0 and at most 1000.
     pub requests_per_second: f64,
     /// Maximum number of concurrent requests; 1 to 256.
     pub max_concurrency: usize,
-    /// Size of a gigabyte in values of the API.
+    /// Meaning of a gigabyte in API values.
     pub gigabyte: Gigabyte,
-    /// Base path of API v1 below `base_url`: empty, or a path with a leading and without a trailing slash.
+    /// Base path of API v1, relative to `base_url`: empty, or a path that starts but does not end with a slash.
     pub v1_base_path: String,
 }
 
-/// An AvePoint environment. The URLs are from the vendor's documentation of authentication.
+/// An AvePoint environment. The URLs are from the vendor's documentation on authentication.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Environment {
     /// The worldwide service.
@@ -48,12 +48,12 @@ pub enum Environment {
     UsGov,
     /// The environment that the vendor calls AOS 2.
     Aos2,
-    /// The service under FedRAMP.
+    /// The FedRAMP service.
     Fedramp,
 }
 
 impl Environment {
-    /// Returns the word in the configuration.
+    /// Returns the environment's name in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Commercial => "commercial",
@@ -84,12 +84,12 @@ impl Environment {
     }
 }
 
-/// The URL of a proxy. It may contain credentials, so its `Debug` output contains only scheme, host and port.
+/// The URL of a proxy. It may contain credentials, so its `Debug` output shows only the scheme, host and port.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ProxyUrl(Url);
 
 impl ProxyUrl {
-    /// Returns the whole URL with its credentials, for the HTTP client.
+    /// Returns the whole URL, including credentials, for the HTTP client.
     pub fn expose(&self) -> &Url {
         &self.0
     }
@@ -106,7 +106,6 @@ impl fmt::Debug for ProxyUrl {
     }
 }
 
-/// Reads the API version.
 pub(super) fn read_version(layers: &Layers) -> Result<GenerationChoice, Error> {
     layers.read_required("api.version", |field| field.choice(&VERSIONS))
 }
@@ -157,7 +156,7 @@ fn endpoint(layers: &Layers, path: &str, published: &str) -> Result<Url, Error> 
     Url::parse(published).map_err(|_| layers.missing(path, "is required"))
 }
 
-/// Parses a URL to which secrets may be sent: `https`, or `http` on this machine.
+/// Parses a URL to which secrets may be sent: `https`, or `http` to this machine.
 fn read_endpoint(field: &Field<'_>) -> Result<Url, Error> {
     const EXAMPLE: &str = "expected something like https://graph.example.com";
     let field = hide_credentials(field);
@@ -178,7 +177,7 @@ fn read_endpoint(field: &Field<'_>) -> Result<Url, Error> {
     Err(field.invalid(problem))
 }
 
-/// Parses the URL of a proxy. It may contain credentials.
+/// Parses the URL of a proxy, which may contain credentials.
 fn read_proxy(field: &Field<'_>) -> Result<Url, Error> {
     const EXAMPLE: &str = "expected something like http://proxy.example.com:3128";
     let field = hide_credentials(field);
@@ -194,7 +193,7 @@ fn read_url(field: &Field<'_>, expected: &str) -> Result<Url, Error> {
     Url::parse(field.text()?).map_err(|problem| field.invalid(format!("is not a URL ({problem}); {expected}")))
 }
 
-/// Returns the field of a URL, marked as secret if any part of it may contain credentials.
+/// Returns the field of a URL, marked as secret if the URL may contain credentials.
 fn hide_credentials<'a>(field: &Field<'a>) -> Field<'a> {
     let field = field.clone();
     match field.raw_text() {

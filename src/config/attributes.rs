@@ -1,4 +1,4 @@
-//! Parses `customers.attributes_file`: attributes of customers, as CSV or YAML.
+//! Parses `customers.attributes_file`, a CSV or YAML file with customer attributes.
 
 use std::path::Path;
 
@@ -6,21 +6,21 @@ use crate::domain::{AttributeTable, Attributes, PerAttribute, counted, is_mislea
 use crate::settings::{self, Field, parse, reject_unknown_keys};
 use crate::text_file;
 
-/// Maximum size of a CSV file, in bytes. A file with ten thousand customers and the names of all their modules is a few
-/// megabytes long.
+/// Maximum size of a CSV file, in bytes. A few megabytes suffice for ten thousand customers with the names of all their
+/// modules.
 pub(crate) const MAX_CSV_BYTES: u64 = 16 << 20;
 
 /// Maximum number of rows: about ten times the number that the largest partner needs.
 const MAX_ROWS: usize = 100_000;
 
-/// Maximum number of globs. Customers are compared with one glob after another. Ids and plain names have no limit,
-/// because they are looked up in a map.
+/// Maximum number of globs, because a customer is compared with one glob after another. Ids and plain names need no
+/// such limit, because they are looked up in a map.
 const MAX_GLOBS: usize = 1_000;
 
-/// Maximum length of a value, in characters. A value is a label of every alert about its customers.
+/// Maximum length of a value, in characters. Each value becomes a label of every alert about its customers.
 const MAX_VALUE_CHARS: usize = 100;
 
-/// Maximum number of invalid rows in an error message. If there are more, they usually have the same cause.
+/// Maximum number of invalid rows in an error message. Further rows usually have the same problem.
 const MAX_REPORTED: usize = 20;
 
 /// The columns, in the order in which errors suggest them. `customer` and `id` are synonyms. [`IGNORED_COLUMNS`] are
@@ -38,13 +38,13 @@ const COLUMNS: [&str; 8] = [
 
 const IGNORED_COLUMNS: [&str; 2] = ["country", "modules"];
 
-/// Reason why the file is rejected.
+/// Reason for rejecting the file.
 #[derive(Debug, thiserror::Error)]
 pub enum AttributesError {
     /// The file cannot be read.
     #[error(transparent)]
     File(#[from] text_file::Error),
-    /// The file is not YAML.
+    /// The file is not valid YAML.
     #[error(transparent)]
     Yaml(#[from] settings::Error),
     /// Some rows are invalid. Each problem begins with the file and the line.
@@ -64,7 +64,7 @@ fn omitted_text(omitted: usize) -> String {
     }
 }
 
-/// Reads the attributes of customers. A file whose name ends in `.yml`, `.yaml` or `.json` is parsed as YAML, any other
+/// Reads customer attributes. A file whose name ends in `.yml`, `.yaml` or `.json` is parsed as YAML, and any other
 /// file as CSV.
 ///
 /// # Errors
@@ -173,7 +173,7 @@ impl Rows {
             Ok(items) => items,
             Err(error) => return self.report(|| error.to_string()),
         };
-        // The size limit of the file also limits its rows.
+        // The size limit of the file also limits the number of rows.
         for item in &items {
             let read = reject_unknown_keys(item, &COLUMNS).and_then(|()| self.read_item(item));
             if let Err(error) = read {
@@ -184,7 +184,7 @@ impl Rows {
 
     fn read_item(&mut self, item: &Field<'_>) -> Result<(), settings::Error> {
         let mut cells = Cells::default();
-        // Ignored columns can have any type, such as a list of modules.
+        // Ignored columns may have values of any type, such as a list of modules.
         for column in COLUMNS.iter().filter(|column| !IGNORED_COLUMNS.contains(column)) {
             if let Some(text) = item.read(column, Field::raw_text)? {
                 cells.set(column, text);
@@ -222,8 +222,7 @@ impl Rows {
                 self.report(|| format!("{file}:{}: {problem}", line()));
             }
         }
-        // After an unclosed quotation mark, the rest of the file is one cell, for example if the file was not written
-        // completely.
+        // An unclosed quotation mark, for example in a truncated file, turns the rest of the file into one cell.
         if text.matches('"').count() % 2 == 1 {
             let at = text.rfind('"').unwrap_or_default();
             let line = text.get(..at).unwrap_or_default().matches('\n').count() + 1;
@@ -235,7 +234,7 @@ impl Rows {
     }
 }
 
-/// Returns the line number of a row. The position that the reader returns precedes blank lines before the row.
+/// Returns the line number of a row. Skips blank lines, because the reader's position is before them.
 fn line_of(text: &str, position: Option<&csv::Position>) -> usize {
     let start = position
         .and_then(|position| usize::try_from(position.byte()).ok())

@@ -7,7 +7,7 @@ use super::layers::Layers;
 use crate::secret::{Secret, SecretSource};
 use crate::settings::{Error, Field};
 
-/// Identity and credential of the exporter.
+/// The exporter's identity and credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Auth {
     /// The client id of the app registration.
@@ -19,7 +19,7 @@ pub struct Auth {
     pub secret_expires: Option<i64>,
 }
 
-/// A credential. Files are read when they are used, so that rotated files take effect.
+/// A credential. Files are read each time they are used, so that rotated files take effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
     /// A client secret.
@@ -28,11 +28,11 @@ pub enum Credential {
     SecretFile(PathBuf),
     /// A certificate whose key signs assertions.
     Certificate {
-        /// A PFX (`.pfx`, `.p12`), or otherwise a PEM file.
+        /// A PFX file (`.pfx` or `.p12`), or a PEM file with any other extension.
         file: PathBuf,
-        /// The PEM file of the key; `None` with a PFX, and with a PEM file that contains the key.
+        /// The PEM file with the private key; `None` for a PFX file, or for a PEM file that contains the key.
         private_key: Option<PathBuf>,
-        /// The password of the PFX or of the key.
+        /// The password of the PFX file or of the private key.
         password: Option<SecretSource>,
     },
 }
@@ -48,7 +48,7 @@ const CERTIFICATE_PASSWORD_FILE: &str = "auth.certificate_password_file";
 /// Keys of which exactly one must be set.
 const CREDENTIALS: [&str; 3] = [CLIENT_SECRET, CLIENT_SECRET_FILE, CERTIFICATE_FILE];
 
-/// Keys that apply to a certificate.
+/// Keys that apply only to a certificate.
 const CERTIFICATE_KEYS: [&str; 3] = [PRIVATE_KEY_FILE, CERTIFICATE_PASSWORD, CERTIFICATE_PASSWORD_FILE];
 
 impl Auth {
@@ -63,7 +63,7 @@ impl Auth {
     }
 }
 
-/// Returns the credential; `None` if none is configured.
+/// Reads the credential; returns `None` if none is configured.
 fn credential(layers: &Layers) -> Result<Option<Credential>, Error> {
     let secret = layers
         .read_optional(CLIENT_SECRET, Field::secret_text)?
@@ -102,7 +102,7 @@ fn password(layers: &Layers) -> Result<Option<SecretSource>, Error> {
     Ok(value.map(SecretSource::Value).or(file.map(SecretSource::File)))
 }
 
-/// Returns whether a file is a PFX according to its name. A PFX contains its key.
+/// Returns whether a file has the extension of a PFX file. A PFX file contains the private key.
 fn is_pfx(file: &Path) -> bool {
     file.extension()
         .and_then(|extension| extension.to_str())

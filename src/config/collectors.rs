@@ -7,10 +7,9 @@ use crate::collector::{CollectorId, PerCollector, Plan};
 use crate::domain::{self, Generation, GenerationChoice, Pattern};
 use crate::settings::{Error, Field, MAX_DURATION, MIN_DURATION};
 
-/// Default of `stale_after`, as a multiple of the interval. With three, values are still served after two failed polls.
+/// Default `stale_after`, as a multiple of the interval. Values are still served after two failed polls.
 const DEFAULT_STALE_INTERVALS: u32 = 3;
 
-/// Reads the schedule of every collector.
 pub(super) fn read_plans(layers: &Layers) -> Result<PerCollector<Plan>, Error> {
     let mut plans = PerCollector::from_fn(|_| Plan::OFF);
     for (collector, plan) in plans.iter_mut() {
@@ -83,7 +82,7 @@ impl Jobs {
 pub struct Licenses {
     /// Products to collect; all if empty.
     pub services: Vec<Pattern>,
-    /// Products that are counted as backup licences in alerts and overviews.
+    /// Products that count as backup licences in alerts and overviews.
     pub backup_services: Vec<Pattern>,
 }
 
@@ -98,10 +97,9 @@ impl Licenses {
     }
 }
 
-/// Maximum number of products whose app consent is polled. Each product costs one request per tenant.
+/// Maximum number of products whose app consent is polled. Each product takes one request per tenant.
 const MAX_CONSENT_PRODUCTS: usize = 32;
 
-/// Reads the products whose app consent is polled.
 pub(super) fn read_consent_products(layers: &Layers) -> Result<Vec<String>, Error> {
     layers.read_required("collectors.app_consent.products", |field| {
         let mut products: Vec<String> = Vec::new();
@@ -121,7 +119,7 @@ pub(super) fn read_consent_products(layers: &Layers) -> Result<Vec<String>, Erro
     })
 }
 
-/// Reads a list of names and numbers as numbers, without duplicates, in the order of the list.
+/// Converts a list of names and numbers to numbers. Removes duplicates and keeps the order of the list.
 fn read_numbers(field: &Field<'_>, number_of: fn(&str) -> Option<u16>, kind: &str) -> Result<Vec<u16>, Error> {
     let mut numbers = Vec::new();
     for item in field.items()? {

@@ -1,4 +1,4 @@
-//! The table of keys: names, defaults, formats and descriptions.
+//! The table of configuration keys: names, defaults, formats and descriptions.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -10,20 +10,20 @@ use crate::domain::DEFAULT_BACKUP_SERVICES;
 /// Prefix of the environment variables.
 pub const PREFIX: &str = "ELEMENTS_";
 
-/// Maximum request rate. A higher rate is probably a typing error, because no partner is that large.
+/// Maximum request rate per second. A higher rate is probably a typing error, because no partner is large enough to
+/// need it.
 pub(super) const MAX_REQUESTS_PER_SECOND: f64 = 1000.0;
 
-/// Maximum timeout: two default intervals of jobs. A request that takes longer never completes.
+/// Maximum timeout: twice the default interval of `jobs`. A request that takes longer never completes.
 pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Maximum interval, 30 days.
+/// Maximum interval: 30 days.
 pub(super) const LONGEST_INTERVAL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Maximum concurrency. Common limits on open files allow this many connections in addition to the connections of
-/// scrapes.
+/// Maximum concurrency. Common limits on open files allow this many connections in addition to those of scrapes.
 pub(super) const MAX_CONCURRENCY: usize = 256;
 
-/// One key of the configuration.
+/// A configuration key.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Key {
     /// Dotted path, such as `api.requests_per_second`.
@@ -45,12 +45,12 @@ pub enum KeyDefault {
     Required,
     /// A default, as written in the file.
     Value(&'static str),
-    /// No default value, but a described behaviour.
+    /// No default value; the text describes the behaviour.
     Described(&'static str),
 }
 
 impl KeyDefault {
-    /// Returns the text for the reference.
+    /// Returns the text for the configuration reference.
     pub const fn text(self) -> &'static str {
         match self {
             Self::Required => "required",
@@ -86,7 +86,7 @@ pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
         .collect()
 });
 
-/// Leaks a string. Keys are built once and never dropped.
+/// Leaks a string, because keys are built once and never dropped.
 fn leak(text: String) -> &'static str {
     text.leak()
 }
@@ -311,7 +311,7 @@ const AFTER_COLLECTORS: &[Key] = &[
     ),
 ];
 
-/// The keys of an entry of `rpo.overrides`.
+/// The keys of an `rpo.overrides` entry.
 pub const OVERRIDE_KEYS: &[Key] = &[
     key(
         "customer",
@@ -425,7 +425,6 @@ const fn stale_after(path: &'static str) -> Key {
     )
 }
 
-/// Returns the key with this dotted path.
 pub(super) fn find(path: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.path == path)
 }

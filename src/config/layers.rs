@@ -1,4 +1,4 @@
-//! The layers of the configuration: defaults, overridden by the file, overridden by the environment.
+//! The layers of the configuration. The file overrides the defaults, and the environment overrides the file.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,10 +10,10 @@ use super::keys::{self, KEYS, Key, KeyDefault, PREFIX};
 use crate::settings::{Error, FILE_LIMIT, Field, nearest_key, parse, parse_variable, reject_unknown_keys};
 use crate::text_file;
 
-/// Origin of defaults in errors. Only a bug can cause such an error.
+/// Location of defaults in errors, which only a bug can cause.
 const DEFAULT: &str = "default";
 
-/// Location of a missing key if there is no file.
+/// Location in errors about missing keys if there is no file.
 const ENVIRONMENT: &str = "environment";
 
 /// The merged layers. A null value counts as not set.
@@ -159,8 +159,8 @@ fn unknown_variable(name: &str) -> Error {
     }
 }
 
-/// Parses a value of the environment or a default. Lists are separated by commas, or written in brackets as in YAML or
-/// JSON.
+/// Parses a default or the value of an environment variable. The items of a list are separated by commas, or written in
+/// brackets as in YAML or JSON.
 fn parse_variable_value(key: &Key, name: &str, text: &str) -> Result<Value, Error> {
     let origin = name.to_owned();
     let written = Value::new(Some(&origin), text);
@@ -187,10 +187,10 @@ fn parse_variable_value(key: &Key, name: &str, text: &str) -> Result<Value, Erro
 }
 
 /// Returns whether Kubernetes sets this variable for a service whose name begins with `elements`, such as the
-/// exporter's service. Kubernetes replaces hyphens with single underscores, and variables of keys contain double
-/// underscores.
+/// exporter's service. Kubernetes replaces hyphens with single underscores, whereas the variables of most keys contain
+/// double underscores.
 fn is_from_kubernetes(name: &str) -> bool {
-    // `PREFIX` ends with the underscore at the start of these suffixes.
+    // These suffixes start with the underscore that ends `PREFIX`.
     let rest = name.get(PREFIX.len().saturating_sub(1)..).unwrap_or_default();
     !rest.contains("__")
         && (rest.ends_with("_SERVICE_HOST")

@@ -1,4 +1,4 @@
-//! The section `rpo`: maximum age of the latest restore point of a module.
+//! The section `rpo`: maximum age of a module's latest restore point.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::settings::{Error, Field, MAX_DURATION, MIN_DURATION, reject_unknown_k
 /// The value that exempts modules from objectives.
 const EXEMPT: &str = "none";
 
-/// Maximum length of a reason in characters: it is a label and a table cell.
+/// Maximum length of a reason, in characters. A reason is exposed as a label and shown in a table.
 const MAX_REASON_CHARS: usize = 200;
 
 pub(super) fn read_objectives(layers: &Layers) -> Result<Objectives, Error> {

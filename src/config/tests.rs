@@ -25,7 +25,7 @@ pub(crate) fn from_environment(variables: &[(&str, &str)]) -> Result<Config, Err
     load(None, pairs(variables))
 }
 
-/// Loads a file called `elements.yml` with an environment.
+/// Loads a file called `elements.yml` and environment variables.
 pub(crate) fn from_both(yaml: &str, variables: &[(&str, &str)]) -> Result<Config, Error> {
     Config::read(&Layers::merge(
         Some((Path::new("elements.yml"), yaml)),
@@ -33,7 +33,7 @@ pub(crate) fn from_both(yaml: &str, variables: &[(&str, &str)]) -> Result<Config
     )?)
 }
 
-/// Loads a file from disk, and removes its directory from the message.
+/// Loads a file with these bytes, and returns the error message without the directory.
 fn message_of_file(bytes: &[u8]) -> String {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("elements.yml");
@@ -48,7 +48,7 @@ fn pairs(variables: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
         .collect()
 }
 
-/// Returns a file that sets `path` to `value`.
+/// Returns the text of a file that sets `path` to `value`.
 pub(crate) fn yaml_of(path: &str, value: &str) -> String {
     let mut lines = String::new();
     let segments: Vec<_> = path.split('.').collect();
@@ -63,7 +63,7 @@ pub(crate) fn yaml_of(path: &str, value: &str) -> String {
     lines
 }
 
-/// Returns the variables of the keys that a key requires.
+/// Returns variables for the keys that must be set in addition to a key.
 fn required_with(path: &str) -> Vec<(&'static str, &'static str)> {
     let secret = ("ELEMENTS_AUTH__CLIENT_SECRET", "demo-secret");
     let id = ("ELEMENTS_AUTH__CLIENT_ID", "demo");

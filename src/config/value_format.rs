@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::settings::MIN_DURATION;
 
-/// Format of the values of a key.
+/// Format of a key's values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ValueFormat {
     /// A string, described by a phrase.
@@ -18,7 +18,7 @@ pub enum ValueFormat {
     Boolean,
     /// A duration, described by a phrase.
     Duration(&'static str),
-    /// A duration from the shortest allowed duration to this maximum.
+    /// A duration from the shortest allowed one to this maximum.
     DurationUpTo(Duration),
     /// A duration, or a word that matches a regular expression, described by a phrase.
     DurationOr(&'static str, &'static str),
@@ -28,7 +28,7 @@ pub enum ValueFormat {
     Integer(usize, Option<usize>),
     /// A list of strings, described by a phrase.
     List(&'static str),
-    /// A list of objectives, see [`OVERRIDE_KEYS`](super::OVERRIDE_KEYS).
+    /// A list of objectives; see [`OVERRIDE_KEYS`](super::OVERRIDE_KEYS).
     Overrides(&'static str),
 }
 

@@ -1,4 +1,4 @@
-//! Attributes of customers, assigned by the operator: tier, region and team.
+//! Customer attributes that the operator assigns: tier, region and team.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::{CustomerId, InvalidPattern, Pattern, folded};
 /// Characters that make a name a glob.
 const GLOB_CHARACTERS: [char; 4] = ['*', '?', '[', '{'];
 
-/// A value for each attribute. Iterators return them in the order of the fields.
+/// A value for each attribute. Iterators return the values in the order of the fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PerAttribute<T> {
     /// Importance of the customer, such as `gold`.
@@ -19,11 +19,11 @@ pub struct PerAttribute<T> {
     pub team: T,
 }
 
-/// Attributes of a customer.
+/// A customer's attributes.
 pub type Attributes = PerAttribute<Option<Box<str>>>;
 
 impl Attributes {
-    /// The names of the attributes, as in labels and columns.
+    /// The attribute names, as used in labels and columns.
     pub const NAMES: PerAttribute<&'static str> = PerAttribute {
         tier: "tier",
         region: "region",
@@ -35,7 +35,7 @@ impl Attributes {
         self.each_ref().map(Option::as_deref)
     }
 
-    /// Returns the values of each attribute that occur in any of these.
+    /// Returns, for each attribute, the distinct values that occur.
     pub fn distinct_values<'a>(all: impl Iterator<Item = &'a Self>) -> PerAttribute<BTreeSet<&'a str>> {
         let mut values: PerAttribute<BTreeSet<&str>> = PerAttribute::default();
         for attributes in all {
@@ -74,7 +74,7 @@ impl<T> PerAttribute<T> {
     /// Converts each value.
     ///
     /// # Errors
-    /// Returns the first error of a conversion.
+    /// Returns the first conversion error.
     pub fn try_map<U, E>(self, mut convert: impl FnMut(T) -> Result<U, E>) -> Result<PerAttribute<U>, E> {
         Ok(PerAttribute {
             tier: convert(self.tier)?,
@@ -121,11 +121,12 @@ impl<T> IntoIterator for PerAttribute<T> {
     }
 }
 
-/// Attributes by customer: rows with an id or a glob over the organization. The first matching row applies.
+/// Attributes by customer. Each row has an id, or a name or glob for the organization. The first matching row applies.
 #[derive(Debug, Default)]
 pub struct AttributeTable {
     rows: Vec<Arc<Attributes>>,
-    /// The first row of each [`folded`] id or name. This is a map, because there may be a row for each customer.
+    /// Index of the first row with each [`folded`] id or name. This is a map, because there may be a row for each
+    /// customer.
     names: HashMap<String, usize>,
     globs: Vec<(usize, Pattern)>,
 }
@@ -145,7 +146,7 @@ impl AttributeTable {
             return Ok(());
         }
         self.globs.extend(glob.map(|glob| (index, glob)));
-        // A glob also matches its own text, so it is in both collections.
+        // A glob also matches its own text, so it is added to both collections.
         self.names.entry(folded(pattern)).or_insert(index);
         self.rows.push(Arc::new(attributes));
         Ok(())
@@ -155,7 +156,7 @@ impl AttributeTable {
     pub fn of(&self, id: &CustomerId, organization: &str) -> Option<&Arc<Attributes>> {
         let name = folded(organization);
         let by_id = self.names.get(&folded(id.as_str()));
-        // An empty name means that the name is unknown, and matches nothing.
+        // An empty name is an unknown name, which matches nothing.
         let by_name = self.names.get(&name).filter(|_| !name.is_empty());
         let named = by_id.into_iter().chain(by_name).min().copied();
         let globs = self.globs.iter().filter(|_| !name.is_empty());
@@ -181,7 +182,7 @@ impl AttributeTable {
         self.globs.len()
     }
 
-    /// Returns the values of each attribute in all rows.
+    /// Returns, for each attribute, the distinct values in all rows.
     pub fn values(&self) -> PerAttribute<BTreeSet<&str>> {
         Attributes::distinct_values(self.rows.iter().map(Arc::as_ref))
     }

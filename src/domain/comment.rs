@@ -1,20 +1,19 @@
-//! Masks comments of job reports, so that they can be label values. The names of people, locations and objects are
+//! Masks comments in job reports, so that they can be label values. Names of people, locations and objects are
 //! replaced, so that comments about the same problem are equal.
 //!
-//! This file is long, because its tests contain comments in many forms.
 
 use icu_normalizer::ComposingNormalizer;
 
 /// Maximum length of a masked comment, in characters.
 pub const MAX_COMMENT_CHARS: usize = 80;
 
-/// Maximum number of characters of a comment that are parsed.
+/// Maximum number of a comment's characters that are parsed.
 const MAX_READ_CHARS: usize = 1_000;
 
-/// Minimum length of a word that is masked as an id. In shorter words, only the digits are masked.
+/// Minimum length of a word with digits that is masked as an id. In shorter words, only the digits are masked.
 const MIN_ID_CHARS: usize = 16;
 
-/// Maximum length of the name of an HTML entity with its semicolon.
+/// Maximum length of an HTML entity's name, including the semicolon.
 const MAX_ENTITY_CHARS: usize = 10;
 
 const ADDRESS: &str = "<address>";
@@ -23,7 +22,7 @@ const LINK: &str = "<link>";
 const NAME: &str = "<name>";
 const NUMBER: char = '#';
 
-/// Lower-case particles of names.
+/// Lower-case particles in personal names.
 const PARTICLES: [&str; 14] = [
     "al", "bin", "da", "de", "del", "den", "der", "di", "dos", "du", "la", "le", "van", "von",
 ];
@@ -31,8 +30,7 @@ const PARTICLES: [&str; 14] = [
 /// Punctuation around words.
 const PUNCTUATION: &str = ",.;:!?()[]{}";
 
-/// Returns a comment in which addresses, ids, links, quoted names and numbers are masked, truncated to
-/// [`MAX_COMMENT_CHARS`].
+/// Masks addresses, ids, links, quoted names and numbers in a comment, and truncates it to [`MAX_COMMENT_CHARS`].
 pub fn mask_comment(comment: &str) -> String {
     let read: String = comment.chars().take(MAX_READ_CHARS).collect();
     let visible = without_invisible(&decode_entities(&read));
@@ -43,7 +41,7 @@ pub fn mask_comment(comment: &str) -> String {
     super::truncate(&truncate(&masked.join(" "))).into_owned()
 }
 
-/// Removes characters of zero width, such as a byte order mark.
+/// Removes zero-width characters, such as a byte order mark.
 pub fn without_invisible(text: &str) -> String {
     let is_invisible = |character| matches!(character, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}');
     text.replace(is_invisible, "")
@@ -107,8 +105,8 @@ fn truncate(text: &str) -> String {
     format!("{start}…")
 }
 
-/// Returns the marks that can end a quote that begins with `mark`; `None` if none begins with it. Most marks begin a
-/// quote in one language and end it in another.
+/// Returns the marks that can end a quote that begins with `mark`; `None` if `mark` does not begin quotes. Most marks
+/// begin a quote in one language and end it in another.
 fn closing_marks(mark: char) -> Option<&'static str> {
     match mark {
         '"' => Some("\""),
@@ -129,7 +127,6 @@ fn closing_marks(mark: char) -> Option<&'static str> {
     }
 }
 
-/// Returns whether a mark may be an apostrophe.
 fn is_apostrophe(mark: char) -> bool {
     matches!(mark, '\'' | '’' | '‘' | '‛' | '＇' | '´')
 }
@@ -252,7 +249,7 @@ fn mask_clause(words: &[&str]) -> Vec<String> {
     masked
 }
 
-/// Replaces the capitalized words before an address in brackets: they are the name of its owner.
+/// Replaces the capitalized words before an address in brackets, because they are its owner's name.
 fn mask_display_names<'a>(words: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let is_name = |word: &str| {
         let first = word.chars().find(|character| character.is_alphabetic());
@@ -293,7 +290,7 @@ fn mask_word(word: &str) -> String {
     }
 }
 
-/// Returns whether a word begins a link. The continuation of a link does not.
+/// Returns whether a word begins a link, rather than continuing one.
 fn starts_link(word: &str) -> bool {
     let word = word.trim_start_matches(|mark| PUNCTUATION.contains(mark));
     let is_root = word.starts_with(['/', '\\']) && word.len() > 1;
@@ -313,7 +310,7 @@ fn is_link(word: &str) -> bool {
         || lower.split('/').next().is_some_and(is_domain)
 }
 
-/// Returns whether a path in lower case ends in a file extension.
+/// Returns whether a lower-case path ends in a file extension.
 fn has_file_extension(lower: &str) -> bool {
     let extension = lower
         .rsplit_once('.')
@@ -325,8 +322,8 @@ fn has_file_extension(lower: &str) -> bool {
     })
 }
 
-/// Returns whether a word in lower case is a domain name. Names of exceptions in common namespaces, such as
-/// `System.Net.WebException`, are not domain names.
+/// Returns whether a lower-case word is a domain name. Names of exceptions in common namespaces, such as
+/// `System.Net.WebException`, do not count as domain names.
 fn is_domain(lower: &str) -> bool {
     let mut labels = lower.split('.');
     let last = labels.next_back().unwrap_or_default();

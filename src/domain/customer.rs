@@ -1,4 +1,4 @@
-//! Identity of customers and tenants.
+//! Ids of customers and tenants.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -14,17 +14,17 @@ use super::text::is_replaced_in_labels;
 /// restricts what a malicious response can add to labels and paths.
 const MAX_ID_BYTES: usize = 256;
 
-/// Minimum length of text in the configuration that is interpreted as an id. The name of an organization is unlikely to
-/// consist of this many hex digits and hyphens. The shortest id in the samples of the reference has 34 characters.
+/// Minimum length of text in the configuration that is interpreted as an id. An organization's name is unlikely to
+/// consist of this many hex digits and hyphens. The shortest id in the reference's samples has 34 characters.
 const MIN_ID_LENGTH: usize = 20;
 
 /// Length of a GUID with hyphens.
 const GUID_LENGTH: usize = 36;
 
-/// The id of a customer, called "tenant owner ID" in the reference. Cheap to clone.
+/// A customer's id, called "tenant owner ID" in the reference. Cheap to clone.
 ///
 /// An id may contain any displayable character, so it must be encoded in paths and labels. GUIDs that differ only in
-/// case are equal, because responses use different cases.
+/// case are equal, because their case varies between responses.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct CustomerId {
@@ -39,7 +39,7 @@ pub struct CustomerId {
 pub struct InvalidCustomerId;
 
 impl CustomerId {
-    /// Parses an id, without surrounding white space; `None` if [`parse_id`] rejects it.
+    /// Parses an id, ignoring surrounding white space; returns `None` if [`parse_id`] rejects it.
     pub fn parse(text: &str) -> Option<Self> {
         let id = parse_id(text)?;
         let folded = is_guid_with_capitals(id).then(|| Arc::from(id.to_ascii_lowercase()));
@@ -112,9 +112,9 @@ impl TryFrom<String> for CustomerId {
     }
 }
 
-/// The id of a tenant.
+/// A tenant's id.
 ///
-/// GUIDs are converted to lower case, because responses use different cases, and queries join series by the id.
+/// GUIDs are converted to lower case, because their case varies between responses and queries join series by the id.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub struct TenantId(String);
@@ -146,14 +146,14 @@ impl From<TenantId> for String {
     }
 }
 
-/// Returns an id without surrounding white space. `None` if it is empty, `N/A`, longer than 256 bytes, or contains
-/// characters that cannot be displayed, because labels would not distinguish ids that differ only in these characters.
+/// Trims an id. Returns `None` if it is empty, `N/A` or longer than 256 bytes, or if it contains characters that cannot
+/// be displayed. Labels would not distinguish ids that differ only in such characters.
 pub fn parse_id(text: &str) -> Option<&str> {
     present(text).filter(|id| id.len() <= MAX_ID_BYTES && !id.contains(is_replaced_in_labels))
 }
 
-/// Returns whether a configured string is an id rather than a pattern for an organization's name: at least 20
-/// characters, only hex digits and hyphens, with at least one hyphen.
+/// Returns whether a configured string is an id rather than a pattern for an organization's name. An id has at least 20
+/// characters, only hex digits and hyphens, and at least one hyphen.
 pub fn looks_like_id(text: &str) -> bool {
     text.len() >= MIN_ID_LENGTH && text.contains('-') && text.bytes().all(|b| b == b'-' || b.is_ascii_hexdigit())
 }

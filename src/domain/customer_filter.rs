@@ -2,7 +2,7 @@
 
 use super::{CustomerId, Pattern, Purpose, Shard, looks_like_id};
 
-/// A filter of customers, by id, by name and by shard.
+/// A filter of customers by id, name and shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CustomerFilter {
     /// Customers to monitor; all if empty.
@@ -21,14 +21,14 @@ impl CustomerFilter {
         is_included && !self.exclude.iter().any(matches) && self.shard.owns(id, Purpose::Poll)
     }
 
-    /// Returns the customers of the shard that are included by id and not excluded by id.
+    /// Returns the shard's customers that are included by id and not excluded by id.
     pub fn ids(&self) -> Vec<CustomerId> {
         let ids = self.written_ids().filter_map(CustomerId::parse);
         ids.filter(|id| self.admits(id, "")).collect()
     }
 
-    /// Returns the included ids as written, if the filter includes nothing else; otherwise none. In that case, only
-    /// these customers need to be requested.
+    /// Returns the included ids as written if the filter includes nothing else, so that only these customers need to be
+    /// requested. Otherwise, returns none.
     pub fn only_ids(&self) -> Vec<String> {
         let ids: Vec<String> = self.written_ids().map(str::to_owned).collect();
         if ids.len() == self.include.len() {

@@ -20,7 +20,7 @@ impl fmt::Display for Generation {
     }
 }
 
-/// Configured choice of the API version.
+/// The configured API version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GenerationChoice {
     /// Always this version.

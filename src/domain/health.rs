@@ -15,7 +15,7 @@ pub struct RunSummary {
     pub status: JobStatus,
     /// End of the run; for an unfinished run, its start or last modification.
     pub at: Option<Timestamp>,
-    /// Whether some of its objects failed.
+    /// Whether any of its objects failed.
     pub has_failed_objects: bool,
 }
 
@@ -34,7 +34,7 @@ impl From<&Run> for RunSummary {
 pub struct ModuleHealth {
     /// The module or backup scope.
     pub key: ModuleKey,
-    /// The newest row of the list. It contains the current state.
+    /// The newest row of the list, which describes the current state.
     pub latest: Option<RunSummary>,
     /// The latest completed run.
     pub latest_completed: Option<RunSummary>,
@@ -54,11 +54,11 @@ pub struct ModuleHealth {
     pub is_abandoned: bool,
 }
 
-/// State of a module, ordered from worst to best. The first four states apply to modules that have an objective and a
-/// completed run.
+/// State of a module, most urgent first. The first four states apply to modules that have an objective and a completed
+/// run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ModuleState {
-    /// The module has run, but never created a restore point.
+    /// The module has run, but has never created a restore point.
     NeverBackedUp,
     /// The latest restore point is older than the objective.
     Overdue,
@@ -82,7 +82,8 @@ pub enum ModuleState {
 
 impl ModuleHealth {
     /// Returns when the latest restore point becomes older than the objective. If the module has run without creating a
-    /// restore point, this is the epoch plus the objective. `None` without an objective or a completed run.
+    /// restore point, this is the epoch plus the objective. Returns `None` if there is no objective or no completed
+    /// run.
     pub fn deadline(&self) -> Option<Timestamp> {
         let _ = self.latest_completed?;
         Some(self.restore_point.unwrap_or(NEVER).plus(self.rpo?))
@@ -93,7 +94,7 @@ impl ModuleHealth {
         self.deadline().is_some_and(|deadline| deadline < now)
     }
 
-    /// Returns whether runs failed since the latest restore point of a module with an objective.
+    /// Returns whether the module has an objective, and runs have failed since the latest restore point.
     pub fn is_failing(&self) -> bool {
         self.failures > 0 && self.rpo.is_some()
     }
@@ -121,10 +122,10 @@ impl ModuleHealth {
     }
 }
 
-/// Placeholder for the time of the restore point of a module that never created one.
+/// Placeholder for the latest restore point of a module that has never created one.
 const NEVER: Timestamp = Timestamp::from_unix_seconds(0);
 
-/// Summary of the health of all modules of a customer, small enough to be stored for every customer.
+/// Summary of the health of a customer's modules, small enough to be stored for every customer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HealthSummary {
     /// Times at which the modules become overdue, earliest first.
@@ -133,7 +134,7 @@ pub struct HealthSummary {
 }
 
 impl HealthSummary {
-    /// Summarizes modules.
+    /// Summarizes the health of modules.
     pub fn of(modules: &[ModuleHealth]) -> Self {
         let mut deadlines: Vec<Timestamp> = modules.iter().filter_map(ModuleHealth::deadline).collect();
         deadlines.sort_unstable();

@@ -1,9 +1,8 @@
-//! Combines the lists of a module's runs into its current state, latest completed run, latest restore point, and the
-//! failures since then.
+//! Combines the lists of a module's runs into its current state, latest completed run, latest restore point, and number
+//! of failures since then.
 //!
-//! Each response of the API lists the latest run of a module or several runs, in any order. A [`History`] is updated
-//! with each list. It stores values that must not be lost when a run is no longer listed, and the data needed to count
-//! each run once.
+//! An API response lists a module's latest run, or several runs in any order. Each list updates a [`History`], which
+//! stores the values that must not be lost when a run is no longer listed, and the data needed to count each run once.
 
 #[cfg(test)]
 mod tests;
@@ -18,8 +17,8 @@ use super::status::JobStatus;
 use super::time::Timestamp;
 use super::trail::{PastRun, Trail};
 
-/// Number of completed runs that are stored in addition to the runs in the latest list, so that a run that disappears
-/// from one list and reappears in the next is not counted twice. Replicas of the API differ by only one or two runs.
+/// Number of completed runs that are stored in addition to those in the latest list, so that a run that is missing from
+/// one list and returns in the next is not counted twice. Replicas of the API differ by only one or two runs.
 const RECENT_RUNS: usize = 8;
 
 /// The stored part of a completed run.
@@ -49,7 +48,7 @@ impl CompletedRun {
 /// Summary of completed runs that are no longer stored individually.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct EvictedRuns {
-    /// The latest time of these runs. A run that is not stored and not later has already been counted.
+    /// The latest time of these runs. A run that is not stored has already been counted, unless it is later.
     until: Option<Timestamp>,
     success: Option<Timestamp>,
     restore_point: Option<Rank>,
@@ -70,7 +69,7 @@ pub struct History {
     recent: Vec<CompletedRun>,
     #[serde(rename = "forgotten")]
     evicted: EvictedRuns,
-    /// Missing in state files of older versions.
+    /// Missing from older state files.
     #[serde(default, skip_serializing_if = "Trail::is_empty")]
     trail: Trail,
 }
@@ -80,12 +79,12 @@ pub struct History {
 pub struct HistoryUpdate {
     /// Number of rows that repeat a run.
     pub duplicates: u64,
-    /// Completed runs that were not counted before.
+    /// Completed runs that had not been counted before.
     pub ended: Vec<PastRun>,
 }
 
 impl History {
-    /// Updates the history with the listed runs of the module.
+    /// Updates the history with a list of the module's runs.
     pub fn update(&mut self, rows: Vec<Run>) -> HistoryUpdate {
         let (mut runs, index, duplicates) = distinct(rows);
         let recent = self.recent_index();
@@ -106,7 +105,7 @@ impl History {
         HistoryUpdate { duplicates, ended }
     }
 
-    /// Returns the newest completed runs, newest first.
+    /// Returns the completed runs of the trail, newest first.
     pub fn past_runs(&self) -> Vec<PastRun> {
         self.trail.runs()
     }
@@ -147,7 +146,7 @@ impl History {
         self.restore_point()?.time
     }
 
-    /// Returns the number of runs that failed since the latest restore point.
+    /// Returns the number of runs that have failed since the latest restore point.
     pub fn consecutive_failures(&self) -> u64 {
         let since = self.restore_point();
         let recent = self
@@ -170,8 +169,8 @@ impl History {
         Some(now.since(occurred_at) > after)
     }
 
-    /// Returns whether an objective applies to the listed state. No objective applies to a disabled module, or before
-    /// the first run of a module that is not configured.
+    /// Returns whether an objective applies in the listed state. None applies to a disabled module, or to an
+    /// unconfigured module before its first run.
     pub fn expects_backups(&self) -> bool {
         match self.newest.as_ref().map(|run| run.status) {
             None | Some(JobStatus::Disabled) => false,
@@ -213,8 +212,8 @@ impl History {
         index
     }
 
-    /// Returns the newest completed run of the list, or the previous newest run if that is newer. A run that is listed
-    /// again is replaced by its new row.
+    /// Returns the newest completed run in the list, or the previous one if that is newer. A run that is listed again
+    /// is replaced by its new row.
     fn latest_completed(&mut self, runs: &[Run], index: &RunIndex) -> Option<Run> {
         let before = self.newest_ended.take();
         let Some(newest) = newest(runs, Run::has_ended) else {
@@ -230,11 +229,11 @@ impl History {
         kept.or(Some(newest))
     }
 
-    /// Stores the completed runs, and counts and returns the runs that have not been counted. If the status of a run
-    /// was corrected, the new status is stored, but the run stays counted under the old status.
+    /// Stores the completed runs. Counts and returns those that have not been counted yet. If the status of a run was
+    /// corrected, the new status is stored, but the run remains counted under the old one.
     fn add_completed(&mut self, listed: &[Run], index: &RunIndex) -> Vec<PastRun> {
         let (mut new, mut corrected) = (Vec::new(), Vec::new());
-        // A state file of an older version has no trail.
+        // Older state files have no trail.
         let lacks_trail = self.trail.is_empty();
         for run in listed.iter().filter(|run| run.has_ended()) {
             let ended = CompletedRun {
@@ -300,7 +299,7 @@ impl EvictedRuns {
 }
 
 /// Returns the newest of the runs for which `is_candidate` returns true. A row without a time, such as the placeholder
-/// of a module that waits for configuration, is only returned if there is no other candidate.
+/// of a module that is waiting for configuration, is returned only if there is no other candidate.
 fn newest(listed: &[Run], is_candidate: impl Fn(&Run) -> bool) -> Option<Run> {
     let candidates = listed.iter().filter(|run| is_candidate(run));
     let newest = candidates.max_by_key(|run| (run.rank(), run.status.severity()))?;

@@ -1,4 +1,4 @@
-//! Names of services, modules and object types of containers. All spellings in responses map to the same name.
+//! Names of services, modules and container object types. All spellings in responses are mapped to one name.
 
 #[cfg(test)]
 mod tests;
@@ -14,8 +14,8 @@ use super::{count, present};
 /// Maximum length of a name in a response, in characters. The longest name in the reference has 34.
 const MAX_NAME_CHARS: usize = 128;
 
-/// Identifies a module of a customer or, if the module has backup scopes, one of them. The fields are in the order of
-/// lists.
+/// Identifies a customer's module or, if the module has backup scopes, one of them. Lists are sorted by the fields in
+/// this order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ModuleKey {
     /// Name of the service.
@@ -40,7 +40,7 @@ impl ModuleKey {
 /// A name for use as a label value, and whether it is in the reference.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Named {
-    /// The vendor's current name, `unknown_<n>` for an unlisted number, or otherwise the received word, truncated.
+    /// The vendor's current name; `unknown_<n>` for an unlisted number; otherwise, the received text, truncated.
     pub name: Cow<'static, str>,
     /// Whether the reference lists the name.
     pub known: bool,
@@ -61,12 +61,12 @@ pub fn object_type(text: &str) -> Option<Named> {
     OBJECT_TYPES.parse(text)
 }
 
-/// Returns the number of a service from its name or number. A number need not be in the reference.
+/// Returns the number of a service, given its name or number. A number need not be in the reference.
 pub fn service_number(text: &str) -> Option<u16> {
     SERVICES.number(text)
 }
 
-/// Returns the number of a module from its name or number. A number need not be in the reference.
+/// Returns the number of a module, given its name or number. A number need not be in the reference.
 pub fn module_number(text: &str) -> Option<u16> {
     MODULES.number(text)
 }
@@ -85,7 +85,7 @@ pub fn scanned_service(service: &str) -> Option<&'static str> {
     }
 }
 
-/// Returns the names of all services of the reference except scans of objects.
+/// Returns the names of all services in the reference, except scans of objects.
 pub(super) fn service_names() -> impl Iterator<Item = &'static str> {
     SERVICES
         .names
@@ -94,12 +94,12 @@ pub(super) fn service_names() -> impl Iterator<Item = &'static str> {
         .filter(|name| scanned_service(name).is_none())
 }
 
-/// Returns the names of all modules of the reference.
+/// Returns the names of all modules in the reference.
 pub(super) fn module_names() -> impl Iterator<Item = &'static str> {
     MODULES.names.iter().map(|(_, name)| *name)
 }
 
-/// Returns the job type that scans the objects of a service. Both are current names.
+/// Returns the job type that scans a service's objects. Both names are the vendor's current ones.
 pub fn scan_of_service(service: &str) -> Option<&'static str> {
     SERVICES
         .names
@@ -108,7 +108,7 @@ pub fn scan_of_service(service: &str) -> Option<&'static str> {
         .find(|name| scanned_service(name) == Some(service))
 }
 
-/// Returns the word for a service in paths of API v1; `None` for a service that API v1 does not support.
+/// Returns the word for a service in API v1 paths; `None` for a service that API v1 does not support.
 pub fn first_generation_service(number: u16) -> Option<&'static str> {
     match number {
         7 => Some("Microsoft 365"),
@@ -120,7 +120,7 @@ pub fn first_generation_service(number: u16) -> Option<&'static str> {
     }
 }
 
-/// Returns the service of a module, if the numbering of the reference is unambiguous.
+/// Returns the service of a module, if the reference's numbering determines it.
 pub fn service_of_module(number: u16) -> Option<u16> {
     match number {
         302..=312 | 402 => Some(7),
@@ -132,7 +132,7 @@ pub fn service_of_module(number: u16) -> Option<u16> {
     }
 }
 
-/// Returns the word for a module in paths of API v1: its name, unless the name is `None`.
+/// Returns the word for a module in API v1 paths, which is its name. The module `None` has no word.
 pub fn first_generation_module(number: u16) -> Option<&'static str> {
     (number != 0).then(|| MODULES.name(number)).flatten()
 }
@@ -142,29 +142,29 @@ pub fn seat_service(text: &str) -> Option<Named> {
     SEAT_SERVICES.parse(text)
 }
 
-/// Returns the numbers of the tenant types that have seats, with the names of the services.
+/// Returns the numbers of the tenant types that have seats, with the names of their services.
 pub fn seat_services() -> impl Iterator<Item = (u16, &'static str)> {
     SEAT_SERVICES.names.iter().copied()
 }
 
-/// Parses the name of a module in the protection status of a user. `None` if absent.
+/// Parses the name of a module in a user's protection status. `None` if absent.
 pub fn user_module(text: &str) -> Option<Named> {
     USER_MODULES.parse(text)
 }
 
-/// Parses the state of an object in a job report. `None` if absent.
+/// Parses the status of an object in a job report. `None` if absent.
 pub fn report_status(text: &str) -> Option<Named> {
     REPORT_STATUSES.parse(text)
 }
 
-/// Returns the states of an object in a job report.
+/// Returns the possible statuses of an object in a job report.
 pub fn report_statuses() -> impl Iterator<Item = &'static str> {
     REPORT_STATUSES.names.iter().map(|(_, name)| *name)
 }
 
-/// Parses the number of a baseline's state: -1 for an unknown value. `None` if absent.
+/// Parses a baseline's status into its number; -1 for an unknown value, `None` if absent.
 pub fn baseline_status(text: &str) -> Option<i16> {
-    /// A second number for Restored in the reference.
+    /// A second number that the reference lists for Restored.
     const SECOND_RESTORED: u16 = 19;
     present(text)?;
     let known = BASELINE_STATUSES.number(text).map(|number| match number {
@@ -175,7 +175,7 @@ pub fn baseline_status(text: &str) -> Option<i16> {
     Some(known.and_then(|number| i16::try_from(number).ok()).unwrap_or(-1))
 }
 
-/// "Job type" of the reference. In subscriptions, the names have a prefix.
+/// "Job type" in the reference. In subscriptions, the names have a prefix.
 static SERVICES: ReferenceTable = ReferenceTable::new(
     &[
         (0, "Microsoft 365 Scan"),
@@ -190,13 +190,13 @@ static SERVICES: ReferenceTable = ReferenceTable::new(
     "Cloud Backup for",
 );
 
-/// "Job module" of the reference.
+/// "Job module" in the reference.
 static MODULES: ReferenceTable = ReferenceTable::new(
     &[
         (0, "None"),
         (8, "Archiver"),
         (10, "Retention"),
-        // Missing from the reference; observed only in jobs of Salesforce.
+        // Missing from the reference; observed only in Salesforce jobs.
         (301, "Salesforce"),
         (302, "SharePoint Online"),
         (303, "Exchange Online"),
@@ -260,7 +260,7 @@ static MODULES: ReferenceTable = ReferenceTable::new(
     "",
 );
 
-/// "Container object type" of the reference.
+/// "Container object type" in the reference.
 static OBJECT_TYPES: ReferenceTable = ReferenceTable::new(
     &[
         (0, "Site Collection"),
@@ -303,7 +303,7 @@ static OBJECT_TYPES: ReferenceTable = ReferenceTable::new(
     "",
 );
 
-/// Tenant types that have seats, with the names of the services.
+/// Tenant types that have seats, with the names of their services.
 static SEAT_SERVICES: ReferenceTable = ReferenceTable::new(
     &[
         (0, "Microsoft 365"),
@@ -315,10 +315,10 @@ static SEAT_SERVICES: ReferenceTable = ReferenceTable::new(
     "",
 );
 
-/// Modules in the protection status of a user.
+/// Modules in a user's protection status.
 static USER_MODULES: ReferenceTable = ReferenceTable::new(&[(0, "mailbox"), (2, "onedrive")], &[], "");
 
-/// States of an object in a job report.
+/// Statuses of an object in a job report.
 static REPORT_STATUSES: ReferenceTable = ReferenceTable::new(
     &[
         (0, "success"),
@@ -331,7 +331,7 @@ static REPORT_STATUSES: ReferenceTable = ReferenceTable::new(
     "",
 );
 
-/// States of a tenant's baseline.
+/// Statuses of a tenant's baselines.
 static BASELINE_STATUSES: ReferenceTable = ReferenceTable::new(
     &[
         (1, "Connected"),
@@ -358,7 +358,7 @@ static BASELINE_STATUSES: ReferenceTable = ReferenceTable::new(
 
 type NumberedName = (u16, &'static str);
 
-/// One list of the reference, with other spellings of its names that [`fold`] does not handle.
+/// One list in the reference, with other spellings of its names that [`fold`] does not handle.
 struct ReferenceTable {
     names: &'static [NumberedName],
     synonyms: &'static [NumberedName],
@@ -383,7 +383,7 @@ impl ReferenceTable {
         let name = self.number(text).and_then(|number| self.name(number));
         let unlisted = || match (count(text), bounded(text)) {
             (Ok(Some(number)), _) => format!("unknown_{number}"),
-            // A number outside the range of the reference, such as a negative number, is not a name.
+            // A number that cannot be in the reference, such as a negative number, is not a name.
             (_, text) if text.parse::<f64>().is_ok() => format!("unknown_{text}"),
             (_, text) => text.to_owned(),
         };
@@ -409,7 +409,7 @@ impl ReferenceTable {
     }
 
     fn find(&self, text: &str) -> Option<u16> {
-        // A longer text cannot be a name, and folding it would be expensive.
+        // Longer text cannot be a name, and folding it would be expensive.
         if bounded(text).len() < text.len() {
             return None;
         }

@@ -1,4 +1,4 @@
-//! Recovery point objectives: the maximum age of the latest restore point of a module.
+//! Recovery point objectives: the maximum age of a module's latest restore point.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use super::time::Timestamp;
 /// The default objective: one day, plus two hours in case a backup takes longer than on the previous day.
 pub const DEFAULT_RPO: Duration = Duration::from_secs(26 * 60 * 60);
 
-/// Default age of the newest run above which a module is abandoned. It is longer than the interval of usual schedules.
+/// Default age of the newest run above which a module is abandoned. It is longer than the interval of common schedules.
 pub const DEFAULT_ABANDONED_AFTER: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
-/// Name of a module or backup scope of a customer, as used to select its objective.
+/// Name of a customer's module or backup scope, by which its objective is selected.
 #[derive(Clone, Copy, Debug)]
 pub struct ModuleName<'a> {
     /// The customer's id.
@@ -35,13 +35,13 @@ pub struct ModuleName<'a> {
 pub struct Objectives {
     /// Objective of modules that match no override.
     pub default: Duration,
-    /// Overrides. The first override that matches applies.
+    /// Overrides, of which the first match applies.
     pub overrides: Vec<Override>,
     /// Age of the newest run above which a module is abandoned.
     pub abandoned_after: Duration,
 }
 
-/// Objective of the modules that match all of its patterns. A pattern that is `None` matches everything.
+/// An objective for the modules that match all patterns. A pattern that is `None` matches everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Override {
     /// Pattern for customers.
@@ -52,7 +52,7 @@ pub struct Override {
     pub module: Option<NumberedPattern>,
     /// Pattern for backup scopes; `*` also matches a module without scopes.
     pub scope: Option<Pattern>,
-    /// Patterns for attributes of customers; `*` also matches a customer without the attribute.
+    /// Patterns for customer attributes; `*` also matches a customer without the attribute.
     pub attributes: PerAttribute<Option<Pattern>>,
     /// Objective of the matching modules.
     pub objective: Objective,
@@ -92,7 +92,7 @@ impl Objectives {
             .map_or_else(of_default, |matching| matching.objective.clone())
     }
 
-    /// Returns when the next override ends after `now`.
+    /// Returns the earliest end of an override after `now`.
     pub fn next_end(&self, now: Timestamp) -> Option<Timestamp> {
         let ends = self.overrides.iter().filter_map(|entry| entry.objective.until);
         ends.filter(|end| *end > now).min()

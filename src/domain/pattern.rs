@@ -16,7 +16,7 @@ const UNKNOWN_NUMBER: &str = "unknown_";
 #[error("{0}")]
 pub struct InvalidPattern(globset::ErrorKind);
 
-/// Returns a name for comparison: in lower case, composed (Unicode NFC), without surrounding white space. Whether names
+/// Normalizes a name for comparison: converts it to lower case, composes it (Unicode NFC) and trims it. Whether names
 /// are composed or decomposed depends on the system on which they were entered.
 pub(super) fn folded(name: &str) -> String {
     let lower = name.trim().to_lowercase();
@@ -39,7 +39,7 @@ impl Pattern {
     /// Parses a pattern.
     ///
     /// # Errors
-    /// Returns an error if the text is not a valid glob, such as one with an unclosed bracket.
+    /// Returns an error if the text is not a valid glob, for example because of an unclosed bracket.
     pub fn parse(text: &str) -> Result<Self, InvalidPattern> {
         let written = text.trim().to_owned();
         // Globs are case-insensitive only for ASCII, so both sides are folded first.
@@ -53,14 +53,14 @@ impl Pattern {
         Ok(Self { written, text, glob })
     }
 
-    /// Returns whether the pattern matches a customer by id or name. An empty name means that the name is unknown, and
-    /// matches no pattern, not even `*`.
+    /// Returns whether the pattern matches a customer by id or name. An empty name is an unknown name, which matches no
+    /// pattern, not even `*`.
     pub fn matches_customer(&self, id: &str, organization: &str) -> bool {
         let has_name = !organization.trim().is_empty();
         self.text == folded(id) || (has_name && self.matches_name(organization))
     }
 
-    /// Returns whether the pattern matches this name.
+    /// Returns whether the pattern matches a name.
     pub fn matches_name(&self, name: &str) -> bool {
         self.matches_folded(&folded(name))
     }
@@ -100,7 +100,7 @@ impl PartialEq for Pattern {
 
 impl Eq for Pattern {}
 
-/// A [`Pattern`] for services or modules: they also have numbers and older names.
+/// A [`Pattern`] for services or modules, which also have numbers and older names.
 #[derive(Clone, Debug)]
 pub struct NumberedPattern {
     pattern: Pattern,

@@ -7,20 +7,20 @@ use serde::{Deserialize, Serialize};
 
 use super::{Parsed, is_not_applicable, parse_present};
 
-/// Largest number up to which an `f64`, the type of every sample, represents all integers exactly.
+/// Largest integer up to which an `f64`, the type of every sample, represents all integers exactly.
 const MAX_EXACT: u64 = 1 << 53;
 
-/// Upper limit of sizes: 2^63 bytes (8 EiB), the end of the range of signed 64-bit integers.
+/// Upper limit of sizes, exclusive: 2^63 bytes (8 EiB), the end of the range of signed 64-bit integers.
 const SIZE_END: f64 = 9_223_372_036_854_775_808.0;
 
-/// Maximum number of decimals of a size. With more, the product with the largest unit, 10^20 × 2^60, would not fit into
-/// a `u128`.
+/// Maximum number of decimals of a size. The product of 20 decimals and the largest unit, at most 10^20 × 2^60, still
+/// fits into a `u128`; a product with 21 decimals might not.
 const MAX_DECIMALS: u32 = 20;
 
-/// Digits between two thousands separators.
+/// Number of digits between two thousands separators.
 const GROUP: usize = 3;
 
-/// Meaning of GB, which the reference does not define. It also applies to KB, MB, TB, PB and EB.
+/// Meaning of GB, which the reference does not define. KB, MB, TB, PB and EB are interpreted in the same way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Gigabyte {
@@ -58,12 +58,12 @@ impl Size {
     }
 }
 
-/// A size in the state file.
+/// A size as saved in the state file.
 #[derive(Deserialize, Serialize)]
 #[serde(untagged)]
 enum SavedSize {
-    /// Format of sizes that are the same for both meanings, and of older state files. The sizes in older state files
-    /// depend on the setting at that time.
+    /// Format of sizes that are the same for both meanings, and of all sizes in older state files, which depend on the
+    /// setting at that time.
     One(f64),
     Both {
         binary: f64,
@@ -112,7 +112,7 @@ pub fn count(text: &str) -> Parsed<u64> {
     parse_present(text, whole_number)
 }
 
-/// Parses a difference: `+5`, `-3`, `5`, also with U+2212 as the minus sign.
+/// Parses a difference: `+5`, `-3` or `5`. U+2212 is also accepted as the minus sign.
 ///
 /// # Errors
 ///
@@ -131,7 +131,7 @@ pub fn signed(text: &str) -> Parsed<i64> {
 /// Parses a size in bytes, rounded half up to a whole byte: `0 GB`, `5.01 GB`, `1,234.5 mb`, `3 TiB`, `12 bytes`. KB to
 /// EB have two meanings; KiB to EiB are always binary.
 ///
-/// Rounding is exact for the decimal digits of the text. A size above 2^53 bytes is the nearest `f64`.
+/// The decimal digits of the text are rounded exactly. A size above 2^53 bytes is the nearest `f64`.
 ///
 /// # Errors
 ///
@@ -144,8 +144,8 @@ pub fn size(text: &str) -> Parsed<Size> {
     })
 }
 
-/// Parses a capacity: `12 GB`, or used and purchased as in `0/1 GB` and `5 GB/1 TB`. The unit on the right applies to a
-/// left half without a unit.
+/// Parses a capacity: `12 GB`, or used and purchased capacity as in `0/1 GB` and `5 GB/1 TB`. A left half without a
+/// unit has the unit of the right half.
 ///
 /// # Errors
 ///
@@ -162,7 +162,8 @@ pub fn capacity(text: &str) -> Parsed<Capacity> {
     Ok(capacity.filter(|capacity| *capacity != Capacity::default()))
 }
 
-/// Parses a half of a capacity, which is in `default_unit` if it has no unit. The outer `None` is an invalid half.
+/// Parses one half of a capacity, which is in `default_unit` if it has no unit. The outer `None` means that the half is
+/// invalid.
 fn half(text: &str, default_unit: &str) -> Option<Option<Size>> {
     if is_not_applicable(text) {
         return Some(None);
@@ -257,7 +258,7 @@ impl<'a> Decimal<'a> {
         self.integer == 0 && self.fraction.is_empty()
     }
 
-    /// Returns the product, rounded half up to an integer; `None` if there are too many decimals.
+    /// Returns the product, rounded half up to an integer; `None` if it overflows or there are too many decimals.
     fn times(&self, factor: u64) -> Option<u128> {
         let factor = u128::from(factor);
         let integer = u128::from(self.integer).checked_mul(factor)?;
@@ -279,8 +280,8 @@ impl<'a> Decimal<'a> {
     }
 }
 
-/// Parses digits, or groups of thousands as in `1,234,567`. Rejects a first group of zero, as in `0,123`, because the
-/// comma is then a decimal separator.
+/// Parses digits, or groups of thousands as in `1,234,567`. Rejects a first group that begins with zero, as in `0,123`,
+/// because the comma is then a decimal separator.
 fn parse_integer(text: &str) -> Option<u64> {
     let Some((first, others)) = text.split_once(',') else {
         return is_digits(text).then(|| text.parse().ok()).flatten();

@@ -10,15 +10,15 @@ use super::status::JobStatus;
 use super::text::stable_hash;
 use super::time::Timestamp;
 
-/// One row of a list of runs.
+/// A run, as described by one row of a list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
-    /// Identifies the run within its module, together with the start.
+    /// Together with the start, identifies the run within its module.
     pub key: RunKey,
-    /// Id of the run. Not saved with the run, because the trail of the history contains it.
+    /// Id of the run. It is not saved with the run, because the history's trail contains it.
     #[serde(skip)]
     pub id: Option<Box<str>>,
-    /// Id for requests of the run's report, if the run has one.
+    /// Id with which the run's report is requested, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<Box<str>>,
     /// Status of the run.
@@ -64,7 +64,7 @@ impl RunKey {
     }
 }
 
-/// Sort key of a run: its end, last modification and start. A run without an end is sorted by its last known time.
+/// Sort key of a run: its end, last modification and start. If a run has no end, its last known time is used instead.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Rank {
     #[serde(rename = "moment")]
@@ -82,18 +82,18 @@ impl Run {
         }
     }
 
-    /// Returns the last known time of the run; `None` for the placeholder of a module that never ran.
+    /// Returns the last known time of the run; `None` for the placeholder of a module that has never run.
     pub(super) fn last_known_time(&self) -> Option<Timestamp> {
         self.end.or(self.dated).or(self.modified).or(self.start)
     }
 
-    /// Returns the end of the run or, without an end, its start. The last modification is not used, because it is the
-    /// same for all backup scopes of a module.
+    /// Returns the end of the run or, if it has none, its start or assumed end. The last modification is not used,
+    /// because it is the same for all backup scopes of a module.
     pub fn occurred_at(&self) -> Option<Timestamp> {
         self.end.or(self.start).or(self.dated)
     }
 
-    /// Returns whether the run has the time of the poll that first returned it, because its row has no time.
+    /// Returns whether the run is dated by the poll that first returned it, because its row has no times.
     pub(super) fn is_dated_by_first_poll(&self) -> bool {
         self.dated.is_some() && self.end.or(self.modified).or(self.start).is_none()
     }
@@ -136,8 +136,8 @@ impl RunIndex {
     }
 }
 
-/// Merges rows of the same run. A row of an ended run takes precedence, and then the row with the worse status. Also
-/// returns the number of duplicate rows.
+/// Merges rows of the same run. Rows that have ended take precedence over others, and then the worse status applies.
+/// Returns the runs, their index, and the number of duplicate rows.
 pub(super) fn distinct(rows: Vec<Run>) -> (Vec<Run>, RunIndex, u64) {
     let mut runs: Vec<Run> = Vec::with_capacity(rows.len());
     let mut index = RunIndex::default();

@@ -1,4 +1,5 @@
-//! Shards of the customers, for fleets that are too large for one Prometheus server or one request rate limit.
+//! Divides the customers into shards, for fleets that are too large for one Prometheus server or one request rate
+//! limit.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +11,7 @@ use super::text::stable_hash;
 /// scrapes would consist mostly of overhead.
 pub const MAX_SHARDS: u32 = 1_000;
 
-/// One of several shards of the customers. All shards have about the same size. Indexes start at zero.
+/// One of several shards of the customers. All shards are about the same size. Indexes start at zero.
 ///
 /// A customer belongs to the shard with the highest score (rendezvous hashing). If a shard is added, some customers of
 /// each existing shard move to it, and no others move. The hash is stable across restarts and versions, so that
@@ -21,7 +22,7 @@ pub struct Shard {
     count: u32,
 }
 
-/// Purpose of a partition. Partitions for different purposes are independent, so that the customers of one exporter can
+/// Purpose of a partition. Partitions for different purposes are independent, so that one exporter's customers can
 /// again be divided evenly between scrapes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -40,17 +41,17 @@ impl Shard {
     /// All customers.
     pub const WHOLE: Self = Self { index: 0, count: 1 };
 
-    /// Returns all shards of a partition into `count` shards.
+    /// Returns all shards of a partition with `count` shards.
     pub fn all(count: u32) -> impl Iterator<Item = Self> {
         (0..count).map(move |index| Self { index, count })
     }
 
-    /// Returns whether this is the first shard. It also contains all data without a customer.
+    /// Returns whether this is the first shard, which also contains all data that belongs to no customer.
     pub fn is_first(self) -> bool {
         self.index == 0
     }
 
-    /// Returns the index of the shard, from zero.
+    /// Returns the index of the shard, starting at zero.
     pub fn index(self) -> u32 {
         self.index
     }
@@ -78,17 +79,16 @@ impl Shard {
     }
 }
 
-/// Returns a hash of purpose and id.
 fn hash(customer: &CustomerId, purpose: Purpose) -> u64 {
     let purpose = match purpose {
         Purpose::Poll => "poll",
         Purpose::Scrape => "scrape",
     };
-    // Ids are compared case-insensitively.
+    // Ids that differ only in case must belong to the same shard.
     stable_hash(&format!("{purpose} {}", customer.as_str().to_ascii_lowercase()))
 }
 
-/// Mixes bits with the finalizer of SplitMix64: each bit of the input affects about half of the bits of the output.
+/// Mixes bits with the SplitMix64 finalizer: each input bit affects about half of the output bits.
 fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -1,7 +1,6 @@
 //! Suggestions for unknown names.
 
-/// Minimum similarity, from 0 to 1, of a name that is suggested. With a lower value, suggestions would often be
-/// unrelated.
+/// Minimum similarity of a suggested name, from 0 to 1. With a lower value, suggestions would often be unrelated.
 const MIN_SIMILARITY: f64 = 0.6;
 
 /// Returns the known name that is most similar to `written`, ignoring case.

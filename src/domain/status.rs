@@ -1,4 +1,4 @@
-//! Statuses, modes and flags, each with a variant for unknown values.
+//! Statuses, modes and flags. Statuses and modes have a variant for unknown values.
 
 mod job;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 pub use self::job::{JobStatus, JobStatusWord, job_status};
 use super::{Parsed, count, is_not_applicable, parse_present, present};
 
-/// The status of a customer's tenant, `jobStatus` of a customer.
+/// The status of a customer, from the field `jobStatus`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[repr(i8)]
 pub enum CustomerStatus {
@@ -30,7 +30,7 @@ pub enum CustomerStatus {
 }
 
 impl CustomerStatus {
-    /// Returns the status number of the reference; −1 for [`CustomerStatus::Unknown`].
+    /// Returns the status number from the reference; −1 for [`CustomerStatus::Unknown`].
     pub const fn code(self) -> i8 {
         self as i8
     }
@@ -81,7 +81,7 @@ impl ScanMode {
     }
 }
 
-/// Parses a scan mode: 0 or 1, or words such as `Express`, `Advance mode`. `None` if absent.
+/// Parses a scan mode: 0 or 1, or words such as `Express` or `Advance mode`. `None` if absent.
 pub fn scan_mode(text: &str) -> Option<ScanMode> {
     let text = present(text)?;
     Some(match (number(text), without_separators(text).as_str()) {
@@ -127,7 +127,7 @@ pub fn management_mode(text: &str) -> Option<ManagementMode> {
     })
 }
 
-/// Parses a flag: true and false, yes and no, 1 and 0, enabled and disabled, in any case.
+/// Parses a flag: true or false, yes or no, 1 or 0, enabled or disabled, in any case.
 ///
 /// # Errors
 ///

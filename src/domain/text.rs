@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use ring::digest;
 
-/// Maximum length of text from a response, such as the name of an organization, in characters. Legitimate text is much
+/// Maximum length of text from a response, such as an organization's name, in characters. Legitimate text is much
 /// shorter. Without a limit, very long text would be stored in memory and in the state file, and sent with every
 /// scrape.
 pub const MAX_TEXT_CHARS: usize = 256;
@@ -24,14 +24,14 @@ pub fn truncate(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Returns whether a character is a control character or changes the order of displayed text. A NUL ends the input of
-/// the lexer of Prometheus, and a carriage return ends a line in some parsers.
+/// Returns whether a character is a control character, separates lines or changes the order of displayed text. A NUL
+/// ends the input of Prometheus's lexer, and a carriage return ends a line in some parsers.
 pub fn is_misleading(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
 }
 
-/// Returns a character, or a replacement if the character is misleading.
+/// Returns the character, or U+FFFD if it is misleading.
 pub fn replace_misleading(character: char) -> char {
     if is_misleading(character) {
         char::REPLACEMENT_CHARACTER
@@ -56,7 +56,7 @@ pub fn log_safe(text: &str) -> String {
     text.chars().take(MAX_LOGGED_CHARS).map(replace_misleading).collect()
 }
 
-/// Returns the first 64 bits of the SHA-256 of a text, which are the same in every version of the exporter.
+/// Returns the first 64 bits of a text's SHA-256 hash, which are the same in every version of the exporter.
 pub(super) fn stable_hash(text: &str) -> u64 {
     let hash = digest::digest(&digest::SHA256, text.as_bytes());
     let bytes = hash.as_ref().iter().take(8);

@@ -16,18 +16,18 @@ pub use self::duration::duration;
 use self::scanner::Scanner;
 use super::{Parsed, parse_present};
 
-/// Nanoseconds per tick. A tick is the resolution of the API: seven decimals of a second.
+/// Nanoseconds per tick. A tick is the API's resolution: seven decimals of a second.
 const NANOSECONDS_PER_TICK: u32 = 100;
 
 const TICKS_PER_SECOND: i64 = 10_000_000;
 
-/// Valid years. They begin before the product existed. The API uses the years 1, 1900 and 9999 for "never".
+/// Valid years, starting before the product existed. The API uses the years 1, 1900 and 9999 for "never".
 const YEARS: Range<i16> = 1980..2200;
 
 /// The same years in seconds since the Unix epoch.
 const SECONDS: Range<i64> = 315_532_800..7_258_118_400;
 
-/// 1970-01-01 in ticks since 0001-01-01, the epoch of .NET.
+/// 1970-01-01 in ticks since 0001-01-01, the .NET epoch.
 const DOTNET_UNIX_EPOCH: i64 = 621_355_968_000_000_000;
 
 /// Separators between the numbers of a date.
@@ -60,7 +60,7 @@ impl Timestamp {
         self.0.div_euclid(TICKS_PER_SECOND)
     }
 
-    /// Returns the time as a calendar time in whole seconds; `None` outside the years of the calendar.
+    /// Returns the time as a calendar time in whole seconds; `None` if it is outside the calendar's range.
     pub fn to_calendar(self) -> Option<jiff::Timestamp> {
         jiff::Timestamp::from_second(self.as_whole_unix_seconds()).ok()
     }
@@ -71,13 +71,13 @@ impl Timestamp {
         Duration::from_micros(ticks / 10)
     }
 
-    /// Returns a later time, at most [`Timestamp::MAX`].
+    /// Adds a duration, saturating at [`Timestamp::MAX`].
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(ticks(duration)))
     }
 
-    /// Returns an earlier time, but not before the earliest possible time.
+    /// Subtracts a duration, saturating at the earliest possible time.
     #[must_use]
     pub fn minus(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(ticks(duration)))
@@ -85,7 +85,7 @@ impl Timestamp {
 }
 
 impl From<SystemTime> for Timestamp {
-    /// Converts the system's time; times before 1970 become the epoch.
+    /// Converts a system time; times before 1970 become the epoch.
     fn from(time: SystemTime) -> Self {
         Self::from_unix_seconds(0).plus(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
     }
@@ -100,19 +100,20 @@ pub enum DailyScan {
     At(u32),
 }
 
-/// Parses a time or a date, in UTC unless it has an offset. A date is parsed as its start.
+/// Parses a time or a date, in UTC unless it has an offset. A date without a time means the start of the day.
 ///
-/// A date has the form `2025-02-01` or, month first, `12-31-2026`, with the separators `-`, `/` or `.`, and one or two
-/// digits for the month and day. It is interpreted as day first only if the first number cannot be a month. After `T`
-/// or spaces, it may be followed by a time: `3:21`, `03:21:16` or `06:29:55 AM`, with up to nine decimals, of which
-/// seven are used. The offset is `Z`, `UTC`, `+00:00`, `-0530`, `+2` or missing. A year before 1980 or from 2200 on
-/// means "never" and is absent.
+/// A date has the form `2025-02-01` or, month first, `12-31-2026`. The separator is `-`, `/` or `.`, and the month and
+/// the day have one or two digits. The day comes first only if the first number cannot be a month. `T` or spaces may be
+/// followed by a time: `3:21`, `03:21:16` or `06:29:55 AM`, with up to nine decimals, of which seven are used. The
+/// offset is `Z`, `UTC`, `+00:00`, `-0530`, `+2` or missing. A year before 1980 or after 2199 means "never", and the
+/// value is absent.
 ///
-/// A number is seconds or milliseconds since 1970, or .NET ticks. The ranges do not overlap. 0 is absent.
+/// A number means seconds or milliseconds since 1970, or .NET ticks, whose ranges do not overlap. 0 means that the
+/// value is absent.
 ///
-/// The API returns `12-31-2026T12:00:00Z` as the end of licences, probably because it formats midnight with a 12-hour
-/// clock. The time is interpreted as noon: that is on the same day in nearly every time zone, and at most half a day
-/// wrong.
+/// The API returns times such as `12-31-2026T12:00:00Z` as the end of licences, probably because it formats midnight
+/// with a 12-hour clock. They are parsed as noon anyway, which is on the same day in nearly every time zone, and at
+/// most half a day wrong.
 ///
 /// # Errors
 ///
@@ -178,7 +179,7 @@ fn ticks(duration: Duration) -> i64 {
     i64::try_from(ticks).unwrap_or(i64::MAX)
 }
 
-/// Parses a date, an optional time of day, and an offset.
+/// Parses a date, an optional time of day, and an optional offset.
 fn scan_date_time(text: &str) -> Option<(civil::DateTime, Offset)> {
     let mut scanner = Scanner::new(text);
     let date = scan_date(&mut scanner)?;
@@ -196,7 +197,7 @@ fn scan_date_time(text: &str) -> Option<(civil::DateTime, Offset)> {
     scanner.at_end().then(|| (date.to_datetime(time), offset))
 }
 
-/// Parses `hh:mm[:ss[.fraction]][ AM|PM]`; `digits` applies to minutes and seconds.
+/// Parses `hh:mm[:ss[.fraction]][ AM|PM]`; `digits` limits the number of digits of minutes and seconds.
 fn scan_time(scanner: &mut Scanner<'_>, digits: RangeInclusive<usize>) -> Option<civil::Time> {
     let hour = scanner.number::<i8>(1..=2)?;
     let minute = scanner.eat(':').then(|| scanner.number(digits.clone())).flatten()?;
@@ -221,7 +222,7 @@ fn scan_meridiem(scanner: &mut Scanner<'_>, hour: i8) -> Option<i8> {
     (1..=12).contains(&hour).then_some(hour % 12 + noon)
 }
 
-/// Parses `yyyy-m-d`, `m-d-yyyy`, or `d-m-yyyy` if the first number exceeds 12, with the same separator twice.
+/// Parses `yyyy-m-d`, `m-d-yyyy`, or `d-m-yyyy` if the first number exceeds 12. Both separators must be the same.
 fn scan_date(scanner: &mut Scanner<'_>) -> Option<civil::Date> {
     let first = scanner.digits(1..=4)?;
     let separator = *DATE_SEPARATORS.iter().find(|separator| scanner.eat(**separator))?;
@@ -236,12 +237,11 @@ fn scan_date(scanner: &mut Scanner<'_>) -> Option<civil::Date> {
     civil::Date::new(year.parse().ok()?, month.parse().ok()?, day.parse().ok()?).ok()
 }
 
-/// Returns whether digits cannot be a month.
 fn is_past_twelve(digits: &str) -> bool {
     digits.parse::<u8>().is_ok_and(|number| number > 12)
 }
 
-/// Parses an offset from UTC: nothing, `Z`, `+hh:mm`, `+hhmm` or `+hh`.
+/// Parses an offset from UTC: nothing, `Z`, `UTC`, `GMT`, `+hh:mm`, `+hhmm` or `+hh`.
 fn scan_offset(scanner: &mut Scanner<'_>) -> Option<Offset> {
     if scanner.at_end() || scanner.eat_any(&['Z', 'z']) || scanner.eat_word("utc") || scanner.eat_word("gmt") {
         return Some(Offset::UTC);

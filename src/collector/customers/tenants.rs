@@ -1,15 +1,14 @@
-//! Tenants. API v3 returns them with the customer; API v1 returns only their ids, with the subscriptions.
+//! Tenants. API v3 returns them in the customer list; API v1 returns only their ids, with the subscriptions.
 
 use serde::{Deserialize, Serialize};
 
 use crate::domain::TenantId;
 use crate::exposition::{Metric, Shape, info, label};
 
-/// Maximum number of tenants of a customer that have series. The largest customers have dozens. Without a limit, a
-/// response with random ids would exhaust the memory of every Prometheus server that scrapes the exporter.
+/// Maximum number of a customer's tenants that have series. The largest customers have dozens of tenants. Without a
+/// limit, a response with random ids would exhaust the memory of every Prometheus server that scrapes the exporter.
 pub(in crate::collector) const MAX_TENANTS: usize = 10_000;
 
-/// Number of tenants of a customer.
 pub(in crate::collector) const CUSTOMER_TENANTS: Metric = Metric::gauge(
     "elements_customer_tenants",
     "Microsoft 365 tenants of the customer; 0 if the API lists none",

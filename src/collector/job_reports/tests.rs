@@ -18,7 +18,7 @@ async fn poll(
     listed: &[(&'static str, Option<&str>)],
     status: u16,
 ) -> Result<(Option<Failure>, usize), Failure> {
-    // Runs whose ids start with "bad" get responses with `status`.
+    // `status` is the response status for runs whose ids start with "bad".
     update_reports(modules, runs(listed), |id| {
         let response = match (id.starts_with("bad"), status) {
             (false, _) => Ok((Some(Report::default()), 0)),
@@ -88,7 +88,7 @@ async fn report_is_not_requested_after_too_many_failures() {
     }
     assert_eq!(failures, MAX_FAILED_TRIES);
     assert_eq!(reports(&modules), [(false, MAX_FAILED_TRIES)]);
-    // Server errors do not count as attempts for a missing report.
+    // Server errors do not count towards the limit for missing reports.
     let mut modules = Vec::new();
     poll(&mut modules, &listed, 500).await.expect("a response");
     for tries in [2, 3, 4, 4] {

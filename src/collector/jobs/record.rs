@@ -1,4 +1,4 @@
-//! The jobs record of a customer.
+//! A customer's jobs record.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,15 +13,15 @@ use serde::{Deserialize, Serialize};
 use crate::collector::FUTURE_TOLERANCE;
 use crate::domain::{self, History, JobStatus, KnownNames, ModuleKey, PastRun, Run, Timestamp};
 
-/// Maximum number of stored modules and backup scopes of a customer. The vendor's reference lists about sixty modules,
+/// Maximum number of modules and backup scopes stored for a customer. The vendor's reference lists about sixty modules,
 /// and customers have dozens of scopes. The limit protects against names that keep changing.
 const MAX_MODULES: usize = 1_000;
 
-/// Maximum number of backup scopes of a module in a list, about ten times the number of the largest known customer. If
-/// there are more, their names probably differ in each list, and each would be a new series.
+/// Maximum number of backup scopes per module in a list: about ten times as many as the largest known customer has. If
+/// there are more, their names probably change from list to list, and each name would start a new series.
 const MAX_SCOPES: usize = 200;
 
-/// A module or backup scope of a customer and its runs.
+/// A customer's module or backup scope, with its runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Module {
     pub(super) service: Cow<'static, str>,
@@ -31,14 +31,14 @@ pub(crate) struct Module {
     pub(super) scope: Option<String>,
     pub(super) history: History,
     /// Whether the latest list contains the module, or the module is held. An unlisted module is stored but not
-    /// rendered: if it is listed again, no run is counted twice and no restore point is lost.
+    /// rendered, so that no run is counted twice and no restore point is lost if it is listed again.
     listed: bool,
     /// Whether the module is held from an earlier list, because the latest list had invalid rows.
     #[serde(default)]
     held: bool,
 }
 
-/// The latest scan of the objects of a customer's tenants.
+/// The latest scan of a customer's tenants for one service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Scan {
     pub(super) service: Cow<'static, str>,
@@ -48,12 +48,12 @@ pub(crate) struct Scan {
     held: bool,
 }
 
-/// The modules and scans of a customer.
+/// A customer's modules and scans.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Record {
     modules: Vec<Arc<Module>>,
     pub(super) scans: Vec<Scan>,
-    /// Time of the latest list; state files of older versions lack it.
+    /// Time of the latest list; missing from older state files.
     pub(super) listed_at: Option<Timestamp>,
 }
 
@@ -66,11 +66,11 @@ pub struct EndedRun {
     pub run: PastRun,
 }
 
-/// A run that ended longer than this before the previous list, and before the newest known run, does not count as newly
-/// completed: it appears because the filter or the API version changed. Replicas of the API differ by less.
+/// Maximum time between the end of a newly completed run and the previous list, unless the run ended after the newest
+/// known run. An older run appears because the filter or the API version changed. Replicas of the API differ by less.
 const MAX_COMPLETION_AGE: Duration = Duration::from_secs(24 * 3600);
 
-/// The rows of a list by module and service.
+/// The rows of a list: runs by module, and scans by service.
 #[derive(Debug, Default)]
 pub(super) struct Listed {
     runs: BTreeMap<ModuleKey, Vec<Run>>,
@@ -98,8 +98,8 @@ impl Listed {
         }
     }
 
-    /// Drops the scopes of each module beyond [`MAX_SCOPES`], scopes in the best state first, so that failures stay.
-    /// Returns the number of dropped scopes.
+    /// Drops each module's scopes beyond [`MAX_SCOPES`]. Scopes in the best state are dropped first, so that failures
+    /// remain. Returns the number of dropped scopes.
     pub(super) fn cap_scopes(&mut self) -> usize {
         let mut counts: BTreeMap<(Cow<'static, str>, Cow<'static, str>), usize> = BTreeMap::new();
         for key in self.runs.keys() {
@@ -185,8 +185,8 @@ impl Record {
         (record, newly_completed, duplicates)
     }
 
-    /// Returns the time after which a run of a module in the next list counts as newly completed. The first list of a
-    /// customer, and the first list with a module, contain runs that ended before the exporter could poll them.
+    /// Returns the time after which a module's runs in the next list count as newly completed. A customer's first list,
+    /// and the first list that contains a module, include runs that ended before the exporter could poll them.
     fn completion_cutoff(&self, known: Option<&Module>) -> CompletionCutoff {
         let listed_at = self.listed_at;
         match known {
@@ -204,7 +204,7 @@ impl Record {
         self.modules.iter().filter(|module| module.listed)
     }
 
-    /// Returns the record without its held rows, and a record with only the held rows; `None` if no rows are held.
+    /// Splits the record into its fresh rows and its held rows; returns `None` if no rows are held.
     pub(super) fn split(&self) -> Option<(Self, Self)> {
         let (held, modules): (Vec<_>, Vec<_>) = self.modules.iter().cloned().partition(|module| module.held);
         let (held_scans, scans): (Vec<_>, Vec<_>) = self.scans.iter().cloned().partition(|scan| scan.held);
@@ -238,8 +238,8 @@ impl Module {
         }
     }
 
-    /// Returns the last known time of an unlisted module; `None` for listed modules, so that they are sorted by their
-    /// keys.
+    /// Returns the last known time of an unlisted module; `None` for listed modules, which therefore stay sorted by
+    /// key.
     fn last_known_if_unlisted(&self) -> Option<Timestamp> {
         self.history.last_known().filter(|_| !self.listed)
     }
@@ -267,7 +267,7 @@ impl From<(&'static str, JobStatus)> for Scan {
     }
 }
 
-/// Renames modules that were saved by number and now have a name.
+/// Renames modules that were saved under their numbers and have names now.
 fn with_current_names(mut modules: Vec<Arc<Module>>) -> Vec<Arc<Module>> {
     for module in &mut modules {
         let named = module.module.strip_prefix("unknown_").and_then(domain::module);
@@ -278,7 +278,7 @@ fn with_current_names(mut modules: Vec<Arc<Module>>) -> Vec<Arc<Module>> {
     modules
 }
 
-/// Parses the current format, and the older format: a list of modules without backup scopes, with scans stored as
+/// Parses the current format and an older one: a list of modules without backup scopes, in which scans were stored as
 /// modules.
 impl<'de> Deserialize<'de> for Record {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -6,7 +6,7 @@ use crate::api::{Api, Endpoint, Failure, v1, v3};
 use crate::collector::CollectorSettings;
 use crate::domain::{self, CustomerId};
 
-/// Fetches the jobs that the settings select, in one list, or in one list per selected type and module.
+/// Fetches the jobs that the settings select, either in one list or in one list per selected type and module.
 pub(super) async fn fetch_rows(
     api: &Api,
     customer: &CustomerId,
@@ -45,7 +45,7 @@ pub(super) async fn fetch_rows(
 }
 
 impl CollectorSettings {
-    /// Returns whether the settings select jobs of this service and module, given their current names. A name without a
+    /// Returns whether the settings select jobs of a service and module, given their current names. A name without a
     /// number is selected only if there is no filter.
     pub(in crate::collector) fn selects(&self, service: &str, job_module: &str) -> bool {
         let contains = |selected: &[u16], number_of: fn(&str) -> Option<u16>, name: &str| {
@@ -55,8 +55,8 @@ impl CollectorSettings {
             && contains(&self.job_modules, domain::module_number, job_module)
     }
 
-    /// Returns the type and module of each v1 request; the path contains both. Returns none if only types are
-    /// configured, or a type or module has no name; the whole list is then requested and filtered.
+    /// Returns the type and module of each v1 request, whose path contains both. Returns nothing if only types are
+    /// configured, or if a type or module has no v1 name. The whole list is then fetched and filtered.
     fn v1_pairs(&self) -> Vec<(&'static str, &'static str)> {
         let mut pairs = Vec::new();
         for job_module in self.job_modules.iter().copied() {

@@ -8,10 +8,10 @@ use crate::collector::Context;
 use crate::domain::{self, CustomerId, Gigabyte, History, JobStatus, ModuleName, Objective, Run, Timestamp};
 use crate::exposition::{Label, Metric, Shape, column, counter, gauge, label, timestamp};
 
-/// A module or backup scope, rendered with the current settings.
+/// A module or backup scope with the values that depend on the current settings.
 pub(super) struct RenderedModule {
     pub(super) module: Arc<Module>,
-    /// The objective; the default value if none applies.
+    /// The objective; `Objective::default()` if none applies.
     pub(super) objective: Objective,
     /// `None` if no run is known.
     pub(super) is_abandoned: Option<bool>,
@@ -28,7 +28,7 @@ pub(super) struct LabelledCount {
 }
 
 impl RenderedModule {
-    /// Returns the listed modules of a record that the settings select.
+    /// Returns the record's listed modules that the settings select.
     pub(super) fn all(record: &Record, customer: &CustomerId, context: &Context) -> impl Iterator<Item = Self> {
         let attributes = context.attributes(customer);
         let is_selected = |module: &&Arc<Module>| context.settings.selects(&module.service, &module.module);
@@ -66,13 +66,13 @@ impl RenderedModule {
         self.module.history.newest_ended()
     }
 
-    /// Returns the history of a module that makes restore points and has run.
+    /// Returns the history if the module makes restore points and has run.
     pub(super) fn backup_history(&self) -> Option<&History> {
         let history = &self.module.history;
         (self.makes_restore_points && history.has_run()).then_some(history)
     }
 
-    /// Returns a time of the history; 0 if the module has run, but the history has no such time.
+    /// Returns a time from the backup history; 0 if the history has no such time.
     fn time_or_zero(&self, time_of: fn(&History) -> Option<Timestamp>) -> Option<f64> {
         let history = self.backup_history()?;
         Some(time_of(history).map_or(0.0, Timestamp::as_unix_seconds))
@@ -208,8 +208,8 @@ pub(super) const SHAPE_MODULE: Shape<RenderedModule> = Shape {
     ],
 };
 
-/// Reasons of the overrides of objectives. They are labels of a separate metric, so that a changed reason does not
-/// start new series of other metrics.
+/// Reasons for overridden objectives. They are labels of a separate metric, so that a changed reason does not start new
+/// series of other metrics.
 pub(super) const SHAPE_EXEMPTION: Shape<RenderedModule> = Shape {
     labels: &[
         SERVICE,
@@ -230,7 +230,7 @@ pub(super) const SHAPE_EXEMPTION: Shape<RenderedModule> = Shape {
     .experimental()],
 };
 
-/// Returns the labels of a count. The last label has this name.
+/// Returns the labels of a count; `name` is the name of the last one.
 const fn count_labels(name: &'static str) -> [Label<LabelledCount>; 4] {
     [
         service(|count| Some(&count.module.service)),

@@ -1,4 +1,4 @@
-//! Tests of the jobs collector. This file is long, because its first half builds the rows for all tests.
+//! Tests of the jobs collector. The first half of this file builds the rows for all tests.
 
 mod ended;
 
@@ -19,7 +19,7 @@ const RPO: f64 = 26.0 * 3_600.0;
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// The shapes of invalid values.
+    /// The reported shapes of invalid values.
     undecoded: Mutex<Vec<String>>,
     duplicates: AtomicU64,
 }
@@ -88,7 +88,7 @@ impl Customer {
         series
     }
 
-    /// Returns the value of a metric with one series; `None` if there is none.
+    /// Returns the value of a metric's only series; `None` if it has no series.
     fn value(&self, metric: &str) -> Option<f64> {
         let series = self.series();
         let mut matching = series
@@ -140,12 +140,12 @@ enum Generation {
     V3,
 }
 
-/// Kinds of rows in the vendor's reference, and variants.
+/// Kinds of rows in the vendor's reference, and variants of them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
     Finished,
     Failed,
-    /// Failed before it processed an object: all counts are 0.
+    /// Failed before it processed any object: all counts are 0.
     FailedEarly,
     FailedUndated,
     WithException,
@@ -247,7 +247,7 @@ impl Kind {
         matches!(self.status().0, 2..=5)
     }
 
-    /// Returns the end of the run; without an end, its start or last modification. `None` if the row does not describe
+    /// Returns the end of the run or, failing that, its start or last modification; `None` if the row does not describe
     /// a run.
     fn occurred_at(self, now: i64) -> Option<i64> {
         let (start, end, modified) = self.times(now);
@@ -287,7 +287,7 @@ fn expected(sequence: &[(Kind, i64)]) -> State {
     }
 }
 
-/// Lists each row at its time.
+/// Lists the rows one after the other, each at its own time.
 async fn list_all(sequence: &[(Kind, i64)], generation: Generation) -> Customer {
     let mut customer = Customer::default();
     for (kind, now) in sequence {
@@ -348,7 +348,7 @@ async fn invalid_time_is_not_a_run_without_objects() {
     let mut customer = Customer::default();
     customer.list(NOW, &[row]).await;
     assert_eq!(customer.value("elements_job_last_backup_timestamp_seconds"), Some(0.0));
-    // Values are masked.
+    // The reported value is masked.
     assert_eq!(*customer.counts.undecoded.lock().unwrap(), ["aaaa, aa 9"]);
 }
 

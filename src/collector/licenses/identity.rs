@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Identity, Product};
 
-/// Maximum number of subscriptions with the same purchased items that are matched with the previous subscriptions. If
-/// there are more, they are numbered by their order, because the number of pairs grows with the square of their number.
+/// Maximum number of subscriptions with the same purchased items that are matched with previous ones. Larger groups are
+/// numbered in order, because the number of pairs grows with the square of the group's size.
 const MAX_MATCHED: usize = 64;
 
-/// Removes repeated identical subscriptions, and returns how many were removed.
+/// Removes duplicate subscriptions, and returns how many were removed.
 pub(super) fn merge_identical(products: &mut Vec<Product>) -> u64 {
     let before = products.len();
     products.sort_by(|one, other| {
@@ -21,7 +21,7 @@ pub(super) fn merge_identical(products: &mut Vec<Product>) -> u64 {
 
 /// Assigns labels that distinguish the subscriptions of one service. A label is derived from the purchased items,
 /// because they do not change when the subscription is renewed, extended or moved to other storage. Subscriptions with
-/// the same items are numbered, and keep their numbers as long as they match a subscription in `previous`.
+/// the same items are numbered, and keep their numbers for as long as they match a subscription in `previous`.
 pub(super) fn assign_labels(products: &mut [Product], previous: &[Product]) {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     let mut groups: BTreeMap<String, Vec<&mut Product>> = BTreeMap::new();
@@ -48,8 +48,8 @@ pub(super) fn assign_labels(products: &mut [Product], previous: &[Product]) {
     }
 }
 
-/// Numbers the subscriptions of a group. Each gets the number of the most similar previous subscription, starting with
-/// the most similar pair. New subscriptions get the lowest free numbers.
+/// Numbers the subscriptions of a group. Each inherits the number of the most similar previous subscription, and the
+/// most similar pairs are matched first. New subscriptions get the lowest free numbers.
 fn assign_numbers(group: &mut [&mut Product], before: &[&Product]) {
     let mut taken = BTreeSet::new();
     if group.len().max(before.len()) <= MAX_MATCHED {
@@ -81,7 +81,7 @@ fn assign_numbers(group: &mut [&mut Product], before: &[&Product]) {
 }
 
 impl Product {
-    /// Returns the number of equal values. The more values are equal, the more likely both are the same subscription.
+    /// Returns the number of equal values. The more there are, the more likely both are the same subscription.
     fn similarity(&self, other: &Self) -> u32 {
         let same = [
             self.identity.storage == other.identity.storage,
@@ -98,7 +98,7 @@ impl Product {
 }
 
 impl Identity {
-    /// Returns a checksum of the purchased items, in hexadecimal digits.
+    /// Returns a checksum of the purchased items as hexadecimal digits.
     pub(super) fn digest(&self) -> String {
         let parts = [
             &self.service,

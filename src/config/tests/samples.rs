@@ -1,4 +1,4 @@
-//! A value for every key, and a check that it takes effect.
+//! For every key, a value and a check that it takes effect.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ pub(crate) type Sample = (&'static str, &'static str, Box<dyn Fn(&Config) -> boo
 
 type SectionSample = (&'static str, &'static str, fn(&Config) -> bool);
 
-/// A value other than the default for every key, and a check that it takes effect. The keys of collectors are added
+/// For every key, a value other than the default and a check that it takes effect. The keys of collectors are added
 /// from the table of collectors.
 const SAMPLES: &[SectionSample] = &[
     ("api.version", "v3", |c| {

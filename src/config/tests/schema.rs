@@ -1,4 +1,4 @@
-//! The JSON schema accepts the same values as the exporter.
+//! Tests that the JSON schema accepts the same values as the exporter.
 
 use regex::Regex;
 use serde_json::{Value, json};
@@ -12,14 +12,13 @@ fn schema() -> Value {
     serde_json::from_str(SCHEMA).unwrap()
 }
 
-/// Returns the schema of a key.
 fn key_schema(path: &str) -> Value {
     let pointer: String = path.split('.').map(|name| format!("/properties/{name}")).collect();
     schema().pointer(&pointer).unwrap().clone()
 }
 
-/// Returns why a value violates a schema. Supports the JSON Schema keywords that this schema uses, and panics for
-/// others.
+/// Returns why a value violates a schema; `None` if it does not. Supports the JSON Schema keywords that this schema
+/// uses, and panics on others.
 fn problem(schema: &Value, value: &Value, at: &str) -> Option<String> {
     let keywords = schema.as_object().unwrap();
     keywords.iter().find_map(|(keyword, argument)| {
@@ -75,7 +74,7 @@ fn problem(schema: &Value, value: &Value, at: &str) -> Option<String> {
     })
 }
 
-/// Returns a document as an editor parses it.
+/// Converts a document to JSON, as an editor does to validate it.
 fn json_of(yaml: &Yaml) -> Value {
     match yaml {
         Yaml::Null => Value::Null,
@@ -134,7 +133,7 @@ fn shipped_example_validates() {
         "{example}"
     );
     assert_eq!(check(&example), None);
-    // The installed file, with every key commented out.
+    // In the installed file, every key is commented out.
     assert_eq!(check(include_str!("../../../deploy/config/elements.yml")), None);
 }
 

@@ -97,7 +97,7 @@ fn failure_without_a_time_is_dated_by_its_first_poll() {
         history.ended(),
         &BTreeMap::from([(Finished, 1), (Failed, 1), (Canceled, 1)])
     );
-    // A later restore point resets the failures, even if they are still listed.
+    // A later restore point resets the number of failures, even if the failed runs are still listed.
     history.update(vec![
         undated("b", Failed, 20),
         undated("c", Canceled, 20),

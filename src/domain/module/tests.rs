@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Lists from the vendor's reference. `17–19` stands for three values.
+/// Lists from the vendor's reference.
 const JOB_TYPES: &str = "0 Microsoft 365 Scan · 7 Microsoft 365 · 10 Google Workspace Scan · 11 Google Workspace · \
         12 IaaS + PaaS · 15 Salesforce · 16 Dynamics 365";
 const JOB_MODULES: &str = "0 None · 8 Archiver · 10 Retention · 301 Salesforce · 302 SharePoint Online · 303 Exchange Online · \

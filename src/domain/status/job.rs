@@ -45,7 +45,7 @@ pub enum JobStatus {
 }
 
 impl JobStatus {
-    /// Every status by number, with [`JobStatus::Unknown`] last.
+    /// All statuses, ordered by number, with [`JobStatus::Unknown`] last.
     pub const ALL: [Self; 16] = [
         Self::None,
         Self::Running,
@@ -65,7 +65,7 @@ impl JobStatus {
         Self::Unknown,
     ];
 
-    /// Returns the status number of the reference; −1 for [`JobStatus::Unknown`].
+    /// Returns the status number from the reference; −1 for [`JobStatus::Unknown`].
     pub const fn code(self) -> i8 {
         self as i8
     }
@@ -92,11 +92,11 @@ impl JobStatus {
         }
     }
 
-    /// Returns the severity of a status. No two statuses have the same severity. If two rows of one run differ, the row
-    /// with the higher severity applies.
+    /// Returns the severity of a status, which no other status has. If two rows of one run differ, and both or neither
+    /// have ended, the row with the higher severity applies.
     ///
     /// The order, from low to high, is: complete restore point, incomplete restore point, restore point still possible,
-    /// no restore point, failure. A run therefore has no restore point if one of its rows contradicts it.
+    /// no restore point, failure. A run therefore has no restore point if any of its completed rows contradicts it.
     /// [`JobStatus::Unknown`] is below failures, because it may mean that the run has not ended, and must not hide a
     /// failure.
     pub const fn severity(self) -> u8 {
@@ -120,7 +120,8 @@ impl JobStatus {
         }
     }
 
-    /// Returns whether a run with this status has ended. An unknown status counts as ended only with an end time.
+    /// Returns whether a run with this status has ended. An unknown status counts as ended only if there is an end
+    /// time.
     pub const fn has_ended(self, has_end_time: bool) -> bool {
         match self {
             Self::Finished
@@ -157,7 +158,7 @@ impl JobStatus {
         self.has_ended(has_end_time) && !self.is_restore_point() && !matches!(self, Self::Skipped)
     }
 
-    /// Returns the status of a word in lower case without separators; `None` for a word that is not in the reference.
+    /// Returns the status for a word in lower case without separators; `None` if the word is not in the reference.
     fn from_word(word: &str) -> Option<Self> {
         let is_label = |status: &Self| status.label().bytes().filter(|byte| *byte != b'_').eq(word.bytes());
         Self::ALL
@@ -172,10 +173,10 @@ impl JobStatus {
     }
 }
 
-/// Meaning of the text of a status, without the other fields of its row.
+/// Meaning of a status text, regardless of the other fields of its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobStatusWord {
-    /// A status of the reference.
+    /// A status in the reference.
     Known(JobStatus),
     /// "Not Finished" in API v1; its meaning depends on the start time.
     NotFinished,
@@ -184,7 +185,7 @@ pub enum JobStatusWord {
 }
 
 impl JobStatusWord {
-    /// Returns the status of a run with or without a start time.
+    /// Returns the status of a run, given whether the run has a start time.
     pub const fn resolve(self, has_start: bool) -> JobStatus {
         match self {
             Self::Known(status) => status,
@@ -219,7 +220,7 @@ mod tests {
 
     use super::*;
 
-    /// "Job and scan status" of the reference.
+    /// "Job and scan status" in the reference.
     const JOB_STATUSES: [(i8, &str, JobStatus); 15] = [
         (0, "None", JobStatus::None),
         (1, "Running", JobStatus::Running),
@@ -380,7 +381,7 @@ mod tests {
             let _ = job_status(&text);
         }
 
-        /// Combinations of the words of statuses are a success only if they match exactly.
+        /// A combination of words from statuses is a success only if it matches exactly.
         #[test]
         fn success_needs_an_exact_word(text in "((un|not|finished|successful|failed|with|exception|2|[-_ .,?]){1,4})") {
             let success = ["finished", "successful", "2"];

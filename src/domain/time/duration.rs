@@ -7,13 +7,13 @@ use jiff::{Span, SpanRelativeTo};
 use super::super::{Parsed, parse_present};
 
 /// Parses a duration: `17m39s`, `0 S`, `1d 2h 3m 4s`, `2 days 3 hours`, `500ms`, `00:17:39`, `26:00:00`, `1.02:03:04`
-/// (days and a clock, as .NET formats it) and `PT17M39S` (ISO 8601). A day has 24 hours.
+/// (days and a time, in the format of .NET) or `PT17M39S` (ISO 8601). A day has 24 hours.
 ///
 /// # Errors
 ///
-/// Returns an error for anything else, such as a negative duration, a number without a unit, and units that are
-/// repeated or out of order. Ambiguous text is also rejected: months and years, whose length varies; a comma, which may
-/// separate decimals or thousands; and `17:39`, which may be hours or minutes.
+/// Returns an error for anything else, such as a negative duration, a number without a unit, or units that are repeated
+/// or out of order. Ambiguous text is also rejected: months and years, whose length varies; a comma, which may separate
+/// decimals or thousands; and `17:39`, which may begin with hours or minutes.
 pub fn duration(text: &str) -> Parsed<Duration> {
     parse_present(text, |text| {
         if text.contains(',') {

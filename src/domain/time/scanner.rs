@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-/// Maximum number of decimals of a second: nanoseconds.
+/// Maximum number of decimals of a second, which count nanoseconds.
 const FRACTION_DIGITS: usize = 9;
 
 /// The unparsed rest of a string. Methods that return a boolean, and [`Scanner::digits`], consume text only on success.
@@ -41,7 +41,7 @@ impl<'a> Scanner<'a> {
         has_spaces
     }
 
-    /// Consumes all leading digits, if `lengths` contains their number.
+    /// Consumes all leading digits if `lengths` contains their number.
     pub(super) fn digits(&mut self, lengths: RangeInclusive<usize>) -> Option<&'a str> {
         let length = self.rest.bytes().take_while(u8::is_ascii_digit).count();
         let (digits, rest) = self
@@ -57,7 +57,7 @@ impl<'a> Scanner<'a> {
         self.digits(lengths)?.parse().ok()
     }
 
-    /// Consumes a point and one to nine decimals of a second. Returns nanoseconds; 0 without a point.
+    /// Consumes a point and one to nine decimals of a second. Returns nanoseconds, or 0 if there is no point.
     pub(super) fn fraction(&mut self) -> Option<i32> {
         if !self.eat('.') {
             return Some(0);

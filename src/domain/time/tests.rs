@@ -231,7 +231,7 @@ fn daily_times_are_parsed() {
     }
 }
 
-/// Order of the numbers in a date.
+/// The number that comes first in a date.
 #[derive(Clone, Copy, Debug)]
 enum Order {
     Year,
@@ -327,7 +327,7 @@ fn spellings() -> impl Strategy<Value = Spelling> {
 }
 
 proptest! {
-    /// Jiff's calendar is the reference.
+    /// Compares the parser with jiff's calendar.
     #[test]
     fn times_parse_in_every_format(
         spelling in spellings(),
@@ -335,7 +335,7 @@ proptest! {
         nanoseconds in 0_i32..1_000_000_000,
     ) {
         let date_time = Offset::UTC.to_datetime(jiff::Timestamp::new(seconds, nanoseconds).unwrap());
-        // Only numbers above 12 are recognized as days when the day is first.
+        // A day that comes first is recognized only if it is above 12.
         prop_assume!(!matches!(spelling.order, Order::Day) || date_time.day() > 12);
         let east = match spelling.zone {
             "+0530" => 5 * 3600 + 30 * 60,
@@ -356,7 +356,7 @@ proptest! {
         let _ = daily_time(&likely);
     }
 
-    /// Covers 1980-01-01 to 2200-01-01, in every format with this resolution.
+    /// Covers 1980-01-01 to 2199-12-31, in formats with a resolution of 100 ns or better.
     #[test]
     fn timestamp_is_formatted_and_parsed(seconds in 315_532_800_i64..7_258_118_400, ticks in 0_i64..10_000_000) {
         let expected = Ok(Some(Timestamp(seconds * 10_000_000 + ticks)));

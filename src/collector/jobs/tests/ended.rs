@@ -1,9 +1,9 @@
-//! Newly completed runs, and the runs that are stored.
+//! Tests of newly completed runs and of stored runs.
 
 use super::*;
 
 impl Customer {
-    /// Returns the ids of the newly completed runs of a list.
+    /// Returns the ids of the newly completed runs in a list.
     async fn ended(&mut self, now: i64, rows: &[Value]) -> Vec<String> {
         self.list(now, rows).await;
         let ids = self
@@ -13,7 +13,7 @@ impl Customer {
         ids.collect()
     }
 
-    /// Saves and restores the record, as a restart with a state file does.
+    /// Saves and restores the record, like a restart with a state file.
     fn restarted(self) -> Self {
         let saved = serde_json::to_string(self.record.as_ref().unwrap()).unwrap();
         Self {
@@ -22,7 +22,7 @@ impl Customer {
         }
     }
 
-    /// Restores the record from a state file of a version without trails.
+    /// Restores the record as a version without trails would have saved it.
     fn upgraded(self) -> Self {
         let mut saved = serde_json::to_value(self.record.as_ref().unwrap()).unwrap();
         saved.as_object_mut().unwrap().remove("listed_at");
